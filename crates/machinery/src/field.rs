@@ -1,0 +1,230 @@
+//! Field paths, and the errors validation finds at them (after upstream's `field` package).
+
+use std::fmt;
+
+use serde_json::Value;
+
+/// The place of a field in an object, such as `spec.containers[0].name` or `data[a.b]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FieldPath(String);
+
+impl FieldPath {
+    /// The path of a top-level field; an empty name is the object itself.
+    pub fn new(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+
+    /// The field `name` of the object at this path.
+    pub fn child(&self, name: &str) -> Self {
+        if self.0.is_empty() { Self::new(name) } else { Self(format!("{}.{name}", self.0)) }
+    }
+
+    /// The element `index` of the list at this path.
+    pub fn index(&self, index: usize) -> Self {
+        Self(format!("{}[{index}]", self.0))
+    }
+
+    /// The value under `key` of the map at this path.
+    pub fn key(&self, key: &str) -> Self {
+        Self(format!("{}[{key}]", self.0))
+    }
+
+    /// The path as it is shown to users.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for FieldPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What is wrong with a field. The `reason` strings are those of `Status` causes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldErrorKind {
+    /// A value that must be given is not.
+    Required,
+    /// The value does not follow the field's rules.
+    Invalid,
+    /// The value is not of the field's type.
+    TypeInvalid,
+    /// The value is not among those known.
+    NotSupported,
+    /// The value may not be set, or not be changed, here.
+    Forbidden,
+    /// The value occurs twice where it must be unique.
+    Duplicate,
+    /// What the value names does not exist.
+    NotFound,
+    /// The value is longer than allowed.
+    TooLong,
+    /// The list has more elements than allowed.
+    TooMany,
+    /// The check itself failed.
+    Internal,
+}
+
+impl FieldErrorKind {
+    /// The machine-readable reason in `Status.details.causes`.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Required => "FieldValueRequired",
+            Self::Invalid => "FieldValueInvalid",
+            Self::TypeInvalid => "FieldValueTypeInvalid",
+            Self::NotSupported => "FieldValueNotSupported",
+            Self::Forbidden => "FieldValueForbidden",
+            Self::Duplicate => "FieldValueDuplicate",
+            Self::NotFound => "FieldValueNotFound",
+            Self::TooLong => "FieldValueTooLong",
+            Self::TooMany => "FieldValueTooMany",
+            Self::Internal => "InternalError",
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Required => "Required value",
+            Self::Invalid | Self::TypeInvalid => "Invalid value",
+            Self::NotSupported => "Unsupported value",
+            Self::Forbidden => "Forbidden",
+            Self::Duplicate => "Duplicate value",
+            Self::NotFound => "Not found",
+            Self::TooLong => "Too long",
+            Self::TooMany => "Too many",
+            Self::Internal => "Internal error",
+        }
+    }
+
+    fn shows_value(self) -> bool {
+        !matches!(self, Self::Required | Self::Forbidden | Self::TooLong | Self::TooMany | Self::Internal)
+    }
+}
+
+/// One finding of validation: a field, what is wrong with it, and the value found there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FieldError {
+    /// What is wrong.
+    pub kind: FieldErrorKind,
+    /// Where.
+    pub field: FieldPath,
+    /// The value found; `Null` where none is shown.
+    pub value: Value,
+    /// Why, for a person; may be empty.
+    pub detail: String,
+}
+
+impl FieldError {
+    /// A value is required at `field`.
+    pub fn required(field: &FieldPath, detail: impl Into<String>) -> Self {
+        Self::with(FieldErrorKind::Required, field, Value::Null, detail)
+    }
+
+    /// The value at `field` breaks a rule.
+    pub fn invalid(field: &FieldPath, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+        Self::with(FieldErrorKind::Invalid, field, value.into(), detail)
+    }
+
+    /// The value at `field` has the wrong type.
+    pub fn type_invalid(field: &FieldPath, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+        Self::with(FieldErrorKind::TypeInvalid, field, value.into(), detail)
+    }
+
+    /// The value at `field` is not one of `supported`.
+    pub fn not_supported(field: &FieldPath, value: impl Into<Value>, supported: &[&str]) -> Self {
+        let detail = if supported.is_empty() {
+            String::new()
+        } else {
+            let quoted: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
+            format!("supported values: {}", quoted.join(", "))
+        };
+        Self::with(FieldErrorKind::NotSupported, field, value.into(), detail)
+    }
+
+    /// The field may not be set or changed.
+    pub fn forbidden(field: &FieldPath, detail: impl Into<String>) -> Self {
+        Self::with(FieldErrorKind::Forbidden, field, Value::Null, detail)
+    }
+
+    /// The value at `field` stands there twice.
+    pub fn duplicate(field: &FieldPath, value: impl Into<Value>) -> Self {
+        Self::with(FieldErrorKind::Duplicate, field, value.into(), "")
+    }
+
+    /// What the value at `field` names does not exist.
+    pub fn not_found(field: &FieldPath, value: impl Into<Value>) -> Self {
+        Self::with(FieldErrorKind::NotFound, field, value.into(), "")
+    }
+
+    /// The value at `field` is longer than `max` bytes.
+    pub fn too_long(field: &FieldPath, max: usize) -> Self {
+        let detail = format!("may not be more than {max} bytes");
+        Self::with(FieldErrorKind::TooLong, field, Value::Null, detail)
+    }
+
+    /// The list at `field` has `actual` elements, more than `max`.
+    pub fn too_many(field: &FieldPath, actual: usize, max: usize) -> Self {
+        let plural = if max == 1 { "" } else { "s" };
+        let detail = format!("must have at most {max} item{plural}");
+        Self::with(FieldErrorKind::TooMany, field, Value::from(actual), detail)
+    }
+
+    /// An error of the given kind.
+    pub fn with(kind: FieldErrorKind, field: &FieldPath, value: Value, detail: impl Into<String>) -> Self {
+        Self { kind, field: field.clone(), value, detail: detail.into() }
+    }
+
+    /// The message without the field, as causes carry it: `Invalid value: "x": must be y`.
+    pub fn body(&self) -> String {
+        let mut text = self.kind.title().to_owned();
+        if self.kind == FieldErrorKind::TooMany && !self.value.is_null() {
+            text = format!("{text}: {}", self.value);
+        } else if self.kind.shows_value() {
+            text = format!("{text}: {}", shown(&self.value));
+        }
+        if !self.detail.is_empty() {
+            text = format!("{text}: {}", self.detail);
+        }
+        text
+    }
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.body())
+    }
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => format!("{text:?}"),
+        Value::Object(map) if map.is_empty() => "{}".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_join_fields_indexes_and_keys() {
+        let path = FieldPath::new("spec").child("containers").index(2).child("env").key("a.b");
+        assert_eq!(path.as_str(), "spec.containers[2].env[a.b]");
+        assert_eq!(FieldPath::default().child("x").as_str(), "x");
+    }
+
+    #[test]
+    fn messages_show_the_value_only_where_the_kind_does() {
+        let at = FieldPath::new("spec").child("x");
+        assert_eq!(FieldError::required(&at, "").to_string(), "spec.x: Required value");
+        assert_eq!(FieldError::invalid(&at, "b", "no").to_string(), "spec.x: Invalid value: \"b\": no");
+        assert_eq!(FieldError::forbidden(&at, "never").to_string(), "spec.x: Forbidden: never");
+        assert_eq!(
+            FieldError::not_supported(&at, "z", &["a", "b"]).to_string(),
+            "spec.x: Unsupported value: \"z\": supported values: \"a\", \"b\""
+        );
+        assert_eq!(FieldError::too_many(&at, 9, 8).to_string(), "spec.x: Too many: 9: must have at most 8 items");
+    }
+}

@@ -1,0 +1,34 @@
+//! The vocabulary of the Kubernetes API, without any I/O.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`gvk`] | group, version, kind and resource names |
+//! | [`status`] | [`Status`], the error (and success) document of the API, with its causes |
+//! | [`field`] | field paths and the errors of validation |
+//! | [`meta`] | reading and writing `metadata` of an object held as a [`Value`] |
+//! | [`selector`] | label and field selectors |
+//! | [`quantity`] | resource quantities (`1500m`, `1Gi`) |
+//! | [`names`] | the rules that names, labels and annotations follow |
+//! | [`options`] | the query parameters of each verb |
+//! | [`time`] | the API's timestamps |
+//!
+//! Invariants: no I/O, no clock other than [`time::now`], and no input that panics.
+
+pub mod field;
+pub mod gvk;
+pub mod meta;
+pub mod names;
+pub mod options;
+pub mod quantity;
+pub mod selector;
+pub mod status;
+pub mod time;
+
+pub use field::{FieldError, FieldErrorKind, FieldPath};
+pub use gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource};
+pub use status::{Reason, Status};
+
+/// An object, or any part of one, between decoding and encoding.
+pub type Value = serde_json::Value;
+/// The fields of one object.
+pub type Map = serde_json::Map<String, Value>;

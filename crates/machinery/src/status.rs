@@ -1,0 +1,328 @@
+//! `Status`, the document every error (and some successes) of the API is told with
+//! (`meta/v1` and upstream's `apimachinery/pkg/api/errors`).
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{FieldError, GroupKind, GroupResource};
+
+/// The reason of a failure, for machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum Reason {
+    Unauthorized,
+    Forbidden,
+    NotFound,
+    AlreadyExists,
+    Conflict,
+    Gone,
+    Invalid,
+    ServerTimeout,
+    StoreReadError,
+    Timeout,
+    TooManyRequests,
+    BadRequest,
+    MethodNotAllowed,
+    NotAcceptable,
+    RequestEntityTooLarge,
+    UnsupportedMediaType,
+    InternalError,
+    Expired,
+    ServiceUnavailable,
+    /// The reason is known only by its HTTP code.
+    #[serde(rename = "")]
+    Unknown,
+}
+
+/// One cause of a failure, usually one field.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusCause {
+    /// Machine-readable reason, such as `FieldValueInvalid`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// What is wrong, for a person.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// The field at fault, as a path.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub field: String,
+}
+
+/// What a `Status` is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusDetails {
+    /// The object's name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// The object's API group.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub group: String,
+    /// The kind, or for most errors the resource.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub kind: String,
+    /// The object's uid.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+    /// The single causes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<StatusCause>,
+    /// Seconds after which a retry makes sense; 0 for none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retry_after_seconds: u32,
+}
+
+/// The outcome of a request that does not answer with an object.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Status {
+    /// The HTTP status code.
+    pub code: u16,
+    /// The reason; `None` for a success.
+    pub reason: Option<Reason>,
+    /// What happened, for a person.
+    pub message: String,
+    /// What it is about.
+    pub details: Option<Box<StatusDetails>>,
+}
+
+impl Status {
+    /// A failure with a code, a reason and a message.
+    pub fn failure(code: u16, reason: Reason, message: impl Into<String>) -> Self {
+        Self { code, reason: Some(reason), message: message.into(), details: None }
+    }
+
+    /// The success that deleting an object answers with.
+    pub fn deleted(resource: &GroupResource, name: &str, uid: &str) -> Self {
+        let details = StatusDetails { uid: uid.to_owned(), ..about(resource, name) };
+        Self { code: 200, reason: None, message: String::new(), details: Some(Box::new(details)) }
+    }
+
+    /// 404: there is no such object.
+    pub fn not_found(resource: &GroupResource, name: &str) -> Self {
+        Self::failure(404, Reason::NotFound, format!("{resource} {name:?} not found")).on(resource, name)
+    }
+
+    /// 404: there is nothing at this path.
+    pub fn no_such_path() -> Self {
+        Self::failure(404, Reason::NotFound, "the server could not find the requested resource")
+            .with_details(StatusDetails::default())
+    }
+
+    /// 409: the name is taken.
+    pub fn already_exists(resource: &GroupResource, name: &str) -> Self {
+        Self::failure(409, Reason::AlreadyExists, format!("{resource} {name:?} already exists")).on(resource, name)
+    }
+
+    /// 409: the object is not in the state the request supposes.
+    pub fn conflict(resource: &GroupResource, name: &str, why: &str) -> Self {
+        let message = format!("Operation cannot be fulfilled on {resource} {name:?}: {why}");
+        Self::failure(409, Reason::Conflict, message).on(resource, name)
+    }
+
+    /// 422: validation found these errors.
+    pub fn invalid(kind: &GroupKind, name: &str, errors: &[FieldError]) -> Self {
+        let mut messages: Vec<String> = Vec::new();
+        for error in errors {
+            let text = error.to_string();
+            if !messages.contains(&text) {
+                messages.push(text);
+            }
+        }
+        let text = match messages.as_slice() {
+            [one] => one.clone(),
+            many => format!("[{}]", many.join(", ")),
+        };
+        let causes = errors
+            .iter()
+            .map(|error| StatusCause {
+                reason: error.kind.reason().to_owned(),
+                message: error.body(),
+                field: error.field.to_string(),
+            })
+            .collect();
+        let details = StatusDetails {
+            name: name.to_owned(),
+            group: kind.group.clone(),
+            kind: kind.kind.clone(),
+            causes,
+            ..StatusDetails::default()
+        };
+        Self::failure(422, Reason::Invalid, format!("{kind} {name:?} is invalid: {text}")).with_details(details)
+    }
+
+    /// 400: the request itself is wrong.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::failure(400, Reason::BadRequest, message)
+    }
+
+    /// 401: no known credential came with the request.
+    pub fn unauthorized() -> Self {
+        Self::failure(401, Reason::Unauthorized, "Unauthorized")
+    }
+
+    /// 403: the object may not be touched this way.
+    pub fn forbidden(resource: &GroupResource, name: &str, why: &str) -> Self {
+        let subject = if name.is_empty() { resource.to_string() } else { format!("{resource} {name:?}") };
+        Self::failure(403, Reason::Forbidden, format!("{subject} is forbidden: {why}")).on(resource, name)
+    }
+
+    /// 405: the resource does not have this verb.
+    pub fn method_not_allowed(resource: &GroupResource, verb: &str) -> Self {
+        let message = format!("{verb} is not supported on resources of kind \"{resource}\"");
+        Self::failure(405, Reason::MethodNotAllowed, message).on(resource, "")
+    }
+
+    /// 406: none of the accepted encodings can be served.
+    pub fn not_acceptable(served: &[&str]) -> Self {
+        let list = served.join(", ");
+        let message = format!("only the following media types are accepted: {list}");
+        Self::failure(406, Reason::NotAcceptable, message)
+    }
+
+    /// 410: the revision asked for has been compacted, or the window has moved on.
+    pub fn expired(message: impl Into<String>) -> Self {
+        Self::failure(410, Reason::Expired, message)
+    }
+
+    /// 413: the body is larger than the limit.
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self::failure(413, Reason::RequestEntityTooLarge, message)
+    }
+
+    /// 415: the body's encoding is not one of those served.
+    pub fn unsupported_media_type(served: &[&str]) -> Self {
+        let list = served.join(", ");
+        let message = format!("the body of the request was in an unknown format - accepted media types include: {list}");
+        Self::failure(415, Reason::UnsupportedMediaType, message)
+    }
+
+    /// 429: try again after some seconds.
+    pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Self {
+        let details = StatusDetails { retry_after_seconds, ..StatusDetails::default() };
+        Self::failure(429, Reason::TooManyRequests, message).with_details(details)
+    }
+
+    /// 500: the server's own fault.
+    pub fn internal(message: impl std::fmt::Display) -> Self {
+        let text = message.to_string();
+        let cause = StatusCause { message: text.clone(), ..StatusCause::default() };
+        let details = StatusDetails { causes: vec![cause], ..StatusDetails::default() };
+        Self::failure(500, Reason::InternalError, format!("Internal error occurred: {text}")).with_details(details)
+    }
+
+    /// 501: the server knows what is asked but cannot do it.
+    pub fn not_implemented(what: impl std::fmt::Display) -> Self {
+        Self::failure(501, Reason::MethodNotAllowed, format!("{what} is not served by this version of nave"))
+    }
+
+    /// 503: not now.
+    pub fn service_unavailable(message: impl Into<String>) -> Self {
+        Self::failure(503, Reason::ServiceUnavailable, message)
+    }
+
+    /// 504: the server could not finish in time.
+    pub fn timeout(message: impl Into<String>, retry_after_seconds: u32) -> Self {
+        let details = StatusDetails { retry_after_seconds, ..StatusDetails::default() };
+        Self::failure(504, Reason::Timeout, message).with_details(details)
+    }
+
+    /// The same status about an object of a resource.
+    pub fn on(mut self, resource: &GroupResource, name: &str) -> Self {
+        let kept = self.details.take().map(|details| *details).unwrap_or_default();
+        let StatusDetails { causes, retry_after_seconds, .. } = kept;
+        self.details = Some(Box::new(StatusDetails { causes, retry_after_seconds, ..about(resource, name) }));
+        self
+    }
+
+    /// The same status with details.
+    pub fn with_details(mut self, details: StatusDetails) -> Self {
+        self.details = Some(Box::new(details));
+        self
+    }
+
+    /// Whether this is a success.
+    pub fn is_success(&self) -> bool {
+        self.reason.is_none()
+    }
+
+    /// The document, as it goes over the wire.
+    pub fn to_value(&self) -> Value {
+        let wire = Wire {
+            kind: "Status",
+            api_version: "v1",
+            metadata: serde_json::Map::new(),
+            status: if self.is_success() { "Success" } else { "Failure" },
+            message: &self.message,
+            reason: self.reason.filter(|reason| *reason != Reason::Unknown),
+            details: self.details.as_deref(),
+            code: if self.is_success() { 0 } else { self.code },
+        };
+        serde_json::to_value(wire).unwrap_or(Value::Null)
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Wire<'a> {
+    kind: &'static str,
+    api_version: &'static str,
+    metadata: serde_json::Map<String, Value>,
+    status: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Reason>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<&'a StatusDetails>,
+    #[serde(skip_serializing_if = "is_zero")]
+    code: u16,
+}
+
+fn about(resource: &GroupResource, name: &str) -> StatusDetails {
+    StatusDetails {
+        name: name.to_owned(),
+        group: resource.group.clone(),
+        kind: resource.resource.clone(),
+        ..StatusDetails::default()
+    }
+}
+
+fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::FieldPath;
+
+    #[test]
+    fn an_invalid_object_names_each_field_at_fault() {
+        let kind = GroupKind { group: "apps".into(), kind: "Deployment".into() };
+        let at = FieldPath::new("spec").child("replicas");
+        let status = Status::invalid(&kind, "d", &[FieldError::invalid(&at, -1, "must be greater than or equal to 0")]);
+        assert_eq!(
+            status.to_value(),
+            json!({
+                "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Invalid", "code": 422,
+                "message": "Deployment.apps \"d\" is invalid: spec.replicas: Invalid value: -1: must be greater than or equal to 0",
+                "details": {"name": "d", "group": "apps", "kind": "Deployment", "causes": [{
+                    "reason": "FieldValueInvalid", "field": "spec.replicas",
+                    "message": "Invalid value: -1: must be greater than or equal to 0"}]},
+            })
+        );
+    }
+
+    #[test]
+    fn a_deletion_tells_what_was_deleted() {
+        let status = Status::deleted(&GroupResource::new("", "pods"), "p", "u");
+        assert_eq!(
+            status.to_value(),
+            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+                   "details": {"name": "p", "kind": "pods", "uid": "u"}})
+        );
+    }
+}

@@ -1,0 +1,2 @@
+//! The nave binary.
+fn main() {}

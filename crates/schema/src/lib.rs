@@ -1,0 +1,6 @@
+//! The structure of API types, for built-in and custom kinds alike.
+//!
+//! A [`SchemaSet`] holds struct types by their OpenAPI definition name; [`Shape`] is what a field holds.
+pub mod types;
+
+pub use types::{Default, Field, ListTopology, PatchStrategy, Scalar, SchemaSet, Shape, StructType, TypeId, Wire};

@@ -1,0 +1,187 @@
+//! Types as data: structs, their fields, and what may stand in a field.
+
+use std::collections::HashMap;
+
+use nave_machinery::Value;
+
+/// The place of a [`StructType`] in its [`SchemaSet`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TypeId(pub u32);
+
+/// All the struct types of one world (the built-in kinds, or one custom resource's version).
+#[derive(Debug, std::default::Default)]
+pub struct SchemaSet {
+    types: Vec<StructType>,
+    by_name: HashMap<String, TypeId>,
+}
+
+/// A struct: an object whose fields are known.
+#[derive(Debug)]
+pub struct StructType {
+    /// The OpenAPI definition name, such as `io.k8s.api.core.v1.Pod`.
+    pub name: String,
+    /// The fields, sorted by JSON name.
+    pub fields: Vec<Field>,
+    /// Indexes into `fields`, sorted by `(wire.via, wire.number)`.
+    pub by_number: Vec<u16>,
+    /// Whether server-side apply treats the struct as one value (`x-kubernetes-map-type: atomic`).
+    pub atomic: bool,
+}
+
+/// A field of a struct.
+#[derive(Debug)]
+pub struct Field {
+    /// The JSON name.
+    pub name: String,
+    /// What the field holds.
+    pub shape: Shape,
+    /// Whether encoding writes the field even when it is empty (Go: no `omitempty`, or a struct held by value).
+    pub always: bool,
+    /// Whether the API documents the field as required.
+    pub required: bool,
+    /// The static default, if any.
+    pub default: Option<Default>,
+    /// The strategic merge patch behaviour.
+    pub patch: PatchStrategy,
+    /// The values allowed, where the field is an enumeration; informative, validation decides.
+    pub enumeration: Vec<String>,
+    /// The field on the protobuf wire; number 0 where the kind has no protobuf form.
+    pub wire: Wire,
+}
+
+/// A static default (`+default=`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Default(pub Value);
+
+/// What may stand in a field.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Shape {
+    /// One value.
+    Scalar(Scalar),
+    /// An object with known fields.
+    Struct(TypeId),
+    /// A list.
+    List {
+        /// What its elements are.
+        items: Box<Shape>,
+        /// How the list is merged by server-side apply.
+        topology: ListTopology,
+    },
+    /// An object whose keys are data.
+    Map {
+        /// What its values are.
+        values: Box<Shape>,
+        /// Whether server-side apply treats it as one value.
+        atomic: bool,
+    },
+    /// Any JSON (RawExtension, JSON, FieldsV1, `x-kubernetes-preserve-unknown-fields`).
+    Any,
+}
+
+/// A value without parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Scalar {
+    String,
+    Bool,
+    Int32,
+    Int64,
+    Double,
+    /// Base64 in JSON, bytes in protobuf.
+    Bytes,
+    /// RFC 3339 with seconds; protobuf message `Time {seconds, nanos}`.
+    Time,
+    /// RFC 3339 with microseconds; protobuf message `MicroTime {seconds, nanos}`.
+    MicroTime,
+    /// Go's duration text (`metav1.Duration`): `1h2m3s`; protobuf message `Duration {duration: int64 nanoseconds}`.
+    Duration,
+    /// A resource quantity, string (or number on input) in JSON; protobuf message `Quantity {string = 1}`.
+    Quantity,
+    /// A number or a string; protobuf message `IntOrString {type, intVal, strVal}`.
+    IntOrString,
+}
+
+/// How a list is merged by server-side apply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListTopology {
+    /// One value.
+    Atomic,
+    /// A set of scalars.
+    Set,
+    /// Structs found by these keys.
+    Map(Vec<String>),
+}
+
+/// Strategic merge patch behaviour of a field.
+#[derive(Clone, Debug, std::default::Default, PartialEq, Eq)]
+pub struct PatchStrategy {
+    /// `patchStrategy` has `merge`.
+    pub merge: bool,
+    /// `patchStrategy` has `retainKeys`.
+    pub retain_keys: bool,
+    /// `patchMergeKey`.
+    pub merge_key: Option<String>,
+}
+
+/// A field on the protobuf wire.
+#[derive(Clone, Debug, std::default::Default, PartialEq, Eq)]
+pub struct Wire {
+    /// The field number; 0 if the field is not on the protobuf wire.
+    pub number: u32,
+    /// The number of the submessage the field lies in, where Go inlines a struct into the JSON object that is a
+    /// message of its own on the protobuf wire (`Volume.volumeSource`, `Probe.handler`); 0 for the struct's own
+    /// message.
+    pub via: u32,
+    /// Whether the list or map that the JSON field holds is wrapped in a message of its own with `items = 1`
+    /// (`ExtraValue`, `Verbs`-like named slice types).
+    pub wrapped: bool,
+}
+
+impl SchemaSet {
+    /// Makes a set from its types; a [`TypeId`] is the place in this list.
+    pub fn new(mut types: Vec<StructType>) -> Self {
+        for ty in &mut types {
+            let mut order: Vec<u16> = (0..ty.fields.len() as u16).collect();
+            order.sort_by_key(|&at| ty.fields[at as usize].wire.place());
+            ty.by_number = order;
+        }
+        let by_name = types.iter().enumerate().map(|(at, ty)| (ty.name.clone(), TypeId(at as u32))).collect();
+        Self { types, by_name }
+    }
+
+    /// The type with this OpenAPI definition name.
+    pub fn find(&self, name: &str) -> Option<TypeId> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The type at `id`, which must come from this set.
+    pub fn get(&self, id: TypeId) -> &StructType {
+        &self.types[id.0 as usize]
+    }
+
+    /// All types, in order of their ids.
+    pub fn types(&self) -> &[StructType] {
+        &self.types
+    }
+}
+
+impl StructType {
+    /// The field with this JSON name.
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        self.fields.binary_search_by(|field| field.name.as_str().cmp(name)).ok().map(|at| &self.fields[at])
+    }
+
+    /// The field with this protobuf number, in the struct's own message (`via` 0) or in an inlined one.
+    pub fn field_by_number(&self, via: u32, number: u32) -> Option<&Field> {
+        let place = (via, number);
+        let at = self.by_number.binary_search_by_key(&place, |&at| self.fields[at as usize].wire.place()).ok()?;
+        Some(&self.fields[self.by_number[at] as usize])
+    }
+}
+
+impl Wire {
+    /// What orders fields on the wire.
+    pub fn place(&self) -> (u32, u32) {
+        (self.via, self.number)
+    }
+}

@@ -1,0 +1,2 @@
+//! The chores of the project: `cargo xtask facts|test|bench`.
+fn main() {}
