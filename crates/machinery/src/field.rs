@@ -225,6 +225,9 @@ mod tests {
             FieldError::not_supported(&at, "z", &["a", "b"]).to_string(),
             "spec.x: Unsupported value: \"z\": supported values: \"a\", \"b\""
         );
-        assert_eq!(FieldError::too_many(&at, 9, 8).to_string(), "spec.x: Too many: 9: must have at most 8 items");
+        assert_eq!(
+            FieldError::too_many(&at, 9, 8).to_string(),
+            "spec.x: Too many: 9: must have at most 8 items"
+        );
     }
 }

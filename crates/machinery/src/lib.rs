@@ -11,6 +11,7 @@
 //! | [`names`] | the rules that names, labels and annotations follow |
 //! | [`options`] | the query parameters of each verb |
 //! | [`time`] | the API's timestamps |
+//! | [`user`] | who a request comes from |
 //!
 //! Invariants: no I/O, no clock other than [`time::now`], and no input that panics.
 
@@ -23,6 +24,7 @@ pub mod quantity;
 pub mod selector;
 pub mod status;
 pub mod time;
+pub mod user;
 
 pub use field::{FieldError, FieldErrorKind, FieldPath};
 pub use gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource};

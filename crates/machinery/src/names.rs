@@ -1,1 +1,220 @@
-//! To be written.
+//! The rules that names, labels, annotations and metadata follow
+//! (upstream: `apimachinery/pkg/util/validation` and `apimachinery/pkg/api/validation`).
+//!
+//! A check of a text answers with what is wrong, one message a rule, nothing if the text is fine.
+
+mod metadata;
+
+use rand::Rng;
+
+pub use metadata::{
+    validate_annotations, validate_labels, validate_object_meta, validate_object_meta_update,
+};
+
+/// The longest DNS label.
+pub const LABEL_MAX: usize = 63;
+/// The longest DNS subdomain.
+pub const SUBDOMAIN_MAX: usize = 253;
+
+/// What the server appends to `generateName`.
+const RANDOM_SUFFIX: usize = 5;
+/// Letters and digits that spell no words.
+const RANDOM_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+const LABEL_MESSAGE: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+const SUBDOMAIN_MESSAGE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const LABEL_1035_MESSAGE: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
+const QUALIFIED_MESSAGE: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+const LABEL_VALUE_MESSAGE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+const CONFIG_KEY_MESSAGE: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
+const EMPTY_MESSAGE: &str = "must be non-empty";
+
+/// A DNS label (RFC 1123).
+pub fn is_dns1123_label(text: &str) -> Vec<String> {
+    let mut found = too_long(text, LABEL_MAX);
+    if !is_lower_label(text) {
+        found.push(LABEL_MESSAGE.to_owned());
+    }
+    found
+}
+
+/// A DNS subdomain (RFC 1123).
+pub fn is_dns1123_subdomain(text: &str) -> Vec<String> {
+    let mut found = too_long(text, SUBDOMAIN_MAX);
+    if !text.split('.').all(is_lower_label) {
+        found.push(SUBDOMAIN_MESSAGE.to_owned());
+    }
+    found
+}
+
+/// A DNS label that begins with a letter (RFC 1035).
+pub fn is_dns1035_label(text: &str) -> Vec<String> {
+    let mut found = too_long(text, LABEL_MAX);
+    if !is_lower_label(text) || text.starts_with(|c: char| c.is_ascii_digit()) {
+        found.push(LABEL_1035_MESSAGE.to_owned());
+    }
+    found
+}
+
+/// A label key, an annotation key, a finalizer: a name with an optional DNS prefix and a slash.
+pub fn is_qualified_name(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let parts: Vec<&str> = text.split('/').collect();
+    let name = match parts.as_slice() {
+        [name] => *name,
+        [prefix, name] => {
+            if prefix.is_empty() {
+                found.push(format!("prefix part {EMPTY_MESSAGE}"));
+            } else {
+                found
+                    .extend(is_dns1123_subdomain(prefix).into_iter().map(|why| format!("prefix part {why}")));
+            }
+            *name
+        }
+        _ => {
+            return vec![format!(
+                "a qualified name {QUALIFIED_MESSAGE} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            )];
+        }
+    };
+    if name.is_empty() {
+        found.push(format!("name part {EMPTY_MESSAGE}"));
+    } else if name.len() > LABEL_MAX {
+        found.push(format!("name part must be no more than {LABEL_MAX} bytes"));
+    }
+    if !is_qualified_part(name) {
+        found.push(format!("name part {QUALIFIED_MESSAGE}"));
+    }
+    found
+}
+
+/// The value of a label; may be empty.
+pub fn is_valid_label_value(text: &str) -> Vec<String> {
+    let mut found = too_long(text, LABEL_MAX);
+    if !text.is_empty() && !is_qualified_part(text) {
+        found.push(LABEL_VALUE_MESSAGE.to_owned());
+    }
+    found
+}
+
+/// A key of a config map or a secret: a file name.
+pub fn is_config_map_key(text: &str) -> Vec<String> {
+    let mut found = too_long(text, SUBDOMAIN_MAX);
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+    {
+        found.push(CONFIG_KEY_MESSAGE.to_owned());
+    }
+    match text {
+        "." => found.push("must not be '.'".to_owned()),
+        ".." => found.push("must not be '..'".to_owned()),
+        _ if text.starts_with("..") => found.push("must not start with '..'".to_owned()),
+        _ => {}
+    }
+    found
+}
+
+/// A name that can stand as one segment of a path.
+pub fn is_path_segment_name(text: &str) -> Vec<String> {
+    match text {
+        "." | ".." => vec![format!("may not be '{text}'")],
+        _ => ['/', '%']
+            .into_iter()
+            .filter(|c| text.contains(*c))
+            .map(|c| format!("may not contain '{c}'"))
+            .collect(),
+    }
+}
+
+/// A name for `generateName`: the base, cut to leave room, and five random characters.
+pub fn generate_name(base: &str) -> String {
+    let mut end = base.len().min(LABEL_MAX - RANDOM_SUFFIX);
+    while !base.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut random = rand::rng();
+    let suffix = (0..RANDOM_SUFFIX)
+        .map(|_| char::from(RANDOM_ALPHABET[random.random_range(0..RANDOM_ALPHABET.len())]));
+    base[..end].chars().chain(suffix).collect()
+}
+
+fn too_long(text: &str, max: usize) -> Vec<String> {
+    if text.len() > max { vec![format!("must be no more than {max} bytes")] } else { Vec::new() }
+}
+
+fn is_lower_label(text: &str) -> bool {
+    let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    has_form(text, alphanumeric, |b| alphanumeric(b) || b == b'-')
+}
+
+fn is_qualified_part(text: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    has_form(text, |b| b.is_ascii_alphanumeric(), inner)
+}
+
+/// Whether the first and last byte are of one kind and those between of another.
+fn has_form(text: &str, edge: impl Fn(u8) -> bool, inner: impl Fn(u8) -> bool) -> bool {
+    let bytes = text.as_bytes();
+    match bytes {
+        [] => false,
+        [only] => edge(*only),
+        [first, between @ .., last] => edge(*first) && edge(*last) && between.iter().all(|b| inner(*b)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_and_subdomains() {
+        for good in ["a", "a-b", "0a", "a9"] {
+            assert!(is_dns1123_label(good).is_empty(), "{good}");
+        }
+        for bad in ["", "-a", "a-", "A", "a.b", "a_b", "é"] {
+            assert_eq!(is_dns1123_label(bad).len(), 1, "{bad}");
+        }
+        assert!(is_dns1123_subdomain("a.b-c.d").is_empty());
+        for bad in ["", "a..b", ".a", "a.", "a.-b"] {
+            assert_eq!(is_dns1123_subdomain(bad).len(), 1, "{bad}");
+        }
+        assert_eq!(is_dns1123_label(&"a".repeat(64)), ["must be no more than 63 bytes"]);
+        assert!(is_dns1035_label("a0").is_empty());
+        assert_eq!(is_dns1035_label("0a").len(), 1);
+    }
+
+    #[test]
+    fn qualified_names_and_label_values() {
+        for good in ["a", "A_b.c", "example.com/Name", "a/b"] {
+            assert!(is_qualified_name(good).is_empty(), "{good}");
+        }
+        for bad in ["", "/a", "a/", "a/b/c", "Example.com/a", "-a", "a b"] {
+            assert!(!is_qualified_name(bad).is_empty(), "{bad}");
+        }
+        assert!(is_valid_label_value("").is_empty());
+        assert!(!is_valid_label_value("a b").is_empty());
+    }
+
+    #[test]
+    fn config_keys_are_file_names() {
+        assert!(is_config_map_key("tls.crt").is_empty());
+        for bad in ["", ".", "..", "..a", "a b", "a/b"] {
+            assert!(!is_config_map_key(bad).is_empty(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn path_segments_cannot_leave_their_place() {
+        assert!(is_path_segment_name("system:node:a").is_empty());
+        for bad in [".", "..", "a/b", "a%2fb"] {
+            assert!(!is_path_segment_name(bad).is_empty(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn generated_names_fit_in_a_label() {
+        let name = generate_name("web-");
+        assert!(name.starts_with("web-") && name.len() == 9, "{name}");
+        assert_eq!(generate_name(&"a".repeat(100)).len(), LABEL_MAX);
+        assert!(generate_name(&"é".repeat(40)).len() <= LABEL_MAX);
+    }
+}

@@ -1,1 +1,464 @@
-//! To be written.
+//! The options of each verb, from the query (and for a deletion the body), checked
+//! (upstream: `apimachinery/pkg/apis/meta/v1` and its validation).
+
+use serde_json::Value;
+
+use crate::selector::{FieldSelector, LabelSelector};
+use crate::{FieldError, FieldPath, GroupKind, Status};
+
+/// A decoded query string.
+type Query = [(String, String)];
+
+/// The longest name of a field manager, in bytes.
+const FIELD_MANAGER_MAX: usize = 128;
+
+/// What is done about unknown and duplicate fields of a body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FieldValidation {
+    /// They are dropped.
+    Ignore,
+    /// They are dropped, and the client is told.
+    #[default]
+    Warn,
+    /// The request is refused.
+    Strict,
+}
+
+/// How exactly a list must be at its resourceVersion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResourceVersionMatch {
+    /// The state at exactly this revision.
+    Exact,
+    /// The state at this revision or later.
+    NotOlderThan,
+}
+
+/// What becomes of an object's dependents when it is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeletionPropagation {
+    /// They stay, without the owner.
+    Orphan,
+    /// They are deleted afterwards.
+    Background,
+    /// They are deleted first.
+    Foreground,
+}
+
+/// The options of list and watch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListOptions {
+    /// Objects must have these labels.
+    pub label_selector: LabelSelector,
+    /// Objects must have these fields.
+    pub field_selector: FieldSelector,
+    /// Whether it is a watch.
+    pub watch: bool,
+    /// Whether the client takes bookmarks.
+    pub allow_watch_bookmarks: bool,
+    /// The revision asked for; `None` for the latest, 0 for any.
+    pub resource_version: Option<u64>,
+    /// How exactly.
+    pub resource_version_match: Option<ResourceVersionMatch>,
+    /// After how many seconds a watch ends.
+    pub timeout_seconds: Option<u64>,
+    /// At most so many objects in one answer; 0 for all.
+    pub limit: usize,
+    /// Where the page before ended; empty for the first page.
+    pub continue_token: String,
+    /// Whether a watch begins with the state as events; `None` for the older rules.
+    pub send_initial_events: Option<bool>,
+}
+
+/// The options of create.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CreateOptions {
+    /// Whether everything is done but the write.
+    pub dry_run: bool,
+    /// Who writes; empty if not told.
+    pub field_manager: String,
+    /// What is done about unknown and duplicate fields.
+    pub field_validation: FieldValidation,
+}
+
+/// The options of update.
+pub type UpdateOptions = CreateOptions;
+
+/// The options of patch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PatchOptions {
+    /// Whether everything is done but the write.
+    pub dry_run: bool,
+    /// Who writes; empty if not told.
+    pub field_manager: String,
+    /// What is done about unknown and duplicate fields.
+    pub field_validation: FieldValidation,
+    /// Whether an apply takes fields over from other managers.
+    pub force: bool,
+}
+
+/// The options of delete and deletecollection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeleteOptions {
+    /// Whether everything is done but the write.
+    pub dry_run: bool,
+    /// How many seconds the object may go on to live.
+    pub grace_period_seconds: Option<i64>,
+    /// What must hold of the object.
+    pub preconditions: Preconditions,
+    /// What becomes of the dependents.
+    pub propagation_policy: Option<DeletionPropagation>,
+    /// The older form of `propagation_policy`.
+    pub orphan_dependents: Option<bool>,
+}
+
+/// What must hold of an object for it to be deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Preconditions {
+    /// Its uid.
+    pub uid: Option<String>,
+    /// Its resourceVersion.
+    pub resource_version: Option<String>,
+}
+
+impl ListOptions {
+    /// Reads the options of a list or a watch.
+    ///
+    /// # Errors
+    /// 400 for text that cannot be read, 422 for options that do not go together.
+    pub fn parse(query: &Query) -> Result<Self, Status> {
+        let version = first(query, "resourceVersion").unwrap_or_default();
+        let token = first(query, "continue").unwrap_or_default().to_owned();
+        let watch = flag(query, "watch").unwrap_or(false);
+        let initial = flag(query, "sendInitialEvents");
+        let matching = first(query, "resourceVersionMatch").unwrap_or_default();
+        check_list(watch, version, matching, &token, initial)?;
+        let selector_error = |name: &str, error: &dyn std::fmt::Display| {
+            Status::bad_request(format!("unable to parse the {name} selector: {error}"))
+        };
+        Ok(Self {
+            label_selector: LabelSelector::parse(first(query, "labelSelector").unwrap_or_default())
+                .map_err(|error| Status::bad_request(error.to_string()))?,
+            field_selector: FieldSelector::parse(first(query, "fieldSelector").unwrap_or_default())
+                .map_err(|error| selector_error("field", &error))?,
+            watch,
+            allow_watch_bookmarks: flag(query, "allowWatchBookmarks").unwrap_or(false),
+            resource_version: parse_resource_version(version)?,
+            resource_version_match: match matching {
+                "Exact" => Some(ResourceVersionMatch::Exact),
+                "NotOlderThan" => Some(ResourceVersionMatch::NotOlderThan),
+                _ => None,
+            },
+            timeout_seconds: number(query, "timeoutSeconds")?.and_then(|seconds| u64::try_from(seconds).ok()),
+            limit: number(query, "limit")?.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(0),
+            continue_token: token,
+            send_initial_events: initial,
+        })
+    }
+}
+
+impl CreateOptions {
+    /// Reads the options of a create or an update.
+    ///
+    /// # Errors
+    /// 422 for values that are not known.
+    pub fn parse(query: &Query) -> Result<Self, Status> {
+        let (options, errors) = Self::read(query);
+        refuse("CreateOptions", &errors)?;
+        Ok(options)
+    }
+
+    fn read(query: &Query) -> (Self, Vec<FieldError>) {
+        let mut errors = Vec::new();
+        let options = Self {
+            dry_run: dry_run(values(query, "dryRun"), &mut errors),
+            field_manager: field_manager(query, &mut errors),
+            field_validation: field_validation(query, &mut errors),
+        };
+        (options, errors)
+    }
+}
+
+impl PatchOptions {
+    /// Reads the options of a patch; `apply` if it is a server-side apply.
+    ///
+    /// # Errors
+    /// 422 for values that are not known, or not for this kind of patch.
+    pub fn parse(query: &Query, apply: bool) -> Result<Self, Status> {
+        let (CreateOptions { dry_run, field_manager, field_validation }, mut errors) =
+            CreateOptions::read(query);
+        let force = flag(query, "force");
+        if apply && field_manager.is_empty() {
+            errors.push(FieldError::required(&FieldPath::new("fieldManager"), "is required for apply patch"));
+        }
+        if !apply && force.is_some() {
+            let why = "may not be specified for non-apply patch";
+            errors.push(FieldError::forbidden(&FieldPath::new("force"), why));
+        }
+        refuse("PatchOptions", &errors)?;
+        Ok(Self { dry_run, field_manager, field_validation, force: force.unwrap_or(false) })
+    }
+}
+
+impl DeleteOptions {
+    /// Reads the options of a deletion: those of the body if there is one, else those of the query.
+    ///
+    /// # Errors
+    /// 400 for a body that is no `DeleteOptions`, 422 for values that are not known or do not go together.
+    pub fn parse(query: &Query, body: &Value) -> Result<Self, Status> {
+        let mut errors = Vec::new();
+        let (options, policy) =
+            if body.is_null() { from_query(query, &mut errors)? } else { from_body(body, &mut errors)? };
+        let at = FieldPath::new("propagationPolicy");
+        if let Some(policy) = &policy {
+            if options.orphan_dependents.is_some() {
+                let why = "orphanDependents and deletionPropagation cannot be both set";
+                errors.push(FieldError::invalid(&at, policy.as_str(), why));
+            } else if options.propagation_policy.is_none() {
+                let known = ["Foreground", "Background", "Orphan", "nil"];
+                errors.push(FieldError::not_supported(&at, policy.as_str(), &known));
+            }
+        }
+        refuse("DeleteOptions", &errors)?;
+        Ok(options)
+    }
+}
+
+fn from_query(
+    query: &Query,
+    errors: &mut Vec<FieldError>,
+) -> Result<(DeleteOptions, Option<String>), Status> {
+    let policy = first(query, "propagationPolicy").map(str::to_owned);
+    let options = DeleteOptions {
+        dry_run: dry_run(values(query, "dryRun"), errors),
+        grace_period_seconds: number(query, "gracePeriodSeconds")?,
+        preconditions: Preconditions::default(),
+        propagation_policy: policy.as_deref().and_then(propagation),
+        orphan_dependents: flag(query, "orphanDependents"),
+    };
+    Ok((options, policy))
+}
+
+fn from_body(body: &Value, errors: &mut Vec<FieldError>) -> Result<(DeleteOptions, Option<String>), Status> {
+    let kind = body.get("kind").and_then(Value::as_str).unwrap_or("DeleteOptions");
+    if !body.is_object() || kind != "DeleteOptions" {
+        return Err(Status::bad_request(format!(
+            "the body of a deletion must be a DeleteOptions, not a {kind}"
+        )));
+    }
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let precondition = |name: &str| body.get("preconditions")?.get(name).and_then(text);
+    let policy = body.get("propagationPolicy").and_then(text);
+    let dry = body.get("dryRun").and_then(Value::as_array);
+    let options = DeleteOptions {
+        dry_run: dry_run(dry.into_iter().flatten().filter_map(Value::as_str), errors),
+        grace_period_seconds: body.get("gracePeriodSeconds").and_then(Value::as_i64),
+        preconditions: Preconditions {
+            uid: precondition("uid"),
+            resource_version: precondition("resourceVersion"),
+        },
+        propagation_policy: policy.as_deref().and_then(propagation),
+        orphan_dependents: body.get("orphanDependents").and_then(Value::as_bool),
+    };
+    Ok((options, policy))
+}
+
+fn propagation(policy: &str) -> Option<DeletionPropagation> {
+    match policy {
+        "Orphan" => Some(DeletionPropagation::Orphan),
+        "Background" => Some(DeletionPropagation::Background),
+        "Foreground" => Some(DeletionPropagation::Foreground),
+        _ => None,
+    }
+}
+
+/// Which options of a list or a watch go together.
+fn check_list(
+    watch: bool,
+    version: &str,
+    matching: &str,
+    token: &str,
+    initial: Option<bool>,
+) -> Result<(), Status> {
+    let match_at = FieldPath::new("resourceVersionMatch");
+    let initial_at = FieldPath::new("sendInitialEvents");
+    let mut errors = Vec::new();
+    let mut forbid = |at: &FieldPath, why: &str| errors.push(FieldError::forbidden(at, why));
+    if watch {
+        if initial.is_some() && matching != "NotOlderThan" {
+            forbid(&match_at, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+        }
+        if !matching.is_empty() && initial.is_none() {
+            forbid(
+                &match_at,
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            );
+        }
+        if !matching.is_empty() && !token.is_empty() {
+            forbid(&match_at, "resourceVersionMatch is forbidden when continue is provided");
+        }
+    } else {
+        if !matching.is_empty() && version.is_empty() {
+            forbid(&match_at, "resourceVersionMatch is forbidden unless resourceVersion is provided");
+        }
+        if !matching.is_empty() && !token.is_empty() {
+            forbid(&match_at, "resourceVersionMatch is forbidden when continue is provided");
+        }
+        if matching == "Exact" && version == "0" {
+            forbid(&match_at, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+        }
+        if initial.is_some() {
+            forbid(&initial_at, "sendInitialEvents is forbidden for list");
+        }
+    }
+    if !matches!(matching, "" | "Exact" | "NotOlderThan") {
+        errors.push(FieldError::not_supported(&match_at, matching, &["Exact", "NotOlderThan", ""]));
+    }
+    refuse("ListOptions", &errors)
+}
+
+fn parse_resource_version(text: &str) -> Result<Option<u64>, Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| {
+        Status::bad_request(format!(
+            "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+        ))
+    })
+}
+
+fn refuse(kind: &str, errors: &[FieldError]) -> Result<(), Status> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Status::invalid(&GroupKind { group: "meta.k8s.io".to_owned(), kind: kind.to_owned() }, "", errors))
+}
+
+fn values<'a>(query: &'a Query, name: &str) -> impl Iterator<Item = &'a str> {
+    query.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+}
+
+fn first<'a>(query: &'a Query, name: &str) -> Option<&'a str> {
+    values(query, name).next()
+}
+
+/// A boolean of a query: anything but `false` and `0` is true.
+fn flag(query: &Query, name: &str) -> Option<bool> {
+    first(query, name).map(|value| !matches!(value.to_ascii_lowercase().as_str(), "false" | "0"))
+}
+
+fn number(query: &Query, name: &str) -> Result<Option<i64>, Status> {
+    let Some(text) = first(query, name).filter(|text| !text.is_empty()) else { return Ok(None) };
+    let error = |_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"));
+    text.parse().map(Some).map_err(error)
+}
+
+fn dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Vec<FieldError>) -> bool {
+    let mut dry = false;
+    for value in values {
+        if value != "All" {
+            errors.push(FieldError::not_supported(&FieldPath::new("dryRun"), value, &["All"]));
+        }
+        dry = true;
+    }
+    dry
+}
+
+fn field_manager(query: &Query, errors: &mut Vec<FieldError>) -> String {
+    let manager = first(query, "fieldManager").unwrap_or_default();
+    let at = FieldPath::new("fieldManager");
+    if manager.len() > FIELD_MANAGER_MAX {
+        errors.push(FieldError::too_long(&at, FIELD_MANAGER_MAX));
+    } else if manager.chars().any(char::is_control) {
+        errors.push(FieldError::invalid(&at, manager, "should only contain printable characters"));
+    }
+    manager.to_owned()
+}
+
+fn field_validation(query: &Query, errors: &mut Vec<FieldError>) -> FieldValidation {
+    match first(query, "fieldValidation").unwrap_or_default() {
+        "" | "Warn" => FieldValidation::Warn,
+        "Ignore" => FieldValidation::Ignore,
+        "Strict" => FieldValidation::Strict,
+        other => {
+            let known = ["", "Ignore", "Strict", "Warn"];
+            errors.push(FieldError::not_supported(&FieldPath::new("fieldValidation"), other, &known));
+            FieldValidation::Warn
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn query(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn list(pairs: &[(&str, &str)]) -> Result<ListOptions, u16> {
+        ListOptions::parse(&query(pairs)).map_err(|status| status.code)
+    }
+
+    #[test]
+    fn list_options_that_do_not_go_together_are_refused() {
+        let cases: [(&[(&str, &str)], Option<u16>); 14] = [
+            (&[("resourceVersion", "0")], None),
+            (&[("resourceVersion", "x")], Some(400)),
+            (&[("resourceVersionMatch", "Exact")], Some(422)),
+            (&[("resourceVersion", "0"), ("resourceVersionMatch", "Exact")], Some(422)),
+            (&[("resourceVersion", "1"), ("resourceVersionMatch", "NotOlderThan")], None),
+            (&[("resourceVersion", "1"), ("resourceVersionMatch", "Bogus")], Some(422)),
+            (&[("limit", "-1")], None),
+            (&[("limit", "x")], Some(400)),
+            (&[("sendInitialEvents", "true")], Some(422)),
+            (&[("allowWatchBookmarks", "true")], None),
+            (&[("watch", "1"), ("sendInitialEvents", "true")], Some(422)),
+            (
+                &[("watch", "1"), ("sendInitialEvents", "true"), ("resourceVersionMatch", "NotOlderThan")],
+                None,
+            ),
+            (&[("labelSelector", "a b")], Some(400)),
+            (&[("fieldSelector", "a")], Some(400)),
+        ];
+        for (pairs, code) in cases {
+            assert_eq!(list(pairs).err(), code, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn write_options_know_their_values() {
+        assert!(CreateOptions::parse(&query(&[("dryRun", "All")])).unwrap().dry_run);
+        for pair in [("dryRun", "Some"), ("fieldValidation", "Bogus"), ("fieldManager", "a\nb")] {
+            assert_eq!(CreateOptions::parse(&query(&[pair])).unwrap_err().code, 422);
+        }
+        assert_eq!(PatchOptions::parse(&query(&[("force", "true")]), false).unwrap_err().code, 422);
+        assert_eq!(PatchOptions::parse(&query(&[]), true).unwrap_err().code, 422);
+        assert!(
+            PatchOptions::parse(&query(&[("force", "true"), ("fieldManager", "m")]), true).unwrap().force
+        );
+    }
+
+    #[test]
+    fn a_deletions_body_goes_before_its_query() {
+        let options = DeleteOptions::parse(&query(&[("gracePeriodSeconds", "5")]), &Value::Null).unwrap();
+        assert_eq!(options.grace_period_seconds, Some(5));
+        let body = json!({"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": "x"}, "propagationPolicy": "Orphan"});
+        let options = DeleteOptions::parse(&query(&[("gracePeriodSeconds", "5")]), &body).unwrap();
+        assert_eq!(options.preconditions.uid.as_deref(), Some("x"));
+        assert_eq!(
+            (options.grace_period_seconds, options.propagation_policy),
+            (None, Some(DeletionPropagation::Orphan))
+        );
+        for (body, code) in [
+            (json!({"kind": "Pod"}), 400),
+            (json!([]), 400),
+            (json!({"propagationPolicy": "Sideways"}), 422),
+            (json!({"propagationPolicy": "Orphan", "orphanDependents": true}), 422),
+        ] {
+            assert_eq!(DeleteOptions::parse(&[], &body).unwrap_err().code, code);
+        }
+    }
+}

@@ -1,1 +1,320 @@
-//! To be written.
+//! Resource quantities, exactly (upstream: `apimachinery/pkg/api/resource`).
+//!
+//! A quantity is a decimal number with a suffix: binary (`Ki`…`Ei`), decimal (`n`, `u`, `m`, none, `k`…`E`) or an
+//! exponent (`e3`). It is held as a count of nanos, the smallest part there is; smaller parts are rounded up.
+
+use std::fmt;
+
+/// Nanos in one.
+const NANO: i128 = 1_000_000_000;
+/// The largest magnitude, as upstream caps it: 2^63 - 1, in nanos.
+const MAX: i128 = (i64::MAX as i128) * NANO;
+/// Digits beyond which no quantity has meaning.
+const DIGITS_MAX: usize = 200;
+
+/// The suffixes of decimal quantities, from large to small, with the power of ten each stands for.
+const DECIMAL: [(&str, i32); 10] =
+    [("E", 18), ("P", 15), ("T", 12), ("G", 9), ("M", 6), ("k", 3), ("", 0), ("m", -3), ("u", -6), ("n", -9)];
+/// The suffixes of binary quantities, from large to small, with the power of two each stands for.
+const BINARY: [(&str, u32); 6] = [("Ei", 60), ("Pi", 50), ("Ti", 40), ("Gi", 30), ("Mi", 20), ("Ki", 10)];
+
+/// A resource quantity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Quantity {
+    nanos: i128,
+    format: Format,
+}
+
+/// How a quantity is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Format {
+    DecimalSi,
+    BinarySi,
+    DecimalExponent,
+}
+
+/// The text is not a quantity.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")]
+pub struct QuantityError;
+
+impl Quantity {
+    /// Nothing, in decimal notation.
+    pub const ZERO: Self = Self { nanos: 0, format: Format::DecimalSi };
+
+    /// Reads a quantity.
+    ///
+    /// # Errors
+    /// Text that is not one.
+    pub fn parse(text: &str) -> Result<Self, QuantityError> {
+        let (negative, rest) = match text.as_bytes().first() {
+            Some(b'-') => (true, &text[1..]),
+            Some(b'+') => (false, &text[1..]),
+            _ => (false, text),
+        };
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, suffix) = rest.split_at(end);
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        if whole.is_empty() && fraction.is_empty() || fraction.contains('.') || number.len() > DIGITS_MAX {
+            return Err(QuantityError);
+        }
+        let (scale, format) = read_suffix(suffix)?;
+        let nanos = to_nanos(whole, fraction, scale);
+        Ok(Self { nanos: if negative { -nanos } else { nanos }, format })
+    }
+
+    /// A whole number, in decimal notation.
+    pub fn from_value(value: i64) -> Self {
+        Self { nanos: i128::from(value) * NANO, format: Format::DecimalSi }
+    }
+
+    /// So many thousandths, in decimal notation.
+    pub fn from_milli(milli: i64) -> Self {
+        Self { nanos: i128::from(milli) * (NANO / 1000), format: Format::DecimalSi }
+    }
+
+    /// The value, rounded up to a whole number.
+    pub fn value(self) -> i64 {
+        round_up(self.nanos, NANO)
+    }
+
+    /// The value in thousandths, rounded up.
+    pub fn milli_value(self) -> i64 {
+        round_up(self.nanos, NANO / 1000)
+    }
+
+    /// The sum, in this quantity's notation (the other's if this one is nothing).
+    pub fn add(self, other: Self) -> Self {
+        let format = if self.nanos == 0 { other.format } else { self.format };
+        Self { nanos: (self.nanos + other.nanos).clamp(-MAX, MAX), format }
+    }
+
+    /// The difference, in this quantity's notation.
+    pub fn sub(self, other: Self) -> Self {
+        self.add(Self { nanos: -other.nanos, ..other })
+    }
+
+    /// Whether it is nothing.
+    pub fn is_zero(self) -> bool {
+        self.nanos == 0
+    }
+
+    /// Whether it is less than nothing.
+    pub fn is_negative(self) -> bool {
+        self.nanos < 0
+    }
+}
+
+impl PartialOrd for Quantity {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.nanos.cmp(&other.nanos))
+    }
+}
+
+impl fmt::Display for Quantity {
+    /// The canonical form: the largest suffix that needs no fraction.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.nanos == 0 {
+            return f.write_str("0");
+        }
+        match self.format {
+            // A binary quantity below 1Ki, or with a fraction, is written as a decimal one.
+            Format::BinarySi if self.nanos.abs() >= 1024 * NANO && self.nanos % NANO == 0 => {
+                let value = self.nanos / NANO;
+                let fits = BINARY.iter().find(|(_, bits)| value % (1i128 << bits) == 0);
+                match fits {
+                    Some((suffix, bits)) => write!(f, "{}{suffix}", value >> bits),
+                    None => write!(f, "{value}"),
+                }
+            }
+            Format::BinarySi | Format::DecimalSi => {
+                let (digits, suffix, _) = self.decimal();
+                write!(f, "{digits}{suffix}")
+            }
+            Format::DecimalExponent => {
+                let (digits, _, exponent) = self.decimal();
+                if exponent == 0 { write!(f, "{digits}") } else { write!(f, "{digits}e{exponent}") }
+            }
+        }
+    }
+}
+
+impl Quantity {
+    /// The number, the suffix and the exponent of the largest decimal unit that leaves no fraction.
+    fn decimal(self) -> (i128, &'static str, i32) {
+        for (suffix, exponent) in DECIMAL {
+            let unit = 10i128.pow((exponent + 9).unsigned_abs());
+            if self.nanos % unit == 0 {
+                return (self.nanos / unit, suffix, exponent);
+            }
+        }
+        (self.nanos, "n", -9)
+    }
+}
+
+/// A factor that a suffix stands for.
+#[derive(Clone, Copy)]
+enum Scale {
+    Ten(i32),
+    Two(u32),
+}
+
+fn read_suffix(suffix: &str) -> Result<(Scale, Format), QuantityError> {
+    if let Some((_, exponent)) = DECIMAL.iter().find(|(known, _)| *known == suffix) {
+        return Ok((Scale::Ten(*exponent), Format::DecimalSi));
+    }
+    if let Some((_, bits)) = BINARY.iter().find(|(known, _)| *known == suffix) {
+        return Ok((Scale::Two(*bits), Format::BinarySi));
+    }
+    let digits = suffix.strip_prefix(['e', 'E']).ok_or(QuantityError)?;
+    let exponent: i32 = digits.parse().map_err(|_| QuantityError)?;
+    Ok((Scale::Ten(exponent.clamp(-400, 400)), Format::DecimalExponent))
+}
+
+/// The magnitude in nanos, rounded up, capped at [`MAX`].
+fn to_nanos(whole: &str, fraction: &str, scale: Scale) -> i128 {
+    let digits = whole.bytes().chain(fraction.bytes()).map(|b| i128::from(b - b'0'));
+    let point = i32::try_from(whole.len()).unwrap_or(i32::MAX);
+    let (ten, two) = match scale {
+        Scale::Ten(exponent) => (exponent, 0),
+        Scale::Two(bits) => (0, bits),
+    };
+    // The decimal exponent, in nanos, of the digit after the ones read so far.
+    let mut place = point + ten + 9;
+    let mut nanos: i128 = 0;
+    let mut rest = false;
+    for digit in digits {
+        place -= 1;
+        if digit == 0 {
+            continue;
+        }
+        if place < -20 {
+            rest = true;
+        } else if place >= 30 {
+            return MAX;
+        } else if place >= 0 {
+            nanos = nanos.saturating_add((digit * 10i128.pow(place.unsigned_abs())).saturating_mul(1 << two));
+        } else {
+            // A part of a nano counts only through a binary factor, or rounds up.
+            let divisor = 10i128.pow(place.unsigned_abs());
+            let scaled = digit.saturating_mul(1 << two);
+            nanos = nanos.saturating_add(scaled / divisor);
+            rest |= scaled % divisor != 0;
+        }
+        if nanos >= MAX {
+            return MAX;
+        }
+    }
+    nanos + i128::from(rest)
+}
+
+fn round_up(nanos: i128, unit: i128) -> i64 {
+    let quotient = nanos.div_euclid(unit);
+    // Away from zero for a positive value, towards minus infinity for a negative one, as upstream rounds.
+    let rounded = if nanos > 0 && nanos % unit != 0 { quotient + 1 } else { quotient };
+    i64::try_from(rounded).unwrap_or(if rounded < 0 { i64::MIN } else { i64::MAX })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn canonical(text: &str) -> String {
+        Quantity::parse(text).unwrap().to_string()
+    }
+
+    #[test]
+    fn the_canonical_form_is_the_shortest_without_a_fraction() {
+        let cases = [
+            ("0", "0"),
+            ("1500m", "1500m"),
+            ("0.5", "500m"),
+            ("1.0", "1"),
+            ("1000m", "1"),
+            ("1Gi", "1Gi"),
+            ("1024Mi", "1Gi"),
+            ("1025Ki", "1025Ki"),
+            ("0.5Gi", "512Mi"),
+            ("1024", "1024"),
+            ("1000", "1k"),
+            ("1e3", "1e3"),
+            ("1E3", "1e3"),
+            ("12e4", "120e3"),
+            ("1.5k", "1500"),
+            ("-1.5", "-1500m"),
+            ("+3", "3"),
+            (".5", "500m"),
+            ("5.", "5"),
+            ("0.1Ki", "102400m"),
+            ("100n", "100n"),
+            ("0.0000000001", "1n"),
+            ("1E", "1E"),
+            ("512", "512"),
+            ("0.5Ki", "512"),
+            ("2048Ki", "2Mi"),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(canonical(text), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_quantity_is_refused() {
+        for text in [
+            "", ".", "-", "1.2.3", "1x", "1 ", " 1", "1ki", "1K", "e3", "1e", "1e3.5", "--1", "0x1", "1mi",
+            "é",
+        ] {
+            assert_eq!(Quantity::parse(text), Err(QuantityError), "{text}");
+        }
+        assert!(Quantity::parse(&"9".repeat(1000)).is_err());
+        assert_eq!(Quantity::parse(&"9".repeat(100)).unwrap().value(), i64::MAX);
+    }
+
+    #[test]
+    fn values_round_up() {
+        assert_eq!(Quantity::parse("1500m").unwrap().value(), 2);
+        assert_eq!(Quantity::parse("1500m").unwrap().milli_value(), 1500);
+        assert_eq!(Quantity::parse("1n").unwrap().milli_value(), 1);
+        assert_eq!(Quantity::parse("1Gi").unwrap().value(), 1 << 30);
+    }
+
+    #[test]
+    fn sums_keep_the_notation() {
+        let sum = |a: &str, b: &str| Quantity::parse(a).unwrap().add(Quantity::parse(b).unwrap()).to_string();
+        assert_eq!(sum("1Gi", "1Gi"), "2Gi");
+        assert_eq!(sum("100m", "900m"), "1");
+        assert_eq!(sum("0", "1Mi"), "1Mi");
+        assert!(Quantity::parse("1").unwrap().sub(Quantity::parse("2").unwrap()).is_negative());
+        assert!(Quantity::parse("1Ki").unwrap() > Quantity::parse("1k").unwrap());
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(text in "[-+0-9.eEinumkKMGTP]{0,30}") {
+            if let Ok(quantity) = Quantity::parse(&text) {
+                let _ = (quantity.value(), quantity.milli_value(), quantity.to_string());
+            }
+        }
+
+        /// Against whole numbers of nanos, worked out another way.
+        #[test]
+        fn decimal_values_are_exact(nanos in -1_000_000_000_000_000i64..1_000_000_000_000_000) {
+            let sign = if nanos < 0 { "-" } else { "" };
+            let (whole, part) = (nanos.unsigned_abs() / 1_000_000_000, nanos.unsigned_abs() % 1_000_000_000);
+            let quantity = Quantity::parse(&format!("{sign}{whole}.{part:09}")).unwrap();
+            prop_assert_eq!(quantity.nanos, i128::from(nanos));
+            prop_assert_eq!(Quantity::parse(&quantity.to_string()).unwrap().nanos, i128::from(nanos));
+        }
+
+        #[test]
+        fn binary_values_are_exact(count in 0i64..1_000_000, suffix in 0usize..6) {
+            let (name, bits) = BINARY[suffix];
+            let wanted = (i128::from(count) << bits).min(i128::from(i64::MAX));
+            let quantity = Quantity::parse(&format!("{count}{name}")).unwrap();
+            prop_assert_eq!(i128::from(quantity.value()), wanted);
+            prop_assert_eq!(Quantity::parse(&quantity.to_string()).unwrap().nanos, quantity.nanos);
+        }
+    }
+}

@@ -1,1 +1,558 @@
-//! To be written.
+//! Label and field selectors (upstream: `apimachinery/pkg/labels` and `fields`).
+
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::names;
+
+/// Why a selector cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SelectorError {
+    /// The text is not a selector.
+    #[error("unable to parse requirement: {0}")]
+    Syntax(String),
+    /// A key or a value breaks the rules of labels.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// Requirements on labels, all of which must hold; none selects everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LabelSelector {
+    requirements: Vec<Requirement>,
+}
+
+/// One requirement on a label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requirement {
+    /// The label's key.
+    pub key: String,
+    /// What is asked of its value.
+    pub operator: Operator,
+    /// The values the operator speaks of, sorted.
+    pub values: Vec<String>,
+}
+
+/// What a requirement asks of a label's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Operator {
+    Equals,
+    DoubleEquals,
+    NotEquals,
+    In,
+    NotIn,
+    Exists,
+    DoesNotExist,
+    GreaterThan,
+    LessThan,
+}
+
+impl LabelSelector {
+    /// Reads a selector such as `app=web,tier in (a,b),!old`.
+    ///
+    /// # Errors
+    /// Text that is not a selector, or keys and values that no label can have.
+    pub fn parse(text: &str) -> Result<Self, SelectorError> {
+        let mut parser = Parser::new(text);
+        let mut requirements = parser.requirements()?;
+        for requirement in &requirements {
+            requirement.check()?;
+        }
+        requirements.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(Self { requirements })
+    }
+
+    /// Reads a `metav1.LabelSelector`; an absent one (null) selects nothing and is an error here.
+    ///
+    /// # Errors
+    /// An unknown operator, or keys and values that no label can have.
+    pub fn from_value(selector: &Value) -> Result<Self, SelectorError> {
+        let invalid = |text: String| SelectorError::Invalid(text);
+        let fields =
+            selector.as_object().ok_or_else(|| invalid("a label selector must be an object".to_owned()))?;
+        let mut requirements = Vec::new();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        for (key, value) in fields.get("matchLabels").and_then(Value::as_object).into_iter().flatten() {
+            requirements.push(Requirement {
+                key: key.clone(),
+                operator: Operator::In,
+                values: vec![text(value)],
+            });
+        }
+        for expression in fields.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
+            let part = |name: &str| expression.get(name).map(text).unwrap_or_default();
+            let operator = match part("operator").as_str() {
+                "In" => Operator::In,
+                "NotIn" => Operator::NotIn,
+                "Exists" => Operator::Exists,
+                "DoesNotExist" => Operator::DoesNotExist,
+                other => return Err(invalid(format!("{other:?} is not a valid label selector operator"))),
+            };
+            let values = expression.get("values").and_then(Value::as_array);
+            let mut values: Vec<String> = values.into_iter().flatten().map(text).collect();
+            values.sort();
+            requirements.push(Requirement { key: part("key"), operator, values });
+        }
+        for requirement in &requirements {
+            requirement.check()?;
+        }
+        requirements.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(Self { requirements })
+    }
+
+    /// Whether everything is selected.
+    pub fn is_empty(&self) -> bool {
+        self.requirements.is_empty()
+    }
+
+    /// The requirements, by key.
+    pub fn requirements(&self) -> &[Requirement] {
+        &self.requirements
+    }
+
+    /// Whether labels, given as a look-up, are selected.
+    pub fn matches<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
+        self.requirements.iter().all(|requirement| requirement.matches(label(&requirement.key)))
+    }
+}
+
+impl Requirement {
+    /// Whether a label of this value (or its absence) fulfils the requirement.
+    pub fn matches(&self, value: Option<&str>) -> bool {
+        let among = |value: &str| self.values.iter().any(|wanted| wanted == value);
+        let number = |text: &str| text.parse::<i64>().ok();
+        let compare = |holds: fn(i64, i64) -> bool| {
+            let wanted = self.values.first().and_then(|wanted| number(wanted));
+            value.and_then(number).zip(wanted).is_some_and(|(value, wanted)| holds(value, wanted))
+        };
+        match self.operator {
+            Operator::Equals | Operator::DoubleEquals | Operator::In => value.is_some_and(among),
+            Operator::NotEquals | Operator::NotIn => !value.is_some_and(among),
+            Operator::Exists => value.is_some(),
+            Operator::DoesNotExist => value.is_none(),
+            Operator::GreaterThan => compare(|value, wanted| value > wanted),
+            Operator::LessThan => compare(|value, wanted| value < wanted),
+        }
+    }
+
+    fn check(&self) -> Result<(), SelectorError> {
+        let invalid = |text: String| Err(SelectorError::Invalid(text));
+        if let Some(why) = names::is_qualified_name(&self.key).first() {
+            return invalid(format!("key: Invalid value: {:?}: {why}", self.key));
+        }
+        match self.operator {
+            Operator::In | Operator::NotIn if self.values.is_empty() => {
+                return invalid(
+                    "values: Invalid value: null: for 'in', 'notin' operators, values set can't be empty"
+                        .to_owned(),
+                );
+            }
+            Operator::Exists | Operator::DoesNotExist if !self.values.is_empty() => {
+                return invalid(
+                    "values: Invalid value: values set must be empty for exists and does not exist"
+                        .to_owned(),
+                );
+            }
+            Operator::GreaterThan | Operator::LessThan
+                if self.values.iter().any(|value| value.parse::<i64>().is_err()) =>
+            {
+                let value = self.values.first().map_or("", String::as_str);
+                return invalid(format!(
+                    "values[0]: Invalid value: {value:?}: for 'Gt', 'Lt' operators, the value must be an integer"
+                ));
+            }
+            _ => {}
+        }
+        for (index, value) in self.values.iter().enumerate() {
+            if let Some(why) = names::is_valid_label_value(value).first() {
+                return invalid(format!("values[{index}][{}]: Invalid value: {value:?}: {why}", self.key));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for LabelSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, requirement) in self.requirements.iter().enumerate() {
+            if index > 0 {
+                f.write_str(",")?;
+            }
+            requirement.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = &self.key;
+        let first = self.values.first().map_or("", String::as_str);
+        match self.operator {
+            Operator::Exists => f.write_str(key),
+            Operator::DoesNotExist => write!(f, "!{key}"),
+            Operator::Equals => write!(f, "{key}={first}"),
+            Operator::DoubleEquals => write!(f, "{key}=={first}"),
+            Operator::NotEquals => write!(f, "{key}!={first}"),
+            Operator::GreaterThan => write!(f, "{key}>{first}"),
+            Operator::LessThan => write!(f, "{key}<{first}"),
+            Operator::In if self.values.len() == 1 => write!(f, "{key}={first}"),
+            Operator::In => write!(f, "{key} in ({})", self.values.join(",")),
+            Operator::NotIn => write!(f, "{key} notin ({})", self.values.join(",")),
+        }
+    }
+}
+
+/// A recursive-descent parser of label selectors: one requirement after the other, no backtracking.
+struct Parser<'a> {
+    rest: &'a str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token<'a> {
+    Word(&'a str),
+    Symbol(&'static str),
+    End,
+}
+
+/// The longest symbols first.
+const SYMBOLS: [&str; 9] = ["==", "!=", "=", "!", ",", "(", ")", ">", "<"];
+
+impl<'a> Parser<'a> {
+    fn new(text: &'a str) -> Self {
+        Self { rest: text }
+    }
+
+    fn next(&mut self) -> Token<'a> {
+        let (token, rest) = self.look();
+        self.rest = rest;
+        token
+    }
+
+    fn peek(&self) -> Token<'a> {
+        self.look().0
+    }
+
+    fn look(&self) -> (Token<'a>, &'a str) {
+        let text = self.rest.trim_start_matches([' ', '\t', '\r', '\n']);
+        if text.is_empty() {
+            return (Token::End, text);
+        }
+        if let Some(symbol) = SYMBOLS.iter().find(|symbol| text.starts_with(**symbol)) {
+            return (Token::Symbol(symbol), &text[symbol.len()..]);
+        }
+        let end = text.find(|c: char| "=!,()>< \t\r\n".contains(c)).unwrap_or(text.len());
+        (Token::Word(&text[..end]), &text[end..])
+    }
+
+    fn requirements(&mut self) -> Result<Vec<Requirement>, SelectorError> {
+        let mut found = Vec::new();
+        if self.peek() == Token::End {
+            return Ok(found);
+        }
+        loop {
+            found.push(self.requirement()?);
+            match self.next() {
+                Token::End => return Ok(found),
+                Token::Symbol(",") => match self.peek() {
+                    Token::Word(_) | Token::Symbol("!") => {}
+                    other => return Err(unexpected(other, "identifier after ','")),
+                },
+                other => return Err(unexpected(other, "',' or 'end of string'")),
+            }
+        }
+    }
+
+    fn requirement(&mut self) -> Result<Requirement, SelectorError> {
+        let negated = self.peek() == Token::Symbol("!");
+        if negated {
+            self.next();
+        }
+        let key = match self.next() {
+            Token::Word(key) => key.to_owned(),
+            other => return Err(unexpected(other, "!, identifier, or 'end of string'")),
+        };
+        let bare = |operator| Ok(Requirement { key: key.clone(), operator, values: Vec::new() });
+        if negated {
+            return bare(Operator::DoesNotExist);
+        }
+        let operator = match self.peek() {
+            Token::End | Token::Symbol(",") => return bare(Operator::Exists),
+            Token::Symbol("=") => Operator::Equals,
+            Token::Symbol("==") => Operator::DoubleEquals,
+            Token::Symbol("!=") => Operator::NotEquals,
+            Token::Symbol(">") => Operator::GreaterThan,
+            Token::Symbol("<") => Operator::LessThan,
+            Token::Word("in") => Operator::In,
+            Token::Word("notin") => Operator::NotIn,
+            other => return Err(unexpected(other, "in, notin, =, ==, !=, gt, lt")),
+        };
+        self.next();
+        let values = match operator {
+            Operator::In | Operator::NotIn => self.values()?,
+            _ => vec![self.exact_value()?],
+        };
+        Ok(Requirement { key, operator, values })
+    }
+
+    /// The value after `=`: a word, or nothing.
+    fn exact_value(&mut self) -> Result<String, SelectorError> {
+        match self.peek() {
+            Token::End | Token::Symbol(",") => Ok(String::new()),
+            Token::Word(value) => {
+                self.next();
+                Ok(value.to_owned())
+            }
+            other @ Token::Symbol(_) => Err(unexpected(other, "identifier")),
+        }
+    }
+
+    /// The values after `in`: `(a, b)`, where one may be empty.
+    fn values(&mut self) -> Result<Vec<String>, SelectorError> {
+        match self.next() {
+            Token::Symbol("(") => {}
+            other => return Err(unexpected(other, "'('")),
+        }
+        let mut values = Vec::new();
+        let mut after_comma = true;
+        loop {
+            match self.next() {
+                Token::Word(value) if after_comma => {
+                    values.push(value.to_owned());
+                    after_comma = false;
+                }
+                Token::Symbol(",") => {
+                    if after_comma {
+                        values.push(String::new());
+                    }
+                    after_comma = true;
+                }
+                Token::Symbol(")") => {
+                    if after_comma {
+                        values.push(String::new());
+                    }
+                    values.sort();
+                    values.dedup();
+                    return Ok(values);
+                }
+                other => return Err(unexpected(other, "',' or ')'")),
+            }
+        }
+    }
+}
+
+fn unexpected(found: Token<'_>, expected: &str) -> SelectorError {
+    let found = match found {
+        Token::Word(text) | Token::Symbol(text) => text,
+        Token::End => "",
+    };
+    SelectorError::Syntax(format!("found '{found}', expected: {expected}"))
+}
+
+/// Requirements on fields, all of which must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FieldSelector {
+    requirements: Vec<FieldRequirement>,
+}
+
+/// One requirement on a field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldRequirement {
+    /// The field, such as `spec.nodeName`.
+    pub path: String,
+    /// Whether the value must differ.
+    pub negated: bool,
+    /// The value.
+    pub value: String,
+}
+
+impl FieldSelector {
+    /// Reads a selector such as `spec.nodeName=a,status.phase!=Failed`; `\` escapes `,`, `=` and `\` in values.
+    ///
+    /// # Errors
+    /// A term without an operator, or a wrong escape.
+    pub fn parse(text: &str) -> Result<Self, SelectorError> {
+        let mut requirements = Vec::new();
+        for term in split_terms(text).into_iter().filter(|term| !term.is_empty()) {
+            let bad =
+                || SelectorError::Invalid(format!("invalid selector: '{text}'; can't understand '{term}'"));
+            let at = term.find('=').ok_or_else(bad)?;
+            let (path, value) = (&term[..at], &term[at + 1..]);
+            let (path, negated, value) = match path.strip_suffix('!') {
+                Some(path) => (path, true, value),
+                None => (path, false, value.strip_prefix('=').unwrap_or(value)),
+            };
+            let value = unescape(value).ok_or_else(bad)?;
+            requirements.push(FieldRequirement { path: path.to_owned(), negated, value });
+        }
+        Ok(Self { requirements })
+    }
+
+    /// Whether everything is selected.
+    pub fn is_empty(&self) -> bool {
+        self.requirements.is_empty()
+    }
+
+    /// The requirements in the order given.
+    pub fn requirements(&self) -> &[FieldRequirement] {
+        &self.requirements
+    }
+
+    /// The value the selector asks the field to have, if it does.
+    pub fn exact(&self, path: &str) -> Option<&str> {
+        let found =
+            self.requirements.iter().find(|requirement| requirement.path == path && !requirement.negated)?;
+        Some(&found.value)
+    }
+
+    /// Whether fields, given as a look-up, are selected; an absent field is empty.
+    pub fn matches<'a>(&self, field: impl Fn(&str) -> Option<&'a str>) -> bool {
+        self.requirements.iter().all(|requirement| {
+            (field(&requirement.path).unwrap_or_default() == requirement.value) != requirement.negated
+        })
+    }
+}
+
+/// Splits at commas that are not escaped.
+fn split_terms(text: &str) -> Vec<&str> {
+    let mut terms = Vec::new();
+    let (mut start, mut escaped) = (0, false);
+    for (at, c) in text.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            ',' => {
+                terms.push(&text[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    terms.push(&text[start..]);
+    terms
+}
+
+fn unescape(text: &str) -> Option<String> {
+    let mut plain = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => match chars.next()? {
+                escaped @ ('\\' | ',' | '=') => plain.push(escaped),
+                _ => return None,
+            },
+            ',' | '=' => return None,
+            c => plain.push(c),
+        }
+    }
+    Some(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn matches(selector: &str, labels: &[(&str, &str)]) -> bool {
+        let labels: BTreeMap<&str, &str> = labels.iter().copied().collect();
+        LabelSelector::parse(selector).unwrap().matches(|key| labels.get(key).copied())
+    }
+
+    #[test]
+    fn each_operator_selects_what_it_says() {
+        let labels = [("a", "1"), ("b", "x"), ("empty", "")];
+        let selected = [
+            "",
+            "a=1",
+            "a==1",
+            "a!=2",
+            "a in (1,2)",
+            "b notin (y)",
+            "a",
+            "!z",
+            "a>0",
+            "a<2",
+            "z!=1",
+            "empty=",
+            " a = 1 , b ",
+        ];
+        for selector in selected {
+            assert!(matches(selector, &labels), "{selector}");
+        }
+        for selector in ["a=2", "a!=1", "a in (2)", "b notin (x)", "z", "!a", "a>1", "b>0", "a=1,z", "z="] {
+            assert!(!matches(selector, &labels), "{selector}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_selector_is_refused() {
+        for text in [
+            "a b", "=x", "n=3,", "n in (1", "x/y/z=1", "n in", "a=b=c", "!a=b", "(a)", "a in ((", "é=1",
+            "a>x", "a=-", ",", "a,,b",
+        ] {
+            LabelSelector::parse(text).expect_err(text);
+        }
+        let long = format!("{}=1", "a".repeat(64));
+        LabelSelector::parse(&long).unwrap_err();
+    }
+
+    #[test]
+    fn a_selector_object_reads_as_its_text() {
+        let object = json!({"matchLabels": {"b": "2", "a": "1"},
+            "matchExpressions": [{"key": "c", "operator": "NotIn", "values": ["y", "x"]}, {"key": "d", "operator": "Exists"}]});
+        assert_eq!(LabelSelector::from_value(&object).unwrap().to_string(), "a=1,b=2,c notin (x,y),d");
+        LabelSelector::from_value(&json!({"matchExpressions": [{"key": "c", "operator": "Near"}]}))
+            .unwrap_err();
+        LabelSelector::from_value(&json!(null)).unwrap_err();
+    }
+
+    #[test]
+    fn fields_compare_with_escapes() {
+        let selector = FieldSelector::parse(r"spec.nodeName=a,status.phase!=Failed,x==a\,b").unwrap();
+        assert_eq!(selector.exact("spec.nodeName"), Some("a"));
+        assert_eq!(selector.exact("status.phase"), None);
+        assert_eq!(selector.exact("x"), Some("a,b"));
+        let field = |path: &str| match path {
+            "spec.nodeName" => Some("a"),
+            "x" => Some("a,b"),
+            _ => None,
+        };
+        assert!(selector.matches(field));
+        for text in ["metadata.name", "a=b=c", r"a=\x", r"a=\"] {
+            FieldSelector::parse(text).expect_err(text);
+        }
+        assert!(FieldSelector::parse("").unwrap().is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(text in ".{0,40}") {
+            let _ = LabelSelector::parse(&text);
+            let _ = FieldSelector::parse(&text);
+        }
+
+        #[test]
+        fn what_is_printed_reads_back(key in "[a-z]{1,5}", values in prop::collection::vec("[a-z0-9]{1,4}", 1..4), op in 0usize..6) {
+            let list = values.join(",");
+            let text = match op {
+                0 => format!("{key}={}", values[0]),
+                1 => format!("{key}!={}", values[0]),
+                2 => format!("{key} in ({list})"),
+                3 => format!("{key} notin ({list})"),
+                4 => key.clone(),
+                _ => format!("!{key}"),
+            };
+            let selector = LabelSelector::parse(&text).unwrap();
+            let again = LabelSelector::parse(&selector.to_string()).unwrap();
+            for value in values.iter().map(|value| Some(value.as_str())).chain([None, Some("zz")]) {
+                prop_assert_eq!(selector.matches(|_| value), again.matches(|_| value));
+            }
+        }
+    }
+}

@@ -111,7 +111,8 @@ impl Status {
 
     /// 409: the name is taken.
     pub fn already_exists(resource: &GroupResource, name: &str) -> Self {
-        Self::failure(409, Reason::AlreadyExists, format!("{resource} {name:?} already exists")).on(resource, name)
+        Self::failure(409, Reason::AlreadyExists, format!("{resource} {name:?} already exists"))
+            .on(resource, name)
     }
 
     /// 409: the object is not in the state the request supposes.
@@ -148,7 +149,8 @@ impl Status {
             causes,
             ..StatusDetails::default()
         };
-        Self::failure(422, Reason::Invalid, format!("{kind} {name:?} is invalid: {text}")).with_details(details)
+        Self::failure(422, Reason::Invalid, format!("{kind} {name:?} is invalid: {text}"))
+            .with_details(details)
     }
 
     /// 400: the request itself is wrong.
@@ -180,6 +182,11 @@ impl Status {
         Self::failure(406, Reason::NotAcceptable, message)
     }
 
+    /// 409, about an object named by its kind, as preconditions of a deletion are told.
+    pub fn conflict_of_kind(kind: &GroupKind, name: &str, why: &str) -> Self {
+        Self::conflict(&GroupResource::new(&kind.group, &kind.kind), name, why)
+    }
+
     /// 410: the revision asked for has been compacted, or the window has moved on.
     pub fn expired(message: impl Into<String>) -> Self {
         Self::failure(410, Reason::Expired, message)
@@ -193,7 +200,9 @@ impl Status {
     /// 415: the body's encoding is not one of those served.
     pub fn unsupported_media_type(served: &[&str]) -> Self {
         let list = served.join(", ");
-        let message = format!("the body of the request was in an unknown format - accepted media types include: {list}");
+        let message = format!(
+            "the body of the request was in an unknown format - accepted media types include: {list}"
+        );
         Self::failure(415, Reason::UnsupportedMediaType, message)
     }
 
@@ -208,7 +217,8 @@ impl Status {
         let text = message.to_string();
         let cause = StatusCause { message: text.clone(), ..StatusCause::default() };
         let details = StatusDetails { causes: vec![cause], ..StatusDetails::default() };
-        Self::failure(500, Reason::InternalError, format!("Internal error occurred: {text}")).with_details(details)
+        Self::failure(500, Reason::InternalError, format!("Internal error occurred: {text}"))
+            .with_details(details)
     }
 
     /// 501: the server knows what is asked but cannot do it.
@@ -232,6 +242,14 @@ impl Status {
         let kept = self.details.take().map(|details| *details).unwrap_or_default();
         let StatusDetails { causes, retry_after_seconds, .. } = kept;
         self.details = Some(Box::new(StatusDetails { causes, retry_after_seconds, ..about(resource, name) }));
+        self
+    }
+
+    /// The same status with one more cause.
+    pub fn with_cause(mut self, reason: &str, message: &str, field: &str) -> Self {
+        let cause =
+            StatusCause { reason: reason.to_owned(), message: message.to_owned(), field: field.to_owned() };
+        self.details.get_or_insert_default().causes.push(cause);
         self
     }
 
@@ -303,7 +321,11 @@ mod tests {
     fn an_invalid_object_names_each_field_at_fault() {
         let kind = GroupKind { group: "apps".into(), kind: "Deployment".into() };
         let at = FieldPath::new("spec").child("replicas");
-        let status = Status::invalid(&kind, "d", &[FieldError::invalid(&at, -1, "must be greater than or equal to 0")]);
+        let status = Status::invalid(
+            &kind,
+            "d",
+            &[FieldError::invalid(&at, -1, "must be greater than or equal to 0")],
+        );
         assert_eq!(
             status.to_value(),
             json!({

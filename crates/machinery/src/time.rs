@@ -1,1 +1,179 @@
-//! To be written.
+//! The API's timestamps and durations (`metav1.Time`, `metav1.MicroTime`, `duration.HumanDuration`).
+
+use std::fmt::Write as _;
+
+use jiff::tz::TimeZone;
+
+/// A moment, to the microsecond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(jiff::Timestamp);
+
+/// The present moment.
+pub fn now() -> Timestamp {
+    Timestamp(jiff::Timestamp::now())
+}
+
+impl Timestamp {
+    /// Reads an RFC 3339 time, with or without a fraction and in any offset.
+    pub fn parse(text: &str) -> Option<Self> {
+        // RFC 3339 asks for a date, a T, a time and an offset; jiff would take looser forms.
+        let bytes = text.as_bytes();
+        let zoned = bytes.last().is_some_and(|last| last.eq_ignore_ascii_case(&b'z'))
+            || bytes.len() > 6 && matches!(bytes[bytes.len() - 6], b'+' | b'-');
+        if bytes.len() < 20 || !bytes[10].eq_ignore_ascii_case(&b't') || !zoned {
+            return None;
+        }
+        text.parse().ok().map(Self)
+    }
+
+    /// The moment so many seconds after 1970-01-01T00:00:00Z.
+    pub fn from_unix(seconds: i64, nanoseconds: i32) -> Option<Self> {
+        jiff::Timestamp::new(seconds, nanoseconds).ok().map(Self)
+    }
+
+    /// Whole seconds since 1970-01-01T00:00:00Z.
+    pub fn unix_seconds(self) -> i64 {
+        self.0.as_second()
+    }
+
+    /// Nanoseconds past the whole second.
+    pub fn subsecond_nanoseconds(self) -> i32 {
+        self.0.subsec_nanosecond()
+    }
+
+    /// As `metav1.Time` writes it: seconds, in UTC.
+    pub fn rfc3339(self) -> String {
+        self.write(false)
+    }
+
+    /// As `metav1.MicroTime` writes it: microseconds, in UTC.
+    pub fn rfc3339_micro(self) -> String {
+        self.write(true)
+    }
+
+    /// The moment so many seconds later; the last one there is beyond the calendar's end.
+    pub fn plus_seconds(self, seconds: i64) -> Self {
+        let later = self.0.checked_add(jiff::SignedDuration::from_secs(seconds));
+        Self(later.unwrap_or(if seconds < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX }))
+    }
+
+    /// Seconds from `earlier` to this moment; negative if it is later.
+    pub fn seconds_since(self, earlier: Self) -> i64 {
+        self.0.duration_since(earlier.0).as_secs()
+    }
+
+    fn write(self, micro: bool) -> String {
+        let time = self.0.to_zoned(TimeZone::UTC).datetime();
+        let mut text = String::with_capacity(27);
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
+            time.year(),
+            time.month(),
+            time.day(),
+            time.hour(),
+            time.minute(),
+            time.second()
+        );
+        if micro {
+            let _ = write!(text, ".{:06}", time.subsec_nanosecond() / 1000);
+        }
+        text.push('Z');
+        text
+    }
+}
+
+/// The age of something, as tables show it: `5s`, `3m20s`, `2d3h`; `<unknown>` if the time is not known.
+pub fn age(since: Option<&str>, now: Timestamp) -> String {
+    match since.and_then(Timestamp::parse) {
+        Some(since) => human_duration(now.seconds_since(since)),
+        None => "<unknown>".to_owned(),
+    }
+}
+
+/// A duration in two significant units at most, as kubectl shows ages (upstream: `duration.HumanDuration`).
+pub fn human_duration(seconds: i64) -> String {
+    if seconds < -1 {
+        return "<invalid>".to_owned();
+    }
+    let seconds = seconds.max(0);
+    let (minutes, hours) = (seconds / 60, seconds / 3600);
+    let (days, years) = (hours / 24, hours / 24 / 365);
+    let two = |big: i64, unit: char, small: i64, small_unit: char| {
+        if small == 0 { format!("{big}{unit}") } else { format!("{big}{unit}{small}{small_unit}") }
+    };
+    if seconds < 120 {
+        format!("{seconds}s")
+    } else if minutes < 10 {
+        two(minutes, 'm', seconds % 60, 's')
+    } else if minutes < 180 {
+        format!("{minutes}m")
+    } else if hours < 8 {
+        two(hours, 'h', minutes % 60, 'm')
+    } else if hours < 48 {
+        format!("{hours}h")
+    } else if hours < 192 {
+        two(days, 'd', hours % 24, 'h')
+    } else if days < 730 {
+        format!("{days}d")
+    } else if years < 8 {
+        two(years, 'y', days % 365, 'd')
+    } else {
+        format!("{years}y")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_in_any_offset_and_written_in_utc() {
+        let cases = [
+            ("2026-01-02T03:04:05Z", "2026-01-02T03:04:05Z", "2026-01-02T03:04:05.000000Z"),
+            ("2026-01-02T03:04:05.123456789+01:00", "2026-01-02T02:04:05Z", "2026-01-02T02:04:05.123456Z"),
+        ];
+        for (text, seconds, micro) in cases {
+            let time = Timestamp::parse(text).unwrap();
+            assert_eq!((time.rfc3339(), time.rfc3339_micro()), (seconds.to_owned(), micro.to_owned()));
+        }
+        for text in ["", "2026-01-02", "2026-01-02T03:04:05", "2026-13-02T03:04:05Z", "2026-01-02 03:04:05Z"]
+        {
+            assert_eq!(Timestamp::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_calendar_has_ends() {
+        assert!(now().plus_seconds(i64::MAX) > now());
+        assert!(now().plus_seconds(i64::MIN) < now());
+    }
+
+    #[test]
+    fn ages_read_as_kubectl_shows_them() {
+        let minute = 60;
+        let (hour, day) = (60 * minute, 24 * 60 * minute);
+        let cases = [
+            (-5, "<invalid>"),
+            (-1, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (125, "2m5s"),
+            (10 * minute, "10m"),
+            (3 * hour, "3h"),
+            (3 * hour + minute, "3h1m"),
+            (8 * hour, "8h"),
+            (48 * hour, "2d"),
+            (49 * hour, "2d1h"),
+            (8 * day, "8d"),
+            (729 * day, "729d"),
+            (730 * day, "2y"),
+            (731 * day, "2y1d"),
+            (9 * 365 * day, "9y"),
+        ];
+        for (seconds, text) in cases {
+            assert_eq!(human_duration(seconds), text, "{seconds}");
+        }
+    }
+}
