@@ -1,1 +1,43 @@
-//! To be written.
+//! The API over HTTP: from a connection to a resource's storage and back.
+//!
+//! ```text
+//! serving ─→ pipeline ─→ authn ─→ authz ─┬─→ documents   discovery, OpenAPI, version, health, metrics
+//!                                        └─→ endpoints   get, list, watch, create, update, patch, delete
+//!                                                │
+//!                                   lifecycle, admission, strategies
+//!                                                │
+//!                                             storage ─→ cacher (reads), store (writes)
+//! ```
+//!
+//! | module | its one job |
+//! | --- | --- |
+//! | [`serving`] | connections: TLS, HTTP/1.1 and HTTP/2, limits, shutdown |
+//! | [`pipeline`] | the stages of a request, in order |
+//! | [`request_info`] | what a request asks for |
+//! | [`endpoints`] | the verbs, for every resource alike |
+//! | [`lifecycle`] | what the API does to every object's metadata |
+//! | [`admission`] | plugins between preparation and validation |
+//! | [`storage`] | one resource's objects between the endpoints and the store |
+//! | [`documents`], [`openapi`], [`health`], [`metrics`] | what is served but is no resource |
+//! | [`server`] | all of it put together; [`bootstrap`] makes the objects it cannot do without |
+//!
+//! Invariants: there is no code for a kind here, kinds are `ResourceDef`s; reads never call the store for objects
+//! that memory holds; no stage after authorization widens access; no client text becomes a metric's label.
+
+pub mod admission;
+pub mod allocators;
+mod body;
+pub mod bootstrap;
+mod descriptions;
+pub mod documents;
+pub mod endpoints;
+pub mod health;
+mod kinds;
+pub mod lifecycle;
+pub mod metrics;
+pub mod openapi;
+pub mod pipeline;
+pub mod request_info;
+pub mod server;
+pub mod serving;
+pub mod storage;

@@ -84,18 +84,20 @@ pub struct Status {
     pub message: String,
     /// What it is about.
     pub details: Option<Box<StatusDetails>>,
+    /// The token with which an expired list goes on in the latest state; empty for none.
+    pub continue_token: String,
 }
 
 impl Status {
     /// A failure with a code, a reason and a message.
     pub fn failure(code: u16, reason: Reason, message: impl Into<String>) -> Self {
-        Self { code, reason: Some(reason), message: message.into(), details: None }
+        Self { code, reason: Some(reason), message: message.into(), details: None, continue_token: String::new() }
     }
 
     /// The success that deleting an object answers with.
     pub fn deleted(resource: &GroupResource, name: &str, uid: &str) -> Self {
         let details = StatusDetails { uid: uid.to_owned(), ..about(resource, name) };
-        Self { code: 200, reason: None, message: String::new(), details: Some(Box::new(details)) }
+        Self { reason: None, ..Self::failure(200, Reason::Unknown, "") }.with_details(details)
     }
 
     /// 404: there is no such object.
@@ -173,6 +175,12 @@ impl Status {
     pub fn method_not_allowed(resource: &GroupResource, verb: &str) -> Self {
         let message = format!("{verb} is not supported on resources of kind \"{resource}\"");
         Self::failure(405, Reason::MethodNotAllowed, message).on(resource, "")
+    }
+
+    /// 405: the path does not have this method.
+    pub fn method_not_allowed_here() -> Self {
+        Self::failure(405, Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
+            .with_details(StatusDetails::default())
     }
 
     /// 406: none of the accepted encodings can be served.
@@ -269,7 +277,7 @@ impl Status {
         let wire = Wire {
             kind: "Status",
             api_version: "v1",
-            metadata: serde_json::Map::new(),
+            metadata: Metadata { token: &self.continue_token },
             status: if self.is_success() { "Success" } else { "Failure" },
             message: &self.message,
             reason: self.reason.filter(|reason| *reason != Reason::Unknown),
@@ -285,7 +293,7 @@ impl Status {
 struct Wire<'a> {
     kind: &'static str,
     api_version: &'static str,
-    metadata: serde_json::Map<String, Value>,
+    metadata: Metadata<'a>,
     status: &'static str,
     #[serde(skip_serializing_if = "str::is_empty")]
     message: &'a str,
@@ -295,6 +303,12 @@ struct Wire<'a> {
     details: Option<&'a StatusDetails>,
     #[serde(skip_serializing_if = "is_zero")]
     code: u16,
+}
+
+#[derive(Serialize)]
+struct Metadata<'a> {
+    #[serde(rename = "continue", skip_serializing_if = "str::is_empty")]
+    token: &'a str,
 }
 
 fn about(resource: &GroupResource, name: &str) -> StatusDetails {

@@ -1,2 +1,64 @@
-//! The nave binary.
-fn main() {}
+//! nave, the Kubernetes API server: flags, keys and certificates, wiring.
+//!
+//! | module | its one job |
+//! | --- | --- |
+//! | [`flags`] | the command line, and what is wrong with it |
+//! | [`pki`] | the server's own CA and certificates in the data folder, renewed before they expire |
+//! | [`kubeconfig`] | the file with which the administrator connects |
+//! | [`serve`] | starts everything in order, and stops it in order |
+//!
+//! Exit codes: 0 after a shutdown that was asked for, 1 if the server could not start or not end in order, 2 for a
+//! mistake in the flags or the files they name, 130 if a second signal cut the shutdown short.
+
+mod flags;
+mod kubeconfig;
+mod pki;
+mod serve;
+
+use std::{io::IsTerminal, process::ExitCode};
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::flags::Cli;
+
+fn main() -> ExitCode {
+    let options = Cli::parse().into_serve();
+    let config = match options.validate() {
+        Ok(config) => config,
+        Err(error) => return wrong_flag(&error),
+    };
+    start_logging(config.log_level);
+    let served = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(serve::ServeError::from)
+        .and_then(|runtime| runtime.block_on(serve::serve(config)));
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(serve::ServeError::Flag(error)) => wrong_flag(&error),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn wrong_flag(error: &flags::FlagError) -> ExitCode {
+    eprintln!("error: {error}\n\nFor more information, try 'nave --help'.");
+    ExitCode::from(2)
+}
+
+/// Logs go to standard error. `RUST_LOG`, if set, decides instead of `--v`.
+fn start_logging(level: u8) {
+    let default = match level {
+        0 => "warn,nave=info",
+        1 | 2 => "info",
+        3..=5 => "info,nave=debug,nave_apiserver=debug,nave_store=debug,nave_cacher=debug",
+        6..=8 => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let coloured = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(coloured).with_writer(std::io::stderr).init();
+}

@@ -12,7 +12,17 @@ pub struct TypeId(pub u32);
 #[derive(Debug, std::default::Default)]
 pub struct SchemaSet {
     types: Vec<StructType>,
+    plans: Vec<WirePlan>,
     by_name: HashMap<String, TypeId>,
+}
+
+/// What a protobuf codec looks at for each field of a message, kept apart from the fields and close together.
+#[derive(Debug, std::default::Default)]
+pub struct WirePlan {
+    /// [`Wire::place`] of each field of [`StructType::by_number`], in its order.
+    pub places: Vec<u64>,
+    /// The positions in [`StructType::by_number`] of the fields that JSON always has and protobuf may lack.
+    pub always: Vec<u16>,
 }
 
 /// A struct: an object whose fields are known.
@@ -22,7 +32,7 @@ pub struct StructType {
     pub name: String,
     /// The fields, sorted by JSON name.
     pub fields: Vec<Field>,
-    /// Indexes into `fields`, sorted by `(wire.via, wire.number)`.
+    /// Indexes into `fields`, sorted by [`Wire::place`]: the order in which the message is written.
     pub by_number: Vec<u16>,
     /// Whether server-side apply treats the struct as one value (`x-kubernetes-map-type: atomic`).
     pub atomic: bool,
@@ -39,6 +49,10 @@ pub struct Field {
     pub always: bool,
     /// Whether the API documents the field as required.
     pub required: bool,
+    /// Whether Go holds the scalar by pointer: `false`, `0` and `""` then differ from absence and are kept.
+    pub pointer: bool,
+    /// Whether the API says outright that the list or map is atomic (a list that says nothing is so too).
+    pub declared_atomic: bool,
     /// The static default, if any.
     pub default: Option<Default>,
     /// The strategic merge patch behaviour.
@@ -130,11 +144,32 @@ pub struct Wire {
     pub number: u32,
     /// The number of the submessage the field lies in, where Go inlines a struct into the JSON object that is a
     /// message of its own on the protobuf wire (`Volume.volumeSource`, `Probe.handler`); 0 for the struct's own
-    /// message.
+    /// message. Two levels (`NamedRuleWithOperations` holds `RuleWithOperations` holds `Rule`) are written
+    /// `outer << 16 | inner`.
     pub via: u32,
     /// Whether the list or map that the JSON field holds is wrapped in a message of its own with `items = 1`
     /// (`ExtraValue`, `Verbs`-like named slice types).
     pub wrapped: bool,
+    /// The message behind a [`Shape::Any`] (the field itself, its list items or its map values).
+    pub any: AnyForm,
+    /// Whether a zero value on the wire (`""`, `0`, `false`) means absence: in Go the field has `omitempty` and is
+    /// no pointer, and Go's writers put the zero there all the same.
+    pub omit_zero: bool,
+}
+
+/// The protobuf message behind a value that JSON leaves untyped.
+#[derive(Clone, Copy, Debug, std::default::Default, PartialEq, Eq)]
+pub enum AnyForm {
+    /// `{raw = 1}`, JSON text (`RawExtension`, `JSON`, `FieldsV1`).
+    #[default]
+    Raw,
+    /// `JSONSchemaPropsOrBool {allows = 1, schema = 2}`; the schema is of the type that the field lies in, here
+    /// and below.
+    SchemaOrBool,
+    /// `JSONSchemaPropsOrArray {schema = 1, jSONSchemas = 2}`.
+    SchemaOrArray,
+    /// `JSONSchemaPropsOrStringArray {schema = 1, property = 2}`.
+    SchemaOrStrings,
 }
 
 impl SchemaSet {
@@ -146,7 +181,8 @@ impl SchemaSet {
             ty.by_number = order;
         }
         let by_name = types.iter().enumerate().map(|(at, ty)| (ty.name.clone(), TypeId(at as u32))).collect();
-        Self { types, by_name }
+        let plans = types.iter().map(WirePlan::of).collect();
+        Self { types, plans, by_name }
     }
 
     /// The type with this OpenAPI definition name.
@@ -157,6 +193,11 @@ impl SchemaSet {
     /// The type at `id`, which must come from this set.
     pub fn get(&self, id: TypeId) -> &StructType {
         &self.types[id.0 as usize]
+    }
+
+    /// The protobuf layout of the type at `id`, which must come from this set.
+    pub fn wire_plan(&self, id: TypeId) -> &WirePlan {
+        &self.plans[id.0 as usize]
     }
 
     /// All types, in order of their ids.
@@ -173,15 +214,43 @@ impl StructType {
 
     /// The field with this protobuf number, in the struct's own message (`via` 0) or in an inlined one.
     pub fn field_by_number(&self, via: u32, number: u32) -> Option<&Field> {
-        let place = (via, number);
-        let at = self.by_number.binary_search_by_key(&place, |&at| self.fields[at as usize].wire.place()).ok()?;
+        let place = Wire { number, via, ..Wire::default() }.place();
+        let at =
+            self.by_number.binary_search_by_key(&place, |&at| self.fields[at as usize].wire.place()).ok()?;
         Some(&self.fields[self.by_number[at] as usize])
     }
 }
 
+impl Shape {
+    /// Whether this is a list or map of lists or maps. Protobuf has no such thing: the inner ones are wrapped in
+    /// messages of their own.
+    pub fn holds_collections(&self) -> bool {
+        let (Self::List { items: inner, .. } | Self::Map { values: inner, .. }) = self else { return false };
+        matches!(**inner, Self::List { .. } | Self::Map { .. })
+    }
+}
+
+impl WirePlan {
+    fn of(ty: &StructType) -> Self {
+        let fields = ty.by_number.iter().map(|&at| &ty.fields[at as usize]);
+        let always = (0u16..).zip(fields.clone()).filter(|(_, field)| field.always && field.wire.number != 0);
+        Self {
+            always: always.map(|(at, _)| at).collect(),
+            places: fields.map(|field| field.wire.place()).collect(),
+        }
+    }
+}
+
 impl Wire {
-    /// What orders fields on the wire.
-    pub fn place(&self) -> (u32, u32) {
-        (self.via, self.number)
+    /// What orders fields on the wire: the path of field numbers from the struct's own message down to the field,
+    /// 16 bits a step with the first step highest, so that an inlined message's fields are neighbours and stand
+    /// where its own number puts them.
+    pub fn place(&self) -> u64 {
+        let number = u64::from(self.number);
+        match (u64::from(self.via >> 16), u64::from(self.via & 0xffff)) {
+            (0, 0) => number << 48,
+            (0, via) => via << 48 | number << 32,
+            (outer, inner) => outer << 48 | inner << 32 | number << 16,
+        }
     }
 }

@@ -1,0 +1,126 @@
+//! Everything that is served but is no resource: discovery, OpenAPI, version, health, metrics.
+
+use std::sync::Arc;
+
+use http::{Method, Request, header};
+use nave_codec::negotiate::Format;
+use nave_machinery::{Status, Value};
+use nave_resources::{Registry, discovery};
+use serde_json::json;
+
+use crate::endpoints::answer::{Answer, Negotiation, Offer};
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::openapi::OpenApi;
+use crate::request_info::RequestInfo;
+
+/// The Kubernetes version served.
+pub const KUBERNETES_VERSION: (&str, &str, &str) = ("1", "36", "2");
+
+/// The documents of one server.
+pub struct Documents {
+    /// The resources that discovery tells of.
+    pub registry: Arc<Registry>,
+    /// The OpenAPI documents.
+    pub openapi: OpenApi,
+    /// The health checks.
+    pub health: Health,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// The address clients reach the server at, `host:port`.
+    pub address: String,
+}
+
+impl Documents {
+    /// Answers a request for a path that is no resource.
+    ///
+    /// # Errors
+    /// 405 for a method that changes something.
+    pub fn answer<B>(&self, request: &Request<B>, info: &RequestInfo, negotiation: &Negotiation) -> Result<Answer, Status> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return Err(Status::method_not_allowed_here());
+        }
+        if let Some(health) = self.health.answer(&info.path, &info.query) {
+            return Ok(Answer::text(health.code, health.text));
+        }
+        let path = info.path.trim_matches('/');
+        let parts: Vec<&str> = path.split('/').collect();
+        match parts.as_slice() {
+            [""] => Ok(Answer::json(200, &json!({"paths": self.paths()}))),
+            ["version"] => Ok(Answer::json(200, &version())),
+            ["metrics"] => self.metrics(),
+            ["openapi", rest @ ..] => self.openapi.answer(rest, info, request.headers()),
+            ["api" | "apis", ..] => self.discovery(&parts, request, negotiation),
+            _ => Ok(Answer::page_not_found()),
+        }
+    }
+
+    fn discovery<B>(&self, parts: &[&str], request: &Request<B>, negotiation: &Negotiation) -> Result<Answer, Status> {
+        let accepted = negotiation.choose(Offer::Discovery, &Format::ALL)?;
+        let aggregated = accepted.transform.is_some();
+        let registry = &self.registry;
+        let seen = request.headers().get(header::IF_NONE_MATCH);
+        let document = match parts {
+            ["api"] if aggregated => return Ok(Answer::discovery(&discovery::aggregated_core(registry), seen)),
+            ["apis"] if aggregated => return Ok(Answer::discovery(&discovery::aggregated_groups(registry), seen)),
+            ["api"] => Some(discovery::api_versions(registry, &self.address)),
+            ["apis"] => Some(discovery::api_group_list(registry)),
+            ["api", version] => self.resource_list("", version),
+            ["apis", group] if !group.is_empty() => registry.group(group).map(discovery::api_group),
+            ["apis", group, version] if !group.is_empty() => self.resource_list(group, version),
+            _ => None,
+        };
+        Ok(document.map_or_else(Answer::page_not_found, |document| Answer::document(200, document)))
+    }
+
+    fn resource_list(&self, group: &str, version: &str) -> Option<Value> {
+        let group = self.registry.group(group)?;
+        group.versions.iter().any(|served| served == version).then(|| discovery::api_resource_list(group, version))
+    }
+
+    fn metrics(&self) -> Result<Answer, Status> {
+        let text = self.metrics.render().map_err(Status::internal)?;
+        Ok(Answer::bytes(200, "text/plain; version=0.0.4; charset=utf-8", text))
+    }
+
+    /// The paths that can be asked for, sorted.
+    fn paths(&self) -> Vec<String> {
+        let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned(), "/apis/".to_owned()];
+        for group in self.registry.groups().iter().filter(|group| !group.name.is_empty()) {
+            paths.push(format!("/apis/{}", group.name));
+            paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));
+        }
+        paths.extend(self.health.paths());
+        paths.extend(["/metrics", "/openapi/v2", "/openapi/v3", "/version"].map(str::to_owned));
+        paths.sort();
+        paths
+    }
+}
+
+fn version() -> Value {
+    let (major, minor, patch) = KUBERNETES_VERSION;
+    json!({
+        "major": major,
+        "minor": minor,
+        "emulationMajor": major,
+        "emulationMinor": minor,
+        "minCompatibilityMajor": major,
+        "minCompatibilityMinor": "35",
+        "gitVersion": format!("v{major}.{minor}.{patch}+nave.{}", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, platform_arch()),
+    })
+}
+
+/// The architecture by the name Go gives it.
+fn platform_arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}

@@ -1,0 +1,116 @@
+//! The continue token: where a list goes on, and in which state (upstream: `storage/continue.go`).
+//!
+//! The token is upstream's, so that a client may take a page from one server and the next from another.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use nave_machinery::Status;
+use serde::{Deserialize, Serialize};
+
+/// The form of the token that is made and understood.
+const VERSION: &str = "meta.k8s.io/v1";
+
+/// The longest token that is looked at, in bytes.
+const TOKEN_MAX: usize = 4096;
+
+/// Where a list goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Continuation {
+    /// The revision of the first page; `None` to go on in the latest state.
+    pub revision: Option<u64>,
+    /// The key of the last object of the page before.
+    pub start_after: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Token {
+    v: String,
+    rv: i64,
+    /// The key to start at, without the prefix; one past the last key is that key with a zero byte.
+    start: String,
+}
+
+impl Continuation {
+    /// Reads a token for a list under `prefix`; `None` if there is none.
+    ///
+    /// # Errors
+    /// 400 for a token that is not one of ours.
+    pub fn decode(token: &str, prefix: &str) -> Result<Option<Self>, Status> {
+        if token.is_empty() {
+            return Ok(None);
+        }
+        let invalid = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
+        if token.len() > TOKEN_MAX {
+            return Err(invalid("it is too long"));
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(token).or_else(|_| STANDARD.decode(token));
+        let bytes = bytes.map_err(|_| invalid("it is not base64"))?;
+        let token: Token = serde_json::from_slice(&bytes).map_err(|_| invalid("it is not JSON of the known form"))?;
+        if token.v != VERSION {
+            return Err(invalid("server does not recognize this encoded version"));
+        }
+        let start = token.start.strip_suffix('\0').unwrap_or(&token.start);
+        let revision = match token.rv {
+            -1 => None,
+            revision => Some(u64::try_from(revision).map_err(|_| invalid("incorrect encoded start resourceVersion"))?),
+        };
+        if revision == Some(0) || start.is_empty() {
+            return Err(invalid("incorrect encoded start resourceVersion"));
+        }
+        // A key that would leave the prefix cannot be asked for: it is joined, then checked by its parts.
+        if start.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(invalid(&format!("invalid start key: {start:?}")));
+        }
+        Ok(Some(Self { revision, start_after: format!("{prefix}{start}") }))
+    }
+
+    /// The token that goes on after `last` in the state at `revision`.
+    pub fn encode(revision: u64, last: &str, prefix: &str) -> String {
+        Self::token(i64::try_from(revision).unwrap_or(-1), last, prefix)
+    }
+
+    /// The token that goes on after `last` in the latest state.
+    pub fn encode_latest(last: &str, prefix: &str) -> String {
+        Self::token(-1, last, prefix)
+    }
+
+    fn token(rv: i64, last: &str, prefix: &str) -> String {
+        let start = format!("{}\0", last.strip_prefix(prefix).unwrap_or(last));
+        let token = Token { v: VERSION.to_owned(), rv, start };
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_reads_back() {
+        let token = Continuation::encode(7, "/registry/pods/a/b", "/registry/pods/");
+        let read = Continuation::decode(&token, "/registry/pods/").unwrap().unwrap();
+        assert_eq!(read, Continuation { revision: Some(7), start_after: "/registry/pods/a/b".into() });
+        let token = Continuation::encode_latest("/registry/pods/a/b", "/registry/pods/a/");
+        let read = Continuation::decode(&token, "/registry/pods/a/").unwrap().unwrap();
+        assert_eq!(read, Continuation { revision: None, start_after: "/registry/pods/a/b".into() });
+        assert_eq!(Continuation::decode("", "/x/").unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_no_token_is_refused() {
+        let of = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        let bad = [
+            "zzz".to_owned(),
+            "%%%".to_owned(),
+            of("{}"),
+            of(r#"{"v":"other","rv":1,"start":"a"}"#),
+            of(r#"{"v":"meta.k8s.io/v1","rv":0,"start":"a"}"#),
+            of(r#"{"v":"meta.k8s.io/v1","rv":-5,"start":"a"}"#),
+            of(r#"{"v":"meta.k8s.io/v1","rv":1,"start":"../secrets/a"}"#),
+            "a".repeat(TOKEN_MAX + 1),
+        ];
+        for token in bad {
+            assert_eq!(Continuation::decode(&token, "/registry/pods/").unwrap_err().code, 400, "{token}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Watch events as frames, in the encoding and form the client accepts.
+//!
+//! A frame of an event is made once and shared by all watchers that accept it alike; only the first event of a table
+//! watch differs, because it carries the columns.
+
+use bytes::{Bytes, BytesMut};
+use nave_cacher::{Delivery, Encoding, EventType};
+use nave_codec::negotiate::{Accepted, Format, Transform};
+use nave_codec::{json, protobuf};
+use nave_machinery::{Status, Value};
+
+use super::answer::{IncludeObject, Negotiation, Offer};
+use super::{Endpoint, encode};
+
+/// The slots of frames with a transform, beyond those of plain objects.
+const METADATA_FRAME: Encoding = Encoding(128);
+
+/// The frames of one watch.
+pub struct Frames {
+    endpoint: Endpoint,
+    accepted: Accepted,
+    include: IncludeObject,
+    /// Whether the columns of a table are yet to be sent.
+    first: bool,
+}
+
+impl Frames {
+    /// The frames of a watch.
+    ///
+    /// # Errors
+    /// 406 where nothing the client accepts is on offer.
+    pub fn new(endpoint: Endpoint, negotiation: &Negotiation) -> Result<Self, Status> {
+        let mut formats = encode::formats(&endpoint).to_vec();
+        // Frames of YAML could not be told apart.
+        formats.retain(|format| *format != Format::Yaml);
+        let accepted = negotiation
+            .choose(Offer::Object, &formats)
+            .or_else(|_| negotiation.choose(Offer::List, &formats))?;
+        Ok(Self { endpoint, accepted, include: negotiation.include(), first: true })
+    }
+
+    /// What is watched.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The content type of the stream.
+    pub fn content_type(&self) -> &'static str {
+        self.accepted.format.stream_media_type()
+    }
+
+    /// The frames of events. A single one goes out as it is, shared with all watchers of the event.
+    ///
+    /// # Errors
+    /// 500 where an object cannot be encoded.
+    pub fn events(&mut self, deliveries: &[Delivery]) -> Result<Bytes, Status> {
+        if let [only] = deliveries {
+            return self.event(only);
+        }
+        let mut joined = BytesMut::new();
+        for delivery in deliveries {
+            joined.extend_from_slice(&self.event(delivery)?);
+        }
+        Ok(joined.freeze())
+    }
+
+    /// The frame of a bookmark: an object with nothing but a kind, a revision and annotations.
+    ///
+    /// # Errors
+    /// 500 where it cannot be encoded.
+    pub fn bookmark(&self, object: &Value) -> Result<Bytes, Status> {
+        let object = match self.accepted.format {
+            Format::Protobuf => encode::wrapped(object)?,
+            _ => json::encode(object),
+        };
+        Ok(self.frame("BOOKMARK", &object))
+    }
+
+    /// The frame of an error, after which the watch ends.
+    pub fn error(&self, status: &Status) -> Bytes {
+        let document = status.to_value();
+        let object = match self.accepted.format {
+            Format::Protobuf => encode::wrapped(&document).unwrap_or_default(),
+            _ => json::encode(&document),
+        };
+        self.frame("ERROR", &object)
+    }
+
+    fn event(&mut self, delivery: &Delivery) -> Result<Bytes, Status> {
+        let first = std::mem::take(&mut self.first);
+        let Self { endpoint, accepted, include, .. } = &*self;
+        let make = |kind: EventType, object: &nave_cacher::CachedObject| {
+            let bytes = match accepted.format {
+                Format::Protobuf if accepted.transform.is_none() => {
+                    let gvk = endpoint.gvk();
+                    let message = encode::object_protobuf(endpoint, object)?;
+                    protobuf::envelope::wrap(&gvk.group_version().to_string(), &gvk.kind, &message)
+                }
+                _ => encode::event_object(endpoint, object, *accepted, first, *include)?,
+            };
+            Ok(self.frame(kind.as_str(), &bytes))
+        };
+        match self.slot() {
+            Some(slot) => delivery.frame(slot, make),
+            None => make(delivery.kind, delivery.object()),
+        }
+    }
+
+    /// Where the frame is shared; `None` for forms that are one watcher's own.
+    fn slot(&self) -> Option<Encoding> {
+        match (self.accepted.transform, self.accepted.format) {
+            (None, Format::Protobuf) => Some(encode::protobuf_slot(&self.endpoint)),
+            (None, _) => Some(encode::json_frame_slot(&self.endpoint)),
+            (Some(Transform::PartialObjectMetadata(_) | Transform::PartialObjectMetadataList(_)), Format::Json) => {
+                Some(METADATA_FRAME)
+            }
+            _ => None,
+        }
+    }
+
+    fn frame(&self, event_type: &str, object: &[u8]) -> Bytes {
+        if self.accepted.format == Format::Protobuf {
+            return protobuf::envelope::watch_frame(event_type, object).into();
+        }
+        let mut frame = Vec::with_capacity(object.len() + event_type.len() + 24);
+        frame.extend_from_slice(b"{\"type\":\"");
+        frame.extend_from_slice(event_type.as_bytes());
+        frame.extend_from_slice(b"\",\"object\":");
+        frame.extend_from_slice(object);
+        frame.extend_from_slice(b"}\n");
+        frame.into()
+    }
+}

@@ -1,0 +1,267 @@
+//! What is served under `/api` and `/apis`: one file a family of verbs, the same for every resource.
+//!
+//! | file | verbs |
+//! | --- | --- |
+//! | [`read`] | get, list |
+//! | [`watch`] | watch |
+//! | [`write`](self::write) | create, update, patch |
+//! | [`delete`] | delete, deletecollection |
+//! | [`selection`] | the namespace, name and selectors of a request as the watch cache's filter |
+//! | [`continuation`] | the token with which a list goes on |
+//! | [`view`] | what of an object a request reads and writes: the object, its status, its scale |
+//! | [`decode`] | a request's body as an object |
+//! | [`answer`] | an endpoint's result, and what the client accepts |
+//! | `encode`, [`frames`] | objects, lists and events as bytes |
+
+pub mod answer;
+pub mod continuation;
+pub mod decode;
+pub mod delete;
+mod encode;
+pub mod frames;
+pub mod read;
+pub mod selection;
+pub mod view;
+pub mod watch;
+pub mod write;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, header};
+use http_body::Body;
+use nave_codec::negotiate::{self, ContentType, Format, PatchType};
+use nave_machinery::options::{CreateOptions, DeleteOptions, ListOptions, PatchOptions, UpdateOptions};
+use nave_machinery::{GroupResource, GroupVersionKind, GroupVersionResource, Status, Value};
+use nave_resources::{Registry, ResourceDef, ResourceVersion};
+use nave_store::Store;
+use tokio_util::sync::CancellationToken;
+
+use self::answer::{Answer, List, Negotiation};
+use self::view::View;
+use self::write::{Payload, Target};
+use crate::admission::Admission;
+use crate::body;
+use crate::metrics::RequestLabels;
+use crate::request_info::{RequestInfo, ResourceRequest, Verb};
+use crate::storage::ResourceStorage;
+
+/// A resource as it is served in one of its versions.
+#[derive(Clone)]
+pub struct Endpoint {
+    /// The resource.
+    pub def: Arc<ResourceDef>,
+    /// The place of the version in `def.versions`.
+    pub version: usize,
+    /// Where its objects are; `None` for virtual resources.
+    pub storage: Option<Arc<ResourceStorage>>,
+}
+
+/// All resources served.
+pub struct Resources {
+    endpoints: HashMap<GroupVersionResource, Endpoint>,
+    admission: Admission,
+    /// Ends the watches.
+    closing: CancellationToken,
+}
+
+/// The storages of all stored resources: one a storage prefix, so that resources of two groups over the same
+/// objects (events) share one watch cache.
+pub type Storages = HashMap<String, Arc<ResourceStorage>>;
+
+impl Resources {
+    /// Opens the storage of every stored resource.
+    pub fn open_storages(registry: &Registry, store: &Arc<dyn Store>) -> Storages {
+        let mut storages = Storages::new();
+        for def in registry.all() {
+            let Some(storage) = &def.storage else { continue };
+            if !storages.contains_key(&storage.prefix)
+                && let Some(opened) = ResourceStorage::open(Arc::clone(def), Arc::clone(store))
+            {
+                storages.insert(storage.prefix.clone(), opened);
+            }
+        }
+        storages
+    }
+
+    /// The endpoints of every version of every resource; `closing` ends their watches.
+    pub fn new(registry: &Registry, storages: &Storages, admission: Admission, closing: CancellationToken) -> Self {
+        let mut endpoints = HashMap::new();
+        for def in registry.all() {
+            let storage = def.storage.as_ref().and_then(|storage| storages.get(&storage.prefix)).cloned();
+            for (version, served) in def.versions.iter().enumerate() {
+                let gvr = GroupVersionResource::new(&def.group, &served.name, &def.resource);
+                endpoints.insert(gvr, Endpoint { def: Arc::clone(def), version, storage: storage.clone() });
+            }
+        }
+        Self { endpoints, admission, closing }
+    }
+
+    /// What a request is counted under: only names the server itself knows.
+    pub fn labels<'a>(&'a self, info: &'a RequestInfo) -> RequestLabels<'a> {
+        let verb = info.verb.metric_label();
+        let known = info.resource.as_ref().and_then(|resource| Some((resource, self.endpoints.get(&resource.gvr)?)));
+        let Some((resource, endpoint)) = known else { return RequestLabels { verb, ..RequestLabels::default() } };
+        let subresource = endpoint.def.subresource(&resource.subresource).map_or("", |known| known.name.as_str());
+        let scope = match (resource.name.is_empty(), resource.namespace.is_empty()) {
+            (false, _) => "resource",
+            (true, false) => "namespace",
+            (true, true) => "cluster",
+        };
+        let dry_run = if info.query.get("dryRun").is_some() { "All" } else { "" };
+        let (group, version) = (endpoint.def.group.as_str(), endpoint.version().name.as_str());
+        RequestLabels { verb, group, version, resource: &endpoint.def.resource, subresource, scope, dry_run }
+    }
+
+    /// Serves a request for a resource.
+    ///
+    /// # Errors
+    /// What the client is told instead of a result.
+    pub async fn serve<B>(
+        &self,
+        request: Request<B>,
+        info: &RequestInfo,
+        resource: &ResourceRequest,
+        negotiation: &Negotiation,
+    ) -> Result<Answer, Status>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let Some(endpoint) = self.endpoints.get(&resource.gvr) else { return self.unknown(&resource.gvr) };
+        endpoint.check_request(info.verb, resource)?;
+        let view = View::of(endpoint, &resource.subresource)?;
+        let query = info.query.pairs();
+        match info.verb {
+            Verb::Get => return read::get(endpoint, &view, resource, query).await,
+            Verb::List => return read::list(endpoint, resource, &ListOptions::parse(query)?).await,
+            Verb::Watch => {
+                let options = ListOptions::parse(query)?;
+                return watch::watch(endpoint, resource, &options, negotiation, self.closing.clone()).await;
+            }
+            _ => {}
+        }
+        // A write whose answer nobody can read is refused before it happens.
+        negotiation.choose(answer::Offer::Object, encode::formats(endpoint))?;
+        let payload = read_payload(request).await?;
+        let (namespace, name) = (resource.namespace.as_str(), resource.name.as_str());
+        let namespace = if endpoint.def.namespaced { namespace } else { "" };
+        let target = Target { endpoint, view, namespace, name, admission: &self.admission };
+        match info.verb {
+            Verb::Create => write::create(&target, &payload, &CreateOptions::parse(query)?).await,
+            Verb::Update => write::update(&target, &payload, &UpdateOptions::parse(query)?).await,
+            Verb::Patch => {
+                let apply = payload.content_type == Some(ContentType::Patch(PatchType::Apply));
+                write::patch(&target, &payload, &PatchOptions::parse(query, apply)?).await
+            }
+            Verb::Delete => delete::delete(&target, &delete_options(query, &payload)?).await,
+            Verb::DeleteCollection => {
+                let options = delete_options(query, &payload)?;
+                let (selected, revision) = read::select(endpoint, resource, &ListOptions::parse(query)?).await?;
+                let objects = delete::delete_collection(&target, selected, &options).await?;
+                let endpoint = endpoint.clone();
+                Ok(Answer::list(List { endpoint, objects, revision, continue_token: String::new(), remaining: None }))
+            }
+            _ => Err(Status::method_not_allowed_here()),
+        }
+    }
+
+    /// The endpoint of a resource.
+    pub fn endpoint(&self, gvr: &GroupVersionResource) -> Option<&Endpoint> {
+        self.endpoints.get(gvr)
+    }
+
+    /// The admission stage.
+    pub fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    /// A resource that is not served: a `Status` where its group and version are, else no API at all.
+    fn unknown(&self, gvr: &GroupVersionResource) -> Result<Answer, Status> {
+        let known = self.endpoints.keys().any(|served| served.group == gvr.group && served.version == gvr.version);
+        if known { Err(Status::no_such_path()) } else { Ok(Answer::page_not_found()) }
+    }
+}
+
+/// Reads a request's body; one without a content type is taken for JSON.
+async fn read_payload<B>(request: Request<B>) -> Result<Payload, Status>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (parts, body) = request.into_parts();
+    let content_type = match parts.headers.get(header::CONTENT_TYPE) {
+        None => Some(ContentType::Object(Format::Json)),
+        Some(value) => value.to_str().ok().and_then(negotiate::content_type),
+    };
+    Ok(Payload { bytes: body::read(body).await?, content_type })
+}
+
+/// A deletion's options, from the query and a body that may be a `DeleteOptions`.
+fn delete_options(query: &[(String, String)], payload: &Payload) -> Result<DeleteOptions, Status> {
+    let body = if payload.bytes.is_empty() {
+        Value::Null
+    } else {
+        decode::parse(&payload.bytes, payload.format()?)?.object
+    };
+    DeleteOptions::parse(query, &body)
+}
+
+impl Endpoint {
+    /// The version served here.
+    pub fn version(&self) -> &ResourceVersion {
+        &self.def.versions[self.version]
+    }
+
+    /// The kind of the objects served here.
+    pub fn gvk(&self) -> GroupVersionKind {
+        GroupVersionKind::new(&self.def.group, &self.version().name, &self.def.kind)
+    }
+
+    /// Whether the version served is the one objects are stored in.
+    pub fn is_storage_version(&self) -> bool {
+        self.def.storage.as_ref().is_none_or(|storage| {
+            storage.version.group == self.def.group && storage.version.version == self.version().name
+        })
+    }
+
+    /// The resource, as errors name it.
+    pub fn resource(&self) -> GroupResource {
+        self.def.group_resource()
+    }
+
+    /// The storage.
+    ///
+    /// # Errors
+    /// 501 for a virtual resource.
+    pub fn storage(&self) -> Result<&Arc<ResourceStorage>, Status> {
+        self.storage.as_ref().ok_or_else(|| Status::not_implemented(self.resource()))
+    }
+
+    /// Whether the path has the resource's scope, and the resource (or subresource) the verb.
+    fn check_request(&self, verb: Verb, request: &ResourceRequest) -> Result<(), Status> {
+        let def = &self.def;
+        let in_namespace = !request.namespace.is_empty() && request.gvr.resource != "namespaces";
+        let in_scope = if def.namespaced {
+            in_namespace || (request.name.is_empty() && matches!(verb, Verb::List | Verb::Watch))
+        } else {
+            !in_namespace
+        };
+        if !in_scope {
+            return Err(Status::no_such_path());
+        }
+        let verbs = if request.subresource.is_empty() {
+            def.verbs
+        } else {
+            def.subresource(&request.subresource).ok_or_else(Status::no_such_path)?.verbs
+        };
+        let served = verbs.iter().any(|served| served.as_str() == verb.as_str());
+        // A create names the collection; everything else but lists and deletecollection names an object.
+        let fits = verb != Verb::Create || request.name.is_empty() || !request.subresource.is_empty();
+        if served && fits {
+            return Ok(());
+        }
+        Err(Status::method_not_allowed_here())
+    }
+}

@@ -1,0 +1,108 @@
+//! What of an object a request reads and writes: the object itself, its status, or its scale.
+
+use nave_machinery::{GroupVersion, GroupVersionKind, Status, Value, meta};
+use nave_resources::{ScalePaths, SubresourceKind, apply_scale, scale_of};
+use nave_schema::TypeId;
+
+use super::Endpoint;
+
+/// A view of an object.
+#[derive(Clone, Debug, PartialEq)]
+pub enum View {
+    /// The object itself.
+    Object,
+    /// The object, of which writes change only the status.
+    Status,
+    /// An `autoscaling/v1` `Scale`.
+    Scale(ScalePaths),
+}
+
+impl View {
+    /// The view that a subresource of `endpoint` gives; an empty name is the object itself.
+    ///
+    /// # Errors
+    /// 404 where the resource has no such subresource, 501 where it has a meaning of its own that is not served.
+    pub fn of(endpoint: &Endpoint, subresource: &str) -> Result<Self, Status> {
+        if subresource.is_empty() {
+            return Ok(Self::Object);
+        }
+        let found = endpoint.def.subresource(subresource).ok_or_else(Status::no_such_path)?;
+        match &found.kind {
+            SubresourceKind::Status => Ok(Self::Status),
+            SubresourceKind::Scale(paths) => Ok(Self::Scale(paths.clone())),
+            SubresourceKind::Other => {
+                Err(Status::not_implemented(format!("{}/{subresource}", endpoint.def.group_resource())))
+            }
+        }
+    }
+
+    /// The kind of what is seen.
+    pub fn gvk(&self, endpoint: &Endpoint) -> GroupVersionKind {
+        match self {
+            Self::Object | Self::Status => endpoint.gvk(),
+            Self::Scale(_) => GroupVersionKind::new("autoscaling", "v1", "Scale"),
+        }
+    }
+
+    /// The type of what is seen, where it has one.
+    pub fn type_id(&self, endpoint: &Endpoint) -> Option<TypeId> {
+        match self {
+            Self::Object | Self::Status => endpoint.version().type_id,
+            Self::Scale(_) => nave_schema::builtin().find("io.k8s.api.autoscaling.v1.Scale"),
+        }
+    }
+
+    /// What is seen of an object that is held in its storage version.
+    ///
+    /// # Errors
+    /// 500 where the object cannot be converted.
+    pub fn present(&self, endpoint: &Endpoint, stored: &Value) -> Result<Value, Status> {
+        match self {
+            Self::Scale(paths) => Ok(scale_of(paths, stored)),
+            Self::Object | Self::Status => from_stored(endpoint, stored.clone()),
+        }
+    }
+
+    /// The whole object, in its storage version, that a changed view stands for.
+    ///
+    /// # Errors
+    /// 400 where the object cannot be converted.
+    pub fn absorb(&self, endpoint: &Endpoint, stored: &Value, view: Value) -> Result<Value, Status> {
+        match self {
+            Self::Scale(paths) => {
+                let mut object = stored.clone();
+                apply_scale(paths, &mut object, &view);
+                let version = meta::resource_version(&view).to_owned();
+                meta::set(&mut object, "resourceVersion", Value::String(version));
+                Ok(object)
+            }
+            Self::Object | Self::Status => to_stored(endpoint, view),
+        }
+    }
+}
+
+/// An object of the storage version in the version served.
+///
+/// # Errors
+/// 400 where it cannot be converted.
+pub fn from_stored(endpoint: &Endpoint, object: Value) -> Result<Value, Status> {
+    let Some(storage) = &endpoint.def.storage else { return Ok(object) };
+    convert(endpoint, object, &storage.version, &endpoint.gvk().group_version())
+}
+
+/// An object of the version served in the storage version.
+///
+/// # Errors
+/// 400 where it cannot be converted.
+pub fn to_stored(endpoint: &Endpoint, object: Value) -> Result<Value, Status> {
+    let Some(storage) = &endpoint.def.storage else { return Ok(object) };
+    convert(endpoint, object, &endpoint.gvk().group_version(), &storage.version)
+}
+
+fn convert(endpoint: &Endpoint, mut object: Value, from: &GroupVersion, to: &GroupVersion) -> Result<Value, Status> {
+    if from != to {
+        let converted = endpoint.def.strategy.convert(&mut object, from, to);
+        converted.map_err(|error| Status::bad_request(error.to_string()))?;
+    }
+    Ok(object)
+}

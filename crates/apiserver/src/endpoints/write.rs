@@ -1,0 +1,430 @@
+//! create, update and patch: the road of a write, from a decoded body to the committed object.
+//!
+//! | stage | create | update, patch |
+//! | --- | --- | --- |
+//! | decode or patch, strictness, defaults | [`create`] | [`update`], [`patch`] |
+//! | convert to the storage version | [`prepare_new`] | [`prepare_changed`] |
+//! | metadata, strategy `prepare_for_*` | [`prepare_new`] | [`prepare_changed`] |
+//! | admission | [`Admission`] | [`Admission`] |
+//! | validation | [`prepare_new`] | [`prepare_changed`] |
+//! | compare and swap | `ResourceStorage::create` | `ResourceStorage::guaranteed_update` |
+
+use bytes::Bytes;
+use nave_codec::negotiate::{ContentType, Format, PatchType};
+use nave_machinery::options::{CreateOptions, FieldValidation, PatchOptions, UpdateOptions};
+use nave_machinery::time::{self, Timestamp};
+use nave_machinery::{FieldError, FieldPath, Status, Value, meta, names};
+use nave_patch::{json_patch, merge, strategic};
+use nave_resources::storage_key;
+
+use super::answer::Answer;
+use super::view::View;
+use super::{Endpoint, decode};
+use crate::admission::{Admission, Attributes, Operation};
+use crate::lifecycle;
+use crate::storage::{ResourceStorage, Stored, Update, Updated};
+
+/// The encodings patches are taken in.
+const PATCH_TYPES: [&str; 4] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+];
+
+/// What a write is about.
+pub struct Target<'a> {
+    /// The resource.
+    pub endpoint: &'a Endpoint,
+    /// What of the object is written.
+    pub view: View,
+    /// The namespace; empty for cluster-scoped resources.
+    pub namespace: &'a str,
+    /// The object's name; empty for a create.
+    pub name: &'a str,
+    /// The stage between preparation and validation.
+    pub admission: &'a Admission,
+}
+
+/// A request body and what it is.
+pub struct Payload {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// What they are; `None` if that is none of what the API takes.
+    pub content_type: Option<ContentType>,
+}
+
+impl Payload {
+    /// An object in one of the formats; a body without a content type is JSON.
+    ///
+    /// # Errors
+    /// 415 for anything else.
+    pub fn format(&self) -> Result<Format, Status> {
+        match self.content_type {
+            Some(ContentType::Object(format)) => Ok(format),
+            _ => Err(Status::unsupported_media_type(&decode::BODY_TYPES)),
+        }
+    }
+}
+
+/// Creates an object.
+///
+/// # Errors
+/// What is wrong with the object, or 409 where the name is taken.
+pub async fn create(target: &Target<'_>, payload: &Payload, options: &CreateOptions) -> Result<Answer, Status> {
+    let (object, warnings) = target.decode(payload, options.field_validation)?;
+    let object = create_object(target, object, options.dry_run).await?;
+    let warnings = target.warnings(warnings, &object, None);
+    Ok(Answer::object(target.endpoint, 201, target.view.present(target.endpoint, &object)?).with_warnings(warnings))
+}
+
+/// Creates an object that has been decoded and defaulted; the answer is the stored object.
+///
+/// # Errors
+/// Those of [`create`].
+pub async fn create_object(target: &Target<'_>, object: Value, dry_run: bool) -> Result<Value, Status> {
+    let storage = target.storage()?;
+    let mut object = prepare_new(target, object, time::now())?;
+    let outcome = store_new(target, storage, &mut object, dry_run).await;
+    let stored = outcome.is_ok() && !dry_run;
+    target.admission.settled(&target.endpoint.def, meta::uid(&object), stored.then_some(&object));
+    outcome?;
+    Ok(object)
+}
+
+async fn store_new(target: &Target<'_>, storage: &ResourceStorage, object: &mut Value, dry_run: bool) -> Result<(), Status> {
+    let name = meta::name(object).to_owned();
+    let key = target.key(&name)?;
+    if !dry_run {
+        return storage.create(&key, &name, object).await.map(drop);
+    }
+    match storage.find(target.namespace, &name) {
+        Some(_) => Err(Status::already_exists(&target.endpoint.resource(), &name)),
+        None => Ok(()),
+    }
+}
+
+/// Replaces an object, or creates it where its resource allows that.
+///
+/// # Errors
+/// What is wrong with the object, 404, or 409 where another writer was faster.
+pub async fn update(target: &Target<'_>, payload: &Payload, options: &UpdateOptions) -> Result<Answer, Status> {
+    let (object, warnings) = target.decode(payload, options.field_validation)?;
+    target.check_name(&object)?;
+    let version = parse_resource_version(&object)?;
+    let storage = target.storage()?;
+    let key = target.key(target.name)?;
+    let change = |current: &Stored| {
+        if let Some(version) = version
+            && version != current.revision
+        {
+            return Err(target.modified());
+        }
+        if version.is_none() && !target.endpoint.def.rules.unconditional_update {
+            let at = FieldPath::new("metadata").child("resourceVersion");
+            return Err(target.invalid(&[FieldError::invalid(&at, 0, "must be specified for an update")]));
+        }
+        target.check_uid(&object, &current.object, &key)?;
+        let changed = target.view.absorb(target.endpoint, &current.object, object.clone())?;
+        prepare_changed(target, changed, &current.object, time::now())
+    };
+    match target.commit(storage, &key, options.dry_run, change).await {
+        Ok(updated) => target.answer(updated, warnings),
+        Err(status)
+            if status.code == 404 && target.endpoint.def.rules.create_on_update && target.view == View::Object =>
+        {
+            let options = CreateOptions { dry_run: options.dry_run, ..CreateOptions::default() };
+            create(target, payload, &options).await
+        }
+        Err(status) => Err(status),
+    }
+}
+
+/// Patches an object.
+///
+/// # Errors
+/// What is wrong with the patch or its outcome, 404, 409, or 501 for server-side apply.
+pub async fn patch(target: &Target<'_>, payload: &Payload, options: &PatchOptions) -> Result<Answer, Status> {
+    let patch = Patch::parse(target, payload)?;
+    let storage = target.storage()?;
+    let key = target.key(target.name)?;
+    let mut warnings = Vec::new();
+    let change = |current: &Stored| {
+        let mut view = target.view.present(target.endpoint, &current.object)?;
+        patch.apply(target, &mut view)?;
+        let body = decode::Body { object: view, lax: patch.duplicates.clone() };
+        let (object, found) = target.typed(body, options.field_validation)?;
+        warnings = found;
+        target.check_name(&object)?;
+        if parse_resource_version(&object)?.is_some_and(|version| version != current.revision) {
+            return Err(target.modified());
+        }
+        let changed = target.view.absorb(target.endpoint, &current.object, object)?;
+        prepare_changed(target, changed, &current.object, time::now())
+    };
+    let updated = target.commit(storage, &key, options.dry_run, change).await?;
+    target.answer(updated, warnings)
+}
+
+/// From a decoded object to one that can be stored: conversion, metadata, strategy, admission, validation.
+fn prepare_new(target: &Target<'_>, object: Value, now: Timestamp) -> Result<Value, Status> {
+    let def = &target.endpoint.def;
+    if !meta::resource_version(&object).is_empty() && meta::resource_version(&object) != "0" {
+        let text = "resourceVersion should not be set on objects to be created";
+        return Err(Status::failure(500, nave_machinery::Reason::Unknown, text));
+    }
+    let mut object = target.view.absorb(target.endpoint, &Value::Null, object)?;
+    lifecycle::before_create(def, &mut object, target.namespace, now)?;
+    if def.has_status() {
+        drop_status(&mut object);
+    }
+    def.strategy.prepare_for_create(&mut object);
+    target.admit(Operation::Create, &mut object)?;
+    let mut errors = names::validate_object_meta(
+        object.get("metadata").unwrap_or(&Value::Null),
+        def.namespaced,
+        |name| def.name_rule.check(name),
+        &FieldPath::new("metadata"),
+    );
+    errors.extend(def.strategy.validate(&object));
+    if !errors.is_empty() {
+        target.admission.settled(def, meta::uid(&object), None);
+        return Err(target.invalid_named(meta::name(&object), &errors));
+    }
+    def.strategy.canonicalize(&mut object);
+    Ok(object)
+}
+
+/// From a changed object to what is done to the stored one: metadata, strategy, admission, validation.
+fn prepare_changed(target: &Target<'_>, mut object: Value, old: &Value, now: Timestamp) -> Result<Update, Status> {
+    let def = &target.endpoint.def;
+    let strategy = &def.strategy;
+    if target.view == View::Status {
+        object = with_status_of(old, &object);
+    } else if def.has_status() {
+        keep_status(&mut object, old);
+    }
+    lifecycle::before_update(&mut object, old, target.namespace)?;
+    if target.view == View::Status {
+        strategy.prepare_for_status_update(&mut object, old);
+    } else {
+        strategy.prepare_for_update(&mut object, old);
+        lifecycle::bump_generation(def, &mut object, old);
+    }
+    target.admit(Operation::Update(old), &mut object)?;
+    let (new_meta, old_meta) = (object.get("metadata").unwrap_or(&Value::Null), old.get("metadata").unwrap_or(&Value::Null));
+    let mut errors = names::validate_object_meta_update(new_meta, old_meta, &FieldPath::new("metadata"));
+    errors.extend(match target.view {
+        View::Status => strategy.validate_status_update(&object, old),
+        _ => strategy.validate_update(&object, old),
+    });
+    if !errors.is_empty() {
+        return Err(target.invalid(&errors));
+    }
+    strategy.canonicalize(&mut object);
+    let _ = now;
+    Ok(if lifecycle::is_deletable(def, &object) { Update::Delete(object) } else { Update::Put(object) })
+}
+
+impl Target<'_> {
+    /// Where the objects are.
+    ///
+    /// # Errors
+    /// 501 for a virtual resource.
+    pub fn storage(&self) -> Result<&ResourceStorage, Status> {
+        let virtual_resource = || Status::not_implemented(self.endpoint.resource());
+        self.endpoint.storage.as_deref().ok_or_else(virtual_resource)
+    }
+
+    fn key(&self, name: &str) -> Result<String, Status> {
+        let namespace = self.endpoint.def.namespaced.then_some(self.namespace);
+        storage_key(&self.endpoint.def, namespace, name).map_err(|error| Status::bad_request(error.to_string()))
+    }
+
+    fn decode(&self, payload: &Payload, validation: FieldValidation) -> Result<(Value, Vec<String>), Status> {
+        self.typed(decode::parse(&payload.bytes, payload.format()?)?, validation)
+    }
+
+    /// A body as a defaulted object of the view's kind.
+    fn typed(&self, body: decode::Body, validation: FieldValidation) -> Result<(Value, Vec<String>), Status> {
+        let type_id = self.view.type_id(self.endpoint);
+        let (mut object, warnings) = decode::typed(body, &self.view.gvk(self.endpoint), type_id, validation)?;
+        decode::set_defaults(&mut object, type_id);
+        if !matches!(self.view, View::Scale(_)) {
+            self.endpoint.def.strategy.default(&mut object, &self.endpoint.version().name);
+        }
+        Ok((object, warnings))
+    }
+
+    fn admit(&self, operation: Operation<'_>, object: &mut Value) -> Result<(), Status> {
+        let name = meta::name(object).to_owned();
+        let (def, namespace) = (self.endpoint.def.as_ref(), self.namespace);
+        self.admission.admit(&Attributes { def, namespace, name: &name, operation }, Some(object))
+    }
+
+    fn check_name(&self, object: &Value) -> Result<(), Status> {
+        let name = meta::name(object);
+        if name == self.name {
+            return Ok(());
+        }
+        if name.is_empty() {
+            return Err(Status::bad_request("name must be provided"));
+        }
+        let text = format!("the name of the object ({name}) does not match the name on the URL ({})", self.name);
+        Err(Status::bad_request(text))
+    }
+
+    /// An update that names a uid is meant for that object and no other of the same name.
+    fn check_uid(&self, object: &Value, old: &Value, key: &str) -> Result<(), Status> {
+        let (wanted, found) = (meta::uid(object), meta::uid(old));
+        if wanted.is_empty() || wanted == found || matches!(self.view, View::Scale(_)) {
+            return Ok(());
+        }
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
+        );
+        Err(Status::conflict(&self.endpoint.resource(), self.name, &why))
+    }
+
+    fn modified(&self) -> Status {
+        let why = "the object has been modified; please apply your changes to the latest version and try again";
+        Status::conflict(&self.endpoint.resource(), self.name, why)
+    }
+
+    fn invalid(&self, errors: &[FieldError]) -> Status {
+        self.invalid_named(self.name, errors)
+    }
+
+    fn invalid_named(&self, name: &str, errors: &[FieldError]) -> Status {
+        let gvk = self.view.gvk(self.endpoint);
+        Status::invalid(&gvk.group_kind(), name, errors)
+    }
+
+    async fn commit<F>(&self, storage: &ResourceStorage, key: &str, dry_run: bool, mut change: F) -> Result<Updated, Status>
+    where
+        F: FnMut(&Stored) -> Result<Update, Status>,
+    {
+        if !dry_run {
+            let outcome = storage.guaranteed_update(key, self.name, change).await;
+            self.settle(storage, &outcome);
+            return outcome;
+        }
+        // A dry run stops before the write: what would have been written is the answer.
+        let keep = |current: &Stored| match change(current)? {
+            Update::Put(object) | Update::Delete(object) | Update::Keep(object) => Ok(Update::Keep(object)),
+        };
+        storage.guaranteed_update(key, self.name, keep).await
+    }
+
+    /// Tells admission what is stored now that a write has ended.
+    fn settle(&self, storage: &ResourceStorage, outcome: &Result<Updated, Status>) {
+        let def = &self.endpoint.def;
+        match outcome {
+            Ok(updated) => {
+                let object = &updated.stored.object;
+                self.admission.settled(def, meta::uid(object), (!updated.deleted).then_some(object));
+            }
+            Err(_) => {
+                let current = storage.find(self.namespace, self.name);
+                if let Some(object) = current.and_then(|cached| storage.codec().parse_cached(&cached).ok()) {
+                    self.admission.settled(def, meta::uid(&object), Some(&object));
+                }
+            }
+        }
+    }
+
+    fn answer(&self, updated: Updated, warnings: Vec<String>) -> Result<Answer, Status> {
+        let object = updated.stored.object;
+        let warnings = self.warnings(warnings, &object, None);
+        Ok(Answer::object(self.endpoint, 200, self.view.present(self.endpoint, &object)?).with_warnings(warnings))
+    }
+
+    fn warnings(&self, mut warnings: Vec<String>, object: &Value, old: Option<&Value>) -> Vec<String> {
+        warnings.extend(self.endpoint.version().deprecation.clone());
+        warnings.extend(self.endpoint.def.strategy.warnings(object, old));
+        warnings
+    }
+}
+
+/// A patch, parsed once and applied to each state the update meets.
+struct Patch {
+    kind: PatchType,
+    body: Value,
+    duplicates: Vec<String>,
+}
+
+impl Patch {
+    fn parse(target: &Target<'_>, payload: &Payload) -> Result<Self, Status> {
+        let unsupported = || Status::unsupported_media_type(&PATCH_TYPES);
+        let Some(ContentType::Patch(kind)) = payload.content_type else { return Err(unsupported()) };
+        match kind {
+            PatchType::Apply => return Err(Status::not_implemented("server-side apply")),
+            // A kind without a built-in type has no merge keys.
+            PatchType::Strategic if target.view.type_id(target.endpoint).is_none() => return Err(unsupported()),
+            _ => {}
+        }
+        let decoded = nave_codec::json::decode(&payload.bytes).map_err(|error| Status::bad_request(error.to_string()))?;
+        let fits = if kind == PatchType::Json { decoded.value.is_array() } else { decoded.value.is_object() };
+        if !fits {
+            return Err(Status::bad_request(format!("the body is not a patch of type {}", kind.media_type())));
+        }
+        Ok(Self { kind, body: decoded.value, duplicates: decoded.duplicates })
+    }
+
+    fn apply(&self, target: &Target<'_>, view: &mut Value) -> Result<(), Status> {
+        let outcome = match self.kind {
+            PatchType::Json => json_patch::apply(view, &self.body),
+            PatchType::Merge | PatchType::Apply => {
+                merge::apply(view, &self.body);
+                Ok(())
+            }
+            PatchType::Strategic => match target.view.type_id(target.endpoint) {
+                Some(type_id) => strategic::apply(nave_schema::builtin(), type_id, view, &self.body),
+                None => return Err(Status::unsupported_media_type(&PATCH_TYPES)),
+            },
+        };
+        outcome.map_err(|error| error.into_status())
+    }
+
+}
+
+/// The revision an update is meant for; `None` for whatever is there.
+fn parse_resource_version(object: &Value) -> Result<Option<u64>, Status> {
+    match meta::resource_version(object) {
+        "" | "0" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| {
+            let text = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
+            Status::failure(500, nave_machinery::Reason::Unknown, text)
+        }),
+    }
+}
+
+fn drop_status(object: &mut Value) {
+    if let Some(status) = object.get_mut("status") {
+        *status = Value::Object(nave_machinery::Map::new());
+    }
+}
+
+fn keep_status(object: &mut Value, old: &Value) {
+    if let Some(fields) = object.as_object_mut() {
+        match old.get("status") {
+            Some(status) => fields.insert("status".to_owned(), status.clone()),
+            None => fields.remove("status"),
+        };
+    }
+}
+
+/// The old object with the new one's status, and those metadata a status update may change.
+fn with_status_of(old: &Value, new: &Value) -> Value {
+    let mut object = old.clone();
+    if let Some(fields) = object.as_object_mut() {
+        match new.get("status") {
+            Some(status) => fields.insert("status".to_owned(), status.clone()),
+            None => fields.remove("status"),
+        };
+        if let Some(metadata) = new.get("metadata") {
+            fields.insert("metadata".to_owned(), metadata.clone());
+        }
+    }
+    object
+}

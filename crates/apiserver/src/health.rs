@@ -1,0 +1,166 @@
+//! `/healthz`, `/livez` and `/readyz`: named checks, one by one or together (upstream: `server/healthz`).
+//!
+//! `/livez` asks whether the process should be restarted, `/readyz` whether it should get traffic: a server that is
+//! shutting down is live and not ready. `/healthz` is the old name of `/livez`.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::request_info::Query;
+
+/// One check; its error says in a few words what is wrong.
+type Probe = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// The checks of one server.
+#[derive(Clone, Default)]
+pub struct Health {
+    checks: Vec<Check>,
+}
+
+#[derive(Clone)]
+struct Check {
+    name: String,
+    /// Whether the check says something about `/livez` too, not only about `/readyz`.
+    live: bool,
+    probe: Probe,
+}
+
+/// The answer to a health request.
+#[derive(Debug, PartialEq, Eq)]
+pub struct HealthAnswer {
+    /// The HTTP status code.
+    pub code: u16,
+    /// The text of the answer.
+    pub text: String,
+}
+
+/// A state that is turned on once: `ready`, `shutting down`.
+#[derive(Clone, Debug, Default)]
+pub struct Switch(Arc<AtomicBool>);
+
+impl Switch {
+    /// Turns it on.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether it is on.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl Health {
+    /// A server whose only check is `ping`, which always passes.
+    pub fn new() -> Self {
+        let mut health = Self::default();
+        health.add("ping", true, || Ok(()));
+        health
+    }
+
+    /// Adds a check; `live` checks count for `/livez` too.
+    pub fn add(&mut self, name: &str, live: bool, probe: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
+        self.checks.push(Check { name: name.to_owned(), live, probe: Arc::new(probe) });
+    }
+
+    /// Answers `path`; `None` if it is not a health path or names no check.
+    pub fn answer(&self, path: &str, query: &Query) -> Option<HealthAnswer> {
+        let (endpoint, name) = match path.trim_start_matches('/').split_once('/') {
+            Some((endpoint, name)) => (endpoint, Some(name)),
+            None => (path.trim_start_matches('/'), None),
+        };
+        let ready = match endpoint {
+            "readyz" => true,
+            "livez" | "healthz" => false,
+            _ => return None,
+        };
+        let mut checks = self.checks.iter().filter(|check| ready || check.live);
+        match name {
+            None => Some(Self::all(endpoint, checks, query)),
+            Some(name) => checks.find(|check| check.name == name).map(Self::one),
+        }
+    }
+
+    /// The paths that can be asked for.
+    pub fn paths(&self) -> Vec<String> {
+        let mut paths = Vec::new();
+        for (endpoint, ready) in [("/healthz", false), ("/livez", false), ("/readyz", true)] {
+            paths.push(endpoint.to_owned());
+            let names = self.checks.iter().filter(|check| ready || check.live);
+            paths.extend(names.map(|check| format!("{endpoint}/{}", check.name)));
+        }
+        paths
+    }
+
+    fn one(check: &Check) -> HealthAnswer {
+        match (check.probe)() {
+            Ok(()) => HealthAnswer { code: 200, text: "ok".to_owned() },
+            Err(why) => HealthAnswer { code: 500, text: format!("internal server error: {why}\n") },
+        }
+    }
+
+    fn all<'a>(endpoint: &str, checks: impl Iterator<Item = &'a Check>, query: &Query) -> HealthAnswer {
+        let excluded: Vec<&str> =
+            query.pairs().iter().filter(|(name, _)| name == "exclude").map(|(_, value)| value.as_str()).collect();
+        let mut text = String::new();
+        let mut failed = false;
+        for check in checks {
+            let name = &check.name;
+            // Writing to a string cannot fail.
+            let _ = if excluded.contains(&name.as_str()) {
+                writeln!(text, "[+]{name} excluded: ok")
+            } else {
+                match (check.probe)() {
+                    Ok(()) => writeln!(text, "[+]{name} ok"),
+                    Err(why) => {
+                        failed = true;
+                        tracing::warn!(endpoint, check = name, why, "health check failed");
+                        writeln!(text, "[-]{name} failed: reason withheld")
+                    }
+                }
+            };
+        }
+        if failed {
+            let _ = writeln!(text, "{endpoint} check failed");
+            return HealthAnswer { code: 500, text };
+        }
+        if query.get("verbose").is_some() {
+            let _ = writeln!(text, "{endpoint} check passed");
+            return HealthAnswer { code: 200, text };
+        }
+        HealthAnswer { code: 200, text: "ok".to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+    use crate::request_info::RequestInfo;
+
+    fn ask(health: &Health, uri: &str) -> Option<(u16, String)> {
+        let info = RequestInfo::new(&Method::GET, &uri.parse().unwrap()).unwrap();
+        health.answer(&info.path, &info.query).map(|answer| (answer.code, answer.text))
+    }
+
+    #[test]
+    fn readiness_fails_while_liveness_passes() {
+        let ready = Switch::default();
+        let seen = ready.clone();
+        let mut health = Health::new();
+        health.add("started", false, move || if seen.is_set() { Ok(()) } else { Err("starting".into()) });
+        assert_eq!(ask(&health, "/livez"), Some((200, "ok".into())));
+        let text = "[+]ping ok\n[-]started failed: reason withheld\nreadyz check failed\n";
+        assert_eq!(ask(&health, "/readyz"), Some((500, text.into())));
+        assert_eq!(ask(&health, "/readyz?exclude=started"), Some((200, "ok".into())));
+        assert_eq!(ask(&health, "/livez/started"), None);
+        ready.set();
+        assert_eq!(ask(&health, "/readyz/started"), Some((200, "ok".into())));
+        let text = "[+]ping ok\n[+]started ok\nreadyz check passed\n";
+        assert_eq!(ask(&health, "/readyz?verbose"), Some((200, text.into())));
+        assert_eq!(ask(&health, "/readyz/none"), None);
+        assert_eq!(ask(&health, "/other"), None);
+    }
+}

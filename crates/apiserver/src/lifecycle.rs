@@ -1,0 +1,242 @@
+//! What the API does to every object's metadata when it is created, updated and deleted
+//! (upstream: `registry/rest`'s `BeforeCreate`, `BeforeUpdate` and `BeforeDelete`).
+//!
+//! Pure functions of the object, the state before it, and the time.
+
+use nave_machinery::options::{DeleteOptions, DeletionPropagation};
+use nave_machinery::time::Timestamp;
+use nave_machinery::{Status, Value, meta, names};
+use nave_resources::{ResourceDef, Strategy};
+
+/// The finalizer that keeps an object until its dependents are gone.
+pub const FOREGROUND_FINALIZER: &str = "foregroundDeletion";
+/// The finalizer that keeps an object until its dependents are orphaned.
+pub const ORPHAN_FINALIZER: &str = "orphan";
+
+/// Metadata that only the server sets.
+const SERVER_SET_ON_CREATE: [&str; 4] = ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"];
+
+/// Puts the request's namespace and the server's metadata into a new object.
+///
+/// # Errors
+/// 400 where the object names another namespace than the request.
+pub fn before_create(def: &ResourceDef, object: &mut Value, namespace: &str, now: Timestamp) -> Result<(), Status> {
+    ensure_namespace(object, namespace)?;
+    for field in SERVER_SET_ON_CREATE {
+        meta::remove(object, field);
+    }
+    meta::set(object, "uid", Value::String(uuid::Uuid::new_v4().to_string()));
+    meta::set(object, "creationTimestamp", Value::String(now.rfc3339()));
+    if !def.rules.generation.is_empty() {
+        meta::set(object, "generation", Value::from(1));
+    }
+    if meta::name(object).is_empty() && !meta::generate_name(object).is_empty() {
+        let name = names::generate_name(meta::generate_name(object));
+        meta::set(object, "name", Value::String(name));
+    }
+    Ok(())
+}
+
+/// Keeps what an update may not change.
+///
+/// # Errors
+/// 400 where the object names another namespace than the request.
+pub fn before_update(object: &mut Value, old: &Value, namespace: &str) -> Result<(), Status> {
+    ensure_namespace(object, namespace)?;
+    meta::remove(object, "selfLink");
+    for field in ["generation", "creationTimestamp"] {
+        keep(object, old, field);
+    }
+    if meta::uid(object).is_empty() {
+        keep(object, old, "uid");
+    }
+    if meta::deletion_timestamp(old).is_some() {
+        keep(object, old, "deletionTimestamp");
+    }
+    if meta::field(object, "deletionGracePeriodSeconds").is_none() {
+        keep(object, old, "deletionGracePeriodSeconds");
+    }
+    Ok(())
+}
+
+/// Counts the generation up when an update changed what the generation stands for.
+pub fn bump_generation(def: &ResourceDef, object: &mut Value, old: &Value) {
+    if def.rules.generation.iter().any(|field| object.get(*field) != old.get(*field)) {
+        let next = meta::generation(old) + 1;
+        meta::set(object, "generation", Value::from(next));
+    }
+}
+
+/// Whether an object that is being deleted has nothing left that keeps it.
+pub fn is_deletable(def: &ResourceDef, object: &Value) -> bool {
+    meta::deletion_timestamp(object).is_some()
+        && meta::finalizers(object).is_empty()
+        && meta::field(object, "deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0) == 0
+        && !def.strategy.holds_deletion(object)
+}
+
+/// How far a deletion goes now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// The object is being deleted already; it stays as it is.
+    Pending,
+    /// The object is marked as being deleted and stays until its grace period or its finalizers are over.
+    Marked,
+    /// Nothing keeps the object.
+    Now,
+}
+
+/// Marks an object for deletion as the options and the resource's strategy have it.
+///
+/// # Errors
+/// 409 where a precondition does not hold.
+pub fn before_delete(
+    def: &ResourceDef,
+    object: &mut Value,
+    options: &DeleteOptions,
+    name: &str,
+    now: Timestamp,
+) -> Result<Deletion, Status> {
+    check_preconditions(def, object, options, name)?;
+    let graceful = mark_graceful(def.strategy.as_ref(), object, options, now);
+    if graceful == Some(Grace::Pending) {
+        return Ok(Deletion::Pending);
+    }
+    set_propagation_finalizers(object, options);
+    let kept = !meta::finalizers(object).is_empty() || def.strategy.holds_deletion(object);
+    match graceful {
+        Some(Grace::Seconds(seconds)) if seconds > 0 => Ok(Deletion::Marked),
+        _ if kept => {
+            mark_now(object, now);
+            def.strategy.begin_deletion(object);
+            Ok(Deletion::Marked)
+        }
+        _ => Ok(Deletion::Now),
+    }
+}
+
+/// Checks a deletion's preconditions.
+///
+/// # Errors
+/// 409 naming the precondition that does not hold.
+fn check_preconditions(def: &ResourceDef, object: &Value, options: &DeleteOptions, name: &str) -> Result<(), Status> {
+    let refuse = |what: &str, wanted: &str, found: &str, happened: &str| {
+        let kind = def.group_kind();
+        let why = format!("the {what} in the precondition ({wanted}) does not match the {what} in record ({found}). The object might have been {happened}");
+        Status::conflict_of_kind(&kind, name, &why)
+    };
+    if let Some(uid) = &options.preconditions.uid
+        && uid != meta::uid(object)
+    {
+        return Err(refuse("UID", uid, meta::uid(object), "deleted and then recreated"));
+    }
+    if let Some(version) = &options.preconditions.resource_version
+        && version != meta::resource_version(object)
+    {
+        return Err(refuse("ResourceVersion", version, meta::resource_version(object), "modified"));
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Grace {
+    Seconds(i64),
+    Pending,
+}
+
+/// Sets the deletion timestamp of a resource that is deleted gracefully; `None` for the others.
+fn mark_graceful(strategy: &dyn Strategy, object: &mut Value, options: &DeleteOptions, now: Timestamp) -> Option<Grace> {
+    let asked = options.grace_period_seconds;
+    let wanted = strategy.graceful_period(object, asked)?;
+    let Some(deadline) = meta::deletion_timestamp(object).map(str::to_owned) else {
+        set_deletion(object, now.plus_seconds(wanted), wanted);
+        bump_if_counted(object);
+        return Some(Grace::Seconds(wanted));
+    };
+    // The object is being deleted already: the grace period can only become shorter.
+    let running = meta::field(object, "deletionGracePeriodSeconds").and_then(Value::as_i64)?;
+    match asked {
+        Some(shorter) if shorter < running => {
+            let begun = Timestamp::parse(&deadline).unwrap_or(now).plus_seconds(-running);
+            set_deletion(object, begun.plus_seconds(shorter), shorter);
+            Some(Grace::Seconds(shorter))
+        }
+        _ => Some(Grace::Pending),
+    }
+}
+
+/// Marks an object that only finalizers keep: its grace period is over at once.
+fn mark_now(object: &mut Value, now: Timestamp) {
+    if meta::deletion_timestamp(object).is_none() {
+        bump_if_counted(object);
+        set_deletion(object, now, 0);
+    } else {
+        meta::set(object, "deletionGracePeriodSeconds", Value::from(0));
+    }
+}
+
+fn set_deletion(object: &mut Value, at: Timestamp, grace_period_seconds: i64) {
+    meta::set(object, "deletionTimestamp", Value::String(at.rfc3339()));
+    meta::set(object, "deletionGracePeriodSeconds", Value::from(grace_period_seconds));
+}
+
+fn bump_if_counted(object: &mut Value) {
+    let generation = meta::generation(object);
+    if generation > 0 {
+        meta::set(object, "generation", Value::from(generation + 1));
+    }
+}
+
+/// Adds or removes the garbage collector's finalizers as the propagation policy says.
+fn set_propagation_finalizers(object: &mut Value, options: &DeleteOptions) {
+    let finalizers: Vec<String> = meta::finalizers(object).into_iter().map(str::to_owned).collect();
+    let has = |name: &str| finalizers.iter().any(|finalizer| finalizer == name);
+    let (orphan, foreground) = match (options.propagation_policy, options.orphan_dependents) {
+        (Some(DeletionPropagation::Orphan), _) | (None, Some(true)) => (true, false),
+        (Some(DeletionPropagation::Foreground), _) => (false, true),
+        (Some(DeletionPropagation::Background), _) | (None, Some(false)) => (false, false),
+        (None, None) => (has(ORPHAN_FINALIZER), !has(ORPHAN_FINALIZER) && has(FOREGROUND_FINALIZER)),
+    };
+    if orphan == has(ORPHAN_FINALIZER) && foreground == has(FOREGROUND_FINALIZER) {
+        return;
+    }
+    let mut wanted: Vec<Value> = finalizers
+        .iter()
+        .filter(|name| *name != ORPHAN_FINALIZER && *name != FOREGROUND_FINALIZER)
+        .map(|name| Value::String(name.clone()))
+        .collect();
+    if orphan {
+        wanted.push(Value::String(ORPHAN_FINALIZER.to_owned()));
+    }
+    if foreground {
+        wanted.push(Value::String(FOREGROUND_FINALIZER.to_owned()));
+    }
+    if wanted.is_empty() {
+        meta::remove(object, "finalizers");
+    } else {
+        meta::set(object, "finalizers", Value::Array(wanted));
+    }
+}
+
+fn ensure_namespace(object: &mut Value, namespace: &str) -> Result<(), Status> {
+    let own = meta::namespace(object);
+    if own == namespace {
+        return Ok(());
+    }
+    if namespace.is_empty() {
+        meta::remove(object, "namespace");
+        return Ok(());
+    }
+    if own.is_empty() {
+        meta::set(object, "namespace", Value::String(namespace.to_owned()));
+        return Ok(());
+    }
+    Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"))
+}
+
+fn keep(object: &mut Value, old: &Value, field: &str) {
+    match meta::field(old, field) {
+        Some(value) => meta::set(object, field, value.clone()),
+        None => meta::remove(object, field),
+    }
+}

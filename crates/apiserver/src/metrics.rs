@@ -1,0 +1,150 @@
+//! The server's metrics, under upstream's names (`component-base/metrics`, `apiserver/pkg/endpoints/metrics`).
+//!
+//! Labels are taken from what the server itself knows (the resource definitions, the known verbs and codes), never
+//! from a client's text: an unknown resource is counted without its name.
+
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+};
+
+/// The latency buckets of `apiserver_request_duration_seconds`, as upstream's.
+const LATENCY_BUCKETS: [f64; 23] = [
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
+    45.0, 60.0,
+];
+
+/// What a request is counted under.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RequestLabels<'a> {
+    /// The verb, in upper case.
+    pub verb: &'a str,
+    /// The API group.
+    pub group: &'a str,
+    /// The version.
+    pub version: &'a str,
+    /// The resource.
+    pub resource: &'a str,
+    /// The subresource.
+    pub subresource: &'a str,
+    /// `cluster`, `namespace`, `resource` or empty.
+    pub scope: &'a str,
+    /// `All` for a dry run.
+    pub dry_run: &'a str,
+}
+
+/// The server's metrics and the registry they are in.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    durations: HistogramVec,
+    inflight: IntGaugeVec,
+    long_running: IntGaugeVec,
+    panics: IntCounterVec,
+}
+
+impl Metrics {
+    /// Registers all metrics.
+    ///
+    /// # Errors
+    /// A metric whose name or labels are not valid, which is a mistake in this file.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let labels = ["verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component", "code"];
+        let requests = IntCounterVec::new(
+            Opts::new("apiserver_request_total", "Requests answered, by verb, resource and code."),
+            &labels,
+        )?;
+        let labels = ["verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component"];
+        let durations = HistogramVec::new(
+            HistogramOpts::new("apiserver_request_duration_seconds", "Time to answer a request, in seconds.")
+                .buckets(LATENCY_BUCKETS.to_vec()),
+            &labels,
+        )?;
+        let inflight = IntGaugeVec::new(
+            Opts::new("apiserver_current_inflight_requests", "Requests being served, by kind."),
+            &["request_kind"],
+        )?;
+        let labels = ["verb", "group", "version", "resource", "subresource", "scope", "component"];
+        let long_running = IntGaugeVec::new(
+            Opts::new("apiserver_longrunning_requests", "Watches and other long requests being served."),
+            &labels,
+        )?;
+        let panics =
+            IntCounterVec::new(Opts::new("apiserver_request_aborts_total", "Requests that ended in a fault."), &["verb"])?;
+        let all: [Box<dyn Collector>; 5] = [
+            Box::new(requests.clone()),
+            Box::new(durations.clone()),
+            Box::new(inflight.clone()),
+            Box::new(long_running.clone()),
+            Box::new(panics.clone()),
+        ];
+        for collector in all {
+            registry.register(collector)?;
+        }
+        Ok(Self { registry, requests, durations, inflight, long_running, panics })
+    }
+
+    /// Adds another component's metrics.
+    ///
+    /// # Errors
+    /// A name that is registered already.
+    pub fn register(&self, collector: Box<dyn Collector>) -> Result<(), prometheus::Error> {
+        self.registry.register(collector)
+    }
+
+    /// Counts one answered request.
+    pub fn answered(&self, labels: RequestLabels<'_>, code: u16, elapsed: Duration) {
+        let RequestLabels { verb, group, version, resource, subresource, scope, dry_run } = labels;
+        let mut digits = itoa::Buffer::new();
+        let code = digits.format(code);
+        let labels = [verb, dry_run, group, version, resource, subresource, scope, "apiserver", code];
+        self.requests.with_label_values(&labels).inc();
+        self.durations.with_label_values(&labels[..8]).observe(elapsed.as_secs_f64());
+    }
+
+    /// Counts a request that ended in a fault of the server.
+    pub fn aborted(&self, verb: &str) {
+        self.panics.with_label_values(&[verb]).inc();
+    }
+
+    /// Counts a request as being served until the guard is dropped.
+    pub fn serving(&self, mutating: bool) -> Serving {
+        let gauge = self.inflight.with_label_values(&[if mutating { "mutating" } else { "readOnly" }]);
+        Serving::count(gauge)
+    }
+
+    /// Counts a long-running request until the guard is dropped.
+    pub fn long_running(&self, labels: RequestLabels<'_>) -> Serving {
+        let RequestLabels { verb, group, version, resource, subresource, scope, .. } = labels;
+        let labels = [verb, group, version, resource, subresource, scope, "apiserver"];
+        Serving::count(self.long_running.with_label_values(&labels))
+    }
+
+    /// All metrics in Prometheus' text format.
+    ///
+    /// # Errors
+    /// A metric that cannot be encoded.
+    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+/// A gauge counted up for as long as this lives.
+pub struct Serving(prometheus::IntGauge);
+
+impl Serving {
+    fn count(gauge: prometheus::IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,146 @@
+//! The road every request takes, on every resource, in the order of the stages.
+//!
+//! | stage | file |
+//! | --- | --- |
+//! | panic guard, count and time | [`Pipeline::handle`] |
+//! | what is asked | [`request_info`](crate::request_info) |
+//! | who asks | `nave_authn` |
+//! | may they | `nave_authz` |
+//! | documents, health and metrics | [`documents`](crate::documents) |
+//! | resources | [`endpoints`](crate::endpoints), within the time limit unless it is a watch |
+//! | bytes | [`endpoints::answer`](crate::endpoints::answer) |
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{Method, Request, Response};
+use http_body::Body;
+use nave_authn::{Credentials, Peer};
+use nave_machinery::Status;
+
+use crate::body::ResponseBody;
+use crate::documents::Documents;
+use crate::endpoints::Resources;
+use crate::endpoints::answer::{Answer, Negotiation};
+use crate::metrics::{Metrics, RequestLabels};
+use crate::request_info::{Query, RequestInfo, Verb};
+
+/// The stages of one server.
+pub struct Pipeline {
+    /// Who sends a request.
+    pub authentication: nave_authn::Chain,
+    /// What they may do.
+    pub authorization: nave_authz::Chain,
+    /// Discovery, OpenAPI, health, metrics, version.
+    pub documents: Documents,
+    /// The API's resources.
+    pub resources: Resources,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// How long a request that is not a watch may take (`--request-timeout`).
+    pub request_timeout: Duration,
+}
+
+impl Pipeline {
+    /// Answers a request, whatever happens on the way.
+    pub async fn handle<B>(&self, request: Request<B>, peer: Option<&Peer>) -> Response<ResponseBody>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let started = Instant::now();
+        let info = match RequestInfo::new(request.method(), request.uri()) {
+            Ok(info) => info,
+            Err(status) => return Negotiation::of(&request, &Query::default()).encode_status(&status),
+        };
+        let accepted = Negotiation::of(&request, &info.query);
+        let labels = self.resources.labels(&info);
+        let _serving = match info.verb {
+            Verb::Watch => self.metrics.long_running(labels),
+            verb => self.metrics.serving(verb.is_mutating()),
+        };
+        // A fault in one request ends that request alone.
+        let outcome = AssertUnwindSafe(self.answer(request, &info, &accepted, peer)).catch_unwind().await;
+        let response = match outcome {
+            Ok(Ok(response)) => response,
+            Ok(Err(status)) => accepted.encode_status(&status),
+            Err(_) => {
+                self.metrics.aborted(labels.verb);
+                tracing::error!(verb = labels.verb, resource = labels.resource, "a request ended in a fault");
+                accepted.encode_status(&Status::internal("this request ended in a fault of the server"))
+            }
+        };
+        self.metrics.answered(labels, response.status().as_u16(), started.elapsed());
+        response
+    }
+
+    async fn answer<B>(
+        &self,
+        request: Request<B>,
+        info: &RequestInfo,
+        accepted: &Negotiation,
+        peer: Option<&Peer>,
+    ) -> Result<Response<ResponseBody>, Status>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        // Who asks: the first authenticator that recognises the credential.
+        let credentials = Credentials { peer, headers: request.headers() };
+        let identity = self.authentication.authenticate(&credentials).await?;
+        // May they: any authorizer that allows it.
+        self.authorization.authorize(&attributes(info, &identity.user, request.method())).await?;
+        // Everything that is no resource: health, discovery, OpenAPI, metrics.
+        let Some(resource) = &info.resource else {
+            return accepted.encode(self.documents.answer(&request, info, accepted)?);
+        };
+        // Resources; only a watch may take as long as it likes.
+        let served = self.resources.serve(request, info, resource, accepted);
+        let answer: Answer = if info.verb == Verb::Watch {
+            served.await?
+        } else {
+            let late = |_| Status::timeout("request did not complete within the allotted timeout", 0);
+            tokio::time::timeout(self.request_timeout, served).await.map_err(late)??
+        };
+        accepted.encode(answer)
+    }
+}
+
+/// A request as authorization sees it: the same parsed parts that storage keys are built from.
+fn attributes<'a>(
+    info: &'a RequestInfo,
+    user: &'a nave_authn::UserInfo,
+    method: &Method,
+) -> nave_authz::Attributes<'a> {
+    let all = nave_authz::Attributes { path: &info.path, ..nave_authz::Attributes::of(user) };
+    match &info.resource {
+        None => nave_authz::Attributes { verb: path_verb(method), ..all },
+        Some(resource) => nave_authz::Attributes {
+            verb: info.verb.as_str(),
+            group: &resource.gvr.group,
+            version: &resource.gvr.version,
+            resource: &resource.gvr.resource,
+            subresource: &resource.subresource,
+            name: &resource.name,
+            namespace: &resource.namespace,
+            ..all
+        },
+    }
+}
+
+/// For paths that are no resource, authorization speaks of the method.
+fn path_verb(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "get",
+        Method::HEAD => "head",
+        Method::POST => "post",
+        Method::PUT => "put",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        Method::OPTIONS => "options",
+        _ => "",
+    }
+}

@@ -1,0 +1,275 @@
+//! What a request asks for, read from its method, path and query (upstream: `endpoints/request`).
+//!
+//! | path | read as |
+//! | --- | --- |
+//! | `/api/v1/namespaces/ns/pods/p/status` | core group, `pods`, namespace `ns`, name `p`, subresource `status` |
+//! | `/apis/apps/v1/deployments` | group `apps`, all namespaces |
+//! | `/api/v1/namespaces/ns` | the namespace itself |
+//! | `/healthz/etcd` | no resource |
+//!
+//! Storage keys and authorization both start from these parts, never from the path's text.
+
+use http::{Method, Uri};
+use nave_machinery::{GroupVersionResource, Status};
+use percent_encoding::percent_decode_str;
+
+/// A decoded query string, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Query(Vec<(String, String)>);
+
+/// What a request asks for.
+#[derive(Clone, Debug)]
+pub struct RequestInfo {
+    /// The verb authorization and metrics speak of.
+    pub verb: Verb,
+    /// The decoded path.
+    pub path: String,
+    /// The resource asked for; `None` for the other paths.
+    pub resource: Option<ResourceRequest>,
+    /// The decoded query.
+    pub query: Query,
+}
+
+/// The parts of a request for a resource.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResourceRequest {
+    /// The resource.
+    pub gvr: GroupVersionResource,
+    /// The namespace; empty for cluster-scoped resources and for all namespaces.
+    pub namespace: String,
+    /// The object's name; empty for the collection.
+    pub name: String,
+    /// The subresource, such as `status`; empty for none.
+    pub subresource: String,
+    /// What follows the subresource, as in `…/proxy/a/b`.
+    pub rest: String,
+}
+
+/// What is done to a resource, or the HTTP method for other paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Verb {
+    Get,
+    List,
+    Watch,
+    Create,
+    Update,
+    Patch,
+    Delete,
+    DeleteCollection,
+    Connect,
+    /// A method the API does not know.
+    Other,
+}
+
+/// Subresources of a namespace; other third parts of `/namespaces/NAME/…` are resources in it.
+const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
+
+impl RequestInfo {
+    /// Reads a request's head.
+    ///
+    /// # Errors
+    /// 400 where the path or query is not valid percent-encoded UTF-8.
+    pub fn new(method: &Method, uri: &Uri) -> Result<Self, Status> {
+        let path = decode(uri.path())?;
+        let query = Query::parse(uri.query().unwrap_or_default())?;
+        let resource = ResourceRequest::parse(uri.path())?;
+        let verb = Verb::of(method, resource.as_ref(), &query);
+        Ok(Self { verb, path, resource, query })
+    }
+}
+
+impl ResourceRequest {
+    /// Reads the path of a resource; `None` if it is another path. Parts are decoded after the split, so that an
+    /// encoded slash stays inside its part.
+    fn parse(path: &str) -> Result<Option<Self>, Status> {
+        let trimmed = path.trim_matches('/');
+        let mut raw = trimmed.split('/');
+        let (group, version) = match (raw.next(), raw.next(), raw.clone().next()) {
+            (Some("api"), Some(version), Some(_)) => (String::new(), version),
+            (Some("apis"), Some(group), Some(version)) => {
+                raw.next();
+                if raw.clone().next().is_none() {
+                    return Ok(None);
+                }
+                (decode(group)?, version)
+            }
+            _ => return Ok(None),
+        };
+        let version = decode(version)?;
+        let parts = raw.map(decode).collect::<Result<Vec<_>, _>>()?;
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        Ok(Some(Self::from_parts(group, version, &parts)))
+    }
+
+    fn from_parts(group: String, version: String, parts: &[&str]) -> Self {
+        let (namespace, parts) = match parts {
+            ["namespaces", _name] => ("", parts),
+            ["namespaces", _name, sub] if NAMESPACE_SUBRESOURCES.contains(sub) => ("", parts),
+            ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (*namespace, rest),
+            _ => ("", parts),
+        };
+        let part = |at: usize| parts.get(at).copied().unwrap_or_default().to_owned();
+        let namespace = if namespace.is_empty() && parts.first() == Some(&"namespaces") { part(1) } else { namespace.to_owned() };
+        Self {
+            gvr: GroupVersionResource { group, version, resource: part(0) },
+            namespace,
+            name: part(1),
+            subresource: part(2),
+            rest: parts.get(3..).map(|rest| rest.join("/")).unwrap_or_default(),
+        }
+    }
+}
+
+impl Verb {
+    fn of(method: &Method, resource: Option<&ResourceRequest>, query: &Query) -> Self {
+        let Some(resource) = resource else {
+            return match *method {
+                Method::GET | Method::HEAD => Self::Get,
+                Method::POST => Self::Create,
+                Method::PUT => Self::Update,
+                Method::PATCH => Self::Patch,
+                Method::DELETE => Self::Delete,
+                _ => Self::Other,
+            };
+        };
+        let collection = resource.name.is_empty();
+        match *method {
+            Method::GET | Method::HEAD if query.flag("watch") && resource.subresource.is_empty() => Self::Watch,
+            Method::GET | Method::HEAD if collection => Self::List,
+            Method::GET | Method::HEAD => Self::Get,
+            Method::POST => Self::Create,
+            Method::PUT => Self::Update,
+            Method::PATCH => Self::Patch,
+            Method::DELETE if collection => Self::DeleteCollection,
+            Method::DELETE => Self::Delete,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether the verb changes something.
+    pub fn is_mutating(self) -> bool {
+        !matches!(self, Self::Get | Self::List | Self::Watch)
+    }
+
+    /// The verb as authorization and audit name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::List => "list",
+            Self::Watch => "watch",
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Patch => "patch",
+            Self::Delete => "delete",
+            Self::DeleteCollection => "deletecollection",
+            Self::Connect => "connect",
+            Self::Other => "",
+        }
+    }
+
+    /// The verb as upstream's request metrics label it.
+    pub fn metric_label(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::List => "LIST",
+            Self::Watch => "WATCH",
+            Self::Create => "POST",
+            Self::Update => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+            Self::DeleteCollection => "DELETECOLLECTION",
+            Self::Connect => "CONNECT",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl Query {
+    /// Decodes a query string: `+` is a space, a name may stand alone.
+    fn parse(text: &str) -> Result<Self, Status> {
+        let mut pairs = Vec::new();
+        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            pairs.push((decode(&name.replace('+', " "))?, decode(&value.replace('+', " "))?));
+        }
+        Ok(Self(pairs))
+    }
+
+    /// The first value given under `name`.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether `name` is given and is not false, as upstream reads booleans in queries.
+    pub fn flag(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|value| !matches!(value.to_ascii_lowercase().as_str(), "false" | "0"))
+    }
+
+    /// All pairs, in order.
+    pub fn pairs(&self) -> &[(String, String)] {
+        &self.0
+    }
+}
+
+fn decode(text: &str) -> Result<String, Status> {
+    match percent_decode_str(text).decode_utf8() {
+        Ok(decoded) => Ok(decoded.into_owned()),
+        Err(_) => Err(Status::bad_request("the request's path or query is not UTF-8")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(method: Method, uri: &str) -> RequestInfo {
+        RequestInfo::new(&method, &uri.parse().unwrap()).unwrap()
+    }
+
+    fn parts(uri: &str) -> (String, String, String, String, String) {
+        let resource = info(Method::GET, uri).resource.unwrap();
+        (resource.gvr.group, resource.gvr.resource, resource.namespace, resource.name, resource.subresource)
+    }
+
+    fn own(parts: (&str, &str, &str, &str, &str)) -> (String, String, String, String, String) {
+        (parts.0.into(), parts.1.into(), parts.2.into(), parts.3.into(), parts.4.into())
+    }
+
+    #[test]
+    fn reads_each_form_of_path() {
+        assert_eq!(parts("/api/v1/namespaces/a/pods/p/status"), own(("", "pods", "a", "p", "status")));
+        assert_eq!(parts("/api/v1/namespaces/a"), own(("", "namespaces", "a", "a", "")));
+        assert_eq!(parts("/api/v1/namespaces/a/finalize"), own(("", "namespaces", "a", "a", "finalize")));
+        assert_eq!(parts("/api/v1/namespaces/a/status"), own(("", "namespaces", "a", "a", "status")));
+        assert_eq!(parts("/api/v1/namespaces"), own(("", "namespaces", "", "", "")));
+        assert_eq!(parts("/apis/apps/v1/deployments"), own(("apps", "deployments", "", "", "")));
+        assert_eq!(parts("/api/v1/nodes/n"), own(("", "nodes", "", "n", "")));
+        assert_eq!(parts("/api/v1/namespaces/a/pods/p%2Fq"), own(("", "pods", "a", "p/q", "")));
+        for other in ["/", "/api", "/api/v1", "/apis/apps", "/apis/apps/v1", "/healthz", "/apis"] {
+            assert_eq!(info(Method::GET, other).resource, None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_verb_comes_from_the_method_the_name_and_the_watch_flag() {
+        let cases = [
+            (Method::GET, "/api/v1/pods", Verb::List),
+            (Method::GET, "/api/v1/pods?watch=true", Verb::Watch),
+            (Method::GET, "/api/v1/pods?watch=false", Verb::List),
+            (Method::GET, "/api/v1/nodes/n", Verb::Get),
+            (Method::DELETE, "/api/v1/nodes/n", Verb::Delete),
+            (Method::DELETE, "/api/v1/nodes", Verb::DeleteCollection),
+            (Method::POST, "/api/v1/nodes", Verb::Create),
+            (Method::OPTIONS, "/api/v1/nodes", Verb::Other),
+        ];
+        for (method, uri, verb) in cases {
+            assert_eq!(info(method, uri).verb, verb, "{uri}");
+        }
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_is_refused() {
+        assert_eq!(RequestInfo::new(&Method::GET, &"/api/v1/pods/%ff".parse().unwrap()).unwrap_err().code, 400);
+    }
+}

@@ -1,0 +1,150 @@
+//! One API server, put together.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use nave_machinery::{Status, Value};
+use nave_resources::Registry;
+use nave_store::Store;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::{Admission, NamespaceLifecycle, Plugin, ServiceAddresses};
+use crate::allocators::{ServiceAllocator, ServiceRange};
+use crate::body::ResponseBody;
+use crate::bootstrap::Bootstrap;
+use crate::documents::Documents;
+use crate::endpoints::{Resources, Storages};
+use crate::health::{Health, Switch};
+use crate::metrics::Metrics;
+use crate::openapi::OpenApi;
+use crate::pipeline::Pipeline;
+use crate::serving::ConnectionInfo;
+
+/// What a server is made of.
+pub struct Config {
+    /// The resources served.
+    pub registry: Registry,
+    /// Where objects are kept.
+    pub store: Arc<dyn Store>,
+    /// Who sends a request.
+    pub authentication: nave_authn::Chain,
+    /// What they may do.
+    pub authorization: nave_authz::Chain,
+    /// The addresses of services.
+    pub service_range: ServiceRange,
+    /// The node ports of services.
+    pub node_ports: RangeInclusive<u16>,
+    /// How long a request that is not a watch may take.
+    pub request_timeout: Duration,
+    /// The address clients reach the server at, `host:port`.
+    pub address: String,
+    /// The port behind the `kubernetes` service.
+    pub secure_port: u16,
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A metric could not be registered.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The objects that the server cannot do without could not be made.
+    #[error("bootstrap objects: {0}")]
+    Bootstrap(Status),
+}
+
+/// A running API server, without its listener.
+#[derive(Clone)]
+pub struct ApiServer {
+    pipeline: Arc<Pipeline>,
+    stopping: Switch,
+    closing: CancellationToken,
+}
+
+impl ApiServer {
+    /// Opens every resource's storage, waits for it, makes the bootstrap objects, and is ready.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let registry = Arc::new(config.registry);
+        let storages = Resources::open_storages(&registry, &config.store);
+        for storage in storages.values() {
+            storage.cacher().wait_ready().await;
+        }
+        let (stopping, closing) = (Switch::default(), CancellationToken::new());
+        let metrics = Arc::new(Metrics::new()?);
+        let admission = admission(&storages, config.service_range, config.node_ports);
+        let resources = Resources::new(&registry, &storages, admission, closing.clone());
+        let bootstrap = Bootstrap { service_address: config.service_range.first(), secure_port: config.secure_port };
+        bootstrap.run(&resources).await.map_err(StartError::Bootstrap)?;
+        let pipeline = Pipeline {
+            authentication: config.authentication,
+            authorization: config.authorization,
+            documents: Documents {
+                openapi: OpenApi::new(Arc::clone(&registry)),
+                registry,
+                health: health(&storages, &stopping),
+                metrics: Arc::clone(&metrics),
+                address: config.address,
+            },
+            resources,
+            metrics,
+            request_timeout: config.request_timeout,
+        };
+        Ok(Self { pipeline: Arc::new(pipeline), stopping, closing })
+    }
+
+    /// Answers one request.
+    pub async fn handle(self, request: Request<Incoming>, connection: Arc<ConnectionInfo>) -> Response<ResponseBody> {
+        self.pipeline.handle(request, connection.client_certificate.as_ref()).await
+    }
+
+    /// From now on the server is not ready, though it serves.
+    pub fn turn_unready(&self) {
+        self.stopping.set();
+    }
+
+    /// Ends all watches, so that connections can drain.
+    pub fn end_watches(&self) {
+        self.closing.cancel();
+    }
+}
+
+fn admission(storages: &Storages, range: ServiceRange, ports: RangeInclusive<u16>) -> Admission {
+    let mut plugins: Vec<Box<dyn Plugin>> = Vec::new();
+    if let Some(namespaces) = storages.get("/registry/namespaces") {
+        plugins.push(Box::new(NamespaceLifecycle { namespaces: Arc::clone(namespaces) }));
+    }
+    if let Some(services) = storages.get("/registry/services/specs") {
+        let allocator = ServiceAllocator::new(range, ports);
+        for service in services.cacher().snapshot().range("", None) {
+            if let Ok(service) = services.codec().parse_cached(service) {
+                let service: Value = service;
+                allocator.settle(nave_machinery::meta::uid(&service), Some(&service));
+            }
+        }
+        plugins.push(Box::new(ServiceAddresses { allocator }));
+    }
+    Admission::new(plugins)
+}
+
+fn health(storages: &Storages, stopping: &Switch) -> Health {
+    let mut health = Health::new();
+    // Passing this check means that the log can be written to.
+    health.add("log", true, || Ok(()));
+    let caches: Vec<_> = storages.values().map(|storage| Arc::clone(storage.cacher())).collect();
+    health.add("etcd", true, || Ok(()));
+    health.add("informer-sync", false, move || match caches.iter().find(|cache| !cache.is_ready()) {
+        None => Ok(()),
+        Some(cache) => Err(format!("the watch cache of {} is not ready", cache.config().resource)),
+    });
+    let stopping = stopping.clone();
+    health.add("shutdown", false, move || {
+        if stopping.is_set() { Err("the server is shutting down".to_owned()) } else { Ok(()) }
+    });
+    health
+}

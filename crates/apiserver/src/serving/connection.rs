@@ -1,0 +1,111 @@
+//! One connection, after its handshake.
+
+use std::{
+    convert::Infallible,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
+
+use hyper::{
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use super::{ConnectionInfo, Handler, Limits, Protocol, Running};
+
+/// The headers of one request, in bytes.
+const MAX_HEADER_BYTES: usize = 1 << 20;
+/// A client that lets a ping go unanswered is gone.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often the kernel looks after a silent client; the only one to notice a watch's dead client on HTTP/1.1.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
+/// Response bytes queued for one stream whose client does not read. Enough to keep a bulk list flowing.
+const SEND_BUFFER: usize = 1 << 20;
+/// Request bytes a client may send ahead, for a stream and for the connection. Nearly all objects fit in the first.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Streams that a client opened and reset before they were served (rapid reset), and those reset for its errors.
+const MAX_RESET_STREAMS: usize = 64;
+
+/// The two protocols, set up once for all connections.
+pub(super) struct Protocols {
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+}
+
+impl Protocols {
+    pub(super) fn new(limits: &Limits) -> Self {
+        let mut http1 = http1::Builder::new();
+        http1
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header_read)
+            .max_header_size(MAX_HEADER_BYTES)
+            .max_buf_size(MAX_HEADER_BYTES);
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.http2_streams)
+            .max_header_list_size(MAX_HEADER_BYTES as u32)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
+            .max_local_error_reset_streams(MAX_RESET_STREAMS);
+        Self { http1, http2 }
+    }
+
+    /// Serves a connection to its end: the client closes it, it breaks, or the server shuts down.
+    pub(super) async fn serve(
+        &self,
+        stream: TlsStream<TcpStream>,
+        info: Arc<ConnectionInfo>,
+        handler: impl Handler,
+        running: &Running,
+    ) -> hyper::Result<()> {
+        let protocol = info.protocol;
+        let service = service_fn(move |request| {
+            let response = handler.handle(request, info.clone());
+            async move { Ok::<_, Infallible>(response.await) }
+        });
+        let stream = TokioIo::new(stream);
+        match protocol {
+            Protocol::Http1 => {
+                let connection = self.http1.serve_connection(stream, service).with_upgrades();
+                drive(connection, http1::UpgradeableConnection::graceful_shutdown, running).await
+            }
+            Protocol::Http2 => {
+                let connection = self.http2.serve_connection(stream, service);
+                drive(connection, http2::Connection::graceful_shutdown, running).await
+            }
+        }
+    }
+}
+
+/// Runs a connection until it ends; when the server is closing, the client is told to go, and given until the cut.
+async fn drive<C>(connection: C, tell_to_go: fn(Pin<&mut C>), running: &Running) -> hyper::Result<()>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = running.closing.cancelled() => tell_to_go(connection.as_mut()),
+    }
+    running.cut.run_until_cancelled(connection).await.unwrap_or(Ok(()))
+}
+
+/// Small answers leave at once, and dead clients are noticed.
+pub(super) fn set_options(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(TCP_KEEPALIVE);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}

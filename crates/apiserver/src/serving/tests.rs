@@ -1,0 +1,214 @@
+//! A real server on a free port, and clients that are well-behaved, anonymous, wrong, silent or in the way.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
+};
+use tokio::{io::AsyncReadExt, sync::Notify};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::*;
+
+type Ca = CertifiedIssuer<'static, KeyPair>;
+type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn new_ca(name: &str) -> Ca {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+fn issue(ca: &Ca, name: &str, usage: ExtendedKeyUsagePurpose) -> Identity {
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.extended_key_usages = vec![usage];
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, ca).unwrap();
+    (vec![certificate.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
+}
+
+/// Answers with what is known of the connection; `/slow` says that it has begun and waits for its leave.
+#[derive(Clone, Default)]
+struct Echo {
+    begun: Arc<Notify>,
+    leave: Arc<Notify>,
+}
+
+impl Handler for Echo {
+    type Body = Full<Bytes>;
+
+    fn handle(
+        &self,
+        request: Request<Incoming>,
+        connection: Arc<ConnectionInfo>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send + 'static + use<> {
+        let Self { begun, leave } = self.clone();
+        async move {
+            if request.uri().path() == "/slow" {
+                begun.notify_one();
+                leave.notified().await;
+            }
+            let user = match &connection.client_certificate {
+                None => "nobody".to_owned(),
+                Some(Ok(certificate)) => format!("{certificate:?}"),
+                Some(Err(error)) => format!("refused: {error}"),
+            };
+            Response::new(Full::from(format!("{:?} {user}", connection.protocol)))
+        }
+    }
+}
+
+struct World {
+    server_ca: Ca,
+    client_ca: Ca,
+    certificate: Arc<ServingCertificate>,
+    address: SocketAddr,
+    running: Running,
+    echo: Echo,
+}
+
+async fn start(limits: Limits) -> World {
+    let (server_ca, client_ca) = (new_ca("servers"), new_ca("clients"));
+    let (chain, key) = issue(&server_ca, "first", ExtendedKeyUsagePurpose::ServerAuth);
+    let certificate = Arc::new(ServingCertificate::new(chain, key).unwrap());
+    let tls = Tls::new(certificate.clone(), Some(&[client_ca.der().clone()])).unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let server = Server::bind(&[any], tls, limits).await.unwrap();
+    let address = server.local_addresses().unwrap()[0];
+    let echo = Echo::default();
+    let running = server.start(echo.clone());
+    World { server_ca, client_ca, certificate, address, running, echo }
+}
+
+impl World {
+    async fn connect(&self, protocol: &[u8], identity: Option<Identity>) -> TlsStream<TcpStream> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.server_ca.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder =
+            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let builder = builder.with_root_certificates(roots);
+        let mut config = match identity {
+            None => builder.with_no_client_auth(),
+            Some((chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
+        };
+        config.alpn_protocols = vec![protocol.to_vec()];
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+    }
+
+    async fn http2(&self, identity: Option<Identity>) -> http2::SendRequest<Empty<Bytes>> {
+        let stream = TokioIo::new(self.connect(b"h2", identity).await);
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+        tokio::spawn(connection);
+        sender
+    }
+
+    async fn http1(&self) -> http1::SendRequest<Empty<Bytes>> {
+        let stream = TokioIo::new(self.connect(b"http/1.1", None).await);
+        let (sender, connection) = http1::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        sender
+    }
+
+    fn client(&self, name: &str) -> Identity {
+        issue(&self.client_ca, name, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+}
+
+fn get(path: &str) -> Request<Empty<Bytes>> {
+    Request::get(format!("https://localhost{path}")).header("host", "localhost").body(Empty::new()).unwrap()
+}
+
+async fn text(response: hyper::Result<Response<Incoming>>) -> String {
+    let body = response.unwrap().into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(body.to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn both_protocols_are_served_with_and_without_a_client_certificate() {
+    let world = start(Limits::default()).await;
+    assert_eq!(text(world.http1().await.send_request(get("/")).await).await, "Http1 nobody");
+    assert_eq!(text(world.http2(None).await.send_request(get("/")).await).await, "Http2 nobody");
+    let alice = text(world.http2(Some(world.client("alice"))).await.send_request(get("/")).await).await;
+    assert!(alice.starts_with("Http2 PeerCertificate") && alice.contains("\"alice\""), "{alice}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_believed_reaches_the_handler_as_refused() {
+    let world = start(Limits::default()).await;
+    let stranger = issue(&new_ca("others"), "mallory", ExtendedKeyUsagePurpose::ClientAuth);
+    // Rightly named CA, wrong key: the name in a certificate proves nothing.
+    let forger = issue(&new_ca("clients"), "mallory", ExtendedKeyUsagePurpose::ClientAuth);
+    let server = issue(&world.client_ca, "mallory", ExtendedKeyUsagePurpose::ServerAuth);
+    for identity in [stranger, forger, server] {
+        let answer = text(world.http2(Some(identity)).await.send_request(get("/")).await).await;
+        assert!(answer.starts_with("Http2 refused: "), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_replaced_certificate_holds_from_the_next_handshake_on() {
+    let world = start(Limits::default()).await;
+    let before = world.connect(b"h2", None).await;
+    let (chain, key) = issue(&world.server_ca, "second", ExtendedKeyUsagePurpose::ServerAuth);
+    let (_, other_key) = issue(&world.server_ca, "third", ExtendedKeyUsagePurpose::ServerAuth);
+    world.certificate.replace(chain.clone(), key).unwrap();
+    assert!(matches!(world.certificate.replace(chain.clone(), other_key), Err(TlsError::Certificate(_))));
+    let after = world.connect(b"h2", None).await;
+    assert_ne!(before.get_ref().1.peer_certificates().unwrap(), chain);
+    assert_eq!(after.get_ref().1.peer_certificates().unwrap(), chain);
+}
+
+#[tokio::test]
+async fn a_shutdown_answers_what_is_in_flight_and_takes_nothing_new() {
+    let world = start(Limits::default()).await;
+    let mut client = world.http2(None).await;
+    let slow = tokio::spawn(client.send_request(get("/slow")));
+    world.echo.begun.notified().await;
+    let running = world.running.clone();
+    let shutdown = tokio::spawn(async move { running.shutdown(Duration::from_mins(10)).await });
+    world.running.closing.cancelled().await;
+    while TcpStream::connect(world.address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    world.echo.leave.notify_one();
+    assert_eq!(text(slow.await.unwrap()).await, "Http2 nobody");
+    assert_eq!(shutdown.await.unwrap(), Drained::Completely);
+    assert!(client.ready().await.is_err());
+}
+
+#[tokio::test]
+async fn a_shutdown_cuts_what_outlasts_its_patience() {
+    let world = start(Limits::default()).await;
+    let mut client = world.http2(None).await;
+    let slow = tokio::spawn(client.send_request(get("/slow")));
+    world.echo.begun.notified().await;
+    assert_eq!(world.running.shutdown(Duration::ZERO).await, Drained::Cut { connections: 1 });
+    assert!(slow.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_shake_hands_is_cut_off() {
+    let world = start(Limits { handshake: Duration::from_millis(10), ..Limits::default() }).await;
+    let mut silent = TcpStream::connect(world.address).await.unwrap();
+    assert_eq!(silent.read(&mut [0; 16]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_sends_no_request_is_cut_off() {
+    let world = start(Limits { header_read: Duration::from_millis(10), ..Limits::default() }).await;
+    let mut silent = world.connect(b"http/1.1", None).await;
+    assert!(matches!(silent.read(&mut [0; 16]).await, Ok(0) | Err(_)));
+}

@@ -1,0 +1,151 @@
+//! How one resource's objects are written to the store and read from it.
+//!
+//! Built-in kinds are stored as Kubernetes protobuf in the `k8s\0` envelope, custom ones as JSON, without a
+//! resourceVersion: that is the revision of the write. Both engines hold the same bytes, and so does an etcd that
+//! kube-apiserver wrote.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nave_cacher::{Attributes, CachedObject, DecodeError, Decoded, Decoder};
+use nave_codec::{json, protobuf};
+use nave_machinery::{GroupVersion, Map, Status, Value, meta};
+use nave_resources::ResourceDef;
+use nave_schema::TypeId;
+use nave_store::KeyValue;
+
+/// The name of the one field of metadata that storage adds.
+const RESOURCE_VERSION: &str = "resourceVersion";
+
+/// Encodes and decodes the objects of one resource.
+pub struct ObjectCodec {
+    def: Arc<ResourceDef>,
+    version: GroupVersion,
+    type_id: Option<TypeId>,
+}
+
+impl ObjectCodec {
+    /// The codec of a resource; `None` if it stores nothing.
+    pub fn new(def: Arc<ResourceDef>) -> Option<Self> {
+        let storage = def.storage.as_ref()?;
+        let (version, type_id) = (storage.version.clone(), storage.type_id);
+        Some(Self { def, version, type_id })
+    }
+
+    /// The bytes that stand for an object in the store.
+    ///
+    /// # Errors
+    /// 500 where the object cannot be encoded.
+    pub fn encode(&self, object: &Value) -> Result<Bytes, Status> {
+        let Some(type_id) = self.type_id else { return Ok(json::encode(object).into()) };
+        let mut raw = Vec::with_capacity(1024);
+        protobuf::encode(nave_schema::builtin(), type_id, object, &mut raw).map_err(Status::internal)?;
+        Ok(protobuf::envelope::wrap(&self.version.to_string(), &self.def.kind, &raw).into())
+    }
+
+    /// The object that stands in the store, with its resourceVersion.
+    ///
+    /// # Errors
+    /// 500 where the bytes are not an object of the resource.
+    pub fn decode(&self, kv: &KeyValue) -> Result<Value, Status> {
+        let mut object = self.decode_value(kv).map_err(Status::internal)?;
+        meta::set(&mut object, RESOURCE_VERSION, Value::String(kv.mod_revision.to_string()));
+        Ok(object)
+    }
+
+    /// The object the watch cache holds.
+    ///
+    /// # Errors
+    /// 500 where the cached bytes are not JSON.
+    pub fn parse_cached(&self, cached: &CachedObject) -> Result<Value, Status> {
+        serde_json::from_slice(cached.json()).map_err(Status::internal)
+    }
+
+    fn decode_value(&self, kv: &KeyValue) -> Result<Value, DecodeError> {
+        let failed = |error: &dyn std::fmt::Display| DecodeError(format!("{}: {error}", kv.key));
+        let Some(type_id) = self.type_id.filter(|_| protobuf::envelope::is_wrapped(&kv.value)) else {
+            return serde_json::from_slice(&kv.value).map_err(|error| failed(&error));
+        };
+        let unknown = protobuf::envelope::unwrap(&kv.value).map_err(|error| failed(&error))?;
+        let mut object = protobuf::decode(nave_schema::builtin(), type_id, unknown.raw).map_err(|error| failed(&error))?;
+        if let Some(fields) = object.as_object_mut() {
+            fields.insert("apiVersion".to_owned(), Value::String(self.version.to_string()));
+            fields.insert("kind".to_owned(), Value::String(self.def.kind.clone()));
+        }
+        Ok(object)
+    }
+
+    /// What the watch cache holds of a stored version.
+    ///
+    /// # Errors
+    /// The stored bytes are not an object of the resource.
+    pub fn decode_cached(&self, kv: &KeyValue) -> Result<Decoded, DecodeError> {
+        let object = self.decode_value(kv)?;
+        let attributes = self.attributes(&object);
+        let (json, version_at) =
+            encode_with_version(&object, kv.mod_revision).map_err(|error| DecodeError(error.to_string()))?;
+        Ok(Decoded { json, version_at, attributes })
+    }
+
+    fn attributes(&self, object: &Value) -> Attributes {
+        let fields: Vec<_> = self.def.fields.iter().map(|field| field.value(object)).collect();
+        let labels = meta::labels(object).into_iter().flatten();
+        let labels = labels.map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default()));
+        Attributes::new(fields.iter().map(AsRef::as_ref), labels)
+    }
+}
+
+impl Decoder for ObjectCodec {
+    fn decode(&self, kv: &KeyValue) -> Result<Decoded, DecodeError> {
+        self.decode_cached(kv)
+    }
+}
+
+/// An object's JSON with its resourceVersion as the first field of metadata, and where the version's digits begin.
+fn encode_with_version(object: &Value, revision: u64) -> Result<(Bytes, usize), serde_json::Error> {
+    let none = Map::new();
+    let fields = object.as_object().unwrap_or(&none);
+    let mut out = Vec::with_capacity(2048);
+    for name in ["kind", "apiVersion"] {
+        out.push(if out.is_empty() { b'{' } else { b',' });
+        write_field(&mut out, name, fields.get(name).unwrap_or(&Value::Null))?;
+    }
+    out.extend_from_slice(b",\"metadata\":{\"resourceVersion\":\"");
+    let version_at = out.len();
+    out.extend_from_slice(itoa::Buffer::new().format(revision).as_bytes());
+    out.push(b'"');
+    let metadata = fields.get("metadata").and_then(Value::as_object).unwrap_or(&none);
+    for (name, value) in metadata.iter().filter(|(name, _)| *name != RESOURCE_VERSION) {
+        out.push(b',');
+        write_field(&mut out, name, value)?;
+    }
+    out.push(b'}');
+    for (name, value) in fields.iter().filter(|(name, _)| !matches!(name.as_str(), "kind" | "apiVersion" | "metadata")) {
+        out.push(b',');
+        write_field(&mut out, name, value)?;
+    }
+    out.push(b'}');
+    Ok((out.into(), version_at))
+}
+
+fn write_field(out: &mut Vec<u8>, name: &str, value: &Value) -> Result<(), serde_json::Error> {
+    serde_json::to_writer(&mut *out, name)?;
+    out.push(b':');
+    serde_json::to_writer(out, value)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_version_stands_where_it_is_said_to() {
+        let object = json!({"spec": {"a": 1}, "metadata": {"name": "x", "resourceVersion": "old"}, "kind": "K", "apiVersion": "v1"});
+        let (json, at) = encode_with_version(&object, 123).unwrap();
+        assert_eq!(&json[at..at + 4], b"123\"");
+        let wanted = json!({"spec": {"a": 1}, "metadata": {"name": "x", "resourceVersion": "123"}, "kind": "K", "apiVersion": "v1"});
+        assert_eq!(serde_json::from_slice::<Value>(&json).unwrap(), wanted);
+    }
+}

@@ -1,0 +1,269 @@
+//! One resource's objects between the pipeline and the store (upstream: the generic registry's `Store`).
+//!
+//! Reads come from the [`Cacher`]; writes go to the [`Store`] as compare-and-swap on the revision that was read, and
+//! are tried again on the state that won ([`ResourceStorage::guaranteed_update`]). An object is held here in its
+//! storage version.
+
+mod codec;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nave_cacher::{CachedObject, Cacher, CacherConfig};
+use nave_machinery::{GroupResource, Reason, Status, Value, meta};
+use nave_resources::ResourceDef;
+use nave_store::{Expect, KeyValue, Op, Range, RangeResult, Store, StoreError, Txn, TxnOutcome};
+
+pub use codec::ObjectCodec;
+
+/// How often an update is tried against other writers before it is given up as a conflict.
+const MAX_UPDATE_ATTEMPTS: usize = 32;
+
+/// How long a read waits for the watch cache to reach the revision it needs.
+const CACHE_WAIT: Duration = Duration::from_secs(3);
+
+/// The objects of one resource.
+pub struct ResourceStorage {
+    def: Arc<ResourceDef>,
+    store: Arc<dyn Store>,
+    cacher: Arc<Cacher>,
+    codec: Arc<ObjectCodec>,
+}
+
+/// An object as it was read or written.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// The object in its storage version, with `metadata.resourceVersion`.
+    pub object: Value,
+    /// The revision that wrote it.
+    pub revision: u64,
+}
+
+/// What an update makes of the state it was shown.
+pub enum Update {
+    /// Write this object; nothing is written if it equals the state shown.
+    Put(Value),
+    /// Remove the object; the answer is the object given.
+    Delete(Value),
+    /// Leave the state as it is; the answer is the object given.
+    Keep(Value),
+}
+
+/// How an update ended.
+pub struct Updated {
+    /// The object as it now is, or as it last was.
+    pub stored: Stored,
+    /// Whether the object was removed.
+    pub deleted: bool,
+}
+
+impl ResourceStorage {
+    /// Opens a resource: starts its watch cache over the store.
+    pub fn open(def: Arc<ResourceDef>, store: Arc<dyn Store>) -> Option<Arc<Self>> {
+        let prefix = format!("{}/", def.storage.as_ref()?.prefix);
+        let codec = Arc::new(ObjectCodec::new(Arc::clone(&def))?);
+        let mut config = CacherConfig::new(def.group_resource().to_string(), prefix, def.namespaced);
+        let indexed = def.fields.iter().enumerate().filter(|(_, field)| field.indexed);
+        config.indexed_fields = indexed.map(|(at, _)| at).collect();
+        let cacher = Cacher::start(config, Arc::clone(&store), Arc::clone(&codec) as _);
+        Some(Arc::new(Self { def, store, cacher, codec }))
+    }
+
+    /// The resource's watch cache.
+    pub fn cacher(&self) -> &Arc<Cacher> {
+        &self.cacher
+    }
+
+    /// The resource's encoding.
+    pub fn codec(&self) -> &ObjectCodec {
+        &self.codec
+    }
+
+    /// The object of this name as the watch cache has it, which may lag behind the store.
+    pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<CachedObject>> {
+        let namespace = self.def.namespaced.then_some(namespace);
+        self.cacher.snapshot().get(&nave_resources::storage_key(&self.def, namespace, name).ok()?).cloned()
+    }
+
+    /// A selectable field of a cached object.
+    pub fn field<'a>(&self, object: &'a CachedObject, path: &str) -> Option<&'a str> {
+        let at = self.def.fields.iter().position(|field| field.path == path)?;
+        Some(object.attributes().field(at))
+    }
+
+    /// The store's revision.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn current_revision(&self) -> Result<u64, Status> {
+        self.store.current_revision().await.map_err(|error| store_status(&error))
+    }
+
+    /// Waits for the watch cache to have seen `revision`.
+    ///
+    /// # Errors
+    /// 504 where it does not within a few seconds.
+    pub async fn wait_until(&self, revision: u64) -> Result<(), Status> {
+        self.cacher.wait_until(revision, CACHE_WAIT).await.map_err(|late| {
+            Status::timeout(format!("Too large resource version: {revision}, current: {}", late.current), 1)
+                .with_cause("ResourceVersionTooLarge", "Too large resource version", "")
+        })
+    }
+
+    /// Writes a new object; `object` gets its resourceVersion.
+    ///
+    /// # Errors
+    /// 409 where the key is taken.
+    pub async fn create(&self, key: &str, name: &str, object: &mut Value) -> Result<u64, Status> {
+        meta::remove(object, "resourceVersion");
+        let value = self.codec.encode(object)?;
+        let op = Op::Put { value, ttl: self.ttl() };
+        let txn = Txn { key: Arc::from(key), expect: Expect::Absent, op };
+        match self.store.txn(txn).await.map_err(|error| store_status(&error))? {
+            TxnOutcome::Committed { revision, .. } => {
+                meta::set(object, "resourceVersion", Value::String(revision.to_string()));
+                Ok(revision)
+            }
+            TxnOutcome::Failed { current, .. } => {
+                let deleting = current
+                    .and_then(|kv| self.codec.decode(&kv).ok())
+                    .is_some_and(|object| meta::deletion_timestamp(&object).is_some());
+                let mut status = Status::already_exists(&self.resource(), name);
+                if deleting {
+                    status.message = format!("object is being deleted: {}", status.message);
+                }
+                Err(status)
+            }
+        }
+    }
+
+    /// Reads, lets `change` decide, writes, and begins again with the newer state when another writer was faster.
+    ///
+    /// # Errors
+    /// 404 where there is nothing at the key, what `change` says, or 409 when other writers win every time.
+    pub async fn guaranteed_update<F>(&self, key: &str, name: &str, mut change: F) -> Result<Updated, Status>
+    where
+        F: FnMut(&Stored) -> Result<Update, Status>,
+    {
+        // The cache may lag behind: what it says is only acted upon if the store agrees.
+        let mut state = match self.cacher.snapshot().get(key) {
+            Some(cached) => Some(Stored { object: self.codec.parse_cached(cached)?, revision: cached.resource_version() }),
+            None => None,
+        };
+        let mut from_cache = state.is_some();
+        for _ in 0..MAX_UPDATE_ATTEMPTS {
+            let current = match state.take() {
+                Some(current) => current,
+                None => self.read_store(key, name).await?,
+            };
+            let update = match change(&current) {
+                // A refusal may rest on a stale state: look at the store's before it stands.
+                Err(_) if from_cache && !self.is_latest(key, current.revision).await? => {
+                    from_cache = false;
+                    continue;
+                }
+                Err(status) => return Err(status),
+                Ok(update) => update,
+            };
+            let (mut object, op) = match update {
+                Update::Keep(object) => return Ok(Updated { stored: Stored { object, ..current }, deleted: false }),
+                Update::Put(object) if unchanged(&object, &current.object) => {
+                    if from_cache && !self.is_latest(key, current.revision).await? {
+                        from_cache = false;
+                        continue;
+                    }
+                    return Ok(Updated { stored: current, deleted: false });
+                }
+                Update::Put(mut object) => {
+                    meta::remove(&mut object, "resourceVersion");
+                    let value = self.codec.encode(&object)?;
+                    (object, Op::Put { value, ttl: self.ttl() })
+                }
+                Update::Delete(object) => (object, Op::Delete),
+            };
+            let deleted = matches!(op, Op::Delete);
+            let txn = Txn { key: Arc::from(key), expect: Expect::Revision(current.revision), op };
+            match self.store.txn(txn).await.map_err(|error| store_status(&error))? {
+                TxnOutcome::Committed { revision, .. } => {
+                    meta::set(&mut object, "resourceVersion", Value::String(revision.to_string()));
+                    return Ok(Updated { stored: Stored { object, revision }, deleted });
+                }
+                TxnOutcome::Failed { current: None, .. } => return Err(Status::not_found(&self.resource(), name)),
+                TxnOutcome::Failed { current: Some(kv), .. } => {
+                    from_cache = false;
+                    state = Some(Stored { revision: kv.mod_revision, object: self.codec.decode(&kv)? });
+                }
+            }
+        }
+        Err(Status::conflict(&self.resource(), name, "other writers changed the object again and again; please try again"))
+    }
+
+    /// Objects of the store itself, for states that memory does not reach.
+    ///
+    /// # Errors
+    /// 410 where the state has been compacted.
+    pub async fn range(&self, range: Range) -> Result<RangeResult, Status> {
+        self.store.range(range).await.map_err(|error| store_status(&error))
+    }
+
+    /// A stored version as the watch cache would hold it.
+    ///
+    /// # Errors
+    /// 500 where the stored bytes are not an object of the resource.
+    pub fn cached(&self, kv: &KeyValue) -> Result<CachedObject, Status> {
+        let decoded = self.codec.as_ref().decode_cached(kv).map_err(Status::internal)?;
+        let config = self.cacher.config();
+        CachedObject::new(kv, config.namespaced, decoded, &config.encodings).map_err(Status::internal)
+    }
+
+    async fn read_store(&self, key: &str, name: &str) -> Result<Stored, Status> {
+        let found = self.store.get(key, None).await.map_err(|error| store_status(&error))?;
+        let kv = found.ok_or_else(|| Status::not_found(&self.resource(), name))?;
+        Ok(Stored { revision: kv.mod_revision, object: self.codec.decode(&kv)? })
+    }
+
+    async fn is_latest(&self, key: &str, revision: u64) -> Result<bool, Status> {
+        let found = self.store.get(key, None).await.map_err(|error| store_status(&error))?;
+        Ok(found.is_some_and(|kv| kv.mod_revision == revision))
+    }
+
+    fn ttl(&self) -> Option<Duration> {
+        self.def.storage.as_ref().and_then(|storage| storage.ttl)
+    }
+
+    fn resource(&self) -> GroupResource {
+        self.def.group_resource()
+    }
+}
+
+/// Whether two states of an object differ in nothing but their resourceVersion.
+fn unchanged(new: &Value, old: &Value) -> bool {
+    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return false };
+    let without_version = |fields: &Value| {
+        fields.as_object().map(|fields| {
+            fields.iter().filter(|(name, _)| *name != "resourceVersion").map(|(k, v)| (k.clone(), v.clone())).collect::<Vec<_>>()
+        })
+    };
+    new.len() == old.len()
+        && new.iter().all(|(name, value)| match (name.as_str(), old.get(name)) {
+            ("metadata", Some(other)) => without_version(value) == without_version(other),
+            (_, Some(other)) => value == other,
+            (_, None) => false,
+        })
+}
+
+/// What a client is told when the store fails.
+pub fn store_status(error: &StoreError) -> Status {
+    match error {
+        StoreError::Compacted { .. } => {
+            Status::expired("The provided resource version has been compacted: the history it names is no longer kept")
+        }
+        StoreError::FutureRevision { requested, current } => {
+            Status::timeout(format!("Too large resource version: {requested}, current: {current}"), 1)
+                .with_cause("ResourceVersionTooLarge", "Too large resource version", "")
+        }
+        StoreError::TooLarge { .. } => Status::too_large(error.to_string()),
+        StoreError::NoSpace(_) | StoreError::Closed => Status::service_unavailable(error.to_string()),
+        _ => Status::failure(500, Reason::InternalError, error.to_string()),
+    }
+}

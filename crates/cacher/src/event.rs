@@ -1,0 +1,210 @@
+//! One change of the resource, and what a watcher is told of it.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+use crate::filter::Filter;
+use crate::memo::{Encoding, EncodingBudget, Memo};
+use crate::object::CachedObject;
+
+/// The type of a watch event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventType {
+    /// The object came into the watcher's sight.
+    Added,
+    /// It was in sight and is, with other content.
+    Modified,
+    /// It left the watcher's sight; the event carries its last state.
+    Deleted,
+}
+
+impl EventType {
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+        }
+    }
+}
+
+/// What a transaction did to an object.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    Created(Arc<CachedObject>),
+    Updated { old: Arc<CachedObject>, new: Arc<CachedObject> },
+    Deleted(Arc<CachedObject>),
+}
+
+impl Change {
+    /// The change from `old` to `new`, unless there is nothing on either side.
+    pub(crate) fn between(old: Option<Arc<CachedObject>>, new: Option<Arc<CachedObject>>) -> Option<Self> {
+        match (old, new) {
+            (None, None) => None,
+            (None, Some(new)) => Some(Self::Created(new)),
+            (Some(old), Some(new)) => Some(Self::Updated { old, new }),
+            (Some(old), None) => Some(Self::Deleted(old)),
+        }
+    }
+
+    pub(crate) fn old(&self) -> Option<&Arc<CachedObject>> {
+        match self {
+            Self::Created(_) => None,
+            Self::Updated { old, .. } | Self::Deleted(old) => Some(old),
+        }
+    }
+
+    pub(crate) fn new(&self) -> Option<&Arc<CachedObject>> {
+        match self {
+            Self::Created(new) | Self::Updated { new, .. } => Some(new),
+            Self::Deleted(_) => None,
+        }
+    }
+
+    /// The later of the two states.
+    pub(crate) fn latest(&self) -> &Arc<CachedObject> {
+        match self {
+            Self::Created(object) | Self::Updated { new: object, .. } | Self::Deleted(object) => object,
+        }
+    }
+}
+
+/// One change in the window, shared by all watchers it concerns.
+#[derive(Debug)]
+pub struct Event {
+    revision: u64,
+    change: Change,
+    /// The old state with this event's revision in it, for those who see the object no more.
+    last: OnceLock<Arc<CachedObject>>,
+    frames: Memo<(EventType, Encoding)>,
+}
+
+impl Event {
+    pub(crate) fn new(revision: u64, change: Change, budget: &Arc<EncodingBudget>) -> Self {
+        Self { revision, change, last: OnceLock::new(), frames: Memo::new(Arc::clone(budget)) }
+    }
+
+    /// The revision of the transaction.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// What a watcher with `filter` is told: decided from whether the old and the new state match.
+    pub fn type_for(&self, filter: &Filter) -> Option<EventType> {
+        let before = self.change.old().is_some_and(|old| filter.matches(old));
+        let after = self.change.new().is_some_and(|new| filter.matches(new));
+        match (before, after) {
+            (false, false) => None,
+            (false, true) => Some(EventType::Added),
+            (true, true) => Some(EventType::Modified),
+            (true, false) => Some(EventType::Deleted),
+        }
+    }
+
+    /// The object that an event of type `kind` carries.
+    pub fn object(&self, kind: EventType) -> &Arc<CachedObject> {
+        match (kind, self.change.old()) {
+            (EventType::Deleted, Some(old)) => {
+                self.last.get_or_init(|| Arc::new(old.restamped(self.revision)))
+            }
+            _ => self.change.latest(),
+        }
+    }
+
+    /// The wire form of the event as `kind`, made once for all watchers while it is fresh. JSON frames are made
+    /// here; frames of another encoding by `encode`.
+    pub fn frame<E>(
+        &self,
+        kind: EventType,
+        encoding: Encoding,
+        encode: impl FnOnce(EventType, &CachedObject) -> Result<Bytes, E>,
+    ) -> Result<Bytes, E> {
+        self.frames.get_or_make((kind, encoding), || frame(kind, self.object(kind), encoding, encode))
+    }
+
+    pub(crate) fn change(&self) -> &Change {
+        &self.change
+    }
+
+    /// Forgets the frames.
+    pub(crate) fn shed(&self) {
+        self.frames.clear();
+    }
+
+    /// Bytes the event keeps alive that the present state does not.
+    pub(crate) fn retained(&self) -> usize {
+        size_of::<Self>() + self.change.old().map_or(0, |old| old.size())
+    }
+}
+
+/// One event as told to one watcher.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Its type for this watcher.
+    pub kind: EventType,
+    source: Source,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    Initial(Arc<CachedObject>),
+    Event(Arc<Event>),
+}
+
+impl Delivery {
+    /// An object that was there when the watch began.
+    pub(crate) fn initial(object: Arc<CachedObject>) -> Self {
+        Self { kind: EventType::Added, source: Source::Initial(object) }
+    }
+
+    pub(crate) fn event(kind: EventType, event: Arc<Event>) -> Self {
+        Self { kind, source: Source::Event(event) }
+    }
+
+    /// The object told of.
+    pub fn object(&self) -> &Arc<CachedObject> {
+        match &self.source {
+            Source::Initial(object) => object,
+            Source::Event(event) => event.object(self.kind),
+        }
+    }
+
+    /// The wire form; see [`Event::frame`].
+    pub fn frame<E>(
+        &self,
+        encoding: Encoding,
+        encode: impl FnOnce(EventType, &CachedObject) -> Result<Bytes, E>,
+    ) -> Result<Bytes, E> {
+        match &self.source {
+            Source::Initial(object) => frame(self.kind, object, encoding, encode),
+            Source::Event(event) => event.frame(self.kind, encoding, encode),
+        }
+    }
+
+    /// The wire form in JSON: one line.
+    pub fn json_frame(&self) -> Bytes {
+        let never = |kind, object: &CachedObject| Ok::<_, std::convert::Infallible>(json_frame(kind, object));
+        let Ok(frame) = self.frame(Encoding::JSON, never);
+        frame
+    }
+}
+
+fn frame<E>(
+    kind: EventType,
+    object: &CachedObject,
+    encoding: Encoding,
+    encode: impl FnOnce(EventType, &CachedObject) -> Result<Bytes, E>,
+) -> Result<Bytes, E> {
+    match encoding {
+        Encoding::JSON => Ok(json_frame(kind, object)),
+        _ => encode(kind, object),
+    }
+}
+
+fn json_frame(kind: EventType, object: &CachedObject) -> Bytes {
+    let parts: [&[u8]; 5] =
+        [br#"{"type":""#, kind.as_str().as_bytes(), br#"","object":"#, object.json(), b"}\n"];
+    parts.concat().into()
+}

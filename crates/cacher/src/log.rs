@@ -1,0 +1,180 @@
+//! The resource's log: present state, history and the watchers' index, changed together.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use crate::buckets::Buckets;
+use crate::event::{Change, Event};
+use crate::memo::EncodingBudget;
+use crate::object::CachedObject;
+use crate::state::{Snapshot, State};
+use crate::window::{Window, WindowBounds};
+
+/// Everything readers and watchers share, behind one lock that is held for the length of a pointer copy, a
+/// handful of events or one chunk of them, never while decoding or encoding.
+#[derive(Debug)]
+pub(crate) struct Log {
+    /// All events up to here are folded in; 0 before the first list.
+    pub(crate) revision: u64,
+    /// Changes when history is lost: positions from before are void.
+    pub(crate) epoch: u64,
+    /// There will be no more.
+    pub(crate) closed: bool,
+    pub(crate) state: Arc<State>,
+    pub(crate) window: Window,
+    pub(crate) buckets: Buckets,
+    /// Keys whose stored version cannot be decoded.
+    pub(crate) undecodable: BTreeSet<Arc<str>>,
+    kept: Vec<Snapshot>,
+    budget: Arc<EncodingBudget>,
+}
+
+/// One committed change, decoded.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) key: Arc<str>,
+    pub(crate) revision: u64,
+    pub(crate) outcome: Outcome,
+}
+
+/// What is at a key after a change.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Object(Arc<CachedObject>),
+    Nothing,
+    /// Bytes nobody can read: as good as nothing, but counted.
+    Undecodable,
+}
+
+/// What is left to do once the lock is released.
+#[derive(Debug, Default)]
+#[must_use]
+pub(crate) struct Aftermath {
+    wakes: Vec<Arc<Notify>>,
+    /// Large structures whose release takes time.
+    dropped: Vec<Snapshot>,
+}
+
+impl Aftermath {
+    /// Wakes the watchers concerned, each once.
+    pub(crate) fn settle(self) {
+        for wake in &self.wakes {
+            wake.notify_waiters();
+        }
+        drop(self.dropped);
+    }
+}
+
+impl Log {
+    pub(crate) fn new(state: State, bounds: WindowBounds, budget: Arc<EncodingBudget>) -> Self {
+        Self {
+            revision: 0,
+            epoch: 0,
+            closed: false,
+            state: Arc::new(state),
+            window: Window::new(bounds),
+            buckets: Buckets::default(),
+            undecodable: BTreeSet::new(),
+            kept: Vec::new(),
+            budget,
+        }
+    }
+
+    /// Starts over from a list: history is gone, and with it every watcher's position.
+    pub(crate) fn reset(
+        &mut self,
+        state: State,
+        undecodable: BTreeSet<Arc<str>>,
+        revision: u64,
+    ) -> Aftermath {
+        let mut dropped = std::mem::take(&mut self.kept);
+        dropped.push(Snapshot::new(self.revision, std::mem::replace(&mut self.state, Arc::new(state))));
+        self.undecodable = undecodable;
+        self.revision = revision;
+        self.epoch += 1;
+        self.window.reset(revision);
+        Aftermath { wakes: self.buckets.all_wakes(), dropped }
+    }
+
+    /// Ends all watchers.
+    pub(crate) fn close(&mut self) -> Aftermath {
+        self.closed = true;
+        Aftermath { wakes: self.buckets.all_wakes(), dropped: std::mem::take(&mut self.kept) }
+    }
+
+    /// Folds in consecutive changes, complete up to `revision`.
+    pub(crate) fn append(&mut self, entries: Vec<Entry>, revision: u64, now: Instant) -> Aftermath {
+        let mut touched = Vec::new();
+        for entry in entries {
+            self.append_one(entry, now, &mut touched);
+        }
+        self.revision = self.revision.max(revision);
+        Aftermath { wakes: self.buckets.wakes(touched), dropped: self.release_old_snapshots() }
+    }
+
+    fn append_one(&mut self, entry: Entry, now: Instant, touched: &mut Vec<usize>) {
+        let Entry { key, revision, outcome } = entry;
+        if !self.undecodable.is_empty() {
+            self.undecodable.remove(&key);
+        }
+        let new = match outcome {
+            Outcome::Object(object) => Some(object),
+            Outcome::Nothing => None,
+            Outcome::Undecodable => {
+                self.undecodable.insert(Arc::clone(&key));
+                None
+            }
+        };
+        let old = Arc::make_mut(&mut self.state).set(&key, new.clone());
+        let Some(change) = Change::between(old, new) else { return };
+        let event = Arc::new(Event::new(revision, change, &self.budget));
+        let seq = self.window.next();
+        self.window.push(Arc::clone(&event), now);
+        self.buckets.note(seq, &event, self.window.sequence().start, touched);
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot::new(self.revision, Arc::clone(&self.state))
+    }
+
+    /// Keeps a snapshot for later pages, as long as its revision lies in the window, so that beyond tree nodes
+    /// it holds nothing alive which the window does not.
+    pub(crate) fn keep(&mut self, snapshot: &Snapshot, limit: usize) -> Option<Snapshot> {
+        let known = self.kept.iter().any(|kept| kept.revision() == snapshot.revision());
+        if known || limit == 0 || self.window.after(snapshot.revision()).is_none() {
+            return None;
+        }
+        let evicted = (self.kept.len() >= limit).then(|| self.kept.remove(0));
+        self.kept.push(snapshot.clone());
+        evicted
+    }
+
+    /// A state at or after `revision`, as near as there is one, and the events that lead to it from
+    /// `revision`, latest first. `None` where that would take more than `most` events, or they are gone.
+    pub(crate) fn way_back(&self, revision: u64, most: usize) -> Option<(Arc<State>, Vec<Arc<Event>>)> {
+        let wanted = self.window.after(revision).filter(|_| revision <= self.revision)?;
+        let kept =
+            self.kept.iter().filter_map(|kept| Some((self.window.after(kept.revision())?, kept.state())));
+        let now = (self.window.next(), &self.state);
+        let (from, state) =
+            kept.chain([now]).filter(|(seq, _)| *seq >= wanted).min_by_key(|(seq, _)| *seq)?;
+        if from - wanted > most as u64 {
+            return None;
+        }
+        let events = (wanted..from).rev().map(|seq| self.window.get(seq).cloned()).collect::<Option<_>>()?;
+        Some((Arc::clone(state), events))
+    }
+
+    /// How many snapshots are kept.
+    pub(crate) fn kept(&self) -> usize {
+        self.kept.len()
+    }
+
+    fn release_old_snapshots(&mut self) -> Vec<Snapshot> {
+        let floor = self.window.floor();
+        self.kept.extract_if(.., |kept| kept.revision() < floor).collect()
+    }
+}

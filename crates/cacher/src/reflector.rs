@@ -1,0 +1,265 @@
+//! The one task of a resource: lists the store, then follows it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use nave_store::{EventKind, KeyValue, Range, Store, StoreError, WatchBatch};
+use tracing::{debug, info, warn};
+
+use crate::cacher::Shared;
+use crate::log::{Entry, Outcome};
+use crate::object::{CachedObject, Decoder};
+use crate::state::State;
+
+pub(crate) struct Reflector {
+    shared: Arc<Shared>,
+    store: Arc<dyn Store>,
+    codec: Arc<Codec>,
+}
+
+/// Turns stored versions into cached ones.
+struct Codec {
+    decoder: Arc<dyn Decoder>,
+    shared: Arc<Shared>,
+}
+
+/// Why the store's watch is over.
+enum Lost {
+    /// It can be taken up where it broke off.
+    Stream(Option<StoreError>),
+    /// History between the cache and the store's oldest revision is gone.
+    History,
+}
+
+impl Reflector {
+    pub(crate) fn new(shared: Arc<Shared>, store: Arc<dyn Store>, decoder: Arc<dyn Decoder>) -> Self {
+        let codec = Arc::new(Codec { decoder, shared: Arc::clone(&shared) });
+        Self { shared, store, codec }
+    }
+
+    /// Runs until it is dropped: a list, then watches from where the one before broke off, then, only if
+    /// history is lost, a list again.
+    pub(crate) async fn run(self) {
+        let resource = Arc::clone(&self.shared.config.resource);
+        let mut backoff = Backoff::new();
+        loop {
+            if let Err(error) = self.list().await {
+                warn!(%resource, %error, "cannot list the store");
+                backoff.wait().await;
+                continue;
+            }
+            backoff = Backoff::new();
+            loop {
+                let before = self.shared.log.read().revision;
+                match self.follow(before + 1).await {
+                    Lost::History => break,
+                    Lost::Stream(error) => debug!(%resource, ?error, "the store's watch broke off"),
+                }
+                if self.shared.log.read().revision > before {
+                    backoff = Backoff::new();
+                }
+                backoff.wait().await;
+            }
+            info!(%resource, "history was compacted before it was read: listing again");
+        }
+    }
+
+    /// Reads everything at one revision and makes that the log's state. The next page is fetched while one is
+    /// decoded.
+    async fn list(&self) -> Result<(), StoreError> {
+        let config = &self.shared.config;
+        let known = Arc::clone(&self.shared.log.read().state);
+        let mut state = State::new(Arc::clone(&self.shared.layout));
+        let mut undecodable = BTreeSet::new();
+        let mut range = Range { limit: config.page_size, ..Range::all(Arc::clone(&config.prefix)) };
+        let mut page = self.store.range(range.clone()).await?;
+        let revision = page.revision;
+        loop {
+            let next = page.items.last().filter(|_| page.more).map(|last| Arc::clone(&last.key));
+            let decoding = self.codec.decode_page(page.items, &known);
+            let (entries, following) = match next {
+                None => (decoding.await?, None),
+                Some(start_after) => {
+                    (range.start_after, range.revision) = (Some(start_after), Some(revision));
+                    let (entries, following) = tokio::join!(decoding, self.store.range(range.clone()));
+                    (entries?, Some(following?))
+                }
+            };
+            for Entry { key, outcome, .. } in entries {
+                match outcome {
+                    Outcome::Object(object) => drop(state.set(&key, Some(object))),
+                    Outcome::Nothing => {}
+                    Outcome::Undecodable => drop(undecodable.insert(key)),
+                }
+            }
+            let Some(following) = following else { break };
+            page = following;
+        }
+        drop(known);
+        self.shared.stats.initializations.add(1);
+        let aftermath = self.shared.log.write().reset(state, undecodable, revision);
+        aftermath.settle();
+        self.shared.progress.send_replace(revision);
+        Ok(())
+    }
+
+    /// Folds the store's watch, from revision `from` on, into the log.
+    async fn follow(&self, from: u64) -> Lost {
+        let prefix = &self.shared.config.prefix;
+        let mut stream = match self.store.watch(prefix, from).await {
+            Ok(stream) => stream,
+            Err(error) => return Lost::from(error),
+        };
+        self.shared.stats.store_watches.add(1);
+        let mut asked = 0;
+        loop {
+            tokio::select! {
+                batch = stream.next() => match batch {
+                    Some(Ok(batch)) => self.fold(batch).await,
+                    Some(Err(error)) => return Lost::from(error),
+                    None => return Lost::Stream(None),
+                },
+                () = self.impatience(asked) => {
+                    asked = self.shared.wanted.load(Ordering::Relaxed);
+                    if let Err(error) = self.store.request_progress(prefix).await {
+                        return Lost::from(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until a reader waits for a revision later than `asked`, the one progress was asked for last, or
+    /// has waited in vain for a while.
+    async fn impatience(&self, asked: u64) {
+        loop {
+            let wanted = self.shared.wanted.load(Ordering::Relaxed);
+            let waited_for =
+                self.shared.waiting.load(Ordering::Relaxed) > 0 && wanted > *self.shared.progress.borrow();
+            if waited_for && wanted > asked {
+                return;
+            }
+            let retry = async {
+                if waited_for {
+                    tokio::time::sleep(PROGRESS_RETRY).await
+                } else {
+                    std::future::pending().await
+                }
+            };
+            tokio::select! {
+                () = retry => return,
+                () = self.shared.impatient.notified() => {}
+            }
+        }
+    }
+
+    /// Decodes a batch and appends it, a chunk at a time so that neither the lock nor the thread is held long.
+    async fn fold(&self, batch: WatchBatch) {
+        let seen = self.shared.log.read().revision;
+        self.shared.stats.events_received.add(batch.events.len());
+        let mut events = batch.events.into_iter().filter(|event| event.kv.mod_revision > seen).peekable();
+        while events.peek().is_some() {
+            let (mut entries, mut revision) = (Vec::new(), seen);
+            // A chunk never ends amid one revision: it would be taken for complete.
+            while let Some(event) =
+                events.next_if(|next| entries.len() < CHUNK || next.kv.mod_revision == revision)
+            {
+                revision = event.kv.mod_revision;
+                entries.push(self.codec.decode_event(event.kind, &event.kv));
+            }
+            self.append(entries, revision);
+            tokio::task::consume_budget().await;
+        }
+        self.append(Vec::new(), batch.revision);
+    }
+
+    fn append(&self, entries: Vec<Entry>, revision: u64) {
+        let aftermath = self.shared.log.write().append(entries, revision, Instant::now());
+        aftermath.settle();
+        self.shared.progress.send_if_modified(|reached| {
+            let further = revision > *reached;
+            *reached = revision.max(*reached);
+            further
+        });
+    }
+}
+
+impl Codec {
+    /// Decodes a page of a list. Versions that `known` has already are taken from there. Large pages are
+    /// decoded on a thread that may block.
+    async fn decode_page(
+        self: &Arc<Self>,
+        items: Vec<KeyValue>,
+        known: &Arc<State>,
+    ) -> Result<Vec<Entry>, StoreError> {
+        if items.len() <= CHUNK {
+            return Ok(items.iter().map(|kv| self.decode_listed(kv, known)).collect());
+        }
+        let (codec, known) = (Arc::clone(self), Arc::clone(known));
+        let decode = move || items.iter().map(|kv| codec.decode_listed(kv, &known)).collect();
+        // Fails only while the runtime shuts down, or if the decoder panicked: then the list is tried again.
+        tokio::task::spawn_blocking(decode).await.map_err(|error| StoreError::Io(Arc::new(error.into())))
+    }
+
+    fn decode_listed(&self, kv: &KeyValue, known: &State) -> Entry {
+        let unchanged =
+            known.objects().get(&kv.key).filter(|object| object.resource_version() == kv.mod_revision);
+        let outcome = unchanged.map_or_else(|| self.decode(kv), |object| Outcome::Object(Arc::clone(object)));
+        Entry { key: Arc::clone(&kv.key), revision: kv.mod_revision, outcome }
+    }
+
+    fn decode_event(&self, kind: EventKind, kv: &KeyValue) -> Entry {
+        let outcome = match kind {
+            EventKind::Put => self.decode(kv),
+            EventKind::Delete => Outcome::Nothing,
+        };
+        Entry { key: Arc::clone(&kv.key), revision: kv.mod_revision, outcome }
+    }
+
+    fn decode(&self, kv: &KeyValue) -> Outcome {
+        let Shared { config, stats, .. } = &*self.shared;
+        let decoded = self.decoder.decode(kv);
+        match decoded.and_then(|it| CachedObject::new(kv, config.namespaced, it, &config.encodings)) {
+            Ok(object) => Outcome::Object(Arc::new(object)),
+            Err(error) => {
+                if stats.undecodable.get() == 0 {
+                    warn!(resource = %config.resource, key = %kv.key, %error, "an object cannot be decoded; it is left out, as are others from now on without a word");
+                }
+                stats.undecodable.add(1);
+                Outcome::Undecodable
+            }
+        }
+    }
+}
+
+impl From<StoreError> for Lost {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Compacted { .. } => Self::History,
+            error => Self::Stream(Some(error)),
+        }
+    }
+}
+
+/// Ever longer pauses between attempts.
+struct Backoff(Duration);
+
+impl Backoff {
+    fn new() -> Self {
+        Self(Duration::from_millis(20))
+    }
+
+    async fn wait(&mut self) {
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(Duration::from_secs(5));
+    }
+}
+
+/// Events decoded and appended at once.
+const CHUNK: usize = 64;
+
+/// After so long the store is asked again for progress that somebody waits for.
+const PROGRESS_RETRY: Duration = Duration::from_millis(100);

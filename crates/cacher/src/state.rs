@@ -1,0 +1,206 @@
+//! The resource's objects at one revision, persistent: a copy costs nothing and stays as it is.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use imbl::OrdMap;
+
+use crate::event::Event;
+use crate::filter::{FieldRef, Filter};
+use crate::object::CachedObject;
+
+/// What does not change over a resource's life.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    pub(crate) prefix: Arc<str>,
+    pub(crate) namespaced: bool,
+    pub(crate) indexed_fields: Box<[usize]>,
+}
+
+/// Objects in the order of their keys, and in the order of each indexed field's value.
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    layout: Arc<Layout>,
+    objects: OrdMap<Arc<str>, Arc<CachedObject>>,
+    /// One for each of the layout's indexed fields.
+    indexes: Box<[OrdMap<IndexKey, Arc<CachedObject>>]>,
+    bytes: usize,
+}
+
+/// A place in an index: by value, then by key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct IndexKey {
+    value: Arc<str>,
+    key: Arc<str>,
+}
+
+impl State {
+    pub(crate) fn new(layout: Arc<Layout>) -> Self {
+        let indexes = layout.indexed_fields.iter().map(|_| OrdMap::new()).collect();
+        Self { layout, objects: OrdMap::new(), indexes, bytes: 0 }
+    }
+
+    /// Puts `object` (or nothing) at `key` and hands back what was there.
+    pub(crate) fn set(
+        &mut self,
+        key: &Arc<str>,
+        object: Option<Arc<CachedObject>>,
+    ) -> Option<Arc<CachedObject>> {
+        let old = match &object {
+            Some(new) => self.objects.insert(Arc::clone(key), Arc::clone(new)),
+            None => self.objects.remove(&**key),
+        };
+        self.bytes += object.as_ref().map_or(0, |new| new.size());
+        self.bytes -= old.as_ref().map_or(0, |old| old.size());
+        for (&field, index) in self.layout.indexed_fields.iter().zip(&mut self.indexes) {
+            set_indexed(index, field, key, old.as_deref(), object.as_ref());
+        }
+        old
+    }
+
+    /// Takes the state back to before `event`, its latest one.
+    pub(crate) fn undo(&mut self, event: &Event) {
+        let change = event.change();
+        self.set(change.latest().key(), change.old().cloned());
+    }
+
+    pub(crate) fn objects(&self) -> &OrdMap<Arc<str>, Arc<CachedObject>> {
+        &self.objects
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+fn set_indexed(
+    index: &mut OrdMap<IndexKey, Arc<CachedObject>>,
+    field: usize,
+    key: &Arc<str>,
+    old: Option<&CachedObject>,
+    new: Option<&Arc<CachedObject>>,
+) {
+    let value_of = |object: &CachedObject| object.attributes().field(field).to_owned();
+    let (before, after) = (old.map(value_of), new.map(|new| value_of(new)));
+    if let Some(value) = before.filter(|before| after.as_ref() != Some(before)) {
+        index.remove(&IndexKey { value: value.into(), key: Arc::clone(key) });
+    }
+    if let (Some(value), Some(new)) = (after, new) {
+        let value = shared_value(index, value.into());
+        index.insert(IndexKey { value, key: Arc::clone(key) }, Arc::clone(new));
+    }
+}
+
+/// The allocation that entries with this value share already, or the given one.
+fn shared_value(index: &OrdMap<IndexKey, Arc<CachedObject>>, value: Arc<str>) -> Arc<str> {
+    let start = IndexKey { value, key: Arc::from("") };
+    match index.range::<_, IndexKey>(&start..).next() {
+        Some((entry, _)) if entry.value == start.value => Arc::clone(&entry.value),
+        _ => start.value,
+    }
+}
+
+/// A resource's objects as of one revision. Cheap to clone; nothing that happens later changes it.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    revision: u64,
+    state: Arc<State>,
+}
+
+/// Objects of a snapshot, in the order of their keys.
+pub type Objects<'a> = Box<dyn Iterator<Item = &'a Arc<CachedObject>> + Send + 'a>;
+
+impl Snapshot {
+    pub(crate) fn new(revision: u64, state: Arc<State>) -> Self {
+        Self { revision, state }
+    }
+
+    pub(crate) fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// The revision all of it was read at.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.state.objects.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.state.objects.is_empty()
+    }
+
+    /// Bytes that the objects occupy.
+    pub fn bytes(&self) -> usize {
+        self.state.bytes
+    }
+
+    /// The object with this storage key.
+    pub fn get(&self, key: &str) -> Option<&Arc<CachedObject>> {
+        self.state.objects.get(key)
+    }
+
+    /// Objects whose key starts with `prefix`, after the key `start_after` where one is given.
+    pub fn range<'a>(&'a self, prefix: &'a str, start_after: Option<&str>) -> Objects<'a> {
+        let start = match start_after {
+            Some(key) if key >= prefix => Bound::Excluded(key),
+            _ => Bound::Included(prefix),
+        };
+        let objects = self.state.objects.range::<_, str>((start, Bound::Unbounded));
+        Box::new(objects.take_while(move |(key, _)| key.starts_with(prefix)).map(|(_, object)| object))
+    }
+
+    /// Objects whose selectable field `field` has `value`, without a look at others; `None` where that field
+    /// has no index.
+    pub fn by_field<'a>(
+        &'a self,
+        field: usize,
+        value: &str,
+        start_after: Option<&str>,
+    ) -> Option<Objects<'a>> {
+        let position = self.state.layout.indexed_fields.iter().position(|&indexed| indexed == field)?;
+        let start = IndexKey { value: value.into(), key: start_after.unwrap_or_default().into() };
+        let value = Arc::clone(&start.value);
+        // No object has an empty key, so that excluding the start excludes just the key to start after.
+        let entries =
+            self.state.indexes[position].range::<_, IndexKey>((Bound::Excluded(&start), Bound::Unbounded));
+        Some(Box::new(entries.take_while(move |(at, _)| at.value == value).map(|(_, object)| object)))
+    }
+
+    /// Objects that `filter` selects, after the key `start_after` where one is given, by the shortest way there
+    /// is: the key, an index, the namespace, or all objects.
+    pub fn select<'a>(&'a self, filter: &'a Filter, start_after: Option<&str>) -> Objects<'a> {
+        let candidates = self.candidates(filter, start_after);
+        if filter.is_empty() {
+            return candidates;
+        }
+        Box::new(candidates.filter(|object| filter.matches(object)))
+    }
+
+    fn candidates<'a>(&'a self, filter: &'a Filter, start_after: Option<&str>) -> Objects<'a> {
+        let Layout { prefix, namespaced, indexed_fields } = &*self.state.layout;
+        let namespace = filter.exact(FieldRef::Namespace).filter(|_| *namespaced);
+        if let (Some(name), true) = (filter.exact(FieldRef::Name), namespace.is_some() || !namespaced) {
+            let key = match namespace {
+                Some(namespace) => format!("{prefix}{namespace}/{name}"),
+                None => format!("{prefix}{name}"),
+            };
+            let past = start_after.is_some_and(|after| *key <= *after);
+            return Box::new(self.get(&key).filter(|_| !past).into_iter());
+        }
+        if let Some((field, value)) = filter.first_exact(indexed_fields.iter().copied())
+            && let Some(objects) = self.by_field(field, value, start_after)
+        {
+            return objects;
+        }
+        let Some(namespace) = namespace else { return self.range(prefix, start_after) };
+        let folder = format!("{prefix}{namespace}/");
+        let start = start_after.filter(|after| **after >= *folder).unwrap_or(&folder);
+        let objects = self.state.objects.range::<_, str>((Bound::Excluded(start), Bound::Unbounded));
+        Box::new(objects.take_while(move |(key, _)| key.starts_with(&*folder)).map(|(_, object)| object))
+    }
+}

@@ -1,0 +1,235 @@
+//! The bounded history in which watches start.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::event::Event;
+
+/// How much history a resource keeps.
+///
+/// The capacity in events follows the rate of events between two bounds, as upstream's does: a full window
+/// whose oldest event is younger than `fresh` doubles; one that would be fresh enough with a quarter of its
+/// events is halved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowBounds {
+    /// Events the window can always hold, whatever their size.
+    pub min: usize,
+    /// Events the window never holds more of.
+    pub max: usize,
+    /// Bytes of superseded objects above which old events go, as long as more than `min` events are there.
+    pub max_bytes: usize,
+    /// For how long events should stay: somewhat longer than the time between two bookmarks.
+    pub fresh: Duration,
+}
+
+impl Default for WindowBounds {
+    fn default() -> Self {
+        Self { min: 100, max: 100 * 1024, max_bytes: 64 << 20, fresh: Duration::from_secs(75) }
+    }
+}
+
+/// A ring of events, each with a sequence number that grows by one. Numbers, unlike revisions, leave no holes:
+/// an event is found by subtraction.
+#[derive(Debug)]
+pub(crate) struct Window {
+    bounds: WindowBounds,
+    capacity: usize,
+    entries: VecDeque<(Arc<Event>, Instant)>,
+    first: u64,
+    /// Every event after this revision is here.
+    floor: u64,
+    retained: usize,
+}
+
+impl Window {
+    pub(crate) fn new(bounds: WindowBounds) -> Self {
+        let capacity = bounds.min.max(1);
+        Self { bounds, capacity, entries: VecDeque::new(), first: 0, floor: 0, retained: 0 }
+    }
+
+    /// Forgets all events: history starts after `floor`.
+    pub(crate) fn reset(&mut self, floor: u64) {
+        *self = Self { first: self.next(), floor, ..Self::new(self.bounds) };
+    }
+
+    pub(crate) fn push(&mut self, event: Arc<Event>, now: Instant) {
+        self.resize(now);
+        while self.entries.len() >= self.capacity || self.is_too_big() {
+            self.evict();
+        }
+        self.retained += event.retained();
+        self.entries.push_back((event, now));
+        // Watchers that keep up have long taken the frames of events this old.
+        if let Some(aged) = self.next().checked_sub(FRAMES_KEPT).and_then(|seq| self.get(seq)) {
+            aged.shed();
+        }
+    }
+
+    /// The event with sequence number `seq`, if it is still here.
+    pub(crate) fn get(&self, seq: u64) -> Option<&Arc<Event>> {
+        let index = seq.checked_sub(self.first)?;
+        self.entries.get(index as usize).map(|(event, _)| event)
+    }
+
+    /// The sequence number of the first event after `revision`; `None` where some of those are gone.
+    pub(crate) fn after(&self, revision: u64) -> Option<u64> {
+        let index = self.entries.partition_point(|(event, _)| event.revision() <= revision);
+        (revision >= self.floor).then_some(self.first + index as u64)
+    }
+
+    /// The sequence numbers of the events that are here.
+    pub(crate) fn sequence(&self) -> Range<u64> {
+        self.first..self.next()
+    }
+
+    /// The number the next event will get.
+    pub(crate) fn next(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    /// Watches can start at this revision and later ones.
+    pub(crate) fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// Events the window may hold now.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Bytes kept alive by the window alone.
+    pub(crate) fn retained(&self) -> usize {
+        self.retained
+    }
+
+    pub(crate) fn events(&self) -> impl DoubleEndedIterator<Item = &Arc<Event>> + ExactSizeIterator {
+        self.entries.iter().map(|(event, _)| event)
+    }
+
+    fn resize(&mut self, now: Instant) {
+        let fresh = |entry: Option<&(Arc<Event>, Instant)>| {
+            entry.is_some_and(|(_, at)| now.saturating_duration_since(*at) < self.bounds.fresh)
+        };
+        if self.entries.len() < self.capacity {
+            return;
+        }
+        if fresh(self.entries.front()) {
+            self.capacity = (self.capacity * 2).min(self.bounds.max).max(self.capacity);
+        } else if !fresh(self.entries.get(self.entries.len() - self.capacity / 4)) {
+            self.capacity = (self.capacity / 2).max(self.bounds.min).max(1);
+        }
+    }
+
+    fn is_too_big(&self) -> bool {
+        self.retained > self.bounds.max_bytes && self.entries.len() >= self.bounds.min.max(1)
+    }
+
+    fn evict(&mut self) {
+        if let Some((event, _)) = self.entries.pop_front() {
+            self.first += 1;
+            self.floor = event.revision();
+            self.retained -= event.retained();
+        }
+    }
+}
+
+/// For so many events the frames made for watchers are kept.
+const FRAMES_KEPT: u64 = 256;
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use nave_store::KeyValue;
+
+    use super::*;
+    use crate::event::Change;
+    use crate::memo::EncodingBudget;
+    use crate::object::{Attributes, CachedObject, Decoded};
+
+    const BOUNDS: WindowBounds =
+        WindowBounds { min: 4, max: 16, max_bytes: usize::MAX, fresh: Duration::from_secs(75) };
+
+    struct Clock {
+        window: Window,
+        start: Instant,
+        revision: u64,
+    }
+
+    impl Clock {
+        fn new(bounds: WindowBounds) -> Self {
+            Self { window: Window::new(bounds), start: Instant::now(), revision: 0 }
+        }
+
+        /// Deletions of an object, one a second from `at` on, at every second revision.
+        fn push(&mut self, at: u64, count: u64) {
+            for second in at..at + count {
+                self.revision += 2;
+                let event = Event::new(self.revision, Change::Deleted(object()), &EncodingBudget::new(0));
+                self.window.push(Arc::new(event), self.start + Duration::from_secs(second));
+            }
+        }
+    }
+
+    fn object() -> Arc<CachedObject> {
+        let kv = KeyValue { key: "/r/a".into(), value: Bytes::new(), create_revision: 1, mod_revision: 1 };
+        let decoded = Decoded { json: "1".into(), version_at: 0, attributes: Attributes::default() };
+        Arc::new(CachedObject::new(&kv, false, decoded, &EncodingBudget::new(0)).unwrap())
+    }
+
+    #[test]
+    fn finds_events_by_revision_and_by_number() {
+        let mut clock = Clock::new(WindowBounds { max: 4, ..BOUNDS });
+        clock.push(0, 6);
+        let window = &clock.window;
+        assert_eq!((window.sequence(), window.floor()), (2..6, 4));
+        assert_eq!(
+            [3, 4, 5, 6, 11, 12, 99].map(|revision| window.after(revision)),
+            [None, Some(2), Some(2), Some(3), Some(5), Some(6), Some(6)]
+        );
+        assert_eq!(
+            [1, 2, 5, 6].map(|seq| window.get(seq).map(|event| event.revision())),
+            [None, Some(6), Some(12), None]
+        );
+    }
+
+    #[test]
+    fn capacity_follows_the_rate_of_events() {
+        let mut clock = Clock::new(BOUNDS);
+        clock.push(0, 4);
+        assert_eq!(clock.window.capacity(), 4);
+        clock.push(4, 1);
+        assert_eq!(clock.window.capacity(), 8, "full of fresh events");
+        clock.push(5, 60);
+        assert_eq!((clock.window.capacity(), clock.window.sequence().count()), (16, 16), "but bounded");
+        clock.push(1_000, 1);
+        assert_eq!((clock.window.capacity(), clock.window.sequence().count()), (8, 8), "old ones go");
+        clock.push(10_000, 1);
+        assert_eq!((clock.window.capacity(), clock.window.floor()), (4, clock.revision - 8));
+        clock.push(20_000, 1);
+        assert_eq!(clock.window.capacity(), 4, "never below the lower bound");
+    }
+
+    #[test]
+    fn superseded_objects_are_bounded_in_bytes() {
+        let mut probe = Clock::new(BOUNDS);
+        probe.push(0, 1);
+        let one = probe.window.retained();
+        let mut clock = Clock::new(WindowBounds { max_bytes: 6 * one, ..BOUNDS });
+        clock.push(0, 50);
+        assert_eq!((clock.window.sequence().count(), clock.window.retained()), (7, 7 * one));
+        let mut clock = Clock::new(WindowBounds { max_bytes: 0, ..BOUNDS });
+        clock.push(0, 50);
+        assert_eq!(clock.window.sequence().count(), 4, "but the lower bound holds");
+    }
+
+    #[test]
+    fn a_reset_starts_a_new_history() {
+        let mut clock = Clock::new(BOUNDS);
+        clock.push(0, 3);
+        clock.window.reset(100);
+        assert_eq!((clock.window.sequence(), clock.window.retained()), (3..3, 0));
+        assert_eq!([99, 100].map(|revision| clock.window.after(revision)), [None, Some(3)]);
+    }
+}

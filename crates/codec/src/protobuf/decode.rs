@@ -1,0 +1,538 @@
+//! Reading messages: one walk that feeds a [`Sink`].
+//!
+//! A message is read twice: first its fields are noted with their place in the type's order (those of inlined
+//! messages too), then they are handed on in that order. So it does not matter in which order, or in how many
+//! pieces, a writer put them; and what JSON always has, but the message lacks, is filled in on the way.
+
+use std::borrow::Cow;
+
+use nave_schema::{AnyForm, Field, Scalar, SchemaSet, Shape, TypeId, WirePlan};
+
+use super::{
+    MAX_DEPTH, ProtobufError, Root, scalar,
+    sink::Sink,
+    wire::{Raw, Reader},
+};
+
+type Result<T> = std::result::Result<T, ProtobufError>;
+
+/// Reads the message of an object of the type `id` into `sink`.
+pub(super) fn walk<S: Sink>(
+    set: &SchemaSet,
+    id: TypeId,
+    message: &[u8],
+    root: Root<'_>,
+    sink: &mut S,
+) -> Result<()> {
+    sink.open_object();
+    for (name, value) in [("apiVersion", root.api_version), ("kind", root.kind)] {
+        if !value.is_empty() {
+            sink.name(name);
+            sink.text(value);
+        }
+    }
+    let mut walker = Walker { set, sink, noted: Vec::with_capacity(64), entries: Vec::new() };
+    walker.fields(id, message, MAX_DEPTH, root.resource_version.map_or(Inject::No, Inject::Root))?;
+    sink.close_object();
+    Ok(())
+}
+
+/// A field of a message: its position in the type's order, and what it holds.
+#[derive(Clone, Copy)]
+struct Noted<'a> {
+    at: u16,
+    raw: Raw<'a>,
+}
+
+/// The key of a map's entry, and its value if there is one.
+type Entry<'a> = (&'a str, Option<Raw<'a>>);
+
+/// Where the object's resourceVersion is to be put.
+#[derive(Clone, Copy)]
+enum Inject<'i> {
+    /// This is the object, whose `metadata` shall have it.
+    Root(&'i str),
+    /// This is the `metadata`.
+    Metadata(&'i str),
+    /// Neither here nor below.
+    No,
+}
+
+/// A field while it is read: the field, the type it lies in, and how many levels may still follow.
+#[derive(Clone, Copy)]
+struct Place<'f> {
+    field: &'f Field,
+    owner: TypeId,
+    depth: usize,
+}
+
+impl Place<'_> {
+    fn wrong_type(&self) -> ProtobufError {
+        ProtobufError::WrongType(self.field.name.clone())
+    }
+
+    fn deeper(self) -> Result<Self> {
+        Ok(Self { depth: self.depth.checked_sub(1).ok_or(ProtobufError::TooDeep)?, ..self })
+    }
+}
+
+struct Walker<'a, 's, S> {
+    set: &'a SchemaSet,
+    sink: &'s mut S,
+    /// The fields of the message being read, after those of the messages around it.
+    noted: Vec<Noted<'a>>,
+    /// Room for the entries of one map.
+    entries: Vec<Entry<'a>>,
+}
+
+impl<'a, S: Sink> Walker<'a, '_, S> {
+    fn message(&mut self, id: TypeId, message: &'a [u8], depth: usize, inject: Inject<'_>) -> Result<()> {
+        self.sink.open_object();
+        self.fields(id, message, depth, inject)?;
+        self.sink.close_object();
+        Ok(())
+    }
+
+    /// Hands on the fields of a message in the type's order.
+    fn fields(&mut self, id: TypeId, message: &'a [u8], depth: usize, inject: Inject<'_>) -> Result<()> {
+        let depth = depth.checked_sub(1).ok_or(ProtobufError::TooDeep)?;
+        let set = self.set;
+        let (ty, plan) = (set.get(id), set.wire_plan(id));
+        if let Inject::Metadata(version) = inject {
+            self.sink.name(RESOURCE_VERSION);
+            self.sink.text(version);
+        }
+        let start = self.noted.len();
+        note(plan, message, Level::TOP, &mut self.noted)?;
+        if !self.noted[start..].is_sorted_by_key(|noted| noted.at) {
+            self.noted[start..].sort_by_key(|noted| noted.at);
+        }
+        let mut next = start;
+        let mut always = plan.always.iter().copied().peekable();
+        while let Some(at) = first_of(self.noted.get(next).map(|noted| noted.at), always.peek().copied()) {
+            let first = next;
+            while self.noted.get(next).is_some_and(|noted| noted.at == at) {
+                next += 1;
+            }
+            always.next_if_eq(&at);
+            let field = &ty.fields[usize::from(ty.by_number[usize::from(at)])];
+            if matches!(inject, Inject::Metadata(_)) && field.name == RESOURCE_VERSION {
+                continue;
+            }
+            let inject = match inject {
+                Inject::Root(version) if field.name == "metadata" => Inject::Metadata(version),
+                _ => Inject::No,
+            };
+            self.field(Place { field, owner: id, depth }, first..next, inject)?;
+        }
+        self.noted.truncate(start);
+        Ok(())
+    }
+
+    /// Hands on a field that the message has in `pieces`, or not at all.
+    fn field(&mut self, place: Place<'_>, pieces: std::ops::Range<usize>, inject: Inject<'_>) -> Result<()> {
+        let field = place.field;
+        let last = pieces.clone().next_back().map(|at| self.noted[at].raw);
+        match (&field.shape, last) {
+            (Shape::Scalar(scalar), last) => self.scalar_field(place, *scalar, last),
+            (Shape::Struct(id), Some(_)) if pieces.len() > 1 => {
+                // A message in pieces is the message of all pieces together. Rare: read apart, as its own document.
+                let whole = self.joined(place, pieces)?;
+                self.sink.name(&field.name);
+                let mut apart =
+                    Walker { set: self.set, sink: &mut *self.sink, noted: Vec::new(), entries: Vec::new() };
+                apart.message(*id, &whole, place.depth, inject)
+            }
+            (Shape::Struct(id), last) => {
+                self.sink.name(&field.name);
+                let message = last.map_or(Ok(&[][..]), |raw| bytes_of(raw, place))?;
+                self.message(*id, message, place.depth, inject)
+            }
+            (_, None) => {
+                self.sink.name(&field.name);
+                self.sink.null();
+                Ok(())
+            }
+            (Shape::List { .. } | Shape::Map { .. }, Some(last))
+                if field.wire.wrapped && !field.shape.holds_collections() =>
+            {
+                self.sink.name(&field.name);
+                self.wrapped(place, &field.shape, last)
+            }
+            (Shape::List { items, .. }, _) => {
+                self.sink.name(&field.name);
+                self.sink.open_list();
+                for at in pieces {
+                    self.items(place, items, self.noted[at].raw)?;
+                }
+                self.sink.close_list();
+                Ok(())
+            }
+            (Shape::Map { values, .. }, _) => {
+                self.sink.name(&field.name);
+                let mut entries = std::mem::take(&mut self.entries);
+                for at in pieces {
+                    entries.push(entry(place, self.noted[at].raw)?);
+                }
+                self.map(place, values, entries)
+            }
+            (Shape::Any, Some(raw)) => {
+                self.sink.name(&field.name);
+                self.any(place, raw)
+            }
+        }
+    }
+
+    fn scalar_field(&mut self, place: Place<'_>, scalar: Scalar, raw: Option<Raw<'a>>) -> Result<()> {
+        let field = place.field;
+        let value = raw.map_or(Ok(Plain::zero(scalar)), |raw| Plain::read(scalar, raw, place))?;
+        // An IntOrString is a struct in Go, which `omitempty` does not leave out.
+        let omit_zero = field.wire.omit_zero && scalar != Scalar::IntOrString;
+        if !field.always && (matches!(value, Plain::Null) || omit_zero && value.is_zero()) {
+            return Ok(());
+        }
+        self.sink.name(&field.name);
+        value.put(self.sink);
+        Ok(())
+    }
+
+    /// The bytes of a message that came in several pieces.
+    fn joined(&self, place: Place<'_>, pieces: std::ops::Range<usize>) -> Result<Vec<u8>> {
+        let mut whole = Vec::new();
+        for noted in &self.noted[pieces] {
+            whole.extend_from_slice(bytes_of(noted.raw, place)?);
+        }
+        Ok(whole)
+    }
+
+    /// One item of a list, or several where they are packed.
+    fn items(&mut self, place: Place<'_>, shape: &Shape, raw: Raw<'a>) -> Result<()> {
+        let (Shape::Scalar(scalar), Raw::Bytes(packed)) = (shape, raw) else {
+            return self.value(place, shape, Some(raw));
+        };
+        let mut reader = Reader::new(packed);
+        match scalar {
+            Scalar::Bool | Scalar::Int32 | Scalar::Int64 => {
+                while let Some(value) = reader.next_packed()? {
+                    self.value(place, shape, Some(Raw::Varint(value)))?;
+                }
+            }
+            Scalar::Double => {
+                while let Some(value) = reader.next_fixed64()? {
+                    self.value(place, shape, Some(Raw::Fixed64(value)))?;
+                }
+            }
+            _ => self.value(place, shape, Some(raw))?,
+        }
+        Ok(())
+    }
+
+    /// An item of a list or a value of a map.
+    fn value(&mut self, place: Place<'_>, shape: &Shape, raw: Option<Raw<'a>>) -> Result<()> {
+        let place = place.deeper()?;
+        let empty = Raw::Bytes(&[]);
+        match shape {
+            Shape::Scalar(scalar) => {
+                raw.map_or(Ok(Plain::zero(*scalar)), |raw| Plain::read(*scalar, raw, place))?.put(self.sink);
+                Ok(())
+            }
+            Shape::Struct(id) => {
+                self.message(*id, bytes_of(raw.unwrap_or(empty), place)?, place.depth, Inject::No)
+            }
+            Shape::List { .. } | Shape::Map { .. } => self.wrapped(place, shape, raw.unwrap_or(empty)),
+            Shape::Any => self.any(place, raw.unwrap_or(empty)),
+        }
+    }
+
+    /// A list or map that is the field 1 of a message of its own.
+    fn wrapped(&mut self, place: Place<'_>, shape: &Shape, raw: Raw<'a>) -> Result<()> {
+        let mut reader = Reader::new(bytes_of(raw, place)?);
+        match shape {
+            Shape::Map { values, .. } => {
+                let mut entries = std::mem::take(&mut self.entries);
+                while let Some((number, raw)) = reader.next()? {
+                    if number == 1 {
+                        entries.push(entry(place, raw)?);
+                    }
+                }
+                self.map(place, values, entries)
+            }
+            Shape::List { items, .. } => {
+                self.sink.open_list();
+                while let Some((number, raw)) = reader.next()? {
+                    if number == 1 {
+                        self.items(place, items, raw)?;
+                    }
+                }
+                self.sink.close_list();
+                Ok(())
+            }
+            _ => Err(place.wrong_type()),
+        }
+    }
+
+    /// Hands on the entries of a map, of those with the same key the last one.
+    fn map(&mut self, place: Place<'_>, values: &Shape, mut entries: Vec<Entry<'a>>) -> Result<()> {
+        if !entries.is_sorted_by(|(one, _), (other, _)| one < other) {
+            entries.reverse();
+            entries.sort_by_key(|(key, _)| *key);
+            entries.dedup_by_key(|(key, _)| *key);
+        }
+        self.sink.open_object();
+        for (key, raw) in &entries {
+            self.sink.key(key);
+            self.value(place, values, *raw)?;
+        }
+        self.sink.close_object();
+        entries.clear();
+        self.entries = entries;
+        Ok(())
+    }
+
+    fn any(&mut self, place: Place<'_>, raw: Raw<'a>) -> Result<()> {
+        let name = &place.field.name;
+        let message = Reader::new(bytes_of(raw, place)?);
+        if place.field.wire.any != AnyForm::Raw {
+            return self.schema_or(place, message);
+        }
+        match last_of(message, 1)? {
+            Some(Raw::Bytes(text)) if !text.is_empty() => self.sink.json(name, text),
+            Some(Raw::Bytes(_)) | None => {
+                self.sink.null();
+                Ok(())
+            }
+            Some(_) => Err(place.wrong_type()),
+        }
+    }
+
+    /// One of the messages that hold a schema or something else.
+    fn schema_or(&mut self, place: Place<'_>, mut message: Reader<'a>) -> Result<()> {
+        let (mut schema, mut allows, mut list) = (None, None, Vec::new());
+        let schema_number = if place.field.wire.any == AnyForm::SchemaOrBool { 2 } else { 1 };
+        while let Some((number, raw)) = message.next()? {
+            match (number, raw) {
+                (1 | 2, Raw::Bytes(message)) if number == schema_number => schema = Some(message),
+                (1, Raw::Varint(value)) => allows = Some(value != 0),
+                (2, Raw::Bytes(item)) => list.push(item),
+                (1 | 2, _) => return Err(place.wrong_type()),
+                _ => {}
+            }
+        }
+        let place = place.deeper()?;
+        if !list.is_empty() {
+            self.sink.open_list();
+            for item in list {
+                if place.field.wire.any == AnyForm::SchemaOrStrings {
+                    let text = utf8(item, place)?;
+                    self.sink.text(text);
+                } else {
+                    self.message(place.owner, item, place.depth, Inject::No)?;
+                }
+            }
+            self.sink.close_list();
+        } else if let Some(message) = schema {
+            self.message(place.owner, message, place.depth, Inject::No)?;
+        } else if place.field.wire.any == AnyForm::SchemaOrBool {
+            self.sink.bool(allows.unwrap_or(false));
+        } else {
+            self.sink.null();
+        }
+        Ok(())
+    }
+}
+
+const RESOURCE_VERSION: &str = "resourceVersion";
+
+/// How far down the inlined messages a message is: the places that its fields have in common, and the bits that
+/// tell them apart.
+#[derive(Clone, Copy)]
+struct Level {
+    prefix: u64,
+    shift: u32,
+}
+
+impl Level {
+    const TOP: Self = Self { prefix: 0, shift: 48 };
+}
+
+/// Notes the fields of a message, and of the messages inlined in it, that the type knows.
+fn note<'a>(plan: &WirePlan, message: &'a [u8], level: Level, noted: &mut Vec<Noted<'a>>) -> Result<()> {
+    let mut reader = Reader::new(message);
+    let mut next = 0;
+    while let Some((number, raw)) = reader.next()? {
+        if number > 0xffff {
+            continue;
+        }
+        let place = level.prefix | u64::from(number) << level.shift;
+        // Fields mostly come in order: again the one before, or the one after it.
+        if plan.places.get(next) != Some(&place) {
+            next = match plan.places.get(next + 1) {
+                Some(&after) if after == place => next + 1,
+                _ => plan.places.partition_point(|&other| other < place),
+            };
+        }
+        let Some(&found) = plan.places.get(next) else { continue };
+        if found == place {
+            noted.push(Noted { at: next as u16, raw });
+        } else if let Raw::Bytes(inlined) = raw
+            && level.shift > 16
+            && found >> level.shift == place >> level.shift
+        {
+            note(plan, inlined, Level { prefix: place, shift: level.shift - 16 }, noted)?;
+        }
+    }
+    Ok(())
+}
+
+/// The smaller of two positions.
+fn first_of(one: Option<u16>, other: Option<u16>) -> Option<u16> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        _ => one.or(other),
+    }
+}
+
+fn entry<'a>(place: Place<'_>, raw: Raw<'a>) -> Result<Entry<'a>> {
+    let mut reader = Reader::new(bytes_of(raw, place)?);
+    let (mut key, mut value) = ("", None);
+    while let Some((number, raw)) = reader.next()? {
+        match number {
+            1 => key = utf8(bytes_of(raw, place)?, place)?,
+            2 => value = Some(raw),
+            _ => {}
+        }
+    }
+    Ok((key, value))
+}
+
+/// The last field with this number.
+fn last_of(mut message: Reader<'_>, wanted: u32) -> Result<Option<Raw<'_>>> {
+    let mut last = None;
+    while let Some((number, raw)) = message.next()? {
+        if number == wanted {
+            last = Some(raw);
+        }
+    }
+    Ok(last)
+}
+
+fn bytes_of<'a>(raw: Raw<'a>, place: Place<'_>) -> Result<&'a [u8]> {
+    match raw {
+        Raw::Bytes(bytes) => Ok(bytes),
+        _ => Err(place.wrong_type()),
+    }
+}
+
+fn utf8<'a>(bytes: &'a [u8], place: Place<'_>) -> Result<&'a str> {
+    std::str::from_utf8(bytes).map_err(|_| ProtobufError::NotUtf8(place.field.name.clone()))
+}
+
+/// A scalar as JSON has it.
+enum Plain<'a> {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Double(f64),
+    Text(Cow<'a, str>),
+    Time(scalar::TimeText),
+    Bytes(&'a [u8]),
+}
+
+impl<'a> Plain<'a> {
+    /// What Go writes for a field that is not set.
+    fn zero(scalar: Scalar) -> Self {
+        match scalar {
+            Scalar::String => Self::Text(Cow::Borrowed("")),
+            Scalar::Bool => Self::Bool(false),
+            Scalar::Int32 | Scalar::Int64 | Scalar::IntOrString => Self::Int(0),
+            Scalar::Double => Self::Double(0.0),
+            Scalar::Bytes | Scalar::Time | Scalar::MicroTime => Self::Null,
+            Scalar::Duration => Self::Text(Cow::Borrowed("0s")),
+            Scalar::Quantity => Self::Text(Cow::Borrowed("0")),
+        }
+    }
+
+    fn is_zero(&self) -> bool {
+        match self {
+            Self::Null => true,
+            Self::Bool(value) => !value,
+            Self::Int(value) => *value == 0,
+            Self::Double(value) => *value == 0.0,
+            Self::Text(text) => text.is_empty(),
+            Self::Bytes(bytes) => bytes.is_empty(),
+            Self::Time(_) => false,
+        }
+    }
+
+    fn read(scalar: Scalar, raw: Raw<'a>, place: Place<'_>) -> Result<Self> {
+        Ok(match (scalar, raw) {
+            (Scalar::String, Raw::Bytes(bytes)) => Self::Text(Cow::Borrowed(utf8(bytes, place)?)),
+            (Scalar::Bool, Raw::Varint(value)) => Self::Bool(value != 0),
+            (Scalar::Int32, Raw::Varint(value)) => Self::Int(i64::from(value as i32)),
+            (Scalar::Int64, Raw::Varint(value)) => Self::Int(value as i64),
+            (Scalar::Double, Raw::Fixed64(bits)) => Self::Double(f64::from_bits(bits)),
+            (Scalar::Bytes, Raw::Bytes(bytes)) => Self::Bytes(bytes),
+            (Scalar::Time | Scalar::MicroTime, Raw::Bytes(message)) => Self::time(scalar, message, place)?,
+            (Scalar::Duration, Raw::Bytes(message)) => match last_of(Reader::new(message), 1)? {
+                Some(Raw::Varint(nanos)) => Self::Text(Cow::Owned(scalar::duration_text(nanos as i64))),
+                None => Self::zero(scalar),
+                Some(_) => return Err(place.wrong_type()),
+            },
+            (Scalar::Quantity, Raw::Bytes(message)) => match last_of(Reader::new(message), 1)? {
+                Some(Raw::Bytes(text)) if !text.is_empty() => Self::Text(Cow::Borrowed(utf8(text, place)?)),
+                Some(Raw::Bytes(_)) | None => Self::zero(scalar),
+                Some(_) => return Err(place.wrong_type()),
+            },
+            (Scalar::IntOrString, Raw::Bytes(message)) => Self::int_or_string(message, place)?,
+            _ => return Err(place.wrong_type()),
+        })
+    }
+
+    fn time(scalar: Scalar, message: &[u8], place: Place<'_>) -> Result<Self> {
+        if message.is_empty() {
+            return Ok(Self::Null);
+        }
+        let mut reader = Reader::new(message);
+        let (mut seconds, mut nanos) = (0, 0);
+        while let Some((number, raw)) = reader.next()? {
+            match (number, raw) {
+                (1, Raw::Varint(value)) => seconds = value as i64,
+                (2, Raw::Varint(value)) => nanos = value as i32,
+                (1 | 2, _) => return Err(place.wrong_type()),
+                _ => {}
+            }
+        }
+        let text = match scalar {
+            Scalar::MicroTime => scalar::micro_time_text(seconds, nanos),
+            _ => scalar::time_text(seconds),
+        };
+        text.map(Self::Time).ok_or_else(|| place.wrong_type())
+    }
+
+    fn int_or_string(message: &'a [u8], place: Place<'_>) -> Result<Self> {
+        let mut reader = Reader::new(message);
+        let (mut is_text, mut int, mut text) = (false, 0, "");
+        while let Some((number, raw)) = reader.next()? {
+            match (number, raw) {
+                (1, Raw::Varint(value)) => is_text = value == 1,
+                (2, Raw::Varint(value)) => int = i64::from(value as i32),
+                (3, Raw::Bytes(bytes)) => text = utf8(bytes, place)?,
+                (1..=3, _) => return Err(place.wrong_type()),
+                _ => {}
+            }
+        }
+        Ok(if is_text { Self::Text(Cow::Borrowed(text)) } else { Self::Int(int) })
+    }
+
+    fn put(&self, sink: &mut impl Sink) {
+        match self {
+            Self::Null => sink.null(),
+            Self::Bool(value) => sink.bool(*value),
+            Self::Int(value) => sink.int(*value),
+            Self::Double(value) => sink.double(*value),
+            Self::Text(text) => sink.text(text),
+            Self::Time(text) => sink.text(text.as_str()),
+            Self::Bytes(bytes) => sink.bytes(bytes),
+        }
+    }
+}

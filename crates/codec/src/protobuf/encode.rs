@@ -1,0 +1,258 @@
+//! Writing messages.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use nave_machinery::{Map, Value};
+use nave_schema::{AnyForm, Field, Scalar, SchemaSet, Shape, TypeId};
+
+use super::{
+    MAX_DEPTH, ProtobufError, scalar,
+    wire::{put_bytes, put_fixed64, put_int, put_message},
+};
+use crate::json;
+
+type Result<T> = std::result::Result<T, ProtobufError>;
+
+/// Appends the message of an object of the type `id`.
+pub(super) fn message(set: &SchemaSet, id: TypeId, value: &Value, out: &mut Vec<u8>) -> Result<()> {
+    let object = value.as_object().ok_or_else(|| ProtobufError::WrongType(set.get(id).name.clone()))?;
+    Writer { set, present: Vec::with_capacity(64) }.message(id, object, MAX_DEPTH, out)
+}
+
+/// A field that the object has, with its [`nave_schema::Wire::place`].
+type Present<'a> = (u64, &'a Field, &'a Value);
+
+struct Writer<'a> {
+    set: &'a SchemaSet,
+    /// The fields of the message being written, after those of the messages around it.
+    present: Vec<Present<'a>>,
+}
+
+/// A field while it is written: the field, the type it lies in, and how many levels may still follow.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    field: &'a Field,
+    owner: TypeId,
+    depth: usize,
+}
+
+impl Place<'_> {
+    fn wrong_type(&self) -> ProtobufError {
+        ProtobufError::WrongType(self.field.name.clone())
+    }
+
+    fn deeper(self) -> Result<Self> {
+        Ok(Self { depth: self.depth.checked_sub(1).ok_or(ProtobufError::TooDeep)?, ..self })
+    }
+}
+
+impl<'a> Writer<'a> {
+    fn message(&mut self, id: TypeId, object: &'a Map, depth: usize, out: &mut Vec<u8>) -> Result<()> {
+        let depth = depth.checked_sub(1).ok_or(ProtobufError::TooDeep)?;
+        let ty = self.set.get(id);
+        let start = self.present.len();
+        for (name, value) in object {
+            if let Some(field) = ty.field(name).filter(|field| field.wire.number != 0 && !value.is_null()) {
+                self.present.push((field.wire.place(), field, value));
+            }
+        }
+        self.present[start..].sort_unstable_by_key(|(place, ..)| *place);
+        let written = self.fields(id, start..self.present.len(), 48, depth, out);
+        self.present.truncate(start);
+        written
+    }
+
+    /// Writes fields in the order of their places, of which the bits above `shift` are those of this message.
+    fn fields(
+        &mut self,
+        owner: TypeId,
+        mut range: std::ops::Range<usize>,
+        shift: u32,
+        depth: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        while let Some(at) = range.next() {
+            let (place, field, value) = self.present[at];
+            let number = (place >> shift & 0xffff) as u32;
+            if place & ((1 << shift) - 1) == 0 {
+                self.field(Place { field, owner, depth }, number, value, out)?;
+                continue;
+            }
+            // The field lies in an inlined message: so do those after it with the same number here.
+            while range.start < range.end && self.present[range.start].0 >> shift == place >> shift {
+                range.start += 1;
+            }
+            let inlined = at..range.start;
+            put_message(out, number, |out| self.fields(owner, inlined, shift - 16, depth, out))?;
+        }
+        Ok(())
+    }
+
+    fn field(&mut self, place: Place<'a>, number: u32, value: &'a Value, out: &mut Vec<u8>) -> Result<()> {
+        let field = place.field;
+        match &field.shape {
+            shape @ (Shape::List { .. } | Shape::Map { .. })
+                if field.wire.wrapped && !shape.holds_collections() =>
+            {
+                self.element(place, number, shape, value, out)
+            }
+            shape @ (Shape::List { .. } | Shape::Map { .. }) => {
+                self.collection(place, number, shape, value, out)
+            }
+            shape => self.element(place, number, shape, value, out),
+        }
+    }
+
+    /// Writes the items of a list or the entries of a map, each as a field with this number.
+    fn collection(
+        &mut self,
+        place: Place<'a>,
+        number: u32,
+        shape: &'a Shape,
+        value: &'a Value,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        match (shape, value) {
+            (_, Value::Null) => Ok(()),
+            (Shape::List { items, .. }, Value::Array(list)) => {
+                list.iter().try_for_each(|item| self.element(place, number, items, item, out))
+            }
+            (Shape::Map { values, .. }, Value::Object(object)) => {
+                // A `Map` iterates in the order of its keys, as Go's writers do.
+                object.iter().try_for_each(|(key, value)| {
+                    put_message(out, number, |out| {
+                        put_bytes(out, 1, key.as_bytes());
+                        self.element(place, 2, values, value, out)
+                    })
+                })
+            }
+            _ => Err(place.wrong_type()),
+        }
+    }
+
+    /// Writes one value as one field.
+    fn element(
+        &mut self,
+        place: Place<'a>,
+        number: u32,
+        shape: &'a Shape,
+        value: &'a Value,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let place = place.deeper()?;
+        match (shape, value) {
+            (Shape::Scalar(scalar), value) => put_scalar(place, number, *scalar, value, out),
+            (Shape::Struct(id), Value::Object(object)) => {
+                put_message(out, number, |out| self.message(*id, object, place.depth, out))
+            }
+            (Shape::Struct(_), Value::Null) => {
+                put_bytes(out, number, &[]);
+                Ok(())
+            }
+            (Shape::Struct(_), _) => Err(place.wrong_type()),
+            (Shape::List { .. } | Shape::Map { .. }, _) => {
+                put_message(out, number, |out| self.collection(place, 1, shape, value, out))
+            }
+            (Shape::Any, value) => put_message(out, number, |out| self.any(place, value, out)),
+        }
+    }
+
+    /// Writes the content of the message behind an untyped value.
+    fn any(&mut self, place: Place<'a>, value: &'a Value, out: &mut Vec<u8>) -> Result<()> {
+        let schema = if place.field.wire.any == AnyForm::SchemaOrBool { 2 } else { 1 };
+        match (place.field.wire.any, value) {
+            (_, Value::Null) => {}
+            (AnyForm::Raw, value) => put_message(out, 1, |out| {
+                json::encode_into(value, out);
+                Ok(())
+            })?,
+            (form, Value::Object(object)) => {
+                if form == AnyForm::SchemaOrBool {
+                    put_int(out, 1, 1);
+                }
+                put_message(out, schema, |out| self.message(place.owner, object, place.depth, out))?;
+            }
+            (AnyForm::SchemaOrBool, Value::Bool(allows)) => put_int(out, 1, u64::from(*allows)),
+            (AnyForm::SchemaOrArray, Value::Array(list)) => {
+                for item in list {
+                    let object = item.as_object().ok_or_else(|| place.wrong_type())?;
+                    put_message(out, 2, |out| self.message(place.owner, object, place.depth, out))?;
+                }
+            }
+            (AnyForm::SchemaOrStrings, Value::Array(list)) => {
+                for item in list {
+                    put_bytes(out, 2, item.as_str().ok_or_else(|| place.wrong_type())?.as_bytes());
+                }
+            }
+            _ => return Err(place.wrong_type()),
+        }
+        Ok(())
+    }
+}
+
+/// Writes a scalar; null is its zero.
+fn put_scalar(place: Place<'_>, number: u32, scalar: Scalar, value: &Value, out: &mut Vec<u8>) -> Result<()> {
+    let wrong = || place.wrong_type();
+    let text = || if value.is_null() { Ok("") } else { value.as_str().ok_or_else(wrong) };
+    match scalar {
+        Scalar::String => put_bytes(out, number, text()?.as_bytes()),
+        Scalar::Bool => {
+            put_int(out, number, u64::from(!value.is_null() && value.as_bool().ok_or_else(wrong)?));
+        }
+        Scalar::Int32 | Scalar::Int64 => {
+            put_int(out, number, integer(scalar, value).ok_or_else(wrong)? as u64);
+        }
+        Scalar::Double => {
+            let double = if value.is_null() { 0.0 } else { value.as_f64().ok_or_else(wrong)? };
+            put_fixed64(out, number, double.to_bits());
+        }
+        Scalar::Bytes => put_bytes(out, number, &STANDARD.decode(text()?).map_err(|_| wrong())?),
+        Scalar::Time | Scalar::MicroTime => put_message(out, number, |out| {
+            if value.is_null() {
+                return Ok(());
+            }
+            let (seconds, nanos) = scalar::parse_time(text()?).ok_or_else(wrong)?;
+            put_int(out, 1, seconds as u64);
+            put_int(out, 2, if scalar == Scalar::MicroTime { nanos as u64 } else { 0 });
+            Ok(())
+        })?,
+        Scalar::Duration => put_message(out, number, |out| {
+            let nanos = if value.is_null() { Some(0) } else { scalar::parse_duration(text()?) };
+            put_int(out, 1, nanos.ok_or_else(wrong)? as u64);
+            Ok(())
+        })?,
+        Scalar::Quantity => put_message(out, number, |out| {
+            if let Value::Number(amount) = value {
+                put_bytes(out, 1, amount.to_string().as_bytes());
+            } else {
+                put_bytes(out, 1, text()?.as_bytes());
+            }
+            Ok(())
+        })?,
+        Scalar::IntOrString => put_message(out, number, |out| {
+            let (is_text, int, text) = match value {
+                Value::String(text) => (1, 0, text.as_str()),
+                _ => (0, integer(Scalar::Int32, value).ok_or_else(wrong)?, ""),
+            };
+            put_int(out, 1, is_text);
+            put_int(out, 2, int as u64);
+            put_bytes(out, 3, text.as_bytes());
+            Ok(())
+        })?,
+    }
+    Ok(())
+}
+
+/// The integer that `value` is, if it is one of this size; null is 0. A double without a fraction is one.
+fn integer(scalar: Scalar, value: &Value) -> Option<i64> {
+    if value.is_null() {
+        return Some(0);
+    }
+    let number = value.as_i64().or_else(|| {
+        let double = value.as_f64()?;
+        (double.fract() == 0.0 && double.abs() < 9e18).then_some(double as i64)
+    })?;
+    match scalar {
+        Scalar::Int32 => i32::try_from(number).ok().map(i64::from),
+        _ => Some(number),
+    }
+}

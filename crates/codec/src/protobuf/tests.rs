@@ -1,0 +1,369 @@
+//! Messages of small schemas: known bytes, odd writers, and random schemas with random values.
+
+use nave_schema::{
+    AnyForm, Field, ListTopology, PatchStrategy, Scalar, SchemaSet, Shape, StructType, TypeId, Wire,
+};
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::json;
+
+fn field(name: &str, number: u32, shape: Shape) -> Field {
+    Field {
+        name: name.to_owned(),
+        shape,
+        always: false,
+        required: false,
+        pointer: false,
+        declared_atomic: false,
+        default: None,
+        patch: PatchStrategy::default(),
+        enumeration: Vec::new(),
+        wire: Wire { number, ..Wire::default() },
+    }
+}
+
+fn list(items: Shape) -> Shape {
+    Shape::List { items: Box::new(items), topology: ListTopology::Atomic }
+}
+
+fn map(values: Shape) -> Shape {
+    Shape::Map { values: Box::new(values), atomic: false }
+}
+
+fn set(types: Vec<Vec<Field>>) -> SchemaSet {
+    let types = types.into_iter().enumerate().map(|(at, mut fields)| {
+        fields.sort_by(|one, other| one.name.cmp(&other.name));
+        StructType { name: format!("T{at}"), fields, by_number: Vec::new(), atomic: false }
+    });
+    SchemaSet::new(types.collect())
+}
+
+/// The one type of a set that has these fields.
+fn single(fields: Vec<Field>) -> SchemaSet {
+    set(vec![fields])
+}
+
+const FIRST: TypeId = TypeId(0);
+
+fn encoded(set: &SchemaSet, value: &Value) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode(set, FIRST, value, &mut out).unwrap();
+    out
+}
+
+fn transcoded(set: &SchemaSet, message: &[u8], root: Root<'_>) -> Result<String, ProtobufError> {
+    let mut out = Vec::new();
+    transcode_json(set, FIRST, message, root, &mut out)?;
+    Ok(String::from_utf8(out).unwrap())
+}
+
+/// Checks both directions, and that the text and the value are the same document.
+fn check(set: &SchemaSet, value: &Value, message: &[u8]) {
+    assert_eq!(encoded(set, value), message, "{value}");
+    assert_eq!(&decode(set, FIRST, message).unwrap(), value);
+    let text = transcoded(set, message, Root::default()).unwrap();
+    assert_eq!(&json::decode(text.as_bytes()).unwrap().value, value);
+}
+
+#[test]
+fn scalars() {
+    let scalar = Shape::Scalar;
+    let set = single(vec![
+        field("string", 1, scalar(Scalar::String)),
+        field("bool", 2, scalar(Scalar::Bool)),
+        field("int", 3, scalar(Scalar::Int32)),
+        field("long", 4, scalar(Scalar::Int64)),
+        field("double", 5, scalar(Scalar::Double)),
+        field("bytes", 6, scalar(Scalar::Bytes)),
+        field("time", 7, scalar(Scalar::Time)),
+        field("micro", 8, scalar(Scalar::MicroTime)),
+        field("duration", 9, scalar(Scalar::Duration)),
+        field("quantity", 10, scalar(Scalar::Quantity)),
+        field("port", 11, scalar(Scalar::IntOrString)),
+    ]);
+    check(&set, &json!({"string": "é\"\n\u{1}"}), b"\x0a\x05\xc3\xa9\"\n\x01");
+    check(&set, &json!({"bool": true}), b"\x10\x01");
+    check(&set, &json!({"int": -1}), b"\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01");
+    check(&set, &json!({"long": 300}), b"\x20\xac\x02");
+    check(&set, &json!({"double": 1.5}), b"\x29\0\0\0\0\0\0\xf8\x3f");
+    check(&set, &json!({"bytes": "AP8="}), b"\x32\x02\0\xff");
+    check(&set, &json!({"time": "1970-01-01T00:00:01Z"}), b"\x3a\x04\x08\x01\x10\0");
+    check(&set, &json!({"micro": "1970-01-01T00:00:01.000001Z"}), b"\x42\x05\x08\x01\x10\xe8\x07");
+    check(&set, &json!({"duration": "1µs"}), b"\x4a\x03\x08\xe8\x07");
+    check(&set, &json!({"quantity": "1Gi"}), b"\x52\x05\x0a\x031Gi");
+    check(&set, &json!({"port": 80}), b"\x5a\x06\x08\0\x10\x50\x1a\0");
+    check(&set, &json!({"port": "http"}), b"\x5a\x0a\x08\x01\x10\0\x1a\x04http");
+    for (wrong, name) in
+        [(json!({"int": "x"}), "int"), (json!({"int": 1i64 << 40}), "int"), (json!({"time": "now"}), "time")]
+    {
+        let error = encode(&set, FIRST, &wrong, &mut Vec::new()).unwrap_err();
+        assert_eq!(error, ProtobufError::WrongType(name.to_owned()));
+    }
+}
+
+#[test]
+fn lists_maps_and_structs() {
+    let set = set(vec![vec![
+        field("names", 1, list(Shape::Scalar(Scalar::String))),
+        field("ports", 2, list(Shape::Scalar(Scalar::Int32))),
+        field("labels", 3, map(Shape::Scalar(Scalar::String))),
+        field("child", 4, Shape::Struct(FIRST)),
+        field("extra", 5, map(list(Shape::Scalar(Scalar::String)))),
+        Field {
+            wire: Wire { number: 6, wrapped: true, ..Wire::default() },
+            ..field("verbs", 6, list(Shape::Scalar(Scalar::String)))
+        },
+    ]]);
+    check(&set, &json!({"names": ["a", ""]}), b"\x0a\x01a\x0a\x00");
+    check(&set, &json!({"ports": [1, 2]}), b"\x10\x01\x10\x02");
+    check(
+        &set,
+        &json!({"labels": {"a": "1", "b": "2"}}),
+        b"\x1a\x06\x0a\x01a\x12\x011\x1a\x06\x0a\x01b\x12\x012",
+    );
+    check(&set, &json!({"child": {"child": {}}}), b"\x22\x02\x22\x00");
+    check(&set, &json!({"extra": {"k": ["v"]}}), b"\x2a\x08\x0a\x01k\x12\x03\x0a\x01v");
+    check(&set, &json!({"verbs": ["get"]}), b"\x32\x05\x0a\x03get");
+
+    // What other writers may do: packed, out of order, in pieces, twice, unknown.
+    let read = |message: &[u8]| decode(&set, FIRST, message).unwrap();
+    assert_eq!(read(b"\x12\x02\x01\x02\x10\x03"), json!({"ports": [1, 2, 3]}));
+    assert_eq!(read(b"\x10\x01\x0a\x01a\x10\x02\x0a\x01b"), json!({"names": ["a", "b"], "ports": [1, 2]}));
+    assert_eq!(read(b"\x22\x03\x0a\x01a\x22\x03\x0a\x01b"), json!({"child": {"names": ["a", "b"]}}));
+    assert_eq!(
+        read(b"\x1a\x06\x0a\x01b\x12\x011\x1a\x06\x0a\x01a\x12\x012\x1a\x06\x0a\x01b\x12\x013"),
+        json!({"labels": {"a": "2", "b": "3"}})
+    );
+    assert_eq!(read(b"\x1a\x03\x0a\x01a"), json!({"labels": {"a": ""}}));
+    assert_eq!(read(b"\x78\x01\x10\x01"), json!({"ports": [1]}));
+}
+
+#[test]
+fn inlined_messages_are_fields_of_the_object() {
+    let at = |via: u32, number: u32, name: &str| Field {
+        wire: Wire { number, via, ..Wire::default() },
+        ..field(name, number, Shape::Scalar(Scalar::Int32))
+    };
+    let set = single(vec![
+        at(0, 1, "own"),
+        at(2, 1, "inner"),
+        at(2, 3, "other"),
+        at(2 << 16 | 2, 1, "innermost"),
+        at(0, 3, "last"),
+    ]);
+    let value = json!({"own": 1, "inner": 2, "innermost": 3, "other": 4, "last": 5});
+    check(&set, &value, b"\x08\x01\x12\x08\x08\x02\x12\x02\x08\x03\x18\x04\x18\x05");
+    check(&set, &json!({"innermost": 3}), b"\x12\x04\x12\x02\x08\x03");
+    assert_eq!(decode(&set, FIRST, b"\x12\x00\x10\x07").unwrap(), json!({}));
+}
+
+#[test]
+fn what_json_always_has_is_filled_in() {
+    let always = |field: Field| Field { always: true, ..field };
+    let set = set(vec![
+        vec![
+            always(field("metadata", 1, Shape::Struct(TypeId(1)))),
+            always(field("rules", 2, list(Shape::Scalar(Scalar::String)))),
+            always(field("replicas", 3, Shape::Scalar(Scalar::Int32))),
+            Field {
+                wire: Wire { number: 4, omit_zero: true, ..Wire::default() },
+                ..field("paused", 4, Shape::Scalar(Scalar::Bool))
+            },
+            field("pointer", 5, Shape::Scalar(Scalar::Bool)),
+        ],
+        vec![
+            field("name", 1, Shape::Scalar(Scalar::String)),
+            field("resourceVersion", 6, Shape::Scalar(Scalar::String)),
+            always(field("creationTimestamp", 8, Shape::Scalar(Scalar::Time))),
+        ],
+    ]);
+    let empty = json!({"metadata": {"creationTimestamp": null}, "rules": null, "replicas": 0});
+    assert_eq!(decode(&set, FIRST, b"").unwrap(), empty);
+    assert_eq!(decode(&set, FIRST, b"\x0a\x02\x42\x00\x20\x00").unwrap(), empty);
+    assert_eq!(decode(&set, FIRST, b"\x28\x00").unwrap()["pointer"], json!(false));
+
+    let root = Root { api_version: "v1", kind: "Pod", resource_version: Some("12") };
+    let text = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"resourceVersion":"12","name":"a","creationTimestamp":null},"rules":null,"replicas":0}"#;
+    assert_eq!(transcoded(&set, b"\x0a\x06\x0a\x01a\x32\x019", root).unwrap(), text);
+}
+
+#[test]
+fn untyped_values_are_json_or_schemas() {
+    let any = |name: &str, number: u32, any: AnyForm| Field {
+        wire: Wire { number, any, ..Wire::default() },
+        ..field(name, number, Shape::Any)
+    };
+    let set = single(vec![
+        field("raw", 1, Shape::Any),
+        any("orBool", 2, AnyForm::SchemaOrBool),
+        any("orArray", 3, AnyForm::SchemaOrArray),
+        Field { shape: map(Shape::Any), ..any("orStrings", 4, AnyForm::SchemaOrStrings) },
+        field("rawList", 5, list(Shape::Any)),
+    ]);
+    check(&set, &json!({"raw": {"a": [1, null]}}), b"\x0a\x10\x0a\x0e{\"a\":[1,null]}");
+    check(&set, &json!({"orBool": true}), b"\x12\x02\x08\x01");
+    check(&set, &json!({"orBool": {"orBool": false}}), b"\x12\x08\x08\x01\x12\x04\x12\x02\x08\x00");
+    check(&set, &json!({"orArray": {}}), b"\x1a\x02\x0a\x00");
+    check(&set, &json!({"orArray": [{}, {"orBool": true}]}), b"\x1a\x08\x12\x00\x12\x04\x12\x02\x08\x01");
+    check(&set, &json!({"orStrings": {"k": ["v"]}}), b"\x22\x08\x0a\x01k\x12\x03\x12\x01v");
+    check(&set, &json!({"rawList": [1, null]}), b"\x2a\x03\x0a\x011\x2a\x00");
+    assert!(matches!(decode(&set, FIRST, b"\x0a\x06\x0a\x04k8s\0"), Err(ProtobufError::NotJson(..))));
+    assert!(matches!(
+        transcoded(&set, b"\x0a\x03\x0a\x01}", Root::default()),
+        Err(ProtobufError::NotJson(..))
+    ));
+}
+
+#[test]
+fn depth_is_bounded_both_ways() {
+    let set = single(vec![field("child", 1, Shape::Struct(FIRST))]);
+    let deep = |depth: usize| {
+        (0..depth).fold(Vec::new(), |inner, _| {
+            let mut out = Vec::new();
+            wire::put_bytes(&mut out, 1, &inner);
+            out
+        })
+    };
+    let value = decode(&set, FIRST, &deep(49)).unwrap();
+    assert_eq!(encoded(&set, &value), deep(49));
+    assert_eq!(decode(&set, FIRST, &deep(5000)), Err(ProtobufError::TooDeep));
+    let value = (0..300).fold(json!({}), |inner, _| json!({ "child": inner }));
+    assert_eq!(encode(&set, FIRST, &value, &mut Vec::new()), Err(ProtobufError::TooDeep));
+}
+
+/// A field's shape without a name, and values that it holds as they come back from the wire: no empty lists or maps.
+fn any_shape() -> impl Strategy<Value = Shape> {
+    let scalar = prop::sample::select(vec![
+        Scalar::String,
+        Scalar::Bool,
+        Scalar::Int32,
+        Scalar::Int64,
+        Scalar::Double,
+        Scalar::Bytes,
+        Scalar::Time,
+        Scalar::MicroTime,
+        Scalar::Duration,
+        Scalar::Quantity,
+        Scalar::IntOrString,
+    ]);
+    // A struct refers to a later type of the set only: 1 is the leaf.
+    let leaf = prop_oneof![4 => scalar.prop_map(Shape::Scalar), 1 => Just(Shape::Any), 1 => Just(Shape::Struct(TypeId(1)))];
+    leaf.prop_recursive(2, 4, 1, |inner| prop_oneof![inner.clone().prop_map(list), inner.prop_map(map)])
+}
+
+fn any_fields() -> impl Strategy<Value = Vec<Field>> {
+    prop::collection::btree_map(1u32..40, (any_shape(), 0u32..4, any::<bool>()), 1..8).prop_map(|fields| {
+        let fields = fields.into_iter().map(|(number, (shape, via, wrapped))| {
+            // Numbers 1 to 3 of the message hold what is inlined.
+            let (via, number) = if via == 0 { (0, number + 3) } else { (via, number) };
+            let made = field(&format!("f{via}x{number}"), number, shape);
+            Field { wire: Wire { number, via, wrapped, ..Wire::default() }, ..made }
+        });
+        fields.collect()
+    })
+}
+
+fn any_value(set: std::sync::Arc<SchemaSet>, shape: Shape) -> BoxedStrategy<Value> {
+    match shape {
+        Shape::Scalar(scalar) => match scalar {
+            Scalar::String | Scalar::Quantity => "[a-z\"\\\\é\n]{1,8}".prop_map(Value::from).boxed(),
+            Scalar::Bool => any::<bool>().prop_map(Value::from).boxed(),
+            Scalar::Int32 => any::<i32>().prop_map(Value::from).boxed(),
+            Scalar::Int64 => any::<i64>().prop_map(Value::from).boxed(),
+            Scalar::Double => (-1e9f64..1e9).prop_map(|number| Value::from(number + 0.25)).boxed(),
+            Scalar::Bytes => "([A-Za-z0-9+/]{4}){1,4}".prop_map(Value::from).boxed(),
+            Scalar::Time => {
+                (0i64..1 << 36).prop_map(|at| Value::from(scalar::time_text(at).unwrap().as_str())).boxed()
+            }
+            Scalar::MicroTime => (0i64..1 << 36, 0i32..1_000_000)
+                .prop_map(|(at, micros)| {
+                    Value::from(scalar::micro_time_text(at, micros * 1000).unwrap().as_str())
+                })
+                .boxed(),
+            Scalar::Duration => {
+                any::<i64>().prop_map(|nanos| Value::from(scalar::duration_text(nanos))).boxed()
+            }
+            Scalar::IntOrString => {
+                prop_oneof![any::<i32>().prop_map(Value::from), "[a-z]{0,4}".prop_map(Value::from)].boxed()
+            }
+        },
+        Shape::Any => {
+            prop_oneof![Just(json!({"a": [1, "x"]})), Just(json!("text")), Just(json!(false))].boxed()
+        }
+        Shape::Struct(id) => any_object(&set, id),
+        Shape::List { items, .. } => {
+            prop::collection::vec(any_value(set, *items), 1..4).prop_map(Value::from).boxed()
+        }
+        Shape::Map { values, .. } => {
+            prop::collection::btree_map("[a-z\"]{0,3}", any_value(set, *values), 1..4)
+                .prop_map(|entries| entries.into_iter().collect())
+                .boxed()
+        }
+    }
+}
+
+fn any_object(set: &std::sync::Arc<SchemaSet>, id: TypeId) -> BoxedStrategy<Value> {
+    let fields = set.get(id).fields.iter();
+    let fields: Vec<_> = fields
+        .map(|field| {
+            prop::option::of(any_value(set.clone(), field.shape.clone())).prop_map({
+                let name = field.name.clone();
+                move |value| value.map(|value| (name.clone(), value))
+            })
+        })
+        .collect();
+    fields.prop_map(|fields| fields.into_iter().flatten().collect()).boxed()
+}
+
+fn any_world() -> impl Strategy<Value = (std::sync::Arc<SchemaSet>, Value)> {
+    let leaf =
+        [field("a", 1, Shape::Scalar(Scalar::String)), field("b", 9, list(Shape::Scalar(Scalar::Int32)))];
+    any_fields()
+        .prop_map(move |fields| {
+            let leaf =
+                leaf.iter().map(|known| field(&known.name, known.wire.number, known.shape.clone())).collect();
+            std::sync::Arc::new(set(vec![fields, leaf]))
+        })
+        .prop_flat_map(|set| (Just(set.clone()), any_object(&set, FIRST)))
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_back((set, value) in any_world()) {
+        let message = encoded(&set, &value);
+        prop_assert_eq!(&decode(&set, FIRST, &message).unwrap(), &value);
+        let text = transcoded(&set, &message, Root::default()).unwrap();
+        prop_assert_eq!(json::decode(text.as_bytes()).unwrap(), crate::Decoded { value, duplicates: vec![] });
+    }
+
+    #[test]
+    fn damaged_messages_give_an_error_or_the_same_by_both_roads(
+        (set, value) in any_world(),
+        at in any::<prop::sample::Index>(),
+        byte: u8,
+    ) {
+        let mut message = encoded(&set, &value);
+        if !message.is_empty() {
+            let at = at.index(message.len());
+            message[at] = byte;
+        }
+        match (decode(&set, FIRST, &message), transcoded(&set, &message, Root::default())) {
+            (Ok(value), Ok(text)) => {
+                let read = json::decode(text.as_bytes()).unwrap();
+                prop_assert_eq!(json::encode(&read.value), json::encode(&value));
+                prop_assert!(read.duplicates.is_empty());
+            }
+            (Err(one), Err(other)) => prop_assert_eq!(one, other),
+            (one, other) => prop_assert!(false, "{:?} and {:?}", one, other),
+        }
+    }
+
+    #[test]
+    fn no_bytes_panic((set, _) in any_world(), bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        let _ = decode(&set, FIRST, &bytes);
+        let _ = envelope::unwrap(&bytes);
+        let _ = envelope::unwrap(&[&envelope::PREFIX[..], &bytes].concat());
+    }
+}

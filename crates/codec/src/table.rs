@@ -1,0 +1,336 @@
+//! The wire form of `meta.k8s.io` documents made from objects: `Table`, `PartialObjectMetadata` and its list.
+//!
+//! Objects go in as their JSON bytes and are copied; only the cells are encoded. A document is begun with the list's
+//! metadata, takes its rows or items one by one, and can be drained between them, so that a long list is sent
+//! without being held.
+//!
+//! ```
+//! use nave_codec::{negotiate::MetaVersion, table::{Column, ListMeta, RowObject, TableWriter}};
+//!
+//! let columns = [Column { name: "Name", kind: "string", format: "name", description: "", priority: 0 }];
+//! let mut table = TableWriter::new(MetaVersion::V1, &ListMeta { resource_version: "7", ..Default::default() }, Some(&columns));
+//! table.row(&["web".into()], None, RowObject::Metadata(br#"{"kind":"Pod","metadata":{"name":"web"}}"#));
+//! let text = String::from_utf8(table.finish())?;
+//! assert!(text.ends_with(r#""rows":[{"cells":["web"],"object":{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{"name":"web"}}}]}"#));
+//! # Ok::<(), std::string::FromUtf8Error>(())
+//! ```
+
+use nave_machinery::Value;
+use serde::Serialize;
+
+use crate::{json, negotiate::MetaVersion};
+
+/// A list's `metadata`.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListMeta<'a> {
+    /// The revision that the list shows.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub resource_version: &'a str,
+    /// The token of the next page.
+    #[serde(rename = "continue", skip_serializing_if = "str::is_empty")]
+    pub continue_token: &'a str,
+    /// How many items follow after this page, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remaining_item_count: Option<i64>,
+}
+
+/// A column of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Column<'a> {
+    /// The heading.
+    pub name: &'a str,
+    /// The OpenAPI type of the cells.
+    #[serde(rename = "type")]
+    pub kind: &'a str,
+    /// The OpenAPI format of the cells; `name` marks the primary column.
+    pub format: &'a str,
+    /// For people.
+    pub description: &'a str,
+    /// 0 for columns that are always shown, more for those of a wide output.
+    pub priority: i32,
+}
+
+/// What a row carries of its object (`includeObject`), from the object's JSON.
+#[derive(Clone, Copy, Debug)]
+pub enum RowObject<'a> {
+    /// Nothing.
+    None,
+    /// The metadata, as a `PartialObjectMetadata`.
+    Metadata(&'a [u8]),
+    /// All of it.
+    Object(&'a [u8]),
+}
+
+/// Writes a `Table`.
+#[derive(Debug)]
+pub struct TableWriter {
+    out: Vec<u8>,
+    version: MetaVersion,
+    first: bool,
+}
+
+impl TableWriter {
+    /// Begins a table; `None` for columns leaves their definitions out, as in a watch's later events.
+    pub fn new(version: MetaVersion, meta: &ListMeta<'_>, columns: Option<&[Column<'_>]>) -> Self {
+        let mut out = begin("Table", version);
+        out.extend_from_slice(b"\"metadata\":");
+        json::encode_into(meta, &mut out);
+        out.extend_from_slice(b",\"columnDefinitions\":");
+        json::encode_into(&columns, &mut out);
+        out.extend_from_slice(b",\"rows\":[");
+        Self { out, version, first: true }
+    }
+
+    /// Appends a row. `conditions` is the row's list of conditions, as a completed pod has one.
+    pub fn row(&mut self, cells: &[Value], conditions: Option<&Value>, object: RowObject<'_>) {
+        if !std::mem::take(&mut self.first) {
+            self.out.push(b',');
+        }
+        self.out.extend_from_slice(b"{\"cells\":");
+        json::encode_into(cells, &mut self.out);
+        if let Some(conditions) = conditions {
+            self.out.extend_from_slice(b",\"conditions\":");
+            json::encode_into(conditions, &mut self.out);
+        }
+        self.out.extend_from_slice(b",\"object\":");
+        match object {
+            RowObject::None => self.out.extend_from_slice(b"null"),
+            RowObject::Metadata(object) => put_metadata(self.version, object, &mut self.out),
+            RowObject::Object(object) => self.out.extend_from_slice(object),
+        }
+        self.out.push(b'}');
+    }
+
+    /// Takes what has been written so far.
+    pub fn drain(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// Ends the table and takes the rest of it.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.out.extend_from_slice(b"]}");
+        self.out
+    }
+}
+
+/// Writes a `PartialObjectMetadataList`.
+#[derive(Debug)]
+pub struct MetadataListWriter {
+    out: Vec<u8>,
+    version: MetaVersion,
+    first: bool,
+}
+
+impl MetadataListWriter {
+    /// Begins a list.
+    pub fn new(version: MetaVersion, meta: &ListMeta<'_>) -> Self {
+        let mut out = begin("PartialObjectMetadataList", version);
+        out.extend_from_slice(b"\"metadata\":");
+        json::encode_into(meta, &mut out);
+        out.extend_from_slice(b",\"items\":[");
+        Self { out, version, first: true }
+    }
+
+    /// Appends the metadata of an object, given as its JSON.
+    pub fn item(&mut self, object: &[u8]) {
+        if !std::mem::take(&mut self.first) {
+            self.out.push(b',');
+        }
+        put_metadata(self.version, object, &mut self.out);
+    }
+
+    /// Takes what has been written so far.
+    pub fn drain(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// Ends the list and takes the rest of it.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.out.extend_from_slice(b"]}");
+        self.out
+    }
+}
+
+/// The `PartialObjectMetadata` of an object, given as its JSON.
+pub fn partial_object_metadata(version: MetaVersion, object: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512);
+    put_metadata(version, object, &mut out);
+    out
+}
+
+/// The text of a field of a JSON object, which has to be well-formed: it is searched, not checked. Stops at the
+/// field, so that one near the beginning costs little.
+pub fn member<'j>(object: &'j [u8], name: &str) -> Option<&'j [u8]> {
+    let mut at = skip_space(object, 0);
+    if object.get(at) != Some(&b'{') {
+        return None;
+    }
+    at += 1;
+    loop {
+        let key = skip_space(object, at);
+        let key_end = value_end(object, key)?;
+        let colon = skip_space(object, key_end);
+        if object.get(key) != Some(&b'"') || object.get(colon) != Some(&b':') {
+            return None;
+        }
+        let value = skip_space(object, colon + 1);
+        let end = value_end(object, value)?;
+        if object.get(key + 1..key_end - 1) == Some(name.as_bytes()) {
+            return object.get(value..end);
+        }
+        let comma = skip_space(object, end);
+        if object.get(comma) != Some(&b',') {
+            return None;
+        }
+        at = comma + 1;
+    }
+}
+
+fn begin(kind: &str, version: MetaVersion) -> Vec<u8> {
+    let mut out = Vec::with_capacity(4096);
+    put_type(kind, version, &mut out);
+    out
+}
+
+fn put_type(kind: &str, version: MetaVersion, out: &mut Vec<u8>) {
+    for part in ["{\"kind\":\"", kind, "\",\"apiVersion\":\"", version.api_version(), "\","] {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
+fn put_metadata(version: MetaVersion, object: &[u8], out: &mut Vec<u8>) {
+    put_type("PartialObjectMetadata", version, out);
+    out.extend_from_slice(b"\"metadata\":");
+    out.extend_from_slice(member(object, "metadata").unwrap_or(b"{}"));
+    out.push(b'}');
+}
+
+fn skip_space(text: &[u8], at: usize) -> usize {
+    let rest = text.get(at..).unwrap_or_default();
+    at + rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count()
+}
+
+/// Where the value that begins at `at` ends.
+fn value_end(text: &[u8], at: usize) -> Option<usize> {
+    let mut depth = 0usize;
+    let mut at = at;
+    loop {
+        match *text.get(at)? {
+            b'"' => at = string_end(text, at)?,
+            b'{' | b'[' => {
+                depth += 1;
+                at += 1;
+            }
+            b'}' | b']' => {
+                depth = depth.checked_sub(1)?;
+                at += 1;
+            }
+            b',' | b':' if depth > 0 => at += 1,
+            byte if byte.is_ascii_whitespace() && depth > 0 => at += 1,
+            _ => {
+                let rest = text.get(at..)?;
+                let plain = rest
+                    .iter()
+                    .take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.'));
+                at += plain.count().max(usize::from(depth > 0));
+                if depth == 0 {
+                    return Some(at);
+                }
+            }
+        }
+        if depth == 0 {
+            return Some(at);
+        }
+    }
+}
+
+/// Where the string whose opening quote is at `at` ends.
+fn string_end(text: &[u8], at: usize) -> Option<usize> {
+    let mut at = at + 1;
+    loop {
+        match text.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn parsed(bytes: &[u8]) -> Value {
+        json::decode(bytes).unwrap().value
+    }
+
+    #[test]
+    fn a_table_holds_its_rows() {
+        let columns =
+            [Column { name: "Name", kind: "string", format: "name", description: "d", priority: 1 }];
+        let meta = ListMeta { resource_version: "5", continue_token: "t", remaining_item_count: Some(2) };
+        let mut table = TableWriter::new(MetaVersion::V1, &meta, Some(&columns));
+        let object = br#"{"metadata":{"name":"a"},"x":1}"#;
+        table.row(&[json!("a"), json!(1)], None, RowObject::None);
+        let mut text = table.drain();
+        table.row(&[], Some(&json!([{"type": "Completed"}])), RowObject::Object(object));
+        table.row(&[], None, RowObject::Metadata(object));
+        text.extend(table.finish());
+        let partial = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": {"name": "a"}});
+        assert_eq!(
+            parsed(&text),
+            json!({
+                "kind": "Table", "apiVersion": "meta.k8s.io/v1",
+                "metadata": {"resourceVersion": "5", "continue": "t", "remainingItemCount": 2},
+                "columnDefinitions": [{"name": "Name", "type": "string", "format": "name", "description": "d", "priority": 1}],
+                "rows": [
+                    {"cells": ["a", 1], "object": null},
+                    {"cells": [], "conditions": [{"type": "Completed"}], "object": {"metadata": {"name": "a"}, "x": 1}},
+                    {"cells": [], "object": partial},
+                ],
+            })
+        );
+    }
+
+    #[test]
+    fn a_list_of_metadata_holds_its_items() {
+        let mut list = MetadataListWriter::new(MetaVersion::V1Beta1, &ListMeta::default());
+        list.item(br#"{"kind":"Pod","metadata":{"name":"a"}}"#);
+        list.item(b"{}");
+        let item = |metadata| json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1beta1", "metadata": metadata});
+        assert_eq!(
+            parsed(&list.finish()),
+            json!({
+                "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1beta1", "metadata": {},
+                "items": [item(json!({"name": "a"})), item(json!({}))],
+            })
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn members_are_found(value in json::tests::any_json(), pretty: bool) {
+            let text = if pretty { serde_json::to_vec_pretty(&value) } else { serde_json::to_vec(&value) }.unwrap();
+            let Some(fields) = value.as_object() else {
+                prop_assert_eq!(member(&text, "a"), None);
+                return Ok(());
+            };
+            for (name, value) in fields {
+                // A name that needs escapes is not looked for by anybody.
+                if serde_json::to_string(name).unwrap().len() == name.len() + 2 {
+                    let found = member(&text, name).unwrap();
+                    prop_assert_eq!(&serde_json::from_slice::<Value>(found).unwrap(), value);
+                }
+            }
+        }
+
+        #[test]
+        fn no_bytes_panic(text in "[{}\\[\\]\"a:, \\\\]{0,40}") {
+            let _ = member(text.as_bytes(), "a");
+        }
+    }
+}

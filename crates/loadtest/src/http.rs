@@ -1,0 +1,327 @@
+//! Connections to an API server, the calls sent over them, and bodies read without being parsed.
+
+use std::path::Path;
+use std::sync::Arc;
+
+pub use ::http::Method;
+use ::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use ::http::uri::Authority;
+use ::http::{Request, Response, StatusCode, Uri};
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::LoadError;
+use crate::kubeconfig::Kubeconfig;
+
+/// A server, and what it takes to be let in.
+#[derive(Clone)]
+pub struct Target {
+    origin: Arc<Origin>,
+    tls: Arc<ClientConfig>,
+    server_name: ServerName<'static>,
+}
+
+struct Origin {
+    authority: Authority,
+    bearer: Option<HeaderValue>,
+}
+
+/// One request.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The verb.
+    pub method: Method,
+    /// Path and query.
+    pub path: String,
+    /// The encoding asked for; `application/json` unless said otherwise.
+    pub accept: &'static str,
+    /// The encoding of the body, if there is one.
+    pub content_type: Option<&'static str>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// One connection; cloning one that speaks HTTP/2 shares it.
+pub struct Connection {
+    origin: Arc<Origin>,
+    sender: Sender,
+}
+
+enum Sender {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+/// An answer whose body is still to be read.
+pub struct Answer {
+    call: String,
+    response: Response<Incoming>,
+}
+
+/// A few HTTP/2 connections that callers share.
+#[derive(Clone)]
+pub struct Pool {
+    origin: Arc<Origin>,
+    lanes: Arc<[http2::SendRequest<Full<Bytes>>]>,
+}
+
+impl Target {
+    /// The server of the kubeconfig's current context.
+    pub fn from_kubeconfig(path: &Path) -> Result<Self, LoadError> {
+        let config = Kubeconfig::read(path)?;
+        let problem = |problem: String| LoadError::Kubeconfig { path: path.to_owned(), problem };
+        let uri: Uri = config.server.parse().map_err(|e| problem(format!("server: {e}")))?;
+        let (Some("https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(problem(format!("{} is not an https URL", config.server)));
+        };
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let name = config.tls_server_name.clone().unwrap_or_else(|| host.to_owned());
+        let bearer = config.token.as_ref().map(|token| HeaderValue::try_from(format!("Bearer {token}")));
+        Ok(Self {
+            origin: Arc::new(Origin {
+                authority: authority.clone(),
+                bearer: bearer.transpose().map_err(|e| problem(format!("token: {e}")))?,
+            }),
+            tls: Arc::new(tls_config(&config).map_err(|e| problem(e.to_string()))?),
+            server_name: ServerName::try_from(name).map_err(|e| problem(e.to_string()))?,
+        })
+    }
+
+    /// Opens a connection that speaks HTTP/1.1.
+    pub async fn connect_http1(&self) -> Result<Connection, LoadError> {
+        let stream = self.connect("http/1.1").await?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(Connection { origin: Arc::clone(&self.origin), sender: Sender::Http1(sender) })
+    }
+
+    /// Opens a connection that speaks HTTP/2.
+    pub async fn connect_http2(&self) -> Result<Connection, LoadError> {
+        let sender = self.handshake_http2().await?;
+        Ok(Connection { origin: Arc::clone(&self.origin), sender: Sender::Http2(sender) })
+    }
+
+    /// Opens `connections` HTTP/2 connections.
+    pub async fn pool(&self, connections: usize) -> Result<Pool, LoadError> {
+        let mut lanes = Vec::with_capacity(connections);
+        for _ in 0..connections.max(1) {
+            lanes.push(self.handshake_http2().await?);
+        }
+        Ok(Pool { origin: Arc::clone(&self.origin), lanes: lanes.into() })
+    }
+
+    /// The windows are so large that flow control never waits for us.
+    async fn handshake_http2(&self) -> Result<http2::SendRequest<Full<Bytes>>, LoadError> {
+        let stream = self.connect("h2").await?;
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .max_frame_size(MAX_FRAME)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+
+    async fn connect(&self, protocol: &str) -> Result<TlsStream<TcpStream>, LoadError> {
+        let authority = &self.origin.authority;
+        let failed = |error| LoadError::Connect(authority.to_string(), error);
+        let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(443));
+        let stream = TcpStream::connect(address).await.map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
+        let mut tls = ClientConfig::clone(&self.tls);
+        tls.alpn_protocols = vec![protocol.into()];
+        TlsConnector::from(Arc::new(tls)).connect(self.server_name.clone(), stream).await.map_err(failed)
+    }
+}
+
+impl Pool {
+    /// The connection that the caller with this number uses.
+    pub fn lane(&self, caller: usize) -> Connection {
+        let sender = self.lanes[caller % self.lanes.len()].clone();
+        Connection { origin: Arc::clone(&self.origin), sender: Sender::Http2(sender) }
+    }
+
+    /// Sends one call on the first connection and reads the whole answer.
+    pub async fn call(&self, call: &Call) -> Result<Bytes, LoadError> {
+        self.lane(0).send(call).await?.success().await?.read_all().await
+    }
+}
+
+impl Call {
+    /// A read.
+    pub fn get(path: impl Into<String>) -> Self {
+        Self::new(Method::GET, path, None, Bytes::new())
+    }
+
+    /// A creation from JSON.
+    pub fn post(path: impl Into<String>, body: impl Into<Bytes>) -> Self {
+        Self::new(Method::POST, path, Some(JSON), body.into())
+    }
+
+    /// A deletion, of one object or of a collection.
+    pub fn delete(path: impl Into<String>) -> Self {
+        Self::new(Method::DELETE, path, None, Bytes::new())
+    }
+
+    /// Any request.
+    pub fn new(
+        method: Method,
+        path: impl Into<String>,
+        content_type: Option<&'static str>,
+        body: Bytes,
+    ) -> Self {
+        Self { method, path: path.into(), accept: JSON, content_type, body }
+    }
+
+    /// Asks for another encoding.
+    pub fn accept(mut self, media_type: &'static str) -> Self {
+        self.accept = media_type;
+        self
+    }
+}
+
+impl Connection {
+    /// Sends one call and waits for the head of the answer.
+    pub async fn send(&mut self, call: &Call) -> Result<Answer, LoadError> {
+        let request = Request::builder().method(call.method.clone()).header(ACCEPT, call.accept);
+        // HTTP/1.1 sends the path and names the host in a header, HTTP/2 sends the whole address.
+        let request = match &self.sender {
+            Sender::Http1(_) => request.uri(&call.path).header(
+                HOST,
+                HeaderValue::try_from(self.origin.authority.as_str()).map_err(::http::Error::from)?,
+            ),
+            Sender::Http2(_) => {
+                let uri = Uri::builder().scheme("https").authority(self.origin.authority.clone());
+                request.uri(uri.path_and_query(&call.path).build()?)
+            }
+        };
+        let request = self.origin.bearer.iter().fold(request, |r, bearer| r.header(AUTHORIZATION, bearer));
+        let request = call.content_type.iter().fold(request, |r, kind| r.header(CONTENT_TYPE, *kind));
+        let request = request.body(Full::new(call.body.clone()))?;
+        let response = match &mut self.sender {
+            Sender::Http1(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await?
+            }
+            Sender::Http2(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await?
+            }
+        };
+        Ok(Answer { call: format!("{} {}", call.method, call.path), response })
+    }
+}
+
+impl Answer {
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        self.response.status()
+    }
+
+    /// A header's text, or nothing where it is absent or not text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+
+    /// The answer if it is a success, else an error that says what the server said.
+    pub async fn success(self) -> Result<Self, LoadError> {
+        let status = self.status();
+        if status.is_success() {
+            return Ok(self);
+        }
+        let call = self.call.clone();
+        let body = self.read_all().await?;
+        let body = String::from_utf8_lossy(&body[..body.len().min(600)]).into_owned();
+        Err(LoadError::Refused { call, status: status.as_u16(), body })
+    }
+
+    /// The next piece of the body as it arrives, or nothing at its end.
+    pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, LoadError> {
+        while let Some(frame) = self.response.frame().await {
+            if let Ok(data) = frame?.into_data() {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads to the end and returns the body's length and its first kilobytes.
+    pub async fn drain(mut self) -> Result<(u64, Bytes), LoadError> {
+        let (mut length, mut head) = (0, Bytes::new());
+        while let Some(chunk) = self.next_chunk().await? {
+            if length == 0 {
+                head = chunk.slice(..chunk.len().min(HEAD));
+            }
+            length += chunk.len() as u64;
+        }
+        Ok((length, head))
+    }
+
+    /// Reads and returns the whole body.
+    pub async fn read_all(mut self) -> Result<Bytes, LoadError> {
+        let mut body = BytesMut::new();
+        while let Some(chunk) = self.next_chunk().await? {
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    }
+}
+
+/// The text of the first field of this name, found by scanning: for `resourceVersion` and `continue` in a list's head.
+pub fn scan_field<'a>(json: &'a [u8], name: &str) -> Option<&'a str> {
+    let key = format!("\"{name}\":\"");
+    let start = memchr::memmem::find(json, key.as_bytes())? + key.len();
+    let end = memchr::memchr(b'"', &json[start..])?;
+    std::str::from_utf8(&json[start..start + end]).ok()
+}
+
+/// The media type of JSON.
+pub const JSON: &str = "application/json";
+/// The media type of Kubernetes' protobuf encoding.
+pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+const WINDOW: u32 = 512 << 20;
+const MAX_FRAME: u32 = 1 << 20;
+/// How much of a body [`Answer::drain`] keeps at most.
+const HEAD: usize = 8 << 10;
+
+fn tls_config(config: &Kubeconfig) -> Result<ClientConfig, rustls::Error> {
+    let bad = |what: &str, error| rustls::Error::General(format!("{what}: {error}"));
+    let certificates = |what: &str, pem: &[u8]| -> Result<Vec<_>, rustls::Error> {
+        CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|e| bad(what, e))
+    };
+    let mut roots = RootCertStore::empty();
+    for authority in certificates("certificate-authority", &config.certificate_authority)? {
+        roots.add(authority)?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let tls = tls.with_root_certificates(roots);
+    let Some((certificate, key)) = &config.client_identity else { return Ok(tls.with_no_client_auth()) };
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| bad("client-key", e))?;
+    tls.with_client_auth_cert(certificates("client-certificate", certificate)?, key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found_by_scanning() {
+        let list = br#"{"kind":"PodList","metadata":{"resourceVersion":"42","continue":"abc"},"items":[]}"#;
+        assert_eq!(scan_field(list, "resourceVersion"), Some("42"));
+        assert_eq!(scan_field(list, "continue"), Some("abc"));
+        assert_eq!(scan_field(list, "uid"), None);
+        assert_eq!(scan_field(br#"{"continue":"cut off"#, "continue"), None);
+    }
+}

@@ -1,0 +1,164 @@
+//! `nave-loadtest`: the same work against one API server or, side by side, two.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use nave_loadtest::LoadError;
+use nave_loadtest::http::Target;
+use nave_loadtest::load::Sample;
+use nave_loadtest::process::Processes;
+use nave_loadtest::report::{Reference, Row, duration, recorded, table};
+use nave_loadtest::scenario::{Scenario, Session, Sizes};
+use nave_loadtest::spawn::ServerProcess;
+
+/// Measures a Kubernetes API server, alone or side by side with another.
+#[derive(Parser)]
+struct Arguments {
+    /// The kubeconfig of the server to measure.
+    #[arg(long, value_name = "FILE", required_unless_present = "start")]
+    kubeconfig: Option<PathBuf>,
+    /// The processes of that server, for CPU and memory.
+    #[arg(long, value_name = "PID", value_delimiter = ',', requires = "kubeconfig")]
+    pid: Vec<u32>,
+    /// Start this program on an empty folder and measure it, its start included.
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "kubeconfig")]
+    start: Option<PathBuf>,
+    /// The kubeconfig of a server that does the same work for comparison.
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
+    /// The processes of that server (of kube-apiserver and of its etcd).
+    #[arg(long, value_name = "PID", value_delimiter = ',', requires = "against")]
+    against_pid: Vec<u32>,
+    /// How many pods the lists go over.
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(20..=500_000))]
+    pods: u64,
+    /// How many config maps to write.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=500_000))]
+    config_maps: u64,
+    /// How many watchers at once.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=20_000))]
+    watchers: u64,
+    /// The size of a pod's JSON as the server returns it.
+    #[arg(long, default_value_t = 3_700, value_name = "BYTES")]
+    pod_bytes: usize,
+    /// HTTP/2 connections that requests are spread over.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    connections: u64,
+    /// What one piece of work takes at most (writes four times as long).
+    #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
+    time: u64,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // One thread: the other cores are the server's.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result =
+        runtime.map_err(|e| LoadError::Unexpected(e.to_string())).and_then(|r| r.block_on(run(&arguments)));
+    match result {
+        Ok(rows) => {
+            println!("\n{}", table(&rows));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("nave-loadtest: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: &Arguments) -> Result<Vec<Row>, LoadError> {
+    let sizes = arguments.sizes();
+    let mut rows = Vec::new();
+    let folder = tempfile::tempdir().map_err(|e| LoadError::File(std::env::temp_dir(), e))?;
+    let started = match &arguments.start {
+        Some(program) => Some(start(program, folder.path(), &mut rows).await?),
+        None => None,
+    };
+    let (kubeconfig, processes) = match (&started, &arguments.kubeconfig) {
+        (Some(server), _) => (server.kubeconfig(), Processes(vec![server.pid()])),
+        (None, Some(file)) => (file.as_path(), Processes(arguments.pid.clone())),
+        (None, None) => return Err(LoadError::Unexpected("no server to measure".into())),
+    };
+    let session = Session::open(Target::from_kubeconfig(kubeconfig)?, processes, sizes).await?;
+    let other = match &arguments.against {
+        Some(file) => {
+            let processes = Processes(arguments.against_pid.clone());
+            Some(Session::open(Target::from_kubeconfig(file)?, processes, sizes).await?)
+        }
+        None => None,
+    };
+    rows.extend(measure(&session, other.as_ref(), &sizes).await?);
+    if started.is_none() {
+        session.close().await?;
+    }
+    if let Some(other) = other {
+        other.close().await?;
+    }
+    Ok(rows)
+}
+
+/// Starts the program, and tells what its start took and what it weighs when it has come to rest.
+async fn start(program: &Path, folder: &Path, rows: &mut Vec<Row>) -> Result<ServerProcess, LoadError> {
+    let server = ServerProcess::start(program, folder, &[]).await?;
+    let title = "process start until /readyz is ok, empty store";
+    rows.push(Row::time(title, server.ready_in(), Duration::from_millis(100)));
+    tokio::time::sleep(REST).await;
+    let rss = Processes(vec![server.pid()]).rss()?.unwrap_or_default();
+    rows.push(Row::memory("resident memory, idle, empty", rss, 25_000_000));
+    Ok(server)
+}
+
+/// Does each piece of work on one server and then, if there is one, on the other.
+async fn measure(session: &Session, other: Option<&Session>, sizes: &Sizes) -> Result<Vec<Row>, LoadError> {
+    let (mut rows, mut unwatched) = (Vec::new(), None);
+    for scenario in Scenario::ALL {
+        let title = scenario.title(sizes);
+        let sample = session.run(scenario).await?;
+        progress(&title, &sample);
+        let reference = match other {
+            Some(other) => {
+                let theirs = other.run(scenario).await?;
+                progress(&format!("{title}, the other server"), &theirs);
+                Reference { rate: Some(theirs.rate()), cpu: theirs.cpu_per_operation() }
+            }
+            None => recorded(scenario),
+        };
+        if scenario == Scenario::CreateUnwatched {
+            unwatched = sample.cpu_per_operation();
+        }
+        rows.push(Row::of(title, scenario, &sample, reference, unwatched));
+        if let (Scenario::CreatePods, Some(rss)) = (scenario, sample.rss) {
+            let title = format!("resident memory with {} pods", sizes.pods);
+            rows.push(Row::memory(&title, rss, IDLE_ALLOWANCE + MEMORY_PER_POD * sizes.pods));
+        }
+    }
+    Ok(rows)
+}
+
+fn progress(title: &str, sample: &Sample) {
+    let cpu = sample.cpu_per_operation().map_or(String::new(), |cpu| format!(", {} CPU each", duration(cpu)));
+    eprintln!("{title}: {} in {}{cpu}", sample.operations, duration(sample.elapsed));
+}
+
+impl Arguments {
+    fn sizes(&self) -> Sizes {
+        Sizes {
+            pods: self.pods,
+            few_pods: self.pods * 3 / 20,
+            config_maps: self.config_maps,
+            watchers: self.watchers as usize,
+            pod_bytes: self.pod_bytes,
+            connections: self.connections as usize,
+            time: Duration::from_secs(self.time),
+        }
+    }
+}
+
+/// A server that has just started still has work to do, and memory to give back.
+const REST: Duration = Duration::from_secs(2);
+/// 170 MB with 20,000 pods: what an idle server may have, and the rest for each pod.
+const IDLE_ALLOWANCE: u64 = 25_000_000;
+const MEMORY_PER_POD: u64 = 7_250;

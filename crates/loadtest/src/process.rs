@@ -1,0 +1,74 @@
+//! What the server itself spends, read from /proc: CPU time and resident memory, summed over its processes.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::LoadError;
+
+/// The processes that make up a server: one, or an API server and its etcd.
+#[derive(Debug, Clone, Default)]
+pub struct Processes(pub Vec<u32>);
+
+impl Processes {
+    /// User and system time spent so far, or nothing where no process is known. In ticks of 10 ms, so a
+    /// measurement should last a second or more.
+    pub fn cpu(&self) -> Result<Option<Duration>, LoadError> {
+        let ticks = self.sum(|pid| cpu_ticks(&read(pid, "stat")?).ok_or("stat: unknown layout".into()))?;
+        let rate = rustix::param::clock_ticks_per_second().max(1);
+        Ok(ticks.map(|ticks| Duration::from_nanos(ticks * (1_000_000_000 / rate))))
+    }
+
+    /// Resident memory in bytes, or nothing where no process is known.
+    pub fn rss(&self) -> Result<Option<u64>, LoadError> {
+        self.sum(|pid| resident(&read(pid, "status")?).ok_or("status: no VmRSS".into()))
+    }
+
+    fn sum(&self, of: impl Fn(u32) -> Result<u64, String>) -> Result<Option<u64>, LoadError> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        let each = self.0.iter().map(|&pid| of(pid).map_err(|e| LoadError::Process(pid, e)));
+        each.sum::<Result<u64, _>>().map(Some)
+    }
+}
+
+fn read(pid: u32, file: &str) -> Result<String, String> {
+    fs::read_to_string(format!("/proc/{pid}/{file}")).map_err(|e| format!("{file}: {e}"))
+}
+
+/// utime and stime: the 14th and 15th field of proc_pid_stat(5), counted after the command's closing bracket as
+/// the command may hold blanks.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut fields = fields.split(' ').skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
+fn resident(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stat_is_read_past_a_command_with_blanks_and_brackets() {
+        let stat = "77 (a) b (c) S 1 77 77 0 -1 4194560 100 0 0 0 250 50 7 8 20 0 4 0 1 2 3";
+        assert_eq!(cpu_ticks(stat), Some(300));
+        assert_eq!(cpu_ticks("77 (cut) S 1"), None);
+    }
+
+    #[test]
+    fn this_process_is_there_and_an_impossible_one_is_not() {
+        let this = Processes(vec![std::process::id()]);
+        assert!(this.cpu().unwrap().is_some());
+        assert!(this.rss().unwrap().unwrap() > 100_000);
+        assert!(Processes(vec![u32::MAX]).rss().is_err());
+        assert_eq!(Processes::default().cpu().unwrap(), None);
+    }
+}

@@ -1,0 +1,288 @@
+//! The command line. Flags bear kube-apiserver's names where they mean the same.
+//!
+//! [`ServeFlags`] is what was typed; [`Config`], made by [`ServeFlags::validate`], is what holds: nothing after it
+//! has to ask whether two flags fit together.
+
+mod values;
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand};
+
+pub(crate) use values::{Controllers, NetworkRange, PortRange};
+use values::{parse_controllers, parse_duration, parse_network, parse_ports};
+
+const GENERAL: &str = "General";
+const SERVING: &str = "Serving";
+const AUTHENTICATION: &str = "Authentication";
+const NETWORK: &str = "Cluster network";
+const ETCD: &str = "Storage";
+
+/// The Kubernetes API server: one binary, its own store.
+#[derive(Debug, Parser)]
+#[command(name = "nave", version, args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeFlags,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the Kubernetes API (what nave does without a command).
+    Serve(Box<ServeFlags>),
+}
+
+impl Cli {
+    /// The flags of `serve`, named or not.
+    pub(crate) fn into_serve(self) -> ServeFlags {
+        match self.command {
+            Some(Command::Serve(flags)) => *flags,
+            None => self.serve,
+        }
+    }
+}
+
+/// The flags of `nave serve`, as typed.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ServeFlags {
+    /// Folder for everything the server keeps: objects, keys, certificates and admin.kubeconfig. Made if absent.
+    #[arg(long, value_name = "DIR", default_value = "nave-data", help_heading = GENERAL)]
+    data_dir: PathBuf,
+    /// In-process controllers to run: '*' is all that are on by default, 'foo' adds one, '-foo' takes one away,
+    /// 'none' runs none. This version has no in-process controllers yet.
+    #[arg(long, value_name = "LIST", default_value = "*", allow_hyphen_values = true, help_heading = GENERAL)]
+    controllers: String,
+    /// How long a request may take; watches and other long-running requests are exempt.
+    #[arg(long, value_name = "DURATION", default_value = "1m0s", value_parser = parse_duration, help_heading = GENERAL)]
+    request_timeout: Duration,
+    /// A watch without a timeout of its own ends after this many seconds at the earliest, twice that at the latest.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800, help_heading = GENERAL)]
+    min_request_timeout: u32,
+    /// How long the server goes on serving after it was told to stop, while /readyz fails, so that load balancers
+    /// notice.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration, help_heading = GENERAL)]
+    shutdown_delay_duration: Duration,
+    /// Number for the level of log detail, 0 (quiet) to 10 (everything).
+    #[arg(short, long = "v", value_name = "LEVEL", default_value_t = 0, help_heading = GENERAL)]
+    verbosity: u8,
+
+    /// Address to listen on. 0.0.0.0 or :: for all.
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1", help_heading = SERVING)]
+    bind_address: IpAddr,
+    /// Port to listen on. 0 takes a free one, which is printed.
+    #[arg(long, value_name = "PORT", default_value_t = 6443, help_heading = SERVING)]
+    secure_port: u16,
+    /// Address at which clients reach the server, if it is not --bind-address. It is put into the certificate and
+    /// admin.kubeconfig.
+    #[arg(long, value_name = "IP", help_heading = SERVING)]
+    advertise_address: Option<IpAddr>,
+    /// Certificate to serve with (PEM, with its chain) in place of one that the server makes for itself.
+    #[arg(long, value_name = "FILE", help_heading = SERVING)]
+    tls_cert_file: Option<PathBuf>,
+    /// Private key of --tls-cert-file (PEM).
+    #[arg(long, value_name = "FILE", help_heading = SERVING)]
+    tls_private_key_file: Option<PathBuf>,
+    /// Requests at once on one HTTP/2 connection; 0 for the default of 250.
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = SERVING)]
+    http2_max_streams_per_connection: u32,
+
+    /// Take requests without a credential for system:anonymous, which may ask for health and version only.
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1,
+          require_equals = true, default_missing_value = "true", help_heading = AUTHENTICATION)]
+    anonymous_auth: bool,
+    /// Believe client certificates signed by one of these CAs too (PEM); those of the server's own CA always are.
+    #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
+    client_ca_file: Option<PathBuf>,
+    /// Static bearer tokens, one a line: token,user,uid,"group1,group2".
+    #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
+    token_auth_file: Option<PathBuf>,
+
+    /// Range from which services get their addresses.
+    #[arg(long, value_name = "CIDR", default_value = "10.0.0.0/16", value_parser = parse_network, help_heading = NETWORK)]
+    service_cluster_ip_range: NetworkRange,
+    /// Range from which services get their node ports.
+    #[arg(long, value_name = "RANGE", default_value = "30000-32767", value_parser = parse_ports, help_heading = NETWORK)]
+    service_node_port_range: PortRange,
+
+    /// Not served by this version, which keeps its objects in --data-dir.
+    #[arg(long, value_name = "URLS", help_heading = ETCD)]
+    etcd_servers: Option<String>,
+}
+
+/// What the flags amount to.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) controllers: Controllers,
+    pub(crate) request_timeout: Duration,
+    pub(crate) min_request_timeout: Duration,
+    pub(crate) shutdown_delay: Duration,
+    pub(crate) log_level: u8,
+    pub(crate) listen: SocketAddr,
+    /// The address clients are told to use.
+    pub(crate) advertise: IpAddr,
+    /// Certificate and key given, in place of own ones.
+    pub(crate) serving_pair: Option<(PathBuf, PathBuf)>,
+    pub(crate) http2_streams: u32,
+    pub(crate) anonymous: bool,
+    pub(crate) client_ca_file: Option<PathBuf>,
+    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) service_range: NetworkRange,
+    pub(crate) node_ports: PortRange,
+}
+
+/// What is wrong with a flag.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("--{flag}: {why}")]
+pub(crate) struct FlagError {
+    pub(crate) flag: &'static str,
+    pub(crate) why: String,
+}
+
+impl FlagError {
+    pub(crate) fn new(flag: &'static str, why: impl Into<String>) -> Self {
+        Self { flag, why: why.into() }
+    }
+
+    /// A flag's file cannot be used.
+    pub(crate) fn file(flag: &'static str, file: &Path, why: impl std::fmt::Display) -> Self {
+        Self { flag, why: format!("{}: {why}", file.display()) }
+    }
+}
+
+impl ServeFlags {
+    /// Checks each flag and that they fit together.
+    ///
+    /// # Errors
+    /// The first flag that is wrong, and why.
+    pub(crate) fn validate(self) -> Result<Config, FlagError> {
+        if self.etcd_servers.is_some() {
+            let why = "this version serves from its embedded store in --data-dir; etcd is not supported yet";
+            return Err(FlagError::new("etcd-servers", why));
+        }
+        if self.request_timeout.is_zero() {
+            return Err(FlagError::new("request-timeout", "must be more than 0"));
+        }
+        if self.advertise_address.is_some_and(|address| address.is_unspecified()) {
+            return Err(FlagError::new(
+                "advertise-address",
+                "clients cannot connect to an unspecified address",
+            ));
+        }
+        let serving_pair = match (self.tls_cert_file, self.tls_private_key_file) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            (Some(_), None) => {
+                return Err(FlagError::new("tls-private-key-file", "needed with --tls-cert-file"));
+            }
+            (None, Some(_)) => {
+                return Err(FlagError::new("tls-cert-file", "needed with --tls-private-key-file"));
+            }
+        };
+        let controllers =
+            parse_controllers(&self.controllers).map_err(|why| FlagError::new("controllers", why))?;
+        let reachable = if self.bind_address.is_unspecified() {
+            loopback_of(self.bind_address)
+        } else {
+            self.bind_address
+        };
+        Ok(Config {
+            data_dir: self.data_dir,
+            controllers,
+            request_timeout: self.request_timeout,
+            min_request_timeout: Duration::from_secs(self.min_request_timeout.into()),
+            shutdown_delay: self.shutdown_delay_duration,
+            log_level: self.verbosity,
+            listen: SocketAddr::new(self.bind_address, self.secure_port),
+            advertise: self.advertise_address.unwrap_or(reachable),
+            serving_pair,
+            http2_streams: self.http2_max_streams_per_connection,
+            anonymous: self.anonymous_auth,
+            client_ca_file: self.client_ca_file,
+            token_file: self.token_auth_file,
+            service_range: self.service_cluster_ip_range,
+            node_ports: self.service_node_port_range,
+        })
+    }
+}
+
+fn loopback_of(unspecified: IpAddr) -> IpAddr {
+    match unspecified {
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(arguments: &[&str]) -> Result<Config, String> {
+        let all = ["nave"].iter().chain(arguments);
+        let cli = Cli::try_parse_from(all).map_err(|error| error.to_string())?;
+        cli.into_serve().validate().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn nothing_typed_is_a_local_server() {
+        let config = config(&[]).unwrap();
+        assert_eq!(config.listen, SocketAddr::from(([127, 0, 0, 1], 6443)));
+        assert_eq!(config.data_dir, Path::new("nave-data"));
+        assert_eq!(config.service_range.first_address(), IpAddr::from([10, 0, 0, 1]));
+        assert_eq!(config.request_timeout, Duration::from_mins(1));
+        assert!(config.anonymous);
+    }
+
+    #[test]
+    fn serve_may_be_named() {
+        assert_eq!(config(&["serve", "--secure-port", "0"]).unwrap().listen.port(), 0);
+        assert_eq!(config(&["--secure-port=1"]).unwrap().listen.port(), 1);
+        assert_eq!(
+            config(&["--controllers", "-foo"]).unwrap().controllers,
+            parse_controllers("-foo").unwrap()
+        );
+        assert!(!config(&["--anonymous-auth=false"]).unwrap().anonymous);
+        assert!(config(&["--anonymous-auth"]).unwrap().anonymous);
+    }
+
+    #[test]
+    fn clients_are_told_an_address_they_can_reach() {
+        let advertised = |arguments: &[&str]| config(arguments).unwrap().advertise.to_string();
+        assert_eq!(advertised(&["--bind-address=0.0.0.0"]), "127.0.0.1");
+        assert_eq!(advertised(&["--bind-address=::"]), "::1");
+        assert_eq!(advertised(&["--bind-address=192.0.2.1"]), "192.0.2.1");
+        assert_eq!(advertised(&["--bind-address=0.0.0.0", "--advertise-address=192.0.2.7"]), "192.0.2.7");
+    }
+
+    #[test]
+    fn a_mistake_names_its_flag() {
+        for (arguments, flag) in [
+            (&["--etcd-servers=http://localhost:2379"][..], "--etcd-servers"),
+            (&["--tls-cert-file=a.crt"], "--tls-private-key-file"),
+            (&["--tls-private-key-file=a.key"], "--tls-cert-file"),
+            (&["--request-timeout=0s"], "--request-timeout"),
+            (&["--request-timeout=60"], "--request-timeout"),
+            (&["--advertise-address=0.0.0.0"], "--advertise-address"),
+            (&["--secure-port=70000"], "--secure-port"),
+            (&["--bind-address=localhost"], "--bind-address"),
+            (&["--service-cluster-ip-range=10.0.0.1"], "--service-cluster-ip-range"),
+            (&["--service-node-port-range=2-1"], "--service-node-port-range"),
+            (&["--controllers=*,,b"], "--controllers"),
+            (&["--no-such-flag"], "--no-such-flag"),
+        ] {
+            let error = config(arguments).unwrap_err();
+            assert!(error.contains(flag), "{arguments:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Values of flags that are written as Kubernetes writes them.
+
+use std::{fmt, net::IpAddr, time::Duration};
+
+/// Which in-process controllers run, by kube-controller-manager's rules: a name said, with or without a minus, holds;
+/// of the others `*` runs those that are on by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Controllers {
+    all: bool,
+    on: Vec<String>,
+    off: Vec<String>,
+}
+
+impl Controllers {
+    /// Whether a controller runs.
+    #[cfg_attr(not(test), expect(dead_code, reason = "there are no in-process controllers yet"))]
+    pub(crate) fn runs(&self, name: &str, on_by_default: bool) -> bool {
+        let said = |names: &[String]| names.iter().any(|said| said == name);
+        said(&self.on) || (!said(&self.off) && self.all && on_by_default)
+    }
+}
+
+impl fmt::Display for Controllers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = self.all.then(|| "*".to_owned());
+        let off = self.off.iter().map(|name| format!("-{name}"));
+        let words: Vec<String> = all.into_iter().chain(self.on.iter().cloned()).chain(off).collect();
+        f.write_str(if words.is_empty() { "none".to_owned() } else { words.join(",") }.as_str())
+    }
+}
+
+/// Reads `*`, `foo`, `-foo`, separated by commas, or `none`.
+pub(super) fn parse_controllers(list: &str) -> Result<Controllers, String> {
+    let mut controllers = Controllers::default();
+    if list == "none" {
+        return Ok(controllers);
+    }
+    for word in list.split(',').map(str::trim) {
+        let name = word.strip_prefix('-').unwrap_or(word);
+        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        match word {
+            "*" => controllers.all = true,
+            "none" => return Err("'none' stands alone".to_owned()),
+            _ if name.is_empty() || !name.chars().all(legal) => {
+                return Err(format!("{word:?} is not '*', a controller's name, or one with '-' before it"));
+            }
+            _ if name == word => controllers.on.push(name.to_owned()),
+            _ => controllers.off.push(name.to_owned()),
+        }
+    }
+    Ok(controllers)
+}
+
+/// A range of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NetworkRange {
+    base: IpAddr,
+    prefix: u8,
+}
+
+impl NetworkRange {
+    /// The first address that can be given away, which is the one of the service `kubernetes`.
+    pub(crate) fn first_address(&self) -> IpAddr {
+        match self.base {
+            IpAddr::V4(base) => IpAddr::V4((u32::from(base) + 1).into()),
+            IpAddr::V6(base) => IpAddr::V6((u128::from(base) + 1).into()),
+        }
+    }
+}
+
+impl fmt::Display for NetworkRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.base, self.prefix)
+    }
+}
+
+/// Reads `10.0.0.0/16`; bits after the prefix are cleared. The bounds are upstream's: at least 8 addresses, and at
+/// most 20 bits of IPv4 (112 and more of IPv6 are kept in allocators of that size).
+pub(super) fn parse_network(text: &str) -> Result<NetworkRange, String> {
+    let wrong = || format!("{text:?} is not a range such as 10.0.0.0/16");
+    let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
+    let address: IpAddr = address.parse().map_err(|_| wrong())?;
+    let prefix: u8 = prefix.parse().map_err(|_| wrong())?;
+    let bits: u8 = if address.is_ipv4() { 32 } else { 128 };
+    if prefix > bits {
+        return Err(wrong());
+    }
+    let free = bits - prefix;
+    if free < 3 {
+        return Err("the range must have at least 8 addresses".to_owned());
+    }
+    if free > 20 {
+        return Err(format!("the range is too large: its prefix must be at least /{}", bits - 20));
+    }
+    let base = match address {
+        IpAddr::V4(address) => IpAddr::V4((u32::from(address) >> free << free).into()),
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> free << free).into()),
+    };
+    Ok(NetworkRange { base, prefix })
+}
+
+/// A range of ports, both ends in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PortRange {
+    pub(crate) first: u16,
+    pub(crate) last: u16,
+}
+
+/// Reads `30000-32767`, `30000+2767` or a single port.
+pub(super) fn parse_ports(text: &str) -> Result<PortRange, String> {
+    let wrong = || format!("{text:?} is not a range such as 30000-32767");
+    let port = |text: &str| text.trim().parse::<u16>().map_err(|_| wrong());
+    let (first, last) = if let Some((first, last)) = text.split_once('-') {
+        (port(first)?, port(last)?)
+    } else if let Some((first, more)) = text.split_once('+') {
+        let first = port(first)?;
+        (first, first.checked_add(port(more)?).ok_or_else(wrong)?)
+    } else {
+        (port(text)?, port(text)?)
+    };
+    if first == 0 || last < first { Err(wrong()) } else { Ok(PortRange { first, last }) }
+}
+
+/// Reads a duration as Go writes them: `300ms`, `1.5h`, `2h45m`.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a duration such as 300ms, 30s or 1h15m");
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let number_ends = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
+        let (number, unit_on) = rest.split_at(number_ends);
+        let unit_ends = unit_on.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(unit_on.len());
+        let (unit, following) = unit_on.split_at(unit_ends);
+        let seconds = match unit {
+            "ns" => 1e-9,
+            "us" | "µs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return Err(wrong()),
+        };
+        let number: f64 = number.parse().map_err(|_| wrong())?;
+        let part = Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())?;
+        total = total.checked_add(part).ok_or_else(wrong)?;
+        rest = following;
+    }
+    if text.is_empty() { Err(wrong()) } else { Ok(total) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_go_writes_them() {
+        for (text, millis) in
+            [("0", 0), ("0s", 0), ("300ms", 300), ("1m0s", 60_000), ("1.5h", 5_400_000), ("2h45m", 9_900_000)]
+        {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for wrong in ["", "1", "s", "-1s", "1 s", "1d", "1s2", "1..5s", "999999999999999999999h"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn networks_have_bounds() {
+        let range = parse_network("10.1.2.3/16").unwrap();
+        assert_eq!(
+            (range.to_string().as_str(), range.first_address().to_string().as_str()),
+            ("10.1.0.0/16", "10.1.0.1")
+        );
+        assert_eq!(parse_network("fd00::/108").unwrap().first_address().to_string(), "fd00::1");
+        for wrong in
+            ["", "10.0.0.0", "10.0.0.0/33", "10.0.0.0/30", "10.0.0.0/8", "fd00::/64", "x/16", "10.0.0.0/-1"]
+        {
+            assert!(parse_network(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn ports_are_a_range_of_two_kinds_or_one() {
+        assert_eq!(parse_ports("30000-32767"), Ok(PortRange { first: 30000, last: 32767 }));
+        assert_eq!(parse_ports("30000+100"), Ok(PortRange { first: 30000, last: 30100 }));
+        assert_eq!(parse_ports("80"), Ok(PortRange { first: 80, last: 80 }));
+        for wrong in ["", "0-10", "10-9", "1-70000", "65535+1", "a-b", "1-2-3"] {
+            assert!(parse_ports(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn controllers_follow_the_controller_managers_rules() {
+        let runs =
+            |list: &str, name: &str, default: bool| parse_controllers(list).unwrap().runs(name, default);
+        assert!(runs("*", "a", true) && !runs("*", "a", false));
+        assert!(runs("a", "a", false) && !runs("a", "b", true));
+        assert!(!runs("*,-a", "a", true) && runs("*,-a", "b", true));
+        assert!(!runs("none", "a", true));
+        assert_eq!(parse_controllers("*,a,-b").unwrap().to_string(), "*,a,-b");
+        assert_eq!(parse_controllers("none").unwrap().to_string(), "none");
+        for wrong in ["", ",", "-", "a,none", "A", "a b"] {
+            assert!(parse_controllers(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The server's own keys and certificates, in `DIR/pki`.
+//!
+//! | file | what it is | valid for |
+//! | --- | --- | --- |
+//! | `ca.crt`, `ca.key` | signs the other two, and client certificates that are believed | 10 years |
+//! | `apiserver.crt`, `apiserver.key` | what the server shows its clients | 1 year |
+//! | `admin.crt`, `admin.key` | user `nave-admin` in `system:masters`, for `admin.kubeconfig` | 1 year |
+//!
+//! Files found are used again. A certificate is made anew when two thirds of its time are over, or when it no longer
+//! fits (another CA, another address to serve under). The CA keeps its key when it is made anew, so that certificates
+//! signed before, and clients that know the CA as it was before, go on to work. Keys are readable by their owner
+//! alone from the moment they exist, and no file is ever seen half written.
+
+mod certificate;
+pub(crate) mod files;
+
+use std::{
+    collections::BTreeSet,
+    fs::DirBuilder,
+    io,
+    net::IpAddr,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
+
+use certificate::Facts;
+
+const DAY: Duration = Duration::from_hours(24);
+const CA_LIFETIME: Duration = DAY.saturating_mul(3650);
+const LEAF_LIFETIME: Duration = DAY.saturating_mul(365);
+/// The names under which clients inside and outside of a cluster know the server.
+const SERVING_NAMES: [&str; 5] = [
+    "localhost",
+    "kubernetes",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+    "kubernetes.default.svc.cluster.local",
+];
+const ADMIN: &str = "nave-admin";
+const ADMIN_GROUP: &str = "system:masters";
+
+/// Why the keys and certificates cannot be used or made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PkiError {
+    /// A file cannot be read or written.
+    #[error("{}: {error}", .path.display())]
+    File { path: PathBuf, error: io::Error },
+    /// The CA is there, but not whole.
+    #[error("{}: {why}; move the folder away to have a new CA made", .path.display())]
+    Ca { path: PathBuf, why: &'static str },
+    /// A certificate cannot be made.
+    #[error("cannot make the certificate {name}: {error}")]
+    Make { name: &'static str, error: rcgen::Error },
+}
+
+/// A certificate and its key, as PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Pair {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+}
+
+/// The server's keys and certificates.
+pub(crate) struct Pki {
+    folder: PathBuf,
+    /// The addresses the serving certificate must hold.
+    addresses: BTreeSet<IpAddr>,
+    pub(crate) ca: Pair,
+    pub(crate) serving: Pair,
+    pub(crate) admin: Pair,
+}
+
+impl Pki {
+    /// Reads the folder, and makes what it lacks.
+    ///
+    /// # Errors
+    /// The CA in the folder is not whole, or a file cannot be read or written.
+    pub(crate) fn open(
+        folder: PathBuf,
+        addresses: BTreeSet<IpAddr>,
+        now: SystemTime,
+    ) -> Result<Self, PkiError> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(in_file(&folder))?;
+        let ca = ensure_ca(&folder, now)?;
+        let serving = ensure_serving(&folder, &ca, &addresses, now)?;
+        let admin = ensure_admin(&folder, &ca, now)?;
+        Ok(Self { folder, addresses, ca, serving, admin })
+    }
+
+    /// Makes anew what is due at `now`, and says whether anything was.
+    ///
+    /// # Errors
+    /// As for [`Self::open`]; what was held before stays.
+    pub(crate) fn renew(&mut self, now: SystemTime) -> Result<bool, PkiError> {
+        let fresh = Self::open(self.folder.clone(), self.addresses.clone(), now)?;
+        let changed = fresh.ca != self.ca || fresh.serving != self.serving || fresh.admin != self.admin;
+        *self = fresh;
+        Ok(changed)
+    }
+}
+
+fn ensure_ca(folder: &Path, now: SystemTime) -> Result<Pair, PkiError> {
+    let path = folder.join("ca.crt");
+    let broken = |why| PkiError::Ca { path: path.clone(), why };
+    let key = match (read(&path)?, read(&folder.join("ca.key"))?) {
+        (None, None) => None,
+        (Some(_), None) => return Err(broken("its key, ca.key, is missing")),
+        (None, Some(_)) => return Err(broken("the certificate is missing, while its key, ca.key, is there")),
+        (Some(certificate), Some(key)) => {
+            let facts = Facts::read(&certificate).ok_or_else(|| broken("not a certificate in PEM form"))?;
+            let key_pair = KeyPair::from_pem(&key).map_err(|_| broken("its key, ca.key, cannot be read"))?;
+            if !facts.belongs_to(&key_pair) {
+                return Err(broken("ca.key is another certificate's key"));
+            }
+            if !facts.is_due(now) {
+                return Ok(Pair { certificate, key });
+            }
+            Some(key_pair)
+        }
+    };
+    make(folder, "ca", key, |key| certificate::ca_params(now, CA_LIFETIME).self_signed(key))
+}
+
+fn ensure_serving(
+    folder: &Path,
+    ca: &Pair,
+    addresses: &BTreeSet<IpAddr>,
+    now: SystemTime,
+) -> Result<Pair, PkiError> {
+    let serves = |facts: &Facts| {
+        SERVING_NAMES.iter().all(|name| facts.names.contains(*name)) && addresses.is_subset(&facts.addresses)
+    };
+    ensure_leaf(folder, "apiserver", ca, now, serves, || {
+        let mut params = CertificateParams::new(SERVING_NAMES.map(str::to_owned))?;
+        params.subject_alt_names.extend(addresses.iter().map(|address| rcgen::SanType::IpAddress(*address)));
+        Ok(certificate::leaf(params, "nave", None, ExtendedKeyUsagePurpose::ServerAuth, now, LEAF_LIFETIME))
+    })
+}
+
+fn ensure_admin(folder: &Path, ca: &Pair, now: SystemTime) -> Result<Pair, PkiError> {
+    ensure_leaf(
+        folder,
+        "admin",
+        ca,
+        now,
+        |_| true,
+        || {
+            let (params, usage) = (CertificateParams::default(), ExtendedKeyUsagePurpose::ClientAuth);
+            Ok(certificate::leaf(params, ADMIN, Some(ADMIN_GROUP), usage, now, LEAF_LIFETIME))
+        },
+    )
+}
+
+/// The certificate in the folder if it fits, or a new one: nobody else keeps it, so that there is nothing to save.
+fn ensure_leaf(
+    folder: &Path,
+    name: &'static str,
+    ca: &Pair,
+    now: SystemTime,
+    fits: impl Fn(&Facts) -> bool,
+    params: impl Fn() -> Result<CertificateParams, rcgen::Error>,
+) -> Result<Pair, PkiError> {
+    let found = read(&folder.join(format!("{name}.crt")))?.zip(read(&folder.join(format!("{name}.key")))?);
+    if let Some((certificate, key)) = found {
+        let holds =
+            Facts::read(&certificate).zip(KeyPair::from_pem(&key).ok()).is_some_and(|(facts, key)| {
+                facts.belongs_to(&key)
+                    && facts.is_signed_by(&ca.certificate)
+                    && !facts.is_due(now)
+                    && fits(&facts)
+            });
+        if holds {
+            return Ok(Pair { certificate, key });
+        }
+    }
+    make(folder, name, None, |key| {
+        let issuer = Issuer::from_ca_cert_pem(&ca.certificate, KeyPair::from_pem(&ca.key)?)?;
+        params()?.signed_by(key, &issuer)
+    })
+}
+
+/// Makes and writes a certificate, and a key for it unless there is one.
+fn make(
+    folder: &Path,
+    name: &'static str,
+    key: Option<KeyPair>,
+    sign: impl FnOnce(&KeyPair) -> Result<rcgen::Certificate, rcgen::Error>,
+) -> Result<Pair, PkiError> {
+    let made = || {
+        let key = key.map_or_else(KeyPair::generate, Ok)?;
+        Ok(Pair { certificate: sign(&key)?.pem(), key: key.serialize_pem() })
+    };
+    let pair = made().map_err(|error| PkiError::Make { name, error })?;
+    let (key_path, certificate_path) =
+        (folder.join(format!("{name}.key")), folder.join(format!("{name}.crt")));
+    files::write_private(&key_path, &pair.key).map_err(in_file(&key_path))?;
+    files::write_public(&certificate_path, &pair.certificate).map_err(in_file(&certificate_path))?;
+    tracing::info!(certificate = %certificate_path.display(), "made a certificate");
+    Ok(pair)
+}
+
+fn read(path: &Path) -> Result<Option<String>, PkiError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(in_file(path)(error)),
+    }
+}
+
+fn in_file(path: &Path) -> impl FnOnce(io::Error) -> PkiError + use<> {
+    let path = path.to_owned();
+    move |error| PkiError::File { path, error }
+}
+
+#[cfg(test)]
+mod tests;

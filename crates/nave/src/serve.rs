@@ -1,0 +1,198 @@
+//! Starts everything in order, and stops it in order.
+//!
+//! Up: data folder → store and API → keys and certificates → listener → kubeconfig → ready.
+//! Down, on SIGTERM or SIGINT: /readyz fails → `--shutdown-delay-duration` → no new connections, watches end, requests
+//! in flight are answered → the store is synced and closed. A second signal exits at once.
+
+mod api;
+mod certificates;
+
+use std::{
+    fs::DirBuilder,
+    io,
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use http::Request;
+use hyper::body::Incoming;
+use nave_apiserver::serving::{ConnectionInfo, Limits, Running, Server, Tls, TlsError};
+use nave_authn::{Authenticator, BearerTokens, Chain, ClientCertificates, StaticTokens};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::{
+    flags::{Config, FlagError},
+    kubeconfig,
+    pki::PkiError,
+};
+use api::Api;
+use certificates::Certificates;
+
+/// The version of Kubernetes whose API is served.
+const KUBERNETES_MINOR: &str = "1.36";
+/// How often certificates are looked after while the server runs.
+const CERTIFICATE_CHECK: Duration = Duration::from_mins(1);
+/// What a shell reports for a process that an interrupt ended.
+const INTERRUPTED: i32 = 130;
+
+/// Why the server could not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServeError {
+    /// A flag's file cannot be used.
+    #[error(transparent)]
+    Flag(#[from] FlagError),
+    /// The data folder cannot be made.
+    #[error("--data-dir: {}: {error}", .path.display())]
+    DataDir { path: PathBuf, error: io::Error },
+    /// The server's own keys and certificates.
+    #[error("--data-dir: {0}")]
+    Pki(#[from] PkiError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {0} (--bind-address, --secure-port)")]
+    Listen(io::Error),
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The kubeconfig cannot be written.
+    #[error("cannot write {}: {error}", .path.display())]
+    Kubeconfig { path: PathBuf, error: io::Error },
+    /// The operating system refuses something the server needs.
+    #[error("the operating system refuses what the server needs: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Serves until a signal asks to stop.
+pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
+    let started = Instant::now();
+    let mut signals = Signals::new()?;
+    make_folder(&config.data_dir)?;
+
+    let api = Arc::new(Api::open(&config, authentication(&config)?).await?);
+    let mut certificates = Certificates::open(&config)?;
+    let tls = Tls::new(certificates.serving(), Some(&certificates.client_cas()?))?;
+    let server = Server::bind(&[config.listen], tls, limits(&config)).await.map_err(ServeError::Listen)?;
+    let listening = server.local_addresses()?.first().copied().unwrap_or(config.listen);
+    let reachable = SocketAddr::new(config.advertise, listening.port());
+    let kubeconfig = Kubeconfig { path: config.data_dir.join("admin.kubeconfig"), server: reachable };
+    kubeconfig.write(&certificates)?;
+
+    let running = server.start({
+        let api = api.clone();
+        move |request: Request<Incoming>, connection: Arc<ConnectionInfo>| {
+            let api = api.clone();
+            async move { api.handle(request, connection.client_certificate.as_ref()).await }
+        }
+    });
+    api.set_ready(true);
+    tracing::info!(controllers = %config.controllers, "no in-process controllers exist yet");
+    greet(&config, reachable, &kubeconfig.path, api.revision(), started);
+
+    tokio::select! {
+        () = signals.next() => {}
+        never = look_after(&mut certificates, &kubeconfig) => match never {},
+    }
+    tokio::select! {
+        stopped = stop(&config, &api, &running) => stopped,
+        () = signals.next() => {
+            tracing::warn!("a second signal: exiting at once");
+            std::process::exit(INTERRUPTED)
+        }
+    }
+}
+
+/// The authenticators that the flags ask for.
+fn authentication(config: &Config) -> Result<Chain, FlagError> {
+    let mut authenticators: Vec<Arc<dyn Authenticator>> = vec![Arc::new(ClientCertificates)];
+    let mut tokens: Vec<Arc<dyn nave_authn::TokenAuthenticator>> = Vec::new();
+    if let Some(file) = &config.token_file {
+        let found =
+            StaticTokens::from_file(file).map_err(|why| FlagError::file("token-auth-file", file, why))?;
+        tokens.push(Arc::new(found));
+    }
+    authenticators.push(Arc::new(BearerTokens::new(tokens)));
+    let chain = Chain::new(authenticators);
+    Ok(if config.anonymous { chain.with_anonymous() } else { chain })
+}
+
+fn limits(config: &Config) -> Limits {
+    let default = Limits::default();
+    match config.http2_streams {
+        0 => default,
+        http2_streams => Limits { http2_streams, ..default },
+    }
+}
+
+fn make_folder(path: &Path) -> Result<(), ServeError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| ServeError::DataDir { path: path.to_owned(), error })
+}
+
+/// The administrator's kubeconfig: where it is, and where it leads.
+struct Kubeconfig {
+    path: PathBuf,
+    server: SocketAddr,
+}
+
+impl Kubeconfig {
+    fn write(&self, certificates: &Certificates) -> Result<(), ServeError> {
+        kubeconfig::write(&self.path, self.server, certificates.server_ca(), certificates.admin())
+            .map_err(|error| ServeError::Kubeconfig { path: self.path.clone(), error })
+    }
+}
+
+/// What a person who has just started the server wants to know.
+fn greet(config: &Config, server: SocketAddr, kubeconfig: &Path, revision: u64, started: Instant) {
+    let (version, ready) = (env!("CARGO_PKG_VERSION"), started.elapsed().as_millis());
+    let kubeconfig = kubeconfig.display();
+    println!(
+        "nave {version} (Kubernetes {KUBERNETES_MINOR}) serving https://{server}  (ready in {ready} ms)"
+    );
+    println!("data       {} (revision {revision})", config.data_dir.display());
+    println!("kubeconfig {kubeconfig}");
+    println!("try        KUBECONFIG={kubeconfig} kubectl get namespaces");
+}
+
+/// Renews certificates when they are due. Failures are logged, and tried again.
+async fn look_after(certificates: &mut Certificates, kubeconfig: &Kubeconfig) -> std::convert::Infallible {
+    loop {
+        tokio::time::sleep(CERTIFICATE_CHECK).await;
+        let refreshed = certificates.refresh(SystemTime::now());
+        let written =
+            refreshed.and_then(|changed| if changed { kubeconfig.write(certificates) } else { Ok(()) });
+        if let Err(error) = written {
+            tracing::error!(%error, "cannot renew certificates");
+        }
+    }
+}
+
+async fn stop(config: &Config, api: &Api, running: &Running) -> Result<(), ServeError> {
+    tracing::info!("shutting down");
+    api.set_ready(false);
+    tokio::time::sleep(config.shutdown_delay).await;
+    api.end_watches();
+    let drained = running.shutdown(config.request_timeout).await;
+    tracing::info!(%drained, "no longer serving");
+    api.close().await
+}
+
+/// The signals that ask the server to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! How a group module declares its resources: the usual is assumed, the unusual is said.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nave_machinery::{GroupVersion, GroupVersionKind, Value};
+use nave_schema::SchemaSet;
+
+use crate::def::{
+    Extract, NameRule, ResourceDef, ResourceVersion, Rules, SelectableField, Storage, Subresource,
+    SubresourceKind, Verb,
+};
+use crate::registry::Group;
+use crate::scale::ScalePaths;
+use crate::strategy::{Plain, Strategy};
+use crate::table::{Column, age, name};
+
+/// A group being declared.
+pub(crate) struct GroupBuilder {
+    name: &'static str,
+    package: &'static str,
+    versions: &'static [&'static str],
+    resources: Vec<Builder>,
+}
+
+/// A group whose types' OpenAPI names begin with `package`.
+pub(crate) fn group(name: &'static str, package: &'static str, resources: Vec<Builder>) -> GroupBuilder {
+    GroupBuilder { name, package, versions: &["v1"], resources }
+}
+
+impl GroupBuilder {
+    /// The versions served, the preferred one first; `v1` alone if not said.
+    pub(crate) fn versions(self, versions: &'static [&'static str]) -> Self {
+        Self { versions, ..self }
+    }
+
+    /// The group with its types looked up in `schemas`.
+    pub(crate) fn build(self, schemas: &SchemaSet) -> Group {
+        let Self { name, package, versions, resources } = self;
+        let resources =
+            resources.into_iter().map(|it| Arc::new(it.build(name, package, versions, schemas))).collect();
+        Group {
+            name: name.to_owned(),
+            versions: versions.iter().map(ToString::to_string).collect(),
+            resources,
+        }
+    }
+}
+
+/// A resource being declared.
+pub(crate) struct Builder {
+    kind: &'static str,
+    resource: &'static str,
+    namespaced: bool,
+    short_names: &'static [&'static str],
+    categories: &'static [&'static str],
+    verbs: &'static [Verb],
+    subresources: Vec<Subresource>,
+    columns: Vec<Column>,
+    fields: Vec<SelectableField>,
+    name_rule: NameRule,
+    rules: Rules,
+    strategy: Arc<dyn Strategy>,
+    prefix: Option<&'static str>,
+    stored_as: Option<(&'static str, &'static str, &'static str)>,
+    ttl: Option<Duration>,
+    deprecation: Option<&'static str>,
+    stored: bool,
+}
+
+/// A stored, namespaced resource with all verbs.
+pub(crate) fn resource(kind: &'static str, resource: &'static str) -> Builder {
+    Builder {
+        kind,
+        resource,
+        namespaced: true,
+        short_names: &[],
+        categories: &[],
+        verbs: Verb::ALL,
+        subresources: Vec::new(),
+        columns: vec![name(), age()],
+        fields: Vec::new(),
+        name_rule: NameRule::Subdomain,
+        rules: Rules::default(),
+        strategy: Arc::new(Plain),
+        prefix: None,
+        stored_as: None,
+        ttl: None,
+        deprecation: None,
+        stored: true,
+    }
+}
+
+/// A question that a client asks by creating an object of it; nothing is stored.
+pub(crate) fn review(kind: &'static str, plural: &'static str) -> Builder {
+    Builder { verbs: Verb::CREATE, stored: false, ..resource(kind, plural) }
+}
+
+impl Builder {
+    /// Objects live outside namespaces.
+    pub(crate) fn cluster(self) -> Self {
+        Self { namespaced: false, ..self }
+    }
+
+    /// Short names for command lines.
+    pub(crate) fn short(self, short_names: &'static [&'static str]) -> Self {
+        Self { short_names, ..self }
+    }
+
+    /// Named groups of resources it belongs to.
+    pub(crate) fn categories(self, categories: &'static [&'static str]) -> Self {
+        Self { categories, ..self }
+    }
+
+    /// Only these verbs.
+    pub(crate) fn verbs(self, verbs: &'static [Verb]) -> Self {
+        Self { verbs, ..self }
+    }
+
+    /// Nothing is stored; the server computes what it answers.
+    pub(crate) fn computed(self) -> Self {
+        Self { stored: false, ..self }
+    }
+
+    /// A `status` subresource.
+    pub(crate) fn status(self) -> Self {
+        let kind = self.kind;
+        self.sub("status", SubresourceKind::Status, ("", "", kind), Verb::VIEW)
+    }
+
+    /// A `scale` subresource.
+    pub(crate) fn scale(self, paths: ScalePaths) -> Self {
+        self.sub("scale", SubresourceKind::Scale(paths), ("autoscaling", "v1", "Scale"), Verb::VIEW)
+    }
+
+    /// A subresource that is a view of the object, with a meaning of its own.
+    pub(crate) fn view(self, name: &'static str, verbs: &'static [Verb]) -> Self {
+        let kind = self.kind;
+        self.sub(name, SubresourceKind::Other, ("", "", kind), verbs)
+    }
+
+    /// A subresource with a kind of its own.
+    pub(crate) fn special(
+        self,
+        name: &'static str,
+        (group, version, kind): (&'static str, &'static str, &'static str),
+        verbs: &'static [Verb],
+    ) -> Self {
+        self.sub(name, SubresourceKind::Other, (group, version, kind), verbs)
+    }
+
+    fn sub(
+        mut self,
+        name: &str,
+        kind: SubresourceKind,
+        (group, version, response): (&str, &str, &str),
+        verbs: &'static [Verb],
+    ) -> Self {
+        let response = GroupVersionKind::new(group, version, response);
+        self.subresources.push(Subresource { name: name.to_owned(), kind, response, type_id: None, verbs });
+        self.subresources.sort_by(|a, b| a.name.cmp(&b.name));
+        self
+    }
+
+    /// The columns of its `Table`; name and age if not said.
+    pub(crate) fn columns(self, columns: Vec<Column>) -> Self {
+        Self { columns, ..self }
+    }
+
+    /// A field selector may name `path`, which is where the value is; empty if it is missing.
+    pub(crate) fn field(self, path: &'static str) -> Self {
+        self.field_at(path, path, "")
+    }
+
+    /// A field selector may name `path`, whose value is at `at`, or is `missing`.
+    pub(crate) fn field_at(mut self, path: &'static str, at: &str, missing: &'static str) -> Self {
+        let extract = Extract::At { path: at.split('.').map(str::to_owned).collect(), missing };
+        self.fields.push(SelectableField { path: path.to_owned(), indexed: false, extract });
+        self
+    }
+
+    /// A field selector may name `path`, whose value is computed.
+    pub(crate) fn field_with(mut self, path: &'static str, compute: fn(&Value) -> Cow<'_, str>) -> Self {
+        let extract = Extract::With(compute);
+        self.fields.push(SelectableField { path: path.to_owned(), indexed: false, extract });
+        self
+    }
+
+    /// The field declared last is worth an index.
+    pub(crate) fn indexed(mut self) -> Self {
+        if let Some(field) = self.fields.last_mut() {
+            field.indexed = true;
+        }
+        self
+    }
+
+    /// The rule names follow; a DNS subdomain if not said.
+    pub(crate) fn named(self, name_rule: NameRule) -> Self {
+        Self { name_rule, ..self }
+    }
+
+    /// A change of one of these fields (dotted paths) bumps `metadata.generation`.
+    pub(crate) fn generation(mut self, fields: &'static [&'static str]) -> Self {
+        self.rules.generation = fields;
+        self
+    }
+
+    /// A PUT may create the object.
+    pub(crate) fn create_on_update(mut self) -> Self {
+        self.rules.create_on_update = true;
+        self
+    }
+
+    /// An update must carry a resourceVersion.
+    pub(crate) fn conditional_update(mut self) -> Self {
+        self.rules.unconditional_update = false;
+        self
+    }
+
+    /// A completed DELETE answers with the object.
+    pub(crate) fn returns_deleted(mut self) -> Self {
+        self.rules.returns_deleted = true;
+        self
+    }
+
+    /// A DELETE that does not say otherwise leaves dependents alone and lets them live on.
+    pub(crate) fn orphans_dependents(mut self) -> Self {
+        self.rules.orphans_dependents = true;
+        self
+    }
+
+    /// What is particular to the kind.
+    pub(crate) fn strategy(self, strategy: impl Strategy + 'static) -> Self {
+        Self { strategy: Arc::new(strategy), ..self }
+    }
+
+    /// The path below `/registry/`; the resource's name if not said.
+    pub(crate) fn prefix(self, prefix: &'static str) -> Self {
+        Self { prefix: Some(prefix), ..self }
+    }
+
+    /// The group, version and OpenAPI package of the stored form; the preferred version if not said.
+    pub(crate) fn stored_as(self, group: &'static str, version: &'static str, package: &'static str) -> Self {
+        Self { stored_as: Some((group, version, package)), ..self }
+    }
+
+    /// Objects disappear by themselves.
+    pub(crate) fn ttl(self, ttl: Duration) -> Self {
+        Self { ttl: Some(ttl), ..self }
+    }
+
+    /// What clients of the kind are warned with.
+    pub(crate) fn deprecated(self, warning: &'static str) -> Self {
+        Self { deprecation: Some(warning), ..self }
+    }
+
+    fn build(self, group: &str, package: &str, versions: &[&str], schemas: &SchemaSet) -> ResourceDef {
+        let type_name = |package: &str, version: &str, kind: &str| format!("{package}.{version}.{kind}");
+        let preferred = versions.first().copied().unwrap_or_default();
+        let served = versions.iter().map(|version| {
+            let type_name = type_name(package, version, self.kind);
+            let type_id = schemas.find(&type_name);
+            let deprecation = self.deprecation.map(str::to_owned);
+            ResourceVersion { name: (*version).to_owned(), type_name, type_id, deprecation }
+        });
+        let storage = self.stored.then(|| {
+            let (group, version, package) = self.stored_as.unwrap_or((group, preferred, package));
+            Storage {
+                prefix: format!("/registry/{}", self.prefix.unwrap_or(self.resource)),
+                version: GroupVersion::new(group, version),
+                type_id: schemas
+                    .find(&type_name(package, version, self.kind))
+                    .or_else(|| schemas.find(&type_name(package, preferred, self.kind))),
+                ttl: self.ttl,
+            }
+        });
+        let mut subresources = self.subresources;
+        for subresource in &mut subresources {
+            let GroupVersionKind { group, version, kind } = &subresource.response;
+            let (package, version) = match group.as_str() {
+                "" => (package, if version.is_empty() { preferred } else { version }),
+                "authentication.k8s.io" => ("io.k8s.api.authentication", version.as_str()),
+                "autoscaling" => ("io.k8s.api.autoscaling", version.as_str()),
+                _ => ("io.k8s.api.policy", version.as_str()),
+            };
+            subresource.type_id = schemas.find(&type_name(package, version, kind));
+        }
+        let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+        ResourceDef {
+            group: group.to_owned(),
+            resource: self.resource.to_owned(),
+            singular: self.kind.to_lowercase(),
+            kind: self.kind.to_owned(),
+            list_kind: format!("{}List", self.kind),
+            short_names: owned(self.short_names),
+            categories: owned(self.categories),
+            namespaced: self.namespaced,
+            versions: served.collect(),
+            verbs: self.verbs,
+            subresources,
+            columns: self.columns,
+            fields: self.fields,
+            storage,
+            name_rule: self.name_rule,
+            rules: self.rules,
+            strategy: self.strategy,
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! `admissionregistration.k8s.io`: webhooks and policies that writes pass through.
+
+use nave_machinery::Value;
+
+use crate::builder::{Builder, GroupBuilder, group as declare, resource};
+use crate::read;
+use crate::table::{Column, age, field, length, name, text};
+
+const GROUP: &str = "admissionregistration.k8s.io";
+const PACKAGE: &str = "io.k8s.api.admissionregistration";
+
+pub(crate) fn group() -> GroupBuilder {
+    let kind = |kind, plural| -> Builder {
+        resource(kind, plural).cluster().categories(&["api-extensions"]).conditional_update()
+    };
+    let policy = |name, plural| kind(name, plural).generation(&["spec"]);
+    let webhooks = |name, plural| kind(name, plural).generation(&["webhooks"]).columns(webhook_columns());
+    let resources = vec![
+        // 1.36 goes on storing these two as the beta version, so that 1.35 can read them.
+        policy("MutatingAdmissionPolicy", "mutatingadmissionpolicies")
+            .stored_as(GROUP, "v1beta1", PACKAGE)
+            .columns(policy_columns("Mutations", "spec.mutations")),
+        policy("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings")
+            .stored_as(GROUP, "v1beta1", PACKAGE)
+            .columns(binding_columns()),
+        webhooks("MutatingWebhookConfiguration", "mutatingwebhookconfigurations"),
+        policy("ValidatingAdmissionPolicy", "validatingadmissionpolicies")
+            .status()
+            .columns(policy_columns("Validations", "spec.validations")),
+        policy("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings")
+            .columns(binding_columns()),
+        webhooks("ValidatingWebhookConfiguration", "validatingwebhookconfigurations"),
+    ];
+    declare(GROUP, PACKAGE, resources)
+}
+
+fn webhook_columns() -> Vec<Column> {
+    vec![name(), length("Webhooks", "webhooks").about("How many webhooks there are"), age()]
+}
+
+fn policy_columns(title: &'static str, path: &'static str) -> Vec<Column> {
+    vec![
+        name(),
+        length(title, path).about("How many expressions the policy has"),
+        text("ParamKind", |policy| match read::at(policy, "spec.paramKind") {
+            Some(kind @ Value::Object(_)) => {
+                format!("{}/{}", read::text(kind, "apiVersion"), read::text(kind, "kind"))
+            }
+            _ => "<unset>".to_owned(),
+        })
+        .about("The kind of the policy's parameters"),
+        age(),
+    ]
+}
+
+fn binding_columns() -> Vec<Column> {
+    vec![
+        name(),
+        field("PolicyName", "spec.policyName", "").about("The policy that is bound"),
+        text("ParamRef", parameter).about("The parameters it is bound with"),
+        age(),
+    ]
+}
+
+fn parameter(binding: &Value) -> String {
+    let namespace = read::text_or(binding, "spec.paramRef.namespace", "*");
+    match (read::text(binding, "spec.paramRef.name"), read::at(binding, "spec.paramRef.selector")) {
+        ("", selector @ Some(Value::Object(_))) => crate::table::format_selector(selector, ""),
+        ("", _) => "<unset>".to_owned(),
+        (name, _) => format!("{namespace}/{name}"),
+    }
+}

@@ -1,0 +1,49 @@
+//! `apiregistration.k8s.io`: groups and versions that other servers serve.
+
+use nave_machinery::Value;
+
+use crate::builder::{GroupBuilder, group as declare, resource};
+use crate::def::NameRule;
+use crate::read;
+use crate::table::{Column, age, name, text};
+
+pub(crate) fn group() -> GroupBuilder {
+    let api_services = resource("APIService", "apiservices")
+        .cluster()
+        .categories(&["api-extensions"])
+        .prefix("apiregistration.k8s.io/apiservices")
+        .status()
+        // `<version>.<group>`, and the core group has no name: `v1.`.
+        .named(NameRule::PathSegment)
+        .conditional_update()
+        .columns(columns());
+    declare("apiregistration.k8s.io", "io.k8s.kube-aggregator.pkg.apis.apiregistration", vec![api_services])
+}
+
+fn columns() -> Vec<Column> {
+    vec![
+        name(),
+        text("Service", service).about("The service that serves the version, or Local"),
+        text("Available", available).about("Whether the version can be served"),
+        age(),
+    ]
+}
+
+fn service(object: &Value) -> String {
+    match read::at(object, "spec.service") {
+        Some(service @ Value::Object(_)) => {
+            format!("{}/{}", read::text(service, "namespace"), read::text(service, "name"))
+        }
+        _ => "Local".to_owned(),
+    }
+}
+
+fn available(object: &Value) -> String {
+    match read::condition(object, "Available") {
+        None => "Unknown".to_owned(),
+        Some(condition) if read::text(condition, "status") == "True" => "True".to_owned(),
+        Some(condition) => {
+            format!("{} ({})", read::text(condition, "status"), read::text(condition, "reason"))
+        }
+    }
+}

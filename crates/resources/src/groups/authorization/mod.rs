@@ -1,0 +1,13 @@
+//! `authorization.k8s.io`: questions about what somebody may do.
+
+use crate::builder::{GroupBuilder, group as declare, review};
+
+pub(crate) fn group() -> GroupBuilder {
+    let resources = vec![
+        review("LocalSubjectAccessReview", "localsubjectaccessreviews"),
+        review("SelfSubjectAccessReview", "selfsubjectaccessreviews").cluster(),
+        review("SelfSubjectRulesReview", "selfsubjectrulesreviews").cluster(),
+        review("SubjectAccessReview", "subjectaccessreviews").cluster(),
+    ];
+    declare("authorization.k8s.io", "io.k8s.api.authorization", resources)
+}

@@ -1,0 +1,39 @@
+//! `autoscaling`: horizontal pod autoscalers, served as v2 and v1, stored as v2.
+
+mod annotated;
+mod columns;
+mod convert;
+
+use nave_machinery::{GroupVersion, Value};
+
+use crate::builder::{GroupBuilder, group as declare, resource};
+use crate::convert::ConversionError;
+use crate::strategy::Strategy;
+
+pub(crate) fn group() -> GroupBuilder {
+    let autoscalers = resource("HorizontalPodAutoscaler", "horizontalpodautoscalers")
+        .short(&["hpa"])
+        .categories(&["all"])
+        .status()
+        .columns(columns::columns())
+        .strategy(AutoscalerStrategy);
+    declare("autoscaling", "io.k8s.api.autoscaling", vec![autoscalers]).versions(&["v2", "v1"])
+}
+
+/// What is particular to autoscalers.
+struct AutoscalerStrategy;
+
+impl Strategy for AutoscalerStrategy {
+    fn convert(
+        &self,
+        object: &mut Value,
+        from: &GroupVersion,
+        to: &GroupVersion,
+    ) -> Result<(), ConversionError> {
+        match (from.version.as_str(), to.version.as_str()) {
+            ("v1", "v2") => convert::v1_to_v2(object),
+            ("v2", "v1") => convert::v2_to_v1(object),
+            _ => crate::convert::relabel(object, from, to),
+        }
+    }
+}

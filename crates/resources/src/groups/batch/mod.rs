@@ -1,0 +1,24 @@
+//! `batch`: work that ends.
+
+mod columns;
+
+use crate::builder::{GroupBuilder, group as declare, resource};
+
+pub(crate) fn group() -> GroupBuilder {
+    let resources = vec![
+        resource("CronJob", "cronjobs")
+            .short(&["cj"])
+            .categories(&["all"])
+            .status()
+            .generation(&["spec"])
+            .columns(columns::cron_job()),
+        resource("Job", "jobs")
+            .categories(&["all"])
+            .status()
+            .generation(&["spec"])
+            .orphans_dependents()
+            .field_at("status.successful", "status.succeeded", "0")
+            .columns(columns::job()),
+    ];
+    declare("batch", "io.k8s.api.batch", resources)
+}

@@ -1,0 +1,119 @@
+//! Table columns of the smaller core kinds.
+
+use nave_machinery::Value;
+use serde_json::json;
+
+use crate::read;
+use crate::table::{Column, abridged, age, containers, field, format_labels, length, name, number, text};
+
+pub(super) fn component_status() -> Vec<Column> {
+    vec![
+        name(),
+        text("Status", |object| match healthy(object) {
+            None => "Unknown".to_owned(),
+            Some(condition) if read::text(condition, "status") == "True" => "Healthy".to_owned(),
+            Some(_) => "Unhealthy".to_owned(),
+        })
+        .about("Whether the component is healthy"),
+        text("Message", |object| healthy(object).map_or("", |it| read::text(it, "message")).to_owned())
+            .about("What the component said of its health"),
+        text("Error", |object| healthy(object).map_or("", |it| read::text(it, "error")).to_owned())
+            .about("Why the component could not be asked"),
+    ]
+}
+
+fn healthy(object: &Value) -> Option<&Value> {
+    read::list(object, "conditions").iter().find(|condition| read::text(condition, "type") == "Healthy")
+}
+
+pub(super) fn config_map() -> Vec<Column> {
+    let size = |object: &Value, path| read::map(object, path).map_or(0, serde_json::Map::len);
+    let data = Column::new("Data", move |object, _| json!(size(object, "data") + size(object, "binaryData")));
+    vec![name(), data.of("core.v1.ConfigMap", "data"), age()]
+}
+
+pub(super) fn endpoints() -> Vec<Column> {
+    vec![name(), text("Endpoints", addresses).of("core.v1.Endpoints", "subsets"), age()]
+}
+
+fn addresses(endpoints: &Value) -> String {
+    let subsets = read::list(endpoints, "subsets");
+    if subsets.is_empty() {
+        return "<none>".to_owned();
+    }
+    let mut all = Vec::new();
+    for subset in subsets {
+        for port in read::list(subset, "ports") {
+            for address in read::list(subset, "addresses") {
+                all.push(host_port(read::text(address, "ip"), read::int(port, "port")));
+            }
+        }
+    }
+    abridged(&all, 3, ",")
+}
+
+fn host_port(host: &str, port: i64) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+pub(super) fn namespace() -> Vec<Column> {
+    vec![name(), field("Status", "status.phase", "").about("The stage of the namespace's life"), age()]
+}
+
+pub(super) fn pod_template() -> Vec<Column> {
+    let [names, images] = containers("template.spec.containers");
+    let shown = |column: Column| column.with_priority(0);
+    let labels = text("Pod Labels", |object| format_labels(read::map(object, "template.metadata.labels")));
+    vec![name(), shown(names), shown(images), labels.about("The labels that the template gives to pods")]
+}
+
+pub(super) fn replication_controller() -> Vec<Column> {
+    let [names, images] = containers("spec.template.spec.containers");
+    let selector = text("Selector", |object| format_labels(read::map(object, "spec.selector"))).wide();
+    vec![
+        name(),
+        number("Desired", "spec.replicas").of("core.v1.ReplicationControllerSpec", "replicas"),
+        number("Current", "status.replicas").of("core.v1.ReplicationControllerStatus", "replicas"),
+        number("Ready", "status.readyReplicas").of("core.v1.ReplicationControllerStatus", "readyReplicas"),
+        age(),
+        names,
+        images,
+        selector.of("core.v1.ReplicationControllerSpec", "selector"),
+    ]
+}
+
+pub(super) fn resource_quota() -> Vec<Column> {
+    vec![
+        name(),
+        text("Request", |object| quota(object, false))
+            .about("What is used, and may be, of what pods request"),
+        text("Limit", |object| quota(object, true))
+            .about("What is used, and may be, of what pods are limited to"),
+        age(),
+    ]
+}
+
+/// `name: used/hard` of the resources that are limits, or of the others.
+fn quota(object: &Value, limits: bool) -> String {
+    let hard = read::map(object, "status.hard").into_iter().flatten();
+    let used = read::map(object, "status.used");
+    let mut shown: Vec<String> = hard
+        .filter(|(resource, _)| resource.contains("limits") == limits)
+        .map(|(resource, hard)| {
+            let used = used.and_then(|used| used.get(resource)).and_then(Value::as_str).unwrap_or("0");
+            format!("{resource}: {used}/{}", hard.as_str().unwrap_or("0"))
+        })
+        .collect();
+    shown.sort();
+    shown.join(", ")
+}
+
+pub(super) fn secret() -> Vec<Column> {
+    let data = length("Data", "data").of_kind("string");
+    vec![
+        name(),
+        field("Type", "type", "").of("core.v1.Secret", "type"),
+        data.of("core.v1.Secret", "data"),
+        age(),
+    ]
+}

@@ -1,0 +1,219 @@
+//! The core group: pods, services, nodes, namespaces and what they use.
+
+mod columns;
+mod namespaces;
+mod nodes;
+mod pods;
+mod services;
+mod volumes;
+
+use std::time::Duration;
+
+pub(crate) use services::load_balancer;
+
+use crate::builder::{Builder, GroupBuilder, group as declare, resource, review};
+use crate::def::{NameRule, Verb};
+use crate::groups::events;
+use crate::scale::ScalePaths;
+use crate::table;
+
+use Verb::{Create, Delete, Get, List, Patch, Update, Watch};
+
+/// Verbs of a subresource that opens a connection.
+const CONNECT: &[Verb] = &[Create, Get];
+/// Verbs of a subresource that forwards requests of any method.
+const PROXY: &[Verb] = &[Create, Delete, Get, Patch, Update];
+
+/// Events live for an hour, as kube-apiserver's `--event-ttl` has it.
+pub(crate) const EVENT_TTL: Duration = Duration::from_hours(1);
+
+pub(crate) fn group() -> GroupBuilder {
+    let resources = vec![
+        review("Binding", "bindings"),
+        component_statuses(),
+        config_maps(),
+        endpoints(),
+        core_events(),
+        limit_ranges(),
+        namespaces(),
+        node_resource(),
+        persistent_volume_claims(),
+        persistent_volumes(),
+        pod_resource(),
+        pod_templates(),
+        replication_controllers(),
+        resource_quotas(),
+        secrets(),
+        service_accounts(),
+        service_resource(),
+    ];
+    declare("", "io.k8s.api.core", resources)
+}
+
+fn component_statuses() -> Builder {
+    resource("ComponentStatus", "componentstatuses")
+        .cluster()
+        .short(&["cs"])
+        .verbs(&[Get, List])
+        .computed()
+        .columns(columns::component_status())
+        .deprecated("v1 ComponentStatus is deprecated in v1.19+")
+}
+
+fn config_maps() -> Builder {
+    resource("ConfigMap", "configmaps").short(&["cm"]).columns(columns::config_map())
+}
+
+fn endpoints() -> Builder {
+    resource("Endpoints", "endpoints")
+        .short(&["ep"])
+        .prefix("services/endpoints")
+        .create_on_update()
+        .columns(columns::endpoints())
+        .deprecated("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+}
+
+fn core_events() -> Builder {
+    let event = resource("Event", "events")
+        .short(&["ev"])
+        .named(NameRule::With(events::any_name))
+        .create_on_update()
+        .ttl(EVENT_TTL)
+        .columns(events::columns());
+    events::core_fields(event)
+}
+
+fn limit_ranges() -> Builder {
+    resource("LimitRange", "limitranges")
+        .short(&["limits"])
+        .create_on_update()
+        .columns(table::name_and_creation())
+}
+
+fn namespaces() -> Builder {
+    resource("Namespace", "namespaces")
+        .cluster()
+        .short(&["ns"])
+        .verbs(&[Create, Delete, Get, List, Patch, Update, Watch])
+        .status()
+        .view("finalize", &[Update])
+        .named(NameRule::Label)
+        .returns_deleted()
+        .field("status.phase")
+        .columns(columns::namespace())
+        .strategy(namespaces::NamespaceStrategy)
+}
+
+fn node_resource() -> Builder {
+    resource("Node", "nodes")
+        .cluster()
+        .short(&["no"])
+        .prefix("minions")
+        .status()
+        .special("proxy", ("", "", "NodeProxyOptions"), PROXY)
+        .field_at("spec.unschedulable", "spec.unschedulable", "false")
+        .columns(nodes::columns())
+}
+
+fn persistent_volume_claims() -> Builder {
+    resource("PersistentVolumeClaim", "persistentvolumeclaims")
+        .short(&["pvc"])
+        .status()
+        .returns_deleted()
+        .columns(volumes::claim_columns())
+}
+
+fn persistent_volumes() -> Builder {
+    resource("PersistentVolume", "persistentvolumes")
+        .cluster()
+        .short(&["pv"])
+        .status()
+        .returns_deleted()
+        .columns(volumes::volume_columns())
+}
+
+fn pod_resource() -> Builder {
+    resource("Pod", "pods")
+        .short(&["po"])
+        .categories(&["all"])
+        .status()
+        .special("attach", ("", "", "PodAttachOptions"), CONNECT)
+        .special("binding", ("", "", "Binding"), Verb::CREATE)
+        .view("ephemeralcontainers", Verb::VIEW)
+        .special("eviction", ("policy", "v1", "Eviction"), Verb::CREATE)
+        .special("exec", ("", "", "PodExecOptions"), CONNECT)
+        .view("log", &[Get])
+        .special("portforward", ("", "", "PodPortForwardOptions"), CONNECT)
+        .special("proxy", ("", "", "PodProxyOptions"), PROXY)
+        .view("resize", Verb::VIEW)
+        .generation(&["spec"])
+        .returns_deleted()
+        .field("spec.nodeName")
+        .indexed()
+        .field("spec.restartPolicy")
+        .field("spec.schedulerName")
+        .field("spec.serviceAccountName")
+        .field_at("spec.hostNetwork", "spec.hostNetwork", "false")
+        .field("status.phase")
+        .field_with("status.podIP", pods::first_ip)
+        .field("status.podIPs")
+        .field("status.nominatedNodeName")
+        // What very old clients call `spec.nodeName`.
+        .field_at("spec.host", "spec.nodeName", "")
+        .columns(pods::columns())
+        .strategy(pods::PodStrategy)
+}
+
+fn pod_templates() -> Builder {
+    resource("PodTemplate", "podtemplates")
+        .generation(&["template"])
+        .returns_deleted()
+        .columns(columns::pod_template())
+}
+
+fn replication_controllers() -> Builder {
+    resource("ReplicationController", "replicationcontrollers")
+        .short(&["rc"])
+        .categories(&["all"])
+        .prefix("controllers")
+        .status()
+        .scale(ScalePaths::workload())
+        .generation(&["spec"])
+        .orphans_dependents()
+        .field_at("status.replicas", "status.replicas", "0")
+        .columns(columns::replication_controller())
+}
+
+fn resource_quotas() -> Builder {
+    resource("ResourceQuota", "resourcequotas")
+        .short(&["quota"])
+        .status()
+        .returns_deleted()
+        .columns(columns::resource_quota())
+}
+
+fn secrets() -> Builder {
+    resource("Secret", "secrets").field("type").columns(columns::secret())
+}
+
+fn service_accounts() -> Builder {
+    resource("ServiceAccount", "serviceaccounts")
+        .short(&["sa"])
+        .special("token", ("authentication.k8s.io", "v1", "TokenRequest"), Verb::CREATE)
+        .returns_deleted()
+}
+
+fn service_resource() -> Builder {
+    resource("Service", "services")
+        .short(&["svc"])
+        .categories(&["all"])
+        .prefix("services/specs")
+        .status()
+        .special("proxy", ("", "", "ServiceProxyOptions"), PROXY)
+        .named(NameRule::Label1035)
+        .create_on_update()
+        .returns_deleted()
+        .field("spec.clusterIP")
+        .field("spec.type")
+        .columns(services::columns())
+}

@@ -1,0 +1,78 @@
+//! Namespaces.
+
+use nave_machinery::{Value, meta};
+use serde_json::json;
+
+use crate::read;
+use crate::strategy::Strategy;
+
+/// The finalizer that keeps a namespace until all that is in it is gone.
+const KUBERNETES: &str = "kubernetes";
+
+/// The label by which selectors can name a namespace.
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+/// What is particular to namespaces.
+pub(super) struct NamespaceStrategy;
+
+impl Strategy for NamespaceStrategy {
+    fn default(&self, namespace: &mut Value, _version: &str) {
+        let name = read::text(namespace, "metadata.name").to_owned();
+        let Some(metadata) = meta::metadata_mut(namespace).filter(|_| !name.is_empty()) else { return };
+        let labels = metadata.entry("labels").or_insert_with(|| json!({}));
+        if let Some(labels) = labels.as_object_mut() {
+            labels.insert(NAME_LABEL.to_owned(), json!(name));
+        }
+    }
+
+    fn prepare_for_create(&self, namespace: &mut Value) {
+        let mut finalizers = read::list(namespace, "spec.finalizers").to_vec();
+        if !finalizers.iter().any(|it| it == KUBERNETES) {
+            finalizers.push(json!(KUBERNETES));
+        }
+        set(namespace, "spec", json!({"finalizers": finalizers}));
+        set(namespace, "status", json!({"phase": "Active"}));
+    }
+
+    fn prepare_for_update(&self, namespace: &mut Value, old: &Value) {
+        // Only the `finalize` subresource writes finalizers.
+        set(namespace, "spec", old.get("spec").cloned().unwrap_or_else(|| json!({})));
+    }
+
+    fn begin_deletion(&self, namespace: &mut Value) {
+        set(namespace, "status", json!({"phase": "Terminating"}));
+    }
+
+    fn holds_deletion(&self, namespace: &Value) -> bool {
+        !read::list(namespace, "spec.finalizers").is_empty()
+    }
+}
+
+fn set(namespace: &mut Value, field: &str, value: Value) {
+    if let Some(fields) = namespace.as_object_mut() {
+        fields.insert(field.to_owned(), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_lives_until_it_is_finalized() {
+        let mut namespace = json!({"metadata": {"name": "n"}});
+        NamespaceStrategy.default(&mut namespace, "v1");
+        assert_eq!(namespace["metadata"]["labels"], json!({"kubernetes.io/metadata.name": "n"}));
+        NamespaceStrategy.prepare_for_create(&mut namespace);
+        assert_eq!(namespace["spec"], json!({"finalizers": ["kubernetes"]}));
+        assert_eq!(namespace["status"], json!({"phase": "Active"}));
+
+        let mut update = json!({"metadata": {"name": "n"}, "spec": {"finalizers": []}});
+        NamespaceStrategy.prepare_for_update(&mut update, &namespace);
+        assert!(NamespaceStrategy.holds_deletion(&update));
+
+        NamespaceStrategy.begin_deletion(&mut namespace);
+        assert_eq!(namespace["status"]["phase"], "Terminating");
+        assert!(!NamespaceStrategy.holds_deletion(&json!({"spec": {}})));
+    }
+}

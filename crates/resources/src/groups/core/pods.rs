@@ -1,0 +1,307 @@
+//! Pods.
+
+use std::borrow::Cow;
+
+use nave_machinery::Value;
+use nave_machinery::time::{self, Timestamp};
+use serde_json::json;
+
+use crate::read;
+use crate::strategy::{Completion, Strategy};
+use crate::table::{Column, age, field, moment, name, text};
+
+/// What is particular to pods.
+pub(crate) struct PodStrategy;
+
+impl Strategy for PodStrategy {
+    fn graceful_period(&self, pod: &Value, requested: Option<i64>) -> Option<i64> {
+        let wanted = requested
+            .or_else(|| read::at(pod, "spec.terminationGracePeriodSeconds").and_then(Value::as_i64))
+            .unwrap_or(30);
+        let unscheduled = read::text(pod, "spec.nodeName").is_empty();
+        let done = matches!(read::text(pod, "status.phase"), "Succeeded" | "Failed");
+        // A negative period asks for the shortest one.
+        Some(if unscheduled || done {
+            0
+        } else if wanted < 0 {
+            1
+        } else {
+            wanted
+        })
+    }
+
+    fn completion(&self, pod: &Value) -> Option<Completion> {
+        match read::text(pod, "status.phase") {
+            "Succeeded" => Some(Completion { reason: "Succeeded", message: "All containers ended well." }),
+            "Failed" => Some(Completion { reason: "Failed", message: "At least one container ended badly." }),
+            _ => None,
+        }
+    }
+}
+
+/// The pod's first address, as the field `status.podIP` selects.
+pub(super) fn first_ip(pod: &Value) -> Cow<'_, str> {
+    let first = read::list(pod, "status.podIPs").first().map(|ip| read::text(ip, "ip"));
+    Cow::Borrowed(first.filter(|ip| !ip.is_empty()).unwrap_or_else(|| read::text(pod, "status.podIP")))
+}
+
+pub(super) fn columns() -> Vec<Column> {
+    vec![
+        name(),
+        text("Ready", |pod| {
+            let summary = Summary::of(pod);
+            format!("{}/{}", summary.ready, summary.total)
+        })
+        .about("How many of the pod's containers are ready, of how many"),
+        text("Status", |pod| Summary::of(pod).reason.into_owned())
+            .about("What the pod is doing or waiting for"),
+        Column::new("Restarts", |pod, now| json!(Summary::of(pod).restarts(now)))
+            .about("How often containers of the pod were restarted, and when last"),
+        age(),
+        text("IP", |pod| {
+            Some(first_ip(pod)).filter(|ip| !ip.is_empty()).unwrap_or("<none>".into()).into_owned()
+        })
+        .wide()
+        .of("core.v1.PodStatus", "podIP"),
+        field("Node", "spec.nodeName", "<none>").wide().of("core.v1.PodSpec", "nodeName"),
+        field("Nominated Node", "status.nominatedNodeName", "<none>")
+            .wide()
+            .of("core.v1.PodStatus", "nominatedNodeName"),
+        text("Readiness Gates", readiness_gates).wide().of("core.v1.PodSpec", "readinessGates"),
+    ]
+}
+
+fn readiness_gates(pod: &Value) -> String {
+    let gates = read::list(pod, "spec.readinessGates");
+    if gates.is_empty() {
+        return "<none>".to_owned();
+    }
+    let open =
+        gates.iter().filter(|gate| read::condition_is_true(pod, read::text(gate, "conditionType"))).count();
+    format!("{open}/{}", gates.len())
+}
+
+/// What `kubectl get pods` says of a pod, drawn from the states of its containers.
+struct Summary<'a> {
+    ready: usize,
+    total: usize,
+    reason: Cow<'a, str>,
+    restarts: i64,
+    last_restart: Option<Timestamp>,
+}
+
+impl<'a> Summary<'a> {
+    fn of(pod: &'a Value) -> Self {
+        let sidecars = read::list(pod, "spec.initContainers").iter().filter(|it| is_sidecar(it)).count();
+        let mut summary = Summary {
+            ready: 0,
+            total: read::list(pod, "spec.containers").len() + sidecars,
+            reason: Cow::Borrowed(read::text_or(pod, "status.reason", read::text(pod, "status.phase"))),
+            restarts: 0,
+            last_restart: None,
+        };
+        let scheduled = read::condition(pod, "PodScheduled").map(|condition| read::text(condition, "reason"));
+        if scheduled == Some("SchedulingGated") {
+            summary.reason = Cow::Borrowed("SchedulingGated");
+        }
+        let initializing = summary.add_init_containers(pod);
+        if !initializing || read::condition_is_true(pod, "Initialized") {
+            summary.add_containers(pod);
+        }
+        if read::is_being_deleted(pod) {
+            if read::text(pod, "status.reason") == "NodeLost" {
+                summary.reason = Cow::Borrowed("Unknown");
+            } else if !matches!(read::text(pod, "status.phase"), "Succeeded" | "Failed") {
+                summary.reason = Cow::Borrowed("Terminating");
+            }
+        }
+        summary
+    }
+
+    /// Goes through the init containers up to the one that is at work or failed; says whether there is one.
+    fn add_init_containers(&mut self, pod: &'a Value) -> bool {
+        let specs = read::list(pod, "spec.initContainers");
+        for (index, status) in read::list(pod, "status.initContainerStatuses").iter().enumerate() {
+            self.add_restarts(status);
+            let is_sidecar = sidecar_of(specs, status);
+            let ended = read::at(status, "state.terminated").filter(|it| it.is_object());
+            if ended.is_some_and(|ended| read::int(ended, "exitCode") == 0) {
+                continue;
+            }
+            if is_sidecar && read::flag(status, "started") {
+                self.ready += usize::from(read::flag(status, "ready"));
+                continue;
+            }
+            let waiting = read::text(status, "state.waiting.reason");
+            self.reason = match ended {
+                Some(ended) => format!("Init:{}", ending(ended)),
+                None if !waiting.is_empty() && waiting != "PodInitializing" => format!("Init:{waiting}"),
+                None => format!("Init:{index}/{}", specs.len()),
+            }
+            .into();
+            return true;
+        }
+        false
+    }
+
+    /// Goes through the containers, the last first: the first one's trouble is what is shown.
+    fn add_containers(&mut self, pod: &'a Value) {
+        self.restarts = 0;
+        self.last_restart = None;
+        let specs = read::list(pod, "spec.initContainers");
+        for status in read::list(pod, "status.initContainerStatuses") {
+            if sidecar_of(specs, status) {
+                self.add_restarts(status);
+            }
+        }
+        let mut running = false;
+        for status in read::list(pod, "status.containerStatuses").iter().rev() {
+            self.add_restarts(status);
+            let waiting = read::text(status, "state.waiting.reason");
+            let ended = read::at(status, "state.terminated").filter(|it| it.is_object());
+            if !waiting.is_empty() {
+                self.reason = Cow::Borrowed(waiting);
+            } else if let Some(ended) = ended {
+                self.reason = ending(ended);
+            } else if read::flag(status, "ready") && read::at(status, "state.running").is_some() {
+                running = true;
+                self.ready += 1;
+            }
+        }
+        if self.reason == "Completed" && running {
+            let ready = read::condition_is_true(pod, "Ready");
+            self.reason = Cow::Borrowed(if ready { "Running" } else { "NotReady" });
+        }
+    }
+
+    fn add_restarts(&mut self, status: &Value) {
+        self.restarts += read::int(status, "restartCount");
+        self.last_restart = self.last_restart.max(moment(status, "lastState.terminated.finishedAt"));
+    }
+
+    fn restarts(&self, now: Timestamp) -> String {
+        match self.last_restart {
+            Some(last) if self.restarts != 0 => {
+                format!("{} ({} ago)", self.restarts, time::human_duration(now.seconds_since(last)))
+            }
+            _ => self.restarts.to_string(),
+        }
+    }
+}
+
+/// Why a container ended.
+fn ending(ended: &Value) -> Cow<'_, str> {
+    match (read::text(ended, "reason"), read::int(ended, "signal")) {
+        ("", 0) => format!("ExitCode:{}", read::int(ended, "exitCode")).into(),
+        ("", signal) => format!("Signal:{signal}").into(),
+        (reason, _) => Cow::Borrowed(reason),
+    }
+}
+
+fn sidecar_of(specs: &[Value], status: &Value) -> bool {
+    specs.iter().any(|spec| spec.get("name") == status.get("name") && is_sidecar(spec))
+}
+
+/// Whether an init container goes on to run beside the containers.
+fn is_sidecar(init_container: &Value) -> bool {
+    read::text(init_container, "restartPolicy") == "Always"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first four cells of a pod with one container `a`, one init container `i` and one sidecar `s`.
+    fn cells(status: &Value, deleted: bool) -> Vec<String> {
+        let now = Timestamp::parse("2026-01-01T01:00:00Z").unwrap();
+        let mut pod = json!({
+            "metadata": {"name": "p", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {
+                "nodeName": "n", "containers": [{"name": "a"}],
+                "initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}],
+            },
+            "status": status,
+        });
+        if deleted {
+            pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:30:00Z");
+        }
+        let cells = columns().iter().skip(1).take(4).map(|column| column.cell(&pod, now)).collect::<Vec<_>>();
+        cells.iter().map(|cell| cell.as_str().unwrap().to_owned()).collect()
+    }
+
+    fn inits(mut first: Value, mut second: Value) -> Value {
+        first["name"] = json!("i");
+        second["name"] = json!("s");
+        json!([first, second])
+    }
+
+    #[test]
+    fn a_pod_is_summed_up_as_kubectl_shows_it() {
+        let done = || json!({"state": {"terminated": {"exitCode": 0}}});
+        let sidecar = || {
+            json!({"started": true, "ready": true, "state": {"running": {}}, "restartCount": 1,
+            "lastState": {"terminated": {"finishedAt": "2026-01-01T00:55:00Z"}}})
+        };
+        let running = json!({"name": "a", "ready": true, "state": {"running": {}}, "restartCount": 2,
+            "lastState": {"terminated": {"finishedAt": "2026-01-01T00:50:00Z"}}});
+        let ended = |ended: Value| json!({"name": "a", "state": {"terminated": ended}});
+        let waiting =
+            |reason: &str| json!({"name": "a", "restartCount": 1, "state": {"waiting": {"reason": reason}}});
+        let status = |phase: &str, inits: Value, containers: Value| json!({"phase": phase, "initContainerStatuses": inits, "containerStatuses": containers});
+        let with = |state: Value| status("Running", inits(done(), sidecar()), json!([state]));
+        let initializing = |state: Value| status("Pending", inits(state, json!({})), json!([]));
+        let cases = [
+            (json!({"phase": "Pending"}), "0/2 Pending 0"),
+            (json!({"phase": "Failed", "reason": "Evicted"}), "0/2 Evicted 0"),
+            (
+                json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "reason": "SchedulingGated"}]}),
+                "0/2 SchedulingGated 0",
+            ),
+            (initializing(json!({})), "0/2 Init:0/2 0"),
+            (initializing(json!({"state": {"waiting": {"reason": "PodInitializing"}}})), "0/2 Init:0/2 0"),
+            (
+                initializing(
+                    json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "restartCount": 4}),
+                ),
+                "0/2 Init:CrashLoopBackOff 4",
+            ),
+            (initializing(json!({"state": {"terminated": {"exitCode": 3}}})), "0/2 Init:ExitCode:3 0"),
+            (
+                initializing(json!({"state": {"terminated": {"exitCode": 3, "signal": 9}}})),
+                "0/2 Init:Signal:9 0",
+            ),
+            (
+                initializing(json!({"state": {"terminated": {"exitCode": 1, "reason": "Error"}}})),
+                "0/2 Init:Error 0",
+            ),
+            (status("Pending", inits(done(), json!({})), json!([])), "0/2 Init:1/2 0"),
+            (with(running.clone()), "2/2 Running 3 (5m ago)"),
+            (with(waiting("CrashLoopBackOff")), "1/2 CrashLoopBackOff 2 (5m ago)"),
+            (with(ended(json!({"reason": "Completed", "exitCode": 0}))), "1/2 Completed 1 (5m ago)"),
+            (with(ended(json!({"exitCode": 2}))), "1/2 ExitCode:2 1 (5m ago)"),
+        ];
+        for (status, expected) in cases {
+            let cells = cells(&status, false);
+            assert_eq!(cells[..3].join(" "), expected, "{status}");
+            assert_eq!(cells[3], "60m");
+        }
+        assert_eq!(cells(&with(running), true)[1], "Terminating");
+        assert_eq!(cells(&json!({"phase": "Succeeded"}), true)[1], "Succeeded");
+        assert_eq!(cells(&json!({"phase": "Running", "reason": "NodeLost"}), true)[1], "Unknown");
+    }
+
+    #[test]
+    fn a_pod_is_given_time_to_end_if_it_has_begun() {
+        let period = |pod: Value, requested| PodStrategy.graceful_period(&pod, requested);
+        let on_node = |phase: &str| json!({"spec": {"nodeName": "n"}, "status": {"phase": phase}});
+        assert_eq!(period(on_node("Running"), None), Some(30));
+        assert_eq!(period(on_node("Running"), Some(5)), Some(5));
+        assert_eq!(period(on_node("Running"), Some(-1)), Some(1));
+        assert_eq!(period(on_node("Succeeded"), None), Some(0));
+        assert_eq!(period(json!({"spec": {}}), Some(60)), Some(0));
+        assert_eq!(
+            period(json!({"spec": {"nodeName": "n", "terminationGracePeriodSeconds": 7}}), None),
+            Some(7)
+        );
+    }
+}

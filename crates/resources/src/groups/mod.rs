@@ -1,0 +1,55 @@
+//! The built-in groups, one module each: resources, columns and strategies.
+
+mod admissionregistration;
+mod apiextensions;
+mod apiregistration;
+mod apps;
+mod authentication;
+mod authorization;
+mod autoscaling;
+mod batch;
+mod certificates;
+mod coordination;
+mod core;
+mod discovery;
+mod events;
+mod flowcontrol;
+mod networking;
+mod node;
+mod policy;
+mod rbac;
+mod resource;
+mod scheduling;
+mod storage;
+
+use nave_schema::SchemaSet;
+
+use crate::registry::Group;
+
+/// All built-in groups in the order discovery lists them, their types looked up in `schemas`.
+pub(crate) fn builtin(schemas: &SchemaSet) -> Vec<Group> {
+    let declared = [
+        core::group(),
+        apiregistration::group(),
+        apps::group(),
+        events::group(),
+        authentication::group(),
+        authorization::group(),
+        autoscaling::group(),
+        batch::group(),
+        certificates::group(),
+        networking::group(),
+        policy::group(),
+        rbac::group(),
+        storage::group(),
+        admissionregistration::group(),
+        apiextensions::group(),
+        scheduling::group(),
+        coordination::group(),
+        node::group(),
+        discovery::group(),
+        resource::group(),
+        flowcontrol::group(),
+    ];
+    declared.into_iter().map(|group| group.build(schemas)).collect()
+}

@@ -1,0 +1,78 @@
+//! Table columns of networking kinds.
+
+use nave_machinery::Value;
+
+use crate::groups::core::load_balancer;
+use crate::read;
+use crate::table::{Column, abridged, age, field, format_selector, joined_strings, name, text};
+
+pub(super) fn ingress_class() -> Vec<Column> {
+    vec![
+        name(),
+        field("Controller", "spec.controller", "").about("The controller that serves ingresses of the class"),
+        text("Parameters", parameters).about("What the controller is given for the class"),
+        age(),
+    ]
+}
+
+fn parameters(class: &Value) -> String {
+    let Some(parameters @ Value::Object(_)) = read::at(class, "spec.parameters") else {
+        return "<none>".to_owned();
+    };
+    let group =
+        read::at(parameters, "apiGroup").and_then(Value::as_str).map_or(String::new(), |it| format!(".{it}"));
+    format!("{}{group}/{}", read::text(parameters, "kind"), read::text(parameters, "name"))
+}
+
+pub(super) fn ingress() -> Vec<Column> {
+    vec![
+        name(),
+        field("Class", "spec.ingressClassName", "<none>")
+            .about("The class whose controller serves the ingress"),
+        text("Hosts", hosts).about("The hosts that requests must be for"),
+        text("Address", load_balancer).about("Where the load balancer takes requests"),
+        text("Ports", |ingress| {
+            let tls = !read::list(ingress, "spec.tls").is_empty();
+            if tls { "80, 443" } else { "80" }.to_owned()
+        })
+        .about("The ports that are open"),
+        age(),
+    ]
+}
+
+fn hosts(ingress: &Value) -> String {
+    let rules = read::list(ingress, "spec.rules");
+    let hosts = rules.iter().map(|rule| read::text(rule, "host")).filter(|host| !host.is_empty());
+    let hosts: Vec<String> = hosts.map(str::to_owned).collect();
+    if hosts.is_empty() { "*".to_owned() } else { abridged(&hosts, 3, ",") }
+}
+
+pub(super) fn ip_address() -> Vec<Column> {
+    vec![name(), text("ParentRef", parent).of("networking.v1.IPAddressSpec", "parentRef")]
+}
+
+/// What holds the address, as `<resource>.<group>/<namespace>/<name>`.
+fn parent(address: &Value) -> String {
+    let Some(parent @ Value::Object(_)) = read::at(address, "spec.parentRef") else {
+        return "<none>".to_owned();
+    };
+    let mut shown = read::text(parent, "resource").to_lowercase();
+    for (separator, field) in [('.', "group"), ('/', "namespace"), ('/', "name")] {
+        let part = read::text(parent, field);
+        if !part.is_empty() {
+            shown.push(separator);
+            shown.push_str(part);
+        }
+    }
+    shown
+}
+
+pub(super) fn network_policy() -> Vec<Column> {
+    let pods = text("Pod-Selector", |policy| format_selector(read::at(policy, "spec.podSelector"), "<none>"));
+    vec![name(), pods.of("networking.v1.NetworkPolicySpec", "podSelector"), age()]
+}
+
+pub(super) fn service_cidr() -> Vec<Column> {
+    let cidrs = text("CIDRs", |object| joined_strings(object, "spec.cidrs"));
+    vec![name(), cidrs.of("networking.v1.ServiceCIDRSpec", "cidrs"), age()]
+}

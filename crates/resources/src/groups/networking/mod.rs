@@ -1,0 +1,43 @@
+//! `networking.k8s.io`: ingresses, network policies, and the addresses of services.
+
+mod columns;
+
+use crate::builder::{GroupBuilder, group as declare, resource};
+use crate::def::NameRule;
+
+pub(crate) fn group() -> GroupBuilder {
+    let resources = vec![
+        resource("IngressClass", "ingressclasses")
+            .cluster()
+            .generation(&["spec"])
+            .columns(columns::ingress_class()),
+        resource("Ingress", "ingresses")
+            .short(&["ing"])
+            .prefix("ingress")
+            .status()
+            .generation(&["spec"])
+            .columns(columns::ingress()),
+        resource("IPAddress", "ipaddresses")
+            .cluster()
+            .short(&["ip"])
+            .named(NameRule::With(ip_address_name))
+            .columns(columns::ip_address()),
+        resource("NetworkPolicy", "networkpolicies")
+            .short(&["netpol"])
+            .generation(&["spec"])
+            .columns(columns::network_policy()),
+        resource("ServiceCIDR", "servicecidrs").cluster().status().columns(columns::service_cidr()),
+    ];
+    declare("networking.k8s.io", "io.k8s.api.networking", resources)
+}
+
+/// The name of an `IPAddress` is the address, in its canonical form.
+fn ip_address_name(name: &str) -> Vec<String> {
+    match name.parse::<std::net::IpAddr>() {
+        Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()],
+        Ok(address) if address.to_string() != name => {
+            vec![format!("must be in canonical form (\"{address}\")")]
+        }
+        Ok(_) => Vec::new(),
+    }
+}

@@ -1,0 +1,39 @@
+//! `policy`: how many pods may be disturbed at a time.
+
+use nave_machinery::Value;
+
+use crate::builder::{GroupBuilder, group as declare, resource};
+use crate::read;
+use crate::table::{Column, age, name, number, text};
+
+pub(crate) fn group() -> GroupBuilder {
+    let budgets = resource("PodDisruptionBudget", "poddisruptionbudgets")
+        .short(&["pdb"])
+        .status()
+        .generation(&["spec"])
+        .conditional_update()
+        .columns(columns());
+    declare("policy", "io.k8s.api.policy", vec![budgets])
+}
+
+fn columns() -> Vec<Column> {
+    vec![
+        name(),
+        text("Min Available", |budget| amount(budget, "spec.minAvailable"))
+            .about("How many pods must stay available"),
+        text("Max Unavailable", |budget| amount(budget, "spec.maxUnavailable"))
+            .about("How many pods may be missing"),
+        number("Allowed Disruptions", "status.disruptionsAllowed")
+            .about("How many pods may be disturbed now"),
+        age(),
+    ]
+}
+
+/// A number or a percentage.
+fn amount(budget: &Value, path: &str) -> String {
+    match read::at(budget, path) {
+        Some(Value::Number(number)) => number.to_string(),
+        Some(Value::String(percent)) => percent.clone(),
+        _ => "N/A".to_owned(),
+    }
+}

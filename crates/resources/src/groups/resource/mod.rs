@@ -1,0 +1,57 @@
+//! `resource.k8s.io`: devices, and claims on them.
+
+use nave_machinery::Value;
+
+use crate::builder::{GroupBuilder, group as declare, resource};
+use crate::read;
+use crate::table::{Column, age, field, name, text};
+
+pub(crate) fn group() -> GroupBuilder {
+    let resources = vec![
+        resource("DeviceClass", "deviceclasses").cluster().generation(&["spec"]).returns_deleted(),
+        resource("ResourceClaim", "resourceclaims").status().returns_deleted().columns(claim_columns()),
+        resource("ResourceClaimTemplate", "resourceclaimtemplates").returns_deleted(),
+        resource("ResourceSlice", "resourceslices")
+            .cluster()
+            .generation(&["spec"])
+            .returns_deleted()
+            .field("spec.nodeName")
+            .indexed()
+            .field("spec.driver")
+            .columns(slice_columns()),
+    ];
+    declare("resource.k8s.io", "io.k8s.api.resource", resources)
+}
+
+fn claim_columns() -> Vec<Column> {
+    vec![name(), text("State", state).about("Whether devices are allocated to the claim, and in use"), age()]
+}
+
+fn state(claim: &Value) -> String {
+    let deleted = read::is_being_deleted(claim);
+    let allocated = read::map(claim, "status.allocation").is_some();
+    let mut states = Vec::new();
+    if deleted {
+        states.push("deleted");
+    }
+    if allocated {
+        states.push("allocated");
+        if !read::list(claim, "status.reservedFor").is_empty() {
+            states.push("reserved");
+        }
+    } else if !deleted {
+        states.push("pending");
+    }
+    states.join(",")
+}
+
+fn slice_columns() -> Vec<Column> {
+    let spec = "resource.v1.ResourceSliceSpec";
+    vec![
+        name(),
+        field("Node", "spec.nodeName", "").of(spec, "nodeName"),
+        field("Driver", "spec.driver", "").of(spec, "driver"),
+        field("Pool", "spec.pool.name", "").of(spec, "pool"),
+        age(),
+    ]
+}

@@ -1,0 +1,42 @@
+//! `storage.k8s.io`: kinds of storage, and its attachment to nodes.
+
+mod columns;
+
+use crate::builder::{GroupBuilder, group as declare, resource};
+use crate::table;
+
+pub(crate) fn group() -> GroupBuilder {
+    let resources = vec![
+        resource("CSIDriver", "csidrivers")
+            .cluster()
+            .generation(&["spec"])
+            .conditional_update()
+            .returns_deleted()
+            .columns(columns::driver()),
+        resource("CSINode", "csinodes")
+            .cluster()
+            .conditional_update()
+            .returns_deleted()
+            .columns(columns::node()),
+        resource("CSIStorageCapacity", "csistoragecapacities")
+            .conditional_update()
+            .columns(table::name_and_creation()),
+        resource("StorageClass", "storageclasses")
+            .cluster()
+            .short(&["sc"])
+            .returns_deleted()
+            .columns(columns::storage_class()),
+        resource("VolumeAttachment", "volumeattachments")
+            .cluster()
+            .status()
+            .conditional_update()
+            .returns_deleted()
+            .columns(columns::attachment()),
+        resource("VolumeAttributesClass", "volumeattributesclasses")
+            .cluster()
+            .short(&["vac"])
+            .returns_deleted()
+            .columns(columns::attributes_class()),
+    ];
+    declare("storage.k8s.io", "io.k8s.api.storage", resources)
+}

@@ -1,0 +1,53 @@
+//! Short ways to read parts of an object.
+
+use nave_machinery::{Map, Value};
+
+/// The value at a dotted path.
+pub(crate) fn at<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('.').try_fold(object, |place, part| place.get(part))
+}
+
+/// The text at a dotted path; empty if there is none.
+pub(crate) fn text<'a>(object: &'a Value, path: &str) -> &'a str {
+    at(object, path).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The text at a dotted path, or `missing` if there is none or it is empty.
+pub(crate) fn text_or<'a>(object: &'a Value, path: &str, missing: &'a str) -> &'a str {
+    Some(text(object, path)).filter(|text| !text.is_empty()).unwrap_or(missing)
+}
+
+/// The whole number at a dotted path; 0 if there is none.
+pub(crate) fn int(object: &Value, path: &str) -> i64 {
+    at(object, path).and_then(Value::as_i64).unwrap_or_default()
+}
+
+/// The truth value at a dotted path; false if there is none.
+pub(crate) fn flag(object: &Value, path: &str) -> bool {
+    at(object, path).and_then(Value::as_bool).unwrap_or_default()
+}
+
+/// The list at a dotted path; empty if there is none.
+pub(crate) fn list<'a>(object: &'a Value, path: &str) -> &'a [Value] {
+    at(object, path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// The map at a dotted path.
+pub(crate) fn map<'a>(object: &'a Value, path: &str) -> Option<&'a Map> {
+    at(object, path).and_then(Value::as_object)
+}
+
+/// The condition of this type in `status.conditions`.
+pub(crate) fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
+    list(object, "status.conditions").iter().find(|condition| text(condition, "type") == kind)
+}
+
+/// Whether the condition of this type is true.
+pub(crate) fn condition_is_true(object: &Value, kind: &str) -> bool {
+    condition(object, kind).is_some_and(|condition| text(condition, "status") == "True")
+}
+
+/// Whether a delete of the object has begun.
+pub(crate) fn is_being_deleted(object: &Value) -> bool {
+    at(object, "metadata.deletionTimestamp").is_some_and(Value::is_string)
+}

@@ -1,0 +1,132 @@
+//! The `scale` subresource: an object seen as an `autoscaling/v1` `Scale`, and back.
+
+use nave_machinery::Value;
+use nave_machinery::selector::LabelSelector;
+use serde_json::json;
+
+/// Where a kind keeps what a `Scale` shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScalePaths {
+    /// The path of the wanted number of replicas.
+    pub spec_replicas: Vec<String>,
+    /// The path of the number of replicas there are.
+    pub status_replicas: Vec<String>,
+    /// The path of the selector of the replicas: a map, a `LabelSelector`, or its text; `None` if there is none.
+    pub selector: Option<Vec<String>>,
+}
+
+impl ScalePaths {
+    /// The paths of the built-in workloads.
+    pub fn workload() -> Self {
+        let path = |parts: [&str; 2]| parts.map(str::to_owned).to_vec();
+        Self {
+            spec_replicas: path(["spec", "replicas"]),
+            status_replicas: path(["status", "replicas"]),
+            selector: Some(path(["spec", "selector"])),
+        }
+    }
+}
+
+/// The `Scale` of an object.
+pub fn scale_of(paths: &ScalePaths, object: &Value) -> Value {
+    let metadata: serde_json::Map<String, Value> =
+        ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"]
+            .into_iter()
+            .filter_map(|field| Some((field.to_owned(), object.get("metadata")?.get(field)?.clone())))
+            .collect();
+    let mut spec = serde_json::Map::new();
+    // `spec.replicas` is left out when it is 0, as upstream's type does.
+    if let Some(wanted) = replicas(object, &paths.spec_replicas).filter(|wanted| *wanted != 0) {
+        spec.insert("replicas".to_owned(), json!(wanted));
+    }
+    let mut status = serde_json::Map::new();
+    status.insert("replicas".to_owned(), json!(replicas(object, &paths.status_replicas).unwrap_or(0)));
+    let selector = paths.selector.as_ref().and_then(|path| at(object, path)).and_then(selector_text);
+    if let Some(selector) = selector.filter(|text| !text.is_empty()) {
+        status.insert("selector".to_owned(), Value::String(selector));
+    }
+    json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
+}
+
+/// Takes the wanted replicas of a `Scale` over into the object; a `Scale` without them means 0.
+pub fn apply_scale(paths: &ScalePaths, object: &mut Value, scale: &Value) {
+    let wanted = scale.get("spec").and_then(|spec| spec.get("replicas")).and_then(Value::as_i64).unwrap_or(0);
+    let Some((last, parents)) = paths.spec_replicas.split_last() else { return };
+    let mut place = object;
+    for parent in parents {
+        let Some(fields) = place.as_object_mut() else { return };
+        place = fields.entry(parent.as_str()).or_insert_with(|| json!({}));
+    }
+    if let Some(fields) = place.as_object_mut() {
+        fields.insert(last.clone(), json!(wanted));
+    }
+}
+
+fn replicas(object: &Value, path: &[String]) -> Option<i64> {
+    at(object, path)?.as_i64()
+}
+
+fn at<'a>(object: &'a Value, path: &[String]) -> Option<&'a Value> {
+    path.iter().try_fold(object, |place, part| place.get(part))
+}
+
+/// The text of a selector given as a map of labels, as a `LabelSelector`, or as text.
+fn selector_text(selector: &Value) -> Option<String> {
+    if let Some(text) = selector.as_str() {
+        return Some(text.to_owned());
+    }
+    let fields = selector.as_object()?;
+    let plain = fields.values().all(Value::is_string);
+    let wrapped = json!({"matchLabels": selector});
+    LabelSelector::from_value(if plain { &wrapped } else { selector })
+        .ok()
+        .map(|selector| selector.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deployment() -> Value {
+        json!({
+            "metadata": {"name": "d", "namespace": "n", "uid": "u", "resourceVersion": "7", "labels": {"not": "shown"}},
+            "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "a"}}},
+            "status": {"replicas": 2},
+        })
+    }
+
+    #[test]
+    fn an_object_is_seen_as_a_scale() {
+        let mut object = deployment();
+        assert_eq!(
+            scale_of(&ScalePaths::workload(), &object),
+            json!({
+                "kind": "Scale", "apiVersion": "autoscaling/v1",
+                "metadata": {"name": "d", "namespace": "n", "uid": "u", "resourceVersion": "7"},
+                "spec": {"replicas": 3}, "status": {"replicas": 2, "selector": "app=a"},
+            })
+        );
+        // A replication controller's selector is a map; no replicas are left out of the spec, not of the status.
+        object["spec"] = json!({"replicas": 0, "selector": {"b": "2", "a": "1"}});
+        object["status"] = json!({});
+        let scale = scale_of(&ScalePaths::workload(), &object);
+        assert_eq!(scale["spec"], json!({}));
+        assert_eq!(scale["status"], json!({"replicas": 0, "selector": "a=1,b=2"}));
+    }
+
+    #[test]
+    fn a_scale_sets_the_replicas_and_nothing_else() {
+        for (scale, wanted) in
+            [(json!({"spec": {"replicas": 5}}), 5), (json!({"spec": {}}), 0), (json!({}), 0)]
+        {
+            let mut object = deployment();
+            apply_scale(&ScalePaths::workload(), &mut object, &scale);
+            let mut expected = deployment();
+            expected["spec"]["replicas"] = json!(wanted);
+            assert_eq!(object, expected);
+        }
+        let mut bare = json!({});
+        apply_scale(&ScalePaths::workload(), &mut bare, &json!({"spec": {"replicas": 1}}));
+        assert_eq!(bare, json!({"spec": {"replicas": 1}}));
+    }
+}

@@ -1,0 +1,131 @@
+use serde_json::json;
+
+use super::*;
+use crate::builtin;
+
+fn run(kind: &str, mut value: Value) -> Result<(Value, Vec<String>), String> {
+    let set = builtin();
+    let id = set.find(&format!("io.k8s.{kind}")).unwrap();
+    let found = normalize(set, id, &mut value, Mode::Report).map_err(|error| error.to_string())?;
+    let mut again = value.clone();
+    assert_eq!(normalize(set, id, &mut again, Mode::Report), Ok(Normalized::default()));
+    assert_eq!(again, value, "normalizing twice");
+    Ok((value, found.unknown))
+}
+
+const POD: &str = "api.core.v1.Pod";
+
+#[test]
+fn empties_go_and_zero_values_come() {
+    let (pod, unknown) = run(POD, json!({
+        "metadata": {"name": "a", "labels": {}, "finalizers": [], "annotations": {"k": null}, "creationTimestamp": null},
+        "spec": {
+            "hostNetwork": false, "automountServiceAccountToken": false, "nodeName": "", "priority": 0,
+            "containers": [{"name": "c", "image": null, "ports": [], "stdin": false}],
+            "securityContext": {},
+            "volumes": [{"name": "v", "emptyDir": {}}],
+        },
+    }))
+    .unwrap();
+    assert_eq!(unknown, [] as [&str; 0]);
+    assert_eq!(
+        pod,
+        json!({
+            "metadata": {"name": "a", "annotations": {"k": ""}},
+            "spec": {
+                "automountServiceAccountToken": false, "priority": 0,
+                "containers": [{"name": "c", "resources": {}}],
+                "securityContext": {},
+                "volumes": [{"name": "v", "emptyDir": {}}],
+            },
+            "status": {},
+        })
+    );
+}
+
+#[test]
+fn zero_structs_are_complete() {
+    let (set, _) = run("api.apps.v1.ReplicaSet", json!({"spec": {"selector": null}})).unwrap();
+    let template = json!({"metadata": {}, "spec": {"containers": null}});
+    assert_eq!(
+        set,
+        json!({"metadata": {}, "spec": {"selector": {}, "template": template}, "status": {"replicas": 0}})
+    );
+}
+
+#[test]
+fn unknown_fields_are_named_by_path() {
+    let (_, unknown) = run(
+        POD,
+        json!({
+            "a": 1,
+            "metadata": {"labels": {"x": "y"}, "ownerReferences": [{"kind": "K", "b": 1}]},
+            "spec": {"containers": [{"name": "c"}, {"c": 1, "resources": {"d": {}}}]},
+        }),
+    )
+    .unwrap();
+    let expected =
+        ["a", "metadata.ownerReferences[0].b", "spec.containers[1].c", "spec.containers[1].resources.d"];
+    assert_eq!(unknown, expected);
+}
+
+#[test]
+fn reports_are_bounded() {
+    let many: Map = (0..1000).map(|n| (format!("x{n}"), Value::Null)).collect();
+    assert_eq!(run(POD, many.into()).unwrap().1.len(), UNKNOWN_MAX);
+}
+
+#[test]
+fn mismatches_read_as_upstream_writes_them() {
+    let says = |kind: &str, value: Value, message: &str| assert_eq!(run(kind, value).unwrap_err(), message);
+    let name = "json: cannot unmarshal bool into Go struct field ObjectMeta.metadata.name of type string";
+    says(POD, json!({"metadata": {"name": true}}), name);
+    let port = "json: cannot unmarshal string into Go struct field ContainerPort.spec.containers.ports.containerPort of type int32";
+    says(POD, json!({"spec": {"containers": [{"ports": [{"containerPort": "80"}]}]}}), port);
+    says(POD, json!([]), "json: cannot unmarshal array into Go value of type v1.Pod");
+    let spec = "json: cannot unmarshal string into Go struct field Pod.spec of type v1.PodSpec";
+    says(POD, json!({"spec": "x"}), spec);
+    let labels = "json: cannot unmarshal array into Go struct field ObjectMeta.metadata.labels of type map[string]string";
+    says(POD, json!({"metadata": {"labels": []}}), labels);
+    let large =
+        "json: cannot unmarshal number 3000000000 into Go struct field PodSpec.spec.priority of type int32";
+    says(POD, json!({"spec": {"priority": 3_000_000_000_u64}}), large);
+    let part = "json: cannot unmarshal number 1.5 into Go struct field PodSpec.spec.priority of type int32";
+    says(POD, json!({"spec": {"priority": 1.5}}), part);
+    says("api.core.v1.Secret", json!({"data": {"a": "%"}}), "illegal base64 data at input byte 0");
+    let time = r#"parsing time "x" as "2006-01-02T15:04:05Z07:00": cannot parse "x" as "2006""#;
+    says(POD, json!({"status": {"startTime": "x"}}), time);
+}
+
+#[test]
+fn texts_become_canonical() {
+    let (pod, _) = run(POD, json!({
+        "status": {"startTime": "2026-01-02T03:04:05.678+01:00"},
+        "spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": 0.5, "memory": "1024Mi", "x": "1000"}}}]},
+    }))
+    .unwrap();
+    assert_eq!(pod["status"]["startTime"], "2026-01-02T02:04:05Z");
+    let limits = &pod["spec"]["containers"][0]["resources"]["limits"];
+    assert_eq!(*limits, json!({"cpu": "500m", "memory": "1Gi", "x": "1k"}));
+    let (secret, _) =
+        run("api.core.v1.Secret", json!({"data": {"a": "YW\nI=", "b": "", "c": null}})).unwrap();
+    assert_eq!(secret["data"], json!({"a": "YWI=", "b": "", "c": null}));
+}
+
+#[test]
+fn schemas_are_walked() {
+    let (schema, unknown) = run(
+        "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps",
+        json!({
+            "additionalProperties": {"type": "", "x": 1},
+            "items": [{"y": 1}],
+            "default": {"anything": null},
+            "multipleOf": 2.0,
+            "enum": [null, 1],
+        }),
+    )
+    .unwrap();
+    let expected = json!({"additionalProperties": {}, "items": [{}], "default": {"anything": null}, "multipleOf": 2, "enum": [null, 1]});
+    assert_eq!(schema, expected);
+    assert_eq!(unknown, ["additionalProperties.x", "items[0].y"]);
+}

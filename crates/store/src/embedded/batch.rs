@@ -1,0 +1,100 @@
+//! A commit being put together.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::{Event, EventKind, KeyValue, StoreError, TxnOutcome};
+
+use super::engine::Change;
+use super::record::Record;
+use super::writer::{Expiries, Reply, unix_millis};
+
+/// The transactions that share one commit, in revision order.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// The revision after the transactions so far.
+    pub(super) revision: u64,
+    pub(super) change: Change,
+    /// Size of the new rows.
+    pub(super) bytes: usize,
+    pub(super) events: Vec<Event>,
+    /// Times to live that begin with this commit.
+    pub(super) expiring: Expiries,
+    /// Times to live that end with it.
+    pub(super) expired: Expiries,
+    /// Keys as this batch leaves them.
+    pub(super) written: HashMap<Arc<str>, Option<KeyValue>>,
+    pub(super) answers: Vec<(Reply<TxnOutcome>, TxnOutcome)>,
+}
+
+impl Batch {
+    /// An empty batch for a store at `revision`.
+    pub(super) fn after(revision: u64) -> Self {
+        Self { revision, ..Self::default() }
+    }
+
+    pub(super) fn put(
+        &mut self,
+        key: Arc<str>,
+        value: Bytes,
+        ttl: Option<Duration>,
+        previous: Option<KeyValue>,
+    ) {
+        self.revision += 1;
+        let expires_at = ttl.map_or(0, |ttl| unix_millis().saturating_add(ttl.as_millis() as u64));
+        if expires_at > 0 {
+            self.expiring.insert((expires_at, self.revision, Arc::clone(&key)));
+        }
+        let create_revision = previous.as_ref().map_or(self.revision, |previous| previous.create_revision);
+        let kv = KeyValue { key, value, create_revision, mod_revision: self.revision };
+        self.written.insert(Arc::clone(&kv.key), Some(kv.clone()));
+        self.push(Event { kind: EventKind::Put, kv, previous }, expires_at);
+    }
+
+    pub(super) fn delete(&mut self, previous: KeyValue) {
+        self.revision += 1;
+        let key = Arc::clone(&previous.key);
+        self.written.insert(Arc::clone(&key), None);
+        let kv = KeyValue { key, value: Bytes::new(), create_revision: 0, mod_revision: self.revision };
+        self.push(Event { kind: EventKind::Delete, kv, previous: Some(previous) }, 0);
+    }
+
+    /// Whether a file whose newest row is `newest` contains this batch, if it was ever written.
+    pub(super) fn is_in(&self, newest: Option<u64>) -> bool {
+        !self.events.is_empty() && newest == Some(self.revision)
+    }
+
+    /// Tells every caller how its transaction ended.
+    pub(super) fn answer(self) {
+        for (reply, outcome) in self.answers {
+            // The caller may have gone away.
+            let _ = reply.send(Ok(outcome));
+        }
+    }
+
+    /// Tells every caller that nothing was written.
+    pub(super) fn fail(self, error: &StoreError) {
+        for (reply, _) in self.answers {
+            let _ = reply.send(Err(error.clone()));
+        }
+    }
+
+    fn push(&mut self, event: Event, expires_at: u64) {
+        let Event { kind, kv, previous } = &event;
+        let record = Record {
+            kind: *kind,
+            create_revision: kv.create_revision,
+            previous_revision: previous.as_ref().map_or(0, |previous| previous.mod_revision),
+            expires_at,
+            key: &kv.key,
+            value: &kv.value,
+        };
+        let row = record.encode();
+        self.bytes += row.len();
+        self.change.rows.push((kv.mod_revision, row));
+        self.events.push(event);
+    }
+}

@@ -1,0 +1,204 @@
+//! The file: a redb table from revision to record, and what to do when writing it fails.
+
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use redb::{
+    Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, TableError,
+};
+
+use crate::{KeyValue, StoreError};
+
+use super::record::Record;
+
+const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+/// Row of `META`: the compacted revision.
+const COMPACTED: &str = "compacted";
+/// Rows a snapshot copies in one commit.
+const SNAPSHOT_ROWS: usize = 4096;
+
+/// An open store file. Only the writer thread changes it.
+pub(super) struct Engine {
+    path: PathBuf,
+    cache_bytes: usize,
+    /// `None` after a failed write until the file could be opened again, and once the store is closed.
+    database: RwLock<Option<Database>>,
+}
+
+/// What one commit changes.
+#[derive(Default)]
+pub(super) struct Change {
+    /// New rows, ascending.
+    pub(super) rows: Vec<(u64, Vec<u8>)>,
+    /// Rows no reader needs any more.
+    pub(super) garbage: Vec<u64>,
+    /// A new compacted revision.
+    pub(super) compacted: Option<u64>,
+}
+
+/// A consistent state of the log; later commits do not change it.
+pub(super) struct View {
+    log: ReadOnlyTable<u64, &'static [u8]>,
+}
+
+impl Change {
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.garbage.is_empty() && self.compacted.is_none()
+    }
+}
+
+impl Engine {
+    pub(super) fn open(path: PathBuf, cache_bytes: usize) -> Result<Self, StoreError> {
+        let database = open_database(&path, cache_bytes)?;
+        Ok(Self { path, cache_bytes, database: RwLock::new(Some(database)) })
+    }
+
+    /// Writes `change` durably, all or nothing; returns the bytes of the removed rows.
+    pub(super) fn commit(&self, change: &Change) -> Result<u64, StoreError> {
+        let database = self.database.read();
+        let mut transaction =
+            database.as_ref().ok_or(StoreError::Recovering)?.begin_write().map_err(typed)?;
+        transaction.set_durability(Durability::Immediate).map_err(typed)?;
+        let mut removed = 0;
+        {
+            let mut log = transaction.open_table(LOG).map_err(typed)?;
+            for (revision, record) in &change.rows {
+                log.insert(revision, record.as_slice()).map_err(typed)?;
+            }
+            for revision in &change.garbage {
+                removed +=
+                    log.remove(revision).map_err(typed)?.map_or(0, |record| record.value().len() as u64);
+            }
+        }
+        if let Some(compacted) = change.compacted {
+            let mut meta = transaction.open_table(META).map_err(typed)?;
+            meta.insert(COMPACTED, compacted).map_err(typed)?;
+        }
+        transaction.commit().map_err(typed)?;
+        Ok(removed)
+    }
+
+    /// Opens the file anew after a failed commit, which redb demands, and returns the newest revision in it: it
+    /// tells whether that commit happened after all.
+    pub(super) fn reopen(&self) -> Result<Option<u64>, StoreError> {
+        let mut database = self.database.write();
+        // Closed before it is opened again: the file is locked while it is open.
+        *database = None;
+        *database = Some(open_database(&self.path, self.cache_bytes)?);
+        drop(database);
+        self.view()?.newest()
+    }
+
+    /// True after a failed write that [`reopen`](Self::reopen) has not mended.
+    pub(super) fn is_broken(&self) -> bool {
+        self.database.read().is_none()
+    }
+
+    /// Ends every use of the file, after which another process may open it.
+    pub(super) fn close(&self) {
+        *self.database.write() = None;
+    }
+
+    pub(super) fn view(&self) -> Result<View, StoreError> {
+        let database = self.database.read();
+        let transaction = database.as_ref().ok_or(StoreError::Recovering)?.begin_read().map_err(typed)?;
+        Ok(View { log: transaction.open_table(LOG).map_err(typed)? })
+    }
+
+    /// The compacted revision on disk.
+    pub(super) fn compacted(&self) -> Result<u64, StoreError> {
+        let database = self.database.read();
+        let transaction = database.as_ref().ok_or(StoreError::Recovering)?.begin_read().map_err(typed)?;
+        match transaction.open_table(META) {
+            Ok(meta) => Ok(meta.get(COMPACTED).map_err(typed)?.map_or(0, |row| row.value())),
+            Err(TableError::TableDoesNotExist(_)) => Ok(0),
+            Err(error) => Err(typed(error)),
+        }
+    }
+
+    /// Bytes allocated to the file, which has holes where it has grown ahead.
+    pub(super) fn size_on_disk(&self) -> Result<u64, StoreError> {
+        let file = std::fs::metadata(&self.path)?;
+        #[cfg(unix)]
+        return Ok(std::os::unix::fs::MetadataExt::blocks(&file) * 512);
+        #[cfg(not(unix))]
+        return Ok(file.len());
+    }
+}
+
+impl View {
+    /// Calls `each` with every row of `revisions`, ascending, until it returns false.
+    pub(super) fn scan(
+        &self,
+        revisions: RangeInclusive<u64>,
+        mut each: impl FnMut(u64, Record<'_>, usize) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
+        for row in self.log.range(revisions).map_err(typed)? {
+            let (revision, bytes) = row.map_err(typed)?;
+            let record = Record::decode(revision.value(), bytes.value())?;
+            if !each(revision.value(), record, bytes.value().len())? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The version in row `revision`, under the caller's copy of its key.
+    pub(super) fn key_value(&self, key: Arc<str>, revision: u64) -> Result<KeyValue, StoreError> {
+        let Some(row) = self.log.get(revision).map_err(typed)? else {
+            return Err(StoreError::Corrupt(format!("revision {revision} of {key} is missing").into()));
+        };
+        Ok(Record::decode(revision, row.value())?.to_key_value(revision, key))
+    }
+
+    /// The last row's revision.
+    pub(super) fn newest(&self) -> Result<Option<u64>, StoreError> {
+        Ok(self.log.last().map_err(typed)?.map(|(revision, _)| revision.value()))
+    }
+
+    /// Copies all rows into a new file.
+    pub(super) fn copy_to(&self, path: PathBuf, compacted: u64) -> Result<(), StoreError> {
+        if path.exists() {
+            return Err(std::io::Error::from(std::io::ErrorKind::AlreadyExists).into());
+        }
+        let copy = Engine::open(path, 0)?;
+        let mut change = Change { compacted: Some(compacted), ..Change::default() };
+        for row in self.log.iter().map_err(typed)? {
+            let (revision, bytes) = row.map_err(typed)?;
+            change.rows.push((revision.value(), bytes.value().to_vec()));
+            if change.rows.len() == SNAPSHOT_ROWS {
+                copy.commit(&std::mem::take(&mut change))?;
+            }
+        }
+        copy.commit(&change)?;
+        Ok(())
+    }
+}
+
+fn open_database(path: &Path, cache_bytes: usize) -> Result<Database, StoreError> {
+    let database = Database::builder().set_cache_size(cache_bytes).create(path).map_err(typed)?;
+    let has_log = match database.begin_read().map_err(typed)?.open_table(LOG) {
+        Ok(_) => true,
+        Err(TableError::TableDoesNotExist(_)) => false,
+        Err(error) => return Err(typed(error)),
+    };
+    if !has_log {
+        let transaction = database.begin_write().map_err(typed)?;
+        transaction.open_table(LOG).map_err(typed)?;
+        transaction.commit().map_err(typed)?;
+    }
+    Ok(database)
+}
+
+/// redb's error as ours.
+fn typed(error: impl Into<redb::Error>) -> StoreError {
+    match error.into() {
+        redb::Error::Io(error) => error.into(),
+        redb::Error::PreviousIo | redb::Error::DatabaseClosed => StoreError::Recovering,
+        redb::Error::Corrupted(what) => StoreError::Corrupt(what.into()),
+        other => StoreError::Corrupt(other.to_string().into()),
+    }
+}

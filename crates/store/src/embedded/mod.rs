@@ -1,0 +1,277 @@
+//! Engine `embedded`: the whole store in one folder of this machine.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `engine.rs` | the redb file: rows by revision, one commit, recovery from a failed one |
+//! | `record.rs` | a row's bytes |
+//! | `index.rs` | key → revisions, in memory |
+//! | `writer.rs`, `batch.rs` | the one thread that writes: group commit, expiry, compaction |
+//! | `hub.rs`, `watch.rs` | watches |
+//! | `lock.rs` | one process a folder |
+
+mod batch;
+mod engine;
+mod hub;
+mod index;
+mod lock;
+mod record;
+mod watch;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::RwLock;
+
+use crate::{
+    Defragmentation, KeyValue, Range, RangeResult, Store, StoreError, StoreStatus, Txn, TxnOutcome,
+    WatchStream,
+};
+
+use engine::{Engine, View};
+use hub::Hub;
+use index::Index;
+use lock::FolderLock;
+use writer::{Command, Writer, WriterHandle};
+
+/// The store's file in its folder.
+const FILE: &str = "store.redb";
+/// Values a caller's own thread reads; more are read where blocking is allowed.
+const INLINE_VALUES: usize = 16;
+/// A range is read by one scan of the log if at least one row in so many belongs to it.
+const SPARSE: u64 = 4;
+/// How often a read is tried again while the file is opened anew after a failed write.
+const RECOVERY_TRIES: u32 = 100;
+const RECOVERY_PAUSE: Duration = Duration::from_millis(50);
+
+/// How the embedded engine is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long old revisions stay readable, at least (and at most twice that); `None` keeps all until
+    /// [`Store::compact`] is called. kube-apiserver's `--etcd-compaction-interval`, 5 minutes.
+    pub history: Option<Duration>,
+    /// Bound on the page cache of the engine, in bytes.
+    pub cache_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { history: Some(Duration::from_mins(5)), cache_bytes: 8 << 20 }
+    }
+}
+
+/// The embedded engine. Dropping it finishes the commit under way, ends its watches and frees the folder.
+pub struct Embedded {
+    shared: Arc<Shared>,
+    writer: WriterHandle,
+    thread: Option<JoinHandle<()>>,
+    _lock: FolderLock,
+}
+
+/// What readers, watches and the writer share.
+struct Shared {
+    engine: Engine,
+    index: RwLock<Index>,
+    hub: Arc<Hub>,
+    /// Bytes of all rows.
+    in_use: AtomicU64,
+}
+
+impl Embedded {
+    /// Opens the store in `folder`, which is created where it does not exist. Blocks for as long as it takes to
+    /// read the data once.
+    pub fn open(folder: &Path, options: &Options) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(folder)?;
+        let lock = FolderLock::take(folder)?;
+        let engine = Engine::open(folder.join(FILE), options.cache_bytes)?;
+        let loaded = writer::load(&engine)?;
+        let shared = Arc::new(Shared {
+            engine,
+            hub: Arc::new(Hub::new(loaded.index.revision())),
+            index: RwLock::new(loaded.index),
+            in_use: AtomicU64::new(loaded.bytes),
+        });
+        let (handle, commands) = WriterHandle::new();
+        let writer =
+            Writer::new(Arc::clone(&shared), commands, options.history, loaded.expiries, loaded.garbage);
+        let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || writer.run())?;
+        Ok(Self { shared, writer: handle, thread: Some(thread), _lock: lock })
+    }
+}
+
+#[async_trait]
+impl Store for Embedded {
+    async fn txn(&self, txn: Txn) -> Result<TxnOutcome, StoreError> {
+        writer::check_size(&txn)?;
+        self.writer.ask(|reply| Command::Txn { txn, reply }).await
+    }
+
+    async fn get(&self, key: &str, revision: Option<u64>) -> Result<Option<KeyValue>, StoreError> {
+        retrying(|| self.shared.get(key, revision)).await
+    }
+
+    async fn range(&self, range: Range) -> Result<RangeResult, StoreError> {
+        self.shared.range(range).await
+    }
+
+    async fn count(&self, prefix: &str) -> Result<u64, StoreError> {
+        Ok(self.shared.index.read().count(prefix))
+    }
+
+    async fn current_revision(&self) -> Result<u64, StoreError> {
+        Ok(self.shared.index.read().revision())
+    }
+
+    async fn compact(&self, revision: u64) -> Result<(), StoreError> {
+        self.writer.ask(|reply| Command::Compact { revision, reply }).await
+    }
+
+    async fn compacted_revision(&self) -> Result<u64, StoreError> {
+        Ok(self.shared.index.read().compacted())
+    }
+
+    async fn watch(&self, prefix: &str, from_revision: u64) -> Result<WatchStream, StoreError> {
+        Ok(watch::watch(Arc::clone(&self.shared), prefix, from_revision))
+    }
+
+    async fn request_progress(&self, prefix: &str) -> Result<(), StoreError> {
+        let revision = self.shared.index.read().revision();
+        self.shared.hub.request_progress(Some(prefix), revision);
+        Ok(())
+    }
+
+    async fn status(&self) -> Result<StoreStatus, StoreError> {
+        let (revision, compacted) = {
+            let index = self.shared.index.read();
+            (index.revision(), index.compacted())
+        };
+        Ok(StoreStatus {
+            engine: "embedded (redb 4)".into(),
+            size_on_disk: self.shared.engine.size_on_disk()?,
+            size_in_use: self.shared.in_use.load(Ordering::Relaxed),
+            revision,
+            compacted,
+        })
+    }
+
+    /// A no-op: freed pages are used again, and the file shrinks when its end is free.
+    async fn defragment(&self) -> Result<Defragmentation, StoreError> {
+        Ok(Defragmentation::NotNeeded)
+    }
+
+    async fn snapshot(&self, to: &Path) -> Result<(), StoreError> {
+        let to = to.to_owned();
+        self.shared
+            .read_blocking(move |shared| {
+                std::fs::create_dir_all(&to)?;
+                let index = shared.index.read();
+                let (view, compacted) = (shared.engine.view()?, index.compacted());
+                drop(index);
+                view.copy_to(to.join(FILE), compacted)
+            })
+            .await
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.writer.close();
+        if let Some(thread) = self.thread.take() {
+            // A writer that panicked has nothing left to finish.
+            let _ = thread.join();
+        }
+        self.shared.hub.close();
+        self.shared.engine.close();
+    }
+}
+
+impl Shared {
+    fn get(&self, key: &str, revision: Option<u64>) -> Result<Option<KeyValue>, StoreError> {
+        let index = self.index.read();
+        let Some((key, row)) = index.find(key, revision)? else { return Ok(None) };
+        let view = self.engine.view()?;
+        drop(index);
+        view.key_value(key, row).map(Some)
+    }
+
+    async fn range(self: &Arc<Self>, range: Range) -> Result<RangeResult, StoreError> {
+        if range.limit > 0 && range.limit <= INLINE_VALUES {
+            return retrying(|| self.read_range(&range)).await;
+        }
+        self.read_blocking(move |shared| shared.read_range(&range)).await
+    }
+
+    fn read_range(&self, range: &Range) -> Result<RangeResult, StoreError> {
+        let index = self.index.read();
+        let found = index.range(&range.prefix, range.start_after.as_deref(), range.limit, range.revision)?;
+        // Taken under the lock: compaction cannot take rows from a view that exists.
+        let view = self.engine.view()?;
+        drop(index);
+        Ok(RangeResult {
+            items: read_rows(&view, &found.rows)?,
+            revision: found.revision,
+            more: found.more,
+            remaining: found.remaining,
+        })
+    }
+
+    /// Runs a read that may take long away from the runtime's workers.
+    async fn read_blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl Fn(&Shared) -> Result<T, StoreError> + Send + Sync + 'static,
+    ) -> Result<T, StoreError> {
+        let read = Arc::new(read);
+        for _ in 0..RECOVERY_TRIES {
+            let (shared, read) = (Arc::clone(self), Arc::clone(&read));
+            let done = tokio::task::spawn_blocking(move || read(&shared)).await;
+            match done.map_err(|error| StoreError::from(std::io::Error::other(error)))? {
+                Err(StoreError::Recovering) => tokio::time::sleep(RECOVERY_PAUSE).await,
+                done => return done,
+            }
+        }
+        Err(StoreError::Recovering)
+    }
+}
+
+/// Reads rows in the order they lie in on disk, and returns them in the order asked for.
+fn read_rows(view: &View, rows: &[(Arc<str>, u64)]) -> Result<Vec<KeyValue>, StoreError> {
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    order.sort_unstable_by_key(|&position| rows[position].1);
+    let (Some(&first), Some(&last)) = (order.first(), order.last()) else { return Ok(Vec::new()) };
+    let span = rows[first].1..=rows[last].1;
+    let mut read = Vec::with_capacity(rows.len());
+    if rows.len() > INLINE_VALUES && (span.end() - span.start()) / SPARSE < rows.len() as u64 {
+        let mut wanted = order.iter().peekable();
+        view.scan(span, |revision, record, _| {
+            if let Some(position) = wanted.next_if(|&&position| rows[position].1 == revision) {
+                read.push((*position, record.to_key_value(revision, Arc::clone(&rows[*position].0))));
+            }
+            Ok(true)
+        })?;
+    } else {
+        for position in order {
+            let (key, revision) = &rows[position];
+            read.push((position, view.key_value(Arc::clone(key), *revision)?));
+        }
+    }
+    if read.len() < rows.len() {
+        return Err(StoreError::Corrupt("revisions of a range are missing".into()));
+    }
+    read.sort_unstable_by_key(|(position, _)| *position);
+    Ok(read.into_iter().map(|(_, item)| item).collect())
+}
+
+/// Tries a short read again while the writer opens the file anew.
+async fn retrying<T>(read: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    for _ in 0..RECOVERY_TRIES {
+        match read() {
+            Err(StoreError::Recovering) => tokio::time::sleep(RECOVERY_PAUSE).await,
+            done => return done,
+        }
+    }
+    Err(StoreError::Recovering)
+}

@@ -1,0 +1,120 @@
+//! A watch's stream: the cursor's steps, through the window while it lasts and through the log otherwise.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream;
+
+use crate::{Event, KeyValue, StoreError, WatchBatch, WatchStream};
+
+use super::Shared;
+use super::engine::View;
+use super::hub::{Step, Subscription};
+use super::record::Record;
+
+/// Bounds of one read from the log.
+const CATCH_UP_ROWS: usize = 4096;
+const CATCH_UP_BYTES: usize = 1 << 20;
+
+struct Cursor {
+    shared: Arc<Shared>,
+    subscription: Subscription,
+    /// The error to end with, if the watch cannot even begin.
+    refused: Option<StoreError>,
+    ended: bool,
+}
+
+/// Watches `prefix` from the revision `from` on; 0 is "after now".
+pub(super) fn watch(shared: Arc<Shared>, prefix: &str, from: u64) -> WatchStream {
+    let subscription = shared.hub.subscribe(prefix, from);
+    let compacted = shared.index.read().compacted();
+    let refused = (subscription.next <= compacted).then_some(StoreError::Compacted { compacted });
+    let cursor = Cursor { shared, subscription, refused, ended: false };
+    Box::pin(stream::unfold(cursor, |mut cursor| async move {
+        if cursor.ended {
+            return None;
+        }
+        let item = cursor.advance().await;
+        cursor.ended = item.is_err();
+        Some((item, cursor))
+    }))
+}
+
+impl Cursor {
+    async fn advance(&mut self) -> Result<WatchBatch, StoreError> {
+        if let Some(error) = self.refused.take() {
+            return Err(error);
+        }
+        loop {
+            match self.subscription.step() {
+                Step::Batch(events, revision) => return Ok(WatchBatch { events, revision }),
+                Step::Behind => return self.catch_up().await,
+                Step::Wait => self.subscription.wake.notified().await,
+                Step::Closed => return Err(StoreError::Closed),
+            }
+        }
+    }
+
+    /// Reads the next part of the log.
+    async fn catch_up(&mut self) -> Result<WatchBatch, StoreError> {
+        let prefix = Arc::clone(&self.subscription.prefix);
+        let next = self.subscription.next;
+        let batch = self.shared.read_blocking(move |shared| history(shared, &prefix, next)).await?;
+        self.subscription.next = batch.revision + 1;
+        Ok(batch)
+    }
+}
+
+/// The changes below `prefix` from `next` on, as many as one step may take.
+fn history(shared: &Shared, prefix: &str, next: u64) -> Result<WatchBatch, StoreError> {
+    let index = shared.index.read();
+    if next <= index.compacted() {
+        return Err(StoreError::Compacted { compacted: index.compacted() });
+    }
+    let newest = index.revision();
+    // Taken under the lock: what the index knows is in this view.
+    let view = shared.engine.view()?;
+    drop(index);
+    read_log(&view, prefix, next..=newest)
+}
+
+/// The events in `rows` of the log below `prefix`, as many as one step may take.
+pub(super) fn read_log(
+    view: &View,
+    prefix: &str,
+    rows: RangeInclusive<u64>,
+) -> Result<WatchBatch, StoreError> {
+    let mut batch = WatchBatch { events: Vec::new(), revision: *rows.end() };
+    let (mut seen, mut bytes) = (0, 0);
+    view.scan(rows, |revision, record, size| {
+        seen += 1;
+        if record.key.starts_with(prefix) {
+            bytes += size;
+            batch.events.push(event(revision, record));
+        }
+        let more = seen < CATCH_UP_ROWS && bytes < CATCH_UP_BYTES;
+        if !more {
+            batch.revision = revision;
+        }
+        Ok(more)
+    })?;
+    for Event { previous, .. } in &mut batch.events {
+        if let Some(version) = previous {
+            *version = view.key_value(Arc::clone(&version.key), version.mod_revision)?;
+        }
+    }
+    Ok(batch)
+}
+
+/// The event of a row, its previous version named but not read yet.
+fn event(revision: u64, record: Record<'_>) -> Event {
+    let kv = record.to_key_value(revision, Arc::from(record.key));
+    let previous = (record.previous_revision > 0).then(|| KeyValue {
+        key: Arc::clone(&kv.key),
+        value: Bytes::new(),
+        create_revision: 0,
+        mod_revision: record.previous_revision,
+    });
+    Event { kind: record.kind, kv, previous }
+}

@@ -1,0 +1,127 @@
+//! What the embedded engine survives: kill -9, a second process, a full disk, a damaged file.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![cfg(target_os = "linux")]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nave_store::embedded::{Embedded, Options};
+use nave_store::{Expect, Range, Store, StoreError, Txn, TxnOutcome};
+
+const WRITER: &str = env!("CARGO_BIN_EXE_store-writer");
+
+fn open(folder: &Path) -> Embedded {
+    Embedded::open(folder, &Options::default()).unwrap()
+}
+
+/// `acknowledged KEY REVISION` as (revision, key).
+fn acknowledged(line: &str) -> Option<(u64, String)> {
+    let (key, revision) = line.strip_prefix("acknowledged ")?.split_once(' ')?;
+    Some((revision.parse().ok()?, key.to_owned()))
+}
+
+/// Everything acknowledged is there with its value, and the next write gets the next revision.
+async fn check(folder: &Path, acknowledged: &BTreeMap<u64, String>) {
+    let store = open(folder);
+    for (revision, key) in acknowledged {
+        let found =
+            store.get(key, None).await.unwrap().unwrap_or_else(|| panic!("{key} at {revision} is lost"));
+        assert_eq!(found.mod_revision, *revision, "{key}");
+        assert_eq!(found.value, key.repeat(200).as_bytes(), "{key}");
+    }
+    let current = store.current_revision().await.unwrap();
+    assert!(current >= *acknowledged.keys().last().unwrap());
+    let all = store.range(Range::all("/")).await.unwrap();
+    assert_eq!(all.items.len() as u64, current - 1, "every revision was a creation");
+    let outcome = store.txn(Txn::put("/after", "x").expecting(Expect::Absent)).await.unwrap();
+    assert_eq!(outcome, TxnOutcome::Committed { revision: current + 1, previous: None });
+}
+
+#[tokio::test]
+async fn kill_9_loses_nothing_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = Command::new(WRITER).arg(folder.path()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut seen = BTreeMap::new();
+    while seen.len() < 3000 {
+        let line = lines.next().expect("the writer goes on").unwrap();
+        seen.extend(acknowledged(&line));
+    }
+    // SIGKILL, in the midst of the writes.
+    child.kill().unwrap();
+    child.wait().unwrap();
+    seen.extend(lines.map_while(Result::ok).filter_map(|line| acknowledged(&line)));
+    check(folder.path(), &seen).await;
+}
+
+#[tokio::test]
+async fn a_second_process_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let child = Command::new(WRITER).arg(folder.path()).output().unwrap();
+    let said = String::from_utf8(child.stdout).unwrap();
+    assert_eq!(child.status.code(), Some(3), "{said}");
+    assert!(said.contains(&folder.path().display().to_string()), "names the folder: {said}");
+    assert!(said.contains(&format!("pid {}", std::process::id())), "names the process: {said}");
+    drop(store);
+    open(folder.path());
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_writes_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    // Files may grow to 4 MiB; the signal that would tell of it is ignored, so that writes fail.
+    let script = "trap '' XFSZ; ulimit -S -f 8192; exec \"$0\" \"$1\"";
+    let mut child = Command::new("sh")
+        .args(["-c", script, WRITER])
+        .arg(folder.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut said: Vec<String> = Vec::new();
+    while !said.last().is_some_and(|line| line.starts_with("read ") || line.starts_with("failed ")) {
+        said.push(lines.next().expect("the writer ends with a read"));
+    }
+    let mut seen: BTreeMap<_, _> = said.iter().filter_map(|line| acknowledged(line)).collect();
+    assert!(seen.len() > 100, "it wrote until the disk was full");
+    assert_eq!(said.iter().filter(|line| line.starts_with("full ")).count(), 32, "each writer was told");
+    assert!(!said.iter().any(|line| line.starts_with("failed")), "reads go on: {:?}", said.last());
+    assert!(said.contains(&format!("count {}", seen.len())), "nothing else was written");
+
+    let unlimited =
+        Command::new("prlimit").args(["--pid", &child.id().to_string(), "--fsize=unlimited"]).status();
+    assert!(unlimited.expect("prlimit, of util-linux").success());
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let again: BTreeMap<_, _> = lines.filter_map(|line| acknowledged(&line)).collect();
+    assert_eq!(again.values().collect::<Vec<_>>(), ["/again"], "writes go on when there is space");
+    assert!(child.wait().unwrap().success());
+    seen.extend(again);
+    check(folder.path(), &seen).await;
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    for key in 0..200 {
+        store.txn(Txn::put(format!("/{key}"), vec![b'x'; 10_000])).await.unwrap();
+    }
+    drop(store);
+    let file = folder.path().join("store.redb");
+    let whole = std::fs::read(&file).unwrap();
+    for damaged in [&whole[..whole.len() / 2], &whole[..100], &vec![0xAA; whole.len()][..]] {
+        std::fs::write(&file, damaged).unwrap();
+        match Embedded::open(folder.path(), &Options::default()) {
+            Err(StoreError::Corrupt(_) | StoreError::Io(_)) => {}
+            Err(error) => panic!("{error}"),
+            Ok(_) => panic!("opened a file of {} damaged bytes", damaged.len()),
+        }
+    }
+    std::fs::write(&file, &whole).unwrap();
+    assert_eq!(open(folder.path()).count("/").await.unwrap(), 200);
+}

@@ -1,0 +1,118 @@
+//! What the embedded engine does beyond the contract: limits, background compaction, space, snapshots.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use nave_store::embedded::{Embedded, Options};
+use nave_store::{Range, Store, StoreError, Txn};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn open(folder: &Path, history: Option<Duration>) -> Embedded {
+    Embedded::open(folder, &Options { history, ..Options::default() }).unwrap()
+}
+
+/// Asks again and again until the answer is yes.
+async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
+    let asking = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("never came: {what}"));
+}
+
+#[tokio::test]
+async fn too_large_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), None);
+    let before = store.current_revision().await.unwrap();
+    let error = store.txn(Txn::put("/a", vec![0; (3 << 20) + 1])).await.unwrap_err();
+    assert!(matches!(error, StoreError::TooLarge { what: "value", .. }), "{error}");
+    let error = store.txn(Txn::put("/".repeat(4097), "")).await.unwrap_err();
+    assert!(matches!(error, StoreError::TooLarge { what: "key", .. }), "{error}");
+    assert_eq!(store.current_revision().await.unwrap(), before);
+    store.txn(Txn::put("/".repeat(4096), vec![1; 3 << 20])).await.unwrap();
+}
+
+#[tokio::test]
+async fn history_is_given_up_in_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), Some(Duration::from_millis(20)));
+    for value in 0..10 {
+        store.txn(Txn::put("/a", format!("{value}"))).await.unwrap();
+    }
+    let current = store.current_revision().await.unwrap();
+    until("compaction", async || store.compacted_revision().await.unwrap() == current).await;
+    let latest = store.get("/a", None).await.unwrap().unwrap();
+    assert_eq!((&latest.value[..], latest.mod_revision), (&b"9"[..], current));
+}
+
+#[tokio::test]
+async fn space_is_used_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), None);
+    let value = vec![b'x'; 50_000];
+    for round in 0..20 {
+        for key in 0..20 {
+            store.txn(Txn::put(format!("/{key}"), value.clone())).await.unwrap();
+        }
+        if round > 0 {
+            store.compact(store.current_revision().await.unwrap()).await.unwrap();
+        }
+    }
+    let live = 20 * value.len() as u64;
+    let cleaned = async || store.status().await.unwrap().size_in_use < live + live / 10;
+    until("old versions are removed", cleaned).await;
+    let status = store.status().await.unwrap();
+    // 20 MB were written.
+    assert!(status.size_on_disk < 8 << 20, "{status:?}");
+}
+
+#[tokio::test]
+async fn a_snapshot_is_one_revision_while_writes_go_on() {
+    let (folder, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Arc::new(open(folder.path(), None));
+    for turn in 0..100 {
+        store.txn(Txn::put(format!("/{}", turn % 10), format!("{turn}"))).await.unwrap();
+    }
+    store.compact(50).await.unwrap();
+    let writer = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move {
+            for turn in 100..200 {
+                store.txn(Txn::put(format!("/{}", turn % 10), format!("{turn}"))).await.unwrap();
+            }
+        }
+    });
+    let copy = copies.path().join("copy");
+    store.snapshot(&copy).await.unwrap();
+    writer.await.unwrap();
+    let again = store.snapshot(&copy).await.unwrap_err();
+    assert!(matches!(again, StoreError::Io(_)), "{again}");
+
+    let copied = open(&copy, None);
+    let revision = copied.current_revision().await.unwrap();
+    assert_eq!(copied.compacted_revision().await.unwrap(), 50);
+    for at in [60, revision] {
+        let range = Range { revision: Some(at), ..Range::all("/") };
+        let (ours, theirs) = (store.range(range.clone()).await.unwrap(), copied.range(range).await.unwrap());
+        assert_eq!(ours.items, theirs.items, "at {at}");
+    }
+}
+
+#[tokio::test]
+async fn closing_ends_watches_and_frees_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), None);
+    let mut watch = store.watch("/", 0).await.unwrap();
+    drop(store);
+    assert!(matches!(watch.next().await, Some(Err(StoreError::Closed))));
+    assert!(watch.next().await.is_none());
+    // The stream is still held.
+    open(folder.path(), None);
+}

@@ -1,0 +1,16 @@
+//! JSON: what is read is what `serde_json` reads, and reads back after it is written.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use nave_codec::{json, table};
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(decoded) = json::decode(bytes) else { return };
+    let written = json::encode(&decoded.value);
+    let again = json::decode(&written).expect("what was written can be read");
+    assert_eq!(json::encode(&again.value), written);
+    assert!(again.duplicates.is_empty());
+    if let Some(name) = decoded.value.as_object().and_then(|object| object.keys().next()) {
+        let _ = table::member(&written, name);
+    }
+});

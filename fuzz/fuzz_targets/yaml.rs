@@ -1,0 +1,12 @@
+//! YAML: what is read can be written and reads back the same.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use nave_codec::{json, yaml};
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(decoded) = yaml::decode(bytes) else { return };
+    let written = yaml::encode(&decoded.value);
+    let again = yaml::decode(&written).expect("what was written can be read");
+    assert_eq!(json::encode(&again.value), json::encode(&decoded.value));
+});

@@ -1,0 +1,13 @@
+//! The server with real clients. Each test has a server of its own; see the crate's documentation.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a step that fails is a test that fails")]
+
+mod bad_input;
+mod durability;
+mod helm;
+mod kube_rs;
+mod kubectl_kinds;
+mod kubectl_verbs;
+mod kubectl_watch;
+mod protocols;
+mod python;
+mod watch_window;

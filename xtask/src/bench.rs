@@ -1,0 +1,34 @@
+//! `cargo xtask bench`: builds the server and the load generator, and runs the one on the other.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+/// Runs the load generator; `arguments` are its own (`cargo xtask bench -- --help` lists them). Without
+/// `--kubeconfig` it starts the server just built in a temporary folder.
+pub(crate) fn run(target: &Path, arguments: &[String]) -> ExitCode {
+    let mut build = Command::new(env!("CARGO"));
+    let built = build
+        .current_dir(crate::root())
+        .args(["build", "--release", "-p", "nave", "-p", "nave-loadtest"])
+        .status();
+    if !built.is_ok_and(|status| status.success()) {
+        eprintln!("xtask bench: the build failed");
+        return ExitCode::FAILURE;
+    }
+    let release = target.join("release");
+    let mut load = Command::new(release.join("nave-loadtest"));
+    let names_a_server = arguments
+        .iter()
+        .any(|a| ["--kubeconfig", "--start", "--help"].iter().any(|flag| a.split('=').next() == Some(flag)));
+    if !names_a_server {
+        load.arg("--start").arg(release.join("nave"));
+    }
+    match load.args(arguments).status() {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask bench: {}: {error}", release.join("nave-loadtest").display());
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Holds the table against what a running kube-apiserver says of its types (`openapi-v2-structure.json`), where a
+//! recording of it is at hand.
+
+use std::fs;
+use std::path::PathBuf;
+
+use nave_schema::{AnyForm, Field, ListTopology, Scalar, SchemaSet, Shape};
+use serde_json::{Value, json};
+
+use crate::root;
+
+/// The differences between the table and the recording, one line each; `None` if there is no recording.
+pub(crate) fn differences(set: &SchemaSet) -> Option<Vec<String>> {
+    let text = fs::read_to_string(folder().join("openapi-v2-structure.json")).ok()?;
+    let document: Value = serde_json::from_str(&text).ok()?;
+    let mut found = Vec::new();
+    for (name, definition) in document["definitions"].as_object()? {
+        let Some(properties) = definition["properties"].as_object() else { continue };
+        let Some(id) = set.find(name) else {
+            found.push(format!("{name}: not in the table"));
+            continue;
+        };
+        let ty = set.get(id);
+        let mut complain = |what: &str, at: &str, theirs: &Value, ours: &Value| {
+            if theirs != ours {
+                found.push(format!("{name}{at}: {what}: {theirs} in the recording, {ours} in the table"));
+            }
+        };
+        complain("map-type", "", &definition["x-kubernetes-map-type"], &atomic(ty.atomic));
+        for field in &ty.fields {
+            if !properties.contains_key(&field.name) {
+                complain("field", &format!(".{}", field.name), &Value::Null, &json!(true));
+            }
+        }
+        let required = definition["required"].as_array();
+        for (key, property) in properties {
+            let at = format!(".{key}");
+            let Some(field) = ty.field(key) else {
+                complain("field", &at, property, &Value::Null);
+                continue;
+            };
+            let is_required = required.is_some_and(|list| list.iter().any(|name| name == key));
+            complain("required", &at, &json!(is_required), &json!(field.required));
+            for (what, ours) in extensions(field) {
+                // Said of a few fields, though it is what holds anyway.
+                let says_nothing = property[what] == "granular" || property[what] == "replace";
+                let theirs = if says_nothing { &Value::Null } else { &property[what] };
+                complain(what, &at, theirs, &ours);
+            }
+            let theirs = resolve(property);
+            complain("type", &at, &theirs, &shape(set, &field.shape, field.wire.any));
+        }
+    }
+    Some(found)
+}
+
+/// What the recording calls the type of a property, references to types that are no structs followed.
+fn resolve(property: &Value) -> Value {
+    if let Some(name) = property["$ref"].as_str().and_then(|path| path.strip_prefix("#/definitions/")) {
+        let last = name.rsplit('.').next().unwrap_or(name);
+        return match last {
+            "RawExtension" | "FieldsV1" | "JSON" => json!("any"),
+            _ if PLAIN.contains(&last) => json!(last),
+            _ => json!(name),
+        };
+    }
+    match (property["type"].as_str(), property["format"].as_str()) {
+        (Some("array"), _) => json!([resolve(&property["items"])]),
+        (Some("object"), _) if property["additionalProperties"].is_object() => {
+            json!({ "values": resolve(&property["additionalProperties"]) })
+        }
+        (_, Some(format)) => json!(format),
+        (ty, None) => json!(ty),
+    }
+}
+
+/// The same for a shape of the table.
+fn shape(set: &SchemaSet, shape: &Shape, any: AnyForm) -> Value {
+    match shape {
+        Shape::Struct(id) => json!(set.get(*id).name),
+        Shape::List { items, .. } => json!([self::shape(set, items, any)]),
+        Shape::Map { values, .. } => json!({ "values": self::shape(set, values, any) }),
+        Shape::Any => json!(match any {
+            AnyForm::Raw => "any",
+            AnyForm::SchemaOrBool => "JSONSchemaPropsOrBool",
+            AnyForm::SchemaOrArray => "JSONSchemaPropsOrArray",
+            AnyForm::SchemaOrStrings => "JSONSchemaPropsOrStringArray",
+        }),
+        Shape::Scalar(scalar) => json!(match scalar {
+            Scalar::String => "string",
+            Scalar::Bool => "boolean",
+            Scalar::Int32 => "int32",
+            Scalar::Int64 => "int64",
+            Scalar::Double => "double",
+            Scalar::Bytes => "byte",
+            Scalar::Time => "Time",
+            Scalar::MicroTime => "MicroTime",
+            Scalar::Duration => "Duration",
+            Scalar::Quantity => "Quantity",
+            Scalar::IntOrString => "IntOrString",
+        }),
+    }
+}
+
+fn extensions(field: &Field) -> [(&'static str, Value); 5] {
+    let topology = match &field.shape {
+        Shape::List { topology, .. } => Some(topology),
+        _ => None,
+    };
+    // Bytes are a list to Go.
+    let is_bytes = field.shape == Shape::Scalar(Scalar::Bytes);
+    let list_type = match topology {
+        None if is_bytes => atomic(field.declared_atomic),
+        Some(ListTopology::Set) => json!("set"),
+        Some(ListTopology::Map(_)) => json!("map"),
+        Some(ListTopology::Atomic) if field.declared_atomic => json!("atomic"),
+        _ => Value::Null,
+    };
+    let keys = match topology {
+        Some(ListTopology::Map(keys)) => json!(keys),
+        _ => Value::Null,
+    };
+    let map_type = atomic(field.declared_atomic && topology.is_none() && !is_bytes);
+    let strategy = match (field.patch.merge, field.patch.retain_keys) {
+        (true, true) => json!("merge,retainKeys"),
+        (true, false) => json!("merge"),
+        (false, true) => json!("retainKeys"),
+        (false, false) => Value::Null,
+    };
+    [
+        ("x-kubernetes-list-type", list_type),
+        ("x-kubernetes-list-map-keys", keys),
+        ("x-kubernetes-map-type", map_type),
+        ("x-kubernetes-patch-strategy", strategy),
+        ("x-kubernetes-patch-merge-key", json!(field.patch.merge_key)),
+    ]
+}
+
+fn atomic(on: bool) -> Value {
+    if on { json!("atomic") } else { Value::Null }
+}
+
+fn folder() -> PathBuf {
+    std::env::var_os("NAVE_REFERENCE").map_or_else(|| root().join("../shared/reference"), PathBuf::from)
+}
+
+/// Definitions that the table has no types for.
+const PLAIN: [&str; 8] = [
+    "Time",
+    "MicroTime",
+    "Duration",
+    "Quantity",
+    "IntOrString",
+    "JSONSchemaPropsOrArray",
+    "JSONSchemaPropsOrBool",
+    "JSONSchemaPropsOrStringArray",
+];

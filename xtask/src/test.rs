@@ -1,0 +1,192 @@
+//! `cargo xtask test`: everything that has to hold, from formatting to real clients on the real binary.
+//!
+//! Every step runs, so that one run shows all that is wrong; the end-to-end tests need the release build and the
+//! clients. The last line counts: each test, and each step that is not a test runner as one.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::tools::Tools;
+
+/// Runs all steps and sums them up.
+pub(crate) fn run(target: &Path) -> ExitCode {
+    let mut report = Report::default();
+    report.step("format", cargo(["fmt", "--all", "--check"]));
+    let deny_warnings = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    report.step("clippy", cargo(deny_warnings));
+    let unit = runner(["--workspace", "--exclude", "nave-tests"]);
+    report.step("unit and property tests", unit);
+    report.step("doc tests", cargo(["test", "--doc", "--workspace"]));
+    report.step("facts", cargo(["run", "--quiet", "--package", "xtask", "--", "facts", "--check"]));
+    if installed("deny") {
+        report.step(
+            "licenses and advisories",
+            cargo(["deny", "--offline", "check", "licenses", "bans", "sources"]),
+        );
+    } else {
+        report.skip("licenses and advisories", "cargo-deny is not installed");
+    }
+    let built = report.step("release build", cargo(["build", "--release", "--package", "nave"]));
+    match Tools::ensure(target) {
+        Ok(_) if !built => report.skip("end-to-end tests", "the release build failed"),
+        Ok(tools) => {
+            let mut tests = runner(["--package", "nave-tests"]);
+            tests.envs(tools.environment(target));
+            report.step("end-to-end tests", tests);
+        }
+        Err(error) => report.fail("end-to-end tests", &error.to_string()),
+    }
+    report.close()
+}
+
+fn cargo(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(crate::root());
+    command.args(arguments);
+    command
+}
+
+/// nextest where it is installed, as it runs the tests of all crates at once; else Cargo's own runner.
+fn runner<const N: usize>(arguments: [&str; N]) -> Command {
+    if installed("nextest") {
+        let mut command = cargo(["nextest", "run", "--no-fail-fast"]);
+        command.args(arguments);
+        command
+    } else {
+        let mut command = cargo(["test", "--no-fail-fast", "--all-targets"]);
+        command.args(arguments);
+        command
+    }
+}
+
+fn installed(subcommand: &str) -> bool {
+    let asked = cargo([subcommand, "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    asked.is_ok_and(|status| status.success())
+}
+
+#[derive(Default)]
+struct Report {
+    lines: Vec<String>,
+    total: Counts,
+    skipped: u32,
+}
+
+/// How many tests a runner says it ran.
+#[derive(Default, Clone, Copy, PartialEq, Eq, Debug)]
+struct Counts {
+    passed: u32,
+    failed: u32,
+}
+
+impl Report {
+    /// Runs one step and says whether it went well.
+    fn step(&mut self, name: &str, command: Command) -> bool {
+        println!("\n==> {name}");
+        let started = Instant::now();
+        let (well, counts) = match watch(command) {
+            Ok(result) => result,
+            Err(error) => {
+                self.fail(name, &error.to_string());
+                return false;
+            }
+        };
+        // What is no test runner counts as one; so does a runner that failed without a failed test (a build error).
+        let counts = match (well, counts) {
+            (true, Counts { passed: 0, failed: 0 }) => Counts { passed: 1, failed: 0 },
+            (false, Counts { passed, failed: 0 }) => Counts { passed, failed: 1 },
+            (_, counts) => counts,
+        };
+        self.add(name, counts, started.elapsed());
+        well
+    }
+
+    fn add(&mut self, name: &str, counts: Counts, took: Duration) {
+        let word = if counts.failed == 0 { "ok" } else { "FAILED" };
+        let Counts { passed, failed } = counts;
+        self.lines.push(format!(
+            "{word:7} {name:28} {passed:5} passed {failed:3} failed {:6.1} s",
+            took.as_secs_f64()
+        ));
+        self.total.passed += passed;
+        self.total.failed += failed;
+    }
+
+    fn fail(&mut self, name: &str, why: &str) {
+        eprintln!("{name}: {why}");
+        self.add(name, Counts { passed: 0, failed: 1 }, Duration::ZERO);
+    }
+
+    fn skip(&mut self, name: &str, why: &str) {
+        println!("\n==> {name}: skipped, {why}");
+        self.lines.push(format!("skipped {name:28} {why}"));
+        self.skipped += 1;
+    }
+
+    fn close(self) -> ExitCode {
+        let Counts { passed, failed } = self.total;
+        println!("\n{}\n\n{passed} passed, {failed} failed, {} skipped", self.lines.join("\n"), self.skipped);
+        if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+/// Runs a command, shows what it prints, and adds up what it says of tests.
+fn watch(mut command: Command) -> std::io::Result<(bool, Counts)> {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let readers = [out.map(|s| thread::spawn(|| relay(s))), err.map(|s| thread::spawn(|| relay(s)))];
+    let mut total = Counts::default();
+    for counts in readers.into_iter().flatten().filter_map(|reader| reader.join().ok()) {
+        total.passed += counts.passed;
+        total.failed += counts.failed;
+    }
+    Ok((child.wait()?.success(), total))
+}
+
+fn relay(stream: impl Read) -> Counts {
+    let mut total = Counts::default();
+    for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        if let Some(counts) = counts(&line) {
+            total.passed += counts.passed;
+            total.failed += counts.failed;
+        }
+    }
+    total
+}
+
+/// Reads nextest's closing line and that of Cargo's runner.
+fn counts(line: &str) -> Option<Counts> {
+    let closing =
+        line.starts_with("test result: ") || (line.contains("Summary [") && line.contains(" run: "));
+    let words: Vec<_> = line.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let before = |word: &str| {
+        let pairs = words.windows(2).filter(|pair| pair[1] == word);
+        pairs.filter_map(|pair| pair[0].parse::<u32>().ok()).sum::<u32>()
+    };
+    closing.then(|| Counts { passed: before("passed"), failed: before("failed") + before("timed") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines_are_read() {
+        let of = |line| counts(line).map(|c| (c.passed, c.failed));
+        assert_eq!(
+            of("     Summary [   1.0s] 12 tests run: 10 passed (1 slow), 1 failed, 1 timed out, 3 skipped"),
+            Some((10, 2))
+        );
+        assert_eq!(
+            of("test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out"),
+            Some((4, 2))
+        );
+        assert_eq!(of("test tests::closing_lines_are_read ... ok"), None);
+        assert_eq!(of("3 passed"), None);
+    }
+}
