@@ -5,6 +5,7 @@
 //! that gives a port back and a deletion are all the same case.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
@@ -36,7 +37,7 @@ struct Books {
 
 /// A mistake in a range's text.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is not an IPv4 range such as 10.0.0.0/16 (between /8 and /28)")]
+#[error("{0:?} is not an IPv4 range such as 10.0.0.0/16, of 8 to 1,048,576 addresses")]
 pub struct RangeError(String);
 
 impl FromStr for ServiceRange {
@@ -47,11 +48,17 @@ impl FromStr for ServiceRange {
         let (address, bits) = text.split_once('/').ok_or_else(wrong)?;
         let address: Ipv4Addr = address.parse().map_err(|_| wrong())?;
         let bits: u32 = bits.parse().map_err(|_| wrong())?;
-        if !(8..=28).contains(&bits) {
+        if !(12..=29).contains(&bits) {
             return Err(wrong());
         }
         let size = 1u32 << (32 - bits);
         Ok(Self { base: u32::from(address) & !(size - 1), size })
+    }
+}
+
+impl fmt::Display for ServiceRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", Ipv4Addr::from(self.base), 32 - self.size.trailing_zeros())
     }
 }
 
@@ -278,7 +285,8 @@ mod tests {
     #[test]
     fn a_range_is_an_ipv4_network() {
         assert_eq!("10.0.0.0/16".parse::<ServiceRange>().unwrap().first(), Ipv4Addr::new(10, 0, 0, 1));
-        for text in ["10.0.0.0", "10.0.0.0/33", "10.0.0/8", "::/64", "10.0.0.0/4"] {
+        assert_eq!("10.0.3.4/16".parse::<ServiceRange>().unwrap().to_string(), "10.0.0.0/16");
+        for text in ["10.0.0.0", "10.0.0.0/33", "10.0.0/8", "::/64", "10.0.0.0/4", "10.0.0.0/30"] {
             text.parse::<ServiceRange>().unwrap_err();
         }
     }

@@ -11,13 +11,13 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use nave_machinery::Status;
 
 /// The largest request body, in bytes (upstream's `MaxRequestBodyBytes`).
-pub const MAX_REQUEST_BODY: usize = 3 * 1024 * 1024;
+pub(crate) const MAX_REQUEST_BODY: usize = 3 * 1024 * 1024;
 
 /// Reads a whole request body.
 ///
 /// # Errors
 /// 413 beyond [`MAX_REQUEST_BODY`], 400 when the client breaks off.
-pub async fn read<B>(body: B) -> Result<Bytes, Status>
+pub(crate) async fn read<B>(body: B) -> Result<Bytes, Status>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

@@ -5,7 +5,7 @@ use nave_schema::TypeId;
 
 /// The built-in type of a kind; `None` for kinds that have none. Kinds that belong to no group (`Status`,
 /// `DeleteOptions`, …) are found under any.
-pub fn type_of(gvk: &GroupVersionKind) -> Option<TypeId> {
+pub(crate) fn type_of(gvk: &GroupVersionKind) -> Option<TypeId> {
     let GroupVersionKind { group, version, kind } = gvk;
     let package = match group.as_str() {
         "" => "api.core",

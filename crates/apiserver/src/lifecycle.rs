@@ -61,7 +61,7 @@ pub fn before_update(object: &mut Value, old: &Value, namespace: &str) -> Result
 
 /// Counts the generation up when an update changed what the generation stands for.
 pub fn bump_generation(def: &ResourceDef, object: &mut Value, old: &Value) {
-    if def.rules.generation.iter().any(|field| object.get(*field) != old.get(*field)) {
+    if def.rules.bumps_generation(object, old) {
         let next = meta::generation(old) + 1;
         meta::set(object, "generation", Value::from(next));
     }
@@ -237,6 +237,8 @@ fn ensure_namespace(object: &mut Value, namespace: &str) -> Result<(), Status> {
 fn keep(object: &mut Value, old: &Value, field: &str) {
     match meta::field(old, field) {
         Some(value) => meta::set(object, field, value.clone()),
-        None => meta::remove(object, field),
+        None => {
+            meta::remove(object, field);
+        }
     }
 }

@@ -25,7 +25,7 @@ use crate::body::ResponseBody;
 use crate::documents::Documents;
 use crate::endpoints::Resources;
 use crate::endpoints::answer::{Answer, Negotiation};
-use crate::metrics::{Metrics, RequestLabels};
+use crate::metrics::Metrics;
 use crate::request_info::{Query, RequestInfo, Verb};
 
 /// The stages of one server.

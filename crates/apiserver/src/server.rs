@@ -16,6 +16,7 @@ use crate::allocators::{ServiceAllocator, ServiceRange};
 use crate::body::ResponseBody;
 use crate::bootstrap::Bootstrap;
 use crate::documents::Documents;
+use crate::endpoints::watch::Watches;
 use crate::endpoints::{Resources, Storages};
 use crate::health::{Health, Switch};
 use crate::metrics::Metrics;
@@ -39,6 +40,8 @@ pub struct Config {
     pub node_ports: RangeInclusive<u16>,
     /// How long a request that is not a watch may take.
     pub request_timeout: Duration,
+    /// How long a watch lives that names no time: at least this, at most twice this.
+    pub min_watch_time: Duration,
     /// The address clients reach the server at, `host:port`.
     pub address: String,
     /// The port behind the `kubernetes` service.
@@ -78,7 +81,8 @@ impl ApiServer {
         let (stopping, closing) = (Switch::default(), CancellationToken::new());
         let metrics = Arc::new(Metrics::new()?);
         let admission = admission(&storages, config.service_range, config.node_ports);
-        let resources = Resources::new(&registry, &storages, admission, closing.clone());
+        let watches = Watches { closing: closing.clone(), min_time: config.min_watch_time };
+        let resources = Resources::new(&registry, &storages, admission, watches);
         let bootstrap = Bootstrap { service_address: config.service_range.first(), secure_port: config.secure_port };
         bootstrap.run(&resources).await.map_err(StartError::Bootstrap)?;
         let pipeline = Pipeline {

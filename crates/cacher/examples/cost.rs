@@ -20,6 +20,10 @@ use support::{FakeStore, PREFIX};
 
 const OBJECTS: usize = 20_000;
 const WATCHERS: usize = 1_000;
+const PADDING: &str = match std::str::from_utf8(&[b'x'; 3_600]) {
+    Ok(padding) => padding,
+    Err(_) => "",
+};
 
 /// Stored bytes: the node's name, a space, and padding up to a pod's usual size.
 struct PodDecoder;
@@ -92,10 +96,14 @@ async fn run() {
 
 fn lists(cacher: &Cacher) {
     let snapshot = cacher.snapshot();
+    // The best of some: others use the machine too.
     let walk = |filter: Filter| {
-        let begin = Instant::now();
-        let bytes: usize = snapshot.select(&filter, None).map(|object| object.json().len()).sum();
-        (begin.elapsed(), bytes)
+        let once = |_| {
+            let begin = Instant::now();
+            let bytes: usize = snapshot.select(&filter, None).map(|object| object.json().len()).sum();
+            (begin.elapsed(), bytes)
+        };
+        (0..9).map(once).min()
     };
     println!("walk over all: {:?}", walk(Filter::all()));
     println!("by an indexed field: {:?}", walk(Filter::all().with_field(FieldRef::Declared(0), "node-7")));
@@ -146,7 +154,7 @@ async fn measure(
     while taken.load(Ordering::Relaxed) < expected {
         tokio::task::yield_now().await;
     }
-    let used = (cpu() - before).as_secs_f64() * 1e6;
+    let used = cpu().saturating_sub(before).as_secs_f64() * 1e6;
     let deliveries = taken.load(Ordering::Relaxed);
     println!(
         "{:>9} {kind:>16} {batch:>9} {:>12.2} {:>14.3} {deliveries:>11}",
@@ -162,7 +170,7 @@ fn key(pod: usize) -> String {
 }
 
 fn value(node: usize) -> String {
-    format!("node-{node} {:3600}", "")
+    format!("node-{node} ") + PADDING
 }
 
 /// CPU that all threads of this process have used.
@@ -170,7 +178,7 @@ fn cpu() -> Duration {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let used = tasks.filter_map(|task| {
         let stat = fs::read_to_string(task.path().join("schedstat")).ok()?;
-        stat.split(' ').next()?.parse().ok()
+        stat.split(' ').next()?.parse::<u64>().ok()
     });
     Duration::from_nanos(used.sum())
 }

@@ -53,11 +53,14 @@ pub(crate) struct Place {
     position: u64,
 }
 
+/// The bucket of each value of a field.
+type Values = HashMap<Box<str>, usize>;
+
 #[derive(Debug, Default)]
 pub(crate) struct Buckets {
     buckets: Slab<Bucket>,
-    /// For each field somebody watches: the bucket of each value.
-    fields: Vec<(Option<FieldRef>, HashMap<Box<str>, usize>)>,
+    /// The fields that somebody watches.
+    fields: Vec<(Option<FieldRef>, Values)>,
 }
 
 impl Buckets {
@@ -179,6 +182,6 @@ fn values_of(field: Option<FieldRef>, change: &Change) -> [Option<&str>; 2] {
     match field {
         None => [Some(""), None],
         Some(field @ (FieldRef::Name | FieldRef::Namespace)) => [Some(field.of(change.latest())), None],
-        Some(field) => [change.old().map(|old| field.of(old)), change.new().map(|new| field.of(new))],
+        Some(field) => [change.old().map(|old| field.of(old)), change.current().map(|new| field.of(new))],
     }
 }

@@ -215,8 +215,12 @@ impl Cacher {
             let log = self.shared.log.read();
             (log.snapshot(), log.window.events().cloned().collect::<Vec<_>>())
         };
-        snapshot.range("", None).for_each(|object| object.shed());
-        events.iter().for_each(|event| event.shed());
+        for object in snapshot.range("", None) {
+            object.shed();
+        }
+        for event in &events {
+            event.shed();
+        }
     }
 }
 

@@ -56,7 +56,7 @@ impl Change {
         }
     }
 
-    pub(crate) fn new(&self) -> Option<&Arc<CachedObject>> {
+    pub(crate) fn current(&self) -> Option<&Arc<CachedObject>> {
         match self {
             Self::Created(new) | Self::Updated { new, .. } => Some(new),
             Self::Deleted(_) => None,
@@ -94,7 +94,7 @@ impl Event {
     /// What a watcher with `filter` is told: decided from whether the old and the new state match.
     pub fn type_for(&self, filter: &Filter) -> Option<EventType> {
         let before = self.change.old().is_some_and(|old| filter.matches(old));
-        let after = self.change.new().is_some_and(|new| filter.matches(new));
+        let after = self.change.current().is_some_and(|new| filter.matches(new));
         match (before, after) {
             (false, false) => None,
             (false, true) => Some(EventType::Added),

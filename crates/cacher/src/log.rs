@@ -128,7 +128,7 @@ impl Log {
                 None
             }
         };
-        let old = Arc::make_mut(&mut self.state).set(&key, new.clone());
+        let old = Arc::make_mut(&mut self.state).set(&key, new.as_ref());
         let Some(change) = Change::between(old, new) else { return };
         let event = Arc::new(Event::new(revision, change, &self.budget));
         let seq = self.window.next();

@@ -32,14 +32,14 @@ pub struct Decoded {
 pub struct DecodeError(pub String);
 
 /// The values of a resource's selectable fields, in the order the resource declares them, and an object's
-/// labels, sorted by key: two allocations whatever their number.
+/// labels, sorted by key: one allocation whatever their number, for a scan pays for each place it looks at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
-    /// Field values, then each label's key and value.
+    /// Where each part ends among the parts, in [`END`] characters of seven bits; then the parts: field values,
+    /// and each label's key and value.
     text: Box<str>,
-    /// Where each of them ends in `text`.
-    ends: Box<[u32]>,
     fields: u32,
+    parts: u32,
 }
 
 impl Attributes {
@@ -48,20 +48,19 @@ impl Attributes {
         fields: impl IntoIterator<Item = &'a str>,
         labels: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Self {
+        let mut parts: Vec<_> = fields.into_iter().collect();
+        let fields = parts.len();
         let mut labels: Vec<_> = labels.into_iter().collect();
         labels.sort_unstable();
-        let (mut text, mut ends) = (String::new(), Vec::new());
-        let mut push = |part: &str| {
-            text.push_str(part);
-            ends.push(text.len() as u32);
-            ends.len() as u32
-        };
-        let fields = fields.into_iter().fold(0, |_, field| push(field));
-        for (key, value) in labels {
-            push(key);
-            push(value);
+        parts.extend(labels.into_iter().flat_map(|(key, value)| [key, value]));
+        let length = parts.iter().map(|part| END + part.len()).sum();
+        let (mut text, mut end) = (String::with_capacity(length), 0);
+        for part in &parts {
+            end += part.len();
+            text.extend((0..END).rev().map(|at| char::from((end >> (7 * at)) as u8 & 0x7f)));
         }
-        Self { text: text.into(), ends: ends.into(), fields }
+        text.extend(parts.iter().copied());
+        Self { text: text.into(), fields: fields as u32, parts: parts.len() as u32 }
     }
 
     /// The value of the `index`th declared field; empty where there is no such field.
@@ -71,23 +70,36 @@ impl Attributes {
 
     /// The labels in the order of their keys.
     pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
-        (self.fields as usize..self.ends.len()).step_by(2).map(|at| (self.part(at), self.part(at + 1)))
+        (self.fields as usize..self.parts as usize).step_by(2).map(|at| (self.part(at), self.part(at + 1)))
     }
 
     /// The value of one label.
     pub fn label(&self, key: &str) -> Option<&str> {
-        self.labels().find(|(k, _)| *k == key).map(|(_, value)| value)
+        // Lengths rule most labels out before a byte of theirs is looked at.
+        let mut start = (self.fields as usize).checked_sub(1).map_or(0, |last| self.end(last));
+        for at in (self.fields as usize..self.parts as usize).step_by(2) {
+            if self.end(at) - start == key.len() && self.part(at) == key {
+                return Some(self.part(at + 1));
+            }
+            start = self.end(at + 1);
+        }
+        None
     }
 
     fn part(&self, index: usize) -> &str {
-        let start = index.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
-        &self.text[start..self.ends[index] as usize]
+        let first = self.parts as usize * END;
+        let start = index.checked_sub(1).map_or(0, |before| self.end(before));
+        self.text.get(first + start..first + self.end(index)).unwrap_or_default()
     }
 
-    fn heap_size(&self) -> usize {
-        self.text.len() + size_of_val(&*self.ends)
+    fn end(&self, index: usize) -> usize {
+        let digits = self.text.as_bytes().get(index * END..(index + 1) * END).unwrap_or_default();
+        digits.iter().fold(0, |end, digit| end << 7 | usize::from(*digit))
     }
 }
+
+/// Characters that say where a part ends: enough for 256 MiB, far more than any object has.
+const END: usize = 4;
 
 /// One version of an object.
 #[derive(Debug)]
@@ -198,7 +210,7 @@ impl CachedObject {
 
     /// Bytes this version occupies, without encodings made on demand and the allocator's overhead.
     pub fn size(&self) -> usize {
-        size_of::<Self>() + self.key.len() + self.json.len() + self.attributes.heap_size()
+        size_of::<Self>() + self.key.len() + self.json.len() + self.attributes.text.len()
     }
 
     fn version_range(&self) -> Range<usize> {
@@ -212,10 +224,8 @@ impl CachedObject {
 fn name_in_key(key: &str, namespaced: bool) -> (Range<usize>, Range<usize>) {
     let name_at = key.rfind('/').map_or(0, |slash| slash + 1);
     let namespace_end = name_at.saturating_sub(1);
-    let namespace_at = match namespaced {
-        true => key[..namespace_end].rfind('/').map_or(namespace_end, |slash| slash + 1),
-        false => namespace_end,
-    };
+    let folder = key[..namespace_end].rfind('/').filter(|_| namespaced);
+    let namespace_at = folder.map_or(namespace_end, |slash| slash + 1);
     (namespace_at..namespace_end, name_at..key.len())
 }
 
@@ -243,6 +253,16 @@ mod tests {
         assert_eq!(attributes.label("tier"), Some("web"));
         assert_eq!(attributes.label("node-1"), None);
         assert_eq!(Attributes::default().label(""), None);
+    }
+
+    #[test]
+    fn attributes_of_any_length_come_back() {
+        for length in [0, 1, 127, 128, 129, 16_383, 16_384, 3 << 20] {
+            let long = "\u{e9}".repeat(length / 2) + &"x".repeat(length % 2);
+            let attributes = Attributes::new([&*long, "end"], [(&*long, "value")]);
+            assert_eq!((attributes.field(0), attributes.field(1)), (&*long, "end"));
+            assert_eq!(attributes.label(&long), Some("value"));
+        }
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl Reflector {
             };
             for Entry { key, outcome, .. } in entries {
                 match outcome {
-                    Outcome::Object(object) => drop(state.set(&key, Some(object))),
+                    Outcome::Object(object) => drop(state.set(&key, Some(&object))),
                     Outcome::Nothing => {}
                     Outcome::Undecodable => drop(undecodable.insert(key)),
                 }
@@ -144,9 +144,9 @@ impl Reflector {
             }
             let retry = async {
                 if waited_for {
-                    tokio::time::sleep(PROGRESS_RETRY).await
+                    tokio::time::sleep(PROGRESS_RETRY).await;
                 } else {
-                    std::future::pending().await
+                    std::future::pending::<()>().await;
                 }
             };
             tokio::select! {

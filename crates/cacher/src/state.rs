@@ -44,16 +44,16 @@ impl State {
     pub(crate) fn set(
         &mut self,
         key: &Arc<str>,
-        object: Option<Arc<CachedObject>>,
+        object: Option<&Arc<CachedObject>>,
     ) -> Option<Arc<CachedObject>> {
-        let old = match &object {
+        let old = match object {
             Some(new) => self.objects.insert(Arc::clone(key), Arc::clone(new)),
             None => self.objects.remove(&**key),
         };
-        self.bytes += object.as_ref().map_or(0, |new| new.size());
+        self.bytes += object.map_or(0, |new| new.size());
         self.bytes -= old.as_ref().map_or(0, |old| old.size());
         for (&field, index) in self.layout.indexed_fields.iter().zip(&mut self.indexes) {
-            set_indexed(index, field, key, old.as_deref(), object.as_ref());
+            set_indexed(index, field, key, old.as_deref(), object);
         }
         old
     }
@@ -61,7 +61,7 @@ impl State {
     /// Takes the state back to before `event`, its latest one.
     pub(crate) fn undo(&mut self, event: &Event) {
         let change = event.change();
-        self.set(change.latest().key(), change.old().cloned());
+        self.set(change.latest().key(), change.old());
     }
 
     pub(crate) fn objects(&self) -> &OrdMap<Arc<str>, Arc<CachedObject>> {

@@ -277,7 +277,7 @@ fn next_timer(bookmarks: bool, deadline: Option<Instant>) -> Option<Instant> {
 const BATCH: usize = 128;
 
 /// Time between bookmarks, as upstream's.
-const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+const BOOKMARK_INTERVAL: Duration = Duration::from_mins(1);
 
 /// So long before the deadline the last bookmark is sent, as upstream's.
 const BOOKMARK_LEAD: Duration = Duration::from_secs(2);

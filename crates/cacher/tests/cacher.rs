@@ -1,5 +1,7 @@
 //! One behaviour a test, on a store whose faults the test decides on.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers may fail the test")]
+
 mod support;
 
 use std::sync::Arc;
@@ -48,7 +50,7 @@ fn frames(step: Step) -> Vec<String> {
 async fn settle(store: &FakeStore, cacher: &Cacher) {
     store.release();
     let revision = store.with(|inner| inner.revision());
-    cacher.wait_until(revision, Duration::from_secs(60)).await.unwrap();
+    cacher.wait_until(revision, Duration::from_mins(1)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -205,7 +207,7 @@ async fn waiting_for_a_revision_asks_for_progress_and_gives_up_in_time() {
     assert_eq!(begin.elapsed(), Duration::from_secs(3));
     assert_eq!(late.unwrap_err().to_string(), "Too large resource version: 9, current: 6");
     let asked = store.with(|inner| inner.progress_requests);
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     assert!(store.with(|inner| inner.progress_requests) <= asked + 1, "nobody waits any more");
 }
 
@@ -296,7 +298,7 @@ async fn watchers_are_woken_each_time_and_those_not_concerned_never() {
     let cacher = ready(&store, config()).await;
     let on = |node: &str| Filter::all().with_field(FieldRef::Declared(0), node);
     let mut concerned = watch(&cacher, WatchStart::After(1), on("a")).unwrap();
-    let mut other = tokio_test_task(watch(&cacher, WatchStart::After(1), on("b")).unwrap());
+    let other = waiting(watch(&cacher, WatchStart::After(1), on("b")).unwrap());
     for round in 0..3 {
         store.put(&key("p"), format!("a;{round}"));
         store.release();
@@ -318,7 +320,7 @@ async fn watchers_are_woken_each_time_and_those_not_concerned_never() {
 }
 
 /// A watcher that has been asked for its next step and waits for it.
-fn tokio_test_task(mut watcher: Watcher) -> tokio_test::task::Spawn<impl Future<Output = Step>> {
+fn waiting(mut watcher: Watcher) -> tokio_test::task::Spawn<impl Future<Output = Step>> {
     let mut task = tokio_test::task::spawn(async move { watcher.next().await });
     assert!(task.poll().is_pending());
     task

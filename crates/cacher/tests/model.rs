@@ -3,6 +3,8 @@
 //! A failing schedule is shrunk and printed; its seed goes to `proptest-regressions` and is run first from then
 //! on. `PROPTEST_CASES` sets the number of schedules.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers may fail the test")]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -316,7 +318,10 @@ impl World {
         let oldest = self.cacher.introspect().window_oldest;
         match self.cacher.snapshot_at(revision) {
             None => {
-                assert!(revision < oldest, "revision {revision} lies in the window, which starts at {oldest}")
+                assert!(
+                    revision < oldest,
+                    "revision {revision} lies in the window, which starts at {oldest}"
+                );
             }
             Some(snapshot) => {
                 assert_eq!(snapshot.revision(), revision);
@@ -334,7 +339,7 @@ impl World {
         self.store.with(|inner| inner.failing_ranges = 0);
         self.store.release();
         let revision = self.store.with(|inner| inner.revision());
-        let reached = self.cacher.wait_until(revision, Duration::from_secs(60)).await;
+        let reached = self.cacher.wait_until(revision, Duration::from_mins(1)).await;
         assert_eq!(reached, Ok(()));
         for number in 0..8 {
             self.check_list(number);

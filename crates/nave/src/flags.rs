@@ -7,14 +7,16 @@ mod values;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand};
+use nave_apiserver::allocators::ServiceRange;
 
-pub(crate) use values::{Controllers, NetworkRange, PortRange};
-use values::{parse_controllers, parse_duration, parse_network, parse_ports};
+pub(crate) use values::Controllers;
+use values::{parse_controllers, parse_duration, parse_ports};
 
 const GENERAL: &str = "General";
 const SERVING: &str = "Serving";
@@ -104,11 +106,11 @@ pub(crate) struct ServeFlags {
     token_auth_file: Option<PathBuf>,
 
     /// Range from which services get their addresses.
-    #[arg(long, value_name = "CIDR", default_value = "10.0.0.0/16", value_parser = parse_network, help_heading = NETWORK)]
-    service_cluster_ip_range: NetworkRange,
+    #[arg(long, value_name = "CIDR", default_value = "10.0.0.0/16", help_heading = NETWORK)]
+    service_cluster_ip_range: ServiceRange,
     /// Range from which services get their node ports.
     #[arg(long, value_name = "RANGE", default_value = "30000-32767", value_parser = parse_ports, help_heading = NETWORK)]
-    service_node_port_range: PortRange,
+    service_node_port_range: RangeInclusive<u16>,
 
     /// Not served by this version, which keeps its objects in --data-dir.
     #[arg(long, value_name = "URLS", help_heading = ETCD)]
@@ -133,8 +135,8 @@ pub(crate) struct Config {
     pub(crate) anonymous: bool,
     pub(crate) client_ca_file: Option<PathBuf>,
     pub(crate) token_file: Option<PathBuf>,
-    pub(crate) service_range: NetworkRange,
-    pub(crate) node_ports: PortRange,
+    pub(crate) service_range: ServiceRange,
+    pub(crate) node_ports: RangeInclusive<u16>,
 }
 
 /// What is wrong with a flag.
@@ -239,7 +241,7 @@ mod tests {
         let config = config(&[]).unwrap();
         assert_eq!(config.listen, SocketAddr::from(([127, 0, 0, 1], 6443)));
         assert_eq!(config.data_dir, Path::new("nave-data"));
-        assert_eq!(config.service_range.first_address(), IpAddr::from([10, 0, 0, 1]));
+        assert_eq!(config.service_range.first(), Ipv4Addr::new(10, 0, 0, 1));
         assert_eq!(config.request_timeout, Duration::from_mins(1));
         assert!(config.anonymous);
     }

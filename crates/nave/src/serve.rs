@@ -1,6 +1,6 @@
 //! Starts everything in order, and stops it in order.
 //!
-//! Up: data folder → store and API → keys and certificates → listener → kubeconfig → ready.
+//! Up: data folder → store → keys and certificates → listener → API → kubeconfig → ready.
 //! Down, on SIGTERM or SIGINT: /readyz fails → `--shutdown-delay-duration` → no new connections, watches end, requests
 //! in flight are answered → the store is synced and closed. A second signal exits at once.
 
@@ -19,8 +19,10 @@ use std::{
 
 use http::Request;
 use hyper::body::Incoming;
+use nave_apiserver::server::{ApiServer, StartError};
 use nave_apiserver::serving::{ConnectionInfo, Limits, Running, Server, Tls, TlsError};
 use nave_authn::{Authenticator, BearerTokens, Chain, ClientCertificates, StaticTokens};
+use nave_store::StoreError;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
@@ -28,7 +30,6 @@ use crate::{
     kubeconfig,
     pki::PkiError,
 };
-use api::Api;
 use certificates::Certificates;
 
 /// The version of Kubernetes whose API is served.
@@ -50,6 +51,12 @@ pub(crate) enum ServeError {
     /// The server's own keys and certificates.
     #[error("--data-dir: {0}")]
     Pki(#[from] PkiError),
+    /// The store cannot be opened.
+    #[error("--data-dir: {0}")]
+    Store(#[from] StoreError),
+    /// The API cannot be started.
+    #[error("cannot start the API: {0}")]
+    Start(#[from] StartError),
     /// The address cannot be listened on.
     #[error("cannot listen on {0} (--bind-address, --secure-port)")]
     Listen(io::Error),
@@ -70,12 +77,14 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let mut signals = Signals::new()?;
     make_folder(&config.data_dir)?;
 
-    let api = Arc::new(Api::open(&config, authentication(&config)?).await?);
+    let authentication = authentication(&config)?;
+    let store = api::open_store(&config).await?;
     let mut certificates = Certificates::open(&config)?;
     let tls = Tls::new(certificates.serving(), Some(&certificates.client_cas()?))?;
     let server = Server::bind(&[config.listen], tls, limits(&config)).await.map_err(ServeError::Listen)?;
     let listening = server.local_addresses()?.first().copied().unwrap_or(config.listen);
     let reachable = SocketAddr::new(config.advertise, listening.port());
+    let api = api::start(&config, Arc::clone(&store), authentication, reachable).await?;
     let kubeconfig = Kubeconfig { path: config.data_dir.join("admin.kubeconfig"), server: reachable };
     kubeconfig.write(&certificates)?;
 
@@ -83,24 +92,27 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         let api = api.clone();
         move |request: Request<Incoming>, connection: Arc<ConnectionInfo>| {
             let api = api.clone();
-            async move { api.handle(request, connection.client_certificate.as_ref()).await }
+            api.handle(request, connection)
         }
     });
-    api.set_ready(true);
     tracing::info!(controllers = %config.controllers, "no in-process controllers exist yet");
-    greet(&config, reachable, &kubeconfig.path, api.revision(), started);
+    let revision = store.current_revision().await?;
+    greet(&config, reachable, &kubeconfig.path, revision, started);
 
     tokio::select! {
         () = signals.next() => {}
         never = look_after(&mut certificates, &kubeconfig) => match never {},
     }
     tokio::select! {
-        stopped = stop(&config, &api, &running) => stopped,
+        () = stop(&config, &api, &running) => {}
         () = signals.next() => {
             tracing::warn!("a second signal: exiting at once");
             std::process::exit(INTERRUPTED)
         }
     }
+    // Every commit was synced before it was acknowledged: closing only ends the writer and frees the folder.
+    drop((api, running, store));
+    Ok(())
 }
 
 /// The authenticators that the flags ask for.
@@ -168,14 +180,13 @@ async fn look_after(certificates: &mut Certificates, kubeconfig: &Kubeconfig) ->
     }
 }
 
-async fn stop(config: &Config, api: &Api, running: &Running) -> Result<(), ServeError> {
+async fn stop(config: &Config, api: &ApiServer, running: &Running) {
     tracing::info!("shutting down");
-    api.set_ready(false);
+    api.turn_unready();
     tokio::time::sleep(config.shutdown_delay).await;
     api.end_watches();
     let drained = running.shutdown(config.request_timeout).await;
     tracing::info!(%drained, "no longer serving");
-    api.close().await
 }
 
 /// The signals that ask the server to stop.

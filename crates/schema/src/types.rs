@@ -13,6 +13,10 @@ pub struct TypeId(pub u32);
 pub struct SchemaSet {
     types: Vec<StructType>,
     plans: Vec<WirePlan>,
+    /// By type: whether there are static defaults in it or below it.
+    defaults: Vec<bool>,
+    /// By type: the places in [`StructType::fields`] of the fields that are encoded even when empty.
+    always: Vec<Vec<u16>>,
     by_name: HashMap<String, TypeId>,
 }
 
@@ -182,7 +186,22 @@ impl SchemaSet {
         }
         let by_name = types.iter().enumerate().map(|(at, ty)| (ty.name.clone(), TypeId(at as u32))).collect();
         let plans = types.iter().map(WirePlan::of).collect();
-        Self { types, plans, by_name }
+        let defaults = with_defaults(&types);
+        let places = |ty: &StructType| {
+            (0..).zip(&ty.fields).filter(|(_, field)| field.always).map(|(at, _)| at).collect()
+        };
+        let always = types.iter().map(places).collect();
+        Self { types, plans, defaults, always, by_name }
+    }
+
+    /// The fields of the type at `id` that are encoded even when they are empty.
+    pub fn always(&self, id: TypeId) -> impl Iterator<Item = &Field> {
+        self.always[id.0 as usize].iter().map(move |&at| &self.get(id).fields[at as usize])
+    }
+
+    /// Whether the type at `id`, or any type that it leads to, has static defaults.
+    pub fn has_defaults(&self, id: TypeId) -> bool {
+        self.defaults[id.0 as usize]
     }
 
     /// The type with this OpenAPI definition name.
@@ -203,6 +222,37 @@ impl SchemaSet {
     /// All types, in order of their ids.
     pub fn types(&self) -> &[StructType] {
         &self.types
+    }
+}
+
+/// The types that have defaults or lead to one that does.
+fn with_defaults(types: &[StructType]) -> Vec<bool> {
+    let mut found: Vec<bool> =
+        types.iter().map(|ty| ty.fields.iter().any(|field| field.default.is_some())).collect();
+    loop {
+        let leads = |ty: &StructType, found: &[bool]| {
+            ty.fields.iter().filter_map(|field| field.shape.target()).any(|id| found[id.0 as usize])
+        };
+        let mut grown = false;
+        for at in 0..types.len() {
+            if !found[at] && leads(&types[at], &found) {
+                (found[at], grown) = (true, true);
+            }
+        }
+        if !grown {
+            return found;
+        }
+    }
+}
+
+impl Shape {
+    /// The struct type that the shape is, or is a list or map of.
+    pub fn target(&self) -> Option<TypeId> {
+        match self {
+            Self::Struct(id) => Some(*id),
+            Self::List { items: inner, .. } | Self::Map { values: inner, .. } => inner.target(),
+            Self::Scalar(_) | Self::Any => None,
+        }
     }
 }
 

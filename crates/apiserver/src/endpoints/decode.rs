@@ -4,7 +4,8 @@ use nave_codec::negotiate::Format;
 use nave_codec::{json, protobuf, yaml};
 use nave_machinery::options::FieldValidation;
 use nave_machinery::{GroupVersion, GroupVersionKind, Status, Value, meta};
-use nave_schema::{TypeId, defaulting, normalize};
+use nave_schema::normalize::{Mode, normalize};
+use nave_schema::{TypeId, defaulting};
 
 use crate::kinds;
 
@@ -63,9 +64,10 @@ pub fn typed(
     let Body { mut object, mut lax } = body;
     check_kind(&mut object, gvk)?;
     if let Some(type_id) = type_id {
-        let normalized = normalize(nave_schema::builtin(), type_id, &mut object)
+        let mode = if validation == FieldValidation::Ignore { Mode::Ignore } else { Mode::Report };
+        let normalized = normalize(nave_schema::builtin(), type_id, &mut object, mode)
             .map_err(|error| cannot_be_handled(&object, gvk, &error.to_string()))?;
-        lax.extend(normalized.unknown);
+        lax.extend(normalized.unknown.iter().map(|path| format!("unknown field {path:?}")));
     }
     match validation {
         FieldValidation::Strict if !lax.is_empty() => {

@@ -36,10 +36,10 @@ use nave_machinery::options::{CreateOptions, DeleteOptions, ListOptions, PatchOp
 use nave_machinery::{GroupResource, GroupVersionKind, GroupVersionResource, Status, Value};
 use nave_resources::{Registry, ResourceDef, ResourceVersion};
 use nave_store::Store;
-use tokio_util::sync::CancellationToken;
 
 use self::answer::{Answer, List, Negotiation};
 use self::view::View;
+use self::watch::Watches;
 use self::write::{Payload, Target};
 use crate::admission::Admission;
 use crate::body;
@@ -62,8 +62,7 @@ pub struct Endpoint {
 pub struct Resources {
     endpoints: HashMap<GroupVersionResource, Endpoint>,
     admission: Admission,
-    /// Ends the watches.
-    closing: CancellationToken,
+    watches: Watches,
 }
 
 /// The storages of all stored resources: one a storage prefix, so that resources of two groups over the same
@@ -85,8 +84,8 @@ impl Resources {
         storages
     }
 
-    /// The endpoints of every version of every resource; `closing` ends their watches.
-    pub fn new(registry: &Registry, storages: &Storages, admission: Admission, closing: CancellationToken) -> Self {
+    /// The endpoints of every version of every resource.
+    pub fn new(registry: &Registry, storages: &Storages, admission: Admission, watches: Watches) -> Self {
         let mut endpoints = HashMap::new();
         for def in registry.all() {
             let storage = def.storage.as_ref().and_then(|storage| storages.get(&storage.prefix)).cloned();
@@ -95,7 +94,7 @@ impl Resources {
                 endpoints.insert(gvr, Endpoint { def: Arc::clone(def), version, storage: storage.clone() });
             }
         }
-        Self { endpoints, admission, closing }
+        Self { endpoints, admission, watches }
     }
 
     /// What a request is counted under: only names the server itself knows.
@@ -138,7 +137,7 @@ impl Resources {
             Verb::List => return read::list(endpoint, resource, &ListOptions::parse(query)?).await,
             Verb::Watch => {
                 let options = ListOptions::parse(query)?;
-                return watch::watch(endpoint, resource, &options, negotiation, self.closing.clone()).await;
+                return watch::watch(endpoint, resource, &options, negotiation, &self.watches).await;
             }
             _ => {}
         }

@@ -17,12 +17,17 @@ use super::frames::Frames;
 use super::{Endpoint, selection};
 use crate::request_info::ResourceRequest;
 
-/// How long a watch lives that names no time: at least so many seconds, at most twice as many
-/// (`--min-request-timeout`).
-const MIN_WATCH_SECONDS: u64 = 1800;
-
 /// The annotation of the bookmark after which a watch's initial state is complete.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+/// What all watches of a server have in common.
+#[derive(Clone)]
+pub struct Watches {
+    /// Ends all of them.
+    pub closing: CancellationToken,
+    /// How long a watch lives that names no time: at least this, at most twice this (`--min-request-timeout`).
+    pub min_time: Duration,
+}
 
 /// Starts a watch.
 ///
@@ -34,7 +39,7 @@ pub async fn watch(
     request: &ResourceRequest,
     options: &ListOptions,
     negotiation: &Negotiation,
-    closing: CancellationToken,
+    watches: &Watches,
 ) -> Result<Answer, Status> {
     let frames = Frames::new(endpoint.clone(), negotiation)?;
     let storage = endpoint.storage()?;
@@ -60,10 +65,9 @@ pub async fn watch(
         cacher.wait_ready().await;
         WatchStart::After(revision)
     };
-    let seconds = options.timeout_seconds.filter(|seconds| *seconds > 0).unwrap_or_else(|| {
-        MIN_WATCH_SECONDS + rand::rng().random_range(0..MIN_WATCH_SECONDS)
-    });
-    let deadline = Some(Instant::now() + Duration::from_secs(seconds));
+    let asked = options.timeout_seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs);
+    let time = asked.unwrap_or_else(|| watches.min_time.mul_f64(1.0 + rand::rng().random::<f64>()));
+    let deadline = Instant::now().checked_add(time);
     let bookmarks = options.allow_watch_bookmarks;
     let watcher = cacher
         .watch(WatchRequest { start, filter, bookmarks, deadline })
@@ -72,7 +76,7 @@ pub async fn watch(
         })?;
     let marks_end = bookmarks && options.send_initial_events == Some(true);
     let content_type = frames.content_type();
-    let watching = Watching { watcher, frames, marks_end, closing, ended: false };
+    let watching = Watching { watcher, frames, marks_end, closing: watches.closing.clone(), ended: false };
     let chunks = stream::unfold(watching, |mut watching| async {
         let chunk = watching.next_chunk().await?;
         Some((chunk, watching))

@@ -245,8 +245,11 @@ impl Target<'_> {
         self.typed(decode::parse(&payload.bytes, payload.format()?)?, validation)
     }
 
-    /// A body as a defaulted object of the view's kind.
-    fn typed(&self, body: decode::Body, validation: FieldValidation) -> Result<(Value, Vec<String>), Status> {
+    /// A body as a defaulted object of the view's kind, and warnings for the client.
+    ///
+    /// # Errors
+    /// 400 where the body is no object of the kind, or not one that the strictness allows.
+    pub fn typed(&self, body: decode::Body, validation: FieldValidation) -> Result<(Value, Vec<String>), Status> {
         let type_id = self.view.type_id(self.endpoint);
         let (mut object, warnings) = decode::typed(body, &self.view.gvk(self.endpoint), type_id, validation)?;
         decode::set_defaults(&mut object, type_id);

@@ -1,5 +1,11 @@
 //! A store in memory whose faults the test decides on, and a decoder of small objects.
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "each test uses a part of it"
+)]
 
 use std::collections::BTreeMap;
 use std::path::Path;

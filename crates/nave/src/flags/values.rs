@@ -1,6 +1,6 @@
 //! Values of flags that are written as Kubernetes writes them.
 
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{fmt, ops::RangeInclusive, time::Duration};
 
 /// Which in-process controllers run, by kube-controller-manager's rules: a name said, with or without a minus, holds;
 /// of the others `*` runs those that are on by default.
@@ -51,63 +51,8 @@ pub(super) fn parse_controllers(list: &str) -> Result<Controllers, String> {
     Ok(controllers)
 }
 
-/// A range of addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NetworkRange {
-    base: IpAddr,
-    prefix: u8,
-}
-
-impl NetworkRange {
-    /// The first address that can be given away, which is the one of the service `kubernetes`.
-    pub(crate) fn first_address(&self) -> IpAddr {
-        match self.base {
-            IpAddr::V4(base) => IpAddr::V4((u32::from(base) + 1).into()),
-            IpAddr::V6(base) => IpAddr::V6((u128::from(base) + 1).into()),
-        }
-    }
-}
-
-impl fmt::Display for NetworkRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.base, self.prefix)
-    }
-}
-
-/// Reads `10.0.0.0/16`; bits after the prefix are cleared. The bounds are upstream's: at least 8 addresses, and at
-/// most 20 bits of IPv4 (112 and more of IPv6 are kept in allocators of that size).
-pub(super) fn parse_network(text: &str) -> Result<NetworkRange, String> {
-    let wrong = || format!("{text:?} is not a range such as 10.0.0.0/16");
-    let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
-    let address: IpAddr = address.parse().map_err(|_| wrong())?;
-    let prefix: u8 = prefix.parse().map_err(|_| wrong())?;
-    let bits: u8 = if address.is_ipv4() { 32 } else { 128 };
-    if prefix > bits {
-        return Err(wrong());
-    }
-    let free = bits - prefix;
-    if free < 3 {
-        return Err("the range must have at least 8 addresses".to_owned());
-    }
-    if free > 20 {
-        return Err(format!("the range is too large: its prefix must be at least /{}", bits - 20));
-    }
-    let base = match address {
-        IpAddr::V4(address) => IpAddr::V4((u32::from(address) >> free << free).into()),
-        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> free << free).into()),
-    };
-    Ok(NetworkRange { base, prefix })
-}
-
-/// A range of ports, both ends in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PortRange {
-    pub(crate) first: u16,
-    pub(crate) last: u16,
-}
-
 /// Reads `30000-32767`, `30000+2767` or a single port.
-pub(super) fn parse_ports(text: &str) -> Result<PortRange, String> {
+pub(super) fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
     let wrong = || format!("{text:?} is not a range such as 30000-32767");
     let port = |text: &str| text.trim().parse::<u16>().map_err(|_| wrong());
     let (first, last) = if let Some((first, last)) = text.split_once('-') {
@@ -118,7 +63,7 @@ pub(super) fn parse_ports(text: &str) -> Result<PortRange, String> {
     } else {
         (port(text)?, port(text)?)
     };
-    if first == 0 || last < first { Err(wrong()) } else { Ok(PortRange { first, last }) }
+    if first == 0 || last < first { Err(wrong()) } else { Ok(first..=last) }
 }
 
 /// Reads a duration as Go writes them: `300ms`, `1.5h`, `2h45m`.

@@ -1,95 +1,44 @@
-//! The API behind the listener.
-//!
-//! ======================================================================================================
-//! PLUG: the API server goes here. `open` gets the flags and the authentication chain and opens the store;
-//! the other functions are called by `serve` in the order of its doc comment. Until then: health only.
-//! ======================================================================================================
+//! The API server with its store, as the process starts and stops them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{net::SocketAddr, sync::Arc};
 
-use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
-use http_body_util::Full;
-use hyper::body::Incoming;
-use nave_authn::{Credentials, Peer};
-use nave_authz::{Attributes, PublicPaths, SystemMasters};
-use nave_machinery::Status;
+use nave_apiserver::server::{self, ApiServer};
+use nave_authz::{Chain, PublicPaths, SystemMasters};
+use nave_resources::Registry;
+use nave_store::{Embedded, Store, embedded};
 
 use super::ServeError;
 use crate::flags::Config;
 
-/// The API: its store and its pipeline.
-pub(super) struct Api {
+/// Opens the store in the data folder, which no other process may have open.
+pub(super) async fn open_store(config: &Config) -> Result<Arc<dyn Store>, ServeError> {
+    let folder = config.data_dir.join("store");
+    let opened = tokio::task::spawn_blocking(move || Embedded::open(&folder, &embedded::Options::default())).await;
+    match opened {
+        Ok(Ok(store)) => Ok(Arc::new(store)),
+        Ok(Err(error)) => Err(ServeError::Store(error)),
+        Err(fault) => Err(ServeError::System(std::io::Error::other(fault))),
+    }
+}
+
+/// Starts the API over the store. Nobody is served yet.
+pub(super) async fn start(
+    config: &Config,
+    store: Arc<dyn Store>,
     authentication: nave_authn::Chain,
-    authorization: nave_authz::Chain,
-    ready: AtomicBool,
-}
-
-impl Api {
-    /// Opens the store and builds the pipeline. Nobody is served yet.
-    #[allow(clippy::unused_async)]
-    pub(super) async fn open(config: &Config, authentication: nave_authn::Chain) -> Result<Self, ServeError> {
-        let (min_request_timeout, node_ports) = (config.min_request_timeout, config.node_ports);
-        tracing::debug!(?min_request_timeout, ?node_ports, range = %config.service_range, "for the API server");
-        let authorization = nave_authz::Chain::new(vec![
-            std::sync::Arc::new(SystemMasters),
-            std::sync::Arc::new(PublicPaths),
-        ]);
-        Ok(Self { authentication, authorization, ready: AtomicBool::new(false) })
-    }
-
-    /// What /readyz says.
-    pub(super) fn set_ready(&self, ready: bool) {
-        self.ready.store(ready, Ordering::Release);
-    }
-
-    /// The store's revision.
-    #[allow(clippy::unused_self)]
-    pub(super) fn revision(&self) -> u64 {
-        0
-    }
-
-    /// Answers one request.
-    pub(super) async fn handle(
-        &self,
-        request: Request<Incoming>,
-        peer: Option<&Peer>,
-    ) -> Response<Full<Bytes>> {
-        self.answer(&request, peer).await.unwrap_or_else(|status| refuse(&status))
-    }
-
-    /// Ends all watches, so that the shutdown does not wait for them.
-    #[allow(clippy::unused_self)]
-    pub(super) fn end_watches(&self) {}
-
-    /// Syncs and closes the store. Nobody is served any more.
-    #[allow(clippy::unused_async, clippy::unused_self)]
-    pub(super) async fn close(&self) -> Result<(), ServeError> {
-        Ok(())
-    }
-
-    async fn answer(
-        &self,
-        request: &Request<Incoming>,
-        peer: Option<&Peer>,
-    ) -> Result<Response<Full<Bytes>>, Status> {
-        let credentials = Credentials { peer, headers: request.headers() };
-        let identity = self.authentication.authenticate(&credentials).await?;
-        let verb = if request.method() == Method::GET { "get" } else { "other" };
-        let attributes = Attributes { verb, path: request.uri().path(), ..Attributes::of(&identity.user) };
-        self.authorization.authorize(&attributes).await?;
-        match request.uri().path() {
-            "/healthz" | "/livez" => Ok(Response::new(Full::from("ok"))),
-            "/readyz" if self.ready.load(Ordering::Acquire) => Ok(Response::new(Full::from("ok"))),
-            "/readyz" => Err(Status::service_unavailable("shutting down")),
-            _ => Err(Status::no_such_path()),
-        }
-    }
-}
-
-fn refuse(status: &Status) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(status.to_value().to_string()));
-    *response.status_mut() = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
-    response
+    reachable: SocketAddr,
+) -> Result<ApiServer, ServeError> {
+    let server = server::Config {
+        registry: Registry::builtin(nave_schema::builtin()),
+        store,
+        authentication,
+        authorization: Chain::new(vec![Arc::new(SystemMasters), Arc::new(PublicPaths)]),
+        service_range: config.service_range,
+        node_ports: config.node_ports.clone(),
+        request_timeout: config.request_timeout,
+        min_watch_time: config.min_request_timeout,
+        address: reachable.to_string(),
+        secure_port: reachable.port(),
+    };
+    Ok(ApiServer::start(server).await?)
 }

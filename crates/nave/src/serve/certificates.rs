@@ -84,7 +84,7 @@ fn own_addresses(config: &Config) -> BTreeSet<IpAddr> {
         IpAddr::from(std::net::Ipv6Addr::LOCALHOST),
         config.listen.ip(),
         config.advertise,
-        config.service_range.first_address(),
+        config.service_range.first().into(),
     ];
     all.into_iter().filter(|address| !address.is_unspecified()).collect()
 }

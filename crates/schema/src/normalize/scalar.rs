@@ -18,6 +18,7 @@ pub(super) fn canonical(scalar: Scalar, value: &mut Value, path: &Path) -> Resul
         Scalar::Int64 => integer(value, i64::MIN..=i64::MAX, "int64", path),
         Scalar::Double => double(value, path),
         Scalar::Bytes => bytes(value, path),
+        Scalar::Time if value.as_str().is_some_and(is_utc) => Ok(()),
         Scalar::Time => time(value, "2006-01-02T15:04:05Z07:00", Timestamp::rfc3339),
         Scalar::MicroTime => time(value, "2006-01-02T15:04:05.000000Z07:00", Timestamp::rfc3339_micro),
         Scalar::Duration => text(value).map(|_| ()),
@@ -122,11 +123,41 @@ fn quantity(value: &mut Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the text is a small count that cannot be written in another way: digits, not ending in three zeros.
+/// Whether the text is surely written as Go would write it: a short count whose suffix is the largest that leaves
+/// it whole. Most are, and parsing costs more than looking.
 fn is_plain(text: &str) -> bool {
-    let digits = text.as_bytes();
-    let leads = digits.first().is_some_and(|first| *first != b'0' || digits.len() == 1);
-    leads && digits.len() < 18 && digits.iter().all(u8::is_ascii_digit) && !digits.ends_with(b"000")
+    let split = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (digits, suffix) = text.split_at(split);
+    if digits.is_empty() || digits.len() > 9 || digits.starts_with('0') {
+        return text == "0";
+    }
+    match suffix {
+        "" | "m" | "k" | "M" | "G" => !digits.ends_with("000"),
+        "Ki" | "Mi" | "Gi" => digits.parse::<u32>().is_ok_and(|count| count % 1024 != 0),
+        _ => false,
+    }
+}
+
+/// Whether the text is surely a time with seconds, in UTC, such as `2026-01-02T03:04:05Z`; the last days of a month
+/// are left to the parser.
+fn is_utc(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    if bytes.len() != 20 {
+        return false;
+    }
+    let number = |at: usize| {
+        let (high, low) = (bytes[at].wrapping_sub(b'0'), bytes[at + 1].wrapping_sub(b'0'));
+        if high < 10 && low < 10 { high * 10 + low } else { u8::MAX }
+    };
+    let marks = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'Z')];
+    marks.iter().all(|&(at, mark)| bytes[at] == mark)
+        && number(0) < 100
+        && number(2) < 100
+        && (1..=12).contains(&number(5))
+        && (1..=28).contains(&number(8))
+        && number(11) < 24
+        && number(14) < 60
+        && number(17) < 60
 }
 
 fn text(value: &mut Value) -> Result<&mut String, String> {
@@ -143,3 +174,42 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true)
         .with_decode_padding_mode(DecodePaddingMode::RequireCanonical),
 );
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// What is not parsed is what parsing would have left as it is.
+        #[test]
+        fn plain_quantities_are_canonical(text in "[0-9]{1,10}(m|k|M|G|Ki|Mi|Gi)?|[0-9]{1,2}000(m|k)?|[1-9]?1024(Ki|Mi)") {
+            if is_plain(&text) {
+                prop_assert_eq!(Quantity::parse(&text).unwrap().to_string(), text);
+            }
+        }
+
+        #[test]
+        fn plain_times_are_canonical(text in "[0-9]{4}-[0-1][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9]Z") {
+            if is_utc(&text) {
+                prop_assert_eq!(Timestamp::parse(&text).unwrap().rfc3339(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn most_texts_are_plain() {
+        assert!(["100m", "1", "0", "128Mi", "1Gi", "20k"].into_iter().all(is_plain));
+        assert!(
+            ["1000m", "0m", "01", "1024Mi", "1e3", "0.5", "", "m", "1Ti"]
+                .into_iter()
+                .all(|text| !is_plain(text))
+        );
+        assert!(
+            is_utc("2026-01-02T03:04:05Z")
+                && !is_utc("2026-01-02T03:04:60Z")
+                && !is_utc("2026-01-02T03:04:05+")
+        );
+    }
+}
