@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use nave_machinery::{GroupResource, Status, Value, meta};
 use nave_resources::ResourceDef;
 
@@ -38,7 +39,17 @@ pub enum Operation<'a> {
 }
 
 /// One admission plugin.
+#[async_trait]
 pub trait Plugin: Send + Sync {
+    /// Lets the plugin catch up with the store before an object is created in `namespace`.
+    ///
+    /// # Errors
+    /// The store's.
+    async fn prepare_for_create(&self, def: &ResourceDef, namespace: &str) -> Result<(), Status> {
+        let _ = (def, namespace);
+        Ok(())
+    }
+
     /// Lets an object in, changing it where the plugin does so; `object` is `None` for a deletion.
     ///
     /// # Errors
@@ -63,6 +74,17 @@ impl Admission {
         Self { plugins }
     }
 
+    /// Lets the plugins catch up with the store before an object is created.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn prepare_for_create(&self, def: &ResourceDef, namespace: &str) -> Result<(), Status> {
+        for plugin in &self.plugins {
+            plugin.prepare_for_create(def, namespace).await?;
+        }
+        Ok(())
+    }
+
     /// Lets an object in.
     ///
     /// # Errors
@@ -85,7 +107,16 @@ pub struct NamespaceLifecycle {
     pub namespaces: Arc<ResourceStorage>,
 }
 
+#[async_trait]
 impl Plugin for NamespaceLifecycle {
+    /// A namespace that the cache does not have may have been created a moment ago.
+    async fn prepare_for_create(&self, def: &ResourceDef, namespace: &str) -> Result<(), Status> {
+        if !def.namespaced || self.namespaces.find("", namespace).is_some() {
+            return Ok(());
+        }
+        self.namespaces.wait_until(self.namespaces.current_revision().await?).await
+    }
+
     fn admit(&self, attributes: &Attributes<'_>, _: Option<&mut Value>) -> Result<(), Status> {
         let Attributes { def, namespace, name, operation } = attributes;
         match operation {

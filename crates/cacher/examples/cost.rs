@@ -57,6 +57,7 @@ fn main() {
 }
 
 async fn run() {
+    idle().await;
     let store = FakeStore::default();
     for pod in 0..OBJECTS {
         store.put(&key(pod), value(pod % 100));
@@ -92,6 +93,23 @@ async fn run() {
         let all = (0..WATCHERS).map(|_| Filter::all()).collect();
         measure(&store, &cacher, "matching", batch, 320, all).await;
     }
+}
+
+/// As many empty resources as a server has.
+async fn idle() {
+    let store: Arc<dyn nave_store::Store> = Arc::new(FakeStore::default());
+    let (before, begin) = (resident(), Instant::now());
+    let mut cachers = Vec::new();
+    for resource in 0..65 {
+        let name = format!("resource-{resource}");
+        let config = CacherConfig::new(&*name, format!("/registry/{name}/"), true);
+        cachers.push(Cacher::start(config, Arc::clone(&store), Arc::new(PodDecoder)));
+    }
+    for cacher in &cachers {
+        cacher.wait_ready().await;
+    }
+    let bytes = resident() - before;
+    println!("{} empty resources: ready in {:?}, {bytes} B resident", cachers.len(), begin.elapsed());
 }
 
 fn lists(cacher: &Cacher) {

@@ -1,8 +1,8 @@
 //! What a reader wants to see of a resource.
 
-use nave_machinery::selector::LabelSelector;
+use nave_machinery::selector::{LabelSelector, Operator, Requirement};
 
-use crate::object::CachedObject;
+use crate::object::{CachedObject, LabelMarks};
 
 /// A value of an object that a field selector can name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub struct FieldTerm {
 pub struct Filter {
     fields: Vec<FieldTerm>,
     labels: LabelSelector,
+    /// Of the labels that every selected object bears.
+    marks: LabelMarks,
 }
 
 impl Filter {
@@ -73,6 +75,8 @@ impl Filter {
 
     /// Of that, only objects whose labels are selected, in place of an earlier label selector.
     pub fn with_labels(mut self, labels: LabelSelector) -> Self {
+        let marked = labels.requirements().iter().filter_map(only_label);
+        self.marks = marked.fold(LabelMarks::default(), LabelMarks::and);
         self.labels = labels;
         self
     }
@@ -85,6 +89,7 @@ impl Filter {
     /// Whether `object` is selected.
     pub fn matches(&self, object: &CachedObject) -> bool {
         self.fields.iter().all(|term| (term.field.of(object) == &*term.value) != term.negated)
+            && object.attributes().may_bear(self.marks)
             && (self.labels.is_empty() || self.labels.matches(|key| object.attributes().label(key)))
     }
 
@@ -96,5 +101,15 @@ impl Filter {
     /// The first of `fields` that must have a certain value, and that value.
     pub(crate) fn first_exact(&self, fields: impl IntoIterator<Item = usize>) -> Option<(usize, &str)> {
         fields.into_iter().find_map(|index| Some((index, self.exact(FieldRef::Declared(index))?)))
+    }
+}
+
+/// The mark of the one label that fulfils the requirement, if it is of that kind.
+fn only_label(requirement: &Requirement) -> Option<LabelMarks> {
+    match (requirement.operator, &*requirement.values) {
+        (Operator::Equals | Operator::DoubleEquals | Operator::In, [value]) => {
+            Some(LabelMarks::of(&requirement.key, value))
+        }
+        _ => None,
     }
 }

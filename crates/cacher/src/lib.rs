@@ -36,6 +36,13 @@
 //!   visible before is told as deleted), logged once and counted: one damaged object must not take the others
 //!   with it, as it does upstream, where lists of that resource fail until it is repaired.
 //!
+//! # What it costs
+//! `cargo run --release -p nave-cacher --example cost` prints it. On two shared cores, with objects of 3.7 KB:
+//! 1.2 times an object's JSON in resident memory; 10 to 40 µs of CPU an event with the in-memory store of the
+//! tests, whether nobody or 1,000 watchers of other nodes are there; 0.1 to 0.25 µs for each delivery to 1,000
+//! watchers that match, the frame included; a walk over 20,000 objects 0.4 ms, by a label that nothing bears
+//! too; 9 KB for an empty resource.
+//!
 //! # Example
 //! ```
 //! use nave_cacher::{Attributes, DecodeError, Decoded, Decoder};

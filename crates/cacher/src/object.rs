@@ -1,5 +1,6 @@
 //! One object as the cache holds it: wire-ready bytes and what selectors look at.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -40,6 +41,7 @@ pub struct Attributes {
     text: Box<str>,
     fields: u32,
     parts: u32,
+    marks: LabelMarks,
 }
 
 impl Attributes {
@@ -52,6 +54,8 @@ impl Attributes {
         let fields = parts.len();
         let mut labels: Vec<_> = labels.into_iter().collect();
         labels.sort_unstable();
+        let mark = |marks: LabelMarks, (key, value): &(&str, &str)| marks.and(LabelMarks::of(key, value));
+        let marks = labels.iter().fold(LabelMarks::default(), mark);
         parts.extend(labels.into_iter().flat_map(|(key, value)| [key, value]));
         let length = parts.iter().map(|part| END + part.len()).sum();
         let (mut text, mut end) = (String::with_capacity(length), 0);
@@ -60,7 +64,7 @@ impl Attributes {
             text.extend((0..END).rev().map(|at| char::from((end >> (7 * at)) as u8 & 0x7f)));
         }
         text.extend(parts.iter().copied());
-        Self { text: text.into(), fields: fields as u32, parts: parts.len() as u32 }
+        Self { text: text.into(), fields: fields as u32, parts: parts.len() as u32, marks }
     }
 
     /// The value of the `index`th declared field; empty where there is no such field.
@@ -86,6 +90,12 @@ impl Attributes {
         None
     }
 
+    /// Whether the object may bear labels with these marks. Does not look at the labels themselves, which lie
+    /// elsewhere in memory: most objects that are not selected are passed over so.
+    pub(crate) fn may_bear(&self, marks: LabelMarks) -> bool {
+        self.marks.0 & marks.0 == marks.0
+    }
+
     fn part(&self, index: usize) -> &str {
         let first = self.parts as usize * END;
         let start = index.checked_sub(1).map_or(0, |before| self.end(before));
@@ -100,6 +110,22 @@ impl Attributes {
 
 /// Characters that say where a part ends: enough for 256 MiB, far more than any object has.
 const END: usize = 4;
+
+/// A set of labels, each as one bit of 64: what is not in it is not borne, what is may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LabelMarks(u64);
+
+impl LabelMarks {
+    pub(crate) fn of(key: &str, value: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (key, value).hash(&mut hasher);
+        Self(1 << (hasher.finish() % 64))
+    }
+
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
 
 /// One version of an object.
 #[derive(Debug)]

@@ -4,6 +4,7 @@
 //! exponent (`e3`). It is held as a count of nanos, the smallest part there is; smaller parts are rounded up.
 
 use std::fmt;
+use std::ops::{Add, Sub};
 
 /// Nanos in one.
 const NANO: i128 = 1_000_000_000;
@@ -83,17 +84,6 @@ impl Quantity {
         round_up(self.nanos, NANO / 1000)
     }
 
-    /// The sum, in this quantity's notation (the other's if this one is nothing).
-    pub fn add(self, other: Self) -> Self {
-        let format = if self.nanos == 0 { other.format } else { self.format };
-        Self { nanos: (self.nanos + other.nanos).clamp(-MAX, MAX), format }
-    }
-
-    /// The difference, in this quantity's notation.
-    pub fn sub(self, other: Self) -> Self {
-        self.add(Self { nanos: -other.nanos, ..other })
-    }
-
     /// Whether it is nothing.
     pub fn is_zero(self) -> bool {
         self.nanos == 0
@@ -102,6 +92,25 @@ impl Quantity {
     /// Whether it is less than nothing.
     pub fn is_negative(self) -> bool {
         self.nanos < 0
+    }
+}
+
+impl Add for Quantity {
+    type Output = Self;
+
+    /// The sum, in this quantity's notation (the other's if this one is nothing).
+    fn add(self, other: Self) -> Self {
+        let format = if self.nanos == 0 { other.format } else { self.format };
+        Self { nanos: (self.nanos + other.nanos).clamp(-MAX, MAX), format }
+    }
+}
+
+impl Sub for Quantity {
+    type Output = Self;
+
+    /// The difference, in this quantity's notation.
+    fn sub(self, other: Self) -> Self {
+        self + Self { nanos: -other.nanos, ..other }
     }
 }
 
@@ -282,11 +291,11 @@ mod tests {
 
     #[test]
     fn sums_keep_the_notation() {
-        let sum = |a: &str, b: &str| Quantity::parse(a).unwrap().add(Quantity::parse(b).unwrap()).to_string();
+        let sum = |a: &str, b: &str| (Quantity::parse(a).unwrap() + Quantity::parse(b).unwrap()).to_string();
         assert_eq!(sum("1Gi", "1Gi"), "2Gi");
         assert_eq!(sum("100m", "900m"), "1");
         assert_eq!(sum("0", "1Mi"), "1Mi");
-        assert!(Quantity::parse("1").unwrap().sub(Quantity::parse("2").unwrap()).is_negative());
+        assert!((Quantity::parse("1").unwrap() - Quantity::parse("2").unwrap()).is_negative());
         assert!(Quantity::parse("1Ki").unwrap() > Quantity::parse("1k").unwrap());
     }
 

@@ -1,7 +1,43 @@
-//! To be written.
-#![allow(missing_docs, unused)]
-use nave_machinery::{Status, Value}; use nave_schema::{SchemaSet, TypeId};
-pub struct PatchError; impl PatchError { pub fn into_status(self) -> Status { Status::bad_request("patch") } }
-pub mod json_patch { use super::*; pub fn apply(_: &mut Value, _: &Value) -> Result<(), PatchError> { Err(PatchError) } }
-pub mod merge { use super::*; pub fn apply(_: &mut Value, _: &Value) {} }
-pub mod strategic { use super::*; pub fn apply(_: &SchemaSet, _: TypeId, _: &mut Value, _: &Value) -> Result<(), PatchError> { Err(PatchError) } }
+//! Patches: an object and a change of it, both as values.
+//!
+//! | module | the patch is | lists |
+//! | --- | --- | --- |
+//! | [`json_patch`] | a list of operations at paths (RFC 6902) | by index |
+//! | [`merge`] | the fields that change (RFC 7386) | replaced whole |
+//! | [`strategic`] | the fields that change, with directives | merged by the keys that the type declares |
+//!
+//! Invariants: no I/O; no input panics; after an error the object is half patched and must be dropped. What a patch
+//! may cost is bounded by its size and by [`json_patch::MAX_OPERATIONS`].
+//!
+//! ```
+//! let mut object = serde_json::json!({"data": {"a": "1", "b": "2"}});
+//! nave_patch::merge::apply(&mut object, &serde_json::json!({"data": {"a": null, "c": "3"}}));
+//! assert_eq!(object, serde_json::json!({"data": {"b": "2", "c": "3"}}));
+//! ```
+
+pub mod json_patch;
+pub mod merge;
+pub mod strategic;
+
+use nave_machinery::{Reason, Status};
+
+/// Why a patch cannot be applied.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatchError {
+    /// The patch itself is not well-formed.
+    #[error("{0}")]
+    Malformed(String),
+    /// The patch is well-formed, but not for this object: a test failed, or a path leads nowhere.
+    #[error("the server rejected our request due to an error in our request: {0}")]
+    Unfit(String),
+}
+
+impl PatchError {
+    /// What the client is told.
+    pub fn into_status(self) -> Status {
+        match &self {
+            Self::Malformed(text) => Status::bad_request(text.as_str()),
+            Self::Unfit(_) => Status::failure(422, Reason::Invalid, self.to_string()),
+        }
+    }
+}

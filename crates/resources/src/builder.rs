@@ -1,14 +1,13 @@
 //! How a group module declares its resources: the usual is assumed, the unusual is said.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nave_machinery::{GroupVersion, GroupVersionKind, Value};
+use nave_machinery::{GroupVersion, GroupVersionKind};
 use nave_schema::SchemaSet;
 
 use crate::def::{
-    Extract, NameRule, ResourceDef, ResourceVersion, Rules, SelectableField, Storage, Subresource,
+    NameRule, ResourceDef, ResourceVersion, Rules, SelectableField, Storage, Subresource,
     SubresourceKind, Verb,
 };
 use crate::registry::Group;
@@ -175,15 +174,15 @@ impl Builder {
 
     /// A field selector may name `path`, whose value is at `at`, or is `missing`.
     pub(crate) fn field_at(mut self, path: &'static str, at: &str, missing: &'static str) -> Self {
-        let extract = Extract::At { path: at.split('.').map(str::to_owned).collect(), missing };
-        self.fields.push(SelectableField { path: path.to_owned(), indexed: false, extract });
+        let at = vec![at.split('.').map(str::to_owned).collect()];
+        self.fields.push(SelectableField { path: path.to_owned(), indexed: false, at, missing });
         self
     }
 
-    /// A field selector may name `path`, whose value is computed.
-    pub(crate) fn field_with(mut self, path: &'static str, compute: fn(&Value) -> Cow<'_, str>) -> Self {
-        let extract = Extract::With(compute);
-        self.fields.push(SelectableField { path: path.to_owned(), indexed: false, extract });
+    /// A field selector may name `path`, whose value is at the first of `places` that has one.
+    pub(crate) fn field_first(mut self, path: &'static str, places: &[&str]) -> Self {
+        let at = places.iter().map(|place| place.split('.').map(str::to_owned).collect()).collect();
+        self.fields.push(SelectableField { path: path.to_owned(), indexed: false, at, missing: "" });
         self
     }
 

@@ -203,40 +203,27 @@ pub struct SelectableField {
     pub path: String,
     /// Whether lists and watches by this field are worth an index.
     pub indexed: bool,
-    /// Where its value comes from.
-    pub extract: Extract,
-}
-
-/// How a selectable field's value is found in an object of the storage version.
-#[derive(Clone, Debug)]
-pub enum Extract {
-    /// The scalar at a path, or `missing` where there is none.
-    At {
-        /// The path.
-        path: Vec<String>,
-        /// The value where the path leads nowhere.
-        missing: &'static str,
-    },
-    /// A computed value.
-    With(fn(&Value) -> Cow<'_, str>),
+    /// Where its value is in an object of the storage version: at the first of these paths that has one.
+    pub at: Vec<Vec<String>>,
+    /// The value where nothing is there.
+    pub missing: &'static str,
 }
 
 impl SelectableField {
     /// The field's value as selectors compare it.
     pub fn value<'a>(&self, object: &'a Value) -> Cow<'a, str> {
-        match &self.extract {
-            Extract::With(compute) => compute(object),
-            Extract::At { path, missing } => {
-                let found = path.iter().try_fold(object, |at, name| at.get(name));
-                match found {
-                    Some(Value::String(text)) => Cow::Borrowed(text),
-                    Some(Value::Bool(true)) => Cow::Borrowed("true"),
-                    Some(Value::Bool(false)) => Cow::Borrowed("false"),
-                    Some(Value::Number(number)) => Cow::Owned(number.to_string()),
-                    _ => Cow::Borrowed(missing),
-                }
-            }
-        }
+        let found = self.at.iter().find_map(|path| scalar(path.iter().try_fold(object, |place, name| place.get(name))?));
+        found.unwrap_or(Cow::Borrowed(self.missing))
+    }
+}
+
+/// A scalar as selectors compare it; `None` for what is none, and for an empty text.
+fn scalar(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(text) if !text.is_empty() => Some(Cow::Borrowed(text)),
+        Value::Bool(flag) => Some(Cow::Borrowed(if *flag { "true" } else { "false" })),
+        Value::Number(number) => Some(Cow::Owned(number.to_string())),
+        _ => None,
     }
 }
 

@@ -44,7 +44,7 @@ pub mod table;
 
 pub use convert::{ConversionError, convert};
 pub use def::{
-    Extract, NameRule, ResourceDef, ResourceVersion, Rules, SelectableField, Storage, Subresource,
+    NameRule, ResourceDef, ResourceVersion, Rules, SelectableField, Storage, Subresource,
     SubresourceKind, Verb,
 };
 pub use registry::{Group, Registry};

@@ -51,7 +51,9 @@ pub fn parse(text: &str) -> Result<SchemaSet, TableError> {
             ty.fields.push(field(line.trim_start(), &ids).ok_or_else(|| failed("a bad field"))?);
         }
     }
-    types.iter_mut().for_each(|ty| ty.fields.sort_by(|a, b| a.name.cmp(&b.name)));
+    for ty in &mut types {
+        ty.fields.sort_by(|a, b| a.name.cmp(&b.name));
+    }
     Ok(SchemaSet::new(types))
 }
 
@@ -104,7 +106,7 @@ fn apply(field: &mut Field, word: &str) -> Option<()> {
         }
         ("set", _) => field.set_topology(ListTopology::Set)?,
         ("map", keys) => {
-            field.set_topology(ListTopology::Map(keys.split(',').map(str::to_owned).collect()))?
+            field.set_topology(ListTopology::Map(keys.split(',').map(str::to_owned).collect()))?;
         }
         ("patch", strategies) => {
             for strategy in strategies.split(',') {

@@ -26,15 +26,15 @@ fn structure(set: &SchemaSet, id: TypeId, map: &mut Map) {
         return;
     }
     for field in &set.get(id).fields {
-        if let Some(default) = effective(field) {
-            if map.get(&field.name).is_none_or(Value::is_null) {
-                map.insert(field.name.clone(), default.clone());
-            }
+        if let Some(default) = effective(field)
+            && map.get(&field.name).is_none_or(Value::is_null)
+        {
+            map.insert(field.name.clone(), default.clone());
         }
-        if leads_on(set, &field.shape) {
-            if let Some(value) = map.get_mut(&field.name) {
-                walk(set, &field.shape, value);
-            }
+        if leads_on(set, &field.shape)
+            && let Some(value) = map.get_mut(&field.name)
+        {
+            walk(set, &field.shape, value);
         }
     }
 }
@@ -43,10 +43,14 @@ fn walk(set: &SchemaSet, shape: &Shape, value: &mut Value) {
     match (shape, value) {
         (Shape::Struct(id), Value::Object(map)) => structure(set, *id, map),
         (Shape::List { items, .. }, Value::Array(list)) => {
-            list.iter_mut().for_each(|item| walk(set, items, item))
+            for item in list {
+                walk(set, items, item);
+            }
         }
         (Shape::Map { values, .. }, Value::Object(map)) => {
-            map.values_mut().for_each(|item| walk(set, values, item))
+            for item in map.values_mut() {
+                walk(set, values, item);
+            }
         }
         _ => {}
     }

@@ -96,31 +96,28 @@ enum Fate {
 
 impl Walk<'_> {
     fn structure(&mut self, id: TypeId, map: &mut Map, path: &Path) -> Result<(), TypeError> {
-        let ty = self.set.get(id);
-        let mut outcome = Ok(());
+        let set = self.set;
+        let ty = set.get(id);
         // Both sides are sorted as a rule, so that the field is the next one or one soon after.
         let mut next = 0;
-        map.retain(|name, value| {
-            if outcome.is_err() {
-                return true;
-            }
+        let mut drops = Vec::new();
+        for (place, (name, value)) in map.iter_mut().enumerate() {
             let Some(at) = ty.position(name, next) else {
                 self.report(path, name);
-                return false;
+                drops.push(place);
+                continue;
             };
             next = at + 1;
             let field = &ty.fields[at];
-            let here = Path::Field(path, ty, &field.name);
-            match self.field(id, field, value, &here) {
-                Ok(fate) => fate == Fate::Keep,
-                Err(error) => {
-                    outcome = Err(error);
-                    true
-                }
+            if self.field(id, field, value, &Path::Field(path, ty, &field.name))? == Fate::Drop {
+                drops.push(place);
             }
-        });
-        outcome?;
-        for field in ty.fields.iter().filter(|field| field.always) {
+        }
+        if !drops.is_empty() {
+            let (mut drops, mut place) = (drops.into_iter().peekable(), 0..);
+            map.retain(|_, _| drops.next_if_eq(&place.next().unwrap_or_default()).is_none());
+        }
+        for field in set.always(id) {
             if !map.contains_key(&field.name) {
                 let mut zero = Value::Null;
                 self.field(id, field, &mut zero, &Path::Field(path, ty, &field.name))?;
@@ -142,7 +139,7 @@ impl Walk<'_> {
                 return Ok(Fate::Drop);
             }
             if !field.pointer {
-                *value = self.zero(&field.shape);
+                *value = zero(&field.shape);
             }
             if value.is_null() {
                 return Ok(Fate::Keep);
@@ -203,7 +200,7 @@ impl Walk<'_> {
         path: &Path,
     ) -> Result<(), TypeError> {
         if value.is_null() {
-            *value = self.zero(shape);
+            *value = zero(shape);
             if value.is_null() {
                 return Ok(());
             }
@@ -228,25 +225,25 @@ impl Walk<'_> {
         }
     }
 
-    /// What Go writes for a value that was never set; an empty object still has to be completed.
-    fn zero(&self, shape: &Shape) -> Value {
-        match shape {
-            Shape::Struct(_) => Value::Object(Map::new()),
-            Shape::Scalar(Scalar::String | Scalar::Duration) => Value::String(String::new()),
-            Shape::Scalar(Scalar::Bool) => Value::Bool(false),
-            Shape::Scalar(Scalar::Quantity) => Value::String("0".to_owned()),
-            Shape::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Double | Scalar::IntOrString) => {
-                Value::from(0)
-            }
-            Shape::Scalar(Scalar::Bytes | Scalar::Time | Scalar::MicroTime) => Value::Null,
-            Shape::List { .. } | Shape::Map { .. } | Shape::Any => Value::Null,
-        }
-    }
-
     fn report(&mut self, path: &Path, name: &str) {
         if self.mode == Mode::Report && self.found.unknown.len() < UNKNOWN_MAX {
             self.found.unknown.push(Path::Key(path, name).to_string());
         }
+    }
+}
+
+/// What Go writes for a value that was never set; an empty object still has to be completed.
+fn zero(shape: &Shape) -> Value {
+    match shape {
+        Shape::Struct(_) => Value::Object(Map::new()),
+        Shape::Scalar(Scalar::String | Scalar::Duration) => Value::String(String::new()),
+        Shape::Scalar(Scalar::Bool) => Value::Bool(false),
+        Shape::Scalar(Scalar::Quantity) => Value::String("0".to_owned()),
+        Shape::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Double | Scalar::IntOrString) => Value::from(0),
+        Shape::Scalar(Scalar::Bytes | Scalar::Time | Scalar::MicroTime)
+        | Shape::List { .. }
+        | Shape::Map { .. }
+        | Shape::Any => Value::Null,
     }
 }
 

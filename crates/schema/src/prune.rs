@@ -29,10 +29,10 @@ fn walk(set: &SchemaSet, shape: &Shape, value: &mut Value) -> bool {
     match (shape, value) {
         (Shape::Struct(id), Value::Object(map)) => structure(set, *id, map),
         (Shape::List { items, .. }, Value::Array(list)) => {
-            list.iter_mut().fold(false, |dropped, item| walk(set, items, item) || dropped)
+            list.iter_mut().filter_map(|item| walk(set, items, item).then_some(())).count() > 0
         }
         (Shape::Map { values, .. }, Value::Object(map)) => {
-            map.values_mut().fold(false, |dropped, item| walk(set, values, item) || dropped)
+            map.values_mut().filter_map(|item| walk(set, values, item).then_some(())).count() > 0
         }
         _ => false,
     }

@@ -44,6 +44,7 @@ pub struct StructType {
 
 /// A field of a struct.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct Field {
     /// The JSON name.
     pub name: String,

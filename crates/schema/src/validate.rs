@@ -26,10 +26,15 @@ fn value(set: &SchemaSet, shape: &Shape, value: &Value, path: &FieldPath, found:
             for field in &set.get(*id).fields {
                 match map.get(&field.name) {
                     Some(value) if !value.is_null() => {
-                        member(set, field, value, &path.child(&field.name), found)
+                        member(set, field, value, &path.child(&field.name), found);
                     }
                     _ if field.required => {
-                        found.push(error(FieldErrorKind::Required, path.child(&field.name), &Value::Null, ""))
+                        found.push(error(
+                            FieldErrorKind::Required,
+                            path.child(&field.name),
+                            &Value::Null,
+                            "",
+                        ));
                     }
                     _ => {}
                 }

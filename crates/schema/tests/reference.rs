@@ -60,10 +60,14 @@ fn answers(value: &Value, at: &str, changed: &mut Vec<String>) {
     }
     match value {
         Value::Object(map) => {
-            map.iter().for_each(|(key, value)| answers(value, &format!("{at}/{key}"), changed))
+            for (key, value) in map {
+                answers(value, &format!("{at}/{key}"), changed);
+            }
         }
         Value::Array(list) => {
-            list.iter().enumerate().for_each(|(n, value)| answers(value, &format!("{at}/{n}"), changed))
+            for (n, value) in list.iter().enumerate() {
+                answers(value, &format!("{at}/{n}"), changed);
+            }
         }
         _ => {}
     }

@@ -60,8 +60,6 @@ fn cases() -> Vec<Case> {
         ("plain text", empty(Method::POST, MAPS, "text/plain"), 415, "UnsupportedMediaType"),
         ("no patch", empty(Method::PATCH, "/api/v1/namespaces/default", JSON), 415, "UnsupportedMediaType"),
         ("an unknown resource", Call::get("/api/v1/namespaces/default/nonsense"), 404, "NotFound"),
-        ("an unknown group", Call::get("/apis/nope.example/v1/things"), 404, "NotFound"),
-        ("an unknown version", Call::get("/apis/apps/v9/deployments"), 404, "NotFound"),
         ("an unknown object", Call::get("/api/v1/namespaces/default/configmaps/nobody"), 404, "NotFound"),
         ("PUT on a collection", empty(Method::PUT, MAPS, JSON), 405, "MethodNotAllowed"),
         (
@@ -101,6 +99,17 @@ async fn each_is_answered_with_a_status() {
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
     assert_eq!(server.kubectl(&["get", "--raw", "/readyz"]).await, "ok");
+}
+
+/// Below a path that no group owns there is no API that could answer with a Status; kube-apiserver sends a text.
+#[tokio::test]
+async fn a_path_that_no_group_owns_is_not_found() {
+    let server = Server::start().await;
+    let mut connection = server.target().connect_http2().await.unwrap();
+    for path in ["/nonsense", "/apis/nope.example/v1/things", "/apis/apps/v9/deployments", "/apis/../api"] {
+        let (status, body) = answer(&mut connection, &Call::get(path)).await;
+        assert_eq!(status, 404, "{path}: {body}");
+    }
 }
 
 #[tokio::test]

@@ -147,7 +147,7 @@ async fn objects_are_created_without_a_file() {
         assert_eq!(server.kubectl(&arguments).await, format!("{created} created\n"));
     }
     let twice = server.kubectl_fails(&["create", "-n", "bare", "serviceaccount", "clerk"]).await;
-    assert!(twice.contains("AlreadyExists"), "{twice}");
+    assert!(twice.contains(r#"serviceaccounts "clerk" already exists"#), "{twice}");
     let run = server.kubectl(&["run", "-n", "bare", "shell", "--image=registry.example/sh:1"]).await;
     assert_eq!(run, "pod/shell created\n");
 }

@@ -17,6 +17,7 @@ pub(crate) struct Type {
 
 /// A field; the words of the table's lines (see the table's heading).
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub(crate) struct Field {
     pub(crate) shape: Shape,
     pub(crate) required: bool,

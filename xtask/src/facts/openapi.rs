@@ -88,7 +88,7 @@ fn keys(text: &str) -> impl Iterator<Item = (&str, &str)> {
 fn required(text: &str) -> Vec<&str> {
     let Some((_, rest)) = text.split_once("\n            \"required\": [\n") else { return Vec::new() };
     rest.lines()
-        .map(|line| line.trim())
+        .map(str::trim)
         .take_while(|line| *line != "],")
         .map(|line| line.trim_matches(['"', ',']))
         .collect()

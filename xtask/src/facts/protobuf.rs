@@ -193,7 +193,7 @@ fn key(name: &str) -> String {
 
 /// What a field is found by.
 fn plain(name: &str) -> String {
-    name.chars().filter(|c| c.is_ascii_alphanumeric()).map(|c| c.to_ascii_lowercase()).collect()
+    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
 
 const SCALARS: [&str; 6] = ["string", "bool", "int32", "int64", "double", "bytes"];

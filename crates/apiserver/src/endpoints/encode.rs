@@ -199,6 +199,7 @@ fn list_json(list: List) -> Result<Encoded, Status> {
     // What has to be converted is converted before the answer begins, so that a failure can still be told.
     let items = objects.iter().map(|object| object_json(&endpoint, object)).collect::<Result<Vec<_>, _>>()?;
     drop(objects);
+    let type_meta = type_meta(&endpoint);
     let mut items = items.into_iter().enumerate();
     if items.len() == 0 {
         chunk.extend_from_slice(b"]}\n");
@@ -220,15 +221,39 @@ fn list_json(list: List) -> Result<Encoded, Status> {
             if index > 0 {
                 out.push(b',');
             }
-            out.extend_from_slice(&item);
+            put_item(&mut out, &item, type_meta.as_deref());
         }
         Some(Bytes::from(out))
     });
     Ok((Format::Json.media_type().into(), ResponseBody::stream(stream::iter(chunks))))
 }
 
+/// How the JSON of a built-in kind begins: with its kind, which the items of a list do not repeat. `None` for custom
+/// kinds, whose items do.
+fn type_meta(endpoint: &Endpoint) -> Option<Vec<u8>> {
+    endpoint.version().type_id?;
+    let gvk = endpoint.gvk();
+    Some(format!("{{\"apiVersion\":\"{}\",\"kind\":\"{}\",", gvk.group_version(), gvk.kind).into_bytes())
+}
+
+fn put_item(out: &mut Vec<u8>, item: &[u8], type_meta: Option<&[u8]>) {
+    match type_meta.and_then(|head| item.strip_prefix(head)) {
+        Some(rest) => {
+            out.push(b'{');
+            out.extend_from_slice(rest);
+        }
+        None => out.extend_from_slice(item),
+    }
+}
+
 fn list_value(list: &List) -> Result<Value, Status> {
-    let items = list.objects.iter().map(|object| parse(&object_json(&list.endpoint, object)?)).collect::<Result<_, _>>()?;
+    let type_meta = type_meta(&list.endpoint);
+    let item = |object: &Arc<CachedObject>| {
+        let mut bytes = Vec::new();
+        put_item(&mut bytes, &object_json(&list.endpoint, object)?, type_meta.as_deref());
+        parse(&bytes)
+    };
+    let items = list.objects.iter().map(item).collect::<Result<_, _>>()?;
     let mut head = list_head(list);
     head.extend_from_slice(b"]}");
     let mut value = parse(&head)?;

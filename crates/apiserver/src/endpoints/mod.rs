@@ -256,8 +256,13 @@ impl Endpoint {
             def.subresource(&request.subresource).ok_or_else(Status::no_such_path)?.verbs
         };
         let served = verbs.iter().any(|served| served.as_str() == verb.as_str());
-        // A create names the collection; everything else but lists and deletecollection names an object.
-        let fits = verb != Verb::Create || request.name.is_empty() || !request.subresource.is_empty();
+        // A create is of the collection or of a subresource; what changes one object names it.
+        let named = !request.name.is_empty();
+        let fits = match verb {
+            Verb::Create => !named || !request.subresource.is_empty(),
+            Verb::Get | Verb::Update | Verb::Patch | Verb::Delete => named,
+            _ => true,
+        };
         if served && fits {
             return Ok(());
         }

@@ -1,28 +1,303 @@
-//! To be written.
+//! The OpenAPI documents: what types and paths the API has, for `kubectl explain`, validation and client generators.
+//!
+//! ```text
+//! nave_schema::builtin   structure ─┐
+//! words (k8s-openapi)    prose     ─┼─→ definitions ─┐
+//! Registry ─→ operations ← parameters ───────────────┴─→ v3 (a document per version), v2 ─→ gnostic (protobuf)
+//! ```
+//!
+//! Invariants: nothing is made before it is asked for; what is kept is the finished bytes, one document for each
+//! group and version and two forms of version 2; the index makes no document. A change of the registry makes a new
+//! [`OpenApi`].
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
-use http::HeaderMap;
-use nave_machinery::Status;
-use nave_resources::Registry;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header};
+use nave_codec::json as codec;
+use nave_machinery::{GroupVersion, Map, Status, Value};
+use nave_resources::{Registry, Verb};
+use serde_json::json;
+use sha2::{Digest, Sha256};
 
+use crate::documents::KUBERNETES_VERSION;
 use crate::endpoints::answer::Answer;
 use crate::request_info::RequestInfo;
 
-/// The OpenAPI documents.
-pub struct OpenApi;
+use definitions::Kinds;
+use operations::{Operation, PathItem};
+use parameters::Parameter;
+use words::Words;
+
+mod definitions;
+mod gnostic;
+mod operations;
+mod parameters;
+#[cfg(test)]
+mod reference;
+mod v2;
+mod v3;
+pub(crate) mod words;
+
+/// The media types under which clients ask for version 2 in protobuf.
+const GNOSTIC: [&str; 2] = [
+    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+];
+
+/// The OpenAPI documents of one registry.
+pub struct OpenApi {
+    registry: Arc<Registry>,
+    /// What each document of version 3 is about, by its path below `/openapi/v3/`.
+    v3: BTreeMap<String, Lazy>,
+    v2_json: Lazy,
+    v2_protobuf: Lazy,
+}
+
+/// A document that is made when it is first asked for.
+struct Lazy {
+    about: About,
+    /// Names the content. It depends on the program and on what the registry serves there.
+    hash: String,
+    bytes: OnceLock<Bytes>,
+}
+
+/// What a document is about.
+#[derive(Clone, Debug)]
+enum About {
+    /// A group's version.
+    Version(GroupVersion),
+    /// A group.
+    Group(String),
+    /// A path of the server that belongs to no group.
+    Server(&'static str),
+    /// All of them.
+    Everything,
+}
 
 impl OpenApi {
     /// The documents of a registry.
-    pub fn new(_registry: Arc<Registry>) -> Self {
-        Self
+    pub fn new(registry: Arc<Registry>) -> Self {
+        let mut v3 = BTreeMap::new();
+        let mut add = |path: &str, about: About| v3.insert(path.to_owned(), Lazy::new(about, &registry));
+        for path in operations::of_server().map(|(path, _)| path) {
+            add(path, About::Server(path));
+        }
+        for group in registry.groups() {
+            let path = if group.name.is_empty() { "api".to_owned() } else { format!("apis/{}", group.name) };
+            add(&path, About::Group(group.name.clone()));
+            for version in &group.versions {
+                let version = GroupVersion::new(&*group.name, &**version);
+                add(operations::root(&version).trim_start_matches('/'), About::Version(version.clone()));
+            }
+        }
+        let [v2_json, v2_protobuf] = [(); 2].map(|()| Lazy::new(About::Everything, &registry));
+        Self { registry, v3, v2_json, v2_protobuf }
     }
 
     /// Answers `/openapi/…`.
     ///
     /// # Errors
-    /// None.
-    pub fn answer(&self, _path: &[&str], _info: &RequestInfo, _headers: &HeaderMap) -> Result<Answer, Status> {
-        Ok(Answer::page_not_found())
+    /// 406 where a client accepts nothing that the document of version 2 comes in.
+    pub fn answer(&self, path: &[&str], info: &RequestInfo, headers: &HeaderMap) -> Result<Answer, Status> {
+        let seen = headers.get(header::IF_NONE_MATCH);
+        match path {
+            ["v2"] => self.answer_v2(headers),
+            ["v3"] => {
+                let index = codec::encode(&self.index());
+                Ok(answer("application/json", &hash_of(&[&index]), seen, || index.into()))
+            }
+            ["v3", path @ ..] => {
+                let path = path.join("/");
+                Ok(self.v3.get(&path).map_or_else(Answer::page_not_found, |document| {
+                    self.answer_v3(&path, document, info.query.get("hash"), seen)
+                }))
+            }
+            _ => Ok(Answer::page_not_found()),
+        }
+    }
+
+    /// A document under a URL that names its content may be kept for good; under another one that names an older
+    /// content, the client is sent to the present one.
+    fn answer_v3(&self, path: &str, document: &Lazy, hash: Option<&str>, seen: Option<&HeaderValue>) -> Answer {
+        if hash.is_some_and(|hash| !hash.is_empty() && hash != document.hash) {
+            let moved = Answer::bytes(301, "", Bytes::new());
+            return with_header(moved, header::LOCATION, &url(path, document));
+        }
+        let answer = answer("application/json", &document.hash, seen, || self.bytes(document, codec::encode));
+        if hash.is_none() {
+            return answer;
+        }
+        with_header(answer, header::CACHE_CONTROL, "public, immutable")
+    }
+
+    fn answer_v2(&self, headers: &HeaderMap) -> Result<Answer, Status> {
+        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let seen = headers.get(header::IF_NONE_MATCH);
+        let [_, protobuf] = GNOSTIC;
+        match v2_form(accept) {
+            Some(Form::Json) => {
+                let document = &self.v2_json;
+                Ok(answer("application/json", &document.hash, seen, || self.bytes(document, codec::encode)))
+            }
+            Some(Form::Protobuf) => {
+                let document = &self.v2_protobuf;
+                let tag = hash_of(&[document.hash.as_bytes(), b"protobuf"]);
+                Ok(answer(protobuf, &tag, seen, || self.bytes(document, gnostic::encode)))
+            }
+            None => Err(Status::not_acceptable(&["application/json", GNOSTIC[0], GNOSTIC[1]])),
+        }
+    }
+
+    fn index(&self) -> Value {
+        let entry = |(path, document): (&String, &Lazy)| (path.clone(), json!({"serverRelativeURL": url(path, document)}));
+        json!({"paths": self.v3.iter().map(entry).collect::<Map>()})
+    }
+
+    /// The finished document; the tree it is made from is gone afterwards.
+    fn bytes<B: Into<Bytes>>(&self, document: &Lazy, encode: impl Fn(&Value) -> B) -> Bytes {
+        document.bytes.get_or_init(|| encode(&self.make(&document.about)).into()).clone()
+    }
+
+    fn make(&self, about: &About) -> Value {
+        let (words, schemas) = (Words::new(), nave_schema::builtin());
+        match about {
+            About::Everything => v2::document(&self.everything(), &self.kinds(about), schemas, &words),
+            _ => v3::document(&self.items(about), &self.kinds(about), schemas, &words),
+        }
+    }
+
+    fn kinds(&self, about: &About) -> Kinds {
+        let versions: Vec<GroupVersion> = match about {
+            About::Version(version) => vec![version.clone()],
+            About::Group(_) | About::Server(_) => Vec::new(),
+            About::Everything => {
+                let of = |group: &nave_resources::Group| {
+                    let version = |version: &String| GroupVersion::new(&*group.name, &**version);
+                    group.versions.iter().map(version).collect::<Vec<_>>()
+                };
+                self.registry.groups().iter().flat_map(of).collect()
+            }
+        };
+        operations::kinds(&self.registry, &versions)
+    }
+
+    fn items(&self, about: &About) -> Vec<PathItem> {
+        match about {
+            About::Version(version) => operations::of_version(&self.registry, version),
+            About::Group(group) => vec![operations::of_group(group)],
+            About::Server(path) => {
+                operations::of_server().into_iter().filter(|(of, _)| of == path).map(|(_, item)| item).collect()
+            }
+            About::Everything => self.everything(),
+        }
+    }
+
+    fn everything(&self) -> Vec<PathItem> {
+        self.v3.values().flat_map(|document| self.items(&document.about)).collect()
+    }
+}
+
+impl Lazy {
+    fn new(about: About, registry: &Registry) -> Self {
+        let mut parts = vec![env!("CARGO_PKG_VERSION").to_owned(), format!("{KUBERNETES_VERSION:?}{about:?}")];
+        for def in registry.all().filter(|def| about.covers(&def.group)) {
+            let versions = def.versions.iter().map(|version| (&version.name, &version.type_name)).collect::<Vec<_>>();
+            let verbs = def.verbs.iter().map(|verb: &Verb| verb.as_str()).collect::<Vec<_>>();
+            let subresources = def.subresources.iter().map(|sub| (&sub.name, &sub.response)).collect::<Vec<_>>();
+            parts.push(format!("{} {} {versions:?} {verbs:?} {subresources:?}", def.resource, def.kind));
+        }
+        let parts: Vec<&[u8]> = parts.iter().map(String::as_bytes).collect();
+        Self { about, hash: hash_of(&parts), bytes: OnceLock::new() }
+    }
+}
+
+impl About {
+    fn covers(&self, group: &str) -> bool {
+        match self {
+            Self::Version(version) => version.group == group,
+            Self::Group(of) => of == group,
+            Self::Server(_) => false,
+            Self::Everything => true,
+        }
+    }
+}
+
+/// A form of the document of version 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Json,
+    Protobuf,
+}
+
+/// The first form a client lists that there is; JSON for one that lists nothing.
+fn v2_form(accept: &str) -> Option<Form> {
+    let clause = |clause: &str| {
+        let media_type = clause.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        match media_type.as_str() {
+            "" | "*/*" | "application/*" | "application/json" => Some(Form::Json),
+            other => GNOSTIC.contains(&other).then_some(Form::Protobuf),
+        }
+    };
+    accept.split(',').find_map(clause)
+}
+
+fn url(path: &str, document: &Lazy) -> String {
+    format!("/openapi/v3/{path}?hash={}", document.hash)
+}
+
+/// A document, or nothing for a client that has it.
+fn answer(media_type: &'static str, hash: &str, seen: Option<&HeaderValue>, document: impl FnOnce() -> Bytes) -> Answer {
+    let tag = format!("\"{hash}\"");
+    let known = seen.and_then(|seen| seen.to_str().ok()).is_some_and(|seen| {
+        seen.split(',').map(|seen| seen.trim().trim_start_matches("W/")).any(|seen| seen == tag || seen == "*")
+    });
+    let answer =
+        if known { Answer::bytes(304, "", Bytes::new()) } else { Answer::bytes(200, media_type, document()) };
+    with_header(with_header(answer, header::ETAG, &tag), header::VARY, "Accept")
+}
+
+fn with_header(answer: Answer, name: http::HeaderName, value: &str) -> Answer {
+    match HeaderValue::from_str(value) {
+        Ok(value) => answer.with_header(name, value),
+        Err(_) => answer,
+    }
+}
+
+fn hash_of(parts: &[&[u8]]) -> String {
+    let mut digest = Sha256::new();
+    for part in parts {
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part);
+    }
+    digest.finalize().iter().take(32).map(|byte| format!("{byte:02X}")).collect()
+}
+
+/// What a document says of the API as a whole.
+fn info() -> Value {
+    let (major, minor, _) = KUBERNETES_VERSION;
+    json!({"title": "Kubernetes", "version": format!("{major}.{minor}")})
+}
+
+fn security_scheme() -> Value {
+    json!({"type": "apiKey", "name": "authorization", "in": "header", "description": "A bearer token."})
+}
+
+/// Where a parameter stands.
+fn place(parameter: &Parameter) -> &'static str {
+    if parameter.in_path { "path" } else { "query" }
+}
+
+/// HTTP's words for a status code.
+fn reason(code: u16) -> &'static str {
+    http::StatusCode::from_u16(code).ok().and_then(|code| code.canonical_reason()).unwrap_or_default()
+}
+
+/// What an operation does to which kind.
+fn add_action(to: &mut Map, of: &Operation) {
+    if let Some((action, kind)) = &of.action {
+        to.insert("x-kubernetes-action".to_owned(), json!(action));
+        to.insert("x-kubernetes-group-version-kind".to_owned(), json!(kind));
     }
 }

@@ -4,15 +4,20 @@
 //! resourceVersion: that is the revision of the write. Both engines hold the same bytes, and so does an etcd that
 //! kube-apiserver wrote.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use nave_cacher::{Attributes, CachedObject, DecodeError, Decoded, Decoder};
-use nave_codec::{json, protobuf};
-use nave_machinery::{GroupVersion, Map, Status, Value, meta};
+use nave_codec::protobuf::{self, project};
+use nave_codec::json;
+use nave_machinery::{Map, Status, Value, meta};
 use nave_resources::ResourceDef;
 use nave_schema::TypeId;
 use nave_store::KeyValue;
+
+/// How metadata begins in transcoded JSON.
+const VERSION_HEAD: &[u8] = b"\"metadata\":{\"resourceVersion\":\"";
 
 /// The name of the one field of metadata that storage adds.
 const RESOURCE_VERSION: &str = "resourceVersion";
@@ -20,16 +25,20 @@ const RESOURCE_VERSION: &str = "resourceVersion";
 /// Encodes and decodes the objects of one resource.
 pub struct ObjectCodec {
     def: Arc<ResourceDef>,
-    version: GroupVersion,
+    api_version: String,
     type_id: Option<TypeId>,
+    /// Where the digits of the resourceVersion begin in transcoded JSON, as the kind's name decides.
+    version_at: usize,
 }
 
 impl ObjectCodec {
     /// The codec of a resource; `None` if it stores nothing.
     pub fn new(def: Arc<ResourceDef>) -> Option<Self> {
         let storage = def.storage.as_ref()?;
-        let (version, type_id) = (storage.version.clone(), storage.type_id);
-        Some(Self { def, version, type_id })
+        let (api_version, type_id) = (storage.version.to_string(), storage.type_id);
+        let head = format!("{{\"apiVersion\":\"{api_version}\",\"kind\":\"{}\",", def.kind);
+        let version_at = head.len() + VERSION_HEAD.len();
+        Some(Self { def, api_version, type_id, version_at })
     }
 
     /// The bytes that stand for an object in the store.
@@ -40,7 +49,7 @@ impl ObjectCodec {
         let Some(type_id) = self.type_id else { return Ok(json::encode(object).into()) };
         let mut raw = Vec::with_capacity(1024);
         protobuf::encode(nave_schema::builtin(), type_id, object, &mut raw).map_err(Status::internal)?;
-        Ok(protobuf::envelope::wrap(&self.version.to_string(), &self.def.kind, &raw).into())
+        Ok(protobuf::envelope::wrap(&self.api_version, &self.def.kind, &raw).into())
     }
 
     /// The object that stands in the store, with its resourceVersion.
@@ -62,14 +71,13 @@ impl ObjectCodec {
     }
 
     fn decode_value(&self, kv: &KeyValue) -> Result<Value, DecodeError> {
-        let failed = |error: &dyn std::fmt::Display| DecodeError(format!("{}: {error}", kv.key));
         let Some(type_id) = self.type_id.filter(|_| protobuf::envelope::is_wrapped(&kv.value)) else {
-            return serde_json::from_slice(&kv.value).map_err(|error| failed(&error));
+            return serde_json::from_slice(&kv.value).map_err(|error| failed(kv, &error));
         };
-        let unknown = protobuf::envelope::unwrap(&kv.value).map_err(|error| failed(&error))?;
-        let mut object = protobuf::decode(nave_schema::builtin(), type_id, unknown.raw).map_err(|error| failed(&error))?;
+        let unknown = protobuf::envelope::unwrap(&kv.value).map_err(|error| failed(kv, &error))?;
+        let mut object = protobuf::decode(nave_schema::builtin(), type_id, unknown.raw).map_err(|error| failed(kv, &error))?;
         if let Some(fields) = object.as_object_mut() {
-            fields.insert("apiVersion".to_owned(), Value::String(self.version.to_string()));
+            fields.insert("apiVersion".to_owned(), Value::String(self.api_version.clone()));
             fields.insert("kind".to_owned(), Value::String(self.def.kind.clone()));
         }
         Ok(object)
@@ -80,11 +88,51 @@ impl ObjectCodec {
     /// # Errors
     /// The stored bytes are not an object of the resource.
     pub fn decode_cached(&self, kv: &KeyValue) -> Result<Decoded, DecodeError> {
+        if let Some(type_id) = self.type_id.filter(|_| protobuf::envelope::is_wrapped(&kv.value))
+            && let Some(decoded) = self.transcode(type_id, kv).map_err(|error| failed(kv, &error))?
+        {
+            return Ok(decoded);
+        }
         let object = self.decode_value(kv)?;
         let attributes = self.attributes(&object);
         let (json, version_at) =
-            encode_with_version(&object, kv.mod_revision).map_err(|error| DecodeError(error.to_string()))?;
+            encode_with_version(&object, kv.mod_revision).map_err(|error| failed(kv, &error))?;
         Ok(Decoded { json, version_at, attributes })
+    }
+
+    /// The short way, from protobuf to JSON with no tree between; `None` where the message's metadata does not come
+    /// first, as it does in all of Kubernetes' kinds.
+    fn transcode(&self, type_id: TypeId, kv: &KeyValue) -> Result<Option<Decoded>, protobuf::ProtobufError> {
+        let message = protobuf::envelope::unwrap(&kv.value)?.raw;
+        let set = nave_schema::builtin();
+        let mut digits = itoa::Buffer::new();
+        let root = protobuf::Root {
+            api_version: &self.api_version,
+            kind: &self.def.kind,
+            resource_version: Some(digits.format(kv.mod_revision)),
+        };
+        let mut json = Vec::with_capacity(kv.value.len() * 2 + 256);
+        protobuf::transcode_json(set, type_id, message, root, &mut json)?;
+        let Some(version_at) = Some(self.version_at).filter(|at| json.get(..*at).is_some_and(|head| head.ends_with(VERSION_HEAD))) else {
+            return Ok(None);
+        };
+        let mut fields = Vec::with_capacity(self.def.fields.len());
+        for field in &self.def.fields {
+            let mut found = None;
+            for path in &field.at {
+                found = project::text_at(set, type_id, message, path)?.filter(|text| !text.is_empty());
+                if found.is_some() {
+                    break;
+                }
+            }
+            fields.push(found.unwrap_or(Cow::Borrowed(field.missing)));
+        }
+        let mut labels = Vec::new();
+        let path = ["metadata", "labels"];
+        project::strings_at(set, type_id, message, &path, &mut |key, value| labels.push((key, value)))?;
+        let attributes = Attributes::new(fields.iter().map(AsRef::as_ref), labels);
+        json.shrink_to_fit();
+        Ok(Some(Decoded { json: json.into(), version_at, attributes }))
     }
 
     fn attributes(&self, object: &Value) -> Attributes {
@@ -101,12 +149,16 @@ impl Decoder for ObjectCodec {
     }
 }
 
+fn failed(kv: &KeyValue, error: &dyn std::fmt::Display) -> DecodeError {
+    DecodeError(format!("{}: {error}", kv.key))
+}
+
 /// An object's JSON with its resourceVersion as the first field of metadata, and where the version's digits begin.
 fn encode_with_version(object: &Value, revision: u64) -> Result<(Bytes, usize), serde_json::Error> {
     let none = Map::new();
     let fields = object.as_object().unwrap_or(&none);
     let mut out = Vec::with_capacity(2048);
-    for name in ["kind", "apiVersion"] {
+    for name in ["apiVersion", "kind"] {
         out.push(if out.is_empty() { b'{' } else { b',' });
         write_field(&mut out, name, fields.get(name).unwrap_or(&Value::Null))?;
     }

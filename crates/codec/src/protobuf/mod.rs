@@ -21,6 +21,7 @@
 mod decode;
 mod encode;
 pub mod envelope;
+pub mod project;
 mod scalar;
 mod sink;
 #[cfg(test)]

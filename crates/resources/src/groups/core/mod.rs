@@ -155,7 +155,7 @@ fn pod_resource() -> Builder {
         .field("spec.serviceAccountName")
         .field_at("spec.hostNetwork", "spec.hostNetwork", "false")
         .field("status.phase")
-        .field_with("status.podIP", pods::first_ip)
+        .field("status.podIP")
         .field("status.podIPs")
         .field("status.nominatedNodeName")
         // What very old clients call `spec.nodeName`.

@@ -40,7 +40,7 @@ impl Strategy for PodStrategy {
 }
 
 /// The pod's first address, as the field `status.podIP` selects.
-pub(super) fn first_ip(pod: &Value) -> Cow<'_, str> {
+fn first_ip(pod: &Value) -> Cow<'_, str> {
     let first = read::list(pod, "status.podIPs").first().map(|ip| read::text(ip, "ip"));
     Cow::Borrowed(first.filter(|ip| !ip.is_empty()).unwrap_or_else(|| read::text(pod, "status.podIP")))
 }

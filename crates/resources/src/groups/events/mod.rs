@@ -2,8 +2,6 @@
 
 mod convert;
 
-use std::borrow::Cow;
-
 use nave_machinery::{GroupVersion, Value};
 use serde_json::json;
 
@@ -65,7 +63,7 @@ pub(crate) fn core_fields(event: Builder) -> Builder {
         .field("involvedObject.fieldPath")
         .field("reason")
         .field("reportingComponent")
-        .field_with("source", source_component)
+        .field_first("source", &["source.component", "reportingComponent"])
         .field("type")
 }
 
@@ -82,10 +80,6 @@ fn regarding_fields(event: Builder) -> Builder {
         .field("reason")
         .field_at("reportingController", "reportingComponent", "")
         .field("type")
-}
-
-fn source_component(event: &Value) -> Cow<'_, str> {
-    Cow::Borrowed(read::text_or(event, "source.component", read::text(event, "reportingComponent")))
 }
 
 pub(crate) fn columns() -> Vec<Column> {
@@ -138,9 +132,9 @@ fn object(event: &Value) -> String {
 }
 
 fn source(event: &Value) -> String {
-    let component = source_component(event);
+    let component = read::text_or(event, "source.component", read::text(event, "reportingComponent"));
     match read::text_or(event, "source.host", read::text(event, "reportingInstance")) {
-        "" => component.into_owned(),
+        "" => component.to_owned(),
         host => format!("{component}, {host}"),
     }
 }

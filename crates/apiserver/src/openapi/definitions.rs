@@ -1,0 +1,226 @@
+//! The types of a document: their structure from the schema set, their documentation from [`Words`].
+
+use std::collections::{BTreeMap, HashMap};
+
+use nave_machinery::{GroupVersionKind, Map, Value};
+use nave_schema::{Field, ListTopology, PatchStrategy, Scalar, SchemaSet, Shape, StructType};
+use serde_json::json;
+
+use super::words::Words;
+
+/// `io.k8s.apimachinery.pkg.apis.meta.v1.`, where the types that all groups use live.
+pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
+const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
+const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
+const RAW_EXTENSION: &str = "io.k8s.apimachinery.pkg.runtime.RawExtension";
+
+/// The version of OpenAPI a document is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// Swagger 2.0.
+    V2,
+    /// OpenAPI 3.0.
+    V3,
+}
+
+/// The group, version and kind of each type that is a kind of its own.
+pub(super) type Kinds = HashMap<String, Vec<GroupVersionKind>>;
+
+/// Collects types and all they are made of.
+pub(super) struct Definitions<'a> {
+    dialect: Dialect,
+    schemas: &'a SchemaSet,
+    words: &'a Words,
+    kinds: &'a Kinds,
+    found: BTreeMap<String, Value>,
+    pending: Vec<String>,
+}
+
+impl<'a> Definitions<'a> {
+    /// Nothing yet.
+    pub(super) fn new(dialect: Dialect, schemas: &'a SchemaSet, words: &'a Words, kinds: &'a Kinds) -> Self {
+        Self { dialect, schemas, words, kinds, found: BTreeMap::new(), pending: Vec::new() }
+    }
+
+    /// A reference to a type, which becomes a part of the document.
+    pub(super) fn reference(&mut self, type_name: &str) -> Value {
+        if !self.found.contains_key(type_name) {
+            self.found.insert(type_name.to_owned(), Value::Null);
+            self.pending.push(type_name.to_owned());
+        }
+        match self.dialect {
+            Dialect::V2 => json!({"$ref": format!("#/definitions/{type_name}")}),
+            Dialect::V3 => json!({"$ref": format!("#/components/schemas/{type_name}")}),
+        }
+    }
+
+    /// All types referred to, by name.
+    pub(super) fn finish(mut self) -> Map {
+        while let Some(type_name) = self.pending.pop() {
+            let definition = self.definition(&type_name);
+            self.found.insert(type_name, definition);
+        }
+        self.found.into_iter().collect()
+    }
+
+    fn definition(&mut self, type_name: &str) -> Value {
+        let schemas = self.schemas;
+        let mut definition = match schemas.find(type_name) {
+            Some(id) => self.structure(schemas.get(id)),
+            None => self.leaf(type_name),
+        };
+        describe(&mut definition, self.words.of_type(type_name));
+        if let Some(kinds) = self.kinds.get(type_name) {
+            definition.insert("x-kubernetes-group-version-kind".to_owned(), json!(kinds));
+        }
+        Value::Object(definition)
+    }
+
+    fn structure(&mut self, ty: &StructType) -> Map {
+        let mut definition = object(json!({"type": "object"}));
+        let required: Vec<&str> =
+            ty.fields.iter().filter(|field| field.required).map(|field| field.name.as_str()).collect();
+        if !required.is_empty() {
+            definition.insert("required".to_owned(), json!(required));
+        }
+        let properties: Map = ty.fields.iter().map(|field| (field.name.clone(), self.property(ty, field))).collect();
+        if !properties.is_empty() {
+            definition.insert("properties".to_owned(), Value::Object(properties));
+        }
+        if ty.atomic {
+            definition.insert("x-kubernetes-map-type".to_owned(), json!("atomic"));
+        }
+        definition
+    }
+
+    /// The types that are no structs: how they look in JSON, which OpenAPI 3 can say more exactly.
+    fn leaf(&self, type_name: &str) -> Map {
+        let exact = self.dialect == Dialect::V3;
+        object(match type_name {
+            QUANTITY if exact => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
+            QUANTITY => json!({"type": "string"}),
+            INT_OR_STRING if exact => {
+                json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]})
+            }
+            INT_OR_STRING => json!({"type": "string", "format": "int-or-string"}),
+            name if name.ends_with(".Time") || name.ends_with(".MicroTime") => {
+                json!({"type": "string", "format": "date-time"})
+            }
+            RAW_EXTENSION => json!({"type": "object"}),
+            name if name.starts_with(META) => json!({"type": "object"}),
+            _ => json!({}),
+        })
+    }
+
+    fn property(&mut self, ty: &StructType, field: &Field) -> Value {
+        let words = self.words;
+        let behind = words.type_behind(&ty.name, &field.name);
+        let mut schema = self.shape(&field.shape, behind);
+        if self.dialect == Dialect::V3 {
+            // Nothing may stand beside a reference.
+            if schema.contains_key("$ref") {
+                schema = object(json!({"allOf": [schema]}));
+            }
+            if let Some(default) = default_of(field) {
+                schema.insert("default".to_owned(), default);
+            }
+        }
+        describe(&mut schema, words.of_field(&ty.name, &field.name));
+        if !field.enumeration.is_empty() {
+            schema.insert("enum".to_owned(), json!(field.enumeration));
+        }
+        add_topology(&mut schema, field);
+        add_patch_strategy(&mut schema, &field.patch);
+        Value::Object(schema)
+    }
+
+    fn shape(&mut self, shape: &Shape, behind: Option<&str>) -> Map {
+        object(match shape {
+            Shape::Scalar(scalar) => return self.scalar(*scalar),
+            Shape::Struct(id) => {
+                let schemas = self.schemas;
+                self.reference(&schemas.get(*id).name)
+            }
+            Shape::List { items, .. } => json!({"type": "array", "items": self.shape(items, behind)}),
+            Shape::Map { values, .. } => {
+                json!({"type": "object", "additionalProperties": self.shape(values, behind)})
+            }
+            Shape::Any => self.reference(behind.unwrap_or(RAW_EXTENSION)),
+        })
+    }
+
+    fn scalar(&mut self, scalar: Scalar) -> Map {
+        object(match scalar {
+            Scalar::String | Scalar::Duration => json!({"type": "string"}),
+            Scalar::Bool => json!({"type": "boolean"}),
+            Scalar::Int32 => json!({"type": "integer", "format": "int32"}),
+            Scalar::Int64 => json!({"type": "integer", "format": "int64"}),
+            Scalar::Double => json!({"type": "number", "format": "double"}),
+            Scalar::Bytes => json!({"type": "string", "format": "byte"}),
+            Scalar::Time => self.reference(&format!("{META}Time")),
+            Scalar::MicroTime => self.reference(&format!("{META}MicroTime")),
+            Scalar::Quantity => self.reference(QUANTITY),
+            Scalar::IntOrString => self.reference(INT_OR_STRING),
+        })
+    }
+}
+
+/// The default of a field: its own, or the zero value that Go's types always write.
+fn default_of(field: &Field) -> Option<Value> {
+    if let Some(default) = &field.default {
+        return Some(default.0.clone());
+    }
+    let zero = match &field.shape {
+        Shape::Struct(_) => json!({}),
+        Shape::Scalar(Scalar::String) => json!(""),
+        Shape::Scalar(Scalar::Bool) => json!(false),
+        Shape::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Double) => json!(0),
+        _ => return None,
+    };
+    (field.always && !field.pointer).then_some(zero)
+}
+
+fn add_topology(schema: &mut Map, field: &Field) {
+    let mut say = |extension: &str, value: Value| schema.insert(format!("x-kubernetes-{extension}"), value);
+    match &field.shape {
+        Shape::List { topology: ListTopology::Set, .. } => {
+            say("list-type", json!("set"));
+        }
+        Shape::List { topology: ListTopology::Map(keys), .. } => {
+            say("list-map-keys", json!(keys));
+            say("list-type", json!("map"));
+        }
+        Shape::List { .. } if field.declared_atomic => {
+            say("list-type", json!("atomic"));
+        }
+        Shape::Map { atomic: true, .. } => {
+            say("map-type", json!("atomic"));
+        }
+        _ => {}
+    }
+}
+
+fn add_patch_strategy(schema: &mut Map, patch: &PatchStrategy) {
+    let strategies: Vec<&str> =
+        [(patch.merge, "merge"), (patch.retain_keys, "retainKeys")].iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
+    if !strategies.is_empty() {
+        schema.insert("x-kubernetes-patch-strategy".to_owned(), json!(strategies.join(",")));
+    }
+    if let Some(key) = &patch.merge_key {
+        schema.insert("x-kubernetes-patch-merge-key".to_owned(), json!(key));
+    }
+}
+
+fn describe(schema: &mut Map, text: &str) {
+    if !text.is_empty() {
+        schema.insert("description".to_owned(), json!(text));
+    }
+}
+
+/// The fields of an object written as a literal.
+pub(super) fn object(value: Value) -> Map {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}

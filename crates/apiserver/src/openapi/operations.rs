@@ -1,0 +1,435 @@
+//! What can be asked of the paths of an API, as a function of the registry and before it is a document.
+
+use nave_machinery::{GroupVersion, GroupVersionKind};
+use nave_resources::{Registry, ResourceDef, ResourceVersion, Subresource, Verb};
+
+use super::definitions::{Kinds, META};
+use super::parameters::{self, NAME, NAMESPACE, PATH, PRETTY, Parameter};
+
+/// A path and what can be asked of it.
+#[derive(Debug)]
+pub(super) struct PathItem {
+    pub path: String,
+    /// The parameters of all its operations.
+    pub parameters: Vec<Parameter>,
+    pub operations: Vec<Operation>,
+}
+
+/// What one method does.
+#[derive(Debug)]
+pub(super) struct Operation {
+    pub method: &'static str,
+    pub id: String,
+    pub tag: String,
+    pub about: String,
+    /// What is done to which kind; nothing for discovery.
+    pub action: Option<(&'static str, GroupVersionKind)>,
+    pub parameters: Vec<Parameter>,
+    pub body: Option<Body>,
+    pub consumes: &'static [&'static str],
+    pub produces: &'static [&'static str],
+    /// The status codes of success.
+    pub codes: &'static [u16],
+    pub answer: Content,
+}
+
+/// The body of a request.
+#[derive(Debug)]
+pub(super) struct Body {
+    pub type_name: String,
+    pub required: bool,
+}
+
+/// What an answer is.
+#[derive(Clone, Debug)]
+pub(super) enum Content {
+    /// A type.
+    Type(String),
+    /// Text, or a stream of bytes.
+    Text,
+}
+
+const ANYTHING: &[&str] = &["*/*"];
+const ENCODINGS: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+const STREAMS: &[&str] = &[
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
+    "application/json;stream=watch",
+    "application/vnd.kubernetes.protobuf;stream=watch",
+];
+const LOGS: &[&str] =
+    &["text/plain", "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+const PATCHES: &[&str] = &[
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+];
+/// The methods of a proxy, in the order documents have them.
+const PROXIED: &[&str] = &["get", "put", "post", "delete", "options", "head", "patch"];
+
+/// The paths of one group and version.
+pub(super) fn of_version(registry: &Registry, version: &GroupVersion) -> Vec<PathItem> {
+    let mut items = vec![discovery(version, "APIResources", "APIResourceList")];
+    let resources = registry.group(&version.group).map(|group| &group.resources[..]).unwrap_or_default();
+    for def in resources {
+        if let Some(served) = def.version(&version.version) {
+            Resource::new(def, served).paths(&mut items);
+        }
+    }
+    items
+}
+
+/// The discovery document of a group, or of all groups for the empty name's sibling `/apis/`.
+pub(super) fn of_group(group: &str) -> PathItem {
+    let of = GroupVersion::new(group, "");
+    if group.is_empty() { discovery(&of, "APIVersions", "APIVersions") } else { discovery(&of, "APIGroup", "APIGroup") }
+}
+
+/// The paths that belong to no group: `/apis/` and `/version/`.
+pub(super) fn of_server() -> [(&'static str, PathItem); 2] {
+    let mut groups = of_group("apis");
+    groups.path = "/apis/".to_owned();
+    groups.operations[0].id = "getAPIVersions".to_owned();
+    groups.operations[0].answer = Content::Type(format!("{META}APIGroupList"));
+    let mut version = of_group("version");
+    version.path = "/version/".to_owned();
+    let get = &mut version.operations[0];
+    get.id = "getCodeVersion".to_owned();
+    get.about = "Reads the server's version.".to_owned();
+    get.answer = Content::Type("io.k8s.apimachinery.pkg.version.Info".to_owned());
+    (get.consumes, get.produces) = (&ENCODINGS[..1], &ENCODINGS[..1]);
+    [("apis", groups), ("version", version)]
+}
+
+/// The group, version and kind of every type that is a kind, for documents about these versions.
+pub(super) fn kinds(registry: &Registry, versions: &[GroupVersion]) -> Kinds {
+    let mut kinds = Kinds::new();
+    for def in registry.all() {
+        for version in &def.versions {
+            let group_version = def.group_version(&version.name);
+            kinds.insert(version.type_name.clone(), vec![group_version.with_kind(&*def.kind)]);
+            if def.serves(Verb::List) {
+                kinds.insert(list_type(def, version), vec![group_version.with_kind(&*def.list_kind)]);
+            }
+            for subresource in def.subresources.iter().filter(|sub| !sub.response.version.is_empty()) {
+                kinds.insert(answer_type(version, subresource), vec![subresource.response.clone()]);
+            }
+        }
+    }
+    let core = GroupVersion::new("", "v1");
+    for kind in ["APIGroup", "APIGroupList", "APIResourceList", "APIVersions", "Status"] {
+        kinds.insert(format!("{META}{kind}"), vec![core.with_kind(kind)]);
+    }
+    for kind in ["DeleteOptions", "WatchEvent"] {
+        let mut all: Vec<GroupVersion> = versions.to_vec();
+        all.push(core.clone());
+        all.sort();
+        all.dedup();
+        kinds.insert(format!("{META}{kind}"), all.iter().map(|version| version.with_kind(kind)).collect());
+    }
+    kinds
+}
+
+/// The type of a resource's lists.
+fn list_type(def: &ResourceDef, version: &ResourceVersion) -> String {
+    sibling(&version.type_name, &def.list_kind)
+}
+
+/// The type a subresource takes and answers with.
+fn answer_type(version: &ResourceVersion, subresource: &Subresource) -> String {
+    let GroupVersionKind { group, version: of, kind } = &subresource.response;
+    if of.is_empty() {
+        return sibling(&version.type_name, kind);
+    }
+    format!("io.k8s.api.{}.{of}.{kind}", group.trim_end_matches(".k8s.io"))
+}
+
+/// A type of another kind in the same package.
+fn sibling(type_name: &str, kind: &str) -> String {
+    let package = type_name.rsplit_once('.').map(|(package, _)| package).unwrap_or_default();
+    format!("{package}.{kind}")
+}
+
+fn discovery(of: &GroupVersion, what: &str, answer: &str) -> PathItem {
+    let path = match (of.group.as_str(), of.version.as_str()) {
+        ("", "") => "/api/".to_owned(),
+        (group, "") => format!("/apis/{group}/"),
+        _ => format!("{}/", root(of)),
+    };
+    let get = Operation {
+        method: "get",
+        id: format!("get{}{what}", pascal_name(of)),
+        tag: tag(of),
+        about: "Reads what is served here.".to_owned(),
+        action: None,
+        parameters: Vec::new(),
+        body: None,
+        consumes: ENCODINGS,
+        produces: ENCODINGS,
+        codes: &[200],
+        answer: Content::Type(format!("{META}{answer}")),
+    };
+    PathItem { path, parameters: Vec::new(), operations: vec![get] }
+}
+
+/// A resource in one version, whose paths are to be written.
+struct Resource<'a> {
+    def: &'a ResourceDef,
+    version: &'a ResourceVersion,
+    gv: GroupVersion,
+    /// The group and version in operations' names: `AppsV1`.
+    prefix: String,
+    /// The kind in operations' names: `NamespacedDeployment`.
+    subject: String,
+    /// The paths' middle: `/namespaces/{namespace}/deployments`.
+    collection: String,
+}
+
+impl<'a> Resource<'a> {
+    fn new(def: &'a ResourceDef, version: &'a ResourceVersion) -> Self {
+        let gv = def.group_version(&version.name);
+        let (scope, middle) = if def.namespaced { ("Namespaced", "/namespaces/{namespace}") } else { ("", "") };
+        Self {
+            def,
+            version,
+            prefix: pascal_name(&gv),
+            subject: format!("{scope}{}", def.kind),
+            collection: format!("{middle}/{}", def.resource),
+            gv,
+        }
+    }
+
+    fn paths(&self, items: &mut Vec<PathItem>) {
+        let scope: &[Parameter] = if self.def.namespaced { &[NAMESPACE] } else { &[] };
+        let one: Vec<Parameter> = [NAME].iter().chain(scope).copied().collect();
+        let at = |middle: &str, rest: &str| format!("{}{middle}{}{rest}", root(&self.gv), self.collection);
+        self.add(items, at("", ""), with_pretty(scope), self.of_collection());
+        self.add(items, at("", "/{name}"), with_pretty(&one), self.of_object());
+        for subresource in &self.def.subresources {
+            self.subresource(items, &at("", &format!("/{{name}}/{}", subresource.name)), &one, subresource);
+        }
+        let everywhere = |middle: &str| format!("{}{middle}/{}", root(&self.gv), self.def.resource);
+        if self.def.namespaced && self.def.serves(Verb::List) {
+            let list = self.list(format!("list{}{}ForAllNamespaces", self.prefix, self.def.kind));
+            self.add(items, everywhere(""), with_pretty(&[]), vec![list]);
+        }
+        if !self.def.serves(Verb::Watch) {
+            return;
+        }
+        if self.def.namespaced {
+            let id = format!("watch{}{}ListForAllNamespaces", self.prefix, self.def.kind);
+            self.add(items, everywhere("/watch"), with_pretty(&[]), vec![self.watch(id, "watchlist")]);
+        }
+        let id = format!("watch{}{}", self.prefix, self.subject);
+        self.add(items, at("/watch", ""), with_pretty(scope), vec![self.watch(format!("{id}List"), "watchlist")]);
+        self.add(items, at("/watch", "/{name}"), with_pretty(&one), vec![self.watch(id, "watch")]);
+    }
+
+    /// Adds a path, if anything can be asked of it; parameters that all its operations have become the path's.
+    fn add(&self, items: &mut Vec<PathItem>, path: String, mut parameters: Vec<Parameter>, mut operations: Vec<Operation>) {
+        let Some(first) = operations.first() else { return };
+        let common: Vec<Parameter> = first
+            .parameters
+            .iter()
+            .filter(|parameter| operations.iter().all(|operation| operation.parameters.contains(parameter)))
+            .copied()
+            .collect();
+        for operation in &mut operations {
+            operation.parameters.retain(|parameter| !common.contains(parameter));
+        }
+        parameters.extend(common);
+        parameters.sort_by_key(|parameter| (parameter.name, !parameter.in_path));
+        items.push(PathItem { path, parameters, operations });
+    }
+
+    fn of_collection(&self) -> Vec<Operation> {
+        let mut operations = Vec::new();
+        if self.def.serves(Verb::List) {
+            operations.push(self.list(format!("list{}{}", self.prefix, self.subject)));
+        }
+        if self.def.serves(Verb::Create) {
+            operations.push(self.create("", self.version.type_name.clone(), self.kind()));
+        }
+        if self.def.serves(Verb::DeleteCollection) {
+            let id = format!("delete{}Collection{}", self.prefix, self.subject);
+            let answer = format!("{META}Status");
+            let mut delete = self.operation("delete", id, ("deletecollection", self.kind()), answer);
+            delete.about = format!("Deletes many objects of kind {}.", self.def.kind);
+            delete.parameters = parameters::DELETE_COLLECTION.to_vec();
+            delete.body = Some(Body { type_name: format!("{META}DeleteOptions"), required: false });
+            operations.push(delete);
+        }
+        operations
+    }
+
+    fn of_object(&self) -> Vec<Operation> {
+        let mut operations = self.view("", &self.version.type_name, &self.kind(), self.def.verbs);
+        if self.def.serves(Verb::Delete) {
+            let deleted = self.version.type_name.clone();
+            let answer = if self.def.rules.returns_deleted { deleted } else { format!("{META}Status") };
+            let id = format!("delete{}{}", self.prefix, self.subject);
+            let mut delete = self.operation("delete", id, ("delete", self.kind()), answer);
+            delete.about = format!("Deletes an object of kind {}.", self.def.kind);
+            delete.parameters = parameters::DELETE.to_vec();
+            delete.body = Some(Body { type_name: format!("{META}DeleteOptions"), required: false });
+            delete.codes = &[200, 202];
+            operations.push(delete);
+        }
+        operations
+    }
+
+    /// Reading, replacing and patching an object, or a part of it.
+    fn view(&self, part: &str, type_name: &str, kind: &GroupVersionKind, verbs: &[Verb]) -> Vec<Operation> {
+        let name = |verb: &str| format!("{verb}{}{}{part}", self.prefix, self.subject);
+        let operation = |method, verb| self.operation(method, name(verb), (method, kind.clone()), type_name.to_owned());
+        let mut operations = Vec::new();
+        if verbs.contains(&Verb::Get) {
+            let mut get = operation("get", "read");
+            get.about = format!("Reads {} of kind {}.", an_object(part), self.def.kind);
+            operations.push(get);
+        }
+        if verbs.contains(&Verb::Update) {
+            let mut put = operation("put", "replace");
+            put.about = format!("Replaces {} of kind {}.", an_object(part), self.def.kind);
+            put.parameters = parameters::WRITE.to_vec();
+            put.body = Some(Body { type_name: type_name.to_owned(), required: true });
+            put.codes = &[200, 201];
+            operations.push(put);
+        }
+        if verbs.contains(&Verb::Patch) {
+            let mut patch = operation("patch", "patch");
+            patch.about = format!("Changes some fields of {} of kind {}.", an_object(part), self.def.kind);
+            patch.parameters = parameters::PATCH.to_vec();
+            patch.body = Some(Body { type_name: format!("{META}Patch"), required: true });
+            patch.consumes = PATCHES;
+            patch.codes = &[200, 201];
+            operations.push(patch);
+        }
+        operations
+    }
+
+    fn create(&self, part: &str, type_name: String, kind: GroupVersionKind) -> Operation {
+        let id = format!("create{}{}{part}", self.prefix, self.subject);
+        let about = format!("Creates an object of kind {}.", kind.kind);
+        let body = Body { type_name: type_name.clone(), required: true };
+        let post = self.operation("post", id, ("post", kind), type_name);
+        Operation { about, parameters: parameters::WRITE.to_vec(), body: Some(body), codes: &[200, 201, 202], ..post }
+    }
+
+    fn list(&self, id: String) -> Operation {
+        let get = self.operation("get", id, ("list", self.kind()), list_type(self.def, self.version));
+        let about = format!("Lists or watches objects of kind {}.", self.def.kind);
+        let produces = if self.def.serves(Verb::Watch) || !self.def.namespaced { STREAMS } else { ENCODINGS };
+        Operation { about, parameters: parameters::LIST.to_vec(), produces, ..get }
+    }
+
+    fn watch(&self, id: String, action: &'static str) -> Operation {
+        let get = self.operation("get", id, (action, self.kind()), format!("{META}WatchEvent"));
+        let about = format!("Watches {}; deprecated, lists take the parameter 'watch'.", self.def.kind);
+        Operation { about, parameters: parameters::LIST.to_vec(), produces: STREAMS, ..get }
+    }
+
+    fn subresource(&self, items: &mut Vec<PathItem>, path: &str, one: &[Parameter], subresource: &Subresource) {
+        let part = capitalized(&subresource.name);
+        let options = subresource.response.kind.ends_with("Options");
+        let response = &subresource.response;
+        let kind = if response.version.is_empty() { self.gv.with_kind(&*response.kind) } else { response.clone() };
+        if options {
+            return self.connect(items, path, one, &subresource.name, &kind);
+        }
+        let type_name = answer_type(self.version, subresource);
+        if subresource.name == "log" {
+            let mut operations = self.view(&part, &type_name, &kind, subresource.verbs);
+            for get in &mut operations {
+                (get.answer, get.produces) = (Content::Text, LOGS);
+            }
+            let own = parameters::of_options("PodLogOptions");
+            return self.add(items, path.to_owned(), [one, own].concat(), operations);
+        }
+        let mut operations = self.view(&part, &type_name, &kind, subresource.verbs);
+        if subresource.verbs.contains(&Verb::Create) {
+            operations.push(self.create(&part, type_name, kind));
+        }
+        self.add(items, path.to_owned(), with_pretty(one), operations);
+    }
+
+    /// A subresource that opens a connection rather than to answer.
+    fn connect(&self, items: &mut Vec<PathItem>, path: &str, one: &[Parameter], name: &str, kind: &GroupVersionKind) {
+        let proxy = name == "proxy";
+        let methods: &'static [&'static str] = if proxy { PROXIED } else { &["get", "post"] };
+        let part = capitalized(name);
+        let own = [one, parameters::of_options(&kind.kind)].concat();
+        let operations = |suffix: &str| {
+            let operation = |method: &&'static str| {
+                let id = format!("connect{}{}{}{part}{suffix}", self.prefix, capitalized(method), self.subject);
+                let operation = self.operation(method, id, ("connect", kind.clone()), String::new());
+                let about = format!("Connects {} requests to {name} of a {}.", method.to_uppercase(), self.def.kind);
+                Operation { about, produces: ANYTHING, answer: Content::Text, ..operation }
+            };
+            methods.iter().map(operation).collect()
+        };
+        self.add(items, path.to_owned(), own.clone(), operations(""));
+        if proxy {
+            let own = [own, vec![PATH]].concat();
+            self.add(items, format!("{path}/{{path}}"), own, operations("WithPath"));
+        }
+    }
+
+    fn operation(&self, method: &'static str, id: String, action: (&'static str, GroupVersionKind), answer: String) -> Operation {
+        Operation {
+            method,
+            id,
+            tag: tag(&self.gv),
+            about: String::new(),
+            action: Some(action),
+            parameters: Vec::new(),
+            body: None,
+            consumes: ANYTHING,
+            produces: ENCODINGS,
+            codes: &[200],
+            answer: Content::Type(answer),
+        }
+    }
+
+    fn kind(&self) -> GroupVersionKind {
+        self.gv.with_kind(&*self.def.kind)
+    }
+}
+
+fn an_object(part: &str) -> String {
+    if part.is_empty() { "an object".to_owned() } else { format!("{} of an object", part.to_lowercase()) }
+}
+
+fn with_pretty(parameters: &[Parameter]) -> Vec<Parameter> {
+    [parameters, &[PRETTY]].concat()
+}
+
+/// The path of a group and version.
+pub(super) fn root(of: &GroupVersion) -> String {
+    if of.group.is_empty() { format!("/api/{}", of.version) } else { format!("/apis/{}/{}", of.group, of.version) }
+}
+
+/// `rbacAuthorization_v1` for `rbac.authorization.k8s.io/v1`.
+fn tag(of: &GroupVersion) -> String {
+    let group = pascal_group(&of.group);
+    let mut letters = group.chars();
+    let group: String = letters.next().into_iter().flat_map(char::to_lowercase).chain(letters).collect();
+    if of.version.is_empty() { group } else { format!("{group}_{}", of.version) }
+}
+
+/// `RbacAuthorizationV1` for `rbac.authorization.k8s.io/v1`.
+fn pascal_name(of: &GroupVersion) -> String {
+    format!("{}{}", pascal_group(&of.group), capitalized(&of.version))
+}
+
+fn pascal_group(group: &str) -> String {
+    let group = if group.is_empty() { "core" } else { group };
+    group.trim_end_matches(".k8s.io").split(['.', '-']).map(capitalized).collect()
+}
+
+fn capitalized(word: &str) -> String {
+    let mut letters = word.chars();
+    letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect()
+}

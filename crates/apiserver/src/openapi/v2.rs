@@ -1,0 +1,114 @@
+//! OpenAPI 2.0: one document for everything.
+
+use nave_machinery::{Map, Value};
+use nave_schema::SchemaSet;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::definitions::{Definitions, Dialect, Kinds, META, object};
+use super::operations::{Body, Content, Operation, PathItem};
+use super::parameters::Parameter;
+use super::words::Words;
+
+/// The document of these paths.
+pub(super) fn document(items: &[PathItem], kinds: &Kinds, schemas: &SchemaSet, words: &Words) -> Value {
+    let definitions = Definitions::new(Dialect::V2, schemas, words, kinds);
+    let mut writer = Writer { definitions, shared: Map::new() };
+    let paths: Map = items.iter().map(|item| (item.path.clone(), writer.path_item(item))).collect();
+    json!({
+        "swagger": "2.0",
+        "info": super::info(),
+        "paths": paths,
+        "definitions": writer.definitions.finish(),
+        "parameters": writer.shared,
+        "securityDefinitions": {"BearerToken": super::security_scheme()},
+        "security": [{"BearerToken": []}],
+    })
+}
+
+struct Writer<'a> {
+    definitions: Definitions<'a>,
+    /// The parameters that operations share, by a name that says their content.
+    shared: Map,
+}
+
+impl Writer<'_> {
+    fn path_item(&mut self, item: &PathItem) -> Value {
+        let mut written = Map::new();
+        for operation in &item.operations {
+            written.insert(operation.method.to_owned(), self.operation(operation));
+        }
+        self.add_parameters(&mut written, None, &item.parameters);
+        Value::Object(written)
+    }
+
+    fn operation(&mut self, of: &Operation) -> Value {
+        let mut written = object(json!({
+            "consumes": of.consumes,
+            "description": of.about,
+            "operationId": of.id,
+            "produces": of.produces,
+            "schemes": ["https"],
+            "tags": [of.tag],
+        }));
+        self.add_parameters(&mut written, of.body.as_ref(), &of.parameters);
+        let schema = match &of.answer {
+            Content::Type(name) => self.definitions.reference(name),
+            Content::Text => json!({"type": "string"}),
+        };
+        let response = |code: &u16| (code.to_string(), json!({"description": super::reason(*code), "schema": schema}));
+        let mut responses: Map = of.codes.iter().map(response).collect();
+        responses.insert("401".to_owned(), json!({"description": super::reason(401)}));
+        written.insert("responses".to_owned(), Value::Object(responses));
+        super::add_action(&mut written, of);
+        Value::Object(written)
+    }
+
+    fn add_parameters(&mut self, to: &mut Map, body: Option<&Body>, parameters: &[Parameter]) {
+        let mut written: Vec<Value> = body.into_iter().map(|body| self.body(body)).collect();
+        written.extend(parameters.iter().map(|parameter| self.parameter(parameter)));
+        if !written.is_empty() {
+            to.insert("parameters".to_owned(), Value::Array(written));
+        }
+    }
+
+    fn body(&mut self, body: &Body) -> Value {
+        let schema = self.definitions.reference(&body.type_name);
+        let mut written = object(json!({"name": "body", "in": "body", "schema": schema}));
+        if body.required {
+            written.insert("required".to_owned(), json!(true));
+        }
+        // Those that do not depend on the kind.
+        let shared = ["DeleteOptions", "Patch"].iter().any(|kind| body.type_name.strip_prefix(META) == Some(kind));
+        self.shared("body", shared, Value::Object(written))
+    }
+
+    fn parameter(&mut self, of: &Parameter) -> Value {
+        let mut written = object(json!({
+            "name": of.name,
+            "in": super::place(of),
+            "description": of.about,
+            "type": of.kind,
+            "uniqueItems": true,
+        }));
+        if of.in_path {
+            written.insert("required".to_owned(), json!(true));
+        }
+        self.shared(of.name, of.shared, Value::Object(written))
+    }
+
+    /// The parameter, or a reference to it.
+    fn shared(&mut self, name: &str, shared: bool, parameter: Value) -> Value {
+        if !shared {
+            return parameter;
+        }
+        let digest = Sha256::digest(parameter.to_string().as_bytes());
+        let name = format!("{name}-{}", URL_SAFE_NO_PAD.encode(&digest[..6]));
+        let reference = json!({"$ref": format!("#/parameters/{name}")});
+        self.shared.insert(name, parameter);
+        reference
+    }
+}

@@ -1,0 +1,125 @@
+//! The API's own documentation of its types and fields, made when it is asked for and dropped after use.
+//!
+//! The text comes from the types of the `k8s-openapi` crate, at run time: none of it stands in our sources. The
+//! structure of the API does not come from here but from [`nave_schema::builtin`]; only the names of the types
+//! that hold untyped JSON do, which the structure leaves out.
+
+use k8s_openapi::api;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions;
+use k8s_openapi::apimachinery::pkg::apis::meta;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration;
+use k8s_openapi::schemars::SchemaGenerator;
+use nave_machinery::{Map, Value};
+
+/// The documentation of types.
+pub(crate) struct Words {
+    schemas: Map,
+}
+
+/// Asks for the schemas of these types and of all they are made of.
+macro_rules! ask {
+    ($generator:ident: $($module:path { $($kind:ident)* })*) => {
+        $({ use $module as module; $($generator.subschema_for::<module::$kind>();)* })*
+    };
+}
+
+impl Words {
+    /// The documentation of every served kind.
+    pub(crate) fn new() -> Self {
+        let mut generator = SchemaGenerator::default();
+        ask_all(&mut generator);
+        generator.subschema_for::<meta::v1::WatchEvent<Value>>();
+        Self { schemas: generator.take_definitions(false) }
+    }
+
+    /// What a type is, or nothing where that is not documented.
+    pub(crate) fn of_type(&self, type_name: &str) -> &str {
+        text(self.schemas.get(type_name))
+    }
+
+    /// What a field is, or nothing where that is not documented.
+    pub(crate) fn of_field(&self, type_name: &str, field: &str) -> &str {
+        // The generic list type is not documented, but its fields are those of any other kind.
+        text(self.field(type_name, field).or_else(|| self.schemas.get(type_name).is_none().then_some(STATUS).filter(|_| is_type_meta(field)).and_then(|known| self.field(known, field))))
+    }
+
+    /// The name of the type behind untyped JSON: the field's own, or that of its innermost elements.
+    pub(crate) fn type_behind(&self, type_name: &str, field: &str) -> Option<&str> {
+        let mut schema = self.field(type_name, field)?;
+        while let Some(inner) = schema.get("items").or_else(|| schema.get("additionalProperties")) {
+            schema = inner;
+        }
+        schema.get("$ref")?.as_str()?.rsplit('/').next()
+    }
+
+    fn field(&self, type_name: &str, field: &str) -> Option<&Value> {
+        self.schemas.get(type_name)?.get("properties")?.get(field)
+    }
+}
+
+const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
+
+fn is_type_meta(field: &str) -> bool {
+    matches!(field, "apiVersion" | "kind" | "metadata")
+}
+
+fn text(schema: Option<&Value>) -> &str {
+    schema.and_then(|schema| schema.get("description")?.as_str()).unwrap_or_default()
+}
+
+fn ask_all(generator: &mut SchemaGenerator) {
+    ask! { generator:
+        api::admissionregistration::v1 {
+            MutatingAdmissionPolicy MutatingAdmissionPolicyBinding MutatingWebhookConfiguration
+            ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding ValidatingWebhookConfiguration
+        }
+        api::apps::v1 { ControllerRevision DaemonSet Deployment ReplicaSet StatefulSet }
+        api::authentication::v1 { SelfSubjectReview TokenRequest TokenReview }
+        api::authorization::v1 {
+            LocalSubjectAccessReview SelfSubjectAccessReview SelfSubjectRulesReview SubjectAccessReview
+        }
+        api::autoscaling::v1 { HorizontalPodAutoscaler Scale }
+        api::autoscaling::v2 { HorizontalPodAutoscaler }
+        api::batch::v1 { CronJob Job }
+        api::certificates::v1 { CertificateSigningRequest }
+        api::coordination::v1 { Lease }
+        api::core::v1 {
+            Binding ComponentStatus ConfigMap Endpoints Event LimitRange Namespace Node PersistentVolume
+            PersistentVolumeClaim Pod PodTemplate ReplicationController ResourceQuota Secret Service ServiceAccount
+        }
+        api::discovery::v1 { EndpointSlice }
+        api::events::v1 { Event }
+        api::flowcontrol::v1 { FlowSchema PriorityLevelConfiguration }
+        api::networking::v1 { IPAddress Ingress IngressClass NetworkPolicy ServiceCIDR }
+        api::node::v1 { RuntimeClass }
+        api::policy::v1 { Eviction PodDisruptionBudget }
+        api::rbac::v1 { ClusterRole ClusterRoleBinding Role RoleBinding }
+        api::resource::v1 { DeviceClass ResourceClaim ResourceClaimTemplate ResourceSlice }
+        api::scheduling::v1 { PriorityClass }
+        api::storage::v1 {
+            CSIDriver CSINode CSIStorageCapacity StorageClass VolumeAttachment VolumeAttributesClass
+        }
+        apiextensions::v1 { CustomResourceDefinition }
+        apiregistration::v1 { APIService }
+        meta::v1 {
+            APIGroup APIGroupList APIResourceList APIVersions DeleteOptions ListMeta MicroTime Patch Status
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_documented() {
+        let words = Words::new();
+        assert!(words.of_type("io.k8s.api.core.v1.Pod").contains("containers"));
+        assert!(words.of_field("io.k8s.api.core.v1.PodSpec", "nodeName").contains("node"));
+        assert_eq!(words.of_field("io.k8s.api.core.v1.PodSpec", "noSuchField"), "");
+        assert_eq!(
+            words.type_behind("io.k8s.api.apps.v1.ControllerRevision", "data"),
+            Some("io.k8s.apimachinery.pkg.runtime.RawExtension")
+        );
+    }
+}

@@ -1,0 +1,144 @@
+//! Single values of a message, found without reading the rest: what selectors look at.
+//!
+//! Fields that are not on the way are skipped by their length, so that the cost is that of the messages on the path,
+//! not of the object.
+
+use std::borrow::Cow;
+
+use nave_schema::{Field, Scalar, SchemaSet, Shape, TypeId};
+
+use super::ProtobufError;
+use super::wire::{Raw, Reader};
+
+type Result<T> = std::result::Result<T, ProtobufError>;
+
+/// The scalar at a path of JSON field names, as text; `None` where there is none, or where the path leads through a
+/// list or a map.
+pub fn text_at<'a>(set: &SchemaSet, id: TypeId, message: &'a [u8], path: &[String]) -> Result<Option<Cow<'a, str>>> {
+    let Some((name, rest)) = path.split_first() else { return Ok(None) };
+    let Some(field) = set.get(id).field(name) else { return Ok(None) };
+    let Some(raw) = content(message, field)? else { return Ok(None) };
+    match (&field.shape, raw) {
+        (Shape::Struct(id), Raw::Bytes(message)) => text_at(set, *id, message, rest),
+        (Shape::Scalar(scalar), raw) if rest.is_empty() => Ok(text(*scalar, raw, field)?),
+        _ => Ok(None),
+    }
+}
+
+/// Hands each entry of the map of strings at `path` to `entry`.
+pub fn strings_at<'a>(
+    set: &SchemaSet,
+    id: TypeId,
+    message: &'a [u8],
+    path: &[&str],
+    entry: &mut dyn FnMut(&'a str, &'a str),
+) -> Result<()> {
+    let Some((name, rest)) = path.split_first() else { return Ok(()) };
+    let Some(field) = set.get(id).field(name) else { return Ok(()) };
+    match &field.shape {
+        Shape::Struct(id) => match content(message, field)? {
+            Some(Raw::Bytes(message)) => strings_at(set, *id, message, rest, entry),
+            _ => Ok(()),
+        },
+        Shape::Map { .. } if rest.is_empty() => {
+            let mut reader = Reader::new(message);
+            while let Some((number, raw)) = reader.next()? {
+                if let (true, Raw::Bytes(pair)) = (number == field.wire.number, raw) {
+                    let (mut key, mut value) = ("", "");
+                    let mut reader = Reader::new(pair);
+                    while let Some((number, raw)) = reader.next()? {
+                        match (number, raw) {
+                            (1, Raw::Bytes(bytes)) => key = utf8(bytes, field)?,
+                            (2, Raw::Bytes(bytes)) => value = utf8(bytes, field)?,
+                            _ => {}
+                        }
+                    }
+                    entry(key, value);
+                }
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a field of a message holds; the last one where it stands there more than once.
+fn content<'a>(message: &'a [u8], field: &Field) -> Result<Option<Raw<'a>>> {
+    let mut message = message;
+    for via in [field.wire.via >> 16, field.wire.via & 0xffff].into_iter().filter(|via| *via != 0) {
+        match last(message, via)? {
+            Some(Raw::Bytes(inner)) => message = inner,
+            _ => return Ok(None),
+        }
+    }
+    if field.wire.number == 0 { Ok(None) } else { last(message, field.wire.number) }
+}
+
+fn last(message: &[u8], wanted: u32) -> Result<Option<Raw<'_>>> {
+    let mut found = None;
+    let mut reader = Reader::new(message);
+    while let Some((number, raw)) = reader.next()? {
+        if number == wanted {
+            found = Some(raw);
+        }
+    }
+    Ok(found)
+}
+
+fn text<'a>(scalar: Scalar, raw: Raw<'a>, field: &Field) -> Result<Option<Cow<'a, str>>> {
+    Ok(match (scalar, raw) {
+        (Scalar::String, Raw::Bytes(bytes)) => Some(Cow::Borrowed(utf8(bytes, field)?)),
+        (Scalar::Bool, Raw::Varint(value)) => Some(Cow::Borrowed(if value == 0 { "false" } else { "true" })),
+        (Scalar::Int32 | Scalar::Int64, Raw::Varint(value)) => Some(Cow::Owned((value as i64).to_string())),
+        _ => None,
+    })
+}
+
+fn utf8<'a>(bytes: &'a [u8], field: &Field) -> Result<&'a str> {
+    std::str::from_utf8(bytes).map_err(|_| ProtobufError::NotUtf8(field.name.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::protobuf::encode;
+
+    #[test]
+    fn finds_what_the_object_has_at_a_path() {
+        let set = nave_schema::builtin();
+        let id = set.find("io.k8s.api.core.v1.Pod").unwrap();
+        let pod = json!({
+            "metadata": {"name": "p", "labels": {"a": "1", "b": ""}},
+            "spec": {"nodeName": "n", "hostNetwork": true, "terminationGracePeriodSeconds": 30, "containers": [{"name": "c"}]},
+            "status": {"phase": "Running"},
+        });
+        let mut message = Vec::new();
+        encode(set, id, &pod, &mut message).unwrap();
+        let at = |path: &str| {
+            let path: Vec<String> = path.split('.').map(str::to_owned).collect();
+            text_at(set, id, &message, &path).unwrap().map(Cow::into_owned)
+        };
+        assert_eq!(at("spec.nodeName").as_deref(), Some("n"));
+        assert_eq!(at("spec.hostNetwork").as_deref(), Some("true"));
+        assert_eq!(at("spec.terminationGracePeriodSeconds").as_deref(), Some("30"));
+        assert_eq!(at("status.phase").as_deref(), Some("Running"));
+        for nothing in ["spec.schedulerName", "spec.containers", "spec.containers.name", "spec", "nope.nope", "status.phase.x"] {
+            assert_eq!(at(nothing), None, "{nothing}");
+        }
+        let mut labels = Vec::new();
+        strings_at(set, id, &message, &["metadata", "labels"], &mut |key, value| labels.push((key, value))).unwrap();
+        assert_eq!(labels, [("a", "1"), ("b", "")]);
+    }
+
+    #[test]
+    fn finds_what_json_inlines() {
+        let set = nave_schema::builtin();
+        let id = set.find("io.k8s.api.core.v1.PersistentVolumeSpec").unwrap();
+        let mut message = Vec::new();
+        encode(set, id, &json!({"hostPath": {"path": "/x"}}), &mut message).unwrap();
+        let path = ["hostPath".to_owned(), "path".to_owned()];
+        assert_eq!(text_at(set, id, &message, &path).unwrap().as_deref(), Some("/x"));
+    }
+}
