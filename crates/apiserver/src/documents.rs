@@ -36,11 +36,11 @@ impl Documents {
     ///
     /// # Errors
     /// 405 for a method that changes something.
-    pub fn answer<B>(&self, request: &Request<B>, info: &RequestInfo, negotiation: &Negotiation) -> Result<Answer, Status> {
+    pub async fn answer<B>(&self, request: &Request<B>, info: &RequestInfo, negotiation: &Negotiation) -> Result<Answer, Status> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Err(Status::method_not_allowed_here());
         }
-        if let Some(health) = self.health.answer(&info.path, &info.query) {
+        if let Some(health) = self.health.answer(&info.path, &info.query).await {
             return Ok(Answer::text(health.code, health.text));
         }
         let path = info.path.trim_matches('/');

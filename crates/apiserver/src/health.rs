@@ -4,13 +4,21 @@
 //! shutting down is live and not ready. `/healthz` is the old name of `/livez`.
 
 use std::fmt::Write as _;
+use std::future::{Future, ready};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 
 use crate::request_info::Query;
 
+/// How long one check may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// One check; its error says in a few words what is wrong.
-type Probe = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+type Probe = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 /// The checks of one server.
 #[derive(Clone, Default)]
@@ -61,11 +69,20 @@ impl Health {
 
     /// Adds a check; `live` checks count for `/livez` too.
     pub fn add(&mut self, name: &str, live: bool, probe: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
-        self.checks.push(Check { name: name.to_owned(), live, probe: Arc::new(probe) });
+        self.add_async(name, live, move || ready(probe()));
+    }
+
+    /// Adds a check that has to wait for its answer; it fails if that takes long.
+    pub fn add_async<F, Fut>(&mut self, name: &str, live: bool, probe: F)
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        self.checks.push(Check { name: name.to_owned(), live, probe: Arc::new(move || probe().boxed()) });
     }
 
     /// Answers `path`; `None` if it is not a health path or names no check.
-    pub fn answer(&self, path: &str, query: &Query) -> Option<HealthAnswer> {
+    pub async fn answer(&self, path: &str, query: &Query) -> Option<HealthAnswer> {
         let (endpoint, name) = match path.trim_start_matches('/').split_once('/') {
             Some((endpoint, name)) => (endpoint, Some(name)),
             None => (path.trim_start_matches('/'), None),
@@ -77,8 +94,11 @@ impl Health {
         };
         let mut checks = self.checks.iter().filter(|check| ready || check.live);
         match name {
-            None => Some(Self::all(endpoint, checks, query)),
-            Some(name) => checks.find(|check| check.name == name).map(Self::one),
+            None => Some(Self::all(endpoint, checks, query).await),
+            Some(name) => match checks.find(|check| check.name == name) {
+                Some(check) => Some(Self::one(check).await),
+                None => None,
+            },
         }
     }
 
@@ -93,14 +113,14 @@ impl Health {
         paths
     }
 
-    fn one(check: &Check) -> HealthAnswer {
-        match (check.probe)() {
+    async fn one(check: &Check) -> HealthAnswer {
+        match check.run().await {
             Ok(()) => HealthAnswer { code: 200, text: "ok".to_owned() },
             Err(why) => HealthAnswer { code: 500, text: format!("internal server error: {why}\n") },
         }
     }
 
-    fn all<'a>(endpoint: &str, checks: impl Iterator<Item = &'a Check>, query: &Query) -> HealthAnswer {
+    async fn all(endpoint: &str, checks: impl Iterator<Item = &Check>, query: &Query) -> HealthAnswer {
         let excluded: Vec<&str> =
             query.pairs().iter().filter(|(name, _)| name == "exclude").map(|(_, value)| value.as_str()).collect();
         let mut text = String::new();
@@ -111,7 +131,7 @@ impl Health {
             let _ = if excluded.contains(&name.as_str()) {
                 writeln!(text, "[+]{name} excluded: ok")
             } else {
-                match (check.probe)() {
+                match check.run().await {
                     Ok(()) => writeln!(text, "[+]{name} ok"),
                     Err(why) => {
                         failed = true;
@@ -133,6 +153,12 @@ impl Health {
     }
 }
 
+impl Check {
+    async fn run(&self) -> Result<(), String> {
+        tokio::time::timeout(PROBE_TIMEOUT, (self.probe)()).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use http::Method;
@@ -140,27 +166,27 @@ mod tests {
     use super::*;
     use crate::request_info::RequestInfo;
 
-    fn ask(health: &Health, uri: &str) -> Option<(u16, String)> {
+    async fn ask(health: &Health, uri: &str) -> Option<(u16, String)> {
         let info = RequestInfo::new(&Method::GET, &uri.parse().unwrap()).unwrap();
-        health.answer(&info.path, &info.query).map(|answer| (answer.code, answer.text))
+        health.answer(&info.path, &info.query).await.map(|answer| (answer.code, answer.text))
     }
 
-    #[test]
-    fn readiness_fails_while_liveness_passes() {
+    #[tokio::test]
+    async fn readiness_fails_while_liveness_passes() {
         let ready = Switch::default();
         let seen = ready.clone();
         let mut health = Health::new();
         health.add("started", false, move || if seen.is_set() { Ok(()) } else { Err("starting".into()) });
-        assert_eq!(ask(&health, "/livez"), Some((200, "ok".into())));
+        assert_eq!(ask(&health, "/livez").await, Some((200, "ok".into())));
         let text = "[+]ping ok\n[-]started failed: reason withheld\nreadyz check failed\n";
-        assert_eq!(ask(&health, "/readyz"), Some((500, text.into())));
-        assert_eq!(ask(&health, "/readyz?exclude=started"), Some((200, "ok".into())));
-        assert_eq!(ask(&health, "/livez/started"), None);
+        assert_eq!(ask(&health, "/readyz").await, Some((500, text.into())));
+        assert_eq!(ask(&health, "/readyz?exclude=started").await, Some((200, "ok".into())));
+        assert_eq!(ask(&health, "/livez/started").await, None);
         ready.set();
-        assert_eq!(ask(&health, "/readyz/started"), Some((200, "ok".into())));
+        assert_eq!(ask(&health, "/readyz/started").await, Some((200, "ok".into())));
         let text = "[+]ping ok\n[+]started ok\nreadyz check passed\n";
-        assert_eq!(ask(&health, "/readyz?verbose"), Some((200, text.into())));
-        assert_eq!(ask(&health, "/readyz/none"), None);
-        assert_eq!(ask(&health, "/other"), None);
+        assert_eq!(ask(&health, "/readyz?verbose").await, Some((200, text.into())));
+        assert_eq!(ask(&health, "/readyz/none").await, None);
+        assert_eq!(ask(&health, "/other").await, None);
     }
 }

@@ -95,7 +95,7 @@ impl Pipeline {
         self.authorization.authorize(&attributes(info, &identity.user, request.method())).await?;
         // Everything that is no resource: health, discovery, OpenAPI, metrics.
         let Some(resource) = &info.resource else {
-            return accepted.encode(self.documents.answer(&request, info, accepted)?);
+            return accepted.encode(self.documents.answer(&request, info, accepted).await?);
         };
         // Resources; only a watch may take as long as it likes.
         let served = self.resources.serve(request, info, resource, accepted);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use nave_machinery::{Status, Value};
+use nave_machinery::Status;
 use nave_resources::Registry;
 use nave_store::Store;
 use tokio_util::sync::CancellationToken;
@@ -91,7 +91,7 @@ impl ApiServer {
             documents: Documents {
                 openapi: OpenApi::new(Arc::clone(&registry)),
                 registry,
-                health: health(&storages, &stopping),
+                health: health(&config.store, &storages, &stopping),
                 metrics: Arc::clone(&metrics),
                 address: config.address,
             },
@@ -127,7 +127,6 @@ fn admission(storages: &Storages, range: ServiceRange, ports: RangeInclusive<u16
         let allocator = ServiceAllocator::new(range, ports);
         for service in services.cacher().snapshot().range("", None) {
             if let Ok(service) = services.codec().parse_cached(service) {
-                let service: Value = service;
                 allocator.settle(nave_machinery::meta::uid(&service), Some(&service));
             }
         }
@@ -136,12 +135,15 @@ fn admission(storages: &Storages, range: ServiceRange, ports: RangeInclusive<u16
     Admission::new(plugins)
 }
 
-fn health(storages: &Storages, stopping: &Switch) -> Health {
+fn health(store: &Arc<dyn Store>, storages: &Storages, stopping: &Switch) -> Health {
     let mut health = Health::new();
-    // Passing this check means that the log can be written to.
-    health.add("log", true, || Ok(()));
+    // Under the name that monitoring of Kubernetes knows, whatever the engine is.
+    let store = Arc::clone(store);
+    health.add_async("etcd", true, move || {
+        let store = Arc::clone(&store);
+        async move { store.status().await.map(drop).map_err(|error| error.to_string()) }
+    });
     let caches: Vec<_> = storages.values().map(|storage| Arc::clone(storage.cacher())).collect();
-    health.add("etcd", true, || Ok(()));
     health.add("informer-sync", false, move || match caches.iter().find(|cache| !cache.is_ready()) {
         None => Ok(()),
         Some(cache) => Err(format!("the watch cache of {} is not ready", cache.config().resource)),

@@ -31,6 +31,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Request, header};
 use http_body::Body;
+use nave_cacher::EncodingBudget;
 use nave_codec::negotiate::{self, ContentType, Format, PatchType};
 use nave_machinery::options::{CreateOptions, DeleteOptions, ListOptions, PatchOptions, UpdateOptions};
 use nave_machinery::{GroupResource, GroupVersionKind, GroupVersionResource, Status, Value};
@@ -58,6 +59,9 @@ pub struct Endpoint {
     pub storage: Option<Arc<ResourceStorage>>,
 }
 
+/// Bytes of encodings made on demand that are kept, of all resources together.
+const ENCODINGS_KEPT: usize = 32 << 20;
+
 /// All resources served.
 pub struct Resources {
     endpoints: HashMap<GroupVersionResource, Endpoint>,
@@ -73,10 +77,11 @@ impl Resources {
     /// Opens the storage of every stored resource.
     pub fn open_storages(registry: &Registry, store: &Arc<dyn Store>) -> Storages {
         let mut storages = Storages::new();
+        let encodings = EncodingBudget::new(ENCODINGS_KEPT);
         for def in registry.all() {
             let Some(storage) = &def.storage else { continue };
             if !storages.contains_key(&storage.prefix)
-                && let Some(opened) = ResourceStorage::open(Arc::clone(def), Arc::clone(store))
+                && let Some(opened) = ResourceStorage::open(Arc::clone(def), Arc::clone(store), Arc::clone(&encodings))
             {
                 storages.insert(storage.prefix.clone(), opened);
             }

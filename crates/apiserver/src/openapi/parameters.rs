@@ -154,9 +154,9 @@ pub(super) fn of_options(kind: &str) -> &'static [Parameter] {
         "PodExecOptions" => EXEC,
         "PodLogOptions" => LOG,
         "PodPortForwardOptions" => PORT_FORWARD,
-        "NodeProxyOptions" => &[text("path", "What to ask of the node's kubelet.")],
-        "PodProxyOptions" => &[text("path", "What to ask of the pod.")],
-        "ServiceProxyOptions" => &[text("path", "What to ask of the service's endpoints.")],
+        "NodeProxyOptions" => const { &[text("path", "What to ask of the node's kubelet.")] },
+        "PodProxyOptions" => const { &[text("path", "What to ask of the pod.")] },
+        "ServiceProxyOptions" => const { &[text("path", "What to ask of the service's endpoints.")] },
         _ => &[],
     }
 }

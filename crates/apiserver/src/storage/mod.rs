@@ -9,7 +9,7 @@ mod codec;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nave_cacher::{CachedObject, Cacher, CacherConfig};
+use nave_cacher::{CachedObject, Cacher, CacherConfig, EncodingBudget};
 use nave_machinery::{GroupResource, Reason, Status, Value, meta};
 use nave_resources::ResourceDef;
 use nave_store::{Expect, KeyValue, Op, Range, RangeResult, Store, StoreError, Txn, TxnOutcome};
@@ -58,11 +58,12 @@ pub struct Updated {
 }
 
 impl ResourceStorage {
-    /// Opens a resource: starts its watch cache over the store.
-    pub fn open(def: Arc<ResourceDef>, store: Arc<dyn Store>) -> Option<Arc<Self>> {
+    /// Opens a resource: starts its watch cache over the store. `None` for one that stores nothing.
+    pub fn open(def: Arc<ResourceDef>, store: Arc<dyn Store>, encodings: Arc<EncodingBudget>) -> Option<Arc<Self>> {
         let prefix = format!("{}/", def.storage.as_ref()?.prefix);
         let codec = Arc::new(ObjectCodec::new(Arc::clone(&def))?);
         let mut config = CacherConfig::new(def.group_resource().to_string(), prefix, def.namespaced);
+        config.encodings = encodings;
         let indexed = def.fields.iter().enumerate().filter(|(_, field)| field.indexed);
         config.indexed_fields = indexed.map(|(at, _)| at).collect();
         let cacher = Cacher::start(config, Arc::clone(&store), Arc::clone(&codec) as _);
