@@ -1,11 +1,47 @@
-//! The API's documentation of its fields, from the types' own sources, found when it is first asked for.
+//! The API's documentation of the fields that columns show.
 
-use nave_resources::Description;
+use std::collections::HashMap;
+use std::sync::LazyLock;
 
-/// A column's description.
-pub fn of_column(description: &Description) -> &str {
+use nave_resources::{Description, Registry};
+
+use crate::openapi::words::Words;
+
+/// The texts of the fields that the built-in columns show, by type and field: some dozens, of all there are.
+static OF_FIELDS: LazyLock<HashMap<(String, &'static str), Box<str>>> = LazyLock::new(|| {
+    let words = Words::new();
+    let registry = Registry::builtin(nave_schema::builtin());
+    let columns = registry.all().flat_map(|def| &def.columns);
+    let fields = columns.filter_map(|column| match &column.description {
+        Description::OfField { type_name, field } => {
+            let text = words.of_field(type_name, field).into();
+            Some(((type_name.clone(), *field), text))
+        }
+        Description::Own(_) => None,
+    });
+    fields.collect()
+});
+
+/// A column's description; empty where the field is not documented.
+pub(crate) fn of_column(description: &Description) -> &str {
     match description {
         Description::Own(text) => text,
-        Description::OfField { .. } => "",
+        Description::OfField { type_name, field } => {
+            OF_FIELDS.get(&(type_name.clone(), *field)).map(AsRef::as_ref).unwrap_or_default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_column_has_the_description_of_its_field() {
+        let missing: Vec<_> =
+            OF_FIELDS.iter().filter(|(_, text)| text.is_empty()).map(|(of, _)| of).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+        assert!(OF_FIELDS.len() > 10);
+        assert_eq!(of_column(&Description::Own("text".into())), "text");
     }
 }

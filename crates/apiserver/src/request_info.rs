@@ -5,6 +5,7 @@
 //! | `/api/v1/namespaces/ns/pods/p/status` | core group, `pods`, namespace `ns`, name `p`, subresource `status` |
 //! | `/apis/apps/v1/deployments` | group `apps`, all namespaces |
 //! | `/api/v1/namespaces/ns` | the namespace itself |
+//! | `/api/v1/watch/pods` | the same as `/api/v1/pods?watch=true` |
 //! | `/healthz/etcd` | no resource |
 //!
 //! Storage keys and authorization both start from these parts, never from the path's text.
@@ -43,6 +44,8 @@ pub struct ResourceRequest {
     pub subresource: String,
     /// What follows the subresource, as in `…/proxy/a/b`.
     pub rest: String,
+    /// Whether the path itself asks for a watch (`/api/v1/watch/pods`).
+    pub watch: bool,
 }
 
 /// What is done to a resource, or the HTTP method for other paths.
@@ -99,7 +102,11 @@ impl ResourceRequest {
         let version = decode(version)?;
         let parts = raw.map(decode).collect::<Result<Vec<_>, _>>()?;
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-        Ok(Some(Self::from_parts(group, version, &parts)))
+        // The old form of a watch, before there was the query parameter.
+        Ok(Some(match parts.as_slice() {
+            ["watch", rest @ ..] if !rest.is_empty() => Self { watch: true, ..Self::from_parts(group, version, rest) },
+            parts => Self::from_parts(group, version, parts),
+        }))
     }
 
     fn from_parts(group: String, version: String, parts: &[&str]) -> Self {
@@ -117,6 +124,7 @@ impl ResourceRequest {
             name: part(1),
             subresource: part(2),
             rest: parts.get(3..).map(|rest| rest.join("/")).unwrap_or_default(),
+            watch: false,
         }
     }
 }
@@ -135,6 +143,7 @@ impl Verb {
         };
         let collection = resource.name.is_empty();
         match *method {
+            Method::GET | Method::HEAD if resource.watch => Self::Watch,
             Method::GET | Method::HEAD if query.flag("watch") && resource.subresource.is_empty() => Self::Watch,
             Method::GET | Method::HEAD if collection => Self::List,
             Method::GET | Method::HEAD => Self::Get,
@@ -257,6 +266,8 @@ mod tests {
             (Method::GET, "/api/v1/pods", Verb::List),
             (Method::GET, "/api/v1/pods?watch=true", Verb::Watch),
             (Method::GET, "/api/v1/pods?watch=false", Verb::List),
+            (Method::GET, "/api/v1/watch/pods", Verb::Watch),
+            (Method::GET, "/apis/apps/v1/watch/namespaces/a/deployments/d", Verb::Watch),
             (Method::GET, "/api/v1/nodes/n", Verb::Get),
             (Method::DELETE, "/api/v1/nodes/n", Verb::Delete),
             (Method::DELETE, "/api/v1/nodes", Verb::DeleteCollection),

@@ -24,6 +24,8 @@ pub(crate) struct State {
     objects: OrdMap<Arc<str>, Arc<CachedObject>>,
     /// One for each of the layout's indexed fields.
     indexes: Box<[OrdMap<IndexKey, Arc<CachedObject>>]>,
+    /// How many objects each namespace has.
+    counts: OrdMap<Arc<str>, usize>,
     bytes: usize,
 }
 
@@ -37,7 +39,7 @@ struct IndexKey {
 impl State {
     pub(crate) fn new(layout: Arc<Layout>) -> Self {
         let indexes = layout.indexed_fields.iter().map(|_| OrdMap::new()).collect();
-        Self { layout, objects: OrdMap::new(), indexes, bytes: 0 }
+        Self { layout, objects: OrdMap::new(), indexes, counts: OrdMap::new(), bytes: 0 }
     }
 
     /// Puts `object` (or nothing) at `key` and hands back what was there.
@@ -50,12 +52,31 @@ impl State {
             Some(new) => self.objects.insert(Arc::clone(key), Arc::clone(new)),
             None => self.objects.remove(&**key),
         };
+        self.count(old.as_deref(), object.map(AsRef::as_ref));
         self.bytes += object.map_or(0, |new| new.size());
         self.bytes -= old.as_ref().map_or(0, |old| old.size());
         for (&field, index) in self.layout.indexed_fields.iter().zip(&mut self.indexes) {
             set_indexed(index, field, key, old.as_deref(), object);
         }
         old
+    }
+
+    fn count(&mut self, old: Option<&CachedObject>, new: Option<&CachedObject>) {
+        match (old, new) {
+            (None, Some(new)) => match self.counts.get_mut(new.namespace()) {
+                Some(count) => *count += 1,
+                None => {
+                    self.counts.insert(new.namespace().into(), 1);
+                }
+            },
+            (Some(old), None) => match self.counts.get_mut(old.namespace()) {
+                Some(count) if *count > 1 => *count -= 1,
+                _ => {
+                    self.counts.remove(old.namespace());
+                }
+            },
+            _ => {}
+        }
     }
 
     /// Takes the state back to before `event`, its latest one.
@@ -127,6 +148,11 @@ impl Snapshot {
     /// How many objects there are.
     pub fn len(&self) -> usize {
         self.state.objects.len()
+    }
+
+    /// How many objects there are in a namespace, or in all, without a look at them.
+    pub fn count(&self, namespace: Option<&str>) -> usize {
+        namespace.map_or(self.len(), |namespace| self.state.counts.get(namespace).copied().unwrap_or(0))
     }
 
     /// Whether there are none.

@@ -22,6 +22,12 @@ use tracing_subscriber::EnvFilter;
 
 use crate::flags::Cli;
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Threads for reads of the store and of files. More would not read faster from one disk.
+const BLOCKING_THREADS: usize = 8;
+
 fn main() -> ExitCode {
     let options = Cli::parse().into_serve();
     let config = match options.validate() {
@@ -31,6 +37,7 @@ fn main() -> ExitCode {
     start_logging(config.log_level);
     let served = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .map_err(serve::ServeError::from)
         .and_then(|runtime| runtime.block_on(serve::serve(config)));

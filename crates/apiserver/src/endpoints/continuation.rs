@@ -20,6 +20,8 @@ pub struct Continuation {
     pub revision: Option<u64>,
     /// The key of the last object of the page before.
     pub start_after: String,
+    /// How many objects follow it, where the token says so.
+    pub remaining: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -28,6 +30,10 @@ struct Token {
     rv: i64,
     /// The key to start at, without the prefix; one past the last key is that key with a zero byte.
     start: String,
+    /// How many objects follow: ours alone, others do not look at it. Counting them again for every page would make
+    /// a page cost what the list does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    remaining: Option<u64>,
 }
 
 impl Continuation {
@@ -61,22 +67,14 @@ impl Continuation {
         if start.split('/').any(|part| matches!(part, "" | "." | "..")) {
             return Err(invalid(&format!("invalid start key: {start:?}")));
         }
-        Ok(Some(Self { revision, start_after: format!("{prefix}{start}") }))
+        Ok(Some(Self { revision, start_after: format!("{prefix}{start}"), remaining: token.remaining }))
     }
 
-    /// The token that goes on after `last` in the state at `revision`.
-    pub fn encode(revision: u64, last: &str, prefix: &str) -> String {
-        Self::token(i64::try_from(revision).unwrap_or(-1), last, prefix)
-    }
-
-    /// The token that goes on after `last` in the latest state.
-    pub fn encode_latest(last: &str, prefix: &str) -> String {
-        Self::token(-1, last, prefix)
-    }
-
-    fn token(rv: i64, last: &str, prefix: &str) -> String {
-        let start = format!("{}\0", last.strip_prefix(prefix).unwrap_or(last));
-        let token = Token { v: VERSION.to_owned(), rv, start };
+    /// The token of this place in a list under `prefix`.
+    pub fn encode(&self, prefix: &str) -> String {
+        let rv = self.revision.and_then(|revision| i64::try_from(revision).ok()).unwrap_or(-1);
+        let start = format!("{}\0", self.start_after.strip_prefix(prefix).unwrap_or(&self.start_after));
+        let token = Token { v: VERSION.to_owned(), rv, start, remaining: self.remaining };
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
     }
 }
@@ -87,12 +85,13 @@ mod tests {
 
     #[test]
     fn a_token_reads_back() {
-        let token = Continuation::encode(7, "/registry/pods/a/b", "/registry/pods/");
-        let read = Continuation::decode(&token, "/registry/pods/").unwrap().unwrap();
-        assert_eq!(read, Continuation { revision: Some(7), start_after: "/registry/pods/a/b".into() });
-        let token = Continuation::encode_latest("/registry/pods/a/b", "/registry/pods/a/");
-        let read = Continuation::decode(&token, "/registry/pods/a/").unwrap().unwrap();
-        assert_eq!(read, Continuation { revision: None, start_after: "/registry/pods/a/b".into() });
+        let start_after = "/registry/pods/a/b".to_owned();
+        for (revision, remaining, prefix) in
+            [(Some(7), Some(3), "/registry/pods/"), (None, None, "/registry/pods/a/")]
+        {
+            let place = Continuation { revision, start_after: start_after.clone(), remaining };
+            assert_eq!(Continuation::decode(&place.encode(prefix), prefix).unwrap(), Some(place));
+        }
         assert_eq!(Continuation::decode("", "/x/").unwrap(), None);
     }
 

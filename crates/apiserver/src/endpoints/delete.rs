@@ -40,7 +40,7 @@ pub async fn delete(target: &Target<'_>, options: &DeleteOptions) -> Result<Answ
     if updated.deleted {
         target.admission.settled(def, meta::uid(&updated.stored.object), None);
     }
-    answer(target, &updated.stored.object, outcome)
+    answer(target, updated.stored.object, outcome)
 }
 
 /// Deletes the objects that a list selected, one by one; the answer is the list of what was deleted.
@@ -72,10 +72,10 @@ pub async fn delete_collection(
 
 /// What a deletion is answered with: the object while it stays, and once it is gone a `Status`, except for the kinds
 /// that answer with the object in any case.
-fn answer(target: &Target<'_>, object: &Value, outcome: Deletion) -> Result<Answer, Status> {
+fn answer(target: &Target<'_>, object: Value, outcome: Deletion) -> Result<Answer, Status> {
     let def = &target.endpoint.def;
     if outcome == Deletion::Marked || def.rules.returns_deleted {
         return Ok(Answer::object(target.endpoint, 200, target.view.present(target.endpoint, object)?));
     }
-    Ok(Answer::status(&Status::deleted(&def.group_resource(), meta::name(object), meta::uid(object))))
+    Ok(Answer::status(&Status::deleted(&def.group_resource(), meta::name(&object), meta::uid(&object))))
 }

@@ -14,7 +14,7 @@ use nave_cacher::{CachedObject, Filter, Snapshot};
 use nave_machinery::options::{ListOptions, ResourceVersionMatch};
 use nave_machinery::{Reason, Status};
 use nave_resources::{list_prefix, storage_key};
-use nave_store::Range;
+use nave_store::{KeyValue, Range};
 
 use super::answer::{Answer, List};
 use super::continuation::Continuation;
@@ -45,7 +45,7 @@ pub async fn get(
     let object = found.ok_or_else(|| Status::not_found(&endpoint.resource(), &request.name))?;
     if let View::Scale(_) = view {
         let object = storage.codec().parse_cached(&object)?;
-        return Ok(Answer::document(200, view.present(endpoint, &object)?));
+        return Ok(Answer::document(200, view.present(endpoint, object)?));
     }
     Ok(Answer::cached(endpoint, object))
 }
@@ -64,26 +64,40 @@ pub async fn list(
     let namespace = Some(request.namespace.as_str()).filter(|namespace| !namespace.is_empty());
     let prefix = list_prefix(&endpoint.def, namespace).map_err(|error| Status::bad_request(error.to_string()))?;
     let continuation = Continuation::decode(&options.continue_token, &prefix)?;
-    let start_after = continuation.as_ref().map(|continuation| continuation.start_after.as_str());
-    let page = match wanted(options, continuation.as_ref())? {
+    let scan = Scan {
+        filter: &filter,
+        start_after: continuation.as_ref().map(|continuation| continuation.start_after.as_str()),
+        limit: options.limit,
+    };
+    let (page, snapshot) = match wanted(options, continuation.as_ref())? {
         Wanted::Latest => {
             storage.wait_until(storage.current_revision().await?).await?;
-            Page::of(&storage.cacher().snapshot(), &filter, start_after, options.limit)
+            scan.of_memory(storage.cacher().snapshot())
         }
         Wanted::NotOlderThan(revision) => {
             storage.wait_until(revision).await?;
-            Page::of(&storage.cacher().snapshot(), &filter, start_after, options.limit)
+            scan.of_memory(storage.cacher().snapshot())
         }
-        Wanted::Exact(revision) => exact(storage, revision, &filter, &prefix, start_after, options.limit)
+        Wanted::Exact(revision) => exact(storage, revision, &scan, &prefix)
             .await
             .map_err(|status| with_fresh_token(status, continuation.as_ref(), &prefix))?,
     };
-    if let (Some(snapshot), Some(_)) = (&page.snapshot, &page.next) {
+    // How many remain is told only where nothing but the place in the list decides it.
+    let selective = !options.label_selector.is_empty() || !options.field_selector.is_empty();
+    let remaining = match (&page.next, &continuation, &snapshot) {
+        (None, ..) => None,
+        _ if selective => None,
+        (_, Some(continuation), _) => continuation.remaining.map(|rest| rest.saturating_sub(page.objects.len() as u64)),
+        (_, None, Some(snapshot)) => Some((snapshot.count(namespace) - page.objects.len()) as u64),
+        (_, None, None) => None,
+    };
+    if let (Some(snapshot), Some(_)) = (&snapshot, &page.next) {
         storage.cacher().keep(snapshot);
     }
-    let continue_token = page.next.as_ref().map(|last| Continuation::encode(page.revision, last, &prefix));
-    // How many remain is told only where nothing but the place in the list decides it.
-    let remaining = if options.label_selector.is_empty() && options.field_selector.is_empty() { page.remaining } else { None };
+    let continue_token = page.next.as_ref().map(|last| {
+        let place = Continuation { revision: Some(page.revision), start_after: last.to_string(), remaining };
+        place.encode(&prefix)
+    });
     Ok(Answer::list(List {
         endpoint: endpoint.clone(),
         objects: page.objects,
@@ -147,24 +161,43 @@ struct Page {
     revision: u64,
     /// The key the next page starts after, where there is one.
     next: Option<Arc<str>>,
-    remaining: Option<u64>,
-    /// Where the page comes from, if from memory.
-    snapshot: Option<Snapshot>,
 }
 
-impl Page {
-    fn of(snapshot: &Snapshot, filter: &Filter, start_after: Option<&str>, limit: usize) -> Self {
+/// What of a state a page shows.
+struct Scan<'a> {
+    filter: &'a Filter,
+    start_after: Option<&'a str>,
+    /// 0 for no limit.
+    limit: usize,
+}
+
+impl Scan<'_> {
+    fn of_memory(&self, snapshot: Snapshot) -> (Page, Option<Snapshot>) {
         let revision = snapshot.revision();
-        let mut selected = snapshot.select(filter, start_after);
-        if limit == 0 {
-            let objects = selected.cloned().collect();
-            return Self { objects, revision, next: None, remaining: None, snapshot: None };
+        let mut selected = snapshot.select(self.filter, self.start_after);
+        let objects: Vec<_> = match self.limit {
+            0 => selected.by_ref().cloned().collect(),
+            limit => selected.by_ref().take(limit).cloned().collect(),
+        };
+        let next = selected.next().and_then(|_| objects.last()).map(|last| Arc::clone(last.key()));
+        drop(selected);
+        (Page { objects, revision, next }, Some(snapshot))
+    }
+
+    /// Adds the selected ones of `items` to `page`; `false` once the page is full and there is more.
+    fn add(&self, page: &mut Page, storage: &ResourceStorage, items: &[KeyValue]) -> Result<bool, Status> {
+        for kv in items {
+            let object = storage.cached(kv)?;
+            if !self.filter.matches(&object) {
+                continue;
+            }
+            if self.limit > 0 && page.objects.len() == self.limit {
+                page.next = page.objects.last().map(|last| Arc::clone(last.key()));
+                return Ok(false);
+            }
+            page.objects.push(Arc::new(object));
         }
-        let objects: Vec<_> = selected.by_ref().take(limit).cloned().collect();
-        let remaining = selected.count() as u64;
-        let next = objects.last().filter(|_| remaining > 0).map(|last| Arc::clone(last.key()));
-        let remaining = next.as_ref().map(|_| remaining);
-        Self { objects, revision, next, remaining, snapshot: Some(snapshot.clone()) }
+        Ok(true)
     }
 }
 
@@ -172,38 +205,21 @@ impl Page {
 async fn exact(
     storage: &ResourceStorage,
     revision: u64,
-    filter: &Filter,
+    scan: &Scan<'_>,
     prefix: &str,
-    start_after: Option<&str>,
-    limit: usize,
-) -> Result<Page, Status> {
+) -> Result<(Page, Option<Snapshot>), Status> {
     storage.wait_until(revision).await?;
     if let Some(snapshot) = storage.cacher().snapshot_at(revision) {
-        return Ok(Page::of(&snapshot, filter, start_after, limit));
+        return Ok(scan.of_memory(snapshot));
     }
-    let mut objects: Vec<Arc<CachedObject>> = Vec::new();
-    let mut range = Range {
-        prefix: Arc::from(prefix),
-        start_after: start_after.map(Arc::from),
-        limit: STORE_PAGE,
-        revision: Some(revision),
-    };
+    let mut page = Page { objects: Vec::new(), revision, next: None };
+    let start_after = scan.start_after.map(Arc::from);
+    let mut range = Range { prefix: Arc::from(prefix), start_after, limit: STORE_PAGE, revision: Some(revision) };
     loop {
         let found = storage.range(range.clone()).await?;
         range.start_after = found.items.last().map(|kv| Arc::clone(&kv.key));
-        for kv in &found.items {
-            let object = storage.cached(kv)?;
-            if !filter.matches(&object) {
-                continue;
-            }
-            if limit > 0 && objects.len() == limit {
-                let next = objects.last().map(|last| Arc::clone(last.key()));
-                return Ok(Page { objects, revision, next, remaining: None, snapshot: None });
-            }
-            objects.push(Arc::new(object));
-        }
-        if !found.more {
-            return Ok(Page { objects, revision, next: None, remaining: None, snapshot: None });
+        if !scan.add(&mut page, storage, &found.items)? || !found.more {
+            return Ok((page, None));
         }
     }
 }
@@ -215,7 +231,8 @@ fn with_fresh_token(mut status: Status, continuation: Option<&Continuation>, pre
     {
         "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list."
             .clone_into(&mut status.message);
-        status.continue_token = Continuation::encode_latest(&continuation.start_after, prefix);
+        let place = Continuation { revision: None, remaining: None, ..continuation.clone() };
+        status.continue_token = place.encode(prefix);
     }
     status
 }

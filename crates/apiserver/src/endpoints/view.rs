@@ -56,10 +56,10 @@ impl View {
     ///
     /// # Errors
     /// 500 where the object cannot be converted.
-    pub fn present(&self, endpoint: &Endpoint, stored: &Value) -> Result<Value, Status> {
+    pub fn present(&self, endpoint: &Endpoint, stored: Value) -> Result<Value, Status> {
         match self {
-            Self::Scale(paths) => Ok(scale_of(paths, stored)),
-            Self::Object | Self::Status => from_stored(endpoint, stored.clone()),
+            Self::Scale(paths) => Ok(scale_of(paths, &stored)),
+            Self::Object | Self::Status => from_stored(endpoint, stored),
         }
     }
 

@@ -15,7 +15,9 @@ use nave_machinery::options::{CreateOptions, FieldValidation, PatchOptions, Upda
 use nave_machinery::time::{self, Timestamp};
 use nave_machinery::{FieldError, FieldPath, Status, Value, meta, names};
 use nave_patch::{json_patch, merge, strategic};
-use nave_resources::storage_key;
+use nave_resources::{ResourceDef, storage_key};
+use nave_schema::Shape;
+use nave_schema::normalize::{Mode, normalize};
 
 use super::answer::Answer;
 use super::view::View;
@@ -75,7 +77,7 @@ pub async fn create(target: &Target<'_>, payload: &Payload, options: &CreateOpti
     let (object, warnings) = target.decode(payload, options.field_validation)?;
     let object = create_object(target, object, options.dry_run).await?;
     let warnings = target.warnings(warnings, &object, None);
-    Ok(Answer::object(target.endpoint, 201, target.view.present(target.endpoint, &object)?).with_warnings(warnings))
+    Ok(Answer::object(target.endpoint, 201, target.view.present(target.endpoint, object)?).with_warnings(warnings))
 }
 
 /// Creates an object that has been decoded and defaulted; the answer is the stored object.
@@ -151,7 +153,7 @@ pub async fn patch(target: &Target<'_>, payload: &Payload, options: &PatchOption
     let key = target.key(target.name)?;
     let mut warnings = Vec::new();
     let change = |current: &Stored| {
-        let mut view = target.view.present(target.endpoint, &current.object)?;
+        let mut view = target.view.present(target.endpoint, current.object.clone())?;
         patch.apply(target, &mut view)?;
         let body = decode::Body { object: view, lax: patch.duplicates.clone() };
         let (object, found) = target.typed(body, options.field_validation)?;
@@ -177,7 +179,7 @@ fn prepare_new(target: &Target<'_>, object: Value, now: Timestamp) -> Result<Val
     let mut object = target.view.absorb(target.endpoint, &Value::Null, object)?;
     lifecycle::before_create(def, &mut object, target.namespace, now)?;
     if def.has_status() {
-        drop_status(&mut object);
+        drop_status(def, &mut object);
     }
     def.strategy.prepare_for_create(&mut object);
     target.admit(Operation::Create, &mut object)?;
@@ -340,7 +342,7 @@ impl Target<'_> {
     fn answer(&self, updated: Updated, warnings: Vec<String>) -> Result<Answer, Status> {
         let object = updated.stored.object;
         let warnings = self.warnings(warnings, &object, None);
-        Ok(Answer::object(self.endpoint, 200, self.view.present(self.endpoint, &object)?).with_warnings(warnings))
+        Ok(Answer::object(self.endpoint, 200, self.view.present(self.endpoint, object)?).with_warnings(warnings))
     }
 
     fn warnings(&self, mut warnings: Vec<String>, object: &Value, old: Option<&Value>) -> Vec<String> {
@@ -403,9 +405,18 @@ fn parse_resource_version(object: &Value) -> Result<Option<u64>, Status> {
     }
 }
 
-fn drop_status(object: &mut Value) {
-    if let Some(status) = object.get_mut("status") {
-        *status = Value::Object(nave_machinery::Map::new());
+/// Empties the status, which only its subresource writes: an empty one of the type, or none where the object has none.
+fn drop_status(def: &ResourceDef, object: &mut Value) {
+    let Some(fields) = object.as_object_mut() else { return };
+    fields.remove("status");
+    let set = nave_schema::builtin();
+    let type_id = def.storage.as_ref().and_then(|storage| storage.type_id);
+    let status = type_id.and_then(|id| set.get(id).field("status")).filter(|status| status.always);
+    if let Some(Shape::Struct(id)) = status.map(|status| &status.shape) {
+        let mut empty = Value::Object(nave_machinery::Map::new());
+        // An empty object has nothing that could be of a wrong type.
+        let _ = normalize(set, *id, &mut empty, Mode::Ignore);
+        fields.insert("status".to_owned(), empty);
     }
 }
 

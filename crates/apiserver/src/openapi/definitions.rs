@@ -32,6 +32,7 @@ pub(super) struct Definitions<'a> {
     schemas: &'a SchemaSet,
     words: &'a Words,
     kinds: &'a Kinds,
+    facts: HashMap<&'static str, Vec<Fact>>,
     found: BTreeMap<String, Value>,
     pending: Vec<String>,
 }
@@ -39,7 +40,7 @@ pub(super) struct Definitions<'a> {
 impl<'a> Definitions<'a> {
     /// Nothing yet.
     pub(super) fn new(dialect: Dialect, schemas: &'a SchemaSet, words: &'a Words, kinds: &'a Kinds) -> Self {
-        Self { dialect, schemas, words, kinds, found: BTreeMap::new(), pending: Vec::new() }
+        Self { dialect, schemas, words, kinds, facts: facts(), found: BTreeMap::new(), pending: Vec::new() }
     }
 
     /// A reference to a type, which becomes a part of the document.
@@ -67,8 +68,10 @@ impl<'a> Definitions<'a> {
         let schemas = self.schemas;
         let mut definition = match schemas.find(type_name) {
             Some(id) => self.structure(schemas.get(id)),
+            None if self.kinds.contains_key(type_name) && !type_name.starts_with(META) => untyped(),
             None => self.leaf(type_name),
         };
+        self.add_facts(type_name, &mut definition);
         describe(&mut definition, self.words.of_type(type_name));
         if let Some(kinds) = self.kinds.get(type_name) {
             definition.insert("x-kubernetes-group-version-kind".to_owned(), json!(kinds));
@@ -83,7 +86,8 @@ impl<'a> Definitions<'a> {
         if !required.is_empty() {
             definition.insert("required".to_owned(), json!(required));
         }
-        let properties: Map = ty.fields.iter().map(|field| (field.name.clone(), self.property(ty, field))).collect();
+        let properties: Map =
+            ty.fields.iter().map(|field| (field.name.clone(), self.property(ty, field))).collect();
         if !properties.is_empty() {
             definition.insert("properties".to_owned(), Value::Object(properties));
         }
@@ -110,6 +114,23 @@ impl<'a> Definitions<'a> {
             name if name.starts_with(META) => json!({"type": "object"}),
             _ => json!({}),
         })
+    }
+
+    fn add_facts(&self, type_name: &str, definition: &mut Map) {
+        let facts = type_name.strip_prefix("io.k8s.").and_then(|name| self.facts.get(name));
+        for fact in facts.into_iter().flatten() {
+            if fact.keyword == "default" && self.dialect == Dialect::V2 {
+                continue;
+            }
+            let schema =
+                fact.path.iter().try_fold(&mut *definition, |at, step| at.get_mut(*step)?.as_object_mut());
+            let Some(schema) = schema else { continue };
+            if fact.value.is_null() {
+                schema.remove(fact.keyword);
+            } else {
+                schema.insert(fact.keyword.to_owned(), fact.value.clone());
+            }
+        }
     }
 
     fn property(&mut self, ty: &StructType, field: &Field) -> Value {
@@ -165,6 +186,40 @@ impl<'a> Definitions<'a> {
     }
 }
 
+/// The schema of a kind that has no built-in type; a custom resource's own schema belongs here.
+fn untyped() -> Map {
+    object(json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}))
+}
+
+/// A keyword of a type's definition.
+struct Fact {
+    /// Where in the definition.
+    path: Vec<&'static str>,
+    keyword: &'static str,
+    value: Value,
+}
+
+/// What `facts.txt` says, by type.
+fn facts() -> HashMap<&'static str, Vec<Fact>> {
+    let mut facts: HashMap<&'static str, Vec<Fact>> = HashMap::new();
+    for line in include_str!("facts.txt").lines().filter(|line| !line.starts_with('#')) {
+        // A test finds lines that cannot be read.
+        if let Some((type_name, fact)) = fact(line) {
+            facts.entry(type_name).or_default().push(fact);
+        }
+    }
+    facts
+}
+
+fn fact(line: &'static str) -> Option<(&'static str, Fact)> {
+    let mut words = line.splitn(4, ' ');
+    let (type_name, place, keyword) = (words.next()?, words.next()?, words.next()?);
+    let value = serde_json::from_str(words.next()?).ok()?;
+    let path =
+        if place == "-" { Vec::new() } else { ["properties"].into_iter().chain(place.split('/')).collect() };
+    Some((type_name, Fact { path, keyword, value }))
+}
+
 /// The default of a field: its own, or the zero value that Go's types always write.
 fn default_of(field: &Field) -> Option<Value> {
     if let Some(default) = &field.default {
@@ -201,8 +256,11 @@ fn add_topology(schema: &mut Map, field: &Field) {
 }
 
 fn add_patch_strategy(schema: &mut Map, patch: &PatchStrategy) {
-    let strategies: Vec<&str> =
-        [(patch.merge, "merge"), (patch.retain_keys, "retainKeys")].iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
+    let strategies: Vec<&str> = [(patch.merge, "merge"), (patch.retain_keys, "retainKeys")]
+        .iter()
+        .filter(|(on, _)| *on)
+        .map(|(_, name)| *name)
+        .collect();
     if !strategies.is_empty() {
         schema.insert("x-kubernetes-patch-strategy".to_owned(), json!(strategies.join(",")));
     }
@@ -222,5 +280,39 @@ pub(super) fn object(value: Value) -> Map {
     match value {
         Value::Object(map) => map,
         _ => Map::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fact_can_be_read_and_has_its_field() {
+        let schemas = nave_schema::builtin();
+        for line in include_str!("facts.txt").lines().filter(|line| !line.starts_with('#')) {
+            let (type_name, fact) = fact(line).unwrap_or_else(|| panic!("{line}"));
+            let id = schemas.find(&format!("io.k8s.{type_name}")).unwrap_or_else(|| panic!("{line}"));
+            let field = fact.path.get(1);
+            assert!(field.is_none_or(|field| schemas.get(id).field(field).is_some()), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_reference_in_version_3_has_its_neighbours_outside() {
+        let words = Words::new();
+        let kinds = Kinds::new();
+        let schemas = nave_schema::builtin();
+        let of = |dialect| {
+            let mut definitions = Definitions::new(dialect, schemas, &words, &kinds);
+            definitions.reference("io.k8s.api.core.v1.Pod");
+            let found = definitions.finish();
+            let mut property = found["io.k8s.api.core.v1.Pod"]["properties"]["spec"].clone();
+            property.as_object_mut().unwrap().remove("description");
+            property
+        };
+        assert_eq!(of(Dialect::V2), json!({"$ref": "#/definitions/io.k8s.api.core.v1.PodSpec"}));
+        let reference = json!({"$ref": "#/components/schemas/io.k8s.api.core.v1.PodSpec"});
+        assert_eq!(of(Dialect::V3), json!({"allOf": [reference], "default": {}}));
     }
 }

@@ -11,6 +11,7 @@
 //! [`OpenApi`].
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -36,6 +37,8 @@ mod operations;
 mod parameters;
 #[cfg(test)]
 mod reference;
+#[cfg(test)]
+mod tests;
 mod v2;
 mod v3;
 pub(crate) mod words;
@@ -120,7 +123,13 @@ impl OpenApi {
 
     /// A document under a URL that names its content may be kept for good; under another one that names an older
     /// content, the client is sent to the present one.
-    fn answer_v3(&self, path: &str, document: &Lazy, hash: Option<&str>, seen: Option<&HeaderValue>) -> Answer {
+    fn answer_v3(
+        &self,
+        path: &str,
+        document: &Lazy,
+        hash: Option<&str>,
+        seen: Option<&HeaderValue>,
+    ) -> Answer {
         if hash.is_some_and(|hash| !hash.is_empty() && hash != document.hash) {
             let moved = Answer::bytes(301, "", Bytes::new());
             return with_header(moved, header::LOCATION, &url(path, document));
@@ -129,7 +138,8 @@ impl OpenApi {
         if hash.is_none() {
             return answer;
         }
-        with_header(answer, header::CACHE_CONTROL, "public, immutable")
+        // A year, as long as upstream says by a date.
+        with_header(answer, header::CACHE_CONTROL, "public, immutable, max-age=31536000")
     }
 
     fn answer_v2(&self, headers: &HeaderMap) -> Result<Answer, Status> {
@@ -151,7 +161,9 @@ impl OpenApi {
     }
 
     fn index(&self) -> Value {
-        let entry = |(path, document): (&String, &Lazy)| (path.clone(), json!({"serverRelativeURL": url(path, document)}));
+        let entry = |(path, document): (&String, &Lazy)| {
+            (path.clone(), json!({"serverRelativeURL": url(path, document)}))
+        };
         json!({"paths": self.v3.iter().map(entry).collect::<Map>()})
     }
 
@@ -187,9 +199,11 @@ impl OpenApi {
         match about {
             About::Version(version) => operations::of_version(&self.registry, version),
             About::Group(group) => vec![operations::of_group(group)],
-            About::Server(path) => {
-                operations::of_server().into_iter().filter(|(of, _)| of == path).map(|(_, item)| item).collect()
-            }
+            About::Server(path) => operations::of_server()
+                .into_iter()
+                .filter(|(of, _)| of == path)
+                .map(|(_, item)| item)
+                .collect(),
             About::Everything => self.everything(),
         }
     }
@@ -201,11 +215,14 @@ impl OpenApi {
 
 impl Lazy {
     fn new(about: About, registry: &Registry) -> Self {
-        let mut parts = vec![env!("CARGO_PKG_VERSION").to_owned(), format!("{KUBERNETES_VERSION:?}{about:?}")];
+        let mut parts =
+            vec![env!("CARGO_PKG_VERSION").to_owned(), format!("{KUBERNETES_VERSION:?}{about:?}")];
         for def in registry.all().filter(|def| about.covers(&def.group)) {
-            let versions = def.versions.iter().map(|version| (&version.name, &version.type_name)).collect::<Vec<_>>();
+            let versions =
+                def.versions.iter().map(|version| (&version.name, &version.type_name)).collect::<Vec<_>>();
             let verbs = def.verbs.iter().map(|verb: &Verb| verb.as_str()).collect::<Vec<_>>();
-            let subresources = def.subresources.iter().map(|sub| (&sub.name, &sub.response)).collect::<Vec<_>>();
+            let subresources =
+                def.subresources.iter().map(|sub| (&sub.name, &sub.response)).collect::<Vec<_>>();
             parts.push(format!("{} {} {versions:?} {verbs:?} {subresources:?}", def.resource, def.kind));
         }
         let parts: Vec<&[u8]> = parts.iter().map(String::as_bytes).collect();
@@ -248,10 +265,17 @@ fn url(path: &str, document: &Lazy) -> String {
 }
 
 /// A document, or nothing for a client that has it.
-fn answer(media_type: &'static str, hash: &str, seen: Option<&HeaderValue>, document: impl FnOnce() -> Bytes) -> Answer {
+fn answer(
+    media_type: &'static str,
+    hash: &str,
+    seen: Option<&HeaderValue>,
+    document: impl FnOnce() -> Bytes,
+) -> Answer {
     let tag = format!("\"{hash}\"");
     let known = seen.and_then(|seen| seen.to_str().ok()).is_some_and(|seen| {
-        seen.split(',').map(|seen| seen.trim().trim_start_matches("W/")).any(|seen| seen == tag || seen == "*")
+        seen.split(',')
+            .map(|seen| seen.trim().trim_start_matches("W/"))
+            .any(|seen| seen == tag || seen == "*")
     });
     let answer =
         if known { Answer::bytes(304, "", Bytes::new()) } else { Answer::bytes(200, media_type, document()) };
@@ -271,7 +295,11 @@ fn hash_of(parts: &[&[u8]]) -> String {
         digest.update((part.len() as u64).to_be_bytes());
         digest.update(part);
     }
-    digest.finalize().iter().take(32).map(|byte| format!("{byte:02X}")).collect()
+    digest.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02X}");
+        text
+    })
 }
 
 /// What a document says of the API as a whole.

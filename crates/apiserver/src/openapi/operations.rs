@@ -66,6 +66,9 @@ const PATCHES: &[&str] = &[
     "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
 ];
+/// A kind without a built-in type says nothing of how its lists are merged strategically.
+const UNTYPED_PATCHES: &[&str] =
+    &["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
 /// The methods of a proxy, in the order documents have them.
 const PROXIED: &[&str] = &["get", "put", "post", "delete", "options", "head", "patch"];
 
@@ -81,25 +84,24 @@ pub(super) fn of_version(registry: &Registry, version: &GroupVersion) -> Vec<Pat
     items
 }
 
-/// The discovery document of a group, or of all groups for the empty name's sibling `/apis/`.
+/// The discovery document of a group.
 pub(super) fn of_group(group: &str) -> PathItem {
     let of = GroupVersion::new(group, "");
-    if group.is_empty() { discovery(&of, "APIVersions", "APIVersions") } else { discovery(&of, "APIGroup", "APIGroup") }
+    if group.is_empty() {
+        discovery(&of, "APIVersions", "APIVersions")
+    } else {
+        discovery(&of, "APIGroup", "APIGroup")
+    }
 }
 
-/// The paths that belong to no group: `/apis/` and `/version/`.
+/// The paths that belong to no group, with their names in the index: `/apis/` and `/version/`.
 pub(super) fn of_server() -> [(&'static str, PathItem); 2] {
-    let mut groups = of_group("apis");
-    groups.path = "/apis/".to_owned();
-    groups.operations[0].id = "getAPIVersions".to_owned();
-    groups.operations[0].answer = Content::Type(format!("{META}APIGroupList"));
-    let mut version = of_group("version");
-    version.path = "/version/".to_owned();
-    let get = &mut version.operations[0];
-    get.id = "getCodeVersion".to_owned();
-    get.about = "Reads the server's version.".to_owned();
-    get.answer = Content::Type("io.k8s.apimachinery.pkg.version.Info".to_owned());
-    (get.consumes, get.produces) = (&ENCODINGS[..1], &ENCODINGS[..1]);
+    let groups = read("/apis/", "getAPIVersions", "apis", format!("{META}APIGroupList"));
+    let mut version =
+        read("/version/", "getCodeVersion", "version", "io.k8s.apimachinery.pkg.version.Info".to_owned());
+    for get in &mut version.operations {
+        (get.consumes, get.produces) = (&ENCODINGS[..1], &ENCODINGS[..1]);
+    }
     [("apis", groups), ("version", version)]
 }
 
@@ -158,20 +160,25 @@ fn discovery(of: &GroupVersion, what: &str, answer: &str) -> PathItem {
         (group, "") => format!("/apis/{group}/"),
         _ => format!("{}/", root(of)),
     };
+    read(&path, &format!("get{}{what}", pascal_name(of)), &tag(of), format!("{META}{answer}"))
+}
+
+/// A path of a document that can only be read.
+fn read(path: &str, id: &str, tag: &str, type_name: String) -> PathItem {
     let get = Operation {
         method: "get",
-        id: format!("get{}{what}", pascal_name(of)),
-        tag: tag(of),
-        about: "Reads what is served here.".to_owned(),
+        id: id.to_owned(),
+        tag: tag.to_owned(),
+        about: "Reads what the server says of itself.".to_owned(),
         action: None,
         parameters: Vec::new(),
         body: None,
         consumes: ENCODINGS,
         produces: ENCODINGS,
         codes: &[200],
-        answer: Content::Type(format!("{META}{answer}")),
+        answer: Content::Type(type_name),
     };
-    PathItem { path, parameters: Vec::new(), operations: vec![get] }
+    PathItem { path: path.to_owned(), parameters: Vec::new(), operations: vec![get] }
 }
 
 /// A resource in one version, whose paths are to be written.
@@ -190,7 +197,8 @@ struct Resource<'a> {
 impl<'a> Resource<'a> {
     fn new(def: &'a ResourceDef, version: &'a ResourceVersion) -> Self {
         let gv = def.group_version(&version.name);
-        let (scope, middle) = if def.namespaced { ("Namespaced", "/namespaces/{namespace}") } else { ("", "") };
+        let (scope, middle) =
+            if def.namespaced { ("Namespaced", "/namespaces/{namespace}") } else { ("", "") };
         Self {
             def,
             version,
@@ -205,43 +213,26 @@ impl<'a> Resource<'a> {
         let scope: &[Parameter] = if self.def.namespaced { &[NAMESPACE] } else { &[] };
         let one: Vec<Parameter> = [NAME].iter().chain(scope).copied().collect();
         let at = |middle: &str, rest: &str| format!("{}{middle}{}{rest}", root(&self.gv), self.collection);
-        self.add(items, at("", ""), with_pretty(scope), self.of_collection());
-        self.add(items, at("", "/{name}"), with_pretty(&one), self.of_object());
+        add(items, at("", ""), with_pretty(scope), self.of_collection());
+        add(items, at("", "/{name}"), with_pretty(&one), self.of_object());
         for subresource in &self.def.subresources {
             self.subresource(items, &at("", &format!("/{{name}}/{}", subresource.name)), &one, subresource);
         }
         let everywhere = |middle: &str| format!("{}{middle}/{}", root(&self.gv), self.def.resource);
         if self.def.namespaced && self.def.serves(Verb::List) {
             let list = self.list(format!("list{}{}ForAllNamespaces", self.prefix, self.def.kind));
-            self.add(items, everywhere(""), with_pretty(&[]), vec![list]);
+            add(items, everywhere(""), with_pretty(&[]), vec![list]);
         }
         if !self.def.serves(Verb::Watch) {
             return;
         }
         if self.def.namespaced {
             let id = format!("watch{}{}ListForAllNamespaces", self.prefix, self.def.kind);
-            self.add(items, everywhere("/watch"), with_pretty(&[]), vec![self.watch(id, "watchlist")]);
+            add(items, everywhere("/watch"), with_pretty(&[]), vec![self.watch(id, "watchlist")]);
         }
         let id = format!("watch{}{}", self.prefix, self.subject);
-        self.add(items, at("/watch", ""), with_pretty(scope), vec![self.watch(format!("{id}List"), "watchlist")]);
-        self.add(items, at("/watch", "/{name}"), with_pretty(&one), vec![self.watch(id, "watch")]);
-    }
-
-    /// Adds a path, if anything can be asked of it; parameters that all its operations have become the path's.
-    fn add(&self, items: &mut Vec<PathItem>, path: String, mut parameters: Vec<Parameter>, mut operations: Vec<Operation>) {
-        let Some(first) = operations.first() else { return };
-        let common: Vec<Parameter> = first
-            .parameters
-            .iter()
-            .filter(|parameter| operations.iter().all(|operation| operation.parameters.contains(parameter)))
-            .copied()
-            .collect();
-        for operation in &mut operations {
-            operation.parameters.retain(|parameter| !common.contains(parameter));
-        }
-        parameters.extend(common);
-        parameters.sort_by_key(|parameter| (parameter.name, !parameter.in_path));
-        items.push(PathItem { path, parameters, operations });
+        add(items, at("/watch", ""), with_pretty(scope), vec![self.watch(format!("{id}List"), "watchlist")]);
+        add(items, at("/watch", "/{name}"), with_pretty(&one), vec![self.watch(id, "watch")]);
     }
 
     fn of_collection(&self) -> Vec<Operation> {
@@ -283,7 +274,8 @@ impl<'a> Resource<'a> {
     /// Reading, replacing and patching an object, or a part of it.
     fn view(&self, part: &str, type_name: &str, kind: &GroupVersionKind, verbs: &[Verb]) -> Vec<Operation> {
         let name = |verb: &str| format!("{verb}{}{}{part}", self.prefix, self.subject);
-        let operation = |method, verb| self.operation(method, name(verb), (method, kind.clone()), type_name.to_owned());
+        let operation =
+            |method, verb| self.operation(method, name(verb), (method, kind.clone()), type_name.to_owned());
         let mut operations = Vec::new();
         if verbs.contains(&Verb::Get) {
             let mut get = operation("get", "read");
@@ -303,7 +295,7 @@ impl<'a> Resource<'a> {
             patch.about = format!("Changes some fields of {} of kind {}.", an_object(part), self.def.kind);
             patch.parameters = parameters::PATCH.to_vec();
             patch.body = Some(Body { type_name: format!("{META}Patch"), required: true });
-            patch.consumes = PATCHES;
+            patch.consumes = if self.version.type_id.is_some() { PATCHES } else { UNTYPED_PATCHES };
             patch.codes = &[200, 201];
             operations.push(patch);
         }
@@ -315,7 +307,13 @@ impl<'a> Resource<'a> {
         let about = format!("Creates an object of kind {}.", kind.kind);
         let body = Body { type_name: type_name.clone(), required: true };
         let post = self.operation("post", id, ("post", kind), type_name);
-        Operation { about, parameters: parameters::WRITE.to_vec(), body: Some(body), codes: &[200, 201, 202], ..post }
+        Operation {
+            about,
+            parameters: parameters::WRITE.to_vec(),
+            body: Some(body),
+            codes: &[200, 201, 202],
+            ..post
+        }
     }
 
     fn list(&self, id: String) -> Operation {
@@ -331,11 +329,18 @@ impl<'a> Resource<'a> {
         Operation { about, parameters: parameters::LIST.to_vec(), produces: STREAMS, ..get }
     }
 
-    fn subresource(&self, items: &mut Vec<PathItem>, path: &str, one: &[Parameter], subresource: &Subresource) {
+    fn subresource(
+        &self,
+        items: &mut Vec<PathItem>,
+        path: &str,
+        one: &[Parameter],
+        subresource: &Subresource,
+    ) {
         let part = capitalized(&subresource.name);
         let options = subresource.response.kind.ends_with("Options");
         let response = &subresource.response;
-        let kind = if response.version.is_empty() { self.gv.with_kind(&*response.kind) } else { response.clone() };
+        let kind =
+            if response.version.is_empty() { self.gv.with_kind(&*response.kind) } else { response.clone() };
         if options {
             return self.connect(items, path, one, &subresource.name, &kind);
         }
@@ -346,38 +351,53 @@ impl<'a> Resource<'a> {
                 (get.answer, get.produces) = (Content::Text, LOGS);
             }
             let own = parameters::of_options("PodLogOptions");
-            return self.add(items, path.to_owned(), [one, own].concat(), operations);
+            return add(items, path.to_owned(), [one, own].concat(), operations);
         }
         let mut operations = self.view(&part, &type_name, &kind, subresource.verbs);
         if subresource.verbs.contains(&Verb::Create) {
             operations.push(self.create(&part, type_name, kind));
         }
-        self.add(items, path.to_owned(), with_pretty(one), operations);
+        add(items, path.to_owned(), with_pretty(one), operations);
     }
 
     /// A subresource that opens a connection rather than to answer.
-    fn connect(&self, items: &mut Vec<PathItem>, path: &str, one: &[Parameter], name: &str, kind: &GroupVersionKind) {
+    fn connect(
+        &self,
+        items: &mut Vec<PathItem>,
+        path: &str,
+        one: &[Parameter],
+        name: &str,
+        kind: &GroupVersionKind,
+    ) {
         let proxy = name == "proxy";
         let methods: &'static [&'static str] = if proxy { PROXIED } else { &["get", "post"] };
         let part = capitalized(name);
         let own = [one, parameters::of_options(&kind.kind)].concat();
         let operations = |suffix: &str| {
             let operation = |method: &&'static str| {
-                let id = format!("connect{}{}{}{part}{suffix}", self.prefix, capitalized(method), self.subject);
+                let id =
+                    format!("connect{}{}{}{part}{suffix}", self.prefix, capitalized(method), self.subject);
                 let operation = self.operation(method, id, ("connect", kind.clone()), String::new());
-                let about = format!("Connects {} requests to {name} of a {}.", method.to_uppercase(), self.def.kind);
+                let about =
+                    format!("Connects {} requests to {name} of a {}.", method.to_uppercase(), self.def.kind);
                 Operation { about, produces: ANYTHING, answer: Content::Text, ..operation }
             };
             methods.iter().map(operation).collect()
         };
-        self.add(items, path.to_owned(), own.clone(), operations(""));
+        add(items, path.to_owned(), own.clone(), operations(""));
         if proxy {
             let own = [own, vec![PATH]].concat();
-            self.add(items, format!("{path}/{{path}}"), own, operations("WithPath"));
+            add(items, format!("{path}/{{path}}"), own, operations("WithPath"));
         }
     }
 
-    fn operation(&self, method: &'static str, id: String, action: (&'static str, GroupVersionKind), answer: String) -> Operation {
+    fn operation(
+        &self,
+        method: &'static str,
+        id: String,
+        action: (&'static str, GroupVersionKind),
+        answer: String,
+    ) -> Operation {
         Operation {
             method,
             id,
@@ -398,6 +418,28 @@ impl<'a> Resource<'a> {
     }
 }
 
+/// Adds a path, if anything can be asked of it; parameters that all its operations have become the path's.
+fn add(
+    items: &mut Vec<PathItem>,
+    path: String,
+    mut parameters: Vec<Parameter>,
+    mut operations: Vec<Operation>,
+) {
+    let Some(first) = operations.first() else { return };
+    let common: Vec<Parameter> = first
+        .parameters
+        .iter()
+        .filter(|parameter| operations.iter().all(|operation| operation.parameters.contains(parameter)))
+        .copied()
+        .collect();
+    for operation in &mut operations {
+        operation.parameters.retain(|parameter| !common.contains(parameter));
+    }
+    parameters.extend(common);
+    parameters.sort_by_key(|parameter| (parameter.name, !parameter.in_path));
+    items.push(PathItem { path, parameters, operations });
+}
+
 fn an_object(part: &str) -> String {
     if part.is_empty() { "an object".to_owned() } else { format!("{} of an object", part.to_lowercase()) }
 }
@@ -408,7 +450,11 @@ fn with_pretty(parameters: &[Parameter]) -> Vec<Parameter> {
 
 /// The path of a group and version.
 pub(super) fn root(of: &GroupVersion) -> String {
-    if of.group.is_empty() { format!("/api/{}", of.version) } else { format!("/apis/{}/{}", of.group, of.version) }
+    if of.group.is_empty() {
+        format!("/api/{}", of.version)
+    } else {
+        format!("/apis/{}/{}", of.group, of.version)
+    }
 }
 
 /// `rbacAuthorization_v1` for `rbac.authorization.k8s.io/v1`.

@@ -40,15 +40,19 @@ pub(super) const NAMESPACE: Parameter = in_path(text("namespace", "The namespace
 pub(super) const PATH: Parameter = in_path(text("path", "What to ask of the proxied server."));
 pub(super) const PRETTY: Parameter = text("pretty", "'true' for an answer with line breaks.");
 
-const CONTINUE: Parameter = text("continue", "The token of the page to go on from, out of the answer before.");
+const CONTINUE: Parameter =
+    text("continue", "The token of the page to go on from, out of the answer before.");
 const FIELD_SELECTOR: Parameter = text("fieldSelector", "Only objects whose fields match.");
 const LABEL_SELECTOR: Parameter = text("labelSelector", "Only objects whose labels match.");
 const LIMIT: Parameter = number("limit", "How many objects a page has at most.");
-const RESOURCE_VERSION: Parameter = text("resourceVersion", "The resource version the answer must be of or follow.");
+const RESOURCE_VERSION: Parameter =
+    text("resourceVersion", "The resource version the answer must be of or follow.");
 const RESOURCE_VERSION_MATCH: Parameter =
     text("resourceVersionMatch", "How resourceVersion is meant: Exact or NotOlderThan.");
-const SEND_INITIAL_EVENTS: Parameter =
-    flag("sendInitialEvents", "Whether a watch begins with the objects there are, and a bookmark after them.");
+const SEND_INITIAL_EVENTS: Parameter = flag(
+    "sendInitialEvents",
+    "Whether a watch begins with the objects there are, and a bookmark after them.",
+);
 const SHARD_SELECTOR: Parameter = text("shardSelector", "Only objects of a shard.");
 const TIMEOUT_SECONDS: Parameter = number("timeoutSeconds", "After how many seconds the call ends.");
 
@@ -67,9 +71,12 @@ pub(super) const LIST: &[Parameter] = &[
     flag("watch", "Whether to follow changes rather than to list."),
 ];
 
-const DRY_RUN: Parameter = unshared(text("dryRun", "'All' for going through all stages but keeping nothing."));
-const FIELD_VALIDATION: Parameter =
-    unshared(text("fieldValidation", "What becomes of unknown and duplicate fields: Ignore, Warn or Strict."));
+const DRY_RUN: Parameter =
+    unshared(text("dryRun", "'All' for going through all stages but keeping nothing."));
+const FIELD_VALIDATION: Parameter = unshared(text(
+    "fieldValidation",
+    "What becomes of unknown and duplicate fields: Ignore, Warn or Strict.",
+));
 
 /// What creations and updates take.
 pub(super) const WRITE: &[Parameter] =
@@ -145,6 +152,9 @@ const LOG: &[Parameter] = &[
     flag("timestamps", "Whether lines begin with the time they were written at."),
 ];
 
+const NODE_PROXY: &[Parameter] = &[text("path", "What to ask of the node's kubelet.")];
+const POD_PROXY: &[Parameter] = &[text("path", "What to ask of the pod.")];
+const SERVICE_PROXY: &[Parameter] = &[text("path", "What to ask of the service's endpoints.")];
 const PORT_FORWARD: &[Parameter] = &[number("ports", "The ports to forward.")];
 
 /// The query parameters of the subresources that have some of their own, by the kind of their options.
@@ -154,9 +164,9 @@ pub(super) fn of_options(kind: &str) -> &'static [Parameter] {
         "PodExecOptions" => EXEC,
         "PodLogOptions" => LOG,
         "PodPortForwardOptions" => PORT_FORWARD,
-        "NodeProxyOptions" => const { &[text("path", "What to ask of the node's kubelet.")] },
-        "PodProxyOptions" => const { &[text("path", "What to ask of the pod.")] },
-        "ServiceProxyOptions" => const { &[text("path", "What to ask of the service's endpoints.")] },
+        "NodeProxyOptions" => NODE_PROXY,
+        "PodProxyOptions" => POD_PROXY,
+        "ServiceProxyOptions" => SERVICE_PROXY,
         _ => &[],
     }
 }

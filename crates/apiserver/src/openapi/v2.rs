@@ -59,7 +59,8 @@ impl Writer<'_> {
             Content::Type(name) => self.definitions.reference(name),
             Content::Text => json!({"type": "string"}),
         };
-        let response = |code: &u16| (code.to_string(), json!({"description": super::reason(*code), "schema": schema}));
+        let response =
+            |code: &u16| (code.to_string(), json!({"description": super::reason(*code), "schema": schema}));
         let mut responses: Map = of.codes.iter().map(response).collect();
         responses.insert("401".to_owned(), json!({"description": super::reason(401)}));
         written.insert("responses".to_owned(), Value::Object(responses));
@@ -82,7 +83,8 @@ impl Writer<'_> {
             written.insert("required".to_owned(), json!(true));
         }
         // Those that do not depend on the kind.
-        let shared = ["DeleteOptions", "Patch"].iter().any(|kind| body.type_name.strip_prefix(META) == Some(kind));
+        let shared =
+            ["DeleteOptions", "Patch"].iter().any(|kind| body.type_name.strip_prefix(META) == Some(kind));
         self.shared("body", shared, Value::Object(written))
     }
 

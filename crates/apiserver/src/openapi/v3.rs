@@ -12,7 +12,8 @@ use super::words::Words;
 /// The document of these paths.
 pub(super) fn document(items: &[PathItem], kinds: &Kinds, schemas: &SchemaSet, words: &Words) -> Value {
     let mut definitions = Definitions::new(Dialect::V3, schemas, words, kinds);
-    let paths: Map = items.iter().map(|item| (item.path.clone(), path_item(item, &mut definitions))).collect();
+    let paths: Map =
+        items.iter().map(|item| (item.path.clone(), path_item(item, &mut definitions))).collect();
     json!({
         "openapi": "3.0.0",
         "info": super::info(),

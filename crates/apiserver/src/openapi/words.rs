@@ -39,8 +39,14 @@ impl Words {
 
     /// What a field is, or nothing where that is not documented.
     pub(crate) fn of_field(&self, type_name: &str, field: &str) -> &str {
-        // The generic list type is not documented, but its fields are those of any other kind.
-        text(self.field(type_name, field).or_else(|| self.schemas.get(type_name).is_none().then_some(STATUS).filter(|_| is_type_meta(field)).and_then(|known| self.field(known, field))))
+        text(self.field(type_name, field).or_else(|| self.field_of_list(type_name, field)))
+    }
+
+    /// A field of a type that is not documented: lists are not, but their fields are those of other documents.
+    fn field_of_list(&self, type_name: &str, field: &str) -> Option<&Value> {
+        let known =
+            self.schemas.contains_key(type_name) || !matches!(field, "apiVersion" | "kind" | "metadata");
+        if known { None } else { self.field(STATUS, field) }
     }
 
     /// The name of the type behind untyped JSON: the field's own, or that of its innermost elements.
@@ -58,10 +64,6 @@ impl Words {
 }
 
 const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
-
-fn is_type_meta(field: &str) -> bool {
-    matches!(field, "apiVersion" | "kind" | "metadata")
-}
 
 fn text(schema: Option<&Value>) -> &str {
     schema.and_then(|schema| schema.get("description")?.as_str()).unwrap_or_default()

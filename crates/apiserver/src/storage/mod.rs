@@ -240,17 +240,18 @@ impl ResourceStorage {
 /// Whether two states of an object differ in nothing but their resourceVersion.
 fn unchanged(new: &Value, old: &Value) -> bool {
     let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return false };
-    let without_version = |fields: &Value| {
-        fields.as_object().map(|fields| {
-            fields.iter().filter(|(name, _)| *name != "resourceVersion").map(|(k, v)| (k.clone(), v.clone())).collect::<Vec<_>>()
-        })
-    };
     new.len() == old.len()
         && new.iter().all(|(name, value)| match (name.as_str(), old.get(name)) {
-            ("metadata", Some(other)) => without_version(value) == without_version(other),
-            (_, Some(other)) => value == other,
-            (_, None) => false,
+            ("metadata", Some(other)) => same_metadata(value, other),
+            (_, other) => other == Some(value),
         })
+}
+
+fn same_metadata(new: &Value, old: &Value) -> bool {
+    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return new == old };
+    let new = new.iter().filter(|(name, _)| *name != "resourceVersion");
+    let old = old.iter().filter(|(name, _)| *name != "resourceVersion");
+    new.eq(old)
 }
 
 /// What a client is told when the store fails.

@@ -1,0 +1,176 @@
+//! The documents as a client asks for them.
+
+use http::{HeaderMap, HeaderValue, Method, header};
+use nave_machinery::Value;
+use nave_resources::Registry;
+
+use super::*;
+use crate::endpoints::answer::Negotiation;
+use crate::request_info::Query;
+
+fn openapi() -> OpenApi {
+    OpenApi::new(Registry::builtin(nave_schema::builtin()).into())
+}
+
+/// The response's head: what is asked for is `uri` below `/openapi/`.
+fn head(openapi: &OpenApi, uri: &str, headers: &HeaderMap) -> (u16, HeaderMap) {
+    let info = RequestInfo::new(&Method::GET, &format!("/openapi/{uri}").parse().unwrap()).unwrap();
+    let path: Vec<&str> = info.path.trim_start_matches("/openapi/").split('/').collect();
+    let answer = openapi.answer(&path, &info, headers).unwrap();
+    let response = Negotiation::of(&http::Request::new(()), &Query::default()).encode(answer).unwrap();
+    (response.status().as_u16(), response.headers().clone())
+}
+
+fn seen(tag: &HeaderValue) -> HeaderMap {
+    [(header::IF_NONE_MATCH, tag.clone())].into_iter().collect()
+}
+
+#[test]
+fn the_index_makes_no_document() {
+    let openapi = openapi();
+    let index = openapi.index();
+    let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();
+    assert!(url.starts_with("/openapi/v3/apis/apps/v1?hash="), "{url}");
+    assert_eq!(head(&openapi, "v3", &HeaderMap::new()).0, 200);
+    assert!(openapi.v3.values().all(|document| document.bytes.get().is_none()));
+}
+
+#[test]
+fn documents_are_kept_by_their_tag_and_their_hash() {
+    let openapi = openapi();
+    let (code, headers) = head(&openapi, "v3/apis/batch/v1", &HeaderMap::new());
+    assert_eq!(
+        (code, &headers[header::CACHE_CONTROL]),
+        (200, &HeaderValue::from_static("no-cache, private"))
+    );
+    assert_eq!(head(&openapi, "v3/apis/batch/v1", &seen(&headers[header::ETAG])).0, 304);
+
+    let hash = openapi.v3["apis/batch/v1"].hash.clone();
+    let (code, headers) = head(&openapi, &format!("v3/apis/batch/v1?hash={hash}"), &HeaderMap::new());
+    assert_eq!(code, 200);
+    let kept =
+        headers.get_all(header::CACHE_CONTROL).iter().any(|of| of.to_str().unwrap().contains("immutable"));
+    assert!(kept, "{headers:?}");
+
+    let (code, headers) = head(&openapi, "v3/apis/batch/v1?hash=0123", &HeaderMap::new());
+    let location = headers[header::LOCATION].to_str().unwrap();
+    assert_eq!((code, location), (301, format!("/openapi/v3/apis/batch/v1?hash={hash}").as_str()));
+    assert_eq!(head(&openapi, "v3/apis/none/v1", &HeaderMap::new()).0, 404);
+}
+
+#[test]
+fn a_hash_changes_with_what_is_served() {
+    let all = Registry::builtin(nave_schema::builtin());
+    let fewer: Vec<_> = all
+        .groups()
+        .iter()
+        .cloned()
+        .map(|mut group| {
+            group.resources.retain(|def| def.resource != "deployments");
+            group
+        })
+        .collect();
+    let (all, fewer) = (OpenApi::new(all.into()), OpenApi::new(Registry::new(fewer).into()));
+    let same = |path: &str| all.v3[path].hash == fewer.v3[path].hash;
+    assert!(!same("apis/apps/v1") && same("apis/batch/v1") && same("apis"));
+    assert_ne!(all.v2_json.hash, fewer.v2_json.hash);
+}
+
+#[test]
+fn version_2_comes_in_the_form_the_client_prefers() {
+    assert_eq!(v2_form(""), Some(Form::Json));
+    assert_eq!(v2_form("application/json;q=0.9, */*"), Some(Form::Json));
+    assert_eq!(v2_form(&format!("{}, application/json", GNOSTIC[0])), Some(Form::Protobuf));
+    assert_eq!(v2_form(&format!("text/html, {}", GNOSTIC[1])), Some(Form::Protobuf));
+    assert_eq!(v2_form("text/html"), None);
+}
+
+/// What kubectl looks for before it lets the server validate: a patch of the kind that takes `fieldValidation`.
+#[test]
+fn patches_of_every_version_take_field_validation() {
+    let openapi = openapi();
+    let document = openapi.make(&About::Version(GroupVersion::new("", "v1")));
+    let patch = &document["paths"]["/api/v1/namespaces/{namespace}/configmaps/{name}"]["patch"];
+    assert_eq!(
+        patch["x-kubernetes-group-version-kind"],
+        json!({"group": "", "version": "v1", "kind": "ConfigMap"})
+    );
+    let names: Vec<&Value> = patch["parameters"].as_array().unwrap().iter().map(|of| &of["name"]).collect();
+    assert!(names.contains(&&json!("fieldValidation")), "{names:?}");
+}
+
+/// The fields of a protobuf message: number and content; numbers are written out.
+fn fields(mut message: &[u8]) -> Vec<(u32, Vec<u8>)> {
+    fn number(message: &mut &[u8]) -> u64 {
+        let mut value = 0;
+        for at in 0.. {
+            let byte = message[0];
+            *message = &message[1..];
+            value |= u64::from(byte & 0x7f) << (7 * at);
+            if byte < 0x80 {
+                break;
+            }
+        }
+        value
+    }
+    let mut found = Vec::new();
+    while !message.is_empty() {
+        let key = number(&mut message);
+        let content = if key & 7 == 2 {
+            let length = number(&mut message) as usize;
+            let (content, rest) = message.split_at(length);
+            message = rest;
+            content.to_vec()
+        } else {
+            number(&mut message).to_string().into_bytes()
+        };
+        found.push(((key >> 3) as u32, content));
+    }
+    found
+}
+
+/// The one that is called `name` among a field's pairs of name and value.
+fn named(message: &[u8], number: u32, name: &str) -> Vec<u8> {
+    let pairs = fields(message).into_iter().filter(|(of, _)| *of == number).map(|(_, pair)| fields(&pair));
+    let mut values = pairs.filter(|pair| pair[0].1 == name.as_bytes()).map(|pair| pair[1].1.clone());
+    values.next().unwrap_or_else(|| panic!("no {name}"))
+}
+
+fn at(message: &[u8], path: &[u32]) -> Vec<u8> {
+    path.iter().fold(message.to_vec(), |message, number| {
+        fields(&message).into_iter().find(|(of, _)| of == number).unwrap_or_else(|| panic!("no {number}")).1
+    })
+}
+
+#[test]
+fn protobuf_says_what_the_json_says() {
+    let document = openapi().make(&About::Everything);
+    let bytes = gnostic::encode(&document);
+    let text = |message: &[u8], path: &[u32]| String::from_utf8(at(message, path)).unwrap();
+    assert_eq!(text(&bytes, &[1]), "2.0");
+    assert_eq!(text(&bytes, &[2, 1]), "Kubernetes");
+
+    let pod = named(&at(&bytes, &[9]), 1, "io.k8s.api.core.v1.Pod");
+    let described = document["definitions"]["io.k8s.api.core.v1.Pod"]["description"].as_str().unwrap();
+    assert_eq!((text(&pod, &[4]).as_str(), text(&pod, &[22, 1]).as_str()), (described, "object"));
+    let spec = named(&at(&pod, &[25]), 1, "spec");
+    assert_eq!(text(&spec, &[1]), "#/definitions/io.k8s.api.core.v1.PodSpec");
+    let kinds: Value =
+        serde_json::from_slice(&at(&named(&pod, 31, "x-kubernetes-group-version-kind"), &[2])).unwrap();
+    assert_eq!(kinds, document["definitions"]["io.k8s.api.core.v1.Pod"]["x-kubernetes-group-version-kind"]);
+
+    let path = "/api/v1/namespaces/{namespace}/pods/{name}";
+    let item = named(&at(&bytes, &[8]), 2, path);
+    let patch = at(&item, &[8]);
+    assert_eq!(text(&patch, &[5]), "patchCoreV1NamespacedPod");
+    // The first parameter is the shared body, the second one is the query's `dryRun`.
+    let parameters: Vec<_> =
+        fields(&patch).into_iter().filter(|(of, _)| *of == 8).map(|(_, item)| item).collect();
+    assert!(text(&parameters[0], &[2, 1]).starts_with("#/parameters/body-"));
+    assert_eq!(text(&parameters[1], &[1, 2, 3, 4]), "dryRun");
+    let ok = named(&at(&patch, &[9]), 1, "200");
+    assert_eq!(text(&ok, &[1, 2, 1, 1]), "#/definitions/io.k8s.api.core.v1.Pod");
+    let shared =
+        document["parameters"].as_object().unwrap().keys().find(|name| name.starts_with("namespace-"));
+    assert_eq!(text(&named(&at(&bytes, &[10]), 1, shared.unwrap()), &[2, 4, 4]), "namespace");
+}
