@@ -41,6 +41,7 @@ pub mod scale;
 pub mod storage;
 pub mod strategy;
 pub mod table;
+mod validate;
 
 pub use convert::{ConversionError, convert};
 pub use def::{

@@ -243,9 +243,9 @@ impl Negotiation {
                 map.append(header::WARNING, value);
             }
         }
-        map.extend(headers.into_iter().map(|(name, value)| (Some(name), value)).collect::<Vec<_>>().into_iter().filter_map(
-            |(name, value)| name.map(|name| (name, value)),
-        ));
+        for (name, value) in headers {
+            map.insert(name, value);
+        }
         Ok(response)
     }
 

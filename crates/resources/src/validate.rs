@@ -1,0 +1,357 @@
+//! Small checks that kinds share, on a view of an object that knows where it is.
+//!
+//! [`At`] is a place in an object: the value there, if any, and the way to it. Going down allocates nothing; the
+//! path is written out only for an error.
+
+use nave_machinery::quantity::Quantity;
+use nave_machinery::{FieldError, FieldErrorKind, FieldPath, Map, Value, names};
+
+/// What a check found.
+pub(crate) type Errors = Vec<FieldError>;
+
+pub(crate) const IMMUTABLE: &str = "field is immutable";
+pub(crate) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
+
+/// A place in an object. `null` counts as absent.
+#[derive(Clone, Copy)]
+pub(crate) struct At<'p, 'v> {
+    parent: Option<&'p At<'p, 'v>>,
+    part: Part<'v>,
+    value: Option<&'v Value>,
+}
+
+#[derive(Clone, Copy)]
+enum Part<'v> {
+    Field(&'static str),
+    Index(usize),
+    Key(&'v str),
+}
+
+impl<'p, 'v> At<'p, 'v> {
+    /// The object itself.
+    pub(crate) fn root(object: &'v Value) -> Self {
+        Self::named("", Some(object))
+    }
+
+    /// A value known under a name, such as `spec`.
+    pub(crate) fn named(name: &'static str, value: Option<&'v Value>) -> Self {
+        Self { parent: None, part: Part::Field(name), value: value.filter(|it| !it.is_null()) }
+    }
+
+    /// The field `name` of the object here.
+    pub(crate) fn field<'c>(&'c self, name: &'static str) -> At<'c, 'v> {
+        self.down(Part::Field(name), self.value.and_then(|it| it.get(name)))
+    }
+
+    /// The value under `key` of the map here; shown as `[key]`.
+    pub(crate) fn key<'c>(&'c self, key: &'v str) -> At<'c, 'v> {
+        self.down(Part::Key(key), self.value.and_then(|it| it.get(key)))
+    }
+
+    /// The element `index` of the list here.
+    pub(crate) fn index<'c>(&'c self, index: usize) -> At<'c, 'v> {
+        self.down(Part::Index(index), self.value.and_then(|it| it.get(index)))
+    }
+
+    fn down<'c>(&'c self, part: Part<'v>, value: Option<&'v Value>) -> At<'c, 'v> {
+        At { parent: Some(self), part, value: value.filter(|it| !it.is_null()) }
+    }
+
+    /// The elements of the list here.
+    pub(crate) fn items<'c>(&'c self) -> impl Iterator<Item = At<'c, 'v>> + use<'c, 'p, 'v> {
+        let list = self.value.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        list.iter().enumerate().map(|(index, item)| self.down(Part::Index(index), Some(item)))
+    }
+
+    /// The keys and values of the map here.
+    pub(crate) fn entries<'c>(&'c self) -> impl Iterator<Item = (&'v str, At<'c, 'v>)> + use<'c, 'p, 'v> {
+        let map = self.map().into_iter().flatten();
+        map.map(|(key, value)| (key.as_str(), self.down(Part::Key(key), Some(value))))
+    }
+
+    /// The value, unless absent.
+    pub(crate) fn value(&self) -> Option<&'v Value> {
+        self.value
+    }
+
+    /// Whether there is a value.
+    pub(crate) fn is_set(&self) -> bool {
+        self.value.is_some()
+    }
+
+    /// The text; empty if there is none.
+    pub(crate) fn text(&self) -> &'v str {
+        self.value.and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The whole number.
+    pub(crate) fn int(&self) -> Option<i64> {
+        self.value.and_then(Value::as_i64)
+    }
+
+    /// The truth value; false if there is none.
+    pub(crate) fn flag(&self) -> bool {
+        self.value.and_then(Value::as_bool).unwrap_or_default()
+    }
+
+    /// The map.
+    pub(crate) fn map(&self) -> Option<&'v Map> {
+        self.value.and_then(Value::as_object)
+    }
+
+    /// How many elements or entries there are.
+    pub(crate) fn len(&self) -> usize {
+        match self.value {
+            Some(Value::Array(list)) => list.len(),
+            Some(Value::Object(map)) => map.len(),
+            _ => 0,
+        }
+    }
+
+    /// The path, written out.
+    pub(crate) fn path(&self) -> FieldPath {
+        match (self.parent, self.part) {
+            (None, Part::Field(name)) => FieldPath::new(name),
+            (Some(parent), Part::Field(name)) => parent.path().child(name),
+            (parent, Part::Index(index)) => parent.map(At::path).unwrap_or_default().index(index),
+            (parent, Part::Key(key)) => parent.map(At::path).unwrap_or_default().key(key),
+        }
+    }
+
+    fn shown(&self) -> Value {
+        self.value.cloned().unwrap_or(Value::Null)
+    }
+
+    /// A value is required here.
+    pub(crate) fn required(&self, detail: impl Into<String>) -> FieldError {
+        FieldError::required(&self.path(), detail)
+    }
+
+    /// The value here breaks a rule.
+    pub(crate) fn invalid(&self, detail: impl Into<String>) -> FieldError {
+        FieldError::invalid(&self.path(), self.shown(), detail)
+    }
+
+    /// The text here, which may be absent, breaks a rule.
+    pub(crate) fn invalid_text(&self, detail: impl Into<String>) -> FieldError {
+        FieldError::invalid(&self.path(), self.text(), detail)
+    }
+
+    /// The value here may not be set or changed.
+    pub(crate) fn forbidden(&self, detail: impl Into<String>) -> FieldError {
+        FieldError::forbidden(&self.path(), detail)
+    }
+
+    /// The value here stands twice where it must be unique.
+    pub(crate) fn duplicate(&self) -> FieldError {
+        FieldError::duplicate(&self.path(), self.shown())
+    }
+
+    /// What the text here names does not exist.
+    pub(crate) fn not_found(&self) -> FieldError {
+        FieldError::not_found(&self.path(), self.text())
+    }
+
+    /// The text here is none of `supported`.
+    pub(crate) fn not_supported(&self, supported: &[&str]) -> FieldError {
+        FieldError::not_supported(&self.path(), self.text(), supported)
+    }
+}
+
+/// The text must be given.
+pub(crate) fn required_text(at: At, errors: &mut Errors) -> bool {
+    let is_empty = at.text().is_empty();
+    if is_empty {
+        errors.push(at.required(""));
+    }
+    !is_empty
+}
+
+/// The text must be one of `supported` (sorted, as upstream shows them); an absent one is not supported either.
+pub(crate) fn one_of(at: At, supported: &[&str], errors: &mut Errors) {
+    if !supported.contains(&at.text()) {
+        errors.push(at.not_supported(supported));
+    }
+}
+
+/// The text, if there is one, must be one of `supported`.
+pub(crate) fn absent_or_one_of(at: At, supported: &[&str], errors: &mut Errors) {
+    if at.is_set() {
+        one_of(at, supported, errors);
+    }
+}
+
+/// The number, if there is one, must not be below 0.
+pub(crate) fn not_negative(at: At, errors: &mut Errors) {
+    if at.int().is_some_and(|number| number < 0) {
+        errors.push(at.invalid(NOT_NEGATIVE));
+    }
+}
+
+/// The number, an absent one being 0, must be in the range.
+pub(crate) fn in_range(at: At, min: i64, max: i64, errors: &mut Errors) {
+    let number = at.int().unwrap_or_default();
+    if number < min || number > max {
+        let detail = format!("must be between {min} and {max}, inclusive");
+        errors.push(FieldError::invalid(&at.path(), number, detail));
+    }
+}
+
+/// The number, an absent one being 0, must be the number of a port.
+pub(crate) fn port_number(at: At, errors: &mut Errors) {
+    in_range(at, 1, 65535, errors);
+}
+
+/// A port by number or by name.
+pub(crate) fn port_number_or_name(at: At, errors: &mut Errors) {
+    match at.value() {
+        Some(Value::String(name)) => {
+            errors.extend(port_name(name).into_iter().map(|why| at.invalid(why)));
+        }
+        _ => port_number(at, errors),
+    }
+}
+
+/// What is wrong with the name of a port (IANA service name).
+pub(crate) fn port_name(name: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    if name.len() > 15 {
+        found.push("must be no more than 15 characters".to_owned());
+    }
+    if !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+        found.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned());
+    }
+    if !name.bytes().any(|b| b.is_ascii_lowercase()) {
+        found.push("must contain at least one letter (a-z)".to_owned());
+    }
+    if name.contains("--") {
+        found.push("must not contain consecutive hyphens".to_owned());
+    }
+    if name.starts_with('-') || name.ends_with('-') || name.is_empty() {
+        found.push("must not begin or end with a hyphen".to_owned());
+    }
+    found
+}
+
+/// The text must pass `check` (one of `names::is_…`).
+pub(crate) fn checked(at: At, check: fn(&str) -> Vec<String>, errors: &mut Errors) {
+    errors.extend(check(at.text()).into_iter().map(|why| at.invalid_text(why)));
+}
+
+/// The text must be given and pass `check`.
+pub(crate) fn required_checked(at: At, check: fn(&str) -> Vec<String>, errors: &mut Errors) {
+    if required_text(at, errors) {
+        checked(at, check, errors);
+    }
+}
+
+/// The keys and values of the map must be labels.
+pub(crate) fn labels(at: At, errors: &mut Errors) {
+    for (key, value) in at.entries() {
+        let bad_key = names::is_qualified_name(key);
+        errors.extend(bad_key.into_iter().map(|why| FieldError::invalid(&at.path(), key, why)));
+        checked(value, names::is_valid_label_value, errors);
+    }
+}
+
+/// A `metav1.LabelSelector`.
+pub(crate) fn label_selector(at: At, errors: &mut Errors) {
+    labels(at.field("matchLabels"), errors);
+    for expression in at.field("matchExpressions").items() {
+        let (key, operator, values) =
+            (expression.field("key"), expression.field("operator"), expression.field("values"));
+        match operator.text() {
+            "In" | "NotIn" if values.len() == 0 => {
+                errors.push(values.required("must be specified when `operator` is 'In' or 'NotIn'"));
+            }
+            "Exists" | "DoesNotExist" if values.len() > 0 => {
+                errors.push(values.forbidden("may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
+            }
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            _ => errors.push(operator.invalid_text("not a valid selector operator")),
+        }
+        checked(key, names::is_qualified_name, errors);
+        for value in values.items() {
+            checked(value, names::is_valid_label_value, errors);
+        }
+    }
+}
+
+/// The value must be what it was.
+pub(crate) fn immutable(at: At, old: At, errors: &mut Errors) {
+    if at.value() != old.value() {
+        errors.push(at.invalid(IMMUTABLE));
+    }
+}
+
+/// The quantity, unless absent or (which decoding refuses) malformed.
+pub(crate) fn quantity(at: At) -> Option<Quantity> {
+    match at.value()? {
+        Value::String(text) => Quantity::parse(text).ok(),
+        Value::Number(number) => number.as_i64().map(Quantity::from_value),
+        _ => None,
+    }
+}
+
+/// The quantity must not be below 0.
+pub(crate) fn quantity_not_negative(at: At, errors: &mut Errors) {
+    if quantity(at).is_some_and(Quantity::is_negative) {
+        errors.push(FieldError::invalid(&at.path(), at.shown(), NOT_NEGATIVE));
+    }
+}
+
+/// The text must be an IP address, in any spelling.
+pub(crate) fn ip(at: At, errors: &mut Errors) {
+    if at.text().parse::<std::net::IpAddr>().is_err() {
+        errors.push(at.invalid_text("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"));
+    }
+}
+
+/// An error of the given kind that shows no value.
+pub(crate) fn plain(kind: FieldErrorKind, at: At, detail: impl Into<String>) -> FieldError {
+    FieldError::with(kind, &at.path(), Value::Null, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_place_knows_its_value_and_its_way() {
+        let object = json!({"spec": {"list": [{"n": null}, {"n": 3}], "map": {"a.b": "c"}}});
+        let root = At::root(&object);
+        let spec = root.field("spec");
+        let list = spec.field("list");
+        let numbers: Vec<_> = list.items().map(|it| it.field("n").int()).collect();
+        assert_eq!(numbers, [None, Some(3)]);
+        assert_eq!(list.index(1).field("n").path().as_str(), "spec.list[1].n");
+        let map = spec.field("map");
+        let entries: Vec<_> = map.entries().map(|(key, value)| (key, value.path().to_string())).collect();
+        assert_eq!(entries, [("a.b", "spec.map[a.b]".to_owned())]);
+    }
+
+    #[test]
+    fn checks_name_field_and_rule() {
+        let object = json!({"port": 0, "name": "-x", "operator": "y", "q": "-1"});
+        let root = At::root(&object);
+        let mut errors = Errors::new();
+        port_number(root.field("port"), &mut errors);
+        port_number_or_name(root.field("name"), &mut errors);
+        one_of(root.field("operator"), &["a", "b"], &mut errors);
+        quantity_not_negative(root.field("q"), &mut errors);
+        required_text(root.field("gone"), &mut errors);
+        let shown: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "port: Invalid value: 0: must be between 1 and 65535, inclusive",
+                "name: Invalid value: \"-x\": must not begin or end with a hyphen",
+                "operator: Unsupported value: \"y\": supported values: \"a\", \"b\"",
+                "q: Invalid value: \"-1\": must be greater than or equal to 0",
+                "gone: Required value",
+            ]
+        );
+    }
+}
