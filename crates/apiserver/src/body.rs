@@ -1,17 +1,21 @@
 //! Bodies: reading a request's within a limit, and the forms a response's can take.
 
 use std::convert::Infallible;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::Stream;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use nave_machinery::Status;
 
 /// The largest request body, in bytes (upstream's `MaxRequestBodyBytes`).
 pub(crate) const MAX_REQUEST_BODY: usize = 3 * 1024 * 1024;
+
+/// How much of a body that is too large is read all the same and dropped, so that a client that writes all of it
+/// before it reads sees the answer, not a broken connection.
+const MAX_DROPPED: usize = 16 * 1024 * 1024;
 
 /// Reads a whole request body.
 ///
@@ -22,13 +26,31 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    match Limited::new(body, MAX_REQUEST_BODY).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(Status::too_large(format!("Request entity too large: limit is {MAX_REQUEST_BODY}")))
+    let mut body = pin!(body);
+    let mut frames: Vec<Bytes> = Vec::new();
+    let mut size = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            Status::bad_request(format!("the request's body could not be read: {}", error.into()))
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        size += data.len();
+        if size > MAX_DROPPED {
+            break;
         }
-        Err(error) => Err(Status::bad_request(format!("the request's body could not be read: {error}"))),
+        if size > MAX_REQUEST_BODY {
+            frames.clear();
+        } else {
+            frames.push(data);
+        }
     }
+    if size > MAX_REQUEST_BODY {
+        return Err(Status::too_large(format!("Request entity too large: limit is {MAX_REQUEST_BODY}")));
+    }
+    Ok(match frames.len() {
+        1 => frames.swap_remove(0),
+        _ => frames.concat().into(),
+    })
 }
 
 /// A response's body.

@@ -102,7 +102,7 @@ pub fn before_delete(
     if graceful == Some(Grace::Pending) {
         return Ok(Deletion::Pending);
     }
-    set_propagation_finalizers(object, options);
+    set_propagation_finalizers(object, options, def.rules.orphans_dependents);
     let kept = !meta::finalizers(object).is_empty() || def.strategy.holds_deletion(object);
     match graceful {
         Some(Grace::Seconds(seconds)) if seconds > 0 => Ok(Deletion::Marked),
@@ -187,15 +187,18 @@ fn bump_if_counted(object: &mut Value) {
     }
 }
 
-/// Adds or removes the garbage collector's finalizers as the propagation policy says.
-fn set_propagation_finalizers(object: &mut Value, options: &DeleteOptions) {
+/// Adds or removes the garbage collector's finalizers as the propagation policy says, or the kind where the client says
+/// nothing.
+fn set_propagation_finalizers(object: &mut Value, options: &DeleteOptions, orphans_by_default: bool) {
     let finalizers: Vec<String> = meta::finalizers(object).into_iter().map(str::to_owned).collect();
     let has = |name: &str| finalizers.iter().any(|finalizer| finalizer == name);
     let (orphan, foreground) = match (options.propagation_policy, options.orphan_dependents) {
         (Some(DeletionPropagation::Orphan), _) | (None, Some(true)) => (true, false),
         (Some(DeletionPropagation::Foreground), _) => (false, true),
         (Some(DeletionPropagation::Background), _) | (None, Some(false)) => (false, false),
-        (None, None) => (has(ORPHAN_FINALIZER), !has(ORPHAN_FINALIZER) && has(FOREGROUND_FINALIZER)),
+        (None, None) if has(ORPHAN_FINALIZER) => (true, false),
+        (None, None) if has(FOREGROUND_FINALIZER) => (false, true),
+        (None, None) => (orphans_by_default, false),
     };
     if orphan == has(ORPHAN_FINALIZER) && foreground == has(FOREGROUND_FINALIZER) {
         return;

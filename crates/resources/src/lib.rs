@@ -33,6 +33,7 @@
 mod builder;
 pub mod convert;
 pub mod def;
+mod defaults;
 pub mod discovery;
 mod groups;
 mod read;

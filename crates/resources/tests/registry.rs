@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use nave_machinery::GroupVersionResource;
-use nave_resources::{Extract, Registry, ResourceDef, discovery, list_prefix, parse_key, storage_key};
+use nave_resources::{Registry, ResourceDef, discovery, list_prefix, parse_key, storage_key};
 use nave_schema::SchemaSet;
 
 fn builtin() -> Registry {
@@ -50,10 +50,8 @@ fn describe(table: &mut String, def: &ResourceDef) -> std::fmt::Result {
         writeln!(table, "  generation follows {}", rules.generation.join(", "))?;
     }
     for field in &def.fields {
-        let source = match &field.extract {
-            Extract::At { path, missing } => format!("{} or {missing:?}", path.join(".")),
-            Extract::With(_) => "computed".to_owned(),
-        };
+        let places: Vec<String> = field.at.iter().map(|path| path.join(".")).collect();
+        let source = format!("{} or {:?}", places.join(" or "), field.missing);
         writeln!(table, "  field {} = {source}{}", field.path, if field.indexed { ", indexed" } else { "" })?;
     }
     for sub in &def.subresources {

@@ -33,7 +33,7 @@ async fn a_watching_kubectl_prints_what_another_writes() {
 async fn a_selector_turns_changes_into_arrivals_and_departures() {
     let server = Server::start().await;
     server.kubectl(&["create", "configmap", "moving"]).await;
-    let watch = ["get", "configmaps", "-w", "-l", "here=yes", "--output-watch-events", "-o", "name"];
+    let watch = ["get", "configmaps", "-w", "-l", "here=yes", "--output-watch-events", "--no-headers"];
     let mut watching = server.kubectl_running(&watch);
     server.kubectl(&["label", "configmap", "moving", "here=yes"]).await;
     assert!(watching.line().await.starts_with("ADDED"));

@@ -233,7 +233,7 @@ fn list_json(list: List) -> Result<Encoded, Status> {
 fn type_meta(endpoint: &Endpoint) -> Option<Vec<u8>> {
     endpoint.version().type_id?;
     let gvk = endpoint.gvk();
-    Some(format!("{{\"apiVersion\":\"{}\",\"kind\":\"{}\",", gvk.group_version(), gvk.kind).into_bytes())
+    Some(format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",", gvk.kind, gvk.group_version()).into_bytes())
 }
 
 fn put_item(out: &mut Vec<u8>, item: &[u8], type_meta: Option<&[u8]>) {

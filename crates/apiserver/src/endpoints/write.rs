@@ -129,7 +129,7 @@ pub async fn update(target: &Target<'_>, payload: &Payload, options: &UpdateOpti
         }
         target.check_uid(&object, &current.object, &key)?;
         let changed = target.view.absorb(target.endpoint, &current.object, object.clone())?;
-        prepare_changed(target, changed, &current.object, time::now())
+        prepare_changed(target, changed, &current.object)
     };
     match target.commit(storage, &key, options.dry_run, change).await {
         Ok(updated) => target.answer(updated, warnings),
@@ -163,7 +163,7 @@ pub async fn patch(target: &Target<'_>, payload: &Payload, options: &PatchOption
             return Err(target.modified());
         }
         let changed = target.view.absorb(target.endpoint, &current.object, object)?;
-        prepare_changed(target, changed, &current.object, time::now())
+        prepare_changed(target, changed, &current.object)
     };
     let updated = target.commit(storage, &key, options.dry_run, change).await?;
     target.answer(updated, warnings)
@@ -199,7 +199,7 @@ fn prepare_new(target: &Target<'_>, object: Value, now: Timestamp) -> Result<Val
 }
 
 /// From a changed object to what is done to the stored one: metadata, strategy, admission, validation.
-fn prepare_changed(target: &Target<'_>, mut object: Value, old: &Value, now: Timestamp) -> Result<Update, Status> {
+fn prepare_changed(target: &Target<'_>, mut object: Value, old: &Value) -> Result<Update, Status> {
     let def = &target.endpoint.def;
     let strategy = &def.strategy;
     if target.view == View::Status {
@@ -225,7 +225,6 @@ fn prepare_changed(target: &Target<'_>, mut object: Value, old: &Value, now: Tim
         return Err(target.invalid(&errors));
     }
     strategy.canonicalize(&mut object);
-    let _ = now;
     Ok(if lifecycle::is_deletable(def, &object) { Update::Delete(object) } else { Update::Put(object) })
 }
 

@@ -36,7 +36,7 @@ impl ObjectCodec {
     pub fn new(def: Arc<ResourceDef>) -> Option<Self> {
         let storage = def.storage.as_ref()?;
         let (api_version, type_id) = (storage.version.to_string(), storage.type_id);
-        let head = format!("{{\"apiVersion\":\"{api_version}\",\"kind\":\"{}\",", def.kind);
+        let head = format!("{{\"kind\":\"{}\",\"apiVersion\":\"{api_version}\",", def.kind);
         let version_at = head.len() + VERSION_HEAD.len();
         Some(Self { def, api_version, type_id, version_at })
     }
@@ -158,7 +158,7 @@ fn encode_with_version(object: &Value, revision: u64) -> Result<(Bytes, usize), 
     let none = Map::new();
     let fields = object.as_object().unwrap_or(&none);
     let mut out = Vec::with_capacity(2048);
-    for name in ["apiVersion", "kind"] {
+    for name in ["kind", "apiVersion"] {
         out.push(if out.is_empty() { b'{' } else { b',' });
         write_field(&mut out, name, fields.get(name).unwrap_or(&Value::Null))?;
     }

@@ -25,7 +25,7 @@ pub(super) fn walk<S: Sink>(
     sink: &mut S,
 ) -> Result<()> {
     sink.open_object();
-    for (name, value) in [("apiVersion", root.api_version), ("kind", root.kind)] {
+    for (name, value) in [("kind", root.kind), ("apiVersion", root.api_version)] {
         if !value.is_empty() {
             sink.name(name);
             sink.text(value);

@@ -74,9 +74,9 @@ impl ProtobufError {
 /// What the message of an object lacks, and a reader is to add.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Root<'a> {
-    /// Written first as `apiVersion`, unless empty.
+    /// Written second as `apiVersion`, unless empty.
     pub api_version: &'a str,
-    /// Written next as `kind`, unless empty.
+    /// Written first as `kind`, unless empty.
     pub kind: &'a str,
     /// Takes the place of `metadata.resourceVersion`.
     pub resource_version: Option<&'a str>,

@@ -185,7 +185,7 @@ fn what_json_always_has_is_filled_in() {
     assert_eq!(decode(&set, FIRST, b"\x28\x00").unwrap()["pointer"], json!(false));
 
     let root = Root { api_version: "v1", kind: "Pod", resource_version: Some("12") };
-    let text = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"resourceVersion":"12","name":"a","creationTimestamp":null},"rules":null,"replicas":0}"#;
+    let text = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"12","name":"a","creationTimestamp":null},"rules":null,"replicas":0}"#;
     assert_eq!(transcoded(&set, b"\x0a\x06\x0a\x01a\x32\x019", root).unwrap(), text);
 }
 

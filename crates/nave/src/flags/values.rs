@@ -113,25 +113,10 @@ mod tests {
     }
 
     #[test]
-    fn networks_have_bounds() {
-        let range = parse_network("10.1.2.3/16").unwrap();
-        assert_eq!(
-            (range.to_string().as_str(), range.first_address().to_string().as_str()),
-            ("10.1.0.0/16", "10.1.0.1")
-        );
-        assert_eq!(parse_network("fd00::/108").unwrap().first_address().to_string(), "fd00::1");
-        for wrong in
-            ["", "10.0.0.0", "10.0.0.0/33", "10.0.0.0/30", "10.0.0.0/8", "fd00::/64", "x/16", "10.0.0.0/-1"]
-        {
-            assert!(parse_network(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
     fn ports_are_a_range_of_two_kinds_or_one() {
-        assert_eq!(parse_ports("30000-32767"), Ok(PortRange { first: 30000, last: 32767 }));
-        assert_eq!(parse_ports("30000+100"), Ok(PortRange { first: 30000, last: 30100 }));
-        assert_eq!(parse_ports("80"), Ok(PortRange { first: 80, last: 80 }));
+        assert_eq!(parse_ports("30000-32767"), Ok(30000..=32767));
+        assert_eq!(parse_ports("30000+100"), Ok(30000..=30100));
+        assert_eq!(parse_ports("80"), Ok(80..=80));
         for wrong in ["", "0-10", "10-9", "1-70000", "65535+1", "a-b", "1-2-3"] {
             assert!(parse_ports(wrong).is_err(), "{wrong}");
         }

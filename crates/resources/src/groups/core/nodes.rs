@@ -2,8 +2,24 @@
 
 use nave_machinery::Value;
 
+use crate::defaults::at;
 use crate::read;
+use crate::strategy::Strategy;
 use crate::table::{Column, age, field, name, text};
+
+/// What is particular to nodes.
+pub(super) struct NodeStrategy;
+
+impl Strategy for NodeStrategy {
+    fn default(&self, node: &mut Value, _version: &str) {
+        let Some(status) = node.as_object_mut().and_then(|node| at(node, &["status"])) else { return };
+        if !status.contains_key("allocatable") {
+            if let Some(capacity) = status.get("capacity").cloned() {
+                status.insert("allocatable".to_owned(), capacity);
+            }
+        }
+    }
+}
 
 pub(super) fn columns() -> Vec<Column> {
     let info = |title, path, own| field(title, path, "<unknown>").wide().of("core.v1.NodeSystemInfo", own);

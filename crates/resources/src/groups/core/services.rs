@@ -1,11 +1,101 @@
 //! Services.
 
+mod addresses;
+mod validation;
+
 use std::collections::BTreeSet;
 
-use nave_machinery::Value;
+use nave_machinery::{Map, Value};
+use serde_json::json;
 
+use crate::defaults::{at, each, object, set};
 use crate::read;
+use crate::strategy::Strategy;
 use crate::table::{Column, age, field, format_labels, joined_strings, name, text};
+use crate::validate::Errors;
+
+/// How long a client sticks to an endpoint if the service does not say, in seconds.
+const AFFINITY_SECONDS: i64 = 10800;
+
+/// What is particular to services.
+pub(super) struct ServiceStrategy;
+
+impl Strategy for ServiceStrategy {
+    fn default(&self, service: &mut Value, _version: &str) {
+        let Some(fields) = service.as_object_mut() else { return };
+        if let Some(spec) = object(fields, "spec") {
+            spec_defaults(spec);
+        }
+        if fields.get("spec").is_some_and(|spec| spec["type"] == "LoadBalancer")
+            && let Some(balancer) = at(fields, &["status", "loadBalancer"])
+        {
+            for point in each(balancer, "ingress").filter(|it| it.get("ip").is_some_and(|ip| ip != "")) {
+                set(point, "ipMode", "VIP");
+            }
+        }
+    }
+
+    fn prepare_for_create(&self, service: &mut Value) {
+        if let Some(spec) = service.as_object_mut().and_then(|service| at(service, &["spec"])) {
+            addresses::complete(spec);
+        }
+    }
+
+    fn prepare_for_update(&self, service: &mut Value, old: &Value) {
+        let old = old.get("spec").and_then(Value::as_object);
+        let spec = service.as_object_mut().and_then(|service| at(service, &["spec"]));
+        if let (Some(spec), Some(old)) = (spec, old) {
+            addresses::keep_allocated(spec, old);
+            addresses::drop_unneeded(spec, old);
+        }
+    }
+
+    fn validate(&self, service: &Value) -> Errors {
+        validation::service(service)
+    }
+
+    fn validate_update(&self, service: &Value, old: &Value) -> Errors {
+        validation::service_update(service, old)
+    }
+}
+
+fn spec_defaults(spec: &mut Map) {
+    set(spec, "sessionAffinity", "None");
+    set(spec, "type", "ClusterIP");
+    affinity(spec);
+    for port in each(spec, "ports") {
+        set(port, "protocol", "TCP");
+        let unset = port.get("targetPort").is_none_or(|target| target.is_null() || target == "" || target == 0);
+        if let Some(number) = port.get("port").filter(|_| unset).cloned() {
+            port.insert("targetPort".to_owned(), number);
+        }
+    }
+    let kind = spec["type"].as_str().unwrap_or_default();
+    let (in_cluster, balanced) = (kind != "ExternalName", kind == "LoadBalancer");
+    let has_external_ips = spec.get("externalIPs").and_then(Value::as_array).is_some_and(|ips| !ips.is_empty());
+    if balanced || kind == "NodePort" || (kind == "ClusterIP" && has_external_ips) {
+        set(spec, "externalTrafficPolicy", "Cluster");
+    }
+    if in_cluster {
+        set(spec, "internalTrafficPolicy", "Cluster");
+    }
+    if balanced {
+        set(spec, "allocateLoadBalancerNodePorts", true);
+    }
+}
+
+fn affinity(spec: &mut Map) {
+    if spec["sessionAffinity"] == "None" {
+        spec.remove("sessionAffinityConfig");
+    } else if spec["sessionAffinity"] == "ClientIP" {
+        let has_timeout = at(spec, &["sessionAffinityConfig", "clientIP"])
+            .is_some_and(|it| it.get("timeoutSeconds").is_some_and(Value::is_number));
+        if !has_timeout {
+            let config = json!({"clientIP": {"timeoutSeconds": AFFINITY_SECONDS}});
+            spec.insert("sessionAffinityConfig".to_owned(), config);
+        }
+    }
+}
 
 pub(super) fn columns() -> Vec<Column> {
     let spec = "core.v1.ServiceSpec";

@@ -1,12 +1,80 @@
 //! Persistent volumes and the claims on them.
 
-use nave_machinery::Value;
+use nave_machinery::{Map, Value, time};
+use serde_json::json;
 
+use super::pod_spec::defaults::host_path;
+use crate::defaults::{at, object, set};
 use crate::read;
+use crate::strategy::Strategy;
 use crate::table::{Column, age, field, name, text};
 
 /// The annotation that named a storage class before the field did.
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
+
+/// What is particular to persistent volumes.
+pub(super) struct VolumeStrategy;
+
+impl Strategy for VolumeStrategy {
+    fn default(&self, volume: &mut Value, _version: &str) {
+        let Some(fields) = volume.as_object_mut() else { return };
+        if let Some(spec) = object(fields, "spec") {
+            set(spec, "persistentVolumeReclaimPolicy", "Retain");
+            set(spec, "volumeMode", "Filesystem");
+            if let Some(source) = at(spec, &["hostPath"]) {
+                host_path(source);
+            }
+        }
+        if let Some(status) = object(fields, "status") {
+            set(status, "phase", "Pending");
+        }
+    }
+
+    fn prepare_for_create(&self, volume: &mut Value) {
+        let status = json!({"phase": "Pending", "lastPhaseTransitionTime": time::now().rfc3339()});
+        if let Some(fields) = volume.as_object_mut() {
+            fields.insert("status".to_owned(), status);
+        }
+    }
+
+    fn prepare_for_status_update(&self, volume: &mut Value, old: &Value) {
+        let changed = read::text(volume, "status.phase") != read::text(old, "status.phase");
+        let dated = read::at(volume, "status.lastPhaseTransitionTime")
+            != read::at(old, "status.lastPhaseTransitionTime");
+        if changed && !dated
+            && let Some(status) = volume.as_object_mut().and_then(|volume| object(volume, "status"))
+        {
+            status.insert("lastPhaseTransitionTime".to_owned(), json!(time::now().rfc3339()));
+        }
+    }
+}
+
+/// What is particular to claims.
+pub(super) struct ClaimStrategy;
+
+impl Strategy for ClaimStrategy {
+    fn default(&self, claim: &mut Value, _version: &str) {
+        if let Some(fields) = claim.as_object_mut() {
+            claim_defaults(fields);
+        }
+    }
+
+    fn prepare_for_create(&self, claim: &mut Value) {
+        if let Some(fields) = claim.as_object_mut() {
+            fields.insert("status".to_owned(), json!({"phase": "Pending"}));
+        }
+    }
+}
+
+/// Sets the defaults of a claim, also of one in the templates of a stateful set.
+pub(crate) fn claim_defaults(claim: &mut Map) {
+    if let Some(spec) = object(claim, "spec") {
+        set(spec, "volumeMode", "Filesystem");
+    }
+    if let Some(status) = object(claim, "status") {
+        set(status, "phase", "Pending");
+    }
+}
 
 pub(super) fn volume_columns() -> Vec<Column> {
     let spec = "core.v1.PersistentVolumeSpec";

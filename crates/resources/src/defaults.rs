@@ -1,0 +1,49 @@
+//! Short ways to write parts of an object, above all to put a default into what is absent.
+
+use nave_machinery::{Map, Value};
+
+/// The object at `field`, made if absent; `None` if something else is there.
+pub(crate) fn object<'a>(map: &'a mut Map, field: &str) -> Option<&'a mut Map> {
+    if !map.contains_key(field) {
+        map.insert(field.to_owned(), Value::Object(Map::new()));
+    }
+    let place = map.get_mut(field)?;
+    if place.is_null() {
+        *place = Value::Object(Map::new());
+    }
+    place.as_object_mut()
+}
+
+/// The object at a path of fields, if all are there.
+pub(crate) fn at<'a>(map: &'a mut Map, path: &[&str]) -> Option<&'a mut Map> {
+    path.iter().try_fold(map, |place, field| place.get_mut(*field)?.as_object_mut())
+}
+
+/// The objects in the list at `field`.
+pub(crate) fn each<'a>(map: &'a mut Map, field: &str) -> impl Iterator<Item = &'a mut Map> {
+    let list = map.get_mut(field).and_then(Value::as_array_mut);
+    list.into_iter().flatten().filter_map(Value::as_object_mut)
+}
+
+/// Puts `value` into a field that is absent, `null` or an empty text.
+pub(crate) fn set(map: &mut Map, field: &str, value: impl Into<Value>) {
+    if map.get(field).is_none_or(|found| found.is_null() || found == "") {
+        map.insert(field.to_owned(), value.into());
+    }
+}
+
+/// Puts `number` into a field that is absent or 0: one for which Go does not tell the two apart.
+pub(crate) fn set_number(map: &mut Map, field: &str, number: i64) {
+    if map.get(field).is_none_or(|found| found.is_null() || found == 0) {
+        map.insert(field.to_owned(), number.into());
+    }
+}
+
+/// Puts `old`'s value of a field in place of the new one, which may be to remove it.
+pub(crate) fn keep(object: &mut Value, old: &Value, field: &str) {
+    let Some(map) = object.as_object_mut() else { return };
+    match old.get(field) {
+        Some(value) => map.insert(field.to_owned(), value.clone()),
+        None => map.remove(field),
+    };
+}

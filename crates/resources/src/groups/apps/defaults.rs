@@ -1,0 +1,72 @@
+//! Defaults of workloads (upstream: `pkg/apis/apps/v1/defaults.go`).
+
+use nave_machinery::{Map, Value};
+
+use crate::defaults::{each, object, set};
+use crate::groups::core::pod_spec::defaults as pod_spec;
+
+/// How many old revisions are kept for a rollback.
+const REVISION_HISTORY: i64 = 10;
+
+fn spec(workload: &mut Value) -> Option<&mut Map> {
+    pod_spec::template(workload);
+    object(workload.as_object_mut()?, "spec")
+}
+
+/// The parameters of a rolling update, if the strategy, which is one if it does not say, is one.
+fn rolling<'a>(spec: &'a mut Map, strategy: &str) -> Option<&'a mut Map> {
+    let strategy = object(spec, strategy)?;
+    set(strategy, "type", "RollingUpdate");
+    if strategy["type"] != "RollingUpdate" {
+        return None;
+    }
+    object(strategy, "rollingUpdate")
+}
+
+pub(super) fn deployment(deployment: &mut Value) {
+    let Some(spec) = spec(deployment) else { return };
+    set(spec, "replicas", 1);
+    set(spec, "revisionHistoryLimit", REVISION_HISTORY);
+    set(spec, "progressDeadlineSeconds", 600);
+    if let Some(rolling) = rolling(spec, "strategy") {
+        set(rolling, "maxUnavailable", "25%");
+        set(rolling, "maxSurge", "25%");
+    }
+}
+
+pub(super) fn daemon_set(daemon_set: &mut Value) {
+    let Some(spec) = spec(daemon_set) else { return };
+    set(spec, "revisionHistoryLimit", REVISION_HISTORY);
+    if let Some(rolling) = rolling(spec, "updateStrategy") {
+        set(rolling, "maxUnavailable", 1);
+        set(rolling, "maxSurge", 0);
+    }
+}
+
+pub(super) fn replica_set(replica_set: &mut Value) {
+    let Some(spec) = spec(replica_set) else { return };
+    set(spec, "replicas", 1);
+}
+
+pub(super) fn stateful_set(stateful_set: &mut Value) {
+    let Some(spec) = spec(stateful_set) else { return };
+    set(spec, "replicas", 1);
+    set(spec, "revisionHistoryLimit", REVISION_HISTORY);
+    set(spec, "podManagementPolicy", "OrderedReady");
+    let strategy = spec.get("updateStrategy");
+    let says_type = strategy.and_then(|it| it.get("type")).is_some_and(|it| it != "");
+    let has_parameters = strategy.is_some_and(|it| it.get("rollingUpdate").is_some());
+    // Who names the strategy without parameters gets none.
+    if !says_type || has_parameters {
+        if let Some(rolling) = rolling(spec, "updateStrategy") {
+            set(rolling, "partition", 0);
+        }
+    }
+    if let Some(policy) = object(spec, "persistentVolumeClaimRetentionPolicy") {
+        set(policy, "whenDeleted", "Retain");
+        set(policy, "whenScaled", "Retain");
+    }
+    for claim in each(spec, "volumeClaimTemplates") {
+        crate::groups::core::claim_defaults(claim);
+    }
+}

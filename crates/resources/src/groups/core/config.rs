@@ -1,0 +1,173 @@
+//! Config maps and secrets.
+
+use std::collections::BTreeSet;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use nave_machinery::{FieldError, FieldErrorKind, Map, Value, names};
+use serde_json::json;
+
+use crate::defaults::{object, set};
+use crate::strategy::Strategy;
+use crate::validate::{At, Errors, immutable};
+
+/// The most that all values together may be, in bytes.
+const SIZE_MAX: usize = 1024 * 1024;
+
+const FROZEN: &str = "field is immutable when `immutable` is set";
+
+/// What is particular to config maps.
+pub(super) struct ConfigMapStrategy;
+
+impl Strategy for ConfigMapStrategy {
+    fn validate(&self, config_map: &Value) -> Errors {
+        let mut errors = Errors::new();
+        let root = At::root(config_map);
+        let (data, binary) = (root.field("data"), root.field("binaryData"));
+        let mut size = keys(data, &mut errors, |value| value.len());
+        for (key, value) in data.entries() {
+            if binary.key(key).is_set() {
+                let detail = "duplicate of key present in binaryData";
+                errors.push(FieldError::invalid(&value.path(), key, detail));
+            }
+        }
+        size += keys(binary, &mut errors, decoded_len);
+        too_large(At::named("", None), size, &mut errors);
+        errors
+    }
+
+    fn validate_update(&self, config_map: &Value, old: &Value) -> Errors {
+        let mut errors = frozen(config_map, old, &["data", "binaryData"]);
+        errors.extend(self.validate(config_map));
+        errors
+    }
+}
+
+/// What is particular to secrets.
+pub(super) struct SecretStrategy;
+
+impl Strategy for SecretStrategy {
+    fn default(&self, secret: &mut Value, _version: &str) {
+        let Some(fields) = secret.as_object_mut() else { return };
+        set(fields, "type", "Opaque");
+        encode_texts(fields);
+    }
+
+    fn validate(&self, secret: &Value) -> Errors {
+        let mut errors = Errors::new();
+        let root = At::root(secret);
+        let data = root.field("data");
+        let size = keys(data, &mut errors, decoded_len);
+        too_large(data, size, &mut errors);
+        let kind = root.field("type").text();
+        for key in required_keys(kind) {
+            if !data.key(key).is_set() {
+                errors.push(data.key(key).required(""));
+            }
+        }
+        match kind {
+            "kubernetes.io/service-account-token" => service_account(root, &mut errors),
+            "kubernetes.io/basic-auth" if !data.key("username").is_set() && !data.key("password").is_set() => {
+                errors.push(data.key("username").required(""));
+                errors.push(data.key("password").required(""));
+            }
+            "kubernetes.io/dockercfg" => json_file(data.key(".dockercfg"), &mut errors),
+            "kubernetes.io/dockerconfigjson" => json_file(data.key(".dockerconfigjson"), &mut errors),
+            _ => {}
+        }
+        errors
+    }
+
+    fn validate_update(&self, secret: &Value, old: &Value) -> Errors {
+        let mut errors = Errors::new();
+        immutable(At::root(secret).field("type"), At::root(old).field("type"), &mut errors);
+        errors.extend(frozen(secret, old, &["data"]));
+        errors.extend(self.validate(secret));
+        errors
+    }
+}
+
+/// Moves `stringData`, which only writers know, into `data`.
+fn encode_texts(secret: &mut Map) {
+    let Some(Value::Object(texts)) = secret.remove("stringData") else { return };
+    let Some(data) = object(secret, "data") else { return };
+    for (key, text) in texts {
+        data.insert(key, json!(BASE64.encode(text.as_str().unwrap_or_default())));
+    }
+}
+
+/// What a secret of this type must have.
+fn required_keys(kind: &str) -> &'static [&'static str] {
+    match kind {
+        "kubernetes.io/dockercfg" => &[".dockercfg"],
+        "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
+        "kubernetes.io/ssh-auth" => &["ssh-privatekey"],
+        "kubernetes.io/tls" => &["tls.crt", "tls.key"],
+        _ => &[],
+    }
+}
+
+fn service_account(secret: At, errors: &mut Errors) {
+    let metadata = secret.field("metadata");
+    let annotations = metadata.field("annotations");
+    let name = annotations.key("kubernetes.io/service-account.name");
+    if name.text().is_empty() {
+        errors.push(name.required(""));
+    }
+}
+
+fn json_file(at: At, errors: &mut Errors) {
+    let Some(bytes) = at.value().and_then(|_| BASE64.decode(at.text()).ok()) else { return };
+    if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes) {
+        let detail = format!("{error}");
+        errors.push(FieldError::invalid(&at.path(), "<secret contents redacted>", detail));
+    }
+}
+
+/// Checks the keys of a map of files; says how many bytes its values have.
+fn keys(data: At, errors: &mut Errors, len: fn(&str) -> usize) -> usize {
+    let mut size = 0;
+    for (key, value) in data.entries() {
+        for why in names::is_config_map_key(key) {
+            errors.push(FieldError::invalid(&value.path(), key, why));
+        }
+        size += len(value.text());
+    }
+    size
+}
+
+/// How many bytes a base64 text stands for.
+fn decoded_len(text: &str) -> usize {
+    text.trim_end_matches('=').len() * 3 / 4
+}
+
+fn too_large(at: At, size: usize, errors: &mut Errors) {
+    if size > SIZE_MAX {
+        let detail = format!("may not be more than {SIZE_MAX} bytes");
+        errors.push(crate::validate::plain(FieldErrorKind::TooLong, at, detail));
+    }
+}
+
+/// What an object that declared itself immutable forbids an update to change.
+fn frozen(new: &Value, old: &Value, fields: &[&'static str]) -> Errors {
+    let (new, old) = (At::root(new), At::root(old));
+    let mut errors = Errors::new();
+    if !old.field("immutable").flag() {
+        return errors;
+    }
+    if !new.field("immutable").flag() {
+        errors.push(new.field("immutable").forbidden(FROZEN));
+    }
+    for field in fields {
+        if content(new.field(field)) != content(old.field(field)) {
+            errors.push(new.field(field).forbidden(FROZEN));
+        }
+    }
+    errors
+}
+
+/// A map's entries, none for an absent one.
+fn content<'v>(at: At<'_, 'v>) -> BTreeSet<(&'v str, &'v str)> {
+    let map = at.map().into_iter().flatten();
+    map.map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default())).collect()
+}

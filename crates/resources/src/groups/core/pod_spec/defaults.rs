@@ -1,0 +1,177 @@
+//! Defaults of pods and of the pod specs in templates (upstream: `pkg/apis/core/v1/defaults.go`).
+
+use nave_machinery::{Map, Value};
+
+use super::image;
+use crate::defaults::{at, each, object, set, set_number};
+
+/// The permissions of files in volumes made of other objects, 0644.
+const FILE_MODE: i64 = 0o644;
+
+/// The default of a projected service account token's life, in seconds.
+const TOKEN_SECONDS: i64 = 3600;
+
+/// Sets the defaults of a pod: those of its spec, and those that templates do not get.
+pub(crate) fn pod(pod: &mut Value) {
+    let Some(spec) = pod.as_object_mut().and_then(|pod| object(pod, "spec")) else { return };
+    pod_spec(spec);
+    let on_host = spec.get("hostNetwork") == Some(&Value::Bool(true));
+    for kind in ["containers", "initContainers"] {
+        for container in each(spec, kind) {
+            if let Some(resources) = at(container, &["resources"]) {
+                requests_from_limits(resources);
+            }
+            if on_host {
+                host_ports(container);
+            }
+        }
+    }
+    if let Some(resources) = at(spec, &["resources"]) {
+        requests_from_limits(resources);
+    }
+    set(spec, "enableServiceLinks", true);
+}
+
+/// Sets the defaults of the pod template at `spec.template`.
+pub(crate) fn template(object: &mut Value) {
+    if let Some(spec) = object.as_object_mut().and_then(|object| at(object, &["spec", "template", "spec"])) {
+        pod_spec(spec);
+    }
+}
+
+/// Sets the defaults of a pod spec, a pod's own or a template's.
+pub(crate) fn pod_spec(spec: &mut Map) {
+    set(spec, "dnsPolicy", "ClusterFirst");
+    set(spec, "restartPolicy", "Always");
+    set(spec, "schedulerName", "default-scheduler");
+    set(spec, "terminationGracePeriodSeconds", 30);
+    if object(spec, "securityContext").is_none() {
+        return;
+    }
+    super::each_container(spec, container);
+    for it in each(spec, "volumes") {
+        volume(it);
+    }
+}
+
+fn container(container: &mut Map) {
+    if container.get("imagePullPolicy").is_none_or(|policy| policy == "") {
+        let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
+        let policy = pull_policy(image);
+        container.insert("imagePullPolicy".to_owned(), policy.into());
+    }
+    set(container, "terminationMessagePath", "/dev/termination-log");
+    set(container, "terminationMessagePolicy", "File");
+    for kind in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        if let Some(it) = at(container, &[kind]) {
+            probe(it);
+        }
+    }
+    for hook in ["postStart", "preStop"] {
+        if let Some(get) = at(container, &["lifecycle", hook, "httpGet"]) {
+            http_get(get);
+        }
+    }
+    for variable in each(container, "env") {
+        if let Some(reference) = at(variable, &["valueFrom", "fieldRef"]) {
+            set(reference, "apiVersion", "v1");
+        }
+    }
+}
+
+fn pull_policy(image: &str) -> &'static str {
+    if image::is_latest(image) { "Always" } else { "IfNotPresent" }
+}
+
+fn probe(probe: &mut Map) {
+    set_number(probe, "timeoutSeconds", 1);
+    set_number(probe, "periodSeconds", 10);
+    set_number(probe, "successThreshold", 1);
+    set_number(probe, "failureThreshold", 3);
+    if let Some(get) = at(probe, &["httpGet"]) {
+        http_get(get);
+    }
+}
+
+fn http_get(get: &mut Map) {
+    set(get, "path", "/");
+    set(get, "scheme", "HTTP");
+}
+
+/// Sets the defaults of a volume; one without a source is an empty directory.
+fn volume(volume: &mut Map) {
+    if volume.iter().all(|(field, value)| field == "name" || value.is_null()) {
+        volume.insert("emptyDir".to_owned(), Value::Object(Map::new()));
+    }
+    for (kind, source) in volume.iter_mut() {
+        let Some(source) = source.as_object_mut() else { continue };
+        match kind.as_str() {
+            "secret" | "configMap" => set(source, "defaultMode", FILE_MODE),
+            "downwardAPI" => {
+                set(source, "defaultMode", FILE_MODE);
+                downward_files(source);
+            }
+            "projected" => {
+                set(source, "defaultMode", FILE_MODE);
+                each(source, "sources").for_each(projection);
+            }
+            "hostPath" => host_path(source),
+            "ephemeral" => {
+                if let Some(claim) = at(source, &["volumeClaimTemplate", "spec"]) {
+                    set(claim, "volumeMode", "Filesystem");
+                }
+            }
+            "image" if source.get("pullPolicy").is_none() => {
+                let reference = source.get("reference").and_then(Value::as_str).unwrap_or_default();
+                let policy = pull_policy(reference);
+                source.insert("pullPolicy".to_owned(), policy.into());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A host path of no particular type says so.
+pub(crate) fn host_path(source: &mut Map) {
+    set(source, "type", "");
+}
+
+fn projection(source: &mut Map) {
+    if let Some(token) = at(source, &["serviceAccountToken"]) {
+        set(token, "expirationSeconds", TOKEN_SECONDS);
+    }
+    if let Some(downward) = at(source, &["downwardAPI"]) {
+        downward_files(downward);
+    }
+}
+
+fn downward_files(source: &mut Map) {
+    for file in each(source, "items") {
+        if let Some(reference) = at(file, &["fieldRef"]) {
+            set(reference, "apiVersion", "v1");
+        }
+    }
+}
+
+/// What is limited but not requested is requested up to the limit.
+fn requests_from_limits(resources: &mut Map) {
+    let Some(limits) = resources.get("limits").and_then(Value::as_object) else { return };
+    let requests = resources.get("requests").and_then(Value::as_object);
+    let missing: Vec<(String, Value)> = limits
+        .iter()
+        .filter(|(name, _)| requests.is_none_or(|it| !it.contains_key(*name)))
+        .map(|(name, limit)| (name.clone(), limit.clone()))
+        .collect();
+    if let Some(requests) = (!missing.is_empty()).then(|| object(resources, "requests")).flatten() {
+        requests.extend(missing);
+    }
+}
+
+/// On the host's network a container's port is the host's.
+fn host_ports(container: &mut Map) {
+    for port in each(container, "ports") {
+        if let Some(number) = port.get("containerPort").and_then(Value::as_i64) {
+            set_number(port, "hostPort", number);
+        }
+    }
+}

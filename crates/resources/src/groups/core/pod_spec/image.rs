@@ -1,0 +1,50 @@
+//! Image names, as far as the default of `imagePullPolicy` asks.
+
+/// Whether an image name means the tag `latest`: says so, or has neither tag nor digest.
+///
+/// A name that is none means nothing.
+pub(crate) fn is_latest(image: &str) -> bool {
+    let (name, digest) = image.split_once('@').map_or((image, None), |(name, digest)| (name, Some(digest)));
+    let last_segment = name.rfind('/').map_or(0, |slash| slash + 1);
+    let (name, tag) = match name[last_segment..].find(':') {
+        Some(colon) => (&name[..last_segment + colon], Some(&name[last_segment + colon + 1..])),
+        None => (name, None),
+    };
+    is_repository(name) && tag.map_or(digest.is_none(), |tag| tag == "latest")
+}
+
+/// Whether a name without tag and digest is one of a repository: an optional host, then lower-case components.
+fn is_repository(name: &str) -> bool {
+    let is_host = |part: &str| {
+        part.contains(['.', ':']) || part == "localhost" || part.bytes().any(|b| b.is_ascii_uppercase())
+    };
+    let path = match name.split_once('/') {
+        Some((first, rest)) if is_host(first) => rest,
+        _ => name,
+    };
+    path.split('/').all(is_component)
+}
+
+/// Lower-case letters and digits, with separators inside.
+fn is_component(text: &str) -> bool {
+    let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let ends = [text.bytes().next(), text.bytes().last()];
+    ends.into_iter().all(|b| b.is_some_and(alphanumeric))
+        && text.bytes().all(|b| alphanumeric(b) || matches!(b, b'.' | b'_' | b'-'))
+        && !text.contains("..")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tag_is_found_behind_ports_and_before_digests() {
+        for latest in ["nginx", "nginx:latest", "a.example:5000/x/y", "localhost/x:latest", "x:latest@sha256:00"] {
+            assert!(is_latest(latest), "{latest}");
+        }
+        for other in ["nginx:1", "a.example:5000/x:1.2", "nginx@sha256:00", "", "NGINX", "a//b", "x:Latest"] {
+            assert!(!is_latest(other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The addresses and ports of a service over its life (upstream: `pkg/registry/core/service/storage`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nave_machinery::{Map, Value};
+use serde_json::json;
+
+/// Gives `clusterIPs` its first address, where only `clusterIP` is said.
+pub(super) fn complete(spec: &mut Map) {
+    let ip = text(spec, "clusterIP");
+    if !ip.is_empty() && is_empty(spec, "clusterIPs") {
+        let ips = json!([ip]);
+        spec.insert("clusterIPs".to_owned(), ips);
+    }
+}
+
+/// Takes from `old` what the cluster allocated and an update does not mention; brings the two fields of cluster IPs
+/// into agreement where only one of them was changed.
+pub(super) fn keep_allocated(spec: &mut Map, old: &Map) {
+    if needs_cluster_ip(spec) && needs_cluster_ip(old) {
+        if text(spec, "clusterIP").is_empty() && is_empty(spec, "clusterIPs") {
+            copy(spec, old, "clusterIP");
+        }
+        if is_empty(spec, "clusterIPs") && text(spec, "clusterIP") == text(old, "clusterIP") {
+            copy(spec, old, "clusterIPs");
+        }
+    }
+    agree(spec, old);
+    if needs_node_ports(spec) && needs_node_ports(old) {
+        keep_node_ports(spec, old);
+    }
+    if needs_health_port(spec) && needs_health_port(old) && number(spec, "healthCheckNodePort") == 0 {
+        copy(spec, old, "healthCheckNodePort");
+    }
+}
+
+fn agree(spec: &mut Map, old: &Map) {
+    let (ip, old_ip) = (text(spec, "clusterIP"), text(old, "clusterIP"));
+    let same_ips = spec.get("clusterIPs") == old.get("clusterIPs");
+    if ip.is_empty() && !old_ip.is_empty() && same_ips {
+        spec.remove("clusterIPs");
+    } else if !ip.is_empty() && ip != old_ip && (same_ips || is_empty(spec, "clusterIPs")) {
+        let ip = json!(ip);
+        match spec.get_mut("clusterIPs").and_then(Value::as_array_mut).and_then(|ips| ips.first_mut()) {
+            Some(first) => *first = ip,
+            None => drop(spec.insert("clusterIPs".to_owned(), json!([ip]))),
+        }
+    } else if ip == old_ip && is_empty(spec, "clusterIPs") && !is_empty(old, "clusterIPs") {
+        spec.remove("clusterIP");
+    }
+}
+
+/// A port of the same name keeps its node port, unless another port has taken it.
+fn keep_node_ports(spec: &mut Map, old: &Map) {
+    let old_ports: BTreeMap<&str, i64> =
+        ports(old).map(|port| (text(port, "name"), number(port, "nodePort"))).collect();
+    let mut taken: BTreeSet<i64> = ports(spec).map(|port| number(port, "nodePort")).collect();
+    let list = spec.get_mut("ports").and_then(Value::as_array_mut);
+    for port in list.into_iter().flatten().filter_map(Value::as_object_mut) {
+        let Some(&kept) = old_ports.get(text(port, "name")) else { continue };
+        if number(port, "nodePort") == 0 && kept != 0 && taken.insert(kept) {
+            port.insert("nodePort".to_owned(), json!(kept));
+        }
+    }
+}
+
+/// Drops what belongs to the old type and not to the new one, unless the update says it anew.
+pub(super) fn drop_unneeded(spec: &mut Map, old: &Map) {
+    type Needs = fn(&Map) -> bool;
+    let by_type: [(Needs, &[&str]); 6] = [
+        (needs_cluster_ip, &["clusterIP", "clusterIPs"]),
+        (needs_cluster_ip, &["ipFamilies", "ipFamilyPolicy"]),
+        (needs_cluster_ip, &["internalTrafficPolicy"]),
+        (needs_health_port, &["healthCheckNodePort"]),
+        (is_balanced, &["allocateLoadBalancerNodePorts", "loadBalancerClass"]),
+        (needs_external_policy, &["externalTrafficPolicy"]),
+    ];
+    for (needs, fields) in by_type {
+        for field in fields {
+            if needs(old) && !needs(spec) && spec.get(*field) == old.get(*field) {
+                spec.remove(*field);
+            }
+        }
+    }
+    let numbers = |spec: &Map| ports(spec).map(|port| number(port, "nodePort")).collect::<Vec<_>>();
+    if needs_node_ports(old) && !needs_node_ports(spec) && numbers(old) == numbers(spec) {
+        let list = spec.get_mut("ports").and_then(Value::as_array_mut);
+        for port in list.into_iter().flatten().filter_map(Value::as_object_mut) {
+            port.remove("nodePort");
+        }
+    }
+}
+
+pub(super) fn needs_cluster_ip(spec: &Map) -> bool {
+    text(spec, "type") != "ExternalName"
+}
+
+fn is_balanced(spec: &Map) -> bool {
+    text(spec, "type") == "LoadBalancer"
+}
+
+fn needs_node_ports(spec: &Map) -> bool {
+    let declined = spec.get("allocateLoadBalancerNodePorts") == Some(&Value::Bool(false));
+    text(spec, "type") == "NodePort" || (is_balanced(spec) && !declined)
+}
+
+fn needs_health_port(spec: &Map) -> bool {
+    is_balanced(spec) && text(spec, "externalTrafficPolicy") == "Local"
+}
+
+fn needs_external_policy(spec: &Map) -> bool {
+    matches!(text(spec, "type"), "NodePort" | "LoadBalancer")
+        || (text(spec, "type") == "ClusterIP" && !is_empty(spec, "externalIPs"))
+}
+
+fn ports(spec: &Map) -> impl Iterator<Item = &Map> {
+    spec.get("ports").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object)
+}
+
+fn text<'a>(map: &'a Map, field: &str) -> &'a str {
+    map.get(field).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn number(map: &Map, field: &str) -> i64 {
+    map.get(field).and_then(Value::as_i64).unwrap_or_default()
+}
+
+fn is_empty(map: &Map, field: &str) -> bool {
+    map.get(field).and_then(Value::as_array).is_none_or(Vec::is_empty)
+}
+
+fn copy(to: &mut Map, from: &Map, field: &str) {
+    if let Some(value) = from.get(field) {
+        to.insert(field.to_owned(), value.clone());
+    }
+}
