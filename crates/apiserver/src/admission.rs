@@ -137,7 +137,8 @@ impl NamespaceLifecycle {
         if self.namespaces.field(&found, "status.phase") != Some("Terminating") {
             return Ok(());
         }
-        let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+        let why =
+            format!("unable to create new content in namespace {namespace} because it is being terminated");
         let status = Status::forbidden(&def.group_resource(), name, &why);
         let message = format!("namespace {namespace} is being terminated");
         Err(status.with_cause("NamespaceTerminating", &message, "metadata.namespace"))
@@ -153,7 +154,9 @@ pub struct ServiceAddresses {
 impl Plugin for ServiceAddresses {
     fn admit(&self, attributes: &Attributes<'_>, object: Option<&mut Value>) -> Result<(), Status> {
         match (attributes.operation, object) {
-            (Operation::Create, Some(service)) if is(attributes.def, "services") => self.allocator.assign(service, None),
+            (Operation::Create, Some(service)) if is(attributes.def, "services") => {
+                self.allocator.assign(service, None)
+            }
             (Operation::Update(old), Some(service)) if is(attributes.def, "services") => {
                 self.allocator.assign(service, Some(old))
             }

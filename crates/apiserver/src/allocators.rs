@@ -138,7 +138,8 @@ impl ServiceAllocator {
             }
             _ => {
                 let free = self.free_address(books);
-                let free = free.ok_or_else(|| FieldError::invalid(&at, "", "failed to allocate IP: range is full"))?;
+                let free =
+                    free.ok_or_else(|| FieldError::invalid(&at, "", "failed to allocate IP: range is full"))?;
                 books.addresses.insert(free, owner.to_owned());
                 free.to_string()
             }
@@ -156,7 +157,9 @@ impl ServiceAllocator {
         let (low, high) = (1..first, first..self.range.size - 1);
         let start = rand::rng().random_range(high.clone());
         let tries = (start..high.end).chain(high.start..start).chain(low);
-        tries.map(|offset| Ipv4Addr::from(self.range.base + offset)).find(|at| !books.addresses.contains_key(at))
+        tries
+            .map(|offset| Ipv4Addr::from(self.range.base + offset))
+            .find(|at| !books.addresses.contains_key(at))
     }
 
     fn assign_ports(
@@ -169,11 +172,14 @@ impl ServiceAllocator {
         let Some(ports) = spec.get_mut("ports").and_then(Value::as_array_mut) else { return Ok(()) };
         for (index, port) in ports.iter_mut().enumerate() {
             let at = FieldPath::new("spec").child("ports").index(index).child("nodePort");
-            let kept = old.and_then(|old| old.iter().find(|other| same_port(port, other))).and_then(node_port);
+            let kept =
+                old.and_then(|old| old.iter().find(|other| same_port(port, other))).and_then(node_port);
             let wanted = node_port(port).or(kept);
             let number = match wanted {
                 Some(number) => self.reserve_port(books, number, owner, &at)?,
-                None => self.free_port(books).ok_or_else(|| FieldError::invalid(&at, 0, "failed to allocate a nodePort: range is full"))?,
+                None => self.free_port(books).ok_or_else(|| {
+                    FieldError::invalid(&at, 0, "failed to allocate a nodePort: range is full")
+                })?,
             };
             books.ports.insert(number, owner.to_owned());
             if let Some(port) = port.as_object_mut() {
@@ -183,10 +189,18 @@ impl ServiceAllocator {
         Ok(())
     }
 
-    fn reserve_port(&self, books: &Books, number: u16, owner: &str, at: &FieldPath) -> Result<u16, FieldError> {
+    fn reserve_port(
+        &self,
+        books: &Books,
+        number: u16,
+        owner: &str,
+        at: &FieldPath,
+    ) -> Result<u16, FieldError> {
         if !self.ports.contains(&number) {
             let (first, last) = (self.ports.start(), self.ports.end());
-            let why = format!("provided port is not in the valid range. The range of valid ports is {first}-{last}");
+            let why = format!(
+                "provided port is not in the valid range. The range of valid ports is {first}-{last}"
+            );
             return Err(FieldError::invalid(at, number, why));
         }
         if books.ports.get(&number).is_some_and(|other| other != owner) {
@@ -197,7 +211,9 @@ impl ServiceAllocator {
 
     fn free_port(&self, books: &Books) -> Option<u16> {
         let start = rand::rng().random_range(self.ports.clone());
-        (start..=*self.ports.end()).chain(*self.ports.start()..start).find(|port| !books.ports.contains_key(port))
+        (start..=*self.ports.end())
+            .chain(*self.ports.start()..start)
+            .find(|port| !books.ports.contains_key(port))
     }
 }
 

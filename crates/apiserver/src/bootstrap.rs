@@ -54,13 +54,16 @@ impl Bootstrap {
 
 /// Creates an object unless there is one of its name.
 async fn create(resources: &Resources, resource: &str, namespace: &str, object: Value) -> Result<(), Status> {
-    let Some(endpoint) = resources.endpoint(&GroupVersionResource::new("", "v1", resource)) else { return Ok(()) };
+    let Some(endpoint) = resources.endpoint(&GroupVersionResource::new("", "v1", resource)) else {
+        return Ok(());
+    };
     let name = nave_machinery::meta::name(&object).to_owned();
     let storage = endpoint.storage()?;
     if storage.find(namespace, &name).is_some() {
         return Ok(());
     }
-    let target = Target { endpoint, view: View::Object, namespace, name: "", admission: resources.admission() };
+    let target =
+        Target { endpoint, view: View::Object, namespace, name: "", admission: resources.admission() };
     let body = decode::Body { object, lax: Vec::new() };
     let (object, _) = target.typed(body, nave_machinery::options::FieldValidation::Ignore)?;
     let stored = match write::create_object(&target, object, false).await {

@@ -36,7 +36,12 @@ impl Documents {
     ///
     /// # Errors
     /// 405 for a method that changes something.
-    pub async fn answer<B>(&self, request: &Request<B>, info: &RequestInfo, negotiation: &Negotiation) -> Result<Answer, Status> {
+    pub async fn answer<B>(
+        &self,
+        request: &Request<B>,
+        info: &RequestInfo,
+        negotiation: &Negotiation,
+    ) -> Result<Answer, Status> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Err(Status::method_not_allowed_here());
         }
@@ -55,14 +60,23 @@ impl Documents {
         }
     }
 
-    fn discovery<B>(&self, parts: &[&str], request: &Request<B>, negotiation: &Negotiation) -> Result<Answer, Status> {
+    fn discovery<B>(
+        &self,
+        parts: &[&str],
+        request: &Request<B>,
+        negotiation: &Negotiation,
+    ) -> Result<Answer, Status> {
         let accepted = negotiation.choose(Offer::Discovery, &Format::ALL)?;
         let aggregated = accepted.transform.is_some();
         let registry = &self.registry;
         let seen = request.headers().get(header::IF_NONE_MATCH);
         let document = match parts {
-            ["api"] if aggregated => return Ok(Answer::discovery(&discovery::aggregated_core(registry), seen)),
-            ["apis"] if aggregated => return Ok(Answer::discovery(&discovery::aggregated_groups(registry), seen)),
+            ["api"] if aggregated => {
+                return Ok(Answer::discovery(&discovery::aggregated_core(registry), seen));
+            }
+            ["apis"] if aggregated => {
+                return Ok(Answer::discovery(&discovery::aggregated_groups(registry), seen));
+            }
             ["api"] => Some(discovery::api_versions(registry, &self.address)),
             ["apis"] => Some(discovery::api_group_list(registry)),
             ["api", version] => self.resource_list("", version),
@@ -75,7 +89,11 @@ impl Documents {
 
     fn resource_list(&self, group: &str, version: &str) -> Option<Value> {
         let group = self.registry.group(group)?;
-        group.versions.iter().any(|served| served == version).then(|| discovery::api_resource_list(group, version))
+        group
+            .versions
+            .iter()
+            .any(|served| served == version)
+            .then(|| discovery::api_resource_list(group, version))
     }
 
     fn metrics(&self) -> Result<Answer, Status> {
@@ -85,7 +103,8 @@ impl Documents {
 
     /// The paths that can be asked for, sorted.
     fn paths(&self) -> Vec<String> {
-        let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned(), "/apis/".to_owned()];
+        let mut paths =
+            vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned(), "/apis/".to_owned()];
         for group in self.registry.groups().iter().filter(|group| !group.name.is_empty()) {
             paths.push(format!("/apis/{}", group.name));
             paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));

@@ -68,7 +68,12 @@ impl Health {
     }
 
     /// Adds a check; `live` checks count for `/livez` too.
-    pub fn add(&mut self, name: &str, live: bool, probe: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
+    pub fn add(
+        &mut self,
+        name: &str,
+        live: bool,
+        probe: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) {
         self.add_async(name, live, move || ready(probe()));
     }
 
@@ -121,8 +126,12 @@ impl Health {
     }
 
     async fn all(endpoint: &str, checks: impl Iterator<Item = &Check>, query: &Query) -> HealthAnswer {
-        let excluded: Vec<&str> =
-            query.pairs().iter().filter(|(name, _)| name == "exclude").map(|(_, value)| value.as_str()).collect();
+        let excluded: Vec<&str> = query
+            .pairs()
+            .iter()
+            .filter(|(name, _)| name == "exclude")
+            .map(|(_, value)| value.as_str())
+            .collect();
         let mut text = String::new();
         let mut failed = false;
         for check in checks {
@@ -155,7 +164,9 @@ impl Health {
 
 impl Check {
     async fn run(&self) -> Result<(), String> {
-        tokio::time::timeout(PROBE_TIMEOUT, (self.probe)()).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
+        tokio::time::timeout(PROBE_TIMEOUT, (self.probe)())
+            .await
+            .unwrap_or_else(|_| Err("no answer in time".to_owned()))
     }
 }
 

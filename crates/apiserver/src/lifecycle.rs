@@ -14,13 +14,19 @@ pub const FOREGROUND_FINALIZER: &str = "foregroundDeletion";
 pub const ORPHAN_FINALIZER: &str = "orphan";
 
 /// Metadata that only the server sets.
-const SERVER_SET_ON_CREATE: [&str; 4] = ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"];
+const SERVER_SET_ON_CREATE: [&str; 4] =
+    ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"];
 
 /// Puts the request's namespace and the server's metadata into a new object.
 ///
 /// # Errors
 /// 400 where the object names another namespace than the request.
-pub fn before_create(def: &ResourceDef, object: &mut Value, namespace: &str, now: Timestamp) -> Result<(), Status> {
+pub fn before_create(
+    def: &ResourceDef,
+    object: &mut Value,
+    namespace: &str,
+    now: Timestamp,
+) -> Result<(), Status> {
     ensure_namespace(object, namespace)?;
     for field in SERVER_SET_ON_CREATE {
         meta::remove(object, field);
@@ -119,10 +125,17 @@ pub fn before_delete(
 ///
 /// # Errors
 /// 409 naming the precondition that does not hold.
-fn check_preconditions(def: &ResourceDef, object: &Value, options: &DeleteOptions, name: &str) -> Result<(), Status> {
+fn check_preconditions(
+    def: &ResourceDef,
+    object: &Value,
+    options: &DeleteOptions,
+    name: &str,
+) -> Result<(), Status> {
     let refuse = |what: &str, wanted: &str, found: &str, happened: &str| {
         let kind = def.group_kind();
-        let why = format!("the {what} in the precondition ({wanted}) does not match the {what} in record ({found}). The object might have been {happened}");
+        let why = format!(
+            "the {what} in the precondition ({wanted}) does not match the {what} in record ({found}). The object might have been {happened}"
+        );
         Status::conflict_of_kind(&kind, name, &why)
     };
     if let Some(uid) = &options.preconditions.uid
@@ -145,7 +158,12 @@ enum Grace {
 }
 
 /// Sets the deletion timestamp of a resource that is deleted gracefully; `None` for the others.
-fn mark_graceful(strategy: &dyn Strategy, object: &mut Value, options: &DeleteOptions, now: Timestamp) -> Option<Grace> {
+fn mark_graceful(
+    strategy: &dyn Strategy,
+    object: &mut Value,
+    options: &DeleteOptions,
+    now: Timestamp,
+) -> Option<Grace> {
     let asked = options.grace_period_seconds;
     let wanted = strategy.graceful_period(object, asked)?;
     let Some(deadline) = meta::deletion_timestamp(object).map(str::to_owned) else {
@@ -234,7 +252,9 @@ fn ensure_namespace(object: &mut Value, namespace: &str) -> Result<(), Status> {
         meta::set(object, "namespace", Value::String(namespace.to_owned()));
         return Ok(());
     }
-    Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"))
+    Err(Status::bad_request(
+        "the namespace of the provided object does not match the namespace sent on the request",
+    ))
 }
 
 fn keep(object: &mut Value, old: &Value, field: &str) {
@@ -242,6 +262,112 @@ fn keep(object: &mut Value, old: &Value, field: &str) {
         Some(value) => meta::set(object, field, value.clone()),
         None => {
             meta::remove(object, field);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nave_machinery::GroupVersionResource;
+    use nave_machinery::options::Preconditions;
+    use nave_resources::Registry;
+    use serde_json::json;
+
+    use super::*;
+
+    fn def(group: &str, resource: &str) -> std::sync::Arc<ResourceDef> {
+        let registry = Registry::builtin(nave_schema::builtin());
+        registry.lookup(&GroupVersionResource::new(group, "v1", resource)).unwrap().clone()
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_unix(seconds, 0).unwrap()
+    }
+
+    fn deleted(def: &ResourceDef, object: &mut Value, options: &DeleteOptions, now: i64) -> Deletion {
+        before_delete(def, object, options, "x", at(now)).unwrap()
+    }
+
+    #[test]
+    fn a_new_object_gets_its_identity_and_keeps_no_foreign_one() {
+        let mut object =
+            json!({"metadata": {"generateName": "web-", "uid": "mine", "deletionTimestamp": "t"}});
+        before_create(&def("apps", "deployments"), &mut object, "ns", at(0)).unwrap();
+        let metadata = &object["metadata"];
+        assert!(meta::name(&object).starts_with("web-") && meta::name(&object).len() == 9);
+        assert_ne!(metadata["uid"], "mine");
+        assert_eq!(
+            (&metadata["namespace"], &metadata["generation"], &metadata["creationTimestamp"]),
+            (&json!("ns"), &json!(1), &json!("1970-01-01T00:00:00Z"))
+        );
+        assert_eq!(metadata.get("deletionTimestamp"), None);
+        let mut stray = json!({"metadata": {"namespace": "other"}});
+        assert_eq!(before_create(&def("", "pods"), &mut stray, "ns", at(0)).unwrap_err().code, 400);
+    }
+
+    #[test]
+    fn an_update_cannot_change_what_the_server_set() {
+        let old = json!({"metadata": {"name": "x", "uid": "1", "generation": 4, "creationTimestamp": "t",
+            "deletionTimestamp": "d", "deletionGracePeriodSeconds": 0}});
+        let mut new = json!({"metadata": {"name": "x", "generation": 9, "creationTimestamp": "u"}});
+        before_update(&mut new, &old, "").unwrap();
+        assert_eq!(new, old);
+    }
+
+    #[test]
+    fn a_scheduled_pod_is_deleted_gracefully_and_the_period_only_shrinks() {
+        let pods = def("", "pods");
+        let grace = |seconds| DeleteOptions { grace_period_seconds: seconds, ..DeleteOptions::default() };
+        let mut pod = json!({"metadata": {"name": "x", "generation": 1}, "spec": {"nodeName": "n"}});
+        assert_eq!(deleted(&pods, &mut pod, &grace(None), 100), Deletion::Marked);
+        assert_eq!(pod["metadata"]["deletionTimestamp"], "1970-01-01T00:02:10Z");
+        assert_eq!(
+            (&pod["metadata"]["deletionGracePeriodSeconds"], &pod["metadata"]["generation"]),
+            (&json!(30), &json!(2))
+        );
+        assert_eq!(deleted(&pods, &mut pod, &grace(Some(50)), 101), Deletion::Pending);
+        assert_eq!(deleted(&pods, &mut pod, &grace(None), 101), Deletion::Pending);
+        assert_eq!(deleted(&pods, &mut pod, &grace(Some(5)), 101), Deletion::Marked);
+        assert_eq!(pod["metadata"]["deletionTimestamp"], "1970-01-01T00:01:45Z");
+        assert_eq!(deleted(&pods, &mut pod, &grace(Some(0)), 102), Deletion::Now);
+        let mut waiting = json!({"metadata": {"name": "x"}, "spec": {}});
+        assert_eq!(deleted(&pods, &mut waiting, &grace(None), 100), Deletion::Now);
+    }
+
+    #[test]
+    fn finalizers_keep_an_object_until_they_are_gone() {
+        let maps = def("", "configmaps");
+        let mut object = json!({"metadata": {"name": "x", "finalizers": ["a/b"]}});
+        assert_eq!(deleted(&maps, &mut object, &DeleteOptions::default(), 0), Deletion::Marked);
+        assert!(!is_deletable(&maps, &object));
+        meta::remove(&mut object, "finalizers");
+        assert!(is_deletable(&maps, &object));
+        let policy = |policy| DeleteOptions { propagation_policy: Some(policy), ..DeleteOptions::default() };
+        for (asked, finalizer) in [
+            (DeletionPropagation::Orphan, ORPHAN_FINALIZER),
+            (DeletionPropagation::Foreground, FOREGROUND_FINALIZER),
+        ] {
+            let mut object = json!({"metadata": {"name": "x"}});
+            assert_eq!(deleted(&maps, &mut object, &policy(asked), 0), Deletion::Marked);
+            assert_eq!(object["metadata"]["finalizers"], json!([finalizer]));
+            assert_eq!(
+                deleted(&maps, &mut object, &policy(DeletionPropagation::Background), 0),
+                Deletion::Now
+            );
+        }
+    }
+
+    #[test]
+    fn preconditions_hold_or_nothing_happens() {
+        let maps = def("", "configmaps");
+        let preconditions = |uid: &str, version: &str| DeleteOptions {
+            preconditions: Preconditions { uid: Some(uid.into()), resource_version: Some(version.into()) },
+            ..DeleteOptions::default()
+        };
+        let object = json!({"metadata": {"name": "x", "uid": "u", "resourceVersion": "7"}});
+        for (uid, version, code) in [("u", "7", None), ("v", "7", Some(409)), ("u", "8", Some(409))] {
+            let outcome = before_delete(&maps, &mut object.clone(), &preconditions(uid, version), "x", at(0));
+            assert_eq!(outcome.err().map(|status| status.code), code, "{uid} {version}");
         }
     }
 }

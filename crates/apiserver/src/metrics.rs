@@ -6,13 +6,14 @@
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+    core::Collector,
 };
 
 /// The latency buckets of `apiserver_request_duration_seconds`, as upstream's.
 const LATENCY_BUCKETS: [f64; 23] = [
-    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
-    45.0, 60.0,
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0,
+    20.0, 30.0, 45.0, 60.0,
 ];
 
 /// What a request is counted under.
@@ -51,7 +52,8 @@ impl Metrics {
     /// A metric whose name or labels are not valid, which is a mistake in this file.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let labels = ["verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component", "code"];
+        let labels =
+            ["verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component", "code"];
         let requests = IntCounterVec::new(
             Opts::new("apiserver_request_total", "Requests answered, by verb, resource and code."),
             &labels,
@@ -71,8 +73,10 @@ impl Metrics {
             Opts::new("apiserver_longrunning_requests", "Watches and other long requests being served."),
             &labels,
         )?;
-        let panics =
-            IntCounterVec::new(Opts::new("apiserver_request_aborts_total", "Requests that ended in a fault."), &["verb"])?;
+        let panics = IntCounterVec::new(
+            Opts::new("apiserver_request_aborts_total", "Requests that ended in a fault."),
+            &["verb"],
+        )?;
         let all: [Box<dyn Collector>; 5] = [
             Box::new(requests.clone()),
             Box::new(durations.clone()),

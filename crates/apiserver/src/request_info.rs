@@ -104,7 +104,9 @@ impl ResourceRequest {
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         // The old form of a watch, before there was the query parameter.
         Ok(Some(match parts.as_slice() {
-            ["watch", rest @ ..] if !rest.is_empty() => Self { watch: true, ..Self::from_parts(group, version, rest) },
+            ["watch", rest @ ..] if !rest.is_empty() => {
+                Self { watch: true, ..Self::from_parts(group, version, rest) }
+            }
             parts => Self::from_parts(group, version, parts),
         }))
     }
@@ -117,7 +119,11 @@ impl ResourceRequest {
             _ => ("", parts),
         };
         let part = |at: usize| parts.get(at).copied().unwrap_or_default().to_owned();
-        let namespace = if namespace.is_empty() && parts.first() == Some(&"namespaces") { part(1) } else { namespace.to_owned() };
+        let namespace = if namespace.is_empty() && parts.first() == Some(&"namespaces") {
+            part(1)
+        } else {
+            namespace.to_owned()
+        };
         Self {
             gvr: GroupVersionResource { group, version, resource: part(0) },
             namespace,
@@ -144,7 +150,9 @@ impl Verb {
         let collection = resource.name.is_empty();
         match *method {
             Method::GET | Method::HEAD if resource.watch => Self::Watch,
-            Method::GET | Method::HEAD if query.flag("watch") && resource.subresource.is_empty() => Self::Watch,
+            Method::GET | Method::HEAD if query.flag("watch") && resource.subresource.is_empty() => {
+                Self::Watch
+            }
             Method::GET | Method::HEAD if collection => Self::List,
             Method::GET | Method::HEAD => Self::Get,
             Method::POST => Self::Create,
@@ -281,6 +289,9 @@ mod tests {
 
     #[test]
     fn text_that_is_not_utf8_is_refused() {
-        assert_eq!(RequestInfo::new(&Method::GET, &"/api/v1/pods/%ff".parse().unwrap()).unwrap_err().code, 400);
+        assert_eq!(
+            RequestInfo::new(&Method::GET, &"/api/v1/pods/%ff".parse().unwrap()).unwrap_err().code,
+            400
+        );
     }
 }

@@ -83,7 +83,8 @@ impl ApiServer {
         let admission = admission(&storages, config.service_range, config.node_ports);
         let watches = Watches { closing: closing.clone(), min_time: config.min_watch_time };
         let resources = Resources::new(&registry, &storages, admission, watches);
-        let bootstrap = Bootstrap { service_address: config.service_range.first(), secure_port: config.secure_port };
+        let bootstrap =
+            Bootstrap { service_address: config.service_range.first(), secure_port: config.secure_port };
         bootstrap.run(&resources).await.map_err(StartError::Bootstrap)?;
         let pipeline = Pipeline {
             authentication: config.authentication,
@@ -103,7 +104,11 @@ impl ApiServer {
     }
 
     /// Answers one request.
-    pub async fn handle(self, request: Request<Incoming>, connection: Arc<ConnectionInfo>) -> Response<ResponseBody> {
+    pub async fn handle(
+        self,
+        request: Request<Incoming>,
+        connection: Arc<ConnectionInfo>,
+    ) -> Response<ResponseBody> {
         self.pipeline.handle(request, connection.client_certificate.as_ref()).await
     }
 

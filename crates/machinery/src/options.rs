@@ -404,7 +404,8 @@ mod tests {
 
     #[test]
     fn list_options_that_do_not_go_together_are_refused() {
-        let cases: [(&[(&str, &str)], Option<u16>); 14] = [
+        type Case<'a> = (&'a [(&'a str, &'a str)], Option<u16>);
+        let cases: [Case<'_>; 14] = [
             (&[("resourceVersion", "0")], None),
             (&[("resourceVersion", "x")], Some(400)),
             (&[("resourceVersionMatch", "Exact")], Some(422)),

@@ -91,7 +91,13 @@ pub struct Status {
 impl Status {
     /// A failure with a code, a reason and a message.
     pub fn failure(code: u16, reason: Reason, message: impl Into<String>) -> Self {
-        Self { code, reason: Some(reason), message: message.into(), details: None, continue_token: String::new() }
+        Self {
+            code,
+            reason: Some(reason),
+            message: message.into(),
+            details: None,
+            continue_token: String::new(),
+        }
     }
 
     /// The success that deleting an object answers with.
@@ -179,8 +185,12 @@ impl Status {
 
     /// 405: the path does not have this method.
     pub fn method_not_allowed_here() -> Self {
-        Self::failure(405, Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
-            .with_details(StatusDetails::default())
+        Self::failure(
+            405,
+            Reason::MethodNotAllowed,
+            "the server does not allow this method on the requested resource",
+        )
+        .with_details(StatusDetails::default())
     }
 
     /// 406: none of the accepted encodings can be served.

@@ -17,7 +17,10 @@ const MAX_COPIED: usize = 3 * 1024 * 1024;
 pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     let operations = patch.as_array().ok_or_else(|| malformed("a JSON patch is a list of operations"))?;
     if operations.len() > MAX_OPERATIONS {
-        let text = format!("the allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}", operations.len());
+        let text = format!(
+            "the allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
+            operations.len()
+        );
         return Err(malformed(&text));
     }
     let mut copied = 0;
@@ -59,7 +62,11 @@ fn apply_one(target: &mut Value, operation: &Value, copied: &mut usize) -> Resul
         Some("test") => {
             let wanted = operation.get("value").unwrap_or(&Value::Null);
             let found = path()?.find(target).unwrap_or(&Value::Null);
-            if found == wanted { Ok(()) } else { Err(unfit(&format!("testing value {} failed", path()?.text()))) }
+            if found == wanted {
+                Ok(())
+            } else {
+                Err(unfit(&format!("testing value {} failed", path()?.text())))
+            }
         }
         Some(other) => Err(unfit(&format!("unexpected kind of operation: {other}"))),
         None => Err(malformed("an operation has no op")),
@@ -74,12 +81,14 @@ impl Pointer {
         if text.is_empty() {
             return Ok(Self(Vec::new()));
         }
-        let rest = text.strip_prefix('/').ok_or_else(|| unfit(&format!("the path {text:?} does not begin with a slash")))?;
+        let rest = text
+            .strip_prefix('/')
+            .ok_or_else(|| unfit(&format!("the path {text:?} does not begin with a slash")))?;
         Ok(Self(rest.split('/').map(|part| part.replace("~1", "/").replace("~0", "~")).collect()))
     }
 
     fn text(&self) -> String {
-        self.0.iter().map(|part| format!("/{part}")).collect()
+        self.0.iter().flat_map(|part| ["/", part]).collect()
     }
 
     fn missing(&self) -> PatchError {
@@ -108,10 +117,12 @@ impl Pointer {
                 fields.insert(name.to_owned(), value);
             }
             Some((Value::Array(list), "-")) => list.push(value),
-            Some((Value::Array(list), place)) => match index(place, list.len()).filter(|at| *at <= list.len()) {
-                Some(at) => list.insert(at, value),
-                None => return Err(self.missing()),
-            },
+            Some((Value::Array(list), place)) => {
+                match index(place, list.len()).filter(|at| *at <= list.len()) {
+                    Some(at) => list.insert(at, value),
+                    None => return Err(self.missing()),
+                }
+            }
             Some(_) => return Err(self.missing()),
         }
         Ok(())
@@ -165,7 +176,9 @@ fn size(value: &Value) -> usize {
     match value {
         Value::String(text) => text.len() + 2,
         Value::Array(list) => list.iter().map(|item| size(item) + 1).sum::<usize>() + 2,
-        Value::Object(fields) => fields.iter().map(|(name, value)| name.len() + size(value) + 4).sum::<usize>() + 2,
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| name.len() + size(value) + 4).sum::<usize>() + 2
+        }
         _ => 5,
     }
 }
@@ -197,8 +210,16 @@ mod tests {
             (json!([1]), json!({"op": "add", "path": "/-", "value": 2}), json!([1, 2])),
             (json!([1, 2]), json!({"op": "replace", "path": "/-1", "value": 9}), json!([1, 9])),
             (json!({"a": 1}), json!({"op": "remove", "path": "/a"}), json!({})),
-            (json!({"a/b": {"~": 1}}), json!({"op": "replace", "path": "/a~1b/~0", "value": 2}), json!({"a/b": {"~": 2}})),
-            (json!({"a": {"x": 1}, "b": {}}), json!({"op": "move", "from": "/a/x", "path": "/b/y"}), json!({"a": {}, "b": {"y": 1}})),
+            (
+                json!({"a/b": {"~": 1}}),
+                json!({"op": "replace", "path": "/a~1b/~0", "value": 2}),
+                json!({"a/b": {"~": 2}}),
+            ),
+            (
+                json!({"a": {"x": 1}, "b": {}}),
+                json!({"op": "move", "from": "/a/x", "path": "/b/y"}),
+                json!({"a": {}, "b": {"y": 1}}),
+            ),
             (json!({"a": [1]}), json!({"op": "copy", "from": "/a/0", "path": "/a/-"}), json!({"a": [1, 1]})),
             (json!({"a": 1}), json!({"op": "test", "path": "/a", "value": 1}), json!({"a": 1})),
             (json!({"a": 1}), json!({"op": "test", "path": "/b", "value": null}), json!({"a": 1})),
@@ -226,7 +247,13 @@ mod tests {
             let outcome = patched(json!({"a": 1, "l": [1], "o": {}}), &json!([operation]));
             assert_eq!(outcome.unwrap_err().into_status().code, 422, "{operation}");
         }
-        for patch in [json!({"op": "x"}), json!([{}]), json!([{"op": "add", "path": "/a"}]), json!([{"op": "remove"}]), json!([1])] {
+        for patch in [
+            json!({"op": "x"}),
+            json!([{}]),
+            json!([{"op": "add", "path": "/a"}]),
+            json!([{"op": "remove"}]),
+            json!([1]),
+        ] {
             assert_eq!(patched(json!({}), &patch).unwrap_err().into_status().code, 400, "{patch}");
         }
     }

@@ -137,7 +137,8 @@ fn retain_keys(fields: &mut Map, patch: &mut Map) -> Result<(), PatchError> {
 
 /// Merges the lists that have an order beside them, and puts them into it.
 fn order_lists(ty: Type<'_>, fields: &mut Map, patch: &mut Map) -> Result<(), PatchError> {
-    let ordered: Vec<String> = patch.keys().filter_map(|key| key.strip_prefix(SET_ELEMENT_ORDER)).map(str::to_owned).collect();
+    let ordered: Vec<String> =
+        patch.keys().filter_map(|key| key.strip_prefix(SET_ELEMENT_ORDER)).map(str::to_owned).collect();
     for name in ordered {
         let Some(Value::Array(order)) = patch.remove(&format!("{SET_ELEMENT_ORDER}{name}")) else {
             return Err(malformed(&format!("the value of {SET_ELEMENT_ORDER}{name} is not a list")));
@@ -153,7 +154,9 @@ fn order_lists(ty: Type<'_>, fields: &mut Map, patch: &mut Map) -> Result<(), Pa
         let merged = match (had, change) {
             (None, None) => continue,
             (Some(had), None) => had,
-            (None, Some(change)) => change.into_iter().filter(|item| !is_deletion(item)).map(without_directives).collect(),
+            (None, Some(change)) => {
+                change.into_iter().filter(|item| !is_deletion(item)).map(without_directives).collect()
+            }
             (Some(had), Some(change)) => match ty.merged_list(&name) {
                 Some(key) => merge_list(ty.within(&name), had, change, key)?,
                 None => change,
@@ -175,7 +178,12 @@ fn delete_from_list(fields: &mut Map, name: &str, deleted: &Value) -> Result<(),
 }
 
 /// Merges a list: of scalars as a set, of structs by their key.
-fn merge_list(ty: Type<'_>, had: Vec<Value>, change: Vec<Value>, key: &str) -> Result<Vec<Value>, PatchError> {
+fn merge_list(
+    ty: Type<'_>,
+    had: Vec<Value>,
+    change: Vec<Value>,
+    key: &str,
+) -> Result<Vec<Value>, PatchError> {
     let before = had.clone();
     let structs = had.iter().chain(&change).any(Value::is_object);
     if !structs {
@@ -190,7 +198,9 @@ fn merge_list(ty: Type<'_>, had: Vec<Value>, change: Vec<Value>, key: &str) -> R
     let (mut merged, change) = apply_item_directives(had, change, key)?;
     let order = change.clone();
     for item in change {
-        let Value::Object(item) = item else { return Err(malformed("the items of a merged list are of one kind")) };
+        let Value::Object(item) = item else {
+            return Err(malformed("the items of a merged list are of one kind"));
+        };
         let wanted = item.get(key).ok_or_else(|| missing_key(key))?;
         match merged.iter_mut().find(|old| old.get(key) == Some(wanted)) {
             Some(Value::Object(old)) => merge_struct(ty, old, item)?,
@@ -216,8 +226,12 @@ fn apply_item_directives(
                 had.retain(|old| old.get(key) != Some(gone));
             }
             Some(Some("replace")) => replaced = true,
-            Some(Some("merge")) => return Err(malformed("merging of an item cannot be asked for, it happens anyway")),
-            Some(other) => return Err(malformed(&format!("unknown patch type: {}", other.unwrap_or("not a text")))),
+            Some(Some("merge")) => {
+                return Err(malformed("merging of an item cannot be asked for, it happens anyway"));
+            }
+            Some(other) => {
+                return Err(malformed(&format!("unknown patch type: {}", other.unwrap_or("not a text"))));
+            }
         }
     }
     if replaced {
@@ -229,15 +243,20 @@ fn apply_item_directives(
 
 /// The items in the patch's order, with those that the patch does not name kept where they stood among the others.
 fn in_order(merged: Vec<Value>, order: &[Value], before: &[Value], key: &str) -> Vec<Value> {
-    let identity = |item: &Value| -> Value { if key.is_empty() { item.clone() } else { item.get(key).cloned().unwrap_or_default() } };
-    let place = |list: &[Value], item: &Value| list.iter().position(|other| identity(other) == identity(item));
-    let (mut named, mut others): (Vec<Value>, Vec<Value>) = merged.into_iter().partition(|item| place(order, item).is_some());
+    let identity = |item: &Value| -> Value {
+        if key.is_empty() { item.clone() } else { item.get(key).cloned().unwrap_or_default() }
+    };
+    let place =
+        |list: &[Value], item: &Value| list.iter().position(|other| identity(other) == identity(item));
+    let (mut named, mut others): (Vec<Value>, Vec<Value>) =
+        merged.into_iter().partition(|item| place(order, item).is_some());
     named.sort_by_key(|item| place(order, item));
     others.sort_by_key(|item| place(before, item).unwrap_or(usize::MAX));
     let mut sorted = Vec::with_capacity(named.len() + others.len());
     let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
     while let (Some(one), Some(other)) = (named.peek(), others.peek()) {
-        let earlier = matches!((place(before, other), place(before, one)), (Some(other), Some(one)) if other < one);
+        let earlier =
+            matches!((place(before, other), place(before, one)), (Some(other), Some(one)) if other < one);
         sorted.extend(if earlier { others.next() } else { named.next() });
     }
     sorted.extend(named.chain(others));
@@ -300,15 +319,26 @@ mod tests {
 
     #[test]
     fn containers_are_merged_by_name() {
-        let object = containers(&json!([{"name": "c", "image": "i:1", "env": [{"name": "A", "value": "1"}]}]));
+        let object =
+            containers(&json!([{"name": "c", "image": "i:1", "env": [{"name": "A", "value": "1"}]}]));
         let cases = [
-            (json!([{"name": "c", "image": "i:2"}, {"name": "side", "image": "s"}]),
-             json!([{"name": "c", "image": "i:2", "env": [{"name": "A", "value": "1"}]}, {"name": "side", "image": "s"}])),
-            (json!([{"name": "c", "env": [{"name": "B", "value": "2"}]}]),
-             json!([{"name": "c", "image": "i:1", "env": [{"name": "B", "value": "2"}, {"name": "A", "value": "1"}]}])),
+            (
+                json!([{"name": "c", "image": "i:2"}, {"name": "side", "image": "s"}]),
+                json!([{"name": "c", "image": "i:2", "env": [{"name": "A", "value": "1"}]}, {"name": "side", "image": "s"}]),
+            ),
+            (
+                json!([{"name": "c", "env": [{"name": "B", "value": "2"}]}]),
+                json!([{"name": "c", "image": "i:1", "env": [{"name": "B", "value": "2"}, {"name": "A", "value": "1"}]}]),
+            ),
             (json!([{"name": "c", "$patch": "delete"}]), json!([])),
-            (json!([{"name": "n", "image": "n"}, {"$patch": "replace"}]), json!([{"name": "n", "image": "n"}])),
-            (json!([{"name": "c", "image": null}]), json!([{"name": "c", "env": [{"name": "A", "value": "1"}]}])),
+            (
+                json!([{"name": "n", "image": "n"}, {"$patch": "replace"}]),
+                json!([{"name": "n", "image": "n"}]),
+            ),
+            (
+                json!([{"name": "c", "image": null}]),
+                json!([{"name": "c", "env": [{"name": "A", "value": "1"}]}]),
+            ),
             (json!([{"$patch": "replace", "name": "c", "image": "x"}]), json!([])),
         ];
         for (change, wanted) in cases {
@@ -327,7 +357,8 @@ mod tests {
 
     #[test]
     fn fields_can_be_retained_and_structs_replaced() {
-        let object = json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}});
+        let object =
+            json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}});
         let patch = json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}});
         assert_eq!(patched(object.clone(), &patch), Ok(json!({"spec": {"strategy": {"type": "Recreate"}}})));
         let patch = json!({"spec": {"strategy": {"$patch": "replace", "type": "Recreate"}}});
@@ -356,13 +387,27 @@ mod tests {
     #[test]
     fn an_item_without_its_key_is_refused() {
         let object = containers(&json!([{"name": "c"}]));
-        for change in [json!([{"image": "x"}]), json!([{"$patch": "delete"}]), json!([{"name": "c", "$patch": "zap"}]), json!([1, {"name": "c"}])] {
-            assert_eq!(patched(object.clone(), &containers(&change)).unwrap_err().into_status().code, 400, "{change}");
+        for change in [
+            json!([{"image": "x"}]),
+            json!([{"$patch": "delete"}]),
+            json!([{"name": "c", "$patch": "zap"}]),
+            json!([1, {"name": "c"}]),
+        ] {
+            assert_eq!(
+                patched(object.clone(), &containers(&change)).unwrap_err().into_status().code,
+                400,
+                "{change}"
+            );
         }
     }
 
     fn value() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![Just(Value::Null), "[a-c]".prop_map(Value::from), Just(json!("delete")), Just(json!("replace"))];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            "[a-c]".prop_map(Value::from),
+            Just(json!("delete")),
+            Just(json!("replace"))
+        ];
         leaf.prop_recursive(6, 48, 4, |inner| {
             let name = "spec|template|containers|env|name|metadata|finalizers|\\$patch|\\$retainKeys|\\$setElementOrder/containers";
             prop_oneof![

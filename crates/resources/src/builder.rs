@@ -7,8 +7,8 @@ use nave_machinery::{GroupVersion, GroupVersionKind};
 use nave_schema::SchemaSet;
 
 use crate::def::{
-    NameRule, ResourceDef, ResourceVersion, Rules, SelectableField, Storage, Subresource,
-    SubresourceKind, Verb,
+    NameRule, ResourceDef, ResourceVersion, Rules, SelectableField, Storage, Subresource, SubresourceKind,
+    Verb,
 };
 use crate::registry::Group;
 use crate::scale::ScalePaths;

@@ -212,7 +212,10 @@ pub struct SelectableField {
 impl SelectableField {
     /// The field's value as selectors compare it.
     pub fn value<'a>(&self, object: &'a Value) -> Cow<'a, str> {
-        let found = self.at.iter().find_map(|path| scalar(path.iter().try_fold(object, |place, name| place.get(name))?));
+        let found = self
+            .at
+            .iter()
+            .find_map(|path| scalar(path.iter().try_fold(object, |place, name| place.get(name))?));
         found.unwrap_or(Cow::Borrowed(self.missing))
     }
 }

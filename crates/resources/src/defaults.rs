@@ -38,12 +38,3 @@ pub(crate) fn set_number(map: &mut Map, field: &str, number: i64) {
         map.insert(field.to_owned(), number.into());
     }
 }
-
-/// Puts `old`'s value of a field in place of the new one, which may be to remove it.
-pub(crate) fn keep(object: &mut Value, old: &Value, field: &str) {
-    let Some(map) = object.as_object_mut() else { return };
-    match old.get(field) {
-        Some(value) => map.insert(field.to_owned(), value.clone()),
-        None => map.remove(field),
-    };
-}

@@ -46,8 +46,8 @@ mod validate;
 
 pub use convert::{ConversionError, convert};
 pub use def::{
-    NameRule, ResourceDef, ResourceVersion, Rules, SelectableField, Storage, Subresource,
-    SubresourceKind, Verb,
+    NameRule, ResourceDef, ResourceVersion, Rules, SelectableField, Storage, Subresource, SubresourceKind,
+    Verb,
 };
 pub use registry::{Group, Registry};
 pub use scale::{ScalePaths, apply_scale, scale_of};

@@ -193,7 +193,8 @@ impl Negotiation {
         let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
         let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         // People at a terminal get it readable unless they ask otherwise, as upstream does.
-        let at_terminal = agent.starts_with("curl") || agent.starts_with("Wget") || agent.starts_with("Mozilla");
+        let at_terminal =
+            agent.starts_with("curl") || agent.starts_with("Wget") || agent.starts_with("Mozilla");
         let pretty = query.get("pretty").map_or(at_terminal, |_| query.flag("pretty"));
         let include = match query.get("includeObject") {
             Some("None") => IncludeObject::None,
@@ -208,10 +209,11 @@ impl Negotiation {
     /// # Errors
     /// 406 where nothing the client accepts is on offer.
     pub fn choose(&self, offer: Offer, formats: &[Format]) -> Result<Accepted, Status> {
-        negotiate::accept(self.accept.as_deref(), formats, |accepted| offer.has(accepted.transform)).ok_or_else(|| {
-            let media_types: Vec<&str> = formats.iter().map(|format| format.media_type()).collect();
-            Status::not_acceptable(&media_types)
-        })
+        negotiate::accept(self.accept.as_deref(), formats, |accepted| offer.has(accepted.transform))
+            .ok_or_else(|| {
+                let media_types: Vec<&str> = formats.iter().map(|format| format.media_type()).collect();
+                Status::not_acceptable(&media_types)
+            })
     }
 
     /// Whether documents are written with line breaks.
@@ -235,7 +237,10 @@ impl Negotiation {
         *response.status_mut() = http::StatusCode::from_u16(code).map_err(Status::internal)?;
         let map = response.headers_mut();
         if !content_type.is_empty() {
-            map.insert(header::CONTENT_TYPE, HeaderValue::try_from(&*content_type).map_err(Status::internal)?);
+            map.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::try_from(&*content_type).map_err(Status::internal)?,
+            );
         }
         map.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
         for warning in warnings {
@@ -252,7 +257,9 @@ impl Negotiation {
     /// The response of a failure: in the encoding the client accepts, or in JSON where it accepts none of ours.
     pub fn encode_status(&self, status: &Status) -> Response<ResponseBody> {
         let mut answer = Answer::document(status.code, status.to_value());
-        if let Some(seconds) = status.details.as_ref().map(|details| details.retry_after_seconds).filter(|s| *s > 0) {
+        if let Some(seconds) =
+            status.details.as_ref().map(|details| details.retry_after_seconds).filter(|s| *s > 0)
+        {
             answer = answer.with_header(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         self.encode(answer).unwrap_or_else(|_| {

@@ -51,14 +51,17 @@ impl Continuation {
         }
         let bytes = URL_SAFE_NO_PAD.decode(token).or_else(|_| STANDARD.decode(token));
         let bytes = bytes.map_err(|_| invalid("it is not base64"))?;
-        let token: Token = serde_json::from_slice(&bytes).map_err(|_| invalid("it is not JSON of the known form"))?;
+        let token: Token =
+            serde_json::from_slice(&bytes).map_err(|_| invalid("it is not JSON of the known form"))?;
         if token.v != VERSION {
             return Err(invalid("server does not recognize this encoded version"));
         }
         let start = token.start.strip_suffix('\0').unwrap_or(&token.start);
         let revision = match token.rv {
             -1 => None,
-            revision => Some(u64::try_from(revision).map_err(|_| invalid("incorrect encoded start resourceVersion"))?),
+            revision => Some(
+                u64::try_from(revision).map_err(|_| invalid("incorrect encoded start resourceVersion"))?,
+            ),
         };
         if revision == Some(0) || start.is_empty() {
             return Err(invalid("incorrect encoded start resourceVersion"));

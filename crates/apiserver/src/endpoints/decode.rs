@@ -10,7 +10,8 @@ use nave_schema::{TypeId, defaulting};
 use crate::kinds;
 
 /// The encodings objects are taken in.
-pub const BODY_TYPES: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+pub const BODY_TYPES: [&str; 3] =
+    ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 
 /// A decoded object and what its strict decoding would have refused.
 #[derive(Debug)]
@@ -40,8 +41,9 @@ fn parse_protobuf(bytes: &[u8]) -> Result<Body, Status> {
     let gv = GroupVersion::parse(unknown.api_version).unwrap_or_default();
     let kind = gv.with_kind(unknown.kind);
     let set = nave_schema::builtin();
-    let type_id = kinds::type_of(&kind)
-        .ok_or_else(|| Status::bad_request(format!("no kind {:?} is registered for version \"{gv}\"", kind.kind)))?;
+    let type_id = kinds::type_of(&kind).ok_or_else(|| {
+        Status::bad_request(format!("no kind {:?} is registered for version \"{gv}\"", kind.kind))
+    })?;
     let mut object = protobuf::decode(set, type_id, unknown.raw).map_err(|error| bad(&error))?;
     if let Some(fields) = object.as_object_mut() {
         fields.insert("apiVersion".to_owned(), Value::String(gv.to_string()));
@@ -97,7 +99,9 @@ fn check_kind(object: &mut Value, gvk: &GroupVersionKind) -> Result<(), Status> 
             Value::Bool(_) => "bool",
             _ => "null",
         };
-        let text = format!("couldn't get version/kind; json parse error: json: cannot unmarshal {found} into Go value of type struct");
+        let text = format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {found} into Go value of type struct"
+        );
         return Err(Status::bad_request(text));
     };
     for (name, wanted) in [("apiVersion", expected.to_string()), ("kind", gvk.kind.clone())] {
@@ -116,11 +120,18 @@ fn check_kind(object: &mut Value, gvk: &GroupVersionKind) -> Result<(), Status> 
     }
     let given = GroupVersion::parse(version).unwrap_or_default().with_kind(kind);
     if kind == gvk.kind && given.group == gvk.group && kinds::type_of(&given).is_some() {
-        let text = format!("the API version in the data ({version}) does not match the expected API version ({expected})");
+        let text = format!(
+            "the API version in the data ({version}) does not match the expected API version ({expected})"
+        );
         return Err(Status::bad_request(text));
     }
     let why = if kinds::type_of(&given).is_some() {
-        format!("converting ({}.{kind}) to ({}.{}): unknown conversion", given.version, short_group(gvk), gvk.kind)
+        format!(
+            "converting ({}.{kind}) to ({}.{}): unknown conversion",
+            given.version,
+            short_group(gvk),
+            gvk.kind
+        )
     } else {
         format!("no kind {kind:?} is registered for version {version:?}")
     };

@@ -24,7 +24,8 @@ pub async fn delete(target: &Target<'_>, options: &DeleteOptions) -> Result<Answ
     let (namespace, name) = (target.namespace, target.name);
     target.admission.admit(&Attributes { def, namespace, name, operation: Operation::Delete }, None)?;
     let namespace = def.namespaced.then_some(target.namespace);
-    let key = storage_key(def, namespace, target.name).map_err(|error| Status::bad_request(error.to_string()))?;
+    let key =
+        storage_key(def, namespace, target.name).map_err(|error| Status::bad_request(error.to_string()))?;
     let mut outcome = Deletion::Pending;
     let change = |current: &Stored| {
         let mut object = current.object.clone();

@@ -91,7 +91,11 @@ pub(super) fn wrapped(document: &Value) -> Result<Vec<u8>, Status> {
     Ok(protobuf::envelope::wrap(api_version, kind, &raw))
 }
 
-fn cached(endpoint: &Endpoint, object: &Arc<CachedObject>, negotiation: &Negotiation) -> Result<Encoded, Status> {
+fn cached(
+    endpoint: &Endpoint,
+    object: &Arc<CachedObject>,
+    negotiation: &Negotiation,
+) -> Result<Encoded, Status> {
     let accepted = negotiation.choose(Offer::Object, formats(endpoint))?;
     match (accepted.transform, accepted.format) {
         (None, Format::Json) if !negotiation.pretty() => {
@@ -141,7 +145,8 @@ pub(super) fn object_protobuf(endpoint: &Endpoint, object: &CachedObject) -> Res
 /// Two groups may serve the same stored objects (events): the slot tells them apart by whether the group is the
 /// stored one.
 fn slot(endpoint: &Endpoint, base: u8) -> Encoding {
-    let foreign = endpoint.def.storage.as_ref().is_some_and(|storage| storage.version.group != endpoint.def.group);
+    let foreign =
+        endpoint.def.storage.as_ref().is_some_and(|storage| storage.version.group != endpoint.def.group);
     Encoding(base + u8::try_from(endpoint.version).unwrap_or(0) * 2 + u8::from(foreign))
 }
 
@@ -194,38 +199,45 @@ fn list_meta<'a>(list: &'a List, revision: &'a str) -> ListMeta<'a> {
 
 /// A list in JSON: the items' bytes are copied into chunks as the client takes them.
 fn list_json(list: List) -> Result<Encoded, Status> {
-    let mut chunk = list_head(&list);
+    let head = list_head(&list);
     let List { endpoint, objects, .. } = list;
     // What has to be converted is converted before the answer begins, so that a failure can still be told.
     let items = objects.iter().map(|object| object_json(&endpoint, object)).collect::<Result<Vec<_>, _>>()?;
-    drop(objects);
     let type_meta = type_meta(&endpoint);
-    let mut items = items.into_iter().enumerate();
-    if items.len() == 0 {
-        chunk.extend_from_slice(b"]}\n");
-        return Ok((Format::Json.media_type().into(), chunk.into()));
-    }
-    let mut ended = false;
+    let mut first = true;
+    let body = chunked(head, items, b"]}\n", move |out, item| {
+        if !std::mem::take(&mut first) {
+            out.push(b',');
+        }
+        put_item(out, item, type_meta.as_deref());
+    });
+    Ok((Format::Json.media_type().into(), body))
+}
+
+/// A body of a head, items and a tail, put together in chunks as the client takes them.
+fn chunked(
+    head: Vec<u8>,
+    items: Vec<Bytes>,
+    tail: &'static [u8],
+    mut put: impl FnMut(&mut Vec<u8>, &[u8]) + Send + 'static,
+) -> ResponseBody {
+    let mut items = items.into_iter();
+    let mut next = Some(head);
     let chunks = std::iter::from_fn(move || {
-        if ended {
-            return None;
-        }
-        let mut out = std::mem::take(&mut chunk);
-        out.reserve(CHUNK.min(items.len() * 4096 + 1024));
+        let mut out = next.take()?;
+        let rest: usize = items.as_slice().iter().take(CHUNK / 256).map(|item| item.len() + 8).sum();
+        out.reserve(rest.min(CHUNK) + 4096);
         while out.len() < CHUNK {
-            let Some((index, item)) = items.next() else {
-                out.extend_from_slice(b"]}\n");
-                ended = true;
-                break;
+            let Some(item) = items.next() else {
+                out.extend_from_slice(tail);
+                return Some(Bytes::from(out));
             };
-            if index > 0 {
-                out.push(b',');
-            }
-            put_item(&mut out, &item, type_meta.as_deref());
+            put(&mut out, &item);
         }
+        next = Some(Vec::new());
         Some(Bytes::from(out))
     });
-    Ok((Format::Json.media_type().into(), ResponseBody::stream(stream::iter(chunks))))
+    ResponseBody::stream(stream::iter(chunks))
 }
 
 /// How the JSON of a built-in kind begins: with its kind, which the items of a list do not repeat. `None` for custom
@@ -262,17 +274,20 @@ fn list_value(list: &List) -> Result<Value, Status> {
 }
 
 fn list_protobuf(list: &List) -> Result<Encoded, Status> {
-    let items =
-        list.objects.iter().map(|object| object_protobuf(&list.endpoint, object)).collect::<Result<Vec<_>, _>>()?;
-    let meta = protobuf::envelope::list_meta(
-        &list.revision.to_string(),
-        &list.continue_token,
-        list.remaining.and_then(|remaining| i64::try_from(remaining).ok()),
-    );
-    let message = protobuf::envelope::list_message(&meta, items.iter().map(AsRef::as_ref));
+    let items = list
+        .objects
+        .iter()
+        .map(|object| object_protobuf(&list.endpoint, object))
+        .collect::<Result<Vec<_>, _>>()?;
+    let remaining = list.remaining.and_then(|remaining| i64::try_from(remaining).ok());
+    let meta = protobuf::envelope::list_meta(&list.revision.to_string(), &list.continue_token, remaining);
     let version = list.endpoint.gvk().group_version().to_string();
-    let bytes = protobuf::envelope::wrap(&version, &list.endpoint.def.list_kind, &message);
-    Ok((Format::Protobuf.media_type().into(), bytes.into()))
+    let kind = &list.endpoint.def.list_kind;
+    let head = protobuf::envelope::list_head(&version, kind, &meta, items.iter().map(Bytes::len));
+    let body = chunked(head, items, protobuf::envelope::LIST_TAIL, |out, item| {
+        protobuf::envelope::put_list_item(item, out);
+    });
+    Ok((Format::Protobuf.media_type().into(), body))
 }
 
 /// An object as a table's row needs it: to make cells of, in the storage version, and its bytes.
@@ -294,7 +309,12 @@ fn list_transformed(
             let mut writer = TableWriter::new(version, &meta, Some(&column_definitions(&list.endpoint)));
             for object in &list.objects {
                 let bytes = object_json(&list.endpoint, object)?;
-                put_row(&mut writer, &list.endpoint, &Row { object: &parse(object.json())?, bytes: &bytes }, negotiation);
+                put_row(
+                    &mut writer,
+                    &list.endpoint,
+                    &Row { object: &parse(object.json())?, bytes: &bytes },
+                    negotiation,
+                );
             }
             writer.finish()
         }
@@ -318,8 +338,12 @@ fn transformed(
     negotiation: &Negotiation,
 ) -> Result<Encoded, Status> {
     let json = match (transform, rows) {
-        (Transform::Table(version), [row]) => table_of_one(endpoint, row, version, true, negotiation.include()),
-        (Transform::PartialObjectMetadata(version), [row]) => table::partial_object_metadata(version, row.bytes),
+        (Transform::Table(version), [row]) => {
+            table_of_one(endpoint, row, version, true, negotiation.include())
+        }
+        (Transform::PartialObjectMetadata(version), [row]) => {
+            table::partial_object_metadata(version, row.bytes)
+        }
         _ => return Err(Status::not_acceptable(&["application/json"])),
     };
     in_format(json, format, negotiation)

@@ -111,9 +111,10 @@ impl Frames {
         match (self.accepted.transform, self.accepted.format) {
             (None, Format::Protobuf) => Some(encode::protobuf_slot(&self.endpoint)),
             (None, _) => Some(encode::json_frame_slot(&self.endpoint)),
-            (Some(Transform::PartialObjectMetadata(_) | Transform::PartialObjectMetadataList(_)), Format::Json) => {
-                Some(METADATA_FRAME)
-            }
+            (
+                Some(Transform::PartialObjectMetadata(_) | Transform::PartialObjectMetadataList(_)),
+                Format::Json,
+            ) => Some(METADATA_FRAME),
             _ => None,
         }
     }

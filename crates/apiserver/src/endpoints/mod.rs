@@ -81,7 +81,8 @@ impl Resources {
         for def in registry.all() {
             let Some(storage) = &def.storage else { continue };
             if !storages.contains_key(&storage.prefix)
-                && let Some(opened) = ResourceStorage::open(Arc::clone(def), Arc::clone(store), Arc::clone(&encodings))
+                && let Some(opened) =
+                    ResourceStorage::open(Arc::clone(def), Arc::clone(store), Arc::clone(&encodings))
             {
                 storages.insert(storage.prefix.clone(), opened);
             }
@@ -105,9 +106,13 @@ impl Resources {
     /// What a request is counted under: only names the server itself knows.
     pub fn labels<'a>(&'a self, info: &'a RequestInfo) -> RequestLabels<'a> {
         let verb = info.verb.metric_label();
-        let known = info.resource.as_ref().and_then(|resource| Some((resource, self.endpoints.get(&resource.gvr)?)));
-        let Some((resource, endpoint)) = known else { return RequestLabels { verb, ..RequestLabels::default() } };
-        let subresource = endpoint.def.subresource(&resource.subresource).map_or("", |known| known.name.as_str());
+        let known =
+            info.resource.as_ref().and_then(|resource| Some((resource, self.endpoints.get(&resource.gvr)?)));
+        let Some((resource, endpoint)) = known else {
+            return RequestLabels { verb, ..RequestLabels::default() };
+        };
+        let subresource =
+            endpoint.def.subresource(&resource.subresource).map_or("", |known| known.name.as_str());
         let scope = match (resource.name.is_empty(), resource.namespace.is_empty()) {
             (false, _) => "resource",
             (true, false) => "namespace",
@@ -162,10 +167,17 @@ impl Resources {
             Verb::Delete => delete::delete(&target, &delete_options(query, &payload)?).await,
             Verb::DeleteCollection => {
                 let options = delete_options(query, &payload)?;
-                let (selected, revision) = read::select(endpoint, resource, &ListOptions::parse(query)?).await?;
+                let (selected, revision) =
+                    read::select(endpoint, resource, &ListOptions::parse(query)?).await?;
                 let objects = delete::delete_collection(&target, selected, &options).await?;
                 let endpoint = endpoint.clone();
-                Ok(Answer::list(List { endpoint, objects, revision, continue_token: String::new(), remaining: None }))
+                Ok(Answer::list(List {
+                    endpoint,
+                    objects,
+                    revision,
+                    continue_token: String::new(),
+                    remaining: None,
+                }))
             }
             _ => Err(Status::method_not_allowed_here()),
         }
@@ -183,7 +195,8 @@ impl Resources {
 
     /// A resource that is not served: a `Status` where its group and version are, else no API at all.
     fn unknown(&self, gvr: &GroupVersionResource) -> Result<Answer, Status> {
-        let known = self.endpoints.keys().any(|served| served.group == gvr.group && served.version == gvr.version);
+        let known =
+            self.endpoints.keys().any(|served| served.group == gvr.group && served.version == gvr.version);
         if known { Err(Status::no_such_path()) } else { Ok(Answer::page_not_found()) }
     }
 }

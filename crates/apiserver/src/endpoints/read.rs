@@ -62,7 +62,8 @@ pub async fn list(
     let filter = selection::filter(&endpoint.def, request, options)?;
     let storage = endpoint.storage()?;
     let namespace = Some(request.namespace.as_str()).filter(|namespace| !namespace.is_empty());
-    let prefix = list_prefix(&endpoint.def, namespace).map_err(|error| Status::bad_request(error.to_string()))?;
+    let prefix =
+        list_prefix(&endpoint.def, namespace).map_err(|error| Status::bad_request(error.to_string()))?;
     let continuation = Continuation::decode(&options.continue_token, &prefix)?;
     let scan = Scan {
         filter: &filter,
@@ -87,7 +88,9 @@ pub async fn list(
     let remaining = match (&page.next, &continuation, &snapshot) {
         (None, ..) => None,
         _ if selective => None,
-        (_, Some(continuation), _) => continuation.remaining.map(|rest| rest.saturating_sub(page.objects.len() as u64)),
+        (_, Some(continuation), _) => {
+            continuation.remaining.map(|rest| rest.saturating_sub(page.objects.len() as u64))
+        }
         (_, None, Some(snapshot)) => Some((snapshot.count(namespace) - page.objects.len()) as u64),
         (_, None, None) => None,
     };
@@ -142,7 +145,9 @@ enum Wanted {
 fn wanted(options: &ListOptions, continuation: Option<&Continuation>) -> Result<Wanted, Status> {
     if let Some(continuation) = continuation {
         if options.resource_version.is_some_and(|version| version != 0) {
-            return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+            return Err(Status::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
         }
         return Ok(continuation.revision.map_or(Wanted::Latest, Wanted::Exact));
     }
@@ -214,7 +219,8 @@ async fn exact(
     }
     let mut page = Page { objects: Vec::new(), revision, next: None };
     let start_after = scan.start_after.map(Arc::from);
-    let mut range = Range { prefix: Arc::from(prefix), start_after, limit: STORE_PAGE, revision: Some(revision) };
+    let mut range =
+        Range { prefix: Arc::from(prefix), start_after, limit: STORE_PAGE, revision: Some(revision) };
     loop {
         let found = storage.range(range.clone()).await?;
         range.start_after = found.items.last().map(|kv| Arc::clone(&kv.key));

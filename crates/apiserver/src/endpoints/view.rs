@@ -99,7 +99,12 @@ pub fn to_stored(endpoint: &Endpoint, object: Value) -> Result<Value, Status> {
     convert(endpoint, object, &endpoint.gvk().group_version(), &storage.version)
 }
 
-fn convert(endpoint: &Endpoint, mut object: Value, from: &GroupVersion, to: &GroupVersion) -> Result<Value, Status> {
+fn convert(
+    endpoint: &Endpoint,
+    mut object: Value,
+    from: &GroupVersion,
+    to: &GroupVersion,
+) -> Result<Value, Status> {
     if from != to {
         let converted = endpoint.def.strategy.convert(&mut object, from, to);
         converted.map_err(|error| Status::bad_request(error.to_string()))?;

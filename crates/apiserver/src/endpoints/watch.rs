@@ -69,11 +69,11 @@ pub async fn watch(
     let time = asked.unwrap_or_else(|| watches.min_time.mul_f64(1.0 + rand::rng().random::<f64>()));
     let deadline = Instant::now().checked_add(time);
     let bookmarks = options.allow_watch_bookmarks;
-    let watcher = cacher
-        .watch(WatchRequest { start, filter, bookmarks, deadline })
-        .map_err(|WatchError::Expired { requested, oldest }| {
+    let watcher = cacher.watch(WatchRequest { start, filter, bookmarks, deadline }).map_err(
+        |WatchError::Expired { requested, oldest }| {
             Status::expired(format!("too old resource version: {requested} ({oldest})"))
-        })?;
+        },
+    )?;
     let marks_end = bookmarks && options.send_initial_events == Some(true);
     let content_type = frames.content_type();
     let watching = Watching { watcher, frames, marks_end, closing: watches.closing.clone(), ended: false };
@@ -108,10 +108,14 @@ impl Watching {
                     self.frames.bookmark(&bookmark(self.frames.endpoint(), revision, Some(annotations)))
                 }
                 Step::InitialEventsEnd(_) => continue,
-                Step::Bookmark(revision) => self.frames.bookmark(&bookmark(self.frames.endpoint(), revision, None)),
-                Step::End(End::Expired) => {
-                    Err(Status::failure(410, Reason::Expired, "the watch fell behind the history that is kept"))
+                Step::Bookmark(revision) => {
+                    self.frames.bookmark(&bookmark(self.frames.endpoint(), revision, None))
                 }
+                Step::End(End::Expired) => Err(Status::failure(
+                    410,
+                    Reason::Expired,
+                    "the watch fell behind the history that is kept",
+                )),
                 Step::End(End::TimedOut | End::Closed) => return None,
             };
             match frame {

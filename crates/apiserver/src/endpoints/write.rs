@@ -73,11 +73,16 @@ impl Payload {
 ///
 /// # Errors
 /// What is wrong with the object, or 409 where the name is taken.
-pub async fn create(target: &Target<'_>, payload: &Payload, options: &CreateOptions) -> Result<Answer, Status> {
+pub async fn create(
+    target: &Target<'_>,
+    payload: &Payload,
+    options: &CreateOptions,
+) -> Result<Answer, Status> {
     let (object, warnings) = target.decode(payload, options.field_validation)?;
     let object = create_object(target, object, options.dry_run).await?;
     let warnings = target.warnings(warnings, &object, None);
-    Ok(Answer::object(target.endpoint, 201, target.view.present(target.endpoint, object)?).with_warnings(warnings))
+    Ok(Answer::object(target.endpoint, 201, target.view.present(target.endpoint, object)?)
+        .with_warnings(warnings))
 }
 
 /// Creates an object that has been decoded and defaulted; the answer is the stored object.
@@ -95,7 +100,12 @@ pub async fn create_object(target: &Target<'_>, object: Value, dry_run: bool) ->
     Ok(object)
 }
 
-async fn store_new(target: &Target<'_>, storage: &ResourceStorage, object: &mut Value, dry_run: bool) -> Result<(), Status> {
+async fn store_new(
+    target: &Target<'_>,
+    storage: &ResourceStorage,
+    object: &mut Value,
+    dry_run: bool,
+) -> Result<(), Status> {
     let name = meta::name(object).to_owned();
     let key = target.key(&name)?;
     if !dry_run {
@@ -111,7 +121,11 @@ async fn store_new(target: &Target<'_>, storage: &ResourceStorage, object: &mut 
 ///
 /// # Errors
 /// What is wrong with the object, 404, or 409 where another writer was faster.
-pub async fn update(target: &Target<'_>, payload: &Payload, options: &UpdateOptions) -> Result<Answer, Status> {
+pub async fn update(
+    target: &Target<'_>,
+    payload: &Payload,
+    options: &UpdateOptions,
+) -> Result<Answer, Status> {
     let (object, warnings) = target.decode(payload, options.field_validation)?;
     target.check_name(&object)?;
     let version = parse_resource_version(&object)?;
@@ -134,7 +148,9 @@ pub async fn update(target: &Target<'_>, payload: &Payload, options: &UpdateOpti
     match target.commit(storage, &key, options.dry_run, change).await {
         Ok(updated) => target.answer(updated, warnings),
         Err(status)
-            if status.code == 404 && target.endpoint.def.rules.create_on_update && target.view == View::Object =>
+            if status.code == 404
+                && target.endpoint.def.rules.create_on_update
+                && target.view == View::Object =>
         {
             let options = CreateOptions { dry_run: options.dry_run, ..CreateOptions::default() };
             create(target, payload, &options).await
@@ -215,7 +231,8 @@ fn prepare_changed(target: &Target<'_>, mut object: Value, old: &Value) -> Resul
         lifecycle::bump_generation(def, &mut object, old);
     }
     target.admit(Operation::Update(old), &mut object)?;
-    let (new_meta, old_meta) = (object.get("metadata").unwrap_or(&Value::Null), old.get("metadata").unwrap_or(&Value::Null));
+    let (new_meta, old_meta) =
+        (object.get("metadata").unwrap_or(&Value::Null), old.get("metadata").unwrap_or(&Value::Null));
     let mut errors = names::validate_object_meta_update(new_meta, old_meta, &FieldPath::new("metadata"));
     errors.extend(match target.view {
         View::Status => strategy.validate_status_update(&object, old),
@@ -240,7 +257,8 @@ impl Target<'_> {
 
     fn key(&self, name: &str) -> Result<String, Status> {
         let namespace = self.endpoint.def.namespaced.then_some(self.namespace);
-        storage_key(&self.endpoint.def, namespace, name).map_err(|error| Status::bad_request(error.to_string()))
+        storage_key(&self.endpoint.def, namespace, name)
+            .map_err(|error| Status::bad_request(error.to_string()))
     }
 
     fn decode(&self, payload: &Payload, validation: FieldValidation) -> Result<(Value, Vec<String>), Status> {
@@ -251,7 +269,11 @@ impl Target<'_> {
     ///
     /// # Errors
     /// 400 where the body is no object of the kind, or not one that the strictness allows.
-    pub fn typed(&self, body: decode::Body, validation: FieldValidation) -> Result<(Value, Vec<String>), Status> {
+    pub fn typed(
+        &self,
+        body: decode::Body,
+        validation: FieldValidation,
+    ) -> Result<(Value, Vec<String>), Status> {
         let type_id = self.view.type_id(self.endpoint);
         let (mut object, warnings) = decode::typed(body, &self.view.gvk(self.endpoint), type_id, validation)?;
         decode::set_defaults(&mut object, type_id);
@@ -275,7 +297,8 @@ impl Target<'_> {
         if name.is_empty() {
             return Err(Status::bad_request("name must be provided"));
         }
-        let text = format!("the name of the object ({name}) does not match the name on the URL ({})", self.name);
+        let text =
+            format!("the name of the object ({name}) does not match the name on the URL ({})", self.name);
         Err(Status::bad_request(text))
     }
 
@@ -292,7 +315,8 @@ impl Target<'_> {
     }
 
     fn modified(&self) -> Status {
-        let why = "the object has been modified; please apply your changes to the latest version and try again";
+        let why =
+            "the object has been modified; please apply your changes to the latest version and try again";
         Status::conflict(&self.endpoint.resource(), self.name, why)
     }
 
@@ -305,7 +329,13 @@ impl Target<'_> {
         Status::invalid(&gvk.group_kind(), name, errors)
     }
 
-    async fn commit<F>(&self, storage: &ResourceStorage, key: &str, dry_run: bool, mut change: F) -> Result<Updated, Status>
+    async fn commit<F>(
+        &self,
+        storage: &ResourceStorage,
+        key: &str,
+        dry_run: bool,
+        mut change: F,
+    ) -> Result<Updated, Status>
     where
         F: FnMut(&Stored) -> Result<Update, Status>,
     {
@@ -341,7 +371,8 @@ impl Target<'_> {
     fn answer(&self, updated: Updated, warnings: Vec<String>) -> Result<Answer, Status> {
         let object = updated.stored.object;
         let warnings = self.warnings(warnings, &object, None);
-        Ok(Answer::object(self.endpoint, 200, self.view.present(self.endpoint, object)?).with_warnings(warnings))
+        Ok(Answer::object(self.endpoint, 200, self.view.present(self.endpoint, object)?)
+            .with_warnings(warnings))
     }
 
     fn warnings(&self, mut warnings: Vec<String>, object: &Value, old: Option<&Value>) -> Vec<String> {
@@ -365,13 +396,19 @@ impl Patch {
         match kind {
             PatchType::Apply => return Err(Status::not_implemented("server-side apply")),
             // A kind without a built-in type has no merge keys.
-            PatchType::Strategic if target.view.type_id(target.endpoint).is_none() => return Err(unsupported()),
+            PatchType::Strategic if target.view.type_id(target.endpoint).is_none() => {
+                return Err(unsupported());
+            }
             _ => {}
         }
-        let decoded = nave_codec::json::decode(&payload.bytes).map_err(|error| Status::bad_request(error.to_string()))?;
+        let decoded = nave_codec::json::decode(&payload.bytes)
+            .map_err(|error| Status::bad_request(error.to_string()))?;
         let fits = if kind == PatchType::Json { decoded.value.is_array() } else { decoded.value.is_object() };
         if !fits {
-            return Err(Status::bad_request(format!("the body is not a patch of type {}", kind.media_type())));
+            return Err(Status::bad_request(format!(
+                "the body is not a patch of type {}",
+                kind.media_type()
+            )));
         }
         Ok(Self { kind, body: decoded.value, duplicates: decoded.duplicates })
     }
@@ -390,7 +427,6 @@ impl Patch {
         };
         outcome.map_err(|error| error.into_status())
     }
-
 }
 
 /// The revision an update is meant for; `None` for whatever is there.

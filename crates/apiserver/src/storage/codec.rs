@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nave_cacher::{Attributes, CachedObject, DecodeError, Decoded, Decoder};
-use nave_codec::protobuf::{self, project};
 use nave_codec::json;
+use nave_codec::protobuf::{self, project};
 use nave_machinery::{Map, Status, Value, meta};
 use nave_resources::ResourceDef;
 use nave_schema::TypeId;
@@ -75,7 +75,8 @@ impl ObjectCodec {
             return serde_json::from_slice(&kv.value).map_err(|error| failed(kv, &error));
         };
         let unknown = protobuf::envelope::unwrap(&kv.value).map_err(|error| failed(kv, &error))?;
-        let mut object = protobuf::decode(nave_schema::builtin(), type_id, unknown.raw).map_err(|error| failed(kv, &error))?;
+        let mut object = protobuf::decode(nave_schema::builtin(), type_id, unknown.raw)
+            .map_err(|error| failed(kv, &error))?;
         if let Some(fields) = object.as_object_mut() {
             fields.insert("apiVersion".to_owned(), Value::String(self.api_version.clone()));
             fields.insert("kind".to_owned(), Value::String(self.def.kind.clone()));
@@ -113,7 +114,9 @@ impl ObjectCodec {
         };
         let mut json = Vec::with_capacity(kv.value.len() * 2 + 256);
         protobuf::transcode_json(set, type_id, message, root, &mut json)?;
-        let Some(version_at) = Some(self.version_at).filter(|at| json.get(..*at).is_some_and(|head| head.ends_with(VERSION_HEAD))) else {
+        let Some(version_at) = Some(self.version_at)
+            .filter(|at| json.get(..*at).is_some_and(|head| head.ends_with(VERSION_HEAD)))
+        else {
             return Ok(None);
         };
         let mut fields = Vec::with_capacity(self.def.fields.len());
@@ -172,7 +175,9 @@ fn encode_with_version(object: &Value, revision: u64) -> Result<(Bytes, usize), 
         write_field(&mut out, name, value)?;
     }
     out.push(b'}');
-    for (name, value) in fields.iter().filter(|(name, _)| !matches!(name.as_str(), "kind" | "apiVersion" | "metadata")) {
+    for (name, value) in
+        fields.iter().filter(|(name, _)| !matches!(name.as_str(), "kind" | "apiVersion" | "metadata"))
+    {
         out.push(b',');
         write_field(&mut out, name, value)?;
     }

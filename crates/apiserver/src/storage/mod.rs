@@ -59,7 +59,11 @@ pub struct Updated {
 
 impl ResourceStorage {
     /// Opens a resource: starts its watch cache over the store. `None` for one that stores nothing.
-    pub fn open(def: Arc<ResourceDef>, store: Arc<dyn Store>, encodings: Arc<EncodingBudget>) -> Option<Arc<Self>> {
+    pub fn open(
+        def: Arc<ResourceDef>,
+        store: Arc<dyn Store>,
+        encodings: Arc<EncodingBudget>,
+    ) -> Option<Arc<Self>> {
         let prefix = format!("{}/", def.storage.as_ref()?.prefix);
         let codec = Arc::new(ObjectCodec::new(Arc::clone(&def))?);
         let mut config = CacherConfig::new(def.group_resource().to_string(), prefix, def.namespaced);
@@ -148,7 +152,9 @@ impl ResourceStorage {
     {
         // The cache may lag behind: what it says is only acted upon if the store agrees.
         let mut state = match self.cacher.snapshot().get(key) {
-            Some(cached) => Some(Stored { object: self.codec.parse_cached(cached)?, revision: cached.resource_version() }),
+            Some(cached) => {
+                Some(Stored { object: self.codec.parse_cached(cached)?, revision: cached.resource_version() })
+            }
             None => None,
         };
         let mut from_cache = state.is_some();
@@ -167,7 +173,9 @@ impl ResourceStorage {
                 Ok(update) => update,
             };
             let (mut object, op) = match update {
-                Update::Keep(object) => return Ok(Updated { stored: Stored { object, ..current }, deleted: false }),
+                Update::Keep(object) => {
+                    return Ok(Updated { stored: Stored { object, ..current }, deleted: false });
+                }
                 Update::Put(object) if unchanged(&object, &current.object) => {
                     if from_cache && !self.is_latest(key, current.revision).await? {
                         from_cache = false;
@@ -189,14 +197,20 @@ impl ResourceStorage {
                     meta::set(&mut object, "resourceVersion", Value::String(revision.to_string()));
                     return Ok(Updated { stored: Stored { object, revision }, deleted });
                 }
-                TxnOutcome::Failed { current: None, .. } => return Err(Status::not_found(&self.resource(), name)),
+                TxnOutcome::Failed { current: None, .. } => {
+                    return Err(Status::not_found(&self.resource(), name));
+                }
                 TxnOutcome::Failed { current: Some(kv), .. } => {
                     from_cache = false;
                     state = Some(Stored { revision: kv.mod_revision, object: self.codec.decode(&kv)? });
                 }
             }
         }
-        Err(Status::conflict(&self.resource(), name, "other writers changed the object again and again; please try again"))
+        Err(Status::conflict(
+            &self.resource(),
+            name,
+            "other writers changed the object again and again; please try again",
+        ))
     }
 
     /// Objects of the store itself, for states that memory does not reach.
@@ -257,9 +271,9 @@ fn same_metadata(new: &Value, old: &Value) -> bool {
 /// What a client is told when the store fails.
 pub fn store_status(error: &StoreError) -> Status {
     match error {
-        StoreError::Compacted { .. } => {
-            Status::expired("The provided resource version has been compacted: the history it names is no longer kept")
-        }
+        StoreError::Compacted { .. } => Status::expired(
+            "The provided resource version has been compacted: the history it names is no longer kept",
+        ),
         StoreError::FutureRevision { requested, current } => {
             Status::timeout(format!("Too large resource version: {requested}, current: {current}"), 1)
                 .with_cause("ResourceVersionTooLarge", "Too large resource version", "")

@@ -2,7 +2,7 @@
 
 use super::{
     ProtobufError,
-    wire::{Raw, Reader, put_bytes, put_message},
+    wire::{Raw, Reader, put_bytes, put_message, put_varint},
 };
 
 /// The four bytes before every protobuf object that is stored or sent.
@@ -83,19 +83,37 @@ pub fn watch_frame(event_type: &str, wrapped: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The message of a list: the message of its `ListMeta`, then the items' messages as they are.
-pub fn list_message<'a>(list_meta: &[u8], items: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
-    let mut out = Vec::new();
-    put_bytes(&mut out, 1, list_meta);
-    for item in items {
-        put_list_item(item, &mut out);
-    }
+/// The beginning of a list in its envelope, up to its first item: each item follows by [`put_list_item`], then
+/// [`LIST_TAIL`]. `items` are the lengths of the items' messages, which come before them on the wire, so that a list
+/// can be sent without being held.
+pub fn list_head(
+    api_version: &str,
+    kind: &str,
+    list_meta: &[u8],
+    items: impl IntoIterator<Item = usize>,
+) -> Vec<u8> {
+    let mut meta = Vec::with_capacity(list_meta.len() + 4);
+    put_bytes(&mut meta, 1, list_meta);
+    let message_len = meta.len() + items.into_iter().map(|len| 1 + varint_len(len) + len).sum::<usize>();
+    let mut out = Vec::with_capacity(meta.len() + api_version.len() + kind.len() + 32);
+    out.extend_from_slice(PREFIX);
+    put_type(api_version, kind, &mut out);
+    put_varint(&mut out, 2 << 3 | 2);
+    put_varint(&mut out, message_len as u64);
+    out.extend_from_slice(&meta);
     out
 }
 
-/// Appends one item to the message of a list, for lists that are written bit by bit.
+/// What ends a list that [`list_head`] began: no content encoding, no content type.
+pub const LIST_TAIL: &[u8] = &[3 << 3 | 2, 0, 4 << 3 | 2, 0];
+
+/// Appends one item to a list.
 pub fn put_list_item(item: &[u8], out: &mut Vec<u8>) {
     put_bytes(out, 2, item);
+}
+
+fn varint_len(value: usize) -> usize {
+    (value.checked_ilog2().unwrap_or(0) as usize / 7) + 1
 }
 
 /// The message of a `ListMeta`.
@@ -179,8 +197,16 @@ mod tests {
     #[test]
     fn lists_are_made_of_ready_items() {
         let meta = list_meta("5", "", None);
-        let list = list_message(&meta, [&b"ab"[..], b""]);
-        assert_eq!(list, b"\x0a\x07\x0a\x00\x12\x015\x1a\x00\x12\x02ab\x12\x00");
-        assert_eq!(metadata(&list), Ok(&meta[..]));
+        for items in [vec![], vec![b"ab".to_vec(), vec![]], vec![vec![7; 127], vec![7; 128], vec![7; 20_000]]]
+        {
+            let mut list = list_head("v1", "PodList", &meta, items.iter().map(Vec::len));
+            items.iter().for_each(|item| put_list_item(item, &mut list));
+            list.extend_from_slice(LIST_TAIL);
+            let mut message = Vec::new();
+            put_bytes(&mut message, 1, &meta);
+            items.iter().for_each(|item| put_bytes(&mut message, 2, item));
+            assert_eq!(list, wrap("v1", "PodList", &message));
+            assert_eq!(metadata(unwrap(&list).unwrap().raw), Ok(&meta[..]));
+        }
     }
 }

@@ -14,7 +14,12 @@ type Result<T> = std::result::Result<T, ProtobufError>;
 
 /// The scalar at a path of JSON field names, as text; `None` where there is none, or where the path leads through a
 /// list or a map.
-pub fn text_at<'a>(set: &SchemaSet, id: TypeId, message: &'a [u8], path: &[String]) -> Result<Option<Cow<'a, str>>> {
+pub fn text_at<'a>(
+    set: &SchemaSet,
+    id: TypeId,
+    message: &'a [u8],
+    path: &[String],
+) -> Result<Option<Cow<'a, str>>> {
     let Some((name, rest)) = path.split_first() else { return Ok(None) };
     let Some(field) = set.get(id).field(name) else { return Ok(None) };
     let Some(raw) = content(message, field)? else { return Ok(None) };
@@ -124,11 +129,19 @@ mod tests {
         assert_eq!(at("spec.hostNetwork").as_deref(), Some("true"));
         assert_eq!(at("spec.terminationGracePeriodSeconds").as_deref(), Some("30"));
         assert_eq!(at("status.phase").as_deref(), Some("Running"));
-        for nothing in ["spec.schedulerName", "spec.containers", "spec.containers.name", "spec", "nope.nope", "status.phase.x"] {
+        for nothing in [
+            "spec.schedulerName",
+            "spec.containers",
+            "spec.containers.name",
+            "spec",
+            "nope.nope",
+            "status.phase.x",
+        ] {
             assert_eq!(at(nothing), None, "{nothing}");
         }
         let mut labels = Vec::new();
-        strings_at(set, id, &message, &["metadata", "labels"], &mut |key, value| labels.push((key, value))).unwrap();
+        strings_at(set, id, &message, &["metadata", "labels"], &mut |key, value| labels.push((key, value)))
+            .unwrap();
         assert_eq!(labels, [("a", "1"), ("b", "")]);
     }
 

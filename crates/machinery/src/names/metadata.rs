@@ -213,32 +213,32 @@ mod tests {
     use super::*;
     use crate::names::is_dns1123_subdomain;
 
-    fn create(metadata: Value, namespaced: bool) -> Vec<String> {
+    fn create(metadata: &Value, namespaced: bool) -> Vec<String> {
         let errors =
-            validate_object_meta(&metadata, namespaced, is_dns1123_subdomain, &FieldPath::new("metadata"));
+            validate_object_meta(metadata, namespaced, is_dns1123_subdomain, &FieldPath::new("metadata"));
         errors.iter().map(|error| error.field.to_string()).collect()
     }
 
     #[test]
     fn each_part_of_new_metadata_is_checked() {
-        assert!(create(json!({"name": "a", "namespace": "b", "labels": {"x": "y"}}), true).is_empty());
-        assert_eq!(create(json!({"namespace": "b"}), true), ["metadata.name"]);
-        assert_eq!(create(json!({"name": "a"}), true), ["metadata.namespace"]);
-        assert_eq!(create(json!({"name": "a", "namespace": "b"}), false), ["metadata.namespace"]);
-        assert_eq!(create(json!({"name": "A"}), false), ["metadata.name"]);
-        assert_eq!(create(json!({"name": "a", "generateName": "a-"}), false), Vec::<String>::new());
+        assert!(create(&json!({"name": "a", "namespace": "b", "labels": {"x": "y"}}), true).is_empty());
+        assert_eq!(create(&json!({"namespace": "b"}), true), ["metadata.name"]);
+        assert_eq!(create(&json!({"name": "a"}), true), ["metadata.namespace"]);
+        assert_eq!(create(&json!({"name": "a", "namespace": "b"}), false), ["metadata.namespace"]);
+        assert_eq!(create(&json!({"name": "A"}), false), ["metadata.name"]);
+        assert_eq!(create(&json!({"name": "a", "generateName": "a-"}), false), Vec::<String>::new());
         assert_eq!(
-            create(json!({"name": "a", "labels": {"a b": "c d"}}), false),
+            create(&json!({"name": "a", "labels": {"a b": "c d"}}), false),
             ["metadata.labels", "metadata.labels"]
         );
         assert_eq!(
-            create(json!({"name": "a", "annotations": {"k": "x".repeat(ANNOTATIONS_MAX)}}), false),
+            create(&json!({"name": "a", "annotations": {"k": "x".repeat(ANNOTATIONS_MAX)}}), false),
             ["metadata.annotations"]
         );
-        assert_eq!(create(json!({"name": "a", "finalizers": ["a b"]}), false), ["metadata.finalizers[0]"]);
+        assert_eq!(create(&json!({"name": "a", "finalizers": ["a b"]}), false), ["metadata.finalizers[0]"]);
         let owners = json!([{"apiVersion": "v1", "kind": "Pod", "name": "p"}]);
         assert_eq!(
-            create(json!({"name": "a", "ownerReferences": owners}), false),
+            create(&json!({"name": "a", "ownerReferences": owners}), false),
             ["metadata.ownerReferences[0].uid"]
         );
     }

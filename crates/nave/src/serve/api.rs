@@ -13,7 +13,8 @@ use crate::flags::Config;
 /// Opens the store in the data folder, which no other process may have open.
 pub(super) async fn open_store(config: &Config) -> Result<Arc<dyn Store>, ServeError> {
     let folder = config.data_dir.join("store");
-    let opened = tokio::task::spawn_blocking(move || Embedded::open(&folder, &embedded::Options::default())).await;
+    let opened =
+        tokio::task::spawn_blocking(move || Embedded::open(&folder, &embedded::Options::default())).await;
     match opened {
         Ok(Ok(store)) => Ok(Arc::new(store)),
         Ok(Err(error)) => Err(ServeError::Store(error)),

@@ -1,27 +1,38 @@
 //! `apps`: workloads that run on.
 
 mod columns;
+mod defaults;
+mod strategies;
+mod validation;
 
 use crate::builder::{Builder, GroupBuilder, group as declare, resource};
 use crate::scale::ScalePaths;
 
 pub(crate) fn group() -> GroupBuilder {
     let resources = vec![
-        resource("ControllerRevision", "controllerrevisions").columns(columns::controller_revision()),
-        workload("DaemonSet", "daemonsets").short(&["ds"]).columns(columns::daemon_set()),
+        resource("ControllerRevision", "controllerrevisions")
+            .columns(columns::controller_revision())
+            .strategy(strategies::ControllerRevisionStrategy),
+        workload("DaemonSet", "daemonsets")
+            .short(&["ds"])
+            .columns(columns::daemon_set())
+            .strategy(strategies::DaemonSetStrategy),
         workload("Deployment", "deployments")
             .short(&["deploy"])
             .scale(ScalePaths::workload())
-            .columns(columns::deployment()),
+            .columns(columns::deployment())
+            .strategy(strategies::DeploymentStrategy),
         workload("ReplicaSet", "replicasets")
             .short(&["rs"])
             .scale(ScalePaths::workload())
             .field_at("status.replicas", "status.replicas", "0")
-            .columns(columns::replica_set()),
+            .columns(columns::replica_set())
+            .strategy(strategies::ReplicaSetStrategy),
         workload("StatefulSet", "statefulsets")
             .short(&["sts"])
             .scale(ScalePaths::workload())
-            .columns(columns::stateful_set()),
+            .columns(columns::stateful_set())
+            .strategy(strategies::StatefulSetStrategy),
     ];
     declare("apps", "io.k8s.api.apps", resources)
 }

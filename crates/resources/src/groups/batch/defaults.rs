@@ -39,7 +39,8 @@ pub(super) fn labels_of_template(job: &mut Value) {
     if job.pointer("/metadata/labels").and_then(Value::as_object).is_some_and(|labels| !labels.is_empty()) {
         return;
     }
-    let Some(labels) = job.pointer("/spec/template/metadata/labels").filter(|it| it.is_object()).cloned() else {
+    let Some(labels) = job.pointer("/spec/template/metadata/labels").filter(|it| it.is_object()).cloned()
+    else {
         return;
     };
     if let Some(metadata) = job.as_object_mut().and_then(|job| object(job, "metadata")) {

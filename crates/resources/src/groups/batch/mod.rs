@@ -1,6 +1,9 @@
 //! `batch`: work that ends.
 
 mod columns;
+mod defaults;
+mod strategies;
+mod validation;
 
 use crate::builder::{GroupBuilder, group as declare, resource};
 
@@ -11,14 +14,16 @@ pub(crate) fn group() -> GroupBuilder {
             .categories(&["all"])
             .status()
             .generation(&["spec"])
-            .columns(columns::cron_job()),
+            .columns(columns::cron_job())
+            .strategy(strategies::CronJobStrategy),
         resource("Job", "jobs")
             .categories(&["all"])
             .status()
             .generation(&["spec"])
             .orphans_dependents()
             .field_at("status.successful", "status.succeeded", "0")
-            .columns(columns::job()),
+            .columns(columns::job())
+            .strategy(strategies::JobStrategy),
     ];
     declare("batch", "io.k8s.api.batch", resources)
 }

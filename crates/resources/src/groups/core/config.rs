@@ -67,7 +67,9 @@ impl Strategy for SecretStrategy {
         }
         match kind {
             "kubernetes.io/service-account-token" => service_account(root, &mut errors),
-            "kubernetes.io/basic-auth" if !data.key("username").is_set() && !data.key("password").is_set() => {
+            "kubernetes.io/basic-auth"
+                if !data.key("username").is_set() && !data.key("password").is_set() =>
+            {
                 errors.push(data.key("username").required(""));
                 errors.push(data.key("password").required(""));
             }

@@ -1,9 +1,10 @@
 //! Limit ranges and resource quotas.
 
-use nave_machinery::{Map, Value};
+use nave_machinery::{FieldError, Map, Value, names};
 
 use crate::defaults::{at, each, object};
 use crate::strategy::Strategy;
+use crate::validate::{At, Errors, quantity_not_negative};
 
 /// What is particular to limit ranges.
 pub(super) struct LimitRangeStrategy;
@@ -16,6 +17,36 @@ impl Strategy for LimitRangeStrategy {
             fill(item, "defaultRequest", "default");
             fill(item, "defaultRequest", "min");
         }
+    }
+}
+
+/// What is particular to quotas.
+pub(super) struct QuotaStrategy;
+
+impl Strategy for QuotaStrategy {
+    fn validate(&self, quota: &Value) -> Errors {
+        let mut errors = Errors::new();
+        let root = At::root(quota);
+        let spec = root.field("spec");
+        quantities(spec.field("hard"), &mut errors);
+        errors
+    }
+
+    fn validate_status_update(&self, quota: &Value, _old: &Value) -> Errors {
+        let mut errors = Errors::new();
+        let root = At::root(quota);
+        let status = root.field("status");
+        quantities(status.field("hard"), &mut errors);
+        quantities(status.field("used"), &mut errors);
+        errors
+    }
+}
+
+fn quantities(list: At, errors: &mut Errors) {
+    for (name, quantity) in list.entries() {
+        let found = names::is_qualified_name(name);
+        errors.extend(found.into_iter().map(|why| FieldError::invalid(&quantity.path(), name, why)));
+        quantity_not_negative(quantity, errors);
     }
 }
 

@@ -1,8 +1,13 @@
 //! The core group: pods, services, nodes, namespaces and what they use.
 
 mod columns;
+mod config;
+mod controllers;
+mod endpoints;
+mod limits;
 mod namespaces;
 mod nodes;
+pub(crate) mod pod_spec;
 mod pods;
 mod services;
 mod volumes;
@@ -10,6 +15,7 @@ mod volumes;
 use std::time::Duration;
 
 pub(crate) use services::load_balancer;
+pub(crate) use volumes::claim_defaults;
 
 use crate::builder::{Builder, GroupBuilder, group as declare, resource, review};
 use crate::def::{NameRule, Verb};
@@ -61,7 +67,10 @@ fn component_statuses() -> Builder {
 }
 
 fn config_maps() -> Builder {
-    resource("ConfigMap", "configmaps").short(&["cm"]).columns(columns::config_map())
+    resource("ConfigMap", "configmaps")
+        .short(&["cm"])
+        .columns(columns::config_map())
+        .strategy(config::ConfigMapStrategy)
 }
 
 fn endpoints() -> Builder {
@@ -70,6 +79,7 @@ fn endpoints() -> Builder {
         .prefix("services/endpoints")
         .create_on_update()
         .columns(columns::endpoints())
+        .strategy(endpoints::EndpointsStrategy)
         .deprecated("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
 }
 
@@ -88,6 +98,7 @@ fn limit_ranges() -> Builder {
         .short(&["limits"])
         .create_on_update()
         .columns(table::name_and_creation())
+        .strategy(limits::LimitRangeStrategy)
 }
 
 fn namespaces() -> Builder {
@@ -113,6 +124,7 @@ fn node_resource() -> Builder {
         .special("proxy", ("", "", "NodeProxyOptions"), PROXY)
         .field_at("spec.unschedulable", "spec.unschedulable", "false")
         .columns(nodes::columns())
+        .strategy(nodes::NodeStrategy)
 }
 
 fn persistent_volume_claims() -> Builder {
@@ -121,6 +133,7 @@ fn persistent_volume_claims() -> Builder {
         .status()
         .returns_deleted()
         .columns(volumes::claim_columns())
+        .strategy(volumes::ClaimStrategy)
 }
 
 fn persistent_volumes() -> Builder {
@@ -130,6 +143,7 @@ fn persistent_volumes() -> Builder {
         .status()
         .returns_deleted()
         .columns(volumes::volume_columns())
+        .strategy(volumes::VolumeStrategy)
 }
 
 fn pod_resource() -> Builder {
@@ -169,6 +183,7 @@ fn pod_templates() -> Builder {
         .generation(&["template"])
         .returns_deleted()
         .columns(columns::pod_template())
+        .strategy(controllers::PodTemplateStrategy)
 }
 
 fn replication_controllers() -> Builder {
@@ -182,6 +197,7 @@ fn replication_controllers() -> Builder {
         .orphans_dependents()
         .field_at("status.replicas", "status.replicas", "0")
         .columns(columns::replication_controller())
+        .strategy(controllers::ReplicationControllerStrategy)
 }
 
 fn resource_quotas() -> Builder {
@@ -190,10 +206,11 @@ fn resource_quotas() -> Builder {
         .status()
         .returns_deleted()
         .columns(columns::resource_quota())
+        .strategy(limits::QuotaStrategy)
 }
 
 fn secrets() -> Builder {
-    resource("Secret", "secrets").field("type").columns(columns::secret())
+    resource("Secret", "secrets").field("type").columns(columns::secret()).strategy(config::SecretStrategy)
 }
 
 fn service_accounts() -> Builder {
@@ -216,4 +233,5 @@ fn service_resource() -> Builder {
         .field("spec.clusterIP")
         .field("spec.type")
         .columns(services::columns())
+        .strategy(services::ServiceStrategy)
 }

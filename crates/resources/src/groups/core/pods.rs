@@ -6,14 +6,50 @@ use nave_machinery::Value;
 use nave_machinery::time::{self, Timestamp};
 use serde_json::json;
 
+use super::pod_spec::{self, defaults, qos};
+use crate::defaults::{object, set};
 use crate::read;
 use crate::strategy::{Completion, Strategy};
 use crate::table::{Column, age, field, moment, name, text};
+use crate::validate::Errors;
 
 /// What is particular to pods.
 pub(crate) struct PodStrategy;
 
 impl Strategy for PodStrategy {
+    fn default(&self, pod: &mut Value, _version: &str) {
+        defaults::pod(pod);
+    }
+
+    fn prepare_for_create(&self, pod: &mut Value) {
+        let mut status = json!({"phase": "Pending", "qosClass": qos::class(pod)});
+        if !read::list(pod, "spec.schedulingGates").is_empty() {
+            status["conditions"] = json!([{
+                "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+                "message": "Scheduling is blocked due to non-empty scheduling gates",
+                "lastProbeTime": null, "lastTransitionTime": null,
+            }]);
+        }
+        if let Some(fields) = pod.as_object_mut() {
+            fields.insert("status".to_owned(), status);
+        }
+    }
+
+    fn prepare_for_status_update(&self, pod: &mut Value, old: &Value) {
+        let class = read::text(old, "status.qosClass");
+        if let Some(status) = pod.as_object_mut().and_then(|pod| object(pod, "status")) {
+            set(status, "qosClass", class);
+        }
+    }
+
+    fn validate(&self, pod: &Value) -> Errors {
+        pod_spec::validation::pod(pod)
+    }
+
+    fn validate_update(&self, pod: &Value, old: &Value) -> Errors {
+        pod_spec::update::pod(pod, old)
+    }
+
     fn graceful_period(&self, pod: &Value, requested: Option<i64>) -> Option<i64> {
         let wanted = requested
             .or_else(|| read::at(pod, "spec.terminationGracePeriodSeconds").and_then(Value::as_i64))

@@ -65,14 +65,16 @@ fn spec_defaults(spec: &mut Map) {
     affinity(spec);
     for port in each(spec, "ports") {
         set(port, "protocol", "TCP");
-        let unset = port.get("targetPort").is_none_or(|target| target.is_null() || target == "" || target == 0);
+        let unset =
+            port.get("targetPort").is_none_or(|target| target.is_null() || target == "" || target == 0);
         if let Some(number) = port.get("port").filter(|_| unset).cloned() {
             port.insert("targetPort".to_owned(), number);
         }
     }
     let kind = spec["type"].as_str().unwrap_or_default();
     let (in_cluster, balanced) = (kind != "ExternalName", kind == "LoadBalancer");
-    let has_external_ips = spec.get("externalIPs").and_then(Value::as_array).is_some_and(|ips| !ips.is_empty());
+    let has_external_ips =
+        spec.get("externalIPs").and_then(Value::as_array).is_some_and(|ips| !ips.is_empty());
     if balanced || kind == "NodePort" || (kind == "ClusterIP" && has_external_ips) {
         set(spec, "externalTrafficPolicy", "Cluster");
     }

@@ -41,7 +41,8 @@ impl Strategy for VolumeStrategy {
         let changed = read::text(volume, "status.phase") != read::text(old, "status.phase");
         let dated = read::at(volume, "status.lastPhaseTransitionTime")
             != read::at(old, "status.lastPhaseTransitionTime");
-        if changed && !dated
+        if changed
+            && !dated
             && let Some(status) = volume.as_object_mut().and_then(|volume| object(volume, "status"))
         {
             status.insert("lastPhaseTransitionTime".to_owned(), json!(time::now().rfc3339()));

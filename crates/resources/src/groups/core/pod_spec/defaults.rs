@@ -1,6 +1,7 @@
 //! Defaults of pods and of the pod specs in templates (upstream: `pkg/apis/core/v1/defaults.go`).
 
 use nave_machinery::{Map, Value};
+use serde_json::json;
 
 use super::image;
 use crate::defaults::{at, each, object, set, set_number};
@@ -13,7 +14,11 @@ const TOKEN_SECONDS: i64 = 3600;
 
 /// Sets the defaults of a pod: those of its spec, and those that templates do not get.
 pub(crate) fn pod(pod: &mut Value) {
-    let Some(spec) = pod.as_object_mut().and_then(|pod| object(pod, "spec")) else { return };
+    let Some(pod) = pod.as_object_mut() else { return };
+    if let Some(status) = at(pod, &["status"]) {
+        addresses(status);
+    }
+    let Some(spec) = object(pod, "spec") else { return };
     pod_spec(spec);
     let on_host = spec.get("hostNetwork") == Some(&Value::Bool(true));
     for kind in ["containers", "initContainers"] {
@@ -32,6 +37,20 @@ pub(crate) fn pod(pod: &mut Value) {
     set(spec, "enableServiceLinks", true);
 }
 
+/// Keeps the pod's first address and the list of its addresses in agreement; the single one is the one that counts.
+fn addresses(status: &mut Map) {
+    let first = status.get("podIPs").and_then(|ips| ips.get(0)?.get("ip")).cloned();
+    match status.get("podIP").filter(|ip| *ip != "").cloned() {
+        Some(ip) if first.as_ref() != Some(&ip) => {
+            status.insert("podIPs".to_owned(), json!([{"ip": ip}]));
+        }
+        None if first.is_some() => {
+            status.insert("podIP".to_owned(), first.unwrap_or_default());
+        }
+        _ => {}
+    }
+}
+
 /// Sets the defaults of the pod template at `spec.template`.
 pub(crate) fn template(object: &mut Value) {
     if let Some(spec) = object.as_object_mut().and_then(|object| at(object, &["spec", "template", "spec"])) {
@@ -45,12 +64,22 @@ pub(crate) fn pod_spec(spec: &mut Map) {
     set(spec, "restartPolicy", "Always");
     set(spec, "schedulerName", "default-scheduler");
     set(spec, "terminationGracePeriodSeconds", 30);
-    if object(spec, "securityContext").is_none() {
-        return;
-    }
+    object(spec, "securityContext");
+    service_account(spec);
     super::each_container(spec, container);
     for it in each(spec, "volumes") {
         volume(it);
+    }
+}
+
+/// The service account has an older name, which is kept in agreement.
+fn service_account(spec: &mut Map) {
+    let name = ["serviceAccountName", "serviceAccount"]
+        .iter()
+        .find_map(|field| spec.get(*field).filter(|name| name.as_str().is_some_and(|name| !name.is_empty())));
+    if let Some(name) = name.cloned() {
+        spec.insert("serviceAccount".to_owned(), name.clone());
+        spec.insert("serviceAccountName".to_owned(), name);
     }
 }
 

@@ -40,7 +40,9 @@ mod tests {
 
     #[test]
     fn the_tag_is_found_behind_ports_and_before_digests() {
-        for latest in ["nginx", "nginx:latest", "a.example:5000/x/y", "localhost/x:latest", "x:latest@sha256:00"] {
+        for latest in
+            ["nginx", "nginx:latest", "a.example:5000/x/y", "localhost/x:latest", "x:latest@sha256:00"]
+        {
             assert!(is_latest(latest), "{latest}");
         }
         for other in ["nginx:1", "a.example:5000/x:1.2", "nginx@sha256:00", "", "NGINX", "a//b", "x:Latest"] {

@@ -4,19 +4,20 @@
 //! | --- | --- |
 //! | [`defaults`] | what a spec gets that says nothing of it |
 //! | [`image`] | tags of image names |
+//! | [`qos`] | the quality of service class |
+//! | [`validation`] | what a pod and a template must be |
+//! | [`update`] | what may change in a pod |
 
 pub(crate) mod defaults;
 mod image;
+pub(super) mod qos;
+pub(super) mod update;
+pub(crate) mod validation;
 
 use nave_machinery::{Map, Value};
 
 /// The fields that hold containers, in the order in which upstream goes through them.
 pub(crate) const CONTAINERS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
-
-/// All containers of a pod spec: the plain ones, the init containers, the ephemeral ones.
-pub(crate) fn containers(spec: &Value) -> impl Iterator<Item = &Value> {
-    CONTAINERS.iter().filter_map(|kind| spec.get(kind)?.as_array()).flatten()
-}
 
 /// Does something to every container of a pod spec.
 pub(crate) fn each_container(spec: &mut Map, mut act: impl FnMut(&mut Map)) {

@@ -1,0 +1,137 @@
+//! What is particular to each workload.
+
+use nave_machinery::{Value, meta};
+use serde_json::{Map, json};
+
+use super::{defaults, validation};
+use crate::read;
+use crate::strategy::Strategy;
+use crate::validate::{At, Errors, not_negative};
+
+/// The annotation that stands for a field of daemon sets that is no longer in the API.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+pub(super) struct DeploymentStrategy;
+
+impl Strategy for DeploymentStrategy {
+    fn default(&self, deployment: &mut Value, _version: &str) {
+        defaults::deployment(deployment);
+    }
+
+    fn validate(&self, deployment: &Value) -> Errors {
+        validation::deployment(deployment)
+    }
+
+    fn validate_update(&self, deployment: &Value, old: &Value) -> Errors {
+        validation::updated(validation::deployment, deployment, old)
+    }
+
+    fn validate_status_update(&self, deployment: &Value, _old: &Value) -> Errors {
+        validation::counts(deployment)
+    }
+}
+
+pub(super) struct ReplicaSetStrategy;
+
+impl Strategy for ReplicaSetStrategy {
+    fn default(&self, replica_set: &mut Value, _version: &str) {
+        defaults::replica_set(replica_set);
+    }
+
+    fn validate(&self, replica_set: &Value) -> Errors {
+        validation::replica_set(replica_set)
+    }
+
+    fn validate_update(&self, replica_set: &Value, old: &Value) -> Errors {
+        validation::updated(validation::replica_set, replica_set, old)
+    }
+
+    fn validate_status_update(&self, replica_set: &Value, _old: &Value) -> Errors {
+        validation::counts(replica_set)
+    }
+}
+
+pub(super) struct StatefulSetStrategy;
+
+impl Strategy for StatefulSetStrategy {
+    fn default(&self, stateful_set: &mut Value, _version: &str) {
+        defaults::stateful_set(stateful_set);
+    }
+
+    fn validate(&self, stateful_set: &Value) -> Errors {
+        validation::stateful_set(stateful_set)
+    }
+
+    fn validate_update(&self, stateful_set: &Value, old: &Value) -> Errors {
+        validation::stateful_set_update(stateful_set, old)
+    }
+
+    fn validate_status_update(&self, stateful_set: &Value, _old: &Value) -> Errors {
+        validation::counts(stateful_set)
+    }
+}
+
+pub(super) struct DaemonSetStrategy;
+
+impl Strategy for DaemonSetStrategy {
+    fn default(&self, daemon_set: &mut Value, _version: &str) {
+        defaults::daemon_set(daemon_set);
+    }
+
+    fn prepare_for_create(&self, daemon_set: &mut Value) {
+        let generation = template_generation(daemon_set).max(1);
+        set_template_generation(daemon_set, generation);
+    }
+
+    fn prepare_for_update(&self, daemon_set: &mut Value, old: &Value) {
+        let changed = read::at(daemon_set, "spec.template") != read::at(old, "spec.template");
+        let generation = template_generation(old) + i64::from(changed);
+        set_template_generation(daemon_set, generation);
+    }
+
+    fn validate(&self, daemon_set: &Value) -> Errors {
+        validation::daemon_set(daemon_set)
+    }
+
+    fn validate_update(&self, daemon_set: &Value, old: &Value) -> Errors {
+        validation::updated(validation::daemon_set, daemon_set, old)
+    }
+
+    fn validate_status_update(&self, daemon_set: &Value, _old: &Value) -> Errors {
+        validation::counts(daemon_set)
+    }
+}
+
+fn template_generation(daemon_set: &Value) -> i64 {
+    meta::annotation(daemon_set, TEMPLATE_GENERATION).and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+fn set_template_generation(daemon_set: &mut Value, generation: i64) {
+    let Some(metadata) = meta::metadata_mut(daemon_set) else { return };
+    let annotations = metadata.entry("annotations").or_insert_with(|| Value::Object(Map::new()));
+    if let Some(annotations) = annotations.as_object_mut() {
+        annotations.insert(TEMPLATE_GENERATION.to_owned(), json!(generation.to_string()));
+    }
+}
+
+pub(super) struct ControllerRevisionStrategy;
+
+impl Strategy for ControllerRevisionStrategy {
+    fn validate(&self, revision: &Value) -> Errors {
+        let mut errors = Errors::new();
+        let root = At::root(revision);
+        if !root.field("data").is_set() {
+            errors.push(root.field("data").required("data is mandatory"));
+        }
+        not_negative(root.field("revision"), &mut errors);
+        errors
+    }
+
+    fn validate_update(&self, revision: &Value, old: &Value) -> Errors {
+        let mut errors = Errors::new();
+        let (root, old) = (At::root(revision), At::root(old));
+        crate::validate::immutable(root.field("data"), old.field("data"), &mut errors);
+        errors.extend(self.validate(revision));
+        errors
+    }
+}

@@ -1,0 +1,80 @@
+//! Replication controllers and pod templates.
+
+use nave_machinery::Value;
+
+use super::pod_spec::{defaults, validation};
+use crate::defaults::{at, object};
+use crate::strategy::Strategy;
+use crate::validate::{At, Errors, not_negative};
+
+/// What is particular to pod templates.
+pub(super) struct PodTemplateStrategy;
+
+impl Strategy for PodTemplateStrategy {
+    fn default(&self, template: &mut Value, _version: &str) {
+        if let Some(spec) = template.as_object_mut().and_then(|it| at(it, &["template", "spec"])) {
+            defaults::pod_spec(spec);
+        }
+    }
+
+    fn validate(&self, template: &Value) -> Errors {
+        let mut errors = Errors::new();
+        validation::template(At::root(template).field("template"), &mut errors);
+        errors
+    }
+}
+
+/// What is particular to replication controllers.
+pub(super) struct ReplicationControllerStrategy;
+
+impl Strategy for ReplicationControllerStrategy {
+    fn default(&self, controller: &mut Value, _version: &str) {
+        defaults::template(controller);
+        let labels =
+            controller.pointer("/spec/template/metadata/labels").filter(|it| it.is_object()).cloned();
+        let (Some(labels), Some(fields)) = (labels, controller.as_object_mut()) else { return };
+        for (parent, field) in [("spec", "selector"), ("metadata", "labels")] {
+            let Some(parent) = object(fields, parent) else { continue };
+            if parent.get(field).and_then(Value::as_object).is_none_or(|map| map.is_empty()) {
+                parent.insert(field.to_owned(), labels.clone());
+            }
+        }
+    }
+
+    fn validate(&self, controller: &Value) -> Errors {
+        let mut errors = Errors::new();
+        let root = At::root(controller);
+        let spec = root.field("spec");
+        not_negative(spec.field("minReadySeconds"), &mut errors);
+        let selector = spec.field("selector");
+        if selector.len() == 0 {
+            errors.push(selector.required(""));
+        }
+        not_negative(spec.field("replicas"), &mut errors);
+        let template = spec.field("template");
+        if !template.is_set() {
+            errors.push(template.required(""));
+            return errors;
+        }
+        let metadata = template.field("metadata");
+        let labels = metadata.field("labels");
+        let selects = selector.entries().all(|(key, value)| labels.key(key).value() == value.value());
+        if selector.len() > 0 && !selects {
+            errors.push(labels.invalid("`selector` does not match template `labels`"));
+        }
+        validation::running_template(template, &mut errors);
+        errors
+    }
+
+    fn validate_status_update(&self, controller: &Value, _old: &Value) -> Errors {
+        let mut errors = Errors::new();
+        let root = At::root(controller);
+        let status = root.field("status");
+        for field in
+            ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"]
+        {
+            not_negative(status.field(field), &mut errors);
+        }
+        errors
+    }
+}

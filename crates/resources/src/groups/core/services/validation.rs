@@ -1,0 +1,234 @@
+//! What a service must be (upstream: `ValidateService` in `pkg/apis/core/validation`).
+
+use std::collections::BTreeSet;
+
+use nave_machinery::{FieldError, Value, names};
+use serde_json::json;
+
+use crate::validate::{At, Errors, checked, in_range, ip, labels, one_of, port_number, port_number_or_name};
+
+const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+const AFFINITIES: [&str; 2] = ["ClientIP", "None"];
+const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
+const POLICIES: [&str; 2] = ["Cluster", "Local"];
+const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
+const FAMILY_POLICIES: [&str; 3] = ["PreferDualStack", "RequireDualStack", "SingleStack"];
+/// The longest time a client sticks to an endpoint, in seconds: a day.
+const AFFINITY_SECONDS_MAX: i64 = 86400;
+
+pub(super) fn service(service: &Value) -> Errors {
+    let mut errors = Errors::new();
+    let root = At::root(service);
+    let spec = root.field("spec");
+    let kind = spec.field("type").text();
+    let headless = spec.field("clusterIP").text() == "None";
+    if spec.field("ports").len() == 0 && !headless && kind != "ExternalName" {
+        errors.push(spec.field("ports").required(""));
+    }
+    of_type(spec, &mut errors);
+    ports(spec, &mut errors);
+    labels(spec.field("selector"), &mut errors);
+    affinity(spec, &mut errors);
+    cluster_ips(spec, &mut errors);
+    for address in spec.field("externalIPs").items() {
+        ip(address, &mut errors);
+    }
+    one_of(spec.field("type"), &TYPES, &mut errors);
+    policies(spec, &mut errors);
+    errors
+}
+
+pub(super) fn service_update(new: &Value, old: &Value) -> Errors {
+    let mut errors = Errors::new();
+    let (new_root, old_root) = (At::root(new), At::root(old));
+    let (spec, old_spec) = (new_root.field("spec"), old_root.field("spec"));
+    let is_external = |spec: At| spec.field("type").text() == "ExternalName";
+    if !is_external(spec) && !is_external(old_spec) {
+        let (ips, old_ips) = (spec.field("clusterIPs"), old_spec.field("clusterIPs"));
+        let first = |ips: At<'_, '_>| ips.index(0).text().to_owned();
+        if !first(old_ips).is_empty() && first(ips) != first(old_ips) {
+            let value = ips.value().cloned().unwrap_or(Value::Null);
+            errors.push(FieldError::invalid(&ips.index(0).path(), value, "may not change once set"));
+        }
+    }
+    errors.extend(service(new));
+    errors
+}
+
+/// The rules of the service's type.
+fn of_type(spec: At, errors: &mut Errors) {
+    let headless = spec.field("clusterIP").text() == "None";
+    match spec.field("type").text() {
+        "LoadBalancer" if headless => {
+            errors.push(
+                spec.field("clusterIPs")
+                    .index(0)
+                    .invalid("may not be set to 'None' for LoadBalancer services"),
+            );
+        }
+        "NodePort" if headless => {
+            errors.push(
+                spec.field("clusterIPs").index(0).invalid("may not be set to 'None' for NodePort services"),
+            );
+        }
+        "ExternalName" => {
+            if spec.field("clusterIPs").len() > 0 {
+                errors
+                    .push(spec.field("clusterIPs").forbidden("may not be set when `type` is 'ExternalName'"));
+            }
+            let name = spec.field("externalName");
+            if name.text().is_empty() {
+                errors.push(name.required(""));
+            } else {
+                let host = name.text().strip_suffix('.').unwrap_or(name.text());
+                errors.extend(names::is_dns1123_subdomain(host).into_iter().map(|why| name.invalid(why)));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn ports(spec: At, errors: &mut Errors) {
+    let list = spec.field("ports");
+    let many = list.len() > 1;
+    let mut seen_names = BTreeSet::new();
+    for port in list.items() {
+        let name = port.field("name");
+        if name.text().is_empty() {
+            if many {
+                errors.push(name.required(""));
+            }
+        } else {
+            checked(name, names::is_dns1123_label, errors);
+            if !seen_names.insert(name.text()) {
+                errors.push(name.duplicate());
+            }
+        }
+        port_number(port.field("port"), errors);
+        let protocol = port.field("protocol");
+        if protocol.text().is_empty() {
+            errors.push(protocol.required(""));
+        } else {
+            one_of(protocol, &PROTOCOLS, errors);
+        }
+        port_number_or_name(port.field("targetPort"), errors);
+        if port.field("appProtocol").is_set() {
+            checked(port.field("appProtocol"), names::is_qualified_name, errors);
+        }
+        if port.field("nodePort").int().is_some_and(|number| number != 0)
+            && spec.field("type").text() == "ClusterIP"
+        {
+            errors.push(port.field("nodePort").forbidden("may not be used when `type` is 'ClusterIP'"));
+        }
+    }
+    duplicates(list, "nodePort", errors);
+    duplicates(list, "port", errors);
+}
+
+/// A number stands only once for a protocol.
+fn duplicates(list: At, field: &'static str, errors: &mut Errors) {
+    let mut seen = BTreeSet::new();
+    for port in list.items() {
+        let (protocol, number) = (port.field("protocol").text(), port.field(field).int().unwrap_or_default());
+        if number == 0 || seen.insert((protocol, number)) {
+            continue;
+        }
+        errors.push(if field == "port" {
+            // Shown as the bare key, in the form of the server's own type.
+            let key = json!({"Name": "", "Protocol": protocol, "AppProtocol": null, "Port": number, "TargetPort": 0, "NodePort": 0});
+            FieldError::duplicate(&port.path(), key)
+        } else {
+            port.field(field).duplicate()
+        });
+    }
+}
+
+fn affinity(spec: At, errors: &mut Errors) {
+    let kind = spec.field("sessionAffinity");
+    let config = spec.field("sessionAffinityConfig");
+    if kind.text().is_empty() {
+        errors.push(kind.required(""));
+    } else {
+        one_of(kind, &AFFINITIES, errors);
+    }
+    if kind.text() == "ClientIP" {
+        let client = config.field("clientIP");
+        let timeout = client.field("timeoutSeconds");
+        let seconds = timeout.int().unwrap_or_default();
+        if seconds <= 0 || seconds > AFFINITY_SECONDS_MAX {
+            let detail = format!("must be greater than 0 and less than {AFFINITY_SECONDS_MAX}");
+            errors.push(FieldError::invalid(&timeout.path(), seconds, detail));
+        }
+    } else if config.is_set() {
+        errors.push(config.forbidden(format!("must not be set when session affinity is {}", kind.text())));
+    }
+}
+
+fn cluster_ips(spec: At, errors: &mut Errors) {
+    if spec.field("type").text() == "ExternalName" {
+        return;
+    }
+    let (ips, families, policy) =
+        (spec.field("clusterIPs"), spec.field("ipFamilies"), spec.field("ipFamilyPolicy"));
+    if policy.is_set() {
+        one_of(policy, &FAMILY_POLICIES, errors);
+    }
+    if policy.text() == "SingleStack" && (families.len() > 1 || ips.len() > 1) {
+        let what = if families.len() > 1 { "IP families" } else { "cluster IPs" };
+        let detail =
+            format!("must be 'RequireDualStack' or 'PreferDualStack' when multiple {what} are specified");
+        errors.push(policy.invalid(detail));
+    }
+    let mut seen = BTreeSet::new();
+    for family in families.items() {
+        one_of(family, &FAMILIES, errors);
+        if !seen.insert(family.text()) {
+            errors.push(family.duplicate());
+        }
+    }
+    if ips.len() > 2 {
+        errors.push(ips.invalid("may only hold up to 2 values"));
+    }
+    let first = ips.index(0);
+    if ips.len() > 0 && spec.field("clusterIP").text() != first.text() {
+        errors.push(spec.field("clusterIP").invalid_text("must match clusterIPs[0]"));
+    }
+    for address in ips.items() {
+        match address.text() {
+            "None" if ips.len() > 1 => {
+                errors.push(ips.invalid("'None' must be the first and only value"));
+            }
+            "None" => {}
+            _ => ip(address, errors),
+        }
+    }
+}
+
+/// The traffic policies and what only load balancers have.
+fn policies(spec: At, errors: &mut Errors) {
+    let kind = spec.field("type").text();
+    let external = spec.field("externalTrafficPolicy");
+    let exposed = matches!(kind, "NodePort" | "LoadBalancer")
+        || (kind == "ClusterIP" && spec.field("externalIPs").len() > 0);
+    if exposed {
+        one_of(external, &POLICIES, errors);
+    } else if !external.text().is_empty() {
+        errors.push(external.invalid("may only be set for externally-accessible services"));
+    }
+    let internal = spec.field("internalTrafficPolicy");
+    if internal.is_set() {
+        one_of(internal, &POLICIES, errors);
+    } else if kind != "ExternalName" {
+        errors.push(internal.required(""));
+    }
+    if spec.field("healthCheckNodePort").int().unwrap_or_default() != 0 {
+        in_range(spec.field("healthCheckNodePort"), 0, 65535, errors);
+    }
+    for field in ["loadBalancerSourceRanges", "loadBalancerClass", "allocateLoadBalancerNodePorts"] {
+        let at = spec.field(field);
+        let is_set = if field == "loadBalancerSourceRanges" { at.len() > 0 } else { at.is_set() };
+        if is_set && kind != "LoadBalancer" {
+            errors.push(at.forbidden("may only be used when `type` is 'LoadBalancer'"));
+        }
+    }
+}
