@@ -254,21 +254,21 @@ mod tests {
         ServiceAllocator::new("10.0.0.0/24".parse().unwrap(), 30000..=30003)
     }
 
-    fn service(uid: &str, spec: Value) -> Value {
+    fn service(uid: &str, spec: &Value) -> Value {
         json!({"metadata": {"name": "s", "uid": uid}, "spec": spec})
     }
 
     #[test]
     fn a_service_gets_an_address_of_the_range_and_keeps_it() {
         let allocator = allocator();
-        let mut one = service("a", json!({"ports": [{"port": 80}]}));
+        let mut one = service("a", &json!({"ports": [{"port": 80}]}));
         allocator.assign(&mut one, None).unwrap();
         let address: Ipv4Addr = one["spec"]["clusterIP"].as_str().unwrap().parse().unwrap();
         assert!(allocator.range.contains(address));
         let again = one.clone();
         allocator.assign(&mut one, Some(&again)).unwrap();
         assert_eq!(one, again);
-        let mut other = service("b", json!({"clusterIP": address.to_string()}));
+        let mut other = service("b", &json!({"clusterIP": address.to_string()}));
         assert_eq!(allocator.assign(&mut other, None).unwrap_err().code, 422);
         allocator.settle("a", None);
         allocator.assign(&mut other, None).unwrap();
@@ -278,24 +278,24 @@ mod tests {
     fn every_address_is_given_out_once_and_then_the_range_is_full() {
         let allocator = ServiceAllocator::new("10.0.0.0/28".parse().unwrap(), 30000..=30003);
         for uid in 0..14 {
-            allocator.assign(&mut service(&uid.to_string(), json!({})), None).unwrap();
+            allocator.assign(&mut service(&uid.to_string(), &json!({})), None).unwrap();
         }
-        assert_eq!(allocator.assign(&mut service("x", json!({})), None).unwrap_err().code, 422);
+        assert_eq!(allocator.assign(&mut service("x", &json!({})), None).unwrap_err().code, 422);
     }
 
     #[test]
     fn node_ports_are_unique_and_come_back() {
         let allocator = allocator();
         let spec = || json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30001}]});
-        let mut one = service("a", spec());
+        let mut one = service("a", &spec());
         allocator.assign(&mut one, None).unwrap();
-        let refused = allocator.assign(&mut service("b", spec()), None).unwrap_err();
+        let refused = allocator.assign(&mut service("b", &spec()), None).unwrap_err();
         assert!(refused.message.contains("provided port is already allocated"), "{refused}");
-        let mut changed = service("a", json!({"type": "NodePort", "ports": [{"port": 80}]}));
+        let mut changed = service("a", &json!({"type": "NodePort", "ports": [{"port": 80}]}));
         allocator.assign(&mut changed, Some(&one)).unwrap();
         assert_eq!(changed["spec"]["ports"][0]["nodePort"], 30001);
         allocator.settle("a", None);
-        allocator.assign(&mut service("b", spec()), None).unwrap();
+        allocator.assign(&mut service("b", &spec()), None).unwrap();
     }
 
     #[test]

@@ -240,12 +240,12 @@ fn decode(text: &str) -> Result<String, Status> {
 mod tests {
     use super::*;
 
-    fn info(method: Method, uri: &str) -> RequestInfo {
-        RequestInfo::new(&method, &uri.parse().unwrap()).unwrap()
+    fn info(method: &Method, uri: &str) -> RequestInfo {
+        RequestInfo::new(method, &uri.parse().unwrap()).unwrap()
     }
 
     fn parts(uri: &str) -> (String, String, String, String, String) {
-        let resource = info(Method::GET, uri).resource.unwrap();
+        let resource = info(&Method::GET, uri).resource.unwrap();
         (resource.gvr.group, resource.gvr.resource, resource.namespace, resource.name, resource.subresource)
     }
 
@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(parts("/api/v1/nodes/n"), own(("", "nodes", "", "n", "")));
         assert_eq!(parts("/api/v1/namespaces/a/pods/p%2Fq"), own(("", "pods", "a", "p/q", "")));
         for other in ["/", "/api", "/api/v1", "/apis/apps", "/apis/apps/v1", "/healthz", "/apis"] {
-            assert_eq!(info(Method::GET, other).resource, None, "{other}");
+            assert_eq!(info(&Method::GET, other).resource, None, "{other}");
         }
     }
 
@@ -283,7 +283,7 @@ mod tests {
             (Method::OPTIONS, "/api/v1/nodes", Verb::Other),
         ];
         for (method, uri, verb) in cases {
-            assert_eq!(info(method, uri).verb, verb, "{uri}");
+            assert_eq!(info(&method, uri).verb, verb, "{uri}");
         }
     }
 

@@ -57,6 +57,11 @@ impl<'p, 'v> At<'p, 'v> {
         At { parent: Some(self), part, value: value.filter(|it| !it.is_null()) }
     }
 
+    /// The same place with another value.
+    pub(crate) fn with(self, value: Option<&'v Value>) -> Self {
+        Self { value: value.filter(|it| !it.is_null()), ..self }
+    }
+
     /// The elements of the list here.
     pub(crate) fn items<'c>(&'c self) -> impl Iterator<Item = At<'c, 'v>> + use<'c, 'p, 'v> {
         let list = self.value.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);

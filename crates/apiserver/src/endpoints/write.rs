@@ -14,7 +14,7 @@ use nave_codec::negotiate::{ContentType, Format, PatchType};
 use nave_machinery::options::{CreateOptions, FieldValidation, PatchOptions, UpdateOptions};
 use nave_machinery::time::{self, Timestamp};
 use nave_machinery::{FieldError, FieldPath, Status, Value, meta, names};
-use nave_patch::{json_patch, merge, strategic};
+use nave_patch::{PatchError, json_patch, merge, strategic};
 use nave_resources::{ResourceDef, storage_key};
 use nave_schema::Shape;
 use nave_schema::normalize::{Mode, normalize};
@@ -354,18 +354,22 @@ impl Target<'_> {
     /// Tells admission what is stored now that a write has ended.
     fn settle(&self, storage: &ResourceStorage, outcome: &Result<Updated, Status>) {
         let def = &self.endpoint.def;
-        match outcome {
-            Ok(updated) => {
-                let object = &updated.stored.object;
-                self.admission.settled(def, meta::uid(object), (!updated.deleted).then_some(object));
+        let current;
+        let stored = if let Ok(updated) = outcome {
+            let object = &updated.stored.object;
+            if updated.deleted {
+                return self.admission.settled(def, meta::uid(object), None);
             }
-            Err(_) => {
-                let current = storage.find(self.namespace, self.name);
-                if let Some(object) = current.and_then(|cached| storage.codec().parse_cached(&cached).ok()) {
-                    self.admission.settled(def, meta::uid(&object), Some(&object));
-                }
-            }
-        }
+            object
+        } else {
+            let cached = storage.find(self.namespace, self.name);
+            let Some(object) = cached.and_then(|cached| storage.codec().parse_cached(&cached).ok()) else {
+                return;
+            };
+            current = object;
+            &current
+        };
+        self.admission.settled(def, meta::uid(stored), Some(stored));
     }
 
     fn answer(&self, updated: Updated, warnings: Vec<String>) -> Result<Answer, Status> {
@@ -425,7 +429,7 @@ impl Patch {
                 None => return Err(Status::unsupported_media_type(&PATCH_TYPES)),
             },
         };
-        outcome.map_err(|error| error.into_status())
+        outcome.map_err(PatchError::into_status)
     }
 }
 

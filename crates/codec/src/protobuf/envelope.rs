@@ -200,11 +200,15 @@ mod tests {
         for items in [vec![], vec![b"ab".to_vec(), vec![]], vec![vec![7; 127], vec![7; 128], vec![7; 20_000]]]
         {
             let mut list = list_head("v1", "PodList", &meta, items.iter().map(Vec::len));
-            items.iter().for_each(|item| put_list_item(item, &mut list));
+            for item in &items {
+                put_list_item(item, &mut list);
+            }
             list.extend_from_slice(LIST_TAIL);
             let mut message = Vec::new();
             put_bytes(&mut message, 1, &meta);
-            items.iter().for_each(|item| put_bytes(&mut message, 2, item));
+            for item in &items {
+                put_bytes(&mut message, 2, item);
+            }
             assert_eq!(list, wrap("v1", "PodList", &message));
             assert_eq!(metadata(unwrap(&list).unwrap().raw), Ok(&meta[..]));
         }

@@ -57,10 +57,10 @@ pub(super) fn stateful_set(stateful_set: &mut Value) {
     let says_type = strategy.and_then(|it| it.get("type")).is_some_and(|it| it != "");
     let has_parameters = strategy.is_some_and(|it| it.get("rollingUpdate").is_some());
     // Who names the strategy without parameters gets none.
-    if !says_type || has_parameters {
-        if let Some(rolling) = rolling(spec, "updateStrategy") {
-            set(rolling, "partition", 0);
-        }
+    if (!says_type || has_parameters)
+        && let Some(rolling) = rolling(spec, "updateStrategy")
+    {
+        set(rolling, "partition", 0);
     }
     if let Some(policy) = object(spec, "persistentVolumeClaimRetentionPolicy") {
         set(policy, "whenDeleted", "Retain");

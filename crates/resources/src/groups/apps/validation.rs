@@ -1,72 +1,14 @@
 //! What workloads must be (upstream: `pkg/apis/apps/validation`).
 
 use nave_machinery::selector::LabelSelector;
-use nave_machinery::{FieldError, Value, meta};
+use nave_machinery::{FieldError, Value};
 
-use crate::groups::core::pod_spec::validation::running_template;
-use crate::validate::{At, Errors, immutable, label_selector, not_negative, one_of};
+use crate::groups::core::{claim_spec, pod_spec::validation as pod_spec};
+use crate::validate::{At, Errors, immutable, label_selector, not_negative, one_of, required_text};
 
-pub(super) fn deployment(deployment: &Value) -> Errors {
-    let mut errors = Errors::new();
-    let root = At::root(deployment);
-    let spec = root.field("spec");
-    not_negative(spec.field("replicas"), &mut errors);
-    selector_and_template(spec, &mut errors);
-    let strategy = spec.field("strategy");
-    one_of(strategy.field("type"), &["Recreate", "RollingUpdate"], &mut errors);
-    let rolling = strategy.field("rollingUpdate");
-    if strategy.field("type").text() == "Recreate" && rolling.is_set() {
-        errors.push(rolling.forbidden("may not be specified when strategy `type` is 'Recreate'"));
-    }
-    rolling_update(rolling, &mut errors);
-    for field in ["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
-        not_negative(spec.field(field), &mut errors);
-    }
-    let (deadline, ready) = (spec.field("progressDeadlineSeconds"), spec.field("minReadySeconds"));
-    if deadline.int().is_some_and(|deadline| deadline <= ready.int().unwrap_or(0)) {
-        errors.push(deadline.invalid("must be greater than minReadySeconds"));
-    }
-    errors
-}
-
-pub(super) fn replica_set(set: &Value) -> Errors {
-    let mut errors = Errors::new();
-    let root = At::root(set);
-    let spec = root.field("spec");
-    not_negative(spec.field("replicas"), &mut errors);
-    not_negative(spec.field("minReadySeconds"), &mut errors);
-    selector_and_template(spec, &mut errors);
-    errors
-}
-
-pub(super) fn daemon_set(set: &Value) -> Errors {
-    let mut errors = Errors::new();
-    let root = At::root(set);
-    let spec = root.field("spec");
-    selector_and_template(spec, &mut errors);
-    one_of(spec.field("updateStrategy").field("type"), &["OnDelete", "RollingUpdate"], &mut errors);
-    rolling_update(spec.field("updateStrategy").field("rollingUpdate"), &mut errors);
-    for field in ["minReadySeconds", "revisionHistoryLimit"] {
-        not_negative(spec.field(field), &mut errors);
-    }
-    errors
-}
-
-pub(super) fn stateful_set(set: &Value) -> Errors {
-    let mut errors = Errors::new();
-    let root = At::root(set);
-    let spec = root.field("spec");
-    one_of(spec.field("podManagementPolicy"), &["OrderedReady", "Parallel"], &mut errors);
-    one_of(spec.field("updateStrategy").field("type"), &["OnDelete", "RollingUpdate"], &mut errors);
-    for field in ["replicas", "minReadySeconds", "revisionHistoryLimit"] {
-        not_negative(spec.field(field), &mut errors);
-    }
-    selector_and_template(spec, &mut errors);
-    errors
-}
-
-/// What of a stateful set may change after it was created.
-const STATEFUL_SET_CHANGES: [&str; 9] = [
+const UPDATE_FIXED: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
+/// The fields of a stateful set's spec that may change.
+const UPDATABLE: [&str; 7] = [
     "replicas",
     "ordinals",
     "template",
@@ -74,101 +16,159 @@ const STATEFUL_SET_CHANGES: [&str; 9] = [
     "revisionHistoryLimit",
     "persistentVolumeClaimRetentionPolicy",
     "minReadySeconds",
-    "serviceName",
-    "volumeClaimTemplates",
 ];
-const STATEFUL_SET_RULE: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
+
+pub(super) fn deployment(deployment: &Value) -> Errors {
+    let mut errors = Errors::new();
+    let root = At::root(deployment);
+    let spec = root.field("spec");
+    not_negative(spec.field("replicas"), &mut errors);
+    selector(spec, "invalid label selector", &mut errors);
+    selected_template(spec, &mut errors);
+    deployment_strategy(spec.field("strategy"), &mut errors);
+    not_negative(spec.field("minReadySeconds"), &mut errors);
+    not_negative(spec.field("revisionHistoryLimit"), &mut errors);
+    let deadline = spec.field("progressDeadlineSeconds");
+    not_negative(deadline, &mut errors);
+    if deadline
+        .int()
+        .is_some_and(|seconds| seconds <= spec.field("minReadySeconds").int().unwrap_or_default())
+    {
+        errors.push(deadline.invalid("must be greater than minReadySeconds"));
+    }
+    errors
+}
+
+pub(super) fn replica_set(replica_set: &Value) -> Errors {
+    let mut errors = Errors::new();
+    let root = At::root(replica_set);
+    let spec = root.field("spec");
+    not_negative(spec.field("replicas"), &mut errors);
+    not_negative(spec.field("minReadySeconds"), &mut errors);
+    selector(spec, "invalid label selector", &mut errors);
+    selected_template(spec, &mut errors);
+    errors
+}
+
+pub(super) fn daemon_set(daemon_set: &Value) -> Errors {
+    let mut errors = Errors::new();
+    let root = At::root(daemon_set);
+    let spec = root.field("spec");
+    selector(spec, "invalid label selector", &mut errors);
+    selected_template(spec, &mut errors);
+    not_negative(spec.field("minReadySeconds"), &mut errors);
+    let strategy = spec.field("updateStrategy");
+    match strategy.field("type").text() {
+        "OnDelete" => {}
+        "RollingUpdate" => rolling(strategy, &mut errors),
+        _ => errors.push(strategy.field("type").not_supported(&["RollingUpdate", "OnDelete"])),
+    }
+    not_negative(spec.field("revisionHistoryLimit"), &mut errors);
+    errors
+}
+
+pub(super) fn stateful_set(stateful_set: &Value) -> Errors {
+    let mut errors = Errors::new();
+    let root = At::root(stateful_set);
+    let spec = root.field("spec");
+    let policy = spec.field("podManagementPolicy");
+    match policy.text() {
+        "" => errors.push(policy.required("")),
+        "OrderedReady" | "Parallel" => {}
+        _ => errors.push(policy.invalid("must be 'OrderedReady' or 'Parallel'")),
+    }
+    let strategy = spec.field("updateStrategy");
+    match strategy.field("type").text() {
+        "" => errors.push(strategy.required("")),
+        "OnDelete" => {
+            if strategy.field("rollingUpdate").is_set() {
+                let detail = "only allowed for updateStrategy 'RollingUpdate'";
+                errors.push(strategy.field("rollingUpdate").invalid(detail));
+            }
+        }
+        "RollingUpdate" => {
+            let rolling = strategy.field("rollingUpdate");
+            not_negative(rolling.field("partition"), &mut errors);
+        }
+        _ => errors.push(strategy.invalid("must be 'RollingUpdate' or 'OnDelete'")),
+    }
+    let retention = spec.field("persistentVolumeClaimRetentionPolicy");
+    for when in ["whenDeleted", "whenScaled"] {
+        one_of(retention.field(when), &["Retain", "Delete"], &mut errors);
+    }
+    not_negative(spec.field("replicas"), &mut errors);
+    not_negative(spec.field("minReadySeconds"), &mut errors);
+    for claim in spec.field("volumeClaimTemplates").items() {
+        claim_spec(claim.field("spec"), &mut errors);
+    }
+    selector(spec, "", &mut errors);
+    selected_template(spec, &mut errors);
+    errors
+}
 
 pub(super) fn stateful_set_update(new: &Value, old: &Value) -> Errors {
     let mut errors = stateful_set(new);
     let root = At::root(new);
-    let fixed = |set: &Value| -> Vec<(String, Value)> {
-        let fields = set.get("spec").and_then(Value::as_object).into_iter().flatten();
-        let is_fixed = |name: &str| {
-            !STATEFUL_SET_CHANGES.contains(&name) || matches!(name, "serviceName" | "volumeClaimTemplates")
-        };
-        fields.filter(|(name, _)| is_fixed(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+    let (Some(fields), Some(old)) = (root.field("spec").map(), old.get("spec").and_then(Value::as_object))
+    else {
+        return errors;
     };
-    if fixed(new) != fixed(old) {
-        errors.push(root.field("spec").forbidden(STATEFUL_SET_RULE));
+    let mut names = fields.keys().chain(old.keys()).filter(|name| !UPDATABLE.contains(&name.as_str()));
+    if names.any(|name| fields.get(name) != old.get(name)) {
+        errors.push(root.field("spec").forbidden(UPDATE_FIXED));
     }
     errors
 }
 
-/// The rules of a new object, and that the selector stays.
-pub(super) fn updated(rules: fn(&Value) -> Errors, new: &Value, old: &Value) -> Errors {
-    let mut errors = rules(new);
+/// An update of a workload whose selector is for life.
+pub(super) fn updated(check: fn(&Value) -> Errors, new: &Value, old: &Value) -> Errors {
+    let mut errors = check(new);
     let (root, old) = (At::root(new), At::root(old));
-    immutable(root.field("spec").field("selector"), old.field("spec").field("selector"), &mut errors);
+    let (spec, old_spec) = (root.field("spec"), old.field("spec"));
+    immutable(spec.field("selector"), old_spec.field("selector"), &mut errors);
     errors
 }
 
-/// The numbers of a status.
-pub(super) fn counts(object: &Value) -> Errors {
-    let mut errors = Errors::new();
-    let root = At::root(object);
+/// The numbers of a status, none of which can be negative.
+pub(super) fn counts(workload: &Value) -> Errors {
+    let root = At::root(workload);
     let status = root.field("status");
-    for field in [
-        "replicas",
-        "readyReplicas",
-        "availableReplicas",
-        "updatedReplicas",
-        "unavailableReplicas",
-        "fullyLabeledReplicas",
-        "currentReplicas",
-        "observedGeneration",
-        "collisionCount",
-        "currentNumberScheduled",
-        "numberMisscheduled",
-        "desiredNumberScheduled",
-        "numberReady",
-        "updatedNumberScheduled",
-        "numberAvailable",
-        "numberUnavailable",
-    ] {
-        not_negative(status.field(field), &mut errors);
-    }
-    errors
-}
-
-fn rolling_update(rolling: At, errors: &mut Errors) {
-    for field in ["maxUnavailable", "maxSurge"] {
-        let at = rolling.field(field);
-        match at.value() {
-            Some(Value::Number(_)) => not_negative(at, errors),
-            Some(Value::String(text)) if !is_percent(text) => {
-                errors.push(at.invalid("must be an integer or percentage (e.g '5%')"));
-            }
-            _ => {}
+    let mut errors = Errors::new();
+    for (name, value) in status.map().into_iter().flatten() {
+        if value.as_i64().is_some_and(|number| number < 0) {
+            let path = status.path().child(name);
+            errors.push(FieldError::invalid(&path, value.clone(), crate::validate::NOT_NEGATIVE));
         }
     }
+    errors
 }
 
-fn is_percent(text: &str) -> bool {
-    text.strip_suffix('%')
-        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
-}
-
-/// A workload selects the pods that its own template makes.
-fn selector_and_template(spec: At, errors: &mut Errors) {
-    let (selector, template) = (spec.field("selector"), spec.field("template"));
-    let empty = selector.field("matchLabels").len() + selector.field("matchExpressions").len() == 0;
+/// A selector must be there, be one, and select something in particular.
+fn selector(spec: At, not_one: &str, errors: &mut Errors) {
+    let selector = spec.field("selector");
     if !selector.is_set() {
         errors.push(selector.required(""));
-    } else if empty {
-        errors.push(selector.invalid("empty selector is invalid for deployment"));
-    } else {
-        label_selector(selector, errors);
-    }
-    if !template.is_set() {
-        errors.push(template.required(""));
         return;
     }
-    if let (false, Some(value), Some(pod)) = (empty, selector.value(), template.value())
-        && let Ok(selector) = LabelSelector::from_value(value)
-        && !selector.matches(|key| meta::label(pod, key))
+    label_selector(selector, errors);
+    if selector.field("matchLabels").len() + selector.field("matchExpressions").len() == 0 {
+        errors.push(selector.invalid(if not_one.is_empty() {
+            "empty selector is invalid for statefulset".to_owned()
+        } else {
+            "empty selector is invalid for deployment".to_owned()
+        }));
+    }
+}
+
+/// The template's pods must be selected, and run on.
+fn selected_template(spec: At, errors: &mut Errors) {
+    let template = spec.field("template");
+    let metadata = template.field("metadata");
+    let selector = spec.field("selector").value().and_then(|it| LabelSelector::from_value(it).ok());
+    let label = |key: &str| metadata.value()?.get("labels")?.get(key)?.as_str();
+    if let Some(selector) = selector.filter(|it| !it.is_empty())
+        && !selector.matches(label)
     {
-        let metadata = template.field("metadata");
         let labels = metadata.field("labels");
         let shown = labels.value().cloned().unwrap_or(Value::Null);
         errors.push(FieldError::invalid(
@@ -177,5 +177,58 @@ fn selector_and_template(spec: At, errors: &mut Errors) {
             "`selector` does not match template `labels`",
         ));
     }
-    running_template(template, errors);
+    pod_spec::running_template(template, errors);
+}
+
+fn deployment_strategy(strategy: At, errors: &mut Errors) {
+    match strategy.field("type").text() {
+        "Recreate" => {
+            let rolling = strategy.field("rollingUpdate");
+            if rolling.is_set() {
+                errors.push(rolling.forbidden("may not be specified when strategy `type` is 'Recreate'"));
+            }
+        }
+        "RollingUpdate" => rolling(strategy, errors),
+        "" => drop(required_text(strategy.field("type"), errors)),
+        _ => errors.push(strategy.field("type").not_supported(&["Recreate", "RollingUpdate"])),
+    }
+}
+
+fn rolling(strategy: At, errors: &mut Errors) {
+    let rolling = strategy.field("rollingUpdate");
+    if !rolling.is_set() {
+        errors.push(rolling.required("this should be defaulted and never be nil"));
+        return;
+    }
+    let (unavailable, surge) = (rolling.field("maxUnavailable"), rolling.field("maxSurge"));
+    let (most, more) = (share(unavailable, errors), share(surge, errors));
+    if most == Some(0) && more == Some(0) {
+        let shown = unavailable.value().cloned().unwrap_or(Value::Null);
+        let detail = "may not be 0 when `maxSurge` is 0";
+        errors.push(FieldError::invalid(&unavailable.path(), shown, detail));
+    }
+    if let Some(Value::String(_)) = unavailable.value()
+        && most.is_some_and(|percent| percent > 100)
+    {
+        errors.push(unavailable.invalid("must not be greater than 100%"));
+    }
+}
+
+/// A number of pods, or a percentage of them; `None` if it is neither.
+pub(crate) fn share(at: At, errors: &mut Errors) -> Option<i64> {
+    match at.value()? {
+        Value::String(text) => {
+            let digits =
+                text.strip_suffix('%').filter(|it| !it.is_empty() && it.bytes().all(|b| b.is_ascii_digit()));
+            let percent = digits.and_then(|digits| digits.parse().ok());
+            if percent.is_none() {
+                errors.push(at.invalid("a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"));
+            }
+            percent
+        }
+        _ => {
+            not_negative(at, errors);
+            at.int()
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 mod columns;
 mod defaults;
+mod schedule;
 mod strategies;
 mod validation;
 

@@ -24,7 +24,7 @@ impl Strategy for ConfigMapStrategy {
         let mut errors = Errors::new();
         let root = At::root(config_map);
         let (data, binary) = (root.field("data"), root.field("binaryData"));
-        let mut size = keys(data, &mut errors, |value| value.len());
+        let mut size = keys(data, &mut errors, str::len);
         for (key, value) in data.entries() {
             if binary.key(key).is_set() {
                 let detail = "duplicate of key present in binaryData";

@@ -35,7 +35,7 @@ impl Strategy for ReplicationControllerStrategy {
         let (Some(labels), Some(fields)) = (labels, controller.as_object_mut()) else { return };
         for (parent, field) in [("spec", "selector"), ("metadata", "labels")] {
             let Some(parent) = object(fields, parent) else { continue };
-            if parent.get(field).and_then(Value::as_object).is_none_or(|map| map.is_empty()) {
+            if parent.get(field).and_then(Value::as_object).is_none_or(serde_json::Map::is_empty) {
                 parent.insert(field.to_owned(), labels.clone());
             }
         }

@@ -10,11 +10,13 @@ mod nodes;
 pub(crate) mod pod_spec;
 mod pods;
 mod services;
+mod volume_validation;
 mod volumes;
 
 use std::time::Duration;
 
 pub(crate) use services::load_balancer;
+pub(crate) use volume_validation::claim_spec;
 pub(crate) use volumes::claim_defaults;
 
 use crate::builder::{Builder, GroupBuilder, group as declare, resource, review};

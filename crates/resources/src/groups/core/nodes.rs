@@ -13,10 +13,10 @@ pub(super) struct NodeStrategy;
 impl Strategy for NodeStrategy {
     fn default(&self, node: &mut Value, _version: &str) {
         let Some(status) = node.as_object_mut().and_then(|node| at(node, &["status"])) else { return };
-        if !status.contains_key("allocatable") {
-            if let Some(capacity) = status.get("capacity").cloned() {
-                status.insert("allocatable".to_owned(), capacity);
-            }
+        if !status.contains_key("allocatable")
+            && let Some(capacity) = status.get("capacity").cloned()
+        {
+            status.insert("allocatable".to_owned(), capacity);
         }
     }
 }

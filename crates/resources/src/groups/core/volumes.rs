@@ -3,11 +3,12 @@
 use nave_machinery::{Map, Value, time};
 use serde_json::json;
 
-use super::pod_spec::defaults::host_path;
+use super::{pod_spec::defaults::host_path, volume_validation};
 use crate::defaults::{at, object, set};
 use crate::read;
 use crate::strategy::Strategy;
 use crate::table::{Column, age, field, name, text};
+use crate::validate::Errors;
 
 /// The annotation that named a storage class before the field did.
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
@@ -37,6 +38,14 @@ impl Strategy for VolumeStrategy {
         }
     }
 
+    fn validate(&self, volume: &Value) -> Errors {
+        volume_validation::volume(volume)
+    }
+
+    fn validate_update(&self, volume: &Value, old: &Value) -> Errors {
+        volume_validation::volume_update(volume, old)
+    }
+
     fn prepare_for_status_update(&self, volume: &mut Value, old: &Value) {
         let changed = read::text(volume, "status.phase") != read::text(old, "status.phase");
         let dated = read::at(volume, "status.lastPhaseTransitionTime")
@@ -64,6 +73,14 @@ impl Strategy for ClaimStrategy {
         if let Some(fields) = claim.as_object_mut() {
             fields.insert("status".to_owned(), json!({"phase": "Pending"}));
         }
+    }
+
+    fn validate(&self, claim: &Value) -> Errors {
+        volume_validation::claim(claim)
+    }
+
+    fn validate_update(&self, claim: &Value, old: &Value) -> Errors {
+        volume_validation::claim_update(claim, old)
     }
 }
 

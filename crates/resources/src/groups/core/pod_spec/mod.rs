@@ -5,14 +5,20 @@
 //! | [`defaults`] | what a spec gets that says nothing of it |
 //! | [`image`] | tags of image names |
 //! | [`qos`] | the quality of service class |
+//! | [`containers`], [`probes`], [`volumes`], [`security`], [`scheduling`] | what these parts must be |
 //! | [`validation`] | what a pod and a template must be |
 //! | [`update`] | what may change in a pod |
 
+mod containers;
 pub(crate) mod defaults;
 mod image;
+mod probes;
 pub(super) mod qos;
+pub(crate) mod scheduling;
+mod security;
 pub(super) mod update;
 pub(crate) mod validation;
+pub(crate) mod volumes;
 
 use nave_machinery::{Map, Value};
 

@@ -1,70 +1,89 @@
-//! What may change in a pod once it is there (upstream: `ValidatePodUpdate`).
+//! What may change in a pod (upstream: `ValidatePodUpdate`).
 
-use nave_machinery::{FieldError, FieldPath, Value};
+use nave_machinery::{Map, Value};
 
-use super::{CONTAINERS, validation};
-use crate::validate::Errors;
+use super::validation;
+use crate::validate::{At, Errors};
 
-/// What a pod's owner may change after it was created.
-const RULE: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+const FIXED: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
-/// What is wrong with a change of a pod.
-pub(crate) fn pod(new: &Value, old: &Value) -> Errors {
-    let mut errors = validation::pod(new);
-    let spec = FieldPath::new("spec");
+/// What is wrong with an update of a pod.
+pub(crate) fn pod(pod: &Value, old: &Value) -> Errors {
+    let mut errors = validation::pod_again(pod);
+    let (root, old_root) = (At::root(pod), At::root(old));
+    let (spec, old_spec) = (root.field("spec"), old_root.field("spec"));
     for kind in ["containers", "initContainers"] {
-        if count(new, kind) != count(old, kind) {
-            errors.push(FieldError::forbidden(
-                &spec.child(kind),
-                "pod updates may not add or remove containers",
-            ));
+        if spec.field(kind).len() != old_spec.field(kind).len() {
+            errors.push(spec.field(kind).forbidden("pod updates may not add or remove containers"));
             return errors;
         }
     }
-    if !tolerations_only_grow(new, old) {
-        let at = spec.child("tolerations");
-        errors.push(FieldError::forbidden(
-            &at,
-            "existing toleration can not be modified except its tolerationSeconds",
-        ));
-    }
-    let mut allowed = new.clone();
-    let (Some(changed), Some(before)) = (allowed.get_mut("spec"), old.get("spec")) else { return errors };
-    for field in ["activeDeadlineSeconds", "tolerations"] {
-        take_over(changed, before, field);
-    }
-    for kind in CONTAINERS {
-        let before = before.get(kind).and_then(Value::as_array);
-        let changed = changed.get_mut(kind).and_then(Value::as_array_mut);
-        for (changed, before) in changed.into_iter().flatten().zip(before.into_iter().flatten()) {
-            take_over(changed, before, "image");
-        }
-    }
-    if &*changed != before {
-        errors.push(FieldError::forbidden(&spec, RULE));
+    deadline(spec, old_spec, &mut errors);
+    tolerations(spec, old_spec, &mut errors);
+    if let (Some(new), Some(old)) = (spec.map(), old_spec.map())
+        && !same_spec(new, old)
+    {
+        errors.push(spec.forbidden(FIXED));
     }
     errors
 }
 
-fn count(pod: &Value, kind: &str) -> usize {
-    pod.pointer("/spec").and_then(|spec| spec.get(kind)?.as_array()).map_or(0, Vec::len)
+/// A deadline may be set and brought nearer.
+fn deadline(spec: At, old: At, errors: &mut Errors) {
+    let (at, old) = (spec.field("activeDeadlineSeconds"), old.field("activeDeadlineSeconds").int());
+    match (at.int(), old) {
+        (Some(new), Some(old)) if new > old => {
+            errors.push(at.invalid("must be less than or equal to previous value"));
+        }
+        (None, Some(_)) => {
+            let detail = "must not update from a positive integer to nil value";
+            errors.push(nave_machinery::FieldError::invalid(&at.path(), Value::Null, detail));
+        }
+        _ => {}
+    }
 }
 
-/// Gives `object` the `field` of `other`.
-fn take_over(object: &mut Value, other: &Value, field: &str) {
-    let Some(fields) = object.as_object_mut() else { return };
-    match other.get(field) {
-        Some(value) => fields.insert(field.to_owned(), value.clone()),
-        None => fields.remove(field),
-    };
+/// Tolerations may be added, and the time of one may change.
+fn tolerations(spec: At, old: At, errors: &mut Errors) {
+    let list = spec.field("tolerations");
+    let kept = |old: At| list.items().any(|new| same_but(new.map(), old.map(), &["tolerationSeconds"]));
+    if !old.field("tolerations").items().all(kept) {
+        errors.push(list.forbidden("existing toleration can not be modified except its tolerationSeconds"));
+    }
 }
 
-fn tolerations_only_grow(new: &Value, old: &Value) -> bool {
-    let of =
-        |pod: &Value| pod.pointer("/spec/tolerations").and_then(Value::as_array).cloned().unwrap_or_default();
-    let same = |one: &Value, other: &Value| {
-        ["key", "operator", "value", "effect"].into_iter().all(|field| one.get(field) == other.get(field))
+/// Whether two specs differ in nothing but what may change.
+fn same_spec(new: &Map, old: &Map) -> bool {
+    let gated = old.get("schedulingGates").and_then(Value::as_array).is_some_and(|gates| !gates.is_empty());
+    let same = |field: &str| match field {
+        // Ephemeral containers have a subresource of their own, which alone writes them.
+        "activeDeadlineSeconds" | "tolerations" | "ephemeralContainers" => true,
+        // A pod that waits at a gate may be told more narrowly where to go.
+        "schedulingGates" | "nodeSelector" | "affinity" if gated => true,
+        "containers" | "initContainers" => same_containers(new.get(field), old.get(field)),
+        "terminationGracePeriodSeconds" => {
+            new.get(field) == old.get(field)
+                || (new.get(field).and_then(Value::as_i64) == Some(1)
+                    && old.get(field).and_then(Value::as_i64).is_some_and(|seconds| seconds < 0))
+        }
+        _ => new.get(field) == old.get(field),
     };
-    let new = of(new);
-    of(old).iter().all(|kept| new.iter().any(|toleration| same(toleration, kept)))
+    new.keys().chain(old.keys()).all(|field| same(field))
+}
+
+fn same_containers(new: Option<&Value>, old: Option<&Value>) -> bool {
+    let (new, old) = (elements(new), elements(old));
+    new.len() == old.len()
+        && new.iter().zip(old).all(|(new, old)| same_but(new.as_object(), old.as_object(), &["image"]))
+}
+
+fn elements(list: Option<&Value>) -> &[Value] {
+    list.and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn same_but(new: Option<&Map>, old: Option<&Map>, but: &[&str]) -> bool {
+    let (Some(new), Some(old)) = (new, old) else { return new.is_none() && old.is_none() };
+    new.keys()
+        .chain(old.keys())
+        .all(|field| but.contains(&field.as_str()) || new.get(field) == old.get(field))
 }

@@ -1,262 +1,177 @@
-//! What a pod, and the template of one, must be (upstream: `ValidatePodSpec` in `pkg/apis/core/validation`).
+//! What a pod and a pod template must be (upstream: `pkg/apis/core/validation`), in upstream's order.
 
 use std::collections::BTreeSet;
 
-use nave_machinery::quantity::Quantity;
-use nave_machinery::{Value, names};
+use nave_machinery::{FieldError, Value, names};
 
-use super::CONTAINERS;
-use crate::validate::{
-    At, Errors, absent_or_one_of, checked, in_range, labels, not_negative, one_of, port_name, port_number,
-    port_number_or_name, quantity, quantity_not_negative, required_checked, required_text,
-};
+use super::{containers, scheduling, security, volumes};
+use crate::validate::{At, Errors, checked, labels, quantity_not_negative, required_text};
 
 const RESTART_POLICIES: [&str; 3] = ["Always", "OnFailure", "Never"];
 const DNS_POLICIES: [&str; 4] = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
-const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
-const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
-const TERMINATION_POLICIES: [&str; 2] = ["FallbackToLogsOnError", "File"];
-const TOLERATION_OPERATORS: [&str; 2] = ["Equal", "Exists"];
-const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+const PREEMPTION_POLICIES: [&str; 2] = ["Never", "PreemptLowerPriority"];
+/// The most name servers a pod may name.
+const NAME_SERVERS_MAX: usize = 3;
 
-/// What is wrong with a pod.
+/// What is wrong with a pod to be created.
 pub(crate) fn pod(pod: &Value) -> Errors {
+    let mut errors = pod_again(pod);
+    let root = At::root(pod);
+    let spec = root.field("spec");
+    let ephemeral = spec.field("ephemeralContainers");
+    if ephemeral.len() > 0 {
+        errors.push(ephemeral.forbidden("cannot be set on create"));
+    }
+    if spec.field("schedulingGates").len() > 0 && !spec.field("nodeName").text().is_empty() {
+        let detail = "cannot be set until all schedulingGates have been cleared";
+        errors.push(spec.field("nodeName").forbidden(detail));
+    }
+    errors
+}
+
+/// What is wrong with a pod, new or not.
+pub(super) fn pod_again(pod: &Value) -> Errors {
     let mut errors = Errors::new();
     let root = At::root(pod);
-    spec(root.field("spec"), &mut errors);
+    let spec = root.field("spec");
+    pod_spec(spec, &mut errors);
+    for kind in super::CONTAINERS {
+        for container in spec.field(kind).items() {
+            let image = container.field("image");
+            if image.text().trim() != image.text() {
+                errors.push(image.invalid("must not have leading or trailing whitespace"));
+            }
+        }
+    }
     errors
 }
 
 /// What is wrong with a pod template.
 pub(crate) fn template(template: At, errors: &mut Errors) {
     let metadata = template.field("metadata");
-    labels(metadata.field("labels"), errors);
-    spec(template.field("spec"), errors);
-    let ephemeral = template.field("spec");
-    let ephemeral = ephemeral.field("ephemeralContainers");
+    // Upstream names the labels of a template without the metadata they are in.
+    let template_labels = template.field("labels").with(metadata.field("labels").value());
+    labels(template_labels, errors);
+    let spec = template.field("spec");
+    pod_spec(spec, errors);
+    let ephemeral = spec.field("ephemeralContainers");
     if ephemeral.len() > 0 {
         errors.push(ephemeral.forbidden("ephemeral containers not allowed in pod template"));
     }
 }
 
-/// What is wrong with the template of a workload whose pods run until they are deleted.
-pub(crate) fn running_template(template: At, errors: &mut Errors) {
-    self::template(template, errors);
-    let spec = template.field("spec");
+/// What is wrong with the template of pods that are to run on, and be replaced when they end.
+pub(crate) fn running_template(at: At, errors: &mut Errors) {
+    template(at, errors);
+    let spec = at.field("spec");
     let policy = spec.field("restartPolicy");
-    if RESTART_POLICIES.contains(&policy.text()) {
-        one_of(policy, &["Always"], errors);
+    if policy.text() != "Always" {
+        errors.push(policy.not_supported(&["Always"]));
     }
-    let deadline = spec.field("activeDeadlineSeconds");
-    if deadline.is_set() {
-        errors.push(deadline.forbidden("activeDeadlineSeconds in ReplicaSet is not Supported"));
+    if spec.field("activeDeadlineSeconds").is_set() {
+        errors.push(
+            spec.field("activeDeadlineSeconds")
+                .forbidden("activeDeadlineSeconds in ReplicaSet is not Supported"),
+        );
     }
 }
 
-fn spec(spec: At, errors: &mut Errors) {
-    let volumes = volumes(spec.field("volumes"), errors);
-    if spec.field("containers").len() == 0 {
-        errors.push(spec.field("containers").required(""));
-    }
-    let mut taken = BTreeSet::new();
-    for kind in CONTAINERS {
-        for container in spec.field(kind).items() {
-            self::container(container, &volumes, &mut taken, errors);
-        }
-    }
-    one_of(spec.field("restartPolicy"), &RESTART_POLICIES, errors);
-    one_of(spec.field("dnsPolicy"), &DNS_POLICIES, errors);
+fn pod_spec(spec: At, errors: &mut Errors) {
+    volumes::all(spec, errors);
+    containers::all(spec, errors);
+    policy(spec.field("restartPolicy"), &RESTART_POLICIES, errors);
+    policy(spec.field("dnsPolicy"), &DNS_POLICIES, errors);
     labels(spec.field("nodeSelector"), errors);
-    not_negative(spec.field("terminationGracePeriodSeconds"), errors);
-    let deadline = spec.field("activeDeadlineSeconds");
-    if deadline.is_set() {
-        in_range(deadline, 1, i64::from(i32::MAX), errors);
+    security::pod(spec, errors);
+    for secret in spec.field("imagePullSecrets").items() {
+        required_text(secret.field("name"), errors);
     }
-    for (field, rule) in [
-        ("nodeName", names::is_dns1123_subdomain as fn(&str) -> Vec<String>),
-        ("serviceAccountName", names::is_dns1123_subdomain),
-        ("priorityClassName", names::is_dns1123_subdomain),
-        ("hostname", names::is_dns1123_label),
-        ("subdomain", names::is_dns1123_label),
-    ] {
-        let at = spec.field(field);
-        if !at.text().is_empty() {
-            checked(at, rule, errors);
-        }
+    scheduling::affinity(spec.field("affinity"), errors);
+    dns_config(spec, errors);
+    for gate in spec.field("readinessGates").items() {
+        checked(gate.field("conditionType"), names::is_qualified_name, errors);
     }
-    for toleration in spec.field("tolerations").items() {
-        self::toleration(toleration, errors);
+    scheduling::gates(spec.field("schedulingGates"), errors);
+    scheduling::spread(spec.field("topologySpreadConstraints"), errors);
+    named(spec.field("serviceAccountName"), names::is_dns1123_subdomain, errors);
+    named(spec.field("nodeName"), names::is_dns1123_subdomain, errors);
+    deadline(spec.field("activeDeadlineSeconds"), errors);
+    named(spec.field("hostname"), names::is_dns1123_label, errors);
+    named(spec.field("subdomain"), names::is_dns1123_label, errors);
+    scheduling::tolerations(spec.field("tolerations"), errors);
+    host_aliases(spec.field("hostAliases"), errors);
+    named(spec.field("priorityClassName"), names::is_dns1123_subdomain, errors);
+    named(spec.field("runtimeClassName"), names::is_dns1123_subdomain, errors);
+    if spec.field("preemptionPolicy").is_set() {
+        policy(spec.field("preemptionPolicy"), &PREEMPTION_POLICIES, errors);
     }
-    for constraint in spec.field("topologySpreadConstraints").items() {
-        if constraint.field("maxSkew").int().unwrap_or_default() <= 0 {
-            errors.push(constraint.field("maxSkew").invalid("must be greater than zero"));
-        }
-        required_text(constraint.field("topologyKey"), errors);
-        one_of(constraint.field("whenUnsatisfiable"), &["DoNotSchedule", "ScheduleAnyway"], errors);
+    for (_, quantity) in spec.field("overhead").entries() {
+        quantity_not_negative(quantity, errors);
+    }
+    let os = spec.field("os");
+    if os.is_set() {
+        policy(os.field("name"), &["linux", "windows"], errors);
     }
 }
 
-/// Checks the volumes; answers with their names.
-fn volumes<'v>(volumes: At<'_, 'v>, errors: &mut Errors) -> BTreeSet<&'v str> {
-    let mut found = BTreeSet::new();
-    for volume in volumes.items() {
-        let name = volume.field("name");
-        required_checked(name, names::is_dns1123_label, errors);
-        if !name.text().is_empty() && !found.insert(name.text()) {
-            errors.push(name.duplicate());
-        }
-        // Beside its name a volume has just its source.
-        match volume.len() {
-            0 | 1 => errors.push(volume.required("must specify a volume type")),
-            2 => {}
-            _ => {
-                let sources = volume.map().into_iter().flatten().map(|(key, _)| key.as_str());
-                let second = sources.filter(|key| *key != "name").nth(1).unwrap_or_default();
-                errors.push(volume.key(second).forbidden("may not specify more than 1 volume type"));
-            }
-        }
+/// One of a few words, which must be said.
+fn policy(at: At, supported: &[&str], errors: &mut Errors) {
+    if required_text(at, errors) && !supported.contains(&at.text()) {
+        errors.push(at.not_supported(supported));
     }
-    found
 }
 
-fn container<'v>(
-    container: At<'_, 'v>,
-    volumes: &BTreeSet<&str>,
-    taken: &mut BTreeSet<&'v str>,
-    errors: &mut Errors,
-) {
-    let name = container.field("name");
-    required_checked(name, names::is_dns1123_label, errors);
-    if !name.text().is_empty() && !taken.insert(name.text()) {
-        errors.push(name.duplicate());
+/// A name, if there is one.
+fn named(at: At, check: fn(&str) -> Vec<String>, errors: &mut Errors) {
+    if !at.text().is_empty() {
+        checked(at, check, errors);
     }
-    let image = container.field("image");
-    if required_text(image, errors) && image.text().trim() != image.text() {
-        errors.push(image.invalid("must not have leading or trailing whitespace"));
+}
+
+fn deadline(at: At, errors: &mut Errors) {
+    let max = i64::from(i32::MAX);
+    if at.int().is_some_and(|seconds| seconds < 1 || seconds > max) {
+        errors.push(at.invalid(format!("must be between 1 and {max}, inclusive")));
     }
-    ports(container.field("ports"), errors);
-    for variable in container.field("env").items() {
-        let name = variable.field("name");
-        if required_text(name, errors) && name.text().contains('=') {
-            errors.push(name.invalid("a valid environment variable name must not contain '='"));
+}
+
+fn dns_config(spec: At, errors: &mut Errors) {
+    let config = spec.field("dnsConfig");
+    let servers = config.field("nameservers");
+    if spec.field("dnsPolicy").text() == "None" {
+        if !config.is_set() {
+            errors.push(config.required("must provide `dnsConfig` when `dnsPolicy` is None"));
+            return;
         }
-        if !variable.field("value").text().is_empty() && variable.field("valueFrom").is_set() {
+        if servers.len() == 0 {
             errors
-                .push(variable.field("valueFrom").invalid("may not be specified when `value` is not empty"));
+                .push(servers.required("must provide at least one DNS nameserver when `dnsPolicy` is None"));
+            return;
         }
     }
-    mounts(container.field("volumeMounts"), volumes, errors);
-    resources(container.field("resources"), errors);
-    one_of(container.field("imagePullPolicy"), &PULL_POLICIES, errors);
-    absent_or_one_of(container.field("terminationMessagePolicy"), &TERMINATION_POLICIES, errors);
-    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        self::probe(container.field(probe), errors);
+    if servers.len() > NAME_SERVERS_MAX {
+        errors.push(servers.invalid(format!("must not have more than {NAME_SERVERS_MAX} nameservers")));
     }
-}
-
-fn ports(ports: At, errors: &mut Errors) {
-    let mut taken = BTreeSet::new();
-    for port in ports.items() {
-        let name = port.field("name");
-        if !name.text().is_empty() {
-            errors.extend(port_name(name.text()).into_iter().map(|why| name.invalid(why)));
-            if !taken.insert(name.text()) {
-                errors.push(name.duplicate());
-            }
-        }
-        if port.field("containerPort").int().unwrap_or_default() == 0 {
-            errors.push(port.field("containerPort").required(""));
-        } else {
-            port_number(port.field("containerPort"), errors);
-        }
-        if port.field("hostPort").int().is_some_and(|number| number != 0) {
-            port_number(port.field("hostPort"), errors);
-        }
-        one_of(port.field("protocol"), &PROTOCOLS, errors);
+    for server in servers.items() {
+        crate::validate::ip(server, errors);
     }
-}
-
-fn mounts(mounts: At, volumes: &BTreeSet<&str>, errors: &mut Errors) {
-    let mut paths = BTreeSet::new();
-    for mount in mounts.items() {
-        let (name, path) = (mount.field("name"), mount.field("mountPath"));
-        if required_text(name, errors) && !volumes.contains(name.text()) {
-            errors.push(name.not_found());
-        }
-        if required_text(path, errors) && !paths.insert(path.text()) {
-            errors.push(path.invalid("must be unique"));
+    for option in config.field("options").items() {
+        if option.field("name").text().is_empty() {
+            errors.push(option.required("must not be empty"));
         }
     }
 }
 
-fn resources(resources: At, errors: &mut Errors) {
-    let (requests, limits) = (resources.field("requests"), resources.field("limits"));
-    for list in [limits, requests] {
-        for (name, amount) in list.entries() {
-            errors.extend(names::is_qualified_name(name).into_iter().map(|why| amount.invalid(why)));
-            quantity_not_negative(amount, errors);
+fn host_aliases(at: At, errors: &mut Errors) {
+    let mut seen = BTreeSet::new();
+    for alias in at.items() {
+        let ip = alias.field("ip");
+        crate::validate::ip(ip, errors);
+        if !seen.insert(ip.text()) {
+            errors.push(FieldError::duplicate(&ip.path(), ip.text()));
         }
-    }
-    for (name, asked) in requests.entries() {
-        let limit = limits.key(name);
-        if let (Some(asked_for), Some(most)) = (quantity(asked), quantity(limit))
-            && asked_for > most
-        {
-            let why = format!("must be less than or equal to {name} limit of {}", shown(most));
-            errors.push(asked.invalid(why));
+        for host in alias.field("hostnames").items() {
+            checked(host, names::is_dns1123_subdomain, errors);
         }
-    }
-}
-
-fn shown(quantity: Quantity) -> String {
-    quantity.to_string()
-}
-
-fn probe(probe: At, errors: &mut Errors) {
-    if !probe.is_set() {
-        return;
-    }
-    let handlers: Vec<&str> = ["exec", "httpGet", "tcpSocket", "grpc"]
-        .into_iter()
-        .filter(|kind| probe.field(kind).is_set())
-        .collect();
-    match handlers.as_slice() {
-        [] => errors.push(probe.required("must specify a handler type")),
-        [_] => {}
-        [_, second, ..] => {
-            errors.push(probe.key(second).forbidden("may not specify more than 1 handler type"));
-        }
-    }
-    for kind in ["httpGet", "tcpSocket"] {
-        let handler = probe.field(kind);
-        if handler.is_set() {
-            port_number_or_name(handler.field("port"), errors);
-        }
-    }
-    for field in
-        ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]
-    {
-        not_negative(probe.field(field), errors);
-    }
-}
-
-fn toleration(toleration: At, errors: &mut Errors) {
-    let (key, operator, value) =
-        (toleration.field("key"), toleration.field("operator"), toleration.field("value"));
-    if key.text().is_empty() {
-        if operator.text() != "Exists" {
-            let why =
-                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
-            errors.push(operator.invalid_text(why));
-        }
-    } else {
-        checked(key, names::is_qualified_name, errors);
-    }
-    absent_or_one_of(operator, &TOLERATION_OPERATORS, errors);
-    if operator.text() == "Exists" && !value.text().is_empty() {
-        errors.push(operator.invalid_text("value must be empty when `operator` is 'Exists'"));
-    }
-    if !toleration.field("effect").text().is_empty() {
-        one_of(toleration.field("effect"), &EFFECTS, errors);
     }
 }
