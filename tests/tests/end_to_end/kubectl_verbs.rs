@@ -146,7 +146,8 @@ async fn wait_ends_when_the_condition_holds() {
         server.kubectl(&["wait", "pod/one", "--for=delete", "--timeout=60s"]),
         server.kubectl(&["delete", "pod", "one"])
     );
-    assert_eq!(waited, "pod/one condition met\n");
+    // Where the pod is gone before kubectl looks for it, there is nothing to say.
+    assert!(["", "pod/one condition met\n"].contains(&waited.as_str()), "{waited}");
 }
 
 #[tokio::test]

@@ -33,6 +33,9 @@ const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 /// Streams that a client opened and reset before they were served (rapid reset), and those reset for its errors.
 const MAX_RESET_STREAMS: usize = 64;
+/// Streams that the server resets on one connection. A request that is refused before its body was read ends so too,
+/// and a client may earn many refusals over the life of a connection.
+const MAX_REFUSED_STREAMS: usize = 1 << 20;
 
 /// The two protocols, set up once for all connections.
 pub(super) struct Protocols {
@@ -59,7 +62,7 @@ impl Protocols {
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
-            .max_local_error_reset_streams(MAX_RESET_STREAMS);
+            .max_local_error_reset_streams(MAX_REFUSED_STREAMS);
         Self { http1, http2 }
     }
 
