@@ -31,7 +31,7 @@ const SEND_BUFFER: usize = 1 << 20;
 /// Request bytes a client may send ahead, for a stream and for the connection. Nearly all objects fit in the first.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 4 << 20;
-/// Streams that a client opened and reset before they were served (rapid reset), and those reset for its errors.
+/// Streams that a client opened and reset before they were served (rapid reset).
 const MAX_RESET_STREAMS: usize = 64;
 /// Streams that the server resets on one connection. A request that is refused before its body was read ends so too,
 /// and a client may earn many refusals over the life of a connection.
