@@ -66,9 +66,10 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, JsonError> {
 /// Whether `bytes` are one JSON document within the limits, without building it.
 pub(crate) fn check(bytes: &[u8]) -> Result<(), JsonError> {
     let text = std::str::from_utf8(bytes).map_err(|error| JsonError::NotUtf8(error.valid_up_to()))?;
-    // Skipping a value knows no depth; where the text may be too deep, the slow road decides.
+    // Skipping a value knows no depth and no range of numbers; where the text may be too deep or have a number that
+    // is too large, the slow road decides.
     match serde_json::from_str::<serde::de::IgnoredAny>(text) {
-        Ok(_) if nesting(bytes) <= MAX_DEPTH => Ok(()),
+        Ok(_) if nesting(bytes) <= MAX_DEPTH && !may_overflow(bytes) => Ok(()),
         _ => decode(bytes).map(drop),
     }
 }
@@ -76,6 +77,16 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), JsonError> {
 /// An upper bound of how deep objects and lists nest: brackets in strings count too.
 fn nesting(bytes: &[u8]) -> usize {
     bytes.iter().filter(|&&byte| byte == b'{' || byte == b'[').count()
+}
+
+/// Whether there may be a number beyond the range of doubles: one with an exponent, or with hundreds of digits. What
+/// looks so within a string counts too.
+fn may_overflow(bytes: &[u8]) -> bool {
+    let exponent = bytes.windows(2).any(|pair| pair[0].is_ascii_digit() && matches!(pair[1], b'e' | b'E'));
+    exponent
+        || bytes
+            .chunk_by(|one, next| one.is_ascii_digit() && next.is_ascii_digit())
+            .any(|run| run.len() > 300)
 }
 
 /// Writes `value` in its compact form.
@@ -349,6 +360,14 @@ pub(crate) mod tests {
                     .prop_map(|fields| fields.into_iter().collect::<Value>()),
             ]
         })
+    }
+
+    #[test]
+    fn a_check_refuses_what_decoding_does() {
+        let digits = "9".repeat(400);
+        for text in ["1", "[1e5]", "1e999", "-1e999", &digits, "{\"a\": 88e8888}", "\"1e999\"", "[", "nul"] {
+            assert_eq!(check(text.as_bytes()).is_ok(), decode(text.as_bytes()).is_ok(), "{text}");
+        }
     }
 
     proptest! {

@@ -338,7 +338,7 @@ fn write(value: &Value, indent: usize, position: Position, out: &mut Vec<u8>) {
                 if at > 0 || position != Position::Item {
                     pad(indent, out);
                 }
-                text(name, out);
+                key(name, indent, out);
                 out.push(b':');
                 // A list is not indented below its field.
                 let deeper = if value.is_array() { indent } else { indent + 2 };
@@ -373,6 +373,20 @@ fn write(value: &Value, indent: usize, position: Position, out: &mut Vec<u8>) {
             }
             out.push(b'\n');
         }
+    }
+}
+
+/// The longest key, in bytes with its quotes, that is surely a simple one.
+const SIMPLE_KEY_MAX: usize = 1000;
+
+/// A field's name. YAML reads one of more than 1024 characters only where it is marked as a key.
+fn key(name: &str, indent: usize, out: &mut Vec<u8>) {
+    let start = out.len();
+    text(name, out);
+    if out.len() - start > SIMPLE_KEY_MAX {
+        out.splice(start..start, *b"? ");
+        out.push(b'\n');
+        pad(indent, out);
     }
 }
 
@@ -543,6 +557,14 @@ mod tests {
         );
         assert_eq!(String::from_utf8(encode(&value)).unwrap(), text);
         assert_eq!(read(text), value);
+    }
+
+    #[test]
+    fn a_long_key_reads_back() {
+        for len in [999, 1001, 1100, 5000] {
+            let value = json!({"a": [{"x".repeat(len): {"b": 1}}, {"\t".repeat(len): [1, 2]}], "z": "1"});
+            assert_eq!(decode(&encode(&value)).unwrap().value, value, "{len}");
+        }
     }
 
     proptest! {
