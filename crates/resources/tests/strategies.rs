@@ -3,12 +3,15 @@
 //! `strategies.json` has the cases: a resource, an object to create, and for an update the `old` one.
 //! `UPDATE_EXPECT=1` rewrites `strategies.expected`.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a failure here is a failed test")]
+
 use std::fmt::Write;
 use std::{env, fs, path::Path};
 
 use nave_machinery::{GroupVersionResource, Value};
 use nave_resources::{Registry, ResourceDef};
-use nave_schema::{Mode, builtin, defaulting, normalize};
+use nave_schema::normalize::{Mode, normalize};
+use nave_schema::{builtin, defaulting};
 
 /// The object as a decode leaves it.
 fn decoded(def: &ResourceDef, version: &str, object: &Value) -> Value {

@@ -23,7 +23,7 @@ pub(super) fn deployment(deployment: &Value) -> Errors {
     let root = At::root(deployment);
     let spec = root.field("spec");
     not_negative(spec.field("replicas"), &mut errors);
-    selector(spec, "invalid label selector", &mut errors);
+    selector(spec, &mut errors);
     selected_template(spec, &mut errors);
     deployment_strategy(spec.field("strategy"), &mut errors);
     not_negative(spec.field("minReadySeconds"), &mut errors);
@@ -45,7 +45,7 @@ pub(super) fn replica_set(replica_set: &Value) -> Errors {
     let spec = root.field("spec");
     not_negative(spec.field("replicas"), &mut errors);
     not_negative(spec.field("minReadySeconds"), &mut errors);
-    selector(spec, "invalid label selector", &mut errors);
+    selector(spec, &mut errors);
     selected_template(spec, &mut errors);
     errors
 }
@@ -54,7 +54,7 @@ pub(super) fn daemon_set(daemon_set: &Value) -> Errors {
     let mut errors = Errors::new();
     let root = At::root(daemon_set);
     let spec = root.field("spec");
-    selector(spec, "invalid label selector", &mut errors);
+    selector(spec, &mut errors);
     selected_template(spec, &mut errors);
     not_negative(spec.field("minReadySeconds"), &mut errors);
     let strategy = spec.field("updateStrategy");
@@ -101,7 +101,7 @@ pub(super) fn stateful_set(stateful_set: &Value) -> Errors {
     for claim in spec.field("volumeClaimTemplates").items() {
         claim_spec(claim.field("spec"), &mut errors);
     }
-    selector(spec, "", &mut errors);
+    selector(spec, &mut errors);
     selected_template(spec, &mut errors);
     errors
 }
@@ -143,31 +143,29 @@ pub(super) fn counts(workload: &Value) -> Errors {
     errors
 }
 
-/// A selector must be there, be one, and select something in particular.
-fn selector(spec: At, not_one: &str, errors: &mut Errors) {
+/// A selector must be there, be one, and select something in particular. One that says nothing counts as absent.
+fn selector(spec: At, errors: &mut Errors) {
     let selector = spec.field("selector");
-    if !selector.is_set() {
+    if selects_nothing(selector) {
         errors.push(selector.required(""));
-        return;
+    } else {
+        label_selector(selector, errors);
     }
-    label_selector(selector, errors);
-    if selector.field("matchLabels").len() + selector.field("matchExpressions").len() == 0 {
-        errors.push(selector.invalid(if not_one.is_empty() {
-            "empty selector is invalid for statefulset".to_owned()
-        } else {
-            "empty selector is invalid for deployment".to_owned()
-        }));
-    }
+}
+
+fn selects_nothing(selector: At) -> bool {
+    selector.field("matchLabels").len() + selector.field("matchExpressions").len() == 0
 }
 
 /// The template's pods must be selected, and run on.
 fn selected_template(spec: At, errors: &mut Errors) {
     let template = spec.field("template");
     let metadata = template.field("metadata");
-    let selector = spec.field("selector").value().and_then(|it| LabelSelector::from_value(it).ok());
+    let selector = spec.field("selector").value().map(LabelSelector::from_value);
     let label = |key: &str| metadata.value()?.get("labels")?.get(key)?.as_str();
-    if let Some(selector) = selector.filter(|it| !it.is_empty())
-        && !selector.matches(label)
+    // What is no selector selects nothing; why it is none has been said.
+    if selects_nothing(spec.field("selector"))
+        || selector.is_some_and(|it| it.is_ok_and(|selector| !selector.matches(label)))
     {
         let labels = metadata.field("labels");
         let shown = labels.value().cloned().unwrap_or(Value::Null);
@@ -216,19 +214,14 @@ fn rolling(strategy: At, errors: &mut Errors) {
 
 /// A number of pods, or a percentage of them; `None` if it is neither.
 pub(crate) fn share(at: At, errors: &mut Errors) -> Option<i64> {
-    match at.value()? {
-        Value::String(text) => {
-            let digits =
-                text.strip_suffix('%').filter(|it| !it.is_empty() && it.bytes().all(|b| b.is_ascii_digit()));
-            let percent = digits.and_then(|digits| digits.parse().ok());
-            if percent.is_none() {
-                errors.push(at.invalid("a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"));
-            }
-            percent
-        }
-        _ => {
-            not_negative(at, errors);
-            at.int()
-        }
+    let Value::String(text) = at.value()? else {
+        not_negative(at, errors);
+        return at.int();
+    };
+    let digits = text.strip_suffix('%').filter(|it| !it.is_empty() && it.bytes().all(|b| b.is_ascii_digit()));
+    let percent = digits.and_then(|digits| digits.parse().ok());
+    if percent.is_none() {
+        errors.push(at.invalid("a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"));
     }
+    percent
 }

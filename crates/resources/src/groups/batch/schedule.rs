@@ -90,7 +90,7 @@ fn check_range(text: &str, field: &Field) -> Result<(), String> {
     if low > high {
         return Err(format!("beginning of range ({low}) beyond end of range ({high}): {text}"));
     }
-    match step.map(|step| plain_number(step)).transpose()? {
+    match step.map(plain_number).transpose()? {
         Some(0) => Err(format!("step of range should be a positive number: {text}")),
         _ => Ok(()),
     }

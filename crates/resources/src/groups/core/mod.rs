@@ -229,7 +229,7 @@ fn service_resource() -> Builder {
         .prefix("services/specs")
         .status()
         .special("proxy", ("", "", "ServiceProxyOptions"), PROXY)
-        .named(NameRule::Label1035)
+        .named(NameRule::Label)
         .create_on_update()
         .returns_deleted()
         .field("spec.clusterIP")

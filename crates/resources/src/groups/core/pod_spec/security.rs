@@ -75,7 +75,7 @@ fn profile(profile: At, errors: &mut Errors) {
     let (kind, file) = (profile.field("type"), profile.field("localhostProfile"));
     match kind.text() {
         "Localhost" if file.text().is_empty() => {
-            errors.push(file.required("must be set when seccomp type is Localhost"))
+            errors.push(file.required("must be set when seccomp type is Localhost"));
         }
         "Localhost" => {}
         "RuntimeDefault" | "Unconfined" => {

@@ -56,8 +56,7 @@ fn tolerations(spec: At, old: At, errors: &mut Errors) {
 fn same_spec(new: &Map, old: &Map) -> bool {
     let gated = old.get("schedulingGates").and_then(Value::as_array).is_some_and(|gates| !gates.is_empty());
     let same = |field: &str| match field {
-        // Ephemeral containers have a subresource of their own, which alone writes them.
-        "activeDeadlineSeconds" | "tolerations" | "ephemeralContainers" => true,
+        "activeDeadlineSeconds" | "tolerations" => true,
         // A pod that waits at a gate may be told more narrowly where to go.
         "schedulingGates" | "nodeSelector" | "affinity" if gated => true,
         "containers" | "initContainers" => same_containers(new.get(field), old.get(field)),
