@@ -123,6 +123,8 @@ impl ServiceAllocator {
         let given = spec.get("clusterIP").and_then(Value::as_str).unwrap_or_default().to_owned();
         let address = match given.parse() {
             _ if given == "None" => "None".to_owned(),
+            // Not an address: validation says so.
+            Err(_) if !given.is_empty() => return Ok(()),
             Ok(IpAddr::V4(wanted)) => {
                 let taken = books.addresses.get(&wanted).is_some_and(|other| other != owner);
                 if taken {
@@ -130,8 +132,11 @@ impl ServiceAllocator {
                     return Err(FieldError::invalid(&at, given, why));
                 }
                 if !self.range.contains(wanted) {
-                    let why = "failed to allocate IP: the provided network does not contain the IP";
-                    return Err(FieldError::invalid(&at, given, why));
+                    let at = FieldPath::new("spec").child("clusterIPs");
+                    let why = format!(
+                        "failed to allocate IP {wanted}: the provided network does not match the current range"
+                    );
+                    return Err(FieldError::invalid(&at, Value::Array(vec![Value::String(given)]), why));
                 }
                 books.addresses.insert(wanted, owner.to_owned());
                 given
