@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use nave_machinery::user::UserInfo;
 use nave_machinery::{GroupVersionResource, Status, Value};
 use serde_json::json;
 
@@ -11,6 +12,15 @@ use crate::endpoints::{Resources, decode};
 
 /// The system's namespaces.
 const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
+
+/// The user as which the server itself acts (upstream: `user.APIServerUser`).
+pub fn server_user() -> UserInfo {
+    UserInfo {
+        name: "system:apiserver".to_owned(),
+        groups: vec!["system:masters".to_owned()],
+        ..UserInfo::default()
+    }
+}
 
 /// What the bootstrap objects are made from.
 pub struct Bootstrap {
@@ -26,11 +36,12 @@ impl Bootstrap {
     /// # Errors
     /// What kept an object from being stored.
     pub async fn run(&self, resources: &Resources) -> Result<(), Status> {
+        let user = &server_user();
         for name in NAMESPACES {
             let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-            create(resources, "namespaces", "", namespace).await?;
+            create(resources, user, "namespaces", "", namespace).await?;
         }
-        create(resources, "services", "default", self.service()).await
+        create(resources, user, "services", "default", self.service()).await
     }
 
     fn service(&self) -> Value {
@@ -53,7 +64,13 @@ impl Bootstrap {
 }
 
 /// Creates an object unless there is one of its name.
-async fn create(resources: &Resources, resource: &str, namespace: &str, object: Value) -> Result<(), Status> {
+async fn create(
+    resources: &Resources,
+    user: &UserInfo,
+    resource: &str,
+    namespace: &str,
+    object: Value,
+) -> Result<(), Status> {
     let Some(endpoint) = resources.endpoint(&GroupVersionResource::new("", "v1", resource)) else {
         return Ok(());
     };
@@ -62,8 +79,8 @@ async fn create(resources: &Resources, resource: &str, namespace: &str, object: 
     if storage.find(namespace, &name).is_some() {
         return Ok(());
     }
-    let target =
-        Target { endpoint, view: View::Object, namespace, name: "", admission: resources.admission() };
+    let admission = resources.admission();
+    let target = Target { endpoint, view: View::Object, namespace, name: "", user, admission };
     let body = decode::Body { object, lax: Vec::new() };
     let (object, _) = target.typed(body, nave_machinery::options::FieldValidation::Ignore)?;
     let stored = match write::create_object(&target, object, false).await {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Method, Request, header};
+use http::{HeaderMap, Method, header};
 use nave_codec::negotiate::Format;
 use nave_machinery::{Status, Value};
 use nave_resources::{Registry, discovery};
@@ -36,13 +36,14 @@ impl Documents {
     ///
     /// # Errors
     /// 405 for a method that changes something.
-    pub async fn answer<B>(
+    pub async fn answer(
         &self,
-        request: &Request<B>,
+        method: &Method,
+        headers: &HeaderMap,
         info: &RequestInfo,
         negotiation: &Negotiation,
     ) -> Result<Answer, Status> {
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        if !matches!(*method, Method::GET | Method::HEAD) {
             return Err(Status::method_not_allowed_here());
         }
         if let Some(health) = self.health.answer(&info.path, &info.query).await {
@@ -54,22 +55,22 @@ impl Documents {
             [""] => Ok(Answer::json(200, &json!({"paths": self.paths()}))),
             ["version"] => Ok(Answer::json(200, &version())),
             ["metrics"] => self.metrics(),
-            ["openapi", rest @ ..] => self.openapi.answer(rest, info, request.headers()),
-            ["api" | "apis", ..] => self.discovery(&parts, request, negotiation),
+            ["openapi", rest @ ..] => self.openapi.answer(rest, info, headers),
+            ["api" | "apis", ..] => self.discovery(&parts, headers, negotiation),
             _ => Ok(Answer::page_not_found()),
         }
     }
 
-    fn discovery<B>(
+    fn discovery(
         &self,
         parts: &[&str],
-        request: &Request<B>,
+        headers: &HeaderMap,
         negotiation: &Negotiation,
     ) -> Result<Answer, Status> {
         let accepted = negotiation.choose(Offer::Discovery, &Format::ALL)?;
         let aggregated = accepted.transform.is_some();
         let registry = &self.registry;
-        let seen = request.headers().get(header::IF_NONE_MATCH);
+        let seen = headers.get(header::IF_NONE_MATCH);
         let document = match parts {
             ["api"] if aggregated => {
                 return Ok(Answer::discovery(&discovery::aggregated_core(registry), seen));

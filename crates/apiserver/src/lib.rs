@@ -16,9 +16,11 @@
 //! | [`request_info`] | what a request asks for |
 //! | [`endpoints`] | the verbs, for every resource alike |
 //! | [`lifecycle`] | what the API does to every object's metadata |
+//! | [`computed`] | what is answered without being stored: bindings, reviews, tokens |
 //! | [`admission`] | plugins between preparation and validation |
 //! | [`storage`] | one resource's objects between the endpoints and the store |
 //! | [`documents`], [`openapi`], [`health`], [`metrics`] | what is served but is no resource |
+//! | [`local`] | the way in for what runs in the same process |
 //! | [`server`] | all of it put together; [`bootstrap`] makes the objects it cannot do without |
 //!
 //! Invariants: there is no code for a kind here, kinds are `ResourceDef`s; reads never call the store for objects
@@ -28,12 +30,14 @@ pub mod admission;
 pub mod allocators;
 mod body;
 pub mod bootstrap;
+pub mod computed;
 mod descriptions;
 pub mod documents;
 pub mod endpoints;
 pub mod health;
 mod kinds;
 pub mod lifecycle;
+pub mod local;
 pub mod metrics;
 pub mod openapi;
 pub mod pipeline;

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Method, Request, Response};
 use http_body::Body;
-use nave_authn::{Credentials, Peer};
+use nave_authn::{Credentials, Identity, Peer};
 use nave_machinery::Status;
 
 use crate::body::ResponseBody;
@@ -44,9 +44,18 @@ pub struct Pipeline {
     pub request_timeout: Duration,
 }
 
+/// Where a request comes from.
+#[derive(Clone, Copy)]
+pub enum Caller<'a> {
+    /// A connection, on which the client may have presented a certificate: credentials say who it is.
+    Connection(Option<&'a Peer>),
+    /// The process itself, as this user.
+    Known(&'a Identity),
+}
+
 impl Pipeline {
     /// Answers a request, whatever happens on the way.
-    pub async fn handle<B>(&self, request: Request<B>, peer: Option<&Peer>) -> Response<ResponseBody>
+    pub async fn handle<B>(&self, request: Request<B>, caller: Caller<'_>) -> Response<ResponseBody>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -63,7 +72,7 @@ impl Pipeline {
             verb => self.metrics.serving(verb.is_mutating()),
         };
         // A fault in one request ends that request alone.
-        let outcome = AssertUnwindSafe(self.answer(request, &info, &accepted, peer)).catch_unwind().await;
+        let outcome = AssertUnwindSafe(self.answer(request, &info, &accepted, caller)).catch_unwind().await;
         let response = match outcome {
             Ok(Ok(response)) => response,
             Ok(Err(status)) => accepted.encode_status(&status),
@@ -82,23 +91,29 @@ impl Pipeline {
         request: Request<B>,
         info: &RequestInfo,
         accepted: &Negotiation,
-        peer: Option<&Peer>,
+        caller: Caller<'_>,
     ) -> Result<Response<ResponseBody>, Status>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         // Who asks: the first authenticator that recognises the credential.
-        let credentials = Credentials { peer, headers: request.headers() };
-        let identity = self.authentication.authenticate(&credentials).await?;
+        let identity = match caller {
+            Caller::Connection(peer) => {
+                let credentials = Credentials { peer, headers: request.headers() };
+                self.authentication.authenticate(&credentials).await?
+            }
+            Caller::Known(identity) => identity.clone(),
+        };
         // May they: any authorizer that allows it.
         self.authorization.authorize(&attributes(info, &identity.user, request.method())).await?;
         // Everything that is no resource: health, discovery, OpenAPI, metrics.
         let Some(resource) = &info.resource else {
-            return accepted.encode(self.documents.answer(&request, info, accepted).await?);
+            let (method, headers) = (request.method(), request.headers());
+            return accepted.encode(self.documents.answer(method, headers, info, accepted).await?);
         };
         // Resources; only a watch may take as long as it likes.
-        let served = self.resources.serve(request, info, resource, accepted);
+        let served = self.resources.serve(request, info, resource, &identity.user, accepted);
         let answer: Answer = if info.verb == Verb::Watch {
             served.await?
         } else {

@@ -6,34 +6,38 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use nave_machinery::Status;
-use nave_resources::Registry;
-use nave_store::Store;
+use nave_authn::{Identity, UserInfo};
+use nave_machinery::{GroupVersionResource, Status};
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::{Admission, NamespaceLifecycle, Plugin, ServiceAddresses};
+use crate::admission::{Admission, CertificateRequester, NamespaceLifecycle, Plugin, ServiceAddresses};
 use crate::allocators::{ServiceAllocator, ServiceRange};
 use crate::body::ResponseBody;
 use crate::bootstrap::Bootstrap;
 use crate::documents::Documents;
+use crate::endpoints::Resources;
+use crate::endpoints::computed::ComputedTable;
 use crate::endpoints::watch::Watches;
-use crate::endpoints::{Resources, Storages};
 use crate::health::{Health, Switch};
+use crate::local::LocalService;
 use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Caller, Pipeline};
 use crate::serving::ConnectionInfo;
+use crate::storage::Storages;
 
 /// What a server is made of.
 pub struct Config {
-    /// The resources served.
-    pub registry: Registry,
-    /// Where objects are kept.
-    pub store: Arc<dyn Store>,
+    /// The resources served and where their objects are, ready.
+    pub storages: Storages,
     /// Who sends a request.
     pub authentication: nave_authn::Chain,
     /// What they may do.
     pub authorization: nave_authz::Chain,
+    /// Admission plugins that run after those without which nothing can be stored.
+    pub plugins: Vec<Box<dyn Plugin>>,
+    /// What answers where the answer is computed.
+    pub computed: ComputedTable,
     /// The addresses of services.
     pub service_range: ServiceRange,
     /// The node ports of services.
@@ -68,21 +72,18 @@ pub struct ApiServer {
 }
 
 impl ApiServer {
-    /// Opens every resource's storage, waits for it, makes the bootstrap objects, and is ready.
+    /// Waits for every resource's watch cache, makes the bootstrap objects, and is ready.
     ///
     /// # Errors
     /// [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let registry = Arc::new(config.registry);
-        let storages = Resources::open_storages(&registry, &config.store);
-        for storage in storages.values() {
-            storage.cacher().wait_ready().await;
-        }
+        let storages = config.storages;
+        storages.wait_ready().await;
         let (stopping, closing) = (Switch::default(), CancellationToken::new());
         let metrics = Arc::new(Metrics::new()?);
-        let admission = admission(&storages, config.service_range, config.node_ports);
+        let admission = admission(&storages, config.service_range, config.node_ports, config.plugins);
         let watches = Watches { closing: closing.clone(), min_time: config.min_watch_time };
-        let resources = Resources::new(&registry, &storages, admission, watches);
+        let resources = Resources::new(&storages, admission, config.computed, watches);
         let bootstrap =
             Bootstrap { service_address: config.service_range.first(), secure_port: config.secure_port };
         bootstrap.run(&resources).await.map_err(StartError::Bootstrap)?;
@@ -90,9 +91,9 @@ impl ApiServer {
             authentication: config.authentication,
             authorization: config.authorization,
             documents: Documents {
-                openapi: OpenApi::new(Arc::clone(&registry)),
-                registry,
-                health: health(&config.store, &storages, &stopping),
+                openapi: OpenApi::new(Arc::clone(storages.registry())),
+                registry: Arc::clone(storages.registry()),
+                health: health(&storages, &stopping),
                 metrics: Arc::clone(&metrics),
                 address: config.address,
             },
@@ -109,7 +110,13 @@ impl ApiServer {
         request: Request<Incoming>,
         connection: Arc<ConnectionInfo>,
     ) -> Response<ResponseBody> {
-        self.pipeline.handle(request, connection.client_certificate.as_ref()).await
+        self.pipeline.handle(request, Caller::Connection(connection.client_certificate.as_ref())).await
+    }
+
+    /// The server as `user` meets it within the process: no connection and no credential, but every stage after
+    /// authentication.
+    pub fn local(&self, user: UserInfo) -> LocalService {
+        LocalService { pipeline: Arc::clone(&self.pipeline), identity: Identity::new(user) }
     }
 
     /// From now on the server is not ready, though it serves.
@@ -123,12 +130,20 @@ impl ApiServer {
     }
 }
 
-fn admission(storages: &Storages, range: ServiceRange, ports: RangeInclusive<u16>) -> Admission {
+fn admission(
+    storages: &Storages,
+    range: ServiceRange,
+    ports: RangeInclusive<u16>,
+    more: Vec<Box<dyn Plugin>>,
+) -> Admission {
+    let core = |resource| storages.get(&GroupVersionResource::new("", "v1", resource));
     let mut plugins: Vec<Box<dyn Plugin>> = Vec::new();
-    if let Some(namespaces) = storages.get("/registry/namespaces") {
+    if let Some(namespaces) = core("namespaces") {
         plugins.push(Box::new(NamespaceLifecycle { namespaces: Arc::clone(namespaces) }));
     }
-    if let Some(services) = storages.get("/registry/services/specs") {
+    plugins.push(Box::new(CertificateRequester));
+    plugins.extend(more);
+    if let Some(services) = core("services") {
         let allocator = ServiceAllocator::new(range, ports);
         for service in services.cacher().snapshot().range("", None) {
             if let Ok(service) = services.codec().parse_cached(service) {
@@ -140,15 +155,15 @@ fn admission(storages: &Storages, range: ServiceRange, ports: RangeInclusive<u16
     Admission::new(plugins)
 }
 
-fn health(store: &Arc<dyn Store>, storages: &Storages, stopping: &Switch) -> Health {
+fn health(storages: &Storages, stopping: &Switch) -> Health {
     let mut health = Health::new();
     // Under the name that monitoring of Kubernetes knows, whatever the engine is.
-    let store = Arc::clone(store);
+    let store = Arc::clone(storages.store());
     health.add_async("etcd", true, move || {
         let store = Arc::clone(&store);
         async move { store.status().await.map(drop).map_err(|error| error.to_string()) }
     });
-    let caches: Vec<_> = storages.values().map(|storage| Arc::clone(storage.cacher())).collect();
+    let caches: Vec<_> = storages.all().map(|storage| Arc::clone(storage.cacher())).collect();
     health.add("informer-sync", false, move || match caches.iter().find(|cache| !cache.is_ready()) {
         None => Ok(()),
         Some(cache) => Err(format!("the watch cache of {} is not ready", cache.config().resource)),

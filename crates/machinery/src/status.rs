@@ -100,10 +100,15 @@ impl Status {
         }
     }
 
+    /// A success that says no more than that.
+    pub fn success(code: u16) -> Self {
+        Self { reason: None, ..Self::failure(code, Reason::Unknown, "") }
+    }
+
     /// The success that deleting an object answers with.
     pub fn deleted(resource: &GroupResource, name: &str, uid: &str) -> Self {
         let details = StatusDetails { uid: uid.to_owned(), ..about(resource, name) };
-        Self { reason: None, ..Self::failure(200, Reason::Unknown, "") }.with_details(details)
+        Self::success(200).with_details(details)
     }
 
     /// 404: there is no such object.

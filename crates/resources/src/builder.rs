@@ -133,10 +133,10 @@ impl Builder {
         self.sub("scale", SubresourceKind::Scale(paths), ("autoscaling", "v1", "Scale"), Verb::VIEW)
     }
 
-    /// A subresource that is a view of the object, with a meaning of its own.
-    pub(crate) fn view(self, name: &'static str, verbs: &'static [Verb]) -> Self {
+    /// A subresource that reads the object and writes a part of it, which the kind's strategy knows.
+    pub(crate) fn part(self, name: &'static str, verbs: &'static [Verb]) -> Self {
         let kind = self.kind;
-        self.sub(name, SubresourceKind::Other, ("", "", kind), verbs)
+        self.sub(name, SubresourceKind::Part, ("", "", kind), verbs)
     }
 
     /// A subresource with a kind of its own.

@@ -192,6 +192,9 @@ pub enum SubresourceKind {
     Status,
     /// Reads and writes an `autoscaling/v1` `Scale`.
     Scale(ScalePaths),
+    /// Reads the object, writes only the part of it that the strategy's `prepare_for_part_update` lets through
+    /// (`finalize`, `approval`, `ephemeralcontainers`, `resize`).
+    Part,
     /// Has a meaning of its own (`exec`, `binding`, `token`), which generic code does not know.
     Other,
 }

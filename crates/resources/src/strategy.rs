@@ -42,6 +42,17 @@ pub trait Strategy: Send + Sync {
         let _ = (object, old);
     }
 
+    /// Keeps of an update through the subresource `part` (a [`SubresourceKind::Part`](crate::SubresourceKind))
+    /// only what may be changed there. The default keeps nothing.
+    fn prepare_for_part_update(&self, part: &str, object: &mut Value, old: &Value) {
+        let _ = part;
+        let metadata = object.get("metadata").cloned();
+        old.clone_into(object);
+        if let (Some(fields), Some(metadata)) = (object.as_object_mut(), metadata) {
+            fields.insert("metadata".to_owned(), metadata);
+        }
+    }
+
     /// What is wrong with an object to be created.
     fn validate(&self, object: &Value) -> Vec<FieldError> {
         let _ = object;
@@ -57,6 +68,12 @@ pub trait Strategy: Send + Sync {
     /// What is wrong with an update of `status`.
     fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let _ = (object, old);
+        Vec::new()
+    }
+
+    /// What is wrong with an update through the subresource `part`.
+    fn validate_part_update(&self, part: &str, object: &Value, old: &Value) -> Vec<FieldError> {
+        let _ = (part, object, old);
         Vec::new()
     }
 

@@ -21,8 +21,15 @@ use crate::storage::{Stored, Update};
 pub async fn delete(target: &Target<'_>, options: &DeleteOptions) -> Result<Answer, Status> {
     let def = &target.endpoint.def;
     let storage = target.storage()?;
-    let (namespace, name) = (target.namespace, target.name);
-    target.admission.admit(&Attributes { def, namespace, name, operation: Operation::Delete }, None)?;
+    let attributes = Attributes {
+        def,
+        subresource: "",
+        namespace: target.namespace,
+        name: target.name,
+        operation: Operation::Delete,
+        user: target.user,
+    };
+    target.admission.admit(&attributes, None)?;
     let namespace = def.namespaced.then_some(target.namespace);
     let key =
         storage_key(def, namespace, target.name).map_err(|error| Status::bad_request(error.to_string()))?;
@@ -60,6 +67,7 @@ pub async fn delete_collection(
             view: View::Object,
             namespace: object.namespace(),
             name: object.name(),
+            user: target.user,
             admission: target.admission,
         };
         match delete(&one, options).await {

@@ -6,6 +6,7 @@
 //! | [`watch`] | watch |
 //! | [`write`](self::write) | create, update, patch |
 //! | [`delete`] | delete, deletecollection |
+//! | [`computed`] | create, where the answer is computed: reviews, bindings, evictions, tokens |
 //! | [`selection`] | the namespace, name and selectors of a request as the watch cache's filter |
 //! | [`continuation`] | the token with which a list goes on |
 //! | [`view`] | what of an object a request reads and writes: the object, its status, its scale |
@@ -14,6 +15,7 @@
 //! | `encode`, [`frames`] | objects, lists and events as bytes |
 
 pub mod answer;
+pub mod computed;
 pub mod continuation;
 pub mod decode;
 pub mod delete;
@@ -31,14 +33,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Request, header};
 use http_body::Body;
-use nave_cacher::EncodingBudget;
 use nave_codec::negotiate::{self, ContentType, Format, PatchType};
 use nave_machinery::options::{CreateOptions, DeleteOptions, ListOptions, PatchOptions, UpdateOptions};
+use nave_machinery::user::UserInfo;
 use nave_machinery::{GroupResource, GroupVersionKind, GroupVersionResource, Status, Value};
-use nave_resources::{Registry, ResourceDef, ResourceVersion};
-use nave_store::Store;
+use nave_resources::{ResourceDef, ResourceVersion};
 
 use self::answer::{Answer, List, Negotiation};
+use self::computed::{ComputedRequest, ComputedTable};
 use self::view::View;
 use self::watch::Watches;
 use self::write::{Payload, Target};
@@ -46,7 +48,7 @@ use crate::admission::Admission;
 use crate::body;
 use crate::metrics::RequestLabels;
 use crate::request_info::{RequestInfo, ResourceRequest, Verb};
-use crate::storage::ResourceStorage;
+use crate::storage::{ResourceStorage, Storages};
 
 /// A resource as it is served in one of its versions.
 #[derive(Clone)]
@@ -59,48 +61,26 @@ pub struct Endpoint {
     pub storage: Option<Arc<ResourceStorage>>,
 }
 
-/// Bytes of encodings made on demand that are kept, of all resources together.
-const ENCODINGS_KEPT: usize = 32 << 20;
-
 /// All resources served.
 pub struct Resources {
     endpoints: HashMap<GroupVersionResource, Endpoint>,
     admission: Admission,
+    computed: ComputedTable,
     watches: Watches,
 }
 
-/// The storages of all stored resources: one a storage prefix, so that resources of two groups over the same
-/// objects (events) share one watch cache.
-pub type Storages = HashMap<String, Arc<ResourceStorage>>;
-
 impl Resources {
-    /// Opens the storage of every stored resource.
-    pub fn open_storages(registry: &Registry, store: &Arc<dyn Store>) -> Storages {
-        let mut storages = Storages::new();
-        let encodings = EncodingBudget::new(ENCODINGS_KEPT);
-        for def in registry.all() {
-            let Some(storage) = &def.storage else { continue };
-            if !storages.contains_key(&storage.prefix)
-                && let Some(opened) =
-                    ResourceStorage::open(Arc::clone(def), Arc::clone(store), Arc::clone(&encodings))
-            {
-                storages.insert(storage.prefix.clone(), opened);
-            }
-        }
-        storages
-    }
-
     /// The endpoints of every version of every resource.
-    pub fn new(registry: &Registry, storages: &Storages, admission: Admission, watches: Watches) -> Self {
+    pub fn new(storages: &Storages, admission: Admission, computed: ComputedTable, watches: Watches) -> Self {
         let mut endpoints = HashMap::new();
-        for def in registry.all() {
-            let storage = def.storage.as_ref().and_then(|storage| storages.get(&storage.prefix)).cloned();
+        for def in storages.registry().all() {
+            let storage = storages.of(def).cloned();
             for (version, served) in def.versions.iter().enumerate() {
                 let gvr = GroupVersionResource::new(&def.group, &served.name, &def.resource);
                 endpoints.insert(gvr, Endpoint { def: Arc::clone(def), version, storage: storage.clone() });
             }
         }
-        Self { endpoints, admission, watches }
+        Self { endpoints, admission, computed, watches }
     }
 
     /// What a request is counted under: only names the server itself knows.
@@ -132,6 +112,7 @@ impl Resources {
         request: Request<B>,
         info: &RequestInfo,
         resource: &ResourceRequest,
+        user: &UserInfo,
         negotiation: &Negotiation,
     ) -> Result<Answer, Status>
     where
@@ -140,8 +121,18 @@ impl Resources {
     {
         let Some(endpoint) = self.endpoints.get(&resource.gvr) else { return self.unknown(&resource.gvr) };
         endpoint.check_request(info.verb, resource)?;
-        let view = View::of(endpoint, &resource.subresource)?;
         let query = info.query.pairs();
+        if info.verb == Verb::Create
+            && let Some(computed) = self.computed.find(&endpoint.def, &resource.subresource)
+        {
+            negotiation.choose(answer::Offer::Object, encode::formats(endpoint))?;
+            let options = CreateOptions::parse(query)?;
+            let payload = read_payload(request).await?;
+            let dry_run = options.dry_run;
+            let request = ComputedRequest { resources: self, endpoint, resource, user, dry_run };
+            return computed::create(computed, &request, &payload, options.field_validation).await;
+        }
+        let view = View::of(endpoint, &resource.subresource)?;
         match info.verb {
             Verb::Get => return read::get(endpoint, &view, resource, query).await,
             Verb::List => return read::list(endpoint, resource, &ListOptions::parse(query)?).await,
@@ -154,9 +145,14 @@ impl Resources {
         // A write whose answer nobody can read is refused before it happens.
         negotiation.choose(answer::Offer::Object, encode::formats(endpoint))?;
         let payload = read_payload(request).await?;
-        let (namespace, name) = (resource.namespace.as_str(), resource.name.as_str());
-        let namespace = if endpoint.def.namespaced { namespace } else { "" };
-        let target = Target { endpoint, view, namespace, name, admission: &self.admission };
+        let target = Target {
+            endpoint,
+            view,
+            namespace: if endpoint.def.namespaced { &resource.namespace } else { "" },
+            name: &resource.name,
+            user,
+            admission: &self.admission,
+        };
         match info.verb {
             Verb::Create => write::create(&target, &payload, &CreateOptions::parse(query)?).await,
             Verb::Update => write::update(&target, &payload, &UpdateOptions::parse(query)?).await,

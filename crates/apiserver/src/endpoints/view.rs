@@ -1,4 +1,4 @@
-//! What of an object a request reads and writes: the object itself, its status, or its scale.
+//! What of an object a request reads and writes: the object itself, its status, another part of it, or its scale.
 
 use nave_machinery::{GroupVersion, GroupVersionKind, Status, Value, meta};
 use nave_resources::{ScalePaths, SubresourceKind, apply_scale, scale_of};
@@ -13,6 +13,8 @@ pub enum View {
     Object,
     /// The object, of which writes change only the status.
     Status,
+    /// The object, of which writes change only what the strategy lets through at this subresource.
+    Part(String),
     /// An `autoscaling/v1` `Scale`.
     Scale(ScalePaths),
 }
@@ -29,6 +31,7 @@ impl View {
         let found = endpoint.def.subresource(subresource).ok_or_else(Status::no_such_path)?;
         match &found.kind {
             SubresourceKind::Status => Ok(Self::Status),
+            SubresourceKind::Part => Ok(Self::Part(subresource.to_owned())),
             SubresourceKind::Scale(paths) => Ok(Self::Scale(paths.clone())),
             SubresourceKind::Other => {
                 Err(Status::not_implemented(format!("{}/{subresource}", endpoint.def.group_resource())))
@@ -36,10 +39,20 @@ impl View {
         }
     }
 
+    /// The subresource's name; empty for the object itself.
+    pub fn subresource(&self) -> &str {
+        match self {
+            Self::Object => "",
+            Self::Status => "status",
+            Self::Part(name) => name,
+            Self::Scale(_) => "scale",
+        }
+    }
+
     /// The kind of what is seen.
     pub fn gvk(&self, endpoint: &Endpoint) -> GroupVersionKind {
         match self {
-            Self::Object | Self::Status => endpoint.gvk(),
+            Self::Object | Self::Status | Self::Part(_) => endpoint.gvk(),
             Self::Scale(_) => GroupVersionKind::new("autoscaling", "v1", "Scale"),
         }
     }
@@ -47,7 +60,7 @@ impl View {
     /// The type of what is seen, where it has one.
     pub fn type_id(&self, endpoint: &Endpoint) -> Option<TypeId> {
         match self {
-            Self::Object | Self::Status => endpoint.version().type_id,
+            Self::Object | Self::Status | Self::Part(_) => endpoint.version().type_id,
             Self::Scale(_) => nave_schema::builtin().find("io.k8s.api.autoscaling.v1.Scale"),
         }
     }
@@ -59,7 +72,7 @@ impl View {
     pub fn present(&self, endpoint: &Endpoint, stored: Value) -> Result<Value, Status> {
         match self {
             Self::Scale(paths) => Ok(scale_of(paths, &stored)),
-            Self::Object | Self::Status => from_stored(endpoint, stored),
+            Self::Object | Self::Status | Self::Part(_) => from_stored(endpoint, stored),
         }
     }
 
@@ -76,7 +89,7 @@ impl View {
                 meta::set(&mut object, "resourceVersion", Value::String(version));
                 Ok(object)
             }
-            Self::Object | Self::Status => to_stored(endpoint, view),
+            Self::Object | Self::Status | Self::Part(_) => to_stored(endpoint, view),
         }
     }
 }

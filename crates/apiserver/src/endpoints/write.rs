@@ -13,6 +13,7 @@ use bytes::Bytes;
 use nave_codec::negotiate::{ContentType, Format, PatchType};
 use nave_machinery::options::{CreateOptions, FieldValidation, PatchOptions, UpdateOptions};
 use nave_machinery::time::{self, Timestamp};
+use nave_machinery::user::UserInfo;
 use nave_machinery::{FieldError, FieldPath, Status, Value, meta, names};
 use nave_patch::{PatchError, json_patch, merge, strategic};
 use nave_resources::{ResourceDef, storage_key};
@@ -44,6 +45,8 @@ pub struct Target<'a> {
     pub namespace: &'a str,
     /// The object's name; empty for a create.
     pub name: &'a str,
+    /// Who asks for the write.
+    pub user: &'a UserInfo,
     /// The stage between preparation and validation.
     pub admission: &'a Admission,
 }
@@ -218,25 +221,28 @@ fn prepare_new(target: &Target<'_>, object: Value, now: Timestamp) -> Result<Val
 fn prepare_changed(target: &Target<'_>, mut object: Value, old: &Value) -> Result<Update, Status> {
     let def = &target.endpoint.def;
     let strategy = &def.strategy;
-    if target.view == View::Status {
-        object = with_status_of(old, &object);
-    } else if def.has_status() {
-        keep_status(&mut object, old);
+    match &target.view {
+        View::Status => object = with_status_of(old, &object),
+        View::Object | View::Scale(_) if def.has_status() => keep_status(&mut object, old),
+        _ => {}
     }
     lifecycle::before_update(&mut object, old, target.namespace)?;
-    if target.view == View::Status {
-        strategy.prepare_for_status_update(&mut object, old);
-    } else {
-        strategy.prepare_for_update(&mut object, old);
+    match &target.view {
+        View::Status => strategy.prepare_for_status_update(&mut object, old),
+        View::Part(part) => strategy.prepare_for_part_update(part, &mut object, old),
+        View::Object | View::Scale(_) => strategy.prepare_for_update(&mut object, old),
+    }
+    if target.view != View::Status {
         lifecycle::bump_generation(def, &mut object, old);
     }
     target.admit(Operation::Update(old), &mut object)?;
     let (new_meta, old_meta) =
         (object.get("metadata").unwrap_or(&Value::Null), old.get("metadata").unwrap_or(&Value::Null));
     let mut errors = names::validate_object_meta_update(new_meta, old_meta, &FieldPath::new("metadata"));
-    errors.extend(match target.view {
+    errors.extend(match &target.view {
         View::Status => strategy.validate_status_update(&object, old),
-        _ => strategy.validate_update(&object, old),
+        View::Part(part) => strategy.validate_part_update(part, &object, old),
+        View::Object | View::Scale(_) => strategy.validate_update(&object, old),
     });
     if !errors.is_empty() {
         return Err(target.invalid(&errors));
@@ -285,8 +291,15 @@ impl Target<'_> {
 
     fn admit(&self, operation: Operation<'_>, object: &mut Value) -> Result<(), Status> {
         let name = meta::name(object).to_owned();
-        let (def, namespace) = (self.endpoint.def.as_ref(), self.namespace);
-        self.admission.admit(&Attributes { def, namespace, name: &name, operation }, Some(object))
+        let attributes = Attributes {
+            def: &self.endpoint.def,
+            subresource: self.view.subresource(),
+            namespace: self.namespace,
+            name: &name,
+            operation,
+            user: self.user,
+        };
+        self.admission.admit(&attributes, Some(object))
     }
 
     fn check_name(&self, object: &Value) -> Result<(), Status> {

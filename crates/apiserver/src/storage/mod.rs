@@ -5,6 +5,7 @@
 //! storage version.
 
 mod codec;
+mod storages;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use nave_resources::ResourceDef;
 use nave_store::{Expect, KeyValue, Op, Range, RangeResult, Store, StoreError, Txn, TxnOutcome};
 
 pub use codec::ObjectCodec;
+pub use storages::Storages;
 
 /// How often an update is tried against other writers before it is given up as a conflict.
 const MAX_UPDATE_ATTEMPTS: usize = 32;

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use nave_apiserver::server::{self, ApiServer};
+use nave_apiserver::storage::Storages;
 use nave_authz::{Chain, PublicPaths, SystemMasters};
 use nave_resources::Registry;
 use nave_store::{Embedded, Store, embedded};
@@ -29,11 +30,13 @@ pub(super) async fn start(
     authentication: nave_authn::Chain,
     reachable: SocketAddr,
 ) -> Result<ApiServer, ServeError> {
+    let storages = Storages::open(Registry::builtin(nave_schema::builtin()), store);
     let server = server::Config {
-        registry: Registry::builtin(nave_schema::builtin()),
-        store,
+        storages,
         authentication,
         authorization: Chain::new(vec![Arc::new(SystemMasters), Arc::new(PublicPaths)]),
+        plugins: Vec::new(),
+        computed: nave_apiserver::computed::table(),
         service_range: config.service_range,
         node_ports: config.node_ports.clone(),
         request_timeout: config.request_timeout,

@@ -1,5 +1,7 @@
 //! `certificates.k8s.io`: requests to sign certificates.
 
+mod strategy;
+
 use nave_machinery::Value;
 use nave_machinery::time;
 use serde_json::json;
@@ -15,9 +17,10 @@ pub(crate) fn group() -> GroupBuilder {
         .short(&["csr"])
         .named(NameRule::PathSegment)
         .status()
-        .view("approval", Verb::VIEW)
+        .part("approval", Verb::VIEW)
         .field("spec.signerName")
-        .columns(columns());
+        .columns(columns())
+        .strategy(strategy::RequestStrategy);
     declare("certificates.k8s.io", "io.k8s.api.certificates", vec![requests])
 }
 

@@ -42,8 +42,16 @@ impl Strategy for PodStrategy {
         }
     }
 
+    fn prepare_for_part_update(&self, part: &str, pod: &mut Value, old: &Value) {
+        pod_spec::parts::keep(part, pod, old);
+    }
+
     fn validate(&self, pod: &Value) -> Errors {
         pod_spec::validation::pod(pod)
+    }
+
+    fn validate_part_update(&self, part: &str, pod: &Value, old: &Value) -> Errors {
+        pod_spec::parts::validate(part, pod, old)
     }
 
     fn validate_update(&self, pod: &Value, old: &Value) -> Errors {

@@ -8,10 +8,12 @@
 //! | [`containers`], [`probes`], [`volumes`], [`security`], [`scheduling`] | what these parts must be |
 //! | [`validation`] | what a pod and a template must be |
 //! | [`update`] | what may change in a pod |
+//! | [`parts`] | what may change in it through `ephemeralcontainers` and `resize` |
 
 mod containers;
 pub(crate) mod defaults;
 mod image;
+pub(crate) mod parts;
 mod probes;
 pub(super) mod qos;
 pub(crate) mod scheduling;

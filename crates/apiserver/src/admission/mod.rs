@@ -1,0 +1,117 @@
+//! The stage between preparation and validation of a write: plugins that may refuse or change an object.
+//!
+//! | plugin | what it sees to |
+//! | --- | --- |
+//! | [`NamespaceLifecycle`] | namespaces exist and are not ending |
+//! | [`CertificateRequester`] | requests to sign certificates say who made them |
+//! | [`ServiceAddresses`] | services get addresses and ports |
+//!
+//! The order of the list is the order in which they see an object.
+
+mod certificate_requester;
+mod namespace_lifecycle;
+mod service_addresses;
+
+use async_trait::async_trait;
+use nave_machinery::user::UserInfo;
+use nave_machinery::{Status, Value};
+use nave_resources::ResourceDef;
+
+pub use certificate_requester::CertificateRequester;
+pub use namespace_lifecycle::NamespaceLifecycle;
+pub use service_addresses::ServiceAddresses;
+
+/// What is about to happen to an object.
+pub struct Attributes<'a> {
+    /// The object's resource.
+    pub def: &'a ResourceDef,
+    /// The subresource through which it happens; empty for the object itself.
+    pub subresource: &'a str,
+    /// The object's namespace; empty for cluster-scoped resources.
+    pub namespace: &'a str,
+    /// The object's name; empty where the server is to make one.
+    pub name: &'a str,
+    /// The operation.
+    pub operation: Operation<'a>,
+    /// Who asks for it.
+    pub user: &'a UserInfo,
+}
+
+/// The operation that is about to happen.
+#[derive(Clone, Copy, Debug)]
+pub enum Operation<'a> {
+    /// A new object.
+    Create,
+    /// A change of this object.
+    Update(&'a Value),
+    /// A deletion.
+    Delete,
+}
+
+/// One admission plugin.
+#[async_trait]
+pub trait Plugin: Send + Sync {
+    /// Lets the plugin catch up with the store before an object is created in `namespace`.
+    ///
+    /// # Errors
+    /// The store's.
+    async fn prepare_for_create(&self, def: &ResourceDef, namespace: &str) -> Result<(), Status> {
+        let _ = (def, namespace);
+        Ok(())
+    }
+
+    /// Lets an object in, changing it where the plugin does so; `object` is `None` for a deletion.
+    ///
+    /// # Errors
+    /// Why the object is not let in.
+    fn admit(&self, attributes: &Attributes<'_>, object: Option<&mut Value>) -> Result<(), Status>;
+
+    /// A write that was admitted has ended, and this is what is stored under the uid now.
+    fn settled(&self, def: &ResourceDef, uid: &str, stored: Option<&Value>) {
+        let _ = (def, uid, stored);
+    }
+}
+
+/// The admission stage: its plugins in order.
+#[derive(Default)]
+pub struct Admission {
+    plugins: Vec<Box<dyn Plugin>>,
+}
+
+impl Admission {
+    /// A stage of these plugins.
+    pub fn new(plugins: Vec<Box<dyn Plugin>>) -> Self {
+        Self { plugins }
+    }
+
+    /// Lets the plugins catch up with the store before an object is created.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn prepare_for_create(&self, def: &ResourceDef, namespace: &str) -> Result<(), Status> {
+        for plugin in &self.plugins {
+            plugin.prepare_for_create(def, namespace).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets an object in.
+    ///
+    /// # Errors
+    /// The first plugin's that refuses.
+    pub fn admit(&self, attributes: &Attributes<'_>, mut object: Option<&mut Value>) -> Result<(), Status> {
+        self.plugins.iter().try_for_each(|plugin| plugin.admit(attributes, object.as_deref_mut()))
+    }
+
+    /// Tells the plugins how a write ended.
+    pub fn settled(&self, def: &ResourceDef, uid: &str, stored: Option<&Value>) {
+        for plugin in &self.plugins {
+            plugin.settled(def, uid, stored);
+        }
+    }
+}
+
+/// Whether a definition is this resource of the core group.
+fn is(def: &ResourceDef, resource: &str) -> bool {
+    def.group.is_empty() && def.resource == resource
+}

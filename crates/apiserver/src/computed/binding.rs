@@ -1,0 +1,158 @@
+//! `pods/binding` and `bindings`: a scheduler's decision on which node a pod runs (upstream: `BindingREST`).
+
+use async_trait::async_trait;
+use nave_machinery::time;
+use nave_machinery::{
+    FieldError, FieldPath, GroupKind, GroupResource, GroupVersionResource, Status, Value, meta,
+};
+use nave_resources::storage_key;
+use serde_json::{Map, json};
+
+use crate::endpoints::computed::{Computed, ComputedRequest};
+use crate::storage::{Stored, Update};
+
+/// Puts a pod onto a node.
+pub(super) struct Binding;
+
+#[async_trait]
+impl Computed for Binding {
+    async fn create(&self, request: &ComputedRequest<'_>, binding: Value) -> Result<Value, Status> {
+        let name = match request.name() {
+            "" => meta::name(&binding),
+            name => name,
+        };
+        let errors = validate(&binding);
+        if !errors.is_empty() {
+            return Err(Status::invalid(
+                &GroupKind { group: String::new(), kind: "Binding".into() },
+                name,
+                &errors,
+            ));
+        }
+        let pods = GroupVersionResource::new("", "v1", "pods");
+        let endpoint = request.resources.endpoint(&pods).ok_or_else(Status::no_such_path)?;
+        let key = storage_key(&endpoint.def, Some(request.namespace()), name)
+            .map_err(|error| Status::bad_request(error.to_string()))?;
+        let bind = |current: &Stored| {
+            let pod = bound(&current.object, &binding)
+                .map_err(|why| Status::conflict(&GroupResource::new("", "pods/binding"), name, &why))?;
+            Ok(if request.dry_run { Update::Keep(pod) } else { Update::Put(pod) })
+        };
+        endpoint.storage()?.guaranteed_update(&key, name, bind).await?;
+        Ok(Status::success(201).to_value())
+    }
+}
+
+fn validate(binding: &Value) -> Vec<FieldError> {
+    let target = FieldPath::new("target");
+    let mut errors = Vec::new();
+    let kind = meta::str_at(binding, &["target", "kind"]).unwrap_or_default();
+    if !matches!(kind, "" | "Node") {
+        errors.push(FieldError::not_supported(&target.child("kind"), kind, &["Node", "<empty>"]));
+    }
+    if meta::str_at(binding, &["target", "name"]).unwrap_or_default().is_empty() {
+        errors.push(FieldError::required(&target.child("name"), ""));
+    }
+    errors
+}
+
+/// The pod with its node, the binding's labels and annotations, and the condition that says so.
+///
+/// # Errors
+/// Why the pod cannot be bound (any more).
+fn bound(pod: &Value, binding: &Value) -> Result<Value, String> {
+    let name = meta::name(pod);
+    for (what, wanted, found) in [
+        ("UID", meta::uid(binding), meta::uid(pod)),
+        ("ResourceVersion", meta::resource_version(binding), meta::resource_version(pod)),
+    ] {
+        if !wanted.is_empty() && wanted != found {
+            return Err(format!(
+                "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
+            ));
+        }
+    }
+    if meta::deletion_timestamp(pod).is_some() {
+        return Err(format!("pod {name} is being deleted, cannot be assigned to a host"));
+    }
+    let node = meta::str_at(pod, &["spec", "nodeName"]).unwrap_or_default();
+    if !node.is_empty() {
+        return Err(format!("pod {name} is already assigned to node {node:?}"));
+    }
+    if meta::at(pod, &["spec", "schedulingGates"])
+        .and_then(Value::as_array)
+        .is_some_and(|gates| !gates.is_empty())
+    {
+        return Err(format!("pod {name} has non-empty .spec.schedulingGates"));
+    }
+    let mut pod = pod.clone();
+    for field in ["labels", "annotations"] {
+        merge(&mut pod, field, meta::field(binding, field).and_then(Value::as_object));
+    }
+    pod["spec"]["nodeName"] = meta::at(binding, &["target", "name"]).cloned().unwrap_or_default();
+    set_scheduled(&mut pod);
+    Ok(pod)
+}
+
+fn merge(pod: &mut Value, field: &str, more: Option<&Map<String, Value>>) {
+    let (Some(more), Some(metadata)) = (more, meta::metadata_mut(pod)) else { return };
+    let entry = metadata.entry(field).or_insert_with(|| json!({}));
+    if let Some(fields) = entry.as_object_mut() {
+        fields.extend(more.iter().map(|(key, value)| (key.clone(), value.clone())));
+    }
+}
+
+fn set_scheduled(pod: &mut Value) {
+    let now = time::now().rfc3339();
+    let condition = json!({
+        "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now,
+    });
+    let Some(status) = pod.as_object_mut().map(|pod| pod.entry("status").or_insert_with(|| json!({}))) else {
+        return;
+    };
+    let mut conditions = status.get("conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    conditions.retain(|condition| condition.get("type").and_then(Value::as_str) != Some("PodScheduled"));
+    conditions.push(condition);
+    status["conditions"] = Value::Array(conditions);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod() -> Value {
+        json!({"metadata": {"name": "p", "uid": "1"}, "spec": {}, "status": {"phase": "Pending",
+            "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]}})
+    }
+
+    fn binding() -> Value {
+        json!({"metadata": {"name": "p", "annotations": {"a": "b"}}, "target": {"kind": "Node", "name": "n"}})
+    }
+
+    #[test]
+    fn a_pod_is_bound_once() {
+        let bound_pod = bound(&pod(), &binding()).unwrap();
+        assert_eq!(bound_pod["spec"]["nodeName"], "n");
+        assert_eq!(bound_pod["metadata"]["annotations"], json!({"a": "b"}));
+        let conditions = bound_pod["status"]["conditions"].as_array().unwrap();
+        assert_eq!((conditions.len(), &conditions[0]["status"]), (1, &json!("True")));
+        assert!(bound(&bound_pod, &binding()).unwrap_err().contains("already assigned to node \"n\""));
+    }
+
+    #[test]
+    fn what_cannot_be_bound_is_refused() {
+        let refused = |change: fn(&mut Value, &mut Value), why: &str| {
+            let (mut pod, mut binding) = (pod(), binding());
+            change(&mut pod, &mut binding);
+            let error = bound(&pod, &binding).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        };
+        refused(|pod, _| pod["metadata"]["deletionTimestamp"] = json!("t"), "is being deleted");
+        refused(|pod, _| pod["spec"]["schedulingGates"] = json!([{"name": "g"}]), "schedulingGates");
+        refused(|_, binding| binding["metadata"]["uid"] = json!("2"), "UID in precondition: 2");
+        assert_eq!(validate(&binding()), []);
+        let bad = validate(&json!({"target": {"kind": "Pod"}}));
+        let fields: Vec<_> = bad.iter().map(|error| error.field.to_string()).collect();
+        assert_eq!(fields, ["target.kind", "target.name"]);
+    }
+}

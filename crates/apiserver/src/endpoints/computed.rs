@@ -1,0 +1,158 @@
+//! Creates whose answer is computed: the reviews, and subresources with a meaning of their own (`binding`,
+//! `eviction`, `token`).
+//!
+//! What is computed where is one table, filled where the server is put together; the body is decoded, defaulted and
+//! admitted here, for all alike.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use nave_machinery::options::FieldValidation;
+use nave_machinery::user::UserInfo;
+use nave_machinery::{GroupVersionKind, Status, Value, meta};
+use nave_resources::ResourceDef;
+use nave_schema::TypeId;
+
+use super::answer::Answer;
+use super::write::Payload;
+use super::{Endpoint, Resources, decode};
+use crate::admission::{Attributes, Operation};
+use crate::request_info::ResourceRequest;
+
+/// What answers the creates of one resource or subresource.
+#[async_trait]
+pub trait Computed: Send + Sync {
+    /// Answers a create; `object` is the decoded and admitted body, the outcome an object of the same kind, or a
+    /// `Status` that is a success.
+    ///
+    /// # Errors
+    /// What the client is told instead.
+    async fn create(&self, request: &ComputedRequest<'_>, object: Value) -> Result<Value, Status>;
+}
+
+/// What a create is about.
+#[derive(Clone, Copy)]
+pub struct ComputedRequest<'a> {
+    /// All resources served, for what reads or writes other objects.
+    pub resources: &'a Resources,
+    /// The resource in the path.
+    pub endpoint: &'a Endpoint,
+    /// The parts of the path: namespace, name, subresource.
+    pub resource: &'a ResourceRequest,
+    /// Who asks.
+    pub user: &'a UserInfo,
+    /// Whether nothing may be changed.
+    pub dry_run: bool,
+}
+
+impl ComputedRequest<'_> {
+    /// The namespace; empty for cluster-scoped resources.
+    pub fn namespace(&self) -> &str {
+        &self.resource.namespace
+    }
+
+    /// The object's name; empty where a virtual resource itself is asked.
+    pub fn name(&self) -> &str {
+        &self.resource.name
+    }
+
+    /// The kind that is taken and answered with, and its type.
+    fn kind(&self) -> (GroupVersionKind, Option<TypeId>) {
+        let (own, subresource) = (self.endpoint.gvk(), &self.resource.subresource);
+        let Some(found) = self.endpoint.def.subresource(subresource).filter(|_| !subresource.is_empty())
+        else {
+            return (own, self.endpoint.version().type_id);
+        };
+        let GroupVersionKind { group, version, kind } = &found.response;
+        let gvk = if version.is_empty() {
+            GroupVersionKind::new(&own.group, &own.version, kind)
+        } else {
+            GroupVersionKind::new(group, version, kind)
+        };
+        (gvk, found.type_id)
+    }
+}
+
+/// What is computed where: by group, resource and subresource (empty for the resource itself).
+#[derive(Clone, Default)]
+pub struct ComputedTable {
+    places: Vec<Place>,
+}
+
+/// One of a handful: a walk over them is cheaper than a hash.
+#[derive(Clone)]
+struct Place {
+    group: &'static str,
+    resource: &'static str,
+    subresource: &'static str,
+    computed: Arc<dyn Computed>,
+}
+
+impl ComputedTable {
+    /// The same table with one more place.
+    pub fn with(
+        mut self,
+        group: &'static str,
+        resource: &'static str,
+        subresource: &'static str,
+        computed: Arc<dyn Computed>,
+    ) -> Self {
+        self.places.push(Place { group, resource, subresource, computed });
+        self
+    }
+
+    /// What answers at a place.
+    pub(super) fn find(&self, def: &ResourceDef, subresource: &str) -> Option<&dyn Computed> {
+        let here = |place: &&Place| {
+            place.subresource == subresource && place.resource == def.resource && place.group == def.group
+        };
+        self.places.iter().find(here).map(|place| place.computed.as_ref())
+    }
+}
+
+/// Decodes and admits a body, and answers what is computed from it.
+///
+/// # Errors
+/// What is wrong with the body, or what the computation says.
+pub(super) async fn create(
+    computed: &dyn Computed,
+    request: &ComputedRequest<'_>,
+    payload: &Payload,
+    validation: FieldValidation,
+) -> Result<Answer, Status> {
+    let (gvk, type_id) = request.kind();
+    let body = decode::parse(&payload.bytes, payload.format()?)?;
+    let (mut object, warnings) = decode::typed(body, &gvk, type_id, validation)?;
+    decode::set_defaults(&mut object, type_id);
+    check_metadata(request, &object)?;
+    let attributes = Attributes {
+        def: &request.endpoint.def,
+        subresource: &request.resource.subresource,
+        namespace: request.namespace(),
+        name: request.name(),
+        operation: Operation::Create,
+        user: request.user,
+    };
+    let admission = request.resources.admission();
+    admission.prepare_for_create(&request.endpoint.def, request.namespace()).await?;
+    admission.admit(&attributes, Some(&mut object))?;
+    let answer = computed.create(request, object).await?;
+    Ok(Answer::document(201, answer).with_warnings(warnings))
+}
+
+/// A body may name the object and the namespace of the path, and no others.
+fn check_metadata(request: &ComputedRequest<'_>, object: &Value) -> Result<(), Status> {
+    let (name, namespace) = (meta::name(object), meta::namespace(object));
+    if !request.name().is_empty() && !name.is_empty() && name != request.name() {
+        let text = format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            request.name()
+        );
+        return Err(Status::bad_request(text));
+    }
+    if !namespace.is_empty() && namespace != request.namespace() {
+        let text = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(Status::bad_request(text));
+    }
+    Ok(())
+}

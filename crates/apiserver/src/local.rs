@@ -1,0 +1,42 @@
+//! The way in for what runs in the same process: a request runs through the pipeline as a user that is known, without
+//! a connection. A client library takes it in place of its HTTP connection.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use nave_authn::Identity;
+use tower_service::Service;
+
+use crate::body::ResponseBody;
+use crate::pipeline::{Caller, Pipeline};
+
+/// A server as one user meets it within the process. Clones share everything.
+#[derive(Clone)]
+pub struct LocalService {
+    pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) identity: Identity,
+}
+
+impl<B> Service<Request<B>> for LocalService
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let Self { pipeline, identity } = self.clone();
+        Box::pin(async move { Ok(pipeline.handle(request, Caller::Known(&identity)).await) })
+    }
+}

@@ -1,0 +1,312 @@
+//! What is particular to requests to sign certificates (upstream: `registry/certificates`, `apis/certificates`).
+//!
+//! | who writes | what may change |
+//! | --- | --- |
+//! | a create | the spec; who asks is set by admission |
+//! | an update of the object | metadata |
+//! | `approval` | conditions |
+//! | `status` | the certificate, and conditions other than `Approved` and `Denied` |
+
+use nave_machinery::time;
+use nave_machinery::{FieldError, FieldPath, Value};
+use serde_json::json;
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::pem::Pem;
+use x509_parser::prelude::FromDer;
+
+use crate::read;
+use crate::strategy::Strategy;
+use crate::validate::{At, Errors};
+
+/// The shortest life of a certificate that may be asked for, in seconds.
+const SHORTEST: i64 = 600;
+
+/// What a certificate may be asked to be for.
+const USAGES: [&str; 23] = [
+    "signing",
+    "digital signature",
+    "content commitment",
+    "key encipherment",
+    "key agreement",
+    "data encipherment",
+    "cert sign",
+    "crl sign",
+    "encipher only",
+    "decipher only",
+    "any",
+    "server auth",
+    "client auth",
+    "code signing",
+    "email protection",
+    "s/mime",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "timestamping",
+    "ocsp signing",
+    "microsoft sgc",
+    "netscape sgc",
+];
+
+/// Conditions that decide about a request; they are never taken back.
+const FINAL: [&str; 3] = ["Approved", "Denied", "Failed"];
+
+pub(super) struct RequestStrategy;
+
+impl Strategy for RequestStrategy {
+    fn prepare_for_create(&self, request: &mut Value) {
+        put(request, "status", Some(&json!({})));
+    }
+
+    fn prepare_for_update(&self, request: &mut Value, old: &Value) {
+        put(request, "spec", old.get("spec"));
+        put(request, "status", old.get("status"));
+    }
+
+    fn prepare_for_part_update(&self, _approval: &str, request: &mut Value, old: &Value) {
+        put(request, "spec", old.get("spec"));
+        let conditions = read::at(request, "status.conditions").cloned();
+        put(request, "status", Some(old.get("status").unwrap_or(&json!({}))));
+        if let Some(status) = request.get_mut("status") {
+            put(status, "conditions", conditions.as_ref());
+        }
+        stamp(request, old);
+    }
+
+    fn prepare_for_status_update(&self, request: &mut Value, old: &Value) {
+        stamp(request, old);
+    }
+
+    fn validate(&self, request: &Value) -> Errors {
+        let mut errors = Errors::new();
+        let root = At::root(request);
+        let spec = root.field("spec");
+        if let Err(why) = parse(spec.field("request").text()) {
+            errors.push(spec.field("request").invalid(why));
+        }
+        if spec.field("usages").len() == 0 {
+            errors.push(spec.field("usages").required(""));
+        }
+        usages(spec.field("usages"), &mut errors);
+        signer_name(spec.field("signerName"), &mut errors);
+        if spec.field("expirationSeconds").int().is_some_and(|seconds| seconds < SHORTEST) {
+            let text = format!("may not specify a duration less than {SHORTEST} seconds (10 minutes)");
+            errors.push(spec.field("expirationSeconds").invalid(text));
+        }
+        conditions(request, &mut errors);
+        errors
+    }
+
+    fn validate_update(&self, request: &Value, old: &Value) -> Errors {
+        self.change(request, old, true)
+    }
+
+    fn validate_part_update(&self, _approval: &str, request: &Value, old: &Value) -> Errors {
+        self.change(request, old, true)
+    }
+
+    fn validate_status_update(&self, request: &Value, old: &Value) -> Errors {
+        self.change(request, old, false)
+    }
+}
+
+impl RequestStrategy {
+    fn change(&self, request: &Value, old: &Value, may_decide: bool) -> Errors {
+        let mut errors = self.validate(request);
+        let at = FieldPath::new("status").child("conditions");
+        let count = |object: &Value, kind: &str| {
+            read::list(object, "status.conditions").iter().filter(|it| read::text(it, "type") == kind).count()
+        };
+        for kind in FINAL {
+            let (now, before) = (count(request, kind), count(old, kind));
+            if now < before {
+                errors.push(FieldError::forbidden(
+                    &at,
+                    format!("updates may not remove a condition of type {kind:?}"),
+                ));
+            } else if now > before && kind != "Failed" && !may_decide {
+                let text = format!("updates may not add a condition of type {kind:?} via this method");
+                errors.push(FieldError::forbidden(&at, text));
+            }
+        }
+        let certificate = |object: &Value| read::text(object, "status.certificate").to_owned();
+        let (now, before) = (certificate(request), certificate(old));
+        if now != before && !before.is_empty() {
+            let at = FieldPath::new("status").child("certificate");
+            errors.push(FieldError::forbidden(&at, "updates may not change an issued certificate"));
+        }
+        errors
+    }
+}
+
+fn put(object: &mut Value, field: &str, value: Option<&Value>) {
+    if let Some(fields) = object.as_object_mut() {
+        match value {
+            Some(value) => fields.insert(field.to_owned(), value.clone()),
+            None => fields.remove(field),
+        };
+    }
+}
+
+/// Conditions get the times they do not name: the update's, or for the last transition that of before if the condition
+/// is as it was.
+fn stamp(request: &mut Value, old: &Value) {
+    let now = time::now().rfc3339();
+    let Some(conditions) =
+        request.get_mut("status").and_then(|it| it.get_mut("conditions")).and_then(Value::as_array_mut)
+    else {
+        return;
+    };
+    for condition in conditions {
+        let before = read::condition(old, read::text(condition, "type"))
+            .filter(|before| before.get("status") == condition.get("status"));
+        let transition =
+            before.and_then(|before| before.get("lastTransitionTime")).filter(|it| it.is_string());
+        let transition = transition.cloned().unwrap_or_else(|| json!(now));
+        let Some(fields) = condition.as_object_mut() else { continue };
+        for (field, value) in [("lastUpdateTime", json!(now)), ("lastTransitionTime", transition)] {
+            if fields.get(field).is_none_or(Value::is_null) {
+                fields.insert(field.to_owned(), value);
+            }
+        }
+    }
+}
+
+/// A request as PEM, base64 encoded as JSON has bytes.
+fn parse(request: &str) -> Result<(), String> {
+    use base64::Engine as _;
+    let not_pem = || "PEM block type must be CERTIFICATE REQUEST".to_owned();
+    let bytes = base64::engine::general_purpose::STANDARD.decode(request).map_err(|_| not_pem())?;
+    let (pem, _) = Pem::read(std::io::Cursor::new(&bytes)).map_err(|_| not_pem())?;
+    if pem.label != "CERTIFICATE REQUEST" {
+        return Err(not_pem());
+    }
+    X509CertificationRequest::from_der(&pem.contents).map(drop).map_err(|error| error.to_string())
+}
+
+fn usages(at: At, errors: &mut Errors) {
+    let mut seen = Vec::new();
+    for usage in at.items() {
+        if !USAGES.contains(&usage.text()) {
+            errors.push(usage.not_supported(&USAGES));
+        }
+        if seen.contains(&usage.text()) {
+            errors.push(usage.duplicate());
+        }
+        seen.push(usage.text());
+    }
+}
+
+/// `DOMAIN/PATH`: the domain is the signer's, the path its own affair.
+fn signer_name(at: At, errors: &mut Errors) {
+    let name = at.text();
+    if name.is_empty() {
+        errors.push(at.required(""));
+        return;
+    }
+    let Some((domain, path)) = name.split_once('/').filter(|(_, path)| !path.contains('/')) else {
+        errors.push(
+            at.invalid("must be a fully qualified domain and path of the form 'example.com/signer-name'"),
+        );
+        return;
+    };
+    for text in nave_machinery::names::is_dns1123_subdomain(domain) {
+        errors.push(at.invalid(format!("validating label {domain:?}: {text}")));
+    }
+    if !domain.contains('.') {
+        errors.push(at.invalid("should be a domain with at least two segments separated by dots"));
+    }
+    for text in nave_machinery::names::is_dns1123_subdomain(path) {
+        errors.push(at.invalid(format!("validating label {path:?}: {text}")));
+    }
+}
+
+fn conditions(request: &Value, errors: &mut Errors) {
+    let root = At::root(request);
+    let status = root.field("status");
+    let all = status.field("conditions");
+    let mut seen = Vec::new();
+    for condition in all.items() {
+        let kind = condition.field("type").text();
+        if kind.is_empty() {
+            errors.push(condition.field("type").required(""));
+        }
+        let state = condition.field("status");
+        match state.text() {
+            "" => errors.push(state.required("")),
+            other if FINAL.contains(&kind) && other != "True" => errors.push(state.not_supported(&["True"])),
+            "True" | "False" | "Unknown" => {}
+            _ => errors.push(state.not_supported(&["True", "False", "Unknown"])),
+        }
+        if seen.contains(&kind) {
+            errors.push(condition.duplicate());
+        }
+        let other = match kind {
+            "Approved" => "Denied",
+            "Denied" => "Approved",
+            _ => "",
+        };
+        if !other.is_empty() && seen.contains(&other) {
+            errors.push(
+                condition.field("type").invalid("Approved and Denied conditions are mutually exclusive"),
+            );
+        }
+        seen.push(kind);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decided(kind: &str) -> Value {
+        json!({"spec": {"signerName": "example.com/x"}, "status": {"conditions": [{"type": kind, "status": "True"}]}})
+    }
+
+    fn messages(errors: &Errors) -> Vec<String> {
+        errors.iter().map(ToString::to_string).filter(|text| text.starts_with("status")).collect()
+    }
+
+    #[test]
+    fn only_approval_decides_and_a_decision_stands() {
+        let open = json!({"spec": {"signerName": "example.com/x"}});
+        let strategy = RequestStrategy;
+        assert!(messages(&strategy.validate_part_update("approval", &decided("Approved"), &open)).is_empty());
+        assert_eq!(
+            messages(&strategy.validate_status_update(&decided("Approved"), &open)),
+            [
+                r#"status.conditions: Forbidden: updates may not add a condition of type "Approved" via this method"#
+            ]
+        );
+        assert_eq!(
+            messages(&strategy.validate_part_update("approval", &open, &decided("Denied"))),
+            [r#"status.conditions: Forbidden: updates may not remove a condition of type "Denied""#]
+        );
+    }
+
+    #[test]
+    fn an_approval_changes_conditions_alone_and_stamps_them() {
+        let old =
+            json!({"metadata": {"name": "c"}, "spec": {"request": "a"}, "status": {"certificate": "Yw=="}});
+        let mut new = json!({"metadata": {"name": "c"}, "spec": {"request": "b"},
+            "status": {"certificate": "ZA==", "conditions": [{"type": "Approved", "status": "True"}]}});
+        RequestStrategy.prepare_for_part_update("approval", &mut new, &old);
+        assert_eq!((&new["spec"]["request"], &new["status"]["certificate"]), (&json!("a"), &json!("Yw==")));
+        assert!(new["status"]["conditions"][0]["lastTransitionTime"].is_string());
+    }
+
+    #[test]
+    fn a_request_is_a_pem_and_names_its_signer() {
+        let request = |request: &str, signer: &str| json!({"spec": {"request": request, "signerName": signer, "usages": ["client auth"]}});
+        let errors = RequestStrategy.validate(&request("eA==", "example.com/x"));
+        let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            texts,
+            [r#"spec.request: Invalid value: "eA==": PEM block type must be CERTIFICATE REQUEST"#]
+        );
+        for signer in ["", "example", "example.com/a/b", "local/x"] {
+            let errors = RequestStrategy.validate(&request("eA==", signer));
+            assert!(errors.iter().any(|error| error.field.to_string() == "spec.signerName"), "{signer}");
+        }
+    }
+}
