@@ -1,0 +1,33 @@
+//! Kubernetes' controllers: each brings what is observed of its kind closer to what is wanted.
+//!
+//! ```text
+//! SharedInformerFactory ── one watch a type ──► handlers (metadata only) ──► Workqueue ──► sync(key)
+//!                                                                                           │
+//!        what is observed ──► a pure function: what is to be done ──► writes by kube::Client ┘
+//! ```
+//!
+//! Every controller is level-driven. A sync reads the present state from the informers, decides by a pure function,
+//! and writes; what an event said is never more than a hint that a key is worth a look. So a restart, a missed event
+//! and a repeated event are all the same: the next sync sees what is there. What informers cannot know yet (an object
+//! this controller has just made) is bridged by [`expectations`], never by waiting.
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | [`frame`] | what all controllers share: how they start, their workers, their events |
+//! | [`owners`] | controller references: adoption and release |
+//! | [`expectations`] | creations and deletions that informers have yet to see |
+//! | [`pods`] | pods as their controllers see them: active, ready, available, made from a template |
+//!
+//! Invariants: controllers know nothing of the server they run in, only a client and informers. A handler reads no
+//! more than metadata. Objects in informers are shared: a sync never changes one in place.
+
+pub mod expectations;
+pub mod frame;
+pub mod owners;
+pub mod pods;
+pub mod selectors;
+
+use frame::Descriptor;
+
+/// Every controller there is, in the order in which they start.
+pub const CONTROLLERS: &[Descriptor] = &[];

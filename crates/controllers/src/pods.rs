@@ -1,0 +1,178 @@
+//! Pods as their controllers see them.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+/// A pod's phase; empty before anyone has set it.
+pub fn phase(pod: &Pod) -> &str {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
+}
+
+/// Whether all containers have ended and none will start again.
+pub fn is_terminal(pod: &Pod) -> bool {
+    matches!(phase(pod), "Succeeded" | "Failed")
+}
+
+/// Whether a pod works or will: neither ended nor being deleted.
+pub fn is_active(pod: &Pod) -> bool {
+    !is_terminal(pod) && pod.metadata.deletion_timestamp.is_none()
+}
+
+/// Whether a pod is being deleted, and its containers have not all ended yet.
+pub fn is_terminating(pod: &Pod) -> bool {
+    !is_terminal(pod) && pod.metadata.deletion_timestamp.is_some()
+}
+
+/// A pod's condition of one type.
+pub fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+/// Since when a pod is ready; the time is not always known.
+pub fn ready_since(pod: &Pod) -> Option<Option<Timestamp>> {
+    let ready = condition(pod, "Ready").filter(|ready| ready.status == "True")?;
+    Some(ready.last_transition_time.as_ref().map(|time| time.0))
+}
+
+/// Whether a pod is ready.
+pub fn is_ready(pod: &Pod) -> bool {
+    ready_since(pod).is_some()
+}
+
+/// Whether a pod has been ready for long enough to be counted on.
+pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
+    available_in(pod, min_ready_seconds, now) == Some(Duration::ZERO)
+}
+
+/// How long until a ready pod has been ready for long enough; zero once it has, nothing while it is not ready.
+pub fn available_in(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option<Duration> {
+    let since = ready_since(pod)?;
+    if min_ready_seconds <= 0 {
+        return Some(Duration::ZERO);
+    }
+    let ready_for = since?.duration_until(now);
+    let left = SignedDuration::from_secs(min_ready_seconds.into()) - ready_for;
+    Some(left.try_into().unwrap_or(Duration::ZERO))
+}
+
+/// The soonest moment at which one more of these pods will be available.
+pub fn next_available_in<'a>(
+    pods: impl IntoIterator<Item = &'a Pod>,
+    min_ready_seconds: i32,
+    now: Timestamp,
+) -> Option<Duration> {
+    let waits = pods.into_iter().filter_map(|pod| available_in(pod, min_ready_seconds, now));
+    waits.filter(|wait| !wait.is_zero()).min()
+}
+
+/// The node a pod is bound to.
+pub fn node_name(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
+}
+
+/// A pod made from a template for an owner in `namespace`; its name is for the API to complete.
+pub fn from_template(
+    template: &PodTemplateSpec,
+    namespace: &str,
+    owner_name: &str,
+    reference: OwnerReference,
+) -> Pod {
+    let written = template.metadata.as_ref();
+    Pod {
+        metadata: ObjectMeta {
+            namespace: Some(namespace.to_owned()),
+            generate_name: Some(format!("{owner_name}-")),
+            labels: written.and_then(|meta| meta.labels.clone()),
+            annotations: written.and_then(|meta| meta.annotations.clone()),
+            finalizers: written.and_then(|meta| meta.finalizers.clone()),
+            owner_references: Some(vec![reference]),
+            ..ObjectMeta::default()
+        },
+        spec: template.spec.clone(),
+        status: None,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod fixtures {
+    //! Pods for the tests of this crate.
+
+    use serde_json::json;
+
+    use super::{Pod, Timestamp};
+
+    /// The moment at which tests play.
+    pub(crate) fn now() -> Timestamp {
+        "2026-01-01T12:00:00Z".parse().unwrap()
+    }
+
+    /// A pod of a phase, on a node if it is not pending, ready for so many seconds if that is given.
+    pub(crate) fn pod(name: &str, phase: &str, ready_for: Option<i64>) -> Pod {
+        let since = |seconds: i64| (now() - jiff::SignedDuration::from_secs(seconds)).to_string();
+        let mut pod = json!({
+            "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}"),
+                "creationTimestamp": since(3600)},
+            "spec": {"containers": [{"name": "c"}]},
+            "status": {"phase": phase}
+        });
+        if phase != "Pending" {
+            pod["spec"]["nodeName"] = json!("node");
+        }
+        if let Some(seconds) = ready_for {
+            pod["status"]["conditions"] =
+                json!([{"type": "Ready", "status": "True", "lastTransitionTime": since(seconds)}]);
+        }
+        serde_json::from_value(pod).unwrap()
+    }
+
+    /// The pod, under deletion.
+    pub(crate) fn deleting(mut pod: Pod) -> Pod {
+        pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now()));
+        pod
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fixtures::{deleting, now, pod};
+    use super::*;
+
+    #[test]
+    fn a_pod_is_active_until_it_ends_or_is_deleted() {
+        for (phase, active) in [("", true), ("Pending", true), ("Running", true), ("Succeeded", false)] {
+            assert_eq!(is_active(&pod("a", phase, None)), active, "{phase}");
+        }
+        assert!(!is_active(&deleting(pod("a", "Running", None))));
+        assert!(is_terminating(&deleting(pod("a", "Running", None))));
+        assert!(!is_terminating(&deleting(pod("a", "Failed", None))));
+    }
+
+    #[test]
+    fn a_pod_is_available_once_it_was_ready_for_long_enough() {
+        assert_eq!(available_in(&pod("a", "Running", None), 0, now()), None);
+        assert!(is_available(&pod("a", "Running", Some(0)), 0, now()));
+        let fresh = pod("a", "Running", Some(4));
+        assert_eq!(available_in(&fresh, 10, now()), Some(Duration::from_secs(6)));
+        assert!(!is_available(&fresh, 10, now()) && is_available(&fresh, 4, now()));
+        let pods = [fresh, pod("b", "Running", Some(9)), pod("c", "Running", Some(100))];
+        assert_eq!(next_available_in(&pods, 10, now()), Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_template_gives_labels_annotations_finalizers_and_spec() {
+        let template: PodTemplateSpec = serde_json::from_value(serde_json::json!({
+            "metadata": {"labels": {"a": "b"}, "annotations": {"c": "d"}, "finalizers": ["x/y"]},
+            "spec": {"containers": [{"name": "c"}]}
+        }))
+        .unwrap();
+        let pod = from_template(&template, "ns", "web", OwnerReference::default());
+        assert_eq!(pod.metadata.generate_name.as_deref(), Some("web-"));
+        assert_eq!(pod.metadata.labels.unwrap()["a"], "b");
+        assert_eq!(pod.metadata.finalizers.unwrap(), ["x/y"]);
+        assert_eq!(pod.spec, template.spec);
+    }
+}
