@@ -297,7 +297,8 @@ impl Status {
             message: &self.message,
             reason: self.reason.filter(|reason| *reason != Reason::Unknown),
             details: self.details.as_deref(),
-            code: if self.is_success() { 0 } else { self.code },
+            // A deletion's success goes without its code, which is the response's; other successes name it.
+            code: if self.is_success() && self.code == 200 { 0 } else { self.code },
         };
         serde_json::to_value(wire).unwrap_or(Value::Null)
     }
