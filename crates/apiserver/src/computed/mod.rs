@@ -2,6 +2,7 @@
 //! subresource ([`Computed`](crate::endpoints::computed::Computed)).
 
 mod binding;
+mod eviction;
 
 use std::sync::Arc;
 
@@ -9,10 +10,8 @@ use crate::endpoints::computed::ComputedTable;
 
 /// A table of what needs nothing but the resources themselves.
 pub fn table() -> ComputedTable {
-    ComputedTable::default().with("", "pods", "binding", Arc::new(binding::Binding)).with(
-        "",
-        "bindings",
-        "",
-        Arc::new(binding::Binding),
-    )
+    ComputedTable::default()
+        .with("", "pods", "binding", Arc::new(binding::Binding))
+        .with("", "bindings", "", Arc::new(binding::Binding))
+        .with("", "pods", "eviction", Arc::new(eviction::Eviction))
 }

@@ -39,6 +39,14 @@ impl Strategy for NamespaceStrategy {
         set(namespace, "spec", old.get("spec").cloned().unwrap_or_else(|| json!({})));
     }
 
+    fn prepare_for_part_update(&self, _part: &str, namespace: &mut Value, old: &Value) {
+        // The one part there is, `finalize`, writes finalizers and nothing else of the specification and the status.
+        let finalizers = read::list(namespace, "spec.finalizers").to_vec();
+        let spec = if finalizers.is_empty() { json!({}) } else { json!({"finalizers": finalizers}) };
+        set(namespace, "spec", spec);
+        set(namespace, "status", old.get("status").cloned().unwrap_or_else(|| json!({})));
+    }
+
     fn begin_deletion(&self, namespace: &mut Value) {
         set(namespace, "status", json!({"phase": "Terminating"}));
     }
@@ -70,6 +78,11 @@ mod tests {
         let mut update = json!({"metadata": {"name": "n"}, "spec": {"finalizers": []}});
         NamespaceStrategy.prepare_for_update(&mut update, &namespace);
         assert!(NamespaceStrategy.holds_deletion(&update));
+
+        let mut finalized = json!({"metadata": {"name": "n"}, "spec": {"finalizers": ["a/b"], "more": 1}});
+        NamespaceStrategy.prepare_for_part_update("finalize", &mut finalized, &namespace);
+        assert_eq!(finalized["spec"], json!({"finalizers": ["a/b"]}));
+        assert_eq!(finalized["status"], json!({"phase": "Active"}));
 
         NamespaceStrategy.begin_deletion(&mut namespace);
         assert_eq!(namespace["status"]["phase"], "Terminating");
