@@ -150,9 +150,8 @@ impl Verb {
         let collection = resource.name.is_empty();
         match *method {
             Method::GET | Method::HEAD if resource.watch => Self::Watch,
-            Method::GET | Method::HEAD if query.flag("watch") && resource.subresource.is_empty() => {
-                Self::Watch
-            }
+            // One object is watched through its collection, by its name as a field.
+            Method::GET | Method::HEAD if collection && query.flag("watch") => Self::Watch,
             Method::GET | Method::HEAD if collection => Self::List,
             Method::GET | Method::HEAD => Self::Get,
             Method::POST => Self::Create,
@@ -277,6 +276,7 @@ mod tests {
             (Method::GET, "/api/v1/watch/pods", Verb::Watch),
             (Method::GET, "/apis/apps/v1/watch/namespaces/a/deployments/d", Verb::Watch),
             (Method::GET, "/api/v1/nodes/n", Verb::Get),
+            (Method::GET, "/api/v1/nodes/n?watch=true", Verb::Get),
             (Method::DELETE, "/api/v1/nodes/n", Verb::Delete),
             (Method::DELETE, "/api/v1/nodes", Verb::DeleteCollection),
             (Method::POST, "/api/v1/nodes", Verb::Create),

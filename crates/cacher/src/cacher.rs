@@ -8,6 +8,7 @@ use nave_store::Store;
 use parking_lot::RwLock;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::log::Log;
 use crate::memo::EncodingBudget;
@@ -137,15 +138,19 @@ impl Cacher {
     /// Waits until the cache has reached `revision`, for at most `timeout`. Meanwhile the store is asked for
     /// progress, once for all who wait, so that writes to other resources alone do not hold a reader up.
     pub async fn wait_until(&self, revision: u64, timeout: Duration) -> Result<(), TooLarge> {
-        let mut progress = self.shared.progress.subscribe();
-        if *progress.borrow() >= revision.max(1) {
+        if self.revision() >= revision.max(1) {
+            if revision > 0 {
+                self.shared.stats.read_waits.observe(0.0);
+            }
             return Ok(());
         }
+        let started = Instant::now();
         let _waiting = Waiting::start(&self.shared, revision);
-        match tokio::time::timeout(timeout, progress.wait_for(|&reached| reached >= revision.max(1))).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(TooLarge { requested: revision, current: self.revision() }),
-        }
+        let mut progress = self.shared.progress.subscribe();
+        let reached = progress.wait_for(|&reached| reached >= revision.max(1));
+        let in_time = matches!(tokio::time::timeout(timeout, reached).await, Ok(Ok(_)));
+        self.shared.stats.read_waits.observe_time(started.elapsed());
+        if in_time { Ok(()) } else { Err(TooLarge { requested: revision, current: self.revision() }) }
     }
 
     /// The present state, in O(1). Empty at revision 0 before the cache is ready.
@@ -194,15 +199,7 @@ impl Cacher {
             revision: log.revision,
             objects: log.state.objects().len(),
             bytes: log.state.bytes(),
-            window_oldest: log.window.floor(),
-            window_newest: log
-                .window
-                .events()
-                .next_back()
-                .map_or(log.window.floor(), |event| event.revision()),
-            window_events: log.window.events().len(),
-            window_capacity: log.window.capacity(),
-            window_bytes: log.window.retained(),
+            window: log.window.introspect(),
             kept_snapshots: log.kept(),
             watchers: log.buckets.census().map(|(route, count)| (route.clone(), count)).collect(),
             undecodable: log.undecodable.iter().take(UNDECODABLE_NAMED).cloned().collect(),

@@ -54,6 +54,8 @@ pub(crate) enum Outcome {
 #[must_use]
 pub(crate) struct Aftermath {
     wakes: Vec<Arc<Notify>>,
+    /// How many events there are for watchers.
+    pub(crate) events: usize,
     /// Large structures whose release takes time.
     dropped: Vec<Snapshot>,
 }
@@ -96,23 +98,24 @@ impl Log {
         self.revision = revision;
         self.epoch += 1;
         self.window.reset(revision);
-        Aftermath { wakes: self.buckets.all_wakes(), dropped }
+        Aftermath { wakes: self.buckets.all_wakes(), events: 0, dropped }
     }
 
     /// Ends all watchers.
     pub(crate) fn close(&mut self) -> Aftermath {
         self.closed = true;
-        Aftermath { wakes: self.buckets.all_wakes(), dropped: std::mem::take(&mut self.kept) }
+        Aftermath { wakes: self.buckets.all_wakes(), events: 0, dropped: std::mem::take(&mut self.kept) }
     }
 
     /// Folds in consecutive changes, complete up to `revision`.
     pub(crate) fn append(&mut self, entries: Vec<Entry>, revision: u64, now: Instant) -> Aftermath {
-        let mut touched = Vec::new();
+        let (mut touched, before) = (Vec::new(), self.window.next());
         for entry in entries {
             self.append_one(entry, now, &mut touched);
         }
         self.revision = self.revision.max(revision);
-        Aftermath { wakes: self.buckets.wakes(touched), dropped: self.release_old_snapshots() }
+        let events = (self.window.next() - before) as usize;
+        Aftermath { wakes: self.buckets.wakes(touched), events, dropped: self.release_old_snapshots() }
     }
 
     fn append_one(&mut self, entry: Entry, now: Instant, touched: &mut Vec<usize>) {
@@ -168,9 +171,9 @@ impl Log {
         Some((Arc::clone(state), events))
     }
 
-    /// How many snapshots are kept.
-    pub(crate) fn kept(&self) -> usize {
-        self.kept.len()
+    /// The revisions of the snapshots that are kept.
+    pub(crate) fn kept(&self) -> Vec<u64> {
+        self.kept.iter().map(Snapshot::revision).collect()
     }
 
     fn release_old_snapshots(&mut self) -> Vec<Snapshot> {

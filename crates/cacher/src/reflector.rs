@@ -78,6 +78,8 @@ impl Reflector {
         let mut page = self.store.range(range.clone()).await?;
         let revision = page.revision;
         loop {
+            self.shared.stats.pages_read.add(1);
+            self.shared.stats.objects_read.add(page.items.len());
             let next = page.items.last().filter(|_| page.more).map(|last| Arc::clone(&last.key));
             let decoding = self.codec.decode_page(page.items, &known);
             let (entries, following) = match next {
@@ -159,7 +161,10 @@ impl Reflector {
     /// Decodes a batch and appends it, a chunk at a time so that neither the lock nor the thread is held long.
     async fn fold(&self, batch: WatchBatch) {
         let seen = self.shared.log.read().revision;
-        self.shared.stats.events_received.add(batch.events.len());
+        match batch.events.len() {
+            0 => self.shared.stats.progress_received.add(1),
+            events => self.shared.stats.events_received.add(events),
+        }
         let mut events = batch.events.into_iter().filter(|event| event.kv.mod_revision > seen).peekable();
         while events.peek().is_some() {
             let (mut entries, mut revision) = (Vec::new(), seen);
@@ -178,6 +183,7 @@ impl Reflector {
 
     fn append(&self, entries: Vec<Entry>, revision: u64) {
         let aftermath = self.shared.log.write().append(entries, revision, Instant::now());
+        self.shared.stats.events_dispatched.add(aftermath.events);
         aftermath.settle();
         self.shared.progress.send_if_modified(|reached| {
             let further = revision > *reached;

@@ -199,15 +199,16 @@ impl Snapshot {
 
     /// Objects that `filter` selects, after the key `start_after` where one is given, by the shortest way there
     /// is: the key, an index, the namespace, or all objects.
-    pub fn select<'a>(&'a self, filter: &'a Filter, start_after: Option<&str>) -> Objects<'a> {
-        let candidates = self.candidates(filter, start_after);
-        if filter.is_empty() {
-            return candidates;
-        }
-        Box::new(candidates.filter(|object| filter.matches(object)))
+    pub fn select<'a>(&'a self, filter: &'a Filter, start_after: Option<&str>) -> Selection<'a> {
+        let (candidates, index) = self.candidates(filter, start_after);
+        Selection { candidates, filter, index, examined: 0 }
     }
 
-    fn candidates<'a>(&'a self, filter: &'a Filter, start_after: Option<&str>) -> Objects<'a> {
+    fn candidates<'a>(
+        &'a self,
+        filter: &'a Filter,
+        start_after: Option<&str>,
+    ) -> (Objects<'a>, Option<usize>) {
         let Layout { prefix, namespaced, indexed_fields } = &*self.state.layout;
         let namespace = filter.exact(FieldRef::Namespace).filter(|_| *namespaced);
         if let (Some(name), true) = (filter.exact(FieldRef::Name), namespace.is_some() || !namespaced) {
@@ -216,17 +217,48 @@ impl Snapshot {
                 None => format!("{prefix}{name}"),
             };
             let past = start_after.is_some_and(|after| *key <= *after);
-            return Box::new(self.get(&key).filter(|_| !past).into_iter());
+            return (Box::new(self.get(&key).filter(|_| !past).into_iter()), None);
         }
         if let Some((field, value)) = filter.first_exact(indexed_fields.iter().copied())
             && let Some(objects) = self.by_field(field, value, start_after)
         {
-            return objects;
+            return (objects, Some(field));
         }
-        let Some(namespace) = namespace else { return self.range(prefix, start_after) };
+        let Some(namespace) = namespace else { return (self.range(prefix, start_after), None) };
         let folder = format!("{prefix}{namespace}/");
         let start = start_after.filter(|after| **after >= *folder).unwrap_or(&folder);
         let objects = self.state.objects.range::<_, str>((Bound::Excluded(start), Bound::Unbounded));
-        Box::new(objects.take_while(move |(key, _)| key.starts_with(&*folder)).map(|(_, object)| object))
+        let objects = objects.take_while(move |(key, _)| key.starts_with(&*folder)).map(|(_, object)| object);
+        (Box::new(objects), None)
+    }
+}
+
+/// The objects of a snapshot that a filter selects, in the order of their keys, found as they are asked for.
+pub struct Selection<'a> {
+    candidates: Objects<'a>,
+    filter: &'a Filter,
+    index: Option<usize>,
+    examined: usize,
+}
+
+impl Selection<'_> {
+    /// The selectable field whose index leads to the objects, if one does.
+    pub fn index(&self) -> Option<usize> {
+        self.index
+    }
+
+    /// How many objects were looked at so far.
+    pub fn examined(&self) -> usize {
+        self.examined
+    }
+}
+
+impl<'a> Iterator for Selection<'a> {
+    type Item = &'a Arc<CachedObject>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let Self { candidates, filter, examined, .. } = self;
+        let mut candidates = candidates.inspect(|_| *examined += 1);
+        if filter.is_empty() { candidates.next() } else { candidates.find(|object| filter.matches(object)) }
     }
 }

@@ -181,7 +181,6 @@ impl Watcher {
             Some(Delivery::event(kind, event))
         };
         let deliveries: Vec<_> = events.into_iter().filter_map(deliver).collect();
-        self.shared.stats.events_delivered.add(deliveries.len());
         Ok(Taken { deliveries, more })
     }
 

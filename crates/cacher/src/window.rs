@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::event::Event;
+use crate::stats::WindowIntrospection;
 
 /// How much history a resource keeps.
 ///
@@ -41,17 +42,21 @@ pub(crate) struct Window {
     /// Every event after this revision is here.
     floor: u64,
     retained: usize,
+    increases: u64,
+    decreases: u64,
 }
 
 impl Window {
     pub(crate) fn new(bounds: WindowBounds) -> Self {
         let capacity = bounds.min.max(1);
-        Self { bounds, capacity, entries: VecDeque::new(), first: 0, floor: 0, retained: 0 }
+        let entries = VecDeque::new();
+        Self { bounds, capacity, entries, first: 0, floor: 0, retained: 0, increases: 0, decreases: 0 }
     }
 
     /// Forgets all events: history starts after `floor`.
     pub(crate) fn reset(&mut self, floor: u64) {
-        *self = Self { first: self.next(), floor, ..Self::new(self.bounds) };
+        let Self { bounds, increases, decreases, .. } = *self;
+        *self = Self { first: self.next(), floor, increases, decreases, ..Self::new(bounds) };
     }
 
     pub(crate) fn push(&mut self, event: Arc<Event>, now: Instant) {
@@ -94,14 +99,17 @@ impl Window {
         self.floor
     }
 
-    /// Events the window may hold now.
-    pub(crate) fn capacity(&self) -> usize {
-        self.capacity
-    }
-
-    /// Bytes kept alive by the window alone.
-    pub(crate) fn retained(&self) -> usize {
-        self.retained
+    /// How it is with the window now.
+    pub(crate) fn introspect(&self) -> WindowIntrospection {
+        WindowIntrospection {
+            oldest: self.floor,
+            newest: self.entries.back().map_or(self.floor, |(event, _)| event.revision()),
+            events: self.entries.len(),
+            capacity: self.capacity,
+            increases: self.increases,
+            decreases: self.decreases,
+            bytes: self.retained,
+        }
     }
 
     pub(crate) fn events(&self) -> impl DoubleEndedIterator<Item = &Arc<Event>> + ExactSizeIterator {
@@ -115,11 +123,14 @@ impl Window {
         if self.entries.len() < self.capacity {
             return;
         }
+        let before = self.capacity;
         if fresh(self.entries.front()) {
-            self.capacity = (self.capacity * 2).min(self.bounds.max).max(self.capacity);
-        } else if !fresh(self.entries.get(self.entries.len() - self.capacity / 4)) {
-            self.capacity = (self.capacity / 2).max(self.bounds.min).max(1);
+            self.capacity = (before * 2).min(self.bounds.max).max(before);
+        } else if !fresh(self.entries.get(self.entries.len() - before / 4)) {
+            self.capacity = (before / 2).max(self.bounds.min).max(1);
         }
+        self.increases += u64::from(self.capacity > before);
+        self.decreases += u64::from(self.capacity < before);
     }
 
     fn is_too_big(&self) -> bool {
@@ -198,27 +209,29 @@ mod tests {
     fn capacity_follows_the_rate_of_events() {
         let mut clock = Clock::new(BOUNDS);
         clock.push(0, 4);
-        assert_eq!(clock.window.capacity(), 4);
+        assert_eq!(clock.window.capacity, 4);
         clock.push(4, 1);
-        assert_eq!(clock.window.capacity(), 8, "full of fresh events");
+        assert_eq!(clock.window.capacity, 8, "full of fresh events");
         clock.push(5, 60);
-        assert_eq!((clock.window.capacity(), clock.window.sequence().count()), (16, 16), "but bounded");
+        assert_eq!((clock.window.capacity, clock.window.sequence().count()), (16, 16), "but bounded");
         clock.push(1_000, 1);
-        assert_eq!((clock.window.capacity(), clock.window.sequence().count()), (8, 8), "old ones go");
+        assert_eq!((clock.window.capacity, clock.window.sequence().count()), (8, 8), "old ones go");
         clock.push(10_000, 1);
-        assert_eq!((clock.window.capacity(), clock.window.floor()), (4, clock.revision - 8));
+        assert_eq!((clock.window.capacity, clock.window.floor()), (4, clock.revision - 8));
         clock.push(20_000, 1);
-        assert_eq!(clock.window.capacity(), 4, "never below the lower bound");
+        assert_eq!(clock.window.capacity, 4, "never below the lower bound");
+        let seen = clock.window.introspect();
+        assert_eq!((seen.increases, seen.decreases), (2, 2));
     }
 
     #[test]
     fn superseded_objects_are_bounded_in_bytes() {
         let mut probe = Clock::new(BOUNDS);
         probe.push(0, 1);
-        let one = probe.window.retained();
+        let one = probe.window.retained;
         let mut clock = Clock::new(WindowBounds { max_bytes: 6 * one, ..BOUNDS });
         clock.push(0, 50);
-        assert_eq!((clock.window.sequence().count(), clock.window.retained()), (7, 7 * one));
+        assert_eq!((clock.window.sequence().count(), clock.window.retained), (7, 7 * one));
         let mut clock = Clock::new(WindowBounds { max_bytes: 0, ..BOUNDS });
         clock.push(0, 50);
         assert_eq!(clock.window.sequence().count(), 4, "but the lower bound holds");
@@ -229,7 +242,7 @@ mod tests {
         let mut clock = Clock::new(BOUNDS);
         clock.push(0, 3);
         clock.window.reset(100);
-        assert_eq!((clock.window.sequence(), clock.window.retained()), (3..3, 0));
+        assert_eq!((clock.window.sequence(), clock.window.retained), (3..3, 0));
         assert_eq!([99, 100].map(|revision| clock.window.after(revision)), [None, Some(3)]);
     }
 }

@@ -340,7 +340,7 @@ async fn slow_watchers_are_ended_and_quiet_ones_are_not() {
     settle(&store, &cacher).await;
     assert!(matches!(slow.next().await, Step::End(End::Expired)));
     assert_eq!(frames(quiet.next().await).len(), 1, "what passed was not for it");
-    assert_eq!(cacher.introspect().window_events, 8);
+    assert_eq!(cacher.introspect().window.events, 8);
 }
 
 #[tokio::test(start_paused = true)]
@@ -365,12 +365,12 @@ async fn past_states_are_served_while_their_revision_lies_in_the_window() {
         [Some(vec![2, 3, 4]), Some(vec![2, 3]), Some(vec![3, 4]), Some(vec![6, 4])]
     );
     assert_eq!((values(7), values(1)), (None, None), "yet to come, and out of the window");
-    assert_eq!(cacher.introspect().kept_snapshots, 2);
+    assert_eq!(cacher.introspect().kept_snapshots, [3, 5]);
     for _ in 0..8 {
         store.put(&key("p1"), "n;");
     }
     settle(&store, &cacher).await;
-    assert_eq!((values(4), cacher.introspect().kept_snapshots), (None, 0));
+    assert_eq!((values(4), cacher.introspect().kept_snapshots.len()), (None, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -315,7 +315,7 @@ impl World {
 
     fn check_list_at(&self, back: u64, keep: bool) {
         let revision = self.cacher.revision().saturating_sub(back);
-        let oldest = self.cacher.introspect().window_oldest;
+        let oldest = self.cacher.introspect().window.oldest;
         match self.cacher.snapshot_at(revision) {
             None => {
                 assert!(

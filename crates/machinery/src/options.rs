@@ -69,6 +69,13 @@ pub struct ListOptions {
     pub send_initial_events: Option<bool>,
 }
 
+/// The options of get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GetOptions {
+    /// The revision that the answer must not be older than; `None` for the latest, 0 for any.
+    pub resource_version: Option<u64>,
+}
+
 /// The options of create.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CreateOptions {
@@ -131,7 +138,12 @@ impl ListOptions {
         let watch = flag(query, "watch").unwrap_or(false);
         let initial = flag(query, "sendInitialEvents");
         let matching = first(query, "resourceVersionMatch").unwrap_or_default();
-        check_list(watch, version, matching, &token, initial)?;
+        let errors = if watch {
+            check_watch(matching, &token, initial)
+        } else {
+            check_list(version, matching, &token, initial)
+        };
+        refuse("ListOptions", &errors)?;
         let selector_error = |name: &str, error: &dyn std::fmt::Display| {
             Status::bad_request(format!("unable to parse the {name} selector: {error}"))
         };
@@ -153,6 +165,17 @@ impl ListOptions {
             continue_token: token,
             send_initial_events: initial,
         })
+    }
+}
+
+impl GetOptions {
+    /// Reads the options of a get, which knows none of a list's.
+    ///
+    /// # Errors
+    /// 400 for text that cannot be read.
+    pub fn parse(query: &Query) -> Result<Self, Status> {
+        let version = first(query, "resourceVersion").unwrap_or_default();
+        Ok(Self { resource_version: parse_resource_version(version)? })
     }
 }
 
@@ -271,58 +294,66 @@ fn propagation(policy: &str) -> Option<DeletionPropagation> {
     }
 }
 
-/// Which options of a list or a watch go together.
-fn check_list(
-    watch: bool,
-    version: &str,
-    matching: &str,
-    token: &str,
-    initial: Option<bool>,
-) -> Result<(), Status> {
-    let match_at = FieldPath::new("resourceVersionMatch");
-    let initial_at = FieldPath::new("sendInitialEvents");
+/// Which options of a list go together.
+fn check_list(version: &str, matching: &str, token: &str, initial: Option<bool>) -> Vec<FieldError> {
+    let at = FieldPath::new("resourceVersionMatch");
     let mut errors = Vec::new();
-    let mut forbid = |at: &FieldPath, why: &str| errors.push(FieldError::forbidden(at, why));
-    if watch {
-        if initial.is_some() && matching != "NotOlderThan" {
-            forbid(&match_at, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
-        }
-        if !matching.is_empty() && initial.is_none() {
-            forbid(
-                &match_at,
-                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-            );
-        }
-        if !matching.is_empty() && !token.is_empty() {
-            forbid(&match_at, "resourceVersionMatch is forbidden when continue is provided");
-        }
-    } else {
-        if !matching.is_empty() && version.is_empty() {
-            forbid(&match_at, "resourceVersionMatch is forbidden unless resourceVersion is provided");
-        }
-        if !matching.is_empty() && !token.is_empty() {
-            forbid(&match_at, "resourceVersionMatch is forbidden when continue is provided");
-        }
-        if matching == "Exact" && version == "0" {
-            forbid(&match_at, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
-        }
-        if initial.is_some() {
-            forbid(&initial_at, "sendInitialEvents is forbidden for list");
-        }
+    if !matching.is_empty() && version.is_empty() {
+        let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+        errors.push(FieldError::forbidden(&at, why));
     }
-    if !matches!(matching, "" | "Exact" | "NotOlderThan") {
-        errors.push(FieldError::not_supported(&match_at, matching, &["Exact", "NotOlderThan", ""]));
+    if !matching.is_empty() && !token.is_empty() {
+        let why = "resourceVersionMatch is forbidden when continue is provided";
+        errors.push(FieldError::forbidden(&at, why));
     }
-    refuse("ListOptions", &errors)
+    errors.extend(check_match(matching));
+    if matching == "Exact" && version == "0" {
+        let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+        errors.push(FieldError::forbidden(&at, why));
+    }
+    if initial.is_some() {
+        let at = FieldPath::new("sendInitialEvents");
+        errors.push(FieldError::forbidden(&at, "sendInitialEvents is forbidden for list"));
+    }
+    errors
+}
+
+/// Which options of a watch go together.
+fn check_watch(matching: &str, token: &str, initial: Option<bool>) -> Vec<FieldError> {
+    let at = FieldPath::new("resourceVersionMatch");
+    let mut errors = Vec::new();
+    if initial.is_some() && matching != "NotOlderThan" {
+        let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+        errors.push(FieldError::forbidden(&at, why));
+    }
+    if !matching.is_empty() && initial.is_none() {
+        let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+        errors.push(FieldError::forbidden(&at, why));
+    }
+    errors.extend(check_match(matching));
+    if !matching.is_empty() && !token.is_empty() {
+        let why = "resourceVersionMatch is forbidden when continue is provided";
+        errors.push(FieldError::forbidden(&at, why));
+    }
+    errors
+}
+
+fn check_match(matching: &str) -> Option<FieldError> {
+    let known = ["Exact", "NotOlderThan", ""];
+    let at = FieldPath::new("resourceVersionMatch");
+    (!known.contains(&matching)).then(|| FieldError::not_supported(&at, matching, &known))
 }
 
 fn parse_resource_version(text: &str) -> Result<Option<u64>, Status> {
     if text.is_empty() {
         return Ok(None);
     }
-    text.parse().map(Some).map_err(|_| {
+    // Rust's numbers may have a sign, the API's may not.
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let wrong = if digits { "value out of range" } else { "invalid syntax" };
+    text.parse().ok().filter(|_| digits).map(Some).ok_or_else(|| {
         Status::bad_request(format!(
-            "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+            "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: {wrong}"
         ))
     })
 }
@@ -405,9 +436,11 @@ mod tests {
     #[test]
     fn list_options_that_do_not_go_together_are_refused() {
         type Case<'a> = (&'a [(&'a str, &'a str)], Option<u16>);
-        let cases: [Case<'_>; 14] = [
+        let cases: [Case<'_>; 20] = [
             (&[("resourceVersion", "0")], None),
             (&[("resourceVersion", "x")], Some(400)),
+            (&[("resourceVersion", "+1")], Some(400)),
+            (&[("resourceVersion", "18446744073709551616")], Some(400)),
             (&[("resourceVersionMatch", "Exact")], Some(422)),
             (&[("resourceVersion", "0"), ("resourceVersionMatch", "Exact")], Some(422)),
             (&[("resourceVersion", "1"), ("resourceVersionMatch", "NotOlderThan")], None),
@@ -417,6 +450,10 @@ mod tests {
             (&[("sendInitialEvents", "true")], Some(422)),
             (&[("allowWatchBookmarks", "true")], None),
             (&[("watch", "1"), ("sendInitialEvents", "true")], Some(422)),
+            (&[("watch", "1"), ("sendInitialEvents", "false")], Some(422)),
+            (&[("watch", "1"), ("resourceVersionMatch", "NotOlderThan")], Some(422)),
+            (&[("watch", "false"), ("sendInitialEvents", "false")], Some(422)),
+            (&[("continue", "t"), ("resourceVersion", "1"), ("resourceVersionMatch", "Exact")], Some(422)),
             (
                 &[("watch", "1"), ("sendInitialEvents", "true"), ("resourceVersionMatch", "NotOlderThan")],
                 None,

@@ -255,9 +255,9 @@ impl Status {
     }
 
     /// 504: the server could not finish in time.
-    pub fn timeout(message: impl Into<String>, retry_after_seconds: u32) -> Self {
+    pub fn timeout(why: impl std::fmt::Display, retry_after_seconds: u32) -> Self {
         let details = StatusDetails { retry_after_seconds, ..StatusDetails::default() };
-        Self::failure(504, Reason::Timeout, message).with_details(details)
+        Self::failure(504, Reason::Timeout, format!("Timeout: {why}")).with_details(details)
     }
 
     /// The same status about an object of a resource.
