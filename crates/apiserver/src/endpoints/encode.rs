@@ -363,7 +363,7 @@ fn table_of_one(
     writer.finish()
 }
 
-/// A watch event's object as the client accepts it, in JSON.
+/// A watch event's object as the client accepts it.
 pub(super) fn event_object(
     endpoint: &Endpoint,
     object: &CachedObject,
@@ -371,15 +371,44 @@ pub(super) fn event_object(
     first: bool,
     include: IncludeObject,
 ) -> Result<Vec<u8>, Status> {
-    match accepted.transform {
+    let json = match accepted.transform {
         Some(Transform::Table(version)) => {
             let (value, bytes) = (parse(object.json())?, object_json(endpoint, object)?);
-            Ok(table_of_one(endpoint, &Row { object: &value, bytes: &bytes }, version, first, include))
+            table_of_one(endpoint, &Row { object: &value, bytes: &bytes }, version, first, include)
         }
         Some(Transform::PartialObjectMetadata(version) | Transform::PartialObjectMetadataList(version)) => {
-            Ok(table::partial_object_metadata(version, object.json()))
+            table::partial_object_metadata(version, object.json())
         }
-        _ => Ok(object_json(endpoint, object)?.into()),
+        _ => object_json(endpoint, object)?.into(),
+    };
+    event_bytes(json, accepted.format)
+}
+
+/// A bookmark's object as the client accepts it: in the form that the objects of the watch have.
+pub(super) fn bookmark_object(
+    endpoint: &Endpoint,
+    object: &Value,
+    accepted: Accepted,
+    first: bool,
+    include: IncludeObject,
+) -> Result<Vec<u8>, Status> {
+    let bytes = json::encode(object);
+    let json = match accepted.transform {
+        Some(Transform::Table(version)) => {
+            table_of_one(endpoint, &Row { object, bytes: &bytes }, version, first, include)
+        }
+        Some(Transform::PartialObjectMetadata(version) | Transform::PartialObjectMetadataList(version)) => {
+            table::partial_object_metadata(version, &bytes)
+        }
+        _ => bytes,
+    };
+    event_bytes(json, accepted.format)
+}
+
+fn event_bytes(json: Vec<u8>, format: Format) -> Result<Vec<u8>, Status> {
+    match format {
+        Format::Protobuf => wrapped(&parse(&json)?),
+        _ => Ok(json),
     }
 }
 

@@ -7,10 +7,14 @@ use bytes::{Bytes, BytesMut};
 use nave_cacher::{Delivery, Encoding, EventType};
 use nave_codec::negotiate::{Accepted, Format, Transform};
 use nave_codec::{json, protobuf};
-use nave_machinery::{Status, Value};
+use nave_machinery::Status;
+use serde_json::json;
 
 use super::answer::{IncludeObject, Negotiation, Offer};
 use super::{Endpoint, encode};
+
+/// The annotation of the bookmark after which a watch's initial state is complete.
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 /// The slots of frames with a transform, beyond those of plain objects.
 const METADATA_FRAME: Encoding = Encoding(128);
@@ -39,11 +43,6 @@ impl Frames {
         Ok(Self { endpoint, accepted, include: negotiation.include(), first: true })
     }
 
-    /// What is watched.
-    pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
-    }
-
     /// The content type of the stream.
     pub fn content_type(&self) -> &'static str {
         self.accepted.format.stream_media_type()
@@ -64,16 +63,23 @@ impl Frames {
         Ok(joined.freeze())
     }
 
-    /// The frame of a bookmark: an object with nothing but a kind, a revision and annotations.
+    /// The frame of a bookmark: an object with nothing but a kind, a revision and, where it says that the initial
+    /// state is complete, an annotation.
     ///
     /// # Errors
     /// 500 where it cannot be encoded.
-    pub fn bookmark(&self, object: &Value) -> Result<Bytes, Status> {
-        let object = match self.accepted.format {
-            Format::Protobuf => encode::wrapped(object)?,
-            _ => json::encode(object),
-        };
-        Ok(self.frame("BOOKMARK", &object))
+    pub fn bookmark(&mut self, revision: u64, initial_events_end: bool) -> Result<Bytes, Status> {
+        let gvk = self.endpoint.gvk();
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
+        if initial_events_end {
+            metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
+        }
+        let object = json!({
+            "kind": gvk.kind, "apiVersion": gvk.group_version().to_string(), "metadata": metadata
+        });
+        let first = std::mem::take(&mut self.first);
+        let bytes = encode::bookmark_object(&self.endpoint, &object, self.accepted, first, self.include)?;
+        Ok(self.frame("BOOKMARK", &bytes))
     }
 
     /// The frame of an error, after which the watch ends.

@@ -2,8 +2,8 @@
 //!
 //! | asked | answered from |
 //! | --- | --- |
-//! | nothing | the cache, once it has reached the store's present revision |
-//! | `0` | the cache as it is |
+//! | nothing | the cache, once it has reached the store's present revision; the store, where that takes too long |
+//! | `0` | the cache as it is, whatever the limit |
 //! | a revision, or `NotOlderThan` | the cache, once it has reached the revision |
 //! | `Exact`, or a revision with a limit | that state: from memory while it is kept, else from the store |
 //! | `continue` | the state the first page came from, the same way |
@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use nave_cacher::{CachedObject, Filter, Snapshot};
-use nave_machinery::options::{ListOptions, ResourceVersionMatch};
+use nave_machinery::options::{GetOptions, ListOptions, ResourceVersionMatch};
 use nave_machinery::{Reason, Status};
 use nave_resources::{list_prefix, storage_key};
 use nave_store::{KeyValue, Range};
@@ -21,7 +21,7 @@ use super::continuation::Continuation;
 use super::view::View;
 use super::{Endpoint, selection};
 use crate::request_info::ResourceRequest;
-use crate::storage::ResourceStorage;
+use crate::storage::{Latest, ResourceStorage};
 
 /// Objects read from the store at once when memory does not hold the state asked for.
 const STORE_PAGE: usize = 10_000;
@@ -40,8 +40,13 @@ pub async fn get(
     let namespace = endpoint.def.namespaced.then_some(request.namespace.as_str());
     let key = storage_key(&endpoint.def, namespace, &request.name)
         .map_err(|_| Status::not_found(&endpoint.resource(), &request.name))?;
-    wait_for(storage, ListOptions::parse(query)?.resource_version).await?;
-    let found = storage.cacher().snapshot().get(&key).cloned();
+    let found = match GetOptions::parse(query)?.resource_version {
+        None => storage.get_latest(&key).await?,
+        Some(revision) => {
+            storage.wait_until(revision).await?;
+            storage.cacher().snapshot().get(&key).cloned()
+        }
+    };
     let object = found.ok_or_else(|| Status::not_found(&endpoint.resource(), &request.name))?;
     if let View::Scale(_) = view {
         let object = storage.codec().parse_cached(&object)?;
@@ -61,39 +66,30 @@ pub async fn list(
 ) -> Result<Answer, Status> {
     let filter = selection::filter(&endpoint.def, request, options)?;
     let storage = endpoint.storage()?;
-    let namespace = Some(request.namespace.as_str()).filter(|namespace| !namespace.is_empty());
-    let prefix =
-        list_prefix(&endpoint.def, namespace).map_err(|error| Status::bad_request(error.to_string()))?;
+    let prefix = prefix(endpoint, request)?;
     let continuation = Continuation::decode(&options.continue_token, &prefix)?;
     let scan = Scan {
         filter: &filter,
+        namespace: namespace(request),
         start_after: continuation.as_ref().map(|continuation| continuation.start_after.as_str()),
-        limit: options.limit,
+        limit: limit(options),
     };
     let (page, snapshot) = match wanted(options, continuation.as_ref())? {
-        Wanted::Latest => {
-            storage.wait_until(storage.current_revision().await?).await?;
-            scan.of_memory(storage.cacher().snapshot())
-        }
+        Wanted::Latest => scan.latest(storage, &prefix).await?,
         Wanted::NotOlderThan(revision) => {
             storage.wait_until(revision).await?;
-            scan.of_memory(storage.cacher().snapshot())
+            scan.memory(storage, storage.cacher().snapshot())
         }
-        Wanted::Exact(revision) => exact(storage, revision, &scan, &prefix)
+        Wanted::Exact(revision) => scan
+            .exact(storage, revision, &prefix)
             .await
             .map_err(|status| with_fresh_token(status, continuation.as_ref(), &prefix))?,
     };
     // How many remain is told only where nothing but the place in the list decides it.
     let selective = !options.label_selector.is_empty() || !options.field_selector.is_empty();
-    let remaining = match (&page.next, &continuation, &snapshot) {
-        (None, ..) => None,
-        _ if selective => None,
-        (_, Some(continuation), _) => {
-            continuation.remaining.map(|rest| rest.saturating_sub(page.objects.len() as u64))
-        }
-        (_, None, Some(snapshot)) => Some((snapshot.count(namespace) - page.objects.len()) as u64),
-        (_, None, None) => None,
-    };
+    let before = continuation.as_ref().and_then(|continuation| continuation.remaining);
+    let remaining = page.remaining.or(before.map(|rest| rest.saturating_sub(page.objects.len() as u64)));
+    let remaining = remaining.filter(|_| page.next.is_some() && !selective);
     if let (Some(snapshot), Some(_)) = (&snapshot, &page.next) {
         storage.cacher().keep(snapshot);
     }
@@ -121,18 +117,27 @@ pub async fn select(
 ) -> Result<(Vec<Arc<CachedObject>>, u64), Status> {
     let filter = selection::filter(&endpoint.def, request, options)?;
     let storage = endpoint.storage()?;
-    storage.wait_until(storage.current_revision().await?).await?;
-    let snapshot = storage.cacher().snapshot();
-    Ok((snapshot.select(&filter, None).cloned().collect(), snapshot.revision()))
+    let prefix = prefix(endpoint, request)?;
+    let scan = Scan { filter: &filter, namespace: namespace(request), start_after: None, limit: 0 };
+    let (page, _) = scan.latest(storage, &prefix).await?;
+    Ok((page.objects, page.revision))
 }
 
-/// Waits for what a read of the latest, any or a given state needs.
-async fn wait_for(storage: &ResourceStorage, version: Option<u64>) -> Result<(), Status> {
-    let revision = match version {
-        None => storage.current_revision().await?,
-        Some(revision) => revision,
-    };
-    storage.wait_until(revision).await
+/// The one namespace of a request, if it is not of all.
+fn namespace(request: &ResourceRequest) -> Option<&str> {
+    Some(request.namespace.as_str()).filter(|namespace| !namespace.is_empty())
+}
+
+/// Where the objects of a request lie in the store.
+fn prefix(endpoint: &Endpoint, request: &ResourceRequest) -> Result<String, Status> {
+    list_prefix(&endpoint.def, namespace(request)).map_err(|error| Status::bad_request(error.to_string()))
+}
+
+/// How many objects a page has. The watch cache of upstream knows no pages of just any state, and clients are used
+/// to get it whole.
+fn limit(options: &ListOptions) -> usize {
+    let any = options.resource_version == Some(0) && options.continue_token.is_empty();
+    if any { 0 } else { options.limit }
 }
 
 /// The state a list is to show.
@@ -166,18 +171,55 @@ struct Page {
     revision: u64,
     /// The key the next page starts after, where there is one.
     next: Option<Arc<str>>,
+    /// How many objects follow, selected or not, where that is known.
+    remaining: Option<u64>,
 }
 
 /// What of a state a page shows.
 struct Scan<'a> {
     filter: &'a Filter,
+    namespace: Option<&'a str>,
     start_after: Option<&'a str>,
     /// 0 for no limit.
     limit: usize,
 }
 
 impl Scan<'_> {
-    fn of_memory(&self, snapshot: Snapshot) -> (Page, Option<Snapshot>) {
+    /// The state that the store is in now.
+    async fn latest(
+        &self,
+        storage: &ResourceStorage,
+        prefix: &str,
+    ) -> Result<(Page, Option<Snapshot>), Status> {
+        let consistent = storage.reads().consistent();
+        match storage.latest().await? {
+            Latest::Memory(snapshot) => {
+                consistent.in_memory.add(1);
+                Ok(self.memory(storage, snapshot))
+            }
+            Latest::Store(revision) => {
+                let page = self.store(storage, revision, prefix).await;
+                if page.is_ok() { &consistent.fallbacks } else { &consistent.failures }.add(1);
+                Ok((page?, None))
+            }
+        }
+    }
+
+    /// The state at exactly one revision: from memory if it is kept, else from the store.
+    async fn exact(
+        &self,
+        storage: &ResourceStorage,
+        revision: u64,
+        prefix: &str,
+    ) -> Result<(Page, Option<Snapshot>), Status> {
+        storage.wait_until(revision).await?;
+        match storage.cacher().snapshot_at(revision) {
+            Some(snapshot) => Ok(self.memory(storage, snapshot)),
+            None => Ok((self.store(storage, revision, prefix).await?, None)),
+        }
+    }
+
+    fn memory(&self, storage: &ResourceStorage, snapshot: Snapshot) -> (Page, Option<Snapshot>) {
         let revision = snapshot.revision();
         let mut selected = snapshot.select(self.filter, self.start_after);
         let objects: Vec<_> = match self.limit {
@@ -185,8 +227,33 @@ impl Scan<'_> {
             limit => selected.by_ref().take(limit).cloned().collect(),
         };
         let next = selected.next().and_then(|_| objects.last()).map(|last| Arc::clone(last.key()));
+        storage.reads().cache(selected.index()).count(selected.examined(), objects.len());
         drop(selected);
-        (Page { objects, revision, next }, Some(snapshot))
+        let count = || snapshot.count(self.namespace).saturating_sub(objects.len());
+        let remaining = self.start_after.is_none().then(|| count() as u64);
+        (Page { objects, revision, next, remaining }, Some(snapshot))
+    }
+
+    async fn store(&self, storage: &ResourceStorage, revision: u64, prefix: &str) -> Result<Page, Status> {
+        let mut page = Page { objects: Vec::new(), revision, next: None, remaining: None };
+        let start_after = self.start_after.map(Arc::from);
+        // One more than a page tells whether there is another.
+        let limit = if self.limit > 0 { self.limit.saturating_add(1).min(STORE_PAGE) } else { STORE_PAGE };
+        let mut range = Range { prefix: Arc::from(prefix), start_after, limit, revision: Some(revision) };
+        let mut fetched = 0;
+        loop {
+            let found = storage.range(range.clone()).await?;
+            fetched += found.items.len();
+            if !self.add(&mut page, storage, &found.items)? || !found.more {
+                let over = fetched.saturating_sub(page.objects.len()) as u64;
+                page.remaining = found.remaining.map(|after| after + over);
+                storage.reads().store().count(fetched, page.objects.len());
+                return Ok(page);
+            }
+            range.start_after = found.items.last().map(|kv| Arc::clone(&kv.key));
+            // Few are selected: larger steps get there sooner.
+            range.limit = (range.limit * 2).min(STORE_PAGE);
+        }
     }
 
     /// Adds the selected ones of `items` to `page`; `false` once the page is full and there is more.
@@ -203,30 +270,6 @@ impl Scan<'_> {
             page.objects.push(Arc::new(object));
         }
         Ok(true)
-    }
-}
-
-/// The state at exactly one revision: from memory if it is kept, else from the store.
-async fn exact(
-    storage: &ResourceStorage,
-    revision: u64,
-    scan: &Scan<'_>,
-    prefix: &str,
-) -> Result<(Page, Option<Snapshot>), Status> {
-    storage.wait_until(revision).await?;
-    if let Some(snapshot) = storage.cacher().snapshot_at(revision) {
-        return Ok(scan.of_memory(snapshot));
-    }
-    let mut page = Page { objects: Vec::new(), revision, next: None };
-    let start_after = scan.start_after.map(Arc::from);
-    let mut range =
-        Range { prefix: Arc::from(prefix), start_after, limit: STORE_PAGE, revision: Some(revision) };
-    loop {
-        let found = storage.range(range.clone()).await?;
-        range.start_after = found.items.last().map(|kv| Arc::clone(&kv.key));
-        if !scan.add(&mut page, storage, &found.items)? || !found.more {
-            return Ok((page, None));
-        }
     }
 }
 

@@ -6,9 +6,8 @@ use bytes::Bytes;
 use futures_util::stream;
 use nave_cacher::{End, Step, WatchError, WatchRequest, WatchStart, Watcher};
 use nave_machinery::options::ListOptions;
-use nave_machinery::{Reason, Status, Value};
+use nave_machinery::{Reason, Status};
 use rand::Rng;
-use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -16,9 +15,7 @@ use super::answer::{Answer, Negotiation};
 use super::frames::Frames;
 use super::{Endpoint, selection};
 use crate::request_info::ResourceRequest;
-
-/// The annotation of the bookmark after which a watch's initial state is complete.
-const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+use crate::storage::ResourceStorage;
 
 /// What all watches of a server have in common.
 #[derive(Clone)]
@@ -31,9 +28,11 @@ pub struct Watches {
 
 /// Starts a watch.
 ///
+/// What is wrong with its revision is told in the stream, as upstream does it: an `ERROR` event with 410 for one that
+/// history does not reach back to, with 504 for one that does not come.
+///
 /// # Errors
-/// 400 and 422 for what cannot be asked, 410 for a revision that history does not reach back to, 504 for one that
-/// does not come.
+/// 400 and 422 for what cannot be asked, 429 where there is no state yet.
 pub async fn watch(
     endpoint: &Endpoint,
     request: &ResourceRequest,
@@ -43,45 +42,58 @@ pub async fn watch(
 ) -> Result<Answer, Status> {
     let frames = Frames::new(endpoint.clone(), negotiation)?;
     let storage = endpoint.storage()?;
-    let cacher = storage.cacher();
     let filter = selection::filter(&endpoint.def, request, options)?;
-    let initial = match (options.send_initial_events, options.resource_version) {
-        // Without a revision, or with 0, a watch begins with the state.
-        (Some(initial), _) => initial,
-        (None, version) => version.unwrap_or(0) == 0,
-    };
-    let start = if initial {
-        let revision = match options.resource_version {
-            None => storage.current_revision().await?,
-            Some(revision) => revision,
-        };
-        storage.wait_until(revision).await?;
-        WatchStart::State(cacher.snapshot())
-    } else {
-        let revision = match options.resource_version {
-            None | Some(0) => storage.current_revision().await?,
-            Some(revision) => revision,
-        };
-        cacher.wait_ready().await;
-        WatchStart::After(revision)
-    };
     let asked = options.timeout_seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs);
     let time = asked.unwrap_or_else(|| watches.min_time.mul_f64(1.0 + rand::rng().random::<f64>()));
-    let deadline = Instant::now().checked_add(time);
-    let bookmarks = options.allow_watch_bookmarks;
-    let watcher = cacher.watch(WatchRequest { start, filter, bookmarks, deadline }).map_err(
-        |WatchError::Expired { requested, oldest }| {
+    let (started, bookmarks) = (Instant::now(), options.allow_watch_bookmarks);
+    let deadline = started.checked_add(time);
+    storage.wait_until(0).await?;
+    let start = start(storage, options).await;
+    let watcher = start.and_then(|start| {
+        let request = WatchRequest { start, filter, bookmarks, deadline };
+        storage.cacher().watch(request).map_err(|WatchError::Expired { requested, oldest }| {
             Status::expired(format!("too old resource version: {requested} ({oldest})"))
-        },
-    )?;
-    let marks_end = bookmarks && options.send_initial_events == Some(true);
+        })
+    });
     let content_type = frames.content_type();
+    let watcher = match watcher {
+        Ok(watcher) => watcher,
+        Err(status) => {
+            let error = frames.error(&status);
+            return Ok(Answer::stream(content_type, stream::once(async { error })));
+        }
+    };
+    let marks_end = bookmarks && options.send_initial_events == Some(true);
     let watching = Watching { watcher, frames, marks_end, closing: watches.closing.clone(), ended: false };
     let chunks = stream::unfold(watching, |mut watching| async {
         let chunk = watching.next_chunk().await?;
         Some((chunk, watching))
     });
     Ok(Answer::stream(content_type, chunks))
+}
+
+/// Where a watch starts (upstream: `Cacher.Watch`).
+///
+/// | `sendInitialEvents` | no revision | `0` | a revision |
+/// | --- | --- | --- | --- |
+/// | not given | the latest state | any state | after the revision |
+/// | true | the latest state | any state | a state not older |
+/// | false | after the latest | after any | after the revision |
+///
+/// # Errors
+/// The store's; 504 where a state does not come in time.
+async fn start(storage: &ResourceStorage, options: &ListOptions) -> Result<WatchStart, Status> {
+    let cacher = storage.cacher();
+    let revision = match options.resource_version {
+        None => storage.current_revision().await?,
+        Some(revision) => revision,
+    };
+    let initial = options.send_initial_events.unwrap_or(options.resource_version.unwrap_or(0) == 0);
+    if initial {
+        storage.wait_until(revision).await?;
+        return Ok(WatchStart::State(cacher.snapshot()));
+    }
+    Ok(WatchStart::After(if revision == 0 { cacher.revision() } else { revision }))
 }
 
 struct Watching {
@@ -103,14 +115,9 @@ impl Watching {
             };
             let frame = match step {
                 Step::Events(deliveries) => self.frames.events(&deliveries),
-                Step::InitialEventsEnd(revision) if self.marks_end => {
-                    let annotations = json!({INITIAL_EVENTS_END: "true"});
-                    self.frames.bookmark(&bookmark(self.frames.endpoint(), revision, Some(annotations)))
-                }
+                Step::InitialEventsEnd(revision) if self.marks_end => self.frames.bookmark(revision, true),
                 Step::InitialEventsEnd(_) => continue,
-                Step::Bookmark(revision) => {
-                    self.frames.bookmark(&bookmark(self.frames.endpoint(), revision, None))
-                }
+                Step::Bookmark(revision) => self.frames.bookmark(revision, false),
                 Step::End(End::Expired) => Err(Status::failure(
                     410,
                     Reason::Expired,
@@ -128,14 +135,4 @@ impl Watching {
         }
         None
     }
-}
-
-/// The object of a bookmark: nothing but a kind, a revision and annotations.
-fn bookmark(endpoint: &Endpoint, revision: u64, annotations: Option<Value>) -> Value {
-    let gvk = endpoint.gvk();
-    let mut metadata = json!({"resourceVersion": revision.to_string()});
-    if let Some(annotations) = annotations {
-        metadata["annotations"] = annotations;
-    }
-    json!({"kind": gvk.kind, "apiVersion": gvk.group_version().to_string(), "metadata": metadata})
 }

@@ -5,17 +5,19 @@
 //! storage version.
 
 mod codec;
+mod reads;
 mod storages;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use nave_cacher::{CachedObject, Cacher, CacherConfig, EncodingBudget};
+use nave_cacher::{CachedObject, Cacher, CacherConfig, EncodingBudget, Snapshot};
 use nave_machinery::{GroupResource, Reason, Status, Value, meta};
 use nave_resources::ResourceDef;
 use nave_store::{Expect, KeyValue, Op, Range, RangeResult, Store, StoreError, Txn, TxnOutcome};
 
 pub use codec::ObjectCodec;
+pub use reads::{ConsistentReads, ListStats, ReadStats};
 pub use storages::Storages;
 
 /// How often an update is tried against other writers before it is given up as a conflict.
@@ -30,6 +32,15 @@ pub struct ResourceStorage {
     store: Arc<dyn Store>,
     cacher: Arc<Cacher>,
     codec: Arc<ObjectCodec>,
+    reads: ReadStats,
+}
+
+/// Where the present state of a resource can be read.
+pub enum Latest {
+    /// In memory.
+    Memory(Snapshot),
+    /// In the store, at this revision: memory did not reach it in time.
+    Store(u64),
 }
 
 /// An object as it was read or written.
@@ -73,12 +84,23 @@ impl ResourceStorage {
         let indexed = def.fields.iter().enumerate().filter(|(_, field)| field.indexed);
         config.indexed_fields = indexed.map(|(at, _)| at).collect();
         let cacher = Cacher::start(config, Arc::clone(&store), Arc::clone(&codec) as _);
-        Some(Arc::new(Self { def, store, cacher, codec }))
+        let reads = ReadStats::new(&cacher.config().indexed_fields);
+        Some(Arc::new(Self { def, store, cacher, codec, reads }))
     }
 
     /// The resource's watch cache.
     pub fn cacher(&self) -> &Arc<Cacher> {
         &self.cacher
+    }
+
+    /// What is stored.
+    pub fn def(&self) -> &Arc<ResourceDef> {
+        &self.def
+    }
+
+    /// How it was read so far.
+    pub fn reads(&self) -> &ReadStats {
+        &self.reads
     }
 
     /// The resource's encoding.
@@ -106,15 +128,42 @@ impl ResourceStorage {
         self.store.current_revision().await.map_err(|error| store_status(&error))
     }
 
-    /// Waits for the watch cache to have seen `revision`.
+    /// Waits for the watch cache to have seen `revision`; 0 for it to have seen anything at all.
     ///
     /// # Errors
-    /// 504 where it does not within a few seconds.
+    /// 504 where it does not within a few seconds, 429 where it has no state yet.
     pub async fn wait_until(&self, revision: u64) -> Result<(), Status> {
-        self.cacher.wait_until(revision, CACHE_WAIT).await.map_err(|late| {
-            Status::timeout(format!("Too large resource version: {revision}, current: {}", late.current), 1)
-                .with_cause("ResourceVersionTooLarge", "Too large resource version", "")
+        self.cacher.wait_until(revision, CACHE_WAIT).await.map_err(|late| match late.current {
+            0 => Status::too_many_requests("storage is (re)initializing", 1),
+            current => too_large(revision, current),
         })
+    }
+
+    /// Where the state that the store is in now can be read: in memory, which catches up first, or, where that
+    /// takes too long, in the store.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn latest(&self) -> Result<Latest, Status> {
+        let revision = self.current_revision().await?;
+        Ok(match self.cacher.wait_until(revision, CACHE_WAIT).await {
+            Ok(()) => Latest::Memory(self.cacher.snapshot()),
+            Err(_) => Latest::Store(revision),
+        })
+    }
+
+    /// The object at `key` in the state that the store is in now.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn get_latest(&self, key: &str) -> Result<Option<Arc<CachedObject>>, Status> {
+        match self.latest().await? {
+            Latest::Memory(snapshot) => Ok(snapshot.get(key).cloned()),
+            Latest::Store(_) => {
+                let found = self.store.get(key, None).await.map_err(|error| store_status(&error))?;
+                found.map(|kv| self.cached(&kv).map(Arc::new)).transpose()
+            }
+        }
     }
 
     /// Writes a new object; `object` gets its resourceVersion.
@@ -270,16 +319,19 @@ fn same_metadata(new: &Value, old: &Value) -> bool {
     new.eq(old)
 }
 
+/// What is said of a revision that did not come in time.
+fn too_large(requested: u64, current: u64) -> Status {
+    Status::timeout(format_args!("Too large resource version: {requested}, current: {current}"), 1)
+        .with_cause("ResourceVersionTooLarge", "Too large resource version", "")
+}
+
 /// What a client is told when the store fails.
 pub fn store_status(error: &StoreError) -> Status {
     match error {
-        StoreError::Compacted { .. } => Status::expired(
-            "The provided resource version has been compacted: the history it names is no longer kept",
-        ),
-        StoreError::FutureRevision { requested, current } => {
-            Status::timeout(format!("Too large resource version: {requested}, current: {current}"), 1)
-                .with_cause("ResourceVersionTooLarge", "Too large resource version", "")
+        StoreError::Compacted { .. } => {
+            Status::expired("The resourceVersion for the provided list is too old.")
         }
+        StoreError::FutureRevision { requested, current } => too_large(*requested, *current),
         StoreError::TooLarge { .. } => Status::too_large(error.to_string()),
         StoreError::NoSpace(_) | StoreError::Closed => Status::service_unavailable(error.to_string()),
         _ => Status::failure(500, Reason::InternalError, error.to_string()),
