@@ -10,9 +10,11 @@ use serde_json::json;
 
 use crate::endpoints::answer::{Answer, Negotiation, Offer};
 use crate::health::Health;
+use crate::introspection::ApiCache;
 use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
 use crate::request_info::RequestInfo;
+use crate::storage::Storages;
 
 /// The Kubernetes version served.
 pub const KUBERNETES_VERSION: (&str, &str, &str) = ("1", "36", "2");
@@ -27,6 +29,8 @@ pub struct Documents {
     pub health: Health,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// The watch caches that the administrator may look into.
+    pub storages: Storages,
     /// The address clients reach the server at, `host:port`.
     pub address: String,
 }
@@ -55,6 +59,7 @@ impl Documents {
             [""] => Ok(Answer::json(200, &json!({"paths": self.paths()}))),
             ["version"] => Ok(Answer::json(200, &version())),
             ["metrics"] => self.metrics(),
+            ["debug", "api_cache"] => Ok(Answer::json(200, &ApiCache::of(&self.storages).await)),
             ["openapi", rest @ ..] => self.openapi.answer(rest, info, headers),
             ["api" | "apis", ..] => self.discovery(&parts, headers, negotiation),
             _ => Ok(Answer::page_not_found()),
@@ -111,7 +116,9 @@ impl Documents {
             paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));
         }
         paths.extend(self.health.paths());
-        paths.extend(["/metrics", "/openapi/v2", "/openapi/v3", "/version"].map(str::to_owned));
+        paths.extend(
+            ["/debug/api_cache", "/metrics", "/openapi/v2", "/openapi/v3", "/version"].map(str::to_owned),
+        );
         paths.sort();
         paths
     }

@@ -19,7 +19,7 @@
 //! | [`computed`] | what is answered without being stored: bindings, reviews, tokens |
 //! | [`admission`] | plugins between preparation and validation |
 //! | [`storage`] | one resource's objects between the endpoints and the store |
-//! | [`documents`], [`openapi`], [`health`], [`metrics`] | what is served but is no resource |
+//! | [`documents`], [`openapi`], [`health`], [`metrics`], [`introspection`] | what is served but is no resource |
 //! | [`local`] | the way in for what runs in the same process |
 //! | [`server`] | all of it put together; [`bootstrap`] makes the objects it cannot do without |
 //!
@@ -35,6 +35,7 @@ mod descriptions;
 pub mod documents;
 pub mod endpoints;
 pub mod health;
+pub mod introspection;
 mod kinds;
 pub mod lifecycle;
 pub mod local;

@@ -3,12 +3,16 @@
 //! Labels are taken from what the server itself knows (the resource definitions, the known verbs and codes), never
 //! from a client's text: an unknown resource is counted without its name.
 
+mod caches;
+
 use std::time::Duration;
 
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
     core::Collector,
 };
+
+pub use caches::CacheMetrics;
 
 /// The latency buckets of `apiserver_request_duration_seconds`, as upstream's.
 const LATENCY_BUCKETS: [f64; 23] = [

@@ -20,7 +20,7 @@ use crate::endpoints::computed::ComputedTable;
 use crate::endpoints::watch::Watches;
 use crate::health::{Health, Switch};
 use crate::local::LocalService;
-use crate::metrics::Metrics;
+use crate::metrics::{CacheMetrics, Metrics};
 use crate::openapi::OpenApi;
 use crate::pipeline::{Caller, Pipeline};
 use crate::serving::ConnectionInfo;
@@ -84,6 +84,7 @@ impl ApiServer {
         let admission = admission(&storages, config.service_range, config.node_ports, config.plugins);
         let watches = Watches { closing: closing.clone(), min_time: config.min_watch_time };
         let resources = Resources::new(&storages, admission, config.computed, watches);
+        metrics.register(Box::new(CacheMetrics::new(storages.clone(), resources.watched())?))?;
         let bootstrap =
             Bootstrap { service_address: config.service_range.first(), secure_port: config.secure_port };
         bootstrap.run(&resources).await.map_err(StartError::Bootstrap)?;
@@ -95,6 +96,7 @@ impl ApiServer {
                 registry: Arc::clone(storages.registry()),
                 health: health(&storages, &stopping),
                 metrics: Arc::clone(&metrics),
+                storages,
                 address: config.address,
             },
             resources,

@@ -31,6 +31,11 @@ impl EncodingBudget {
         Arc::new(Self { limit, used: AtomicUsize::new(0) })
     }
 
+    /// Bytes that may be kept.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Bytes kept now.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)

@@ -5,7 +5,7 @@
 
 use bytes::{Bytes, BytesMut};
 use nave_cacher::{Delivery, Encoding, EventType};
-use nave_codec::negotiate::{Accepted, Format, Transform};
+use nave_codec::negotiate::{Accepted, Format, MetaVersion, Transform};
 use nave_codec::{json, protobuf};
 use nave_machinery::Status;
 use serde_json::json;
@@ -16,8 +16,11 @@ use super::{Endpoint, encode};
 /// The annotation of the bookmark after which a watch's initial state is complete.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
-/// The slots of frames with a transform, beyond those of plain objects.
-const METADATA_FRAME: Encoding = Encoding(128);
+/// The slot of frames of metadata, beyond those of plain objects.
+fn metadata_slot(version: MetaVersion, format: Format) -> Encoding {
+    let beta = u8::from(version == MetaVersion::V1Beta1);
+    Encoding(128 + 2 * u8::from(format == Format::Protobuf) + beta)
+}
 
 /// The frames of one watch.
 pub struct Frames {
@@ -104,12 +107,14 @@ impl Frames {
                 }
                 _ => encode::event_object(endpoint, object, *accepted, first, *include)?,
             };
-            Ok(self.frame(kind.as_str(), &bytes))
+            Ok::<_, Status>(self.frame(kind.as_str(), &bytes))
         };
-        match self.slot() {
-            Some(slot) => delivery.frame(slot, make),
-            None => make(delivery.kind, delivery.object()),
-        }
+        let frame = match self.slot() {
+            Some(slot) => delivery.frame(slot, make)?,
+            None => make(delivery.kind, delivery.object())?,
+        };
+        self.endpoint.watched.event_sizes.observe(frame.len() as f64);
+        Ok(frame)
     }
 
     /// Where the frame is shared; `None` for forms that are one watcher's own.
@@ -118,9 +123,11 @@ impl Frames {
             (None, Format::Protobuf) => Some(encode::protobuf_slot(&self.endpoint)),
             (None, _) => Some(encode::json_frame_slot(&self.endpoint)),
             (
-                Some(Transform::PartialObjectMetadata(_) | Transform::PartialObjectMetadataList(_)),
-                Format::Json,
-            ) => Some(METADATA_FRAME),
+                Some(
+                    Transform::PartialObjectMetadata(version) | Transform::PartialObjectMetadataList(version),
+                ),
+                format,
+            ) => Some(metadata_slot(version, format)),
             _ => None,
         }
     }

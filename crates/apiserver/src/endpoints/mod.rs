@@ -42,7 +42,7 @@ use nave_resources::{ResourceDef, ResourceVersion};
 use self::answer::{Answer, List, Negotiation};
 use self::computed::{ComputedRequest, ComputedTable};
 use self::view::View;
-use self::watch::Watches;
+use self::watch::{WatchStats, Watches};
 use self::write::{Payload, Target};
 use crate::admission::Admission;
 use crate::body;
@@ -59,6 +59,8 @@ pub struct Endpoint {
     pub version: usize,
     /// Where its objects are; `None` for virtual resources.
     pub storage: Option<Arc<ResourceStorage>>,
+    /// What its watches were sent.
+    pub watched: Arc<WatchStats>,
 }
 
 /// All resources served.
@@ -77,7 +79,8 @@ impl Resources {
             let storage = storages.of(def).cloned();
             for (version, served) in def.versions.iter().enumerate() {
                 let gvr = GroupVersionResource::new(&def.group, &served.name, &def.resource);
-                endpoints.insert(gvr, Endpoint { def: Arc::clone(def), version, storage: storage.clone() });
+                let (def, storage) = (Arc::clone(def), storage.clone());
+                endpoints.insert(gvr, Endpoint { def, version, storage, watched: Arc::default() });
             }
         }
         Self { endpoints, admission, computed, watches }
@@ -177,6 +180,14 @@ impl Resources {
             }
             _ => Err(Status::method_not_allowed_here()),
         }
+    }
+
+    /// What the watches of each resource and version were sent.
+    pub fn watched(&self) -> Vec<(GroupVersionResource, Arc<WatchStats>)> {
+        let mut watched: Vec<_> =
+            self.endpoints.iter().map(|(gvr, it)| (gvr.clone(), Arc::clone(&it.watched))).collect();
+        watched.sort_by(|(one, _), (other, _)| one.cmp(other));
+        watched
     }
 
     /// The endpoint of a resource.

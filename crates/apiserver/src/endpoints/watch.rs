@@ -1,10 +1,11 @@
 //! watch: a cursor in the watch cache's history, as a stream of frames.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use nave_cacher::{End, Step, WatchError, WatchRequest, WatchStart, Watcher};
+use nave_cacher::{End, Histogram, Step, WatchError, WatchRequest, WatchStart, Watcher};
 use nave_machinery::options::ListOptions;
 use nave_machinery::{Reason, Status};
 use rand::Rng;
@@ -25,6 +26,62 @@ pub struct Watches {
     /// How long a watch lives that names no time: at least this, at most twice this (`--min-request-timeout`).
     pub min_time: Duration,
 }
+
+/// What was sent to the watches of one resource in one version.
+#[derive(Debug)]
+pub struct WatchStats {
+    /// Bytes of each event.
+    pub event_sizes: Histogram,
+    /// How long streaming lists took to send the state they began with, by scope.
+    lists: [Histogram; 3],
+}
+
+impl WatchStats {
+    /// How long streaming lists took, in seconds, by scope.
+    pub fn lists(&self) -> impl Iterator<Item = (&'static str, &Histogram)> {
+        SCOPES.into_iter().zip(&self.lists)
+    }
+}
+
+impl Default for WatchStats {
+    fn default() -> Self {
+        let lists = SCOPES.map(|_| Histogram::new(&LIST_TIMES));
+        Self { event_sizes: Histogram::new(&EVENT_SIZES), lists }
+    }
+}
+
+/// A streaming list under way: what is to be told, and timed, when the state is complete.
+struct StreamingList {
+    started: Instant,
+    scope: usize,
+}
+
+impl StreamingList {
+    fn new(request: &ResourceRequest, started: Instant) -> Self {
+        let scope = match (request.name.is_empty(), request.namespace.is_empty()) {
+            (true, true) => 0,
+            (true, false) => 1,
+            (false, _) => 2,
+        };
+        Self { started, scope }
+    }
+
+    fn completed(self, stats: &WatchStats) {
+        if let Some(times) = stats.lists.get(self.scope) {
+            times.observe_time(self.started.elapsed());
+        }
+    }
+}
+
+/// What a watch may be of.
+const SCOPES: [&str; 3] = ["cluster", "namespace", "resource"];
+
+/// Upstream's bounds of `apiserver_watch_events_sizes`, in bytes.
+const EVENT_SIZES: [f64; 8] = [1024.0, 2048.0, 4096.0, 8192.0, 16_384.0, 32_768.0, 65_536.0, 131_072.0];
+
+/// Upstream's bounds of `apiserver_watch_list_duration_seconds`.
+const LIST_TIMES: [f64; 17] =
+    [0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0];
 
 /// Starts a watch.
 ///
@@ -63,8 +120,15 @@ pub async fn watch(
             return Ok(Answer::stream(content_type, stream::once(async { error })));
         }
     };
-    let marks_end = bookmarks && options.send_initial_events == Some(true);
-    let watching = Watching { watcher, frames, marks_end, closing: watches.closing.clone(), ended: false };
+    let streams = bookmarks && options.send_initial_events == Some(true);
+    let watching = Watching {
+        watcher,
+        frames,
+        stats: Arc::clone(&endpoint.watched),
+        list: streams.then(|| StreamingList::new(request, started)),
+        closing: watches.closing.clone(),
+        ended: false,
+    };
     let chunks = stream::unfold(watching, |mut watching| async {
         let chunk = watching.next_chunk().await?;
         Some((chunk, watching))
@@ -99,7 +163,9 @@ async fn start(storage: &ResourceStorage, options: &ListOptions) -> Result<Watch
 struct Watching {
     watcher: Watcher,
     frames: Frames,
-    marks_end: bool,
+    stats: Arc<WatchStats>,
+    /// Until the state is complete.
+    list: Option<StreamingList>,
     closing: CancellationToken,
     ended: bool,
 }
@@ -115,8 +181,11 @@ impl Watching {
             };
             let frame = match step {
                 Step::Events(deliveries) => self.frames.events(&deliveries),
-                Step::InitialEventsEnd(revision) if self.marks_end => self.frames.bookmark(revision, true),
-                Step::InitialEventsEnd(_) => continue,
+                Step::InitialEventsEnd(revision) => {
+                    let Some(list) = self.list.take() else { continue };
+                    list.completed(&self.stats);
+                    self.frames.bookmark(revision, true)
+                }
                 Step::Bookmark(revision) => self.frames.bookmark(revision, false),
                 Step::End(End::Expired) => Err(Status::failure(
                     410,

@@ -19,6 +19,7 @@ const ENCODINGS_KEPT: usize = 32 << 20;
 pub struct Storages {
     registry: Arc<Registry>,
     store: Arc<dyn Store>,
+    encodings: Arc<EncodingBudget>,
     by_prefix: HashMap<String, Arc<ResourceStorage>>,
 }
 
@@ -36,7 +37,7 @@ impl Storages {
                 by_prefix.insert(storage.prefix.clone(), opened);
             }
         }
-        Self { registry: Arc::new(registry), store, by_prefix }
+        Self { registry: Arc::new(registry), store, encodings, by_prefix }
     }
 
     /// Waits until every watch cache has listed what is stored.
@@ -54,6 +55,11 @@ impl Storages {
     /// The store beneath.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// The room for encodings made on demand.
+    pub fn encodings(&self) -> &EncodingBudget {
+        &self.encodings
     }
 
     /// All storages.

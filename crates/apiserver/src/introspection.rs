@@ -1,0 +1,118 @@
+//! `/debug/api_cache`: how it is with each watch cache, for the administrator.
+
+use nave_cacher::{FieldRef, Introspection, Route, WindowIntrospection};
+use nave_resources::ResourceDef;
+use serde::Serialize;
+
+use crate::storage::Storages;
+
+/// All watch caches at an instant.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiCache {
+    /// The revision the store is at; none where it does not answer.
+    store_revision: Option<u64>,
+    /// Bytes of encodings made on demand.
+    encoding_bytes: usize,
+    /// Bytes of them that may be kept.
+    encoding_limit: usize,
+    resources: Vec<ResourceCache>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ResourceCache {
+    resource: String,
+    revision: u64,
+    /// Revisions that the store is ahead.
+    lag: Option<u64>,
+    objects: usize,
+    bytes: usize,
+    window: Window,
+    kept_snapshots: Vec<u64>,
+    watchers: Vec<Bucket>,
+    undecodable: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Window {
+    oldest_revision: u64,
+    newest_revision: u64,
+    events: usize,
+    capacity: usize,
+    bytes: usize,
+}
+
+/// Watchers that are indexed by the same value of the same field; without a field those that see every event.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+struct Bucket {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+    count: usize,
+}
+
+impl ApiCache {
+    /// Looks at all caches.
+    pub async fn of(storages: &Storages) -> Self {
+        // The caches first: the store's revision is not older than what they have reached.
+        let seen: Vec<_> = storages.all().map(|it| (it.def().as_ref(), it.cacher().introspect())).collect();
+        let store_revision = storages.store().current_revision().await.ok();
+        let resource = |(def, now)| ResourceCache::new(def, now, store_revision);
+        let mut resources: Vec<_> = seen.into_iter().map(resource).collect();
+        resources.sort_by(|one, other| one.resource.cmp(&other.resource));
+        let encodings = storages.encodings();
+        Self {
+            store_revision,
+            encoding_bytes: encodings.used(),
+            encoding_limit: encodings.limit(),
+            resources,
+        }
+    }
+}
+
+impl ResourceCache {
+    fn new(def: &ResourceDef, now: Introspection, store_revision: Option<u64>) -> Self {
+        let bucket = |(route, count): &(Route, usize)| Bucket::new(def, route, *count);
+        let mut watchers: Vec<_> = now.watchers.iter().map(bucket).collect();
+        watchers.sort();
+        Self {
+            resource: now.resource.to_string(),
+            revision: now.revision,
+            lag: store_revision.map(|store| store.saturating_sub(now.revision)),
+            objects: now.objects,
+            bytes: now.bytes,
+            window: Window::from(now.window),
+            kept_snapshots: now.kept_snapshots,
+            watchers,
+            undecodable: now.undecodable.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl From<WindowIntrospection> for Window {
+    fn from(window: WindowIntrospection) -> Self {
+        Self {
+            oldest_revision: window.oldest,
+            newest_revision: window.newest,
+            events: window.events,
+            capacity: window.capacity,
+            bytes: window.bytes,
+        }
+    }
+}
+
+impl Bucket {
+    fn new(def: &ResourceDef, route: &Route, count: usize) -> Self {
+        let field = match route.field {
+            None => None,
+            Some(FieldRef::Name) => Some("metadata.name"),
+            Some(FieldRef::Namespace) => Some("metadata.namespace"),
+            Some(FieldRef::Declared(at)) => Some(def.fields.get(at).map_or("", |field| field.path.as_str())),
+        };
+        let value = field.map(|_| route.value.to_string());
+        Self { field: field.map(str::to_owned), value, count }
+    }
+}

@@ -1,0 +1,352 @@
+//! The metrics of watch caches and of what is read from them, under upstream's names. Nothing is counted here: what the
+//! caches and the storages have counted is read when the metrics are asked for. A counter appears with its first count.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use nave_cacher::{Histogram, Introspection, Stats};
+use nave_machinery::GroupVersionResource;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
+
+use crate::endpoints::watch::WatchStats;
+use crate::storage::{ListStats, ResourceStorage, Storages};
+
+/// Reads the metrics of all watch caches.
+pub struct CacheMetrics {
+    storages: Storages,
+    watches: Vec<(GroupVersionResource, Arc<WatchStats>)>,
+    descriptions: Vec<Desc>,
+}
+
+impl CacheMetrics {
+    /// Of these storages, and of the watches of these resources.
+    ///
+    /// # Errors
+    /// A name or label that is not valid, which is a mistake in this file.
+    pub fn new(
+        storages: Storages,
+        watches: Vec<(GroupVersionResource, Arc<WatchStats>)>,
+    ) -> Result<Self, prometheus::Error> {
+        let describe = |family: &Family| {
+            let labels = family.labels.iter().map(|label| (*label).to_owned()).collect();
+            Desc::new(family.name.to_owned(), family.help.to_owned(), labels, HashMap::new())
+        };
+        let simple = OF_A_CACHE.iter().map(|(family, _)| family);
+        let descriptions = simple.chain(&OTHERS).map(describe).collect::<Result<_, _>>()?;
+        Ok(Self { storages, watches, descriptions })
+    }
+
+    /// Every cache, in the order of the resources. Groups that share stored objects count as one.
+    fn seen(&self) -> Vec<Seen<'_>> {
+        let mut seen: Vec<_> = self.storages.all().map(|storage| Seen::new(storage)).collect();
+        seen.sort_by(|one, other| one.labels().cmp(&other.labels()));
+        seen
+    }
+}
+
+impl Collector for CacheMetrics {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let seen = self.seen();
+        let mut families = Vec::with_capacity(OF_A_CACHE.len() + OTHERS.len());
+        for (family, value) in &OF_A_CACHE {
+            families.push(family.of(seen.iter().map(|seen| (seen.labels().to_vec(), value(seen)))));
+        }
+        families.extend(lists(&seen));
+        families.extend(watches(&self.watches));
+        // Registries take no family without a metric.
+        families.retain(|family| !family.get_metric().is_empty());
+        families
+    }
+}
+
+/// One resource's cache at an instant.
+struct Seen<'a> {
+    storage: &'a ResourceStorage,
+    stats: &'a Stats,
+    now: Introspection,
+}
+
+impl<'a> Seen<'a> {
+    fn new(storage: &'a ResourceStorage) -> Self {
+        Self { storage, stats: storage.cacher().stats(), now: storage.cacher().introspect() }
+    }
+
+    fn labels(&self) -> [&'a str; 2] {
+        let def = self.storage.def();
+        [&def.group, &def.resource]
+    }
+}
+
+/// A value with no other labels than its resource's group and name.
+type Value = fn(&Seen<'_>) -> f64;
+
+/// A metric with a value for each resource.
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    kind: MetricType,
+    labels: &'static [&'static str],
+}
+
+const fn counter(name: &'static str, help: &'static str) -> Family {
+    Family { name, help, kind: MetricType::COUNTER, labels: RESOURCE }
+}
+
+const fn gauge(name: &'static str, help: &'static str) -> Family {
+    Family { name, help, kind: MetricType::GAUGE, labels: RESOURCE }
+}
+
+impl Family {
+    const fn by(self, labels: &'static [&'static str]) -> Self {
+        Self { labels, ..self }
+    }
+
+    /// The family with these values.
+    fn of<'a>(&self, values: impl IntoIterator<Item = (Vec<&'a str>, f64)>) -> MetricFamily {
+        let counts = self.kind == MetricType::COUNTER;
+        let values = values.into_iter().filter(|(_, value)| !counts || *value > 0.0);
+        let metric = |(labels, value): (Vec<&str>, f64)| {
+            let mut metric = Metric::from_label(self.pairs(&labels));
+            if counts {
+                let mut counter = proto::Counter::default();
+                counter.set_value(value);
+                metric.set_counter(counter);
+            } else {
+                let mut gauge = proto::Gauge::default();
+                gauge.set_value(value);
+                metric.set_gauge(gauge);
+            }
+            metric
+        };
+        self.family(values.map(metric).collect())
+    }
+
+    /// The family with these histograms.
+    fn of_histograms<'a>(
+        &self,
+        histograms: impl IntoIterator<Item = (Vec<&'a str>, &'a Histogram)>,
+    ) -> MetricFamily {
+        let used = histograms.into_iter().filter(|(_, histogram)| histogram.count() > 0);
+        let metric = |(labels, histogram): (Vec<&str>, &Histogram)| {
+            let mut buckets = Vec::new();
+            for (bound, count) in histogram.cumulative() {
+                let mut bucket = proto::Bucket::default();
+                bucket.set_upper_bound(bound);
+                bucket.set_cumulative_count(count);
+                buckets.push(bucket);
+            }
+            let mut of = proto::Histogram::default();
+            of.set_sample_count(histogram.count());
+            of.set_sample_sum(histogram.sum());
+            of.set_bucket(buckets);
+            let mut metric = Metric::from_label(self.pairs(&labels));
+            metric.set_histogram(of);
+            metric
+        };
+        self.family(used.map(metric).collect())
+    }
+
+    fn family(&self, metrics: Vec<Metric>) -> MetricFamily {
+        let mut family = MetricFamily::default();
+        family.set_name(self.name.to_owned());
+        family.set_help(self.help.to_owned());
+        family.set_field_type(self.kind);
+        family.set_metric(metrics);
+        family
+    }
+
+    fn pairs(&self, values: &[&str]) -> Vec<LabelPair> {
+        let pair = |(name, value): (&&str, &&str)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        };
+        self.labels.iter().zip(values).map(pair).collect()
+    }
+}
+
+/// Lists of one resource from memory by one index, or by none.
+struct IndexLists<'a> {
+    group: &'a str,
+    index: String,
+    resource: &'a str,
+    lists: &'a ListStats,
+}
+
+impl<'a> IndexLists<'a> {
+    fn of(storage: &'a ResourceStorage) -> impl Iterator<Item = Self> {
+        let def = storage.def();
+        storage.reads().caches().map(|(field, lists)| {
+            let field = field.and_then(|field| def.fields.get(field));
+            // Upstream calls the index of a field so.
+            let index = field.map_or_else(String::new, |field| format!("f:{}", field.path));
+            Self { group: &def.group, index, resource: &def.resource, lists }
+        })
+    }
+
+    fn value(&self, counted: fn(&ListStats) -> u64) -> (Vec<&str>, f64) {
+        (vec![self.group, &self.index, self.resource], counted(self.lists) as f64)
+    }
+}
+
+/// Lists from memory and from the store.
+fn lists(seen: &[Seen<'_>]) -> Vec<MetricFamily> {
+    let by_index: Vec<_> = seen.iter().flat_map(|seen| IndexLists::of(seen.storage)).collect();
+    let returned = seen.iter().map(|seen| {
+        let returned: u64 = seen.storage.reads().caches().map(|(_, lists)| lists.returned.get()).sum();
+        (seen.labels().to_vec(), returned as f64)
+    });
+    let consistent = seen.iter().flat_map(|seen| {
+        let [group, resource] = seen.labels();
+        let reads = seen.storage.reads().consistent();
+        [
+            ("false", "true", &reads.in_memory),
+            ("true", "true", &reads.fallbacks),
+            ("true", "false", &reads.failures),
+        ]
+        .map(|(fallback, success, count)| (vec![fallback, group, resource, success], count.get() as f64))
+    });
+    let objects = seen.iter().map(|seen| (vec![&*seen.now.resource], seen.now.objects as f64));
+    let waits = seen.iter().map(|seen| (seen.labels().to_vec(), &seen.stats.read_waits));
+    vec![
+        CACHE_LISTS.of(by_index.iter().map(|it| it.value(|lists| lists.lists.get()))),
+        CACHE_FETCHED.of(by_index.iter().map(|it| it.value(|lists| lists.fetched.get()))),
+        CACHE_RETURNED.of(returned),
+        CONSISTENT_READS.of(consistent),
+        STORAGE_OBJECTS.of(objects),
+        READ_WAITS.of_histograms(waits),
+    ]
+}
+
+/// What was told to watches.
+fn watches(watches: &[(GroupVersionResource, Arc<WatchStats>)]) -> Vec<MetricFamily> {
+    let mut events = Vec::new();
+    let mut sizes = Vec::new();
+    let mut lists = Vec::new();
+    for (GroupVersionResource { group, version, resource }, stats) in watches {
+        let labels = vec![group.as_str(), resource, version];
+        events.push((labels.clone(), stats.event_sizes.count() as f64));
+        sizes.push((labels, &stats.event_sizes));
+        lists.extend(
+            stats.lists().map(|(scope, times)| (vec![group.as_str(), resource, scope, version], times)),
+        );
+    }
+    vec![WATCH_EVENTS.of(events), WATCH_EVENT_SIZES.of_histograms(sizes), WATCH_LISTS.of_histograms(lists)]
+}
+
+const RESOURCE: &[&str] = &["group", "resource"];
+
+/// The metrics that have one value for each watch cache.
+const OF_A_CACHE: [(Family, Value); 20] = [
+    (counter("apiserver_watch_cache_events_received_total", "Changes received from the store."), |seen| {
+        seen.stats.events_received.get() as f64
+    }),
+    (counter("apiserver_watch_cache_events_dispatched_total", "Changes told to watchers."), |seen| {
+        seen.stats.events_dispatched.get() as f64
+    }),
+    (counter("apiserver_watch_cache_initializations_total", "Times a cache was filled anew."), |seen| {
+        seen.stats.initializations.get() as f64
+    }),
+    (gauge("apiserver_watch_cache_resource_version", "Revision a cache has reached."), |seen| {
+        seen.now.revision as f64
+    }),
+    (counter("apiserver_init_events_total", "Initial events sent to watchers."), |seen| {
+        seen.stats.initial_events.get() as f64
+    }),
+    (counter("apiserver_terminated_watchers_total", "Watchers ended for being too slow."), |seen| {
+        seen.stats.terminated_watchers.get() as f64
+    }),
+    (gauge("watch_cache_capacity", "Events a cache's history may hold."), |seen| {
+        seen.now.window.capacity as f64
+    }),
+    (counter("watch_cache_capacity_increase_total", "Times a history was made longer."), |seen| {
+        seen.now.window.increases as f64
+    }),
+    (counter("watch_cache_capacity_decrease_total", "Times a history was made shorter."), |seen| {
+        seen.now.window.decreases as f64
+    }),
+    (gauge("apiserver_resource_objects", "Objects stored."), |seen| seen.now.objects as f64),
+    (gauge("apiserver_resource_size_estimate_bytes", "Bytes of the objects stored."), |seen| {
+        seen.now.bytes as f64
+    }),
+    (counter("apiserver_storage_events_received_total", "Changes received from the store."), |seen| {
+        seen.stats.events_received.get() as f64
+    }),
+    (counter("etcd_bookmark_total", "Notes of the store that nothing has changed."), |seen| {
+        seen.stats.progress_received.get() as f64
+    }),
+    (counter("apiserver_storage_list_total", "Lists answered by the store."), |seen| {
+        (seen.stats.pages_read.get() + seen.storage.reads().store().lists.get()) as f64
+    }),
+    (
+        counter("apiserver_storage_list_fetched_objects_total", "Objects read from the store by lists."),
+        |seen| (seen.stats.objects_read.get() + seen.storage.reads().store().fetched.get()) as f64,
+    ),
+    (counter("apiserver_storage_list_evaluated_objects_total", "Objects held against selectors."), |seen| {
+        (seen.stats.objects_read.get() + seen.storage.reads().store().fetched.get()) as f64
+    }),
+    (
+        counter("apiserver_storage_list_returned_objects_total", "Objects returned by the store's lists."),
+        |seen| (seen.stats.objects_read.get() + seen.storage.reads().store().returned.get()) as f64,
+    ),
+    (counter("nave_watch_cache_undecodable_total", "Stored versions that could not be decoded."), |seen| {
+        seen.stats.undecodable.get() as f64
+    }),
+    (gauge("nave_watch_cache_window_bytes", "Bytes of superseded objects in a history."), |seen| {
+        seen.now.window.bytes as f64
+    }),
+    (gauge("nave_watch_cache_watchers", "Watchers of a cache."), |seen| {
+        seen.now.watchers.iter().map(|(_, count)| *count).sum::<usize>() as f64
+    }),
+];
+
+const CACHE_LISTS: Family =
+    counter("apiserver_cache_list_total", "Lists answered from memory.").by(&["group", "index", "resource"]);
+const CACHE_FETCHED: Family =
+    counter("apiserver_cache_list_fetched_objects_total", "Objects looked at for lists from memory.")
+        .by(&["group", "index", "resource"]);
+const CACHE_RETURNED: Family =
+    counter("apiserver_cache_list_returned_objects_total", "Objects in lists from memory.");
+const CONSISTENT_READS: Family =
+    counter("apiserver_watch_cache_consistent_read_total", "Lists of the latest state.")
+        .by(&["fallback", "group", "resource", "success"]);
+const STORAGE_OBJECTS: Family = gauge("apiserver_storage_objects", "Objects stored.").by(&["resource"]);
+const READ_WAITS: Family = Family {
+    name: "apiserver_watch_cache_read_wait_seconds",
+    help: "Time that reads waited for a cache to catch up.",
+    kind: MetricType::HISTOGRAM,
+    labels: RESOURCE,
+};
+const WATCH_EVENTS: Family =
+    counter("apiserver_watch_events_total", "Events sent to watches.").by(&["group", "resource", "version"]);
+const WATCH_EVENT_SIZES: Family = Family {
+    name: "apiserver_watch_events_sizes",
+    help: "Sizes of the events sent to watches, in bytes.",
+    kind: MetricType::HISTOGRAM,
+    labels: &["group", "resource", "version"],
+};
+const WATCH_LISTS: Family = Family {
+    name: "apiserver_watch_list_duration_seconds",
+    help: "Time until the initial state of a streaming list was sent.",
+    kind: MetricType::HISTOGRAM,
+    labels: &["group", "resource", "scope", "version"],
+};
+
+/// The metrics whose labels or values are of another kind.
+const OTHERS: [Family; 9] = [
+    CACHE_LISTS,
+    CACHE_FETCHED,
+    CACHE_RETURNED,
+    CONSISTENT_READS,
+    STORAGE_OBJECTS,
+    READ_WAITS,
+    WATCH_EVENTS,
+    WATCH_EVENT_SIZES,
+    WATCH_LISTS,
+];
