@@ -1,0 +1,224 @@
+//! The kubeconfig-style file that says where a webhook is: the current context's cluster and user.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use http::Uri;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use serde::Deserialize;
+
+use crate::client::{ClientError, Roots, Tls};
+
+/// A file larger than this is no kubeconfig, in bytes.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// Why a file describes no webhook. No form of it shows a credential.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// A file cannot be read.
+    #[error("{}: {error}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The file is not YAML with the fields of a kubeconfig.
+    #[error("not a kubeconfig")]
+    NotKubeconfig,
+    /// Something it must name, it does not.
+    #[error("{0} is missing")]
+    Missing(&'static str),
+    /// The address is none.
+    #[error("the cluster's server {0:?} is no URL of http or https")]
+    Server(String),
+    /// Something that is not done.
+    #[error("{0} is not supported")]
+    Unsupported(&'static str),
+    /// A certificate or key cannot be read.
+    #[error("{0} has no certificate or key in PEM form")]
+    Pem(&'static str),
+    /// The token or password cannot be sent in a header.
+    #[error("the user's credential has characters that cannot be sent")]
+    Credential,
+    /// TLS cannot be set up with it.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+}
+
+/// What the current context says.
+pub(crate) struct Found {
+    pub(crate) server: Uri,
+    pub(crate) tls: Tls,
+    pub(crate) token: Option<String>,
+    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) password: Option<(String, String)>,
+}
+
+/// Reads a file; paths in it are relative to its folder.
+pub(crate) fn read(path: &Path) -> Result<Found, FileError> {
+    let text = read_bytes(path)?;
+    let text = String::from_utf8(text).map_err(|_| FileError::NotKubeconfig)?;
+    let config: Config = serde_saphyr::from_str(&text).map_err(|_| FileError::NotKubeconfig)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let context = config.contexts.into_iter().find(|entry| entry.name == config.current_context);
+    let Context { cluster, user } = context.ok_or(FileError::Missing("the current context"))?.context;
+    let cluster = config.clusters.into_iter().find(|entry| entry.name == cluster);
+    let cluster = cluster.ok_or(FileError::Missing("the current context's cluster"))?.cluster;
+    let user = config.users.into_iter().find(|entry| entry.name == user);
+    let user = user.map(|entry| entry.user).unwrap_or_default();
+    if cluster.insecure_skip_tls_verify {
+        return Err(FileError::Unsupported("insecure-skip-tls-verify"));
+    }
+    if user.exec.is_some() || user.auth_provider.is_some() {
+        return Err(FileError::Unsupported("a user's exec or auth-provider"));
+    }
+    Ok(Found {
+        server: parse_server(&cluster.server)?,
+        tls: Tls {
+            roots: roots(&cluster, folder)?,
+            identity: identity(&user, folder)?,
+            server_name: cluster.tls_server_name,
+        },
+        token: user.token.filter(|token| !token.is_empty()),
+        token_file: user.token_file.map(|file| folder.join(file)),
+        password: user.username.zip(user.password),
+    })
+}
+
+fn parse_server(server: &str) -> Result<Uri, FileError> {
+    let wrong = || FileError::Server(server.to_owned());
+    let uri: Uri = server.parse().map_err(|_| wrong())?;
+    if uri.host().is_none() || !matches!(uri.scheme_str(), Some("https" | "http")) {
+        return Err(wrong());
+    }
+    Ok(uri)
+}
+
+fn roots(cluster: &Cluster, folder: &Path) -> Result<Roots, FileError> {
+    const NAME: &str = "certificate-authority";
+    let Some(pem) = inline_or_file(cluster.ca_data.as_deref(), cluster.ca.as_deref(), folder, NAME)? else {
+        return Ok(Roots::System);
+    };
+    Ok(Roots::These(chain(&pem, NAME)?))
+}
+
+type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn identity(user: &User, folder: &Path) -> Result<Option<Identity>, FileError> {
+    const CERTIFICATE: &str = "client-certificate";
+    const KEY: &str = "client-key";
+    let certificate =
+        inline_or_file(user.certificate_data.as_deref(), user.certificate.as_deref(), folder, CERTIFICATE)?;
+    let key = inline_or_file(user.key_data.as_deref(), user.key.as_deref(), folder, KEY)?;
+    match (certificate, key) {
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(FileError::Missing(KEY)),
+        (None, Some(_)) => Err(FileError::Missing(CERTIFICATE)),
+        (Some(certificate), Some(key)) => {
+            let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| FileError::Pem(KEY))?;
+            Ok(Some((chain(&certificate, CERTIFICATE)?, key)))
+        }
+    }
+}
+
+fn chain(pem: &[u8], name: &'static str) -> Result<Vec<CertificateDer<'static>>, FileError> {
+    let found = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+    found.ok().filter(|found| !found.is_empty()).ok_or(FileError::Pem(name))
+}
+
+/// Data given in the file itself goes before a file it names, as upstream.
+fn inline_or_file(
+    data: Option<&str>,
+    file: Option<&Path>,
+    folder: &Path,
+    name: &'static str,
+) -> Result<Option<Vec<u8>>, FileError> {
+    match (data.filter(|data| !data.is_empty()), file) {
+        (Some(data), _) => BASE64_STANDARD.decode(data.trim()).map(Some).map_err(|_| FileError::Pem(name)),
+        (None, Some(file)) => read_bytes(&folder.join(file)).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+fn read_bytes(path: &Path) -> Result<Vec<u8>, FileError> {
+    let in_file = |error| FileError::Read { path: path.to_owned(), error };
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(in_file)?;
+    file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(in_file)?;
+    Ok(bytes)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Config {
+    #[serde(default)]
+    clusters: Vec<NamedCluster>,
+    #[serde(default)]
+    users: Vec<NamedUser>,
+    #[serde(default)]
+    contexts: Vec<NamedContext>,
+    #[serde(default)]
+    current_context: String,
+}
+
+#[derive(Deserialize)]
+struct NamedCluster {
+    name: String,
+    cluster: Cluster,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Cluster {
+    server: String,
+    #[serde(rename = "certificate-authority")]
+    ca: Option<PathBuf>,
+    #[serde(rename = "certificate-authority-data")]
+    ca_data: Option<String>,
+    tls_server_name: Option<String>,
+    #[serde(default)]
+    insecure_skip_tls_verify: bool,
+}
+
+#[derive(Deserialize)]
+struct NamedUser {
+    name: String,
+    #[serde(default)]
+    user: User,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct User {
+    token: Option<String>,
+    #[serde(rename = "tokenFile")]
+    token_file: Option<PathBuf>,
+    username: Option<String>,
+    password: Option<String>,
+    #[serde(rename = "client-certificate")]
+    certificate: Option<PathBuf>,
+    #[serde(rename = "client-certificate-data")]
+    certificate_data: Option<String>,
+    #[serde(rename = "client-key")]
+    key: Option<PathBuf>,
+    #[serde(rename = "client-key-data")]
+    key_data: Option<String>,
+    exec: Option<serde_json::Value>,
+    auth_provider: Option<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct NamedContext {
+    name: String,
+    context: Context,
+}
+
+#[derive(Deserialize)]
+struct Context {
+    #[serde(default)]
+    cluster: String,
+    #[serde(default)]
+    user: String,
+}
