@@ -14,6 +14,7 @@
 //! | [`table`] | columns of tables and their cells |
 //! | [`mod@convert`] | from one version to another |
 //! | [`scale`] | the `scale` subresource |
+//! | [`quota`] | what objects take of a quota |
 //! | `groups` | one module a group (`groups::core`, `groups::apps`): its resources, their columns and strategies |
 //!
 //! Invariants: no I/O; a registry never changes, a change makes a new one; a storage key is made of checked parts
@@ -36,6 +37,7 @@ pub mod def;
 mod defaults;
 pub mod discovery;
 mod groups;
+pub mod quota;
 mod read;
 pub mod registry;
 pub mod scale;

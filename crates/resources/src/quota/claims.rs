@@ -1,0 +1,79 @@
+//! What a volume claim takes of a quota.
+
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use nave_machinery::quantity::Quantity;
+
+use super::{Usage, one, read};
+
+/// What comes between a storage class and what is counted of it.
+const OF_CLASS: &str = ".storageclass.storage.k8s.io/";
+/// The annotation that names the class in old claims.
+const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
+
+/// What a volume claim takes of a quota.
+pub fn claim(claim: &PersistentVolumeClaim) -> Usage {
+    let mut usage = Usage::from([
+        ("count/persistentvolumeclaims".to_owned(), one()),
+        ("persistentvolumeclaims".to_owned(), one()),
+    ]);
+    let storage = storage(claim);
+    if let Some(storage) = storage {
+        usage.insert("requests.storage".to_owned(), storage);
+    }
+    if let Some(class) = class(claim) {
+        usage.insert(format!("{class}{OF_CLASS}persistentvolumeclaims"), one());
+        if let Some(storage) = storage {
+            usage.insert(format!("{class}{OF_CLASS}requests.storage"), storage);
+        }
+    }
+    usage
+}
+
+/// Whether a name is one of those that volume claims are counted under.
+pub fn is_claim_name(name: &str) -> bool {
+    let of_class = name.split_once(OF_CLASS).is_some_and(|(class, what)| {
+        !class.is_empty() && matches!(what, "persistentvolumeclaims" | "requests.storage")
+    });
+    of_class || matches!(name, "count/persistentvolumeclaims" | "persistentvolumeclaims" | "requests.storage")
+}
+
+/// What the claim asks for, or what was allocated to it if that is more.
+fn storage(claim: &PersistentVolumeClaim) -> Option<Quantity> {
+    let spec = claim.spec.as_ref()?;
+    let asked = *read(spec.resources.as_ref()?.requests.as_ref()).get("storage")?;
+    let status = claim.status.as_ref();
+    let allocated = read(status.and_then(|status| status.allocated_resources.as_ref()));
+    Some(allocated.get("storage").copied().filter(|allocated| *allocated > asked).unwrap_or(asked))
+}
+
+fn class(claim: &PersistentVolumeClaim) -> Option<&str> {
+    let annotated = claim.metadata.annotations.as_ref().and_then(|all| all.get(CLASS_ANNOTATION));
+    let named = annotated.or_else(|| claim.spec.as_ref()?.storage_class_name.as_ref());
+    named.map(String::as_str).filter(|class| !class.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn claims_count_in_all_and_by_class() {
+        let mut object = json!({
+            "metadata": {"name": "c"},
+            "spec": {"storageClassName": "fast", "resources": {"requests": {"storage": "1Gi"}}}
+        });
+        let used = |object: &serde_json::Value| claim(&serde_json::from_value(object.clone()).unwrap());
+        let found = used(&object);
+        assert_eq!(found.len(), 5);
+        assert!(found.keys().all(|name| is_claim_name(name)));
+        assert_eq!(found["requests.storage"].to_string(), "1Gi");
+        assert_eq!(found["fast.storageclass.storage.k8s.io/requests.storage"].to_string(), "1Gi");
+        assert_eq!(found["fast.storageclass.storage.k8s.io/persistentvolumeclaims"].to_string(), "1");
+        object["status"] = json!({"allocatedResources": {"storage": "2Gi"}});
+        assert_eq!(used(&object)["requests.storage"].to_string(), "2Gi");
+        object["spec"]["storageClassName"] = json!("");
+        assert_eq!(used(&object).len(), 3);
+    }
+}

@@ -1,0 +1,102 @@
+//! What objects take of a quota: the usage that a `ResourceQuota` limits, for whoever counts or refuses it.
+//!
+//! | what is counted | names |
+//! | --- | --- |
+//! | [`pod`] | `pods`, `cpu`, `requests.memory`, `limits.cpu`, `hugepages-…`, `requests.example.com/gpu`, … |
+//! | [`service`] | `services`, `services.nodeports`, `services.loadbalancers` |
+//! | [`claim`] | `persistentvolumeclaims`, `requests.storage`, and both for each storage class |
+//! | [`object_count_names`] | `count/deployments.apps` for any resource, and a few without `count/` |
+//!
+//! Which pods count is said by a quota's [`scopes`].
+
+mod claims;
+mod pods;
+pub mod scopes;
+mod services;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WrittenQuantity;
+use nave_machinery::quantity::Quantity;
+
+pub use claims::{claim, is_claim_name};
+pub use pods::{charged, is_pod_name, pod};
+pub use services::{is_service_name, service};
+
+/// Amounts by the names that a quota gives them.
+pub type Usage = BTreeMap<String, Quantity>;
+
+/// The prefix of quotas on the number of objects of any resource.
+pub const COUNT: &str = "count/";
+
+/// Resources whose objects can be counted without [`COUNT`].
+const COUNTED_BY_NAME: [&str; 6] = [
+    "configmaps",
+    "secrets",
+    "replicationcontrollers",
+    "resourcequotas",
+    "services",
+    "persistentvolumeclaims",
+];
+
+/// The names under which the objects of a resource are counted.
+pub fn object_count_names(group: &str, resource: &str) -> impl Iterator<Item = String> {
+    let full =
+        if group.is_empty() { format!("{COUNT}{resource}") } else { format!("{COUNT}{resource}.{group}") };
+    let short = group.is_empty() && COUNTED_BY_NAME.contains(&resource);
+    std::iter::once(full).chain(short.then(|| resource.to_owned()))
+}
+
+/// The resource whose objects a name counts: its plural and its group.
+pub fn counted_resource(name: &str) -> Option<(&str, &str)> {
+    if COUNTED_BY_NAME.contains(&name) {
+        return Some((name, ""));
+    }
+    let rest = name.strip_prefix(COUNT)?;
+    Some(rest.split_once('.').unwrap_or((rest, "")))
+}
+
+/// Adds amounts to others.
+pub fn add(total: &mut Usage, more: &Usage) {
+    for (name, amount) in more {
+        let sum = total.entry(name.clone()).or_insert(Quantity::ZERO);
+        *sum = *sum + *amount;
+    }
+}
+
+/// Raises amounts to at least those of another list.
+fn raise(total: &mut Usage, least: &Usage) {
+    for (name, amount) in least {
+        let most = total.entry(name.clone()).or_insert(*amount);
+        if *most < *amount {
+            *most = *amount;
+        }
+    }
+}
+
+/// Amounts as an object writes them; what the API would refuse counts as nothing.
+fn read(list: Option<&BTreeMap<String, WrittenQuantity>>) -> Usage {
+    let amounts = list.into_iter().flatten();
+    amounts.filter_map(|(name, amount)| Some((name.clone(), Quantity::parse(&amount.0).ok()?))).collect()
+}
+
+fn one() -> Quantity {
+    Quantity::from_value(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_counted_by_resource_and_group() {
+        let names = |group: &str, resource: &str| object_count_names(group, resource).collect::<Vec<_>>();
+        assert_eq!(names("apps", "deployments"), ["count/deployments.apps"]);
+        assert_eq!(names("", "secrets"), ["count/secrets", "secrets"]);
+        assert_eq!(counted_resource("count/deployments.apps"), Some(("deployments", "apps")));
+        assert_eq!(counted_resource("count/a.example.com"), Some(("a", "example.com")));
+        assert_eq!(counted_resource("count/pods"), Some(("pods", "")));
+        assert_eq!(counted_resource("secrets"), Some(("secrets", "")));
+        assert_eq!(counted_resource("cpu"), None);
+    }
+}

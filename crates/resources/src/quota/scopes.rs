@@ -1,0 +1,161 @@
+//! Which objects a quota counts.
+
+use k8s_openapi::api::core::v1::{
+    Affinity, Pod, PodAffinityTerm, PodSpec, ResourceQuotaSpec, ScopedResourceSelectorRequirement,
+};
+
+/// The scope by which pods of priority classes are counted.
+const PRIORITY_CLASS: &str = "PriorityClass";
+
+/// Whether a quota counts a pod.
+pub fn include_pod(quota: &ResourceQuotaSpec, pod: &Pod) -> bool {
+    let Some(spec) = &pod.spec else { return !is_scoped(quota) };
+    let selected =
+        quota.scope_selector.iter().flat_map(|selector| selector.match_expressions.iter().flatten());
+    quota.scopes.iter().flatten().all(|scope| matches(scope, spec))
+        && selected.into_iter().all(|requirement| fulfils(requirement, spec))
+}
+
+/// Whether a quota counts only some objects. Those are pods; of all else it counts nothing.
+pub fn is_scoped(quota: &ResourceQuotaSpec) -> bool {
+    let selected = quota.scope_selector.as_ref().and_then(|selector| selector.match_expressions.as_ref());
+    quota.scopes.iter().flatten().next().is_some() || selected.is_some_and(|selected| !selected.is_empty())
+}
+
+fn fulfils(requirement: &ScopedResourceSelectorRequirement, pod: &PodSpec) -> bool {
+    let class = pod.priority_class_name.as_deref().filter(|class| !class.is_empty());
+    if requirement.scope_name != PRIORITY_CLASS {
+        return matches(&requirement.scope_name, pod);
+    }
+    let among = |class: &str| requirement.values.iter().flatten().any(|value| value == class);
+    match requirement.operator.as_str() {
+        "In" => class.is_some_and(among),
+        "NotIn" => !class.is_some_and(among),
+        "Exists" => class.is_some(),
+        "DoesNotExist" => class.is_none(),
+        _ => false,
+    }
+}
+
+fn matches(scope: &str, pod: &PodSpec) -> bool {
+    match scope {
+        "Terminating" => is_terminating(pod),
+        "NotTerminating" => !is_terminating(pod),
+        "BestEffort" => is_best_effort(pod),
+        "NotBestEffort" => !is_best_effort(pod),
+        PRIORITY_CLASS => pod.priority_class_name.as_ref().is_some_and(|class| !class.is_empty()),
+        "CrossNamespacePodAffinity" => pod.affinity.as_ref().is_some_and(names_namespaces),
+        _ => false,
+    }
+}
+
+fn is_terminating(pod: &PodSpec) -> bool {
+    pod.active_deadline_seconds.is_some_and(|seconds| seconds >= 0)
+}
+
+/// Whether a pod asks for no share of processors and memory.
+fn is_best_effort(pod: &PodSpec) -> bool {
+    let containers = pod.containers.iter().chain(pod.init_containers.iter().flatten());
+    let mut needs = containers.map(|container| &container.resources).chain([&pod.resources]).flatten();
+    let mentions = |list: &Option<std::collections::BTreeMap<String, _>>| {
+        list.as_ref().is_some_and(|list| ["cpu", "memory"].iter().any(|name| list.contains_key(*name)))
+    };
+    !needs.any(|needs| mentions(&needs.requests) || mentions(&needs.limits))
+}
+
+/// Whether a pod wants to be near or far from pods of namespaces other than its own.
+fn names_namespaces(affinity: &Affinity) -> bool {
+    let foreign = |term: &PodAffinityTerm| {
+        term.namespaces.as_ref().is_some_and(|names| !names.is_empty()) || term.namespace_selector.is_some()
+    };
+    let near = affinity.pod_affinity.as_ref().map(|near| {
+        (
+            &near.required_during_scheduling_ignored_during_execution,
+            &near.preferred_during_scheduling_ignored_during_execution,
+        )
+    });
+    let far = affinity.pod_anti_affinity.as_ref().map(|far| {
+        (
+            &far.required_during_scheduling_ignored_during_execution,
+            &far.preferred_during_scheduling_ignored_during_execution,
+        )
+    });
+    near.into_iter().chain(far).any(|(required, preferred)| {
+        let preferred = preferred.iter().flatten().map(|weighted| &weighted.pod_affinity_term);
+        required.iter().flatten().chain(preferred).any(foreign)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn includes(quota: Value, pod: &Value) -> bool {
+        let quota = serde_json::from_value(quota).unwrap();
+        let mut spec = json!({"containers": [{"name": "c"}]});
+        spec.as_object_mut().unwrap().extend(pod.as_object().unwrap().clone());
+        include_pod(&quota, &serde_json::from_value(json!({"spec": spec})).unwrap())
+    }
+
+    #[test]
+    fn scopes_tell_pods_apart() {
+        let term = json!({"topologyKey": "t", "namespaces": ["n"]});
+        let cases = [
+            ("Terminating", json!({"activeDeadlineSeconds": 5}), json!({})),
+            ("NotTerminating", json!({}), json!({"activeDeadlineSeconds": 5})),
+            (
+                "BestEffort",
+                json!({}),
+                json!({"containers": [{"name": "c", "resources": {"limits": {"cpu": "1"}}}]}),
+            ),
+            ("NotBestEffort", json!({"resources": {"requests": {"memory": "1"}}}), json!({})),
+            ("PriorityClass", json!({"priorityClassName": "high"}), json!({})),
+            (
+                "CrossNamespacePodAffinity",
+                json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}),
+                json!({"affinity": {"podAffinity": {}}}),
+            ),
+            ("Unknown", json!(null), json!({})),
+        ];
+        for (scope, inside, outside) in cases {
+            let by_name = json!({"scopes": [scope]});
+            let by_selector =
+                json!({"scopeSelector": {"matchExpressions": [{"scopeName": scope, "operator": "Exists"}]}});
+            for quota in [by_name, by_selector] {
+                assert!(inside.is_null() || includes(quota.clone(), &inside), "{scope}");
+                assert!(!includes(quota, &outside), "{scope}");
+            }
+        }
+        assert!(includes(json!({}), &json!({})));
+    }
+
+    #[test]
+    fn priority_classes_are_selected_by_value() {
+        let quota = |operator: &str, values: Value| {
+            json!({"scopeSelector": {"matchExpressions": [
+                {"scopeName": "PriorityClass", "operator": operator, "values": values}]}})
+        };
+        let (high, none) = (json!({"priorityClassName": "high"}), json!({}));
+        for (operator, values, of_high, of_none) in [
+            ("In", json!(["high"]), true, false),
+            ("In", json!(["low"]), false, false),
+            ("NotIn", json!(["high"]), false, true),
+            ("Exists", json!(null), true, false),
+            ("DoesNotExist", json!(null), false, true),
+        ] {
+            let found = [&high, &none].map(|pod| includes(quota(operator, values.clone()), pod));
+            assert_eq!(found, [of_high, of_none], "{operator} {values}");
+        }
+    }
+
+    #[test]
+    fn quotas_with_scopes_are_known() {
+        let scoped = |quota: Value| is_scoped(&serde_json::from_value(quota).unwrap());
+        assert!(
+            !scoped(json!({})) && !scoped(json!({"scopes": [], "scopeSelector": {"matchExpressions": []}}))
+        );
+        assert!(scoped(json!({"scopes": ["BestEffort"]})));
+    }
+}
