@@ -6,6 +6,7 @@
 
 mod api;
 mod certificates;
+mod memory;
 
 use std::{
     fs::DirBuilder,
@@ -102,6 +103,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     tokio::select! {
         () = signals.next() => {}
         never = look_after(&mut certificates, &kubeconfig) => match never {},
+        never = api.upkeep(memory::is_short) => match never {},
     }
     tokio::select! {
         () = stop(&config, &api, &running) => {}

@@ -30,7 +30,8 @@ pub(super) async fn start(
     authentication: nave_authn::Chain,
     reachable: SocketAddr,
 ) -> Result<ApiServer, ServeError> {
-    let storages = Storages::open(Registry::builtin(nave_schema::builtin()), store);
+    let registry = Registry::builtin(nave_schema::builtin());
+    let storages = Storages::open(registry, store, &config.watch_caches);
     let server = server::Config {
         storages,
         authentication,
