@@ -1,0 +1,150 @@
+//! [`CacherListerWatcher`]: lists and watches within the server's process, straight from a watch cache.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
+use nave_cacher::{
+    CachedObject, Cacher, Delivery, End, EventType, FieldRef, FieldTerm, Filter, Step, WatchError,
+    WatchRequest, WatchStart as Start, Watcher,
+};
+use nave_machinery::selector::{FieldSelector, LabelSelector};
+
+use crate::factory::Scope;
+use crate::{
+    ListOptions, ListWatchError, ListerWatcher, Object, Page, WatchEvent, WatchOptions, WatchStart,
+    WatchStream,
+};
+
+/// Lists and watches a resource of the server it runs in. Objects share their bytes with the watch cache; they are in
+/// the version they are stored in, and whole, whatever is asked for.
+pub struct CacherListerWatcher {
+    find: Box<dyn Fn() -> Option<Arc<Cacher>> + Send + Sync>,
+    /// What cannot be selected by is an error of each list and watch.
+    filter: Result<Filter, String>,
+}
+
+impl CacherListerWatcher {
+    /// The objects of `cacher` that `filter` selects.
+    pub fn new(cacher: Arc<Cacher>, filter: Filter) -> Self {
+        Self { find: Box::new(move || Some(Arc::clone(&cacher))), filter: Ok(filter) }
+    }
+
+    /// The objects of the watch cache that `find` finds, each time anew. Of fields, the scope may name
+    /// `metadata.name` and `metadata.namespace`.
+    pub fn finding(find: impl Fn() -> Option<Arc<Cacher>> + Send + Sync + 'static, scope: &Scope) -> Self {
+        Self { find: Box::new(find), filter: filter(scope) }
+    }
+
+    /// The cache, when it is ready and has reached the version, if one is given.
+    async fn at(&self, version: &str) -> Result<(Arc<Cacher>, Filter), ListWatchError> {
+        let filter = self.filter.clone().map_err(ListWatchError::Invalid)?;
+        let cacher = (self.find)().ok_or_else(|| ListWatchError::Status {
+            code: 404,
+            reason: "NotFound".to_owned(),
+            message: "the server could not find the requested resource".to_owned(),
+        })?;
+        let wanted = if version.is_empty() { 0 } else { revision(version)? };
+        cacher.wait_ready().await;
+        let reached = cacher.wait_until(wanted, PATIENCE).await;
+        reached.map_err(|error| ListWatchError::TooLargeResourceVersion(error.to_string()))?;
+        Ok((cacher, filter))
+    }
+}
+
+#[async_trait]
+impl ListerWatcher for CacherListerWatcher {
+    /// Everything at once: pages would cost more than they save.
+    async fn list(&self, options: &ListOptions) -> Result<Page, ListWatchError> {
+        let (cacher, filter) = self.at(&options.resource_version).await?;
+        let snapshot = cacher.snapshot();
+        let items = snapshot.select(&filter, None).map(|object| object_of(object));
+        Ok(Page {
+            items: items.collect::<Result<_, _>>()?,
+            resource_version: snapshot.revision().to_string(),
+            continue_token: String::new(),
+        })
+    }
+
+    async fn watch(&self, options: &WatchOptions) -> Result<WatchStream, ListWatchError> {
+        let (cacher, filter, start) = match &options.start {
+            WatchStart::After(version) => {
+                let (cacher, filter) = self.at("").await?;
+                (cacher, filter, Start::After(revision(version)?))
+            }
+            WatchStart::InitialEvents(version) => {
+                let (cacher, filter) = self.at(version).await?;
+                let start = Start::State(cacher.snapshot());
+                (cacher, filter, start)
+            }
+        };
+        let deadline = Some(tokio::time::Instant::now() + options.timeout);
+        let request = WatchRequest { start, filter, bookmarks: true, deadline };
+        let expired = |error: WatchError| ListWatchError::Expired(error.to_string());
+        let watcher = cacher.watch(request).map_err(expired)?;
+        Ok(stream::unfold(watcher, steps).flat_map(stream::iter).boxed())
+    }
+
+    fn streams_lists(&self) -> bool {
+        false
+    }
+}
+
+type Steps = Vec<Result<WatchEvent, ListWatchError>>;
+
+async fn steps(mut watcher: Watcher) -> Option<(Steps, Watcher)> {
+    let bookmark = |revision: u64, initial_events_end| {
+        vec![Ok(WatchEvent::Bookmark { resource_version: revision.to_string(), initial_events_end })]
+    };
+    let events = match watcher.next().await {
+        Step::Events(deliveries) => deliveries.iter().map(event).collect(),
+        Step::InitialEventsEnd(revision) => bookmark(revision, true),
+        Step::Bookmark(revision) => bookmark(revision, false),
+        Step::End(End::TimedOut | End::Closed) => return None,
+        Step::End(End::Expired) => vec![Err(ListWatchError::Expired("the watch fell behind".into()))],
+    };
+    Some((events, watcher))
+}
+
+fn event(delivery: &Delivery) -> Result<WatchEvent, ListWatchError> {
+    let object = object_of(delivery.object())?;
+    Ok(match delivery.kind {
+        EventType::Added => WatchEvent::Added(object),
+        EventType::Modified => WatchEvent::Modified(object),
+        EventType::Deleted => WatchEvent::Deleted(object),
+    })
+}
+
+fn object_of(object: &CachedObject) -> Result<Object, ListWatchError> {
+    Ok(Object::from_json(object.json().clone())?)
+}
+
+fn filter(scope: &Scope) -> Result<Filter, String> {
+    let mut filter = Filter::all();
+    if !scope.namespace.is_empty() {
+        filter = filter.in_namespace(&scope.namespace);
+    }
+    let labels = LabelSelector::parse(&scope.labels).map_err(|error| error.to_string())?;
+    if !labels.is_empty() {
+        filter = filter.with_labels(labels);
+    }
+    let fields = FieldSelector::parse(&scope.fields).map_err(|error| error.to_string())?;
+    for requirement in fields.requirements() {
+        let field = match &*requirement.path {
+            "metadata.name" => FieldRef::Name,
+            "metadata.namespace" => FieldRef::Namespace,
+            other => return Err(format!("field {other:?} cannot be selected by within the process")),
+        };
+        let value = requirement.value.as_str().into();
+        filter = filter.with_term(FieldTerm { field, negated: requirement.negated, value });
+    }
+    Ok(filter)
+}
+
+fn revision(version: &str) -> Result<u64, ListWatchError> {
+    version.parse().map_err(|_| ListWatchError::Invalid(format!("resourceVersion {version:?}")))
+}
+
+/// How long a list waits for the version it must not be older than, as the server's own do.
+const PATIENCE: Duration = Duration::from_secs(3);

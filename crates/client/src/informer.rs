@@ -1,0 +1,436 @@
+//! [`SharedInformer`]: one watch and one cache of a resource for all who are interested in it.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::delivery::{Delivery, Notification};
+use crate::handler::Typed;
+use crate::reflector::{ReflectorConfig, ReflectorStore, WatchErrorHandler};
+use crate::store::IndexFn;
+use crate::{
+    Backoff, Delta, DeltaFifo, Deltas, EventHandler, Indexer, Lister, ListerWatcher, Object, ObjectName,
+    Reflector,
+};
+
+/// Changes an object before it is kept, so that the cache holds only what is needed of it.
+pub type TransformFn<K = nave_machinery::Value> = dyn Fn(Object<K>) -> Object<K> + Send + Sync;
+
+/// One reflector, one cache, and any number of handlers. A pointer; clones are the same informer.
+///
+/// It does nothing before [`run`](Self::run) runs. What it keeps is read with [`lister`](Self::lister); what happens is
+/// told to [handlers](Self::add_event_handler). The cache is always at least as new as what a handler is told.
+pub struct SharedInformer<K = nave_machinery::Value> {
+    core: Arc<Core>,
+    kind: PhantomData<fn() -> K>,
+}
+
+/// What an informer is made with.
+#[derive(Clone, Debug)]
+pub struct InformerConfig {
+    /// What is watched, for logs.
+    pub name: Arc<str>,
+    /// How long its reflector waits after failures.
+    pub backoff: Backoff,
+    /// How often a handler is told of all objects again, where it does not say itself. `None`: never.
+    pub resync: Option<Duration>,
+}
+
+impl InformerConfig {
+    /// client-go's backoff, and no resync.
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self { name: name.into(), backoff: Backoff::REFLECTOR, resync: None }
+    }
+}
+
+/// A handler's place in an informer.
+#[derive(Clone)]
+pub struct Registration {
+    core: Arc<Core>,
+    delivery: Arc<Delivery>,
+    synced: watch::Receiver<bool>,
+}
+
+struct Core {
+    source: Arc<dyn ListerWatcher>,
+    cache: Arc<Indexer>,
+    queue: Arc<DeltaFifo>,
+    config: InformerConfig,
+    /// Held while a change goes into the cache and out to the handlers, so that a handler that comes is told all.
+    handlers: Mutex<Handlers>,
+    settings: Mutex<Settings>,
+    synced: watch::Sender<bool>,
+    reflector: Mutex<Option<Arc<Reflector>>>,
+}
+
+#[derive(Default)]
+struct Settings {
+    transform: Option<Arc<TransformFn>>,
+    on_error: Option<Arc<WatchErrorHandler>>,
+}
+
+#[derive(Default)]
+struct Handlers {
+    all: Vec<Handler>,
+    /// Where deliveries run, while the informer does.
+    running: Option<Running>,
+}
+
+struct Handler {
+    delivery: Arc<Delivery>,
+    resync: Option<Resync>,
+    /// Whether it is told of the resync that is under way.
+    is_syncing: bool,
+}
+
+struct Resync {
+    interval: Duration,
+    next: Instant,
+}
+
+struct Running {
+    runtime: Handle,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl<K: 'static> SharedInformer<K> {
+    /// An informer of what `source` lists and watches.
+    pub fn new(source: Arc<dyn ListerWatcher>, config: InformerConfig) -> Self {
+        let cache = Arc::new(Indexer::new());
+        let core = Core {
+            source,
+            queue: Arc::new(DeltaFifo::new(Arc::clone(&cache))),
+            cache,
+            config,
+            handlers: Mutex::default(),
+            settings: Mutex::default(),
+            synced: watch::Sender::new(false),
+            reflector: Mutex::default(),
+        };
+        Self { core: Arc::new(core), kind: PhantomData }
+    }
+
+    /// The same informer, its objects read as another type.
+    pub fn cast<L>(&self) -> SharedInformer<L> {
+        SharedInformer { core: Arc::clone(&self.core), kind: PhantomData }
+    }
+
+    /// Reads the cache.
+    pub fn lister(&self) -> Lister<K> {
+        Lister::new(Arc::clone(&self.core.cache))
+    }
+
+    /// Adds an index to the cache, in place of one of the same name. `function` gives the values an object has in it.
+    pub fn add_index(
+        &self,
+        name: &str,
+        function: impl Fn(&Object<K>) -> Vec<String> + Send + Sync + 'static,
+    ) {
+        let function: Arc<IndexFn> = Arc::new(move |object: &Object| function(&object.clone().cast()));
+        self.core.cache.add_index(name, function);
+    }
+
+    /// Adds a handler. If the informer runs, it is told of all objects there are, as of an initial list.
+    pub fn add_event_handler(&self, handler: impl EventHandler<K>) -> Registration {
+        self.add_event_handler_with_resync(handler, self.core.config.resync)
+    }
+
+    /// Adds a handler that is told of all objects again at an interval. The interval of a handler that is added to a
+    /// running informer is rounded up to a multiple of the shortest there was when it began to run.
+    pub fn add_event_handler_with_resync(
+        &self,
+        handler: impl EventHandler<K>,
+        resync: Option<Duration>,
+    ) -> Registration {
+        self.core.add_handler(Arc::new(Typed(handler, PhantomData)), resync)
+    }
+
+    /// From the next object on, keeps what `transform` makes of each. To be set before the informer runs.
+    pub fn set_transform(&self, transform: impl Fn(Object<K>) -> Object<K> + Send + Sync + 'static) {
+        let transform = move |object: Object| transform(object.cast()).cast();
+        self.core.settings.lock().transform = Some(Arc::new(transform));
+    }
+
+    /// Has `on_error` told of each failed list and watch. To be set before the informer runs.
+    pub fn set_watch_error_handler(&self, on_error: Arc<WatchErrorHandler>) {
+        self.core.settings.lock().on_error = Some(on_error);
+    }
+
+    /// Whether the cache holds all that there was when the informer started. Handlers may not have heard of it yet:
+    /// see [`Registration::has_synced`].
+    pub fn has_synced(&self) -> bool {
+        *self.core.synced.borrow()
+    }
+
+    /// Waits until [`has_synced`](Self::has_synced).
+    pub async fn wait_for_sync(&self) {
+        // An error would mean that the sender is gone; we hold it.
+        let _ = self.core.synced.subscribe().wait_for(|synced| *synced).await;
+    }
+
+    /// The version up to which everything is queued or in the cache; empty before the first list.
+    pub fn last_sync_resource_version(&self) -> String {
+        self.core.reflector.lock().as_ref().map(|it| it.last_sync_resource_version()).unwrap_or_default()
+    }
+
+    /// Lists, watches and tells handlers until `stop` is cancelled; returns when no handler runs any more. An informer
+    /// runs once: a second call returns at once.
+    pub async fn run(&self, stop: CancellationToken) {
+        Core::run(&self.core, stop).await;
+    }
+}
+
+impl<K> Clone for SharedInformer<K> {
+    fn clone(&self) -> Self {
+        Self { core: Arc::clone(&self.core), kind: PhantomData }
+    }
+}
+
+impl<K> fmt::Debug for SharedInformer<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedInformer").field("name", &self.core.config.name).finish_non_exhaustive()
+    }
+}
+
+impl Registration {
+    /// Whether the handler has been told of all objects of the initial list.
+    pub fn has_synced(&self) -> bool {
+        *self.synced.borrow()
+    }
+
+    /// Waits until [`has_synced`](Self::has_synced).
+    pub async fn wait_for_sync(&self) {
+        let _ = self.synced.clone().wait_for(|synced| *synced).await;
+    }
+
+    /// Tells the handler nothing from now on, but for a call that may be under way.
+    pub fn remove(&self) {
+        self.delivery.stop();
+        self.core.handlers.lock().all.retain(|handler| !Arc::ptr_eq(&handler.delivery, &self.delivery));
+    }
+}
+
+impl fmt::Debug for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registration").field("has_synced", &self.has_synced()).finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    async fn run(core: &Arc<Self>, stop: CancellationToken) {
+        let Some(tasks) = core.start(&stop) else { return };
+        let reflector = core.reflector();
+        let reflect = async {
+            reflector.run(&stop).await;
+            core.queue.close();
+        };
+        tokio::join!(reflect, core.process());
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    fn reflector(self: &Arc<Self>) -> Arc<Reflector> {
+        let settings = self.settings.lock();
+        let config = ReflectorConfig {
+            backoff: self.config.backoff,
+            resync: self.shortest_resync(),
+            on_error: settings.on_error.clone(),
+            ..ReflectorConfig::new(Arc::clone(&self.config.name))
+        };
+        let intake = Intake { core: Arc::downgrade(self), transform: settings.transform.clone() };
+        let reflector = Arc::new(Reflector::new(Arc::clone(&self.source), Arc::new(intake), config));
+        *self.reflector.lock() = Some(Arc::clone(&reflector));
+        reflector
+    }
+
+    /// Starts the deliveries; `None` if that has been done before.
+    fn start(&self, stop: &CancellationToken) -> Option<TaskTracker> {
+        let mut handlers = self.handlers.lock();
+        if handlers.running.is_some() {
+            return None;
+        }
+        let tasks = TaskTracker::new();
+        let running = Running { runtime: Handle::current(), tasks: tasks.clone(), stop: stop.clone() };
+        handlers.all.iter().for_each(|handler| running.spawn(&handler.delivery));
+        handlers.running = Some(running);
+        Some(tasks)
+    }
+
+    /// Brings what is queued into the cache and to the handlers, until the queue is closed.
+    async fn process(&self) {
+        self.note_sync();
+        let mut done = 0_usize;
+        while self.queue.pop(|deltas| self.process_deltas(deltas)).await.is_some() {
+            self.note_sync();
+            done += 1;
+            if done.is_multiple_of(PROCESSED_AT_ONCE) {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn note_sync(&self) {
+        if *self.synced.borrow() || !self.queue.has_synced() {
+            return;
+        }
+        let handlers = self.handlers.lock();
+        self.synced.send_replace(true);
+        handlers.all.iter().for_each(|handler| handler.delivery.complete_initial());
+    }
+
+    fn process_deltas(&self, deltas: Deltas) {
+        let handlers = self.handlers.lock();
+        for delta in deltas.deltas {
+            self.process_delta(&handlers, &deltas.key, delta, deltas.is_in_initial_list);
+        }
+    }
+
+    fn process_delta(&self, handlers: &Handlers, key: &ObjectName, delta: Delta, initial: bool) {
+        match delta {
+            Delta::Deleted(deleted) => {
+                self.cache.remove(key);
+                handlers.tell(false, &Notification::Delete(deleted));
+            }
+            Delta::Sync(object) => {
+                handlers.tell(true, &Notification::Update { old: object.clone(), new: object });
+            }
+            Delta::Added(object) | Delta::Updated(object) => self.put(handlers, object, false, initial),
+            Delta::Replaced(object) => self.put(handlers, object, true, initial),
+        }
+    }
+
+    fn put(&self, handlers: &Handlers, object: Object, is_replaced: bool, initial: bool) {
+        match self.cache.put(object.clone()) {
+            None => handlers.tell(false, &Notification::Add { object, initial }),
+            Some(old) => {
+                // A list after a gap tells most objects as they were.
+                let is_sync = is_replaced && old.is_same_version(&object);
+                handlers.tell(is_sync, &Notification::Update { old, new: object });
+            }
+        }
+    }
+
+    fn add_handler(
+        self: &Arc<Self>,
+        handler: Arc<dyn EventHandler>,
+        resync: Option<Duration>,
+    ) -> Registration {
+        let delivery = Arc::new(Delivery::new(handler));
+        let mut handlers = self.handlers.lock();
+        for object in self.cache.list() {
+            delivery.send(Notification::Add { object, initial: true });
+        }
+        if *self.synced.borrow() {
+            delivery.complete_initial();
+        }
+        if let Some(running) = &handlers.running {
+            running.spawn(&delivery);
+        }
+        let resync = resync.map(|interval| Resync { interval, next: Instant::now() + interval });
+        handlers.all.push(Handler { delivery: Arc::clone(&delivery), resync, is_syncing: false });
+        Registration { core: Arc::clone(self), synced: delivery.synced(), delivery }
+    }
+
+    fn shortest_resync(&self) -> Option<Duration> {
+        let handlers = self.handlers.lock();
+        let intervals = handlers.all.iter().filter_map(|handler| Some(handler.resync.as_ref()?.interval));
+        intervals.chain(self.config.resync).min()
+    }
+}
+
+impl Handlers {
+    /// Tells all, or those alone whose resync is under way.
+    fn tell(&self, is_sync: bool, notification: &Notification) {
+        for handler in self.all.iter().filter(|handler| !is_sync || handler.is_syncing) {
+            handler.delivery.send(notification.clone());
+        }
+    }
+
+    /// Notes which handlers are due for a resync: whether there is one.
+    fn begin_resync(&mut self) -> bool {
+        let now = Instant::now();
+        for handler in &mut self.all {
+            let due = handler.resync.as_mut().filter(|resync| resync.next <= now);
+            handler.is_syncing = due.is_some();
+            if let Some(resync) = due {
+                resync.next = now + resync.interval;
+            }
+        }
+        self.all.iter().any(|handler| handler.is_syncing)
+    }
+}
+
+impl Running {
+    fn spawn(&self, delivery: &Arc<Delivery>) {
+        if !delivery.is_stopped() {
+            self.tasks.spawn_on(Arc::clone(delivery).run(self.stop.clone()), &self.runtime);
+        }
+    }
+}
+
+/// Where the reflector puts objects: through the transform, into the queue.
+struct Intake {
+    core: std::sync::Weak<Core>,
+    transform: Option<Arc<TransformFn>>,
+}
+
+impl Intake {
+    fn with(&self, object: Object, put: impl FnOnce(&DeltaFifo, Object)) {
+        if let Some(core) = self.core.upgrade() {
+            put(&core.queue, self.transformed(object));
+        }
+    }
+
+    fn transformed(&self, object: Object) -> Object {
+        match &self.transform {
+            Some(transform) => transform(object),
+            None => object,
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl ReflectorStore for Intake {
+    fn add(&self, object: Object) {
+        self.with(object, ReflectorStore::add);
+    }
+
+    fn update(&self, object: Object) {
+        self.with(object, ReflectorStore::update);
+    }
+
+    fn delete(&self, object: Object) {
+        self.with(object, ReflectorStore::delete);
+    }
+
+    fn replace(&self, objects: Vec<Object>, resource_version: &str) {
+        let Some(core) = self.core.upgrade() else { return };
+        let objects = objects.into_iter().map(|object| self.transformed(object)).collect();
+        core.queue.replace(objects, resource_version);
+    }
+
+    fn resync(&self) {
+        let Some(core) = self.core.upgrade() else { return };
+        if core.handlers.lock().begin_resync() {
+            core.queue.resync();
+        }
+    }
+
+    async fn room(&self) {
+        if let Some(core) = self.core.upgrade() {
+            core.queue.room().await;
+        }
+    }
+}
+
+/// Objects processed before other tasks get their turn.
+const PROCESSED_AT_ONCE: usize = 128;

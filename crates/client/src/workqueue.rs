@@ -1,0 +1,308 @@
+//! [`Workqueue`]: keys to be worked on, each by one worker at a time.
+
+mod limiter;
+mod metrics;
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::fmt;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+pub use self::limiter::{BucketRateLimiter, ExponentialLimiter, MaxOf, RateLimiter, default_rate_limiter};
+use self::metrics::QueueMetrics;
+pub use self::metrics::WorkqueueMetrics;
+
+/// What a key in a queue must be.
+pub trait Key: Clone + Eq + Hash + Send + Sync + 'static {}
+
+impl<T: Clone + Eq + Hash + Send + Sync + 'static> Key for T {}
+
+/// A queue of keys. A pointer; clones are the same queue.
+///
+/// - A key that is added while it waits is there once.
+/// - A key that is added while it is worked on waits until that is [`done`](Self::done); no two workers have it at once.
+/// - [`add_after`](Self::add_after) adds it later; of several such times the earliest counts.
+/// - [`add_rate_limited`](Self::add_rate_limited) adds it after a failure, later each time, until
+///   [`forget`](Self::forget).
+///
+/// What it holds is bounded by the number of different keys.
+pub struct Workqueue<T = crate::ObjectName> {
+    shared: Arc<Shared<T>>,
+}
+
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    limiter: Box<dyn RateLimiter<T>>,
+    /// There is a key to take, an earlier time to wait for, or nothing more to come.
+    changed: Notify,
+    /// A key is done.
+    settled: Notify,
+}
+
+struct State<T> {
+    order: VecDeque<T>,
+    /// Keys that need work: those in `order`, and those under work that were added again.
+    dirty: HashSet<T>,
+    processing: HashSet<T>,
+    waiting: Waiting<T>,
+    is_shut_down: bool,
+    metrics: QueueMetrics<T>,
+}
+
+/// Keys that are added later, each once.
+struct Waiting<T> {
+    times: HashMap<T, Place>,
+    order: BTreeMap<Place, T>,
+    next: u64,
+}
+
+/// When, and which of those that are at the same time.
+type Place = (Instant, u64);
+
+impl<T: Key> Workqueue<T> {
+    /// A queue with client-go's default rate limits and no metrics.
+    pub fn new() -> Self {
+        Self::with(default_rate_limiter(), None)
+    }
+
+    /// A queue with these rate limits, measured where `metrics` are given.
+    pub fn with(limiter: impl RateLimiter<T>, metrics: Option<(&WorkqueueMetrics, &str)>) -> Self {
+        let state = State {
+            order: VecDeque::new(),
+            dirty: HashSet::new(),
+            processing: HashSet::new(),
+            waiting: Waiting { times: HashMap::new(), order: BTreeMap::new(), next: 0 },
+            is_shut_down: false,
+            metrics: QueueMetrics::new(metrics),
+        };
+        let shared = Shared {
+            state: Mutex::new(state),
+            limiter: Box::new(limiter),
+            changed: Notify::new(),
+            settled: Notify::new(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Marks a key as in need of work.
+    pub fn add(&self, key: T) {
+        if self.shared.state.lock().add(key) {
+            self.shared.changed.notify_one();
+        }
+    }
+
+    /// Adds a key when so much time has passed.
+    pub fn add_after(&self, key: T, after: Duration) {
+        if after.is_zero() {
+            return self.add(key);
+        }
+        let mut state = self.shared.state.lock();
+        if state.is_shut_down {
+            return;
+        }
+        state.metrics.retried();
+        if state.waiting.add(key, Instant::now() + after) {
+            drop(state);
+            self.shared.changed.notify_one();
+        }
+    }
+
+    /// Adds a key when the rate limits allow it.
+    pub fn add_rate_limited(&self, key: T) {
+        let after = self.shared.limiter.when(&key);
+        self.add_after(key, after);
+    }
+
+    /// Ends the count of failures of a key.
+    pub fn forget(&self, key: &T) {
+        self.shared.limiter.forget(key);
+    }
+
+    /// How often the key was added with a rate limit since it was last forgotten.
+    pub fn num_requeues(&self, key: &T) -> u32 {
+        self.shared.limiter.num_requeues(key)
+    }
+
+    /// Waits for a key to work on, which must be said to be [`done`](Self::done) afterwards; `None` when the queue is
+    /// shut down and nothing is left. If the future is dropped, no key is lost.
+    pub async fn get(&self) -> Option<T> {
+        loop {
+            // From here on a wake-up is not missed.
+            let changed = self.shared.changed.notified();
+            let next = {
+                let mut state = self.shared.state.lock();
+                state.admit_due();
+                if let Some(key) = state.take() {
+                    if !state.order.is_empty() {
+                        // One wake-up may have stood for several keys.
+                        self.shared.changed.notify_one();
+                    }
+                    return Some(key);
+                }
+                if state.is_shut_down {
+                    // The others are to end as well.
+                    self.shared.changed.notify_one();
+                    return None;
+                }
+                state.waiting.earliest()
+            };
+            match next {
+                Some(at) => tokio::select! { () = changed => {} () = sleep_until(at) => {} },
+                None => changed.await,
+            }
+        }
+    }
+
+    /// The work on a key has ended. If it was added meanwhile, it is to be worked on again.
+    pub fn done(&self, key: &T) {
+        let mut state = self.shared.state.lock();
+        let again = state.done(key);
+        drop(state);
+        if again {
+            self.shared.changed.notify_one();
+        }
+        self.shared.settled.notify_waiters();
+    }
+
+    /// How many keys wait to be taken now.
+    pub fn len(&self) -> usize {
+        let mut state = self.shared.state.lock();
+        state.admit_due();
+        state.order.len()
+    }
+
+    /// Whether no key waits to be taken now.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes no more keys. Those that wait are still handed out; those that were to be added later are dropped.
+    pub fn shut_down(&self) {
+        let mut state = self.shared.state.lock();
+        state.is_shut_down = true;
+        state.waiting.clear();
+        drop(state);
+        self.shared.changed.notify_one();
+    }
+
+    /// Shuts down, and waits until all work that was taken or waits is done.
+    pub async fn shut_down_with_drain(&self) {
+        self.shut_down();
+        loop {
+            let settled = self.shared.settled.notified();
+            {
+                let state = self.shared.state.lock();
+                if state.processing.is_empty() && state.order.is_empty() {
+                    return;
+                }
+            }
+            settled.await;
+        }
+    }
+
+    /// Whether it takes no more keys.
+    pub fn is_shut_down(&self) -> bool {
+        self.shared.state.lock().is_shut_down
+    }
+}
+
+impl<T: Key> State<T> {
+    /// True where there is one more key to take.
+    fn add(&mut self, key: T) -> bool {
+        if self.is_shut_down || !self.dirty.insert(key.clone()) {
+            return false;
+        }
+        self.metrics.added(&key);
+        if self.processing.contains(&key) {
+            return false;
+        }
+        self.order.push_back(key);
+        self.metrics.depth(self.order.len());
+        true
+    }
+
+    fn take(&mut self) -> Option<T> {
+        let key = self.order.pop_front()?;
+        self.metrics.depth(self.order.len());
+        self.metrics.taken(&key);
+        self.dirty.remove(&key);
+        self.processing.insert(key.clone());
+        Some(key)
+    }
+
+    fn done(&mut self, key: &T) -> bool {
+        if !self.processing.remove(key) {
+            return false;
+        }
+        self.metrics.done(key);
+        let again = self.dirty.contains(key);
+        if again {
+            self.order.push_back(key.clone());
+            self.metrics.depth(self.order.len());
+        }
+        again
+    }
+
+    fn admit_due(&mut self) {
+        let now = Instant::now();
+        while let Some(key) = self.waiting.take_due(now) {
+            self.add(key);
+        }
+    }
+}
+
+impl<T: Key> Waiting<T> {
+    /// True where it is the earliest.
+    fn add(&mut self, key: T, at: Instant) -> bool {
+        if let Some(place) = self.times.get(&key).copied() {
+            if place.0 <= at {
+                return false;
+            }
+            self.order.remove(&place);
+        }
+        let place = (at, self.next);
+        self.next += 1;
+        self.times.insert(key.clone(), place);
+        self.order.insert(place, key);
+        self.earliest() == Some(at)
+    }
+
+    fn earliest(&self) -> Option<Instant> {
+        self.order.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    fn take_due(&mut self, now: Instant) -> Option<T> {
+        self.earliest().filter(|at| *at <= now)?;
+        let (_, key) = self.order.pop_first()?;
+        self.times.remove(&key);
+        Some(key)
+    }
+
+    fn clear(&mut self) {
+        self.times.clear();
+        self.order.clear();
+    }
+}
+
+impl<T: Key> Default for Workqueue<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> Clone for Workqueue<T> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<T: Key> fmt::Debug for Workqueue<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Workqueue").field("len", &self.len()).finish_non_exhaustive()
+    }
+}

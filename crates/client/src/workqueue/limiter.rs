@@ -1,0 +1,150 @@
+//! When a key that failed is tried again.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::Key;
+
+/// Says how long a key waits after a failure.
+pub trait RateLimiter<T>: Send + Sync + 'static {
+    /// The key has failed: how long it is to wait.
+    fn when(&self, key: &T) -> Duration;
+
+    /// The key has succeeded, or is given up.
+    fn forget(&self, key: &T);
+
+    /// How often it failed since it was last forgotten.
+    fn num_requeues(&self, key: &T) -> u32;
+}
+
+/// client-go's default for controllers: the longer of 5 ms to 1,000 s by the key's failures, and 10 tries a second for
+/// all keys with a burst of 100.
+pub fn default_rate_limiter<T: Key>() -> impl RateLimiter<T> {
+    MaxOf(
+        ExponentialLimiter::new(Duration::from_millis(5), Duration::from_secs(1_000)),
+        BucketRateLimiter::new(10.0, 100),
+    )
+}
+
+/// Twice as long with each failure of the key.
+pub struct ExponentialLimiter<T> {
+    base: Duration,
+    max: Duration,
+    failures: Mutex<HashMap<T, u32>>,
+}
+
+impl<T: Key> ExponentialLimiter<T> {
+    /// `base` after the first failure, and no more than `max`.
+    pub fn new(base: Duration, max: Duration) -> Self {
+        Self { base, max, failures: Mutex::default() }
+    }
+}
+
+impl<T: Key> RateLimiter<T> for ExponentialLimiter<T> {
+    fn when(&self, key: &T) -> Duration {
+        let mut failures = self.failures.lock();
+        let count = failures.entry(key.clone()).or_default();
+        let wait = 2_u32.checked_pow(*count).and_then(|factor| self.base.checked_mul(factor));
+        *count = count.saturating_add(1);
+        wait.unwrap_or(self.max).min(self.max)
+    }
+
+    fn forget(&self, key: &T) {
+        self.failures.lock().remove(key);
+    }
+
+    fn num_requeues(&self, key: &T) -> u32 {
+        self.failures.lock().get(key).copied().unwrap_or(0)
+    }
+}
+
+/// So many tries a second, whatever the key, and a burst at first.
+pub struct BucketRateLimiter {
+    per_second: f64,
+    burst: f64,
+    bucket: Mutex<Bucket>,
+}
+
+struct Bucket {
+    /// May be negative: tries that are allowed in the future only.
+    tokens: f64,
+    at: Instant,
+}
+
+impl BucketRateLimiter {
+    /// `per_second` tries a second, after a burst.
+    pub fn new(per_second: f64, burst: u32) -> Self {
+        let burst = f64::from(burst);
+        Self { per_second, burst, bucket: Mutex::new(Bucket { tokens: burst, at: Instant::now() }) }
+    }
+
+    fn reserve(&self) -> Duration {
+        let mut bucket = self.bucket.lock();
+        let now = Instant::now();
+        let gained = (now - bucket.at).as_secs_f64() * self.per_second;
+        bucket.tokens = (bucket.tokens + gained).min(self.burst) - 1.0;
+        bucket.at = now;
+        Duration::from_secs_f64((-bucket.tokens / self.per_second).max(0.0))
+    }
+}
+
+impl<T> RateLimiter<T> for BucketRateLimiter {
+    fn when(&self, _: &T) -> Duration {
+        self.reserve()
+    }
+
+    fn forget(&self, _: &T) {}
+
+    fn num_requeues(&self, _: &T) -> u32 {
+        0
+    }
+}
+
+/// The longer wait of two limiters.
+pub struct MaxOf<A, B>(pub A, pub B);
+
+impl<T, A: RateLimiter<T>, B: RateLimiter<T>> RateLimiter<T> for MaxOf<A, B> {
+    fn when(&self, key: &T) -> Duration {
+        self.0.when(key).max(self.1.when(key))
+    }
+
+    fn forget(&self, key: &T) {
+        self.0.forget(key);
+        self.1.forget(key);
+    }
+
+    fn num_requeues(&self, key: &T) -> u32 {
+        self.0.num_requeues(key).max(self.1.num_requeues(key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_waits_twice_as_long_with_each_failure_up_to_a_bound() {
+        let limiter = ExponentialLimiter::new(Duration::from_millis(5), Duration::from_secs(1));
+        let waits: Vec<_> = (0..10).map(|_| limiter.when(&"a").as_millis()).collect();
+        assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 640, 1_000, 1_000]);
+        assert_eq!((limiter.num_requeues(&"a"), limiter.when(&"b").as_millis()), (10, 5));
+        limiter.forget(&"a");
+        assert_eq!((limiter.num_requeues(&"a"), limiter.when(&"a").as_millis()), (0, 5));
+        (0..100).for_each(|_| assert!(limiter.when(&"c") <= Duration::from_secs(1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bucket_lets_a_burst_through_and_then_a_rate() {
+        let limiter = BucketRateLimiter::new(10.0, 3);
+        let waits: Vec<_> = (0..5).map(|_| limiter.when(&()).as_millis()).collect();
+        assert_eq!(waits, [0, 0, 0, 100, 200]);
+        tokio::time::advance(Duration::from_millis(250)).await;
+        assert_eq!(limiter.when(&()).as_millis(), 50);
+        tokio::time::advance(Duration::from_hours(1)).await;
+        let waits: Vec<_> = (0..4).map(|_| limiter.when(&()).as_millis()).collect();
+        assert_eq!(waits, [0, 0, 0, 100]);
+    }
+}
