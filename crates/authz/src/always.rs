@@ -1,0 +1,46 @@
+//! Authorizers that look at next to nothing.
+
+use async_trait::async_trait;
+use nave_machinery::user::UserInfo;
+
+use crate::rbac::Rule;
+use crate::rules::{RuleResolver, UserRules};
+use crate::{Attributes, Authorizer, Verdict};
+
+/// The group that may do everything.
+pub const SYSTEM_MASTERS: &str = "system:masters";
+
+/// Allows everything to everybody (`--authorization-mode=AlwaysAllow`).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AlwaysAllow;
+
+#[async_trait]
+impl Authorizer for AlwaysAllow {
+    async fn authorize(&self, _: &Attributes<'_>) -> Verdict {
+        Verdict::allow("")
+    }
+}
+
+impl RuleResolver for AlwaysAllow {
+    fn rules_for(&self, _: &UserInfo, _: &str) -> UserRules {
+        let rules = vec![Rule::on("*", "*", "*"), Rule::on_path("*", "*")];
+        UserRules { rules, ..UserRules::default() }
+    }
+}
+
+/// Allows nothing to nobody (`--authorization-mode=AlwaysDeny`).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AlwaysDeny;
+
+#[async_trait]
+impl Authorizer for AlwaysDeny {
+    async fn authorize(&self, _: &Attributes<'_>) -> Verdict {
+        Verdict::no_opinion("Everything is forbidden.")
+    }
+}
+
+impl RuleResolver for AlwaysDeny {
+    fn rules_for(&self, _: &UserInfo, _: &str) -> UserRules {
+        UserRules::default()
+    }
+}

@@ -1,0 +1,173 @@
+//! What is to be written so that an object has all that it is to have (upstream:
+//! `component-helpers/auth/rbac/reconciliation`).
+
+use nave_machinery::Value;
+use serde::Deserialize;
+use serde_json::Map;
+
+use crate::rbac::{Rule, not_covered};
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reconciled {
+    /// Nothing: it has all, or it is not to be touched.
+    Right,
+    /// Write this in its place.
+    Update(Value),
+    /// Delete it and create it anew: a binding's role cannot be changed.
+    Recreate,
+}
+
+/// Compares an object with what it is to have.
+pub fn reconcile(existing: &Value, wanted: &Value) -> Reconciled {
+    if existing["metadata"]["annotations"][AUTO_UPDATE].as_str() == Some("false") {
+        return Reconciled::Right;
+    }
+    if wanted.get("roleRef") != existing.get("roleRef") {
+        return Reconciled::Recreate;
+    }
+    let mut object = existing.clone();
+    for place in ["labels", "annotations"] {
+        add_entries(&mut object["metadata"], place, &wanted["metadata"][place]);
+    }
+    if wanted.get("roleRef").is_some() {
+        add_subjects(&mut object, wanted);
+    } else {
+        add_rules(&mut object, wanted);
+        add_selectors(&mut object, wanted);
+    }
+    if object == *existing { Reconciled::Right } else { Reconciled::Update(object) }
+}
+
+const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
+
+/// Adds labels or annotations that are missing; those that are there stay as they are.
+fn add_entries(metadata: &mut Value, place: &str, wanted: &Value) {
+    let Some(metadata) = metadata.as_object_mut() else { return };
+    let present = metadata.entry(place).or_insert_with(|| Value::Object(Map::new()));
+    let Some(present) = present.as_object_mut() else { return };
+    for (key, value) in wanted.as_object().into_iter().flatten() {
+        present.entry(key.clone()).or_insert_with(|| value.clone());
+    }
+}
+
+fn add_subjects(object: &mut Value, wanted: &Value) {
+    let present = elements(object, "subjects");
+    let missing = elements(wanted, "subjects").iter().filter(|subject| !present.contains(subject));
+    let missing: Vec<Value> = missing.cloned().collect();
+    append(object, "subjects", missing);
+}
+
+fn add_rules(object: &mut Value, wanted: &Value) {
+    if elements(object, "rules") == elements(wanted, "rules") {
+        return;
+    }
+    let read = |role: &Value| -> Vec<Rule> {
+        elements(role, "rules").iter().filter_map(|rule| Rule::deserialize(rule).ok()).collect()
+    };
+    let (present, wanted) = (read(object), read(wanted));
+    let missing = not_covered(&present.iter().collect::<Vec<_>>(), &wanted);
+    append(object, "rules", missing.into_iter().filter_map(|rule| serde_json::to_value(rule).ok()).collect());
+}
+
+/// A role that is to gather others does; one that is not to does not.
+fn add_selectors(object: &mut Value, wanted: &Value) {
+    const RULE: &str = "aggregationRule";
+    const SELECTORS: &str = "clusterRoleSelectors";
+    let Some(wanted) = wanted.get(RULE).filter(|rule| !rule.is_null()) else {
+        object.as_object_mut().map(|object| object.remove(RULE));
+        return;
+    };
+    let present = elements(&object[RULE], SELECTORS);
+    let missing = elements(wanted, SELECTORS).iter().filter(|selector| !present.contains(selector));
+    let missing: Vec<Value> = missing.cloned().collect();
+    if missing.is_empty() {
+        return;
+    }
+    if object[RULE].is_null() {
+        object[RULE] = Value::Object(Map::new());
+    }
+    append(&mut object[RULE], SELECTORS, missing);
+}
+
+fn elements<'a>(object: &'a Value, list: &str) -> &'a [Value] {
+    object.get(list).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn append(object: &mut Value, list: &str, more: Vec<Value>) {
+    if more.is_empty() {
+        return;
+    }
+    match &mut object[list] {
+        Value::Array(present) => present.extend(more),
+        absent => *absent = Value::Array(more),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn role(rules: &Value) -> Value {
+        json!({"kind": "ClusterRole", "metadata": {"name": "r", "labels": {"a": "1"}, "annotations": {}}, "rules": rules})
+    }
+
+    fn rule(verbs: &[&str], resources: &[&str]) -> Value {
+        json!({"verbs": verbs, "apiGroups": [""], "resources": resources})
+    }
+
+    #[test]
+    fn what_is_missing_is_added_and_what_is_more_stays() {
+        let wanted = role(&json!([rule(&["get", "list"], &["pods"])]));
+        let mut existing = role(&json!([rule(&["get", "watch"], &["pods", "nodes"])]));
+        existing["metadata"]["labels"] = json!({"a": "2", "b": "3"});
+        let Reconciled::Update(updated) = reconcile(&existing, &wanted) else { panic!("not updated") };
+        assert_eq!(updated["metadata"]["labels"], json!({"a": "2", "b": "3"}));
+        let rules = json!([rule(&["get", "watch"], &["pods", "nodes"]), rule(&["list"], &["pods"])]);
+        assert_eq!(updated["rules"], rules);
+        assert_eq!(reconcile(&updated, &wanted), Reconciled::Right);
+    }
+
+    #[test]
+    fn an_object_may_refuse_to_be_updated() {
+        let mut existing = role(&json!([]));
+        let wanted = role(&json!([rule(&["get"], &["pods"])]));
+        assert!(matches!(reconcile(&existing, &wanted), Reconciled::Update(_)));
+        existing["metadata"]["annotations"][AUTO_UPDATE] = json!("false");
+        assert_eq!(reconcile(&existing, &wanted), Reconciled::Right);
+    }
+
+    #[test]
+    fn an_aggregated_role_keeps_the_rules_that_others_wrote() {
+        let mut wanted = role(&Value::Null);
+        wanted["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {"x": "true"}}]});
+        let mut existing = role(&json!([rule(&["get"], &["pods"])]));
+        let Reconciled::Update(updated) = reconcile(&existing, &wanted) else { panic!("not updated") };
+        assert_eq!(updated["aggregationRule"], wanted["aggregationRule"]);
+        assert_eq!(updated["rules"], existing["rules"]);
+        assert_eq!(reconcile(&updated, &wanted), Reconciled::Right);
+        // And one that is not to gather any more stops.
+        existing["aggregationRule"] = wanted["aggregationRule"].clone();
+        let Reconciled::Update(updated) = reconcile(&existing, &role(&Value::Null)) else {
+            panic!("not updated")
+        };
+        assert_eq!(updated.get("aggregationRule"), None);
+    }
+
+    #[test]
+    fn a_binding_gets_its_subjects_and_is_made_anew_for_another_role() {
+        let binding = |role: &str, subjects: &[&str]| {
+            let subjects: Vec<Value> =
+                subjects.iter().map(|name| json!({"kind": "User", "name": name})).collect();
+            json!({"metadata": {}, "roleRef": {"name": role}, "subjects": subjects})
+        };
+        assert_eq!(reconcile(&binding("b", &[]), &binding("a", &[])), Reconciled::Recreate);
+        let Reconciled::Update(updated) = reconcile(&binding("a", &["x"]), &binding("a", &["y", "x"])) else {
+            panic!("not updated")
+        };
+        assert_eq!(updated["subjects"], binding("a", &["x", "y"])["subjects"]);
+        assert_eq!(reconcile(&updated, &binding("a", &["y", "x"])), Reconciled::Right);
+    }
+}

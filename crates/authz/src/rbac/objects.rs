@@ -1,0 +1,158 @@
+//! The objects of `rbac.authorization.k8s.io` as the index reads them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use super::rule::Rule;
+
+/// The API group of roles and bindings.
+pub const GROUP: &str = "rbac.authorization.k8s.io";
+
+/// One of the four kinds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Kind {
+    Role,
+    ClusterRole,
+    RoleBinding,
+    ClusterRoleBinding,
+}
+
+/// A change of one object.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The object's kind.
+    pub kind: Kind,
+    /// The object's namespace; empty for those of the cluster.
+    pub namespace: String,
+    /// The object's name.
+    pub name: String,
+    /// The object as JSON; `None` if it is gone. One that is not of its kind's shape is taken for gone.
+    pub json: Option<Bytes>,
+}
+
+/// A namespace, empty for the cluster's, and a name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Key {
+    pub(super) namespace: Arc<str>,
+    pub(super) name: Arc<str>,
+}
+
+impl Key {
+    pub(super) fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Metadata {
+    pub(super) namespace: String,
+    pub(super) name: String,
+}
+
+/// A `Role` or a `ClusterRole`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Role {
+    pub(super) rules: Option<Vec<Rule>>,
+}
+
+/// A `RoleBinding` or a `ClusterRoleBinding`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Binding {
+    pub(super) metadata: Metadata,
+    pub(super) subjects: Option<Vec<Subject>>,
+    pub(super) role_ref: RoleRef,
+}
+
+/// Which role a binding grants.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RoleRef {
+    pub(super) kind: String,
+    pub(super) name: String,
+}
+
+/// Whom a binding grants a role to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct Subject {
+    pub(super) kind: String,
+    pub(super) name: String,
+    pub(super) namespace: String,
+}
+
+/// The users a subject stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Who {
+    User(Arc<str>),
+    Group(Arc<str>),
+}
+
+impl Subject {
+    /// Whom the subject stands for in a binding of this namespace; `None` if nobody.
+    pub(super) fn who(&self, binding_namespace: &str) -> Option<Who> {
+        match self.kind.as_str() {
+            "User" => Some(Who::User(self.name.as_str().into())),
+            "Group" => Some(Who::Group(self.name.as_str().into())),
+            "ServiceAccount" => match self.namespace(binding_namespace) {
+                "" => None,
+                namespace => {
+                    Some(Who::User(format!("system:serviceaccount:{namespace}:{}", self.name).into()))
+                }
+            },
+            _ => None,
+        }
+    }
+
+    /// As reasons show it: `User "u"`, `ServiceAccount "name/namespace"`.
+    pub(super) fn describe(&self, binding_namespace: &str) -> String {
+        match self.kind.as_str() {
+            "ServiceAccount" => {
+                format!("{} {:?}", self.kind, format!("{}/{}", self.name, self.namespace(binding_namespace)))
+            }
+            kind => format!("{kind} {:?}", self.name),
+        }
+    }
+
+    fn namespace<'a>(&'a self, binding_namespace: &'a str) -> &'a str {
+        if self.namespace.is_empty() { binding_namespace } else { &self.namespace }
+    }
+}
+
+impl Binding {
+    /// As reasons show it: `RoleBinding "name/namespace" of Role "r" to User "u"`.
+    pub(super) fn describe(&self, subject: &Subject) -> String {
+        let Metadata { namespace, name } = &self.metadata;
+        let RoleRef { kind, name: role, .. } = &self.role_ref;
+        let subject = subject.describe(namespace);
+        if namespace.is_empty() {
+            return format!("ClusterRoleBinding {name:?} of {kind} {role:?} to {subject}");
+        }
+        format!("RoleBinding {:?} of {kind} {role:?} to {subject}", format!("{name}/{namespace}"))
+    }
+
+    /// The key of the role that is bound: a `Role` is one of the binding's own namespace. `None` if it cannot be one.
+    pub(super) fn role(&self) -> Option<Key> {
+        match (self.role_ref.kind.as_str(), self.metadata.namespace.as_str()) {
+            ("ClusterRole", _) => Some(Key::new("", &self.role_ref.name)),
+            ("Role", namespace) if !namespace.is_empty() => Some(Key::new(namespace, &self.role_ref.name)),
+            _ => None,
+        }
+    }
+}
+
+impl RoleRef {
+    /// What is said where there is no such role.
+    pub(super) fn not_found(&self) -> String {
+        match self.kind.as_str() {
+            "Role" => format!("role.{GROUP} {:?} not found", self.name),
+            "ClusterRole" => format!("clusterrole.{GROUP} {:?} not found", self.name),
+            other => format!("unsupported role reference kind: {other:?}"),
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! A rule of a role, and what it allows (upstream: `component-helpers/auth/rbac/validation` and
+//! `plugin/pkg/auth/authorizer/rbac`).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Attributes;
+
+/// Matches every verb, group, resource or path.
+pub(crate) const ALL: &str = "*";
+
+/// A rule of a role (`rbac.authorization.k8s.io/v1`, `PolicyRule`), in the compact form that the index keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Rule {
+    /// What may be done.
+    pub verbs: Words,
+    /// The API groups; empty in rules on paths.
+    #[serde(skip_serializing_if = "Words::is_empty")]
+    pub api_groups: Words,
+    /// Resources: `pods`, `pods/log`, `*`, `*/scale`.
+    #[serde(skip_serializing_if = "Words::is_empty")]
+    pub resources: Words,
+    /// The only names the rule is about; empty for all.
+    #[serde(skip_serializing_if = "Words::is_empty")]
+    pub resource_names: Words,
+    /// Paths; one may end in `*`.
+    #[serde(rename = "nonResourceURLs", skip_serializing_if = "Words::is_empty")]
+    pub non_resource_urls: Words,
+}
+
+/// A list of words; `null` reads as the empty one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct Words(Box<[Box<str>]>);
+
+impl Words {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The words.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|word| &**word)
+    }
+
+    /// Whether this word is among them.
+    pub fn has(&self, wanted: &str) -> bool {
+        self.iter().any(|word| word == wanted)
+    }
+
+    fn has_or_all(&self, wanted: &str) -> bool {
+        self.iter().any(|word| word == ALL || word == wanted)
+    }
+}
+
+impl<'de> Deserialize<'de> for Words {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(Option::deserialize(deserializer)?.unwrap_or_default()))
+    }
+}
+
+impl<S: Into<Box<str>>> FromIterator<S> for Words {
+    fn from_iter<I: IntoIterator<Item = S>>(words: I) -> Self {
+        Self(words.into_iter().map(Into::into).collect())
+    }
+}
+
+impl Rule {
+    /// A rule on one resource.
+    pub fn on(group: &str, resource: &str, verb: &str) -> Self {
+        let one = |word: &str| Words::from_iter([word]);
+        Self { verbs: one(verb), api_groups: one(group), resources: one(resource), ..Self::default() }
+    }
+
+    /// A rule on one path.
+    pub fn on_path(path: &str, verb: &str) -> Self {
+        let one = |word: &str| Words::from_iter([word]);
+        Self { verbs: one(verb), non_resource_urls: one(path), ..Self::default() }
+    }
+
+    /// Whether the rule allows the request.
+    pub fn allows(&self, attributes: &Attributes<'_>) -> bool {
+        if !self.verbs.has_or_all(attributes.verb) {
+            return false;
+        }
+        if !attributes.is_resource_request() {
+            return self.non_resource_urls.iter().any(|url| path_covers(url, attributes.path));
+        }
+        self.api_groups.has_or_all(attributes.group)
+            && self.resources.iter().any(|of| names_resource(of, attributes.resource, attributes.subresource))
+            && (self.resource_names.is_empty() || self.resource_names.has(attributes.name))
+    }
+
+    /// Whether the rule allows all that `part` does, which has at most one of each kind of word.
+    pub(super) fn covers(&self, part: &Rule) -> bool {
+        let every = |asked: &Words, covered: &dyn Fn(&str) -> bool| asked.iter().all(covered);
+        let names = self.resource_names.is_empty()
+            || (!part.resource_names.is_empty()
+                && every(&part.resource_names, &|name| self.resource_names.has(name)));
+        names
+            && every(&part.verbs, &|verb| self.verbs.has_or_all(verb))
+            && every(&part.api_groups, &|group| self.api_groups.has_or_all(group))
+            && every(&part.resources, &|resource| {
+                let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+                self.resources.iter().any(|of| names_resource(of, resource, subresource))
+            })
+            && every(&part.non_resource_urls, &|path| {
+                self.non_resource_urls.iter().any(|url| path_covers(url, path))
+            })
+    }
+}
+
+/// Whether a rule's resource, one of `*`, `pods`, `pods/log` and `*/log`, names this resource and subresource.
+fn names_resource(of: &str, resource: &str, subresource: &str) -> bool {
+    if subresource.is_empty() {
+        return of == ALL || of == resource;
+    }
+    let Some(parent) = of.strip_suffix(subresource).and_then(|rest| rest.strip_suffix('/')) else {
+        return of == ALL;
+    };
+    parent == ALL || parent == resource
+}
+
+/// Whether a rule's path, which may end in `*`, covers this path.
+fn path_covers(of: &str, path: &str) -> bool {
+    of == path || (of.ends_with('*') && path.starts_with(of.trim_end_matches('*')))
+}
+
+impl fmt::Display for Rule {
+    /// As upstream shows rules in errors: `{APIGroups:[""], Resources:["pods"], Verbs:["get"]}`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [
+            ("APIGroups", &self.api_groups),
+            ("Resources", &self.resources),
+            ("NonResourceURLs", &self.non_resource_urls),
+            ("ResourceNames", &self.resource_names),
+            ("Verbs", &self.verbs),
+        ];
+        f.write_str("{")?;
+        for (at, (name, words)) in parts.iter().filter(|(_, words)| !words.is_empty()).enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            write!(f, "{comma}{name}:{}", quoted(words.iter()))?;
+        }
+        f.write_str("}")
+    }
+}
+
+/// A list as Go shows one of strings in quotes: `["a" "b"]`.
+pub(super) fn quoted<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    let words: Vec<String> = words.map(|word| format!("{word:?}")).collect();
+    format!("[{}]", words.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use nave_machinery::user::UserInfo;
+    use serde_json::json;
+
+    use super::*;
+
+    fn rule(value: serde_json::Value) -> Rule {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn resources_match_whole_or_by_subresource() {
+        for (of, resource, subresource, matches) in [
+            ("pods", "pods", "", true),
+            ("pods", "pods", "log", false),
+            ("pods/log", "pods", "log", true),
+            ("pods/log", "pods", "", false),
+            ("pods/*", "pods", "log", false),
+            ("*", "pods", "log", true),
+            ("*/scale", "deployments", "scale", true),
+            ("*/scale", "deployments", "status", false),
+            ("*/scale", "scale", "", false),
+            ("*/*", "pods", "log", false),
+            ("pods/log", "pods/log", "", true),
+            ("spods/log", "pods", "log", false),
+            ("log", "pods", "log", false),
+            ("Pods", "pods", "", false),
+        ] {
+            assert_eq!(names_resource(of, resource, subresource), matches, "{of} {resource}/{subresource}");
+        }
+    }
+
+    #[test]
+    fn paths_match_whole_or_by_what_stands_before_the_star() {
+        for (of, path, matches) in [
+            ("/healthz", "/healthz", true),
+            ("/healthz", "/healthz/", false),
+            ("/healthz*", "/healthz/etcd", true),
+            ("/api/*", "/api", false),
+            ("/api/*", "/api/v1", true),
+            ("/a**", "/abc", true),
+            ("*", "", true),
+            ("/*/x", "/a/x", false),
+            ("", "/", false),
+        ] {
+            assert_eq!(path_covers(of, path), matches, "{of} {path}");
+        }
+    }
+
+    #[test]
+    fn names_narrow_a_rule_to_requests_that_name_an_object() {
+        let rule =
+            rule(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"], "resourceNames": ["a"]}));
+        let user = UserInfo::default();
+        let get = Attributes { verb: "get", resource: "pods", ..Attributes::of(&user) };
+        assert!(rule.allows(&Attributes { name: "a", ..get }));
+        assert!(!rule.allows(&Attributes { name: "b", ..get }));
+        assert!(!rule.allows(&get));
+        assert!(!rule.allows(&Attributes { verb: "get", path: "a", ..Attributes::of(&user) }));
+    }
+
+    #[test]
+    fn rules_show_as_upstream_shows_them() {
+        let shown = |value| rule(value).to_string();
+        assert_eq!(
+            shown(json!({"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods"]})),
+            r#"{APIGroups:[""], Resources:["pods"], Verbs:["get" "list"]}"#
+        );
+        assert_eq!(
+            shown(json!({"verbs": ["get"], "nonResourceURLs": ["/x"], "resources": null})),
+            r#"{NonResourceURLs:["/x"], Verbs:["get"]}"#
+        );
+    }
+}
