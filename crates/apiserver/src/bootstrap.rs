@@ -1,4 +1,7 @@
-//! The objects a cluster cannot do without: the system's namespaces and the `kubernetes` service.
+//! The objects a cluster cannot do without: the system's namespaces, the `kubernetes` service, and the roles and
+//! bindings without which only `system:masters` could do anything.
+
+mod rbac;
 
 use std::net::Ipv4Addr;
 
@@ -41,7 +44,8 @@ impl Bootstrap {
             let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
             create(resources, user, "namespaces", "", namespace).await?;
         }
-        create(resources, user, "services", "default", self.service()).await
+        create(resources, user, "services", "default", self.service()).await?;
+        rbac::run(resources, user).await
     }
 
     fn service(&self) -> Value {

@@ -14,6 +14,7 @@
 //! | [`serving`] | connections: TLS, HTTP/1.1 and HTTP/2, limits, shutdown |
 //! | [`pipeline`] | the stages of a request, in order |
 //! | [`request_info`] | what a request asks for |
+//! | [`authorization`] | requests as authorization sees them, and what keeps the authorizers up to date |
 //! | [`endpoints`] | the verbs, for every resource alike |
 //! | [`lifecycle`] | what the API does to every object's metadata |
 //! | [`computed`] | what is answered without being stored: bindings, reviews, tokens |
@@ -28,6 +29,7 @@
 
 pub mod admission;
 pub mod allocators;
+pub mod authorization;
 mod body;
 pub mod bootstrap;
 pub mod computed;

@@ -16,11 +16,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use http_body::Body;
 use nave_authn::{Credentials, Identity, Peer};
 use nave_machinery::Status;
 
+use crate::authorization::Asked;
 use crate::body::ResponseBody;
 use crate::documents::Documents;
 use crate::endpoints::Resources;
@@ -106,7 +107,7 @@ impl Pipeline {
             Caller::Known(identity) => identity.clone(),
         };
         // May they: any authorizer that allows it.
-        self.authorization.authorize(&attributes(info, &identity.user, request.method())).await?;
+        self.authorization.authorize(&Asked::new(info, request.method()).by(&identity.user)).await?;
         // Everything that is no resource: health, discovery, OpenAPI, metrics.
         let Some(resource) = &info.resource else {
             let (method, headers) = (request.method(), request.headers());
@@ -121,41 +122,5 @@ impl Pipeline {
             tokio::time::timeout(self.request_timeout, served).await.map_err(late)??
         };
         accepted.encode(answer)
-    }
-}
-
-/// A request as authorization sees it: the same parsed parts that storage keys are built from.
-fn attributes<'a>(
-    info: &'a RequestInfo,
-    user: &'a nave_authn::UserInfo,
-    method: &Method,
-) -> nave_authz::Attributes<'a> {
-    let all = nave_authz::Attributes { path: &info.path, ..nave_authz::Attributes::of(user) };
-    match &info.resource {
-        None => nave_authz::Attributes { verb: path_verb(method), ..all },
-        Some(resource) => nave_authz::Attributes {
-            verb: info.verb.as_str(),
-            group: &resource.gvr.group,
-            version: &resource.gvr.version,
-            resource: &resource.gvr.resource,
-            subresource: &resource.subresource,
-            name: &resource.name,
-            namespace: &resource.namespace,
-            ..all
-        },
-    }
-}
-
-/// For paths that are no resource, authorization speaks of the method.
-fn path_verb(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "get",
-        Method::HEAD => "head",
-        Method::POST => "post",
-        Method::PUT => "put",
-        Method::PATCH => "patch",
-        Method::DELETE => "delete",
-        Method::OPTIONS => "options",
-        _ => "",
     }
 }

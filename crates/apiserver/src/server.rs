@@ -1,6 +1,5 @@
 //! One API server, put together.
 
-use std::convert::Infallible;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +24,7 @@ use crate::metrics::{CacheMetrics, Metrics};
 use crate::openapi::OpenApi;
 use crate::pipeline::{Caller, Pipeline};
 use crate::serving::ConnectionInfo;
-use crate::storage::{Storages, upkeep};
+use crate::storage::Storages;
 
 /// What a server is made of.
 pub struct Config {
@@ -82,9 +81,13 @@ impl ApiServer {
         storages.wait_ready().await;
         let (stopping, closing) = (Switch::default(), CancellationToken::new());
         let metrics = Arc::new(Metrics::new()?);
+        for collector in config.authorization.metrics().collectors() {
+            metrics.register(collector)?;
+        }
         let admission = admission(&storages, config.service_range, config.node_ports, config.plugins);
         let watches = Watches { closing: closing.clone(), min_time: config.min_watch_time };
-        let resources = Resources::new(&storages, admission, config.computed, watches);
+        let resources =
+            Resources::new(&storages, admission, config.computed, config.authorization.clone(), watches);
         metrics.register(Box::new(CacheMetrics::new(storages.clone(), resources.watched())?))?;
         let bootstrap =
             Bootstrap { service_address: config.service_range.first(), secure_port: config.secure_port };
@@ -120,11 +123,6 @@ impl ApiServer {
     /// authentication.
     pub fn local(&self, user: UserInfo) -> LocalService {
         LocalService { pipeline: Arc::clone(&self.pipeline), identity: Identity::new(user) }
-    }
-
-    /// Keeps house while the server runs; see [`upkeep`](crate::storage::upkeep).
-    pub async fn upkeep(&self, memory_is_short: impl FnMut() -> bool) -> Infallible {
-        upkeep(&self.pipeline.documents.storages, memory_is_short).await
     }
 
     /// From now on the server is not ready, though it serves.
@@ -176,6 +174,8 @@ fn health(storages: &Storages, stopping: &Switch) -> Health {
         None => Ok(()),
         Some(cache) => Err(format!("the watch cache of {} is not ready", cache.config().resource)),
     });
+    // A server that could not make them did not start.
+    health.add("poststarthook/rbac/bootstrap-roles", true, || Ok(()));
     let stopping = stopping.clone();
     health.add("shutdown", false, move || {
         if stopping.is_set() { Err("the server is shutting down".to_owned()) } else { Ok(()) }

@@ -29,8 +29,7 @@ pub(crate) struct Log {
     /// Keys whose stored version cannot be decoded.
     pub(crate) undecodable: BTreeSet<Arc<str>>,
     kept: Vec<Snapshot>,
-    /// Room for the events' frames.
-    frames: Arc<EncodingBudget>,
+    budget: Arc<EncodingBudget>,
 }
 
 /// One committed change, decoded.
@@ -72,7 +71,7 @@ impl Aftermath {
 }
 
 impl Log {
-    pub(crate) fn new(state: State, bounds: WindowBounds, frames: Arc<EncodingBudget>) -> Self {
+    pub(crate) fn new(state: State, bounds: WindowBounds, budget: Arc<EncodingBudget>) -> Self {
         Self {
             revision: 0,
             epoch: 0,
@@ -82,7 +81,7 @@ impl Log {
             buckets: Buckets::default(),
             undecodable: BTreeSet::new(),
             kept: Vec::new(),
-            frames,
+            budget,
         }
     }
 
@@ -134,7 +133,7 @@ impl Log {
         };
         let old = Arc::make_mut(&mut self.state).set(&key, new.as_ref());
         let Some(change) = Change::between(old, new) else { return };
-        let event = Arc::new(Event::new(revision, change, &self.frames));
+        let event = Arc::new(Event::new(revision, change, &self.budget));
         let seq = self.window.next();
         self.window.push(Arc::clone(&event), now);
         self.buckets.note(seq, &event, self.window.sequence().start, touched);

@@ -5,8 +5,8 @@
 //! in flight are answered → the store is synced and closed. A second signal exits at once.
 
 mod api;
+mod authorization;
 mod certificates;
-mod memory;
 
 use std::{
     fs::DirBuilder,
@@ -90,7 +90,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     kubeconfig.write(&certificates)?;
 
     let running = server.start({
-        let api = api.clone();
+        let api = api.server.clone();
         move |request: Request<Incoming>, connection: Arc<ConnectionInfo>| {
             let api = api.clone();
             api.handle(request, connection)
@@ -103,10 +103,9 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     tokio::select! {
         () = signals.next() => {}
         never = look_after(&mut certificates, &kubeconfig) => match never {},
-        never = api.upkeep(memory::is_short) => match never {},
     }
     tokio::select! {
-        () = stop(&config, &api, &running) => {}
+        () = stop(&config, &api.server, &running) => {}
         () = signals.next() => {
             tracing::warn!("a second signal: exiting at once");
             std::process::exit(INTERRUPTED)

@@ -4,12 +4,14 @@
 //! | --- | --- |
 //! | [`NamespaceLifecycle`] | namespaces exist and are not ending |
 //! | [`CertificateRequester`] | requests to sign certificates say who made them |
+//! | [`RbacEscalation`] | nobody gives away rights that they do not have |
 //! | [`ServiceAddresses`] | services get addresses and ports |
 //!
 //! The order of the list is the order in which they see an object.
 
 mod certificate_requester;
 mod namespace_lifecycle;
+mod rbac_escalation;
 mod service_addresses;
 
 use async_trait::async_trait;
@@ -19,6 +21,7 @@ use nave_resources::ResourceDef;
 
 pub use certificate_requester::CertificateRequester;
 pub use namespace_lifecycle::NamespaceLifecycle;
+pub use rbac_escalation::RbacEscalation;
 pub use service_addresses::ServiceAddresses;
 
 /// What is about to happen to an object.

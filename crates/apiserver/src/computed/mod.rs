@@ -1,12 +1,30 @@
 //! What the API computes instead of storing it, by itself: each file answers the creates of one resource or
 //! subresource ([`Computed`](crate::endpoints::computed::Computed)).
 
+mod access_review;
+mod access_review_validation;
 mod binding;
 mod eviction;
 
 use std::sync::Arc;
 
+use nave_authz::Chain;
+
+use self::access_review::{AccessReview, RulesReview};
+use self::access_review_validation::Form;
 use crate::endpoints::computed::ComputedTable;
+
+/// Adds the reviews of what somebody may do.
+pub fn with_access_reviews(table: ComputedTable, authorization: &Chain) -> ComputedTable {
+    let group = "authorization.k8s.io";
+    let review = |form| Arc::new(AccessReview { authorization: authorization.clone(), form });
+    let rules = Arc::new(RulesReview { authorization: authorization.clone() });
+    table
+        .with(group, "subjectaccessreviews", "", review(Form::Subject))
+        .with(group, "localsubjectaccessreviews", "", review(Form::Local))
+        .with(group, "selfsubjectaccessreviews", "", review(Form::Own))
+        .with(group, "selfsubjectrulesreviews", "", rules)
+}
 
 /// A table of what needs nothing but the resources themselves.
 pub fn table() -> ComputedTable {

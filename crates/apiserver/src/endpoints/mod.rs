@@ -45,6 +45,7 @@ use self::view::View;
 use self::watch::{WatchStats, Watches};
 use self::write::{Payload, Target};
 use crate::admission::Admission;
+use crate::authorization::Asked;
 use crate::body;
 use crate::metrics::RequestLabels;
 use crate::request_info::{RequestInfo, ResourceRequest, Verb};
@@ -68,12 +69,19 @@ pub struct Resources {
     endpoints: HashMap<GroupVersionResource, Endpoint>,
     admission: Admission,
     computed: ComputedTable,
+    authorization: nave_authz::Chain,
     watches: Watches,
 }
 
 impl Resources {
     /// The endpoints of every version of every resource.
-    pub fn new(storages: &Storages, admission: Admission, computed: ComputedTable, watches: Watches) -> Self {
+    pub fn new(
+        storages: &Storages,
+        admission: Admission,
+        computed: ComputedTable,
+        authorization: nave_authz::Chain,
+        watches: Watches,
+    ) -> Self {
         let mut endpoints = HashMap::new();
         for def in storages.registry().all() {
             let storage = storages.of(def).cloned();
@@ -83,7 +91,7 @@ impl Resources {
                 endpoints.insert(gvr, Endpoint { def, version, storage, watched: Arc::default() });
             }
         }
-        Self { endpoints, admission, computed, watches }
+        Self { endpoints, admission, computed, authorization, watches }
     }
 
     /// What a request is counted under: only names the server itself knows.
@@ -147,6 +155,7 @@ impl Resources {
         }
         // A write whose answer nobody can read is refused before it happens.
         negotiation.choose(answer::Offer::Object, encode::formats(endpoint))?;
+        let method = request.method().clone();
         let payload = read_payload(request).await?;
         let target = Target {
             endpoint,
@@ -158,7 +167,14 @@ impl Resources {
         };
         match info.verb {
             Verb::Create => write::create(&target, &payload, &CreateOptions::parse(query)?).await,
-            Verb::Update => write::update(&target, &payload, &UpdateOptions::parse(query)?).await,
+            Verb::Update => {
+                let may_create = async || {
+                    let asked = Asked::new(info, &method);
+                    let create = nave_authz::Attributes { verb: "create", ..asked.by(user) };
+                    self.authorization.authorize(&create).await
+                };
+                write::update(&target, &payload, &UpdateOptions::parse(query)?, may_create).await
+            }
             Verb::Patch => {
                 let apply = payload.content_type == Some(ContentType::Patch(PatchType::Apply));
                 write::patch(&target, &payload, &PatchOptions::parse(query, apply)?).await

@@ -120,14 +120,16 @@ async fn store_new(
     }
 }
 
-/// Replaces an object, or creates it where its resource allows that.
+/// Replaces an object, or creates it where its resource allows that and `may_create` does: the right to update is none
+/// to create.
 ///
 /// # Errors
-/// What is wrong with the object, 404, or 409 where another writer was faster.
+/// What is wrong with the object, 404, 403 where it would have to be created, or 409 where another writer was faster.
 pub async fn update(
     target: &Target<'_>,
     payload: &Payload,
     options: &UpdateOptions,
+    may_create: impl AsyncFnOnce() -> Result<(), Status>,
 ) -> Result<Answer, Status> {
     let (object, warnings) = target.decode(payload, options.field_validation)?;
     target.check_name(&object)?;
@@ -155,6 +157,7 @@ pub async fn update(
                 && target.endpoint.def.rules.create_on_update
                 && target.view == View::Object =>
         {
+            may_create().await?;
             let options = CreateOptions { dry_run: options.dry_run, ..CreateOptions::default() };
             create(target, payload, &options).await
         }

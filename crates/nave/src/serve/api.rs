@@ -2,13 +2,14 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use nave_apiserver::computed;
 use nave_apiserver::server::{self, ApiServer};
-use nave_apiserver::storage::Storages;
-use nave_authz::{Chain, PublicPaths, SystemMasters};
+use nave_apiserver::storage::{Following, Storages};
 use nave_resources::Registry;
 use nave_store::{Embedded, Store, embedded};
 
 use super::ServeError;
+use super::authorization::Authorization;
 use crate::flags::Config;
 
 /// Opens the store in the data folder, which no other process may have open.
@@ -23,21 +24,27 @@ pub(super) async fn open_store(config: &Config) -> Result<Arc<dyn Store>, ServeE
     }
 }
 
+/// The API, and what keeps its authorizers up to date.
+pub(super) struct Api {
+    pub(super) server: ApiServer,
+    _following: Vec<Following>,
+}
+
 /// Starts the API over the store. Nobody is served yet.
 pub(super) async fn start(
     config: &Config,
     store: Arc<dyn Store>,
     authentication: nave_authn::Chain,
     reachable: SocketAddr,
-) -> Result<ApiServer, ServeError> {
-    let registry = Registry::builtin(nave_schema::builtin());
-    let storages = Storages::open(registry, store, &config.watch_caches);
+) -> Result<Api, ServeError> {
+    let storages = Storages::open(Registry::builtin(nave_schema::builtin()), store);
+    let authorization = Authorization::new()?;
     let server = server::Config {
-        storages,
+        storages: storages.clone(),
         authentication,
-        authorization: Chain::new(vec![Arc::new(SystemMasters), Arc::new(PublicPaths)]),
-        plugins: Vec::new(),
-        computed: nave_apiserver::computed::table(),
+        authorization: authorization.chain.clone(),
+        plugins: authorization.plugins(&storages),
+        computed: computed::with_access_reviews(computed::table(), &authorization.chain),
         service_range: config.service_range,
         node_ports: config.node_ports.clone(),
         request_timeout: config.request_timeout,
@@ -45,5 +52,8 @@ pub(super) async fn start(
         address: reachable.to_string(),
         secure_port: reachable.port(),
     };
-    Ok(ApiServer::start(server).await?)
+    let server = ApiServer::start(server).await?;
+    // From here on the roles and bindings that the server starts with are there.
+    let following = authorization.follow(&storages).await;
+    Ok(Api { server, _following: following })
 }

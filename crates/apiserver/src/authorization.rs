@@ -1,0 +1,148 @@
+//! Requests as authorization sees them, and what keeps the authorizers up to date.
+
+use std::sync::Arc;
+
+use http::Method;
+use nave_authz::rbac::{self, Change, Rbac};
+use nave_authz::{Attributes, Selected};
+use nave_cacher::{CachedObject, Delivery, EventType};
+use nave_machinery::GroupVersionResource;
+use nave_machinery::selector::{FieldSelector, LabelSelector};
+use nave_machinery::user::UserInfo;
+
+use crate::request_info::{RequestInfo, Verb};
+use crate::storage::{Follower, Following, Storages};
+
+/// What a request asks to be allowed: the same parsed parts that storage keys are built from.
+pub struct Asked<'a> {
+    info: &'a RequestInfo,
+    verb: &'static str,
+    selectors: Option<Selectors>,
+}
+
+/// The selectors of a list, a watch or a deletion of a collection; `None` where one could not be read.
+#[derive(Default)]
+struct Selectors {
+    fields: Option<FieldSelector>,
+    labels: Option<LabelSelector>,
+}
+
+impl<'a> Asked<'a> {
+    /// Reads a request.
+    pub fn new(info: &'a RequestInfo, method: &Method) -> Self {
+        // For paths that are no resource, authorization speaks of the method.
+        let verb = if info.resource.is_some() { info.verb.as_str() } else { path_verb(method) };
+        Self { info, verb, selectors: Selectors::of(info) }
+    }
+
+    /// The question whether this user may do it.
+    pub fn by(&'a self, user: &'a UserInfo) -> Attributes<'a> {
+        let all = Attributes { verb: self.verb, path: &self.info.path, ..Attributes::of(user) };
+        let Some(resource) = &self.info.resource else { return all };
+        let mut attributes = Attributes {
+            group: &resource.gvr.group,
+            version: &resource.gvr.version,
+            resource: &resource.gvr.resource,
+            subresource: &resource.subresource,
+            name: &resource.name,
+            namespace: &resource.namespace,
+            ..all
+        };
+        if let Some(Selectors { fields, labels }) = &self.selectors {
+            attributes.fields = Selected {
+                requirements: fields.as_ref().map_or(&[], FieldSelector::requirements),
+                incomplete: fields.is_none(),
+            };
+            attributes.labels = Selected {
+                requirements: labels.as_ref().map_or(&[], LabelSelector::requirements),
+                incomplete: labels.is_none(),
+            };
+            // Who asks for the one object of a name may do so by the rights to that object.
+            let named = fields.as_ref().and_then(|fields| fields.exact("metadata.name"));
+            if let Some(name) = named.filter(|name| attributes.name.is_empty() && is_path_segment(name))
+                && self.info.verb != Verb::DeleteCollection
+            {
+                attributes.name = name;
+            }
+        }
+        attributes
+    }
+}
+
+impl Selectors {
+    fn of(info: &RequestInfo) -> Option<Self> {
+        if !matches!(info.verb, Verb::List | Verb::Watch | Verb::DeleteCollection) {
+            return None;
+        }
+        let (fields, labels) = (info.query.get("fieldSelector"), info.query.get("labelSelector"));
+        fields.or(labels)?;
+        Some(Self {
+            fields: FieldSelector::parse(fields.unwrap_or_default()).ok(),
+            labels: LabelSelector::parse(labels.unwrap_or_default()).ok(),
+        })
+    }
+}
+
+/// Whether a text can be the name of an object in a path.
+fn is_path_segment(name: &str) -> bool {
+    !name.is_empty() && nave_machinery::names::is_path_segment_name(name).is_empty()
+}
+
+fn path_verb(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "get",
+        Method::HEAD => "head",
+        Method::POST => "post",
+        Method::PUT => "put",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        Method::OPTIONS => "options",
+        _ => "",
+    }
+}
+
+/// Keeps an index up to date with the roles and bindings that are stored.
+pub fn follow_rbac(storages: &Storages, rbac: &Arc<Rbac>) -> Vec<Following> {
+    let kinds = [
+        ("roles", rbac::Kind::Role),
+        ("clusterroles", rbac::Kind::ClusterRole),
+        ("rolebindings", rbac::Kind::RoleBinding),
+        ("clusterrolebindings", rbac::Kind::ClusterRoleBinding),
+    ];
+    let follow = |(resource, kind)| {
+        let cacher = storages.cacher(&GroupVersionResource::new(rbac::GROUP, "v1", resource))?;
+        let follower = RbacFollower { rbac: Arc::clone(rbac), kind };
+        Some(Following::start(Arc::clone(cacher), Arc::new(follower)))
+    };
+    kinds.into_iter().filter_map(follow).collect()
+}
+
+/// Tells an index about the objects of one kind.
+struct RbacFollower {
+    rbac: Arc<Rbac>,
+    kind: rbac::Kind,
+}
+
+impl RbacFollower {
+    fn change(&self, object: &CachedObject, gone: bool) -> Change {
+        Change {
+            kind: self.kind,
+            namespace: object.namespace().to_owned(),
+            name: object.name().to_owned(),
+            json: (!gone).then(|| object.json().clone()),
+        }
+    }
+}
+
+impl Follower for RbacFollower {
+    fn replace(&self, objects: &[Arc<CachedObject>]) {
+        let objects = objects.iter().map(|object| self.change(object, false));
+        self.rbac.replace(self.kind, objects.collect());
+    }
+
+    fn apply(&self, changes: &[Delivery]) {
+        let change =
+            |delivery: &Delivery| self.change(delivery.object(), delivery.kind == EventType::Deleted);
+        self.rbac.apply(changes.iter().map(change));
+    }
+}

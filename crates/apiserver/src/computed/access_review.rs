@@ -1,0 +1,211 @@
+//! `authorization.k8s.io`: questions about what somebody may do (upstream: `pkg/registry/authorization`).
+//!
+//! | kind | about whom | about what |
+//! | --- | --- | --- |
+//! | `SubjectAccessReview` | the user it names | whether they may do one thing |
+//! | `LocalSubjectAccessReview` | the user it names | the same, in the namespace of the path |
+//! | `SelfSubjectAccessReview` | who asks | whether they may do one thing |
+//! | `SelfSubjectRulesReview` | who asks | what they may do in a namespace, as a list |
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use nave_authz::rbac::Rule;
+use nave_authz::{Attributes, Chain, Decision, Selected};
+use nave_machinery::selector::{FieldRequirement, FieldSelector, LabelSelector, Requirement};
+use nave_machinery::user::UserInfo;
+use nave_machinery::{FieldError, GroupKind, Status, Value, meta};
+use serde_json::{Map, json};
+
+use super::access_review_validation::{Form, validate};
+use crate::endpoints::computed::{Computed, ComputedRequest};
+
+/// Answers the reviews that ask about one thing.
+pub(super) struct AccessReview {
+    pub(super) authorization: Chain,
+    pub(super) form: Form,
+}
+
+#[async_trait]
+impl Computed for AccessReview {
+    async fn create(&self, request: &ComputedRequest<'_>, mut review: Value) -> Result<Value, Status> {
+        if self.form == Form::Local {
+            meta::set(&mut review, "namespace", json!(request.namespace()));
+        }
+        invalid(&validate(&review, self.form))?;
+        let spec = review.get("spec").cloned().unwrap_or_default();
+        let named = user(&spec);
+        let user = if self.form == Form::Own { request.user } else { &named };
+        let selectors = Selectors::of(&spec["resourceAttributes"]);
+        let verdict = self.authorization.decide(&attributes(&spec, user, &selectors)).await;
+        let mut status = Map::from_iter([("allowed".to_owned(), json!(verdict.decision == Decision::Allow))]);
+        if verdict.decision == Decision::Deny {
+            status.insert("denied".to_owned(), json!(true));
+        }
+        if !verdict.reason.is_empty() {
+            status.insert("reason".to_owned(), json!(verdict.reason));
+        }
+        let errors: Vec<String> = verdict.error.into_iter().chain(selectors.errors()).collect();
+        if !errors.is_empty() {
+            status.insert("evaluationError".to_owned(), json!(errors.join("; ")));
+        }
+        review["status"] = Value::Object(status);
+        Ok(review)
+    }
+}
+
+/// Answers what the one who asks may do.
+pub(super) struct RulesReview {
+    pub(super) authorization: Chain,
+}
+
+#[async_trait]
+impl Computed for RulesReview {
+    async fn create(&self, request: &ComputedRequest<'_>, review: Value) -> Result<Value, Status> {
+        let namespace = meta::str_at(&review, &["spec", "namespace"]).unwrap_or_default();
+        if namespace.is_empty() {
+            return Err(Status::bad_request("no namespace on request"));
+        }
+        let found = self.authorization.rules_for(request.user, namespace);
+        let is_on_resources = |rule: &&Rule| !rule.resources.is_empty();
+        let is_on_paths = |rule: &&Rule| !rule.non_resource_urls.is_empty();
+        let on_resources = |rule: &Rule| Rule {
+            non_resource_urls: Vec::<String>::new().into_iter().collect(),
+            ..rule.clone()
+        };
+        let on_paths = |rule: &Rule| Rule {
+            verbs: rule.verbs.clone(),
+            non_resource_urls: rule.non_resource_urls.clone(),
+            ..Rule::default()
+        };
+        let mut status = json!({
+            "resourceRules": found.rules.iter().filter(is_on_resources).map(on_resources).collect::<Vec<_>>(),
+            "nonResourceRules": found.rules.iter().filter(is_on_paths).map(on_paths).collect::<Vec<_>>(),
+            "incomplete": found.incomplete,
+        });
+        if let Some(error) = found.error {
+            status["evaluationError"] = json!(error);
+        }
+        Ok(json!({
+            "apiVersion": meta::api_version(&review),
+            "kind": meta::kind(&review),
+            "metadata": {},
+            "spec": {},
+            "status": status,
+        }))
+    }
+}
+
+/// 422 if there are errors. Upstream's names no kind here, as it has forgotten it by then.
+fn invalid(errors: &[FieldError]) -> Result<(), Status> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let kind = GroupKind { group: "authorization.k8s.io".to_owned(), kind: String::new() };
+    Err(Status::invalid(&kind, "", errors))
+}
+
+/// The user whom a review names.
+fn user(spec: &Value) -> UserInfo {
+    let texts = |list: &Value| -> Vec<String> {
+        list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let extra = spec["extra"].as_object().into_iter().flatten();
+    UserInfo {
+        name: text(spec, "user").to_owned(),
+        uid: text(spec, "uid").to_owned(),
+        groups: texts(&spec["groups"]),
+        extra: extra.map(|(key, values)| (key.clone(), texts(values))).collect::<BTreeMap<_, _>>(),
+    }
+}
+
+fn attributes<'a>(spec: &'a Value, user: &'a UserInfo, selectors: &'a Selectors) -> Attributes<'a> {
+    let all = Attributes::of(user);
+    let asked = &spec["resourceAttributes"];
+    if asked.is_null() {
+        let asked = &spec["nonResourceAttributes"];
+        return Attributes { verb: text(asked, "verb"), path: text(asked, "path"), ..all };
+    }
+    let version = text(asked, "version");
+    let Selectors { fields, labels } = selectors;
+    Attributes {
+        verb: text(asked, "verb"),
+        group: text(asked, "group"),
+        version: if version.is_empty() { "*" } else { version },
+        resource: text(asked, "resource"),
+        subresource: text(asked, "subresource"),
+        name: text(asked, "name"),
+        namespace: text(asked, "namespace"),
+        fields: Selected { requirements: &fields.0, incomplete: fields.1 },
+        labels: Selected { requirements: &labels.0, incomplete: labels.1 },
+        ..all
+    }
+}
+
+fn text<'a>(object: &'a Value, field: &str) -> &'a str {
+    object[field].as_str().unwrap_or_default()
+}
+
+/// The requirements of a review's selectors that can be read, and whether there are others.
+#[derive(Default)]
+struct Selectors {
+    fields: (Vec<FieldRequirement>, bool),
+    labels: (Vec<Requirement>, bool),
+}
+
+impl Selectors {
+    fn of(asked: &Value) -> Self {
+        Self { fields: fields(&asked["fieldSelector"]), labels: labels(&asked["labelSelector"]) }
+    }
+
+    fn errors(&self) -> impl Iterator<Item = String> {
+        let (fields, labels) = (&self.fields, &self.labels);
+        let selectors =
+            [("fieldSelector", fields.1, fields.0.len()), ("labelSelector", labels.1, labels.0.len())];
+        selectors.into_iter().filter(|(_, incomplete, _)| *incomplete).map(|(selector, _, read)| {
+            let partially = if read > 0 { "partially " } else { "" };
+            format!("spec.resourceAttributes.{selector} {partially}ignored due to parse error")
+        })
+    }
+}
+
+fn fields(selector: &Value) -> (Vec<FieldRequirement>, bool) {
+    if let Some(raw) = selector["rawSelector"].as_str().filter(|raw| !raw.is_empty()) {
+        let read = FieldSelector::parse(raw);
+        return read.map_or((Vec::new(), true), |read| (read.requirements().to_vec(), false));
+    }
+    let all: Vec<&Value> = selector["requirements"].as_array().into_iter().flatten().collect();
+    let read: Vec<FieldRequirement> = all.iter().filter_map(|one| field(one)).collect();
+    let incomplete = read.len() < all.len();
+    (read, incomplete)
+}
+
+/// Fields can only be asked to have one value or another.
+fn field(requirement: &Value) -> Option<FieldRequirement> {
+    let [value] = requirement["values"].as_array()?.as_slice() else { return None };
+    let negated = match text(requirement, "operator") {
+        "In" => false,
+        "NotIn" => true,
+        _ => return None,
+    };
+    Some(FieldRequirement {
+        path: text(requirement, "key").to_owned(),
+        negated,
+        value: value.as_str()?.to_owned(),
+    })
+}
+
+fn labels(selector: &Value) -> (Vec<Requirement>, bool) {
+    if let Some(raw) = selector["rawSelector"].as_str().filter(|raw| !raw.is_empty()) {
+        let read = LabelSelector::parse(raw);
+        return read.map_or((Vec::new(), true), |read| (read.requirements().to_vec(), false));
+    }
+    let all: Vec<&Value> = selector["requirements"].as_array().into_iter().flatten().collect();
+    let one = |requirement: &&Value| {
+        let selector = LabelSelector::from_value(&json!({"matchExpressions": [requirement]})).ok()?;
+        selector.requirements().first().cloned()
+    };
+    let read: Vec<Requirement> = all.iter().filter_map(one).collect();
+    let incomplete = read.len() < all.len();
+    (read, incomplete)
+}
