@@ -46,6 +46,9 @@ struct Arguments {
     /// HTTP/2 connections that requests are spread over.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     connections: u64,
+    /// Do only these pieces of work (what they read must be there: lists need `create-pods`).
+    #[arg(long, value_enum, value_name = "WORK", value_delimiter = ',')]
+    only: Vec<Scenario>,
     /// What one piece of work takes at most (writes four times as long).
     #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
     time: u64,
@@ -90,7 +93,9 @@ async fn run(arguments: &Arguments) -> Result<Vec<Row>, LoadError> {
         }
         None => None,
     };
-    rows.extend(measure(&session, other.as_ref(), &sizes).await?);
+    let only = &arguments.only;
+    let work = Scenario::ALL.into_iter().filter(|work| only.is_empty() || only.contains(work));
+    rows.extend(measure(&session, other.as_ref(), &sizes, work).await?);
     if started.is_none() {
         session.close().await?;
     }
@@ -112,9 +117,14 @@ async fn start(program: &Path, folder: &Path, rows: &mut Vec<Row>) -> Result<Ser
 }
 
 /// Does each piece of work on one server and then, if there is one, on the other.
-async fn measure(session: &Session, other: Option<&Session>, sizes: &Sizes) -> Result<Vec<Row>, LoadError> {
+async fn measure(
+    session: &Session,
+    other: Option<&Session>,
+    sizes: &Sizes,
+    work: impl Iterator<Item = Scenario>,
+) -> Result<Vec<Row>, LoadError> {
     let (mut rows, mut unwatched) = (Vec::new(), None);
-    for scenario in Scenario::ALL {
+    for scenario in work {
         let title = scenario.title(sizes);
         let sample = session.run(scenario).await?;
         progress(&title, &sample);

@@ -30,7 +30,7 @@ pub struct Sizes {
 }
 
 /// One piece of work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Scenario {
     /// Config maps of 1 KB, 64 in flight.
     CreateConfigMaps,

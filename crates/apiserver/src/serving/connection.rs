@@ -2,9 +2,11 @@
 
 use std::{
     convert::Infallible,
+    future::poll_fn,
     io,
     pin::{Pin, pin},
     sync::Arc,
+    task::Context,
     time::Duration,
 };
 
@@ -17,7 +19,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use super::{ConnectionInfo, Handler, Limits, Protocol, Running};
+use super::{ConnectionInfo, Handler, Limits, Protocol, Running, cork::Cork};
 
 /// The headers of one request, in bytes.
 const MAX_HEADER_BYTES: usize = 1 << 20;
@@ -79,31 +81,45 @@ impl Protocols {
             let response = handler.handle(request, info.clone());
             async move { Ok::<_, Infallible>(response.await) }
         });
-        let stream = TokioIo::new(stream);
         match protocol {
             Protocol::Http1 => {
-                let connection = self.http1.serve_connection(stream, service).with_upgrades();
-                drive(connection, http1::UpgradeableConnection::graceful_shutdown, running).await
+                let connection = self.http1.serve_connection(TokioIo::new(stream), service).with_upgrades();
+                drive(connection, |_| (), http1::UpgradeableConnection::graceful_shutdown, running).await
             }
             Protocol::Http2 => {
-                let connection = self.http2.serve_connection(stream, service);
-                drive(connection, http2::Connection::graceful_shutdown, running).await
+                let cork = Cork::new(stream);
+                let connection = self.http2.serve_connection(TokioIo::new(cork.clone()), service);
+                let end_turn = |cx: &mut Context<'_>| cork.end_turn(cx);
+                drive(connection, end_turn, http2::Connection::graceful_shutdown, running).await
             }
         }
     }
 }
 
 /// Runs a connection until it ends; when the server is closing, the client is told to go, and given until the cut.
-async fn drive<C>(connection: C, tell_to_go: fn(Pin<&mut C>), running: &Running) -> hyper::Result<()>
+/// `end_turn` is called each time the connection was polled.
+async fn drive<C>(
+    connection: C,
+    end_turn: impl Fn(&mut Context<'_>),
+    tell_to_go: fn(Pin<&mut C>),
+    running: &Running,
+) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
 {
     let mut connection = pin!(connection);
+    let turn = |connection: &mut Pin<&mut C>, cx: &mut Context<'_>| {
+        let ended = connection.as_mut().poll(cx);
+        end_turn(cx);
+        ended
+    };
     tokio::select! {
-        ended = connection.as_mut() => return ended,
-        () = running.closing.cancelled() => tell_to_go(connection.as_mut()),
+        ended = poll_fn(|cx| turn(&mut connection, cx)) => return ended,
+        () = running.closing.cancelled() => {}
     }
-    running.cut.run_until_cancelled(connection).await.unwrap_or(Ok(()))
+    tell_to_go(connection.as_mut());
+    let rest = poll_fn(|cx| turn(&mut connection, cx));
+    running.cut.run_until_cancelled(rest).await.unwrap_or(Ok(()))
 }
 
 /// Small answers leave at once, and dead clients are noticed.

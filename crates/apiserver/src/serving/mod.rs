@@ -17,6 +17,7 @@
 //! the deadline, what is left is cut.
 
 mod connection;
+mod cork;
 mod tls;
 
 use std::{fmt, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};

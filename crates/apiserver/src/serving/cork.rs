@@ -1,0 +1,253 @@
+//! Puts together what an HTTP/2 connection writes, so that it leaves in few large TLS records and system calls.
+//!
+//! HTTP/2 writes and flushes each frame by itself, and an event for many watchers, or the answers to many requests,
+//! are many frames. A [`Cork`] keeps them until the task of the connection has had a turn and then one more: by that
+//! time every stream that was woken together with the first has added its frame.
+//!
+//! ```text
+//! streams' tasks ─→ connection's task ─→ Cork ─→ TLS ─→ socket
+//!                   frame, flush,        64 KiB  records
+//!                   frame, flush, …              of 16 KiB
+//! ```
+//!
+//! Only [`Cork::end_turn`] really flushes, so it has to be called after each poll of the connection.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes put together at most: four TLS records.
+const FULL: usize = 64 << 10;
+/// A buffer that is larger is given back when it is empty, as most connections are idle.
+const KEPT: usize = 4 << 10;
+
+/// One end of a connection; clones are the same end.
+pub(super) struct Cork<S>(Arc<Mutex<Corked<S>>>);
+
+struct Corked<S> {
+    stream: S,
+    buffer: Vec<u8>,
+    /// How much of the buffer the stream has taken.
+    taken: usize,
+    /// Whether the stream has taken something that it may still hold.
+    unflushed: bool,
+    /// Whether others have had their turn since the first byte came.
+    waited: bool,
+}
+
+impl<S> Clone for Cork<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Cork<S> {
+    pub(super) fn new(stream: S) -> Self {
+        let corked = Corked { stream, buffer: Vec::new(), taken: 0, unflushed: false, waited: false };
+        Self(Arc::new(Mutex::new(corked)))
+    }
+
+    /// To be called after the connection's task was polled: what it wrote goes out at the end of its next turn. An
+    /// error is left for the connection to find.
+    pub(super) fn end_turn(&self, cx: &mut Context<'_>) {
+        let mut corked = self.0.lock();
+        if corked.is_flushed() {
+            return;
+        }
+        corked.waited = !corked.waited;
+        if corked.waited {
+            cx.waker().wake_by_ref();
+        } else {
+            // Where the socket is full, the connection is polled again when it is not.
+            let _ = corked.poll_uncork(cx);
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Corked<S> {
+    fn is_flushed(&self) -> bool {
+        self.buffer.is_empty() && !self.unflushed
+    }
+
+    /// Takes as much as there is room for.
+    fn poll_take(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if self.buffer.len() >= FULL {
+            ready!(self.poll_empty(cx))?;
+        }
+        let length: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if self.buffer.is_empty() && length >= FULL {
+            // Nothing to be put together.
+            self.unflushed = true;
+            return Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        }
+        let start = self.buffer.len();
+        if self.buffer.capacity() - start < length {
+            self.buffer.reserve_exact(if start + length > KEPT { FULL - start } else { KEPT - start });
+        }
+        for buf in bufs {
+            let room = FULL - self.buffer.len();
+            self.buffer.extend_from_slice(&buf[..buf.len().min(room)]);
+        }
+        Poll::Ready(Ok(self.buffer.len() - start))
+    }
+
+    /// Hands the buffer to the stream.
+    fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.taken < self.buffer.len() {
+            let written = Pin::new(&mut self.stream).poll_write(cx, &self.buffer[self.taken..]);
+            let written = ready!(written)?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.unflushed = true;
+            self.taken += written;
+        }
+        self.taken = 0;
+        self.buffer.clear();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_uncork(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_empty(cx))?;
+        if self.buffer.capacity() > KEPT {
+            self.buffer = Vec::new();
+        }
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.unflushed = false;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Cork<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.lock().stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Cork<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.lock().poll_take(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.0.lock().poll_take(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Does nothing: [`Cork::end_turn`] flushes.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut corked = self.0.lock();
+        ready!(corked.poll_uncork(cx))?;
+        Pin::new(&mut corked.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::task::Waker;
+
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// Takes so many bytes, and remembers in how many writes.
+    #[derive(Default)]
+    struct Socket {
+        room: usize,
+        writes: Vec<Vec<u8>>,
+        flushes: usize,
+    }
+
+    impl AsyncWrite for Socket {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            let taken = buf.len().min(self.room);
+            if taken == 0 {
+                return Poll::Pending;
+            }
+            self.room -= taken;
+            self.writes.push(buf[..taken].to_vec());
+            Poll::Ready(Ok(taken))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.flushes += 1;
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn socket(room: usize) -> Cork<Socket> {
+        Cork::new(Socket { room, ..Socket::default() })
+    }
+
+    fn lengths(cork: &Cork<Socket>) -> Vec<usize> {
+        cork.0.lock().stream.writes.iter().map(Vec::len).collect()
+    }
+
+    fn end_turn(cork: &Cork<Socket>) {
+        cork.end_turn(&mut Context::from_waker(Waker::noop()));
+    }
+
+    #[tokio::test]
+    async fn what_two_turns_write_leaves_at_once() {
+        let mut cork = socket(usize::MAX);
+        for frame in [&b"one"[..], b"two"] {
+            cork.write_all(frame).await.unwrap();
+            cork.flush().await.unwrap();
+        }
+        end_turn(&cork);
+        assert_eq!(lengths(&cork), [0; 0], "others may have something to add");
+        cork.write_all(b"three").await.unwrap();
+        end_turn(&cork);
+        assert_eq!(cork.0.lock().stream.writes, [b"onetwothree"]);
+        end_turn(&cork);
+        assert_eq!(cork.0.lock().stream.flushes, 1, "there is nothing new");
+    }
+
+    #[tokio::test]
+    async fn large_writes_pass_and_the_order_stays() {
+        let mut cork = socket(usize::MAX);
+        cork.write_all(&[1; 10]).await.unwrap();
+        cork.write_all(&vec![2; FULL]).await.unwrap();
+        cork.write_all(&[3; 10]).await.unwrap();
+        cork.shutdown().await.unwrap();
+        assert_eq!(lengths(&cork), [FULL, 20]);
+        cork.write_all(&vec![4; 2 * FULL]).await.unwrap();
+        assert_eq!(lengths(&cork), [FULL, 20, 2 * FULL], "nothing to be put together");
+        let all = cork.0.lock().stream.writes.concat();
+        assert!(all.is_sorted() && all.len() == 3 * FULL + 20);
+    }
+
+    #[tokio::test]
+    async fn a_full_socket_holds_the_writer_up_and_nothing_is_lost() {
+        let mut cork = socket(7);
+        cork.write_all(&[1]).await.unwrap();
+        cork.write_all(&vec![1; FULL - 1]).await.unwrap();
+        let more = |cx: &mut Context<'_>| Poll::Ready(Pin::new(&mut cork).poll_write(cx, &[2]));
+        assert!(poll_fn(more).await.is_pending());
+        cork.0.lock().stream.room = usize::MAX;
+        cork.write_all(&[2]).await.unwrap();
+        cork.shutdown().await.unwrap();
+        assert_eq!(lengths(&cork), [7, FULL - 7, 1]);
+        assert_eq!(cork.0.lock().buffer.capacity(), 0, "memory is given back");
+    }
+}
