@@ -1,10 +1,10 @@
 //! `/debug/api_cache`: how it is with each watch cache, for the administrator.
 
-use nave_cacher::{FieldRef, Introspection, Route, WindowIntrospection};
+use nave_cacher::{EncodingBudget, FieldRef, Introspection, Route, WindowIntrospection};
 use nave_resources::ResourceDef;
 use serde::Serialize;
 
-use crate::storage::Storages;
+use crate::storage::{Room, Storages};
 
 /// All watch caches at an instant.
 #[derive(Debug, Serialize)]
@@ -12,11 +12,18 @@ use crate::storage::Storages;
 pub struct ApiCache {
     /// The revision the store is at; none where it does not answer.
     store_revision: Option<u64>,
-    /// Bytes of encodings made on demand.
-    encoding_bytes: usize,
-    /// Bytes of them that may be kept.
-    encoding_limit: usize,
+    /// Encodings of objects made on demand.
+    encodings: Budget,
+    /// Frames of the latest events.
+    frames: Budget,
     resources: Vec<ResourceCache>,
+}
+
+/// Bytes that are kept, and that may be.
+#[derive(Debug, Serialize)]
+struct Budget {
+    used: usize,
+    limit: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -63,13 +70,14 @@ impl ApiCache {
         let resource = |(def, now)| ResourceCache::new(def, now, store_revision);
         let mut resources: Vec<_> = seen.into_iter().map(resource).collect();
         resources.sort_by(|one, other| one.resource.cmp(&other.resource));
-        let encodings = storages.encodings();
-        Self {
-            store_revision,
-            encoding_bytes: encodings.used(),
-            encoding_limit: encodings.limit(),
-            resources,
-        }
+        let Room { encodings, frames } = storages.room();
+        Self { store_revision, encodings: Budget::of(encodings), frames: Budget::of(frames), resources }
+    }
+}
+
+impl Budget {
+    fn of(budget: &EncodingBudget) -> Self {
+        Self { used: budget.used(), limit: budget.limit() }
     }
 }
 

@@ -1,5 +1,6 @@
 //! One API server, put together.
 
+use std::convert::Infallible;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::metrics::{CacheMetrics, Metrics};
 use crate::openapi::OpenApi;
 use crate::pipeline::{Caller, Pipeline};
 use crate::serving::ConnectionInfo;
-use crate::storage::Storages;
+use crate::storage::{Storages, upkeep};
 
 /// What a server is made of.
 pub struct Config {
@@ -123,6 +124,11 @@ impl ApiServer {
     /// authentication.
     pub fn local(&self, user: UserInfo) -> LocalService {
         LocalService { pipeline: Arc::clone(&self.pipeline), identity: Identity::new(user) }
+    }
+
+    /// Keeps house while the server runs; see [`upkeep`](crate::storage::upkeep).
+    pub async fn upkeep(&self, memory_is_short: impl FnMut() -> bool) -> Infallible {
+        upkeep(&self.pipeline.documents.storages, memory_is_short).await
     }
 
     /// From now on the server is not ready, though it serves.

@@ -37,12 +37,14 @@ pub struct CacherConfig {
     pub page_size: usize,
     /// Past states kept for further pages of lists.
     pub kept_snapshots: usize,
-    /// Room for encodings made on demand; may be shared by several caches.
+    /// Room for encodings of objects made on demand; may be shared by several caches.
     pub encodings: Arc<EncodingBudget>,
+    /// Room for frames of the latest events; may be shared by several caches.
+    pub frames: Arc<EncodingBudget>,
 }
 
 impl CacherConfig {
-    /// The defaults: no index, pages of 10,000, 32 past states, 16 MiB of encodings.
+    /// The defaults: no index, pages of 10,000, 32 past states, 16 MiB each of encodings and frames.
     pub fn new(resource: impl Into<Arc<str>>, prefix: impl Into<Arc<str>>, namespaced: bool) -> Self {
         Self {
             resource: resource.into(),
@@ -53,6 +55,7 @@ impl CacherConfig {
             page_size: 10_000,
             kept_snapshots: 32,
             encodings: EncodingBudget::new(16 << 20),
+            frames: EncodingBudget::new(16 << 20),
         }
     }
 }
@@ -101,7 +104,7 @@ impl Cacher {
         });
         let state = State::new(Arc::clone(&layout));
         let shared = Arc::new(Shared {
-            log: RwLock::new(Log::new(state, config.window, Arc::clone(&config.encodings))),
+            log: RwLock::new(Log::new(state, config.window, Arc::clone(&config.frames))),
             layout,
             stats: Stats::default(),
             progress: watch::Sender::new(0),

@@ -29,7 +29,8 @@ pub(crate) struct Log {
     /// Keys whose stored version cannot be decoded.
     pub(crate) undecodable: BTreeSet<Arc<str>>,
     kept: Vec<Snapshot>,
-    budget: Arc<EncodingBudget>,
+    /// Room for the events' frames.
+    frames: Arc<EncodingBudget>,
 }
 
 /// One committed change, decoded.
@@ -71,7 +72,7 @@ impl Aftermath {
 }
 
 impl Log {
-    pub(crate) fn new(state: State, bounds: WindowBounds, budget: Arc<EncodingBudget>) -> Self {
+    pub(crate) fn new(state: State, bounds: WindowBounds, frames: Arc<EncodingBudget>) -> Self {
         Self {
             revision: 0,
             epoch: 0,
@@ -81,7 +82,7 @@ impl Log {
             buckets: Buckets::default(),
             undecodable: BTreeSet::new(),
             kept: Vec::new(),
-            budget,
+            frames,
         }
     }
 
@@ -133,7 +134,7 @@ impl Log {
         };
         let old = Arc::make_mut(&mut self.state).set(&key, new.as_ref());
         let Some(change) = Change::between(old, new) else { return };
-        let event = Arc::new(Event::new(revision, change, &self.budget));
+        let event = Arc::new(Event::new(revision, change, &self.frames));
         let seq = self.window.next();
         self.window.push(Arc::clone(&event), now);
         self.buckets.note(seq, &event, self.window.sequence().start, touched);

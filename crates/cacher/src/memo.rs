@@ -23,12 +23,13 @@ impl Encoding {
 pub struct EncodingBudget {
     limit: usize,
     used: AtomicUsize,
+    refused: AtomicUsize,
 }
 
 impl EncodingBudget {
     /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicUsize::new(0) })
+        Arc::new(Self { limit, used: AtomicUsize::new(0), refused: AtomicUsize::new(0) })
     }
 
     /// Bytes that may be kept.
@@ -41,10 +42,19 @@ impl EncodingBudget {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// Bytes that were made and could not be kept since this was asked last.
+    pub fn take_refused(&self) -> usize {
+        self.refused.swap(0, Ordering::Relaxed)
+    }
+
     /// Takes `bytes` out of the budget if there are that many left.
     fn reserve(&self, bytes: usize) -> bool {
         let within = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
-        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_ok()
+        let kept = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_ok();
+        if !kept {
+            self.refused.fetch_add(bytes, Ordering::Relaxed);
+        }
+        kept
     }
 
     fn release(&self, bytes: usize) {
@@ -140,6 +150,7 @@ mod tests {
         assert!(encode(&memo, 2, b"four").1);
         assert!(encode(&memo, 2, b"four").1, "over the budget: made again");
         assert_eq!(budget.used(), 4);
+        assert_eq!((budget.take_refused(), budget.take_refused()), (8, 0));
         memo.clear();
         assert_eq!(budget.used(), 0);
         encode(&memo, 2, b"four");

@@ -3,6 +3,7 @@
 //! [`ServeFlags`] is what was typed; [`Config`], made by [`ServeFlags::validate`], is what holds: nothing after it
 //! has to ask whether two flags fit together.
 
+mod caches;
 mod values;
 
 use std::{
@@ -14,7 +15,9 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use nave_apiserver::allocators::ServiceRange;
+use nave_apiserver::storage::WatchCacheSizes;
 
+use caches::CacheFlags;
 pub(crate) use values::Controllers;
 use values::{parse_controllers, parse_duration, parse_ports};
 
@@ -115,6 +118,8 @@ pub(crate) struct ServeFlags {
     /// Not served by this version, which keeps its objects in --data-dir.
     #[arg(long, value_name = "URLS", help_heading = ETCD)]
     etcd_servers: Option<String>,
+    #[command(flatten)]
+    caches: CacheFlags,
 }
 
 /// What the flags amount to.
@@ -137,6 +142,7 @@ pub(crate) struct Config {
     pub(crate) token_file: Option<PathBuf>,
     pub(crate) service_range: ServiceRange,
     pub(crate) node_ports: RangeInclusive<u16>,
+    pub(crate) watch_caches: WatchCacheSizes,
 }
 
 /// What is wrong with a flag.
@@ -210,6 +216,7 @@ impl ServeFlags {
             token_file: self.token_auth_file,
             service_range: self.service_cluster_ip_range,
             node_ports: self.service_node_port_range,
+            watch_caches: self.caches.sizes(),
         })
     }
 }
@@ -281,6 +288,7 @@ mod tests {
             (&["--service-cluster-ip-range=10.0.0.1"], "--service-cluster-ip-range"),
             (&["--service-node-port-range=2-1"], "--service-node-port-range"),
             (&["--controllers=*,,b"], "--controllers"),
+            (&["--watch-cache-sizes=pods"], "--watch-cache-sizes"),
             (&["--no-such-flag"], "--no-such-flag"),
         ] {
             let error = config(arguments).unwrap_err();

@@ -7,6 +7,7 @@
 mod api;
 mod authorization;
 mod certificates;
+mod memory;
 
 use std::{
     fs::DirBuilder,
@@ -103,6 +104,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     tokio::select! {
         () = signals.next() => {}
         never = look_after(&mut certificates, &kubeconfig) => match never {},
+        never = api.server.upkeep(memory::is_short) => match never {},
     }
     tokio::select! {
         () = stop(&config, &api.server, &running) => {}

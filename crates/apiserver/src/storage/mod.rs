@@ -7,12 +7,14 @@
 mod codec;
 mod follow;
 mod reads;
+mod sizes;
 mod storages;
+mod upkeep;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use nave_cacher::{CachedObject, Cacher, CacherConfig, EncodingBudget, Snapshot};
+use nave_cacher::{CachedObject, Cacher, CacherConfig, Snapshot, WindowBounds};
 use nave_machinery::{GroupResource, Reason, Status, Value, meta};
 use nave_resources::ResourceDef;
 use nave_store::{Expect, KeyValue, Op, Range, RangeResult, Store, StoreError, Txn, TxnOutcome};
@@ -20,7 +22,9 @@ use nave_store::{Expect, KeyValue, Op, Range, RangeResult, Store, StoreError, Tx
 pub use codec::ObjectCodec;
 pub use follow::{Follower, Following};
 pub use reads::{ConsistentReads, ListStats, ReadStats};
-pub use storages::Storages;
+pub use sizes::WatchCacheSizes;
+pub use storages::{Room, Storages};
+pub use upkeep::upkeep;
 
 /// How often an update is tried against other writers before it is given up as a conflict.
 const MAX_UPDATE_ATTEMPTS: usize = 32;
@@ -77,12 +81,15 @@ impl ResourceStorage {
     pub fn open(
         def: Arc<ResourceDef>,
         store: Arc<dyn Store>,
-        encodings: Arc<EncodingBudget>,
+        window: WindowBounds,
+        room: &Room,
     ) -> Option<Arc<Self>> {
         let prefix = format!("{}/", def.storage.as_ref()?.prefix);
         let codec = Arc::new(ObjectCodec::new(Arc::clone(&def))?);
         let mut config = CacherConfig::new(def.group_resource().to_string(), prefix, def.namespaced);
-        config.encodings = encodings;
+        config.window = window;
+        config.encodings = Arc::clone(&room.encodings);
+        config.frames = Arc::clone(&room.frames);
         let indexed = def.fields.iter().enumerate().filter(|(_, field)| field.indexed);
         config.indexed_fields = indexed.map(|(at, _)| at).collect();
         let cacher = Cacher::start(config, Arc::clone(&store), Arc::clone(&codec) as _);

@@ -8,10 +8,23 @@ use nave_machinery::GroupVersionResource;
 use nave_resources::{Registry, ResourceDef};
 use nave_store::Store;
 
-use super::ResourceStorage;
+use super::{ResourceStorage, WatchCacheSizes};
 
 /// Bytes of encodings made on demand that are kept, of all resources together.
 const ENCODINGS_KEPT: usize = 32 << 20;
+
+/// Bytes of frames of the latest events that are kept for those who have not taken them, of all resources together.
+const FRAMES_KEPT: usize = 32 << 20;
+
+/// Room for what is made on demand, shared by all watch caches. Frames have their own: they are given up soon, and
+/// without them each watcher would make an event's frame anew.
+#[derive(Clone)]
+pub struct Room {
+    /// For encodings of objects.
+    pub encodings: Arc<EncodingBudget>,
+    /// For frames of events.
+    pub frames: Arc<EncodingBudget>,
+}
 
 /// The storages of all stored resources of a registry: one a storage prefix, so that resources of two groups over the
 /// same objects (events) share one watch cache.
@@ -19,25 +32,27 @@ const ENCODINGS_KEPT: usize = 32 << 20;
 pub struct Storages {
     registry: Arc<Registry>,
     store: Arc<dyn Store>,
-    encodings: Arc<EncodingBudget>,
+    room: Room,
     by_prefix: HashMap<String, Arc<ResourceStorage>>,
 }
 
 impl Storages {
-    /// Opens every stored resource: its watch cache begins to fill.
-    pub fn open(registry: Registry, store: Arc<dyn Store>) -> Self {
+    /// Opens every stored resource: its watch cache begins to fill, and will keep this much history.
+    pub fn open(registry: Registry, store: Arc<dyn Store>, sizes: &WatchCacheSizes) -> Self {
         let mut by_prefix = HashMap::new();
-        let encodings = EncodingBudget::new(ENCODINGS_KEPT);
+        let room =
+            Room { encodings: EncodingBudget::new(ENCODINGS_KEPT), frames: EncodingBudget::new(FRAMES_KEPT) };
         for def in registry.all() {
             let Some(storage) = &def.storage else { continue };
+            let window = sizes.bounds(&def.group_resource());
             if !by_prefix.contains_key(&storage.prefix)
                 && let Some(opened) =
-                    ResourceStorage::open(Arc::clone(def), Arc::clone(&store), Arc::clone(&encodings))
+                    ResourceStorage::open(Arc::clone(def), Arc::clone(&store), window, &room)
             {
                 by_prefix.insert(storage.prefix.clone(), opened);
             }
         }
-        Self { registry: Arc::new(registry), store, encodings, by_prefix }
+        Self { registry: Arc::new(registry), store, room, by_prefix }
     }
 
     /// Waits until every watch cache has listed what is stored.
@@ -57,9 +72,9 @@ impl Storages {
         &self.store
     }
 
-    /// The room for encodings made on demand.
-    pub fn encodings(&self) -> &EncodingBudget {
-        &self.encodings
+    /// The room for what is made on demand.
+    pub fn room(&self) -> &Room {
+        &self.room
     }
 
     /// All storages.

@@ -37,7 +37,8 @@ pub(super) async fn start(
     authentication: nave_authn::Chain,
     reachable: SocketAddr,
 ) -> Result<Api, ServeError> {
-    let storages = Storages::open(Registry::builtin(nave_schema::builtin()), store);
+    let registry = Registry::builtin(nave_schema::builtin());
+    let storages = Storages::open(registry, store, &config.watch_caches);
     let authorization = Authorization::new()?;
     let server = server::Config {
         storages: storages.clone(),

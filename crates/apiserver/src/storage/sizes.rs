@@ -1,0 +1,63 @@
+//! How much history each watch cache keeps.
+
+use std::collections::HashMap;
+
+use nave_cacher::WindowBounds;
+use nave_machinery::GroupResource;
+
+/// Changes that are kept of a resource in any case, from where its history grows with the rate of changes
+/// (`--default-watch-cache-size`, `--watch-cache-sizes`).
+///
+/// Upstream takes 0 as no watch cache, and every other size as its default. Here reads and watches come from memory in
+/// any case: 0 keeps the history as short as it can be without ending watches that keep up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchCacheSizes {
+    /// Of resources that are not named.
+    pub default: usize,
+    /// Of those that are.
+    pub resources: HashMap<GroupResource, usize>,
+}
+
+impl WatchCacheSizes {
+    /// Upstream's default.
+    pub const DEFAULT: usize = 100;
+
+    /// The bounds of a resource's history.
+    pub fn bounds(&self, resource: &GroupResource) -> WindowBounds {
+        let usual = WindowBounds::default();
+        match self.resources.get(resource).copied().unwrap_or(self.default) {
+            0 => WindowBounds { max: SHORTEST, ..usual },
+            size => WindowBounds { min: size, max: usual.max.max(size), ..usual },
+        }
+    }
+}
+
+impl Default for WatchCacheSizes {
+    fn default() -> Self {
+        Self { default: Self::DEFAULT, resources: HashMap::new() }
+    }
+}
+
+/// Room for the changes of a burst, which a watcher may be some way behind.
+const SHORTEST: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_where_the_history_grows_from() {
+        let pods = GroupResource::new("", "pods");
+        let nodes = GroupResource::new("", "nodes");
+        let resources = HashMap::from([(pods.clone(), 200_000), (nodes.clone(), 0)]);
+        let sizes = WatchCacheSizes { default: 300, resources };
+        let of = |resource| {
+            let WindowBounds { min, max, .. } = sizes.bounds(resource);
+            (min, max)
+        };
+        assert_eq!(of(&pods), (200_000, 200_000));
+        assert_eq!(of(&nodes), (100, 1024));
+        assert_eq!(of(&GroupResource::new("apps", "deployments")), (300, 102_400));
+        assert_eq!(WatchCacheSizes::default().bounds(&pods), WindowBounds::default());
+    }
+}
