@@ -14,6 +14,7 @@
 //! | read what there is | [`SharedInformer::lister`]: [`Lister`], indexes by [`SharedInformer::add_index`] |
 //! | look at an object | [`Object`]: metadata at once, [`Object::decode`] for the rest |
 //! | work on keys, with retries | [`Workqueue`], [`run_workers`] |
+//! | act in one process of several | [`leader_election`] |
 //!
 //! # A complete controller
 //! ```no_run
@@ -29,6 +30,7 @@ mod handler;
 mod http;
 mod in_process;
 mod informer;
+pub mod leader_election;
 mod list_watch;
 mod name;
 mod object;

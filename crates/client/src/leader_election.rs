@@ -1,0 +1,304 @@
+//! [`LeaderElector`]: of several processes one acts, by a Lease that it renews.
+//!
+//! ```no_run
+//! # async fn example(client: kube::Client) -> Result<(), Box<dyn std::error::Error>> {
+//! use nave_client::leader_election::{LeaderElectionConfig, LeaderElector};
+//! use tokio_util::sync::CancellationToken;
+//!
+//! let elector = LeaderElector::new(client, LeaderElectionConfig::new("kube-system", "my-controller", "host-1_a7c3"))?;
+//! let stop = CancellationToken::new();
+//! elector.run(stop, async |lead| { /* act until `lead` is cancelled */ lead.cancelled().await }).await;
+//! # Ok(())
+//! # }
+//! ```
+
+use std::fmt;
+use std::pin::pin;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::api::{Api, PostParams};
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::jittered;
+
+/// Who stands for election where, and the times, which are client-go's unless said otherwise.
+#[derive(Clone, Debug)]
+pub struct LeaderElectionConfig {
+    /// The Lease's namespace.
+    pub namespace: String,
+    /// The Lease's name.
+    pub name: String,
+    /// Who this is: different for each process.
+    pub identity: String,
+    /// So long others wait after they saw a renewal before they take the Lease (15 s).
+    pub lease_duration: Duration,
+    /// So long after it last asked for a renewal that succeeded, a leader stops (10 s).
+    pub renew_deadline: Duration,
+    /// Between tries (2 s).
+    pub retry_period: Duration,
+    /// Whether the Lease is given up when the leader stops in peace, so that another need not wait.
+    pub release_on_cancel: bool,
+}
+
+impl LeaderElectionConfig {
+    /// client-go's times, and release.
+    pub fn new(namespace: &str, name: &str, identity: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            identity: identity.to_owned(),
+            lease_duration: Duration::from_secs(15),
+            renew_deadline: Duration::from_secs(10),
+            retry_period: Duration::from_secs(2),
+            release_on_cancel: true,
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let Self { lease_duration, renew_deadline, retry_period, .. } = self;
+        if self.identity.is_empty() {
+            return Err(ConfigError::Identity);
+        }
+        if lease_duration <= renew_deadline || lease_duration.as_secs() < 1 {
+            return Err(ConfigError::LeaseDuration);
+        }
+        if *renew_deadline <= retry_period.mul_f64(JITTER) || retry_period.is_zero() {
+            return Err(ConfigError::RenewDeadline);
+        }
+        Ok(())
+    }
+}
+
+/// Times that do not fit together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// There is none.
+    #[error("the identity is empty")]
+    Identity,
+    /// Others could take the Lease while the leader still acts.
+    #[error("lease duration must be longer than the renew deadline, and at least a second")]
+    LeaseDuration,
+    /// One failure would end it.
+    #[error("renew deadline must be longer than 1.2 times the retry period, which must not be zero")]
+    RenewDeadline,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was stopped.
+    Stopped,
+    /// The Lease could not be renewed in time, or another has it. What was led has been dropped.
+    Lost,
+    /// What was led came to an end by itself.
+    Finished,
+}
+
+/// A candidate.
+///
+/// Clocks of other machines are not trusted: a Lease counts from when this process saw it change, as in client-go. A
+/// leader counts from when it asked for the renewal, not from when it heard that it succeeded, so that slow answers
+/// cannot make it outlast its Lease.
+pub struct LeaderElector {
+    leases: Api<Lease>,
+    config: LeaderElectionConfig,
+    observed: Mutex<Observed>,
+}
+
+/// The Lease as it was last seen.
+#[derive(Default)]
+struct Observed {
+    lease: Option<Lease>,
+    /// When it was first seen so.
+    at: Option<Instant>,
+}
+
+impl LeaderElector {
+    /// A candidate that has yet to [`run`](Self::run).
+    pub fn new(client: kube::Client, config: LeaderElectionConfig) -> Result<Self, ConfigError> {
+        config.check()?;
+        Ok(Self { leases: Api::namespaced(client, &config.namespace), config, observed: Mutex::default() })
+    }
+
+    /// Waits until this is the leader, then runs what `lead` makes until that ends, leadership is lost or `stop` is
+    /// cancelled. The token that `lead` is given is cancelled in the latter two cases: on a stop, what is led has the
+    /// renew deadline to end, while the Lease is still renewed; on a loss it is dropped at once.
+    pub async fn run<F: Future<Output = ()>>(
+        &self,
+        stop: CancellationToken,
+        lead: impl FnOnce(CancellationToken) -> F,
+    ) -> Ended {
+        let Some(asked) = stop.run_until_cancelled(self.acquire()).await else { return Ended::Stopped };
+        tracing::info!(lease = self.config.name, identity = self.config.identity, "leading");
+        let token = stop.child_token();
+        let led = pin!(lead(token.clone()));
+        let overtime = async {
+            stop.cancelled().await;
+            sleep(self.config.renew_deadline).await;
+        };
+        let ended = tokio::select! {
+            () = led => if stop.is_cancelled() { Ended::Stopped } else { Ended::Finished },
+            () = self.renew(asked) => Ended::Lost,
+            () = overtime => Ended::Stopped,
+        };
+        token.cancel();
+        tracing::info!(lease = self.config.name, identity = self.config.identity, ?ended, "leading no more");
+        if ended != Ended::Lost && self.config.release_on_cancel {
+            self.release().await;
+        }
+        ended
+    }
+
+    /// Whether this was the leader when it last looked.
+    pub fn is_leader(&self) -> bool {
+        self.leader().as_ref() == Some(&self.config.identity)
+    }
+
+    /// Who was the leader when this last looked.
+    pub fn leader(&self) -> Option<String> {
+        let observed = self.observed.lock();
+        observed.lease.as_ref()?.spec.as_ref()?.holder_identity.clone().filter(|holder| !holder.is_empty())
+    }
+
+    /// Tries until it has the Lease: when it asked for it.
+    async fn acquire(&self) -> Instant {
+        loop {
+            let asked = Instant::now();
+            if self.try_acquire_or_renew(asked + self.config.renew_deadline).await {
+                return asked;
+            }
+            sleep(jittered(self.config.retry_period, JITTER)).await;
+        }
+    }
+
+    /// Renews until it cannot any more.
+    async fn renew(&self, mut renewed: Instant) {
+        loop {
+            let deadline = renewed + self.config.renew_deadline;
+            let next = Instant::now() + self.config.retry_period;
+            if timeout_at(deadline, tokio::time::sleep_until(next)).await.is_err() {
+                return;
+            }
+            let asked = Instant::now();
+            if self.try_acquire_or_renew(deadline).await {
+                renewed = asked;
+            } else if !self.is_leader() {
+                return;
+            }
+        }
+    }
+
+    /// Whether the Lease is this one's, now.
+    async fn try_acquire_or_renew(&self, deadline: Instant) -> bool {
+        match timeout_at(deadline, self.take()).await {
+            Ok(Ok(taken)) => taken,
+            Ok(Err(error)) => {
+                tracing::debug!(lease = self.config.name, %error, "the lease could not be taken");
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    async fn take(&self) -> Result<bool, kube::Error> {
+        if let Some(lease) = self.own().filter(|_| self.is_valid())
+            && self.write(lease).await.is_ok()
+        {
+            return Ok(true);
+        }
+        match self.leases.get_opt(&self.config.name).await? {
+            None => self.create().await?,
+            Some(lease) => {
+                self.observe(lease.clone());
+                if self.leader().is_some() && !self.is_leader() && self.is_valid() {
+                    return Ok(false);
+                }
+                self.write(lease).await?;
+            }
+        }
+        Ok(true)
+    }
+
+    async fn create(&self) -> Result<(), kube::Error> {
+        let mut lease = Lease::default();
+        lease.metadata.name = Some(self.config.name.clone());
+        lease.metadata.namespace = Some(self.config.namespace.clone());
+        lease.spec = Some(self.spec(None));
+        self.observe(self.leases.create(&PostParams::default(), &lease).await?);
+        Ok(())
+    }
+
+    async fn write(&self, mut lease: Lease) -> Result<(), kube::Error> {
+        lease.spec = Some(self.spec(lease.spec.as_ref()));
+        self.observe(self.leases.replace(&self.config.name, &PostParams::default(), &lease).await?);
+        Ok(())
+    }
+
+    /// The Lease held by this one from now on.
+    fn spec(&self, before: Option<&LeaseSpec>) -> LeaseSpec {
+        let now = Some(MicroTime(Timestamp::now()));
+        let renewed = before.filter(|spec| spec.holder_identity.as_ref() == Some(&self.config.identity));
+        let transitions = before.map_or(0, |spec| spec.lease_transitions.unwrap_or(0));
+        LeaseSpec {
+            holder_identity: Some(self.config.identity.clone()),
+            lease_duration_seconds: Some(self.config.lease_duration.as_secs() as i32),
+            acquire_time: renewed.map_or_else(|| now.clone(), |spec| spec.acquire_time.clone()),
+            renew_time: now,
+            lease_transitions: Some(transitions + i32::from(before.is_some() && renewed.is_none())),
+            ..before.cloned().unwrap_or_default()
+        }
+    }
+
+    /// Gives the Lease up: another need not wait.
+    async fn release(&self) {
+        let Some(mut lease) = self.own() else { return };
+        let now = Some(MicroTime(Timestamp::now()));
+        let spec = lease.spec.get_or_insert_default();
+        spec.holder_identity = Some(String::new());
+        spec.lease_duration_seconds = Some(1);
+        (spec.renew_time, spec.acquire_time) = (now.clone(), now);
+        let deadline = Instant::now() + self.config.renew_deadline;
+        let options = PostParams::default();
+        match timeout_at(deadline, self.leases.replace(&self.config.name, &options, &lease)).await {
+            Ok(Ok(lease)) => self.observe(lease),
+            Ok(Err(error)) => tracing::warn!(lease = self.config.name, %error, "the lease was not released"),
+            Err(_) => tracing::warn!(lease = self.config.name, "the lease was not released in time"),
+        }
+    }
+
+    /// The Lease, if it is this one's.
+    fn own(&self) -> Option<Lease> {
+        let lease = self.observed.lock().lease.clone();
+        lease.filter(|_| self.is_leader())
+    }
+
+    fn observe(&self, lease: Lease) {
+        let mut observed = self.observed.lock();
+        if observed.lease.as_ref().is_none_or(|known| known.spec != lease.spec) {
+            observed.at = Some(Instant::now());
+        }
+        observed.lease = Some(lease);
+    }
+
+    /// Whether the time for which the Lease is given has not passed since it was seen to change.
+    fn is_valid(&self) -> bool {
+        let observed = self.observed.lock();
+        let spec = observed.lease.as_ref().and_then(|lease| lease.spec.as_ref());
+        let seconds = spec.and_then(|spec| spec.lease_duration_seconds).unwrap_or(0).max(0);
+        observed.at.is_some_and(|at| at.elapsed() < Duration::from_secs(seconds.unsigned_abs().into()))
+    }
+}
+
+impl fmt::Debug for LeaderElector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LeaderElector").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// Tries are spread over so much of the retry period more, as in client-go.
+const JITTER: f64 = 1.2;

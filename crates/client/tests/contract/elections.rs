@@ -1,0 +1,192 @@
+//! Of several candidates, one leads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nave_client::leader_election::{ConfigError, Ended, LeaderElectionConfig, LeaderElector};
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::fake_leases::{FakeLeases, Mood};
+
+/// Who led from when to when, in seconds since the test began.
+#[derive(Clone)]
+struct History(Arc<Mutex<Vec<(String, f64, Option<f64>)>>>, Instant);
+
+impl History {
+    fn new() -> Self {
+        Self(Arc::default(), Instant::now())
+    }
+
+    fn enter(&self, name: &str) -> Term {
+        let mut terms = self.0.lock();
+        terms.push((name.to_owned(), self.1.elapsed().as_secs_f64(), None));
+        Term(self.clone(), terms.len() - 1)
+    }
+
+    fn terms(&self) -> Vec<(String, f64, Option<f64>)> {
+        self.0.lock().clone()
+    }
+
+    fn assert_nobody_overlaps(&self) {
+        let terms = self.terms();
+        for pair in terms.windows(2) {
+            assert!(pair[0].2.is_some_and(|end| end <= pair[1].1), "two led at once: {terms:?}");
+        }
+    }
+}
+
+/// Ends when it is dropped, as what is led is.
+struct Term(History, usize);
+
+impl Drop for Term {
+    fn drop(&mut self) {
+        let History(terms, start) = &self.0;
+        terms.lock()[self.1].2 = Some(start.elapsed().as_secs_f64());
+    }
+}
+
+fn candidate(
+    server: &FakeLeases,
+    name: &'static str,
+    stop: &CancellationToken,
+    history: &History,
+) -> JoinHandle<Ended> {
+    let config = LeaderElectionConfig::new("kube-system", "controllers", name);
+    let elector = LeaderElector::new(server.client(), config).unwrap();
+    let (stop, history) = (stop.clone(), history.clone());
+    tokio::spawn(async move {
+        let lead = async |token: CancellationToken| {
+            let _term = history.enter(name);
+            token.cancelled().await;
+        };
+        elector.run(stop, lead).await
+    })
+}
+
+async fn seconds(seconds: f64) {
+    tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_second_waits_and_takes_over_at_once_when_the_first_stops() {
+    let (server, history) = (FakeLeases::new(), History::new());
+    let (stop_a, stop_b) = (CancellationToken::new(), CancellationToken::new());
+    let a = candidate(&server, "a", &stop_a, &history);
+    seconds(1.0).await;
+    let _b = candidate(&server, "b", &stop_b, &history);
+    seconds(60.0).await;
+    assert_eq!(server.holder(), "a");
+    assert_eq!(server.lease().spec.unwrap().lease_transitions, Some(0));
+    assert_eq!(history.terms().len(), 1);
+
+    stop_a.cancel();
+    assert_eq!(a.await.unwrap(), Ended::Stopped);
+    assert_eq!(server.holder(), "", "released");
+    seconds(2.0 * 2.2 + 0.1).await;
+    assert_eq!(server.holder(), "b");
+    assert_eq!(server.lease().spec.unwrap().lease_transitions, Some(1));
+    assert_eq!(history.terms().len(), 2);
+    history.assert_nobody_overlaps();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_leader_is_followed_after_the_lease_and_not_before() {
+    let (server, history) = (FakeLeases::new(), History::new());
+    let stop = CancellationToken::new();
+    let a = candidate(&server, "a", &stop, &history);
+    seconds(1.0).await;
+    let _b = candidate(&server, "b", &stop, &history);
+    seconds(30.0).await;
+    a.abort();
+    let _ = a.await;
+    let killed = history.terms()[0].2.unwrap();
+    seconds(11.0).await;
+    assert_eq!(server.holder(), "a", "the lease is respected");
+    seconds(25.0).await;
+    let terms = history.terms();
+    assert_eq!(terms[1].0, "b");
+    // Renewed at most 2 s before the kill, seen at most 4.4 s after that, and tried at most 4.4 s after its end.
+    let waited = terms[1].1 - killed;
+    assert!((13.0..=23.8).contains(&waited), "{waited}");
+    history.assert_nobody_overlaps();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_cut_off_stops_before_another_can_begin() {
+    for mood in [Mood::Silent, Mood::Failing, Mood::DoesAndIsSilent] {
+        let (server, history) = (FakeLeases::new(), History::new());
+        let (stop, other) = (CancellationToken::new(), server.connection());
+        let a = candidate(&server, "a", &stop, &history);
+        seconds(1.0).await;
+        let _b = candidate(&other, "b", &stop, &history);
+        seconds(30.3).await;
+        let cut = Instant::now();
+        *server.mood.lock() = mood;
+        assert_eq!(a.await.unwrap(), Ended::Lost, "{mood:?}");
+        assert!(cut.elapsed() <= Duration::from_secs(10), "{mood:?}: {:?}", cut.elapsed());
+        seconds(30.0).await;
+        assert_eq!(other.holder(), "b", "{mood:?}");
+        history.assert_nobody_overlaps();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_trouble_does_not_end_a_term() {
+    let (server, history) = (FakeLeases::new(), History::new());
+    let stop = CancellationToken::new();
+    let a = candidate(&server, "a", &stop, &history);
+    for _ in 0..5 {
+        seconds(20.0).await;
+        *server.mood.lock() = Mood::Failing;
+        // With a retry before and one after it, still less than the renew deadline.
+        seconds(5.0).await;
+        *server.mood.lock() = Mood::Well;
+    }
+    assert!(!a.is_finished());
+    assert_eq!(history.terms().len(), 1);
+    assert_eq!(server.lease().spec.unwrap().lease_transitions, Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_led_may_end_by_itself_and_the_lease_is_given_up() {
+    let server = FakeLeases::new();
+    let config = LeaderElectionConfig::new("kube-system", "controllers", "a");
+    let elector = LeaderElector::new(server.client(), config).unwrap();
+    let ended = elector.run(CancellationToken::new(), async |_| seconds(5.0).await).await;
+    assert_eq!(ended, Ended::Finished);
+    assert_eq!((server.holder().as_str(), elector.is_leader()), ("", false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_another_took_by_force_ends_the_term() {
+    let (server, history) = (FakeLeases::new(), History::new());
+    let a = candidate(&server, "a", &CancellationToken::new(), &history);
+    seconds(5.0).await;
+    let leases =
+        kube::Api::<k8s_openapi::api::coordination::v1::Lease>::namespaced(server.client(), "kube-system");
+    let mut lease = server.lease();
+    lease.spec.as_mut().unwrap().holder_identity = Some("somebody".into());
+    leases.replace("controllers", &kube::api::PostParams::default(), &lease).await.unwrap();
+    assert_eq!(a.await.unwrap(), Ended::Lost);
+    assert_eq!(server.holder(), "somebody");
+}
+
+#[test]
+fn times_that_do_not_fit_together_are_refused() {
+    let config = LeaderElectionConfig::new("n", "l", "a");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _guard = runtime.enter();
+    let refused = |change: &dyn Fn(&mut LeaderElectionConfig)| {
+        let mut config = config.clone();
+        change(&mut config);
+        LeaderElector::new(FakeLeases::new().client(), config).err()
+    };
+    assert_eq!(refused(&|_| ()), None);
+    assert_eq!(refused(&|c| c.identity.clear()), Some(ConfigError::Identity));
+    assert_eq!(refused(&|c| c.lease_duration = c.renew_deadline), Some(ConfigError::LeaseDuration));
+    assert_eq!(refused(&|c| c.retry_period = Duration::from_secs(9)), Some(ConfigError::RenewDeadline));
+    assert_eq!(refused(&|c| c.retry_period = Duration::ZERO), Some(ConfigError::RenewDeadline));
+}
