@@ -214,18 +214,16 @@ fn changes(
     new: Option<&Object>,
 ) -> Vec<IndexChange> {
     let change = |(name, function): &(Arc<str>, Arc<IndexFn>)| {
-        let mut gone = old.map(|old| function(old)).unwrap_or_default();
-        let mut new = new.map(|new| function(new)).unwrap_or_default();
+        let values = |object: Option<&Object>| object.map(|object| function(object)).unwrap_or_default();
+        let (mut gone, mut new) = (values(old), values(new));
         if gone == new {
             return None;
         }
-        new.retain(|value| match gone.iter().position(|other| other == value) {
-            Some(stays) => {
-                gone.swap_remove(stays);
-                false
-            }
-            None => true,
-        });
+        // A function may give a value twice.
+        let (before, after): (HashSet<_>, HashSet<_>) =
+            (gone.iter().cloned().collect(), new.iter().cloned().collect());
+        gone.retain(|value| !after.contains(value));
+        new.retain(|value| !before.contains(value));
         Some(IndexChange { name: Arc::clone(name), gone, new })
     };
     functions.iter().filter_map(change).collect()

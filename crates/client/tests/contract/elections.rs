@@ -11,9 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fake_leases::{FakeLeases, Mood};
 
-/// Who led from when to when, in seconds since the test began.
+/// Who led, from when to when, in seconds since the test began.
+type Terms = Vec<(String, f64, Option<f64>)>;
+
 #[derive(Clone)]
-struct History(Arc<Mutex<Vec<(String, f64, Option<f64>)>>>, Instant);
+struct History(Arc<Mutex<Terms>>, Instant);
 
 impl History {
     fn new() -> Self {
@@ -26,7 +28,7 @@ impl History {
         Term(self.clone(), terms.len() - 1)
     }
 
-    fn terms(&self) -> Vec<(String, f64, Option<f64>)> {
+    fn terms(&self) -> Terms {
         self.0.lock().clone()
     }
 

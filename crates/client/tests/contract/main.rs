@@ -1,4 +1,14 @@
-//! What the library promises, against servers that do as a script says. Time is the test's own.
+//! What the library promises, against models and against servers that do as a script says. Time is the test's own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what helpers of tests meet, tests meet"
+)]
 
+mod cache;
+mod delta_queue;
 mod elections;
 mod fake_leases;
+mod objects;
+mod queues;
