@@ -14,6 +14,7 @@
 //! | [`objects`] | the pods and config maps that are written |
 //! | [`scenario`] | the pieces of work, in the order in which they are run |
 //! | [`watchers`] | many watchers at once |
+//! | [`soak`] | steady load over a long time |
 //! | [`spawn`] | starting the server under test, to time its start and see its memory when idle |
 //! | [`report`] | the bars of each piece of work, and the table |
 //!
@@ -39,6 +40,7 @@ pub mod objects;
 pub mod process;
 pub mod report;
 pub mod scenario;
+pub mod soak;
 pub mod spawn;
 pub mod watchers;
 

@@ -4,18 +4,22 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 use nave_loadtest::LoadError;
 use nave_loadtest::http::Target;
 use nave_loadtest::load::Sample;
 use nave_loadtest::process::Processes;
 use nave_loadtest::report::{Reference, Row, duration, recorded, table};
 use nave_loadtest::scenario::{Scenario, Session, Sizes};
+use nave_loadtest::soak::{self, Soak};
 use nave_loadtest::spawn::ServerProcess;
 
 /// Measures a Kubernetes API server, alone or side by side with another.
 #[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// The kubeconfig of the server to measure.
     #[arg(long, value_name = "FILE", required_unless_present = "start")]
     kubeconfig: Option<PathBuf>,
@@ -54,13 +58,55 @@ struct Arguments {
     time: u64,
 }
 
+#[derive(Subcommand)]
+enum Command {
+    /// Keep the server under steady load for a long time, and see whether memory creeps, watches end or events get lost.
+    Soak(SoakArguments),
+}
+
+#[derive(Args)]
+struct SoakArguments {
+    /// The kubeconfig of the server.
+    #[arg(long, value_name = "FILE", required_unless_present = "start")]
+    kubeconfig: Option<PathBuf>,
+    /// The processes of that server, for their memory.
+    #[arg(long, value_name = "PID", value_delimiter = ',', requires = "kubeconfig")]
+    pid: Vec<u32>,
+    /// Start this program on an empty folder, without its controllers.
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "kubeconfig")]
+    start: Option<PathBuf>,
+    /// For how long.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: u64,
+    /// Writers at full speed.
+    #[arg(long, default_value_t = 2)]
+    writers: usize,
+    /// Watchers that keep up.
+    #[arg(long, default_value_t = 500)]
+    watchers: usize,
+    /// Clients that list.
+    #[arg(long, default_value_t = 50)]
+    list_clients: usize,
+    /// Watchers that do not keep up.
+    #[arg(long, default_value_t = 5)]
+    slow_readers: usize,
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // One thread: the other cores are the server's.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let result =
-        runtime.map_err(|e| LoadError::Unexpected(e.to_string())).and_then(|r| r.block_on(run(&arguments)));
-    match result {
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("nave-loadtest: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if let Some(Command::Soak(arguments)) = &arguments.command {
+        return runtime.block_on(soaked(arguments));
+    }
+    match runtime.block_on(run(&arguments)) {
         Ok(rows) => {
             println!("\n{}", table(&rows));
             ExitCode::SUCCESS
@@ -103,6 +149,47 @@ async fn run(arguments: &Arguments) -> Result<Vec<Row>, LoadError> {
         other.close().await?;
     }
     Ok(rows)
+}
+
+/// Runs the steady load and tells what is wrong.
+async fn soaked(arguments: &SoakArguments) -> ExitCode {
+    match soak(arguments).await {
+        Ok(problems) if problems.is_empty() => {
+            println!("memory is flat, no watch ended that was read, no event got lost");
+            ExitCode::SUCCESS
+        }
+        Ok(problems) => {
+            for problem in problems {
+                println!("WRONG: {problem}");
+            }
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("nave-loadtest: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn soak(arguments: &SoakArguments) -> Result<Vec<String>, LoadError> {
+    let folder = tempfile::tempdir().map_err(|e| LoadError::File(std::env::temp_dir(), e))?;
+    let started = match &arguments.start {
+        Some(program) => Some(ServerProcess::start(program, folder.path(), &["--controllers=none"]).await?),
+        None => None,
+    };
+    let (kubeconfig, processes) = match (&started, &arguments.kubeconfig) {
+        (Some(server), _) => (server.kubeconfig(), Processes(vec![server.pid()])),
+        (None, Some(file)) => (file.as_path(), Processes(arguments.pid.clone())),
+        (None, None) => return Err(LoadError::Unexpected("no server to measure".into())),
+    };
+    let soak = Soak {
+        time: Duration::from_secs(arguments.seconds),
+        writers: arguments.writers,
+        watchers: arguments.watchers,
+        list_clients: arguments.list_clients,
+        slow_readers: arguments.slow_readers,
+    };
+    soak::run(&Target::from_kubeconfig(kubeconfig)?, &processes, soak).await
 }
 
 /// Starts the program, and tells what its start took and what it weighs when it has come to rest.
