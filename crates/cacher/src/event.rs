@@ -1,8 +1,9 @@
 //! One change of the resource, and what a watcher is told of it.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use crate::filter::Filter;
 use crate::memo::{Encoding, EncodingBudget, Memo};
@@ -76,14 +77,15 @@ impl Change {
 pub struct Event {
     revision: u64,
     change: Change,
-    /// The old state with this event's revision in it, for those who see the object no more.
-    last: OnceLock<Arc<CachedObject>>,
+    /// The old state with this event's revision in it, for those who see the object no more: a copy, kept for as long
+    /// as the frames.
+    last: Mutex<Option<Arc<CachedObject>>>,
     frames: Memo<(EventType, Encoding)>,
 }
 
 impl Event {
     pub(crate) fn new(revision: u64, change: Change, budget: &Arc<EncodingBudget>) -> Self {
-        Self { revision, change, last: OnceLock::new(), frames: Memo::new(Arc::clone(budget)) }
+        Self { revision, change, last: Mutex::new(None), frames: Memo::new(Arc::clone(budget)) }
     }
 
     /// The revision of the transaction.
@@ -104,12 +106,10 @@ impl Event {
     }
 
     /// The object that an event of type `kind` carries.
-    pub fn object(&self, kind: EventType) -> &Arc<CachedObject> {
+    pub fn object(&self, kind: EventType) -> Arc<CachedObject> {
         match (kind, self.change.old()) {
-            (EventType::Deleted, Some(old)) => {
-                self.last.get_or_init(|| Arc::new(old.restamped(self.revision)))
-            }
-            _ => self.change.latest(),
+            (EventType::Deleted, Some(old)) => self.last_state(old),
+            _ => Arc::clone(self.change.latest()),
         }
     }
 
@@ -121,16 +121,27 @@ impl Event {
         encoding: Encoding,
         encode: impl FnOnce(EventType, &CachedObject) -> Result<Bytes, E>,
     ) -> Result<Bytes, E> {
-        self.frames.get_or_make((kind, encoding), || frame(kind, self.object(kind), encoding, encode))
+        self.frames.get_or_make((kind, encoding), || frame(kind, &self.object(kind), encoding, encode))
     }
 
     pub(crate) fn change(&self) -> &Change {
         &self.change
     }
 
-    /// Forgets the frames.
+    /// Forgets the frames, and what only they are made of.
     pub(crate) fn shed(&self) {
         self.frames.clear();
+        let last = self.last.lock().take();
+        drop(last);
+    }
+
+    /// Copied with no lock held: who comes at the same instant may copy too, and one copy is kept.
+    fn last_state(&self, old: &CachedObject) -> Arc<CachedObject> {
+        if let Some(last) = &*self.last.lock() {
+            return Arc::clone(last);
+        }
+        let copy = Arc::new(old.restamped(self.revision));
+        Arc::clone(self.last.lock().get_or_insert(copy))
     }
 
     /// Bytes the event keeps alive that the present state does not.
@@ -164,9 +175,9 @@ impl Delivery {
     }
 
     /// The object told of.
-    pub fn object(&self) -> &Arc<CachedObject> {
+    pub fn object(&self) -> Arc<CachedObject> {
         match &self.source {
-            Source::Initial(object) => object,
+            Source::Initial(object) => Arc::clone(object),
             Source::Event(event) => event.object(self.kind),
         }
     }

@@ -10,4 +10,5 @@ mod kubectl_verbs;
 mod kubectl_watch;
 mod protocols;
 mod python;
+mod reads;
 mod watch_window;

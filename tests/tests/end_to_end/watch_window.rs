@@ -24,13 +24,14 @@ async fn a_watch_from_the_distant_past_is_gone() {
     for _ in 0..ROUNDS {
         change(&pool, CHANGES).await;
         event = first_event(&pool, &from).await;
-        if event.starts_with(r#"{"type":"ERROR""#) || event.starts_with(r#"{"kind":"Status""#) {
+        if event.starts_with(r#"{"type":"ERROR""#) {
             break;
         }
     }
     let event: Value = serde_json::from_str(&event).unwrap();
-    let status = if event["type"] == "ERROR" { &event["object"] } else { &event };
+    let status = &event["object"];
     assert_eq!((status["code"].as_u64(), status["reason"].as_str()), (Some(410), Some("Expired")), "{event}");
+    assert!(status["message"].as_str().unwrap().starts_with("too old resource version: "), "{event}");
 }
 
 #[tokio::test]

@@ -111,7 +111,7 @@ impl Frames {
         };
         let frame = match self.slot() {
             Some(slot) => delivery.frame(slot, make)?,
-            None => make(delivery.kind, delivery.object())?,
+            None => make(delivery.kind, &delivery.object())?,
         };
         self.endpoint.watched.event_sizes.observe(frame.len() as f64);
         Ok(frame)

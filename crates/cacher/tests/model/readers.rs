@@ -50,13 +50,14 @@ impl Watch {
 
     fn check(&mut self, delivery: &Delivery, oracle: &Oracle<'_>) {
         assert!(!self.ended, "an end is an end");
-        let object = Model::of(delivery.object());
+        let object = delivery.object();
         let frame = format!(
             "{{\"type\":\"{}\",\"object\":{}}}\n",
             delivery.kind.as_str(),
-            std::str::from_utf8(delivery.object().json()).unwrap()
+            std::str::from_utf8(object.json()).unwrap()
         );
         assert_eq!(delivery.json_frame(), frame.as_bytes());
+        let object = Model::of(&object);
         if !self.initial.is_empty() {
             assert_eq!((delivery.kind, object), (EventType::Added, self.initial.remove(0)));
             return;
