@@ -37,6 +37,7 @@ pub const DEADLINE: Duration = Duration::from_mins(2);
 pub struct Server {
     process: Option<ServerProcess>,
     folder: TempDir,
+    flags: Vec<&'static str>,
 }
 
 /// A program whose output is read line by line; it is killed when this is dropped.
@@ -48,8 +49,13 @@ pub struct Running {
 impl Server {
     /// Starts a server on an empty folder.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts a server on an empty folder, with more flags.
+    pub async fn start_with(flags: &[&'static str]) -> Self {
         let folder = ok(tempfile::tempdir(), "a temporary folder");
-        let mut server = Self { process: None, folder };
+        let mut server = Self { process: None, folder, flags: flags.to_vec() };
         server.restart().await;
         server
     }
@@ -57,7 +63,7 @@ impl Server {
     /// Starts it again on the same folder; it must have been ended before.
     pub async fn restart(&mut self) {
         assert!(self.process.is_none(), "the server still runs");
-        let started = ServerProcess::start(&server_binary(), self.folder.path(), &[]).await;
+        let started = ServerProcess::start(&server_binary(), self.folder.path(), &self.flags).await;
         self.process = Some(ok(started, "starting the server"));
     }
 

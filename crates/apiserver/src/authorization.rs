@@ -142,7 +142,7 @@ impl Follower for RbacFollower {
 
     fn apply(&self, changes: &[Delivery]) {
         let change =
-            |delivery: &Delivery| self.change(delivery.object(), delivery.kind == EventType::Deleted);
+            |delivery: &Delivery| self.change(&delivery.object(), delivery.kind == EventType::Deleted);
         self.rbac.apply(changes.iter().map(change));
     }
 }

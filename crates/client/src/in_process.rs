@@ -108,7 +108,7 @@ async fn steps(mut watcher: Watcher) -> Option<(Steps, Watcher)> {
 }
 
 fn event(delivery: &Delivery) -> Result<WatchEvent, ListWatchError> {
-    let object = object_of(delivery.object())?;
+    let object = object_of(&delivery.object())?;
     Ok(match delivery.kind {
         EventType::Added => WatchEvent::Added(object),
         EventType::Modified => WatchEvent::Modified(object),
