@@ -37,6 +37,7 @@
 
 mod bearer;
 mod certificate;
+pub mod jwt;
 mod token_file;
 
 use std::sync::Arc;
