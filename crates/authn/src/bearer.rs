@@ -1,28 +1,43 @@
-//! Bearer tokens in the `Authorization` header.
+//! Bearer tokens: in the `Authorization` header, or, where a browser opens a WebSocket and can set no header, in the
+//! list of its subprotocols.
 
 use std::{borrow::Cow, sync::Arc};
 
 use async_trait::async_trait;
-use http::{HeaderMap, header::AUTHORIZATION};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use http::{HeaderMap, HeaderValue, header};
 
 use crate::{Authenticator, AuthnError, Credentials, Identity};
+
+/// The subprotocol that carries a token (upstream: `authentication/request/websocket`).
+const PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 
 /// One kind of token.
 #[async_trait]
 pub trait TokenAuthenticator: Send + Sync {
-    /// Finds the token's user; `None` if the token is not of this kind or not known.
+    /// Finds the token's user, and for which of the audiences the token is meant; `None` if the token is not of this
+    /// kind or not known.
     ///
     /// # Errors
     /// The token is of this kind, and wrong.
-    async fn authenticate_token(&self, token: &str) -> Result<Option<Identity>, AuthnError>;
+    async fn authenticate_token(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Option<Identity>, AuthnError>;
 }
 
-/// Asks each kind of token for the user of the one in the `Authorization` header.
-pub struct BearerTokens {
+/// The audiences in both lists: what a token that knows none of its own is meant for.
+pub(crate) fn common(own: &[String], asked: &[String]) -> Vec<String> {
+    own.iter().filter(|audience| asked.contains(audience)).cloned().collect()
+}
+
+/// Kinds of token, asked one after the other.
+pub struct TokenUnion {
     kinds: Vec<Arc<dyn TokenAuthenticator>>,
 }
 
-impl BearerTokens {
+impl TokenUnion {
     /// Takes these kinds of token, asked in this order.
     pub fn new(kinds: Vec<Arc<dyn TokenAuthenticator>>) -> Self {
         Self { kinds }
@@ -30,49 +45,113 @@ impl BearerTokens {
 }
 
 #[async_trait]
-impl Authenticator for BearerTokens {
-    async fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Option<Identity>, AuthnError> {
-        let Some(token) = bearer_token(credentials.headers) else {
-            return Ok(None);
-        };
-        let mut refused = AuthnError::UnknownToken;
+impl TokenAuthenticator for TokenUnion {
+    async fn authenticate_token(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Option<Identity>, AuthnError> {
+        let mut refused = Vec::new();
         for kind in &self.kinds {
-            match kind.authenticate_token(&token).await {
+            match kind.authenticate_token(token, audiences).await {
                 Ok(Some(identity)) => return Ok(Some(identity)),
                 Ok(None) => {}
-                Err(error) => refused = error,
+                Err(error) => refused.push(error),
             }
         }
-        Err(refused)
+        AuthnError::of(refused).map_or(Ok(None), Err)
+    }
+}
+
+/// Finds the user of the bearer token that a request brings.
+pub struct BearerTokens {
+    tokens: Arc<dyn TokenAuthenticator>,
+    audiences: Vec<String>,
+}
+
+impl BearerTokens {
+    /// Asks `tokens`, which must be meant for one of the audiences: this API's.
+    pub fn new(tokens: Arc<dyn TokenAuthenticator>, audiences: Vec<String>) -> Self {
+        Self { tokens, audiences }
+    }
+}
+
+#[async_trait]
+impl Authenticator for BearerTokens {
+    async fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Option<Identity>, AuthnError> {
+        let Some(token) = bearer_token(credentials.headers)? else {
+            return Ok(None);
+        };
+        let found = self.tokens.authenticate_token(&token, &self.audiences).await?;
+        found.map(Some).ok_or(AuthnError::UnknownToken)
+    }
+
+    fn strip(&self, headers: &mut HeaderMap) {
+        headers.remove(header::AUTHORIZATION);
+        let protocols = protocols(headers).into_iter().filter(|protocol| !protocol.starts_with(PROTOCOL));
+        let rest = protocols.collect::<Vec<_>>().join(", ");
+        if headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL)
+            && let Ok(rest) = HeaderValue::try_from(rest)
+        {
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, rest);
+        }
     }
 }
 
 /// The token of `Authorization: Bearer TOKEN`; what follows a space after the token is not looked at, as upstream.
 /// Bytes that are not text make a token that nobody knows, not one that is not there.
-fn bearer_token(headers: &HeaderMap) -> Option<Cow<'_, str>> {
-    let mut words = headers.get(AUTHORIZATION)?.as_bytes().trim_ascii().splitn(3, |byte| *byte == b' ');
-    let scheme = words.next()?;
-    let token = words.next()?;
+fn bearer_token(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, AuthnError> {
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(header) = all.next() else {
+        return websocket_token(headers);
+    };
+    if all.next().is_some() {
+        return Err(AuthnError::TwoCredentials);
+    }
+    let mut words = header.as_bytes().trim_ascii().splitn(3, |byte| *byte == b' ');
+    let (Some(scheme), Some(token)) = (words.next(), words.next()) else { return Ok(None) };
     let found = scheme.eq_ignore_ascii_case(b"bearer") && !token.is_empty();
-    found.then(|| String::from_utf8_lossy(token))
+    Ok(found.then(|| String::from_utf8_lossy(token)))
+}
+
+fn websocket_token(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, AuthnError> {
+    let upgrades =
+        headers.get(header::UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    if !upgrades {
+        return Ok(None);
+    }
+    let mut tokens = protocols(headers).into_iter().filter_map(|protocol| protocol.strip_prefix(PROTOCOL));
+    let Some(token) = tokens.next() else { return Ok(None) };
+    if tokens.next().is_some() {
+        return Err(AuthnError::TwoCredentials);
+    }
+    let token = BASE64_URL_SAFE_NO_PAD.decode(token).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    token.map(|token| Some(Cow::Owned(token))).ok_or(AuthnError::UnknownToken)
+}
+
+fn protocols(headers: &HeaderMap) -> Vec<&str> {
+    let all = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    all.flat_map(|list| list.split(',')).map(str::trim).filter(|protocol| !protocol.is_empty()).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
     use crate::{Chain, StaticTokens};
 
+    async fn user(headers: &HeaderMap) -> Result<String, AuthnError> {
+        let audiences = vec!["api".to_owned()];
+        let tokens = StaticTokens::parse("right,alice,1").unwrap().for_audiences(audiences.clone());
+        let chain =
+            Chain::new(vec![Arc::new(BearerTokens::new(Arc::new(tokens), audiences))]).with_anonymous();
+        let credentials = Credentials { peer: None, headers, path: "/" };
+        chain.authenticate(&credentials).await.map(|found| found.user.name.clone())
+    }
+
     async fn user_of(authorization: impl AsRef<[u8]>) -> Result<String, AuthnError> {
-        let tokens = StaticTokens::parse("right,alice,1").unwrap();
-        let chain = Chain::new(vec![Arc::new(BearerTokens::new(vec![Arc::new(tokens)]))]).with_anonymous();
         let mut headers = HeaderMap::new();
-        headers.insert(AUTHORIZATION, HeaderValue::from_bytes(authorization.as_ref()).unwrap());
-        chain
-            .authenticate(&Credentials { peer: None, headers: &headers })
-            .await
-            .map(|found| found.user.name.clone())
+        headers.insert(header::AUTHORIZATION, HeaderValue::from_bytes(authorization.as_ref()).unwrap());
+        user(&headers).await
     }
 
     #[tokio::test]
@@ -87,5 +166,32 @@ mod tests {
             assert_eq!(user_of(wrong).await, Err(AuthnError::UnknownToken), "{wrong:?}");
         }
         assert_eq!(user_of(b"Bearer \xff").await, Err(AuthnError::UnknownToken));
+    }
+
+    #[tokio::test]
+    async fn two_headers_are_refused_even_if_both_are_right() {
+        let mut headers = HeaderMap::new();
+        for _ in 0..2 {
+            headers.append(header::AUTHORIZATION, HeaderValue::from_static("Bearer right"));
+        }
+        assert_eq!(user(&headers).await, Err(AuthnError::TwoCredentials));
+    }
+
+    #[tokio::test]
+    async fn a_websocket_brings_its_token_as_a_protocol() {
+        let ask = async |protocols: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::try_from(protocols).unwrap());
+            let found = user(&headers).await;
+            BearerTokens::new(Arc::new(TokenUnion::new(Vec::new())), Vec::new()).strip(&mut headers);
+            (found, headers[header::SEC_WEBSOCKET_PROTOCOL].to_str().unwrap().to_owned())
+        };
+        let (right, wrong) = (format!("{PROTOCOL}cmlnaHQ"), format!("{PROTOCOL}d3Jvbmc"));
+        let rest = "v5.channel.k8s.io".to_owned();
+        assert_eq!(ask(&format!("{right}, {rest}")).await, (Ok("alice".into()), rest.clone()));
+        assert_eq!(ask(&format!("{rest},{wrong}")).await, (Err(AuthnError::UnknownToken), rest.clone()));
+        assert_eq!(ask(&format!("{right}, {right}, {rest}")).await.0, Err(AuthnError::TwoCredentials));
+        assert_eq!(ask(&rest).await, (Ok("system:anonymous".into()), rest));
     }
 }

@@ -1,8 +1,13 @@
 //! Authentication: from the credentials of a request to the user it comes from.
 //!
 //! ```text
-//! request ─→ Chain ─┬─ ClientCertificates   the certificate of the TLS connection
-//!                   ├─ BearerTokens ──────── StaticTokens, …   the Authorization header
+//! request ─→ Chain ─┬─ FrontProxy           headers of a proxy that shows the proxy CA's certificate
+//!                   ├─ ClientCertificates   the certificate of the TLS connection
+//!                   ├─ BearerTokens ─ CachedTokens ─┬─ StaticTokens         a file
+//!                   │                               ├─ BootstrapTokens      secrets in kube-system
+//!                   │                               ├─ service_account      tokens this server signed
+//!                   │                               ├─ oidc                 tokens of identity providers
+//!                   │                               └─ WebhookTokens        somebody else's answer
 //!                   └─ nobody's: system:anonymous, or none
 //! ```
 //!
@@ -17,19 +22,24 @@
 //! Invariants:
 //! - A request that brings a wrong credential, and no right one, is never taken for an anonymous one.
 //! - Every user but the anonymous one is in `system:authenticated`.
-//! - No token, nor a part of one, is in an error, a log line or a `Debug` form.
+//! - No token, nor a part of one, is in an error, a log line or a `Debug` form; what is remembered of tokens is
+//!   keyed by a keyed hash.
+//! - A token is good for audiences; one that is not meant for this API is refused by it, whoever signed it.
+//! - What a token is bound to is looked up when it is checked, in the watch caches, by uid.
 //!
 //! ```
 //! use std::sync::Arc;
 //! use nave_authn::{BearerTokens, Chain, Credentials, StaticTokens};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let tokens = StaticTokens::parse(r#"s3cret,alice,1001,"dev,ops""#)?;
-//! let chain = Chain::new(vec![Arc::new(BearerTokens::new(vec![Arc::new(tokens)]))]).with_anonymous();
+//! let audiences = vec!["https://kubernetes.default.svc".to_owned()];
+//! let tokens = StaticTokens::parse(r#"s3cret,alice,1001,"dev,ops""#)?.for_audiences(audiences.clone());
+//! let tokens = BearerTokens::new(Arc::new(tokens), audiences);
+//! let chain = Chain::new(vec![Arc::new(tokens)]).with_anonymous();
 //!
 //! let mut headers = http::HeaderMap::new();
 //! headers.insert("authorization", "Bearer s3cret".parse()?);
-//! let found = chain.authenticate(&Credentials { peer: None, headers: &headers }).await?;
+//! let found = chain.authenticate(&Credentials { peer: None, headers: &headers, path: "/" }).await?;
 //! assert_eq!(found.user.groups, ["dev", "ops", "system:authenticated"]);
 //! # Ok(())
 //! # }
@@ -37,18 +47,25 @@
 
 mod bearer;
 mod certificate;
+mod chain;
 pub mod jwt;
+mod metrics;
+pub mod service_account;
+mod token_cache;
 mod token_file;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::HeaderMap;
-use nave_machinery::Status;
 pub use nave_machinery::user::UserInfo;
+use nave_machinery::{Status, Value};
 
-pub use bearer::{BearerTokens, TokenAuthenticator};
-pub use certificate::{CertificateError, ClientCertificates, Peer, PeerCertificate};
+pub use bearer::{BearerTokens, TokenAuthenticator, TokenUnion};
+pub use certificate::{CertificateError, ClientCa, ClientCaError, ClientCertificates, PeerCertificate};
+pub use chain::{Anonymous, AnonymousRule, Chain};
+pub use metrics::Metrics;
+pub use token_cache::CachedTokens;
 pub use token_file::{StaticTokens, TokenFileError};
 
 /// The user of a request without credentials.
@@ -57,14 +74,18 @@ pub const ANONYMOUS: &str = "system:anonymous";
 pub const UNAUTHENTICATED_GROUP: &str = "system:unauthenticated";
 /// The group all other users are in.
 pub const AUTHENTICATED_GROUP: &str = "system:authenticated";
+/// The key of `UserInfo::extra` that tells which credential was used.
+pub const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 
 /// What a request can show of who sent it.
 #[derive(Clone, Copy, Debug)]
 pub struct Credentials<'a> {
     /// The certificate the client presented in the TLS handshake, if it presented one.
-    pub peer: Option<&'a Peer>,
+    pub peer: Option<&'a PeerCertificate>,
     /// The request's headers.
     pub headers: &'a HeaderMap,
+    /// The path asked for, decoded.
+    pub path: &'a str,
 }
 
 /// A user, as an authenticator found it.
@@ -72,26 +93,54 @@ pub struct Credentials<'a> {
 pub struct Identity {
     /// The user, shared by all of its requests.
     pub user: Arc<UserInfo>,
+    /// Of the audiences asked for, those that the token is meant for; empty for what is no token.
+    pub audiences: Vec<String>,
 }
 
-/// Why a credential is refused. Clients learn of it no more than 401.
+/// Why a credential is refused. Clients learn of it no more than 401, but for reviews of tokens, whose texts are
+/// upstream's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthnError {
     /// There is no credential, and anonymous requests are not taken.
     #[error("the request has no credential")]
     NoCredential,
+    /// More than one `Authorization` header: others on the way may have looked at another one.
+    #[error("the request has more than one Authorization header")]
+    TwoCredentials,
     /// No authenticator knows the bearer token.
-    #[error("the bearer token is not known")]
+    #[error("invalid bearer token")]
     UnknownToken,
     /// The client certificate was presented, but cannot be believed.
     #[error("the client certificate is refused: {0}")]
     Certificate(#[from] CertificateError),
+    /// The token is one kind's, and wrong.
+    #[error("{0}")]
+    Token(String),
+    /// Several authenticators refused it.
+    #[error("[{}]", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    Several(Vec<AuthnError>),
+}
+
+impl AuthnError {
+    /// What several authenticators said, if any did.
+    fn of(mut errors: Vec<Self>) -> Option<Self> {
+        match errors.len() {
+            0 | 1 => errors.pop(),
+            _ => Some(Self::Several(errors)),
+        }
+    }
 }
 
 impl From<AuthnError> for Status {
     fn from(_: AuthnError) -> Self {
         Self::unauthorized()
     }
+}
+
+/// Objects of the core group, as the watch caches hold them.
+pub trait Objects: Send + Sync {
+    /// An object of a resource, such as `secrets`; the namespace is empty for cluster-scoped ones.
+    fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Value>;
 }
 
 /// One way of finding the user of a request.
@@ -102,53 +151,22 @@ pub trait Authenticator: Send + Sync {
     /// # Errors
     /// The credential is of this kind, and wrong.
     async fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Option<Identity>, AuthnError>;
-}
 
-/// The authenticators in the order they are asked.
-pub struct Chain {
-    authenticators: Vec<Arc<dyn Authenticator>>,
-    anonymous: Option<Identity>,
-}
-
-impl Chain {
-    /// A chain that refuses requests without a credential.
-    pub fn new(authenticators: Vec<Arc<dyn Authenticator>>) -> Self {
-        Self { authenticators, anonymous: None }
-    }
-
-    /// The same chain, which takes requests without a credential for `system:anonymous`.
-    pub fn with_anonymous(mut self) -> Self {
-        let groups = vec![UNAUTHENTICATED_GROUP.to_owned()];
-        let user = UserInfo { name: ANONYMOUS.to_owned(), groups, ..UserInfo::default() };
-        self.anonymous = Some(Identity { user: Arc::new(user) });
-        self
-    }
-
-    /// Finds the user of a request.
-    ///
-    /// # Errors
-    /// No authenticator found a user, and a credential was wrong, or there was none and one is needed. Either is
-    /// a 401.
-    pub async fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Identity, AuthnError> {
-        let mut refused = None;
-        for authenticator in &self.authenticators {
-            match authenticator.authenticate(credentials).await {
-                Ok(Some(identity)) => return Ok(identity.in_authenticated_group()),
-                Ok(None) => {}
-                Err(error) => refused = refused.or(Some(error)),
-            }
-        }
-        match refused {
-            Some(error) => Err(error),
-            None => self.anonymous.clone().ok_or(AuthnError::NoCredential),
-        }
-    }
+    /// Removes what this authenticator looks at, so that no later stage, and nobody a request is passed on to, sees
+    /// or believes it.
+    fn strip(&self, _headers: &mut HeaderMap) {}
 }
 
 impl Identity {
     /// An identity of its own.
     pub fn new(user: UserInfo) -> Self {
-        Self { user: Arc::new(user) }.in_authenticated_group()
+        Self { user: Arc::new(user), audiences: Vec::new() }.in_authenticated_group()
+    }
+
+    /// The same identity, found by a token that is meant for these audiences.
+    pub fn for_audiences(mut self, audiences: Vec<String>) -> Self {
+        self.audiences = audiences;
+        self
     }
 
     /// Adds the group of all authenticated users, unless the authenticator has decided about it already.
@@ -158,63 +176,5 @@ impl Identity {
             Arc::make_mut(&mut self.user).groups.push(AUTHENTICATED_GROUP.to_owned());
         }
         self
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Answers the same to all.
-    struct Fixed(Result<Option<Identity>, AuthnError>);
-
-    #[async_trait]
-    impl Authenticator for Fixed {
-        async fn authenticate(&self, _: &Credentials<'_>) -> Result<Option<Identity>, AuthnError> {
-            self.0.clone()
-        }
-    }
-
-    fn user(name: &str) -> Identity {
-        Identity { user: Arc::new(UserInfo { name: name.into(), ..UserInfo::default() }) }
-    }
-
-    async fn ask(
-        answers: &[Result<Option<Identity>, AuthnError>],
-        anonymous: bool,
-    ) -> Result<Identity, AuthnError> {
-        let mut chain = Chain::new(Vec::new());
-        for answer in answers {
-            chain.authenticators.push(Arc::new(Fixed(answer.clone())));
-        }
-        let chain = if anonymous { chain.with_anonymous() } else { chain };
-        chain.authenticate(&Credentials { peer: None, headers: &HeaderMap::new() }).await
-    }
-
-    #[tokio::test]
-    async fn the_first_user_found_wins_even_after_a_wrong_credential() {
-        let found =
-            ask(&[Err(AuthnError::UnknownToken), Ok(None), Ok(Some(user("a"))), Ok(Some(user("b")))], true)
-                .await
-                .unwrap();
-        assert_eq!(found.user.name, "a");
-        assert_eq!(found.user.groups, [AUTHENTICATED_GROUP]);
-    }
-
-    #[tokio::test]
-    async fn a_wrong_credential_is_never_anonymous() {
-        assert_eq!(
-            ask(&[Ok(None), Err(AuthnError::UnknownToken)], true).await,
-            Err(AuthnError::UnknownToken)
-        );
-        assert_eq!(Status::from(AuthnError::UnknownToken).code, 401);
-    }
-
-    #[tokio::test]
-    async fn without_a_credential_the_user_is_anonymous_or_refused() {
-        let nobody = ask(&[Ok(None)], true).await.unwrap();
-        assert_eq!(nobody.user.name, ANONYMOUS);
-        assert_eq!(nobody.user.groups, [UNAUTHENTICATED_GROUP]);
-        assert_eq!(ask(&[Ok(None)], false).await, Err(AuthnError::NoCredential));
     }
 }

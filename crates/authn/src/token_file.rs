@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use nave_machinery::user::UserInfo;
 use sha2::{Digest, Sha256};
 
+use crate::bearer::common;
 use crate::{AuthnError, Identity, TokenAuthenticator};
 
 /// A token file larger than this is refused, in bytes.
@@ -42,6 +43,7 @@ pub enum TokenFileError {
 /// so that the tokens themselves are not kept in memory.
 pub struct StaticTokens {
     users: HashMap<[u8; 32], Identity>,
+    audiences: Vec<String>,
 }
 
 impl StaticTokens {
@@ -55,6 +57,12 @@ impl StaticTokens {
         Self::parse(&text)
     }
 
+    /// The same tokens, meant for these audiences: this API's.
+    pub fn for_audiences(mut self, audiences: Vec<String>) -> Self {
+        self.audiences = audiences;
+        self
+    }
+
     /// Reads the text of such a file. As upstream, a line without a token is left out, and the last of several lines
     /// with the same token holds; both are logged.
     pub fn parse(text: impl AsRef<[u8]>) -> Result<Self, TokenFileError> {
@@ -65,7 +73,7 @@ impl StaticTokens {
         loop {
             let line = reader.position().line();
             if !reader.read_record(&mut record).map_err(|error| unreadable(error, line))? {
-                return Ok(Self { users });
+                return Ok(Self { users, audiences: Vec::new() });
             }
             let line = record.position().map_or(line, csv::Position::line);
             let (Some(token), Some(name), Some(uid)) = (record.get(0), record.get(1), record.get(2)) else {
@@ -87,8 +95,16 @@ impl StaticTokens {
 
 #[async_trait]
 impl TokenAuthenticator for StaticTokens {
-    async fn authenticate_token(&self, token: &str) -> Result<Option<Identity>, AuthnError> {
-        Ok(self.users.get(&digest(token)).cloned())
+    async fn authenticate_token(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Option<Identity>, AuthnError> {
+        let meant = common(&self.audiences, audiences);
+        if meant.is_empty() {
+            return Ok(None);
+        }
+        Ok(self.users.get(&digest(token)).map(|found| found.clone().for_audiences(meant)))
     }
 }
 
@@ -118,14 +134,18 @@ mod tests {
     #[tokio::test]
     async fn each_line_gives_a_user() {
         let text = "t1,alice,1001,\"dev,ops\"\n\nt2,bob,1002\n,nobody,0\nt3,carol,3,admins\nt2,bobby,1003\n";
-        let tokens = StaticTokens::parse(text).unwrap();
-        let alice = tokens.authenticate_token("t1").await.unwrap().unwrap().user;
+        let audiences = ["api".to_owned()];
+        let tokens = StaticTokens::parse(text).unwrap().for_audiences(audiences.to_vec());
+        let alice = tokens.authenticate_token("t1", &audiences).await.unwrap().unwrap().user;
         assert_eq!((alice.name.as_str(), alice.uid.as_str()), ("alice", "1001"));
         assert_eq!(alice.groups, ["dev", "ops", "system:authenticated"]);
-        assert_eq!(tokens.authenticate_token("t2").await.unwrap().unwrap().user.name, "bobby");
-        assert_eq!(tokens.authenticate_token("t3").await.unwrap().unwrap().user.groups[0], "admins");
+        assert_eq!(tokens.authenticate_token("t2", &audiences).await.unwrap().unwrap().user.name, "bobby");
+        assert_eq!(
+            tokens.authenticate_token("t3", &audiences).await.unwrap().unwrap().user.groups[0],
+            "admins"
+        );
         for unknown in ["", "t", "t11", "T1"] {
-            assert_eq!(tokens.authenticate_token(unknown).await, Ok(None), "{unknown:?}");
+            assert_eq!(tokens.authenticate_token(unknown, &audiences).await, Ok(None), "{unknown:?}");
         }
     }
 

@@ -1,0 +1,196 @@
+//! What is counted, under upstream's names.
+
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, exponential_buckets,
+};
+
+use crate::{AuthnError, Identity};
+
+/// Seconds from an hour to a year: how long certificates have to live yet.
+const EXPIRY_BUCKETS: [f64; 14] = [
+    0.0,
+    1_800.0,
+    3_600.0,
+    7_200.0,
+    21_600.0,
+    43_200.0,
+    86_400.0,
+    172_800.0,
+    345_600.0,
+    604_800.0,
+    2_592_000.0,
+    7_776_000.0,
+    15_552_000.0,
+    31_104_000.0,
+];
+
+/// The metrics of authentication.
+pub struct Metrics {
+    users: IntCounterVec,
+    attempts: IntCounterVec,
+    durations: HistogramVec,
+    expiry: Histogram,
+    cache_requests: IntCounterVec,
+    cache_durations: HistogramVec,
+    cache_fetches: IntCounterVec,
+    cache_fetching: IntGaugeVec,
+    /// Tokens used after the time that was asked for, within their extension.
+    pub stale_tokens: IntCounter,
+    /// Tokens with an extension used within the time that was asked for.
+    pub valid_tokens: IntCounter,
+    /// Tokens from secrets.
+    pub legacy_tokens: IntCounter,
+}
+
+impl Metrics {
+    /// Makes all metrics.
+    ///
+    /// # Errors
+    /// A metric whose name or labels are not valid, which is a mistake in this file.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let counters = |name, help, label| IntCounterVec::new(Opts::new(name, help), &[label]);
+        let histograms = |name, help, label, buckets: &[f64]| {
+            HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &[label])
+        };
+        let buckets = exponential_buckets(0.001, 2.0, 15)?;
+        let lookups = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0];
+        Ok(Self {
+            users: counters(
+                "authenticated_user_requests",
+                "Requests of authenticated users, by user where that is one of the system's.",
+                "username",
+            )?,
+            attempts: counters(
+                "authentication_attempts",
+                "Requests that were authenticated, by result.",
+                "result",
+            )?,
+            durations: histograms(
+                "authentication_duration_seconds",
+                "Time to authenticate a request, in seconds.",
+                "result",
+                &buckets,
+            )?,
+            expiry: Histogram::with_opts(
+                HistogramOpts::new(
+                    "apiserver_client_certificate_expiration_seconds",
+                    "Time that certificates of requests have yet to live, in seconds.",
+                )
+                .buckets(EXPIRY_BUCKETS.to_vec()),
+            )?,
+            cache_requests: counters(
+                "authentication_token_cache_request_total",
+                "Tokens looked up, by whether the outcome was remembered.",
+                "status",
+            )?,
+            cache_durations: histograms(
+                "authentication_token_cache_request_duration_seconds",
+                "Time to look up a token, in seconds.",
+                "status",
+                &lookups,
+            )?,
+            cache_fetches: counters(
+                "authentication_token_cache_fetch_total",
+                "Tokens whose user had to be found, by outcome.",
+                "status",
+            )?,
+            cache_fetching: IntGaugeVec::new(
+                Opts::new(
+                    "authentication_token_cache_active_fetch_count",
+                    "Requests whose token's user is being found or waited for.",
+                ),
+                &["status"],
+            )?,
+            stale_tokens: IntCounter::new(
+                "serviceaccount_stale_tokens_total",
+                "Service account tokens used after the time that was asked for.",
+            )?,
+            valid_tokens: IntCounter::new(
+                "serviceaccount_valid_tokens_total",
+                "Service account tokens used within the time that was asked for.",
+            )?,
+            legacy_tokens: IntCounter::new(
+                "serviceaccount_legacy_tokens_total",
+                "Service account tokens from secrets used.",
+            )?,
+        })
+    }
+
+    /// All of them, to be registered.
+    pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
+        vec![
+            Box::new(self.users.clone()),
+            Box::new(self.attempts.clone()),
+            Box::new(self.durations.clone()),
+            Box::new(self.expiry.clone()),
+            Box::new(self.cache_requests.clone()),
+            Box::new(self.cache_durations.clone()),
+            Box::new(self.cache_fetches.clone()),
+            Box::new(self.cache_fetching.clone()),
+            Box::new(self.stale_tokens.clone()),
+            Box::new(self.valid_tokens.clone()),
+            Box::new(self.legacy_tokens.clone()),
+        ]
+    }
+
+    pub(crate) fn attempted(&self, found: &Result<Identity, AuthnError>, elapsed: Duration) {
+        let result = match found {
+            Ok(identity) => {
+                self.users.with_label_values(&[user_label(&identity.user.name)]).inc();
+                "success"
+            }
+            Err(AuthnError::NoCredential) => "failure",
+            Err(_) => "error",
+        };
+        self.attempts.with_label_values(&[result]).inc();
+        self.durations.with_label_values(&[result]).observe(elapsed.as_secs_f64());
+    }
+
+    pub(crate) fn certificate_expires_in(&self, time: Duration) {
+        self.expiry.observe(time.as_secs_f64());
+    }
+
+    pub(crate) fn looked_up(
+        &self,
+        hit: bool,
+        outcome: &Result<Option<Identity>, AuthnError>,
+        elapsed: Duration,
+    ) {
+        let status = if hit { "hit" } else { "miss" };
+        self.cache_requests.with_label_values(&[status]).inc();
+        self.cache_durations.with_label_values(&[status]).observe(elapsed.as_secs_f64());
+        if !hit {
+            let status = if outcome.is_ok() { "ok" } else { "error" };
+            self.cache_fetches.with_label_values(&[status]).inc();
+        }
+    }
+
+    /// Counts a request that waits for a token's user (`blocked`), or one that finds it (`in_flight`), until the
+    /// guard is dropped.
+    pub(crate) fn fetching(&self, status: &str) -> Fetching {
+        let gauge = self.cache_fetching.with_label_values(&[status]);
+        gauge.inc();
+        Fetching(gauge)
+    }
+}
+
+/// A gauge counted up for as long as this lives.
+pub(crate) struct Fetching(prometheus::IntGauge);
+
+impl Drop for Fetching {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// The few users a label may name; anybody else would make it as long as the list of users.
+fn user_label(name: &str) -> &str {
+    match name {
+        "admin" | "client" | "kube_proxy" | "kubelet" | "system:serviceaccount:kube-system:default" => name,
+        email if email.contains('@') => "email_id",
+        _ => "other",
+    }
+}

@@ -1,0 +1,99 @@
+//! Tokens with an end, bound to what they were made for (upstream: `serviceaccount.NewValidator`).
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+
+use super::claims::{self, LEEWAY, Private};
+use super::{Info, KeyRing, Lookup, refused};
+use crate::bearer::common;
+use crate::jwt::{Algorithm, Claims, Unverified};
+use crate::{AuthnError, Identity, Metrics, Objects, TokenAuthenticator};
+
+/// How service accounts' tokens are signed.
+pub(super) const ALGORITHMS: [Algorithm; 4] =
+    [Algorithm::Rs256, Algorithm::Es256, Algorithm::Es384, Algorithm::Es512];
+
+/// Believes the tokens of `TokenRequest` as long as their account, and what they are bound to, lives.
+pub struct BoundTokens {
+    issuers: Vec<String>,
+    keys: Arc<KeyRing>,
+    objects: Arc<dyn Objects>,
+    metrics: Option<Arc<Metrics>>,
+}
+
+impl BoundTokens {
+    /// Believes tokens of these issuers, signed with one of the keys.
+    pub fn new(issuers: Vec<String>, keys: Arc<KeyRing>, objects: Arc<dyn Objects>) -> Self {
+        Self { issuers, keys, objects, metrics: None }
+    }
+
+    /// The same, which counts.
+    pub fn with_metrics(mut self, metrics: Arc<Metrics>) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
+    fn check(&self, claims: &Claims, now: f64) -> Result<Info, AuthnError> {
+        claims::check_times(claims, now)?;
+        let private = Private::of(claims).ok_or_else(|| refused("service account token has no claims"))?;
+        let Private { namespace, node, pod, secret, serviceaccount: account, warnafter } = private;
+        let lookup = Lookup { objects: &*self.objects, deleted_before: now - LEEWAY };
+        lookup.account(&namespace, &account)?;
+        if let Some(secret) = &secret {
+            lookup.bound(("Secret", "secrets"), &namespace, secret)?;
+        }
+        match (&pod, &node) {
+            // The node a pod runs on is said for information; the pod is what counts.
+            (Some(pod), _) => drop(lookup.bound(("Pod", "pods"), &namespace, pod)?),
+            (None, Some(node)) => drop(lookup.bound(("Node", "nodes"), "", node)?),
+            (None, None) => {}
+        }
+        if let (Some(warn_after), Some(metrics)) = (warnafter.filter(|at| *at != 0), &self.metrics) {
+            let stale = now > warn_after as f64;
+            if stale { &metrics.stale_tokens } else { &metrics.valid_tokens }.inc();
+        }
+        let token_id = claims.text("jti").to_owned();
+        Ok(Info { namespace, account, pod, node, token_id })
+    }
+}
+
+#[async_trait]
+impl TokenAuthenticator for BoundTokens {
+    async fn authenticate_token(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Option<Identity>, AuthnError> {
+        let Some(token) = read(token, &self.issuers) else { return Ok(None) };
+        let claims = verify(token, &self.keys).await?;
+        let meant = common(&claims.audiences(), audiences);
+        if meant.is_empty() {
+            return Err(wrong_audience(&claims.audiences(), audiences));
+        }
+        let info = self.check(&claims, claims::unix(SystemTime::now()))?;
+        Ok(Some(Identity::new(info.into_user()).for_audiences(meant)))
+    }
+}
+
+/// A token of one of the issuers; `None` for others', which are not ours to judge.
+pub(super) fn read<'a>(token: &'a str, issuers: &[String]) -> Option<Unverified<'a>> {
+    let token = Unverified::parse(token)?;
+    let ours = issuers.iter().any(|issuer| issuer == token.claimed_issuer());
+    (ours && ALGORITHMS.contains(&token.algorithm)).then_some(token)
+}
+
+pub(super) async fn verify(token: Unverified<'_>, keys: &KeyRing) -> Result<Claims, AuthnError> {
+    let found = token.verify(keys.get().await.verifying());
+    found.ok_or_else(|| refused("the signature of the service account token is not one of the keys'"))
+}
+
+pub(super) fn wrong_audience(own: &[String], asked: &[String]) -> AuthnError {
+    let list = |audiences: &[String]| {
+        let quoted: Vec<String> = audiences.iter().map(|audience| format!("{audience:?}")).collect();
+        quoted.join(" ")
+    };
+    let (own, asked) = (list(own), list(asked));
+    refused(format!("token audiences [{own}] is invalid for the target audiences [{asked}]"))
+}

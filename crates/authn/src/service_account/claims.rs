@@ -1,0 +1,103 @@
+//! What a service account's token says.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nave_machinery::time::Timestamp;
+use nave_machinery::{Value, meta};
+use serde::{Deserialize, Serialize};
+
+use crate::AuthnError;
+use crate::jwt::Claims;
+
+/// Clocks may differ by this many seconds.
+pub(super) const LEEWAY: f64 = 60.0;
+
+/// An object by name and uid.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reference {
+    /// Its name.
+    #[serde(default)]
+    pub name: String,
+    /// Its uid; empty where it was not there when the token was made.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+}
+
+impl Reference {
+    /// To this object.
+    pub fn to(object: &Value) -> Self {
+        Self { name: meta::name(object).to_owned(), uid: meta::uid(object).to_owned() }
+    }
+}
+
+/// What a token lives and dies with, besides its account.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum BoundObject {
+    /// Nothing.
+    #[default]
+    None,
+    /// A pod; and the node it runs on, which is said but does not matter for the token.
+    Pod(Reference, Option<Reference>),
+    /// A secret.
+    Secret(Reference),
+    /// A node.
+    Node(Reference),
+}
+
+/// The claim `kubernetes.io`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Private {
+    #[serde(default)]
+    pub(super) namespace: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) node: Option<Reference>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) pod: Option<Reference>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) secret: Option<Reference>,
+    #[serde(default)]
+    pub(super) serviceaccount: Reference,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) warnafter: Option<i64>,
+}
+
+impl Private {
+    pub(super) const NAME: &str = "kubernetes.io";
+
+    pub(super) fn of(claims: &Claims) -> Option<Self> {
+        serde_json::from_value(claims.get(Self::NAME)?.clone()).ok()
+    }
+}
+
+/// Checks the times of a token.
+pub(super) fn check_times(claims: &Claims, now: f64) -> Result<(), AuthnError> {
+    let refused = |why: &str| Err(super::refused(why));
+    // A time that is no number is no time that holds.
+    for name in ["exp", "nbf", "iat"] {
+        if claims.get(name).is_some() && claims.time(name).is_none() {
+            return refused(
+                "service account token claims could not be validated due to unexpected validation error",
+            );
+        }
+    }
+    if claims.time("nbf").is_some_and(|nbf| now + LEEWAY < nbf) {
+        return refused("service account token is not valid yet");
+    }
+    if claims.time("exp").is_some_and(|exp| now - LEEWAY > exp) {
+        return refused("service account token has expired");
+    }
+    if claims.time("iat").is_some_and(|iat| now + LEEWAY < iat) {
+        return refused("service account token is issued in the future");
+    }
+    Ok(())
+}
+
+/// Seconds since 1970.
+pub(super) fn unix(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+/// The seconds since 1970 of a time in an object's metadata.
+pub(super) fn seconds(text: &str) -> Option<f64> {
+    Timestamp::parse(text).map(|time| time.unix_seconds() as f64)
+}

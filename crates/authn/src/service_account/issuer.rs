@@ -1,0 +1,140 @@
+//! Makes tokens.
+
+use std::sync::Arc;
+
+use nave_machinery::time::{self, Timestamp};
+use nave_machinery::user::UserInfo;
+use nave_machinery::{Value, meta};
+use serde_json::json;
+
+use super::claims::{BoundObject, Private, Reference};
+use super::{Info, KeyRing, LEGACY_ISSUER, user_name};
+
+/// The expiration that kubelets ask for, in seconds, by which tokens of workloads are known that may not renew them
+/// in time.
+const WARN_ONLY_SECONDS: i64 = 3607;
+/// Such tokens hold for a year.
+const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
+
+/// How tokens are made.
+#[derive(Clone, Debug, Default)]
+pub struct IssuerConfig {
+    /// Who the tokens say has made them.
+    pub issuer: String,
+    /// This API's own audiences: those of tokens for nobody in particular.
+    pub audiences: Vec<String>,
+    /// The longest time a token holds, in seconds.
+    pub max_expiration_seconds: Option<i64>,
+    /// Whether tokens of workloads that may not renew them in time hold longer than they say
+    /// (`--service-account-extend-token-expiration`).
+    pub extend_expiration: bool,
+}
+
+/// Makes tokens.
+#[derive(Clone, Debug)]
+pub struct Issuer {
+    config: IssuerConfig,
+    keys: Arc<KeyRing>,
+}
+
+/// A token that was made.
+pub struct Issued {
+    /// The token.
+    pub token: String,
+    /// Until when it holds, as the client is told.
+    pub expires: Timestamp,
+    /// For how long that is, in seconds.
+    pub expiration_seconds: i64,
+}
+
+impl Issuer {
+    /// Makes tokens so, with these keys.
+    pub fn new(config: IssuerConfig, keys: Arc<KeyRing>) -> Self {
+        Self { config, keys }
+    }
+
+    /// This API's own audiences.
+    pub fn audiences(&self) -> &[String] {
+        &self.config.audiences
+    }
+
+    /// Makes a token for an account (the object), bound to another object.
+    ///
+    /// # Errors
+    /// The library refuses to sign.
+    pub async fn issue(
+        &self,
+        account: &Value,
+        bound: BoundObject,
+        audiences: &[String],
+        expiration_seconds: i64,
+    ) -> Result<Issued, String> {
+        let now = time::now();
+        let expiration_seconds =
+            self.config.max_expiration_seconds.map_or(expiration_seconds, |max| expiration_seconds.min(max));
+        let extend = self.config.extend_expiration
+            && expiration_seconds == WARN_ONLY_SECONDS
+            && matches!(bound, BoundObject::Pod(..))
+            && audiences.iter().all(|audience| self.config.audiences.contains(audience));
+        let holds = if extend { EXTENDED_SECONDS } else { expiration_seconds };
+        let (pod, secret, node) = match bound {
+            BoundObject::None => (None, None, None),
+            BoundObject::Pod(pod, node) => (Some(pod), None, node),
+            BoundObject::Secret(secret) => (None, Some(secret), None),
+            BoundObject::Node(node) => (None, None, Some(node)),
+        };
+        let private = Private {
+            namespace: meta::namespace(account).to_owned(),
+            node,
+            pod,
+            secret,
+            serviceaccount: Reference::to(account),
+            warnafter: extend.then(|| now.unix_seconds() + expiration_seconds),
+        };
+        let issued_at = now.unix_seconds();
+        let claims = json!({
+            "aud": audiences,
+            "exp": issued_at + holds,
+            "iat": issued_at,
+            "iss": self.config.issuer,
+            "jti": uuid::Uuid::new_v4().to_string(),
+            Private::NAME: private,
+            "nbf": issued_at,
+            "sub": user_name(meta::namespace(account), meta::name(account)),
+        });
+        let token = self.sign(&claims).await?;
+        Ok(Issued { token, expires: now.plus_seconds(expiration_seconds), expiration_seconds })
+    }
+
+    /// Makes a token without an end, to be kept in a secret (the object) that names the account.
+    ///
+    /// # Errors
+    /// The library refuses to sign.
+    pub async fn issue_legacy(&self, account: &Value, secret: &Value) -> Result<String, String> {
+        let namespace = meta::namespace(account);
+        let claims = json!({
+            "iss": LEGACY_ISSUER,
+            "sub": user_name(namespace, meta::name(account)),
+            "kubernetes.io/serviceaccount/namespace": namespace,
+            "kubernetes.io/serviceaccount/secret.name": meta::name(secret),
+            "kubernetes.io/serviceaccount/service-account.name": meta::name(account),
+            "kubernetes.io/serviceaccount/service-account.uid": meta::uid(account),
+        });
+        self.sign(&claims).await
+    }
+
+    async fn sign(&self, claims: &Value) -> Result<String, String> {
+        let signed = self.keys.get().await.signing().sign(claims);
+        signed.map_err(|_| "the token cannot be signed".to_owned())
+    }
+
+    /// The user that a service account's tokens stand for.
+    pub fn user_of(account: &Value) -> UserInfo {
+        Info {
+            namespace: meta::namespace(account).to_owned(),
+            account: Reference::to(account),
+            ..Info::default()
+        }
+        .into_user()
+    }
+}

@@ -1,0 +1,115 @@
+//! Tokens without an end, each kept in a secret of type `kubernetes.io/service-account-token` (upstream:
+//! `serviceaccount.NewLegacyValidator`).
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use nave_machinery::meta;
+
+use super::bound::{read, verify, wrong_audience};
+use super::claims::Reference;
+use super::{Info, KeyRing, LEGACY_ISSUER, Lookup, refused, split_user_name};
+use crate::bearer::common;
+use crate::jwt::Claims;
+use crate::{AuthnError, Identity, Metrics, Objects, TokenAuthenticator};
+
+/// The label of a secret whose token an operator or the cleaner has ended.
+const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
+
+/// Believes tokens kept in secrets.
+pub struct LegacyTokens {
+    issuers: Vec<String>,
+    keys: Arc<KeyRing>,
+    audiences: Vec<String>,
+    objects: Arc<dyn Objects>,
+    /// Whether the secret and the account are looked up (`--service-account-lookup`).
+    lookup: bool,
+    metrics: Option<Arc<Metrics>>,
+}
+
+impl LegacyTokens {
+    /// Believes such tokens, which are meant for this API's audiences.
+    pub fn new(keys: Arc<KeyRing>, audiences: Vec<String>, objects: Arc<dyn Objects>, lookup: bool) -> Self {
+        let issuers = vec![LEGACY_ISSUER.to_owned()];
+        Self { issuers, keys, audiences, objects, lookup, metrics: None }
+    }
+
+    /// The same, which counts.
+    pub fn with_metrics(mut self, metrics: Arc<Metrics>) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
+    fn check(&self, token: &str, claims: &Claims) -> Result<Info, AuthnError> {
+        let named =
+            |name: &str, missing: &str| match claims.text(&format!("kubernetes.io/serviceaccount/{name}")) {
+                "" => Err(refused(format!("{missing} claim is missing"))),
+                text => Ok(text.to_owned()),
+            };
+        let namespace = named("namespace", "namespace")?;
+        let secret = named("secret.name", "secretName")?;
+        let account = Reference {
+            name: named("service-account.name", "serviceAccountName")?,
+            uid: named("service-account.uid", "serviceAccountUID")?,
+        };
+        if split_user_name(claims.text("sub")) != Some((&namespace, &account.name)) {
+            return Err(refused("sub claim does not match the namespace and name of the service account"));
+        }
+        if self.lookup {
+            self.look_up(token, &namespace, &secret, &account)?;
+        }
+        if let Some(metrics) = &self.metrics {
+            metrics.legacy_tokens.inc();
+        }
+        Ok(Info { namespace, account, ..Info::default() })
+    }
+
+    /// The secret must hold this very token, and the account must live.
+    fn look_up(
+        &self,
+        token: &str,
+        namespace: &str,
+        secret: &str,
+        account: &Reference,
+    ) -> Result<(), AuthnError> {
+        let found = self.objects.get("secrets", namespace, secret);
+        let found = found.filter(|secret| meta::deletion_timestamp(secret).is_none());
+        let found = found.ok_or_else(|| refused("Token has been invalidated"))?;
+        let kept = meta::str_at(&found, &["data", "token"]).unwrap_or_default();
+        let kept = BASE64_STANDARD.decode(kept).unwrap_or_default();
+        if verify_slices_are_equal(&kept, token.as_bytes()).is_err() {
+            return Err(refused("Token does not match server's copy"));
+        }
+        if meta::label(&found, INVALID_SINCE).is_some() {
+            let why = format!(
+                "the token in secret {namespace}/{secret} for service account {namespace}/{} has been marked invalid. Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the '{INVALID_SINCE}' label from the secret to temporarily allow use of this token",
+                account.name
+            );
+            return Err(refused(why));
+        }
+        // Deleted is deleted: what a token without an end is bound to has no grace.
+        Lookup { objects: &*self.objects, deleted_before: f64::INFINITY }
+            .account(namespace, account)
+            .map(drop)
+    }
+}
+
+#[async_trait]
+impl TokenAuthenticator for LegacyTokens {
+    async fn authenticate_token(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Option<Identity>, AuthnError> {
+        let Some(parsed) = read(token, &self.issuers) else { return Ok(None) };
+        let claims = verify(parsed, &self.keys).await?;
+        let meant = common(&self.audiences, audiences);
+        if meant.is_empty() {
+            return Err(wrong_audience(&self.audiences, audiences));
+        }
+        let info = self.check(token, &claims)?;
+        Ok(Some(Identity::new(info.into_user()).for_audiences(meant)))
+    }
+}
