@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
+use nave_authn::service_account::discovery::{CONFIGURATION_PATH, Discovery, JWKS_PATH};
 use nave_codec::negotiate::Format;
-use nave_machinery::{Status, Value};
+use nave_machinery::{Reason, Status, Value};
 use nave_resources::{Registry, discovery};
 use serde_json::json;
 
@@ -33,6 +34,8 @@ pub struct Documents {
     pub storages: Storages,
     /// The address clients reach the server at, `host:port`.
     pub address: String,
+    /// What others are told about service accounts' tokens; `None` where the issuer is no URL they could ask.
+    pub token_discovery: Option<Discovery>,
 }
 
 impl Documents {
@@ -60,6 +63,9 @@ impl Documents {
             ["version"] => Ok(Answer::json(200, &version())),
             ["metrics"] => self.metrics(),
             ["debug", "api_cache"] => Ok(Answer::json(200, &ApiCache::of(&self.storages).await)),
+            [".well-known", "openid-configuration"] | ["openid", "v1", "jwks"] => {
+                self.token_discovery(&format!("/{path}"), headers).await
+            }
             ["openapi", rest @ ..] => self.openapi.answer(rest, info, headers),
             ["api" | "apis", ..] => self.discovery(&parts, headers, negotiation),
             _ => Ok(Answer::page_not_found()),
@@ -93,6 +99,22 @@ impl Documents {
         Ok(document.map_or_else(Answer::page_not_found, |document| Answer::document(200, document)))
     }
 
+    /// How others verify service accounts' tokens; the same for all clients for an hour.
+    async fn token_discovery(&self, path: &str, headers: &HeaderMap) -> Result<Answer, Status> {
+        let Some(discovery) = &self.token_discovery else { return Ok(Answer::page_not_found()) };
+        let (media_type, document) = if path == CONFIGURATION_PATH {
+            ("application/json", discovery.configuration().await)
+        } else {
+            ("application/jwk-set+json", discovery.key_set().await)
+        };
+        if !accepts(headers, media_type) {
+            let message = format!("406: Not Acceptable\n\nAvailable representations: {media_type}");
+            return Err(Status::failure(406, Reason::NotAcceptable, message));
+        }
+        let cache = HeaderValue::from_static("public, max-age=3600");
+        Ok(Answer::bytes(200, media_type, document.to_string()).with_header(header::CACHE_CONTROL, cache))
+    }
+
     fn resource_list(&self, group: &str, version: &str) -> Option<Value> {
         let group = self.registry.group(group)?;
         group
@@ -115,6 +137,9 @@ impl Documents {
             paths.push(format!("/apis/{}", group.name));
             paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));
         }
+        if self.token_discovery.is_some() {
+            paths.extend([CONFIGURATION_PATH, JWKS_PATH].map(str::to_owned));
+        }
         paths.extend(self.health.paths());
         paths.extend(
             ["/debug/api_cache", "/metrics", "/openapi/v2", "/openapi/v3", "/version"].map(str::to_owned),
@@ -122,6 +147,14 @@ impl Documents {
         paths.sort();
         paths
     }
+}
+
+/// Whether a client takes a document that comes in one form only.
+fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    let Some(accept) = headers.get(header::ACCEPT) else { return true };
+    let accept = accept.to_str().unwrap_or_default();
+    let mut ranges = accept.split(',').map(|range| range.split(';').next().unwrap_or_default().trim());
+    ranges.any(|range| range == "*/*" || range == media_type)
 }
 
 fn version() -> Value {

@@ -14,6 +14,7 @@
 //! | [`serving`] | connections: TLS, HTTP/1.1 and HTTP/2, limits, shutdown |
 //! | [`pipeline`] | the stages of a request, in order |
 //! | [`request_info`] | what a request asks for |
+//! | [`impersonation`] | requests in another user's name |
 //! | [`authorization`] | requests as authorization sees them, and what keeps the authorizers up to date |
 //! | [`endpoints`] | the verbs, for every resource alike |
 //! | [`lifecycle`] | what the API does to every object's metadata |
@@ -37,6 +38,7 @@ mod descriptions;
 pub mod documents;
 pub mod endpoints;
 pub mod health;
+pub mod impersonation;
 pub mod introspection;
 mod kinds;
 pub mod lifecycle;

@@ -5,6 +5,7 @@
 //! | panic guard, count and time | [`Pipeline::handle`] |
 //! | what is asked | [`request_info`](crate::request_info) |
 //! | who asks | `nave_authn` |
+//! | for whom they want to be taken | [`impersonation`](crate::impersonation) |
 //! | may they | `nave_authz` |
 //! | documents, health and metrics | [`documents`](crate::documents) |
 //! | resources | [`endpoints`](crate::endpoints), within the time limit unless it is a watch |
@@ -18,7 +19,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body::Body;
-use nave_authn::{Credentials, Identity, Peer};
+use nave_authn::{Credentials, Identity, PeerCertificate};
 use nave_machinery::Status;
 
 use crate::authorization::Asked;
@@ -26,6 +27,7 @@ use crate::body::ResponseBody;
 use crate::documents::Documents;
 use crate::endpoints::Resources;
 use crate::endpoints::answer::{Answer, Negotiation};
+use crate::impersonation;
 use crate::metrics::Metrics;
 use crate::request_info::{Query, RequestInfo, Verb};
 
@@ -49,7 +51,7 @@ pub struct Pipeline {
 #[derive(Clone, Copy)]
 pub enum Caller<'a> {
     /// A connection, on which the client may have presented a certificate: credentials say who it is.
-    Connection(Option<&'a Peer>),
+    Connection(Option<&'a PeerCertificate>),
     /// The process itself, as this user.
     Known(&'a Identity),
 }
@@ -89,7 +91,7 @@ impl Pipeline {
 
     async fn answer<B>(
         &self,
-        request: Request<B>,
+        mut request: Request<B>,
         info: &RequestInfo,
         accepted: &Negotiation,
         caller: Caller<'_>,
@@ -101,11 +103,15 @@ impl Pipeline {
         // Who asks: the first authenticator that recognises the credential.
         let identity = match caller {
             Caller::Connection(peer) => {
-                let credentials = Credentials { peer, headers: request.headers() };
+                let credentials = Credentials { peer, headers: request.headers(), path: &info.path };
                 self.authentication.authenticate(&credentials).await?
             }
             Caller::Known(identity) => identity.clone(),
         };
+        // From here on no header says who asks.
+        self.authentication.strip(request.headers_mut());
+        // For whom they want to be taken, if they may.
+        let identity = impersonation::apply(identity, request.headers_mut(), &self.authorization).await?;
         // May they: any authorizer that allows it.
         self.authorization.authorize(&Asked::new(info, request.method()).by(&identity.user)).await?;
         // Everything that is no resource: health, discovery, OpenAPI, metrics.

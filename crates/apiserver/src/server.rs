@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use nave_authn::service_account::discovery::Discovery;
 use nave_authn::{Identity, UserInfo};
 use nave_machinery::{GroupVersionResource, Status};
 use tokio_util::sync::CancellationToken;
@@ -51,6 +52,8 @@ pub struct Config {
     pub address: String,
     /// The port behind the `kubernetes` service.
     pub secure_port: u16,
+    /// What others are told about service accounts' tokens.
+    pub token_discovery: Option<Discovery>,
 }
 
 /// Why a server does not start.
@@ -82,7 +85,8 @@ impl ApiServer {
         storages.wait_ready().await;
         let (stopping, closing) = (Switch::default(), CancellationToken::new());
         let metrics = Arc::new(Metrics::new()?);
-        for collector in config.authorization.metrics().collectors() {
+        let collectors = config.authentication.collectors().into_iter();
+        for collector in collectors.chain(config.authorization.metrics().collectors()) {
             metrics.register(collector)?;
         }
         let admission = admission(&storages, config.service_range, config.node_ports, config.plugins);
@@ -103,6 +107,7 @@ impl ApiServer {
                 metrics: Arc::clone(&metrics),
                 storages,
                 address: config.address,
+                token_discovery: config.token_discovery,
             },
             resources,
             metrics,

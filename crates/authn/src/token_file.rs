@@ -110,7 +110,7 @@ impl TokenAuthenticator for StaticTokens {
 
 impl fmt::Debug for StaticTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StaticTokens").field("tokens", &self.users.len()).finish()
+        f.debug_struct("StaticTokens").field("tokens", &self.users.len()).finish_non_exhaustive()
     }
 }
 

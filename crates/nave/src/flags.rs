@@ -3,6 +3,7 @@
 //! [`ServeFlags`] is what was typed; [`Config`], made by [`ServeFlags::validate`], is what holds: nothing after it
 //! has to ask whether two flags fit together.
 
+mod authentication;
 mod caches;
 mod values;
 
@@ -17,13 +18,14 @@ use clap::{Args, Parser, Subcommand};
 use nave_apiserver::allocators::ServiceRange;
 use nave_apiserver::storage::WatchCacheSizes;
 
+use authentication::AuthenticationFlags;
+pub(crate) use authentication::{Authentication, ServiceAccounts};
 use caches::CacheFlags;
 pub(crate) use values::Controllers;
 use values::{parse_controllers, parse_duration, parse_ports};
 
 const GENERAL: &str = "General";
 const SERVING: &str = "Serving";
-const AUTHENTICATION: &str = "Authentication";
 const NETWORK: &str = "Cluster network";
 const ETCD: &str = "Storage";
 
@@ -97,16 +99,8 @@ pub(crate) struct ServeFlags {
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = SERVING)]
     http2_max_streams_per_connection: u32,
 
-    /// Take requests without a credential for system:anonymous, which may ask for health and version only.
-    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1,
-          require_equals = true, default_missing_value = "true", help_heading = AUTHENTICATION)]
-    anonymous_auth: bool,
-    /// Believe client certificates signed by one of these CAs too (PEM); those of the server's own CA always are.
-    #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
-    client_ca_file: Option<PathBuf>,
-    /// Static bearer tokens, one a line: token,user,uid,"group1,group2".
-    #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
-    token_auth_file: Option<PathBuf>,
+    #[command(flatten)]
+    authentication: AuthenticationFlags,
 
     /// Range from which services get their addresses.
     #[arg(long, value_name = "CIDR", default_value = "10.0.0.0/16", help_heading = NETWORK)]
@@ -137,9 +131,7 @@ pub(crate) struct Config {
     /// Certificate and key given, in place of own ones.
     pub(crate) serving_pair: Option<(PathBuf, PathBuf)>,
     pub(crate) http2_streams: u32,
-    pub(crate) anonymous: bool,
-    pub(crate) client_ca_file: Option<PathBuf>,
-    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) authentication: Authentication,
     pub(crate) service_range: ServiceRange,
     pub(crate) node_ports: RangeInclusive<u16>,
     pub(crate) watch_caches: WatchCacheSizes,
@@ -211,9 +203,7 @@ impl ServeFlags {
             advertise: self.advertise_address.unwrap_or(reachable),
             serving_pair,
             http2_streams: self.http2_max_streams_per_connection,
-            anonymous: self.anonymous_auth,
-            client_ca_file: self.client_ca_file,
-            token_file: self.token_auth_file,
+            authentication: self.authentication.validate()?,
             service_range: self.service_cluster_ip_range,
             node_ports: self.service_node_port_range,
             watch_caches: self.caches.sizes(),
@@ -250,7 +240,7 @@ mod tests {
         assert_eq!(config.data_dir, Path::new("nave-data"));
         assert_eq!(config.service_range.first(), Ipv4Addr::new(10, 0, 0, 1));
         assert_eq!(config.request_timeout, Duration::from_mins(1));
-        assert!(config.anonymous);
+        assert!(config.authentication.anonymous);
     }
 
     #[test]
@@ -261,8 +251,8 @@ mod tests {
             config(&["--controllers", "-foo"]).unwrap().controllers,
             parse_controllers("-foo").unwrap()
         );
-        assert!(!config(&["--anonymous-auth=false"]).unwrap().anonymous);
-        assert!(config(&["--anonymous-auth"]).unwrap().anonymous);
+        assert!(!config(&["--anonymous-auth=false"]).unwrap().authentication.anonymous);
+        assert!(config(&["--anonymous-auth"]).unwrap().authentication.anonymous);
     }
 
     #[test]
@@ -288,6 +278,11 @@ mod tests {
             (&["--service-cluster-ip-range=10.0.0.1"], "--service-cluster-ip-range"),
             (&["--service-node-port-range=2-1"], "--service-node-port-range"),
             (&["--controllers=*,,b"], "--controllers"),
+            (&["--service-account-issuer=a", "--service-account-issuer=a"], "--service-account-issuer"),
+            (&["--service-account-issuer=:"], "--service-account-issuer"),
+            (&["--service-account-max-token-expiration=10m"], "--service-account-max-token-expiration"),
+            (&["--service-account-jwks-uri=http://a"], "--service-account-jwks-uri"),
+            (&["--service-account-key-file=a"], "--service-account-signing-key-file"),
             (&["--watch-cache-sizes=pods"], "--watch-cache-sizes"),
             (&["--no-such-flag"], "--no-such-flag"),
         ] {

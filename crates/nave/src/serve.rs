@@ -5,8 +5,10 @@
 //! in flight are answered → the store is synced and closed. A second signal exits at once.
 
 mod api;
+mod authentication;
 mod authorization;
 mod certificates;
+mod files;
 mod memory;
 
 use std::{
@@ -23,7 +25,7 @@ use http::Request;
 use hyper::body::Incoming;
 use nave_apiserver::server::{ApiServer, StartError};
 use nave_apiserver::serving::{ConnectionInfo, Limits, Running, Server, Tls, TlsError};
-use nave_authn::{Authenticator, BearerTokens, Chain, ClientCertificates, StaticTokens};
+use nave_authn::{ClientCa, ClientCaError};
 use nave_store::StoreError;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -33,11 +35,14 @@ use crate::{
     pki::PkiError,
 };
 use certificates::Certificates;
+use files::Watched;
 
 /// The version of Kubernetes whose API is served.
 const KUBERNETES_MINOR: &str = "1.36";
 /// How often certificates are looked after while the server runs.
 const CERTIFICATE_CHECK: Duration = Duration::from_mins(1);
+/// How often the files given by flags are looked at for changes.
+const FILE_CHECK: Duration = Duration::from_secs(1);
 /// What a shell reports for a process that an interrupt ended.
 const INTERRUPTED: i32 = 130;
 
@@ -65,6 +70,9 @@ pub(crate) enum ServeError {
     /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The authorities for client certificates cannot be used.
+    #[error("--client-ca-file: {0}")]
+    ClientCa(#[from] ClientCaError),
     /// The kubeconfig cannot be written.
     #[error("cannot write {}: {error}", .path.display())]
     Kubeconfig { path: PathBuf, error: io::Error },
@@ -79,14 +87,16 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let mut signals = Signals::new()?;
     make_folder(&config.data_dir)?;
 
-    let authentication = authentication(&config)?;
     let store = api::open_store(&config).await?;
-    let mut certificates = Certificates::open(&config)?;
-    let tls = Tls::new(certificates.serving(), Some(&certificates.client_cas()?))?;
-    let server = Server::bind(&[config.listen], tls, limits(&config)).await.map_err(ServeError::Listen)?;
+    let certificates = Certificates::open(&config)?;
+    let keys = authentication::service_account_keys(&config)?;
+    let client_ca = Arc::new(ClientCa::new(certificates.client_cas()?)?);
+    let tls = Tls::new(certificates.serving(), Some(&client_ca.certificates()))?;
+    let bound = Server::bind(&[config.listen], tls.clone(), limits(&config)).await;
+    let server = bound.map_err(ServeError::Listen)?;
     let listening = server.local_addresses()?.first().copied().unwrap_or(config.listen);
     let reachable = SocketAddr::new(config.advertise, listening.port());
-    let api = api::start(&config, Arc::clone(&store), authentication, reachable).await?;
+    let api = api::start(&config, Arc::clone(&store), keys, Arc::clone(&client_ca), reachable).await?;
     let kubeconfig = Kubeconfig { path: config.data_dir.join("admin.kubeconfig"), server: reachable };
     kubeconfig.write(&certificates)?;
 
@@ -101,9 +111,10 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let revision = store.current_revision().await?;
     greet(&config, reachable, &kubeconfig.path, revision, started);
 
+    let upkeep = Upkeep { certificates, kubeconfig, client_ca, tls };
     tokio::select! {
         () = signals.next() => {}
-        never = look_after(&mut certificates, &kubeconfig) => match never {},
+        never = look_after(upkeep) => match never {},
         never = api.server.upkeep(memory::is_short) => match never {},
     }
     tokio::select! {
@@ -116,20 +127,6 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     // Every commit was synced before it was acknowledged: closing only ends the writer and frees the folder.
     drop((api, running, store));
     Ok(())
-}
-
-/// The authenticators that the flags ask for.
-fn authentication(config: &Config) -> Result<Chain, FlagError> {
-    let mut authenticators: Vec<Arc<dyn Authenticator>> = vec![Arc::new(ClientCertificates)];
-    let mut tokens: Vec<Arc<dyn nave_authn::TokenAuthenticator>> = Vec::new();
-    if let Some(file) = &config.token_file {
-        let found =
-            StaticTokens::from_file(file).map_err(|why| FlagError::file("token-auth-file", file, why))?;
-        tokens.push(Arc::new(found));
-    }
-    authenticators.push(Arc::new(BearerTokens::new(tokens)));
-    let chain = Chain::new(authenticators);
-    Ok(if config.anonymous { chain.with_anonymous() } else { chain })
 }
 
 fn limits(config: &Config) -> Limits {
@@ -170,15 +167,40 @@ fn greet(config: &Config, server: SocketAddr, kubeconfig: &Path, revision: u64, 
     println!("try        KUBECONFIG={kubeconfig} kubectl get namespaces");
 }
 
-/// Renews certificates when they are due. Failures are logged, and tried again.
-async fn look_after(certificates: &mut Certificates, kubeconfig: &Kubeconfig) -> std::convert::Infallible {
+/// What is looked after while the server runs.
+struct Upkeep {
+    certificates: Certificates,
+    kubeconfig: Kubeconfig,
+    client_ca: Arc<ClientCa>,
+    tls: Tls,
+}
+
+impl Upkeep {
+    /// Renews certificates when they are due, and takes what is new in the files given.
+    fn refresh(&mut self) -> Result<(), ServeError> {
+        if self.certificates.refresh(SystemTime::now())? {
+            self.kubeconfig.write(&self.certificates)?;
+        }
+        if self.client_ca.replace(self.certificates.client_cas()?)? {
+            self.tls.ask_for(&self.client_ca.certificates())?;
+            tracing::info!("believing other client certificates");
+        }
+        Ok(())
+    }
+}
+
+/// Looks after certificates once in a while, and as soon as a file given by a flag changes. Failures are logged, and
+/// tried again.
+async fn look_after(mut upkeep: Upkeep) -> std::convert::Infallible {
+    let mut given = Watched::new(upkeep.certificates.given());
+    let mut checked = Instant::now();
     loop {
-        tokio::time::sleep(CERTIFICATE_CHECK).await;
-        let refreshed = certificates.refresh(SystemTime::now());
-        let written =
-            refreshed.and_then(|changed| if changed { kubeconfig.write(certificates) } else { Ok(()) });
-        if let Err(error) = written {
-            tracing::error!(%error, "cannot renew certificates");
+        tokio::time::sleep(FILE_CHECK).await;
+        if given.changed() || checked.elapsed() >= CERTIFICATE_CHECK {
+            checked = Instant::now();
+            if let Err(error) = upkeep.refresh() {
+                tracing::error!(%error, "cannot renew certificates");
+            }
         }
     }
 }

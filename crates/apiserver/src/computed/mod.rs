@@ -5,9 +5,13 @@ mod access_review;
 mod access_review_validation;
 mod binding;
 mod eviction;
+mod reviews;
+mod token_request;
 
 use std::sync::Arc;
 
+use nave_authn::TokenAuthenticator;
+use nave_authn::service_account::Issuer;
 use nave_authz::Chain;
 
 use self::access_review::{AccessReview, RulesReview};
@@ -32,4 +36,21 @@ pub fn table() -> ComputedTable {
         .with("", "pods", "binding", Arc::new(binding::Binding))
         .with("", "bindings", "", Arc::new(binding::Binding))
         .with("", "pods", "eviction", Arc::new(eviction::Eviction))
+        .with("authentication.k8s.io", "selfsubjectreviews", "", Arc::new(reviews::SelfSubjectReviews))
+}
+
+/// The same table with what needs to know tokens: their reviews by `tokens`, and service accounts' own by `issuer`.
+pub fn with_tokens(
+    table: ComputedTable,
+    tokens: Arc<dyn TokenAuthenticator>,
+    issuer: Issuer,
+) -> ComputedTable {
+    let audiences = issuer.audiences().to_vec();
+    let reviews = reviews::TokenReviews { tokens, audiences };
+    table.with("authentication.k8s.io", "tokenreviews", "", Arc::new(reviews)).with(
+        "",
+        "serviceaccounts",
+        "token",
+        Arc::new(token_request::TokenRequests { issuer }),
+    )
 }

@@ -25,7 +25,7 @@ use std::{fmt, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 use bytes::Buf;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
-use nave_authn::Peer;
+use nave_authn::PeerCertificate;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -52,8 +52,9 @@ pub struct ConnectionInfo {
     pub local: SocketAddr,
     /// The protocol the two agreed on.
     pub protocol: Protocol,
-    /// The certificate the client presented, and whether it is believed; `None` if it presented none.
-    pub client_certificate: Option<Peer>,
+    /// The certificate the client presented, and whose key it holds; whether it is believed is for authentication to
+    /// say. `None` if it presented none.
+    pub client_certificate: Option<PeerCertificate>,
 }
 
 /// The version of HTTP a connection speaks.

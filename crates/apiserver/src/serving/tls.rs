@@ -3,15 +3,15 @@
 use std::{io, sync::Arc};
 
 use arc_swap::ArcSwap;
-use nave_authn::{CertificateError, Peer, PeerCertificate};
+use nave_authn::PeerCertificate;
 use rustls::{
     DigitallySignedStruct, DistinguishedName, Error as RustlsError, RootCertStore, ServerConfig,
     SignatureScheme,
     client::danger::HandshakeSignatureValid,
-    crypto::{CryptoProvider, aws_lc_rs},
+    crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, PrivateKeyDer, UnixTime},
     server::{
-        ClientHello, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier,
+        ClientHello, ResolvesServerCert,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
     sign::CertifiedKey,
@@ -35,9 +35,6 @@ pub enum TlsError {
     /// A client CA cannot be used.
     #[error("the client CA cannot be used: {0}")]
     ClientCa(#[source] RustlsError),
-    /// No client CA was given, or one that cannot verify.
-    #[error("the client CA cannot be used: {0}")]
-    Verifier(#[from] VerifierBuilderError),
     /// The library does not support what we need of it.
     #[error("TLS cannot be set up: {0}")]
     Setup(#[source] RustlsError),
@@ -86,20 +83,20 @@ fn certified_key(
 /// The server's side of TLS handshakes.
 #[derive(Clone)]
 pub struct Tls {
-    acceptor: TlsAcceptor,
-    client_ca: Option<Arc<dyn ClientCertVerifier>>,
+    pub(super) config: Arc<ArcSwap<ServerConfig>>,
+    certificate: Arc<ServingCertificate>,
 }
 
 /// A connection after its handshake.
 pub(super) struct Accepted {
     pub(super) stream: TlsStream<TcpStream>,
     pub(super) protocol: Protocol,
-    pub(super) client_certificate: Option<Peer>,
+    pub(super) client_certificate: Option<PeerCertificate>,
 }
 
 impl Tls {
-    /// TLS 1.2 and 1.3 with this certificate. With client CAs, clients are asked for a certificate, and may present
-    /// none.
+    /// TLS 1.2 and 1.3 with this certificate. With client CAs, clients are asked for a certificate of one of them,
+    /// and may present none.
     ///
     /// # Errors
     /// A client CA cannot be used.
@@ -107,60 +104,67 @@ impl Tls {
         certificate: Arc<ServingCertificate>,
         client_cas: Option<&[CertificateDer<'static>]>,
     ) -> Result<Self, TlsError> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let client_ca = client_cas.map(|cas| client_verifier(cas, &provider)).transpose()?;
-        let builder = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(TlsError::Setup)?;
-        let builder = match &client_ca {
-            Some(verifier) => builder.with_client_cert_verifier(Arc::new(AskOnly(verifier.clone()))),
-            None => builder.with_no_client_auth(),
-        };
-        let mut config = builder.with_cert_resolver(certificate);
-        config.alpn_protocols = vec![ALPN_HTTP2.to_vec(), ALPN_HTTP1.to_vec()];
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), client_ca })
+        let config = Arc::new(ArcSwap::from_pointee(server_config(&certificate, client_cas)?));
+        Ok(Self { config, certificate })
+    }
+
+    /// From the next handshake on clients are asked for a certificate of one of these CAs.
+    ///
+    /// # Errors
+    /// A client CA cannot be used; clients are asked as before.
+    pub fn ask_for(&self, client_cas: &[CertificateDer<'static>]) -> Result<(), TlsError> {
+        self.config.store(Arc::new(server_config(&self.certificate, Some(client_cas))?));
+        Ok(())
     }
 
     pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<Accepted> {
-        let mut stream = self.acceptor.accept(stream).await?;
+        let mut stream = TlsAcceptor::from(self.config.load_full()).accept(stream).await?;
         let (_, session) = stream.get_mut();
         session.set_buffer_limit(Some(SEND_BUFFER));
         let protocol =
             if session.alpn_protocol() == Some(ALPN_HTTP2) { Protocol::Http2 } else { Protocol::Http1 };
-        let presented = session.peer_certificates().unwrap_or_default();
-        let client_certificate = self.client_ca.as_ref().zip(presented.split_first());
-        let client_certificate = client_certificate
-            .map(|(ca, (certificate, chain))| read_client_certificate(&**ca, certificate, chain));
+        let presented = session.peer_certificates().filter(|chain| !chain.is_empty());
+        let client_certificate = presented.map(|chain| {
+            PeerCertificate::presented(chain.iter().cloned().map(CertificateDer::into_owned).collect())
+        });
         Ok(Accepted { stream, protocol, client_certificate })
     }
 }
 
-fn client_verifier(
-    cas: &[CertificateDer<'static>],
-    provider: &Arc<CryptoProvider>,
-) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for ca in cas {
-        roots.add(ca.clone()).map_err(TlsError::ClientCa)?;
-    }
-    Ok(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()?)
+fn server_config(
+    certificate: &Arc<ServingCertificate>,
+    client_cas: Option<&[CertificateDer<'static>]>,
+) -> Result<ServerConfig, TlsError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let algorithms = provider.signature_verification_algorithms;
+    let builder = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Setup)?;
+    let builder = match client_cas {
+        None => builder.with_no_client_auth(),
+        Some(cas) => {
+            let mut roots = RootCertStore::empty();
+            for ca in cas {
+                roots.add(ca.clone()).map_err(TlsError::ClientCa)?;
+            }
+            builder.with_client_cert_verifier(Arc::new(AskOnly { subjects: roots.subjects(), algorithms }))
+        }
+    };
+    let mut config = builder.with_cert_resolver(Arc::clone(certificate) as _);
+    config.alpn_protocols = vec![ALPN_HTTP2.to_vec(), ALPN_HTTP1.to_vec()];
+    Ok(config)
 }
 
-fn read_client_certificate(
-    ca: &dyn ClientCertVerifier,
-    certificate: &CertificateDer<'_>,
-    chain: &[CertificateDer<'_>],
-) -> Peer {
-    ca.verify_client_cert(certificate, chain, UnixTime::now())
-        .map_err(|error| CertificateError::Untrusted(error.to_string()))?;
-    PeerCertificate::from_verified(certificate)
-}
-
-/// Has the client prove that it owns the certificate it presents, and leaves the question who signed it until after
-/// the handshake, so that the answer to a certificate that is not believed is 401, as upstream, and not a broken
-/// connection. The handshake alone therefore lets nobody in: only [`read_client_certificate`] makes a user of it.
+/// Has the client prove that it owns the certificate it presents, and leaves the question who signed it to
+/// authentication: the answer to a certificate that is not believed is 401, as upstream, and not a broken
+/// connection, and a CA that is no longer believed is not on connections that are there either. The handshake alone
+/// therefore lets nobody in.
 #[derive(Debug)]
-struct AskOnly(Arc<dyn ClientCertVerifier>);
+struct AskOnly {
+    /// The CAs that clients are told of.
+    subjects: Vec<DistinguishedName>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
 
 impl ClientCertVerifier for AskOnly {
     fn client_auth_mandatory(&self) -> bool {
@@ -168,7 +172,7 @@ impl ClientCertVerifier for AskOnly {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
+        &self.subjects
     }
 
     fn verify_client_cert(
@@ -186,7 +190,7 @@ impl ClientCertVerifier for AskOnly {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, RustlsError> {
-        self.0.verify_tls12_signature(message, certificate, signature)
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -195,10 +199,10 @@ impl ClientCertVerifier for AskOnly {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, RustlsError> {
-        self.0.verify_tls13_signature(message, certificate, signature)
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.algorithms.supported_schemes()
     }
 }

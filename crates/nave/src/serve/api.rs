@@ -5,10 +5,13 @@ use std::{net::SocketAddr, sync::Arc};
 use nave_apiserver::computed;
 use nave_apiserver::server::{self, ApiServer};
 use nave_apiserver::storage::{Following, Storages};
+use nave_authn::ClientCa;
+use nave_authn::service_account::KeyRing;
 use nave_resources::Registry;
 use nave_store::{Embedded, Store, embedded};
 
 use super::ServeError;
+use super::authentication::Authentication;
 use super::authorization::Authorization;
 use crate::flags::Config;
 
@@ -34,24 +37,28 @@ pub(super) struct Api {
 pub(super) async fn start(
     config: &Config,
     store: Arc<dyn Store>,
-    authentication: nave_authn::Chain,
+    keys: Arc<KeyRing>,
+    client_ca: Arc<ClientCa>,
     reachable: SocketAddr,
 ) -> Result<Api, ServeError> {
     let registry = Registry::builtin(nave_schema::builtin());
     let storages = Storages::open(registry, store, &config.watch_caches);
+    let authentication = Authentication::open(config, keys, client_ca, &storages)?;
     let authorization = Authorization::new()?;
+    let computed = authentication.computed(computed::table());
     let server = server::Config {
         storages: storages.clone(),
-        authentication,
+        authentication: authentication.chain(),
         authorization: authorization.chain.clone(),
         plugins: authorization.plugins(&storages),
-        computed: computed::with_access_reviews(computed::table(), &authorization.chain),
+        computed: computed::with_access_reviews(computed, &authorization.chain),
         service_range: config.service_range,
         node_ports: config.node_ports.clone(),
         request_timeout: config.request_timeout,
         min_watch_time: config.min_request_timeout,
         address: reachable.to_string(),
         secure_port: reachable.port(),
+        token_discovery: authentication.discovery(&reachable.to_string()),
     };
     let server = ApiServer::start(server).await?;
     // From here on the roles and bindings that the server starts with are there.

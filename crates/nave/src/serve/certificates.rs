@@ -1,6 +1,12 @@
 //! The certificates in use: the server's own, and those given by flags.
 
-use std::{collections::BTreeSet, net::IpAddr, path::Path, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use nave_apiserver::serving::ServingCertificate;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
@@ -45,6 +51,12 @@ impl Certificates {
         Ok(true)
     }
 
+    /// The files given by flags.
+    pub(super) fn given(&self) -> Vec<PathBuf> {
+        let pair = self.config.serving_pair.iter().flat_map(|(certificate, key)| [certificate, key]);
+        pair.chain(&self.config.authentication.client_ca_file).cloned().collect()
+    }
+
     pub(super) fn serving(&self) -> Arc<ServingCertificate> {
         self.serving.clone()
     }
@@ -63,7 +75,7 @@ impl Certificates {
         let own =
             CertificateDer::pem_slice_iter(self.own.ca.certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
         let mut cas = own.map_err(|why| FlagError::new("data-dir", why.to_string()))?;
-        if let Some(file) = &self.config.client_ca_file {
+        if let Some(file) = &self.config.authentication.client_ca_file {
             let wrong = |why: String| FlagError::file("client-ca-file", file, why);
             let text = std::fs::read(file).map_err(|why| wrong(why.to_string()))?;
             let given = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();

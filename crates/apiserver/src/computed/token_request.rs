@@ -1,0 +1,167 @@
+//! `serviceaccounts/token`: makes tokens of an account (upstream: `TokenREST`).
+
+use async_trait::async_trait;
+use nave_authn::service_account::{BoundObject, Issuer, Reference};
+use nave_machinery::{
+    FieldError, FieldPath, GroupKind, GroupResource, GroupVersionResource, Status, Value, meta, time,
+};
+use nave_resources::storage_key;
+use serde_json::json;
+
+use crate::endpoints::computed::{Computed, ComputedRequest};
+
+/// The shortest and the longest time that can be asked for, in seconds.
+const MIN_SECONDS: i64 = 600;
+const MAX_SECONDS: i64 = 1 << 32;
+/// What is asked for where nothing is said, in seconds.
+const DEFAULT_SECONDS: i64 = 3600;
+
+/// Makes tokens.
+pub(super) struct TokenRequests {
+    pub(super) issuer: Issuer,
+}
+
+#[async_trait]
+impl Computed for TokenRequests {
+    async fn create(&self, request: &ComputedRequest<'_>, mut object: Value) -> Result<Value, Status> {
+        let account = find(request, "serviceaccounts", request.namespace(), request.name()).await?;
+        let audiences = self.audiences(&object);
+        let spec = object.get("spec");
+        let seconds = spec.and_then(|spec| spec["expirationSeconds"].as_i64()).unwrap_or(DEFAULT_SECONDS);
+        check_expiration(seconds)?;
+        let bound = match spec.and_then(|spec| spec.get("boundObjectRef")) {
+            None | Some(Value::Null) => BoundObject::None,
+            Some(reference) => bound(request, reference).await?,
+        };
+        let created = time::now();
+        let issued = self.issuer.issue(&account, bound, &audiences, seconds).await;
+        let issued = issued.map_err(Status::internal)?;
+        meta::set(&mut object, "name", request.name().into());
+        meta::set(&mut object, "namespace", request.namespace().into());
+        meta::set(&mut object, "creationTimestamp", created.rfc3339().into());
+        object["spec"]["audiences"] = json!(audiences);
+        object["spec"]["expirationSeconds"] = issued.expiration_seconds.into();
+        object["status"] = json!({"token": issued.token, "expirationTimestamp": issued.expires.rfc3339()});
+        Ok(object)
+    }
+}
+
+impl TokenRequests {
+    /// Those asked for, or this API's.
+    fn audiences(&self, object: &Value) -> Vec<String> {
+        let named = meta::at(object, &["spec", "audiences"]).and_then(Value::as_array);
+        let named: Vec<String> =
+            named.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+        if named.is_empty() { self.issuer.audiences().to_vec() } else { named }
+    }
+}
+
+fn check_expiration(seconds: i64) -> Result<(), Status> {
+    let why = match seconds {
+        ..MIN_SECONDS => "may not specify a duration less than 10 minutes",
+        MIN_SECONDS..=MAX_SECONDS => return Ok(()),
+        _ => "may not specify a duration larger than 2^32 seconds",
+    };
+    let field = FieldPath::new("spec").child("expirationSeconds");
+    let kind = GroupKind { group: "authentication.k8s.io".into(), kind: "TokenRequest".into() };
+    Err(Status::invalid(&kind, "", &[FieldError::invalid(&field, seconds, why)]))
+}
+
+/// What a token is bound to, which must be there, and be the very object that is meant.
+async fn bound(request: &ComputedRequest<'_>, reference: &Value) -> Result<BoundObject, Status> {
+    let text = |name: &str| reference.get(name).and_then(Value::as_str).unwrap_or_default();
+    let (kind, name, api_version) = (text("kind"), text("name"), text("apiVersion"));
+    let (object, bound) = match (api_version, kind) {
+        ("v1", "Pod") => {
+            let pod = find(request, "pods", request.namespace(), name).await?;
+            let account = meta::str_at(&pod, &["spec", "serviceAccountName"]).unwrap_or_default();
+            if account != request.name() {
+                let text = format!(
+                    "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
+                    request.name()
+                );
+                return Err(Status::bad_request(text));
+            }
+            let node = node_of(request, &pod).await?;
+            let bound = BoundObject::Pod(Reference::to(&pod), node);
+            (pod, bound)
+        }
+        ("v1", "Secret") => {
+            let secret = find(request, "secrets", request.namespace(), name).await?;
+            let bound = BoundObject::Secret(Reference::to(&secret));
+            (secret, bound)
+        }
+        ("v1", "Node") => {
+            let node = find(request, "nodes", "", name).await?;
+            let bound = BoundObject::Node(Reference::to(&node));
+            (node, bound)
+        }
+        _ => {
+            let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+            let text = format!("cannot bind token to object of type {group}/{version}, Kind={kind}");
+            return Err(Status::bad_request(text));
+        }
+    };
+    let (wanted, found) = (text("uid"), meta::uid(&object));
+    if !wanted.is_empty() && wanted != found {
+        let why = format!(
+            "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated"
+        );
+        return Err(Status::conflict(&GroupResource::new("", kind), name, &why));
+    }
+    Ok(bound)
+}
+
+/// The node a pod runs on; by name alone if it is not there.
+async fn node_of(request: &ComputedRequest<'_>, pod: &Value) -> Result<Option<Reference>, Status> {
+    let name = meta::str_at(pod, &["spec", "nodeName"]).unwrap_or_default();
+    if name.is_empty() {
+        return Ok(None);
+    }
+    match find(request, "nodes", "", name).await {
+        Ok(node) => Ok(Some(Reference::to(&node))),
+        Err(status) if status.code == 404 => {
+            Ok(Some(Reference { name: name.to_owned(), uid: String::new() }))
+        }
+        Err(status) => Err(status),
+    }
+}
+
+async fn find(
+    request: &ComputedRequest<'_>,
+    resource: &str,
+    namespace: &str,
+    name: &str,
+) -> Result<Value, Status> {
+    let gvr = GroupVersionResource::new("", "v1", resource);
+    let endpoint = request.resources.endpoint(&gvr).ok_or_else(Status::no_such_path)?;
+    let storage = endpoint.storage()?;
+    let namespace = endpoint.def.namespaced.then_some(namespace);
+    let key = storage_key(&endpoint.def, namespace, name)
+        .map_err(|error| Status::bad_request(error.to_string()))?;
+    let found = storage.get_latest(&key).await?;
+    let found = found.ok_or_else(|| Status::not_found(&GroupResource::new("", resource), name))?;
+    storage.codec().parse_cached(&found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_between_ten_minutes_and_what_fits() {
+        for (seconds, message) in [
+            (600, None),
+            (1 << 32, None),
+            (599, Some("less than 10 minutes")),
+            (-1, Some("less than 10 minutes")),
+            ((1 << 32) + 1, Some("larger than 2^32 seconds")),
+        ] {
+            let error = check_expiration(seconds).err().map(|status| status.message);
+            assert_eq!(error.is_some(), message.is_some(), "{seconds}");
+            if let (Some(error), Some(message)) = (error, message) {
+                assert!(error.contains(message), "{error}");
+            }
+        }
+    }
+}

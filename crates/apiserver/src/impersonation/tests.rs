@@ -1,0 +1,143 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use nave_authz::{Authorizer, Chain, Link, Metrics, Verdict};
+
+use super::*;
+
+fn headers(all: &[(&'static str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in all {
+        headers.append(HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).unwrap());
+    }
+    headers
+}
+
+fn user(name: &str, groups: &[&str]) -> Identity {
+    let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+    Identity::new(UserInfo { name: name.to_owned(), groups, ..UserInfo::default() })
+}
+
+async fn as_admin(all: &[(&'static str, &str)]) -> Result<Arc<UserInfo>, Status> {
+    let masters = Chain::new(Vec::new(), Metrics::new().unwrap());
+    let mut headers = headers(all);
+    let found = apply(user("admin", &["system:masters"]), &mut headers, &masters).await?.user;
+    assert!(headers.is_empty() || !all[0].0.starts_with("impersonate"), "headers go no further");
+    Ok(found)
+}
+
+#[tokio::test]
+async fn a_user_is_taken_with_all_parts() {
+    let found = as_admin(&[
+        ("impersonate-user", "bob"),
+        ("impersonate-uid", "u1"),
+        ("impersonate-group", "dev"),
+        ("impersonate-group", "ops"),
+        ("impersonate-extra-scopes", "view"),
+        ("impersonate-extra-scopes", "édit"),
+        ("impersonate-extra-acme.com%2fproject", "x"),
+        ("impersonate-extra-100%zz", "y"),
+    ])
+    .await
+    .unwrap();
+    assert_eq!((found.name.as_str(), found.uid.as_str()), ("bob", "u1"));
+    assert_eq!(found.groups, ["dev", "ops", "system:authenticated"]);
+    assert_eq!(found.extra["scopes"], ["view", "édit"]);
+    assert_eq!(found.extra["acme.com/project"], ["x"]);
+    assert_eq!(found.extra["100%zz"], ["y"]);
+}
+
+#[tokio::test]
+async fn groups_are_completed_as_upstream_does() {
+    let groups = async |name: &str, groups: &[&str]| {
+        let mut all = vec![("impersonate-user", name)];
+        all.extend(groups.iter().map(|group| ("impersonate-group", *group)));
+        as_admin(&all).await.unwrap().groups.clone()
+    };
+    assert_eq!(groups("bob", &[]).await, ["system:authenticated"]);
+    assert_eq!(groups("bob", &["system:unauthenticated"]).await, ["system:unauthenticated"]);
+    assert_eq!(groups("system:anonymous", &[]).await, ["system:unauthenticated"]);
+    let robot = "system:serviceaccount:ns:robot";
+    let own = ["system:serviceaccounts", "system:serviceaccounts:ns", "system:authenticated"];
+    assert_eq!(groups(robot, &[]).await, own);
+    assert_eq!(groups(robot, &["dev"]).await, ["dev", "system:authenticated"]);
+}
+
+#[tokio::test]
+async fn without_the_headers_nothing_changes() {
+    assert_eq!(as_admin(&[("accept", "x")]).await.unwrap().name, "admin");
+}
+
+#[tokio::test]
+async fn parts_without_a_user_are_a_mistake() {
+    let error = as_admin(&[("impersonate-group", "x")]).await.unwrap_err();
+    assert_eq!(error.code, 400);
+    assert_eq!(
+        error.message,
+        r#"requested &user.DefaultInfo{Name:"", UID:"", Groups:[]string{"x"}, Extra:map[string][]string(nil)} without impersonating a user name"#
+    );
+    let error = as_admin(&[("impersonate-extra-a", "x"), ("impersonate-uid", "1")]).await.unwrap_err();
+    assert!(
+        error
+            .message
+            .contains(r#"UID:"1", Groups:[]string(nil), Extra:map[string][]string{"a":[]string{"x"}}}"#)
+    );
+}
+
+/// Allows one question, given as `group/resource/subresource/namespace/name`.
+struct One(&'static [&'static str]);
+
+#[async_trait]
+impl Authorizer for One {
+    async fn authorize(&self, asked: &Attributes<'_>) -> Verdict {
+        let Attributes { group, resource, subresource, namespace, name, .. } = *asked;
+        let asked = format!("{}:{group}/{resource}/{subresource}/{namespace}/{name}", asked.verb);
+        let allowed = self.0.iter().any(|allowed| format!("impersonate:{allowed}") == asked);
+        if allowed { Verdict::allow("") } else { Verdict::no_opinion("") }
+    }
+}
+
+fn only(rights: &'static [&'static str]) -> Chain {
+    let (name, authorizer) = (Arc::from("one"), Arc::new(One(rights)));
+    Chain::new(vec![Link { kind: "One", name, authorizer, resolver: None }], Metrics::new().unwrap())
+}
+
+const RIGHTS: [&str; 4] = [
+    "/users///bob",
+    "/groups///dev",
+    "authentication.k8s.io/userextras/scopes//view",
+    "authentication.k8s.io/uids///u1",
+];
+const WITHOUT: [&[&str]; 4] = [
+    &[RIGHTS[1], RIGHTS[2], RIGHTS[3]],
+    &[RIGHTS[0], RIGHTS[2], RIGHTS[3]],
+    &[RIGHTS[0], RIGHTS[1], RIGHTS[3]],
+    &[RIGHTS[0], RIGHTS[1], RIGHTS[2]],
+];
+
+#[tokio::test]
+async fn each_part_needs_its_own_right() {
+    let everything = [
+        ("impersonate-user", "bob"),
+        ("impersonate-uid", "u1"),
+        ("impersonate-group", "dev"),
+        ("impersonate-extra-scopes", "view"),
+    ];
+    let ask = async |rights| {
+        let chain = only(rights);
+        apply(user("mallory", &[]), &mut headers(&everything), &chain).await
+    };
+    assert_eq!(ask(&RIGHTS).await.unwrap().user.name, "bob");
+    for (rights, resource) in WITHOUT.into_iter().zip(["users", "groups", "userextras", "uids"]) {
+        let error = ask(rights).await.unwrap_err();
+        assert_eq!(error.code, 403);
+        assert!(error.message.starts_with(resource), "{}", error.message);
+    }
+    let robot = [("impersonate-user", "system:serviceaccount:ns:robot")];
+    let chain = only(&["/users///system:serviceaccount:ns:robot"]);
+    let error = apply(user("mallory", &[]), &mut headers(&robot), &chain).await.unwrap_err();
+    assert_eq!(
+        error.message,
+        r#"serviceaccounts "robot" is forbidden: User "mallory" cannot impersonate resource "serviceaccounts" in API group "" in the namespace "ns""#
+    );
+}
