@@ -21,10 +21,12 @@
 //! Invariants: controllers know nothing of the server they run in, only a client and informers. A handler reads no
 //! more than metadata. Objects in informers are shared: a sync never changes one in place.
 
+mod deployment;
 pub mod expectations;
 pub mod frame;
 pub mod owners;
 pub mod pods;
+mod replicaset;
 pub mod selectors;
 
 use frame::Descriptor;

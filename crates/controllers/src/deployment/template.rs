@@ -1,0 +1,129 @@
+//! A deployment's pod template as its replica sets have it: with a label that tells the sets' pods apart.
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetSpec};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::owners::controller_reference;
+
+/// The label that holds the hash of the template.
+pub(super) const TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// Letters and digits of which no word can be made by chance (no vowels), as names generated in Kubernetes have.
+const SAFE: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+/// A replica set's name is the prefix of its pods' names and a label's value in places.
+const NAME_MAX: usize = 253;
+
+/// The replica set that has the deployment's present template: the oldest one, if there are more, so that all see
+/// the same.
+pub(super) fn find_new<'a>(deployment: &Deployment, sets: &'a [ReplicaSet]) -> Option<&'a ReplicaSet> {
+    let wanted = template_of(deployment);
+    let equal = sets.iter().filter(|set| {
+        let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
+        template.is_some_and(|template| equal_ignoring_hash(template, wanted))
+    });
+    equal.min_by(|a, b| age_order(&a.metadata, &b.metadata))
+}
+
+/// Older objects first, by name where they are of one age.
+pub(super) fn age_order(a: &ObjectMeta, b: &ObjectMeta) -> std::cmp::Ordering {
+    a.creation_timestamp.cmp(&b.creation_timestamp).then_with(|| a.name.cmp(&b.name))
+}
+
+/// Whether two templates differ in nothing but the label with the hash.
+pub(super) fn equal_ignoring_hash(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
+    let plain = |template: &PodTemplateSpec| {
+        let mut metadata = template.metadata.clone().unwrap_or_default();
+        if let Some(labels) = &mut metadata.labels {
+            labels.remove(TEMPLATE_HASH);
+        }
+        metadata.labels = metadata.labels.filter(|labels| !labels.is_empty());
+        metadata
+    };
+    a.spec == b.spec && plain(a) == plain(b)
+}
+
+/// A new replica set for the deployment's present template, of size 0 and without annotations. `collisions` counts
+/// how often the name that came out was taken by another template.
+pub(super) fn new_set(deployment: &Deployment, collisions: Option<i32>) -> ReplicaSet {
+    let spec = deployment.spec.clone().unwrap_or_default();
+    let hash = hash(&spec.template, collisions);
+    let mut template = spec.template;
+    let metadata = template.metadata.get_or_insert_default();
+    metadata.labels.get_or_insert_default().insert(TEMPLATE_HASH.to_owned(), hash.clone());
+    let labels = metadata.labels.clone();
+    let mut selector = spec.selector;
+    selector.match_labels.get_or_insert_default().insert(TEMPLATE_HASH.to_owned(), hash.clone());
+
+    let owner = deployment.metadata.name.as_deref().unwrap_or_default();
+    let prefix: String = owner.chars().take(NAME_MAX - 1 - hash.len()).collect();
+    ReplicaSet {
+        metadata: ObjectMeta {
+            name: Some(format!("{prefix}-{hash}")),
+            namespace: deployment.metadata.namespace.clone(),
+            labels,
+            owner_references: Some(vec![controller_reference("apps/v1", "Deployment", &deployment.metadata)]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(ReplicaSetSpec {
+            replicas: Some(0),
+            min_ready_seconds: spec.min_ready_seconds,
+            selector,
+            template: Some(template),
+        }),
+        status: None,
+    }
+}
+
+/// A hash of a template, the same for equal templates in every process and version: FNV-1a over its JSON, whose maps
+/// are in order.
+fn hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
+    // A template came from JSON, so it can be written as JSON.
+    let json = serde_json::to_vec(template).unwrap_or_default();
+    let salt = collisions.map(i32::to_le_bytes);
+    let bytes = json.iter().chain(salt.iter().flatten());
+    let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    hash.to_string().bytes().map(|byte| char::from(SAFE[usize::from(byte) % SAFE.len()])).collect()
+}
+
+fn template_of(deployment: &Deployment) -> &PodTemplateSpec {
+    static EMPTY: PodTemplateSpec = PodTemplateSpec { metadata: None, spec: None };
+    deployment.spec.as_ref().map_or(&EMPTY, |spec| &spec.template)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::deployment;
+    use super::*;
+
+    #[test]
+    fn the_hash_of_a_template_never_changes() {
+        let set = new_set(&deployment(3), None);
+        assert_eq!(set.metadata.name.as_deref(), Some("web-fdf6cb4cd"));
+        assert_ne!(new_set(&deployment(3), Some(1)).metadata.name, set.metadata.name);
+    }
+
+    #[test]
+    fn a_new_set_selects_its_own_pods_only() {
+        let set = new_set(&deployment(3), None);
+        let spec = set.spec.unwrap();
+        let labels = spec.template.unwrap().metadata.unwrap().labels.unwrap();
+        let hash = &labels[TEMPLATE_HASH];
+        assert_eq!(&spec.selector.match_labels.unwrap()[TEMPLATE_HASH], hash);
+        assert_eq!(set.metadata.labels.unwrap(), labels);
+        assert!(set.metadata.name.unwrap().ends_with(hash.as_str()));
+    }
+
+    #[test]
+    fn the_set_of_the_present_template_is_found_whatever_its_hash() {
+        let deployment = deployment(3);
+        let mut sets = [new_set(&deployment, None), new_set(&deployment, Some(7))];
+        sets[0].metadata.creation_timestamp = serde_json::from_str("\"2026-01-02T00:00:00Z\"").unwrap();
+        sets[1].metadata.creation_timestamp = serde_json::from_str("\"2026-01-01T00:00:00Z\"").unwrap();
+        assert_eq!(find_new(&deployment, &sets), Some(&sets[1]));
+        let mut other = deployment;
+        let template = &mut other.spec.as_mut().unwrap().template;
+        template.spec.as_mut().unwrap().containers[0].image = Some("y".into());
+        assert_eq!(find_new(&other, &sets), None);
+    }
+}

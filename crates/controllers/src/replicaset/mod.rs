@@ -1,0 +1,3 @@
+//! Replica sets and replication controllers: so many pods of one template.
+
+mod rank;
