@@ -24,8 +24,10 @@
 mod deployment;
 pub mod expectations;
 pub mod frame;
+mod job;
 pub mod owners;
 pub mod pods;
+mod ranking;
 mod replicaset;
 pub mod selectors;
 

@@ -1,3 +1,1 @@
 //! Replica sets and replication controllers: so many pods of one template.
-
-mod rank;

@@ -13,7 +13,7 @@ const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// The `count` pods to delete of `pods`. `related` are the active pods of all replica sets with the same controller:
 /// of two pods that are alike otherwise, the one that shares its node with more of them goes first.
-pub(super) fn to_delete(mut pods: Vec<Pod>, related: &[Pod], count: usize, now: Timestamp) -> Vec<Pod> {
+pub(crate) fn to_delete(mut pods: Vec<Pod>, related: &[Pod], count: usize, now: Timestamp) -> Vec<Pod> {
     if count < pods.len() {
         let mut on_node: HashMap<&str, usize> = HashMap::new();
         for pod in related.iter().filter(|pod| pods::is_active(pod)) {
@@ -23,6 +23,13 @@ pub(super) fn to_delete(mut pods: Vec<Pod>, related: &[Pod], count: usize, now: 
         pods.sort_by(|a, b| order(a, b, neighbours(a), neighbours(b), now));
         pods.truncate(count);
     }
+    pods
+}
+
+/// The first `count` of `pods` in the order in which they would be deleted, were nodes of no concern.
+pub(crate) fn in_order(mut pods: Vec<Pod>, count: usize, now: Timestamp) -> Vec<Pod> {
+    pods.sort_by(|a, b| order(a, b, 0, 0, now));
+    pods.truncate(count);
     pods
 }
 

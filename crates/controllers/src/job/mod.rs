@@ -1,0 +1,146 @@
+//! Jobs: pods that run to their end, so many of them, counted exactly.
+//!
+//! A pod may be deleted as soon as it has ended, so it must be counted before it goes. Pods of jobs have a finalizer
+//! for that, and a finished pod takes three steps, each of which may be repeated: its uid is written into
+//! `status.uncountedTerminatedPods`; its finalizer is removed; the uid moves into the counter. At every moment each pod
+//! is counted once: in a counter, as a uid, or as a pod with a finalizer.
+//!
+//! | module | what it decides |
+//! | --- | --- |
+//! | [`count`] | how many pods are active, have succeeded, have failed |
+//! | [`verdict`] | whether the job has come to its end, and why |
+//! | [`manage`] | which pods to make and to delete |
+//! | [`track`] | the three steps of counting |
+//! | [`policy`] | `podFailurePolicy` and `successPolicy` |
+//! | [`indexes`], [`pod`] | sets of completion indexes; what a job's pod looks like |
+
+mod count;
+mod indexes;
+mod manage;
+mod pod;
+mod policy;
+mod track;
+mod verdict;
+
+use std::collections::HashSet;
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus};
+use k8s_openapi::api::core::v1::Pod;
+
+/// The finalizer of pods that are not counted yet.
+const TRACKING: &str = "batch.kubernetes.io/job-tracking";
+/// The annotation and label with a pod's completion index.
+const INDEX: &str = "batch.kubernetes.io/job-completion-index";
+/// How often pods of the same index had failed before this one was made.
+const INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
+
+/// A job and its pods, as the informers have them.
+struct Observed<'a> {
+    job: &'a Job,
+    pods: &'a [Pod],
+    /// Pods, by uid, that have no finalizer any more, though the cache does not know it yet.
+    untracked: &'a HashSet<String>,
+    now: Timestamp,
+}
+
+impl Observed<'_> {
+    fn spec(&self) -> &JobSpec {
+        spec(self.job)
+    }
+
+    fn status(&self) -> &JobStatus {
+        status(self.job)
+    }
+
+    /// Whether a pod still has its finalizer, so that it is to be counted.
+    fn is_tracked(&self, pod: &Pod) -> bool {
+        is_tracked(pod) && !self.untracked.contains(uid(pod))
+    }
+
+    /// The completion index of a pod, if the job has indexes and this is one of them.
+    fn index(&self, pod: &Pod) -> Option<i32> {
+        let index: i32 = pod.metadata.annotations.as_ref()?.get(INDEX)?.parse().ok()?;
+        (0..self.spec().completions.unwrap_or(0)).contains(&index).then_some(index)
+    }
+
+    /// Whether a pod counts at all: those of an indexed job must have an index.
+    fn counts(&self, pod: &Pod) -> bool {
+        !is_indexed(self.spec()) || self.index(pod).is_some()
+    }
+}
+
+fn spec(job: &Job) -> &JobSpec {
+    static EMPTY: std::sync::LazyLock<JobSpec> = std::sync::LazyLock::new(JobSpec::default);
+    job.spec.as_ref().unwrap_or(&EMPTY)
+}
+
+fn status(job: &Job) -> &JobStatus {
+    static EMPTY: std::sync::LazyLock<JobStatus> = std::sync::LazyLock::new(JobStatus::default);
+    job.status.as_ref().unwrap_or(&EMPTY)
+}
+
+fn uid(pod: &Pod) -> &str {
+    pod.metadata.uid.as_deref().unwrap_or_default()
+}
+
+fn is_indexed(spec: &JobSpec) -> bool {
+    spec.completion_mode.as_deref() == Some("Indexed")
+}
+
+fn is_suspended(spec: &JobSpec) -> bool {
+    spec.suspend.unwrap_or(false)
+}
+
+fn is_tracked(pod: &Pod) -> bool {
+    pod.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == TRACKING)
+}
+
+/// Whether pods are replaced only when they have ended, not as soon as their deletion begins.
+fn replaces_ended_only(spec: &JobSpec) -> bool {
+    spec.pod_replacement_policy.as_deref() == Some("Failed") || spec.pod_failure_policy.is_some()
+}
+
+/// A condition of a job that holds.
+fn holding<'a>(status: &'a JobStatus, type_: &str) -> Option<&'a JobCondition> {
+    let mut conditions = status.conditions.iter().flatten();
+    conditions.find(|condition| condition.type_ == type_ && condition.status == "True")
+}
+
+/// Whether a job is complete or has failed, for good.
+pub(crate) fn is_finished(job: &Job) -> bool {
+    ["Complete", "Failed"].iter().any(|type_| holding(status(job), type_).is_some())
+}
+
+#[cfg(test)]
+mod fixtures {
+    use serde_json::{Value, json};
+
+    use super::{Job, Pod, TRACKING};
+
+    pub(super) fn job(spec: &Value) -> Job {
+        let mut job = json!({
+            "metadata": {"name": "sum", "namespace": "default", "uid": "u"},
+            "spec": {"parallelism": 1, "completions": 1, "backoffLimit": 6, "template": {
+                "metadata": {"labels": {"job-name": "sum"}},
+                "spec": {"restartPolicy": "Never", "containers": [{"name": "c"}]}}},
+            "status": {"startTime": "2026-01-01T11:59:00Z"}
+        });
+        for (key, value) in spec.as_object().unwrap() {
+            job["spec"][key] = value.clone();
+        }
+        serde_json::from_value(job).unwrap()
+    }
+
+    pub(super) fn pod(name: &str, phase: &str) -> Pod {
+        let mut pod = crate::pods::fixtures::pod(name, phase, None);
+        pod.metadata.finalizers = Some(vec![TRACKING.to_owned()]);
+        pod
+    }
+
+    pub(super) fn indexed(index: i32, name: &str, phase: &str) -> Pod {
+        let mut pod = pod(name, phase);
+        pod.metadata.annotations = Some([(super::INDEX.to_owned(), index.to_string())].into());
+        pod
+    }
+}

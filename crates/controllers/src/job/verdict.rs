@@ -1,0 +1,230 @@
+//! Whether a job has come to its end, and why.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::batch::v1::{JobCondition, JobStatus};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::count::Counts;
+use super::{Observed, holding, is_indexed, is_suspended, policy};
+use crate::pods::{is_terminal, phase};
+
+/// That a job is about to be complete: its remaining pods are being stopped.
+pub(super) const SUCCESS: &str = "SuccessCriteriaMet";
+/// That a job is about to have failed: its remaining pods are being stopped.
+pub(super) const FAILURE: &str = "FailureTarget";
+
+/// The interim condition with which a job ends, said before or found now; nothing while it goes on.
+pub(super) fn find(observed: &Observed<'_>, counts: &Counts<'_>) -> Option<JobCondition> {
+    let said = |type_| holding(observed.status(), type_).cloned();
+    said(SUCCESS).or_else(|| said(FAILURE)).or_else(|| {
+        let failed = failure(observed, counts).map(|(reason, message)| (FAILURE, reason, message));
+        let succeeded = || {
+            let rule = policy::succeeds(observed.spec(), &counts.succeeded_indexes)?;
+            Some((SUCCESS, "SuccessPolicy", format!("Matched rules at index {rule}")))
+        };
+        let (type_, reason, message) = failed.or_else(succeeded)?;
+        Some(condition(type_, "True", reason, message, observed.now))
+    })
+}
+
+fn failure(observed: &Observed<'_>, counts: &Counts<'_>) -> Option<(&'static str, String)> {
+    let spec = observed.spec();
+    let policy = || {
+        let tracked = observed.pods.iter().filter(|pod| observed.is_tracked(pod));
+        let message = tracked.into_iter().find_map(|pod| policy::fails_job(spec, pod))?;
+        Some(("PodFailurePolicy", message))
+    };
+    let backoff = || {
+        let limit = spec.backoff_limit.unwrap_or(i32::MAX);
+        let exceeded = counts.failed > limit || restarts_exceed(observed, limit);
+        exceeded.then(|| ("BackoffLimitExceeded", "Job has reached the specified backoff limit".to_owned()))
+    };
+    let deadline = || {
+        let passed = deadline_in(observed)? == Duration::ZERO;
+        passed.then(|| ("DeadlineExceeded", "Job was active longer than specified deadline".to_owned()))
+    };
+    let indexes = || {
+        let failed = counts.failed_indexes.as_ref()?.len();
+        if spec.max_failed_indexes.is_some_and(|max| failed > max) {
+            let message = "Job has exceeded the specified maximal number of failed indexes";
+            return Some(("MaxFailedIndexesExceeded", message.to_owned()));
+        }
+        let all_done = failed > 0 && failed + counts.succeeded >= spec.completions.unwrap_or(0);
+        all_done.then(|| ("FailedIndexes", "Job has failed indexes".to_owned()))
+    };
+    policy().or_else(backoff).or_else(deadline).or_else(indexes)
+}
+
+/// Whether enough pods have succeeded, seen from the pods that are still active.
+pub(super) fn success(observed: &Observed<'_>, succeeded: i32, active: i32) -> Option<JobCondition> {
+    let complete = match observed.spec().completions {
+        // A work queue is done when one pod has found it empty and no other works any more.
+        None => succeeded > 0 && active == 0,
+        Some(completions) => succeeded >= completions && (completions > 0 || active == 0),
+    };
+    let message = "Reached expected number of succeeded pods".to_owned();
+    complete.then(|| condition(SUCCESS, "True", "CompletionsReached", message, observed.now))
+}
+
+/// How long a job may still work; zero once its time is over, nothing if it has no limit or does not run.
+pub(super) fn deadline_in(observed: &Observed<'_>) -> Option<Duration> {
+    let (spec, status) = (observed.spec(), observed.status());
+    let limit = spec.active_deadline_seconds.filter(|_| !is_suspended(spec))?;
+    let end = status.start_time.as_ref()?.0 + SignedDuration::from_secs(limit);
+    Some(observed.now.duration_until(end).try_into().unwrap_or(Duration::ZERO))
+}
+
+/// Whether containers that are restarted in place have failed too often.
+fn restarts_exceed(observed: &Observed<'_>, limit: i32) -> bool {
+    let template = observed.spec().template.spec.as_ref();
+    if template.and_then(|spec| spec.restart_policy.as_deref()) != Some("OnFailure") {
+        return false;
+    }
+    let running = observed.pods.iter().filter(|pod| matches!(phase(pod), "Running" | "Pending"));
+    let restarts: i32 = running.map(restarts).sum();
+    if limit == 0 { restarts > 0 } else { restarts >= limit }
+}
+
+fn restarts(pod: &Pod) -> i32 {
+    let Some(status) = &pod.status else { return 0 };
+    let containers = status.container_statuses.iter().flatten();
+    let all = containers.chain(status.init_container_statuses.iter().flatten());
+    all.map(|container| container.restart_count).sum()
+}
+
+/// Puts a job's end into its status, once every pod is counted and none runs any more; whether that was possible.
+pub(super) fn conclude(status: &mut JobStatus, interim: &JobCondition, pods: &[Pod], now: Timestamp) -> bool {
+    let uncounted = status.uncounted_terminated_pods.clone().unwrap_or_default();
+    let counted = uncounted.succeeded.is_none_or(|uids| uids.is_empty())
+        && uncounted.failed.is_none_or(|uids| uids.is_empty());
+    if !counted || pods.iter().any(|pod| !is_terminal(pod)) {
+        return false;
+    }
+    let (type_, complete) = if interim.type_ == SUCCESS { ("Complete", true) } else { ("Failed", false) };
+    let message = interim.message.clone().unwrap_or_default();
+    let last = condition(type_, "True", interim.reason.as_deref().unwrap_or_default(), message, now);
+    put(status, last);
+    if complete {
+        status.completion_time = Some(Time(now));
+    }
+    status.uncounted_terminated_pods = Some(Default::default());
+    (status.active, status.ready, status.terminating) = (None, Some(0), Some(0));
+    true
+}
+
+/// The condition of a job that was suspended or resumed since its last status.
+pub(super) fn suspension(observed: &Observed<'_>) -> Option<JobCondition> {
+    let was = holding(observed.status(), "Suspended").is_some();
+    let (value, reason, message) = match (is_suspended(observed.spec()), was) {
+        (true, false) => ("True", "JobSuspended", "Job suspended"),
+        (false, true) => ("False", "JobResumed", "Job resumed"),
+        _ => return None,
+    };
+    Some(condition("Suspended", value, reason, message.to_owned(), observed.now))
+}
+
+/// A condition that changed now.
+fn condition(type_: &str, value: &str, reason: &str, message: String, now: Timestamp) -> JobCondition {
+    JobCondition {
+        type_: type_.to_owned(),
+        status: value.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message),
+        last_probe_time: Some(Time(now)),
+        last_transition_time: Some(Time(now)),
+    }
+}
+
+/// Puts a condition in the place of the one of its type; whether that says something new.
+pub(super) fn put(status: &mut JobStatus, condition: JobCondition) -> bool {
+    let conditions = status.conditions.get_or_insert_default();
+    match conditions.iter_mut().find(|old| old.type_ == condition.type_) {
+        Some(old) if old.status == condition.status && old.reason == condition.reason => false,
+        Some(old) => {
+            *old = condition;
+            true
+        }
+        None => {
+            conditions.push(condition);
+            true
+        }
+    }
+}
+
+/// Whether all indexes or pods that a job asks for are there already, so that no more are to be made.
+pub(super) fn wanted_active(observed: &Observed<'_>, counts: &Counts<'_>, active: i32) -> i32 {
+    let spec = observed.spec();
+    let parallelism = spec.parallelism.unwrap_or(1);
+    match spec.completions {
+        None if counts.succeeded > 0 => active,
+        None => parallelism,
+        Some(completions) => {
+            let given_up = counts.failed_indexes.as_ref().filter(|_| is_indexed(spec));
+            let left = completions - counts.succeeded - given_up.map_or(0, super::indexes::Indexes::len);
+            left.min(parallelism).max(0)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use serde_json::{Value, json};
+
+    use super::super::fixtures::{indexed, job, pod};
+    use super::*;
+    use crate::pods::fixtures::now;
+
+    fn reason(spec: &Value, pods: &[Pod]) -> Option<String> {
+        let job = job(spec);
+        let observed = Observed { job: &job, pods, untracked: &HashSet::new(), now: now() };
+        find(&observed, &Counts::of(&observed)).and_then(|condition| condition.reason)
+    }
+
+    #[test]
+    fn a_job_fails_for_one_of_five_reasons() {
+        let failed = [pod("a", "Failed"), pod("b", "Failed")];
+        assert_eq!(reason(&json!({"backoffLimit": 2}), &failed), None);
+        assert_eq!(reason(&json!({"backoffLimit": 1}), &failed).as_deref(), Some("BackoffLimitExceeded"));
+        assert_eq!(reason(&json!({"activeDeadlineSeconds": 61}), &[]), None);
+        let late = json!({"activeDeadlineSeconds": 60});
+        assert_eq!(reason(&late, &[]).as_deref(), Some("DeadlineExceeded"));
+        let late_but_suspended = json!({"activeDeadlineSeconds": 60, "suspend": true});
+        assert_eq!(reason(&late_but_suspended, &[]), None);
+        let limits = |max: i32| json!({"completions": 3, "completionMode": "Indexed", "backoffLimitPerIndex": 0, "maxFailedIndexes": max});
+        let pods = [indexed(0, "a", "Failed"), indexed(1, "b", "Failed"), indexed(2, "c", "Running")];
+        assert_eq!(reason(&limits(2), &pods), None);
+        assert_eq!(reason(&limits(1), &pods).as_deref(), Some("MaxFailedIndexesExceeded"));
+        let pods = [indexed(0, "a", "Failed"), indexed(1, "b", "Succeeded"), indexed(2, "c", "Succeeded")];
+        assert_eq!(reason(&limits(2), &pods).as_deref(), Some("FailedIndexes"));
+    }
+
+    #[test]
+    fn a_job_succeeds_when_enough_pods_did() {
+        let success_of = |completions: Option<i32>, succeeded, active| {
+            let mut job = job(&json!({}));
+            job.spec.as_mut().unwrap().completions = completions;
+            let observed = Observed { job: &job, pods: &[], untracked: &HashSet::new(), now: now() };
+            success(&observed, succeeded, active).is_some()
+        };
+        assert!(!success_of(Some(2), 1, 1) && success_of(Some(2), 2, 0));
+        assert!(!success_of(None, 0, 0) && !success_of(None, 1, 1) && success_of(None, 1, 0));
+        assert!(success_of(Some(0), 0, 0));
+    }
+
+    #[test]
+    fn a_job_ends_only_when_every_pod_is_counted_and_stopped() {
+        let interim = condition(SUCCESS, "True", "CompletionsReached", String::new(), now());
+        let mut status: JobStatus =
+            serde_json::from_value(json!({"uncountedTerminatedPods": {"succeeded": ["x"]}})).unwrap();
+        assert!(!conclude(&mut status, &interim, &[], now()));
+        status.uncounted_terminated_pods = None;
+        assert!(!conclude(&mut status, &interim, &[pod("a", "Running")], now()));
+        assert!(conclude(&mut status, &interim, &[pod("a", "Succeeded")], now()));
+        assert!(holding(&status, "Complete").is_some() && status.completion_time.is_some());
+    }
+}
