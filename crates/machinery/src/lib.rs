@@ -10,6 +10,7 @@
 //! | [`quantity`] | resource quantities (`1500m`, `1Gi`) |
 //! | [`names`] | the rules that names, labels and annotations follow |
 //! | [`options`] | the query parameters of each verb |
+//! | [`schedule`] | schedules of cron jobs |
 //! | [`time`] | the API's timestamps |
 //! | [`user`] | who a request comes from |
 //!
@@ -21,6 +22,7 @@ pub mod meta;
 pub mod names;
 pub mod options;
 pub mod quantity;
+pub mod schedule;
 pub mod selector;
 pub mod status;
 pub mod time;

@@ -2,7 +2,6 @@
 
 mod columns;
 mod defaults;
-mod schedule;
 mod strategies;
 mod validation;
 

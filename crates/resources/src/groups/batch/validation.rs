@@ -1,9 +1,9 @@
 //! What jobs and cron jobs must be (upstream: `pkg/apis/batch/validation`).
 
+use nave_machinery::schedule::{self, Schedule};
 use nave_machinery::selector::LabelSelector;
 use nave_machinery::{FieldError, Value, meta};
 
-use super::schedule;
 use crate::groups::core::pod_spec::validation as pod_spec;
 use crate::validate::{
     At, Errors, IMMUTABLE, immutable, label_selector, not_negative, one_of, required_text,
@@ -157,7 +157,7 @@ pub(super) fn cron_job(job: &Value) -> Errors {
     let time_zone = spec.field("timeZone");
     if required_text(spec.field("schedule"), &mut errors) {
         let schedule_at = spec.field("schedule");
-        if let Err(why) = schedule::check(schedule_at.text()) {
+        if let Err(why) = Schedule::parse(schedule_at.text()) {
             errors.push(schedule_at.invalid(why));
         }
         if schedule_at.text().contains("TZ=") {
@@ -174,6 +174,10 @@ pub(super) fn cron_job(job: &Value) -> Errors {
                 "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
             ),
         );
+    } else if time_zone.is_set()
+        && let Err(why) = schedule::time_zone(time_zone.text())
+    {
+        errors.push(time_zone.invalid(why));
     }
     not_negative(spec.field("startingDeadlineSeconds"), &mut errors);
     let policy = spec.field("concurrencyPolicy");

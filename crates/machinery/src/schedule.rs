@@ -1,0 +1,343 @@
+//! The schedules of cron jobs, as `robfig/cron` reads them.
+
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan, Unit, Zoned};
+
+/// The moments at which something is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schedule(Kind);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Moments of the calendar.
+    Calendar(Box<Calendar>),
+    /// Again and again after the same time.
+    Every(Duration),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Calendar {
+    minutes: Places,
+    hours: Places,
+    days: Places,
+    months: Places,
+    weekdays: Places,
+}
+
+/// The places of a field that are due, as bits; and whether the field was left open, as `*` does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Places {
+    bits: u64,
+    open: bool,
+}
+
+/// A time zone by its name in IANA's database.
+///
+/// # Errors
+/// A name that the database does not have.
+pub fn time_zone(name: &str) -> Result<TimeZone, String> {
+    TimeZone::get(name).map_err(|_| format!("unknown time zone {name}"))
+}
+
+impl Schedule {
+    /// Reads a schedule: five fields, a word such as `@hourly`, or `@every 1h30m`. A time zone before it is skipped;
+    /// the API takes none there.
+    ///
+    /// # Errors
+    /// Why the text is no schedule, in the words of the library upstream uses.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let text = match text.strip_prefix("TZ=").or_else(|| text.strip_prefix("CRON_TZ=")) {
+            Some(zoned) => zoned.split_once(' ').map_or("", |(_, rest)| rest.trim()),
+            None => text,
+        };
+        if let Some(duration) = text.strip_prefix("@every ") {
+            let read = go_duration(duration);
+            let duration = read.ok_or_else(|| {
+                format!("failed to parse duration {text}: time: invalid duration \"{duration}\"")
+            })?;
+            // Less than a second is a second, and fractions of one are dropped.
+            return Ok(Self(Kind::Every(Duration::from_secs(duration.as_secs().max(1)))));
+        }
+        let fields = match text {
+            "@yearly" | "@annually" => "0 0 1 1 *",
+            "@monthly" => "0 0 1 * *",
+            "@weekly" => "0 0 * * 0",
+            "@daily" | "@midnight" => "0 0 * * *",
+            "@hourly" => "0 * * * *",
+            _ if text.starts_with('@') => return Err(format!("unrecognized descriptor: {text}")),
+            _ => text,
+        };
+        let parts: Vec<&str> = fields.split_whitespace().collect();
+        let [minutes, hours, days, months, weekdays] = parts[..] else {
+            let (wanted, found) = (FIELDS.len(), parts.len());
+            return Err(format!("expected exactly {wanted} fields, found {found}: [{}]", parts.join(" ")));
+        };
+        let [minute, hour, day, month, weekday] = &FIELDS;
+        Ok(Self(Kind::Calendar(Box::new(Calendar {
+            minutes: places(minutes, minute)?,
+            hours: places(hours, hour)?,
+            days: places(days, day)?,
+            months: places(months, month)?,
+            weekdays: places(weekdays, weekday)?,
+        }))))
+    }
+
+    /// The first moment after `after` at which something is due; nothing if there is none within five years. Times
+    /// that a change of the clock leaves out are not due, and those that it repeats are due twice.
+    pub fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+        match &self.0 {
+            Kind::Every(duration) => {
+                let due = after.checked_add(*duration).ok()?;
+                due.round(jiff::TimestampRound::new().smallest(Unit::Second).mode(jiff::RoundMode::Trunc))
+                    .ok()
+            }
+            Kind::Calendar(calendar) => calendar.next(after, zone),
+        }
+    }
+
+    /// The last moment after `after` and not after `now` at which something was due.
+    pub fn last(&self, after: Timestamp, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+        let due = |from: Timestamp| self.next(from, zone).filter(|due| *due <= now);
+        let mut latest = due(after)?;
+        if let Kind::Every(duration) = &self.0 {
+            let passed = u64::try_from(latest.duration_until(now).as_secs()).unwrap_or(0);
+            let whole = passed - passed % duration.as_secs();
+            return latest.checked_add(Duration::from_secs(whole)).ok();
+        }
+        // What is due after a moment is due no earlier after a later one, so halving finds the last.
+        let (mut early, mut late) = (latest.as_second(), now.as_second());
+        while late - early > 1 {
+            let middle = early + (late - early) / 2;
+            match Timestamp::from_second(middle).ok().and_then(due) {
+                Some(found) => (latest, early) = (found, middle),
+                None => late = middle,
+            }
+        }
+        Some(latest)
+    }
+}
+
+impl Calendar {
+    fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+        let whole_minute = after.as_second().div_euclid(60) * 60 + 60;
+        let mut time = Timestamp::from_second(whole_minute).ok()?.to_zoned(zone.clone());
+        // Some zones are off by seconds in the far past only.
+        let last_year = time.year() + 5;
+        while time.year() <= last_year {
+            if !self.months.has(time.month()) {
+                time = time.first_of_month().ok()?.checked_add(1.month()).ok()?.start_of_day().ok()?;
+            } else if !self.has_day(&time) {
+                time = time.tomorrow().ok()?.start_of_day().ok()?;
+            } else if !self.hours.has(time.hour()) {
+                time = time.checked_add((60 - i64::from(time.minute())).minutes()).ok()?;
+            } else if !self.minutes.has(time.minute()) {
+                time = time.checked_add(1.minute()).ok()?;
+            } else {
+                return Some(time.timestamp());
+            }
+        }
+        None
+    }
+
+    /// Where both the day of the month and the day of the week are said, either is enough.
+    fn has_day(&self, time: &Zoned) -> bool {
+        let day = self.days.has(time.day());
+        let weekday = self.weekdays.has(time.weekday().to_sunday_zero_offset());
+        if self.days.open || self.weekdays.open { day && weekday } else { day || weekday }
+    }
+}
+
+impl Places {
+    fn has(self, place: i8) -> bool {
+        u32::try_from(place).is_ok_and(|place| self.bits & (1 << place) != 0)
+    }
+}
+
+/// The words of months and of days, each standing for its place.
+const MONTHS: [&str; 12] =
+    ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+const DAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
+
+struct Field {
+    min: u32,
+    max: u32,
+    words: &'static [&'static str],
+}
+
+/// Minutes, hours, days of the month, months, days of the week.
+const FIELDS: [Field; 5] = [
+    Field { min: 0, max: 59, words: &[] },
+    Field { min: 0, max: 23, words: &[] },
+    Field { min: 1, max: 31, words: &[] },
+    Field { min: 1, max: 12, words: &MONTHS },
+    Field { min: 0, max: 6, words: &DAYS },
+];
+
+/// A field: ranges with commas between.
+fn places(text: &str, field: &Field) -> Result<Places, String> {
+    let mut all = Places::default();
+    for part in text.split(',') {
+        let range = range(part, field)?;
+        all = Places { bits: all.bits | range.bits, open: all.open || range.open };
+    }
+    Ok(all)
+}
+
+/// A range such as `5`, `1-5`, `*/5`, `mon-fri`.
+fn range(text: &str, field: &Field) -> Result<Places, String> {
+    let mut parts = text.split('/');
+    let range = parts.next().unwrap_or_default();
+    let (step, rest) = (parts.next(), parts.next());
+    if rest.is_some() {
+        return Err(format!("too many slashes: {text}"));
+    }
+    let mut ends = range.split('-');
+    let first = ends.next().unwrap_or_default();
+    let (last, rest) = (ends.next(), ends.next());
+    if rest.is_some() {
+        return Err(format!("too many hyphens: {text}"));
+    }
+    let open = first == "*" || first == "?";
+    let (low, high) = if open {
+        (field.min, field.max)
+    } else {
+        let low = number(first, field)?;
+        let alone = if step.is_some() { field.max } else { low };
+        (low, last.map_or(Ok(alone), |last| number(last, field))?)
+    };
+    if low < field.min {
+        return Err(format!("beginning of range ({low}) below minimum ({}): {text}", field.min));
+    }
+    if high > field.max {
+        return Err(format!("end of range ({high}) above maximum ({}): {text}", field.max));
+    }
+    if low > high {
+        return Err(format!("beginning of range ({low}) beyond end of range ({high}): {text}"));
+    }
+    let step = step.map_or(Ok(1), plain_number)?;
+    if step == 0 {
+        return Err(format!("step of range should be a positive number: {text}"));
+    }
+    let bits = (low..=high).step_by(step as usize).fold(0, |bits, place| bits | (1 << place));
+    Ok(Places { bits, open: open && step == 1 })
+}
+
+fn number(text: &str, field: &Field) -> Result<u32, String> {
+    let word = field.words.iter().position(|word| word.eq_ignore_ascii_case(text));
+    match word.and_then(|place| u32::try_from(place).ok()) {
+        Some(place) => Ok(place + field.min),
+        None => plain_number(text),
+    }
+}
+
+fn plain_number(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| {
+        format!("failed to parse int from {text}: strconv.Atoi: parsing {text:?}: invalid syntax")
+    })
+}
+
+/// A duration as Go writes them, such as `1h30m` or `1.5s`; none is negative here.
+fn go_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    if rest == "0" {
+        return Some(total);
+    }
+    while !rest.is_empty() || text.is_empty() {
+        let number_ends = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, unit_on) = rest.split_at(number_ends);
+        let unit_ends = unit_on.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(unit_on.len());
+        let (unit, following) = unit_on.split_at(unit_ends);
+        let seconds = match unit {
+            "ns" => 1e-9,
+            "us" | "µs" | "μs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        let part = Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
+        total = total.checked_add(part)?;
+        rest = following;
+    }
+    Some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedules_are_told_from_other_texts() {
+        for good in ["*/5 * * * *", "0 0 1,15 JAN-mar mon", "@hourly", "@every 1h30m", "5/15 ? * * *"] {
+            assert!(Schedule::parse(good).is_ok(), "{good}");
+        }
+        let cases = [
+            ("* * *", "expected exactly 5 fields, found 3: [* * *]"),
+            ("60 * * * *", "end of range (60) above maximum (59): 60"),
+            ("* * 0 * *", "beginning of range (0) below minimum (1): 0"),
+            ("x * * * *", "failed to parse int from x: strconv.Atoi: parsing \"x\": invalid syntax"),
+            ("*/0 * * * *", "step of range should be a positive number: */0"),
+            ("5-1 * * * *", "beginning of range (5) beyond end of range (1): 5-1"),
+            ("@often", "unrecognized descriptor: @often"),
+            ("@every x", "failed to parse duration @every x: time: invalid duration \"x\""),
+        ];
+        for (schedule, why) in cases {
+            assert_eq!(Schedule::parse(schedule), Err(why.to_owned()));
+        }
+    }
+
+    fn due(schedule: &str, zone: &str, after: &str, count: usize) -> Vec<String> {
+        let (schedule, zone) = (Schedule::parse(schedule).unwrap(), time_zone(zone).unwrap());
+        let first: Timestamp = after.parse().unwrap();
+        let next = std::iter::successors(Some(first), |after| schedule.next(*after, &zone));
+        next.skip(1).take(count).map(|time| time.to_string()).collect()
+    }
+
+    #[test]
+    fn the_next_moments_follow_from_the_fields() {
+        let cases: [(&str, &[&str]); 8] = [
+            ("*/20 * * * *", &["2026-01-01T00:20:00Z", "2026-01-01T00:40:00Z", "2026-01-01T01:00:00Z"]),
+            ("30 6 * * *", &["2026-01-01T06:30:00Z", "2026-01-02T06:30:00Z"]),
+            ("0 0 31 * *", &["2026-01-31T00:00:00Z", "2026-03-31T00:00:00Z"]),
+            ("0 0 29 2 *", &["2028-02-29T00:00:00Z"]),
+            ("0 0 30 2 *", &[]),
+            // The 13th or a Friday; 2 January 2026 is one.
+            ("0 0 13 * fri", &["2026-01-02T00:00:00Z", "2026-01-09T00:00:00Z", "2026-01-13T00:00:00Z"]),
+            ("@monthly", &["2026-02-01T00:00:00Z"]),
+            ("@every 90m", &["2026-01-01T01:30:07Z", "2026-01-01T03:00:07Z"]),
+        ];
+        for (schedule, expected) in cases {
+            let found = due(schedule, "UTC", "2026-01-01T00:00:07Z", expected.len().max(1));
+            assert_eq!(found, expected, "{schedule}");
+        }
+    }
+
+    #[test]
+    fn clocks_that_change_leave_out_and_repeat() {
+        // On 29 March 2026 there is no 02:30 in Berlin; on 25 October it comes twice.
+        let spring = due("30 2 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", 1);
+        assert_eq!(spring, ["2026-03-30T00:30:00Z"]);
+        let autumn = due("30 2 * * *", "Europe/Berlin", "2026-10-24T12:00:00Z", 3);
+        assert_eq!(autumn, ["2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z", "2026-10-26T01:30:00Z"]);
+        assert!(time_zone("Europe/Atlantis").is_err());
+    }
+
+    #[test]
+    fn the_last_moment_is_found_however_many_were_missed() {
+        let now: Timestamp = "2026-06-01T10:07:30Z".parse().unwrap();
+        for (schedule, after, expected) in [
+            ("*/5 * * * *", "2020-01-01T00:00:00Z", Some("2026-06-01T10:05:00Z")),
+            ("*/5 * * * *", "2026-06-01T10:05:00Z", None),
+            ("0 0 1 1 *", "2020-01-01T00:00:00Z", Some("2026-01-01T00:00:00Z")),
+            ("* * 1 6 *", "2020-01-01T00:00:00Z", Some("2026-06-01T10:07:00Z")),
+            ("@every 1h", "2026-06-01T00:00:01Z", Some("2026-06-01T10:00:01Z")),
+        ] {
+            let last = Schedule::parse(schedule).unwrap().last(after.parse().unwrap(), now, &TimeZone::UTC);
+            assert_eq!(last.map(|time| time.to_string()).as_deref(), expected, "{schedule}");
+        }
+    }
+}
