@@ -21,6 +21,7 @@
 //! Invariants: controllers know nothing of the server they run in, only a client and informers. A handler reads no
 //! more than metadata. Objects in informers are shared: a sync never changes one in place.
 
+mod cronjob;
 mod deployment;
 pub mod expectations;
 pub mod frame;

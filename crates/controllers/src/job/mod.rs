@@ -112,6 +112,11 @@ pub(crate) fn is_finished(job: &Job) -> bool {
     ["Complete", "Failed"].iter().any(|type_| holding(status(job), type_).is_some())
 }
 
+/// Whether a job has a condition that holds.
+pub(crate) fn has_condition(job: &Job, type_: &str) -> bool {
+    holding(status(job), type_).is_some()
+}
+
 #[cfg(test)]
 mod fixtures {
     use serde_json::{Value, json};

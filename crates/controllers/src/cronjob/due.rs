@@ -1,0 +1,167 @@
+//! When a cron job is due.
+
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec};
+use nave_machinery::schedule::{self, Schedule};
+
+/// More missed times than this are worth a warning.
+const MANY_MISSED: i64 = 100;
+/// Looking a moment too early would find nothing due.
+const MARGIN: Duration = Duration::from_millis(100);
+
+/// Why it cannot be said when a cron job is due.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unreadable {
+    #[error("invalid timeZone: {0:?}: {1}")]
+    TimeZone(String, String),
+    #[error("unparseable schedule: {0:?} : {1}")]
+    Schedule(String, String),
+}
+
+impl Unreadable {
+    /// The reason of the event that tells of it.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::TimeZone(..) => "UnknownTimeZone",
+            Self::Schedule(..) => "UnparseableSchedule",
+        }
+    }
+}
+
+/// A cron job's schedule in its time zone.
+pub(super) struct Calendar {
+    schedule: Schedule,
+    pub(super) zone: TimeZone,
+}
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Due {
+    /// The last time that has passed and that no job was started for.
+    pub(super) at: Timestamp,
+    /// Whether the deadline for starting has passed too.
+    pub(super) too_late: bool,
+    /// Whether so many times were missed that something must be wrong.
+    pub(super) many_missed: bool,
+}
+
+impl Calendar {
+    /// Reads schedule and time zone; times are UTC where there is none.
+    pub(super) fn of(spec: &CronJobSpec) -> Result<Self, Unreadable> {
+        let zone = match &spec.time_zone {
+            Some(name) => schedule::time_zone(name).map_err(|why| Unreadable::TimeZone(name.clone(), why))?,
+            None => TimeZone::UTC,
+        };
+        let schedule = Schedule::parse(&spec.schedule)
+            .map_err(|why| Unreadable::Schedule(spec.schedule.clone(), why))?;
+        Ok(Self { schedule, zone })
+    }
+
+    /// The last time that has passed since the last job was started.
+    pub(super) fn due(&self, job: &CronJob, now: Timestamp) -> Option<Due> {
+        let deadline = job.spec.starting_deadline_seconds.map(SignedDuration::from_secs);
+        let earliest = earliest(job)?;
+        // Times before the deadline's window are of no interest, however many there are.
+        let from = deadline.map_or(earliest, |deadline| earliest.max(now - deadline));
+        let at = self.schedule.last(from, now, &self.zone)?;
+        let too_late = deadline.is_some_and(|deadline| at + deadline < now);
+        Some(Due { at, too_late, many_missed: self.misses(from, at) > MANY_MISSED })
+    }
+
+    /// How long until the next time.
+    pub(super) fn next_in(&self, job: &CronJob, now: Timestamp) -> Option<Duration> {
+        let earliest = earliest(job)?;
+        let last = self.schedule.last(earliest, now, &self.zone).unwrap_or(earliest);
+        let next = self.schedule.next(last, &self.zone)?;
+        Some(Duration::try_from(now.duration_until(next)).unwrap_or(Duration::ZERO) + MARGIN)
+    }
+
+    /// About how many times lie between two moments.
+    fn misses(&self, from: Timestamp, to: Timestamp) -> i64 {
+        let first = self.schedule.next(from, &self.zone);
+        let second = first.and_then(|first| self.schedule.next(first, &self.zone));
+        let (Some(first), Some(second)) = (first, second) else { return 0 };
+        first.duration_until(to).as_secs() / first.duration_until(second).as_secs().max(1)
+    }
+}
+
+/// Times up to this one are settled.
+fn earliest(job: &CronJob) -> Option<Timestamp> {
+    let last = job.status.as_ref().and_then(|status| status.last_schedule_time.as_ref());
+    last.or(job.metadata.creation_timestamp.as_ref()).map(|time| time.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn cron_job(spec: &Value, last: Option<&str>) -> CronJob {
+        let mut job = json!({
+            "metadata": {"name": "tick", "namespace": "default", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"schedule": "*/10 * * * *", "jobTemplate": {}}, "status": {}
+        });
+        for (key, value) in spec.as_object().unwrap() {
+            job["spec"][key] = value.clone();
+        }
+        if let Some(last) = last {
+            job["status"]["lastScheduleTime"] = json!(last);
+        }
+        serde_json::from_value(job).unwrap()
+    }
+
+    fn due(spec: &Value, last: Option<&str>, now: &str) -> Option<(String, bool, bool)> {
+        let job = cron_job(spec, last);
+        let calendar = Calendar::of(&job.spec).unwrap();
+        let due = calendar.due(&job, now.parse().unwrap())?;
+        Some((due.at.to_string(), due.too_late, due.many_missed))
+    }
+
+    #[test]
+    fn the_last_time_that_passed_is_due_once() {
+        let none = json!({});
+        assert_eq!(due(&none, None, "2026-01-01T00:09:59Z"), None);
+        let at = |text: &str| Some((text.to_owned(), false, false));
+        assert_eq!(due(&none, None, "2026-01-01T00:35:00Z"), at("2026-01-01T00:30:00Z"));
+        assert_eq!(due(&none, Some("2026-01-01T00:30:00Z"), "2026-01-01T00:35:00Z"), None);
+        let many = Some(("2026-01-03T00:00:00Z".to_owned(), false, true));
+        assert_eq!(due(&none, None, "2026-01-03T00:05:00Z"), many);
+    }
+
+    #[test]
+    fn a_deadline_leaves_out_what_is_too_old() {
+        let deadline = json!({"startingDeadlineSeconds": 60});
+        let at = Some(("2026-01-03T00:00:00Z".to_owned(), false, false));
+        assert_eq!(due(&deadline, None, "2026-01-03T00:00:30Z"), at);
+        assert_eq!(due(&deadline, None, "2026-01-03T00:05:00Z"), None);
+    }
+
+    #[test]
+    fn the_next_time_is_waited_for() {
+        let job = cron_job(&json!({"timeZone": "Asia/Kolkata", "schedule": "0 6 * * *"}), None);
+        let calendar = Calendar::of(&job.spec).unwrap();
+        // 06:00 in Kolkata is 00:30 in UTC.
+        let wait = calendar.next_in(&job, "2026-01-01T00:29:00Z".parse().unwrap());
+        assert_eq!(wait, Some(Duration::from_millis(60_100)));
+        let wait = calendar.next_in(&job, "2026-01-05T00:29:00Z".parse().unwrap());
+        assert_eq!(wait, Some(Duration::from_millis(60_100)));
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_why() {
+        let why = |spec: &Value| match Calendar::of(&cron_job(spec, None).spec) {
+            Ok(_) => panic!("readable"),
+            Err(why) => (why.reason(), why.to_string()),
+        };
+        let zone = why(&json!({"timeZone": "Mars/Base"}));
+        assert_eq!(
+            zone,
+            ("UnknownTimeZone", "invalid timeZone: \"Mars/Base\": unknown time zone Mars/Base".to_owned())
+        );
+        assert_eq!(why(&json!({"schedule": "often"})).0, "UnparseableSchedule");
+    }
+}
