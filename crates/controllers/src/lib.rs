@@ -14,7 +14,7 @@
 //! | module | what it does |
 //! | --- | --- |
 //! | [`frame`] | what all controllers share: how they start, their workers, their events |
-//! | [`owners`] | controller references: adoption and release |
+//! | [`owners`], [`owned`] | controller references: adoption and release, and finding what belongs to an object |
 //! | [`expectations`] | creations and deletions that informers have yet to see |
 //! | [`pods`] | pods as their controllers see them: active, ready, available, made from a template |
 //!
@@ -26,6 +26,7 @@ mod deployment;
 pub mod expectations;
 pub mod frame;
 mod job;
+pub mod owned;
 pub mod owners;
 pub mod pods;
 mod ranking;
@@ -35,4 +36,7 @@ pub mod selectors;
 use frame::Descriptor;
 
 /// Every controller there is, in the order in which they start.
-pub const CONTROLLERS: &[Descriptor] = &[];
+pub const CONTROLLERS: &[Descriptor] = &[
+    replicaset::REPLICATION_CONTROLLER,
+    replicaset::REPLICA_SET,
+];

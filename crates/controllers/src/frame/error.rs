@@ -10,6 +10,12 @@ pub enum SyncError {
     /// An object holds what the API should have refused, such as a selector that is none.
     #[error("{0}")]
     Invalid(String),
+    /// What was read is older than what this controller has done; a later sync will see more.
+    #[error("the cache is behind: {0}")]
+    Stale(&'static str),
+    /// The sync panicked. That is a defect, and concerns this key only.
+    #[error("the sync panicked")]
+    Panicked,
 }
 
 impl SyncError {
@@ -18,8 +24,20 @@ impl SyncError {
         matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 404)
     }
 
-    /// Whether the API said that the object has changed since it was read, or that one of this name exists.
+    /// Whether the API said that the object has changed since it was read.
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 409)
+        matches!(self, Self::Api(kube::Error::Api(status)) if status.is_conflict())
+    }
+
+    /// Whether the API said that an object of this name exists.
+    pub fn is_already_exists(&self) -> bool {
+        matches!(self, Self::Api(kube::Error::Api(status)) if status.is_already_exists())
+    }
+
+    /// Whether the API takes no new objects because their namespace is being deleted.
+    pub fn is_namespace_terminating(&self) -> bool {
+        let Self::Api(kube::Error::Api(status)) = self else { return false };
+        let causes = status.details.iter().flat_map(|details| &details.causes);
+        causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
     }
 }

@@ -1,11 +1,20 @@
 //! What all controllers share: the list they stand in, what they are given, how they start.
 
+mod control;
 mod error;
+mod events;
+mod run;
+mod slow_start;
 
 use futures_util::future::BoxFuture;
+use nave_client::SharedInformerFactory;
 use tokio_util::sync::CancellationToken;
 
+pub use control::ObjectControl;
 pub use error::SyncError;
+pub use events::{EventKind, Recorder, reference_of};
+pub use run::{Clients, Running, start, work};
+pub use slow_start::slow_start;
 
 /// A controller, before it runs.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +27,8 @@ pub struct Descriptor {
     pub service_account: &'static str,
     /// Whether `*` runs it.
     pub on_by_default: bool,
-    /// Registers its informers and handlers, and returns what to run once informers are started.
+    /// Registers its informers and handlers, and returns what to run once informers are started. What it returns ends
+    /// when the context's `stop` is cancelled, and waits for the informers' first lists by itself.
     pub start: fn(&Context) -> BoxFuture<'static, ()>,
 }
 
@@ -27,6 +37,10 @@ pub struct Descriptor {
 pub struct Context {
     /// Acts as the controller's service account.
     pub client: kube::Client,
+    /// One informer a type for all controllers. [`start`] starts those that controllers have asked for.
+    pub informers: SharedInformerFactory,
+    /// Writes events in the controller's name.
+    pub events: Recorder,
     /// Told when the controller is to end.
     pub stop: CancellationToken,
 }

@@ -1,1 +1,205 @@
 //! Replica sets and replication controllers: so many pods of one template.
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | [`kind`] | what the two kinds have in common |
+//! | [`handler`] | which sets an event of a pod concerns |
+//! | [`status`] | the status that follows from the pods |
+
+mod handler;
+mod kind;
+mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
+use k8s_openapi::api::core::v1::{Pod, ReplicationController};
+use kube::api::{Api, PostParams, PropagationPolicy};
+use nave_client::{Action, Lister, ObjectName, Workqueue};
+
+use crate::expectations::Expectations;
+use crate::frame::{Context, Descriptor, ObjectControl, SyncError, reference_of, slow_start, work};
+use crate::owners::{Claims, controller_of, controller_reference};
+use crate::{owned, pods, ranking, selectors};
+use handler::PodHandler;
+use kind::Replicated;
+
+/// Replica sets.
+pub(crate) const REPLICA_SET: Descriptor = Descriptor {
+    name: "replicaset-controller",
+    alias: "replicaset",
+    service_account: "replicaset-controller",
+    on_by_default: true,
+    start: start::<ReplicaSet>,
+};
+
+/// Replication controllers.
+pub(crate) const REPLICATION_CONTROLLER: Descriptor = Descriptor {
+    name: "replicationcontroller-controller",
+    alias: "replicationcontroller",
+    service_account: "replication-controller",
+    on_by_default: true,
+    start: start::<ReplicationController>,
+};
+
+/// At most so many pods are made or deleted in one sync.
+const BURST: usize = 500;
+
+struct Controller<R> {
+    client: kube::Client,
+    control: ObjectControl,
+    sets: Lister<R>,
+    pods: Lister<Pod>,
+    expectations: Arc<Expectations>,
+}
+
+fn start<R: Replicated>(context: &Context) -> BoxFuture<'static, ()> {
+    let (sets, pods) = (context.informers.informer::<R>(), context.informers.informer::<Pod>());
+    owned::index(&sets);
+    owned::index(&pods);
+    let (queue, expectations) = (Workqueue::new(), Arc::new(Expectations::default()));
+    let handlers = [
+        sets.add_event_handler(handler::SetHandler::new(queue.clone(), Arc::clone(&expectations))),
+        pods.add_event_handler(PodHandler::new(queue.clone(), Arc::clone(&expectations), sets.lister())),
+    ];
+    let controller = Controller {
+        client: context.client.clone(),
+        control: ObjectControl::new(context.client.clone(), context.events.clone()),
+        sets: sets.lister(),
+        pods: pods.lister(),
+        expectations,
+    };
+    let stop = context.stop.clone();
+    async move {
+        let synced = join_all(handlers.iter().map(nave_client::Registration::wait_for_sync));
+        if stop.run_until_cancelled(synced).await.is_some() {
+            work(&queue, stop, |key| controller.sync(key)).await;
+        }
+    }
+    .boxed()
+}
+
+impl<R: Replicated> Controller<R> {
+    async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
+        let Some(cached) = self.sets.get_by_key(&key) else { return Ok(Action::Done) };
+        // Asked before the pods are read: what is seen afterwards can only be newer.
+        let believed = self.expectations.satisfied(cached.uid());
+        let original = cached.decode()?;
+        let set = original.to_replica_set();
+        let now = Timestamp::now();
+        let pods = self.claim(&set).await?;
+        let terminating = pods.iter().filter(|pod| pods::is_terminating(pod)).count();
+        let active: Vec<Pod> = pods.into_iter().filter(pods::is_active).collect();
+
+        let managed = if believed && !cached.is_being_deleted() {
+            self.manage(&original, &set, &active, now).await
+        } else {
+            Ok(())
+        };
+        let observed = status::Observed { active: &active, terminating, failure: managed.as_ref().err() };
+        let status = status::of(&set, &observed, now);
+        let min_ready = set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0);
+        self.write_status(original, &set, status).await?;
+        managed?;
+        let wait = pods::next_available_in(&active, min_ready, now);
+        Ok(wait.map_or(Action::Done, |wait| Action::RequeueAfter(wait + Duration::from_millis(1))))
+    }
+
+    /// The set's pods, after adoption and release.
+    async fn claim(&self, set: &ReplicaSet) -> Result<Vec<Pod>, SyncError> {
+        let spec = set.spec.clone().unwrap_or_default();
+        let selector = selectors::parse(&spec.selector)?;
+        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+        let claims = Claims {
+            owner: &set.metadata,
+            reference: controller_reference(R::API_VERSION, R::KIND, &set.metadata),
+            finalizer: None,
+            owners: Api::<R>::namespaced(self.client.clone(), namespace),
+            objects: Api::<Pod>::namespaced(self.client.clone(), namespace),
+        };
+        let candidates = owned::candidates(&self.pods, &set.metadata, &selector)?;
+        claims.claim(candidates, |meta| selectors::selects(&selector, meta)).await
+    }
+
+    /// Makes or deletes pods until there are as many as the set wants.
+    async fn manage(&self, original: &R, set: &ReplicaSet, active: &[Pod], now: Timestamp) -> Result<(), SyncError> {
+        let wanted = usize::try_from(kind::replicas(set)).unwrap_or(0);
+        if active.len() < wanted {
+            self.create(original, set, (wanted - active.len()).min(BURST)).await
+        } else if active.len() > wanted {
+            let count = (active.len() - wanted).min(BURST);
+            let related = self.related(set)?;
+            let surplus = ranking::to_delete(active.to_vec(), &related, count, now);
+            self.delete(original, set, &surplus).await
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn create(&self, original: &R, set: &ReplicaSet, count: usize) -> Result<(), SyncError> {
+        let (owner, uid) = (reference_of(original), set.metadata.uid.as_deref().unwrap_or_default());
+        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+        let template = set.spec.as_ref().and_then(|spec| spec.template.clone()).unwrap_or_default();
+        let reference = controller_reference(R::API_VERSION, R::KIND, &set.metadata);
+        let name = set.metadata.name.as_deref().unwrap_or_default();
+        let pod = pods::from_template(&template, namespace, name, reference);
+        self.expectations.expect_creations(uid, count);
+        let (tried, _, failure) = slow_start(count, async |_| {
+            let created = self.control.create(&owner, namespace, &pod).await;
+            if created.is_err() {
+                self.expectations.creation_observed(uid);
+            }
+            created.map(drop)
+        })
+        .await;
+        self.expectations.creations_observed(uid, count - tried);
+        // In a namespace under deletion nothing can be made, and nothing need be.
+        failure.filter(|error| !error.is_namespace_terminating()).map_or(Ok(()), Err)
+    }
+
+    async fn delete(&self, original: &R, set: &ReplicaSet, surplus: &[Pod]) -> Result<(), SyncError> {
+        let (owner, set_uid) = (reference_of(original), set.metadata.uid.as_deref().unwrap_or_default());
+        self.expectations.expect_deletions(set_uid, surplus.iter().filter_map(|pod| pod.metadata.uid.clone()));
+        let delete = async |pod: &Pod| {
+            let deleted = self.control.delete(&owner, pod, PropagationPolicy::Background).await;
+            if deleted.is_err() {
+                self.expectations.deletion_observed(set_uid, pod.metadata.uid.as_deref().unwrap_or_default());
+            }
+            deleted
+        };
+        join_all(surplus.iter().map(delete)).await.into_iter().collect()
+    }
+
+    /// The pods of all sets that have the same controller as this one.
+    fn related(&self, set: &ReplicaSet) -> Result<Vec<Pod>, SyncError> {
+        let own = set.metadata.uid.clone().unwrap_or_default();
+        let uids = match controller_of(&set.metadata) {
+            Some(controller) => {
+                owned::by_controller(&self.sets, &controller.uid).iter().map(|set| set.uid().to_owned()).collect()
+            }
+            None => vec![own],
+        };
+        let pods = uids.iter().flat_map(|uid| owned::by_controller(&self.pods, uid));
+        pods.map(|pod| pod.decode().map_err(SyncError::from)).collect()
+    }
+
+    async fn write_status(
+        &self,
+        original: R,
+        set: &ReplicaSet,
+        status: ReplicaSetStatus,
+    ) -> Result<(), SyncError> {
+        if set.status.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+        let api: Api<R> = Api::namespaced(self.client.clone(), namespace);
+        let name = set.metadata.name.as_deref().unwrap_or_default();
+        api.replace_status(name, &PostParams::default(), &original.with_status(status)).await?;
+        Ok(())
+    }
+}
