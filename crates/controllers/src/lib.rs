@@ -36,7 +36,5 @@ pub mod selectors;
 use frame::Descriptor;
 
 /// Every controller there is, in the order in which they start.
-pub const CONTROLLERS: &[Descriptor] = &[
-    replicaset::REPLICATION_CONTROLLER,
-    replicaset::REPLICA_SET,
-];
+pub const CONTROLLERS: &[Descriptor] =
+    &[replicaset::REPLICATION_CONTROLLER, replicaset::REPLICA_SET, deployment::DEPLOYMENT];

@@ -7,14 +7,64 @@
 //! | [`scale`] | surge, unavailability, and how a new size is shared |
 //! | [`rolling`] | the next step of a rollout, and which old sets to drop |
 //! | [`status`] | numbers and conditions |
+//! | [`sync`] | the sync that carries out what these decide |
 
+mod handler;
 mod revision;
 mod rolling;
 mod scale;
 mod status;
+mod sync;
 mod template;
 
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::Pod;
+use nave_client::{Workqueue, on_each};
+
+use crate::frame::{Context, Descriptor, work};
+use crate::owned;
+
+/// Deployments.
+pub(crate) const DEPLOYMENT: Descriptor = Descriptor {
+    name: "deployment-controller",
+    alias: "deployment",
+    service_account: "deployment-controller",
+    on_by_default: true,
+    start,
+};
+
+fn start(context: &Context) -> BoxFuture<'static, ()> {
+    let deployments = context.informers.informer::<Deployment>();
+    let (sets, pods) = (context.informers.informer::<ReplicaSet>(), context.informers.informer::<Pod>());
+    owned::index(&sets);
+    owned::index(&pods);
+    let queue = Workqueue::new();
+    let handlers = [
+        deployments.add_event_handler(on_each({
+            let queue = queue.clone();
+            move |deployment| queue.add(deployment.key())
+        })),
+        sets.add_event_handler(handler::SetHandler::new(queue.clone(), deployments.lister())),
+        pods.add_event_handler(handler::PodHandler::new(queue.clone(), sets.lister(), pods.lister())),
+    ];
+    let controller = sync::Controller {
+        client: context.client.clone(),
+        events: context.events.clone(),
+        deployments: deployments.lister(),
+        sets: sets.lister(),
+        pods: pods.lister(),
+    };
+    let stop = context.stop.clone();
+    async move {
+        let synced = join_all(handlers.iter().map(nave_client::Registration::wait_for_sync));
+        if stop.run_until_cancelled(synced).await.is_some() {
+            work(&queue, stop, |key| controller.sync(key)).await;
+        }
+    }
+    .boxed()
+}
 
 /// A deployment's replica sets.
 #[derive(Clone, Debug, Default)]
@@ -32,7 +82,7 @@ impl Sets {
 }
 
 /// A replica set and the size it gets.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Resize<'a> {
     set: &'a ReplicaSet,
     to: i32,

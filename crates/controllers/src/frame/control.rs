@@ -25,7 +25,12 @@ impl ObjectControl {
     ///
     /// # Errors
     /// The API's refusal.
-    pub async fn create<K>(&self, owner: &ObjectReference, namespace: &str, object: &K) -> Result<K, SyncError>
+    pub async fn create<K>(
+        &self,
+        owner: &ObjectReference,
+        namespace: &str,
+        object: &K,
+    ) -> Result<K, SyncError>
     where
         K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>,
         K: Clone + Debug + Serialize + DeserializeOwned,
@@ -35,7 +40,12 @@ impl ObjectControl {
         match api.create(&PostParams::default(), object).await.map_err(SyncError::from) {
             Ok(created) => {
                 let name = created.meta().name.as_deref().unwrap_or_default();
-                self.events.record(owner, EventKind::Normal, "SuccessfulCreate", &format!("Created {kind}: {name}"));
+                self.events.record(
+                    owner,
+                    EventKind::Normal,
+                    "SuccessfulCreate",
+                    &format!("Created {kind}: {name}"),
+                );
                 Ok(created)
             }
             Err(error) => {
@@ -73,12 +83,22 @@ impl ObjectControl {
         };
         match api.delete(name, &parameters).await.map_err(SyncError::from) {
             Ok(_) => {
-                self.events.record(owner, EventKind::Normal, "SuccessfulDelete", &format!("Deleted {kind}: {name}"));
+                self.events.record(
+                    owner,
+                    EventKind::Normal,
+                    "SuccessfulDelete",
+                    &format!("Deleted {kind}: {name}"),
+                );
                 Ok(())
             }
             Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
             Err(error) => {
-                self.events.record(owner, EventKind::Warning, "FailedDelete", &format!("Error deleting: {error}"));
+                self.events.record(
+                    owner,
+                    EventKind::Warning,
+                    "FailedDelete",
+                    &format!("Error deleting: {error}"),
+                );
                 Err(error)
             }
         }

@@ -57,7 +57,12 @@ pub fn reference_of<K: kube::Resource<DynamicType = ()>>(object: &K) -> ObjectRe
 
 impl Recorder {
     /// Starts to write events of `component` until `stop` is cancelled.
-    pub(super) fn start(component: &'static str, client: kube::Client, tasks: &TaskTracker, stop: CancellationToken) -> Self {
+    pub(super) fn start(
+        component: &'static str,
+        client: kube::Client,
+        tasks: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
         let (queue, waiting) = mpsc::channel(WAITING);
         let writer = Writer { component, client, known: HashMap::new() };
         tasks.spawn(async move {
@@ -153,4 +158,3 @@ impl Writer {
         }
     }
 }
-

@@ -126,7 +126,13 @@ impl<R: Replicated> Controller<R> {
     }
 
     /// Makes or deletes pods until there are as many as the set wants.
-    async fn manage(&self, original: &R, set: &ReplicaSet, active: &[Pod], now: Timestamp) -> Result<(), SyncError> {
+    async fn manage(
+        &self,
+        original: &R,
+        set: &ReplicaSet,
+        active: &[Pod],
+        now: Timestamp,
+    ) -> Result<(), SyncError> {
         let wanted = usize::try_from(kind::replicas(set)).unwrap_or(0);
         if active.len() < wanted {
             self.create(original, set, (wanted - active.len()).min(BURST)).await
@@ -163,7 +169,8 @@ impl<R: Replicated> Controller<R> {
 
     async fn delete(&self, original: &R, set: &ReplicaSet, surplus: &[Pod]) -> Result<(), SyncError> {
         let (owner, set_uid) = (reference_of(original), set.metadata.uid.as_deref().unwrap_or_default());
-        self.expectations.expect_deletions(set_uid, surplus.iter().filter_map(|pod| pod.metadata.uid.clone()));
+        self.expectations
+            .expect_deletions(set_uid, surplus.iter().filter_map(|pod| pod.metadata.uid.clone()));
         let delete = async |pod: &Pod| {
             let deleted = self.control.delete(&owner, pod, PropagationPolicy::Background).await;
             if deleted.is_err() {
@@ -178,9 +185,10 @@ impl<R: Replicated> Controller<R> {
     fn related(&self, set: &ReplicaSet) -> Result<Vec<Pod>, SyncError> {
         let own = set.metadata.uid.clone().unwrap_or_default();
         let uids = match controller_of(&set.metadata) {
-            Some(controller) => {
-                owned::by_controller(&self.sets, &controller.uid).iter().map(|set| set.uid().to_owned()).collect()
-            }
+            Some(controller) => owned::by_controller(&self.sets, &controller.uid)
+                .iter()
+                .map(|set| set.uid().to_owned())
+                .collect(),
             None => vec![own],
         };
         let pods = uids.iter().flat_map(|uid| owned::by_controller(&self.pods, uid));
