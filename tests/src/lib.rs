@@ -19,6 +19,8 @@
 //! ```
 #![allow(clippy::panic, reason = "in a harness a step that fails is a test that fails")]
 
+pub mod cluster;
+
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};

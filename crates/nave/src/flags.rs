@@ -62,7 +62,7 @@ pub(crate) struct ServeFlags {
     #[arg(long, value_name = "DIR", default_value = "nave-data", help_heading = GENERAL)]
     data_dir: PathBuf,
     /// In-process controllers to run: '*' is all that are on by default, 'foo' adds one, '-foo' takes one away,
-    /// 'none' runs none. This version has no in-process controllers yet.
+    /// 'none' runs none.
     #[arg(long, value_name = "LIST", default_value = "*", allow_hyphen_values = true, help_heading = GENERAL)]
     controllers: String,
     /// How long a request may take; watches and other long-running requests are exempt.
@@ -186,7 +186,7 @@ impl ServeFlags {
             }
         };
         let controllers =
-            parse_controllers(&self.controllers).map_err(|why| FlagError::new("controllers", why))?;
+            known_controllers(&self.controllers).map_err(|why| FlagError::new("controllers", why))?;
         let reachable = if self.bind_address.is_unspecified() {
             loopback_of(self.bind_address)
         } else {
@@ -208,6 +208,19 @@ impl ServeFlags {
             node_ports: self.service_node_port_range,
             watch_caches: self.caches.sizes(),
         })
+    }
+}
+
+/// Reads a list of controllers, all of which must be known.
+fn known_controllers(list: &str) -> Result<Controllers, String> {
+    let controllers = parse_controllers(list)?;
+    let known = |name: &str| {
+        let mut all = nave_controllers::CONTROLLERS.iter();
+        all.any(|controller| controller.name == name || controller.alias == name)
+    };
+    match controllers.unknown(known) {
+        Some(unknown) => Err(format!("{unknown:?} is not in the list of known controllers")),
+        None => Ok(controllers),
     }
 }
 
@@ -248,8 +261,8 @@ mod tests {
         assert_eq!(config(&["serve", "--secure-port", "0"]).unwrap().listen.port(), 0);
         assert_eq!(config(&["--secure-port=1"]).unwrap().listen.port(), 1);
         assert_eq!(
-            config(&["--controllers", "-foo"]).unwrap().controllers,
-            parse_controllers("-foo").unwrap()
+            config(&["--controllers", "-deployment"]).unwrap().controllers,
+            parse_controllers("-deployment").unwrap()
         );
         assert!(!config(&["--anonymous-auth=false"]).unwrap().authentication.anonymous);
         assert!(config(&["--anonymous-auth"]).unwrap().authentication.anonymous);
@@ -284,6 +297,7 @@ mod tests {
             (&["--service-account-jwks-uri=http://a"], "--service-account-jwks-uri"),
             (&["--service-account-key-file=a"], "--service-account-signing-key-file"),
             (&["--watch-cache-sizes=pods"], "--watch-cache-sizes"),
+            (&["--controllers=*,-no-such-controller"], "no-such-controller"),
             (&["--no-such-flag"], "--no-such-flag"),
         ] {
             let error = config(arguments).unwrap_err();

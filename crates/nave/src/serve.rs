@@ -1,13 +1,14 @@
 //! Starts everything in order, and stops it in order.
 //!
-//! Up: data folder → store → keys and certificates → listener → API → kubeconfig → ready.
-//! Down, on SIGTERM or SIGINT: /readyz fails → `--shutdown-delay-duration` → no new connections, watches end, requests
-//! in flight are answered → the store is synced and closed. A second signal exits at once.
+//! Up: data folder → store → keys and certificates → listener → API → kubeconfig → ready → controllers.
+//! Down, on SIGTERM or SIGINT: /readyz fails → `--shutdown-delay-duration` → controllers end → no new connections,
+//! watches end, requests in flight are answered → the store is synced and closed. A second signal exits at once.
 
 mod api;
 mod authentication;
 mod authorization;
 mod certificates;
+mod controllers;
 mod files;
 mod memory;
 
@@ -35,6 +36,7 @@ use crate::{
     pki::PkiError,
 };
 use certificates::Certificates;
+use controllers::InProcessControllers;
 use files::Watched;
 
 /// The version of Kubernetes whose API is served.
@@ -107,9 +109,9 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
             api.handle(request, connection)
         }
     });
-    tracing::info!(controllers = %config.controllers, "no in-process controllers exist yet");
     let revision = store.current_revision().await?;
     greet(&config, reachable, &kubeconfig.path, revision, started);
+    let controllers = controllers::start(&config.controllers, &api.server, &api.storages);
 
     let upkeep = Upkeep { certificates, kubeconfig, client_ca, tls };
     tokio::select! {
@@ -118,14 +120,14 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         never = api.server.upkeep(memory::is_short) => match never {},
     }
     tokio::select! {
-        () = stop(&config, &api.server, &running) => {}
+        () = stop(&config, &api.server, &controllers, &running) => {}
         () = signals.next() => {
             tracing::warn!("a second signal: exiting at once");
             std::process::exit(INTERRUPTED)
         }
     }
     // Every commit was synced before it was acknowledged: closing only ends the writer and frees the folder.
-    drop((api, running, store));
+    drop((api, controllers, running, store));
     Ok(())
 }
 
@@ -205,10 +207,11 @@ async fn look_after(mut upkeep: Upkeep) -> std::convert::Infallible {
     }
 }
 
-async fn stop(config: &Config, api: &ApiServer, running: &Running) {
+async fn stop(config: &Config, api: &ApiServer, controllers: &InProcessControllers, running: &Running) {
     tracing::info!("shutting down");
     api.turn_unready();
     tokio::time::sleep(config.shutdown_delay).await;
+    controllers.shutdown().await;
     api.end_watches();
     let drained = running.shutdown(config.request_timeout).await;
     tracing::info!(%drained, "no longer serving");

@@ -12,11 +12,15 @@ pub(crate) struct Controllers {
 }
 
 impl Controllers {
-    /// Whether a controller runs.
-    #[cfg_attr(not(test), expect(dead_code, reason = "there are no in-process controllers yet"))]
-    pub(crate) fn runs(&self, name: &str, on_by_default: bool) -> bool {
-        let said = |names: &[String]| names.iter().any(|said| said == name);
+    /// Whether a controller runs, by any of its names.
+    pub(crate) fn runs(&self, names: &[&str], on_by_default: bool) -> bool {
+        let said = |list: &[String]| list.iter().any(|said| names.contains(&said.as_str()));
         said(&self.on) || (!said(&self.off) && self.all && on_by_default)
+    }
+
+    /// The first name said that no controller has.
+    pub(crate) fn unknown<'a>(&'a self, known: impl Fn(&str) -> bool) -> Option<&'a str> {
+        self.on.iter().chain(&self.off).map(String::as_str).find(|name| !known(name))
     }
 }
 
@@ -125,11 +129,13 @@ mod tests {
     #[test]
     fn controllers_follow_the_controller_managers_rules() {
         let runs =
-            |list: &str, name: &str, default: bool| parse_controllers(list).unwrap().runs(name, default);
+            |list: &str, name: &str, default: bool| parse_controllers(list).unwrap().runs(&[name], default);
         assert!(runs("*", "a", true) && !runs("*", "a", false));
         assert!(runs("a", "a", false) && !runs("a", "b", true));
         assert!(!runs("*,-a", "a", true) && runs("*,-a", "b", true));
         assert!(!runs("none", "a", true));
+        assert!(!parse_controllers("*,-short").unwrap().runs(&["long-controller", "short"], true));
+        assert_eq!(parse_controllers("*,-a,b").unwrap().unknown(|name| name == "b"), Some("a"));
         assert_eq!(parse_controllers("*,a,-b").unwrap().to_string(), "*,a,-b");
         assert_eq!(parse_controllers("none").unwrap().to_string(), "none");
         for wrong in ["", ",", "-", "a,none", "A", "a b"] {

@@ -30,6 +30,7 @@ pub(super) async fn open_store(config: &Config) -> Result<Arc<dyn Store>, ServeE
 /// The API, and what keeps its authorizers up to date.
 pub(super) struct Api {
     pub(super) server: ApiServer,
+    pub(super) storages: Storages,
     _following: Vec<Following>,
 }
 
@@ -63,5 +64,5 @@ pub(super) async fn start(
     let server = ApiServer::start(server).await?;
     // From here on the roles and bindings that the server starts with are there.
     let following = authorization.follow(&storages).await;
-    Ok(Api { server, _following: following })
+    Ok(Api { server, storages, _following: following })
 }
