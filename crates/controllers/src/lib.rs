@@ -28,13 +28,22 @@ pub mod frame;
 mod job;
 pub mod owned;
 pub mod owners;
+mod pod_gc;
 pub mod pods;
 mod ranking;
 mod replicaset;
 pub mod selectors;
+mod ttl_after_finished;
 
 use frame::Descriptor;
 
 /// Every controller there is, in the order in which they start.
-pub const CONTROLLERS: &[Descriptor] =
-    &[replicaset::REPLICATION_CONTROLLER, replicaset::REPLICA_SET, deployment::DEPLOYMENT];
+pub const CONTROLLERS: &[Descriptor] = &[
+    replicaset::REPLICATION_CONTROLLER,
+    replicaset::REPLICA_SET,
+    deployment::DEPLOYMENT,
+    job::JOB,
+    cronjob::CRON_JOB,
+    ttl_after_finished::TTL_AFTER_FINISHED,
+    pod_gc::POD_GC,
+];

@@ -2,7 +2,7 @@
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
     /// The API refused, or could not be reached.
-    #[error(transparent)]
+    #[error("{}", said(.0))]
     Api(#[from] kube::Error),
     /// An object in the cache is not what its type says.
     #[error("cannot decode: {0}")]
@@ -39,5 +39,13 @@ impl SyncError {
         let Self::Api(kube::Error::Api(status)) = self else { return false };
         let causes = status.details.iter().flat_map(|details| &details.causes);
         causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+    }
+}
+
+/// What the API said, in its words alone: this is put into conditions and events.
+fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
     }
 }

@@ -1,4 +1,5 @@
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use nave_client::{Action, ObjectName, SharedInformerFactory, Workqueue, run_workers};
@@ -53,6 +54,9 @@ impl Running {
     }
 }
 
+/// When to look again at what the cache was too old for.
+const SOON: Duration = Duration::from_millis(20);
+
 /// How many keys a controller works on at once.
 const WORKERS: usize = 5;
 
@@ -66,7 +70,17 @@ where
     let guarded = |key| {
         // What a sync shares with others is behind locks that a panic does not poison.
         let sync = AssertUnwindSafe(sync(key)).catch_unwind();
-        async { sync.await.unwrap_or(Err(SyncError::Panicked)) }
+        async {
+            match sync.await {
+                Ok(Err(error)) if error.is_conflict() || matches!(error, SyncError::Stale(_)) => {
+                    // Usual: the cache has not heard yet of what was done last.
+                    tracing::debug!(%error, "a sync will be repeated");
+                    Ok(Action::RequeueAfter(SOON))
+                }
+                Ok(outcome) => outcome,
+                Err(_) => Err(SyncError::Panicked),
+            }
+        }
     };
     run_workers(queue, WORKERS, stop, guarded).await;
 }

@@ -13,20 +13,76 @@
 //! | [`track`] | the three steps of counting |
 //! | [`policy`] | `podFailurePolicy` and `successPolicy` |
 //! | [`indexes`], [`pod`] | sets of completion indexes; what a job's pod looks like |
+//! | [`sync`], [`handler`] | the sync that carries out what these decide; what it is woken by |
 
 mod count;
+mod handler;
 mod indexes;
 mod manage;
 mod pod;
 mod policy;
+mod sync;
 mod track;
+mod untracked;
 mod verdict;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join, join_all};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
+use nave_client::Workqueue;
+
+use crate::expectations::Expectations;
+use crate::frame::{Context, Descriptor, ObjectControl, work};
+use crate::owned;
+use untracked::Untracked;
+
+/// Jobs.
+pub(crate) const JOB: Descriptor = Descriptor {
+    name: "job-controller",
+    alias: "job",
+    service_account: "job-controller",
+    on_by_default: true,
+    start,
+};
+
+fn start(context: &Context) -> BoxFuture<'static, ()> {
+    let (jobs, pods) = (context.informers.informer::<Job>(), context.informers.informer::<Pod>());
+    owned::index(&jobs);
+    owned::index(&pods);
+    let handler = handler::Handler {
+        queue: Workqueue::new(),
+        orphans: Workqueue::new(),
+        expectations: Arc::new(Expectations::default()),
+        untracked: Arc::new(Untracked::default()),
+        jobs: jobs.lister(),
+        pods: pods.lister(),
+    };
+    let handlers = [jobs.add_event_handler(handler.clone()), pods.add_event_handler(handler.clone())];
+    let controller = sync::Controller {
+        client: context.client.clone(),
+        control: ObjectControl::new(context.client.clone(), context.events.clone()),
+        events: context.events.clone(),
+        jobs: jobs.lister(),
+        pods: pods.lister(),
+        expectations: Arc::clone(&handler.expectations),
+        untracked: Arc::clone(&handler.untracked),
+    };
+    let stop = context.stop.clone();
+    async move {
+        let synced = join_all(handlers.iter().map(nave_client::Registration::wait_for_sync));
+        if stop.run_until_cancelled(synced).await.is_some() {
+            let jobs = work(&handler.queue, stop.clone(), |key| controller.sync(key));
+            let orphans = work(&handler.orphans, stop.clone(), |key| controller.sync_orphan(key));
+            join(jobs, orphans).await;
+        }
+    }
+    .boxed()
+}
 
 /// The finalizer of pods that are not counted yet.
 const TRACKING: &str = "batch.kubernetes.io/job-tracking";

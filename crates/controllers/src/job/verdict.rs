@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::batch::v1::{JobCondition, JobStatus};
+use k8s_openapi::api::batch::v1::{JobCondition, JobStatus, UncountedTerminatedPods};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -110,7 +110,7 @@ pub(super) fn conclude(status: &mut JobStatus, interim: &JobCondition, pods: &[P
     if complete {
         status.completion_time = Some(Time(now));
     }
-    status.uncounted_terminated_pods = Some(Default::default());
+    status.uncounted_terminated_pods = Some(UncountedTerminatedPods::default());
     (status.active, status.ready, status.terminating) = (None, Some(0), Some(0));
     true
 }
@@ -152,6 +152,19 @@ pub(super) fn put(status: &mut JobStatus, condition: JobCondition) -> bool {
             true
         }
     }
+}
+
+/// The reason of the event that tells of a failure.
+pub(super) fn reason_of_failure(interim: &JobCondition) -> &'static str {
+    const KNOWN: [&str; 5] = [
+        "PodFailurePolicy",
+        "BackoffLimitExceeded",
+        "DeadlineExceeded",
+        "MaxFailedIndexesExceeded",
+        "FailedIndexes",
+    ];
+    let reason = interim.reason.as_deref().unwrap_or_default();
+    KNOWN.into_iter().find(|known| *known == reason).unwrap_or("Failed")
 }
 
 /// Whether all indexes or pods that a job asks for are there already, so that no more are to be made.

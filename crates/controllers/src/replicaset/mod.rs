@@ -10,6 +10,7 @@ mod handler;
 mod kind;
 mod status;
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -134,15 +135,15 @@ impl<R: Replicated> Controller<R> {
         now: Timestamp,
     ) -> Result<(), SyncError> {
         let wanted = usize::try_from(kind::replicas(set)).unwrap_or(0);
-        if active.len() < wanted {
-            self.create(original, set, (wanted - active.len()).min(BURST)).await
-        } else if active.len() > wanted {
-            let count = (active.len() - wanted).min(BURST);
-            let related = self.related(set)?;
-            let surplus = ranking::to_delete(active.to_vec(), &related, count, now);
-            self.delete(original, set, &surplus).await
-        } else {
-            Ok(())
+        match active.len().cmp(&wanted) {
+            Ordering::Less => self.create(original, set, (wanted - active.len()).min(BURST)).await,
+            Ordering::Equal => Ok(()),
+            Ordering::Greater => {
+                let count = (active.len() - wanted).min(BURST);
+                let related = self.related(set)?;
+                let surplus = ranking::to_delete(active.to_vec(), &related, count, now);
+                self.delete(original, set, &surplus).await
+            }
         }
     }
 

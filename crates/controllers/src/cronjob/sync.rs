@@ -1,0 +1,174 @@
+//! A cron job's sync: brings its status up to date, starts the job that is due, drops old ones.
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::{Api, PostParams, PropagationPolicy};
+use nave_client::{Action, Lister, ObjectName};
+
+use super::due::{Calendar, Due};
+use super::history::{self, Seen};
+use crate::frame::{EventKind, ObjectControl, Recorder, SyncError, reference_of};
+use crate::job::is_finished;
+use crate::owned;
+use crate::owners::is_controlled_by;
+
+pub(super) struct Controller {
+    pub(super) client: kube::Client,
+    pub(super) control: ObjectControl,
+    pub(super) events: Recorder,
+    pub(super) cron_jobs: Lister<CronJob>,
+    pub(super) jobs: Lister<Job>,
+}
+
+impl Controller {
+    pub(super) async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
+        let Some(cached) = self.cron_jobs.get_by_key(&key) else { return Ok(Action::Done) };
+        let cron_job = cached.decode()?;
+        let jobs = owned::by_controller(&self.jobs, cached.uid());
+        let jobs: Vec<Job> = jobs.iter().map(nave_client::Object::decode).collect::<Result<_, _>>()?;
+        let written = cron_job.status.clone().unwrap_or_default();
+        let mut status = written.clone();
+        for seen in history::look(&mut status, &jobs) {
+            self.tell_seen(&cron_job, &seen);
+        }
+        let now = Timestamp::now();
+        let outcome = self.start_due(&cron_job, &jobs, &mut status, now).await;
+        for old in history::expired(&cron_job, &jobs) {
+            self.drop_job(&cron_job, old, &mut status).await?;
+        }
+        if status != written {
+            let namespace = cron_job.metadata.namespace.as_deref().unwrap_or_default();
+            let api: Api<CronJob> = Api::namespaced(self.client.clone(), namespace);
+            let name = cron_job.metadata.name.clone().unwrap_or_default();
+            let changed = CronJob { status: Some(status), ..cron_job };
+            api.replace_status(&name, &PostParams::default(), &changed).await?;
+        }
+        outcome
+    }
+
+    /// Starts a job if one is due and may be, and says when to look again.
+    async fn start_due(
+        &self,
+        cron_job: &CronJob,
+        jobs: &[Job],
+        status: &mut CronJobStatus,
+        now: Timestamp,
+    ) -> Result<Action, SyncError> {
+        if cron_job.metadata.deletion_timestamp.is_some() || cron_job.spec.suspend == Some(true) {
+            return Ok(Action::Done);
+        }
+        let calendar = match Calendar::of(&cron_job.spec) {
+            Ok(calendar) => calendar,
+            Err(why) => {
+                // Nothing can be done before it is changed.
+                self.warn(cron_job, why.reason(), &why.to_string());
+                return Ok(Action::Done);
+            }
+        };
+        if let Some(due) = calendar.due(cron_job, now) {
+            self.start(cron_job, jobs, status, &calendar, due).await?;
+        }
+        let settled = CronJob { status: Some(status.clone()), ..cron_job.clone() };
+        Ok(calendar.next_in(&settled, now).map_or(Action::Done, Action::RequeueAfter))
+    }
+
+    async fn start(
+        &self,
+        cron_job: &CronJob,
+        jobs: &[Job],
+        status: &mut CronJobStatus,
+        calendar: &Calendar,
+        due: Due,
+    ) -> Result<(), SyncError> {
+        if due.many_missed {
+            let message = "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check \
+                           clock skew";
+            self.warn(cron_job, "TooManyMissedTimes", message);
+        }
+        if due.too_late {
+            let at = due.at.strftime("%a, %d %b %Y %H:%M:%S +0000");
+            self.warn(cron_job, "MissSchedule", &format!("Missed scheduled time to start a job: {at}"));
+            return Ok(());
+        }
+        let name = history::job_name(cron_job, due.at);
+        let mut active = status.active.iter().flatten();
+        if active.any(|reference| reference.name.as_ref() == Some(&name)) {
+            return Ok(());
+        }
+        match cron_job.spec.concurrency_policy.as_deref() {
+            Some("Forbid") if status.active.is_some() => {
+                let message =
+                    "Not starting job because prior execution is running and concurrency policy is Forbid";
+                self.events.record(&reference_of(cron_job), EventKind::Normal, "JobAlreadyActive", message);
+                return Ok(());
+            }
+            Some("Replace") => {
+                for job in jobs.iter().filter(|job| !is_finished(job)) {
+                    self.drop_job(cron_job, job, status).await?;
+                }
+            }
+            _ => {}
+        }
+        let new = history::job_for(cron_job, due.at, &calendar.zone);
+        let namespace = cron_job.metadata.namespace.as_deref().unwrap_or_default();
+        let made = match self.control.create(&reference_of(cron_job), namespace, &new).await {
+            Ok(made) => made,
+            // A sync before this one made it and did not get to note it.
+            Err(error) if error.is_already_exists() => self.own_job(cron_job, &name).await?,
+            Err(error) if error.is_namespace_terminating() => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        status.last_schedule_time = Some(Time(due.at));
+        if !is_finished(&made) {
+            status.active.get_or_insert_default().push(history::reference(&made));
+        }
+        Ok(())
+    }
+
+    /// The job of a name, if it is this cron job's.
+    async fn own_job(&self, cron_job: &CronJob, name: &str) -> Result<Job, SyncError> {
+        let namespace = cron_job.metadata.namespace.as_deref().unwrap_or_default();
+        let job = Api::<Job>::namespaced(self.client.clone(), namespace).get(name).await?;
+        if is_controlled_by(&job.metadata, &cron_job.metadata) {
+            Ok(job)
+        } else {
+            Err(SyncError::Invalid(format!("CronJob: job {name} exists and is not controlled by it")))
+        }
+    }
+
+    async fn drop_job(
+        &self,
+        cron_job: &CronJob,
+        job: &Job,
+        status: &mut CronJobStatus,
+    ) -> Result<(), SyncError> {
+        self.control.delete(&reference_of(cron_job), job, PropagationPolicy::Background).await?;
+        if let Some(active) = &mut status.active {
+            active.retain(|reference| reference.uid != job.metadata.uid);
+        }
+        status.active = status.active.take().filter(|active| !active.is_empty());
+        Ok(())
+    }
+
+    fn tell_seen(&self, cron_job: &CronJob, seen: &Seen) {
+        let (kind, reason, message) = match seen {
+            Seen::Completed { job, condition } => {
+                let message = format!("Saw completed job: {job}, condition: {condition}");
+                (EventKind::Normal, "SawCompletedJob", message)
+            }
+            Seen::Unexpected { job } => {
+                let message = format!("Saw a job that the controller did not create or forgot: {job}");
+                (EventKind::Warning, "UnexpectedJob", message)
+            }
+            Seen::Missing { job } => {
+                (EventKind::Normal, "MissingJob", format!("Active job went missing: {job}"))
+            }
+        };
+        self.events.record(&reference_of(cron_job), kind, reason, &message);
+    }
+
+    fn warn(&self, cron_job: &CronJob, reason: &'static str, message: &str) {
+        self.events.record(&reference_of(cron_job), EventKind::Warning, reason, message);
+    }
+}

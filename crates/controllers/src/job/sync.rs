@@ -1,0 +1,289 @@
+//! A job's sync: looks at its pods, makes or deletes some, and counts those that have ended.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::{Job, JobCondition, JobStatus};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::{Api, Patch, PatchParams, PostParams, PropagationPolicy};
+use nave_client::{Action as Next, Lister, ObjectName};
+use serde_json::json;
+
+use super::count::Counts;
+use super::manage::{self, Action, NewPod};
+use super::untracked::Untracked;
+use super::{
+    Observed, TRACKING, is_finished, is_suspended, is_tracked, pod, spec, status, track, uid, verdict,
+};
+use crate::expectations::Expectations;
+use crate::frame::{EventKind, ObjectControl, Recorder, SyncError, reference_of, slow_start};
+use crate::owners::{Claims, controller_reference, is_controlled_by};
+use crate::{owned, selectors};
+
+/// Jobs that name another controller are that one's business.
+const MANAGED_BY: &str = "kubernetes.io/job-controller";
+
+pub(super) struct Controller {
+    pub(super) client: kube::Client,
+    pub(super) control: ObjectControl,
+    pub(super) events: Recorder,
+    pub(super) jobs: Lister<Job>,
+    pub(super) pods: Lister<Pod>,
+    pub(super) expectations: Arc<Expectations>,
+    pub(super) untracked: Arc<Untracked>,
+}
+
+impl Controller {
+    pub(super) async fn sync(&self, key: ObjectName) -> Result<Next, SyncError> {
+        let Some(cached) = self.jobs.get_by_key(&key) else { return Ok(Next::Done) };
+        // Asked before the pods are read: what is seen afterwards can only be newer.
+        let believed = self.expectations.satisfied(cached.uid());
+        let mut job = cached.decode()?;
+        if spec(&job).managed_by.as_deref().is_some_and(|manager| manager != MANAGED_BY) {
+            return Ok(Next::Done);
+        }
+        let pods = self.claim(&job).await?;
+        if is_finished(&job) {
+            let tracked: Vec<&Pod> = pods.iter().filter(|pod| is_tracked(pod)).collect();
+            self.untrack(&tracked).await?;
+            return Ok(Next::Done);
+        }
+        let now = Timestamp::now();
+        if status(&job).start_time.is_none() && !is_suspended(spec(&job)) {
+            job.status.get_or_insert_default().start_time = Some(Time(now));
+        }
+        let untracked = self.untracked.among(&pods);
+        let observed = Observed { job: &job, pods: &pods, untracked: &untracked, now };
+        let written = cached.decode()?.status.unwrap_or_default();
+        self.step(&observed, written, believed).await
+    }
+
+    /// One sync of a job that goes on. `written` is its status as it is stored.
+    async fn step(
+        &self,
+        observed: &Observed<'_>,
+        written: JobStatus,
+        believed: bool,
+    ) -> Result<Next, SyncError> {
+        let counts = Counts::of(observed);
+        let mut status = observed.status().clone();
+        let mut wait = verdict::deadline_in(observed);
+        let mut interim = verdict::find(observed, &counts);
+        let mut active = i32::try_from(counts.active.len()).unwrap_or(i32::MAX);
+        let managed = if interim.is_some() {
+            let rest: Vec<Pod> = counts.active.iter().map(|pod| (*pod).clone()).collect();
+            self.delete(observed, &rest, &mut active).await
+        } else if believed && observed.job.metadata.deletion_timestamp.is_none() {
+            let managed = self.manage(observed, &counts, &mut active, &mut wait).await;
+            self.note_suspension(observed, &mut status);
+            managed
+        } else {
+            Ok(())
+        };
+        interim = interim.or_else(|| verdict::success(observed, counts.succeeded, active));
+
+        status.active = (active > 0).then_some(active);
+        status.ready = Some(counts.ready);
+        status.terminating = Some(counts.terminating);
+        self.count(observed, &counts, status, written, interim).await?;
+        managed?;
+        Ok(wait.map_or(Next::Done, |wait| Next::RequeueAfter(wait + Duration::from_millis(1))))
+    }
+
+    /// The three steps of counting, and the end of the job once everything is counted.
+    async fn count(
+        &self,
+        observed: &Observed<'_>,
+        counts: &Counts<'_>,
+        mut status: JobStatus,
+        mut written: JobStatus,
+        interim: Option<JobCondition>,
+    ) -> Result<(), SyncError> {
+        let tracked = |untracked: &HashSet<String>| -> HashSet<&str> {
+            let pods = observed.pods.iter().filter(|pod| is_tracked(pod)).map(uid);
+            pods.filter(|uid| !untracked.contains(*uid)).collect()
+        };
+        track::settle(&mut status, &tracked(observed.untracked));
+        let (ended, all_noted) = track::note(observed, counts, &mut status);
+        if let Some(interim) = &interim {
+            verdict::put(&mut status, interim.clone());
+        }
+        let mut job = observed.job.clone();
+        if status != written {
+            job.status = Some(status.clone());
+            job = self.write_status(&job).await?;
+            written.clone_from(&status);
+        }
+        self.untrack(&ended).await?;
+        track::settle(&mut status, &tracked(&self.untracked.among(observed.pods)));
+        if let Some(interim) = interim.filter(|_| all_noted)
+            && verdict::conclude(&mut status, &interim, observed.pods, observed.now)
+        {
+            job.status = Some(status);
+            self.write_status(&job).await?;
+            self.tell_end(&job, &interim);
+        } else if status != written {
+            job.status = Some(status);
+            self.write_status(&job).await?;
+        }
+        Ok(())
+    }
+
+    async fn manage(
+        &self,
+        observed: &Observed<'_>,
+        counts: &Counts<'_>,
+        active: &mut i32,
+        wait: &mut Option<Duration>,
+    ) -> Result<(), SyncError> {
+        match manage::next(observed, counts) {
+            Action::Nothing => Ok(()),
+            Action::Create(new) => self.create(observed, &new, active).await,
+            Action::Delete(surplus) => self.delete(observed, &surplus, active).await,
+            Action::Wait(backoff) => {
+                *wait = Some(wait.map_or(backoff, |wait| wait.min(backoff)));
+                Ok(())
+            }
+        }
+    }
+
+    async fn create(
+        &self,
+        observed: &Observed<'_>,
+        new: &[NewPod],
+        active: &mut i32,
+    ) -> Result<(), SyncError> {
+        let job = observed.job;
+        let (owner, owner_uid) = (reference_of(job), job.metadata.uid.as_deref().unwrap_or_default());
+        let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
+        self.expectations.expect_creations(owner_uid, new.len());
+        let (tried, made, failure) = slow_start(new.len(), |place| {
+            let pod = pod::new(job, new.get(place).copied().unwrap_or_default());
+            let owner = &owner;
+            async move {
+                let created = self.control.create(owner, namespace, &pod).await;
+                if created.is_err() {
+                    self.expectations.creation_observed(owner_uid);
+                }
+                created.map(drop)
+            }
+        })
+        .await;
+        self.expectations.creations_observed(owner_uid, new.len() - tried);
+        *active += i32::try_from(made).unwrap_or(0);
+        failure.filter(|error| !error.is_namespace_terminating()).map_or(Ok(()), Err)
+    }
+
+    async fn delete(&self, observed: &Observed<'_>, pods: &[Pod], active: &mut i32) -> Result<(), SyncError> {
+        if pods.is_empty() {
+            return Ok(());
+        }
+        let (owner, owner_uid) =
+            (reference_of(observed.job), observed.job.metadata.uid.as_deref().unwrap_or_default());
+        self.expectations.expect_deletions(owner_uid, pods.iter().map(|pod| uid(pod).to_owned()));
+        let delete = async |pod: &Pod| {
+            let deleted = self.control.delete(&owner, pod, PropagationPolicy::Background).await;
+            if deleted.is_err() {
+                self.expectations.deletion_observed(owner_uid, uid(pod));
+            }
+            deleted
+        };
+        let results = join_all(pods.iter().map(delete)).await;
+        *active -= i32::try_from(results.iter().filter(|result| result.is_ok()).count()).unwrap_or(0);
+        results.into_iter().collect()
+    }
+
+    /// Takes the finalizers from pods, so that they may go.
+    async fn untrack(&self, pods: &[&Pod]) -> Result<(), SyncError> {
+        let patch = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": [TRACKING]}});
+        let remove = async |pod: &&Pod| {
+            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+            let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+            let name = pod.metadata.name.as_deref().unwrap_or_default();
+            self.untracked.add(uid(pod));
+            let mut patch = patch.clone();
+            patch["metadata"]["uid"] = json!(pod.metadata.uid);
+            let patched = api.patch_metadata(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
+            match patched {
+                Ok(_) => Ok(()),
+                // It is gone, or another by now has its name.
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => Ok(()),
+                Err(error) => {
+                    self.untracked.seen(uid(pod));
+                    Err(SyncError::from(error))
+                }
+            }
+        };
+        join_all(pods.iter().map(remove)).await.into_iter().collect()
+    }
+
+    /// A pod with the finalizer whose job may be gone: nobody will count it.
+    pub(super) async fn sync_orphan(&self, key: ObjectName) -> Result<Next, SyncError> {
+        let Some(cached) = self.pods.get_by_key(&key) else { return Ok(Next::Done) };
+        let Some(controller) = owned::controller_of_kind(&cached, "batch", "Job") else {
+            return Ok(Next::Done);
+        };
+        let jobs: Api<Job> = Api::namespaced(self.client.clone(), cached.namespace());
+        let live = jobs.get_metadata_opt(controller.name).await?;
+        if live.is_some_and(|job| job.metadata.uid.as_deref() == Some(controller.uid)) {
+            return Ok(Next::Done);
+        }
+        let pod = cached.decode()?;
+        if is_tracked(&pod) {
+            self.untrack(&[&pod]).await?;
+        }
+        Ok(Next::Done)
+    }
+
+    /// The job's pods, after adoption and release.
+    async fn claim(&self, job: &Job) -> Result<Vec<Pod>, SyncError> {
+        let selector = selectors::parse(&spec(job).selector.clone().unwrap_or_default())?;
+        let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
+        let claims = Claims {
+            owner: &job.metadata,
+            reference: controller_reference("batch/v1", "Job", &job.metadata),
+            finalizer: Some(TRACKING),
+            owners: Api::<Job>::namespaced(self.client.clone(), namespace),
+            objects: Api::<Pod>::namespaced(self.client.clone(), namespace),
+        };
+        let mut candidates = owned::candidates(&self.pods, &job.metadata, &selector)?;
+        // Pods that have ended are not adopted: they would count as the job's work.
+        candidates
+            .retain(|pod| is_controlled_by(&pod.metadata, &job.metadata) || !crate::pods::is_terminal(pod));
+        claims.claim(candidates, |meta| selectors::selects(&selector, meta)).await
+    }
+
+    fn note_suspension(&self, observed: &Observed<'_>, status: &mut JobStatus) {
+        let Some(condition) = verdict::suspension(observed) else { return };
+        let (reason, message) = if condition.status == "True" {
+            ("Suspended", "Job suspended")
+        } else {
+            // A resumed job has all its time again.
+            status.start_time = Some(Time(observed.now));
+            ("Resumed", "Job resumed")
+        };
+        verdict::put(status, condition);
+        self.events.record(&reference_of(observed.job), EventKind::Normal, reason, message);
+    }
+
+    fn tell_end(&self, job: &Job, interim: &JobCondition) {
+        let owner: ObjectReference = reference_of(job);
+        if interim.type_ == verdict::SUCCESS {
+            self.events.record(&owner, EventKind::Normal, "Completed", "Job completed");
+        } else {
+            let message = interim.message.as_deref().unwrap_or_default();
+            self.events.record(&owner, EventKind::Warning, verdict::reason_of_failure(interim), message);
+        }
+    }
+
+    async fn write_status(&self, job: &Job) -> Result<Job, SyncError> {
+        let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
+        let api: Api<Job> = Api::namespaced(self.client.clone(), namespace);
+        let name = job.metadata.name.as_deref().unwrap_or_default();
+        Ok(api.replace_status(name, &PostParams::default(), job).await?)
+    }
+}

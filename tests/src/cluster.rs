@@ -1,0 +1,201 @@
+//! What runs pods, as far as controllers can see: a scheduler that binds every pod to one node, and that node's
+//! kubelet, which runs nothing and reports what a kubelet would.
+//!
+//! Pods under `restartPolicy: Always` come up and stay. Others come up and succeed, unless the annotation
+//! `nave.test/outcome` says otherwise: `fail` (all containers end with exit code 1), `run` (they never end). The
+//! annotation `nave.test/unready: "true"` keeps a pod from becoming ready, `nave.test/pending: "true"` from running.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use futures_util::TryStreamExt;
+use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::runtime::{WatchStreamExt, watcher};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+/// The name of the node.
+pub const NODE: &str = "fake";
+
+/// A scheduler and a kubelet that run until this is dropped.
+pub struct FakeNode {
+    _tasks: JoinSet<()>,
+}
+
+impl FakeNode {
+    /// Registers the node, and begins to bind and to run pods.
+    pub async fn start(client: kube::Client) -> Self {
+        let nodes: Api<Node> = Api::all(client.clone());
+        let node: Node = crate::ok(
+            serde_json::from_value(
+                json!({"metadata": {"name": NODE, "labels": {"kubernetes.io/hostname": NODE}},
+                "status": {"conditions": [{"type": "Ready", "status": "True"}]}}),
+            ),
+            "the node",
+        );
+        // A second run of the same test server finds it there.
+        let _ = nodes.create(&PostParams::default(), &node).await;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Kubelet { client, addresses: AtomicU32::new(1) }.run());
+        Self { _tasks: tasks }
+    }
+}
+
+struct Kubelet {
+    client: kube::Client,
+    addresses: AtomicU32,
+}
+
+impl Kubelet {
+    /// Looks at every pod whenever it changes. What fails is tried again at the next event or list.
+    async fn run(self) {
+        let pods: Api<Pod> = Api::all(self.client.clone());
+        let mut changed = pin!(watcher(pods, watcher::Config::default()).default_backoff().touched_objects());
+        loop {
+            match changed.try_next().await {
+                Ok(Some(pod)) => self.look(pod).await,
+                Ok(None) => return,
+                // The watcher has noted it, and tries again with backoff.
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn look(&self, pod: Pod) {
+        let bound = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+        let done = if pod.metadata.deletion_timestamp.is_some() {
+            self.stop(&pod).await
+        } else {
+            match bound.as_deref() {
+                None | Some("") => self.bind(&pod).await,
+                Some(NODE) => self.report(&pod).await,
+                Some(_) => Ok(()),
+            }
+        };
+        match done {
+            // It was changed or deleted meanwhile, which is an event of its own.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+            Err(error) => eprintln!("fake kubelet: {}: {error}", pod.metadata.name.unwrap_or_default()),
+            Ok(()) => {}
+        }
+    }
+
+    async fn bind(&self, pod: &Pod) -> Result<(), kube::Error> {
+        let name = pod.metadata.name.clone().unwrap_or_default();
+        let target = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Node".into()),
+            name: Some(NODE.into()),
+            ..ObjectReference::default()
+        };
+        let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
+        let binding = crate::ok(serde_json::to_vec(&Binding { metadata, target }), "a binding");
+        self.pods(pod).create_subresource::<Value>("binding", &name, &PostParams::default(), binding).await?;
+        Ok(())
+    }
+
+    /// The next step of a pod's life: from pending to running, from running to its end.
+    async fn report(&self, pod: &Pod) -> Result<(), kube::Error> {
+        let annotations = pod.metadata.annotations.clone().unwrap_or_default();
+        let says = |key: &str| annotations.get(&format!("nave.test/{key}")).map(String::as_str);
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending");
+        let ends = pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()) != Some("Always");
+        let ready = says("unready") != Some("true");
+        let is_ready = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let is_ready =
+            is_ready.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+        let status = match (phase, says("outcome")) {
+            ("Pending", _) if says("pending") == Some("true") => return Ok(()),
+            ("Pending", _) => self.running(pod, ready),
+            ("Running", Some("run")) => return Ok(()),
+            ("Running", Some("fail")) if ends => ended(pod, "Failed", 1),
+            ("Running", _) if ends => ended(pod, "Succeeded", 0),
+            ("Running", _) if ready != is_ready => self.running(pod, ready),
+            _ => return Ok(()),
+        };
+        self.patch(pod, status).await
+    }
+
+    /// A pod under deletion ends, and is let go.
+    async fn stop(&self, pod: &Pod) -> Result<(), kube::Error> {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+        let bound = pod.spec.as_ref().is_some_and(|spec| spec.node_name.as_deref() == Some(NODE));
+        if bound && phase == "Running" {
+            self.patch(pod, ended(pod, "Failed", 137)).await?;
+        }
+        let name = pod.metadata.name.clone().unwrap_or_default();
+        let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+        if pod.metadata.deletion_grace_period_seconds != Some(0) {
+            self.pods(pod).delete(&name, &now).await?;
+        }
+        Ok(())
+    }
+
+    async fn patch(&self, pod: &Pod, status: Value) -> Result<(), kube::Error> {
+        let name = pod.metadata.name.clone().unwrap_or_default();
+        let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": status});
+        self.pods(pod).patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
+        Ok(())
+    }
+
+    fn running(&self, pod: &Pod, ready: bool) -> Value {
+        let known = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
+        let address = known.unwrap_or_else(|| {
+            let number = self.addresses.fetch_add(1, Ordering::Relaxed);
+            Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 244, 0, 0)) + number).to_string()
+        });
+        let started = json!({"running": {"startedAt": now()}});
+        json!({
+            "phase": "Running", "hostIP": "192.0.2.1", "podIP": address, "podIPs": [{"ip": address}],
+            "startTime": now(),
+            "conditions": conditions(ready),
+            "containerStatuses": containers(pod, ready, &started)
+        })
+    }
+
+    fn pods(&self, pod: &Pod) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), pod.metadata.namespace.as_deref().unwrap_or_default())
+    }
+}
+
+fn ended(pod: &Pod, phase: &str, code: i32) -> Value {
+    let state = json!({"terminated": {"exitCode": code, "startedAt": now(), "finishedAt": now(),
+        "reason": if code == 0 { "Completed" } else { "Error" }}});
+    json!({"phase": phase, "conditions": conditions(false), "containerStatuses": containers(pod, false, &state)})
+}
+
+fn conditions(ready: bool) -> Value {
+    let status = if ready { "True" } else { "False" };
+    let of =
+        |type_: &str, status: &str| json!({"type": type_, "status": status, "lastTransitionTime": now()});
+    json!([
+        of("Initialized", "True"),
+        of("Ready", status),
+        of("ContainersReady", status),
+        of("PodScheduled", "True")
+    ])
+}
+
+fn containers(pod: &Pod, ready: bool, state: &Value) -> Vec<BTreeMap<&'static str, Value>> {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let status = containers.map(|container| {
+        BTreeMap::from([
+            ("name", json!(container.name)),
+            ("image", json!(container.image)),
+            ("imageID", json!("")),
+            ("ready", json!(ready)),
+            ("started", json!(ready)),
+            ("restartCount", json!(0)),
+            ("state", state.clone()),
+        ])
+    });
+    status.collect()
+}
+
+fn now() -> String {
+    k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
