@@ -93,8 +93,8 @@ impl Kubelet {
             ..ObjectReference::default()
         };
         let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
-        let binding = crate::ok(serde_json::to_vec(&Binding { metadata, target }), "a binding");
-        self.pods(pod).create_subresource::<Value>("binding", &name, &PostParams::default(), binding).await?;
+        let (parameters, binding) = (PostParams::default(), Binding { metadata, target });
+        self.pods(pod).create_subresource::<_, Value>("binding", &name, &parameters, &binding).await?;
         Ok(())
     }
 

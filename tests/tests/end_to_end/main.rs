@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a step that fails is a test that fails")]
 
 mod bad_input;
+mod deployments;
 mod durability;
 mod helm;
+mod jobs;
 mod kube_rs;
 mod kubectl_kinds;
 mod kubectl_verbs;

@@ -1,0 +1,163 @@
+//! Jobs and cron jobs, as kubectl's users drive them, with a fake node.
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::ListParams;
+use nave_tests::cluster::FakeNode;
+use nave_tests::{Server, eventually};
+use serde_json::{Value, json};
+
+async fn cluster() -> (Server, FakeNode) {
+    let server = Server::start().await;
+    let node = FakeNode::start(server.client().await).await;
+    (server, node)
+}
+
+fn job(name: &str, spec: &Value, annotations: &Value) -> String {
+    let mut job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": {
+        "template": {"metadata": {"annotations": annotations},
+            "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "x"}]}}}});
+    for (key, value) in spec.as_object().unwrap() {
+        job["spec"][key] = value.clone();
+    }
+    job.to_string()
+}
+
+async fn wait(server: &Server, condition: &str, name: &str) {
+    let condition = format!("--for=condition={condition}");
+    server.kubectl(&["wait", &condition, &format!("job/{name}"), "--timeout=60s"]).await;
+}
+
+async fn status(server: &Server, name: &str) -> Value {
+    let jobs: Api<Job> = Api::default_namespaced(server.client().await);
+    serde_json::to_value(jobs.get(name).await.unwrap().status.unwrap()).unwrap()
+}
+
+async fn pods(server: &Server, name: &str) -> Vec<Pod> {
+    let pods: Api<Pod> = Api::default_namespaced(server.client().await);
+    pods.list(&ListParams::default().labels(&format!("job-name={name}"))).await.unwrap().items
+}
+
+#[tokio::test]
+async fn a_job_counts_every_pod_once() {
+    let (server, _node) = cluster().await;
+    server.apply(&job("sum", &json!({"parallelism": 3, "completions": 7}), &json!({}))).await;
+    wait(&server, "complete", "sum").await;
+    let status = status(&server, "sum").await;
+    assert_eq!(status["succeeded"], 7, "{status}");
+    assert_eq!((&status["failed"], &status["active"]), (&Value::Null, &Value::Null), "{status}");
+    assert_eq!(status["uncountedTerminatedPods"], json!({}));
+    assert!(status["startTime"].is_string() && status["completionTime"].is_string());
+    let types: Vec<_> = status["conditions"].as_array().unwrap().iter().map(|c| c["type"].clone()).collect();
+    assert_eq!(types, ["SuccessCriteriaMet", "Complete"]);
+    let pods = pods(&server, "sum").await;
+    assert_eq!(pods.len(), 7);
+    assert!(pods.iter().all(|pod| pod.metadata.finalizers.is_none()), "no finalizer is left behind");
+}
+
+#[tokio::test]
+async fn an_indexed_job_has_a_pod_for_each_index() {
+    let (server, _node) = cluster().await;
+    let spec = json!({"parallelism": 2, "completions": 4, "completionMode": "Indexed"});
+    server.apply(&job("array", &spec, &json!({}))).await;
+    wait(&server, "complete", "array").await;
+    assert_eq!(status(&server, "array").await["completedIndexes"], "0-3");
+    let mut indexes: Vec<(String, String)> = pods(&server, "array")
+        .await
+        .into_iter()
+        .map(|pod| {
+            let index = pod.metadata.annotations.unwrap()["batch.kubernetes.io/job-completion-index"].clone();
+            (index, pod.spec.unwrap().hostname.unwrap())
+        })
+        .collect();
+    indexes.sort();
+    let expected = ["0", "1", "2", "3"].map(|index| (index.to_owned(), format!("array-{index}")));
+    assert_eq!(indexes, expected);
+}
+
+#[tokio::test]
+async fn a_job_fails_at_its_limit_or_by_its_policy() {
+    let (server, _node) = cluster().await;
+    let fails = json!({"nave.test/outcome": "fail"});
+    server.apply(&job("limit", &json!({"backoffLimit": 0}), &fails)).await;
+    wait(&server, "failed", "limit").await;
+    let failed = status(&server, "limit").await;
+    assert_eq!(failed["failed"], 1);
+    assert_eq!(failed["conditions"][1]["reason"], "BackoffLimitExceeded", "{failed}");
+
+    let policy = json!({"rules": [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [1]}}]});
+    server.apply(&job("policy", &json!({"podFailurePolicy": policy}), &fails)).await;
+    wait(&server, "failed", "policy").await;
+    assert_eq!(status(&server, "policy").await["conditions"][1]["reason"], "PodFailurePolicy");
+
+    let runs = json!({"nave.test/outcome": "run"});
+    server.apply(&job("late", &json!({"activeDeadlineSeconds": 1}), &runs)).await;
+    wait(&server, "failed", "late").await;
+    assert_eq!(status(&server, "late").await["conditions"][1]["reason"], "DeadlineExceeded");
+    eventually("its pod is stopped", async || pods(&server, "late").await.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_job_is_suspended_and_resumed() {
+    let (server, _node) = cluster().await;
+    let runs = json!({"nave.test/outcome": "run"});
+    server.apply(&job("pausing", &json!({"parallelism": 2, "completions": 2, "suspend": true}), &runs)).await;
+    wait(&server, "Suspended", "pausing").await;
+    assert_eq!(status(&server, "pausing").await["startTime"], Value::Null);
+    server.kubectl(&["patch", "job", "pausing", "-p", r#"{"spec": {"suspend": false}}"#]).await;
+    eventually("its pods run", async || status(&server, "pausing").await["ready"] == 2).await;
+    server.kubectl(&["patch", "job", "pausing", "-p", r#"{"spec": {"suspend": true}}"#]).await;
+    eventually("its pods are gone", async || pods(&server, "pausing").await.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_finished_job_goes_after_its_time() {
+    let (server, _node) = cluster().await;
+    server.apply(&job("brief", &json!({"ttlSecondsAfterFinished": 0}), &json!({}))).await;
+    eventually("it is deleted", async || {
+        let jobs: Api<Job> = Api::default_namespaced(server.client().await);
+        let found = jobs.get_opt("brief").await.unwrap();
+        // In the foreground: without a garbage collector it stays, under deletion.
+        found.is_none_or(|job| job.metadata.deletion_timestamp.is_some())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_job_survives_kill_9_and_counts_right() {
+    let (mut server, node) = cluster().await;
+    server.apply(&job("long", &json!({"parallelism": 4, "completions": 30}), &json!({}))).await;
+    eventually("some are done", async || status(&server, "long").await["succeeded"].as_i64() >= Some(5))
+        .await;
+    server.kill9();
+    drop(node);
+    server.restart().await;
+    let _node = FakeNode::start(server.client().await).await;
+    wait(&server, "complete", "long").await;
+    assert_eq!(status(&server, "long").await["succeeded"], 30);
+    assert_eq!(pods(&server, "long").await.len(), 30);
+}
+
+#[tokio::test]
+async fn a_cron_job_starts_jobs_by_hand_and_by_the_clock() {
+    let (server, _node) = cluster().await;
+    let cron = ["create", "cronjob", "tick", "--image=x", "--schedule=0 0 1 1 *"];
+    server.kubectl(&cron).await;
+    server.kubectl(&["create", "job", "by-hand", "--from=cronjob/tick"]).await;
+    wait(&server, "complete", "by-hand").await;
+
+    let every = r#"{"spec": {"schedule": "@every 1s", "successfulJobsHistoryLimit": 1}}"#;
+    server.kubectl(&["patch", "cronjob", "tick", "-p", every]).await;
+    eventually("a job of the schedule has come and gone", async || {
+        let events = server.kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"]).await;
+        events.contains("SawCompletedJob") && events.contains("SuccessfulDelete")
+    })
+    .await;
+    server.kubectl(&["patch", "cronjob", "tick", "-p", r#"{"spec": {"suspend": true}}"#]).await;
+    let active = ["get", "cronjob", "tick", "-o", "jsonpath={.status.active}"];
+    eventually("no job is active", async || server.kubectl(&active).await.is_empty()).await;
+    let last =
+        ["get", "cronjob", "tick", "-o", "jsonpath={.status.lastSuccessfulTime}{.status.lastScheduleTime}"];
+    assert_eq!(server.kubectl(&last).await.len(), 2 * "2026-01-01T00:00:00Z".len());
+}
