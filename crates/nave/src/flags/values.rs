@@ -19,7 +19,7 @@ impl Controllers {
     }
 
     /// The first name said that no controller has.
-    pub(crate) fn unknown<'a>(&'a self, known: impl Fn(&str) -> bool) -> Option<&'a str> {
+    pub(crate) fn unknown(&self, known: impl Fn(&str) -> bool) -> Option<&str> {
         self.on.iter().chain(&self.off).map(String::as_str).find(|name| !known(name))
     }
 }
