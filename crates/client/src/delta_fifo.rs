@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::reflector::ReflectorStore;
 use crate::{Indexer, Object, ObjectName};
@@ -123,6 +123,8 @@ pub struct DeltaFifo {
     filled: Notify,
     /// Something was taken.
     emptied: Notify,
+    /// Whether all objects of the first list have been processed.
+    synced: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -141,7 +143,13 @@ struct Queue {
 impl DeltaFifo {
     /// A queue whose consumer keeps what it has processed in `known`.
     pub fn new(known: Arc<Indexer>) -> Self {
-        Self { known, queue: Mutex::default(), filled: Notify::new(), emptied: Notify::new() }
+        Self {
+            known,
+            queue: Mutex::default(),
+            filled: Notify::new(),
+            emptied: Notify::new(),
+            synced: watch::Sender::new(false),
+        }
     }
 
     /// Waits for the next object and calls `process` with what happened to it; `None` once the queue is closed and
@@ -155,6 +163,7 @@ impl DeltaFifo {
                 let mut queue = self.queue.lock();
                 if let Some(deltas) = queue.take() {
                     let done = process(deltas);
+                    self.note_sync(&queue);
                     self.emptied.notify_waiters();
                     return Some(done);
                 }
@@ -168,8 +177,13 @@ impl DeltaFifo {
 
     /// Whether all objects of the first list have been processed.
     pub fn has_synced(&self) -> bool {
-        let queue = self.queue.lock();
-        queue.populated && queue.initial == 0
+        *self.synced.borrow()
+    }
+
+    /// Waits until [`has_synced`](Self::has_synced).
+    pub async fn wait_for_sync(&self) {
+        // An error would mean that the sender is gone; we hold it.
+        let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
     }
 
     /// How many objects are queued.
@@ -193,8 +207,15 @@ impl DeltaFifo {
         let mut queue = self.queue.lock();
         queue.populated = true;
         queue.push(key, delta);
+        self.note_sync(&queue);
         drop(queue);
         self.filled.notify_one();
+    }
+
+    fn note_sync(&self, queue: &Queue) {
+        if queue.populated && queue.initial == 0 && !self.has_synced() {
+            self.synced.send_replace(true);
+        }
     }
 }
 
@@ -213,6 +234,7 @@ impl ReflectorStore for DeltaFifo {
         let key = object.key();
         let mut queue = self.queue.lock();
         queue.populated = true;
+        self.note_sync(&queue);
         if queue.items.contains_key(&key) || self.known.get(key.as_str()).is_some() {
             queue.push(key, Delta::Deleted(Deleted::Known(object)));
             drop(queue);
@@ -237,6 +259,7 @@ impl ReflectorStore for DeltaFifo {
             queue.populated = true;
             queue.initial = initial;
         }
+        self.note_sync(&queue);
         drop(queue);
         self.filled.notify_one();
     }

@@ -233,7 +233,7 @@ impl Core {
             reflector.run(&stop).await;
             core.queue.close();
         };
-        tokio::join!(reflect, core.process());
+        tokio::join!(reflect, core.process(), stop.run_until_cancelled(core.note_sync()));
         tasks.close();
         tasks.wait().await;
     }
@@ -267,10 +267,8 @@ impl Core {
 
     /// Brings what is queued into the cache and to the handlers, until the queue is closed.
     async fn process(&self) {
-        self.note_sync();
         let mut done = 0_usize;
         while self.queue.pop(|deltas| self.process_deltas(deltas)).await.is_some() {
-            self.note_sync();
             done += 1;
             if done.is_multiple_of(PROCESSED_AT_ONCE) {
                 tokio::task::yield_now().await;
@@ -278,13 +276,14 @@ impl Core {
         }
     }
 
-    fn note_sync(&self) {
-        if *self.synced.borrow() || !self.queue.has_synced() {
-            return;
-        }
+    /// Tells those who wait for it when the first list is in the cache.
+    async fn note_sync(&self) {
+        self.queue.wait_for_sync().await;
         let handlers = self.handlers.lock();
         self.synced.send_replace(true);
-        handlers.all.iter().for_each(|handler| handler.delivery.complete_initial());
+        for handler in &handlers.all {
+            handler.delivery.complete_initial();
+        }
     }
 
     fn process_deltas(&self, deltas: Deltas) {

@@ -10,5 +10,8 @@ mod cache;
 mod delta_queue;
 mod elections;
 mod fake_leases;
+mod fake_server;
+mod informers;
 mod objects;
 mod queues;
+mod recorder;
