@@ -202,6 +202,8 @@ async fn the_caches_can_be_looked_into() {
     let watch = Call::get("/api/v1/pods?watch=true&fieldSelector=spec.nodeName%3Dnode-1");
     let _watching = connection.send(&watch).await.unwrap().success().await.unwrap();
     get(&mut connection, "/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-1").await;
+    // A read of the latest state: from here on the cache knows the object.
+    get(&mut connection, MAPS).await;
 
     let (_, caches) = get(&mut connection, "/debug/api_cache").await;
     assert!(caches["storeRevision"].as_u64().unwrap() >= latest);
