@@ -18,21 +18,31 @@
 //! | [`expectations`] | creations and deletions that informers have yet to see |
 //! | [`pods`] | pods as their controllers see them: active, ready, available, made from a template |
 //!
+//! | controller | what it brings about |
+//! | --- | --- |
+//! | `namespace` | what is in a namespace goes with it |
+//! | `service_account`, `root_ca` | what each namespace has from the start |
+//!
 //! Invariants: controllers know nothing of the server they run in, only a client and informers. A handler reads no
 //! more than metadata. Objects in informers are shared: a sync never changes one in place.
 
+mod api;
 mod cronjob;
 mod deployment;
+mod discovery;
 pub mod expectations;
 pub mod frame;
 mod job;
+mod namespace;
 pub mod owned;
 pub mod owners;
 mod pod_gc;
 pub mod pods;
 mod ranking;
 mod replicaset;
+mod root_ca;
 pub mod selectors;
+mod service_account;
 mod ttl_after_finished;
 
 use frame::Descriptor;
@@ -46,4 +56,7 @@ pub const CONTROLLERS: &[Descriptor] = &[
     cronjob::CRON_JOB,
     ttl_after_finished::TTL_AFTER_FINISHED,
     pod_gc::POD_GC,
+    namespace::NAMESPACE,
+    service_account::SERVICE_ACCOUNT,
+    root_ca::ROOT_CA_PUBLISHER,
 ];

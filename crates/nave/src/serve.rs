@@ -111,7 +111,8 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     });
     let revision = store.current_revision().await?;
     greet(&config, reachable, &kubeconfig.path, revision, started);
-    let controllers = controllers::start(&config.controllers, &api.server, &api.storages);
+    let controllers =
+        controllers::start(&config.controllers, &api.server, &api.storages, certificates.server_ca());
 
     let upkeep = Upkeep { certificates, kubeconfig, client_ca, tls };
     tokio::select! {

@@ -10,6 +10,7 @@ mod kube_rs;
 mod kubectl_kinds;
 mod kubectl_verbs;
 mod kubectl_watch;
+mod namespaces;
 mod protocols;
 mod python;
 mod reads;

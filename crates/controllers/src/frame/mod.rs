@@ -6,6 +6,8 @@ mod events;
 mod run;
 mod slow_start;
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 use nave_client::SharedInformerFactory;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +43,8 @@ pub struct Context {
     pub informers: SharedInformerFactory,
     /// Writes events in the controller's name.
     pub events: Recorder,
+    /// The certificate authority of the server, in PEM, where it is known.
+    pub root_ca: Option<Arc<str>>,
     /// Told when the controller is to end.
     pub stop: CancellationToken,
 }

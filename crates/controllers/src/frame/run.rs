@@ -1,4 +1,5 @@
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -12,6 +13,9 @@ use super::{Context, Descriptor, Recorder, SyncError};
 pub trait Clients: Send + Sync {
     /// A client that acts as a service account of kube-system.
     fn client(&self, service_account: &str) -> kube::Client;
+
+    /// The certificate authority of the server that is reached, in PEM, where it is known.
+    fn root_ca(&self) -> Option<Arc<str>>;
 }
 
 /// Controllers that run.
@@ -34,7 +38,8 @@ pub fn start<'a>(
         .map(|controller| {
             let client = clients.client(controller.service_account);
             let events = Recorder::start(controller.service_account, client.clone(), &tasks, stop.clone());
-            let context = Context { client, informers: informers.clone(), events, stop: stop.clone() };
+            let (informers, root_ca) = (informers.clone(), clients.root_ca());
+            let context = Context { client, informers, events, root_ca, stop: stop.clone() };
             (controller.start)(&context)
         })
         .collect();

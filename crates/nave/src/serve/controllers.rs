@@ -20,14 +20,23 @@ pub(super) struct InProcessControllers {
 }
 
 /// Starts the controllers that were asked for. They come up in their own time: nothing waits for them.
-pub(super) fn start(wanted: &Controllers, api: &ApiServer, storages: &Storages) -> InProcessControllers {
+pub(super) fn start(
+    wanted: &Controllers,
+    api: &ApiServer,
+    storages: &Storages,
+    root_ca: &str,
+) -> InProcessControllers {
     let storages = storages.clone();
-    let cacher = move |resource: &GroupVersionResource| storages.cacher(resource).map(Arc::clone);
+    // Kinds that controllers decode are read in the version they are stored in. Of all others it is metadata that is
+    // read, which is the same in all versions.
+    let cacher = move |resource: &GroupVersionResource| {
+        storages.get(resource).map(|storage| Arc::clone(storage.cacher()))
+    };
     let informers = SharedInformerFactory::new(InProcess(cacher));
     let controllers = nave_controllers::CONTROLLERS
         .iter()
         .filter(|controller| wanted.runs(&[controller.name, controller.alias], controller.on_by_default));
-    let clients = Local(api.clone());
+    let clients = Local { api: api.clone(), root_ca: Arc::from(root_ca) };
     let running = frame::start(controllers, &clients, &informers, CancellationToken::new());
     InProcessControllers { running, informers }
 }
@@ -41,7 +50,10 @@ impl InProcessControllers {
 }
 
 /// The server, as service accounts of kube-system meet it.
-struct Local(ApiServer);
+struct Local {
+    api: ApiServer,
+    root_ca: Arc<str>,
+}
 
 impl Clients for Local {
     fn client(&self, service_account: &str) -> kube::Client {
@@ -52,6 +64,10 @@ impl Clients for Local {
                 .into(),
             ..UserInfo::default()
         };
-        kube::Client::new(self.0.local(user), "default")
+        kube::Client::new(self.api.local(user), "default")
+    }
+
+    fn root_ca(&self) -> Option<Arc<str>> {
+        Some(Arc::clone(&self.root_ca))
     }
 }

@@ -1,0 +1,112 @@
+//! Namespaces: when one is deleted, what is in it goes first (upstream: `namespace`).
+
+mod conditions;
+mod content;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, PostParams};
+use nave_client::{Action, ObjectName, Workqueue, on_each};
+use parking_lot::Mutex;
+
+use crate::api;
+use crate::discovery::Discovered;
+use crate::frame::{Context, Descriptor, SyncError, work};
+
+/// The finalizer that keeps a namespace until all that is in it is gone.
+const KUBERNETES: &str = "kubernetes";
+/// Between looks at content that takes its time: at first, each time twice as long, at most. (Upstream waits for half
+/// the time that pods have to end, even if they are gone at once.)
+const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(15));
+
+/// The controller.
+pub(crate) const NAMESPACE: Descriptor = Descriptor {
+    name: "namespace-controller",
+    alias: "namespace",
+    service_account: "namespace-controller",
+    on_by_default: true,
+    start: |context| Box::pin(start(context)),
+};
+
+fn start(context: &Context) -> impl Future<Output = ()> + use<> {
+    let queue = Workqueue::new();
+    let deleted = queue.clone();
+    context.informers.informer::<Namespace>().add_event_handler(on_each(move |namespace| {
+        if namespace.is_being_deleted() {
+            deleted.add(namespace.key());
+        }
+    }));
+    let controller = NamespaceController { client: context.client.clone(), looks: Mutex::default() };
+    let stop = context.stop.clone();
+    async move {
+        let controller = &controller;
+        work(&queue, stop, |key| async move { controller.sync(&key).await }).await;
+    }
+}
+
+/// Deletes the content of namespaces that are being deleted.
+struct NamespaceController {
+    client: kube::Client,
+    /// How often a namespace has been looked at in vain.
+    looks: Mutex<HashMap<ObjectName, u32>>,
+}
+
+impl NamespaceController {
+    /// Goes on with the deletion of a namespace.
+    async fn sync(&self, key: &ObjectName) -> Result<Action, SyncError> {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let Some(mut namespace) = namespaces.get_opt(key.name()).await? else { return Ok(Action::Done) };
+        let Some(deleted_at) = namespace.metadata.deletion_timestamp.as_ref().map(|time| time.0) else {
+            return Ok(Action::Done);
+        };
+        if !is_held(&namespace) {
+            return Ok(Action::Done);
+        }
+        let discovered = Discovered::ask(&self.client).await?;
+        let progress = content::delete(&self.client, &discovered, key.name(), deleted_at).await;
+        let status = namespace.status.get_or_insert_default();
+        let terminating = status.phase.replace("Terminating".to_owned()).as_deref() == Some("Terminating");
+        if progress.write_to(status, Timestamp::now()) || !terminating {
+            namespace = namespaces.replace_status(key.name(), &PostParams::default(), &namespace).await?;
+        }
+        if progress.is_done() {
+            self.finalize(&namespaces, namespace).await?;
+            self.looks.lock().remove(key);
+            return Ok(Action::Done);
+        }
+        if progress.estimate_seconds == 0
+            && let Some(error) = progress.error()
+        {
+            return Err(SyncError::Invalid(error));
+        }
+        Ok(Action::RequeueAfter(self.wait(key)))
+    }
+
+    /// How long to wait until content that takes its time is looked at again.
+    fn wait(&self, key: &ObjectName) -> Duration {
+        let mut looks = self.looks.lock();
+        let looks = looks.entry(key.clone()).or_default();
+        let wait = WAITS.0.saturating_mul(1 << (*looks).min(16)).min(WAITS.1);
+        *looks += 1;
+        wait
+    }
+
+    /// Lets the namespace go, as far as its content is concerned.
+    async fn finalize(&self, namespaces: &Api<Namespace>, mut namespace: Namespace) -> Result<(), SyncError> {
+        let name = namespace.metadata.name.clone().unwrap_or_default();
+        if let Some(finalizers) = namespace.spec.as_mut().and_then(|spec| spec.finalizers.as_mut()) {
+            finalizers.retain(|finalizer| finalizer != KUBERNETES);
+        }
+        let finalized =
+            namespaces.replace_subresource("finalize", &name, &PostParams::default(), &namespace).await;
+        api::gone_is_fine(finalized)
+    }
+}
+
+fn is_held(namespace: &Namespace) -> bool {
+    let finalizers = namespace.spec.as_ref().and_then(|spec| spec.finalizers.as_ref());
+    finalizers.is_some_and(|finalizers| finalizers.iter().any(|finalizer| finalizer == KUBERNETES))
+}

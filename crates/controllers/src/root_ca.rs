@@ -1,0 +1,122 @@
+//! The certificate authority of the server, in a config map of each namespace (upstream: `rootcacertpublisher`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::api::{Api, ObjectMeta, PostParams};
+use nave_client::{Action, Lister, ObjectName, Workqueue, on_each};
+
+use crate::api;
+use crate::frame::{Context, Descriptor, SyncError, work};
+
+/// The config map, which pods mount beside their token.
+const NAME: &str = "kube-root-ca.crt";
+/// Its key.
+const KEY: &str = "ca.crt";
+/// The annotation that says what it is for.
+const DESCRIPTION: (&str, &str) = (
+    "kubernetes.io/description",
+    "The certificate authority by which pods know the API server's certificate.",
+);
+
+/// The controller.
+pub(crate) const ROOT_CA_PUBLISHER: Descriptor = Descriptor {
+    name: "root-ca-certificate-publisher-controller",
+    alias: "root-ca-cert-publisher",
+    service_account: "root-ca-cert-publisher",
+    on_by_default: true,
+    start: |context| Box::pin(start(context)),
+};
+
+fn start(context: &Context) -> impl Future<Output = ()> + use<> {
+    let queue = Workqueue::new();
+    let namespaces = context.informers.informer::<Namespace>();
+    let maps = context.informers.informer::<ConfigMap>();
+    let (changed, touched) = (queue.clone(), queue.clone());
+    let handlers = [
+        namespaces.add_event_handler(on_each(move |namespace| changed.add(namespace.key()))),
+        maps.add_event_handler(on_each(move |map| {
+            if map.name() == NAME {
+                touched.add(ObjectName::new("", map.namespace()));
+            }
+        })),
+    ];
+    let publisher = Publisher {
+        client: context.client.clone(),
+        root_ca: context.root_ca.clone(),
+        namespaces: namespaces.lister(),
+        maps: maps.lister(),
+    };
+    let stop = context.stop.clone();
+    async move {
+        api::synced(&handlers, &stop).await;
+        let publisher = &publisher;
+        work(&queue, stop, |key| async move { publisher.sync(&key).await }).await;
+    }
+}
+
+struct Publisher {
+    client: kube::Client,
+    /// In PEM. Without one there is nothing to publish.
+    root_ca: Option<Arc<str>>,
+    namespaces: Lister<Namespace>,
+    maps: Lister<ConfigMap>,
+}
+
+impl Publisher {
+    /// Makes a namespace's config map what it should be.
+    async fn sync(&self, namespace: &ObjectName) -> Result<Action, SyncError> {
+        let lives =
+            self.namespaces.get_by_key(namespace).is_some_and(|namespace| !namespace.is_being_deleted());
+        let Some(root_ca) = self.root_ca.as_deref().filter(|_| lives) else { return Ok(Action::Done) };
+        let maps = Api::namespaced(self.client.clone(), namespace.name());
+        let Some(found) = self.maps.get(namespace.name(), NAME) else {
+            api::created(maps.create(&PostParams::default(), &wanted(root_ca)).await)?;
+            return Ok(Action::Done);
+        };
+        let mut map = found.decode()?;
+        if write_to(&mut map, root_ca) {
+            maps.replace(NAME, &PostParams::default(), &map).await?;
+        }
+        Ok(Action::Done)
+    }
+}
+
+fn wanted(root_ca: &str) -> ConfigMap {
+    let mut map = ConfigMap {
+        metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
+        ..ConfigMap::default()
+    };
+    write_to(&mut map, root_ca);
+    map
+}
+
+/// Puts in what the map should hold, and nothing else; whether that changed it.
+fn write_to(map: &mut ConfigMap, root_ca: &str) -> bool {
+    let data = BTreeMap::from([(KEY.to_owned(), root_ca.to_owned())]);
+    let annotations = map.metadata.annotations.get_or_insert_default();
+    let described = annotations.get(DESCRIPTION.0).is_some_and(|text| text == DESCRIPTION.1);
+    if described && map.data.as_ref() == Some(&data) {
+        return false;
+    }
+    annotations.insert(DESCRIPTION.0.to_owned(), DESCRIPTION.1.to_owned());
+    map.data = Some(data);
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_that_was_changed_is_put_right_once() {
+        let mut map = wanted("CERTIFICATE");
+        assert!(!write_to(&mut map, "CERTIFICATE"));
+        assert!(write_to(&mut map, "ANOTHER"));
+        map.data.as_mut().unwrap().insert("more".to_owned(), "x".to_owned());
+        assert!(write_to(&mut map, "ANOTHER"));
+        assert_eq!(map.data.unwrap(), BTreeMap::from([("ca.crt".to_owned(), "ANOTHER".to_owned())]));
+        assert_eq!(map.metadata.annotations.unwrap().len(), 1);
+    }
+}
