@@ -22,11 +22,13 @@
 //! | --- | --- |
 //! | `namespace` | what is in a namespace goes with it |
 //! | `service_account`, `root_ca` | what each namespace has from the start |
+//! | `cluster_role_aggregation` | roles that are made of others |
 //!
 //! Invariants: controllers know nothing of the server they run in, only a client and informers. A handler reads no
 //! more than metadata. Objects in informers are shared: a sync never changes one in place.
 
 mod api;
+mod cluster_role_aggregation;
 mod cronjob;
 mod deployment;
 mod discovery;
@@ -59,4 +61,5 @@ pub const CONTROLLERS: &[Descriptor] = &[
     namespace::NAMESPACE,
     service_account::SERVICE_ACCOUNT,
     root_ca::ROOT_CA_PUBLISHER,
+    cluster_role_aggregation::CLUSTER_ROLE_AGGREGATION,
 ];

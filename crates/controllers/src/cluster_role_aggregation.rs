@@ -1,0 +1,118 @@
+//! Cluster roles that are made of others (upstream: `clusterroleaggregation`).
+
+use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
+use kube::api::{Api, PostParams};
+use nave_client::{Action, Lister, Object, ObjectName, Workqueue, on_each};
+use nave_machinery::selector::LabelSelector;
+
+use crate::api;
+use crate::frame::{Context, Descriptor, SyncError, work};
+
+/// The controller.
+pub(crate) const CLUSTER_ROLE_AGGREGATION: Descriptor = Descriptor {
+    name: "clusterrole-aggregation-controller",
+    alias: "clusterrole-aggregation",
+    service_account: "clusterrole-aggregation-controller",
+    on_by_default: true,
+    start: |context| Box::pin(start(context)),
+};
+
+fn start(context: &Context) -> impl Future<Output = ()> + use<> {
+    let queue = Workqueue::new();
+    let roles = context.informers.informer::<ClusterRole>();
+    let lister = roles.lister();
+    let (changed, all) = (queue.clone(), lister.clone());
+    // Any role can be part of any that aggregates; there are few of those.
+    let handler = roles.add_event_handler(on_each(move |_| {
+        for role in all.list().iter().filter(|role| aggregates(role)) {
+            changed.add(role.key());
+        }
+    }));
+    let controller = Aggregation { client: context.client.clone(), roles: lister };
+    let stop = context.stop.clone();
+    async move {
+        api::synced(&[handler], &stop).await;
+        let controller = &controller;
+        work(&queue, stop, |key| async move { controller.sync(&key).await }).await;
+    }
+}
+
+/// Whether a role may be made of others. A look at the JSON spares decoding hundreds of roles for each event.
+fn aggregates(role: &Object<ClusterRole>) -> bool {
+    memchr::memmem::find(role.json(), b"\"aggregationRule\"").is_some()
+}
+
+struct Aggregation {
+    client: kube::Client,
+    roles: Lister<ClusterRole>,
+}
+
+impl Aggregation {
+    /// Gives a role the rules of those it is made of.
+    async fn sync(&self, key: &ObjectName) -> Result<Action, SyncError> {
+        let Some(found) = self.roles.get_by_key(key) else { return Ok(Action::Done) };
+        let mut role = found.decode()?;
+        let Some(selectors) = selectors(&role)? else { return Ok(Action::Done) };
+        let mut parts = self.roles.list();
+        parts.retain(|part| part.name() != key.name() && selectors.iter().any(|it| part.is_selected_by(it)));
+        parts.sort_by(|a, b| a.name().cmp(b.name()));
+        let parts = parts.iter().map(Object::decode).collect::<Result<Vec<_>, _>>()?;
+        let rules = union(&parts);
+        if role.rules.as_deref().unwrap_or_default() == rules {
+            return Ok(Action::Done);
+        }
+        role.rules = Some(rules);
+        let roles: Api<ClusterRole> = Api::all(self.client.clone());
+        roles.replace(key.name(), &PostParams::default(), &role).await?;
+        Ok(Action::Done)
+    }
+}
+
+/// What selects the roles that a role is made of.
+fn selectors(role: &ClusterRole) -> Result<Option<Vec<LabelSelector>>, SyncError> {
+    let Some(rule) = &role.aggregation_rule else { return Ok(None) };
+    let read = |selector| {
+        LabelSelector::from_value(&serde_json::to_value(selector)?)
+            .map_err(|error| SyncError::Invalid(error.to_string()))
+    };
+    rule.cluster_role_selectors.iter().flatten().map(read).collect::<Result<_, _>>().map(Some)
+}
+
+/// The rules of roles in order, each once.
+fn union(parts: &[ClusterRole]) -> Vec<PolicyRule> {
+    let mut rules: Vec<PolicyRule> = Vec::new();
+    for rule in parts.iter().flat_map(|part| part.rules.iter().flatten()) {
+        if !rules.contains(rule) {
+            rules.push(rule.clone());
+        }
+    }
+    rules
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn each_rule_is_taken_once() {
+        let role = |verbs: &[&str]| -> ClusterRole {
+            let rules: Vec<_> =
+                verbs.iter().map(|verb| json!({"verbs": [verb], "resources": ["pods"]})).collect();
+            serde_json::from_value(json!({"metadata": {"name": "r"}, "rules": rules})).unwrap()
+        };
+        let rules = union(&[role(&["get", "list"]), role(&["list", "watch"]), role(&[])]);
+        let verbs: Vec<_> = rules.iter().map(|rule| rule.verbs[0].as_str()).collect();
+        assert_eq!(verbs, ["get", "list", "watch"]);
+    }
+
+    #[test]
+    fn only_roles_with_a_rule_for_it_aggregate() {
+        let role = |json: serde_json::Value| serde_json::from_value::<ClusterRole>(json).unwrap();
+        assert_eq!(selectors(&role(json!({"metadata": {}}))).unwrap(), None);
+        let made = json!({"metadata": {}, "aggregationRule": {"clusterRoleSelectors": [
+            {"matchLabels": {"a": "b"}}, {"matchExpressions": [{"key": "c", "operator": "Exists"}]}]}});
+        assert_eq!(selectors(&role(made)).unwrap().unwrap().len(), 2);
+    }
+}
