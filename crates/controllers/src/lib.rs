@@ -23,6 +23,7 @@
 //! | `namespace` | what is in a namespace goes with it |
 //! | `service_account`, `root_ca` | what each namespace has from the start |
 //! | `cluster_role_aggregation` | roles that are made of others |
+//! | `endpoint_slice` | where the pods of a service are |
 //!
 //! Invariants: controllers know nothing of the server they run in, only a client and informers. A handler reads no
 //! more than metadata. Objects in informers are shared: a sync never changes one in place.
@@ -32,6 +33,7 @@ mod cluster_role_aggregation;
 mod cronjob;
 mod deployment;
 mod discovery;
+mod endpoint_slice;
 pub mod expectations;
 pub mod frame;
 mod job;
@@ -62,4 +64,5 @@ pub const CONTROLLERS: &[Descriptor] = &[
     service_account::SERVICE_ACCOUNT,
     root_ca::ROOT_CA_PUBLISHER,
     cluster_role_aggregation::CLUSTER_ROLE_AGGREGATION,
+    endpoint_slice::ENDPOINT_SLICE,
 ];

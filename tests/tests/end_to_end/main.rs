@@ -4,6 +4,7 @@
 mod bad_input;
 mod deployments;
 mod durability;
+mod endpoint_slices;
 mod helm;
 mod jobs;
 mod kube_rs;

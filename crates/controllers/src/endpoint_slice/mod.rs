@@ -1,0 +1,280 @@
+//! Where the pods of a service are, in slices of at most 100 endpoints (upstream: `endpointslice`).
+//!
+//! A sync compares the endpoints that a service's pods make with those in its slices ([`slices::plan`]) and writes the
+//! difference. Until the cache has seen what the last sync wrote, nothing is compared ([`pending`]).
+
+mod endpoints;
+mod pending;
+mod slices;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Api, DeleteParams, PostParams};
+use nave_client::{
+    Action, Deleted, EventHandler, Lister, Object, ObjectName, SharedInformer, Workqueue, on_each,
+};
+
+use self::endpoints::Family;
+use self::pending::Pending;
+use self::slices::Plan;
+use crate::api;
+use crate::frame::{Context, Descriptor, SyncError, work};
+use crate::pods;
+
+/// The label of a slice that names its service.
+const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+/// The label of a slice that says who writes it.
+const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
+/// The label of the slices of a service without an address of its own.
+const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
+/// Labels of slices that a service's own labels do not touch.
+const OWN_LABELS: [&str; 3] = [SERVICE_LABEL, MANAGED_BY_LABEL, HEADLESS_LABEL];
+/// The name under which this controller manages slices.
+const MANAGER: &str = "endpointslice-controller.k8s.io";
+/// The index of services by what they select.
+const BY_SELECTOR: &str = "selector";
+/// The index of slices by their service.
+const BY_SERVICE: &str = "service";
+/// Changes of pods within this time are one sync: a service of many pods that come up together costs little.
+const BATCH: Duration = Duration::from_millis(50);
+
+/// The controller.
+pub(crate) const ENDPOINT_SLICE: Descriptor = Descriptor {
+    name: "endpointslice-controller",
+    alias: "endpointslice",
+    service_account: "endpointslice-controller",
+    on_by_default: true,
+    start: |context| Box::pin(start(context)),
+};
+
+fn start(context: &Context) -> impl Future<Output = ()> + use<> {
+    let queue = Workqueue::new();
+    let services = context.informers.informer::<Service>();
+    let pods = context.informers.informer::<Pod>();
+    let nodes = context.informers.informer::<Node>();
+    let slices = context.informers.informer::<EndpointSlice>();
+    services.add_index(BY_SELECTOR, |service| selector_entry(service).into_iter().collect());
+    slices.add_index(BY_SERVICE, |slice| service_of(slice).map(|key| key.to_string()).into_iter().collect());
+    let pending = Arc::new(Pending::default());
+    let changed = queue.clone();
+    let handlers = [
+        services.add_event_handler(on_each(move |service| changed.add(service.key()))),
+        pods.add_event_handler(PodHandler { services: services.lister(), queue: queue.clone() }),
+        slices.add_event_handler(SliceHandler { pending: Arc::clone(&pending), queue: queue.clone() }),
+    ];
+    let controller = EndpointSliceController {
+        client: context.client.clone(),
+        services: services.lister(),
+        pods: pods.lister(),
+        nodes: nodes.lister(),
+        slices,
+        pending,
+    };
+    let stop = context.stop.clone();
+    async move {
+        api::synced(&handlers, &stop).await;
+        stop.run_until_cancelled(nodes.wait_for_sync()).await;
+        let controller = &controller;
+        work(&queue, stop, |key| async move { controller.sync(&key).await }).await;
+    }
+}
+
+struct EndpointSliceController {
+    client: kube::Client,
+    services: Lister<Service>,
+    pods: Lister<Pod>,
+    nodes: Lister<Node>,
+    slices: SharedInformer<EndpointSlice>,
+    pending: Arc<Pending>,
+}
+
+impl EndpointSliceController {
+    /// Brings the slices of a service where they belong.
+    async fn sync(&self, key: &ObjectName) -> Result<Action, SyncError> {
+        let Some(service) = self.services.get_by_key(key) else {
+            // Its slices are the garbage collector's.
+            self.pending.forget(key);
+            return Ok(Action::Done);
+        };
+        if service.is_being_deleted() {
+            return Ok(Action::Done);
+        }
+        if let Some(wait) = self.pending.wait(key) {
+            return Ok(Action::RequeueAfter(wait));
+        }
+        let service = service.decode()?;
+        let Some(selector) = service.spec.as_ref().and_then(|spec| spec.selector.as_ref()) else {
+            return Ok(Action::Done);
+        };
+        let pods = self.pods_of(key.namespace(), selector)?;
+        let existing = self.slices_of(key)?;
+        let families = Family::of_service(&service);
+        let mut missing_node = None;
+        for family in [Family::V4, Family::V6] {
+            let existing: Vec<_> =
+                existing.iter().filter(|slice| slice.address_type == family.as_str()).cloned().collect();
+            let plan = if families.contains(&family) {
+                let mut desired = Vec::new();
+                for pod in &pods {
+                    let node = self.node_of(pod)?;
+                    if node.is_none() && !endpoints::publishes_not_ready(&service) {
+                        missing_node = Some(pods::node_name(pod).unwrap_or_default().to_owned());
+                        continue;
+                    }
+                    if let Some(endpoint) = endpoints::endpoint(pod, node.as_ref(), &service, family) {
+                        desired.push((endpoints::ports(pod, &service), endpoint));
+                    }
+                }
+                slices::plan(&service, family, &existing, desired)
+            } else {
+                Plan { delete: existing, ..Plan::default() }
+            };
+            self.carry_out(key, plan).await?;
+        }
+        match missing_node {
+            Some(name) => Err(SyncError::Invalid(format!("pods are on a node that is not there: {name:?}"))),
+            None => Ok(Action::Done),
+        }
+    }
+
+    fn pods_of(&self, namespace: &str, selector: &BTreeMap<String, String>) -> Result<Vec<Pod>, SyncError> {
+        let all = self.pods.list_namespace(namespace);
+        let selected = all.iter().filter(|pod| is_selected(pod, selector));
+        let mut pods = selected.map(Object::decode).collect::<Result<Vec<_>, _>>()?;
+        pods.retain(endpoints::counts);
+        Ok(pods)
+    }
+
+    fn node_of(&self, pod: &Pod) -> Result<Option<Node>, SyncError> {
+        let Some(name) = pods::node_name(pod) else { return Ok(None) };
+        Ok(self.nodes.get("", name).map(|node| node.decode()).transpose()?)
+    }
+
+    /// The slices of a service that this controller manages and that stay.
+    fn slices_of(&self, key: &ObjectName) -> Result<Vec<EndpointSlice>, SyncError> {
+        let mut found = self.slices.lister().by_index(BY_SERVICE, key.as_str()).unwrap_or_default();
+        found.retain(|slice| !slice.is_being_deleted());
+        Ok(found.iter().map(Object::decode).collect::<Result<_, _>>()?)
+    }
+
+    fn wrote(&self, key: &ObjectName, slice: &EndpointSlice) {
+        self.pending.wrote(key, slice, |name| {
+            let found = self.slices.lister().get(key.namespace(), name);
+            found.map(|slice| slice.resource_version().to_owned())
+        });
+    }
+
+    async fn carry_out(&self, key: &ObjectName, plan: Plan) -> Result<(), SyncError> {
+        let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), key.namespace());
+        for slice in plan.create {
+            match slices.create(&PostParams::default(), &slice).await {
+                Ok(created) => self.wrote(key, &created),
+                refused => return api::created(refused),
+            }
+        }
+        for slice in plan.update {
+            let name = slice.metadata.name.clone().unwrap_or_default();
+            let updated = slices.replace(&name, &PostParams::default(), &slice).await?;
+            self.wrote(key, &updated);
+        }
+        for slice in plan.delete {
+            let name = slice.metadata.name.clone().unwrap_or_default();
+            api::gone_is_fine(slices.delete(&name, &DeleteParams::default()).await)?;
+        }
+        Ok(())
+    }
+}
+
+/// The service of a slice that this controller manages.
+fn service_of(slice: &Object<EndpointSlice>) -> Option<ObjectName> {
+    let managed = slice.label(MANAGED_BY_LABEL) == Some(MANAGER);
+    slice.label(SERVICE_LABEL).filter(|_| managed).map(|name| ObjectName::new(slice.namespace(), name))
+}
+
+/// What a service is found by when one of its pods changes: the first label that it selects by.
+fn selector_entry(service: &Object<Service>) -> Option<String> {
+    let selector = service.decode().ok()?.spec?.selector?;
+    let (key, value) = selector.first_key_value()?;
+    Some(entry(service.namespace(), key, value))
+}
+
+fn entry(namespace: &str, key: &str, value: &str) -> String {
+    [namespace, "/", key, "=", value].concat()
+}
+
+fn is_selected(pod: &Object<Pod>, selector: &BTreeMap<String, String>) -> bool {
+    selector.iter().all(|(key, value)| pod.label(key) == Some(value))
+}
+
+/// Has the services looked at that a pod is or was behind.
+struct PodHandler {
+    services: Lister<Service>,
+    queue: Workqueue,
+}
+
+impl PodHandler {
+    fn changed(&self, pod: &Object<Pod>) {
+        for (key, value) in pod.labels() {
+            let entry = entry(pod.namespace(), key, value);
+            for service in self.services.by_index(BY_SELECTOR, &entry).unwrap_or_default() {
+                let selector = service.decode().ok().and_then(|service| service.spec?.selector);
+                if selector.is_some_and(|selector| is_selected(pod, &selector)) {
+                    self.queue.add_after(service.key(), BATCH);
+                }
+            }
+        }
+    }
+}
+
+impl EventHandler<Pod> for PodHandler {
+    fn on_add(&self, pod: &Object<Pod>, _: bool) {
+        self.changed(pod);
+    }
+
+    fn on_update(&self, old: &Object<Pod>, new: &Object<Pod>) {
+        self.changed(new);
+        if !old.labels().eq(new.labels()) {
+            self.changed(old);
+        }
+    }
+
+    fn on_delete(&self, deleted: &Deleted<Pod>) {
+        self.changed(deleted.object());
+    }
+}
+
+/// Notes which slices the cache has seen, and has the services of slices that others changed looked at.
+struct SliceHandler {
+    pending: Arc<Pending>,
+    queue: Workqueue,
+}
+
+impl SliceHandler {
+    fn changed(&self, slice: &Object<EndpointSlice>, is_gone: bool) {
+        if let Some(service) = service_of(slice) {
+            self.pending.saw(&service, slice.name(), slice.resource_version(), is_gone);
+            self.queue.add(service);
+        }
+    }
+}
+
+impl EventHandler<EndpointSlice> for SliceHandler {
+    fn on_add(&self, slice: &Object<EndpointSlice>, _: bool) {
+        self.changed(slice, false);
+    }
+
+    fn on_update(&self, old: &Object<EndpointSlice>, new: &Object<EndpointSlice>) {
+        self.changed(new, false);
+        if service_of(old) != service_of(new) {
+            self.changed(old, true);
+        }
+    }
+
+    fn on_delete(&self, deleted: &Deleted<EndpointSlice>) {
+        self.changed(deleted.object(), true);
+    }
+}
