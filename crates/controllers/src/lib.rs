@@ -24,6 +24,7 @@
 //! | `service_account`, `root_ca` | what each namespace has from the start |
 //! | `cluster_role_aggregation` | roles that are made of others |
 //! | `endpoint_slice` | where the pods of a service are |
+//! | `disruption` | how many pods a budget lets go |
 //!
 //! Invariants: controllers know nothing of the server they run in, only a client and informers. A handler reads no
 //! more than metadata. Objects in informers are shared: a sync never changes one in place.
@@ -33,6 +34,7 @@ mod cluster_role_aggregation;
 mod cronjob;
 mod deployment;
 mod discovery;
+mod disruption;
 mod endpoint_slice;
 pub mod expectations;
 pub mod frame;
@@ -65,4 +67,5 @@ pub const CONTROLLERS: &[Descriptor] = &[
     root_ca::ROOT_CA_PUBLISHER,
     cluster_role_aggregation::CLUSTER_ROLE_AGGREGATION,
     endpoint_slice::ENDPOINT_SLICE,
+    disruption::DISRUPTION,
 ];

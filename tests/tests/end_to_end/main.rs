@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod deployments;
+mod disruption;
 mod durability;
 mod endpoint_slices;
 mod helm;
