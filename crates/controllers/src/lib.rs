@@ -25,6 +25,7 @@
 //! | `cluster_role_aggregation` | roles that are made of others |
 //! | `endpoint_slice` | where the pods of a service are |
 //! | `disruption` | how many pods a budget lets go |
+//! | `resource_quota` | what of a quota is used |
 //!
 //! Invariants: controllers know nothing of the server they run in, only a client and informers. A handler reads no
 //! more than metadata. Objects in informers are shared: a sync never changes one in place.
@@ -46,6 +47,7 @@ mod pod_gc;
 pub mod pods;
 mod ranking;
 mod replicaset;
+mod resource_quota;
 mod root_ca;
 pub mod selectors;
 mod service_account;
@@ -68,4 +70,5 @@ pub const CONTROLLERS: &[Descriptor] = &[
     cluster_role_aggregation::CLUSTER_ROLE_AGGREGATION,
     endpoint_slice::ENDPOINT_SLICE,
     disruption::DISRUPTION,
+    resource_quota::RESOURCE_QUOTA,
 ];

@@ -15,5 +15,6 @@ mod kubectl_watch;
 mod namespaces;
 mod protocols;
 mod python;
+mod quota_usage;
 mod reads;
 mod watch_window;

@@ -1,0 +1,275 @@
+//! What of a quota is used (upstream: `resourcequota`). To refuse what would be too much is admission's.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaSpec, ResourceQuotaStatus, Service,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WrittenQuantity;
+use kube::api::{Api, ListParams, PostParams};
+use kube::core::DynamicObject;
+use nave_client::{
+    Action, Lister, Object, ObjectName, PartialObjectMetadata, Registration, SharedInformerFactory,
+    Workqueue, on_each,
+};
+use nave_machinery::quantity::Quantity;
+use nave_machinery::{GroupVersionResource, time};
+use nave_resources::quota::{self, Usage, scopes};
+use parking_lot::Mutex;
+
+use crate::api;
+use crate::discovery::Discovered;
+use crate::frame::{Context, Descriptor, SyncError, work};
+
+/// Changes in a namespace within this time are one count.
+const BATCH: Duration = Duration::from_millis(100);
+/// Quotas are counted again this often, whatever happens, as kube-controller-manager's `--resource-quota-sync-period`
+/// has it.
+const RESYNC: Duration = Duration::from_mins(5);
+
+/// The controller.
+pub(crate) const RESOURCE_QUOTA: Descriptor = Descriptor {
+    name: "resourcequota-controller",
+    alias: "resourcequota",
+    service_account: "resourcequota-controller",
+    on_by_default: true,
+    start: |context| Box::pin(start(context)),
+};
+
+fn start(context: &Context) -> impl Future<Output = ()> + use<> {
+    let queue = Workqueue::new();
+    let quotas = context.informers.informer::<ResourceQuota>();
+    let pods = context.informers.informer::<Pod>();
+    let services = context.informers.informer::<Service>();
+    let claims = context.informers.informer::<PersistentVolumeClaim>();
+    let changed = queue.clone();
+    let around = Surroundings { quotas: quotas.lister(), queue: queue.clone() };
+    let handlers = [
+        quotas.add_event_handler_with_resync(on_each(move |quota| changed.add(quota.key())), Some(RESYNC)),
+        pods.add_event_handler(around.handler()),
+        services.add_event_handler(around.handler()),
+        claims.add_event_handler(around.handler()),
+    ];
+    let controller = QuotaController {
+        client: context.client.clone(),
+        quotas: quotas.lister(),
+        pods: pods.lister(),
+        services: services.lister(),
+        claims: claims.lister(),
+        counted: Counted { informers: context.informers.clone(), around, handlers: Mutex::default() },
+    };
+    let stop = context.stop.clone();
+    async move {
+        api::synced(&handlers, &stop).await;
+        let controller = &controller;
+        work(&queue, stop, |key| async move { controller.sync(&key).await }).await;
+    }
+}
+
+struct QuotaController {
+    client: kube::Client,
+    quotas: Lister<ResourceQuota>,
+    pods: Lister<Pod>,
+    services: Lister<Service>,
+    claims: Lister<PersistentVolumeClaim>,
+    counted: Counted,
+}
+
+impl QuotaController {
+    /// Brings a quota's status up to date.
+    async fn sync(&self, key: &ObjectName) -> Result<Action, SyncError> {
+        let Some(quota) = self.quotas.get_by_key(key) else { return Ok(Action::Done) };
+        let mut quota = quota.decode()?;
+        let spec = quota.spec.clone().unwrap_or_default();
+        let hard = spec.hard.clone().unwrap_or_default();
+        let used = self.usage(key.namespace(), &spec, &hard).await?;
+        let status = ResourceQuotaStatus { used: Some(written(&hard, &used)), hard: Some(hard) };
+        if same(quota.status.as_ref(), &status) {
+            return Ok(Action::Done);
+        }
+        quota.status = Some(status);
+        let quotas: Api<ResourceQuota> = Api::namespaced(self.client.clone(), key.namespace());
+        api::gone_is_fine(quotas.replace_status(key.name(), &PostParams::default(), &quota).await)?;
+        Ok(Action::Done)
+    }
+
+    /// What the objects of a namespace take, under the names that the quota limits.
+    async fn usage(
+        &self,
+        namespace: &str,
+        spec: &ResourceQuotaSpec,
+        hard: &BTreeMap<String, WrittenQuantity>,
+    ) -> Result<Usage, SyncError> {
+        let mut used = Usage::new();
+        let limits = |is_name: fn(&str) -> bool| hard.keys().any(|name| is_name(name));
+        if limits(quota::is_pod_name) {
+            let now = time::now();
+            for pod in self.pods.list_namespace(namespace) {
+                let pod = pod.decode()?;
+                if scopes::include_pod(spec, &pod) {
+                    quota::add(&mut used, &quota::pod(&pod, now));
+                }
+            }
+            zero(&mut used, hard, quota::is_pod_name);
+        }
+        let scoped = scopes::is_scoped(spec);
+        if limits(quota::is_service_name) {
+            for service in self.services.list_namespace(namespace).iter().filter(|_| !scoped) {
+                quota::add(&mut used, &quota::service(&service.decode()?));
+            }
+            zero(&mut used, hard, quota::is_service_name);
+        }
+        if limits(quota::is_claim_name) {
+            for claim in self.claims.list_namespace(namespace).iter().filter(|_| !scoped) {
+                quota::add(&mut used, &quota::claim(&claim.decode()?));
+            }
+            zero(&mut used, hard, quota::is_claim_name);
+        }
+        self.count_others(namespace, scoped, hard, &mut used).await?;
+        Ok(used)
+    }
+
+    /// Counts the objects of resources that are limited by number alone.
+    async fn count_others(
+        &self,
+        namespace: &str,
+        scoped: bool,
+        hard: &BTreeMap<String, WrittenQuantity>,
+        used: &mut Usage,
+    ) -> Result<(), SyncError> {
+        let others = hard.keys().filter(|name| !used.contains_key(*name));
+        let others: Vec<_> = others.filter_map(|name| Some((name, quota::counted_resource(name)?))).collect();
+        if others.is_empty() {
+            return Ok(());
+        }
+        let discovered = Discovered::ask(&self.client).await?;
+        for (name, (plural, group)) in others {
+            let Some(resource) = discovered.resource(group, plural).filter(|resource| resource.namespaced)
+            else {
+                continue;
+            };
+            self.counted.watch(&GroupVersionResource::new(
+                &resource.group,
+                &resource.version,
+                &resource.plural,
+            ));
+            let objects: Api<DynamicObject> =
+                Api::namespaced_with(self.client.clone(), namespace, &resource.api_resource());
+            let count = if scoped { 0 } else { count(&objects).await? };
+            used.insert(name.clone(), Quantity::from_value(count));
+        }
+        Ok(())
+    }
+}
+
+/// How many objects there are: a page of one says how many come after it.
+async fn count(objects: &Api<DynamicObject>) -> Result<i64, SyncError> {
+    let list = objects.list_metadata(&ListParams::default().limit(1)).await?;
+    Ok(list.items.len() as i64 + list.metadata.remaining_item_count.unwrap_or_default())
+}
+
+/// Puts in a zero for each limited name of a kind of objects of which there is none.
+fn zero(used: &mut Usage, hard: &BTreeMap<String, WrittenQuantity>, is_name: fn(&str) -> bool) {
+    for name in hard.keys().filter(|name| is_name(name)) {
+        used.entry(name.clone()).or_insert(Quantity::ZERO);
+    }
+}
+
+/// What is used under limited names, as objects write it.
+fn written(hard: &BTreeMap<String, WrittenQuantity>, used: &Usage) -> BTreeMap<String, WrittenQuantity> {
+    let limited = hard.keys().filter_map(|name| Some((name.clone(), used.get(name)?)));
+    limited.map(|(name, amount)| (name, WrittenQuantity(amount.to_string()))).collect()
+}
+
+/// Whether two statuses say the same, however they write it.
+fn same(old: Option<&ResourceQuotaStatus>, new: &ResourceQuotaStatus) -> bool {
+    let read = |list: Option<&BTreeMap<String, WrittenQuantity>>| -> HashMap<String, Option<Quantity>> {
+        let amounts = list.into_iter().flatten();
+        amounts.map(|(name, amount)| (name.clone(), Quantity::parse(&amount.0).ok())).collect()
+    };
+    let amounts = |status: &ResourceQuotaStatus| (read(status.hard.as_ref()), read(status.used.as_ref()));
+    let equal = |a: &HashMap<String, Option<Quantity>>, b: &HashMap<String, Option<Quantity>>| {
+        a.len() == b.len()
+            && a.iter().all(|(name, a)| match (a, b.get(name)) {
+                (Some(a), Some(Some(b))) => a.partial_cmp(b) == Some(std::cmp::Ordering::Equal),
+                _ => false,
+            })
+    };
+    let Some(old) = old.filter(|old| old.hard.is_some() && old.used.is_some()) else { return false };
+    let ((old_hard, old_used), (new_hard, new_used)) = (amounts(old), amounts(new));
+    equal(&old_hard, &new_hard) && equal(&old_used, &new_used)
+}
+
+/// Has the quotas of a namespace counted in which something has changed.
+#[derive(Clone)]
+struct Surroundings {
+    quotas: Lister<ResourceQuota>,
+    queue: Workqueue,
+}
+
+impl Surroundings {
+    fn changed<K>(&self, object: &Object<K>) {
+        for quota in self.quotas.list_namespace(object.namespace()) {
+            self.queue.add_after(quota.key(), BATCH);
+        }
+    }
+
+    fn handler<K: 'static>(&self) -> impl nave_client::EventHandler<K> + use<K> {
+        let around = self.clone();
+        on_each(move |object: &Object<K>| around.changed(object))
+    }
+}
+
+/// The resources that quotas limit by number, each watched from the first quota on that does.
+struct Counted {
+    informers: SharedInformerFactory,
+    around: Surroundings,
+    handlers: Mutex<HashMap<GroupVersionResource, Registration>>,
+}
+
+impl Counted {
+    fn watch(&self, resource: &GroupVersionResource) {
+        let mut handlers = self.handlers.lock();
+        if handlers.contains_key(resource) {
+            return;
+        }
+        let informer = self.informers.metadata_for_resource(resource);
+        let handler = informer.add_event_handler(self.around.handler::<PartialObjectMetadata>());
+        handlers.insert(resource.clone(), handler);
+        self.informers.start();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn status(hard: &serde_json::Value, used: &serde_json::Value) -> ResourceQuotaStatus {
+        serde_json::from_value(json!({"hard": hard, "used": used})).unwrap()
+    }
+
+    #[test]
+    fn statuses_are_compared_by_amount() {
+        let old = status(&json!({"cpu": "1"}), &json!({"cpu": "500m"}));
+        assert!(same(Some(&old), &status(&json!({"cpu": "1000m"}), &json!({"cpu": "0.5"}))));
+        assert!(!same(Some(&old), &status(&json!({"cpu": "1"}), &json!({"cpu": "501m"}))));
+        assert!(!same(Some(&old), &status(&json!({"cpu": "1", "pods": "1"}), &json!({"cpu": "500m"}))));
+        assert!(!same(None, &old) && !same(Some(&ResourceQuotaStatus::default()), &old));
+    }
+
+    #[test]
+    fn only_limited_names_are_told() {
+        let hard: BTreeMap<_, _> =
+            ["cpu", "pods", "unknown"].map(|name| (name.to_owned(), WrittenQuantity("9".to_owned()))).into();
+        let mut used = Usage::from([
+            ("cpu".to_owned(), Quantity::from_milli(1500)),
+            ("memory".to_owned(), Quantity::ZERO),
+        ]);
+        zero(&mut used, &hard, quota::is_pod_name);
+        let told = serde_json::to_value(written(&hard, &used)).unwrap();
+        assert_eq!(told, json!({"cpu": "1500m", "pods": "0"}));
+    }
+}
