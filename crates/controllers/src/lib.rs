@@ -22,6 +22,7 @@
 //! | --- | --- |
 //! | `namespace` | what is in a namespace goes with it |
 //! | `service_account`, `root_ca` | what each namespace has from the start |
+//! | `garbage_collector` | what belongs to an object goes with it, before it, or is orphaned |
 //! | `cluster_role_aggregation` | roles that are made of others |
 //! | `endpoint_slice` | where the pods of a service are |
 //! | `disruption` | how many pods a budget lets go |
@@ -39,6 +40,7 @@ mod disruption;
 mod endpoint_slice;
 pub mod expectations;
 pub mod frame;
+mod garbage_collector;
 mod job;
 mod namespace;
 pub mod owned;
@@ -71,4 +73,5 @@ pub const CONTROLLERS: &[Descriptor] = &[
     endpoint_slice::ENDPOINT_SLICE,
     disruption::DISRUPTION,
     resource_quota::RESOURCE_QUOTA,
+    garbage_collector::GARBAGE_COLLECTOR,
 ];

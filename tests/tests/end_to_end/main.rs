@@ -6,6 +6,7 @@ mod deployments;
 mod disruption;
 mod durability;
 mod endpoint_slices;
+mod garbage;
 mod helm;
 mod jobs;
 mod kube_rs;

@@ -1,0 +1,570 @@
+//! Who owns whom: the objects of the cluster that have owners or are owned.
+//!
+//! Objects that own nothing and are owned by nothing are not in the graph, so it costs nothing for most of a cluster,
+//! and some 200 bytes for each pod of a replica set.
+//!
+//! A node is *observed* when its object has been seen, by a watch or by a live read. An owner that so far is only
+//! named by its dependents has an unobserved (upstream: virtual) node, which is to be verified by a live read. What
+//! the graph says is never enough to delete anything: it only says which objects are worth an attempt, and an attempt
+//! reads the object and its owners live.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::sync::Arc;
+
+use slab::Slab;
+
+use super::uid::Uid;
+
+/// A kind as references name it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Kind {
+    /// Group and version: `apps/v1`.
+    pub(crate) api_version: String,
+    /// The kind: `Deployment`.
+    pub(crate) kind: String,
+}
+
+/// An object as the graph is told of it.
+pub(crate) struct Observed<'a> {
+    /// Its kind.
+    pub(crate) kind: &'a Arc<Kind>,
+    /// Its namespace; empty for a cluster-scoped object.
+    pub(crate) namespace: &'a str,
+    /// Its name.
+    pub(crate) name: &'a str,
+    /// Its uid.
+    pub(crate) uid: Uid,
+    /// Its owners.
+    pub(crate) owners: &'a [Owner<'a>],
+    /// How far its deletion is.
+    pub(crate) deletion: Deletion,
+}
+
+/// An owner, as one of its dependents names it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owner<'a> {
+    /// Group and version of its kind.
+    pub(crate) api_version: &'a str,
+    /// Its kind.
+    pub(crate) kind: &'a str,
+    /// Its name.
+    pub(crate) name: &'a str,
+    /// Its uid.
+    pub(crate) uid: &'a str,
+    /// Whether its deletion in the foreground waits for the dependent.
+    pub(crate) blocking: bool,
+}
+
+/// How far an object's deletion is, as far as dependents are concerned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Deletion {
+    /// Not begun.
+    #[default]
+    None,
+    /// Begun, and its dependents are none of its business.
+    Begun,
+    /// Begun, and it waits for its dependents to go (the finalizer `foregroundDeletion`).
+    Foreground,
+    /// Begun, and it waits for its dependents to be orphaned (the finalizer `orphan`).
+    Orphan,
+}
+
+/// What is worth doing after a change of the graph.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// See by live reads whether the object has to go, or can go on with its deletion.
+    Attempt(Uid),
+    /// See by a live read whether an object exists that has not been observed.
+    Verify(Uid),
+    /// Take the owner out of its dependents.
+    Orphan(Uid),
+    /// Tell the dependent's namespace that it names an owner that lives in another one.
+    ForeignOwner {
+        /// The dependent.
+        dependent: Uid,
+        /// The owner.
+        owner: Uid,
+    },
+}
+
+/// A node, as an attempt needs it.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    /// The object's kind.
+    pub(crate) kind: Arc<Kind>,
+    /// Its namespace; of an unobserved owner that of a dependent.
+    pub(crate) namespace: Arc<str>,
+    /// Its name.
+    pub(crate) name: Box<str>,
+    /// Whether the object has been seen.
+    pub(crate) observed: bool,
+    /// Whether anything names it as owner.
+    pub(crate) has_dependents: bool,
+}
+
+/// A dependent, as a deletion in the foreground needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Dependent {
+    /// The dependent.
+    pub(crate) uid: Uid,
+    /// Whether it blocks its owner's deletion.
+    pub(crate) blocking: bool,
+    /// How far its own deletion is.
+    pub(crate) deletion: Deletion,
+}
+
+type NodeId = u32;
+
+struct Node {
+    uid: Uid,
+    kind: Arc<Kind>,
+    namespace: Arc<str>,
+    name: Box<str>,
+    owners: Box<[Link]>,
+    dependents: BTreeSet<NodeId>,
+    deletion: Deletion,
+    observed: bool,
+}
+
+/// That a node is owned.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Link {
+    owner: NodeId,
+    /// The kind and name that the reference gives the owner, hashed: a reference that is wrong there is dangling.
+    identity: u32,
+    blocking: bool,
+}
+
+/// The graph. It does no I/O; changes tell what is worth doing.
+#[derive(Default)]
+pub(crate) struct Graph {
+    nodes: Slab<Node>,
+    by_uid: HashMap<Uid, NodeId>,
+    namespaces: Names,
+}
+
+impl Graph {
+    /// Takes in an object that was added, changed or read.
+    pub(crate) fn observe(&mut self, object: &Observed<'_>, work: &mut Vec<Work>) {
+        let known = self.by_uid.get(&object.uid).copied();
+        let waits = matches!(object.deletion, Deletion::Foreground | Deletion::Orphan);
+        if known.is_none() && object.owners.is_empty() && !waits {
+            return;
+        }
+        let id =
+            known.unwrap_or_else(|| self.insert(&object.uid, object.kind, object.namespace, object.name));
+        self.identify(id, object, work);
+        self.set_owners(id, object.owners, work);
+        self.set_deletion(id, object.deletion, work);
+        self.collect(id);
+    }
+
+    /// Takes in that an object is gone.
+    pub(crate) fn vanished(&mut self, uid: &Uid, work: &mut Vec<Work>) {
+        let Some(&id) = self.by_uid.get(uid) else { return };
+        let owners = std::mem::take(&mut self.nodes[id as usize].owners);
+        for link in &owners {
+            self.unlink(link.owner, id);
+        }
+        for owner in owners.iter().filter_map(|link| self.nodes.get(link.owner as usize)) {
+            if owner.deletion == Deletion::Foreground {
+                work.push(Work::Attempt(owner.uid.clone()));
+            }
+        }
+        let node = &mut self.nodes[id as usize];
+        (node.observed, node.deletion) = (false, Deletion::None);
+        self.attempt_dependents(id, work);
+        self.collect(id);
+    }
+
+    /// The node of a uid.
+    pub(crate) fn item(&self, uid: &Uid) -> Option<Item> {
+        let node = self.node(uid)?;
+        Some(Item {
+            kind: Arc::clone(&node.kind),
+            namespace: Arc::clone(&node.namespace),
+            name: node.name.clone(),
+            observed: node.observed,
+            has_dependents: !node.dependents.is_empty(),
+        })
+    }
+
+    /// What names the object of a uid as owner.
+    pub(crate) fn dependents(&self, uid: &Uid) -> Vec<Dependent> {
+        let Some(&id) = self.by_uid.get(uid) else { return Vec::new() };
+        let dependents = self.nodes[id as usize].dependents.iter().map(|&at| &self.nodes[at as usize]);
+        let dependent = |node: &Node| Dependent {
+            uid: node.uid.clone(),
+            blocking: node.owners.iter().any(|link| link.owner == id && link.blocking),
+            deletion: node.deletion,
+        };
+        dependents.map(dependent).collect()
+    }
+
+    /// The number of nodes.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    fn node(&self, uid: &Uid) -> Option<&Node> {
+        self.nodes.get(*self.by_uid.get(uid)? as usize)
+    }
+
+    fn insert(&mut self, uid: &Uid, kind: &Arc<Kind>, namespace: &str, name: &str) -> NodeId {
+        let id = self.nodes.insert(Node {
+            uid: uid.clone(),
+            kind: Arc::clone(kind),
+            namespace: self.namespaces.intern(namespace),
+            name: name.into(),
+            owners: Box::default(),
+            dependents: BTreeSet::new(),
+            deletion: Deletion::None,
+            observed: false,
+        }) as NodeId;
+        self.by_uid.insert(uid.clone(), id);
+        id
+    }
+
+    /// Puts in what the object really is; dependents that took it for something else are worth an attempt.
+    fn identify(&mut self, id: NodeId, object: &Observed<'_>, work: &mut Vec<Work>) {
+        let namespace = self.namespaces.intern(object.namespace);
+        let node = &mut self.nodes[id as usize];
+        if std::mem::replace(&mut node.observed, true) {
+            return;
+        }
+        node.kind = Arc::clone(object.kind);
+        node.namespace = namespace;
+        if *node.name != *object.name {
+            node.name = object.name.into();
+        }
+        for &dependent in &self.nodes[id as usize].dependents {
+            self.check_link(dependent, id, work);
+        }
+    }
+
+    fn set_owners(&mut self, id: NodeId, references: &[Owner<'_>], work: &mut Vec<Work>) {
+        let namespace = Arc::clone(&self.nodes[id as usize].namespace);
+        let mut links: Vec<Link> = Vec::with_capacity(references.len());
+        for reference in references {
+            let &Owner { api_version, kind, name, uid, blocking } = reference;
+            let uid = Uid::new(uid);
+            let owner = self.by_uid.get(&uid).copied().unwrap_or_else(|| {
+                let kind = Kind { api_version: api_version.to_owned(), kind: kind.to_owned() };
+                self.insert(&uid, &Arc::new(kind), &namespace, name)
+            });
+            // Two references to one owner are one, which blocks if either does.
+            if let Some(link) = links.iter_mut().find(|link| link.owner == owner) {
+                link.blocking |= blocking;
+            } else {
+                links.push(Link { owner, identity: identity(api_version, kind, name), blocking });
+            }
+        }
+        let old = std::mem::take(&mut self.nodes[id as usize].owners);
+        self.nodes[id as usize].owners = links.clone().into_boxed_slice();
+        for link in &links {
+            if self.nodes[link.owner as usize].dependents.insert(id) {
+                self.check_link(id, link.owner, work);
+            }
+        }
+        for link in &old {
+            let now = links.iter().find(|new| new.owner == link.owner);
+            if link.blocking && !now.is_some_and(|now| now.blocking) {
+                self.unblock(link.owner, work);
+            }
+            if now.is_none() {
+                self.unlink(link.owner, id);
+            }
+        }
+    }
+
+    /// A dependent that names its owner wrongly, or that cannot be sure of it, is worth an attempt.
+    fn check_link(&self, dependent: NodeId, owner: NodeId, work: &mut Vec<Work>) {
+        let (owned, owning) = (&self.nodes[dependent as usize], &self.nodes[owner as usize]);
+        let Some(link) = owned.owners.iter().find(|link| link.owner == owner) else { return };
+        if !owning.observed {
+            return work.push(Work::Verify(owning.uid.clone()));
+        }
+        let foreign = !owning.namespace.is_empty() && owning.namespace != owned.namespace;
+        let misnamed = link.identity != identity(&owning.kind.api_version, &owning.kind.kind, &owning.name);
+        if foreign || misnamed || owning.deletion == Deletion::Foreground {
+            work.push(Work::Attempt(owned.uid.clone()));
+        }
+        if foreign {
+            work.push(Work::ForeignOwner { dependent: owned.uid.clone(), owner: owning.uid.clone() });
+        }
+    }
+
+    fn set_deletion(&mut self, id: NodeId, deletion: Deletion, work: &mut Vec<Work>) {
+        let node = &mut self.nodes[id as usize];
+        if std::mem::replace(&mut node.deletion, deletion) == deletion {
+            return;
+        }
+        let uid = node.uid.clone();
+        match deletion {
+            Deletion::Foreground => {
+                self.attempt_dependents(id, work);
+                work.push(Work::Attempt(uid));
+            }
+            Deletion::Orphan => work.push(Work::Orphan(uid)),
+            Deletion::Begun | Deletion::None => {}
+        }
+    }
+
+    fn attempt_dependents(&self, id: NodeId, work: &mut Vec<Work>) {
+        let dependents = self.nodes[id as usize].dependents.iter();
+        work.extend(dependents.map(|&at| Work::Attempt(self.nodes[at as usize].uid.clone())));
+    }
+
+    /// An owner that waits for its dependents has one less to wait for.
+    fn unblock(&self, owner: NodeId, work: &mut Vec<Work>) {
+        if let Some(node) = self.nodes.get(owner as usize)
+            && node.deletion == Deletion::Foreground
+        {
+            work.push(Work::Attempt(node.uid.clone()));
+        }
+    }
+
+    fn unlink(&mut self, owner: NodeId, dependent: NodeId) {
+        if let Some(node) = self.nodes.get_mut(owner as usize) {
+            node.dependents.remove(&dependent);
+            // Whoever works on an object that owns itself still needs its node.
+            if owner != dependent {
+                self.collect(owner);
+            }
+        }
+    }
+
+    /// Forgets a node that says nothing: owned by none, owning none, waiting for none.
+    fn collect(&mut self, id: NodeId) {
+        let Some(node) = self.nodes.get(id as usize) else { return };
+        let waits = matches!(node.deletion, Deletion::Foreground | Deletion::Orphan);
+        if node.dependents.is_empty() && node.owners.is_empty() && !(node.observed && waits) {
+            let node = self.nodes.remove(id as usize);
+            self.by_uid.remove(&node.uid);
+        }
+    }
+}
+
+/// A hash of what a reference says of its owner. Versions of a group are one.
+fn identity(api_version: &str, kind: &str, name: &str) -> u32 {
+    let group = api_version.split_once('/').map_or("", |(group, _)| group);
+    BuildHasherDefault::<DefaultHasher>::default().hash_one((group, kind, name)) as u32
+}
+
+/// Names of which many nodes share one copy.
+#[derive(Default)]
+struct Names {
+    names: HashSet<Arc<str>>,
+    /// How many names there may be before those that nothing uses any more are dropped.
+    limit: usize,
+}
+
+impl Names {
+    fn intern(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.names.get(name) {
+            return Arc::clone(known);
+        }
+        if self.names.len() >= self.limit {
+            self.names.retain(|name| Arc::strong_count(name) > 1);
+            self.limit = (2 * self.names.len()).max(64);
+        }
+        let name: Arc<str> = Arc::from(name);
+        self.names.insert(Arc::clone(&name));
+        name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn kind(name: &str) -> Arc<Kind> {
+        Arc::new(Kind { api_version: "apps/v1".to_owned(), kind: name.to_owned() })
+    }
+
+    /// What a test says of an owner: kind, name, the name its uid is made of, whether the owner waits.
+    type Reference<'a> = (&'a str, &'a str, &'a str, bool);
+
+    fn reference<'a>(kind: &'a str, name: &'a str, blocking: bool) -> Reference<'a> {
+        (kind, name, name, blocking)
+    }
+
+    fn uid(name: &str) -> Uid {
+        Uid::new(&format!("uid-{name}"))
+    }
+
+    fn observe(graph: &mut Graph, name: &str, owners: &[Reference<'_>], deletion: Deletion) -> Vec<Work> {
+        observe_in(graph, "ns", name, owners, deletion)
+    }
+
+    fn observe_in(
+        graph: &mut Graph,
+        namespace: &str,
+        name: &str,
+        owners: &[Reference<'_>],
+        deletion: Deletion,
+    ) -> Vec<Work> {
+        let mut work = Vec::new();
+        let uids: Vec<_> = owners.iter().map(|(_, _, uid, _)| format!("uid-{uid}")).collect();
+        let owners = owners.iter().zip(&uids);
+        let owners: Vec<_> = owners
+            .map(|(&(kind, name, _, blocking), uid)| Owner {
+                api_version: "apps/v1",
+                kind,
+                name,
+                uid,
+                blocking,
+            })
+            .collect();
+        let owners = owners.as_slice();
+        let object = Observed { kind: &kind("Thing"), namespace, name, uid: uid(name), owners, deletion };
+        graph.observe(&object, &mut work);
+        work
+    }
+
+    fn vanish(graph: &mut Graph, name: &str) -> Vec<Work> {
+        let mut work = Vec::new();
+        graph.vanished(&uid(name), &mut work);
+        work
+    }
+
+    #[test]
+    fn what_owns_nothing_and_is_not_owned_costs_nothing() {
+        let mut graph = Graph::default();
+        assert!(observe(&mut graph, "alone", &[], Deletion::None).is_empty());
+        assert!(observe(&mut graph, "alone", &[], Deletion::Begun).is_empty());
+        assert_eq!(graph.len(), 0);
+        assert!(size_of::<Node>() <= 112);
+    }
+
+    #[test]
+    fn an_owner_that_was_not_seen_is_verified_and_its_end_concerns_its_dependents() {
+        let mut graph = Graph::default();
+        let owner = [reference("Thing", "owner", false)];
+        assert_eq!(observe(&mut graph, "a", &owner, Deletion::None), [Work::Verify(uid("owner"))]);
+        assert_eq!(observe(&mut graph, "b", &owner, Deletion::None), [Work::Verify(uid("owner"))]);
+        assert!(!graph.item(&uid("owner")).unwrap().observed);
+        assert!(observe(&mut graph, "owner", &[], Deletion::None).is_empty());
+        assert!(graph.item(&uid("owner")).unwrap().observed);
+        assert!(observe(&mut graph, "c", &owner, Deletion::None).is_empty());
+        let attempts = ["a", "b", "c"].map(|name| Work::Attempt(uid(name)));
+        assert_eq!(vanish(&mut graph, "owner").as_slice(), attempts);
+        for name in ["a", "b", "c"] {
+            assert!(vanish(&mut graph, name).is_empty());
+        }
+        assert_eq!(graph.len(), 0);
+    }
+
+    #[test]
+    fn a_deletion_in_the_foreground_looks_again_with_each_dependent_that_goes_or_no_longer_blocks() {
+        let mut graph = Graph::default();
+        let blocking = [reference("Thing", "owner", true)];
+        for name in ["a", "b", "c"] {
+            observe(&mut graph, name, &blocking, Deletion::None);
+        }
+        let work = observe(&mut graph, "owner", &[], Deletion::Foreground);
+        let all = ["a", "b", "c", "owner"].map(|name| Work::Attempt(uid(name)));
+        assert_eq!(work.as_slice(), all);
+        assert!(observe(&mut graph, "owner", &[], Deletion::Foreground).is_empty());
+        assert_eq!(vanish(&mut graph, "a"), [Work::Attempt(uid("owner"))]);
+        let not_blocking = [reference("Thing", "owner", false)];
+        assert_eq!(observe(&mut graph, "b", &not_blocking, Deletion::None), [Work::Attempt(uid("owner"))]);
+        assert_eq!(observe(&mut graph, "c", &[], Deletion::None), [Work::Attempt(uid("owner"))]);
+        let dependent = Dependent { uid: uid("b"), blocking: false, deletion: Deletion::None };
+        assert_eq!(graph.dependents(&uid("owner")), [dependent]);
+        vanish(&mut graph, "b");
+        assert_eq!(graph.len(), 1, "the owner stays while it waits");
+        vanish(&mut graph, "owner");
+        assert_eq!(graph.len(), 0);
+    }
+
+    #[test]
+    fn owners_of_other_namespaces_kinds_and_names_are_suspicious() {
+        for (namespace, reference) in [
+            ("other", reference("Thing", "owner", false)),
+            ("ns", reference("Other", "owner", false)),
+            ("ns", ("Thing", "renamed", "owner", false)),
+        ] {
+            for owner_first in [true, false] {
+                let mut graph = Graph::default();
+                let mut work = Vec::new();
+                if owner_first {
+                    observe(
+                        &mut graph,
+                        "keeper",
+                        &[self::reference("Thing", "owner", false)],
+                        Deletion::None,
+                    );
+                    observe(&mut graph, "owner", &[], Deletion::None);
+                }
+                work.extend(observe_in(
+                    &mut graph,
+                    namespace,
+                    "a",
+                    std::slice::from_ref(&reference),
+                    Deletion::None,
+                ));
+                work.extend(observe(&mut graph, "owner", &[], Deletion::None));
+                assert!(work.contains(&Work::Attempt(uid("a"))), "{namespace} {reference:?}");
+                let foreign = Work::ForeignOwner { dependent: uid("a"), owner: uid("owner") };
+                assert_eq!(work.contains(&foreign), namespace == "other");
+            }
+        }
+    }
+
+    #[test]
+    fn an_object_that_owns_itself_goes_without_trace() {
+        let mut graph = Graph::default();
+        let own = [reference("Thing", "a", true)];
+        observe(&mut graph, "a", &own, Deletion::None);
+        observe(&mut graph, "a", &[], Deletion::None);
+        assert_eq!(graph.len(), 0);
+        observe(&mut graph, "a", &own, Deletion::Foreground);
+        vanish(&mut graph, "a");
+        assert_eq!(graph.len(), 0);
+    }
+
+    proptest! {
+        /// Against a map from each object to its owners.
+        #[test]
+        fn dependents_are_those_that_name_an_owner(
+            steps in proptest::collection::vec((0usize..6, proptest::collection::vec(0usize..6, 0..3), 0u8..5), 0..60),
+        ) {
+            let mut graph = Graph::default();
+            let mut model: HashMap<usize, Vec<usize>> = HashMap::new();
+            for (object, owners, what) in steps {
+                if what == 0 {
+                    vanish(&mut graph, &object.to_string());
+                    model.remove(&object);
+                } else {
+                    let deletion = if what == 1 { Deletion::Foreground } else { Deletion::None };
+                    let names: Vec<_> = owners.iter().map(ToString::to_string).collect();
+                    let references: Vec<_> =
+                        names.iter().map(|owner| reference("Thing", owner, false)).collect();
+                    observe(&mut graph, &object.to_string(), &references, deletion);
+                    model.insert(object, owners);
+                }
+                for owner in 0..6 {
+                    let mut wanted: Vec<_> = model
+                        .iter()
+                        .filter(|(_, owners)| owners.contains(&owner))
+                        .map(|(object, _)| uid(&object.to_string()))
+                        .collect();
+                    let mut found: Vec<_> =
+                        graph.dependents(&uid(&owner.to_string())).into_iter().map(|it| it.uid).collect();
+                    wanted.sort();
+                    found.sort();
+                    prop_assert_eq!(found, wanted);
+                }
+            }
+            for object in 0..6 {
+                vanish(&mut graph, &object.to_string());
+            }
+            prop_assert_eq!(graph.len(), 0);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Deletes what belongs to objects that are gone (upstream: `garbagecollector`).
+//!
+//! ```text
+//! informers of all resources, metadata only ──► graph: who owns whom ──► what is worth a look
+//!                                                                              │
+//!                 deletes, removes references and finalizers ◄── live reads ◄──┘
+//! ```
+//!
+//! | deletion | the object | its dependents |
+//! | --- | --- | --- |
+//! | background | goes at once | each is deleted when no owner is left |
+//! | foreground | stays (finalizer `foregroundDeletion`) until those that block it are gone | are deleted, in the foreground if they have dependents |
+//! | orphan | stays (finalizer `orphan`) until no dependent names it | lose the reference |
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | [`graph`] | who owns whom, without I/O |
+//! | [`collector`] | what is done about one object |
+//! | [`monitors`] | an informer for each resource there is |
+
+mod absent;
+mod collector;
+mod graph;
+mod monitors;
+mod uid;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use nave_client::{Action, Workqueue, run_workers};
+
+use self::collector::Collector;
+use self::graph::Work;
+use self::monitors::Monitors;
+use self::uid::Uid;
+use crate::frame::{Context, Descriptor, EventKind, Recorder, SyncError};
+
+/// Objects looked at at a time, as kube-controller-manager's `--concurrent-gc-syncs` has it.
+const WORKERS: usize = 20;
+/// How long the start waits for informers. One that cannot list (the server behind it is down) does not keep the rest
+/// from work: what it has not told can only make a look necessary, never a deletion wrong.
+const SYNC_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The controller.
+pub(crate) const GARBAGE_COLLECTOR: Descriptor = Descriptor {
+    name: "garbage-collector-controller",
+    alias: "garbagecollector",
+    service_account: "generic-garbage-collector",
+    on_by_default: true,
+    start: |context| Box::pin(start(context)),
+};
+
+fn start(context: &Context) -> impl Future<Output = ()> + use<> {
+    let queue: Workqueue<Task> = Workqueue::new();
+    let collector = Arc::new_cyclic(|collector| {
+        let teller =
+            Teller { queue: queue.clone(), events: context.events.clone(), collector: collector.clone() };
+        Collector::new(context.client.clone(), move |work| teller.tell(work))
+    });
+    let mut monitors =
+        Monitors::new(context.client.clone(), context.informers.clone(), Arc::clone(&collector));
+    let stop = context.stop.clone();
+    async move {
+        let ready = async {
+            monitors.discover().await;
+            let _ = tokio::time::timeout(SYNC_PATIENCE, monitors.synced()).await;
+        };
+        stop.run_until_cancelled(ready).await;
+        let work = run_workers(&queue, WORKERS, stop.clone(), |task| {
+            let collector = Arc::clone(&collector);
+            async move { collector.run(&task).await }
+        });
+        tokio::join!(work, stop.run_until_cancelled(monitors.follow()));
+    }
+}
+
+/// A look at an object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Task {
+    Attempt(Uid),
+    Verify(Uid),
+    Orphan(Uid),
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Attempt(uid) | Self::Verify(uid) | Self::Orphan(uid)) = self;
+        uid.fmt(f)
+    }
+}
+
+impl Collector {
+    async fn run(&self, task: &Task) -> Result<Action, SyncError> {
+        match task {
+            Task::Attempt(uid) => self.attempt(uid).await?,
+            Task::Verify(uid) => self.verify(uid).await?,
+            Task::Orphan(uid) => self.orphan(uid).await?,
+        }
+        Ok(Action::Done)
+    }
+}
+
+/// Queues what the graph says is worth doing.
+struct Teller {
+    queue: Workqueue<Task>,
+    events: Recorder,
+    collector: std::sync::Weak<Collector>,
+}
+
+impl Teller {
+    fn tell(&self, work: Work) {
+        match work {
+            Work::Attempt(uid) => self.queue.add(Task::Attempt(uid)),
+            Work::Verify(uid) => self.queue.add(Task::Verify(uid)),
+            Work::Orphan(uid) => self.queue.add(Task::Orphan(uid)),
+            Work::ForeignOwner { dependent, owner } => self.tell_of_foreign_owner(&dependent, &owner),
+        }
+    }
+
+    fn tell_of_foreign_owner(&self, dependent: &Uid, owner: &Uid) {
+        let Some(collector) = self.collector.upgrade() else { return };
+        let (Some(object), Some(owning)) = (collector.item(dependent), collector.item(owner)) else { return };
+        let message = format!(
+            "ownerRef [{}/{}, namespace: {}, name: {}, uid: {owner}] does not exist in namespace {:?}",
+            owning.kind.api_version, owning.kind.kind, object.namespace, owning.name, &*object.namespace
+        );
+        let reference = ObjectReference {
+            api_version: Some(object.kind.api_version.clone()),
+            kind: Some(object.kind.kind.clone()),
+            namespace: Some(object.namespace.to_string()).filter(|namespace| !namespace.is_empty()),
+            name: Some(object.name.to_string()),
+            uid: Some(dependent.to_string()),
+            ..ObjectReference::default()
+        };
+        self.events.record(&reference, EventKind::Warning, "OwnerRefInvalidNamespace", &message);
+    }
+}

@@ -1,0 +1,194 @@
+//! An informer for the metadata of each resource there is, built-in or custom.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nave_client::{
+    Backoff, Deleted, EventHandler, Object, PartialObjectMetadata, Registration, SharedInformerFactory,
+};
+use nave_machinery::GroupVersionResource;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::collector::{self, Collector};
+use super::graph::{Kind, Observed, Owner};
+use super::uid::Uid;
+use crate::discovery::{Discovered, Resource};
+
+/// What is served is asked for this often, for resources that no custom resource definition announces.
+const INTERVAL: Duration = Duration::from_secs(30);
+/// A definition is served some time after it was made: after a change it is asked for what is served so long, at
+/// short intervals.
+const UNREST: Duration = Duration::from_secs(5);
+const UNREST_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Resources whose changes announce that others come or go.
+const ANNOUNCING: [(&str, &str); 2] =
+    [("apiextensions.k8s.io", "customresourcedefinitions"), ("apiregistration.k8s.io", "apiservices")];
+/// Resources that own nothing and that nobody owns.
+const IGNORED: [(&str, &str); 2] = [("", "events"), ("events.k8s.io", "events")];
+
+/// The informers, and what they are for.
+pub(super) struct Monitors {
+    client: kube::Client,
+    informers: SharedInformerFactory,
+    collector: Arc<Collector>,
+    handlers: HashMap<GroupVersionResource, Registration>,
+    announced: Arc<Notify>,
+}
+
+impl Monitors {
+    /// No informers yet.
+    pub(super) fn new(
+        client: kube::Client,
+        informers: SharedInformerFactory,
+        collector: Arc<Collector>,
+    ) -> Self {
+        Self { client, informers, collector, handlers: HashMap::new(), announced: Arc::default() }
+    }
+
+    /// Asks what is served until there is an answer, and has an informer for each resource of it.
+    pub(super) async fn discover(&mut self) {
+        let mut waits = Backoff::REFLECTOR.start();
+        while let Err(error) = self.refresh().await {
+            tracing::warn!(%error, "what the server serves is not known");
+            tokio::time::sleep(waits.next_wait()).await;
+        }
+    }
+
+    /// Waits until the graph holds all that there was.
+    pub(super) async fn synced(&self) {
+        for handler in self.handlers.values() {
+            handler.wait_for_sync().await;
+        }
+    }
+
+    /// Keeps the informers those of the resources there are.
+    pub(super) async fn follow(&mut self) {
+        let announced = Arc::clone(&self.announced);
+        let mut restless_until = Instant::now();
+        loop {
+            let now = Instant::now();
+            let next = now + if now < restless_until { UNREST_INTERVAL } else { INTERVAL };
+            tokio::select! {
+                () = sleep_until(next) => {}
+                () = announced.notified() => restless_until = Instant::now() + UNREST,
+            }
+            if let Err(error) = self.refresh().await {
+                tracing::warn!(%error, "what the server serves is not known");
+            }
+        }
+    }
+
+    /// Asks what is served, and brings the informers in line with it.
+    async fn refresh(&mut self) -> Result<(), kube::Error> {
+        let answer = timeout(INTERVAL, Discovered::ask(&self.client)).await;
+        let Ok(discovered) = answer else { return Ok(()) };
+        let discovered = Arc::new(discovered?);
+        self.collector.set_discovered(Arc::clone(&discovered));
+        let mut served = HashSet::new();
+        for resource in discovered.preferred().filter(|resource| is_monitored(resource)) {
+            let gvr = GroupVersionResource::new(&resource.group, &resource.version, &resource.plural);
+            served.insert(gvr.clone());
+            if !self.handlers.contains_key(&gvr) {
+                let handler = self.handler(resource);
+                let registration = self.informers.metadata_for_resource(&gvr).add_event_handler(handler);
+                self.handlers.insert(gvr, registration);
+            }
+        }
+        self.informers.start();
+        let is_lost = |gvr: &GroupVersionResource| {
+            let version = if gvr.group.is_empty() {
+                gvr.version.clone()
+            } else {
+                format!("{}/{}", gvr.group, gvr.version)
+            };
+            !served.contains(gvr) && !discovered.failed.contains(&version)
+        };
+        let lost: Vec<_> = self.handlers.keys().filter(|gvr| is_lost(gvr)).cloned().collect();
+        for gvr in lost {
+            if let Some(handler) = self.handlers.remove(&gvr) {
+                handler.remove();
+            }
+            self.informers.stop_informer(&gvr);
+        }
+        Ok(())
+    }
+
+    fn handler(&self, resource: &Resource) -> Handler {
+        let announces = ANNOUNCING.contains(&(&resource.group, &resource.plural));
+        Handler {
+            kind: Arc::new(Kind { api_version: resource.api_version(), kind: resource.kind.clone() }),
+            collector: Arc::clone(&self.collector),
+            announced: announces.then(|| Arc::clone(&self.announced)),
+        }
+    }
+}
+
+fn is_monitored(resource: &Resource) -> bool {
+    ["delete", "list", "watch"].iter().all(|verb| resource.serves(verb))
+        && !IGNORED.contains(&(&resource.group, &resource.plural))
+}
+
+/// Tells the graph of the objects of one resource.
+struct Handler {
+    kind: Arc<Kind>,
+    collector: Arc<Collector>,
+    announced: Option<Arc<Notify>>,
+}
+
+impl Handler {
+    fn observe(&self, object: &Object<PartialObjectMetadata>) {
+        let owners: Vec<_> = object
+            .owner_references()
+            .map(|owner| Owner {
+                api_version: owner.api_version,
+                kind: owner.kind,
+                name: owner.name,
+                uid: owner.uid,
+                blocking: owner.block_owner_deletion,
+            })
+            .collect();
+        let observed = Observed {
+            kind: &self.kind,
+            namespace: object.namespace(),
+            name: object.name(),
+            uid: Uid::new(object.uid()),
+            owners: &owners,
+            deletion: collector::deletion(object.is_being_deleted(), object.finalizers()),
+        };
+        self.collector.change(|graph, work| graph.observe(&observed, work));
+    }
+
+    fn vanished(&self, object: &Object<PartialObjectMetadata>) {
+        let uid = Uid::new(object.uid());
+        self.collector.change(|graph, work| graph.vanished(&uid, work));
+    }
+
+    fn announce(&self) {
+        if let Some(announced) = &self.announced {
+            announced.notify_one();
+        }
+    }
+}
+
+impl EventHandler<PartialObjectMetadata> for Handler {
+    fn on_add(&self, object: &Object<PartialObjectMetadata>, _: bool) {
+        self.observe(object);
+        self.announce();
+    }
+
+    fn on_update(&self, old: &Object<PartialObjectMetadata>, new: &Object<PartialObjectMetadata>) {
+        if old.uid() != new.uid() {
+            self.vanished(old);
+        }
+        self.observe(new);
+        self.announce();
+    }
+
+    fn on_delete(&self, deleted: &Deleted<PartialObjectMetadata>) {
+        self.vanished(deleted.object());
+        self.announce();
+    }
+}

@@ -1,0 +1,129 @@
+//! What becomes of objects whose owner is deleted, in the background, in the foreground, and orphaned.
+
+use nave_tests::{Server, eventually};
+use serde_json::{Value, json};
+
+/// Makes a config map, which owns and is owned as anything else; the answer is its uid.
+async fn map(server: &Server, name: &str, owners: &[(&str, &str)]) -> String {
+    apply(server, name, owners).await;
+    get(server, name).await.unwrap()["metadata"]["uid"].as_str().unwrap().to_owned()
+}
+
+async fn apply(server: &Server, name: &str, owners: &[(&str, &str)]) {
+    let owners: Vec<_> = owners
+        .iter()
+        .map(|(name, uid)| {
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid, "blockOwnerDeletion": true})
+        })
+        .collect();
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": name, "ownerReferences": owners}});
+    server.apply(&object.to_string()).await;
+}
+
+async fn get(server: &Server, name: &str) -> Option<Value> {
+    let printed = server.kubectl(&["get", "configmap", name, "--ignore-not-found", "-o", "json"]).await;
+    (!printed.is_empty()).then(|| serde_json::from_str(&printed).unwrap())
+}
+
+async fn gone(server: &Server, name: &str) {
+    eventually(&format!("{name} is gone"), async || get(server, name).await.is_none()).await;
+}
+
+/// An owner, what it owns, and what that owns.
+async fn family(server: &Server) {
+    let owner = map(server, "owner", &[]).await;
+    let child = map(server, "child", &[("owner", &owner)]).await;
+    map(server, "grandchild", &[("child", &child)]).await;
+    map(server, "bystander", &[]).await;
+}
+
+#[tokio::test]
+async fn dependents_go_in_the_background() {
+    let server = Server::start().await;
+    family(&server).await;
+    server.kubectl(&["delete", "configmap", "owner", "--cascade=background"]).await;
+    gone(&server, "child").await;
+    gone(&server, "grandchild").await;
+    assert!(get(&server, "bystander").await.is_some());
+}
+
+#[tokio::test]
+async fn an_owner_deleted_in_the_foreground_goes_last() {
+    let server = Server::start().await;
+    family(&server).await;
+    let hold = r#"{"metadata":{"finalizers":["example.com/hold"]}}"#;
+    server.kubectl(&["patch", "configmap", "grandchild", "-p", hold]).await;
+    server.kubectl(&["delete", "configmap", "owner", "--cascade=foreground", "--wait=false"]).await;
+    let deleting = async |name: &str| {
+        get(&server, name).await.is_some_and(|map| map["metadata"]["deletionTimestamp"].is_string())
+    };
+    eventually("the deletion reaches the last", async || deleting("grandchild").await).await;
+    assert!(deleting("owner").await && deleting("child").await);
+    let child = get(&server, "child").await.unwrap();
+    assert_eq!(child["metadata"]["finalizers"], json!(["foregroundDeletion"]));
+    let release = r#"{"metadata":{"finalizers":null}}"#;
+    server.kubectl(&["patch", "configmap", "grandchild", "--type=merge", "-p", release]).await;
+    for name in ["grandchild", "child", "owner"] {
+        gone(&server, name).await;
+    }
+}
+
+#[tokio::test]
+async fn orphans_stay_and_forget_their_owner() {
+    let server = Server::start().await;
+    family(&server).await;
+    server.kubectl(&["delete", "configmap", "owner", "--cascade=orphan"]).await;
+    gone(&server, "owner").await;
+    let child = get(&server, "child").await.unwrap();
+    assert!(child["metadata"]["ownerReferences"].is_null(), "{child}");
+    assert!(get(&server, "grandchild").await.is_some());
+}
+
+#[tokio::test]
+async fn one_of_two_owners_is_enough_to_stay() {
+    let server = Server::start().await;
+    let first = map(&server, "first", &[]).await;
+    let second = map(&server, "second", &[]).await;
+    map(&server, "shared", &[("first", &first), ("second", &second)]).await;
+    server.kubectl(&["delete", "configmap", "first"]).await;
+    let owners = async || {
+        let shared = get(&server, "shared").await.unwrap();
+        shared["metadata"]["ownerReferences"].as_array().map_or(0, Vec::len)
+    };
+    eventually("the reference is gone", async || owners().await == 1).await;
+    server.kubectl(&["delete", "configmap", "second"]).await;
+    gone(&server, "shared").await;
+}
+
+#[tokio::test]
+async fn owners_that_never_were_or_live_elsewhere_are_absent() {
+    let server = Server::start().await;
+    // It may be gone before anybody sees it.
+    apply(&server, "stray", &[("nobody", "0c2f37a5-7d5f-4f0e-9a37-0b6a3f3f2f11")]).await;
+    gone(&server, "stray").await;
+
+    let owner = map(&server, "owner", &[]).await;
+    server.kubectl(&["create", "namespace", "other"]).await;
+    let foreign = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "foreign", "namespace": "other",
+        "ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner}]}});
+    server.apply(&foreign.to_string()).await;
+    map(&server, "child", &[("owner", &owner)]).await;
+    server.kubectl(&["wait", "--for=delete", "secret/foreign", "-n", "other", "--timeout=60s"]).await;
+    assert!(get(&server, "child").await.is_some() && get(&server, "owner").await.is_some());
+}
+
+#[tokio::test]
+async fn what_was_to_be_collected_is_collected_after_a_crash() {
+    let mut server = Server::start().await;
+    family(&server).await;
+    let pool = server.target().pool(1).await.unwrap();
+    let path = "/api/v1/namespaces/default/configmaps/owner";
+    pool.call(&nave_loadtest::http::Call::delete(path)).await.unwrap();
+    server.kill9();
+    server.restart().await;
+    for name in ["owner", "child", "grandchild"] {
+        gone(&server, name).await;
+    }
+    assert!(get(&server, "bystander").await.is_some());
+}
