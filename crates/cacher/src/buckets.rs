@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 use tokio::sync::Notify;
@@ -44,6 +45,10 @@ struct Bucket {
     /// Position of the first of them.
     first: u64,
     touched: bool,
+    /// Its watchers were woken not long ago: they are to be woken again at this time, not before.
+    rests_until: Option<Instant>,
+    /// Whether they have something to be woken for.
+    due: bool,
 }
 
 /// A watcher's place in a bucket.
@@ -58,16 +63,18 @@ type Values = HashMap<Box<str>, usize>;
 
 #[derive(Debug, Default)]
 pub(crate) struct Buckets {
-    buckets: Slab<Bucket>,
+    slab: Slab<Bucket>,
     /// The fields that somebody watches.
     fields: Vec<(Option<FieldRef>, Values)>,
+    /// The buckets that are due when they have rested.
+    resting: Vec<usize>,
 }
 
 impl Buckets {
     /// Enters a watcher that has seen (or will find otherwise) all events up to now.
     pub(crate) fn join(&mut self, route: Route) -> (Place, Arc<Notify>) {
         let at = self.find(&route).unwrap_or_else(|| self.open(route));
-        let bucket = &mut self.buckets[at];
+        let bucket = &mut self.slab[at];
         bucket.watchers += 1;
         let position = bucket.first + bucket.events.len() as u64;
         (Place { bucket: at, position }, Arc::clone(&bucket.wake))
@@ -75,12 +82,12 @@ impl Buckets {
 
     /// Takes a watcher out; the last one closes the bucket.
     pub(crate) fn leave(&mut self, place: Place) {
-        let bucket = &mut self.buckets[place.bucket];
+        let bucket = &mut self.slab[place.bucket];
         bucket.watchers -= 1;
         if bucket.watchers > 0 {
             return;
         }
-        let Route { field, value } = self.buckets.remove(place.bucket).route;
+        let Route { field, value } = self.slab.remove(place.bucket).route;
         for (_, values) in self.fields.iter_mut().filter(|(f, _)| *f == field) {
             values.remove(&value);
         }
@@ -93,7 +100,7 @@ impl Buckets {
         for (field, values) in &self.fields {
             for value in values_of(*field, change).into_iter().flatten() {
                 let Some(&at) = values.get(value) else { continue };
-                let bucket = &mut self.buckets[at];
+                let bucket = &mut self.slab[at];
                 bucket.note(seq, oldest);
                 if !std::mem::replace(&mut bucket.touched, true) {
                     touched.push(at);
@@ -102,19 +109,46 @@ impl Buckets {
         }
     }
 
-    /// What wakes the watchers of the `touched` buckets.
-    pub(crate) fn wakes(&mut self, touched: Vec<usize>) -> Vec<Arc<Notify>> {
+    /// What wakes the watchers of the `touched` buckets, but for those that rest; see [`Self::rested`].
+    pub(crate) fn wakes(&mut self, touched: Vec<usize>, now: Instant) -> Vec<Arc<Notify>> {
+        let Self { slab, resting, .. } = self;
         let mut wake = |at: usize| {
-            let bucket = &mut self.buckets[at];
+            let bucket = &mut slab[at];
             bucket.touched = false;
-            Arc::clone(&bucket.wake)
+            if bucket.rests_until.is_none_or(|until| until <= now) {
+                return Some(bucket.wake(now));
+            }
+            if !std::mem::replace(&mut bucket.due, true) {
+                resting.push(at);
+            }
+            None
         };
-        touched.into_iter().map(&mut wake).collect()
+        touched.into_iter().filter_map(&mut wake).collect()
+    }
+
+    /// When the next bucket is due that rests.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.resting.iter().filter_map(|at| self.slab.get(*at)?.rests_until).min()
+    }
+
+    /// What wakes the watchers of the buckets that have rested by now.
+    pub(crate) fn rested(&mut self, now: Instant) -> Vec<Arc<Notify>> {
+        let mut wakes = Vec::new();
+        self.resting.retain(|at| match self.slab.get_mut(*at).filter(|bucket| bucket.due) {
+            // The bucket may have gone, and another may have come in its place.
+            None => false,
+            Some(bucket) if bucket.rests_until.is_some_and(|until| until > now) => true,
+            Some(bucket) => {
+                wakes.push(bucket.wake(now));
+                false
+            }
+        });
+        wakes
     }
 
     /// What wakes all watchers.
     pub(crate) fn all_wakes(&self) -> Vec<Arc<Notify>> {
-        self.buckets.iter().map(|(_, bucket)| Arc::clone(&bucket.wake)).collect()
+        self.slab.iter().map(|(_, bucket)| Arc::clone(&bucket.wake)).collect()
     }
 
     /// Moves `place` over at most `limit` events, which go to `events`. False where one is lost.
@@ -125,7 +159,7 @@ impl Buckets {
         limit: usize,
         events: &mut Vec<Arc<Event>>,
     ) -> bool {
-        let bucket = &self.buckets[place.bucket];
+        let bucket = &self.slab[place.bucket];
         let Some(skip) = place.position.checked_sub(bucket.first) else { return false };
         for &seq in bucket.events.iter().skip(skip as usize).take(limit) {
             let Some(event) = window.get(seq) else { return false };
@@ -137,14 +171,14 @@ impl Buckets {
 
     /// The sequence number of the next event at `place`.
     pub(crate) fn peek(&self, place: Place) -> Option<u64> {
-        let bucket = &self.buckets[place.bucket];
+        let bucket = &self.slab[place.bucket];
         let index = place.position.checked_sub(bucket.first)?;
         bucket.events.get(index as usize).copied()
     }
 
     /// How many watchers take each route.
     pub(crate) fn census(&self) -> impl Iterator<Item = (&Route, usize)> {
-        self.buckets.iter().map(|(_, bucket)| (&bucket.route, bucket.watchers))
+        self.slab.iter().map(|(_, bucket)| (&bucket.route, bucket.watchers))
     }
 
     fn find(&self, route: &Route) -> Option<usize> {
@@ -154,8 +188,16 @@ impl Buckets {
 
     fn open(&mut self, route: Route) -> usize {
         let (field, value) = (route.field, route.value.clone());
-        let (wake, events) = (Arc::default(), VecDeque::new());
-        let at = self.buckets.insert(Bucket { route, watchers: 0, wake, events, first: 0, touched: false });
+        let at = self.slab.insert(Bucket {
+            route,
+            watchers: 0,
+            wake: Arc::default(),
+            events: VecDeque::new(),
+            first: 0,
+            touched: false,
+            rests_until: None,
+            due: false,
+        });
         match self.fields.iter_mut().find(|(f, _)| *f == field) {
             Some((_, values)) => drop(values.insert(value, at)),
             None => self.fields.push((field, HashMap::from([(value, at)]))),
@@ -165,6 +207,15 @@ impl Buckets {
 }
 
 impl Bucket {
+    /// What wakes its watchers, which then rest: a wake costs as much as some kilobytes of events, so that where many
+    /// watch, what comes soon after an event goes out together. The first event after a pause never waits.
+    fn wake(&mut self, now: Instant) -> Arc<Notify> {
+        let rest = (REST_OF_EACH * self.watchers as u32).min(LONGEST_REST);
+        self.rests_until = Some(now + rest).filter(|_| rest >= SHORTEST_REST);
+        self.due = false;
+        Arc::clone(&self.wake)
+    }
+
     fn note(&mut self, seq: u64, oldest: u64) {
         while self.events.front().is_some_and(|&front| front < oldest) {
             self.events.pop_front();
@@ -183,5 +234,62 @@ fn values_of(field: Option<FieldRef>, change: &Change) -> [Option<&str>; 2] {
         None => [Some(""), None],
         Some(field @ (FieldRef::Name | FieldRef::Namespace)) => [Some(field.of(change.latest())), None],
         Some(field) => [change.old().map(|old| field.of(old)), change.current().map(|new| field.of(new))],
+    }
+}
+
+/// How long a bucket's watchers rest after they were woken, for each of them: about what it takes to serve it.
+const REST_OF_EACH: Duration = Duration::from_micros(5);
+
+/// But not longer than this, which is below what a person or a controller notices.
+const LONGEST_REST: Duration = Duration::from_millis(20);
+
+/// And not at all where it would be shorter than what timers can tell: with fewer than 200 watchers.
+const SHORTEST_REST: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watched_by(watchers: usize) -> (Buckets, usize) {
+        let mut buckets = Buckets::default();
+        let route = || Route { field: None, value: "".into() };
+        let (place, _) = (0..watchers).map(|_| buckets.join(route())).last().unwrap();
+        (buckets, place.bucket)
+    }
+
+    #[test]
+    fn few_watchers_are_woken_at_each_event() {
+        let (mut buckets, at) = watched_by(199);
+        let now = Instant::now();
+        assert_eq!([(); 3].map(|()| buckets.wakes(vec![at], now).len()), [1; 3]);
+        assert_eq!(buckets.next_due(), None);
+    }
+
+    #[test]
+    fn many_watchers_rest_after_they_were_woken() {
+        let (mut buckets, at) = watched_by(1_000);
+        let (start, rest) = (Instant::now(), REST_OF_EACH * 1_000);
+        assert_eq!(buckets.wakes(vec![at], start).len(), 1, "the first event does not wait");
+        assert_eq!(buckets.next_due(), None, "nothing has come since");
+        assert_eq!([(); 2].map(|()| buckets.wakes(vec![at], start).len()), [0; 2]);
+        assert_eq!(buckets.next_due(), Some(start + rest));
+        assert_eq!(buckets.rested(start).len(), 0, "not yet");
+        assert_eq!(buckets.rested(start + rest).len(), 1, "both at once");
+        assert_eq!(buckets.next_due(), None);
+        assert_eq!(buckets.wakes(vec![at], start + rest).len(), 0, "they rest again");
+        assert_eq!(buckets.wakes(vec![at], start + 2 * rest).len(), 1, "and are woken by who comes after");
+        assert_eq!(buckets.rested(start + 9 * rest).len(), 0, "only once");
+    }
+
+    #[test]
+    fn a_bucket_that_has_gone_is_not_woken() {
+        let (mut buckets, at) = watched_by(300);
+        let now = Instant::now();
+        assert_eq!([(); 2].map(|()| buckets.wakes(vec![at], now).len()), [1, 0]);
+        (0..300).for_each(|_| buckets.leave(Place { bucket: at, position: 0 }));
+        let route = Route { field: Some(FieldRef::Name), value: "a".into() };
+        assert_eq!(buckets.join(route).0.bucket, at, "another in its place");
+        assert_eq!(buckets.rested(now + LONGEST_REST).len(), 0);
+        assert_eq!(buckets.next_due(), None);
     }
 }

@@ -116,7 +116,12 @@ impl Log {
         }
         self.revision = self.revision.max(revision);
         let events = (self.window.next() - before) as usize;
-        Aftermath { wakes: self.buckets.wakes(touched), events, dropped: self.release_old_snapshots() }
+        Aftermath { wakes: self.buckets.wakes(touched, now), events, dropped: self.release_old_snapshots() }
+    }
+
+    /// Wakes the watchers that have rested.
+    pub(crate) fn rested(&mut self, now: Instant) -> Aftermath {
+        Aftermath { wakes: self.buckets.rested(now), ..Aftermath::default() }
     }
 
     fn append_one(&mut self, entry: Entry, now: Instant, touched: &mut Vec<usize>) {

@@ -118,12 +118,17 @@ impl Reflector {
         self.shared.stats.store_watches.add(1);
         let mut asked = 0;
         loop {
+            let due = self.shared.log.read().buckets.next_due();
             tokio::select! {
                 batch = stream.next() => match batch {
                     Some(Ok(batch)) => self.fold(batch).await,
                     Some(Err(error)) => return Lost::from(error),
                     None => return Lost::Stream(None),
                 },
+                () = reached(due) => {
+                    let aftermath = self.shared.log.write().rested(Instant::now());
+                    aftermath.settle();
+                }
                 () = self.impatience(asked) => {
                     asked = self.shared.wanted.load(Ordering::Relaxed);
                     if let Err(error) = self.store.request_progress(prefix).await {
@@ -247,6 +252,14 @@ impl From<StoreError> for Lost {
             StoreError::Compacted { .. } => Self::History,
             error => Self::Stream(Some(error)),
         }
+    }
+}
+
+/// Waits for a time, where there is one.
+async fn reached(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
     }
 }
 
