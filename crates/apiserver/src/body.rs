@@ -1,11 +1,13 @@
 //! Bodies: reading a request's within a limit, and the forms a response's can take.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::io::IoSlice;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use futures_util::Stream;
+use bytes::{Buf, Bytes};
+use futures_util::{Stream, StreamExt};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use nave_machinery::Status;
@@ -53,18 +55,93 @@ where
     })
 }
 
+/// Bytes that go out together, in pieces that others may share: the events of one batch, each of which goes to many
+/// watchers, are not copied to be sent.
+#[derive(Debug, Default)]
+pub struct Pieces {
+    /// What comes first; empty only where nothing follows.
+    front: Bytes,
+    rest: VecDeque<Bytes>,
+    remaining: usize,
+}
+
+impl From<Bytes> for Pieces {
+    fn from(bytes: Bytes) -> Self {
+        Self { remaining: bytes.len(), front: bytes, rest: VecDeque::new() }
+    }
+}
+
+impl Extend<Bytes> for Pieces {
+    fn extend<T: IntoIterator<Item = Bytes>>(&mut self, pieces: T) {
+        for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
+            self.remaining += piece.len();
+            if self.front.is_empty() {
+                self.front = piece;
+            } else {
+                self.rest.push_back(piece);
+            }
+        }
+    }
+}
+
+impl Buf for Pieces {
+    fn remaining(&self) -> usize {
+        self.remaining
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.front
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let pieces = std::iter::once(&self.front).chain(&self.rest).filter(|piece| !piece.is_empty());
+        let filled = slices.iter_mut().zip(pieces).map(|(slice, piece)| *slice = IoSlice::new(piece));
+        filled.count()
+    }
+
+    fn advance(&mut self, count: usize) {
+        assert!(count <= self.remaining, "advanced past the end: {count} of {}", self.remaining);
+        self.remaining -= count;
+        let mut count = count;
+        while count >= self.front.len() {
+            count -= self.front.len();
+            let Some(next) = self.rest.pop_front() else {
+                self.front = Bytes::new();
+                return;
+            };
+            self.front = next;
+        }
+        self.front.advance(count);
+    }
+
+    fn copy_to_bytes(&mut self, length: usize) -> Bytes {
+        if length <= self.front.len() {
+            let bytes = self.front.slice(..length);
+            self.advance(length);
+            return bytes;
+        }
+        let mut bytes = Vec::with_capacity(length);
+        while bytes.len() < length {
+            let taken = self.front.len().min(length - bytes.len());
+            bytes.extend_from_slice(&self.front[..taken]);
+            self.advance(taken);
+        }
+        bytes.into()
+    }
+}
+
 /// A response's body.
 pub enum ResponseBody {
     /// Bytes known in full; empty for none.
     Full(Bytes),
     /// Bytes made as the client takes them.
-    Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
+    Stream(Pin<Box<dyn Stream<Item = Pieces> + Send>>),
 }
 
 impl ResponseBody {
     /// A body that is made as the client takes it.
-    pub fn stream(stream: impl Stream<Item = Bytes> + Send + 'static) -> Self {
-        Self::Stream(Box::pin(stream))
+    pub fn stream<T: Into<Pieces> + 'static>(stream: impl Stream<Item = T> + Send + 'static) -> Self {
+        Self::Stream(Box::pin(stream.map(Into::into)))
     }
 }
 
@@ -81,18 +158,18 @@ impl From<Bytes> for ResponseBody {
 }
 
 impl Body for ResponseBody {
-    type Data = Bytes;
+    type Data = Pieces;
     type Error = Infallible;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Pieces>, Infallible>>> {
         match self.get_mut() {
             Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes).into())))),
             Self::Stream(stream) => {
-                stream.as_mut().poll_next(cx).map(|next| next.map(|bytes| Ok(Frame::data(bytes))))
+                stream.as_mut().poll_next(cx).map(|next| next.map(|it| Ok(Frame::data(it))))
             }
         }
     }
@@ -121,5 +198,26 @@ mod tests {
         assert_eq!(read(Full::new(Bytes::from(within))).await.unwrap().len(), MAX_REQUEST_BODY);
         let beyond = vec![b'x'; MAX_REQUEST_BODY + 1];
         assert_eq!(read(Full::new(Bytes::from(beyond))).await.unwrap_err().code, 413);
+    }
+
+    #[test]
+    fn pieces_are_read_as_one() {
+        let whole = b"onetwothree";
+        for step in 1..=whole.len() {
+            let mut pieces = Pieces::default();
+            pieces.extend([&b""[..], b"one", b"", b"two", b"three"].map(Bytes::from_static));
+            let mut read = Vec::new();
+            while pieces.has_remaining() {
+                let mut slices = [IoSlice::new(&[]); 2];
+                let filled = pieces.chunks_vectored(&mut slices);
+                let seen: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.iter().copied()).collect();
+                assert_eq!(seen, whole[read.len()..][..seen.len()]);
+                assert!(seen.starts_with(pieces.chunk()) && !pieces.chunk().is_empty());
+                let step = step.min(pieces.remaining());
+                read.extend_from_slice(&pieces.copy_to_bytes(step));
+                assert_eq!(pieces.remaining(), whole.len() - read.len());
+            }
+            assert_eq!((&read[..], pieces.chunk()), (&whole[..], &b""[..]), "in steps of {step}");
+        }
     }
 }

@@ -6,13 +6,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::{Request, Response};
-use http_body::Body;
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
+use http_body_util::combinators::MapFrame;
 use nave_authn::Identity;
 use tower_service::Service;
 
-use crate::body::ResponseBody;
+use crate::body::{Pieces, ResponseBody};
 use crate::pipeline::{Caller, Pipeline};
 
 /// A server as one user meets it within the process. Clones share everything.
@@ -27,7 +29,7 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    type Response = Response<ResponseBody>;
+    type Response = Response<LocalBody>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
@@ -37,6 +39,16 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let Self { pipeline, identity } = self.clone();
-        Box::pin(async move { Ok(pipeline.handle(request, Caller::Known(&identity)).await) })
+        Box::pin(async move {
+            let response = pipeline.handle(request, Caller::Known(&identity)).await;
+            Ok(response.map(|body| body.map_frame(joined as fn(_) -> _)))
+        })
     }
+}
+
+/// A response's body in the form that client libraries take.
+pub type LocalBody = MapFrame<ResponseBody, fn(Frame<Pieces>) -> Frame<Bytes>>;
+
+fn joined(frame: Frame<Pieces>) -> Frame<Bytes> {
+    frame.map_data(|mut pieces| pieces.copy_to_bytes(pieces.remaining()))
 }

@@ -3,7 +3,7 @@
 //! A frame of an event is made once and shared by all watchers that accept it alike; only the first event of a table
 //! watch differs, because it carries the columns.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use nave_cacher::{Delivery, Encoding, EventType};
 use nave_codec::negotiate::{Accepted, Format, MetaVersion, Transform};
 use nave_codec::{json, protobuf};
@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::answer::{IncludeObject, Negotiation, Offer};
 use super::{Endpoint, encode};
+use crate::body::Pieces;
 
 /// The annotation of the bookmark after which a watch's initial state is complete.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
@@ -51,19 +52,16 @@ impl Frames {
         self.accepted.format.stream_media_type()
     }
 
-    /// The frames of events. A single one goes out as it is, shared with all watchers of the event.
+    /// The frames of events, each shared with all watchers of the event.
     ///
     /// # Errors
     /// 500 where an object cannot be encoded.
-    pub fn events(&mut self, deliveries: &[Delivery]) -> Result<Bytes, Status> {
-        if let [only] = deliveries {
-            return self.event(only);
-        }
-        let mut joined = BytesMut::new();
+    pub fn events(&mut self, deliveries: &[Delivery]) -> Result<Pieces, Status> {
+        let mut frames = Pieces::default();
         for delivery in deliveries {
-            joined.extend_from_slice(&self.event(delivery)?);
+            frames.extend([self.event(delivery)?]);
         }
-        Ok(joined.freeze())
+        Ok(frames)
     }
 
     /// The frame of a bookmark: an object with nothing but a kind, a revision and, where it says that the initial

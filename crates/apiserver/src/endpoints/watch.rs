@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::stream;
 use nave_cacher::{End, Histogram, Step, WatchError, WatchRequest, WatchStart, Watcher};
 use nave_machinery::options::ListOptions;
@@ -15,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::answer::{Answer, Negotiation};
 use super::frames::Frames;
 use super::{Endpoint, selection};
+use crate::body::Pieces;
 use crate::request_info::ResourceRequest;
 use crate::storage::ResourceStorage;
 
@@ -121,14 +121,14 @@ pub async fn watch(
         }
     };
     let streams = bookmarks && options.send_initial_events == Some(true);
-    let watching = Watching {
+    let watching = Box::new(Watching {
         watcher,
         frames,
         stats: Arc::clone(&endpoint.watched),
         list: streams.then(|| StreamingList::new(request, started)),
         closing: watches.closing.clone(),
         ended: false,
-    };
+    });
     let chunks = stream::unfold(watching, |mut watching| async {
         let chunk = watching.next_chunk().await?;
         Some((chunk, watching))
@@ -172,7 +172,7 @@ struct Watching {
 
 impl Watching {
     /// The next bytes of the watch; `None` at its end.
-    async fn next_chunk(&mut self) -> Option<Bytes> {
+    async fn next_chunk(&mut self) -> Option<Pieces> {
         while !self.ended {
             let step = tokio::select! {
                 biased;
@@ -184,9 +184,9 @@ impl Watching {
                 Step::InitialEventsEnd(revision) => {
                     let Some(list) = self.list.take() else { continue };
                     list.completed(&self.stats);
-                    self.frames.bookmark(revision, true)
+                    self.frames.bookmark(revision, true).map(Pieces::from)
                 }
-                Step::Bookmark(revision) => self.frames.bookmark(revision, false),
+                Step::Bookmark(revision) => self.frames.bookmark(revision, false).map(Pieces::from),
                 Step::End(End::Expired) => Err(Status::failure(
                     410,
                     Reason::Expired,
@@ -198,7 +198,7 @@ impl Watching {
                 Ok(frame) => return Some(frame),
                 Err(status) => {
                     self.ended = true;
-                    return Some(self.frames.error(&status));
+                    return Some(self.frames.error(&status).into());
                 }
             }
         }
