@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 use arc_swap::ArcSwap;
 use nave_authn::PeerCertificate;
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, Error as RustlsError, RootCertStore, ServerConfig,
+    CipherSuite, DigitallySignedStruct, DistinguishedName, Error as RustlsError, RootCertStore, ServerConfig,
     SignatureScheme,
     client::danger::HandshakeSignatureValid,
     crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
@@ -135,9 +135,11 @@ fn server_config(
     certificate: &Arc<ServingCertificate>,
     client_cas: Option<&[CertificateDer<'static>]>,
 ) -> Result<ServerConfig, TlsError> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut provider = aws_lc_rs::default_provider();
+    // The cheapest suite of equal worth first, and not the client's choice: as kube-apiserver does.
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
     let algorithms = provider.signature_verification_algorithms;
-    let builder = ServerConfig::builder_with_provider(provider)
+    let builder = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Setup)?;
     let builder = match client_cas {
@@ -151,6 +153,7 @@ fn server_config(
         }
     };
     let mut config = builder.with_cert_resolver(Arc::clone(certificate) as _);
+    config.ignore_client_order = true;
     config.alpn_protocols = vec![ALPN_HTTP2.to_vec(), ALPN_HTTP1.to_vec()];
     Ok(config)
 }
