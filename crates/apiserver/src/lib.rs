@@ -37,6 +37,7 @@ pub mod computed;
 mod descriptions;
 pub mod documents;
 pub mod endpoints;
+mod gzip;
 pub mod health;
 pub mod impersonation;
 pub mod introspection;

@@ -15,7 +15,8 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{Endpoint, encode};
-use crate::body::ResponseBody;
+use crate::body::{Pieces, ResponseBody};
+use crate::gzip;
 use crate::request_info::Query;
 
 /// The answer to a request.
@@ -100,7 +101,10 @@ impl Answer {
     }
 
     /// Bytes that are made as the client takes them.
-    pub fn stream(content_type: &'static str, stream: impl Stream<Item = Bytes> + Send + 'static) -> Self {
+    pub fn stream<T: Into<Pieces> + 'static>(
+        content_type: &'static str,
+        stream: impl Stream<Item = T> + Send + 'static,
+    ) -> Self {
         Self::new(200, Content::Raw(content_type.into(), ResponseBody::stream(stream)))
     }
 
@@ -157,6 +161,7 @@ pub enum IncludeObject {
 #[derive(Clone, Debug)]
 pub struct Negotiation {
     accept: Option<String>,
+    gzip: bool,
     pretty: bool,
     include: IncludeObject,
 }
@@ -201,7 +206,7 @@ impl Negotiation {
             Some("Object") => IncludeObject::Object,
             _ => IncludeObject::Metadata,
         };
-        Self { accept: accept.map(str::to_owned), pretty, include }
+        Self { accept: accept.map(str::to_owned), gzip: gzip::is_accepted(headers), pretty, include }
     }
 
     /// The encoding and form of an answer.
@@ -232,8 +237,12 @@ impl Negotiation {
     /// 406 where nothing the client accepts is on offer, 500 where the answer cannot be encoded.
     pub fn encode(&self, answer: Answer) -> Result<Response<ResponseBody>, Status> {
         let Answer { code, content, warnings, headers } = answer;
+        // Objects and lists; the events of a watch must not be kept back.
+        let compressible = self.gzip && !matches!(content, Content::Raw(..));
         let (content_type, body) = encode::content(content, self)?;
-        let mut response = Response::new(body);
+        let body = if compressible { gzip::compressed(body) } else { Err(body) };
+        let is_compressed = body.is_ok();
+        let mut response = Response::new(body.unwrap_or_else(std::convert::identity));
         *response.status_mut() = http::StatusCode::from_u16(code).map_err(Status::internal)?;
         let map = response.headers_mut();
         if !content_type.is_empty() {
@@ -241,6 +250,10 @@ impl Negotiation {
                 header::CONTENT_TYPE,
                 HeaderValue::try_from(&*content_type).map_err(Status::internal)?,
             );
+        }
+        if is_compressed {
+            map.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            map.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
         }
         map.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
         for warning in warnings {

@@ -214,7 +214,8 @@ fn list_json(list: List) -> Result<Encoded, Status> {
     Ok((Format::Json.media_type().into(), body))
 }
 
-/// A body of a head, items and a tail, put together in chunks as the client takes them.
+/// A body of a head, items and a tail: in full where it is small, else put together in chunks as the client takes
+/// them.
 fn chunked(
     head: Vec<u8>,
     items: Vec<Bytes>,
@@ -223,7 +224,7 @@ fn chunked(
 ) -> ResponseBody {
     let mut items = items.into_iter();
     let mut next = Some(head);
-    let chunks = std::iter::from_fn(move || {
+    let mut chunks = std::iter::from_fn(move || {
         let mut out = next.take()?;
         let rest: usize = items.as_slice().iter().take(CHUNK / 256).map(|item| item.len() + 8).sum();
         out.reserve(rest.min(CHUNK) + 4096);
@@ -237,7 +238,11 @@ fn chunked(
         next = Some(Vec::new());
         Some(Bytes::from(out))
     });
-    ResponseBody::stream(stream::iter(chunks))
+    let first = chunks.next().unwrap_or_default();
+    if first.len() < CHUNK {
+        return first.into();
+    }
+    ResponseBody::stream(stream::iter(std::iter::once(first).chain(chunks)))
 }
 
 /// How the JSON of a built-in kind begins: with its kind, which the items of a list do not repeat. `None` for custom

@@ -1,0 +1,93 @@
+//! Large answers compressed, for clients that accept it (upstream: `deferredResponseWriter`).
+
+use std::io::Write as _;
+
+use bytes::{Buf, Bytes};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use futures_util::{Stream, StreamExt, stream};
+use http::{HeaderMap, header};
+
+use crate::body::{Pieces, ResponseBody};
+
+/// Bytes from which on compressing is worth its CPU, as upstream.
+pub(crate) const THRESHOLD: usize = 128 << 10;
+
+/// Whether the client accepts gzip, by upstream's simple reading of the header: as an encoding with no weight.
+pub(crate) fn is_accepted(headers: &HeaderMap) -> bool {
+    let accepted = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
+    accepted.is_some_and(|encodings| encodings.split(',').any(|encoding| encoding.trim() == "gzip"))
+}
+
+/// Compresses a body as the client takes it: one that is made in steps (a large list), or a large one known in full.
+/// Any other comes back as it is.
+pub(crate) fn compressed(body: ResponseBody) -> Result<ResponseBody, ResponseBody> {
+    match body {
+        ResponseBody::Full(bytes) if bytes.len() > THRESHOLD => {
+            Ok(ResponseBody::stream(gzip(stream::iter([Pieces::from(bytes)]))))
+        }
+        ResponseBody::Full(bytes) => Err(ResponseBody::Full(bytes)),
+        ResponseBody::Stream(chunks) => Ok(ResponseBody::stream(gzip(chunks))),
+    }
+}
+
+/// Never waits for more than a step of the input; writing to memory does not fail.
+fn gzip(chunks: impl Stream<Item = Pieces> + Send + 'static) -> impl Stream<Item = Bytes> + Send + 'static {
+    let encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    let steps = stream::unfold((Box::pin(chunks), Some(encoder)), |(mut chunks, encoder)| async move {
+        let mut encoder = encoder?;
+        let Some(mut pieces) = chunks.next().await else {
+            return Some((encoder.finish().unwrap_or_default(), (chunks, None)));
+        };
+        while pieces.has_remaining() {
+            let length = pieces.chunk().len();
+            let written = encoder.write_all(pieces.chunk());
+            debug_assert!(written.is_ok(), "writing to memory");
+            pieces.advance(length);
+        }
+        let out = std::mem::take(encoder.get_mut());
+        Some((out, (chunks, Some(encoder))))
+    });
+    steps.filter(|out| std::future::ready(!out.is_empty())).map(Bytes::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use flate2::read::GzDecoder;
+    use http::HeaderValue;
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    async fn decompressed(body: ResponseBody) -> Vec<u8> {
+        let mut bytes = body.collect().await.unwrap().aggregate();
+        let bytes = bytes.copy_to_bytes(bytes.remaining());
+        let mut out = Vec::new();
+        GzDecoder::new(&bytes[..]).read_to_end(&mut out).unwrap();
+        out
+    }
+
+    #[tokio::test]
+    async fn large_and_streamed_bodies_are_compressed_and_small_ones_are_not() {
+        let large: Vec<u8> = (0..=THRESHOLD).map(|n| (n / 1_000) as u8).collect();
+        let small = compressed(large[..THRESHOLD].to_vec().into());
+        assert!(matches!(small, Err(ResponseBody::Full(bytes)) if bytes.len() == THRESHOLD));
+        let Ok(body) = compressed(large.clone().into()) else { panic!("is large") };
+        assert_eq!(decompressed(body).await, large);
+        let chunks: Vec<_> = large.chunks(10_000).map(Bytes::copy_from_slice).collect();
+        let Ok(body) = compressed(ResponseBody::stream(stream::iter(chunks))) else { panic!("is a stream") };
+        assert_eq!(decompressed(body).await, large);
+    }
+
+    #[test]
+    fn gzip_is_accepted_as_upstream_reads_it() {
+        let accepts = |value: &'static str| {
+            is_accepted(&HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_static(value))]))
+        };
+        assert_eq!(["gzip", "br, gzip ,zstd"].map(accepts), [true; 2]);
+        assert_eq!(["", "br", "gzip;q=1", "xgzip"].map(accepts), [false; 4]);
+        assert!(!is_accepted(&HeaderMap::new()));
+    }
+}
