@@ -17,13 +17,14 @@ pub(crate) fn run(target: &Path, arguments: &[String]) -> ExitCode {
     }
     let release = target.join("release");
     let mut load = Command::new(release.join("nave-loadtest"));
+    load.args(arguments);
     let names_a_server = arguments
         .iter()
         .any(|a| ["--kubeconfig", "--start", "--help"].iter().any(|flag| a.split('=').next() == Some(flag)));
     if !names_a_server {
         load.arg("--start").arg(release.join("nave"));
     }
-    match load.args(arguments).status() {
+    match load.status() {
         Ok(status) if status.success() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {

@@ -13,6 +13,7 @@
 //! | [`load`] | the closed loop, and the [`Sample`](load::Sample) that every piece of work ends in |
 //! | [`objects`] | the pods and config maps that are written |
 //! | [`scenario`] | the pieces of work, in the order in which they are run |
+//! | [`growth`] | how cost grows with objects and watchers, and what a restart takes |
 //! | [`watchers`] | many watchers at once |
 //! | [`soak`] | steady load over a long time |
 //! | [`spawn`] | starting the server under test, to time its start and see its memory when idle |
@@ -33,6 +34,7 @@
 //! # Ok(()) }
 //! ```
 
+pub mod growth;
 pub mod http;
 pub mod kubeconfig;
 pub mod load;

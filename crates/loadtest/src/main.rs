@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use nave_loadtest::LoadError;
+use nave_loadtest::growth::{self, Growth};
 use nave_loadtest::http::Target;
 use nave_loadtest::load::Sample;
 use nave_loadtest::process::Processes;
@@ -62,6 +63,24 @@ struct Arguments {
 enum Command {
     /// Keep the server under steady load for a long time, and see whether memory creeps, watches end or events get lost.
     Soak(SoakArguments),
+    /// See how cost grows with objects and watchers, and what a restart takes.
+    Growth(GrowthArguments),
+}
+
+#[derive(Args)]
+struct GrowthArguments {
+    /// The program to start, on an empty folder.
+    #[arg(long, value_name = "PROGRAM")]
+    start: PathBuf,
+    /// Pods to list, fewest first.
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000], value_parser = clap::value_parser!(u64).range(1..=500_000))]
+    pods: Vec<u64>,
+    /// Watchers that see every write.
+    #[arg(long, value_delimiter = ',', default_values_t = [10, 100, 1_000, 5_000])]
+    watchers: Vec<usize>,
+    /// Watchers that see none.
+    #[arg(long, value_delimiter = ',', default_values_t = [0, 1_000, 5_000])]
+    idle_watchers: Vec<usize>,
 }
 
 #[derive(Args)]
@@ -106,7 +125,11 @@ fn main() -> ExitCode {
     if let Some(Command::Soak(arguments)) = &arguments.command {
         return runtime.block_on(soaked(arguments));
     }
-    match runtime.block_on(run(&arguments)) {
+    let rows = match &arguments.command {
+        Some(Command::Growth(arguments)) => runtime.block_on(grow(arguments)),
+        _ => runtime.block_on(run(&arguments)),
+    };
+    match rows {
         Ok(rows) => {
             println!("\n{}", table(&rows));
             ExitCode::SUCCESS
@@ -190,6 +213,26 @@ async fn soak(arguments: &SoakArguments) -> Result<Vec<String>, LoadError> {
         slow_readers: arguments.slow_readers,
     };
     soak::run(&Target::from_kubeconfig(kubeconfig)?, &processes, soak).await
+}
+
+async fn grow(arguments: &GrowthArguments) -> Result<Vec<Row>, LoadError> {
+    let folder = tempfile::tempdir().map_err(|e| LoadError::File(std::env::temp_dir(), e))?;
+    let growth = Growth {
+        pods: arguments.pods.clone(),
+        watchers: arguments.watchers.clone(),
+        idle_watchers: arguments.idle_watchers.clone(),
+        sizes: Sizes {
+            // Over so many the pods' nodes are spread; the rest plays no part.
+            pods: 20_000,
+            few_pods: 0,
+            config_maps: 0,
+            watchers: 0,
+            pod_bytes: 3_700,
+            connections: 4,
+            time: Duration::from_secs(20),
+        },
+    };
+    growth::run(&arguments.start, folder.path(), &growth).await
 }
 
 /// Starts the program, and tells what its start took and what it weighs when it has come to rest.

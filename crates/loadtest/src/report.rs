@@ -152,15 +152,23 @@ impl Row {
             ));
         }
         Self {
+            reference: compared.join(", "),
+            bar: bars.iter().map(Bar::to_string).collect::<Vec<_>>().join(", "),
+            met: verdict(&verdicts),
+            ..Self::plain(work, sample)
+        }
+    }
+
+    /// The line of a piece of work that is held against nothing.
+    pub fn plain(work: String, sample: &Sample) -> Self {
+        Self {
             work,
             rate: format!("{}/s", grouped(sample.rate())),
             p50: duration(sample.percentile(0.5)),
             p99: duration(sample.percentile(0.99)),
-            cpu: cpu.map_or(String::new(), duration),
+            cpu: sample.cpu_per_operation().map_or(String::new(), duration),
             rss: sample.rss.map_or(String::new(), megabytes),
-            reference: compared.join(", "),
-            bar: bars.iter().map(Bar::to_string).collect::<Vec<_>>().join(", "),
-            met: verdict(&verdicts),
+            ..Self::default()
         }
     }
 

@@ -136,9 +136,9 @@ impl Session {
             Scenario::ListByAbsentLabel => {
                 self.read(1, 1_000, format!("{pods}?labelSelector=nobody%3Dbears"), JSON).await
             }
-            Scenario::CreateUnwatched => self.create_unwatched("alone").await,
-            Scenario::CreateWatchedElsewhere => self.create_watched_elsewhere().await,
-            Scenario::WatchFanOut => self.watch_fan_out().await,
+            Scenario::CreateUnwatched => self.create(WRITES, "alone").await,
+            Scenario::CreateWatchedElsewhere => self.create_unseen(self.sizes.watchers, "elsewhere").await,
+            Scenario::WatchFanOut => self.fan_out(self.sizes.watchers, "fan-out").await,
         }
     }
 
@@ -165,11 +165,12 @@ impl Session {
     async fn create_pods(
         &self,
         operations: u64,
-        prefix: &'static str,
+        prefix: &str,
         path: impl Fn(u64) -> String + Send + Sync + 'static,
         shape: PodShape,
     ) -> Result<Sample, LoadError> {
         let limits = Limits { operations, time: self.sizes.time * 4 };
+        let prefix = prefix.to_owned();
         let call = move |n: u64| Call::post(path(n), shape.pod(&format!("{prefix}-7d4b9c6f58-{n:06}"), n));
         closed_loop(&self.pool, &self.processes, 64, limits, call).await
     }
@@ -219,18 +220,20 @@ impl Session {
         meter.stop(latencies.len() as u64, bytes, latencies)
     }
 
-    async fn create_unwatched(&self, prefix: &'static str) -> Result<Sample, LoadError> {
-        self.create_pods(WRITES, prefix, |_| pods_path(MANY), self.shape).await
+    /// Creates so many pods whose names begin with `prefix`, 64 in flight.
+    pub async fn create(&self, pods: u64, prefix: &str) -> Result<Sample, LoadError> {
+        self.create_pods(pods, prefix, |_| pods_path(MANY), self.shape).await
     }
 
-    async fn create_watched_elsewhere(&self) -> Result<Sample, LoadError> {
+    /// 2,000 creates while `watchers` watch nodes that none of the pods is for.
+    pub async fn create_unseen(&self, watchers: usize, prefix: &str) -> Result<Sample, LoadError> {
         let from = self.resource_version().await?;
         let watch = |n: usize| {
             let node = format!("spec.nodeName%3Didle-{n:05}");
             format!("{ALL_PODS}?watch=true&resourceVersion={from}&fieldSelector={node}")
         };
-        let watchers = Watchers::open(&self.target, self.sizes.watchers, usize::MAX, watch).await?;
-        let sample = self.create_unwatched("elsewhere").await?;
+        let watchers = Watchers::open(&self.target, watchers, usize::MAX, watch).await?;
+        let sample = self.create(WRITES, prefix).await?;
         let seen: usize = watchers.close().await?.iter().map(|seen| seen.arrivals.len()).sum();
         if seen > 0 {
             return Err(LoadError::Unexpected(format!("{seen} events reached watchers of other nodes")));
@@ -238,21 +241,22 @@ impl Session {
         Ok(sample)
     }
 
-    async fn watch_fan_out(&self) -> Result<Sample, LoadError> {
+    /// 100 creates, one after the other, while `watchers` watch all pods; a delivery is an operation.
+    pub async fn fan_out(&self, watchers: usize, prefix: &str) -> Result<Sample, LoadError> {
         let from = self.resource_version().await?;
         let watch = |_| format!("{ALL_PODS}?watch=true&resourceVersion={from}");
         let expected = FAN_OUT_WRITES as usize;
-        let watchers = Watchers::open(&self.target, self.sizes.watchers, expected, watch).await?;
+        let open = Watchers::open(&self.target, watchers, expected, watch).await?;
         let meter = Meter::start(&self.processes)?;
         let mut sent = Vec::new();
         for number in 0..FAN_OUT_WRITES {
-            let pod = self.shape.pod(&format!("fan-out-{number:03}"), number);
+            let pod = self.shape.pod(&format!("{prefix}-{number:03}"), number);
             sent.push(Instant::now());
             self.pool.call(&Call::post(pods_path(MANY), pod)).await?;
         }
-        let seen = watchers.finish(self.sizes.time * 4).await?;
+        let seen = open.finish(self.sizes.time * 4).await?;
         let delays = delays(&seen, &sent);
-        if delays.len() < expected * self.sizes.watchers {
+        if delays.len() < expected * watchers {
             return Err(LoadError::Unexpected(format!("watches ended after {} deliveries", delays.len())));
         }
         meter.stop(delays.len() as u64, seen.iter().map(|s| s.bytes).sum(), delays)
