@@ -237,13 +237,14 @@ fn values_of(field: Option<FieldRef>, change: &Change) -> [Option<&str>; 2] {
     }
 }
 
-/// How long a bucket's watchers rest after they were woken, for each of them: about what it takes to serve it.
-const REST_OF_EACH: Duration = Duration::from_micros(5);
+/// How long a bucket's watchers rest after they were woken, for each of them: some times what it takes to serve one, so
+/// that writers find time to write between two rounds.
+const REST_OF_EACH: Duration = Duration::from_micros(20);
 
 /// But not longer than this, which is below what a person or a controller notices.
-const LONGEST_REST: Duration = Duration::from_millis(20);
+const LONGEST_REST: Duration = Duration::from_millis(50);
 
-/// And not at all where it would be shorter than what timers can tell: with fewer than 200 watchers.
+/// And not at all where it would be shorter than what timers can tell: with fewer than 50 watchers.
 const SHORTEST_REST: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
@@ -259,7 +260,7 @@ mod tests {
 
     #[test]
     fn few_watchers_are_woken_at_each_event() {
-        let (mut buckets, at) = watched_by(199);
+        let (mut buckets, at) = watched_by(49);
         let now = Instant::now();
         assert_eq!([(); 3].map(|()| buckets.wakes(vec![at], now).len()), [1; 3]);
         assert_eq!(buckets.next_due(), None);
