@@ -46,13 +46,16 @@
 //! ```
 
 mod bearer;
+mod bootstrap_token;
 mod certificate;
 mod chain;
+mod front_proxy;
 pub mod jwt;
 mod metrics;
 pub mod service_account;
 mod token_cache;
 mod token_file;
+mod webhook;
 
 use std::sync::Arc;
 
@@ -62,11 +65,14 @@ pub use nave_machinery::user::UserInfo;
 use nave_machinery::{Status, Value};
 
 pub use bearer::{BearerTokens, TokenAuthenticator, TokenUnion};
+pub use bootstrap_token::BootstrapTokens;
 pub use certificate::{CertificateError, ClientCa, ClientCaError, ClientCertificates, PeerCertificate};
 pub use chain::{Anonymous, AnonymousRule, Chain};
+pub use front_proxy::{FrontProxy, ProxyHeaders};
 pub use metrics::Metrics;
 pub use token_cache::CachedTokens;
 pub use token_file::{StaticTokens, TokenFileError};
+pub use webhook::{ReviewVersion, WebhookTokens};
 
 /// The user of a request without credentials.
 pub const ANONYMOUS: &str = "system:anonymous";

@@ -40,7 +40,8 @@ struct Generations {
 }
 
 impl CachedTokens {
-    /// Remembers users for `success`, and refusals for `failure`; what is zero is not remembered.
+    /// Remembers users for `success`, and that nobody knows a token for `failure`; what is zero is not remembered.
+    /// An error may be gone the next time: it is not remembered.
     pub fn new(tokens: Arc<dyn TokenAuthenticator>, success: Duration, failure: Duration) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &rand::random::<[u8; 32]>());
         Self { tokens, success, failure, key, cells: Mutex::default(), metrics: None }
@@ -105,7 +106,11 @@ impl TokenAuthenticator for CachedTokens {
             .get_or_init(async || {
                 let _fetching = metrics.map(|metrics| metrics.fetching("in_flight"));
                 let outcome = self.tokens.authenticate_token(token, audiences).await;
-                let ttl = if matches!(outcome, Ok(Some(_))) { self.success } else { self.failure };
+                let ttl = match outcome {
+                    Ok(Some(_)) => self.success,
+                    Ok(None) => self.failure,
+                    Err(_) => Duration::ZERO,
+                };
                 (outcome, Instant::now() + ttl)
             })
             .await;
@@ -124,7 +129,7 @@ mod tests {
     use super::*;
     use crate::UserInfo;
 
-    /// Knows every token but `bad`, and counts how often it is asked.
+    /// Knows every token but `bad`, is at a loss with `broken`, and counts how often it is asked.
     #[derive(Default)]
     struct Counting(AtomicUsize);
 
@@ -133,8 +138,10 @@ mod tests {
         async fn authenticate_token(&self, token: &str, audiences: &[String]) -> Outcome {
             self.0.fetch_add(1, Ordering::SeqCst);
             tokio::task::yield_now().await;
-            if token == "bad" {
-                return Err(AuthnError::UnknownToken);
+            match token {
+                "bad" => return Ok(None),
+                "broken" => return Err(AuthnError::UnknownToken),
+                _ => {}
             }
             let user = UserInfo { name: token.to_owned(), ..UserInfo::default() };
             Ok(Some(Identity::new(user).for_audiences(audiences.to_vec())))
@@ -166,7 +173,7 @@ mod tests {
             assert_eq!(asked.0.load(Ordering::SeqCst), count);
         }
         for count in [5, 6] {
-            assert!(cache.authenticate_token("bad", &one).await.is_err());
+            assert_eq!(cache.authenticate_token("bad", &one).await, Ok(None));
             assert_eq!(asked.0.load(Ordering::SeqCst), count, "refusals are not kept");
         }
     }
@@ -175,11 +182,11 @@ mod tests {
     async fn refusals_are_kept_where_that_is_wanted_and_users_where_not_are_not() {
         let (asked, cache) = cache(Duration::ZERO, HOUR);
         for _ in 0..3 {
-            assert!(cache.authenticate_token("bad", &[]).await.is_err());
+            assert_eq!(cache.authenticate_token("bad", &[]).await, Ok(None));
         }
         assert_eq!(asked.0.load(Ordering::SeqCst), 1);
-        for count in [2, 3] {
-            assert!(cache.authenticate_token("x", &[]).await.is_ok());
+        for (token, count) in [("x", 2), ("x", 3), ("broken", 4), ("broken", 5)] {
+            let _ = cache.authenticate_token(token, &[]).await;
             assert_eq!(asked.0.load(Ordering::SeqCst), count);
         }
     }

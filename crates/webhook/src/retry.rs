@@ -26,11 +26,14 @@ impl Backoff {
     ///
     /// # Errors
     /// The last attempt's.
-    pub async fn retry<T, E>(
+    pub async fn retry<T, E, F>(
         &self,
         is_transient: impl Fn(&E) -> bool,
-        mut attempt: impl AsyncFnMut() -> Result<T, E>,
-    ) -> Result<T, E> {
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
         let mut pause = self.first;
         for _ in 1..self.attempts {
             match attempt().await {

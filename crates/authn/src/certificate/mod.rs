@@ -184,4 +184,4 @@ fn system_time(seconds: i64) -> SystemTime {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

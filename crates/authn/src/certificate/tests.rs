@@ -7,9 +7,9 @@ use rcgen::{
 
 use super::*;
 
-type Issuer = CertifiedIssuer<'static, KeyPair>;
+pub(crate) type Issuer = CertifiedIssuer<'static, KeyPair>;
 
-fn authority(parent: Option<&Issuer>) -> Issuer {
+pub(crate) fn authority(parent: Option<&Issuer>) -> Issuer {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(DnType::CommonName, if parent.is_some() { "between" } else { "root" });
@@ -20,7 +20,7 @@ fn authority(parent: Option<&Issuer>) -> Issuer {
     }
 }
 
-fn signed_by(
+pub(crate) fn signed_by(
     issuer: &Issuer,
     subject: &[(DnType, &str)],
     usage: ExtendedKeyUsagePurpose,

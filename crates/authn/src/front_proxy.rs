@@ -1,0 +1,168 @@
+//! Users that a proxy in front has authenticated and names in headers (upstream: `authentication/request/headerrequest`).
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use http::{HeaderMap, HeaderName};
+use nave_machinery::user::UserInfo;
+use percent_encoding::percent_decode_str;
+
+use crate::chain::remove_with_prefix;
+use crate::{Authenticator, AuthnError, CertificateError, ClientCa, Credentials, Identity};
+
+/// The headers in which a proxy says who asks. Of several for the same thing, all of the groups count, and the first
+/// that is there of the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProxyHeaders {
+    /// With the user's name.
+    pub user: Vec<HeaderName>,
+    /// With the user's uid.
+    pub uid: Vec<HeaderName>,
+    /// With a group each.
+    pub group: Vec<HeaderName>,
+    /// What the names of headers with more begin with, in lower case; the rest of the name is the key.
+    pub extra_prefix: Vec<String>,
+}
+
+/// Believes the headers of a proxy that shows a certificate of the proxy CA, and nobody else's.
+pub struct FrontProxy {
+    ca: Arc<ClientCa>,
+    allowed_names: Vec<String>,
+    headers: ProxyHeaders,
+}
+
+impl FrontProxy {
+    /// Believes proxies with a certificate of `ca` that bears one of the names; any name, where none are given.
+    pub fn new(ca: Arc<ClientCa>, allowed_names: Vec<String>, headers: ProxyHeaders) -> Self {
+        Self { ca, allowed_names, headers }
+    }
+}
+
+#[async_trait]
+impl Authenticator for FrontProxy {
+    async fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Option<Identity>, AuthnError> {
+        let Some(peer) = credentials.peer else { return Ok(None) };
+        let subject = peer.verified_by(&self.ca, SystemTime::now())?;
+        if !self.allowed_names.is_empty() && !self.allowed_names.contains(&subject.name) {
+            return Err(CertificateError::Name(subject.name.clone()).into());
+        }
+        let name = first(credentials.headers, &self.headers.user);
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let mut user = UserInfo {
+            name,
+            uid: first(credentials.headers, &self.headers.uid),
+            groups: self.headers.group.iter().flat_map(|name| all(credentials.headers, name)).collect(),
+            ..UserInfo::default()
+        };
+        for name in credentials.headers.keys() {
+            let key = self.headers.extra_prefix.iter().find_map(|prefix| name.as_str().strip_prefix(prefix));
+            if let Some(key) = key.filter(|key| !key.is_empty()) {
+                user.extra.entry(unescaped(key)).or_default().extend(all(credentials.headers, name));
+            }
+        }
+        Ok(Some(Identity::new(user)))
+    }
+
+    fn strip(&self, headers: &mut HeaderMap) {
+        let ProxyHeaders { user, uid, group, extra_prefix } = &self.headers;
+        for name in user.iter().chain(uid).chain(group) {
+            headers.remove(name);
+        }
+        for prefix in extra_prefix {
+            remove_with_prefix(headers, prefix);
+        }
+    }
+}
+
+/// The first of these headers that says something.
+fn first(headers: &HeaderMap, names: &[HeaderName]) -> String {
+    let said =
+        |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_owned());
+    names.iter().filter_map(said).find(|text| !text.is_empty()).unwrap_or_default()
+}
+
+fn all(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
+    headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
+}
+
+/// Keys have characters that names of headers cannot have; what is not validly encoded stands for itself.
+fn unescaped(key: &str) -> String {
+    percent_decode_str(key).decode_utf8().map_or_else(|_| key.to_owned(), std::borrow::Cow::into_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use rcgen::{CertifiedIssuer, DnType, ExtendedKeyUsagePurpose::ClientAuth, KeyPair};
+
+    use super::*;
+    use crate::PeerCertificate;
+    use crate::certificate::tests::{authority, signed_by};
+
+    fn names(names: &[&'static str]) -> Vec<HeaderName> {
+        names.iter().map(|name| HeaderName::from_static(name)).collect()
+    }
+
+    fn proxy(ca: &CertifiedIssuer<'static, KeyPair>, allowed: &[&str]) -> FrontProxy {
+        let headers = ProxyHeaders {
+            user: names(&["x-remote-user", "x-user"]),
+            uid: names(&["x-remote-uid"]),
+            group: names(&["x-remote-group", "x-group"]),
+            extra_prefix: vec!["x-remote-extra-".to_owned()],
+        };
+        let ca = Arc::new(ClientCa::new(vec![ca.der().clone()]).unwrap());
+        FrontProxy::new(ca, allowed.iter().map(|name| (*name).to_owned()).collect(), headers)
+    }
+
+    fn headers() -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("x-user", "alice"),
+            ("x-remote-user", " "),
+            ("x-remote-group", "dev"),
+            ("x-remote-group", "ops"),
+            ("x-group", "more"),
+            ("x-remote-uid", "1"),
+            ("x-remote-extra-acme.com%2fscope", "a"),
+            ("x-remote-extra-acme.com%2fscope", "b"),
+            ("accept", "x"),
+        ] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    async fn ask(proxy: &FrontProxy, peer: Option<&PeerCertificate>) -> Result<Option<Identity>, AuthnError> {
+        proxy.authenticate(&Credentials { peer, headers: &headers(), path: "/" }).await
+    }
+
+    #[tokio::test]
+    async fn headers_are_believed_from_the_proxy_alone() {
+        let (ca, other) = (authority(None), authority(None));
+        let certificate = |ca, name| {
+            let subject = [(DnType::CommonName, name)];
+            PeerCertificate::presented(vec![signed_by(ca, &subject, ClientAuth, (2000, 4000))])
+        };
+        let front = proxy(&ca, &["front"]);
+        let user = ask(&front, Some(&certificate(&ca, "front"))).await.unwrap().unwrap().user;
+        assert_eq!((user.name.as_str(), user.uid.as_str()), ("alice", "1"));
+        assert_eq!(user.groups, ["dev", "ops", "more", "system:authenticated"]);
+        assert_eq!(user.extra["acme.com/scope"], ["a", "b"]);
+
+        assert_eq!(ask(&front, None).await, Ok(None), "without a certificate headers are nothing");
+        let named = ask(&front, Some(&certificate(&ca, "mallory"))).await.unwrap_err();
+        assert_eq!(named, CertificateError::Name("mallory".into()).into());
+        assert!(ask(&proxy(&ca, &[]), Some(&certificate(&ca, "anybody"))).await.unwrap().is_some());
+        assert!(ask(&front, Some(&certificate(&other, "front"))).await.is_err());
+    }
+
+    #[test]
+    fn the_headers_do_not_go_on() {
+        let mut headers = headers();
+        proxy(&authority(None), &[]).strip(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
+    }
+}
