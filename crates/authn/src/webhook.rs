@@ -86,3 +86,74 @@ fn texts(list: Option<&Value>) -> Vec<String> {
     let all = list.and_then(Value::as_array).into_iter().flatten();
     all.filter_map(Value::as_str).map(str::to_owned).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use http::{Response, StatusCode};
+    use nave_webhook::Backoff;
+    use nave_webhook::testing::HttpsServer;
+
+    use super::*;
+
+    const TRUST: &str = "certificate-authority: ca.crt";
+    const SHOW: &str = "client-certificate: client.crt, client-key: client.key";
+
+    /// Answers a review by its token.
+    fn answer(request: &http::Request<Bytes>) -> Response<Bytes> {
+        let mut review: Value = serde_json::from_slice(request.body()).unwrap();
+        let user = json!({"username": "alice", "uid": "1", "groups": ["dev"], "extra": {"k": ["v"]}});
+        let audiences = review["spec"]["audiences"].take();
+        review["status"] = match review["spec"]["token"].as_str().unwrap() {
+            "good" => json!({"authenticated": true, "user": user}),
+            "echo" => json!({"authenticated": true, "user": user, "audiences": audiences}),
+            "others" => json!({"authenticated": true, "user": user, "audiences": ["others"]}),
+            "error" => json!({"error": "no such token"}),
+            "odd" => json!({"authenticated": "true", "user": user}),
+            _ => json!({"user": user}),
+        };
+        let mut response = Response::new(Bytes::new());
+        match review["spec"]["token"].as_str().unwrap() {
+            "down" => *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR,
+            "kind" => review["kind"] = "Other".into(),
+            "version" => review["apiVersion"] = "authentication.k8s.io/v9".into(),
+            _ => {}
+        }
+        *response.body_mut() = review.to_string().into();
+        response
+    }
+
+    #[tokio::test]
+    async fn a_webhook_knows_tokens_over_tls() {
+        let server = HttpsServer::start_for_clients(answer).await;
+        let folder = tempfile::tempdir().unwrap();
+        for version in [ReviewVersion::V1, ReviewVersion::V1Beta1] {
+            let file = server.write_kubeconfig(folder.path(), TRUST, SHOW);
+            let backoff = Backoff { first: Duration::from_millis(1), attempts: 2, ..Backoff::default() };
+            let webhook = Webhook::from_file(&file, Duration::from_mins(1)).unwrap().with_backoff(backoff);
+            let tokens = WebhookTokens::new(webhook, version, vec!["api".to_owned()]);
+            let ask =
+                async |token, audience: &str| tokens.authenticate_token(token, &[audience.to_owned()]).await;
+            let found = ask("good", "api").await.unwrap().unwrap();
+            assert_eq!((found.user.name.as_str(), found.user.uid.as_str()), ("alice", "1"));
+            assert_eq!(found.user.groups, ["dev", "system:authenticated"]);
+            assert_eq!(found.user.extra["k"], ["v"]);
+            assert_eq!(found.audiences, ["api"]);
+            assert_eq!(
+                ask("good", "vault").await,
+                Ok(None),
+                "a webhook that knows no audiences speaks of this API"
+            );
+            assert_eq!(ask("echo", "vault").await.unwrap().unwrap().audiences, ["vault"]);
+            for unknown in ["others", "odd", "unknown"] {
+                assert_eq!(ask(unknown, "api").await, Ok(None), "{unknown}");
+            }
+            for wrong in ["error", "down", "kind", "version"] {
+                let error = ask(wrong, "api").await.unwrap_err();
+                assert!(matches!(error, AuthnError::Token(_)), "{wrong}");
+            }
+        }
+    }
+}

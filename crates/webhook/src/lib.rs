@@ -26,8 +26,8 @@
 mod client;
 mod kubeconfig;
 mod retry;
-#[cfg(test)]
-mod tests;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,153 @@
+//! Tokens of identity providers (OpenID Connect): JSON web tokens of issuers that a configuration names.
+
+mod expression;
+mod mapping;
+mod provider;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use nave_webhook::{Client, ClientError, Roots, Tls};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+
+pub use self::expression::Expression;
+use self::mapping::Mapping;
+use self::provider::Provider;
+use crate::config::JwtConfig;
+use crate::jwt::{Algorithm, Claims, Unverified};
+use crate::{AuthnError, Identity, TokenAuthenticator};
+
+/// How long a provider may take to answer.
+const PROVIDER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A token may be used this long before its time, as upstream: providers' clocks differ.
+const NOT_BEFORE_LEEWAY: f64 = 300.0;
+
+/// Why an issuer cannot be believed.
+#[derive(Debug, thiserror::Error)]
+pub enum IssuerError {
+    /// Its address is none.
+    #[error("the issuer's address is no URL: {0}")]
+    Address(#[from] http::Error),
+    /// Its certificate authority cannot be used.
+    #[error("the issuer's certificate authority cannot be used: {0}")]
+    CertificateAuthority(String),
+    /// No client can be made for it.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// An expression cannot be read.
+    #[error("{0}")]
+    Expression(String),
+}
+
+/// Believes the tokens of one issuer.
+pub struct IssuerTokens {
+    issuer: String,
+    /// Whom tokens must be for, one of these.
+    audiences: Vec<String>,
+    algorithms: Vec<Algorithm>,
+    provider: Provider,
+    mapping: Mapping,
+    /// This API's own audiences.
+    api_audiences: Vec<String>,
+}
+
+impl IssuerTokens {
+    /// Believes the issuer of a configuration that was validated, if its tokens are signed in one of these ways.
+    ///
+    /// # Errors
+    /// The issuer cannot be believed.
+    pub fn new(
+        config: &JwtConfig,
+        algorithms: &[Algorithm],
+        api_audiences: &[String],
+    ) -> Result<Self, IssuerError> {
+        let issuer = &config.issuer;
+        let roots = if issuer.certificate_authority.is_empty() {
+            Roots::System
+        } else {
+            let found = CertificateDer::pem_slice_iter(issuer.certificate_authority.as_bytes());
+            let found = found.collect::<Result<Vec<_>, _>>();
+            Roots::These(found.map_err(|error| IssuerError::CertificateAuthority(error.to_string()))?)
+        };
+        let client = Client::new(Tls { roots, ..Tls::default() }, PROVIDER_TIMEOUT)?;
+        Ok(Self {
+            issuer: issuer.url.clone(),
+            audiences: issuer.audiences.clone(),
+            algorithms: algorithms.to_vec(),
+            provider: Provider::new(&issuer.url, issuer.discovery_url.as_deref(), client)?,
+            mapping: Mapping::new(config).map_err(IssuerError::Expression)?,
+            api_audiences: api_audiences.to_vec(),
+        })
+    }
+
+    fn check(&self, claims: &Claims, now: f64) -> Result<(), String> {
+        let named = claims.audiences();
+        if !named.iter().any(|audience| self.audiences.contains(audience)) {
+            return Err(format!("expected audience in {:?} got {named:?}", self.audiences));
+        }
+        if claims.time("exp").is_none_or(|exp| exp < now) {
+            return Err("token is expired".to_owned());
+        }
+        let early =
+            claims.get("nbf").is_some() && claims.time("nbf").is_none_or(|nbf| now + NOT_BEFORE_LEEWAY < nbf);
+        if early { Err("current time before the nbf (not before) time".to_owned()) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl TokenAuthenticator for IssuerTokens {
+    async fn authenticate_token(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Option<Identity>, AuthnError> {
+        let meant = crate::bearer::common(&self.api_audiences, audiences);
+        let Some(parsed) = Unverified::parse(token) else { return Ok(None) };
+        if parsed.claimed_issuer() != self.issuer || meant.is_empty() {
+            return Ok(None);
+        }
+        let refused = |why: String| AuthnError::Token(format!("oidc: {why}"));
+        if !self.algorithms.contains(&parsed.algorithm) {
+            return Err(refused(format!("verify token: unexpected algorithm {}", parsed.algorithm.name())));
+        }
+        let claims = self.provider.verify(token).await;
+        let claims = claims.map_err(|why| refused(format!("verify token: {why}")))?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        self.check(&claims, now).map_err(|why| refused(format!("verify token: {why}")))?;
+        let user = self.mapping.user(&claims).map_err(refused)?;
+        Ok(Some(Identity::new(user).for_audiences(meant)))
+    }
+}
+
+/// The issuers that are believed now; they can change while requests are served.
+#[derive(Default)]
+pub struct Issuers(ArcSwap<Vec<IssuerTokens>>);
+
+impl Issuers {
+    /// Believes these and no others from now on.
+    pub fn replace(&self, issuers: Vec<IssuerTokens>) {
+        self.0.store(Arc::new(issuers));
+    }
+}
+
+#[async_trait]
+impl TokenAuthenticator for Issuers {
+    async fn authenticate_token(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Option<Identity>, AuthnError> {
+        let issuers = self.0.load_full();
+        for issuer in issuers.iter() {
+            // No two have the same issuer: the first to know a token decides.
+            if let Some(found) = issuer.authenticate_token(token, audiences).await? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,130 @@
+//! An identity provider: where its keys are, and which they are now.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{StatusCode, Uri};
+use nave_machinery::Value;
+use nave_webhook::Client;
+use parking_lot::Mutex;
+
+use crate::jwt::{Claims, PublicKey, Unverified};
+
+/// A provider is not asked more often than this, whatever tokens come.
+const REFRESH: Duration = Duration::from_secs(1);
+/// Keys of a provider at most.
+const MAX_KEYS: usize = 256;
+
+/// One provider. It is asked when a token comes that no key known so far has signed, and not before.
+pub(super) struct Provider {
+    issuer: String,
+    configuration: Uri,
+    client: Client,
+    known: Mutex<Known>,
+    asking: tokio::sync::Mutex<Option<Instant>>,
+}
+
+#[derive(Default)]
+struct Known {
+    jwks_uri: Option<Uri>,
+    keys: Arc<[PublicKey]>,
+    /// How often keys were taken.
+    generation: u64,
+}
+
+impl Provider {
+    /// The provider of an issuer, whose configuration is at another address than the usual if one is given.
+    pub(super) fn new(issuer: &str, discovery: Option<&str>, client: Client) -> Result<Self, http::Error> {
+        let usual = || format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+        let address = discovery.filter(|url| !url.is_empty()).map_or_else(usual, str::to_owned);
+        Ok(Self {
+            issuer: issuer.to_owned(),
+            configuration: address.parse().map_err(http::Error::from)?,
+            client,
+            known: Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// The claims, if the provider has signed them. Keys change: what none of those known has signed, one of the
+    /// present ones may have.
+    pub(super) async fn verify(&self, token: &str) -> Result<Claims, String> {
+        let (keys, seen) = self.keys();
+        if let Some(claims) = verified(token, &keys) {
+            return Ok(claims);
+        }
+        self.refresh(seen).await?;
+        let (keys, _) = self.keys();
+        verified(token, &keys).ok_or_else(|| "failed to verify signature".to_owned())
+    }
+
+    fn keys(&self) -> (Arc<[PublicKey]>, u64) {
+        let known = self.known.lock();
+        (Arc::clone(&known.keys), known.generation)
+    }
+
+    /// Asks for the keys, unless somebody has since `seen`, or just now.
+    async fn refresh(&self, seen: u64) -> Result<(), String> {
+        let mut last = self.asking.lock().await;
+        if self.known.lock().generation != seen {
+            return Ok(());
+        }
+        if last.is_some_and(|last| last.elapsed() < REFRESH) {
+            return if seen == 0 { Err("authenticator not initialized".to_owned()) } else { Ok(()) };
+        }
+        *last = Some(Instant::now());
+        let asked = self.ask().await;
+        if let Err(error) = &asked {
+            tracing::warn!(issuer = self.issuer, %error, "an identity provider cannot be asked for its keys");
+        }
+        asked
+    }
+
+    async fn ask(&self) -> Result<(), String> {
+        let address = self.known.lock().jwks_uri.clone();
+        let address = match address {
+            Some(address) => address,
+            None => self.discover().await?,
+        };
+        let set = self.get(&address).await?;
+        let listed = set.get("keys").and_then(Value::as_array).ok_or("the provider's keys are no key set")?;
+        let keys: Arc<[PublicKey]> = listed.iter().take(MAX_KEYS).filter_map(PublicKey::from_jwk).collect();
+        let mut known = self.known.lock();
+        known.jwks_uri = Some(address);
+        known.keys = keys;
+        known.generation += 1;
+        Ok(())
+    }
+
+    async fn discover(&self) -> Result<Uri, String> {
+        let found = self.get(&self.configuration).await?;
+        let text = |name: &str| found.get(name).and_then(Value::as_str).unwrap_or_default();
+        if text("issuer") != self.issuer {
+            return Err(format!(
+                "issuer did not match the issuer returned by provider, expected {:?} got {:?}",
+                self.issuer,
+                text("issuer")
+            ));
+        }
+        let address: Uri = text("jwks_uri").parse().map_err(|_| "the provider's jwks_uri is no URL")?;
+        if address.scheme_str() != Some("https") {
+            return Err("the provider's jwks_uri is no URL of https".to_owned());
+        }
+        Ok(address)
+    }
+
+    async fn get(&self, address: &Uri) -> Result<Value, String> {
+        let answer = self.client.get(address).await.map_err(|error| error.to_string())?;
+        if answer.status != StatusCode::OK {
+            return Err(format!("the provider answered with status {}", answer.status));
+        }
+        serde_json::from_slice(&answer.body).map_err(|_| "the provider's answer is not JSON".to_owned())
+    }
+}
+
+/// A token names its key, or is tried with all.
+fn verified(token: &str, keys: &[PublicKey]) -> Option<Claims> {
+    let token = Unverified::parse(token)?;
+    let named = token.key_id.clone();
+    token.verify(keys.iter().filter(|key| named.is_empty() || key.id.is_empty() || key.id == named))
+}

@@ -1,0 +1,148 @@
+//! A server to be called, for tests: real HTTPS on a port of its own, with certificates made for it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "in a test a step that fails is a test that fails"
+)]
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+/// A server that answers as a function says; it ends when this is dropped.
+pub struct HttpsServer {
+    /// Where it is, on this machine.
+    pub address: SocketAddr,
+    /// Who has signed its certificate and its clients' (PEM).
+    pub ca: String,
+    /// A client's certificate and key (PEM).
+    pub client: (String, String),
+    task: JoinHandle<()>,
+}
+
+type Ca = CertifiedIssuer<'static, KeyPair>;
+
+impl HttpsServer {
+    /// Answers everybody.
+    pub async fn start(answer: impl Fn(&Request<Bytes>) -> Response<Bytes> + Send + Sync + 'static) -> Self {
+        Self::start_for(false, answer).await
+    }
+
+    /// Answers clients that show a certificate of its CA.
+    pub async fn start_for_clients(
+        answer: impl Fn(&Request<Bytes>) -> Response<Bytes> + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_for(true, answer).await
+    }
+
+    async fn start_for(
+        clients_only: bool,
+        answer: impl Fn(&Request<Bytes>) -> Response<Bytes> + Send + Sync + 'static,
+    ) -> Self {
+        let ca = ca();
+        let (certificate, key) = leaf(&ca, ExtendedKeyUsagePurpose::ServerAuth);
+        let (client, client_key) = leaf(&ca, ExtendedKeyUsagePurpose::ClientAuth);
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let builder = if clients_only {
+            let mut roots = RootCertStore::empty();
+            roots.add(ca.der().clone()).unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        } else {
+            builder.with_no_client_auth()
+        };
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let config = builder.with_single_cert(vec![certificate.der().clone()], key).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let task = tokio::spawn(serve(listener, TlsAcceptor::from(Arc::new(config)), Arc::new(answer)));
+        Self { address, ca: ca.pem(), client: (client.pem(), client_key.serialize_pem()), task }
+    }
+
+    /// The address of a path.
+    pub fn url(&self, path: &str) -> String {
+        format!("https://{}{path}", self.address)
+    }
+
+    /// Writes `ca.crt`, `client.crt` and `client.key` into a folder, and a `kubeconfig` for this server with more
+    /// about the cluster and the user (YAML of one line each).
+    pub fn write_kubeconfig(&self, folder: &Path, cluster: &str, user: &str) -> std::path::PathBuf {
+        let server = self.url("/hook");
+        let kubeconfig = format!(
+            "apiVersion: v1\nkind: Config\nclusters: [{{name: c, cluster: {{server: '{server}', {cluster}}}}}]\n\
+             users: [{{name: u, user: {{{user}}}}}]\n\
+             contexts: [{{name: x, context: {{cluster: c, user: u}}}}]\ncurrent-context: x\n"
+        );
+        for (name, text) in [
+            ("ca.crt", &self.ca),
+            ("client.crt", &self.client.0),
+            ("client.key", &self.client.1),
+            ("kubeconfig", &kubeconfig),
+        ] {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+        folder.join("kubeconfig")
+    }
+}
+
+impl Drop for HttpsServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn ca() -> Ca {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+fn leaf(ca: &Ca, usage: ExtendedKeyUsagePurpose) -> (rcgen::Certificate, KeyPair) {
+    let names = ["127.0.0.1", "localhost", "webhook.test"].map(str::to_owned);
+    let mut params = CertificateParams::new(names).unwrap();
+    params.extended_key_usages = vec![usage];
+    let key = KeyPair::generate().unwrap();
+    (params.signed_by(&key, ca).unwrap(), key)
+}
+
+async fn serve(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    answer: Arc<impl Fn(&Request<Bytes>) -> Response<Bytes> + Send + Sync + 'static>,
+) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { return };
+        let (tls, answer) = (tls.clone(), Arc::clone(&answer));
+        tokio::spawn(async move {
+            let Ok(stream) = tls.accept(stream).await else { return };
+            let service = service_fn(move |request: Request<Incoming>| {
+                let answer = Arc::clone(&answer);
+                async move {
+                    let (parts, body) = request.into_parts();
+                    let body = body.collect().await.unwrap().to_bytes();
+                    let answered = answer(&Request::from_parts(parts, body));
+                    Ok::<_, Infallible>(answered.map(Full::new))
+                }
+            });
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}

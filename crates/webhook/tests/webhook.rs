@@ -1,0 +1,104 @@
+//! Webhooks over TLS, against a server of the test's own.
+#![allow(clippy::unwrap_used, reason = "in a test a step that fails is a test that fails")]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::{Response, StatusCode};
+use nave_webhook::testing::HttpsServer;
+use nave_webhook::{Backoff, CallError, ClientError, FileError, Webhook};
+use serde_json::json;
+
+const QUICK: Backoff = Backoff { first: Duration::from_millis(1), factor: 1.0, jitter: 0.0, attempts: 3 };
+
+/// A webhook that fails some times with 503 and then sends back what it is sent, and the credentials it saw.
+struct Echo {
+    folder: tempfile::TempDir,
+    server: HttpsServer,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Echo {
+    async fn start(failures: usize) -> Self {
+        let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+        let log = Arc::clone(&seen);
+        let server = HttpsServer::start_for_clients(move |request| {
+            let authorization = request.headers().get("authorization");
+            let mut log = log.lock().unwrap();
+            log.push(authorization.map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default());
+            let mut response = Response::new(request.body().clone());
+            if log.len() <= failures {
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            }
+            response
+        });
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("token"), " from-file\n").unwrap();
+        Self { folder, server: server.await, seen }
+    }
+
+    fn webhook(&self, cluster: &str, user: &str) -> Result<Webhook, FileError> {
+        let path = self.server.write_kubeconfig(self.folder.path(), cluster, user);
+        Ok(Webhook::from_file(&path, Duration::from_mins(1))?.with_backoff(QUICK))
+    }
+}
+
+const TRUST: &str = "certificate-authority: ca.crt, tls-server-name: webhook.test";
+const SHOW: &str = "client-certificate: client.crt, client-key: client.key";
+
+#[tokio::test]
+async fn a_webhook_is_called_as_the_file_says() {
+    let echo = Echo::start(0).await;
+    for (more, header) in [
+        ("", ""),
+        (", token: abc", "Bearer abc"),
+        (", tokenFile: token", "Bearer from-file"),
+        (", username: a, password: b", "Basic YTpi"),
+    ] {
+        let webhook = echo.webhook(TRUST, &format!("{SHOW}{more}")).unwrap();
+        assert_eq!(webhook.call(&json!({"a": 1})).await.unwrap(), json!({"a": 1}));
+        assert_eq!(echo.seen.lock().unwrap().last().unwrap(), header);
+        assert!(!format!("{webhook:?}").contains("abc"));
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_trusted_is_not_called() {
+    let echo = Echo::start(0).await;
+    for (cluster, user) in [
+        ("certificate-authority: ca.crt, tls-server-name: other.test", SHOW),
+        ("certificate-authority: client.crt", SHOW),
+        ("tls-server-name: webhook.test", SHOW),
+        (TRUST, ""),
+    ] {
+        let error = echo.webhook(cluster, user).unwrap().call(&json!({})).await.unwrap_err();
+        assert!(matches!(error, CallError::Client(ClientError::Connection(_))), "{cluster}: {error}");
+    }
+    assert!(echo.seen.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn transient_failures_are_tried_again_within_bounds() {
+    let echo = Echo::start(2).await;
+    assert_eq!(echo.webhook(TRUST, SHOW).unwrap().call(&json!({})).await.unwrap(), json!({}));
+    assert_eq!(echo.seen.lock().unwrap().len(), 3);
+    let down = Echo::start(usize::MAX).await;
+    let error = down.webhook(TRUST, SHOW).unwrap().call(&json!({})).await.unwrap_err();
+    assert!(matches!(error, CallError::Status(StatusCode::SERVICE_UNAVAILABLE)));
+    assert_eq!(down.seen.lock().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_file_that_describes_no_webhook_is_an_error() {
+    let echo = Echo::start(0).await;
+    for (cluster, user, why) in [
+        ("insecure-skip-tls-verify: true", "", "insecure-skip-tls-verify is not supported"),
+        ("certificate-authority: absent", "", "absent"),
+        ("certificate-authority: token", "", "certificate-authority has no certificate"),
+        (TRUST, "client-certificate: client.crt", "client-key is missing"),
+        (TRUST, "exec: {command: x}", "exec or auth-provider is not supported"),
+    ] {
+        let error = echo.webhook(cluster, user).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+}
