@@ -1,11 +1,14 @@
 //! What is counted, under upstream's names.
 
-use std::time::Duration;
+use std::fmt::Write;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::core::Collector;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, exponential_buckets,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts,
+    exponential_buckets,
 };
+use sha2::{Digest, Sha256};
 
 use crate::{AuthnError, Identity};
 
@@ -29,6 +32,8 @@ const EXPIRY_BUCKETS: [f64; 14] = [
 
 /// The metrics of authentication.
 pub struct Metrics {
+    /// A hash of the server's name.
+    server: String,
     users: IntCounterVec,
     attempts: IntCounterVec,
     durations: HistogramVec,
@@ -37,6 +42,9 @@ pub struct Metrics {
     cache_durations: HistogramVec,
     cache_fetches: IntCounterVec,
     cache_fetching: IntGaugeVec,
+    reloads: IntCounterVec,
+    reloaded_at: GaugeVec,
+    config_info: GaugeVec,
     /// Tokens used after the time that was asked for, within their extension.
     pub stale_tokens: IntCounter,
     /// Tokens with an extension used within the time that was asked for.
@@ -46,11 +54,11 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Makes all metrics.
+    /// Makes all metrics; `server` tells this one from others of the same cluster.
     ///
     /// # Errors
     /// A metric whose name or labels are not valid, which is a mistake in this file.
-    pub fn new() -> Result<Self, prometheus::Error> {
+    pub fn new(server: &str) -> Result<Self, prometheus::Error> {
         let counters = |name, help, label| IntCounterVec::new(Opts::new(name, help), &[label]);
         let histograms = |name, help, label, buckets: &[f64]| {
             HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &[label])
@@ -58,6 +66,7 @@ impl Metrics {
         let buckets = exponential_buckets(0.001, 2.0, 15)?;
         let lookups = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0];
         Ok(Self {
+            server: hash(server.as_bytes()),
             users: counters(
                 "authenticated_user_requests",
                 "Requests of authenticated users, by user where that is one of the system's.",
@@ -104,6 +113,27 @@ impl Metrics {
                 ),
                 &["status"],
             )?,
+            reloads: IntCounterVec::new(
+                Opts::new(
+                    "apiserver_authentication_config_controller_automatic_reloads_total",
+                    "How often the configuration of authentication was read again, by status.",
+                ),
+                &["status", "apiserver_id_hash"],
+            )?,
+            reloaded_at: GaugeVec::new(
+                Opts::new(
+                    "apiserver_authentication_config_controller_automatic_reload_last_timestamp_seconds",
+                    "When the configuration of authentication was last read again, by status.",
+                ),
+                &["status", "apiserver_id_hash"],
+            )?,
+            config_info: GaugeVec::new(
+                Opts::new(
+                    "apiserver_authentication_config_controller_last_config_info",
+                    "The hash of the configuration of authentication that holds.",
+                ),
+                &["apiserver_id_hash", "hash"],
+            )?,
             stale_tokens: IntCounter::new(
                 "serviceaccount_stale_tokens_total",
                 "Service account tokens used after the time that was asked for.",
@@ -130,10 +160,27 @@ impl Metrics {
             Box::new(self.cache_durations.clone()),
             Box::new(self.cache_fetches.clone()),
             Box::new(self.cache_fetching.clone()),
+            Box::new(self.reloads.clone()),
+            Box::new(self.reloaded_at.clone()),
+            Box::new(self.config_info.clone()),
             Box::new(self.stale_tokens.clone()),
             Box::new(self.valid_tokens.clone()),
             Box::new(self.legacy_tokens.clone()),
         ]
+    }
+
+    /// The configuration of authentication was read again, or could not be used.
+    pub fn config_reloaded(&self, succeeded: bool) {
+        let labels = [if succeeded { "success" } else { "failure" }, &self.server];
+        self.reloads.with_label_values(&labels).inc();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.reloaded_at.with_label_values(&labels).set(now.as_secs_f64());
+    }
+
+    /// This configuration of authentication holds.
+    pub fn config_is(&self, text: &[u8]) {
+        self.config_info.reset();
+        self.config_info.with_label_values(&[&self.server, &*hash(text)]).set(1.0);
     }
 
     pub(crate) fn attempted(&self, found: &Result<Identity, AuthnError>, elapsed: Duration) {
@@ -184,6 +231,15 @@ impl Drop for Fetching {
     fn drop(&mut self) {
         self.0.dec();
     }
+}
+
+fn hash(bytes: &[u8]) -> String {
+    let mut text = String::from("sha256:");
+    for byte in Sha256::digest(bytes) {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 /// The few users a label may name; anybody else would make it as long as the list of users.

@@ -19,7 +19,7 @@ use nave_apiserver::allocators::ServiceRange;
 use nave_apiserver::storage::WatchCacheSizes;
 
 use authentication::AuthenticationFlags;
-pub(crate) use authentication::{Authentication, ServiceAccounts};
+pub(crate) use authentication::{Authentication, Oidc, ServiceAccounts, TokenWebhook};
 use caches::CacheFlags;
 pub(crate) use values::Controllers;
 use values::{parse_controllers, parse_duration, parse_ports};
@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(config.data_dir, Path::new("nave-data"));
         assert_eq!(config.service_range.first(), Ipv4Addr::new(10, 0, 0, 1));
         assert_eq!(config.request_timeout, Duration::from_mins(1));
-        assert!(config.authentication.anonymous);
+        assert_eq!(config.authentication.anonymous, None);
     }
 
     #[test]
@@ -264,8 +264,8 @@ mod tests {
             config(&["--controllers", "-deployment"]).unwrap().controllers,
             parse_controllers("-deployment").unwrap()
         );
-        assert!(!config(&["--anonymous-auth=false"]).unwrap().authentication.anonymous);
-        assert!(config(&["--anonymous-auth"]).unwrap().authentication.anonymous);
+        assert_eq!(config(&["--anonymous-auth=false"]).unwrap().authentication.anonymous, Some(false));
+        assert_eq!(config(&["--anonymous-auth"]).unwrap().authentication.anonymous, Some(true));
     }
 
     #[test]
@@ -296,6 +296,21 @@ mod tests {
             (&["--service-account-max-token-expiration=10m"], "--service-account-max-token-expiration"),
             (&["--service-account-jwks-uri=http://a"], "--service-account-jwks-uri"),
             (&["--service-account-key-file=a"], "--service-account-signing-key-file"),
+            (&["--oidc-issuer-url=https://a"], "--oidc-client-id"),
+            (
+                &["--oidc-issuer-url=https://a", "--oidc-client-id=a", "--oidc-signing-algs=none"],
+                "--oidc-signing-algs",
+            ),
+            (
+                &["--oidc-issuer-url=https://a", "--oidc-client-id=a", "--oidc-required-claim=b"],
+                "--oidc-required-claim",
+            ),
+            (
+                &["--oidc-issuer-url=https://a", "--oidc-client-id=a", "--authentication-config=b"],
+                "--authentication-config",
+            ),
+            (&["--authentication-token-webhook-version=v2"], "--authentication-token-webhook-version"),
+            (&["--requestheader-username-headers=a b"], "--requestheader-username-headers"),
             (&["--watch-cache-sizes=pods"], "--watch-cache-sizes"),
             (&["--controllers=*,-no-such-controller"], "no-such-controller"),
             (&["--no-such-flag"], "--no-such-flag"),

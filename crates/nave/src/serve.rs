@@ -26,7 +26,7 @@ use http::Request;
 use hyper::body::Incoming;
 use nave_apiserver::server::{ApiServer, StartError};
 use nave_apiserver::serving::{ConnectionInfo, Limits, Running, Server, Tls, TlsError};
-use nave_authn::{ClientCa, ClientCaError};
+use nave_authn::ClientCaError;
 use nave_store::StoreError;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -35,6 +35,7 @@ use crate::{
     kubeconfig,
     pki::PkiError,
 };
+use authentication::{ClientCas, ConfigFile};
 use certificates::Certificates;
 use controllers::InProcessControllers;
 use files::Watched;
@@ -73,7 +74,7 @@ pub(crate) enum ServeError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The authorities for client certificates cannot be used.
-    #[error("--client-ca-file: {0}")]
+    #[error("--client-ca-file or --requestheader-client-ca-file: {0}")]
     ClientCa(#[from] ClientCaError),
     /// The kubeconfig cannot be written.
     #[error("cannot write {}: {error}", .path.display())]
@@ -92,13 +93,13 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let store = api::open_store(&config).await?;
     let certificates = Certificates::open(&config)?;
     let keys = authentication::service_account_keys(&config)?;
-    let client_ca = Arc::new(ClientCa::new(certificates.client_cas()?)?);
-    let tls = Tls::new(certificates.serving(), Some(&client_ca.certificates()))?;
+    let cas = ClientCas::open(&config, &certificates)?;
+    let tls = Tls::new(certificates.serving(), Some(&cas.all()))?;
     let bound = Server::bind(&[config.listen], tls.clone(), limits(&config)).await;
     let server = bound.map_err(ServeError::Listen)?;
     let listening = server.local_addresses()?.first().copied().unwrap_or(config.listen);
     let reachable = SocketAddr::new(config.advertise, listening.port());
-    let api = api::start(&config, Arc::clone(&store), keys, Arc::clone(&client_ca), reachable).await?;
+    let mut api = api::start(&config, Arc::clone(&store), keys, &cas, reachable).await?;
     let kubeconfig = Kubeconfig { path: config.data_dir.join("admin.kubeconfig"), server: reachable };
     kubeconfig.write(&certificates)?;
 
@@ -114,7 +115,8 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let controllers =
         controllers::start(&config.controllers, &api.server, &api.storages, certificates.server_ca());
 
-    let upkeep = Upkeep { certificates, kubeconfig, client_ca, tls };
+    let authentication = api.authentication.take();
+    let upkeep = Upkeep { certificates, kubeconfig, cas, tls, authentication };
     tokio::select! {
         () = signals.next() => {}
         never = look_after(upkeep) => match never {},
@@ -174,8 +176,9 @@ fn greet(config: &Config, server: SocketAddr, kubeconfig: &Path, revision: u64, 
 struct Upkeep {
     certificates: Certificates,
     kubeconfig: Kubeconfig,
-    client_ca: Arc<ClientCa>,
+    cas: ClientCas,
     tls: Tls,
+    authentication: Option<ConfigFile>,
 }
 
 impl Upkeep {
@@ -184,8 +187,8 @@ impl Upkeep {
         if self.certificates.refresh(SystemTime::now())? {
             self.kubeconfig.write(&self.certificates)?;
         }
-        if self.client_ca.replace(self.certificates.client_cas()?)? {
-            self.tls.ask_for(&self.client_ca.certificates())?;
+        if self.cas.refresh(&self.certificates)? {
+            self.tls.ask_for(&self.cas.all())?;
             tracing::info!("believing other client certificates");
         }
         Ok(())
@@ -196,9 +199,16 @@ impl Upkeep {
 /// tried again.
 async fn look_after(mut upkeep: Upkeep) -> std::convert::Infallible {
     let mut given = Watched::new(upkeep.certificates.given());
+    let configured = upkeep.authentication.iter().map(|file| file.path.clone());
+    let mut configured = Watched::new(configured.collect());
     let mut checked = Instant::now();
     loop {
         tokio::time::sleep(FILE_CHECK).await;
+        if configured.changed()
+            && let Some(file) = &upkeep.authentication
+        {
+            file.reload();
+        }
         if given.changed() || checked.elapsed() >= CERTIFICATE_CHECK {
             checked = Instant::now();
             if let Err(error) = upkeep.refresh() {

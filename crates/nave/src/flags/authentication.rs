@@ -1,9 +1,14 @@
 //! The flags about who asks.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use http::HeaderName;
+use nave_authn::config::OidcFlags;
+use nave_authn::jwt::Algorithm;
+use nave_authn::{ProxyHeaders, ReviewVersion};
 
 use super::FlagError;
 use super::values::parse_duration;
@@ -18,10 +23,15 @@ const MAX_MAX_EXPIRATION: Duration = Duration::from_secs(1 << 32);
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = HEADING)]
 pub(crate) struct AuthenticationFlags {
-    /// Take requests without a credential for system:anonymous, which may ask for health and version only.
-    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1,
-          require_equals = true, default_missing_value = "true")]
-    anonymous_auth: bool,
+    /// Take requests without a credential for system:anonymous, which may ask for health and version only. True
+    /// unless said otherwise here or in --authentication-config.
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
+    anonymous_auth: Option<bool>,
+    /// AuthenticationConfiguration: issuers of JSON web tokens, and who may come without a credential. Read again
+    /// when it changes.
+    #[arg(long, value_name = "FILE")]
+    authentication_config: Option<PathBuf>,
     /// Believe client certificates signed by one of these CAs too (PEM); those of the server's own CA always are.
     /// Read again when it changes.
     #[arg(long, value_name = "FILE")]
@@ -29,6 +39,10 @@ pub(crate) struct AuthenticationFlags {
     /// Static bearer tokens, one a line: token,user,uid,"group1,group2".
     #[arg(long, value_name = "FILE")]
     token_auth_file: Option<PathBuf>,
+    /// Believe the tokens in secrets of type bootstrap.kubernetes.io/token in kube-system.
+    #[arg(long, value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1,
+          require_equals = true, default_missing_value = "true")]
+    enable_bootstrap_token_auth: bool,
     /// Names of this API that tokens can be meant for; by default the issuers of service account tokens.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     api_audiences: Vec<String>,
@@ -55,14 +69,84 @@ pub(crate) struct AuthenticationFlags {
     /// Where others find the keys of service account tokens, if it is not this server.
     #[arg(long, value_name = "URL")]
     service_account_jwks_uri: Option<String>,
+
+    /// Believe the headers below from a proxy with a certificate signed by one of these CAs (PEM). Read again when it
+    /// changes.
+    #[arg(long, value_name = "FILE")]
+    requestheader_client_ca_file: Option<PathBuf>,
+    /// Common names of the proxies' certificates; any, where none are given.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    requestheader_allowed_names: Vec<String>,
+    /// Headers with the user's name; the first that is there counts.
+    #[arg(long, value_name = "HEADERS", value_delimiter = ',')]
+    requestheader_username_headers: Vec<HeaderName>,
+    /// Headers with the user's uid.
+    #[arg(long, value_name = "HEADERS", value_delimiter = ',')]
+    requestheader_uid_headers: Vec<HeaderName>,
+    /// Headers with the user's groups.
+    #[arg(long, value_name = "HEADERS", value_delimiter = ',')]
+    requestheader_group_headers: Vec<HeaderName>,
+    /// What the names of headers with more about the user begin with.
+    #[arg(long, value_name = "PREFIXES", value_delimiter = ',')]
+    requestheader_extra_headers_prefix: Vec<String>,
+
+    /// Kubeconfig-style file of a webhook that knows tokens.
+    #[arg(long, value_name = "FILE")]
+    authentication_token_webhook_config_file: Option<PathBuf>,
+    /// How long the webhook's answers are remembered.
+    #[arg(long, value_name = "DURATION", default_value = "2m0s", value_parser = parse_duration)]
+    authentication_token_webhook_cache_ttl: Duration,
+    /// Version of TokenReview the webhook is sent.
+    #[arg(long, value_name = "VERSION", value_enum, default_value = "v1beta1")]
+    authentication_token_webhook_version: WebhookVersion,
+
+    /// Believe the tokens of this OpenID Connect issuer (https); others only by --authentication-config.
+    #[arg(long, value_name = "URL", requires = "oidc_client_id")]
+    oidc_issuer_url: Option<String>,
+    /// Whom the tokens must be for.
+    #[arg(long, value_name = "ID", requires = "oidc_issuer_url")]
+    oidc_client_id: Option<String>,
+    /// Claim with the user's name.
+    #[arg(long, value_name = "CLAIM", default_value = "sub")]
+    oidc_username_claim: String,
+    /// What is put before the user's name; by default the issuer, unless the claim is email. '-' for nothing.
+    #[arg(long, value_name = "PREFIX", allow_hyphen_values = true)]
+    oidc_username_prefix: Option<String>,
+    /// Claim with the user's groups.
+    #[arg(long, value_name = "CLAIM")]
+    oidc_groups_claim: Option<String>,
+    /// What is put before each group.
+    #[arg(long, value_name = "PREFIX", default_value = "", hide_default_value = true)]
+    oidc_groups_prefix: String,
+    /// Who may have signed the issuer's certificate (PEM); by default those the system trusts.
+    #[arg(long, value_name = "FILE")]
+    oidc_ca_file: Option<PathBuf>,
+    /// Claim that tokens must have, and its value.
+    #[arg(long, value_name = "CLAIM=VALUE", value_delimiter = ',')]
+    oidc_required_claim: Vec<String>,
+    /// How tokens may be signed.
+    #[arg(long, value_name = "ALGORITHMS", value_delimiter = ',', default_value = "RS256")]
+    oidc_signing_algs: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum WebhookVersion {
+    V1,
+    V1beta1,
 }
 
 /// Who is believed.
 #[derive(Clone, Debug)]
 pub(crate) struct Authentication {
-    pub(crate) anonymous: bool,
+    /// Whether requests without a credential are taken; `None` where nothing is said.
+    pub(crate) anonymous: Option<bool>,
+    pub(crate) config_file: Option<PathBuf>,
     pub(crate) client_ca_file: Option<PathBuf>,
     pub(crate) token_file: Option<PathBuf>,
+    pub(crate) bootstrap_tokens: bool,
+    pub(crate) proxy: Option<Proxy>,
+    pub(crate) webhook: Option<TokenWebhook>,
+    pub(crate) oidc: Option<Oidc>,
     /// The names of this API that tokens can be meant for; at least one.
     pub(crate) audiences: Vec<String>,
     pub(crate) service_accounts: ServiceAccounts,
@@ -81,13 +165,62 @@ pub(crate) struct ServiceAccounts {
     pub(crate) jwks_uri: Option<String>,
 }
 
+/// Which proxies are believed, and what they say.
+#[derive(Clone, Debug)]
+pub(crate) struct Proxy {
+    pub(crate) ca_file: PathBuf,
+    pub(crate) allowed_names: Vec<String>,
+    pub(crate) headers: ProxyHeaders,
+}
+
+/// A webhook that knows tokens.
+#[derive(Clone, Debug)]
+pub(crate) struct TokenWebhook {
+    pub(crate) file: PathBuf,
+    pub(crate) ttl: Duration,
+    pub(crate) version: ReviewVersion,
+}
+
+/// The one issuer that flags can name.
+#[derive(Clone, Debug)]
+pub(crate) struct Oidc {
+    /// All but what is in `ca_file`.
+    pub(crate) flags: OidcFlags,
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) algorithms: Vec<Algorithm>,
+}
+
 impl AuthenticationFlags {
     /// Checks each flag and that they fit together.
     ///
     /// # Errors
     /// The first flag that is wrong, and why.
     pub(super) fn validate(self) -> Result<Authentication, FlagError> {
-        let issuers = self.service_account_issuer;
+        if self.authentication_config.is_some() && self.oidc_issuer_url.is_some() {
+            return Err(FlagError::new("authentication-config", "excludes --oidc-issuer-url"));
+        }
+        let service_accounts = self.service_accounts()?;
+        let audiences = if self.api_audiences.is_empty() {
+            service_accounts.issuers.clone()
+        } else {
+            self.api_audiences.clone()
+        };
+        Ok(Authentication {
+            anonymous: self.anonymous_auth,
+            audiences,
+            service_accounts,
+            proxy: self.proxy(),
+            webhook: self.webhook(),
+            oidc: self.oidc()?,
+            config_file: self.authentication_config,
+            client_ca_file: self.client_ca_file,
+            token_file: self.token_auth_file,
+            bootstrap_tokens: self.enable_bootstrap_token_auth,
+        })
+    }
+
+    fn service_accounts(&self) -> Result<ServiceAccounts, FlagError> {
+        let issuers = &self.service_account_issuer;
         for (at, issuer) in issuers.iter().enumerate() {
             let url =
                 !issuer.contains(':') || issuer.parse::<http::Uri>().is_ok_and(|uri| uri.scheme().is_some());
@@ -111,22 +244,71 @@ impl AuthenticationFlags {
             let why = "needed with --service-account-key-file";
             return Err(FlagError::new("service-account-signing-key-file", why));
         }
-        let audiences = if self.api_audiences.is_empty() { issuers.clone() } else { self.api_audiences };
-        Ok(Authentication {
-            anonymous: self.anonymous_auth,
-            client_ca_file: self.client_ca_file,
-            token_file: self.token_auth_file,
-            audiences,
-            service_accounts: ServiceAccounts {
-                issuers,
-                key_files: self.service_account_key_file,
-                signing_key_file: self.service_account_signing_key_file,
-                lookup: self.service_account_lookup,
-                max_expiration: (!max.is_zero()).then_some(max),
-                extend_expiration: self.service_account_extend_token_expiration,
-                jwks_uri: self.service_account_jwks_uri,
+        Ok(ServiceAccounts {
+            issuers: issuers.clone(),
+            key_files: self.service_account_key_file.clone(),
+            signing_key_file: self.service_account_signing_key_file.clone(),
+            lookup: self.service_account_lookup,
+            max_expiration: (!max.is_zero()).then_some(max),
+            extend_expiration: self.service_account_extend_token_expiration,
+            jwks_uri: self.service_account_jwks_uri.clone(),
+        })
+    }
+
+    fn proxy(&self) -> Option<Proxy> {
+        let prefixes = self.requestheader_extra_headers_prefix.iter().map(|prefix| prefix.to_lowercase());
+        Some(Proxy {
+            ca_file: self.requestheader_client_ca_file.clone()?,
+            allowed_names: self.requestheader_allowed_names.clone(),
+            headers: ProxyHeaders {
+                user: self.requestheader_username_headers.clone(),
+                uid: self.requestheader_uid_headers.clone(),
+                group: self.requestheader_group_headers.clone(),
+                extra_prefix: prefixes.filter(|prefix| !prefix.is_empty()).collect(),
             },
         })
+    }
+
+    fn webhook(&self) -> Option<TokenWebhook> {
+        Some(TokenWebhook {
+            file: self.authentication_token_webhook_config_file.clone()?,
+            ttl: self.authentication_token_webhook_cache_ttl,
+            version: match self.authentication_token_webhook_version {
+                WebhookVersion::V1 => ReviewVersion::V1,
+                WebhookVersion::V1beta1 => ReviewVersion::V1Beta1,
+            },
+        })
+    }
+
+    fn oidc(&self) -> Result<Option<Oidc>, FlagError> {
+        let (Some(issuer_url), Some(client_id)) = (&self.oidc_issuer_url, &self.oidc_client_id) else {
+            return Ok(None);
+        };
+        let mut required_claims = BTreeMap::new();
+        for pair in &self.oidc_required_claim {
+            let Some((claim, value)) = pair.split_once('=') else {
+                return Err(FlagError::new("oidc-required-claim", format!("{pair:?} is not CLAIM=VALUE")));
+            };
+            required_claims.insert(claim.trim().to_owned(), value.trim().to_owned());
+        }
+        let algorithm = |name: &String| {
+            let unknown = || FlagError::new("oidc-signing-algs", format!("{name:?} is not known"));
+            Algorithm::from_name(name).ok_or_else(unknown)
+        };
+        Ok(Some(Oidc {
+            flags: OidcFlags {
+                issuer_url: issuer_url.clone(),
+                client_id: client_id.clone(),
+                username_claim: self.oidc_username_claim.clone(),
+                username_prefix: self.oidc_username_prefix.clone(),
+                groups_claim: self.oidc_groups_claim.clone(),
+                groups_prefix: self.oidc_groups_prefix.clone(),
+                ca: String::new(),
+                required_claims,
+            },
+            ca_file: self.oidc_ca_file.clone(),
+            algorithms: self.oidc_signing_algs.iter().map(algorithm).collect::<Result<_, _>>()?,
+        }))
     }
 }
 

@@ -5,13 +5,12 @@ use std::{net::SocketAddr, sync::Arc};
 use nave_apiserver::computed;
 use nave_apiserver::server::{self, ApiServer};
 use nave_apiserver::storage::{Following, Storages};
-use nave_authn::ClientCa;
 use nave_authn::service_account::KeyRing;
 use nave_resources::Registry;
 use nave_store::{Embedded, Store, embedded};
 
 use super::ServeError;
-use super::authentication::Authentication;
+use super::authentication::{Authentication, ClientCas, ConfigFile};
 use super::authorization::Authorization;
 use crate::flags::Config;
 
@@ -31,6 +30,8 @@ pub(super) async fn open_store(config: &Config) -> Result<Arc<dyn Store>, ServeE
 pub(super) struct Api {
     pub(super) server: ApiServer,
     pub(super) storages: Storages,
+    /// The configuration of authentication that is read again when it changes.
+    pub(super) authentication: Option<ConfigFile>,
     _following: Vec<Following>,
 }
 
@@ -39,12 +40,12 @@ pub(super) async fn start(
     config: &Config,
     store: Arc<dyn Store>,
     keys: Arc<KeyRing>,
-    client_ca: Arc<ClientCa>,
+    cas: &ClientCas,
     reachable: SocketAddr,
 ) -> Result<Api, ServeError> {
     let registry = Registry::builtin(nave_schema::builtin());
     let storages = Storages::open(registry, store, &config.watch_caches);
-    let authentication = Authentication::open(config, keys, client_ca, &storages)?;
+    let authentication = Authentication::open(config, keys, cas, &storages)?;
     let authorization = Authorization::new()?;
     let computed = authentication.computed(computed::table());
     let server = server::Config {
@@ -64,5 +65,5 @@ pub(super) async fn start(
     let server = ApiServer::start(server).await?;
     // From here on the roles and bindings that the server starts with are there.
     let following = authorization.follow(&storages).await;
-    Ok(Api { server, storages, _following: following })
+    Ok(Api { server, storages, authentication: authentication.file, _following: following })
 }

@@ -1,38 +1,85 @@
 //! Who is believed: the authenticators that the flags ask for.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nave_apiserver::computed;
 use nave_apiserver::endpoints::computed::ComputedTable;
 use nave_apiserver::storage::Storages;
-use nave_authn::jwt::{KeyError, SigningKey, generate_rsa_pem, public_keys_from_pem};
+use nave_authn::config::AuthenticationConfiguration;
+use nave_authn::jwt::{Algorithm, KeyError, SigningKey, generate_rsa_pem, public_keys_from_pem};
+use nave_authn::oidc::{IssuerTokens, Issuers};
 use nave_authn::service_account::discovery::{Discovery, JWKS_PATH};
 use nave_authn::service_account::{BoundTokens, Issuer, IssuerConfig, KeyRing, Keys, LegacyTokens};
 use nave_authn::{
-    Anonymous, AnonymousRule, BearerTokens, CachedTokens, Chain, ClientCa, ClientCertificates, Metrics,
-    Objects, StaticTokens, TokenAuthenticator, TokenUnion,
+    Anonymous, AnonymousRule, Authenticator, BearerTokens, BootstrapTokens, CachedTokens, Chain, ClientCa,
+    ClientCertificates, FrontProxy, Metrics, Objects, StaticTokens, TokenAuthenticator, TokenUnion,
+    WebhookTokens,
 };
 use nave_machinery::{GroupVersionResource, Value};
+use nave_webhook::Webhook;
+use rustls_pki_types::{CertificateDer, pem::PemObject};
 
 use super::ServeError;
-use crate::flags::{Authentication as Flags, Config, FlagError, ServiceAccounts};
+use super::certificates::Certificates;
+use crate::flags::{Authentication as Flags, Config, FlagError, Oidc, ServiceAccounts, TokenWebhook};
 use crate::pki::files;
 
+const PROXY_CA: &str = "requestheader-client-ca-file";
+/// How long a webhook may take to answer, once.
+const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the user of a token is remembered, as upstream.
 const TOKEN_TTL: Duration = Duration::from_secs(10);
+
+/// The authorities for certificates that clients show.
+pub(super) struct ClientCas {
+    /// For users.
+    pub(super) users: Arc<ClientCa>,
+    /// For proxies in front, with the file they are read from.
+    proxies: Option<(PathBuf, Arc<ClientCa>)>,
+}
+
+impl ClientCas {
+    /// Reads them.
+    pub(super) fn open(config: &Config, certificates: &Certificates) -> Result<Self, ServeError> {
+        let users = Arc::new(ClientCa::new(certificates.client_cas()?)?);
+        let proxies = config.authentication.proxy.as_ref().map(|proxy| {
+            let ca = ClientCa::new(read_cas(PROXY_CA, &proxy.ca_file)?)?;
+            Ok::<_, ServeError>((proxy.ca_file.clone(), Arc::new(ca)))
+        });
+        Ok(Self { users, proxies: proxies.transpose()? })
+    }
+
+    /// Reads them again, and says whether they are others now.
+    pub(super) fn refresh(&self, certificates: &Certificates) -> Result<bool, ServeError> {
+        let mut changed = self.users.replace(certificates.client_cas()?)?;
+        if let Some((file, ca)) = &self.proxies {
+            changed |= ca.replace(read_cas(PROXY_CA, file)?)?;
+        }
+        Ok(changed)
+    }
+
+    /// All of them, of which clients are told.
+    pub(super) fn all(&self) -> Vec<CertificateDer<'static>> {
+        let proxies = self.proxies.iter().flat_map(|(_, ca)| ca.certificates());
+        self.users.certificates().into_iter().chain(proxies).collect()
+    }
+}
 
 /// The authenticators, and what they share with other parts of the server.
 pub(super) struct Authentication {
     flags: Flags,
-    client_ca: Arc<ClientCa>,
+    users_ca: Arc<ClientCa>,
+    proxies_ca: Option<Arc<ClientCa>>,
     tokens: Arc<dyn TokenAuthenticator>,
     issuer: Issuer,
     keys: Arc<KeyRing>,
     anonymous: Arc<AnonymousRule>,
     metrics: Arc<Metrics>,
+    /// What is read again when it changes.
+    pub(super) file: Option<ConfigFile>,
 }
 
 impl Authentication {
@@ -40,31 +87,51 @@ impl Authentication {
     pub(super) fn open(
         config: &Config,
         keys: Arc<KeyRing>,
-        client_ca: Arc<ClientCa>,
+        cas: &ClientCas,
         storages: &Storages,
     ) -> Result<Self, ServeError> {
         let flags = config.authentication.clone();
-        let metrics = Arc::new(Metrics::new().map_err(nave_apiserver::server::StartError::Metrics)?);
+        let metrics = Arc::new(
+            Metrics::new(&config.advertise.to_string())
+                .map_err(nave_apiserver::server::StartError::Metrics)?,
+        );
         let objects: Arc<dyn Objects> = Arc::new(CachedObjects(storages.clone()));
-        let tokens = tokens(&flags, &keys, &objects, &metrics)?;
-        let rule = if flags.anonymous { Anonymous::Everywhere } else { Anonymous::Refused };
+        let issuers = Arc::new(Issuers::default());
+        let anonymous = Arc::new(AnonymousRule::new(rule(flags.anonymous)));
+        if let Some(oidc) = &flags.oidc {
+            issuers.replace(vec![named_by_flags(oidc, &flags)?]);
+        }
+        let file = flags.config_file.clone().map(|path| {
+            let (issuers, anonymous) = (Arc::clone(&issuers), Arc::clone(&anonymous));
+            let file =
+                ConfigFile { path, flags: flags.clone(), issuers, anonymous, metrics: Arc::clone(&metrics) };
+            file.load().map(|()| file)
+        });
+        let tokens = tokens(&flags, &keys, &objects, issuers, &metrics)?;
         Ok(Self {
-            client_ca,
+            users_ca: Arc::clone(&cas.users),
+            proxies_ca: cas.proxies.as_ref().map(|(_, ca)| Arc::clone(ca)),
             tokens,
             issuer: Issuer::new(issuer_config(&flags), Arc::clone(&keys)),
             keys,
-            anonymous: Arc::new(AnonymousRule::new(rule)),
+            anonymous,
             metrics,
+            file: file.transpose()?,
             flags,
         })
     }
 
     /// The authenticators in the order they are asked.
     pub(super) fn chain(&self) -> Chain {
-        let certificates =
-            ClientCertificates::new(Arc::clone(&self.client_ca)).with_metrics(Arc::clone(&self.metrics));
-        let tokens = BearerTokens::new(Arc::clone(&self.tokens), self.flags.audiences.clone());
-        Chain::new(vec![Arc::new(certificates), Arc::new(tokens)])
+        let mut all: Vec<Arc<dyn Authenticator>> = Vec::new();
+        if let Some((flags, ca)) = self.flags.proxy.as_ref().zip(self.proxies_ca.as_ref()) {
+            let (names, headers) = (flags.allowed_names.clone(), flags.headers.clone());
+            all.push(Arc::new(FrontProxy::new(Arc::clone(ca), names, headers)));
+        }
+        let certificates = ClientCertificates::new(Arc::clone(&self.users_ca));
+        all.push(Arc::new(certificates.with_metrics(Arc::clone(&self.metrics))));
+        all.push(Arc::new(BearerTokens::new(Arc::clone(&self.tokens), self.flags.audiences.clone())));
+        Chain::new(all)
             .with_anonymous_rule(Arc::clone(&self.anonymous))
             .with_metrics(Arc::clone(&self.metrics))
     }
@@ -83,10 +150,69 @@ impl Authentication {
     }
 }
 
+/// The file of `--authentication-config`, and what it decides.
+pub(super) struct ConfigFile {
+    pub(super) path: PathBuf,
+    flags: Flags,
+    issuers: Arc<Issuers>,
+    anonymous: Arc<AnonymousRule>,
+    metrics: Arc<Metrics>,
+}
+
+impl ConfigFile {
+    /// Reads the file; one that cannot be used changes nothing.
+    fn load(&self) -> Result<(), FlagError> {
+        let wrong = |why: String| FlagError::file("authentication-config", &self.path, why);
+        let text = std::fs::read_to_string(&self.path).map_err(|why| wrong(why.to_string()))?;
+        let config = AuthenticationConfiguration::parse(&text, &self.flags.service_accounts.issuers);
+        let config = config.map_err(|why| wrong(why.to_string()))?;
+        let anonymous = config.anonymous();
+        if anonymous.is_some() && self.flags.anonymous.is_some() {
+            return Err(wrong("it says who is anonymous, and so does --anonymous-auth".to_owned()));
+        }
+        let issuers = config.jwt.iter().map(|jwt| {
+            IssuerTokens::new(jwt, &Algorithm::ALL, &self.flags.audiences)
+                .map_err(|why| wrong(why.to_string()))
+        });
+        self.issuers.replace(issuers.collect::<Result<_, _>>()?);
+        self.anonymous.set(anonymous.unwrap_or_else(|| rule(self.flags.anonymous)));
+        self.metrics.config_is(text.as_bytes());
+        Ok(())
+    }
+
+    /// Reads it again, after it changed.
+    pub(super) fn reload(&self) {
+        let loaded = self.load();
+        self.metrics.config_reloaded(loaded.is_ok());
+        match loaded {
+            Ok(()) => tracing::info!(file = %self.path.display(), "authentication is configured anew"),
+            Err(error) => tracing::error!(%error, "authentication stays as it is"),
+        }
+    }
+}
+
+fn rule(anonymous: Option<bool>) -> Anonymous {
+    if anonymous == Some(false) { Anonymous::Refused } else { Anonymous::Everywhere }
+}
+
+fn named_by_flags(oidc: &Oidc, flags: &Flags) -> Result<IssuerTokens, FlagError> {
+    let mut found = oidc.flags.clone();
+    if let Some(file) = &oidc.ca_file {
+        let pem = std::fs::read_to_string(file);
+        found.ca = pem.map_err(|why| FlagError::file("oidc-ca-file", file, why))?;
+    }
+    let wrong = |why: String| FlagError::new("oidc-issuer-url", why);
+    let config = found.into_config(&flags.service_accounts.issuers).map_err(|why| wrong(why.to_string()))?;
+    let jwt = config.jwt.first().ok_or_else(|| wrong("no issuer".to_owned()))?;
+    IssuerTokens::new(jwt, &oidc.algorithms, &flags.audiences).map_err(|why| wrong(why.to_string()))
+}
+
+/// All kinds of tokens, in upstream's order.
 fn tokens(
     flags: &Flags,
     keys: &Arc<KeyRing>,
     objects: &Arc<dyn Objects>,
+    issuers: Arc<Issuers>,
     metrics: &Arc<Metrics>,
 ) -> Result<Arc<dyn TokenAuthenticator>, FlagError> {
     let audiences = &flags.audiences;
@@ -96,11 +222,22 @@ fn tokens(
             StaticTokens::from_file(file).map_err(|why| FlagError::file("token-auth-file", file, why))?;
         kinds.push(Arc::new(found.for_audiences(audiences.clone())));
     }
-    let ServiceAccounts { issuers, lookup, .. } = &flags.service_accounts;
+    let ServiceAccounts { issuers: own, lookup, .. } = &flags.service_accounts;
     let legacy = LegacyTokens::new(Arc::clone(keys), audiences.clone(), Arc::clone(objects), *lookup);
     kinds.push(Arc::new(legacy.with_metrics(Arc::clone(metrics))));
-    let bound = BoundTokens::new(issuers.clone(), Arc::clone(keys), Arc::clone(objects));
+    let bound = BoundTokens::new(own.clone(), Arc::clone(keys), Arc::clone(objects));
     kinds.push(Arc::new(bound.with_metrics(Arc::clone(metrics))));
+    if flags.bootstrap_tokens {
+        kinds.push(Arc::new(BootstrapTokens::new(Arc::clone(objects), audiences.clone())));
+    }
+    kinds.push(issuers);
+    if let Some(TokenWebhook { file, ttl, version }) = &flags.webhook {
+        let webhook = Webhook::from_file(file, WEBHOOK_TIMEOUT);
+        let webhook =
+            webhook.map_err(|why| FlagError::file("authentication-token-webhook-config-file", file, why))?;
+        let webhook = Arc::new(WebhookTokens::new(webhook, *version, audiences.clone()));
+        kinds.push(Arc::new(CachedTokens::new(webhook, *ttl, *ttl)));
+    }
     let all = CachedTokens::new(Arc::new(TokenUnion::new(kinds)), TOKEN_TTL, Duration::ZERO);
     Ok(Arc::new(all.with_metrics(Arc::clone(metrics))))
 }
@@ -113,6 +250,15 @@ fn issuer_config(flags: &Flags) -> IssuerConfig {
         max_expiration_seconds: max_expiration.map(|max| max.as_secs() as i64),
         extend_expiration: *extend_expiration,
     }
+}
+
+/// The certificates of a file given by a flag; there must be one.
+pub(super) fn read_cas(flag: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>, FlagError> {
+    let wrong = |why: String| FlagError::file(flag, file, why);
+    let text = std::fs::read(file).map_err(|why| wrong(why.to_string()))?;
+    let found = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    let found = found.map_err(|why| wrong(why.to_string()))?;
+    if found.is_empty() { Err(wrong("no certificate in PEM form".to_owned())) } else { Ok(found) }
 }
 
 /// The keys of service accounts' tokens: those given, or one of the server's own, which is made beside everything

@@ -12,6 +12,7 @@ use nave_apiserver::serving::ServingCertificate;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 use super::ServeError;
+use super::authentication::read_cas;
 use crate::{
     flags::{Config, FlagError},
     pki::{Pair, Pki},
@@ -54,7 +55,12 @@ impl Certificates {
     /// The files given by flags.
     pub(super) fn given(&self) -> Vec<PathBuf> {
         let pair = self.config.serving_pair.iter().flat_map(|(certificate, key)| [certificate, key]);
-        pair.chain(&self.config.authentication.client_ca_file).cloned().collect()
+        let authentication = &self.config.authentication;
+        let cas = authentication
+            .client_ca_file
+            .iter()
+            .chain(authentication.proxy.as_ref().map(|proxy| &proxy.ca_file));
+        pair.chain(cas).cloned().collect()
     }
 
     pub(super) fn serving(&self) -> Arc<ServingCertificate> {
@@ -76,14 +82,7 @@ impl Certificates {
             CertificateDer::pem_slice_iter(self.own.ca.certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
         let mut cas = own.map_err(|why| FlagError::new("data-dir", why.to_string()))?;
         if let Some(file) = &self.config.authentication.client_ca_file {
-            let wrong = |why: String| FlagError::file("client-ca-file", file, why);
-            let text = std::fs::read(file).map_err(|why| wrong(why.to_string()))?;
-            let given = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
-            let given = given.map_err(|why| wrong(why.to_string()))?;
-            if given.is_empty() {
-                return Err(wrong("no certificate in PEM form".to_owned()).into());
-            }
-            cas.extend(given);
+            cas.extend(read_cas("client-ca-file", file)?);
         }
         Ok(cas)
     }
