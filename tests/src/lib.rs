@@ -5,6 +5,7 @@
 //!   ├─ kubectl(…), helm(…), python(…)   real programs, with the server's kubeconfig and a home of their own
 //!   ├─ client()                         kube-rs
 //!   └─ target()                         raw HTTP/1.1 and HTTP/2
+//! Proxy ── a way to a server that can be cut
 //! ```
 //!
 //! Run by `cargo xtask test`, which says where the server and the clients are; without them a test fails, it is never
@@ -21,6 +22,8 @@
 
 pub mod cluster;
 
+mod proxy;
+
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -31,6 +34,8 @@ use nave_loadtest::spawn::ServerProcess;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
+
+pub use self::proxy::Proxy;
 
 /// No step of a test takes longer than this; only a hang does.
 pub const DEADLINE: Duration = Duration::from_mins(2);

@@ -8,6 +8,7 @@ mod durability;
 mod endpoint_slices;
 mod garbage;
 mod helm;
+mod informers;
 mod jobs;
 mod kube_rs;
 mod kubectl_kinds;
