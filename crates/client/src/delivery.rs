@@ -32,8 +32,8 @@ pub(crate) enum Notification {
 
 /// The way to one handler. Whoever sends never waits: what the handler has not heard is kept, in a bounded form.
 ///
-/// For each key it keeps what changed between what the handler was told and what is. So it holds no more than the
-/// objects that there are and those that the handler knows of, and [`MAX_LIVES`] objects that came and went in between,
+/// For each key it keeps what changed between what the handler was told and what is: updates of one object become one.
+/// So it holds no more than a few events for each object that there is or that the handler knows of, and [`MAX_LIVES`] objects that came and went in between,
 /// of which the oldest are forgotten.
 pub(crate) struct Delivery {
     handler: Arc<dyn EventHandler>,
@@ -168,9 +168,6 @@ impl Notification {
             (Self::Update { old, new: between }, Self::Update { new, .. }) if between.uid() == new.uid() => {
                 Some(Self::Update { old: old.clone(), new: new.clone() })
             }
-            (Self::Update { old, .. }, Self::Delete(deleted)) if old.uid() == deleted.object().uid() => {
-                Some(Self::Delete(deleted.clone()))
-            }
             (Self::Add { object, initial }, Self::Delete(deleted)) => {
                 Some(Self::Life { object: object.clone(), initial: *initial, deleted: deleted.clone() })
             }
@@ -238,3 +235,82 @@ const TOLD_AT_ONCE: usize = 64;
 
 /// Room for so many keys is kept when all is told.
 const KEPT: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex as Locked;
+    use serde_json::json;
+
+    use super::*;
+
+    /// Writes down what it is told.
+    struct Lines(Arc<Locked<Vec<String>>>);
+
+    impl EventHandler for Lines {
+        fn on_add(&self, object: &Object, _: bool) {
+            self.0.lock().push(format!("add {object:?}"));
+        }
+
+        fn on_update(&self, old: &Object, new: &Object) {
+            self.0.lock().push(format!("update {old:?} {new:?}"));
+        }
+
+        fn on_delete(&self, deleted: &Deleted) {
+            self.0.lock().push(format!("delete {:?}", deleted.object()));
+        }
+    }
+
+    fn object(name: &str, version: u32) -> Object {
+        let metadata = json!({"name": name, "uid": name, "resourceVersion": version.to_string()});
+        Object::from_value(&json!({"metadata": metadata})).unwrap()
+    }
+
+    fn add(name: &str, version: u32) -> Notification {
+        Notification::Add { object: object(name, version), initial: false }
+    }
+
+    fn update(name: &str, old: u32, new: u32) -> Notification {
+        Notification::Update { old: object(name, old), new: object(name, new) }
+    }
+
+    fn delete(name: &str, version: u32) -> Notification {
+        Notification::Delete(Deleted::Known(object(name, version)))
+    }
+
+    /// What a handler hears that has not listened while these were sent.
+    fn told(notifications: impl IntoIterator<Item = Notification>) -> Vec<String> {
+        let lines = Arc::default();
+        let delivery = Delivery::new(Arc::new(Lines(Arc::clone(&lines))));
+        notifications.into_iter().for_each(|notification| delivery.send(notification));
+        while delivery.tell_next() {}
+        let pending = delivery.pending.lock();
+        assert!(pending.entries.is_empty() && pending.last.is_empty() && pending.lives.is_empty());
+        lines.lock().clone()
+    }
+
+    #[test]
+    fn updates_become_one_and_nothing_else_is_left_out() {
+        assert_eq!(told([update("a", 1, 2), update("a", 2, 3), update("a", 3, 4)]), ["update a@1 a@4"]);
+        assert_eq!(told([add("a", 1), update("a", 1, 2)]), ["add a@2"]);
+        assert_eq!(told([update("a", 1, 2), delete("a", 3)]), ["update a@1 a@2", "delete a@3"]);
+        assert_eq!(told([add("a", 1), delete("a", 2)]), ["add a@1", "delete a@2"]);
+        let lives = [delete("a", 2), add("a", 3), delete("a", 4), add("a", 5), update("a", 5, 6)];
+        assert_eq!(told(lives), ["delete a@2", "add a@3", "delete a@4", "add a@6"]);
+    }
+
+    #[test]
+    fn each_keys_order_is_kept_and_keys_come_as_they_came() {
+        let sent = [add("a", 1), add("b", 2), update("a", 1, 3), delete("b", 4), add("c", 5), add("b", 6)];
+        assert_eq!(told(sent), ["add a@3", "add b@2", "delete b@4", "add c@5", "add b@6"]);
+    }
+
+    #[test]
+    fn of_objects_that_came_and_went_the_newest_are_told() {
+        let more = 5;
+        let names: Vec<_> = (0..MAX_LIVES + more).map(|n| format!("life-{n}")).collect();
+        let sent = names.iter().flat_map(|name| [add(name, 1), delete(name, 2)]);
+        let told = told([add("stays", 1)].into_iter().chain(sent));
+        assert_eq!(told.len(), 1 + 2 * MAX_LIVES);
+        assert_eq!((told[0].as_str(), told[1].as_str()), ("add stays@1", "add life-5@1"));
+    }
+}

@@ -8,8 +8,8 @@ use crate::{Deleted, Object};
 /// a time, each object's events in order. It should do little, such as put a key into a work queue, and must not block.
 ///
 /// What it is told, for one key: an add, any number of updates, a deletion, an add, … A handler that lags is told of
-/// several updates as one, from the first's old state to the last's new one; an update that is followed by a deletion
-/// may be left out. After a gap in the watch an object that was replaced by another of its name is told of as an
+/// several updates as one, from the first's old state to the last's new one, or of an add with the state after them;
+/// should more than 10,000 objects come and go while it does nothing, it does not hear of the oldest of these. After a gap in the watch an object that was replaced by another of its name is told of as an
 /// update between objects with different uids.
 pub trait EventHandler<K = nave_machinery::Value>: Send + Sync + 'static {
     /// There is an object. `is_in_initial_list`: it was there when the informer started, or when the handler was added
