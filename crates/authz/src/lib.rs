@@ -18,6 +18,7 @@
 //! | --- | --- |
 //! | `attributes`, `chain`, `forbidden` | the question, the answer, and the answer to a client who is refused |
 //! | [`rbac`] | roles and bindings as an index; escalation |
+//! | [`node`] | what kubelets may do |
 //! | [`bootstrap`] | the roles and bindings that a server starts with |
 //! | `always`, `metrics`, `rules` | the simplest authorizers; what is counted; what a user may do, as a list |
 //!
@@ -48,6 +49,7 @@ pub mod bootstrap;
 mod chain;
 mod forbidden;
 mod metrics;
+pub mod node;
 pub mod rbac;
 mod rules;
 

@@ -7,5 +7,6 @@
 mod policy;
 mod reconcile;
 
+pub(crate) use policy::rules_of;
 pub use policy::{Bootstrap, PolicyError, policy};
 pub use reconcile::{Reconciled, reconcile};

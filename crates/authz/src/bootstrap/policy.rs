@@ -52,6 +52,16 @@ pub fn policy() -> Result<Vec<Bootstrap>, PolicyError> {
     Ok(objects)
 }
 
+/// The rules of a cluster role of the policy.
+///
+/// # Errors
+/// A mistake in this crate's data.
+pub(crate) fn rules_of(role: &str) -> Result<Vec<Rule>, PolicyError> {
+    let found = policy()?.into_iter().find(|it| it.resource == "clusterroles" && it.name == role);
+    let rules = found.and_then(|it| serde_json::from_value(it.object["rules"].clone()).ok());
+    rules.ok_or_else(|| PolicyError { line: 0, text: role.to_owned() })
+}
+
 /// A role without its rules, or a binding.
 fn object(words: &[&str]) -> Option<Bootstrap> {
     let (namespace, name) = words.get(1)?.split_once('/').unwrap_or(("", words.get(1)?));

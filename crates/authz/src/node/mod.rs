@@ -1,0 +1,362 @@
+//! What kubelets may do (upstream: `plugin/pkg/auth/authorizer/node`).
+//!
+//! A kubelet acts as `system:node:NAME` in the group `system:nodes`. It may read what the pods on its node refer to,
+//! write its own node, lease and `CSINode`, and do what every kubelet may, by the rules of the role `system:node`.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `graph` | [`Graph`]: which nodes an object is related to, through pods, volumes and claims |
+//! | `references` | what a pod or a persistent volume refers to |
+
+mod graph;
+mod references;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use nave_machinery::user::UserInfo;
+use parking_lot::RwLock;
+
+use crate::bootstrap;
+use crate::rbac::Rule;
+use crate::rules::{RuleResolver, UserRules};
+use crate::{Attributes, Authorizer, Verdict};
+
+pub use graph::{Graph, Kind};
+pub use references::{OwnedView, PodView, VolumeView};
+
+/// The group that kubelets are in.
+pub const NODES_GROUP: &str = "system:nodes";
+
+/// What a kubelet's name begins with.
+const NODE_USER: &str = "system:node:";
+
+/// The node that a user is the kubelet of: `None` if the user is no kubelet, `Some("")` if it cannot be told of which
+/// node.
+pub fn node_of(user: &UserInfo) -> Option<&str> {
+    let name = user.name.strip_prefix(NODE_USER)?;
+    user.groups.iter().any(|group| group == NODES_GROUP).then_some(name)
+}
+
+/// The authorizer.
+pub struct Node {
+    graph: Arc<RwLock<Graph>>,
+    rules: Vec<Rule>,
+}
+
+impl Node {
+    /// An authorizer that looks relations up in `graph`, which others keep up to date.
+    ///
+    /// # Errors
+    /// A mistake in the bootstrap policy, which has the rules of `system:node`.
+    pub fn new(graph: Arc<RwLock<Graph>>) -> Result<Self, bootstrap::PolicyError> {
+        Ok(Self { graph, rules: bootstrap::rules_of("system:node")? })
+    }
+
+    fn decide(&self, node: &str, asked: &Attributes<'_>) -> Verdict {
+        match (asked.group, asked.resource) {
+            ("", "secrets") => self.read(node, Kind::Secret, asked),
+            ("", "configmaps") => self.read(node, Kind::ConfigMap, asked),
+            ("", "persistentvolumeclaims") if asked.subresource == "status" => match asked.verb {
+                "update" | "patch" => self.related(node, Kind::Claim, asked),
+                _ => Verdict::no_opinion("can only get/update/patch this type"),
+            },
+            ("", "persistentvolumeclaims") => self.get(node, Kind::Claim, asked),
+            ("", "persistentvolumes") => self.get(node, Kind::Volume, asked),
+            ("resource.k8s.io", "resourceclaims") => self.get(node, Kind::ResourceClaim, asked),
+            ("storage.k8s.io", "volumeattachments") => self.get(node, Kind::Attachment, asked),
+            ("", "serviceaccounts") => self.service_account(node, asked),
+            ("coordination.k8s.io", "leases") => lease(node, asked),
+            ("storage.k8s.io", "csinodes") => csi_node(node, asked),
+            ("resource.k8s.io", "resourceslices") => self.resource_slice(node, asked),
+            ("", "nodes") => own_node(node, asked),
+            ("", "pods") => self.pod(node, asked),
+            _ if self.rules.iter().any(|rule| rule.allows(asked)) => Verdict::allow(""),
+            _ => Verdict::no_opinion(""),
+        }
+    }
+
+    /// get, list and watch of one object in a namespace.
+    fn read(&self, node: &str, kind: Kind, asked: &Attributes<'_>) -> Verdict {
+        if !matches!(asked.verb, "get" | "list" | "watch") {
+            return Verdict::no_opinion("can only read resources of this type");
+        }
+        if !asked.subresource.is_empty() {
+            return Verdict::no_opinion("cannot read subresource");
+        }
+        if asked.namespace.is_empty() {
+            return Verdict::no_opinion("can only read namespaced object of this type");
+        }
+        self.related(node, kind, asked)
+    }
+
+    fn get(&self, node: &str, kind: Kind, asked: &Attributes<'_>) -> Verdict {
+        if asked.verb != "get" {
+            return Verdict::no_opinion("can only get individual resources of this type");
+        }
+        if !asked.subresource.is_empty() {
+            return Verdict::no_opinion("cannot get subresource");
+        }
+        self.related(node, kind, asked)
+    }
+
+    fn related(&self, node: &str, kind: Kind, asked: &Attributes<'_>) -> Verdict {
+        if asked.name.is_empty() {
+            return Verdict::no_opinion("No Object name found");
+        }
+        self.relation(node, kind, asked)
+    }
+
+    fn relation(&self, node: &str, kind: Kind, asked: &Attributes<'_>) -> Verdict {
+        if self.graph.read().is_related(kind, asked.namespace, asked.name, node) {
+            return Verdict::allow("");
+        }
+        Verdict::no_opinion(format!("no relationship found between node '{node}' and this object"))
+    }
+
+    /// A pod's service account may be read, and tokens be made for it.
+    fn service_account(&self, node: &str, asked: &Attributes<'_>) -> Verdict {
+        if asked.verb == "get" && asked.subresource.is_empty() {
+            return self.related(node, Kind::ServiceAccount, asked);
+        }
+        if asked.verb != "create" || asked.name.is_empty() {
+            return Verdict::no_opinion("can only create tokens for individual service accounts");
+        }
+        if asked.subresource != "token" {
+            return Verdict::no_opinion("can only create token subresource of serviceaccount");
+        }
+        self.relation(node, Kind::ServiceAccount, asked)
+    }
+
+    fn resource_slice(&self, node: &str, asked: &Attributes<'_>) -> Verdict {
+        if !asked.subresource.is_empty() {
+            return Verdict::no_opinion("cannot authorize ResourceSlice subresources");
+        }
+        match asked.verb {
+            // What is created for whom is for NodeRestriction to see.
+            "create" => Verdict::allow(""),
+            "get" | "update" | "patch" | "delete" => self.related(node, Kind::ResourceSlice, asked),
+            "watch" | "list" | "deletecollection" if asked.requires_field("spec.nodeName", node) => {
+                Verdict::allow("")
+            }
+            "watch" | "list" | "deletecollection" => Verdict::no_opinion(
+                "can only list/watch/deletecollection resourceslices with nodeName field selector",
+            ),
+            _ => Verdict::no_opinion(
+                "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection",
+            ),
+        }
+    }
+
+    fn pod(&self, node: &str, asked: &Attributes<'_>) -> Verdict {
+        match (asked.subresource, asked.verb) {
+            ("", "get") => self.get(node, Kind::Pod, asked),
+            ("", "list" | "watch") if asked.requires_field("spec.nodeName", node) => Verdict::allow(""),
+            ("", "list" | "watch") if !asked.name.is_empty() => self.related(node, Kind::Pod, asked),
+            ("", "list" | "watch") => {
+                Verdict::no_opinion("can only list/watch pods with spec.nodeName field selector")
+            }
+            // Which pods these may be is for NodeRestriction to see.
+            ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => {
+                Verdict::allow("")
+            }
+            _ => Verdict::no_opinion(""),
+        }
+    }
+}
+
+#[async_trait]
+impl Authorizer for Node {
+    async fn authorize(&self, attributes: &Attributes<'_>) -> Verdict {
+        match node_of(attributes.user) {
+            None => Verdict::no_opinion(""),
+            Some("") => Verdict::no_opinion(format!("unknown node for user {:?}", attributes.user.name)),
+            Some(node) => self.decide(node, attributes),
+        }
+    }
+}
+
+impl RuleResolver for Node {
+    fn rules_for(&self, user: &UserInfo, _: &str) -> UserRules {
+        match node_of(user) {
+            Some(_) => UserRules::unknown("node authorizer does not support user rule resolution"),
+            None => UserRules::default(),
+        }
+    }
+}
+
+/// The lease with which a kubelet says that it is alive.
+fn lease(node: &str, asked: &Attributes<'_>) -> Verdict {
+    const NAMESPACE: &str = "kube-node-lease";
+    if !matches!(asked.verb, "get" | "create" | "update" | "patch" | "delete") {
+        return Verdict::no_opinion("can only get, create, update, patch, or delete a node lease");
+    }
+    if asked.namespace != NAMESPACE {
+        return Verdict::no_opinion(format!("can only access leases in the {NAMESPACE:?} system namespace"));
+    }
+    // A create does not name its object; NodeRestriction sees it.
+    if asked.verb != "create" && asked.name != node {
+        return Verdict::no_opinion("can only access node lease with the same name as the requesting node");
+    }
+    Verdict::allow("")
+}
+
+fn csi_node(node: &str, asked: &Attributes<'_>) -> Verdict {
+    if !matches!(asked.verb, "get" | "create" | "update" | "patch" | "delete") {
+        return Verdict::no_opinion("can only get, create, update, patch, or delete a CSINode");
+    }
+    if !asked.subresource.is_empty() {
+        return Verdict::no_opinion("cannot authorize CSINode subresources");
+    }
+    if asked.verb != "create" && asked.name != node {
+        return Verdict::no_opinion("can only access CSINode with the same name as the requesting node");
+    }
+    Verdict::allow("")
+}
+
+/// By name and not by the graph, so that a kubelet can look for its node before it makes it.
+fn own_node(node: &str, asked: &Attributes<'_>) -> Verdict {
+    match (asked.subresource, asked.verb) {
+        ("", "create" | "update" | "patch") | ("status", "update" | "patch") => Verdict::allow(""),
+        ("", "get" | "list" | "watch") if asked.name == node => Verdict::allow(""),
+        ("", "get" | "list" | "watch") if asked.name.is_empty() => {
+            Verdict::no_opinion(format!("node '{node}' cannot read all nodes, only its own Node object"))
+        }
+        ("", "get" | "list" | "watch") => Verdict::no_opinion(format!(
+            "node '{node}' cannot read '{}', only its own Node object",
+            asked.name
+        )),
+        _ => Verdict::no_opinion(""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nave_machinery::selector::FieldSelector;
+
+    use super::*;
+    use crate::{Decision, Selected};
+
+    fn node() -> Node {
+        let mut graph = Graph::default();
+        let refers_to = [
+            (Kind::Secret, "s"),
+            (Kind::ConfigMap, "m"),
+            (Kind::ServiceAccount, "robot"),
+            (Kind::Claim, "c"),
+        ];
+        graph.set_pod("a", "p", "n1", refers_to);
+        graph.set_volume("v", ("a", "c"), [("a", "vs")]);
+        graph.set_owned(Kind::Attachment, "va", "n1");
+        graph.set_owned(Kind::ResourceSlice, "rs", "n1");
+        Node::new(Arc::new(RwLock::new(graph))).unwrap()
+    }
+
+    fn user(name: &str, groups: &[&str]) -> UserInfo {
+        let groups = groups.iter().map(ToString::to_string).collect();
+        UserInfo { name: name.into(), groups, ..UserInfo::default() }
+    }
+
+    /// `verb group/resource/subresource [namespace/]name [selector]`, `-` for nothing, and what node n1 is answered.
+    const CASES: &str = r#"
+        get /secrets/ a/s -> allow
+        list /secrets/ a/s -> allow
+        watch /secrets/ a/vs -> allow
+        get /secrets/ a/other -> no relationship found between node 'n1' and this object
+        get /secrets/ b/s -> no relationship found between node 'n1' and this object
+        list /secrets/ a/ -> No Object name found
+        list /secrets/ / -> can only read namespaced object of this type
+        update /secrets/ a/s -> can only read resources of this type
+        get /secrets/x a/s -> cannot read subresource
+        get /configmaps/ a/m -> allow
+        get /persistentvolumeclaims/ a/c -> allow
+        list /persistentvolumeclaims/ a/c -> can only get individual resources of this type
+        patch /persistentvolumeclaims/status a/c -> allow
+        get /persistentvolumeclaims/status a/c -> can only get/update/patch this type
+        get /persistentvolumes/ /v -> allow
+        get /persistentvolumes/ /w -> no relationship found between node 'n1' and this object
+        get storage.k8s.io/volumeattachments/ /va -> allow
+        get resource.k8s.io/resourceclaims/ a/rc -> no relationship found between node 'n1' and this object
+        create /serviceaccounts/token a/robot -> allow
+        create /serviceaccounts/token a/other -> no relationship found between node 'n1' and this object
+        create /serviceaccounts/ a/robot -> can only create token subresource of serviceaccount
+        list /serviceaccounts/ a/ -> can only create tokens for individual service accounts
+        get /serviceaccounts/ a/robot -> allow
+        create coordination.k8s.io/leases/ kube-node-lease/ -> allow
+        update coordination.k8s.io/leases/ kube-node-lease/n1 -> allow
+        update coordination.k8s.io/leases/ kube-node-lease/n2 -> can only access node lease with the same name as the requesting node
+        update coordination.k8s.io/leases/ a/n1 -> can only access leases in the "kube-node-lease" system namespace
+        list coordination.k8s.io/leases/ kube-node-lease/ -> can only get, create, update, patch, or delete a node lease
+        create storage.k8s.io/csinodes/ / -> allow
+        delete storage.k8s.io/csinodes/ /n2 -> can only access CSINode with the same name as the requesting node
+        list storage.k8s.io/csinodes/ / -> can only get, create, update, patch, or delete a CSINode
+        create resource.k8s.io/resourceslices/ / -> allow
+        delete resource.k8s.io/resourceslices/ /rs -> allow
+        delete resource.k8s.io/resourceslices/ /other -> no relationship found between node 'n1' and this object
+        list resource.k8s.io/resourceslices/ / spec.nodeName=n1 -> allow
+        list resource.k8s.io/resourceslices/ / spec.nodeName=n2 -> can only list/watch/deletecollection resourceslices with nodeName field selector
+        get /nodes/ /n1 -> allow
+        get /nodes/ /n2 -> node 'n1' cannot read 'n2', only its own Node object
+        list /nodes/ / -> node 'n1' cannot read all nodes, only its own Node object
+        create /nodes/ / -> allow
+        patch /nodes/status /n2 -> allow
+        delete /nodes/ /n1 ->
+        get /pods/ a/p -> allow
+        get /pods/ a/q -> no relationship found between node 'n1' and this object
+        list /pods/ / spec.nodeName=n1 -> allow
+        watch /pods/ / spec.nodeName!=n1 -> can only list/watch pods with spec.nodeName field selector
+        list /pods/ a/ -> can only list/watch pods with spec.nodeName field selector
+        watch /pods/ a/p -> allow
+        update /pods/status a/p -> allow
+        create /pods/eviction a/p -> allow
+        create /pods/exec a/p ->
+        create /pods/ a/ -> allow
+        update /pods/ a/p ->
+        get /services/ a/x -> allow
+        list node.k8s.io/runtimeclasses/ / -> allow
+        create certificates.k8s.io/certificatesigningrequests/ / -> allow
+        get apps/deployments/ a/d ->
+    "#;
+
+    #[tokio::test]
+    async fn a_kubelet_reaches_what_its_pods_need() {
+        let (node, kubelet) = (node(), user("system:node:n1", &["system:nodes"]));
+        let mut cases = 0;
+        for line in CASES.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let (asked, expected) = line.split_once(" ->").unwrap();
+            let words: Vec<&str> = asked.split(' ').collect();
+            let [group, resource, subresource] = words[1].split('/').collect::<Vec<_>>().try_into().unwrap();
+            let (namespace, name) = words[2].split_once('/').unwrap();
+            let fields = FieldSelector::parse(words.get(3).unwrap_or(&"")).unwrap();
+            let fields = Selected { requirements: fields.requirements(), incomplete: false };
+            let all = Attributes::of(&kubelet);
+            let asked =
+                Attributes { verb: words[0], group, resource, subresource, namespace, name, fields, ..all };
+            let verdict = node.authorize(&asked).await;
+            let said = match verdict.decision {
+                Decision::Allow => "allow",
+                _ => &verdict.reason,
+            };
+            assert_eq!(said, expected.trim(), "{line}");
+            cases += 1;
+        }
+        assert!(cases > 50, "{cases}");
+    }
+
+    #[tokio::test]
+    async fn who_is_no_kubelet_is_left_to_others() {
+        let node = node();
+        let ask = async |user: UserInfo| {
+            let asked = Attributes { verb: "get", resource: "nodes", name: "n1", ..Attributes::of(&user) };
+            let verdict = node.authorize(&asked).await;
+            (verdict.decision, verdict.reason.into_owned())
+        };
+        for (name, group) in
+            [("n1", "system:nodes"), ("system:node:n1", "system:node"), ("system:nodes", "system:nodes")]
+        {
+            assert_eq!(ask(user(name, &[group])).await, (Decision::NoOpinion, String::new()), "{name}");
+        }
+        let unknown = (Decision::NoOpinion, "unknown node for user \"system:node:\"".to_owned());
+        assert_eq!(ask(user("system:node:", &["system:nodes"])).await, unknown);
+    }
+}
