@@ -1,14 +1,17 @@
 //! Requests as authorization sees them, and what keeps the authorizers up to date.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use http::Method;
+use nave_authz::node::{self, Graph};
 use nave_authz::rbac::{self, Change, Rbac};
 use nave_authz::{Attributes, Selected};
 use nave_cacher::{CachedObject, Delivery, EventType};
 use nave_machinery::GroupVersionResource;
 use nave_machinery::selector::{FieldSelector, LabelSelector};
 use nave_machinery::user::UserInfo;
+use parking_lot::RwLock;
 
 use crate::request_info::{RequestInfo, Verb};
 use crate::storage::{Follower, Following, Storages};
@@ -144,5 +147,73 @@ impl Follower for RbacFollower {
         let change =
             |delivery: &Delivery| self.change(&delivery.object(), delivery.kind == EventType::Deleted);
         self.rbac.apply(changes.iter().map(change));
+    }
+}
+
+/// Keeps a graph up to date with what is stored of pods, volumes, attachments and resource slices.
+pub fn follow_nodes(storages: &Storages, graph: &Arc<RwLock<Graph>>) -> Vec<Following> {
+    let kinds = [
+        ("", "pods", node::Kind::Pod),
+        ("", "persistentvolumes", node::Kind::Volume),
+        ("storage.k8s.io", "volumeattachments", node::Kind::Attachment),
+        ("resource.k8s.io", "resourceslices", node::Kind::ResourceSlice),
+    ];
+    let follow = |(group, resource, kind)| {
+        let cacher = storages.cacher(&GroupVersionResource::new(group, "v1", resource))?;
+        let follower = GraphFollower { graph: Arc::clone(graph), kind };
+        Some(Following::start(Arc::clone(cacher), Arc::new(follower)))
+    };
+    kinds.into_iter().filter_map(follow).collect()
+}
+
+/// Tells a graph about the objects of one kind.
+struct GraphFollower {
+    graph: Arc<RwLock<Graph>>,
+    kind: node::Kind,
+}
+
+impl GraphFollower {
+    /// An object that cannot be read leads to nothing.
+    fn enter(&self, object: &CachedObject) {
+        let (namespace, name, json) = (object.namespace(), object.name(), object.json());
+        let graph = || self.graph.write();
+        let entered = match self.kind {
+            node::Kind::Pod => serde_json::from_slice(json)
+                .map(|pod: node::PodView<'_>| pod.enter(&mut graph(), namespace, name)),
+            node::Kind::Volume => serde_json::from_slice(json)
+                .map(|volume: node::VolumeView<'_>| volume.enter(&mut graph(), name)),
+            kind => serde_json::from_slice(json)
+                .map(|owned: node::OwnedView<'_>| owned.enter(&mut graph(), kind, name)),
+        };
+        if let Err(error) = entered {
+            tracing::error!(key = %object.key(), %error, "nodes cannot reach what this object refers to");
+            graph().remove(self.kind, namespace, name);
+        }
+    }
+}
+
+impl Follower for GraphFollower {
+    fn replace(&self, objects: &[Arc<CachedObject>]) {
+        let present: HashSet<(&str, &str)> = objects.iter().map(|it| (it.namespace(), it.name())).collect();
+        let known = self.graph.read().known(self.kind);
+        for (namespace, name) in known {
+            if !present.contains(&(namespace.as_str(), name.as_str())) {
+                self.graph.write().remove(self.kind, &namespace, &name);
+            }
+        }
+        for object in objects {
+            self.enter(object);
+        }
+    }
+
+    fn apply(&self, changes: &[Delivery]) {
+        for change in changes {
+            let object = change.object();
+            if change.kind == EventType::Deleted {
+                self.graph.write().remove(self.kind, object.namespace(), object.name());
+            } else {
+                self.enter(&object);
+            }
+        }
     }
 }

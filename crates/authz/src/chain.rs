@@ -93,6 +93,11 @@ impl Chain {
         self.links.store(Arc::new(links));
     }
 
+    /// The authorizers.
+    pub fn links(&self) -> Arc<Vec<Link>> {
+        self.links.load_full()
+    }
+
     /// What is counted.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
@@ -119,7 +124,7 @@ impl Chain {
         if attributes.in_group(SYSTEM_MASTERS) {
             return Verdict::allow("");
         }
-        let links = self.links.load_full();
+        let links = self.links();
         let (mut reasons, mut errors) = (Vec::new(), Vec::new());
         for link in links.iter() {
             let verdict = link.authorizer.authorize(attributes).await;
@@ -140,7 +145,7 @@ impl Chain {
     pub fn rules_for(&self, user: &UserInfo, namespace: &str) -> UserRules {
         let mut all = UserRules::default();
         let mut errors = Vec::new();
-        for resolver in self.links.load().iter().filter_map(|link| link.resolver.as_ref()) {
+        for resolver in self.links().iter().filter_map(|link| link.resolver.as_ref()) {
             let found = resolver.rules_for(user, namespace);
             all.rules.extend(found.rules);
             all.incomplete |= found.incomplete;

@@ -19,6 +19,8 @@
 //! | `attributes`, `chain`, `forbidden` | the question, the answer, and the answer to a client who is refused |
 //! | [`rbac`] | roles and bindings as an index; escalation |
 //! | [`node`] | what kubelets may do |
+//! | [`webhook`], `abac` | somebody else decides; a file of policies |
+//! | [`config`] | which authorizers are asked, in which order |
 //! | [`bootstrap`] | the roles and bindings that a server starts with |
 //! | `always`, `metrics`, `rules` | the simplest authorizers; what is counted; what a user may do, as a list |
 //!
@@ -43,16 +45,20 @@
 //! # }
 //! ```
 
+mod abac;
 mod always;
 mod attributes;
 pub mod bootstrap;
 mod chain;
+pub mod config;
 mod forbidden;
 mod metrics;
 pub mod node;
 pub mod rbac;
 mod rules;
+pub mod webhook;
 
+pub use abac::{Abac, AbacError};
 pub use always::{AlwaysAllow, AlwaysDeny, SYSTEM_MASTERS};
 pub use attributes::{Attributes, Selected};
 pub use chain::{Authorizer, Chain, Decision, Link, Verdict};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use prometheus::core::Collector;
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts};
+use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts};
 
 use crate::chain::{Decision, Link, Verdict};
 
@@ -23,6 +23,9 @@ pub struct Metrics {
     pub(crate) condition_errors: IntCounterVec,
     pub(crate) condition_exclusions: IntCounterVec,
     pub(crate) condition_durations: HistogramVec,
+    reloads: IntCounterVec,
+    reload_times: GaugeVec,
+    config_info: GaugeVec,
 }
 
 impl Metrics {
@@ -77,6 +80,21 @@ impl Metrics {
                 "Time that the evaluation of a webhook's match conditions took, in seconds.",
                 &["type", "name"],
             )?,
+            reloads: counter(
+                "apiserver_authorization_config_controller_automatic_reloads_total",
+                "Times that the configuration of authorizers changed or could not be read.",
+                &["apiserver_id_hash", "status"],
+            )?,
+            reload_times: gauge(
+                "apiserver_authorization_config_controller_automatic_reload_last_timestamp_seconds",
+                "When the configuration of authorizers last changed or could not be read.",
+                &["apiserver_id_hash", "status"],
+            )?,
+            config_info: gauge(
+                "apiserver_authorization_config_controller_last_config_info",
+                "The hash of the configuration of authorizers that is in force.",
+                &["apiserver_id_hash", "hash"],
+            )?,
         })
     }
 
@@ -89,10 +107,16 @@ impl Metrics {
             &self.webhook_fail_open,
             &self.condition_errors,
             &self.condition_exclusions,
+            &self.reloads,
         ];
+        let gauges = [&self.reload_times, &self.config_info];
+        let gauges = gauges.into_iter().map(|metric| Box::new(metric.clone()) as Box<dyn Collector>);
         let histograms = [&self.durations, &self.webhook_durations, &self.condition_durations];
         let counters = counters.into_iter().map(|metric| Box::new(metric.clone()) as Box<dyn Collector>);
-        counters.chain(histograms.into_iter().map(|metric| Box::new(metric.clone()) as _)).collect()
+        counters
+            .chain(gauges)
+            .chain(histograms.into_iter().map(|metric| Box::new(metric.clone()) as _))
+            .collect()
     }
 
     /// Counts a request.
@@ -107,6 +131,30 @@ impl Metrics {
         self.durations.with_label_values(&[result]).observe(elapsed.as_secs_f64());
     }
 
+    /// The configuration of this hash is in force.
+    pub(crate) fn config_in_force(&self, server: &str, hash: &str) {
+        self.config_info.reset();
+        self.config_info.with_label_values(&[server, hash]).set(1.0);
+    }
+
+    /// The configuration changed, or could not be read; `now` is in seconds since 1970.
+    pub(crate) fn config_reloaded(&self, server: &str, success: bool, now: f64) {
+        let labels = [server, if success { "success" } else { "failure" }];
+        self.reloads.with_label_values(&labels).inc();
+        self.reload_times.with_label_values(&labels).set(now);
+    }
+
+    /// How often the configuration changed or could not be read, by status.
+    #[cfg(test)]
+    pub(crate) fn reloads(&self) -> impl Fn(&str) -> u64 {
+        let families = prometheus::core::Collector::collect(&self.reloads);
+        move |status| {
+            let metrics = families.iter().flat_map(prometheus::proto::MetricFamily::get_metric);
+            let of_status = metrics.filter(|it| it.get_label().iter().any(|label| label.value() == status));
+            of_status.map(|it| it.get_counter().get_value() as u64).sum()
+        }
+    }
+
     /// Counts what one authorizer decided.
     pub(crate) fn decision(&self, link: &Link, decision: Decision) {
         let decision = if decision == Decision::Allow { "allowed" } else { "denied" };
@@ -116,6 +164,10 @@ impl Metrics {
 
 fn counter(name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
     IntCounterVec::new(Opts::new(name, help), labels)
+}
+
+fn gauge(name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
+    GaugeVec::new(Opts::new(name, help), labels)
 }
 
 fn histogram(name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec, prometheus::Error> {

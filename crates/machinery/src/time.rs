@@ -1,6 +1,7 @@
 //! The API's timestamps and durations (`metav1.Time`, `metav1.MicroTime`, `duration.HumanDuration`).
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
@@ -122,6 +123,34 @@ pub fn human_duration(seconds: i64) -> String {
     } else {
         format!("{years}y")
     }
+}
+
+/// Reads a duration as Go writes them: `300ms`, `1.5h`, `2h45m`. `None` for anything else, and below zero.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let number_ends = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, unit_on) = rest.split_at(number_ends);
+        let unit_ends = unit_on.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(unit_on.len());
+        let (unit, following) = unit_on.split_at(unit_ends);
+        let seconds = match unit {
+            "ns" => 1e-9,
+            "us" | "µs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        let part = Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
+        total = total.checked_add(part)?;
+        rest = following;
+    }
+    if text.is_empty() { None } else { Some(total) }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! has to ask whether two flags fit together.
 
 mod authentication;
+mod authorization;
 mod caches;
 mod values;
 
@@ -20,6 +21,8 @@ use nave_apiserver::storage::WatchCacheSizes;
 
 use authentication::AuthenticationFlags;
 pub(crate) use authentication::{Authentication, Oidc, ServiceAccounts, TokenWebhook};
+use authorization::AuthorizationFlags;
+pub(crate) use authorization::{Authorization, Authorizers};
 use caches::CacheFlags;
 pub(crate) use values::Controllers;
 use values::{parse_controllers, parse_duration, parse_ports};
@@ -101,6 +104,8 @@ pub(crate) struct ServeFlags {
 
     #[command(flatten)]
     authentication: AuthenticationFlags,
+    #[command(flatten)]
+    authorization: AuthorizationFlags,
 
     /// Range from which services get their addresses.
     #[arg(long, value_name = "CIDR", default_value = "10.0.0.0/16", help_heading = NETWORK)]
@@ -132,6 +137,7 @@ pub(crate) struct Config {
     pub(crate) serving_pair: Option<(PathBuf, PathBuf)>,
     pub(crate) http2_streams: u32,
     pub(crate) authentication: Authentication,
+    pub(crate) authorization: Authorization,
     pub(crate) service_range: ServiceRange,
     pub(crate) node_ports: RangeInclusive<u16>,
     pub(crate) watch_caches: WatchCacheSizes,
@@ -204,6 +210,7 @@ impl ServeFlags {
             serving_pair,
             http2_streams: self.http2_max_streams_per_connection,
             authentication: self.authentication.validate()?,
+            authorization: self.authorization.validate()?,
             service_range: self.service_cluster_ip_range,
             node_ports: self.service_node_port_range,
             watch_caches: self.caches.sizes(),

@@ -121,6 +121,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         () = signals.next() => {}
         never = look_after(upkeep) => match never {},
         never = api.server.upkeep(memory::is_short) => match never {},
+        never = api.authorization.keep_up() => match never {},
     }
     tokio::select! {
         () = stop(&config, &api.server, &controllers, &running) => {}

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`NamespaceLifecycle`] | namespaces exist and are not ending |
 //! | [`CertificateRequester`] | requests to sign certificates say who made them |
+//! | [`NodeRestriction`] | kubelets write what is theirs |
 //! | [`RbacEscalation`] | nobody gives away rights that they do not have |
 //! | [`ServiceAddresses`] | services get addresses and ports |
 //!
@@ -11,6 +12,7 @@
 
 mod certificate_requester;
 mod namespace_lifecycle;
+mod node_restriction;
 mod rbac_escalation;
 mod service_addresses;
 
@@ -21,6 +23,7 @@ use nave_resources::ResourceDef;
 
 pub use certificate_requester::CertificateRequester;
 pub use namespace_lifecycle::NamespaceLifecycle;
+pub use node_restriction::NodeRestriction;
 pub use rbac_escalation::RbacEscalation;
 pub use service_addresses::ServiceAddresses;
 

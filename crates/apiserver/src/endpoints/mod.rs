@@ -143,7 +143,8 @@ impl Resources {
             let request = ComputedRequest { resources: self, endpoint, resource, user, dry_run };
             return computed::create(computed, &request, &payload, options.field_validation).await;
         }
-        let view = View::of(endpoint, &resource.subresource)?;
+        let view = View::of(endpoint, &resource.subresource)
+            .map_err(|refusal| endpoint.absent(resource).unwrap_or(refusal))?;
         match info.verb {
             Verb::Get => return read::get(endpoint, &view, resource, query).await,
             Verb::List => return read::list(endpoint, resource, &ListOptions::parse(query)?).await,
@@ -277,6 +278,13 @@ impl Endpoint {
     /// 501 for a virtual resource.
     pub fn storage(&self) -> Result<&Arc<ResourceStorage>, Status> {
         self.storage.as_ref().ok_or_else(|| Status::not_implemented(self.resource()))
+    }
+
+    /// That there is no object of the request's name, if so: what is not served of it is not served for that reason.
+    fn absent(&self, request: &ResourceRequest) -> Option<Status> {
+        let storage = self.storage.as_ref().filter(|_| !request.name.is_empty())?;
+        let found = storage.find(&request.namespace, &request.name);
+        found.is_none().then(|| Status::not_found(&self.resource(), &request.name))
     }
 
     /// Whether the path has the resource's scope, and the resource (or subresource) the verb.

@@ -2,6 +2,8 @@
 
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
+use nave_machinery::time;
+
 /// Which in-process controllers run, by kube-controller-manager's rules: a name said, with or without a minus, holds;
 /// of the others `*` runs those that are on by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,32 +74,8 @@ pub(super) fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
 
 /// Reads a duration as Go writes them: `300ms`, `1.5h`, `2h45m`.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a duration such as 300ms, 30s or 1h15m");
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let number_ends = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
-        let (number, unit_on) = rest.split_at(number_ends);
-        let unit_ends = unit_on.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(unit_on.len());
-        let (unit, following) = unit_on.split_at(unit_ends);
-        let seconds = match unit {
-            "ns" => 1e-9,
-            "us" | "µs" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return Err(wrong()),
-        };
-        let number: f64 = number.parse().map_err(|_| wrong())?;
-        let part = Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())?;
-        total = total.checked_add(part).ok_or_else(wrong)?;
-        rest = following;
-    }
-    if text.is_empty() { Err(wrong()) } else { Ok(total) }
+    time::parse_duration(text)
+        .ok_or_else(|| format!("{text:?} is not a duration such as 300ms, 30s or 1h15m"))
 }
 
 #[cfg(test)]

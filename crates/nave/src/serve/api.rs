@@ -26,12 +26,13 @@ pub(super) async fn open_store(config: &Config) -> Result<Arc<dyn Store>, ServeE
     }
 }
 
-/// The API, and what keeps its authorizers up to date.
+/// The API, its authorizers, and what keeps these up to date.
 pub(super) struct Api {
     pub(super) server: ApiServer,
     pub(super) storages: Storages,
     /// The configuration of authentication that is read again when it changes.
     pub(super) authentication: Option<ConfigFile>,
+    pub(super) authorization: Authorization,
     _following: Vec<Following>,
 }
 
@@ -46,7 +47,7 @@ pub(super) async fn start(
     let registry = Registry::builtin(nave_schema::builtin());
     let storages = Storages::open(registry, store, &config.watch_caches);
     let authentication = Authentication::open(config, keys, cas, &storages)?;
-    let authorization = Authorization::new()?;
+    let authorization = Authorization::open(&config.authorization, &reachable.to_string())?;
     let computed = authentication.computed(computed::table());
     let server = server::Config {
         storages: storages.clone(),
@@ -65,5 +66,6 @@ pub(super) async fn start(
     let server = ApiServer::start(server).await?;
     // From here on the roles and bindings that the server starts with are there.
     let following = authorization.follow(&storages).await;
-    Ok(Api { server, storages, authentication: authentication.file, _following: following })
+    let file = authentication.file;
+    Ok(Api { server, storages, authentication: file, authorization, _following: following })
 }

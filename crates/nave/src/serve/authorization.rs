@@ -1,55 +1,112 @@
 //! Who may do what: the authorizers that the flags ask for, and what else goes with them.
 
+use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use nave_apiserver::admission::{Plugin, RbacEscalation};
+use nave_apiserver::admission::{NodeRestriction, Plugin, RbacEscalation};
 use nave_apiserver::authorization;
 use nave_apiserver::server::StartError;
-use nave_apiserver::storage::{Following, Storages};
+use nave_apiserver::storage::{Following, ResourceStorage, Storages};
+use nave_authz::config::{ConfigFile, Parts};
+use nave_authz::node::{Graph, Node};
 use nave_authz::rbac::{self, Rbac};
-use nave_authz::{Chain, Link, Metrics};
-use nave_machinery::GroupVersionResource;
+use nave_authz::{Abac, Chain, Metrics};
+use nave_machinery::{GroupVersionResource, Status};
+use parking_lot::{Mutex, RwLock};
 
-/// The authorizers, before there is a server.
+use super::files::Watched;
+use super::{FILE_CHECK, ServeError};
+use crate::flags::{self, Authorizers, FlagError};
+
+/// The authorizers, and what they decide by.
 pub(super) struct Authorization {
     /// The authorizers in order.
     pub(super) chain: Chain,
     rbac: Arc<Rbac>,
+    graph: Arc<RwLock<Graph>>,
+    /// The file that says who is asked, if there is one.
+    file: Option<(PathBuf, Mutex<ConfigFile>)>,
 }
 
 impl Authorization {
-    pub(super) fn new() -> Result<Self, StartError> {
-        let rbac = Arc::new(Rbac::default());
-        let link = Link {
-            kind: "RBAC",
-            name: "rbac".into(),
-            authorizer: Arc::clone(&rbac) as _,
-            resolver: Some(Arc::clone(&rbac) as _),
+    /// Makes the authorizers. They know of no objects until [`follow`](Self::follow) has run.
+    pub(super) fn open(flags: &flags::Authorization, server: &str) -> Result<Self, ServeError> {
+        let (rbac, graph) = (Arc::new(Rbac::default()), Arc::new(RwLock::new(Graph::default())));
+        let metrics = Metrics::new().map_err(StartError::Metrics)?;
+        let abac = flags.policy_file.as_ref().map(|file| {
+            let read = Abac::from_file(file);
+            read.map_err(|why| FlagError::file("authorization-policy-file", file, why))
+        });
+        let node =
+            Node::new(Arc::clone(&graph)).map_err(|error| StartError::Bootstrap(Status::internal(error)))?;
+        let parts = Parts {
+            rbac: Arc::clone(&rbac),
+            node: Arc::new(node),
+            abac: abac.transpose()?.map(Arc::new),
+            metrics: metrics.clone(),
         };
-        Ok(Self { chain: Chain::new(vec![link], Metrics::new()?), rbac })
+        let (links, file) = match &flags.authorizers {
+            Authorizers::Given(given) => {
+                let built = given.build(&parts);
+                (built.map_err(|why| FlagError::new("authorization-mode", why.to_string()))?, None)
+            }
+            Authorizers::File(path) => {
+                let opened = ConfigFile::open(path.clone(), parts, server);
+                let (file, links) =
+                    opened.map_err(|why| FlagError::file("authorization-config", path, why))?;
+                (links, Some((path.clone(), Mutex::new(file))))
+            }
+        };
+        Ok(Self { chain: Chain::new(links, metrics), rbac, graph, file })
     }
 
     /// The admission plugins that keep rights from being widened.
     pub(super) fn plugins(&self, storages: &Storages) -> Vec<Box<dyn Plugin>> {
-        let storage = |resource| storages.get(&GroupVersionResource::new(rbac::GROUP, "v1", resource));
+        let storage = |group: &str, resource: &str| -> Option<Arc<ResourceStorage>> {
+            storages.get(&GroupVersionResource::new(group, "v1", resource)).cloned()
+        };
         let mut plugins: Vec<Box<dyn Plugin>> = Vec::new();
-        if let (Some(roles), Some(cluster_roles)) = (storage("roles"), storage("clusterroles")) {
-            plugins.push(Box::new(RbacEscalation {
-                rbac: Arc::clone(&self.rbac),
-                authorization: self.chain.clone(),
-                roles: Arc::clone(roles),
-                cluster_roles: Arc::clone(cluster_roles),
-            }));
+        if let (Some(pods), Some(nodes), Some(slices)) =
+            (storage("", "pods"), storage("", "nodes"), storage("resource.k8s.io", "resourceslices"))
+        {
+            plugins.push(Box::new(NodeRestriction { pods, nodes, slices }));
+        }
+        if let (Some(roles), Some(cluster_roles)) =
+            (storage(rbac::GROUP, "roles"), storage(rbac::GROUP, "clusterroles"))
+        {
+            let (rbac, authorization) = (Arc::clone(&self.rbac), self.chain.clone());
+            plugins.push(Box::new(RbacEscalation { rbac, authorization, roles, cluster_roles }));
         }
         plugins
     }
 
     /// Brings the authorizers up to date with what is stored, and keeps them so for as long as the outcome lives.
     pub(super) async fn follow(&self, storages: &Storages) -> Vec<Following> {
-        let following = authorization::follow_rbac(storages, &self.rbac);
+        let mut following = authorization::follow_rbac(storages, &self.rbac);
+        following.extend(authorization::follow_nodes(storages, &self.graph));
         for one in &following {
             one.synced().await;
         }
         following
+    }
+
+    /// Takes in what changes in the file that says who is asked.
+    pub(super) async fn keep_up(&self) -> Infallible {
+        let Some((path, file)) = &self.file else { return std::future::pending().await };
+        let mut given = Watched::new(vec![path.clone()]);
+        loop {
+            tokio::time::sleep(FILE_CHECK).await;
+            if !given.changed() {
+                continue;
+            }
+            match file.lock().reload(&self.chain) {
+                Ok(true) => tracing::info!(file = %path.display(), "asking other authorizers"),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::error!(file = %path.display(), %error, "asking the same authorizers as before");
+                }
+            }
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! `rbac.authorization.k8s.io`: roles, and who has them.
 
+mod strategy;
+
 use nave_machinery::Value;
 
 use crate::builder::{Builder, GroupBuilder, group as declare, resource};
@@ -13,10 +15,18 @@ pub(crate) fn group() -> GroupBuilder {
     let resources = vec![
         kind("ClusterRoleBinding", "clusterrolebindings")
             .cluster()
-            .columns(bindings("rbac.v1.ClusterRoleBinding")),
-        kind("ClusterRole", "clusterroles").cluster().columns(table::name_and_creation()),
-        kind("RoleBinding", "rolebindings").columns(bindings("rbac.v1.RoleBinding")),
-        kind("Role", "roles").columns(table::name_and_creation()),
+            .columns(bindings("rbac.v1.ClusterRoleBinding"))
+            .strategy(strategy::Binding { namespaced: false }),
+        kind("ClusterRole", "clusterroles")
+            .cluster()
+            .columns(table::name_and_creation())
+            .strategy(strategy::Role { namespaced: false }),
+        kind("RoleBinding", "rolebindings")
+            .columns(bindings("rbac.v1.RoleBinding"))
+            .strategy(strategy::Binding { namespaced: true }),
+        kind("Role", "roles")
+            .columns(table::name_and_creation())
+            .strategy(strategy::Role { namespaced: true }),
     ];
     declare("rbac.authorization.k8s.io", "io.k8s.api.rbac", resources)
 }

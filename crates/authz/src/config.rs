@@ -1,0 +1,298 @@
+//! `AuthorizationConfiguration` (`apiserver.config.k8s.io` v1, v1beta1, v1alpha1): which authorizers are asked, in which
+//! order (upstream: `apiserver/pkg/apis/apiserver`).
+
+mod reload;
+mod validation;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nave_machinery::{FieldError, Value, time};
+use nave_webhook::{FileError, Webhook};
+use serde::Deserialize;
+
+pub use reload::ConfigFile;
+
+use crate::webhook::{Conditions, ReviewVersion, Settings, WebhookAuthorizer};
+use crate::{Abac, AlwaysAllow, AlwaysDeny, Authorizer, Decision, Link, Metrics, RuleResolver};
+
+/// The authorizers in order.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Configuration {
+    #[serde(rename = "apiVersion")]
+    api_version: String,
+    kind: String,
+    /// The authorizers.
+    pub authorizers: Vec<Entry>,
+}
+
+/// One authorizer.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Entry {
+    /// `Node`, `RBAC`, `Webhook`, `ABAC`, `AlwaysAllow` or `AlwaysDeny`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// How a webhook is asked.
+    pub webhook: Option<WebhookEntry>,
+}
+
+/// How a webhook is asked.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct WebhookEntry {
+    /// How long a call may take.
+    pub timeout: Interval,
+    /// How long it is remembered that something is allowed.
+    #[serde(rename = "authorizedTTL")]
+    pub authorized_ttl: Interval,
+    /// Whether that is remembered at all.
+    pub cache_authorized_requests: bool,
+    /// How long it is remembered that something is not allowed.
+    #[serde(rename = "unauthorizedTTL")]
+    pub unauthorized_ttl: Interval,
+    /// Whether that is remembered at all.
+    pub cache_unauthorized_requests: bool,
+    /// `v1` or `v1beta1`.
+    pub subject_access_review_version: String,
+    /// The version that the conditions speak of: `v1`.
+    pub match_condition_subject_access_review_version: String,
+    /// `NoOpinion` or `Deny`.
+    pub failure_policy: String,
+    /// Where the webhook is.
+    pub connection_info: ConnectionInfo,
+    /// Which requests it is asked about.
+    pub match_conditions: Vec<MatchCondition>,
+}
+
+/// Where a webhook is.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConnectionInfo {
+    /// `KubeConfigFile` or `InClusterConfig`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The file that says where, whom to trust, and as whom to come.
+    pub kube_config_file: Option<PathBuf>,
+}
+
+/// A condition.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MatchCondition {
+    /// In CEL, about `request`.
+    pub expression: String,
+}
+
+/// A duration as files write it; `None` if it is not given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interval(pub Option<Duration>);
+
+impl<'de> Deserialize<'de> for Interval {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(Self(None)) };
+        let wrong = || serde::de::Error::custom(format!("time: invalid duration {text:?}"));
+        Ok(Self(Some(time::parse_duration(&text).ok_or_else(wrong)?)))
+    }
+}
+
+impl Default for WebhookEntry {
+    fn default() -> Self {
+        Self {
+            timeout: Interval(None),
+            authorized_ttl: Interval(Some(DEFAULT_AUTHORIZED_TTL)),
+            cache_authorized_requests: true,
+            unauthorized_ttl: Interval(Some(DEFAULT_UNAUTHORIZED_TTL)),
+            cache_unauthorized_requests: true,
+            subject_access_review_version: String::new(),
+            match_condition_subject_access_review_version: String::new(),
+            failure_policy: String::new(),
+            connection_info: ConnectionInfo::default(),
+            match_conditions: Vec::new(),
+        }
+    }
+}
+
+/// How long an allow of a webhook is remembered.
+pub const DEFAULT_AUTHORIZED_TTL: Duration = Duration::from_mins(5);
+/// How long another answer of a webhook is remembered.
+pub const DEFAULT_UNAUTHORIZED_TTL: Duration = Duration::from_secs(30);
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error(transparent)]
+    Read(#[from] std::io::Error),
+    /// It is no YAML.
+    #[error(transparent)]
+    Yaml(#[from] nave_codec::yaml::YamlError),
+    /// It is no configuration.
+    #[error("{0}")]
+    Shape(String),
+    /// Fields have wrong values.
+    #[error("{}", list(.0))]
+    Invalid(Vec<FieldError>),
+    /// The file that describes a webhook cannot be used.
+    #[error("authorizer {name}: {error}")]
+    Webhook {
+        /// The authorizer's name.
+        name: String,
+        /// What is wrong.
+        error: FileError,
+    },
+    /// An authorizer that the server was not given what it needs for.
+    #[error("authorizer {name}: {why}")]
+    Unavailable {
+        /// The authorizer's name.
+        name: String,
+        /// What is missing.
+        why: &'static str,
+    },
+}
+
+fn list(errors: &[FieldError]) -> String {
+    let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    if texts.len() == 1 { texts.concat() } else { format!("[{}]", texts.join(", ")) }
+}
+
+/// What authorizers are made of that exist once a server.
+#[derive(Clone)]
+pub struct Parts {
+    /// Roles and bindings.
+    pub rbac: Arc<crate::rbac::Rbac>,
+    /// What kubelets may do.
+    pub node: Arc<crate::node::Node>,
+    /// The policies of `--authorization-policy-file`.
+    pub abac: Option<Arc<Abac>>,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+impl Configuration {
+    /// Reads and validates a file's content, YAML or JSON.
+    ///
+    /// # Errors
+    /// [`ConfigError`], but for what building says.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ConfigError> {
+        let decoded = nave_codec::yaml::decode(bytes)?;
+        if let Some(duplicate) = decoded.duplicates.into_iter().next() {
+            return Err(ConfigError::Shape(duplicate));
+        }
+        let read: Self =
+            serde_json::from_value(decoded.value).map_err(|error| ConfigError::Shape(error.to_string()))?;
+        let versions =
+            ["v1", "v1beta1", "v1alpha1"].map(|version| format!("apiserver.config.k8s.io/{version}"));
+        if read.kind != "AuthorizationConfiguration" || !versions.contains(&read.api_version) {
+            let why = format!("{:?} of {:?} is no AuthorizationConfiguration", read.kind, read.api_version);
+            return Err(ConfigError::Shape(why));
+        }
+        read.check()?;
+        Ok(read)
+    }
+
+    /// Authorizers by kind alone, each named like its kind, as `--authorization-mode` lists them.
+    pub fn of_modes<'a>(modes: impl IntoIterator<Item = &'a str>, webhook: Option<&WebhookEntry>) -> Self {
+        let entry = |kind: &str| Entry {
+            kind: kind.to_owned(),
+            name: if kind == "Webhook" { "default".to_owned() } else { kind.to_lowercase() },
+            webhook: webhook.filter(|_| kind == "Webhook").cloned(),
+        };
+        Self { authorizers: modes.into_iter().map(entry).collect(), ..Self::default() }
+    }
+
+    /// Checks all fields.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let errors = validation::validate(self);
+        if errors.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(errors)) }
+    }
+
+    /// Makes the authorizers.
+    ///
+    /// # Errors
+    /// A webhook's file, or an authorizer without its parts.
+    pub fn build(&self, parts: &Parts) -> Result<Vec<Link>, ConfigError> {
+        self.authorizers.iter().map(|entry| entry.build(parts)).collect()
+    }
+
+    /// The kinds other than webhooks, sorted.
+    pub fn built_in(&self) -> Vec<&str> {
+        let kinds = self.authorizers.iter().map(|entry| entry.kind.as_str());
+        let mut kinds: Vec<&str> = kinds.filter(|kind| *kind != "Webhook").collect();
+        kinds.sort_unstable();
+        kinds
+    }
+}
+
+impl Entry {
+    fn build(&self, parts: &Parts) -> Result<Link, ConfigError> {
+        let unavailable = |why| ConfigError::Unavailable { name: self.name.clone(), why };
+        match self.kind.as_str() {
+            "Node" => Ok(self.link("Node", &parts.node)),
+            "RBAC" => Ok(self.link("RBAC", &parts.rbac)),
+            "ABAC" => {
+                let abac = parts.abac.as_ref().ok_or_else(|| unavailable("there is no policy file"))?;
+                Ok(self.link("ABAC", abac))
+            }
+            "AlwaysAllow" => Ok(self.link("AlwaysAllow", &Arc::new(AlwaysAllow))),
+            "AlwaysDeny" => Ok(self.link("AlwaysDeny", &Arc::new(AlwaysDeny))),
+            "Webhook" => {
+                let webhook = self.webhook.as_ref().ok_or_else(|| unavailable("it is not configured"))?;
+                Ok(self.link("Webhook", &Arc::new(webhook.build(&self.name, &parts.metrics)?)))
+            }
+            _ => Err(unavailable("there is no such kind")),
+        }
+    }
+
+    fn link<A: Authorizer + RuleResolver + 'static>(&self, kind: &'static str, authorizer: &Arc<A>) -> Link {
+        Link {
+            kind,
+            name: self.name.as_str().into(),
+            authorizer: Arc::clone(authorizer) as _,
+            resolver: Some(Arc::clone(authorizer) as _),
+        }
+    }
+}
+
+impl WebhookEntry {
+    fn build(&self, name: &str, metrics: &Metrics) -> Result<WebhookAuthorizer, ConfigError> {
+        let unavailable = |why| ConfigError::Unavailable { name: name.to_owned(), why };
+        let file = self.connection_info.kube_config_file.as_deref();
+        let file = file.ok_or_else(|| unavailable("only a kubeconfig file says where a webhook is"))?;
+        let timeout = self.timeout.0.unwrap_or(MAX_TIMEOUT);
+        let webhook = Webhook::from_file(file, timeout)
+            .map_err(|error| ConfigError::Webhook { name: name.to_owned(), error })?;
+        let ttl = |cached: bool, ttl: Interval| ttl.0.filter(|_| cached).unwrap_or_default();
+        let version = ReviewVersion::parse(&self.subject_access_review_version);
+        let settings = Settings {
+            name: name.into(),
+            version: version.ok_or_else(|| unavailable("there is no such version of reviews"))?,
+            authorized_ttl: ttl(self.cache_authorized_requests, self.authorized_ttl),
+            unauthorized_ttl: ttl(self.cache_unauthorized_requests, self.unauthorized_ttl),
+            on_failure: if self.failure_policy == "Deny" { Decision::Deny } else { Decision::NoOpinion },
+        };
+        let mut conditions = Conditions::default();
+        for condition in &self.match_conditions {
+            conditions.add(&condition.expression).map_err(|error| ConfigError::Shape(error.to_string()))?;
+        }
+        Ok(WebhookAuthorizer::new(webhook, settings, conditions, metrics.clone()))
+    }
+}
+
+/// How long a call of a webhook may take at most.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A value as errors show it.
+fn shown(text: &str) -> Value {
+    Value::String(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

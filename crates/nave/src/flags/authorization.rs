@@ -1,0 +1,190 @@
+//! The flags about who may do what.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use nave_authz::config::{Configuration, ConnectionInfo, Interval, WebhookEntry};
+
+use super::FlagError;
+use super::values::parse_duration;
+
+const HEADING: &str = "Authorization";
+/// What is asked where no flag says.
+const DEFAULT_MODES: [&str; 2] = ["Node", "RBAC"];
+const MODES: [&str; 6] = ["AlwaysAllow", "AlwaysDeny", "ABAC", "Webhook", "RBAC", "Node"];
+
+/// The flags about who may do what, as typed.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = HEADING)]
+pub(crate) struct AuthorizationFlags {
+    /// Who is asked whether a request is allowed, in this order; one that allows it is enough: AlwaysAllow, AlwaysDeny,
+    /// ABAC, Webhook, RBAC, Node. Node,RBAC if neither this nor --authorization-config is given.
+    #[arg(long = "authorization-mode", value_name = "MODES", value_delimiter = ',')]
+    modes: Vec<String>,
+    /// Policies for the mode ABAC, one a line in JSON.
+    #[arg(long = "authorization-policy-file", value_name = "FILE")]
+    policy_file: Option<PathBuf>,
+    /// Where the webhook of the mode Webhook is, in the form of a kubeconfig.
+    #[arg(long = "authorization-webhook-config-file", value_name = "FILE")]
+    webhook_config_file: Option<PathBuf>,
+    /// The version of the reviews that the webhook is sent: v1beta1 or v1.
+    #[arg(long = "authorization-webhook-version", value_name = "VERSION", default_value = "v1beta1")]
+    webhook_version: String,
+    /// How long it is remembered what the webhook allowed.
+    #[arg(long = "authorization-webhook-cache-authorized-ttl", value_name = "DURATION", default_value = "5m0s", value_parser = parse_duration)]
+    webhook_cache_authorized_ttl: Duration,
+    /// How long it is remembered what the webhook did not allow.
+    #[arg(long = "authorization-webhook-cache-unauthorized-ttl", value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
+    webhook_cache_unauthorized_ttl: Duration,
+    /// An AuthorizationConfiguration, in place of --authorization-mode and the webhook's flags. Read again when it
+    /// changes.
+    #[arg(long = "authorization-config", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Who decides.
+#[derive(Clone, Debug)]
+pub(crate) struct Authorization {
+    pub(crate) authorizers: Authorizers,
+    pub(crate) policy_file: Option<PathBuf>,
+}
+
+/// Where it stands who is asked.
+#[derive(Clone, Debug)]
+pub(crate) enum Authorizers {
+    /// In a file, which may change.
+    File(PathBuf),
+    /// In the flags.
+    Given(Configuration),
+}
+
+impl AuthorizationFlags {
+    /// Checks each flag and that they fit together.
+    ///
+    /// # Errors
+    /// The first flag that is wrong, and why.
+    pub(super) fn validate(self) -> Result<Authorization, FlagError> {
+        let policy_file = self.policy_file.clone();
+        if let Some(file) = &self.config {
+            if !self.modes.is_empty() || self.webhook_config_file.is_some() {
+                let why = "can not be specified when --authorization-mode or --authorization-webhook-* flags are defined";
+                return Err(FlagError::new("authorization-config", why));
+            }
+            return Ok(Authorization { authorizers: Authorizers::File(file.clone()), policy_file });
+        }
+        let modes: Vec<&str> = match self.modes.as_slice() {
+            [] => DEFAULT_MODES.to_vec(),
+            given => given.iter().map(String::as_str).collect(),
+        };
+        self.check_modes(&modes)?;
+        let webhook = self.webhook();
+        let given = Configuration::of_modes(modes.iter().copied(), webhook.as_ref());
+        given.check().map_err(|why| FlagError::new("authorization-mode", why.to_string()))?;
+        Ok(Authorization { authorizers: Authorizers::Given(given), policy_file })
+    }
+
+    fn check_modes(&self, modes: &[&str]) -> Result<(), FlagError> {
+        let wrong = |flag, why: String| Err(FlagError::new(flag, why));
+        for (at, mode) in modes.iter().enumerate() {
+            if !MODES.contains(mode) {
+                return wrong("authorization-mode", format!("{mode:?} is not a valid mode"));
+            }
+            if modes[..at].contains(mode) {
+                return wrong("authorization-mode", format!("{mode:?} is given twice"));
+            }
+        }
+        for (mode, flag, file) in [
+            ("ABAC", "authorization-policy-file", &self.policy_file),
+            ("Webhook", "authorization-webhook-config-file", &self.webhook_config_file),
+        ] {
+            match (modes.contains(&mode), file) {
+                (true, None) => return wrong(flag, format!("needed with mode {mode}")),
+                (false, Some(_)) => return wrong(flag, format!("has no use without mode {mode}")),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn webhook(&self) -> Option<WebhookEntry> {
+        let file = self.webhook_config_file.as_ref()?;
+        // The flag may name a file from where the server is started.
+        let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
+        let (authorized, unauthorized) =
+            (self.webhook_cache_authorized_ttl, self.webhook_cache_unauthorized_ttl);
+        let default = WebhookEntry::default();
+        let ttl = |given: Duration, default| if given.is_zero() { default } else { Interval(Some(given)) };
+        Some(WebhookEntry {
+            timeout: Interval(Some(nave_authz::config::MAX_TIMEOUT)),
+            authorized_ttl: ttl(authorized, default.authorized_ttl),
+            cache_authorized_requests: !authorized.is_zero(),
+            unauthorized_ttl: ttl(unauthorized, default.unauthorized_ttl),
+            cache_unauthorized_requests: !unauthorized.is_zero(),
+            subject_access_review_version: self.webhook_version.clone(),
+            failure_policy: "NoOpinion".to_owned(),
+            connection_info: ConnectionInfo {
+                kind: "KubeConfigFile".to_owned(),
+                kube_config_file: Some(file),
+            },
+            ..default
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        flags: AuthorizationFlags,
+    }
+
+    fn authorization(arguments: &[&str]) -> Result<Authorization, String> {
+        let cli = Cli::try_parse_from(["x"].iter().chain(arguments)).map_err(|error| error.to_string())?;
+        cli.flags.validate().map_err(|error| error.to_string())
+    }
+
+    fn kinds(arguments: &[&str]) -> Vec<String> {
+        match authorization(arguments).unwrap().authorizers {
+            Authorizers::Given(given) => given.authorizers.into_iter().map(|entry| entry.kind).collect(),
+            Authorizers::File(file) => vec![file.display().to_string()],
+        }
+    }
+
+    #[test]
+    fn modes_are_given_or_in_a_file() {
+        assert_eq!(kinds(&[]), ["Node", "RBAC"]);
+        assert_eq!(kinds(&["--authorization-mode=RBAC,AlwaysDeny"]), ["RBAC", "AlwaysDeny"]);
+        assert_eq!(kinds(&["--authorization-config=a.yaml"]), ["a.yaml"]);
+    }
+
+    #[test]
+    fn flags_that_do_not_fit_are_named() {
+        for (arguments, error) in [
+            (&["--authorization-mode=Foo"][..], "--authorization-mode: \"Foo\" is not a valid mode"),
+            (&["--authorization-mode=RBAC,RBAC"], "--authorization-mode: \"RBAC\" is given twice"),
+            (&["--authorization-mode=ABAC"], "--authorization-policy-file: needed with mode ABAC"),
+            (&["--authorization-policy-file=x"], "--authorization-policy-file: has no use without mode ABAC"),
+            (
+                &["--authorization-mode=Webhook"],
+                "--authorization-webhook-config-file: needed with mode Webhook",
+            ),
+            (
+                &["--authorization-config=x", "--authorization-mode=RBAC"],
+                "--authorization-config: can not be specified when",
+            ),
+            (
+                &["--authorization-mode=Webhook", "--authorization-webhook-config-file=/nothing/there"],
+                "--authorization-mode: authorizers[0].connectionInfo.kubeConfigFile: Invalid value",
+            ),
+        ] {
+            let found = authorization(arguments).unwrap_err();
+            assert!(found.starts_with(error), "{found}");
+        }
+    }
+}
