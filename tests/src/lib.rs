@@ -59,6 +59,11 @@ impl Server {
         Self::start_with(&[]).await
     }
 
+    /// Starts a server that runs no controllers: what is created stays as it is.
+    pub async fn start_without_controllers() -> Self {
+        Self::start_with(&["--controllers=none"]).await
+    }
+
     /// Starts a server on an empty folder, with more flags.
     pub async fn start_with(flags: &[&'static str]) -> Self {
         let folder = ok(tempfile::tempdir(), "a temporary folder");

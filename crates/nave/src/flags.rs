@@ -6,6 +6,7 @@
 mod authentication;
 mod authorization;
 mod caches;
+mod controllers;
 mod values;
 
 use std::{
@@ -24,6 +25,8 @@ pub(crate) use authentication::{Authentication, Oidc, ServiceAccounts, TokenWebh
 use authorization::AuthorizationFlags;
 pub(crate) use authorization::{Authorization, Authorizers};
 use caches::CacheFlags;
+pub(crate) use controllers::ControllersConfig;
+use controllers::{ControllersFlags, known_controllers};
 pub(crate) use values::Controllers;
 use values::{parse_controllers, parse_duration, parse_ports};
 
@@ -46,15 +49,31 @@ pub(crate) struct Cli {
 enum Command {
     /// Serve the Kubernetes API (what nave does without a command).
     Serve(Box<ServeFlags>),
+    /// Run Kubernetes' controllers on a cluster, as a process of their own.
+    Controllers(ControllersFlags),
+}
+
+/// What the process is to do.
+#[derive(Debug)]
+pub(crate) enum Task {
+    /// Serve the API.
+    Serve(Box<Config>),
+    /// Run controllers.
+    Controllers(ControllersConfig),
 }
 
 impl Cli {
-    /// The flags of `serve`, named or not.
-    pub(crate) fn into_serve(self) -> ServeFlags {
-        match self.command {
+    /// Checks the flags of the command, which is `serve` if none is named.
+    ///
+    /// # Errors
+    /// The first flag that is wrong, and why.
+    pub(crate) fn validate(self) -> Result<Task, FlagError> {
+        let serve = match self.command {
+            Some(Command::Controllers(flags)) => return flags.validate().map(Task::Controllers),
             Some(Command::Serve(flags)) => *flags,
             None => self.serve,
-        }
+        };
+        Ok(Task::Serve(Box::new(serve.validate()?)))
     }
 }
 
@@ -191,8 +210,7 @@ impl ServeFlags {
                 return Err(FlagError::new("tls-cert-file", "needed with --tls-private-key-file"));
             }
         };
-        let controllers =
-            known_controllers(&self.controllers).map_err(|why| FlagError::new("controllers", why))?;
+        let controllers = known_controllers(&self.controllers)?;
         let reachable = if self.bind_address.is_unspecified() {
             loopback_of(self.bind_address)
         } else {
@@ -218,19 +236,6 @@ impl ServeFlags {
     }
 }
 
-/// Reads a list of controllers, all of which must be known.
-fn known_controllers(list: &str) -> Result<Controllers, String> {
-    let controllers = parse_controllers(list)?;
-    let known = |name: &str| {
-        let mut all = nave_controllers::CONTROLLERS.iter();
-        all.any(|controller| controller.name == name || controller.alias == name)
-    };
-    match controllers.unknown(known) {
-        Some(unknown) => Err(format!("{unknown:?} is not in the list of known controllers")),
-        None => Ok(controllers),
-    }
-}
-
 fn loopback_of(unspecified: IpAddr) -> IpAddr {
     match unspecified {
         IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
@@ -245,7 +250,10 @@ mod tests {
     fn config(arguments: &[&str]) -> Result<Config, String> {
         let all = ["nave"].iter().chain(arguments);
         let cli = Cli::try_parse_from(all).map_err(|error| error.to_string())?;
-        cli.into_serve().validate().map_err(|error| error.to_string())
+        match cli.validate().map_err(|error| error.to_string())? {
+            Task::Serve(config) => Ok(*config),
+            Task::Controllers(_) => Err("not of serve".to_owned()),
+        }
     }
 
     #[test]

@@ -6,21 +6,28 @@
 //! | [`pki`] | the server's own CA and certificates in the data folder, renewed before they expire |
 //! | [`kubeconfig`] | the file with which the administrator connects |
 //! | [`serve`] | starts everything in order, and stops it in order |
+//! | [`controllers`] | the controllers as a process of their own |
 //!
 //! Exit codes: 0 after a shutdown that was asked for, 1 if the server could not start or not end in order, 2 for a
 //! mistake in the flags or the files they name, 130 if a second signal cut the shutdown short.
 
+mod controllers;
 mod flags;
 mod kubeconfig;
 mod pki;
 mod serve;
+mod signals;
 
 use std::{io::IsTerminal, process::ExitCode};
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-use crate::flags::Cli;
+use crate::{
+    controllers::ControllersError,
+    flags::{Cli, Task},
+    serve::ServeError,
+};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -29,26 +36,39 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const BLOCKING_THREADS: usize = 8;
 
 fn main() -> ExitCode {
-    let options = Cli::parse().into_serve();
-    let config = match options.validate() {
-        Ok(config) => config,
+    let task = match Cli::parse().validate() {
+        Ok(task) => task,
         Err(error) => return wrong_flag(&error),
     };
-    start_logging(config.log_level);
-    let served = tokio::runtime::Builder::new_multi_thread()
+    start_logging(match &task {
+        Task::Serve(config) => config.log_level,
+        Task::Controllers(config) => config.log_level,
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
-        .build()
-        .map_err(serve::ServeError::from)
-        .and_then(|runtime| runtime.block_on(serve::serve(config)));
-    match served {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(serve::ServeError::Flag(error)) => wrong_flag(&error),
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&ServeError::System(error)),
+    };
+    match task {
+        Task::Serve(config) => match runtime.block_on(serve::serve(*config)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(ServeError::Flag(error)) => wrong_flag(&error),
+            Err(error) => failed(&error),
+        },
+        Task::Controllers(config) => match runtime.block_on(controllers::run(config)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(ControllersError::Flag(error)) => wrong_flag(&error),
+            Err(error) => failed(&error),
+        },
     }
+}
+
+fn failed(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::FAILURE
 }
 
 fn wrong_flag(error: &flags::FlagError) -> ExitCode {

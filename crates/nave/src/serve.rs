@@ -28,12 +28,12 @@ use nave_apiserver::server::{ApiServer, StartError};
 use nave_apiserver::serving::{ConnectionInfo, Limits, Running, Server, Tls, TlsError};
 use nave_authn::ClientCaError;
 use nave_store::StoreError;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     flags::{Config, FlagError},
     kubeconfig,
     pki::PkiError,
+    signals::Signals,
 };
 use authentication::{ClientCas, ConfigFile};
 use certificates::Certificates;
@@ -227,23 +227,4 @@ async fn stop(config: &Config, api: &ApiServer, controllers: &InProcessControlle
     api.end_watches();
     let drained = running.shutdown(config.request_timeout).await;
     tracing::info!(%drained, "no longer serving");
-}
-
-/// The signals that ask the server to stop.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }

@@ -60,7 +60,7 @@ const ROWS: [(&str, &[&str]); 6] = [
 ];
 
 async fn with_kinds() -> Server {
-    let server = Server::start().await;
+    let server = Server::start_without_controllers().await;
     let said = server.apply(include_str!("kinds.yaml")).await;
     for (kind, name, _, _) in KINDS {
         assert!(said.contains(&format!("{kind}/{name} created")), "{kind}: {said}");

@@ -196,7 +196,7 @@ async fn what_is_wrong_with_a_watchs_revision_is_an_event() {
 
 #[tokio::test]
 async fn the_caches_can_be_looked_into() {
-    let server = Server::start().await;
+    let server = Server::start_without_controllers().await;
     let mut connection = server.target().connect_http2().await.unwrap();
     let latest = create(&mut connection, "a").await;
     let watch = Call::get("/api/v1/pods?watch=true&fieldSelector=spec.nodeName%3Dnode-1");

@@ -11,6 +11,7 @@ use nave_machinery::GroupVersionResource;
 use nave_machinery::user::UserInfo;
 use tokio_util::sync::CancellationToken;
 
+use crate::controllers::chosen;
 use crate::flags::Controllers;
 
 /// The controllers that run, with their informers.
@@ -33,11 +34,8 @@ pub(super) fn start(
         storages.get(resource).map(|storage| Arc::clone(storage.cacher()))
     };
     let informers = SharedInformerFactory::new(InProcess(cacher));
-    let controllers = nave_controllers::CONTROLLERS
-        .iter()
-        .filter(|controller| wanted.runs(&[controller.name, controller.alias], controller.on_by_default));
     let clients = Local { api: api.clone(), root_ca: Arc::from(root_ca) };
-    let running = frame::start(controllers, &clients, &informers, CancellationToken::new());
+    let running = frame::start(chosen(wanted), &clients, &informers, CancellationToken::new());
     InProcessControllers { running, informers }
 }
 

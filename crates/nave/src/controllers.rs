@@ -1,0 +1,130 @@
+//! `nave controllers`: the controllers as a process of their own, for any cluster. Of several such processes one works.
+
+use std::io;
+use std::sync::Arc;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use nave_client::SharedInformerFactory;
+use nave_client::leader_election::{ConfigError, Ended, LeaderElectionConfig, LeaderElector};
+use nave_controllers::frame::{self, Clients, Descriptor};
+use tokio_util::sync::CancellationToken;
+
+use crate::flags::{Controllers, ControllersConfig, FlagError};
+use crate::signals::Signals;
+
+/// Why the controllers could not run, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ControllersError {
+    /// A flag's file cannot be used.
+    #[error(transparent)]
+    Flag(#[from] FlagError),
+    /// The times of the election do not fit together.
+    #[error("leader election: {0}")]
+    Election(#[from] ConfigError),
+    /// Another process leads now.
+    #[error("leader election lost")]
+    Lost,
+    /// The operating system refuses something the process needs.
+    #[error("the operating system refuses what the process needs: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Runs the controllers until a signal asks to stop, or another process leads.
+pub(crate) async fn run(config: ControllersConfig) -> Result<(), ControllersError> {
+    let mut signals = Signals::new()?;
+    let user = OneUser::read(&config).await?;
+    let stop = CancellationToken::new();
+    let work = async |stop: CancellationToken| work(&user, &config.controllers, stop).await;
+    let lead = async {
+        let Some(election) = config.election.clone() else {
+            work(stop.clone()).await;
+            return Ok(());
+        };
+        let election = LeaderElectionConfig { identity: identity(), ..election };
+        match LeaderElector::new(user.client.clone(), election)?.run(stop.clone(), work).await {
+            // What another process does now must not be done here too: end at once.
+            Ended::Lost => Err(ControllersError::Lost),
+            Ended::Stopped | Ended::Finished => Ok(()),
+        }
+    };
+    let asked_to_stop = async {
+        signals.next().await;
+        stop.cancel();
+        signals.next().await;
+    };
+    tokio::select! {
+        ended = lead => ended,
+        // A second signal does not wait for what is under way.
+        () = asked_to_stop => Ok(()),
+    }
+}
+
+/// Runs the controllers until `stop` is cancelled.
+async fn work(user: &OneUser, wanted: &Controllers, stop: CancellationToken) {
+    let informers = SharedInformerFactory::new(user.client.clone());
+    let running = frame::start(chosen(wanted), user, &informers, stop.clone());
+    tracing::info!("controllers started");
+    stop.cancelled().await;
+    running.shutdown().await;
+    informers.shutdown().await;
+}
+
+/// The controllers that a list asks for.
+pub(crate) fn chosen(wanted: &Controllers) -> impl Iterator<Item = &'static Descriptor> {
+    let runs = |controller: &&Descriptor| {
+        wanted.runs(&[controller.name, controller.alias], controller.on_by_default)
+    };
+    nave_controllers::CONTROLLERS.iter().filter(runs)
+}
+
+/// All controllers act as the kubeconfig's user.
+struct OneUser {
+    client: kube::Client,
+    root_ca: Option<Arc<str>>,
+}
+
+impl OneUser {
+    async fn read(config: &ControllersConfig) -> Result<Self, FlagError> {
+        let wrong = |why: &dyn std::fmt::Display| FlagError::file("kubeconfig", &config.kubeconfig, why);
+        // Another part of the process may have set it already; both set the same.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let file = Kubeconfig::read_from(&config.kubeconfig).map_err(|why| wrong(&why))?;
+        let loaded = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
+        let loaded = loaded.map_err(|why| wrong(&why))?;
+        let root_ca = loaded.root_cert.as_ref().map(|certificates| pem(certificates).into());
+        Ok(Self { client: kube::Client::try_from(loaded).map_err(|why| wrong(&why))?, root_ca })
+    }
+}
+
+impl Clients for OneUser {
+    fn client(&self, _: &str) -> kube::Client {
+        self.client.clone()
+    }
+
+    fn root_ca(&self) -> Option<Arc<str>> {
+        self.root_ca.clone()
+    }
+}
+
+/// Certificates as text.
+fn pem(certificates: &[Vec<u8>]) -> String {
+    let mut text = String::new();
+    for certificate in certificates {
+        text.push_str("-----BEGIN CERTIFICATE-----\n");
+        let encoded = STANDARD.encode(certificate);
+        for line in encoded.as_bytes().chunks(64) {
+            // Base64 is ASCII.
+            text.push_str(&String::from_utf8_lossy(line));
+            text.push('\n');
+        }
+        text.push_str("-----END CERTIFICATE-----\n");
+    }
+    text
+}
+
+/// A name that no other process has: the host's, and chance.
+fn identity() -> String {
+    let host = rustix::system::uname();
+    format!("{}_{}", host.nodename().to_string_lossy(), uuid::Uuid::new_v4())
+}

@@ -1,0 +1,121 @@
+//! The controllers as processes of their own, and what they cost the server they run in.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::Api;
+use kube::api::ListParams;
+use nave_loadtest::http::Call;
+use nave_tests::cluster::FakeNode;
+use nave_tests::{Server, eventually, server_binary};
+use serde_json::Value;
+
+/// A process of controllers; killed when dropped.
+struct Controllers {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Controllers {
+    fn start(server: &Server, name: &str) -> Self {
+        let log = server.folder().join(format!("{name}.log"));
+        let mut command = Command::new(server_binary());
+        command.arg("controllers").arg("--kubeconfig").arg(server.kubeconfig());
+        let election = ["lease-duration=3s", "renew-deadline=2s", "retry-period=200ms"];
+        command.args(election.map(|flag| format!("--leader-elect-{flag}")));
+        let child = command.stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();
+        Self { child, log }
+    }
+
+    /// Whether it is the holder of the lease.
+    fn is(&self, holder: &str) -> bool {
+        !holder.is_empty() && fs::read_to_string(&self.log).unwrap().contains(holder)
+    }
+
+    fn kill9(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Controllers {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn lease(server: &Server) -> (String, i32) {
+    let leases: Api<Lease> = Api::namespaced(server.client().await, "kube-system");
+    let lease = leases.get_opt("kube-controller-manager").await.unwrap();
+    let spec = lease.and_then(|lease| lease.spec).unwrap_or_default();
+    (spec.holder_identity.unwrap_or_default(), spec.lease_transitions.unwrap_or_default())
+}
+
+/// How often something was done to objects of the namespace, by its reason in events.
+async fn done(server: &Server, reason: &str) -> i32 {
+    let events: Api<Event> = Api::default_namespaced(server.client().await);
+    let all = events.list(&ListParams::default()).await.unwrap();
+    let of_reason = all.items.into_iter().filter(|event| event.reason.as_deref() == Some(reason));
+    of_reason.map(|event| event.count.unwrap_or(1)).sum()
+}
+
+#[tokio::test]
+async fn another_process_takes_over_when_the_leader_is_killed() {
+    let server = Server::start_without_controllers().await;
+    let _node = FakeNode::start(server.client().await).await;
+    let mut both = [Controllers::start(&server, "one"), Controllers::start(&server, "two")];
+    server.kubectl(&["create", "deployment", "web", "--image=x", "--replicas=3"]).await;
+    server.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]).await;
+
+    let (leader, transitions) = lease(&server).await;
+    let leads = both.iter().position(|process| process.is(&leader)).unwrap();
+    assert!(!both[1 - leads].is(&leader));
+    both[leads].kill9();
+    // Nobody acts before the lease is over; then the other one does, and only what is left to do.
+    server.kubectl(&["scale", "deployment/web", "--replicas=5"]).await;
+    eventually("the other one leads", async || {
+        let holder = lease(&server).await.0;
+        holder != leader && both[1 - leads].is(&holder)
+    })
+    .await;
+    server.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]).await;
+    assert_eq!(lease(&server).await.1, transitions + 1);
+
+    eventually("its events are written", async || done(&server, "SuccessfulCreate").await >= 5).await;
+    assert_eq!(done(&server, "SuccessfulCreate").await, 5, "each pod was made once");
+    assert_eq!(done(&server, "SuccessfulDelete").await, 0);
+    let (client, all) = (server.client().await, ListParams::default());
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    assert_eq!(pods.list(&all).await.unwrap().items.len(), 5);
+    let sets: Api<ReplicaSet> = Api::default_namespaced(client);
+    assert_eq!(sets.list(&all).await.unwrap().items.len(), 1);
+}
+
+#[tokio::test]
+async fn all_controllers_share_one_watch_a_type() {
+    let server = Server::start().await;
+    let mut connection = server.target().connect_http2().await.unwrap();
+    let mut watchers = async |resource: &str| -> u64 {
+        let answer = connection.send(&Call::get("/debug/api_cache")).await.unwrap();
+        let caches: Value = serde_json::from_slice(&answer.read_all().await.unwrap()).unwrap();
+        let mut all = caches["resources"].as_array().unwrap().iter();
+        let cache = all.find(|cache| cache["resource"] == resource).unwrap();
+        let counts = cache["watchers"].as_array().into_iter().flatten();
+        counts.map(|bucket| bucket["count"].as_u64().unwrap()).sum()
+    };
+    for resource in ["pods", "replicasets.apps", "deployments.apps", "jobs.batch"] {
+        eventually("controllers watch", async || watchers(resource).await > 0).await;
+    }
+    // A namespace's controllers come and go through the same watches.
+    server.kubectl(&["create", "namespace", "some"]).await;
+    server.kubectl(&["create", "deployment", "web", "--image=x", "-n", "some"]).await;
+    server.kubectl(&["wait", "--for=jsonpath={.status.replicas}=1", "deployment/web", "-n", "some"]).await;
+    for resource in ["pods", "replicasets.apps", "deployments.apps", "jobs.batch"] {
+        assert_eq!(watchers(resource).await, 1, "{resource}");
+    }
+}
