@@ -59,7 +59,7 @@ pub(crate) enum Task {
     /// Serve the API.
     Serve(Box<Config>),
     /// Run controllers.
-    Controllers(ControllersConfig),
+    Controllers(Box<ControllersConfig>),
 }
 
 impl Cli {
@@ -69,7 +69,9 @@ impl Cli {
     /// The first flag that is wrong, and why.
     pub(crate) fn validate(self) -> Result<Task, FlagError> {
         let serve = match self.command {
-            Some(Command::Controllers(flags)) => return flags.validate().map(Task::Controllers),
+            Some(Command::Controllers(flags)) => {
+                return Ok(Task::Controllers(Box::new(flags.validate()?)));
+            }
             Some(Command::Serve(flags)) => *flags,
             None => self.serve,
         };

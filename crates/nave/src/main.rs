@@ -58,7 +58,7 @@ fn main() -> ExitCode {
             Err(ServeError::Flag(error)) => wrong_flag(&error),
             Err(error) => failed(&error),
         },
-        Task::Controllers(config) => match runtime.block_on(controllers::run(config)) {
+        Task::Controllers(config) => match runtime.block_on(controllers::run(*config)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(ControllersError::Flag(error)) => wrong_flag(&error),
             Err(error) => failed(&error),

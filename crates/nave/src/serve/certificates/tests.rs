@@ -3,12 +3,15 @@ use std::{fs, time::Duration};
 use clap::Parser;
 
 use super::*;
-use crate::flags::Cli;
+use crate::flags::{Cli, Task};
 
 fn config(folder: &Path, more: &[(&str, &Path)]) -> Config {
     let mut arguments = vec!["nave".to_owned(), format!("--data-dir={}", folder.display())];
     arguments.extend(more.iter().map(|(flag, file)| format!("--{flag}={}", file.display())));
-    Cli::try_parse_from(arguments).unwrap().into_serve().validate().unwrap()
+    match Cli::try_parse_from(arguments).unwrap().validate().unwrap() {
+        Task::Serve(config) => *config,
+        Task::Controllers(_) => panic!("these are flags of serve"),
+    }
 }
 
 fn error_of(config: &Config) -> String {
