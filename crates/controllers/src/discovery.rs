@@ -1,9 +1,12 @@
 //! What a server serves, for controllers that work on all of it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use kube::core::discovery::v2::{APIGroupDiscoveryList, APIResourceDiscovery};
 use kube::discovery::ApiResource;
+use parking_lot::Mutex;
 
 /// A resource in one of its versions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -46,6 +49,37 @@ impl Resource {
         }
     }
 }
+
+/// What a server serves, asked for when it is needed and not known freshly enough.
+pub(crate) struct DiscoveryCache {
+    client: kube::Client,
+    kept: Mutex<Option<(Instant, Arc<Discovered>)>>,
+}
+
+impl DiscoveryCache {
+    /// A cache that knows nothing yet.
+    pub(crate) fn new(client: kube::Client) -> Self {
+        Self { client, kept: Mutex::default() }
+    }
+
+    /// What is served, as of half a minute ago at most.
+    ///
+    /// # Errors
+    /// The server's, or none reached.
+    pub(crate) async fn get(&self) -> Result<Arc<Discovered>, kube::Error> {
+        if let Some((at, known)) = self.kept.lock().as_ref()
+            && at.elapsed() < FRESH
+        {
+            return Ok(Arc::clone(known));
+        }
+        let discovered = Arc::new(Discovered::ask(&self.client).await?);
+        *self.kept.lock() = Some((Instant::now(), Arc::clone(&discovered)));
+        Ok(discovered)
+    }
+}
+
+/// What a server serves hardly ever changes.
+const FRESH: Duration = Duration::from_secs(30);
 
 /// All that a server serves.
 #[derive(Clone, Debug, Default)]

@@ -1,5 +1,6 @@
 //! Disruption budgets, and evictions that they allow and refuse.
 
+use nave_tests::cluster::FakeNode;
 use nave_tests::{Server, eventually};
 use serde_json::{Value, json};
 
@@ -57,4 +58,29 @@ async fn a_budget_counts_its_pods_and_evictions_keep_to_it() {
     eventually("room for one more", async || status(&server).await["disruptionsAllowed"] == 1).await;
     let evicted = evict(&server, "b").await;
     assert!(evicted.status.success(), "{}", evicted.stderr);
+}
+
+#[tokio::test]
+async fn a_budget_of_a_share_lets_all_pods_move_in_turn() {
+    let server = Server::start().await;
+    let _node = FakeNode::start(server.client().await).await;
+    server.kubectl(&["create", "deployment", "web", "--image=x:1", "--replicas=3"]).await;
+    server.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]).await;
+    // A share is of what the deployment wants, found by way of the pods' replica set.
+    server.kubectl(&["create", "pdb", "web", "--selector=app=web", "--max-unavailable=34%"]).await;
+    eventually("the budget is counted", async || status(&server).await["disruptionsAllowed"] == 2).await;
+    assert_eq!(status(&server).await["expectedPods"], 3);
+    let pods = async || {
+        let names = server.kubectl(&["get", "pods", "-l", "app=web", "-o", "name"]).await;
+        names.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = pods().await;
+    for name in before.iter().map(|name| name.trim_start_matches("pod/").to_owned()) {
+        eventually("the eviction is allowed", async || evict(&server, &name).await.status.success()).await;
+    }
+    eventually("other pods have taken over", async || {
+        let now = pods().await;
+        now.len() == 3 && now.is_disjoint(&before)
+    })
+    .await;
 }

@@ -1,5 +1,6 @@
 //! What becomes of objects whose owner is deleted, in the background, in the foreground, and orphaned.
 
+use nave_tests::cluster::FakeNode;
 use nave_tests::{Server, eventually};
 use serde_json::{Value, json};
 
@@ -104,13 +105,18 @@ async fn owners_that_never_were_or_live_elsewhere_are_absent() {
     gone(&server, "stray").await;
 
     let owner = map(&server, "owner", &[]).await;
+    map(&server, "child", &[("owner", &owner)]).await;
     server.kubectl(&["create", "namespace", "other"]).await;
     let foreign = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "foreign", "namespace": "other",
         "ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner}]}});
     server.apply(&foreign.to_string()).await;
-    map(&server, "child", &[("owner", &owner)]).await;
     server.kubectl(&["wait", "--for=delete", "secret/foreign", "-n", "other", "--timeout=60s"]).await;
     assert!(get(&server, "child").await.is_some() && get(&server, "owner").await.is_some());
+    let reasons = ["get", "events", "-n", "other", "-o", "jsonpath={.items[*].reason}"];
+    eventually("an event tells of it", async || {
+        server.kubectl(&reasons).await.contains("OwnerRefInvalidNamespace")
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -126,4 +132,67 @@ async fn what_was_to_be_collected_is_collected_after_a_crash() {
         gone(&server, name).await;
     }
     assert!(get(&server, "bystander").await.is_some());
+}
+
+/// The names of the objects of a kind that belong to the deployment.
+async fn of_web(server: &Server, kind: &str) -> Vec<String> {
+    let printed = server.kubectl(&["get", kind, "-l", "app=web", "-o", "name"]).await;
+    printed.lines().map(str::to_owned).collect()
+}
+
+/// A server with a node, and a deployment whose pods run.
+async fn with_deployment() -> (Server, FakeNode) {
+    let server = Server::start().await;
+    let node = FakeNode::start(server.client().await).await;
+    server.kubectl(&["create", "deployment", "web", "--image=x:1", "--replicas=3"]).await;
+    server.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]).await;
+    (server, node)
+}
+
+#[tokio::test]
+async fn a_deployment_takes_its_pods_with_it() {
+    for cascade in ["background", "foreground"] {
+        let (server, _node) = with_deployment().await;
+        let option = format!("--cascade={cascade}");
+        server.kubectl(&["delete", "deployment", "web", &option, "--timeout=60s"]).await;
+        if cascade == "foreground" {
+            assert!(of_web(&server, "pods").await.is_empty(), "the deployment goes last");
+            assert!(of_web(&server, "replicasets").await.is_empty(), "the deployment goes last");
+        }
+        eventually("nothing is left", async || {
+            of_web(&server, "pods").await.is_empty() && of_web(&server, "replicasets").await.is_empty()
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn an_orphaned_replica_set_keeps_its_pods_and_is_adopted_again() {
+    let (server, _node) = with_deployment().await;
+    let before = (of_web(&server, "replicasets").await, of_web(&server, "pods").await);
+    server.kubectl(&["delete", "deployment", "web", "--cascade=orphan"]).await;
+    assert!(of_web(&server, "deployments").await.is_empty());
+    let owner = async || {
+        let path = "jsonpath={.items[*].metadata.ownerReferences[*].kind}";
+        server.kubectl(&["get", "replicasets", "-l", "app=web", "-o", path]).await
+    };
+    assert_eq!(owner().await, "");
+    server.kubectl(&["create", "deployment", "web", "--image=x:1", "--replicas=3"]).await;
+    server.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]).await;
+    assert_eq!(owner().await, "Deployment");
+    assert_eq!((of_web(&server, "replicasets").await, of_web(&server, "pods").await), before);
+}
+
+#[tokio::test]
+async fn a_namespace_goes_with_its_deployments() {
+    let server = Server::start().await;
+    let _node = FakeNode::start(server.client().await).await;
+    server.kubectl(&["create", "namespace", "shop"]).await;
+    let shop = ["-n", "shop"];
+    server
+        .kubectl(&[&["create", "deployment", "web", "--image=x:1", "--replicas=5"], &shop[..]].concat())
+        .await;
+    server.kubectl(&[&["rollout", "status", "deployment/web", "--timeout=60s"], &shop[..]].concat()).await;
+    server.kubectl(&["delete", "namespace", "shop", "--timeout=60s"]).await;
+    assert_eq!(server.kubectl(&["get", "pods,replicasets,deployments", "-A", "-o", "name"]).await, "");
 }

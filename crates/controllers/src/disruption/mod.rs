@@ -16,6 +16,7 @@ use nave_machinery::selector::LabelSelector;
 use self::scale::Scales;
 use self::status::Expected;
 use crate::api;
+use crate::discovery::DiscoveryCache;
 use crate::frame::{Context, Descriptor, EventKind, Recorder, SyncError, reference_of, work};
 
 /// Changes of pods within this time are one sync.
@@ -36,6 +37,7 @@ fn start(context: &Context) -> impl Future<Output = ()> + use<> {
     let pods = context.informers.informer::<Pod>();
     let scales = Scales {
         client: context.client.clone(),
+        discovery: DiscoveryCache::new(context.client.clone()),
         replica_sets: context.informers.informer::<ReplicaSet>(),
         deployments: context.informers.informer::<Deployment>(),
         stateful_sets: context.informers.informer::<StatefulSet>(),

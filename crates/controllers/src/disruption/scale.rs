@@ -10,13 +10,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::core::Request;
 use nave_client::SharedInformer;
 
-use crate::discovery::Discovered;
+use crate::discovery::DiscoveryCache;
 use crate::frame::SyncError;
 use crate::owners::controller_of;
 
 /// Where it is said how many pods a controller wants.
 pub(super) struct Scales {
     pub(super) client: kube::Client,
+    pub(super) discovery: DiscoveryCache,
     pub(super) replica_sets: SharedInformer<ReplicaSet>,
     pub(super) deployments: SharedInformer<Deployment>,
     pub(super) stateful_sets: SharedInformer<StatefulSet>,
@@ -106,7 +107,7 @@ impl Scales {
 
     /// What a controller of any other kind wants, by its `scale`.
     async fn of_scale(&self, owner: &OwnerReference, namespace: &str) -> Result<Option<Wanted>, SyncError> {
-        let discovered = Discovered::ask(&self.client).await?;
+        let discovered = self.discovery.get().await?;
         let resource = discovered.kind(&owner.api_version, &owner.kind);
         let Some(resource) = resource.filter(|resource| resource.namespaced) else { return Ok(None) };
         if !resource.subresources.iter().any(|below| below == "scale") {

@@ -53,6 +53,12 @@ impl Family {
     }
 }
 
+/// What the pods of a service have in common; nothing where it has none, or is but another name.
+pub(super) fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
+    let spec = service.spec.as_ref()?;
+    spec.selector.as_ref().filter(|_| spec.type_.as_deref() != Some("ExternalName"))
+}
+
 /// Whether a pod can be behind any service: it has an address and has not ended.
 pub(super) fn counts(pod: &Pod) -> bool {
     !pods::is_terminal(pod) && ips(pod).next().is_some()

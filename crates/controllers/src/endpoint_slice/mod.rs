@@ -107,9 +107,7 @@ impl EndpointSliceController {
             return Ok(Action::RequeueAfter(wait));
         }
         let service = service.decode()?;
-        let Some(selector) = service.spec.as_ref().and_then(|spec| spec.selector.as_ref()) else {
-            return Ok(Action::Done);
-        };
+        let Some(selector) = endpoints::selector(&service) else { return Ok(Action::Done) };
         let pods = self.pods_of(key.namespace(), selector)?;
         let existing = self.slices_of(key)?;
         let families = Family::of_service(&service);

@@ -58,7 +58,10 @@ impl NamespaceController {
     /// Goes on with the deletion of a namespace.
     async fn sync(&self, key: &ObjectName) -> Result<Action, SyncError> {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        let Some(mut namespace) = namespaces.get_opt(key.name()).await? else { return Ok(Action::Done) };
+        let Some(mut namespace) = namespaces.get_opt(key.name()).await? else {
+            self.looks.lock().remove(key);
+            return Ok(Action::Done);
+        };
         let Some(deleted_at) = namespace.metadata.deletion_timestamp.as_ref().map(|time| time.0) else {
             return Ok(Action::Done);
         };

@@ -19,7 +19,7 @@ use nave_resources::quota::{self, Usage, scopes};
 use parking_lot::Mutex;
 
 use crate::api;
-use crate::discovery::Discovered;
+use crate::discovery::DiscoveryCache;
 use crate::frame::{Context, Descriptor, SyncError, work};
 
 /// Changes in a namespace within this time are one count.
@@ -53,6 +53,7 @@ fn start(context: &Context) -> impl Future<Output = ()> + use<> {
     ];
     let controller = QuotaController {
         client: context.client.clone(),
+        discovery: DiscoveryCache::new(context.client.clone()),
         quotas: quotas.lister(),
         pods: pods.lister(),
         services: services.lister(),
@@ -69,6 +70,7 @@ fn start(context: &Context) -> impl Future<Output = ()> + use<> {
 
 struct QuotaController {
     client: kube::Client,
+    discovery: DiscoveryCache,
     quotas: Lister<ResourceQuota>,
     pods: Lister<Pod>,
     services: Lister<Service>,
@@ -143,7 +145,7 @@ impl QuotaController {
         if others.is_empty() {
             return Ok(());
         }
-        let discovered = Discovered::ask(&self.client).await?;
+        let discovered = self.discovery.get().await?;
         for (name, (plural, group)) in others {
             let Some(resource) = discovered.resource(group, plural).filter(|resource| resource.namespaced)
             else {
