@@ -44,7 +44,7 @@ pub const DEADLINE: Duration = Duration::from_mins(2);
 pub struct Server {
     process: Option<ServerProcess>,
     folder: TempDir,
-    flags: Vec<&'static str>,
+    flags: Vec<String>,
 }
 
 /// A program whose output is read line by line; it is killed when this is dropped.
@@ -65,9 +65,14 @@ impl Server {
     }
 
     /// Starts a server on an empty folder, with more flags.
-    pub async fn start_with(flags: &[&'static str]) -> Self {
-        let folder = ok(tempfile::tempdir(), "a temporary folder");
-        let mut server = Self { process: None, folder, flags: flags.to_vec() };
+    pub async fn start_with(flags: &[&str]) -> Self {
+        Self::start_in(ok(tempfile::tempdir(), "a temporary folder"), flags).await
+    }
+
+    /// Starts a server on a folder that has files which flags name, and no data yet.
+    pub async fn start_in(folder: TempDir, flags: &[&str]) -> Self {
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let mut server = Self { process: None, folder, flags };
         server.restart().await;
         server
     }
@@ -75,7 +80,8 @@ impl Server {
     /// Starts it again on the same folder; it must have been ended before.
     pub async fn restart(&mut self) {
         assert!(self.process.is_none(), "the server still runs");
-        let started = ServerProcess::start(&server_binary(), self.folder.path(), &self.flags).await;
+        let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
+        let started = ServerProcess::start(&server_binary(), self.folder.path(), &flags).await;
         self.process = Some(ok(started, "starting the server"));
     }
 
@@ -110,6 +116,13 @@ impl Server {
     /// What the server printed so far.
     pub fn log(&self) -> String {
         self.process().log()
+    }
+
+    /// Where it serves: `https://host:port`.
+    pub fn url(&self) -> String {
+        let text = ok(std::fs::read_to_string(self.kubeconfig()), "the kubeconfig");
+        let line = text.lines().find_map(|line| line.trim().strip_prefix("server: "));
+        line.map_or_else(|| panic!("the kubeconfig names no server"), |url| url.trim_matches('"').to_owned())
     }
 
     /// For raw HTTP.
@@ -164,7 +177,12 @@ impl Server {
 
     /// Runs a Python script, which must succeed; `import kubernetes` works, and `KUBECONFIG` is set.
     pub async fn python(&self, script: &str) -> String {
-        succeeded(self.run("python", &["-c", script], "", &[]).await)
+        self.python_with(script, &[]).await
+    }
+
+    /// Runs a Python script, which must succeed, with more in its environment.
+    pub async fn python_with(&self, script: &str, environment: &[(&str, &str)]) -> String {
+        succeeded(self.run("python", &["-c", script], "", environment).await)
     }
 
     async fn run(&self, program: &str, arguments: &[&str], input: &str, more: &[(&str, &str)]) -> Ran {

@@ -144,7 +144,11 @@ impl Client {
         self.send(Method::POST, uri, headers, body).await
     }
 
-    async fn send(
+    /// A request of any method.
+    ///
+    /// # Errors
+    /// As for [`Self::get`].
+    pub async fn send(
         &self,
         method: Method,
         uri: &Uri,

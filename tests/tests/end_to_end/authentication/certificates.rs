@@ -1,0 +1,80 @@
+//! Certificates made by openssl: users', and those of a proxy in front.
+
+use nave_tests::{Server, eventually};
+use tempfile::tempdir;
+
+use super::{Caller, authority, certificate};
+
+#[tokio::test]
+async fn a_certificate_is_a_user_if_the_right_authority_signed_it_for_that() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().to_owned();
+    authority(&path, "ours");
+    authority(&path, "theirs");
+    let alice = "/O=dev/O=ops/CN=alice";
+    certificate(&path, "ours", "alice", alice, "clientAuth", 30);
+    certificate(&path, "ours", "server", alice, "serverAuth", 30);
+    certificate(&path, "ours", "over", alice, "clientAuth", 0);
+    certificate(&path, "theirs", "stranger", "/O=system:masters/CN=mallory", "clientAuth", 30);
+    std::fs::copy(path.join("ours.crt"), path.join("believed.crt")).unwrap();
+    let flag = format!("--client-ca-file={}", path.join("believed.crt").display());
+    let server = Server::start_in(folder, &[&flag]).await;
+
+    let (name, groups) = Caller::with_certificate(&server, &path, "alice").user(&[]).await.unwrap();
+    assert_eq!(
+        (name.as_str(), groups),
+        ("alice", ["dev", "ops", "system:authenticated"].map(str::to_owned).to_vec())
+    );
+    for wrong in ["server", "stranger"] {
+        assert_eq!(Caller::with_certificate(&server, &path, wrong).user(&[]).await, Err(401), "{wrong}");
+    }
+    let over = Caller::with_certificate(&server, &path, "over");
+    eventually("a certificate whose time is over is refused", async || over.user(&[]).await == Err(401))
+        .await;
+    // A wrong certificate is not nobody's: not even health may be asked with it.
+    assert_eq!(Caller::with_certificate(&server, &path, "stranger").get("/healthz", &[]).await, Some(401));
+    assert_eq!(Caller::of(&server).get("/healthz", &[]).await, Some(200));
+
+    // The file changes: connections that are there feel it too.
+    let (alice, stranger) = (
+        Caller::with_certificate(&server, &path, "alice"),
+        Caller::with_certificate(&server, &path, "stranger"),
+    );
+    assert!(alice.user(&[]).await.is_ok());
+    std::fs::copy(path.join("theirs.crt"), path.join("believed.crt")).unwrap();
+    eventually("the other authority is believed", async || stranger.user(&[]).await.is_ok()).await;
+    assert_eq!(alice.user(&[]).await, Err(401));
+}
+
+#[tokio::test]
+async fn headers_of_a_proxy_are_believed_from_the_proxy_alone() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().to_owned();
+    authority(&path, "users");
+    authority(&path, "proxies");
+    certificate(&path, "users", "alice", "/CN=alice", "clientAuth", 30);
+    certificate(&path, "proxies", "front", "/CN=front", "clientAuth", 30);
+    certificate(&path, "proxies", "other", "/CN=other", "clientAuth", 30);
+    let file = |name: &str| path.join(name).display().to_string();
+    let server = Server::start_in(
+        folder,
+        &[
+            &format!("--client-ca-file={}", file("users.crt")),
+            &format!("--requestheader-client-ca-file={}", file("proxies.crt")),
+            "--requestheader-allowed-names=front",
+            "--requestheader-username-headers=X-Remote-User",
+            "--requestheader-group-headers=X-Remote-Group",
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+        ],
+    )
+    .await;
+    let bob = [("x-remote-user", "bob"), ("x-remote-group", "dev"), ("x-remote-group", "ops")];
+    let (name, groups) = Caller::with_certificate(&server, &path, "front").user(&bob).await.unwrap();
+    assert_eq!((name.as_str(), groups.len()), ("bob", 3));
+    let masters = [("x-remote-user", "admin"), ("x-remote-group", "system:masters")];
+    let alice = Caller::with_certificate(&server, &path, "alice");
+    assert_eq!(alice.user(&masters).await.unwrap().0, "alice", "a user is no proxy");
+    assert_eq!(Caller::with_certificate(&server, &path, "other").user(&masters).await, Err(401));
+    let secrets = "/api/v1/namespaces/default/secrets";
+    assert_eq!(Caller::of(&server).get(secrets, &masters).await, Some(403), "headers alone are nothing");
+}
