@@ -49,7 +49,7 @@ pub struct ReflectorConfig {
     pub backoff: Backoff,
     /// How often the store is told to resync; `None` for never.
     pub resync: Option<Duration>,
-    /// Objects asked for in one page.
+    /// Objects asked for in one page, where a list can be read in pages.
     pub page_size: u32,
     /// The server is asked to end a watch after this to twice this.
     pub min_watch_time: Duration,
@@ -192,11 +192,11 @@ impl Run<'_> {
     }
 
     async fn paged_list(&mut self) -> Result<(), ListWatchError> {
-        let mut options = ListOptions {
-            resource_version: self.list_version("0"),
-            limit: self.reflector.config.page_size,
-            continue_token: String::new(),
-        };
+        let resource_version = self.list_version("0");
+        // With a version and a limit a server gives the state at exactly that version, which may be long past.
+        let is_any = matches!(&*resource_version, "" | "0");
+        let limit = if is_any { self.reflector.config.page_size } else { 0 };
+        let mut options = ListOptions { resource_version, limit, continue_token: String::new() };
         let mut objects = Vec::new();
         loop {
             let page = match self.reflector.source.list(&options).await {

@@ -11,6 +11,7 @@ mod delta_queue;
 mod elections;
 mod fake_leases;
 mod fake_server;
+mod http_source;
 mod in_process;
 mod informers;
 mod objects;
