@@ -1,8 +1,10 @@
 //! [`run_workers`]: the loop that every controller has.
 
 use std::fmt::Display;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +21,7 @@ pub enum Action {
 }
 
 /// Works on a queue's keys until `stop` is cancelled: at most `workers` at once, each key by one at a time. On a success
-/// the key's failures are forgotten; on an error it is tried again, later each time. When stopped, work under way is
+/// the key's failures are forgotten; on an error, or a panic, it is tried again, later each time. When stopped, work under way is
 /// brought to its end, and nothing new is begun.
 pub async fn run_workers<T, E, R, F>(
     queue: &Workqueue<T>,
@@ -34,7 +36,12 @@ pub async fn run_workers<T, E, R, F>(
 {
     let work = async || {
         while let Some(Some(key)) = stop.run_until_cancelled(queue.get()).await {
-            settle(queue, &key, reconcile(key.clone()).await);
+            if let Ok(outcome) = AssertUnwindSafe(reconcile(key.clone())).catch_unwind().await {
+                settle(queue, &key, outcome);
+            } else {
+                tracing::error!(%key, "reconcile panicked");
+                queue.add_rate_limited(key.clone());
+            }
             queue.done(&key);
         }
     };

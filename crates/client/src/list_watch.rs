@@ -142,6 +142,15 @@ impl ListWatchError {
         matches!(self, Self::Expired(_))
     }
 
+    /// Whether a watch that ended so can go on from where it was, rather than after a list.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Connection(_) | Self::TooManyRequests { .. } => true,
+            Self::Status { code, .. } => *code >= 500,
+            _ => false,
+        }
+    }
+
     /// How long the server wants to be left alone.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

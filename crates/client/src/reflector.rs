@@ -81,7 +81,8 @@ impl ReflectorConfig {
 /// | 410 on a list, or a version the server does not know | lists the latest there is |
 /// | a streamed list is refused | lists in pages, from now on |
 /// | 410 in the middle of a paged list | lists without pages |
-/// | another failure, or a watch that ends at once | waits ([`Backoff`]), then goes on |
+/// | no connection, 429, 5xx, or a watch that ends at once | waits ([`Backoff`]), then goes on |
+/// | another failure | waits, then lists |
 pub struct Reflector {
     source: Arc<dyn ListerWatcher>,
     store: Arc<dyn ReflectorStore>,
@@ -243,7 +244,8 @@ impl Run<'_> {
             let short = started.elapsed() < SHORT_WATCH && seen == 0;
             match error {
                 Some(error) if error.is_expired() => return self.told(&error),
-                Some(error) => self.failed(&error).await,
+                Some(error) if error.is_passing() => self.failed(&error).await,
+                Some(error) => return self.failed(&error).await,
                 None if short => self.failed(&broken("a watch ended at once and told nothing")).await,
                 None => {}
             }

@@ -39,6 +39,8 @@ struct State {
     streams_lists: bool,
     /// What lists answer before they work again, last first.
     list_errors: Vec<ListWatchError>,
+    /// What watches answer before they work again, last first.
+    watch_errors: Vec<ListWatchError>,
     /// Pages asked for after which the rest is expired.
     pages_until_expired: Option<usize>,
     requests: Vec<String>,
@@ -129,6 +131,10 @@ impl FakeServer {
         let mut errors: Vec<_> = errors.into_iter().collect();
         errors.reverse();
         self.state.lock().list_errors = errors;
+    }
+
+    pub(crate) fn fail_watch(&self, error: ListWatchError) {
+        self.state.lock().watch_errors.push(error);
     }
 
     pub(crate) fn expire_after_pages(&self, pages: usize) {
@@ -239,6 +245,9 @@ impl ListerWatcher for FakeServer {
         };
         if state.is_cut_off {
             return Err(ListWatchError::Connection("cut off".into()));
+        }
+        if let Some(error) = state.watch_errors.pop() {
+            return Err(error);
         }
         if position < state.compacted {
             return Err(ListWatchError::Expired("too old resource version".into()));

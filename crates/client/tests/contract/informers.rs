@@ -197,6 +197,27 @@ async fn a_version_that_the_server_does_not_know_is_asked_for_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watch_that_fails_goes_on_if_that_can_help_and_else_a_list_follows() {
+    let status = |code: u16| ListWatchError::Status { code, reason: String::new(), message: String::new() };
+    for (error, is_listed) in [
+        (ListWatchError::TooManyRequests { message: String::new(), retry_after: None }, false),
+        (status(503), false),
+        (status(403), true),
+        (ListWatchError::Invalid("resourceVersion".into()), true),
+        (ListWatchError::TooLargeResourceVersion("the server was restored from a backup".into()), true),
+    ] {
+        let it = Fixture::with(FakeServer::new(), &["ns/a"]).await;
+        let told = error.to_string();
+        it.server.fail_watch(error);
+        it.server.end_watches(true);
+        it.server.set("ns/b", "red");
+        assert_eq!(it.next(1).await, ["add ns/b@2"], "{told}");
+        let requests = it.server.requests();
+        assert_eq!(requests.iter().any(|it| it.starts_with("list")), is_listed, "{told}: {requests:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_list_is_read_in_pages_and_at_once_if_a_page_is_gone() {
     let server = FakeServer::new();
     (0..1_200).for_each(|n| server.set(&format!("ns/{n}"), "red"));
