@@ -1,6 +1,6 @@
 //! The resource's log: present state, history and the watchers' index, changed together.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,6 +29,8 @@ pub(crate) struct Log {
     /// Keys whose stored version cannot be decoded.
     pub(crate) undecodable: BTreeSet<Arc<str>>,
     kept: Vec<Snapshot>,
+    /// States that watches began with and are still sending, by revision, and how many send each.
+    sent: BTreeMap<u64, (Snapshot, usize)>,
     /// Room for the events' frames.
     frames: Arc<EncodingBudget>,
 }
@@ -82,6 +84,7 @@ impl Log {
             buckets: Buckets::default(),
             undecodable: BTreeSet::new(),
             kept: Vec::new(),
+            sent: BTreeMap::new(),
             frames,
         }
     }
@@ -94,6 +97,7 @@ impl Log {
         revision: u64,
     ) -> Aftermath {
         let mut dropped = std::mem::take(&mut self.kept);
+        dropped.extend(std::mem::take(&mut self.sent).into_values().map(|(snapshot, _)| snapshot));
         dropped.push(Snapshot::new(self.revision, std::mem::replace(&mut self.state, Arc::new(state))));
         self.undecodable = undecodable;
         self.revision = revision;
@@ -177,6 +181,25 @@ impl Log {
         Some((Arc::clone(state), events))
     }
 
+    /// Keeps a state for a watch that begins with it: like others as long as its revision lies in the window, so that
+    /// a client that does not take it holds no past alive.
+    pub(crate) fn begin_sending(&mut self, snapshot: Snapshot) {
+        self.sent.entry(snapshot.revision()).or_insert_with(|| (snapshot, 0)).1 += 1;
+    }
+
+    /// The state that a watch began with, while it is kept.
+    pub(crate) fn sent(&self, revision: u64) -> Option<Snapshot> {
+        self.sent.get(&revision).map(|(snapshot, _)| snapshot.clone())
+    }
+
+    /// One watch less sends this state. What is given back is to be dropped without the lock.
+    pub(crate) fn end_sending(&mut self, revision: u64) -> Option<Snapshot> {
+        let (_, watches) = self.sent.get_mut(&revision)?;
+        *watches -= 1;
+        let last = *watches == 0;
+        last.then(|| self.sent.remove(&revision)).flatten().map(|(snapshot, _)| snapshot)
+    }
+
     /// The revisions of the snapshots that are kept.
     pub(crate) fn kept(&self) -> Vec<u64> {
         self.kept.iter().map(Snapshot::revision).collect()
@@ -184,6 +207,10 @@ impl Log {
 
     fn release_old_snapshots(&mut self) -> Vec<Snapshot> {
         let floor = self.window.floor();
-        self.kept.extract_if(.., |kept| kept.revision() < floor).collect()
+        let mut old: Vec<_> = self.kept.extract_if(.., |kept| kept.revision() < floor).collect();
+        while let Some(sent) = self.sent.first_entry().filter(|sent| *sent.key() < floor) {
+            old.push(sent.remove().0);
+        }
+        old
     }
 }

@@ -87,10 +87,11 @@ pub struct Watcher {
     ended: Option<End>,
 }
 
-/// The part of the initial state that is yet to be sent.
+/// The part of the initial state that is yet to be sent. The log keeps the state itself, for as long as it keeps the
+/// history since then.
 #[derive(Debug)]
 struct Initial {
-    snapshot: Snapshot,
+    revision: u64,
     last: Option<Arc<str>>,
 }
 
@@ -111,12 +112,13 @@ struct Position {
 impl Watcher {
     pub(crate) fn start(shared: Arc<Shared>, request: WatchRequest) -> Result<Self, WatchError> {
         let WatchRequest { start, filter, bookmarks, deadline } = request;
-        let (after, initial) = match start {
+        let (after, state) = match start {
             WatchStart::After(revision) => (revision, None),
-            WatchStart::State(snapshot) => (snapshot.revision(), Some(Initial { snapshot, last: None })),
+            WatchStart::State(snapshot) => (snapshot.revision(), Some(snapshot)),
         };
+        let initial = state.as_ref().map(|_| Initial { revision: after, last: None });
         let route = Route::of(&filter, &shared.layout);
-        let (position, wake) = Position::enter(&mut shared.log.write(), after, route)?;
+        let (position, wake) = Position::enter(&mut shared.log.write(), after, route, state)?;
         let timer = next_timer(bookmarks, deadline).map(|at| Box::pin(sleep_until(at)));
         Ok(Self { shared, filter, initial, position, wake, bookmarks, deadline, timer, ended: None })
     }
@@ -159,11 +161,20 @@ impl Watcher {
     }
 
     fn next_initial(&mut self) -> Option<Step> {
-        let Initial { snapshot, last } = self.initial.as_mut()?;
+        let Initial { revision, last } = self.initial.as_mut()?;
+        let state = {
+            let log = self.shared.log.read();
+            if log.closed {
+                drop(log);
+                return Some(self.end(End::Closed));
+            }
+            log.sent(*revision).filter(|_| log.epoch == self.position.epoch)
+        };
+        let Some(snapshot) = state else { return Some(self.end(End::Expired)) };
         let objects: Vec<_> = snapshot.select(&self.filter, last.as_deref()).take(BATCH).cloned().collect();
         let Some(latest) = objects.last() else {
             let revision = snapshot.revision();
-            self.initial = None;
+            self.end_sending();
             return Some(Step::InitialEventsEnd(revision));
         };
         *last = Some(Arc::clone(latest.key()));
@@ -182,6 +193,14 @@ impl Watcher {
         };
         let deliveries: Vec<_> = events.into_iter().filter_map(deliver).collect();
         Ok(Taken { deliveries, more })
+    }
+
+    fn end_sending(&mut self) {
+        let Some(Initial { revision, .. }) = self.initial.take() else { return };
+        let mut log = self.shared.log.write();
+        let state = if log.epoch == self.position.epoch { log.end_sending(revision) } else { None };
+        drop(log);
+        drop(state);
     }
 
     fn overdue(&self) -> Option<End> {
@@ -210,6 +229,7 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
+        self.end_sending();
         self.shared.log.write().buckets.leave(self.position.place);
     }
 }
@@ -222,12 +242,20 @@ struct Taken {
 }
 
 impl Position {
-    fn enter(log: &mut Log, after: u64, route: Route) -> Result<(Self, Arc<Notify>), WatchError> {
+    fn enter(
+        log: &mut Log,
+        after: u64,
+        route: Route,
+        state: Option<Snapshot>,
+    ) -> Result<(Self, Arc<Notify>), WatchError> {
         let expired = WatchError::Expired { requested: after, oldest: log.window.floor() };
         let ready = log.revision > 0;
         let first = log.window.after(after).filter(|_| ready).ok_or(expired)?;
         let past = first..log.window.next();
         let (place, wake) = log.buckets.join(route);
+        if let Some(state) = state {
+            log.begin_sending(state);
+        }
         Ok((Self { epoch: log.epoch, after, past, place, reached: after.min(log.revision) }, wake))
     }
 

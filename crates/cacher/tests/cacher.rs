@@ -344,6 +344,35 @@ async fn slow_watchers_are_ended_and_quiet_ones_are_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_take_its_first_state_holds_nothing_alive() {
+    let store = FakeStore::default();
+    let window = WindowBounds { min: 4, max: 4, ..WindowBounds::default() };
+    for i in 0..200 {
+        store.put(&key(&format!("p{i:03}")), "n;");
+    }
+    let cacher = ready(&store, CacherConfig { window, ..config() }).await;
+    let old = Arc::downgrade(cacher.snapshot().get(&key("p199")).unwrap());
+    let start = || WatchStart::State(cacher.snapshot());
+    let mut slow = watch(&cacher, start(), Filter::all()).unwrap();
+    let mut other = watch(&cacher, start(), Filter::all()).unwrap();
+    assert!(matches!(slow.next().await, Step::Events(_)));
+    store.put(&key("p199"), "n;new");
+    settle(&store, &cacher).await;
+    assert!(old.upgrade().is_some(), "it may yet be sent");
+    for i in 0..8 {
+        store.put(&key("p000"), format!("n;{i}"));
+    }
+    settle(&store, &cacher).await;
+    assert!(old.upgrade().is_none());
+    assert!(matches!(slow.next().await, Step::End(End::Expired)));
+    assert!(matches!(other.next().await, Step::End(End::Expired)));
+    drop((slow, other));
+    let mut again = watch(&cacher, start(), Filter::all()).unwrap();
+    while let Step::Events(_) = again.next().await {}
+    assert!(again.next().now_or_never().is_none(), "and then waits");
+}
+
+#[tokio::test(start_paused = true)]
 async fn past_states_are_served_while_their_revision_lies_in_the_window() {
     let store = FakeStore::default();
     let window = WindowBounds { min: 4, max: 4, ..WindowBounds::default() };
