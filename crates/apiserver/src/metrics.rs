@@ -7,10 +7,13 @@ mod caches;
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
     core::Collector,
 };
+
+use crate::body::ResponseBody;
 
 pub use caches::CacheMetrics;
 
@@ -148,6 +151,16 @@ impl Serving {
     fn count(gauge: prometheus::IntGauge) -> Self {
         gauge.inc();
         Self(gauge)
+    }
+
+    /// Goes on counting until a body that is made as the client takes it has been sent, or is given up.
+    pub(crate) fn until_end_of(self, body: ResponseBody) -> ResponseBody {
+        match body {
+            ResponseBody::Stream(stream) => ResponseBody::Stream(Box::pin(stream.inspect(move |_| {
+                let _counted = &self;
+            }))),
+            whole @ ResponseBody::Full(_) => whole,
+        }
     }
 }
 

@@ -70,7 +70,7 @@ impl Pipeline {
         };
         let accepted = Negotiation::of(&request, &info.query);
         let labels = self.resources.labels(&info);
-        let _serving = match info.verb {
+        let serving = match info.verb {
             Verb::Watch => self.metrics.long_running(labels),
             verb => self.metrics.serving(verb.is_mutating()),
         };
@@ -86,7 +86,8 @@ impl Pipeline {
             }
         };
         self.metrics.answered(labels, response.status().as_u16(), started.elapsed());
-        response
+        // A watch is served for as long as its body is.
+        response.map(|body| serving.until_end_of(body))
     }
 
     async fn answer<B>(

@@ -219,6 +219,7 @@ async fn the_caches_can_be_looked_into() {
     let metrics = connection.send(&Call::get("/metrics")).await.unwrap().read_all().await.unwrap();
     let metrics = String::from_utf8(metrics.to_vec()).unwrap();
     for line in [
+        r#"apiserver_longrunning_requests{component="apiserver",group="",resource="pods",scope="cluster",subresource="",verb="WATCH",version="v1"} 1"#,
         r#"apiserver_storage_objects{resource="configmaps"} 1"#,
         r#"apiserver_watch_cache_events_dispatched_total{group="",resource="configmaps"} 1"#,
         r#"apiserver_cache_list_total{group="",index="f:spec.nodeName",resource="pods"} 1"#,
