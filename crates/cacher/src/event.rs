@@ -128,9 +128,12 @@ impl Event {
         &self.change
     }
 
-    /// Forgets the frames, and what only they are made of.
+    /// Forgets the frames and what only they are made of, and other encodings of the state that is no more.
     pub(crate) fn shed(&self) {
         self.frames.clear();
+        if let Some(old) = self.change.old() {
+            old.shed();
+        }
         let last = self.last.lock().take();
         drop(last);
     }

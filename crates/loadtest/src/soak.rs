@@ -304,7 +304,7 @@ impl Tally {
     }
 }
 
-/// Whether memory went on growing after the first minute.
+/// Whether memory went on growing once histories are full.
 fn creep(readings: &[Reading]) -> Option<String> {
     let peak = |of: &mut dyn Iterator<Item = &Reading>| of.map(|reading| reading.bytes).max();
     let first = peak(&mut readings.iter().filter(|reading| reading.at <= SETTLING))?;
@@ -356,11 +356,11 @@ const KEPT: u64 = 500;
 /// Servers limit the streams of a connection, kube-apiserver to 100.
 const STREAMS: usize = 90;
 /// What a slow reader does between chunks: nothing.
-const SLOW: Duration = Duration::from_millis(500);
+const SLOW: Duration = Duration::from_secs(5);
 const LIST_PAUSE: Duration = Duration::from_secs(1);
 const INTERVAL: Duration = Duration::from_secs(15);
-/// Memory may grow for so long.
-const SETTLING: Duration = Duration::from_secs(61);
+/// Memory may grow for so long: a history of changes reaches back 75 s, unless it comes to its limit in bytes before.
+const SETTLING: Duration = Duration::from_secs(91);
 /// For so long the last events may be on their way.
 const ARRIVAL: Duration = Duration::from_secs(30);
 
@@ -369,12 +369,12 @@ mod tests {
     use super::*;
 
     fn readings(megabytes: [u64; 4]) -> Vec<Reading> {
-        let at = [30, 60, 90, 120].map(Duration::from_secs);
+        let at = [30, 90, 120, 150].map(Duration::from_secs);
         at.into_iter().zip(megabytes).map(|(at, mb)| Reading { at, bytes: mb * 1_000_000 }).collect()
     }
 
     #[test]
-    fn memory_creeps_if_it_grows_after_the_first_minute() {
+    fn memory_creeps_if_it_grows_once_histories_are_full() {
         assert_eq!(creep(&readings([50, 100, 109, 95])), None);
         assert_eq!(
             creep(&readings([50, 100, 100, 111])),

@@ -45,7 +45,9 @@ impl Continuation {
         if token.is_empty() {
             return Ok(None);
         }
-        let invalid = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
+        let invalid = |why: &str| {
+            Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
+        };
         if token.len() > TOKEN_MAX {
             return Err(invalid("it is too long"));
         }
@@ -54,17 +56,16 @@ impl Continuation {
         let token: Token =
             serde_json::from_slice(&bytes).map_err(|_| invalid("it is not JSON of the known form"))?;
         if token.v != VERSION {
-            return Err(invalid("server does not recognize this encoded version"));
+            return Err(invalid(&format!("server does not recognize this encoded version {:?}", token.v)));
         }
         let start = token.start.strip_suffix('\0').unwrap_or(&token.start);
-        let revision = match token.rv {
-            -1 => None,
-            revision => Some(
-                u64::try_from(revision).map_err(|_| invalid("incorrect encoded start resourceVersion"))?,
-            ),
+        let revision = match u64::try_from(token.rv) {
+            Ok(revision) if revision > 0 => Some(revision),
+            Err(_) if token.rv == -1 => None,
+            _ => return Err(invalid("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")),
         };
-        if revision == Some(0) || start.is_empty() {
-            return Err(invalid("incorrect encoded start resourceVersion"));
+        if start.is_empty() {
+            return Err(invalid("encoded start key empty (version meta.k8s.io/v1)"));
         }
         // A key that would leave the prefix cannot be asked for: it is joined, then checked by its parts.
         if start.split('/').any(|part| matches!(part, "" | "." | "..")) {
