@@ -84,6 +84,8 @@ struct Collector {
     nodes: Lister<Node>,
     /// Since when nodes that pods are bound to have been missing.
     missing: HashMap<String, Instant>,
+    /// Whether there has been a node since this controller started.
+    has_seen_nodes: bool,
 }
 
 fn start(context: &Context) -> BoxFuture<'static, ()> {
@@ -93,6 +95,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
         pods: pods.lister(),
         nodes: nodes.lister(),
         missing: HashMap::new(),
+        has_seen_nodes: false,
     };
     let stop = context.stop.clone();
     async move {
@@ -141,6 +144,11 @@ impl Collector {
         pods: &[(&Object<Pod>, Brief)],
         known: &HashSet<&str>,
     ) -> Result<HashSet<String>, SyncError> {
+        // Where no node has ever registered, pods are objects that somebody binds by hand: a control plane by itself.
+        if known.is_empty() && !self.has_seen_nodes {
+            return Ok(HashSet::new());
+        }
+        self.has_seen_nodes = true;
         let bound = pods.iter().map(|(_, brief)| brief.spec.node_name.as_str());
         let missing: HashSet<&str> = bound.filter(|node| !node.is_empty() && !known.contains(node)).collect();
         self.missing.retain(|node, _| missing.contains(node.as_str()));
