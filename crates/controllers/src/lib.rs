@@ -24,7 +24,7 @@
 //! | `service_account`, `root_ca` | what each namespace has from the start |
 //! | `garbage_collector` | what belongs to an object goes with it, before it, or is orphaned |
 //! | `cluster_role_aggregation` | roles that are made of others |
-//! | `endpoint_slice` | where the pods of a service are |
+//! | `endpoint_slice`, `endpoints` | where the pods of a service are |
 //! | `disruption` | how many pods a budget lets go |
 //! | `resource_quota` | what of a quota is used |
 //!
@@ -38,6 +38,7 @@ mod deployment;
 mod discovery;
 mod disruption;
 mod endpoint_slice;
+mod endpoints;
 pub mod expectations;
 pub mod frame;
 mod garbage_collector;
@@ -71,6 +72,7 @@ pub const CONTROLLERS: &[Descriptor] = &[
     root_ca::ROOT_CA_PUBLISHER,
     cluster_role_aggregation::CLUSTER_ROLE_AGGREGATION,
     endpoint_slice::ENDPOINT_SLICE,
+    endpoints::ENDPOINTS,
     disruption::DISRUPTION,
     resource_quota::RESOURCE_QUOTA,
     garbage_collector::GARBAGE_COLLECTOR,

@@ -87,3 +87,24 @@ async fn slices_follow_the_pods_of_a_service() {
     server.kubectl(&["delete", "service", "web"]).await;
     eventually("no slices", async || slices(&server).await.is_empty()).await;
 }
+
+#[tokio::test]
+async fn endpoints_follow_them_too() {
+    let server = Server::start().await;
+    server.apply(SERVICE).await;
+    pod(&server, "a", "10.1.0.1", true).await;
+    pod(&server, "b", "10.1.0.2", false).await;
+    let addresses = async |list: &str| {
+        let path = format!("jsonpath={{.subsets[*].{list}[*].ip}}");
+        server.kubectl(&["get", "endpoints", "web", "--ignore-not-found", "-o", &path]).await
+    };
+    eventually("a is ready", async || addresses("addresses").await == "10.1.0.1").await;
+    eventually("b is not", async || addresses("notReadyAddresses").await == "10.1.0.2").await;
+    set_status(&server, "b", "10.1.0.2", true).await;
+    eventually("both are ready", async || addresses("addresses").await == "10.1.0.1 10.1.0.2").await;
+    server.kubectl(&["delete", "service", "web"]).await;
+    eventually("the object goes with the service", async || {
+        server.kubectl(&["get", "endpoints", "web", "--ignore-not-found", "-o", "name"]).await.is_empty()
+    })
+    .await;
+}

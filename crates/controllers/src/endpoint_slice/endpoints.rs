@@ -14,7 +14,7 @@ const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// An IP family, as slices and services name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Family {
+pub(crate) enum Family {
     /// IPv4.
     V4,
     /// IPv6.
@@ -23,7 +23,7 @@ pub(super) enum Family {
 
 impl Family {
     /// The address types of a service's slices. A service that does not say gets the family of its cluster IP.
-    pub(super) fn of_service(service: &Service) -> Vec<Self> {
+    pub(crate) fn of_service(service: &Service) -> Vec<Self> {
         let Some(spec) = &service.spec else { return vec![Self::V4] };
         let named = spec.ip_families.iter().flatten().filter_map(|family| Self::parse(family));
         let named: Vec<_> = named.collect();
@@ -37,7 +37,7 @@ impl Family {
     }
 
     /// Its name.
-    pub(super) fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::V4 => "IPv4",
             Self::V6 => "IPv6",
@@ -54,18 +54,18 @@ impl Family {
 }
 
 /// What the pods of a service have in common; nothing where it has none, or is but another name.
-pub(super) fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
+pub(crate) fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
     let spec = service.spec.as_ref()?;
     spec.selector.as_ref().filter(|_| spec.type_.as_deref() != Some("ExternalName"))
 }
 
 /// Whether a pod can be behind any service: it has an address and has not ended.
-pub(super) fn counts(pod: &Pod) -> bool {
+pub(crate) fn counts(pod: &Pod) -> bool {
     !pods::is_terminal(pod) && ips(pod).next().is_some()
 }
 
 /// A pod as an endpoint of a service; `None` where it has no address of the family.
-pub(super) fn endpoint(
+pub(crate) fn endpoint(
     pod: &Pod,
     node: Option<&Node>,
     service: &Service,
@@ -101,12 +101,12 @@ pub(super) fn endpoint(
 }
 
 /// Whether a service's pods are behind it whatever their state.
-pub(super) fn publishes_not_ready(service: &Service) -> bool {
+pub(crate) fn publishes_not_ready(service: &Service) -> bool {
     service.spec.as_ref().and_then(|spec| spec.publish_not_ready_addresses).unwrap_or(false)
 }
 
 /// The ports on which a pod answers for a service, sorted. A port that the pod does not have is left out.
-pub(super) fn ports(pod: &Pod, service: &Service) -> Vec<EndpointPort> {
+pub(crate) fn ports(pod: &Pod, service: &Service) -> Vec<EndpointPort> {
     let wanted = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
     let port = |wanted: &ServicePort| {
         Some(EndpointPort {
@@ -160,7 +160,7 @@ fn ips(pod: &Pod) -> impl Iterator<Item = &str> {
 }
 
 /// The labels that a service's slices have.
-pub(super) fn labels(service: &Service) -> BTreeMap<String, String> {
+pub(crate) fn labels(service: &Service) -> BTreeMap<String, String> {
     let mut labels = service.metadata.labels.clone().unwrap_or_default();
     labels.retain(|key, _| !super::OWN_LABELS.contains(&key.as_str()));
     if is_headless(service) {

@@ -3,7 +3,7 @@
 //! A sync compares the endpoints that a service's pods make with those in its slices ([`slices::plan`]) and writes the
 //! difference. Until the cache has seen what the last sync wrote, nothing is compared ([`pending`]).
 
-mod endpoints;
+pub(crate) mod endpoints;
 mod pending;
 mod slices;
 
@@ -30,7 +30,7 @@ const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 /// The label of a slice that says who writes it.
 const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
 /// The label of the slices of a service without an address of its own.
-const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
+pub(crate) const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 /// Labels of slices that a service's own labels do not touch.
 const OWN_LABELS: [&str; 3] = [SERVICE_LABEL, MANAGED_BY_LABEL, HEADLESS_LABEL];
 /// The name under which this controller manages slices.
@@ -57,13 +57,12 @@ fn start(context: &Context) -> impl Future<Output = ()> + use<> {
     let pods = context.informers.informer::<Pod>();
     let nodes = context.informers.informer::<Node>();
     let slices = context.informers.informer::<EndpointSlice>();
-    services.add_index(BY_SELECTOR, |service| selector_entry(service).into_iter().collect());
     slices.add_index(BY_SERVICE, |slice| service_of(slice).map(|key| key.to_string()).into_iter().collect());
     let pending = Arc::new(Pending::default());
     let changed = queue.clone();
     let handlers = [
         services.add_event_handler(on_each(move |service| changed.add(service.key()))),
-        pods.add_event_handler(PodHandler { services: services.lister(), queue: queue.clone() }),
+        pods.add_event_handler(PodHandler::new(&services, queue.clone())),
         slices.add_event_handler(SliceHandler { pending: Arc::clone(&pending), queue: queue.clone() }),
     ];
     let controller = EndpointSliceController {
@@ -108,7 +107,7 @@ impl EndpointSliceController {
         }
         let service = service.decode()?;
         let Some(selector) = endpoints::selector(&service) else { return Ok(Action::Done) };
-        let pods = self.pods_of(key.namespace(), selector)?;
+        let pods = pods_of(&self.pods, key.namespace(), selector)?;
         let existing = self.slices_of(key)?;
         let families = Family::of_service(&service);
         let mut missing_node = None;
@@ -137,14 +136,6 @@ impl EndpointSliceController {
             Some(name) => Err(SyncError::Invalid(format!("pods are on a node that is not there: {name:?}"))),
             None => Ok(Action::Done),
         }
-    }
-
-    fn pods_of(&self, namespace: &str, selector: &BTreeMap<String, String>) -> Result<Vec<Pod>, SyncError> {
-        let all = self.pods.list_namespace(namespace);
-        let selected = all.iter().filter(|pod| is_selected(pod, selector));
-        let mut pods = selected.map(Object::decode).collect::<Result<Vec<_>, _>>()?;
-        pods.retain(endpoints::counts);
-        Ok(pods)
     }
 
     fn node_of(&self, pod: &Pod) -> Result<Option<Node>, SyncError> {
@@ -187,6 +178,19 @@ impl EndpointSliceController {
     }
 }
 
+/// The pods that can be behind a service.
+pub(crate) fn pods_of(
+    pods: &Lister<Pod>,
+    namespace: &str,
+    selector: &BTreeMap<String, String>,
+) -> Result<Vec<Pod>, SyncError> {
+    let all = pods.list_namespace(namespace);
+    let selected = all.iter().filter(|pod| is_selected(pod, selector));
+    let mut pods = selected.map(Object::decode).collect::<Result<Vec<_>, _>>()?;
+    pods.retain(endpoints::counts);
+    Ok(pods)
+}
+
 /// The service of a slice that this controller manages.
 fn service_of(slice: &Object<EndpointSlice>) -> Option<ObjectName> {
     let managed = slice.label(MANAGED_BY_LABEL) == Some(MANAGER);
@@ -209,12 +213,18 @@ fn is_selected(pod: &Object<Pod>, selector: &BTreeMap<String, String>) -> bool {
 }
 
 /// Has the services looked at that a pod is or was behind.
-struct PodHandler {
+pub(crate) struct PodHandler {
     services: Lister<Service>,
     queue: Workqueue,
 }
 
 impl PodHandler {
+    /// Queues services of an informer.
+    pub(crate) fn new(services: &SharedInformer<Service>, queue: Workqueue) -> Self {
+        services.add_index(BY_SELECTOR, |service| selector_entry(service).into_iter().collect());
+        Self { services: services.lister(), queue }
+    }
+
     fn changed(&self, pod: &Object<Pod>) {
         for (key, value) in pod.labels() {
             let entry = entry(pod.namespace(), key, value);

@@ -147,7 +147,8 @@ impl Collector {
         live: &ObjectMeta,
     ) -> Result<(), SyncError> {
         let mut blocking = self.graph.lock().dependents(uid);
-        blocking.retain(|dependent| dependent.blocking);
+        // What owns itself does not wait for itself.
+        blocking.retain(|dependent| dependent.blocking && dependent.uid != *uid);
         if blocking.is_empty() {
             return self.drop_finalizer(resource, live, FOREGROUND).await;
         }
