@@ -8,7 +8,7 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 #[tokio::test]
 async fn both_protocols_write_read_list_watch_and_delete() {
-    let server = Server::start().await;
+    let server = Server::start_without_controllers().await;
     let target = server.target();
     for mut connection in [target.connect_http1().await.unwrap(), target.connect_http2().await.unwrap()] {
         let body = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"one"},"data":{"a":"1"}}"#;
@@ -48,7 +48,7 @@ async fn both_protocols_write_read_list_watch_and_delete() {
 
 #[tokio::test]
 async fn the_encoding_asked_for_is_the_one_sent() {
-    let server = Server::start().await;
+    let server = Server::start_without_controllers().await;
     let mut connection = server.target().connect_http2().await.unwrap();
     let path = "/api/v1/namespaces/default";
     for (accept, prefix) in [

@@ -51,7 +51,7 @@ fn names(list: &Value) -> Vec<&str> {
 
 #[tokio::test]
 async fn a_list_is_of_the_state_asked_for() {
-    let server = Server::start().await;
+    let server = Server::start_without_controllers().await;
     let mut connection = server.target().connect_http2().await.unwrap();
     let first = create(&mut connection, "a").await;
     let second = create(&mut connection, "b").await;
@@ -87,7 +87,7 @@ async fn a_list_is_of_the_state_asked_for() {
 
 #[tokio::test]
 async fn pages_are_of_one_state_whatever_is_written_between() {
-    let server = Server::start().await;
+    let server = Server::start_without_controllers().await;
     let mut connection = server.target().connect_http2().await.unwrap();
     for name in ["a", "b", "c", "d", "e"] {
         create(&mut connection, name).await;
@@ -111,7 +111,7 @@ async fn pages_are_of_one_state_whatever_is_written_between() {
 
 #[tokio::test]
 async fn a_streaming_list_tells_where_the_state_is_complete() {
-    let server = Server::start().await;
+    let server = Server::start_without_controllers().await;
     let mut connection = server.target().connect_http2().await.unwrap();
     create(&mut connection, "a").await;
     let latest = create(&mut connection, "b").await;
@@ -143,7 +143,7 @@ async fn a_streaming_list_tells_where_the_state_is_complete() {
 
 #[tokio::test]
 async fn a_reflector_that_streams_its_list_sees_all_objects() {
-    let server = Server::start().await;
+    let server = Server::start_without_controllers().await;
     let mut connection = server.target().connect_http2().await.unwrap();
     for name in ["a", "b", "c"] {
         create(&mut connection, name).await;
@@ -163,7 +163,7 @@ async fn a_reflector_that_streams_its_list_sees_all_objects() {
 
 #[tokio::test]
 async fn a_watch_is_told_how_far_it_came_before_its_time_is_over() {
-    let server = Server::start().await;
+    let server = Server::start_without_controllers().await;
     let mut connection = server.target().connect_http2().await.unwrap();
     let from = create(&mut connection, "a").await;
     let latest = create(&mut connection, "b").await;
@@ -181,7 +181,7 @@ async fn a_watch_is_told_how_far_it_came_before_its_time_is_over() {
 
 #[tokio::test]
 async fn what_is_wrong_with_a_watchs_revision_is_an_event() {
-    let server = Server::start().await;
+    let server = Server::start_without_controllers().await;
     let mut connection = server.target().connect_http2().await.unwrap();
     let query = format!("{STREAM}&resourceVersion=99999&timeoutSeconds=9");
     let told = events(&mut connection, &query, "application/json").await;
