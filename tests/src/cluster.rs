@@ -2,7 +2,8 @@
 //! kubelet, which runs nothing and reports what a kubelet would.
 //!
 //! Pods under `restartPolicy: Always` come up and stay. Others come up and succeed, unless the annotation
-//! `nave.test/outcome` says otherwise: `fail` (all containers end with exit code 1), `run` (they never end). The
+//! `nave.test/outcome` says otherwise: `fail` (all containers end with exit code 1), `run` (they never end).
+//! `nave.test/failing-index` names the index of a job whose pods fail. The
 //! annotation `nave.test/unready: "true"` keeps a pod from becoming ready, `nave.test/pending: "true"` from running.
 
 use std::collections::BTreeMap;
@@ -108,7 +109,10 @@ impl Kubelet {
         let is_ready = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
         let is_ready =
             is_ready.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
-        let status = match (phase, says("outcome")) {
+        let index = annotations.get("batch.kubernetes.io/job-completion-index").map(String::as_str);
+        let outcome =
+            if index.is_some() && says("failing-index") == index { Some("fail") } else { says("outcome") };
+        let status = match (phase, outcome) {
             ("Pending", _) if says("pending") == Some("true") => return Ok(()),
             ("Pending", _) => self.running(pod, ready),
             ("Running", Some("run")) => return Ok(()),

@@ -3,9 +3,6 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use nave_client::{Lister, Object, ObjectName, OwnerRef, SharedInformer};
 use nave_machinery::selector::LabelSelector;
-use serde::de::DeserializeOwned;
-
-use crate::frame::SyncError;
 
 /// The index of objects by the uid of their controller; those without one are under their namespace, after a slash,
 /// which no uid has.
@@ -28,20 +25,13 @@ pub fn by_controller<K>(lister: &Lister<K>, uid: &str) -> Vec<Object<K>> {
 
 /// The objects that an owner may claim: those it controls, and those of its namespace that nobody controls and that
 /// its selector selects.
-///
-/// # Errors
-/// An object that is not what its type says.
-pub fn candidates<K: DeserializeOwned>(
-    lister: &Lister<K>,
-    owner: &ObjectMeta,
-    selector: &LabelSelector,
-) -> Result<Vec<K>, SyncError> {
+pub fn candidates<K>(lister: &Lister<K>, owner: &ObjectMeta, selector: &LabelSelector) -> Vec<Object<K>> {
     let mut found = by_controller(lister, owner.uid.as_deref().unwrap_or_default());
     if !selector.is_empty() {
         let orphans = by_controller(lister, &format!("/{}", owner.namespace.as_deref().unwrap_or_default()));
         found.extend(orphans.into_iter().filter(|orphan| orphan.is_selected_by(selector)));
     }
-    found.iter().map(|object| object.decode().map_err(SyncError::from)).collect()
+    found
 }
 
 /// The controller of an object, if it is of this kind and group.

@@ -99,6 +99,19 @@ async fn a_job_fails_at_its_limit_or_by_its_policy() {
 }
 
 #[tokio::test]
+async fn an_index_that_fails_too_often_does_not_keep_the_others_from_their_end() {
+    let (server, _node) = cluster().await;
+    let spec =
+        json!({"parallelism": 4, "completions": 4, "completionMode": "Indexed", "backoffLimitPerIndex": 0});
+    server.apply(&job("lists", &spec, &json!({"nave.test/failing-index": "2"}))).await;
+    wait(&server, "failed", "lists").await;
+    let status = status(&server, "lists").await;
+    assert_eq!((&status["completedIndexes"], &status["failedIndexes"]), (&json!("0,1,3"), &json!("2")));
+    assert_eq!(status["conditions"][1]["reason"], "FailedIndexes", "{status}");
+    assert!(pods(&server, "lists").await.iter().all(|pod| pod.metadata.finalizers.is_none()));
+}
+
+#[tokio::test]
 async fn a_job_is_suspended_and_resumed() {
     let (server, _node) = cluster().await;
     let runs = json!({"nave.test/outcome": "run"});

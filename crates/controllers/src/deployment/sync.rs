@@ -69,7 +69,8 @@ impl Controller {
             owners: Api::<Deployment>::namespaced(self.client.clone(), namespace),
             objects: Api::<ReplicaSet>::namespaced(self.client.clone(), namespace),
         };
-        let candidates = owned::candidates(&self.sets, &deployment.metadata, &selector)?;
+        let candidates = owned::candidates(&self.sets, &deployment.metadata, &selector);
+        let candidates = candidates.iter().map(nave_client::Object::decode).collect::<Result<Vec<_>, _>>()?;
         claims.claim(candidates, |meta| selectors::selects(&selector, meta)).await
     }
 
@@ -114,7 +115,7 @@ impl Controller {
         }
         for set in &sets.old {
             for pod in owned::by_controller(&self.pods, set.metadata.uid.as_deref().unwrap_or_default()) {
-                if !pods::is_terminal(&pod.decode()?) {
+                if !pods::is_terminal(&pods::read(&pod)?) {
                     return Ok(true);
                 }
             }

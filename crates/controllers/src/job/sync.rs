@@ -210,11 +210,13 @@ impl Controller {
             let patched = api.patch_metadata(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
             match patched {
                 Ok(_) => Ok(()),
-                // It is gone, or another by now has its name.
-                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => Ok(()),
                 Err(error) => {
                     self.untracked.seen(uid(pod));
-                    Err(SyncError::from(error))
+                    match error {
+                        // It is gone, or another by now has its name: the cache will tell.
+                        kube::Error::Api(status) if matches!(status.code, 404 | 409 | 422) => Ok(()),
+                        error => Err(SyncError::from(error)),
+                    }
                 }
             }
         };
@@ -250,7 +252,8 @@ impl Controller {
             owners: Api::<Job>::namespaced(self.client.clone(), namespace),
             objects: Api::<Pod>::namespaced(self.client.clone(), namespace),
         };
-        let mut candidates = owned::candidates(&self.pods, &job.metadata, &selector)?;
+        let candidates = owned::candidates(&self.pods, &job.metadata, &selector);
+        let mut candidates = candidates.iter().map(crate::pods::read).collect::<Result<Vec<_>, _>>()?;
         // Pods that have ended are not adopted: they would count as the job's work.
         candidates
             .retain(|pod| is_controlled_by(&pod.metadata, &job.metadata) || !crate::pods::is_terminal(pod));

@@ -122,7 +122,8 @@ impl<R: Replicated> Controller<R> {
             owners: Api::<R>::namespaced(self.client.clone(), namespace),
             objects: Api::<Pod>::namespaced(self.client.clone(), namespace),
         };
-        let candidates = owned::candidates(&self.pods, &set.metadata, &selector)?;
+        let candidates = owned::candidates(&self.pods, &set.metadata, &selector);
+        let candidates = candidates.iter().map(pods::read).collect::<Result<Vec<_>, _>>()?;
         claims.claim(candidates, |meta| selectors::selects(&selector, meta)).await
     }
 
@@ -193,7 +194,7 @@ impl<R: Replicated> Controller<R> {
             None => vec![own],
         };
         let pods = uids.iter().flat_map(|uid| owned::by_controller(&self.pods, uid));
-        pods.map(|pod| pod.decode().map_err(SyncError::from)).collect()
+        pods.map(|pod| pods::read(&pod).map_err(SyncError::from)).collect()
     }
 
     async fn write_status(
