@@ -1,15 +1,16 @@
 //! Requests in another user's name: `Impersonate-User`, `-Group`, `-Uid` and `-Extra-…` (upstream:
 //! `endpoints/filters/impersonation`).
 //!
-//! Who asks must be allowed to `impersonate` each part of the user asked for, as if it were an object:
+//! Who asks must be allowed to impersonate each part of the user asked for, as if it were an object, in one of these
+//! ways, which are tried in this order:
 //!
-//! | part | resource | name |
+//! | way | verbs | objects, of `authentication.k8s.io` |
 //! | --- | --- | --- |
-//! | user | `users` | the name |
-//! | user that is a service account | `serviceaccounts`, in its namespace | the account's name |
-//! | group | `groups` | the group |
-//! | uid | `uids.authentication.k8s.io` | the uid |
-//! | extra | `userextras.authentication.k8s.io`, with the key as subresource | each value |
+//! | `associated-node` | `impersonate:…`, and `impersonate-on:…:VERB` for the request itself | `nodes` `*`: the node on which the pod runs whose token is shown |
+//! | `arbitrary-node` | the same | `nodes` by name |
+//! | `serviceaccount` | the same | `serviceaccounts` in their namespace |
+//! | `user-info` | the same | `users`, `uids`, `groups`, `userextras/KEY` |
+//! | without a name | `impersonate`, whatever is requested | `users` or `serviceaccounts`, and `groups`, both of the core group; `uids`, `userextras/KEY` |
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -29,23 +30,28 @@ const GROUP: &str = "impersonate-group";
 const EXTRA_PREFIX: &str = "impersonate-extra-";
 const ANY_PREFIX: &str = "impersonate-";
 const AUTHENTICATION_GROUP: &str = "authentication.k8s.io";
+const NODE_PREFIX: &str = "system:node:";
+const NODES_GROUP: &str = "system:nodes";
+/// The keys of `extra` that say which node a service account's token is of, and that it says so.
+const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
+const NODE_KEYS: &str = "authentication.kubernetes.io/associated-node-keys";
 
-/// The identity that a request is to be served for: the one asked for, if `identity` may take it, or its own. The
-/// headers are removed.
+/// The identity that a request is to be served for in place of its own, if one is asked for, and if who asks may
+/// take it for this request. The headers are removed.
 ///
 /// # Errors
 /// 403 for a part that may not be impersonated, 400 where parts come without a user.
 pub async fn apply(
-    identity: Identity,
+    request: &Attributes<'_>,
     headers: &mut HeaderMap,
     authorization: &nave_authz::Chain,
-) -> Result<Identity, Status> {
-    let Some(mut wanted) = wanted(headers)? else { return Ok(identity) };
-    check(&identity.user, &wanted, authorization).await?;
+) -> Result<Option<Identity>, Status> {
+    let Some(wanted) = wanted(headers)? else { return Ok(None) };
+    let mut taken = check(request, wanted, authorization).await?;
     remove(headers);
-    complete_groups(&mut wanted);
-    tracing::debug!(user = identity.user.name, impersonates = wanted.name, "a request in another's name");
-    Ok(Identity { user: wanted.into(), audiences: identity.audiences })
+    complete_groups(&mut taken);
+    tracing::debug!(user = request.user.name, impersonates = taken.name, "a request in another's name");
+    Ok(Some(Identity { user: taken.into(), audiences: Vec::new() }))
 }
 
 /// The user that headers ask for.
@@ -70,25 +76,118 @@ fn wanted(headers: &HeaderMap) -> Result<Option<UserInfo>, Status> {
     Err(Status::bad_request(format!("requested {} without impersonating a user name", go_syntax(&user))))
 }
 
-async fn check(who: &UserInfo, wanted: &UserInfo, authorization: &nave_authz::Chain) -> Result<(), Status> {
-    let part = Attributes { verb: "impersonate", version: "v1", ..Attributes::of(who) };
-    let user = match service_account::split_user_name(&wanted.name) {
+/// The user, if who asks may take it. A refusal is the one of the first way that there is.
+async fn check(
+    request: &Attributes<'_>,
+    mut wanted: UserInfo,
+    authorization: &nave_authz::Chain,
+) -> Result<UserInfo, Status> {
+    let mut refused = None;
+    for way in Way::all(request.user, &wanted) {
+        match way.check(request, &wanted, authorization).await {
+            Ok(()) => {
+                if way != Way::ServiceAccount && way != Way::UserInfo {
+                    wanted.groups.push(NODES_GROUP.to_owned());
+                }
+                return Ok(wanted);
+            }
+            Err(status) => refused = refused.or(Some(status)),
+        }
+    }
+    let part = Attributes { verb: "impersonate", version: "v1", ..Attributes::of(request.user) };
+    match ask(named(part, &wanted), Attributes { resource: "groups", ..part }, &wanted, authorization).await {
+        Ok(()) => Ok(wanted),
+        Err(status) => Err(refused.unwrap_or(status)),
+    }
+}
+
+/// A way in which a kind of user may be impersonated for certain requests only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    AssociatedNode,
+    ArbitraryNode,
+    ServiceAccount,
+    UserInfo,
+}
+
+impl Way {
+    /// The ways that come into question. Nodes and service accounts are what their names say and nothing more.
+    fn all(who: &UserInfo, wanted: &UserInfo) -> Vec<Self> {
+        let only_named = wanted.uid.is_empty() && wanted.groups.is_empty() && wanted.extra.is_empty();
+        if let Some(node) = wanted.name.strip_prefix(NODE_PREFIX) {
+            let own = service_account::split_user_name(&who.name).is_some()
+                && who.extra.get(NODE_NAME).is_some_and(|named| *named == [node]);
+            let ways = [(own, Self::AssociatedNode), (true, Self::ArbitraryNode)];
+            return ways.into_iter().filter(|(fits, _)| only_named && *fits).map(|(_, way)| way).collect();
+        }
+        if service_account::split_user_name(&wanted.name).is_some() {
+            return if only_named { vec![Self::ServiceAccount] } else { Vec::new() };
+        }
+        vec![Self::UserInfo]
+    }
+
+    /// The name, and the verb for who is impersonated.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::AssociatedNode => ("associated-node", "impersonate:associated-node"),
+            Self::ArbitraryNode => ("arbitrary-node", "impersonate:arbitrary-node"),
+            Self::ServiceAccount => ("serviceaccount", "impersonate:serviceaccount"),
+            Self::UserInfo => ("user-info", "impersonate:user-info"),
+        }
+    }
+
+    async fn check(
+        self,
+        request: &Attributes<'_>,
+        wanted: &UserInfo,
+        authorization: &nave_authz::Chain,
+    ) -> Result<(), Status> {
+        let (name, verb) = self.names();
+        // Of a workload on whichever node it is, authorization learns that it is on one, and not which.
+        let mut workload = request.user.clone();
+        workload.extra = BTreeMap::from([(NODE_KEYS.to_owned(), vec![NODE_NAME.to_owned()])]);
+        let who = if self == Self::AssociatedNode { &workload } else { request.user };
+        let on = format!("impersonate-on:{name}:{}", request.verb);
+        authorization.authorize(&Attributes { verb: &on, user: who, ..*request }).await?;
+        let part = Attributes { verb, group: AUTHENTICATION_GROUP, version: "v1", ..Attributes::of(who) };
+        let node = wanted.name.strip_prefix(NODE_PREFIX).unwrap_or_default();
+        let first = match self {
+            Self::AssociatedNode => Attributes { resource: "nodes", name: "*", ..part },
+            Self::ArbitraryNode => Attributes { resource: "nodes", name: node, ..part },
+            Self::ServiceAccount | Self::UserInfo => named(part, wanted),
+        };
+        ask(first, Attributes { resource: "groups", ..part }, wanted, authorization).await
+    }
+}
+
+/// The question about the user itself.
+fn named<'a>(part: Attributes<'a>, wanted: &'a UserInfo) -> Attributes<'a> {
+    match service_account::split_user_name(&wanted.name) {
         Some((namespace, name)) => Attributes { resource: "serviceaccounts", namespace, name, ..part },
         None => Attributes { resource: "users", name: &wanted.name, ..part },
-    };
-    authorization.authorize(&user).await?;
-    for group in &wanted.groups {
-        authorization.authorize(&Attributes { resource: "groups", name: group, ..part }).await?;
     }
-    let part = Attributes { group: AUTHENTICATION_GROUP, ..part };
+}
+
+/// Asks about the user, then about each other part of it; `group` is the question about a group.
+async fn ask(
+    user: Attributes<'_>,
+    group: Attributes<'_>,
+    wanted: &UserInfo,
+    authorization: &nave_authz::Chain,
+) -> Result<(), Status> {
+    authorization.authorize(&user).await?;
+    let part = Attributes { group: AUTHENTICATION_GROUP, ..group };
+    if !wanted.uid.is_empty() {
+        authorization.authorize(&Attributes { resource: "uids", name: &wanted.uid, ..part }).await?;
+    }
+    for name in &wanted.groups {
+        authorization.authorize(&Attributes { name, ..group }).await?;
+    }
     for (key, values) in &wanted.extra {
         for value in values {
             let extra = Attributes { resource: "userextras", subresource: key, name: value, ..part };
             authorization.authorize(&extra).await?;
         }
-    }
-    if !wanted.uid.is_empty() {
-        authorization.authorize(&Attributes { resource: "uids", name: &wanted.uid, ..part }).await?;
     }
     Ok(())
 }

@@ -112,9 +112,12 @@ impl Pipeline {
         // From here on no header says who asks.
         self.authentication.strip(request.headers_mut());
         // For whom they want to be taken, if they may.
-        let identity = impersonation::apply(identity, request.headers_mut(), &self.authorization).await?;
+        let asked = Asked::new(info, request.method());
+        let own = asked.by(&identity.user);
+        let other = impersonation::apply(&own, request.headers_mut(), &self.authorization).await?;
+        let identity = other.unwrap_or_else(|| identity.clone());
         // May they: any authorizer that allows it.
-        self.authorization.authorize(&Asked::new(info, request.method()).by(&identity.user)).await?;
+        self.authorization.authorize(&asked.by(&identity.user)).await?;
         // Everything that is no resource: health, discovery, OpenAPI, metrics.
         let Some(resource) = &info.resource else {
             let (method, headers) = (request.method(), request.headers());

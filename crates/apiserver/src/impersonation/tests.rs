@@ -13,17 +13,25 @@ fn headers(all: &[(&'static str, &str)]) -> HeaderMap {
     headers
 }
 
-fn user(name: &str, groups: &[&str]) -> Identity {
+fn user(name: &str, groups: &[&str]) -> UserInfo {
     let groups = groups.iter().map(|group| (*group).to_owned()).collect();
-    Identity::new(UserInfo { name: name.to_owned(), groups, ..UserInfo::default() })
+    UserInfo { name: name.to_owned(), groups, ..UserInfo::default() }
+}
+
+/// A list of pods in the name that headers ask for.
+async fn list(who: &UserInfo, headers: &mut HeaderMap, chain: &Chain) -> Result<Option<Identity>, Status> {
+    let pods =
+        Attributes { verb: "list", version: "v1", resource: "pods", namespace: "ns", ..Attributes::of(who) };
+    apply(&pods, headers, chain).await
 }
 
 async fn as_admin(all: &[(&'static str, &str)]) -> Result<Arc<UserInfo>, Status> {
     let masters = Chain::new(Vec::new(), Metrics::new().unwrap());
     let mut headers = headers(all);
-    let found = apply(user("admin", &["system:masters"]), &mut headers, &masters).await?.user;
+    let admin = user("admin", &["system:masters"]);
+    let found = list(&admin, &mut headers, &masters).await?;
     assert!(headers.is_empty() || !all[0].0.starts_with("impersonate"), "headers go no further");
-    Ok(found)
+    Ok(found.map_or_else(|| admin.into(), |found| found.user))
 }
 
 #[tokio::test]
@@ -84,7 +92,7 @@ async fn parts_without_a_user_are_a_mistake() {
     );
 }
 
-/// Allows one question, given as `group/resource/subresource/namespace/name`.
+/// Allows some questions, given as `verb:group/resource/subresource/namespace/name`.
 struct One(&'static [&'static str]);
 
 #[async_trait]
@@ -92,7 +100,7 @@ impl Authorizer for One {
     async fn authorize(&self, asked: &Attributes<'_>) -> Verdict {
         let Attributes { group, resource, subresource, namespace, name, .. } = *asked;
         let asked = format!("{}:{group}/{resource}/{subresource}/{namespace}/{name}", asked.verb);
-        let allowed = self.0.iter().any(|allowed| format!("impersonate:{allowed}") == asked);
+        let allowed = self.0.contains(&asked.as_str());
         if allowed { Verdict::allow("") } else { Verdict::no_opinion("") }
     }
 }
@@ -103,10 +111,10 @@ fn only(rights: &'static [&'static str]) -> Chain {
 }
 
 const RIGHTS: [&str; 4] = [
-    "/users///bob",
-    "/groups///dev",
-    "authentication.k8s.io/userextras/scopes//view",
-    "authentication.k8s.io/uids///u1",
+    "impersonate:/users///bob",
+    "impersonate:/groups///dev",
+    "impersonate:authentication.k8s.io/userextras/scopes//view",
+    "impersonate:authentication.k8s.io/uids///u1",
 ];
 const WITHOUT: [&[&str]; 4] = [
     &[RIGHTS[1], RIGHTS[2], RIGHTS[3]],
@@ -125,19 +133,96 @@ async fn each_part_needs_its_own_right() {
     ];
     let ask = async |rights| {
         let chain = only(rights);
-        apply(user("mallory", &[]), &mut headers(&everything), &chain).await
+        list(&user("mallory", &[]), &mut headers(&everything), &chain).await
     };
-    assert_eq!(ask(&RIGHTS).await.unwrap().user.name, "bob");
-    for (rights, resource) in WITHOUT.into_iter().zip(["users", "groups", "userextras", "uids"]) {
+    assert_eq!(ask(&RIGHTS).await.unwrap().unwrap().user.name, "bob");
+    for rights in WITHOUT {
         let error = ask(rights).await.unwrap_err();
         assert_eq!(error.code, 403);
-        assert!(error.message.starts_with(resource), "{}", error.message);
+        assert_eq!(
+            error.message,
+            r#"pods is forbidden: User "mallory" cannot impersonate-on:user-info:list resource "pods" in API group "" in the namespace "ns""#
+        );
     }
-    let robot = [("impersonate-user", "system:serviceaccount:ns:robot")];
-    let chain = only(&["/users///system:serviceaccount:ns:robot"]);
-    let error = apply(user("mallory", &[]), &mut headers(&robot), &chain).await.unwrap_err();
-    assert_eq!(
-        error.message,
-        r#"serviceaccounts "robot" is forbidden: User "mallory" cannot impersonate resource "serviceaccounts" in API group "" in the namespace "ns""#
-    );
+}
+
+const ON_PODS: &str = "impersonate-on:user-info:list:/pods//ns/";
+const AS_BOB: &str = "impersonate:user-info:authentication.k8s.io/users///bob";
+
+/// Who asks, the headers, the rights, and the groups of the user that comes of it, or why it does not.
+type Case<'a> =
+    (&'a UserInfo, &'a [(&'static str, &'a str)], &'static [&'static str], Result<&'a [&'a str], &'a str>);
+
+#[tokio::test]
+async fn a_right_can_be_for_some_requests_only() {
+    let node = |named: &str| {
+        let extra = [(NODE_NAME.to_owned(), vec![named.to_owned()])].into();
+        UserInfo { name: "system:serviceaccount:ns:robot".into(), extra, ..UserInfo::default() }
+    };
+    let mallory = user("mallory", &[]);
+    let cases: [Case<'_>; 9] = [
+        (&mallory, &[(USER, "bob")], &[ON_PODS, AS_BOB], Ok(&["system:authenticated"])),
+        (
+            &mallory,
+            &[(USER, "bob")],
+            &[AS_BOB],
+            Err("cannot impersonate-on:user-info:list resource \"pods\""),
+        ),
+        (
+            &mallory,
+            &[(USER, "bob")],
+            &[ON_PODS],
+            Err("cannot impersonate:user-info resource \"users\" in API group \"authentication.k8s.io\""),
+        ),
+        (
+            &mallory,
+            &[(USER, "bob"), (GROUP, "dev")],
+            &[ON_PODS, AS_BOB],
+            Err("cannot impersonate:user-info resource \"groups\""),
+        ),
+        (
+            &mallory,
+            &[(USER, "system:serviceaccount:ns:robot")],
+            &[
+                "impersonate-on:serviceaccount:list:/pods//ns/",
+                "impersonate:serviceaccount:authentication.k8s.io/serviceaccounts//ns/robot",
+            ],
+            Ok(&["system:serviceaccounts", "system:serviceaccounts:ns", "system:authenticated"]),
+        ),
+        (
+            &mallory,
+            &[(USER, "system:node:n1")],
+            &[
+                "impersonate-on:arbitrary-node:list:/pods//ns/",
+                "impersonate:arbitrary-node:authentication.k8s.io/nodes///n1",
+            ],
+            Ok(&["system:nodes", "system:authenticated"]),
+        ),
+        (&mallory, &[(USER, "system:node:n1")], &[ON_PODS], Err("cannot impersonate-on:arbitrary-node:list")),
+        (
+            &node("n1"),
+            &[(USER, "system:node:n1")],
+            &[
+                "impersonate-on:associated-node:list:/pods//ns/",
+                "impersonate:associated-node:authentication.k8s.io/nodes///*",
+            ],
+            Ok(&["system:nodes", "system:authenticated"]),
+        ),
+        (
+            &node("n2"),
+            &[(USER, "system:node:n1")],
+            &[
+                "impersonate-on:associated-node:list:/pods//ns/",
+                "impersonate:associated-node:authentication.k8s.io/nodes///*",
+            ],
+            Err("cannot impersonate-on:arbitrary-node:list"),
+        ),
+    ];
+    for (who, asked, rights, expected) in cases {
+        match (list(who, &mut headers(asked), &only(rights)).await, expected) {
+            (Ok(found), Ok(groups)) => assert_eq!(found.unwrap().user.groups, groups, "{asked:?}"),
+            (Err(status), Err(why)) => assert!(status.message.contains(why), "{}", status.message),
+            (found, _) => panic!("{asked:?} by {rights:?}: {found:?}"),
+        }
+    }
 }
