@@ -81,7 +81,7 @@ fn start_logging(level: u8) {
     let default = match level {
         0 => "warn,nave=info",
         1 | 2 => "info",
-        3..=5 => "info,nave=debug,nave_apiserver=debug,nave_store=debug,nave_cacher=debug",
+        3..=5 => "info,nave=debug,nave_apiserver=debug,nave_authn=debug,nave_store=debug,nave_cacher=debug",
         6..=8 => "debug",
         _ => "trace",
     };

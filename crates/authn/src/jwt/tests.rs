@@ -100,3 +100,33 @@ fn weak_and_unknown_keys_are_refused() {
     assert_eq!(SigningKey::from_pem(two.as_bytes()).unwrap_err(), KeyError::Several);
     assert_eq!(public_keys_from_pem(two.as_bytes()).unwrap().len(), 2);
 }
+
+proptest::proptest! {
+    /// Whatever comes: no panic, and nothing is believed that was not signed.
+    #[test]
+    fn any_text_is_read_or_refused(text in ".{0,200}", parts in proptest::collection::vec("[A-Za-z0-9_-]{0,60}", 1..5)) {
+        let key = shared();
+        for token in [text, parts.join(".")] {
+            let verified = Unverified::parse(&token).and_then(|parsed| parsed.verify([key.public()]));
+            proptest::prop_assert_eq!(verified, None);
+        }
+    }
+
+    /// A token of which one character is another is no longer the key's.
+    #[test]
+    fn a_token_with_one_character_changed_is_refused(at in 0_usize..400, with in "[A-Za-z0-9_.-]") {
+        let key = shared();
+        let token = key.sign(&json!({"sub": "alice", "exp": 1})).unwrap();
+        let at = at % token.len();
+        let changed = format!("{}{with}{}", &token[..at], &token[at + 1..]);
+        let verified = Unverified::parse(&changed).and_then(|parsed| parsed.verify([key.public()]));
+        // The last character of base64 has bits that mean nothing; those must be zero.
+        proptest::prop_assert_eq!(verified.is_some(), changed == token, "{} at {}", with, at);
+    }
+}
+
+/// One key for many cases.
+fn shared() -> SigningKey {
+    let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    SigningKey::from_pem(pem.as_bytes()).unwrap()
+}

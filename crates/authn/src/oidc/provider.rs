@@ -7,6 +7,7 @@ use http::{StatusCode, Uri};
 use nave_machinery::Value;
 use nave_webhook::Client;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use crate::jwt::{Claims, PublicKey, Unverified};
 
@@ -21,7 +22,8 @@ pub(super) struct Provider {
     configuration: Uri,
     client: Client,
     known: Mutex<Known>,
-    asking: tokio::sync::Mutex<Option<Instant>>,
+    /// One permit: who has it asks, the others wait for what it brings.
+    turn: Semaphore,
 }
 
 #[derive(Default)]
@@ -30,6 +32,8 @@ struct Known {
     keys: Arc<[PublicKey]>,
     /// How often keys were taken.
     generation: u64,
+    /// When the provider was asked last.
+    asked: Option<Instant>,
 }
 
 impl Provider {
@@ -42,7 +46,7 @@ impl Provider {
             configuration: address.parse().map_err(http::Error::from)?,
             client,
             known: Mutex::default(),
-            asking: tokio::sync::Mutex::default(),
+            turn: Semaphore::new(1),
         })
     }
 
@@ -65,14 +69,18 @@ impl Provider {
 
     /// Asks for the keys, unless somebody has since `seen`, or just now.
     async fn refresh(&self, seen: u64) -> Result<(), String> {
-        let mut last = self.asking.lock().await;
-        if self.known.lock().generation != seen {
-            return Ok(());
+        let _turn = self.turn.acquire().await.map_err(|_| "authenticator not initialized".to_owned())?;
+        {
+            let mut known = self.known.lock();
+            if known.generation != seen {
+                return Ok(());
+            }
+            if known.asked.is_some_and(|last| last.elapsed() < REFRESH) {
+                let never = seen == 0;
+                return if never { Err("authenticator not initialized".to_owned()) } else { Ok(()) };
+            }
+            known.asked = Some(Instant::now());
         }
-        if last.is_some_and(|last| last.elapsed() < REFRESH) {
-            return if seen == 0 { Err("authenticator not initialized".to_owned()) } else { Ok(()) };
-        }
-        *last = Some(Instant::now());
         let asked = self.ask().await;
         if let Err(error) = &asked {
             tracing::warn!(issuer = self.issuer, %error, "an identity provider cannot be asked for its keys");
