@@ -217,3 +217,90 @@ impl Follower for GraphFollower {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use nave_authz::{Authorizer, Decision};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// An index in which user `u` may get and list pods in namespace `a`, and the secret `s` there by name.
+    fn rbac() -> Rbac {
+        let rbac = Rbac::default();
+        let change = |kind, object: Value| Change {
+            kind,
+            namespace: "a".to_owned(),
+            name: "r".to_owned(),
+            json: Some(Bytes::from(object.to_string())),
+        };
+        let metadata = json!({"namespace": "a", "name": "r"});
+        let rules = json!([
+            {"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods"]},
+            {"verbs": ["get", "list", "watch"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["s"]},
+        ]);
+        let role = json!({"metadata": metadata, "rules": rules});
+        let role_ref = json!({"kind": "Role", "name": "r"});
+        let subjects = json!([{"kind": "User", "name": "u"}]);
+        let binding = json!({"metadata": metadata, "roleRef": role_ref, "subjects": subjects});
+        rbac.apply([change(rbac::Kind::Role, role), change(rbac::Kind::RoleBinding, binding)]);
+        rbac
+    }
+
+    async fn may(rbac: &Rbac, method: &Method, uri: &str) -> bool {
+        // What cannot be read is answered with 400 before anybody is asked.
+        let Ok(info) = RequestInfo::new(method, &uri.parse().unwrap()) else { return false };
+        let user = UserInfo { name: "u".into(), ..UserInfo::default() };
+        rbac.authorize(&Asked::new(&info, method).by(&user)).await.decision == Decision::Allow
+    }
+
+    #[tokio::test]
+    async fn no_way_to_write_a_path_leads_further_than_the_rights() {
+        let rbac = rbac();
+        for uri in [
+            "/api/v1/namespaces/a/pods",
+            "/api/v1/namespaces/a/pods/p",
+            "/api/v1/namespaces/a/pods/p/",
+            "/api/v1/namespaces/%61/pods",
+            "/api/v1/namespaces/a/secrets/s",
+            "/api/v1/namespaces/a/secrets?fieldSelector=metadata.name%3Ds",
+        ] {
+            assert!(may(&rbac, &Method::GET, uri).await, "{uri}");
+        }
+        for uri in [
+            "/api/v1/pods",
+            "/api/v1/namespaces/b/pods",
+            "/api/v1/namespaces//pods",
+            "/api/v1//namespaces/a/pods",
+            "/api/v1/namespaces/a//pods",
+            "/api/v1/namespaces/a/../b/pods",
+            "/api/v1/namespaces/a%2f..%2fb/pods",
+            "/api/v1/namespaces/a/pods/../secrets/s",
+            "/api/v1/namespaces/a/pods%2flog",
+            "/api/v1/namespaces/a/pods/p/log",
+            "/api/v1/namespaces/a/pods/p/exec",
+            "/api/v1/namespaces/A/pods",
+            "/api/v1/namespaces/a/Pods",
+            "/API/v1/namespaces/a/pods",
+            "/apis/apps/v1/namespaces/a/pods",
+            "/apis//v1/namespaces/a/pods/p/status",
+            "/api/v1/namespaces/a/secrets",
+            "/api/v1/namespaces/a/secrets/t",
+            "/api/v1/namespaces/a/secrets/s%2f..%2ft",
+            "/api/v1/namespaces/a/secrets?fieldSelector=metadata.name!%3Ds",
+            "/api/v1/namespaces/a/secrets?fieldSelector=metadata.name%3Dt",
+            "/api/v1/namespaces/a/secrets?labelSelector=metadata.name%3Ds",
+            "/api/v1/namespaces/a/secrets/t?fieldSelector=metadata.name%3Ds",
+            "/api/v1/watch/namespaces/a/pods",
+            "/api/v1/namespaces/a/pods?watch=1",
+            "/api/v1/namespaces/a/pods/%ff",
+        ] {
+            assert!(!may(&rbac, &Method::GET, uri).await, "{uri}");
+        }
+        let secrets = "/api/v1/namespaces/a/secrets?fieldSelector=metadata.name%3Ds";
+        for method in [Method::DELETE, Method::POST, Method::OPTIONS] {
+            assert!(!may(&rbac, &method, secrets).await, "{method}");
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! The server with real clients. Each test has a server of its own; see the crate's documentation.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a step that fails is a test that fails")]
 
+mod access;
 mod authentication;
 mod bad_input;
 mod controllers;
