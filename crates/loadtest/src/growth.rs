@@ -30,7 +30,7 @@ pub struct Growth {
 
 /// Starts `program` with its data in `folder`, and measures it as it is given more.
 pub async fn run(program: &Path, folder: &Path, growth: &Growth) -> Result<Vec<Row>, LoadError> {
-    let server = ServerProcess::start(program, folder, &[]).await?;
+    let server = ServerProcess::start(program, folder, API_ALONE).await?;
     let session = open(&server, growth.sizes).await?;
     let mut rows = Vec::new();
     for &watchers in &growth.watchers {
@@ -52,7 +52,7 @@ pub async fn run(program: &Path, folder: &Path, growth: &Growth) -> Result<Vec<R
     drop(session);
     server.terminate(Duration::from_mins(1)).await?;
     let bytes = size_of_folder(&folder.join("data/store"))?;
-    let server = ServerProcess::start(program, folder, &[]).await?;
+    let server = ServerProcess::start(program, folder, API_ALONE).await?;
     rows.push(restart(bytes, server.ready_in()));
     rows.push(weight(&server, "resident memory after the restart".into()).await?);
     let sample = open(&server, growth.sizes).await?.run(Scenario::ListJson).await?;
@@ -97,6 +97,8 @@ fn size_of_folder(folder: &Path) -> Result<u64, LoadError> {
     Ok(bytes)
 }
 
+/// Controllers would delete pods whose owner does not exist.
+const API_ALONE: &[&str] = &["--controllers=none"];
 /// A server that has just written still has memory to give back.
 const REST: Duration = Duration::from_secs(2);
 /// Megabytes of the store that a start gets through in a second, at least.

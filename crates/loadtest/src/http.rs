@@ -31,9 +31,9 @@ pub struct Target {
     server_name: ServerName<'static>,
 }
 
-struct Origin {
-    authority: Authority,
-    bearer: Option<HeaderValue>,
+pub(crate) struct Origin {
+    pub(crate) authority: Authority,
+    pub(crate) bearer: Option<HeaderValue>,
 }
 
 /// One request.
@@ -133,7 +133,12 @@ impl Target {
         Ok(sender)
     }
 
-    async fn connect(&self, protocol: &str) -> Result<Stream, LoadError> {
+    /// What its requests have in common.
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    pub(crate) async fn connect(&self, protocol: &str) -> Result<Stream, LoadError> {
         let authority = &self.origin.authority;
         let failed = |error| LoadError::Connect(authority.to_string(), error);
         let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(443));
@@ -293,7 +298,7 @@ pub const JSON: &str = "application/json";
 /// The media type of Kubernetes' protobuf encoding.
 pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
-type Stream = TlsStream<BufReader<TcpStream>>;
+pub(crate) type Stream = TlsStream<BufReader<TcpStream>>;
 
 const READ_BUFFER: usize = 256 << 10;
 const WINDOW: u32 = 512 << 20;

@@ -44,6 +44,7 @@ pub mod report;
 pub mod scenario;
 pub mod soak;
 pub mod spawn;
+mod streams;
 pub mod watchers;
 
 use std::path::PathBuf;
@@ -69,6 +70,9 @@ pub enum LoadError {
     /// TLS could not be configured from the kubeconfig's certificates.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
+    /// A connection broke.
+    #[error("connection: {0}")]
+    Broken(std::io::Error),
     /// The exchange broke off.
     #[error("HTTP: {0}")]
     Http(#[from] hyper::Error),

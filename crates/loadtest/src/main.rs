@@ -14,6 +14,7 @@ use nave_loadtest::report::{Reference, Row, duration, recorded, table};
 use nave_loadtest::scenario::{Scenario, Session, Sizes};
 use nave_loadtest::soak::{self, Soak};
 use nave_loadtest::spawn::ServerProcess;
+use nave_loadtest::watchers::PER_CONNECTION;
 
 /// Measures a Kubernetes API server, alone or side by side with another.
 #[derive(Parser)]
@@ -45,6 +46,9 @@ struct Arguments {
     /// How many watchers at once.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=20_000))]
     watchers: u64,
+    /// How many of them share an HTTP/2 connection: few where each is a client of its own.
+    #[arg(long, default_value_t = PER_CONNECTION as u64, value_parser = clap::value_parser!(u64).range(1..=250))]
+    watchers_per_connection: u64,
     /// The size of a pod's JSON as the server returns it.
     #[arg(long, default_value_t = 3_700, value_name = "BYTES")]
     pod_bytes: usize,
@@ -146,7 +150,10 @@ async fn run(arguments: &Arguments) -> Result<Vec<Row>, LoadError> {
     let mut rows = Vec::new();
     let folder = tempfile::tempdir().map_err(|e| LoadError::File(std::env::temp_dir(), e))?;
     let started = match &arguments.start {
-        Some(program) => Some(start(program, folder.path(), &mut rows).await?),
+        Some(program) => {
+            rows.extend(start(program).await?);
+            Some(ServerProcess::start(program, folder.path(), API_ALONE).await?)
+        }
         None => None,
     };
     let (kubeconfig, processes) = match (&started, &arguments.kubeconfig) {
@@ -197,7 +204,7 @@ async fn soaked(arguments: &SoakArguments) -> ExitCode {
 async fn soak(arguments: &SoakArguments) -> Result<Vec<String>, LoadError> {
     let folder = tempfile::tempdir().map_err(|e| LoadError::File(std::env::temp_dir(), e))?;
     let started = match &arguments.start {
-        Some(program) => Some(ServerProcess::start(program, folder.path(), &["--controllers=none"]).await?),
+        Some(program) => Some(ServerProcess::start(program, folder.path(), API_ALONE).await?),
         None => None,
     };
     let (kubeconfig, processes) = match (&started, &arguments.kubeconfig) {
@@ -227,6 +234,7 @@ async fn grow(arguments: &GrowthArguments) -> Result<Vec<Row>, LoadError> {
             few_pods: 0,
             config_maps: 0,
             watchers: 0,
+            per_connection: PER_CONNECTION,
             pod_bytes: 3_700,
             connections: 4,
             time: Duration::from_secs(20),
@@ -236,16 +244,16 @@ async fn grow(arguments: &GrowthArguments) -> Result<Vec<Row>, LoadError> {
 }
 
 /// Starts the program, and tells what its start took and what it weighs when it has come to rest.
-async fn start(program: &Path, folder: &Path, rows: &mut Vec<Row>) -> Result<ServerProcess, LoadError> {
-    // The pods of a run are bound to nodes that do not exist: garbage collection would delete them under our hands.
-    let arguments = ["--controllers=*,-pod-garbage-collector-controller"];
-    let server = ServerProcess::start(program, folder, &arguments).await?;
-    let title = "process start until /readyz is ok, empty store";
-    rows.push(Row::time(title, server.ready_in(), Duration::from_millis(100)));
+async fn start(program: &Path) -> Result<[Row; 2], LoadError> {
+    let folder = tempfile::tempdir().map_err(|e| LoadError::File(std::env::temp_dir(), e))?;
+    let server = ServerProcess::start(program, folder.path(), &[]).await?;
     tokio::time::sleep(REST).await;
     let rss = Processes(vec![server.pid()]).rss()?.unwrap_or_default();
-    rows.push(Row::memory("resident memory, idle, empty", rss, 25_000_000));
-    Ok(server)
+    let title = "process start until /readyz is ok, empty store";
+    Ok([
+        Row::time(title, server.ready_in(), Duration::from_millis(100)),
+        Row::memory("resident memory, idle, empty", rss, 25_000_000),
+    ])
 }
 
 /// Does each piece of work on one server and then, if there is one, on the other.
@@ -292,6 +300,7 @@ impl Arguments {
             few_pods: self.pods * 3 / 20,
             config_maps: self.config_maps,
             watchers: self.watchers as usize,
+            per_connection: self.watchers_per_connection as usize,
             pod_bytes: self.pod_bytes,
             connections: self.connections as usize,
             time: Duration::from_secs(self.time),
@@ -299,6 +308,8 @@ impl Arguments {
     }
 }
 
+/// The other server's processes run no controllers either, and ours would delete pods whose owner does not exist.
+const API_ALONE: &[&str] = &["--controllers=none"];
 /// A server that has just started still has work to do, and memory to give back.
 const REST: Duration = Duration::from_secs(2);
 /// 170 MB with 20,000 pods: what an idle server may have, and the rest for each pod.

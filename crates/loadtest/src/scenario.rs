@@ -21,6 +21,8 @@ pub struct Sizes {
     pub config_maps: u64,
     /// Watchers at once.
     pub watchers: usize,
+    /// Watchers that share an HTTP/2 connection.
+    pub per_connection: usize,
     /// Bytes of a pod's JSON as the server returns it.
     pub pod_bytes: usize,
     /// HTTP/2 connections that requests are spread over.
@@ -232,7 +234,8 @@ impl Session {
             let node = format!("spec.nodeName%3Didle-{n:05}");
             format!("{ALL_PODS}?watch=true&resourceVersion={from}&fieldSelector={node}")
         };
-        let watchers = Watchers::open(&self.target, watchers, usize::MAX, watch).await?;
+        let watchers =
+            Watchers::open(&self.target, watchers, self.sizes.per_connection, usize::MAX, watch).await?;
         let sample = self.create(WRITES, prefix).await?;
         let seen: usize = watchers.close().await?.iter().map(|seen| seen.arrivals.len()).sum();
         if seen > 0 {
@@ -246,7 +249,7 @@ impl Session {
         let from = self.resource_version().await?;
         let watch = |_| format!("{ALL_PODS}?watch=true&resourceVersion={from}");
         let expected = FAN_OUT_WRITES as usize;
-        let open = Watchers::open(&self.target, watchers, expected, watch).await?;
+        let open = Watchers::open(&self.target, watchers, self.sizes.per_connection, expected, watch).await?;
         let meter = Meter::start(&self.processes)?;
         let mut sent = Vec::new();
         for number in 0..FAN_OUT_WRITES {

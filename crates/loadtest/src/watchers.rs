@@ -6,13 +6,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::LoadError;
-use crate::http::{Call, Pool, Target};
+use crate::http::Target;
+use crate::streams::Streams;
 
 /// Watches that are open.
 pub struct Watchers {
-    /// Kept while they are open: the pool's connections end with it.
-    _pool: Pool,
-    tasks: JoinSet<Result<Seen, LoadError>>,
+    tasks: JoinSet<Result<Vec<Seen>, LoadError>>,
     stop: watch::Sender<bool>,
 }
 
@@ -31,44 +30,34 @@ impl Watchers {
     pub async fn open(
         target: &Target,
         count: usize,
+        per_connection: usize,
         expected: usize,
         path: impl Fn(usize) -> String,
     ) -> Result<Self, LoadError> {
-        let pool = target.pool(count.div_ceil(PER_CONNECTION)).await?;
         let (stop, stopped) = watch::channel(false);
-        let mut opening = JoinSet::new();
-        for number in 0..count {
-            let (mut connection, call) = (pool.lane(number), Call::get(path(number)));
-            opening.spawn(async move { connection.send(&call).await?.success().await });
-        }
         let mut tasks = JoinSet::new();
-        while let Some(answer) = opening.join_next().await {
-            let mut answer = answer.map_err(|e| LoadError::Unexpected(e.to_string()))??;
+        let numbers: Vec<_> = (0..count).collect();
+        for numbers in numbers.chunks(per_connection.max(1)) {
+            let paths: Vec<_> = numbers.iter().map(|number| path(*number)).collect();
+            let mut streams = Streams::open(target, &paths).await?;
             let mut stopped = stopped.clone();
             tasks.spawn(async move {
-                let mut seen = Seen::default();
-                while seen.arrivals.len() < expected {
-                    let chunk = tokio::select! {
-                        chunk = answer.next_chunk() => chunk?,
-                        _ = stopped.changed() => None,
-                    };
-                    let Some(chunk) = chunk else { break };
-                    seen.bytes += chunk.len() as u64;
-                    let events = memchr::memchr_iter(b'\n', &chunk).count();
-                    seen.arrivals.extend(std::iter::repeat_n(Instant::now(), events));
+                tokio::select! {
+                    read = streams.read_until(expected) => read?,
+                    _ = stopped.changed() => {}
                 }
-                Ok(seen)
+                Ok(streams.into_seen())
             });
         }
-        Ok(Self { _pool: pool, tasks, stop })
+        Ok(Self { tasks, stop })
     }
 
     /// Waits until every watcher has seen what it expects.
     pub async fn finish(mut self, limit: Duration) -> Result<Vec<Seen>, LoadError> {
         let all = async {
             let mut seen = Vec::new();
-            while let Some(one) = self.tasks.join_next().await {
-                seen.push(one.map_err(|e| LoadError::Unexpected(e.to_string()))??);
+            while let Some(some) = self.tasks.join_next().await {
+                seen.extend(some.map_err(|e| LoadError::Unexpected(e.to_string()))??);
             }
             Ok(seen)
         };
@@ -91,4 +80,4 @@ pub fn delays(seen: &[Seen], sent: &[Instant]) -> Vec<Duration> {
 }
 
 /// Servers limit the streams of a connection, kube-apiserver to 100.
-const PER_CONNECTION: usize = 90;
+pub const PER_CONNECTION: usize = 90;

@@ -122,6 +122,7 @@ async fn every_piece_of_work_is_done_and_counted() {
         few_pods: 60,
         config_maps: 50,
         watchers: 200,
+        per_connection: 90,
         pod_bytes: 3_700,
         connections: 2,
         time: Duration::from_millis(200),
