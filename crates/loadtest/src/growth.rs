@@ -33,6 +33,14 @@ pub async fn run(program: &Path, folder: &Path, growth: &Growth) -> Result<Vec<R
     let server = ServerProcess::start(program, folder, API_ALONE).await?;
     let session = open(&server, growth.sizes).await?;
     let mut rows = Vec::new();
+    let mut there = 0;
+    for &pods in &growth.pods {
+        session.create(pods.saturating_sub(there), &format!("of-{pods}")).await?;
+        there = there.max(pods);
+        rows.push(weight(&server, format!("resident memory with {pods} pods")).await?);
+        let sample = session.run(Scenario::ListJson).await?;
+        note(&mut rows, format!("LIST {pods} pods, JSON"), &sample);
+    }
     for &watchers in &growth.watchers {
         let sample = session.fan_out(watchers, &format!("seen-by-{watchers}")).await?;
         note(&mut rows, format!("{watchers} watchers of all pods, 100 creates"), &sample);
@@ -40,14 +48,6 @@ pub async fn run(program: &Path, folder: &Path, growth: &Growth) -> Result<Vec<R
     for &watchers in &growth.idle_watchers {
         let sample = session.create_unseen(watchers, &format!("unseen-by-{watchers}")).await?;
         note(&mut rows, format!("2,000 creates, {watchers} watchers by `spec.nodeName`"), &sample);
-    }
-    let mut there = 0;
-    for &pods in &growth.pods {
-        session.create(pods.saturating_sub(there), &format!("of-{pods}")).await?;
-        there = there.max(pods);
-        rows.push(weight(&server, format!("resident memory with {pods} pods more")).await?);
-        let sample = session.run(Scenario::ListJson).await?;
-        note(&mut rows, format!("LIST {pods} pods more, JSON"), &sample);
     }
     drop(session);
     server.terminate(Duration::from_mins(1)).await?;

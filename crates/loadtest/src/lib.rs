@@ -14,7 +14,7 @@
 //! | [`objects`] | the pods and config maps that are written |
 //! | [`scenario`] | the pieces of work, in the order in which they are run |
 //! | [`growth`] | how cost grows with objects and watchers, and what a restart takes |
-//! | [`watchers`] | many watchers at once |
+//! | [`watchers`] | many watchers at once, each connection of them read frame by frame (`streams`) |
 //! | [`soak`] | steady load over a long time |
 //! | [`spawn`] | starting the server under test, to time its start and see its memory when idle |
 //! | [`report`] | the bars of each piece of work, and the table |
