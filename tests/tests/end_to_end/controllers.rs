@@ -98,24 +98,33 @@ async fn another_process_takes_over_when_the_leader_is_killed() {
 
 #[tokio::test]
 async fn all_controllers_share_one_watch_a_type() {
+    // The server itself watches too: authorization follows what kubelets may see.
+    let alone = Server::start_without_controllers().await;
     let server = Server::start().await;
-    let mut connection = server.target().connect_http2().await.unwrap();
-    let mut watchers = async |resource: &str| -> u64 {
-        let answer = connection.send(&Call::get("/debug/api_cache")).await.unwrap();
-        let caches: Value = serde_json::from_slice(&answer.read_all().await.unwrap()).unwrap();
-        let mut all = caches["resources"].as_array().unwrap().iter();
-        let cache = all.find(|cache| cache["resource"] == resource).unwrap();
-        let counts = cache["watchers"].as_array().into_iter().flatten();
-        counts.map(|bucket| bucket["count"].as_u64().unwrap()).sum()
-    };
-    for resource in ["pods", "replicasets.apps", "deployments.apps", "jobs.batch"] {
-        eventually("controllers watch", async || watchers(resource).await > 0).await;
+    let watched = ["pods", "replicasets.apps", "deployments.apps", "jobs.batch"];
+    let mut servers = Vec::new();
+    for resource in watched {
+        servers.push(watchers(&alone, resource).await);
+    }
+    for (resource, own) in watched.iter().zip(&servers) {
+        eventually("controllers watch", async || watchers(&server, resource).await > *own).await;
     }
     // A namespace's controllers come and go through the same watches.
     server.kubectl(&["create", "namespace", "some"]).await;
     server.kubectl(&["create", "deployment", "web", "--image=x", "-n", "some"]).await;
     server.kubectl(&["wait", "--for=jsonpath={.status.replicas}=1", "deployment/web", "-n", "some"]).await;
-    for resource in ["pods", "replicasets.apps", "deployments.apps", "jobs.batch"] {
-        assert_eq!(watchers(resource).await, 1, "{resource}");
+    for (resource, own) in watched.iter().zip(&servers) {
+        assert_eq!(watchers(&server, resource).await, own + 1, "{resource}");
     }
+}
+
+/// How many watch a resource, within the server and without.
+async fn watchers(server: &Server, resource: &str) -> u64 {
+    let mut connection = server.target().connect_http2().await.unwrap();
+    let answer = connection.send(&Call::get("/debug/api_cache")).await.unwrap();
+    let caches: Value = serde_json::from_slice(&answer.read_all().await.unwrap()).unwrap();
+    let mut all = caches["resources"].as_array().unwrap().iter();
+    let cache = all.find(|cache| cache["resource"] == resource).unwrap();
+    let counts = cache["watchers"].as_array().into_iter().flatten();
+    counts.map(|bucket| bucket["count"].as_u64().unwrap()).sum()
 }
