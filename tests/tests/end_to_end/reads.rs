@@ -148,6 +148,8 @@ async fn a_reflector_that_streams_its_list_sees_all_objects() {
     for name in ["a", "b", "c"] {
         create(&mut connection, name).await;
     }
+    // kube-rs begins with resourceVersion=0, which any state answers; a consistent read makes the cache have all three.
+    get(&mut connection, MAPS).await;
     let maps: Api<ConfigMap> = Api::default_namespaced(server.client().await);
     let mut stream = pin!(watcher(maps, watcher::Config::default().streaming_lists()));
     let mut seen = Vec::new();
