@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use nave_store::embedded::{Embedded, Options};
+use nave_store::embedded::{Embedded, History, Options};
 use nave_store::{Range, Store, StoreError, Txn};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn open(folder: &Path, history: Option<Duration>) -> Embedded {
+fn open(folder: &Path, history: Option<History>) -> Embedded {
     Embedded::open(folder, &Options { history, ..Options::default() }).unwrap()
 }
 
@@ -42,7 +42,8 @@ async fn too_large_is_refused() {
 #[tokio::test]
 async fn history_is_given_up_in_time() {
     let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path(), Some(Duration::from_millis(20)));
+    let time = Duration::from_millis(20);
+    let store = open(folder.path(), Some(History { time, ..History::default() }));
     for value in 0..10 {
         store.txn(Txn::put("/a", format!("{value}"))).await.unwrap();
     }
@@ -50,6 +51,43 @@ async fn history_is_given_up_in_time() {
     until("compaction", async || store.compacted_revision().await.unwrap() == current).await;
     let latest = store.get("/a", None).await.unwrap().unwrap();
     assert_eq!((&latest.value[..], latest.mod_revision), (&b"9"[..], current));
+}
+
+#[tokio::test]
+async fn history_is_bounded_by_number() {
+    const REVISIONS: u64 = 500;
+    let folder = tempfile::tempdir().unwrap();
+    let history = History { time: Duration::from_hours(1), revisions: REVISIONS };
+    let store = Arc::new(open(folder.path(), Some(history)));
+    let writers: Vec<_> = (0..50)
+        .map(|writer| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                for turn in 0..50 {
+                    store.txn(Txn::put(format!("/{writer}"), format!("{turn}"))).await.unwrap();
+                    store.txn(Txn::put(format!("/{writer}/{turn}"), "")).await.unwrap();
+                    store.txn(Txn::delete(format!("/{writer}/{turn}"))).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    until("compaction", async || store.compacted_revision().await.unwrap() > 0).await;
+    let (newest, oldest) =
+        (store.current_revision().await.unwrap(), store.compacted_revision().await.unwrap());
+    assert!(newest - oldest >= REVISIONS, "{oldest} of {newest}");
+    let range = |revision| Range { revision: Some(revision), ..Range::all("/") };
+    assert!(store.range(range(oldest)).await.is_ok());
+    assert!(matches!(store.range(range(oldest - 1)).await, Err(StoreError::Compacted { .. })));
+    assert_eq!(store.count("/").await.unwrap(), 50);
+    // The next start finds the same history.
+    let before = store.range(range(oldest)).await.unwrap();
+    drop(store);
+    let store = open(folder.path(), None);
+    assert_eq!(store.range(range(oldest)).await.unwrap(), before);
+    assert_eq!(store.compacted_revision().await.unwrap(), oldest);
 }
 
 #[tokio::test]

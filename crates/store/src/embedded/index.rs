@@ -1,8 +1,13 @@
 //! Which revision holds which version of which key: in memory, rebuilt from the log at start.
 //!
-//! About 140 bytes for a live key with its name, and 16 for each older version still kept.
+//! ```text
+//! keys        key → its latest version        about 110 bytes a key, the key's text included
+//! superseded  revision → the version before   16 bytes a kept revision that replaced or deleted something
+//! deletions   in order, with their keys       24 bytes a kept deletion
+//! ```
+//! A read of the past follows a key's versions from the latest back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -14,29 +19,30 @@ const FIRST_REVISION: u64 = 1;
 /// Keys beyond a range's limit that are counted at most.
 const MAX_COUNTED: usize = 10_000;
 
+/// Room for so many entries is kept where there are none.
+const KEPT_ROOM: usize = 64;
+
 /// The keys and their versions as of the last durable transaction.
 #[derive(Debug)]
 pub(super) struct Index {
-    keys: BTreeMap<Arc<str>, Versions>,
-    /// Keys that compaction can take something from: those with older versions, and deleted ones.
-    dirty: Vec<Arc<str>>,
+    keys: BTreeMap<Arc<str>, Version>,
+    /// Ascending; from after the compacted revision on.
+    superseded: VecDeque<Superseded>,
+    /// Ascending; the keys that are there until their deletion is compacted.
+    deletions: VecDeque<(u64, Arc<str>)>,
     revision: u64,
     compacted: u64,
 }
 
-/// One version of a key. The revision that wrote it is also its row in the log.
+/// One version of a key, in one word. The revision that wrote it is also its row in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Version {
-    pub(super) revision: u64,
-    /// 0 for a deletion.
-    create_revision: u64,
-}
+struct Version(u64);
 
-#[derive(Debug)]
-struct Versions {
-    latest: Version,
-    /// Ascending.
-    older: Vec<Version>,
+/// What a revision replaced.
+#[derive(Clone, Copy, Debug)]
+struct Superseded {
+    by: u64,
+    previous: Version,
 }
 
 /// What a range resolves to, before any value is read.
@@ -51,25 +57,27 @@ pub(super) struct Found {
 
 impl Index {
     pub(super) fn new() -> Self {
-        Self { keys: BTreeMap::new(), dirty: Vec::new(), revision: FIRST_REVISION, compacted: 0 }
+        Self {
+            keys: BTreeMap::new(),
+            superseded: VecDeque::new(),
+            deletions: VecDeque::new(),
+            revision: FIRST_REVISION,
+            compacted: 0,
+        }
     }
 
     /// Takes in the next revision of the log.
-    pub(super) fn apply(&mut self, key: &Arc<str>, kind: EventKind, revision: u64, create_revision: u64) {
-        let create_revision = if kind == EventKind::Delete { 0 } else { create_revision };
-        let version = Version { revision, create_revision };
+    pub(super) fn apply(&mut self, key: &Arc<str>, kind: EventKind, revision: u64) {
+        let version = Version::new(revision, kind);
         self.revision = revision;
-        if let Some(versions) = self.keys.get_mut(key) {
-            if versions.is_clean() {
-                self.dirty.push(Arc::clone(key));
-            }
-            versions.older.push(versions.latest);
-            versions.latest = version;
+        if let Some(latest) = self.keys.get_mut(key) {
+            let previous = std::mem::replace(latest, version);
+            self.superseded.push_back(Superseded { by: revision, previous });
         } else {
-            self.keys.insert(Arc::clone(key), Versions { latest: version, older: Vec::new() });
-            if version.is_deletion() {
-                self.dirty.push(Arc::clone(key));
-            }
+            self.keys.insert(Arc::clone(key), version);
+        }
+        if kind == EventKind::Delete {
+            self.deletions.push_back((revision, Arc::clone(key)));
         }
     }
 
@@ -77,26 +85,20 @@ impl Index {
     pub(super) fn compact(&mut self, revision: u64) -> Vec<u64> {
         self.compacted = self.compacted.max(revision);
         let mut garbage = Vec::new();
-        let newest = self.revision;
-        let keys = &mut self.keys;
-        self.dirty.retain(|key| {
-            let Some(versions) = keys.get_mut(key) else { return false };
-            versions.compact(revision, &mut garbage);
-            if versions.older.is_empty()
-                && versions.latest.is_deletion()
-                && versions.latest.revision <= revision
-            {
-                // The newest row stays: it carries the store's revision over a restart.
-                if versions.latest.revision == newest {
-                    return true;
-                }
-                garbage.push(versions.latest.revision);
-                keys.remove(key);
-                return false;
+        while let Some(superseded) = self.superseded.pop_front_if(|it| it.by <= revision) {
+            // A deletion is among the deletions.
+            garbage.extend(superseded.previous.row());
+        }
+        // The newest row stays: it carries the store's revision over a restart.
+        let upto = revision.min(self.revision - 1);
+        while let Some((deletion, key)) = self.deletions.pop_front_if(|(deletion, _)| *deletion <= upto) {
+            garbage.push(deletion);
+            if self.keys.get(&key).is_some_and(|latest| latest.revision() == deletion) {
+                self.keys.remove(&key);
             }
-            !versions.is_clean()
-        });
-        self.dirty.shrink_to(64);
+        }
+        trim(&mut self.superseded);
+        trim(&mut self.deletions);
         garbage.sort_unstable();
         garbage
     }
@@ -111,7 +113,7 @@ impl Index {
 
     /// The latest version of `key`, unless it is deleted.
     pub(super) fn latest(&self, key: &str) -> Option<u64> {
-        self.keys.get(key).filter(|versions| !versions.latest.is_deletion()).map(|v| v.latest.revision)
+        self.keys.get(key)?.row()
     }
 
     /// The row that holds `key` as of `revision` (the latest if `None`).
@@ -122,7 +124,7 @@ impl Index {
     ) -> Result<Option<(Arc<str>, u64)>, StoreError> {
         let at = self.readable(revision)?;
         let found = self.keys.get_key_value(key);
-        Ok(found.and_then(|(key, versions)| Some((Arc::clone(key), versions.at(at)?))))
+        Ok(found.and_then(|(key, latest)| Some((Arc::clone(key), self.at(*latest, at)?))))
     }
 
     /// The rows of a range; `limit` 0 means all.
@@ -160,7 +162,7 @@ impl Index {
         self.keys
             .range::<str, _>((start, Bound::Unbounded))
             .take_while(move |(key, _)| key.starts_with(prefix))
-            .filter_map(move |(key, versions)| Some((key, versions.at(at)?)))
+            .filter_map(move |(key, latest)| Some((key, self.at(*latest, at)?)))
     }
 
     fn readable(&self, revision: Option<u64>) -> Result<u64, StoreError> {
@@ -173,43 +175,40 @@ impl Index {
         }
         Ok(revision)
     }
+
+    /// The row that was a key's value at `revision`, its latest version being `latest`.
+    fn at(&self, latest: Version, revision: u64) -> Option<u64> {
+        let mut version = latest;
+        while version.revision() > revision {
+            let found = self.superseded.binary_search_by_key(&version.revision(), |it| it.by).ok()?;
+            version = self.superseded.get(found)?.previous;
+        }
+        version.row()
+    }
 }
 
 impl Version {
+    fn new(revision: u64, kind: EventKind) -> Self {
+        Self(revision << 1 | u64::from(kind == EventKind::Delete))
+    }
+
+    fn revision(self) -> u64 {
+        self.0 >> 1
+    }
+
     fn is_deletion(self) -> bool {
-        self.create_revision == 0
+        self.0 & 1 == 1
+    }
+
+    /// Where its value is, if it has one.
+    fn row(self) -> Option<u64> {
+        (!self.is_deletion()).then_some(self.revision())
     }
 }
 
-impl Versions {
-    /// True where compaction has nothing to take.
-    fn is_clean(&self) -> bool {
-        self.older.is_empty() && !self.latest.is_deletion()
-    }
-
-    /// The row that was the key's value at `revision`.
-    fn at(&self, revision: u64) -> Option<u64> {
-        let version = if self.latest.revision <= revision {
-            self.latest
-        } else {
-            let after = self.older.partition_point(|version| version.revision <= revision);
-            *self.older.get(after.checked_sub(1)?)?
-        };
-        (!version.is_deletion()).then_some(version.revision)
-    }
-
-    /// Drops the older versions that a read at `revision` or above cannot see.
-    fn compact(&mut self, revision: u64, garbage: &mut Vec<u64>) {
-        let seen = self.older.partition_point(|version| version.revision <= revision);
-        // Of the versions up to `revision` the last is still visible, unless it is a deletion.
-        let visible = self.latest.revision > revision
-            && seen.checked_sub(1).is_some_and(|last| !self.older[last].is_deletion());
-        let dropped = seen - usize::from(visible);
-        garbage.extend(self.older.drain(..dropped).map(|version| version.revision));
-        if self.older.is_empty() {
-            self.older = Vec::new();
-        }
-    }
+/// Gives back room that a burst has left.
+fn trim<T>(queue: &mut VecDeque<T>) {
+    queue.shrink_to((queue.len() * 2).max(KEPT_ROOM));
 }
 
 #[cfg(test)]
@@ -219,8 +218,7 @@ mod tests {
     fn index(log: &[(&str, EventKind)]) -> Index {
         let mut index = Index::new();
         for (revision, (key, kind)) in (2..).zip(log) {
-            let create_revision = index.latest(key).unwrap_or(revision);
-            index.apply(&Arc::from(*key), *kind, revision, create_revision);
+            index.apply(&Arc::from(*key), *kind, revision);
         }
         index
     }
@@ -240,11 +238,27 @@ mod tests {
     }
 
     #[test]
+    fn the_past_is_read_as_far_as_it_is_kept() {
+        use EventKind::{Delete, Put};
+        //              2           3              4           5           6
+        let log = [("/a", Put), ("/a", Delete), ("/b", Put), ("/a", Put), ("/a", Put)];
+        let states = [None, Some(2), None, None, Some(5), Some(6)];
+        for compacted in 0..=6 {
+            let mut index = index(&log);
+            index.compact(compacted);
+            for (revision, row) in (1..).zip(states).filter(|(revision, _)| *revision >= compacted) {
+                let found = index.find("/a", Some(revision)).unwrap().map(|(_, row)| row);
+                assert_eq!(found, row, "at {revision}, compacted at {compacted}");
+            }
+        }
+    }
+
+    #[test]
     fn the_newest_row_outlives_compaction() {
         use EventKind::{Delete, Put};
         let mut index = index(&[("/a", Put), ("/a", Delete)]);
         assert_eq!(index.compact(3), [2]);
-        index.apply(&Arc::from("/b"), Put, 4, 4);
+        index.apply(&Arc::from("/b"), Put, 4);
         assert_eq!(index.compact(4), [3]);
         assert_eq!(index.count("/"), 1);
     }

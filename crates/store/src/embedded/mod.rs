@@ -51,16 +51,32 @@ const RECOVERY_PAUSE: Duration = Duration::from_millis(50);
 /// How the embedded engine is set up.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How long old revisions stay readable, at least (and at most twice that); `None` keeps all until
-    /// [`Store::compact`] is called. kube-apiserver's `--etcd-compaction-interval`, 5 minutes.
-    pub history: Option<Duration>,
+    /// Which old revisions stay readable; `None` keeps all until [`Store::compact`] is called.
+    pub history: Option<History>,
     /// Bound on the page cache of the engine, in bytes.
     pub cache_bytes: usize,
 }
 
+/// What of the past is kept. What comes to be older than one of the two is given up soon after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct History {
+    /// How long a state stays readable, at least (and at most twice that), while there are few writes.
+    /// kube-apiserver's `--etcd-compaction-interval`, 5 minutes.
+    pub time: Duration,
+    /// How many revisions stay readable, at least, and a few thousand more at most, while there are many writes: what
+    /// history costs, in memory and on disk, is bounded by it. etcd knows no such bound.
+    pub revisions: u64,
+}
+
 impl Default for Options {
     fn default() -> Self {
-        Self { history: Some(Duration::from_mins(5)), cache_bytes: 8 << 20 }
+        Self { history: Some(History::default()), cache_bytes: 8 << 20 }
+    }
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { time: Duration::from_mins(5), revisions: 100_000 }
     }
 }
 

@@ -11,11 +11,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::{Event, Expect, KeyValue, Op, StoreError, Txn, TxnOutcome};
 
-use super::Shared;
 use super::batch::Batch;
 use super::engine::{Change, Engine};
 use super::index::Index;
 use super::watch::read_log;
+use super::{History, Shared};
 
 /// Transactions that may wait for the writer; further callers wait before they are queued.
 const QUEUE: usize = 1024;
@@ -24,6 +24,8 @@ const BATCH_TXNS: usize = 256;
 const BATCH_BYTES: usize = 4 << 20;
 /// Rows that one commit removes at most, so that cleaning never holds writers up for long.
 const BATCH_GARBAGE: usize = 512;
+/// Revisions that are given up at once at most, as readers wait meanwhile.
+const FORGET_REVISIONS: u64 = 4096;
 /// Pause between two commits that only clean.
 const CLEANING_PAUSE: Duration = Duration::from_millis(5);
 /// How often every watch reports progress.
@@ -64,17 +66,20 @@ pub(super) struct Writer {
     garbage: VecDeque<u64>,
     /// A compacted revision that is not on disk yet.
     compacted: Option<u64>,
-    history: Option<History>,
+    keeper: Option<Keeper>,
     next_progress: Instant,
     /// The disk was full; until then writes fail at once.
     refused: Option<(Instant, StoreError)>,
 }
 
-/// The background compaction: what was new one interval ago is given up.
-struct History {
-    interval: Duration,
+/// The background compaction: what was new one interval ago is given up, and what lies too many revisions back.
+struct Keeper {
+    history: History,
     due: Instant,
+    /// The revision when the interval began, which is given up to when it ends.
     mark: u64,
+    /// Up to where an interval that has ended reaches.
+    aged: u64,
 }
 
 /// What a start finds in the log.
@@ -101,7 +106,7 @@ pub(super) fn load(engine: &Engine) -> Result<Loaded, StoreError> {
     let mut loaded = Loaded { index: Index::new(), expiries: Expiries::new(), garbage: Vec::new(), bytes: 0 };
     engine.view()?.scan(0..=u64::MAX, |revision, record, size| {
         let key = Arc::from(record.key);
-        loaded.index.apply(&key, record.kind, revision, record.create_revision);
+        loaded.index.apply(&key, record.kind, revision);
         loaded.bytes += size as u64;
         if record.expires_at > 0 {
             loaded.expiries.insert((record.expires_at, revision, key));
@@ -145,16 +150,16 @@ impl Writer {
     pub(super) fn new(
         shared: Arc<Shared>,
         commands: Receiver<Queued>,
-        history: Option<Duration>,
+        history: Option<History>,
         expiries: Expiries,
         garbage: Vec<u64>,
     ) -> Self {
         let now = Instant::now();
         let mark = shared.index.read().revision();
-        let history = history.map(|interval| History { interval, due: now + interval, mark });
+        let keeper = history.map(|history| Keeper { history, due: now + history.time, mark, aged: 0 });
         let next_progress = now + PROGRESS_INTERVAL;
         let garbage = garbage.into();
-        Self { shared, commands, expiries, garbage, compacted: None, history, next_progress, refused: None }
+        Self { shared, commands, expiries, garbage, compacted: None, keeper, next_progress, refused: None }
     }
 
     /// Serves until all senders are gone.
@@ -174,8 +179,8 @@ impl Writer {
     fn idle_time(&self) -> Duration {
         let now = Instant::now();
         let mut idle = self.next_progress.saturating_duration_since(now);
-        if let Some(history) = &self.history {
-            idle = idle.min(history.due.saturating_duration_since(now));
+        if let Some(keeper) = &self.keeper {
+            idle = idle.min(keeper.due.saturating_duration_since(now));
         }
         if let Some((expires_at, ..)) = self.expiries.first() {
             idle = idle.min(Duration::from_millis(expires_at.saturating_sub(unix_millis())));
@@ -199,11 +204,13 @@ impl Writer {
             self.next_progress = now + PROGRESS_INTERVAL;
             self.shared.hub.request_progress(None, self.shared.index.read().revision());
         }
-        if let Some(history) = self.history.as_mut().filter(|history| history.due <= now) {
-            history.due = now + history.interval;
-            let revision = std::mem::replace(&mut history.mark, self.shared.index.read().revision());
-            if revision > self.shared.index.read().compacted() {
-                self.forget(revision);
+        if let Some(keeper) = &mut self.keeper {
+            let (revision, compacted) = {
+                let index = self.shared.index.read();
+                (index.revision(), index.compacted())
+            };
+            if let Some(upto) = keeper.step(now, revision, compacted) {
+                self.forget(upto);
             }
         }
     }
@@ -396,6 +403,21 @@ impl Writer {
     }
 }
 
+impl Keeper {
+    /// Up to where a store at `revision` is to be compacted next, if at all.
+    fn step(&mut self, now: Instant, revision: u64, compacted: u64) -> Option<u64> {
+        if self.due <= now {
+            self.due = now + self.history.time;
+            self.aged = std::mem::replace(&mut self.mark, revision);
+        }
+        // By number only whole steps are worth a commit's while.
+        let beyond = revision.saturating_sub(self.history.revisions);
+        let beyond = if beyond >= compacted + FORGET_REVISIONS { beyond } else { 0 };
+        let upto = self.aged.max(beyond).min(compacted + FORGET_REVISIONS);
+        (upto > compacted).then_some(upto)
+    }
+}
+
 impl Shared {
     /// Makes durable events visible: first to reads, then to watches.
     fn publish(&self, events: Vec<Event>) {
@@ -404,7 +426,7 @@ impl Shared {
         }
         let mut index = self.index.write();
         for Event { kind, kv, .. } in &events {
-            index.apply(&kv.key, *kind, kv.mod_revision, kv.create_revision);
+            index.apply(&kv.key, *kind, kv.mod_revision);
         }
         drop(index);
         self.hub.publish(events);
@@ -413,4 +435,25 @@ impl Shared {
 
 pub(super) fn unix_millis() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn history_is_given_up_by_age_and_by_number() {
+        let (time, start) = (Duration::from_mins(5), Instant::now());
+        let history = History { time, revisions: 10_000 };
+        let mut keeper = Keeper { history, due: start + time, mark: 5, aged: 0 };
+        assert_eq!(keeper.step(start, 10_000, 0), None);
+        assert_eq!(keeper.step(start, 14_000, 0), None, "not a whole step");
+        assert_eq!(keeper.step(start, 20_000, 0), Some(4096));
+        assert_eq!(keeper.step(start, 20_000, 4096), Some(8192));
+        assert_eq!(keeper.step(start, 20_000, 8192), None);
+        assert_eq!(keeper.step(start + time, 20_000, 8192), None, "the first interval began at 5");
+        assert_eq!(keeper.step(start + 2 * time, 20_000, 8192), Some(12_288));
+        assert_eq!(keeper.step(start + 2 * time, 20_000, 16_384), Some(20_000));
+        assert_eq!(keeper.step(start + 2 * time, 20_000, 20_000), None);
+    }
 }
