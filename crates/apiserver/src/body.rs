@@ -143,6 +143,17 @@ impl ResponseBody {
     pub fn stream<T: Into<Pieces> + 'static>(stream: impl Stream<Item = T> + Send + 'static) -> Self {
         Self::Stream(Box::pin(stream.map(Into::into)))
     }
+
+    /// The same body, with which `kept` is dropped: when it has been sent, or is given up. A body known in full is
+    /// as good as sent.
+    pub(crate) fn keeping(self, kept: impl Send + 'static) -> Self {
+        match self {
+            Self::Stream(stream) => Self::Stream(Box::pin(stream.inspect(move |_| {
+                let _kept = &kept;
+            }))),
+            whole @ Self::Full(_) => whole,
+        }
+    }
 }
 
 impl From<Vec<u8>> for ResponseBody {

@@ -61,7 +61,7 @@ impl Documents {
         match parts.as_slice() {
             [""] => Ok(Answer::json(200, &json!({"paths": self.paths()}))),
             ["version"] => Ok(Answer::json(200, &version())),
-            ["metrics"] => self.metrics(),
+            ["metrics"] => self.metrics().await,
             ["debug", "api_cache"] => Ok(Answer::json(200, &ApiCache::of(&self.storages).await)),
             [".well-known", "openid-configuration"] | ["openid", "v1", "jwks"] => {
                 self.token_discovery(&format!("/{path}"), headers).await
@@ -124,7 +124,11 @@ impl Documents {
             .then(|| discovery::api_resource_list(group, version))
     }
 
-    fn metrics(&self) -> Result<Answer, Status> {
+    async fn metrics(&self) -> Result<Answer, Status> {
+        match self.storages.store().status().await {
+            Ok(status) => self.metrics.storage_is(status.size_on_disk),
+            Err(error) => tracing::warn!(%error, "the store does not tell its size"),
+        }
         let text = self.metrics.render().map_err(Status::internal)?;
         Ok(Answer::bytes(200, "text/plain; version=0.0.4; charset=utf-8", text))
     }

@@ -7,13 +7,10 @@ mod caches;
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
     core::Collector,
 };
-
-use crate::body::ResponseBody;
 
 pub use caches::CacheMetrics;
 
@@ -50,7 +47,11 @@ pub struct Metrics {
     inflight: IntGaugeVec,
     long_running: IntGaugeVec,
     panics: IntCounterVec,
+    storage_size: IntGaugeVec,
 }
+
+/// The store's name among storage clusters; upstream counts its etcd clusters so.
+const STORAGE: &str = "embedded-0";
 
 impl Metrics {
     /// Registers all metrics.
@@ -84,17 +85,22 @@ impl Metrics {
             Opts::new("apiserver_request_aborts_total", "Requests that ended in a fault."),
             &["verb"],
         )?;
-        let all: [Box<dyn Collector>; 5] = [
+        let storage_size = IntGaugeVec::new(
+            Opts::new("apiserver_storage_size_bytes", "Bytes that the store occupies on disk."),
+            &["storage_cluster_id"],
+        )?;
+        let all: [Box<dyn Collector>; 6] = [
             Box::new(requests.clone()),
             Box::new(durations.clone()),
             Box::new(inflight.clone()),
             Box::new(long_running.clone()),
             Box::new(panics.clone()),
+            Box::new(storage_size.clone()),
         ];
         for collector in all {
             registry.register(collector)?;
         }
-        Ok(Self { registry, requests, durations, inflight, long_running, panics })
+        Ok(Self { registry, requests, durations, inflight, long_running, panics, storage_size })
     }
 
     /// Adds another component's metrics.
@@ -118,6 +124,11 @@ impl Metrics {
     /// Counts a request that ended in a fault of the server.
     pub fn aborted(&self, verb: &str) {
         self.panics.with_label_values(&[verb]).inc();
+    }
+
+    /// Notes how much the store occupies on disk.
+    pub fn storage_is(&self, bytes: u64) {
+        self.storage_size.with_label_values(&[STORAGE]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Counts a request as being served until the guard is dropped.
@@ -151,16 +162,6 @@ impl Serving {
     fn count(gauge: prometheus::IntGauge) -> Self {
         gauge.inc();
         Self(gauge)
-    }
-
-    /// Goes on counting until a body that is made as the client takes it has been sent, or is given up.
-    pub(crate) fn until_end_of(self, body: ResponseBody) -> ResponseBody {
-        match body {
-            ResponseBody::Stream(stream) => ResponseBody::Stream(Box::pin(stream.inspect(move |_| {
-                let _counted = &self;
-            }))),
-            whole @ ResponseBody::Full(_) => whole,
-        }
     }
 }
 

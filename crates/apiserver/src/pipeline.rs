@@ -30,6 +30,7 @@ use crate::endpoints::answer::{Answer, Negotiation};
 use crate::impersonation;
 use crate::metrics::Metrics;
 use crate::request_info::{Query, RequestInfo, Verb};
+use crate::serving::end_by;
 
 /// The stages of one server.
 pub struct Pipeline {
@@ -86,8 +87,13 @@ impl Pipeline {
             }
         };
         self.metrics.answered(labels, response.status().as_u16(), started.elapsed());
-        // A watch is served for as long as its body is.
-        response.map(|body| serving.until_end_of(body))
+        // It is served for as long as its body is, which only a watch may draw out.
+        match info.verb {
+            Verb::Watch => response.map(|body| body.keeping(serving)),
+            _ => {
+                response.map(|body| body.keeping((serving, end_by((started + self.request_timeout).into()))))
+            }
+        }
     }
 
     async fn answer<B>(

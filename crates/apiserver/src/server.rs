@@ -26,7 +26,7 @@ use crate::metrics::{CacheMetrics, Metrics};
 use crate::openapi::OpenApi;
 use crate::pipeline::{Caller, Pipeline};
 use crate::serving::ConnectionInfo;
-use crate::storage::{Storages, upkeep};
+use crate::storage::{Storages, check_consistency, upkeep};
 
 /// What a server is made of.
 pub struct Config {
@@ -131,9 +131,14 @@ impl ApiServer {
         LocalService { pipeline: Arc::clone(&self.pipeline), identity: Identity::new(user) }
     }
 
-    /// Keeps house while the server runs; see [`upkeep`](crate::storage::upkeep).
+    /// Keeps house while the server runs; see [`upkeep`](crate::storage::upkeep) and
+    /// [`check_consistency`](crate::storage::check_consistency).
     pub async fn upkeep(&self, memory_is_short: impl FnMut() -> bool) -> Infallible {
-        upkeep(&self.pipeline.documents.storages, memory_is_short).await
+        let storages = &self.pipeline.documents.storages;
+        tokio::select! {
+            never = upkeep(storages, memory_is_short) => never,
+            never = check_consistency(storages) => never,
+        }
     }
 
     /// From now on the server is not ready, though it serves.

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::Api;
 use kube::runtime::watcher;
 use nave_loadtest::http::{Call, Connection};
-use nave_tests::Server;
+use nave_tests::{Server, eventually};
 use serde_json::{Value, json};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -231,4 +231,29 @@ async fn the_caches_can_be_looked_into() {
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line}\n{metrics}");
     }
+}
+
+/// What a reader does not take is not kept for it: the time of a request that is no watch has an end, and its answer too.
+#[tokio::test]
+async fn a_list_that_its_client_does_not_take_is_given_up() {
+    let server = Server::start_with(&["--controllers=none", "--request-timeout=2s"]).await;
+    let mut connection = server.target().connect_http2().await.unwrap();
+    // Together more than the buffers between the two take.
+    let filler = "x".repeat(900_000);
+    for number in 0..40 {
+        let name = format!("large-{number}");
+        let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name},
+            "data": {"filler": filler}});
+        connection.send(&Call::post(MAPS, body.to_string())).await.unwrap().success().await.unwrap();
+    }
+    let mut stalled = server.target().connect_http1().await.unwrap();
+    let list = stalled.send(&Call::get(MAPS)).await.unwrap().success().await.unwrap();
+    eventually("the list is given up", async || {
+        let metrics = connection.send(&Call::get("/metrics")).await.unwrap().read_all().await.unwrap();
+        let metrics = String::from_utf8(metrics.to_vec()).unwrap();
+        // The one that asks.
+        metrics.contains("apiserver_current_inflight_requests{request_kind=\"readOnly\"} 1\n")
+    })
+    .await;
+    assert!(list.read_all().await.is_err(), "what is cut does not look complete");
 }

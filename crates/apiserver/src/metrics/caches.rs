@@ -212,6 +212,12 @@ fn lists(seen: &[Seen<'_>]) -> Vec<MetricFamily> {
         ]
         .map(|(fallback, success, count)| (vec![fallback, group, resource, success], count.get() as f64))
     });
+    let checks = seen.iter().flat_map(|seen| {
+        let [group, resource] = seen.labels();
+        let checks = seen.storage.consistency();
+        [("error", &checks.errors), ("failure", &checks.failures), ("success", &checks.successes)]
+            .map(|(status, count)| (vec![group, resource, status], count.get() as f64))
+    });
     let objects = seen.iter().map(|seen| (vec![&*seen.now.resource], seen.now.objects as f64));
     let waits = seen.iter().map(|seen| (seen.labels().to_vec(), &seen.stats.read_waits));
     vec![
@@ -219,6 +225,7 @@ fn lists(seen: &[Seen<'_>]) -> Vec<MetricFamily> {
         CACHE_FETCHED.of(by_index.iter().map(|it| it.value(|lists| lists.fetched.get()))),
         CACHE_RETURNED.of(returned),
         CONSISTENT_READS.of(consistent),
+        CONSISTENCY_CHECKS.of(checks),
         STORAGE_OBJECTS.of(objects),
         READ_WAITS.of_histograms(waits),
     ]
@@ -316,6 +323,9 @@ const CACHE_RETURNED: Family =
 const CONSISTENT_READS: Family =
     counter("apiserver_watch_cache_consistent_read_total", "Lists of the latest state.")
         .by(&["fallback", "group", "resource", "success"]);
+const CONSISTENCY_CHECKS: Family =
+    counter("apiserver_storage_consistency_checks_total", "Comparisons of watch caches with the store.")
+        .by(&["group", "resource", "status"]);
 const STORAGE_OBJECTS: Family = gauge("apiserver_storage_objects", "Objects stored.").by(&["resource"]);
 const READ_WAITS: Family = Family {
     name: "apiserver_watch_cache_read_wait_seconds",
@@ -339,11 +349,12 @@ const WATCH_LISTS: Family = Family {
 };
 
 /// The metrics whose labels or values are of another kind.
-const OTHERS: [Family; 9] = [
+const OTHERS: [Family; 10] = [
     CACHE_LISTS,
     CACHE_FETCHED,
     CACHE_RETURNED,
     CONSISTENT_READS,
+    CONSISTENCY_CHECKS,
     STORAGE_OBJECTS,
     READ_WAITS,
     WATCH_EVENTS,

@@ -14,12 +14,16 @@ use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use super::{ConnectionInfo, Handler, Limits, Protocol, Running, cork::Cork};
+use super::{
+    ConnectionInfo, Handler, Limits, Protocol, Running,
+    cork::Cork,
+    limit::{Streams, limited},
+};
 
 /// The headers of one request, in bytes.
 const MAX_HEADER_BYTES: usize = 1 << 20;
@@ -42,7 +46,7 @@ const MAX_REFUSED_STREAMS: usize = 1 << 20;
 /// The two protocols, set up once for all connections.
 pub(super) struct Protocols {
     http1: http1::Builder,
-    http2: http2::Builder<TokioExecutor>,
+    http2: http2::Builder<Streams>,
 }
 
 impl Protocols {
@@ -53,7 +57,7 @@ impl Protocols {
             .header_read_timeout(limits.header_read)
             .max_header_size(MAX_HEADER_BYTES)
             .max_buf_size(MAX_HEADER_BYTES);
-        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        let mut http2 = http2::Builder::new(Streams);
         http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.http2_streams)
@@ -84,7 +88,9 @@ impl Protocols {
         match protocol {
             Protocol::Http1 => {
                 let connection = self.http1.serve_connection(TokioIo::new(stream), service).with_upgrades();
-                drive(connection, |_| (), http1::UpgradeableConnection::graceful_shutdown, running).await
+                let served =
+                    drive(connection, |_| (), http1::UpgradeableConnection::graceful_shutdown, running);
+                limited(served).await.unwrap_or(Ok(()))
             }
             Protocol::Http2 => {
                 let cork = Cork::new(stream);

@@ -9,7 +9,7 @@
 //!
 //! Everything a client can make the server wait for or keep is bounded by [`Limits`] or a constant beside its use:
 //! handshakes in flight and their time, sizes and time of headers, streams of a connection, streams reset before they
-//! were served, bytes queued for a stream whose client does not read. A connection costs nobody else: none of its
+//! were served, bytes queued for a stream whose client does not read, and for how long. A connection costs nobody else: none of its
 //! errors ends the listener.
 //!
 //! [`Server::start`] gives a [`Running`] server; [`Running::shutdown`] stops it in the order clients like best: no new
@@ -18,6 +18,7 @@
 
 mod connection;
 mod cork;
+mod limit;
 mod tls;
 
 use std::{fmt, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -32,6 +33,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub(crate) use limit::end_by;
 pub use tls::{ServingCertificate, Tls, TlsError};
 
 /// TLS handshakes under way at once; further connections wait in the listen queue.

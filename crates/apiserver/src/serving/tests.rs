@@ -1,7 +1,8 @@
 //! A real server on a free port, and clients that are well-behaved, anonymous, wrong, silent or in the way.
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Full};
+use futures_util::stream;
+use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use nave_authn::{Authenticator, ClientCertificates, Credentials};
@@ -17,6 +18,7 @@ use tokio::{io::AsyncReadExt, sync::Notify};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::*;
+use crate::body::ResponseBody;
 
 type Ca = CertifiedIssuer<'static, KeyPair>;
 type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
@@ -38,27 +40,43 @@ fn issue(ca: &Ca, name: &str, usage: ExtendedKeyUsagePurpose) -> Identity {
     (vec![certificate.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
 }
 
-/// Answers with what is known of the connection; `/slow` says that it has begun and waits for its leave.
+/// Answers with what is known of the connection; `/slow` says that it has begun and waits for its leave; `/endless` never
+/// ends, and says that it has been given up.
 #[derive(Clone, Default)]
 struct Echo {
     client_ca: Option<CertificateDer<'static>>,
     begun: Arc<Notify>,
     leave: Arc<Notify>,
+    given_up: Arc<Notify>,
+}
+
+/// Tells of its drop.
+struct Held(Arc<Notify>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 impl Handler for Echo {
-    type Body = Full<Bytes>;
+    type Body = ResponseBody;
 
     fn handle(
         &self,
         request: Request<Incoming>,
         connection: Arc<ConnectionInfo>,
     ) -> impl Future<Output = Response<Self::Body>> + Send + 'static + use<> {
-        let Self { client_ca, begun, leave } = self.clone();
+        let Self { client_ca, begun, leave, given_up } = self.clone();
         async move {
             if request.uri().path() == "/slow" {
                 begun.notify_one();
                 leave.notified().await;
+            }
+            if request.uri().path() == "/endless" {
+                let soon = tokio::time::Instant::now() + Duration::from_millis(50);
+                let body = ResponseBody::stream(stream::repeat(Bytes::from(vec![b'x'; 64 << 10])));
+                return Response::new(body.keeping((Held(given_up), end_by(soon))));
             }
             let credentials = Credentials {
                 peer: connection.client_certificate.as_ref(),
@@ -71,7 +89,7 @@ impl Handler for Echo {
                 Ok(Some(found)) => found.user.name.clone(),
                 Err(error) => format!("refused: {error}"),
             };
-            Response::new(Full::from(format!("{:?} {user}", connection.protocol)))
+            Response::new(format!("{:?} {user}", connection.protocol).into_bytes().into())
         }
     }
 }
@@ -220,6 +238,19 @@ async fn a_shutdown_cuts_what_outlasts_its_patience() {
     world.echo.begun.notified().await;
     assert_eq!(world.running.shutdown(Duration::ZERO).await, Drained::Cut { connections: 1 });
     assert!(slow.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_taken_in_time_is_given_up() {
+    let world = start(Limits::default()).await;
+    let (mut http1, mut http2) = (world.http1().await, world.http2(None).await);
+    for response in [http1.send_request(get("/endless")).await, http2.send_request(get("/endless")).await] {
+        let response = response.unwrap();
+        world.echo.given_up.notified().await;
+        assert!(response.into_body().collect().await.is_err(), "what is cut does not look complete");
+    }
+    // On HTTP/2 nothing but the stream has ended.
+    assert_eq!(text(http2.send_request(get("/")).await).await, "Http2 nobody");
 }
 
 #[tokio::test]

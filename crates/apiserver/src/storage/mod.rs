@@ -5,6 +5,7 @@
 //! storage version.
 
 mod codec;
+mod consistency;
 mod follow;
 mod reads;
 mod sizes;
@@ -20,6 +21,7 @@ use nave_resources::ResourceDef;
 use nave_store::{Expect, KeyValue, Op, Range, RangeResult, Store, StoreError, Txn, TxnOutcome};
 
 pub use codec::ObjectCodec;
+pub use consistency::{ConsistencyChecks, check_consistency};
 pub use follow::{Follower, Following};
 pub use reads::{ConsistentReads, ListStats, ReadStats};
 pub use sizes::WatchCacheSizes;
@@ -39,6 +41,7 @@ pub struct ResourceStorage {
     cacher: Arc<Cacher>,
     codec: Arc<ObjectCodec>,
     reads: ReadStats,
+    consistency: ConsistencyChecks,
 }
 
 /// Where the present state of a resource can be read.
@@ -94,7 +97,8 @@ impl ResourceStorage {
         config.indexed_fields = indexed.map(|(at, _)| at).collect();
         let cacher = Cacher::start(config, Arc::clone(&store), Arc::clone(&codec) as _);
         let reads = ReadStats::new(&cacher.config().indexed_fields);
-        Some(Arc::new(Self { def, store, cacher, codec, reads }))
+        let consistency = ConsistencyChecks::default();
+        Some(Arc::new(Self { def, store, cacher, codec, reads, consistency }))
     }
 
     /// The resource's watch cache.
@@ -110,6 +114,11 @@ impl ResourceStorage {
     /// How it was read so far.
     pub fn reads(&self) -> &ReadStats {
         &self.reads
+    }
+
+    /// How its watch cache compared with the store so far.
+    pub fn consistency(&self) -> &ConsistencyChecks {
+        &self.consistency
     }
 
     /// The resource's encoding.

@@ -1,0 +1,149 @@
+//! Watch caches held against the store, as upstream's consistency checker does: at one revision both must have the
+//! same versions of the same objects. A difference is a fault of the server; it is logged and counted, and which of the
+//! two is right is for people to find out.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nave_cacher::{Counter, Decoder, Snapshot};
+use nave_store::{Range, Store, StoreError};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use super::{ResourceStorage, Storages};
+
+/// How often, as upstream.
+const INTERVAL: Duration = Duration::from_mins(5);
+/// Objects read from the store at once.
+const PAGE: usize = 500;
+
+/// How comparisons of a watch cache with the store have ended.
+#[derive(Debug, Default)]
+pub struct ConsistencyChecks {
+    /// There was no difference.
+    pub successes: Counter,
+    /// There was one.
+    pub failures: Counter,
+    /// The store could not be read.
+    pub errors: Counter,
+}
+
+/// Compares all watch caches with the store now and then, one after the other. Never ends.
+pub async fn check_consistency(storages: &Storages) -> Infallible {
+    let mut rounds = interval_at(Instant::now() + INTERVAL, INTERVAL);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        rounds.tick().await;
+        for storage in storages.all() {
+            storage.check_consistency().await;
+        }
+    }
+}
+
+impl ResourceStorage {
+    /// Compares the watch cache with the store, and counts how that ended.
+    pub async fn check_consistency(&self) {
+        let resource = &self.cacher.config().resource;
+        let checks = self.consistency();
+        match difference(&self.cacher.snapshot(), &*self.store, &*self.codec, &self.cacher.config().prefix)
+            .await
+        {
+            Ok(None) => checks.successes.add(1),
+            Ok(Some(key)) => {
+                tracing::error!(%resource, key = &*key, "the watch cache differs from the store");
+                checks.failures.add(1);
+            }
+            Err(error) => {
+                tracing::warn!(%resource, %error, "the watch cache could not be compared with the store");
+                checks.errors.add(1);
+            }
+        }
+    }
+}
+
+/// The first key of which a state of the cache and the store's state at its revision have different versions.
+async fn difference(
+    cached: &Snapshot,
+    store: &dyn Store,
+    decoder: &impl Decoder,
+    prefix: &Arc<str>,
+) -> Result<Option<Arc<str>>, StoreError> {
+    let mut objects = cached.range("", None).peekable();
+    let mut range =
+        Range { limit: PAGE, revision: Some(cached.revision()), ..Range::all(Arc::clone(prefix)) };
+    loop {
+        let page = store.range(range.clone()).await?;
+        for stored in &page.items {
+            let same = objects.next_if(|object| {
+                *object.key() == stored.key && object.resource_version() == stored.mod_revision
+            });
+            // What cannot be decoded is left out of the cache.
+            if same.is_none() && decoder.decode(stored).is_ok() {
+                return Ok(Some(Arc::clone(&stored.key)));
+            }
+        }
+        if !page.more {
+            return Ok(objects.next().map(|object| Arc::clone(object.key())));
+        }
+        range.start_after = page.items.last().map(|stored| Arc::clone(&stored.key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nave_machinery::GroupVersionResource;
+    use nave_resources::Registry;
+    use nave_store::Txn;
+    use nave_store::embedded::{Embedded, Options};
+    use serde_json::json;
+
+    use super::*;
+    use crate::storage::WatchCacheSizes;
+
+    fn open(folder: &tempfile::TempDir) -> Arc<dyn Store> {
+        Arc::new(Embedded::open(folder.path(), &Options::default()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_difference_is_found_wherever_it_is() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let [ours, other] = [open(&folders[0]), open(&folders[1])];
+        let registry = Registry::builtin(nave_schema::builtin());
+        let storages = Storages::open(registry, Arc::clone(&ours), &WatchCacheSizes::default());
+        storages.wait_ready().await;
+        let maps = storages.get(&GroupVersionResource::new("", "v1", "configmaps")).unwrap();
+        let prefix = &maps.cacher().config().prefix;
+        let compare = async |store: &dyn Store| {
+            maps.wait_until(ours.current_revision().await.unwrap()).await.unwrap();
+            difference(&maps.cacher().snapshot(), store, maps.codec(), prefix).await
+        };
+        let write = async |store: &Arc<dyn Store>, name: &str| {
+            let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "a", "name": name}});
+            store
+                .txn(Txn::put(format!("{prefix}a/{name}"), maps.codec().encode(&map).unwrap()))
+                .await
+                .unwrap();
+        };
+        // More than a page, and what nobody can read.
+        for number in 0..PAGE + 10 {
+            write(&ours, &format!("map-{number:04}")).await;
+            write(&other, &format!("map-{number:04}")).await;
+        }
+        for store in [&ours, &other] {
+            store.txn(Txn::put(format!("{prefix}a/map-0007x"), "nonsense")).await.unwrap();
+        }
+        assert_eq!(compare(&*ours).await.unwrap(), None);
+        assert_eq!(compare(&*other).await.unwrap(), None);
+
+        write(&ours, "map-0003").await;
+        write(&other, "map-0508").await;
+        assert_eq!(compare(&*other).await.unwrap().as_deref(), Some("/registry/configmaps/a/map-0003"));
+        write(&ours, "more").await;
+        other.txn(Txn::delete(format!("{prefix}a/map-0000"))).await.unwrap();
+        assert_eq!(compare(&*other).await.unwrap().as_deref(), Some("/registry/configmaps/a/map-0001"));
+
+        maps.check_consistency().await;
+        let checks = maps.consistency();
+        assert_eq!([checks.successes.get(), checks.failures.get(), checks.errors.get()], [1, 0, 0]);
+    }
+}
