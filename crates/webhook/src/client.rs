@@ -15,6 +15,8 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 
+use crate::unchecked::AnyServer;
+
 /// An answer longer than this is refused, in bytes.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 /// An idle connection is kept this long for the next call.
@@ -39,6 +41,8 @@ pub enum Roots {
     System,
     /// These and no others.
     These(Vec<CertificateDer<'static>>),
+    /// Nobody is asked: any server is believed to be the right one.
+    Unchecked,
 }
 
 /// Why a client cannot be made, or a call failed.
@@ -93,22 +97,17 @@ impl Client {
     /// # Errors
     /// The roots, the certificate or its key cannot be used.
     pub fn new(tls: Tls, timeout: Duration) -> Result<Self, ClientError> {
-        let mut roots = RootCertStore::empty();
-        match tls.roots {
-            Roots::These(roots_given) => {
-                for root in roots_given {
-                    roots.add(root)?;
-                }
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?;
+        let builder = match tls.roots {
+            Roots::Unchecked => {
+                let verifier = AnyServer(provider.signature_verification_algorithms);
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
             }
-            Roots::System => {
-                let found = rustls_native_certs::load_native_certs();
-                let (added, _) = roots.add_parsable_certificates(found.certs);
-                tracing::debug!(added, errors = found.errors.len(), "certificate authorities of the system");
-            }
-        }
-        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots);
+            Roots::These(roots) => builder.with_root_certificates(store(roots)?),
+            Roots::System => builder.with_root_certificates(system_roots()),
+        };
         let config = match tls.identity {
             Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
             None => builder.with_no_client_auth(),
@@ -171,6 +170,22 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("timeout", &self.timeout).finish_non_exhaustive()
     }
+}
+
+fn store(roots: Vec<CertificateDer<'static>>) -> Result<RootCertStore, ClientError> {
+    let mut store = RootCertStore::empty();
+    for root in roots {
+        store.add(root)?;
+    }
+    Ok(store)
+}
+
+fn system_roots() -> RootCertStore {
+    let mut store = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    let (added, _) = store.add_parsable_certificates(found.certs);
+    tracing::debug!(added, errors = found.errors.len(), "certificate authorities of the system");
+    store
 }
 
 /// The library's error says what failed; why is in its sources.

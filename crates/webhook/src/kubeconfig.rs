@@ -36,6 +36,9 @@ pub enum FileError {
     /// Something that is not done.
     #[error("{0} is not supported")]
     Unsupported(&'static str),
+    /// Authorities for a server whose certificate is not to be checked.
+    #[error("specifying a root certificates file with the insecure flag is not allowed")]
+    Contradiction,
     /// A certificate or key cannot be read.
     #[error("{0} has no certificate or key in PEM form")]
     Pem(&'static str),
@@ -54,6 +57,8 @@ pub(crate) struct Found {
     pub(crate) token: Option<String>,
     pub(crate) token_file: Option<PathBuf>,
     pub(crate) password: Option<(String, String)>,
+    /// The files that were read, this one included.
+    pub(crate) files: Vec<PathBuf>,
 }
 
 /// Reads a file; paths in it are relative to its folder.
@@ -68,13 +73,13 @@ pub(crate) fn read(path: &Path) -> Result<Found, FileError> {
     let cluster = cluster.ok_or(FileError::Missing("the current context's cluster"))?.cluster;
     let user = config.users.into_iter().find(|entry| entry.name == user);
     let user = user.map(|entry| entry.user).unwrap_or_default();
-    if cluster.insecure_skip_tls_verify {
-        return Err(FileError::Unsupported("insecure-skip-tls-verify"));
-    }
     if user.exec.is_some() || user.auth_provider.is_some() {
         return Err(FileError::Unsupported("a user's exec or auth-provider"));
     }
+    let named = [&cluster.ca, &user.certificate, &user.key].into_iter().flatten();
+    let files = std::iter::once(path.to_owned()).chain(named.map(|file| folder.join(file)));
     Ok(Found {
+        files: files.collect(),
         server: parse_server(&cluster.server)?,
         tls: Tls {
             roots: roots(&cluster, folder)?,
@@ -98,6 +103,10 @@ fn parse_server(server: &str) -> Result<Uri, FileError> {
 
 fn roots(cluster: &Cluster, folder: &Path) -> Result<Roots, FileError> {
     const NAME: &str = "certificate-authority";
+    let given = cluster.ca.is_some() || cluster.ca_data.as_ref().is_some_and(|data| !data.is_empty());
+    if cluster.insecure_skip_tls_verify {
+        return if given { Err(FileError::Contradiction) } else { Ok(Roots::Unchecked) };
+    }
     let Some(pem) = inline_or_file(cluster.ca_data.as_deref(), cluster.ca.as_deref(), folder, NAME)? else {
         return Ok(Roots::System);
     };

@@ -8,6 +8,7 @@
 //! Invariants:
 //! - An answer is read up to a bound, and a call ends within its time.
 //! - No redirect is followed: a call reaches the address that was configured, or fails.
+//! - A file that changes holds for the next call; one that cannot be used changes nothing.
 //! - No token, password or key is in an error, a log line or a `Debug` form.
 //!
 //! ```no_run
@@ -24,20 +25,25 @@
 //! ```
 
 mod client;
+mod files;
 mod kubeconfig;
 mod retry;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod unchecked;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use parking_lot::Mutex;
 use serde_json::Value;
 
 pub use client::{Answer, Client, ClientError, Roots, Tls};
+pub use files::Watched;
 pub use kubeconfig::FileError;
 pub use retry::Backoff;
 
@@ -74,12 +80,28 @@ impl CallError {
     }
 }
 
-/// One webhook, as a kubeconfig-style file describes it.
+/// One webhook, as a kubeconfig-style file describes it. Where the file changes, or one that it names, calls are made as
+/// it says then; where it says nothing that can be used, as before.
 pub struct Webhook {
+    file: PathBuf,
+    timeout: Duration,
+    backoff: Backoff,
+    known: Mutex<Known>,
+}
+
+/// What a file said when it was last read.
+struct Known {
+    target: Arc<Target>,
+    files: Watched,
+    /// When the files were last looked at.
+    looked: Instant,
+}
+
+/// Whom to call, and how.
+struct Target {
     client: Client,
     uri: Uri,
     user: User,
-    backoff: Backoff,
 }
 
 /// What the server shows of itself to a webhook, besides a certificate.
@@ -91,28 +113,18 @@ enum User {
     TokenFile(PathBuf),
 }
 
+/// Files are looked at before a call, but not more often than this.
+const LOOK: Duration = Duration::from_secs(1);
+
 impl Webhook {
     /// Reads the file; a call takes at most `timeout` an attempt.
     ///
     /// # Errors
     /// The file cannot be read, or describes no webhook.
     pub fn from_file(path: &Path, timeout: Duration) -> Result<Self, FileError> {
-        let found = kubeconfig::read(path)?;
-        let user = match (found.token_file, found.token, found.password) {
-            (Some(file), ..) => User::TokenFile(file),
-            (None, Some(token), _) => User::Header(secret(&format!("Bearer {token}"))?),
-            (None, None, Some((name, password))) => {
-                let pair = BASE64_STANDARD.encode(format!("{name}:{password}"));
-                User::Header(secret(&format!("Basic {pair}"))?)
-            }
-            (None, None, None) => User::Nobody,
-        };
-        Ok(Self {
-            client: Client::new(found.tls, timeout)?,
-            uri: found.server,
-            user,
-            backoff: Backoff::default(),
-        })
+        let (target, files) = Target::read(path, timeout)?;
+        let known = Known { target: Arc::new(target), files, looked: Instant::now() };
+        Ok(Self { file: path.to_owned(), timeout, backoff: Backoff::default(), known: Mutex::new(known) })
     }
 
     /// The same webhook with another backoff between attempts.
@@ -127,8 +139,48 @@ impl Webhook {
     /// # Errors
     /// The last attempt's.
     pub async fn call(&self, object: &Value) -> Result<Value, CallError> {
-        let body = bytes::Bytes::from(object.to_string());
-        self.backoff.retry(CallError::is_transient, || self.attempt(body.clone())).await
+        let (body, target) = (bytes::Bytes::from(object.to_string()), self.target());
+        self.backoff.retry(CallError::is_transient, || target.attempt(body.clone())).await
+    }
+
+    fn target(&self) -> Arc<Target> {
+        let mut known = self.known.lock();
+        if known.looked.elapsed() >= LOOK {
+            known.looked = Instant::now();
+            if known.files.changed() {
+                match Target::read(&self.file, self.timeout) {
+                    Ok((target, files)) => {
+                        (known.target, known.files) = (Arc::new(target), files);
+                        tracing::info!(file = %self.file.display(), "a webhook is called as its file now says");
+                    }
+                    Err(error) => {
+                        let file = self.file.display();
+                        tracing::error!(%file, %error, "a webhook is called as before");
+                    }
+                }
+            }
+        }
+        Arc::clone(&known.target)
+    }
+}
+
+impl Target {
+    /// What a file says, and the files it was read from.
+    fn read(path: &Path, timeout: Duration) -> Result<(Self, Watched), FileError> {
+        // Watched before they are read for good, so that no change falls in between.
+        let files = Watched::new(kubeconfig::read(path)?.files);
+        let found = kubeconfig::read(path)?;
+        let user = match (found.token_file, found.token, found.password) {
+            (Some(file), ..) => User::TokenFile(file),
+            (None, Some(token), _) => User::Header(secret(&format!("Bearer {token}"))?),
+            (None, None, Some((name, password))) => {
+                let pair = BASE64_STANDARD.encode(format!("{name}:{password}"));
+                User::Header(secret(&format!("Basic {pair}"))?)
+            }
+            (None, None, None) => User::Nobody,
+        };
+        let client = Client::new(found.tls, timeout)?;
+        Ok((Self { client, uri: found.server, user }, files))
     }
 
     async fn attempt(&self, body: bytes::Bytes) -> Result<Value, CallError> {
@@ -158,7 +210,7 @@ impl Webhook {
 
 impl fmt::Debug for Webhook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Webhook").field("uri", &self.uri).finish_non_exhaustive()
+        f.debug_struct("Webhook").field("file", &self.file).finish_non_exhaustive()
     }
 }
 

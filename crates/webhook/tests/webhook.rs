@@ -78,6 +78,35 @@ async fn what_is_not_trusted_is_not_called() {
 }
 
 #[tokio::test]
+async fn a_server_need_not_be_known_where_the_file_says_so() {
+    let echo = Echo::start(0).await;
+    let webhook = echo.webhook("insecure-skip-tls-verify: true", SHOW).unwrap();
+    assert_eq!(webhook.call(&json!({})).await.unwrap(), json!({}));
+}
+
+#[tokio::test]
+async fn a_file_that_changes_holds_for_later_calls() {
+    let (before, after) = (Echo::start(0).await, Echo::start(0).await);
+    let webhook = before.webhook(TRUST, SHOW).unwrap();
+    webhook.call(&json!({})).await.unwrap();
+    // A file that is no kubeconfig changes nothing.
+    let file = before.folder.path().join("kubeconfig");
+    let bad_at = file.with_extension("bad");
+    std::fs::write(&bad_at, "current-context: none").unwrap();
+    std::fs::rename(&bad_at, &file).unwrap();
+    webhook.call(&json!({})).await.unwrap();
+    // Another server, which another authority has signed.
+    after.server.write_kubeconfig(before.folder.path(), TRUST, SHOW);
+    let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
+    while after.seen.lock().unwrap().is_empty() {
+        assert!(tokio::time::Instant::now() < deadline, "the file is not read again");
+        let _ = webhook.call(&json!({})).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(webhook.call(&json!({"a": 1})).await.unwrap(), json!({"a": 1}));
+}
+
+#[tokio::test]
 async fn transient_failures_are_tried_again_within_bounds() {
     let echo = Echo::start(2).await;
     assert_eq!(echo.webhook(TRUST, SHOW).unwrap().call(&json!({})).await.unwrap(), json!({}));
@@ -92,7 +121,11 @@ async fn transient_failures_are_tried_again_within_bounds() {
 async fn a_file_that_describes_no_webhook_is_an_error() {
     let echo = Echo::start(0).await;
     for (cluster, user, why) in [
-        ("insecure-skip-tls-verify: true", "", "insecure-skip-tls-verify is not supported"),
+        (
+            "insecure-skip-tls-verify: true, certificate-authority: ca.crt",
+            "",
+            "with the insecure flag is not allowed",
+        ),
         ("certificate-authority: absent", "", "absent"),
         ("certificate-authority: token", "", "certificate-authority has no certificate"),
         (TRUST, "client-certificate: client.crt", "client-key is missing"),

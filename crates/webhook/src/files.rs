@@ -1,13 +1,14 @@
-//! Files that may change while the server runs.
+//! Files that may change while the process runs.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// Files that are looked at now and then. A folder that a link leads to may be exchanged as a whole, as Kubernetes does
 /// with mounted config maps and secrets, so it is the file behind the path that is looked at, not the path.
-pub(super) struct Watched {
+#[derive(Debug)]
+pub struct Watched {
     files: Vec<(PathBuf, Option<Look>)>,
 }
 
@@ -16,7 +17,7 @@ type Look = (SystemTime, u64, u64);
 
 impl Watched {
     /// Watches these, as they are now.
-    pub(super) fn new(paths: Vec<PathBuf>) -> Self {
+    pub fn new(paths: Vec<PathBuf>) -> Self {
         let files = paths.into_iter().map(|path| {
             let look = look(&path);
             (path, look)
@@ -25,7 +26,7 @@ impl Watched {
     }
 
     /// Whether one is another than when this was asked last.
-    pub(super) fn changed(&mut self) -> bool {
+    pub fn changed(&mut self) -> bool {
         let mut changed = false;
         for (path, seen) in &mut self.files {
             let now = look(path);
@@ -36,7 +37,7 @@ impl Watched {
     }
 }
 
-fn look(path: &PathBuf) -> Option<Look> {
+fn look(path: &Path) -> Option<Look> {
     let metadata = fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
 }
