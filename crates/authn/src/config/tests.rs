@@ -79,6 +79,18 @@ fn a_mistake_is_named() {
         ("{claim: hd, requiredValue: example.com}", "{}", "jwt[0].claimValidationRules[0]: Required value"),
         ("{claim: hd,", "{claim: hd, message: x,", "message can't be set when claim is set"),
         ("claims.exp - claims.nbf", "claims.exp -", "compilation failed"),
+        (
+            "claims.exp - claims.nbf <= 86400",
+            "claims.verified",
+            "jwt[0].claimValidationRules[1].expression: Invalid value: \"claims.verified\": must evaluate to bool but got dyn",
+        ),
+        ("claims.tenant", "claims.tenant.foo()", "undeclared reference to 'foo'"),
+        (
+            "!user.username.startsWith('system:')",
+            "!user.name.startsWith('system:')",
+            "undefined field 'name'",
+        ),
+        ("!user.username.startsWith('system:')", "user.username", "must evaluate to bool but got string"),
         ("claims.tenant", "user.username", "undeclared reference to 'user'"),
         ("!user.username", "!claims.username", "undeclared reference to 'claims'"),
         (

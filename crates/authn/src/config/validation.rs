@@ -1,5 +1,6 @@
 //! What is wrong with an `AuthenticationConfiguration` (upstream: `apis/apiserver/validation`).
 
+use nave_cel::{Expression, Type, Variable};
 use nave_machinery::{FieldError, FieldPath};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
@@ -7,7 +8,7 @@ use super::{
     AnonymousConfig, AuthenticationConfiguration, ClaimMappings, ClaimRule, IssuerConfig, JwtConfig,
     PrefixedClaim, UserRule,
 };
-use crate::oidc::Expression;
+use crate::oidc::expression::{CLAIMS, claims, user};
 
 /// Issuers at most.
 const MAX_ISSUERS: usize = 64;
@@ -93,7 +94,7 @@ fn validate_jwt(jwt: &JwtConfig, path: &FieldPath, errors: &mut Vec<FieldError>)
         if jwt.user_validation_rules[..at].iter().any(twice) {
             errors.push(FieldError::duplicate(&path, rule.expression.as_str()));
         }
-        check_expression(&rule.expression, "user", &path, errors);
+        check_expression(&rule.expression, &user(), &Type::Bool, &path, errors);
     }
 }
 
@@ -190,7 +191,7 @@ fn validate_claim_rule(
             if before.iter().any(|other| other.expression == *expression) {
                 errors.push(FieldError::duplicate(&path, expression.as_str()));
             }
-            check_expression(expression, "claims", &path, errors);
+            check_expression(expression, &claims(), &Type::Bool, &path, errors);
         }
     }
 }
@@ -208,7 +209,7 @@ fn validate_mappings(mappings: &ClaimMappings, path: &FieldPath, errors: &mut Ve
         errors.push(FieldError::invalid(&uid, "", "claim and expression can't both be set"));
     }
     if !mappings.uid.expression.is_empty() {
-        check_expression(&mappings.uid.expression, "claims", &uid.child("expression"), errors);
+        check_claims(&mappings.uid.expression, &uid.child("expression"), errors);
     }
     for (at, extra) in mappings.extra.iter().enumerate() {
         let (path, key) = (path.child("extra").index(at), extra.key.as_str());
@@ -227,7 +228,7 @@ fn validate_mappings(mappings: &ClaimMappings, path: &FieldPath, errors: &mut Ve
         if mappings.extra[..at].iter().any(|other| other.key == extra.key) {
             errors.push(FieldError::duplicate(&path.child("key"), key));
         }
-        check_expression(&extra.value_expression, "claims", &path.child("valueExpression"), errors);
+        check_claims(&extra.value_expression, &path.child("valueExpression"), errors);
     }
 }
 
@@ -245,7 +246,7 @@ fn validate_prefixed(mapping: &PrefixedClaim, path: &FieldPath, errors: &mut Vec
                 why,
             ));
         }
-        check_expression(expression, "claims", &path.child("expression"), errors);
+        check_claims(expression, &path.child("expression"), errors);
     } else if !claim.is_empty() && prefix.is_none() {
         let why =
             "prefix is required when claim is set. It can be set to an empty string to disable prefixing";
@@ -259,8 +260,10 @@ fn validate_prefixed(mapping: &PrefixedClaim, path: &FieldPath, errors: &mut Vec
 /// Who takes an address for the user's name must ask whether it was verified.
 fn validate_email(jwt: &JwtConfig, path: &FieldPath, errors: &mut Vec<FieldError>) {
     let ClaimMappings { username, extra, .. } = &jwt.claim_mappings;
-    let reads =
-        |expression: &str, claim| Expression::parse(expression).is_ok_and(|found| found.reads_claim(claim));
+    let reads = |expression: &str, claim| {
+        let compiled = Expression::compile(expression, &claims(), &Type::Dyn);
+        compiled.is_ok_and(|compiled| compiled.reads(CLAIMS, claim))
+    };
     if !reads(&username.expression, "email") {
         return;
     }
@@ -274,12 +277,22 @@ fn validate_email(jwt: &JwtConfig, path: &FieldPath, errors: &mut Vec<FieldError
     }
 }
 
-fn check_expression(text: &str, variable: &str, path: &FieldPath, errors: &mut Vec<FieldError>) {
+/// An expression about claims whose value may be of any type.
+fn check_claims(text: &str, path: &FieldPath, errors: &mut Vec<FieldError>) {
+    check_expression(text, &claims(), &Type::Dyn, path, errors);
+}
+
+fn check_expression(
+    text: &str,
+    variable: &Variable,
+    result: &Type,
+    path: &FieldPath,
+    errors: &mut Vec<FieldError>,
+) {
     if text.is_empty() {
         return errors.push(FieldError::required(path, "expression is required"));
     }
-    let found = Expression::parse(text).and_then(|found| found.check_variables(variable));
-    if let Err(why) = found {
-        errors.push(FieldError::invalid(path, text, format!("compilation failed: {why}")));
+    if let Err(why) = Expression::compile(text, variable, result) {
+        errors.push(FieldError::invalid(path, text, why.to_string()));
     }
 }

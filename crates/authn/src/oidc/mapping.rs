@@ -1,10 +1,11 @@
 //! From claims to a user.
 
+use nave_cel::{CompileError, EvaluationError, Expression, Input, Type};
 use nave_machinery::user::UserInfo;
 use nave_machinery::{Map, Value};
 use serde_json::json;
 
-use super::Expression;
+use super::expression::{self, CLAIMS, USER};
 use crate::config::{ClaimRule, JwtConfig, PrefixedClaim};
 use crate::jwt::Claims;
 
@@ -33,7 +34,7 @@ enum Rule {
 }
 
 impl Mapping {
-    pub(super) fn new(config: &JwtConfig) -> Result<Self, String> {
+    pub(super) fn new(config: &JwtConfig) -> Result<Self, CompileError> {
         let mappings = &config.claim_mappings;
         let uid = PrefixedClaim {
             claim: mappings.uid.claim.clone(),
@@ -43,9 +44,11 @@ impl Mapping {
         let extra = mappings
             .extra
             .iter()
-            .map(|extra| Ok::<_, String>((extra.key.clone(), Expression::parse(&extra.value_expression)?)));
+            .map(|extra| Ok::<_, CompileError>((extra.key.clone(), about_claims(&extra.value_expression)?)));
+        let user = expression::user();
         let user_rules = config.user_validation_rules.iter().map(|rule| {
-            Ok::<_, String>(Rule::Expression(Expression::parse(&rule.expression)?, rule.message.clone()))
+            let compiled = Expression::compile(&rule.expression, &user, &Type::Bool)?;
+            Ok::<_, CompileError>(Rule::Expression(compiled, rule.message.clone()))
         });
         Ok(Self {
             username: Source::new(&mappings.username)?,
@@ -62,34 +65,36 @@ impl Mapping {
     /// # Errors
     /// A claim is not there or not of its kind, or a rule does not hold.
     pub(super) fn user(&self, claims: &Claims) -> Result<UserInfo, String> {
-        let all = Value::Object(claims.as_map().clone());
+        let claims = claims.as_map();
+        let all = Input::new(CLAIMS, &Value::Object(claims.clone()));
         let mut user = UserInfo {
-            name: self.username(claims.as_map(), &all)?,
-            uid: single(self.uid.value(claims.as_map(), &all)?, "uid")?,
-            groups: several(self.groups.value(claims.as_map(), &all)?, "groups")?,
+            name: self.username(claims, &all)?,
+            uid: single(self.uid.value(claims, &all)?, "uid")?,
+            groups: several(self.groups.value(claims, &all)?, "groups")?,
             ..UserInfo::default()
         };
         for (key, expression) in &self.extra {
-            let values = several(expression.evaluate("claims", &all)?, "extra")?;
+            let values = several(expression.evaluate(&all).map_err(said)?, "extra")?;
             if !values.is_empty() {
                 user.extra.insert(key.clone(), values);
             }
         }
         for rule in &self.claim_rules {
-            rule.check("claims", &all)?;
+            rule.check(claims, &all)?;
         }
         if !self.user_rules.is_empty() {
             let value = json!({
                 "username": user.name, "uid": user.uid, "groups": user.groups, "extra": user.extra,
             });
+            let value = Input::new(USER, &value);
             for rule in &self.user_rules {
-                rule.check("user", &value)?;
+                rule.check(claims, &value)?;
             }
         }
         Ok(user)
     }
 
-    fn username(&self, claims: &Map, all: &Value) -> Result<String, String> {
+    fn username(&self, claims: &Map, all: &Input) -> Result<String, String> {
         // An address that is known not to be the user's is nobody's name.
         if let Source::Claim { name, .. } = &self.username
             && name == "email"
@@ -103,9 +108,9 @@ impl Mapping {
 }
 
 impl Source {
-    fn new(mapping: &PrefixedClaim) -> Result<Self, String> {
+    fn new(mapping: &PrefixedClaim) -> Result<Self, CompileError> {
         if !mapping.expression.is_empty() {
-            return Ok(Self::Expression(Expression::parse(&mapping.expression)?));
+            return Ok(Self::Expression(about_claims(&mapping.expression)?));
         }
         if mapping.claim.is_empty() {
             return Ok(Self::Nothing);
@@ -115,10 +120,10 @@ impl Source {
     }
 
     /// The value, with the prefix before each text in it.
-    fn value(&self, claims: &Map, all: &Value) -> Result<Value, String> {
+    fn value(&self, claims: &Map, all: &Input) -> Result<Value, String> {
         match self {
             Self::Nothing => Ok(Value::Null),
-            Self::Expression(expression) => expression.evaluate("claims", all),
+            Self::Expression(expression) => expression.evaluate(all).map_err(said),
             Self::Claim { name, prefix } => {
                 let prefixed = |value: &Value| match value {
                     Value::String(text) if text.is_empty() => value.clone(),
@@ -136,21 +141,23 @@ impl Source {
 }
 
 impl Rule {
-    fn new(rule: &ClaimRule) -> Result<Self, String> {
+    fn new(rule: &ClaimRule) -> Result<Self, CompileError> {
         if rule.expression.is_empty() {
             return Ok(Self::Claim { name: rule.claim.clone(), value: rule.required_value.clone() });
         }
-        Ok(Self::Expression(Expression::parse(&rule.expression)?, rule.message.clone()))
+        let compiled = Expression::compile(&rule.expression, &expression::claims(), &Type::Bool)?;
+        Ok(Self::Expression(compiled, rule.message.clone()))
     }
 
-    fn check(&self, variable: &str, value: &Value) -> Result<(), String> {
+    /// Checks a claim, or an expression about the input.
+    fn check(&self, claims: &Map, input: &Input) -> Result<(), String> {
         match self {
-            Self::Claim { name, value: required } => match value.get(name) {
+            Self::Claim { name, value: required } => match claims.get(name) {
                 None => Err(format!("required claim {name} not present in ID token")),
                 Some(Value::String(found)) if found == required => Ok(()),
                 Some(_) => Err(format!("required claim {name} value does not match")),
             },
-            Self::Expression(expression, message) => match expression.evaluate(variable, value)? {
+            Self::Expression(expression, message) => match expression.evaluate(input).map_err(said)? {
                 Value::Bool(true) => Ok(()),
                 Value::Bool(false) if !message.is_empty() => Err(message.clone()),
                 Value::Bool(false) => Err(format!("validation expression '{}' failed", expression.text())),
@@ -158,6 +165,15 @@ impl Rule {
             },
         }
     }
+}
+
+fn about_claims(text: &str) -> Result<Expression, CompileError> {
+    Expression::compile(text, &expression::claims(), &Type::Dyn)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "what `map_err` takes")]
+fn said(error: EvaluationError) -> String {
+    error.to_string()
 }
 
 /// One text, or none.

@@ -1,6 +1,6 @@
 //! Tokens of identity providers (OpenID Connect): JSON web tokens of issuers that a configuration names.
 
-mod expression;
+pub(crate) mod expression;
 mod mapping;
 mod provider;
 #[cfg(test)]
@@ -11,10 +11,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use nave_cel::CompileError;
 use nave_webhook::{Client, ClientError, Roots, Tls};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
-pub use self::expression::Expression;
 use self::mapping::Mapping;
 use self::provider::Provider;
 use crate::config::JwtConfig;
@@ -38,9 +38,9 @@ pub enum IssuerError {
     /// No client can be made for it.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// An expression cannot be read.
-    #[error("{0}")]
-    Expression(String),
+    /// An expression cannot be used.
+    #[error(transparent)]
+    Expression(#[from] CompileError),
 }
 
 /// Believes the tokens of one issuer.
@@ -79,7 +79,7 @@ impl IssuerTokens {
             audiences: issuer.audiences.clone(),
             algorithms: algorithms.to_vec(),
             provider: Provider::new(&issuer.url, issuer.discovery_url.as_deref(), client)?,
-            mapping: Mapping::new(config).map_err(IssuerError::Expression)?,
+            mapping: Mapping::new(config)?,
             api_audiences: api_audiences.to_vec(),
         })
     }

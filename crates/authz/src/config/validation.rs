@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use nave_machinery::{FieldError, FieldPath, names};
 
 use super::{Configuration, ConnectionInfo, Interval, MAX_TIMEOUT, WebhookEntry, shown};
-use crate::webhook::{ConditionError, Conditions};
+use crate::webhook::Conditions;
 
 /// The kinds of authorizers, sorted.
 const KINDS: [&str; 6] = ["ABAC", "AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook"];
@@ -148,12 +148,8 @@ fn conditions(entry: &WebhookEntry, at: &FieldPath, errors: &mut Vec<FieldError>
             errors.push(FieldError::required(&at, ""));
         } else if !seen.insert(expression) {
             errors.push(FieldError::duplicate(&at, expression));
-        } else if let Err(error) = compiles(expression) {
+        } else if let Err(error) = Conditions::default().add(expression) {
             errors.push(FieldError::invalid(&at, expression, error.to_string()));
         }
     }
-}
-
-fn compiles(expression: &str) -> Result<(), ConditionError> {
-    Conditions::default().add(expression)
 }

@@ -1,8 +1,7 @@
 //! Which requests a webhook is asked about: expressions in CEL over the review that it would get (upstream:
 //! `apiserver/pkg/authorization/cel`).
 
-use cel::common::ast::{EntryExpr, Expr};
-use cel::{Context, IdedExpr, Program, Value as CelValue};
+use nave_cel::{CompileError, Expression, Input, Type, Variable};
 use serde_json::{Map, Value, json};
 
 use super::review;
@@ -11,26 +10,17 @@ use crate::Attributes;
 /// Expressions, all of which must hold.
 #[derive(Default)]
 pub struct Conditions {
-    programs: Vec<(String, Program)>,
+    expressions: Vec<Expression>,
 }
 
-/// Why an expression cannot be used.
+/// An expression that could not be evaluated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConditionError {
-    /// It is not CEL.
-    #[error("compilation failed: {0}")]
-    Compilation(String),
-    /// It speaks of something else than the request.
-    #[error("compilation failed: undeclared reference to '{0}'")]
-    Undeclared(String),
-    /// Its evaluation failed.
-    #[error("cel evaluation error: {expression}: {why}")]
-    Evaluation {
-        /// The expression.
-        expression: String,
-        /// What went wrong.
-        why: String,
-    },
+#[error("cel evaluation error: {expression}: {why}")]
+pub struct ConditionError {
+    /// The expression.
+    pub expression: String,
+    /// What went wrong.
+    pub why: String,
 }
 
 /// The variable that expressions speak of: the `spec` of the review.
@@ -40,45 +30,36 @@ impl Conditions {
     /// Adds an expression.
     ///
     /// # Errors
-    /// [`ConditionError`], but for evaluation.
-    pub fn add(&mut self, expression: &str) -> Result<(), ConditionError> {
-        let program = Program::compile(expression);
-        let program = program.map_err(|error| ConditionError::Compilation(error.to_string()))?;
-        if let Some(other) = undeclared(program.expression(), &mut vec![REQUEST]) {
-            return Err(ConditionError::Undeclared(other.to_owned()));
-        }
-        self.programs.push((expression.to_owned(), program));
+    /// It is none about the request that is true or false.
+    pub fn add(&mut self, expression: &str) -> Result<(), CompileError> {
+        let variable = Variable { name: REQUEST, of: request_type() };
+        self.expressions.push(Expression::compile(expression, &variable, &Type::Bool)?);
         Ok(())
     }
 
     /// Whether there are none, so that all requests match.
     pub fn is_empty(&self) -> bool {
-        self.programs.is_empty()
+        self.expressions.is_empty()
     }
 
     /// Whether all hold. One that does not hold decides, whatever errors others have.
     ///
     /// # Errors
-    /// The first expression's that cannot be evaluated or is neither true nor false.
+    /// The first expression's that cannot be evaluated.
     pub(super) fn match_request(&self, attributes: &Attributes<'_>) -> Result<bool, ConditionError> {
-        let mut context = Context::default();
-        let failed = |expression: &str, why: String| ConditionError::Evaluation {
-            expression: expression.to_owned(),
-            why,
-        };
-        if let Err(error) = context.add_variable(REQUEST, request(attributes)) {
-            return Err(failed(REQUEST, error.to_string()));
-        }
+        let failed =
+            |expression: &str, why: String| ConditionError { expression: expression.to_owned(), why };
+        let input = Input::new(REQUEST, &request(attributes));
         let mut error = None;
-        for (expression, program) in &self.programs {
-            match program.execute(&context) {
-                Ok(CelValue::Bool(true)) => {}
-                Ok(CelValue::Bool(false)) => return Ok(false),
+        for expression in &self.expressions {
+            match expression.evaluate(&input) {
+                Ok(Value::Bool(true)) => {}
+                Ok(Value::Bool(false)) => return Ok(false),
                 Ok(_) => {
-                    error.get_or_insert_with(|| failed(expression, "the outcome is no bool".to_owned()));
+                    error.get_or_insert_with(|| failed(expression.text(), "the outcome is no bool".into()));
                 }
                 Err(why) => {
-                    error.get_or_insert_with(|| failed(expression, why.to_string()));
+                    error.get_or_insert_with(|| failed(expression.text(), why.to_string()));
                 }
             }
         }
@@ -86,41 +67,28 @@ impl Conditions {
     }
 }
 
-/// A variable that is used where it is not in `scope`.
-fn undeclared<'e>(expression: &'e IdedExpr, scope: &mut Vec<&'e str>) -> Option<&'e str> {
-    match &expression.expr {
-        Expr::Unspecified | Expr::Literal(_) => None,
-        Expr::Ident(name) => (!name.starts_with('@') && !scope.contains(&name.as_str())).then_some(name),
-        Expr::Select(select) => undeclared(&select.operand, scope),
-        Expr::Call(call) => any(call.target.as_deref().into_iter().chain(&call.args), scope),
-        Expr::List(list) => any(&list.elements, scope),
-        Expr::Map(map) => any(map.entries.iter().flat_map(|entry| entry_parts(&entry.expr)), scope),
-        Expr::Struct(fields) => any(fields.entries.iter().flat_map(|entry| entry_parts(&entry.expr)), scope),
-        Expr::Comprehension(it) => {
-            if let Some(name) = undeclared(&it.iter_range, scope).or_else(|| undeclared(&it.accu_init, scope))
-            {
-                return Some(name);
-            }
-            let depth = scope.len();
-            scope.extend([it.iter_var.as_str(), it.accu_var.as_str()]);
-            scope.extend(it.iter_var2.as_deref());
-            let found = any([&it.loop_cond, &it.loop_step, &it.result], scope);
-            scope.truncate(depth);
-            found
-        }
-    }
-}
-
-fn any<'e>(parts: impl IntoIterator<Item = &'e IdedExpr>, scope: &mut Vec<&'e str>) -> Option<&'e str> {
-    parts.into_iter().find_map(|part| undeclared(part, scope))
-}
-
-fn entry_parts(entry: &EntryExpr) -> impl Iterator<Item = &IdedExpr> {
-    let (key, value) = match entry {
-        EntryExpr::StructField(field) => (None, &field.value),
-        EntryExpr::MapEntry(entry) => (Some(&entry.key), &entry.value),
+/// What is known of the request before there is one.
+fn request_type() -> Type {
+    let texts = |names: &[&'static str]| names.iter().map(|name| (*name, Type::String)).collect::<Vec<_>>();
+    let list = || Type::list(Type::String);
+    let mut requirement = texts(&["key", "operator"]);
+    requirement.push(("values", list()));
+    let requirement = Type::object("kubernetes.SelectorRequirement", requirement);
+    let selector = |name| {
+        let fields = vec![("rawSelector", Type::String), ("requirements", Type::list(requirement.clone()))];
+        Type::object(name, fields)
     };
-    key.into_iter().chain([value])
+    let mut resource = texts(&["namespace", "verb", "group", "version", "resource", "subresource", "name"]);
+    resource.push(("fieldSelector", selector("kubernetes.FieldSelectorAttributes")));
+    resource.push(("labelSelector", selector("kubernetes.LabelSelectorAttributes")));
+    let mut spec = texts(&["user", "uid"]);
+    spec.extend([
+        ("groups", list()),
+        ("extra", Type::map(Type::String, list())),
+        ("resourceAttributes", Type::object("kubernetes.ResourceAttributes", resource)),
+        ("nonResourceAttributes", Type::object("kubernetes.NonResourceAttributes", texts(&["path", "verb"]))),
+    ]);
+    Type::object("kubernetes.SubjectAccessReviewSpec", spec)
 }
 
 /// The `spec` of a v1 review with all texts, empty ones too, so that expressions need not ask for their presence.
@@ -183,20 +151,28 @@ mod tests {
         let user = UserInfo::default();
         let path = Attributes { verb: "get", path: "/", ..Attributes::of(&user) };
         let fails = "request.resourceAttributes.verb == 'get'";
-        assert!(matches!(ask(&[fails], &path), Err(ConditionError::Evaluation { .. })));
-        assert!(matches!(ask(&["request.user"], &path), Err(ConditionError::Evaluation { .. })));
+        assert_eq!(ask(&[fails], &path).unwrap_err().expression, fails);
         assert_eq!(ask(&[fails, "false"], &path), Ok(false));
         assert_eq!(ask(&["false", fails], &path), Ok(false));
     }
 
     #[test]
-    fn what_is_no_expression_about_the_request_is_refused() {
+    fn what_is_no_condition_about_the_request_is_refused() {
         let mut conditions = Conditions::default();
-        assert!(matches!(conditions.add("request."), Err(ConditionError::Compilation(_))));
-        for undeclared in
-            ["object.user == ''", "request.groups.all(g, object.x == g)", "{'a': [object]} == {}"]
-        {
-            assert_eq!(conditions.add(undeclared), Err(ConditionError::Undeclared("object".into())));
+        for (expression, why) in [
+            ("request.", "compilation failed: ERROR"),
+            ("object.user == ''", "undeclared reference to 'object'"),
+            ("request.groups.all(g, object.x == g)", "undeclared reference to 'object'"),
+            ("request.username == ''", "undefined field 'username'"),
+            (
+                "request.resourceAttributes.fieldSelector.requirements.exists(r, r.value == '')",
+                "undefined field",
+            ),
+            ("request.user", "must evaluate to bool but got string"),
+            ("request.user == 1", "no matching overload for '_==_' applied to '(string, int)'"),
+        ] {
+            let error = conditions.add(expression).unwrap_err().to_string();
+            assert!(error.contains(why), "{expression}: {error}");
         }
         assert!(conditions.is_empty());
     }
