@@ -4,24 +4,30 @@
 //! | --- | --- |
 //! | [`NamespaceLifecycle`] | namespaces exist and are not ending |
 //! | [`CertificateRequester`] | requests to sign certificates say who made them |
+//! | [`CertificateSubjectRestriction`] | nobody asks for a certificate of `system:masters` |
+//! | [`CertificateApproval`], [`CertificateSigning`] | those approve and sign who may, by signer |
 //! | [`NodeRestriction`] | kubelets write what is theirs |
 //! | [`RbacEscalation`] | nobody gives away rights that they do not have |
 //! | [`ServiceAddresses`] | services get addresses and ports |
 //!
 //! The order of the list is the order in which they see an object.
 
-mod certificate_requester;
+mod certificates;
 mod namespace_lifecycle;
 mod node_restriction;
 mod rbac_escalation;
 mod service_addresses;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
+use nave_authz::{Chain, Decision};
 use nave_machinery::user::UserInfo;
 use nave_machinery::{Status, Value};
 use nave_resources::ResourceDef;
 
-pub use certificate_requester::CertificateRequester;
+pub use certificates::{
+    CertificateApproval, CertificateRequester, CertificateSigning, CertificateSubjectRestriction,
+};
 pub use namespace_lifecycle::NamespaceLifecycle;
 pub use node_restriction::NodeRestriction;
 pub use rbac_escalation::RbacEscalation;
@@ -115,6 +121,12 @@ impl Admission {
             plugin.settled(def, uid, stored);
         }
     }
+}
+
+/// Whether something is allowed, by those authorizers that need not wait to say so.
+fn may(authorization: &Chain, asked: &nave_authz::Attributes<'_>) -> bool {
+    let verdict = authorization.decide(asked).now_or_never();
+    verdict.is_some_and(|verdict| verdict.decision == Decision::Allow)
 }
 
 /// Whether a definition is this resource of the core group.

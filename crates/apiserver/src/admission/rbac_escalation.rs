@@ -9,14 +9,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures_util::FutureExt;
 use nave_authz::rbac::{self, Rbac, Rule};
-use nave_authz::{Chain, Decision, SYSTEM_MASTERS};
+use nave_authz::{Chain, SYSTEM_MASTERS};
 use nave_machinery::{GroupResource, Status, Value, meta};
 use nave_resources::ResourceDef;
 use serde::Deserialize;
 
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, may};
 use crate::storage::ResourceStorage;
 
 /// The plugin.
@@ -99,7 +98,6 @@ impl RbacEscalation {
             .map_err(|why| forbidden(attributes, binding, &why))
     }
 
-    /// Whether the user is allowed this, by those authorizers that need not wait to say so.
     fn may(&self, attributes: &Attributes<'_>, verb: &str, resource: &str, name: &str) -> bool {
         let asked = nave_authz::Attributes {
             verb,
@@ -110,8 +108,7 @@ impl RbacEscalation {
             namespace: attributes.namespace,
             ..nave_authz::Attributes::of(attributes.user)
         };
-        let verdict = self.authorization.decide(&asked).now_or_never();
-        verdict.is_some_and(|verdict| verdict.decision == Decision::Allow)
+        may(&self.authorization, &asked)
     }
 }
 

@@ -1,12 +1,9 @@
 //! Certificates that a kubelet asks for are for itself.
 
-use base64::Engine;
 use nave_machinery::{Status, meta};
-use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::pem::Pem;
-use x509_parser::prelude::FromDer;
 
 use super::{Operation, Write};
+use crate::admission::certificates::in_subject;
 
 /// The signers of the certificates with which a kubelet serves, and with which it comes to the server.
 const KUBELET_SIGNERS: [&str; 2] =
@@ -30,16 +27,10 @@ pub(super) fn admit(write: &Write<'_>) -> Result<(), Status> {
 
 /// The common name of a request in PEM in base64.
 fn common_name(request: &str) -> Result<String, String> {
-    let not_pem = || "PEM block type must be CERTIFICATE REQUEST".to_owned();
-    let bytes = base64::engine::general_purpose::STANDARD.decode(request).map_err(|_| not_pem())?;
-    let (pem, _) = Pem::read(std::io::Cursor::new(&bytes)).map_err(|_| not_pem())?;
-    if pem.label != "CERTIFICATE REQUEST" {
-        return Err(not_pem());
-    }
-    let (_, request) =
-        X509CertificationRequest::from_der(&pem.contents).map_err(|error| error.to_string())?;
-    let mut names = request.certification_request_info.subject.iter_common_name();
-    let name = names.next().and_then(|name| name.as_str().ok()).unwrap_or_default().to_owned();
-    // Which of several counts is not for us to guess.
-    if names.next().is_some() { Err("more than one common name".to_owned()) } else { Ok(name) }
+    in_subject(request, |subject| {
+        let mut names = subject.iter_common_name();
+        let name = names.next().and_then(|name| name.as_str().ok()).unwrap_or_default().to_owned();
+        // Which of several counts is not for us to guess.
+        if names.next().is_some() { Err("more than one common name".to_owned()) } else { Ok(name) }
+    })?
 }

@@ -1,9 +1,10 @@
-//! Who made a request to sign a certificate: what a signer decides by (upstream: `registry/certificates`).
+//! Who made a request: what a signer decides by (upstream: `registry/certificates`).
 
 use nave_machinery::{Status, Value};
 use serde_json::json;
 
-use super::{Attributes, Operation, Plugin};
+use super::is_request;
+use crate::admission::{Attributes, Operation, Plugin};
 
 /// Puts the requesting user into new `certificatesigningrequests`, whatever they say themselves.
 pub struct CertificateRequester;
@@ -11,9 +12,8 @@ pub struct CertificateRequester;
 impl Plugin for CertificateRequester {
     fn admit(&self, attributes: &Attributes<'_>, object: Option<&mut Value>) -> Result<(), Status> {
         let Attributes { def, user, operation, .. } = attributes;
-        let new = matches!(operation, Operation::Create) && def.resource == "certificatesigningrequests";
-        let spec =
-            object.filter(|_| new && def.group == "certificates.k8s.io").and_then(|it| it.get_mut("spec"));
+        let new = matches!(operation, Operation::Create) && is_request(def);
+        let spec = object.filter(|_| new).and_then(|it| it.get_mut("spec"));
         let Some(spec) = spec.and_then(Value::as_object_mut) else { return Ok(()) };
         spec.insert("username".to_owned(), json!(user.name));
         for (field, value, empty) in [
