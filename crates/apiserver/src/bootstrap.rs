@@ -1,14 +1,16 @@
-//! The objects a cluster cannot do without: the system's namespaces, the `kubernetes` service, and the roles and
-//! bindings without which only `system:masters` could do anything.
+//! The objects a cluster cannot do without: the system's namespaces, the `kubernetes` service, the roles and bindings
+//! without which only `system:masters` could do anything, and what extension servers are told of authentication.
 
 mod rbac;
 
 use std::net::Ipv4Addr;
 
+use futures_util::try_join;
 use nave_machinery::user::UserInfo;
 use nave_machinery::{GroupVersionResource, Status, Value};
 use serde_json::json;
 
+use crate::cluster_authentication::{self, ClusterAuthentication};
 use crate::endpoints::view::View;
 use crate::endpoints::write::{self, Target};
 use crate::endpoints::{Resources, decode};
@@ -31,6 +33,8 @@ pub struct Bootstrap {
     pub service_address: Ipv4Addr,
     /// The port behind it.
     pub secure_port: u16,
+    /// What extension servers are told of authentication.
+    pub cluster_authentication: ClusterAuthentication,
 }
 
 impl Bootstrap {
@@ -45,7 +49,14 @@ impl Bootstrap {
             create(resources, user, "namespaces", "", namespace).await?;
         }
         create(resources, user, "services", "default", self.service()).await?;
-        rbac::run(resources, user).await
+        let told = async {
+            match cluster_authentication::publish(resources, &self.cluster_authentication).await {
+                // Another server over the same store is at it; it is seen to later.
+                Err(status) if status.code == 409 => Ok(()),
+                outcome => outcome,
+            }
+        };
+        try_join!(rbac::run(resources, user), told).map(drop)
     }
 
     fn service(&self) -> Value {

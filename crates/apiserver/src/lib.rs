@@ -24,6 +24,7 @@
 //! | [`documents`], [`openapi`], [`health`], [`metrics`], [`introspection`] | what is served but is no resource |
 //! | [`local`] | the way in for what runs in the same process |
 //! | [`server`] | all of it put together; [`bootstrap`] makes the objects it cannot do without |
+//! | [`cluster_authentication`] | what extension servers are told of authentication |
 //!
 //! Invariants: there is no code for a kind here, kinds are `ResourceDef`s; reads never call the store for objects
 //! that memory holds; no stage after authorization widens access; no client text becomes a metric's label.
@@ -33,6 +34,7 @@ pub mod allocators;
 pub mod authorization;
 mod body;
 pub mod bootstrap;
+pub mod cluster_authentication;
 pub mod computed;
 mod descriptions;
 pub mod documents;

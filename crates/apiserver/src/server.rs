@@ -10,12 +10,17 @@ use hyper::body::Incoming;
 use nave_authn::service_account::discovery::Discovery;
 use nave_authn::{Identity, UserInfo};
 use nave_machinery::{GroupVersionResource, Status};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::{Admission, CertificateRequester, NamespaceLifecycle, Plugin, ServiceAddresses};
+use crate::admission::{
+    Admission, CertificateRequester, CertificateSubjectRestriction, NamespaceLifecycle, Plugin,
+    ServiceAddresses,
+};
 use crate::allocators::{ServiceAllocator, ServiceRange};
 use crate::body::ResponseBody;
 use crate::bootstrap::Bootstrap;
+use crate::cluster_authentication::{self, ClusterAuthentication};
 use crate::documents::Documents;
 use crate::endpoints::Resources;
 use crate::endpoints::computed::ComputedTable;
@@ -54,6 +59,8 @@ pub struct Config {
     pub secure_port: u16,
     /// What others are told about service accounts' tokens.
     pub token_discovery: Option<Discovery>,
+    /// What extension servers are told of authentication; it may change.
+    pub cluster_authentication: watch::Receiver<ClusterAuthentication>,
 }
 
 /// Why a server does not start.
@@ -71,6 +78,7 @@ pub enum StartError {
 #[derive(Clone)]
 pub struct ApiServer {
     pipeline: Arc<Pipeline>,
+    cluster_authentication: watch::Receiver<ClusterAuthentication>,
     stopping: Switch,
     closing: CancellationToken,
 }
@@ -94,8 +102,11 @@ impl ApiServer {
         let resources =
             Resources::new(&storages, admission, config.computed, config.authorization.clone(), watches);
         metrics.register(Box::new(CacheMetrics::new(storages.clone(), resources.watched())?))?;
-        let bootstrap =
-            Bootstrap { service_address: config.service_range.first(), secure_port: config.secure_port };
+        let bootstrap = Bootstrap {
+            service_address: config.service_range.first(),
+            secure_port: config.secure_port,
+            cluster_authentication: config.cluster_authentication.borrow().clone(),
+        };
         bootstrap.run(&resources).await.map_err(StartError::Bootstrap)?;
         let pipeline = Pipeline {
             authentication: config.authentication,
@@ -113,7 +124,8 @@ impl ApiServer {
             metrics,
             request_timeout: config.request_timeout,
         };
-        Ok(Self { pipeline: Arc::new(pipeline), stopping, closing })
+        let cluster_authentication = config.cluster_authentication;
+        Ok(Self { pipeline: Arc::new(pipeline), cluster_authentication, stopping, closing })
     }
 
     /// Answers one request.
@@ -131,13 +143,14 @@ impl ApiServer {
         LocalService { pipeline: Arc::clone(&self.pipeline), identity: Identity::new(user) }
     }
 
-    /// Keeps house while the server runs; see [`upkeep`](crate::storage::upkeep) and
-    /// [`check_consistency`](crate::storage::check_consistency).
+    /// Keeps house while the server runs; see [`upkeep`](crate::storage::upkeep),
+    /// [`check_consistency`](crate::storage::check_consistency) and [`cluster_authentication`].
     pub async fn upkeep(&self, memory_is_short: impl FnMut() -> bool) -> Infallible {
-        let storages = &self.pipeline.documents.storages;
+        let Pipeline { documents, resources, .. } = &*self.pipeline;
         tokio::select! {
-            never = upkeep(storages, memory_is_short) => never,
-            never = check_consistency(storages) => never,
+            never = upkeep(&documents.storages, memory_is_short) => never,
+            never = check_consistency(&documents.storages) => never,
+            never = cluster_authentication::keep(resources, self.cluster_authentication.clone()) => never,
         }
     }
 
@@ -164,6 +177,7 @@ fn admission(
         plugins.push(Box::new(NamespaceLifecycle { namespaces: Arc::clone(namespaces) }));
     }
     plugins.push(Box::new(CertificateRequester));
+    plugins.push(Box::new(CertificateSubjectRestriction));
     plugins.extend(more);
     if let Some(services) = core("services") {
         let allocator = ServiceAllocator::new(range, ports);

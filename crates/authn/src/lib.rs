@@ -68,7 +68,9 @@ use nave_machinery::{Status, Value};
 
 pub use bearer::{BearerTokens, TokenAuthenticator, TokenUnion};
 pub use bootstrap_token::BootstrapTokens;
-pub use certificate::{CertificateError, ClientCa, ClientCaError, ClientCertificates, PeerCertificate};
+pub use certificate::{
+    CertificateError, ClientCa, ClientCaError, ClientCertificates, PeerCertificate, certificates_to_pem,
+};
 pub use chain::{Anonymous, AnonymousRule, Chain};
 pub use front_proxy::{FrontProxy, ProxyHeaders};
 pub use metrics::Metrics;

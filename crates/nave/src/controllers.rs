@@ -3,8 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use nave_authn::certificates_to_pem;
 use nave_client::SharedInformerFactory;
 use nave_client::leader_election::{ConfigError, Ended, LeaderElectionConfig, LeaderElector};
 use nave_controllers::frame::{self, Clients, Descriptor};
@@ -92,7 +92,7 @@ impl OneUser {
         let file = Kubeconfig::read_from(&config.kubeconfig).map_err(|why| wrong(&why))?;
         let loaded = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
         let loaded = loaded.map_err(|why| wrong(&why))?;
-        let root_ca = loaded.root_cert.as_ref().map(|certificates| pem(certificates).into());
+        let root_ca = loaded.root_cert.as_ref().map(|certificates| certificates_to_pem(certificates).into());
         Ok(Self { client: kube::Client::try_from(loaded).map_err(|why| wrong(&why))?, root_ca })
     }
 }
@@ -105,22 +105,6 @@ impl Clients for OneUser {
     fn root_ca(&self) -> Option<Arc<str>> {
         self.root_ca.clone()
     }
-}
-
-/// Certificates as text.
-fn pem(certificates: &[Vec<u8>]) -> String {
-    let mut text = String::new();
-    for certificate in certificates {
-        text.push_str("-----BEGIN CERTIFICATE-----\n");
-        let encoded = STANDARD.encode(certificate);
-        for line in encoded.as_bytes().chunks(64) {
-            // Base64 is ASCII.
-            text.push_str(&String::from_utf8_lossy(line));
-            text.push('\n');
-        }
-        text.push_str("-----END CERTIFICATE-----\n");
-    }
-    text
 }
 
 /// A name that no other process has: the host's, and chance.

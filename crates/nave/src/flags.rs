@@ -21,7 +21,7 @@ use nave_apiserver::allocators::ServiceRange;
 use nave_apiserver::storage::WatchCacheSizes;
 
 use authentication::AuthenticationFlags;
-pub(crate) use authentication::{Authentication, Oidc, ServiceAccounts, TokenWebhook};
+pub(crate) use authentication::{Authentication, Oidc, Proxy, ServiceAccounts, TokenWebhook};
 use authorization::AuthorizationFlags;
 pub(crate) use authorization::{Authorization, Authorizers};
 use caches::CacheFlags;

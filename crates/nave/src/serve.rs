@@ -8,8 +8,8 @@ mod api;
 mod authentication;
 mod authorization;
 mod certificates;
+mod client_cas;
 mod controllers;
-mod files;
 mod memory;
 
 use std::{
@@ -28,6 +28,7 @@ use nave_apiserver::server::{ApiServer, StartError};
 use nave_apiserver::serving::{ConnectionInfo, Limits, Running, Server, Tls, TlsError};
 use nave_authn::ClientCaError;
 use nave_store::StoreError;
+use nave_webhook::Watched;
 
 use crate::{
     flags::{Config, FlagError},
@@ -35,10 +36,10 @@ use crate::{
     pki::PkiError,
     signals::Signals,
 };
-use authentication::{ClientCas, ConfigFile};
+use authentication::ConfigFile;
 use certificates::Certificates;
+use client_cas::ClientCas;
 use controllers::InProcessControllers;
-use files::Watched;
 
 /// The version of Kubernetes whose API is served.
 const KUBERNETES_MINOR: &str = "1.36";

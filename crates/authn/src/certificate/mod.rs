@@ -1,6 +1,7 @@
 //! Client certificates: the common name is the user, the organizations are its groups.
 
 mod ca;
+mod pem;
 
 use std::{
     fmt::Write,
@@ -22,6 +23,7 @@ use x509_parser::{
 
 use self::ca::Authorities;
 pub use self::ca::{ClientCa, ClientCaError};
+pub use self::pem::certificates_to_pem;
 use crate::{Authenticator, AuthnError, CREDENTIAL_ID, Credentials, Identity, Metrics};
 
 /// The attribute of a subject that holds the user's uid.

@@ -10,8 +10,9 @@ use nave_resources::Registry;
 use nave_store::{Embedded, Store, embedded};
 
 use super::ServeError;
-use super::authentication::{Authentication, ClientCas, ConfigFile};
+use super::authentication::{Authentication, ConfigFile};
 use super::authorization::Authorization;
+use super::client_cas::ClientCas;
 use crate::flags::Config;
 
 /// Opens the store in the data folder, which no other process may have open.
@@ -62,6 +63,7 @@ pub(super) async fn start(
         address: reachable.to_string(),
         secure_port: reachable.port(),
         token_discovery: authentication.discovery(&reachable.to_string()),
+        cluster_authentication: cas.told(),
     };
     let server = ApiServer::start(server).await?;
     // From here on the roles and bindings that the server starts with are there.

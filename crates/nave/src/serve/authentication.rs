@@ -20,53 +20,16 @@ use nave_authn::{
 };
 use nave_machinery::{GroupVersionResource, Value};
 use nave_webhook::Webhook;
-use rustls_pki_types::{CertificateDer, pem::PemObject};
 
 use super::ServeError;
-use super::certificates::Certificates;
+use super::client_cas::ClientCas;
 use crate::flags::{Authentication as Flags, Config, FlagError, Oidc, ServiceAccounts, TokenWebhook};
 use crate::pki::files;
 
-const PROXY_CA: &str = "requestheader-client-ca-file";
 /// How long a webhook may take to answer, once.
 const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the user of a token is remembered, as upstream.
 const TOKEN_TTL: Duration = Duration::from_secs(10);
-
-/// The authorities for certificates that clients show.
-pub(super) struct ClientCas {
-    /// For users.
-    pub(super) users: Arc<ClientCa>,
-    /// For proxies in front, with the file they are read from.
-    proxies: Option<(PathBuf, Arc<ClientCa>)>,
-}
-
-impl ClientCas {
-    /// Reads them.
-    pub(super) fn open(config: &Config, certificates: &Certificates) -> Result<Self, ServeError> {
-        let users = Arc::new(ClientCa::new(certificates.client_cas()?)?);
-        let proxies = config.authentication.proxy.as_ref().map(|proxy| {
-            let ca = ClientCa::new(read_cas(PROXY_CA, &proxy.ca_file)?)?;
-            Ok::<_, ServeError>((proxy.ca_file.clone(), Arc::new(ca)))
-        });
-        Ok(Self { users, proxies: proxies.transpose()? })
-    }
-
-    /// Reads them again, and says whether they are others now.
-    pub(super) fn refresh(&self, certificates: &Certificates) -> Result<bool, ServeError> {
-        let mut changed = self.users.replace(certificates.client_cas()?)?;
-        if let Some((file, ca)) = &self.proxies {
-            changed |= ca.replace(read_cas(PROXY_CA, file)?)?;
-        }
-        Ok(changed)
-    }
-
-    /// All of them, of which clients are told.
-    pub(super) fn all(&self) -> Vec<CertificateDer<'static>> {
-        let proxies = self.proxies.iter().flat_map(|(_, ca)| ca.certificates());
-        self.users.certificates().into_iter().chain(proxies).collect()
-    }
-}
 
 /// The authenticators, and what they share with other parts of the server.
 pub(super) struct Authentication {
@@ -110,7 +73,7 @@ impl Authentication {
         let tokens = tokens(&flags, &keys, &objects, issuers, &metrics)?;
         Ok(Self {
             users_ca: Arc::clone(&cas.users),
-            proxies_ca: cas.proxies.as_ref().map(|(_, ca)| Arc::clone(ca)),
+            proxies_ca: cas.proxies(),
             tokens,
             issuer: Issuer::new(issuer_config(&flags), Arc::clone(&keys)),
             keys,
@@ -250,15 +213,6 @@ fn issuer_config(flags: &Flags) -> IssuerConfig {
         max_expiration_seconds: max_expiration.map(|max| max.as_secs() as i64),
         extend_expiration: *extend_expiration,
     }
-}
-
-/// The certificates of a file given by a flag; there must be one.
-pub(super) fn read_cas(flag: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>, FlagError> {
-    let wrong = |why: String| FlagError::file(flag, file, why);
-    let text = std::fs::read(file).map_err(|why| wrong(why.to_string()))?;
-    let found = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
-    let found = found.map_err(|why| wrong(why.to_string()))?;
-    if found.is_empty() { Err(wrong("no certificate in PEM form".to_owned())) } else { Ok(found) }
 }
 
 /// The keys of service accounts' tokens: those given, or one of the server's own, which is made beside everything

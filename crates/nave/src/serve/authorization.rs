@@ -4,7 +4,9 @@ use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use nave_apiserver::admission::{NodeRestriction, Plugin, RbacEscalation};
+use nave_apiserver::admission::{
+    CertificateApproval, CertificateSigning, NodeRestriction, Plugin, RbacEscalation,
+};
 use nave_apiserver::authorization;
 use nave_apiserver::server::StartError;
 use nave_apiserver::storage::{Following, ResourceStorage, Storages};
@@ -13,9 +15,9 @@ use nave_authz::node::{Graph, Node};
 use nave_authz::rbac::{self, Rbac};
 use nave_authz::{Abac, Chain, Metrics};
 use nave_machinery::{GroupVersionResource, Status};
+use nave_webhook::Watched;
 use parking_lot::{Mutex, RwLock};
 
-use super::files::Watched;
 use super::{FILE_CHECK, ServeError};
 use crate::flags::{self, Authorizers, FlagError};
 
@@ -66,7 +68,11 @@ impl Authorization {
         let storage = |group: &str, resource: &str| -> Option<Arc<ResourceStorage>> {
             storages.get(&GroupVersionResource::new(group, "v1", resource)).cloned()
         };
-        let mut plugins: Vec<Box<dyn Plugin>> = Vec::new();
+        let chain = || self.chain.clone();
+        let mut plugins: Vec<Box<dyn Plugin>> = vec![
+            Box::new(CertificateApproval { authorization: chain() }),
+            Box::new(CertificateSigning { authorization: chain() }),
+        ];
         if let (Some(pods), Some(nodes), Some(slices)) =
             (storage("", "pods"), storage("", "nodes"), storage("resource.k8s.io", "resourceslices"))
         {
@@ -75,7 +81,7 @@ impl Authorization {
         if let (Some(roles), Some(cluster_roles)) =
             (storage(rbac::GROUP, "roles"), storage(rbac::GROUP, "clusterroles"))
         {
-            let (rbac, authorization) = (Arc::clone(&self.rbac), self.chain.clone());
+            let (rbac, authorization) = (Arc::clone(&self.rbac), chain());
             plugins.push(Box::new(RbacEscalation { rbac, authorization, roles, cluster_roles }));
         }
         plugins

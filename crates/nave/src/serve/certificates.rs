@@ -12,7 +12,7 @@ use nave_apiserver::serving::ServingCertificate;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 use super::ServeError;
-use super::authentication::read_cas;
+use super::client_cas::read_cas;
 use crate::{
     flags::{Config, FlagError},
     pki::{Pair, Pki},

@@ -1,0 +1,305 @@
+//! What extension API servers need to know to authenticate as this server does: the config map
+//! `kube-system/extension-apiserver-authentication` (upstream: `controller/clusterauthenticationtrust`).
+//!
+//! Several servers over one store write it together, so nobody takes away what another has put there: lists become
+//! unions, and certificates stay until they have expired.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use nave_authn::certificates_to_pem;
+use nave_cacher::{CachedObject, Delivery};
+use nave_codec::negotiate::{ContentType, Format};
+use nave_machinery::options::{CreateOptions, UpdateOptions};
+use nave_machinery::user::UserInfo;
+use nave_machinery::{GroupVersionResource, Status, Value, time};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde_json::json;
+use tokio::sync::{Notify, watch};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::bootstrap::server_user;
+use crate::endpoints::view::View;
+use crate::endpoints::write::{self, Payload, Target};
+use crate::endpoints::{Endpoint, Resources};
+use crate::storage::{Follower, Following};
+
+const NAMESPACE: &str = "kube-system";
+const NAME: &str = "extension-apiserver-authentication";
+/// A certificate counts this long after its end, in seconds: clocks differ.
+const EXPIRY_SLACK: i64 = 300;
+/// When to try again what failed; twice as long each time, up to [`MAX_RETRY`].
+const RETRY: Duration = Duration::from_millis(100);
+const MAX_RETRY: Duration = Duration::from_mins(1);
+
+/// How this server authenticates those who show certificates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterAuthentication {
+    /// Who signs the certificates of users.
+    pub client_ca: Vec<CertificateDer<'static>>,
+    /// Which proxies are believed.
+    pub request_header: RequestHeader,
+}
+
+/// Which proxies are believed, and in which headers they say who asks; no certificate if none is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct RequestHeader {
+    pub ca: Vec<CertificateDer<'static>>,
+    pub allowed_names: Vec<String>,
+    pub username_headers: Vec<String>,
+    pub uid_headers: Vec<String>,
+    pub group_headers: Vec<String>,
+    pub extra_headers_prefix: Vec<String>,
+}
+
+type Data = BTreeMap<String, String>;
+
+/// Sees to it that the config map says what is `required`.
+///
+/// # Errors
+/// What kept it from being written.
+pub(crate) async fn publish(resources: &Resources, required: &ClusterAuthentication) -> Result<(), Status> {
+    let Some(endpoint) = config_maps(resources) else { return Ok(()) };
+    let storage = endpoint.storage()?;
+    let found = storage.find(NAMESPACE, NAME);
+    let found = found.map(|cached| storage.codec().parse_cached(&cached)).transpose()?;
+    let existing = found.as_ref().map(data_of).unwrap_or_default();
+    let wanted = required.combined_with(&existing, time::now().unix_seconds());
+    if found.is_some() && wanted == existing {
+        return Ok(());
+    }
+    tracing::info!(config_map = NAME, namespace = NAMESPACE, "telling extension servers how to authenticate");
+    let user = server_user();
+    let outcome = put(endpoint, resources, &user, found.as_ref(), &wanted).await;
+    match outcome {
+        // What others have left there has grown too large: begin anew.
+        Err(status) if matches!(status.code, 413 | 422) && !existing.is_empty() => {
+            let wanted = required.combined_with(&Data::new(), time::now().unix_seconds());
+            put(endpoint, resources, &user, found.as_ref(), &wanted).await
+        }
+        outcome => outcome,
+    }
+}
+
+/// Keeps the config map as it must be while the server runs: whatever becomes of it, and whatever is `required` then.
+pub(crate) async fn keep(
+    resources: &Resources,
+    mut required: watch::Receiver<ClusterAuthentication>,
+) -> Infallible {
+    let changed = Arc::new(Notify::new());
+    let storage = config_maps(resources).and_then(|endpoint| endpoint.storage.as_ref());
+    let _following = storage.map(|storage| {
+        Following::start(Arc::clone(storage.cacher()), Arc::new(Changes(Arc::clone(&changed))))
+    });
+    let mut retry = RETRY;
+    loop {
+        let present = required.borrow_and_update().clone();
+        match publish(resources, &present).await {
+            Ok(()) => {
+                retry = RETRY;
+                tokio::select! {
+                    () = changed.notified() => {}
+                    Ok(()) = required.changed() => {}
+                }
+            }
+            // Another server was faster; the cache will tell of it.
+            Err(status) if status.code == 409 => tokio::time::sleep(RETRY).await,
+            Err(status) => {
+                tracing::error!(error = status.message, config_map = NAME, "cannot be written");
+                tokio::time::sleep(retry).await;
+                retry = (retry * 2).min(MAX_RETRY);
+            }
+        }
+    }
+}
+
+impl ClusterAuthentication {
+    /// The config map's data: what is required, and what is there and still holds. What cannot be read is left out.
+    fn combined_with(&self, existing: &Data, now: i64) -> Data {
+        let known = |key: &str| existing.get(key).map_or("", String::as_str);
+        let authorities =
+            |key, required: &[CertificateDer<'static>]| bundle(certificates_in(known(key)), required, now);
+        let mut data = Data::new();
+        let client_ca = authorities("client-ca-file", &self.client_ca);
+        if !client_ca.is_empty() {
+            data.insert("client-ca-file".to_owned(), client_ca);
+        }
+        let proxy = &self.request_header;
+        let proxy_ca = authorities("requestheader-client-ca-file", &proxy.ca);
+        if proxy_ca.is_empty() {
+            return data;
+        }
+        data.insert("requestheader-client-ca-file".to_owned(), proxy_ca);
+        for (key, required) in [
+            ("requestheader-allowed-names", &proxy.allowed_names),
+            ("requestheader-username-headers", &proxy.username_headers),
+            ("requestheader-uid-headers", &proxy.uid_headers),
+            ("requestheader-group-headers", &proxy.group_headers),
+            ("requestheader-extra-headers-prefix", &proxy.extra_headers_prefix),
+        ] {
+            let there: Vec<String> = serde_json::from_str(known(key)).unwrap_or_default();
+            data.insert(key.to_owned(), json!(union(there, required)).to_string());
+        }
+        data
+    }
+}
+
+/// Tells that the config map is, perhaps, another.
+struct Changes(Arc<Notify>);
+
+impl Follower for Changes {
+    fn replace(&self, _: &[Arc<CachedObject>]) {
+        self.0.notify_one();
+    }
+
+    fn apply(&self, changes: &[Delivery]) {
+        let is_ours = |object: &CachedObject| object.namespace() == NAMESPACE && object.name() == NAME;
+        if changes.iter().any(|change| is_ours(&change.object())) {
+            self.0.notify_one();
+        }
+    }
+}
+
+fn config_maps(resources: &Resources) -> Option<&Endpoint> {
+    resources.endpoint(&GroupVersionResource::new("", "v1", "configmaps"))
+}
+
+/// Writes the config map as a client would: against the state that was read.
+async fn put(
+    endpoint: &Endpoint,
+    resources: &Resources,
+    user: &UserInfo,
+    found: Option<&Value>,
+    data: &Data,
+) -> Result<(), Status> {
+    let new = || json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": NAME, "namespace": NAMESPACE}});
+    let mut object = found.cloned().unwrap_or_else(new);
+    object["data"] = json!(data);
+    let payload = Payload {
+        bytes: Bytes::from(object.to_string()),
+        content_type: Some(ContentType::Object(Format::Json)),
+    };
+    let name = if found.is_some() { NAME } else { "" };
+    let admission = resources.admission();
+    let target = Target { endpoint, view: View::Object, namespace: NAMESPACE, name, user, admission };
+    let stored = if found.is_some() {
+        write::update(&target, &payload, &UpdateOptions::default(), async || Ok(())).await?
+    } else {
+        write::create(&target, &payload, &CreateOptions::default()).await?
+    };
+    drop(stored);
+    Ok(())
+}
+
+fn data_of(config_map: &Value) -> Data {
+    let data = config_map.get("data").and_then(Value::as_object).into_iter().flatten();
+    data.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+}
+
+fn certificates_in(pem: &str) -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok).collect()
+}
+
+/// The certificates of both that have not expired, each once, in PEM.
+fn bundle(there: Vec<CertificateDer<'static>>, required: &[CertificateDer<'static>], now: i64) -> String {
+    let all = union(there, required);
+    certificates_to_pem(all.iter().filter(|certificate| expires(certificate) > now - EXPIRY_SLACK))
+}
+
+/// When a certificate ends, in seconds since 1970; one that cannot be read has ended.
+fn expires(certificate: &CertificateDer<'_>) -> i64 {
+    X509Certificate::from_der(certificate).map_or(i64::MIN, |(_, read)| read.validity().not_after.timestamp())
+}
+
+/// All of both, each once, in their order.
+fn union<T: Clone + PartialEq>(there: Vec<T>, required: &[T]) -> Vec<T> {
+    let mut all = Vec::with_capacity(there.len() + required.len());
+    for one in there.into_iter().chain(required.iter().cloned()) {
+        if !all.contains(&one) {
+            all.push(one);
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    const NOW: i64 = 1_750_000_000;
+
+    /// A certificate that ends with a year.
+    fn certificate(year: i32) -> CertificateDer<'static> {
+        let mut params = CertificateParams::default();
+        params.not_after = date_time_ymd(year, 12, 31);
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
+    }
+
+    fn texts(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn without_proxies_only_the_authority_of_clients_is_told() {
+        let ca = certificate(2090);
+        let required = ClusterAuthentication { client_ca: vec![ca.clone()], ..Default::default() };
+        let data = required.combined_with(&Data::new(), NOW);
+        assert_eq!(data, Data::from([("client-ca-file".to_owned(), certificates_to_pem([&ca]))]));
+        assert_eq!(required.combined_with(&data, NOW), data);
+        assert_eq!(ClusterAuthentication::default().combined_with(&Data::new(), NOW), Data::new());
+    }
+
+    #[test]
+    fn what_others_have_put_there_stays_until_it_expires() {
+        let (old, expired, new) = (certificate(2090), certificate(2001), certificate(2091));
+        let existing = Data::from([
+            ("client-ca-file".to_owned(), certificates_to_pem([&old, &expired, &old])),
+            ("requestheader-client-ca-file".to_owned(), "damaged".to_owned()),
+            ("requestheader-allowed-names".to_owned(), r#"["b","a","b"]"#.to_owned()),
+            ("requestheader-group-headers".to_owned(), "damaged".to_owned()),
+            ("more".to_owned(), "not ours".to_owned()),
+        ]);
+        let required = ClusterAuthentication {
+            client_ca: vec![new.clone(), old.clone()],
+            request_header: RequestHeader {
+                ca: vec![new.clone()],
+                allowed_names: texts(&["a", "c"]),
+                group_headers: texts(&["x-remote-group"]),
+                ..RequestHeader::default()
+            },
+        };
+        let mut pairs = vec![
+            ("client-ca-file", certificates_to_pem([&old, &new])),
+            ("requestheader-client-ca-file", certificates_to_pem([&new])),
+        ];
+        for (key, value) in [
+            ("requestheader-allowed-names", r#"["b","a","c"]"#),
+            ("requestheader-username-headers", "[]"),
+            ("requestheader-uid-headers", "[]"),
+            ("requestheader-group-headers", r#"["x-remote-group"]"#),
+            ("requestheader-extra-headers-prefix", "[]"),
+        ] {
+            pairs.push((key, value.to_owned()));
+        }
+        let wanted: Data = pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        assert_eq!(required.combined_with(&existing, NOW), wanted);
+    }
+
+    #[test]
+    fn no_proxy_certificate_no_word_of_proxies() {
+        let request_header = RequestHeader {
+            allowed_names: texts(&["a"]),
+            ca: vec![certificate(2001)],
+            ..RequestHeader::default()
+        };
+        let required = ClusterAuthentication { request_header, ..ClusterAuthentication::default() };
+        assert_eq!(required.combined_with(&Data::new(), NOW), Data::new());
+    }
+}

@@ -1,0 +1,111 @@
+//! The authorities for certificates that clients show, and what extension servers are told of them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use http::HeaderName;
+use nave_apiserver::cluster_authentication::{ClusterAuthentication, RequestHeader};
+use nave_authn::ClientCa;
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use tokio::sync::watch;
+
+use super::ServeError;
+use super::certificates::Certificates;
+use crate::flags::{Config, FlagError, Proxy};
+
+const PROXY_CA: &str = "requestheader-client-ca-file";
+
+/// The authorities for certificates that clients show.
+pub(super) struct ClientCas {
+    /// For users.
+    pub(super) users: Arc<ClientCa>,
+    /// For proxies in front, with the file they are read from.
+    proxies: Option<(PathBuf, Arc<ClientCa>)>,
+    told: watch::Sender<ClusterAuthentication>,
+}
+
+impl ClientCas {
+    /// Reads them.
+    pub(super) fn open(config: &Config, certificates: &Certificates) -> Result<Self, ServeError> {
+        let users = Arc::new(ClientCa::new(certificates.client_cas()?)?);
+        let proxy = config.authentication.proxy.as_ref();
+        let proxies = proxy.map(|proxy| {
+            let ca = ClientCa::new(read_cas(PROXY_CA, &proxy.ca_file)?)?;
+            Ok::<_, ServeError>((proxy.ca_file.clone(), Arc::new(ca)))
+        });
+        let request_header = proxy.map(request_header).unwrap_or_default();
+        let told = ClusterAuthentication { request_header, ..ClusterAuthentication::default() };
+        let cas = Self { users, proxies: proxies.transpose()?, told: watch::Sender::new(told) };
+        cas.tell();
+        Ok(cas)
+    }
+
+    /// Reads them again, and says whether they are others now.
+    pub(super) fn refresh(&self, certificates: &Certificates) -> Result<bool, ServeError> {
+        let mut changed = self.users.replace(certificates.client_cas()?)?;
+        if let Some((file, ca)) = &self.proxies {
+            changed |= ca.replace(read_cas(PROXY_CA, file)?)?;
+        }
+        if changed {
+            self.tell();
+        }
+        Ok(changed)
+    }
+
+    /// All of them, of which clients are told.
+    pub(super) fn all(&self) -> Vec<CertificateDer<'static>> {
+        let proxies = self.proxies.iter().flat_map(|(_, ca)| ca.certificates());
+        self.users.certificates().into_iter().chain(proxies).collect()
+    }
+
+    /// For proxies in front.
+    pub(super) fn proxies(&self) -> Option<Arc<ClientCa>> {
+        self.proxies.as_ref().map(|(_, ca)| Arc::clone(ca))
+    }
+
+    /// What extension servers are told, now and when it changes.
+    pub(super) fn told(&self) -> watch::Receiver<ClusterAuthentication> {
+        self.told.subscribe()
+    }
+
+    fn tell(&self) {
+        self.told.send_modify(|told| {
+            told.client_ca = self.users.certificates();
+            told.request_header.ca =
+                self.proxies.as_ref().map(|(_, ca)| ca.certificates()).unwrap_or_default();
+        });
+    }
+}
+
+/// All but the certificates.
+fn request_header(proxy: &Proxy) -> RequestHeader {
+    let headers = |names: &[HeaderName]| names.iter().map(|name| canonical(name.as_str())).collect();
+    RequestHeader {
+        ca: Vec::new(),
+        allowed_names: proxy.allowed_names.clone(),
+        username_headers: headers(&proxy.headers.user),
+        uid_headers: headers(&proxy.headers.uid),
+        group_headers: headers(&proxy.headers.group),
+        extra_headers_prefix: proxy.headers.extra_prefix.iter().map(|prefix| canonical(prefix)).collect(),
+    }
+}
+
+/// A header's name as it is usually written, `X-Remote-User`.
+fn canonical(name: &str) -> String {
+    let mut begins = true;
+    let cased = name.chars().map(|letter| {
+        let cased = if begins { letter.to_ascii_uppercase() } else { letter };
+        begins = letter == '-';
+        cased
+    });
+    cased.collect()
+}
+
+/// The certificates of a file given by a flag; there must be one.
+pub(super) fn read_cas(flag: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>, FlagError> {
+    let wrong = |why: String| FlagError::file(flag, file, why);
+    let text = std::fs::read(file).map_err(|why| wrong(why.to_string()))?;
+    let found = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    let found = found.map_err(|why| wrong(why.to_string()))?;
+    if found.is_empty() { Err(wrong("no certificate in PEM form".to_owned())) } else { Ok(found) }
+}
