@@ -3,7 +3,9 @@
 
 mod access;
 mod authentication;
+mod authorization_config;
 mod bad_input;
+mod certificate_requests;
 mod controllers;
 mod deployments;
 mod disruption;

@@ -90,13 +90,20 @@ async fn identity_providers_are_believed_as_the_file_says() {
         "nothing is said of anonymous requests any more"
     );
     assert_eq!(caller.token(&token(&one, &one_key, |claims| claims["sub"] = "bob".into())).await, Err(401));
+    let counted = async |status: &str, count: &str| {
+        let name = "apiserver_authentication_config_controller_automatic_reloads_total{";
+        let metrics = server.kubectl(&["get", "--raw", "/metrics"]).await;
+        let mut lines = metrics.lines().filter(|line| line.starts_with(name) && line.contains(status));
+        lines.any(|line| line.ends_with(count))
+    };
+    assert!(counted("success", " 1").await && !counted("failure", " 1").await);
     std::fs::write(&file, "nonsense").unwrap();
-    let metrics = async || server.kubectl(&["get", "--raw", "/metrics"]).await;
-    let failed = r#"automatic_reloads_total{apiserver_id_hash=""#;
-    eventually("the mistake is counted", async || {
-        metrics().await.lines().any(|line| line.contains(failed) && line.contains("failure"))
-    })
-    .await;
+    eventually("the mistake is counted", async || counted("failure", " 1").await).await;
+    // A claim that is neither true nor false makes no rule.
+    configure(&file, &[(&two, "two:")], "");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("claims.?tenant.orValue(\"\") == \"t1\"", "claims.tenant")).unwrap();
+    eventually("this one too", async || server.log().contains("must evaluate to bool but got dyn")).await;
     assert_eq!(caller.token(&other).await.as_deref(), Ok("two:alice"), "what cannot be used changes nothing");
 }
 

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod certificates;
+mod extension_servers;
 mod issuers;
 mod tokens;
 
