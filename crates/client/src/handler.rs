@@ -41,6 +41,64 @@ where
     OnEach(f, PhantomData)
 }
 
+/// As [`on_each`], and with the old state of an update too where it changed labels: for handlers that look for what
+/// selects, or did select, an object.
+pub fn on_each_labelling<K, F>(f: F) -> impl EventHandler<K>
+where
+    K: 'static,
+    F: Fn(&Object<K>) + Send + Sync + 'static,
+{
+    OnEachLabelling(OnEach(f, PhantomData))
+}
+
+/// Calls `f` with the last state known of each object that is gone.
+pub fn on_delete<K, F>(f: F) -> impl EventHandler<K>
+where
+    K: 'static,
+    F: Fn(&Object<K>) + Send + Sync + 'static,
+{
+    OnDelete(f, PhantomData)
+}
+
+struct OnDelete<K, F>(F, PhantomData<fn() -> K>);
+
+impl<K, F> EventHandler<K> for OnDelete<K, F>
+where
+    K: 'static,
+    F: Fn(&Object<K>) + Send + Sync + 'static,
+{
+    fn on_add(&self, _: &Object<K>, _: bool) {}
+
+    fn on_update(&self, _: &Object<K>, _: &Object<K>) {}
+
+    fn on_delete(&self, deleted: &Deleted<K>) {
+        (self.0)(deleted.object());
+    }
+}
+
+struct OnEachLabelling<K, F>(OnEach<K, F>);
+
+impl<K, F> EventHandler<K> for OnEachLabelling<K, F>
+where
+    K: 'static,
+    F: Fn(&Object<K>) + Send + Sync + 'static,
+{
+    fn on_add(&self, object: &Object<K>, is_in_initial_list: bool) {
+        self.0.on_add(object, is_in_initial_list);
+    }
+
+    fn on_update(&self, old: &Object<K>, new: &Object<K>) {
+        self.0.on_update(old, new);
+        if !old.labels().eq(new.labels()) {
+            (self.0.0)(old);
+        }
+    }
+
+    fn on_delete(&self, deleted: &Deleted<K>) {
+        self.0.on_delete(deleted);
+    }
+}
+
 struct OnEach<K, F>(F, PhantomData<fn() -> K>);
 
 impl<K, F> EventHandler<K> for OnEach<K, F>

@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::jittered;
+use crate::record::{EventKind, EventRecorder, reference_of};
 
 /// Who stands for election where, and the times, which are client-go's unless said otherwise.
 #[derive(Clone, Debug)]
@@ -43,6 +44,8 @@ pub struct LeaderElectionConfig {
     pub retry_period: Duration,
     /// Whether the Lease is given up when the leader stops in peace, so that another need not wait.
     pub release_on_cancel: bool,
+    /// Tells of the Lease when leadership begins and ends.
+    pub events: Option<EventRecorder>,
 }
 
 impl LeaderElectionConfig {
@@ -56,6 +59,7 @@ impl LeaderElectionConfig {
             renew_deadline: Duration::from_secs(10),
             retry_period: Duration::from_secs(2),
             release_on_cancel: true,
+            events: None,
         }
     }
 
@@ -87,6 +91,11 @@ pub enum ConfigError {
     #[error("renew deadline must be longer than 1.2 times the retry period, which must not be zero")]
     RenewDeadline,
 }
+
+/// A leader has not renewed its Lease for too long.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("failed election to renew leadership on lease {0}")]
+pub struct NotRenewed(String);
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +143,7 @@ impl LeaderElector {
         lead: impl FnOnce(CancellationToken) -> F,
     ) -> Ended {
         let Some(asked) = stop.run_until_cancelled(self.acquire()).await else { return Ended::Stopped };
-        tracing::info!(lease = self.config.name, identity = self.config.identity, "leading");
+        self.tell("became leader");
         let token = stop.child_token();
         let led = pin!(lead(token.clone()));
         let overtime = async {
@@ -147,7 +156,7 @@ impl LeaderElector {
             () = overtime => Ended::Stopped,
         };
         token.cancel();
-        tracing::info!(lease = self.config.name, identity = self.config.identity, ?ended, "leading no more");
+        self.tell("stopped leading");
         if ended != Ended::Lost && self.config.release_on_cancel {
             self.release().await;
         }
@@ -163,6 +172,28 @@ impl LeaderElector {
     pub fn leader(&self) -> Option<String> {
         let observed = self.observed.lock();
         observed.lease.as_ref()?.spec.as_ref()?.holder_identity.clone().filter(|holder| !holder.is_empty())
+    }
+
+    /// Whether this leads by a Lease that it still holds; a process in which this is an error is stuck, and is best ended
+    /// (client-go: `HealthzAdaptor`). Who does not lead has nothing to renew.
+    ///
+    /// # Errors
+    /// The Lease was over more than `tolerance` ago, and this still leads.
+    pub fn check(&self, tolerance: Duration) -> Result<(), NotRenewed> {
+        let at = self.observed.lock().at;
+        let overdue = at.is_some_and(|at| at.elapsed() > self.config.lease_duration + tolerance);
+        if overdue && self.is_leader() { Err(NotRenewed(self.config.name.clone())) } else { Ok(()) }
+    }
+
+    /// Tells logs and events of a turn of this candidate's.
+    fn tell(&self, what: &str) {
+        let LeaderElectionConfig { name, identity, .. } = &self.config;
+        tracing::info!(lease = name, identity, "{what}");
+        let lease = self.observed.lock().lease.clone();
+        if let (Some(events), Some(lease)) = (&self.config.events, lease) {
+            let message = format!("{identity} {what}");
+            events.record(&reference_of(&lease), EventKind::Normal, "LeaderElection", &message);
+        }
     }
 
     /// Tries until it has the Lease: when it asked for it.

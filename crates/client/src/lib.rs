@@ -15,6 +15,7 @@
 //! | look at an object | [`Object`]: metadata at once, [`Object::decode`] for the rest |
 //! | work on keys, with retries | [`Workqueue`], [`run_workers`] |
 //! | act in one process of several | [`leader_election`] |
+//! | tell in Events what happened | [`record`] |
 //!
 //! # Invariants
 //! - A cache holds [`Object`]s: JSON and the metadata that is asked for often. Nothing is decoded before somebody asks.
@@ -64,6 +65,7 @@ pub mod leader_election;
 mod list_watch;
 mod name;
 mod object;
+pub mod record;
 mod reflector;
 mod scan;
 mod store;
@@ -73,7 +75,7 @@ pub use backoff::{Backoff, Waits, jittered};
 pub use controller::{Action, run_workers};
 pub use delta_fifo::{Deleted, Delta, DeltaFifo, Deltas, MAX_QUEUED_EVENTS};
 pub use factory::{FactoryConfig, InProcess, Scope, SharedInformerFactory, Source, resource_of};
-pub use handler::{EventHandler, filtered, on_each};
+pub use handler::{EventHandler, filtered, on_delete, on_each, on_each_labelling};
 pub use http::HttpListerWatcher;
 pub use in_process::CacherListerWatcher;
 pub use informer::{InformerConfig, Registration, SharedInformer, TransformFn};

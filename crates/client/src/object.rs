@@ -103,11 +103,13 @@ impl<K> Object<K> {
 
     /// The value of one annotation.
     pub fn annotation(&self, key: &str) -> Option<String> {
-        let json = &self.inner.json;
-        let metadata = &json[scan::member(json, "metadata")?];
-        let annotations = &metadata[scan::member(metadata, "annotations")?];
         // Keys of annotations hold nothing that JSON escapes.
-        serde_json::from_slice(&annotations[scan::member(annotations, key)?]).ok()
+        serde_json::from_slice(self.at(&["metadata", "annotations", key])?).ok()
+    }
+
+    /// The JSON of the part of the object that these members lead to, if it is there. Nothing is decoded on the way.
+    pub fn at(&self, path: &[&str]) -> Option<&[u8]> {
+        path.iter().try_fold(&self.inner.json[..], |json, key| Some(&json[scan::member(json, key)?]))
     }
 
     /// The JSON.
@@ -250,6 +252,10 @@ mod tests {
             ("ReplicaSet", "u-3", true)
         );
         assert_eq!(pod.annotation("note").as_deref(), Some("a \"b\""));
+        assert_eq!(
+            (pod.at(&["spec", "containers"]), pod.at(&["spec", "nodeName"])),
+            (Some(&b"[]"[..]), None)
+        );
         assert_eq!(pod.metadata().unwrap().annotations.unwrap().len(), 1);
         assert!(pod.decode().unwrap().spec.is_some());
         assert!(pod.is_selected_by(&LabelSelector::parse("app=web,tier!=back").unwrap()));

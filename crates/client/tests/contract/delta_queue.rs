@@ -227,8 +227,8 @@ proptest! {
     fn it_does_as_the_model_and_the_consumer_ends_up_with_the_truth(steps in steps()) {
         let mut fixture = Fixture::new();
         for step in &steps {
- fixture.run(step);
- }
+            fixture.run(step);
+        }
         while !fixture.queue.is_empty() {
             fixture.compare_pop();
         }

@@ -163,6 +163,27 @@ async fn what_is_led_may_end_by_itself_and_the_lease_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_leader_that_is_stuck_is_noticed() {
+    let server = FakeLeases::new();
+    let config = LeaderElectionConfig::new("kube-system", "controllers", "a");
+    let elector = LeaderElector::new(server.client(), config).unwrap();
+    let tolerance = Duration::from_secs(20);
+    assert_eq!(elector.check(tolerance), Ok(()));
+    let lead = async |_| {
+        seconds(60.0).await;
+        assert_eq!(elector.check(tolerance), Ok(()), "it renews");
+        *server.mood.lock() = Mood::Failing;
+    };
+    // What is led ends, and the Lease cannot be given up: as far as this process knows, it leads on.
+    assert_eq!(elector.run(CancellationToken::new(), lead).await, Ended::Finished);
+    seconds(30.0).await;
+    assert_eq!(elector.check(tolerance), Ok(()));
+    seconds(10.0).await;
+    let stuck = elector.check(tolerance).unwrap_err().to_string();
+    assert_eq!(stuck, "failed election to renew leadership on lease controllers");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lease_that_another_took_by_force_ends_the_term() {
     let (server, history) = (FakeLeases::new(), History::new());
     let a = candidate(&server, "a", &CancellationToken::new(), &history);

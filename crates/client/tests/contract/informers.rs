@@ -466,7 +466,6 @@ proptest! {
         streaming: bool,
         steps in steps(),
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(follow(streaming, steps));
+        crate::with_paused_time(follow(streaming, steps));
     }
 }

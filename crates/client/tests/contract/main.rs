@@ -9,6 +9,7 @@
 mod cache;
 mod delta_queue;
 mod elections;
+mod events;
 mod fake_leases;
 mod fake_server;
 mod http_source;
@@ -17,3 +18,10 @@ mod informers;
 mod objects;
 mod queues;
 mod recorder;
+
+/// Runs a test whose time passes when all wait, as `tokio::test` does; for tests that are made of many cases.
+fn with_paused_time(test: impl Future<Output = ()>) {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().start_paused(true).build();
+    runtime.expect("a runtime").block_on(test);
+}

@@ -134,8 +134,7 @@ async fn compare(steps: Vec<Step>) {
 proptest! {
     #[test]
     fn it_does_as_the_model(steps in steps()) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(compare(steps));
+        crate::with_paused_time(compare(steps));
     }
 }
 

@@ -1,0 +1,257 @@
+//! Which events are written, and as what: client-go's `EventCorrelator`, with its numbers.
+
+use std::collections::HashSet;
+use std::hash::Hash;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use lru::LruCache;
+
+use super::{EventKind, Recorded};
+
+/// Decides about each event of one component, from those before it.
+pub(super) struct Correlator {
+    similar: Bounded<Similar, Aggregate>,
+    written: Bounded<Repeated, Written>,
+    allowances: Bounded<Subject, Allowance>,
+}
+
+/// What is to be written.
+#[derive(Debug, PartialEq)]
+pub(super) struct Correlated {
+    /// Under which it is remembered.
+    pub(super) key: Repeated,
+    /// What it says.
+    pub(super) message: String,
+    /// The event that it repeats, if any.
+    pub(super) before: Option<Written>,
+}
+
+/// An event that was written: its name, and how often it happened by then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Written {
+    pub(super) name: String,
+    pub(super) count: i32,
+}
+
+/// What an event is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Subject {
+    api_version: Option<String>,
+    kind: Option<String>,
+    namespace: Option<String>,
+    name: Option<String>,
+    uid: Option<String>,
+    field_path: Option<String>,
+}
+
+/// Events that differ in their message alone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Similar {
+    subject: Subject,
+    kind: EventKind,
+    reason: &'static str,
+}
+
+/// Events that are one that happened several times: all that are alike or, where there are too many, all that are similar.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Repeated {
+    similar: Similar,
+    message: Option<String>,
+}
+
+struct Aggregate {
+    messages: HashSet<String>,
+    last: Timestamp,
+}
+
+/// How many more events of a subject are let through: some at once, and more as time goes by.
+struct Allowance {
+    tokens: f64,
+    at: Timestamp,
+}
+
+impl Correlator {
+    pub(super) fn new() -> Self {
+        Self { similar: Bounded::new(), written: Bounded::new(), allowances: Bounded::new() }
+    }
+
+    /// What to write for an event; nothing where its subject has had more than its share. It counts all the same.
+    pub(super) fn correlate(&mut self, event: &Recorded) -> Option<Correlated> {
+        let subject = Subject::of(&event.object);
+        let similar = Similar { subject: subject.clone(), kind: event.kind, reason: event.reason };
+        let (key, message) = self.aggregate(similar, event);
+        if !self.allow(subject, event.at) {
+            if let Some(written) = self.written.0.get_mut(&key) {
+                written.count = written.count.saturating_add(1);
+            }
+            return None;
+        }
+        let before = self.written.get(&key).cloned();
+        Some(Correlated { key, message, before })
+    }
+
+    /// Notes what was written, and how often that has happened now.
+    pub(super) fn wrote(&mut self, key: Repeated, written: Written) {
+        self.written.put(key, written);
+    }
+
+    /// Whether an event stands for itself, or with many similar ones for all of them.
+    fn aggregate(&mut self, similar: Similar, event: &Recorded) -> (Repeated, String) {
+        let known = self.similar.get_or_insert(similar.clone(), || Aggregate::new(event.at));
+        if seconds(known.last, event.at) > AGGREGATED_WITHIN {
+            *known = Aggregate::new(event.at);
+        }
+        known.last = event.at;
+        known.messages.insert(event.message.clone());
+        if known.messages.len() < MAX_SIMILAR {
+            let message = event.message.clone();
+            return (Repeated { similar, message: Some(message.clone()) }, message);
+        }
+        // The set stays as small as this.
+        if let Some(one) = known.messages.iter().next().cloned() {
+            known.messages.remove(&one);
+        }
+        (Repeated { similar, message: None }, format!("(combined from similar events): {}", event.message))
+    }
+
+    fn allow(&mut self, subject: Subject, now: Timestamp) -> bool {
+        let allowance = self.allowances.get_or_insert(subject, || Allowance { tokens: BURST, at: now });
+        let gained = seconds(allowance.at, now).max(0.0) * PER_SECOND;
+        allowance.tokens = (allowance.tokens + gained).min(BURST);
+        allowance.at = now;
+        if allowance.tokens < 1.0 {
+            return false;
+        }
+        allowance.tokens -= 1.0;
+        true
+    }
+}
+
+impl Subject {
+    fn of(object: &ObjectReference) -> Self {
+        let ObjectReference { api_version, kind, namespace, name, uid, field_path, .. } = object.clone();
+        Self { api_version, kind, namespace, name, uid, field_path }
+    }
+}
+
+impl Aggregate {
+    fn new(at: Timestamp) -> Self {
+        Self { messages: HashSet::new(), last: at }
+    }
+}
+
+/// A map that forgets what was not asked for longest. The bound is not the map's own, which would make room for all of
+/// it at once.
+struct Bounded<K: Hash + Eq, V>(LruCache<K, V>);
+
+impl<K: Hash + Eq, V> Bounded<K, V> {
+    fn new() -> Self {
+        Self(LruCache::unbounded())
+    }
+
+    fn get(&mut self, key: &K) -> Option<&V> {
+        self.0.get(key)
+    }
+
+    fn put(&mut self, key: K, value: V) {
+        self.0.put(key, value);
+        if self.0.len() > REMEMBERED {
+            self.0.pop_lru();
+        }
+    }
+
+    fn get_or_insert(&mut self, key: K, value: impl FnOnce() -> V) -> &mut V {
+        if self.0.len() >= REMEMBERED && !self.0.contains(&key) {
+            self.0.pop_lru();
+        }
+        self.0.get_or_insert_mut(key, value)
+    }
+}
+
+fn seconds(from: Timestamp, to: Timestamp) -> f64 {
+    to.duration_since(from).as_secs_f64()
+}
+
+/// From so many different messages on, similar events are told of as one.
+const MAX_SIMILAR: usize = 10;
+/// Unless so many seconds pass between two of them.
+const AGGREGATED_WITHIN: f64 = 600.0;
+/// So many events of one subject are written at once,
+const BURST: f64 = 25.0;
+/// and one more each five minutes.
+const PER_SECOND: f64 = 1.0 / 300.0;
+/// So many of each are remembered.
+const REMEMBERED: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(name: &str, message: &str, at: i64) -> Recorded {
+        let object = ObjectReference { name: Some(name.to_owned()), ..ObjectReference::default() };
+        let at = Timestamp::from_second(at).unwrap();
+        Recorded { object, kind: EventKind::Normal, reason: "Reason", message: message.to_owned(), at }
+    }
+
+    /// The message, and how often it has been told of.
+    fn told(correlator: &mut Correlator, event: &Recorded) -> Option<(String, i32)> {
+        let Correlated { key, message, before } = correlator.correlate(event)?;
+        let count = before.map_or(0, |before| before.count) + 1;
+        correlator.wrote(key, Written { name: "event".to_owned(), count });
+        Some((message, count))
+    }
+
+    #[test]
+    fn an_event_that_happens_again_is_counted() {
+        let mut correlator = Correlator::new();
+        for count in 1..=5 {
+            assert_eq!(
+                told(&mut correlator, &event("a", "x", count)),
+                Some(("x".to_owned(), count.try_into().unwrap()))
+            );
+        }
+        assert_eq!(told(&mut correlator, &event("a", "y", 6)), Some(("y".to_owned(), 1)));
+        assert_eq!(told(&mut correlator, &event("b", "x", 6)), Some(("x".to_owned(), 1)));
+    }
+
+    #[test]
+    fn many_similar_events_become_one_until_there_is_a_pause() {
+        let mut correlator = Correlator::new();
+        for number in 1..10 {
+            let message = format!("message {number}");
+            assert_eq!(told(&mut correlator, &event("a", &message, number)), Some((message, 1)));
+        }
+        for number in 10..13 {
+            let combined = format!("(combined from similar events): message {number}");
+            let told = told(&mut correlator, &event("a", &format!("message {number}"), number));
+            assert_eq!(told, Some((combined, i32::try_from(number).unwrap() - 9)));
+        }
+        let later = event("a", "message 13", 700);
+        assert_eq!(told(&mut correlator, &later), Some(("message 13".to_owned(), 1)));
+    }
+
+    #[test]
+    fn a_subject_that_talks_too_much_is_heard_once_in_five_minutes() {
+        let mut correlator = Correlator::new();
+        for _ in 0..25 {
+            assert!(told(&mut correlator, &event("a", "x", 0)).is_some());
+        }
+        assert_eq!(told(&mut correlator, &event("a", "x", 1)), None);
+        assert!(told(&mut correlator, &event("b", "x", 1)).is_some());
+        assert_eq!(told(&mut correlator, &event("a", "x", 302)), Some(("x".to_owned(), 27)));
+        assert_eq!(told(&mut correlator, &event("a", "x", 303)), None);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut correlator = Correlator::new();
+        for number in 0..2 * REMEMBERED {
+            told(&mut correlator, &event(&number.to_string(), "x", 0));
+        }
+        assert_eq!(correlator.similar.0.len(), REMEMBERED);
+        assert_eq!(correlator.written.0.len(), REMEMBERED);
+        assert_eq!(correlator.allowances.0.len(), REMEMBERED);
+        assert_eq!(told(&mut correlator, &event("0", "x", 0)), Some(("x".to_owned(), 1)));
+    }
+}

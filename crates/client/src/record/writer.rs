@@ -1,0 +1,127 @@
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Event, EventSource};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::Recorded;
+use super::correlator::{Correlated, Correlator, Written};
+use crate::backoff::jittered;
+
+/// Writes what is recorded, in its order.
+pub struct EventWriter {
+    component: String,
+    client: kube::Client,
+    waiting: mpsc::Receiver<Recorded>,
+    correlator: Correlator,
+}
+
+impl EventWriter {
+    pub(super) fn new(component: &str, client: kube::Client, waiting: mpsc::Receiver<Recorded>) -> Self {
+        Self { component: component.to_owned(), client, waiting, correlator: Correlator::new() }
+    }
+
+    /// Writes events until `stop` is cancelled; there is a second then for what was recorded before.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let overtime = async {
+            stop.cancelled().await;
+            tokio::time::sleep(OVERTIME).await;
+        };
+        let write_all = async {
+            while let Some(event) = self.next(&stop).await {
+                if let Some(correlated) = self.correlator.correlate(&event) {
+                    self.write(&event, correlated).await;
+                }
+            }
+        };
+        tokio::select! { () = write_all => {} () = overtime => {} }
+    }
+
+    /// The next event; after `stop`, what waits still.
+    async fn next(&mut self, stop: &CancellationToken) -> Option<Recorded> {
+        tokio::select! {
+            biased;
+            event = self.waiting.recv() => event,
+            () = stop.cancelled() => self.waiting.try_recv().ok(),
+        }
+    }
+
+    /// Writes an event, again after failures of the connection; what the API refuses is dropped.
+    async fn write(&mut self, event: &Recorded, correlated: Correlated) {
+        let mut wait = jittered(BETWEEN_TRIES / 10, 9.0);
+        for _ in 0..TRIES {
+            match self.try_write(event, &correlated).await {
+                Ok(written) => return self.correlator.wrote(correlated.key, written),
+                Err(
+                    error @ (kube::Error::Api(_) | kube::Error::SerdeError(_) | kube::Error::BuildRequest(_)),
+                ) => {
+                    // A namespace on its way out, as a rule.
+                    tracing::debug!(component = self.component, %error, "an event was refused");
+                    return;
+                }
+                Err(error) => {
+                    tracing::debug!(component = self.component, %error, "an event could not be written");
+                    tokio::time::sleep(wait).await;
+                    wait = BETWEEN_TRIES;
+                }
+            }
+        }
+    }
+
+    async fn try_write(&self, event: &Recorded, correlated: &Correlated) -> Result<Written, kube::Error> {
+        let namespace = event.object.namespace.as_deref().unwrap_or("default");
+        let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        let count = correlated.before.as_ref().map_or(0, |before| before.count).saturating_add(1);
+        if let Some(before) = &correlated.before {
+            let patch =
+                json!({"count": count, "lastTimestamp": Time(event.at), "message": correlated.message});
+            match events.patch(&before.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
+                Ok(_) => return Ok(Written { name: before.name.clone(), count }),
+                // It is gone after its time: it is told of anew.
+                Err(kube::Error::Api(status)) if status.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let new = self.new_event(event, correlated, namespace, count);
+        let name = new.metadata.name.clone().unwrap_or_default();
+        events.create(&PostParams::default(), &new).await?;
+        Ok(Written { name, count })
+    }
+
+    fn new_event(&self, event: &Recorded, correlated: &Correlated, namespace: &str, count: i32) -> Event {
+        let object = event.object.name.as_deref().unwrap_or_default();
+        Event {
+            metadata: ObjectMeta {
+                name: Some(name(object, event.at)),
+                namespace: Some(namespace.to_owned()),
+                ..ObjectMeta::default()
+            },
+            involved_object: event.object.clone(),
+            reason: Some(event.reason.to_owned()),
+            message: Some(correlated.message.clone()),
+            type_: Some(event.kind.as_str().to_owned()),
+            source: Some(EventSource { component: Some(self.component.clone()), host: None }),
+            reporting_component: Some(self.component.clone()),
+            first_timestamp: Some(Time(event.at)),
+            last_timestamp: Some(Time(event.at)),
+            count: Some(count),
+            ..Event::default()
+        }
+    }
+}
+
+/// As client-go names events: unique enough among those of one object.
+fn name(object: &str, at: Timestamp) -> String {
+    format!("{object}.{:x}", at.as_nanosecond())
+}
+
+/// What waits when the writer is stopped is written within this time, or not at all.
+const OVERTIME: Duration = Duration::from_secs(1);
+/// An event is tried so often,
+const TRIES: usize = 12;
+/// so long after each other; the first time a part of it, so that the many who wait for one server do not come at once.
+const BETWEEN_TRIES: Duration = Duration::from_secs(10);
