@@ -1,17 +1,6 @@
-//! What controllers ask of informers and of the API in the same way.
-
-use nave_client::Registration;
-use tokio_util::sync::CancellationToken;
+//! What controllers take answers of the API for.
 
 use crate::frame::SyncError;
-
-/// Waits until handlers have been told of all that there was when they were added. If `stop` comes first there is
-/// nothing left to wait for.
-pub(crate) async fn synced(handlers: &[Registration], stop: &CancellationToken) {
-    for handler in handlers {
-        stop.run_until_cancelled(handler.wait_for_sync()).await;
-    }
-}
 
 /// A creation, for which it is as good if somebody else was faster, or if the namespace is on its way out.
 pub(crate) fn created<K>(outcome: Result<K, kube::Error>) -> Result<(), SyncError> {

@@ -1,12 +1,13 @@
 //! Cluster roles that are made of others (upstream: `clusterroleaggregation`).
 
+use futures_util::future::BoxFuture;
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 use kube::api::{Api, PostParams};
-use nave_client::{Action, Lister, Object, ObjectName, Workqueue, on_each};
+use nave_client::{Action, Lister, Object, ObjectName, on_each};
 use nave_machinery::selector::LabelSelector;
 
-use crate::api;
-use crate::frame::{Context, Descriptor, SyncError, work};
+use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
+use crate::selectors;
 
 /// The controller.
 pub(crate) const CLUSTER_ROLE_AGGREGATION: Descriptor = Descriptor {
@@ -14,27 +15,22 @@ pub(crate) const CLUSTER_ROLE_AGGREGATION: Descriptor = Descriptor {
     alias: "clusterrole-aggregation",
     service_account: "clusterrole-aggregation-controller",
     on_by_default: true,
-    start: |context| Box::pin(start(context)),
+    workers: Workers::fixed(5),
+    start,
 };
 
-fn start(context: &Context) -> impl Future<Output = ()> + use<> {
-    let queue = Workqueue::new();
-    let roles = context.informers.informer::<ClusterRole>();
-    let lister = roles.lister();
-    let (changed, all) = (queue.clone(), lister.clone());
+fn start(context: &Context) -> BoxFuture<'static, ()> {
+    let mut builder = context.controller("ClusterRoleAggregator");
+    let roles = builder.informer::<ClusterRole>();
+    let (queue, all) = (builder.queue(), roles.lister());
     // Any role can be part of any that aggregates; there are few of those.
-    let handler = roles.add_event_handler(on_each(move |_| {
+    let changed = on_each(move |_| {
         for role in all.list().iter().filter(|role| aggregates(role)) {
-            changed.add(role.key());
+            queue.add(role.key());
         }
-    }));
-    let controller = Aggregation { client: context.client.clone(), roles: lister };
-    let stop = context.stop.clone();
-    async move {
-        api::synced(&[handler], &stop).await;
-        let controller = &controller;
-        work(&queue, stop, |key| async move { controller.sync(&key).await }).await;
-    }
+    });
+    builder.watch(&roles, changed);
+    builder.run(Aggregation { client: context.client.clone(), roles: roles.lister() })
 }
 
 /// Whether a role may be made of others. A look at the JSON spares decoding hundreds of roles for each event.
@@ -47,12 +43,12 @@ struct Aggregation {
     roles: Lister<ClusterRole>,
 }
 
-impl Aggregation {
+impl Reconciler for Aggregation {
     /// Gives a role the rules of those it is made of.
-    async fn sync(&self, key: &ObjectName) -> Result<Action, SyncError> {
-        let Some(found) = self.roles.get_by_key(key) else { return Ok(Action::Done) };
+    async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
+        let Some(found) = self.roles.get_by_key(&key) else { return Ok(Action::Done) };
         let mut role = found.decode()?;
-        let Some(selectors) = selectors(&role)? else { return Ok(Action::Done) };
+        let Some(selectors) = selectors_of(&role)? else { return Ok(Action::Done) };
         let mut parts = self.roles.list();
         parts.retain(|part| part.name() != key.name() && selectors.iter().any(|it| part.is_selected_by(it)));
         parts.sort_by(|a, b| a.name().cmp(b.name()));
@@ -69,13 +65,9 @@ impl Aggregation {
 }
 
 /// What selects the roles that a role is made of.
-fn selectors(role: &ClusterRole) -> Result<Option<Vec<LabelSelector>>, SyncError> {
+fn selectors_of(role: &ClusterRole) -> Result<Option<Vec<LabelSelector>>, SyncError> {
     let Some(rule) = &role.aggregation_rule else { return Ok(None) };
-    let read = |selector| {
-        LabelSelector::from_value(&serde_json::to_value(selector)?)
-            .map_err(|error| SyncError::Invalid(error.to_string()))
-    };
-    rule.cluster_role_selectors.iter().flatten().map(read).collect::<Result<_, _>>().map(Some)
+    rule.cluster_role_selectors.iter().flatten().map(selectors::parse).collect::<Result<_, _>>().map(Some)
 }
 
 /// The rules of roles in order, each once.
@@ -110,9 +102,9 @@ mod tests {
     #[test]
     fn only_roles_with_a_rule_for_it_aggregate() {
         let role = |json: serde_json::Value| serde_json::from_value::<ClusterRole>(json).unwrap();
-        assert_eq!(selectors(&role(json!({"metadata": {}}))).unwrap(), None);
+        assert_eq!(selectors_of(&role(json!({"metadata": {}}))).unwrap(), None);
         let made = json!({"metadata": {}, "aggregationRule": {"clusterRoleSelectors": [
             {"matchLabels": {"a": "b"}}, {"matchExpressions": [{"key": "c", "operator": "Exists"}]}]}});
-        assert_eq!(selectors(&role(made)).unwrap().unwrap().len(), 2);
+        assert_eq!(selectors_of(&role(made)).unwrap().unwrap().len(), 2);
     }
 }

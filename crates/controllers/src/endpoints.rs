@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::Endpoint;
 use kube::api::{Api, DeleteParams, ObjectMeta, PostParams};
-use nave_client::{Action, Lister, ObjectName, Workqueue, on_each};
+use nave_client::{Action, Lister, ObjectName};
 
 use crate::api;
 use crate::endpoint_slice::endpoints::{self, Family};
-use crate::endpoint_slice::{HEADLESS_LABEL, PodHandler, pods_of};
-use crate::frame::{Context, Descriptor, SyncError, work};
+use crate::endpoint_slice::{HEADLESS_LABEL, pods_of, watch_pods};
+use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 
 /// Addresses an object holds at most.
 const MAX_ADDRESSES: usize = 1000;
@@ -25,32 +26,23 @@ pub(crate) const ENDPOINTS: Descriptor = Descriptor {
     alias: "endpoint",
     service_account: "endpoint-controller",
     on_by_default: true,
-    start: |context| Box::pin(start(context)),
+    workers: Workers::by_flag("concurrent-endpoint-syncs", 5),
+    start,
 };
 
-fn start(context: &Context) -> impl Future<Output = ()> + use<> {
-    let queue = Workqueue::new();
-    let services = context.informers.informer::<Service>();
-    let pods = context.informers.informer::<Pod>();
-    let found = context.informers.informer::<Endpoints>();
-    let (changed, touched) = (queue.clone(), queue.clone());
-    let handlers = [
-        services.add_event_handler(on_each(move |service| changed.add(service.key()))),
-        pods.add_event_handler(PodHandler::new(&services, queue.clone())),
-        found.add_event_handler(on_each(move |endpoints| touched.add(endpoints.key()))),
-    ];
-    let controller = EndpointsController {
+fn start(context: &Context) -> BoxFuture<'static, ()> {
+    let mut builder = context.controller("endpoint");
+    let (services, pods) = (builder.informer::<Service>(), builder.informer::<Pod>());
+    let found = builder.informer::<Endpoints>();
+    builder.work_on(&services);
+    watch_pods(&mut builder, &services, &pods);
+    builder.work_on(&found);
+    builder.run(EndpointsController {
         client: context.client.clone(),
         services: services.lister(),
         pods: pods.lister(),
         found: found.lister(),
-    };
-    let stop = context.stop.clone();
-    async move {
-        api::synced(&handlers, &stop).await;
-        let controller = &controller;
-        work(&queue, stop, |key| async move { controller.sync(&key).await }).await;
-    }
+    })
 }
 
 struct EndpointsController {
@@ -60,12 +52,12 @@ struct EndpointsController {
     found: Lister<Endpoints>,
 }
 
-impl EndpointsController {
+impl Reconciler for EndpointsController {
     /// Brings the object of a service where it belongs.
-    async fn sync(&self, key: &ObjectName) -> Result<Action, SyncError> {
+    async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let objects: Api<Endpoints> = Api::namespaced(self.client.clone(), key.namespace());
-        let found = self.found.get_by_key(key);
-        let Some(service) = self.services.get_by_key(key) else {
+        let found = self.found.get_by_key(&key);
+        let Some(service) = self.services.get_by_key(&key) else {
             // Only what this controller has made goes with the service.
             if found.is_some_and(|found| found.label(MANAGED_BY.0) == Some(MANAGED_BY.1)) {
                 api::gone_is_fine(objects.delete(key.name(), &DeleteParams::default()).await)?;

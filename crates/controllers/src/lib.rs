@@ -13,8 +13,9 @@
 //!
 //! | module | what it does |
 //! | --- | --- |
-//! | [`frame`] | what all controllers share: how they start, their workers, their events |
+//! | [`frame`] | what all controllers share: how they are put together ([`frame::ControllerBuilder`]), how they start, their workers |
 //! | [`owners`], [`owned`] | controller references: adoption and release, and finding what belongs to an object |
+//! | [`selectors`] | finding the objects that select another by its labels |
 //! | [`expectations`] | creations and deletions that informers have yet to see |
 //! | [`pods`] | pods as their controllers see them: active, ready, available, made from a template |
 //!

@@ -16,7 +16,7 @@ use nave_client::{Lister, Object};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::frame::{Context, Descriptor, SyncError};
+use crate::frame::{Context, Descriptor, SyncError, Workers};
 
 /// Pod garbage collection.
 pub(crate) const POD_GC: Descriptor = Descriptor {
@@ -24,6 +24,7 @@ pub(crate) const POD_GC: Descriptor = Descriptor {
     alias: "podgc",
     service_account: "pod-garbage-collector",
     on_by_default: true,
+    workers: Workers::fixed(AT_ONCE),
     start,
 };
 
@@ -31,8 +32,6 @@ pub(crate) const POD_GC: Descriptor = Descriptor {
 const PERIOD: Duration = Duration::from_secs(20);
 /// A node that is missing may only not have been seen yet: so long its pods are left alone.
 const QUARANTINE: Duration = Duration::from_secs(40);
-/// So many pods that have ended are kept (`--terminated-pod-gc-threshold`).
-const TERMINATED_KEPT: usize = 12_500;
 /// So many pods are deleted at once.
 const AT_ONCE: usize = 16;
 /// The taint of a node that an operator has declared to be out of service.
@@ -82,6 +81,8 @@ struct Collector {
     client: kube::Client,
     pods: Lister<Pod>,
     nodes: Lister<Node>,
+    /// So many pods that have ended are kept.
+    terminated_kept: usize,
     /// Since when nodes that pods are bound to have been missing.
     missing: HashMap<String, Instant>,
     /// Whether there has been a node since this controller started.
@@ -94,6 +95,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
         client: context.client.clone(),
         pods: pods.lister(),
         nodes: nodes.lister(),
+        terminated_kept: context.terminated_pods,
         missing: HashMap::new(),
         has_seen_nodes: false,
     };
@@ -126,7 +128,7 @@ impl Collector {
             pods.push((pod, brief));
         }
         let gone = self.gone_nodes(&pods, &known).await?;
-        let mut garbage: Vec<(&Object<Pod>, Why)> = terminated(&pods, TERMINATED_KEPT);
+        let mut garbage: Vec<(&Object<Pod>, Why)> = terminated(&pods, self.terminated_kept);
         let others = pods.iter().filter_map(|(pod, brief)| {
             Some((*pod, reason(pod.is_being_deleted(), brief, &out_of_service, &gone)?))
         });

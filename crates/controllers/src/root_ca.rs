@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::{Api, ObjectMeta, PostParams};
-use nave_client::{Action, Lister, ObjectName, Workqueue, on_each};
+use nave_client::{Action, Lister, ObjectName};
 
 use crate::api;
-use crate::frame::{Context, Descriptor, SyncError, work};
+use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 
 /// The config map, which pods mount beside their token.
 const NAME: &str = "kube-root-ca.crt";
@@ -26,34 +27,21 @@ pub(crate) const ROOT_CA_PUBLISHER: Descriptor = Descriptor {
     alias: "root-ca-cert-publisher",
     service_account: "root-ca-cert-publisher",
     on_by_default: true,
-    start: |context| Box::pin(start(context)),
+    workers: Workers::fixed(1),
+    start,
 };
 
-fn start(context: &Context) -> impl Future<Output = ()> + use<> {
-    let queue = Workqueue::new();
-    let namespaces = context.informers.informer::<Namespace>();
-    let maps = context.informers.informer::<ConfigMap>();
-    let (changed, touched) = (queue.clone(), queue.clone());
-    let handlers = [
-        namespaces.add_event_handler(on_each(move |namespace| changed.add(namespace.key()))),
-        maps.add_event_handler(on_each(move |map| {
-            if map.name() == NAME {
-                touched.add(ObjectName::new("", map.namespace()));
-            }
-        })),
-    ];
-    let publisher = Publisher {
+fn start(context: &Context) -> BoxFuture<'static, ()> {
+    let mut builder = context.controller("root_ca_cert_publisher");
+    let (namespaces, maps) = (builder.informer::<Namespace>(), builder.informer::<ConfigMap>());
+    builder.work_on(&namespaces);
+    builder.map(&maps, |map| (map.name() == NAME).then(|| ObjectName::new("", map.namespace())));
+    builder.run(Publisher {
         client: context.client.clone(),
         root_ca: context.root_ca.clone(),
         namespaces: namespaces.lister(),
         maps: maps.lister(),
-    };
-    let stop = context.stop.clone();
-    async move {
-        api::synced(&handlers, &stop).await;
-        let publisher = &publisher;
-        work(&queue, stop, |key| async move { publisher.sync(&key).await }).await;
-    }
+    })
 }
 
 struct Publisher {
@@ -64,11 +52,11 @@ struct Publisher {
     maps: Lister<ConfigMap>,
 }
 
-impl Publisher {
+impl Reconciler for Publisher {
     /// Makes a namespace's config map what it should be.
-    async fn sync(&self, namespace: &ObjectName) -> Result<Action, SyncError> {
+    async fn sync(&self, namespace: ObjectName) -> Result<Action, SyncError> {
         let lives =
-            self.namespaces.get_by_key(namespace).is_some_and(|namespace| !namespace.is_being_deleted());
+            self.namespaces.get_by_key(&namespace).is_some_and(|namespace| !namespace.is_being_deleted());
         let Some(root_ca) = self.root_ca.as_deref().filter(|_| lives) else { return Ok(Action::Done) };
         let maps = Api::namespaced(self.client.clone(), namespace.name());
         let Some(found) = self.maps.get(namespace.name(), NAME) else {

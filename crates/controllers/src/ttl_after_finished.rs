@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use kube::api::{Api, DeleteParams, Preconditions};
-use nave_client::{Action, Lister, ObjectName, Workqueue, on_each};
+use nave_client::{Action, Lister, ObjectName};
 
-use crate::frame::{Context, Descriptor, SyncError, work};
+use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 use crate::job::is_finished;
 
 /// TTL after finished.
@@ -18,6 +17,7 @@ pub(crate) const TTL_AFTER_FINISHED: Descriptor = Descriptor {
     alias: "ttl-after-finished",
     service_account: "ttl-after-finished-controller",
     on_by_default: true,
+    workers: Workers::by_flag("concurrent-ttl-after-finished-syncs", 5),
     start,
 };
 
@@ -27,23 +27,13 @@ struct Controller {
 }
 
 fn start(context: &Context) -> BoxFuture<'static, ()> {
-    let jobs = context.informers.informer::<Job>();
-    let queue = Workqueue::new();
-    let handler = jobs.add_event_handler(on_each({
-        let queue = queue.clone();
-        move |job| queue.add(job.key())
-    }));
-    let controller = Controller { client: context.client.clone(), jobs: jobs.lister() };
-    let stop = context.stop.clone();
-    async move {
-        if stop.run_until_cancelled(handler.wait_for_sync()).await.is_some() {
-            work(&queue, stop, |key| controller.sync(key)).await;
-        }
-    }
-    .boxed()
+    let mut builder = context.controller("ttl_jobs_to_delete");
+    let jobs = builder.informer::<Job>();
+    builder.work_on(&jobs);
+    builder.run(Controller { client: context.client.clone(), jobs: jobs.lister() })
 }
 
-impl Controller {
+impl Reconciler for Controller {
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let Some(cached) = self.jobs.get_by_key(&key) else { return Ok(Action::Done) };
         match expires_in(&cached.decode()?, Timestamp::now()) {

@@ -1,16 +1,21 @@
 //! `nave controllers`: the controllers as a process of their own, for any cluster. Of several such processes one works.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use nave_authn::certificates_to_pem;
-use nave_client::SharedInformerFactory;
 use nave_client::leader_election::{ConfigError, Ended, LeaderElectionConfig, LeaderElector};
+use nave_client::workqueue::WorkqueueMetrics;
+use nave_client::{SharedInformerFactory, record};
 use nave_controllers::frame::{self, Clients, Descriptor};
+use prometheus::Registry;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::flags::{Controllers, ControllersConfig, FlagError};
+use crate::health::Health;
 use crate::signals::Signals;
 
 /// Why the controllers could not run, or had to end.
@@ -22,6 +27,12 @@ pub(crate) enum ControllersError {
     /// The times of the election do not fit together.
     #[error("leader election: {0}")]
     Election(#[from] ConfigError),
+    /// The address for health cannot be listened on.
+    #[error("cannot listen on {0}: {1} (--healthz-bind-address)")]
+    Health(SocketAddr, #[source] io::Error),
+    /// A metric cannot be registered.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
     /// Another process leads now.
     #[error("leader election lost")]
     Lost,
@@ -31,22 +42,30 @@ pub(crate) enum ControllersError {
 }
 
 /// Runs the controllers until a signal asks to stop, or another process leads.
-pub(crate) async fn run(config: ControllersConfig) -> Result<(), ControllersError> {
+pub(crate) async fn run(mut config: ControllersConfig) -> Result<(), ControllersError> {
     let mut signals = Signals::new()?;
     let user = OneUser::read(&config).await?;
-    let stop = CancellationToken::new();
-    let work = async |stop: CancellationToken| work(&user, &config.controllers, stop).await;
-    let lead = async {
-        let Some(election) = config.election.clone() else {
-            work(stop.clone()).await;
-            return Ok(());
-        };
-        let election = LeaderElectionConfig { identity: identity(), ..election };
-        match LeaderElector::new(user.client.clone(), election)?.run(stop.clone(), work).await {
-            // What another process does now must not be done here too: end at once.
-            Ended::Lost => Err(ControllersError::Lost),
-            Ended::Stopped | Ended::Finished => Ok(()),
+    let registry = Registry::new();
+    config.settings.metrics = Some(WorkqueueMetrics::register(&registry)?);
+    let (events, writer) = record::recorder(COMPONENT, user.client.clone());
+    let led = CancellationToken::new();
+    let written = tokio::spawn(writer.run(led.clone()));
+    let elector = match config.election.clone() {
+        Some(election) => {
+            let election = LeaderElectionConfig { identity: identity(), events: Some(events), ..election };
+            Some(Arc::new(LeaderElector::new(user.client.clone(), election)?))
         }
+        None => None,
+    };
+    let health = health(config.health, Health { elector: elector.clone(), registry }).await?;
+
+    let stop = CancellationToken::new();
+    let lead = async {
+        let ended = lead(elector, &user, &config, &stop).await;
+        led.cancel();
+        // It ends by itself; a defect of its own is not this one's end.
+        let _ = written.await;
+        ended
     };
     let asked_to_stop = async {
         signals.next().await;
@@ -57,13 +76,58 @@ pub(crate) async fn run(config: ControllersConfig) -> Result<(), ControllersErro
         ended = lead => ended,
         // A second signal does not wait for what is under way.
         () = asked_to_stop => Ok(()),
+        never = health => match never {},
     }
 }
 
+/// In whose name the election's events are.
+const COMPONENT: &str = "kube-controller-manager";
+
+/// Runs the controllers while this process leads, or for as long as it may where there is no election.
+async fn lead(
+    elector: Option<Arc<LeaderElector>>,
+    user: &OneUser,
+    config: &ControllersConfig,
+    stop: &CancellationToken,
+) -> Result<(), ControllersError> {
+    let work = async |stop: CancellationToken| work(user, config, stop).await;
+    let Some(elector) = elector else {
+        work(stop.clone()).await;
+        return Ok(());
+    };
+    match elector.run(stop.clone(), work).await {
+        // What another process does now must not be done here too: end at once.
+        Ended::Lost => Err(ControllersError::Lost),
+        Ended::Stopped | Ended::Finished => Ok(()),
+    }
+}
+
+/// Serves health where it is wanted, and says where.
+async fn health(
+    wanted: Option<SocketAddr>,
+    health: Health,
+) -> Result<impl Future<Output = std::convert::Infallible>, ControllersError> {
+    let listener = match wanted {
+        None => None,
+        Some(address) => {
+            let wrong = |error| ControllersError::Health(address, error);
+            let listener = TcpListener::bind(address).await.map_err(wrong)?;
+            println!("health http://{}/healthz", listener.local_addr().map_err(wrong)?);
+            Some(listener)
+        }
+    };
+    Ok(async move {
+        match listener {
+            Some(listener) => health.serve(listener).await,
+            None => std::future::pending().await,
+        }
+    })
+}
+
 /// Runs the controllers until `stop` is cancelled.
-async fn work(user: &OneUser, wanted: &Controllers, stop: CancellationToken) {
+async fn work(user: &OneUser, config: &ControllersConfig, stop: CancellationToken) {
     let informers = SharedInformerFactory::new(user.client.clone());
-    let running = frame::start(chosen(wanted), user, &informers, stop.clone());
+    let running = frame::start(chosen(&config.controllers), user, &informers, &config.settings, stop.clone());
     tracing::info!("controllers started");
     stop.cancelled().await;
     running.shutdown().await;

@@ -50,7 +50,7 @@ enum Command {
     /// Serve the Kubernetes API (what nave does without a command).
     Serve(Box<ServeFlags>),
     /// Run Kubernetes' controllers on a cluster, as a process of their own.
-    Controllers(ControllersFlags),
+    Controllers(Box<ControllersFlags>),
 }
 
 /// What the process is to do.

@@ -7,12 +7,14 @@
 //! | [`kubeconfig`] | the file with which the administrator connects |
 //! | [`serve`] | starts everything in order, and stops it in order |
 //! | [`controllers`] | the controllers as a process of their own |
+//! | [`health`] | what that process tells probes and scrapers |
 //!
 //! Exit codes: 0 after a shutdown that was asked for, 1 if the server could not start or not end in order, 2 for a
 //! mistake in the flags or the files they name, 130 if a second signal cut the shutdown short.
 
 mod controllers;
 mod flags;
+mod health;
 mod kubeconfig;
 mod pki;
 mod serve;

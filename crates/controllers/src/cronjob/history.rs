@@ -22,6 +22,22 @@ pub(super) enum Seen {
     Missing { job: String },
 }
 
+/// Whether a job is at work that is not noted in the status: somebody else made it, or the status is an old one.
+pub(super) fn has_unnoted(cron_job: &CronJob, jobs: &[Job]) -> bool {
+    let is_noted = |job: &Job| active(cron_job).any(|reference| reference.uid == job.metadata.uid);
+    jobs.iter().any(|job| end_of(job).is_none() && !is_noted(job))
+}
+
+/// The jobs that are noted as active and are not among these: they are gone, or have yet to be heard of.
+pub(super) fn unheard(cron_job: &CronJob, jobs: &[Job]) -> Vec<ObjectReference> {
+    let is_there = |reference: &&ObjectReference| jobs.iter().any(|job| job.metadata.uid == reference.uid);
+    active(cron_job).filter(|reference| !is_there(reference)).cloned().collect()
+}
+
+fn active(cron_job: &CronJob) -> impl Iterator<Item = &ObjectReference> {
+    cron_job.status.iter().flat_map(|status| status.active.iter().flatten())
+}
+
 /// Brings the list of active jobs and the time of the last success up to date.
 pub(super) fn look(status: &mut CronJobStatus, jobs: &[Job]) -> Vec<Seen> {
     let mut seen = Vec::new();
@@ -155,6 +171,18 @@ mod tests {
         assert_eq!(active, ["runs"]);
         assert_eq!(status.last_successful_time.clone().unwrap().0.to_string(), "2026-01-01T00:05:00Z");
         assert_eq!(look(&mut status, &jobs), [Seen::Unexpected { job: "other".into() }]);
+    }
+
+    #[test]
+    fn what_caches_do_not_agree_on_is_found() {
+        let mut cron_job = cron_job();
+        let noted = ["runs", "unheard"].map(|name| reference(&job(name, None, 0)));
+        cron_job.status = Some(CronJobStatus { active: Some(noted.into()), ..CronJobStatus::default() });
+        let mut jobs = vec![job("runs", None, 0), job("by-hand", Some("Complete"), 0)];
+        assert!(!has_unnoted(&cron_job, &jobs));
+        assert_eq!(unheard(&cron_job, &jobs), [reference(&job("unheard", None, 0))]);
+        jobs.push(job("new", None, 1));
+        assert!(has_unnoted(&cron_job, &jobs));
     }
 
     #[test]

@@ -10,12 +10,10 @@ mod due;
 mod history;
 mod sync;
 
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::BoxFuture;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use nave_client::{Workqueue, on_each};
 
-use crate::frame::{Context, Descriptor, ObjectControl, work};
+use crate::frame::{Context, Descriptor, Workers};
 use crate::owned;
 
 /// Cron jobs.
@@ -24,40 +22,21 @@ pub(crate) const CRON_JOB: Descriptor = Descriptor {
     alias: "cronjob",
     service_account: "cronjob-controller",
     on_by_default: true,
+    workers: Workers::by_flag("concurrent-cron-job-syncs", 5),
     start,
 };
 
 fn start(context: &Context) -> BoxFuture<'static, ()> {
-    let (cron_jobs, jobs) = (context.informers.informer::<CronJob>(), context.informers.informer::<Job>());
+    let mut builder = context.controller("cronjob");
+    let (cron_jobs, jobs) = (builder.informer::<CronJob>(), builder.informer::<Job>());
     owned::index(&jobs);
-    let queue = Workqueue::new();
-    let handlers = [
-        cron_jobs.add_event_handler(on_each({
-            let queue = queue.clone();
-            move |cron_job| queue.add(cron_job.key())
-        })),
-        jobs.add_event_handler(on_each({
-            let queue = queue.clone();
-            move |job| {
-                if let Some(controller) = owned::controller_of_kind(job, "batch", "CronJob") {
-                    queue.add(owned::key_of(job, &controller));
-                }
-            }
-        })),
-    ];
-    let controller = sync::Controller {
+    builder.work_on(&cron_jobs);
+    builder.map(&jobs, |job| owned::key_of_controller(job, "batch", "CronJob"));
+    builder.run(sync::Controller {
         client: context.client.clone(),
-        control: ObjectControl::new(context.client.clone(), context.events.clone()),
+        control: context.object_control(),
         events: context.events.clone(),
         cron_jobs: cron_jobs.lister(),
         jobs: jobs.lister(),
-    };
-    let stop = context.stop.clone();
-    async move {
-        let synced = join_all(handlers.iter().map(nave_client::Registration::wait_for_sync));
-        if stop.run_until_cancelled(synced).await.is_some() {
-            work(&queue, stop, |key| controller.sync(key)).await;
-        }
-    }
-    .boxed()
+    })
 }

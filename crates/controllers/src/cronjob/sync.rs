@@ -8,7 +8,7 @@ use nave_client::{Action, Lister, ObjectName};
 
 use super::due::{Calendar, Due};
 use super::history::{self, Seen};
-use crate::frame::{EventKind, ObjectControl, Recorder, SyncError, reference_of};
+use crate::frame::{EventKind, EventRecorder, ObjectControl, Reconciler, SyncError, reference_of};
 use crate::job::is_finished;
 use crate::owned;
 use crate::owners::is_controlled_by;
@@ -16,17 +16,19 @@ use crate::owners::is_controlled_by;
 pub(super) struct Controller {
     pub(super) client: kube::Client,
     pub(super) control: ObjectControl,
-    pub(super) events: Recorder,
+    pub(super) events: EventRecorder,
     pub(super) cron_jobs: Lister<CronJob>,
     pub(super) jobs: Lister<Job>,
 }
 
-impl Controller {
-    pub(super) async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
+impl Reconciler for Controller {
+    async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let Some(cached) = self.cron_jobs.get_by_key(&key) else { return Ok(Action::Done) };
-        let cron_job = cached.decode()?;
         let jobs = owned::by_controller(&self.jobs, cached.uid());
         let jobs: Vec<Job> = jobs.iter().map(nave_client::Object::decode).collect::<Result<_, _>>()?;
+        let Some((cron_job, jobs)) = self.catch_up(cached.decode()?, jobs).await? else {
+            return Ok(Action::Done);
+        };
         let written = cron_job.status.clone().unwrap_or_default();
         let mut status = written.clone();
         for seen in history::look(&mut status, &jobs) {
@@ -45,6 +47,32 @@ impl Controller {
             api.replace_status(&name, &PostParams::default(), &changed).await?;
         }
         outcome
+    }
+}
+
+impl Controller {
+    /// What the caches say, where they do not agree put right by live reads: they may not have heard yet of a job that was
+    /// made last, or of its being noted. Nothing if the cron job is gone.
+    async fn catch_up(
+        &self,
+        mut cron_job: CronJob,
+        mut jobs: Vec<Job>,
+    ) -> Result<Option<(CronJob, Vec<Job>)>, SyncError> {
+        let namespace = cron_job.metadata.namespace.clone().unwrap_or_default();
+        if history::has_unnoted(&cron_job, &jobs) {
+            let name = cron_job.metadata.name.as_deref().unwrap_or_default();
+            let live = Api::<CronJob>::namespaced(self.client.clone(), &namespace).get_opt(name).await?;
+            match live.filter(|live| live.metadata.uid == cron_job.metadata.uid) {
+                Some(live) => cron_job = live,
+                None => return Ok(None),
+            }
+        }
+        let api: Api<Job> = Api::namespaced(self.client.clone(), &namespace);
+        for noted in history::unheard(&cron_job, &jobs) {
+            let live = api.get_opt(noted.name.as_deref().unwrap_or_default()).await?;
+            jobs.extend(live.filter(|live| live.metadata.uid == noted.uid));
+        }
+        Ok(Some((cron_job, jobs)))
     }
 
     /// Starts a job if one is due and may be, and says when to look again.

@@ -9,7 +9,6 @@
 //! | [`status`] | numbers and conditions |
 //! | [`sync`] | the sync that carries out what these decide |
 
-mod handler;
 mod revision;
 mod rolling;
 mod scale;
@@ -17,14 +16,17 @@ mod status;
 mod sync;
 mod template;
 
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, join_all};
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
-use nave_client::{Workqueue, on_each};
+use nave_client::{Lister, Object, ObjectName, on_delete};
 
-use crate::frame::{Context, Descriptor, work};
-use crate::owned;
+use crate::expectations::Expectations;
+use crate::frame::{Context, Descriptor, Workers};
+use crate::owned::{self, DependentHandler};
+use crate::selectors::{Form, Selecting};
 
 /// Deployments.
 pub(crate) const DEPLOYMENT: Descriptor = Descriptor {
@@ -32,38 +34,48 @@ pub(crate) const DEPLOYMENT: Descriptor = Descriptor {
     alias: "deployment",
     service_account: "deployment-controller",
     on_by_default: true,
+    workers: Workers::by_flag("concurrent-deployment-syncs", 5),
     start,
 };
 
 fn start(context: &Context) -> BoxFuture<'static, ()> {
-    let deployments = context.informers.informer::<Deployment>();
-    let (sets, pods) = (context.informers.informer::<ReplicaSet>(), context.informers.informer::<Pod>());
+    let mut builder = context.controller("deployment");
+    let deployments = builder.informer::<Deployment>();
+    let (sets, pods) = (builder.informer::<ReplicaSet>(), builder.informer::<Pod>());
     owned::index(&sets);
     owned::index(&pods);
-    let queue = Workqueue::new();
-    let handlers = [
-        deployments.add_event_handler(on_each({
-            let queue = queue.clone();
-            move |deployment| queue.add(deployment.key())
-        })),
-        sets.add_event_handler(handler::SetHandler::new(queue.clone(), deployments.lister())),
-        pods.add_event_handler(handler::PodHandler::new(queue.clone(), sets.lister(), pods.lister())),
-    ];
-    let controller = sync::Controller {
+    builder.work_on(&deployments);
+    let adopters = Selecting::new(deployments.lister(), Form::Selector);
+    // A cache that lags is no danger here: a set that was made already is made again under the same name.
+    let expectations = Arc::new(Expectations::default());
+    let kind = ("apps", "Deployment");
+    builder.watch(&sets, DependentHandler::new(builder.queue(), kind, adopters, expectations));
+    let (queue, all_sets, all_pods) = (builder.queue(), sets.lister(), pods.lister());
+    builder.watch(
+        &pods,
+        on_delete(move |pod| {
+            if let Some(deployment) = without_pods(pod, &all_sets, &all_pods) {
+                queue.add(deployment);
+            }
+        }),
+    );
+    builder.run(sync::Controller {
         client: context.client.clone(),
         events: context.events.clone(),
         deployments: deployments.lister(),
         sets: sets.lister(),
         pods: pods.lister(),
-    };
-    let stop = context.stop.clone();
-    async move {
-        let synced = join_all(handlers.iter().map(nave_client::Registration::wait_for_sync));
-        if stop.run_until_cancelled(synced).await.is_some() {
-            work(&queue, stop, |key| controller.sync(key)).await;
-        }
+    })
+}
+
+/// The deployment of a pod that was the last of its set: one that recreates waits for that.
+fn without_pods(pod: &Object<Pod>, sets: &Lister<ReplicaSet>, pods: &Lister<Pod>) -> Option<ObjectName> {
+    let set = owned::controller_of_kind(pod, "apps", "ReplicaSet")?;
+    if !owned::by_controller(pods, set.uid).is_empty() {
+        return None;
     }
-    .boxed()
+    let set = sets.get_by_key(&owned::key_of(pod, &set))?;
+    owned::key_of_controller(&set, "apps", "Deployment")
 }
 
 /// A deployment's replica sets.

@@ -8,20 +8,20 @@ use nave_client::{Action, Lister, ObjectName};
 
 use super::revision::{self, REVISION};
 use super::{Resize, Sets, is_paused, rolling, scale, size, status, template};
-use crate::frame::{EventKind, Recorder, SyncError, reference_of};
+use crate::frame::{EventKind, EventRecorder, Reconciler, SyncError, reference_of};
 use crate::owners::{Claims, controller_reference, is_controlled_by};
 use crate::{owned, pods, selectors};
 
 pub(super) struct Controller {
     pub(super) client: kube::Client,
-    pub(super) events: Recorder,
+    pub(super) events: EventRecorder,
     pub(super) deployments: Lister<Deployment>,
     pub(super) sets: Lister<ReplicaSet>,
     pub(super) pods: Lister<Pod>,
 }
 
-impl Controller {
-    pub(super) async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
+impl Reconciler for Controller {
+    async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let Some(cached) = self.deployments.get_by_key(&key) else { return Ok(Action::Done) };
         let mut deployment = cached.decode()?;
         let now = Timestamp::now();
@@ -56,7 +56,9 @@ impl Controller {
         let wait = status::deadline_in(&deployment, &status, now);
         Ok(wait.map_or(Action::Done, Action::RequeueAfter))
     }
+}
 
+impl Controller {
     /// The deployment's sets, after adoption and release.
     async fn claim(&self, deployment: &Deployment) -> Result<Vec<ReplicaSet>, SyncError> {
         let spec = deployment.spec.clone().unwrap_or_default();

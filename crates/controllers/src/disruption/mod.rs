@@ -5,19 +5,22 @@ mod status;
 
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use kube::api::{Api, PostParams};
-use nave_client::{Action, Deleted, EventHandler, Lister, Object, ObjectName, Workqueue, on_each};
-use nave_machinery::selector::LabelSelector;
+use nave_client::{Action, Lister, Object, ObjectName, on_each_labelling};
 
 use self::scale::Scales;
 use self::status::Expected;
 use crate::api;
 use crate::discovery::DiscoveryCache;
-use crate::frame::{Context, Descriptor, EventKind, Recorder, SyncError, reference_of, work};
+use crate::frame::{
+    Context, Descriptor, EventKind, EventRecorder, Reconciler, SyncError, Workers, reference_of,
+};
+use crate::selectors::{self, Form, Selecting};
 
 /// Changes of pods within this time are one sync.
 const BATCH: Duration = Duration::from_millis(50);
@@ -28,40 +31,39 @@ pub(crate) const DISRUPTION: Descriptor = Descriptor {
     alias: "disruption",
     service_account: "disruption-controller",
     on_by_default: true,
-    start: |context| Box::pin(start(context)),
+    workers: Workers::fixed(1),
+    start,
 };
 
-fn start(context: &Context) -> impl Future<Output = ()> + use<> {
-    let queue = Workqueue::new();
-    let budgets = context.informers.informer::<PodDisruptionBudget>();
-    let pods = context.informers.informer::<Pod>();
+fn start(context: &Context) -> BoxFuture<'static, ()> {
+    let mut builder = context.controller("disruption");
+    let budgets = builder.informer::<PodDisruptionBudget>();
+    let pods = builder.informer::<Pod>();
     let scales = Scales {
         client: context.client.clone(),
         discovery: DiscoveryCache::new(context.client.clone()),
-        replica_sets: context.informers.informer::<ReplicaSet>(),
-        deployments: context.informers.informer::<Deployment>(),
-        stateful_sets: context.informers.informer::<StatefulSet>(),
-        replication_controllers: context.informers.informer::<ReplicationController>(),
+        replica_sets: builder.informer::<ReplicaSet>().lister(),
+        deployments: builder.informer::<Deployment>().lister(),
+        stateful_sets: builder.informer::<StatefulSet>().lister(),
+        replication_controllers: builder.informer::<ReplicationController>().lister(),
     };
-    let changed = queue.clone();
-    let handlers = [
-        budgets.add_event_handler(on_each(move |budget| changed.add(budget.key()))),
-        pods.add_event_handler(PodHandler { budgets: budgets.lister(), queue: queue.clone() }),
-    ];
-    let controller = DisruptionController {
+    builder.work_on(&budgets);
+    let (queue, selecting) = (builder.queue(), Selecting::new(budgets.lister(), Form::SelectorOrAll));
+    builder.watch(
+        &pods,
+        on_each_labelling(move |pod| {
+            for budget in selecting.of(pod) {
+                queue.add_after(budget.key(), BATCH);
+            }
+        }),
+    );
+    builder.run(DisruptionController {
         client: context.client.clone(),
         budgets: budgets.lister(),
         pods: pods.lister(),
         scales,
         events: context.events.clone(),
-    };
-    let stop = context.stop.clone();
-    async move {
-        let controller = &controller;
-        api::synced(&handlers, &stop).await;
-        stop.run_until_cancelled(controller.scales.synced()).await;
-        work(&queue, stop, |key| async move { controller.sync(&key).await }).await;
-    }
+    })
 }
 
 struct DisruptionController {
@@ -69,13 +71,13 @@ struct DisruptionController {
     budgets: Lister<PodDisruptionBudget>,
     pods: Lister<Pod>,
     scales: Scales,
-    events: Recorder,
+    events: EventRecorder,
 }
 
-impl DisruptionController {
+impl Reconciler for DisruptionController {
     /// Brings a budget's status up to date. If it cannot be, nothing may be disturbed.
-    async fn sync(&self, key: &ObjectName) -> Result<Action, SyncError> {
-        let Some(budget) = self.budgets.get_by_key(key) else { return Ok(Action::Done) };
+    async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
+        let Some(budget) = self.budgets.get_by_key(&key) else { return Ok(Action::Done) };
         let budget = budget.decode()?;
         match self.count(&budget, key.namespace()).await {
             Ok((status, recheck)) => {
@@ -94,13 +96,17 @@ impl DisruptionController {
             }
         }
     }
+}
 
+impl DisruptionController {
     async fn count(
         &self,
         budget: &PodDisruptionBudget,
         namespace: &str,
     ) -> Result<(PodDisruptionBudgetStatus, Option<Duration>), SyncError> {
-        let selector = selector_of(budget)?;
+        // Without a selector it is nothing, with an empty one every pod of the namespace.
+        let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+        let selector = selector.map(selectors::parse).transpose()?;
         let pods = match &selector {
             Some(selector) => self.pods.select(namespace, selector),
             None => Vec::new(),
@@ -143,50 +149,5 @@ impl DisruptionController {
         let budgets: Api<PodDisruptionBudget> = Api::namespaced(self.client.clone(), namespace);
         let changed = PodDisruptionBudget { status: Some(status), ..budget.clone() };
         api::gone_is_fine(budgets.replace_status(name, &PostParams::default(), &changed).await)
-    }
-}
-
-/// What a budget selects; without a selector it is nothing, with an empty one every pod of the namespace.
-fn selector_of(budget: &PodDisruptionBudget) -> Result<Option<LabelSelector>, SyncError> {
-    let Some(selector) = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref()) else {
-        return Ok(None);
-    };
-    LabelSelector::from_value(&serde_json::to_value(selector)?)
-        .map(Some)
-        .map_err(|error| SyncError::Invalid(error.to_string()))
-}
-
-/// Has the budgets looked at that a pod counts for or did count for.
-struct PodHandler {
-    budgets: Lister<PodDisruptionBudget>,
-    queue: Workqueue,
-}
-
-impl PodHandler {
-    fn changed(&self, pod: &Object<Pod>) {
-        for budget in self.budgets.list_namespace(pod.namespace()) {
-            let Ok(decoded) = budget.decode() else { continue };
-            if selector_of(&decoded).is_ok_and(|selector| selector.is_some_and(|it| pod.is_selected_by(&it)))
-            {
-                self.queue.add_after(budget.key(), BATCH);
-            }
-        }
-    }
-}
-
-impl EventHandler<Pod> for PodHandler {
-    fn on_add(&self, pod: &Object<Pod>, _: bool) {
-        self.changed(pod);
-    }
-
-    fn on_update(&self, old: &Object<Pod>, new: &Object<Pod>) {
-        self.changed(new);
-        if !old.labels().eq(new.labels()) {
-            self.changed(old);
-        }
-    }
-
-    fn on_delete(&self, deleted: &Deleted<Pod>) {
-        self.changed(deleted.object());
     }
 }

@@ -2,13 +2,12 @@
 
 use std::collections::HashMap;
 
-use futures_util::future::join4;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::core::Request;
-use nave_client::SharedInformer;
+use nave_client::Lister;
 
 use crate::discovery::DiscoveryCache;
 use crate::frame::SyncError;
@@ -18,10 +17,10 @@ use crate::owners::controller_of;
 pub(super) struct Scales {
     pub(super) client: kube::Client,
     pub(super) discovery: DiscoveryCache,
-    pub(super) replica_sets: SharedInformer<ReplicaSet>,
-    pub(super) deployments: SharedInformer<Deployment>,
-    pub(super) stateful_sets: SharedInformer<StatefulSet>,
-    pub(super) replication_controllers: SharedInformer<ReplicationController>,
+    pub(super) replica_sets: Lister<ReplicaSet>,
+    pub(super) deployments: Lister<Deployment>,
+    pub(super) stateful_sets: Lister<StatefulSet>,
+    pub(super) replication_controllers: Lister<ReplicationController>,
 }
 
 /// A controller, and what it wants.
@@ -31,17 +30,6 @@ struct Wanted {
 }
 
 impl Scales {
-    /// Waits until the caches have all there is.
-    pub(super) async fn synced(&self) {
-        join4(
-            self.replica_sets.wait_for_sync(),
-            self.deployments.wait_for_sync(),
-            self.stateful_sets.wait_for_sync(),
-            self.replication_controllers.wait_for_sync(),
-        )
-        .await;
-    }
-
     /// How many pods the controllers of these pods want, together. Pods without a controller count for nothing.
     ///
     /// # Errors
@@ -75,12 +63,12 @@ impl Scales {
         match (group, owner.kind.as_str()) {
             ("apps", "ReplicaSet") => self.of_replica_set(owner, namespace),
             ("apps", "StatefulSet") => {
-                let found = self.stateful_sets.lister().get(namespace, &owner.name);
+                let found = self.stateful_sets.get(namespace, &owner.name);
                 let found = found.filter(|set| set.uid() == owner.uid).map(|set| set.decode()).transpose()?;
                 Ok(found.map(|set| wanted(set.spec.and_then(|spec| spec.replicas))))
             }
             ("", "ReplicationController") => {
-                let found = self.replication_controllers.lister().get(namespace, &owner.name);
+                let found = self.replication_controllers.get(namespace, &owner.name);
                 let found = found.filter(|it| it.uid() == owner.uid).map(|it| it.decode()).transpose()?;
                 Ok(found.map(|it| wanted(it.spec.and_then(|spec| spec.replicas))))
             }
@@ -90,7 +78,7 @@ impl Scales {
 
     /// What a replica set wants, or the deployment it is of.
     fn of_replica_set(&self, owner: &OwnerReference, namespace: &str) -> Result<Option<Wanted>, SyncError> {
-        let Some(set) = self.replica_sets.lister().get(namespace, &owner.name) else { return Ok(None) };
+        let Some(set) = self.replica_sets.get(namespace, &owner.name) else { return Ok(None) };
         if set.uid() != owner.uid {
             return Ok(None);
         }
@@ -99,7 +87,7 @@ impl Scales {
             let replicas = set.decode()?.spec.and_then(|spec| spec.replicas).unwrap_or(1);
             return Ok(Some(Wanted { uid: owner.uid.clone(), replicas: replicas.into() }));
         };
-        let found = self.deployments.lister().get(namespace, above.name).filter(|it| it.uid() == above.uid);
+        let found = self.deployments.get(namespace, above.name).filter(|it| it.uid() == above.uid);
         let Some(deployment) = found.map(|it| it.decode()).transpose()? else { return Ok(None) };
         let replicas = deployment.spec.and_then(|spec| spec.replicas).unwrap_or(1);
         Ok(Some(Wanted { uid: above.uid.to_owned(), replicas: replicas.into() }))

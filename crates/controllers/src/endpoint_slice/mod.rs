@@ -11,19 +11,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, PostParams};
 use nave_client::{
-    Action, Deleted, EventHandler, Lister, Object, ObjectName, SharedInformer, Workqueue, on_each,
+    Action, Deleted, EventHandler, Lister, Object, ObjectName, SharedInformer, Workqueue, on_each_labelling,
 };
 
 use self::endpoints::Family;
 use self::pending::Pending;
 use self::slices::Plan;
 use crate::api;
-use crate::frame::{Context, Descriptor, SyncError, work};
+use crate::frame::{Context, ControllerBuilder, Descriptor, Reconciler, SyncError, Workers};
 use crate::pods;
+use crate::selectors::{Form, Selecting};
 
 /// The label of a slice that names its service.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
@@ -35,8 +37,6 @@ pub(crate) const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 const OWN_LABELS: [&str; 3] = [SERVICE_LABEL, MANAGED_BY_LABEL, HEADLESS_LABEL];
 /// The name under which this controller manages slices.
 const MANAGER: &str = "endpointslice-controller.k8s.io";
-/// The index of services by what they select.
-const BY_SELECTOR: &str = "selector";
 /// The index of slices by their service.
 const BY_SERVICE: &str = "service";
 /// Changes of pods within this time are one sync: a service of many pods that come up together costs little.
@@ -48,38 +48,28 @@ pub(crate) const ENDPOINT_SLICE: Descriptor = Descriptor {
     alias: "endpointslice",
     service_account: "endpointslice-controller",
     on_by_default: true,
-    start: |context| Box::pin(start(context)),
+    workers: Workers::by_flag("concurrent-service-endpoint-syncs", 5),
+    start,
 };
 
-fn start(context: &Context) -> impl Future<Output = ()> + use<> {
-    let queue = Workqueue::new();
-    let services = context.informers.informer::<Service>();
-    let pods = context.informers.informer::<Pod>();
-    let nodes = context.informers.informer::<Node>();
-    let slices = context.informers.informer::<EndpointSlice>();
+fn start(context: &Context) -> BoxFuture<'static, ()> {
+    let mut builder = context.controller("endpoint_slice");
+    let (services, pods) = (builder.informer::<Service>(), builder.informer::<Pod>());
+    let (nodes, slices) = (builder.informer::<Node>(), builder.informer::<EndpointSlice>());
     slices.add_index(BY_SERVICE, |slice| service_of(slice).map(|key| key.to_string()).into_iter().collect());
     let pending = Arc::new(Pending::default());
-    let changed = queue.clone();
-    let handlers = [
-        services.add_event_handler(on_each(move |service| changed.add(service.key()))),
-        pods.add_event_handler(PodHandler::new(&services, queue.clone())),
-        slices.add_event_handler(SliceHandler { pending: Arc::clone(&pending), queue: queue.clone() }),
-    ];
-    let controller = EndpointSliceController {
+    builder.work_on(&services);
+    watch_pods(&mut builder, &services, &pods);
+    let handler = SliceHandler { pending: Arc::clone(&pending), queue: builder.queue() };
+    builder.watch(&slices, handler);
+    builder.run(EndpointSliceController {
         client: context.client.clone(),
         services: services.lister(),
         pods: pods.lister(),
         nodes: nodes.lister(),
-        slices,
+        slices: slices.lister(),
         pending,
-    };
-    let stop = context.stop.clone();
-    async move {
-        api::synced(&handlers, &stop).await;
-        stop.run_until_cancelled(nodes.wait_for_sync()).await;
-        let controller = &controller;
-        work(&queue, stop, |key| async move { controller.sync(&key).await }).await;
-    }
+    })
 }
 
 struct EndpointSliceController {
@@ -87,13 +77,14 @@ struct EndpointSliceController {
     services: Lister<Service>,
     pods: Lister<Pod>,
     nodes: Lister<Node>,
-    slices: SharedInformer<EndpointSlice>,
+    slices: Lister<EndpointSlice>,
     pending: Arc<Pending>,
 }
 
-impl EndpointSliceController {
+impl Reconciler for EndpointSliceController {
     /// Brings the slices of a service where they belong.
-    async fn sync(&self, key: &ObjectName) -> Result<Action, SyncError> {
+    async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
+        let key = &key;
         let Some(service) = self.services.get_by_key(key) else {
             // Its slices are the garbage collector's.
             self.pending.forget(key);
@@ -137,7 +128,9 @@ impl EndpointSliceController {
             None => Ok(Action::Done),
         }
     }
+}
 
+impl EndpointSliceController {
     fn node_of(&self, pod: &Pod) -> Result<Option<Node>, SyncError> {
         let Some(name) = pods::node_name(pod) else { return Ok(None) };
         Ok(self.nodes.get("", name).map(|node| node.decode()).transpose()?)
@@ -145,14 +138,14 @@ impl EndpointSliceController {
 
     /// The slices of a service that this controller manages and that stay.
     fn slices_of(&self, key: &ObjectName) -> Result<Vec<EndpointSlice>, SyncError> {
-        let mut found = self.slices.lister().by_index(BY_SERVICE, key.as_str()).unwrap_or_default();
+        let mut found = self.slices.by_index(BY_SERVICE, key.as_str()).unwrap_or_default();
         found.retain(|slice| !slice.is_being_deleted());
         Ok(found.iter().map(Object::decode).collect::<Result<_, _>>()?)
     }
 
     fn wrote(&self, key: &ObjectName, slice: &EndpointSlice) {
         self.pending.wrote(key, slice, |name| {
-            let found = self.slices.lister().get(key.namespace(), name);
+            let found = self.slices.get(key.namespace(), name);
             found.map(|slice| slice.resource_version().to_owned())
         });
     }
@@ -197,62 +190,25 @@ fn service_of(slice: &Object<EndpointSlice>) -> Option<ObjectName> {
     slice.label(SERVICE_LABEL).filter(|_| managed).map(|name| ObjectName::new(slice.namespace(), name))
 }
 
-/// What a service is found by when one of its pods changes: the first label that it selects by.
-fn selector_entry(service: &Object<Service>) -> Option<String> {
-    let selector = service.decode().ok()?.spec?.selector?;
-    let (key, value) = selector.first_key_value()?;
-    Some(entry(service.namespace(), key, value))
-}
-
-fn entry(namespace: &str, key: &str, value: &str) -> String {
-    [namespace, "/", key, "=", value].concat()
-}
-
 fn is_selected(pod: &Object<Pod>, selector: &BTreeMap<String, String>) -> bool {
     selector.iter().all(|(key, value)| pod.label(key) == Some(value))
 }
 
 /// Has the services looked at that a pod is or was behind.
-pub(crate) struct PodHandler {
-    services: Lister<Service>,
-    queue: Workqueue,
-}
-
-impl PodHandler {
-    /// Queues services of an informer.
-    pub(crate) fn new(services: &SharedInformer<Service>, queue: Workqueue) -> Self {
-        services.add_index(BY_SELECTOR, |service| selector_entry(service).into_iter().collect());
-        Self { services: services.lister(), queue }
-    }
-
-    fn changed(&self, pod: &Object<Pod>) {
-        for (key, value) in pod.labels() {
-            let entry = entry(pod.namespace(), key, value);
-            for service in self.services.by_index(BY_SELECTOR, &entry).unwrap_or_default() {
-                let selector = service.decode().ok().and_then(|service| service.spec?.selector);
-                if selector.is_some_and(|selector| is_selected(pod, &selector)) {
-                    self.queue.add_after(service.key(), BATCH);
-                }
+pub(crate) fn watch_pods(
+    builder: &mut ControllerBuilder,
+    services: &SharedInformer<Service>,
+    pods: &SharedInformer<Pod>,
+) {
+    let (queue, selecting) = (builder.queue(), Selecting::new(services.lister(), Form::Labels));
+    builder.watch(
+        pods,
+        on_each_labelling(move |pod| {
+            for service in selecting.of(pod) {
+                queue.add_after(service.key(), BATCH);
             }
-        }
-    }
-}
-
-impl EventHandler<Pod> for PodHandler {
-    fn on_add(&self, pod: &Object<Pod>, _: bool) {
-        self.changed(pod);
-    }
-
-    fn on_update(&self, old: &Object<Pod>, new: &Object<Pod>) {
-        self.changed(new);
-        if !old.labels().eq(new.labels()) {
-            self.changed(old);
-        }
-    }
-
-    fn on_delete(&self, deleted: &Deleted<Pod>) {
-        self.changed(deleted.object());
-    }
+        }),
+    );
 }
 
 /// Notes which slices the cache has seen, and has the services of slices that others changed looked at.

@@ -13,9 +13,6 @@ pub enum SyncError {
     /// What was read is older than what this controller has done; a later sync will see more.
     #[error("the cache is behind: {0}")]
     Stale(&'static str),
-    /// The sync panicked. That is a defect, and concerns this key only.
-    #[error("the sync panicked")]
-    Panicked,
 }
 
 impl SyncError {

@@ -1,21 +1,23 @@
-//! What all controllers share: the list they stand in, what they are given, how they start.
+//! What all controllers share: the list they stand in, what they are given, how they are put together and start.
 
+mod builder;
 mod control;
 mod error;
-mod events;
 mod run;
 mod slow_start;
 
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use nave_client::SharedInformerFactory;
+use nave_client::workqueue::{Key, WorkqueueMetrics, default_rate_limiter};
+use nave_client::{SharedInformerFactory, Workqueue};
 use tokio_util::sync::CancellationToken;
 
-pub use control::ObjectControl;
+pub use builder::ControllerBuilder;
+pub use control::{Made, ObjectControl};
 pub use error::SyncError;
-pub use events::{EventKind, Recorder, reference_of};
-pub use run::{Clients, Running, start, work};
+pub use nave_client::record::{EventKind, EventRecorder, reference_of};
+pub use run::{Clients, Reconciler, Running, Settings, start, work};
 pub use slow_start::slow_start;
 
 /// A controller, before it runs.
@@ -29,9 +31,32 @@ pub struct Descriptor {
     pub service_account: &'static str,
     /// Whether `*` runs it.
     pub on_by_default: bool,
+    /// How many keys it works on at once.
+    pub workers: Workers,
     /// Registers its informers and handlers, and returns what to run once informers are started. What it returns ends
     /// when the context's `stop` is cancelled, and waits for the informers' first lists by itself.
     pub start: fn(&Context) -> BoxFuture<'static, ()>,
+}
+
+/// How many keys a controller works on at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workers {
+    /// kube-controller-manager's flag that says so, where it has one.
+    pub flag: Option<&'static str>,
+    /// As many where nothing else is said.
+    pub default: usize,
+}
+
+impl Workers {
+    /// As many as a flag says.
+    pub const fn by_flag(flag: &'static str, default: usize) -> Self {
+        Self { flag: Some(flag), default }
+    }
+
+    /// Always so many.
+    pub const fn fixed(count: usize) -> Self {
+        Self { flag: None, default: count }
+    }
 }
 
 /// What a controller is given.
@@ -42,9 +67,32 @@ pub struct Context {
     /// One informer a type for all controllers. [`start`] starts those that controllers have asked for.
     pub informers: SharedInformerFactory,
     /// Writes events in the controller's name.
-    pub events: Recorder,
+    pub events: EventRecorder,
     /// The certificate authority of the server, in PEM, where it is known.
     pub root_ca: Option<Arc<str>>,
+    /// How many keys it works on at once.
+    pub workers: usize,
+    /// So many pods that have ended are kept.
+    pub terminated_pods: usize,
+    /// Where queues are measured.
+    pub metrics: Option<WorkqueueMetrics>,
     /// Told when the controller is to end.
     pub stop: CancellationToken,
+}
+
+impl Context {
+    /// A queue that is measured under upstream's name for it.
+    pub fn queue<T: Key>(&self, name: &str) -> Workqueue<T> {
+        Workqueue::with(default_rate_limiter(), self.metrics.as_ref().map(|metrics| (metrics, name)))
+    }
+
+    /// Begins to put a controller together that works on a queue of objects; the queue's name is upstream's.
+    pub fn controller(&self, queue: &str) -> ControllerBuilder {
+        ControllerBuilder::new(self, queue)
+    }
+
+    /// Acts on the objects of workloads.
+    pub fn object_control(&self) -> ObjectControl {
+        ObjectControl::new(self.client.clone(), self.events.clone())
+    }
 }

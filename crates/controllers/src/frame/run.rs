@@ -1,13 +1,14 @@
-use std::panic::AssertUnwindSafe;
+use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use nave_client::{Action, ObjectName, SharedInformerFactory, Workqueue, run_workers};
+use nave_client::workqueue::{Key, WorkqueueMetrics};
+use nave_client::{Action, ObjectName, SharedInformerFactory, Workqueue, record, run_workers};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Context, Descriptor, Recorder, SyncError};
+use super::{Context, Descriptor, SyncError};
 
 /// Where controllers get their clients from.
 pub trait Clients: Send + Sync {
@@ -16,6 +17,42 @@ pub trait Clients: Send + Sync {
 
     /// The certificate authority of the server that is reached, in PEM, where it is known.
     fn root_ca(&self) -> Option<Arc<str>>;
+}
+
+/// How controllers work, where that is for an operator to say.
+#[derive(Clone)]
+pub struct Settings {
+    /// How many keys controllers work on at once, by the flag that says so; as many as their defaults say where it is
+    /// not here.
+    pub workers: HashMap<&'static str, usize>,
+    /// So many pods that have ended are kept (`--terminated-pod-gc-threshold`).
+    pub terminated_pods: usize,
+    /// Where queues are measured.
+    pub metrics: Option<WorkqueueMetrics>,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { workers, terminated_pods, metrics: _ } = self;
+        let mut it = f.debug_struct("Settings");
+        it.field("workers", workers).field("terminated_pods", terminated_pods).finish_non_exhaustive()
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { workers: HashMap::new(), terminated_pods: Self::TERMINATED_PODS, metrics: None }
+    }
+}
+
+impl Settings {
+    /// So many pods that have ended are kept where nothing else is said.
+    pub const TERMINATED_PODS: usize = 12_500;
+
+    fn workers_of(&self, controller: &Descriptor) -> usize {
+        let said = controller.workers.flag.and_then(|flag| self.workers.get(flag));
+        said.copied().unwrap_or(controller.workers.default)
+    }
 }
 
 /// Controllers that run.
@@ -30,6 +67,7 @@ pub fn start<'a>(
     controllers: impl IntoIterator<Item = &'a Descriptor>,
     clients: &dyn Clients,
     informers: &SharedInformerFactory,
+    settings: &Settings,
     stop: CancellationToken,
 ) -> Running {
     let tasks = TaskTracker::new();
@@ -37,10 +75,18 @@ pub fn start<'a>(
         .into_iter()
         .map(|controller| {
             let client = clients.client(controller.service_account);
-            let events = Recorder::start(controller.service_account, client.clone(), &tasks, stop.clone());
-            let (informers, root_ca) = (informers.clone(), clients.root_ca());
-            let context = Context { client, informers, events, root_ca, stop: stop.clone() };
-            (controller.start)(&context)
+            let (events, writer) = record::recorder(controller.service_account, client.clone());
+            tasks.spawn(writer.run(stop.clone()));
+            (controller.start)(&Context {
+                client,
+                informers: informers.clone(),
+                events,
+                root_ca: clients.root_ca(),
+                workers: settings.workers_of(controller),
+                terminated_pods: settings.terminated_pods,
+                metrics: settings.metrics.clone(),
+                stop: stop.clone(),
+            })
         })
         .collect();
     informers.start();
@@ -59,33 +105,31 @@ impl Running {
     }
 }
 
+/// What a controller does about a key.
+pub trait Reconciler<T = ObjectName>: Send + Sync + 'static {
+    /// Reads what is there, and brings it closer to what is wanted.
+    fn sync(&self, key: T) -> impl Future<Output = Result<Action, SyncError>> + Send;
+}
+
 /// When to look again at what the cache was too old for.
 const SOON: Duration = Duration::from_millis(20);
 
-/// How many keys a controller works on at once.
-const WORKERS: usize = 5;
-
-/// Works on a queue of objects until `stop` is cancelled. A sync that panics is an error of its key, not the end of its
-/// controller.
-pub async fn work<S, F>(queue: &Workqueue<ObjectName>, stop: CancellationToken, sync: S)
-where
-    S: Fn(ObjectName) -> F,
-    F: Future<Output = Result<Action, SyncError>>,
-{
-    let guarded = |key| {
-        // What a sync shares with others is behind locks that a panic does not poison.
-        let sync = AssertUnwindSafe(sync(key)).catch_unwind();
-        async {
-            match sync.await {
-                Ok(Err(error)) if error.is_conflict() || matches!(error, SyncError::Stale(_)) => {
-                    // Usual: the cache has not heard yet of what was done last.
-                    tracing::debug!(%error, "a sync will be repeated");
-                    Ok(Action::RequeueAfter(SOON))
-                }
-                Ok(outcome) => outcome,
-                Err(_) => Err(SyncError::Panicked),
+/// Works on a queue until `stop` is cancelled, on `workers` keys at once.
+pub async fn work<T: Key + fmt::Display>(
+    queue: &Workqueue<T>,
+    workers: usize,
+    stop: CancellationToken,
+    controller: &impl Reconciler<T>,
+) {
+    let sync = |key| async move {
+        match controller.sync(key).await {
+            Err(error) if error.is_conflict() || matches!(error, SyncError::Stale(_)) => {
+                // Usual: the cache has not heard yet of what was done last.
+                tracing::debug!(%error, "a sync will be repeated");
+                Ok(Action::RequeueAfter(SOON))
             }
+            outcome => outcome,
         }
     };
-    run_workers(queue, WORKERS, stop, guarded).await;
+    run_workers(queue, workers, stop, sync).await;
 }

@@ -29,16 +29,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use nave_client::{Action, Workqueue, run_workers};
+use nave_client::{Action, Workqueue};
 
 use self::collector::Collector;
 use self::graph::Work;
 use self::monitors::Monitors;
 use self::uid::Uid;
-use crate::frame::{Context, Descriptor, EventKind, Recorder, SyncError};
+use crate::frame::{Context, Descriptor, EventKind, EventRecorder, Reconciler, SyncError, Workers, work};
 
-/// Objects looked at at a time, as kube-controller-manager's `--concurrent-gc-syncs` has it.
-const WORKERS: usize = 20;
 /// How long the start waits for informers. One that cannot list (the server behind it is down) does not keep the rest
 /// from work: what it has not told can only make a look necessary, never a deletion wrong.
 const SYNC_PATIENCE: Duration = Duration::from_secs(30);
@@ -49,11 +47,12 @@ pub(crate) const GARBAGE_COLLECTOR: Descriptor = Descriptor {
     alias: "garbagecollector",
     service_account: "generic-garbage-collector",
     on_by_default: true,
+    workers: Workers::by_flag("concurrent-gc-syncs", 20),
     start: |context| Box::pin(start(context)),
 };
 
 fn start(context: &Context) -> impl Future<Output = ()> + use<> {
-    let queue: Workqueue<Task> = Workqueue::new();
+    let queue: Workqueue<Task> = context.queue("garbage_collector");
     let collector = Arc::new_cyclic(|collector| {
         let teller =
             Teller { queue: queue.clone(), events: context.events.clone(), collector: collector.clone() };
@@ -61,17 +60,14 @@ fn start(context: &Context) -> impl Future<Output = ()> + use<> {
     });
     let mut monitors =
         Monitors::new(context.client.clone(), context.informers.clone(), Arc::clone(&collector));
-    let stop = context.stop.clone();
+    let (workers, stop) = (context.workers, context.stop.clone());
     async move {
         let ready = async {
             monitors.discover().await;
             let _ = tokio::time::timeout(SYNC_PATIENCE, monitors.synced()).await;
         };
         stop.run_until_cancelled(ready).await;
-        let work = run_workers(&queue, WORKERS, stop.clone(), |task| {
-            let collector = Arc::clone(&collector);
-            async move { collector.run(&task).await }
-        });
+        let work = work(&queue, workers, stop.clone(), &*collector);
         tokio::join!(work, stop.run_until_cancelled(monitors.follow()));
     }
 }
@@ -91,9 +87,9 @@ impl fmt::Display for Task {
     }
 }
 
-impl Collector {
-    async fn run(&self, task: &Task) -> Result<Action, SyncError> {
-        match task {
+impl Reconciler<Task> for Collector {
+    async fn sync(&self, task: Task) -> Result<Action, SyncError> {
+        match &task {
             Task::Attempt(uid) => self.attempt(uid).await?,
             Task::Verify(uid) => self.verify(uid).await?,
             Task::Orphan(uid) => self.orphan(uid).await?,
@@ -105,7 +101,7 @@ impl Collector {
 /// Queues what the graph says is worth doing.
 struct Teller {
     queue: Workqueue<Task>,
-    events: Recorder,
+    events: EventRecorder,
     collector: std::sync::Weak<Collector>,
 }
 

@@ -30,15 +30,15 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, join, join_all};
+use futures_util::future::{BoxFuture, join};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
-use nave_client::Workqueue;
 
 use crate::expectations::Expectations;
-use crate::frame::{Context, Descriptor, ObjectControl, work};
-use crate::owned;
+use crate::frame::{Context, Descriptor, Workers};
+use crate::owned::{self, DependentHandler};
+use crate::selectors::{Form, Selecting};
 use untracked::Untracked;
 
 /// Jobs.
@@ -47,41 +47,42 @@ pub(crate) const JOB: Descriptor = Descriptor {
     alias: "job",
     service_account: "job-controller",
     on_by_default: true,
+    workers: Workers::by_flag("concurrent-job-syncs", 5),
     start,
 };
 
 fn start(context: &Context) -> BoxFuture<'static, ()> {
-    let (jobs, pods) = (context.informers.informer::<Job>(), context.informers.informer::<Pod>());
+    let (mut builder, mut orphans) = (context.controller("job"), context.controller("job_orphan_pod"));
+    let (jobs, pods) = (builder.informer::<Job>(), builder.informer::<Pod>());
     owned::index(&jobs);
     owned::index(&pods);
+    let (expectations, untracked) = (Arc::new(Expectations::default()), Arc::new(Untracked::default()));
+    let adopters = Selecting::new(jobs.lister(), Form::Selector);
+    let dependents =
+        DependentHandler::new(builder.queue(), ("batch", "Job"), adopters, Arc::clone(&expectations));
     let handler = handler::Handler {
-        queue: Workqueue::new(),
-        orphans: Workqueue::new(),
-        expectations: Arc::new(Expectations::default()),
-        untracked: Arc::new(Untracked::default()),
+        queue: builder.queue(),
+        orphans: orphans.queue(),
+        dependents,
+        expectations: Arc::clone(&expectations),
+        untracked: Arc::clone(&untracked),
         jobs: jobs.lister(),
         pods: pods.lister(),
     };
-    let handlers = [jobs.add_event_handler(handler.clone()), pods.add_event_handler(handler.clone())];
+    builder.watch(&jobs, handler.clone());
+    builder.watch(&pods, handler);
+    orphans.informer::<Pod>();
     let controller = sync::Controller {
         client: context.client.clone(),
-        control: ObjectControl::new(context.client.clone(), context.events.clone()),
+        control: context.object_control(),
         events: context.events.clone(),
         jobs: jobs.lister(),
         pods: pods.lister(),
-        expectations: Arc::clone(&handler.expectations),
-        untracked: Arc::clone(&handler.untracked),
+        expectations,
+        untracked,
     };
-    let stop = context.stop.clone();
-    async move {
-        let synced = join_all(handlers.iter().map(nave_client::Registration::wait_for_sync));
-        if stop.run_until_cancelled(synced).await.is_some() {
-            let jobs = work(&handler.queue, stop.clone(), |key| controller.sync(key));
-            let orphans = work(&handler.orphans, stop.clone(), |key| controller.sync_orphan(key));
-            join(jobs, orphans).await;
-        }
-    }
-    .boxed()
+    let orphans = orphans.run(sync::Orphans(controller.clone()));
+    join(builder.run(controller), orphans).map(drop).boxed()
 }
 
 /// The finalizer of pods that are not counted yet.

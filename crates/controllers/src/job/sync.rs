@@ -20,25 +20,28 @@ use super::{
     Observed, TRACKING, is_finished, is_suspended, is_tracked, pod, spec, status, track, uid, verdict,
 };
 use crate::expectations::Expectations;
-use crate::frame::{EventKind, ObjectControl, Recorder, SyncError, reference_of, slow_start};
+use crate::frame::{
+    EventKind, EventRecorder, ObjectControl, Reconciler, SyncError, reference_of, slow_start,
+};
 use crate::owners::{Claims, controller_reference, is_controlled_by};
 use crate::{owned, selectors};
 
 /// Jobs that name another controller are that one's business.
 const MANAGED_BY: &str = "kubernetes.io/job-controller";
 
+#[derive(Clone)]
 pub(super) struct Controller {
     pub(super) client: kube::Client,
     pub(super) control: ObjectControl,
-    pub(super) events: Recorder,
+    pub(super) events: EventRecorder,
     pub(super) jobs: Lister<Job>,
     pub(super) pods: Lister<Pod>,
     pub(super) expectations: Arc<Expectations>,
     pub(super) untracked: Arc<Untracked>,
 }
 
-impl Controller {
-    pub(super) async fn sync(&self, key: ObjectName) -> Result<Next, SyncError> {
+impl Reconciler for Controller {
+    async fn sync(&self, key: ObjectName) -> Result<Next, SyncError> {
         let Some(cached) = self.jobs.get_by_key(&key) else { return Ok(Next::Done) };
         // Asked before the pods are read: what is seen afterwards can only be newer.
         let believed = self.expectations.satisfied(cached.uid());
@@ -61,7 +64,9 @@ impl Controller {
         let written = cached.decode()?.status.unwrap_or_default();
         self.step(&observed, written, believed).await
     }
+}
 
+impl Controller {
     /// One sync of a job that goes on. `written` is its status as it is stored.
     async fn step(
         &self,
@@ -224,7 +229,7 @@ impl Controller {
     }
 
     /// A pod with the finalizer whose job may be gone: nobody will count it.
-    pub(super) async fn sync_orphan(&self, key: ObjectName) -> Result<Next, SyncError> {
+    async fn sync_orphan(&self, key: ObjectName) -> Result<Next, SyncError> {
         let Some(cached) = self.pods.get_by_key(&key) else { return Ok(Next::Done) };
         let Some(controller) = owned::controller_of_kind(&cached, "batch", "Job") else {
             return Ok(Next::Done);
@@ -288,5 +293,14 @@ impl Controller {
         let api: Api<Job> = Api::namespaced(self.client.clone(), namespace);
         let name = job.metadata.name.as_deref().unwrap_or_default();
         Ok(api.replace_status(name, &PostParams::default(), job).await?)
+    }
+}
+
+/// Works on pods whose jobs are gone.
+pub(super) struct Orphans(pub(super) Controller);
+
+impl Reconciler for Orphans {
+    async fn sync(&self, key: ObjectName) -> Result<Next, SyncError> {
+        self.0.sync_orphan(key).await
     }
 }

@@ -6,15 +6,16 @@ mod content;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, PostParams};
-use nave_client::{Action, ObjectName, Workqueue, on_each};
+use nave_client::{Action, ObjectName};
 use parking_lot::Mutex;
 
 use crate::api;
 use crate::discovery::Discovered;
-use crate::frame::{Context, Descriptor, SyncError, work};
+use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 
 /// The finalizer that keeps a namespace until all that is in it is gone.
 const KUBERNETES: &str = "kubernetes";
@@ -28,23 +29,15 @@ pub(crate) const NAMESPACE: Descriptor = Descriptor {
     alias: "namespace",
     service_account: "namespace-controller",
     on_by_default: true,
-    start: |context| Box::pin(start(context)),
+    workers: Workers::by_flag("concurrent-namespace-syncs", 10),
+    start,
 };
 
-fn start(context: &Context) -> impl Future<Output = ()> + use<> {
-    let queue = Workqueue::new();
-    let deleted = queue.clone();
-    context.informers.informer::<Namespace>().add_event_handler(on_each(move |namespace| {
-        if namespace.is_being_deleted() {
-            deleted.add(namespace.key());
-        }
-    }));
-    let controller = NamespaceController { client: context.client.clone(), looks: Mutex::default() };
-    let stop = context.stop.clone();
-    async move {
-        let controller = &controller;
-        work(&queue, stop, |key| async move { controller.sync(&key).await }).await;
-    }
+fn start(context: &Context) -> BoxFuture<'static, ()> {
+    let mut builder = context.controller("namespace");
+    let namespaces = builder.informer::<Namespace>();
+    builder.map(&namespaces, |namespace| namespace.is_being_deleted().then(|| namespace.key()));
+    builder.run(NamespaceController { client: context.client.clone(), looks: Mutex::default() })
 }
 
 /// Deletes the content of namespaces that are being deleted.
@@ -54,9 +47,10 @@ struct NamespaceController {
     looks: Mutex<HashMap<ObjectName, u32>>,
 }
 
-impl NamespaceController {
+impl Reconciler for NamespaceController {
     /// Goes on with the deletion of a namespace.
-    async fn sync(&self, key: &ObjectName) -> Result<Action, SyncError> {
+    async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
+        let key = &key;
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         let Some(mut namespace) = namespaces.get_opt(key.name()).await? else {
             self.looks.lock().remove(key);
@@ -87,7 +81,9 @@ impl NamespaceController {
         }
         Ok(Action::RequeueAfter(self.wait(key)))
     }
+}
 
+impl NamespaceController {
     /// How long to wait until content that takes its time is looked at again.
     fn wait(&self, key: &ObjectName) -> Duration {
         let mut looks = self.looks.lock();

@@ -11,6 +11,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::selectors::Form;
+
 /// A kind that keeps so many pods of a template; worked on as the replica set it amounts to.
 pub(super) trait Replicated:
     k8s_openapi::Resource<Scope = NamespaceResourceScope>
@@ -23,6 +25,10 @@ pub(super) trait Replicated:
     + Sync
     + 'static
 {
+    /// Upstream's name of the queue of its controller.
+    const QUEUE: &'static str;
+    /// How it writes its selector.
+    const SELECTOR: Form;
     /// As a replica set.
     fn to_replica_set(&self) -> ReplicaSet;
     /// The object with another status.
@@ -35,6 +41,9 @@ pub(super) fn replicas(set: &ReplicaSet) -> i32 {
 }
 
 impl Replicated for ReplicaSet {
+    const QUEUE: &'static str = "replicaset";
+    const SELECTOR: Form = Form::Selector;
+
     fn to_replica_set(&self) -> ReplicaSet {
         self.clone()
     }
@@ -45,6 +54,9 @@ impl Replicated for ReplicaSet {
 }
 
 impl Replicated for ReplicationController {
+    const QUEUE: &'static str = "replicationmanager";
+    const SELECTOR: Form = Form::Labels;
+
     fn to_replica_set(&self) -> ReplicaSet {
         let spec = self.spec.clone().unwrap_or_default();
         let selector = LabelSelector { match_labels: spec.selector, match_expressions: None };

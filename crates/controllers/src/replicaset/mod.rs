@@ -3,10 +3,8 @@
 //! | module | what it does |
 //! | --- | --- |
 //! | [`kind`] | what the two kinds have in common |
-//! | [`handler`] | which sets an event of a pod concerns |
 //! | [`status`] | the status that follows from the pods |
 
-mod handler;
 mod kind;
 mod status;
 
@@ -14,19 +12,21 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use kube::api::{Api, PostParams, PropagationPolicy};
-use nave_client::{Action, Lister, ObjectName, Workqueue};
+use nave_client::{Action, Deleted, EventHandler, Lister, Object, ObjectName, Workqueue};
 
 use crate::expectations::Expectations;
-use crate::frame::{Context, Descriptor, ObjectControl, SyncError, reference_of, slow_start, work};
+use crate::frame::{
+    Context, Descriptor, ObjectControl, Reconciler, SyncError, Workers, reference_of, slow_start,
+};
+use crate::owned::{self, DependentHandler};
 use crate::owners::{Claims, controller_of, controller_reference};
-use crate::{owned, pods, ranking, selectors};
-use handler::PodHandler;
+use crate::selectors::{self, Selecting};
+use crate::{pods, ranking};
 use kind::Replicated;
 
 /// Replica sets.
@@ -35,6 +35,7 @@ pub(crate) const REPLICA_SET: Descriptor = Descriptor {
     alias: "replicaset",
     service_account: "replicaset-controller",
     on_by_default: true,
+    workers: Workers::by_flag("concurrent-replicaset-syncs", 5),
     start: start::<ReplicaSet>,
 };
 
@@ -44,6 +45,7 @@ pub(crate) const REPLICATION_CONTROLLER: Descriptor = Descriptor {
     alias: "replicationcontroller",
     service_account: "replication-controller",
     on_by_default: true,
+    workers: Workers::by_flag("concurrent-rc-syncs", 5),
     start: start::<ReplicationController>,
 };
 
@@ -59,32 +61,49 @@ struct Controller<R> {
 }
 
 fn start<R: Replicated>(context: &Context) -> BoxFuture<'static, ()> {
-    let (sets, pods) = (context.informers.informer::<R>(), context.informers.informer::<Pod>());
+    let mut builder = context.controller(R::QUEUE);
+    let (sets, pods) = (builder.informer::<R>(), builder.informer::<Pod>());
     owned::index(&sets);
     owned::index(&pods);
-    let (queue, expectations) = (Workqueue::new(), Arc::new(Expectations::default()));
-    let handlers = [
-        sets.add_event_handler(handler::SetHandler::new(queue.clone(), Arc::clone(&expectations))),
-        pods.add_event_handler(PodHandler::new(queue.clone(), Arc::clone(&expectations), sets.lister())),
-    ];
-    let controller = Controller {
+    let (queue, expectations) = (builder.queue(), Arc::new(Expectations::default()));
+    builder.watch(&sets, SetHandler { queue: queue.clone(), expectations: Arc::clone(&expectations) });
+    let adopters = Selecting::new(sets.lister(), R::SELECTOR);
+    let kind = (<R as k8s_openapi::Resource>::GROUP, R::KIND);
+    builder.watch(&pods, DependentHandler::new(queue, kind, adopters, Arc::clone(&expectations)));
+    builder.run(Controller {
         client: context.client.clone(),
-        control: ObjectControl::new(context.client.clone(), context.events.clone()),
+        control: context.object_control(),
         sets: sets.lister(),
         pods: pods.lister(),
         expectations,
-    };
-    let stop = context.stop.clone();
-    async move {
-        let synced = join_all(handlers.iter().map(nave_client::Registration::wait_for_sync));
-        if stop.run_until_cancelled(synced).await.is_some() {
-            work(&queue, stop, |key| controller.sync(key)).await;
-        }
-    }
-    .boxed()
+    })
 }
 
-impl<R: Replicated> Controller<R> {
+/// Has sets looked at, and forgets what was expected of those that are gone.
+struct SetHandler {
+    queue: Workqueue,
+    expectations: Arc<Expectations>,
+}
+
+impl<R: Replicated> EventHandler<R> for SetHandler {
+    fn on_add(&self, set: &Object<R>, _: bool) {
+        self.queue.add(set.key());
+    }
+
+    fn on_update(&self, old: &Object<R>, new: &Object<R>) {
+        if old.uid() != new.uid() {
+            self.expectations.forget(old.uid());
+        }
+        self.queue.add(new.key());
+    }
+
+    fn on_delete(&self, deleted: &Deleted<R>) {
+        self.expectations.forget(deleted.object().uid());
+        self.queue.add(deleted.object().key());
+    }
+}
+
+impl<R: Replicated> Reconciler for Controller<R> {
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let Some(cached) = self.sets.get_by_key(&key) else { return Ok(Action::Done) };
         // Asked before the pods are read: what is seen afterwards can only be newer.
@@ -109,7 +128,9 @@ impl<R: Replicated> Controller<R> {
         let wait = pods::next_available_in(&active, min_ready, now);
         Ok(wait.map_or(Action::Done, |wait| Action::RequeueAfter(wait + Duration::from_millis(1))))
     }
+}
 
+impl<R: Replicated> Controller<R> {
     /// The set's pods, after adoption and release.
     async fn claim(&self, set: &ReplicaSet) -> Result<Vec<Pod>, SyncError> {
         let spec = set.spec.clone().unwrap_or_default();

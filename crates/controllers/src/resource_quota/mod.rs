@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaSpec, ResourceQuotaStatus, Service,
 };
@@ -20,7 +21,7 @@ use parking_lot::Mutex;
 
 use crate::api;
 use crate::discovery::DiscoveryCache;
-use crate::frame::{Context, Descriptor, SyncError, work};
+use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 
 /// Changes in a namespace within this time are one count.
 const BATCH: Duration = Duration::from_millis(100);
@@ -34,24 +35,20 @@ pub(crate) const RESOURCE_QUOTA: Descriptor = Descriptor {
     alias: "resourcequota",
     service_account: "resourcequota-controller",
     on_by_default: true,
-    start: |context| Box::pin(start(context)),
+    workers: Workers::by_flag("concurrent-resource-quota-syncs", 5),
+    start,
 };
 
-fn start(context: &Context) -> impl Future<Output = ()> + use<> {
-    let queue = Workqueue::new();
-    let quotas = context.informers.informer::<ResourceQuota>();
-    let pods = context.informers.informer::<Pod>();
-    let services = context.informers.informer::<Service>();
-    let claims = context.informers.informer::<PersistentVolumeClaim>();
-    let changed = queue.clone();
-    let around = Surroundings { quotas: quotas.lister(), queue: queue.clone() };
-    let handlers = [
-        quotas.add_event_handler_with_resync(on_each(move |quota| changed.add(quota.key())), Some(RESYNC)),
-        pods.add_event_handler(around.handler()),
-        services.add_event_handler(around.handler()),
-        claims.add_event_handler(around.handler()),
-    ];
-    let controller = QuotaController {
+fn start(context: &Context) -> BoxFuture<'static, ()> {
+    let mut builder = context.controller("resourcequota_primary");
+    let (quotas, pods) = (builder.informer::<ResourceQuota>(), builder.informer::<Pod>());
+    let (services, claims) = (builder.informer::<Service>(), builder.informer::<PersistentVolumeClaim>());
+    let around = Surroundings { quotas: quotas.lister(), queue: builder.queue() };
+    builder.work_on_again_after(&quotas, RESYNC);
+    builder.watch(&pods, around.handler());
+    builder.watch(&services, around.handler());
+    builder.watch(&claims, around.handler());
+    builder.run(QuotaController {
         client: context.client.clone(),
         discovery: DiscoveryCache::new(context.client.clone()),
         quotas: quotas.lister(),
@@ -59,13 +56,7 @@ fn start(context: &Context) -> impl Future<Output = ()> + use<> {
         services: services.lister(),
         claims: claims.lister(),
         counted: Counted { informers: context.informers.clone(), around, handlers: Mutex::default() },
-    };
-    let stop = context.stop.clone();
-    async move {
-        api::synced(&handlers, &stop).await;
-        let controller = &controller;
-        work(&queue, stop, |key| async move { controller.sync(&key).await }).await;
-    }
+    })
 }
 
 struct QuotaController {
@@ -78,10 +69,10 @@ struct QuotaController {
     counted: Counted,
 }
 
-impl QuotaController {
+impl Reconciler for QuotaController {
     /// Brings a quota's status up to date.
-    async fn sync(&self, key: &ObjectName) -> Result<Action, SyncError> {
-        let Some(quota) = self.quotas.get_by_key(key) else { return Ok(Action::Done) };
+    async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
+        let Some(quota) = self.quotas.get_by_key(&key) else { return Ok(Action::Done) };
         let mut quota = quota.decode()?;
         let spec = quota.spec.clone().unwrap_or_default();
         let hard = spec.hard.clone().unwrap_or_default();
@@ -95,7 +86,9 @@ impl QuotaController {
         api::gone_is_fine(quotas.replace_status(key.name(), &PostParams::default(), &quota).await)?;
         Ok(Action::Done)
     }
+}
 
+impl QuotaController {
     /// What the objects of a namespace take, under the names that the quota limits.
     async fn usage(
         &self,

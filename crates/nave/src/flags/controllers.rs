@@ -1,15 +1,20 @@
 //! The flags of `nave controllers`, by kube-controller-manager's names.
 
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::builder::RangedU64ValueParser;
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use nave_client::leader_election::LeaderElectionConfig;
+use nave_controllers::frame::Settings;
 
 use super::{Controllers, FlagError, parse_controllers, parse_duration};
 
 const GENERAL: &str = "General";
 const ELECTION: &str = "Leader election";
+const CONCURRENCY: &str = "Concurrency";
 
 /// The flags of `nave controllers`, as typed.
 #[derive(Args, Clone, Debug)]
@@ -20,6 +25,13 @@ pub(crate) struct ControllersFlags {
     /// Controllers to run: '*' is all that are on by default, 'foo' adds one, '-foo' takes one away.
     #[arg(long, value_name = "LIST", default_value = "*", allow_hyphen_values = true, help_heading = GENERAL)]
     controllers: String,
+    /// Where /healthz and /metrics are served, over plain HTTP: port 0 takes a free one, which is printed; empty
+    /// serves nothing.
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:10257", value_parser = parse_address, help_heading = GENERAL)]
+    healthz_bind_address: Address,
+    /// How many pods that have ended are kept before the oldest are deleted; 0 keeps all.
+    #[arg(long, value_name = "N", default_value_t = Settings::TERMINATED_PODS, help_heading = GENERAL)]
+    terminated_pod_gc_threshold: usize,
     /// Number for the level of log detail, 0 (quiet) to 10 (everything).
     #[arg(short, long = "v", value_name = "LEVEL", default_value_t = 0, help_heading = GENERAL)]
     verbosity: u8,
@@ -37,12 +49,18 @@ pub(crate) struct ControllersFlags {
     /// How long to wait between tries to take or renew the Lease.
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_duration, help_heading = ELECTION)]
     leader_elect_retry_period: Duration,
+    /// What is held: a Lease, as there is nothing else any more.
+    #[arg(long, value_name = "KIND", default_value = "leases", value_parser = ["leases"], help_heading = ELECTION)]
+    leader_elect_resource_lock: String,
     /// Name of the Lease.
     #[arg(long, value_name = "NAME", default_value = "kube-controller-manager", help_heading = ELECTION)]
     leader_elect_resource_name: String,
     /// Namespace of the Lease.
     #[arg(long, value_name = "NAMESPACE", default_value = "kube-system", help_heading = ELECTION)]
     leader_elect_resource_namespace: String,
+
+    #[command(flatten)]
+    concurrent_syncs: ConcurrentSyncs,
 }
 
 /// What the flags of `nave controllers` amount to.
@@ -50,6 +68,9 @@ pub(crate) struct ControllersFlags {
 pub(crate) struct ControllersConfig {
     pub(crate) kubeconfig: PathBuf,
     pub(crate) controllers: Controllers,
+    /// Where health is served, if it is.
+    pub(crate) health: Option<SocketAddr>,
+    pub(crate) settings: Settings,
     pub(crate) log_level: u8,
     /// How a leader is chosen, if one is; its identity is still to be filled in.
     pub(crate) election: Option<LeaderElectionConfig>,
@@ -72,9 +93,15 @@ impl ControllersFlags {
                 "",
             )
         };
+        let terminated_pods = match self.terminated_pod_gc_threshold {
+            0 => usize::MAX,
+            kept => kept,
+        };
         Ok(ControllersConfig {
             kubeconfig: self.kubeconfig,
             controllers,
+            health: self.healthz_bind_address.0,
+            settings: Settings { workers: self.concurrent_syncs.0, terminated_pods, metrics: None },
             log_level: self.verbosity,
             election: self.leader_elect.then_some(election),
         })
@@ -92,5 +119,100 @@ pub(super) fn known_controllers(list: &str) -> Result<Controllers, FlagError> {
     match controllers.unknown(known) {
         Some(unknown) => Err(wrong(format!("{unknown:?} is not in the list of known controllers"))),
         None => Ok(controllers),
+    }
+}
+
+/// An address, or none.
+#[derive(Clone, Copy, Debug)]
+struct Address(Option<SocketAddr>);
+
+fn parse_address(text: &str) -> Result<Address, std::net::AddrParseError> {
+    if text.is_empty() { Ok(Address(None)) } else { text.parse().map(|address| Address(Some(address))) }
+}
+
+/// How many keys controllers work on at once: a flag for each controller that has one.
+#[derive(Clone, Debug)]
+struct ConcurrentSyncs(HashMap<&'static str, usize>);
+
+impl ConcurrentSyncs {
+    fn flags() -> impl Iterator<Item = Arg> {
+        let flag = |controller: &nave_controllers::frame::Descriptor| {
+            let flag = controller.workers.flag?;
+            Some(
+                Arg::new(flag)
+                    .long(flag)
+                    .value_name("N")
+                    .value_parser(RangedU64ValueParser::<usize>::new().range(1..))
+                    .default_value(controller.workers.default.to_string())
+                    .help(format!("How many objects {} works on at once", controller.name))
+                    .help_heading(CONCURRENCY),
+            )
+        };
+        nave_controllers::CONTROLLERS.iter().filter_map(flag)
+    }
+}
+
+impl Args for ConcurrentSyncs {
+    fn augment_args(command: Command) -> Command {
+        command.args(Self::flags())
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for ConcurrentSyncs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let flags = nave_controllers::CONTROLLERS.iter().filter_map(|controller| controller.workers.flag);
+        let said = flags.filter_map(|flag| Some((flag, *matches.get_one::<usize>(flag)?)));
+        Ok(Self(said.collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: ControllersFlags,
+    }
+
+    fn config(flags: &[&str]) -> Result<ControllersConfig, String> {
+        let line = ["nave", "--kubeconfig=f"].into_iter().chain(flags.iter().copied());
+        let line = Line::try_parse_from(line).map_err(|error| error.to_string())?;
+        line.flags.validate().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn each_controller_works_on_as_many_objects_as_its_flag_says() {
+        let workers = config(&["--concurrent-gc-syncs=3"]).unwrap().settings.workers;
+        assert_eq!(workers["concurrent-gc-syncs"], 3);
+        assert_eq!(workers["concurrent-namespace-syncs"], 10);
+        assert!(config(&["--concurrent-deployment-syncs=0"]).is_err());
+    }
+
+    #[test]
+    fn health_is_served_where_it_is_said_or_not_at_all() {
+        let health = |flag| config(&[flag]).map(|config| config.health.map(|at| at.to_string()));
+        assert_eq!(health("--v=0"), Ok(Some("127.0.0.1:10257".to_owned())));
+        assert_eq!(health("--healthz-bind-address=[::1]:0"), Ok(Some("[::1]:0".to_owned())));
+        assert_eq!(health("--healthz-bind-address="), Ok(None));
+        assert!(health("--healthz-bind-address=here").is_err());
+    }
+
+    #[test]
+    fn nothing_but_a_lease_is_held() {
+        assert!(config(&["--leader-elect-resource-lock=leases", "--leader-elect=false"]).is_ok());
+        assert!(config(&["--leader-elect-resource-lock=configmaps"]).is_err());
     }
 }

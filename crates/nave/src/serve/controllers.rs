@@ -6,7 +6,7 @@ use std::sync::Arc;
 use nave_apiserver::server::ApiServer;
 use nave_apiserver::storage::Storages;
 use nave_client::{InProcess, SharedInformerFactory};
-use nave_controllers::frame::{self, Clients};
+use nave_controllers::frame::{self, Clients, Settings};
 use nave_machinery::GroupVersionResource;
 use nave_machinery::user::UserInfo;
 use tokio_util::sync::CancellationToken;
@@ -35,7 +35,8 @@ pub(super) fn start(
     };
     let informers = SharedInformerFactory::new(InProcess(cacher));
     let clients = Local { api: api.clone(), root_ca: Arc::from(root_ca) };
-    let running = frame::start(chosen(wanted), &clients, &informers, CancellationToken::new());
+    let settings = Settings::default();
+    let running = frame::start(chosen(wanted), &clients, &informers, &settings, CancellationToken::new());
     InProcessControllers { running, informers }
 }
 

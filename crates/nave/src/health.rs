@@ -1,0 +1,92 @@
+//! `/healthz` and `/metrics` of `nave controllers`, over plain HTTP: what a probe and a scraper on the same machine ask.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use nave_client::leader_election::LeaderElector;
+use prometheus::{Registry, TextEncoder};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+/// Connections at a time: probes and scrapers are few.
+const CONNECTIONS: usize = 32;
+/// How long a client has to say what it wants.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A leader whose Lease has been over for longer than this is stuck.
+const TOLERANCE: Duration = Duration::from_secs(20);
+
+/// How it is with the process.
+pub(crate) struct Health {
+    /// Who stands for election, if there is one.
+    pub(crate) elector: Option<Arc<LeaderElector>>,
+    /// What is measured.
+    pub(crate) registry: Registry,
+}
+
+impl Health {
+    /// Answers for as long as this is polled.
+    pub(crate) async fn serve(self, listener: TcpListener) -> Infallible {
+        let (health, room) = (Arc::new(self), Arc::new(Semaphore::new(CONNECTIONS)));
+        loop {
+            let place = Arc::clone(&room).acquire_owned().await;
+            let Ok((stream, _)) = listener.accept().await else {
+                // Out of file descriptors, as a rule: others may be given back.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            let health = Arc::clone(&health);
+            tokio::spawn(async move {
+                let answer = service_fn(|request: Request<Incoming>| {
+                    let answer = health.answer(request.method(), request.uri().path());
+                    async move { Ok::<_, Infallible>(answer) }
+                });
+                let mut http = http1::Builder::new();
+                http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+                if let Err(error) = http.serve_connection(TokioIo::new(stream), answer).await {
+                    tracing::debug!(%error, "a connection for health broke");
+                }
+                drop(place);
+            });
+        }
+    }
+
+    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
+        }
+        match path {
+            "/healthz" | "/healthz/leaderElection" | "/livez" | "/readyz" => self.healthz(),
+            "/metrics" => match TextEncoder::new().encode_to_string(&self.registry.gather()) {
+                Ok(metrics) => text(StatusCode::OK, metrics),
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            },
+            _ => text(StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
+        }
+    }
+
+    /// One check: a leader renews its Lease.
+    fn healthz(&self) -> Response<Full<Bytes>> {
+        let checked = self.elector.as_ref().map_or(Ok(()), |elector| elector.check(TOLERANCE));
+        let Err(error) = checked else { return text(StatusCode::OK, "ok".to_owned()) };
+        let told = format!("[-]leaderElection failed: {error}\nhealthz check failed\n");
+        text(StatusCode::INTERNAL_SERVER_ERROR, told)
+    }
+}
+
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+    response
+}
