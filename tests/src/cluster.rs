@@ -3,8 +3,7 @@
 //!
 //! Pods under `restartPolicy: Always` come up and stay. Others come up and succeed, unless the annotation
 //! `nave.test/outcome` says otherwise: `fail` (all containers end with exit code 1), `run` (they never end).
-//! `nave.test/failing-index` names the index of a job whose pods fail. The
-//! annotation `nave.test/unready: "true"` keeps a pod from becoming ready, `nave.test/pending: "true"` from running.
+//! `nave.test/outcome.2` says it of the pods of index 2 of a job. The annotation `nave.test/unready: "true"` keeps a pod from becoming ready, `nave.test/pending: "true"` from running.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -110,8 +109,8 @@ impl Kubelet {
         let is_ready =
             is_ready.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
         let index = annotations.get("batch.kubernetes.io/job-completion-index").map(String::as_str);
-        let outcome =
-            if index.is_some() && says("failing-index") == index { Some("fail") } else { says("outcome") };
+        let of_index = index.and_then(|index| says(&format!("outcome.{index}")));
+        let outcome = of_index.or_else(|| says("outcome"));
         let status = match (phase, outcome) {
             ("Pending", _) if says("pending") == Some("true") => return Ok(()),
             ("Pending", _) => self.running(pod, ready),

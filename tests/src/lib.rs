@@ -243,10 +243,15 @@ pub fn cells(table: &str) -> Vec<Vec<&str>> {
 }
 
 /// Asks again and again until the answer is yes; a deadline that passes fails the test.
-pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+pub async fn eventually(what: &str, condition: impl AsyncFnMut() -> bool) {
+    eventually_within(DEADLINE, what, condition).await;
+}
+
+/// The same, for what takes its time by design.
+pub async fn eventually_within(deadline: Duration, what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
     while !condition().await {
-        assert!(started.elapsed() < DEADLINE, "{what}: not within {DEADLINE:?}");
+        assert!(started.elapsed() < deadline, "{what}: not within {deadline:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -13,27 +13,50 @@ use nave_loadtest::http::Call;
 use nave_tests::cluster::FakeNode;
 use nave_tests::{Server, eventually, server_binary};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// A process of controllers; killed when dropped.
-struct Controllers {
+pub(crate) struct Controllers {
     child: Child,
+    output: PathBuf,
     log: PathBuf,
 }
 
 impl Controllers {
     fn start(server: &Server, name: &str) -> Self {
-        let log = server.folder().join(format!("{name}.log"));
+        Self::start_with(server, name, &[])
+    }
+
+    /// Starts a process with more flags; health is served on a port of its own.
+    pub(crate) fn start_with(server: &Server, name: &str, flags: &[&str]) -> Self {
+        let file = |kind: &str| server.folder().join(format!("{name}.{kind}"));
+        let (output, log) = (file("out"), file("log"));
         let mut command = Command::new(server_binary());
         command.arg("controllers").arg("--kubeconfig").arg(server.kubeconfig());
         let election = ["lease-duration=3s", "renew-deadline=2s", "retry-period=200ms"];
         command.args(election.map(|flag| format!("--leader-elect-{flag}")));
-        let child = command.stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();
-        Self { child, log }
+        command.arg("--healthz-bind-address=127.0.0.1:0").args(flags);
+        command.stdout(File::create(&output).unwrap()).stderr(File::create(&log).unwrap());
+        Self { child: command.stdin(Stdio::null()).spawn().unwrap(), output, log }
     }
 
     /// Whether it is the holder of the lease.
     fn is(&self, holder: &str) -> bool {
         !holder.is_empty() && fs::read_to_string(&self.log).unwrap().contains(holder)
+    }
+
+    /// What it answers at a path of its health port.
+    async fn answer(&self, path: &str) -> String {
+        let printed = fs::read_to_string(&self.output).unwrap();
+        let address =
+            printed.trim().strip_prefix("health http://").unwrap().strip_suffix("/healthz").unwrap();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
     }
 
     fn kill9(&mut self) {
@@ -70,7 +93,7 @@ async fn another_process_takes_over_when_the_leader_is_killed() {
     let _node = FakeNode::start(server.client().await).await;
     let mut both = [Controllers::start(&server, "one"), Controllers::start(&server, "two")];
     server.kubectl(&["create", "deployment", "web", "--image=x", "--replicas=3"]).await;
-    server.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]).await;
+    server.kubectl(&["rollout", "status", "deployment/web", "--timeout=110s"]).await;
 
     let (leader, transitions) = lease(&server).await;
     let leads = both.iter().position(|process| process.is(&leader)).unwrap();
@@ -83,8 +106,19 @@ async fn another_process_takes_over_when_the_leader_is_killed() {
         holder != leader && both[1 - leads].is(&holder)
     })
     .await;
-    server.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]).await;
+    server.kubectl(&["rollout", "status", "deployment/web", "--timeout=110s"]).await;
     assert_eq!(lease(&server).await.1, transitions + 1);
+
+    let elections = ["get", "events", "-n", "kube-system", "-o", "jsonpath={.items[*].message}"];
+    eventually("events tell who leads", async || {
+        server.kubectl(&elections).await.matches("became leader").count() == 2
+    })
+    .await;
+    let follower = &both[1 - leads];
+    assert!(follower.answer("/healthz").await.starts_with("HTTP/1.1 200 OK"));
+    let metrics = follower.answer("/metrics").await;
+    assert!(metrics.contains("workqueue_adds_total{name=\"deployment\"}"), "{metrics}");
+    assert!(follower.answer("/other").await.starts_with("HTTP/1.1 404"));
 
     eventually("its events are written", async || done(&server, "SuccessfulCreate").await >= 5).await;
     assert_eq!(done(&server, "SuccessfulCreate").await, 5, "each pod was made once");

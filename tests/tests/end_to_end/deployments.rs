@@ -15,7 +15,7 @@ async fn cluster() -> (Server, FakeNode) {
 }
 
 async fn up(server: &Server) -> String {
-    server.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]).await
+    server.kubectl(&["rollout", "status", "deployment/web", "--timeout=110s"]).await
 }
 
 async fn images(server: &Server) -> Vec<String> {
@@ -57,7 +57,7 @@ async fn a_deployment_scales_pauses_and_goes() {
     server.kubectl(&["scale", "deployment/web", "--replicas=5"]).await;
     up(&server).await;
     assert_eq!(images(&server).await.len(), 5);
-    server.kubectl(&["wait", "--for=condition=Available", "deployment/web", "--timeout=60s"]).await;
+    server.kubectl(&["wait", "--for=condition=Available", "deployment/web", "--timeout=110s"]).await;
 
     server.kubectl(&["rollout", "pause", "deployment/web"]).await;
     server.kubectl(&["set", "image", "deployment/web", "x=x:2"]).await;
@@ -107,7 +107,7 @@ async fn a_rollout_that_cannot_go_on_says_so() {
     let broken = r#"{"spec": {"progressDeadlineSeconds": 1, "minReadySeconds": 0, "template": {"metadata":
         {"annotations": {"nave.test/unready": "true"}}}}}"#;
     server.kubectl(&["patch", "deployment", "web", "-p", broken]).await;
-    let status = server.kubectl_fails(&["rollout", "status", "deployment/web", "--timeout=60s"]).await;
+    let status = server.kubectl_fails(&["rollout", "status", "deployment/web", "--timeout=110s"]).await;
     assert!(status.contains("exceeded its progress deadline"), "{status}");
     server.kubectl(&["rollout", "undo", "deployment/web"]).await;
     up(&server).await;
@@ -147,7 +147,7 @@ async fn a_set_adopts_what_it_selects_and_lets_go_what_it_does_not() {
         "spec": {"containers": [{"name": "c", "image": "x:1"}]}}}}"#;
     server.apply(controller).await;
     let ready = "--for=jsonpath={.status.readyReplicas}=2";
-    server.kubectl(&["wait", ready, "rc/web", "--timeout=60s"]).await;
+    server.kubectl(&["wait", ready, "rc/web", "--timeout=110s"]).await;
     let owner = ["get", "pod", "stray", "-o", "jsonpath={.metadata.ownerReferences[*].kind}"];
     assert_eq!(server.kubectl(&owner).await, "ReplicationController");
     assert_eq!(images(&server).await.len(), 2);
@@ -155,4 +155,67 @@ async fn a_set_adopts_what_it_selects_and_lets_go_what_it_does_not() {
     server.kubectl(&["label", "pod", "stray", "app=other", "--overwrite"]).await;
     eventually("it is let go", async || server.kubectl(&owner).await.is_empty()).await;
     eventually("and replaced", async || images(&server).await.len() == 2).await;
+}
+
+#[tokio::test]
+async fn a_large_set_has_exactly_as_many_pods_as_it_wants() {
+    // Without a node pods stay pending, and go at once when they are deleted.
+    let server = Server::start().await;
+    server.kubectl(&["create", "deployment", "web", "--image=x", "--replicas=1200"]).await;
+    let pods: Api<Pod> = Api::default_namespaced(server.client().await);
+    let count = async || pods.list_metadata(&ListParams::default()).await.unwrap().items.len();
+    let sets: Api<ReplicaSet> = Api::default_namespaced(server.client().await);
+    let told = async || {
+        let sets = sets.list(&ListParams::default()).await.unwrap().items;
+        sets.first().and_then(|set| Some(set.status.as_ref()?.replicas)).unwrap_or(0)
+    };
+    eventually("all pods are there", async || told().await == 1200).await;
+    assert_eq!(count().await, 1200);
+    server.kubectl(&["scale", "deployment", "web", "--replicas=100"]).await;
+    eventually("most pods are gone", async || told().await == 100).await;
+    assert_eq!(count().await, 100);
+    server.kubectl(&["delete", "deployment", "web"]).await;
+    eventually("no pod is left", async || count().await == 0).await;
+}
+
+#[tokio::test]
+async fn kubectl_describes_what_was_done() {
+    let (server, _node) = cluster().await;
+    server.kubectl(&["create", "deployment", "web", "--image=x", "--replicas=2"]).await;
+    up(&server).await;
+    server.kubectl(&["scale", "deployment", "web", "--replicas=1"]).await;
+    let sets: Api<ReplicaSet> = Api::default_namespaced(server.client().await);
+    let set = sets.list(&ListParams::default()).await.unwrap().items.remove(0).metadata.name.unwrap();
+    for (object, events) in [
+        (
+            "deployment/web".to_owned(),
+            [
+                (
+                    "ScalingReplicaSet",
+                    "deployment-controller",
+                    format!("Scaled up replica set {set} from 0 to 2"),
+                ),
+                (
+                    "ScalingReplicaSet",
+                    "deployment-controller",
+                    format!("Scaled down replica set {set} from 2 to 1"),
+                ),
+            ],
+        ),
+        (
+            format!("replicaset/{set}"),
+            [
+                ("SuccessfulCreate", "replicaset-controller", format!("Created pod: {set}-")),
+                ("SuccessfulDelete", "replicaset-controller", format!("Deleted pod: {set}-")),
+            ],
+        ),
+    ] {
+        eventually(&format!("{object} is described"), async || {
+            let described = server.kubectl(&["describe", &object]).await;
+            events.iter().all(|(reason, from, message)| {
+                described.lines().any(|line| [*reason, *from, message].iter().all(|part| line.contains(part)))
+            })
+        })
+        .await;
+    }
 }

@@ -65,7 +65,7 @@ async fn a_budget_of_a_share_lets_all_pods_move_in_turn() {
     let server = Server::start().await;
     let _node = FakeNode::start(server.client().await).await;
     server.kubectl(&["create", "deployment", "web", "--image=x:1", "--replicas=3"]).await;
-    server.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]).await;
+    server.kubectl(&["rollout", "status", "deployment/web", "--timeout=110s"]).await;
     // A share is of what the deployment wants, found by way of the pods' replica set.
     server.kubectl(&["create", "pdb", "web", "--selector=app=web", "--max-unavailable=34%"]).await;
     eventually("the budget is counted", async || status(&server).await["disruptionsAllowed"] == 2).await;

@@ -71,6 +71,24 @@ async fn an_owner_deleted_in_the_foreground_goes_last() {
 }
 
 #[tokio::test]
+async fn what_owns_itself_can_be_deleted_in_the_foreground() {
+    let server = Server::start().await;
+    let own = map(&server, "own", &[]).await;
+    apply(&server, "own", &[("own", &own)]).await;
+    map(&server, "child", &[("own", &own)]).await;
+    // kubectl waits until it is gone.
+    server.kubectl(&["delete", "configmap", "own", "--cascade=foreground", "--timeout=110s"]).await;
+    assert!(get(&server, "child").await.is_none(), "it went first");
+
+    // Two that own each other do not wait for each other either.
+    let one = map(&server, "one", &[]).await;
+    let other = map(&server, "other", &[("one", &one)]).await;
+    apply(&server, "one", &[("other", &other)]).await;
+    server.kubectl(&["delete", "configmap", "one", "--cascade=foreground", "--timeout=110s"]).await;
+    gone(&server, "other").await;
+}
+
+#[tokio::test]
 async fn orphans_stay_and_forget_their_owner() {
     let server = Server::start().await;
     family(&server).await;
@@ -110,7 +128,7 @@ async fn owners_that_never_were_or_live_elsewhere_are_absent() {
     let foreign = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "foreign", "namespace": "other",
         "ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner}]}});
     server.apply(&foreign.to_string()).await;
-    server.kubectl(&["wait", "--for=delete", "secret/foreign", "-n", "other", "--timeout=60s"]).await;
+    server.kubectl(&["wait", "--for=delete", "secret/foreign", "-n", "other", "--timeout=110s"]).await;
     assert!(get(&server, "child").await.is_some() && get(&server, "owner").await.is_some());
     let reasons = ["get", "events", "-n", "other", "-o", "jsonpath={.items[*].reason}"];
     eventually("an event tells of it", async || {
@@ -145,7 +163,7 @@ async fn with_deployment() -> (Server, FakeNode) {
     let server = Server::start().await;
     let node = FakeNode::start(server.client().await).await;
     server.kubectl(&["create", "deployment", "web", "--image=x:1", "--replicas=3"]).await;
-    server.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]).await;
+    server.kubectl(&["rollout", "status", "deployment/web", "--timeout=110s"]).await;
     (server, node)
 }
 
@@ -154,7 +172,7 @@ async fn a_deployment_takes_its_pods_with_it() {
     for cascade in ["background", "foreground"] {
         let (server, _node) = with_deployment().await;
         let option = format!("--cascade={cascade}");
-        server.kubectl(&["delete", "deployment", "web", &option, "--timeout=60s"]).await;
+        server.kubectl(&["delete", "deployment", "web", &option, "--timeout=110s"]).await;
         if cascade == "foreground" {
             assert!(of_web(&server, "pods").await.is_empty(), "the deployment goes last");
             assert!(of_web(&server, "replicasets").await.is_empty(), "the deployment goes last");
@@ -178,7 +196,7 @@ async fn an_orphaned_replica_set_keeps_its_pods_and_is_adopted_again() {
     };
     assert_eq!(owner().await, "");
     server.kubectl(&["create", "deployment", "web", "--image=x:1", "--replicas=3"]).await;
-    server.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]).await;
+    server.kubectl(&["rollout", "status", "deployment/web", "--timeout=110s"]).await;
     assert_eq!(owner().await, "Deployment");
     assert_eq!((of_web(&server, "replicasets").await, of_web(&server, "pods").await), before);
 }
@@ -192,7 +210,7 @@ async fn a_namespace_goes_with_its_deployments() {
     server
         .kubectl(&[&["create", "deployment", "web", "--image=x:1", "--replicas=5"], &shop[..]].concat())
         .await;
-    server.kubectl(&[&["rollout", "status", "deployment/web", "--timeout=60s"], &shop[..]].concat()).await;
-    server.kubectl(&["delete", "namespace", "shop", "--timeout=60s"]).await;
+    server.kubectl(&[&["rollout", "status", "deployment/web", "--timeout=110s"], &shop[..]].concat()).await;
+    server.kubectl(&["delete", "namespace", "shop", "--timeout=110s"]).await;
     assert_eq!(server.kubectl(&["get", "pods,replicasets,deployments", "-A", "-o", "name"]).await, "");
 }

@@ -1,4 +1,4 @@
-//! Jobs and cron jobs, as kubectl's users drive them, with a fake node.
+//! Jobs, as kubectl's users drive them, with a fake node.
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -8,13 +8,13 @@ use nave_tests::cluster::FakeNode;
 use nave_tests::{Server, eventually};
 use serde_json::{Value, json};
 
-async fn cluster() -> (Server, FakeNode) {
+pub(crate) async fn cluster() -> (Server, FakeNode) {
     let server = Server::start().await;
     let node = FakeNode::start(server.client().await).await;
     (server, node)
 }
 
-fn job(name: &str, spec: &Value, annotations: &Value) -> String {
+pub(crate) fn job(name: &str, spec: &Value, annotations: &Value) -> String {
     let mut job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": {
         "template": {"metadata": {"annotations": annotations},
             "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "x"}]}}}});
@@ -24,17 +24,17 @@ fn job(name: &str, spec: &Value, annotations: &Value) -> String {
     job.to_string()
 }
 
-async fn wait(server: &Server, condition: &str, name: &str) {
+pub(crate) async fn wait(server: &Server, condition: &str, name: &str) {
     let condition = format!("--for=condition={condition}");
-    server.kubectl(&["wait", &condition, &format!("job/{name}"), "--timeout=60s"]).await;
+    server.kubectl(&["wait", &condition, &format!("job/{name}"), "--timeout=110s"]).await;
 }
 
-async fn status(server: &Server, name: &str) -> Value {
+pub(crate) async fn status(server: &Server, name: &str) -> Value {
     let jobs: Api<Job> = Api::default_namespaced(server.client().await);
     serde_json::to_value(jobs.get(name).await.unwrap().status.unwrap()).unwrap()
 }
 
-async fn pods(server: &Server, name: &str) -> Vec<Pod> {
+pub(crate) async fn pods(server: &Server, name: &str) -> Vec<Pod> {
     let pods: Api<Pod> = Api::default_namespaced(server.client().await);
     pods.list(&ListParams::default().labels(&format!("job-name={name}"))).await.unwrap().items
 }
@@ -103,7 +103,7 @@ async fn an_index_that_fails_too_often_does_not_keep_the_others_from_their_end()
     let (server, _node) = cluster().await;
     let spec =
         json!({"parallelism": 4, "completions": 4, "completionMode": "Indexed", "backoffLimitPerIndex": 0});
-    server.apply(&job("lists", &spec, &json!({"nave.test/failing-index": "2"}))).await;
+    server.apply(&job("lists", &spec, &json!({"nave.test/outcome.2": "fail"}))).await;
     wait(&server, "failed", "lists").await;
     let status = status(&server, "lists").await;
     assert_eq!((&status["completedIndexes"], &status["failedIndexes"]), (&json!("0,1,3"), &json!("2")));
@@ -150,27 +150,4 @@ async fn a_job_survives_kill_9_and_counts_right() {
     wait(&server, "complete", "long").await;
     assert_eq!(status(&server, "long").await["succeeded"], 30);
     assert_eq!(pods(&server, "long").await.len(), 30);
-}
-
-#[tokio::test]
-async fn a_cron_job_starts_jobs_by_hand_and_by_the_clock() {
-    let (server, _node) = cluster().await;
-    let cron = ["create", "cronjob", "tick", "--image=x", "--schedule=0 0 1 1 *"];
-    server.kubectl(&cron).await;
-    server.kubectl(&["create", "job", "by-hand", "--from=cronjob/tick"]).await;
-    wait(&server, "complete", "by-hand").await;
-
-    let every = r#"{"spec": {"schedule": "@every 1s", "successfulJobsHistoryLimit": 1}}"#;
-    server.kubectl(&["patch", "cronjob", "tick", "-p", every]).await;
-    eventually("a job of the schedule has come and gone", async || {
-        let events = server.kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"]).await;
-        events.contains("SawCompletedJob") && events.contains("SuccessfulDelete")
-    })
-    .await;
-    server.kubectl(&["patch", "cronjob", "tick", "-p", r#"{"spec": {"suspend": true}}"#]).await;
-    let active = ["get", "cronjob", "tick", "-o", "jsonpath={.status.active}"];
-    eventually("no job is active", async || server.kubectl(&active).await.is_empty()).await;
-    let last =
-        ["get", "cronjob", "tick", "-o", "jsonpath={.status.lastSuccessfulTime}{.status.lastScheduleTime}"];
-    assert_eq!(server.kubectl(&last).await.len(), 2 * "2026-01-01T00:00:00Z".len());
 }

@@ -132,18 +132,18 @@ async fn a_misspelt_field_is_refused() {
 async fn wait_ends_when_the_condition_holds() {
     let server = Server::start().await;
     server
-        .kubectl(&["wait", "namespace/default", "--for=jsonpath={.status.phase}=Active", "--timeout=60s"])
+        .kubectl(&["wait", "namespace/default", "--for=jsonpath={.status.phase}=Active", "--timeout=110s"])
         .await;
     server.kubectl(&["run", "one", "--image=registry.example/one:1"]).await;
 
     let ready = r#"{"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}}"#;
     let patch = ["patch", "pod", "one", "--subresource=status", "-p", ready];
-    let wait = ["wait", "pod/one", "--for=condition=Ready", "--timeout=60s"];
+    let wait = ["wait", "pod/one", "--for=condition=Ready", "--timeout=110s"];
     let (waited, _) = tokio::join!(server.kubectl(&wait), server.kubectl(&patch));
     assert_eq!(waited, "pod/one condition met\n");
 
     let (waited, _) = tokio::join!(
-        server.kubectl(&["wait", "pod/one", "--for=delete", "--timeout=60s"]),
+        server.kubectl(&["wait", "pod/one", "--for=delete", "--timeout=110s"]),
         server.kubectl(&["delete", "pod", "one"])
     );
     // Where the pod is gone before kubectl looks for it, there is nothing to say.

@@ -78,7 +78,7 @@ async fn a_namespace_goes_with_a_thousand_objects_in_it() {
     assert!(is_there(&server, &["namespace", "held"]).await);
     let release = r#"{"metadata":{"finalizers":null}}"#;
     server.kubectl(&["patch", "configmap", "held", "-n", "held", "--type=merge", "-p", release]).await;
-    server.kubectl(&["wait", "--for=delete", "namespace/held", "--timeout=60s"]).await;
+    server.kubectl(&["wait", "--for=delete", "namespace/held", "--timeout=110s"]).await;
 }
 
 const HELD: &str = "
