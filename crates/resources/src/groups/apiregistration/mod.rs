@@ -1,5 +1,7 @@
 //! `apiregistration.k8s.io`: groups and versions that other servers serve.
 
+mod strategy;
+
 use nave_machinery::Value;
 
 use crate::builder::{GroupBuilder, group as declare, resource};
@@ -16,7 +18,8 @@ pub(crate) fn group() -> GroupBuilder {
         // `<version>.<group>`, and the core group has no name: `v1.`.
         .named(NameRule::PathSegment)
         .conditional_update()
-        .columns(columns());
+        .columns(columns())
+        .strategy(strategy::ApiServiceStrategy);
     declare("apiregistration.k8s.io", "io.k8s.kube-aggregator.pkg.apis.apiregistration", vec![api_services])
 }
 

@@ -3,12 +3,15 @@
 mod annotated;
 mod columns;
 mod convert;
+mod defaults;
+mod validation;
 
 use nave_machinery::{GroupVersion, Value};
 
 use crate::builder::{GroupBuilder, group as declare, resource};
 use crate::convert::ConversionError;
 use crate::strategy::Strategy;
+use crate::validate::Errors;
 
 pub(crate) fn group() -> GroupBuilder {
     let autoscalers = resource("HorizontalPodAutoscaler", "horizontalpodautoscalers")
@@ -24,6 +27,14 @@ pub(crate) fn group() -> GroupBuilder {
 struct AutoscalerStrategy;
 
 impl Strategy for AutoscalerStrategy {
+    fn default(&self, autoscaler: &mut Value, version: &str) {
+        defaults::autoscaler(autoscaler, version);
+    }
+
+    fn validate(&self, autoscaler: &Value) -> Errors {
+        validation::autoscaler(autoscaler)
+    }
+
     fn convert(
         &self,
         object: &mut Value,

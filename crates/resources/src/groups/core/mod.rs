@@ -91,7 +91,8 @@ fn core_events() -> Builder {
         .named(NameRule::With(events::any_name))
         .create_on_update()
         .ttl(EVENT_TTL)
-        .columns(events::columns());
+        .columns(events::columns())
+        .strategy(events::CoreEventStrategy);
     events::core_fields(event)
 }
 

@@ -1,11 +1,14 @@
 //! Nodes.
 
-use nave_machinery::Value;
+use std::collections::HashSet;
+
+use nave_machinery::{Value, names};
 
 use crate::defaults::at;
 use crate::read;
 use crate::strategy::Strategy;
 use crate::table::{Column, age, field, name, text};
+use crate::validate::{At, Errors, checked, one_of, required_checked, required_text};
 
 /// What is particular to nodes.
 pub(super) struct NodeStrategy;
@@ -17,6 +20,44 @@ impl Strategy for NodeStrategy {
             && let Some(capacity) = status.get("capacity").cloned()
         {
             status.insert("allocatable".to_owned(), capacity);
+        }
+    }
+
+    fn validate(&self, node: &Value) -> Errors {
+        let mut errors = Errors::new();
+        let root = At::root(node);
+        let spec = root.field("spec");
+        taints(spec.field("taints"), &mut errors);
+        errors
+    }
+
+    fn validate_update(&self, node: &Value, old: &Value) -> Errors {
+        let mut errors = self.validate(node);
+        let (root, old) = (At::root(node), At::root(old));
+        let (spec, old) = (root.field("spec"), old.field("spec"));
+        for field in ["podCIDR", "podCIDRs", "providerID"] {
+            let (now, before) = (spec.field(field), old.field(field));
+            if before.len() + before.text().len() > 0 && now.value() != before.value() {
+                let why = format!("node updates may not change {field} except from \"\" to valid");
+                errors.push(now.forbidden(why));
+            }
+        }
+        errors
+    }
+}
+
+/// Taints are known by key and effect.
+fn taints(taints: At, errors: &mut Errors) {
+    let mut seen = HashSet::new();
+    for taint in taints.items() {
+        let (key, effect) = (taint.field("key"), taint.field("effect"));
+        required_checked(key, names::is_qualified_name, errors);
+        checked(taint.field("value"), names::is_valid_label_value, errors);
+        if required_text(effect, errors) {
+            one_of(effect, &["NoExecute", "NoSchedule", "PreferNoSchedule"], errors);
+        }
+        if !seen.insert((key.text(), effect.text())) {
+            errors.push(taint.duplicate());
         }
     }
 }
@@ -67,4 +108,29 @@ fn address(node: &Value, kind: &str) -> String {
     let mut addresses = read::list(node, "status.addresses").iter();
     let found = addresses.find(|address| read::text(address, "type") == kind);
     found.map_or("<none>", |address| read::text(address, "address")).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn taints_are_told_apart_and_addresses_stay() {
+        let node = |cidr: &str| {
+            json!({"spec": {"podCIDR": cidr, "taints": [
+                {"key": "a", "effect": "NoSchedule"}, {"key": "a", "effect": "NoExecute"}
+            ]}})
+        };
+        let shown = |errors: Errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(shown(NodeStrategy.validate_update(&node("10.0.0.0/24"), &node(""))), [""; 0]);
+        assert_eq!(
+            shown(NodeStrategy.validate_update(&node("10.0.1.0/24"), &node("10.0.0.0/24"))),
+            [r#"spec.podCIDR: Forbidden: node updates may not change podCIDR except from "" to valid"#]
+        );
+        let twice =
+            json!({"spec": {"taints": [{"key": "a b", "effect": "X"}, {"key": "a b", "effect": "X"}]}});
+        assert_eq!(NodeStrategy.validate(&twice).len(), 5);
+    }
 }

@@ -1,5 +1,7 @@
 //! `discovery.k8s.io`: where a service's pods are.
 
+mod strategy;
+
 use nave_machinery::Value;
 
 use crate::builder::{GroupBuilder, group as declare, resource};
@@ -9,7 +11,8 @@ use crate::table::{Column, abridged, age, field, name, text};
 pub(crate) fn group() -> GroupBuilder {
     let slices = resource("EndpointSlice", "endpointslices")
         .generation(&["addressType", "endpoints", "ports", "metadata.labels"])
-        .columns(columns());
+        .columns(columns())
+        .strategy(strategy::EndpointSliceStrategy);
     declare("discovery.k8s.io", "io.k8s.api.discovery", vec![slices])
 }
 

@@ -1,6 +1,7 @@
 //! Events: one kind, served in the core group and in `events.k8s.io`, stored as the core group has it.
 
 mod convert;
+mod validation;
 
 use nave_machinery::{GroupVersion, Value};
 use serde_json::json;
@@ -12,6 +13,7 @@ use crate::groups::core::EVENT_TTL;
 use crate::read;
 use crate::strategy::Strategy;
 use crate::table::{Column, field, moment, name, since, text};
+use crate::validate::Errors;
 use nave_machinery::time::Timestamp;
 
 pub(crate) fn group() -> GroupBuilder {
@@ -24,6 +26,15 @@ pub(crate) fn group() -> GroupBuilder {
         .columns(columns())
         .strategy(EventStrategy);
     declare("events.k8s.io", "io.k8s.api.events", vec![regarding_fields(event)])
+}
+
+/// What is particular to events of the core group.
+pub(crate) struct CoreEventStrategy;
+
+impl Strategy for CoreEventStrategy {
+    fn validate(&self, event: &Value) -> Errors {
+        validation::event(event, "reportingComponent")
+    }
 }
 
 /// What is particular to events of `events.k8s.io`.
@@ -43,6 +54,16 @@ impl Strategy for EventStrategy {
             convert::to_events(object);
         }
         Ok(())
+    }
+
+    fn validate(&self, event: &Value) -> Errors {
+        let mut errors = validation::event(event, "reportingController");
+        validation::strict(event, &mut errors);
+        errors
+    }
+
+    fn validate_update(&self, event: &Value, _old: &Value) -> Errors {
+        validation::event(event, "reportingController")
     }
 }
 

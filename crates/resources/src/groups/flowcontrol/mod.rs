@@ -1,5 +1,7 @@
 //! `flowcontrol.apiserver.k8s.io`: which requests are served first.
 
+mod strategies;
+
 use nave_machinery::Value;
 use serde_json::json;
 
@@ -10,8 +12,10 @@ use crate::table::{Column, age, field, name, number, text};
 pub(crate) fn group() -> GroupBuilder {
     let kind = |kind, plural| resource(kind, plural).cluster().status().generation(&["spec"]);
     let resources = vec![
-        kind("FlowSchema", "flowschemas").columns(schema_columns()),
-        kind("PriorityLevelConfiguration", "prioritylevelconfigurations").columns(level_columns()),
+        kind("FlowSchema", "flowschemas").columns(schema_columns()).strategy(strategies::FlowSchemaStrategy),
+        kind("PriorityLevelConfiguration", "prioritylevelconfigurations")
+            .columns(level_columns())
+            .strategy(strategies::PriorityLevelStrategy),
     ];
     declare("flowcontrol.apiserver.k8s.io", "io.k8s.api.flowcontrol", resources)
 }

@@ -1,6 +1,13 @@
 //! `networking.k8s.io`: ingresses, network policies, and the addresses of services.
 
+mod addresses;
+mod cidr;
 mod columns;
+mod defaults;
+mod ingress;
+mod policies;
+#[cfg(test)]
+mod tests;
 
 use crate::builder::{GroupBuilder, group as declare, resource};
 use crate::def::NameRule;
@@ -10,23 +17,31 @@ pub(crate) fn group() -> GroupBuilder {
         resource("IngressClass", "ingressclasses")
             .cluster()
             .generation(&["spec"])
-            .columns(columns::ingress_class()),
+            .columns(columns::ingress_class())
+            .strategy(ingress::IngressClassStrategy),
         resource("Ingress", "ingresses")
             .short(&["ing"])
             .prefix("ingress")
             .status()
             .generation(&["spec"])
-            .columns(columns::ingress()),
+            .columns(columns::ingress())
+            .strategy(ingress::IngressStrategy),
         resource("IPAddress", "ipaddresses")
             .cluster()
             .short(&["ip"])
             .named(NameRule::With(ip_address_name))
-            .columns(columns::ip_address()),
+            .columns(columns::ip_address())
+            .strategy(addresses::IpAddressStrategy),
         resource("NetworkPolicy", "networkpolicies")
             .short(&["netpol"])
             .generation(&["spec"])
-            .columns(columns::network_policy()),
-        resource("ServiceCIDR", "servicecidrs").cluster().status().columns(columns::service_cidr()),
+            .columns(columns::network_policy())
+            .strategy(policies::NetworkPolicyStrategy),
+        resource("ServiceCIDR", "servicecidrs")
+            .cluster()
+            .status()
+            .columns(columns::service_cidr())
+            .strategy(addresses::ServiceCidrStrategy),
     ];
     declare("networking.k8s.io", "io.k8s.api.networking", resources)
 }

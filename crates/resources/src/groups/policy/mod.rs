@@ -1,5 +1,7 @@
 //! `policy`: how many pods may be disturbed at a time.
 
+mod strategy;
+
 use nave_machinery::Value;
 
 use crate::builder::{GroupBuilder, group as declare, resource};
@@ -12,7 +14,8 @@ pub(crate) fn group() -> GroupBuilder {
         .status()
         .generation(&["spec"])
         .conditional_update()
-        .columns(columns());
+        .columns(columns())
+        .strategy(strategy::BudgetStrategy);
     declare("policy", "io.k8s.api.policy", vec![budgets])
 }
 

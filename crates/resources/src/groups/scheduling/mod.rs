@@ -1,5 +1,7 @@
 //! `scheduling.k8s.io`: which pods go first.
 
+mod strategy;
+
 use crate::builder::{GroupBuilder, group as declare, resource};
 use crate::table::{Column, age, field, flag, name, number};
 
@@ -9,7 +11,8 @@ pub(crate) fn group() -> GroupBuilder {
         .short(&["pc"])
         // The value never changes, so the generation stays at 1, as upstream sets it.
         .generation(&["value"])
-        .columns(columns());
+        .columns(columns())
+        .strategy(strategy::PriorityClassStrategy);
     declare("scheduling.k8s.io", "io.k8s.api.scheduling", vec![classes])
 }
 

@@ -1,6 +1,7 @@
 //! `storage.k8s.io`: kinds of storage, and its attachment to nodes.
 
 mod columns;
+mod strategies;
 
 use crate::builder::{GroupBuilder, group as declare, resource};
 use crate::table;
@@ -12,31 +13,37 @@ pub(crate) fn group() -> GroupBuilder {
             .generation(&["spec"])
             .conditional_update()
             .returns_deleted()
-            .columns(columns::driver()),
+            .columns(columns::driver())
+            .strategy(strategies::DriverStrategy),
         resource("CSINode", "csinodes")
             .cluster()
             .conditional_update()
             .returns_deleted()
-            .columns(columns::node()),
+            .columns(columns::node())
+            .strategy(strategies::NodeDriversStrategy),
         resource("CSIStorageCapacity", "csistoragecapacities")
             .conditional_update()
-            .columns(table::name_and_creation()),
+            .columns(table::name_and_creation())
+            .strategy(strategies::CapacityStrategy),
         resource("StorageClass", "storageclasses")
             .cluster()
             .short(&["sc"])
             .returns_deleted()
-            .columns(columns::storage_class()),
+            .columns(columns::storage_class())
+            .strategy(strategies::StorageClassStrategy),
         resource("VolumeAttachment", "volumeattachments")
             .cluster()
             .status()
             .conditional_update()
             .returns_deleted()
-            .columns(columns::attachment()),
+            .columns(columns::attachment())
+            .strategy(strategies::AttachmentStrategy),
         resource("VolumeAttributesClass", "volumeattributesclasses")
             .cluster()
             .short(&["vac"])
             .returns_deleted()
-            .columns(columns::attributes_class()),
+            .columns(columns::attributes_class())
+            .strategy(strategies::AttributesClassStrategy),
     ];
     declare("storage.k8s.io", "io.k8s.api.storage", resources)
 }

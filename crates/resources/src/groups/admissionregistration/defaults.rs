@@ -1,0 +1,53 @@
+//! Defaults of webhook configurations and policies (upstream: `pkg/apis/admissionregistration/v1/defaults.go`).
+
+use nave_machinery::{Map, Value};
+use serde_json::json;
+
+use crate::defaults::{at, each, object, set};
+
+pub(super) fn webhooks(configuration: &mut Value, mutating: bool) {
+    let Some(fields) = configuration.as_object_mut() else { return };
+    for webhook in each(fields, "webhooks") {
+        set(webhook, "failurePolicy", "Fail");
+        set(webhook, "timeoutSeconds", 10);
+        if mutating {
+            set(webhook, "reinvocationPolicy", "Never");
+        }
+        selectors(webhook);
+        rules(webhook, "rules");
+        if let Some(service) = at(webhook, &["clientConfig", "service"]) {
+            set(service, "port", 443);
+        }
+    }
+}
+
+pub(super) fn policy(policy: &mut Value) {
+    let Some(spec) = policy.as_object_mut().and_then(|policy| object(policy, "spec")) else { return };
+    set(spec, "failurePolicy", "Fail");
+    match_resources(spec, "matchConstraints");
+}
+
+pub(super) fn binding(binding: &mut Value) {
+    let Some(spec) = binding.as_object_mut().and_then(|binding| object(binding, "spec")) else { return };
+    match_resources(spec, "matchResources");
+}
+
+fn match_resources(spec: &mut Map, field: &str) {
+    let Some(matching) = at(spec, &[field]) else { return };
+    selectors(matching);
+    rules(matching, "resourceRules");
+    rules(matching, "excludeResourceRules");
+}
+
+/// What is matched where nothing is said: everything, also through other versions of an API.
+fn selectors(map: &mut Map) {
+    set(map, "matchPolicy", "Equivalent");
+    set(map, "namespaceSelector", json!({}));
+    set(map, "objectSelector", json!({}));
+}
+
+fn rules(map: &mut Map, field: &str) {
+    for rule in each(map, field) {
+        set(rule, "scope", "*");
+    }
+}

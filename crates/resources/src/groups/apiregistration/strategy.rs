@@ -1,0 +1,109 @@
+//! Defaults and validation of API services (upstream: `kube-aggregator/pkg/apis/apiregistration`).
+
+use nave_machinery::{FieldError, Value, names};
+
+use crate::defaults::{at, set};
+use crate::strategy::Strategy;
+use crate::validate::{At, Errors, checked};
+use crate::webhook_client::named_service;
+
+/// What is particular to API services.
+pub(super) struct ApiServiceStrategy;
+
+impl Strategy for ApiServiceStrategy {
+    fn default(&self, object: &mut Value, _version: &str) {
+        if let Some(service) = object.as_object_mut().and_then(|fields| at(fields, &["spec", "service"])) {
+            set(service, "port", 443);
+        }
+    }
+
+    fn validate(&self, object: &Value) -> Errors {
+        let mut errors = Errors::new();
+        let root = At::root(object);
+        let (metadata, spec) = (root.field("metadata"), root.field("spec"));
+        let (group, version) = (spec.field("group"), spec.field("version"));
+        let name = metadata.field("name");
+        let required = format!("{}.{}", version.text(), group.text());
+        if name.text() != required {
+            errors.push(name.invalid(format!(r#"must be `spec.version+"."+spec.group`: "{required}""#)));
+        }
+        if group.text().is_empty() {
+            if version.text() != "v1" {
+                errors.push(group.required("only v1 may have an empty group"));
+            }
+        } else {
+            checked(group, names::is_dns1123_subdomain, &mut errors);
+        }
+        checked(version, names::is_dns1035_label, &mut errors);
+        priority(spec.field("groupPriorityMinimum"), 20_000, &mut errors);
+        priority(spec.field("versionPriority"), 1_000, &mut errors);
+        self::service(spec, &mut errors);
+        errors
+    }
+}
+
+fn priority(at: At, max: i64, errors: &mut Errors) {
+    let number = at.int().unwrap_or_default();
+    if number <= 0 || number > max {
+        let why = format!("must be positive and less than {max}");
+        errors.push(FieldError::invalid(&at.path(), number, why));
+    }
+}
+
+/// How the server behind the service is known, if it is another one.
+fn service(spec: At, errors: &mut Errors) {
+    let (bundle, insecure) = (spec.field("caBundle"), spec.field("insecureSkipTLSVerify"));
+    let has_bundle = !bundle.text().is_empty();
+    if !spec.field("service").is_set() {
+        if has_bundle {
+            errors.push(bundle.forbidden("local APIServices may not have a caBundle"));
+        }
+        if insecure.flag() {
+            errors.push(insecure.invalid("local APIServices may not have insecureSkipTLSVerify"));
+        }
+        return;
+    }
+    named_service(spec.field("service"), errors);
+    if insecure.flag() && has_bundle {
+        errors.push(insecure.invalid("may not be true if caBundle is present"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_name_follows_from_what_is_served() {
+        let service = |name: &str, spec: Value| {
+            let mut object = json!({"metadata": {"name": name}, "spec": spec});
+            ApiServiceStrategy.default(&mut object, "v1");
+            ApiServiceStrategy.validate(&object).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let full = json!({
+            "group": "a.example.com", "version": "v1", "groupPriorityMinimum": 100, "versionPriority": 10,
+            "service": {"name": "s", "namespace": "n"}, "insecureSkipTLSVerify": true,
+        });
+        assert_eq!(service("v1.a.example.com", full.clone()), [""; 0]);
+        assert_eq!(
+            service("v1.b", full.clone()),
+            [
+                r#"metadata.name: Invalid value: "v1.b": must be `spec.version+"."+spec.group`: "v1.a.example.com""#
+            ]
+        );
+        let mut bad = full;
+        bad["caBundle"] = json!("Yw==");
+        bad["versionPriority"] = json!(1001);
+        bad["service"]["port"] = json!(70_000);
+        assert_eq!(
+            service("v1.a.example.com", bad),
+            [
+                "spec.versionPriority: Invalid value: 1001: must be positive and less than 1000",
+                "spec.service.port: Invalid value: 70000: port is not valid: must be between 1 and 65535, inclusive",
+                "spec.insecureSkipTLSVerify: Invalid value: true: may not be true if caBundle is present",
+            ]
+        );
+    }
+}

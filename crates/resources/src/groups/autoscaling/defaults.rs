@@ -1,0 +1,46 @@
+//! Defaults of autoscalers (upstream: `pkg/apis/autoscaling/v2/defaults.go`).
+
+use nave_machinery::{Map, Value};
+use serde_json::json;
+
+use crate::defaults::{at, object, set};
+
+/// How often a rule looks, in seconds.
+const PERIOD: i64 = 15;
+
+pub(super) fn autoscaler(autoscaler: &mut Value, version: &str) {
+    let Some(spec) = autoscaler.as_object_mut().and_then(|it| object(it, "spec")) else { return };
+    set(spec, "minReplicas", 1);
+    // v1 has no list of metrics; conversion gives it the same one.
+    if version == "v1" {
+        return;
+    }
+    if spec.get("metrics").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+        let target = json!({"type": "Utilization", "averageUtilization": 80});
+        spec.insert(
+            "metrics".to_owned(),
+            json!([{"type": "Resource", "resource": {"name": "cpu", "target": target}}]),
+        );
+    }
+    if let Some(behavior) = at(spec, &["behavior"]) {
+        self::behavior(behavior);
+    }
+}
+
+/// Where how fast to scale is said at all, what is not said: up at once and steeply, down as the controller sees fit.
+fn behavior(behavior: &mut Map) {
+    let percent = json!({"type": "Percent", "value": 100, "periodSeconds": PERIOD});
+    if let Some(up) = object(behavior, "scaleUp") {
+        set(up, "stabilizationWindowSeconds", 0);
+        let pods = json!({"type": "Pods", "value": 4, "periodSeconds": PERIOD});
+        rules(up, json!([pods, percent]));
+    }
+    if let Some(down) = object(behavior, "scaleDown") {
+        rules(down, json!([percent]));
+    }
+}
+
+fn rules(rules: &mut Map, policies: Value) {
+    set(rules, "selectPolicy", "Max");
+    set(rules, "policies", policies);
+}

@@ -1,0 +1,214 @@
+//! What ingresses and their classes must be (upstream: `pkg/apis/networking/validation`).
+
+use std::net::IpAddr;
+
+use nave_machinery::{FieldError, Value, names};
+
+use crate::strategy::Strategy;
+use crate::validate::{
+    At, Errors, checked, immutable, one_of, port_name, port_number, required_checked, required_text,
+};
+
+const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
+const CONTROLLER_MAX: usize = 250;
+/// What a path of whole segments cannot hold.
+const NOT_IN_PATHS: [&str; 5] = ["//", "/./", "/../", "%2f", "%2F"];
+const NOT_AT_THE_END: [&str; 2] = ["/..", "/."];
+
+/// What is particular to ingresses.
+pub(super) struct IngressStrategy;
+
+impl Strategy for IngressStrategy {
+    fn validate(&self, ingress: &Value) -> Errors {
+        let mut errors = self.validate_update(ingress, &Value::Null);
+        let root = At::root(ingress);
+        let (metadata, spec) = (root.field("metadata"), root.field("spec"));
+        let annotations = metadata.field("annotations");
+        let annotation = annotations.key(CLASS_ANNOTATION);
+        if annotation.is_set() && spec.field("ingressClassName").is_set() {
+            errors.push(annotation.invalid("can not be set when the class field is also set"));
+        }
+        errors
+    }
+
+    fn validate_update(&self, ingress: &Value, _old: &Value) -> Errors {
+        let mut errors = Errors::new();
+        let root = At::root(ingress);
+        let spec = root.field("spec");
+        let (rules, default) = (spec.field("rules"), spec.field("defaultBackend"));
+        if rules.len() == 0 && !default.is_set() {
+            errors.push(spec.invalid("either `defaultBackend` or `rules` must be specified"));
+        }
+        if default.is_set() {
+            backend(default, &mut errors);
+        }
+        for rule in rules.items() {
+            self::rule(rule, &mut errors);
+        }
+        for tls in spec.field("tls").items() {
+            tls.field("hosts").items().for_each(|host| self::host(host, &mut errors));
+            let secret = tls.field("secretName");
+            if !secret.text().is_empty() {
+                checked(secret, names::is_dns1123_subdomain, &mut errors);
+            }
+        }
+        let class = spec.field("ingressClassName");
+        if class.is_set() {
+            checked(class, names::is_dns1123_subdomain, &mut errors);
+        }
+        errors
+    }
+}
+
+/// A DNS name, perhaps with a wildcard in front.
+fn host(at: At, errors: &mut Errors) {
+    let host = at.text();
+    if let Some(rest) = host.strip_prefix("*.") {
+        errors.extend(names::is_dns1123_subdomain(rest).into_iter().map(|why| at.invalid(why)));
+    } else {
+        checked(at, names::is_dns1123_subdomain, errors);
+    }
+}
+
+fn rule(rule: At, errors: &mut Errors) {
+    let host = rule.field("host");
+    if host.text().parse::<IpAddr>().is_ok() {
+        errors.push(host.invalid("must be a DNS name, not an IP address"));
+    } else if !host.text().is_empty() {
+        self::host(host, errors);
+    }
+    let http = rule.field("http");
+    if !http.is_set() {
+        return;
+    }
+    let paths = http.field("paths");
+    if paths.len() == 0 {
+        errors.push(paths.required(""));
+    }
+    for path in paths.items() {
+        let kind = path.field("pathType");
+        match kind.text() {
+            "" => errors.push(kind.required("pathType must be specified")),
+            "Exact" | "Prefix" => whole_path(path.field("path"), errors),
+            "ImplementationSpecific" => {
+                let text = path.field("path");
+                if !text.text().is_empty() && !text.text().starts_with('/') {
+                    errors.push(text.invalid("must be an absolute path"));
+                }
+            }
+            _ => errors.push(kind.not_supported(&["Exact", "ImplementationSpecific", "Prefix"])),
+        }
+        backend(path.field("backend"), errors);
+    }
+}
+
+fn whole_path(path: At, errors: &mut Errors) {
+    let text = path.text();
+    if !text.starts_with('/') {
+        errors.push(path.invalid_text("must be an absolute path"));
+    }
+    for part in NOT_IN_PATHS.iter().filter(|part| text.contains(**part)) {
+        errors.push(path.invalid(format!("must not contain '{part}'")));
+    }
+    for end in NOT_AT_THE_END.iter().filter(|end| text.ends_with(**end)) {
+        errors.push(path.invalid(format!("cannot end with '{end}'")));
+    }
+}
+
+/// A service or another resource, and one of the two.
+fn backend(backend: At, errors: &mut Errors) {
+    let (service, resource) = (backend.field("service"), backend.field("resource"));
+    let nothing = |why: &str| FieldError::invalid(&backend.path(), "", why);
+    match (service.is_set(), resource.is_set()) {
+        (true, true) => errors.push(nothing("cannot set both resource and service backends")),
+        (false, false) => errors.push(nothing("resource or service backend is required")),
+        (false, true) => reference(resource, errors),
+        (true, false) => {
+            required_checked(service.field("name"), names::is_dns1035_label, errors);
+            let port = service.field("port");
+            let (name, number) = (port.field("name"), port.field("number"));
+            match (name.text().is_empty(), number.int().unwrap_or_default() == 0) {
+                (false, false) => errors.push(nothing("cannot set both port name & port number")),
+                (false, true) => {
+                    errors.extend(port_name(name.text()).into_iter().map(|why| name.invalid(why)));
+                }
+                (true, false) => port_number(number, errors),
+                (true, true) => errors.push(backend.required("port name or number is required")),
+            }
+        }
+    }
+}
+
+fn reference(resource: At, errors: &mut Errors) {
+    let group = resource.field("apiGroup");
+    if !group.text().is_empty() {
+        checked(group, names::is_dns1123_subdomain, errors);
+    }
+    required_checked(resource.field("kind"), names::is_path_segment_name, errors);
+    required_checked(resource.field("name"), names::is_path_segment_name, errors);
+}
+
+/// What is particular to ingress classes.
+pub(super) struct IngressClassStrategy;
+
+impl Strategy for IngressClassStrategy {
+    fn default(&self, class: &mut Value, _version: &str) {
+        super::defaults::ingress_class(class);
+    }
+
+    fn validate(&self, class: &Value) -> Errors {
+        let mut errors = Errors::new();
+        let root = At::root(class);
+        let spec = root.field("spec");
+        let controller = spec.field("controller");
+        if controller.text().len() > CONTROLLER_MAX {
+            errors.push(FieldError::too_long(&controller.path(), CONTROLLER_MAX));
+        }
+        if required_text(controller, &mut errors) {
+            domain_prefixed(controller, &mut errors);
+        }
+        let parameters = spec.field("parameters");
+        if parameters.is_set() {
+            reference(parameters, &mut errors);
+            scope(parameters, &mut errors);
+        }
+        errors
+    }
+
+    fn validate_update(&self, class: &Value, old: &Value) -> Errors {
+        let mut errors = self.validate(class);
+        let (root, old) = (At::root(class), At::root(old));
+        let (spec, old) = (root.field("spec"), old.field("spec"));
+        immutable(spec.field("controller"), old.field("controller"), &mut errors);
+        errors
+    }
+}
+
+fn domain_prefixed(at: At, errors: &mut Errors) {
+    let Some((domain, path)) = at.text().split_once('/') else {
+        errors.push(at.invalid("must be a domain-prefixed path (such as \"acme.io/foo\")"));
+        return;
+    };
+    errors.extend(names::is_dns1123_subdomain(domain).into_iter().map(|why| at.invalid(why)));
+    if path.is_empty() {
+        errors.push(at.invalid("must be a domain-prefixed path (such as \"acme.io/foo\")"));
+    }
+}
+
+fn scope(parameters: At, errors: &mut Errors) {
+    let (scope, namespace) = (parameters.field("scope"), parameters.field("namespace"));
+    if !required_text(scope, errors) {
+        return;
+    }
+    one_of(scope, &["Cluster", "Namespace"], errors);
+    match scope.text() {
+        "Namespace" if !namespace.is_set() => {
+            errors.push(namespace.required("`parameters.scope` is set to 'Namespace'"));
+        }
+        "Namespace" => checked(namespace, names::is_dns1123_label, errors),
+        "Cluster" if namespace.is_set() => {
+            errors.push(namespace.forbidden("`parameters.scope` is set to 'Cluster'"));
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,90 @@
+//! What network policies must be (upstream: `pkg/apis/networking/validation`).
+
+use nave_machinery::{FieldError, Value};
+
+use super::cidr::Cidr;
+use crate::strategy::Strategy;
+use crate::validate::{At, Errors, label_selector, one_of, port_number_or_name, required_text};
+
+/// What is particular to network policies.
+pub(super) struct NetworkPolicyStrategy;
+
+impl Strategy for NetworkPolicyStrategy {
+    fn default(&self, policy: &mut Value, _version: &str) {
+        super::defaults::network_policy(policy);
+    }
+
+    fn validate(&self, policy: &Value) -> Errors {
+        let mut errors = Errors::new();
+        let root = At::root(policy);
+        let spec = root.field("spec");
+        label_selector(spec.field("podSelector"), &mut errors);
+        for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
+            for rule in spec.field(direction).items() {
+                rule.field("ports").items().for_each(|port| self::port(port, &mut errors));
+                rule.field(peers).items().for_each(|peer| self::peer(peer, &mut errors));
+            }
+        }
+        let types = spec.field("policyTypes");
+        if types.len() > 2 {
+            let why = "may not specify more than two policyTypes";
+            errors.push(FieldError::invalid(&types.path(), types.len(), why));
+            return errors;
+        }
+        types.items().for_each(|kind| one_of(kind, &["Egress", "Ingress"], &mut errors));
+        errors
+    }
+}
+
+fn port(port: At, errors: &mut Errors) {
+    if port.field("protocol").is_set() {
+        one_of(port.field("protocol"), &["SCTP", "TCP", "UDP"], errors);
+    }
+    let (first, last) = (port.field("port"), port.field("endPort"));
+    if first.is_set() {
+        port_number_or_name(first, errors);
+    }
+    let Some(end) = last.int() else { return };
+    match (first.is_set(), first.int()) {
+        (false, _) => errors.push(last.invalid("may not be specified when `port` is not specified")),
+        (true, None) => errors.push(last.invalid("may not be specified when `port` is non-numeric")),
+        (true, Some(start)) if end < start => {
+            errors.push(last.invalid("must be greater than or equal to `port`"));
+        }
+        (true, Some(_)) if end > 65535 => {
+            errors.push(last.invalid("must be between 1 and 65535, inclusive"));
+        }
+        _ => {}
+    }
+}
+
+/// Pods by labels, or addresses.
+fn peer(peer: At, errors: &mut Errors) {
+    let (pods, namespaces, block) =
+        (peer.field("podSelector"), peer.field("namespaceSelector"), peer.field("ipBlock"));
+    label_selector(pods, errors);
+    label_selector(namespaces, errors);
+    if !pods.is_set() && !namespaces.is_set() && !block.is_set() {
+        errors.push(peer.required("must specify a peer"));
+    } else if block.is_set() && (pods.is_set() || namespaces.is_set()) {
+        errors.push(peer.forbidden("may not specify both ipBlock and another peer"));
+    }
+    if block.is_set() {
+        ip_block(block, errors);
+    }
+}
+
+fn ip_block(block: At, errors: &mut Errors) {
+    let whole = block.field("cidr");
+    if !required_text(whole, errors) {
+        return;
+    }
+    let Some(cidr) = Cidr::at(whole, errors) else { return };
+    for except in block.field("except").items() {
+        if let Some(part) = Cidr::at(except, errors)
+            && !cidr.strictly_contains(&part)
+        {
+            errors.push(except.invalid("must be a strict subset of `cidr`"));
+        }
+    }
+}

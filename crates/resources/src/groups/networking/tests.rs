@@ -1,0 +1,126 @@
+use nave_machinery::Value;
+use serde_json::json;
+
+use super::addresses::{IpAddressStrategy, ServiceCidrStrategy};
+use super::ingress::{IngressClassStrategy, IngressStrategy};
+use super::policies::NetworkPolicyStrategy;
+use crate::strategy::Strategy;
+
+fn found(strategy: &impl Strategy, object: &Value) -> Vec<String> {
+    strategy.validate(object).iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn an_ingress_leads_somewhere() {
+    let ingress =
+        |path: Value| json!({"spec": {"rules": [{"host": "*.example.com", "http": {"paths": [path]}}]}});
+    let service = json!({"service": {"name": "web", "port": {"number": 80}}});
+    let whole = json!({"path": "/a", "pathType": "Prefix", "backend": service});
+    assert_eq!(found(&IngressStrategy, &ingress(whole)), [""; 0]);
+    assert_eq!(
+        found(&IngressStrategy, &ingress(json!({"path": "a//b/..", "pathType": "Exact", "backend": {}}))),
+        [
+            r#"spec.rules[0].http.paths[0].path: Invalid value: "a//b/..": must be an absolute path"#,
+            r#"spec.rules[0].http.paths[0].path: Invalid value: "a//b/..": must not contain '//'"#,
+            r#"spec.rules[0].http.paths[0].path: Invalid value: "a//b/..": cannot end with '/..'"#,
+            r#"spec.rules[0].http.paths[0].backend: Invalid value: "": resource or service backend is required"#,
+        ]
+    );
+    assert_eq!(
+        found(&IngressStrategy, &ingress(json!({"path": "/", "backend": service}))),
+        ["spec.rules[0].http.paths[0].pathType: Required value: pathType must be specified"]
+    );
+    let host = json!({"spec": {"rules": [{"host": "10.0.0.1"}]}});
+    assert_eq!(
+        found(&IngressStrategy, &host),
+        [r#"spec.rules[0].host: Invalid value: "10.0.0.1": must be a DNS name, not an IP address"#]
+    );
+    let empty = found(&IngressStrategy, &json!({"spec": {}}));
+    assert!(empty.len() == 1 && empty[0].ends_with("either `defaultBackend` or `rules` must be specified"));
+}
+
+#[test]
+fn the_class_of_an_ingress_is_said_once() {
+    let ingress = json!({
+        "metadata": {"annotations": {"kubernetes.io/ingress.class": "a"}},
+        "spec": {"ingressClassName": "a", "defaultBackend": {"service": {"name": "web", "port": {"name": "http"}}}},
+    });
+    assert_eq!(
+        found(&IngressStrategy, &ingress),
+        [
+            r#"metadata.annotations[kubernetes.io/ingress.class]: Invalid value: "a": can not be set when the class field is also set"#
+        ]
+    );
+}
+
+#[test]
+fn a_class_names_its_controller() {
+    let class = |spec: Value| {
+        let mut class = json!({"spec": spec});
+        IngressClassStrategy.default(&mut class, "v1");
+        class
+    };
+    let whole = class(json!({"controller": "example.com/a", "parameters": {"kind": "P", "name": "p"}}));
+    assert_eq!(whole["spec"]["parameters"]["scope"], "Cluster");
+    assert_eq!(found(&IngressClassStrategy, &whole), [""; 0]);
+    assert_eq!(
+        found(
+            &IngressClassStrategy,
+            &class(
+                json!({"controller": "a", "parameters": {"kind": "P", "name": "p", "scope": "Namespace"}})
+            )
+        ),
+        [
+            r#"spec.controller: Invalid value: "a": must be a domain-prefixed path (such as "acme.io/foo")"#,
+            "spec.parameters.namespace: Required value: `parameters.scope` is set to 'Namespace'",
+        ]
+    );
+    let changed =
+        IngressClassStrategy.validate_update(&class(json!({"controller": "example.com/b"})), &whole);
+    assert_eq!(changed.len(), 1, "{changed:?}");
+}
+
+#[test]
+fn a_policy_concerns_what_it_has_rules_for() {
+    let of = |spec: Value| {
+        let mut policy = json!({"spec": spec});
+        NetworkPolicyStrategy.default(&mut policy, "v1");
+        policy
+    };
+    let both = of(json!({"podSelector": {}, "egress": [{"ports": [{"port": 53}]}]}));
+    assert_eq!(both["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
+    assert_eq!(both["spec"]["egress"][0]["ports"][0]["protocol"], "TCP");
+    assert_eq!(of(json!({"podSelector": {}}))["spec"]["policyTypes"], json!(["Ingress"]));
+    let wrong = of(json!({"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [
+        {"from": [{}, {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["11.0.0.0/8", "x"]}, "podSelector": {}}]},
+        {"ports": [{"port": 80, "endPort": 79}, {"port": "web", "endPort": 1}, {"endPort": 1}]},
+    ]}));
+    assert_eq!(
+        found(&NetworkPolicyStrategy, &wrong),
+        [
+            "spec.ingress[0].from[0]: Required value: must specify a peer",
+            "spec.ingress[0].from[1]: Forbidden: may not specify both ipBlock and another peer",
+            r#"spec.ingress[0].from[1].ipBlock.except[0]: Invalid value: "11.0.0.0/8": must be a strict subset of `cidr`"#,
+            r#"spec.ingress[0].from[1].ipBlock.except[1]: Invalid value: "x": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"#,
+            "spec.ingress[1].ports[0].endPort: Invalid value: 79: must be greater than or equal to `port`",
+            "spec.ingress[1].ports[1].endPort: Invalid value: 1: may not be specified when `port` is non-numeric",
+            "spec.ingress[1].ports[2].endPort: Invalid value: 1: may not be specified when `port` is not specified",
+        ]
+    );
+}
+
+#[test]
+fn ranges_of_addresses_are_canonical_and_of_one_family_each() {
+    let range = |cidrs: Value| json!({"spec": {"cidrs": cidrs}});
+    assert_eq!(found(&ServiceCidrStrategy, &range(json!(["10.0.0.0/8", "fd00::/64"]))), [""; 0]);
+    assert_eq!(
+        found(&ServiceCidrStrategy, &range(json!(["10.0.0.1/8"]))),
+        [r#"spec.cidrs[0]: Invalid value: "10.0.0.1/8": must be in canonical form ("10.0.0.0/8")"#]
+    );
+    assert_eq!(found(&ServiceCidrStrategy, &range(json!(["10.0.0.0/8", "11.0.0.0/8"]))).len(), 1);
+    let old = range(json!(["10.0.0.0/8"]));
+    let more = ServiceCidrStrategy.validate_update(&range(json!(["10.0.0.0/8", "fd00::/64"])), &old);
+    assert_eq!(more.len(), 0, "{more:?}");
+    assert_eq!(ServiceCidrStrategy.validate_update(&range(json!(["11.0.0.0/8"])), &old).len(), 1);
+    assert_eq!(found(&IpAddressStrategy, &json!({"spec": {}})), ["spec.parentRef: Required value"]);
+}
