@@ -47,6 +47,9 @@ pub struct Server {
     flags: Vec<String>,
 }
 
+/// A server that runs no controllers.
+const API_ALONE: &[&str] = &["--controllers=none", "--disable-admission-plugins=ServiceAccount"];
+
 /// A program whose output is read line by line; it is killed when this is dropped.
 pub struct Running {
     lines: Lines<BufReader<ChildStdout>>,
@@ -59,9 +62,10 @@ impl Server {
         Self::start_with(&[]).await
     }
 
-    /// Starts a server that runs no controllers: what is created stays as it is.
+    /// Starts a server that runs no controllers: what is created stays as it is. Pods need no account there, as nobody
+    /// makes any.
     pub async fn start_without_controllers() -> Self {
-        Self::start_with(&["--controllers=none"]).await
+        Self::start_with(API_ALONE).await
     }
 
     /// Starts a server on an empty folder, with more flags.

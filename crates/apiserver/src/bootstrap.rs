@@ -1,13 +1,15 @@
 //! The objects a cluster cannot do without: the system's namespaces, the `kubernetes` service, the roles and bindings
-//! without which only `system:masters` could do anything, and what extension servers are told of authentication.
+//! without which only `system:masters` could do anything, the priorities of what a cluster needs, and what extension
+//! servers are told of authentication.
 
 mod rbac;
 
 use std::net::Ipv4Addr;
 
+use futures_util::future::try_join_all;
 use futures_util::try_join;
 use nave_machinery::user::UserInfo;
-use nave_machinery::{GroupVersionResource, Status, Value};
+use nave_machinery::{GroupVersionResource, Status, Value, time};
 use serde_json::json;
 
 use crate::cluster_authentication::{self, ClusterAuthentication};
@@ -17,6 +19,10 @@ use crate::endpoints::{Resources, decode};
 
 /// The system's namespaces.
 const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
+
+/// The priorities of what a cluster needs to work.
+const PRIORITY_CLASSES: [(&str, i64); 2] =
+    [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
 
 /// The user as which the server itself acts (upstream: `user.APIServerUser`).
 pub fn server_user() -> UserInfo {
@@ -46,9 +52,9 @@ impl Bootstrap {
         let user = &server_user();
         for name in NAMESPACES {
             let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-            create(resources, user, "namespaces", "", namespace).await?;
+            create(resources, user, core("namespaces"), "", namespace).await?;
         }
-        create(resources, user, "services", "default", self.service()).await?;
+        create(resources, user, core("services"), "default", self.service()).await?;
         let told = async {
             match cluster_authentication::publish(resources, &self.cluster_authentication).await {
                 // Another server over the same store is at it; it is seen to later.
@@ -56,7 +62,13 @@ impl Bootstrap {
                 outcome => outcome,
             }
         };
-        try_join!(rbac::run(resources, user), told).map(drop)
+        let tracking = create(resources, user, core("configmaps"), "kube-system", token_tracking());
+        let class = |(name, value)| {
+            let classes = GroupVersionResource::new("scheduling.k8s.io", "v1", "priorityclasses");
+            create(resources, user, classes, "", priority_class(name, value))
+        };
+        let classes = try_join_all(PRIORITY_CLASSES.map(class));
+        try_join!(rbac::run(resources, user), told, tracking, classes).map(drop)
     }
 
     fn service(&self) -> Value {
@@ -78,17 +90,40 @@ impl Bootstrap {
     }
 }
 
+fn core(resource: &str) -> GroupVersionResource {
+    GroupVersionResource::new("", "v1", resource)
+}
+
+fn priority_class(name: &str, value: i64) -> Value {
+    json!({
+        "apiVersion": "scheduling.k8s.io/v1",
+        "kind": "PriorityClass",
+        "metadata": {"name": name},
+        "value": value,
+        "preemptionPolicy": "PreemptLowerPriority",
+    })
+}
+
+/// Since when it is noted when a token from a secret is used.
+fn token_tracking() -> Value {
+    let today = time::now().rfc3339().chars().take("2006-01-02".len()).collect::<String>();
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "kube-apiserver-legacy-service-account-token-tracking", "namespace": "kube-system"},
+        "data": {"since": today},
+    })
+}
+
 /// Creates an object unless there is one of its name.
 async fn create(
     resources: &Resources,
     user: &UserInfo,
-    resource: &str,
+    resource: GroupVersionResource,
     namespace: &str,
     object: Value,
 ) -> Result<(), Status> {
-    let Some(endpoint) = resources.endpoint(&GroupVersionResource::new("", "v1", resource)) else {
-        return Ok(());
-    };
+    let Some(endpoint) = resources.endpoint(&resource) else { return Ok(()) };
     let name = nave_machinery::meta::name(&object).to_owned();
     let storage = endpoint.storage()?;
     if storage.find(namespace, &name).is_some() {

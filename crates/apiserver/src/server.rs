@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{
-    Admission, CertificateRequester, CertificateSubjectRestriction, NamespaceLifecycle, Plugin,
-    ServiceAddresses,
+    Admission, CertificateRequester, CertificateSubjectRestriction, DefaultTolerationSeconds,
+    NamespaceLifecycle, Plugin, Priority, ServiceAccount, ServiceAddresses,
 };
 use crate::allocators::{ServiceAllocator, ServiceRange};
 use crate::body::ResponseBody;
@@ -43,6 +43,8 @@ pub struct Config {
     pub authorization: nave_authz::Chain,
     /// Admission plugins that run after those without which nothing can be stored.
     pub plugins: Vec<Box<dyn Plugin>>,
+    /// The names of plugins that are left out.
+    pub disabled_plugins: Vec<String>,
     /// What answers where the answer is computed.
     pub computed: ComputedTable,
     /// The addresses of services.
@@ -62,6 +64,9 @@ pub struct Config {
     /// What extension servers are told of authentication; it may change.
     pub cluster_authentication: watch::Receiver<ClusterAuthentication>,
 }
+
+/// How long pods stay on a node that is not ready, if they do not say it themselves.
+const TOLERATION_SECONDS: u32 = 300;
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +102,9 @@ impl ApiServer {
         for collector in collectors.chain(config.authorization.metrics().collectors()) {
             metrics.register(collector)?;
         }
-        let admission = admission(&storages, config.service_range, config.node_ports, config.plugins);
+        let mut plugins = admission(&storages, config.service_range, config.node_ports, config.plugins);
+        plugins.retain(|plugin| !config.disabled_plugins.iter().any(|name| name == plugin.name()));
+        let admission = Admission::new(plugins);
         let watches = Watches { closing: closing.clone(), min_time: config.min_watch_time };
         let resources =
             Resources::new(&storages, admission, config.computed, config.authorization.clone(), watches);
@@ -170,12 +177,20 @@ fn admission(
     range: ServiceRange,
     ports: RangeInclusive<u16>,
     more: Vec<Box<dyn Plugin>>,
-) -> Admission {
+) -> Vec<Box<dyn Plugin>> {
     let core = |resource| storages.get(&GroupVersionResource::new("", "v1", resource));
     let mut plugins: Vec<Box<dyn Plugin>> = Vec::new();
     if let Some(namespaces) = core("namespaces") {
         plugins.push(Box::new(NamespaceLifecycle { namespaces: Arc::clone(namespaces) }));
     }
+    if let Some(accounts) = core("serviceaccounts") {
+        plugins.push(Box::new(ServiceAccount { accounts: Arc::clone(accounts) }));
+    }
+    let classes = GroupVersionResource::new("scheduling.k8s.io", "v1", "priorityclasses");
+    if let Some(classes) = storages.get(&classes) {
+        plugins.push(Box::new(Priority { classes: Arc::clone(classes) }));
+    }
+    plugins.push(Box::new(DefaultTolerationSeconds { seconds: TOLERATION_SECONDS }));
     plugins.push(Box::new(CertificateRequester));
     plugins.push(Box::new(CertificateSubjectRestriction));
     plugins.extend(more);
@@ -188,7 +203,7 @@ fn admission(
         }
         plugins.push(Box::new(ServiceAddresses { allocator }));
     }
-    Admission::new(plugins)
+    plugins
 }
 
 fn health(storages: &Storages, stopping: &Switch) -> Health {

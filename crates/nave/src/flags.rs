@@ -3,6 +3,7 @@
 //! [`ServeFlags`] is what was typed; [`Config`], made by [`ServeFlags::validate`], is what holds: nothing after it
 //! has to ask whether two flags fit together.
 
+mod admission;
 mod authentication;
 mod authorization;
 mod caches;
@@ -20,6 +21,7 @@ use clap::{Args, Parser, Subcommand};
 use nave_apiserver::allocators::ServiceRange;
 use nave_apiserver::storage::WatchCacheSizes;
 
+use admission::AdmissionFlags;
 use authentication::AuthenticationFlags;
 pub(crate) use authentication::{Authentication, Oidc, Proxy, ServiceAccounts, TokenWebhook};
 use authorization::AuthorizationFlags;
@@ -127,6 +129,8 @@ pub(crate) struct ServeFlags {
     authentication: AuthenticationFlags,
     #[command(flatten)]
     authorization: AuthorizationFlags,
+    #[command(flatten)]
+    admission: AdmissionFlags,
 
     /// Range from which services get their addresses.
     #[arg(long, value_name = "CIDR", default_value = "10.0.0.0/16", help_heading = NETWORK)]
@@ -159,6 +163,8 @@ pub(crate) struct Config {
     pub(crate) http2_streams: u32,
     pub(crate) authentication: Authentication,
     pub(crate) authorization: Authorization,
+    /// The admission plugins that are left out.
+    pub(crate) disabled_plugins: Vec<String>,
     pub(crate) service_range: ServiceRange,
     pub(crate) node_ports: RangeInclusive<u16>,
     pub(crate) watch_caches: WatchCacheSizes,
@@ -231,6 +237,7 @@ impl ServeFlags {
             http2_streams: self.http2_max_streams_per_connection,
             authentication: self.authentication.validate()?,
             authorization: self.authorization.validate()?,
+            disabled_plugins: self.admission.disabled()?,
             service_range: self.service_cluster_ip_range,
             node_ports: self.service_node_port_range,
             watch_caches: self.caches.sizes(),

@@ -27,4 +27,5 @@ mod protocols;
 mod python;
 mod quota_usage;
 mod reads;
+mod service_account_pods;
 mod watch_window;

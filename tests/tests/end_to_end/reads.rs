@@ -213,8 +213,9 @@ async fn the_caches_can_be_looked_into() {
         let mut found = caches["resources"].as_array().unwrap().iter();
         found.find(|cache| cache["resource"] == resource).unwrap().clone()
     };
+    // Two are there from the start.
     let maps = of("configmaps");
-    assert_eq!((&maps["objects"], &maps["window"]["events"]), (&json!(1), &json!(1)));
+    assert_eq!((&maps["objects"], &maps["window"]["events"]), (&json!(3), &json!(3)));
     // Beside it there are watchers within the server, such as authorization's.
     let bucket = json!({"field": "spec.nodeName", "value": "node-1", "count": 1});
     let watchers = of("pods")["watchers"].clone();

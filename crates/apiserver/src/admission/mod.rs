@@ -3,6 +3,9 @@
 //! | plugin | what it sees to |
 //! | --- | --- |
 //! | [`NamespaceLifecycle`] | namespaces exist and are not ending |
+//! | [`ServiceAccount`] | pods run as accounts that exist, and have their tokens |
+//! | [`Priority`] | pods have the number behind their priority class |
+//! | [`DefaultTolerationSeconds`] | pods stay for a while on a node that is not ready |
 //! | [`CertificateRequester`] | requests to sign certificates say who made them |
 //! | [`CertificateSubjectRestriction`] | nobody asks for a certificate of `system:masters` |
 //! | [`CertificateApproval`], [`CertificateSigning`] | those approve and sign who may, by signer |
@@ -13,9 +16,12 @@
 //! The order of the list is the order in which they see an object.
 
 mod certificates;
+mod default_toleration_seconds;
 mod namespace_lifecycle;
 mod node_restriction;
+mod priority;
 mod rbac_escalation;
+mod service_account;
 mod service_addresses;
 
 use async_trait::async_trait;
@@ -28,10 +34,23 @@ use nave_resources::ResourceDef;
 pub use certificates::{
     CertificateApproval, CertificateRequester, CertificateSigning, CertificateSubjectRestriction,
 };
+pub use default_toleration_seconds::DefaultTolerationSeconds;
 pub use namespace_lifecycle::NamespaceLifecycle;
 pub use node_restriction::NodeRestriction;
+pub use priority::Priority;
 pub use rbac_escalation::RbacEscalation;
+pub use service_account::ServiceAccount;
 pub use service_addresses::ServiceAddresses;
+
+/// The plugins that can be left out (`--disable-admission-plugins`), by upstream's names.
+pub const OPTIONAL_PLUGINS: [&str; 6] = [
+    "CertificateApproval",
+    "CertificateSigning",
+    "CertificateSubjectRestriction",
+    "DefaultTolerationSeconds",
+    "Priority",
+    "ServiceAccount",
+];
 
 /// What is about to happen to an object.
 pub struct Attributes<'a> {
@@ -63,12 +82,22 @@ pub enum Operation<'a> {
 /// One admission plugin.
 #[async_trait]
 pub trait Plugin: Send + Sync {
+    /// The name by which the plugin can be left out, one of [`OPTIONAL_PLUGINS`]; empty where it cannot.
+    fn name(&self) -> &'static str {
+        ""
+    }
+
     /// Lets the plugin catch up with the store before an object is created in `namespace`.
     ///
     /// # Errors
     /// The store's.
-    async fn prepare_for_create(&self, def: &ResourceDef, namespace: &str) -> Result<(), Status> {
-        let _ = (def, namespace);
+    async fn prepare_for_create(
+        &self,
+        def: &ResourceDef,
+        namespace: &str,
+        object: &Value,
+    ) -> Result<(), Status> {
+        let _ = (def, namespace, object);
         Ok(())
     }
 
@@ -100,9 +129,14 @@ impl Admission {
     ///
     /// # Errors
     /// The store's.
-    pub async fn prepare_for_create(&self, def: &ResourceDef, namespace: &str) -> Result<(), Status> {
+    pub async fn prepare_for_create(
+        &self,
+        def: &ResourceDef,
+        namespace: &str,
+        object: &Value,
+    ) -> Result<(), Status> {
         for plugin in &self.plugins {
-            plugin.prepare_for_create(def, namespace).await?;
+            plugin.prepare_for_create(def, namespace, object).await?;
         }
         Ok(())
     }

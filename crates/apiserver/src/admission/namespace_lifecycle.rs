@@ -21,7 +21,7 @@ pub struct NamespaceLifecycle {
 #[async_trait]
 impl Plugin for NamespaceLifecycle {
     /// A namespace that the cache does not have may have been created a moment ago.
-    async fn prepare_for_create(&self, def: &ResourceDef, namespace: &str) -> Result<(), Status> {
+    async fn prepare_for_create(&self, def: &ResourceDef, namespace: &str, _: &Value) -> Result<(), Status> {
         if !def.namespaced || self.namespaces.find("", namespace).is_some() {
             return Ok(());
         }

@@ -33,7 +33,7 @@ pub struct RbacEscalation {
 #[async_trait]
 impl Plugin for RbacEscalation {
     /// The role that a binding names may have been created a moment ago.
-    async fn prepare_for_create(&self, def: &ResourceDef, _: &str) -> Result<(), Status> {
+    async fn prepare_for_create(&self, def: &ResourceDef, _: &str, _: &Value) -> Result<(), Status> {
         if !is_rbac(def, &["rolebindings", "clusterrolebindings"]) {
             return Ok(());
         }

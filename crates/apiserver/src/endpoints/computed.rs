@@ -134,7 +134,7 @@ pub(super) async fn create(
         user: request.user,
     };
     let admission = request.resources.admission();
-    admission.prepare_for_create(&request.endpoint.def, request.namespace()).await?;
+    admission.prepare_for_create(&request.endpoint.def, request.namespace(), &object).await?;
     admission.admit(&attributes, Some(&mut object))?;
     let answer = computed.create(request, object).await?;
     Ok(Answer::document(201, answer).with_warnings(warnings))

@@ -94,7 +94,7 @@ pub async fn create(
 /// Those of [`create`].
 pub async fn create_object(target: &Target<'_>, object: Value, dry_run: bool) -> Result<Value, Status> {
     let storage = target.storage()?;
-    target.admission.prepare_for_create(&target.endpoint.def, target.namespace).await?;
+    target.admission.prepare_for_create(&target.endpoint.def, target.namespace, &object).await?;
     let mut object = prepare_new(target, object, time::now())?;
     let outcome = store_new(target, storage, &mut object, dry_run).await;
     let stored = outcome.is_ok() && !dry_run;

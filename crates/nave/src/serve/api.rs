@@ -55,6 +55,7 @@ pub(super) async fn start(
         authentication: authentication.chain(),
         authorization: authorization.chain.clone(),
         plugins: authorization.plugins(&storages),
+        disabled_plugins: config.disabled_plugins.clone(),
         computed: computed::with_access_reviews(computed, &authorization.chain),
         service_range: config.service_range,
         node_ports: config.node_ports.clone(),

@@ -13,6 +13,10 @@ pub struct CertificateApproval {
 }
 
 impl Plugin for CertificateApproval {
+    fn name(&self) -> &'static str {
+        "CertificateApproval"
+    }
+
     fn admit(&self, attributes: &Attributes<'_>, _: Option<&mut Value>) -> Result<(), Status> {
         let Operation::Update(old) = attributes.operation else { return Ok(()) };
         if attributes.subresource != "approval" || !is_request(attributes.def) {

@@ -13,6 +13,10 @@ pub struct CertificateSigning {
 }
 
 impl Plugin for CertificateSigning {
+    fn name(&self) -> &'static str {
+        "CertificateSigning"
+    }
+
     fn admit(&self, attributes: &Attributes<'_>, object: Option<&mut Value>) -> Result<(), Status> {
         let (Operation::Update(old), Some(new)) = (attributes.operation, object.map(|object| &*object))
         else {

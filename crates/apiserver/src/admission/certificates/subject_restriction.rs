@@ -13,6 +13,10 @@ const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 pub struct CertificateSubjectRestriction;
 
 impl Plugin for CertificateSubjectRestriction {
+    fn name(&self) -> &'static str {
+        "CertificateSubjectRestriction"
+    }
+
     fn admit(&self, attributes: &Attributes<'_>, object: Option<&mut Value>) -> Result<(), Status> {
         let (Operation::Create, Some(request)) = (attributes.operation, object.map(|object| &*object)) else {
             return Ok(());
