@@ -398,34 +398,44 @@ fn pad(indent: usize, out: &mut Vec<u8>) {
     out.resize(out.len() + indent, b' ');
 }
 
-/// A string as plain text if that reads back as the same string, else in quotes as JSON has it, which is YAML too.
+/// A string as plain text if that reads back as the same string, else in quotes: in single ones where only its marks
+/// mislead, as clients' own library writes it, in double ones, as JSON has it, where its meaning would be another.
 fn text(value: &str, out: &mut Vec<u8>) {
-    if is_plain(value) { out.extend_from_slice(value.as_bytes()) } else { json::encode_into(value, out) }
+    if !means_itself(value) {
+        json::encode_into(value, out);
+    } else if is_plain(value) {
+        out.extend_from_slice(value.as_bytes());
+    } else {
+        out.push(b'\'');
+        out.extend_from_slice(value.replace('\'', "''").as_bytes());
+        out.push(b'\'');
+    }
 }
 
-/// Whether a string may stand without quotes; says no where it is not sure.
-fn is_plain(value: &str) -> bool {
-    let safe = |byte: u8| {
-        byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'/' | b'+' | b'=' | b'~')
-    };
-    let starts =
-        value.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'/'));
-    // A lone `y` or `n` is text here, but a boolean to other readers.
-    let ambiguous = matches!(value, "y" | "Y" | "n" | "N");
-    // Neither is a thing that other readers take for a date or a base 60 number.
-    let number_like = value.bytes().next().is_some_and(|byte| byte.is_ascii_digit());
-    let inner = |(at, byte): (usize, u8)| {
-        let bytes = value.as_bytes();
-        safe(byte)
-            || byte == b':' && bytes.get(at + 1).is_some_and(|next| safe(*next) && !number_like)
-            || byte == b' ' && bytes.get(at + 1).is_some_and(|next| safe(*next))
-    };
-    starts
-        && !ambiguous
-        && value.len() <= 256
-        && value.bytes().enumerate().all(inner)
-        && !(number_like && value.bytes().filter(|byte| *byte == b'-').count() >= 2)
+/// Whether the text, taken for YAML, is this string and nothing else, whoever reads it; says no where it is not sure.
+fn means_itself(value: &str) -> bool {
+    let starts_as_number = value.bytes().next().is_some_and(|byte| byte.is_ascii_digit());
+    // Some readers know dates and numbers to the base 60.
+    let dated = starts_as_number && value.bytes().filter(|byte| *byte == b'-').count() >= 2;
+    let sexagesimal = starts_as_number && value.contains(':');
+    !value.is_empty()
+        && value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
+        && !dated
+        && !sexagesimal
         && resolve(value).is_some_and(|resolved| resolved.is_string())
+}
+
+/// Whether a string of printable characters may stand without quotes; says no where it is not sure.
+fn is_plain(value: &str) -> bool {
+    let safe = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b':' | b'#');
+    let starts = value.bytes().next().is_some_and(|byte| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'/' | b'(' | b'$' | b'^' | b'+')
+    });
+    let inner = |(at, byte): (usize, u8)| {
+        let next_is_safe = value.as_bytes().get(at + 1).is_some_and(|next| safe(*next));
+        safe(byte) || matches!(byte, b':' | b' ') && next_is_safe
+    };
+    starts && value.len() <= 256 && value.bytes().enumerate().all(inner)
 }
 
 /// Whether a string is better read as a block of lines.
@@ -559,7 +569,7 @@ mod tests {
         });
         let text = concat!(
             "apiVersion: v1\ndata:\n  e: \"\"\n  \"n\": \"1\"\n  \"on\": \"yes\"\n  t: |\n    a\n    b\nempty: {}\n",
-            "items:\n- a: 1\n  b:\n  - 2\n  - - 3\n- []\n- \"image: x\"\n- k8s.gcr.io/pause:3.9\nnone: null\n",
+            "items:\n- a: 1\n  b:\n  - 2\n  - - 3\n- []\n- 'image: x'\n- k8s.gcr.io/pause:3.9\nnone: null\n",
         );
         assert_eq!(String::from_utf8(encode(&value)).unwrap(), text);
         assert_eq!(read(text), value);
