@@ -200,12 +200,16 @@ async fn what_is_wrong_with_a_watchs_revision_is_an_event() {
 async fn the_caches_can_be_looked_into() {
     let server = Server::start_without_controllers().await;
     let mut connection = server.target().connect_http2().await.unwrap();
-    let latest = create(&mut connection, "a").await;
+    // A kind that the server itself has no objects of.
+    let quotas = "/api/v1/namespaces/default/resourcequotas";
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "a"}}).to_string();
+    let created = connection.send(&Call::post(quotas, quota)).await.unwrap().success().await.unwrap();
+    let latest = revision(&serde_json::from_slice(&created.read_all().await.unwrap()).unwrap());
     let watch = Call::get("/api/v1/pods?watch=true&fieldSelector=spec.nodeName%3Dnode-1");
     let _watching = connection.send(&watch).await.unwrap().success().await.unwrap();
     get(&mut connection, "/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-1").await;
     // A read of the latest state: from here on the cache knows the object.
-    get(&mut connection, MAPS).await;
+    get(&mut connection, quotas).await;
 
     let (_, caches) = get(&mut connection, "/debug/api_cache").await;
     assert!(caches["storeRevision"].as_u64().unwrap() >= latest);
@@ -213,9 +217,8 @@ async fn the_caches_can_be_looked_into() {
         let mut found = caches["resources"].as_array().unwrap().iter();
         found.find(|cache| cache["resource"] == resource).unwrap().clone()
     };
-    // Two are there from the start.
-    let maps = of("configmaps");
-    assert_eq!((&maps["objects"], &maps["window"]["events"]), (&json!(3), &json!(3)));
+    let cache = of("resourcequotas");
+    assert_eq!((&cache["objects"], &cache["window"]["events"]), (&json!(1), &json!(1)));
     // Beside it there are watchers within the server, such as authorization's.
     let bucket = json!({"field": "spec.nodeName", "value": "node-1", "count": 1});
     let watchers = of("pods")["watchers"].clone();
@@ -225,8 +228,8 @@ async fn the_caches_can_be_looked_into() {
     let metrics = String::from_utf8(metrics.to_vec()).unwrap();
     for line in [
         r#"apiserver_longrunning_requests{component="apiserver",group="",resource="pods",scope="cluster",subresource="",verb="WATCH",version="v1"} 1"#,
-        r#"apiserver_storage_objects{resource="configmaps"} 1"#,
-        r#"apiserver_watch_cache_events_dispatched_total{group="",resource="configmaps"} 1"#,
+        r#"apiserver_storage_objects{resource="resourcequotas"} 1"#,
+        r#"apiserver_watch_cache_events_dispatched_total{group="",resource="resourcequotas"} 1"#,
         r#"apiserver_cache_list_total{group="",index="f:spec.nodeName",resource="pods"} 1"#,
         r#"watch_cache_capacity{group="",resource="pods"} 100"#,
     ] {
