@@ -44,17 +44,19 @@ pub struct Bootstrap {
 }
 
 impl Bootstrap {
-    /// Makes those objects that are not there.
+    /// Makes those objects that are not there: those that need nothing of each other side by side, so that the store
+    /// can commit them together.
     ///
     /// # Errors
     /// What kept an object from being stored.
     pub async fn run(&self, resources: &Resources) -> Result<(), Status> {
         let user = &server_user();
-        for name in NAMESPACES {
+        let namespaces = NAMESPACES.map(|name| {
             let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-            create(resources, user, core("namespaces"), "", namespace).await?;
-        }
-        create(resources, user, core("services"), "default", self.service()).await?;
+            create(resources, user, core("namespaces"), "", namespace)
+        });
+        try_join_all(namespaces).await?;
+        let service = create(resources, user, core("services"), "default", self.service());
         let told = async {
             match cluster_authentication::publish(resources, &self.cluster_authentication).await {
                 // Another server over the same store is at it; it is seen to later.
@@ -68,7 +70,7 @@ impl Bootstrap {
             create(resources, user, classes, "", priority_class(name, value))
         };
         let classes = try_join_all(PRIORITY_CLASSES.map(class));
-        try_join!(rbac::run(resources, user), told, tracking, classes).map(drop)
+        try_join!(service, rbac::run(resources, user), told, tracking, classes).map(drop)
     }
 
     fn service(&self) -> Value {
