@@ -4,12 +4,13 @@ use std::{io, net::SocketAddr, path::Path};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use crate::pki::{Pair, files};
+use crate::pki::Pair;
+use crate::pki::files::{self, Kept};
 
 /// Writes a kubeconfig with everything in it, readable by its owner alone. `ca` is what clients check the server
 /// with, as PEM.
 pub(crate) fn write(path: &Path, server: SocketAddr, ca: &str, admin: &Pair) -> io::Result<()> {
-    files::write_private(path, &text(server, ca, admin))
+    files::write_private(path, &text(server, ca, admin), Kept::Loosely)
 }
 
 fn text(server: SocketAddr, ca: &str, admin: &Pair) -> String {

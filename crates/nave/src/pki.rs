@@ -9,7 +9,8 @@
 //! Files found are used again. A certificate is made anew when two thirds of its time are over, or when it no longer
 //! fits (another CA, another address to serve under). The CA keeps its key when it is made anew, so that certificates
 //! signed before, and clients that know the CA as it was before, go on to work. Keys are readable by their owner
-//! alone from the moment they exist, and no file is ever seen half written.
+//! alone from the moment they exist, and no file is ever seen half written. Only the CA, which nothing can replace, is
+//! waited for until it is on the disk.
 
 mod certificate;
 pub(crate) mod files;
@@ -27,6 +28,7 @@ use std::{
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 
 use certificate::Facts;
+use files::Kept;
 
 const DAY: Duration = Duration::from_hours(24);
 const CA_LIFETIME: Duration = DAY.saturating_mul(3650);
@@ -121,7 +123,7 @@ fn ensure_ca(folder: &Path, now: SystemTime) -> Result<Pair, PkiError> {
             Some(key_pair)
         }
     };
-    make(folder, "ca", key, |key| certificate::ca_params(now, CA_LIFETIME).self_signed(key))
+    make(folder, "ca", Kept::Safely, key, |key| certificate::ca_params(now, CA_LIFETIME).self_signed(key))
 }
 
 fn ensure_serving(
@@ -176,7 +178,7 @@ fn ensure_leaf(
             return Ok(Pair { certificate, key });
         }
     }
-    make(folder, name, None, |key| {
+    make(folder, name, Kept::Loosely, None, |key| {
         let issuer = Issuer::from_ca_cert_pem(&ca.certificate, KeyPair::from_pem(&ca.key)?)?;
         params()?.signed_by(key, &issuer)
     })
@@ -186,6 +188,7 @@ fn ensure_leaf(
 fn make(
     folder: &Path,
     name: &'static str,
+    kept: Kept,
     key: Option<KeyPair>,
     sign: impl FnOnce(&KeyPair) -> Result<rcgen::Certificate, rcgen::Error>,
 ) -> Result<Pair, PkiError> {
@@ -196,8 +199,8 @@ fn make(
     let pair = made().map_err(|error| PkiError::Make { name, error })?;
     let (key_path, certificate_path) =
         (folder.join(format!("{name}.key")), folder.join(format!("{name}.crt")));
-    files::write_private(&key_path, &pair.key).map_err(in_file(&key_path))?;
-    files::write_public(&certificate_path, &pair.certificate).map_err(in_file(&certificate_path))?;
+    files::write_private(&key_path, &pair.key, kept).map_err(in_file(&key_path))?;
+    files::write_public(&certificate_path, &pair.certificate, kept).map_err(in_file(&certificate_path))?;
     tracing::info!(certificate = %certificate_path.display(), "made a certificate");
     Ok(pair)
 }

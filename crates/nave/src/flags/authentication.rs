@@ -52,7 +52,7 @@ pub(crate) struct AuthenticationFlags {
     /// Keys that verify service account tokens (PEM; private or public, RSA or ECDSA); by default the one that signs.
     #[arg(long, value_name = "FILE")]
     service_account_key_file: Vec<PathBuf>,
-    /// Private key that signs service account tokens (PEM); by default the server makes one in pki/sa.key.
+    /// Private key that signs service account tokens (PEM); by default the server makes one in pki/sa.key when it needs it.
     #[arg(long, value_name = "FILE")]
     service_account_signing_key_file: Option<PathBuf>,
     /// Whether a service account token from a secret holds only as long as the secret and the account are there.

@@ -24,7 +24,7 @@ use nave_webhook::Webhook;
 use super::ServeError;
 use super::client_cas::ClientCas;
 use crate::flags::{Authentication as Flags, Config, FlagError, Oidc, ServiceAccounts, TokenWebhook};
-use crate::pki::files;
+use crate::pki::files::{self, Kept};
 
 /// How long a webhook may take to answer, once.
 const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -215,8 +215,8 @@ fn issuer_config(flags: &Flags) -> IssuerConfig {
     }
 }
 
-/// The keys of service accounts' tokens: those given, or one of the server's own, which is made beside everything
-/// else that happens at a first start.
+/// The keys of service accounts' tokens: those given, or one of the server's own, which is made when the first token
+/// is asked for.
 pub(super) fn service_account_keys(config: &Config) -> Result<Arc<KeyRing>, ServeError> {
     let ServiceAccounts { key_files, signing_key_file, .. } = &config.authentication.service_accounts;
     if let Some(file) = signing_key_file {
@@ -239,10 +239,7 @@ pub(super) fn service_account_keys(config: &Config) -> Result<Arc<KeyRing>, Serv
             Ok(Arc::new(KeyRing::new(Keys::new(signing, Vec::new()))))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let ring = Arc::new(KeyRing::default());
-            let made = Arc::clone(&ring);
-            tokio::task::spawn_blocking(move || make_key(&file, &made));
-            Ok(ring)
+            Ok(Arc::new(KeyRing::made_when_needed(move || make_key(&file))))
         }
         Err(error) => Err(FlagError::file("data-dir", &file, error).into()),
     }
@@ -250,21 +247,20 @@ pub(super) fn service_account_keys(config: &Config) -> Result<Arc<KeyRing>, Serv
 
 /// Makes the key that signs, and keeps it. One that cannot be kept is used all the same: the server serves, and the
 /// tokens end with it.
-fn make_key(file: &Path, ring: &KeyRing) {
+fn make_key(file: &Path) -> Option<Keys> {
     let made = generate_rsa_pem().map_err(|_| KeyError::Unknown);
     let made = made.and_then(|pem| Ok((SigningKey::from_pem(pem.as_bytes())?, pem)));
-    let (signing, pem) = match made {
-        Ok(made) => made,
-        Err(error) => return tracing::error!(%error, "no key for service account tokens could be made"),
-    };
-    match files::write_private(file, &pem) {
+    let (signing, pem) = made
+        .inspect_err(|error| tracing::error!(%error, "no key for service account tokens could be made"))
+        .ok()?;
+    match files::write_private(file, &pem, Kept::Safely) {
         Ok(()) => tracing::info!(key = %file.display(), "made a key for service account tokens"),
         Err(error) => tracing::error!(
             %error, key = %file.display(),
             "the key of service account tokens cannot be kept: they hold until the server ends"
         ),
     }
-    ring.set(Keys::new(signing, Vec::new()));
+    Some(Keys::new(signing, Vec::new()))
 }
 
 /// Objects of the core group, as the watch caches have them.
