@@ -1,5 +1,6 @@
 //! Tokens of identity providers (OpenID Connect): JSON web tokens of issuers that a configuration names.
 
+mod distributed;
 pub(crate) mod expression;
 mod mapping;
 mod provider;
@@ -15,6 +16,7 @@ use nave_cel::CompileError;
 use nave_webhook::{Client, ClientError, Roots, Tls};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
+use self::distributed::ClaimResolver;
 use self::mapping::Mapping;
 use self::provider::Provider;
 use crate::config::JwtConfig;
@@ -51,6 +53,8 @@ pub struct IssuerTokens {
     algorithms: Vec<Algorithm>,
     provider: Provider,
     mapping: Mapping,
+    /// Fetches the groups where tokens say where they are.
+    groups: Option<ClaimResolver>,
     /// This API's own audiences.
     api_audiences: Vec<String>,
 }
@@ -74,7 +78,10 @@ impl IssuerTokens {
             Roots::These(found.map_err(|error| IssuerError::CertificateAuthority(error.to_string()))?)
         };
         let client = Client::new(Tls { roots, ..Tls::default() }, PROVIDER_TIMEOUT)?;
+        let claim = &config.claim_mappings.groups.claim;
+        let groups = (!claim.is_empty()).then(|| ClaimResolver::new(claim, algorithms, client.clone()));
         Ok(Self {
+            groups,
             issuer: issuer.url.clone(),
             audiences: issuer.audiences.clone(),
             algorithms: algorithms.to_vec(),
@@ -115,9 +122,18 @@ impl TokenAuthenticator for IssuerTokens {
             return Err(refused(format!("verify token: unexpected algorithm {}", parsed.algorithm.name())));
         }
         let claims = self.provider.verify(token).await;
-        let claims = claims.map_err(|why| refused(format!("verify token: {why}")))?;
+        let mut claims = claims.map_err(|why| refused(format!("verify token: {why}")))?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         self.check(&claims, now).map_err(|why| refused(format!("verify token: {why}")))?;
+        if let Some(resolver) = &self.groups {
+            let checked = |claims: &Claims| self.check(claims, now);
+            let found = resolver.resolve(claims.as_map(), checked).await;
+            let found =
+                found.map_err(|why| refused(format!("could not expand distributed claims: {why}")))?;
+            if let Some(value) = found {
+                claims.set(resolver.claim(), value);
+            }
+        }
         let user = self.mapping.user(&claims).map_err(refused)?;
         Ok(Some(Identity::new(user).for_audiences(meant)))
     }

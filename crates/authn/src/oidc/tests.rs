@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use http::Response;
+use http::{Response, StatusCode};
 use nave_machinery::Value;
 use nave_webhook::testing::HttpsServer;
 use serde_json::json;
@@ -216,4 +216,97 @@ async fn issuers_are_exchanged_as_a_whole() {
     assert!(asks(&first).await && asks(&second).await);
     issuers.replace(vec![two.tokens(SIMPLE)]);
     assert!(!asks(&first).await && asks(&second).await);
+}
+
+/// Two providers: one for users, and one that knows their groups.
+async fn groups_elsewhere(
+    world: &World,
+    answer: impl Fn(&str) -> Response<Bytes> + Send + Sync + 'static,
+) -> HttpsServer {
+    let set = world.set.lock().unwrap().clone().to_string();
+    HttpsServer::start(move |request| {
+        let url = format!("https://{}", request.headers()["host"].to_str().unwrap());
+        let shown = request.headers().get("authorization").map_or("", |shown| shown.to_str().unwrap());
+        match request.uri().path() {
+            "/groups" => answer(shown),
+            "/keys" => Response::new(Bytes::from(set.clone())),
+            _ => Response::new(json!({"issuer": url, "jwks_uri": format!("{url}/keys")}).to_string().into()),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn groups_are_fetched_where_a_token_says_they_are() {
+    let world = world().await;
+    let issued = Arc::new(Mutex::new(String::new()));
+    let answer = Arc::clone(&issued);
+    let other = groups_elsewhere(&world, move |shown| {
+        let mut response = Response::new(Bytes::from(answer.lock().unwrap().clone()));
+        if shown != "Bearer s3cret" {
+            *response.status_mut() = StatusCode::FORBIDDEN;
+        }
+        response
+    })
+    .await;
+    // Both are believed to be whom their certificates say by the authorities of one file.
+    let ca = format!("{}{}", world.server.ca, other.ca).replace('\n', "\n      ");
+    let text = format!(
+        "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\njwt:\n- issuer:\n    url: '{}'\n    \
+         audiences: [kubernetes]\n    certificateAuthority: |\n      {ca}\n{SIMPLE}",
+        world.server.url("")
+    );
+    let config = AuthenticationConfiguration::parse(&text, &[]).unwrap();
+    let tokens = IssuerTokens::new(&config.jwt[0], &[Algorithm::Rs256], &["api".to_owned()]).unwrap();
+    let token = |access: &str| {
+        world.token(|claims| {
+            claims.as_object_mut().unwrap().remove("groups");
+            claims["_claim_names"] = json!({"groups": "src"});
+            claims["_claim_sources"] =
+                json!({"src": {"endpoint": other.url("/groups"), "access_token": access}});
+        })
+    };
+    let issue = |change: fn(&mut Value)| {
+        let mut claims = json!({
+            "iss": other.url(""), "aud": "kubernetes", "exp": now() + 60, "groups": ["far", "away"],
+        });
+        change(&mut claims);
+        *issued.lock().unwrap() = world.key.sign(&claims).unwrap();
+    };
+    issue(|_| {});
+    let user = ask(&tokens, &token("s3cret")).await.unwrap().unwrap();
+    assert_eq!(user.user.groups, ["g:far", "g:away", "system:authenticated"]);
+    let refused = async |access: &str| ask(&tokens, &token(access)).await.unwrap_err();
+    assert!(refused("wrong").await.contains("error while getting distributed claim JWT: 403"));
+    for (change, why) in [
+        ((|claims| claims["exp"] = (now() - 1).into()) as fn(&mut Value), "token is expired"),
+        (|claims| claims["aud"] = "others".into(), "expected audience"),
+        (|claims| claims["groups"] = Value::Null, ""),
+        (|claims| claims["iss"] = "http://example.com".into(), "verifying untrusted issuer"),
+        (
+            |claims| {
+                claims.as_object_mut().unwrap().remove("groups");
+            },
+            "did not contain claim: groups",
+        ),
+    ] {
+        issue(change);
+        match ask(&tokens, &token("s3cret")).await {
+            Ok(found) => assert!(why.is_empty() && found.unwrap().user.groups == ["system:authenticated"]),
+            Err(said) => assert!(!why.is_empty() && said.contains(why), "{why}: {said}"),
+        }
+    }
+    *issued.lock().unwrap() = key()
+        .sign(&json!({"iss": other.url(""), "aud": "kubernetes", "exp": now() + 60, "groups": ["far"]}))
+        .unwrap();
+    assert!(refused("s3cret").await.contains("failed to verify signature"), "another's key");
+    // A token that has groups of its own needs no others; one whose source is missing is refused.
+    let own = world.token(|claims| claims["_claim_names"] = json!({"groups": "src"}));
+    assert!(ask(&tokens, &own).await.is_ok());
+    let lost = world.token(|claims| {
+        claims.as_object_mut().unwrap().remove("groups");
+        claims["_claim_names"] = json!({"groups": "src"});
+        claims["_claim_sources"] = json!({});
+    });
+    assert!(ask(&tokens, &lost).await.unwrap_err().contains("contained a source src missing"));
 }
