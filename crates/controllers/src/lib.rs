@@ -23,6 +23,7 @@
 //! | --- | --- |
 //! | `namespace` | what is in a namespace goes with it |
 //! | `service_account`, `root_ca` | what each namespace has from the start |
+//! | `service_account_token` | secrets with tokens of service accounts |
 //! | `garbage_collector` | what belongs to an object goes with it, before it, or is orphaned |
 //! | `cluster_role_aggregation` | roles that are made of others |
 //! | `endpoint_slice`, `endpoints` | where the pods of a service are |
@@ -55,6 +56,7 @@ mod resource_quota;
 mod root_ca;
 pub mod selectors;
 mod service_account;
+mod service_account_token;
 mod ttl_after_finished;
 
 use frame::Descriptor;
@@ -70,6 +72,7 @@ pub const CONTROLLERS: &[Descriptor] = &[
     pod_gc::POD_GC,
     namespace::NAMESPACE,
     service_account::SERVICE_ACCOUNT,
+    service_account_token::SERVICE_ACCOUNT_TOKEN,
     root_ca::ROOT_CA_PUBLISHER,
     cluster_role_aggregation::CLUSTER_ROLE_AGGREGATION,
     endpoint_slice::ENDPOINT_SLICE,

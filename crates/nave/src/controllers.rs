@@ -9,7 +9,7 @@ use nave_authn::certificates_to_pem;
 use nave_client::leader_election::{ConfigError, Ended, LeaderElectionConfig, LeaderElector};
 use nave_client::workqueue::WorkqueueMetrics;
 use nave_client::{SharedInformerFactory, record};
-use nave_controllers::frame::{self, Clients, Descriptor};
+use nave_controllers::frame::{self, Clients, Descriptor, TokenGenerator};
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::flags::{Controllers, ControllersConfig, FlagError};
 use crate::health::Health;
 use crate::signals::Signals;
+use crate::tokens::SecretTokens;
 
 /// Why the controllers could not run, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -146,6 +147,7 @@ pub(crate) fn chosen(wanted: &Controllers) -> impl Iterator<Item = &'static Desc
 struct OneUser {
     client: kube::Client,
     root_ca: Option<Arc<str>>,
+    tokens: Option<Arc<SecretTokens>>,
 }
 
 impl OneUser {
@@ -157,7 +159,10 @@ impl OneUser {
         let loaded = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
         let loaded = loaded.map_err(|why| wrong(&why))?;
         let root_ca = loaded.root_cert.as_ref().map(|certificates| certificates_to_pem(certificates).into());
-        Ok(Self { client: kube::Client::try_from(loaded).map_err(|why| wrong(&why))?, root_ca })
+        let key = config.private_key_file.as_deref();
+        let tokens = key.map(|file| SecretTokens::with_key("service-account-private-key-file", file));
+        let tokens = tokens.transpose()?.map(Arc::new);
+        Ok(Self { client: kube::Client::try_from(loaded).map_err(|why| wrong(&why))?, root_ca, tokens })
     }
 }
 
@@ -168,6 +173,10 @@ impl Clients for OneUser {
 
     fn root_ca(&self) -> Option<Arc<str>> {
         self.root_ca.clone()
+    }
+
+    fn tokens(&self) -> Option<Arc<dyn TokenGenerator>> {
+        Some(self.tokens.clone()? as _)
     }
 }
 

@@ -19,6 +19,7 @@ mod kubeconfig;
 mod pki;
 mod serve;
 mod signals;
+mod tokens;
 
 use std::{io::IsTerminal, process::ExitCode};
 

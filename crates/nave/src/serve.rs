@@ -11,6 +11,7 @@ mod certificates;
 mod client_cas;
 mod controllers;
 mod memory;
+mod token_tracking;
 
 use std::{
     fs::DirBuilder,
@@ -30,6 +31,7 @@ use nave_authn::ClientCaError;
 use nave_store::StoreError;
 use nave_webhook::Watched;
 
+use crate::tokens::SecretTokens;
 use crate::{
     flags::{Config, FlagError},
     kubeconfig,
@@ -113,8 +115,9 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     });
     let revision = store.current_revision().await?;
     greet(&config, reachable, &kubeconfig.path, revision, started);
+    let tokens = SecretTokens(api.issuer.clone());
     let controllers =
-        controllers::start(&config.controllers, &api.server, &api.storages, certificates.server_ca());
+        controllers::start(&config.controllers, &api.server, &api.storages, certificates.server_ca(), tokens);
 
     let authentication = api.authentication.take();
     let upkeep = Upkeep { certificates, kubeconfig, cas, tls, authentication };
@@ -123,6 +126,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         never = look_after(upkeep) => match never {},
         never = api.server.upkeep(memory::is_short) => match never {},
         never = api.authorization.keep_up() => match never {},
+        never = token_tracking::keep(api.server.clone(), api.used) => match never {},
     }
     tokio::select! {
         () = stop(&config, &api.server, &controllers, &running) => {}
@@ -132,7 +136,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         }
     }
     // Every commit was synced before it was acknowledged: closing only ends the writer and frees the folder.
-    drop((api, controllers, running, store));
+    drop((api.server, controllers, running, store));
     Ok(())
 }
 

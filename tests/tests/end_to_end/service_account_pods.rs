@@ -1,6 +1,6 @@
 //! What pods get on their way in: accounts with their tokens, priorities, tolerations.
 
-use nave_tests::Server;
+use nave_tests::{Server, eventually};
 use serde_json::{Value, json};
 
 fn pod(name: &str, spec: &str) -> String {
@@ -82,4 +82,44 @@ async fn priorities_come_from_classes() {
     // Who applies the pod again knows nothing of all this.
     let again = pod("usual", "").replace("metadata: {", "metadata: {labels: {a: b}, ");
     server.apply(&again).await;
+}
+
+#[tokio::test]
+async fn secrets_get_tokens_that_live_as_long_as_their_account() {
+    let server = Server::start().await;
+    server
+        .apply(
+            "{apiVersion: v1, kind: ServiceAccount, metadata: {name: robot}}
+---
+{apiVersion: v1, kind: Secret, metadata: {name: robot, annotations: {kubernetes.io/service-account.name: robot}}, \
+             type: kubernetes.io/service-account-token}",
+        )
+        .await;
+    let read = async |path: &str| {
+        let path = format!("jsonpath={{{path}}}");
+        server.kubectl(&["get", "secret", "robot", "-o", &path]).await
+    };
+    eventually("the secret has a token", async || !read(".data.token").await.is_empty()).await;
+    assert_eq!(read(".data.namespace").await, "ZGVmYXVsdA==");
+    assert!(!read(".data.ca\\.crt").await.is_empty());
+    let script = "
+import base64, os, kubernetes
+from kubernetes import client, config
+config.load_kube_config()
+secret = client.CoreV1Api().read_namespaced_secret('robot', 'default')
+token = base64.b64decode(secret.data['token']).decode()
+own = client.Configuration.get_default_copy()
+own.cert_file = own.key_file = None
+own.api_key = {'authorization': 'Bearer ' + token}
+review = client.AuthenticationV1Api(client.ApiClient(own)).create_self_subject_review(client.V1SelfSubjectReview())
+print(review.status.user_info.username)
+";
+    assert_eq!(server.python(script).await.trim(), "system:serviceaccount:default:robot");
+    let used = async || read(".metadata.labels.kubernetes\\.io/legacy-token-last-used").await;
+    eventually("the day of its use is noted", async || used().await.len() == "2006-01-02".len()).await;
+    server.kubectl(&["delete", "serviceaccount", "robot"]).await;
+    eventually("the secret goes with its account", async || {
+        !server.kubectl_with(&["get", "secret", "robot"], "", &[]).await.status.success()
+    })
+    .await;
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use base64::{Engine, prelude::BASE64_STANDARD};
-use nave_machinery::meta;
+use nave_machinery::{Value, meta, time};
+use tokio::sync::mpsc;
 
 use super::bound::{read, verify, wrong_audience};
 use super::claims::Reference;
@@ -18,6 +19,20 @@ use crate::{AuthnError, Identity, Metrics, Objects, TokenAuthenticator};
 /// The label of a secret whose token an operator or the cleaner has ended.
 const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
 
+/// The label of a secret with the day on which its token was used last.
+pub const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
+
+/// That a secret's token is used, on a day that the secret does not say yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretUse {
+    /// The secret's namespace.
+    pub namespace: String,
+    /// The secret's name.
+    pub name: String,
+    /// The day, `2006-01-02`.
+    pub date: String,
+}
+
 /// Believes tokens kept in secrets.
 pub struct LegacyTokens {
     issuers: Vec<String>,
@@ -27,18 +42,25 @@ pub struct LegacyTokens {
     /// Whether the secret and the account are looked up (`--service-account-lookup`).
     lookup: bool,
     metrics: Option<Arc<Metrics>>,
+    uses: Option<mpsc::Sender<SecretUse>>,
 }
 
 impl LegacyTokens {
     /// Believes such tokens, which are meant for this API's audiences.
     pub fn new(keys: Arc<KeyRing>, audiences: Vec<String>, objects: Arc<dyn Objects>, lookup: bool) -> Self {
         let issuers = vec![LEGACY_ISSUER.to_owned()];
-        Self { issuers, keys, audiences, objects, lookup, metrics: None }
+        Self { issuers, keys, audiences, objects, lookup, metrics: None, uses: None }
     }
 
     /// The same, which counts.
     pub fn with_metrics(mut self, metrics: Arc<Metrics>) -> Self {
         self.metrics = Some(metrics);
+        self
+    }
+
+    /// The same, which tells of what is used, where there is room to.
+    pub fn telling(mut self, uses: mpsc::Sender<SecretUse>) -> Self {
+        self.uses = Some(uses);
         self
     }
 
@@ -66,6 +88,18 @@ impl LegacyTokens {
         Ok(Info { namespace, account, ..Info::default() })
     }
 
+    /// Tells of the use of a secret's token, once a day.
+    fn tell(&self, secret: &Value) {
+        let Some(uses) = &self.uses else { return };
+        let date: String = time::now().rfc3339().chars().take("2006-01-02".len()).collect();
+        if meta::label(secret, LAST_USED) == Some(&date) {
+            return;
+        }
+        let (namespace, name) = (meta::namespace(secret).to_owned(), meta::name(secret).to_owned());
+        // Where there is no room it is told at the next use.
+        let _ = uses.try_send(SecretUse { namespace, name, date });
+    }
+
     /// The secret must hold this very token, and the account must live.
     fn look_up(
         &self,
@@ -90,9 +124,10 @@ impl LegacyTokens {
             return Err(refused(why));
         }
         // Deleted is deleted: what a token without an end is bound to has no grace.
-        Lookup { objects: &*self.objects, deleted_before: f64::INFINITY }
-            .account(namespace, account)
-            .map(drop)
+        let lookup = Lookup { objects: &*self.objects, deleted_before: f64::INFINITY };
+        lookup.account(namespace, account)?;
+        self.tell(&found);
+        Ok(())
     }
 }
 

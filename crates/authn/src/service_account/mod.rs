@@ -25,7 +25,7 @@ pub use bound::BoundTokens;
 pub use claims::{BoundObject, Reference};
 pub use issuer::{Issued, Issuer, IssuerConfig};
 pub use keys::{KeyRing, Keys};
-pub use legacy::LegacyTokens;
+pub use legacy::{LAST_USED, LegacyTokens, SecretUse};
 
 use crate::{AuthnError, CREDENTIAL_ID, Objects};
 

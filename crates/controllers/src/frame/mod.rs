@@ -9,6 +9,7 @@ mod slow_start;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use nave_client::workqueue::{Key, WorkqueueMetrics, default_rate_limiter};
 use nave_client::{SharedInformerFactory, Workqueue};
 use tokio_util::sync::CancellationToken;
@@ -27,7 +28,7 @@ pub struct Descriptor {
     pub name: &'static str,
     /// The short name `--controllers` takes too.
     pub alias: &'static str,
-    /// The service account in kube-system it acts as.
+    /// The service account in kube-system it acts as; empty for the controller manager itself.
     pub service_account: &'static str,
     /// Whether `*` runs it.
     pub on_by_default: bool,
@@ -59,6 +60,19 @@ impl Workers {
     }
 }
 
+/// Makes the tokens of service accounts that are kept in secrets.
+pub trait TokenGenerator: Send + Sync {
+    /// A token without an end for an account, to be kept in a secret.
+    ///
+    /// # Errors
+    /// It cannot be signed.
+    fn token<'a>(
+        &'a self,
+        account: &'a ServiceAccount,
+        secret: &'a Secret,
+    ) -> BoxFuture<'a, Result<String, String>>;
+}
+
 /// What a controller is given.
 #[derive(Clone)]
 pub struct Context {
@@ -70,6 +84,8 @@ pub struct Context {
     pub events: EventRecorder,
     /// The certificate authority of the server, in PEM, where it is known.
     pub root_ca: Option<Arc<str>>,
+    /// Makes tokens for secrets, where there is a key to sign with.
+    pub tokens: Option<Arc<dyn TokenGenerator>>,
     /// How many keys it works on at once.
     pub workers: usize,
     /// So many pods that have ended are kept.

@@ -8,15 +8,18 @@ use nave_client::{Action, ObjectName, SharedInformerFactory, Workqueue, record, 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Context, Descriptor, SyncError};
+use super::{Context, Descriptor, SyncError, TokenGenerator};
 
 /// Where controllers get their clients from.
 pub trait Clients: Send + Sync {
-    /// A client that acts as a service account of kube-system.
+    /// A client that acts as a service account of kube-system; as the controller manager itself, where none is named.
     fn client(&self, service_account: &str) -> kube::Client;
 
     /// The certificate authority of the server that is reached, in PEM, where it is known.
     fn root_ca(&self) -> Option<Arc<str>>;
+
+    /// Makes tokens for secrets, where there is a key to sign with.
+    fn tokens(&self) -> Option<Arc<dyn TokenGenerator>>;
 }
 
 /// How controllers work, where that is for an operator to say.
@@ -82,6 +85,7 @@ pub fn start<'a>(
                 informers: informers.clone(),
                 events,
                 root_ca: clients.root_ca(),
+                tokens: clients.tokens(),
                 workers: settings.workers_of(controller),
                 terminated_pods: settings.terminated_pods,
                 metrics: settings.metrics.clone(),

@@ -25,6 +25,9 @@ pub(crate) struct ControllersFlags {
     /// Controllers to run: '*' is all that are on by default, 'foo' adds one, '-foo' takes one away.
     #[arg(long, value_name = "LIST", default_value = "*", allow_hyphen_values = true, help_heading = GENERAL)]
     controllers: String,
+    /// Private key (PEM) that signs the tokens in secrets of service accounts; without it they stay without one.
+    #[arg(long, value_name = "FILE", help_heading = GENERAL)]
+    service_account_private_key_file: Option<PathBuf>,
     /// Where /healthz and /metrics are served, over plain HTTP: port 0 takes a free one, which is printed; empty
     /// serves nothing.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:10257", value_parser = parse_address, help_heading = GENERAL)]
@@ -68,6 +71,8 @@ pub(crate) struct ControllersFlags {
 pub(crate) struct ControllersConfig {
     pub(crate) kubeconfig: PathBuf,
     pub(crate) controllers: Controllers,
+    /// The key that signs the tokens in secrets.
+    pub(crate) private_key_file: Option<PathBuf>,
     /// Where health is served, if it is.
     pub(crate) health: Option<SocketAddr>,
     pub(crate) settings: Settings,
@@ -100,6 +105,7 @@ impl ControllersFlags {
         Ok(ControllersConfig {
             kubeconfig: self.kubeconfig,
             controllers,
+            private_key_file: self.service_account_private_key_file,
             health: self.healthz_bind_address.0,
             settings: Settings { workers: self.concurrent_syncs.0, terminated_pods, metrics: None },
             log_level: self.verbosity,

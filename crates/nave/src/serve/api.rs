@@ -5,9 +5,10 @@ use std::{net::SocketAddr, sync::Arc};
 use nave_apiserver::computed;
 use nave_apiserver::server::{self, ApiServer};
 use nave_apiserver::storage::{Following, Storages};
-use nave_authn::service_account::KeyRing;
+use nave_authn::service_account::{Issuer, KeyRing, SecretUse};
 use nave_resources::Registry;
 use nave_store::{Embedded, Store, embedded};
+use tokio::sync::mpsc;
 
 use super::ServeError;
 use super::authentication::{Authentication, ConfigFile};
@@ -34,6 +35,10 @@ pub(super) struct Api {
     /// The configuration of authentication that is read again when it changes.
     pub(super) authentication: Option<ConfigFile>,
     pub(super) authorization: Authorization,
+    /// Makes tokens of service accounts.
+    pub(super) issuer: Issuer,
+    /// Secrets whose tokens are used.
+    pub(super) used: mpsc::Receiver<SecretUse>,
     _following: Vec<Following>,
 }
 
@@ -69,6 +74,6 @@ pub(super) async fn start(
     let server = ApiServer::start(server).await?;
     // From here on the roles and bindings that the server starts with are there.
     let following = authorization.follow(&storages).await;
-    let file = authentication.file;
-    Ok(Api { server, storages, authentication: file, authorization, _following: following })
+    let Authentication { file, issuer, used, .. } = authentication;
+    Ok(Api { server, storages, authentication: file, authorization, issuer, used, _following: following })
 }

@@ -12,7 +12,9 @@ use nave_authn::config::AuthenticationConfiguration;
 use nave_authn::jwt::{Algorithm, KeyError, SigningKey, generate_rsa_pem, public_keys_from_pem};
 use nave_authn::oidc::{IssuerTokens, Issuers};
 use nave_authn::service_account::discovery::{Discovery, JWKS_PATH};
-use nave_authn::service_account::{BoundTokens, Issuer, IssuerConfig, KeyRing, Keys, LegacyTokens};
+use nave_authn::service_account::{
+    BoundTokens, Issuer, IssuerConfig, KeyRing, Keys, LegacyTokens, SecretUse,
+};
 use nave_authn::{
     Anonymous, AnonymousRule, Authenticator, BearerTokens, BootstrapTokens, CachedTokens, Chain, ClientCa,
     ClientCertificates, FrontProxy, Metrics, Objects, StaticTokens, TokenAuthenticator, TokenUnion,
@@ -20,6 +22,7 @@ use nave_authn::{
 };
 use nave_machinery::{GroupVersionResource, Value};
 use nave_webhook::Webhook;
+use tokio::sync::mpsc;
 
 use super::ServeError;
 use super::client_cas::ClientCas;
@@ -28,6 +31,8 @@ use crate::pki::files::{self, Kept};
 
 /// How long a webhook may take to answer, once.
 const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(30);
+/// Secrets whose use waits to be noted; of more than so many at once some are noted at their next use.
+const TOKEN_USES: usize = 64;
 /// How long the user of a token is remembered, as upstream.
 const TOKEN_TTL: Duration = Duration::from_secs(10);
 
@@ -37,7 +42,9 @@ pub(super) struct Authentication {
     users_ca: Arc<ClientCa>,
     proxies_ca: Option<Arc<ClientCa>>,
     tokens: Arc<dyn TokenAuthenticator>,
-    issuer: Issuer,
+    pub(super) issuer: Issuer,
+    /// Secrets whose tokens are used.
+    pub(super) used: mpsc::Receiver<SecretUse>,
     keys: Arc<KeyRing>,
     anonymous: Arc<AnonymousRule>,
     metrics: Arc<Metrics>,
@@ -70,11 +77,13 @@ impl Authentication {
                 ConfigFile { path, flags: flags.clone(), issuers, anonymous, metrics: Arc::clone(&metrics) };
             file.load().map(|()| file)
         });
-        let tokens = tokens(&flags, &keys, &objects, issuers, &metrics)?;
+        let (uses, used) = mpsc::channel(TOKEN_USES);
+        let tokens = tokens(&flags, &keys, &objects, issuers, &metrics, uses)?;
         Ok(Self {
             users_ca: Arc::clone(&cas.users),
             proxies_ca: cas.proxies(),
             tokens,
+            used,
             issuer: Issuer::new(issuer_config(&flags), Arc::clone(&keys)),
             keys,
             anonymous,
@@ -177,6 +186,7 @@ fn tokens(
     objects: &Arc<dyn Objects>,
     issuers: Arc<Issuers>,
     metrics: &Arc<Metrics>,
+    uses: mpsc::Sender<SecretUse>,
 ) -> Result<Arc<dyn TokenAuthenticator>, FlagError> {
     let audiences = &flags.audiences;
     let mut kinds: Vec<Arc<dyn TokenAuthenticator>> = Vec::new();
@@ -187,7 +197,7 @@ fn tokens(
     }
     let ServiceAccounts { issuers: own, lookup, .. } = &flags.service_accounts;
     let legacy = LegacyTokens::new(Arc::clone(keys), audiences.clone(), Arc::clone(objects), *lookup);
-    kinds.push(Arc::new(legacy.with_metrics(Arc::clone(metrics))));
+    kinds.push(Arc::new(legacy.with_metrics(Arc::clone(metrics)).telling(uses)));
     let bound = BoundTokens::new(own.clone(), Arc::clone(keys), Arc::clone(objects));
     kinds.push(Arc::new(bound.with_metrics(Arc::clone(metrics))));
     if flags.bootstrap_tokens {

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use nave_apiserver::server::ApiServer;
 use nave_apiserver::storage::Storages;
 use nave_client::{InProcess, SharedInformerFactory};
-use nave_controllers::frame::{self, Clients, Settings};
+use nave_controllers::frame::{self, Clients, Settings, TokenGenerator};
 use nave_machinery::GroupVersionResource;
 use nave_machinery::user::UserInfo;
 use tokio_util::sync::CancellationToken;
 
 use crate::controllers::chosen;
 use crate::flags::Controllers;
+use crate::tokens::SecretTokens;
 
 /// The controllers that run, with their informers.
 pub(super) struct InProcessControllers {
@@ -26,6 +27,7 @@ pub(super) fn start(
     api: &ApiServer,
     storages: &Storages,
     root_ca: &str,
+    tokens: SecretTokens,
 ) -> InProcessControllers {
     let storages = storages.clone();
     // Kinds that controllers decode are read in the version they are stored in. Of all others it is metadata that is
@@ -34,7 +36,7 @@ pub(super) fn start(
         storages.get(resource).map(|storage| Arc::clone(storage.cacher()))
     };
     let informers = SharedInformerFactory::new(InProcess(cacher));
-    let clients = Local { api: api.clone(), root_ca: Arc::from(root_ca) };
+    let clients = Local { api: api.clone(), root_ca: Arc::from(root_ca), tokens: Arc::new(tokens) };
     let settings = Settings::default();
     let running = frame::start(chosen(wanted), &clients, &informers, &settings, CancellationToken::new());
     InProcessControllers { running, informers }
@@ -52,10 +54,15 @@ impl InProcessControllers {
 struct Local {
     api: ApiServer,
     root_ca: Arc<str>,
+    tokens: Arc<SecretTokens>,
 }
 
 impl Clients for Local {
     fn client(&self, service_account: &str) -> kube::Client {
+        if service_account.is_empty() {
+            let name = "system:kube-controller-manager".to_owned();
+            return kube::Client::new(self.api.local(UserInfo { name, ..UserInfo::default() }), "default");
+        }
         let user = UserInfo {
             name: format!("system:serviceaccount:kube-system:{service_account}"),
             groups: ["system:serviceaccounts", "system:serviceaccounts:kube-system"]
@@ -68,5 +75,9 @@ impl Clients for Local {
 
     fn root_ca(&self) -> Option<Arc<str>> {
         Some(Arc::clone(&self.root_ca))
+    }
+
+    fn tokens(&self) -> Option<Arc<dyn TokenGenerator>> {
+        Some(Arc::clone(&self.tokens) as _)
     }
 }
