@@ -1,12 +1,15 @@
 //! [`Indexer`], a cache of objects with named indexes, and [`Lister`], the typed way to read it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use hashbrown::HashTable;
 use nave_machinery::selector::LabelSelector;
 use parking_lot::{Mutex, RwLock};
+use slab::Slab;
 
 use crate::reflector::ReflectorStore;
 use crate::{Object, ObjectName};
@@ -32,14 +35,20 @@ pub struct Indexer {
     state: RwLock<State>,
 }
 
+/// Objects have numbers, by which all else refers to them: a key is in the object that it is of, and nowhere else.
 #[derive(Default)]
 struct State {
-    objects: HashMap<ObjectName, Object>,
+    objects: Slab<Object>,
+    by_key: HashTable<Number>,
+    hasher: RandomState,
     indexes: HashMap<Arc<str>, Index>,
 }
 
-/// The keys of the objects that have a value.
-type Index = HashMap<Box<str>, HashSet<ObjectName>>;
+/// The place of an object in the cache, for as long as one of its key is there.
+type Number = u32;
+
+/// The objects that have a value.
+type Index = HashMap<Box<str>, BTreeSet<Number>>;
 
 impl Indexer {
     /// An empty cache with the index by namespace.
@@ -53,11 +62,11 @@ impl Indexer {
     pub fn add_index(&self, name: &str, function: Arc<IndexFn>) {
         let mut functions = self.functions.lock();
         let name: Arc<str> = name.into();
-        let objects: Vec<_> = self.state.read().objects.iter().map(|(k, o)| (k.clone(), o.clone())).collect();
+        let objects: Vec<_> = self.state.read().objects.iter().map(|(at, it)| (at, it.clone())).collect();
         let mut index = Index::new();
-        for (key, object) in objects {
+        for (at, object) in objects {
             for value in function(&object) {
-                index.entry(value.into()).or_default().insert(key.clone());
+                index.entry(value.into()).or_default().insert(at as Number);
             }
         }
         functions.retain(|(other, _)| *other != name);
@@ -68,12 +77,9 @@ impl Indexer {
     /// Puts an object in, and hands back the one it replaces.
     pub fn put(&self, object: Object) -> Option<Object> {
         let functions = self.functions.lock();
-        let key = object.key();
-        let old = self.get(key.as_str());
+        let old = self.state.read().get((object.namespace(), object.name()));
         let changes = changes(&functions, old.as_ref(), Some(&object));
-        let mut state = self.state.write();
-        state.reindex(&key, changes);
-        state.objects.insert(key, object)
+        self.state.write().put(object, changes)
     }
 
     /// Takes an object out, and hands it back.
@@ -81,9 +87,7 @@ impl Indexer {
         let functions = self.functions.lock();
         let old = self.get(key.as_str())?;
         let changes = changes(&functions, Some(&old), None);
-        let mut state = self.state.write();
-        state.reindex(key, changes);
-        state.objects.remove(key)
+        self.state.write().remove(names(key.as_str()), changes)
     }
 
     /// Holds these objects and no others.
@@ -94,10 +98,9 @@ impl Indexer {
             state.indexes.insert(Arc::clone(name), Index::new());
         }
         for object in objects {
-            let key = object.key();
-            let changes = changes(&functions, state.objects.get(&key), Some(&object));
-            state.reindex(&key, changes);
-            state.objects.insert(key, object);
+            let before = state.get((object.namespace(), object.name()));
+            let changes = changes(&functions, before.as_ref(), Some(&object));
+            state.put(object, changes);
         }
         let old = std::mem::replace(&mut *self.state.write(), state);
         // Large: released here, after the lock.
@@ -106,17 +109,17 @@ impl Indexer {
 
     /// The object with this key, in client-go's form.
     pub fn get(&self, key: &str) -> Option<Object> {
-        self.state.read().objects.get(key).cloned()
+        self.state.read().get(names(key))
     }
 
     /// All objects, in no order.
     pub fn list(&self) -> Vec<Object> {
-        self.state.read().objects.values().cloned().collect()
+        self.state.read().objects.iter().map(|(_, object)| object.clone()).collect()
     }
 
     /// The keys of all objects, in no order.
     pub fn keys(&self) -> Vec<ObjectName> {
-        self.state.read().objects.keys().cloned().collect()
+        self.state.read().objects.iter().map(|(_, object)| object.key()).collect()
     }
 
     /// How many there are.
@@ -132,20 +135,29 @@ impl Indexer {
     /// The objects that have `value` in an index, in no order.
     pub fn by_index(&self, index: &str, value: &str) -> Result<Vec<Object>, NoSuchIndex> {
         let state = self.state.read();
-        let keys = state.index(index)?.get(value);
-        Ok(keys.into_iter().flatten().filter_map(|key| state.objects.get(key).cloned()).collect())
+        let numbers = state.index(index)?.get(value);
+        Ok(numbers.into_iter().flatten().filter_map(|at| state.objects.get(*at as usize).cloned()).collect())
     }
 
     /// The keys of the objects that have `value` in an index, in no order.
     pub fn index_keys(&self, index: &str, value: &str) -> Result<Vec<ObjectName>, NoSuchIndex> {
-        let state = self.state.read();
-        Ok(state.index(index)?.get(value).into_iter().flatten().cloned().collect())
+        Ok(self.by_index(index, value)?.iter().map(Object::key).collect())
     }
 
     /// The values that objects have in an index, in no order.
     pub fn index_values(&self, index: &str) -> Result<Vec<String>, NoSuchIndex> {
         Ok(self.state.read().index(index)?.keys().map(|value| value.clone().into_string()).collect())
     }
+
+    /// Whether no object has a value in an index.
+    pub fn is_index_empty(&self, index: &str) -> Result<bool, NoSuchIndex> {
+        Ok(self.state.read().index(index)?.is_empty())
+    }
+}
+
+/// Namespace and name of a key in client-go's form.
+fn names(key: &str) -> (&str, &str) {
+    key.split_once('/').unwrap_or(("", key))
 }
 
 impl State {
@@ -153,21 +165,61 @@ impl State {
         self.indexes.get(name).ok_or_else(|| NoSuchIndex(name.to_owned()))
     }
 
-    fn reindex(&mut self, key: &ObjectName, changes: Vec<IndexChange>) {
+    fn get(&self, names: (&str, &str)) -> Option<Object> {
+        self.objects.get(self.find(names)? as usize).cloned()
+    }
+
+    fn find(&self, names: (&str, &str)) -> Option<Number> {
+        let has_names = |at: &Number| self.objects.get(*at as usize).is_some_and(|it| names_of(it) == names);
+        self.by_key.find(self.hasher.hash_one(names), has_names).copied()
+    }
+
+    fn put(&mut self, object: Object, changes: Vec<IndexChange>) -> Option<Object> {
+        let (at, old) = match self.find(names_of(&object)) {
+            Some(at) => (at, Some(std::mem::replace(&mut self.objects[at as usize], object))),
+            None => (self.insert(object), None),
+        };
+        self.reindex(at, changes);
+        old
+    }
+
+    fn insert(&mut self, object: Object) -> Number {
+        let Self { objects, by_key, hasher, .. } = self;
+        let hash = hasher.hash_one(names_of(&object));
+        // As many objects as there are numbers do not fit into memory.
+        let at = objects.insert(object) as Number;
+        by_key.insert_unique(hash, at, |at| hasher.hash_one(names_of(&objects[*at as usize])));
+        at
+    }
+
+    fn remove(&mut self, names: (&str, &str), changes: Vec<IndexChange>) -> Option<Object> {
+        let at = self.find(names)?;
+        self.reindex(at, changes);
+        if let Ok(entry) = self.by_key.find_entry(self.hasher.hash_one(names), |it| *it == at) {
+            entry.remove();
+        }
+        self.objects.try_remove(at as usize)
+    }
+
+    fn reindex(&mut self, at: Number, changes: Vec<IndexChange>) {
         for IndexChange { name, gone, new } in changes {
             let Some(index) = self.indexes.get_mut(&name) else { continue };
             for value in gone {
-                let Some(keys) = index.get_mut(&*value) else { continue };
-                keys.remove(key);
-                if keys.is_empty() {
+                let Some(numbers) = index.get_mut(&*value) else { continue };
+                numbers.remove(&at);
+                if numbers.is_empty() {
                     index.remove(&*value);
                 }
             }
             for value in new {
-                index.entry(value.into()).or_default().insert(key.clone());
+                index.entry(value.into()).or_default().insert(at);
             }
         }
     }
+}
+
+fn names_of(object: &Object) -> (&str, &str) {
+    (object.namespace(), object.name())
 }
 
 impl Default for Indexer {

@@ -73,7 +73,7 @@ impl<O: 'static> Selecting<O> {
 
     /// The objects that select this one.
     pub fn of<K>(&self, object: &Object<K>) -> Vec<Object<O>> {
-        if self.all.is_empty() {
+        if self.all.indexer().is_index_empty(BY_SELECTOR).unwrap_or(true) {
             return Vec::new();
         }
         let labels = object.labels().map(|(key, value)| entry(object.namespace(), key, value));

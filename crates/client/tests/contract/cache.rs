@@ -76,6 +76,7 @@ proptest! {
                     prop_assert_eq!(keys(&found.unwrap()), expected);
                     let found: BTreeSet<_> = cache.index_values("letters").unwrap().into_iter().collect();
                     prop_assert_eq!(&found, &values);
+                    prop_assert_eq!(cache.is_index_empty("letters").unwrap(), values.is_empty());
                 } else {
                     prop_assert_eq!(found.unwrap_err(), NoSuchIndex("letters".into()));
                 }
