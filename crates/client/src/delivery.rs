@@ -69,15 +69,20 @@ impl Delivery {
         }
     }
 
+    /// Keeps something that the handler is to be told when it is [woken](Self::wake) next.
     pub(crate) fn send(&self, notification: Notification) {
         self.pending.lock().push(notification);
+    }
+
+    /// Has the handler told of what was sent.
+    pub(crate) fn wake(&self) {
         self.wake.notify_one();
     }
 
     /// No more of the initial list comes.
     pub(crate) fn complete_initial(&self) {
         self.pending.lock().initial_complete = true;
-        self.wake.notify_one();
+        self.wake();
     }
 
     pub(crate) fn synced(&self) -> watch::Receiver<bool> {
@@ -96,12 +101,8 @@ impl Delivery {
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         loop {
             let woken = self.wake.notified();
-            let mut told = 0;
-            while !stop.is_cancelled() && !self.stop.is_cancelled() && self.tell_next() {
-                told += 1;
-                if told % TOLD_AT_ONCE == 0 {
-                    tokio::task::yield_now().await;
-                }
+            while !stop.is_cancelled() && self.tell_some() {
+                tokio::task::yield_now().await;
             }
             tokio::select! {
                 () = woken => {}
@@ -111,20 +112,22 @@ impl Delivery {
         }
     }
 
-    /// Tells the handler one thing, if there is one.
-    fn tell_next(&self) -> bool {
-        let taken = self.pending.lock().take();
-        let (found, initial) = (taken.is_some(), taken.as_ref().is_some_and(Notification::is_initial));
-        if let Some(notification) = taken {
-            self.tell(&notification);
+    /// Tells the handler what it has not heard, up to a number; whether that was anything.
+    fn tell_some(&self) -> bool {
+        let some: Vec<_> = {
+            let mut pending = self.pending.lock();
+            (0..TOLD_AT_ONCE).map_while(|_| pending.take()).collect()
+        };
+        for notification in some.iter().take_while(|_| !self.is_stopped()) {
+            self.tell(notification);
         }
         let mut pending = self.pending.lock();
-        pending.initial -= usize::from(initial);
+        pending.initial -= some.iter().filter(|notification| notification.is_initial()).count();
         if pending.initial == 0 && pending.initial_complete {
             drop(pending);
             self.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
         }
-        found
+        !some.is_empty()
     }
 
     /// A handler that panics loses this one event, and no other.
@@ -282,7 +285,7 @@ mod tests {
         let lines = Arc::default();
         let delivery = Delivery::new(Arc::new(Lines(Arc::clone(&lines))));
         notifications.into_iter().for_each(|notification| delivery.send(notification));
-        while delivery.tell_next() {}
+        while delivery.tell_some() {}
         let pending = delivery.pending.lock();
         assert!(pending.entries.is_empty() && pending.last.is_empty() && pending.lives.is_empty());
         lines.lock().clone()

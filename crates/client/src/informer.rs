@@ -270,7 +270,12 @@ impl Core {
         let mut done = 0_usize;
         while self.queue.pop(|deltas| self.process_deltas(deltas)).await.is_some() {
             done += 1;
-            if done.is_multiple_of(PROCESSED_AT_ONCE) {
+            let pauses = done.is_multiple_of(PROCESSED_AT_ONCE);
+            // Handlers are woken once for all that came together.
+            if pauses || self.queue.is_empty() {
+                self.handlers.lock().all.iter().for_each(|handler| handler.delivery.wake());
+            }
+            if pauses {
                 tokio::task::yield_now().await;
             }
         }

@@ -7,6 +7,7 @@ use nave_client::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::fan_out::FanOuts;
 use super::{Context, Reconciler, work};
 
 /// Puts a controller together: what it reads, which events have it look at which objects, and what it does then. The
@@ -28,6 +29,7 @@ pub struct ControllerBuilder {
     queue: Workqueue,
     workers: usize,
     informers: SharedInformerFactory,
+    fan_outs: FanOuts,
     /// What the first look waits for.
     synced: Vec<BoxFuture<'static, ()>>,
     stop: CancellationToken,
@@ -39,6 +41,7 @@ impl ControllerBuilder {
             queue: context.queue(queue),
             workers: context.workers,
             informers: context.informers.clone(),
+            fan_outs: context.fan_outs.clone(),
             synced: Vec::new(),
             stop: context.stop.clone(),
         }
@@ -92,7 +95,7 @@ impl ControllerBuilder {
 
     /// Has a handler told of events, which queues by itself what they concern.
     pub fn watch<K: 'static>(&mut self, informer: &SharedInformer<K>, handler: impl EventHandler<K>) {
-        let registered = informer.add_event_handler(handler);
+        let registered = self.fan_outs.add(informer, handler);
         self.synced.push(async move { registered.wait_for_sync().await }.boxed());
     }
 

@@ -3,6 +3,7 @@
 mod builder;
 mod control;
 mod error;
+mod fan_out;
 mod run;
 mod slow_start;
 
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 pub use builder::ControllerBuilder;
 pub use control::{Made, ObjectControl};
 pub use error::SyncError;
+use fan_out::FanOuts;
 pub use nave_client::record::{EventKind, EventRecorder, reference_of};
 pub use run::{Clients, Reconciler, Running, Settings, start, work};
 pub use slow_start::slow_start;
@@ -92,6 +94,8 @@ pub struct Context {
     pub terminated_pods: usize,
     /// Where queues are measured.
     pub metrics: Option<WorkqueueMetrics>,
+    /// The handlers of all controllers.
+    fan_outs: FanOuts,
     /// Told when the controller is to end.
     pub stop: CancellationToken,
 }

@@ -8,6 +8,7 @@ use nave_client::{Action, ObjectName, SharedInformerFactory, Workqueue, record, 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::fan_out::FanOuts;
 use super::{Context, Descriptor, SyncError, TokenGenerator};
 
 /// Where controllers get their clients from.
@@ -73,7 +74,7 @@ pub fn start<'a>(
     settings: &Settings,
     stop: CancellationToken,
 ) -> Running {
-    let tasks = TaskTracker::new();
+    let (tasks, fan_outs) = (TaskTracker::new(), FanOuts::default());
     let registered: Vec<_> = controllers
         .into_iter()
         .map(|controller| {
@@ -89,6 +90,7 @@ pub fn start<'a>(
                 workers: settings.workers_of(controller),
                 terminated_pods: settings.terminated_pods,
                 metrics: settings.metrics.clone(),
+                fan_outs: fan_outs.clone(),
                 stop: stop.clone(),
             })
         })
