@@ -170,13 +170,13 @@ impl Collector {
         let resource = self.resource(&item.kind.api_version, &item.kind.kind)?;
         let live = self.read(&resource, &item.namespace, &item.name).await?;
         let Some(live) = live.filter(|live| live.uid.as_deref().map(Uid::new).as_ref() == Some(uid)) else {
-            let namespace = if resource.namespaced { item.namespace.to_string() } else { String::new() };
+            let namespace = if resource.namespaced { item.namespace.clone() } else { String::new() };
             self.absent.lock().insert(Place {
                 uid: uid.clone(),
                 api_version: item.kind.api_version.clone(),
                 kind: item.kind.kind.clone(),
                 namespace,
-                name: item.name.to_string(),
+                name: item.name.clone(),
             });
             self.change(|graph, work| graph.vanished(uid, work));
             return Ok(None);
@@ -227,6 +227,7 @@ impl Collector {
             uid: Uid::new(live.uid.as_deref().unwrap_or_default()),
             owners: &owners,
             deletion: deletion_of(live),
+            cached: None,
         };
         self.change(|graph, work| graph.observe(&object, work));
     }

@@ -1,20 +1,24 @@
 //! Who owns whom: the objects of the cluster that have owners or are owned.
 //!
 //! Objects that own nothing and are owned by nothing are not in the graph, so it costs nothing for most of a cluster,
-//! and some 200 bytes for each pod of a replica set.
+//! and some 150 bytes for each pod of a replica set.
 //!
 //! A node is *observed* when its object has been seen, by a watch or by a live read. An owner that so far is only
 //! named by its dependents has an unobserved (upstream: virtual) node, which is to be verified by a live read. What
 //! the graph says is never enough to delete anything: it only says which objects are worth an attempt, and an attempt
 //! reads the object and its owners live.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+mod node;
+
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher, RandomState};
 use std::sync::Arc;
 
+use hashbrown::HashTable;
+use nave_client::{Object, PartialObjectMetadata};
 use slab::Slab;
 
 use super::uid::Uid;
+use node::{Link, Node, NodeId, Place};
 
 /// A kind as references name it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +43,8 @@ pub(crate) struct Observed<'a> {
     pub(crate) owners: &'a [Owner<'a>],
     /// How far its deletion is.
     pub(crate) deletion: Deletion,
+    /// The object in an informer's cache, where that tells of it.
+    pub(crate) cached: Option<&'a Object<PartialObjectMetadata>>,
 }
 
 /// An owner, as one of its dependents names it.
@@ -94,9 +100,9 @@ pub(crate) struct Item {
     /// The object's kind.
     pub(crate) kind: Arc<Kind>,
     /// Its namespace; of an unobserved owner that of a dependent.
-    pub(crate) namespace: Arc<str>,
+    pub(crate) namespace: String,
     /// Its name.
-    pub(crate) name: Box<str>,
+    pub(crate) name: String,
     /// Whether the object has been seen.
     pub(crate) observed: bool,
     /// Whether anything names it as owner.
@@ -114,40 +120,18 @@ pub(crate) struct Dependent {
     pub(crate) deletion: Deletion,
 }
 
-type NodeId = u32;
-
-struct Node {
-    uid: Uid,
-    kind: Arc<Kind>,
-    namespace: Arc<str>,
-    name: Box<str>,
-    owners: Box<[Link]>,
-    dependents: BTreeSet<NodeId>,
-    deletion: Deletion,
-    observed: bool,
-}
-
-/// That a node is owned.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Link {
-    owner: NodeId,
-    /// The kind and name that the reference gives the owner, hashed: a reference that is wrong there is dangling.
-    identity: u32,
-    blocking: bool,
-}
-
 /// The graph. It does no I/O; changes tell what is worth doing.
 #[derive(Default)]
 pub(crate) struct Graph {
     nodes: Slab<Node>,
-    by_uid: HashMap<Uid, NodeId>,
-    namespaces: Names,
+    by_uid: HashTable<NodeId>,
+    hasher: RandomState,
 }
 
 impl Graph {
     /// Takes in an object that was added, changed or read.
     pub(crate) fn observe(&mut self, object: &Observed<'_>, work: &mut Vec<Work>) {
-        let known = self.by_uid.get(&object.uid).copied();
+        let known = self.find(&object.uid);
         let waits = matches!(object.deletion, Deletion::Foreground | Deletion::Orphan);
         if known.is_none() && object.owners.is_empty() && !waits {
             return;
@@ -162,7 +146,7 @@ impl Graph {
 
     /// Takes in that an object is gone.
     pub(crate) fn vanished(&mut self, uid: &Uid, work: &mut Vec<Work>) {
-        let Some(&id) = self.by_uid.get(uid) else { return };
+        let Some(id) = self.find(uid) else { return };
         let owners = std::mem::take(&mut self.nodes[id as usize].owners);
         for link in &owners {
             self.unlink(link.owner, id);
@@ -174,6 +158,8 @@ impl Graph {
         }
         let node = &mut self.nodes[id as usize];
         (node.observed, node.deletion) = (false, Deletion::None);
+        // What is gone is not kept in memory for its names.
+        node.place = Place::named(node.place.namespace(), node.place.name());
         self.attempt_dependents(id, work);
         self.collect(id);
     }
@@ -183,17 +169,17 @@ impl Graph {
         let node = self.node(uid)?;
         Some(Item {
             kind: Arc::clone(&node.kind),
-            namespace: Arc::clone(&node.namespace),
-            name: node.name.clone(),
+            namespace: node.place.namespace().to_owned(),
+            name: node.place.name().to_owned(),
             observed: node.observed,
-            has_dependents: !node.dependents.is_empty(),
+            has_dependents: node.dependents.is_some(),
         })
     }
 
     /// What names the object of a uid as owner.
     pub(crate) fn dependents(&self, uid: &Uid) -> Vec<Dependent> {
-        let Some(&id) = self.by_uid.get(uid) else { return Vec::new() };
-        let dependents = self.nodes[id as usize].dependents.iter().map(|&at| &self.nodes[at as usize]);
+        let Some(id) = self.find(uid) else { return Vec::new() };
+        let dependents = self.nodes[id as usize].dependents().map(|at| &self.nodes[at as usize]);
         let dependent = |node: &Node| Dependent {
             uid: node.uid.clone(),
             blocking: node.owners.iter().any(|link| link.owner == id && link.blocking),
@@ -209,48 +195,53 @@ impl Graph {
     }
 
     fn node(&self, uid: &Uid) -> Option<&Node> {
-        self.nodes.get(*self.by_uid.get(uid)? as usize)
+        self.nodes.get(self.find(uid)? as usize)
+    }
+
+    fn find(&self, uid: &Uid) -> Option<NodeId> {
+        let has_uid = |id: &NodeId| self.nodes.get(*id as usize).is_some_and(|node| node.uid == *uid);
+        self.by_uid.find(self.hasher.hash_one(uid), has_uid).copied()
     }
 
     fn insert(&mut self, uid: &Uid, kind: &Arc<Kind>, namespace: &str, name: &str) -> NodeId {
-        let id = self.nodes.insert(Node {
+        let Self { nodes, by_uid, hasher } = self;
+        let id = nodes.insert(Node {
             uid: uid.clone(),
             kind: Arc::clone(kind),
-            namespace: self.namespaces.intern(namespace),
-            name: name.into(),
+            place: Place::named(namespace, name),
             owners: Box::default(),
-            dependents: BTreeSet::new(),
+            dependents: None,
             deletion: Deletion::None,
             observed: false,
         }) as NodeId;
-        self.by_uid.insert(uid.clone(), id);
+        by_uid.insert_unique(hasher.hash_one(uid), id, |id| hasher.hash_one(&nodes[*id as usize].uid));
         id
     }
 
     /// Puts in what the object really is; dependents that took it for something else are worth an attempt.
     fn identify(&mut self, id: NodeId, object: &Observed<'_>, work: &mut Vec<Work>) {
-        let namespace = self.namespaces.intern(object.namespace);
         let node = &mut self.nodes[id as usize];
+        match object.cached {
+            Some(cached) => node.place = Place::Cached(cached.clone()),
+            None if !node.observed => node.place = Place::named(object.namespace, object.name),
+            None => {}
+        }
         if std::mem::replace(&mut node.observed, true) {
             return;
         }
         node.kind = Arc::clone(object.kind);
-        node.namespace = namespace;
-        if *node.name != *object.name {
-            node.name = object.name.into();
-        }
-        for &dependent in &self.nodes[id as usize].dependents {
+        for dependent in self.nodes[id as usize].dependents() {
             self.check_link(dependent, id, work);
         }
     }
 
     fn set_owners(&mut self, id: NodeId, references: &[Owner<'_>], work: &mut Vec<Work>) {
-        let namespace = Arc::clone(&self.nodes[id as usize].namespace);
+        let namespace = self.nodes[id as usize].place.namespace().to_owned();
         let mut links: Vec<Link> = Vec::with_capacity(references.len());
         for reference in references {
             let &Owner { api_version, kind, name, uid, blocking } = reference;
             let uid = Uid::new(uid);
-            let owner = self.by_uid.get(&uid).copied().unwrap_or_else(|| {
+            let owner = self.find(&uid).unwrap_or_else(|| {
                 let kind = Kind { api_version: api_version.to_owned(), kind: kind.to_owned() };
                 self.insert(&uid, &Arc::new(kind), &namespace, name)
             });
@@ -264,7 +255,7 @@ impl Graph {
         let old = std::mem::take(&mut self.nodes[id as usize].owners);
         self.nodes[id as usize].owners = links.clone().into_boxed_slice();
         for link in &links {
-            if self.nodes[link.owner as usize].dependents.insert(id) {
+            if self.nodes[link.owner as usize].add_dependent(id) {
                 self.check_link(id, link.owner, work);
             }
         }
@@ -286,8 +277,9 @@ impl Graph {
         if !owning.observed {
             return work.push(Work::Verify(owning.uid.clone()));
         }
-        let foreign = !owning.namespace.is_empty() && owning.namespace != owned.namespace;
-        let misnamed = link.identity != identity(&owning.kind.api_version, &owning.kind.kind, &owning.name);
+        let (namespace, name) = (owning.place.namespace(), owning.place.name());
+        let foreign = !namespace.is_empty() && namespace != owned.place.namespace();
+        let misnamed = link.identity != identity(&owning.kind.api_version, &owning.kind.kind, name);
         if foreign || misnamed || owning.deletion == Deletion::Foreground {
             work.push(Work::Attempt(owned.uid.clone()));
         }
@@ -313,8 +305,8 @@ impl Graph {
     }
 
     fn attempt_dependents(&self, id: NodeId, work: &mut Vec<Work>) {
-        let dependents = self.nodes[id as usize].dependents.iter();
-        work.extend(dependents.map(|&at| Work::Attempt(self.nodes[at as usize].uid.clone())));
+        let dependents = self.nodes[id as usize].dependents();
+        work.extend(dependents.map(|at| Work::Attempt(self.nodes[at as usize].uid.clone())));
     }
 
     /// An owner that waits for its dependents has one less to wait for.
@@ -328,7 +320,7 @@ impl Graph {
 
     fn unlink(&mut self, owner: NodeId, dependent: NodeId) {
         if let Some(node) = self.nodes.get_mut(owner as usize) {
-            node.dependents.remove(&dependent);
+            node.remove_dependent(dependent);
             // Whoever works on an object that owns itself still needs its node.
             if owner != dependent {
                 self.collect(owner);
@@ -340,9 +332,11 @@ impl Graph {
     fn collect(&mut self, id: NodeId) {
         let Some(node) = self.nodes.get(id as usize) else { return };
         let waits = matches!(node.deletion, Deletion::Foreground | Deletion::Orphan);
-        if node.dependents.is_empty() && node.owners.is_empty() && !(node.observed && waits) {
+        if node.dependents.is_none() && node.owners.is_empty() && !(node.observed && waits) {
             let node = self.nodes.remove(id as usize);
-            self.by_uid.remove(&node.uid);
+            if let Ok(entry) = self.by_uid.find_entry(self.hasher.hash_one(&node.uid), |it| *it == id) {
+                entry.remove();
+            }
         }
     }
 }
@@ -353,31 +347,10 @@ fn identity(api_version: &str, kind: &str, name: &str) -> u32 {
     BuildHasherDefault::<DefaultHasher>::default().hash_one((group, kind, name)) as u32
 }
 
-/// Names of which many nodes share one copy.
-#[derive(Default)]
-struct Names {
-    names: HashSet<Arc<str>>,
-    /// How many names there may be before those that nothing uses any more are dropped.
-    limit: usize,
-}
-
-impl Names {
-    fn intern(&mut self, name: &str) -> Arc<str> {
-        if let Some(known) = self.names.get(name) {
-            return Arc::clone(known);
-        }
-        if self.names.len() >= self.limit {
-            self.names.retain(|name| Arc::strong_count(name) > 1);
-            self.limit = (2 * self.names.len()).max(64);
-        }
-        let name: Arc<str> = Arc::from(name);
-        self.names.insert(Arc::clone(&name));
-        name
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -421,7 +394,8 @@ mod tests {
             })
             .collect();
         let owners = owners.as_slice();
-        let object = Observed { kind: &kind("Thing"), namespace, name, uid: uid(name), owners, deletion };
+        let (kind, uid) = (&kind("Thing"), uid(name));
+        let object = Observed { kind, namespace, name, uid, owners, deletion, cached: None };
         graph.observe(&object, &mut work);
         work
     }
@@ -438,7 +412,31 @@ mod tests {
         assert!(observe(&mut graph, "alone", &[], Deletion::None).is_empty());
         assert!(observe(&mut graph, "alone", &[], Deletion::Begun).is_empty());
         assert_eq!(graph.len(), 0);
-        assert!(size_of::<Node>() <= 112);
+        assert!(size_of::<Node>() <= 80);
+    }
+
+    #[test]
+    fn an_object_is_where_the_cache_has_it_until_it_is_gone() {
+        let mut graph = Graph::default();
+        observe(&mut graph, "a", &[reference("Thing", "owner", false)], Deletion::None);
+        let metadata = serde_json::json!({"name": "owner", "namespace": "ns"});
+        let cached = Object::from_value(&serde_json::json!({"metadata": metadata})).unwrap();
+        let (kind, uid, deletion) = (&kind("Thing"), uid("owner"), Deletion::None);
+        let owner = Observed {
+            kind,
+            namespace: "ns",
+            name: "owner",
+            uid: uid.clone(),
+            owners: &[],
+            deletion,
+            cached: Some(&cached),
+        };
+        graph.observe(&owner, &mut Vec::new());
+        assert!(matches!(graph.node(&uid).unwrap().place, Place::Cached(_)));
+        graph.vanished(&uid, &mut Vec::new());
+        assert!(matches!(graph.node(&uid).unwrap().place, Place::Named(_)));
+        let item = graph.item(&uid).unwrap();
+        assert_eq!((item.namespace.as_str(), item.name.as_str(), item.observed), ("ns", "owner", false));
     }
 
     #[test]

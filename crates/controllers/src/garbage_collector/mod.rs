@@ -120,13 +120,13 @@ impl Teller {
         let (Some(object), Some(owning)) = (collector.item(dependent), collector.item(owner)) else { return };
         let message = format!(
             "ownerRef [{}/{}, namespace: {}, name: {}, uid: {owner}] does not exist in namespace {:?}",
-            owning.kind.api_version, owning.kind.kind, object.namespace, owning.name, &*object.namespace
+            owning.kind.api_version, owning.kind.kind, object.namespace, owning.name, object.namespace
         );
         let reference = ObjectReference {
             api_version: Some(object.kind.api_version.clone()),
             kind: Some(object.kind.kind.clone()),
-            namespace: Some(object.namespace.to_string()).filter(|namespace| !namespace.is_empty()),
-            name: Some(object.name.to_string()),
+            namespace: Some(object.namespace).filter(|namespace| !namespace.is_empty()),
+            name: Some(object.name),
             uid: Some(dependent.to_string()),
             ..ObjectReference::default()
         };

@@ -157,6 +157,7 @@ impl Handler {
             uid: Uid::new(object.uid()),
             owners: &owners,
             deletion: collector::deletion(object.is_being_deleted(), object.finalizers()),
+            cached: Some(object),
         };
         self.collector.change(|graph, work| graph.observe(&observed, work));
     }
