@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::{
     Admission, CertificateRequester, CertificateSubjectRestriction, DefaultTolerationSeconds,
-    NamespaceLifecycle, Plugin, Priority, ServiceAccount, ServiceAddresses,
+    NamespaceLifecycle, Plugin, Priority, ServiceAccount, ServiceAddresses, StorageObjectInUseProtection,
 };
 use crate::allocators::{ServiceAllocator, ServiceRange};
 use crate::body::ResponseBody;
@@ -191,6 +191,7 @@ fn admission(
         plugins.push(Box::new(Priority { classes: Arc::clone(classes) }));
     }
     plugins.push(Box::new(DefaultTolerationSeconds { seconds: TOLERATION_SECONDS }));
+    plugins.push(Box::new(StorageObjectInUseProtection));
     plugins.push(Box::new(CertificateRequester));
     plugins.push(Box::new(CertificateSubjectRestriction));
     plugins.extend(more);

@@ -28,6 +28,7 @@
 //! | `cluster_role_aggregation` | roles that are made of others |
 //! | `endpoint_slice`, `endpoints` | where the pods of a service are |
 //! | `disruption` | how many pods a budget lets go |
+//! | `volume_protection` | volumes and claims go only when they are not used |
 //! | `resource_quota` | what of a quota is used |
 //!
 //! Invariants: controllers know nothing of the server they run in, only a client and informers. A handler reads no
@@ -58,6 +59,7 @@ pub mod selectors;
 mod service_account;
 mod service_account_token;
 mod ttl_after_finished;
+mod volume_protection;
 
 use frame::Descriptor;
 
@@ -71,6 +73,8 @@ pub const CONTROLLERS: &[Descriptor] = &[
     ttl_after_finished::TTL_AFTER_FINISHED,
     pod_gc::POD_GC,
     namespace::NAMESPACE,
+    volume_protection::CLAIM_PROTECTION,
+    volume_protection::VOLUME_PROTECTION,
     service_account::SERVICE_ACCOUNT,
     service_account_token::SERVICE_ACCOUNT_TOKEN,
     root_ca::ROOT_CA_PUBLISHER,

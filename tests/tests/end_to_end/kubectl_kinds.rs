@@ -60,7 +60,8 @@ const ROWS: [(&str, &[&str]); 6] = [
 ];
 
 async fn with_kinds() -> Server {
-    let server = Server::start_without_controllers().await;
+    // Without this one controller no claim would ever go.
+    let server = Server::start_with(&["--controllers=persistentvolumeclaim-protection-controller"]).await;
     let said = server.apply(include_str!("kinds.yaml")).await;
     for (kind, name, _, _) in KINDS {
         assert!(said.contains(&format!("{kind}/{name} created")), "{kind}: {said}");

@@ -28,4 +28,5 @@ mod python;
 mod quota_usage;
 mod reads;
 mod service_account_pods;
+mod volume_protection;
 mod watch_window;

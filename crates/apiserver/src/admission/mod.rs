@@ -6,6 +6,7 @@
 //! | [`ServiceAccount`] | pods run as accounts that exist, and have their tokens |
 //! | [`Priority`] | pods have the number behind their priority class |
 //! | [`DefaultTolerationSeconds`] | pods stay for a while on a node that is not ready |
+//! | [`StorageObjectInUseProtection`] | volumes and claims stay while they are used |
 //! | [`CertificateRequester`] | requests to sign certificates say who made them |
 //! | [`CertificateSubjectRestriction`] | nobody asks for a certificate of `system:masters` |
 //! | [`CertificateApproval`], [`CertificateSigning`] | those approve and sign who may, by signer |
@@ -23,6 +24,7 @@ mod priority;
 mod rbac_escalation;
 mod service_account;
 mod service_addresses;
+mod storage_object_in_use;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
@@ -41,15 +43,17 @@ pub use priority::Priority;
 pub use rbac_escalation::RbacEscalation;
 pub use service_account::ServiceAccount;
 pub use service_addresses::ServiceAddresses;
+pub use storage_object_in_use::StorageObjectInUseProtection;
 
 /// The plugins that can be left out (`--disable-admission-plugins`), by upstream's names.
-pub const OPTIONAL_PLUGINS: [&str; 6] = [
+pub const OPTIONAL_PLUGINS: [&str; 7] = [
     "CertificateApproval",
     "CertificateSigning",
     "CertificateSubjectRestriction",
     "DefaultTolerationSeconds",
     "Priority",
     "ServiceAccount",
+    "StorageObjectInUseProtection",
 ];
 
 /// What is about to happen to an object.
