@@ -70,7 +70,11 @@ impl Abac {
         Self::parse(&std::fs::read_to_string(path)?)
     }
 
-    fn parse(text: &str) -> Result<Self, AbacError> {
+    /// Reads a file's text: a policy a line, in JSON.
+    ///
+    /// # Errors
+    /// [`AbacError::Line`].
+    pub fn parse(text: &str) -> Result<Self, AbacError> {
         let lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim()));
         let policies = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
         let policies = policies.map(|(line, text)| policy(text).map_err(|why| AbacError::Line { line, why }));

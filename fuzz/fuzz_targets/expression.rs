@@ -1,0 +1,14 @@
+//! Expressions: what compiles is evaluated, or has no value; neither takes long.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use nave_cel::{Expression, Input, Type, Variable};
+use serde_json::json;
+
+fuzz_target!(|text: &str| {
+    let claims = Variable { name: "claims", of: Type::map(Type::String, Type::Dyn) };
+    let Ok(expression) = Expression::compile(text, &claims, &Type::Dyn) else { return };
+    let input = json!({"sub": "alice", "n": 7, "groups": ["dev", "ops"], "nested": {"a": [1, 2.5, null, true]}});
+    let _ = expression.evaluate(&Input::new("claims", &input));
+    let _ = expression.reads("claims", "sub");
+});
