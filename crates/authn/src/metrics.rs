@@ -51,6 +51,12 @@ pub struct Metrics {
     pub valid_tokens: IntCounter,
     /// Tokens from secrets.
     pub legacy_tokens: IntCounter,
+    /// Of these, those in secrets that the account lists, as they were made for each account once.
+    pub legacy_auto_tokens: IntCounter,
+    /// Those in other secrets.
+    pub legacy_manual_tokens: IntCounter,
+    /// Tokens from secrets that were refused because they had been ended.
+    pub invalid_legacy_auto_tokens: IntCounter,
 }
 
 impl Metrics {
@@ -146,6 +152,18 @@ impl Metrics {
                 "serviceaccount_legacy_tokens_total",
                 "Service account tokens from secrets used.",
             )?,
+            legacy_auto_tokens: IntCounter::new(
+                "serviceaccount_legacy_auto_token_uses_total",
+                "Service account tokens used from secrets that their account lists.",
+            )?,
+            legacy_manual_tokens: IntCounter::new(
+                "serviceaccount_legacy_manual_token_uses_total",
+                "Service account tokens used from secrets that their account does not list.",
+            )?,
+            invalid_legacy_auto_tokens: IntCounter::new(
+                "serviceaccount_invalid_legacy_auto_token_uses_total",
+                "Service account tokens from secrets that were refused because they had been ended.",
+            )?,
         })
     }
 
@@ -166,6 +184,9 @@ impl Metrics {
             Box::new(self.stale_tokens.clone()),
             Box::new(self.valid_tokens.clone()),
             Box::new(self.legacy_tokens.clone()),
+            Box::new(self.legacy_auto_tokens.clone()),
+            Box::new(self.legacy_manual_tokens.clone()),
+            Box::new(self.invalid_legacy_auto_tokens.clone()),
         ]
     }
 

@@ -117,6 +117,9 @@ impl LegacyTokens {
             return Err(refused("Token does not match server's copy"));
         }
         if meta::label(&found, INVALID_SINCE).is_some() {
+            if let Some(metrics) = &self.metrics {
+                metrics.invalid_legacy_auto_tokens.inc();
+            }
             let why = format!(
                 "the token in secret {namespace}/{secret} for service account {namespace}/{} has been marked invalid. Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the '{INVALID_SINCE}' label from the secret to temporarily allow use of this token",
                 account.name
@@ -125,7 +128,12 @@ impl LegacyTokens {
         }
         // Deleted is deleted: what a token without an end is bound to has no grace.
         let lookup = Lookup { objects: &*self.objects, deleted_before: f64::INFINITY };
-        lookup.account(namespace, account)?;
+        let account = lookup.account(namespace, account)?;
+        if let Some(metrics) = &self.metrics {
+            let listed = account.get("secrets").and_then(Value::as_array).into_iter().flatten();
+            let auto = listed.into_iter().any(|listed| listed["name"] == secret);
+            (if auto { &metrics.legacy_auto_tokens } else { &metrics.legacy_manual_tokens }).inc();
+        }
         self.tell(&found);
         Ok(())
     }
