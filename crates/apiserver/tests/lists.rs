@@ -29,7 +29,7 @@ use serde_json::json;
 
 #[derive(Clone, Debug)]
 enum Op {
-    Put { key: u8, label: u8 },
+    Put { key: u8, label: u8, node: u8 },
     Delete { key: u8 },
     Compact { back: u8 },
     Reopen,
@@ -45,6 +45,8 @@ struct Ask {
     namespace: Option<u8>,
     label: Option<u8>,
     name: Option<u8>,
+    /// Of this an index tells.
+    node: Option<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,12 +74,13 @@ fn op() -> impl Strategy<Value = Op> {
         prop::option::of(0..2_u8),
         prop::option::weighted(0.3, 0..2_u8),
         prop::option::weighted(0.2, 0..4_u8),
+        prop::option::weighted(0.3, 0..2_u8),
     );
-    let ask = ask.prop_map(|(version, limit, namespace, label, name)| {
-        Op::List(Ask { version, limit, namespace, label, name })
+    let ask = ask.prop_map(|(version, limit, namespace, label, name, node)| {
+        Op::List(Ask { version, limit, namespace, label, name, node })
     });
     prop_oneof![
-        8 => (0..8_u8, 0..2_u8).prop_map(|(key, label)| Op::Put { key, label }),
+        8 => (0..8_u8, 0..2_u8, 0..2_u8).prop_map(|(key, label, node)| Op::Put { key, label, node }),
         3 => (0..8_u8).prop_map(|key| Op::Delete { key }),
         1 => (0..8_u8).prop_map(|back| Op::Compact { back }),
         1 => Just(Op::Reopen),
@@ -86,11 +89,13 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Namespace and name of a config map, in the order of a list.
+/// Namespace and name of a pod, in the order of a list.
 type Key = (String, String);
 
-/// A config map: the revision that wrote it, and its label.
-type State = BTreeMap<Key, (u64, u8)>;
+/// A pod: the revision that wrote it, its label and its node.
+type Pod = (u64, u8, u8);
+
+type State = BTreeMap<Key, Pod>;
 
 /// A list of which there are more pages.
 struct Pages {
@@ -123,7 +128,7 @@ impl World {
 
     async fn apply(&mut self, op: &Op) {
         match op {
-            Op::Put { key, label } => self.put(*key, *label).await,
+            Op::Put { key, label, node } => self.put(*key, *label, *node).await,
             Op::Delete { key } => self.delete(*key).await,
             Op::Compact { back } => {
                 let revision = self.revision().saturating_sub((*back).into());
@@ -143,13 +148,14 @@ impl World {
         }
     }
 
-    async fn put(&mut self, key: u8, label: u8) {
+    async fn put(&mut self, key: u8, label: u8, node: u8) {
         let key = key_of(key);
         let mut object = json!({
-            "apiVersion": "v1", "kind": "ConfigMap",
+            "apiVersion": "v1", "kind": "Pod",
             "metadata": {"namespace": key.0, "name": key.1, "labels": {"l": label.to_string()}},
+            "spec": {"containers": [], "nodeName": format!("node{node}")},
         });
-        let storage = self.storages.get(&maps()).unwrap();
+        let storage = self.storages.get(&pods()).unwrap();
         let path = path_of(&key);
         let revision = if self.latest().contains_key(&key) {
             let put = storage.guaranteed_update(&path, &key.1, |_| Ok(Update::Put(object.clone())));
@@ -159,8 +165,8 @@ impl World {
         };
         let mut state = self.latest().clone();
         // What is as it was is not written.
-        if state.get(&key).is_none_or(|(written, _)| *written != revision) {
-            state.insert(key, (revision, label));
+        if state.get(&key).is_none_or(|(written, ..)| *written != revision) {
+            state.insert(key, (revision, label, node));
             self.history.insert(revision, state);
         }
     }
@@ -170,7 +176,7 @@ impl World {
         if !self.latest().contains_key(&key) {
             return;
         }
-        let storage = self.storages.get(&maps()).unwrap();
+        let storage = self.storages.get(&pods()).unwrap();
         let remove = |stored: &nave_apiserver::storage::Stored| Ok(Update::Delete(stored.object.clone()));
         let revision =
             storage.guaranteed_update(&path_of(&key), &key.1, remove).await.unwrap().stored.revision;
@@ -236,21 +242,21 @@ impl World {
     fn check_page(&mut self, ask: &Ask, list: &Value, after: Option<&Key>, limit: u8) {
         let revision = revision_of(list);
         let (_, state) = self.history.range(..=revision).next_back().unwrap();
-        let selected = state.iter().filter(|(key, (_, label))| {
+        let selected = state.iter().filter(|(key, (_, label, node))| {
             after.is_none_or(|after| *key > after)
                 && ask.namespace.is_none_or(|namespace| key.0 == format!("ns{namespace}"))
-                && ask.name.is_none_or(|name| key.1 == format!("map{name}"))
+                && ask.name.is_none_or(|name| key.1 == format!("pod{name}"))
                 && ask.label.is_none_or(|wanted| *label == wanted)
+                && ask.node.is_none_or(|wanted| *node == wanted)
         });
-        let rest: Vec<(Key, u64, u8)> =
-            selected.map(|(key, (revision, label))| (key.clone(), *revision, *label)).collect();
+        let rest: Vec<(Key, Pod)> = selected.map(|(key, pod)| (key.clone(), *pod)).collect();
         let count = if limit == 0 { rest.len() } else { rest.len().min(limit.into()) };
         assert_eq!(items(list), rest[..count], "{ask:?} at {revision}");
         let token = list["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
         assert_eq!(token.is_empty(), count == rest.len(), "{ask:?} at {revision}");
         if let Some(remaining) = list["metadata"]["remainingItemCount"].as_u64() {
             assert_eq!(remaining, (rest.len() - count) as u64);
-            assert!(ask.label.is_none() && ask.name.is_none());
+            assert!(ask.label.is_none() && ask.name.is_none() && ask.node.is_none());
         }
         if let Some((last, ..)) = rest[..count].last().filter(|_| !token.is_empty()) {
             self.lists.push(Pages { ask: ask.clone(), revision, token, after: last.clone() });
@@ -265,11 +271,14 @@ impl World {
             .collect();
         query.push(("limit".to_owned(), ask.limit.to_string()));
         query.extend(ask.label.map(|label| ("labelSelector".to_owned(), format!("l={label}"))));
-        query.extend(ask.name.map(|name| ("fieldSelector".to_owned(), format!("metadata.name=map{name}"))));
+        let name = ask.name.map(|name| format!("metadata.name=pod{name}"));
+        let node = ask.node.map(|node| format!("spec.nodeName=node{node}"));
+        let fields: Vec<String> = name.into_iter().chain(node).collect();
+        query.push(("fieldSelector".to_owned(), fields.join(",")));
         let namespace = ask.namespace.map(|namespace| format!("ns{namespace}")).unwrap_or_default();
-        let request = ResourceRequest { gvr: maps(), namespace, ..ResourceRequest::default() };
-        let def = Arc::clone(self.storages.registry().lookup(&maps()).unwrap());
-        let storage = self.storages.get(&maps()).cloned();
+        let request = ResourceRequest { gvr: pods(), namespace, ..ResourceRequest::default() };
+        let def = Arc::clone(self.storages.registry().lookup(&pods()).unwrap());
+        let storage = self.storages.get(&pods()).cloned();
         let endpoint = Endpoint { def, version: 0, storage, watched: Arc::default() };
         let answer = read::list(&endpoint, &request, &ListOptions::parse(&query)?).await?;
         let response = Negotiation::of(&Request::new(()), &Query::default()).encode(answer)?;
@@ -294,27 +303,28 @@ async fn open(store: &Arc<dyn Store>) -> Storages {
     storages
 }
 
-fn maps() -> GroupVersionResource {
-    GroupVersionResource::new("", "v1", "configmaps")
+fn pods() -> GroupVersionResource {
+    GroupVersionResource::new("", "v1", "pods")
 }
 
 fn key_of(key: u8) -> Key {
-    (format!("ns{}", key % 2), format!("map{}", key / 2))
+    (format!("ns{}", key % 2), format!("pod{}", key / 2))
 }
 
 fn path_of((namespace, name): &Key) -> String {
-    format!("/registry/configmaps/{namespace}/{name}")
+    format!("/registry/pods/{namespace}/{name}")
 }
 
 fn revision_of(object: &Value) -> u64 {
     object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
 }
 
-fn items(list: &Value) -> Vec<(Key, u64, u8)> {
+fn items(list: &Value) -> Vec<(Key, Pod)> {
     let text = |item: &Value, path: &str| item.pointer(path).unwrap().as_str().unwrap().to_owned();
     let item = |item: &Value| {
         let key = (text(item, "/metadata/namespace"), text(item, "/metadata/name"));
-        (key, revision_of(item), text(item, "/metadata/labels/l").parse().unwrap())
+        let node = text(item, "/spec/nodeName").trim_start_matches("node").parse().unwrap();
+        (key, (revision_of(item), text(item, "/metadata/labels/l").parse().unwrap(), node))
     };
     list["items"].as_array().unwrap().iter().map(item).collect()
 }
