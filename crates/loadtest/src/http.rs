@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{CipherSuite, ClientConfig, RootCertStore};
+use socket2::SockRef;
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -99,7 +100,18 @@ impl Target {
 
     /// Opens a connection that speaks HTTP/1.1.
     pub async fn connect_http1(&self) -> Result<Connection, LoadError> {
+        self.http1_over(self.connect("http/1.1").await?).await
+    }
+
+    /// The same for a client that reads slowly: little lies between it and the server, so that the server feels it.
+    pub async fn connect_narrow(&self) -> Result<Connection, LoadError> {
         let stream = self.connect("http/1.1").await?;
+        let socket = SockRef::from(stream.get_ref().0.get_ref());
+        socket.set_recv_buffer_size(NARROW).map_err(LoadError::Broken)?;
+        self.http1_over(stream).await
+    }
+
+    async fn http1_over(&self, stream: Stream) -> Result<Connection, LoadError> {
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         Ok(Connection { origin: Arc::clone(&self.origin), sender: Sender::Http1(sender) })
@@ -301,6 +313,8 @@ pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 pub(crate) type Stream = TlsStream<BufReader<TcpStream>>;
 
 const READ_BUFFER: usize = 256 << 10;
+/// The socket's buffer of a client that reads slowly; the kernel takes twice as much.
+const NARROW: usize = 16 << 10;
 const WINDOW: u32 = 512 << 20;
 const MAX_FRAME: u32 = 1 << 20;
 /// How much of a body [`Answer::drain`] keeps at most.

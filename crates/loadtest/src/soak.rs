@@ -162,7 +162,7 @@ impl Client {
     /// HTTP/1.1, so that what is not read fills the socket and no more.
     async fn read_slowly(mut self) -> Result<(), LoadError> {
         while *self.running.borrow() {
-            let mut connection = self.target.connect_http1().await?;
+            let mut connection = self.target.connect_narrow().await?;
             let from = revision(&mut connection).await?;
             let mut answer = connection.send(&self.watch(0, &from)).await?.success().await?;
             while answer.next_chunk().await?.is_some() {
@@ -356,7 +356,7 @@ const KEPT: u64 = 500;
 /// Servers limit the streams of a connection, kube-apiserver to 100.
 const STREAMS: usize = 90;
 /// What a slow reader does between chunks: nothing.
-const SLOW: Duration = Duration::from_secs(5);
+const SLOW: Duration = Duration::from_secs(1);
 const LIST_PAUSE: Duration = Duration::from_secs(1);
 const INTERVAL: Duration = Duration::from_secs(15);
 /// Memory may grow for so long, with a second for the reading at its end.
