@@ -98,7 +98,7 @@ fn size_of_folder(folder: &Path) -> Result<u64, LoadError> {
 }
 
 /// Controllers would delete pods whose owner does not exist.
-const API_ALONE: &[&str] = &["--controllers=none", "--disable-admission-plugins=ServiceAccount"];
+const API_ALONE: &[&str] = &["--controllers=none"];
 /// A server that has just written still has memory to give back.
 const REST: Duration = Duration::from_secs(2);
 /// Megabytes of the store that a start gets through in a second, at least.

@@ -308,9 +308,8 @@ impl Arguments {
     }
 }
 
-/// The other server's processes run no controllers either, and ours would delete pods whose owner does not exist. So
-/// nobody makes service accounts.
-const API_ALONE: &[&str] = &["--controllers=none", "--disable-admission-plugins=ServiceAccount"];
+/// The other server's processes run no controllers either, and ours would delete pods whose owner does not exist.
+const API_ALONE: &[&str] = &["--controllers=none"];
 /// A server that has just started still has work to do, and memory to give back.
 const REST: Duration = Duration::from_secs(2);
 /// 170 MB with 20,000 pods: what an idle server may have, and the rest for each pod.
