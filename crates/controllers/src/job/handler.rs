@@ -38,6 +38,7 @@ impl EventHandler<Job> for Handler {
 
     fn on_delete(&self, deleted: &Deleted<Job>) {
         self.job_gone(deleted.object());
+        self.queue.add(deleted.object().key());
     }
 }
 

@@ -25,6 +25,7 @@ mod sync;
 mod track;
 mod untracked;
 mod verdict;
+mod written;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -40,6 +41,7 @@ use crate::frame::{Context, Descriptor, Workers};
 use crate::owned::{self, DependentHandler};
 use crate::selectors::{Form, Selecting};
 use untracked::Untracked;
+use written::Written;
 
 /// Jobs.
 pub(crate) const JOB: Descriptor = Descriptor {
@@ -80,6 +82,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
         pods: pods.lister(),
         expectations,
         untracked,
+        written: Arc::new(Written::default()),
     };
     let orphans = orphans.run(sync::Orphans(controller.clone()));
     join(builder.run(controller), orphans).map(drop).boxed()

@@ -10,12 +10,13 @@ use k8s_openapi::api::batch::v1::{Job, JobCondition, JobStatus};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, Patch, PatchParams, PostParams, PropagationPolicy};
-use nave_client::{Action as Next, Lister, ObjectName};
+use nave_client::{Action as Next, Lister, Object, ObjectName};
 use serde_json::json;
 
 use super::count::Counts;
 use super::manage::{self, Action, NewPod};
 use super::untracked::Untracked;
+use super::written::Written;
 use super::{
     Observed, TRACKING, is_finished, is_suspended, is_tracked, pod, spec, status, track, uid, verdict,
 };
@@ -38,11 +39,14 @@ pub(super) struct Controller {
     pub(super) pods: Lister<Pod>,
     pub(super) expectations: Arc<Expectations>,
     pub(super) untracked: Arc<Untracked>,
+    pub(super) written: Arc<Written>,
 }
 
 impl Reconciler for Controller {
     async fn sync(&self, key: ObjectName) -> Result<Next, SyncError> {
-        let Some(cached) = self.jobs.get_by_key(&key) else { return Ok(Next::Done) };
+        let cached = self.jobs.get_by_key(&key);
+        let is_behind = self.written.is_ahead_of(&key, cached.as_ref().map(Object::resource_version));
+        let Some(cached) = cached.filter(|_| !is_behind) else { return Ok(Next::Done) };
         // Asked before the pods are read: what is seen afterwards can only be newer.
         let believed = self.expectations.satisfied(cached.uid());
         let mut job = cached.decode()?;
@@ -292,7 +296,10 @@ impl Controller {
         let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
         let api: Api<Job> = Api::namespaced(self.client.clone(), namespace);
         let name = job.metadata.name.as_deref().unwrap_or_default();
-        Ok(api.replace_status(name, &PostParams::default(), job).await?)
+        let written = api.replace_status(name, &PostParams::default(), job).await?;
+        let version = written.metadata.resource_version.as_deref().unwrap_or_default();
+        self.written.add(ObjectName::new(namespace, name), version);
+        Ok(written)
     }
 }
 
