@@ -13,6 +13,8 @@ use crate::storage::ResourceStorage;
 /// The priority of pods where no class is the default.
 const NO_CLASS: i64 = 0;
 const PREEMPTS: &str = "PreemptLowerPriority";
+/// What stands in the JSON of a default class; other classes leave the field out.
+const IS_DEFAULT: &[u8] = br#""globalDefault":true"#;
 
 /// The plugin.
 pub struct Priority {
@@ -106,6 +108,10 @@ impl Priority {
     fn default_class(&self) -> Result<Option<Class>, Status> {
         let mut lowest = None::<Class>;
         for found in self.classes.cacher().snapshot().range("", None) {
+            // Every pod without a class asks: of classes that say nothing of being the default no tree is made.
+            if !found.json().windows(IS_DEFAULT.len()).any(|part| part == IS_DEFAULT) {
+                continue;
+            }
             let class = self.classes.codec().parse_cached(found)?;
             if class["globalDefault"] == true {
                 let class = Class::of(&class);
