@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that has to hold, from formatting to real clients on the real binary.
 //!
-//! Every step runs, so that one run shows all that is wrong; the end-to-end tests need the release build and the
-//! clients. The last line counts: each test, and each step that is not a test runner as one.
+//! Every step runs, so that one run shows all that is wrong; the end-to-end tests need the server, built with
+//! the profile `e2e`, and the clients. The last line counts: each test, and each step that is not a test runner as one.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
@@ -30,9 +30,9 @@ pub(crate) fn run(target: &Path) -> ExitCode {
     } else {
         report.skip("licenses and advisories", "cargo-deny is not installed");
     }
-    let built = report.step("release build", cargo(["build", "--release", "--package", "nave"]));
+    let built = report.step("server build", cargo(["build", "--profile", "e2e", "--package", "nave"]));
     match Tools::ensure(target) {
-        Ok(_) if !built => report.skip("end-to-end tests", "the release build failed"),
+        Ok(_) if !built => report.skip("end-to-end tests", "the server build failed"),
         Ok(tools) => {
             let mut tests = runner(["--package", "nave-tests"]);
             tests.envs(tools.environment(target));

@@ -37,7 +37,7 @@ pub(crate) enum ToolsError {
 }
 
 /// Prints what a shell must export to run single end-to-end tests:
-/// `eval "$(cargo xtask tools)" && cargo build --release && cargo nextest run -p nave-tests helm`.
+/// `eval "$(cargo xtask tools)" && cargo build --profile e2e -p nave && cargo nextest run -p nave-tests helm`.
 pub(crate) fn run(target: &Path) -> ExitCode {
     match Tools::ensure(target) {
         Ok(tools) => {
@@ -56,7 +56,7 @@ pub(crate) fn run(target: &Path) -> ExitCode {
 impl Tools {
     /// Where the end-to-end tests look for the server and the clients.
     pub(crate) fn environment(&self, target: &Path) -> [(&'static str, PathBuf); 3] {
-        let server = target.join("release/nave");
+        let server = target.join("e2e/nave");
         [("NAVE_BINARY", server), ("NAVE_CLIENTS", self.bin.clone()), ("NAVE_PYTHON", self.python.clone())]
     }
 
