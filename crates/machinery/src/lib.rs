@@ -6,6 +6,7 @@
 //! | [`status`] | [`Status`], the error (and success) document of the API, with its causes |
 //! | [`field`] | field paths and the errors of validation |
 //! | [`meta`] | reading and writing `metadata` of an object held as a [`Value`] |
+//! | [`object`] | [`Object`], a value that is known to be a map, with its metadata |
 //! | [`selector`] | label and field selectors |
 //! | [`quantity`] | resource quantities (`1500m`, `1Gi`) |
 //! | [`names`] | the rules that names, labels and annotations follow |
@@ -20,6 +21,7 @@ pub mod field;
 pub mod gvk;
 pub mod meta;
 pub mod names;
+pub mod object;
 pub mod options;
 pub mod quantity;
 pub mod schedule;
@@ -30,6 +32,7 @@ pub mod user;
 
 pub use field::{FieldError, FieldErrorKind, FieldPath};
 pub use gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource};
+pub use object::Object;
 pub use status::{Reason, Status};
 
 /// An object, or any part of one, between decoding and encoding.

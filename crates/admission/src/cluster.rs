@@ -1,0 +1,89 @@
+//! How plugins read the cluster, and the few writes they make.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use nave_machinery::{GroupVersionKind, GroupVersionResource, Object, Status};
+
+/// Reads the objects of one resource.
+///
+/// Objects are in the resource's storage version. `get` and `list` answer at once from the watch cache, which may lag
+/// behind the store; the `_live` variants first wait until the cache has seen what the store has.
+#[async_trait]
+pub trait Lister: Send + Sync {
+    /// The object of a name; the namespace is empty for cluster-scoped resources.
+    ///
+    /// # Errors
+    /// The cached object cannot be read.
+    fn get(&self, namespace: &str, name: &str) -> Result<Option<Arc<Object>>, Status>;
+
+    /// The objects of a namespace, or all; in the order of their keys.
+    ///
+    /// # Errors
+    /// A cached object cannot be read.
+    fn list(&self, namespace: Option<&str>) -> Result<Vec<Arc<Object>>, Status>;
+
+    /// The object of a name, in the state that the store is in now.
+    ///
+    /// # Errors
+    /// The store's.
+    async fn get_live(&self, namespace: &str, name: &str) -> Result<Option<Arc<Object>>, Status>;
+
+    /// The objects of a namespace, or all, in the state that the store is in now.
+    ///
+    /// # Errors
+    /// The store's.
+    async fn list_live(&self, namespace: Option<&str>) -> Result<Vec<Arc<Object>>, Status>;
+}
+
+/// Writes the status of resource quotas.
+#[async_trait]
+pub trait QuotaStatus: Send + Sync {
+    /// Stores the `status` of a quota if the stored quota still has the `metadata.resourceVersion` of the one given.
+    /// The answer is the stored quota.
+    ///
+    /// # Errors
+    /// 409 where the stored quota is newer, 404 where there is no such quota, or the store's.
+    async fn update_status(&self, quota: Object) -> Result<Arc<Object>, Status>;
+}
+
+/// Creates namespaces.
+#[async_trait]
+pub trait NamespaceCreator: Send + Sync {
+    /// Creates a namespace.
+    ///
+    /// # Errors
+    /// 409 where it exists, or the store's.
+    async fn create(&self, namespace: Object) -> Result<(), Status>;
+}
+
+/// Finds the resource of a kind, among all that are served.
+pub trait KindResolver: Send + Sync {
+    /// The resource whose objects are of this kind.
+    fn resource_of(&self, kind: &GroupVersionKind) -> Option<GroupVersionResource>;
+}
+
+/// The cluster, as the plugins see it.
+#[derive(Clone)]
+#[allow(missing_docs, reason = "each lister is named after its resource")]
+pub struct Cluster {
+    pub namespaces: Arc<dyn Lister>,
+    pub pods: Arc<dyn Lister>,
+    pub nodes: Arc<dyn Lister>,
+    pub service_accounts: Arc<dyn Lister>,
+    pub limit_ranges: Arc<dyn Lister>,
+    pub resource_quotas: Arc<dyn Lister>,
+    pub priority_classes: Arc<dyn Lister>,
+    pub runtime_classes: Arc<dyn Lister>,
+    pub storage_classes: Arc<dyn Lister>,
+    pub ingress_classes: Arc<dyn Lister>,
+    pub device_classes: Arc<dyn Lister>,
+    pub roles: Arc<dyn Lister>,
+    pub cluster_roles: Arc<dyn Lister>,
+    /// Writes the usage that ResourceQuota admits.
+    pub quota_status: Arc<dyn QuotaStatus>,
+    /// Creates what NamespaceAutoProvision finds missing.
+    pub namespace_creator: Arc<dyn NamespaceCreator>,
+    /// Maps owners' kinds to resources.
+    pub kinds: Arc<dyn KindResolver>,
+}

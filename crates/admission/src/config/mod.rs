@@ -1,0 +1,215 @@
+//! Which plugins run, and the files that configure them.
+//!
+//! | file | read by |
+//! | --- | --- |
+//! | `AdmissionConfiguration` (`--admission-control-config-file`) | [`PluginConfig::with_file`] |
+//! | the configuration of a plugin in it, or at its `path` | [`PluginConfig::read`], by the plugin's own type |
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use nave_machinery::Value;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::plugins::{Entry, PLUGINS};
+
+/// Which plugins run, and their configurations.
+#[derive(Clone, Debug, Default)]
+pub struct PluginConfig {
+    enabled: Vec<String>,
+    disabled: Vec<String>,
+    plugins: Vec<Configured>,
+}
+
+/// A plugin's entry in an `AdmissionConfiguration`.
+#[derive(Clone, Debug)]
+struct Configured {
+    name: String,
+    content: Value,
+    /// The folder that paths in the content are relative to.
+    folder: PathBuf,
+}
+
+/// The admission plugins cannot be configured this way.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A flag names a plugin that does not exist.
+    #[error("{flag} plugin {name:?} is unknown; the plugins are: {known}")]
+    Unknown {
+        /// The flag.
+        flag: &'static str,
+        /// The name.
+        name: String,
+        /// The names of all plugins.
+        known: String,
+    },
+    /// A plugin is enabled and disabled.
+    #[error("{0:?} in enable-admission-plugins and disable-admission-plugins overlapped")]
+    Overlap(Vec<String>),
+    /// A file cannot be read.
+    #[error("{}: {error}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// A file is not what it has to be.
+    #[error("{}: {why}", .path.display())]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// The configuration of a plugin cannot be used.
+    #[error("configuration of the admission plugin {plugin}: {why}")]
+    Plugin {
+        /// The plugin.
+        plugin: &'static str,
+        /// Why.
+        why: String,
+    },
+}
+
+impl PluginConfig {
+    /// The plugins of `--enable-admission-plugins` beside those that are enabled by default, without those of
+    /// `--disable-admission-plugins`.
+    ///
+    /// # Errors
+    /// A name that no plugin has, or that is in both lists.
+    pub fn new(enabled: &[String], disabled: &[String]) -> Result<Self, ConfigError> {
+        check_names("enable-admission-plugins", enabled)?;
+        check_names("disable-admission-plugins", disabled)?;
+        let both: Vec<_> = enabled.iter().filter(|name| disabled.contains(name)).cloned().collect();
+        if !both.is_empty() {
+            return Err(ConfigError::Overlap(both));
+        }
+        Ok(Self { enabled: enabled.to_vec(), disabled: disabled.to_vec(), plugins: Vec::new() })
+    }
+
+    /// The same with the plugins' configurations of an `AdmissionConfiguration` file.
+    ///
+    /// # Errors
+    /// The file, or one that it names, cannot be read or is not of the kind.
+    pub fn with_file(mut self, path: &Path) -> Result<Self, ConfigError> {
+        self.plugins = read_file(path)?;
+        Ok(self)
+    }
+
+    /// Whether a plugin runs.
+    pub fn is_enabled(&self, entry: &Entry) -> bool {
+        let is_in = |list: &[String]| list.iter().any(|name| name == entry.name);
+        is_in(&self.enabled) || (entry.enabled_by_default && !is_in(&self.disabled))
+    }
+
+    /// The configuration of a plugin, and the folder that paths in it are relative to; `None` where there is none.
+    ///
+    /// # Errors
+    /// It is not what the plugin reads.
+    pub fn read<T: DeserializeOwned>(&self, plugin: &'static str) -> Result<Option<(T, &Path)>, ConfigError> {
+        let Some(configured) = self.plugins.iter().find(|configured| configured.name == plugin) else {
+            return Ok(None);
+        };
+        let content = T::deserialize(&configured.content)
+            .map_err(|error| ConfigError::Plugin { plugin, why: error.to_string() })?;
+        Ok(Some((content, &configured.folder)))
+    }
+
+    /// The same configuration with one of a plugin, as if it were in the file.
+    pub fn with_plugin(mut self, name: &str, content: Value) -> Self {
+        self.plugins.push(Configured { name: name.to_owned(), content, folder: PathBuf::new() });
+        self
+    }
+}
+
+fn check_names(flag: &'static str, names: &[String]) -> Result<(), ConfigError> {
+    match names.iter().find(|name| !PLUGINS.iter().any(|entry| entry.name == **name)) {
+        None => Ok(()),
+        Some(name) => {
+            let mut known: Vec<_> = PLUGINS.iter().map(|entry| entry.name).collect();
+            known.sort_unstable();
+            Err(ConfigError::Unknown { flag, name: name.clone(), known: known.join(", ") })
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AdmissionConfiguration {
+    #[serde(default)]
+    api_version: String,
+    #[serde(default)]
+    kind: String,
+    #[serde(default)]
+    plugins: Vec<PluginEntry>,
+}
+
+#[derive(Deserialize)]
+struct PluginEntry {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    path: String,
+    #[serde(default)]
+    configuration: Option<Value>,
+}
+
+/// Versions of `AdmissionConfiguration`.
+const API_VERSIONS: [&str; 2] = ["apiserver.config.k8s.io/v1", "apiserver.k8s.io/v1alpha1"];
+/// The files of single plugins that stood in for an `AdmissionConfiguration` before there was one: the field that tells
+/// such a file, and the plugin.
+const LEGACY: [(&str, &str); 2] =
+    [("imagePolicy", "ImagePolicyWebhook"), ("podNodeSelectorPluginConfig", "PodNodeSelector")];
+
+fn read_file(path: &Path) -> Result<Vec<Configured>, ConfigError> {
+    let content = parse_file(path)?;
+    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+    let shape = |why: String| ConfigError::Shape { path: path.to_owned(), why };
+    let configuration =
+        AdmissionConfiguration::deserialize(&content).map_err(|error| shape(error.to_string()))?;
+    let legacy: Vec<_> = LEGACY.iter().filter(|(field, _)| content.get(field).is_some()).collect();
+    if configuration.api_version.is_empty() && !legacy.is_empty() {
+        let configured = |name: &str| Configured {
+            name: name.to_owned(),
+            content: content.clone(),
+            folder: folder.clone(),
+        };
+        return Ok(legacy.into_iter().map(|(_, name)| configured(name)).collect());
+    }
+    if !API_VERSIONS.contains(&configuration.api_version.as_str())
+        || configuration.kind != "AdmissionConfiguration"
+    {
+        return Err(shape(format!(
+            "no kind {:?} is registered for version {:?}; the file must hold an AdmissionConfiguration of {}",
+            configuration.kind, configuration.api_version, API_VERSIONS[0]
+        )));
+    }
+    let mut configured: Vec<Configured> = Vec::new();
+    for entry in configuration.plugins {
+        let (content, folder) = match entry.configuration.filter(|content| !content.is_null()) {
+            Some(content) => (content, folder.clone()),
+            None if entry.path.is_empty() => continue,
+            None => {
+                let path = folder.join(&entry.path);
+                (parse_file(&path)?, path.parent().unwrap_or(Path::new("")).to_owned())
+            }
+        };
+        // The first entry of a name counts.
+        if !configured.iter().any(|known| known.name == entry.name) {
+            configured.push(Configured { name: entry.name, content, folder });
+        }
+    }
+    Ok(configured)
+}
+
+/// A YAML or JSON file as a value.
+fn parse_file(path: &Path) -> Result<Value, ConfigError> {
+    let content =
+        std::fs::read_to_string(path).map_err(|error| ConfigError::File { path: path.to_owned(), error })?;
+    serde_saphyr::from_str(&content)
+        .map_err(|error| ConfigError::Shape { path: path.to_owned(), why: error.to_string() })
+}

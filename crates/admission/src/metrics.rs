@@ -1,0 +1,302 @@
+//! What admission measures, under upstream's names (`apiserver/pkg/admission/metrics`).
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType, Quantile, Summary};
+use prometheus::{Histogram, HistogramOpts, HistogramVec};
+
+use crate::attributes::Operation;
+
+const STEP: &str = "apiserver_admission_step_admission_duration_seconds";
+const CONTROLLER: &str = "apiserver_admission_controller_admission_duration_seconds";
+const STEP_SUMMARY: &str = "apiserver_admission_step_admission_duration_seconds_summary";
+const STEP_SUMMARY_HELP: &str = "Admission sub-step latency summary in seconds, broken out for each operation and API resource and step type (validate or admit).";
+
+/// The upper bounds of durations, in seconds, as upstream's.
+const BUCKETS: [f64; 6] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
+/// The quantiles of the summary.
+const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
+/// The latest durations that the summary's quantiles are taken of, in each of its 16 series.
+const SAMPLES: usize = 512;
+
+/// The metrics. Clones count into the same ones.
+#[derive(Clone)]
+pub struct Metrics {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    step: HistogramVec,
+    controller: HistogramVec,
+    steps: Handles,
+    summary: SummaryVec,
+}
+
+/// A phase of admission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Admit,
+    Validate,
+}
+
+impl Phase {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Admit => "admit",
+            Self::Validate => "validate",
+        }
+    }
+}
+
+impl Metrics {
+    /// Makes all metrics, which are yet to be registered.
+    ///
+    /// # Errors
+    /// A metric whose name or labels are not valid, which is a mistake in this file.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let histogram = |name: &str, help: &str, labels: &[&str]| {
+            HistogramVec::new(HistogramOpts::new(name, help).buckets(BUCKETS.to_vec()), labels)
+        };
+        let step = histogram(
+            STEP,
+            "Admission sub-step latency histogram in seconds, broken out for each operation and API resource and step type (validate or admit).",
+            &["type", "operation", "rejected"],
+        )?;
+        let controller = histogram(
+            CONTROLLER,
+            "Admission controller latency histogram in seconds, identified by name and broken out for each operation and API resource and type (validate or admit).",
+            &["name", "type", "operation", "rejected"],
+        )?;
+        let inner = Inner { step, controller, steps: Handles::default(), summary: SummaryVec::new()? };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// All metrics, to be registered.
+    pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
+        let inner = &self.inner;
+        vec![
+            Box::new(inner.step.clone()),
+            Box::new(inner.controller.clone()),
+            Box::new(inner.summary.clone()),
+        ]
+    }
+
+    /// The durations of one plugin in a phase.
+    pub(crate) fn plugin(&self, name: &'static str, phase: Phase) -> PluginTimer {
+        PluginTimer { name, phase, controller: self.inner.controller.clone(), handles: Handles::default() }
+    }
+
+    /// Counts a phase of a request.
+    pub(crate) fn step(&self, phase: Phase, operation: Operation, rejected: bool, took: Duration) {
+        let inner = &self.inner;
+        let slot = Slot { phase, operation, rejected };
+        let make = || inner.step.with_label_values(&[phase.as_str(), operation.as_str(), slot.rejected()]);
+        inner.steps.get(slot, make).observe(took.as_secs_f64());
+        inner.summary.observe(slot, took);
+    }
+}
+
+impl Default for Metrics {
+    /// Metrics that are not shown anywhere.
+    fn default() -> Self {
+        Self::new().unwrap_or_else(|error| unreachable!("the metrics of this file are valid: {error}"))
+    }
+}
+
+/// Counts the calls of one plugin in one phase.
+pub(crate) struct PluginTimer {
+    name: &'static str,
+    phase: Phase,
+    controller: HistogramVec,
+    handles: Handles,
+}
+
+impl PluginTimer {
+    pub(crate) fn observe(&self, operation: Operation, rejected: bool, took: Duration) {
+        let slot = Slot { phase: self.phase, operation, rejected };
+        let labels = [self.name, self.phase.as_str(), operation.as_str(), slot.rejected()];
+        self.handles.get(slot, || self.controller.with_label_values(&labels)).observe(took.as_secs_f64());
+    }
+}
+
+/// One series of a metric.
+#[derive(Clone, Copy)]
+struct Slot {
+    phase: Phase,
+    operation: Operation,
+    rejected: bool,
+}
+
+impl Slot {
+    /// Phases, operations and both outcomes.
+    const COUNT: usize = 16;
+
+    fn number(self) -> usize {
+        (self.phase as usize * 4 + self.operation as usize) * 2 + usize::from(self.rejected)
+    }
+
+    fn all() -> impl Iterator<Item = Self> {
+        let phases = [Phase::Admit, Phase::Validate].into_iter();
+        phases.flat_map(|phase| {
+            Operation::ALL.into_iter().flat_map(move |operation| {
+                [false, true].into_iter().map(move |rejected| Self { phase, operation, rejected })
+            })
+        })
+    }
+
+    fn rejected(self) -> &'static str {
+        if self.rejected { "true" } else { "false" }
+    }
+}
+
+/// The series of a histogram, each looked up by its labels once and made when it is first counted into.
+#[derive(Default)]
+struct Handles([OnceLock<Histogram>; Slot::COUNT]);
+
+impl Handles {
+    fn get(&self, slot: Slot, make: impl FnOnce() -> Histogram) -> &Histogram {
+        self.0[slot.number()].get_or_init(make)
+    }
+}
+
+/// A summary, which the metrics library lacks.
+#[derive(Clone)]
+struct SummaryVec {
+    desc: Desc,
+    series: Arc<[Mutex<Series>; Slot::COUNT]>,
+}
+
+/// The latest durations of a series.
+#[derive(Default)]
+struct Series {
+    count: u64,
+    sum: f64,
+    latest: Vec<f64>,
+}
+
+impl SummaryVec {
+    fn new() -> Result<Self, prometheus::Error> {
+        let labels = ["type", "operation", "rejected"].map(str::to_owned).to_vec();
+        let desc = Desc::new(STEP_SUMMARY.to_owned(), STEP_SUMMARY_HELP.to_owned(), labels, HashMap::new())?;
+        Ok(Self { desc, series: Arc::default() })
+    }
+
+    fn observe(&self, slot: Slot, took: Duration) {
+        let series = &mut *self.series[slot.number()].lock();
+        let took = took.as_secs_f64();
+        if series.latest.len() < SAMPLES {
+            series.latest.push(took);
+        } else {
+            let oldest = (series.count % SAMPLES as u64) as usize;
+            series.latest[oldest] = took;
+        }
+        series.count += 1;
+        series.sum += took;
+    }
+}
+
+impl Series {
+    fn summary(&self) -> Summary {
+        let mut sorted = self.latest.clone();
+        sorted.sort_by(f64::total_cmp);
+        let quantiles = QUANTILES.iter().map(|part| {
+            let mut quantile = Quantile::default();
+            quantile.set_quantile(*part);
+            let rank = ((sorted.len() as f64 * part).ceil() as usize).clamp(1, sorted.len().max(1));
+            quantile.set_value(sorted.get(rank - 1).copied().unwrap_or(f64::NAN));
+            quantile
+        });
+        let mut summary = Summary::default();
+        summary.set_sample_count(self.count);
+        summary.set_sample_sum(self.sum);
+        summary.set_quantile(quantiles.collect());
+        summary
+    }
+}
+
+impl Collector for SummaryVec {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.desc]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let metrics: Vec<Metric> = Slot::all()
+            .filter_map(|slot| {
+                let series = self.series[slot.number()].lock();
+                if series.count == 0 {
+                    return None;
+                }
+                let labels = [
+                    ("operation", slot.operation.as_str()),
+                    ("rejected", slot.rejected()),
+                    ("type", slot.phase.as_str()),
+                ];
+                let pairs = labels.map(|(name, value)| {
+                    let mut pair = LabelPair::default();
+                    pair.set_name(name.to_owned());
+                    pair.set_value(value.to_owned());
+                    pair
+                });
+                let mut metric = Metric::default();
+                metric.set_label(pairs.to_vec());
+                metric.set_summary(series.summary());
+                Some(metric)
+            })
+            .collect();
+        if metrics.is_empty() {
+            return Vec::new();
+        }
+        let mut family = MetricFamily::default();
+        family.set_name(STEP_SUMMARY.to_owned());
+        family.set_help(STEP_SUMMARY_HELP.to_owned());
+        family.set_field_type(MetricType::SUMMARY);
+        family.set_metric(metrics);
+        vec![family]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::{Encoder, Registry, TextEncoder};
+
+    use super::*;
+
+    #[test]
+    fn series_have_upstreams_names_and_labels() {
+        let (registry, metrics) = (Registry::new(), Metrics::new().unwrap());
+        for collector in metrics.collectors() {
+            registry.register(collector).unwrap();
+        }
+        metrics.plugin("P", Phase::Admit).observe(Operation::Create, false, Duration::from_millis(1));
+        for n in 1..=100 {
+            metrics.step(Phase::Validate, Operation::Delete, true, Duration::from_millis(n));
+        }
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&registry.gather(), &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        for line in [
+            r#"apiserver_admission_controller_admission_duration_seconds_count{name="P",operation="CREATE",rejected="false",type="admit"} 1"#,
+            r#"apiserver_admission_step_admission_duration_seconds_count{operation="DELETE",rejected="true",type="validate"} 100"#,
+            r#"apiserver_admission_step_admission_duration_seconds_summary{operation="DELETE",rejected="true",type="validate",quantile="0.9"} 0.09"#,
+            r#"apiserver_admission_step_admission_duration_seconds_summary_count{operation="DELETE",rejected="true",type="validate"} 100"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_summary_keeps_the_latest_durations() {
+        let summary = SummaryVec::new().unwrap();
+        let slot = Slot { phase: Phase::Admit, operation: Operation::Create, rejected: false };
+        for n in 0..3 * SAMPLES {
+            summary.observe(slot, Duration::from_secs(if n < 2 * SAMPLES { 100 } else { 1 }));
+        }
+        let series = summary.series[slot.number()].lock();
+        assert_eq!((series.latest.len(), series.count), (SAMPLES, 3 * SAMPLES as u64));
+        assert!(series.latest.iter().all(|took| *took < 2.0));
+    }
+}

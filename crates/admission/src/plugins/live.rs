@@ -1,0 +1,56 @@
+//! What is known about names for a short time.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// How long a name is known.
+const TTL: Duration = Duration::from_secs(30);
+/// Names known at most; the oldest go first.
+const MAX_NAMES: usize = 10_000;
+
+/// Names that were seen in the last 30 seconds.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    names: Mutex<HashMap<String, Instant>>,
+}
+
+impl Recent {
+    /// Adds a name, or renews it.
+    pub(super) fn insert(&self, name: &str) {
+        let now = Instant::now();
+        let names = &mut *self.names.lock();
+        if names.len() >= MAX_NAMES && !names.contains_key(name) {
+            names.retain(|_, since| now.duration_since(*since) < TTL);
+            if names.len() >= MAX_NAMES
+                && let Some(oldest) =
+                    names.iter().min_by_key(|(_, since)| **since).map(|(name, _)| name.clone())
+            {
+                names.remove(&oldest);
+            }
+        }
+        names.insert(name.to_owned(), now);
+    }
+
+    /// Whether a name was added in the last 30 seconds.
+    pub(super) fn contains(&self, name: &str) -> bool {
+        let names = self.names.lock();
+        names.get(name).is_some_and(|since| since.elapsed() < TTL)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_bounded() {
+        let recent = Recent::default();
+        for n in 0..=MAX_NAMES {
+            recent.insert(&n.to_string());
+        }
+        assert_eq!(recent.names.lock().len(), MAX_NAMES);
+        assert!(recent.contains(&MAX_NAMES.to_string()) && !recent.contains("0"));
+    }
+}

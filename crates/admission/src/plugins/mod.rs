@@ -1,0 +1,162 @@
+//! The plugins: one list that names, orders and makes them.
+
+mod always;
+mod always_pull_images;
+mod default_ingress_class;
+mod default_storage_class;
+mod default_toleration_seconds;
+mod deny_service_external_ips;
+mod extended_resource_toleration;
+mod hard_anti_affinity_topology;
+mod limit_ranger;
+mod live;
+mod namespace_auto_provision;
+mod namespace_exists;
+mod namespace_lifecycle;
+mod node_taint;
+mod persistent_volume_claim_resize;
+mod pod_resize;
+mod pod_topology_labels;
+mod pods;
+mod priority;
+mod runtime_class;
+mod storage_object_in_use;
+mod tolerations;
+
+use std::sync::Arc;
+
+use nave_authz::rbac::Rbac;
+use nave_machinery::{Reason, Status};
+
+use crate::chain::{Chain, Plugin};
+use crate::cluster::Cluster;
+use crate::config::{ConfigError, PluginConfig};
+use crate::metrics::Metrics;
+
+pub use default_toleration_seconds::DefaultTolerationSeconds;
+
+/// What plugins are made of.
+#[derive(Clone)]
+pub struct Parts {
+    /// The cluster they see.
+    pub cluster: Cluster,
+    /// The authorizer that some of them ask.
+    pub authorizer: nave_authz::Chain,
+    /// The roles and bindings that escalation is checked against.
+    pub rbac: Arc<Rbac>,
+    /// `--default-not-ready-toleration-seconds`.
+    pub default_not_ready_toleration_seconds: i64,
+    /// `--default-unreachable-toleration-seconds`.
+    pub default_unreachable_toleration_seconds: i64,
+}
+
+/// One plugin of the list.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    /// The plugin's name in flags, files and metrics.
+    pub name: &'static str,
+    /// Whether it runs unless a flag says otherwise.
+    pub enabled_by_default: bool,
+    make: Make,
+}
+
+/// How a plugin comes to be.
+#[derive(Clone, Copy)]
+enum Make {
+    /// Made by this function.
+    Here(fn(&Parts, &PluginConfig) -> Result<Plugin, ConfigError>),
+    /// Made by the caller of [`build`], which fills its place in the order.
+    ByCaller,
+    /// Does nothing while its feature gate is off, as it is by default.
+    Gated,
+}
+
+/// All plugins in the order in which they see a request (upstream: `AllOrderedPlugins`). A new plugin goes before the
+/// webhooks; ResourceQuota goes last of those that admit anything, since what it counts has to be written.
+pub const PLUGINS: [Entry; 40] = [
+    off("AlwaysAdmit", |_, _| Ok(Plugin::default())),
+    off("NamespaceAutoProvision", |parts, _| Ok(namespace_auto_provision::plugin(parts))),
+    on("NamespaceLifecycle", |parts, _| Ok(namespace_lifecycle::plugin(parts))),
+    off("NamespaceExists", |parts, _| Ok(namespace_exists::plugin(parts))),
+    off("LimitPodHardAntiAffinityTopology", |_, _| Ok(hard_anti_affinity_topology::plugin())),
+    on("LimitRanger", |parts, _| Ok(limit_ranger::plugin(parts))),
+    on("ServiceAccount", |_, _| Ok(Plugin::default())),
+    off("NodeRestriction", |_, _| Ok(Plugin::default())),
+    on("TaintNodesByCondition", |_, _| Ok(node_taint::plugin())),
+    off("AlwaysPullImages", |_, _| Ok(always_pull_images::plugin())),
+    off("ImagePolicyWebhook", |_, _| Ok(Plugin::default())),
+    on("PodSecurity", |_, _| Ok(Plugin::default())),
+    off("PodNodeSelector", |_, _| Ok(Plugin::default())),
+    on("Priority", |parts, _| Ok(priority::plugin(parts))),
+    on("DefaultTolerationSeconds", |parts, _| Ok(default_toleration_seconds::plugin(parts))),
+    off("PodTolerationRestriction", |_, _| Ok(Plugin::default())),
+    off("EventRateLimit", |_, _| Ok(Plugin::default())),
+    off("ExtendedResourceToleration", |_, _| Ok(extended_resource_toleration::plugin())),
+    on("DefaultStorageClass", |parts, _| Ok(default_storage_class::plugin(parts))),
+    on("StorageObjectInUseProtection", |_, _| Ok(storage_object_in_use::plugin())),
+    off("OwnerReferencesPermissionEnforcement", |_, _| Ok(Plugin::default())),
+    on("PersistentVolumeClaimResize", |parts, _| Ok(persistent_volume_claim_resize::plugin(parts))),
+    on("RuntimeClass", |parts, _| Ok(runtime_class::plugin(parts))),
+    on("CertificateApproval", |_, _| Ok(Plugin::default())),
+    on("CertificateSigning", |_, _| Ok(Plugin::default())),
+    on("ClusterTrustBundleAttest", |_, _| Ok(Plugin::default())),
+    on("CertificateSubjectRestriction", |_, _| Ok(Plugin::default())),
+    on("DefaultIngressClass", |parts, _| Ok(default_ingress_class::plugin(parts))),
+    off("DenyServiceExternalIPs", |_, _| Ok(deny_service_external_ips::plugin())),
+    on("PodTopologyLabels", |parts, _| Ok(pod_topology_labels::plugin(parts))),
+    Entry { name: "PodGroupWorkloadExists", enabled_by_default: true, make: Make::Gated },
+    Entry { name: "NodeDeclaredFeatureValidator", enabled_by_default: true, make: Make::Gated },
+    Entry { name: "JobValidation", enabled_by_default: true, make: Make::Gated },
+    on("PodResizeValidator", |parts, _| Ok(pod_resize::plugin(parts))),
+    by_caller("MutatingAdmissionPolicy"),
+    by_caller("MutatingAdmissionWebhook"),
+    by_caller("ValidatingAdmissionPolicy"),
+    by_caller("ValidatingAdmissionWebhook"),
+    on("ResourceQuota", |_, _| Ok(Plugin::default())),
+    off("AlwaysDeny", |_, _| Ok(always::deny())),
+];
+
+type MakeFn = fn(&Parts, &PluginConfig) -> Result<Plugin, ConfigError>;
+
+const fn on(name: &'static str, make: MakeFn) -> Entry {
+    Entry { name, enabled_by_default: true, make: Make::Here(make) }
+}
+
+const fn off(name: &'static str, make: MakeFn) -> Entry {
+    Entry { name, enabled_by_default: false, make: Make::Here(make) }
+}
+
+/// Webhooks and policies are made by who has the clients and caches for them; they run by default.
+const fn by_caller(name: &'static str) -> Entry {
+    Entry { name, enabled_by_default: true, make: Make::ByCaller }
+}
+
+/// The admission chain of the enabled plugins, in the list's order. `given` are the plugins that the caller made, by
+/// their names in the list.
+///
+/// # Errors
+/// [`ConfigError`]: a plugin's configuration cannot be used.
+pub fn build(
+    parts: &Parts,
+    config: &PluginConfig,
+    given: &[(&str, Plugin)],
+    metrics: Metrics,
+) -> Result<Chain, ConfigError> {
+    let mut plugins = Vec::new();
+    for entry in PLUGINS.iter().filter(|entry| config.is_enabled(entry)) {
+        let plugin = match entry.make {
+            Make::Here(make) => Some(make(parts, config)?),
+            Make::ByCaller => {
+                given.iter().find(|(name, _)| *name == entry.name).map(|(_, plugin)| plugin.clone())
+            }
+            Make::Gated => None,
+        };
+        plugins.extend(plugin.map(|plugin| (entry.name, plugin)));
+    }
+    Ok(Chain::new(plugins, metrics))
+}
+
+/// 500 without a reason, as the API answers for an error that is no status.
+fn plain_error(message: impl Into<String>) -> Status {
+    Status::failure(500, Reason::Unknown, message)
+}

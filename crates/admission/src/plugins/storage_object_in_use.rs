@@ -1,0 +1,70 @@
+//! Volumes and claims stay while they are used (upstream: `plugin/pkg/admission/storage/storageobjectinuseprotection`).
+
+use async_trait::async_trait;
+use nave_machinery::{Object, Status};
+
+use super::pods::list_mut;
+use crate::{Attributes, Mutate, Plugin};
+
+/// The resources that are protected, and the finalizer that holds an object until its controller takes it away.
+const PROTECTED: [(&str, &str); 2] = [
+    ("persistentvolumeclaims", "kubernetes.io/pvc-protection"),
+    ("persistentvolumes", "kubernetes.io/pv-protection"),
+];
+
+/// StorageObjectInUseProtection.
+pub(super) fn plugin() -> Plugin {
+    Plugin::mutating(StorageObjectInUse)
+}
+
+struct StorageObjectInUse;
+
+fn finalizer(attributes: &Attributes<'_>) -> Option<&'static str> {
+    let protected = PROTECTED.iter().find(|(resource, _)| attributes.is_resource("", resource));
+    protected.map(|(_, finalizer)| *finalizer)
+}
+
+#[async_trait]
+impl Mutate for StorageObjectInUse {
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.is_create() && attributes.is_object() && finalizer(attributes).is_some()
+    }
+
+    async fn admit(&self, attributes: &Attributes<'_>, object: Option<&mut Object>) -> Result<(), Status> {
+        let (Some(finalizer), Some(object)) = (finalizer(attributes), object) else { return Ok(()) };
+        if let Some(finalizers) = list_mut(object.metadata_mut(), "finalizers")
+            && !finalizers.iter().any(|found| found == finalizer)
+        {
+            finalizers.push(finalizer.into());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nave_machinery::Value;
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{Request, registry};
+
+    #[tokio::test]
+    async fn adds_the_finalizer_once() {
+        for (resource, finalizer) in PROTECTED {
+            for (given, expected) in [
+                (json!({"name": "a"}), json!([finalizer])),
+                (json!({"name": "a", "finalizers": ["x"]}), json!(["x", finalizer])),
+                (json!({"name": "a", "finalizers": [finalizer]}), json!([finalizer])),
+            ] {
+                let mut request =
+                    Request::new(registry(), "", resource, json!({"metadata": given}), Value::Null);
+                request.mutate(&StorageObjectInUse).await.unwrap();
+                assert_eq!(request.object["metadata"]["finalizers"], expected);
+            }
+        }
+        let mut other = Request::new(registry(), "", "secrets", json!({"metadata": {}}), Value::Null);
+        other.mutate(&StorageObjectInUse).await.unwrap();
+        assert_eq!(other.object, json!({"metadata": {}}));
+    }
+}

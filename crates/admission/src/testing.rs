@@ -1,0 +1,329 @@
+//! A cluster in memory and requests on it, for tests.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use nave_machinery::user::UserInfo;
+use nave_machinery::{GroupResource, GroupVersionKind, GroupVersionResource, Object, Status, Value};
+use nave_resources::{Registry, ResourceDef};
+use parking_lot::Mutex;
+
+use crate::{
+    Attributes, Cluster, KindResolver, Lister, Mutate, NamespaceCreator, Notes, Operation, Plugin,
+    QuotaStatus, Validate,
+};
+
+/// The objects of one resource. What the watch cache has may lag behind the store until somebody reads live.
+#[derive(Default)]
+pub struct Memory {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    stored: Objects,
+    cached: Objects,
+    revision: u64,
+}
+
+type Objects = BTreeMap<(String, String), Arc<Object>>;
+
+impl Memory {
+    /// Stores an object under its namespace and name; the answer is the stored object with its resource version.
+    pub fn put(&self, object: impl Into<Value>) -> Arc<Object> {
+        let stored = self.put_uncached(object);
+        self.catch_up();
+        stored
+    }
+
+    /// Stores an object that the watch cache does not see yet.
+    pub fn put_uncached(&self, object: impl Into<Value>) -> Arc<Object> {
+        let mut object = Object::try_from(object.into()).unwrap_or_default();
+        let state = &mut *self.state.lock();
+        state.revision += 1;
+        object.metadata_mut().insert("resourceVersion".to_owned(), state.revision.to_string().into());
+        let object = Arc::new(object);
+        state.stored.insert(key(&object), Arc::clone(&object));
+        object
+    }
+
+    /// Removes an object.
+    pub fn remove(&self, namespace: &str, name: &str) {
+        self.state.lock().stored.remove(&(namespace.to_owned(), name.to_owned()));
+        self.catch_up();
+    }
+
+    /// Lets the watch cache see what is stored.
+    pub fn catch_up(&self) {
+        let state = &mut *self.state.lock();
+        state.cached = state.stored.clone();
+    }
+
+    /// The stored object of a name.
+    pub fn stored(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        self.state.lock().stored.get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+}
+
+fn key(object: &Object) -> (String, String) {
+    (object.namespace().to_owned(), object.name().to_owned())
+}
+
+#[async_trait]
+impl Lister for Memory {
+    fn get(&self, namespace: &str, name: &str) -> Result<Option<Arc<Object>>, Status> {
+        Ok(self.state.lock().cached.get(&(namespace.to_owned(), name.to_owned())).cloned())
+    }
+
+    fn list(&self, namespace: Option<&str>) -> Result<Vec<Arc<Object>>, Status> {
+        let state = self.state.lock();
+        let all = state.cached.values();
+        Ok(all.filter(|object| namespace.is_none_or(|of| of == object.namespace())).cloned().collect())
+    }
+
+    async fn get_live(&self, namespace: &str, name: &str) -> Result<Option<Arc<Object>>, Status> {
+        self.catch_up();
+        self.get(namespace, name)
+    }
+
+    async fn list_live(&self, namespace: Option<&str>) -> Result<Vec<Arc<Object>>, Status> {
+        self.catch_up();
+        self.list(namespace)
+    }
+}
+
+#[async_trait]
+impl QuotaStatus for Memory {
+    async fn update_status(&self, quota: Object) -> Result<Arc<Object>, Status> {
+        let resource = GroupResource::new("", "resourcequotas");
+        // Lets others run between a read and the write, as a store does.
+        tokio::task::yield_now().await;
+        let stored = self.stored(quota.namespace(), quota.name());
+        let Some(stored) = stored else { return Err(Status::not_found(&resource, quota.name())) };
+        if stored.resource_version() != quota.resource_version() {
+            return Err(Status::conflict(&resource, quota.name(), "the object has been modified"));
+        }
+        Ok(self.put_uncached(quota))
+    }
+}
+
+#[async_trait]
+impl NamespaceCreator for Memory {
+    async fn create(&self, namespace: Object) -> Result<(), Status> {
+        if self.stored("", namespace.name()).is_some() {
+            return Err(Status::already_exists(&GroupResource::new("", "namespaces"), namespace.name()));
+        }
+        self.put_uncached(namespace);
+        Ok(())
+    }
+}
+
+/// Finds resources of kinds in the registry of built-in resources.
+struct BuiltinKinds(Arc<Registry>);
+
+impl KindResolver for BuiltinKinds {
+    fn resource_of(&self, kind: &GroupVersionKind) -> Option<GroupVersionResource> {
+        let def = self.0.by_kind(kind)?;
+        Some(GroupVersionResource::new(&*kind.group, &*kind.version, &*def.resource))
+    }
+}
+
+/// A cluster in memory.
+#[derive(Clone, Default)]
+#[allow(missing_docs, reason = "each field is named after its resource")]
+pub struct MemoryCluster {
+    pub namespaces: Arc<Memory>,
+    pub pods: Arc<Memory>,
+    pub nodes: Arc<Memory>,
+    pub service_accounts: Arc<Memory>,
+    pub limit_ranges: Arc<Memory>,
+    pub resource_quotas: Arc<Memory>,
+    pub priority_classes: Arc<Memory>,
+    pub runtime_classes: Arc<Memory>,
+    pub storage_classes: Arc<Memory>,
+    pub ingress_classes: Arc<Memory>,
+    pub device_classes: Arc<Memory>,
+    pub roles: Arc<Memory>,
+    pub cluster_roles: Arc<Memory>,
+}
+
+impl MemoryCluster {
+    /// The cluster as plugins see it, whose kinds are those of `registry`.
+    pub fn cluster(&self, registry: &Arc<Registry>) -> Cluster {
+        let of = |memory: &Arc<Memory>| Arc::clone(memory) as Arc<dyn Lister>;
+        Cluster {
+            namespaces: of(&self.namespaces),
+            pods: of(&self.pods),
+            nodes: of(&self.nodes),
+            service_accounts: of(&self.service_accounts),
+            limit_ranges: of(&self.limit_ranges),
+            resource_quotas: of(&self.resource_quotas),
+            priority_classes: of(&self.priority_classes),
+            runtime_classes: of(&self.runtime_classes),
+            storage_classes: of(&self.storage_classes),
+            ingress_classes: of(&self.ingress_classes),
+            device_classes: of(&self.device_classes),
+            roles: of(&self.roles),
+            cluster_roles: of(&self.cluster_roles),
+            quota_status: Arc::clone(&self.resource_quotas) as _,
+            namespace_creator: Arc::clone(&self.namespaces) as _,
+            kinds: Arc::new(BuiltinKinds(Arc::clone(registry))),
+        }
+    }
+}
+
+/// A request to be admitted, with what it leaves behind.
+pub struct Request<'r> {
+    def: &'r ResourceDef,
+    kind: GroupVersionKind,
+    /// The subresource.
+    pub subresource: &'r str,
+    /// The namespace.
+    pub namespace: &'r str,
+    /// The name; taken from the object where it is empty.
+    pub name: &'r str,
+    /// The operation.
+    pub operation: Operation,
+    /// The object; null for none.
+    pub object: Value,
+    /// The stored object; null for none.
+    pub old: Value,
+    /// The options.
+    pub options: Value,
+    /// Whether it is a dry run.
+    pub dry_run: bool,
+    /// The user.
+    pub user: UserInfo,
+    /// Warnings and audit annotations.
+    pub notes: Notes,
+}
+
+impl<'r> Request<'r> {
+    /// A request about a built-in resource. An object and no old one is a creation, both are an update, and an old one
+    /// alone is a deletion.
+    pub fn new(registry: &'r Registry, group: &str, resource: &str, object: Value, old: Value) -> Self {
+        let def = registry.all().find(|def| def.group == group && def.resource == resource);
+        let def = def.unwrap_or_else(|| unreachable!("{resource} of {group:?} is built in"));
+        let version = def.versions.first().map_or("v1", |version| &version.name);
+        let operation = match (object.is_null(), old.is_null()) {
+            (false, true) => Operation::Create,
+            (true, _) => Operation::Delete,
+            (false, false) => Operation::Update,
+        };
+        Self {
+            def,
+            kind: GroupVersionKind::new(&*def.group, version, &*def.kind),
+            subresource: "",
+            namespace: if def.namespaced { "ns" } else { "" },
+            name: "",
+            operation,
+            object,
+            old,
+            options: Value::Null,
+            dry_run: false,
+            user: UserInfo::default(),
+            notes: Notes::default(),
+        }
+    }
+
+    /// The same request by a user of some groups.
+    pub fn by(mut self, user: &str, groups: &[&str]) -> Self {
+        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        self.user = UserInfo { name: user.to_owned(), groups, ..UserInfo::default() };
+        self
+    }
+
+    /// The same request on a subresource.
+    pub fn on(mut self, subresource: &'r str) -> Self {
+        self.subresource = subresource;
+        self
+    }
+
+    /// The mutating phase of a plugin, if it handles the request.
+    ///
+    /// # Errors
+    /// Why the plugin refuses.
+    pub async fn mutate(&mut self, plugin: &dyn Mutate) -> Result<(), Status> {
+        let mut object = Object::try_from(self.object.clone()).ok();
+        let old = Object::try_from(self.old.clone()).ok();
+        let name = self.name().to_owned();
+        let attributes = self.attributes(&name, old.as_ref());
+        if plugin.handles(&attributes) {
+            plugin.admit(&attributes, object.as_mut()).await?;
+        }
+        if let Some(object) = object {
+            self.object = object.into_value();
+        }
+        Ok(())
+    }
+
+    /// The validating phase of a plugin, if it handles the request.
+    ///
+    /// # Errors
+    /// Why the plugin refuses.
+    pub async fn validate(&self, plugin: &dyn Validate) -> Result<(), Status> {
+        let object = Object::try_from(self.object.clone()).ok();
+        let old = Object::try_from(self.old.clone()).ok();
+        let attributes = self.attributes(self.name(), old.as_ref());
+        if plugin.handles(&attributes) {
+            plugin.validate(&attributes, object.as_ref()).await?;
+        }
+        Ok(())
+    }
+
+    /// Both phases of a plugin.
+    ///
+    /// # Errors
+    /// Why the plugin refuses.
+    pub async fn admit(&mut self, plugin: &Plugin) -> Result<(), Status> {
+        if let Some(plugin) = &plugin.mutate {
+            self.mutate(plugin.as_ref()).await?;
+        }
+        if let Some(plugin) = &plugin.validate {
+            self.validate(plugin.as_ref()).await?;
+        }
+        Ok(())
+    }
+
+    /// The attributes of the request.
+    pub fn attributes<'a>(&'a self, name: &'a str, old: Option<&'a Object>) -> Attributes<'a> {
+        Attributes {
+            def: self.def,
+            kind: &self.kind,
+            version: &self.kind.version,
+            subresource: self.subresource,
+            namespace: self.namespace,
+            name,
+            operation: self.operation,
+            old,
+            options: &self.options,
+            dry_run: self.dry_run,
+            user: &self.user,
+            deadline: Instant::now() + Duration::from_secs(30),
+            notes: &self.notes,
+        }
+    }
+
+    fn name(&self) -> &str {
+        let of = nave_machinery::meta::name;
+        [self.name, of(&self.object), of(&self.old)]
+            .into_iter()
+            .find(|name| !name.is_empty())
+            .unwrap_or_default()
+    }
+}
+
+/// The registry of built-in resources, for tests.
+#[cfg(test)]
+pub(crate) fn registry() -> &'static Arc<Registry> {
+    static REGISTRY: std::sync::OnceLock<Arc<Registry>> = std::sync::OnceLock::new();
+    REGISTRY.get_or_init(|| Arc::new(Registry::builtin(nave_schema::builtin())))
+}
+
+/// What became of a request: nothing, or the code and message of the refusal.
+#[cfg(test)]
+pub(crate) fn outcome(result: Result<(), Status>) -> Result<(), (u16, String)> {
+    result.map_err(|status| (status.code, status.message))
+}

@@ -1,0 +1,305 @@
+//! An API object: a JSON value that is known to be a map.
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::{Map, Value, meta};
+
+/// An API object.
+///
+/// The value inside is always a map, so that no stage after decoding has to ask. Reading never fails: a field that is
+/// absent or of another type reads as absent.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Object(Value);
+
+/// The value is not a JSON object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a JSON object")]
+pub struct NotAnObject;
+
+impl Object {
+    /// An object without fields.
+    pub fn new() -> Self {
+        Self(Value::Object(Map::new()))
+    }
+
+    /// The object as a value.
+    pub fn as_value(&self) -> &Value {
+        &self.0
+    }
+
+    /// The object as a value, by move.
+    pub fn into_value(self) -> Value {
+        self.0
+    }
+
+    /// The fields.
+    pub fn as_map(&self) -> &Map {
+        match &self.0 {
+            Value::Object(map) => map,
+            _ => unreachable!("an object holds a map"),
+        }
+    }
+
+    /// The fields, to be changed.
+    pub fn as_map_mut(&mut self) -> &mut Map {
+        match &mut self.0 {
+            Value::Object(map) => map,
+            _ => unreachable!("an object holds a map"),
+        }
+    }
+
+    /// Sets a field, and returns the value it had.
+    pub fn insert(&mut self, field: impl Into<String>, value: impl Into<Value>) -> Option<Value> {
+        self.as_map_mut().insert(field.into(), value.into())
+    }
+
+    /// Removes a field, and returns the value it had.
+    pub fn remove(&mut self, field: &str) -> Option<Value> {
+        self.as_map_mut().remove(field)
+    }
+
+    /// A field.
+    pub fn get(&self, field: &str) -> Option<&Value> {
+        self.0.get(field)
+    }
+
+    /// A field, to be changed.
+    pub fn get_mut(&mut self, field: &str) -> Option<&mut Value> {
+        self.0.get_mut(field)
+    }
+
+    /// The value at a path of field names.
+    pub fn at(&self, path: &[&str]) -> Option<&Value> {
+        meta::at(&self.0, path)
+    }
+
+    /// The value at a path of field names, to be changed.
+    pub fn at_mut(&mut self, path: &[&str]) -> Option<&mut Value> {
+        path.iter().try_fold(&mut self.0, |value, name| value.get_mut(name))
+    }
+
+    /// The string at a path of field names.
+    pub fn str_at(&self, path: &[&str]) -> Option<&str> {
+        self.at(path)?.as_str()
+    }
+
+    /// The integer at a path of field names.
+    pub fn i64_at(&self, path: &[&str]) -> Option<i64> {
+        self.at(path)?.as_i64()
+    }
+
+    /// Whether `true` stands at a path of field names.
+    pub fn is_true_at(&self, path: &[&str]) -> bool {
+        self.at(path).and_then(Value::as_bool).unwrap_or_default()
+    }
+
+    /// The items of the list at a path of field names; empty if there is no list.
+    pub fn list_at(&self, path: &[&str]) -> &[Value] {
+        self.at(path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    }
+
+    /// The map at a path of field names.
+    pub fn map_at(&self, path: &[&str]) -> Option<&Map> {
+        self.at(path)?.as_object()
+    }
+
+    /// The map at a path of field names, to be changed.
+    pub fn map_at_mut(&mut self, path: &[&str]) -> Option<&mut Map> {
+        self.at_mut(path)?.as_object_mut()
+    }
+
+    /// `apiVersion`; empty if there is none.
+    pub fn api_version(&self) -> &str {
+        meta::api_version(&self.0)
+    }
+
+    /// `kind`; empty if there is none.
+    pub fn kind(&self) -> &str {
+        meta::kind(&self.0)
+    }
+
+    /// `metadata.name`; empty if there is none.
+    pub fn name(&self) -> &str {
+        meta::name(&self.0)
+    }
+
+    /// `metadata.generateName`; empty if there is none.
+    pub fn generate_name(&self) -> &str {
+        meta::generate_name(&self.0)
+    }
+
+    /// `metadata.namespace`; empty if there is none.
+    pub fn namespace(&self) -> &str {
+        meta::namespace(&self.0)
+    }
+
+    /// `metadata.uid`; empty if there is none.
+    pub fn uid(&self) -> &str {
+        meta::uid(&self.0)
+    }
+
+    /// `metadata.resourceVersion`; empty if there is none.
+    pub fn resource_version(&self) -> &str {
+        meta::resource_version(&self.0)
+    }
+
+    /// `metadata.generation`; 0 if there is none.
+    pub fn generation(&self) -> i64 {
+        meta::generation(&self.0)
+    }
+
+    /// `metadata.creationTimestamp`.
+    pub fn creation_timestamp(&self) -> Option<&str> {
+        meta::field(&self.0, "creationTimestamp").and_then(Value::as_str)
+    }
+
+    /// `metadata.deletionTimestamp`, if the object is being deleted.
+    pub fn deletion_timestamp(&self) -> Option<&str> {
+        meta::deletion_timestamp(&self.0)
+    }
+
+    /// `metadata.labels`.
+    pub fn labels(&self) -> Option<&Map> {
+        meta::labels(&self.0)
+    }
+
+    /// The value of a label.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        meta::label(&self.0, key)
+    }
+
+    /// `metadata.annotations`.
+    pub fn annotations(&self) -> Option<&Map> {
+        meta::field(&self.0, "annotations").and_then(Value::as_object)
+    }
+
+    /// The value of an annotation.
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        meta::annotation(&self.0, key)
+    }
+
+    /// `metadata.finalizers`.
+    pub fn finalizers(&self) -> impl Iterator<Item = &str> {
+        self.list_at(&["metadata", "finalizers"]).iter().filter_map(Value::as_str)
+    }
+
+    /// `metadata.ownerReferences`.
+    pub fn owner_references(&self) -> &[Value] {
+        self.list_at(&["metadata", "ownerReferences"])
+    }
+
+    /// `metadata`.
+    pub fn metadata(&self) -> Option<&Map> {
+        self.get("metadata").and_then(Value::as_object)
+    }
+
+    /// `metadata`, made if it is absent.
+    pub fn metadata_mut(&mut self) -> &mut Map {
+        map_entry(self.as_map_mut(), "metadata")
+    }
+
+    /// The map in a field of `metadata` (`labels`, `annotations`), made if it is absent.
+    pub fn metadata_map_mut(&mut self, field: &str) -> &mut Map {
+        map_entry(self.metadata_mut(), field)
+    }
+
+    /// The map in a field (`spec`, `status`), made if it is absent.
+    pub fn map_mut(&mut self, field: &str) -> &mut Map {
+        map_entry(self.as_map_mut(), field)
+    }
+}
+
+impl Default for Object {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TryFrom<Value> for Object {
+    type Error = NotAnObject;
+
+    fn try_from(value: Value) -> Result<Self, NotAnObject> {
+        if value.is_object() { Ok(Self(value)) } else { Err(NotAnObject) }
+    }
+}
+
+impl From<Map> for Object {
+    fn from(map: Map) -> Self {
+        Self(Value::Object(map))
+    }
+}
+
+impl From<Object> for Value {
+    fn from(object: Object) -> Self {
+        object.0
+    }
+}
+
+impl AsRef<Value> for Object {
+    fn as_ref(&self) -> &Value {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Map::deserialize(deserializer).map(Self::from)
+    }
+}
+
+/// The map in a field, which takes the place of anything else that is there.
+fn map_entry<'a>(map: &'a mut Map, field: &str) -> &'a mut Map {
+    if !map.get(field).is_some_and(Value::is_object) {
+        map.insert(field.to_owned(), Value::Object(Map::new()));
+    }
+    match map.get_mut(field) {
+        Some(Value::Object(inner)) => inner,
+        _ => unreachable!("the field was just set to a map"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_maps_become_objects() {
+        for value in [json!(null), json!([]), json!("a"), json!(1), json!(true)] {
+            assert_eq!(Object::try_from(value.clone()), Err(NotAnObject), "{value}");
+            assert!(serde_json::from_value::<Object>(value).is_err());
+        }
+        let value = json!({"kind": "Pod", "apiVersion": "v1"});
+        let object = Object::try_from(value.clone()).unwrap();
+        assert_eq!((object.kind(), object.api_version()), ("Pod", "v1"));
+        assert_eq!(serde_json::to_value(&object).unwrap(), value);
+        assert_eq!(object.into_value(), value);
+    }
+
+    #[test]
+    fn reads_metadata() {
+        let object: Object = serde_json::from_value(json!({"metadata": {
+            "name": "n", "namespace": "s", "uid": "u", "generateName": "g", "resourceVersion": "7", "generation": 2,
+            "labels": {"a": "b"}, "annotations": {"c": "d"}, "finalizers": ["f"], "deletionTimestamp": "t",
+            "ownerReferences": [{"uid": "o"}]}}))
+        .unwrap();
+        assert_eq!((object.name(), object.namespace(), object.uid()), ("n", "s", "u"));
+        assert_eq!((object.generate_name(), object.resource_version(), object.generation()), ("g", "7", 2));
+        assert_eq!((object.label("a"), object.annotation("c")), (Some("b"), Some("d")));
+        assert_eq!(object.finalizers().collect::<Vec<_>>(), ["f"]);
+        assert_eq!((object.deletion_timestamp(), object.owner_references().len()), (Some("t"), 1));
+    }
+
+    #[test]
+    fn absent_and_mistyped_fields_read_as_absent() {
+        for value in [json!({}), json!({"metadata": 3}), json!({"metadata": {"name": 1, "labels": []}})] {
+            let mut object = Object::try_from(value).unwrap();
+            assert_eq!((object.name(), object.labels()), ("", None));
+            assert!(object.finalizers().next().is_none() && object.owner_references().is_empty());
+            object.metadata_map_mut("labels").insert("a".to_owned(), json!("b"));
+            assert_eq!(object.label("a"), Some("b"));
+        }
+    }
+}
