@@ -56,17 +56,24 @@ impl Documents {
         if let Some(health) = self.health.answer(&info.path, &info.query).await {
             return Ok(Answer::text(health.code, health.text));
         }
-        let path = info.path.trim_matches('/');
+        // A document is served under the path that was authorized; some also with a slash at the end, as upstream.
+        let path = info.path.strip_prefix('/').unwrap_or(&info.path);
         let parts: Vec<&str> = path.split('/').collect();
         match parts.as_slice() {
             [""] => Ok(Answer::json(200, &json!({"paths": self.paths()}))),
-            ["version"] => Ok(Answer::json(200, &version())),
+            ["version"] | ["version", ""] => Ok(Answer::json(200, &version())),
             ["metrics"] => self.metrics().await,
             ["debug", "api_cache"] => Ok(Answer::json(200, &ApiCache::of(&self.storages).await)),
-            [".well-known", "openid-configuration"] | ["openid", "v1", "jwks"] => {
-                self.token_discovery(&format!("/{path}"), headers).await
+            [".well-known", "openid-configuration"]
+            | [".well-known", "openid-configuration", ""]
+            | ["openid", "v1", "jwks"]
+            | ["openid", "v1", "jwks", ""] => {
+                self.token_discovery(&format!("/{}", path.trim_end_matches('/')), headers).await
             }
             ["openapi", rest @ ..] => self.openapi.answer(rest, info, headers),
+            ["api" | "apis", parts_of_group @ .., ""] if !parts_of_group.contains(&"") => {
+                self.discovery(&parts[..parts.len() - 1], headers, negotiation)
+            }
             ["api" | "apis", ..] => self.discovery(&parts, headers, negotiation),
             _ => Ok(Answer::page_not_found()),
         }

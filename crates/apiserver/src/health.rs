@@ -88,9 +88,10 @@ impl Health {
 
     /// Answers `path`; `None` if it is not a health path or names no check.
     pub async fn answer(&self, path: &str, query: &Query) -> Option<HealthAnswer> {
-        let (endpoint, name) = match path.trim_start_matches('/').split_once('/') {
+        let path = path.strip_prefix('/')?;
+        let (endpoint, name) = match path.split_once('/') {
             Some((endpoint, name)) => (endpoint, Some(name)),
-            None => (path.trim_start_matches('/'), None),
+            None => (path, None),
         };
         let ready = match endpoint {
             "readyz" => true,

@@ -7,6 +7,7 @@
 //! | `/api/v1/namespaces/ns` | the namespace itself |
 //! | `/api/v1/watch/pods` | the same as `/api/v1/pods?watch=true` |
 //! | `/healthz/etcd` | no resource |
+//! | `/api/v1//pods`, `/api/v1/namespaces//pods` | no resource: a part is empty |
 //!
 //! Storage keys and authorization both start from these parts, never from the path's text.
 
@@ -36,8 +37,12 @@ pub struct RequestInfo {
 pub struct ResourceRequest {
     /// The resource.
     pub gvr: GroupVersionResource,
-    /// The namespace; empty for cluster-scoped resources and for all namespaces.
+    /// The namespace; empty for cluster-scoped resources and for all namespaces. A namespace is itself the namespace
+    /// of a request for it: a role binding in a namespace can grant access to the namespace.
     pub namespace: String,
+    /// Whether the path names the resource in a namespace, as `…/namespaces/NAMESPACE/RESOURCE` does and
+    /// `…/namespaces/NAME` does not. Cluster-scoped resources have no such path.
+    pub in_namespace: bool,
     /// The object's name; empty for the collection.
     pub name: String,
     /// The subresource, such as `status`; empty for none.
@@ -68,6 +73,9 @@ pub enum Verb {
 /// Subresources of a namespace; other third parts of `/namespaces/NAME/…` are resources in it.
 const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 
+/// Resource, name and subresource.
+const PARTS_OF_OBJECT: usize = 3;
+
 impl RequestInfo {
     /// Reads a request's head.
     ///
@@ -84,54 +92,55 @@ impl RequestInfo {
 
 impl ResourceRequest {
     /// Reads the path of a resource; `None` if it is another path. Parts are decoded after the split, so that an
-    /// encoded slash stays inside its part.
+    /// encoded slash stays inside its part. Slashes at the end do not matter; an empty part elsewhere makes the path
+    /// one of no resource.
     fn parse(path: &str) -> Result<Option<Self>, Status> {
-        let trimmed = path.trim_matches('/');
-        let mut raw = trimmed.split('/');
-        let (group, version) = match (raw.next(), raw.next(), raw.clone().next()) {
-            (Some("api"), Some(version), Some(_)) => (String::new(), version),
-            (Some("apis"), Some(group), Some(version)) => {
-                raw.next();
-                if raw.clone().next().is_none() {
-                    return Ok(None);
-                }
-                (decode(group)?, version)
-            }
+        let Some(path) = path.strip_prefix('/') else { return Ok(None) };
+        let parts: Vec<&str> = path.trim_end_matches('/').split('/').collect();
+        let (group, version, parts) = match parts.as_slice() {
+            ["api", version, parts @ ..] => ("", version, parts),
+            ["apis", group, version, parts @ ..] if !group.is_empty() => (*group, version, parts),
             _ => return Ok(None),
         };
-        let version = decode(version)?;
-        let parts = raw.map(decode).collect::<Result<Vec<_>, _>>()?;
+        if version.is_empty() || parts.is_empty() {
+            return Ok(None);
+        }
+        let (group, version) = (decode(group)?, decode(version)?);
+        let parts = parts.iter().map(|part| decode(part)).collect::<Result<Vec<_>, _>>()?;
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         // The old form of a watch, before there was the query parameter.
-        Ok(Some(match parts.as_slice() {
-            ["watch", rest @ ..] if !rest.is_empty() => {
-                Self { watch: true, ..Self::from_parts(group, version, rest) }
+        Ok(match parts.as_slice() {
+            ["watch", parts @ ..] if !parts.is_empty() => {
+                Self::from_parts(group, version, parts).map(|request| Self { watch: true, ..request })
             }
             parts => Self::from_parts(group, version, parts),
-        }))
+        })
     }
 
-    fn from_parts(group: String, version: String, parts: &[&str]) -> Self {
+    /// The request of the parts behind the version; `None` if one is empty that names something.
+    fn from_parts(group: String, version: String, parts: &[&str]) -> Option<Self> {
         let (namespace, parts) = match parts {
-            ["namespaces", _name] => ("", parts),
-            ["namespaces", _name, sub] if NAMESPACE_SUBRESOURCES.contains(sub) => ("", parts),
-            ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (*namespace, rest),
-            _ => ("", parts),
+            // The namespace itself.
+            ["namespaces", _name] => (None, parts),
+            ["namespaces", _name, sub] if NAMESPACE_SUBRESOURCES.contains(sub) => (None, parts),
+            ["namespaces", namespace, parts @ ..] if !parts.is_empty() => (Some(*namespace), parts),
+            _ => (None, parts),
         };
-        let part = |at: usize| parts.get(at).copied().unwrap_or_default().to_owned();
-        let namespace = if namespace.is_empty() && parts.first() == Some(&"namespaces") {
-            part(1)
-        } else {
-            namespace.to_owned()
-        };
-        Self {
-            gvr: GroupVersionResource { group, version, resource: part(0) },
-            namespace,
-            name: part(1),
-            subresource: part(2),
-            rest: parts.get(3..).map(|rest| rest.join("/")).unwrap_or_default(),
-            watch: false,
+        if namespace == Some("") || parts.iter().take(PARTS_OF_OBJECT).any(|part| part.is_empty()) {
+            return None;
         }
+        let part = |at: usize| parts.get(at).copied().unwrap_or_default().to_owned();
+        let (resource, name) = (part(0), part(1));
+        let itself = if resource == "namespaces" { name.as_str() } else { "" };
+        Some(Self {
+            namespace: namespace.unwrap_or(itself).to_owned(),
+            in_namespace: namespace.is_some(),
+            gvr: GroupVersionResource { group, version, resource },
+            name,
+            subresource: part(2),
+            rest: parts.get(PARTS_OF_OBJECT..).map(|rest| rest.join("/")).unwrap_or_default(),
+            watch: false,
+        })
     }
 }
 
@@ -150,6 +159,7 @@ impl Verb {
         let collection = resource.name.is_empty();
         match *method {
             Method::GET | Method::HEAD if resource.watch => Self::Watch,
+            _ if resource.watch => Self::Other,
             // One object is watched through its collection, by its name as a field.
             Method::GET | Method::HEAD if collection && query.flag("watch") => Self::Watch,
             Method::GET | Method::HEAD if collection => Self::List,
@@ -268,6 +278,54 @@ mod tests {
     }
 
     #[test]
+    fn a_path_with_an_empty_part_names_no_resource() {
+        for path in [
+            "//api/v1/pods",
+            "/api//pods",
+            "/api/v1//pods",
+            "/apis//v1/deployments",
+            "/apis/apps//deployments",
+            "/api/v1/namespaces//pods",
+            "/api/v1/namespaces//pods/p",
+            "/api/v1/namespaces/a//pods",
+            "/api/v1/namespaces/a//status",
+            "/api/v1/namespaces/a/pods//status",
+            "/api/v1/namespaces/a/pods/p//a",
+            "/api/v1/namespaces//status",
+            "/api/v1/watch//pods",
+            "/api/v1/watch/namespaces//pods",
+        ] {
+            assert_eq!(info(&Method::GET, path).resource, None, "{path}");
+        }
+        for (path, other) in [("/api/v1/pods/", "/api/v1/pods"), ("/api/v1/nodes/n//", "/api/v1/nodes/n")] {
+            assert_eq!(info(&Method::GET, path).resource, info(&Method::GET, other).resource);
+        }
+    }
+
+    #[test]
+    fn a_path_is_of_a_namespace_or_of_the_cluster() {
+        for (path, namespace, in_namespace) in [
+            ("/api/v1/namespaces/a/pods", "a", true),
+            ("/api/v1/namespaces/a/namespaces/b", "a", true),
+            ("/api/v1/namespaces/a/namespaces/b/status", "a", true),
+            ("/api/v1/watch/namespaces/a/namespaces/b", "a", true),
+            ("/api/v1/namespaces/namespaces/namespaces/namespaces", "namespaces", true),
+            ("/api/v1/namespaces/a", "a", false),
+            ("/api/v1/namespaces/a/status", "a", false),
+            ("/api/v1/watch/namespaces/a", "a", false),
+            ("/api/v1/pods", "", false),
+            ("/api/v1/pods/p", "", false),
+        ] {
+            let resource = info(&Method::GET, path).resource.unwrap();
+            assert_eq!(
+                (resource.namespace.as_str(), resource.in_namespace),
+                (namespace, in_namespace),
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
     fn a_verb_comes_from_the_method_the_name_and_the_watch_flag() {
         let cases = [
             (Method::GET, "/api/v1/pods", Verb::List),
@@ -281,6 +339,8 @@ mod tests {
             (Method::DELETE, "/api/v1/nodes", Verb::DeleteCollection),
             (Method::POST, "/api/v1/nodes", Verb::Create),
             (Method::OPTIONS, "/api/v1/nodes", Verb::Other),
+            (Method::POST, "/api/v1/watch/pods", Verb::Other),
+            (Method::DELETE, "/api/v1/watch/nodes/n", Verb::Other),
         ];
         for (method, uri, verb) in cases {
             assert_eq!(info(&method, uri).verb, verb, "{uri}");

@@ -36,7 +36,7 @@ use http_body::Body;
 use nave_codec::negotiate::{self, ContentType, Format, PatchType};
 use nave_machinery::options::{CreateOptions, DeleteOptions, ListOptions, PatchOptions, UpdateOptions};
 use nave_machinery::user::UserInfo;
-use nave_machinery::{GroupResource, GroupVersionKind, GroupVersionResource, Status, Value};
+use nave_machinery::{GroupResource, GroupVersionKind, GroupVersionResource, Status, Value, names};
 use nave_resources::{ResourceDef, ResourceVersion};
 
 use self::answer::{Answer, List, Negotiation};
@@ -249,6 +249,9 @@ fn delete_options(query: &[(String, String)], payload: &Payload) -> Result<Delet
     DeleteOptions::parse(query, &body)
 }
 
+/// The subresource behind which a path goes on: `…/proxy/a/b`.
+const PATH_SUBRESOURCE: &str = "proxy";
+
 impl Endpoint {
     /// The version served here.
     pub fn version(&self) -> &ResourceVersion {
@@ -290,13 +293,22 @@ impl Endpoint {
     /// Whether the path has the resource's scope, and the resource (or subresource) the verb.
     fn check_request(&self, verb: Verb, request: &ResourceRequest) -> Result<(), Status> {
         let def = &self.def;
-        let in_namespace = !request.namespace.is_empty() && request.gvr.resource != "namespaces";
-        let in_scope = if def.namespaced {
-            in_namespace || (request.name.is_empty() && matches!(verb, Verb::List | Verb::Watch))
-        } else {
-            !in_namespace
-        };
-        if !in_scope {
+        match (def.namespaced, request.in_namespace) {
+            (true, true) | (false, false) => {}
+            // The objects of all namespaces can only be read together, and only where they can be listed.
+            (true, false) if request.name.is_empty() && def.serves(nave_resources::Verb::List) => {
+                if !matches!(verb, Verb::List | Verb::Watch) {
+                    return Err(Status::method_not_allowed_here());
+                }
+            }
+            (true, false) | (false, true) => return Err(Status::no_such_path()),
+        }
+        if !request.rest.is_empty() && request.subresource != PATH_SUBRESOURCE {
+            return Err(Status::no_such_path());
+        }
+        // `..` and an encoded slash are in no name.
+        let can_be_named = |part: &str| part.is_empty() || names::is_path_segment_name(part).is_empty();
+        if !can_be_named(&request.namespace) || !can_be_named(&request.name) {
             return Err(Status::no_such_path());
         }
         let verbs = if request.subresource.is_empty() {

@@ -1,0 +1,8 @@
+//! The standing attack suite: requests that must not reach further than their user's rights, against a whole server in
+//! this process.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers may fail the test")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod paths;

@@ -1,0 +1,282 @@
+//! A whole API server within the test: an embedded store in a temporary folder, the default authorizers (`Node`, `RBAC`)
+//! and all admission plugins, reached through the pipeline without a connection or a credential.
+//!
+//! ```ignore
+//! let objects = [cluster_role_in("team", "admin", "alice")];
+//! let cluster = Cluster::start(&objects).await;
+//! let alice = cluster.user("alice");
+//! assert_eq!(alice.call("GET /api/v1/namespaces/team/pods").await.code, 200);
+//! check(&cluster, &[
+//!     row("alice", "GET /api/v1/nodes", json!(null), 403),
+//!     row("node:a", "DELETE /api/v1/nodes/b", json!(null), 403),
+//! ]).await;
+//! ```
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers may fail the test")]
+
+mod client;
+mod table;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nave_apiserver::admission::{
+    CertificateApproval, CertificateSigning, NodeRestriction, Plugin, RbacEscalation,
+};
+use nave_apiserver::authorization::{follow_nodes, follow_rbac};
+use nave_apiserver::cluster_authentication::ClusterAuthentication;
+use nave_apiserver::computed;
+use nave_apiserver::server::{self, ApiServer};
+use nave_apiserver::storage::{Following, ResourceStorage, Storages, WatchCacheSizes};
+use nave_authn::TokenUnion;
+use nave_authn::jwt::{SigningKey, generate_rsa_pem};
+use nave_authn::service_account::{Issuer, IssuerConfig, KeyRing, Keys};
+use nave_authz::config::{Configuration, Parts};
+use nave_authz::node::{Graph, Node};
+use nave_authz::rbac::{GROUP, Rbac};
+use nave_authz::{Chain, Link, Metrics};
+use nave_machinery::user::UserInfo;
+use nave_machinery::{GroupVersionKind, GroupVersionResource, Value};
+use nave_resources::Registry;
+use nave_store::{Embedded, Store, embedded};
+use parking_lot::RwLock;
+use serde_json::json;
+
+#[allow(unused_imports, reason = "each test binary uses a part of it")]
+pub(crate) use client::{Answer, Call, Client, Events};
+#[allow(unused_imports, reason = "each test binary uses a part of it")]
+pub(crate) use table::{Row, check, row};
+
+/// A running API server.
+pub(crate) struct Cluster {
+    pub(crate) server: ApiServer,
+    pub(crate) storages: Storages,
+    /// The index that RBAC decides by.
+    pub(crate) rbac: Arc<Rbac>,
+    /// Keeps the authorizers up to date.
+    following: Vec<Following>,
+    _folder: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// Starts a server and creates these objects as an administrator, in this order. The authorizers know all of them
+    /// when this returns.
+    pub(crate) async fn start(objects: &[Value]) -> Self {
+        Self::start_with(objects, Vec::new()).await
+    }
+
+    /// Starts a server whose authorizers are asked after `authorizers`.
+    pub(crate) async fn start_with(objects: &[Value], authorizers: Vec<Link>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> =
+            Arc::new(Embedded::open(folder.path(), &embedded::Options::default()).unwrap());
+        let storages = Storages::open(
+            Registry::builtin(nave_schema::builtin()),
+            Arc::clone(&store),
+            &WatchCacheSizes::default(),
+        );
+        let (rbac, graph) = (Arc::new(Rbac::default()), Arc::new(RwLock::new(Graph::default())));
+        let chain = chain(authorizers, &rbac, &graph);
+        let tokens = Arc::new(TokenUnion::new(Vec::new()));
+        let table = computed::with_tokens(computed::table(), tokens, issuer());
+        let (_, cluster_authentication) = tokio::sync::watch::channel(ClusterAuthentication::default());
+        let config = server::Config {
+            storages: storages.clone(),
+            authentication: nave_authn::Chain::new(Vec::new()),
+            plugins: plugins(&storages, &chain, &rbac),
+            computed: computed::with_access_reviews(table, &chain),
+            authorization: chain,
+            disabled_plugins: Vec::new(),
+            service_range: "10.0.0.0/24".parse().unwrap(),
+            node_ports: 30_000..=30_100,
+            request_timeout: Duration::from_mins(1),
+            min_watch_time: Duration::from_mins(30),
+            address: "127.0.0.1:6443".to_owned(),
+            secure_port: 6443,
+            token_discovery: None,
+            cluster_authentication,
+        };
+        let server = ApiServer::start(config).await.unwrap();
+        let mut cluster = Self { server, storages, rbac, following: Vec::new(), _folder: folder };
+        for object in objects {
+            cluster.create(object).await;
+        }
+        // What follows the watch caches starts from their present state, which has all objects from here on.
+        cluster.caught_up().await;
+        let mut following = follow_rbac(&cluster.storages, &cluster.rbac);
+        following.extend(follow_nodes(&cluster.storages, &graph));
+        for one in &following {
+            one.synced().await;
+        }
+        cluster.following = following;
+        cluster
+    }
+
+    /// Creates an object as an administrator; returns what is stored. Its metadata names its namespace.
+    pub(crate) async fn create(&self, object: &Value) -> Value {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (api_version, kind) = (text(&object["apiVersion"]), text(&object["kind"]));
+        let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
+        let gvk = GroupVersionKind::new(group, version, &kind);
+        let def = self.storages.registry().by_kind(&gvk);
+        let def = def.unwrap_or_else(|| panic!("no resource has the kind {gvk:?}"));
+        let gvr = GroupVersionResource::new(group, version, &def.resource);
+        let path = collection(&gvr, &text(&object["metadata"]["namespace"]));
+        let answer = self.admin().send(Call::new("POST", &path).json(object)).await;
+        assert_eq!(answer.code, 201, "POST {path}: {}", answer.text());
+        answer.json()
+    }
+
+    /// Waits until all watch caches have what is stored now.
+    pub(crate) async fn caught_up(&self) {
+        let revision = self.storages.store().current_revision().await.unwrap();
+        for storage in self.storages.all() {
+            storage.wait_until(revision).await.unwrap();
+        }
+    }
+
+    /// The server as a member of `system:masters` meets it.
+    pub(crate) fn admin(&self) -> Client {
+        self.client("admin", &["system:masters"])
+    }
+
+    /// The server as a user without groups of its own meets it.
+    pub(crate) fn user(&self, name: &str) -> Client {
+        self.client(name, &[])
+    }
+
+    /// The server as the kubelet of a node meets it.
+    pub(crate) fn node(&self, name: &str) -> Client {
+        self.client(&format!("system:node:{name}"), &["system:nodes"])
+    }
+
+    /// The server as a service account meets it.
+    pub(crate) fn service_account(&self, namespace: &str, name: &str) -> Client {
+        let group = format!("system:serviceaccounts:{namespace}");
+        let user = format!("system:serviceaccount:{namespace}:{name}");
+        self.client(&user, &["system:serviceaccounts", &group])
+    }
+
+    /// The server as a request without a credential meets it.
+    pub(crate) fn anonymous(&self) -> Client {
+        let (name, groups) = ("system:anonymous".to_owned(), vec!["system:unauthenticated".to_owned()]);
+        Client::new(self.server.local(UserInfo { name, groups, ..UserInfo::default() }))
+    }
+
+    /// The server as a user in these groups, and in `system:authenticated`, meets it.
+    pub(crate) fn client(&self, name: &str, groups: &[&str]) -> Client {
+        let groups = groups.iter().copied().chain(["system:authenticated"]).map(str::to_owned).collect();
+        Client::new(self.server.local(UserInfo { name: name.to_owned(), groups, ..UserInfo::default() }))
+    }
+
+    /// The server as the user that a table names: `admin`, `anonymous`, `node:NAME`, `account:NAMESPACE/NAME`, or a
+    /// user's name.
+    pub(crate) fn named(&self, who: &str) -> Client {
+        match who.split_once(':') {
+            _ if who == "admin" => self.admin(),
+            _ if who == "anonymous" => self.anonymous(),
+            Some(("node", name)) => self.node(name),
+            Some(("account", account)) => {
+                let (namespace, name) = account.split_once('/').unwrap();
+                self.service_account(namespace, name)
+            }
+            _ => self.user(who),
+        }
+    }
+}
+
+/// The path of a resource's objects in a namespace; of all objects where that is empty.
+pub(crate) fn collection(gvr: &GroupVersionResource, namespace: &str) -> String {
+    let GroupVersionResource { group, version, resource } = gvr;
+    let api = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
+    if namespace.is_empty() {
+        format!("{api}/{resource}")
+    } else {
+        format!("{api}/namespaces/{namespace}/{resource}")
+    }
+}
+
+/// A namespace.
+pub(crate) fn namespace(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+}
+
+/// The binding of a cluster role to a user in one namespace.
+pub(crate) fn cluster_role_in(namespace: &str, role: &str, user: &str) -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"namespace": namespace, "name": format!("{user}-{role}")},
+        "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": role},
+        "subjects": [{"apiGroup": GROUP, "kind": "User", "name": user}],
+    })
+}
+
+/// The binding of a cluster role to a user in the whole cluster.
+pub(crate) fn cluster_role_everywhere(role: &str, user: &str) -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": format!("{user}-{role}")},
+        "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": role},
+        "subjects": [{"apiGroup": GROUP, "kind": "User", "name": user}],
+    })
+}
+
+/// A cluster role with these rules.
+pub(crate) fn cluster_role(name: &str, rules: &Value) -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": name},
+        "rules": rules,
+    })
+}
+
+fn chain(first: Vec<Link>, rbac: &Arc<Rbac>, graph: &Arc<RwLock<Graph>>) -> Chain {
+    let metrics = Metrics::new().unwrap();
+    let parts = Parts {
+        rbac: Arc::clone(rbac),
+        node: Arc::new(Node::new(Arc::clone(graph)).unwrap()),
+        abac: None,
+        metrics: metrics.clone(),
+    };
+    let built = Configuration::of_modes(["Node", "RBAC"], None).build(&parts).unwrap();
+    Chain::new(first.into_iter().chain(built).collect(), metrics)
+}
+
+fn plugins(storages: &Storages, chain: &Chain, rbac: &Arc<Rbac>) -> Vec<Box<dyn Plugin>> {
+    let storage = |group: &str, resource: &str| -> Arc<ResourceStorage> {
+        Arc::clone(storages.get(&GroupVersionResource::new(group, "v1", resource)).unwrap())
+    };
+    vec![
+        Box::new(CertificateApproval { authorization: chain.clone() }),
+        Box::new(CertificateSigning { authorization: chain.clone() }),
+        Box::new(NodeRestriction {
+            pods: storage("", "pods"),
+            nodes: storage("", "nodes"),
+            slices: storage("resource.k8s.io", "resourceslices"),
+        }),
+        Box::new(RbacEscalation {
+            rbac: Arc::clone(rbac),
+            authorization: chain.clone(),
+            roles: storage(GROUP, "roles"),
+            cluster_roles: storage(GROUP, "clusterroles"),
+        }),
+    ]
+}
+
+fn issuer() -> Issuer {
+    let keys = KeyRing::made_when_needed(|| {
+        let pem = generate_rsa_pem().ok()?;
+        Some(Keys::new(SigningKey::from_pem(pem.as_bytes()).ok()?, Vec::new()))
+    });
+    let config = IssuerConfig {
+        issuer: "https://kubernetes.default.svc".to_owned(),
+        audiences: vec!["https://kubernetes.default.svc".to_owned()],
+        max_expiration_seconds: None,
+        extend_expiration: true,
+    };
+    Issuer::new(config, Arc::new(keys))
+}

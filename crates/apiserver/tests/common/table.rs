@@ -1,0 +1,56 @@
+//! Tables of attacks: a user, a request, and the status code it must be answered with.
+
+use nave_machinery::Value;
+
+use super::{Call, Cluster};
+
+/// One attack.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    /// The user, as [`Cluster::named`] takes it.
+    pub(crate) who: &'static str,
+    pub(crate) call: Call,
+    /// The request, as failures show it.
+    line: String,
+    code: u16,
+    /// What the answer must contain.
+    contains: &'static str,
+}
+
+/// A row: `row("alice", "GET /api/v1/nodes", Value::Null, 403)`; no body where it is null.
+pub(crate) fn row(who: &'static str, line: &str, body: impl Into<Value>, code: u16) -> Row {
+    let body = body.into();
+    let call = if body.is_null() { Call::line(line) } else { Call::line(line).json(&body) };
+    Row { who, call, line: line.to_owned(), code, contains: "" }
+}
+
+impl Row {
+    /// The same row, whose answer must contain a text.
+    pub(crate) fn containing(self, contains: &'static str) -> Self {
+        Self { contains, ..self }
+    }
+
+    /// The same row with a header.
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        self.call = self.call.header(name, value);
+        self
+    }
+}
+
+/// Sends all rows, in order, and fails with all that were answered wrongly.
+#[track_caller]
+pub(crate) fn check<'a>(cluster: &'a Cluster, rows: &'a [Row]) -> impl Future<Output = ()> + 'a {
+    let caller = std::panic::Location::caller();
+    async move {
+        let mut wrong = Vec::new();
+        for Row { who, call, line, code, contains } in rows {
+            let answer = cluster.named(who).send(call.clone()).await;
+            let text = answer.text();
+            if answer.code != *code || !text.contains(contains) {
+                let shown: String = text.chars().take(300).collect();
+                wrong.push(format!("{who}: {line}: {} instead of {code} {contains}: {shown}", answer.code));
+            }
+        }
+        assert!(wrong.is_empty(), "{caller}:\n{}", wrong.join("\n"));
+    }
+}
