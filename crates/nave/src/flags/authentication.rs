@@ -23,8 +23,8 @@ const MAX_MAX_EXPIRATION: Duration = Duration::from_secs(1 << 32);
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = HEADING)]
 pub(crate) struct AuthenticationFlags {
-    /// Take requests without a credential for system:anonymous, which may ask for health and version only. True
-    /// unless said otherwise here or in --authentication-config.
+    /// Treat requests without a credential as those of system:anonymous, which can read health and version only. True
+    /// unless set otherwise here or in --authentication-config; always false with the AlwaysAllow authorizer.
     #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     anonymous_auth: Option<bool>,

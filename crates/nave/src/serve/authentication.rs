@@ -53,28 +53,31 @@ pub(super) struct Authentication {
 }
 
 impl Authentication {
-    /// Reads the files that flags name; tokens are checked against the objects in `storages`.
+    /// Reads the files that flags name; tokens are checked against the objects in `storages`. `always_allow` says
+    /// whether an authorizer allows every request.
     pub(super) fn open(
         config: &Config,
         keys: Arc<KeyRing>,
         cas: &ClientCas,
         storages: &Storages,
+        always_allow: bool,
     ) -> Result<Self, ServeError> {
         let flags = config.authentication.clone();
+        let default_rule = anonymous_rule(flags.anonymous, always_allow);
         let metrics = Arc::new(
             Metrics::new(&config.advertise.to_string())
                 .map_err(nave_apiserver::server::StartError::Metrics)?,
         );
         let objects: Arc<dyn Objects> = Arc::new(CachedObjects(storages.clone()));
         let issuers = Arc::new(Issuers::default());
-        let anonymous = Arc::new(AnonymousRule::new(rule(flags.anonymous)));
+        let anonymous = Arc::new(AnonymousRule::new(default_rule.clone()));
         if let Some(oidc) = &flags.oidc {
             issuers.replace(vec![named_by_flags(oidc, &flags)?]);
         }
         let file = flags.config_file.clone().map(|path| {
             let (issuers, anonymous) = (Arc::clone(&issuers), Arc::clone(&anonymous));
-            let file =
-                ConfigFile { path, flags: flags.clone(), issuers, anonymous, metrics: Arc::clone(&metrics) };
+            let (flags, metrics) = (flags.clone(), Arc::clone(&metrics));
+            let file = ConfigFile { path, flags, default_rule, issuers, anonymous, metrics };
             file.load().map(|()| file)
         });
         let (uses, used) = mpsc::channel(TOKEN_USES);
@@ -126,6 +129,8 @@ impl Authentication {
 pub(super) struct ConfigFile {
     pub(super) path: PathBuf,
     flags: Flags,
+    /// The rule for anonymous requests unless the file has one.
+    default_rule: Anonymous,
     issuers: Arc<Issuers>,
     anonymous: Arc<AnonymousRule>,
     metrics: Arc<Metrics>,
@@ -147,7 +152,7 @@ impl ConfigFile {
                 .map_err(|why| wrong(why.to_string()))
         });
         self.issuers.replace(issuers.collect::<Result<_, _>>()?);
-        self.anonymous.set(anonymous.unwrap_or_else(|| rule(self.flags.anonymous)));
+        self.anonymous.set(anonymous.unwrap_or_else(|| self.default_rule.clone()));
         self.metrics.config_is(text.as_bytes());
         Ok(())
     }
@@ -163,8 +168,20 @@ impl ConfigFile {
     }
 }
 
-fn rule(anonymous: Option<bool>) -> Anonymous {
-    if anonymous == Some(false) { Anonymous::Refused } else { Anonymous::Everywhere }
+/// The rule for anonymous requests that follows from `--anonymous-auth` (upstream: `ApplyAuthorization`): they are
+/// refused where an authorizer allows every request, even if the flag asks for them.
+fn anonymous_rule(anonymous_auth: Option<bool>, always_allow: bool) -> Anonymous {
+    match (anonymous_auth.unwrap_or(true), always_allow) {
+        (false, _) => Anonymous::Refused,
+        (true, true) => {
+            tracing::warn!(
+                "anonymous authentication is not allowed with the AlwaysAllow authorizer and is disabled; use a \
+                 different authorizer to enable it"
+            );
+            Anonymous::Refused
+        }
+        (true, false) => Anonymous::Everywhere,
+    }
 }
 
 fn named_by_flags(oidc: &Oidc, flags: &Flags) -> Result<IssuerTokens, FlagError> {
@@ -280,5 +297,28 @@ impl Objects for CachedObjects {
     fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
         let storage = self.0.get(&GroupVersionResource::new("", "v1", resource))?;
         storage.codec().parse_cached(&*storage.find(namespace, name)?).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn anonymous_requests_are_refused_where_everything_is_allowed() {
+        for (anonymous_auth, always_allow, rule) in [
+            (None, false, Anonymous::Everywhere),
+            (Some(true), false, Anonymous::Everywhere),
+            (Some(false), false, Anonymous::Refused),
+            (None, true, Anonymous::Refused),
+            (Some(true), true, Anonymous::Refused),
+            (Some(false), true, Anonymous::Refused),
+        ] {
+            assert_eq!(
+                anonymous_rule(anonymous_auth, always_allow),
+                rule,
+                "{anonymous_auth:?} {always_allow}"
+            );
+        }
     }
 }

@@ -63,6 +63,11 @@ impl Authorization {
         Ok(Self { chain: Chain::new(links, metrics), rbac, graph, file })
     }
 
+    /// Whether an authorizer allows every request. A configuration file cannot change that while the server runs.
+    pub(super) fn always_allow(&self) -> bool {
+        self.chain.links().iter().any(|link| link.kind == "AlwaysAllow")
+    }
+
     /// The admission plugins that keep rights from being widened.
     pub(super) fn plugins(&self, storages: &Storages) -> Vec<Box<dyn Plugin>> {
         let storage = |group: &str, resource: &str| -> Option<Arc<ResourceStorage>> {
