@@ -1,6 +1,7 @@
 //! Decisions, and the authorizers in a row.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -156,13 +157,21 @@ impl Chain {
     }
 }
 
-/// Errors as one, as upstream joins them: each text once, in brackets if there are several.
+/// Errors as one, as upstream joins them: each text once, in brackets if there are several. Of very many only the first
+/// are shown.
 pub(crate) fn aggregate(errors: impl IntoIterator<Item = String>) -> Option<String> {
-    let mut once: Vec<String> = Vec::new();
+    let (mut once, mut seen) = (Vec::new(), HashSet::new());
     for error in errors {
-        if !once.contains(&error) {
-            once.push(error);
+        if !seen.contains(&error) {
+            if once.len() < MAX_ERRORS {
+                once.push(error.clone());
+            }
+            seen.insert(error);
         }
+    }
+    match seen.len() - once.len() {
+        0 => {}
+        more => once.push(format!("and {more} more")),
     }
     match once.len() {
         0 => None,
@@ -170,6 +179,9 @@ pub(crate) fn aggregate(errors: impl IntoIterator<Item = String>) -> Option<Stri
         _ => Some(format!("[{}]", once.join(", "))),
     }
 }
+
+/// The most errors that are shown.
+const MAX_ERRORS: usize = 100;
 
 #[cfg(test)]
 mod tests {
@@ -222,6 +234,16 @@ mod tests {
         let status = chain(vec![failed.clone(), failed.clone()]).authorize(&all).await.unwrap_err();
         assert_eq!((status.code, status.message.as_str()), (500, "Internal error occurred: e"));
         assert_eq!(chain(vec![failed, Verdict::allow("")]).authorize(&all).await, Ok(()));
+    }
+
+    #[test]
+    fn errors_are_shown_once_and_not_all_of_very_many() {
+        let errors = |count: usize| (0..count).chain(0..count).map(|number| number.to_string());
+        assert_eq!(aggregate(errors(0)), None);
+        assert_eq!(aggregate(errors(1)).as_deref(), Some("0"));
+        assert_eq!(aggregate(errors(3)).as_deref(), Some("[0, 1, 2]"));
+        let many = aggregate(errors(100_000)).unwrap();
+        assert!(many.ends_with("99, and 99900 more]") && many.len() < 1000, "{many}");
     }
 
     #[tokio::test]

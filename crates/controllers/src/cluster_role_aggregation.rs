@@ -1,5 +1,7 @@
 //! Cluster roles that are made of others (upstream: `clusterroleaggregation`).
 
+use std::collections::HashSet;
+
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 use kube::api::{Api, PostParams};
@@ -73,8 +75,10 @@ fn selectors_of(role: &ClusterRole) -> Result<Option<Vec<LabelSelector>>, SyncEr
 /// The rules of roles in order, each once.
 fn union(parts: &[ClusterRole]) -> Vec<PolicyRule> {
     let mut rules: Vec<PolicyRule> = Vec::new();
+    // By its text, as a rule has no hash: comparing each with each would be quadratic.
+    let mut seen = HashSet::new();
     for rule in parts.iter().flat_map(|part| part.rules.iter().flatten()) {
-        if !rules.contains(rule) {
+        if seen.insert(serde_json::to_string(rule).unwrap_or_default()) {
             rules.push(rule.clone());
         }
     }

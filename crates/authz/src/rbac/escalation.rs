@@ -12,6 +12,7 @@ use std::fmt::Write as _;
 
 use nave_machinery::user::UserInfo;
 
+use super::covering::{Missing, not_covered};
 use super::rule::{ALL, Rule, Words, quoted};
 
 /// What a user would give away without having it.
@@ -26,16 +27,14 @@ pub(super) fn confirm_no_escalation<'a>(
     errors: Option<&str>,
     granted: impl IntoIterator<Item = &'a Rule>,
 ) -> Result<(), String> {
-    let missing = not_covered(held, granted);
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let missing: BTreeSet<String> = compact(missing).iter().map(ToString::to_string).collect();
-    let missing: Vec<String> = missing.into_iter().collect();
     let (name, groups) = (&user.name, quoted(user.groups.iter().map(String::as_str)));
+    let missing = match not_covered(held, granted) {
+        Ok(missing) if missing.parts.is_empty() && missing.more == 0 => return Ok(()),
+        Ok(missing) => listed(missing),
+        Err(too_complex) => too_complex.to_string(),
+    };
     let mut text = format!(
-        "user {name:?} (groups={groups}) is attempting to grant RBAC permissions not currently held:\n{}",
-        missing.join("\n")
+        "user {name:?} (groups={groups}) is attempting to grant RBAC permissions not currently held:\n{missing}"
     );
     if let Some(errors) = errors {
         // Writing to a string cannot fail.
@@ -49,33 +48,28 @@ pub(super) fn full_authority() -> [Rule; 2] {
     [Rule::on(ALL, ALL, ALL), Rule::on_path(ALL, ALL)]
 }
 
-/// The parts of the rules `wanted` that no rule of `held` covers.
-pub(crate) fn not_covered<'a>(held: &[&Rule], wanted: impl IntoIterator<Item = &'a Rule>) -> Vec<Rule> {
-    let parts = wanted.into_iter().flat_map(parts);
-    parts.filter(|part| !held.iter().any(|rule| rule.covers(part))).collect()
+/// The missing parts, those on the same resource and name as one, sorted and one a line.
+fn listed(missing: Missing) -> String {
+    let Missing { parts, mut more, .. } = missing;
+    let lines: BTreeSet<String> = compact(parts).iter().map(ToString::to_string).collect();
+    let mut text = String::new();
+    for line in lines {
+        if text.len() + line.len() > MAX_TEXT {
+            more += 1;
+            continue;
+        }
+        let separator = if text.is_empty() { "" } else { "\n" };
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{separator}{line}");
+    }
+    if more > 0 {
+        let _ = write!(text, "\nand {more} more");
+    }
+    text
 }
 
-/// A rule as rules with one verb, one group, one resource and at most one name each, or one verb and one path.
-fn parts(rule: &Rule) -> Vec<Rule> {
-    let mut parts = Vec::new();
-    for group in rule.api_groups.iter() {
-        for resource in rule.resources.iter() {
-            for verb in rule.verbs.iter() {
-                let part = Rule::on(group, resource, verb);
-                if rule.resource_names.is_empty() {
-                    parts.push(part);
-                    continue;
-                }
-                let named = rule.resource_names.iter().map(|name| Words::from_iter([name]));
-                parts.extend(named.map(|resource_names| Rule { resource_names, ..part.clone() }));
-            }
-        }
-    }
-    for path in rule.non_resource_urls.iter() {
-        parts.extend(rule.verbs.iter().map(|verb| Rule::on_path(path, verb)));
-    }
-    parts
-}
+/// The most bytes of missing rules in a message.
+const MAX_TEXT: usize = 64 << 10;
 
 /// Parts on the same resource and name as one rule with all their verbs.
 fn compact(parts: Vec<Rule>) -> Vec<Rule> {

@@ -5,11 +5,13 @@
 //! | `rule` | [`Rule`]: what one allows and covers |
 //! | `objects` | roles and bindings as they are read; [`Change`] |
 //! | `index` | roles and bindings arranged by whom they are for |
+//! | `covering` | what rules allow that others do not |
 //! | `escalation` | nobody gives away what they do not have |
 //!
 //! A question takes one look-up for the user and one for each group, in the cluster and in the namespace, and then a
 //! scan of what is granted there: no lock, and no walk over bindings that are for others.
 
+mod covering;
 mod escalation;
 mod index;
 mod objects;
@@ -25,7 +27,7 @@ use parking_lot::Mutex;
 pub use objects::{Change, GROUP, Kind};
 pub use rule::{Rule, Words};
 
-pub(crate) use escalation::not_covered;
+pub(crate) use covering::not_covered;
 
 use crate::chain::aggregate;
 use crate::rules::{RuleResolver, UserRules};

@@ -92,24 +92,6 @@ impl Rule {
             && self.resources.iter().any(|of| names_resource(of, attributes.resource, attributes.subresource))
             && (self.resource_names.is_empty() || self.resource_names.has(attributes.name))
     }
-
-    /// Whether the rule allows all that `part` does, which has at most one of each kind of word.
-    pub(super) fn covers(&self, part: &Rule) -> bool {
-        let every = |asked: &Words, covered: &dyn Fn(&str) -> bool| asked.iter().all(covered);
-        let names = self.resource_names.is_empty()
-            || (!part.resource_names.is_empty()
-                && every(&part.resource_names, &|name| self.resource_names.has(name)));
-        names
-            && every(&part.verbs, &|verb| self.verbs.has_or_all(verb))
-            && every(&part.api_groups, &|group| self.api_groups.has_or_all(group))
-            && every(&part.resources, &|resource| {
-                let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
-                self.resources.iter().any(|of| names_resource(of, resource, subresource))
-            })
-            && every(&part.non_resource_urls, &|path| {
-                self.non_resource_urls.iter().any(|url| path_covers(url, path))
-            })
-    }
 }
 
 /// Whether a rule's resource, one of `*`, `pods`, `pods/log` and `*/log`, names this resource and subresource.

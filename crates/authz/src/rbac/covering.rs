@@ -1,0 +1,316 @@
+//! Whether rules allow everything that other rules allow (upstream: `component-helpers/auth/rbac/validation`, `Covers`).
+//!
+//! Upstream breaks each rule down into one part for each combination of its groups, resources, verbs and names, and looks
+//! for a rule that covers the part. The number of parts is the product of the lists' lengths. Here a rule is a [`Block`],
+//! a list of words for each dimension, and what a held rule covers is cut out of it:
+//!
+//! ```text
+//! verbs ┌─────────┬───┐   What is left of a block is up to one block for each dimension:
+//!       │ covered │ 2 │   1: the verbs that the held rule does not have, with all resources
+//!       ├─────────┴───┤   2: the verbs that it has, with the resources that it does not have
+//!       │      1      │   …
+//!       └─────────────┘
+//!          resources
+//! ```
+//!
+//! The outcome is the same: a part is left exactly if no held rule covers it. The work is counted and bounded.
+
+use super::rule::{ALL, Rule, Words};
+
+/// The parts of rules that are not covered by others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Missing {
+    /// Parts with one verb, and one group, one resource and at most one name or one path, in upstream's order; no more
+    /// than [`MAX_PARTS`] of [`MAX_BYTES`].
+    pub(crate) parts: Vec<Rule>,
+    /// How many more there are.
+    pub(crate) more: usize,
+    bytes: usize,
+}
+
+/// Comparing the rules would take more than [`MAX_STEPS`] steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the rules are too many to be compared with those held")]
+pub(crate) struct TooComplex;
+
+/// Returns the parts of the rules `wanted` that no rule of `held` covers.
+///
+/// # Errors
+/// [`TooComplex`]; nothing is known then.
+pub(crate) fn not_covered<'a>(
+    held: &[&Rule],
+    wanted: impl IntoIterator<Item = &'a Rule>,
+) -> Result<Missing, TooComplex> {
+    let mut held: Vec<Held<'_>> = held.iter().map(|rule| Held::new(rule)).collect();
+    // Rules that cover much leave little to compare with the others.
+    held.sort_by_key(|rule| std::cmp::Reverse(rule.breadth()));
+    let (mut missing, mut steps) = (Missing::default(), Steps(MAX_STEPS));
+    for rule in wanted {
+        for rule in [Wanted::on_resources(rule), Wanted::on_paths(rule)] {
+            let left = rule.left_by(&held, &mut steps)?;
+            rule.collect(&left, &mut missing);
+        }
+    }
+    Ok(missing)
+}
+
+/// A rule, or its half about resources or about paths: the words of each dimension.
+struct Wanted<'a> {
+    rule: &'a Rule,
+    on_paths: bool,
+    words: [Vec<Option<&'a str>>; DIMENSIONS],
+}
+
+/// A part of a rule: for each dimension the places of some of the rule's words.
+type Block = [Vec<u32>; DIMENSIONS];
+
+/// Groups, resources (or paths), verbs and names, in the order in which upstream goes through them.
+const DIMENSIONS: usize = 4;
+const GROUPS: usize = 0;
+const RESOURCES: usize = 1;
+const VERBS: usize = 2;
+const NAMES: usize = 3;
+
+/// Dimensions in the order in which they are compared: the one that usually differs first.
+const COMPARED: [usize; DIMENSIONS] = [RESOURCES, GROUPS, VERBS, NAMES];
+
+impl<'a> Wanted<'a> {
+    fn on_resources(rule: &'a Rule) -> Self {
+        // All names are one word of their own, which only a rule without names covers.
+        let names = if rule.resource_names.is_empty() { vec![None] } else { some(&rule.resource_names) };
+        let words = [some(&rule.api_groups), some(&rule.resources), some(&rule.verbs), names];
+        Self { rule, on_paths: false, words }
+    }
+
+    fn on_paths(rule: &'a Rule) -> Self {
+        let words = [vec![None], some(&rule.non_resource_urls), some(&rule.verbs), vec![None]];
+        Self { rule, on_paths: true, words }
+    }
+
+    /// What is left of the rule without what `held` covers, in blocks that have nothing in common.
+    fn left_by(&self, held: &[Held<'_>], steps: &mut Steps) -> Result<Vec<Block>, TooComplex> {
+        if self.words.iter().any(Vec::is_empty) {
+            return Ok(Vec::new());
+        }
+        let mut left: Vec<Block> = vec![self.words.each_ref().map(|words| (0..words.len() as u32).collect())];
+        for rule in held {
+            let mut next = Vec::with_capacity(left.len());
+            for block in left {
+                self.cut(block, rule, &mut next, steps)?;
+            }
+            left = next;
+            if left.is_empty() {
+                break;
+            }
+        }
+        Ok(left)
+    }
+
+    /// Adds to `left` what a held rule leaves of a block.
+    fn cut(
+        &self,
+        mut block: Block,
+        held: &Held<'_>,
+        left: &mut Vec<Block>,
+        steps: &mut Steps,
+    ) -> Result<(), TooComplex> {
+        let mut split: [(Vec<u32>, Vec<u32>); DIMENSIONS] = Default::default();
+        for dimension in COMPARED {
+            let (words, places) = (&self.words[dimension], &block[dimension]);
+            steps.take(places.len())?;
+            let covers = |place: &u32| held.covers(dimension, self.on_paths, words[*place as usize]);
+            let (covered, rest): (Vec<u32>, Vec<u32>) =
+                places.iter().copied().partition(|place| covers(place));
+            if covered.is_empty() {
+                left.push(block);
+                return Ok(());
+            }
+            split[dimension] = (covered, rest);
+        }
+        for dimension in COMPARED {
+            let (covered, rest) = std::mem::take(&mut split[dimension]);
+            if !rest.is_empty() {
+                let mut piece = block.clone();
+                piece[dimension] = rest;
+                steps.take(piece.iter().map(Vec::len).sum())?;
+                left.push(piece);
+            }
+            block[dimension] = covered;
+        }
+        Ok(())
+    }
+
+    /// Adds the parts of the blocks in upstream's order, as far as there is room.
+    fn collect(&self, left: &[Block], missing: &mut Missing) {
+        let total = left.iter().fold(0_usize, |sum, block| sum.saturating_add(size(block)));
+        let mut places: Vec<[u32; DIMENSIONS]> = Vec::new();
+        for part in left.iter().flat_map(combinations) {
+            missing.bytes += self.bytes(part);
+            if missing.parts.len() + places.len() == MAX_PARTS || missing.bytes > MAX_BYTES {
+                break;
+            }
+            places.push(part);
+        }
+        places.sort_unstable();
+        missing.parts.extend(places.iter().map(|places| self.part(*places)));
+        missing.more = missing.more.saturating_add(total - places.len());
+    }
+
+    fn bytes(&self, places: [u32; DIMENSIONS]) -> usize {
+        let words = self.words.iter().zip(places).filter_map(|(words, place)| words.get(place as usize));
+        words.flatten().map(|word| word.len()).sum()
+    }
+
+    fn part(&self, places: [u32; DIMENSIONS]) -> Rule {
+        let word = |dimension: usize| -> Words {
+            self.words[dimension].get(places[dimension] as usize).copied().flatten().into_iter().collect()
+        };
+        let verbs = word(VERBS);
+        if self.on_paths {
+            return Rule { verbs, non_resource_urls: word(RESOURCES), ..Rule::default() };
+        }
+        let resource_names = if self.rule.resource_names.is_empty() { Words::default() } else { word(NAMES) };
+        Rule {
+            verbs,
+            api_groups: word(GROUPS),
+            resources: word(RESOURCES),
+            resource_names,
+            ..Rule::default()
+        }
+    }
+}
+
+fn some(words: &Words) -> Vec<Option<&str>> {
+    words.iter().map(Some).collect()
+}
+
+fn size(block: &Block) -> usize {
+    block.iter().fold(1, |product, words| product.saturating_mul(words.len()))
+}
+
+/// All combinations of a block's words, made one by one.
+fn combinations(block: &Block) -> impl Iterator<Item = [u32; DIMENSIONS]> {
+    let [groups, resources, verbs, names] = block;
+    groups.iter().flat_map(move |group| {
+        resources.iter().flat_map(move |resource| {
+            verbs.iter().flat_map(move |verb| names.iter().map(move |name| [*group, *resource, *verb, *name]))
+        })
+    })
+}
+
+/// A rule that is held, arranged for look-ups.
+struct Held<'a> {
+    groups: Set<'a>,
+    resources: Set<'a>,
+    verbs: Set<'a>,
+    names: Set<'a>,
+    paths: Paths<'a>,
+}
+
+impl<'a> Held<'a> {
+    fn new(rule: &'a Rule) -> Self {
+        Self {
+            groups: Set::new(&rule.api_groups),
+            resources: Set::new(&rule.resources),
+            verbs: Set::new(&rule.verbs),
+            names: Set::new(&rule.resource_names),
+            paths: Paths::new(&rule.non_resource_urls),
+        }
+    }
+
+    /// How much the rule may cover.
+    fn breadth(&self) -> (usize, usize) {
+        let all = [self.groups.all, self.resources.all, self.verbs.all, self.names.words.is_empty()];
+        let words = self.resources.words.len().saturating_mul(self.verbs.words.len());
+        (all.into_iter().filter(|all| *all).count(), words)
+    }
+
+    /// Whether the rule covers a word in a dimension; `None` stands for all names, or for no word at all.
+    fn covers(&self, dimension: usize, on_paths: bool, word: Option<&str>) -> bool {
+        match (dimension, word) {
+            (VERBS, Some(verb)) => self.verbs.has_or_all(verb),
+            (GROUPS, Some(group)) => self.groups.has_or_all(group),
+            (RESOURCES, Some(path)) if on_paths => self.paths.covers(path),
+            (RESOURCES, Some(resource)) => self.covers_resource(resource),
+            (NAMES, Some(name)) => self.names.words.is_empty() || self.names.has(name),
+            (NAMES, None) => self.names.words.is_empty(),
+            _ => true,
+        }
+    }
+
+    fn covers_resource(&self, resource: &str) -> bool {
+        let of_all = |subresource: &str| self.resources.has(&format!("*/{subresource}"));
+        self.resources.has_or_all(resource)
+            || resource.split_once('/').is_some_and(|(_, subresource)| of_all(subresource))
+    }
+}
+
+/// Words, sorted.
+struct Set<'a> {
+    words: Vec<&'a str>,
+    /// Whether `*` is among them.
+    all: bool,
+}
+
+impl<'a> Set<'a> {
+    fn new(words: &'a Words) -> Self {
+        let mut words: Vec<&str> = words.iter().collect();
+        words.sort_unstable();
+        Self { all: words.binary_search(&ALL).is_ok(), words }
+    }
+
+    fn has(&self, word: &str) -> bool {
+        self.words.binary_search(&word).is_ok()
+    }
+
+    fn has_or_all(&self, word: &str) -> bool {
+        self.all || self.has(word)
+    }
+}
+
+/// Paths, some of which end in `*`.
+struct Paths<'a> {
+    exact: Set<'a>,
+    /// What stands before the star, sorted, without those that begin with another of them.
+    prefixes: Vec<&'a str>,
+}
+
+impl<'a> Paths<'a> {
+    fn new(paths: &'a Words) -> Self {
+        let starred = paths.iter().filter(|path| path.ends_with('*'));
+        let mut prefixes: Vec<&str> = starred.map(|path| path.trim_end_matches('*')).collect();
+        prefixes.sort_unstable();
+        // Those that begin with a prefix stand right behind it.
+        prefixes.dedup_by(|longer, shorter| longer.starts_with(*shorter));
+        Self { exact: Set::new(paths), prefixes }
+    }
+
+    fn covers(&self, path: &str) -> bool {
+        let behind = self.prefixes.partition_point(|prefix| *prefix <= path);
+        let nearest = behind.checked_sub(1).and_then(|at| self.prefixes.get(at));
+        nearest.is_some_and(|prefix| path.starts_with(prefix)) || self.exact.has(path)
+    }
+}
+
+/// The steps that are left: words compared or copied.
+struct Steps(usize);
+
+impl Steps {
+    fn take(&mut self, steps: usize) -> Result<(), TooComplex> {
+        self.0 = self.0.checked_sub(steps.max(1)).ok_or(TooComplex)?;
+        Ok(())
+    }
+}
+
+/// The most words that are compared or copied: some tenths of a second. All rules of the bootstrap policy compared
+/// with each other take less than a hundredth of it.
+const MAX_STEPS: usize = 4_000_000;
+
+/// The most parts that are listed.
+const MAX_PARTS: usize = 10_000;
+
+/// The most bytes of words in the parts that are listed: each part has its own copy of its words.
+const MAX_BYTES: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests;
