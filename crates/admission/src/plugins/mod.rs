@@ -6,16 +6,21 @@ mod default_ingress_class;
 mod default_storage_class;
 mod default_toleration_seconds;
 mod deny_service_external_ips;
+mod event_rate_limit;
 mod extended_resource_toleration;
 mod hard_anti_affinity_topology;
+mod image_policy_webhook;
 mod limit_ranger;
 mod live;
 mod namespace_auto_provision;
 mod namespace_exists;
 mod namespace_lifecycle;
 mod node_taint;
+mod owner_references;
 mod persistent_volume_claim_resize;
+mod pod_node_selector;
 mod pod_resize;
+mod pod_toleration_restriction;
 mod pod_topology_labels;
 mod pods;
 mod priority;
@@ -84,17 +89,17 @@ pub const PLUGINS: [Entry; 40] = [
     off("NodeRestriction", |_, _| Ok(Plugin::default())),
     on("TaintNodesByCondition", |_, _| Ok(node_taint::plugin())),
     off("AlwaysPullImages", |_, _| Ok(always_pull_images::plugin())),
-    off("ImagePolicyWebhook", |_, _| Ok(Plugin::default())),
+    off("ImagePolicyWebhook", |_, config| image_policy_webhook::plugin(config)),
     on("PodSecurity", |_, _| Ok(Plugin::default())),
-    off("PodNodeSelector", |_, _| Ok(Plugin::default())),
+    off("PodNodeSelector", pod_node_selector::plugin),
     on("Priority", |parts, _| Ok(priority::plugin(parts))),
     on("DefaultTolerationSeconds", |parts, _| Ok(default_toleration_seconds::plugin(parts))),
-    off("PodTolerationRestriction", |_, _| Ok(Plugin::default())),
-    off("EventRateLimit", |_, _| Ok(Plugin::default())),
+    off("PodTolerationRestriction", pod_toleration_restriction::plugin),
+    off("EventRateLimit", |_, config| event_rate_limit::plugin(config)),
     off("ExtendedResourceToleration", |_, _| Ok(extended_resource_toleration::plugin())),
     on("DefaultStorageClass", |parts, _| Ok(default_storage_class::plugin(parts))),
     on("StorageObjectInUseProtection", |_, _| Ok(storage_object_in_use::plugin())),
-    off("OwnerReferencesPermissionEnforcement", |_, _| Ok(Plugin::default())),
+    off("OwnerReferencesPermissionEnforcement", |parts, _| Ok(owner_references::plugin(parts))),
     on("PersistentVolumeClaimResize", |parts, _| Ok(persistent_volume_claim_resize::plugin(parts))),
     on("RuntimeClass", |parts, _| Ok(runtime_class::plugin(parts))),
     on("CertificateApproval", |_, _| Ok(Plugin::default())),
