@@ -7,7 +7,7 @@
 //! | `SelfSubjectAccessReview` | who asks | whether they may do one thing |
 //! | `SelfSubjectRulesReview` | who asks | what they may do in a namespace, as a list |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use async_trait::async_trait;
 use nave_authz::rbac::Rule;
@@ -111,10 +111,14 @@ fn user(spec: &Value) -> UserInfo {
         list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     };
     let extra = spec["extra"].as_object().into_iter().flatten();
+    // Each group once: what a group is granted is looked at for each time that the group is named.
+    let mut groups = texts(&spec["groups"]);
+    let mut seen = HashSet::new();
+    groups.retain(|group| seen.insert(group.clone()));
     UserInfo {
         name: text(spec, "user").to_owned(),
         uid: text(spec, "uid").to_owned(),
-        groups: texts(&spec["groups"]),
+        groups,
         extra: extra.map(|(key, values)| (key.clone(), texts(values))).collect::<BTreeMap<_, _>>(),
     }
 }
@@ -208,4 +212,15 @@ fn labels(selector: &Value) -> (Vec<Requirement>, bool) {
     let read: Vec<Requirement> = all.iter().filter_map(one).collect();
     let incomplete = read.len() < all.len();
     (read, incomplete)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_that_is_named_often_counts_once() {
+        let groups: Vec<&str> = ["b", "a"].into_iter().cycle().take(1000).collect();
+        assert_eq!(user(&json!({"user": "u", "groups": groups})).groups, ["b", "a"]);
+    }
 }

@@ -15,6 +15,8 @@
 //!
 //! The outcome is the same: a part is left exactly if no held rule covers it. The work is counted and bounded.
 
+use std::cell::OnceCell;
+
 use super::rule::{ALL, Rule, Words};
 
 /// The parts of rules that are not covered by others.
@@ -41,13 +43,23 @@ pub(crate) fn not_covered<'a>(
     held: &[&Rule],
     wanted: impl IntoIterator<Item = &'a Rule>,
 ) -> Result<Missing, TooComplex> {
-    let mut held: Vec<Held<'_>> = held.iter().map(|rule| Held::new(rule)).collect();
-    // Rules that cover much leave little to compare with the others.
-    held.sort_by_key(|rule| std::cmp::Reverse(rule.breadth()));
-    let (mut missing, mut steps) = (Missing::default(), Steps(MAX_STEPS));
+    compare(held, wanted, &mut Steps(MAX_STEPS))
+}
+
+fn compare<'a>(
+    held: &[&Rule],
+    wanted: impl IntoIterator<Item = &'a Rule>,
+    steps: &mut Steps,
+) -> Result<Missing, TooComplex> {
+    // Rules that cover much leave little to compare with the others, which are arranged only when they are needed.
+    let mut held: Vec<&Rule> = held.to_vec();
+    held.sort_by_cached_key(|rule| std::cmp::Reverse(breadth(rule)));
+    let held: Vec<(&Rule, OnceCell<Held<'_>>)> =
+        held.into_iter().map(|rule| (rule, OnceCell::new())).collect();
+    let mut missing = Missing::default();
     for rule in wanted {
         for rule in [Wanted::on_resources(rule), Wanted::on_paths(rule)] {
-            let left = rule.left_by(&held, &mut steps)?;
+            let left = rule.left_by(&held, steps)?;
             rule.collect(&left, &mut missing);
         }
     }
@@ -88,12 +100,20 @@ impl<'a> Wanted<'a> {
     }
 
     /// What is left of the rule without what `held` covers, in blocks that have nothing in common.
-    fn left_by(&self, held: &[Held<'_>], steps: &mut Steps) -> Result<Vec<Block>, TooComplex> {
+    fn left_by<'h>(
+        &self,
+        held: &[(&'h Rule, OnceCell<Held<'h>>)],
+        steps: &mut Steps,
+    ) -> Result<Vec<Block>, TooComplex> {
         if self.words.iter().any(Vec::is_empty) {
             return Ok(Vec::new());
         }
         let mut left: Vec<Block> = vec![self.words.each_ref().map(|words| (0..words.len() as u32).collect())];
-        for rule in held {
+        for (rule, arranged) in held {
+            if arranged.get().is_none() {
+                steps.take(rule.all_words().map(Words::len).sum())?;
+            }
+            let rule = arranged.get_or_init(|| Held::new(rule));
             let mut next = Vec::with_capacity(left.len());
             for block in left {
                 self.cut(block, rule, &mut next, steps)?;
@@ -198,6 +218,13 @@ fn combinations(block: &Block) -> impl Iterator<Item = [u32; DIMENSIONS]> {
     })
 }
 
+/// How much a rule may cover.
+fn breadth(rule: &Rule) -> (usize, usize) {
+    let all = [&rule.api_groups, &rule.resources, &rule.verbs].into_iter().filter(|words| words.has(ALL));
+    let names = usize::from(rule.resource_names.is_empty());
+    (all.count() + names, rule.resources.len().saturating_mul(rule.verbs.len()))
+}
+
 /// A rule that is held, arranged for look-ups.
 struct Held<'a> {
     groups: Set<'a>,
@@ -216,13 +243,6 @@ impl<'a> Held<'a> {
             names: Set::new(&rule.resource_names),
             paths: Paths::new(&rule.non_resource_urls),
         }
-    }
-
-    /// How much the rule may cover.
-    fn breadth(&self) -> (usize, usize) {
-        let all = [self.groups.all, self.resources.all, self.verbs.all, self.names.words.is_empty()];
-        let words = self.resources.words.len().saturating_mul(self.verbs.words.len());
-        (all.into_iter().filter(|all| *all).count(), words)
     }
 
     /// Whether the rule covers a word in a dimension; `None` stands for all names, or for no word at all.
@@ -292,7 +312,7 @@ impl<'a> Paths<'a> {
     }
 }
 
-/// The steps that are left: words compared or copied.
+/// The steps that are left: words arranged, compared or copied.
 struct Steps(usize);
 
 impl Steps {
@@ -302,9 +322,9 @@ impl Steps {
     }
 }
 
-/// The most words that are compared or copied: some tenths of a second. All rules of the bootstrap policy compared
-/// with each other take less than a hundredth of it.
-const MAX_STEPS: usize = 4_000_000;
+/// The most words that are arranged, compared or copied, some tenths of a second. A bootstrap role compared with the
+/// rules of all of them takes less than a twentieth of it.
+const MAX_STEPS: usize = 2_000_000;
 
 /// The most parts that are listed.
 const MAX_PARTS: usize = 10_000;

@@ -114,7 +114,20 @@ impl RuleResolver for Rbac {
     fn rules_for(&self, user: &UserInfo, namespace: &str) -> UserRules {
         let index = self.current.load();
         let grants = || index.grants(user, namespace);
-        let rules = grants().flat_map(index::Grants::rules).cloned().collect();
-        UserRules { rules, incomplete: false, error: aggregate(grants().flat_map(index::Grants::errors)) }
+        let mut listed =
+            UserRules { error: aggregate(grants().flat_map(index::Grants::errors)), ..UserRules::default() };
+        let mut words = 0;
+        for rule in grants().flat_map(index::Grants::rules) {
+            words += rule.all_words().map(Words::weight).sum::<usize>();
+            if words > MAX_LISTED {
+                listed.incomplete = true;
+                break;
+            }
+            listed.rules.push(rule.clone());
+        }
+        listed
     }
 }
+
+/// The most bytes of words in the rules that are listed for a user: they are copied for each review.
+const MAX_LISTED: usize = 2 << 20;

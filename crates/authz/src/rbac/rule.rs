@@ -40,6 +40,16 @@ impl Words {
         self.0.is_empty()
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// About how many bytes a copy takes.
+    pub(super) fn weight(&self) -> usize {
+        self.iter().map(|word| size_of::<Box<str>>() + word.len()).sum()
+    }
+
     /// The words.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|word| &**word)
@@ -78,6 +88,12 @@ impl Rule {
     pub fn on_path(path: &str, verb: &str) -> Self {
         let one = |word: &str| Words::from_iter([word]);
         Self { verbs: one(verb), non_resource_urls: one(path), ..Self::default() }
+    }
+
+    /// The words of each kind.
+    pub(super) fn all_words(&self) -> impl Iterator<Item = &Words> {
+        [&self.verbs, &self.api_groups, &self.resources, &self.resource_names, &self.non_resource_urls]
+            .into_iter()
     }
 
     /// Whether the rule allows the request.
