@@ -22,13 +22,14 @@ mod namespace_lifecycle;
 mod node_restriction;
 mod priority;
 mod rbac_escalation;
+mod rights;
 mod service_account;
 mod service_addresses;
 mod storage_object_in_use;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
-use futures_util::FutureExt;
-use nave_authz::{Chain, Decision};
 use nave_machinery::user::UserInfo;
 use nave_machinery::{Status, Value};
 use nave_resources::ResourceDef;
@@ -41,6 +42,7 @@ pub use namespace_lifecycle::NamespaceLifecycle;
 pub use node_restriction::NodeRestriction;
 pub use priority::Priority;
 pub use rbac_escalation::RbacEscalation;
+pub use rights::Rights;
 pub use service_account::ServiceAccount;
 pub use service_addresses::ServiceAddresses;
 pub use storage_object_in_use::StorageObjectInUseProtection;
@@ -109,7 +111,24 @@ pub trait Plugin: Send + Sync {
     ///
     /// # Errors
     /// Why the object is not let in.
-    fn admit(&self, attributes: &Attributes<'_>, object: Option<&mut Value>) -> Result<(), Status>;
+    fn admit(&self, attributes: &Attributes<'_>, object: Option<&mut Value>) -> Result<(), Status> {
+        let _ = (attributes, object);
+        Ok(())
+    }
+
+    /// The same for a plugin whose decision depends on the rights of the user.
+    ///
+    /// # Errors
+    /// Why the object is not let in.
+    fn admit_by_rights(
+        &self,
+        attributes: &Attributes<'_>,
+        object: Option<&mut Value>,
+        rights: &Rights,
+    ) -> Result<(), Status> {
+        let _ = rights;
+        self.admit(attributes, object)
+    }
 
     /// A write that was admitted has ended, and this is what is stored under the uid now.
     fn settled(&self, def: &ResourceDef, uid: &str, stored: Option<&Value>) {
@@ -120,13 +139,29 @@ pub trait Plugin: Send + Sync {
 /// The admission stage: its plugins in order.
 #[derive(Default)]
 pub struct Admission {
-    plugins: Vec<Box<dyn Plugin>>,
+    plugins: Arc<Vec<Box<dyn Plugin>>>,
+    /// What the request at hand knows of its user's rights; nothing is remembered between requests.
+    rights: Option<Rights>,
 }
 
 impl Admission {
     /// A stage of these plugins.
     pub fn new(plugins: Vec<Box<dyn Plugin>>) -> Self {
-        Self { plugins }
+        Self { plugins: Arc::new(plugins), rights: None }
+    }
+
+    /// The same stage for one request, which can wait for authorizers; see [`answer_rights`](Self::answer_rights).
+    pub fn for_request(&self) -> Self {
+        Self { plugins: Arc::clone(&self.plugins), rights: Some(Rights::default()) }
+    }
+
+    /// Waits for the authorizers where a write of this request has failed because a plugin needs to know of a right.
+    /// Returns whether the write is to be tried again.
+    pub async fn answer_rights(&self) -> bool {
+        match &self.rights {
+            Some(rights) => rights.answer().await,
+            None => false,
+        }
     }
 
     /// Lets the plugins catch up with the store before an object is created.
@@ -139,7 +174,7 @@ impl Admission {
         namespace: &str,
         object: &Value,
     ) -> Result<(), Status> {
-        for plugin in &self.plugins {
+        for plugin in self.plugins.iter() {
             plugin.prepare_for_create(def, namespace, object).await?;
         }
         Ok(())
@@ -150,21 +185,20 @@ impl Admission {
     /// # Errors
     /// The first plugin's that refuses.
     pub fn admit(&self, attributes: &Attributes<'_>, mut object: Option<&mut Value>) -> Result<(), Status> {
-        self.plugins.iter().try_for_each(|plugin| plugin.admit(attributes, object.as_deref_mut()))
+        let none = Rights::default();
+        let rights = self.rights.as_ref().unwrap_or(&none);
+        for plugin in self.plugins.iter() {
+            plugin.admit_by_rights(attributes, object.as_deref_mut(), rights)?;
+        }
+        Ok(())
     }
 
     /// Tells the plugins how a write ended.
     pub fn settled(&self, def: &ResourceDef, uid: &str, stored: Option<&Value>) {
-        for plugin in &self.plugins {
+        for plugin in self.plugins.iter() {
             plugin.settled(def, uid, stored);
         }
     }
-}
-
-/// Whether something is allowed, by those authorizers that need not wait to say so.
-fn may(authorization: &Chain, asked: &nave_authz::Attributes<'_>) -> bool {
-    let verdict = authorization.decide(asked).now_or_never();
-    verdict.is_some_and(|verdict| verdict.decision == Decision::Allow)
 }
 
 /// Whether a definition is this resource of the core group.

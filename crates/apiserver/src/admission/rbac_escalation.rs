@@ -15,7 +15,7 @@ use nave_machinery::{GroupResource, Status, Value, meta};
 use nave_resources::ResourceDef;
 use serde::Deserialize;
 
-use super::{Attributes, Operation, Plugin, may};
+use super::{Attributes, Operation, Plugin, Rights};
 use crate::storage::ResourceStorage;
 
 /// The plugin.
@@ -42,7 +42,12 @@ impl Plugin for RbacEscalation {
         self.cluster_roles.wait_until(revision).await
     }
 
-    fn admit(&self, attributes: &Attributes<'_>, object: Option<&mut Value>) -> Result<(), Status> {
+    fn admit_by_rights(
+        &self,
+        attributes: &Attributes<'_>,
+        object: Option<&mut Value>,
+        rights: &Rights,
+    ) -> Result<(), Status> {
         let Some(object) = object.map(|object| &*object) else { return Ok(()) };
         let (is_role, is_binding) = (
             is_rbac(attributes.def, &["roles", "clusterroles"]),
@@ -57,18 +62,22 @@ impl Plugin for RbacEscalation {
         {
             return Ok(());
         }
-        if is_role { self.check_role(attributes, object) } else { self.check_binding(attributes, object) }
+        if is_role {
+            self.check_role(attributes, object, rights)
+        } else {
+            self.check_binding(attributes, object, rights)
+        }
     }
 }
 
 impl RbacEscalation {
-    fn check_role(&self, attributes: &Attributes<'_>, role: &Value) -> Result<(), Status> {
+    fn check_role(&self, attributes: &Attributes<'_>, role: &Value, rights: &Rights) -> Result<(), Status> {
         // A create does not name its object: the right to escalate one role is no right to make it.
         let (name, old) = match attributes.operation {
             Operation::Update(old) => (attributes.name, Some(old)),
             _ => ("", None),
         };
-        if self.may(attributes, "escalate", &attributes.def.resource, name) {
+        if self.may(rights, attributes, "escalate", &attributes.def.resource, name)? {
             return Ok(());
         }
         let aggregates = aggregates(role) || old.is_some_and(aggregates);
@@ -77,7 +86,12 @@ impl RbacEscalation {
             .map_err(|why| forbidden(attributes, role, &why))
     }
 
-    fn check_binding(&self, attributes: &Attributes<'_>, binding: &Value) -> Result<(), Status> {
+    fn check_binding(
+        &self,
+        attributes: &Attributes<'_>,
+        binding: &Value,
+        rights: &Rights,
+    ) -> Result<(), Status> {
         let role_ref = |field| meta::str_at(binding, &["roleRef", field]).unwrap_or_default();
         let (kind, name) = (role_ref("kind"), role_ref("name"));
         let (resource, found) = match kind {
@@ -86,7 +100,7 @@ impl RbacEscalation {
             // Validation says what is wrong with it.
             _ => return Ok(()),
         };
-        if self.may(attributes, "bind", resource, name) {
+        if self.may(rights, attributes, "bind", resource, name)? {
             return Ok(());
         }
         let storage = if resource == "roles" { &self.roles } else { &self.cluster_roles };
@@ -98,7 +112,14 @@ impl RbacEscalation {
             .map_err(|why| forbidden(attributes, binding, &why))
     }
 
-    fn may(&self, attributes: &Attributes<'_>, verb: &str, resource: &str, name: &str) -> bool {
+    fn may(
+        &self,
+        rights: &Rights,
+        attributes: &Attributes<'_>,
+        verb: &str,
+        resource: &str,
+        name: &str,
+    ) -> Result<bool, Status> {
         let asked = nave_authz::Attributes {
             verb,
             group: rbac::GROUP,
@@ -108,7 +129,7 @@ impl RbacEscalation {
             namespace: attributes.namespace,
             ..nave_authz::Attributes::of(attributes.user)
         };
-        may(&self.authorization, &asked)
+        rights.may(&self.authorization, &asked)
     }
 }
 

@@ -31,7 +31,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, header};
+use http::{Method, Request, header};
 use http_body::Body;
 use nave_codec::negotiate::{self, ContentType, Format, PatchType};
 use nave_machinery::options::{CreateOptions, DeleteOptions, ListOptions, PatchOptions, UpdateOptions};
@@ -158,34 +158,53 @@ impl Resources {
         negotiation.choose(answer::Offer::Object, encode::formats(endpoint))?;
         let method = request.method().clone();
         let payload = read_payload(request).await?;
+        let admission = self.admission.for_request();
         let target = Target {
             endpoint,
             view,
             namespace: if endpoint.def.namespaced { &resource.namespace } else { "" },
             name: &resource.name,
             user,
-            admission: &self.admission,
+            admission: &admission,
         };
+        loop {
+            let outcome = self.write(&target, &payload, info, resource, &method).await;
+            if outcome.is_ok() || !admission.answer_rights().await {
+                return outcome;
+            }
+        }
+    }
+
+    /// Tries to write what a request asks for.
+    async fn write(
+        &self,
+        target: &Target<'_>,
+        payload: &Payload,
+        info: &RequestInfo,
+        resource: &ResourceRequest,
+        method: &Method,
+    ) -> Result<Answer, Status> {
+        let (query, endpoint) = (info.query.pairs(), target.endpoint);
         match info.verb {
-            Verb::Create => write::create(&target, &payload, &CreateOptions::parse(query)?).await,
+            Verb::Create => write::create(target, payload, &CreateOptions::parse(query)?).await,
             Verb::Update => {
                 let may_create = async || {
-                    let asked = Asked::new(info, &method);
-                    let create = nave_authz::Attributes { verb: "create", ..asked.by(user) };
+                    let asked = Asked::new(info, method);
+                    let create = nave_authz::Attributes { verb: "create", ..asked.by(target.user) };
                     self.authorization.authorize(&create).await
                 };
-                write::update(&target, &payload, &UpdateOptions::parse(query)?, may_create).await
+                write::update(target, payload, &UpdateOptions::parse(query)?, may_create).await
             }
             Verb::Patch => {
                 let apply = payload.content_type == Some(ContentType::Patch(PatchType::Apply));
-                write::patch(&target, &payload, &PatchOptions::parse(query, apply)?).await
+                write::patch(target, payload, &PatchOptions::parse(query, apply)?).await
             }
-            Verb::Delete => delete::delete(&target, &delete_options(query, &payload)?).await,
+            Verb::Delete => delete::delete(target, &delete_options(query, payload)?).await,
             Verb::DeleteCollection => {
-                let options = delete_options(query, &payload)?;
+                let options = delete_options(query, payload)?;
                 let (selected, revision) =
                     read::select(endpoint, resource, &ListOptions::parse(query)?).await?;
-                let objects = delete::delete_collection(&target, selected, &options).await?;
+                let objects = delete::delete_collection(target, selected, &options).await?;
                 let endpoint = endpoint.clone();
                 Ok(Answer::list(List {
                     endpoint,

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers may fail the test")]
 
+mod access;
+mod authorizers;
 #[path = "../common/mod.rs"]
 mod common;
 mod paths;

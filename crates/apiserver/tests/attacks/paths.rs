@@ -34,7 +34,7 @@ async fn cluster_scoped_resources_have_no_namespaced_path() {
             row("owner", "GET /api/v1/namespaces/own/namespaces", none.clone(), 404),
             row("owner", "GET /api/v1/watch/namespaces/own/namespaces/other", none.clone(), 404),
             row("owner", "GET /api/v1/watch/namespaces/own/namespaces", none.clone(), 404),
-            row("viewer", "GET /api/v1/namespaces/own/namespaces?watch=1", none.clone(), 403),
+            row("viewer", "GET /api/v1/namespaces/own/namespaces?watch=1", none.clone(), 404),
             row("owner", "PATCH /api/v1/namespaces/own/namespaces/other", labels.clone(), 404),
             row("owner", "PATCH /api/v1/namespaces/own/namespaces/other/status", labels, 404),
             row("owner", "DELETE /api/v1/namespaces/own/namespaces/other", none.clone(), 404),

@@ -99,6 +99,7 @@ impl Cluster {
         };
         let server = ApiServer::start(config).await.unwrap();
         let mut cluster = Self { server, storages, rbac, following: Vec::new(), _folder: folder };
+        cluster.aggregate_roles().await;
         for object in objects {
             cluster.create(object).await;
         }
@@ -126,6 +127,21 @@ impl Cluster {
         let answer = self.admin().send(Call::new("POST", &path).json(object)).await;
         assert_eq!(answer.code, 201, "POST {path}: {}", answer.text());
         answer.json()
+    }
+
+    /// Gives the aggregated bootstrap roles their rules, as no controller runs here.
+    async fn aggregate_roles(&self) {
+        const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+        for role in ["view", "edit", "admin"] {
+            let label = format!("rbac.authorization.k8s.io%2Faggregate-to-{role}%3Dtrue");
+            let parts = self.admin().call(&format!("GET {ROLES}?labelSelector={label}")).await.json();
+            let parts = parts["items"].as_array().into_iter().flatten();
+            let rules: Vec<&Value> = parts.filter_map(|part| part["rules"].as_array()).flatten().collect();
+            assert!(!rules.is_empty(), "nothing aggregates to {role}");
+            let patched =
+                self.admin().call_with(&format!("PATCH {ROLES}/{role}"), &json!({"rules": rules})).await;
+            assert_eq!(patched.code, 200, "{}", patched.text());
+        }
     }
 
     /// Waits until all watch caches have what is stored now.

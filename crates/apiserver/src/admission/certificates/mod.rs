@@ -25,7 +25,7 @@ pub use requester::CertificateRequester;
 pub use signing::CertificateSigning;
 pub use subject_restriction::CertificateSubjectRestriction;
 
-use super::{Attributes, may};
+use super::{Attributes, Rights};
 
 const GROUP: &str = "certificates.k8s.io";
 
@@ -38,9 +38,18 @@ fn signer_name(request: &Value) -> &str {
 }
 
 /// Whether a user has the right to a verb on a signer, or on all signers of its domain.
-fn may_with_signer(authorization: &Chain, user: &UserInfo, verb: &str, signer: &str) -> bool {
+///
+/// # Errors
+/// An authorizer has yet to answer.
+fn may_with_signer(
+    rights: &Rights,
+    authorization: &Chain,
+    user: &UserInfo,
+    verb: &str,
+    signer: &str,
+) -> Result<bool, Status> {
     let domain = signer.split('/').next().unwrap_or_default();
-    [signer, &format!("{domain}/*")].into_iter().any(|name| {
+    for name in [signer, &format!("{domain}/*")] {
         let asked = nave_authz::Attributes {
             verb,
             group: GROUP,
@@ -49,8 +58,11 @@ fn may_with_signer(authorization: &Chain, user: &UserInfo, verb: &str, signer: &
             name,
             ..nave_authz::Attributes::of(user)
         };
-        may(authorization, &asked)
-    })
+        if rights.may(authorization, &asked)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn forbidden(attributes: &Attributes<'_>, why: &str) -> Status {

@@ -4,7 +4,7 @@ use nave_authz::Chain;
 use nave_machinery::{Status, Value, meta};
 
 use super::{forbidden, is_request, may_with_signer, signer_name};
-use crate::admission::{Attributes, Operation, Plugin};
+use crate::admission::{Attributes, Operation, Plugin, Rights};
 
 /// Lets those put a certificate or conditions into a request's status who may `sign` for its signer.
 pub struct CertificateSigning {
@@ -17,7 +17,12 @@ impl Plugin for CertificateSigning {
         "CertificateSigning"
     }
 
-    fn admit(&self, attributes: &Attributes<'_>, object: Option<&mut Value>) -> Result<(), Status> {
+    fn admit_by_rights(
+        &self,
+        attributes: &Attributes<'_>,
+        object: Option<&mut Value>,
+        rights: &Rights,
+    ) -> Result<(), Status> {
         let (Operation::Update(old), Some(new)) = (attributes.operation, object.map(|object| &*object))
         else {
             return Ok(());
@@ -26,7 +31,7 @@ impl Plugin for CertificateSigning {
             return Ok(());
         }
         let signer = signer_name(old);
-        if may_with_signer(&self.authorization, attributes.user, "sign", signer) {
+        if may_with_signer(rights, &self.authorization, attributes.user, "sign", signer)? {
             return Ok(());
         }
         let why = format!("user not permitted to sign requests with signerName {signer:?}");

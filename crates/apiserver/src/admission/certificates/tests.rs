@@ -41,7 +41,7 @@ fn admit(
     let def = registry.all().find(|def| is_request(def)).unwrap();
     let user = UserInfo { name: "u".into(), ..UserInfo::default() };
     let attributes = Attributes { def, subresource, namespace: "", name: "r", operation, user: &user };
-    plugin.admit(&attributes, Some(&mut new.clone())).map_err(|status| {
+    plugin.admit_by_rights(&attributes, Some(&mut new.clone()), &Rights::default()).map_err(|status| {
         assert_eq!(status.code, 403);
         status.message
     })
