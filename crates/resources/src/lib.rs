@@ -14,6 +14,8 @@
 //! | [`table`] | columns of tables and their cells |
 //! | [`mod@convert`] | from one version to another |
 //! | [`scale`] | the `scale` subresource |
+//! | [`pod`] | what a pod refers to, all its containers |
+//! | [`certificate_request`] | the bytes of a request to sign a certificate |
 //! | [`quota`] | what objects take of a quota |
 //! | `groups` | one module a group (`groups::core`, `groups::apps`): its resources, their columns and strategies |
 //!
@@ -32,11 +34,13 @@
 //! ```
 
 mod builder;
+pub mod certificate_request;
 pub mod convert;
 pub mod def;
 mod defaults;
 pub mod discovery;
 mod groups;
+pub mod pod;
 pub mod quota;
 mod read;
 pub mod registry;
@@ -49,8 +53,8 @@ mod webhook_client;
 
 pub use convert::{ConversionError, convert};
 pub use def::{
-    NameRule, ResourceDef, ResourceVersion, Rules, SelectableField, Storage, Subresource, SubresourceKind,
-    Verb,
+    NameRule, ResourceDef, ResourceVersion, Rules, SelectableField, Storage, Subresource,
+    SubresourceKind, Verb,
 };
 pub use registry::{Group, Registry};
 pub use scale::{ScalePaths, apply_scale, scale_of};

@@ -9,32 +9,36 @@
 //! | `pods/status`, `pods/eviction` | of pods on its node, without touching labels |
 //! | nodes | create and update its own, without taints and without labels that are not kubelets' |
 //! | `persistentvolumeclaims/status` | capacity, conditions and what resizing needs |
-//! | `serviceaccounts/token` | tokens bound to pods on its node |
+//! | `serviceaccounts/token` | tokens bound to pods on its node, for audiences that their volumes name |
 //! | leases, `csinodes`, `resourceslices` | its own |
 //! | certificate signing requests | for its own name |
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use nave_authz::node::{PodView, node_of};
+use nave_authz::Chain;
+use nave_authz::node::node_of;
 use nave_cacher::CachedObject;
-use nave_machinery::{GroupResource, Status, Value, meta};
-use serde::Deserialize;
+use nave_machinery::{GroupResource, GroupVersionResource, Status, Value, meta};
+use nave_resources::pod::MIRROR_ANNOTATION;
 
 use super::{Attributes, Operation, Plugin};
-use crate::storage::ResourceStorage;
+use crate::storage::{ResourceStorage, Storages};
 
 mod labels;
 mod requests;
+#[cfg(test)]
+mod tests;
+mod tokens;
+
+use tokens::{Audiences, CachedVolumes};
 
 /// The plugin.
 pub struct NodeRestriction {
-    /// The pods.
-    pub pods: Arc<ResourceStorage>,
-    /// The nodes.
-    pub nodes: Arc<ResourceStorage>,
-    /// The resource slices.
-    pub slices: Arc<ResourceStorage>,
+    pods: Arc<ResourceStorage>,
+    nodes: Arc<ResourceStorage>,
+    slices: Arc<ResourceStorage>,
+    audiences: Audiences,
 }
 
 impl Plugin for NodeRestriction {
@@ -67,6 +71,24 @@ impl Plugin for NodeRestriction {
 }
 
 impl NodeRestriction {
+    /// The plugin on the objects of `storages`; `None` if a resource that it needs is not served.
+    pub fn new(storages: &Storages, authorization: Chain) -> Option<Self> {
+        let storage = |group: &str, resource: &str| {
+            storages.get(&GroupVersionResource::new(group, "v1", resource)).cloned()
+        };
+        let volumes = CachedVolumes {
+            claims: storage("", "persistentvolumeclaims")?,
+            volumes: storage("", "persistentvolumes")?,
+            drivers: storage("storage.k8s.io", "csidrivers")?,
+        };
+        Some(Self {
+            pods: storage("", "pods")?,
+            nodes: storage("", "nodes")?,
+            slices: storage("resource.k8s.io", "resourceslices")?,
+            audiences: Audiences { drivers: Box::new(volumes), authorization },
+        })
+    }
+
     fn pod(&self, write: &Write<'_>) -> Result<(), Status> {
         let (node, attributes) = (write.node, write.attributes);
         match attributes.operation {
@@ -87,27 +109,21 @@ impl NodeRestriction {
 
     /// A pod that a kubelet runs by itself, so that others see it.
     fn mirror_pod(&self, write: &Write<'_>) -> Result<(), Status> {
-        const MIRROR: &str = "kubernetes.io/config.mirror";
         let (node, pod) = (write.node, write.object);
         let refuse = |why: String| Err(write.forbidden(&why));
-        if meta::annotation(pod, MIRROR).is_none() {
+        if !nave_resources::pod::is_mirror(pod) {
             return refuse(format!(
-                "pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"
+                "pod does not have {MIRROR_ANNOTATION:?} annotation, node {node:?} can only create mirror pods"
             ));
         }
         if meta::str_at(pod, &["spec", "nodeName"]) != Some(node) {
             return refuse(format!("node {node:?} can only create pods with spec.nodeName set to itself"));
         }
         self.owned_by_node(write)?;
-        let Ok(view) = PodView::deserialize(pod) else {
-            return refuse("the pod cannot be read".to_owned());
-        };
-        match view.forbidden_to_nodes() {
-            Some("a service account") => {
-                refuse(format!("node {node:?} can not create pods that reference a service account"))
-            }
-            Some(what) => refuse(format!("node {node:?} can not create pods that reference {what}")),
-            None => Ok(()),
+        match nave_resources::pod::api_reference(pod) {
+            Ok(None) => Ok(()),
+            Ok(Some(what)) => refuse(format!("node {node:?} can not create pods that reference {what}")),
+            Err(why) => refuse(why),
         }
     }
 
@@ -186,7 +202,7 @@ impl NodeRestriction {
         if meta::str_at(&pod, &["spec", "nodeName"]) != Some(write.node) {
             return refuse("node requested token bound to a pod scheduled on a different node");
         }
-        Ok(())
+        self.audiences.check(write, &pod)
     }
 
     fn slice(&self, write: &Write<'_>) -> Result<(), Status> {

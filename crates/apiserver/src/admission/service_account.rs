@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use nave_cacher::CachedObject;
 use nave_machinery::{Map, Status, Value, meta, names};
-use nave_resources::ResourceDef;
+use nave_resources::{ResourceDef, pod};
 use serde_json::json;
 
 use super::{Attributes, Operation, Plugin, is};
@@ -25,8 +25,6 @@ const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const VOLUME: &str = "kube-api-access-";
 /// By asking for this many seconds a token is known for one that is renewed.
 const TOKEN_SECONDS: u32 = 3607;
-/// Marks pods that a kubelet runs by itself.
-const MIRROR: &str = "kubernetes.io/config.mirror";
 /// Marks accounts whose pods may use only the secrets that the account lists.
 const ENFORCE: &str = "kubernetes.io/enforce-mountable-secrets";
 /// A controller makes the default account of a new namespace: so often, and so far apart, it is waited for.
@@ -53,8 +51,7 @@ impl Plugin for ServiceAccount {
         pod: &Value,
     ) -> Result<(), Status> {
         let name = account_name(pod);
-        if !is(def, "pods") || meta::annotation(pod, MIRROR).is_some() || self.find(namespace, name).is_some()
-        {
+        if !is(def, "pods") || pod::is_mirror(pod) || self.find(namespace, name).is_some() {
             return Ok(());
         }
         self.accounts.wait_until(self.accounts.current_revision().await?).await?;
@@ -71,7 +68,7 @@ impl Plugin for ServiceAccount {
     fn admit(&self, attributes: &Attributes<'_>, object: Option<&mut Value>) -> Result<(), Status> {
         let Some(pod) = object.filter(|_| is(attributes.def, "pods")) else { return Ok(()) };
         match (attributes.operation, attributes.subresource) {
-            (Operation::Create, "") if meta::annotation(pod, MIRROR).is_some() => {
+            (Operation::Create, "") if pod::is_mirror(pod) => {
                 references::check_mirror_pod(pod).map_err(|why| forbidden(attributes, &why))
             }
             (Operation::Create, "") => self.create(attributes, pod),

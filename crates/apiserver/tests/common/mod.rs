@@ -269,11 +269,7 @@ fn plugins(storages: &Storages, chain: &Chain, rbac: &Arc<Rbac>) -> Vec<Box<dyn 
     vec![
         Box::new(CertificateApproval { authorization: chain.clone() }),
         Box::new(CertificateSigning { authorization: chain.clone() }),
-        Box::new(NodeRestriction {
-            pods: storage("", "pods"),
-            nodes: storage("", "nodes"),
-            slices: storage("resource.k8s.io", "resourceslices"),
-        }),
+        Box::new(NodeRestriction::new(storages, chain.clone()).unwrap()),
         Box::new(RbacEscalation {
             rbac: Arc::clone(rbac),
             authorization: chain.clone(),

@@ -211,7 +211,6 @@ struct Projection<'a> {
     #[serde(borrow)]
     secret: Option<Reference<'a>>,
     config_map: Option<Reference<'a>>,
-    cluster_trust_bundle: Option<IgnoredAny>,
 }
 
 impl PodView<'_> {
@@ -294,25 +293,6 @@ impl PodView<'_> {
     fn containers(&self) -> impl Iterator<Item = &Container<'_>> {
         let PodSpec { containers, init_containers, ephemeral_containers, .. } = &self.spec;
         containers.iter().chain(init_containers).chain(ephemeral_containers)
-    }
-
-    /// What the pod refers to that a kubelet's own pod may not: the plural of the first kind found.
-    pub fn forbidden_to_nodes(&self) -> Option<&'static str> {
-        let is_bundle = |it: &Projection<'_>| it.cluster_trust_bundle.is_some();
-        let volumes = &self.spec.volumes;
-        if !self.spec.service_account_name.is_empty() {
-            Some("a service account")
-        } else if !self.secrets().is_empty() {
-            Some("secrets")
-        } else if !self.config_maps().is_empty() {
-            Some("configmaps")
-        } else if volumes.iter().flat_map(|it| &it.projected).flat_map(|it| &it.sources).any(is_bundle) {
-            Some("clustertrustbundles")
-        } else if volumes.iter().any(|volume| volume.claim.is_some()) {
-            Some("persistentvolumeclaims")
-        } else {
-            None
-        }
     }
 }
 

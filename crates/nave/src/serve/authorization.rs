@@ -78,10 +78,8 @@ impl Authorization {
             Box::new(CertificateApproval { authorization: chain() }),
             Box::new(CertificateSigning { authorization: chain() }),
         ];
-        if let (Some(pods), Some(nodes), Some(slices)) =
-            (storage("", "pods"), storage("", "nodes"), storage("resource.k8s.io", "resourceslices"))
-        {
-            plugins.push(Box::new(NodeRestriction { pods, nodes, slices }));
+        if let Some(plugin) = NodeRestriction::new(storages, chain()) {
+            plugins.push(Box::new(plugin));
         }
         if let (Some(roles), Some(cluster_roles)) =
             (storage(rbac::GROUP, "roles"), storage(rbac::GROUP, "clusterroles"))

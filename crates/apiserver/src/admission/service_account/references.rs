@@ -3,15 +3,9 @@
 use std::collections::BTreeSet;
 
 use nave_machinery::{Value, meta};
+use nave_resources::pod;
 
 use super::list;
-
-/// The lists of containers of a pod, and what messages call one of each.
-const CONTAINERS: [(&str, &str); 3] = [
-    ("initContainers", "init container"),
-    ("containers", "container"),
-    ("ephemeralContainers", "ephemeral container"),
-];
 
 /// A pod that a kubelet runs by itself has no account and no secrets.
 ///
@@ -21,39 +15,15 @@ pub(super) fn check_mirror_pod(pod: &Value) -> Result<(), String> {
     if meta::str_at(pod, &["spec", "serviceAccountName"]).is_some_and(|name| !name.is_empty()) {
         return Err("a mirror pod may not reference service accounts".to_owned());
     }
-    let Some(spec) = pod.get("spec") else { return Ok(()) };
-    if mentions_secret(spec) {
+    if pod::refers_to_secrets(pod) {
         return Err("a mirror pod may not reference secrets".to_owned());
     }
-    let mut sources =
-        list(spec.get("volumes")).iter().flat_map(|volume| list(meta::at(volume, &["projected", "sources"])));
-    if sources.any(|source| source.get("serviceAccountToken").is_some()) {
+    let token = |source: &Value| source.get("serviceAccountToken").is_some_and(|token| !token.is_null());
+    let sources = |volume| list(meta::at(volume, &["projected", "sources"]));
+    if pod::volumes(pod).iter().flat_map(sources).any(token) {
         return Err("a mirror pod may not use ServiceAccountToken volume projections".to_owned());
     }
     Ok(())
-}
-
-/// Whether a secret is named anywhere in a pod's spec. Every field in which one can be has one of these names.
-fn mentions_secret(value: &Value) -> bool {
-    const FIELDS: [&str; 9] = [
-        "secret",
-        "secretRef",
-        "secretKeyRef",
-        "secretName",
-        "imagePullSecrets",
-        "controllerExpandSecretRef",
-        "nodePublishSecretRef",
-        "nodeStageSecretRef",
-        "controllerPublishSecretRef",
-    ];
-    match value {
-        Value::Object(fields) => fields.iter().any(|(name, value)| {
-            let named = FIELDS.contains(&name.as_str()) && !matches!(value, Value::Null);
-            named || mentions_secret(value)
-        }),
-        Value::Array(values) => values.iter().any(mentions_secret),
-        _ => false,
-    }
 }
 
 /// Pods of an account that says so use only the secrets that the account lists.
@@ -74,10 +44,8 @@ pub(super) fn check(pod: &Value, account: &Value) -> Result<(), String> {
             ));
         }
     }
-    for (field, kind) in CONTAINERS {
-        for container in list(spec.get(field)) {
-            check_container(container, kind, &mountable, account)?;
-        }
+    for (kind, container) in pod::containers(pod) {
+        check_container(container, kind.noun(), &mountable, account)?;
     }
     for (at, reference) in list(spec.get("imagePullSecrets")).iter().enumerate() {
         let name = reference["name"].as_str().unwrap_or_default();

@@ -54,6 +54,10 @@ impl Strategy for PodStrategy {
         pod_spec::parts::validate(part, pod, old)
     }
 
+    fn validate_status_update(&self, pod: &Value, old: &Value) -> Errors {
+        pod_spec::annotations::validate_update(pod, old)
+    }
+
     fn validate_update(&self, pod: &Value, old: &Value) -> Errors {
         pod_spec::update::pod(pod, old)
     }

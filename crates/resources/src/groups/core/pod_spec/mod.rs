@@ -7,9 +7,11 @@
 //! | [`qos`] | the quality of service class |
 //! | [`containers`], [`probes`], [`volumes`], [`security`], [`scheduling`] | what these parts must be |
 //! | [`validation`] | what a pod and a template must be |
+//! | [`annotations`] | annotations that may not change |
 //! | [`update`] | what may change in a pod |
 //! | [`parts`] | what may change in it through `ephemeralcontainers` and `resize` |
 
+pub(super) mod annotations;
 mod containers;
 pub(crate) mod defaults;
 mod image;

@@ -81,7 +81,7 @@ fn ephemeral(pod: &Value, old: &Value, errors: &mut Errors) {
     let root = At::root(pod);
     let spec = root.field("spec");
     let at = spec.field("ephemeralContainers");
-    if pod["metadata"]["annotations"].get("kubernetes.io/config.mirror").is_some() {
+    if crate::pod::is_mirror(pod) {
         let path = nave_machinery::FieldPath::new("");
         errors.push(nave_machinery::FieldError::forbidden(
             &path,

@@ -2,14 +2,15 @@
 
 use nave_machinery::{Map, Value};
 
-use super::validation;
+use super::{annotations, validation};
 use crate::validate::{At, Errors};
 
 const FIXED: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
 /// What is wrong with an update of a pod.
 pub(crate) fn pod(pod: &Value, old: &Value) -> Errors {
-    let mut errors = validation::pod_again(pod);
+    let mut errors = annotations::validate_update(pod, old);
+    errors.extend(validation::pod_again(pod));
     let (root, old_root) = (At::root(pod), At::root(old));
     let (spec, old_spec) = (root.field("spec"), old_root.field("spec"));
     for kind in ["containers", "initContainers"] {

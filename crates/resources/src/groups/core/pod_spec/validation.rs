@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use nave_machinery::{FieldError, Value, names};
 
-use super::{containers, scheduling, security, volumes};
+use super::{annotations, containers, scheduling, security, volumes};
 use crate::validate::{At, Errors, checked, labels, quantity_not_negative, required_text};
 
 const RESTART_POLICIES: [&str; 3] = ["Always", "OnFailure", "Never"];
@@ -15,7 +15,8 @@ const NAME_SERVERS_MAX: usize = 3;
 
 /// What is wrong with a pod to be created.
 pub(crate) fn pod(pod: &Value) -> Errors {
-    let mut errors = pod_again(pod);
+    let mut errors = annotations::validate(pod);
+    errors.extend(pod_again(pod));
     let root = At::root(pod);
     let spec = root.field("spec");
     let ephemeral = spec.field("ephemeralContainers");

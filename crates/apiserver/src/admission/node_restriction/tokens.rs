@@ -1,0 +1,176 @@
+//! Which service account tokens a kubelet may request (upstream: feature `ServiceAccountNodeAudienceRestriction`).
+//!
+//! A token is bound to a pod on the kubelet's node, and its audience is one that a volume of the pod names: a projected
+//! token, or a CSI driver whose `CSIDriver` asks for tokens, be it inline or behind a claim. Another audience needs the
+//! right to `request-serviceaccounts-token-audience` on it.
+
+use std::sync::Arc;
+
+use nave_authz::Chain;
+use nave_machinery::{Status, Value, meta};
+use nave_resources::pod;
+
+use super::Write;
+use crate::admission::may;
+use crate::storage::ResourceStorage;
+
+/// The in-tree volumes that a CSI driver serves, and the driver's name (upstream: `csi-translation-lib`).
+const MIGRATED_VOLUMES: [(&str, &str); 7] = [
+    ("awsElasticBlockStore", "ebs.csi.aws.com"),
+    ("azureDisk", "disk.csi.azure.com"),
+    ("azureFile", "file.csi.azure.com"),
+    ("cinder", "cinder.csi.openstack.org"),
+    ("gcePersistentDisk", "pd.csi.storage.gke.io"),
+    ("portworxVolume", "pxd.portworx.com"),
+    ("vsphereVolume", "csi.vsphere.vmware.com"),
+];
+
+/// The right to request a token for an audience that no volume names.
+const AUDIENCE_VERB: &str = "request-serviceaccounts-token-audience";
+
+/// Checks the audiences of tokens.
+pub(super) struct Audiences {
+    /// Where the pods' claims, the volumes behind them and their drivers are.
+    pub(super) drivers: Box<dyn Lookup>,
+    pub(super) authorization: Chain,
+}
+
+/// The objects that lead from a pod's volume to a CSI driver.
+pub(super) trait Lookup: Send + Sync {
+    fn claim(&self, namespace: &str, name: &str) -> Result<Option<Value>, Status>;
+    fn volume(&self, name: &str) -> Result<Option<Value>, Status>;
+    fn driver(&self, name: &str) -> Result<Option<Value>, Status>;
+}
+
+/// The same from the watch caches.
+pub(super) struct CachedVolumes {
+    pub(super) claims: Arc<ResourceStorage>,
+    pub(super) volumes: Arc<ResourceStorage>,
+    pub(super) drivers: Arc<ResourceStorage>,
+}
+
+impl Lookup for CachedVolumes {
+    fn claim(&self, namespace: &str, name: &str) -> Result<Option<Value>, Status> {
+        find(&self.claims, namespace, name)
+    }
+
+    fn volume(&self, name: &str) -> Result<Option<Value>, Status> {
+        find(&self.volumes, "", name)
+    }
+
+    fn driver(&self, name: &str) -> Result<Option<Value>, Status> {
+        find(&self.drivers, "", name)
+    }
+}
+
+fn find(storage: &ResourceStorage, namespace: &str, name: &str) -> Result<Option<Value>, Status> {
+    storage.find(namespace, name).map(|found| storage.codec().parse_cached(&found)).transpose()
+}
+
+impl Audiences {
+    /// Checks the audience that a kubelet requests for a token bound to a pod on its node.
+    ///
+    /// # Errors
+    /// No volume of the pod names it, and the kubelet has no right to it.
+    pub(super) fn check(&self, write: &Write<'_>, pod: &Value) -> Result<(), Status> {
+        let audiences = meta::at(write.object, &["spec", "audiences"]).and_then(Value::as_array);
+        let audience = match audiences.map_or(&[][..], Vec::as_slice) {
+            [] => "",
+            [audience] => audience.as_str().unwrap_or_default(),
+            _ => return Err(write.forbidden("node may only request 0 or 1 audiences")),
+        };
+        match self.names_audience(pod, audience) {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(why) => {
+                return Err(write.forbidden(&format!("error validating audience {audience:?}: {why}")));
+            }
+        }
+        let user = write.attributes.user;
+        let asked = nave_authz::Attributes {
+            verb: AUDIENCE_VERB,
+            namespace: write.attributes.namespace,
+            version: "v1",
+            resource: audience,
+            name: write.attributes.name,
+            ..nave_authz::Attributes::of(user)
+        };
+        if may(&self.authorization, &asked) {
+            return Ok(());
+        }
+        Err(write.forbidden(&format!(
+            "audience {audience:?} not found in pod spec volume, {} is not authorized to request tokens for this audience",
+            user.name
+        )))
+    }
+
+    /// Whether a volume of the pod names the audience.
+    ///
+    /// # Errors
+    /// None does, and an object that could is missing.
+    fn names_audience(&self, pod: &Value, audience: &str) -> Result<bool, String> {
+        let mut missing = Vec::new();
+        for volume in pod::volumes(pod) {
+            if projected_audiences(volume).any(|named| named == audience) {
+                return Ok(true);
+            }
+            match self.driver_names(pod, volume, audience) {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(why) => missing.push(why),
+            }
+        }
+        match missing.as_slice() {
+            [] => Ok(false),
+            [why] => Err(why.clone()),
+            _ => Err(format!("[{}]", missing.join(", "))),
+        }
+    }
+
+    fn driver_names(&self, pod: &Value, volume: &Value, audience: &str) -> Result<bool, String> {
+        let claim = if meta::at(volume, &["ephemeral", "volumeClaimTemplate"]).is_some_and(Value::is_object) {
+            Some(format!("{}-{}", meta::name(pod), text(volume, &["name"])))
+        } else {
+            meta::str_at(volume, &["persistentVolumeClaim", "claimName"]).map(str::to_owned)
+        };
+        let driver = match claim {
+            Some(claim) => self.driver_of_claim(meta::namespace(pod), &claim)?,
+            None => driver_of(volume).to_owned(),
+        };
+        if driver.is_empty() {
+            return Ok(false);
+        }
+        let found = self.drivers.driver(&driver).map_err(|status| status.message)?;
+        let found = found.ok_or_else(|| format!("csidriver.storage.k8s.io {driver:?} not found"))?;
+        let requests = meta::at(&found, &["spec", "tokenRequests"]).and_then(Value::as_array);
+        Ok(requests.into_iter().flatten().any(|request| text(request, &["audience"]) == audience))
+    }
+
+    /// The driver of the volume that is bound to a claim; empty if it has none.
+    fn driver_of_claim(&self, namespace: &str, name: &str) -> Result<String, String> {
+        let claim = self.drivers.claim(namespace, name).map_err(|status| status.message)?;
+        let claim = claim.ok_or_else(|| format!("persistentvolumeclaim {name:?} not found"))?;
+        let name = text(&claim, &["spec", "volumeName"]);
+        let volume = self.drivers.volume(name).map_err(|status| status.message)?;
+        let volume = volume.ok_or_else(|| format!("persistentvolume {name:?} not found"))?;
+        Ok(driver_of(volume.get("spec").unwrap_or(&Value::Null)).to_owned())
+    }
+}
+
+/// The audiences of a volume's projected tokens; empty for the API server's own.
+fn projected_audiences(volume: &Value) -> impl Iterator<Item = &str> {
+    let sources = meta::at(volume, &["projected", "sources"]).and_then(Value::as_array);
+    let tokens = sources.into_iter().flatten().filter_map(|source| source.get("serviceAccountToken"));
+    tokens.filter(|token| token.is_object()).map(|token| text(token, &["audience"]))
+}
+
+/// The CSI driver of a volume source; empty if it has none.
+fn driver_of(source: &Value) -> &str {
+    let is_set = |kind: &str| source.get(kind).is_some_and(Value::is_object);
+    let migrated = || MIGRATED_VOLUMES.iter().find(|(kind, _)| is_set(kind)).map(|(_, driver)| *driver);
+    meta::str_at(source, &["csi", "driver"]).or_else(migrated).unwrap_or_default()
+}
+
+fn text<'a>(object: &'a Value, path: &[&str]) -> &'a str {
+    meta::str_at(object, path).unwrap_or_default()
+}
