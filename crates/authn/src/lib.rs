@@ -68,6 +68,7 @@ use nave_machinery::{Status, Value};
 
 pub use bearer::{BearerTokens, TokenAuthenticator, TokenUnion};
 pub use bootstrap_token::BootstrapTokens;
+pub use certificate::name as certificate_name;
 pub use certificate::{
     CertificateError, ClientCa, ClientCaError, ClientCertificates, PeerCertificate, certificates_to_pem,
 };

@@ -1,6 +1,7 @@
 //! Client certificates: the common name is the user, the organizations are its groups.
 
 mod ca;
+pub mod name;
 mod pem;
 
 use std::{
@@ -18,11 +19,11 @@ use x509_parser::{
     certificate::X509Certificate,
     oid_registry::{OID_X509_COMMON_NAME, OID_X509_ORGANIZATION_NAME, Oid, asn1_rs::oid},
     prelude::FromDer,
-    x509::AttributeTypeAndValue,
 };
 
 use self::ca::Authorities;
 pub use self::ca::{ClientCa, ClientCaError};
+use self::name::{NameError, attribute_values, check_readable};
 pub use self::pem::certificates_to_pem;
 use crate::{Authenticator, AuthnError, CREDENTIAL_ID, Credentials, Identity, Metrics};
 
@@ -40,6 +41,9 @@ pub enum CertificateError {
     /// It cannot be read.
     #[error("the certificate cannot be read")]
     Malformed,
+    /// Its subject cannot be read.
+    #[error("the certificate's subject cannot be read: {0}")]
+    Subject(#[from] NameError),
     /// Its time is over, or has not begun.
     #[error("the certificate is not valid at this time")]
     NotNow,
@@ -111,15 +115,17 @@ impl Subject {
     fn read(chain: &[CertificateDer<'_>]) -> Result<Self, CertificateError> {
         let certificate = chain.first().ok_or(CertificateError::Malformed)?;
         let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| CertificateError::Malformed)?;
-        let name = attribute_values(&parsed, &OID_X509_COMMON_NAME)?.pop().unwrap_or_default();
-        let uids = attribute_values(&parsed, &UID_OID)?;
+        let subject = parsed.subject();
+        check_readable(subject)?;
+        let name = attribute_values(subject, &OID_X509_COMMON_NAME)?.pop().unwrap_or_default();
+        let uids = attribute_values(subject, &UID_OID)?;
         let ([] | [_]) = uids.as_slice() else {
             return Err(CertificateError::Malformed);
         };
         let user = UserInfo {
             name: name.clone(),
             uid: uids.into_iter().next().unwrap_or_default(),
-            groups: attribute_values(&parsed, &OID_X509_ORGANIZATION_NAME)?,
+            groups: attribute_values(subject, &OID_X509_ORGANIZATION_NAME)?,
             extra: [(CREDENTIAL_ID.to_owned(), vec![credential_id(certificate)])].into(),
         };
         Ok(Self {
@@ -161,15 +167,6 @@ impl Authenticator for ClientCertificates {
         }
         Ok((!subject.name.is_empty()).then(|| subject.identity.clone()))
     }
-}
-
-fn attribute_values(
-    certificate: &X509Certificate<'_>,
-    oid: &Oid<'_>,
-) -> Result<Vec<String>, CertificateError> {
-    let text = |attribute: &AttributeTypeAndValue<'_>| attribute.as_str().map(str::to_owned);
-    let attributes = certificate.subject().iter_attributes().filter(|attribute| attribute.attr_type() == oid);
-    attributes.map(text).collect::<Result<_, _>>().map_err(|_| CertificateError::Malformed)
 }
 
 fn credential_id(certificate: &CertificateDer<'_>) -> String {

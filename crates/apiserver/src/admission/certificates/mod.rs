@@ -10,15 +10,17 @@ mod subject_restriction;
 #[cfg(test)]
 mod tests;
 
-use base64::Engine;
+use std::collections::BTreeSet;
+
+use nave_authn::certificate_name;
 use nave_authz::Chain;
 use nave_machinery::user::UserInfo;
 use nave_machinery::{Status, Value, meta};
-use nave_resources::ResourceDef;
-use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::pem::Pem;
+use nave_resources::{ResourceDef, certificate_request};
+use x509_parser::certification_request::{X509CertificationRequest, X509CertificationRequestInfo};
+use x509_parser::cri_attributes::ParsedCriAttribute;
+use x509_parser::oid_registry::Oid;
 use x509_parser::prelude::FromDer;
-use x509_parser::x509::X509Name;
 
 pub use approval::CertificateApproval;
 pub use requester::CertificateRequester;
@@ -69,18 +71,33 @@ fn forbidden(attributes: &Attributes<'_>, why: &str) -> Status {
     Status::forbidden(&attributes.def.group_resource(), attributes.name, why)
 }
 
-/// What `read` finds in the subject of a request, which is PEM in base64.
+/// The values of the attribute `oid` in the subject of a request, which is PEM in base64.
 ///
 /// # Errors
-/// It is no request.
-pub(super) fn in_subject<T>(request: &str, read: impl FnOnce(&X509Name<'_>) -> T) -> Result<T, String> {
-    let not_pem = || "PEM block type must be CERTIFICATE REQUEST".to_owned();
-    let bytes = base64::engine::general_purpose::STANDARD.decode(request).map_err(|_| not_pem())?;
-    let (pem, _) = Pem::read(std::io::Cursor::new(&bytes)).map_err(|_| not_pem())?;
-    if pem.label != "CERTIFICATE REQUEST" {
-        return Err(not_pem());
+/// The text is not a request, or a signer could read its subject in another way.
+pub(super) fn subject_values(request: &str, oid: &Oid<'_>) -> Result<Vec<String>, String> {
+    let der = certificate_request::der(request)?;
+    let (rest, parsed) = X509CertificationRequest::from_der(&der).map_err(|error| error.to_string())?;
+    if !rest.is_empty() {
+        return Err("x509: trailing data".to_owned());
     }
-    let (_, request) =
-        X509CertificationRequest::from_der(&pem.contents).map_err(|error| error.to_string())?;
-    Ok(read(&request.certification_request_info.subject))
+    let info = &parsed.certification_request_info;
+    check_extensions(info)?;
+    let invalid = |error| format!("x509: invalid RDNSequence: invalid attribute value: {error}");
+    certificate_name::check_readable(&info.subject).map_err(invalid)?;
+    certificate_name::attribute_values(&info.subject, oid).map_err(invalid)
+}
+
+/// Refuses extensions that are requested twice: it would depend on the signer which of them counts.
+fn check_extensions(info: &X509CertificationRequestInfo<'_>) -> Result<(), String> {
+    let mut seen = BTreeSet::new();
+    for attribute in info.iter_attributes() {
+        let ParsedCriAttribute::ExtensionRequest(requested) = attribute.parsed_attribute() else { continue };
+        for extension in &requested.extensions {
+            if !seen.insert(extension.oid.as_bytes().to_vec()) {
+                return Err("x509: certificate request contains duplicate requested extensions".to_owned());
+            }
+        }
+    }
+    Ok(())
 }

@@ -2,8 +2,9 @@
 
 use nave_authz::SYSTEM_MASTERS;
 use nave_machinery::{Status, Value, meta};
+use x509_parser::oid_registry::OID_X509_ORGANIZATION_NAME;
 
-use super::{forbidden, in_subject, is_request, signer_name};
+use super::{forbidden, is_request, signer_name, subject_values};
 use crate::admission::{Attributes, Operation, Plugin};
 
 /// The signer of certificates with which users come to the server.
@@ -26,13 +27,9 @@ impl Plugin for CertificateSubjectRestriction {
             return Ok(());
         }
         let request = meta::str_at(request, &["spec", "request"]).unwrap_or_default();
-        // What is no text is no group that the server would read out of the certificate either.
-        let master = in_subject(request, |subject| {
-            subject.iter_organization().any(|group| group.as_str() == Ok(SYSTEM_MASTERS))
-        });
-        match master {
-            Ok(false) => Ok(()),
-            Ok(true) => {
+        match subject_values(request, &OID_X509_ORGANIZATION_NAME) {
+            Ok(groups) if groups.iter().all(|group| group != SYSTEM_MASTERS) => Ok(()),
+            Ok(_) => {
                 let why = format!("use of {CLIENT_SIGNER} signer with {SYSTEM_MASTERS} group is not allowed");
                 Err(forbidden(attributes, &why))
             }

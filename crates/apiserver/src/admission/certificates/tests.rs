@@ -126,3 +126,127 @@ fn nobody_asks_for_a_certificate_of_masters() {
 }
 
 const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
+
+/// An element of DER.
+fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
+    let [high, low] = u16::try_from(content.len()).unwrap().to_be_bytes();
+    let length = match content.len() {
+        0..128 => vec![low],
+        128..256 => vec![0x81, low],
+        _ => vec![0x82, high, low],
+    };
+    [vec![tag], length, content.to_vec()].concat()
+}
+
+/// An attribute of a subject: `2.5.4.TYPE`.
+fn attribute(kind: u8, tag: u8, value: &[u8]) -> Vec<u8> {
+    tlv(0x30, &[tlv(0x06, &[0x55, 0x04, kind]), tlv(tag, value)].concat())
+}
+
+/// A request in PEM in base64, with a subject of these relative names, each a set of attributes, and with extensions
+/// `2.5.29.ID`, each list in an attribute of its own. Nobody checks the signature.
+fn encoded(names: &[&[Vec<u8>]], extensions: &[&[u8]]) -> String {
+    let subject: Vec<u8> = names.iter().flat_map(|name| tlv(0x31, &name.concat())).collect();
+    let algorithm = tlv(0x30, &tlv(0x06, &[0x2b, 0x65, 0x70]));
+    let key = tlv(0x30, &[algorithm.clone(), tlv(0x03, &[0; 33])].concat());
+    let extension = |id: &u8| tlv(0x30, &[tlv(0x06, &[0x55, 0x1d, *id]), tlv(0x04, &[0x30, 0])].concat());
+    let requested: Vec<u8> = extensions
+        .iter()
+        .flat_map(|list| {
+            let list: Vec<u8> = list.iter().flat_map(extension).collect();
+            let oid = tlv(0x06, &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x0e]);
+            tlv(0x30, &[oid, tlv(0x31, &tlv(0x30, &list))].concat())
+        })
+        .collect();
+    let info = [tlv(0x02, &[0]), tlv(0x30, &subject), key, tlv(0xa0, &requested)].concat();
+    let der = tlv(0x30, &[tlv(0x30, &info), algorithm, tlv(0x03, &[0; 65])].concat());
+    let engine = base64::engine::general_purpose::STANDARD;
+    let pem = format!(
+        "-----BEGIN CERTIFICATE REQUEST-----\n{}\n-----END CERTIFICATE REQUEST-----\n",
+        engine.encode(der)
+    );
+    engine.encode(pem)
+}
+
+const ORGANIZATION: u8 = 10;
+const UNIT: u8 = 11;
+const MASTERS: &[u8] = b"system:masters";
+const UTF8: u8 = 0x0c;
+
+/// What the restriction of subjects says of a request for a client certificate.
+fn restriction(request: &str) -> Result<(), String> {
+    let new = json!({"spec": {"signerName": CLIENT, "request": request}});
+    admit(&CertificateSubjectRestriction, "", Operation::Create, &new)
+}
+
+#[test]
+fn masters_are_found_in_every_string_type() {
+    let wide = |width: usize, text: &[u8]| -> Vec<u8> {
+        text.iter().flat_map(|byte| [vec![0; width - 1], vec![*byte]].concat()).collect()
+    };
+    let types: [(u8, Vec<u8>); 6] = [
+        (UTF8, MASTERS.to_vec()),
+        (0x13, MASTERS.to_vec()),
+        (0x14, MASTERS.to_vec()),
+        (0x16, MASTERS.to_vec()),
+        (0x1e, wide(2, MASTERS)),
+        (0x1e, wide(2, b"system:masters\0")),
+    ];
+    for (tag, value) in types {
+        let refused = restriction(&encoded(&[&[attribute(ORGANIZATION, tag, &value)]], &[])).unwrap_err();
+        assert!(refused.ends_with("with system:masters group is not allowed"), "{tag}: {refused}");
+    }
+    // A group that is not the masters' passes in every type that a signer reads.
+    for tag in [UTF8, 0x13, 0x14, 0x16] {
+        assert_eq!(restriction(&encoded(&[&[attribute(ORGANIZATION, tag, b"dev")]], &[])), Ok(()), "{tag}");
+    }
+    assert_eq!(restriction(&encoded(&[&[attribute(ORGANIZATION, 0x1e, &wide(2, b"dev"))]], &[])), Ok(()));
+}
+
+#[test]
+fn masters_are_found_wherever_they_are_in_a_subject() {
+    let group = |name: &[u8]| attribute(ORGANIZATION, UTF8, name);
+    let (dev, masters) = ([group(b"dev")], [group(MASTERS)]);
+    let unit = [attribute(UNIT, UTF8, MASTERS)];
+    let (with_dev, with_unit) =
+        ([dev.clone(), masters.clone()].concat(), [unit.clone(), masters.clone()].concat());
+    for names in [&[&dev[..], &masters][..], &[&masters, &dev], &[&with_dev], &[&with_unit]] {
+        assert!(restriction(&encoded(names, &[])).is_err(), "{names:?}");
+    }
+    assert_eq!(restriction(&encoded(&[&dev, &unit], &[])), Ok(()), "a unit is not a group");
+}
+
+#[test]
+fn subjects_that_cannot_be_read_are_refused() {
+    let universal: Vec<u8> = MASTERS.iter().flat_map(|byte| [0, 0, 0, *byte]).collect();
+    for (tag, value) in [
+        (0x1c, universal.as_slice()),
+        (0x1b, MASTERS),
+        (0x1a, MASTERS),
+        (0x19, MASTERS),
+        (0x15, MASTERS),
+        (0x04, MASTERS),
+        (UTF8, b"\xff"),
+        (0x1e, b"odd"),
+        (0x2c, &tlv(UTF8, MASTERS)),
+        (0x30, &tlv(UTF8, MASTERS)),
+        (0x8c, MASTERS),
+    ] {
+        for kind in [ORGANIZATION, UNIT] {
+            let refused = restriction(&encoded(&[&[attribute(kind, tag, value)]], &[]));
+            let refused = refused.expect_err(&format!("{tag:x}"));
+            assert!(refused.contains("failed to parse CSR: "), "{tag:x}: {refused}");
+        }
+    }
+}
+
+#[test]
+fn extensions_that_are_requested_twice_are_refused() {
+    let subject = [attribute(ORGANIZATION, UTF8, b"dev")];
+    let outcome = |extensions: &[&[u8]]| restriction(&encoded(&[&subject], extensions));
+    assert_eq!(outcome(&[&[15, 17]]), Ok(()));
+    for extensions in [&[&[17, 15, 17][..]][..], &[&[17], &[17]]] {
+        let refused = outcome(extensions).unwrap_err();
+        assert!(refused.ends_with("contains duplicate requested extensions"), "{refused}");
+    }
+}

@@ -1,9 +1,10 @@
 //! Certificates that a kubelet asks for are for itself.
 
 use nave_machinery::{Status, meta};
+use x509_parser::oid_registry::OID_X509_COMMON_NAME;
 
 use super::{Operation, Write};
-use crate::admission::certificates::in_subject;
+use crate::admission::certificates::subject_values;
 
 /// The signers of the certificates with which a kubelet serves, and with which it comes to the server.
 const KUBELET_SIGNERS: [&str; 2] =
@@ -27,10 +28,10 @@ pub(super) fn admit(write: &Write<'_>) -> Result<(), Status> {
 
 /// The common name of a request in PEM in base64.
 fn common_name(request: &str) -> Result<String, String> {
-    in_subject(request, |subject| {
-        let mut names = subject.iter_common_name();
-        let name = names.next().and_then(|name| name.as_str().ok()).unwrap_or_default().to_owned();
-        // Which of several counts is not for us to guess.
-        if names.next().is_some() { Err("more than one common name".to_owned()) } else { Ok(name) }
-    })?
+    let mut names = subject_values(request, &OID_X509_COMMON_NAME)?;
+    // It would depend on the signer which of several counts.
+    if names.len() > 1 {
+        return Err("more than one common name".to_owned());
+    }
+    Ok(names.pop().unwrap_or_default())
 }

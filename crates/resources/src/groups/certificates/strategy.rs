@@ -11,9 +11,9 @@ use nave_machinery::time;
 use nave_machinery::{FieldError, FieldPath, Value};
 use serde_json::json;
 use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::pem::Pem;
 use x509_parser::prelude::FromDer;
 
+use crate::certificate_request;
 use crate::read;
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors};
@@ -174,14 +174,8 @@ fn stamp(request: &mut Value, old: &Value) {
 
 /// A request as PEM, base64 encoded as JSON has bytes.
 fn parse(request: &str) -> Result<(), String> {
-    use base64::Engine as _;
-    let not_pem = || "PEM block type must be CERTIFICATE REQUEST".to_owned();
-    let bytes = base64::engine::general_purpose::STANDARD.decode(request).map_err(|_| not_pem())?;
-    let (pem, _) = Pem::read(std::io::Cursor::new(&bytes)).map_err(|_| not_pem())?;
-    if pem.label != "CERTIFICATE REQUEST" {
-        return Err(not_pem());
-    }
-    X509CertificationRequest::from_der(&pem.contents).map(drop).map_err(|error| error.to_string())
+    let der = certificate_request::der(request)?;
+    X509CertificationRequest::from_der(&der).map(drop).map_err(|error| error.to_string())
 }
 
 fn usages(at: At, errors: &mut Errors) {

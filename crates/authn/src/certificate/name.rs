@@ -1,0 +1,135 @@
+//! The text of attributes of a certificate's subject, read as Go's `crypto/x509` reads them.
+//!
+//! A reader that skipped a value that another reader understands would take a group from a certificate that the check of
+//! its request did not see. So what cannot be read is an error, never an absent value.
+
+use x509_parser::asn1_rs::Tag;
+use x509_parser::oid_registry::Oid;
+use x509_parser::x509::{AttributeTypeAndValue, X509Name};
+
+/// Why an attribute is not text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// The encoding is not that of its string type.
+    #[error("invalid {0}")]
+    Invalid(&'static str),
+    /// The value is not of a string type that Go reads.
+    #[error("unsupported string type: {0}")]
+    Unsupported(u32),
+}
+
+/// The values of the attribute `oid`, in order, of single-valued and multi-valued relative names.
+///
+/// # Errors
+/// One of them is not text.
+pub fn attribute_values(name: &X509Name<'_>, oid: &Oid<'_>) -> Result<Vec<String>, NameError> {
+    name.iter_attributes().filter(|attribute| attribute.attr_type() == oid).map(text).collect()
+}
+
+/// Checks that every attribute of a name is text.
+///
+/// # Errors
+/// One of them is not.
+pub fn check_readable(name: &X509Name<'_>) -> Result<(), NameError> {
+    name.iter_attributes().try_for_each(|attribute| text(attribute).map(drop))
+}
+
+fn text(attribute: &AttributeTypeAndValue<'_>) -> Result<String, NameError> {
+    let value = attribute.attr_value();
+    let (tag, bytes) = (value.tag(), value.data);
+    if value.header.is_constructed() || value.class() != x509_parser::asn1_rs::Class::Universal {
+        return Err(NameError::Unsupported(tag.0));
+    }
+    let utf8 = |name, allowed: fn(u8) -> bool| {
+        let text = std::str::from_utf8(bytes).ok().filter(|_| bytes.iter().copied().all(allowed));
+        text.map(str::to_owned).ok_or(NameError::Invalid(name))
+    };
+    match tag {
+        Tag::Utf8String => utf8("UTF-8 string", |_| true),
+        Tag::PrintableString => utf8("PrintableString", is_printable),
+        Tag::Ia5String => utf8("IA5String", |byte| byte.is_ascii()),
+        Tag::NumericString => utf8("NumericString", |byte| byte.is_ascii_digit() || byte == b' '),
+        // Everybody reads T.61 as Latin-1.
+        Tag::TeletexString => Ok(bytes.iter().copied().map(char::from).collect()),
+        Tag::BmpString => bmp(bytes),
+        Tag(other) => Err(NameError::Unsupported(other)),
+    }
+}
+
+/// The characters of a `PrintableString`, and the two that are found in practice.
+fn is_printable(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b" '()+,-./:=?*&".contains(&byte)
+}
+
+/// UCS-2, big-endian; a terminating zero is not part of the text.
+fn bmp(bytes: &[u8]) -> Result<String, NameError> {
+    let invalid = NameError::Invalid("BMPString");
+    let (units, rest) = bytes.as_chunks::<2>();
+    if !rest.is_empty() {
+        return Err(invalid);
+    }
+    let units = units.strip_suffix(&[[0, 0]]).unwrap_or(units);
+    let character = |unit: &[u8; 2]| {
+        let unit = u32::from(u16::from_be_bytes(*unit));
+        // Code points that no character will ever have; surrogates are none either.
+        let reserved = matches!(unit, 0xfdd0..=0xfdef | 0xfffe | 0xffff);
+        char::from_u32(unit).filter(|_| !reserved)
+    };
+    units.iter().map(character).collect::<Option<String>>().ok_or(invalid)
+}
+
+#[cfg(test)]
+mod tests {
+    use x509_parser::asn1_rs::{Any, Class, Header, Length};
+    use x509_parser::oid_registry::OID_X509_ORGANIZATION_NAME;
+
+    use super::*;
+
+    fn read(tag: Tag, data: &[u8]) -> Result<String, NameError> {
+        let header = Header::new(Class::Universal, false, tag, Length::Definite(data.len()));
+        text(&AttributeTypeAndValue::new(OID_X509_ORGANIZATION_NAME, Any::new(header, data)))
+    }
+
+    #[test]
+    fn reads_every_string_type_that_go_reads() {
+        let ucs2: Vec<u8> = "system:masters".bytes().flat_map(|byte| [0, byte]).collect();
+        let terminated = [ucs2.as_slice(), &[0, 0]].concat();
+        for (tag, bytes) in [
+            (Tag::Utf8String, b"system:masters".as_slice()),
+            (Tag::PrintableString, b"system:masters"),
+            (Tag::Ia5String, b"system:masters"),
+            (Tag::TeletexString, b"system:masters"),
+            (Tag::BmpString, &ucs2),
+            (Tag::BmpString, &terminated),
+        ] {
+            assert_eq!(read(tag, bytes).as_deref(), Ok("system:masters"), "{tag}");
+        }
+        assert_eq!(read(Tag::NumericString, b"1 2").as_deref(), Ok("1 2"));
+        assert_eq!(read(Tag::TeletexString, b"\xe9").as_deref(), Ok("é"));
+        assert_eq!(read(Tag::BmpString, b"\x20\xac").as_deref(), Ok("€"));
+    }
+
+    #[test]
+    fn anything_else_is_an_error() {
+        for (tag, bytes) in [
+            (Tag::Utf8String, b"\xff".as_slice()),
+            (Tag::PrintableString, b"a@b"),
+            (Tag::Ia5String, b"\xc3\xa9"),
+            (Tag::NumericString, b"a"),
+            (Tag::BmpString, b"\0a\0"),
+            (Tag::BmpString, b"\xd8\0\xdc\0"),
+            (Tag::BmpString, b"\xff\xfe"),
+        ] {
+            assert!(matches!(read(tag, bytes), Err(NameError::Invalid(_))), "{tag}");
+        }
+        for tag in 0..31 {
+            let known = [Tag::Utf8String, Tag::PrintableString, Tag::Ia5String, Tag::NumericString];
+            let known = known.contains(&Tag(tag)) || [Tag::TeletexString, Tag::BmpString].contains(&Tag(tag));
+            let unsupported = read(Tag(tag), b"") == Err(NameError::Unsupported(tag));
+            assert_eq!(unsupported, !known, "{tag}");
+        }
+        let header = Header::new(Class::Universal, true, Tag::Utf8String, Length::Definite(0));
+        let constructed = AttributeTypeAndValue::new(OID_X509_ORGANIZATION_NAME, Any::new(header, b""));
+        assert!(text(&constructed).is_err());
+    }
+}
