@@ -7,8 +7,8 @@ use nave_machinery::{GroupVersion, GroupVersionKind};
 use nave_schema::SchemaSet;
 
 use crate::def::{
-    NameRule, ResourceDef, ResourceVersion, Rules, SelectableField, Storage, Subresource, SubresourceKind,
-    Verb,
+    KeptMetadata, NameRule, ResourceDef, ResourceVersion, Rules, SelectableField, Storage, Subresource,
+    SubresourceKind, Verb,
 };
 use crate::registry::Group;
 use crate::scale::ScalePaths;
@@ -202,6 +202,12 @@ impl Builder {
     /// A change of one of these fields (dotted paths) bumps `metadata.generation`.
     pub(crate) fn generation(mut self, fields: &'static [&'static str]) -> Self {
         self.rules.generation = fields;
+        self
+    }
+
+    /// The metadata that updates through subresources leave as it is; nothing if not said.
+    pub(crate) fn keeps_metadata(mut self, kept: KeptMetadata) -> Self {
+        self.rules.kept_metadata = kept;
         self
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nave_machinery::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, Value, names};
+use nave_machinery::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, Value, meta, names};
 use nave_schema::TypeId;
 
 use crate::scale::ScalePaths;
@@ -274,10 +274,55 @@ impl NameRule {
     }
 }
 
+/// The metadata that an update through a subresource leaves as it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptMetadata(&'static [&'static str]);
+
+impl KeptMetadata {
+    /// Nothing beyond what no update changes.
+    pub const NONE: Self = Self(&[]);
+    /// The labels.
+    pub const LABELS: Self = Self(&["labels"]);
+    /// The owner references, and a `deletionTimestamp` is dropped instead of refused.
+    pub const OWNERS_AND_DELETION: Self = Self(&["ownerReferences", "deletionTimestamp"]);
+    /// Labels, annotations, finalizers and owner references.
+    pub const SETTABLE: Self = Self(&["labels", "annotations", "finalizers", "ownerReferences"]);
+    /// All that a client can name.
+    pub const ALL: Self = Self(&[
+        "labels",
+        "annotations",
+        "finalizers",
+        "ownerReferences",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ]);
+    /// The owner references. No subresource changes them, whatever the kind: otherwise a right to `status` would be a
+    /// right to have the object garbage collected.
+    pub const OWNERS: Self = Self(&["ownerReferences"]);
+
+    /// Gives `object` the kept fields of `old`.
+    pub fn restore(self, object: &mut Value, old: &Value) {
+        let Some(metadata) = meta::metadata_mut(object) else { return };
+        for field in self.0 {
+            match meta::field(old, field) {
+                Some(value) => metadata.insert((*field).to_owned(), value.clone()),
+                None => metadata.remove(*field),
+            };
+        }
+    }
+
+    /// Whether `field` of the metadata is kept.
+    pub fn contains(self, field: &str) -> bool {
+        self.0.contains(&field)
+    }
+}
+
 /// The rules that generic code follows for a resource, where kinds differ.
 #[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "four independent yes-or-no facts of a kind")]
 pub struct Rules {
+    /// The metadata that updates through subresources leave as it is stored.
+    pub kept_metadata: KeptMetadata,
     /// The fields (dotted paths) whose change bumps `metadata.generation`; none if the kind has no generation.
     pub generation: &'static [&'static str],
     /// Whether a PUT to a name that does not exist creates the object.
@@ -300,6 +345,7 @@ impl Rules {
 impl Default for Rules {
     fn default() -> Self {
         Self {
+            kept_metadata: KeptMetadata::NONE,
             generation: &[],
             create_on_update: false,
             unconditional_update: true,

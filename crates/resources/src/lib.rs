@@ -53,7 +53,7 @@ mod webhook_client;
 
 pub use convert::{ConversionError, convert};
 pub use def::{
-    NameRule, ResourceDef, ResourceVersion, Rules, SelectableField, Storage, Subresource,
+    KeptMetadata, NameRule, ResourceDef, ResourceVersion, Rules, SelectableField, Storage, Subresource,
     SubresourceKind, Verb,
 };
 pub use registry::{Group, Registry};

@@ -43,7 +43,8 @@ pub trait Strategy: Send + Sync {
     }
 
     /// Keeps of an update through the subresource `part` (a [`SubresourceKind::Part`](crate::SubresourceKind))
-    /// only what may be changed there. The default keeps nothing.
+    /// only what may be changed there; the metadata in [`Rules::kept_metadata`](crate::Rules) is taken from `old`
+    /// already. The default keeps metadata only.
     fn prepare_for_part_update(&self, part: &str, object: &mut Value, old: &Value) {
         let _ = part;
         let metadata = object.get("metadata").cloned();

@@ -16,7 +16,7 @@ use nave_machinery::time::{self, Timestamp};
 use nave_machinery::user::UserInfo;
 use nave_machinery::{FieldError, FieldPath, Status, Value, meta, names};
 use nave_patch::{PatchError, json_patch, merge, strategic};
-use nave_resources::{ResourceDef, storage_key};
+use nave_resources::{KeptMetadata, ResourceDef, storage_key};
 use nave_schema::Shape;
 use nave_schema::normalize::{Mode, normalize};
 
@@ -229,6 +229,10 @@ fn prepare_changed(target: &Target<'_>, mut object: Value, old: &Value) -> Resul
         View::Object | View::Scale(_) if def.has_status() => keep_status(&mut object, old),
         _ => {}
     }
+    let through_subresource = matches!(target.view, View::Status | View::Part(_));
+    if through_subresource {
+        def.rules.kept_metadata.restore(&mut object, old);
+    }
     lifecycle::before_update(&mut object, old, target.namespace)?;
     match &target.view {
         View::Status => strategy.prepare_for_status_update(&mut object, old),
@@ -239,6 +243,10 @@ fn prepare_changed(target: &Target<'_>, mut object: Value, old: &Value) -> Resul
         lifecycle::bump_generation(def, &mut object, old);
     }
     target.admit(Operation::Update(old), &mut object)?;
+    if through_subresource {
+        // After admission, so that a plugin can refuse the attempt.
+        KeptMetadata::OWNERS.restore(&mut object, old);
+    }
     let (new_meta, old_meta) =
         (object.get("metadata").unwrap_or(&Value::Null), old.get("metadata").unwrap_or(&Value::Null));
     let mut errors = names::validate_object_meta_update(new_meta, old_meta, &FieldPath::new("metadata"));
@@ -484,7 +492,7 @@ fn keep_status(object: &mut Value, old: &Value) {
     }
 }
 
-/// The old object with the new one's status, and those metadata a status update may change.
+/// The old object with the new one's status and metadata.
 fn with_status_of(old: &Value, new: &Value) -> Value {
     let mut object = old.clone();
     if let Some(fields) = object.as_object_mut() {

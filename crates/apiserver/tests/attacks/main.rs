@@ -7,4 +7,6 @@ mod access;
 mod authorizers;
 #[path = "../common/mod.rs"]
 mod common;
+mod kubelets;
 mod paths;
+mod subresources;

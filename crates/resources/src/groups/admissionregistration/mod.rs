@@ -7,6 +7,7 @@ mod validation;
 use nave_machinery::Value;
 
 use crate::builder::{Builder, GroupBuilder, group as declare, resource};
+use crate::def::KeptMetadata;
 use crate::read;
 use crate::table::{Column, age, field, length, name, text};
 
@@ -33,6 +34,7 @@ pub(crate) fn group() -> GroupBuilder {
             .strategy(strategies::Webhooks { mutating: true }),
         policy("ValidatingAdmissionPolicy", "validatingadmissionpolicies")
             .status()
+            .keeps_metadata(KeptMetadata::ALL)
             .columns(policy_columns("Validations", "spec.validations"))
             .strategy(strategies::Policy { mutating: false }),
         policy("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings")

@@ -5,7 +5,7 @@ mod strategy;
 use nave_machinery::Value;
 
 use crate::builder::{GroupBuilder, group as declare, resource};
-use crate::def::NameRule;
+use crate::def::{KeptMetadata, NameRule};
 use crate::read;
 use crate::table::{Column, age, name, text};
 
@@ -15,6 +15,7 @@ pub(crate) fn group() -> GroupBuilder {
         .categories(&["api-extensions"])
         .prefix("apiregistration.k8s.io/apiservices")
         .status()
+        .keeps_metadata(KeptMetadata::SETTABLE)
         // `<version>.<group>`, and the core group has no name: `v1.`.
         .named(NameRule::PathSegment)
         .conditional_update()

@@ -6,6 +6,7 @@ mod strategies;
 mod validation;
 
 use crate::builder::{Builder, GroupBuilder, group as declare, resource};
+use crate::def::KeptMetadata;
 use crate::scale::ScalePaths;
 
 pub(crate) fn group() -> GroupBuilder {
@@ -18,6 +19,7 @@ pub(crate) fn group() -> GroupBuilder {
             .columns(columns::daemon_set())
             .strategy(strategies::DaemonSetStrategy),
         workload("Deployment", "deployments")
+            .keeps_metadata(KeptMetadata::LABELS)
             .short(&["deploy"])
             .scale(ScalePaths::workload())
             .columns(columns::deployment())

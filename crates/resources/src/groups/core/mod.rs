@@ -20,7 +20,7 @@ pub(crate) use volume_validation::claim_spec;
 pub(crate) use volumes::claim_defaults;
 
 use crate::builder::{Builder, GroupBuilder, group as declare, resource, review};
-use crate::def::{NameRule, Verb};
+use crate::def::{KeptMetadata, NameRule, Verb};
 use crate::groups::events;
 use crate::scale::ScalePaths;
 use crate::table;
@@ -163,6 +163,7 @@ fn pod_resource() -> Builder {
         .special("portforward", ("", "", "PodPortForwardOptions"), CONNECT)
         .special("proxy", ("", "", "PodProxyOptions"), PROXY)
         .part("resize", Verb::VIEW)
+        .keeps_metadata(KeptMetadata::OWNERS_AND_DELETION)
         .generation(&["spec"])
         .returns_deleted()
         .field("spec.nodeName")

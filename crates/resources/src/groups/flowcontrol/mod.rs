@@ -6,11 +6,15 @@ use nave_machinery::Value;
 use serde_json::json;
 
 use crate::builder::{GroupBuilder, group as declare, resource};
+use crate::def::KeptMetadata;
 use crate::read;
 use crate::table::{Column, age, field, name, number, text};
 
 pub(crate) fn group() -> GroupBuilder {
-    let kind = |kind, plural| resource(kind, plural).cluster().status().generation(&["spec"]);
+    let kind = |kind, plural| {
+        let status_only = KeptMetadata::ALL;
+        resource(kind, plural).cluster().status().keeps_metadata(status_only).generation(&["spec"])
+    };
     let resources = vec![
         kind("FlowSchema", "flowschemas").columns(schema_columns()).strategy(strategies::FlowSchemaStrategy),
         kind("PriorityLevelConfiguration", "prioritylevelconfigurations")

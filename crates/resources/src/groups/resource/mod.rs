@@ -3,13 +3,18 @@
 use nave_machinery::Value;
 
 use crate::builder::{GroupBuilder, group as declare, resource};
+use crate::def::KeptMetadata;
 use crate::read;
 use crate::table::{Column, age, field, name, text};
 
 pub(crate) fn group() -> GroupBuilder {
     let resources = vec![
         resource("DeviceClass", "deviceclasses").cluster().generation(&["spec"]).returns_deleted(),
-        resource("ResourceClaim", "resourceclaims").status().returns_deleted().columns(claim_columns()),
+        resource("ResourceClaim", "resourceclaims")
+            .status()
+            .keeps_metadata(KeptMetadata::ALL)
+            .returns_deleted()
+            .columns(claim_columns()),
         resource("ResourceClaimTemplate", "resourceclaimtemplates").returns_deleted(),
         resource("ResourceSlice", "resourceslices")
             .cluster()

@@ -4,6 +4,7 @@ mod columns;
 mod strategies;
 
 use crate::builder::{GroupBuilder, group as declare, resource};
+use crate::def::KeptMetadata;
 use crate::table;
 
 pub(crate) fn group() -> GroupBuilder {
@@ -34,6 +35,7 @@ pub(crate) fn group() -> GroupBuilder {
         resource("VolumeAttachment", "volumeattachments")
             .cluster()
             .status()
+            .keeps_metadata(KeptMetadata::ALL)
             .conditional_update()
             .returns_deleted()
             .columns(columns::attachment())
