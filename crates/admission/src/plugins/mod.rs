@@ -24,6 +24,7 @@ mod pod_toleration_restriction;
 mod pod_topology_labels;
 mod pods;
 mod priority;
+mod resource_quota;
 mod runtime_class;
 mod storage_object_in_use;
 mod tolerations;
@@ -117,7 +118,7 @@ pub const PLUGINS: [Entry; 40] = [
     by_caller("MutatingAdmissionWebhook"),
     by_caller("ValidatingAdmissionPolicy"),
     by_caller("ValidatingAdmissionWebhook"),
-    on("ResourceQuota", |_, _| Ok(Plugin::default())),
+    on("ResourceQuota", resource_quota::plugin),
     off("AlwaysDeny", |_, _| Ok(always::deny())),
 ];
 

@@ -116,8 +116,11 @@ impl QuotaController {
             zero(&mut used, hard, quota::is_service_name);
         }
         if limits(quota::is_claim_name) {
-            for claim in self.claims.list_namespace(namespace).iter().filter(|_| !scoped) {
-                quota::add(&mut used, &quota::claim(&claim.decode()?));
+            for claim in self.claims.list_namespace(namespace) {
+                let claim = claim.decode()?;
+                if scopes::include_claim(spec, &claim) {
+                    quota::add(&mut used, &quota::claim(&claim));
+                }
             }
             zero(&mut used, hard, quota::is_claim_name);
         }

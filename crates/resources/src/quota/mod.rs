@@ -5,12 +5,14 @@
 //! | [`pod`] | `pods`, `cpu`, `requests.memory`, `limits.cpu`, `hugepages-…`, `requests.example.com/gpu`, … |
 //! | [`service`] | `services`, `services.nodeports`, `services.loadbalancers` |
 //! | [`claim`] | `persistentvolumeclaims`, `requests.storage`, and both for each storage class |
+//! | [`resource_claim`] | `count/resourceclaims.resource.k8s.io`, and the devices of each device class |
 //! | [`object_count_names`] | `count/deployments.apps` for any resource, and a few without `count/` |
 //!
 //! Which pods count is said by a quota's [`scopes`].
 
 mod claims;
 mod pods;
+mod resource_claims;
 pub mod scopes;
 mod services;
 
@@ -21,6 +23,7 @@ use nave_machinery::quantity::Quantity;
 
 pub use claims::{claim, is_claim_name};
 pub use pods::{charged, is_pod_name, pod};
+pub use resource_claims::{is_resource_claim_name, resource_claim};
 pub use services::{is_service_name, service};
 
 /// Amounts by the names that a quota gives them.

@@ -1,11 +1,18 @@
 //! Which objects a quota counts.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{
-    Affinity, Pod, PodAffinityTerm, PodSpec, ResourceQuotaSpec, ScopedResourceSelectorRequirement,
+    Affinity, PersistentVolumeClaim, Pod, PodAffinityTerm, PodSpec, ResourceQuotaSpec,
+    ScopedResourceSelectorRequirement,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WrittenQuantity;
+use nave_machinery::quantity::Quantity;
 
 /// The scope by which pods of priority classes are counted.
 const PRIORITY_CLASS: &str = "PriorityClass";
+/// The scope by which claims of volume attributes classes are counted.
+const ATTRIBUTES_CLASS: &str = "VolumeAttributesClass";
 
 /// Whether a quota counts a pod.
 pub fn include_pod(quota: &ResourceQuotaSpec, pod: &Pod) -> bool {
@@ -13,20 +20,45 @@ pub fn include_pod(quota: &ResourceQuotaSpec, pod: &Pod) -> bool {
     let selected =
         quota.scope_selector.iter().flat_map(|selector| selector.match_expressions.iter().flatten());
     quota.scopes.iter().flatten().all(|scope| matches(scope, spec))
-        && selected.into_iter().all(|requirement| fulfils(requirement, spec))
+        && selected.into_iter().all(|requirement| selects_pod(requirement, spec))
 }
 
-/// Whether a quota counts only some objects. Those are pods; of all else it counts nothing.
+/// Whether a quota counts a volume claim.
+pub fn include_claim(quota: &ResourceQuotaSpec, claim: &PersistentVolumeClaim) -> bool {
+    let selected =
+        quota.scope_selector.iter().flat_map(|selector| selector.match_expressions.iter().flatten());
+    let has_scope = |scope: &String| scope == ATTRIBUTES_CLASS && !attributes_classes(claim).is_empty();
+    quota.scopes.iter().flatten().all(has_scope)
+        && selected.into_iter().all(|requirement| selects_claim(requirement, claim))
+}
+
+/// Whether a quota counts only some objects: pods, or volume claims. Of all else it counts nothing.
 pub fn is_scoped(quota: &ResourceQuotaSpec) -> bool {
     let selected = quota.scope_selector.as_ref().and_then(|selector| selector.match_expressions.as_ref());
     quota.scopes.iter().flatten().next().is_some() || selected.is_some_and(|selected| !selected.is_empty())
 }
 
-fn fulfils(requirement: &ScopedResourceSelectorRequirement, pod: &PodSpec) -> bool {
-    let class = pod.priority_class_name.as_deref().filter(|class| !class.is_empty());
+/// Whether a pod has the scope that a quota selects by.
+pub fn selects_pod(requirement: &ScopedResourceSelectorRequirement, pod: &PodSpec) -> bool {
     if requirement.scope_name != PRIORITY_CLASS {
         return matches(&requirement.scope_name, pod);
     }
+    let class = pod.priority_class_name.as_deref().filter(|class| !class.is_empty());
+    selects_class(requirement, class)
+}
+
+/// Whether a volume claim has the scope that a quota selects by.
+pub fn selects_claim(requirement: &ScopedResourceSelectorRequirement, claim: &PersistentVolumeClaim) -> bool {
+    if requirement.scope_name != ATTRIBUTES_CLASS {
+        return false;
+    }
+    match attributes_classes(claim).as_slice() {
+        [] => selects_class(requirement, None),
+        classes => classes.iter().any(|class| selects_class(requirement, Some(class))),
+    }
+}
+
+fn selects_class(requirement: &ScopedResourceSelectorRequirement, class: Option<&str>) -> bool {
     let among = |class: &str| requirement.values.iter().flatten().any(|value| value == class);
     match requirement.operator.as_str() {
         "In" => class.is_some_and(among),
@@ -35,6 +67,17 @@ fn fulfils(requirement: &ScopedResourceSelectorRequirement, pod: &PodSpec) -> bo
         "DoesNotExist" => class.is_none(),
         _ => false,
     }
+}
+
+/// The volume attributes classes that a claim has, asks for or is on the way to.
+fn attributes_classes(claim: &PersistentVolumeClaim) -> Vec<&str> {
+    let status = claim.status.as_ref();
+    let asked = claim.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.as_deref());
+    let current = status.and_then(|status| status.current_volume_attributes_class_name.as_deref());
+    let target = status.and_then(|status| {
+        status.modify_volume_status.as_ref()?.target_volume_attributes_class_name.as_deref()
+    });
+    [asked, current, target].into_iter().flatten().filter(|class| !class.is_empty()).collect()
 }
 
 fn matches(scope: &str, pod: &PodSpec) -> bool {
@@ -57,8 +100,12 @@ fn is_terminating(pod: &PodSpec) -> bool {
 fn is_best_effort(pod: &PodSpec) -> bool {
     let containers = pod.containers.iter().chain(pod.init_containers.iter().flatten());
     let mut needs = containers.map(|container| &container.resources).chain([&pod.resources]).flatten();
-    let mentions = |list: &Option<std::collections::BTreeMap<String, _>>| {
-        list.as_ref().is_some_and(|list| ["cpu", "memory"].iter().any(|name| list.contains_key(*name)))
+    let is_positive = |amount: &WrittenQuantity| {
+        Quantity::parse(&amount.0).is_ok_and(|amount| !amount.is_zero() && !amount.is_negative())
+    };
+    let mentions = |list: &Option<BTreeMap<String, WrittenQuantity>>| {
+        let list = list.as_ref();
+        list.is_some_and(|list| ["cpu", "memory"].iter().any(|name| list.get(*name).is_some_and(is_positive)))
     };
     !needs.any(|needs| mentions(&needs.requests) || mentions(&needs.limits))
 }
@@ -107,7 +154,7 @@ mod tests {
             ("NotTerminating", json!({}), json!({"activeDeadlineSeconds": 5})),
             (
                 "BestEffort",
-                json!({}),
+                json!({"containers": [{"name": "c", "resources": {"limits": {"cpu": "0"}}}]}),
                 json!({"containers": [{"name": "c", "resources": {"limits": {"cpu": "1"}}}]}),
             ),
             ("NotBestEffort", json!({"resources": {"requests": {"memory": "1"}}}), json!({})),
@@ -147,6 +194,33 @@ mod tests {
         ] {
             let found = [&high, &none].map(|pod| includes(quota(operator, values.clone()), pod));
             assert_eq!(found, [of_high, of_none], "{operator} {values}");
+        }
+    }
+
+    #[test]
+    fn claims_are_selected_by_their_attributes_classes() {
+        let quota = |operator: &str, values: Value| {
+            json!({"scopeSelector": {"matchExpressions": [
+                {"scopeName": ATTRIBUTES_CLASS, "operator": operator, "values": values}]}})
+        };
+        let includes = |quota: &Value, claim: &Value| {
+            let quota = serde_json::from_value(quota.clone()).unwrap();
+            include_claim(&quota, &serde_json::from_value(claim.clone()).unwrap())
+        };
+        let gold = json!({"spec": {"volumeAttributesClassName": "gold"}});
+        let moving = json!({"spec": {}, "status": {"currentVolumeAttributesClassName": "silver",
+            "modifyVolumeStatus": {"status": "Pending", "targetVolumeAttributesClassName": "gold"}}});
+        let none = json!({"spec": {}});
+        for (quota, expected) in [
+            (json!({}), [true, true, true]),
+            (json!({"scopes": [ATTRIBUTES_CLASS]}), [true, true, false]),
+            (json!({"scopes": ["BestEffort"]}), [false, false, false]),
+            (quota("In", json!(["gold"])), [true, true, false]),
+            (quota("In", json!(["silver"])), [false, true, false]),
+            (quota("NotIn", json!(["gold"])), [false, true, true]),
+            (quota("DoesNotExist", json!(null)), [false, false, true]),
+        ] {
+            assert_eq!([&gold, &moving, &none].map(|claim| includes(&quota, claim)), expected, "{quota}");
         }
     }
 

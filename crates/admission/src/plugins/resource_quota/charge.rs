@@ -1,0 +1,245 @@
+//! What an object takes of quotas (upstream: the evaluators of `pkg/quota/v1/evaluator`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{
+    Container, PersistentVolumeClaim, Pod, ResourceQuotaSpec, ResourceRequirements,
+    ScopedResourceSelectorRequirement, Service,
+};
+use nave_machinery::quantity::Quantity;
+use nave_machinery::{GroupResource, Object, Status, time};
+use nave_resources::quota::{self, Usage, scopes};
+use serde::de::DeserializeOwned;
+
+use super::config::Limited;
+use crate::{Attributes, Operation};
+
+/// Resources that quotas do not count (upstream: `DefaultIgnoredResources`).
+const IGNORED: [(&str, &str); 4] =
+    [("", "bindings"), ("", "componentstatuses"), ("", "events"), ("events.k8s.io", "events")];
+/// Groups of resources that are questions and not objects.
+const IGNORED_GROUPS: [&str; 2] = ["authentication.k8s.io", "authorization.k8s.io"];
+/// Amounts that each container has to state where a quota limits them.
+const REQUIRED: [&str; 6] =
+    ["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
+
+/// How the objects of a resource are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Evaluator {
+    Pods,
+    Services,
+    Claims,
+    ResourceClaims,
+    /// Counted as objects and nothing else.
+    Objects,
+}
+
+impl Evaluator {
+    fn of(attributes: &Attributes<'_>) -> Self {
+        match (attributes.def.group.as_str(), attributes.def.resource.as_str()) {
+            ("", "pods") => Self::Pods,
+            ("", "services") => Self::Services,
+            ("", "persistentvolumeclaims") => Self::Claims,
+            ("resource.k8s.io", "resourceclaims") => Self::ResourceClaims,
+            _ => Self::Objects,
+        }
+    }
+}
+
+/// Whether a request can change what its object takes.
+pub(super) fn handles(attributes: &Attributes<'_>) -> bool {
+    let def = attributes.def;
+    if IGNORED_GROUPS.contains(&def.group.as_str()) || IGNORED.contains(&(&def.group, &def.resource)) {
+        return false;
+    }
+    match (Evaluator::of(attributes), attributes.subresource, attributes.operation) {
+        (Evaluator::Pods, "resize", operation) => operation == Operation::Update,
+        (_, "", Operation::Create) => true,
+        (evaluator, "", Operation::Update) => {
+            matches!(evaluator, Evaluator::Services | Evaluator::Claims | Evaluator::ResourceClaims)
+        }
+        _ => false,
+    }
+}
+
+/// What a request takes, without anything borrowed: the worker checks it after the request's own task waits.
+pub(super) struct Charge {
+    resource: GroupResource,
+    /// The name in refusals.
+    name: String,
+    kind: Kind,
+    /// What the object takes more than before.
+    pub(super) delta: Usage,
+    /// The names that need a covering quota.
+    pub(super) limited_names: BTreeSet<String>,
+    /// The scopes that need a covering quota.
+    pub(super) limited_scopes: Vec<ScopedResourceSelectorRequirement>,
+    pub(super) dry_run: bool,
+}
+
+/// What of the object decides whether a quota counts it.
+enum Kind {
+    Pod(Box<Pod>),
+    Claim(Box<PersistentVolumeClaim>),
+    Service,
+    ResourceClaim,
+    Objects(Vec<String>),
+}
+
+impl Charge {
+    /// The charge of a request.
+    ///
+    /// # Errors
+    /// The object cannot be read, or takes less than nothing.
+    pub(super) fn new(
+        attributes: &Attributes<'_>,
+        object: &Object,
+        limited: Vec<Limited>,
+    ) -> Result<Self, Status> {
+        let evaluator = Evaluator::of(attributes);
+        let (kind, usage) = evaluate(evaluator, attributes, object)?;
+        if let Some((name, _)) = usage.iter().find(|(_, amount)| amount.is_negative()) {
+            return Err(
+                attributes.forbidden(object, format_args!("quota usage is negative for resource(s): {name}"))
+            );
+        }
+        let limited_names =
+            limited.iter().flat_map(|limited| limited.names(&usage)).map(str::to_owned).collect();
+        let limited_scopes = limited.into_iter().flat_map(|limited| limited.match_scopes).collect();
+        let before = match attributes.old.filter(|_| attributes.is_update()) {
+            Some(old) => evaluate(evaluator, attributes, old)?.1,
+            None => Usage::new(),
+        };
+        // What an update takes less is given back when the quota is counted again.
+        let delta = usage.into_iter().filter_map(|(name, amount)| {
+            let delta = amount - before.get(&name).copied().unwrap_or(Quantity::ZERO);
+            (!delta.is_zero() && !delta.is_negative()).then_some((name, delta))
+        });
+        let mut charge = Self {
+            resource: attributes.def.group_resource(),
+            name: refused_name(attributes, object),
+            kind,
+            delta: delta.collect(),
+            limited_names,
+            limited_scopes,
+            dry_run: attributes.dry_run,
+        };
+        charge.limited_scopes =
+            charge.limited_scopes.iter().filter(|scope| charge.matches(scope)).cloned().collect();
+        Ok(charge)
+    }
+
+    /// 403 for this object.
+    pub(super) fn forbidden(&self, why: &str) -> Status {
+        Status::forbidden(&self.resource, &self.name, why)
+    }
+
+    /// Whether objects like this one are counted under a name.
+    pub(super) fn counts(&self, name: &str) -> bool {
+        match &self.kind {
+            Kind::Pod(_) => quota::is_pod_name(name),
+            Kind::Claim(_) => quota::is_claim_name(name),
+            Kind::Service => quota::is_service_name(name),
+            Kind::ResourceClaim => quota::is_resource_claim_name(name),
+            Kind::Objects(names) => names.iter().any(|known| known == name),
+        }
+    }
+
+    /// Whether a quota counts the object, by its scopes.
+    pub(super) fn is_in_scope(&self, spec: &ResourceQuotaSpec) -> bool {
+        match &self.kind {
+            Kind::Pod(pod) => scopes::include_pod(spec, pod),
+            Kind::Claim(claim) => scopes::include_claim(spec, claim),
+            _ => !scopes::is_scoped(spec),
+        }
+    }
+
+    /// Whether the object has one of a quota's scopes.
+    pub(super) fn matches(&self, requirement: &ScopedResourceSelectorRequirement) -> bool {
+        match &self.kind {
+            Kind::Pod(pod) => pod.spec.as_ref().is_some_and(|spec| scopes::selects_pod(requirement, spec)),
+            Kind::Claim(claim) => scopes::selects_claim(requirement, claim),
+            _ => false,
+        }
+    }
+
+    /// What the object does not state although a quota limits it.
+    pub(super) fn unstated(&self, limited: &[&str]) -> Option<String> {
+        let Kind::Pod(pod) = &self.kind else { return None };
+        let spec = pod.spec.as_ref()?;
+        if spec.resources.as_ref().is_some_and(is_stated) {
+            return None;
+        }
+        let required: Vec<_> = limited.iter().filter(|name| REQUIRED.contains(name)).collect();
+        if required.is_empty() {
+            return None;
+        }
+        let mut missing: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
+            for name in required.iter().filter(|name| !states(container, name)) {
+                missing.entry(name).or_default().insert(&container.name);
+            }
+        }
+        if missing.is_empty() {
+            return None;
+        }
+        let told = missing.into_iter().map(|(name, containers)| {
+            format!("{name} for: {}", containers.into_iter().collect::<Vec<_>>().join(","))
+        });
+        Some(format!("must specify {}", told.collect::<Vec<_>>().join("; ")))
+    }
+}
+
+fn evaluate(
+    evaluator: Evaluator,
+    attributes: &Attributes<'_>,
+    object: &Object,
+) -> Result<(Kind, Usage), Status> {
+    Ok(match evaluator {
+        Evaluator::Pods => {
+            let pod: Pod = decode(object)?;
+            let usage = quota::pod(&pod, time::now());
+            (Kind::Pod(Box::new(pod)), usage)
+        }
+        Evaluator::Services => (Kind::Service, quota::service(&decode::<Service>(object)?)),
+        Evaluator::Claims => {
+            let claim: PersistentVolumeClaim = decode(object)?;
+            let usage = quota::claim(&claim);
+            (Kind::Claim(Box::new(claim)), usage)
+        }
+        Evaluator::ResourceClaims => (Kind::ResourceClaim, quota::resource_claim(object.as_value())),
+        Evaluator::Objects => {
+            let names = quota::object_count_names(&attributes.def.group, &attributes.def.resource);
+            let names: Vec<_> = names.collect();
+            let usage = names.iter().map(|name| (name.clone(), Quantity::from_value(1))).collect();
+            (Kind::Objects(names), usage)
+        }
+    })
+}
+
+fn decode<T: DeserializeOwned>(object: &Object) -> Result<T, Status> {
+    T::deserialize(object.as_value()).map_err(Status::internal)
+}
+
+/// The name that upstream's refusals have.
+fn refused_name(attributes: &Attributes<'_>, object: &Object) -> String {
+    let names = [attributes.name, object.name(), object.generate_name()];
+    names.into_iter().find(|name| !name.is_empty()).unwrap_or("Unknown!").to_owned()
+}
+
+/// Whether a pod as a whole asks for something.
+fn is_stated(resources: &ResourceRequirements) -> bool {
+    let lists = [&resources.requests, &resources.limits];
+    let supported = |name: &str| matches!(name, "cpu" | "memory") || name.starts_with("hugepages-");
+    lists.into_iter().flatten().flat_map(BTreeMap::keys).any(|name| supported(name))
+}
+
+/// Whether a container states the amount that a quota limits under a name.
+fn states(container: &Container, name: &str) -> bool {
+    let Some(resources) = &container.resources else { return false };
+    let (list, name) = match name.strip_prefix("limits.") {
+        Some(name) => (&resources.limits, name),
+        None => (&resources.requests, name.strip_prefix("requests.").unwrap_or(name)),
+    };
+    list.as_ref().is_some_and(|list| list.contains_key(name))
+}

@@ -1,0 +1,69 @@
+//! A namespace takes no more than its quotas allow (upstream: `apiserver/pkg/admission/plugin/resourcequota`).
+//!
+//! ```text
+//! request ─→ Charge (what the object takes) ─→ quotas it counts in ─→ nothing to charge: admitted or refused at once
+//!                                                                  └→ Worker of the namespace: charges in batches,
+//!                                                                     writes the quotas' status, then answers
+//! ```
+//!
+//! One worker a namespace writes usage, each write compares the quota's version: whoever else writes it, no quota is
+//! ever exceeded. A quota counts only what its `status.hard` lists, so that a quota whose status nobody has written yet
+//! counts nothing.
+
+mod charge;
+mod check;
+mod config;
+mod quotas;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use nave_machinery::{Object, Status};
+
+use super::Parts;
+use crate::config::{ConfigError, PluginConfig};
+use crate::{Attributes, Plugin, Validate};
+use charge::Charge;
+use check::Checked;
+use config::Limited;
+use quotas::Quotas;
+use worker::Workers;
+
+/// ResourceQuota.
+pub(super) fn plugin(parts: &Parts, config: &PluginConfig) -> Result<Plugin, ConfigError> {
+    let limited = config::read(config)?;
+    let quotas =
+        Quotas::new(Arc::clone(&parts.cluster.resource_quotas), Arc::clone(&parts.cluster.quota_status));
+    Ok(Plugin::validating(ResourceQuota { limited: limited.into(), workers: Workers::new(Arc::new(quotas)) }))
+}
+
+struct ResourceQuota {
+    /// What may be taken only where a quota covers it.
+    limited: Arc<[Limited]>,
+    workers: Workers,
+}
+
+#[async_trait]
+impl Validate for ResourceQuota {
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        !attributes.namespace.is_empty() && charge::handles(attributes)
+    }
+
+    async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), Status> {
+        let Some(object) = object else { return Ok(()) };
+        let quotas = self.workers.quotas().of_namespace(attributes.namespace).await?;
+        let limited: Vec<_> =
+            self.limited.iter().filter(|limited| limited.concerns(attributes.def)).cloned().collect();
+        if quotas.is_empty() && limited.is_empty() {
+            return Ok(());
+        }
+        let charge = Charge::new(attributes, object, limited)?;
+        match check::check(&quotas, &charge)? {
+            Checked::Free => Ok(()),
+            Checked::Charged(_) | Checked::Exceeded(_) => self.workers.charge(attributes, charge).await,
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! One worker a namespace charges its quotas.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use nave_machinery::Status;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::charge::Charge;
+use super::check::{Checked, check};
+use super::quotas::{Quota, Quotas};
+use crate::Attributes;
+
+/// How often a batch is tried against other writers of its quotas.
+const MAX_ATTEMPTS: usize = 16;
+/// Charges that wait in a namespace; further ones are refused.
+const MAX_WAITING: usize = 10_000;
+
+/// The workers of all namespaces with charges under way. Charges that come while a batch is written go together in the
+/// next one.
+#[derive(Clone)]
+pub(super) struct Workers {
+    quotas: Arc<Quotas>,
+    /// The charges that wait, by namespace. A namespace is in it as long as it has a worker.
+    waiting: Arc<Mutex<HashMap<String, Vec<Waiting>>>>,
+}
+
+struct Waiting {
+    charge: Charge,
+    answer: oneshot::Sender<Result<(), Status>>,
+}
+
+impl Workers {
+    pub(super) fn new(quotas: Arc<Quotas>) -> Self {
+        Self { quotas, waiting: Arc::default() }
+    }
+
+    pub(super) fn quotas(&self) -> &Quotas {
+        &self.quotas
+    }
+
+    /// Charges the quotas of the request's namespace.
+    ///
+    /// # Errors
+    /// The refusal of a quota, or the store's error.
+    pub(super) async fn charge(&self, attributes: &Attributes<'_>, charge: Charge) -> Result<(), Status> {
+        let (answer, answered) = oneshot::channel();
+        self.enqueue(attributes.namespace, Waiting { charge, answer })?;
+        let deadline = tokio::time::Instant::from_std(attributes.deadline);
+        match tokio::time::timeout_at(deadline, answered).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) | Err(_) => Err(Status::internal("resource quota evaluation timed out")),
+        }
+    }
+
+    fn enqueue(&self, namespace: &str, waiting: Waiting) -> Result<(), Status> {
+        let mut all = self.waiting.lock();
+        if let Some(queue) = all.get_mut(namespace) {
+            if queue.len() >= MAX_WAITING {
+                return Err(Status::too_many_requests(
+                    "too many requests wait for the quotas of the namespace",
+                    1,
+                ));
+            }
+            queue.push(waiting);
+            return Ok(());
+        }
+        all.insert(namespace.to_owned(), vec![waiting]);
+        let (workers, namespace) = (self.clone(), namespace.to_owned());
+        // Not part of the request's task: others wait for the batch, whatever becomes of the request.
+        tokio::spawn(async move { workers.run(&namespace).await });
+        Ok(())
+    }
+
+    async fn run(&self, namespace: &str) {
+        while let Some(batch) = self.next_batch(namespace) {
+            self.process(namespace, batch).await;
+        }
+    }
+
+    /// The charges that wait; `None`, and no worker any more, where there are none.
+    fn next_batch(&self, namespace: &str) -> Option<Vec<Waiting>> {
+        let mut all = self.waiting.lock();
+        let batch = all.get_mut(namespace).map(std::mem::take).unwrap_or_default();
+        if batch.is_empty() {
+            all.remove(namespace);
+            return None;
+        }
+        Some(batch)
+    }
+
+    async fn process(&self, namespace: &str, mut batch: Vec<Waiting>) {
+        // A request that has ended needs no answer, and nothing is charged for it.
+        batch.retain(|waiting| !waiting.answer.is_closed());
+        let mut quotas = self.quotas.of_namespace(namespace).await;
+        for _ in 0..MAX_ATTEMPTS {
+            let state = match quotas {
+                Ok(state) => state,
+                Err(status) => return refuse(batch, &status),
+            };
+            let (admitted, changed) = decide(batch, &state);
+            let failed = match self.write(namespace, &changed).await {
+                Ok(failed) => failed,
+                Err(status) => return refuse(admitted, &status),
+            };
+            if failed.is_empty() {
+                for waiting in admitted {
+                    // The request may have ended meanwhile.
+                    let _ = waiting.answer.send(Ok(()));
+                }
+                return;
+            }
+            // Only the quotas that could not be written are charged again: the others have the charges of the batch.
+            quotas = self.quotas.of_namespace_live(namespace).await;
+            if let Ok(quotas) = &mut quotas {
+                quotas.retain(|quota| failed.iter().any(|name| name == quota.name()));
+            }
+            batch = admitted;
+            for waiting in &mut batch {
+                waiting.charge.limited_names.clear();
+                waiting.charge.limited_scopes.clear();
+            }
+        }
+        refuse(batch, &Status::internal("the quotas of the namespace were changed again and again"));
+    }
+
+    /// Writes quotas; the answer is the names of those that somebody else has written.
+    async fn write(&self, namespace: &str, changed: &[(Quota, Quota)]) -> Result<Vec<String>, Status> {
+        let mut failed = Vec::new();
+        for (before, after) in changed {
+            match self.quotas.write(namespace, before, &after.used).await {
+                Ok(()) => {}
+                Err(status) if status.code == 409 => failed.push(before.name().to_owned()),
+                // A quota that is gone limits nothing.
+                Err(status) if status.code == 404 => {}
+                Err(status) => return Err(status),
+            }
+        }
+        Ok(failed)
+    }
+}
+
+/// Decides about the charges of a batch one after the other. Those that are refused, or have nothing to be written, are
+/// answered; the answer is the others, and the quotas that change, each as it was read and as it is to be.
+fn decide(batch: Vec<Waiting>, state: &[Quota]) -> (Vec<Waiting>, Vec<(Quota, Quota)>) {
+    let mut quotas = state.to_vec();
+    let mut changed = vec![false; quotas.len()];
+    let mut admitted = Vec::new();
+    for waiting in batch {
+        let outcome = match check(&quotas, &waiting.charge) {
+            Ok(Checked::Charged(_)) if waiting.charge.dry_run => Ok(()),
+            Ok(Checked::Charged(charged)) => {
+                for (at, used) in charged {
+                    quotas[at].used = used;
+                    changed[at] = true;
+                }
+                admitted.push(waiting);
+                continue;
+            }
+            Ok(Checked::Free) => Ok(()),
+            Ok(Checked::Exceeded(status)) | Err(status) => Err(status),
+        };
+        // The request may have ended meanwhile.
+        let _ = waiting.answer.send(outcome);
+    }
+    let after = quotas.into_iter().zip(changed).zip(state);
+    let changed = after.filter_map(|((after, changed), before)| changed.then(|| (before.clone(), after)));
+    (admitted, changed.collect())
+}
+
+fn refuse(batch: Vec<Waiting>, status: &Status) {
+    for waiting in batch {
+        // The request may have ended meanwhile.
+        let _ = waiting.answer.send(Err(status.clone()));
+    }
+}

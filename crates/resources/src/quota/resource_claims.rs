@@ -1,0 +1,68 @@
+//! What a resource claim takes of a quota.
+
+use nave_machinery::Value;
+use nave_machinery::quantity::Quantity;
+
+use super::{Usage, one};
+use crate::read;
+
+const COUNT: &str = "count/resourceclaims.resource.k8s.io";
+/// What follows a device class in the name under which its devices are counted.
+const OF_CLASS: &str = ".deviceclass.resource.k8s.io/devices";
+/// The devices that a claim for all of a node's devices may be given.
+const ALL_DEVICES: i64 = 32;
+
+/// What a resource claim takes of a quota. Of a request with alternatives the largest of each device class counts.
+pub fn resource_claim(claim: &Value) -> Usage {
+    let mut usage = Usage::from([(COUNT.to_owned(), one())]);
+    for request in read::list(claim, "spec.devices.requests") {
+        let mut needed = Usage::new();
+        let alternatives = read::list(request, "firstAvailable");
+        for request in alternatives.iter().chain(request.get("exactly").filter(|_| alternatives.is_empty())) {
+            let devices = match read::text_or(request, "allocationMode", "ExactCount") {
+                "ExactCount" => read::at(request, "count").and_then(Value::as_i64).unwrap_or(1),
+                "All" => ALL_DEVICES,
+                _ => 0,
+            };
+            let name = format!("{}{OF_CLASS}", read::text(request, "deviceClassName"));
+            super::raise(&mut needed, &Usage::from([(name, Quantity::from_value(devices))]));
+        }
+        super::add(&mut usage, &needed);
+    }
+    usage
+}
+
+/// Whether a name is one of those that resource claims are counted under.
+pub fn is_resource_claim_name(name: &str) -> bool {
+    name == COUNT || name.strip_suffix(OF_CLASS).is_some_and(|class| !class.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn devices_count_by_class() {
+        let claim = json!({"spec": {"devices": {"requests": [
+            {"name": "a", "exactly": {"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 2}},
+            {"name": "b", "exactly": {"deviceClassName": "gpu"}},
+            {"name": "c", "exactly": {"deviceClassName": "nic", "allocationMode": "All"}},
+            {"name": "d", "firstAvailable": [
+                {"name": "x", "deviceClassName": "gpu", "count": 4},
+                {"name": "y", "deviceClassName": "gpu", "count": 8},
+                {"name": "z", "deviceClassName": "fpga", "count": 1}]}]}}});
+        let found: Vec<_> =
+            resource_claim(&claim).into_iter().map(|(name, amount)| (name, amount.to_string())).collect();
+        let expected = [
+            ("count/resourceclaims.resource.k8s.io", "1"),
+            ("fpga.deviceclass.resource.k8s.io/devices", "1"),
+            ("gpu.deviceclass.resource.k8s.io/devices", "11"),
+            ("nic.deviceclass.resource.k8s.io/devices", "32"),
+        ];
+        assert_eq!(found, expected.map(|(name, amount)| (name.to_owned(), amount.to_owned())));
+        assert!(found.iter().all(|(name, _)| is_resource_claim_name(name)));
+        assert!(!is_resource_claim_name(OF_CLASS) && !is_resource_claim_name("count/pods"));
+    }
+}
