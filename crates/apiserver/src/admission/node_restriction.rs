@@ -22,7 +22,7 @@ use nave_cacher::CachedObject;
 use nave_machinery::{GroupResource, GroupVersionResource, Status, Value, meta};
 use nave_resources::pod::MIRROR_ANNOTATION;
 
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, Rights};
 use crate::storage::{ResourceStorage, Storages};
 
 mod labels;
@@ -42,7 +42,12 @@ pub struct NodeRestriction {
 }
 
 impl Plugin for NodeRestriction {
-    fn admit(&self, attributes: &Attributes<'_>, object: Option<&mut Value>) -> Result<(), Status> {
+    fn admit_by_rights(
+        &self,
+        attributes: &Attributes<'_>,
+        object: Option<&mut Value>,
+        rights: &Rights,
+    ) -> Result<(), Status> {
         let Some(node) = node_of(attributes.user) else { return Ok(()) };
         let write = Write { attributes, node, object: object.map_or(&Value::Null, |object| &*object) };
         if node.is_empty() {
@@ -60,7 +65,7 @@ impl Plugin for NodeRestriction {
             ("", "nodes", _) => write.node_itself(),
             ("", "persistentvolumeclaims", "status") => write.claim_status(),
             ("", "persistentvolumeclaims", _) => Err(write.forbidden("may only update PVC status")),
-            ("", "serviceaccounts", "token") => self.token(&write),
+            ("", "serviceaccounts", "token") => self.token(&write, rights),
             ("coordination.k8s.io", "leases", _) => write.lease(),
             ("storage.k8s.io", "csinodes", _) => write.csi_node(),
             ("resource.k8s.io", "resourceslices", _) => self.slice(&write),
@@ -178,7 +183,7 @@ impl NodeRestriction {
     }
 
     /// A token that dies with a pod on the node.
-    fn token(&self, write: &Write<'_>) -> Result<(), Status> {
+    fn token(&self, write: &Write<'_>, rights: &Rights) -> Result<(), Status> {
         if !matches!(write.attributes.operation, Operation::Create) {
             return Ok(());
         }
@@ -202,7 +207,7 @@ impl NodeRestriction {
         if meta::str_at(&pod, &["spec", "nodeName"]) != Some(write.node) {
             return refuse("node requested token bound to a pod scheduled on a different node");
         }
-        self.audiences.check(write, &pod)
+        self.audiences.check(write, &pod, rights)
     }
 
     fn slice(&self, write: &Write<'_>) -> Result<(), Status> {

@@ -73,7 +73,7 @@ fn request(volumes: &Value, audiences: &Value) -> Result<(), String> {
     let object = json!({"spec": {"audiences": audiences}});
     let write = Write { attributes: &attributes, node: "n", object: &object };
     let pod = json!({"metadata": {"namespace": "ns", "name": "p"}, "spec": {"volumes": volumes}});
-    audience.check(&write, &pod).map_err(|status| {
+    audience.check(&write, &pod, &Rights::default()).map_err(|status| {
         assert_eq!(status.code, 403);
         let text = "serviceaccounts \"robot\" is forbidden: ";
         status.message.strip_prefix(text).unwrap_or(&status.message).to_owned()

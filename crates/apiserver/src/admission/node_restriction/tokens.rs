@@ -11,7 +11,7 @@ use nave_machinery::{Status, Value, meta};
 use nave_resources::pod;
 
 use super::Write;
-use crate::admission::may;
+use crate::admission::Rights;
 use crate::storage::ResourceStorage;
 
 /// The in-tree volumes that a CSI driver serves, and the driver's name (upstream: `csi-translation-lib`).
@@ -71,8 +71,8 @@ impl Audiences {
     /// Checks the audience that a kubelet requests for a token bound to a pod on its node.
     ///
     /// # Errors
-    /// No volume of the pod names it, and the kubelet has no right to it.
-    pub(super) fn check(&self, write: &Write<'_>, pod: &Value) -> Result<(), Status> {
+    /// No volume of the pod names it, and the kubelet has no right to it, or an authorizer has yet to answer.
+    pub(super) fn check(&self, write: &Write<'_>, pod: &Value, rights: &Rights) -> Result<(), Status> {
         let audiences = meta::at(write.object, &["spec", "audiences"]).and_then(Value::as_array);
         let audience = match audiences.map_or(&[][..], Vec::as_slice) {
             [] => "",
@@ -95,7 +95,7 @@ impl Audiences {
             name: write.attributes.name,
             ..nave_authz::Attributes::of(user)
         };
-        if may(&self.authorization, &asked) {
+        if rights.may(&self.authorization, &asked)? {
             return Ok(());
         }
         Err(write.forbidden(&format!(
