@@ -5,6 +5,7 @@ use nave_machinery::time;
 use nave_machinery::{
     FieldError, FieldPath, GroupKind, GroupResource, GroupVersionResource, Status, Value, meta,
 };
+use nave_resources::pod::is_mirror;
 use nave_resources::storage_key;
 use serde_json::{Map, json};
 
@@ -85,20 +86,27 @@ fn bound(pod: &Value, binding: &Value) -> Result<Value, String> {
     {
         return Err(format!("pod {name} has non-empty .spec.schedulingGates"));
     }
-    let mut pod = pod.clone();
-    for field in ["labels", "annotations"] {
-        merge(&mut pod, field, meta::field(binding, field).and_then(Value::as_object));
+    if is_mirror(binding) {
+        return Err(format!("pod {name} may not become a mirror pod"));
     }
+    let mut pod = pod.clone();
+    let given = |field| meta::field(binding, field).and_then(Value::as_object);
+    merge(&mut pod, "annotations", given("annotations"), true);
+    // Labels of the node's place are added; those that the pod has may be selected by.
+    merge(&mut pod, "labels", given("labels"), false);
     pod["spec"]["nodeName"] = meta::at(binding, &["target", "name"]).cloned().unwrap_or_default();
     set_scheduled(&mut pod);
     Ok(pod)
 }
 
-fn merge(pod: &mut Value, field: &str, more: Option<&Map<String, Value>>) {
+fn merge(pod: &mut Value, field: &str, more: Option<&Map<String, Value>>, overwrite: bool) {
     let (Some(more), Some(metadata)) = (more, meta::metadata_mut(pod)) else { return };
     let entry = metadata.entry(field).or_insert_with(|| json!({}));
-    if let Some(fields) = entry.as_object_mut() {
-        fields.extend(more.iter().map(|(key, value)| (key.clone(), value.clone())));
+    let Some(fields) = entry.as_object_mut() else { return };
+    for (key, value) in more {
+        if overwrite || !fields.contains_key(key) {
+            fields.insert(key.clone(), value.clone());
+        }
     }
 }
 
@@ -140,6 +148,17 @@ mod tests {
     }
 
     #[test]
+    fn labels_of_a_binding_do_not_replace_those_of_the_pod() {
+        let (mut pod, mut binding) = (pod(), binding());
+        pod["metadata"]["labels"] = json!({"a": "own"});
+        pod["metadata"]["annotations"] = json!({"a": "own"});
+        binding["metadata"]["labels"] = json!({"a": "other", "zone": "z"});
+        let bound = bound(&pod, &binding).unwrap();
+        assert_eq!(bound["metadata"]["labels"], json!({"a": "own", "zone": "z"}));
+        assert_eq!(bound["metadata"]["annotations"], json!({"a": "b"}));
+    }
+
+    #[test]
     fn what_cannot_be_bound_is_refused() {
         let refused = |change: fn(&mut Value, &mut Value), why: &str| {
             let (mut pod, mut binding) = (pod(), binding());
@@ -149,6 +168,10 @@ mod tests {
         };
         refused(|pod, _| pod["metadata"]["deletionTimestamp"] = json!("t"), "is being deleted");
         refused(|pod, _| pod["spec"]["schedulingGates"] = json!([{"name": "g"}]), "schedulingGates");
+        refused(
+            |_, binding| binding["metadata"]["annotations"]["kubernetes.io/config.mirror"] = json!(""),
+            "mirror pod",
+        );
         refused(|_, binding| binding["metadata"]["uid"] = json!("2"), "UID in precondition: 2");
         assert_eq!(validate(&binding()), []);
         let bad = validate(&json!({"target": {"kind": "Pod"}}));

@@ -133,9 +133,16 @@ pub(super) async fn create(
         operation: Operation::Create,
         user: request.user,
     };
-    let admission = request.resources.admission();
+    let admission = request.resources.admission().for_request();
     admission.prepare_for_create(&request.endpoint.def, request.namespace(), &object).await?;
-    admission.admit(&attributes, Some(&mut object))?;
+    let object = loop {
+        let mut admitted = object.clone();
+        match admission.admit(&attributes, Some(&mut admitted)) {
+            Ok(()) => break admitted,
+            Err(_) if admission.answer_rights().await => {}
+            Err(status) => return Err(status),
+        }
+    };
     let answer = computed.create(request, object).await?;
     Ok(Answer::document(201, answer).with_warnings(warnings))
 }

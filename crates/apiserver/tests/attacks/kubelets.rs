@@ -1,10 +1,30 @@
 //! Kubelets: a kubelet reaches what the pods on its node need, and cannot make itself need more.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use nave_authz::{Attributes, Authorizer, Link, Verdict};
 use serde_json::{Value, json};
 
 use crate::common::{Call, Cluster, check, cluster_role, cluster_role_in, namespace, row};
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// Allows node `a` the audience `waited`; it never answers at once, as a webhook does not.
+struct Waiting;
+
+#[async_trait]
+impl Authorizer for Waiting {
+    async fn authorize(&self, attributes: &Attributes<'_>) -> Verdict {
+        tokio::task::yield_now().await;
+        let asked = (attributes.verb, attributes.resource, attributes.user.name.as_str());
+        if asked == ("request-serviceaccounts-token-audience", "waited", "system:node:a") {
+            Verdict::allow("")
+        } else {
+            Verdict::no_opinion("")
+        }
+    }
+}
 
 /// Namespace `team` with a claim `p-data` whose volume needs a secret, all of which node `a` has nothing to do with, and
 /// a pod `web` on node `a`.
@@ -45,7 +65,9 @@ async fn cluster() -> (Cluster, String) {
         ),
         cluster_role_in("team", "audience", "system:node:a"),
     ];
-    let cluster = Cluster::start(&objects).await;
+    let link =
+        Link { kind: "Webhook", name: "waiting".into(), authorizer: Arc::new(Waiting), resolver: None };
+    let cluster = Cluster::start_with(&objects, vec![link]).await;
     let node = |name: &str| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
     let uid = cluster.create(&node("a")).await["metadata"]["uid"].as_str().unwrap().to_owned();
     cluster.create(&node("b")).await;
@@ -194,6 +216,7 @@ async fn a_kubelet_gets_tokens_for_the_audiences_of_its_pods() {
             row("node:a", line, request(json!([])), 201),
             row("node:a", line, request(json!(["vault"])), 201),
             row("node:a", line, request(json!(["granted"])), 201),
+            row("node:a", line, request(json!(["waited"])), 201),
             row("node:a", line, request(json!(["other"])), 403)
                 .containing("not found in pod spec volume, system:node:a is not authorized"),
             row("node:a", line, request(json!(["https://kubernetes.default.svc"])), 403),
