@@ -173,3 +173,20 @@ async fn another_s_name_takes_the_right_to_it() {
     let error = server.kubectl_fails(&["get", "pods", "--as=carol"]).await;
     assert!(error.contains("User \"carol\" cannot list resource \"pods\""), "{error}");
 }
+
+/// Where everything is allowed to everybody, everybody has a name.
+#[tokio::test]
+async fn nobody_is_anonymous_where_everything_is_allowed() {
+    for flags in [
+        &["--authorization-mode=AlwaysAllow"][..],
+        &["--authorization-mode=RBAC,AlwaysAllow", "--anonymous-auth=true"],
+    ] {
+        let server = Server::start_with(flags).await;
+        let caller = Caller::of(&server);
+        for path in ["/healthz", "/api/v1/secrets", "/api"] {
+            assert_eq!(caller.get(path, &[]).await, Some(401), "{path} with {flags:?}");
+        }
+        assert!(server.log().contains("anonymous authentication is not allowed"), "{}", server.log());
+        server.kubectl(&["get", "secrets", "--all-namespaces"]).await;
+    }
+}
