@@ -4,6 +4,14 @@ use std::fmt;
 
 use serde_json::Value;
 
+use crate::limits;
+
+/// The longest path, in bytes: a key in a body can be as long as the body, and each value below it has a path.
+const MAX_PATH_BYTES: usize = 1024;
+
+/// How much of a value, and of what is said about it, an error shows, in bytes.
+const MAX_SHOWN_BYTES: usize = 2 * 1024;
+
 /// The place of a field in an object, such as `spec.containers[0].name` or `data[a.b]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FieldPath(String);
@@ -16,17 +24,26 @@ impl FieldPath {
 
     /// The field `name` of the object at this path.
     pub fn child(&self, name: &str) -> Self {
-        if self.0.is_empty() { Self::new(name) } else { Self(format!("{}.{name}", self.0)) }
+        let dot = if self.0.is_empty() { "" } else { "." };
+        self.joined(format_args!("{dot}{name}"))
     }
 
     /// The element `index` of the list at this path.
     pub fn index(&self, index: usize) -> Self {
-        Self(format!("{}[{index}]", self.0))
+        self.joined(format_args!("[{index}]"))
     }
 
     /// The value under `key` of the map at this path.
     pub fn key(&self, key: &str) -> Self {
-        Self(format!("{}[{key}]", self.0))
+        self.joined(format_args!("[{key}]"))
+    }
+
+    /// The path with a step more; a path that is too long already has no room for it.
+    fn joined(&self, step: fmt::Arguments<'_>) -> Self {
+        if self.0.len() > MAX_PATH_BYTES {
+            return self.clone();
+        }
+        Self(limits::clipped(format_args!("{}{step}", self.0), MAX_PATH_BYTES))
     }
 
     /// The path as it is shown to users.
@@ -184,7 +201,7 @@ impl FieldError {
             text = format!("{text}: {}", shown(&self.value));
         }
         if !self.detail.is_empty() {
-            text = format!("{text}: {}", self.detail);
+            text = format!("{text}: {}", limits::clipped(&self.detail, MAX_SHOWN_BYTES));
         }
         text
     }
@@ -198,9 +215,8 @@ impl fmt::Display for FieldError {
 
 fn shown(value: &Value) -> String {
     match value {
-        Value::String(text) => format!("{text:?}"),
-        Value::Object(map) if map.is_empty() => "{}".to_owned(),
-        other => other.to_string(),
+        Value::String(text) => limits::clipped(format_args!("{text:?}"), MAX_SHOWN_BYTES),
+        other => limits::clipped(other, MAX_SHOWN_BYTES),
     }
 }
 

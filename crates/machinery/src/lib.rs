@@ -5,6 +5,7 @@
 //! | [`gvk`] | group, version, kind and resource names |
 //! | [`status`] | [`Status`], the error (and success) document of the API, with its causes |
 //! | [`field`] | field paths and the errors of validation |
+//! | [`limits`] | how deep and how large an object may be |
 //! | [`meta`] | reading and writing `metadata` of an object held as a [`Value`] |
 //! | [`object`] | [`Object`], a value that is known to be a map, with its metadata |
 //! | [`selector`] | label and field selectors |
@@ -19,6 +20,7 @@
 
 pub mod field;
 pub mod gvk;
+pub mod limits;
 pub mod meta;
 pub mod names;
 pub mod object;

@@ -121,7 +121,7 @@ impl LabelSelector {
 impl Requirement {
     /// Whether a label of this value (or its absence) fulfils the requirement.
     pub fn matches(&self, value: Option<&str>) -> bool {
-        let among = |value: &str| self.values.iter().any(|wanted| wanted == value);
+        let among = |value: &str| self.values.binary_search_by(|wanted| wanted.as_str().cmp(value)).is_ok();
         let number = |text: &str| text.parse::<i64>().ok();
         let compare = |holds: fn(i64, i64) -> bool| {
             let wanted = self.values.first().and_then(|wanted| number(wanted));

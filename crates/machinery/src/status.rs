@@ -1,10 +1,17 @@
 //! `Status`, the document every error (and some successes) of the API is told with
 //! (`meta/v1` and upstream's `apimachinery/pkg/api/errors`).
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::limits::{self, MAX_MESSAGE_BYTES};
 use crate::{FieldError, GroupKind, GroupResource};
+
+/// How many errors of validation a `Status` names, in its message and as causes. An object can have one for each of
+/// its values.
+pub const MAX_CAUSES: usize = 100;
 
 /// The reason of a failure, for machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -89,12 +96,12 @@ pub struct Status {
 }
 
 impl Status {
-    /// A failure with a code, a reason and a message.
+    /// A failure with a code, a reason and a message, which is cut at [`MAX_MESSAGE_BYTES`].
     pub fn failure(code: u16, reason: Reason, message: impl Into<String>) -> Self {
         Self {
             code,
             reason: Some(reason),
-            message: message.into(),
+            message: limits::clip(message.into(), MAX_MESSAGE_BYTES),
             details: None,
             continue_token: String::new(),
         }
@@ -134,14 +141,18 @@ impl Status {
         Self::failure(409, Reason::Conflict, message).on(resource, name)
     }
 
-    /// 422: validation found these errors.
+    /// 422: validation found these errors, of which the first [`MAX_CAUSES`] are named.
     pub fn invalid(kind: &GroupKind, name: &str, errors: &[FieldError]) -> Self {
+        let mut seen = HashSet::new();
         let mut messages: Vec<String> = Vec::new();
-        for error in errors {
+        for error in errors.iter().take(MAX_CAUSES) {
             let text = error.to_string();
-            if !messages.contains(&text) {
+            if seen.insert(text.clone()) {
                 messages.push(text);
             }
+        }
+        if let Some(more) = errors.len().checked_sub(MAX_CAUSES).filter(|more| *more > 0) {
+            messages.push(format!("and {more} more errors"));
         }
         let text = match messages.as_slice() {
             [one] => one.clone(),
@@ -149,6 +160,7 @@ impl Status {
         };
         let causes = errors
             .iter()
+            .take(MAX_CAUSES)
             .map(|error| StatusCause {
                 reason: error.kind.reason().to_owned(),
                 message: error.body(),
@@ -366,6 +378,27 @@ mod tests {
                     "message": "Invalid value: -1: must be greater than or equal to 0"}]},
             })
         );
+    }
+
+    #[test]
+    fn however_many_errors_there_are_the_answer_is_small() {
+        let kind = GroupKind { group: String::new(), kind: "Pod".into() };
+        let long = "x".repeat(100_000);
+        let at = FieldPath::new("spec").key(&long);
+        let same = vec![FieldError::required(&at, ""); 500];
+        let status = Status::invalid(&kind, "p", &same);
+        assert!(status.message.ends_with("and 400 more errors]"), "{}", status.message);
+        let many: Vec<FieldError> =
+            (0..50_000).map(|index| FieldError::invalid(&at.index(index), index, "no")).collect();
+        let values = vec![FieldError::invalid(&at, long.as_str(), long.as_str()); 200];
+        let deep = (0..10_000).fold(FieldPath::new("a"), |path, _| path.child("abc"));
+        let deep = vec![FieldError::duplicate(&deep, long.as_str()); 200];
+        for errors in [same, many, values, deep] {
+            let status = Status::invalid(&kind, &long, &errors);
+            assert_eq!(status.details.as_ref().map(|details| details.causes.len()), Some(MAX_CAUSES));
+            let size = status.to_value().to_string().len();
+            assert!(size < 1 << 20, "{size}");
+        }
     }
 
     #[test]

@@ -1,0 +1,230 @@
+//! Limits of every object that is decoded, built or stored, whatever it is built by: a body, a patch, a conversion.
+//!
+//! | limit | why this value |
+//! | --- | --- |
+//! | [`MAX_DEPTH`] | every reader takes it, also one that stops at 128 levels, as `serde_json` does |
+//! | [`MAX_TREE_BYTES`] | ten times the largest body; real objects need four to twelve times their text |
+//!
+//! ```
+//! use nave_machinery::limits;
+//!
+//! let nested = |depth: usize| (1..depth).fold(serde_json::json!([]), |inner, _| serde_json::json!([inner]));
+//! assert_eq!(limits::check(&nested(limits::MAX_DEPTH)), Ok(()));
+//! assert_eq!(limits::check(&nested(limits::MAX_DEPTH + 1)), Err(limits::LimitError::TooDeep));
+//! ```
+
+use std::fmt::{self, Write};
+
+use crate::{Map, Status, Value};
+
+/// The largest request body in bytes (upstream's `MaxRequestBodyBytes`).
+pub const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
+
+/// How deep the objects and lists of one object may nest. The documents that objects are wrapped in (lists, tables,
+/// watch events, reviews) stay below 128 levels, where parsers such as `serde_json` stop.
+pub const MAX_DEPTH: usize = 100;
+
+/// How deep a document may nest that objects are wrapped in.
+pub const MAX_DOCUMENT_DEPTH: usize = MAX_DEPTH + 8;
+
+/// The memory that one object's tree of values may take, as [`Budget`] estimates it.
+pub const MAX_TREE_BYTES: usize = 32 * 1024 * 1024;
+
+/// The longest message of a [`Status`], in bytes.
+pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+
+/// A limit that an object exceeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LimitError {
+    /// Objects and lists nest deeper than [`MAX_DEPTH`].
+    #[error("exceeded max depth")]
+    TooDeep,
+    /// The tree of values needs more than [`MAX_TREE_BYTES`], or a step on the way more than its own budget.
+    #[error("Request entity too large: the object has too many values")]
+    TooLarge,
+}
+
+impl LimitError {
+    /// The answer to a request whose object exceeds the limit.
+    pub fn into_status(self) -> Status {
+        match self {
+            Self::TooDeep => Status::bad_request(self.to_string()),
+            Self::TooLarge => Status::too_large(self.to_string()),
+        }
+    }
+}
+
+/// Checks a whole object against [`MAX_DEPTH`] and [`MAX_TREE_BYTES`].
+///
+/// # Errors
+/// The limit that it exceeds.
+pub fn check(value: &Value) -> Result<(), LimitError> {
+    Budget::default().charge_tree(value, MAX_DEPTH)
+}
+
+/// Whether objects and lists nest at most `max` deep.
+pub fn is_within_depth(value: &Value, max: usize) -> bool {
+    let Some(deeper) = max.checked_sub(1) else { return !value.is_object() && !value.is_array() };
+    match value {
+        Value::Array(items) => items.iter().all(|item| is_within_depth(item, deeper)),
+        Value::Object(fields) => fields.values().all(|field| is_within_depth(field, deeper)),
+        _ => true,
+    }
+}
+
+/// An estimate of the memory that values take, counted down while they are built.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    left: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new(MAX_TREE_BYTES)
+    }
+}
+
+impl Budget {
+    /// A budget of this many bytes.
+    pub const fn new(bytes: usize) -> Self {
+        Self { left: bytes }
+    }
+
+    /// The bytes that are left.
+    pub fn left(&self) -> usize {
+        self.left
+    }
+
+    /// Takes bytes off.
+    ///
+    /// # Errors
+    /// [`LimitError::TooLarge`] where they are not left.
+    #[inline]
+    pub fn charge(&mut self, bytes: usize) -> Result<(), LimitError> {
+        self.left = self.left.checked_sub(bytes).ok_or(LimitError::TooLarge)?;
+        Ok(())
+    }
+
+    /// Takes off what the whole tree of a value costs, which may nest `depth` levels deep.
+    ///
+    /// # Errors
+    /// The limit that the value exceeds.
+    pub fn charge_tree(&mut self, value: &Value, depth: usize) -> Result<(), LimitError> {
+        let deeper = || depth.checked_sub(1).ok_or(LimitError::TooDeep);
+        match value {
+            Value::String(text) => self.charge(cost::text(text.len())),
+            Value::Array(items) => {
+                let deeper = deeper()?;
+                self.charge(items.len().saturating_mul(cost::ITEM))?;
+                items.iter().try_for_each(|item| self.charge_tree(item, deeper))
+            }
+            Value::Object(fields) => {
+                let deeper = deeper()?;
+                self.charge(cost::fields(fields))?;
+                fields.iter().try_for_each(|(name, field)| {
+                    self.charge(cost::text(name.len()))?;
+                    self.charge_tree(field, deeper)
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The estimated cost of parts of a tree, in bytes.
+pub mod cost {
+    use super::Map;
+
+    /// An item of a list: a [`Value`](crate::Value) in a vector that doubles.
+    pub const ITEM: usize = 64;
+    /// A field of an object besides its name: a slot in a node of a B-tree that is half full.
+    pub const FIELD: usize = 112;
+    /// The first node of an object that is not empty, which has room for eleven fields.
+    pub const OBJECT: usize = 544;
+
+    /// A string of this many bytes on the heap.
+    #[inline]
+    pub const fn text(len: usize) -> usize {
+        if len == 0 { 0 } else { len.saturating_add(32) }
+    }
+
+    /// The nodes of an object, without names and values.
+    pub fn fields(fields: &Map) -> usize {
+        if fields.is_empty() { 0 } else { fields.len().saturating_mul(FIELD).saturating_add(OBJECT) }
+    }
+}
+
+/// The text of `shown`, cut after about `max` bytes. Nothing beyond them is formatted.
+pub fn clipped(shown: impl fmt::Display, max: usize) -> String {
+    let mut clip = Clip { text: String::new(), max };
+    if write!(clip, "{shown}").is_err() {
+        clip.text.push_str(ELLIPSIS);
+    }
+    clip.text
+}
+
+/// `text` itself, or its first `max` bytes with a mark that it goes on.
+pub fn clip(mut text: String, max: usize) -> String {
+    if text.len() > max {
+        text.truncate(text.floor_char_boundary(max));
+        text.push_str(ELLIPSIS);
+        text.shrink_to_fit();
+    }
+    text
+}
+
+const ELLIPSIS: &str = "...";
+
+struct Clip {
+    text: String,
+    max: usize,
+}
+
+impl Write for Clip {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        let left = self.max - self.text.len();
+        if part.len() <= left {
+            self.text.push_str(part);
+            return Ok(());
+        }
+        self.text.push_str(&part[..part.floor_char_boundary(left)]);
+        Err(fmt::Error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn many_small_values_are_too_large_whatever_they_are() {
+        let items = [json!({"": 0}), json!([0]), json!("x"), json!(0), json!({}), json!({"a": {"b": {}}})];
+        for item in items {
+            let some = Value::Array(vec![item.clone(); 1000]);
+            assert_eq!(check(&some), Ok(()), "{item}");
+            let many = Value::Array(vec![item.clone(); MAX_TREE_BYTES / cost::ITEM + 1]);
+            assert_eq!(check(&many), Err(LimitError::TooLarge), "{item}");
+        }
+    }
+
+    #[test]
+    fn depth_counts_objects_and_lists() {
+        let deep = (0..MAX_DEPTH)
+            .fold(json!(1), |inner, at| if at % 2 == 0 { json!([inner]) } else { json!({"a": inner}) });
+        assert_eq!(check(&deep), Ok(()));
+        assert!(is_within_depth(&deep, MAX_DEPTH) && !is_within_depth(&deep, MAX_DEPTH - 1));
+        assert_eq!(check(&json!([deep])), Err(LimitError::TooDeep));
+        assert!(is_within_depth(&json!("x"), 0) && !is_within_depth(&json!({}), 0));
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        assert_eq!(clipped("abc", 3), "abc");
+        assert_eq!(clipped("abcd", 3), "abc...");
+        assert_eq!(clipped(format_args!("{}{}", "aé", "b"), 2), "a...");
+        assert_eq!(clip("aéb".to_owned(), 2), "a...");
+        assert_eq!(clip("aéb".to_owned(), 4), "aéb");
+    }
+}
