@@ -7,6 +7,8 @@
 //! | `approval` | conditions |
 //! | `status` | the certificate, and conditions other than `Approved` and `Denied` |
 
+use std::collections::HashSet;
+
 use nave_machinery::time;
 use nave_machinery::{FieldError, FieldPath, Value};
 use serde_json::json;
@@ -179,15 +181,14 @@ fn parse(request: &str) -> Result<(), String> {
 }
 
 fn usages(at: At, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for usage in at.items() {
         if !USAGES.contains(&usage.text()) {
             errors.push(usage.not_supported(&USAGES));
         }
-        if seen.contains(&usage.text()) {
+        if !seen.insert(usage.text()) {
             errors.push(usage.duplicate());
         }
-        seen.push(usage.text());
     }
 }
 
@@ -219,7 +220,7 @@ fn conditions(request: &Value, errors: &mut Errors) {
     let root = At::root(request);
     let status = root.field("status");
     let all = status.field("conditions");
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for condition in all.items() {
         let kind = condition.field("type").text();
         if kind.is_empty() {
@@ -232,7 +233,7 @@ fn conditions(request: &Value, errors: &mut Errors) {
             "True" | "False" | "Unknown" => {}
             _ => errors.push(state.not_supported(&["True", "False", "Unknown"])),
         }
-        if seen.contains(&kind) {
+        if !seen.insert(kind) {
             errors.push(condition.duplicate());
         }
         let other = match kind {
@@ -240,12 +241,11 @@ fn conditions(request: &Value, errors: &mut Errors) {
             "Denied" => "Approved",
             _ => "",
         };
-        if !other.is_empty() && seen.contains(&other) {
+        if !other.is_empty() && seen.contains(other) {
             errors.push(
                 condition.field("type").invalid("Approved and Denied conditions are mutually exclusive"),
             );
         }
-        seen.push(kind);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Pods.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use nave_machinery::Value;
 use nave_machinery::time::{self, Timestamp};
@@ -169,9 +170,10 @@ impl<'a> Summary<'a> {
     /// Goes through the init containers up to the one that is at work or failed; says whether there is one.
     fn add_init_containers(&mut self, pod: &'a Value) -> bool {
         let specs = read::list(pod, "spec.initContainers");
+        let sidecars = sidecars(specs);
         for (index, status) in read::list(pod, "status.initContainerStatuses").iter().enumerate() {
             self.add_restarts(status);
-            let is_sidecar = sidecar_of(specs, status);
+            let is_sidecar = sidecars.contains(read::text(status, "name"));
             let ended = read::at(status, "state.terminated").filter(|it| it.is_object());
             if ended.is_some_and(|ended| read::int(ended, "exitCode") == 0) {
                 continue;
@@ -196,9 +198,9 @@ impl<'a> Summary<'a> {
     fn add_containers(&mut self, pod: &'a Value) {
         self.restarts = 0;
         self.last_restart = None;
-        let specs = read::list(pod, "spec.initContainers");
+        let sidecars = sidecars(read::list(pod, "spec.initContainers"));
         for status in read::list(pod, "status.initContainerStatuses") {
-            if sidecar_of(specs, status) {
+            if sidecars.contains(read::text(status, "name")) {
                 self.add_restarts(status);
             }
         }
@@ -246,8 +248,9 @@ fn ending(ended: &Value) -> Cow<'_, str> {
     }
 }
 
-fn sidecar_of(specs: &[Value], status: &Value) -> bool {
-    specs.iter().any(|spec| spec.get("name") == status.get("name") && is_sidecar(spec))
+/// The names of the init containers that go on to run beside the containers.
+fn sidecars(init_containers: &[Value]) -> HashSet<&str> {
+    init_containers.iter().filter(|it| is_sidecar(it)).map(|it| read::text(it, "name")).collect()
 }
 
 /// Whether an init container goes on to run beside the containers.

@@ -1,6 +1,6 @@
 //! Containers: images, ports, environment, mounts, resources.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use nave_machinery::{FieldError, Value, names};
 
@@ -30,13 +30,15 @@ const ENV_FIELDS: [&str; 9] = [
 pub(super) fn all(spec: At, errors: &mut Errors) {
     let mut seen = BTreeSet::new();
     let mut host_ports = BTreeSet::new();
+    let listed = spec.field("volumes");
+    let volumes = listed.items().map(|volume| volume.field("name").text()).collect();
     if spec.field("containers").len() == 0 {
         errors.push(spec.field("containers").required(""));
     }
     for kind in super::CONTAINERS {
         let list = spec.field(kind);
         for container in list.items() {
-            common(container, spec, errors);
+            common(container, &volumes, errors);
             let name = container.field("name");
             if !seen.insert(name.text()) && !name.text().is_empty() {
                 errors.push(name.duplicate());
@@ -71,7 +73,7 @@ fn not_for_init(kind: &str, container: At, errors: &mut Errors) {
     }
 }
 
-fn common(container: At, spec: At, errors: &mut Errors) {
+fn common(container: At, volumes: &HashSet<&str>, errors: &mut Errors) {
     required_checked(container.field("name"), names::is_dns1123_label, errors);
     required_text(container.field("image"), errors);
     let message = container.field("terminationMessagePolicy");
@@ -85,7 +87,7 @@ fn common(container: At, spec: At, errors: &mut Errors) {
     for source in container.field("envFrom").items() {
         environment_from(source, errors);
     }
-    mounts(container, spec, errors);
+    mounts(container, volumes, errors);
     let policy = container.field("imagePullPolicy");
     if required_text(policy, errors) {
         one_of(policy, &PULL_POLICIES, errors);
@@ -226,12 +228,11 @@ fn environment_name(name: &str) -> Vec<String> {
     ]
 }
 
-fn mounts(container: At, spec: At, errors: &mut Errors) {
-    let volumes = spec.field("volumes");
+fn mounts(container: At, volumes: &HashSet<&str>, errors: &mut Errors) {
     let mut seen = BTreeSet::new();
     for mount in container.field("volumeMounts").items() {
         let (name, path) = (mount.field("name"), mount.field("mountPath"));
-        if required_text(name, errors) && !volumes.items().any(|it| it.field("name").text() == name.text()) {
+        if required_text(name, errors) && !volumes.contains(name.text()) {
             errors.push(name.not_found());
         }
         if required_text(path, errors) && !seen.insert(path.text()) {
@@ -250,7 +251,7 @@ fn mounts(container: At, spec: At, errors: &mut Errors) {
     }
     for device in container.field("volumeDevices").items() {
         let name = device.field("name");
-        if required_text(name, errors) && !volumes.items().any(|it| it.field("name").text() == name.text()) {
+        if required_text(name, errors) && !volumes.contains(name.text()) {
             errors.push(name.not_found());
         }
         required_text(device.field("devicePath"), errors);

@@ -1,6 +1,8 @@
 //! The parts of a pod that have subresources of their own: `ephemeralcontainers` and `resize`
 //! (upstream: `podEphemeralContainersStrategy`, `podResizeStrategy`).
 
+use std::collections::HashMap;
+
 use nave_machinery::Value;
 use serde_json::json;
 
@@ -55,6 +57,11 @@ fn put(pod: &mut Value, path: &[&str; 2], value: Option<&Value>) {
     };
 }
 
+/// Containers by their names, of those with the same name the first.
+fn by_name(containers: &[Value]) -> HashMap<&str, &Value> {
+    containers.iter().rev().map(|container| (read::text(container, "name"), container)).collect()
+}
+
 /// Takes the resources of containers that are still there under the same name.
 fn resize(pod: &mut Value, updated: &Value, kind: &str) {
     let wanted = updated.get("spec").and_then(|spec| spec.get(kind)).and_then(Value::as_array);
@@ -62,10 +69,9 @@ fn resize(pod: &mut Value, updated: &Value, kind: &str) {
     else {
         return;
     };
+    let wanted = by_name(wanted);
     for container in containers {
-        let Some(other) = wanted.iter().find(|other| other.get("name") == container.get("name")) else {
-            continue;
-        };
+        let Some(other) = wanted.get(read::text(container, "name")) else { continue };
         let Some(fields) = container.as_object_mut() else { continue };
         for field in RESIZABLE {
             match other.get(field) {
@@ -88,13 +94,13 @@ fn ephemeral(pod: &Value, old: &Value, errors: &mut Errors) {
             "static pods do not support ephemeral containers",
         ));
     }
-    let now = read::list(pod, "spec.ephemeralContainers");
+    let now = by_name(read::list(pod, "spec.ephemeralContainers"));
     for before in read::list(old, "spec.ephemeralContainers") {
         let name = read::text(before, "name");
-        match now.iter().find(|container| read::text(container, "name") == name) {
+        match now.get(name) {
             None => errors
                 .push(at.forbidden(format!("existing ephemeral containers {name:?} may not be removed\n"))),
-            Some(container) if container != before => {
+            Some(container) if *container != before => {
                 errors.push(
                     at.forbidden(format!("existing ephemeral containers {name:?} may not be changed\n")),
                 );

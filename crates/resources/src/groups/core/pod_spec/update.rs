@@ -1,5 +1,7 @@
 //! What may change in a pod (upstream: `ValidatePodUpdate`).
 
+use std::collections::HashSet;
+
 use nave_machinery::{Map, Value};
 
 use super::{annotations, validation};
@@ -46,11 +48,18 @@ fn deadline(spec: At, old: At, errors: &mut Errors) {
 
 /// Tolerations may be added, and the time of one may change.
 fn tolerations(spec: At, old: At, errors: &mut Errors) {
-    let list = spec.field("tolerations");
-    let kept = |old: At| list.items().any(|new| same_but(new.map(), old.map(), &["tolerationSeconds"]));
-    if !old.field("tolerations").items().all(kept) {
+    let (list, old_list) = (spec.field("tolerations"), old.field("tolerations"));
+    let kept: HashSet<_> = list.items().map(fixed_fields).collect();
+    if !old_list.items().all(|toleration| kept.contains(&fixed_fields(toleration))) {
         errors.push(list.forbidden("existing toleration can not be modified except its tolerationSeconds"));
     }
+}
+
+/// The fields of a toleration that may not change.
+fn fixed_fields<'v>(toleration: At<'_, 'v>) -> Vec<(&'v str, &'v Value)> {
+    let fields = toleration.map().into_iter().flatten();
+    let fields = fields.filter(|(name, _)| *name != "tolerationSeconds");
+    fields.map(|(name, value)| (name.as_str(), value)).collect()
 }
 
 /// Whether two specs differ in nothing but what may change.
