@@ -1,75 +1,109 @@
 //! JSON patch (RFC 6902): operations, one after the other, at JSON pointers (RFC 6901).
 
 use nave_machinery::Value;
+use nave_machinery::limits::{self, Budget, LimitError, MAX_DEPTH};
 
-use crate::PatchError;
+use crate::{PatchError, check_patched};
 
 /// The most operations one patch may have, as upstream allows.
 pub const MAX_OPERATIONS: usize = 10_000;
 
-/// The most bytes that `copy` operations may add, relative to which a patch could otherwise grow without bound.
-const MAX_COPIED: usize = 3 * 1024 * 1024;
+/// The most bytes of JSON that `copy` operations may add (upstream's `JSONPatchMaxCopyBytes`), without which a patch
+/// could double an object again and again.
+const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
+
+/// The most values that one patch may move: those behind an insertion or a removal in a list, and those below a value
+/// that is moved. A list of 2,000 items takes as many insertions at its front as
+/// a patch can have operations.
+pub const MAX_STEPS: usize = 20_000_000;
 
 /// Applies a patch: a list of operations.
 ///
 /// # Errors
-/// A malformed list or operation, a path that leads nowhere, a test that fails.
+/// A malformed list or operation, a path that leads nowhere, a test that fails, an object beyond the limits.
 pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     let operations = patch.as_array().ok_or_else(|| malformed("a JSON patch is a list of operations"))?;
     if operations.len() > MAX_OPERATIONS {
-        let text = format!(
-            "the allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
-            operations.len()
-        );
-        return Err(malformed(&text));
+        return Err(PatchError::TooManyOperations(operations.len()));
     }
-    let mut copied = 0;
+    let mut patching = Patching {
+        copied: Budget::new(MAX_COPIED_BYTES),
+        tree: Budget::default(),
+        steps: Budget::new(MAX_STEPS),
+    };
     for operation in operations {
-        apply_one(target, operation, &mut copied)?;
+        patching.apply(target, operation)?;
     }
-    Ok(())
+    check_patched(target)
 }
 
-fn apply_one(target: &mut Value, operation: &Value, copied: &mut usize) -> Result<(), PatchError> {
-    let text = |name: &str| operation.get(name).and_then(Value::as_str);
-    let path = || Pointer::parse(text("path").ok_or_else(|| malformed("an operation has no path"))?);
-    let from = || Pointer::parse(text("from").ok_or_else(|| malformed("the operation has no from"))?);
-    let value = || operation.get("value").ok_or_else(|| malformed("the operation has no value"));
-    match text("op") {
-        Some("add") => path()?.add(target, value()?.clone()),
-        Some("remove") => path()?.remove(target).map(drop),
-        Some("replace") => {
-            *path()?.find_mut(target)? = value()?.clone();
-            Ok(())
-        }
-        Some("move") => {
-            let (from, path) = (from()?, path()?);
-            if path.0.len() > from.0.len() && path.0.starts_with(&from.0) {
-                return Err(unfit("a value cannot be moved into itself"));
+/// What one patch may still do.
+struct Patching {
+    /// Bytes of JSON that may be copied.
+    copied: Budget,
+    /// Memory that copies may take: little JSON can be many values.
+    tree: Budget,
+    /// Values that may be moved.
+    steps: Budget,
+}
+
+impl Patching {
+    fn apply(&mut self, target: &mut Value, operation: &Value) -> Result<(), PatchError> {
+        let text = |name: &str| operation.get(name).and_then(Value::as_str);
+        let path = || Pointer::parse(text("path").ok_or_else(|| malformed("an operation has no path"))?);
+        let from = || Pointer::parse(text("from").ok_or_else(|| malformed("the operation has no from"))?);
+        let value = || operation.get("value").ok_or_else(|| malformed("the operation has no value"));
+        match text("op") {
+            Some("add") => {
+                let (path, value) = (path()?, value()?);
+                path.check_depth(value)?;
+                path.add(target, value.clone(), &mut self.steps)
             }
-            let moved = from.remove(target)?;
-            path.add(target, moved)
-        }
-        Some("copy") => {
-            let value = from()?.find(target)?.clone();
-            *copied += size(&value);
-            if *copied > MAX_COPIED {
-                return Err(unfit(&format!("copies add more than {MAX_COPIED} bytes")));
-            }
-            path()?.add(target, value)
-        }
-        // An absent place equals null, as upstream's library has it.
-        Some("test") => {
-            let wanted = operation.get("value").unwrap_or(&Value::Null);
-            let found = path()?.find(target).unwrap_or(&Value::Null);
-            if found == wanted {
+            Some("remove") => path()?.remove(target, &mut self.steps).map(drop),
+            Some("replace") => {
+                let (path, value) = (path()?, value()?);
+                path.check_depth(value)?;
+                *path.find_mut(target)? = value.clone();
                 Ok(())
-            } else {
-                Err(unfit(&format!("testing value {} failed", path()?.text())))
             }
+            Some("move") => {
+                let (from, path) = (from()?, path()?);
+                if path.0.len() > from.0.len() && path.0.starts_with(&from.0) {
+                    return Err(unfit("a value cannot be moved into itself"));
+                }
+                let moved = from.remove(target, &mut self.steps)?;
+                if path.0.len() > from.0.len() {
+                    self.steps.charge(count(&moved))?;
+                    path.check_depth(&moved)?;
+                }
+                path.add(target, moved, &mut self.steps)
+            }
+            Some("copy") => {
+                let path = path()?;
+                let value = from()?.find(target)?;
+                let bytes = size(value);
+                if self.copied.charge(bytes).is_err() {
+                    return Err(unfit(&format!(
+                        "Unable to complete the copy, the accumulated size increase of copy is {}, exceeding the limit {MAX_COPIED_BYTES}",
+                        MAX_COPIED_BYTES - self.copied.left() + bytes,
+                    )));
+                }
+                self.tree.charge_tree(value, path.depth_left()?)?;
+                path.add(target, value.clone(), &mut self.steps)
+            }
+            // An absent place equals null, as upstream's library has it.
+            Some("test") => {
+                let wanted = operation.get("value").unwrap_or(&Value::Null);
+                let found = path()?.find(target).unwrap_or(&Value::Null);
+                if found == wanted {
+                    Ok(())
+                } else {
+                    Err(unfit(&format!("testing value {} failed", path()?.text())))
+                }
+            }
+            Some(other) => Err(unfit(&format!("unexpected kind of operation: {other}"))),
+            None => Err(malformed("an operation has no op")),
         }
-        Some(other) => Err(unfit(&format!("unexpected kind of operation: {other}"))),
-        None => Err(malformed("an operation has no op")),
     }
 }
 
@@ -110,7 +144,19 @@ impl Pointer {
         parent.map(|parent| Some((parent, last.as_str()))).ok_or_else(|| self.missing())
     }
 
-    fn add(&self, target: &mut Value, value: Value) -> Result<(), PatchError> {
+    /// How many levels of objects and lists may be in a value at this place.
+    fn depth_left(&self) -> Result<usize, LimitError> {
+        MAX_DEPTH.checked_sub(self.0.len()).ok_or(LimitError::TooDeep)
+    }
+
+    /// Checks that a value is not too deep for this place. Without that a patch could build what overflows the stack
+    /// before it ends.
+    fn check_depth(&self, value: &Value) -> Result<(), LimitError> {
+        let fits = limits::is_within_depth(value, self.depth_left()?);
+        if fits { Ok(()) } else { Err(LimitError::TooDeep) }
+    }
+
+    fn add(&self, target: &mut Value, value: Value, steps: &mut Budget) -> Result<(), PatchError> {
         match self.parent(target)? {
             None => *target = value,
             Some((Value::Object(fields), name)) => {
@@ -119,7 +165,10 @@ impl Pointer {
             Some((Value::Array(list), "-")) => list.push(value),
             Some((Value::Array(list), place)) => {
                 match index(place, list.len()).filter(|at| *at <= list.len()) {
-                    Some(at) => list.insert(at, value),
+                    Some(at) => {
+                        steps.charge(list.len() - at)?;
+                        list.insert(at, value);
+                    }
                     None => return Err(self.missing()),
                 }
             }
@@ -128,12 +177,18 @@ impl Pointer {
         Ok(())
     }
 
-    fn remove(&self, target: &mut Value) -> Result<Value, PatchError> {
+    fn remove(&self, target: &mut Value, steps: &mut Budget) -> Result<Value, PatchError> {
         let removed = match self.parent(target)? {
             None => Some(std::mem::take(target)),
             Some((Value::Object(fields), name)) => fields.remove(name),
             Some((Value::Array(list), place)) => {
-                index(place, list.len()).filter(|at| *at < list.len()).map(|at| list.remove(at))
+                match index(place, list.len()).filter(|at| *at < list.len()) {
+                    Some(at) => {
+                        steps.charge(list.len() - at)?;
+                        Some(list.remove(at))
+                    }
+                    None => None,
+                }
             }
             Some(_) => None,
         };
@@ -168,6 +223,15 @@ fn index(part: &str, len: usize) -> Option<usize> {
         Some(back) => len.checked_sub(back.parse().ok()?),
         None if part.bytes().all(|b| b.is_ascii_digit()) => part.parse().ok(),
         None => None,
+    }
+}
+
+/// How many values a value is made of.
+fn count(value: &Value) -> usize {
+    match value {
+        Value::Array(list) => 1 + list.iter().map(count).sum::<usize>(),
+        Value::Object(fields) => 1 + fields.values().map(count).sum::<usize>(),
+        _ => 1,
     }
 }
 
@@ -264,7 +328,76 @@ mod tests {
         operations.extend((0..60).map(|_| json!({"op": "copy", "from": "/a", "path": "/a/-"})));
         assert_eq!(patched(json!({}), &Value::Array(operations)).unwrap_err().into_status().code, 422);
         let many = vec![json!({"op": "test", "path": "/x"}); MAX_OPERATIONS + 1];
-        assert_eq!(patched(json!({}), &Value::Array(many)).unwrap_err().into_status().code, 400);
+        assert_eq!(patched(json!({}), &Value::Array(many)).unwrap_err().into_status().code, 413);
+    }
+
+    /// Little JSON that is many values.
+    #[test]
+    fn copies_are_counted_in_memory_too() {
+        let copy = json!({"op": "copy", "from": "/a", "path": "/b/-"});
+        let target = json!({"a": vec![json!({"": 0}); 10_000], "b": []});
+        let error = patched(target, &Value::Array(vec![copy; 40])).unwrap_err();
+        assert_eq!(error, PatchError::Limit(LimitError::TooLarge));
+    }
+
+    /// Every way to make an object deeper: none gets beyond the limit, at the end or on the way.
+    #[test]
+    fn no_operation_makes_an_object_too_deep() {
+        let nested = |depth: usize| (0..depth).fold(json!(1), |inner, _| json!({"a": inner}));
+        let path = |depth: usize| "/a".repeat(depth);
+        let half = MAX_DEPTH / 2;
+        let target = json!({"a": nested(half), "b": nested(half), "c": {}});
+        let doubling =
+            (0..20).map(|at| json!({"op": "copy", "from": "/c", "path": path((1 << at).min(MAX_DEPTH))}));
+        let too_deep = [
+            json!([{"op": "add", "path": path(half + 1), "value": nested(half)}]),
+            json!([{"op": "replace", "path": path(half + 1), "value": nested(half)}]),
+            json!([{"op": "copy", "from": "/b", "path": path(half + 1)}]),
+            json!([{"op": "move", "from": "/b", "path": path(half + 1)}]),
+            json!([{"op": "add", "path": "", "value": nested(MAX_DEPTH + 1)}]),
+            json!([{"op": "add", "path": path(half + 1), "value": nested(half)}, {"op": "remove", "path": "/a"}]),
+            Value::Array(vec![json!({"op": "copy", "from": "", "path": path(half)}); 2]),
+            Value::Array(
+                std::iter::once(json!({"op": "copy", "from": "/a", "path": "/c/a"}))
+                    .chain(doubling)
+                    .collect(),
+            ),
+        ];
+        for patch in too_deep {
+            let error = patched(target.clone(), &patch).unwrap_err();
+            assert_eq!(error, PatchError::Limit(LimitError::TooDeep), "{patch}");
+        }
+        let deepest = [
+            json!([{"op": "add", "path": path(half + 1), "value": nested(half - 1)}]),
+            json!([{"op": "move", "from": "/b", "path": path(half)}]),
+            json!([{"op": "add", "path": "", "value": nested(MAX_DEPTH)}]),
+        ];
+        for patch in deepest {
+            let object = patched(target.clone(), &patch).unwrap();
+            assert_eq!(limits::check(&object), Ok(()), "{patch}");
+        }
+    }
+
+    /// Each operation alone is cheap enough; a patch has ten thousand.
+    #[test]
+    fn operations_do_not_multiply_the_size_of_the_object() {
+        let list = json!({"a": vec![0; 300_000], "b": {"c": {}}});
+        let front = json!({"op": "add", "path": "/a/0", "value": 0});
+        let shift = json!({"op": "move", "from": "/a/0", "path": "/a/1"});
+        let gone = json!({"op": "remove", "path": "/a/0"});
+        let moved = [
+            json!({"op": "move", "from": "/a", "path": "/b/c/a"}),
+            json!({"op": "move", "from": "/b/c/a", "path": "/a"}),
+        ];
+        for operations in [
+            vec![front; 1000],
+            vec![shift; 1000],
+            vec![gone; 1000],
+            moved.iter().cycle().take(1000).cloned().collect(),
+        ] {
+            let error = patched(list.clone(), &Value::Array(operations)).unwrap_err();
+            assert_eq!(error, PatchError::Limit(LimitError::TooLarge));
+        }
     }
 
     proptest! {

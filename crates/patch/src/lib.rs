@@ -6,20 +6,23 @@
 //! | [`merge`] | the fields that change (RFC 7386) | replaced whole |
 //! | [`strategic`] | the fields that change, with directives | merged by the keys that the type declares |
 //!
-//! Invariants: no I/O; no input panics; after an error the object is half patched and must be dropped. What a patch
-//! may cost is bounded by its size and by [`json_patch::MAX_OPERATIONS`].
+//! Invariants: no I/O; no input panics; after an error the object is half patched and must be dropped. A patched object
+//! is within [`limits`], and so is each state on the way. Merges are linear in the sizes of object and patch; the work of
+//! a JSON patch is bounded by [`json_patch::MAX_OPERATIONS`] and [`json_patch::MAX_STEPS`].
 //!
 //! ```
 //! let mut object = serde_json::json!({"data": {"a": "1", "b": "2"}});
-//! nave_patch::merge::apply(&mut object, &serde_json::json!({"data": {"a": null, "c": "3"}}));
+//! nave_patch::merge::apply(&mut object, &serde_json::json!({"data": {"a": null, "c": "3"}}))?;
 //! assert_eq!(object, serde_json::json!({"data": {"b": "2", "c": "3"}}));
+//! # Ok::<(), nave_patch::PatchError>(())
 //! ```
 
 pub mod json_patch;
 pub mod merge;
 pub mod strategic;
 
-use nave_machinery::{Reason, Status};
+use nave_machinery::limits::{self, LimitError};
+use nave_machinery::{Reason, Status, Value};
 
 /// Why a patch cannot be applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +33,12 @@ pub enum PatchError {
     /// The patch is well-formed, but not for this object: a test failed, or a path leads nowhere.
     #[error("the server rejected our request due to an error in our request: {0}")]
     Unfit(String),
+    /// The patched object would be too deep or too large.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// More operations than a patch may have.
+    #[error("The allowed maximum operations in a JSON patch is {max}, got {0}", max = json_patch::MAX_OPERATIONS)]
+    TooManyOperations(usize),
 }
 
 impl PatchError {
@@ -38,6 +47,13 @@ impl PatchError {
         match &self {
             Self::Malformed(text) => Status::bad_request(text.as_str()),
             Self::Unfit(_) => Status::failure(422, Reason::Invalid, self.to_string()),
+            Self::Limit(limit) => limit.into_status(),
+            Self::TooManyOperations(_) => Status::too_large(self.to_string()),
         }
     }
+}
+
+/// The end of every patch: what it has built is within the limits of an object.
+fn check_patched(object: &Value) -> Result<(), PatchError> {
+    Ok(limits::check(object)?)
 }

@@ -2,8 +2,18 @@
 
 use nave_machinery::{Map, Value};
 
+use crate::{PatchError, check_patched};
+
 /// Applies a merge patch.
-pub fn apply(target: &mut Value, patch: &Value) {
+///
+/// # Errors
+/// The patched object is too deep or too large.
+pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
+    merge(target, patch);
+    check_patched(target)
+}
+
+fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(changes) = patch else {
         *target = patch.clone();
         return;
@@ -16,7 +26,7 @@ pub fn apply(target: &mut Value, patch: &Value) {
         if change.is_null() {
             fields.remove(name);
         } else {
-            apply(fields.entry(name.as_str()).or_insert(Value::Null), change);
+            merge(fields.entry(name.as_str()).or_insert(Value::Null), change);
         }
     }
 }
@@ -48,7 +58,7 @@ mod tests {
             (json!({}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
         ];
         for (mut target, patch, wanted) in cases {
-            apply(&mut target, &patch);
+            merge(&mut target, &patch);
             assert_eq!(target, wanted, "{patch}");
         }
     }
@@ -71,9 +81,9 @@ mod tests {
     proptest! {
         #[test]
         fn applying_twice_is_applying_once(mut target in value(), patch in value()) {
-            apply(&mut target, &patch);
+            merge(&mut target, &patch);
             let once = target.clone();
-            apply(&mut target, &patch);
+            merge(&mut target, &patch);
             prop_assert_eq!(target, once);
         }
     }
