@@ -11,9 +11,7 @@ use futures_util::{Stream, StreamExt};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use nave_machinery::Status;
-
-/// The largest request body, in bytes (upstream's `MaxRequestBodyBytes`).
-pub(crate) const MAX_REQUEST_BODY: usize = 3 * 1024 * 1024;
+pub(crate) use nave_machinery::limits::MAX_BODY_BYTES as MAX_REQUEST_BODY;
 
 /// How much of a body that is too large is read all the same and dropped, so that a client that writes all of it
 /// before it reads sees the answer, not a broken connection.

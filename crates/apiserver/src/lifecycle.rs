@@ -103,7 +103,7 @@ pub fn before_delete(
     name: &str,
     now: Timestamp,
 ) -> Result<Deletion, Status> {
-    check_preconditions(def, object, options, name)?;
+    check_preconditions(def, meta::uid(object), meta::resource_version(object), options, name)?;
     let graceful = mark_graceful(def.strategy.as_ref(), object, options, now);
     if graceful == Some(Grace::Pending) {
         return Ok(Deletion::Pending);
@@ -125,9 +125,10 @@ pub fn before_delete(
 ///
 /// # Errors
 /// 409 naming the precondition that does not hold.
-fn check_preconditions(
+pub fn check_preconditions(
     def: &ResourceDef,
-    object: &Value,
+    uid: &str,
+    resource_version: &str,
     options: &DeleteOptions,
     name: &str,
 ) -> Result<(), Status> {
@@ -138,15 +139,15 @@ fn check_preconditions(
         );
         Status::conflict_of_kind(&kind, name, &why)
     };
-    if let Some(uid) = &options.preconditions.uid
-        && uid != meta::uid(object)
+    if let Some(wanted) = &options.preconditions.uid
+        && wanted != uid
     {
-        return Err(refuse("UID", uid, meta::uid(object), "deleted and then recreated"));
+        return Err(refuse("UID", wanted, uid, "deleted and then recreated"));
     }
-    if let Some(version) = &options.preconditions.resource_version
-        && version != meta::resource_version(object)
+    if let Some(wanted) = &options.preconditions.resource_version
+        && wanted != resource_version
     {
-        return Err(refuse("ResourceVersion", version, meta::resource_version(object), "modified"));
+        return Err(refuse("ResourceVersion", wanted, resource_version, "modified"));
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The cache of one resource, as its users see it.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -192,6 +193,21 @@ impl Cacher {
     /// The counters.
     pub fn stats(&self) -> &Stats {
         &self.shared.stats
+    }
+
+    /// Whether the store has something at `key` that cannot be decoded.
+    pub fn is_undecodable(&self, key: &str) -> bool {
+        self.shared.log.read().undecodable.contains(key)
+    }
+
+    /// The keys under `prefix` of what is stored and cannot be decoded.
+    pub fn undecodable(&self, prefix: &str) -> Vec<Arc<str>> {
+        let log = self.shared.log.read();
+        log.undecodable
+            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
+            .take_while(|key| key.starts_with(prefix))
+            .cloned()
+            .collect()
     }
 
     /// A description for the administrator.

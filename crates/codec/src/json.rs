@@ -7,23 +7,25 @@
 //! Go writes `<`, `>` and `&` in strings as `\u003c`, `\u003e` and `\u0026`; the text means the same, and here
 //! they are written as they are.
 
+use std::collections::HashSet;
 use std::{fmt, io};
 
-use nave_machinery::{Map, Value};
+use nave_machinery::limits::{self, Budget, LimitError, MAX_DEPTH, cost};
+use nave_machinery::{Map, Status, Value};
 use serde::{
     Serialize,
-    de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor},
+    de::{DeserializeSeed, MapAccess, SeqAccess, Visitor},
 };
+use serde_json::map::Entry;
 use serde_json::ser::{CompactFormatter, Formatter};
 
 use crate::Decoded;
 
-/// How deep objects and lists may nest. kube-apiserver stops at 10,000; a value of this depth can be walked by
-/// recursion (cloned, compared, patched, dropped) on any thread's stack.
-pub const MAX_DEPTH: usize = 512;
-
 /// How many duplicate fields are reported, as in kube-apiserver's decoder.
 pub(crate) const MAX_REPORTED: usize = 100;
+
+/// The longest path or name that is reported, in bytes: a name in a body can be as long as the body.
+pub(crate) const MAX_REPORTED_BYTES: usize = 512;
 
 /// Why bytes are not a JSON document that the API takes.
 #[derive(Debug, thiserror::Error)]
@@ -31,9 +33,9 @@ pub enum JsonError {
     /// The document ends early, or is empty.
     #[error("unexpected end of JSON input")]
     UnexpectedEnd,
-    /// Objects and lists nest deeper than [`MAX_DEPTH`].
-    #[error("exceeded max depth")]
-    TooDeep,
+    /// Too deep, or too many values.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
     /// The document is not UTF-8.
     #[error("invalid UTF-8 at byte {0}")]
     NotUtf8(usize),
@@ -51,32 +53,71 @@ pub enum JsonError {
     },
 }
 
-/// Reads one JSON document; anything but white space after it is an error. Of duplicate fields the last one wins.
-pub fn decode(bytes: &[u8]) -> Result<Decoded, JsonError> {
-    let text = std::str::from_utf8(bytes).map_err(|error| JsonError::NotUtf8(error.valid_up_to()))?;
-    let mut duplicates = Vec::new();
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    deserializer.disable_recursion_limit();
-    let seed = Node { path: &Path::Root, depth: 0, duplicates: &mut duplicates };
-    let value = seed.deserialize(&mut deserializer).map_err(|error| explain(text, &error))?;
-    deserializer.end().map_err(|error| explain(text, &error))?;
-    Ok(Decoded { value, duplicates })
-}
-
-/// Whether `bytes` are one JSON document within the limits, without building it.
-pub(crate) fn check(bytes: &[u8]) -> Result<(), JsonError> {
-    let text = std::str::from_utf8(bytes).map_err(|error| JsonError::NotUtf8(error.valid_up_to()))?;
-    // Skipping a value knows no depth and no range of numbers; where the text may be too deep or have a number that
-    // is too large, the slow road decides.
-    match serde_json::from_str::<serde::de::IgnoredAny>(text) {
-        Ok(_) if nesting(bytes) <= MAX_DEPTH && !may_overflow(bytes) => Ok(()),
-        _ => decode(bytes).map(drop),
+impl JsonError {
+    /// The answer to a request with such a body.
+    pub fn into_status(self) -> Status {
+        match self {
+            Self::Limit(limit) => limit.into_status(),
+            other => Status::bad_request(other.to_string()),
+        }
     }
 }
 
-/// An upper bound of how deep objects and lists nest: brackets in strings count too.
-fn nesting(bytes: &[u8]) -> usize {
-    bytes.iter().filter(|&&byte| byte == b'{' || byte == b'[').count()
+/// Reads one JSON document; anything but white space after it is an error. Of duplicate fields the last one wins.
+pub fn decode(bytes: &[u8]) -> Result<Decoded, JsonError> {
+    decode_within(bytes, MAX_DEPTH, &mut Budget::default())
+}
+
+/// Reads a document that is a part of another: what is left of the depth, and of the memory, is given.
+pub(crate) fn decode_within(bytes: &[u8], depth: usize, budget: &mut Budget) -> Result<Decoded, JsonError> {
+    let text = std::str::from_utf8(bytes).map_err(|error| JsonError::NotUtf8(error.valid_up_to()))?;
+    let mut reading = Reading { budget, exceeded: None, duplicates: Vec::new(), reported: HashSet::new() };
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    deserializer.disable_recursion_limit();
+    let seed = Node { path: &Path::Root, depth, reading: &mut reading };
+    let read = seed.deserialize(&mut deserializer);
+    if let Some(limit) = reading.exceeded {
+        return Err(limit.into());
+    }
+    let value = read.map_err(|error| explain(text, &error))?;
+    deserializer.end().map_err(|error| explain(text, &error))?;
+    Ok(Decoded { value, duplicates: reading.duplicates })
+}
+
+/// Whether `bytes` are one JSON document that nests at most `depth` levels, without building it.
+pub(crate) fn check(bytes: &[u8], depth: usize) -> Result<(), JsonError> {
+    let text = std::str::from_utf8(bytes).map_err(|error| JsonError::NotUtf8(error.valid_up_to()))?;
+    // Skipping a value knows no depth and no range of numbers.
+    match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+        Ok(_) if is_too_deep(bytes, depth) => Err(LimitError::TooDeep.into()),
+        Ok(_) if !may_overflow(bytes) => Ok(()),
+        _ => decode_within(bytes, depth, &mut Budget::default()).map(drop),
+    }
+}
+
+/// Whether the objects and lists of a well-formed document nest deeper than `max`.
+fn is_too_deep(bytes: &[u8], max: usize) -> bool {
+    // Few brackets cannot nest deep; counting them all is the fast way.
+    let opening = |byte: u8| byte == b'{' || byte == b'[';
+    if bytes.iter().filter(|&&byte| opening(byte)).count() <= max {
+        return false;
+    }
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    for &byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > max {
+            return true;
+        }
+    }
+    false
 }
 
 /// Whether there may be a number beyond the range of doubles: one with an exponent, or with hundreds of digits. What
@@ -124,9 +165,6 @@ pub(crate) fn write_double(out: &mut (impl io::Write + ?Sized), value: f64) -> i
 
 fn explain(text: &str, error: &serde_json::Error) -> JsonError {
     let message = error.to_string();
-    if message.starts_with(TOO_DEEP) {
-        return JsonError::TooDeep;
-    }
     if error.is_eof() {
         return JsonError::UnexpectedEnd;
     }
@@ -137,8 +175,6 @@ fn explain(text: &str, error: &serde_json::Error) -> JsonError {
     let reason = message.split(" at line ").next().unwrap_or_default().to_owned();
     JsonError::Syntax { character, line, column, reason }
 }
-
-const TOO_DEEP: &str = "exceeded max depth";
 
 /// The way to a value, kept on the stack while reading.
 pub(crate) enum Path<'a> {
@@ -161,25 +197,47 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// Notes a duplicate field, unless it has been noted or there are too many.
-fn report(duplicates: &mut Vec<String>, path: &Path<'_>) {
-    if duplicates.len() >= MAX_REPORTED {
-        return;
+/// What is counted and noted while a document is read.
+struct Reading<'b> {
+    budget: &'b mut Budget,
+    /// The limit that ended the reading.
+    exceeded: Option<LimitError>,
+    duplicates: Vec<String>,
+    /// The duplicates, to look them up.
+    reported: HashSet<String>,
+}
+
+impl Reading<'_> {
+    fn charge<E: serde::de::Error>(&mut self, bytes: usize) -> Result<(), E> {
+        self.budget.charge(bytes).map_err(|limit| self.exceed(limit))
     }
-    let text = format!("duplicate field \"{path}\"");
-    if !duplicates.contains(&text) {
-        duplicates.push(text);
+
+    fn exceed<E: serde::de::Error>(&mut self, limit: LimitError) -> E {
+        self.exceeded = Some(limit);
+        E::custom(limit)
+    }
+
+    /// Notes a duplicate field, unless it has been noted or there are too many.
+    fn report(&mut self, path: &Path<'_>) {
+        if self.duplicates.len() >= MAX_REPORTED {
+            return;
+        }
+        let path = limits::clipped(path, MAX_REPORTED_BYTES);
+        if !self.reported.contains(&path) {
+            self.duplicates.push(format!("duplicate field \"{path}\""));
+            self.reported.insert(path);
+        }
     }
 }
 
-/// Reads the value at `path`.
-struct Node<'a> {
+/// Reads the value at `path`, which may nest `depth` levels deep.
+struct Node<'a, 'b> {
     path: &'a Path<'a>,
     depth: usize,
-    duplicates: &'a mut Vec<String>,
+    reading: &'a mut Reading<'b>,
 }
 
-impl<'de> DeserializeSeed<'de> for Node<'_> {
+impl<'de> DeserializeSeed<'de> for Node<'_, '_> {
     type Value = Value;
 
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
@@ -187,7 +245,7 @@ impl<'de> DeserializeSeed<'de> for Node<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Node<'_> {
+impl<'de> Visitor<'de> for Node<'_, '_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -214,42 +272,52 @@ impl<'de> Visitor<'de> for Node<'_> {
         Ok(Value::from(value))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Value, E> {
+        self.reading.charge(cost::text(value.len()))?;
         Ok(Value::String(value.to_owned()))
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+    fn visit_string<E: serde::de::Error>(self, value: String) -> Result<Value, E> {
+        self.reading.charge(cost::text(value.len()))?;
         Ok(Value::String(value))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        if self.depth >= MAX_DEPTH {
-            return Err(A::Error::custom(TOO_DEEP));
-        }
+        let Some(depth) = self.depth.checked_sub(1) else {
+            return Err(self.reading.exceed(LimitError::TooDeep));
+        };
         let mut list = Vec::new();
         loop {
             let path = Path::Item(self.path, list.len());
-            let item = Node { path: &path, depth: self.depth + 1, duplicates: self.duplicates };
-            match items.next_element_seed(item)? {
-                Some(value) => list.push(value),
-                None => return Ok(Value::Array(list)),
-            }
+            let item = Node { path: &path, depth, reading: self.reading };
+            let Some(value) = items.next_element_seed(item)? else { return Ok(Value::Array(list)) };
+            self.reading.charge(cost::ITEM)?;
+            list.push(value);
         }
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
-        if self.depth >= MAX_DEPTH {
-            return Err(A::Error::custom(TOO_DEEP));
-        }
+        let Some(depth) = self.depth.checked_sub(1) else {
+            return Err(self.reading.exceed(LimitError::TooDeep));
+        };
         let mut object = Map::new();
         while let Some(name) = fields.next_key::<String>()? {
             let path = Path::Field(self.path, &name);
-            let node = Node { path: &path, depth: self.depth + 1, duplicates: self.duplicates };
-            let value = fields.next_value_seed(node)?;
-            if object.contains_key(&name) {
-                report(self.duplicates, &Path::Field(self.path, &name));
+            let value = fields.next_value_seed(Node { path: &path, depth, reading: self.reading })?;
+            if object.is_empty() {
+                self.reading.charge(cost::OBJECT)?;
             }
-            object.insert(name, value);
+            let name_cost = cost::text(name.len());
+            match object.entry(name) {
+                Entry::Vacant(place) => {
+                    self.reading.charge(cost::FIELD + name_cost)?;
+                    place.insert(value);
+                }
+                Entry::Occupied(mut place) => {
+                    self.reading.report(&Path::Field(self.path, place.key()));
+                    place.insert(value);
+                }
+            }
         }
         Ok(Value::Object(object))
     }
@@ -302,10 +370,46 @@ pub(crate) mod tests {
         let deep = |depth: usize| [vec![b'['; depth], vec![b']'; depth]].concat();
         let value = decode(&deep(MAX_DEPTH)).unwrap().value;
         assert_eq!(encode(&value.clone()), deep(MAX_DEPTH));
-        assert!(matches!(decode(&deep(MAX_DEPTH + 1)), Err(JsonError::TooDeep)));
-        assert!(matches!(decode(&deep(10_000)), Err(JsonError::TooDeep)));
-        assert!(matches!(decode(&vec![b'['; 3 << 20]), Err(JsonError::TooDeep)));
-        assert!(matches!(decode(r#"{"a":"#.repeat(100_000).as_bytes()), Err(JsonError::TooDeep)));
+        assert!(matches!(decode(&deep(MAX_DEPTH + 1)), Err(JsonError::Limit(LimitError::TooDeep))));
+        assert!(matches!(decode(&deep(10_000)), Err(JsonError::Limit(LimitError::TooDeep))));
+        assert!(matches!(decode(&vec![b'['; 3 << 20]), Err(JsonError::Limit(LimitError::TooDeep))));
+        assert!(matches!(
+            decode(r#"{"a":"#.repeat(100_000).as_bytes()),
+            Err(JsonError::Limit(LimitError::TooDeep))
+        ));
+    }
+
+    #[test]
+    fn a_check_knows_the_exact_depth() {
+        let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        let wide = format!("[{}]", vec!["{}"; 1000].join(","));
+        let quoted = format!(r#"["{}\"{}",[]]"#, "[".repeat(1000), "{".repeat(1000));
+        let cases = [(deep(7), 7), (wide, 2), (quoted, 2), (format!("[{},{}]", deep(3), deep(4)), 5)];
+        for (text, depth) in cases {
+            assert!(check(text.as_bytes(), depth).is_ok(), "{text}");
+            let error = check(text.as_bytes(), depth - 1).unwrap_err();
+            assert!(matches!(error, JsonError::Limit(LimitError::TooDeep)), "{text}");
+        }
+    }
+
+    #[test]
+    fn values_are_counted_and_not_only_bytes() {
+        for item in ["{\"\":0}", "[0]", "\"x\"", "0", "{}"] {
+            let text = format!("[{}]", vec![item; limits::MAX_TREE_BYTES / cost::ITEM + 1].join(","));
+            let error = decode(text.as_bytes()).unwrap_err();
+            assert!(matches!(error, JsonError::Limit(LimitError::TooLarge)), "{item}");
+        }
+        // Duplicates take the place of one another.
+        let text = format!("{{{}}}", vec!["\"a\":0"; 500_000].join(","));
+        assert!(decode(text.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn reported_names_are_short() {
+        let long = "x".repeat(10_000);
+        let many = (0..200).map(|at| format!("\"{at}\":1,\"{at}\":1")).collect::<Vec<_>>().join(",");
+        let found = duplicates(&format!("{{\"{long}\":{{{many}}}}}"));
+        assert!(!found.is_empty() && found.iter().all(|text| text.len() < 2 * MAX_REPORTED_BYTES));
     }
 
     #[test]
@@ -366,7 +470,7 @@ pub(crate) mod tests {
     fn a_check_refuses_what_decoding_does() {
         let digits = "9".repeat(400);
         for text in ["1", "[1e5]", "1e999", "-1e999", &digits, "{\"a\": 88e8888}", "\"1e999\"", "[", "nul"] {
-            assert_eq!(check(text.as_bytes()).is_ok(), decode(text.as_bytes()).is_ok(), "{text}");
+            assert_eq!(check(text.as_bytes(), MAX_DEPTH).is_ok(), decode(text.as_bytes()).is_ok(), "{text}");
         }
     }
 

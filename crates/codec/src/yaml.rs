@@ -10,23 +10,23 @@
 //! | anything else, and all that is quoted | a string |
 //!
 //! Keys that are not strings become their text. Merge keys (`<<`) work. Not a number and infinity, which JSON does
-//! not have, are errors. Depth and what aliases may grow to are bounded.
+//! not have, are errors. Depth, memory and what aliases add are bounded.
 
 use std::collections::HashMap;
 
 use granit_parser::{Event, Marker, Parser, ScalarStyle, Tag};
-use nave_machinery::{Map, Value};
+use nave_machinery::limits::{self, Budget, LimitError, MAX_BODY_BYTES, MAX_DEPTH, cost};
+use nave_machinery::{Map, Status, Value};
+use serde_json::map::Entry;
 
 use crate::{
     Decoded,
-    json::{self, MAX_REPORTED},
+    json::{self, MAX_REPORTED, MAX_REPORTED_BYTES},
 };
 
-/// How deep collections may nest.
-pub const MAX_DEPTH: usize = 128;
-
-/// How many values aliases may add to the document.
-const MAX_ALIASED: usize = 100_000;
+/// How many bytes of values anchors may hold and aliases may add, as [`Budget`] estimates them: no more than a body
+/// without aliases could bring as text.
+const MAX_ALIASED_BYTES: usize = MAX_BODY_BYTES;
 
 /// Why bytes are not a YAML document that the API takes.
 #[derive(Debug, thiserror::Error)]
@@ -42,11 +42,22 @@ pub enum YamlError {
     /// Not UTF-8.
     #[error("yaml: invalid UTF-8 at byte {0}")]
     NotUtf8(usize),
+    /// Too deep, or too many values.
+    #[error("yaml: {0}")]
+    Limit(#[from] LimitError),
 }
 
 impl YamlError {
     fn at(mark: Marker, reason: impl Into<String>) -> Self {
         Self::Syntax { line: mark.line(), reason: reason.into() }
+    }
+
+    /// The answer to a request with such a body.
+    pub fn into_status(self) -> Status {
+        match self {
+            Self::Limit(limit) => limit.into_status(),
+            other => Status::bad_request(other.to_string()),
+        }
     }
 }
 
@@ -56,8 +67,9 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, YamlError> {
     let text = std::str::from_utf8(bytes).map_err(|error| YamlError::NotUtf8(error.valid_up_to()))?;
     let mut options = granit_parser::Options::default();
     options.set_emit_comments(false);
-    options.flow_nesting_limit = MAX_DEPTH;
-    options.block_nesting_limit = MAX_DEPTH;
+    // The builder refuses what is deeper than the limit, in its own words.
+    options.flow_nesting_limit = MAX_DEPTH + 1;
+    options.block_nesting_limit = MAX_DEPTH + 1;
     let mut builder = Builder::default();
     for next in Parser::new_from_str_with_options(text, options) {
         let (event, span) = next.map_err(|error| YamlError::at(*error.marker(), error.info()))?;
@@ -80,17 +92,26 @@ pub fn encode(value: &Value) -> Vec<u8> {
     out
 }
 
-/// A finished value, and how many values it is made of.
+/// A finished value, the memory it takes and the levels of collections in it.
 #[derive(Clone)]
 struct Node {
     value: Value,
-    size: usize,
+    bytes: usize,
+    depth: usize,
+}
+
+impl Node {
+    fn scalar(value: Value) -> Self {
+        let bytes = if let Value::String(text) = &value { cost::text(text.len()) } else { 0 };
+        Self { value, bytes, depth: 0 }
+    }
 }
 
 /// A collection that is not complete.
 struct Open {
     anchor: usize,
-    size: usize,
+    bytes: usize,
+    depth: usize,
     kind: Kind,
 }
 
@@ -105,13 +126,26 @@ enum Kind {
     },
 }
 
-#[derive(Default)]
 struct Builder {
     open: Vec<Open>,
     done: Option<Node>,
     anchors: HashMap<usize, Node>,
-    aliased: usize,
+    budget: Budget,
+    aliased: Budget,
     duplicates: Vec<String>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            open: Vec::new(),
+            done: None,
+            anchors: HashMap::new(),
+            budget: Budget::default(),
+            aliased: Budget::new(MAX_ALIASED_BYTES),
+            duplicates: Vec::new(),
+        }
+    }
 }
 
 impl Builder {
@@ -120,10 +154,11 @@ impl Builder {
             Event::Scalar(text, style, anchor, tag) => {
                 let merge = self.wants_key() && text == "<<" && style == ScalarStyle::Plain;
                 if merge {
-                    return self.put(Node { value: Value::from(MERGE), size: 1 }, mark);
+                    return self.put(Node::scalar(Value::from(MERGE)), mark);
                 }
-                let value = scalar(&text, style, tag.as_deref(), mark)?;
-                self.finished(Node { value, size: 1 }, anchor, mark)
+                let node = Node::scalar(scalar(&text, style, tag.as_deref(), mark)?);
+                self.budget.charge(node.bytes)?;
+                self.finished(node, anchor, mark)
             }
             Event::SequenceStart(_, anchor, _) => self.start(anchor, Kind::List(Vec::new()), mark),
             Event::MappingStart(_, anchor, _) => {
@@ -131,12 +166,15 @@ impl Builder {
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(mark),
             Event::Alias(anchor) => {
-                let node = self.anchors.get(&anchor).cloned();
-                let node = node.ok_or_else(|| YamlError::at(mark, "anchor contains itself"))?;
-                self.aliased = self.aliased.saturating_add(node.size);
-                if self.aliased > MAX_ALIASED {
-                    return Err(YamlError::at(mark, "document contains excessive aliasing"));
+                let Some(node) = self.anchors.get(&anchor) else {
+                    return Err(YamlError::at(mark, "anchor contains itself"));
+                };
+                let bytes = node.bytes + cost::ITEM;
+                if self.aliased.charge(bytes).is_err() {
+                    return Err(YamlError::at(mark, EXCESSIVE_ALIASING));
                 }
+                self.budget.charge(bytes)?;
+                let node = node.clone();
                 self.put(node, mark)
             }
             _ => Ok(()),
@@ -148,14 +186,14 @@ impl Builder {
             return Err(YamlError::at(mark, "a list or an object cannot be the name of a field"));
         }
         if self.open.len() >= MAX_DEPTH {
-            return Err(YamlError::at(mark, "exceeded max depth"));
+            return Err(LimitError::TooDeep.into());
         }
-        self.open.push(Open { anchor, size: 1, kind });
+        self.open.push(Open { anchor, bytes: 0, depth: 1, kind });
         Ok(())
     }
 
     fn end(&mut self, mark: Marker) -> Result<(), YamlError> {
-        let Some(Open { anchor, size, kind }) = self.open.pop() else { return Ok(()) };
+        let Some(Open { anchor, bytes, depth, kind }) = self.open.pop() else { return Ok(()) };
         let value = match kind {
             Kind::List(items) => Value::Array(items),
             Kind::Object { fields, mut merged, .. } if !merged.is_empty() => {
@@ -164,15 +202,14 @@ impl Builder {
             }
             Kind::Object { fields, .. } => Value::Object(fields),
         };
-        self.finished(Node { value, size }, anchor, mark)
+        self.finished(Node { value, bytes, depth }, anchor, mark)
     }
 
     fn finished(&mut self, node: Node, anchor: usize, mark: Marker) -> Result<(), YamlError> {
         if anchor != 0 {
             // What is kept for aliases counts too, or anchors within anchors would multiply it.
-            self.aliased = self.aliased.saturating_add(node.size);
-            if self.aliased > MAX_ALIASED {
-                return Err(YamlError::at(mark, "document contains excessive aliasing"));
+            if self.aliased.charge(node.bytes + cost::ITEM).is_err() {
+                return Err(YamlError::at(mark, EXCESSIVE_ALIASING));
             }
             self.anchors.insert(anchor, node.clone());
         }
@@ -185,43 +222,58 @@ impl Builder {
     }
 
     fn put(&mut self, node: Node, mark: Marker) -> Result<(), YamlError> {
-        let depth = self.open.len();
-        if node.size > 1 && depth + depth_of(&node.value) > MAX_DEPTH {
-            return Err(YamlError::at(mark, "exceeded max depth"));
+        if self.open.len() + node.depth > MAX_DEPTH {
+            return Err(LimitError::TooDeep.into());
         }
         let Some(open) = self.open.last_mut() else {
             self.done = Some(node);
             return Ok(());
         };
-        open.size = open.size.saturating_add(node.size);
-        match &mut open.kind {
-            Kind::List(items) => items.push(node.value),
+        open.depth = open.depth.max(node.depth + 1);
+        let slot = match &mut open.kind {
+            Kind::List(items) => {
+                items.push(node.value);
+                cost::ITEM
+            }
             Kind::Object { fields, merged, key } => match key.take() {
-                None => *key = Some(key_text(&node.value, mark)?),
-                Some(name) if name == MERGE => merge(merged, node.value, mark)?,
+                None => {
+                    *key = Some(key_text(&node.value, mark)?);
+                    0
+                }
+                Some(name) if name == MERGE => {
+                    merge(merged, node.value, mark)?;
+                    0
+                }
                 Some(name) => {
-                    if fields.contains_key(&name) && self.duplicates.len() < MAX_REPORTED {
-                        let line = mark.line();
-                        self.duplicates.push(format!("line {line}: key {name:?} already set in map"));
+                    let first = if fields.is_empty() { cost::OBJECT } else { 0 };
+                    match fields.entry(name) {
+                        Entry::Vacant(place) => {
+                            place.insert(node.value);
+                        }
+                        Entry::Occupied(mut place) => {
+                            if self.duplicates.len() < MAX_REPORTED {
+                                let name = format_args!("{:?}", place.key());
+                                let name = limits::clipped(name, MAX_REPORTED_BYTES);
+                                self.duplicates
+                                    .push(format!("line {}: key {name} already set in map", mark.line()));
+                            }
+                            place.insert(node.value);
+                        }
                     }
-                    fields.insert(name, node.value);
+                    first + cost::FIELD
                 }
             },
-        }
+        };
+        open.bytes += slot + node.bytes;
+        self.budget.charge(slot)?;
         Ok(())
     }
 }
 
+const EXCESSIVE_ALIASING: &str = "document contains excessive aliasing";
+
 /// Stands for the key `<<`; no text in YAML has this character.
 const MERGE: &str = "\0<<";
-
-fn depth_of(value: &Value) -> usize {
-    match value {
-        Value::Array(items) => 1 + items.iter().map(depth_of).max().unwrap_or(0),
-        Value::Object(fields) => 1 + fields.values().map(depth_of).max().unwrap_or(0),
-        _ => 0,
-    }
-}
 
 /// Adds the fields of an object, or of a list of objects, that are not there yet.
 fn merge(merged: &mut Map, value: Value, mark: Marker) -> Result<(), YamlError> {
@@ -332,6 +384,14 @@ enum Position {
 }
 
 fn write(value: &Value, indent: usize, position: Position, out: &mut Vec<u8>) {
+    if indent > MAX_INDENT {
+        if position != Position::Document {
+            out.push(b' ');
+        }
+        flow(value, out);
+        out.push(b'\n');
+        return;
+    }
     match value {
         Value::Object(fields) if !fields.is_empty() => {
             if position == Position::Field {
@@ -358,9 +418,9 @@ fn write(value: &Value, indent: usize, position: Position, out: &mut Vec<u8>) {
                     pad(indent, out);
                 }
                 out.push(b'-');
-                if matches!(item, Value::Object(fields) if !fields.is_empty())
-                    || matches!(item, Value::Array(items) if !items.is_empty())
-                {
+                let holds_values = matches!(item, Value::Object(fields) if !fields.is_empty())
+                    || matches!(item, Value::Array(items) if !items.is_empty());
+                if holds_values && indent + 2 <= MAX_INDENT {
                     out.push(b' ');
                 }
                 write(item, indent + 2, Position::Item, out);
@@ -377,6 +437,44 @@ fn write(value: &Value, indent: usize, position: Position, out: &mut Vec<u8>) {
             }
             out.push(b'\n');
         }
+    }
+}
+
+/// How far values are indented. Deeper ones are written in the flow style: indented, each small value would cost many
+/// times its size.
+const MAX_INDENT: usize = 60;
+
+/// Writes a value on one line: JSON, with long names marked as keys.
+fn flow(value: &Value, out: &mut Vec<u8>) {
+    let separate = |at: usize, out: &mut Vec<u8>| {
+        if at > 0 {
+            out.extend_from_slice(b", ");
+        }
+    };
+    match value {
+        Value::Object(fields) => {
+            out.push(b'{');
+            for (at, (name, value)) in fields.iter().enumerate() {
+                separate(at, out);
+                let start = out.len();
+                json::encode_into(name, out);
+                if out.len() - start > SIMPLE_KEY_MAX {
+                    out.splice(start..start, *b"? ");
+                }
+                out.extend_from_slice(b": ");
+                flow(value, out);
+            }
+            out.push(b'}');
+        }
+        Value::Array(items) => {
+            out.push(b'[');
+            for (at, item) in items.iter().enumerate() {
+                separate(at, out);
+                flow(item, out);
+            }
+            out.push(b']');
+        }
+        leaf => json::encode_into(leaf, out),
     }
 }
 
@@ -555,10 +653,67 @@ mod tests {
         let deeper =
             (1..40).map(|n| format!("a{n}: &a{n} [[[[*a{}]]]]", n - 1)).collect::<Vec<_>>().join("\n");
         assert!(reason(&format!("a0: &a0 [x]\n{deeper}")).contains("depth"));
+        assert_eq!(read(&format!("{}1{}", "[".repeat(MAX_DEPTH), "]".repeat(MAX_DEPTH))), nested(MAX_DEPTH));
+        assert!(
+            reason(&format!("{}1{}", "[".repeat(MAX_DEPTH + 1), "]".repeat(MAX_DEPTH + 1))).contains("depth")
+        );
         for text in ["[".repeat(10_000), "{a: ".repeat(10_000), "- ".repeat(10_000), "? ".repeat(10_000)] {
             assert!(decode(text.as_bytes()).is_err());
         }
         assert!(matches!(decode(b"a: \xff"), Err(YamlError::NotUtf8(3))));
+    }
+
+    fn nested(depth: usize) -> Value {
+        (0..depth).fold(json!(1), |inner, _| json!([inner]))
+    }
+
+    /// Each of them would produce gigabytes, whatever the anchored value is and however the aliases are used.
+    #[test]
+    fn aliases_of_large_values_are_counted_in_bytes() {
+        let anchored =
+            ["x".repeat(10_000), format!("[{}]", "1,".repeat(5_000)), format!("{{{}}}", "x".repeat(9_000))];
+        for value in anchored {
+            let uses = [
+                "*a,".repeat(50_000),
+                "k: *a,".repeat(50_000),
+                "{k: *a},".repeat(50_000),
+                "&b [*a],*b,".repeat(10_000),
+            ];
+            for aliases in uses {
+                let list = format!("a: &a {value}\nb: [{aliases}]\n");
+                let error = decode(list.as_bytes()).unwrap_err().to_string();
+                assert!(error.contains("excessive aliasing"), "{error}: {}", &aliases[..12]);
+            }
+        }
+        let names = "- {*a : 0}\n".repeat(5_000);
+        let error = decode(format!("- &a {}\n{names}", "x".repeat(100_000)).as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("excessive aliasing"), "{error}");
+        let few = format!("a: &a {}\nb: [{}]\n", "x".repeat(1000), vec!["*a"; 1000].join(","));
+        assert_eq!(read(&few)["b"][999].as_str().map(str::len), Some(1000));
+    }
+
+    #[test]
+    fn values_are_counted_and_not_only_bytes() {
+        for item in ["{a: 0}", "[0]", "x", "0", "{}", "? a"] {
+            let text = format!("[{}]", vec![item; limits::MAX_TREE_BYTES / cost::ITEM + 1].join(","));
+            let error = decode(text.as_bytes()).unwrap_err();
+            assert!(matches!(error, YamlError::Limit(LimitError::TooLarge)), "{item}: {error}");
+        }
+    }
+
+    #[test]
+    fn deep_values_are_not_indented_without_bound() {
+        for depth in [10, 31, 32, 33, MAX_DEPTH - 2] {
+            let items = Value::from(vec![0; 10_000]);
+            let value = (0..depth).fold(items, |inner, at| match at % 3 {
+                0 => json!([inner, []]),
+                1 => json!({"a": inner, "b": {}}),
+                _ => json!({"x".repeat(1200): inner, "lines": "a\nb\n"}),
+            });
+            let written = encode(&value);
+            assert!(written.len() < 10_000 * (MAX_INDENT + 8) + 400_000, "{depth}: {}", written.len());
+            assert_eq!(decode(&written).unwrap().value, value, "{depth}");
+        }
     }
 
     #[test]

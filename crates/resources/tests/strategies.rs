@@ -18,7 +18,7 @@ fn decoded(def: &ResourceDef, version: &str, object: &Value) -> Value {
     let id = def.version(version).and_then(|version| version.type_id).expect("a type");
     let mut object = object.clone();
     normalize(builtin(), id, &mut object, Mode::Ignore).expect("an object of its type");
-    defaulting::apply(builtin(), id, &mut object);
+    defaulting::apply(builtin(), id, &mut object).unwrap();
     def.strategy.default(&mut object, version);
     object
 }

@@ -21,7 +21,9 @@ fn main() {
         let _ = black_box(normalize(set, id, black_box(&mut normal), Mode::Report));
     });
     println!("normalize: {normalizing:?}");
-    let defaulting = fastest(|| defaulting::apply(set, id, black_box(&mut normal)));
+    let defaulting = fastest(|| {
+        let _ = black_box(defaulting::apply(set, id, black_box(&mut normal)));
+    });
     println!("defaulting: {defaulting:?}");
 }
 

@@ -1,5 +1,6 @@
 //! Static defaults: what a schema puts into fields that are absent.
 
+use nave_machinery::limits::{Budget, LimitError, cost};
 use nave_machinery::{Map, Value};
 
 use crate::types::{Field, SchemaSet, Shape, TypeId};
@@ -12,47 +13,52 @@ use crate::types::{Field, SchemaSet, Shape, TypeId};
 /// let set = nave_schema::builtin();
 /// let id = set.find("io.k8s.api.core.v1.ServiceSpec").unwrap();
 /// let mut spec = serde_json::json!({"ports": [{"port": 80}]});
-/// nave_schema::defaulting::apply(set, id, &mut spec);
+/// nave_schema::defaulting::apply(set, id, &mut spec)?;
 /// assert_eq!(spec["ports"][0]["protocol"], "TCP");
+/// # Ok::<(), nave_machinery::limits::LimitError>(())
 /// ```
-pub fn apply(set: &SchemaSet, id: TypeId, object: &mut Value) {
-    if let Value::Object(map) = object {
-        structure(set, id, map);
+///
+/// # Errors
+/// The defaults take more memory than an object may.
+pub fn apply(set: &SchemaSet, id: TypeId, object: &mut Value) -> Result<(), LimitError> {
+    match object {
+        Value::Object(map) => structure(set, id, map, &mut Budget::default()),
+        _ => Ok(()),
     }
 }
 
-fn structure(set: &SchemaSet, id: TypeId, map: &mut Map) {
+fn structure(set: &SchemaSet, id: TypeId, map: &mut Map, added: &mut Budget) -> Result<(), LimitError> {
     if !set.has_defaults(id) {
-        return;
+        return Ok(());
     }
     for field in &set.get(id).fields {
         if let Some(default) = effective(field)
             && map.get(&field.name).is_none_or(Value::is_null)
         {
+            let node = if map.is_empty() { cost::OBJECT } else { 0 };
+            added.charge(node + cost::FIELD + cost::text(field.name.len()))?;
+            added.charge_tree(default, usize::MAX)?;
             map.insert(field.name.clone(), default.clone());
         }
         if leads_on(set, &field.shape)
             && let Some(value) = map.get_mut(&field.name)
         {
-            walk(set, &field.shape, value);
+            walk(set, &field.shape, value, added)?;
         }
     }
+    Ok(())
 }
 
-fn walk(set: &SchemaSet, shape: &Shape, value: &mut Value) {
+fn walk(set: &SchemaSet, shape: &Shape, value: &mut Value, added: &mut Budget) -> Result<(), LimitError> {
     match (shape, value) {
-        (Shape::Struct(id), Value::Object(map)) => structure(set, *id, map),
+        (Shape::Struct(id), Value::Object(map)) => structure(set, *id, map, added),
         (Shape::List { items, .. }, Value::Array(list)) => {
-            for item in list {
-                walk(set, items, item);
-            }
+            list.iter_mut().try_for_each(|item| walk(set, items, item, added))
         }
         (Shape::Map { values, .. }, Value::Object(map)) => {
-            for item in map.values_mut() {
-                walk(set, values, item);
-            }
+            map.values_mut().try_for_each(|item| walk(set, values, item, added))
         }
-        _ => {}
+        _ => Ok(()),
     }
 }
 
@@ -76,7 +82,7 @@ mod tests {
 
     fn run(table: &str, mut object: Value) -> Value {
         let set = parse(table).unwrap();
-        apply(&set, TypeId(0), &mut object);
+        apply(&set, TypeId(0), &mut object).unwrap();
         object
     }
 
@@ -94,6 +100,13 @@ mod tests {
         let object = json!({"list": [{}, {"s": "y"}], "map": {"k": [{}]}});
         let expected = json!({"o": {"s": "x"}, "list": [{"s": "x"}, {"s": "y"}], "map": {"k": [{"s": "x"}]}});
         assert_eq!(run(table, object), expected);
+    }
+
+    #[test]
+    fn defaults_of_many_items_are_bounded() {
+        let set = parse("type a.A\n  list [a.B]\n\ntype a.B\n  s string default=\"x\"").unwrap();
+        let mut object = json!({"list": vec![json!({}); 500_000]});
+        assert_eq!(apply(&set, TypeId(0), &mut object), Err(LimitError::TooLarge));
     }
 
     #[test]

@@ -19,13 +19,14 @@
 //! let service = set.find("io.k8s.api.core.v1.Service").unwrap();
 //! let mut object = serde_json::json!({"spec": {"ports": [{"port": 80, "name": ""}]}});
 //! normalize::normalize(set, service, &mut object, normalize::Mode::Report).unwrap();
-//! defaulting::apply(set, service, &mut object);
+//! defaulting::apply(set, service, &mut object).unwrap();
 //! let port = serde_json::json!({"port": 80, "protocol": "TCP", "targetPort": 0});
 //! assert_eq!(object["spec"]["ports"], serde_json::json!([port]));
 //! ```
 //!
 //! Invariants: no kind is named in the code of this crate, only in its table; nothing here does I/O; what input holds
-//! is an error or a finding, never a panic; the depth of a walk is bounded by the decoder's limit on depth.
+//! is an error or a finding, never a panic; the depth of a walk is bounded by the decoder's limit on depth, and
+//! what is filled in by the limits of an object.
 
 pub mod builtin;
 pub mod defaulting;

@@ -2,7 +2,7 @@
 //!
 //! | in | out |
 //! | --- | --- |
-//! | a value of another type, a number out of range, a bad time, quantity or base64 | a [`TypeError`] |
+//! | a value of another type, a number out of range, a bad time, quantity or base64 | a [`NormalizeError`] |
 //! | an unknown field | dropped, and reported by its path |
 //! | `null`; an empty list or map; `false`, `0`, `""` where Go holds no pointer | dropped, unless the field is `always` |
 //! | nothing, in an `always` field | the zero value: `{}`, `""`, `0`, `false`, or `null` for lists, maps and times |
@@ -14,12 +14,16 @@ mod scalar;
 
 use std::fmt::Write;
 
+use nave_machinery::limits::{self, Budget, LimitError, cost};
 use nave_machinery::{Map, Value};
 
 use crate::types::{AnyForm, Field, Scalar, SchemaSet, Shape, StructType, TypeId};
 
 /// Unknown fields reported for one object at most; upstream stops there too.
 const UNKNOWN_MAX: usize = 100;
+
+/// The longest path of an unknown field that is reported, in bytes.
+const UNKNOWN_MAX_BYTES: usize = 512;
 
 /// What is done about unknown fields, which are dropped in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +41,16 @@ pub struct Normalized {
     pub unknown: Vec<String>,
 }
 
-/// A value that its field cannot hold, in the words of upstream's decoder.
+/// Why an object cannot be of the type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct TypeError(String);
+pub enum NormalizeError {
+    /// A value that its field cannot hold, in the words of upstream's decoder.
+    #[error("{0}")]
+    Type(String),
+    /// The object gets too large by what is filled in.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+}
 
 /// Makes `object` what upstream would store and answer for it. After an error the object is half done.
 ///
@@ -59,13 +69,13 @@ pub fn normalize(
     id: TypeId,
     object: &mut Value,
     mode: Mode,
-) -> Result<Normalized, TypeError> {
-    let mut walk = Walk { set, mode, found: Normalized::default() };
+) -> Result<Normalized, NormalizeError> {
+    let mut walk = Walk { set, mode, added: Budget::default(), found: Normalized::default() };
     let ty = set.get(id);
     let Value::Object(map) = object else {
         let message =
             format!("json: cannot unmarshal {} into Go value of type {}", kind_of(object), go_struct(ty));
-        return Err(TypeError(message));
+        return Err(NormalizeError::Type(message));
     };
     walk.structure(id, map, &Path::Root)?;
     Ok(walk.found)
@@ -84,6 +94,8 @@ pub(crate) enum Path<'a> {
 struct Walk<'a> {
     set: &'a SchemaSet,
     mode: Mode,
+    /// The memory that zero values may take: an empty object of a few bytes can get many.
+    added: Budget,
     found: Normalized,
 }
 
@@ -95,7 +107,7 @@ enum Fate {
 }
 
 impl Walk<'_> {
-    fn structure(&mut self, id: TypeId, map: &mut Map, path: &Path) -> Result<(), TypeError> {
+    fn structure(&mut self, id: TypeId, map: &mut Map, path: &Path) -> Result<(), NormalizeError> {
         let set = self.set;
         let ty = set.get(id);
         // Both sides are sorted as a rule, so that the field is the next one or one soon after.
@@ -121,6 +133,8 @@ impl Walk<'_> {
             if !map.contains_key(&field.name) {
                 let mut zero = Value::Null;
                 self.field(id, field, &mut zero, &Path::Field(path, ty, &field.name))?;
+                let node = if map.is_empty() { cost::OBJECT } else { 0 };
+                self.added.charge(node + cost::FIELD + cost::text(field.name.len()))?;
                 map.insert(field.name.clone(), zero);
             }
         }
@@ -133,7 +147,7 @@ impl Walk<'_> {
         field: &Field,
         value: &mut Value,
         path: &Path,
-    ) -> Result<Fate, TypeError> {
+    ) -> Result<Fate, NormalizeError> {
         if value.is_null() {
             if !field.always {
                 return Ok(Fate::Drop);
@@ -167,7 +181,7 @@ impl Walk<'_> {
         shape: &Shape,
         value: &mut Value,
         path: &Path,
-    ) -> Result<(), TypeError> {
+    ) -> Result<(), NormalizeError> {
         match (shape, &mut *value) {
             (Shape::Struct(id), Value::Object(map)) => self.structure(*id, map, path),
             (Shape::List { items, .. }, Value::Array(list)) => {
@@ -184,9 +198,11 @@ impl Walk<'_> {
             }
             (Shape::Scalar(Scalar::String), Value::String(_))
             | (Shape::Scalar(Scalar::Bool), Value::Bool(_)) => Ok(()),
-            (Shape::Scalar(scalar), _) => scalar::canonical(*scalar, value, path).map_err(TypeError),
+            (Shape::Scalar(scalar), _) => {
+                scalar::canonical(*scalar, value, path).map_err(NormalizeError::Type)
+            }
             (Shape::Any, _) => self.any(owner, any, value, path),
-            _ => Err(TypeError(mismatch(kind_of(value), &go_type(self.set, shape), path))),
+            _ => Err(NormalizeError::Type(mismatch(kind_of(value), &go_type(self.set, shape), path))),
         }
     }
 
@@ -198,7 +214,7 @@ impl Walk<'_> {
         shape: &Shape,
         value: &mut Value,
         path: &Path,
-    ) -> Result<(), TypeError> {
+    ) -> Result<(), NormalizeError> {
         if value.is_null() {
             *value = zero(shape);
             if value.is_null() {
@@ -209,7 +225,13 @@ impl Walk<'_> {
     }
 
     /// Untyped JSON stays as it is; the forms of JSON schema have a schema in them.
-    fn any(&mut self, owner: TypeId, form: AnyForm, value: &mut Value, path: &Path) -> Result<(), TypeError> {
+    fn any(
+        &mut self,
+        owner: TypeId,
+        form: AnyForm,
+        value: &mut Value,
+        path: &Path,
+    ) -> Result<(), NormalizeError> {
         match (form, &mut *value) {
             (AnyForm::Raw, _) | (AnyForm::SchemaOrBool, Value::Bool(_)) => Ok(()),
             (_, Value::Object(map)) => self.structure(owner, map, path),
@@ -220,14 +242,16 @@ impl Walk<'_> {
                 Ok(())
             }
             (AnyForm::SchemaOrStrings, Value::Array(list)) if list.iter().all(Value::is_string) => Ok(()),
-            (AnyForm::SchemaOrBool, _) => Err(TypeError("boolean or JSON schema expected".to_owned())),
-            _ => Err(TypeError(mismatch(kind_of(value), &go_struct(self.set.get(owner)), path))),
+            (AnyForm::SchemaOrBool, _) => {
+                Err(NormalizeError::Type("boolean or JSON schema expected".to_owned()))
+            }
+            _ => Err(NormalizeError::Type(mismatch(kind_of(value), &go_struct(self.set.get(owner)), path))),
         }
     }
 
     fn report(&mut self, path: &Path, name: &str) {
         if self.mode == Mode::Report && self.found.unknown.len() < UNKNOWN_MAX {
-            self.found.unknown.push(Path::Key(path, name).to_string());
+            self.found.unknown.push(limits::clipped(Path::Key(path, name), UNKNOWN_MAX_BYTES));
         }
     }
 }

@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue, Request, Response, header};
 use nave_cacher::CachedObject;
 use nave_codec::json;
 use nave_codec::negotiate::{self, Accepted, Format, Transform};
-use nave_machinery::{Status, Value};
+use nave_machinery::{Status, Value, limits};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -256,7 +256,7 @@ impl Negotiation {
             map.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
         }
         map.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-        for warning in warnings {
+        for warning in shortened(warnings) {
             if let Ok(value) = HeaderValue::try_from(format!("299 - {}", quoted(&warning))) {
                 map.append(header::WARNING, value);
             }
@@ -284,6 +284,24 @@ impl Negotiation {
         })
     }
 }
+
+/// Warnings that fit into the head of a response: where they are too long together, each is cut, and those that are too
+/// many are left out (upstream: `warning.recorder`).
+fn shortened(warnings: Vec<String>) -> impl Iterator<Item = String> {
+    let all: usize = warnings.iter().map(String::len).sum();
+    let longest = if all > MAX_WARNINGS_BYTES { MAX_WARNING_BYTES } else { MAX_WARNINGS_BYTES };
+    let mut written = 0;
+    warnings.into_iter().map(move |warning| limits::clip(warning, longest)).take_while(move |warning| {
+        written += warning.len();
+        written <= MAX_WARNINGS_BYTES
+    })
+}
+
+/// The longest warnings of one response, together.
+const MAX_WARNINGS_BYTES: usize = 4 * 1024;
+
+/// How much of each is shown where all are longer.
+const MAX_WARNING_BYTES: usize = 256;
 
 /// A warning's text as a quoted string of HTTP.
 fn quoted(text: &str) -> String {

@@ -123,7 +123,7 @@ pub(super) async fn create(
     let (gvk, type_id) = request.kind();
     let body = decode::parse(&payload.bytes, payload.format()?)?;
     let (mut object, warnings) = decode::typed(body, &gvk, type_id, validation)?;
-    decode::set_defaults(&mut object, type_id);
+    decode::set_defaults(&mut object, type_id)?;
     check_metadata(request, &object)?;
     let attributes = Attributes {
         def: &request.endpoint.def,

@@ -2,9 +2,10 @@
 
 use nave_codec::negotiate::Format;
 use nave_codec::{json, protobuf, yaml};
+use nave_machinery::limits::LimitError;
 use nave_machinery::options::FieldValidation;
 use nave_machinery::{GroupVersion, GroupVersionKind, Status, Value, meta};
-use nave_schema::normalize::{Mode, normalize};
+use nave_schema::normalize::{Mode, NormalizeError, normalize};
 use nave_schema::{TypeId, defaulting};
 
 use crate::kinds;
@@ -25,26 +26,26 @@ pub struct Body {
 /// Decodes a body.
 ///
 /// # Errors
-/// 400 where the body is not well-formed.
+/// 400 where the body is not well-formed or too deep, 413 where it has too many values.
 pub fn parse(bytes: &[u8], format: Format) -> Result<Body, Status> {
     let decoded = match format {
-        Format::Json => json::decode(bytes).map_err(|error| Status::bad_request(error.to_string()))?,
-        Format::Yaml => yaml::decode(bytes).map_err(|error| Status::bad_request(error.to_string()))?,
+        Format::Json => json::decode(bytes).map_err(json::JsonError::into_status)?,
+        Format::Yaml => yaml::decode(bytes).map_err(yaml::YamlError::into_status)?,
         Format::Protobuf => return parse_protobuf(bytes),
     };
     Ok(Body { object: decoded.value, lax: decoded.duplicates })
 }
 
 fn parse_protobuf(bytes: &[u8]) -> Result<Body, Status> {
-    let bad = |error: &dyn std::fmt::Display| Status::bad_request(error.to_string());
-    let unknown = protobuf::envelope::unwrap(bytes).map_err(|error| bad(&error))?;
+    let unknown = protobuf::envelope::unwrap(bytes).map_err(protobuf::ProtobufError::into_status)?;
     let gv = GroupVersion::parse(unknown.api_version).unwrap_or_default();
     let kind = gv.with_kind(unknown.kind);
     let set = nave_schema::builtin();
     let type_id = kinds::type_of(&kind).ok_or_else(|| {
         Status::bad_request(format!("no kind {:?} is registered for version \"{gv}\"", kind.kind))
     })?;
-    let mut object = protobuf::decode(set, type_id, unknown.raw).map_err(|error| bad(&error))?;
+    let mut object =
+        protobuf::decode(set, type_id, unknown.raw).map_err(protobuf::ProtobufError::into_status)?;
     if let Some(fields) = object.as_object_mut() {
         fields.insert("apiVersion".to_owned(), Value::String(gv.to_string()));
         fields.insert("kind".to_owned(), Value::String(kind.kind));
@@ -56,7 +57,8 @@ fn parse_protobuf(bytes: &[u8]) -> Result<Body, Status> {
 /// gives it the form a typed decoder would. Returns warnings for the client.
 ///
 /// # Errors
-/// 400 where the body is of another kind, has fields of the wrong type or, if strict, unknown fields.
+/// 400 where the body is of another kind, has fields of the wrong type or, if strict, unknown fields; 413 where it gets
+/// too large by what is filled in.
 pub fn typed(
     body: Body,
     gvk: &GroupVersionKind,
@@ -67,8 +69,11 @@ pub fn typed(
     check_kind(&mut object, gvk)?;
     if let Some(type_id) = type_id {
         let mode = if validation == FieldValidation::Ignore { Mode::Ignore } else { Mode::Report };
-        let normalized = normalize(nave_schema::builtin(), type_id, &mut object, mode)
-            .map_err(|error| cannot_be_handled(&object, gvk, &error.to_string()))?;
+        let normalized =
+            normalize(nave_schema::builtin(), type_id, &mut object, mode).map_err(|error| match error {
+                NormalizeError::Limit(limit) => limit.into_status(),
+                NormalizeError::Type(why) => cannot_be_handled(&object, gvk, &why),
+            })?;
         lax.extend(normalized.unknown.iter().map(|path| format!("unknown field {path:?}")));
     }
     match validation {
@@ -82,10 +87,12 @@ pub fn typed(
 }
 
 /// Sets the static defaults of the type.
-pub fn set_defaults(object: &mut Value, type_id: Option<TypeId>) {
-    if let Some(type_id) = type_id {
-        defaulting::apply(nave_schema::builtin(), type_id, object);
-    }
+///
+/// # Errors
+/// 413 where the object gets too large.
+pub fn set_defaults(object: &mut Value, type_id: Option<TypeId>) -> Result<(), Status> {
+    let Some(type_id) = type_id else { return Ok(()) };
+    defaulting::apply(nave_schema::builtin(), type_id, object).map_err(LimitError::into_status)
 }
 
 /// An object without a kind is taken for the kind that is expected.

@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use nave_cacher::CachedObject;
 use nave_machinery::options::DeleteOptions;
-use nave_machinery::{Status, Value, meta, time};
-use nave_resources::storage_key;
+use nave_machinery::{Reason, Status, Value, meta, time};
+use nave_resources::{list_prefix, storage_key};
 
 use super::answer::Answer;
 use super::view::View;
 use super::write::Target;
 use crate::admission::{Attributes, Operation};
 use crate::lifecycle::{self, Deletion};
-use crate::storage::{Stored, Update};
+use crate::storage::{ResourceStorage, Stored, Update};
 
-/// Deletes one object, or marks it for deletion.
+/// Deletes one object, or marks it for deletion. What is stored but cannot be decoded is removed at once.
 ///
 /// # Errors
 /// 404, or 409 where a precondition does not hold.
@@ -44,11 +44,62 @@ pub async fn delete(target: &Target<'_>, options: &DeleteOptions) -> Result<Answ
             Deletion::Now => Update::Delete(object),
         })
     };
-    let updated = storage.guaranteed_update(&key, target.name, change).await?;
+    let updated = match storage.guaranteed_update(&key, target.name, change).await {
+        Err(status) if status.reason == Some(Reason::StoreReadError) => {
+            return delete_undecodable(target, storage, &key, options).await;
+        }
+        outcome => outcome?,
+    };
     if updated.deleted {
         target.admission.settled(def, meta::uid(&updated.stored.object), None);
     }
     answer(target, updated.stored.object, outcome)
+}
+
+async fn delete_undecodable(
+    target: &Target<'_>,
+    storage: &ResourceStorage,
+    key: &str,
+    options: &DeleteOptions,
+) -> Result<Answer, Status> {
+    let def = &target.endpoint.def;
+    let may_delete = |revision: u64, uid: Option<&str>| {
+        lifecycle::check_preconditions(
+            def,
+            uid.unwrap_or_default(),
+            &revision.to_string(),
+            options,
+            target.name,
+        )?;
+        Ok(!options.dry_run)
+    };
+    storage.delete_undecodable(key, target.name, may_delete).await?;
+    Ok(Answer::status(&Status::deleted(&def.group_resource(), target.name, "")))
+}
+
+/// Deletes what is stored in the namespace and cannot be decoded, so that it is in no list.
+///
+/// # Errors
+/// The first deletion that fails, other than because the object is gone.
+pub async fn delete_collection_of_undecodable(
+    target: &Target<'_>,
+    options: &DeleteOptions,
+) -> Result<(), Status> {
+    let def = &target.endpoint.def;
+    let namespace = (def.namespaced && !target.namespace.is_empty()).then_some(target.namespace);
+    let prefix = list_prefix(def, namespace).map_err(|error| Status::bad_request(error.to_string()))?;
+    let storage = target.storage()?;
+    for key in storage.cacher().undecodable(&prefix) {
+        let mut parts = key.rsplit('/');
+        let name = parts.next().unwrap_or_default();
+        let namespace = if def.namespaced { parts.next().unwrap_or_default() } else { "" };
+        let one = Target { view: View::Object, name, namespace, ..*target };
+        match delete(&one, options).await {
+            Err(status) if status.code != 404 => return Err(status),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Deletes the objects that a list selected, one by one; the answer is the list of what was deleted.

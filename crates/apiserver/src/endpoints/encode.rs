@@ -87,7 +87,8 @@ pub(super) fn wrapped(document: &Value) -> Result<Vec<u8>, Status> {
     let gvk = GroupVersion::parse(api_version).unwrap_or_default().with_kind(kind);
     let type_id = kinds::type_of(&gvk).ok_or_else(|| Status::not_acceptable(&["application/json"]))?;
     let mut raw = Vec::with_capacity(1024);
-    protobuf::encode(nave_schema::builtin(), type_id, document, &mut raw).map_err(Status::internal)?;
+    protobuf::encode_document(nave_schema::builtin(), type_id, document, &mut raw)
+        .map_err(Status::internal)?;
     Ok(protobuf::envelope::wrap(api_version, kind, &raw))
 }
 

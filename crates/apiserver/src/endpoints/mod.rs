@@ -202,9 +202,12 @@ impl Resources {
             Verb::Delete => delete::delete(target, &delete_options(query, payload)?).await,
             Verb::DeleteCollection => {
                 let options = delete_options(query, payload)?;
-                let (selected, revision) =
-                    read::select(endpoint, resource, &ListOptions::parse(query)?).await?;
+                let list = ListOptions::parse(query)?;
+                let (selected, revision) = read::select(endpoint, resource, &list).await?;
                 let objects = delete::delete_collection(target, selected, &options).await?;
+                if list.label_selector.is_empty() && list.field_selector.is_empty() {
+                    delete::delete_collection_of_undecodable(target, &options).await?;
+                }
                 let endpoint = endpoint.clone();
                 Ok(Answer::list(List {
                     endpoint,

@@ -47,7 +47,13 @@ pub async fn get(
             storage.cacher().snapshot().get(&key).cloned()
         }
     };
-    let object = found.ok_or_else(|| Status::not_found(&endpoint.resource(), &request.name))?;
+    let object = found.ok_or_else(|| {
+        if storage.cacher().is_undecodable(&key) {
+            let text = format!("the stored object cannot be decoded: {key}; it can be deleted");
+            return Status::failure(500, Reason::StoreReadError, text);
+        }
+        Status::not_found(&endpoint.resource(), &request.name)
+    })?;
     if let View::Scale(_) = view {
         let object = storage.codec().parse_cached(&object)?;
         return Ok(Answer::document(200, view.present(endpoint, object)?));

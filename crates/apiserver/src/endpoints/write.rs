@@ -11,6 +11,7 @@
 
 use bytes::Bytes;
 use nave_codec::negotiate::{ContentType, Format, PatchType};
+use nave_machinery::limits::{self, LimitError};
 use nave_machinery::options::{CreateOptions, FieldValidation, PatchOptions, UpdateOptions};
 use nave_machinery::time::{self, Timestamp};
 use nave_machinery::user::UserInfo;
@@ -293,10 +294,11 @@ impl Target<'_> {
     ) -> Result<(Value, Vec<String>), Status> {
         let type_id = self.view.type_id(self.endpoint);
         let (mut object, warnings) = decode::typed(body, &self.view.gvk(self.endpoint), type_id, validation)?;
-        decode::set_defaults(&mut object, type_id);
+        decode::set_defaults(&mut object, type_id)?;
         if !matches!(self.view, View::Scale(_)) {
             self.endpoint.def.strategy.default(&mut object, &self.endpoint.version().name);
         }
+        limits::check(&object).map_err(LimitError::into_status)?;
         Ok((object, warnings))
     }
 
@@ -429,8 +431,8 @@ impl Patch {
             }
             _ => {}
         }
-        let decoded = nave_codec::json::decode(&payload.bytes)
-            .map_err(|error| Status::bad_request(error.to_string()))?;
+        let decoded =
+            nave_codec::json::decode(&payload.bytes).map_err(nave_codec::json::JsonError::into_status)?;
         let fits = if kind == PatchType::Json { decoded.value.is_array() } else { decoded.value.is_object() };
         if !fits {
             return Err(Status::bad_request(format!(
@@ -444,10 +446,7 @@ impl Patch {
     fn apply(&self, target: &Target<'_>, view: &mut Value) -> Result<(), Status> {
         let outcome = match self.kind {
             PatchType::Json => json_patch::apply(view, &self.body),
-            PatchType::Merge | PatchType::Apply => {
-                merge::apply(view, &self.body);
-                Ok(())
-            }
+            PatchType::Merge | PatchType::Apply => merge::apply(view, &self.body),
             PatchType::Strategic => match target.view.type_id(target.endpoint) {
                 Some(type_id) => strategic::apply(nave_schema::builtin(), type_id, view, &self.body),
                 None => return Err(Status::unsupported_media_type(&PATCH_TYPES)),

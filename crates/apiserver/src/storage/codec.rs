@@ -10,8 +10,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nave_cacher::{Attributes, CachedObject, DecodeError, Decoded, Decoder};
 use nave_codec::json;
-use nave_codec::protobuf::{self, project};
-use nave_machinery::{Map, Status, Value, meta};
+use nave_codec::protobuf::{self, ProtobufError, project};
+use nave_machinery::limits::{self, LimitError, MAX_DEPTH};
+use nave_machinery::{Map, Reason, Status, Value, meta};
 use nave_resources::ResourceDef;
 use nave_schema::TypeId;
 use nave_store::KeyValue;
@@ -44,20 +45,34 @@ impl ObjectCodec {
     /// The bytes that stand for an object in the store.
     ///
     /// # Errors
-    /// 500 where the object cannot be encoded.
+    /// 400 where the object is too deep, 500 where it cannot be encoded.
     pub fn encode(&self, object: &Value) -> Result<Bytes, Status> {
-        let Some(type_id) = self.type_id else { return Ok(json::encode(object).into()) };
+        let Some(type_id) = self.type_id else {
+            if !limits::is_within_depth(object, MAX_DEPTH) {
+                return Err(LimitError::TooDeep.into_status());
+            }
+            return Ok(json::encode(object).into());
+        };
         let mut raw = Vec::with_capacity(1024);
-        protobuf::encode(nave_schema::builtin(), type_id, object, &mut raw).map_err(Status::internal)?;
+        protobuf::encode(nave_schema::builtin(), type_id, object, &mut raw).map_err(|error| match error {
+            ProtobufError::Limit(limit) => limit.into_status(),
+            other => Status::internal(other),
+        })?;
         Ok(protobuf::envelope::wrap(&self.api_version, &self.def.kind, &raw).into())
     }
 
     /// The object that stands in the store, with its resourceVersion.
     ///
     /// # Errors
-    /// 500 where the bytes are not an object of the resource.
+    /// 500 with the reason `StoreReadError` where the bytes are not an object of the resource.
     pub fn decode(&self, kv: &KeyValue) -> Result<Value, Status> {
-        let mut object = self.decode_value(kv).map_err(Status::internal)?;
+        let mut object = self.decode_value(kv).map_err(|error| {
+            Status::failure(
+                500,
+                Reason::StoreReadError,
+                format!("the stored object cannot be decoded: {error}"),
+            )
+        })?;
         meta::set(&mut object, RESOURCE_VERSION, Value::String(kv.mod_revision.to_string()));
         Ok(object)
     }
@@ -75,13 +90,21 @@ impl ObjectCodec {
             return serde_json::from_slice(&kv.value).map_err(|error| failed(kv, &error));
         };
         let unknown = protobuf::envelope::unwrap(&kv.value).map_err(|error| failed(kv, &error))?;
-        let mut object = protobuf::decode(nave_schema::builtin(), type_id, unknown.raw)
+        let mut object = protobuf::decode_stored(nave_schema::builtin(), type_id, unknown.raw)
             .map_err(|error| failed(kv, &error))?;
         if let Some(fields) = object.as_object_mut() {
             fields.insert("apiVersion".to_owned(), Value::String(self.api_version.clone()));
             fields.insert("kind".to_owned(), Value::String(self.def.kind.clone()));
         }
         Ok(object)
+    }
+
+    /// The uid in stored bytes that are not an object of the resource, as far as it can be read.
+    pub fn uid_of_undecodable(&self, kv: &KeyValue) -> Option<String> {
+        let path = ["metadata".to_owned(), "uid".to_owned()];
+        let message = protobuf::envelope::unwrap(&kv.value).ok()?.raw;
+        let found = project::text_at(nave_schema::builtin(), self.type_id?, message, &path).ok()?;
+        found.map(Cow::into_owned)
     }
 
     /// What the watch cache holds of a stored version.

@@ -282,6 +282,36 @@ impl ResourceStorage {
         ))
     }
 
+    /// Removes what is stored at `key`, if it cannot be decoded and `may_delete` agrees, which is given the revision
+    /// and, where it can be read, the uid. No finalizer is waited for: nothing can be read from such an object, so
+    /// nothing could ever release it.
+    ///
+    /// # Errors
+    /// 404 where there is nothing at the key, 409 where it can be decoded after all, and what `may_delete` says.
+    pub async fn delete_undecodable(
+        &self,
+        key: &str,
+        name: &str,
+        may_delete: impl Fn(u64, Option<&str>) -> Result<bool, Status>,
+    ) -> Result<(), Status> {
+        for _ in 0..MAX_UPDATE_ATTEMPTS {
+            let found = self.store.get(key, None).await.map_err(|error| store_status(&error))?;
+            let kv = found.ok_or_else(|| Status::not_found(&self.resource(), name))?;
+            let Err(error) = self.codec.decode(&kv) else { break };
+            if !may_delete(kv.mod_revision, self.codec.uid_of_undecodable(&kv).as_deref())? {
+                return Ok(());
+            }
+            let txn = Txn { key: Arc::from(key), expect: Expect::Revision(kv.mod_revision), op: Op::Delete };
+            if let TxnOutcome::Committed { .. } =
+                self.store.txn(txn).await.map_err(|error| store_status(&error))?
+            {
+                tracing::warn!(resource = %self.resource(), key, %error, "undecodable object deleted");
+                return Ok(());
+            }
+        }
+        Err(Status::conflict(&self.resource(), name, "other writers changed the object; please try again"))
+    }
+
     /// Objects of the store itself, for states that memory does not reach.
     ///
     /// # Errors

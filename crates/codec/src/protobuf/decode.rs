@@ -6,10 +6,11 @@
 
 use std::borrow::Cow;
 
+use nave_machinery::limits::{Budget, LimitError, MAX_DEPTH};
 use nave_schema::{AnyForm, Field, Scalar, SchemaSet, Shape, TypeId, WirePlan};
 
 use super::{
-    MAX_DEPTH, ProtobufError, Root, scalar,
+    MAX_JOINED_BYTES, ProtobufError, Root, scalar,
     sink::Sink,
     wire::{Raw, Reader},
 };
@@ -31,7 +32,8 @@ pub(super) fn walk<S: Sink>(
             sink.text(value);
         }
     }
-    let mut walker = Walker { set, sink, noted: Vec::with_capacity(64), entries: Vec::new() };
+    let joined = Budget::new(MAX_JOINED_BYTES);
+    let mut walker = Walker { set, sink, noted: Vec::with_capacity(64), entries: Vec::new(), joined };
     walker.fields(id, message, MAX_DEPTH, root.resource_version.map_or(Inject::No, Inject::Root))?;
     sink.close_object();
     Ok(())
@@ -58,7 +60,7 @@ enum Inject<'i> {
     No,
 }
 
-/// A field while it is read: the field, the type it lies in, and how many levels may still follow.
+/// A field while it is read: the field, the type it lies in, and how many levels of objects and lists may still follow.
 #[derive(Clone, Copy)]
 struct Place<'f> {
     field: &'f Field,
@@ -72,7 +74,7 @@ impl Place<'_> {
     }
 
     fn deeper(self) -> Result<Self> {
-        Ok(Self { depth: self.depth.checked_sub(1).ok_or(ProtobufError::TooDeep)?, ..self })
+        Ok(Self { depth: self.depth.checked_sub(1).ok_or(LimitError::TooDeep)?, ..self })
     }
 }
 
@@ -83,6 +85,8 @@ struct Walker<'a, 's, S> {
     noted: Vec<Noted<'a>>,
     /// Room for the entries of one map.
     entries: Vec<Entry<'a>>,
+    /// How many bytes of messages in pieces may still be put together.
+    joined: Budget,
 }
 
 impl<'a, S: Sink> Walker<'a, '_, S> {
@@ -95,7 +99,7 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
 
     /// Hands on the fields of a message in the type's order.
     fn fields(&mut self, id: TypeId, message: &'a [u8], depth: usize, inject: Inject<'_>) -> Result<()> {
-        let depth = depth.checked_sub(1).ok_or(ProtobufError::TooDeep)?;
+        let depth = depth.checked_sub(1).ok_or(LimitError::TooDeep)?;
         let set = self.set;
         let (ty, plan) = (set.get(id), set.wire_plan(id));
         if let Inject::Metadata(version) = inject {
@@ -139,9 +143,12 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
                 // A message in pieces is the message of all pieces together. Rare: read apart, as its own document.
                 let whole = self.joined(place, pieces)?;
                 self.sink.name(&field.name);
+                let (set, joined) = (self.set, self.joined);
                 let mut apart =
-                    Walker { set: self.set, sink: &mut *self.sink, noted: Vec::new(), entries: Vec::new() };
-                apart.message(*id, &whole, place.depth, inject)
+                    Walker { set, sink: &mut *self.sink, noted: Vec::new(), entries: Vec::new(), joined };
+                apart.message(*id, &whole, place.depth, inject)?;
+                self.joined = apart.joined;
+                Ok(())
             }
             (Shape::Struct(id), last) => {
                 self.sink.name(&field.name);
@@ -161,6 +168,7 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
             }
             (Shape::List { items, .. }, _) => {
                 self.sink.name(&field.name);
+                let place = place.deeper()?;
                 self.sink.open_list();
                 for at in pieces {
                     self.items(place, items, self.noted[at].raw)?;
@@ -197,15 +205,17 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
     }
 
     /// The bytes of a message that came in several pieces.
-    fn joined(&self, place: Place<'_>, pieces: std::ops::Range<usize>) -> Result<Vec<u8>> {
+    fn joined(&mut self, place: Place<'_>, pieces: std::ops::Range<usize>) -> Result<Vec<u8>> {
         let mut whole = Vec::new();
         for noted in &self.noted[pieces] {
-            whole.extend_from_slice(bytes_of(noted.raw, place)?);
+            let piece = bytes_of(noted.raw, place)?;
+            self.joined.charge(piece.len())?;
+            whole.extend_from_slice(piece);
         }
         Ok(whole)
     }
 
-    /// One item of a list, or several where they are packed.
+    /// One item of a list, or several where they are packed. The place is that within the list.
     fn items(&mut self, place: Place<'_>, shape: &Shape, raw: Raw<'a>) -> Result<()> {
         let (Shape::Scalar(scalar), Raw::Bytes(packed)) = (shape, raw) else {
             return self.value(place, shape, Some(raw));
@@ -229,7 +239,6 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
 
     /// An item of a list or a value of a map.
     fn value(&mut self, place: Place<'_>, shape: &Shape, raw: Option<Raw<'a>>) -> Result<()> {
-        let place = place.deeper()?;
         let empty = Raw::Bytes(&[]);
         match shape {
             Shape::Scalar(scalar) => {
@@ -258,6 +267,7 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
                 self.map(place, values, entries)
             }
             Shape::List { items, .. } => {
+                let place = place.deeper()?;
                 self.sink.open_list();
                 while let Some((number, raw)) = reader.next()? {
                     if number == 1 {
@@ -278,6 +288,7 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
             entries.sort_by_key(|(key, _)| *key);
             entries.dedup_by_key(|(key, _)| *key);
         }
+        let place = place.deeper()?;
         self.sink.open_object();
         for (key, raw) in &entries {
             self.sink.key(key);
@@ -296,7 +307,7 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
             return self.schema_or(place, message);
         }
         match last_of(message, 1)? {
-            Some(Raw::Bytes(text)) if !text.is_empty() => self.sink.json(name, text),
+            Some(Raw::Bytes(text)) if !text.is_empty() => self.sink.json(name, text, place.depth),
             Some(Raw::Bytes(_)) | None => {
                 self.sink.null();
                 Ok(())
@@ -318,8 +329,8 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
                 _ => {}
             }
         }
-        let place = place.deeper()?;
         if !list.is_empty() {
+            let place = place.deeper()?;
             self.sink.open_list();
             for item in list {
                 if place.field.wire.any == AnyForm::SchemaOrStrings {

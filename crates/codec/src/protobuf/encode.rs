@@ -1,21 +1,28 @@
 //! Writing messages.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use nave_machinery::limits::{self, LimitError};
 use nave_machinery::{Map, Value};
 use nave_schema::{AnyForm, Field, Scalar, SchemaSet, Shape, TypeId};
 
 use super::{
-    MAX_DEPTH, ProtobufError, scalar,
+    ProtobufError, scalar,
     wire::{put_bytes, put_fixed64, put_int, put_message},
 };
 use crate::json;
 
 type Result<T> = std::result::Result<T, ProtobufError>;
 
-/// Appends the message of an object of the type `id`.
-pub(super) fn message(set: &SchemaSet, id: TypeId, value: &Value, out: &mut Vec<u8>) -> Result<()> {
+/// Appends the message of an object of the type `id` that may nest `depth` levels deep.
+pub(super) fn message(
+    set: &SchemaSet,
+    id: TypeId,
+    value: &Value,
+    depth: usize,
+    out: &mut Vec<u8>,
+) -> Result<()> {
     let object = value.as_object().ok_or_else(|| ProtobufError::WrongType(set.get(id).name.clone()))?;
-    Writer { set, present: Vec::with_capacity(64) }.message(id, object, MAX_DEPTH, out)
+    Writer { set, present: Vec::with_capacity(64) }.message(id, object, depth, out)
 }
 
 /// A field that the object has, with its [`nave_schema::Wire::place`].
@@ -27,7 +34,7 @@ struct Writer<'a> {
     present: Vec<Present<'a>>,
 }
 
-/// A field while it is written: the field, the type it lies in, and how many levels may still follow.
+/// A field while it is written: the field, the type it lies in, and how many levels of objects and lists may still follow.
 #[derive(Clone, Copy)]
 struct Place<'a> {
     field: &'a Field,
@@ -41,13 +48,13 @@ impl Place<'_> {
     }
 
     fn deeper(self) -> Result<Self> {
-        Ok(Self { depth: self.depth.checked_sub(1).ok_or(ProtobufError::TooDeep)?, ..self })
+        Ok(Self { depth: self.depth.checked_sub(1).ok_or(LimitError::TooDeep)?, ..self })
     }
 }
 
 impl<'a> Writer<'a> {
     fn message(&mut self, id: TypeId, object: &'a Map, depth: usize, out: &mut Vec<u8>) -> Result<()> {
-        let depth = depth.checked_sub(1).ok_or(ProtobufError::TooDeep)?;
+        let depth = depth.checked_sub(1).ok_or(LimitError::TooDeep)?;
         let ty = self.set.get(id);
         let start = self.present.len();
         for (name, value) in object {
@@ -111,8 +118,11 @@ impl<'a> Writer<'a> {
         value: &'a Value,
         out: &mut Vec<u8>,
     ) -> Result<()> {
+        if value.is_null() {
+            return Ok(());
+        }
+        let place = place.deeper()?;
         match (shape, value) {
-            (_, Value::Null) => Ok(()),
             (Shape::List { items, .. }, Value::Array(list)) => {
                 list.iter().try_for_each(|item| self.element(place, number, items, item, out))
             }
@@ -138,7 +148,6 @@ impl<'a> Writer<'a> {
         value: &'a Value,
         out: &mut Vec<u8>,
     ) -> Result<()> {
-        let place = place.deeper()?;
         match (shape, value) {
             (Shape::Scalar(scalar), value) => put_scalar(place, number, *scalar, value, out),
             (Shape::Struct(id), Value::Object(object)) => {
@@ -161,10 +170,15 @@ impl<'a> Writer<'a> {
         let schema = if place.field.wire.any == AnyForm::SchemaOrBool { 2 } else { 1 };
         match (place.field.wire.any, value) {
             (_, Value::Null) => {}
-            (AnyForm::Raw, value) => put_message(out, 1, |out| {
-                json::encode_into(value, out);
-                Ok(())
-            })?,
+            (AnyForm::Raw, value) if !limits::is_within_depth(value, place.depth) => {
+                return Err(LimitError::TooDeep.into());
+            }
+            (AnyForm::Raw, value) => {
+                put_message(out, 1, |out| {
+                    json::encode_into(value, out);
+                    Ok::<_, ProtobufError>(())
+                })?;
+            }
             (form, Value::Object(object)) => {
                 if form == AnyForm::SchemaOrBool {
                     put_int(out, 1, 1);
@@ -173,12 +187,14 @@ impl<'a> Writer<'a> {
             }
             (AnyForm::SchemaOrBool, Value::Bool(allows)) => put_int(out, 1, u64::from(*allows)),
             (AnyForm::SchemaOrArray, Value::Array(list)) => {
+                let place = place.deeper()?;
                 for item in list {
                     let object = item.as_object().ok_or_else(|| place.wrong_type())?;
                     put_message(out, 2, |out| self.message(place.owner, object, place.depth, out))?;
                 }
             }
             (AnyForm::SchemaOrStrings, Value::Array(list)) => {
+                let place = place.deeper()?;
                 for item in list {
                     put_bytes(out, 2, item.as_str().ok_or_else(|| place.wrong_type())?.as_bytes());
                 }
@@ -213,12 +229,12 @@ fn put_scalar(place: Place<'_>, number: u32, scalar: Scalar, value: &Value, out:
             let (seconds, nanos) = scalar::parse_time(text()?).ok_or_else(wrong)?;
             put_int(out, 1, seconds as u64);
             put_int(out, 2, if scalar == Scalar::MicroTime { nanos as u64 } else { 0 });
-            Ok(())
+            Ok::<_, ProtobufError>(())
         })?,
         Scalar::Duration => put_message(out, number, |out| {
             let nanos = if value.is_null() { Some(0) } else { scalar::parse_duration(text()?) };
             put_int(out, 1, nanos.ok_or_else(wrong)? as u64);
-            Ok(())
+            Ok::<_, ProtobufError>(())
         })?,
         Scalar::Quantity => put_message(out, number, |out| {
             if let Value::Number(amount) = value {
@@ -226,7 +242,7 @@ fn put_scalar(place: Place<'_>, number: u32, scalar: Scalar, value: &Value, out:
             } else {
                 put_bytes(out, 1, text()?.as_bytes());
             }
-            Ok(())
+            Ok::<_, ProtobufError>(())
         })?,
         Scalar::IntOrString => put_message(out, number, |out| {
             let (is_text, int, text) = match value {
@@ -236,7 +252,7 @@ fn put_scalar(place: Place<'_>, number: u32, scalar: Scalar, value: &Value, out:
             put_int(out, 1, is_text);
             put_int(out, 2, int as u64);
             put_bytes(out, 3, text.as_bytes());
-            Ok(())
+            Ok::<_, ProtobufError>(())
         })?,
     }
     Ok(())

@@ -28,13 +28,15 @@ mod sink;
 mod tests;
 mod wire;
 
-use nave_machinery::Value;
+use nave_machinery::limits::{Budget, LimitError, MAX_DEPTH, MAX_DOCUMENT_DEPTH};
+use nave_machinery::{Status, Value};
 use nave_schema::{SchemaSet, TypeId};
 
 use crate::json::JsonError;
 
-/// How deep messages may nest.
-pub const MAX_DEPTH: usize = 100;
+/// How many bytes of messages that came in pieces are put together for one object. No writer splits messages; each
+/// level of nested pieces copies all that is within.
+const MAX_JOINED_BYTES: usize = 8 * 1024 * 1024;
 
 /// Why bytes are not a message of the type, or a value cannot be one.
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -48,9 +50,9 @@ pub enum ProtobufError {
     /// A field number or wire type that does not exist.
     #[error("illegal tag {0:#x}")]
     BadTag(u64),
-    /// Messages nest deeper than [`MAX_DEPTH`].
-    #[error("exceeded max depth")]
-    TooDeep,
+    /// Too deep, or too many values.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
     /// A field holds something else than its type.
     #[error("field {0:?} has the wrong type")]
     WrongType(String),
@@ -67,7 +69,18 @@ pub enum ProtobufError {
 
 impl ProtobufError {
     fn not_json(field: &str, error: &JsonError) -> Self {
-        Self::NotJson(field.to_owned(), error.to_string())
+        match error {
+            JsonError::Limit(limit) => Self::Limit(*limit),
+            other => Self::NotJson(field.to_owned(), other.to_string()),
+        }
+    }
+
+    /// The answer to a request with such a body.
+    pub fn into_status(self) -> Status {
+        match self {
+            Self::Limit(limit) => limit.into_status(),
+            other => Status::bad_request(other.to_string()),
+        }
     }
 }
 
@@ -85,12 +98,29 @@ pub struct Root<'a> {
 /// Appends the message of `value`, which is of the type `id`, to `out`. Fields that the type does not have are left
 /// out, as are `apiVersion` and `kind`. On an error `out` holds a part of the message.
 pub fn encode(set: &SchemaSet, id: TypeId, value: &Value, out: &mut Vec<u8>) -> Result<(), ProtobufError> {
-    encode::message(set, id, value, out)
+    encode::message(set, id, value, MAX_DEPTH, out)
+}
+
+/// Appends the message of a document that may have objects in it, such as a list.
+pub fn encode_document(
+    set: &SchemaSet,
+    id: TypeId,
+    document: &Value,
+    out: &mut Vec<u8>,
+) -> Result<(), ProtobufError> {
+    encode::message(set, id, document, MAX_DOCUMENT_DEPTH, out)
 }
 
 /// Reads a message of the type `id`.
 pub fn decode(set: &SchemaSet, id: TypeId, message: &[u8]) -> Result<Value, ProtobufError> {
     decode_object(set, id, message, Root::default())
+}
+
+/// Reads a message of the type `id` that was stored: however many values it has, it was accepted once.
+pub fn decode_stored(set: &SchemaSet, id: TypeId, message: &[u8]) -> Result<Value, ProtobufError> {
+    let mut sink = sink::ValueSink::new(Budget::new(usize::MAX));
+    decode::walk(set, id, message, Root::default(), &mut sink)?;
+    Ok(sink.finish()?)
 }
 
 /// Reads a message of the type `id` and adds what `root` has.
@@ -100,9 +130,9 @@ pub fn decode_object(
     message: &[u8],
     root: Root<'_>,
 ) -> Result<Value, ProtobufError> {
-    let mut sink = sink::ValueSink::default();
+    let mut sink = sink::ValueSink::new(Budget::default());
     decode::walk(set, id, message, root, &mut sink)?;
-    Ok(sink.finish())
+    Ok(sink.finish()?)
 }
 
 /// Appends the JSON of a message of the type `id` to `out`, with what `root` adds, and no value in between. On an

@@ -1,6 +1,7 @@
 //! Where a message goes that is being read: JSON text, or a value.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use nave_machinery::limits::{Budget, LimitError, cost};
 use nave_machinery::{Map, Value};
 
 use super::ProtobufError;
@@ -22,8 +23,8 @@ pub(super) trait Sink {
     fn double(&mut self, value: f64);
     fn text(&mut self, value: &str);
     fn bytes(&mut self, value: &[u8]);
-    /// JSON text that stands in `field`.
-    fn json(&mut self, field: &str, text: &[u8]) -> Result<(), ProtobufError>;
+    /// JSON text that stands in `field` and may nest `depth` levels deep.
+    fn json(&mut self, field: &str, text: &[u8], depth: usize) -> Result<(), ProtobufError>;
 }
 
 /// Appends JSON text.
@@ -179,20 +180,21 @@ impl Sink for JsonSink<'_> {
         self.out.push(b'"');
     }
 
-    fn json(&mut self, field: &str, text: &[u8]) -> Result<(), ProtobufError> {
+    fn json(&mut self, field: &str, text: &[u8], depth: usize) -> Result<(), ProtobufError> {
         // The text goes out as it is, so it has to be whole: a damaged one would damage all around it.
-        json::check(text).map_err(|error| ProtobufError::not_json(field, &error))?;
+        json::check(text, depth).map_err(|error| ProtobufError::not_json(field, &error))?;
         self.separate();
         self.out.extend_from_slice(text.trim_ascii());
         Ok(())
     }
 }
 
-/// Builds a value.
-#[derive(Default)]
+/// Builds a value within a budget. Once that is used up nothing is added, and [`ValueSink::finish`] fails.
 pub(super) struct ValueSink {
     done: Value,
     open: Vec<Open>,
+    budget: Budget,
+    exceeded: Option<LimitError>,
 }
 
 /// An object or list that is not complete.
@@ -202,17 +204,46 @@ enum Open {
 }
 
 impl ValueSink {
-    pub(super) fn finish(self) -> Value {
-        self.done
+    pub(super) fn new(budget: Budget) -> Self {
+        Self { done: Value::Null, open: Vec::new(), budget, exceeded: None }
+    }
+
+    pub(super) fn finish(self) -> Result<Value, LimitError> {
+        self.exceeded.map_or(Ok(self.done), Err)
+    }
+
+    /// Whether there is room for so many bytes more.
+    fn has_room(&mut self, bytes: usize) -> bool {
+        if self.exceeded.is_none() {
+            self.exceeded = self.budget.charge(bytes).err();
+        }
+        self.exceeded.is_none()
     }
 
     fn put(&mut self, value: Value) {
+        let slot = match self.open.last() {
+            Some(Open::Object(fields, name)) => {
+                let node = if fields.is_empty() { cost::OBJECT } else { 0 };
+                node + cost::FIELD + cost::text(name.len())
+            }
+            Some(Open::List(_)) => cost::ITEM,
+            None => 0,
+        };
+        if !self.has_room(slot) {
+            return;
+        }
         match self.open.last_mut() {
             Some(Open::Object(fields, name)) => {
                 fields.insert(std::mem::take(name), value);
             }
             Some(Open::List(items)) => items.push(value),
             None => self.done = value,
+        }
+    }
+
+    fn put_text(&mut self, len: usize, text: impl FnOnce() -> String) {
+        if self.has_room(cost::text(len)) {
+            self.put(Value::String(text()));
         }
     }
 
@@ -269,16 +300,19 @@ impl Sink for ValueSink {
     }
 
     fn text(&mut self, value: &str) {
-        self.put(Value::from(value));
+        self.put_text(value.len(), || value.to_owned());
     }
 
     fn bytes(&mut self, value: &[u8]) {
-        self.put(Value::String(STANDARD.encode(value)));
+        self.put_text(value.len().div_ceil(3) * 4, || STANDARD.encode(value));
     }
 
-    fn json(&mut self, field: &str, text: &[u8]) -> Result<(), ProtobufError> {
-        let decoded = json::decode(text).map_err(|error| ProtobufError::not_json(field, &error))?;
-        self.put(decoded.value);
+    fn json(&mut self, field: &str, text: &[u8], depth: usize) -> Result<(), ProtobufError> {
+        if self.exceeded.is_some() {
+            return Ok(());
+        }
+        let decoded = json::decode_within(text, depth, &mut self.budget);
+        self.put(decoded.map_err(|error| ProtobufError::not_json(field, &error))?.value);
         Ok(())
     }
 }

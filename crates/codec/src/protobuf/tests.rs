@@ -1,5 +1,6 @@
 //! Messages of small schemas: known bytes, odd writers, and random schemas with random values.
 
+use nave_machinery::limits;
 use nave_schema::{
     AnyForm, Field, ListTopology, PatchStrategy, Scalar, SchemaSet, Shape, StructType, TypeId, Wire,
 };
@@ -226,11 +227,122 @@ fn depth_is_bounded_both_ways() {
             out
         })
     };
-    let value = decode(&set, FIRST, &deep(49)).unwrap();
-    assert_eq!(encoded(&set, &value), deep(49));
-    assert_eq!(decode(&set, FIRST, &deep(5000)), Err(ProtobufError::TooDeep));
-    let value = (0..300).fold(json!({}), |inner, _| json!({ "child": inner }));
-    assert_eq!(encode(&set, FIRST, &value, &mut Vec::new()), Err(ProtobufError::TooDeep));
+    let value = decode(&set, FIRST, &deep(MAX_DEPTH - 1)).unwrap();
+    assert_eq!(limits::check(&value), Ok(()));
+    assert_eq!(encoded(&set, &value), deep(MAX_DEPTH - 1));
+    let too_deep = ProtobufError::Limit(LimitError::TooDeep);
+    assert_eq!(decode(&set, FIRST, &deep(MAX_DEPTH)).as_ref(), Err(&too_deep));
+    assert_eq!(decode(&set, FIRST, &deep(5000)).as_ref(), Err(&too_deep));
+    let value = (0..MAX_DEPTH).fold(json!({}), |inner, _| json!({ "child": inner }));
+    assert_eq!(encode(&set, FIRST, &value, &mut Vec::new()), Err(too_deep));
+}
+
+/// Puts a value one or more levels deeper.
+type Step = fn(Value) -> Value;
+
+/// All ways to nest, one in another: the levels of JSON decide, by each road and in both directions.
+#[test]
+fn every_shape_counts_its_levels_as_json_does() {
+    let any = |name: &str, number, form| Field {
+        wire: Wire { number, any: form, ..Wire::default() },
+        ..field(name, number, Shape::Any)
+    };
+    let wrapped = |name: &str, number, shape| Field {
+        wire: Wire { number, wrapped: true, ..Wire::default() },
+        ..field(name, number, shape)
+    };
+    let set = single(vec![
+        field("child", 1, Shape::Struct(FIRST)),
+        field("list", 2, list(Shape::Struct(FIRST))),
+        field("map", 3, map(Shape::Struct(FIRST))),
+        field("listOfLists", 4, list(list(Shape::Struct(FIRST)))),
+        field("mapOfLists", 5, map(list(Shape::Struct(FIRST)))),
+        wrapped("wrapped", 6, list(Shape::Struct(FIRST))),
+        any("orBool", 7, AnyForm::SchemaOrBool),
+        any("orArray", 8, AnyForm::SchemaOrArray),
+        Field { shape: map(Shape::Any), ..any("orStrings", 9, AnyForm::SchemaOrStrings) },
+        field("raw", 10, Shape::Any),
+        field("rawList", 11, list(Shape::Any)),
+    ]);
+    let steps: [(usize, Step); 12] = [
+        (1, |inner| json!({ "child": inner })),
+        (2, |inner| json!({ "list": [inner] })),
+        (2, |inner| json!({ "map": {"k": inner} })),
+        (3, |inner| json!({ "listOfLists": [[inner]] })),
+        (3, |inner| json!({ "mapOfLists": {"k": [inner]} })),
+        (2, |inner| json!({ "wrapped": [inner] })),
+        (1, |inner| json!({ "orBool": inner })),
+        (1, |inner| json!({ "orArray": inner })),
+        (2, |inner| json!({ "orArray": [inner] })),
+        (2, |inner| json!({ "orStrings": {"k": inner} })),
+        (1, |inner| json!({ "raw": inner })),
+        (2, |inner| json!({ "rawList": [inner] })),
+    ];
+    let too_deep = ProtobufError::Limit(LimitError::TooDeep);
+    for (levels, step) in steps {
+        let nested = |times: usize| (0..times).fold(json!({"raw": 1}), |inner, _| step(inner));
+        let most = (MAX_DEPTH - 1) / levels;
+        let deepest = nested(most);
+        assert_eq!(limits::check(&deepest), Ok(()));
+        let message = encoded(&set, &deepest);
+        assert_eq!(decode(&set, FIRST, &message).unwrap(), deepest);
+        assert_eq!(
+            json::decode(transcoded(&set, &message, Root::default()).unwrap().as_bytes()).unwrap().value,
+            deepest
+        );
+        let beyond = nested(most + 1);
+        assert_eq!(limits::check(&beyond), Err(LimitError::TooDeep));
+        assert_eq!(encode(&set, FIRST, &beyond, &mut Vec::new()).as_ref(), Err(&too_deep), "{beyond}");
+    }
+    // A writer without the limit: the deepest message within one more field.
+    for number in [1u32, 2] {
+        let inner = (0..MAX_DEPTH).fold(Vec::new(), |inner, _| {
+            let mut out = Vec::new();
+            wire::put_bytes(&mut out, number, &inner);
+            out
+        });
+        assert_eq!(decode(&set, FIRST, &inner).as_ref(), Err(&too_deep));
+        assert_eq!(transcoded(&set, &inner, Root::default()).as_ref(), Err(&too_deep));
+    }
+    let mut raw = Vec::new();
+    wire::put_bytes(&mut raw, 1, format!("{}{}", "[".repeat(MAX_DEPTH), "]".repeat(MAX_DEPTH)).as_bytes());
+    let mut message = Vec::new();
+    wire::put_bytes(&mut message, 10, &raw);
+    assert_eq!(decode(&set, FIRST, &message).as_ref(), Err(&too_deep));
+    assert_eq!(transcoded(&set, &message, Root::default()).as_ref(), Err(&too_deep));
+}
+
+#[test]
+fn many_small_messages_are_too_large() {
+    let set = single(vec![
+        field("list", 1, list(Shape::Struct(FIRST))),
+        field("n", 2, list(Shape::Scalar(Scalar::Int32))),
+    ]);
+    for item in [&b"\x0a\x00"[..], b"\x10\x01", b"\x0a\x02\x10\x01"] {
+        let message = item.repeat(limits::MAX_TREE_BYTES / limits::cost::ITEM + 1);
+        assert_eq!(
+            decode(&set, FIRST, &message),
+            Err(ProtobufError::Limit(LimitError::TooLarge)),
+            "{item:?}"
+        );
+    }
+}
+
+#[test]
+fn messages_in_pieces_within_pieces_are_bounded() {
+    let set = single(vec![
+        field("child", 1, Shape::Struct(FIRST)),
+        field("text", 2, Shape::Scalar(Scalar::String)),
+    ]);
+    let mut message = Vec::new();
+    wire::put_bytes(&mut message, 2, "x".repeat(1 << 20).as_bytes());
+    for _ in 0..50 {
+        let mut outer = Vec::new();
+        wire::put_bytes(&mut outer, 1, &message);
+        wire::put_bytes(&mut outer, 1, &[]);
+        message = outer;
+    }
+    assert_eq!(decode(&set, FIRST, &message), Err(ProtobufError::Limit(LimitError::TooLarge)));
 }
 
 /// A field's shape without a name, and values that it holds as they come back from the wire: no empty lists or maps.
