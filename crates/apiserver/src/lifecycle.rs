@@ -176,7 +176,7 @@ fn mark_graceful(
     let running = meta::field(object, "deletionGracePeriodSeconds").and_then(Value::as_i64)?;
     match asked {
         Some(shorter) if shorter < running => {
-            let begun = Timestamp::parse(&deadline).unwrap_or(now).plus_seconds(-running);
+            let begun = Timestamp::parse(&deadline).unwrap_or(now).plus_seconds(running.saturating_neg());
             set_deletion(object, begun.plus_seconds(shorter), shorter);
             Some(Grace::Seconds(shorter))
         }

@@ -17,6 +17,10 @@ pub use self::limiter::{BucketRateLimiter, ExponentialLimiter, MaxOf, RateLimite
 use self::metrics::QueueMetrics;
 pub use self::metrics::WorkqueueMetrics;
 
+/// The longest wait in a queue. A caller may compute a longer one from a field of an object; the sum with the present
+/// moment would then be beyond what the clock can tell.
+const LONGEST_WAIT: Duration = Duration::from_hours(100 * 365 * 24);
+
 /// What a key in a queue must be.
 pub trait Key: Clone + Eq + Hash + Send + Sync + 'static {}
 
@@ -106,7 +110,7 @@ impl<T: Key> Workqueue<T> {
             return;
         }
         state.metrics.retried();
-        if state.waiting.add(key, Instant::now() + after) {
+        if state.waiting.add(key, Instant::now() + after.min(LONGEST_WAIT)) {
             drop(state);
             self.shared.changed.notify_one();
         }

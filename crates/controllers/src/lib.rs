@@ -58,6 +58,7 @@ mod root_ca;
 pub mod selectors;
 mod service_account;
 mod service_account_token;
+mod time_arithmetic;
 mod ttl_after_finished;
 mod volume_protection;
 

@@ -10,6 +10,7 @@ use nave_client::{Action, Lister, ObjectName};
 
 use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 use crate::job::is_finished;
+use crate::time_arithmetic::saturating_add;
 
 /// TTL after finished.
 pub(crate) const TTL_AFTER_FINISHED: Descriptor = Descriptor {
@@ -67,7 +68,8 @@ fn expires_in(job: &Job, now: Timestamp) -> Option<Duration> {
     let end = conditions
         .iter()
         .find(|condition| matches!(&*condition.type_, "Complete" | "Failed") && condition.status == "True");
-    let end = end?.last_transition_time.as_ref()?.0 + SignedDuration::from_secs(seconds.into());
+    let end =
+        saturating_add(end?.last_transition_time.as_ref()?.0, SignedDuration::from_secs(seconds.into()));
     Some(now.duration_until(end).try_into().unwrap_or(Duration::ZERO))
 }
 
@@ -93,5 +95,22 @@ mod tests {
         assert_eq!(expires_in(&job(Some(7), Some("Complete")), now), Some(Duration::ZERO));
         assert_eq!(expires_in(&job(Some(7), Some("Suspended")), now), None);
         assert_eq!(expires_in(&job(None, Some("Complete")), now), None);
+    }
+
+    #[test]
+    fn any_end_and_any_ttl_can_be_evaluated() {
+        let now = "2026-01-01T00:00:07Z".parse().unwrap();
+        for (end, is_past) in [(Timestamp::MIN, true), (now, false), (Timestamp::MAX, false)] {
+            let condition =
+                json!({"type": "Complete", "status": "True", "lastTransitionTime": end.to_string()});
+            for ttl in [i32::MIN, 0, i32::MAX] {
+                let spec = json!({"ttlSecondsAfterFinished": ttl, "template": {}});
+                let job: Job =
+                    serde_json::from_value(json!({"spec": spec, "status": {"conditions": [condition]}}))
+                        .unwrap();
+                let is_over = expires_in(&job, now) == Some(Duration::ZERO);
+                assert_eq!(is_over, is_past || end == now && ttl <= 0, "{end} {ttl}");
+            }
+        }
     }
 }

@@ -9,6 +9,9 @@ use jiff::tz::TimeZone;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(jiff::Timestamp);
 
+/// 0001-01-01T00:00:00Z in seconds since 1970, the first moment of `metav1.Time`: earlier years have no four digits.
+const YEAR_ONE: i64 = -62_135_596_800;
+
 /// The present moment.
 pub fn now() -> Timestamp {
     Timestamp(jiff::Timestamp::now())
@@ -52,10 +55,11 @@ impl Timestamp {
         self.write(true)
     }
 
-    /// The moment so many seconds later; the last one there is beyond the calendar's end.
+    /// The moment so many seconds later; the first or last one that RFC 3339 can write where the sum lies beyond it.
     pub fn plus_seconds(self, seconds: i64) -> Self {
         let later = self.0.checked_add(jiff::SignedDuration::from_secs(seconds));
-        Self(later.unwrap_or(if seconds < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX }))
+        let later = later.unwrap_or(if seconds < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX });
+        Self(later.max(jiff::Timestamp::constant(YEAR_ONE, 0)))
     }
 
     /// Seconds from `earlier` to this moment; negative if it is later.
@@ -177,6 +181,12 @@ mod tests {
     fn the_calendar_has_ends() {
         assert!(now().plus_seconds(i64::MAX) > now());
         assert!(now().plus_seconds(i64::MIN) < now());
+        // Whatever is added, the outcome can be written and read.
+        for seconds in [i64::MIN, i64::MIN + 1, -(1 << 40), -(1 << 37), -1, 0, 1 << 37, 1 << 40, i64::MAX] {
+            let text = now().plus_seconds(seconds).rfc3339();
+            assert_eq!(text.len(), "2026-01-02T03:04:05Z".len(), "{text}");
+            assert!(Timestamp::parse(&text).is_some(), "{text}");
+        }
     }
 
     #[test]

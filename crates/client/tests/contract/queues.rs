@@ -223,6 +223,18 @@ async fn a_getter_wakes_for_an_earlier_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_wait_of_any_length_is_accepted() {
+    let queue = Workqueue::<u8>::default();
+    for (key, wait) in
+        [(0, Duration::MAX), (1, Duration::from_secs(u64::MAX / 2)), (2, Duration::from_secs(1))]
+    {
+        queue.add_after(key, wait);
+    }
+    assert_eq!(queue.get().await, Some(2));
+    assert_eq!(queue.get().now_or_never(), None, "the others are not due");
+}
+
+#[tokio::test(start_paused = true)]
 async fn failures_are_tried_again_later_each_time_and_forgotten_on_success() {
     let limiter = ExponentialLimiter::new(Duration::from_secs(1), Duration::from_mins(1));
     let queue = Workqueue::<&str>::with(limiter, None);

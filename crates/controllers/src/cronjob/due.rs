@@ -7,6 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec};
 use nave_machinery::schedule::{self, Schedule};
 
+use crate::time_arithmetic::{saturating_add, saturating_sub};
+
 /// More missed times than this are worth a warning.
 const MANY_MISSED: i64 = 100;
 /// Looking a moment too early would find nothing due.
@@ -65,9 +67,9 @@ impl Calendar {
         let deadline = job.spec.starting_deadline_seconds.map(SignedDuration::from_secs);
         let earliest = earliest(job)?;
         // Times before the deadline's window are of no interest, however many there are.
-        let from = deadline.map_or(earliest, |deadline| earliest.max(now - deadline));
+        let from = deadline.map_or(earliest, |deadline| earliest.max(saturating_sub(now, deadline)));
         let at = self.schedule.last(from, now, &self.zone)?;
-        let too_late = deadline.is_some_and(|deadline| at + deadline < now);
+        let too_late = deadline.is_some_and(|deadline| saturating_add(at, deadline) < now);
         Some(Due { at, too_late, many_missed: self.misses(from, at) > MANY_MISSED })
     }
 
@@ -138,6 +140,25 @@ mod tests {
         let at = Some(("2026-01-03T00:00:00Z".to_owned(), false, false));
         assert_eq!(due(&deadline, None, "2026-01-03T00:00:30Z"), at);
         assert_eq!(due(&deadline, None, "2026-01-03T00:05:00Z"), None);
+    }
+
+    #[test]
+    fn any_deadline_and_any_last_time_can_be_evaluated() {
+        let now = "2026-01-03T00:05:00Z";
+        for schedule in ["*/10 * * * *", "@every 2562047h", "0 0 31 12 *"] {
+            for deadline in [i64::MIN, -1, 0, 1, i64::MAX - 1, i64::MAX] {
+                for last in [Timestamp::MIN, Timestamp::UNIX_EPOCH, Timestamp::MAX] {
+                    let spec = json!({"schedule": schedule, "startingDeadlineSeconds": deadline});
+                    let found = due(&spec, Some(&last.to_string()), now);
+                    assert!(found.is_none() || last != Timestamp::MAX, "{spec} {last}");
+                    let job = cron_job(&spec, Some(&last.to_string()));
+                    Calendar::of(&job.spec).unwrap().next_in(&job, now.parse().unwrap());
+                }
+            }
+        }
+        let unbounded = json!({"startingDeadlineSeconds": i64::MAX});
+        let at = Some(("2026-01-03T00:00:00Z".to_owned(), false, true));
+        assert_eq!(due(&unbounded, None, now), at);
     }
 
     #[test]

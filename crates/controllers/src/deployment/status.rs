@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::scale::max_unavailable;
 use super::{Sets, available, replicas, size};
+use crate::time_arithmetic::saturating_add;
 
 /// The type of the condition that says how a rollout goes.
 pub(super) const PROGRESSING: &str = "Progressing";
@@ -131,7 +132,7 @@ fn has_timed_out(deployment: &Deployment, before: Option<&DeploymentCondition>, 
     match before.reason.as_deref() {
         Some(ALL_AVAILABLE) => false,
         Some(TIMED_OUT) => true,
-        _ => before.last_update_time.as_ref().is_some_and(|from| from.0 + deadline < now),
+        _ => before.last_update_time.as_ref().is_some_and(|from| saturating_add(from.0, deadline) < now),
     }
 }
 
@@ -146,7 +147,7 @@ pub(super) fn deadline_in(
     if is_complete(deployment, status) || before.reason.as_deref() == Some(TIMED_OUT) {
         return None;
     }
-    let until = before.last_update_time.as_ref()?.0 + deadline;
+    let until = saturating_add(before.last_update_time.as_ref()?.0, deadline);
     // A second more, as the deadline must have passed.
     let wait = now.duration_until(until) + SignedDuration::from_secs(1);
     Some(wait.try_into().unwrap_or(Duration::from_secs(1)))
@@ -306,6 +307,25 @@ mod tests {
         let status = of_rollout(&deployment, &sets, later(601));
         assert_eq!(reason(&status, PROGRESSING), "ProgressDeadlineExceeded");
         assert_eq!(deadline_in(&deployment, &status, later(601)), None);
+    }
+
+    #[test]
+    fn any_last_update_and_any_deadline_can_be_evaluated() {
+        let mut deployment = deployment(2);
+        let sets = Sets { new: Some(replica_set("new", 2, 1)), old: Vec::new() };
+        let status = of_rollout(&deployment, &sets, now());
+        for seconds in [i32::MIN, 0, 1, i32::MAX - 1, i32::MAX] {
+            deployment.spec.as_mut().unwrap().progress_deadline_seconds = Some(seconds);
+            for updated in [Timestamp::MIN, now(), Timestamp::MAX] {
+                let mut status = status.clone();
+                for condition in status.conditions.iter_mut().flatten() {
+                    condition.last_update_time = Some(Time(updated));
+                }
+                deployment.status = Some(status.clone());
+                of_rollout(&deployment, &sets, later(1));
+                deadline_in(&deployment, &status, now());
+            }
+        }
     }
 
     #[test]

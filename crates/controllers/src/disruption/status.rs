@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::pods;
+use crate::time_arithmetic::saturating_add;
 
 /// An eviction that was allowed and whose pod is still not being deleted after so long did not happen.
 const DELETION_TIMEOUT: SignedDuration = SignedDuration::from_mins(2);
@@ -52,7 +53,7 @@ pub(super) fn disrupted(budget: &PodDisruptionBudget, selected: &[&Pod], now: Ti
     for pod in selected.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let Some(since) = named.get(name) else { continue };
-        let left = (since.0 + DELETION_TIMEOUT).duration_since(now);
+        let left = saturating_add(since.0, DELETION_TIMEOUT).duration_since(now);
         match Duration::try_from(left) {
             Ok(left) if !left.is_zero() => {
                 disrupted.recheck = Some(disrupted.recheck.map_or(left, |earlier| earlier.min(left)));
@@ -248,6 +249,12 @@ mod tests {
         ];
         let pods: Vec<_> = pods.iter().collect();
         let found = disrupted(&budget, &pods, now());
+        let mut distant = budget.clone();
+        let evictions = distant.status.as_mut().unwrap().disrupted_pods.as_mut().unwrap();
+        for since in evictions.values_mut() {
+            since.0 = Timestamp::MAX;
+        }
+        assert_eq!(disrupted(&distant, &pods, now()).overdue.len(), 0);
         assert_eq!(found.pods.keys().collect::<Vec<_>>(), ["a"]);
         assert_eq!(
             (found.recheck, found.overdue.as_slice()),

@@ -11,6 +11,7 @@ use super::verdict::wanted_active;
 use super::{Observed, is_indexed, is_suspended, policy, replaces_ended_only};
 use crate::pods::{is_active, is_terminating, phase};
 use crate::ranking;
+use crate::time_arithmetic::saturating_add;
 
 /// At most so many pods are made or deleted in one sync.
 const MOST_AT_ONCE: usize = 500;
@@ -147,7 +148,7 @@ fn backoff<'p>(pods: impl Iterator<Item = &'p Pod> + Clone, observed: &Observed<
     let doubled = u32::try_from(failures.len() - 1).ok().and_then(|times| 2_i32.checked_pow(times));
     let delay =
         doubled.and_then(|factor| BACKOFF.checked_mul(factor)).unwrap_or(BACKOFF_MOST).min(BACKOFF_MOST);
-    let wait: Duration = observed.now.duration_until(*last + delay).try_into().ok()?;
+    let wait: Duration = observed.now.duration_until(saturating_add(*last, delay)).try_into().ok()?;
     (!wait.is_zero()).then_some(wait)
 }
 
@@ -214,6 +215,10 @@ mod tests {
         assert_eq!(action(&json!({}), &[ended(4)]), Action::Wait(Duration::from_secs(6)));
         assert_eq!(action(&json!({}), &[ended(5), ended(12)]), Action::Wait(Duration::from_secs(15)));
         assert!(matches!(action(&json!({}), &[ended(10)]), Action::Create(_)));
+        let mut last = ended(0);
+        last.metadata.creation_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::MAX));
+        assert!(matches!(action(&json!({}), &[last]), Action::Wait(_)));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::count::Counts;
 use super::{Observed, holding, is_indexed, is_suspended, policy};
 use crate::pods::{is_terminal, phase};
+use crate::time_arithmetic::saturating_add;
 
 /// That a job is about to be complete: its remaining pods are being stopped.
 pub(super) const SUCCESS: &str = "SuccessCriteriaMet";
@@ -73,7 +74,7 @@ pub(super) fn success(observed: &Observed<'_>, succeeded: i32, active: i32) -> O
 pub(super) fn deadline_in(observed: &Observed<'_>) -> Option<Duration> {
     let (spec, status) = (observed.spec(), observed.status());
     let limit = spec.active_deadline_seconds.filter(|_| !is_suspended(spec))?;
-    let end = status.start_time.as_ref()?.0 + SignedDuration::from_secs(limit);
+    let end = saturating_add(status.start_time.as_ref()?.0, SignedDuration::from_secs(limit));
     Some(observed.now.duration_until(end).try_into().unwrap_or(Duration::ZERO))
 }
 
@@ -84,7 +85,7 @@ fn restarts_exceed(observed: &Observed<'_>, limit: i32) -> bool {
         return false;
     }
     let running = observed.pods.iter().filter(|pod| matches!(phase(pod), "Running" | "Pending"));
-    let restarts: i32 = running.map(restarts).sum();
+    let restarts = running.map(restarts).fold(0, i32::saturating_add);
     if limit == 0 { restarts > 0 } else { restarts >= limit }
 }
 
@@ -92,7 +93,7 @@ fn restarts(pod: &Pod) -> i32 {
     let Some(status) = &pod.status else { return 0 };
     let containers = status.container_statuses.iter().flatten();
     let all = containers.chain(status.init_container_statuses.iter().flatten());
-    all.map(|container| container.restart_count).sum()
+    all.map(|container| container.restart_count).fold(0, i32::saturating_add)
 }
 
 /// Puts a job's end into its status, once every pod is counted and none runs any more; whether that was possible.
@@ -239,5 +240,32 @@ mod tests {
         assert!(!conclude(&mut status, &interim, &[pod("a", "Running")], now()));
         assert!(conclude(&mut status, &interim, &[pod("a", "Succeeded")], now()));
         assert!(holding(&status, "Complete").is_some() && status.completion_time.is_some());
+    }
+
+    #[test]
+    fn any_active_deadline_can_be_evaluated() {
+        for limit in [i64::MIN, -1, 0, 1, i64::MAX - 1, i64::MAX] {
+            for start in [Timestamp::MIN, now(), Timestamp::MAX] {
+                let mut job = job(&json!({"activeDeadlineSeconds": limit}));
+                job.status.get_or_insert_default().start_time = Some(Time(start));
+                let observed = Observed { job: &job, pods: &[], untracked: &HashSet::new(), now: now() };
+                let is_over = deadline_in(&observed) == Some(Duration::ZERO);
+                let ends_before_now = start < now() && limit < i64::MAX - 1 || start == now() && limit <= 0;
+                let ends_beyond_calendar = limit >= i64::MAX - 1;
+                assert_eq!(
+                    is_over,
+                    ends_before_now && !ends_beyond_calendar || start == Timestamp::MAX && limit == i64::MIN,
+                    "{limit} from {start}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn any_number_of_restarts_can_be_summed_up() {
+        let mut pod = pod("a", "Running");
+        let often = json!({"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": i32::MAX});
+        pod.status = serde_json::from_value(json!({"containerStatuses": [often, often]})).unwrap();
+        assert_eq!(restarts(&pod), i32::MAX);
     }
 }
