@@ -2,12 +2,11 @@
 
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nave_store::Store;
 use parking_lot::RwLock;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -17,6 +16,7 @@ use crate::object::Decoder;
 use crate::reflector::Reflector;
 use crate::state::{Layout, Snapshot, State};
 use crate::stats::{Introspection, Stats};
+use crate::waits::Waits;
 use crate::watcher::{WatchError, WatchRequest, Watcher};
 use crate::window::WindowBounds;
 
@@ -87,12 +87,8 @@ pub(crate) struct Shared {
     pub(crate) stats: Stats,
     /// The log's revision, for those who wait for one.
     pub(crate) progress: watch::Sender<u64>,
-    /// The highest revision somebody has waited for.
-    pub(crate) wanted: AtomicU64,
-    /// How many wait now.
-    pub(crate) waiting: AtomicUsize,
-    /// Tells the task that somebody waits.
-    pub(crate) impatient: Notify,
+    /// The revisions that readers wait for.
+    pub(crate) waits: Waits,
 }
 
 impl Cacher {
@@ -109,9 +105,7 @@ impl Cacher {
             layout,
             stats: Stats::default(),
             progress: watch::Sender::new(0),
-            wanted: AtomicU64::new(0),
-            waiting: AtomicUsize::new(0),
-            impatient: Notify::new(),
+            waits: Waits::default(),
             config,
         });
         let reflector = Reflector::new(Arc::clone(&shared), store, decoder);
@@ -149,7 +143,7 @@ impl Cacher {
             return Ok(());
         }
         let started = Instant::now();
-        let _waiting = Waiting::start(&self.shared, revision);
+        let _waiting = self.shared.waits.enter(revision);
         let mut progress = self.shared.progress.subscribe();
         let reached = progress.wait_for(|&reached| reached >= revision.max(1));
         let in_time = matches!(tokio::time::timeout(timeout, reached).await, Ok(Ok(_)));
@@ -245,24 +239,6 @@ impl Drop for Cacher {
         self.task.abort();
         let aftermath = self.shared.log.write().close();
         aftermath.settle();
-    }
-}
-
-/// Stands for one reader who waits for a revision.
-struct Waiting<'a>(&'a Shared);
-
-impl<'a> Waiting<'a> {
-    fn start(shared: &'a Shared, revision: u64) -> Self {
-        shared.waiting.fetch_add(1, Ordering::Relaxed);
-        shared.wanted.fetch_max(revision, Ordering::Relaxed);
-        shared.impatient.notify_one();
-        Self(shared)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

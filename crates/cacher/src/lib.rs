@@ -85,6 +85,7 @@ mod object;
 mod reflector;
 mod state;
 mod stats;
+mod waits;
 mod watcher;
 mod window;
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -13,6 +12,7 @@ use crate::cacher::Shared;
 use crate::log::{Entry, Outcome};
 use crate::object::{CachedObject, Decoder};
 use crate::state::State;
+use crate::waits::Demand;
 
 pub(crate) struct Reflector {
     shared: Arc<Shared>,
@@ -116,7 +116,8 @@ impl Reflector {
             Err(error) => return Lost::from(error),
         };
         self.shared.stats.store_watches.add(1);
-        let mut asked = 0;
+        // When progress may be requested again for readers that still wait.
+        let mut retry_at = tokio::time::Instant::now();
         loop {
             let due = self.shared.log.read().buckets.next_due();
             tokio::select! {
@@ -129,8 +130,9 @@ impl Reflector {
                     let aftermath = self.shared.log.write().rested(Instant::now());
                     aftermath.settle();
                 }
-                () = self.impatience(asked) => {
-                    asked = self.shared.wanted.load(Ordering::Relaxed);
+                () = self.progress_needed(retry_at) => {
+                    self.shared.waits.requested();
+                    retry_at = tokio::time::Instant::now() + PROGRESS_RETRY;
                     if let Err(error) = self.store.request_progress(prefix).await {
                         return Lost::from(error);
                     }
@@ -139,26 +141,18 @@ impl Reflector {
         }
     }
 
-    /// Waits until a reader waits for a revision later than `asked`, the one progress was asked for last, or
-    /// has waited in vain for a while.
-    async fn impatience(&self, asked: u64) {
+    /// Waits until a reader waits for a revision for which progress was not requested yet, or, from `retry_at` on,
+    /// for any revision that the cache has not reached.
+    async fn progress_needed(&self, retry_at: tokio::time::Instant) {
         loop {
-            let wanted = self.shared.wanted.load(Ordering::Relaxed);
-            let waited_for =
-                self.shared.waiting.load(Ordering::Relaxed) > 0 && wanted > *self.shared.progress.borrow();
-            if waited_for && wanted > asked {
-                return;
-            }
-            let retry = async {
-                if waited_for {
-                    tokio::time::sleep(PROGRESS_RETRY).await;
-                } else {
-                    std::future::pending::<()>().await;
-                }
+            let retry = match self.shared.waits.demand(*self.shared.progress.borrow()) {
+                Demand::Unrequested => return,
+                Demand::Requested => Some(retry_at.into_std()),
+                Demand::Nothing => None,
             };
             tokio::select! {
-                () = retry => return,
-                () = self.shared.impatient.notified() => {}
+                () = reached(retry) => return,
+                () = self.shared.waits.changed() => {}
             }
         }
     }

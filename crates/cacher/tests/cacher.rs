@@ -212,6 +212,33 @@ async fn waiting_for_a_revision_asks_for_progress_and_gives_up_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_revision_nobody_reaches_does_not_slow_other_readers() {
+    const PATIENCE: Duration = Duration::from_secs(3);
+    let store = FakeStore::default();
+    let cacher = ready(&store, config()).await;
+    // One reader waits for a revision that never comes, before and during the others; one after another, others wait
+    // for each of the revisions that there are.
+    for unreached in [1_000, i64::MAX as u64, u64::MAX] {
+        assert!(cacher.wait_until(unreached, PATIENCE).await.is_err());
+        let during = async {
+            let begin = Instant::now();
+            for _ in 0..3 {
+                let revision = store.put("/registry/nodes/n", "");
+                store.release();
+                cacher.wait_until(revision, PATIENCE).await.unwrap();
+            }
+            begin.elapsed()
+        };
+        let (late, waited) = tokio::join!(cacher.wait_until(unreached, PATIENCE), during);
+        assert!(late.is_err());
+        assert_eq!(waited, Duration::ZERO, "no reader waited for a timer, beside one for {unreached}");
+    }
+    let requests = store.with(|inner| inner.progress_requests);
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert!(store.with(|inner| inner.progress_requests) <= requests + 1, "no reader waits any more");
+}
+
+#[tokio::test(start_paused = true)]
 async fn initial_objects_come_in_order_of_their_keys_before_the_events() {
     let store = FakeStore::default();
     for i in 0..300 {
