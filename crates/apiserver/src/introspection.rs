@@ -70,7 +70,7 @@ impl ApiCache {
         let resource = |(def, now)| ResourceCache::new(def, now, store_revision);
         let mut resources: Vec<_> = seen.into_iter().map(resource).collect();
         resources.sort_by(|one, other| one.resource.cmp(&other.resource));
-        let Room { encodings, frames } = storages.room();
+        let Room { encodings, frames, .. } = storages.room();
         Self { store_revision, encodings: Budget::of(encodings), frames: Budget::of(frames), resources }
     }
 }

@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use nave_authn::service_account::discovery::Discovery;
 use nave_authn::{Identity, UserInfo};
 use nave_machinery::{GroupVersionResource, Status};
+use nave_supervisor::{RestartMetrics, Supervisor};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -109,6 +110,7 @@ impl ApiServer {
         let resources =
             Resources::new(&storages, admission, config.computed, config.authorization.clone(), watches);
         metrics.register(Box::new(CacheMetrics::new(storages.clone(), resources.watched())?))?;
+        metrics.register(Box::new(RestartMetrics::new(storages.room().supervisor.clone())?))?;
         let bootstrap = Bootstrap {
             service_address: config.service_range.first(),
             secure_port: config.secure_port,
@@ -152,13 +154,22 @@ impl ApiServer {
 
     /// Keeps house while the server runs; see [`upkeep`](crate::storage::upkeep),
     /// [`check_consistency`](crate::storage::check_consistency) and [`cluster_authentication`].
-    pub async fn upkeep(&self, memory_is_short: impl FnMut() -> bool) -> Infallible {
+    pub async fn upkeep(&self, memory_is_short: impl Fn() -> bool) -> Infallible {
         let Pipeline { documents, resources, .. } = &*self.pipeline;
+        let (storages, supervisor) = (&documents.storages, self.supervisor());
+        let shed = || upkeep(storages, &memory_is_short);
+        let check = || check_consistency(storages);
+        let publish = || cluster_authentication::keep(resources, self.cluster_authentication.clone());
         tokio::select! {
-            never = upkeep(&documents.storages, memory_is_short) => never,
-            never = check_consistency(&documents.storages) => never,
-            never = cluster_authentication::keep(resources, self.cluster_authentication.clone()) => never,
+            never = supervisor.supervise("encodings upkeep", "", shed) => never,
+            never = supervisor.supervise("consistency check", "", check) => never,
+            never = supervisor.supervise("cluster authentication publisher", "", publish) => never,
         }
+    }
+
+    /// The supervisor of the server's tasks, whose restarts are among the server's metrics.
+    pub fn supervisor(&self) -> &Supervisor {
+        &self.pipeline.documents.storages.room().supervisor
     }
 
     /// From now on the server is not ready, though it serves.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nave_store::Store;
+use nave_supervisor::Supervisor;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -42,6 +43,8 @@ pub struct CacherConfig {
     pub encodings: Arc<EncodingBudget>,
     /// Room for frames of the latest events; may be shared by several caches.
     pub frames: Arc<EncodingBudget>,
+    /// Restarts the cache's task if it panics; may be shared by several caches.
+    pub supervisor: Supervisor,
 }
 
 impl CacherConfig {
@@ -57,6 +60,7 @@ impl CacherConfig {
             kept_snapshots: 32,
             encodings: EncodingBudget::new(16 << 20),
             frames: EncodingBudget::new(16 << 20),
+            supervisor: Supervisor::new(),
         }
     }
 }
@@ -108,8 +112,14 @@ impl Cacher {
             waits: Waits::default(),
             config,
         });
-        let reflector = Reflector::new(Arc::clone(&shared), store, decoder);
-        Arc::new(Self { shared, task: tokio::spawn(reflector.run()).abort_handle() })
+        let reflector = Arc::new(Reflector::new(Arc::clone(&shared), store, decoder));
+        let (supervisor, resource) = (shared.config.supervisor.clone(), Arc::clone(&shared.config.resource));
+        let reflect = async move {
+            // Each run lists the store: nothing of a state that a panic left half changed remains.
+            let run = || Arc::clone(&reflector).run();
+            match supervisor.supervise("watch cache", &resource, run).await {}
+        };
+        Arc::new(Self { shared, task: tokio::spawn(reflect).abort_handle() })
     }
 
     /// What the cache was started with.

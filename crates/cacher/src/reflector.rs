@@ -1,6 +1,8 @@
 //! The one task of a resource: lists the store, then follows it.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +12,7 @@ use tracing::{debug, info, warn};
 
 use crate::cacher::Shared;
 use crate::log::{Entry, Outcome};
-use crate::object::{CachedObject, Decoder};
+use crate::object::{CachedObject, DecodeError, Decoder};
 use crate::state::State;
 use crate::waits::Demand;
 
@@ -40,9 +42,9 @@ impl Reflector {
         Self { shared, store, codec }
     }
 
-    /// Runs until it is dropped: a list, then watches from where the one before broke off, then, only if
+    /// Runs until it is dropped (or panics): a list, then watches from where the one before broke off, then, only if
     /// history is lost, a list again.
-    pub(crate) async fn run(self) {
+    pub(crate) async fn run(self: Arc<Self>) -> Infallible {
         let resource = Arc::clone(&self.shared.config.resource);
         let mut backoff = Backoff::new();
         loop {
@@ -226,7 +228,9 @@ impl Codec {
 
     fn decode(&self, kv: &KeyValue) -> Outcome {
         let Shared { config, stats, .. } = &*self.shared;
-        let decoded = self.decoder.decode(kv);
+        // A version that the decoder cannot cope with must not take the others' watch cache with it.
+        let decoded = catch_unwind(AssertUnwindSafe(|| self.decoder.decode(kv)));
+        let decoded = decoded.unwrap_or_else(|_| Err(DecodeError("the decoder panicked".into())));
         match decoded.and_then(|it| CachedObject::new(kv, config.namespaced, it, &config.encodings)) {
             Ok(object) => Outcome::Object(Arc::new(object)),
             Err(error) => {

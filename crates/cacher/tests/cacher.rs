@@ -190,6 +190,38 @@ async fn a_damaged_object_is_as_good_as_absent_until_it_is_repaired() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_object_whose_decoding_panics_is_left_out_alone() {
+    let store = FakeStore::default();
+    store.put(&key("bad"), "?");
+    for i in 0..100 {
+        store.put(&key(&format!("p{i:03}")), "n;");
+    }
+    let cacher = ready(&store, config()).await;
+    assert_eq!(cacher.introspect().undecodable, [Arc::from(key("bad"))]);
+    store.put(&key("worse"), "?");
+    store.put(&key("good"), "n;");
+    settle(&store, &cacher).await;
+    assert!(cacher.snapshot().get(&key("good")).is_some());
+    assert_eq!((cacher.introspect().objects, cacher.introspect().undecodable.len()), (101, 2));
+    assert_eq!(cacher.config().supervisor.restarts(), [("watch cache", 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_whose_task_panics_lists_again_and_goes_on() {
+    let store = FakeStore::default();
+    let cacher = ready(&store, config()).await;
+    let mut watcher = watch(&cacher, WatchStart::After(cacher.revision()), Filter::all()).unwrap();
+    for panics in 1..=3 {
+        store.with(|inner| inner.panicking_reads = 1);
+        store.put(&key(&format!("p{panics}")), "n;");
+        settle(&store, &cacher).await;
+        assert_eq!(cacher.introspect().objects, panics);
+        assert_eq!(cacher.config().supervisor.restarts(), [("watch cache", panics as u64)]);
+    }
+    assert!(matches!(watcher.next().await, Step::End(End::Expired)), "it cannot know what it missed");
+}
+
+#[tokio::test(start_paused = true)]
 async fn waiting_for_a_revision_asks_for_progress_and_gives_up_in_time() {
     let store = FakeStore::default();
     let cacher = ready(&store, config()).await;

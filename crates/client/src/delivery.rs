@@ -98,7 +98,7 @@ impl Delivery {
     }
 
     /// Calls the handler until stopped.
-    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
+    pub(crate) async fn run(&self, stop: &CancellationToken) {
         loop {
             let woken = self.wake.notified();
             while !stop.is_cancelled() && self.tell_some() {

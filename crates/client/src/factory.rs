@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use nave_cacher::Cacher;
 use nave_machinery::{GroupVersionResource, Value};
+use nave_supervisor::Supervisor;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -85,11 +86,18 @@ pub struct FactoryConfig {
     pub resync: Option<Duration>,
     /// How long informers wait after failures.
     pub backoff: Backoff,
+    /// Restarts the informers' tasks if they panic.
+    pub supervisor: Supervisor,
 }
 
 impl Default for FactoryConfig {
     fn default() -> Self {
-        Self { namespace: String::new(), resync: None, backoff: Backoff::REFLECTOR }
+        Self {
+            namespace: String::new(),
+            resync: None,
+            backoff: Backoff::REFLECTOR,
+            supervisor: Supervisor::new(),
+        }
     }
 }
 
@@ -183,11 +191,11 @@ impl SharedInformerFactory {
 
 impl Shared {
     fn make(&self, resource: &GroupVersionResource, metadata_only: bool) -> Entry {
-        let FactoryConfig { namespace, resync, backoff } = self.config.clone();
+        let FactoryConfig { namespace, resync, backoff, supervisor } = self.config.clone();
         let scope = Scope { namespace, metadata_only, ..Scope::default() };
         let source = self.source.lister_watcher(resource, &scope);
         let name = resource.group_resource().to_string();
-        let config = InformerConfig { name: name.into(), backoff, resync };
+        let config = InformerConfig { name: name.into(), backoff, resync, supervisor };
         let informer = SharedInformer::new(source, config);
         Entry { informer, is_started: false, stop: self.stop.child_token() }
     }

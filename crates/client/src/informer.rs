@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nave_supervisor::Supervisor;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -42,12 +43,14 @@ pub struct InformerConfig {
     pub backoff: Backoff,
     /// How often a handler is told of all objects again, where it does not say itself. `None`: never.
     pub resync: Option<Duration>,
+    /// Restarts the informer's tasks if they panic; may be shared by several informers.
+    pub supervisor: Supervisor,
 }
 
 impl InformerConfig {
     /// client-go's backoff, and no resync.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
-        Self { name: name.into(), backoff: Backoff::REFLECTOR, resync: None }
+        Self { name: name.into(), backoff: Backoff::REFLECTOR, resync: None, supervisor: Supervisor::new() }
     }
 }
 
@@ -97,6 +100,8 @@ struct Resync {
 }
 
 struct Running {
+    name: Arc<str>,
+    supervisor: Supervisor,
     runtime: Handle,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -229,11 +234,19 @@ impl Core {
     async fn run(core: &Arc<Self>, stop: CancellationToken) {
         let Some(tasks) = core.start(&stop) else { return };
         let reflector = core.reflector();
-        let reflect = async {
-            reflector.run(&stop).await;
-            core.queue.close();
+        // Each run lists: a change that a panic lost on its way into the cache is found by comparing.
+        let work = || async {
+            let reflect = async {
+                reflector.run(&stop).await;
+                core.queue.close();
+            };
+            tokio::join!(reflect, core.process());
         };
-        tokio::join!(reflect, core.process(), stop.run_until_cancelled(core.note_sync()));
+        let InformerConfig { name, supervisor, .. } = &core.config;
+        tokio::join!(
+            supervisor.supervise("informer", name, work),
+            stop.run_until_cancelled(core.note_sync())
+        );
         tasks.close();
         tasks.wait().await;
     }
@@ -259,7 +272,13 @@ impl Core {
             return None;
         }
         let tasks = TaskTracker::new();
-        let running = Running { runtime: Handle::current(), tasks: tasks.clone(), stop: stop.clone() };
+        let running = Running {
+            name: Arc::clone(&self.config.name),
+            supervisor: self.config.supervisor.clone(),
+            runtime: Handle::current(),
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        };
         handlers.all.iter().for_each(|handler| running.spawn(&handler.delivery));
         handlers.running = Some(running);
         Some(tasks)
@@ -375,9 +394,15 @@ impl Handlers {
 
 impl Running {
     fn spawn(&self, delivery: &Arc<Delivery>) {
-        if !delivery.is_stopped() {
-            self.tasks.spawn_on(Arc::clone(delivery).run(self.stop.clone()), &self.runtime);
+        if delivery.is_stopped() {
+            return;
         }
+        let (name, supervisor) = (Arc::clone(&self.name), self.supervisor.clone());
+        let (delivery, stop) = (Arc::clone(delivery), self.stop.clone());
+        let deliver = async move {
+            supervisor.supervise("event handler delivery", &name, || delivery.run(&stop)).await;
+        };
+        self.tasks.spawn_on(deliver, &self.runtime);
     }
 }
 

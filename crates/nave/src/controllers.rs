@@ -8,8 +8,9 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use nave_authn::certificates_to_pem;
 use nave_client::leader_election::{ConfigError, Ended, LeaderElectionConfig, LeaderElector};
 use nave_client::workqueue::WorkqueueMetrics;
-use nave_client::{SharedInformerFactory, record};
+use nave_client::{FactoryConfig, SharedInformerFactory, record};
 use nave_controllers::frame::{self, Clients, Descriptor, TokenGenerator};
+use nave_supervisor::RestartMetrics;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -48,6 +49,7 @@ pub(crate) async fn run(mut config: ControllersConfig) -> Result<(), Controllers
     let user = OneUser::read(&config).await?;
     let registry = Registry::new();
     config.settings.metrics = Some(WorkqueueMetrics::register(&registry)?);
+    registry.register(Box::new(RestartMetrics::new(config.settings.supervisor.clone())?))?;
     let (events, writer) = record::recorder(COMPONENT, user.client.clone());
     let led = CancellationToken::new();
     let written = tokio::spawn(writer.run(led.clone()));
@@ -127,7 +129,9 @@ async fn health(
 
 /// Runs the controllers until `stop` is cancelled.
 async fn work(user: &OneUser, config: &ControllersConfig, stop: CancellationToken) {
-    let informers = SharedInformerFactory::new(user.client.clone());
+    let supervisor = config.settings.supervisor.clone();
+    let factory = FactoryConfig { supervisor, ..FactoryConfig::default() };
+    let informers = SharedInformerFactory::with_config(user.client.clone(), factory);
     let running = frame::start(chosen(&config.controllers), user, &informers, &config.settings, stop.clone());
     tracing::info!("controllers started");
     stop.cancelled().await;

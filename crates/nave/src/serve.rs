@@ -30,6 +30,7 @@ use nave_apiserver::serving::{ConnectionInfo, Limits, Running, Server, Tls, TlsE
 use nave_authn::ClientCaError;
 use nave_store::StoreError;
 use nave_webhook::Watched;
+use tokio::sync::Mutex;
 
 use crate::tokens::SecretTokens;
 use crate::{
@@ -120,13 +121,18 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         controllers::start(&config.controllers, &api.server, &api.storages, certificates.server_ca(), tokens);
 
     let authentication = api.authentication.take();
-    let upkeep = Upkeep { certificates, kubeconfig, cas, tls, authentication };
+    let upkeep = Mutex::new(Upkeep { certificates, kubeconfig, cas, tls, authentication });
+    let used = Mutex::new(api.used);
+    let supervisor = api.server.supervisor();
+    let renew = || look_after(&upkeep);
+    let reload = || api.authorization.keep_up();
+    let track = || token_tracking::keep(&api.server, &used);
     tokio::select! {
         () = signals.next() => {}
-        never = look_after(upkeep) => match never {},
+        never = supervisor.supervise("certificate renewal", "", renew) => match never {},
         never = api.server.upkeep(memory::is_short) => match never {},
-        never = api.authorization.keep_up() => match never {},
-        never = token_tracking::keep(api.server.clone(), api.used) => match never {},
+        never = supervisor.supervise("authorization reload", "", reload) => match never {},
+        never = supervisor.supervise("token tracking", "", track) => match never {},
     }
     tokio::select! {
         () = stop(&config, &api.server, &controllers, &running) => {}
@@ -203,7 +209,8 @@ impl Upkeep {
 
 /// Looks after certificates once in a while, and as soon as a file given by a flag changes. Failures are logged, and
 /// tried again.
-async fn look_after(mut upkeep: Upkeep) -> std::convert::Infallible {
+async fn look_after(upkeep: &Mutex<Upkeep>) -> std::convert::Infallible {
+    let mut upkeep = upkeep.lock().await;
     let mut given = Watched::new(upkeep.certificates.given());
     let configured = upkeep.authentication.iter().map(|file| file.path.clone());
     let mut configured = Watched::new(configured.collect());

@@ -27,7 +27,13 @@ impl Following {
     /// Starts to tell the follower what is in a watch cache. Must be called within a Tokio runtime.
     pub fn start(cacher: Arc<Cacher>, follower: Arc<dyn Follower>) -> Self {
         let (sender, synced) = watch::channel(false);
-        Self { task: tokio::spawn(follow(cacher, follower, sender)).abort_handle(), synced }
+        let supervisor = cacher.config().supervisor.clone();
+        let task = async move {
+            // Each run begins with all objects: nothing of a state that a panic left half changed remains.
+            let run = || follow(&cacher, &*follower, &sender);
+            supervisor.supervise("watch cache follower", &cacher.config().resource, run).await;
+        };
+        Self { task: tokio::spawn(task).abort_handle(), synced }
     }
 
     /// Waits until the follower has been told of all objects there were at the start.
@@ -44,7 +50,7 @@ impl Drop for Following {
 }
 
 /// Watches from the present state on; where the watch is lost it begins again with the state that is then.
-async fn follow(cacher: Arc<Cacher>, follower: Arc<dyn Follower>, synced: watch::Sender<bool>) {
+async fn follow(cacher: &Cacher, follower: &dyn Follower, synced: &watch::Sender<bool>) {
     loop {
         cacher.wait_ready().await;
         let snapshot = cacher.snapshot();
@@ -62,5 +68,86 @@ async fn follow(cacher: Arc<Cacher>, follower: Arc<dyn Follower>, synced: watch:
             }
         }
         tracing::info!(resource = %cacher.config().resource, "lost the history in between: reads all objects anew");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use nave_machinery::{GroupVersionResource, meta};
+    use nave_resources::Registry;
+    use nave_store::embedded::{Embedded, Options};
+    use parking_lot::Mutex;
+    use serde_json::json;
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::storage::{Storages, WatchCacheSizes};
+
+    /// The names of all objects; panics once for each of some of them.
+    #[derive(Default)]
+    struct Names {
+        seen: Mutex<BTreeSet<String>>,
+        panics: Mutex<BTreeSet<String>>,
+        changed: Notify,
+    }
+
+    impl Names {
+        fn see(&self, object: &CachedObject) {
+            assert!(!self.panics.lock().remove(object.name()), "a follower panics");
+            self.seen.lock().insert(object.name().to_owned());
+            self.changed.notify_one();
+        }
+
+        async fn wait_for(&self, names: &[&str]) {
+            while !self.seen.lock().iter().eq(names) {
+                self.changed.notified().await;
+            }
+        }
+    }
+
+    impl Follower for Names {
+        fn replace(&self, objects: &[Arc<CachedObject>]) {
+            self.seen.lock().clear();
+            for object in objects {
+                self.see(object);
+            }
+        }
+
+        fn apply(&self, changes: &[Delivery]) {
+            for change in changes {
+                self.see(&change.object());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_follower_that_panics_hears_of_all_objects_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Embedded::open(folder.path(), &Options::default()).unwrap());
+        let registry = Registry::builtin(nave_schema::builtin());
+        let storages = Storages::open(registry, store, &WatchCacheSizes::default());
+        let maps = storages.get(&GroupVersionResource::new("", "v1", "configmaps")).unwrap();
+        maps.cacher().wait_ready().await;
+        let create = async |name: &str| {
+            let metadata = json!({"namespace": "ns", "name": name});
+            let mut map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata});
+            let key = nave_resources::storage_key(maps.def(), Some("ns"), meta::name(&map)).unwrap();
+            maps.create(&key, name, &mut map).await.unwrap();
+        };
+        let names = Arc::new(Names::default());
+        names.panics.lock().extend(["a", "c"].map(str::to_owned));
+        create("a").await;
+        maps.wait_until(maps.current_revision().await.unwrap()).await.unwrap();
+        let following = Following::start(Arc::clone(maps.cacher()), Arc::clone(&names) as _);
+        following.synced().await;
+        names.wait_for(&["a"]).await;
+        for (name, seen) in [("b", &["a", "b"][..]), ("c", &["a", "b", "c"]), ("d", &["a", "b", "c", "d"])] {
+            create(name).await;
+            names.wait_for(seen).await;
+        }
+        let restarts = storages.room().supervisor.restarts();
+        assert!(restarts.contains(&("watch cache follower", 2)), "{restarts:?}");
     }
 }

@@ -93,6 +93,7 @@ impl ResourceStorage {
         config.window = window;
         config.encodings = Arc::clone(&room.encodings);
         config.frames = Arc::clone(&room.frames);
+        config.supervisor = room.supervisor.clone();
         let indexed = def.fields.iter().enumerate().filter(|(_, field)| field.indexed);
         config.indexed_fields = indexed.map(|(at, _)| at).collect();
         let cacher = Cacher::start(config, Arc::clone(&store), Arc::clone(&codec) as _);

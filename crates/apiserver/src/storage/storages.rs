@@ -7,6 +7,7 @@ use nave_cacher::{Cacher, EncodingBudget};
 use nave_machinery::GroupVersionResource;
 use nave_resources::{Registry, ResourceDef};
 use nave_store::Store;
+use nave_supervisor::Supervisor;
 
 use super::{ResourceStorage, WatchCacheSizes};
 
@@ -16,7 +17,7 @@ const ENCODINGS_KEPT: usize = 32 << 20;
 /// Bytes of frames of the latest events that are kept for those who have not taken them, of all resources together.
 const FRAMES_KEPT: usize = 32 << 20;
 
-/// Room for what is made on demand, shared by all watch caches. Frames have their own: they are given up soon, and
+/// What all watch caches share: room for what is made on demand, and the supervisor of their tasks. Frames have their own: they are given up soon, and
 /// without them each watcher would make an event's frame anew.
 #[derive(Clone)]
 pub struct Room {
@@ -24,6 +25,8 @@ pub struct Room {
     pub encodings: Arc<EncodingBudget>,
     /// For frames of events.
     pub frames: Arc<EncodingBudget>,
+    /// For the tasks of watch caches and of what follows them.
+    pub supervisor: Supervisor,
 }
 
 /// The storages of all stored resources of a registry: one a storage prefix, so that resources of two groups over the
@@ -40,8 +43,11 @@ impl Storages {
     /// Opens every stored resource: its watch cache begins to fill, and will keep this much history.
     pub fn open(registry: Registry, store: Arc<dyn Store>, sizes: &WatchCacheSizes) -> Self {
         let mut by_prefix = HashMap::new();
-        let room =
-            Room { encodings: EncodingBudget::new(ENCODINGS_KEPT), frames: EncodingBudget::new(FRAMES_KEPT) };
+        let room = Room {
+            encodings: EncodingBudget::new(ENCODINGS_KEPT),
+            frames: EncodingBudget::new(FRAMES_KEPT),
+            supervisor: Supervisor::new(),
+        };
         for def in registry.all() {
             let Some(storage) = &def.storage else { continue };
             let window = sizes.bounds(&def.group_resource());
@@ -72,7 +78,7 @@ impl Storages {
         &self.store
     }
 
-    /// The room for what is made on demand.
+    /// What all watch caches share.
     pub fn room(&self) -> &Room {
         &self.room
     }

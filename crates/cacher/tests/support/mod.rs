@@ -40,6 +40,8 @@ pub struct Inner {
     /// So many of the next ranges fail.
     pub failing_ranges: usize,
     pub progress_requests: u64,
+    /// So many of the next reads of a watch panic.
+    pub panicking_reads: usize,
     pub ranges: Vec<Range>,
     /// Events in a batch at most; 0 means any number.
     pub batch: usize,
@@ -202,6 +204,12 @@ impl Watch {
             if self.over {
                 return None;
             }
+            let panics = {
+                let mut inner = store.0.0.lock().unwrap();
+                let left = inner.panicking_reads.checked_sub(1);
+                left.inspect(|left| inner.panicking_reads = *left).is_some()
+            };
+            assert!(!panics, "a read of the watch panics");
             if let Some(item) = self.poll(&store.0.0.lock().unwrap()) {
                 return Some(item);
             }
@@ -231,7 +239,8 @@ impl Watch {
     }
 }
 
-/// Decodes `node;key=value,…`: one selectable field and labels. A value that starts with `!` is damaged.
+/// Decodes `node;key=value,…`: one selectable field and labels. A value that starts with `!` is damaged; one with
+/// `?` panics.
 pub struct TextDecoder;
 
 impl Decoder for TextDecoder {
@@ -240,6 +249,7 @@ impl Decoder for TextDecoder {
         if text.starts_with('!') {
             return Err(DecodeError("damaged".into()));
         }
+        assert!(!text.starts_with('?'), "a decoder panics");
         let (node, labels) = text.split_once(';').unwrap_or((text, ""));
         let labels = labels.split(',').filter_map(|label| label.split_once('='));
         let head = r#"{"metadata":{"resourceVersion":""#;

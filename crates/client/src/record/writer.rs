@@ -1,5 +1,7 @@
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -33,8 +35,9 @@ impl EventWriter {
         };
         let write_all = async {
             while let Some(event) = self.next(&stop).await {
-                if let Some(correlated) = self.correlator.correlate(&event) {
-                    self.write(&event, correlated).await;
+                // A panic costs the one event.
+                if AssertUnwindSafe(self.record(&event)).catch_unwind().await.is_err() {
+                    tracing::error!(component = self.component, "an event was dropped: writing it panicked");
                 }
             }
         };
@@ -47,6 +50,12 @@ impl EventWriter {
             biased;
             event = self.waiting.recv() => event,
             () = stop.cancelled() => self.waiting.try_recv().ok(),
+        }
+    }
+
+    async fn record(&mut self, event: &Recorded) {
+        if let Some(correlated) = self.correlator.correlate(event) {
+            self.write(event, correlated).await;
         }
     }
 

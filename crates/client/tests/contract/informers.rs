@@ -6,6 +6,7 @@ use std::time::Duration;
 use nave_client::{
     Backoff, InformerConfig, ListWatchError, NAMESPACE_INDEX, Registration, SharedInformer, filtered, on_each,
 };
+use nave_supervisor::Supervisor;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use tokio_util::sync::CancellationToken;
@@ -25,8 +26,12 @@ struct Fixture {
 impl Fixture {
     /// Not running yet.
     fn of(server: &FakeServer) -> Self {
+        Self::supervised(server, Supervisor::new())
+    }
+
+    fn supervised(server: &FakeServer, supervisor: Supervisor) -> Self {
         let backoff = Backoff { jitter: 0.0, ..Backoff::REFLECTOR };
-        let config = InformerConfig { backoff, ..InformerConfig::new("things") };
+        let config = InformerConfig { backoff, supervisor, ..InformerConfig::new("things") };
         let informer = SharedInformer::new(Arc::new(server.clone()), config);
         let recorder = Recorder::new();
         let registration = informer.add_event_handler(recorder.clone());
@@ -83,6 +88,40 @@ async fn what_is_there_is_told_as_the_initial_list_and_then_what_happens() {
     assert_eq!((lister.len(), lister.get("ns", "a").unwrap().label("colour")), (2, Some("blue")));
     assert_eq!(lister.by_index(NAMESPACE_INDEX, "ns").unwrap().len(), 2);
     assert_eq!(it.informer.last_sync_resource_version(), "5");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_informer_that_panics_lists_again_and_loses_nothing() {
+    let server = FakeServer::new();
+    server.set("ns/a", "red");
+    let supervisor = Supervisor::new();
+    let it = Fixture::supervised(&server, supervisor.clone());
+    let panics = Arc::new(Mutex::new(0));
+    let left = Arc::clone(&panics);
+    it.informer.set_transform(move |object| {
+        let mut left = left.lock();
+        if let Some(fewer) = u32::checked_sub(*left, 1) {
+            *left = fewer;
+            std::panic::panic_any("a test's panic");
+        }
+        object
+    });
+    it.start();
+    assert_eq!(it.next(1).await, ["initial ns/a@1"]);
+    *panics.lock() = 1;
+    server.set("ns/b", "red");
+    server.delete("ns/a");
+    assert_eq!(sorted(it.next(2).await), ["add ns/b@2", "vanish ns/a@1"]);
+    *panics.lock() = 2;
+    server.set("ns/b", "blue");
+    assert_eq!(it.next(1).await, ["update ns/b@2 ns/b@4"]);
+    let restarts = supervisor.restarts().into_iter().find(|(task, _)| *task == "informer");
+    assert_eq!(restarts, Some(("informer", 3)));
+}
+
+fn sorted(mut lines: Vec<String>) -> Vec<String> {
+    lines.sort();
+    lines
 }
 
 #[tokio::test(start_paused = true)]

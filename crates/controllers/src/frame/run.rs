@@ -3,8 +3,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use nave_client::workqueue::{Key, WorkqueueMetrics};
 use nave_client::{Action, ObjectName, SharedInformerFactory, Workqueue, record, run_workers};
+use nave_supervisor::Supervisor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -33,11 +35,13 @@ pub struct Settings {
     pub terminated_pods: usize,
     /// Where queues are measured.
     pub metrics: Option<WorkqueueMetrics>,
+    /// Restarts controllers that panic outside of a sync.
+    pub supervisor: Supervisor,
 }
 
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { workers, terminated_pods, metrics: _ } = self;
+        let Self { workers, terminated_pods, metrics: _, supervisor: _ } = self;
         let mut it = f.debug_struct("Settings");
         it.field("workers", workers).field("terminated_pods", terminated_pods).finish_non_exhaustive()
     }
@@ -45,7 +49,12 @@ impl fmt::Debug for Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { workers: HashMap::new(), terminated_pods: Self::TERMINATED_PODS, metrics: None }
+        Self {
+            workers: HashMap::new(),
+            terminated_pods: Self::TERMINATED_PODS,
+            metrics: None,
+            supervisor: Supervisor::new(),
+        }
     }
 }
 
@@ -81,7 +90,7 @@ pub fn start<'a>(
             let client = clients.client(controller.service_account);
             let (events, writer) = record::recorder(controller.service_account, client.clone());
             tasks.spawn(writer.run(stop.clone()));
-            (controller.start)(&Context {
+            let context = Context {
                 client,
                 informers: informers.clone(),
                 events,
@@ -92,15 +101,35 @@ pub fn start<'a>(
                 metrics: settings.metrics.clone(),
                 fan_outs: fan_outs.clone(),
                 stop: stop.clone(),
-            })
+            };
+            ((controller.start)(&context), *controller, context)
         })
         .collect();
     informers.start();
-    for controller in registered {
-        tasks.spawn(controller);
+    for (work, controller, context) in registered {
+        tasks.spawn(supervise(work, controller, context, settings.supervisor.clone()));
     }
     tasks.close();
     Running { tasks, stop }
+}
+
+/// Runs a controller. After a panic it registers anew, with handlers of its own that hear of all objects, and what it
+/// registered before is left to fill a queue that nothing reads: bounded by the number of objects.
+async fn supervise(
+    work: BoxFuture<'static, ()>,
+    controller: Descriptor,
+    context: Context,
+    supervisor: Supervisor,
+) {
+    let mut work = Some(work);
+    let run = || {
+        work.take().unwrap_or_else(|| {
+            let work = (controller.start)(&Context { fan_outs: FanOuts::default(), ..context.clone() });
+            context.informers.start();
+            work
+        })
+    };
+    supervisor.supervise("controller", controller.name, run).await;
 }
 
 impl Running {

@@ -107,7 +107,7 @@ impl ControllersFlags {
             controllers,
             private_key_file: self.service_account_private_key_file,
             health: self.healthz_bind_address.0,
-            settings: Settings { workers: self.concurrent_syncs.0, terminated_pods, metrics: None },
+            settings: Settings { workers: self.concurrent_syncs.0, terminated_pods, ..Settings::default() },
             log_level: self.verbosity,
             election: self.leader_elect.then_some(election),
         })

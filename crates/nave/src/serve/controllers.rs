@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nave_apiserver::server::ApiServer;
 use nave_apiserver::storage::Storages;
-use nave_client::{InProcess, SharedInformerFactory};
+use nave_client::{FactoryConfig, InProcess, SharedInformerFactory};
 use nave_controllers::frame::{self, Clients, Settings, TokenGenerator};
 use nave_machinery::GroupVersionResource;
 use nave_machinery::user::UserInfo;
@@ -35,9 +35,11 @@ pub(super) fn start(
     let cacher = move |resource: &GroupVersionResource| {
         storages.get(resource).map(|storage| Arc::clone(storage.cacher()))
     };
-    let informers = SharedInformerFactory::new(InProcess(cacher));
+    let supervisor = api.supervisor().clone();
+    let config = FactoryConfig { supervisor: supervisor.clone(), ..FactoryConfig::default() };
+    let informers = SharedInformerFactory::with_config(InProcess(cacher), config);
     let clients = Local { api: api.clone(), root_ca: Arc::from(root_ca), tokens: Arc::new(tokens) };
-    let settings = Settings::default();
+    let settings = Settings { supervisor, ..Settings::default() };
     let running = frame::start(chosen(wanted), &clients, &informers, &settings, CancellationToken::new());
     InProcessControllers { running, informers }
 }

@@ -9,10 +9,11 @@ use nave_apiserver::bootstrap::server_user;
 use nave_apiserver::server::ApiServer;
 use nave_authn::service_account::{LAST_USED, SecretUse};
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 /// Notes what is told, one after the other.
-pub(super) async fn keep(api: ApiServer, mut used: mpsc::Receiver<SecretUse>) -> Infallible {
+pub(super) async fn keep(api: &ApiServer, used: &Mutex<mpsc::Receiver<SecretUse>>) -> Infallible {
+    let mut used = used.lock().await;
     let client = kube::Client::new(api.local(server_user()), "default");
     while let Some(SecretUse { namespace, name, date }) = used.recv().await {
         let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
