@@ -13,6 +13,9 @@ use crate::body::{Pieces, ResponseBody};
 /// Bytes from which on compressing is worth its CPU, as upstream.
 pub(crate) const THRESHOLD: usize = 128 << 10;
 
+/// Bytes compressed at once: about a millisecond's work.
+const STEP: usize = 64 << 10;
+
 /// Whether the client accepts gzip, by upstream's simple reading of the header: as an encoding with no weight.
 pub(crate) fn is_accepted(headers: &HeaderMap) -> bool {
     let accepted = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
@@ -31,22 +34,29 @@ pub(crate) fn compressed(body: ResponseBody) -> Result<ResponseBody, ResponseBod
     }
 }
 
-/// Never waits for more than a step of the input; writing to memory does not fail.
+/// Compresses no more than a step of the input before other tasks get their turn; writing to memory does not fail.
 fn gzip(chunks: impl Stream<Item = Pieces> + Send + 'static) -> impl Stream<Item = Bytes> + Send + 'static {
     let encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    let steps = stream::unfold((Box::pin(chunks), Some(encoder)), |(mut chunks, encoder)| async move {
+    let start = (Box::pin(chunks), Pieces::default(), Some(encoder));
+    let steps = stream::unfold(start, |(mut chunks, mut pieces, encoder)| async move {
         let mut encoder = encoder?;
-        let Some(mut pieces) = chunks.next().await else {
-            return Some((encoder.finish().unwrap_or_default(), (chunks, None)));
-        };
-        while pieces.has_remaining() {
-            let length = pieces.chunk().len();
-            let written = encoder.write_all(pieces.chunk());
+        if !pieces.has_remaining() {
+            let Some(next) = chunks.next().await else {
+                return Some((encoder.finish().unwrap_or_default(), (chunks, pieces, None)));
+            };
+            pieces = next;
+        }
+        let mut left = STEP;
+        while left > 0 && pieces.has_remaining() {
+            let length = pieces.chunk().len().min(left);
+            let written = encoder.write_all(&pieces.chunk()[..length]);
             debug_assert!(written.is_ok(), "writing to memory");
             pieces.advance(length);
+            left -= length;
         }
         let out = std::mem::take(encoder.get_mut());
-        Some((out, (chunks, Some(encoder))))
+        tokio::task::yield_now().await;
+        Some((out, (chunks, pieces, Some(encoder))))
     });
     steps.filter(|out| std::future::ready(!out.is_empty())).map(Bytes::from)
 }
@@ -74,6 +84,9 @@ mod tests {
         let large: Vec<u8> = (0..=THRESHOLD).map(|n| (n / 1_000) as u8).collect();
         let small = compressed(large[..THRESHOLD].to_vec().into());
         assert!(matches!(small, Err(ResponseBody::Full(bytes)) if bytes.len() == THRESHOLD));
+        let huge: Vec<u8> = large.iter().copied().cycle().take(5 * STEP + 17).collect();
+        let Ok(body) = compressed(huge.clone().into()) else { panic!("is large") };
+        assert_eq!(decompressed(body).await, huge);
         let Ok(body) = compressed(large.clone().into()) else { panic!("is large") };
         assert_eq!(decompressed(body).await, large);
         let chunks: Vec<_> = large.chunks(10_000).map(Bytes::copy_from_slice).collect();

@@ -168,16 +168,22 @@ impl Reflector {
         }
         let mut events = batch.events.into_iter().filter(|event| event.kv.mod_revision > seen).peekable();
         while events.peek().is_some() {
-            let (mut entries, mut revision) = (Vec::new(), seen);
+            let (mut entries, mut revision, mut bytes) = (Vec::new(), seen, 0);
             // A chunk never ends amid one revision: it would be taken for complete.
-            while let Some(event) =
-                events.next_if(|next| entries.len() < CHUNK || next.kv.mod_revision == revision)
-            {
+            while let Some(event) = events.next_if(|next| {
+                entries.len() < CHUNK && bytes < CHUNK_BYTES || next.kv.mod_revision == revision
+            }) {
                 revision = event.kv.mod_revision;
+                bytes += event.kv.value.len();
                 entries.push(self.codec.decode_event(event.kind, &event.kv));
             }
             self.append(entries, revision);
-            tokio::task::consume_budget().await;
+            if bytes < CHUNK_BYTES {
+                tokio::task::consume_budget().await;
+            } else {
+                // A chunk of large objects took long enough.
+                tokio::task::yield_now().await;
+            }
         }
         self.append(Vec::new(), batch.revision);
     }
@@ -202,7 +208,7 @@ impl Codec {
         items: Vec<KeyValue>,
         known: &Arc<State>,
     ) -> Result<Vec<Entry>, StoreError> {
-        if items.len() <= CHUNK {
+        if items.len() <= CHUNK && items.iter().map(|kv| kv.value.len()).sum::<usize>() < CHUNK_BYTES {
             return Ok(items.iter().map(|kv| self.decode_listed(kv, known)).collect());
         }
         let (codec, known) = (Arc::clone(self), Arc::clone(known));
@@ -277,6 +283,9 @@ impl Backoff {
 
 /// Events decoded and appended at once.
 const CHUNK: usize = 64;
+
+/// No further event is decoded and appended at once with events of so many bytes: they took some milliseconds.
+const CHUNK_BYTES: usize = 256 << 10;
 
 /// After so long the store is asked again for progress that somebody waits for.
 const PROGRESS_RETRY: Duration = Duration::from_millis(100);

@@ -3,7 +3,7 @@
 //! A frame of an event is made once and shared by all watchers that accept it alike; only the first event of a table
 //! watch differs, because it carries the columns.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use nave_cacher::{Delivery, Encoding, EventType};
 use nave_codec::negotiate::{Accepted, Format, MetaVersion, Transform};
 use nave_codec::{json, protobuf};
@@ -16,6 +16,9 @@ use crate::body::Pieces;
 
 /// The annotation of the bookmark after which a watch's initial state is complete.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+/// No further event is encoded at once with events whose frames have so many bytes.
+const FRAMES_BYTES: usize = 256 << 10;
 
 /// The slot of frames of metadata, beyond those of plain objects.
 fn metadata_slot(version: MetaVersion, format: Format) -> Encoding {
@@ -52,14 +55,17 @@ impl Frames {
         self.accepted.format.stream_media_type()
     }
 
-    /// The frames of events, each shared with all watchers of the event.
+    /// The frames of the next events, each shared with all watchers of the event: of as many as can be encoded within
+    /// some milliseconds.
     ///
     /// # Errors
     /// 500 where an object cannot be encoded.
-    pub fn events(&mut self, deliveries: &[Delivery]) -> Result<Pieces, Status> {
+    pub fn events(&mut self, deliveries: &mut impl Iterator<Item = Delivery>) -> Result<Pieces, Status> {
         let mut frames = Pieces::default();
-        for delivery in deliveries {
-            frames.extend([self.event(delivery)?]);
+        while frames.remaining() < FRAMES_BYTES
+            && let Some(delivery) = deliveries.next()
+        {
+            frames.extend([self.event(&delivery)?]);
         }
         Ok(frames)
     }

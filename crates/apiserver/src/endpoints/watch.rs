@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream;
-use nave_cacher::{End, Histogram, Step, WatchError, WatchRequest, WatchStart, Watcher};
+use nave_cacher::{Delivery, End, Histogram, Step, WatchError, WatchRequest, WatchStart, Watcher};
 use nave_machinery::options::ListOptions;
 use nave_machinery::{Reason, Status};
 use rand::Rng;
@@ -124,6 +124,7 @@ pub async fn watch(
     let watching = Box::new(Watching {
         watcher,
         frames,
+        taken: Vec::new().into_iter(),
         stats: Arc::clone(&endpoint.watched),
         list: streams.then(|| StreamingList::new(request, started)),
         closing: watches.closing.clone(),
@@ -163,6 +164,8 @@ async fn start(storage: &ResourceStorage, options: &ListOptions) -> Result<Watch
 struct Watching {
     watcher: Watcher,
     frames: Frames,
+    /// Events that were taken and are yet to be sent.
+    taken: std::vec::IntoIter<Delivery>,
     stats: Arc<WatchStats>,
     /// Until the state is complete.
     list: Option<StreamingList>,
@@ -174,13 +177,19 @@ impl Watching {
     /// The next bytes of the watch; `None` at its end.
     async fn next_chunk(&mut self) -> Option<Pieces> {
         while !self.ended {
+            if let Some(frames) = self.next_frames() {
+                return Some(self.or_error(frames));
+            }
             let step = tokio::select! {
                 biased;
                 step = self.watcher.next() => step,
                 () = self.closing.cancelled() => return None,
             };
             let frame = match step {
-                Step::Events(deliveries) => self.frames.events(&deliveries),
+                Step::Events(deliveries) => {
+                    self.taken = deliveries.into_iter();
+                    continue;
+                }
                 Step::InitialEventsEnd(revision) => {
                     let Some(list) = self.list.take() else { continue };
                     list.completed(&self.stats);
@@ -194,14 +203,20 @@ impl Watching {
                 )),
                 Step::End(End::TimedOut | End::Closed) => return None,
             };
-            match frame {
-                Ok(frame) => return Some(frame),
-                Err(status) => {
-                    self.ended = true;
-                    return Some(self.frames.error(&status).into());
-                }
-            }
+            return Some(self.or_error(frame));
         }
         None
+    }
+
+    /// The frames of the next of the events that were taken.
+    fn next_frames(&mut self) -> Option<Result<Pieces, Status>> {
+        (!self.taken.as_slice().is_empty()).then(|| self.frames.events(&mut self.taken))
+    }
+
+    fn or_error(&mut self, frames: Result<Pieces, Status>) -> Pieces {
+        frames.unwrap_or_else(|status| {
+            self.ended = true;
+            self.frames.error(&status).into()
+        })
     }
 }
