@@ -39,6 +39,11 @@ pub struct Documents {
 }
 
 impl Documents {
+    /// How large a document is that has to be made for a request; 0 for one that is there or small.
+    pub(crate) fn size(&self, info: &RequestInfo) -> usize {
+        info.path.strip_prefix("/openapi/").map_or(0, |path| self.openapi.size(path.trim_end_matches('/')))
+    }
+
     /// Answers a request for a path that is no resource.
     ///
     /// # Errors

@@ -16,6 +16,8 @@
 //! | [`request_info`] | what a request asks for |
 //! | [`impersonation`] | requests in another user's name |
 //! | [`authorization`] | requests as authorization sees them, and what keeps the authorizers up to date |
+//! | [`inflight`] | how many requests are served at once |
+//! | [`cpu_pool`] | large requests off the executor's threads |
 //! | [`endpoints`] | the verbs, for every resource alike |
 //! | [`lifecycle`] | what the API does to every object's metadata |
 //! | [`computed`] | what is answered without being stored: bindings, reviews, tokens |
@@ -36,12 +38,14 @@ mod body;
 pub mod bootstrap;
 pub mod cluster_authentication;
 pub mod computed;
+pub mod cpu_pool;
 mod descriptions;
 pub mod documents;
 pub mod endpoints;
 mod gzip;
 pub mod health;
 pub mod impersonation;
+pub mod inflight;
 pub mod introspection;
 mod kinds;
 pub mod lifecycle;

@@ -47,6 +47,7 @@ pub struct Metrics {
     inflight: IntGaugeVec,
     long_running: IntGaugeVec,
     panics: IntCounterVec,
+    terminations: IntCounterVec,
     storage_size: IntGaugeVec,
 }
 
@@ -85,22 +86,31 @@ impl Metrics {
             Opts::new("apiserver_request_aborts_total", "Requests that ended in a fault."),
             &["verb"],
         )?;
+        let labels = ["verb", "group", "version", "resource", "subresource", "scope", "component", "code"];
+        let terminations = IntCounterVec::new(
+            Opts::new(
+                "apiserver_request_terminations_total",
+                "Requests which the server terminated in self-defense.",
+            ),
+            &labels,
+        )?;
         let storage_size = IntGaugeVec::new(
             Opts::new("apiserver_storage_size_bytes", "Bytes that the store occupies on disk."),
             &["storage_cluster_id"],
         )?;
-        let all: [Box<dyn Collector>; 6] = [
+        let all: [Box<dyn Collector>; 7] = [
             Box::new(requests.clone()),
             Box::new(durations.clone()),
             Box::new(inflight.clone()),
             Box::new(long_running.clone()),
             Box::new(panics.clone()),
+            Box::new(terminations.clone()),
             Box::new(storage_size.clone()),
         ];
         for collector in all {
             registry.register(collector)?;
         }
-        Ok(Self { registry, requests, durations, inflight, long_running, panics, storage_size })
+        Ok(Self { registry, requests, durations, inflight, long_running, panics, terminations, storage_size })
     }
 
     /// Adds another component's metrics.
@@ -124,6 +134,15 @@ impl Metrics {
     /// Counts a request that ended in a fault of the server.
     pub fn aborted(&self, verb: &str) {
         self.panics.with_label_values(&[verb]).inc();
+    }
+
+    /// Counts a request that the server ended in self-defense: too many are being served, or it took too long.
+    pub fn terminated(&self, labels: RequestLabels<'_>, code: u16) {
+        let RequestLabels { verb, group, version, resource, subresource, scope, .. } = labels;
+        let mut digits = itoa::Buffer::new();
+        let code = digits.format(code);
+        let labels = [verb, group, version, resource, subresource, scope, "apiserver", code];
+        self.terminations.with_label_values(&labels).inc();
     }
 
     /// Notes how much the store occupies on disk.

@@ -6,9 +6,10 @@
 //! | what is asked | [`request_info`](crate::request_info) |
 //! | who asks | `nave_authn` |
 //! | for whom they want to be taken | [`impersonation`](crate::impersonation) |
+//! | whether there is room | [`inflight`](crate::inflight) |
 //! | may they | `nave_authz` |
 //! | documents, health and metrics | [`documents`](crate::documents) |
-//! | resources | [`endpoints`](crate::endpoints), within the time limit unless it is a watch |
+//! | resources | [`endpoints`](crate::endpoints), within the time limit unless the request is long-running |
 //! | bytes | [`endpoints::answer`](crate::endpoints::answer) |
 
 use std::panic::AssertUnwindSafe;
@@ -24,12 +25,14 @@ use nave_machinery::Status;
 
 use crate::authorization::Asked;
 use crate::body::ResponseBody;
+use crate::cpu_pool::CpuPool;
 use crate::documents::Documents;
 use crate::endpoints::Resources;
-use crate::endpoints::answer::{Answer, Negotiation};
+use crate::endpoints::answer::Negotiation;
 use crate::impersonation;
-use crate::metrics::Metrics;
-use crate::request_info::{Query, RequestInfo, Verb};
+use crate::inflight::Inflight;
+use crate::metrics::{Metrics, RequestLabels};
+use crate::request_info::{Query, RequestInfo};
 use crate::serving::end_by;
 
 /// The stages of one server.
@@ -42,9 +45,13 @@ pub struct Pipeline {
     pub documents: Documents,
     /// The API's resources.
     pub resources: Resources,
+    /// The requests being served, within limits.
+    pub(crate) inflight: Inflight,
+    /// Where large requests run.
+    pub(crate) cpu: CpuPool,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// How long a request that is not a watch may take (`--request-timeout`).
+    /// How long a request may take that is not long-running (`--request-timeout`).
     pub request_timeout: Duration,
 }
 
@@ -71,12 +78,14 @@ impl Pipeline {
         };
         let accepted = Negotiation::of(&request, &info.query);
         let labels = self.resources.labels(&info);
-        let serving = match info.verb {
-            Verb::Watch => self.metrics.long_running(labels),
-            verb => self.metrics.serving(verb.is_mutating()),
+        let serving = if info.is_long_running() {
+            self.metrics.long_running(labels)
+        } else {
+            self.metrics.serving(info.verb.is_mutating())
         };
         // A fault in one request ends that request alone.
-        let outcome = AssertUnwindSafe(self.answer(request, &info, &accepted, caller)).catch_unwind().await;
+        let outcome =
+            AssertUnwindSafe(self.answer(request, &info, &accepted, caller, labels)).catch_unwind().await;
         let response = match outcome {
             Ok(Ok(response)) => response,
             Ok(Err(status)) => accepted.encode_status(&status),
@@ -87,12 +96,11 @@ impl Pipeline {
             }
         };
         self.metrics.answered(labels, response.status().as_u16(), started.elapsed());
-        // It is served for as long as its body is, which only a watch may draw out.
-        match info.verb {
-            Verb::Watch => response.map(|body| body.keeping(serving)),
-            _ => {
-                response.map(|body| body.keeping((serving, end_by((started + self.request_timeout).into()))))
-            }
+        // It is served for as long as its body is, which only a long-running request may draw out.
+        if info.is_long_running() {
+            response.map(|body| body.keeping(serving))
+        } else {
+            response.map(|body| body.keeping((serving, end_by((started + self.request_timeout).into()))))
         }
     }
 
@@ -102,6 +110,7 @@ impl Pipeline {
         info: &RequestInfo,
         accepted: &Negotiation,
         caller: Caller<'_>,
+        labels: RequestLabels<'_>,
     ) -> Result<Response<ResponseBody>, Status>
     where
         B: Body<Data = Bytes>,
@@ -122,21 +131,35 @@ impl Pipeline {
         let own = asked.by(&identity.user);
         let other = impersonation::apply(&own, request.headers_mut(), &self.authorization).await?;
         let identity = other.unwrap_or_else(|| identity.clone());
+        // Whether there is room for one more; what runs within the process always finds some.
+        let admitted = match caller {
+            Caller::Connection(_) => {
+                let admitted = self.inflight.admit(info, &identity.user);
+                Some(admitted.inspect_err(|status| self.metrics.terminated(labels, status.code))?)
+            }
+            Caller::Known(_) => None,
+        };
         // May they: any authorizer that allows it.
         self.authorization.authorize(&asked.by(&identity.user)).await?;
-        // Everything that is no resource: health, discovery, OpenAPI, metrics.
-        let Some(resource) = &info.resource else {
-            let (method, headers) = (request.method(), request.headers());
-            return accepted.encode(self.documents.answer(method, headers, info, accepted).await?);
+        let served = async {
+            // Everything that is no resource: health, discovery, OpenAPI, metrics.
+            let Some(resource) = &info.resource else {
+                let (method, headers) = (request.method(), request.headers());
+                let document = self.documents.answer(method, headers, info, accepted);
+                return accepted.encode(self.cpu.run(self.documents.size(info), document).await?);
+            };
+            let answer = self.resources.serve(request, info, resource, &identity.user, accepted).await?;
+            self.cpu.run(answer.size(accepted), async { accepted.encode(answer) }).await
         };
-        // Resources; only a watch may take as long as it likes.
-        let served = self.resources.serve(request, info, resource, &identity.user, accepted);
-        let answer: Answer = if info.verb == Verb::Watch {
+        let response = if info.is_long_running() {
             served.await?
         } else {
-            let late = |_| Status::timeout("request did not complete within the allotted timeout", 0);
+            let late = |_| {
+                self.metrics.terminated(labels, 504);
+                Status::timeout("request did not complete within the allotted timeout", 0)
+            };
             tokio::time::timeout(self.request_timeout, served).await.map_err(late)??
         };
-        accepted.encode(answer)
+        Ok(response.map(|body| body.keeping(admitted)))
     }
 }

@@ -88,6 +88,23 @@ impl RequestInfo {
         let verb = Verb::of(method, resource.as_ref(), &query);
         Ok(Self { verb, path, resource, query })
     }
+
+    /// Whether the request may take as long as it likes: a watch, or a connection to a pod, node or service (upstream:
+    /// `BasicLongRunningRequestCheck`, which counts each request for a log).
+    pub fn is_long_running(&self) -> bool {
+        let Some(resource) = &self.resource else { return false };
+        match resource.subresource.as_str() {
+            "proxy" | "exec" | "attach" | "portforward" => true,
+            "log" => self.query.flag("follow"),
+            _ => self.verb == Verb::Watch,
+        }
+    }
+
+    /// Whether the request asks for the server's health.
+    pub fn is_health_check(&self) -> bool {
+        let endpoint = self.path.trim_start_matches('/').split('/').next();
+        self.resource.is_none() && matches!(endpoint, Some("healthz" | "livez" | "readyz"))
+    }
 }
 
 impl ResourceRequest {
@@ -344,6 +361,30 @@ mod tests {
         ];
         for (method, uri, verb) in cases {
             assert_eq!(info(&method, uri).verb, verb, "{uri}");
+        }
+    }
+
+    #[test]
+    fn watches_and_connections_are_long_running() {
+        let pod = "/api/v1/namespaces/a/pods/p";
+        let cases = [
+            (Method::GET, "/api/v1/pods?watch=1".to_owned(), true),
+            (Method::GET, "/api/v1/watch/pods".to_owned(), true),
+            (Method::POST, format!("{pod}/exec?command=sh"), true),
+            (Method::GET, format!("{pod}/attach"), true),
+            (Method::POST, format!("{pod}/portforward"), true),
+            (Method::GET, format!("{pod}/proxy/a/b"), true),
+            (Method::DELETE, "/api/v1/nodes/n/proxy".to_owned(), true),
+            (Method::GET, format!("{pod}/log?follow=true"), true),
+            (Method::GET, format!("{pod}/log?follow=false"), false),
+            (Method::GET, format!("{pod}/log"), false),
+            (Method::GET, pod.to_owned(), false),
+            (Method::GET, "/api/v1/pods?watch=false".to_owned(), false),
+            (Method::PUT, format!("{pod}/status"), false),
+            (Method::GET, "/livez?watch=true".to_owned(), false),
+        ];
+        for (method, uri, long) in cases {
+            assert_eq!(info(&method, &uri).is_long_running(), long, "{method} {uri}");
         }
     }
 

@@ -22,11 +22,13 @@ use crate::allocators::{ServiceAllocator, ServiceRange};
 use crate::body::ResponseBody;
 use crate::bootstrap::Bootstrap;
 use crate::cluster_authentication::{self, ClusterAuthentication};
+use crate::cpu_pool::CpuPool;
 use crate::documents::Documents;
 use crate::endpoints::Resources;
 use crate::endpoints::computed::ComputedTable;
 use crate::endpoints::watch::Watches;
 use crate::health::{Health, Switch};
+use crate::inflight::{Inflight, InflightLimits};
 use crate::local::LocalService;
 use crate::metrics::{CacheMetrics, Metrics};
 use crate::openapi::OpenApi;
@@ -52,7 +54,9 @@ pub struct Config {
     pub service_range: ServiceRange,
     /// The node ports of services.
     pub node_ports: RangeInclusive<u16>,
-    /// How long a request that is not a watch may take.
+    /// How many requests may be served at once.
+    pub inflight: InflightLimits,
+    /// How long a request may take that is not long-running.
     pub request_timeout: Duration,
     /// How long a watch lives that names no time: at least this, at most twice this.
     pub min_watch_time: Duration,
@@ -107,8 +111,10 @@ impl ApiServer {
         plugins.retain(|plugin| !config.disabled_plugins.iter().any(|name| name == plugin.name()));
         let admission = Admission::new(plugins);
         let watches = Watches { closing: closing.clone(), min_time: config.min_watch_time };
+        let cpu = CpuPool::with_all_cores();
+        let authorization = config.authorization.clone();
         let resources =
-            Resources::new(&storages, admission, config.computed, config.authorization.clone(), watches);
+            Resources::new(&storages, admission, config.computed, authorization, watches, cpu.clone());
         metrics.register(Box::new(CacheMetrics::new(storages.clone(), resources.watched())?))?;
         metrics.register(Box::new(RestartMetrics::new(storages.room().supervisor.clone())?))?;
         let bootstrap = Bootstrap {
@@ -130,6 +136,8 @@ impl ApiServer {
                 token_discovery: config.token_discovery,
             },
             resources,
+            inflight: Inflight::new(config.inflight),
+            cpu,
             metrics,
             request_timeout: config.request_timeout,
         };
@@ -239,3 +247,6 @@ fn health(storages: &Storages, stopping: &Switch) -> Health {
     });
     health
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use nave_apiserver::allocators::ServiceRange;
+use nave_apiserver::inflight::InflightLimits;
 use nave_apiserver::storage::WatchCacheSizes;
 
 use admission::AdmissionFlags;
@@ -94,6 +95,12 @@ pub(crate) struct ServeFlags {
     /// How long a request may take; watches and other long-running requests are exempt.
     #[arg(long, value_name = "DURATION", default_value = "1m0s", value_parser = parse_duration, help_heading = GENERAL)]
     request_timeout: Duration,
+    /// Requests that change nothing, served at once; further ones are refused with 429. 0 for no limit.
+    #[arg(long, value_name = "N", default_value_t = InflightLimits::default().read_only, help_heading = GENERAL)]
+    max_requests_inflight: usize,
+    /// Requests that may change something, served at once; further ones are refused with 429. 0 for no limit.
+    #[arg(long, value_name = "N", default_value_t = InflightLimits::default().mutating, help_heading = GENERAL)]
+    max_mutating_requests_inflight: usize,
     /// A watch without a timeout of its own ends after this many seconds at the earliest, twice that at the latest.
     #[arg(long, value_name = "SECONDS", default_value_t = 1800, help_heading = GENERAL)]
     min_request_timeout: u32,
@@ -151,6 +158,7 @@ pub(crate) struct ServeFlags {
 pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) controllers: Controllers,
+    pub(crate) inflight: InflightLimits,
     pub(crate) request_timeout: Duration,
     pub(crate) min_request_timeout: Duration,
     pub(crate) shutdown_delay: Duration,
@@ -227,6 +235,10 @@ impl ServeFlags {
         Ok(Config {
             data_dir: self.data_dir,
             controllers,
+            inflight: InflightLimits {
+                read_only: self.max_requests_inflight,
+                mutating: self.max_mutating_requests_inflight,
+            },
             request_timeout: self.request_timeout,
             min_request_timeout: Duration::from_secs(self.min_request_timeout.into()),
             shutdown_delay: self.shutdown_delay_duration,
@@ -277,6 +289,7 @@ mod tests {
         assert_eq!(config.data_dir, Path::new("nave-data"));
         assert_eq!(config.service_range.first(), Ipv4Addr::new(10, 0, 0, 1));
         assert_eq!(config.request_timeout, Duration::from_mins(1));
+        assert_eq!(config.inflight, InflightLimits { read_only: 400, mutating: 200 });
         assert_eq!(config.authentication.anonymous, None);
     }
 

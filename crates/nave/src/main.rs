@@ -35,8 +35,10 @@ use crate::{
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Threads for reads of the store and of files. More would not read faster from one disk.
-const BLOCKING_THREADS: usize = 8;
+/// Threads for what blocks, made when they are needed: reads of the store and of files, names looked up, and the
+/// executor's queues while its threads serve large requests. All of these are bounded by less, so that none waits for a
+/// thread.
+const BLOCKING_THREADS: usize = 64;
 
 fn main() -> ExitCode {
     let task = match Cli::parse().validate() {

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Endpoint, encode};
 use crate::body::{Pieces, ResponseBody};
+use crate::cpu_pool::LARGE;
 use crate::gzip;
 use crate::request_info::Query;
 
@@ -143,10 +144,70 @@ impl Answer {
         self
     }
 
+    /// How many bytes have to be encoded for the client; 0 where bytes are copied that were made before.
+    pub(crate) fn size(&self, negotiation: &Negotiation) -> usize {
+        match &self.content {
+            Content::Raw(..) => 0,
+            Content::Object(_, value) => size_of_value(value),
+            Content::Cached(endpoint, object) => {
+                let size = object.json().len();
+                if size < LARGE || encode::is_copied(endpoint, Offer::Object, negotiation) { 0 } else { size }
+            }
+            Content::List(list) => {
+                let copied = list.objects.len() * SIZE_OF_COPY;
+                let sizes = list.objects.iter().map(|object| object.json().len());
+                let size = sum_up_to_large(sizes);
+                if size < LARGE || encode::is_copied(&list.endpoint, Offer::List, negotiation) {
+                    copied
+                } else {
+                    size
+                }
+            }
+        }
+    }
+
     fn new(code: u16, content: Content) -> Self {
         Self { code, content, warnings: Vec::new(), headers: Vec::new() }
     }
 }
+
+/// The size of a value's JSON, roughly, as far as it tells whether the value is large.
+fn size_of_value(value: &Value) -> usize {
+    let mut size = 0;
+    let mut rest = vec![value];
+    while size < LARGE
+        && let Some(value) = rest.pop()
+    {
+        size += SIZE_OF_COPY;
+        match value {
+            Value::String(text) => size += text.len(),
+            Value::Array(items) => {
+                size += items.len();
+                rest.extend(items);
+            }
+            Value::Object(fields) => {
+                size += sum_up_to_large(fields.keys().map(String::len));
+                rest.extend(fields.values());
+            }
+            _ => {}
+        }
+    }
+    size
+}
+
+fn sum_up_to_large(sizes: impl Iterator<Item = usize>) -> usize {
+    let mut size = 0;
+    for one in sizes {
+        size += one;
+        if size >= LARGE {
+            break;
+        }
+    }
+    size
+}
+
+/// What a pointer to bytes that are copied costs, as bytes of input.
+const SIZE_OF_COPY: usize = 8;
 
 /// What of an object a table's row carries (`includeObject`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -47,6 +47,7 @@ use self::write::{Payload, Target};
 use crate::admission::Admission;
 use crate::authorization::Asked;
 use crate::body;
+use crate::cpu_pool::CpuPool;
 use crate::metrics::RequestLabels;
 use crate::request_info::{RequestInfo, ResourceRequest, Verb};
 use crate::storage::{ResourceStorage, Storages};
@@ -71,6 +72,7 @@ pub struct Resources {
     computed: ComputedTable,
     authorization: nave_authz::Chain,
     watches: Watches,
+    cpu: CpuPool,
 }
 
 impl Resources {
@@ -81,6 +83,7 @@ impl Resources {
         computed: ComputedTable,
         authorization: nave_authz::Chain,
         watches: Watches,
+        cpu: CpuPool,
     ) -> Self {
         let mut endpoints = HashMap::new();
         for def in storages.registry().all() {
@@ -91,7 +94,7 @@ impl Resources {
                 endpoints.insert(gvr, Endpoint { def, version, storage, watched: Arc::default() });
             }
         }
-        Self { endpoints, admission, computed, authorization, watches }
+        Self { endpoints, admission, computed, authorization, watches, cpu }
     }
 
     /// What a request is counted under: only names the server itself knows.
@@ -141,16 +144,28 @@ impl Resources {
             let payload = read_payload(request).await?;
             let dry_run = options.dry_run;
             let request = ComputedRequest { resources: self, endpoint, resource, user, dry_run };
-            return computed::create(computed, &request, &payload, options.field_validation).await;
+            let size = payload.bytes.len().max(endpoint.size_of_object(resource));
+            let created = computed::create(computed, &request, &payload, options.field_validation);
+            return self.cpu.run(size, created).await;
         }
         let view = View::of(endpoint, &resource.subresource)
             .map_err(|refusal| endpoint.absent(resource).unwrap_or(refusal))?;
         match info.verb {
-            Verb::Get => return read::get(endpoint, &view, resource, query).await,
-            Verb::List => return read::list(endpoint, resource, &ListOptions::parse(query)?).await,
+            Verb::Get => {
+                // The object itself is copied.
+                let size = if view == View::Object { 0 } else { endpoint.size_of_object(resource) };
+                return self.cpu.run(size, read::get(endpoint, &view, resource, query)).await;
+            }
+            Verb::List => {
+                let list = async { read::list(endpoint, resource, &ListOptions::parse(query)?).await };
+                return self.cpu.run(read::size_of_list(endpoint, resource, query), list).await;
+            }
             Verb::Watch => {
-                let options = ListOptions::parse(query)?;
-                return watch::watch(endpoint, resource, &options, negotiation, &self.watches).await;
+                let start = async {
+                    let options = ListOptions::parse(query)?;
+                    watch::watch(endpoint, resource, &options, negotiation, &self.watches).await
+                };
+                return self.cpu.run(size_of_query(query), start).await;
             }
             _ => {}
         }
@@ -159,6 +174,10 @@ impl Resources {
         let method = request.method().clone();
         let payload = read_payload(request).await?;
         let admission = self.admission.for_request();
+        let size = payload.bytes.len().max(match info.verb {
+            Verb::DeleteCollection => read::size_of_list(endpoint, resource, query),
+            _ => endpoint.size_of_object(resource),
+        });
         let target = Target {
             endpoint,
             view,
@@ -168,7 +187,8 @@ impl Resources {
             admission: &admission,
         };
         loop {
-            let outcome = self.write(&target, &payload, info, resource, &method).await;
+            let write = self.write(&target, &payload, info, resource, &method);
+            let outcome = self.cpu.run(size, write).await;
             if outcome.is_ok() || !admission.answer_rights().await {
                 return outcome;
             }
@@ -247,6 +267,11 @@ impl Resources {
     }
 }
 
+/// Bytes of a query's values, which selectors can make many.
+fn size_of_query(query: &[(String, String)]) -> usize {
+    query.iter().map(|(_, value)| value.len()).sum()
+}
+
 /// Reads a request's body; one without a content type is taken for JSON.
 async fn read_payload<B>(request: Request<B>) -> Result<Payload, Status>
 where
@@ -303,6 +328,12 @@ impl Endpoint {
     /// 501 for a virtual resource.
     pub fn storage(&self) -> Result<&Arc<ResourceStorage>, Status> {
         self.storage.as_ref().ok_or_else(|| Status::not_implemented(self.resource()))
+    }
+
+    /// The size of the object that a request names, as the watch cache has it; 0 where there is none.
+    fn size_of_object(&self, request: &ResourceRequest) -> usize {
+        let Some(storage) = self.storage.as_ref().filter(|_| !request.name.is_empty()) else { return 0 };
+        storage.find(&request.namespace, &request.name).map_or(0, |object| object.json().len())
     }
 
     /// That there is no object of the request's name, if so: what is not served of it is not served for that reason.

@@ -99,6 +99,17 @@ impl OpenApi {
         Self { registry, v3, v2_json, v2_protobuf }
     }
 
+    /// How large the document at `/openapi/PATH` is, if it has to be made: its size is not known before.
+    pub(crate) fn size(&self, path: &str) -> usize {
+        let is_made = |document: &Lazy| document.bytes.get().is_some();
+        let is_there = match path.split_once('/') {
+            None if path == "v2" => is_made(&self.v2_json) && is_made(&self.v2_protobuf),
+            Some(("v3", path)) => self.v3.get(path).is_none_or(is_made),
+            _ => true,
+        };
+        if is_there { 0 } else { usize::MAX }
+    }
+
     /// Answers `/openapi/…`.
     ///
     /// # Errors

@@ -90,6 +90,7 @@ impl Cluster {
             disabled_plugins: Vec::new(),
             service_range: "10.0.0.0/24".parse().unwrap(),
             node_ports: 30_000..=30_100,
+            inflight: nave_apiserver::inflight::InflightLimits::default(),
             request_timeout: Duration::from_mins(1),
             min_watch_time: Duration::from_mins(30),
             address: "127.0.0.1:6443".to_owned(),

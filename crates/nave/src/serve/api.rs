@@ -65,6 +65,7 @@ pub(super) async fn start(
         computed: computed::with_access_reviews(computed, &authorization.chain),
         service_range: config.service_range,
         node_ports: config.node_ports.clone(),
+        inflight: config.inflight,
         request_timeout: config.request_timeout,
         min_watch_time: config.min_request_timeout,
         address: reachable.to_string(),

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::RwLock;
+use tokio::sync::Semaphore;
 
 use crate::{
     Defragmentation, KeyValue, Range, RangeResult, Store, StoreError, StoreStatus, Txn, TxnOutcome,
@@ -42,6 +43,9 @@ use writer::{Command, Writer, WriterHandle};
 const FILE: &str = "store.redb";
 /// Values a caller's own thread reads; more are read where blocking is allowed.
 const INLINE_VALUES: usize = 16;
+/// Reads that may block at once. More would not read faster from one disk, and all of the runtime's threads for blocking
+/// work would be taken by reads.
+const BLOCKING_READS: usize = 8;
 /// A range is read by one scan of the log if at least one row in so many belongs to it.
 const SPARSE: u64 = 4;
 /// How often a read is tried again while the file is opened anew after a failed write.
@@ -95,6 +99,8 @@ struct Shared {
     hub: Arc<Hub>,
     /// Bytes of all rows.
     in_use: AtomicU64,
+    /// One permit for each read that may block at once.
+    reads: Arc<Semaphore>,
 }
 
 impl Embedded {
@@ -110,6 +116,7 @@ impl Embedded {
             hub: Arc::new(Hub::new(loaded.index.revision())),
             index: RwLock::new(loaded.index),
             in_use: AtomicU64::new(loaded.bytes),
+            reads: Arc::new(Semaphore::new(BLOCKING_READS)),
         });
         let (handle, commands) = WriterHandle::new();
         let writer =
@@ -243,7 +250,13 @@ impl Shared {
         let read = Arc::new(read);
         for _ in 0..RECOVERY_TRIES {
             let (shared, read) = (Arc::clone(self), Arc::clone(&read));
-            let done = tokio::task::spawn_blocking(move || read(&shared)).await;
+            let permit = Arc::clone(&self.reads).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+            let blocking = move || {
+                // Given back when the read ends, also if nobody waits for it any more.
+                let _permit = permit;
+                read(&shared)
+            };
+            let done = tokio::task::spawn_blocking(blocking).await;
             match done.map_err(|error| StoreError::from(std::io::Error::other(error)))? {
                 Err(StoreError::Recovering) => tokio::time::sleep(RECOVERY_PAUSE).await,
                 done => return done,
