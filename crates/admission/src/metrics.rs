@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType, Quantile, Summary};
-use prometheus::{Histogram, HistogramOpts, HistogramVec};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts};
 
 use crate::attributes::Operation;
 
@@ -34,6 +34,24 @@ struct Inner {
     controller: HistogramVec,
     steps: Handles,
     summary: SummaryVec,
+    evaluations: IntCounterVec,
+    exemptions: IntCounterVec,
+    /// The evaluation of nearly all pods: created, in a namespace whose levels forbid nothing.
+    usual_evaluation: OnceLock<IntCounter>,
+}
+
+/// A mode of PodSecurity, and what it decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Evaluation {
+    mode: &'static str,
+    decision: &'static str,
+}
+
+impl Evaluation {
+    pub(crate) const ALLOWED: Self = Self { mode: "enforce", decision: "allow" };
+    pub(crate) const DENIED: Self = Self { mode: "enforce", decision: "deny" };
+    pub(crate) const AUDITED: Self = Self { mode: "audit", decision: "deny" };
+    pub(crate) const WARNED: Self = Self { mode: "warn", decision: "deny" };
 }
 
 /// A phase of admission.
@@ -71,7 +89,34 @@ impl Metrics {
             "Admission controller latency histogram in seconds, identified by name and broken out for each operation and API resource and type (validate or admit).",
             &["name", "type", "operation", "rejected"],
         )?;
-        let inner = Inner { step, controller, steps: Handles::default(), summary: SummaryVec::new()? };
+        let counter =
+            |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
+        let inner = Inner {
+            step,
+            controller,
+            steps: Handles::default(),
+            summary: SummaryVec::new()?,
+            evaluations: counter(
+                "pod_security_evaluations_total",
+                "Number of policy evaluations that occurred, not counting ignored or exempt requests.",
+                &[
+                    "decision",
+                    "mode",
+                    "ocp_namespace",
+                    "policy_level",
+                    "policy_version",
+                    "request_operation",
+                    "resource",
+                    "subresource",
+                ],
+            )?,
+            exemptions: counter(
+                "pod_security_exemptions_total",
+                "Number of exempt requests, not counting ignored or out of scope requests.",
+                &["request_operation", "resource", "subresource"],
+            )?,
+            usual_evaluation: OnceLock::new(),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -82,6 +127,8 @@ impl Metrics {
             Box::new(inner.step.clone()),
             Box::new(inner.controller.clone()),
             Box::new(inner.summary.clone()),
+            Box::new(inner.evaluations.clone()),
+            Box::new(inner.exemptions.clone()),
         ]
     }
 
@@ -97,6 +144,38 @@ impl Metrics {
         let make = || inner.step.with_label_values(&[phase.as_str(), operation.as_str(), slot.rejected()]);
         inner.steps.get(slot, make).observe(took.as_secs_f64());
         inner.summary.observe(slot, took);
+    }
+
+    /// Counts an evaluation of PodSecurity.
+    pub(crate) fn pod_security_evaluated(
+        &self,
+        operation: Operation,
+        resource: &'static str,
+        subresource: &str,
+        evaluation: Evaluation,
+        (level, version): (&'static str, &str),
+    ) {
+        let Evaluation { mode, decision } = evaluation;
+        let inner = &self.inner;
+        let operation = if operation == Operation::Create { "create" } else { "update" };
+        let labels = [decision, mode, "", level, version, operation, resource, subresource];
+        let series = || inner.evaluations.with_label_values(&labels);
+        if labels == ["allow", "enforce", "", "privileged", "latest", "create", "pod", ""] {
+            inner.usual_evaluation.get_or_init(series).inc();
+        } else {
+            series().inc();
+        }
+    }
+
+    /// Counts a request that is exempt from PodSecurity.
+    pub(crate) fn pod_security_exempted(
+        &self,
+        operation: Operation,
+        resource: &'static str,
+        subresource: &str,
+    ) {
+        let operation = if operation == Operation::Create { "create" } else { "update" };
+        self.inner.exemptions.with_label_values(&[operation, resource, subresource]).inc();
     }
 }
 

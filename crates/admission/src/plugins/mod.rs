@@ -20,6 +20,7 @@ mod owner_references;
 mod persistent_volume_claim_resize;
 mod pod_node_selector;
 mod pod_resize;
+mod pod_security;
 mod pod_toleration_restriction;
 mod pod_topology_labels;
 mod pods;
@@ -71,6 +72,8 @@ pub struct Entry {
 enum Make {
     /// Made by this function.
     Here(fn(&Parts, &PluginConfig) -> Result<Plugin, ConfigError>),
+    /// Made by this function, with metrics of its own.
+    Measured(fn(&Parts, &PluginConfig, &Metrics) -> Result<Plugin, ConfigError>),
     /// Made by the caller of [`build`], which fills its place in the order.
     ByCaller,
     /// Does nothing while its feature gate is off, as it is by default.
@@ -91,7 +94,7 @@ pub const PLUGINS: [Entry; 40] = [
     on("TaintNodesByCondition", |_, _| Ok(node_taint::plugin())),
     off("AlwaysPullImages", |_, _| Ok(always_pull_images::plugin())),
     off("ImagePolicyWebhook", |_, config| image_policy_webhook::plugin(config)),
-    on("PodSecurity", |_, _| Ok(Plugin::default())),
+    Entry { name: "PodSecurity", enabled_by_default: true, make: Make::Measured(pod_security::plugin) },
     off("PodNodeSelector", pod_node_selector::plugin),
     on("Priority", |parts, _| Ok(priority::plugin(parts))),
     on("DefaultTolerationSeconds", |parts, _| Ok(default_toleration_seconds::plugin(parts))),
@@ -152,6 +155,7 @@ pub fn build(
     for entry in PLUGINS.iter().filter(|entry| config.is_enabled(entry)) {
         let plugin = match entry.make {
             Make::Here(make) => Some(make(parts, config)?),
+            Make::Measured(make) => Some(make(parts, config, &metrics)?),
             Make::ByCaller => {
                 given.iter().find(|(name, _)| *name == entry.name).map(|(_, plugin)| plugin.clone())
             }
