@@ -77,7 +77,9 @@ pub struct Cluster {
     pub runtime_classes: Arc<dyn Lister>,
     pub storage_classes: Arc<dyn Lister>,
     pub ingress_classes: Arc<dyn Lister>,
-    pub device_classes: Arc<dyn Lister>,
+    pub persistent_volume_claims: Arc<dyn Lister>,
+    pub persistent_volumes: Arc<dyn Lister>,
+    pub csi_drivers: Arc<dyn Lister>,
     pub roles: Arc<dyn Lister>,
     pub cluster_roles: Arc<dyn Lister>,
     /// Writes the usage that ResourceQuota admits.

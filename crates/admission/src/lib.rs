@@ -30,7 +30,6 @@
         reason = "literals are passed as they are written"
     )
 )]
-#![allow(dead_code, reason = "shared parts that plugins still to come use")]
 
 mod attributes;
 mod chain;
@@ -47,3 +46,4 @@ pub use chain::{Chain, Mutate, Plugin, Validate};
 pub use cluster::{Cluster, KindResolver, Lister, NamespaceCreator, QuotaStatus};
 pub use metrics::Metrics;
 pub use notes::{AnnotationError, Notes};
+pub use plugins::set_certificate_requester;

@@ -144,7 +144,9 @@ pub struct MemoryCluster {
     pub runtime_classes: Arc<Memory>,
     pub storage_classes: Arc<Memory>,
     pub ingress_classes: Arc<Memory>,
-    pub device_classes: Arc<Memory>,
+    pub persistent_volume_claims: Arc<Memory>,
+    pub persistent_volumes: Arc<Memory>,
+    pub csi_drivers: Arc<Memory>,
     pub roles: Arc<Memory>,
     pub cluster_roles: Arc<Memory>,
 }
@@ -164,7 +166,9 @@ impl MemoryCluster {
             runtime_classes: of(&self.runtime_classes),
             storage_classes: of(&self.storage_classes),
             ingress_classes: of(&self.ingress_classes),
-            device_classes: of(&self.device_classes),
+            persistent_volume_claims: of(&self.persistent_volume_claims),
+            persistent_volumes: of(&self.persistent_volumes),
+            csi_drivers: of(&self.csi_drivers),
             roles: of(&self.roles),
             cluster_roles: of(&self.cluster_roles),
             quota_status: Arc::clone(&self.resource_quotas) as _,
@@ -205,7 +209,11 @@ impl<'r> Request<'r> {
     /// alone is a deletion.
     pub fn new(registry: &'r Registry, group: &str, resource: &str, object: Value, old: Value) -> Self {
         let def = registry.all().find(|def| def.group == group && def.resource == resource);
-        let def = def.unwrap_or_else(|| unreachable!("{resource} of {group:?} is built in"));
+        Self::of(def.unwrap_or_else(|| unreachable!("{resource} of {group:?} is built in")), object, old)
+    }
+
+    /// A request about a resource; see [`new`](Self::new).
+    pub fn of(def: &'r ResourceDef, object: Value, old: Value) -> Self {
         let version = def.versions.first().map_or("v1", |version| &version.name);
         let operation = match (object.is_null(), old.is_null()) {
             (false, true) => Operation::Create,

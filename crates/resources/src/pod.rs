@@ -79,9 +79,14 @@ pub fn is_mirror(pod: &Value) -> bool {
 /// All containers of a pod, of every kind.
 pub fn containers(pod: &Value) -> impl Iterator<Item = (ContainerKind, &Value)> {
     let spec = pod.get("spec").unwrap_or(&Value::Null);
-    ContainerKind::ALL
-        .into_iter()
-        .flat_map(move |kind| read::list(spec, kind.field()).iter().map(move |it| (kind, it)))
+    containers_in(spec).map(|(kind, _, container)| (kind, container))
+}
+
+/// All containers of a pod's spec, of every kind, each with its place in its list.
+pub fn containers_in(spec: &Value) -> impl Iterator<Item = (ContainerKind, usize, &Value)> {
+    ContainerKind::ALL.into_iter().flat_map(move |kind| {
+        read::list(spec, kind.field()).iter().enumerate().map(move |(index, it)| (kind, index, it))
+    })
 }
 
 /// The volumes of a pod.

@@ -12,6 +12,7 @@ use crate::{Attributes, Mutate, Plugin};
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 
+/// DefaultTolerationSeconds.
 pub(super) fn plugin(parts: &Parts) -> Plugin {
     Plugin::mutating(DefaultTolerationSeconds {
         not_ready: parts.default_not_ready_toleration_seconds,
@@ -19,13 +20,11 @@ pub(super) fn plugin(parts: &Parts) -> Plugin {
     })
 }
 
-/// DefaultTolerationSeconds, with the values of its flags.
-#[derive(Clone, Copy, Debug)]
-pub struct DefaultTolerationSeconds {
+struct DefaultTolerationSeconds {
     /// For how long a pod tolerates a node that is not ready.
-    pub not_ready: i64,
+    not_ready: i64,
     /// For how long a pod tolerates a node that is not reachable.
-    pub unreachable: i64,
+    unreachable: i64,
 }
 
 #[async_trait]

@@ -2,6 +2,7 @@
 
 mod always;
 mod always_pull_images;
+mod certificates;
 mod default_ingress_class;
 mod default_storage_class;
 mod default_toleration_seconds;
@@ -15,6 +16,7 @@ mod live;
 mod namespace_auto_provision;
 mod namespace_exists;
 mod namespace_lifecycle;
+mod node_restriction;
 mod node_taint;
 mod owner_references;
 mod persistent_volume_claim_resize;
@@ -25,22 +27,24 @@ mod pod_toleration_restriction;
 mod pod_topology_labels;
 mod pods;
 mod priority;
+mod rbac_escalation;
 mod resource_quota;
 mod runtime_class;
+mod service_account;
 mod storage_object_in_use;
 mod tolerations;
 
 use std::sync::Arc;
 
 use nave_authz::rbac::Rbac;
-use nave_machinery::{Reason, Status};
+use nave_machinery::{Object, Reason, Status, Value};
 
 use crate::chain::{Chain, Plugin};
 use crate::cluster::Cluster;
 use crate::config::{ConfigError, PluginConfig};
 use crate::metrics::Metrics;
 
-pub use default_toleration_seconds::DefaultTolerationSeconds;
+pub use certificates::set_certificate_requester;
 
 /// What plugins are made of.
 #[derive(Clone)]
@@ -89,8 +93,8 @@ pub const PLUGINS: [Entry; 40] = [
     off("NamespaceExists", |parts, _| Ok(namespace_exists::plugin(parts))),
     off("LimitPodHardAntiAffinityTopology", |_, _| Ok(hard_anti_affinity_topology::plugin())),
     on("LimitRanger", |parts, _| Ok(limit_ranger::plugin(parts))),
-    on("ServiceAccount", |_, _| Ok(Plugin::default())),
-    off("NodeRestriction", |_, _| Ok(Plugin::default())),
+    on("ServiceAccount", |parts, _| Ok(service_account::plugin(parts))),
+    off("NodeRestriction", |parts, _| Ok(node_restriction::plugin(parts))),
     on("TaintNodesByCondition", |_, _| Ok(node_taint::plugin())),
     off("AlwaysPullImages", |_, _| Ok(always_pull_images::plugin())),
     off("ImagePolicyWebhook", |_, config| image_policy_webhook::plugin(config)),
@@ -106,10 +110,10 @@ pub const PLUGINS: [Entry; 40] = [
     off("OwnerReferencesPermissionEnforcement", |parts, _| Ok(owner_references::plugin(parts))),
     on("PersistentVolumeClaimResize", |parts, _| Ok(persistent_volume_claim_resize::plugin(parts))),
     on("RuntimeClass", |parts, _| Ok(runtime_class::plugin(parts))),
-    on("CertificateApproval", |_, _| Ok(Plugin::default())),
-    on("CertificateSigning", |_, _| Ok(Plugin::default())),
-    on("ClusterTrustBundleAttest", |_, _| Ok(Plugin::default())),
-    on("CertificateSubjectRestriction", |_, _| Ok(Plugin::default())),
+    on("CertificateApproval", |parts, _| Ok(certificates::approval(parts))),
+    on("CertificateSigning", |parts, _| Ok(certificates::signing(parts))),
+    on("ClusterTrustBundleAttest", |parts, _| Ok(certificates::attest(parts))),
+    on("CertificateSubjectRestriction", |_, _| Ok(certificates::subject_restriction())),
     on("DefaultIngressClass", |parts, _| Ok(default_ingress_class::plugin(parts))),
     off("DenyServiceExternalIPs", |_, _| Ok(deny_service_external_ips::plugin())),
     on("PodTopologyLabels", |parts, _| Ok(pod_topology_labels::plugin(parts))),
@@ -163,10 +167,28 @@ pub fn build(
         };
         plugins.extend(plugin.map(|plugin| (entry.name, plugin)));
     }
-    Ok(Chain::new(plugins, metrics))
+    Ok(Chain::new(plugins, metrics).with_check(rbac_escalation::check(parts)))
 }
 
 /// 500 without a reason, as the API answers for an error that is no status.
 fn plain_error(message: impl Into<String>) -> Status {
     Status::failure(500, Reason::Unknown, message)
+}
+
+/// Whether an update changes nothing but what garbage collection has to change (upstream: `IsOnlyMutatingGCFields`).
+fn changes_ownership_only(new: &Object, old: &Object) -> bool {
+    const FREE: [&str; 4] = ["ownerReferences", "finalizers", "managedFields", "resourceVersion"];
+    let same = |field: &String, a: Option<&Value>, b: Option<&Value>| {
+        if field != "metadata" {
+            return a == b;
+        }
+        let fixed = |metadata: Option<&Value>| -> Vec<(String, Value)> {
+            let fields = metadata.and_then(Value::as_object).into_iter().flatten();
+            let fixed = fields.filter(|(name, _)| !FREE.contains(&name.as_str()));
+            fixed.map(|(name, value)| (name.clone(), value.clone())).collect()
+        };
+        fixed(a) == fixed(b)
+    };
+    let fields = new.as_map().keys().chain(old.as_map().keys());
+    fields.into_iter().all(|field| same(field, new.get(field), old.get(field)))
 }

@@ -1,37 +1,8 @@
 //! Parts of a pod that several plugins visit.
 
-use nave_machinery::{Map, Object, Value};
-
-/// The kinds of containers of a pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ContainerKind {
-    Init,
-    Regular,
-    Ephemeral,
-}
-
-impl ContainerKind {
-    /// All kinds, in the order in which upstream visits them.
-    pub(super) const ALL: [Self; 3] = [Self::Init, Self::Regular, Self::Ephemeral];
-
-    /// The field of a pod's spec that lists containers of the kind.
-    pub(super) fn field(self) -> &'static str {
-        match self {
-            Self::Init => "initContainers",
-            Self::Regular => "containers",
-            Self::Ephemeral => "ephemeralContainers",
-        }
-    }
-
-    /// The kind as messages name it.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Init => "init container",
-            Self::Regular => "container",
-            Self::Ephemeral => "ephemeral container",
-        }
-    }
-}
+use nave_machinery::{Map, Value};
+pub(super) use nave_resources::pod::ContainerKind;
+use nave_resources::pod::containers_in;
 
 /// A container of a pod, with its place.
 #[derive(Clone, Copy)]
@@ -47,12 +18,9 @@ impl<'a> Container<'a> {
     }
 }
 
-/// All containers of a pod's spec: init containers, containers and ephemeral containers.
+/// All containers of a pod's spec, of every kind.
 pub(super) fn containers(spec: &Value) -> impl Iterator<Item = Container<'_>> {
-    ContainerKind::ALL.into_iter().flat_map(move |kind| {
-        let listed = list(spec.get(kind.field())).iter().enumerate();
-        listed.map(move |(index, value)| Container { kind, index, value })
-    })
+    containers_in(spec).map(|(kind, index, value)| Container { kind, index, value })
 }
 
 /// All containers of a pod's spec of some kinds, to be changed.
@@ -85,11 +53,6 @@ pub(super) fn list_mut<'a>(map: &'a mut Map, field: &str) -> Option<&'a mut Vec<
         *value = Value::Array(Vec::new());
     }
     value.as_array_mut()
-}
-
-/// Whether a pod is the mirror of one that a kubelet runs from a file.
-pub(super) fn is_mirror(pod: &Object) -> bool {
-    pod.annotation("kubernetes.io/config.mirror").is_some()
 }
 
 #[cfg(test)]

@@ -124,7 +124,7 @@ fn set_defaults(pod: &mut Object, range: &Object) {
             for (field, what, amounts) in [("requests", "request", &requests), ("limits", "limit", &limits)] {
                 let set = fill_in(container, field, amounts);
                 if !set.is_empty() {
-                    notes.push(format!("{} {what} for {} {name}", set.join(", "), kind.as_str()));
+                    notes.push(format!("{} {what} for {} {name}", set.join(", "), kind.noun()));
                 }
             }
         }

@@ -1,0 +1,43 @@
+//! Trust bundles of a signer are written by those who may `attest` for it.
+
+use async_trait::async_trait;
+use nave_authz::Chain;
+use nave_machinery::{Object, Status};
+
+use super::{GROUP, may_with_signer, signer_name};
+use crate::plugins::{Parts, changes_ownership_only};
+use crate::{Attributes, Plugin, Validate};
+
+/// ClusterTrustBundleAttest.
+pub(in crate::plugins) fn plugin(parts: &Parts) -> Plugin {
+    Plugin::validating(TrustBundleAttest { authorizer: parts.authorizer.clone() })
+}
+
+pub(super) struct TrustBundleAttest {
+    pub(super) authorizer: Chain,
+}
+
+#[async_trait]
+impl Validate for TrustBundleAttest {
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.is_write() && attributes.is_resource(GROUP, "clustertrustbundles")
+    }
+
+    async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), Status> {
+        let Some(bundle) = object else { return Ok(()) };
+        // The signer of the new object counts: validation refuses a change of it.
+        let signer = signer_name(bundle);
+        if signer.is_empty() {
+            return Ok(());
+        }
+        // Garbage collection and storage migration need no right.
+        let old = attributes.old.filter(|_| attributes.is_update());
+        if old.is_some_and(|old| changes_ownership_only(bundle, old))
+            || may_with_signer(&self.authorizer, attributes.user, "attest", signer).await
+        {
+            return Ok(());
+        }
+        Err(attributes
+            .forbidden(object, format_args!("user not permitted to attest for signerName {signer:?}")))
+    }
+}

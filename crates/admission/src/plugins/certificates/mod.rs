@@ -1,0 +1,55 @@
+//! Who may ask for certificates, approve them, sign them and attest to trust bundles (upstream:
+//! `plugin/pkg/admission/certificates`).
+//!
+//! Rights to approve, to sign and to attest are rights on `signers` of `certificates.k8s.io`, by the signer's name: for
+//! example `sign` on `example.com/serving`, or on `example.com/*` for all signers of the domain.
+
+mod approval;
+mod attest;
+mod requester;
+mod signing;
+pub(super) mod subject;
+mod subject_restriction;
+#[cfg(test)]
+mod tests;
+
+use nave_authz::{Chain, Decision};
+use nave_machinery::Object;
+use nave_machinery::user::UserInfo;
+
+use crate::Attributes;
+
+pub(super) use approval::plugin as approval;
+pub(super) use attest::plugin as attest;
+pub use requester::set_certificate_requester;
+pub(super) use signing::plugin as signing;
+pub(super) use subject_restriction::plugin as subject_restriction;
+
+const GROUP: &str = "certificates.k8s.io";
+
+fn is_request(attributes: &Attributes<'_>) -> bool {
+    attributes.is_resource(GROUP, "certificatesigningrequests")
+}
+
+fn signer_name(object: &Object) -> &str {
+    object.str_at(&["spec", "signerName"]).unwrap_or_default()
+}
+
+/// Whether a user has the right to a verb on a signer, or on all signers of its domain.
+async fn may_with_signer(authorizer: &Chain, user: &UserInfo, verb: &str, signer: &str) -> bool {
+    let domain = signer.split('/').next().unwrap_or_default();
+    for name in [signer, &format!("{domain}/*")] {
+        let asked = nave_authz::Attributes {
+            verb,
+            group: GROUP,
+            version: "*",
+            resource: "signers",
+            name,
+            ..nave_authz::Attributes::of(user)
+        };
+        if authorizer.decide(&asked).await.decision == Decision::Allow {
+            return true;
+        }
+    }
+    false
+}

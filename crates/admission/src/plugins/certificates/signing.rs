@@ -1,0 +1,44 @@
+//! Requests are signed by those who may `sign` for their signer.
+
+use async_trait::async_trait;
+use nave_authz::Chain;
+use nave_machinery::{Object, Status};
+
+use super::{is_request, may_with_signer, signer_name};
+use crate::plugins::Parts;
+use crate::{Attributes, Plugin, Validate};
+
+/// CertificateSigning.
+pub(in crate::plugins) fn plugin(parts: &Parts) -> Plugin {
+    Plugin::validating(CertificateSigning { authorizer: parts.authorizer.clone() })
+}
+
+pub(super) struct CertificateSigning {
+    pub(super) authorizer: Chain,
+}
+
+#[async_trait]
+impl Validate for CertificateSigning {
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.is_update() && attributes.subresource == "status" && is_request(attributes)
+    }
+
+    async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), Status> {
+        let (Some(new), Some(old)) = (object, attributes.old) else { return Ok(()) };
+        if is_unchanged(new, old) {
+            return Ok(());
+        }
+        let signer = signer_name(old);
+        if may_with_signer(&self.authorizer, attributes.user, "sign", signer).await {
+            return Ok(());
+        }
+        let why = format!("user not permitted to sign requests with signerName {signer:?}");
+        Err(attributes.forbidden(object, why))
+    }
+}
+
+/// Whether an update leaves alone what a signer writes.
+fn is_unchanged(new: &Object, old: &Object) -> bool {
+    let is_same = |field| new.at(&["status", field]) == old.at(&["status", field]);
+    is_same("certificate") && is_same("conditions")
+}

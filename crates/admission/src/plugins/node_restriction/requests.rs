@@ -1,0 +1,35 @@
+//! Certificates that a kubelet asks for are for itself.
+
+use nave_machinery::{Status, meta};
+use x509_parser::oid_registry::OID_X509_COMMON_NAME;
+
+use super::Write;
+use crate::plugins::certificates::subject::subject_values;
+
+/// The signers of the certificates with which a kubelet serves, and with which it comes to the server.
+const KUBELET_SIGNERS: [&str; 2] =
+    ["kubernetes.io/kubelet-serving", "kubernetes.io/kube-apiserver-client-kubelet"];
+
+pub(super) fn admit(write: &Write<'_>) -> Result<(), Status> {
+    let spec = |field: &str| meta::str_at(write.object, &["spec", field]).unwrap_or_default();
+    if !write.attributes.is_create() || !KUBELET_SIGNERS.contains(&spec("signerName")) {
+        return Ok(());
+    }
+    let name = common_name(spec("request"))
+        .map_err(|why| write.forbidden(&format!("unable to parse csr: {why}")))?;
+    let own = format!("system:node:{}", write.node);
+    if name == own {
+        return Ok(());
+    }
+    Err(write.forbidden(&format!("can only create a node CSR with CN={own}")))
+}
+
+/// The common name of a request in PEM in base64.
+fn common_name(request: &str) -> Result<String, String> {
+    let mut names = subject_values(request, &OID_X509_COMMON_NAME)?;
+    // It would depend on the signer which of several counts.
+    if names.len() > 1 {
+        return Err("more than one common name".to_owned());
+    }
+    Ok(names.pop().unwrap_or_default())
+}

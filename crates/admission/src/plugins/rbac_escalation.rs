@@ -1,0 +1,256 @@
+//! Nobody grants rights that they do not have (upstream: `pkg/registry/rbac/*/policybased`).
+//!
+//! | write | admitted |
+//! | --- | --- |
+//! | any | of `system:masters`, and where only owners and finalizers change |
+//! | a role | of users who may `escalate` it, or hold all its rules; if it aggregates roles, all rights |
+//! | a binding | of users who may `bind` its role, or hold all its rules |
+//!
+//! Not a plugin: no flag disables it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use nave_authz::rbac::{self, Rbac, Rule};
+use nave_authz::{Chain, Decision, SYSTEM_MASTERS};
+use nave_machinery::{GroupResource, Object, Status};
+use serde::Deserialize;
+
+use super::{Parts, changes_ownership_only};
+use crate::{Attributes, Lister, Validate};
+
+/// The check.
+pub(super) fn check(parts: &Parts) -> Arc<dyn Validate> {
+    Arc::new(RbacEscalation {
+        rbac: Arc::clone(&parts.rbac),
+        authorizer: parts.authorizer.clone(),
+        roles: Arc::clone(&parts.cluster.roles),
+        cluster_roles: Arc::clone(&parts.cluster.cluster_roles),
+    })
+}
+
+struct RbacEscalation {
+    rbac: Arc<Rbac>,
+    authorizer: Chain,
+    roles: Arc<dyn Lister>,
+    cluster_roles: Arc<dyn Lister>,
+}
+
+fn is_role(attributes: &Attributes<'_>) -> bool {
+    attributes.is_resource(rbac::GROUP, "roles") || attributes.is_resource(rbac::GROUP, "clusterroles")
+}
+
+fn is_binding(attributes: &Attributes<'_>) -> bool {
+    attributes.is_resource(rbac::GROUP, "rolebindings")
+        || attributes.is_resource(rbac::GROUP, "clusterrolebindings")
+}
+
+#[async_trait]
+impl Validate for RbacEscalation {
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.is_write()
+            && (is_role(attributes) || is_binding(attributes))
+            && !attributes.user.groups.iter().any(|group| group == SYSTEM_MASTERS)
+    }
+
+    async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), Status> {
+        let Some(object) = object else { return Ok(()) };
+        let old = attributes.old.filter(|_| attributes.is_update());
+        if old.is_some_and(|old| changes_ownership_only(object, old)) {
+            return Ok(());
+        }
+        if is_role(attributes) {
+            self.check_role(attributes, object, old).await
+        } else {
+            self.check_binding(attributes, object).await
+        }
+    }
+}
+
+impl RbacEscalation {
+    async fn check_role(
+        &self,
+        attributes: &Attributes<'_>,
+        role: &Object,
+        old: Option<&Object>,
+    ) -> Result<(), Status> {
+        // A create does not name its object: the right to escalate one role is no right to create it.
+        let name = if old.is_some() { attributes.name } else { "" };
+        if self.may(attributes, "escalate", &attributes.def.resource, name).await {
+            return Ok(());
+        }
+        let aggregates = aggregates(role) || old.is_some_and(aggregates);
+        self.rbac
+            .confirm_role(attributes.user, attributes.namespace, &rules(role), aggregates)
+            .map_err(|why| forbidden(attributes, role, &why))
+    }
+
+    async fn check_binding(&self, attributes: &Attributes<'_>, binding: &Object) -> Result<(), Status> {
+        let role_ref = |field| binding.str_at(&["roleRef", field]).unwrap_or_default();
+        let (kind, name) = (role_ref("kind"), role_ref("name"));
+        let (resource, roles, namespace) = match kind {
+            "ClusterRole" => ("clusterroles", &self.cluster_roles, ""),
+            "Role" => ("roles", &self.roles, attributes.namespace),
+            // Validation refuses other kinds.
+            _ => return Ok(()),
+        };
+        if self.may(attributes, "bind", resource, name).await {
+            return Ok(());
+        }
+        // The role may have been created, or given more rules, a moment ago.
+        let role = roles.get_live(namespace, name).await?;
+        let not_found = || Status::not_found(&GroupResource::new(rbac::GROUP, resource), name);
+        let role = role.ok_or_else(not_found)?;
+        self.rbac
+            .confirm_binding(attributes.user, attributes.namespace, &rules(&role))
+            .map_err(|why| forbidden(attributes, binding, &why))
+    }
+
+    async fn may(&self, attributes: &Attributes<'_>, verb: &str, resource: &str, name: &str) -> bool {
+        let asked = nave_authz::Attributes {
+            verb,
+            group: rbac::GROUP,
+            version: "*",
+            resource,
+            name,
+            namespace: attributes.namespace,
+            ..nave_authz::Attributes::of(attributes.user)
+        };
+        self.authorizer.decide(&asked).await.decision == Decision::Allow
+    }
+}
+
+fn forbidden(attributes: &Attributes<'_>, object: &Object, why: &str) -> Status {
+    Status::forbidden(&attributes.def.group_resource(), object.name(), why)
+}
+
+/// The rules of a role; one that is not readable counts for everything.
+fn rules(role: &Object) -> Vec<Rule> {
+    let rules = role.list_at(&["rules"]).iter();
+    rules.map(|rule| Rule::deserialize(rule).unwrap_or_else(|_| Rule::on("*", "*", "*"))).collect()
+}
+
+fn aggregates(role: &Object) -> bool {
+    !role.list_at(&["aggregationRule", "clusterRoleSelectors"]).is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use nave_authz::{Authorizer, Link, Metrics, Verdict};
+    use nave_machinery::Value;
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{MemoryCluster, Request, outcome, registry};
+
+    /// Allows what is listed as `verb resource name`, as an authorizer that is waited for.
+    struct Rights(Vec<&'static str>);
+
+    #[async_trait]
+    impl Authorizer for Rights {
+        async fn authorize(&self, attributes: &nave_authz::Attributes<'_>) -> Verdict {
+            tokio::task::yield_now().await;
+            let asked = format!("{} {} {}", attributes.verb, attributes.resource, attributes.name);
+            if self.0.iter().any(|right| *right == asked) {
+                Verdict::allow("")
+            } else {
+                Verdict::no_opinion("")
+            }
+        }
+    }
+
+    async fn write(
+        rights: &[&'static str],
+        resource: &str,
+        new: Value,
+        old: Value,
+    ) -> Result<(), (u16, String)> {
+        let cluster = MemoryCluster::default();
+        cluster.roles.put_uncached(json!({"metadata": {"name": "r", "namespace": "ns"}, "rules": [
+            {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]}));
+        let link = Link {
+            kind: "T",
+            name: "t".into(),
+            authorizer: Arc::new(Rights(rights.to_vec())),
+            resolver: None,
+        };
+        let parts = Parts {
+            cluster: cluster.cluster(registry()),
+            authorizer: Chain::new(vec![link], Metrics::new().unwrap()),
+            rbac: Arc::default(),
+            default_not_ready_toleration_seconds: 300,
+            default_unreachable_toleration_seconds: 300,
+        };
+        let request = Request::new(registry(), rbac::GROUP, resource, new, old).by("jane", &["dev"]);
+        outcome(request.validate(check(&parts).as_ref()).await)
+    }
+
+    fn role(verb: &str) -> Value {
+        json!({"metadata": {"name": "r"}, "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": [verb]}]})
+    }
+
+    fn binding(name: &str) -> Value {
+        json!({"metadata": {"name": "b"}, "roleRef": {"kind": "Role", "name": name}})
+    }
+
+    #[tokio::test]
+    async fn a_role_needs_its_rules_or_the_right_to_escalate() {
+        let (new, old) = (role("delete"), role("get"));
+        assert!(
+            write(&[], "roles", new.clone(), Value::Null)
+                .await
+                .unwrap_err()
+                .1
+                .contains("attempting to grant RBAC permissions not currently held")
+        );
+        assert_eq!(write(&["escalate roles "], "roles", new.clone(), Value::Null).await, Ok(()));
+        assert!(
+            write(&["escalate roles r"], "roles", new.clone(), Value::Null).await.is_err(),
+            "a create names nothing"
+        );
+        assert_eq!(write(&["escalate roles r"], "roles", new.clone(), old.clone()).await, Ok(()));
+        assert!(write(&[], "roles", new, old.clone()).await.is_err());
+        let mut owned = old.clone();
+        owned["metadata"]["finalizers"] = json!(["f"]);
+        assert_eq!(write(&[], "roles", owned, old).await, Ok(()));
+        let aggregating =
+            json!({"metadata": {"name": "r"}, "aggregationRule": {"clusterRoleSelectors": [{}]}});
+        assert!(write(&[], "clusterroles", aggregating.clone(), Value::Null).await.is_err());
+        let without = json!({"metadata": {"name": "r"}});
+        assert!(
+            write(&[], "clusterroles", without, aggregating).await.is_err(),
+            "what aggregated counts too"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_binding_needs_the_rules_of_its_role_or_the_right_to_bind() {
+        assert!(write(&[], "rolebindings", binding("r"), Value::Null).await.is_err());
+        assert_eq!(write(&["bind roles r"], "rolebindings", binding("r"), Value::Null).await, Ok(()));
+        let missing = r#"roles.rbac.authorization.k8s.io "gone" not found"#;
+        assert_eq!(
+            write(&[], "rolebindings", binding("gone"), Value::Null).await,
+            Err((404, missing.to_owned()))
+        );
+        let cluster = json!({"metadata": {"name": "b"}, "roleRef": {"kind": "ClusterRole", "name": "c"}});
+        assert_eq!(
+            write(&["bind clusterroles c"], "clusterrolebindings", cluster, Value::Null).await,
+            Ok(())
+        );
+    }
+
+    #[tokio::test]
+    async fn masters_are_not_checked() {
+        let parts_free = Request::new(registry(), rbac::GROUP, "roles", role("delete"), Value::Null)
+            .by("root", &[SYSTEM_MASTERS]);
+        let cluster = MemoryCluster::default();
+        let parts = Parts {
+            cluster: cluster.cluster(registry()),
+            authorizer: Chain::new(Vec::new(), Metrics::new().unwrap()),
+            rbac: Arc::default(),
+            default_not_ready_toleration_seconds: 300,
+            default_unreachable_toleration_seconds: 300,
+        };
+        assert_eq!(outcome(parts_free.validate(check(&parts).as_ref()).await), Ok(()));
+    }
+}
