@@ -17,14 +17,13 @@ pub(crate) mod files;
 
 use std::{
     collections::BTreeSet,
-    fs::DirBuilder,
     io,
     net::IpAddr,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
+use nave_store::private_files;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 
 use certificate::Facts;
@@ -85,7 +84,8 @@ impl Pki {
         addresses: BTreeSet<IpAddr>,
         now: SystemTime,
     ) -> Result<Self, PkiError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(in_file(&folder))?;
+        private_files::create_folder(&folder).map_err(in_file(&folder))?;
+        tighten_keys(&folder).map_err(in_file(&folder))?;
         let ca = ensure_ca(&folder, now)?;
         let serving = ensure_serving(&folder, &ca, &addresses, now)?;
         let admin = ensure_admin(&folder, &ca, now)?;
@@ -102,6 +102,17 @@ impl Pki {
         *self = fresh;
         Ok(changed)
     }
+}
+
+/// Keys that were copied into the folder, or created by others, may be readable for all.
+fn tighten_keys(folder: &Path) -> io::Result<()> {
+    for entry in folder.read_dir()? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "key") && path.is_file() {
+            private_files::tighten_file(&path)?;
+        }
+    }
+    Ok(())
 }
 
 fn ensure_ca(folder: &Path, now: SystemTime) -> Result<Pair, PkiError> {

@@ -70,6 +70,7 @@ mod api;
 pub mod contract;
 pub mod embedded;
 mod error;
+pub mod private_files;
 
 use std::path::Path;
 

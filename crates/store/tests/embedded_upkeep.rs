@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -153,4 +155,34 @@ async fn closing_ends_watches_and_frees_the_folder() {
     assert!(watch.next().await.is_none());
     // The stream is still held.
     open(folder.path(), None);
+}
+
+#[tokio::test]
+async fn only_the_owner_reads_what_the_store_writes() {
+    rustix::process::umask(rustix::fs::Mode::empty());
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    let set = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("store");
+    std::fs::create_dir(&folder).unwrap();
+    set(&folder, 0o755);
+    for _ in 0..2 {
+        let store = Embedded::open(&folder, &Options::default()).unwrap();
+        let copy = tempfile::tempdir_in(parent.path()).unwrap();
+        set(copy.path(), 0o755);
+        store.snapshot(copy.path()).await.unwrap();
+        assert_eq!(mode(&folder), 0o700);
+        let files = [&folder, copy.path()].map(|folder| folder.read_dir().unwrap());
+        let files: Vec<_> = files.into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(files.len(), 3, "{files:?}");
+        for file in files {
+            assert_eq!(mode(&file), 0o600, "{}", file.display());
+        }
+        drop(store);
+        // As versions before left it.
+        set(&folder, 0o755);
+        for file in folder.read_dir().unwrap() {
+            set(&file.unwrap().path(), 0o644);
+        }
+    }
 }

@@ -103,3 +103,23 @@ fn a_broken_ca_is_never_replaced() {
     let error = open(folder.path(), start()).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("ca.key, is missing"), "{error}");
 }
+
+#[test]
+fn keys_that_others_may_read_are_tightened() {
+    let folder = tempfile::tempdir().unwrap();
+    let pki = folder.path().join("pki");
+    fs::create_dir(&pki).unwrap();
+    let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    set(&pki, 0o755);
+    fs::write(pki.join("sa.key"), "another key of the server's").unwrap();
+    for _ in 0..2 {
+        open(folder.path(), start()).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&pki), 0o700);
+        for name in ["ca.key", "apiserver.key", "admin.key", "sa.key"] {
+            assert_eq!(mode(&pki.join(name)), 0o600, "{name}");
+            set(&pki.join(name), 0o644);
+        }
+        set(&pki, 0o755);
+    }
+}

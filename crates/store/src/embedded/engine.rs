@@ -9,7 +9,7 @@ use redb::{
     Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, TableError,
 };
 
-use crate::{KeyValue, StoreError};
+use crate::{KeyValue, StoreError, private_files};
 
 use super::record::Record;
 
@@ -179,6 +179,8 @@ impl View {
 }
 
 fn open_database(path: &Path, cache_bytes: usize) -> Result<Database, StoreError> {
+    // redb would create the file with the process' default mode.
+    drop(private_files::open_file(path)?);
     let database = Database::builder().set_cache_size(cache_bytes).create(path).map_err(typed)?;
     let has_log = match database.begin_read().map_err(typed)?.open_table(LOG) {
         Ok(_) => true,

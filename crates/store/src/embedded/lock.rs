@@ -1,10 +1,10 @@
 //! One process a data folder.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::Path;
 
-use crate::StoreError;
+use crate::{StoreError, private_files};
 
 /// Holds a data folder until it is dropped or the process ends, however it ends.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ impl FolderLock {
     /// Takes `folder`, which must exist, and leaves this process' id in its lock file.
     pub(super) fn take(folder: &Path) -> Result<Self, StoreError> {
         let path = folder.join("lock");
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut file = private_files::open_file(&path)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

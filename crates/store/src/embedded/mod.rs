@@ -18,6 +18,8 @@ mod record;
 mod watch;
 mod writer;
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,7 +32,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     Defragmentation, KeyValue, Range, RangeResult, Store, StoreError, StoreStatus, Txn, TxnOutcome,
-    WatchStream,
+    WatchStream, private_files,
 };
 
 use engine::{Engine, View};
@@ -107,7 +109,7 @@ impl Embedded {
     /// Opens the store in `folder`, which is created where it does not exist. Blocks for as long as it takes to
     /// read the data once.
     pub fn open(folder: &Path, options: &Options) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(folder)?;
+        private_files::create_folder(folder)?;
         let lock = FolderLock::take(folder)?;
         let engine = Engine::open(folder.join(FILE), options.cache_bytes)?;
         let loaded = writer::load(&engine)?;
@@ -190,7 +192,7 @@ impl Store for Embedded {
         let to = to.to_owned();
         self.shared
             .read_blocking(move |shared| {
-                std::fs::create_dir_all(&to)?;
+                DirBuilder::new().recursive(true).mode(0o700).create(&to)?;
                 let index = shared.index.read();
                 let (view, compacted) = (shared.engine.view()?, index.compacted());
                 drop(index);
