@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::jittered;
 use crate::record::{EventKind, EventRecorder, reference_of};
+use crate::redacted;
 
 /// Who stands for election where, and the times, which are client-go's unless said otherwise.
 #[derive(Clone, Debug)]
@@ -229,6 +230,7 @@ impl LeaderElector {
         match timeout_at(deadline, self.take()).await {
             Ok(Ok(taken)) => taken,
             Ok(Err(error)) => {
+                let error = redacted(error);
                 tracing::debug!(lease = self.config.name, %error, "the lease could not be taken");
                 false
             }
@@ -297,7 +299,10 @@ impl LeaderElector {
         let options = PostParams::default();
         match timeout_at(deadline, self.leases.replace(&self.config.name, &options, &lease)).await {
             Ok(Ok(lease)) => self.observe(lease),
-            Ok(Err(error)) => tracing::warn!(lease = self.config.name, %error, "the lease was not released"),
+            Ok(Err(error)) => {
+                let error = redacted(error);
+                tracing::warn!(lease = self.config.name, %error, "the lease was not released");
+            }
             Err(_) => tracing::warn!(lease = self.config.name, "the lease was not released in time"),
         }
     }

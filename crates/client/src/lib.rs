@@ -66,6 +66,7 @@ mod list_watch;
 mod name;
 mod object;
 pub mod record;
+mod redact;
 mod reflector;
 mod scan;
 mod store;
@@ -84,6 +85,7 @@ pub use list_watch::{
 };
 pub use name::ObjectName;
 pub use object::{Object, ObjectError, OwnerRef, PartialObjectMetadata};
+pub use redact::{DecodeError, redacted};
 pub use reflector::{Reflector, ReflectorConfig, ReflectorStore, WatchErrorHandler};
 pub use store::{IndexFn, Indexer, Lister, NAMESPACE_INDEX, NoSuchIndex};
 pub use workqueue::Workqueue;

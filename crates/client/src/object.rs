@@ -15,8 +15,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::head::Head;
-use crate::ObjectName;
 use crate::scan;
+use crate::{DecodeError, ObjectName};
 
 /// The metadata of an object of any kind, and nothing else of it.
 pub type PartialObjectMetadata = kube::core::PartialObjectMeta<kube::core::DynamicObject>;
@@ -44,10 +44,10 @@ pub enum ObjectError {
     NoMetadata,
     /// The metadata cannot be read.
     #[error("metadata: {0}")]
-    Metadata(#[source] serde_json::Error),
+    Metadata(#[source] DecodeError),
     /// A value cannot be written as JSON.
     #[error("encode: {0}")]
-    Encode(#[source] serde_json::Error),
+    Encode(#[source] DecodeError),
     /// It is larger than 4 GiB.
     #[error("an object of {0} bytes")]
     TooLarge(usize),
@@ -79,7 +79,7 @@ impl<K> Object<K> {
 
     /// An object made of a value: for transforms and tests.
     pub fn from_value(value: &impl Serialize) -> Result<Self, ObjectError> {
-        Self::from_json(serde_json::to_vec(value).map_err(ObjectError::Encode)?.into())
+        Self::from_json(serde_json::to_vec(value).map_err(|error| ObjectError::Encode(error.into()))?.into())
     }
 
     /// The same object, read as another type.

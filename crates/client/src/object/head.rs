@@ -45,7 +45,8 @@ impl Head {
             return Err(ObjectError::TooLarge(json.len()));
         }
         let range = scan::member(json, "metadata").ok_or(ObjectError::NoMetadata)?;
-        let metadata: Metadata<'_> = serde_json::from_slice(&json[range]).map_err(ObjectError::Metadata)?;
+        let metadata: Metadata<'_> =
+            serde_json::from_slice(&json[range]).map_err(|error| ObjectError::Metadata(error.into()))?;
         let mut places = Places { json, escaped: String::new() };
         let (owners, labels) =
             (metadata.owner_references.unwrap_or_default(), metadata.labels.unwrap_or_default());

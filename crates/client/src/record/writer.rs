@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::Recorded;
 use super::correlator::{Correlated, Correlator, Written};
 use crate::backoff::jittered;
+use crate::redacted;
 
 /// Writes what is recorded, in its order.
 pub struct EventWriter {
@@ -63,7 +64,7 @@ impl EventWriter {
     async fn write(&mut self, event: &Recorded, correlated: Correlated) {
         let mut wait = jittered(BETWEEN_TRIES / 10, 9.0);
         for _ in 0..TRIES {
-            match self.try_write(event, &correlated).await {
+            match self.try_write(event, &correlated).await.map_err(redacted) {
                 Ok(written) => return self.correlator.wrote(correlated.key, written),
                 Err(
                     error @ (kube::Error::Api(_) | kube::Error::SerdeError(_) | kube::Error::BuildRequest(_)),

@@ -1,18 +1,32 @@
+use nave_client::{DecodeError, redacted};
+
 /// Why a sync did not bring things where they belong; it is tried again, later each time.
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
     /// The API refused, or could not be reached.
     #[error("{}", said(.0))]
-    Api(#[from] kube::Error),
+    Api(#[source] kube::Error),
     /// An object in the cache is not what its type says.
     #[error("cannot decode: {0}")]
-    Decode(#[from] serde_json::Error),
+    Decode(#[from] DecodeError),
     /// An object holds what the API should have refused, such as a selector that is none.
     #[error("{0}")]
     Invalid(String),
     /// What was read is older than what this controller has done; a later sync will see more.
     #[error("the cache is behind: {0}")]
     Stale(&'static str),
+}
+
+impl From<kube::Error> for SyncError {
+    fn from(error: kube::Error) -> Self {
+        Self::Api(redacted(error))
+    }
+}
+
+impl From<serde_json::Error> for SyncError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Decode(error.into())
+    }
 }
 
 impl SyncError {

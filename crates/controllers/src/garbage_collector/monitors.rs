@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nave_client::{
     Backoff, Deleted, EventHandler, Object, PartialObjectMetadata, Registration, SharedInformerFactory,
+    redacted,
 };
 use nave_machinery::GroupVersionResource;
 use tokio::sync::Notify;
@@ -85,7 +86,7 @@ impl Monitors {
     async fn refresh(&mut self) -> Result<(), kube::Error> {
         let answer = timeout(INTERVAL, Discovered::ask(&self.client)).await;
         let Ok(discovered) = answer else { return Ok(()) };
-        let discovered = Arc::new(discovered?);
+        let discovered = Arc::new(discovered.map_err(redacted)?);
         self.collector.set_discovered(Arc::clone(&discovered));
         let mut served = HashSet::new();
         for resource in discovered.preferred().filter(|resource| is_monitored(resource)) {

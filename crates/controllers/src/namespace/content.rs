@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, ListParams, PropagationPolicy};
 use kube::core::{DynamicObject, Request};
+use nave_client::redacted;
 
 use super::conditions::Progress;
 use crate::discovery::{Discovered, Resource};
@@ -150,12 +151,18 @@ fn in_background() -> DeleteParams {
     DeleteParams { propagation_policy: Some(PropagationPolicy::Background), ..DeleteParams::default() }
 }
 
+impl From<kube::Error> for ContentError {
+    fn from(error: kube::Error) -> Self {
+        Self::Api(redacted(error))
+    }
+}
+
 /// Why the objects of a resource could not be deleted.
 #[derive(Debug, thiserror::Error)]
 enum ContentError {
     /// The API refused, or could not be reached.
-    #[error(transparent)]
-    Api(#[from] kube::Error),
+    #[error("{0}")]
+    Api(#[source] kube::Error),
     /// The request could not be made.
     #[error(transparent)]
     Request(#[from] kube::core::request::Error),

@@ -8,6 +8,7 @@ use kube::api::{Patch, PatchParams};
 use nave_apiserver::bootstrap::server_user;
 use nave_apiserver::server::ApiServer;
 use nave_authn::service_account::{LAST_USED, SecretUse};
+use nave_client::redacted;
 use serde_json::json;
 use tokio::sync::{Mutex, mpsc};
 
@@ -18,7 +19,7 @@ pub(super) async fn keep(api: &ApiServer, used: &Mutex<mpsc::Receiver<SecretUse>
     while let Some(SecretUse { namespace, name, date }) = used.recv().await {
         let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
         let patch = Patch::Merge(json!({"metadata": {"labels": {(LAST_USED): date}}}));
-        if let Err(error) = secrets.patch(&name, &PatchParams::default(), &patch).await {
+        if let Err(error) = secrets.patch(&name, &PatchParams::default(), &patch).await.map_err(redacted) {
             // It is told of again at the next use.
             tracing::warn!(%error, namespace, name, "the use of a token is not noted");
         }

@@ -1,0 +1,125 @@
+//! Logs, on standard error.
+
+use std::io::{IsTerminal, stderr};
+
+use tracing::Metadata;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, filter};
+
+/// Starts logging. The variable `RUST_LOG` decides about the level instead of `level` where it is set.
+pub(crate) fn start(level: u8) {
+    let default = match level {
+        0 => "warn,nave=info",
+        1 | 2 => "info",
+        3..=5 => "info,nave=debug,nave_apiserver=debug,nave_authn=debug,nave_store=debug,nave_cacher=debug",
+        6..=8 => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    subscriber(filter, stderr, stderr().is_terminal()).init();
+}
+
+fn subscriber<W>(filter: EnvFilter, writer: W, coloured: bool) -> impl SubscriberInitExt
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let lines = tracing_subscriber::fmt::layer().with_ansi(coloured).with_writer(writer);
+    Registry::default().with(filter).with(lines.with_filter(filter::filter_fn(shows_no_bodies)))
+}
+
+/// Whether events of this kind hold no bodies of requests or responses, which hold secrets. No level of detail shows
+/// them.
+fn shows_no_bodies(event: &Metadata<'_>) -> bool {
+    !BODIES.iter().any(|module| event.target().starts_with(module))
+}
+
+/// Modules of libraries that log bodies, headers or frames: the Kubernetes client logs whole responses that it cannot
+/// read, HTTP and TLS libraries log what goes over connections at level trace.
+const BODIES: [&str; 4] = ["kube_client::client", "h2::", "hyper::proto", "rustls::"];
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::io::{self, Write};
+    use std::sync::Arc;
+
+    use http::{Request, Response};
+    use k8s_openapi::api::core::v1::Secret;
+    use kube::client::Body;
+    use nave_client::redacted;
+    use nave_controllers::frame::SyncError;
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    const MARKER: &str = "c2VjcmV0LW1hcmtlcg";
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A client whose every request gets this response.
+    fn client(code: u16, body: Vec<u8>) -> kube::Client {
+        let service = tower::service_fn(move |_: Request<Body>| {
+            let response = Response::builder().status(code).body(Body::from(body.clone()));
+            async move { Ok::<_, Infallible>(response.unwrap()) }
+        });
+        kube::Client::new(service, "default")
+    }
+
+    /// Error forms and logs after each kind of response that cannot be read.
+    #[tokio::test]
+    async fn no_error_and_no_log_shows_a_body() {
+        let log = Log::default();
+        let writer = log.clone();
+        let _logging = subscriber(EnvFilter::new("trace"), move || writer.clone(), false).set_default();
+        tracing::info!("logging works");
+        let marked = |before: &str, after: &str| format!("{before}{MARKER}{after}").into_bytes();
+        for (code, body) in [
+            (200, marked("", "")),
+            (200, marked("{\"data\": {\"key\": \"", "\"")),
+            (200, marked("{\"data\": \"", "\"}")),
+            (200, marked("{\"data\": {\"key\": \"", "=!\"}}")),
+            (200, marked("{\"metadata\": \"", "\"}")),
+            (200, marked("{\"metadata\": {\"generation\": \"", "\"}}")),
+            (200, [&marked("{\"kind\": \"", "\"}"), &[0xff][..]].concat()),
+            (500, marked("", "")),
+            (403, marked("<html>", "</html>")),
+            (404, marked("{\"code\": \"", "\"}")),
+            (500, [&marked("", ""), &[0xff][..]].concat()),
+        ] {
+            let secrets: kube::Api<Secret> = kube::Api::namespaced(client(code, body.clone()), "default");
+            let shown = String::from_utf8_lossy(&body).into_owned();
+            for step in [0, 1, 2] {
+                let error = match step {
+                    0 => secrets.get("a").await.err(),
+                    1 => secrets.list(&kube::api::ListParams::default()).await.err(),
+                    _ => secrets.delete("a", &kube::api::DeleteParams::default()).await.err(),
+                };
+                let Some(error) = error else { continue };
+                let error = redacted(error);
+                let forms = format!("{error} {error:?}");
+                let sync = SyncError::from(error);
+                let forms = format!("{forms} {sync} {sync:?}");
+                assert!(!forms.contains(MARKER), "{code} {shown}: {forms}");
+                assert!(!forms.contains("99, 50, 86, 106"), "{code} {shown}: {forms}");
+                tracing::error!(error = %sync, "sync failed");
+            }
+        }
+        let log = String::from_utf8(log.0.lock().clone()).unwrap();
+        assert!(log.contains("logging works") && log.contains("sync failed"), "{log}");
+        assert!(!log.contains(MARKER), "{log}");
+    }
+}
