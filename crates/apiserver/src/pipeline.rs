@@ -20,7 +20,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body::Body;
-use nave_authn::{Credentials, Identity, PeerCertificate};
+use nave_authn::{ANONYMOUS, Credentials, Identity};
 use nave_machinery::Status;
 
 use crate::authorization::Asked;
@@ -33,7 +33,7 @@ use crate::impersonation;
 use crate::inflight::Inflight;
 use crate::metrics::{Metrics, RequestLabels};
 use crate::request_info::{Query, RequestInfo};
-use crate::serving::end_by;
+use crate::serving::{ConnectionInfo, end_by};
 
 /// The stages of one server.
 pub struct Pipeline {
@@ -58,8 +58,9 @@ pub struct Pipeline {
 /// Where a request comes from.
 #[derive(Clone, Copy)]
 pub enum Caller<'a> {
-    /// A connection, on which the client may have presented a certificate: credentials say who it is.
-    Connection(Option<&'a PeerCertificate>),
+    /// A client, identified by the certificate of its connection or by credentials in the request. `None` is a client
+    /// without a connection of its own.
+    Connection(Option<&'a ConnectionInfo>),
     /// The process itself, as this user.
     Known(&'a Identity),
 }
@@ -118,9 +119,14 @@ impl Pipeline {
     {
         // Who asks: the first authenticator that recognises the credential.
         let identity = match caller {
-            Caller::Connection(peer) => {
+            Caller::Connection(connection) => {
+                let peer = connection.and_then(|connection| connection.client_certificate.as_ref());
                 let credentials = Credentials { peer, headers: request.headers(), path: &info.path };
-                self.authentication.authenticate(&credentials).await?
+                let identity = self.authentication.authenticate(&credentials).await?;
+                if let Some(connection) = connection.filter(|_| identity.user.name != ANONYMOUS) {
+                    connection.mark_authenticated();
+                }
+                identity
             }
             Caller::Known(identity) => identity.clone(),
         };

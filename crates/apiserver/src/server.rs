@@ -151,7 +151,7 @@ impl ApiServer {
         request: Request<Incoming>,
         connection: Arc<ConnectionInfo>,
     ) -> Response<ResponseBody> {
-        self.pipeline.handle(request, Caller::Connection(connection.client_certificate.as_ref())).await
+        self.pipeline.handle(request, Caller::Connection(Some(&connection))).await
     }
 
     /// The server as `user` meets it within the process: no connection and no credential, but every stage after

@@ -131,6 +131,10 @@ pub(crate) struct ServeFlags {
     /// Requests at once on one HTTP/2 connection; 0 for the default of 250.
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = SERVING)]
     http2_max_streams_per_connection: u32,
+    /// Open connections from one client address, or from one /64 network of IPv6 addresses. Clients behind one proxy
+    /// count as one. 0 for half of the connections that the limit of file descriptors allows.
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = SERVING)]
+    max_connections_per_address: usize,
 
     #[command(flatten)]
     authentication: AuthenticationFlags,
@@ -169,6 +173,8 @@ pub(crate) struct Config {
     /// Certificate and key given, in place of own ones.
     pub(crate) serving_pair: Option<(PathBuf, PathBuf)>,
     pub(crate) http2_streams: u32,
+    /// 0 for what the limit of file descriptors suggests.
+    pub(crate) connections_per_address: usize,
     pub(crate) authentication: Authentication,
     pub(crate) authorization: Authorization,
     /// The admission plugins that are left out.
@@ -247,6 +253,7 @@ impl ServeFlags {
             advertise: self.advertise_address.unwrap_or(reachable),
             serving_pair,
             http2_streams: self.http2_max_streams_per_connection,
+            connections_per_address: self.max_connections_per_address,
             authentication: self.authentication.validate()?,
             authorization: self.authorization.validate()?,
             disabled_plugins: self.admission.disabled()?,

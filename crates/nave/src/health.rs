@@ -21,6 +21,8 @@ use tokio::sync::Semaphore;
 const CONNECTIONS: usize = 32;
 /// How long a client has to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// After this long a connection is closed: its client may have stopped reading.
+const CONNECTION_TIME: Duration = Duration::from_mins(2);
 /// A leader whose Lease has been over for longer than this is stuck.
 const TOLERANCE: Duration = Duration::from_secs(20);
 
@@ -51,8 +53,9 @@ impl Health {
                 });
                 let mut http = http1::Builder::new();
                 http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-                if let Err(error) = http.serve_connection(TokioIo::new(stream), answer).await {
-                    tracing::debug!(%error, "a connection for health broke");
+                let served = http.serve_connection(TokioIo::new(stream), answer);
+                if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_TIME, served).await {
+                    tracing::debug!(%error, "health connection ended");
                 }
                 drop(place);
             });

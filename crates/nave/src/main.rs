@@ -4,27 +4,30 @@
 //! | --- | --- |
 //! | [`flags`] | the command line, and what is wrong with it |
 //! | [`pki`] | the server's own CA and certificates in the data folder, renewed before they expire |
+//! | [`logging`] | what is logged, and what never is |
 //! | [`kubeconfig`] | the file with which the administrator connects |
 //! | [`serve`] | starts everything in order, and stops it in order |
 //! | [`controllers`] | the controllers as a process of their own |
+//! | [`descriptors`] | the process' limit of open file descriptors |
 //! | [`health`] | what that process tells probes and scrapers |
 //!
 //! Exit codes: 0 after a shutdown that was asked for, 1 if the server could not start or not end in order, 2 for a
 //! mistake in the flags or the files they name, 130 if a second signal cut the shutdown short.
 
 mod controllers;
+mod descriptors;
 mod flags;
 mod health;
 mod kubeconfig;
+mod logging;
 mod pki;
 mod serve;
 mod signals;
 mod tokens;
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
 
 use crate::{
     controllers::ControllersError,
@@ -45,7 +48,7 @@ fn main() -> ExitCode {
         Ok(task) => task,
         Err(error) => return wrong_flag(&error),
     };
-    start_logging(match &task {
+    logging::start(match &task {
         Task::Serve(config) => config.log_level,
         Task::Controllers(config) => config.log_level,
     });
@@ -79,18 +82,4 @@ fn failed(error: &dyn std::error::Error) -> ExitCode {
 fn wrong_flag(error: &flags::FlagError) -> ExitCode {
     eprintln!("error: {error}\n\nFor more information, try 'nave --help'.");
     ExitCode::from(2)
-}
-
-/// Logs go to standard error. `RUST_LOG`, if set, decides instead of `--v`.
-fn start_logging(level: u8) {
-    let default = match level {
-        0 => "warn,nave=info",
-        1 | 2 => "info",
-        3..=5 => "info,nave=debug,nave_apiserver=debug,nave_authn=debug,nave_store=debug,nave_cacher=debug",
-        6..=8 => "debug",
-        _ => "trace",
-    };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let coloured = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(coloured).with_writer(std::io::stderr).init();
 }

@@ -26,7 +26,7 @@ use std::{
 use http::Request;
 use hyper::body::Incoming;
 use nave_apiserver::server::{ApiServer, StartError};
-use nave_apiserver::serving::{ConnectionInfo, Limits, Running, Server, Tls, TlsError};
+use nave_apiserver::serving::{ConnectionInfo, ConnectionLimits, Limits, Running, Server, Tls, TlsError};
 use nave_authn::ClientCaError;
 use nave_store::StoreError;
 use nave_webhook::Watched;
@@ -34,6 +34,7 @@ use tokio::sync::Mutex;
 
 use crate::tokens::SecretTokens;
 use crate::{
+    descriptors,
     flags::{Config, FlagError},
     kubeconfig,
     pki::PkiError,
@@ -92,6 +93,7 @@ pub(crate) enum ServeError {
 pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let started = Instant::now();
     let mut signals = Signals::new()?;
+    let descriptors = descriptors::raise_limit();
     make_folder(&config.data_dir)?;
 
     let store = api::open_store(&config).await?;
@@ -99,7 +101,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let keys = authentication::service_account_keys(&config)?;
     let cas = ClientCas::open(&config, &certificates)?;
     let tls = Tls::new(certificates.serving(), Some(&cas.all()))?;
-    let bound = Server::bind(&[config.listen], tls.clone(), limits(&config)).await;
+    let bound = Server::bind(&[config.listen], tls.clone(), limits(&config, descriptors)).await;
     let server = bound.map_err(ServeError::Listen)?;
     let listening = server.local_addresses()?.first().copied().unwrap_or(config.listen);
     let reachable = SocketAddr::new(config.advertise, listening.port());
@@ -146,12 +148,16 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     Ok(())
 }
 
-fn limits(config: &Config) -> Limits {
-    let default = Limits::default();
-    match config.http2_streams {
-        0 => default,
-        http2_streams => Limits { http2_streams, ..default },
+fn limits(config: &Config, descriptors: u64) -> Limits {
+    let mut limits =
+        Limits { connections: ConnectionLimits::for_descriptors(descriptors), ..Limits::default() };
+    if config.http2_streams != 0 {
+        limits.http2_streams = config.http2_streams;
     }
+    if config.connections_per_address != 0 {
+        limits.connections.per_address = config.connections_per_address;
+    }
+    limits
 }
 
 fn make_folder(path: &Path) -> Result<(), ServeError> {

@@ -2,8 +2,7 @@
 
 use std::{
     convert::Infallible,
-    future::poll_fn,
-    io,
+    future::{pending, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
     task::Context,
@@ -15,33 +14,34 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::{
     ConnectionInfo, Handler, Limits, Protocol, Running,
     cork::Cork,
     limit::{Streams, limited},
+    socket::Socket,
+    watchdog::{Overdue, Watchdog},
 };
 
-/// The headers of one request, in bytes.
+/// The headers of one request, in bytes. The library derives its bound on CONTINUATION frames from it.
 const MAX_HEADER_BYTES: usize = 1 << 20;
 /// A client that lets a ping go unanswered is gone.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
-/// How often the kernel looks after a silent client; the only one to notice a watch's dead client on HTTP/1.1.
-const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
 /// Response bytes queued for one stream whose client does not read. Enough to keep a bulk list flowing.
 const SEND_BUFFER: usize = 1 << 20;
 /// Request bytes a client may send ahead, for a stream and for the connection. Nearly all objects fit in the first.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 4 << 20;
-/// Streams that a client opened and reset before they were served (rapid reset).
-const MAX_RESET_STREAMS: usize = 64;
-/// Streams that the server resets on one connection. A request that is refused before its body was read ends so too,
-/// and a client may earn many refusals over the life of a connection.
-const MAX_REFUSED_STREAMS: usize = 1 << 20;
+/// Streams that a client reset before the server accepted them and that wait to be accepted (rapid reset). Beyond that the
+/// connection ends.
+const MAX_PENDING_RESETS: usize = 64;
+/// Streams of one connection that ended with a protocol error of the client's. Beyond that the connection ends. Requests
+/// that are refused before their body was read do not count.
+const MAX_ERROR_RESETS: usize = 1024;
+/// How long an idle client may take to acknowledge that it has to go.
+const GOAWAY_GRACE: Duration = Duration::from_secs(5);
 
 /// The two protocols, set up once for all connections.
 pub(super) struct Protocols {
@@ -54,7 +54,8 @@ impl Protocols {
         let mut http1 = http1::Builder::new();
         http1
             .timer(TokioTimer::new())
-            .header_read_timeout(limits.header_read)
+            // The watchdog's time covers both the wait for a head and the head itself.
+            .header_read_timeout(None)
             .max_header_size(MAX_HEADER_BYTES)
             .max_buf_size(MAX_HEADER_BYTES);
         let mut http2 = http2::Builder::new(Streams);
@@ -67,47 +68,51 @@ impl Protocols {
             .max_send_buf_size(SEND_BUFFER)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
-            .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
-            .max_local_error_reset_streams(MAX_REFUSED_STREAMS);
+            .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+            .max_local_error_reset_streams(MAX_ERROR_RESETS);
         Self { http1, http2 }
     }
 
     /// Serves a connection to its end: the client closes it, it breaks, or the server shuts down.
     pub(super) async fn serve(
         &self,
-        stream: TlsStream<TcpStream>,
+        stream: TlsStream<Socket>,
         info: Arc<ConnectionInfo>,
         handler: impl Handler,
+        watchdog: &Arc<Watchdog>,
         running: &Running,
     ) -> hyper::Result<()> {
         let protocol = info.protocol;
         let service = service_fn(move |request| {
+            let under_way = watchdog.begin();
             let response = handler.handle(request, info.clone());
-            async move { Ok::<_, Infallible>(response.await) }
+            async move { Ok::<_, Infallible>(under_way.answered(response.await)) }
         });
         match protocol {
             Protocol::Http1 => {
                 let connection = self.http1.serve_connection(TokioIo::new(stream), service).with_upgrades();
-                let served =
-                    drive(connection, |_| (), http1::UpgradeableConnection::graceful_shutdown, running);
+                let tell_to_go = http1::UpgradeableConnection::graceful_shutdown;
+                let served = drive(connection, |_| (), tell_to_go, watchdog, running);
                 limited(served).await.unwrap_or(Ok(()))
             }
             Protocol::Http2 => {
                 let cork = Cork::new(stream);
                 let connection = self.http2.serve_connection(TokioIo::new(cork.clone()), service);
                 let end_turn = |cx: &mut Context<'_>| cork.end_turn(cx);
-                drive(connection, end_turn, http2::Connection::graceful_shutdown, running).await
+                drive(connection, end_turn, http2::Connection::graceful_shutdown, watchdog, running).await
             }
         }
     }
 }
 
-/// Runs a connection until it ends; when the server is closing, the client is told to go, and given until the cut.
-/// `end_turn` is called each time the connection was polled.
+/// Runs a connection until it ends. When the server is closing, or the connection is idle for too long, the client is
+/// told to go. A connection whose first request does not come in time is closed at once. `end_turn` is called each time
+/// the connection was polled.
 async fn drive<C>(
     connection: C,
     end_turn: impl Fn(&mut Context<'_>),
     tell_to_go: fn(Pin<&mut C>),
+    watchdog: &Watchdog,
     running: &Running,
 ) -> hyper::Result<()>
 where
@@ -119,18 +124,30 @@ where
         end_turn(cx);
         ended
     };
-    tokio::select! {
+    let idle = tokio::select! {
         ended = poll_fn(|cx| turn(&mut connection, cx)) => return ended,
-        () = running.closing.cancelled() => {}
-    }
+        () = running.closing.cancelled() => false,
+        overdue = watchdog.overdue() => match overdue {
+            Overdue::FirstRequest => return Ok(()),
+            Overdue::NextRequest => true,
+        }
+    };
     tell_to_go(connection.as_mut());
-    let rest = poll_fn(|cx| turn(&mut connection, cx));
-    running.cut.run_until_cancelled(rest).await.unwrap_or(Ok(()))
-}
-
-/// Small answers leave at once, and dead clients are noticed.
-pub(super) fn set_options(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(TCP_KEEPALIVE);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+    let ignored = async {
+        if !idle {
+            pending::<()>().await;
+        }
+        // A request that crossed with the news is answered.
+        loop {
+            tokio::time::sleep(GOAWAY_GRACE).await;
+            if watchdog.is_idle() {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        ended = poll_fn(|cx| turn(&mut connection, cx)) => ended,
+        () = running.cut.cancelled() => Ok(()),
+        () = ignored => Ok(()),
+    }
 }

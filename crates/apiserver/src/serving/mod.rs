@@ -1,46 +1,58 @@
 //! The HTTPS listener: from accepted connections to calls of one handler.
 //!
 //! ```text
-//! accept ─→ TLS handshake ─→ client certificate read ─→ HTTP/2 or HTTP/1.1 ─→ handler(request, connection)
-//!  waits while     10 s           once a connection        as ALPN chose        once a request
-//!  too many
-//!  handshakes
+//! accept ─→ count ─→ TLS handshake ─→ client certificate read ─→ HTTP/2 or HTTP/1.1 ─→ handler(request, connection)
+//!           limits    10 s            once a connection          as ALPN chose         once a request
 //! ```
 //!
-//! Everything a client can make the server wait for or keep is bounded by [`Limits`] or a constant beside its use:
-//! handshakes in flight and their time, sizes and time of headers, streams of a connection, streams reset before they
-//! were served, bytes queued for a stream whose client does not read, and for how long. A connection costs nobody else: none of its
-//! errors ends the listener.
+//! Everything a client can make the server wait for or keep is bounded by [`Limits`] or a constant beside its use: open
+//! connections, in all and from one address; the time of handshakes, of request heads and between requests; sizes of
+//! headers; streams of a connection, and streams reset before they were served; bytes queued for a stream whose client
+//! does not read, and for how long. No error of a connection ends the listener.
 //!
 //! [`Server::start`] gives a [`Running`] server; [`Running::shutdown`] stops it in the order clients like best: no new
 //! connections, the clients of those open are told to go (GOAWAY, `Connection: close`), requests in flight get until
 //! the deadline, what is left is cut.
 
 mod connection;
+mod connections;
 mod cork;
 mod limit;
+mod socket;
 mod tls;
+mod watchdog;
 
-use std::{fmt, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use bytes::Buf;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use nave_authn::PeerCertificate;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use connections::ConnectionLimits;
+use connections::{Connections, Slot};
 pub(crate) use limit::end_by;
+use socket::Socket;
 pub use tls::{ServingCertificate, Tls, TlsError};
+use watchdog::Watchdog;
 
-/// TLS handshakes under way at once; further connections wait in the listen queue.
-const MAX_HANDSHAKES: usize = 1024;
 /// How long accepting waits after an error that is not the connection's own, such as no free file descriptors.
 const FIRST_BACKOFF: Duration = Duration::from_millis(5);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
+/// How often refused connections are logged.
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_mins(1);
 
 /// An error of a response's body.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -57,6 +69,30 @@ pub struct ConnectionInfo {
     /// The certificate the client presented, and whose key it holds; whether it is believed is for authentication to
     /// say. `None` if it presented none.
     pub client_certificate: Option<PeerCertificate>,
+    /// The connection among those that are open.
+    open: OpenConnection,
+}
+
+impl ConnectionInfo {
+    /// Notes that a request of this connection was authenticated: the connection is not closed for others any more.
+    pub fn mark_authenticated(&self) {
+        if !self.open.authenticated.swap(true, Ordering::Relaxed) {
+            self.open.connections.authenticated(self.open.id);
+        }
+    }
+}
+
+/// One of the open connections.
+struct OpenConnection {
+    connections: Arc<Connections>,
+    id: u64,
+    authenticated: AtomicBool,
+}
+
+impl fmt::Debug for OpenConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OpenConnection").field(&self.id).finish()
+    }
 }
 
 /// The version of HTTP a connection speaks.
@@ -67,28 +103,42 @@ pub enum Protocol {
     Http2,
 }
 
-/// What one connection may ask of the server.
+/// What clients may ask of the server before it knows them, and on one connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    /// How many connections may be open.
+    pub connections: ConnectionLimits,
     /// Requests at once on one HTTP/2 connection (`--http2-max-streams-per-connection`).
     pub http2_streams: u32,
     /// From the accepted connection to the end of the TLS handshake.
     pub handshake: Duration,
-    /// From the end of a request to the end of the next one's headers, on HTTP/1.1.
-    pub header_read: Duration,
+    /// From the end of the TLS handshake to the complete head of the first request.
+    pub first_request: Duration,
+    /// From the end of a connection's last request to the complete head of the next one.
+    pub idle: Duration,
+    /// Requests of one HTTP/2 connection that its client gives up before they are answered, in excess of those it lets
+    /// finish. Beyond that the connection is closed.
+    pub abandoned_requests: u32,
 }
 
 impl Default for Limits {
-    /// The values of kube-apiserver.
+    /// The values of kube-apiserver where it has them, for a process that may open 1,024 descriptors.
     fn default() -> Self {
-        Self { http2_streams: 250, handshake: Duration::from_secs(10), header_read: Duration::from_secs(32) }
+        Self {
+            connections: ConnectionLimits::for_descriptors(1024),
+            http2_streams: 250,
+            handshake: Duration::from_secs(10),
+            first_request: Duration::from_secs(32),
+            idle: Duration::from_secs(90),
+            abandoned_requests: 1000,
+        }
     }
 }
 
 /// What the listener calls: all functions of this form are handlers.
 pub trait Handler: Clone + Send + Sync + 'static {
     /// The body of the responses.
-    type Body: Body<Data: Buf + Send, Error: Into<BodyError>> + Send + 'static;
+    type Body: Body<Data: Buf + Send, Error: Into<BodyError>> + Send + Unpin + 'static;
     /// Answers one request. It is dropped when the client goes away.
     fn handle(
         &self,
@@ -101,7 +151,7 @@ impl<F, Fut, B> Handler for F
 where
     F: Fn(Request<Incoming>, Arc<ConnectionInfo>) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Response<B>> + Send + 'static,
-    B: Body<Data: Buf + Send, Error: Into<BodyError>> + Send + 'static,
+    B: Body<Data: Buf + Send, Error: Into<BodyError>> + Send + Unpin + 'static,
 {
     type Body = B;
 
@@ -148,8 +198,8 @@ impl Server {
         let acceptor = Acceptor {
             protocols: Arc::new(connection::Protocols::new(&self.limits)),
             tls: self.tls,
-            handshake: self.limits.handshake,
-            handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
+            limits: self.limits,
+            connections: Connections::new(self.limits.connections),
             running: running.clone(),
         };
         for listener in self.listeners {
@@ -216,29 +266,30 @@ impl fmt::Display for Drained {
 struct Acceptor {
     protocols: Arc<connection::Protocols>,
     tls: Tls,
-    handshake: Duration,
-    handshakes: Arc<Semaphore>,
+    limits: Limits,
+    connections: Arc<Connections>,
     running: Running,
 }
 
 impl Acceptor {
     async fn accept_all(self, listener: TcpListener, handler: impl Handler) {
         let mut backoff = FIRST_BACKOFF;
-        // The semaphore is never closed.
-        while let Ok(permit) = self.handshakes.clone().acquire_owned().await {
+        let mut refusal_logged: Option<Instant> = None;
+        loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     backoff = FIRST_BACKOFF;
-                    let (connection, handler) = (self.clone(), handler.clone());
-                    self.running.tasks.spawn(async move {
-                        if let Err(error) = connection.serve(stream, peer, permit, handler).await {
-                            tracing::debug!(%peer, %error, "connection ended");
-                        }
-                    });
+                    if let Some(slot) = self.connections.admit(peer.ip()).await {
+                        self.spawn(stream, peer, slot, handler.clone());
+                    } else if refusal_logged.is_none_or(|logged| logged.elapsed() >= REFUSAL_LOG_INTERVAL) {
+                        refusal_logged = Some(Instant::now());
+                        tracing::warn!(%peer, limits = ?self.limits.connections, "too many connections: refused");
+                    }
                 }
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
+                    self.connections.close_oldest();
                     tokio::time::sleep(backoff).await;
                     backoff = LONGEST_BACKOFF.min(backoff * 2);
                 }
@@ -246,24 +297,39 @@ impl Acceptor {
         }
     }
 
+    /// Serves the connection in a task of its own.
+    fn spawn(&self, stream: TcpStream, peer: SocketAddr, slot: Slot, handler: impl Handler) {
+        let (acceptor, close) = (self.clone(), slot.close.clone());
+        self.running.tasks.spawn(async move {
+            match close.run_until_cancelled(acceptor.serve(stream, peer, slot, handler)).await {
+                None => tracing::debug!(%peer, "connection closed: unauthenticated while full, or too many resets"),
+                Some(Err(error)) => tracing::debug!(%peer, %error, "connection ended"),
+                Some(Ok(())) => {}
+            }
+        });
+    }
+
     async fn serve(
         self,
         stream: TcpStream,
         peer: SocketAddr,
-        permit: OwnedSemaphorePermit,
+        slot: Slot,
         handler: impl Handler,
     ) -> Result<(), BodyError> {
-        connection::set_options(&stream)?;
         let local = stream.local_addr()?;
-        let handshake = tokio::time::timeout(self.handshake, self.tls.accept(stream));
+        let (id, close) = (slot.id, slot.close.clone());
+        let socket = Socket::new(stream, slot)?;
+        let handshake = tokio::time::timeout(self.limits.handshake, self.tls.accept(socket));
         let Some(handshake) = self.running.closing.run_until_cancelled(handshake).await else {
             return Ok(());
         };
         let accepted = handshake.map_err(|_| "the TLS handshake took too long")??;
-        drop(permit);
         let tls::Accepted { stream, protocol, client_certificate } = accepted;
-        let info = Arc::new(ConnectionInfo { peer, local, protocol, client_certificate });
-        Ok(self.protocols.serve(stream, info, handler, &self.running).await?)
+        let authenticated = AtomicBool::new(false);
+        let open = OpenConnection { connections: self.connections, id, authenticated };
+        let info = Arc::new(ConnectionInfo { peer, local, protocol, client_certificate, open });
+        let watchdog = Watchdog::new(&self.limits, close);
+        Ok(self.protocols.serve(stream, info, handler, &watchdog, &self.running).await?)
     }
 }
 

@@ -16,10 +16,9 @@ use rustls::{
     },
     sign::CertifiedKey,
 };
-use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::Protocol;
+use super::{Protocol, socket::Socket};
 
 /// TLS bytes queued for a connection, so that bulk answers go out in large writes.
 const SEND_BUFFER: usize = 256 << 10;
@@ -89,7 +88,7 @@ pub struct Tls {
 
 /// A connection after its handshake.
 pub(super) struct Accepted {
-    pub(super) stream: TlsStream<TcpStream>,
+    pub(super) stream: TlsStream<Socket>,
     pub(super) protocol: Protocol,
     pub(super) client_certificate: Option<PeerCertificate>,
 }
@@ -117,7 +116,7 @@ impl Tls {
         Ok(())
     }
 
-    pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<Accepted> {
+    pub(super) async fn accept(&self, stream: Socket) -> io::Result<Accepted> {
         let mut stream = TlsAcceptor::from(self.config.load_full()).accept(stream).await?;
         let (_, session) = stream.get_mut();
         session.set_buffer_limit(Some(SEND_BUFFER));

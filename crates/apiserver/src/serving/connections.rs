@@ -1,0 +1,313 @@
+//! The connections that are open: how many there may be, and which one is closed for a new one.
+//!
+//! Every connection takes a file descriptor and memory before the server knows its client. Three limits keep one client
+//! from using up either: of all connections, of those without an authenticated request, and of those from one address.
+//! Where a limit is reached, the oldest connection without an authenticated request is closed and the new one is
+//! accepted. Connections with an authenticated request are never closed for others; where only these are left, the new
+//! connection is refused.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
+use std::pin::pin;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// How many connections may be open at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// All connections.
+    pub total: usize,
+    /// Connections without an authenticated request, TLS handshakes included.
+    pub unauthenticated: usize,
+    /// Connections from one client address. An IPv6 client owns a /64, which counts as one address.
+    pub per_address: usize,
+}
+
+impl ConnectionLimits {
+    /// The limits of a process that may open so many file descriptors. Some stay in reserve for the store, files and
+    /// outbound connections. One address may take half of the connections, so that clients behind one proxy or on this
+    /// machine are not limited before others.
+    pub fn for_descriptors(descriptors: u64) -> Self {
+        let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        let reserve = RESERVED_DESCRIPTORS.min(descriptors / 2);
+        let total = (descriptors - reserve).clamp(1, MAX_CONNECTIONS);
+        Self { total, unauthenticated: total.min(MAX_UNAUTHENTICATED), per_address: total.div_ceil(2) }
+    }
+}
+
+/// The open connections.
+pub(super) struct Connections {
+    limits: ConnectionLimits,
+    table: Mutex<Table>,
+    /// Notified when a connection was closed.
+    closed: Notify,
+}
+
+/// An open connection, counted until this is dropped with its socket.
+pub(super) struct Slot {
+    pub(super) id: u64,
+    /// Cancelled when the connection has to be closed at once.
+    pub(super) close: CancellationToken,
+    connections: Arc<Connections>,
+}
+
+#[derive(Default)]
+struct Table {
+    next_id: u64,
+    connections: BTreeMap<u64, (IpAddr, CancellationToken)>,
+    all: Group,
+    addresses: HashMap<IpAddr, Group>,
+}
+
+/// Some of the connections: all, or those from one address.
+#[derive(Default)]
+struct Group {
+    open: usize,
+    /// Without an authenticated request, oldest first.
+    unauthenticated: BTreeSet<u64>,
+    /// Told to close, and still open.
+    closing: BTreeSet<u64>,
+}
+
+/// Whether there is room for a connection.
+enum Room<T = ()> {
+    Free(T),
+    /// As soon as a connection that was told to close has done so.
+    Soon,
+    /// All connections in the way have an authenticated request.
+    No,
+}
+
+impl Connections {
+    pub(super) fn new(limits: ConnectionLimits) -> Arc<Self> {
+        Arc::new(Self { limits, table: Mutex::default(), closed: Notify::new() })
+    }
+
+    /// Counts a connection from `peer`, and closes another one for it where a limit is reached. `None` means that the
+    /// connection has to be refused.
+    pub(super) async fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Slot> {
+        let address = client_address(peer);
+        loop {
+            let mut closed = pin!(self.closed.notified());
+            closed.as_mut().enable();
+            match self.try_admit(address) {
+                Room::Free((id, close)) => return Some(Slot { id, close, connections: Arc::clone(self) }),
+                Room::Soon => closed.await,
+                Room::No => return None,
+            }
+        }
+    }
+
+    fn try_admit(&self, address: IpAddr) -> Room<(u64, CancellationToken)> {
+        let mut table = self.table.lock();
+        match table.make_room(address, self.limits) {
+            Room::Free(()) => Room::Free(table.open(address)),
+            Room::Soon => Room::Soon,
+            Room::No => Room::No,
+        }
+    }
+
+    /// Closes the oldest connection without an authenticated request: the process is out of descriptors.
+    pub(super) fn close_oldest(&self) {
+        let mut table = self.table.lock();
+        if let Some(&oldest) = table.all.unauthenticated.first() {
+            table.tell_to_close(oldest);
+        }
+    }
+
+    /// From now on the connection is not closed for others.
+    pub(super) fn authenticated(&self, id: u64) {
+        self.table.lock().in_groups(id, |group| {
+            group.unauthenticated.remove(&id);
+        });
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.connections.table.lock().closed(self.id);
+        self.connections.closed.notify_waiters();
+    }
+}
+
+impl Table {
+    /// Tells a connection to close where a limit is reached.
+    fn make_room(&mut self, address: IpAddr, limits: ConnectionLimits) -> Room {
+        let of_address = self.addresses.get(&address);
+        let full = if let Some(group) = of_address.filter(|group| group.open >= limits.per_address) {
+            group
+        } else if self.all.open >= limits.total || self.all.unauthenticated.len() >= limits.unauthenticated {
+            &self.all
+        } else {
+            return Room::Free(());
+        };
+        if !full.closing.is_empty() {
+            return Room::Soon;
+        }
+        let Some(&oldest) = full.unauthenticated.first() else { return Room::No };
+        self.tell_to_close(oldest);
+        Room::Soon
+    }
+
+    fn open(&mut self, address: IpAddr) -> (u64, CancellationToken) {
+        let (id, close) = (self.next_id, CancellationToken::new());
+        self.next_id += 1;
+        self.connections.insert(id, (address, close.clone()));
+        self.addresses.entry(address).or_default();
+        self.in_groups(id, |group| {
+            group.open += 1;
+            group.unauthenticated.insert(id);
+        });
+        (id, close)
+    }
+
+    fn tell_to_close(&mut self, id: u64) {
+        if let Some((_, close)) = self.connections.get(&id) {
+            close.cancel();
+        }
+        self.in_groups(id, |group| {
+            group.unauthenticated.remove(&id);
+            group.closing.insert(id);
+        });
+    }
+
+    fn closed(&mut self, id: u64) {
+        self.in_groups(id, |group| {
+            group.open -= 1;
+            group.unauthenticated.remove(&id);
+            group.closing.remove(&id);
+        });
+        if let Some((address, _)) = self.connections.remove(&id)
+            && self.addresses.get(&address).is_some_and(|group| group.open == 0)
+        {
+            self.addresses.remove(&address);
+        }
+    }
+
+    /// Calls `change` for all connections and for those from the address of this one.
+    fn in_groups(&mut self, id: u64, change: impl Fn(&mut Group)) {
+        let Some((address, _)) = self.connections.get(&id) else { return };
+        change(&mut self.all);
+        if let Some(group) = self.addresses.get_mut(address) {
+            change(group);
+        }
+    }
+}
+
+/// The address that connections are counted by.
+fn client_address(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+/// Descriptors that client connections never take: the store, files, the listeners and outbound connections.
+const RESERVED_DESCRIPTORS: usize = 256;
+/// Connections at most, whatever the descriptor limit is: memory bounds them too.
+const MAX_CONNECTIONS: usize = 65_536;
+/// Connections without an authenticated request at most. Each may hold buffers of a TLS handshake and one request head.
+const MAX_UNAUTHENTICATED: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    const LIMITS: ConnectionLimits = ConnectionLimits { total: 6, unauthenticated: 4, per_address: 3 };
+
+    fn address(last: u8) -> IpAddr {
+        Ipv4Addr::new(192, 0, 2, last).into()
+    }
+
+    /// Admits a connection for which none has to close.
+    fn open(connections: &Arc<Connections>, last: u8) -> Slot {
+        connections.admit(address(last)).now_or_never().unwrap().unwrap()
+    }
+
+    /// Checks that a connection from the address is admitted once `victim` was told to close and has done so.
+    async fn replaces(connections: &Arc<Connections>, last: u8, victim: Slot) -> Slot {
+        let mut admitted = pin!(connections.admit(address(last)));
+        assert!(admitted.as_mut().now_or_never().is_none(), "no limit was reached");
+        assert!(victim.close.is_cancelled(), "another connection was told to close");
+        drop(victim);
+        admitted.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn closes_the_oldest_unauthenticated_connection_of_a_full_address() {
+        let connections = Connections::new(LIMITS);
+        let other = open(&connections, 2);
+        let [first, second, third] = [1; 3].map(|last| open(&connections, last));
+        connections.authenticated(first.id);
+        let _fourth = replaces(&connections, 1, second).await;
+        let _fifth = replaces(&connections, 1, third).await;
+        assert!(!first.close.is_cancelled() && !other.close.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn closes_the_oldest_connection_of_too_many_unauthenticated_ones() {
+        let connections = Connections::new(LIMITS);
+        let [first, _second, _third, _fourth] = [1, 2, 3, 4].map(|last| open(&connections, last));
+        replaces(&connections, 5, first).await;
+    }
+
+    #[tokio::test]
+    async fn refuses_a_connection_where_all_others_are_authenticated() {
+        let connections = Connections::new(LIMITS);
+        let mut all = Vec::new();
+        for last in [1, 1, 1, 2, 2, 2] {
+            let slot = open(&connections, last);
+            connections.authenticated(slot.id);
+            all.push(slot);
+        }
+        for last in [1, 3] {
+            assert!(connections.admit(address(last)).now_or_never().unwrap().is_none());
+        }
+        all.pop();
+        open(&connections, 3);
+        assert!(all.iter().all(|slot| !slot.close.is_cancelled()));
+    }
+
+    #[tokio::test]
+    async fn forgets_what_is_closed() {
+        let connections = Connections::new(LIMITS);
+        for last in 1..=9 {
+            drop(open(&connections, last));
+        }
+        let table = connections.table.lock();
+        assert_eq!((table.all.open, table.connections.len(), table.addresses.len()), (0, 0, 0));
+        assert!(table.all.unauthenticated.is_empty() && table.all.closing.is_empty());
+    }
+
+    #[test]
+    fn keeps_descriptors_in_reserve_under_every_limit() {
+        for descriptors in [0, 1, 2, 64, 256, 1024, 4096, 1 << 20, u64::MAX] {
+            let limits = ConnectionLimits::for_descriptors(descriptors);
+            assert!(limits.total >= 1 && limits.per_address >= 1 && limits.unauthenticated >= 1);
+            assert!(
+                limits.total as u64 <= descriptors.div_ceil(2).max(1).max(descriptors.saturating_sub(256))
+            );
+            assert!(limits.unauthenticated <= limits.total && limits.per_address <= limits.total);
+        }
+        let limits = ConnectionLimits::for_descriptors(1024);
+        assert_eq!(limits, ConnectionLimits { total: 768, unauthenticated: 768, per_address: 384 });
+    }
+
+    #[test]
+    fn counts_a_network_of_ipv6_as_one_address() {
+        let same = |one: &str, other: &str| {
+            client_address(one.parse().unwrap()) == client_address(other.parse().unwrap())
+        };
+        assert!(same("2001:db8::1", "2001:db8::ffff:1"));
+        assert!(!same("2001:db8::1", "2001:db8:0:1::1"));
+        assert!(same("::ffff:192.0.2.1", "192.0.2.1"));
+        assert!(!same("192.0.2.1", "192.0.2.2"));
+    }
+}
