@@ -172,3 +172,114 @@ impl Chain {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nave_machinery::Value;
+    use parking_lot::Mutex;
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{Request, outcome, registry};
+
+    type Log = Arc<Mutex<Vec<String>>>;
+
+    /// Notes its calls.
+    struct Noting {
+        name: &'static str,
+        log: Log,
+        reinvokes: bool,
+        refuses: bool,
+        handles: bool,
+    }
+
+    impl Noting {
+        fn new(name: &'static str, log: &Log) -> Self {
+            Self { name, log: Arc::clone(log), reinvokes: false, refuses: false, handles: true }
+        }
+
+        fn call(&self, attributes: &Attributes<'_>, phase: &str) -> Result<(), Status> {
+            self.log.lock().push(format!("{phase} {}", self.name));
+            if self.reinvokes {
+                attributes.notes.request_reinvocation();
+            }
+            if self.refuses { Err(attributes.forbidden(None, self.name)) } else { Ok(()) }
+        }
+    }
+
+    #[async_trait]
+    impl Mutate for Noting {
+        fn handles(&self, _: &Attributes<'_>) -> bool {
+            self.handles
+        }
+
+        async fn admit(
+            &self,
+            attributes: &Attributes<'_>,
+            object: Option<&mut Object>,
+        ) -> Result<(), Status> {
+            if let Some(object) = object {
+                object.insert(self.name, true);
+            }
+            self.call(attributes, "admit")
+        }
+    }
+
+    #[async_trait]
+    impl Validate for Noting {
+        fn handles(&self, _: &Attributes<'_>) -> bool {
+            self.handles
+        }
+
+        async fn validate(&self, attributes: &Attributes<'_>, _: Option<&Object>) -> Result<(), Status> {
+            self.call(attributes, "validate")
+        }
+    }
+
+    async fn run(plugins: Vec<Noting>, check: Option<Noting>) -> (Result<(), (u16, String)>, Value) {
+        let plugins = plugins.into_iter().map(|plugin| (plugin.name, Plugin::both(plugin))).collect();
+        let mut chain = Chain::new(plugins, Metrics::default());
+        if let Some(check) = check {
+            chain = chain.with_check(Arc::new(check));
+        }
+        let request = Request::new(registry(), "", "secrets", json!({}), Value::Null);
+        let attributes = request.attributes("s", None);
+        let mut object = Object::new();
+        let mut result = chain.mutate(&attributes, Some(&mut object)).await;
+        if result.is_ok() {
+            result = chain.validate(&attributes, Some(&object)).await;
+        }
+        (outcome(result), object.into_value())
+    }
+
+    #[tokio::test]
+    async fn phases_run_in_order() {
+        let log = Log::default();
+        let skipped = Noting { handles: false, ..Noting::new("skipped", &log) };
+        let plugins = vec![Noting::new("a", &log), skipped, Noting::new("b", &log)];
+        let (result, object) = run(plugins, Some(Noting::new("check", &log))).await;
+        assert_eq!((result, object), (Ok(()), json!({"a": true, "b": true})));
+        assert_eq!(*log.lock(), ["admit a", "admit b", "validate check", "validate a", "validate b"]);
+    }
+
+    #[tokio::test]
+    async fn the_first_refusal_ends_it() {
+        let log = Log::default();
+        let refusing = Noting { refuses: true, ..Noting::new("a", &log) };
+        let (result, _) = run(vec![refusing, Noting::new("b", &log)], Some(Noting::new("check", &log))).await;
+        assert_eq!(result, Err((403, r#"secrets "s" is forbidden: a"#.to_owned())));
+        assert_eq!(*log.lock(), ["admit a"]);
+        let log = Log::default();
+        let check = Noting { refuses: true, ..Noting::new("check", &log) };
+        assert!(run(vec![Noting::new("a", &log)], Some(check)).await.0.is_err());
+        assert_eq!(*log.lock(), ["admit a", "validate check"]);
+    }
+
+    #[tokio::test]
+    async fn mutating_plugins_are_reinvoked_once() {
+        let log = Log::default();
+        let again = Noting { reinvokes: true, ..Noting::new("b", &log) };
+        assert_eq!(run(vec![Noting::new("a", &log), again], None).await.0, Ok(()));
+        assert_eq!(*log.lock(), ["admit a", "admit b", "admit a", "admit b", "validate a", "validate b"]);
+    }
+}

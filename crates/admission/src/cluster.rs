@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use nave_machinery::{GroupVersionKind, GroupVersionResource, Object, Status};
+use nave_machinery::{GroupResource, GroupVersionKind, GroupVersionResource, Object, Status};
+use nave_resources::Registry;
 
 /// Reads the objects of one resource.
 ///
@@ -63,6 +64,27 @@ pub trait KindResolver: Send + Sync {
     fn resource_of(&self, kind: &GroupVersionKind) -> Option<GroupVersionResource>;
 }
 
+impl KindResolver for Registry {
+    fn resource_of(&self, kind: &GroupVersionKind) -> Option<GroupVersionResource> {
+        let def = self.by_kind(kind)?;
+        Some(GroupVersionResource::new(&*kind.group, &*kind.version, &*def.resource))
+    }
+}
+
+/// The few writes that plugins make.
+#[derive(Clone)]
+pub struct Writers {
+    /// Writes the usage that ResourceQuota admits.
+    pub quota_status: Arc<dyn QuotaStatus>,
+    /// Creates what NamespaceAutoProvision finds missing.
+    pub namespace_creator: Arc<dyn NamespaceCreator>,
+}
+
+/// A resource that plugins read is not served.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("admission plugins read {0}, which is not served")]
+pub struct MissingResource(pub GroupResource);
+
 /// The cluster, as the plugins see it.
 #[derive(Clone)]
 #[allow(missing_docs, reason = "each lister is named after its resource")]
@@ -82,10 +104,45 @@ pub struct Cluster {
     pub csi_drivers: Arc<dyn Lister>,
     pub roles: Arc<dyn Lister>,
     pub cluster_roles: Arc<dyn Lister>,
-    /// Writes the usage that ResourceQuota admits.
-    pub quota_status: Arc<dyn QuotaStatus>,
-    /// Creates what NamespaceAutoProvision finds missing.
-    pub namespace_creator: Arc<dyn NamespaceCreator>,
+    pub writers: Writers,
     /// Maps owners' kinds to resources.
     pub kinds: Arc<dyn KindResolver>,
+}
+
+impl Cluster {
+    /// A cluster whose listers are looked up by group and resource.
+    ///
+    /// # Errors
+    /// A resource that plugins read has no lister.
+    pub fn new(
+        lister: impl Fn(&GroupResource) -> Option<Arc<dyn Lister>>,
+        writers: Writers,
+        kinds: Arc<dyn KindResolver>,
+    ) -> Result<Self, MissingResource> {
+        const RBAC: &str = "rbac.authorization.k8s.io";
+        const STORAGE: &str = "storage.k8s.io";
+        let lister = |group: &str, resource: &str| {
+            let resource = GroupResource::new(group, resource);
+            lister(&resource).ok_or(MissingResource(resource))
+        };
+        Ok(Self {
+            namespaces: lister("", "namespaces")?,
+            pods: lister("", "pods")?,
+            nodes: lister("", "nodes")?,
+            service_accounts: lister("", "serviceaccounts")?,
+            limit_ranges: lister("", "limitranges")?,
+            resource_quotas: lister("", "resourcequotas")?,
+            priority_classes: lister("scheduling.k8s.io", "priorityclasses")?,
+            runtime_classes: lister("node.k8s.io", "runtimeclasses")?,
+            storage_classes: lister(STORAGE, "storageclasses")?,
+            ingress_classes: lister("networking.k8s.io", "ingressclasses")?,
+            persistent_volume_claims: lister("", "persistentvolumeclaims")?,
+            persistent_volumes: lister("", "persistentvolumes")?,
+            csi_drivers: lister(STORAGE, "csidrivers")?,
+            roles: lister(RBAC, "roles")?,
+            cluster_roles: lister(RBAC, "clusterroles")?,
+            writers,
+            kinds,
+        })
+    }
 }

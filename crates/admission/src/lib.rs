@@ -21,6 +21,26 @@
 //! Invariants: a plugin reads the cluster through [`Lister`] and writes only what [`QuotaStatus`] and
 //! [`NamespaceCreator`] offer. The list in [`plugins`] is the only place that names the plugins. A plugin sees objects
 //! in their storage version. A plugin that does not handle a request costs one synchronous call.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use nave_admission::{Cluster, KindResolver, Lister, Metrics, Parts, PluginConfig, Writers, build};
+//! # use nave_admission::{Chain, ConfigError};
+//!
+//! # fn example(lister: Arc<dyn Lister>, writers: Writers, kinds: Arc<dyn KindResolver>, authorizer: nave_authz::Chain, rbac: Arc<nave_authz::rbac::Rbac>) -> Result<Chain, Box<dyn std::error::Error>> {
+//! // A lister for each resource that plugins read, by group and resource.
+//! let cluster = Cluster::new(|_| Some(Arc::clone(&lister)), writers, kinds)?;
+//! let parts = Parts {
+//!     cluster,
+//!     authorizer,
+//!     rbac,
+//!     default_not_ready_toleration_seconds: 300,
+//!     default_unreachable_toleration_seconds: 300,
+//! };
+//! let config = PluginConfig::new(&["NodeRestriction".to_owned()], &[])?;
+//! Ok(build(&parts, &config, &[], Metrics::new()?)?)
+//! # }
+//! ```
 
 #![cfg_attr(
     test,
@@ -43,7 +63,8 @@ pub mod testing;
 
 pub use attributes::{Attributes, Operation};
 pub use chain::{Chain, Mutate, Plugin, Validate};
-pub use cluster::{Cluster, KindResolver, Lister, NamespaceCreator, QuotaStatus};
+pub use cluster::{Cluster, KindResolver, Lister, MissingResource, NamespaceCreator, QuotaStatus, Writers};
+pub use config::{ConfigError, PluginConfig};
 pub use metrics::Metrics;
 pub use notes::{AnnotationError, Notes};
-pub use plugins::set_certificate_requester;
+pub use plugins::{Parts, build, set_certificate_requester};

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use nave_machinery::user::UserInfo;
-use nave_machinery::{GroupResource, GroupVersionKind, GroupVersionResource, Object, Status, Value};
+use nave_machinery::{GroupResource, GroupVersionKind, Object, Status, Value};
 use nave_resources::{Registry, ResourceDef};
 use parking_lot::Mutex;
 
 use crate::{
-    Attributes, Cluster, KindResolver, Lister, Mutate, NamespaceCreator, Notes, Operation, Plugin,
-    QuotaStatus, Validate,
+    Attributes, Cluster, Lister, Mutate, NamespaceCreator, Notes, Operation, Plugin, QuotaStatus, Validate,
+    Writers,
 };
 
 /// The objects of one resource. What the watch cache has may lag behind the store until somebody reads live.
@@ -120,16 +120,6 @@ impl NamespaceCreator for Memory {
     }
 }
 
-/// Finds resources of kinds in the registry of built-in resources.
-struct BuiltinKinds(Arc<Registry>);
-
-impl KindResolver for BuiltinKinds {
-    fn resource_of(&self, kind: &GroupVersionKind) -> Option<GroupVersionResource> {
-        let def = self.0.by_kind(kind)?;
-        Some(GroupVersionResource::new(&*kind.group, &*kind.version, &*def.resource))
-    }
-}
-
 /// A cluster in memory.
 #[derive(Clone, Default)]
 #[allow(missing_docs, reason = "each field is named after its resource")]
@@ -171,9 +161,11 @@ impl MemoryCluster {
             csi_drivers: of(&self.csi_drivers),
             roles: of(&self.roles),
             cluster_roles: of(&self.cluster_roles),
-            quota_status: Arc::clone(&self.resource_quotas) as _,
-            namespace_creator: Arc::clone(&self.namespaces) as _,
-            kinds: Arc::new(BuiltinKinds(Arc::clone(registry))),
+            writers: Writers {
+                quota_status: Arc::clone(&self.resource_quotas) as _,
+                namespace_creator: Arc::clone(&self.namespaces) as _,
+            },
+            kinds: Arc::clone(registry) as _,
         }
     }
 }

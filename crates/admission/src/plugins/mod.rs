@@ -192,3 +192,75 @@ fn changes_ownership_only(new: &Object, old: &Object) -> bool {
     let fields = new.as_map().keys().chain(old.as_map().keys());
     fields.into_iter().all(|field| same(field, new.get(field), old.get(field)))
 }
+
+#[cfg(test)]
+mod tests {
+    use nave_authz::Metrics as AuthzMetrics;
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{MemoryCluster, Request, outcome, registry};
+
+    fn parts(cluster: &MemoryCluster) -> Parts {
+        Parts {
+            cluster: cluster.cluster(registry()),
+            authorizer: nave_authz::Chain::new(Vec::new(), AuthzMetrics::new().unwrap()),
+            rbac: Arc::default(),
+            default_not_ready_toleration_seconds: 300,
+            default_unreachable_toleration_seconds: 300,
+        }
+    }
+
+    #[test]
+    fn ownership_is_told_from_other_changes() {
+        let object = |value: Value| Object::try_from(value).unwrap();
+        let old = object(json!({"metadata": {"name": "a", "resourceVersion": "1"}, "spec": 1}));
+        for (new, expected) in [
+            (
+                json!({"metadata": {"name": "a", "resourceVersion": "2", "finalizers": ["f"]}, "spec": 1}),
+                true,
+            ),
+            (json!({"metadata": {"name": "a", "ownerReferences": []}, "spec": 1}), true),
+            (json!({"metadata": {"name": "a", "labels": {}}, "spec": 1}), false),
+            (json!({"metadata": {"name": "a"}, "spec": 2}), false),
+            (json!({"metadata": {"name": "a"}}), false),
+            (json!({"metadata": {"name": "a"}, "spec": 1, "status": 1}), false),
+        ] {
+            assert_eq!(changes_ownership_only(&object(new.clone()), &old), expected, "{new}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pod_passes_the_default_plugins() {
+        let cluster = MemoryCluster::default();
+        cluster.namespaces.put(json!({"metadata": {"name": "ns"}, "status": {"phase": "Active"}}));
+        cluster.service_accounts.put(json!({"metadata": {"name": "default", "namespace": "ns"}}));
+        let chain = build(&parts(&cluster), &PluginConfig::default(), &[], Metrics::default()).unwrap();
+        let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c"}]}});
+        let request = Request::new(registry(), "", "pods", pod.clone(), Value::Null);
+        let attributes = request.attributes("p", None);
+        let mut object = Object::try_from(pod).unwrap();
+        assert_eq!(outcome(chain.mutate(&attributes, Some(&mut object)).await), Ok(()));
+        assert_eq!(outcome(chain.validate(&attributes, Some(&object)).await), Ok(()));
+        assert_eq!(object.at(&["spec", "priority"]), Some(&json!(0)));
+        assert_eq!(object.str_at(&["spec", "serviceAccountName"]), Some("default"));
+        assert_eq!(object.list_at(&["spec", "tolerations"]).len(), 2);
+    }
+
+    #[test]
+    fn plugins_of_the_caller_take_their_place() {
+        let cluster = MemoryCluster::default();
+        let given = [("ValidatingAdmissionWebhook", always::deny()), ("Other", always::deny())];
+        let all: Vec<String> = PLUGINS.iter().map(|entry| entry.name.to_owned()).collect();
+        let without = ["ImagePolicyWebhook", "EventRateLimit"];
+        let enabled: Vec<String> =
+            all.iter().filter(|name| !without.contains(&name.as_str())).cloned().collect();
+        let config = PluginConfig::new(&enabled, &[]).unwrap();
+        assert!(build(&parts(&cluster), &config, &given, Metrics::default()).is_ok());
+        // These do not run without a configuration.
+        for name in without {
+            let config = PluginConfig::new(&[name.to_owned()], &[]).unwrap();
+            assert!(build(&parts(&cluster), &config, &[], Metrics::default()).is_err(), "{name}");
+        }
+    }
+}

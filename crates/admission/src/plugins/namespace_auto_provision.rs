@@ -14,7 +14,7 @@ use crate::{Attributes, Lister, Mutate, NamespaceCreator, Plugin};
 pub(super) fn plugin(parts: &Parts) -> Plugin {
     Plugin::mutating(NamespaceAutoProvision {
         namespaces: Arc::clone(&parts.cluster.namespaces),
-        creator: Arc::clone(&parts.cluster.namespace_creator),
+        creator: Arc::clone(&parts.cluster.writers.namespace_creator),
     })
 }
 

@@ -35,8 +35,10 @@ use worker::Workers;
 /// ResourceQuota.
 pub(super) fn plugin(parts: &Parts, config: &PluginConfig) -> Result<Plugin, ConfigError> {
     let limited = config::read(config)?;
-    let quotas =
-        Quotas::new(Arc::clone(&parts.cluster.resource_quotas), Arc::clone(&parts.cluster.quota_status));
+    let quotas = Quotas::new(
+        Arc::clone(&parts.cluster.resource_quotas),
+        Arc::clone(&parts.cluster.writers.quota_status),
+    );
     Ok(Plugin::validating(ResourceQuota { limited: limited.into(), workers: Workers::new(Arc::new(quotas)) }))
 }
 
