@@ -1,10 +1,11 @@
 //! The options of each verb, from the query (and for a deletion the body), checked
 //! (upstream: `apimachinery/pkg/apis/meta/v1` and its validation).
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::selector::{FieldSelector, LabelSelector};
-use crate::{FieldError, FieldPath, GroupKind, Status};
+use crate::{FieldError, FieldPath, GroupKind, Map, Status};
 
 /// A decoded query string.
 type Query = [(String, String)];
@@ -190,6 +191,16 @@ impl CreateOptions {
         Ok(options)
     }
 
+    /// Reads the options of an update.
+    ///
+    /// # Errors
+    /// 422 for values that are not known.
+    pub fn parse_update(query: &Query) -> Result<UpdateOptions, Status> {
+        let (options, errors) = Self::read(query);
+        refuse("UpdateOptions", &errors)?;
+        Ok(options)
+    }
+
     fn read(query: &Query) -> (Self, Vec<FieldError>) {
         let mut errors = Vec::new();
         let options = Self {
@@ -251,10 +262,11 @@ fn from_query(
     errors: &mut Vec<FieldError>,
 ) -> Result<(DeleteOptions, Option<String>), Status> {
     let policy = first(query, "propagationPolicy").map(str::to_owned);
+    let uid = first(query, "uid").filter(|uid| !uid.is_empty()).map(str::to_owned);
     let options = DeleteOptions {
         dry_run: dry_run(values(query, "dryRun"), errors),
         grace_period_seconds: number(query, "gracePeriodSeconds")?,
-        preconditions: Preconditions::default(),
+        preconditions: Preconditions { uid, resource_version: None },
         propagation_policy: policy.as_deref().and_then(propagation),
         orphan_dependents: flag(query, "orphanDependents"),
     };
@@ -262,27 +274,57 @@ fn from_query(
 }
 
 fn from_body(body: &Value, errors: &mut Vec<FieldError>) -> Result<(DeleteOptions, Option<String>), Status> {
-    let kind = body.get("kind").and_then(Value::as_str).unwrap_or("DeleteOptions");
-    if !body.is_object() || kind != "DeleteOptions" {
-        return Err(Status::bad_request(format!(
-            "the body of a deletion must be a DeleteOptions, not a {kind}"
-        )));
+    let refused = |why: String| {
+        Status::bad_request(format!("decoded object cannot be converted to DeleteOptions: {why}"))
+    };
+    if !body.is_object() {
+        return Err(refused("not an object".to_owned()));
     }
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    let precondition = |name: &str| body.get("preconditions")?.get(name).and_then(text);
-    let policy = body.get("propagationPolicy").and_then(text);
-    let dry = body.get("dryRun").and_then(Value::as_array);
+    let body = DeleteOptionsBody::deserialize(body).map_err(|error| refused(error.to_string()))?;
+    if let Some(kind) = body.kind.filter(|kind| !matches!(kind.as_str(), "" | "DeleteOptions")) {
+        return Err(refused(format!("the kind is {kind}")));
+    }
+    // Clients send options in any group's version, custom resources' included.
+    if body.api_version.as_deref().is_some_and(|version| version.matches('/').count() > 1) {
+        return Err(refused("the apiVersion is not a group and a version".to_owned()));
+    }
+    let policy = body.propagation_policy;
+    let preconditions = Value::Object(body.preconditions.unwrap_or_default());
+    let preconditions = PreconditionsBody::deserialize(preconditions);
+    let preconditions = preconditions.map_err(|error| refused(error.to_string()))?;
     let options = DeleteOptions {
-        dry_run: dry_run(dry.into_iter().flatten().filter_map(Value::as_str), errors),
-        grace_period_seconds: body.get("gracePeriodSeconds").and_then(Value::as_i64),
+        dry_run: dry_run(body.dry_run.iter().flatten().map(String::as_str), errors),
+        grace_period_seconds: body.grace_period_seconds,
         preconditions: Preconditions {
-            uid: precondition("uid"),
-            resource_version: precondition("resourceVersion"),
+            uid: preconditions.uid,
+            resource_version: preconditions.resource_version,
         },
         propagation_policy: policy.as_deref().and_then(propagation),
-        orphan_dependents: body.get("orphanDependents").and_then(Value::as_bool),
+        orphan_dependents: body.orphan_dependents,
     };
     Ok((options, policy))
+}
+
+/// The body of a deletion. Unknown fields are ignored, as upstream ignores them; a field of another type is an error.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DeleteOptionsBody {
+    kind: Option<String>,
+    api_version: Option<String>,
+    dry_run: Option<Vec<String>>,
+    grace_period_seconds: Option<i64>,
+    preconditions: Option<Map>,
+    propagation_policy: Option<String>,
+    orphan_dependents: Option<bool>,
+    #[serde(rename = "ignoreStoreReadErrorWithClusterBreakingPotential")]
+    _ignore_store_read_error: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PreconditionsBody {
+    uid: Option<String>,
+    resource_version: Option<String>,
 }
 
 fn propagation(policy: &str) -> Option<DeletionPropagation> {
@@ -493,10 +535,49 @@ mod tests {
         for (body, code) in [
             (json!({"kind": "Pod"}), 400),
             (json!([]), 400),
+            (json!("DeleteOptions"), 400),
+            (json!({"dryRun": "All"}), 400),
+            (json!({"dryRun": [true]}), 400),
+            (json!({"dryRun": ["Some"]}), 422),
+            (json!({"dryRun": [""]}), 422),
+            (json!({"kind": 5}), 400),
+            (json!({"apiVersion": 1}), 400),
+            (json!({"apiVersion": "a/b/c"}), 400),
+            (json!({"gracePeriodSeconds": "5"}), 400),
+            (json!({"gracePeriodSeconds": 1.5}), 400),
+            (json!({"gracePeriodSeconds": 1e30}), 400),
+            (json!({"preconditions": {"uid": 5}}), 400),
+            (json!({"preconditions": {"resourceVersion": 5}}), 400),
+            (json!({"preconditions": "x"}), 400),
+            (json!({"preconditions": ["x"]}), 400),
+            (json!({"propagationPolicy": true}), 400),
+            (json!({"propagationPolicy": ""}), 422),
+            (json!({"orphanDependents": "true"}), 400),
+            (json!({"ignoreStoreReadErrorWithClusterBreakingPotential": "true"}), 400),
             (json!({"propagationPolicy": "Sideways"}), 422),
             (json!({"propagationPolicy": "Orphan", "orphanDependents": true}), 422),
         ] {
-            assert_eq!(DeleteOptions::parse(&[], &body).unwrap_err().code, code);
+            assert_eq!(DeleteOptions::parse(&[], &body).unwrap_err().code, code, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_deletions_body_may_be_of_any_groups_version() {
+        for version in ["", "v1", "meta.k8s.io/v1", "apps/v1", "example.com/v1alpha1"] {
+            let body = json!({"kind": "DeleteOptions", "apiVersion": version, "gracePeriodSeconds": 7,
+                "preconditions": null, "dryRun": null, "unknown": 5});
+            assert_eq!(DeleteOptions::parse(&[], &body).unwrap().grace_period_seconds, Some(7), "{version}");
+        }
+    }
+
+    #[test]
+    fn a_deletions_query_may_name_the_uid() {
+        let options = DeleteOptions::parse(&query(&[("uid", "x")]), &Value::Null).unwrap();
+        assert_eq!(options.preconditions.uid.as_deref(), Some("x"));
+        let options = DeleteOptions::parse(&query(&[("uid", "")]), &Value::Null).unwrap();
+        assert_eq!(options.preconditions, Preconditions::default());
+        for pair in [("gracePeriodSeconds", "x"), ("gracePeriodSeconds", "1.5")] {
+            assert_eq!(DeleteOptions::parse(&query(&[pair]), &Value::Null).unwrap_err().code, 400);
         }
     }
 }
