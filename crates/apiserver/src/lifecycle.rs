@@ -59,6 +59,7 @@ pub fn before_update(object: &mut Value, old: &Value, namespace: &str) -> Result
     if meta::deletion_timestamp(old).is_some() {
         keep(object, old, "deletionTimestamp");
     }
+    // Another value than the old one is an error of validation.
     if meta::field(object, "deletionGracePeriodSeconds").is_none() {
         keep(object, old, "deletionGracePeriodSeconds");
     }
@@ -158,23 +159,26 @@ enum Grace {
     Pending,
 }
 
-/// Sets the deletion timestamp of a resource that is deleted gracefully; `None` for the others.
+/// Sets the deletion timestamp of a resource that is deleted gracefully; `None` where the object is to be deleted
+/// without a grace period.
 fn mark_graceful(
     strategy: &dyn Strategy,
     object: &mut Value,
     options: &DeleteOptions,
     now: Timestamp,
 ) -> Option<Grace> {
-    let asked = options.grace_period_seconds;
-    let wanted = strategy.graceful_period(object, asked)?;
+    let requested = options.grace_period_seconds.map(at_least_a_second_if_negative);
+    let wanted = strategy.graceful_period(object, requested)?;
     let Some(deadline) = meta::deletion_timestamp(object).map(str::to_owned) else {
         set_deletion(object, now.plus_seconds(wanted), wanted);
         bump_if_counted(object);
         return Some(Grace::Seconds(wanted));
     };
-    // The object is being deleted already: the grace period can only become shorter.
+    // The object is being deleted already: the grace period can only become shorter. One that is over, or was never
+    // set, does not keep the object.
     let running = meta::field(object, "deletionGracePeriodSeconds").and_then(Value::as_i64)?;
-    match asked {
+    let running = Some(at_least_a_second_if_negative(running)).filter(|running| *running != 0)?;
+    match requested {
         Some(shorter) if shorter < running => {
             let begun = Timestamp::parse(&deadline).unwrap_or(now).plus_seconds(running.saturating_neg());
             set_deletion(object, begun.plus_seconds(shorter), shorter);
@@ -184,13 +188,23 @@ fn mark_graceful(
     }
 }
 
+/// A negative grace period means the shortest one, as upstream reads it.
+fn at_least_a_second_if_negative(seconds: i64) -> i64 {
+    if seconds < 0 { 1 } else { seconds }
+}
+
 /// Marks an object that only finalizers keep: its grace period is over at once.
 fn mark_now(object: &mut Value, now: Timestamp) {
-    if meta::deletion_timestamp(object).is_none() {
+    let deadline = meta::deletion_timestamp(object);
+    let (is_first, is_over) =
+        (deadline.is_none(), deadline.and_then(Timestamp::parse).is_some_and(|deadline| deadline <= now));
+    if is_first {
         bump_if_counted(object);
-        set_deletion(object, now, 0);
-    } else {
+    }
+    if is_over {
         meta::set(object, "deletionGracePeriodSeconds", Value::from(0));
+    } else {
+        set_deletion(object, now, 0);
     }
 }
 
@@ -330,7 +344,15 @@ mod tests {
         assert_eq!(deleted(&pods, &mut pod, &grace(None), 101), Deletion::Pending);
         assert_eq!(deleted(&pods, &mut pod, &grace(Some(5)), 101), Deletion::Marked);
         assert_eq!(pod["metadata"]["deletionTimestamp"], "1970-01-01T00:01:45Z");
+        // A negative period is one second, not the end at once.
+        assert_eq!(deleted(&pods, &mut pod, &grace(Some(-1)), 102), Deletion::Marked);
+        assert_eq!(pod["metadata"]["deletionTimestamp"], "1970-01-01T00:01:41Z");
+        assert_eq!(pod["metadata"]["deletionGracePeriodSeconds"], json!(1));
+        assert_eq!(deleted(&pods, &mut pod, &grace(Some(i64::MIN)), 102), Deletion::Pending);
         assert_eq!(deleted(&pods, &mut pod, &grace(Some(0)), 102), Deletion::Now);
+        let mut over = json!({"metadata": {"name": "x", "deletionTimestamp": "1970-01-01T00:00:00Z",
+            "deletionGracePeriodSeconds": 0}, "spec": {"nodeName": "n"}});
+        assert_eq!(deleted(&pods, &mut over, &grace(None), 102), Deletion::Now);
         let mut waiting = json!({"metadata": {"name": "x"}, "spec": {}});
         assert_eq!(deleted(&pods, &mut waiting, &grace(None), 100), Deletion::Now);
     }

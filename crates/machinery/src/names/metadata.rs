@@ -8,8 +8,9 @@ use crate::{FieldError, FieldPath, Map};
 /// The most bytes an object's annotations may have, keys and values together.
 const ANNOTATIONS_MAX: usize = 256 * 1024;
 
-/// Metadata that an update may not change, and how each is compared.
-const IMMUTABLE: [&str; 5] = ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp"];
+/// Metadata that an update may not change.
+const IMMUTABLE: &[&str] =
+    &["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"];
 
 /// Checks labels.
 pub fn validate_labels(labels: &Map, path: &FieldPath) -> Vec<FieldError> {
@@ -87,11 +88,6 @@ pub fn validate_object_meta_update(new: &Value, old: &Value, path: &FieldPath) -
         if present(new, field) != present(old, field) {
             errors.push(immutable(new, field, path));
         }
-    }
-    // The grace period of an object that is being deleted changes through DELETE alone.
-    let grace = "deletionGracePeriodSeconds";
-    if present(old, "deletionTimestamp").is_some() && present(new, grace) != present(old, grace) {
-        errors.push(immutable(new, grace, path));
     }
     errors.extend(validate_parts(new, path));
     errors
@@ -255,10 +251,11 @@ mod tests {
             update(json!({"name": "b", "uid": "2", "creationTimestamp": "t"})),
             ["metadata.name", "metadata.uid"]
         );
-        assert_eq!(
-            update(json!({"name": "a", "uid": "1", "creationTimestamp": "t", "deletionTimestamp": "t"})),
-            ["metadata.deletionTimestamp"]
-        );
+        for (field, value) in [("deletionTimestamp", json!("t")), ("deletionGracePeriodSeconds", json!(0))] {
+            let mut new = json!({"name": "a", "uid": "1", "creationTimestamp": "t"});
+            new[field] = value;
+            assert_eq!(update(new), [format!("metadata.{field}")]);
+        }
     }
 
     #[test]
