@@ -22,6 +22,7 @@
 //! | [`lifecycle`] | what the API does to every object's metadata |
 //! | [`computed`] | what is answered without being stored: bindings, reviews, tokens |
 //! | [`admission`] | plugins between preparation and validation |
+//! | [`allocation`] | cluster IPs and node ports of services |
 //! | [`storage`] | one resource's objects between the endpoints and the store |
 //! | [`documents`], [`openapi`], [`health`], [`metrics`], [`introspection`] | what is served but is no resource |
 //! | [`local`] | the way in for what runs in the same process |
@@ -32,7 +33,7 @@
 //! that memory holds; no stage after authorization widens access; no client text becomes a metric's label.
 
 pub mod admission;
-pub mod allocators;
+pub mod allocation;
 pub mod authorization;
 mod body;
 pub mod bootstrap;

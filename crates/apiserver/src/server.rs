@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::{
     Admission, CertificateRequester, CertificateSubjectRestriction, DefaultTolerationSeconds,
-    NamespaceLifecycle, Plugin, Priority, ServiceAccount, ServiceAddresses, StorageObjectInUseProtection,
+    NamespaceLifecycle, Plugin, Priority, ServiceAccount, StorageObjectInUseProtection,
 };
-use crate::allocators::{ServiceAllocator, ServiceRange};
+use crate::allocation::{ServiceAllocator, ServiceRange};
 use crate::body::ResponseBody;
 use crate::bootstrap::Bootstrap;
 use crate::cluster_authentication::{self, ClusterAuthentication};
@@ -34,7 +34,7 @@ use crate::metrics::{CacheMetrics, Metrics};
 use crate::openapi::OpenApi;
 use crate::pipeline::{Caller, Pipeline};
 use crate::serving::ConnectionInfo;
-use crate::storage::{Storages, check_consistency, upkeep};
+use crate::storage::{Following, Storages, check_consistency, upkeep};
 
 /// What a server is made of.
 pub struct Config {
@@ -89,6 +89,9 @@ pub enum StartError {
 pub struct ApiServer {
     pipeline: Arc<Pipeline>,
     cluster_authentication: watch::Receiver<ClusterAuthentication>,
+    allocator: Arc<ServiceAllocator>,
+    /// Keeps the allocator up to date.
+    _services: Option<Arc<Following>>,
     stopping: Switch,
     closing: CancellationToken,
 }
@@ -107,14 +110,17 @@ impl ApiServer {
         for collector in collectors.chain(config.authorization.metrics().collectors()) {
             metrics.register(collector)?;
         }
-        let mut plugins = admission(&storages, config.service_range, config.node_ports, config.plugins);
+        let mut plugins = admission(&storages, config.plugins);
         plugins.retain(|plugin| !config.disabled_plugins.iter().any(|name| name == plugin.name()));
         let admission = Admission::new(plugins);
         let watches = Watches { closing: closing.clone(), min_time: config.min_watch_time };
+        let allocator = Arc::new(ServiceAllocator::new(config.service_range, config.node_ports));
+        let services = follow_services(&storages, &allocator).await;
         let cpu = CpuPool::with_all_cores();
         let authorization = config.authorization.clone();
         let resources =
-            Resources::new(&storages, admission, config.computed, authorization, watches, cpu.clone());
+            Resources::new(&storages, admission, config.computed, authorization, watches, cpu.clone())
+                .with_allocator(Arc::clone(&allocator));
         metrics.register(Box::new(CacheMetrics::new(storages.clone(), resources.watched())?))?;
         metrics.register(Box::new(RestartMetrics::new(storages.room().supervisor.clone())?))?;
         let bootstrap = Bootstrap {
@@ -142,7 +148,8 @@ impl ApiServer {
             request_timeout: config.request_timeout,
         };
         let cluster_authentication = config.cluster_authentication;
-        Ok(Self { pipeline: Arc::new(pipeline), cluster_authentication, stopping, closing })
+        let pipeline = Arc::new(pipeline);
+        Ok(Self { pipeline, cluster_authentication, allocator, _services: services, stopping, closing })
     }
 
     /// Answers one request.
@@ -158,6 +165,11 @@ impl ApiServer {
     /// authentication.
     pub fn local(&self, user: UserInfo) -> LocalService {
         LocalService { pipeline: Arc::clone(&self.pipeline), identity: Identity::new(user) }
+    }
+
+    /// The allocator of cluster IPs and node ports.
+    pub fn allocator(&self) -> &Arc<ServiceAllocator> {
+        &self.allocator
     }
 
     /// Keeps house while the server runs; see [`upkeep`](crate::storage::upkeep),
@@ -191,12 +203,15 @@ impl ApiServer {
     }
 }
 
-fn admission(
-    storages: &Storages,
-    range: ServiceRange,
-    ports: RangeInclusive<u16>,
-    more: Vec<Box<dyn Plugin>>,
-) -> Vec<Box<dyn Plugin>> {
+/// Lets the allocator know all services that are stored, now and from now on.
+async fn follow_services(storages: &Storages, allocator: &ServiceAllocator) -> Option<Arc<Following>> {
+    let services = storages.get(&GroupVersionResource::new("", "v1", "services"))?;
+    let following = Following::start(Arc::clone(services.cacher()), allocator.follower());
+    following.synced().await;
+    Some(Arc::new(following))
+}
+
+fn admission(storages: &Storages, more: Vec<Box<dyn Plugin>>) -> Vec<Box<dyn Plugin>> {
     let core = |resource| storages.get(&GroupVersionResource::new("", "v1", resource));
     let mut plugins: Vec<Box<dyn Plugin>> = Vec::new();
     if let Some(namespaces) = core("namespaces") {
@@ -214,15 +229,6 @@ fn admission(
     plugins.push(Box::new(CertificateRequester));
     plugins.push(Box::new(CertificateSubjectRestriction));
     plugins.extend(more);
-    if let Some(services) = core("services") {
-        let allocator = ServiceAllocator::new(range, ports);
-        for service in services.cacher().snapshot().range("", None) {
-            if let Ok(service) = services.codec().parse_cached(service) {
-                allocator.settle(nave_machinery::meta::uid(&service), Some(&service));
-            }
-        }
-        plugins.push(Box::new(ServiceAddresses { allocator }));
-    }
     plugins
 }
 

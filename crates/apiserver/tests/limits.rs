@@ -69,7 +69,7 @@ impl World {
     fn endpoint(&self, resource: Resource) -> Endpoint {
         let def = Arc::clone(self.storages.registry().lookup(&resource.gvr()).unwrap());
         let storage = self.storages.get(&resource.gvr()).cloned();
-        Endpoint { def, version: 0, storage, watched: Arc::default() }
+        Endpoint { def, version: 0, storage, watched: Arc::default(), allocator: None }
     }
 
     async fn create(&self, resource: Resource, object: &Value, format: Format) -> Result<Answer, Status> {

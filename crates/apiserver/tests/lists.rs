@@ -161,7 +161,7 @@ impl World {
             let put = storage.guaranteed_update(&path, &key.1, |_| Ok(Update::Put(object.clone())));
             put.await.unwrap().stored.revision
         } else {
-            storage.create(&path, &key.1, &mut object).await.unwrap()
+            storage.create(&path, &key.1, &mut object, None).await.unwrap()
         };
         let mut state = self.latest().clone();
         // What is as it was is not written.
@@ -279,7 +279,7 @@ impl World {
         let request = ResourceRequest { gvr: pods(), namespace, ..ResourceRequest::default() };
         let def = Arc::clone(self.storages.registry().lookup(&pods()).unwrap());
         let storage = self.storages.get(&pods()).cloned();
-        let endpoint = Endpoint { def, version: 0, storage, watched: Arc::default() };
+        let endpoint = Endpoint { def, version: 0, storage, watched: Arc::default(), allocator: None };
         let answer = read::list(&endpoint, &request, &ListOptions::parse(&query)?).await?;
         let response = Negotiation::of(&Request::new(()), &Query::default()).encode(answer)?;
         let body = response.into_body().collect().await.unwrap().to_bytes();

@@ -18,7 +18,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use nave_apiserver::allocators::ServiceRange;
+use nave_apiserver::allocation::ServiceRange;
 use nave_apiserver::inflight::InflightLimits;
 use nave_apiserver::storage::WatchCacheSizes;
 

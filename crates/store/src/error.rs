@@ -56,6 +56,13 @@ pub enum StoreError {
     Closed,
 }
 
+impl StoreError {
+    /// Whether a write that failed with this may have happened, or may still be seen later.
+    pub fn is_outcome_unknown(&self) -> bool {
+        matches!(self, Self::Io(_) | Self::Corrupt(_) | Self::Recovering | Self::Closed)
+    }
+}
+
 impl From<std::io::Error> for StoreError {
     fn from(error: std::io::Error) -> Self {
         use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};

@@ -12,7 +12,6 @@
 //! | [`CertificateApproval`], [`CertificateSigning`] | those approve and sign who may, by signer |
 //! | [`NodeRestriction`] | kubelets write what is theirs |
 //! | [`RbacEscalation`] | nobody gives away rights that they do not have |
-//! | [`ServiceAddresses`] | services get addresses and ports |
 //!
 //! The order of the list is the order in which they see an object.
 
@@ -24,7 +23,6 @@ mod priority;
 mod rbac_escalation;
 mod rights;
 mod service_account;
-mod service_addresses;
 mod storage_object_in_use;
 
 use std::sync::Arc;
@@ -44,7 +42,6 @@ pub use priority::Priority;
 pub use rbac_escalation::RbacEscalation;
 pub use rights::Rights;
 pub use service_account::ServiceAccount;
-pub use service_addresses::ServiceAddresses;
 pub use storage_object_in_use::StorageObjectInUseProtection;
 
 /// The plugins that can be left out (`--disable-admission-plugins`), by upstream's names.
@@ -129,11 +126,6 @@ pub trait Plugin: Send + Sync {
         let _ = rights;
         self.admit(attributes, object)
     }
-
-    /// A write that was admitted has ended, and this is what is stored under the uid now.
-    fn settled(&self, def: &ResourceDef, uid: &str, stored: Option<&Value>) {
-        let _ = (def, uid, stored);
-    }
 }
 
 /// The admission stage: its plugins in order.
@@ -191,13 +183,6 @@ impl Admission {
             plugin.admit_by_rights(attributes, object.as_deref_mut(), rights)?;
         }
         Ok(())
-    }
-
-    /// Tells the plugins how a write ended.
-    pub fn settled(&self, def: &ResourceDef, uid: &str, stored: Option<&Value>) {
-        for plugin in self.plugins.iter() {
-            plugin.settled(def, uid, stored);
-        }
     }
 }
 

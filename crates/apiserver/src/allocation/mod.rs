@@ -1,153 +1,151 @@
 //! Cluster IPs and node ports of services (upstream: `pkg/registry/core/service/{ipallocator,portallocator}`).
 //!
-//! Every address and port has one owner, the service's uid. A write reserves what it needs before it is stored;
-//! [`ServiceAllocator::settle`] then makes the books agree with what was stored, so that a failed write, an update
-//! that gives a port back and a deletion are all the same case.
+//! A write [begins](ServiceAllocator::begin) with a reservation of all that the new state needs. Dropping it frees what
+//! this attempt claimed; settling it records what was committed. What is in use is derived from the services that are
+//! stored, as the watch cache and the writers report them: see [`Ledger`].
 
-use std::collections::HashMap;
-use std::fmt;
-use std::hash::Hash;
+mod ledger;
+mod range;
+
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
-use std::str::FromStr;
+use std::sync::Arc;
 
+use nave_cacher::{CachedObject, Delivery, EventType};
 use nave_machinery::{FieldError, FieldPath, GroupKind, Map, Status, Value, meta};
 use parking_lot::Mutex;
 use rand::Rng;
 
-/// The addresses services get, as `--service-cluster-ip-range` gives them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ServiceRange {
-    base: u32,
-    size: u32,
-}
+pub use self::ledger::InUse;
+use self::ledger::{Allocations, Ledger};
+pub use self::range::{RangeError, ServiceRange};
+use crate::storage::{Follower, Reservation};
 
-/// Hands out cluster IPs and node ports.
+/// Allocates cluster IPs and node ports.
 pub struct ServiceAllocator {
     range: ServiceRange,
     ports: RangeInclusive<u16>,
-    books: Mutex<Books>,
+    ledger: Arc<Mutex<Ledger>>,
 }
 
-#[derive(Default)]
-struct Books {
-    addresses: HashMap<Ipv4Addr, String>,
-    ports: HashMap<u16, String>,
-}
-
-/// A mistake in a range's text.
-#[derive(Debug, thiserror::Error)]
-#[error("{0:?} is not an IPv4 range such as 10.0.0.0/16, of 8 to 1,048,576 addresses")]
-pub struct RangeError(String);
-
-impl FromStr for ServiceRange {
-    type Err = RangeError;
-
-    fn from_str(text: &str) -> Result<Self, RangeError> {
-        let wrong = || RangeError(text.to_owned());
-        let (address, bits) = text.split_once('/').ok_or_else(wrong)?;
-        let address: Ipv4Addr = address.parse().map_err(|_| wrong())?;
-        let bits: u32 = bits.parse().map_err(|_| wrong())?;
-        if !(12..=29).contains(&bits) {
-            return Err(wrong());
-        }
-        let size = 1u32 << (32 - bits);
-        Ok(Self { base: u32::from(address) & !(size - 1), size })
-    }
-}
-
-impl fmt::Display for ServiceRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", Ipv4Addr::from(self.base), 32 - self.size.trailing_zeros())
-    }
-}
-
-impl ServiceRange {
-    /// The address of the `kubernetes` service.
-    pub fn first(self) -> Ipv4Addr {
-        Ipv4Addr::from(self.base + 1)
-    }
-
-    fn contains(self, address: Ipv4Addr) -> bool {
-        let offset = u32::from(address).wrapping_sub(self.base);
-        offset > 0 && offset < self.size - 1
-    }
-
-    /// Where addresses given out at random begin: those below stay for services that ask for theirs (KEP-3070).
-    fn dynamic_offset(self) -> u32 {
-        (self.size / 16).clamp(16.min(self.size / 2), 256)
-    }
+/// What one attempt of a write claims, until it is settled or dropped.
+pub struct ServiceReservation {
+    ledger: Arc<Mutex<Ledger>>,
+    key: Arc<str>,
+    claimed: Allocations,
 }
 
 impl ServiceAllocator {
-    /// An allocator of which nothing is given out yet.
+    /// An allocator of which nothing is in use yet.
     pub fn new(range: ServiceRange, ports: RangeInclusive<u16>) -> Self {
-        Self { range, ports, books: Mutex::default() }
+        Self { range, ports, ledger: Arc::default() }
     }
 
-    /// Gives a service the addresses and ports its type calls for, and reserves those it names itself.
+    /// The follower through which the services in the watch cache count as in use.
+    pub fn follower(&self) -> Arc<dyn Follower> {
+        Arc::new(ServiceFollower { ledger: Arc::clone(&self.ledger), present: Mutex::default() })
+    }
+
+    /// Reserves the addresses and ports that the service at `key` names, and gives it those that its type needs
+    /// beyond them. `old` is the state that the write replaces.
     ///
     /// # Errors
-    /// 422 where an address or a port is taken or out of range, 500 where none is left.
-    pub fn assign(&self, service: &mut Value, old: Option<&Value>) -> Result<(), Status> {
-        let owner = meta::uid(service).to_owned();
+    /// 422 where an address or a port is taken, out of range, or none is left.
+    pub fn begin(
+        &self,
+        key: &str,
+        service: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<ServiceReservation, Status> {
         let name = meta::name(service).to_owned();
-        let kind = meta::str_at(service, &["spec", "type"]).unwrap_or("ClusterIP").to_owned();
-        let invalid = |error: FieldError| {
-            Status::invalid(&GroupKind { group: String::new(), kind: "Service".to_owned() }, &name, &[error])
+        let held = old.and_then(|old| Allocations::of(old).ok()).unwrap_or_default();
+        let mut attempt = Attempt { allocator: self, held: &held, reservation: self.begin_deletion(key) };
+        let allocated = match service.get_mut("spec").and_then(Value::as_object_mut) {
+            Some(spec) => attempt.allocate(spec),
+            None => Ok(()),
         };
-        let Some(spec) = service.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
-        let mut books = self.books.lock();
+        allocated.map_err(|error| {
+            Status::invalid(&GroupKind { group: String::new(), kind: "Service".to_owned() }, &name, &[error])
+        })?;
+        Ok(attempt.reservation)
+    }
+
+    /// The reservation of a write that needs nothing: once it is committed, what the service had is free.
+    pub fn begin_deletion(&self, key: &str) -> ServiceReservation {
+        let (ledger, key) = (Arc::clone(&self.ledger), Arc::from(key));
+        ServiceReservation { ledger, key, claimed: Allocations::default() }
+    }
+
+    /// All addresses and ports in use.
+    pub fn in_use(&self) -> InUse {
+        self.ledger.lock().claimed()
+    }
+}
+
+impl Reservation for ServiceReservation {
+    fn settle(self: Box<Self>, revision: u64, stored: Option<&Value>) {
+        match stored.map(Allocations::of).transpose() {
+            Ok(allocations) => self.ledger.lock().committed(&self.key, revision, allocations),
+            // The event in the watch cache has the same object and the same error.
+            Err(error) => {
+                tracing::error!(key = &*self.key, %error, "allocations of a service cannot be read");
+            }
+        }
+    }
+}
+
+impl Drop for ServiceReservation {
+    fn drop(&mut self) {
+        if !self.claimed.is_empty() {
+            self.ledger.lock().release(&self.key, &self.claimed);
+        }
+    }
+}
+
+/// The allocation for one state of one service.
+struct Attempt<'a> {
+    allocator: &'a ServiceAllocator,
+    held: &'a Allocations,
+    reservation: ServiceReservation,
+}
+
+impl Attempt<'_> {
+    fn allocate(&mut self, spec: &mut Map) -> Result<(), FieldError> {
+        let kind = spec.get("type").and_then(Value::as_str).unwrap_or("ClusterIP").to_owned();
         if kind == "ExternalName" {
             return Ok(());
         }
-        self.assign_address(&mut books, spec, &owner).map_err(invalid)?;
+        self.allocate_address(spec)?;
         if kind == "NodePort" || kind == "LoadBalancer" {
-            let old_ports = old.and_then(|old| meta::at(old, &["spec", "ports"])).and_then(Value::as_array);
-            self.assign_ports(&mut books, spec, old_ports.map(Vec::as_slice), &owner).map_err(invalid)?;
+            self.allocate_ports(
+                spec,
+                kind == "NodePort" || spec.get("allocateLoadBalancerNodePorts") != Some(&false.into()),
+            )?;
+        }
+        if kind == "LoadBalancer"
+            && spec.get("externalTrafficPolicy").and_then(Value::as_str) == Some("Local")
+        {
+            let at = FieldPath::new("spec").child("healthCheckNodePort");
+            let wanted = port_number(spec.get("healthCheckNodePort"));
+            let port = self.allocate_port(wanted, &at)?;
+            spec.insert("healthCheckNodePort".to_owned(), port.into());
         }
         Ok(())
     }
 
-    /// Makes the books hold for `uid` what `stored` has, or nothing where the service is not there.
-    pub fn settle(&self, uid: &str, stored: Option<&Value>) {
-        let addresses: Vec<Ipv4Addr> = stored.map(addresses_of).unwrap_or_default();
-        let ports: Vec<u16> = stored.map(ports_of).unwrap_or_default();
-        let mut books = self.books.lock();
-        settle(&mut books.addresses, uid, addresses);
-        settle(&mut books.ports, uid, ports);
-    }
-
-    fn assign_address(&self, books: &mut Books, spec: &mut Map, owner: &str) -> Result<(), FieldError> {
+    fn allocate_address(&mut self, spec: &mut Map) -> Result<(), FieldError> {
         let at = FieldPath::new("spec").child("clusterIPs").index(0);
         let given = spec.get("clusterIP").and_then(Value::as_str).unwrap_or_default().to_owned();
         let address = match given.parse() {
-            _ if given == "None" => "None".to_owned(),
-            // Not an address: validation says so.
+            _ if given == "None" => given,
+            // Validation reports text that is not an address.
             Err(_) if !given.is_empty() => return Ok(()),
             Ok(IpAddr::V4(wanted)) => {
-                let taken = books.addresses.get(&wanted).is_some_and(|other| other != owner);
-                if taken {
-                    let why = "failed to allocate IP: provided IP is already allocated";
-                    return Err(FieldError::invalid(&at, given, why));
-                }
-                if !self.range.contains(wanted) {
-                    let at = FieldPath::new("spec").child("clusterIPs");
-                    let why = format!(
-                        "failed to allocate IP {wanted}: the provided network does not match the current range"
-                    );
-                    return Err(FieldError::invalid(&at, Value::Array(vec![Value::String(given)]), why));
-                }
-                books.addresses.insert(wanted, owner.to_owned());
+                self.reserve_address(wanted, &at)?;
                 given
             }
-            _ => {
-                let free = self.free_address(books);
-                let free =
-                    free.ok_or_else(|| FieldError::invalid(&at, "", "failed to allocate IP: range is full"))?;
-                books.addresses.insert(free, owner.to_owned());
-                free.to_string()
-            }
+            _ => self.free_address(&at)?.to_string(),
         };
         spec.insert("clusterIP".to_owned(), Value::String(address.clone()));
         spec.insert("clusterIPs".to_owned(), Value::Array(vec![Value::String(address)]));
@@ -157,158 +155,143 @@ impl ServiceAllocator {
         Ok(())
     }
 
-    fn free_address(&self, books: &Books) -> Option<Ipv4Addr> {
-        let first = self.range.dynamic_offset();
-        let (low, high) = (1..first, first..self.range.size - 1);
-        let start = rand::rng().random_range(high.clone());
-        let tries = (start..high.end).chain(high.start..start).chain(low);
-        tries
-            .map(|offset| Ipv4Addr::from(self.range.base + offset))
-            .find(|at| !books.addresses.contains_key(at))
+    fn reserve_address(&mut self, wanted: Ipv4Addr, at: &FieldPath) -> Result<(), FieldError> {
+        let mut ledger = self.allocator.ledger.lock();
+        if ledger.addresses().is_taken(wanted, &self.reservation.key) {
+            let why = "failed to allocate IP: provided IP is already allocated";
+            return Err(FieldError::invalid(at, wanted.to_string(), why));
+        }
+        // A service keeps its address when the range changes.
+        if !self.allocator.range.contains(wanted) && !self.held.addresses.contains(&wanted) {
+            let at = FieldPath::new("spec").child("clusterIPs");
+            let why = format!(
+                "failed to allocate IP {wanted}: the provided network does not match the current range"
+            );
+            return Err(FieldError::invalid(&at, Value::Array(vec![wanted.to_string().into()]), why));
+        }
+        self.reservation.add_address(&mut ledger, wanted);
+        Ok(())
     }
 
-    fn assign_ports(
-        &self,
-        books: &mut Books,
-        spec: &mut Map,
-        old: Option<&[Value]>,
-        owner: &str,
-    ) -> Result<(), FieldError> {
-        let Some(ports) = spec.get_mut("ports").and_then(Value::as_array_mut) else { return Ok(()) };
-        for (index, port) in ports.iter_mut().enumerate() {
+    fn free_address(&mut self, at: &FieldPath) -> Result<Ipv4Addr, FieldError> {
+        let range = self.allocator.range;
+        let (lower, upper) = (range.lower_band(), range.upper_band());
+        let start = rand::rng().random_range(upper.clone());
+        let mut ledger = self.allocator.ledger.lock();
+        let mut candidates = (start..upper.end).chain(upper.start..start).chain(lower);
+        let free = candidates.find(|offset| ledger.addresses().is_free(range.address(*offset)));
+        let free = free.ok_or_else(|| FieldError::invalid(at, "", "failed to allocate IP: range is full"))?;
+        self.reservation.add_address(&mut ledger, range.address(free));
+        Ok(range.address(free))
+    }
+
+    /// Reserves the ports that the service names and, unless the service declines them, allocates the others.
+    fn allocate_ports(&mut self, spec: &mut Map, allocates: bool) -> Result<(), FieldError> {
+        let ports = spec.get_mut("ports").and_then(Value::as_array_mut);
+        for (index, port) in ports.into_iter().flatten().enumerate() {
             let at = FieldPath::new("spec").child("ports").index(index).child("nodePort");
-            let kept =
-                old.and_then(|old| old.iter().find(|other| same_port(port, other))).and_then(node_port);
-            let wanted = node_port(port).or(kept);
-            let number = match wanted {
-                Some(number) => self.reserve_port(books, number, owner, &at)?,
-                None => self.free_port(books).ok_or_else(|| {
-                    FieldError::invalid(&at, 0, "failed to allocate a nodePort: range is full")
-                })?,
-            };
-            books.ports.insert(number, owner.to_owned());
+            let wanted = port_number(port.get("nodePort"));
+            if wanted.is_none() && !allocates {
+                continue;
+            }
+            let number = self.allocate_port(wanted, &at)?;
             if let Some(port) = port.as_object_mut() {
-                port.insert("nodePort".to_owned(), Value::from(number));
+                port.insert("nodePort".to_owned(), number.into());
             }
         }
         Ok(())
     }
 
-    fn reserve_port(
-        &self,
-        books: &Books,
-        number: u16,
-        owner: &str,
-        at: &FieldPath,
-    ) -> Result<u16, FieldError> {
-        if !self.ports.contains(&number) {
-            let (first, last) = (self.ports.start(), self.ports.end());
+    fn allocate_port(&mut self, wanted: Option<u64>, at: &FieldPath) -> Result<u16, FieldError> {
+        let range = &self.allocator.ports;
+        let mut ledger = self.allocator.ledger.lock();
+        let Some(wanted) = wanted else {
+            let start = rand::rng().random_range(range.clone());
+            let mut candidates = (start..=*range.end()).chain(*range.start()..start);
+            let free = candidates.find(|port| ledger.ports().is_free(*port));
+            let full = || FieldError::invalid(at, 0, "failed to allocate a nodePort: range is full");
+            let free = free.ok_or_else(full)?;
+            self.reservation.add_port(&mut ledger, free);
+            return Ok(free);
+        };
+        // A service keeps its ports when the range changes.
+        let number = u16::try_from(wanted).ok();
+        let number = number.filter(|port| range.contains(port) || self.held.ports.contains(port));
+        let Some(number) = number else {
+            let (first, last) = (range.start(), range.end());
             let why = format!(
                 "provided port is not in the valid range. The range of valid ports is {first}-{last}"
             );
-            return Err(FieldError::invalid(at, number, why));
+            return Err(FieldError::invalid(at, wanted, why));
+        };
+        if ledger.ports().is_taken(number, &self.reservation.key) {
+            return Err(FieldError::invalid(at, wanted, "provided port is already allocated"));
         }
-        if books.ports.get(&number).is_some_and(|other| other != owner) {
-            return Err(FieldError::invalid(at, number, "provided port is already allocated"));
-        }
+        self.reservation.add_port(&mut ledger, number);
         Ok(number)
     }
+}
 
-    fn free_port(&self, books: &Books) -> Option<u16> {
-        let start = rand::rng().random_range(self.ports.clone());
-        (start..=*self.ports.end())
-            .chain(*self.ports.start()..start)
-            .find(|port| !books.ports.contains_key(port))
+impl ServiceReservation {
+    fn add_address(&mut self, ledger: &mut Ledger, address: Ipv4Addr) {
+        ledger.claim(&self.key, &Allocations { addresses: vec![address], ports: Vec::new() });
+        self.claimed.addresses.push(address);
+    }
+
+    fn add_port(&mut self, ledger: &mut Ledger, port: u16) {
+        ledger.claim(&self.key, &Allocations { addresses: Vec::new(), ports: vec![port] });
+        self.claimed.ports.push(port);
     }
 }
 
-/// A port keeps its node port through an update that names it again by port and protocol.
-fn same_port(one: &Value, other: &Value) -> bool {
-    one.get("port") == other.get("port") && one.get("protocol") == other.get("protocol")
+/// A port that an object names; 0 reads as absent.
+fn port_number(port: Option<&Value>) -> Option<u64> {
+    port?.as_u64().filter(|port| *port != 0)
 }
 
-fn node_port(port: &Value) -> Option<u16> {
-    let number = port.get("nodePort")?.as_u64()?;
-    u16::try_from(number).ok().filter(|number| *number != 0)
+/// Brings the ledger up to date with the services in the watch cache.
+struct ServiceFollower {
+    ledger: Arc<Mutex<Ledger>>,
+    /// The services of a list whose revision is yet to be told.
+    present: Mutex<Option<HashSet<Arc<str>>>>,
 }
 
-fn addresses_of(service: &Value) -> Vec<Ipv4Addr> {
-    let addresses = meta::at(service, &["spec", "clusterIPs"]).and_then(Value::as_array);
-    addresses.into_iter().flatten().filter_map(|address| address.as_str()?.parse().ok()).collect()
+impl ServiceFollower {
+    fn observe(&self, service: &CachedObject, is_deleted: bool) {
+        let mut json = serde_json::Deserializer::from_slice(service.json());
+        let allocations = if is_deleted { Ok(None) } else { Allocations::of(&mut json).map(Some) };
+        match allocations {
+            Ok(allocations) => {
+                self.ledger.lock().observed(service.key(), service.resource_version(), allocations);
+            }
+            Err(error) => {
+                tracing::error!(key = %service.key(), %error, "allocations of a service cannot be read");
+            }
+        }
+    }
 }
 
-fn ports_of(service: &Value) -> Vec<u16> {
-    let ports = meta::at(service, &["spec", "ports"]).and_then(Value::as_array);
-    ports.into_iter().flatten().filter_map(node_port).collect()
-}
+impl Follower for ServiceFollower {
+    fn replace(&self, services: &[Arc<CachedObject>]) {
+        for service in services {
+            self.observe(service, false);
+        }
+        let present = services.iter().map(|service| Arc::clone(service.key())).collect();
+        self.present.lock().replace(present);
+    }
 
-fn settle<K: Hash + Eq>(book: &mut HashMap<K, String>, uid: &str, held: Vec<K>) {
-    book.retain(|key, owner| owner != uid || held.contains(key));
-    for key in held {
-        book.insert(key, uid.to_owned());
+    fn apply(&self, changes: &[Delivery]) {
+        for change in changes {
+            self.observe(&change.object(), change.kind == EventType::Deleted);
+        }
+    }
+
+    fn reached(&self, revision: u64) {
+        if let Some(present) = self.present.lock().take() {
+            self.ledger.lock().replaced(&present, revision);
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn allocator() -> ServiceAllocator {
-        ServiceAllocator::new("10.0.0.0/24".parse().unwrap(), 30000..=30003)
-    }
-
-    fn service(uid: &str, spec: &Value) -> Value {
-        json!({"metadata": {"name": "s", "uid": uid}, "spec": spec})
-    }
-
-    #[test]
-    fn a_service_gets_an_address_of_the_range_and_keeps_it() {
-        let allocator = allocator();
-        let mut one = service("a", &json!({"ports": [{"port": 80}]}));
-        allocator.assign(&mut one, None).unwrap();
-        let address: Ipv4Addr = one["spec"]["clusterIP"].as_str().unwrap().parse().unwrap();
-        assert!(allocator.range.contains(address));
-        let again = one.clone();
-        allocator.assign(&mut one, Some(&again)).unwrap();
-        assert_eq!(one, again);
-        let mut other = service("b", &json!({"clusterIP": address.to_string()}));
-        assert_eq!(allocator.assign(&mut other, None).unwrap_err().code, 422);
-        allocator.settle("a", None);
-        allocator.assign(&mut other, None).unwrap();
-    }
-
-    #[test]
-    fn every_address_is_given_out_once_and_then_the_range_is_full() {
-        let allocator = ServiceAllocator::new("10.0.0.0/28".parse().unwrap(), 30000..=30003);
-        for uid in 0..14 {
-            allocator.assign(&mut service(&uid.to_string(), &json!({})), None).unwrap();
-        }
-        assert_eq!(allocator.assign(&mut service("x", &json!({})), None).unwrap_err().code, 422);
-    }
-
-    #[test]
-    fn node_ports_are_unique_and_come_back() {
-        let allocator = allocator();
-        let spec = || json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30001}]});
-        let mut one = service("a", &spec());
-        allocator.assign(&mut one, None).unwrap();
-        let refused = allocator.assign(&mut service("b", &spec()), None).unwrap_err();
-        assert!(refused.message.contains("provided port is already allocated"), "{refused}");
-        let mut changed = service("a", &json!({"type": "NodePort", "ports": [{"port": 80}]}));
-        allocator.assign(&mut changed, Some(&one)).unwrap();
-        assert_eq!(changed["spec"]["ports"][0]["nodePort"], 30001);
-        allocator.settle("a", None);
-        allocator.assign(&mut service("b", &spec()), None).unwrap();
-    }
-
-    #[test]
-    fn a_range_is_an_ipv4_network() {
-        assert_eq!("10.0.0.0/16".parse::<ServiceRange>().unwrap().first(), Ipv4Addr::new(10, 0, 0, 1));
-        assert_eq!("10.0.3.4/16".parse::<ServiceRange>().unwrap().to_string(), "10.0.0.0/16");
-        for text in ["10.0.0.0", "10.0.0.0/33", "10.0.0/8", "::/64", "10.0.0.0/4", "10.0.0.0/30"] {
-            text.parse::<ServiceRange>().unwrap_err();
-        }
-    }
-}
+mod tests;

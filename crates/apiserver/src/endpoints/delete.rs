@@ -12,7 +12,7 @@ use super::view::View;
 use super::write::Target;
 use crate::admission::{Attributes, Operation};
 use crate::lifecycle::{self, Deletion};
-use crate::storage::{ResourceStorage, Stored, Update};
+use crate::storage::{Attempt, ResourceStorage, Stored, Update};
 
 /// Deletes one object, or marks it for deletion. What is stored but cannot be decoded is removed at once.
 ///
@@ -34,15 +34,15 @@ pub async fn delete(target: &Target<'_>, options: &DeleteOptions) -> Result<Answ
     let key =
         storage_key(def, namespace, target.name).map_err(|error| Status::bad_request(error.to_string()))?;
     let mut outcome = Deletion::Pending;
-    let change = |current: &Stored| {
+    let change = |current: &Stored| -> Result<Attempt, Status> {
         let mut object = current.object.clone();
         outcome = lifecycle::before_delete(def, &mut object, options, target.name, time::now())?;
-        Ok(match outcome {
-            _ if options.dry_run => Update::Keep(object),
-            Deletion::Pending => Update::Keep(object),
-            Deletion::Marked => Update::Put(object),
-            Deletion::Now => Update::Delete(object),
-        })
+        let attempt = match outcome {
+            Deletion::Pending => Update::Keep(object).into(),
+            Deletion::Marked => Update::Put(object).into(),
+            Deletion::Now => target.deletion(&key, object),
+        };
+        Ok(if options.dry_run { attempt.dry() } else { attempt })
     };
     let updated = match storage.guaranteed_update(&key, target.name, change).await {
         Err(status) if status.reason == Some(Reason::StoreReadError) => {
@@ -50,9 +50,6 @@ pub async fn delete(target: &Target<'_>, options: &DeleteOptions) -> Result<Answ
         }
         outcome => outcome?,
     };
-    if updated.deleted {
-        target.admission.settled(def, meta::uid(&updated.stored.object), None);
-    }
     answer(target, updated.stored.object, outcome)
 }
 

@@ -34,7 +34,7 @@ use bytes::Bytes;
 use http::{Method, Request, header};
 use http_body::Body;
 use nave_codec::negotiate::{self, ContentType, Format, PatchType};
-use nave_machinery::options::{CreateOptions, DeleteOptions, ListOptions, PatchOptions, UpdateOptions};
+use nave_machinery::options::{CreateOptions, DeleteOptions, ListOptions, PatchOptions};
 use nave_machinery::user::UserInfo;
 use nave_machinery::{GroupResource, GroupVersionKind, GroupVersionResource, Status, Value, names};
 use nave_resources::{ResourceDef, ResourceVersion};
@@ -45,6 +45,7 @@ use self::view::View;
 use self::watch::{WatchStats, Watches};
 use self::write::{Payload, Target};
 use crate::admission::Admission;
+use crate::allocation::ServiceAllocator;
 use crate::authorization::Asked;
 use crate::body;
 use crate::cpu_pool::CpuPool;
@@ -63,6 +64,8 @@ pub struct Endpoint {
     pub storage: Option<Arc<ResourceStorage>>,
     /// What its watches were sent.
     pub watched: Arc<WatchStats>,
+    /// Allocates addresses and ports for its objects; `None` for resources that have none.
+    pub allocator: Option<Arc<ServiceAllocator>>,
 }
 
 /// All resources served.
@@ -91,10 +94,20 @@ impl Resources {
             for (version, served) in def.versions.iter().enumerate() {
                 let gvr = GroupVersionResource::new(&def.group, &served.name, &def.resource);
                 let (def, storage) = (Arc::clone(def), storage.clone());
-                endpoints.insert(gvr, Endpoint { def, version, storage, watched: Arc::default() });
+                let endpoint = Endpoint { def, version, storage, watched: Arc::default(), allocator: None };
+                endpoints.insert(gvr, endpoint);
             }
         }
         Self { endpoints, admission, computed, authorization, watches, cpu }
+    }
+
+    /// The same resources, with cluster IPs and node ports of services from this allocator.
+    pub fn with_allocator(mut self, allocator: Arc<ServiceAllocator>) -> Self {
+        let services = GroupVersionResource::new("", "v1", "services");
+        if let Some(endpoint) = self.endpoints.get_mut(&services) {
+            endpoint.allocator = Some(allocator);
+        }
+        self
     }
 
     /// What a request is counted under: only names the server itself knows.
@@ -213,7 +226,7 @@ impl Resources {
                     let create = nave_authz::Attributes { verb: "create", ..asked.by(target.user) };
                     self.authorization.authorize(&create).await
                 };
-                write::update(target, payload, &UpdateOptions::parse(query)?, may_create).await
+                write::update(target, payload, &CreateOptions::parse_update(query)?, may_create).await
             }
             Verb::Patch => {
                 let apply = payload.content_type == Some(ContentType::Patch(PatchType::Apply));

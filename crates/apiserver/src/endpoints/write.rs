@@ -15,7 +15,7 @@ use nave_machinery::limits::{self, LimitError};
 use nave_machinery::options::{CreateOptions, FieldValidation, PatchOptions, UpdateOptions};
 use nave_machinery::time::{self, Timestamp};
 use nave_machinery::user::UserInfo;
-use nave_machinery::{FieldError, FieldPath, Status, Value, meta, names};
+use nave_machinery::{FieldError, FieldPath, Reason, Status, Value, meta, names};
 use nave_patch::{PatchError, json_patch, merge, strategic};
 use nave_resources::{KeptMetadata, ResourceDef, storage_key};
 use nave_schema::Shape;
@@ -26,7 +26,7 @@ use super::view::View;
 use super::{Endpoint, decode};
 use crate::admission::{Admission, Attributes, Operation};
 use crate::lifecycle;
-use crate::storage::{ResourceStorage, Stored, Update, Updated};
+use crate::storage::{Attempt, Reservation, ResourceStorage, Stored, Update, Updated};
 
 /// The encodings patches are taken in.
 const PATCH_TYPES: [&str; 4] = [
@@ -35,6 +35,9 @@ const PATCH_TYPES: [&str; 4] = [
     "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
 ];
+
+/// How many names are generated at most for an object that asks for one, as upstream does.
+const MAX_GENERATED_NAMES: usize = 8;
 
 /// What a write is about.
 pub struct Target<'a> {
@@ -89,36 +92,46 @@ pub async fn create(
         .with_warnings(warnings))
 }
 
-/// Creates an object that has been decoded and defaulted; the answer is the stored object.
+/// Creates an object that has been decoded and defaulted; the answer is the stored object. Where a generated name is
+/// taken, another one is tried.
 ///
 /// # Errors
 /// Those of [`create`].
 pub async fn create_object(target: &Target<'_>, object: Value, dry_run: bool) -> Result<Value, Status> {
-    let storage = target.storage()?;
     target.admission.prepare_for_create(&target.endpoint.def, target.namespace, &object).await?;
-    let mut object = prepare_new(target, object, time::now())?;
-    let outcome = store_new(target, storage, &mut object, dry_run).await;
-    let stored = outcome.is_ok() && !dry_run;
-    target.admission.settled(&target.endpoint.def, meta::uid(&object), stored.then_some(&object));
-    outcome?;
+    if meta::generate_name(&object).is_empty() {
+        return create_once(target, object, dry_run).await;
+    }
+    let is_generated = meta::name(&object).is_empty();
+    for _ in 1..MAX_GENERATED_NAMES {
+        match create_once(target, object.clone(), dry_run).await {
+            Err(status) if is_generated && status.reason == Some(Reason::AlreadyExists) => {}
+            outcome => return outcome.map_err(generated_name_is_taken),
+        }
+    }
+    create_once(target, object, dry_run).await.map_err(generated_name_is_taken)
+}
+
+async fn create_once(target: &Target<'_>, object: Value, dry_run: bool) -> Result<Value, Status> {
+    let storage = target.storage()?;
+    let (mut object, reservation) = prepare_new(target, object, time::now())?;
+    let name = meta::name(&object).to_owned();
+    let key = target.key(&name)?;
+    if dry_run {
+        storage.check_absent(&key, &name).await?;
+    } else {
+        storage.create(&key, &name, &mut object, reservation).await?;
+    }
     Ok(object)
 }
 
-async fn store_new(
-    target: &Target<'_>,
-    storage: &ResourceStorage,
-    object: &mut Value,
-    dry_run: bool,
-) -> Result<(), Status> {
-    let name = meta::name(object).to_owned();
-    let key = target.key(&name)?;
-    if !dry_run {
-        return storage.create(&key, &name, object).await.map(drop);
+/// The error where a name that the server generated is taken.
+fn generated_name_is_taken(mut status: Status) -> Status {
+    if status.reason == Some(Reason::AlreadyExists) {
+        status.message.push_str(", the server was not able to generate a unique name for the object");
+        status.details.get_or_insert_default().retry_after_seconds = 1;
     }
-    match storage.find(target.namespace, &name) {
-        Some(_) => Err(Status::already_exists(&target.endpoint.resource(), &name)),
-        None => Ok(()),
-    }
+    status
 }
 
 /// Replaces an object, or creates it where its resource allows that and `may_create` does: the right to update is none
@@ -137,7 +150,7 @@ pub async fn update(
     let version = parse_resource_version(&object)?;
     let storage = target.storage()?;
     let key = target.key(target.name)?;
-    let change = |current: &Stored| {
+    let change = |current: &Stored| -> Result<Attempt, Status> {
         if let Some(version) = version
             && version != current.revision
         {
@@ -175,7 +188,7 @@ pub async fn patch(target: &Target<'_>, payload: &Payload, options: &PatchOption
     let storage = target.storage()?;
     let key = target.key(target.name)?;
     let mut warnings = Vec::new();
-    let change = |current: &Stored| {
+    let change = |current: &Stored| -> Result<Attempt, Status> {
         let mut view = target.view.present(target.endpoint, current.object.clone())?;
         patch.apply(target, &mut view)?;
         let body = decode::Body { object: view, lax: patch.duplicates.clone() };
@@ -192,12 +205,16 @@ pub async fn patch(target: &Target<'_>, payload: &Payload, options: &PatchOption
     target.answer(updated, warnings)
 }
 
-/// From a decoded object to one that can be stored: conversion, metadata, strategy, admission, validation.
-fn prepare_new(target: &Target<'_>, object: Value, now: Timestamp) -> Result<Value, Status> {
+/// From a decoded object to one that can be stored: conversion, metadata, strategy, admission, allocation, validation.
+fn prepare_new(
+    target: &Target<'_>,
+    object: Value,
+    now: Timestamp,
+) -> Result<(Value, Option<Box<dyn Reservation>>), Status> {
     let def = &target.endpoint.def;
     if !meta::resource_version(&object).is_empty() && meta::resource_version(&object) != "0" {
         let text = "resourceVersion should not be set on objects to be created";
-        return Err(Status::failure(500, nave_machinery::Reason::Unknown, text));
+        return Err(Status::failure(500, Reason::Unknown, text));
     }
     let mut object = target.view.absorb(target.endpoint, &Value::Null, object)?;
     lifecycle::before_create(def, &mut object, target.namespace, now)?;
@@ -206,6 +223,7 @@ fn prepare_new(target: &Target<'_>, object: Value, now: Timestamp) -> Result<Val
     }
     def.strategy.prepare_for_create(&mut object);
     target.admit(Operation::Create, &mut object)?;
+    let reservation = target.allocate(&mut object, None)?;
     let mut errors = names::validate_object_meta(
         object.get("metadata").unwrap_or(&Value::Null),
         def.namespaced,
@@ -214,15 +232,14 @@ fn prepare_new(target: &Target<'_>, object: Value, now: Timestamp) -> Result<Val
     );
     errors.extend(def.strategy.validate(&object));
     if !errors.is_empty() {
-        target.admission.settled(def, meta::uid(&object), None);
         return Err(target.invalid_named(meta::name(&object), &errors));
     }
     def.strategy.canonicalize(&mut object);
-    Ok(object)
+    Ok((object, reservation))
 }
 
-/// From a changed object to what is done to the stored one: metadata, strategy, admission, validation.
-fn prepare_changed(target: &Target<'_>, mut object: Value, old: &Value) -> Result<Update, Status> {
+/// From a changed object to what is done to the stored one: metadata, strategy, admission, allocation, validation.
+fn prepare_changed(target: &Target<'_>, mut object: Value, old: &Value) -> Result<Attempt, Status> {
     let def = &target.endpoint.def;
     let strategy = &def.strategy;
     match &target.view {
@@ -248,6 +265,7 @@ fn prepare_changed(target: &Target<'_>, mut object: Value, old: &Value) -> Resul
         // After admission, so that a plugin can refuse the attempt.
         KeptMetadata::OWNERS.restore(&mut object, old);
     }
+    let reservation = target.allocate(&mut object, Some(old))?;
     let (new_meta, old_meta) =
         (object.get("metadata").unwrap_or(&Value::Null), old.get("metadata").unwrap_or(&Value::Null));
     let mut errors = names::validate_object_meta_update(new_meta, old_meta, &FieldPath::new("metadata"));
@@ -260,7 +278,10 @@ fn prepare_changed(target: &Target<'_>, mut object: Value, old: &Value) -> Resul
         return Err(target.invalid(&errors));
     }
     strategy.canonicalize(&mut object);
-    Ok(if lifecycle::is_deletable(def, &object) { Update::Delete(object) } else { Update::Put(object) })
+    if lifecycle::is_deletable(def, &object) {
+        return Ok(target.deletion(&target.key(target.name)?, object));
+    }
+    Ok(Attempt { update: Update::Put(object), reservation })
 }
 
 impl Target<'_> {
@@ -315,6 +336,27 @@ impl Target<'_> {
         self.admission.admit(&attributes, Some(object))
     }
 
+    /// Reserves the addresses and ports that the object needs.
+    fn allocate(
+        &self,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<Option<Box<dyn Reservation>>, Status> {
+        let Some(allocator) = &self.endpoint.allocator else { return Ok(None) };
+        let key = self.key(meta::name(object))?;
+        Ok(Some(Box::new(allocator.begin(&key, object, old)?)))
+    }
+
+    /// The deletion of the object at `key`, which frees what the object had.
+    pub(super) fn deletion(&self, key: &str, object: Value) -> Attempt {
+        let reservation = self
+            .endpoint
+            .allocator
+            .as_ref()
+            .map(|allocator| -> Box<dyn Reservation> { Box::new(allocator.begin_deletion(key)) });
+        Attempt { update: Update::Delete(object), reservation }
+    }
+
     fn check_name(&self, object: &Value) -> Result<(), Status> {
         let name = meta::name(object);
         if name == self.name {
@@ -363,39 +405,14 @@ impl Target<'_> {
         mut change: F,
     ) -> Result<Updated, Status>
     where
-        F: FnMut(&Stored) -> Result<Update, Status>,
+        F: FnMut(&Stored) -> Result<Attempt, Status>,
     {
-        if !dry_run {
-            let outcome = storage.guaranteed_update(key, self.name, change).await;
-            self.settle(storage, &outcome);
-            return outcome;
-        }
-        // A dry run stops before the write: what would have been written is the answer.
-        let keep = |current: &Stored| match change(current)? {
-            Update::Put(object) | Update::Delete(object) | Update::Keep(object) => Ok(Update::Keep(object)),
+        let attempt = |current: &Stored| {
+            let attempt = change(current)?;
+            // A dry run stops before the write: what would have been written is the answer.
+            Ok(if dry_run { attempt.dry() } else { attempt })
         };
-        storage.guaranteed_update(key, self.name, keep).await
-    }
-
-    /// Tells admission what is stored now that a write has ended.
-    fn settle(&self, storage: &ResourceStorage, outcome: &Result<Updated, Status>) {
-        let def = &self.endpoint.def;
-        let current;
-        let stored = if let Ok(updated) = outcome {
-            let object = &updated.stored.object;
-            if updated.deleted {
-                return self.admission.settled(def, meta::uid(object), None);
-            }
-            object
-        } else {
-            let cached = storage.find(self.namespace, self.name);
-            let Some(object) = cached.and_then(|cached| storage.codec().parse_cached(&cached).ok()) else {
-                return;
-            };
-            current = object;
-            &current
-        };
-        self.admission.settled(def, meta::uid(stored), Some(stored));
+        storage.guaranteed_update(key, self.name, attempt).await
     }
 
     fn answer(&self, updated: Updated, warnings: Vec<String>) -> Result<Answer, Status> {
@@ -462,7 +479,7 @@ fn parse_resource_version(object: &Value) -> Result<Option<u64>, Status> {
         "" | "0" => Ok(None),
         text => text.parse().map(Some).map_err(|_| {
             let text = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
-            Status::failure(500, nave_machinery::Reason::Unknown, text)
+            Status::failure(500, Reason::Unknown, text)
         }),
     }
 }

@@ -14,6 +14,11 @@ pub trait Follower: Send + Sync + 'static {
 
     /// These changes happened, in this order.
     fn apply(&self, changes: &[Delivery]);
+
+    /// All changes up to this revision have been reported, by the last call of one of the other methods.
+    fn reached(&self, revision: u64) {
+        let _ = revision;
+    }
 }
 
 /// A follower at work; it stops when this is dropped.
@@ -58,6 +63,7 @@ async fn follow(cacher: &Cacher, follower: &dyn Follower, synced: &watch::Sender
         let request = WatchRequest { start, filter: Filter::all(), bookmarks: false, deadline: None };
         let Ok(mut watcher) = cacher.watch(request) else { continue };
         follower.replace(&snapshot.range("", None).cloned().collect::<Vec<_>>());
+        follower.reached(snapshot.revision());
         synced.send_replace(true);
         loop {
             match watcher.next().await {
@@ -134,7 +140,7 @@ mod tests {
             let metadata = json!({"namespace": "ns", "name": name});
             let mut map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata});
             let key = nave_resources::storage_key(maps.def(), Some("ns"), meta::name(&map)).unwrap();
-            maps.create(&key, name, &mut map).await.unwrap();
+            maps.create(&key, name, &mut map, None).await.unwrap();
         };
         let names = Arc::new(Names::default());
         names.panics.lock().extend(["a", "c"].map(str::to_owned));

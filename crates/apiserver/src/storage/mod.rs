@@ -8,6 +8,7 @@ mod codec;
 mod consistency;
 mod follow;
 mod reads;
+mod reservation;
 mod sizes;
 mod storages;
 mod upkeep;
@@ -24,9 +25,12 @@ pub use codec::ObjectCodec;
 pub use consistency::{ConsistencyChecks, check_consistency};
 pub use follow::{Follower, Following};
 pub use reads::{ConsistentReads, ListStats, ReadStats};
+pub use reservation::Reservation;
 pub use sizes::WatchCacheSizes;
 pub use storages::{Room, Storages};
 pub use upkeep::upkeep;
+
+use self::reservation::ReservedTxn;
 
 /// How often an update is tried against other writers before it is given up as a conflict.
 const MAX_UPDATE_ATTEMPTS: usize = 32;
@@ -69,6 +73,28 @@ pub enum Update {
     Delete(Value),
     /// Leave the state as it is; the answer is the object given.
     Keep(Value),
+}
+
+/// An update with the reservation that it needs.
+pub struct Attempt {
+    /// What is done.
+    pub update: Update,
+    /// Settled when the update is committed, freed when it is not.
+    pub reservation: Option<Box<dyn Reservation>>,
+}
+
+impl From<Update> for Attempt {
+    fn from(update: Update) -> Self {
+        Self { update, reservation: None }
+    }
+}
+
+impl Attempt {
+    /// The same attempt, which answers with the outcome and writes nothing.
+    pub fn dry(self) -> Self {
+        let (Update::Put(object) | Update::Delete(object) | Update::Keep(object)) = self.update;
+        Update::Keep(object).into()
+    }
 }
 
 /// How an update ended.
@@ -189,26 +215,34 @@ impl ResourceStorage {
     ///
     /// # Errors
     /// 409 where the key is taken.
-    pub async fn create(&self, key: &str, name: &str, object: &mut Value) -> Result<u64, Status> {
+    pub async fn create(
+        &self,
+        key: &str,
+        name: &str,
+        object: &mut Value,
+        reservation: Option<Box<dyn Reservation>>,
+    ) -> Result<u64, Status> {
         meta::remove(object, "resourceVersion");
         let value = self.codec.encode(object)?;
         let op = Op::Put { value, ttl: self.ttl() };
         let txn = Txn { key: Arc::from(key), expect: Expect::Absent, op };
-        match self.store.txn(txn).await.map_err(|error| store_status(&error))? {
+        match self.send(txn, object, reservation).await? {
             TxnOutcome::Committed { revision, .. } => {
                 meta::set(object, "resourceVersion", Value::String(revision.to_string()));
                 Ok(revision)
             }
-            TxnOutcome::Failed { current, .. } => {
-                let deleting = current
-                    .and_then(|kv| self.codec.decode(&kv).ok())
-                    .is_some_and(|object| meta::deletion_timestamp(&object).is_some());
-                let mut status = Status::already_exists(&self.resource(), name);
-                if deleting {
-                    status.message = format!("object is being deleted: {}", status.message);
-                }
-                Err(status)
-            }
+            TxnOutcome::Failed { current, .. } => Err(self.already_exists(name, current.as_ref())),
+        }
+    }
+
+    /// Checks that a create at this key would find it free.
+    ///
+    /// # Errors
+    /// 409 where the key is taken.
+    pub async fn check_absent(&self, key: &str, name: &str) -> Result<(), Status> {
+        match self.store.get(key, None).await.map_err(|error| store_status(&error))? {
+            Some(current) => Err(self.already_exists(name, Some(&current))),
+            None => Ok(()),
         }
     }
 
@@ -216,9 +250,15 @@ impl ResourceStorage {
     ///
     /// # Errors
     /// 404 where there is nothing at the key, what `change` says, or 409 when other writers win every time.
-    pub async fn guaranteed_update<F>(&self, key: &str, name: &str, mut change: F) -> Result<Updated, Status>
+    pub async fn guaranteed_update<F, A>(
+        &self,
+        key: &str,
+        name: &str,
+        mut change: F,
+    ) -> Result<Updated, Status>
     where
-        F: FnMut(&Stored) -> Result<Update, Status>,
+        F: FnMut(&Stored) -> Result<A, Status>,
+        A: Into<Attempt>,
     {
         // The cache may lag behind: what it says is only acted upon if the store agrees.
         let mut state = match self.cacher.snapshot().get(key) {
@@ -233,17 +273,22 @@ impl ResourceStorage {
                 Some(current) => current,
                 None => self.read_store(key, name).await?,
             };
-            let update = match change(&current) {
+            let Attempt { update, reservation } = match change(&current) {
                 // A refusal may rest on a stale state: look at the store's before it stands.
                 Err(_) if from_cache && !self.is_latest(key, current.revision).await? => {
                     from_cache = false;
                     continue;
                 }
                 Err(status) => return Err(status),
-                Ok(update) => update,
+                Ok(attempt) => attempt.into(),
             };
             let (mut object, op) = match update {
                 Update::Keep(object) => {
+                    // Neither may an answer rest on a stale state.
+                    if from_cache && !self.is_latest(key, current.revision).await? {
+                        from_cache = false;
+                        continue;
+                    }
                     return Ok(Updated { stored: Stored { object, ..current }, deleted: false });
                 }
                 Update::Put(object) if unchanged(&object, &current.object) => {
@@ -262,7 +307,7 @@ impl ResourceStorage {
             };
             let deleted = matches!(op, Op::Delete);
             let txn = Txn { key: Arc::from(key), expect: Expect::Revision(current.revision), op };
-            match self.store.txn(txn).await.map_err(|error| store_status(&error))? {
+            match self.send(txn, &object, reservation).await? {
                 TxnOutcome::Committed { revision, .. } => {
                     meta::set(&mut object, "resourceVersion", Value::String(revision.to_string()));
                     return Ok(Updated { stored: Stored { object, revision }, deleted });
@@ -329,6 +374,34 @@ impl ResourceStorage {
         let decoded = self.codec.as_ref().decode_cached(kv).map_err(Status::internal)?;
         let config = self.cacher.config();
         CachedObject::new(kv, config.namespaced, decoded, &config.encodings).map_err(Status::internal)
+    }
+
+    /// Sends a transaction; with a reservation in a task of its own, so that the reservation ends in order even if
+    /// the caller goes away.
+    async fn send(
+        &self,
+        txn: Txn,
+        object: &Value,
+        reservation: Option<Box<dyn Reservation>>,
+    ) -> Result<TxnOutcome, Status> {
+        let outcome = match reservation {
+            None => self.store.txn(txn).await,
+            Some(reservation) => {
+                let object = matches!(txn.op, Op::Put { .. }).then(|| object.clone());
+                let (store, codec) = (Arc::clone(&self.store), Arc::clone(&self.codec));
+                ReservedTxn { store, codec, txn, object, reservation }.send().await
+            }
+        };
+        outcome.map_err(|error| store_status(&error))
+    }
+
+    fn already_exists(&self, name: &str, current: Option<&KeyValue>) -> Status {
+        let mut status = Status::already_exists(&self.resource(), name);
+        let current = current.and_then(|kv| self.codec.decode(kv).ok());
+        if current.is_some_and(|object| meta::deletion_timestamp(&object).is_some()) {
+            status.message = format!("object is being deleted: {}", status.message);
+        }
+        status
     }
 
     async fn read_store(&self, key: &str, name: &str) -> Result<Stored, Status> {

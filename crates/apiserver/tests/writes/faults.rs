@@ -1,0 +1,144 @@
+//! A store that fails, loses answers, and holds its watches back, as it is told.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use nave_store::{
+    Defragmentation, Expect, KeyValue, Range, RangeResult, Store, StoreError, StoreStatus, Txn, TxnOutcome,
+    WatchStream,
+};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+/// What goes wrong with the next transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It is refused: the disk is full.
+    Refused,
+    /// It does not happen, and its caller cannot know.
+    Lost,
+    /// It happens, and its caller cannot know.
+    AnswerLost,
+}
+
+/// A store with faults.
+pub(crate) struct FaultyStore {
+    inner: Arc<dyn Store>,
+    next: Mutex<Option<Fault>>,
+    /// How many creates of new keys are answered as if the key existed.
+    collisions: Mutex<u32>,
+    held_back: watch::Sender<bool>,
+}
+
+impl FaultyStore {
+    pub(crate) fn new(inner: Arc<dyn Store>) -> Self {
+        Self {
+            inner,
+            next: Mutex::default(),
+            collisions: Mutex::default(),
+            held_back: watch::Sender::new(false),
+        }
+    }
+
+    /// Lets the next transaction fail.
+    pub(crate) fn fail_next(&self, fault: Fault) {
+        *self.next.lock() = Some(fault);
+    }
+
+    /// Takes back a fault that no transaction has met.
+    pub(crate) fn heal(&self) {
+        *self.next.lock() = None;
+    }
+
+    /// Lets the next creates find their keys taken.
+    pub(crate) fn collide(&self, times: u32) {
+        *self.collisions.lock() = times;
+    }
+
+    fn takes_collision(&self, txn: &Txn) -> bool {
+        let mut collisions = self.collisions.lock();
+        let collides = txn.expect == Expect::Absent && *collisions > 0;
+        *collisions -= u32::from(collides);
+        collides
+    }
+
+    /// Holds back what watches report, or lets it through again.
+    pub(crate) fn hold_back(&self, held_back: bool) {
+        self.held_back.send_replace(held_back);
+    }
+}
+
+#[async_trait]
+impl Store for FaultyStore {
+    async fn txn(&self, txn: Txn) -> Result<TxnOutcome, StoreError> {
+        let lost = || StoreError::Io(Arc::new(std::io::Error::other("lost")));
+        if self.takes_collision(&txn) {
+            return Ok(TxnOutcome::Failed { current: None, revision: self.inner.current_revision().await? });
+        }
+        let fault = self.next.lock().take();
+        match fault {
+            Some(Fault::Refused) => return Err(StoreError::NoSpace(Arc::new(std::io::Error::other("full")))),
+            Some(Fault::Lost) => return Err(lost()),
+            Some(Fault::AnswerLost) | None => {}
+        }
+        // As in the engine, a transaction goes on when its caller goes away; here its task shows that it does.
+        let inner = Arc::clone(&self.inner);
+        let outcome = tokio::spawn(async move { inner.txn(txn).await }).await.unwrap();
+        if fault.is_some() { Err(lost()) } else { outcome }
+    }
+
+    async fn get(&self, key: &str, revision: Option<u64>) -> Result<Option<KeyValue>, StoreError> {
+        self.inner.get(key, revision).await
+    }
+
+    async fn range(&self, range: Range) -> Result<RangeResult, StoreError> {
+        self.inner.range(range).await
+    }
+
+    async fn count(&self, prefix: &str) -> Result<u64, StoreError> {
+        self.inner.count(prefix).await
+    }
+
+    async fn current_revision(&self) -> Result<u64, StoreError> {
+        self.inner.current_revision().await
+    }
+
+    async fn compact(&self, revision: u64) -> Result<(), StoreError> {
+        self.inner.compact(revision).await
+    }
+
+    async fn compacted_revision(&self) -> Result<u64, StoreError> {
+        self.inner.compacted_revision().await
+    }
+
+    async fn watch(&self, prefix: &str, from_revision: u64) -> Result<WatchStream, StoreError> {
+        let held_back = self.held_back.subscribe();
+        let stream = self.inner.watch(prefix, from_revision).await?;
+        Ok(Box::pin(stream.then(move |batch| {
+            let mut held_back = held_back.clone();
+            async move {
+                // The sender lives as long as the store.
+                let _ = held_back.wait_for(|held_back| !held_back).await;
+                batch
+            }
+        })))
+    }
+
+    async fn request_progress(&self, prefix: &str) -> Result<(), StoreError> {
+        self.inner.request_progress(prefix).await
+    }
+
+    async fn status(&self) -> Result<StoreStatus, StoreError> {
+        self.inner.status().await
+    }
+
+    async fn defragment(&self) -> Result<Defragmentation, StoreError> {
+        self.inner.defragment().await
+    }
+
+    async fn snapshot(&self, to: &Path) -> Result<(), StoreError> {
+        self.inner.snapshot(to).await
+    }
+}

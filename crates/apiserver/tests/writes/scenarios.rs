@@ -1,0 +1,263 @@
+//! Single faults of the write path, one by one.
+
+use http::Method;
+use nave_machinery::{Value, meta};
+use serde_json::json;
+
+use crate::faults::Fault;
+use crate::world::{Answer, FIRST_PORT, World};
+
+fn service(name: &str, port: u16) -> Value {
+    let ports = json!([{"port": 80, "nodePort": port}]);
+    json!({"metadata": {"name": name}, "spec": {"type": "NodePort", "ports": ports}})
+}
+
+fn pod(name: &str) -> Value {
+    let containers = json!([{"name": "c", "image": "i"}]);
+    json!({"metadata": {"name": name}, "spec": {"nodeName": "n", "containers": containers}})
+}
+
+struct Space {
+    world: World,
+    namespace: String,
+}
+
+impl Space {
+    async fn new() -> Self {
+        let mut world = World::new().await;
+        let namespace = world.namespace().await;
+        Self { world, namespace }
+    }
+
+    fn path(&self, resource: &str, name: &str) -> String {
+        format!("/api/v1/namespaces/{}/{resource}/{name}", self.namespace).trim_end_matches('/').to_owned()
+    }
+
+    async fn create(&self, resource: &str, object: &Value) -> Answer {
+        self.world.send(Method::POST, &self.path(resource, ""), object).await
+    }
+
+    async fn send(&self, method: Method, resource: &str, name: &str, body: &Value) -> Answer {
+        self.world.send(method, &self.path(resource, name), body).await
+    }
+
+    async fn delete(&self, resource: &str, name: &str, options: &Value) -> Answer {
+        self.send(Method::DELETE, resource, name, options).await
+    }
+
+    async fn nothing_leaks(&self) {
+        self.world.quiet().await;
+        assert_eq!(self.world.in_use(), self.world.should_be_in_use().await);
+    }
+}
+
+#[tokio::test]
+async fn refused_services_leak_no_address() {
+    let space = Space::new().await;
+    space.create("services", &service("taken", FIRST_PORT)).await;
+    let ports = |spec: Value| json!({"metadata": {"name": "refused"}, "spec": spec});
+    let mut refused = vec![
+        ports(json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 1}]})),
+        ports(json!({"type": "NodePort", "ports": [{"port": 80}, {"port": 81, "nodePort": FIRST_PORT}]})),
+        ports(json!({"ports": [{"port": 80}], "sessionAffinity": "Bogus"})),
+        ports(json!({"ports": [{"port": 0}]})),
+        ports(json!({"clusterIP": "10.9.9.9", "ports": [{"port": 80}]})),
+    ];
+    let mut by_admission = ports(json!({"ports": [{"port": 80}]}));
+    by_admission["metadata"]["labels"] = json!({"refuse": "true"});
+    refused.push(by_admission);
+    // More often than there are addresses.
+    for attempt in 0..20 {
+        for service in &refused {
+            let answer = space.create("services", service).await;
+            assert!(matches!(answer.code, 403 | 422), "{attempt}: {service} is answered with {answer:?}");
+        }
+    }
+    space.nothing_leaks().await;
+}
+
+#[tokio::test]
+async fn dry_runs_keep_nothing() {
+    let space = Space::new().await;
+    space.create("services", &service("s", FIRST_PORT)).await;
+    let update = service("s", FIRST_PORT + 1);
+    for (method, name) in [(Method::PUT, "s"), (Method::PATCH, "s"), (Method::POST, "")] {
+        let mut body = update.clone();
+        if method == Method::POST {
+            body["metadata"]["name"] = json!("other");
+        }
+        let path = format!("{}?dryRun=All", space.path("services", name));
+        let answer = space.world.send(method.clone(), &path, &body).await;
+        assert!(answer.is_success(), "{method}: {answer:?}");
+        assert_eq!(answer.body["spec"]["ports"][0]["nodePort"], FIRST_PORT + 1);
+        space.nothing_leaks().await;
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_frees_nothing_until_it_is_known() {
+    let space = Space::new().await;
+    space.world.store.hold_back(true);
+    for (fault, port, code) in [(Fault::AnswerLost, FIRST_PORT, 422), (Fault::Lost, FIRST_PORT + 1, 201)] {
+        space.world.store.fail_next(fault);
+        let answer = space.create("services", &service(&format!("first-{port}"), port)).await;
+        assert_eq!(answer.code, 500, "{answer:?}");
+        space.nothing_leaks().await;
+        let answer = space.create("services", &service(&format!("second-{port}"), port)).await;
+        assert_eq!(answer.code, code, "{fault:?}: {answer:?}");
+        space.nothing_leaks().await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_leaves_the_allocations_right() {
+    let space = Space::new().await;
+    space.world.store.hold_back(true);
+    for polls in 0..60 {
+        let name = format!("s{polls}");
+        let path = space.path("services", "");
+        let body = service(&name, FIRST_PORT);
+        space.world.send_and_leave(Method::POST, &path, &body, polls).await;
+        space.nothing_leaks().await;
+        space.create("services", &body).await;
+        let path = space.path("services", &name);
+        space.world.send_and_leave(Method::DELETE, &path, &Value::Null, polls).await;
+        space.nothing_leaks().await;
+        space.delete("services", &name, &Value::Null).await;
+        space.nothing_leaks().await;
+    }
+    let answer = space.create("services", &service("last", FIRST_PORT)).await;
+    assert_eq!(answer.code, 201, "{answer:?}");
+}
+
+#[tokio::test]
+async fn two_writers_never_get_one_port() {
+    let space = Space::new().await;
+    for round in 0..50 {
+        let (one, other) = (service("one", FIRST_PORT), service("other", FIRST_PORT));
+        let first = space.create("services", &one);
+        let second = space.create("services", &one);
+        let third = space.create("services", &other);
+        let (first, second, third) = tokio::join!(first, second, third);
+        let codes = [first.code, second.code, third.code];
+        assert_eq!(codes.iter().filter(|code| **code == 201).count(), 1, "{round}: {codes:?}");
+        space.nothing_leaks().await;
+        for name in ["one", "other"] {
+            space.delete("services", name, &Value::Null).await;
+        }
+        space.nothing_leaks().await;
+    }
+}
+
+#[tokio::test]
+async fn options_that_do_not_fit_delete_nothing() {
+    let space = Space::new().await;
+    space.create("configmaps", &json!({"metadata": {"name": "c"}})).await;
+    for options in [
+        json!({"dryRun": "All"}),
+        json!({"gracePeriodSeconds": "0"}),
+        json!({"preconditions": {"uid": 5}}),
+        json!({"preconditions": {"resourceVersion": 5}}),
+        json!({"apiVersion": "a/b/c", "kind": "DeleteOptions"}),
+        json!({"apiVersion": "v1", "kind": "ConfigMap"}),
+        json!({"propagationPolicy": 1}),
+        json!([]),
+        json!("x"),
+    ] {
+        for name in ["c", ""] {
+            let answer = space.delete("configmaps", name, &options).await;
+            assert_eq!(answer.code, 400, "{name}: {options} is answered with {answer:?}");
+        }
+    }
+    assert_eq!(space.send(Method::GET, "configmaps", "c", &Value::Null).await.code, 200);
+}
+
+#[tokio::test]
+async fn a_negative_grace_period_is_one_second() {
+    let space = Space::new().await;
+    space.create("pods", &pod("p")).await;
+    for (options, grace) in [
+        (Value::Null, 30),
+        (json!({"gracePeriodSeconds": -1}), 1),
+        (json!({"gracePeriodSeconds": i64::MIN}), 1),
+    ] {
+        let answer = space.delete("pods", "p", &options).await;
+        assert_eq!(answer.body["metadata"]["deletionGracePeriodSeconds"], grace, "{answer:?}");
+        assert_eq!(space.send(Method::GET, "pods", "p", &Value::Null).await.code, 200);
+    }
+    assert_eq!(space.delete("pods", "p", &json!({"gracePeriodSeconds": 0})).await.code, 200);
+    assert_eq!(space.send(Method::GET, "pods", "p", &Value::Null).await.code, 404);
+}
+
+#[tokio::test]
+async fn only_a_deletion_sets_the_metadata_of_deletions() {
+    let space = Space::new().await;
+    space.create("pods", &pod("p")).await;
+    space.create("services", &service("s", FIRST_PORT)).await;
+    let forged = [
+        json!({"metadata": {"deletionGracePeriodSeconds": 0}}),
+        json!({"metadata": {"deletionGracePeriodSeconds": 5}}),
+        json!({"metadata": {"deletionTimestamp": "2020-01-01T00:00:00Z"}}),
+        json!({"metadata": {"deletionTimestamp": "2020-01-01T00:00:00Z", "deletionGracePeriodSeconds": 0}}),
+    ];
+    for path in ["p", "p/status"] {
+        for patch in &forged {
+            let answer = space.send(Method::PATCH, "pods", path, patch).await;
+            let metadata = &answer.body["metadata"];
+            let is_kept = answer.code == 200
+                && metadata.get("deletionTimestamp").is_none()
+                && metadata.get("deletionGracePeriodSeconds").is_none();
+            assert!(answer.code == 422 || is_kept, "{path}: {patch} is answered with {answer:?}");
+        }
+    }
+    for patch in &forged {
+        assert_eq!(space.send(Method::PATCH, "services", "s", patch).await.code, 422, "{patch}");
+    }
+    // Nor does an update take them away or change them once they are set.
+    space.delete("pods", "p", &Value::Null).await;
+    for patch in &forged {
+        let answer = space.send(Method::PATCH, "pods", "p", patch).await;
+        assert!(matches!(answer.code, 200 | 422), "{answer:?}");
+        let pod = space.send(Method::GET, "pods", "p", &Value::Null).await.body;
+        assert_eq!(pod["metadata"]["deletionGracePeriodSeconds"], 30, "{patch}");
+    }
+}
+
+#[tokio::test]
+async fn no_deletion_is_answered_from_a_stale_cache() {
+    let space = Space::new().await;
+    space.create("pods", &pod("p")).await;
+    space.delete("pods", "p", &Value::Null).await;
+    space.world.caught_up().await;
+    space.world.store.hold_back(true);
+    // The cache goes on to show a pod whose deletion is pending.
+    space.delete("pods", "p", &json!({"gracePeriodSeconds": 0})).await;
+    let created = space.create("pods", &pod("p")).await;
+    assert_eq!(created.code, 201, "{created:?}");
+    for dry_run in [true, false] {
+        let options = if dry_run { json!({"dryRun": ["All"]}) } else { json!({}) };
+        let answer = space.delete("pods", "p", &options).await;
+        assert_eq!(meta::uid(&answer.body), meta::uid(&created.body), "{answer:?}");
+        assert!(meta::deletion_timestamp(&answer.body).is_some(), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn another_name_is_generated_where_one_is_taken() {
+    let space = Space::new().await;
+    // The suffix has 27^5 values: collisions need a store that says so.
+    let map = json!({"metadata": {"generateName": "map-"}});
+    space.world.store.collide(7);
+    let answer = space.create("configmaps", &map).await;
+    assert_eq!(answer.code, 201, "{answer:?}");
+    space.world.store.collide(8);
+    let answer = space.create("configmaps", &map).await;
+    let text = ", the server was not able to generate a unique name for the object";
+    assert_eq!((answer.code, &answer.body["reason"]), (409, &json!("AlreadyExists")), "{answer:?}");
+    assert!(answer.body["message"].as_str().unwrap().ends_with(text), "{answer:?}");
+    assert_eq!(answer.body["details"]["retryAfterSeconds"], 1);
+    // A name that the client chose is tried once.
+    space.world.store.collide(1);
+    let answer = space.create("configmaps", &json!({"metadata": {"name": "map"}})).await;
+    assert_eq!(answer.code, 409, "{answer:?}");
+}

@@ -1,0 +1,218 @@
+//! A server whose store can fail, and direct sight of what is stored and allocated.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+use http::{Method, Request, header};
+use http_body_util::{BodyExt, Full};
+use nave_apiserver::admission::{Attributes, Plugin};
+use nave_apiserver::allocation::InUse;
+use nave_apiserver::cluster_authentication::ClusterAuthentication;
+use nave_apiserver::endpoints::computed::ComputedTable;
+use nave_apiserver::server::{self, ApiServer};
+use nave_apiserver::storage::{Storages, WatchCacheSizes};
+use nave_machinery::user::UserInfo;
+use nave_machinery::{GroupResource, GroupVersionResource, Status, Value, meta};
+use nave_resources::Registry;
+use nave_store::{Embedded, Range, Store, embedded};
+use serde_json::json;
+use tower_service::Service;
+
+use crate::faults::FaultyStore;
+
+/// Addresses: 14, of which the `kubernetes` service has one.
+const SERVICE_RANGE: &str = "10.0.0.0/28";
+/// Node ports.
+pub(crate) const FIRST_PORT: u16 = 30_000;
+pub(crate) const LAST_PORT: u16 = 30_003;
+/// How long something may take that happens at once on an idle machine.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// An answer: its code and its body.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) code: u16,
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    pub(crate) fn is_success(&self) -> bool {
+        self.code < 300
+    }
+}
+
+/// A server.
+pub(crate) struct World {
+    pub(crate) store: Arc<FaultyStore>,
+    server: ApiServer,
+    storages: Storages,
+    namespaces: u32,
+    /// The tasks of a server that has nothing to do.
+    idle_tasks: usize,
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Embedded::open(folder.path(), &embedded::Options::default()).unwrap();
+        let store = Arc::new(FaultyStore::new(Arc::new(engine)));
+        let registry = Registry::builtin(nave_schema::builtin());
+        let storages = Storages::open(registry, Arc::clone(&store) as _, &WatchCacheSizes::default());
+        let (_, cluster_authentication) = tokio::sync::watch::channel(ClusterAuthentication::default());
+        let config = server::Config {
+            storages: storages.clone(),
+            authentication: nave_authn::Chain::new(Vec::new()),
+            authorization: nave_authz::Chain::new(Vec::new(), nave_authz::Metrics::new().unwrap()),
+            plugins: vec![Box::new(Refusal)],
+            disabled_plugins: vec!["ServiceAccount".to_owned()],
+            computed: ComputedTable::default(),
+            service_range: SERVICE_RANGE.parse().unwrap(),
+            node_ports: FIRST_PORT..=LAST_PORT,
+            request_timeout: Duration::from_mins(1),
+            inflight: nave_apiserver::inflight::InflightLimits::default(),
+            min_watch_time: Duration::from_mins(30),
+            address: "127.0.0.1:6443".to_owned(),
+            secure_port: 6443,
+            token_discovery: None,
+            cluster_authentication,
+        };
+        let server = ApiServer::start(config).await.unwrap();
+        let idle_tasks = alive_tasks();
+        Self { store, server, storages, namespaces: 0, idle_tasks, _folder: folder }
+    }
+
+    /// A new namespace, which the caches know.
+    pub(crate) async fn namespace(&mut self) -> String {
+        self.namespaces += 1;
+        let name = format!("ns{}", self.namespaces);
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        let answer = self.send(Method::POST, "/api/v1/namespaces", &namespace).await;
+        assert_eq!(answer.code, 201, "{answer:?}");
+        self.quiet().await;
+        name
+    }
+
+    /// Sends a request as an administrator; a body that is null is none.
+    pub(crate) async fn send(&self, method: Method, path: &str, body: &Value) -> Answer {
+        let kind = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
+        let bytes = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
+        let mut request = Request::new(Full::new(bytes));
+        *request.method_mut() = method;
+        *request.uri_mut() = path.parse().unwrap();
+        request.headers_mut().insert(header::CONTENT_TYPE, kind.parse().unwrap());
+        let (name, groups) = ("admin".to_owned(), vec!["system:masters".to_owned()]);
+        let mut service = self.server.local(UserInfo { name, groups, ..UserInfo::default() });
+        let response = service.call(request).await.unwrap();
+        let code = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        Answer { code, body: serde_json::from_slice(&body).unwrap_or(Value::Null) }
+    }
+
+    /// Sends a request and goes away after so many polls; `None` if there was no answer until then.
+    pub(crate) async fn send_and_leave(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+        polls: u8,
+    ) -> Option<Answer> {
+        let patience = async {
+            for _ in 0..polls {
+                tokio::task::yield_now().await;
+            }
+        };
+        match select(pin!(self.send(method, path, body)), pin!(patience)).await {
+            Either::Left((answer, _)) => Some(answer),
+            Either::Right(_) => None,
+        }
+    }
+
+    /// Waits until no write is under way, whether or not its client still waits for it.
+    pub(crate) async fn quiet(&self) {
+        self.eventually("writes end", || alive_tasks() <= self.idle_tasks).await;
+    }
+
+    /// Waits for a condition that needs nothing but time.
+    pub(crate) async fn eventually(&self, what: &str, holds: impl Fn() -> bool) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !holds() {
+            assert!(tokio::time::Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Waits until the caches have what is stored.
+    pub(crate) async fn caught_up(&self) {
+        let revision = self.store.current_revision().await.unwrap();
+        for storage in self.storages.all() {
+            storage.wait_until(revision).await.unwrap();
+        }
+    }
+
+    /// The objects of a resource in a namespace by name, past all caches.
+    pub(crate) async fn all_stored(&self, resource: &str, namespace: &str) -> BTreeMap<String, Value> {
+        let storage = self.storages.get(&core(resource)).unwrap();
+        let prefix = nave_resources::list_prefix(storage.def(), Some(namespace)).unwrap();
+        let found = self.store.range(Range::all(prefix)).await.unwrap();
+        let decoded = found.items.iter().map(|kv| storage.codec().decode(kv).unwrap());
+        decoded.map(|object| (meta::name(&object).to_owned(), object)).collect()
+    }
+
+    /// The addresses and ports in use, each as often as it is claimed.
+    pub(crate) fn in_use(&self) -> Vec<String> {
+        let InUse { addresses, ports } = self.server.allocator().in_use();
+        let addresses = addresses.into_iter().map(|(address, key)| format!("{address} {key}"));
+        let ports = ports.into_iter().map(|(port, key)| format!("{port} {key}"));
+        addresses.chain(ports).collect()
+    }
+
+    /// What should be in use, going by what is stored.
+    pub(crate) async fn should_be_in_use(&self) -> Vec<String> {
+        let found = self.store.range(Range::all("/registry/services/specs/")).await.unwrap();
+        let storage = self.storages.get(&core("services")).unwrap();
+        let (mut addresses, mut ports) = (Vec::new(), Vec::new());
+        for kv in &found.items {
+            let service = storage.codec().decode(kv).unwrap();
+            let spec = &service["spec"];
+            for address in spec["clusterIPs"].as_array().into_iter().flatten() {
+                if let Ok(address) = address.as_str().unwrap().parse::<std::net::Ipv4Addr>() {
+                    addresses.push((address, kv.key.to_string()));
+                }
+            }
+            let node_ports = spec["ports"].as_array().into_iter().flatten().map(|port| &port["nodePort"]);
+            ports.extend(node_ports.filter_map(Value::as_u64).map(|port| (port, kv.key.to_string())));
+        }
+        addresses.sort();
+        ports.sort();
+        let addresses = addresses.into_iter().map(|(address, key)| format!("{address} {key}"));
+        addresses.chain(ports.into_iter().map(|(port, key)| format!("{port} {key}"))).collect()
+    }
+}
+
+fn alive_tasks() -> usize {
+    tokio::runtime::Handle::current().metrics().num_alive_tasks()
+}
+
+pub(crate) fn core(resource: &str) -> GroupVersionResource {
+    GroupVersionResource::new("", "v1", resource)
+}
+
+/// Refuses objects that ask for it.
+struct Refusal;
+
+impl Plugin for Refusal {
+    fn admit(&self, attributes: &Attributes<'_>, object: Option<&mut Value>) -> Result<(), Status> {
+        match object {
+            Some(object) if meta::label(object, "refuse") == Some("true") => {
+                let resource: GroupResource = attributes.def.group_resource();
+                Err(Status::forbidden(&resource, attributes.name, "it asks for it"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
