@@ -15,7 +15,14 @@ pub enum SelectorError {
     /// A key or a value breaks the rules of labels.
     #[error("{0}")]
     Invalid(String),
+    /// A selector in a query has more than [`MAX_REQUIREMENTS`].
+    #[error("a selector can have at most {MAX_REQUIREMENTS} requirements")]
+    TooManyRequirements,
 }
+
+/// The most requirements of a selector in a query. Each one is compared with each object of a list and with each event
+/// of a watch, and a query has room for hundreds of thousands.
+pub const MAX_REQUIREMENTS: usize = 256;
 
 /// Requirements on labels, all of which must hold; none selects everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -253,6 +260,9 @@ impl<'a> Parser<'a> {
             return Ok(found);
         }
         loop {
+            if found.len() == MAX_REQUIREMENTS {
+                return Err(SelectorError::TooManyRequirements);
+            }
             found.push(self.requirement()?);
             match self.next() {
                 Token::End => return Ok(found),
@@ -378,6 +388,9 @@ impl FieldSelector {
         for term in split_terms(text).into_iter().filter(|term| !term.is_empty()) {
             let bad =
                 || SelectorError::Invalid(format!("invalid selector: '{text}'; can't understand '{term}'"));
+            if requirements.len() == MAX_REQUIREMENTS {
+                return Err(SelectorError::TooManyRequirements);
+            }
             let at = term.find('=').ok_or_else(bad)?;
             let (path, value) = (&term[..at], &term[at + 1..]);
             let (path, negated, value) = match path.strip_suffix('!') {
@@ -462,6 +475,23 @@ mod tests {
     fn matches(selector: &str, labels: &[(&str, &str)]) -> bool {
         let labels: BTreeMap<&str, &str> = labels.iter().copied().collect();
         LabelSelector::parse(selector).unwrap().matches(|key| labels.get(key).copied())
+    }
+
+    #[test]
+    fn a_query_has_room_for_a_bounded_number_of_requirements() {
+        let labels = |count: usize| vec!["a=b"; count].join(",");
+        for count in [MAX_REQUIREMENTS, MAX_REQUIREMENTS + 1, 200_000] {
+            let outcome = match count {
+                MAX_REQUIREMENTS => Ok(MAX_REQUIREMENTS),
+                _ => Err(SelectorError::TooManyRequirements),
+            };
+            let parsed = LabelSelector::parse(&labels(count)).map(|selector| selector.requirements().len());
+            assert_eq!(parsed, outcome);
+            let parsed = FieldSelector::parse(&labels(count)).map(|selector| selector.requirements().len());
+            assert_eq!(parsed, outcome);
+        }
+        let values = vec!["v"; 100_000].join(",");
+        assert!(LabelSelector::parse(&format!("a in ({values})")).is_ok());
     }
 
     #[test]
