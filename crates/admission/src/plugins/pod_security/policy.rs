@@ -104,7 +104,8 @@ impl Policy {
     /// one where they are enforced, and for none where they are not.
     pub(super) fn of(labels: Labels<'_>, defaults: &Self) -> (Self, Vec<FieldError>) {
         let (mut policy, mut errors) = (*defaults, Vec::new());
-        if labels.0.is_none() {
+        // Most namespaces have labels of other groups alone.
+        if !labels.0.is_some_and(|labels| labels.keys().any(|key| key.starts_with(PREFIX))) {
             return (policy, errors);
         }
         let at = FieldPath::new("metadata").child("labels");
