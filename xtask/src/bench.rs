@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: builds the server and the load generator, and runs the one on the other.
+//! `cargo xtask bench`: builds the server and the load generator, and runs the one on the other. `cargo xtask bench cost`
+//! measures what bodies and patches cost that are built to be bad.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -6,6 +7,9 @@ use std::process::{Command, ExitCode};
 /// Runs the load generator; `arguments` are its own (`cargo xtask bench -- --help` lists them). Without
 /// `--kubeconfig` it starts the server just built in a temporary folder.
 pub(crate) fn run(target: &Path, arguments: &[String]) -> ExitCode {
+    if arguments.iter().find(|argument| *argument != "--").is_some_and(|first| first == "cost") {
+        return cost();
+    }
     let mut build = Command::new(env!("CARGO"));
     let built = build
         .current_dir(crate::root())
@@ -29,6 +33,21 @@ pub(crate) fn run(target: &Path, arguments: &[String]) -> ExitCode {
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("xtask bench: {}: {error}", release.join("nave-loadtest").display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the cost suite optimized, with bodies up to the largest, one at a time.
+fn cost() -> ExitCode {
+    let arguments = ["test", "--release", "-p", "nave-apiserver", "--test", "cost", "--"];
+    let mut suite = Command::new(env!("CARGO"));
+    suite.current_dir(crate::root()).args(arguments).args(["--nocapture", "--test-threads=1"]);
+    match suite.env("NAVE_COST", "full").status() {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask bench: {error}");
             ExitCode::FAILURE
         }
     }

@@ -17,6 +17,9 @@ const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
 /// a patch can have operations.
 pub const MAX_STEPS: usize = 20_000_000;
 
+/// How many moves within a list cost as much as a visit of a value.
+const STEPS_PER_VISIT: usize = 8;
+
 /// Applies a patch: a list of operations.
 ///
 /// # Errors
@@ -73,7 +76,7 @@ impl Patching {
                 }
                 let moved = from.remove(target, &mut self.steps)?;
                 if path.0.len() > from.0.len() {
-                    self.steps.charge(count(&moved))?;
+                    self.steps.charge(count(&moved).saturating_mul(STEPS_PER_VISIT))?;
                     path.check_depth(&moved)?;
                 }
                 path.add(target, moved, &mut self.steps)

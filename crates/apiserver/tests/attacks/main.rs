@@ -5,6 +5,7 @@
 
 mod access;
 mod authorizers;
+mod bodies;
 #[path = "../common/mod.rs"]
 mod common;
 mod kubelets;
