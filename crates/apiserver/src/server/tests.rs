@@ -357,3 +357,31 @@ async fn requests_in_flight_are_limited_for_clients_on_connections() {
     assert_eq!(it.get("/api/v1/nodes", &[]).await.0, 200);
     assert_eq!(it.send(Method::POST, MAPS, &map("b", 1)).await.0, 201);
 }
+
+#[tokio::test]
+async fn gives_up_a_body_that_does_not_come_in_time() {
+    let it = Fixture::start(InflightLimits::default(), Duration::from_secs(2)).await;
+    let one = format!("{MAPS}/a");
+    let drip = || {
+        stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            Some((Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(b" "))), ()))
+        })
+    };
+    let json = "application/json";
+    let answers = [
+        (Method::POST, MAPS, json),
+        (Method::PUT, &one, json),
+        (Method::PATCH, &one, "application/merge-patch+json"),
+        (Method::DELETE, &one, json),
+        (Method::DELETE, MAPS, json),
+    ]
+    .map(|(method, uri, kind)| {
+        let request = Request::builder().method(method).uri(uri).header("content-type", kind);
+        let request = request.body(StreamBody::new(drip())).unwrap();
+        it.server.pipeline.handle(request, Caller::Connection(None))
+    });
+    for answer in futures_util::future::join_all(answers).await {
+        assert_eq!(answer.status(), 504);
+    }
+}
