@@ -5,8 +5,9 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Method, header};
 use nave_authn::service_account::discovery::{CONFIGURATION_PATH, Discovery, JWKS_PATH};
 use nave_codec::negotiate::Format;
-use nave_machinery::{Reason, Status, Value};
+use nave_machinery::{Reason, Status};
 use nave_resources::{Registry, discovery};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::endpoints::answer::{Answer, Negotiation, Offer};
@@ -65,8 +66,8 @@ impl Documents {
         let path = info.path.strip_prefix('/').unwrap_or(&info.path);
         let parts: Vec<&str> = path.split('/').collect();
         match parts.as_slice() {
-            [""] => Ok(Answer::json(200, &json!({"paths": self.paths()}))),
-            ["version"] | ["version", ""] => Ok(Answer::json(200, &version())),
+            [""] => Answer::indented_json(200, &json!({"paths": self.paths()})),
+            ["version"] | ["version", ""] => Answer::indented_json(200, &VersionInfo::of_server()),
             ["metrics"] => self.metrics().await,
             ["debug", "api_cache"] => Ok(Answer::json(200, &ApiCache::of(&self.storages).await)),
             [".well-known", "openid-configuration"]
@@ -95,20 +96,18 @@ impl Documents {
         let registry = &self.registry;
         let seen = headers.get(header::IF_NONE_MATCH);
         let document = match parts {
-            ["api"] if aggregated => {
-                return Ok(Answer::discovery(&discovery::aggregated_core(registry), seen));
-            }
-            ["apis"] if aggregated => {
-                return Ok(Answer::discovery(&discovery::aggregated_groups(registry), seen));
-            }
-            ["api"] => Some(discovery::api_versions(registry, &self.address)),
-            ["apis"] => Some(discovery::api_group_list(registry)),
+            ["api"] if aggregated => Some(Answer::discovery(&discovery::aggregated_core(registry), seen)),
+            ["apis"] if aggregated => Some(Answer::discovery(&discovery::aggregated_groups(registry), seen)),
+            ["api"] => Some(Answer::ordered(200, discovery::api_versions(registry, &self.address))),
+            ["apis"] => Some(Answer::ordered(200, discovery::api_group_list(registry))),
             ["api", version] => self.resource_list("", version),
-            ["apis", group] if !group.is_empty() => registry.group(group).map(discovery::api_group),
+            ["apis", group] if !group.is_empty() => {
+                registry.group(group).map(|group| Answer::ordered(200, discovery::api_group(group)))
+            }
             ["apis", group, version] if !group.is_empty() => self.resource_list(group, version),
             _ => None,
         };
-        Ok(document.map_or_else(Answer::page_not_found, |document| Answer::document(200, document)))
+        Ok(document.unwrap_or_else(Answer::page_not_found))
     }
 
     /// How others verify service accounts' tokens; the same for all clients for an hour.
@@ -127,13 +126,10 @@ impl Documents {
         Ok(Answer::bytes(200, media_type, document.to_string()).with_header(header::CACHE_CONTROL, cache))
     }
 
-    fn resource_list(&self, group: &str, version: &str) -> Option<Value> {
+    fn resource_list(&self, group: &str, version: &str) -> Option<Answer> {
         let group = self.registry.group(group)?;
-        group
-            .versions
-            .iter()
-            .any(|served| served == version)
-            .then(|| discovery::api_resource_list(group, version))
+        let is_served = group.versions.iter().any(|served| served == version);
+        is_served.then(|| Answer::ordered(200, discovery::api_resource_list(group, version)))
     }
 
     async fn metrics(&self) -> Result<Answer, Status> {
@@ -173,23 +169,44 @@ fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
     ranges.any(|range| range == "*/*" || range == media_type)
 }
 
-fn version() -> Value {
-    let (major, minor, patch) = KUBERNETES_VERSION;
-    json!({
-        "major": major,
-        "minor": minor,
-        "emulationMajor": major,
-        "emulationMinor": minor,
-        "minCompatibilityMajor": major,
-        "minCompatibilityMinor": "35",
-        "gitVersion": format!("v{major}.{minor}.{patch}+nave.{}", env!("CARGO_PKG_VERSION")),
-        "gitCommit": "",
-        "gitTreeState": "clean",
-        "buildDate": "1970-01-01T00:00:00Z",
-        "goVersion": "",
-        "compiler": "rustc",
-        "platform": format!("{}/{}", std::env::consts::OS, platform_arch()),
-    })
+/// The document at `/version`, its fields in upstream's order.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct VersionInfo {
+    major: &'static str,
+    minor: &'static str,
+    emulation_major: &'static str,
+    emulation_minor: &'static str,
+    min_compatibility_major: &'static str,
+    min_compatibility_minor: &'static str,
+    git_version: String,
+    git_commit: &'static str,
+    git_tree_state: &'static str,
+    build_date: &'static str,
+    go_version: &'static str,
+    compiler: &'static str,
+    platform: String,
+}
+
+impl VersionInfo {
+    fn of_server() -> Self {
+        let (major, minor, patch) = KUBERNETES_VERSION;
+        Self {
+            major,
+            minor,
+            emulation_major: major,
+            emulation_minor: minor,
+            min_compatibility_major: major,
+            min_compatibility_minor: "35",
+            git_version: format!("v{major}.{minor}.{patch}+nave.{}", env!("CARGO_PKG_VERSION")),
+            git_commit: "",
+            git_tree_state: "clean",
+            build_date: "1970-01-01T00:00:00Z",
+            go_version: "",
+            compiler: "rustc",
+            platform: format!("{}/{}", std::env::consts::OS, platform_arch()),
+        }
+    }
 }
 
 /// The architecture by the name Go gives it.

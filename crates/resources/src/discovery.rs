@@ -1,62 +1,196 @@
 //! The discovery documents, as functions of the registry.
+//!
+//! They are structs, so that their fields are written in upstream's order: people search these documents as text.
+
+use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use nave_machinery::{GroupVersionKind, Map, Value};
-use serde_json::json;
+use nave_machinery::GroupVersionKind;
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::def::{ResourceDef, Subresource, Verb};
 use crate::registry::{Group, Registry};
 
+/// The document at `/api`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiVersions {
+    kind: &'static str,
+    versions: Vec<String>,
+    #[serde(rename = "serverAddressByClientCIDRs")]
+    server_addresses: Vec<ServerAddress>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ServerAddress {
+    #[serde(rename = "clientCIDR")]
+    client_cidr: &'static str,
+    server_address: String,
+}
+
+/// The document at `/apis`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiGroupList {
+    kind: &'static str,
+    api_version: &'static str,
+    groups: Vec<ApiGroup>,
+}
+
+/// The document at `/apis/<group>`; without its kind in a list.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiGroup {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    kind: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    api_version: &'static str,
+    name: String,
+    versions: Vec<ServedVersion>,
+    preferred_version: ServedVersion,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ServedVersion {
+    group_version: String,
+    version: String,
+}
+
+/// The document at `/api/<version>` and `/apis/<group>/<version>`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiResourceList {
+    kind: &'static str,
+    /// The core group's document has none, as it never had.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    api_version: &'static str,
+    group_version: String,
+    resources: Vec<ApiResource>,
+}
+
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ApiResource {
+    name: String,
+    singular_name: String,
+    namespaced: bool,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    group: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    version: String,
+    kind: String,
+    verbs: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    short_names: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    categories: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    storage_version_hash: Option<String>,
+}
+
+/// The document at `/api` and `/apis` in the aggregated form, `apidiscovery.k8s.io/v2`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiGroupDiscoveryList {
+    kind: &'static str,
+    api_version: &'static str,
+    metadata: BTreeMap<&'static str, String>,
+    items: Vec<ApiGroupDiscovery>,
+}
+
+#[derive(Debug, Serialize)]
+struct ApiGroupDiscovery {
+    metadata: BTreeMap<&'static str, String>,
+    versions: Vec<ApiVersionDiscovery>,
+}
+
+#[derive(Debug, Serialize)]
+struct ApiVersionDiscovery {
+    version: String,
+    resources: Vec<ApiResourceDiscovery>,
+    freshness: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ApiResourceDiscovery {
+    resource: String,
+    response_kind: GroupVersionKind,
+    scope: &'static str,
+    singular_resource: String,
+    verbs: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    short_names: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    categories: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    subresources: Vec<ApiSubresourceDiscovery>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ApiSubresourceDiscovery {
+    subresource: String,
+    response_kind: GroupVersionKind,
+    verbs: Vec<&'static str>,
+}
+
 /// `/api`: the versions of the core group. `server_address` is what clients of any network may reach, `host:port`.
-pub fn api_versions(registry: &Registry, server_address: &str) -> Value {
-    let versions = registry.group("").map_or(&[][..], |group| &group.versions);
-    json!({
-        "kind": "APIVersions",
-        "versions": versions,
-        "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": server_address}],
-    })
+pub fn api_versions(registry: &Registry, server_address: &str) -> ApiVersions {
+    let versions = registry.group("").map(|group| group.versions.clone()).unwrap_or_default();
+    let everywhere = ServerAddress { client_cidr: "0.0.0.0/0", server_address: server_address.to_owned() };
+    ApiVersions { kind: "APIVersions", versions, server_addresses: vec![everywhere] }
 }
 
 /// `/apis`: all groups but the core group.
-pub fn api_group_list(registry: &Registry) -> Value {
-    let groups: Vec<Value> = named_groups(registry).map(|group| Value::Object(group_fields(group))).collect();
-    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+pub fn api_group_list(registry: &Registry) -> ApiGroupList {
+    let listed = |group| ApiGroup { kind: "", api_version: "", ..api_group(group) };
+    let groups = named_groups(registry).map(listed).collect();
+    ApiGroupList { kind: "APIGroupList", api_version: "v1", groups }
 }
 
 /// `/apis/<group>`.
-pub fn api_group(group: &Group) -> Value {
-    let mut document = group_fields(group);
-    document.insert("kind".to_owned(), json!("APIGroup"));
-    document.insert("apiVersion".to_owned(), json!("v1"));
-    Value::Object(document)
+pub fn api_group(group: &Group) -> ApiGroup {
+    let version = |version: &String| ServedVersion {
+        group_version: group_version(&group.name, version),
+        version: version.clone(),
+    };
+    let versions: Vec<_> = group.versions.iter().map(version).collect();
+    ApiGroup {
+        kind: "APIGroup",
+        api_version: "v1",
+        name: group.name.clone(),
+        preferred_version: versions.first().cloned().unwrap_or_default(),
+        versions,
+    }
 }
 
 /// `/api/<version>` and `/apis/<group>/<version>`: what a version serves, in the form before aggregation.
-pub fn api_resource_list(group: &Group, version: &str) -> Value {
+pub fn api_resource_list(group: &Group, version: &str) -> ApiResourceList {
     let mut resources = Vec::new();
     for def in served(group, version) {
         resources.push(legacy_resource(def));
         resources.extend(def.subresources.iter().map(|sub| legacy_subresource(def, sub)));
     }
-    let mut document = json!({
-        "kind": "APIResourceList", "groupVersion": group_version(&group.name, version), "resources": resources,
-    });
-    // The core group's document has no apiVersion, as it never had.
-    if !group.name.is_empty() {
-        document["apiVersion"] = json!("v1");
+    ApiResourceList {
+        kind: "APIResourceList",
+        api_version: if group.name.is_empty() { "" } else { "v1" },
+        group_version: group_version(&group.name, version),
+        resources,
     }
-    document
 }
 
 /// `/api` in the aggregated form, `apidiscovery.k8s.io/v2`.
-pub fn aggregated_core(registry: &Registry) -> Value {
+pub fn aggregated_core(registry: &Registry) -> ApiGroupDiscoveryList {
     aggregated(registry.groups().iter().filter(|group| group.name.is_empty()))
 }
 
 /// `/apis` in the aggregated form, `apidiscovery.k8s.io/v2`.
-pub fn aggregated_groups(registry: &Registry) -> Value {
+pub fn aggregated_groups(registry: &Registry) -> ApiGroupDiscoveryList {
     aggregated(named_groups(registry))
 }
 
@@ -78,87 +212,181 @@ fn group_version(group: &str, version: &str) -> String {
     if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
 }
 
-fn group_fields(group: &Group) -> Map {
-    let version =
-        |version: &String| json!({"groupVersion": group_version(&group.name, version), "version": version});
-    let versions: Vec<Value> = group.versions.iter().map(version).collect();
-    let mut fields = Map::new();
-    fields.insert("name".to_owned(), json!(group.name));
-    fields.insert("preferredVersion".to_owned(), versions.first().cloned().unwrap_or_default());
-    fields.insert("versions".to_owned(), Value::Array(versions));
-    fields
+fn aggregated<'a>(groups: impl Iterator<Item = &'a Group>) -> ApiGroupDiscoveryList {
+    ApiGroupDiscoveryList {
+        kind: "APIGroupDiscoveryList",
+        api_version: "apidiscovery.k8s.io/v2",
+        metadata: BTreeMap::new(),
+        items: groups.map(aggregated_group).collect(),
+    }
 }
 
-fn aggregated<'a>(groups: impl Iterator<Item = &'a Group>) -> Value {
-    let items: Vec<Value> = groups.map(aggregated_group).collect();
-    json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
-}
-
-fn aggregated_group(group: &Group) -> Value {
-    let version = |version: &String| {
-        let resources: Vec<Value> = served(group, version).map(aggregated_resource).collect();
-        json!({"version": version, "resources": resources, "freshness": "Current"})
+fn aggregated_group(group: &Group) -> ApiGroupDiscovery {
+    let version = |version: &String| ApiVersionDiscovery {
+        version: version.clone(),
+        resources: served(group, version).map(aggregated_resource).collect(),
+        freshness: "Current",
     };
-    let versions: Vec<Value> = group.versions.iter().map(version).collect();
-    let metadata = if group.name.is_empty() { json!({}) } else { json!({"name": group.name}) };
-    json!({"metadata": metadata, "versions": versions})
+    let name = Some(group.name.clone()).filter(|name| !name.is_empty());
+    ApiGroupDiscovery {
+        metadata: name.map(|name| ("name", name)).into_iter().collect(),
+        versions: group.versions.iter().map(version).collect(),
+    }
 }
 
-fn aggregated_resource(def: &ResourceDef) -> Value {
-    let mut document = json!({
-        "resource": def.resource,
-        "responseKind": {"group": "", "version": "", "kind": def.kind},
-        "scope": if def.namespaced { "Namespaced" } else { "Cluster" },
-        "singularResource": def.singular,
-        "verbs": verbs(def.verbs),
-    });
-    add_lists(&mut document, def);
-    if !def.subresources.is_empty() {
-        let subresource = |sub: &Subresource| json!({"subresource": sub.name, "responseKind": &sub.response, "verbs": verbs(sub.verbs)});
-        document["subresources"] = def.subresources.iter().map(subresource).collect();
+fn aggregated_resource(def: &ResourceDef) -> ApiResourceDiscovery {
+    let subresource = |sub: &Subresource| ApiSubresourceDiscovery {
+        subresource: sub.name.clone(),
+        response_kind: sub.response.clone(),
+        verbs: verbs(sub.verbs),
+    };
+    ApiResourceDiscovery {
+        resource: def.resource.clone(),
+        response_kind: GroupVersionKind::new("", "", &*def.kind),
+        scope: if def.namespaced { "Namespaced" } else { "Cluster" },
+        singular_resource: def.singular.clone(),
+        verbs: verbs(def.verbs),
+        short_names: def.short_names.clone(),
+        categories: def.categories.clone(),
+        subresources: def.subresources.iter().map(subresource).collect(),
     }
-    document
 }
 
-fn legacy_resource(def: &ResourceDef) -> Value {
-    let mut document = json!({
-        "name": def.resource,
-        "singularName": def.singular,
-        "namespaced": def.namespaced,
-        "kind": def.kind,
-        "verbs": verbs(def.verbs),
-    });
-    add_lists(&mut document, def);
-    if let Some(storage) = &def.storage {
-        document["storageVersionHash"] = json!(storage_version_hash(&storage.version.with_kind(&*def.kind)));
+fn legacy_resource(def: &ResourceDef) -> ApiResource {
+    let hash = |storage: &crate::Storage| storage_version_hash(&storage.version.with_kind(&*def.kind));
+    ApiResource {
+        name: def.resource.clone(),
+        singular_name: def.singular.clone(),
+        namespaced: def.namespaced,
+        kind: def.kind.clone(),
+        verbs: verbs(def.verbs),
+        short_names: def.short_names.clone(),
+        categories: def.categories.clone(),
+        storage_version_hash: def.storage.as_ref().map(hash),
+        ..ApiResource::default()
     }
-    document
 }
 
-fn legacy_subresource(def: &ResourceDef, sub: &Subresource) -> Value {
-    let mut document = json!({
-        "name": format!("{}/{}", def.resource, sub.name),
-        "singularName": "",
-        "namespaced": def.namespaced,
-        "kind": sub.response.kind,
-        "verbs": verbs(sub.verbs),
-    });
-    if !sub.response.version.is_empty() {
-        document["group"] = json!(sub.response.group);
-        document["version"] = json!(sub.response.version);
-    }
-    document
-}
-
-fn add_lists(document: &mut Value, def: &ResourceDef) {
-    if !def.short_names.is_empty() {
-        document["shortNames"] = json!(def.short_names);
-    }
-    if !def.categories.is_empty() {
-        document["categories"] = json!(def.categories);
+fn legacy_subresource(def: &ResourceDef, sub: &Subresource) -> ApiResource {
+    let GroupVersionKind { group, version, kind } = sub.response.clone();
+    ApiResource {
+        name: format!("{}/{}", def.resource, sub.name),
+        namespaced: def.namespaced,
+        group,
+        version,
+        kind,
+        verbs: verbs(sub.verbs),
+        ..ApiResource::default()
     }
 }
 
 fn verbs(verbs: &[Verb]) -> Vec<&'static str> {
     verbs.iter().map(|verb| verb.as_str()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The names of an object's fields, in the order in which its text has them.
+    fn order(document: &impl Serialize, object: &str) -> Vec<String> {
+        let text = serde_json::to_string(document).unwrap();
+        let mut rest = &text[text.find(object).unwrap()..];
+        let (mut depth, mut names, mut key) = (0, Vec::new(), true);
+        while let Some(next) = rest.chars().next() {
+            match next {
+                '{' | '[' => depth += 1,
+                '}' | ']' => depth -= 1,
+                ',' => key = depth == 1,
+                ':' => key = false,
+                '"' => {
+                    let end = rest[1..].find('"').unwrap();
+                    if key && depth == 1 {
+                        names.push(rest[1..=end].to_owned());
+                    }
+                    rest = &rest[end + 1..];
+                }
+                _ => {}
+            }
+            rest = &rest[next.len_utf8()..];
+            if depth == 0 {
+                break;
+            }
+        }
+        names
+    }
+
+    #[test]
+    fn fields_are_in_the_order_of_upstream() {
+        let registry = Registry::builtin(nave_schema::builtin());
+        let core = registry.group("").unwrap();
+        let apps = registry.group("apps").unwrap();
+        let resources = api_resource_list(core, "v1");
+        let expected: &[(Vec<String>, &[&str])] = &[
+            (order(&resources, "{"), &["kind", "groupVersion", "resources"]),
+            (
+                order(&resources, "{\"name\":\"pods\""),
+                &[
+                    "name",
+                    "singularName",
+                    "namespaced",
+                    "kind",
+                    "verbs",
+                    "shortNames",
+                    "categories",
+                    "storageVersionHash",
+                ],
+            ),
+            (
+                order(&resources, "{\"name\":\"pods/eviction\""),
+                &["name", "singularName", "namespaced", "group", "version", "kind", "verbs"],
+            ),
+            (
+                order(&api_resource_list(apps, "v1"), "{"),
+                &["kind", "apiVersion", "groupVersion", "resources"],
+            ),
+            (order(&api_group(apps), "{"), &["kind", "apiVersion", "name", "versions", "preferredVersion"]),
+            (order(&api_group_list(&registry), "{"), &["kind", "apiVersion", "groups"]),
+            (order(&api_group_list(&registry), "{\"name\""), &["name", "versions", "preferredVersion"]),
+            (order(&api_versions(&registry, "a"), "{"), &["kind", "versions", "serverAddressByClientCIDRs"]),
+            (order(&aggregated_core(&registry), "{"), &["kind", "apiVersion", "metadata", "items"]),
+            (order(&aggregated_core(&registry), "{\"version\""), &["version", "resources", "freshness"]),
+            (
+                order(&aggregated_core(&registry), "{\"resource\":\"pods\""),
+                &[
+                    "resource",
+                    "responseKind",
+                    "scope",
+                    "singularResource",
+                    "verbs",
+                    "shortNames",
+                    "categories",
+                    "subresources",
+                ],
+            ),
+            (
+                order(&aggregated_core(&registry), "{\"subresource\""),
+                &["subresource", "responseKind", "verbs"],
+            ),
+        ];
+        for (found, expected) in expected {
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn a_group_has_its_kind_only_by_itself() {
+        let registry = Registry::builtin(nave_schema::builtin());
+        let alone = serde_json::to_value(api_group(registry.group("apps").unwrap())).unwrap();
+        let version = json!({"groupVersion": "apps/v1", "version": "v1"});
+        let fields = json!({"name": "apps", "versions": [version], "preferredVersion": version});
+        let mut expected = fields.clone();
+        expected["kind"] = json!("APIGroup");
+        expected["apiVersion"] = json!("v1");
+        assert_eq!(alone, expected);
+        let list = serde_json::to_value(api_group_list(&registry)).unwrap();
+        assert!(list["groups"].as_array().unwrap().contains(&fields));
+    }
 }

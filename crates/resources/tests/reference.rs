@@ -29,9 +29,10 @@ fn builtin() -> Registry {
 fn aggregated_discovery_lists_what_was_recorded_in_the_same_order() {
     let Some(recorded) = reference("discovery.json") else { return };
     let registry = builtin();
-    for (path, ours) in
-        [("/api", discovery::aggregated_core(&registry)), ("/apis", discovery::aggregated_groups(&registry))]
-    {
+    for (path, ours) in [
+        ("/api", serde_json::to_value(discovery::aggregated_core(&registry)).unwrap()),
+        ("/apis", serde_json::to_value(discovery::aggregated_groups(&registry)).unwrap()),
+    ] {
         let theirs = &recorded[path];
         assert_eq!(ours["items"].as_array().map(Vec::len), theirs["items"].as_array().map(Vec::len));
         for (ours, theirs) in

@@ -32,12 +32,44 @@ pub struct Answer {
 pub(super) enum Content {
     /// A document or an object, and what it is an object of.
     Object(Option<Endpoint>, Value),
+    /// A document whose fields have an order.
+    Ordered(Box<dyn Document>),
     /// An object of the watch cache.
     Cached(Endpoint, Arc<CachedObject>),
     /// A list.
     List(List),
     /// Bytes of a form of their own.
     Raw(Cow<'static, str>, ResponseBody),
+}
+
+/// A document whose fields are written in the order in which its type has them.
+pub(super) trait Document: Send + Sync {
+    /// As compact JSON.
+    fn json(&self) -> Vec<u8>;
+    /// As indented JSON.
+    ///
+    /// # Errors
+    /// 500 where it cannot be written.
+    fn indented_json(&self) -> Result<Vec<u8>, Status>;
+    /// As a value, for encodings whose order is their own.
+    ///
+    /// # Errors
+    /// 500 where it cannot be written.
+    fn value(&self) -> Result<Value, Status>;
+}
+
+impl<T: Serialize + Send + Sync> Document for T {
+    fn json(&self) -> Vec<u8> {
+        json::encode(self)
+    }
+
+    fn indented_json(&self) -> Result<Vec<u8>, Status> {
+        serde_json::to_vec_pretty(self).map_err(Status::internal)
+    }
+
+    fn value(&self) -> Result<Value, Status> {
+        serde_json::to_value(self).map_err(Status::internal)
+    }
 }
 
 /// A page of a list.
@@ -58,6 +90,11 @@ impl Answer {
     /// A document, in the encoding the client accepts.
     pub fn document(code: u16, document: Value) -> Self {
         Self::new(code, Content::Object(None, document))
+    }
+
+    /// A document in the encoding the client accepts, its fields in the order of its type.
+    pub fn ordered(code: u16, document: impl Serialize + Send + Sync + 'static) -> Self {
+        Self::new(code, Content::Ordered(Box::new(document)))
     }
 
     /// An object of a resource, in the encoding and the form the client accepts.
@@ -96,6 +133,14 @@ impl Answer {
         Self::bytes(code, "application/json", json::encode(document))
     }
 
+    /// A document as indented JSON.
+    ///
+    /// # Errors
+    /// 500 where it cannot be written.
+    pub fn indented_json(code: u16, document: &(impl Serialize + Send + Sync)) -> Result<Self, Status> {
+        Ok(Self::bytes(code, "application/json", document.indented_json()?))
+    }
+
     /// Bytes of a form of their own.
     pub fn bytes(code: u16, content_type: impl Into<Cow<'static, str>>, bytes: impl Into<Bytes>) -> Self {
         Self::new(code, Content::Raw(content_type.into(), ResponseBody::Full(bytes.into())))
@@ -110,7 +155,7 @@ impl Answer {
     }
 
     /// Aggregated discovery, which clients keep by its ETag.
-    pub fn discovery(document: &Value, seen: Option<&HeaderValue>) -> Self {
+    pub fn discovery(document: &impl Serialize, seen: Option<&HeaderValue>) -> Self {
         let bytes = json::encode(document);
         let digest = Sha256::digest(&bytes);
         let mut etag = String::with_capacity(66);
@@ -147,7 +192,8 @@ impl Answer {
     /// How many bytes have to be encoded for the client; 0 where bytes are copied that were made before.
     pub(crate) fn size(&self, negotiation: &Negotiation) -> usize {
         match &self.content {
-            Content::Raw(..) => 0,
+            // What the server says of itself is small.
+            Content::Raw(..) | Content::Ordered(_) => 0,
             Content::Object(_, value) => size_of_value(value),
             Content::Cached(endpoint, object) => {
                 let size = object.json().len();

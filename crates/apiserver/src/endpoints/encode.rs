@@ -41,6 +41,18 @@ pub(super) fn content(content: Content, negotiation: &Negotiation) -> Result<Enc
             let accepted = negotiation.choose(Offer::Plain, &Format::ALL)?;
             document_bytes(&document, accepted.format, negotiation.pretty())
         }
+        Content::Ordered(document) => {
+            let accepted = negotiation.choose(Offer::Plain, &Format::ALL)?;
+            let mut bytes = match accepted.format {
+                Format::Json if negotiation.pretty() => document.indented_json()?,
+                Format::Json => document.json(),
+                Format::Yaml | Format::Protobuf => {
+                    return document_bytes(&document.value()?, accepted.format, false);
+                }
+            };
+            bytes.push(b'\n');
+            Ok((Format::Json.media_type().into(), bytes.into()))
+        }
         Content::Object(Some(endpoint), object) => {
             let accepted = negotiation.choose(Offer::Object, formats(&endpoint))?;
             match accepted.transform {
