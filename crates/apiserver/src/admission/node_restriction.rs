@@ -128,7 +128,7 @@ impl NodeRestriction {
         match nave_resources::pod::api_reference(pod) {
             Ok(None) => Ok(()),
             Ok(Some(what)) => refuse(format!("node {node:?} can not create pods that reference {what}")),
-            Err(why) => refuse(why),
+            Err(why) => refuse(format!("error checking mirror pod for API references: {why}")),
         }
     }
 

@@ -10,7 +10,7 @@ mod policies;
 mod tests;
 
 use crate::builder::{GroupBuilder, group as declare, resource};
-use crate::def::NameRule;
+use crate::def::{KeptMetadata, NameRule};
 
 pub(crate) fn group() -> GroupBuilder {
     let resources = vec![
@@ -40,6 +40,7 @@ pub(crate) fn group() -> GroupBuilder {
         resource("ServiceCIDR", "servicecidrs")
             .cluster()
             .status()
+            .keeps_metadata(KeptMetadata::ALL)
             .columns(columns::service_cidr())
             .strategy(addresses::ServiceCidrStrategy),
     ];
