@@ -19,7 +19,7 @@ use serde::{
 use serde_json::map::Entry;
 use serde_json::ser::{CompactFormatter, Formatter};
 
-use crate::Decoded;
+use crate::{Decoded, syntax};
 
 /// How many duplicate fields are reported, as in kube-apiserver's decoder.
 pub(crate) const MAX_REPORTED: usize = 100;
@@ -39,18 +39,9 @@ pub enum JsonError {
     /// The document is not UTF-8.
     #[error("invalid UTF-8 at byte {0}")]
     NotUtf8(usize),
-    /// The document is not JSON at this place.
-    #[error("invalid character {character} at line {line} column {column}: {reason}")]
-    Syntax {
-        /// The character there, in quotes.
-        character: String,
-        /// Counted from 1.
-        line: usize,
-        /// Counted from 1, in bytes.
-        column: usize,
-        /// What the parser wanted.
-        reason: String,
-    },
+    /// The document is not JSON, for this reason.
+    #[error("{0}")]
+    Syntax(String),
 }
 
 impl JsonError {
@@ -164,16 +155,14 @@ pub(crate) fn write_double(out: &mut (impl io::Write + ?Sized), value: f64) -> i
 }
 
 fn explain(text: &str, error: &serde_json::Error) -> JsonError {
-    let message = error.to_string();
     if error.is_eof() {
         return JsonError::UnexpectedEnd;
     }
-    let (line, column) = (error.line(), error.column());
-    let at = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum::<usize>();
-    let rest = text.get((at + column).saturating_sub(1)..).unwrap_or_default();
-    let character = rest.chars().next().map_or_else(|| "end".to_owned(), |found| format!("{found:?}"));
-    let reason = message.split(" at line ").next().unwrap_or_default().to_owned();
-    JsonError::Syntax { character, line, column, reason }
+    // What is well-formed and cannot be read is a number that no type holds.
+    let reason = syntax::first_error(text.as_bytes());
+    JsonError::Syntax(
+        reason.unwrap_or_else(|| error.to_string().split(" at line ").next().unwrap_or_default().to_owned()),
+    )
 }
 
 /// The way to a value, kept on the stack while reading.
@@ -441,11 +430,11 @@ pub(crate) mod tests {
         assert_eq!(message(b""), "unexpected end of JSON input");
         assert_eq!(message(b"{\"a\":"), "unexpected end of JSON input");
         assert_eq!(message(b"\"\xff\""), "invalid UTF-8 at byte 1");
-        assert_eq!(message(b"nope"), "invalid character 'o' at line 1 column 2: expected ident");
-        assert_eq!(message(b"{} x"), "invalid character 'x' at line 1 column 4: trailing characters");
+        assert_eq!(message(b"nope"), "invalid character 'o' in literal null (expecting 'u')");
+        assert_eq!(message(b"{} x"), "invalid character 'x' after top-level value");
         assert_eq!(
             message("{\n é}".as_bytes()),
-            "invalid character 'é' at line 2 column 2: key must be a string"
+            "invalid character 'Ã' looking for beginning of object key string"
         );
     }
 

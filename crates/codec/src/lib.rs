@@ -29,6 +29,7 @@
 pub mod json;
 pub mod negotiate;
 pub mod protobuf;
+mod syntax;
 pub mod table;
 pub mod yaml;
 

@@ -121,7 +121,7 @@ pub(super) async fn create(
     validation: FieldValidation,
 ) -> Result<Answer, Status> {
     let (gvk, type_id) = request.kind();
-    let body = decode::parse(&payload.bytes, payload.format()?)?;
+    let body = decode::parse(&payload.bytes, payload.format()?, &gvk.kind)?;
     let (mut object, warnings) = decode::typed(body, &gvk, type_id, validation)?;
     decode::set_defaults(&mut object, type_id)?;
     check_metadata(request, &object)?;

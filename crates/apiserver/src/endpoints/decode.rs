@@ -1,10 +1,15 @@
 //! A request's body as an object: the encoding, the kind, strictness, and the form a typed decoder would give it.
 
+use std::fmt::Write as _;
+
+use nave_codec::json::JsonError;
 use nave_codec::negotiate::Format;
+use nave_codec::protobuf::ProtobufError;
+use nave_codec::yaml::YamlError;
 use nave_codec::{json, protobuf, yaml};
 use nave_machinery::limits::LimitError;
 use nave_machinery::options::FieldValidation;
-use nave_machinery::{GroupVersion, GroupVersionKind, Status, Value, meta};
+use nave_machinery::{GroupVersion, GroupVersionKind, Map, Status, Value, meta};
 use nave_schema::normalize::{Mode, NormalizeError, normalize};
 use nave_schema::{TypeId, defaulting};
 
@@ -23,34 +28,112 @@ pub struct Body {
     pub lax: Vec<String>,
 }
 
-/// Decodes a body.
+/// Decodes a body that is meant to be an object of the kind `expected`.
 ///
 /// # Errors
-/// 400 where the body is not well-formed or too deep, 413 where it has too many values.
-pub fn parse(bytes: &[u8], format: Format) -> Result<Body, Status> {
+/// 400 where the body is not well-formed, not an object or too deep, 413 where it has too many values.
+pub fn parse(bytes: &[u8], format: Format, expected: &str) -> Result<Body, Status> {
     let decoded = match format {
-        Format::Json => json::decode(bytes).map_err(json::JsonError::into_status)?,
-        Format::Yaml => yaml::decode(bytes).map_err(yaml::YamlError::into_status)?,
-        Format::Protobuf => return parse_protobuf(bytes),
+        Format::Json => json::decode(bytes).map_err(|error| match error {
+            JsonError::Limit(limit) => limit.into_status(),
+            other => {
+                let why = format!("couldn't get version/kind; json parse error: {other}");
+                unrecognized(bytes, expected, &why)
+            }
+        })?,
+        Format::Yaml => yaml::decode(bytes).map_err(|error| match error {
+            YamlError::Limit(limit) => limit.into_status(),
+            other => unrecognized(bytes, expected, &format!("error converting YAML to JSON: {other}")),
+        })?,
+        Format::Protobuf => return parse_protobuf(bytes, expected),
     };
-    Ok(Body { object: decoded.value, lax: decoded.duplicates })
+    let object = match decoded.value {
+        // A typed decoder takes it for an object without fields.
+        Value::Null => Value::Object(Map::new()),
+        value => value,
+    };
+    if let Some(why) = not_an_object(&object) {
+        let why = format!("couldn't get version/kind; json parse error: json: cannot unmarshal {why}");
+        return Err(unrecognized(bytes, expected, &why));
+    }
+    Ok(Body { object, lax: decoded.duplicates })
 }
 
-fn parse_protobuf(bytes: &[u8]) -> Result<Body, Status> {
-    let unknown = protobuf::envelope::unwrap(bytes).map_err(protobuf::ProtobufError::into_status)?;
+fn parse_protobuf(bytes: &[u8], expected: &str) -> Result<Body, Status> {
+    let unknown = protobuf::envelope::unwrap(bytes).map_err(|error| match error {
+        ProtobufError::Limit(limit) => limit.into_status(),
+        other => unrecognized(bytes, expected, &other.to_string()),
+    })?;
     let gv = GroupVersion::parse(unknown.api_version).unwrap_or_default();
     let kind = gv.with_kind(unknown.kind);
+    let refuse = |why: &str| mismatch(&kind.kind, &gv, expected, why);
     let set = nave_schema::builtin();
-    let type_id = kinds::type_of(&kind).ok_or_else(|| {
-        Status::bad_request(format!("no kind {:?} is registered for version \"{gv}\"", kind.kind))
+    let type_id =
+        kinds::type_of(&kind).ok_or_else(|| refuse(&not_registered(&kind.kind, &gv.to_string())))?;
+    let mut object = protobuf::decode(set, type_id, unknown.raw).map_err(|error| match error {
+        ProtobufError::Limit(limit) => limit.into_status(),
+        other => refuse(&other.to_string()),
     })?;
-    let mut object =
-        protobuf::decode(set, type_id, unknown.raw).map_err(protobuf::ProtobufError::into_status)?;
     if let Some(fields) = object.as_object_mut() {
         fields.insert("apiVersion".to_owned(), Value::String(gv.to_string()));
         fields.insert("kind".to_owned(), Value::String(kind.kind));
     }
     Ok(Body { object, lax: Vec::new() })
+}
+
+/// What of a value keeps it from having a version and a kind, as Go's decoder says it.
+fn not_an_object(value: &Value) -> Option<String> {
+    let Some(fields) = value.as_object() else {
+        let fields =
+            r#"APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"""#;
+        return Some(format!("{} into Go value of type struct {{ {fields} }}", json_type(value)));
+    };
+    ["apiVersion", "kind"].into_iter().find_map(|name| {
+        let value = fields.get(name).filter(|value| !value.is_string() && !value.is_null())?;
+        Some(format!("{} into Go struct field .{name} of type string", json_type(value)))
+    })
+}
+
+/// The type of a value, as Go's decoder calls it.
+fn json_type(value: &Value) -> &'static str {
+    match value {
+        Value::Object(_) => "object",
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Bool(_) => "bool",
+        Value::Null => "null",
+    }
+}
+
+fn not_registered(kind: &str, version: &str) -> String {
+    format!("no kind {kind:?} is registered for version {version:?} in scheme \"{SCHEME}\"")
+}
+
+/// The answer to a body of which not even the kind can be read.
+fn unrecognized(bytes: &[u8], expected: &str, why: &str) -> Status {
+    Status::bad_request(format!(
+        "the object provided is unrecognized (must be of type {expected}): {why} ({})",
+        summary(bytes)
+    ))
+}
+
+/// The beginning of a body: as text if it could be JSON, else in hexadecimal digits.
+fn summary(bytes: &[u8]) -> String {
+    let shown = &bytes[..bytes.len().min(MAX_SUMMARY)];
+    let mut text = match bytes.first() {
+        None => return "<empty>".to_owned(),
+        Some(b'{') => String::from_utf8_lossy(shown).into_owned(),
+        Some(_) => shown.iter().fold(String::with_capacity(2 * MAX_SUMMARY), |mut digits, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(digits, "{byte:02x}");
+            digits
+        }),
+    };
+    if shown.len() < bytes.len() {
+        text.push_str(" ...");
+    }
+    text
 }
 
 /// Makes a decoded body an object of `gvk`: checks the kind, refuses or reports what a strict decoder would, and
@@ -98,17 +181,10 @@ pub fn set_defaults(object: &mut Value, type_id: Option<TypeId>) -> Result<(), S
 /// An object without a kind is taken for the kind that is expected.
 fn check_kind(object: &mut Value, gvk: &GroupVersionKind) -> Result<(), Status> {
     let expected = gvk.group_version();
+    // What is parsed is an object; what is patched may have become something else.
     let Some(fields) = object.as_object_mut() else {
-        let found = match object {
-            Value::Array(_) => "array",
-            Value::String(_) => "string",
-            Value::Number(_) => "number",
-            Value::Bool(_) => "bool",
-            _ => "null",
-        };
-        let text = format!(
-            "couldn't get version/kind; json parse error: json: cannot unmarshal {found} into Go value of type struct"
-        );
+        let why = not_an_object(object).unwrap_or_default();
+        let text = format!("couldn't get version/kind; json parse error: json: cannot unmarshal {why}");
         return Err(Status::bad_request(text));
     };
     for (name, wanted) in [("apiVersion", expected.to_string()), ("kind", gvk.kind.clone())] {
@@ -116,7 +192,8 @@ fn check_kind(object: &mut Value, gvk: &GroupVersionKind) -> Result<(), Status> 
         if given.is_none_or(|value| value.is_null() || value.as_str() == Some("")) {
             fields.insert(name.to_owned(), Value::String(wanted));
         } else if !given.is_some_and(Value::is_string) {
-            let text = format!("couldn't get version/kind; json parse error: {name} is not a string");
+            let why = not_an_object(object).unwrap_or_default();
+            let text = format!("couldn't get version/kind; json parse error: json: cannot unmarshal {why}");
             return Err(Status::bad_request(text));
         }
     }
@@ -140,7 +217,7 @@ fn check_kind(object: &mut Value, gvk: &GroupVersionKind) -> Result<(), Status> 
             gvk.kind
         )
     } else {
-        format!("no kind {kind:?} is registered for version {version:?}")
+        not_registered(kind, version)
     };
     Err(cannot_be_handled(object, gvk, &why))
 }
@@ -151,7 +228,96 @@ fn short_group(gvk: &GroupVersionKind) -> &str {
 }
 
 fn cannot_be_handled(object: &Value, gvk: &GroupVersionKind, why: &str) -> Status {
-    let version = meta::api_version(object);
-    let kind = meta::kind(object);
-    Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {}: {why}", gvk.kind))
+    let version = GroupVersion::parse(meta::api_version(object)).unwrap_or_default();
+    mismatch(meta::kind(object), &version, &gvk.kind, why)
+}
+
+/// The answer to a body whose kind can be read, and that is not what is expected.
+fn mismatch(kind: &str, version: &GroupVersion, expected: &str, why: &str) -> Status {
+    let version = &version.version;
+    Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {expected}: {why}"))
+}
+
+/// The most bytes of a body that an error shows.
+const MAX_SUMMARY: usize = 30;
+/// How kube-apiserver names the registry of its own kinds in errors.
+const SCHEME: &str = "pkg/api/legacyscheme/scheme.go:30";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unreadable_bodies_name_the_expected_kind() {
+        const JSON: &str = "couldn't get version/kind; json parse error: ";
+        let fields =
+            r#"APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"""#;
+        for (format, body, why) in [
+            (Format::Json, "", format!("{JSON}unexpected end of JSON input (<empty>)")),
+            (
+                Format::Json,
+                "nope",
+                format!("{JSON}invalid character 'o' in literal null (expecting 'u') (6e6f7065)"),
+            ),
+            (
+                Format::Json,
+                r#"{"kind":"Pod",,"apiVersion":"v1"}"#,
+                format!(
+                    r#"{JSON}invalid character ',' looking for beginning of object key string ({{"kind":"Pod",,"apiVersion":"v ...)"#
+                ),
+            ),
+            (
+                Format::Json,
+                "[]",
+                format!("{JSON}json: cannot unmarshal array into Go value of type struct {{ {fields} }} (5b5d)"),
+            ),
+            (
+                Format::Json,
+                r#"{"kind":5}"#,
+                format!(
+                    r#"{JSON}json: cannot unmarshal number into Go struct field .kind of type string ({{"kind":5}})"#
+                ),
+            ),
+            (
+                Format::Yaml,
+                "- a",
+                format!("{JSON}json: cannot unmarshal array into Go value of type struct {{ {fields} }} (2d2061)"),
+            ),
+            (
+                Format::Protobuf,
+                "k8s",
+                "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0] (6b3873)"
+                    .to_owned(),
+            ),
+        ] {
+            let expected = format!("the object provided is unrecognized (must be of type Pod): {why}");
+            let status = parse(body.as_bytes(), format, "Pod").unwrap_err();
+            assert_eq!((status.code, status.message), (400, expected), "{body}");
+        }
+        let status = parse(b"a: [", Format::Yaml, "Pod").unwrap_err();
+        let start = "the object provided is unrecognized (must be of type Pod): error converting YAML to JSON: yaml: ";
+        assert!(
+            status.message.starts_with(start) && status.message.ends_with(" (613a205b)"),
+            "{}",
+            status.message
+        );
+    }
+
+    #[test]
+    fn null_is_an_object_without_fields() {
+        for (text, format) in [("null", Format::Json), ("", Format::Yaml)] {
+            assert_eq!(parse(text.as_bytes(), format, "Pod").unwrap().object, Value::Object(Map::new()));
+        }
+    }
+
+    #[test]
+    fn errors_show_the_version_without_its_group() {
+        let gvk = GroupVersionKind::new("apps", "v1", "Deployment");
+        let body =
+            Body { object: serde_json::json!({"kind": "Nope", "apiVersion": "apps/v1"}), lax: Vec::new() };
+        let status = typed(body, &gvk, None, FieldValidation::Strict).unwrap_err();
+        let why = r#"no kind "Nope" is registered for version "apps/v1" in scheme "pkg/api/legacyscheme/scheme.go:30""#;
+        let expected = format!("Nope in version \"v1\" cannot be handled as a Deployment: {why}");
+        assert_eq!(status.message, expected);
+    }
 }

@@ -304,7 +304,7 @@ fn delete_options(query: &[(String, String)], payload: &Payload) -> Result<Delet
     let body = if payload.bytes.is_empty() {
         Value::Null
     } else {
-        decode::parse(&payload.bytes, payload.format()?)?.object
+        decode::parse(&payload.bytes, payload.format()?, "DeleteOptions")?.object
     };
     DeleteOptions::parse(query, &body)
 }

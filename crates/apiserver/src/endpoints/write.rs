@@ -301,7 +301,8 @@ impl Target<'_> {
     }
 
     fn decode(&self, payload: &Payload, validation: FieldValidation) -> Result<(Value, Vec<String>), Status> {
-        self.typed(decode::parse(&payload.bytes, payload.format()?)?, validation)
+        let expected = self.view.gvk(self.endpoint).kind;
+        self.typed(decode::parse(&payload.bytes, payload.format()?, &expected)?, validation)
     }
 
     /// A body as a defaulted object of the view's kind, and warnings for the client.
