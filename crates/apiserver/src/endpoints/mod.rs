@@ -130,11 +130,28 @@ impl Resources {
         RequestLabels { verb, group, version, resource: &endpoint.def.resource, subresource, scope, dry_run }
     }
 
-    /// Serves a request for a resource.
+    /// Serves a request for a resource, with a warning if its version is deprecated.
     ///
     /// # Errors
     /// What the client is told instead of a result.
     pub async fn serve<B>(
+        &self,
+        request: Request<B>,
+        info: &RequestInfo,
+        resource: &ResourceRequest,
+        user: &UserInfo,
+        negotiation: &Negotiation,
+    ) -> Result<Answer, Status>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let deprecation = self.endpoints.get(&resource.gvr).and_then(|it| it.version().deprecation.clone());
+        let answer = self.serve_version(request, info, resource, user, negotiation).await?;
+        Ok(answer.with_warnings(deprecation.into_iter().collect()))
+    }
+
+    async fn serve_version<B>(
         &self,
         request: Request<B>,
         info: &RequestInfo,

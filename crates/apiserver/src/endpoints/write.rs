@@ -87,7 +87,7 @@ pub async fn create(
 ) -> Result<Answer, Status> {
     let (object, warnings) = target.decode(payload, options.field_validation)?;
     let object = create_object(target, object, options.dry_run).await?;
-    let warnings = target.warnings(warnings, &object, None);
+    let warnings = [warnings, target.endpoint.def.strategy.warnings(&object, None)].concat();
     Ok(Answer::object(target.endpoint, 201, target.view.present(target.endpoint, object)?)
         .with_warnings(warnings))
 }
@@ -418,15 +418,8 @@ impl Target<'_> {
 
     fn answer(&self, updated: Updated, warnings: Vec<String>) -> Result<Answer, Status> {
         let object = updated.stored.object;
-        let warnings = self.warnings(warnings, &object, None);
         Ok(Answer::object(self.endpoint, 200, self.view.present(self.endpoint, object)?)
             .with_warnings(warnings))
-    }
-
-    fn warnings(&self, mut warnings: Vec<String>, object: &Value, old: Option<&Value>) -> Vec<String> {
-        warnings.extend(self.endpoint.version().deprecation.clone());
-        warnings.extend(self.endpoint.def.strategy.warnings(object, old));
-        warnings
     }
 }
 

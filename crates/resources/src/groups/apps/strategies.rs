@@ -4,6 +4,7 @@ use nave_machinery::{Value, meta};
 use serde_json::{Map, json};
 
 use super::{defaults, validation};
+use crate::groups::core::pod_spec::warnings;
 use crate::read;
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors, not_negative};
@@ -29,6 +30,10 @@ impl Strategy for DeploymentStrategy {
     fn validate_status_update(&self, deployment: &Value, _old: &Value) -> Errors {
         validation::counts(deployment)
     }
+
+    fn warnings(&self, deployment: &Value, old: Option<&Value>) -> Vec<String> {
+        if old.is_some() { Vec::new() } else { warnings::named_workload(deployment, "template") }
+    }
 }
 
 pub(super) struct ReplicaSetStrategy;
@@ -49,6 +54,10 @@ impl Strategy for ReplicaSetStrategy {
     fn validate_status_update(&self, replica_set: &Value, _old: &Value) -> Errors {
         validation::counts(replica_set)
     }
+
+    fn warnings(&self, replica_set: &Value, old: Option<&Value>) -> Vec<String> {
+        if old.is_some() { Vec::new() } else { warnings::named_workload(replica_set, "template") }
+    }
 }
 
 pub(super) struct StatefulSetStrategy;
@@ -68,6 +77,10 @@ impl Strategy for StatefulSetStrategy {
 
     fn validate_status_update(&self, stateful_set: &Value, _old: &Value) -> Errors {
         validation::counts(stateful_set)
+    }
+
+    fn warnings(&self, stateful_set: &Value, old: Option<&Value>) -> Vec<String> {
+        if old.is_some() { Vec::new() } else { warnings::workload(stateful_set, "template") }
     }
 }
 
@@ -99,6 +112,10 @@ impl Strategy for DaemonSetStrategy {
 
     fn validate_status_update(&self, daemon_set: &Value, _old: &Value) -> Errors {
         validation::counts(daemon_set)
+    }
+
+    fn warnings(&self, daemon_set: &Value, old: Option<&Value>) -> Vec<String> {
+        if old.is_some() { Vec::new() } else { warnings::workload(daemon_set, "template") }
     }
 }
 

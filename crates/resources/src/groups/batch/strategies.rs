@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::{defaults, validation};
 use crate::defaults::{object, set};
+use crate::groups::core::pod_spec::warnings;
 use crate::read;
 use crate::strategy::Strategy;
 use crate::validate::Errors;
@@ -34,6 +35,10 @@ impl Strategy for JobStrategy {
     fn validate_update(&self, job: &Value, old: &Value) -> Errors {
         validation::job_update(job, old)
     }
+
+    fn warnings(&self, job: &Value, old: Option<&Value>) -> Vec<String> {
+        if old.is_some() { Vec::new() } else { warnings::named_workload(job, "template") }
+    }
 }
 
 /// Gives a job's pods labels that no other job's have, and selects by them.
@@ -62,5 +67,9 @@ impl Strategy for CronJobStrategy {
 
     fn validate(&self, job: &Value) -> Errors {
         validation::cron_job(job)
+    }
+
+    fn warnings(&self, job: &Value, old: Option<&Value>) -> Vec<String> {
+        if old.is_some() { Vec::new() } else { warnings::named_workload(job, "jobTemplate") }
     }
 }

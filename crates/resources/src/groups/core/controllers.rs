@@ -2,7 +2,7 @@
 
 use nave_machinery::Value;
 
-use super::pod_spec::{defaults, validation};
+use super::pod_spec::{defaults, validation, warnings};
 use crate::defaults::{at, object};
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors, not_negative};
@@ -76,5 +76,9 @@ impl Strategy for ReplicationControllerStrategy {
             not_negative(status.field(field), &mut errors);
         }
         errors
+    }
+
+    fn warnings(&self, controller: &Value, old: Option<&Value>) -> Vec<String> {
+        if old.is_some() { Vec::new() } else { warnings::named_workload(controller, "template") }
     }
 }

@@ -86,6 +86,10 @@ impl Strategy for PodStrategy {
             _ => None,
         }
     }
+
+    fn warnings(&self, pod: &Value, old: Option<&Value>) -> Vec<String> {
+        if old.is_some() { Vec::new() } else { pod_spec::warnings::pod(pod) }
+    }
 }
 
 /// The pod's first address, as the field `status.podIP` selects.

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod validation;
+mod warnings;
 
 use std::collections::BTreeSet;
 
@@ -56,6 +57,10 @@ impl Strategy for ServiceStrategy {
 
     fn validate_update(&self, service: &Value, old: &Value) -> Errors {
         validation::service_update(service, old)
+    }
+
+    fn warnings(&self, service: &Value, _old: Option<&Value>) -> Vec<String> {
+        warnings::service(service)
     }
 }
 

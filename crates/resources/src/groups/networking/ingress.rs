@@ -58,6 +58,22 @@ impl Strategy for IngressStrategy {
         }
         errors
     }
+
+    fn warnings(&self, ingress: &Value, old: Option<&Value>) -> Vec<String> {
+        let root = At::root(ingress);
+        let (metadata, spec) = (root.field("metadata"), root.field("spec"));
+        let annotations = metadata.field("annotations");
+        if old.is_none()
+            && annotations.key(CLASS_ANNOTATION).is_set()
+            && !spec.field("ingressClassName").is_set()
+        {
+            let text = format!(
+                "annotation {CLASS_ANNOTATION:?} is deprecated, please use 'spec.ingressClassName' instead"
+            );
+            return vec![text];
+        }
+        Vec::new()
+    }
 }
 
 /// A DNS name, perhaps with a wildcard in front.

@@ -7,6 +7,7 @@
 //! | [`qos`] | the quality of service class |
 //! | [`containers`], [`probes`], [`volumes`], [`security`], [`scheduling`] | what these parts must be |
 //! | [`validation`] | what a pod and a template must be |
+//! | [`warnings`] | what clients are warned of |
 //! | [`annotations`] | annotations that may not change |
 //! | [`update`] | what may change in a pod |
 //! | [`parts`] | what may change in it through `ephemeralcontainers` and `resize` |
@@ -23,6 +24,7 @@ mod security;
 pub(super) mod update;
 pub(crate) mod validation;
 pub(crate) mod volumes;
+pub(crate) mod warnings;
 
 use nave_machinery::{Map, Value};
 
