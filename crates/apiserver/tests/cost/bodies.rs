@@ -171,7 +171,7 @@ fn job(body: Vec<u8>, format: Format) -> Job {
 }
 
 fn answered(body: &[u8], format: Format) -> Result<usize, Status> {
-    let body = decode::parse(body, format)?;
+    let body = decode::parse(body, format, "Pod")?;
     let kind = body.object.get("kind").and_then(|kind| kind.as_str()).unwrap_or("ConfigMap").to_owned();
     let (group, package) = if kind == "ControllerRevision" { ("apps", "apps") } else { ("", "core") };
     let gvk = GroupVersionKind::new(group, "v1", &kind);
