@@ -13,6 +13,7 @@ use nave_machinery::{GroupVersionResource, Status, Value, time};
 use serde_json::json;
 
 use crate::cluster_authentication::{self, ClusterAuthentication};
+use crate::context::RequestContext;
 use crate::endpoints::view::View;
 use crate::endpoints::write::{self, Target};
 use crate::endpoints::{Resources, decode};
@@ -132,9 +133,10 @@ async fn create(
         return Ok(());
     }
     let admission = resources.admission();
-    let target = Target { endpoint, view: View::Object, namespace, name: "", user, admission };
+    let context = &RequestContext::internal(user.clone());
+    let target = Target { context, endpoint, view: View::Object, namespace, name: "", admission };
     let body = decode::Body { object, lax: Vec::new() };
-    let (object, _) = target.typed(body, nave_machinery::options::FieldValidation::Ignore)?;
+    let object = target.typed(body, nave_machinery::options::FieldValidation::Ignore)?;
     let stored = match write::create_object(&target, object, false).await {
         Err(status) if status.code == 409 => return Ok(()),
         outcome => outcome?,

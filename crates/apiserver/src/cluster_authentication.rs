@@ -23,6 +23,7 @@ use tokio::sync::{Notify, watch};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::bootstrap::server_user;
+use crate::context::RequestContext;
 use crate::endpoints::view::View;
 use crate::endpoints::write::{self, Payload, Target};
 use crate::endpoints::{Endpoint, Resources};
@@ -186,9 +187,10 @@ async fn put(
     };
     let name = if found.is_some() { NAME } else { "" };
     let admission = resources.admission();
-    let target = Target { endpoint, view: View::Object, namespace: NAMESPACE, name, user, admission };
+    let context = &RequestContext::internal(user.clone());
+    let target = Target { context, endpoint, view: View::Object, namespace: NAMESPACE, name, admission };
     let stored = if found.is_some() {
-        write::update(&target, &payload, &UpdateOptions::default(), async || Ok(())).await?
+        write::update(&target, &payload, &UpdateOptions::default(), None).await?
     } else {
         write::create(&target, &payload, &CreateOptions::default()).await?
     };

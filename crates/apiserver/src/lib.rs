@@ -21,7 +21,8 @@
 //! | [`endpoints`] | the verbs, for every resource alike |
 //! | [`lifecycle`] | what the API does to every object's metadata |
 //! | [`computed`] | what is answered without being stored: bindings, reviews, tokens |
-//! | [`admission`] | plugins between preparation and validation |
+//! | [`context`] | what all stages of a request share |
+//! | [`admission`] | the cluster as admission plugins see it |
 //! | [`allocation`] | cluster IPs and node ports of services |
 //! | [`storage`] | one resource's objects between the endpoints and the store |
 //! | [`documents`], [`openapi`], [`health`], [`metrics`], [`introspection`] | what is served but is no resource |
@@ -39,6 +40,7 @@ mod body;
 pub mod bootstrap;
 pub mod cluster_authentication;
 pub mod computed;
+pub mod context;
 pub mod cpu_pool;
 mod descriptions;
 pub mod documents;

@@ -5,7 +5,7 @@
 
 use nave_machinery::options::{DeleteOptions, DeletionPropagation};
 use nave_machinery::time::Timestamp;
-use nave_machinery::{Status, Value, meta, names};
+use nave_machinery::{Status, Value, meta};
 use nave_resources::{ResourceDef, Strategy};
 
 /// The finalizer that keeps an object until its dependents are gone.
@@ -36,9 +36,17 @@ pub fn before_create(
     if !def.rules.generation.is_empty() {
         meta::set(object, "generation", Value::from(1));
     }
-    if meta::name(object).is_empty() && !meta::generate_name(object).is_empty() {
-        let name = names::generate_name(meta::generate_name(object));
-        meta::set(object, "name", Value::String(name));
+    Ok(())
+}
+
+/// Puts the request's namespace into a new object and removes what only the server sets, before admission sees it.
+///
+/// # Errors
+/// 400 where the object names another namespace than the request.
+pub fn wipe_system_fields(object: &mut Value, namespace: &str) -> Result<(), Status> {
+    ensure_namespace(object, namespace)?;
+    for field in SERVER_SET_ON_CREATE.into_iter().chain(["uid", "creationTimestamp", "resourceVersion"]) {
+        meta::remove(object, field);
     }
     Ok(())
 }
@@ -254,7 +262,11 @@ fn set_propagation_finalizers(object: &mut Value, options: &DeleteOptions, orpha
     }
 }
 
-fn ensure_namespace(object: &mut Value, namespace: &str) -> Result<(), Status> {
+/// Puts the request's namespace into an object that names none.
+///
+/// # Errors
+/// 400 where the object names another namespace than the request.
+pub fn ensure_namespace(object: &mut Value, namespace: &str) -> Result<(), Status> {
     let own = meta::namespace(object);
     if own == namespace {
         return Ok(());
@@ -305,11 +317,9 @@ mod tests {
 
     #[test]
     fn a_new_object_gets_its_identity_and_keeps_no_foreign_one() {
-        let mut object =
-            json!({"metadata": {"generateName": "web-", "uid": "mine", "deletionTimestamp": "t"}});
+        let mut object = json!({"metadata": {"name": "web-a", "uid": "mine", "deletionTimestamp": "t"}});
         before_create(&def("apps", "deployments"), &mut object, "ns", at(0)).unwrap();
         let metadata = &object["metadata"];
-        assert!(meta::name(&object).starts_with("web-") && meta::name(&object).len() == 9);
         assert_ne!(metadata["uid"], "mine");
         assert_eq!(
             (&metadata["namespace"], &metadata["generation"], &metadata["creationTimestamp"]),

@@ -25,6 +25,7 @@ use nave_machinery::Status;
 
 use crate::authorization::Asked;
 use crate::body::ResponseBody;
+use crate::context::RequestContext;
 use crate::cpu_pool::CpuPool;
 use crate::documents::Documents;
 use crate::endpoints::Resources;
@@ -147,6 +148,7 @@ impl Pipeline {
         };
         // May they: any authorizer that allows it.
         self.authorization.authorize(&asked.by(&identity.user)).await?;
+        let deadline = Instant::now() + self.request_timeout;
         let served = async {
             // Everything that is no resource: health, discovery, OpenAPI, metrics.
             let Some(resource) = &info.resource else {
@@ -154,7 +156,8 @@ impl Pipeline {
                 let document = self.documents.answer(method, headers, info, accepted);
                 return accepted.encode(self.cpu.run(self.documents.size(info), document).await?);
             };
-            let answer = self.resources.serve(request, info, resource, &identity.user, accepted).await?;
+            let context = RequestContext::new(Arc::clone(&identity.user), deadline);
+            let answer = self.resources.serve(request, info, resource, &context, accepted).await?;
             self.cpu.run(answer.size(accepted), async { accepted.encode(answer) }).await
         };
         let response = if info.is_long_running() {

@@ -14,10 +14,7 @@ use nave_supervisor::{RestartMetrics, Supervisor};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::{
-    Admission, CertificateRequester, CertificateSubjectRestriction, DefaultTolerationSeconds,
-    NamespaceLifecycle, Plugin, Priority, ServiceAccount, StorageObjectInUseProtection,
-};
+use crate::admission::{AdmissionConfig, AdmissionError};
 use crate::allocation::{ServiceAllocator, ServiceRange};
 use crate::body::ResponseBody;
 use crate::bootstrap::Bootstrap;
@@ -44,10 +41,8 @@ pub struct Config {
     pub authentication: nave_authn::Chain,
     /// What they may do.
     pub authorization: nave_authz::Chain,
-    /// Admission plugins that run after those without which nothing can be stored.
-    pub plugins: Vec<Box<dyn Plugin>>,
-    /// The names of plugins that are left out.
-    pub disabled_plugins: Vec<String>,
+    /// The admission plugins.
+    pub admission: AdmissionConfig,
     /// What answers where the answer is computed.
     pub computed: ComputedTable,
     /// The addresses of services.
@@ -70,15 +65,15 @@ pub struct Config {
     pub cluster_authentication: watch::Receiver<ClusterAuthentication>,
 }
 
-/// How long pods stay on a node that is not ready, if they do not say it themselves.
-const TOLERATION_SECONDS: u32 = 300;
-
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A metric could not be registered.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// The admission plugins cannot run.
+    #[error("admission: {0}")]
+    Admission(#[from] AdmissionError),
     /// The objects that the server cannot do without could not be made.
     #[error("bootstrap objects: {0}")]
     Bootstrap(Status),
@@ -110,9 +105,12 @@ impl ApiServer {
         for collector in collectors.chain(config.authorization.metrics().collectors()) {
             metrics.register(collector)?;
         }
-        let mut plugins = admission(&storages, config.plugins);
-        plugins.retain(|plugin| !config.disabled_plugins.iter().any(|name| name == plugin.name()));
-        let admission = Admission::new(plugins);
+        let admission_metrics = nave_admission::Metrics::new()?;
+        for collector in admission_metrics.collectors() {
+            metrics.register(collector)?;
+        }
+        let admission = config.admission.build(&storages, &config.authorization, admission_metrics)?;
+        let admission = Arc::new(admission);
         let watches = Watches { closing: closing.clone(), min_time: config.min_watch_time };
         let allocator = Arc::new(ServiceAllocator::new(config.service_range, config.node_ports));
         let services = follow_services(&storages, &allocator).await;
@@ -209,27 +207,6 @@ async fn follow_services(storages: &Storages, allocator: &ServiceAllocator) -> O
     let following = Following::start(Arc::clone(services.cacher()), allocator.follower());
     following.synced().await;
     Some(Arc::new(following))
-}
-
-fn admission(storages: &Storages, more: Vec<Box<dyn Plugin>>) -> Vec<Box<dyn Plugin>> {
-    let core = |resource| storages.get(&GroupVersionResource::new("", "v1", resource));
-    let mut plugins: Vec<Box<dyn Plugin>> = Vec::new();
-    if let Some(namespaces) = core("namespaces") {
-        plugins.push(Box::new(NamespaceLifecycle { namespaces: Arc::clone(namespaces) }));
-    }
-    if let Some(accounts) = core("serviceaccounts") {
-        plugins.push(Box::new(ServiceAccount { accounts: Arc::clone(accounts) }));
-    }
-    let classes = GroupVersionResource::new("scheduling.k8s.io", "v1", "priorityclasses");
-    if let Some(classes) = storages.get(&classes) {
-        plugins.push(Box::new(Priority { classes: Arc::clone(classes) }));
-    }
-    plugins.push(Box::new(DefaultTolerationSeconds { seconds: TOLERATION_SECONDS }));
-    plugins.push(Box::new(StorageObjectInUseProtection));
-    plugins.push(Box::new(CertificateRequester));
-    plugins.push(Box::new(CertificateSubjectRestriction));
-    plugins.extend(more);
-    plugins
 }
 
 fn health(storages: &Storages, stopping: &Switch) -> Health {

@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, header};
 use http_body_util::BodyExt;
-use nave_apiserver::admission::Admission;
+use nave_admission::Chain;
+use nave_apiserver::context::RequestContext;
 use nave_apiserver::endpoints::answer::{Answer, Negotiation};
 use nave_apiserver::endpoints::view::View;
 use nave_apiserver::endpoints::write::{Payload, Target};
@@ -44,8 +45,8 @@ const ACCEPTED: [&str; 8] = [
 struct World {
     store: Arc<dyn Store>,
     storages: Storages,
-    admission: Admission,
-    user: UserInfo,
+    admission: Chain,
+    context: RequestContext,
     _folder: tempfile::TempDir,
 }
 
@@ -60,8 +61,8 @@ impl World {
         Self {
             store,
             storages,
-            admission: Admission::new(Vec::new()),
-            user: UserInfo::default(),
+            admission: Chain::default(),
+            context: RequestContext::internal(UserInfo::default()),
             _folder: folder,
         }
     }
@@ -84,7 +85,7 @@ impl World {
         let content_type = Some(ContentType::Object(Format::Json));
         let payload = Payload { bytes: body(object, Format::Json), content_type };
         let options = UpdateOptions::default();
-        write::update(&self.target(&endpoint, name), &payload, &options, async || Ok(())).await
+        write::update(&self.target(&endpoint, name), &payload, &options, None).await
     }
 
     async fn patch(
@@ -126,8 +127,8 @@ impl World {
     }
 
     fn target<'a>(&'a self, endpoint: &'a Endpoint, name: &'a str) -> Target<'a> {
-        let (user, admission) = (&self.user, &self.admission);
-        Target { endpoint, view: View::Object, namespace: NAMESPACE, name, user, admission }
+        let (context, admission) = (&self.context, &self.admission);
+        Target { context, endpoint, view: View::Object, namespace: NAMESPACE, name, admission }
     }
 
     /// Writes bytes as another server could have, and waits until the watch cache has seen them.

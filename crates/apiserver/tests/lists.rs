@@ -161,7 +161,7 @@ impl World {
             let put = storage.guaranteed_update(&path, &key.1, |_| Ok(Update::Put(object.clone())));
             put.await.unwrap().stored.revision
         } else {
-            storage.create(&path, &key.1, &mut object, None).await.unwrap()
+            storage.create(&path, &key.1, &mut object).await.unwrap()
         };
         let mut state = self.latest().clone();
         // What is as it was is not written.
@@ -177,7 +177,8 @@ impl World {
             return;
         }
         let storage = self.storages.get(&pods()).unwrap();
-        let remove = |stored: &nave_apiserver::storage::Stored| Ok(Update::Delete(stored.object.clone()));
+        let remove =
+            |stored: &nave_apiserver::storage::Stored| Ok(Update::Delete(stored.object.as_value().clone()));
         let revision =
             storage.guaranteed_update(&path_of(&key), &key.1, remove).await.unwrap().stored.revision;
         let mut state = self.latest().clone();

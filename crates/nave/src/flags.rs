@@ -22,6 +22,7 @@ use nave_apiserver::allocation::ServiceRange;
 use nave_apiserver::inflight::InflightLimits;
 use nave_apiserver::storage::WatchCacheSizes;
 
+pub(crate) use admission::Admission;
 use admission::AdmissionFlags;
 use authentication::AuthenticationFlags;
 pub(crate) use authentication::{Authentication, Oidc, Proxy, ServiceAccounts, TokenWebhook};
@@ -177,8 +178,8 @@ pub(crate) struct Config {
     pub(crate) connections_per_address: usize,
     pub(crate) authentication: Authentication,
     pub(crate) authorization: Authorization,
-    /// The admission plugins that are left out.
-    pub(crate) disabled_plugins: Vec<String>,
+    /// The admission plugins.
+    pub(crate) admission: Admission,
     pub(crate) service_range: ServiceRange,
     pub(crate) node_ports: RangeInclusive<u16>,
     pub(crate) watch_caches: WatchCacheSizes,
@@ -256,7 +257,7 @@ impl ServeFlags {
             connections_per_address: self.max_connections_per_address,
             authentication: self.authentication.validate()?,
             authorization: self.authorization.validate()?,
-            disabled_plugins: self.admission.disabled()?,
+            admission: self.admission.validate()?,
             service_range: self.service_cluster_ip_range,
             node_ports: self.service_node_port_range,
             watch_caches: self.caches.sizes(),

@@ -9,6 +9,7 @@ use nave_machinery::user::UserInfo;
 use nave_machinery::{GroupVersionResource, Status};
 use nave_resources::storage_key;
 
+use crate::context::RequestContext;
 use crate::endpoints::view::View;
 use crate::endpoints::write::{self, Target};
 use crate::endpoints::{Endpoint, Resources, decode};
@@ -34,16 +35,17 @@ async fn ensure(resources: &Resources, user: &UserInfo, wanted: bootstrap::Boots
             return Ok(());
         }
     }
+    let context = &RequestContext::internal(user.clone());
     let target = Target {
+        context,
         endpoint,
         view: View::Object,
         namespace: &wanted.namespace,
         name: "",
-        user,
         admission: resources.admission(),
     };
     let body = decode::Body { object: wanted.object, lax: Vec::new() };
-    let (object, _) = target.typed(body, FieldValidation::Ignore)?;
+    let object = target.typed(body, FieldValidation::Ignore)?;
     match write::create_object(&target, object, false).await {
         // Another server over the same store was faster.
         Err(status) if status.code == 409 => Ok(()),
@@ -56,10 +58,10 @@ async fn mend(endpoint: &Endpoint, wanted: &bootstrap::Bootstrap) -> Result<bool
     let namespace = endpoint.def.namespaced.then_some(wanted.namespace.as_str());
     let key = storage_key(&endpoint.def, namespace, &wanted.name).map_err(Status::internal)?;
     let change = |current: &Stored| {
-        Ok(match reconcile(&current.object, &wanted.object) {
-            Reconciled::Right => Update::Keep(current.object.clone()),
+        Ok(match reconcile(current.object.as_value(), &wanted.object) {
+            Reconciled::Right => Update::Keep(current.object.as_value().clone()),
             Reconciled::Update(object) => Update::Put(object),
-            Reconciled::Recreate => Update::Delete(current.object.clone()),
+            Reconciled::Recreate => Update::Delete(current.object.as_value().clone()),
         })
     };
     match endpoint.storage()?.guaranteed_update(&key, &wanted.name, change).await {

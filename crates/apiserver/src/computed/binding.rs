@@ -35,7 +35,7 @@ impl Computed for Binding {
         let key = storage_key(&endpoint.def, Some(request.namespace()), name)
             .map_err(|error| Status::bad_request(error.to_string()))?;
         let bind = |current: &Stored| {
-            let pod = bound(&current.object, &binding)
+            let pod = bound(current.object.as_value(), &binding)
                 .map_err(|why| Status::conflict(&GroupResource::new("", "pods/binding"), name, &why))?;
             Ok(if request.dry_run { Update::Keep(pod) } else { Update::Put(pod) })
         };

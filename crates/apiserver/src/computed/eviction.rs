@@ -141,7 +141,7 @@ fn budgets<'a>(request: &ComputedRequest<'a>) -> Result<&'a Endpoint, Status> {
 async fn take_from_budget(request: &ComputedRequest<'_>, name: &str, dry_run: bool) -> Result<(), Status> {
     let endpoint = budgets(request)?;
     let take = |current: &Stored| {
-        let budget = taken(&current.object, request.name(), time::now())?;
+        let budget = taken(current.object.as_value(), request.name(), time::now())?;
         Ok(if dry_run { Update::Keep(budget) } else { Update::Put(budget) })
     };
     update(endpoint, request.namespace(), name, take).await.map(drop)
@@ -214,8 +214,8 @@ fn why_none_is_allowed(budget: &Value) -> String {
 /// Says in the pod's status why it goes; the answer is the revision.
 async fn mark_pod(request: &ComputedRequest<'_>, options: &DeleteOptions) -> Result<u64, Status> {
     let mark = |current: &Stored| {
-        check_preconditions(&current.object, options)?;
-        let mut pod = current.object.clone();
+        check_preconditions(current.object.as_value(), options)?;
+        let mut pod = current.object.as_value().clone();
         let condition = json!({"type": "DisruptionTarget", "status": "True", "lastProbeTime": null,
             "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting",
             "lastTransitionTime": time::now().rfc3339()});
@@ -249,11 +249,11 @@ fn check_preconditions(pod: &Value, options: &DeleteOptions) -> Result<(), Statu
 
 async fn delete_pod(request: &ComputedRequest<'_>, options: &DeleteOptions) -> Result<(), Status> {
     let target = Target {
+        context: request.context,
         endpoint: request.endpoint,
         view: View::Object,
         namespace: request.namespace(),
         name: request.name(),
-        user: request.user,
         admission: request.resources.admission(),
     };
     delete::delete(&target, options).await.map(drop)
@@ -261,7 +261,7 @@ async fn delete_pod(request: &ComputedRequest<'_>, options: &DeleteOptions) -> R
 
 async fn update<F>(endpoint: &Endpoint, namespace: &str, name: &str, change: F) -> Result<Stored, Status>
 where
-    F: FnMut(&Stored) -> Result<Update, Status>,
+    F: FnMut(&Stored) -> Result<Update, Status> + Send,
 {
     let storage: &ResourceStorage = endpoint.storage()?;
     let key = storage_key(&endpoint.def, Some(namespace), name)

@@ -7,16 +7,17 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use nave_admission::{Attributes, Operation};
 use nave_machinery::options::FieldValidation;
-use nave_machinery::user::UserInfo;
-use nave_machinery::{GroupVersionKind, Status, Value, meta};
+use nave_machinery::{GroupVersionKind, Object, Status, Value, meta};
 use nave_resources::ResourceDef;
 use nave_schema::TypeId;
+use serde_json::json;
 
 use super::answer::Answer;
 use super::write::Payload;
 use super::{Endpoint, Resources, decode};
-use crate::admission::{Attributes, Operation};
+use crate::context::RequestContext;
 use crate::request_info::ResourceRequest;
 
 /// What answers the creates of one resource or subresource.
@@ -39,8 +40,8 @@ pub struct ComputedRequest<'a> {
     pub endpoint: &'a Endpoint,
     /// The parts of the path: namespace, name, subresource.
     pub resource: &'a ResourceRequest,
-    /// Who asks.
-    pub user: &'a UserInfo,
+    /// The request.
+    pub context: &'a RequestContext,
     /// Whether nothing may be changed.
     pub dry_run: bool,
 }
@@ -125,26 +126,32 @@ pub(super) async fn create(
     let (mut object, warnings) = decode::typed(body, &gvk, type_id, validation)?;
     decode::set_defaults(&mut object, type_id)?;
     check_metadata(request, &object)?;
+    let options = json!({"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1"});
     let attributes = Attributes {
         def: &request.endpoint.def,
+        kind: &gvk,
+        version: &request.endpoint.version().name,
         subresource: &request.resource.subresource,
         namespace: request.namespace(),
         name: request.name(),
         operation: Operation::Create,
-        user: request.user,
+        old: None,
+        options: &options,
+        dry_run: request.dry_run,
+        user: &request.context.user,
+        deadline: request.context.deadline,
+        notes: &request.context.notes,
     };
-    let admission = request.resources.admission().for_request();
-    admission.prepare_for_create(&request.endpoint.def, request.namespace(), &object).await?;
-    let object = loop {
-        let mut admitted = object.clone();
-        match admission.admit(&attributes, Some(&mut admitted)) {
-            Ok(()) => break admitted,
-            Err(_) if admission.answer_rights().await => {}
-            Err(status) => return Err(status),
-        }
-    };
-    let answer = computed.create(request, object).await?;
-    Ok(Answer::document(201, answer).with_warnings(warnings))
+    let admission = request.resources.admission();
+    let mut object = Object::try_from(object).map_err(Status::internal)?;
+    admission.mutate(&attributes, Some(&mut object)).await?;
+    admission.validate(&attributes, Some(&object)).await?;
+    let notes = &request.context.notes;
+    for warning in warnings {
+        notes.warn(warning);
+    }
+    let answer = computed.create(request, object.into_value()).await?;
+    Ok(Answer::document(201, answer).with_warnings(notes.take_warnings()))
 }
 
 /// A body may name the object and the namespace of the path, and no others.

@@ -4,53 +4,29 @@ use std::sync::Arc;
 
 use nave_cacher::CachedObject;
 use nave_machinery::options::DeleteOptions;
-use nave_machinery::{Reason, Status, Value, meta, time};
-use nave_resources::{list_prefix, storage_key};
+use nave_machinery::{Reason, Status, Value, meta};
+use nave_resources::list_prefix;
 
 use super::answer::Answer;
 use super::view::View;
-use super::write::Target;
-use crate::admission::{Attributes, Operation};
+use super::write::{Change, Target, Write, Written};
 use crate::lifecycle::{self, Deletion};
-use crate::storage::{Attempt, ResourceStorage, Stored, Update};
+use crate::storage::ResourceStorage;
 
 /// Deletes one object, or marks it for deletion. What is stored but cannot be decoded is removed at once.
 ///
 /// # Errors
 /// 404, or 409 where a precondition does not hold.
 pub async fn delete(target: &Target<'_>, options: &DeleteOptions) -> Result<Answer, Status> {
-    let def = &target.endpoint.def;
-    let storage = target.storage()?;
-    let attributes = Attributes {
-        def,
-        subresource: "",
-        namespace: target.namespace,
-        name: target.name,
-        operation: Operation::Delete,
-        user: target.user,
-    };
-    target.admission.admit(&attributes, None)?;
-    let namespace = def.namespaced.then_some(target.namespace);
-    let key =
-        storage_key(def, namespace, target.name).map_err(|error| Status::bad_request(error.to_string()))?;
-    let mut outcome = Deletion::Pending;
-    let change = |current: &Stored| -> Result<Attempt, Status> {
-        let mut object = current.object.clone();
-        outcome = lifecycle::before_delete(def, &mut object, options, target.name, time::now())?;
-        let attempt = match outcome {
-            Deletion::Pending => Update::Keep(object).into(),
-            Deletion::Marked => Update::Put(object).into(),
-            Deletion::Now => target.deletion(&key, object),
-        };
-        Ok(if options.dry_run { attempt.dry() } else { attempt })
-    };
-    let updated = match storage.guaranteed_update(&key, target.name, change).await {
+    let written = Write::new(target, Change::Delete(options), options.dry_run).run(target.name).await;
+    match written {
+        Ok(Written { object, deletion, .. }) => answer(target, object, deletion),
         Err(status) if status.reason == Some(Reason::StoreReadError) => {
-            return delete_undecodable(target, storage, &key, options).await;
+            let (storage, key) = (target.storage()?, target.key(target.name)?);
+            delete_undecodable(target, storage, &key, options).await
         }
-        outcome => outcome?,
-    };
-    answer(target, updated.stored.object, outcome)
+        Err(status) => Err(status),
+    }
 }
 
 async fn delete_undecodable(
@@ -110,14 +86,8 @@ pub async fn delete_collection(
 ) -> Result<Vec<Arc<CachedObject>>, Status> {
     let mut deleted = Vec::with_capacity(selected.len());
     for object in selected {
-        let one = Target {
-            endpoint: target.endpoint,
-            view: View::Object,
-            namespace: object.namespace(),
-            name: object.name(),
-            user: target.user,
-            admission: target.admission,
-        };
+        let (namespace, name) = (object.namespace(), object.name());
+        let one = Target { view: View::Object, namespace, name, ..*target };
         match delete(&one, options).await {
             Ok(_) => deleted.push(object),
             Err(status) if status.code == 404 => {}
@@ -131,8 +101,10 @@ pub async fn delete_collection(
 /// that answer with the object in any case.
 fn answer(target: &Target<'_>, object: Value, outcome: Deletion) -> Result<Answer, Status> {
     let def = &target.endpoint.def;
-    if outcome == Deletion::Marked || def.rules.returns_deleted {
-        return Ok(Answer::object(target.endpoint, 200, target.view.present(target.endpoint, object)?));
-    }
-    Ok(Answer::status(&Status::deleted(&def.group_resource(), meta::name(&object), meta::uid(&object))))
+    let answer = if outcome == Deletion::Marked || def.rules.returns_deleted {
+        Answer::object(target.endpoint, 200, target.view.present(target.endpoint, object)?)
+    } else {
+        Answer::status(&Status::deleted(&def.group_resource(), meta::name(&object), meta::uid(&object)))
+    };
+    Ok(answer.with_warnings(target.context.notes.take_warnings()))
 }

@@ -33,9 +33,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Method, Request, header};
 use http_body::Body;
+use nave_admission::Chain;
 use nave_codec::negotiate::{self, ContentType, Format, PatchType};
 use nave_machinery::options::{CreateOptions, DeleteOptions, ListOptions, PatchOptions};
-use nave_machinery::user::UserInfo;
 use nave_machinery::{GroupResource, GroupVersionKind, GroupVersionResource, Status, Value, names};
 use nave_resources::{ResourceDef, ResourceVersion};
 
@@ -43,11 +43,11 @@ use self::answer::{Answer, List, Negotiation};
 use self::computed::{ComputedRequest, ComputedTable};
 use self::view::View;
 use self::watch::{WatchStats, Watches};
-use self::write::{Payload, Target};
-use crate::admission::Admission;
+use self::write::{CreateRight, Payload, Target};
 use crate::allocation::ServiceAllocator;
 use crate::authorization::Asked;
 use crate::body;
+use crate::context::RequestContext;
 use crate::cpu_pool::CpuPool;
 use crate::metrics::RequestLabels;
 use crate::request_info::{RequestInfo, ResourceRequest, Verb};
@@ -71,7 +71,7 @@ pub struct Endpoint {
 /// All resources served.
 pub struct Resources {
     endpoints: HashMap<GroupVersionResource, Endpoint>,
-    admission: Admission,
+    admission: Arc<Chain>,
     computed: ComputedTable,
     authorization: nave_authz::Chain,
     watches: Watches,
@@ -82,7 +82,7 @@ impl Resources {
     /// The endpoints of every version of every resource.
     pub fn new(
         storages: &Storages,
-        admission: Admission,
+        admission: Arc<Chain>,
         computed: ComputedTable,
         authorization: nave_authz::Chain,
         watches: Watches,
@@ -139,7 +139,7 @@ impl Resources {
         request: Request<B>,
         info: &RequestInfo,
         resource: &ResourceRequest,
-        user: &UserInfo,
+        context: &RequestContext,
         negotiation: &Negotiation,
     ) -> Result<Answer, Status>
     where
@@ -147,7 +147,7 @@ impl Resources {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let deprecation = self.endpoints.get(&resource.gvr).and_then(|it| it.version().deprecation.clone());
-        let answer = self.serve_version(request, info, resource, user, negotiation).await?;
+        let answer = self.serve_version(request, info, resource, context, negotiation).await?;
         Ok(answer.with_warnings(deprecation.into_iter().collect()))
     }
 
@@ -156,7 +156,7 @@ impl Resources {
         request: Request<B>,
         info: &RequestInfo,
         resource: &ResourceRequest,
-        user: &UserInfo,
+        context: &RequestContext,
         negotiation: &Negotiation,
     ) -> Result<Answer, Status>
     where
@@ -173,7 +173,7 @@ impl Resources {
             let options = CreateOptions::parse(query)?;
             let payload = read_payload(request).await?;
             let dry_run = options.dry_run;
-            let request = ComputedRequest { resources: self, endpoint, resource, user, dry_run };
+            let request = ComputedRequest { resources: self, endpoint, resource, context, dry_run };
             let size = payload.bytes.len().max(endpoint.size_of_object(resource));
             let created = computed::create(computed, &request, &payload, options.field_validation);
             return self.cpu.run(size, created).await;
@@ -203,29 +203,22 @@ impl Resources {
         negotiation.choose(answer::Offer::Object, encode::formats(endpoint))?;
         let method = request.method().clone();
         let payload = read_payload(request).await?;
-        let admission = self.admission.for_request();
         let size = payload.bytes.len().max(match info.verb {
             Verb::DeleteCollection => read::size_of_list(endpoint, resource, query),
             _ => endpoint.size_of_object(resource),
         });
         let target = Target {
+            context,
             endpoint,
             view,
             namespace: if endpoint.def.namespaced { &resource.namespace } else { "" },
             name: &resource.name,
-            user,
-            admission: &admission,
+            admission: &self.admission,
         };
-        loop {
-            let write = self.write(&target, &payload, info, resource, &method);
-            let outcome = self.cpu.run(size, write).await;
-            if outcome.is_ok() || !admission.answer_rights().await {
-                return outcome;
-            }
-        }
+        self.cpu.run(size, self.write(&target, &payload, info, resource, &method)).await
     }
 
-    /// Tries to write what a request asks for.
+    /// Carries out the write that a request is about.
     async fn write(
         &self,
         target: &Target<'_>,
@@ -238,12 +231,10 @@ impl Resources {
         match info.verb {
             Verb::Create => write::create(target, payload, &CreateOptions::parse(query)?).await,
             Verb::Update => {
-                let may_create = async || {
-                    let asked = Asked::new(info, method);
-                    let create = nave_authz::Attributes { verb: "create", ..asked.by(target.user) };
-                    self.authorization.authorize(&create).await
-                };
-                write::update(target, payload, &CreateOptions::parse_update(query)?, may_create).await
+                let asked = Asked::new(info, method);
+                let attributes = nave_authz::Attributes { verb: "create", ..asked.by(&target.context.user) };
+                let create = CreateRight { authorization: &self.authorization, attributes };
+                write::update(target, payload, &CreateOptions::parse_update(query)?, Some(create)).await
             }
             Verb::Patch => {
                 let apply = payload.content_type == Some(ContentType::Patch(PatchType::Apply));
@@ -284,8 +275,8 @@ impl Resources {
         self.endpoints.get(gvr)
     }
 
-    /// The admission stage.
-    pub fn admission(&self) -> &Admission {
+    /// The admission plugins.
+    pub fn admission(&self) -> &Chain {
         &self.admission
     }
 

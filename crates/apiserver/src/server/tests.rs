@@ -8,6 +8,7 @@ use futures_util::stream;
 use http::{Method, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
+use nave_admission::PluginConfig;
 use nave_authz::{AlwaysAllow, Link};
 use nave_machinery::Value;
 use nave_resources::Registry;
@@ -47,8 +48,7 @@ impl Fixture {
             storages: Storages::open(registry, store, &WatchCacheSizes::default()),
             authentication: nave_authn::Chain::new(Vec::new()).with_anonymous(),
             authorization,
-            plugins: Vec::new(),
-            disabled_plugins: Vec::new(),
+            admission: AdmissionConfig::new(PluginConfig::default(), Arc::default()),
             computed,
             service_range: ServiceRange::from_str("10.0.0.0/24").unwrap(),
             node_ports: 30_000..=30_100,

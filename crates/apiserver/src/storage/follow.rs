@@ -140,7 +140,7 @@ mod tests {
             let metadata = json!({"namespace": "ns", "name": name});
             let mut map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata});
             let key = nave_resources::storage_key(maps.def(), Some("ns"), meta::name(&map)).unwrap();
-            maps.create(&key, name, &mut map, None).await.unwrap();
+            maps.create(&key, name, &mut map).await.unwrap();
         };
         let names = Arc::new(Names::default());
         names.panics.lock().extend(["a", "c"].map(str::to_owned));

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nave_cacher::{CachedObject, Cacher, CacherConfig, Snapshot, WindowBounds};
-use nave_machinery::{GroupResource, Reason, Status, Value, meta};
+use nave_machinery::{GroupResource, Object, Reason, Status, Value, meta};
 use nave_resources::ResourceDef;
 use nave_store::{Expect, KeyValue, Op, Range, RangeResult, Store, StoreError, Txn, TxnOutcome};
 
@@ -60,7 +60,7 @@ pub enum Latest {
 #[derive(Clone, Debug)]
 pub struct Stored {
     /// The object in its storage version, with `metadata.resourceVersion`.
-    pub object: Value,
+    pub object: Object,
     /// The revision that wrote it.
     pub revision: u64,
 }
@@ -73,6 +73,17 @@ pub enum Update {
     Delete(Value),
     /// Leave the state as it is; the answer is the object given.
     Keep(Value),
+}
+
+/// A write as the storage sees it: what to do with each state that is found.
+pub trait NextState: Send {
+    /// What to do with this state; `None` where nothing is stored.
+    fn next(&mut self, current: Option<&Stored>) -> impl Future<Output = Result<Attempt, Status>> + Send;
+
+    /// The refusal where something is stored that cannot be decoded.
+    fn refuse_undecodable(&self, error: Status) -> Status {
+        error
+    }
 }
 
 /// An update with the reservation that it needs.
@@ -215,109 +226,99 @@ impl ResourceStorage {
     ///
     /// # Errors
     /// 409 where the key is taken.
-    pub async fn create(
-        &self,
-        key: &str,
-        name: &str,
-        object: &mut Value,
-        reservation: Option<Box<dyn Reservation>>,
-    ) -> Result<u64, Status> {
-        meta::remove(object, "resourceVersion");
-        let value = self.codec.encode(object)?;
-        let op = Op::Put { value, ttl: self.ttl() };
-        let txn = Txn { key: Arc::from(key), expect: Expect::Absent, op };
-        match self.send(txn, object, reservation).await? {
-            TxnOutcome::Committed { revision, .. } => {
-                meta::set(object, "resourceVersion", Value::String(revision.to_string()));
-                Ok(revision)
+    pub async fn create(&self, key: &str, name: &str, object: &mut Value) -> Result<u64, Status> {
+        struct New<'a>(&'a Value, GroupResource, &'a str);
+        impl NextState for New<'_> {
+            async fn next(&mut self, current: Option<&Stored>) -> Result<Attempt, Status> {
+                match current {
+                    None => Ok(Update::Put(self.0.clone()).into()),
+                    Some(_) => Err(Status::already_exists(&self.1, self.2)),
+                }
             }
-            TxnOutcome::Failed { current, .. } => Err(self.already_exists(name, current.as_ref())),
         }
+        let written = self.write(key, name, &mut New(object, self.resource(), name)).await?;
+        *object = written.stored.object.into_value();
+        Ok(written.stored.revision)
     }
 
-    /// Checks that a create at this key would find it free.
-    ///
-    /// # Errors
-    /// 409 where the key is taken.
-    pub async fn check_absent(&self, key: &str, name: &str) -> Result<(), Status> {
-        match self.store.get(key, None).await.map_err(|error| store_status(&error))? {
-            Some(current) => Err(self.already_exists(name, Some(&current))),
-            None => Ok(()),
-        }
-    }
-
-    /// Reads, lets `change` decide, writes, and begins again with the newer state when another writer was faster.
+    /// Like [`write`](Self::write) for an object that is there, by a function of its state.
     ///
     /// # Errors
     /// 404 where there is nothing at the key, what `change` says, or 409 when other writers win every time.
-    pub async fn guaranteed_update<F, A>(
-        &self,
-        key: &str,
-        name: &str,
-        mut change: F,
-    ) -> Result<Updated, Status>
+    pub async fn guaranteed_update<F>(&self, key: &str, name: &str, change: F) -> Result<Updated, Status>
     where
-        F: FnMut(&Stored) -> Result<A, Status>,
-        A: Into<Attempt>,
+        F: FnMut(&Stored) -> Result<Update, Status> + Send,
     {
-        // The cache may lag behind: what it says is only acted upon if the store agrees.
-        let mut state = match self.cacher.snapshot().get(key) {
-            Some(cached) => {
-                Some(Stored { object: self.codec.parse_cached(cached)?, revision: cached.resource_version() })
+        struct Changed<'a, F>(F, GroupResource, &'a str);
+        impl<F: FnMut(&Stored) -> Result<Update, Status> + Send> NextState for Changed<'_, F> {
+            async fn next(&mut self, current: Option<&Stored>) -> Result<Attempt, Status> {
+                let current = current.ok_or_else(|| Status::not_found(&self.1, self.2))?;
+                self.0(current).map(Attempt::from)
             }
+        }
+        self.write(key, name, &mut Changed(change, self.resource(), name)).await
+    }
+
+    /// Reads, lets `write` decide, writes, and begins again with the newer state when another writer was faster.
+    ///
+    /// # Errors
+    /// What `write` says, or 409 when other writers win every time.
+    pub async fn write(&self, key: &str, name: &str, write: &mut impl NextState) -> Result<Updated, Status> {
+        // The cache may lag behind: what it says is only acted upon if the store agrees.
+        let mut from_cache = true;
+        let mut current = match self.cacher.snapshot().get(key) {
+            Some(cached) => Some(Stored {
+                object: as_object(self.codec.parse_cached(cached)?)?,
+                revision: cached.resource_version(),
+            }),
             None => None,
         };
-        let mut from_cache = state.is_some();
         for _ in 0..MAX_UPDATE_ATTEMPTS {
-            let current = match state.take() {
-                Some(current) => current,
-                None => self.read_store(key, name).await?,
+            let outcome = write.next(current.as_ref()).await;
+            let rests_on_cache = match &outcome {
+                Err(_) | Ok(Attempt { update: Update::Keep(_), .. }) => true,
+                Ok(Attempt { update: Update::Put(object), .. }) => {
+                    current.as_ref().is_some_and(|current| unchanged(object, current.object.as_value()))
+                }
+                Ok(Attempt { update: Update::Delete(_), .. }) => false,
             };
-            let Attempt { update, reservation } = match change(&current) {
-                // A refusal may rest on a stale state: look at the store's before it stands.
-                Err(_) if from_cache && !self.is_latest(key, current.revision).await? => {
-                    from_cache = false;
+            if rests_on_cache && std::mem::take(&mut from_cache) {
+                let found = self.store.get(key, None).await.map_err(|error| store_status(&error))?;
+                let latest = found.as_ref().map(|kv| kv.mod_revision);
+                if latest != current.as_ref().map(|current| current.revision) {
+                    current = self.found(found, write)?;
                     continue;
                 }
-                Err(status) => return Err(status),
-                Ok(attempt) => attempt.into(),
-            };
-            let (mut object, op) = match update {
-                Update::Keep(object) => {
-                    // Neither may an answer rest on a stale state.
-                    if from_cache && !self.is_latest(key, current.revision).await? {
-                        from_cache = false;
-                        continue;
-                    }
-                    return Ok(Updated { stored: Stored { object, ..current }, deleted: false });
+            }
+            let Attempt { update, reservation } = outcome?;
+            let (mut object, op) = match (update, &current) {
+                (Update::Keep(object), _) => {
+                    let revision = current.map_or(0, |current| current.revision);
+                    let stored = Stored { object: as_object(object)?, revision };
+                    return Ok(Updated { stored, deleted: false });
                 }
-                Update::Put(object) if unchanged(&object, &current.object) => {
-                    if from_cache && !self.is_latest(key, current.revision).await? {
-                        from_cache = false;
-                        continue;
-                    }
-                    return Ok(Updated { stored: current, deleted: false });
+                (Update::Put(_), Some(_)) if rests_on_cache => {
+                    let Some(stored) = current else { return Err(Status::internal("no state")) };
+                    return Ok(Updated { stored, deleted: false });
                 }
-                Update::Put(mut object) => {
+                (Update::Put(mut object), _) => {
                     meta::remove(&mut object, "resourceVersion");
                     let value = self.codec.encode(&object)?;
                     (object, Op::Put { value, ttl: self.ttl() })
                 }
-                Update::Delete(object) => (object, Op::Delete),
+                (Update::Delete(object), _) => (object, Op::Delete),
             };
             let deleted = matches!(op, Op::Delete);
-            let txn = Txn { key: Arc::from(key), expect: Expect::Revision(current.revision), op };
+            let expect = current.map_or(Expect::Absent, |current| Expect::Revision(current.revision));
+            let txn = Txn { key: Arc::from(key), expect, op };
             match self.send(txn, &object, reservation).await? {
                 TxnOutcome::Committed { revision, .. } => {
                     meta::set(&mut object, "resourceVersion", Value::String(revision.to_string()));
-                    return Ok(Updated { stored: Stored { object, revision }, deleted });
+                    return Ok(Updated { stored: Stored { object: as_object(object)?, revision }, deleted });
                 }
-                TxnOutcome::Failed { current: None, .. } => {
-                    return Err(Status::not_found(&self.resource(), name));
-                }
-                TxnOutcome::Failed { current: Some(kv), .. } => {
+                TxnOutcome::Failed { current: found, .. } => {
                     from_cache = false;
-                    state = Some(Stored { revision: kv.mod_revision, object: self.codec.decode(&kv)? });
+                    current = self.found(found, write)?;
                 }
             }
         }
@@ -395,24 +396,12 @@ impl ResourceStorage {
         outcome.map_err(|error| store_status(&error))
     }
 
-    fn already_exists(&self, name: &str, current: Option<&KeyValue>) -> Status {
-        let mut status = Status::already_exists(&self.resource(), name);
-        let current = current.and_then(|kv| self.codec.decode(kv).ok());
-        if current.is_some_and(|object| meta::deletion_timestamp(&object).is_some()) {
-            status.message = format!("object is being deleted: {}", status.message);
-        }
-        status
-    }
-
-    async fn read_store(&self, key: &str, name: &str) -> Result<Stored, Status> {
-        let found = self.store.get(key, None).await.map_err(|error| store_status(&error))?;
-        let kv = found.ok_or_else(|| Status::not_found(&self.resource(), name))?;
-        Ok(Stored { revision: kv.mod_revision, object: self.codec.decode(&kv)? })
-    }
-
-    async fn is_latest(&self, key: &str, revision: u64) -> Result<bool, Status> {
-        let found = self.store.get(key, None).await.map_err(|error| store_status(&error))?;
-        Ok(found.is_some_and(|kv| kv.mod_revision == revision))
+    /// The state that the store has.
+    fn found(&self, kv: Option<KeyValue>, write: &impl NextState) -> Result<Option<Stored>, Status> {
+        let Some(kv) = kv else { return Ok(None) };
+        let object = self.codec.decode(&kv).and_then(as_object);
+        let object = object.map_err(|error| write.refuse_undecodable(error))?;
+        Ok(Some(Stored { revision: kv.mod_revision, object }))
     }
 
     fn ttl(&self) -> Option<Duration> {
@@ -422,6 +411,10 @@ impl ResourceStorage {
     fn resource(&self) -> GroupResource {
         self.def.group_resource()
     }
+}
+
+fn as_object(value: Value) -> Result<Object, Status> {
+    Object::try_from(value).map_err(Status::internal)
 }
 
 /// Whether two states of an object differ in nothing but their resourceVersion.

@@ -21,14 +21,13 @@ mod table;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nave_apiserver::admission::{
-    CertificateApproval, CertificateSigning, NodeRestriction, Plugin, RbacEscalation,
-};
+use nave_admission::PluginConfig;
+use nave_apiserver::admission::AdmissionConfig;
 use nave_apiserver::authorization::{follow_nodes, follow_rbac};
 use nave_apiserver::cluster_authentication::ClusterAuthentication;
 use nave_apiserver::computed;
 use nave_apiserver::server::{self, ApiServer};
-use nave_apiserver::storage::{Following, ResourceStorage, Storages, WatchCacheSizes};
+use nave_apiserver::storage::{Following, Storages, WatchCacheSizes};
 use nave_authn::TokenUnion;
 use nave_authn::jwt::{SigningKey, generate_rsa_pem};
 use nave_authn::service_account::{Issuer, IssuerConfig, KeyRing, Keys};
@@ -81,13 +80,13 @@ impl Cluster {
         let tokens = Arc::new(TokenUnion::new(Vec::new()));
         let table = computed::with_tokens(computed::table(), tokens, issuer());
         let (_, cluster_authentication) = tokio::sync::watch::channel(ClusterAuthentication::default());
+        let plugins = PluginConfig::new(&["NodeRestriction".to_owned()], &[]).unwrap();
         let config = server::Config {
             storages: storages.clone(),
             authentication: nave_authn::Chain::new(Vec::new()),
-            plugins: plugins(&storages, &chain, &rbac),
+            admission: AdmissionConfig::new(plugins, Arc::clone(&rbac)),
             computed: computed::with_access_reviews(table, &chain),
             authorization: chain,
-            disabled_plugins: Vec::new(),
             service_range: "10.0.0.0/24".parse().unwrap(),
             node_ports: 30_000..=30_100,
             inflight: nave_apiserver::inflight::InflightLimits::default(),
@@ -261,23 +260,6 @@ fn chain(first: Vec<Link>, rbac: &Arc<Rbac>, graph: &Arc<RwLock<Graph>>) -> Chai
     };
     let built = Configuration::of_modes(["Node", "RBAC"], None).build(&parts).unwrap();
     Chain::new(first.into_iter().chain(built).collect(), metrics)
-}
-
-fn plugins(storages: &Storages, chain: &Chain, rbac: &Arc<Rbac>) -> Vec<Box<dyn Plugin>> {
-    let storage = |group: &str, resource: &str| -> Arc<ResourceStorage> {
-        Arc::clone(storages.get(&GroupVersionResource::new(group, "v1", resource)).unwrap())
-    };
-    vec![
-        Box::new(CertificateApproval { authorization: chain.clone() }),
-        Box::new(CertificateSigning { authorization: chain.clone() }),
-        Box::new(NodeRestriction::new(storages, chain.clone()).unwrap()),
-        Box::new(RbacEscalation {
-            rbac: Arc::clone(rbac),
-            authorization: chain.clone(),
-            roles: storage(GROUP, "roles"),
-            cluster_roles: storage(GROUP, "clusterroles"),
-        }),
-    ]
 }
 
 fn issuer() -> Issuer {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use nave_store::{
-    Defragmentation, Expect, KeyValue, Range, RangeResult, Store, StoreError, StoreStatus, Txn, TxnOutcome,
-    WatchStream,
+    Defragmentation, Expect, KeyValue, Op, Range, RangeResult, Store, StoreError, StoreStatus, Txn,
+    TxnOutcome, WatchStream,
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -75,7 +75,9 @@ impl Store for FaultyStore {
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome, StoreError> {
         let lost = || StoreError::Io(Arc::new(std::io::Error::other("lost")));
         if self.takes_collision(&txn) {
-            return Ok(TxnOutcome::Failed { current: None, revision: self.inner.current_revision().await? });
+            let Op::Put { value, .. } = txn.op else { panic!("a create puts") };
+            let current = Some(KeyValue { key: txn.key, value, create_revision: 1, mod_revision: 1 });
+            return Ok(TxnOutcome::Failed { current, revision: self.inner.current_revision().await? });
         }
         let fault = self.next.lock().take();
         match fault {

@@ -319,6 +319,8 @@ impl Run<'_> {
     fn check_body(&self, body: &Body, write: &Write, current: Option<&Value>, success: u16, answer: &Answer) {
         let context = format!("{write:?} is answered with {answer:?}");
         let wanted = match body.fault {
+            // An allocation or validation may refuse it before the plugin does.
+            BodyFault::Refused if write.kind == Kind::Service => vec![403, 422],
             BodyFault::Refused => vec![403],
             BodyFault::Invalid => vec![422],
             BodyFault::None if write.kind != Kind::Service => vec![success],

@@ -261,3 +261,17 @@ async fn another_name_is_generated_where_one_is_taken() {
     let answer = space.create("configmaps", &json!({"metadata": {"name": "map"}})).await;
     assert_eq!(answer.code, 409, "{answer:?}");
 }
+
+#[tokio::test]
+async fn an_update_creates_where_that_is_allowed() {
+    let space = Space::new().await;
+    let answer = space.send(Method::PUT, "services", "s", &service("s", FIRST_PORT)).await;
+    assert_eq!((answer.code, &answer.body["spec"]["ports"][0]["nodePort"]), (201, &json!(FIRST_PORT)));
+    assert_eq!(space.send(Method::PUT, "services", "s", &service("s", FIRST_PORT + 1)).await.code, 200);
+    let path = format!("{}?dryRun=All", space.path("services", "other"));
+    assert_eq!(space.world.send(Method::PUT, &path, &service("other", FIRST_PORT)).await.code, 201);
+    assert_eq!(space.send(Method::GET, "services", "other", &Value::Null).await.code, 404);
+    let map = json!({"metadata": {"name": "m"}});
+    assert_eq!(space.send(Method::PUT, "configmaps", "m", &map).await.code, 404);
+    space.nothing_leaks().await;
+}

@@ -5,18 +5,20 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http::{Method, Request, header};
 use http_body_util::{BodyExt, Full};
-use nave_apiserver::admission::{Attributes, Plugin};
+use nave_admission::{Attributes, Plugin, PluginConfig, Validate};
+use nave_apiserver::admission::AdmissionConfig;
 use nave_apiserver::allocation::InUse;
 use nave_apiserver::cluster_authentication::ClusterAuthentication;
 use nave_apiserver::endpoints::computed::ComputedTable;
 use nave_apiserver::server::{self, ApiServer};
 use nave_apiserver::storage::{Storages, WatchCacheSizes};
 use nave_machinery::user::UserInfo;
-use nave_machinery::{GroupResource, GroupVersionResource, Status, Value, meta};
+use nave_machinery::{GroupVersionResource, Object, Status, Value, meta};
 use nave_resources::Registry;
 use nave_store::{Embedded, Range, Store, embedded};
 use serde_json::json;
@@ -64,12 +66,14 @@ impl World {
         let registry = Registry::builtin(nave_schema::builtin());
         let storages = Storages::open(registry, Arc::clone(&store) as _, &WatchCacheSizes::default());
         let (_, cluster_authentication) = tokio::sync::watch::channel(ClusterAuthentication::default());
+        let plugins = PluginConfig::new(&[], &["ServiceAccount".to_owned()]).unwrap();
+        let mut admission = AdmissionConfig::new(plugins, Arc::default());
+        admission.given.push(("ValidatingAdmissionWebhook", Plugin::validating(Refusal)));
         let config = server::Config {
             storages: storages.clone(),
             authentication: nave_authn::Chain::new(Vec::new()),
             authorization: nave_authz::Chain::new(Vec::new(), nave_authz::Metrics::new().unwrap()),
-            plugins: vec![Box::new(Refusal)],
-            disabled_plugins: vec!["ServiceAccount".to_owned()],
+            admission,
             computed: ComputedTable::default(),
             service_range: SERVICE_RANGE.parse().unwrap(),
             node_ports: FIRST_PORT..=LAST_PORT,
@@ -202,15 +206,19 @@ pub(crate) fn core(resource: &str) -> GroupVersionResource {
     GroupVersionResource::new("", "v1", resource)
 }
 
-/// Refuses objects that ask for it.
+/// Refuses objects that ask for it, in the validating phase, where a write has all that it needs.
 struct Refusal;
 
-impl Plugin for Refusal {
-    fn admit(&self, attributes: &Attributes<'_>, object: Option<&mut Value>) -> Result<(), Status> {
+#[async_trait]
+impl Validate for Refusal {
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.is_write()
+    }
+
+    async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), Status> {
         match object {
-            Some(object) if meta::label(object, "refuse") == Some("true") => {
-                let resource: GroupResource = attributes.def.group_resource();
-                Err(Status::forbidden(&resource, attributes.name, "it asks for it"))
+            Some(object) if object.label("refuse") == Some("true") => {
+                Err(attributes.forbidden(object, "it asks for it"))
             }
             _ => Ok(()),
         }

@@ -1,74 +1,123 @@
-//! Which admission plugins run.
+//! Which admission plugins run, and with which configuration.
+
+use std::path::PathBuf;
 
 use clap::Args;
-use nave_apiserver::admission::OPTIONAL_PLUGINS;
+use nave_admission::{ConfigError, PluginConfig};
 
 use super::FlagError;
 
 const ADMISSION: &str = "Admission";
-/// Plugins that always run, which it does no harm to ask for.
-const ALWAYS: [&str; 2] = ["NamespaceLifecycle", "NodeRestriction"];
+/// A plugin that runs unless it is disabled, since the default authorizers know nodes. kube-apiserver has to be told.
+const NODE_RESTRICTION: &str = "NodeRestriction";
 
 /// The flags, as typed.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = ADMISSION)]
 pub(super) struct AdmissionFlags {
-    /// Admission plugins to run beside those that run by default. All there are do.
+    /// Admission plugins to enable beside those that are enabled by default.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     enable_admission_plugins: Vec<String>,
-    /// Admission plugins that run by default and are not to.
+    /// Admission plugins to disable.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     disable_admission_plugins: Vec<String>,
+    /// File with the configuration of admission plugins (an AdmissionConfiguration).
+    #[arg(long, value_name = "FILE")]
+    admission_control_config_file: Option<PathBuf>,
+    /// Toleration in seconds of not-ready:NoExecute that DefaultTolerationSeconds adds to pods that have none.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    default_not_ready_toleration_seconds: i64,
+    /// Toleration in seconds of unreachable:NoExecute that DefaultTolerationSeconds adds to pods that have none.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    default_unreachable_toleration_seconds: i64,
+}
+
+/// The admission plugins.
+#[derive(Clone, Debug)]
+pub(crate) struct Admission {
+    /// Which run, and their configurations.
+    pub(crate) plugins: PluginConfig,
+    /// How long pods stay on a node that is not ready.
+    pub(crate) default_not_ready_toleration_seconds: i64,
+    /// How long pods stay on a node that cannot be reached.
+    pub(crate) default_unreachable_toleration_seconds: i64,
 }
 
 impl AdmissionFlags {
-    /// The plugins that are left out.
+    /// Checks the flags and reads the file.
     ///
     /// # Errors
-    /// A name that is unknown, or in both lists.
-    pub(super) fn disabled(self) -> Result<Vec<String>, FlagError> {
-        let (enable, disable) = (self.enable_admission_plugins, self.disable_admission_plugins);
-        let unknown = |name: &String| !OPTIONAL_PLUGINS.contains(&name.as_str());
-        let why = |name: &String| format!("admission-control plugin {name:?} is unknown");
-        if let Some(name) = enable.iter().find(|name| unknown(name) && !ALWAYS.contains(&name.as_str())) {
-            return Err(FlagError::new("enable-admission-plugins", why(name)));
+    /// A name that is unknown or in both lists, or a file that cannot be used.
+    pub(super) fn validate(self) -> Result<Admission, FlagError> {
+        let mut enabled = self.enable_admission_plugins;
+        let disabled = self.disable_admission_plugins;
+        let is_named = |name: &String| name == NODE_RESTRICTION;
+        if !enabled.iter().any(is_named) && !disabled.iter().any(is_named) {
+            enabled.push(NODE_RESTRICTION.to_owned());
         }
-        if let Some(name) = disable.iter().find(|name| unknown(name)) {
-            return Err(FlagError::new("disable-admission-plugins", why(name)));
-        }
-        match disable.iter().find(|name| enable.contains(name)) {
-            Some(name) => {
-                Err(FlagError::new("disable-admission-plugins", format!("{name:?} is enabled too")))
-            }
-            None => Ok(disable),
-        }
+        let plugins = PluginConfig::new(&enabled, &disabled).map_err(|error| {
+            let flag = match &error {
+                ConfigError::Unknown { flag, .. } => flag,
+                _ => "disable-admission-plugins",
+            };
+            FlagError::new(flag, error.to_string())
+        })?;
+        let plugins = match &self.admission_control_config_file {
+            None => plugins,
+            Some(file) => plugins
+                .with_file(file)
+                .map_err(|error| FlagError::new("admission-control-config-file", error.to_string()))?,
+        };
+        Ok(Admission {
+            plugins,
+            default_not_ready_toleration_seconds: self.default_not_ready_toleration_seconds,
+            default_unreachable_toleration_seconds: self.default_unreachable_toleration_seconds,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use nave_admission::plugins::PLUGINS;
+
     use super::*;
 
+    fn flags(enable: &[&str], disable: &[&str]) -> AdmissionFlags {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        AdmissionFlags {
+            enable_admission_plugins: owned(enable),
+            disable_admission_plugins: owned(disable),
+            admission_control_config_file: None,
+            default_not_ready_toleration_seconds: 300,
+            default_unreachable_toleration_seconds: 300,
+        }
+    }
+
     #[test]
-    fn plugins_are_left_out_by_name() {
-        let disabled = |enable: &[&str], disable: &[&str]| {
-            let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-            let flags = AdmissionFlags {
-                enable_admission_plugins: owned(enable),
-                disable_admission_plugins: owned(disable),
-            };
-            flags.disabled().map_err(|error| error.to_string())
-        };
-        assert_eq!(
-            disabled(&["NodeRestriction", "Priority"], &["ServiceAccount"]).unwrap(),
-            ["ServiceAccount"]
-        );
-        for (enable, disable, why) in [
-            (&["X"][..], &[][..], "--enable-admission-plugins: admission-control plugin \"X\" is unknown"),
-            (&[], &["NodeRestriction"], "--disable-admission-plugins: admission-control plugin"),
-            (&["Priority"], &["Priority"], "is enabled too"),
+    fn plugins_are_enabled_and_disabled_by_name() {
+        for (enable, disable, name, runs) in [
+            (&[][..], &[][..], "NodeRestriction", true),
+            (&[], &["NodeRestriction"], "NodeRestriction", false),
+            (&["NodeRestriction"], &[], "NodeRestriction", true),
+            (&[], &[], "ServiceAccount", true),
+            (&[], &["ServiceAccount"], "ServiceAccount", false),
+            (&[], &[], "AlwaysPullImages", false),
+            (&["AlwaysPullImages"], &[], "AlwaysPullImages", true),
         ] {
-            let error = disabled(enable, disable).unwrap_err();
+            let admission = flags(enable, disable).validate().unwrap();
+            let entry = PLUGINS.iter().find(|entry| entry.name == name).unwrap();
+            assert_eq!(admission.plugins.is_enabled(entry), runs, "{enable:?} {disable:?} {name}");
+        }
+    }
+
+    #[test]
+    fn rejects_unknown_and_contradictory_names() {
+        for (enable, disable, why) in [
+            (&["X"][..], &[][..], "--enable-admission-plugins"),
+            (&[], &["X"], "--disable-admission-plugins"),
+            (&["Priority"], &["Priority"], "overlapped"),
+        ] {
+            let error = flags(enable, disable).validate().unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
         }
     }

@@ -4,17 +4,15 @@ use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use nave_apiserver::admission::{
-    CertificateApproval, CertificateSigning, NodeRestriction, Plugin, RbacEscalation,
-};
+use nave_apiserver::admission::AdmissionConfig;
 use nave_apiserver::authorization;
 use nave_apiserver::server::StartError;
-use nave_apiserver::storage::{Following, ResourceStorage, Storages};
+use nave_apiserver::storage::{Following, Storages};
 use nave_authz::config::{ConfigFile, Parts};
 use nave_authz::node::{Graph, Node};
-use nave_authz::rbac::{self, Rbac};
+use nave_authz::rbac::Rbac;
 use nave_authz::{Abac, Chain, Metrics};
-use nave_machinery::{GroupVersionResource, Status};
+use nave_machinery::Status;
 use nave_webhook::Watched;
 use parking_lot::{Mutex, RwLock};
 
@@ -68,26 +66,13 @@ impl Authorization {
         self.chain.links().iter().any(|link| link.kind == "AlwaysAllow")
     }
 
-    /// The admission plugins that keep rights from being widened.
-    pub(super) fn plugins(&self, storages: &Storages) -> Vec<Box<dyn Plugin>> {
-        let storage = |group: &str, resource: &str| -> Option<Arc<ResourceStorage>> {
-            storages.get(&GroupVersionResource::new(group, "v1", resource)).cloned()
-        };
-        let chain = || self.chain.clone();
-        let mut plugins: Vec<Box<dyn Plugin>> = vec![
-            Box::new(CertificateApproval { authorization: chain() }),
-            Box::new(CertificateSigning { authorization: chain() }),
-        ];
-        if let Some(plugin) = NodeRestriction::new(storages, chain()) {
-            plugins.push(Box::new(plugin));
+    /// The admission plugins, some of which ask for rights.
+    pub(super) fn admission(&self, flags: &flags::Admission) -> AdmissionConfig {
+        AdmissionConfig {
+            default_not_ready_toleration_seconds: flags.default_not_ready_toleration_seconds,
+            default_unreachable_toleration_seconds: flags.default_unreachable_toleration_seconds,
+            ..AdmissionConfig::new(flags.plugins.clone(), Arc::clone(&self.rbac))
         }
-        if let (Some(roles), Some(cluster_roles)) =
-            (storage(rbac::GROUP, "roles"), storage(rbac::GROUP, "clusterroles"))
-        {
-            let (rbac, authorization) = (Arc::clone(&self.rbac), chain());
-            plugins.push(Box::new(RbacEscalation { rbac, authorization, roles, cluster_roles }));
-        }
-        plugins
     }
 
     /// Brings the authorizers up to date with what is stored, and keeps them so for as long as the outcome lives.

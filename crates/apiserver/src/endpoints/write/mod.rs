@@ -1,0 +1,371 @@
+//! Writes as values: [`Write`] holds the whole path of a change, for each observed state of its object.
+//!
+//! | stage | where |
+//! | --- | --- |
+//! | decode, strictness, defaults | [`Target::decode`] |
+//! | apply the change: new object, replacement, patch, deletion | [`Write::next`], [`patch`] |
+//! | convert to the storage version | [`View::absorb`] |
+//! | namespace, then mutating admission | `stages` |
+//! | metadata, strategy `prepare_for_*` | `stages`, [`lifecycle`](crate::lifecycle) |
+//! | allocation of addresses and ports | [`allocation`](crate::allocation) |
+//! | validation of metadata and by the strategy, canonical form | `stages` |
+//! | validating admission | `stages` |
+//! | dry run ends here; else compare and swap, again from the newer state where another writer was faster | [`ResourceStorage::write`] |
+
+mod patch;
+mod stages;
+mod target;
+
+use nave_admission::{Attributes, Operation};
+use nave_machinery::options::{CreateOptions, DeleteOptions, FieldValidation, PatchOptions, UpdateOptions};
+use nave_machinery::{
+    FieldError, FieldPath, GroupVersionKind, Object, Reason, Status, Value, meta, names, time,
+};
+use serde_json::json;
+
+pub use self::patch::Patch;
+pub use self::target::{Payload, Target};
+use super::answer::Answer;
+use super::decode;
+use super::view::View;
+use crate::lifecycle::{self, Deletion};
+use crate::storage::{Attempt, NextState, ResourceStorage, Stored, Update, Updated};
+
+/// How many names are generated at most for an object that asks for one, as upstream does.
+const MAX_GENERATED_NAMES: usize = 8;
+
+/// A change of one object.
+pub enum Change<'a> {
+    /// The object is new.
+    Create(Value),
+    /// The object is replaced; where there is none it is created, if that is allowed.
+    Replace {
+        /// The new state.
+        object: Value,
+        /// The check for the right to create; `None` where an update creates nothing.
+        create: Option<CreateRight<'a>>,
+    },
+    /// The object is patched.
+    Patch {
+        /// The patch.
+        patch: Patch,
+        /// How strictly the outcome is decoded.
+        validation: FieldValidation,
+    },
+    /// The object is deleted, or marked for deletion.
+    Delete(&'a DeleteOptions),
+}
+
+/// The right to create an object that an update does not find: the right to update does not include it.
+pub struct CreateRight<'a> {
+    /// The authorizers.
+    pub authorization: &'a nave_authz::Chain,
+    /// The create, as they are asked for it.
+    pub attributes: nave_authz::Attributes<'a>,
+}
+
+/// A change of one object on its way to the store.
+pub struct Write<'a> {
+    pub(super) target: &'a Target<'a>,
+    change: Change<'a>,
+    dry_run: bool,
+    /// The name of the object, which may be generated.
+    name: String,
+    /// The kind of the request, and its options, as admission sees them.
+    kind: GroupVersionKind,
+    options: Value,
+    /// How far a deletion went for the last state.
+    deletion: Deletion,
+    /// Whether the last state was none.
+    creates: bool,
+}
+
+/// How a write ended.
+pub struct Written {
+    /// The object as it now is, or as it last was.
+    pub object: Value,
+    /// Whether the object is new.
+    pub created: bool,
+    /// How far a deletion went.
+    pub deletion: Deletion,
+}
+
+/// Creates an object.
+///
+/// # Errors
+/// What is wrong with the object, or 409 where the name is taken.
+pub async fn create(
+    target: &Target<'_>,
+    payload: &Payload,
+    options: &CreateOptions,
+) -> Result<Answer, Status> {
+    let object = target.decode(payload, options.field_validation)?;
+    let object = create_object(target, object, options.dry_run).await?;
+    target.answer(201, object)
+}
+
+/// Creates an object that has been decoded and defaulted; the answer is the stored object. Where a generated name is
+/// taken, another one is tried.
+///
+/// # Errors
+/// Those of [`create`].
+pub async fn create_object(target: &Target<'_>, object: Value, dry_run: bool) -> Result<Value, Status> {
+    if !meta::resource_version(&object).is_empty() && meta::resource_version(&object) != "0" {
+        let text = "resourceVersion should not be set on objects to be created";
+        return Err(Status::failure(500, Reason::Unknown, text));
+    }
+    let base = meta::generate_name(&object).to_owned();
+    if base.is_empty() || !meta::name(&object).is_empty() {
+        let name = meta::name(&object).to_owned();
+        let write = Write::new(target, Change::Create(object), dry_run);
+        let written = write.run(&name).await;
+        return written
+            .map(|written| written.object)
+            .map_err(|status| if base.is_empty() { status } else { generated_name_is_taken(status) });
+    }
+    let mut write = Write::new(target, Change::Create(object), dry_run);
+    for _ in 1..MAX_GENERATED_NAMES {
+        match write.attempt(&names::generate_name(&base)).await {
+            Err(status) if status.reason == Some(Reason::AlreadyExists) => {}
+            outcome => return outcome.map(|written| written.object),
+        }
+    }
+    let written = write.attempt(&names::generate_name(&base)).await;
+    written.map(|written| written.object).map_err(generated_name_is_taken)
+}
+
+/// The error where a name that the server generated is taken.
+fn generated_name_is_taken(mut status: Status) -> Status {
+    if status.reason == Some(Reason::AlreadyExists) {
+        status.message.push_str(", the server was not able to generate a unique name for the object");
+        status.details.get_or_insert_default().retry_after_seconds = 1;
+    }
+    status
+}
+
+/// Replaces an object, or creates it where its resource and `create` allow that.
+///
+/// # Errors
+/// What is wrong with the object, 404, 403 where it would have to be created, or 409 where another writer was faster.
+pub async fn update(
+    target: &Target<'_>,
+    payload: &Payload,
+    options: &UpdateOptions,
+    create: Option<CreateRight<'_>>,
+) -> Result<Answer, Status> {
+    let object = target.decode(payload, options.field_validation)?;
+    target.check_name(&object)?;
+    parse_resource_version(&object)?;
+    let create = create.filter(|_| target.endpoint.def.rules.create_on_update && target.view == View::Object);
+    let written =
+        Write::new(target, Change::Replace { object, create }, options.dry_run).run(target.name).await?;
+    target.answer(if written.created { 201 } else { 200 }, written.object)
+}
+
+/// Patches an object.
+///
+/// # Errors
+/// What is wrong with the patch or its outcome, 404, 409, or 501 for server-side apply.
+pub async fn patch(target: &Target<'_>, payload: &Payload, options: &PatchOptions) -> Result<Answer, Status> {
+    let patch = Patch::parse(target, payload)?;
+    let change = Change::Patch { patch, validation: options.field_validation };
+    let written = Write::new(target, change, options.dry_run).run(target.name).await?;
+    target.answer(200, written.object)
+}
+
+impl<'a> Write<'a> {
+    /// A change of the target.
+    pub fn new(target: &'a Target<'a>, change: Change<'a>, dry_run: bool) -> Self {
+        let kind = target.view.gvk(target.endpoint);
+        let options = options_of(&change, dry_run);
+        let (name, deletion) = (String::new(), Deletion::Pending);
+        Self { target, change, dry_run, name, kind, options, deletion, creates: false }
+    }
+
+    /// Carries the write out on the object of this name.
+    ///
+    /// # Errors
+    /// Why it is refused, or the store's.
+    pub async fn run(mut self, name: &str) -> Result<Written, Status> {
+        self.attempt(name).await
+    }
+
+    async fn attempt(&mut self, name: &str) -> Result<Written, Status> {
+        let target = self.target;
+        let storage: &ResourceStorage = target.storage()?;
+        name.clone_into(&mut self.name);
+        // A name that cannot stand in a key is for validation to refuse.
+        let key = match target.key(name) {
+            Ok(key) => key,
+            Err(status) => return Err(self.refusal(status).await),
+        };
+        let Updated { stored, .. } = storage.write(&key, name, self).await?;
+        Ok(Written { object: stored.object.into_value(), created: self.creates, deletion: self.deletion })
+    }
+
+    /// The refusal of a create whose name gives no key.
+    async fn refusal(&self, status: Status) -> Status {
+        match &self.change {
+            Change::Create(object) => match self.create(object.clone()).await {
+                Err(refusal) => refusal,
+                Ok(_) => status,
+            },
+            _ => status,
+        }
+    }
+
+    async fn create(&self, object: Value) -> Result<Attempt, Status> {
+        let object = self.target.view.absorb(self.target.endpoint, &Value::Null, object)?;
+        self.prepare_new(object).await
+    }
+
+    async fn replace(&self, object: &Value, current: &Stored) -> Result<Attempt, Status> {
+        let target = self.target;
+        let version = parse_resource_version(object)?;
+        if version.is_some_and(|version| version != current.revision) {
+            return Err(target.modified());
+        }
+        if version.is_none() && !target.endpoint.def.rules.unconditional_update {
+            let at = FieldPath::new("metadata").child("resourceVersion");
+            let error = FieldError::invalid(&at, 0, "must be specified for an update");
+            return Err(target.invalid(target.name, &[error]));
+        }
+        target.check_uid(object, &current.object)?;
+        let changed = target.view.absorb(target.endpoint, current.object.as_value(), object.clone())?;
+        self.prepare_changed(changed, &current.object).await
+    }
+
+    async fn patch(
+        &self,
+        patch: &Patch,
+        validation: FieldValidation,
+        current: &Stored,
+    ) -> Result<Attempt, Status> {
+        let target = self.target;
+        let stored = current.object.as_value();
+        let mut view = target.view.present(target.endpoint, stored.clone())?;
+        patch.apply(target, &mut view)?;
+        let body = decode::Body { object: view, lax: patch.duplicates.clone() };
+        let object = target.typed(body, validation)?;
+        target.check_name(&object)?;
+        if parse_resource_version(&object)?.is_some_and(|version| version != current.revision) {
+            return Err(target.modified());
+        }
+        let changed = target.view.absorb(target.endpoint, stored, object)?;
+        self.prepare_changed(changed, &current.object).await
+    }
+
+    async fn delete(&self, options: &DeleteOptions, current: &Stored) -> Result<(Deletion, Attempt), Status> {
+        let target = self.target;
+        let def = &target.endpoint.def;
+        let mut object = current.object.as_value().clone();
+        let deletion = lifecycle::before_delete(def, &mut object, options, target.name, time::now())?;
+        let attributes = self.attributes(Operation::Delete, target.name, Some(&current.object));
+        target.admission.validate(&attributes, None).await?;
+        let attempt = match deletion {
+            Deletion::Pending => Update::Keep(object).into(),
+            Deletion::Marked => Update::Put(object).into(),
+            Deletion::Now => target.deletion(&target.key(target.name)?, object),
+        };
+        Ok((deletion, attempt))
+    }
+
+    /// What admission sees of the write.
+    fn attributes<'s>(
+        &'s self,
+        operation: Operation,
+        name: &'s str,
+        old: Option<&'s Object>,
+    ) -> Attributes<'s> {
+        let target = self.target;
+        Attributes {
+            def: &target.endpoint.def,
+            kind: &self.kind,
+            version: &target.endpoint.version().name,
+            subresource: target.view.subresource(),
+            namespace: target.namespace,
+            name,
+            operation,
+            old,
+            options: &self.options,
+            dry_run: self.dry_run,
+            user: &target.context.user,
+            deadline: target.context.deadline,
+            notes: &target.context.notes,
+        }
+    }
+
+    async fn next_attempt(&mut self, current: Option<&Stored>) -> Result<Attempt, Status> {
+        let target = self.target;
+        if let Change::Delete(_) = &self.change {
+            let old = current.map(|current| &current.object);
+            let attributes = self.attributes(Operation::Delete, target.name, old);
+            target.admission.mutate(&attributes, None).await?;
+        }
+        match (&self.change, current) {
+            (Change::Create(object), None) => self.create(object.clone()).await,
+            (Change::Create(_), Some(current)) => Err(target.already_exists(&self.name, &current.object)),
+            (Change::Replace { object, .. }, Some(current)) => self.replace(object, current).await,
+            (Change::Replace { object, create: Some(right) }, None) => {
+                right.authorization.authorize(&right.attributes).await?;
+                self.create(object.clone()).await
+            }
+            (Change::Patch { patch, validation }, Some(current)) => {
+                self.patch(patch, *validation, current).await
+            }
+            (Change::Delete(options), Some(current)) => {
+                let (deletion, attempt) = self.delete(options, current).await?;
+                self.deletion = deletion;
+                Ok(attempt)
+            }
+            (Change::Replace { .. } | Change::Patch { .. } | Change::Delete(_), None) => {
+                Err(Status::not_found(&target.endpoint.resource(), target.name))
+            }
+        }
+    }
+}
+
+impl NextState for Write<'_> {
+    async fn next(&mut self, current: Option<&Stored>) -> Result<Attempt, Status> {
+        self.creates = current.is_none();
+        let attempt = self.next_attempt(current).await?;
+        // A dry run stops before the transaction: what would have been written is the answer.
+        Ok(if self.dry_run { attempt.dry() } else { attempt })
+    }
+
+    fn refuse_undecodable(&self, error: Status) -> Status {
+        match &self.change {
+            Change::Create(_) => Status::already_exists(&self.target.endpoint.resource(), &self.name),
+            _ => error,
+        }
+    }
+}
+
+/// The options of the request as an object, which admission shows to webhooks.
+fn options_of(change: &Change<'_>, dry_run: bool) -> Value {
+    let kind = match change {
+        Change::Create(_) => "CreateOptions",
+        Change::Replace { .. } => "UpdateOptions",
+        Change::Patch { .. } => "PatchOptions",
+        Change::Delete(_) => "DeleteOptions",
+    };
+    let mut options = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
+    if dry_run {
+        options["dryRun"] = json!(["All"]);
+    }
+    if let Change::Delete(delete) = change {
+        options["gracePeriodSeconds"] = json!(delete.grace_period_seconds);
+    }
+    options
+}
+
+/// The revision an update is meant for; `None` for whatever is there.
+fn parse_resource_version(object: &Value) -> Result<Option<u64>, Status> {
+    match meta::resource_version(object) {
+        "" | "0" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| {
+            let text = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
+            Status::failure(500, Reason::Unknown, text)
+        }),
+    }
+}

@@ -1,0 +1,176 @@
+//! The stages from a decoded or patched object to one that can be committed, in upstream's order.
+
+use nave_admission::{Operation, set_certificate_requester};
+use nave_machinery::time;
+use nave_machinery::{FieldPath, Map, Object, Status, Value, meta, names};
+use nave_resources::{KeptMetadata, ResourceDef};
+use nave_schema::Shape;
+use nave_schema::normalize::{Mode, normalize};
+
+use super::{Target, Write};
+use crate::endpoints::view::View;
+use crate::lifecycle;
+use crate::storage::{Attempt, Update};
+
+impl Write<'_> {
+    /// From a decoded object, in its storage version, to one that can be created.
+    pub(super) async fn prepare_new(&self, mut object: Value) -> Result<Attempt, Status> {
+        let target = self.target;
+        let def = &target.endpoint.def;
+        lifecycle::wipe_system_fields(&mut object, target.namespace)?;
+        let mut object = self.mutate(Operation::Create, object, None).await?;
+        if meta::name(&object).is_empty() && !meta::generate_name(&object).is_empty() {
+            meta::set(&mut object, "name", Value::String(self.name.clone()));
+        }
+        if meta::name(&object) != self.name {
+            return Err(Status::internal("admission changed the name of a new object"));
+        }
+        lifecycle::before_create(def, &mut object, target.namespace, time::now())?;
+        if def.has_status() {
+            drop_status(def, &mut object);
+        }
+        let mut object = prepared_for_create(def, object, target)?;
+        let reservation = target.allocate(&mut object, None)?;
+        let mut errors = names::validate_object_meta(
+            object.get("metadata").unwrap_or(&Value::Null),
+            def.namespaced,
+            |name| def.name_rule.check(name),
+            &FieldPath::new("metadata"),
+        );
+        errors.extend(def.strategy.validate(&object));
+        if !errors.is_empty() {
+            return Err(target.invalid(meta::name(&object), &errors));
+        }
+        target.warn(def.strategy.warnings(&object, None));
+        def.strategy.canonicalize(&mut object);
+        let object = self.validate(Operation::Create, object, None).await?;
+        Ok(Attempt { update: Update::Put(object), reservation })
+    }
+
+    /// From a changed object to what is done to the stored one.
+    pub(super) async fn prepare_changed(&self, mut object: Value, old: &Object) -> Result<Attempt, Status> {
+        let target = self.target;
+        let def = &target.endpoint.def;
+        let (strategy, old_value) = (&def.strategy, old.as_value());
+        lifecycle::ensure_namespace(&mut object, target.namespace)?;
+        let mut object = self.mutate(Operation::Update, object, Some(old)).await?;
+        match &target.view {
+            View::Status => object = with_status_of(old_value, &object),
+            View::Object | View::Scale(_) if def.has_status() => keep_status(&mut object, old_value),
+            _ => {}
+        }
+        if matches!(target.view, View::Status | View::Part(_)) {
+            def.rules.kept_metadata.restore(&mut object, old_value);
+            KeptMetadata::OWNERS.restore(&mut object, old_value);
+        }
+        lifecycle::before_update(&mut object, old_value, target.namespace)?;
+        match &target.view {
+            View::Status => strategy.prepare_for_status_update(&mut object, old_value),
+            View::Part(part) => strategy.prepare_for_part_update(part, &mut object, old_value),
+            View::Object | View::Scale(_) => strategy.prepare_for_update(&mut object, old_value),
+        }
+        if target.view != View::Status {
+            lifecycle::bump_generation(def, &mut object, old_value);
+        }
+        let reservation = target.allocate(&mut object, Some(old_value))?;
+        let mut errors = names::validate_object_meta_update(
+            object.get("metadata").unwrap_or(&Value::Null),
+            old_value.get("metadata").unwrap_or(&Value::Null),
+            &FieldPath::new("metadata"),
+        );
+        errors.extend(match &target.view {
+            View::Status => strategy.validate_status_update(&object, old_value),
+            View::Part(part) => strategy.validate_part_update(part, &object, old_value),
+            View::Object | View::Scale(_) => strategy.validate_update(&object, old_value),
+        });
+        if !errors.is_empty() {
+            return Err(target.invalid(target.name, &errors));
+        }
+        if target.view == View::Object {
+            target.warn(strategy.warnings(&object, Some(old_value)));
+        }
+        strategy.canonicalize(&mut object);
+        let object = self.validate(Operation::Update, object, Some(old)).await?;
+        if lifecycle::is_deletable(def, &object) {
+            return Ok(target.deletion(&target.key(target.name)?, object));
+        }
+        Ok(Attempt { update: Update::Put(object), reservation })
+    }
+
+    /// The mutating phase of admission.
+    async fn mutate(
+        &self,
+        operation: Operation,
+        object: Value,
+        old: Option<&Object>,
+    ) -> Result<Value, Status> {
+        let mut object = Object::try_from(object).map_err(Status::internal)?;
+        let name = object.name().to_owned();
+        let attributes = self.attributes(operation, &name, old);
+        self.target.admission.mutate(&attributes, Some(&mut object)).await?;
+        Ok(object.into_value())
+    }
+
+    /// The validating phase of admission.
+    async fn validate(
+        &self,
+        operation: Operation,
+        object: Value,
+        old: Option<&Object>,
+    ) -> Result<Value, Status> {
+        let object = Object::try_from(object).map_err(Status::internal)?;
+        let attributes = self.attributes(operation, object.name(), old);
+        self.target.admission.validate(&attributes, Some(&object)).await?;
+        Ok(object.into_value())
+    }
+}
+
+fn prepared_for_create(def: &ResourceDef, mut object: Value, target: &Target<'_>) -> Result<Value, Status> {
+    def.strategy.prepare_for_create(&mut object);
+    // The user who asks is known to no strategy.
+    if def.group == "certificates.k8s.io" && def.resource == "certificatesigningrequests" {
+        let mut request = Object::try_from(object).map_err(Status::internal)?;
+        set_certificate_requester(&mut request, &target.context.user);
+        object = request.into_value();
+    }
+    Ok(object)
+}
+
+/// Empties the status, which only its subresource writes: an empty one of the type, or none where the object has none.
+fn drop_status(def: &ResourceDef, object: &mut Value) {
+    let Some(fields) = object.as_object_mut() else { return };
+    fields.remove("status");
+    let set = nave_schema::builtin();
+    let type_id = def.storage.as_ref().and_then(|storage| storage.type_id);
+    let status = type_id.and_then(|id| set.get(id).field("status")).filter(|status| status.always);
+    if let Some(Shape::Struct(id)) = status.map(|status| &status.shape) {
+        let mut empty = Value::Object(Map::new());
+        // An empty object has nothing that could be of a wrong type.
+        let _ = normalize(set, *id, &mut empty, Mode::Ignore);
+        fields.insert("status".to_owned(), empty);
+    }
+}
+
+fn keep_status(object: &mut Value, old: &Value) {
+    if let Some(fields) = object.as_object_mut() {
+        match old.get("status") {
+            Some(status) => fields.insert("status".to_owned(), status.clone()),
+            None => fields.remove("status"),
+        };
+    }
+}
+
+/// The old object with the new one's status and metadata.
+fn with_status_of(old: &Value, new: &Value) -> Value {
+    let mut object = old.clone();
+    if let Some(fields) = object.as_object_mut() {
+        match new.get("status") {
+            Some(status) => fields.insert("status".to_owned(), status.clone()),
+            None => fields.remove("status"),
+        };
+        if let Some(metadata) = new.get("metadata") {
+            fields.insert("metadata".to_owned(), metadata.clone());
+        }
+    }
+    object
+}

@@ -1,0 +1,178 @@
+//! What a write is about, and its body.
+
+use bytes::Bytes;
+use nave_admission::Chain;
+use nave_codec::negotiate::{ContentType, Format};
+use nave_machinery::limits::{self, LimitError};
+use nave_machinery::options::FieldValidation;
+use nave_machinery::{FieldError, Object, Status, Value, meta};
+use nave_resources::storage_key;
+
+use super::super::answer::Answer;
+use super::super::view::View;
+use super::super::{Endpoint, decode};
+use crate::context::RequestContext;
+use crate::storage::{Attempt, Reservation, ResourceStorage, Update};
+
+/// What a write is about.
+#[derive(Clone)]
+pub struct Target<'a> {
+    /// The request.
+    pub context: &'a RequestContext,
+    /// The resource.
+    pub endpoint: &'a Endpoint,
+    /// What of the object is written.
+    pub view: View,
+    /// The namespace; empty for cluster-scoped resources.
+    pub namespace: &'a str,
+    /// The object's name; empty for a create.
+    pub name: &'a str,
+    /// The admission plugins.
+    pub admission: &'a Chain,
+}
+
+/// A request body and what it is.
+pub struct Payload {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// What they are; `None` if that is none of what the API takes.
+    pub content_type: Option<ContentType>,
+}
+
+impl Payload {
+    /// An object in one of the formats; a body without a content type is JSON.
+    ///
+    /// # Errors
+    /// 415 for anything else.
+    pub fn format(&self) -> Result<Format, Status> {
+        match self.content_type {
+            Some(ContentType::Object(format)) => Ok(format),
+            _ => Err(Status::unsupported_media_type(&decode::BODY_TYPES)),
+        }
+    }
+}
+
+impl Target<'_> {
+    /// Where the objects are.
+    ///
+    /// # Errors
+    /// 501 for a virtual resource.
+    pub fn storage(&self) -> Result<&ResourceStorage, Status> {
+        let virtual_resource = || Status::not_implemented(self.endpoint.resource());
+        self.endpoint.storage.as_deref().ok_or_else(virtual_resource)
+    }
+
+    /// The storage key of an object.
+    ///
+    /// # Errors
+    /// 400 for a name that cannot stand in a key.
+    pub(crate) fn key(&self, name: &str) -> Result<String, Status> {
+        let namespace = self.endpoint.def.namespaced.then_some(self.namespace);
+        storage_key(&self.endpoint.def, namespace, name)
+            .map_err(|error| Status::bad_request(error.to_string()))
+    }
+
+    pub(super) fn decode(&self, payload: &Payload, validation: FieldValidation) -> Result<Value, Status> {
+        let expected = self.view.gvk(self.endpoint).kind;
+        self.typed(decode::parse(&payload.bytes, payload.format()?, &expected)?, validation)
+    }
+
+    /// A body as a defaulted object of the view's kind. What a lenient decoding passes over is a warning.
+    ///
+    /// # Errors
+    /// 400 where the body is no object of the kind, or not one that the strictness allows.
+    pub fn typed(&self, body: decode::Body, validation: FieldValidation) -> Result<Value, Status> {
+        let type_id = self.view.type_id(self.endpoint);
+        let (mut object, warnings) = decode::typed(body, &self.view.gvk(self.endpoint), type_id, validation)?;
+        decode::set_defaults(&mut object, type_id)?;
+        if !matches!(self.view, View::Scale(_)) {
+            self.endpoint.def.strategy.default(&mut object, &self.endpoint.version().name);
+        }
+        limits::check(&object).map_err(LimitError::into_status)?;
+        self.warn(warnings);
+        Ok(object)
+    }
+
+    /// Adds warnings for the client.
+    pub(super) fn warn(&self, warnings: Vec<String>) {
+        for warning in warnings {
+            self.context.notes.warn(warning);
+        }
+    }
+
+    /// Reserves the addresses and ports that the object needs.
+    pub(super) fn allocate(
+        &self,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<Option<Box<dyn Reservation>>, Status> {
+        let Some(allocator) = &self.endpoint.allocator else { return Ok(None) };
+        let key = self.key(meta::name(object))?;
+        Ok(Some(Box::new(allocator.begin(&key, object, old)?)))
+    }
+
+    /// The deletion of the object at `key`, which frees what the object had.
+    pub(super) fn deletion(&self, key: &str, object: Value) -> Attempt {
+        let reservation = self
+            .endpoint
+            .allocator
+            .as_ref()
+            .map(|allocator| -> Box<dyn Reservation> { Box::new(allocator.begin_deletion(key)) });
+        Attempt { update: Update::Delete(object), reservation }
+    }
+
+    pub(super) fn check_name(&self, object: &Value) -> Result<(), Status> {
+        let name = meta::name(object);
+        if name == self.name {
+            return Ok(());
+        }
+        if name.is_empty() {
+            return Err(Status::bad_request("name must be provided"));
+        }
+        let text =
+            format!("the name of the object ({name}) does not match the name on the URL ({})", self.name);
+        Err(Status::bad_request(text))
+    }
+
+    /// An update that names a uid is meant for that object and no other of the same name.
+    pub(super) fn check_uid(&self, object: &Value, old: &Object) -> Result<(), Status> {
+        let (wanted, found) = (meta::uid(object), old.uid());
+        if wanted.is_empty() || wanted == found || matches!(self.view, View::Scale(_)) {
+            return Ok(());
+        }
+        let key = self.key(self.name)?;
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
+        );
+        Err(Status::conflict(&self.endpoint.resource(), self.name, &why))
+    }
+
+    /// 409: another writer was faster.
+    pub(super) fn modified(&self) -> Status {
+        let why =
+            "the object has been modified; please apply your changes to the latest version and try again";
+        Status::conflict(&self.endpoint.resource(), self.name, why)
+    }
+
+    /// 409: the name of a new object is taken.
+    pub(super) fn already_exists(&self, name: &str, current: &Object) -> Status {
+        let mut status = Status::already_exists(&self.endpoint.resource(), name);
+        if current.deletion_timestamp().is_some() {
+            status.message = format!("object is being deleted: {}", status.message);
+        }
+        status
+    }
+
+    /// 422: validation found these errors.
+    pub(super) fn invalid(&self, name: &str, errors: &[FieldError]) -> Status {
+        let gvk = self.view.gvk(self.endpoint);
+        Status::invalid(&gvk.group_kind(), name, errors)
+    }
+
+    /// The answer with an object in the request's version, and the warnings so far.
+    pub(in crate::endpoints) fn answer(&self, code: u16, object: Value) -> Result<Answer, Status> {
+        let view = self.view.present(self.endpoint, object)?;
+        let warnings = self.context.notes.take_warnings();
+        Ok(Answer::object(self.endpoint, code, view).with_warnings(warnings))
+    }
+}
