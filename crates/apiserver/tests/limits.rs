@@ -110,7 +110,7 @@ impl World {
     async fn delete_collection(&self, resource: Resource) -> Result<(), Status> {
         let endpoint = self.endpoint(resource);
         let request = resource.request("");
-        let (selected, _) = read::select(&endpoint, &request, &ListOptions::default()).await?;
+        let selected = read::select(&endpoint, &request, &ListOptions::default()).await?.objects;
         let target = self.target(&endpoint, "");
         delete::delete_collection(&target, selected, &DeleteOptions::default()).await?;
         delete::delete_collection_of_undecodable(&target, &DeleteOptions::default()).await

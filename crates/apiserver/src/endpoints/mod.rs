@@ -244,19 +244,14 @@ impl Resources {
             Verb::DeleteCollection => {
                 let options = delete_options(query, payload)?;
                 let list = ListOptions::parse(query)?;
-                let (selected, revision) = read::select(endpoint, resource, &list).await?;
-                let objects = delete::delete_collection(target, selected, &options).await?;
-                if list.label_selector.is_empty() && list.field_selector.is_empty() {
+                let page = read::select(endpoint, resource, &list).await?;
+                let objects = delete::delete_collection(target, page.objects, &options).await?;
+                let selects_all = list.label_selector.is_empty() && list.field_selector.is_empty();
+                // No page has what cannot be decoded: it goes with the last one.
+                if selects_all && page.continue_token.is_empty() {
                     delete::delete_collection_of_undecodable(target, &options).await?;
                 }
-                let endpoint = endpoint.clone();
-                Ok(Answer::list(List {
-                    endpoint,
-                    objects,
-                    revision,
-                    continue_token: String::new(),
-                    remaining: None,
-                }))
+                Ok(Answer::list(List { objects, ..page }))
             }
             _ => Err(Status::method_not_allowed_here()),
         }

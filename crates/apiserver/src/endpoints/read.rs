@@ -70,6 +70,24 @@ pub async fn list(
     request: &ResourceRequest,
     options: &ListOptions,
 ) -> Result<Answer, Status> {
+    page(endpoint, request, options).await.map(Answer::list)
+}
+
+/// One page of the objects that a deletecollection selects, of the latest state whatever revision it names: without a
+/// limit they are all of them.
+///
+/// # Errors
+/// Those of [`list`].
+pub async fn select(
+    endpoint: &Endpoint,
+    request: &ResourceRequest,
+    options: &ListOptions,
+) -> Result<List, Status> {
+    let latest = ListOptions { resource_version: None, resource_version_match: None, ..options.clone() };
+    page(endpoint, request, &latest).await
+}
+
+async fn page(endpoint: &Endpoint, request: &ResourceRequest, options: &ListOptions) -> Result<List, Status> {
     let filter = selection::filter(&endpoint.def, request, options)?;
     let storage = endpoint.storage()?;
     let prefix = prefix(endpoint, request)?;
@@ -103,30 +121,13 @@ pub async fn list(
         let place = Continuation { revision: Some(page.revision), start_after: last.to_string(), remaining };
         place.encode(&prefix)
     });
-    Ok(Answer::list(List {
+    Ok(List {
         endpoint: endpoint.clone(),
         objects: page.objects,
         revision: page.revision,
         continue_token: continue_token.unwrap_or_default(),
         remaining,
-    }))
-}
-
-/// The objects that a deletecollection selects, all of them, and the revision they are of: the latest.
-///
-/// # Errors
-/// Those of [`list`].
-pub async fn select(
-    endpoint: &Endpoint,
-    request: &ResourceRequest,
-    options: &ListOptions,
-) -> Result<(Vec<Arc<CachedObject>>, u64), Status> {
-    let filter = selection::filter(&endpoint.def, request, options)?;
-    let storage = endpoint.storage()?;
-    let prefix = prefix(endpoint, request)?;
-    let scan = Scan { filter: &filter, namespace: namespace(request), start_after: None, limit: 0 };
-    let (page, _) = scan.latest(storage, &prefix).await?;
-    Ok((page.objects, page.revision))
+    })
 }
 
 /// What a list costs before it is encoded, in bytes of input: its query, and a few bytes for each object that it may

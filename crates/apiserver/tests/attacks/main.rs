@@ -8,6 +8,7 @@ mod authorizers;
 mod bodies;
 #[path = "../common/mod.rs"]
 mod common;
+mod deletions;
 mod kubelets;
 mod paths;
 mod subresources;

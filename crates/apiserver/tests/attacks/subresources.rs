@@ -293,6 +293,36 @@ async fn status_changes_no_more_than_its_part() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// A part of the status that the server decides: no right to `status` changes it.
+#[tokio::test]
+async fn status_that_the_server_decides_stays() {
+    let (cluster, paths) = cluster().await;
+    let client = cluster.admin();
+    let decided = [
+        ("pods", "qosClass", json!("Guaranteed")),
+        ("pods", "qosClass", json!("Bogus")),
+        ("namespaces", "phase", json!("Terminating")),
+        ("namespaces", "phase", json!("Bogus")),
+    ];
+    for (resource, field, value) in decided {
+        let path = &paths[resource];
+        let before = client.call(&format!("GET {path}")).await.json();
+        let mut update = before.clone();
+        update["status"][field] = value.clone();
+        let (change, status) = (json!({"status": {field: value}}), format!("{path}/status"));
+        for (method, body) in [("PUT", &update), ("PATCH", &change)] {
+            let answer = client.call_with(&format!("{method} {status}"), body).await;
+            assert_eq!(answer.code, 422, "{method} {status} {change}: {}", answer.text());
+        }
+        // Without the field, as clients that do not know it send it, it stays as it is.
+        update["status"].as_object_mut().unwrap().remove(field);
+        let answer = client.call_with(&format!("PUT {status}"), &update).await;
+        assert_eq!(answer.code, 200, "{status}: {}", answer.text());
+        let after = client.call(&format!("GET {path}")).await.json();
+        assert_eq!(after["status"][field], before["status"][field], "{status}");
+    }
+}
+
 #[tokio::test]
 async fn other_parts_change_no_more_than_themselves() {
     let (cluster, paths) = cluster().await;

@@ -1,10 +1,12 @@
 //! Namespaces.
 
-use nave_machinery::{Value, meta};
+use nave_machinery::{FieldError, FieldPath, Value, meta};
 use serde_json::json;
 
+use crate::defaults::{self, object};
 use crate::read;
 use crate::strategy::Strategy;
+use crate::validate::Errors;
 
 /// The finalizer that keeps a namespace until all that is in it is gone.
 const KUBERNETES: &str = "kubernetes";
@@ -45,6 +47,26 @@ impl Strategy for NamespaceStrategy {
         let spec = if finalizers.is_empty() { json!({}) } else { json!({"finalizers": finalizers}) };
         set(namespace, "spec", spec);
         set(namespace, "status", old.get("status").cloned().unwrap_or_else(|| json!({})));
+    }
+
+    fn prepare_for_status_update(&self, namespace: &mut Value, _old: &Value) {
+        if let Some(status) = namespace.as_object_mut().and_then(|namespace| object(namespace, "status")) {
+            defaults::set(status, "phase", "Active");
+        }
+    }
+
+    fn validate_status_update(&self, namespace: &Value, _old: &Value) -> Errors {
+        let phase = read::text(namespace, "status.phase");
+        let (expected, why) = if read::text(namespace, "metadata.deletionTimestamp").is_empty() {
+            ("Active", "may only be 'Active' if `deletionTimestamp` is empty")
+        } else {
+            ("Terminating", "may only be 'Terminating' if `deletionTimestamp` is not empty")
+        };
+        if phase == expected {
+            return Errors::new();
+        }
+        // The name of the field begins with a capital, as upstream's message names it.
+        vec![FieldError::invalid(&FieldPath::new("status").child("Phase"), json!(phase), why)]
     }
 
     fn begin_deletion(&self, namespace: &mut Value) {
