@@ -23,6 +23,10 @@ metadata: {name: best-effort}
 spec: {hard: {pods: '5'}, scopes: [BestEffort]}
 ";
 
+/// A pod that the quota would refuse, as it says nothing of its size.
+const SMALL: &str =
+    "{apiVersion: v1, kind: Pod, metadata: {name: small}, spec: {containers: [{name: a, image: i}]}}";
+
 const OBJECTS: &str = "
 apiVersion: v1
 kind: Pod
@@ -31,8 +35,6 @@ spec:
   containers:
   - {name: a, image: i, resources: {requests: {cpu: 100m}, limits: {memory: 64Mi, cpu: '1'}}}
   - {name: b, image: i, resources: {requests: {cpu: 200m}, limits: {memory: 64Mi, cpu: '1'}}}
----
-{apiVersion: v1, kind: Pod, metadata: {name: small}, spec: {containers: [{name: a, image: i}]}}
 ---
 {apiVersion: v1, kind: Service, metadata: {name: s}, spec: {type: NodePort, ports: [{name: a, port: 1}, {name: b, port: 2}]}}
 ---
@@ -58,10 +60,11 @@ async fn usage_follows_what_is_there() {
         server.kubectl(&["get", "configmaps", "-o", "name"]).await.contains("kube-root-ca.crt")
     })
     .await;
+    server.apply(SMALL).await;
     server.apply(QUOTA).await;
-    let nothing = json!({"pods": "0", "requests.cpu": "0", "limits.memory": "0", "services.nodeports": "0",
+    let small = json!({"pods": "1", "requests.cpu": "0", "limits.memory": "0", "services.nodeports": "0",
         "requests.storage": "0", "count/deployments.apps": "0", "configmaps": "1"});
-    become_(&server, "all", nothing).await;
+    become_(&server, "all", small).await;
     server.apply(OBJECTS).await;
     server.kubectl(&["create", "deployment", "web", "--image=i", "--replicas=0"]).await;
     server.kubectl(&["create", "configmap", "m"]).await;
