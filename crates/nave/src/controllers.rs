@@ -115,7 +115,8 @@ async fn health(
         Some(address) => {
             let wrong = |error| ControllersError::Health(address, error);
             let listener = TcpListener::bind(address).await.map_err(wrong)?;
-            println!("health http://{}/healthz", listener.local_addr().map_err(wrong)?);
+            let address = listener.local_addr().map_err(wrong)?;
+            crate::output::print(&format!("health http://{address}/healthz\n"));
             Some(listener)
         }
     };

@@ -20,6 +20,7 @@ mod flags;
 mod health;
 mod kubeconfig;
 mod logging;
+mod output;
 mod pki;
 mod serve;
 mod signals;

@@ -36,7 +36,7 @@ use crate::tokens::SecretTokens;
 use crate::{
     descriptors,
     flags::{Config, FlagError},
-    kubeconfig,
+    kubeconfig, output,
     pki::PkiError,
     signals::Signals,
 };
@@ -182,12 +182,14 @@ impl Kubeconfig {
 fn greet(config: &Config, server: SocketAddr, kubeconfig: &Path, revision: u64, started: Instant) {
     let (version, ready) = (env!("CARGO_PKG_VERSION"), started.elapsed().as_millis());
     let kubeconfig = kubeconfig.display();
-    println!(
-        "nave {version} (Kubernetes {KUBERNETES_MINOR}) serving https://{server}  (ready in {ready} ms)"
+    let lines = format!(
+        "nave {version} (Kubernetes {KUBERNETES_MINOR}) serving https://{server}  (ready in {ready} ms)\n\
+         data       {} (revision {revision})\n\
+         kubeconfig {kubeconfig}\n\
+         try        KUBECONFIG={kubeconfig} kubectl get namespaces\n",
+        config.data_dir.display()
     );
-    println!("data       {} (revision {revision})", config.data_dir.display());
-    println!("kubeconfig {kubeconfig}");
-    println!("try        KUBECONFIG={kubeconfig} kubectl get namespaces");
+    output::print(&lines);
 }
 
 /// What is looked after while the server runs.

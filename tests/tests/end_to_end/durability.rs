@@ -1,14 +1,18 @@
 //! What was acknowledged stays, however the server ends.
 
 use std::collections::BTreeMap;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use kube::Config;
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use nave_loadtest::LoadError;
 use nave_loadtest::http::{Call, Pool, scan_field};
 use nave_tests::{DEADLINE, Server, eventually, server_binary};
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
@@ -126,4 +130,28 @@ async fn a_wrong_flag_is_named() {
     let output = tokio::time::timeout(Duration::from_secs(30), wrong.output()).await.unwrap().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && said.contains("--secure-port") && said.contains("70000"), "{said}");
+}
+
+#[tokio::test]
+async fn serves_although_nobody_reads_standard_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut command = Command::new(server_binary());
+    command.args(["serve", "--secure-port", "0", "--data-dir"]).arg(&data).kill_on_drop(true);
+    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(process.stdout.take());
+    let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
+    let warned = async {
+        while let Some(line) = log.next_line().await.unwrap() {
+            if line.contains("standard output cannot be written") {
+                return true;
+            }
+        }
+        false
+    };
+    assert!(tokio::time::timeout(DEADLINE, warned).await.unwrap(), "the server says so and goes on");
+    let config = Kubeconfig::read_from(data.join("admin.kubeconfig")).unwrap();
+    let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
+    let client = kube::Client::try_from(config).unwrap();
+    client.apiserver_version().await.unwrap();
 }
