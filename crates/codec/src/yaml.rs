@@ -457,7 +457,7 @@ fn flow(value: &Value, out: &mut Vec<u8>) {
             for (at, (name, value)) in fields.iter().enumerate() {
                 separate(at, out);
                 let start = out.len();
-                json::encode_into(name, out);
+                quoted(name, out);
                 if out.len() - start > SIMPLE_KEY_MAX {
                     out.splice(start..start, *b"? ");
                 }
@@ -474,6 +474,7 @@ fn flow(value: &Value, out: &mut Vec<u8>) {
             }
             out.push(b']');
         }
+        Value::String(value) => quoted(value, out),
         leaf => json::encode_into(leaf, out),
     }
 }
@@ -500,7 +501,7 @@ fn pad(indent: usize, out: &mut Vec<u8>) {
 /// mislead, as clients' own library writes it, in double ones, as JSON has it, where its meaning would be another.
 fn text(value: &str, out: &mut Vec<u8>) {
     if !means_itself(value) {
-        json::encode_into(value, out);
+        quoted(value, out);
     } else if is_plain(value) {
         out.extend_from_slice(value.as_bytes());
     } else {
@@ -508,6 +509,28 @@ fn text(value: &str, out: &mut Vec<u8>) {
         out.extend_from_slice(value.replace('\'', "''").as_bytes());
         out.push(b'\'');
     }
+}
+
+/// A string in double quotes: JSON, with escapes for what YAML does not take for printable and for its line breaks.
+fn quoted(value: &str, out: &mut Vec<u8>) {
+    let start = out.len();
+    json::encode_into(value, out);
+    if !value.contains(is_unprintable) {
+        return;
+    }
+    let plain = String::from_utf8_lossy(&out.split_off(start)).into_owned();
+    for c in plain.chars() {
+        if is_unprintable(c) {
+            out.extend_from_slice(format!("\\u{:04x}", u32::from(c)).as_bytes());
+        } else {
+            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+        }
+    }
+}
+
+/// Whether a character has to be escaped in double quotes, besides those that JSON escapes.
+fn is_unprintable(c: char) -> bool {
+    matches!(c, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
 }
 
 /// Whether the text, taken for YAML, is this string and nothing else, whoever reads it; says no where it is not sure.
@@ -728,6 +751,26 @@ mod tests {
         );
         assert_eq!(String::from_utf8(encode(&value)).unwrap(), text);
         assert_eq!(read(text), value);
+    }
+
+    #[test]
+    fn characters_that_are_not_printable_read_back_wherever_they_stand() {
+        for c in ('\0'..='\u{ff}').chain([
+            '\u{2028}',
+            '\u{2029}',
+            '\u{feff}',
+            '\u{fffe}',
+            '\u{ffff}',
+            '\u{10ffff}',
+        ]) {
+            let text = format!("a{c}b");
+            let value = json!({&text: [&text, {&text: &text}, c.to_string()], c.to_string(): {"x": format!("{c}\n{c}")}});
+            let deep = (0..40).fold(value.clone(), |inner, _| json!([inner]));
+            for value in [value, deep] {
+                let written = encode(&value);
+                assert_eq!(decode(&written).unwrap().value, value, "{:?}", String::from_utf8_lossy(&written));
+            }
+        }
     }
 
     #[test]
