@@ -3,8 +3,8 @@
 use std::hint::black_box;
 
 use nave_codec::json;
-use nave_machinery::Value;
 use nave_machinery::limits::MAX_DEPTH;
+use nave_machinery::{Status, Value};
 use nave_patch::{PatchError, json_patch, merge, strategic};
 use nave_schema::builtin;
 use serde_json::json;
@@ -190,21 +190,26 @@ fn cases(
         let work = move |size: usize| {
             let (object, patch) = shape(size);
             let (object, patch) = (json::encode(&object), json::encode(&patch));
-            Job::new(object.len() + patch.len(), move || {
-                let mut object = json::decode(&object).unwrap().value;
-                let patched = json::decode(&patch)
-                    .map_err(json::JsonError::into_status)
-                    .and_then(|patch| apply(&mut object, &patch.value).map_err(PatchError::into_status));
-                match patched {
-                    Ok(()) => drop(black_box(json::encode(&object))),
-                    Err(status) => drop(black_box(json::encode(&status.to_value()))),
-                }
+            Job::new(object.len() + patch.len(), move || match patched(&object, &patch, apply) {
+                Ok(object) => drop(black_box(json::encode(&object))),
+                Err(status) => drop(black_box(json::encode(&status.to_value()))),
             })
         };
         let bound = if LIMITED.contains(name) { Bound::Limited } else { Bound::Linear };
         Case { name: format!("{kind}/{name}"), bound, work: Box::new(work) }
     };
     shapes.iter().map(case).collect()
+}
+
+fn patched(
+    object: &[u8],
+    patch: &[u8],
+    apply: impl Fn(&mut Value, &Value) -> Result<(), PatchError>,
+) -> Result<Value, Status> {
+    let mut object = json::decode(object).map_err(json::JsonError::into_status)?.value;
+    let patch = json::decode(patch).map_err(json::JsonError::into_status)?.value;
+    apply(&mut object, &patch).map_err(PatchError::into_status)?;
+    Ok(object)
 }
 
 fn operations(size: usize, operation: impl Fn(usize) -> Value) -> Value {
