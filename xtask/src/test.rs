@@ -18,8 +18,7 @@ pub(crate) fn run(target: &Path) -> ExitCode {
     report.step("format", cargo(["fmt", "--all", "--check"]));
     let deny_warnings = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     report.step("clippy", cargo(deny_warnings));
-    let unit = runner(["--workspace", "--exclude", "nave-tests"]);
-    report.step("unit and property tests", unit);
+    report.step("unit and property tests", runner(Tests::InProcess));
     report.step("doc tests", cargo(["test", "--doc", "--workspace"]));
     report.step("facts", cargo(["run", "--quiet", "--package", "xtask", "--", "facts", "--check"]));
     if installed("deny") {
@@ -37,7 +36,7 @@ pub(crate) fn run(target: &Path) -> ExitCode {
     match Tools::ensure(target) {
         Ok(_) if !built => report.skip("end-to-end tests", "the server build failed"),
         Ok(tools) => {
-            let mut tests = runner(["--package", "nave-tests"]);
+            let mut tests = runner(Tests::EndToEnd);
             tests.envs(tools.environment(target));
             report.step("end-to-end tests", tests);
         }
@@ -53,17 +52,26 @@ fn cargo(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
     command
 }
 
-/// nextest where it is installed, as it runs the tests of all crates at once; else Cargo's own runner.
-fn runner<const N: usize>(arguments: [&str; N]) -> Command {
-    if installed("nextest") {
-        let mut command = cargo(["nextest", "run", "--no-fail-fast"]);
-        command.args(arguments);
-        command
-    } else {
-        let mut command = cargo(["test", "--no-fail-fast", "--all-targets"]);
-        command.args(arguments);
-        command
-    }
+/// Which tests a runner runs.
+enum Tests {
+    /// All but those that drive a built server.
+    InProcess,
+    /// Those that drive a built server.
+    EndToEnd,
+}
+
+/// Returns nextest where it is installed, as it runs the tests of all crates at once; else Cargo's own runner. nextest
+/// builds the whole workspace for either choice, so that dependencies are built with one set of features, once.
+fn runner(tests: Tests) -> Command {
+    let arguments: &[&str] = match (installed("nextest"), tests) {
+        (true, Tests::InProcess) => &["nextest", "run", "--workspace", "-E", "not package(nave-tests)"],
+        (true, Tests::EndToEnd) => &["nextest", "run", "--workspace", "-E", "package(nave-tests)"],
+        (false, Tests::InProcess) => &["test", "--all-targets", "--workspace", "--exclude", "nave-tests"],
+        (false, Tests::EndToEnd) => &["test", "--all-targets", "--package", "nave-tests"],
+    };
+    let mut command = cargo(arguments);
+    command.arg("--no-fail-fast");
+    command
 }
 
 fn installed(subcommand: &str) -> bool {
