@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a step that fails is a test that fails")]
 
 mod access;
+mod admission;
 mod authentication;
 mod authorization_config;
 mod bad_input;
