@@ -52,7 +52,7 @@ fn cargo(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
     command
 }
 
-/// Which tests a runner runs.
+/// The tests that a runner runs.
 enum Tests {
     /// All but those that drive a built server.
     InProcess,

@@ -9,7 +9,7 @@ use nave_resources::ResourceDef;
 
 use crate::notes::Notes;
 
-/// What is about to happen to an object (upstream: `admission.Attributes`).
+/// A request as admission plugins see it (upstream: `admission.Attributes`).
 pub struct Attributes<'a> {
     /// The resource.
     pub def: &'a ResourceDef,
@@ -30,7 +30,7 @@ pub struct Attributes<'a> {
     pub old: Option<&'a Object>,
     /// The options of the request (`CreateOptions`, `DeleteOptions`, …); null where there are none.
     pub options: &'a Value,
-    /// Whether nothing may be written or reserved.
+    /// True for a dry run: nothing is written or reserved.
     pub dry_run: bool,
     /// The user that the request acts as.
     pub user: &'a UserInfo,

@@ -1,4 +1,4 @@
-//! What admission measures, under upstream's names (`apiserver/pkg/admission/metrics`).
+//! The metrics of admission, under upstream's names (`apiserver/pkg/admission/metrics`).
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};

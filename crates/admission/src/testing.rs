@@ -322,7 +322,7 @@ pub(crate) fn registry() -> &'static Arc<Registry> {
     REGISTRY.get_or_init(|| Arc::new(Registry::builtin(nave_schema::builtin())))
 }
 
-/// What became of a request: nothing, or the code and message of the refusal.
+/// The outcome of a request: nothing, or the code and message of the refusal.
 #[cfg(test)]
 pub(crate) fn outcome(result: Result<(), Status>) -> Result<(), (u16, String)> {
     result.map_err(|status| (status.code, status.message))

@@ -21,9 +21,9 @@ use crate::storage::{Latest, ResourceStorage, Storages, Stored, Update};
 /// Parsed objects that are kept of each resource: those that each write of a pod asks for again.
 const PARSED_KEPT: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 
-/// What the admission plugins are configured with.
+/// The configuration of the admission plugins.
 pub struct AdmissionConfig {
-    /// Which plugins run, and their configurations.
+    /// The plugins that run, and their configurations.
     pub plugins: PluginConfig,
     /// The roles and bindings that escalation is checked against.
     pub rbac: Arc<Rbac>,

@@ -1,4 +1,4 @@
-//! What all stages of one request share.
+//! The context that all stages of one request share.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

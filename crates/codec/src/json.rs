@@ -186,7 +186,7 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// What is counted and noted while a document is read.
+/// The counters and notes of a document that is being read.
 struct Reading<'b> {
     budget: &'b mut Budget,
     /// The limit that ended the reading.

@@ -1,4 +1,4 @@
-//! What is wrong with a text that is not JSON, in the words of Go's `encoding/json`.
+//! Errors of a text that is not JSON, in the words of Go's `encoding/json`.
 //!
 //! Runs over a text that another reader has refused already, and builds nothing.
 
@@ -9,7 +9,7 @@ pub(crate) fn first_error(text: &[u8]) -> Option<String> {
 
 const END: &str = "unexpected end of JSON input";
 
-/// What may come next.
+/// The tokens that may come next.
 #[derive(Clone, Copy)]
 enum Next {
     Value,

@@ -40,7 +40,7 @@ pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     check_patched(target)
 }
 
-/// What one patch may still do.
+/// The budget that is left for one patch.
 struct Patching {
     /// Bytes of JSON that may be copied.
     copied: Budget,

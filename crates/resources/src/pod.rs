@@ -1,4 +1,4 @@
-//! What a pod refers to in the API (upstream: `pkg/api/pod`), for code outside this crate that has to know.
+//! The references of a pod to API objects (upstream: `pkg/api/pod`), for code outside this crate that has to know.
 
 use nave_machinery::{Value, meta};
 

@@ -1,4 +1,4 @@
-//! Which plugins run, and the files that configure them.
+//! The selection of plugins, and the files that configure them.
 //!
 //! | file | read by |
 //! | --- | --- |
@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 
 use crate::plugins::{Entry, PLUGINS};
 
-/// Which plugins run, and their configurations.
+/// The plugins that run, and their configurations.
 #[derive(Clone, Debug, Default)]
 pub struct PluginConfig {
     enabled: Vec<String>,

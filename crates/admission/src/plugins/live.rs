@@ -1,4 +1,4 @@
-//! What is known about names for a short time.
+//! A cache of facts about names, for a short time.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

@@ -46,7 +46,7 @@ use crate::metrics::Metrics;
 
 pub use certificates::set_certificate_requester;
 
-/// What plugins are made of.
+/// The parts that plugins are built from.
 #[derive(Clone)]
 pub struct Parts {
     /// The cluster they see.

@@ -29,7 +29,7 @@ pub struct ServiceAllocator {
     ledger: Arc<Mutex<Ledger>>,
 }
 
-/// What one attempt of a write claims, until it is settled or dropped.
+/// The claims of one attempt of a write, until it is settled or dropped.
 pub struct ServiceReservation {
     ledger: Arc<Mutex<Ledger>>,
     key: Arc<str>,

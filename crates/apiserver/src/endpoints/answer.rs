@@ -192,7 +192,7 @@ impl Answer {
     /// How many bytes have to be encoded for the client; 0 where bytes are copied that were made before.
     pub(crate) fn size(&self, negotiation: &Negotiation) -> usize {
         match &self.content {
-            // What the server says of itself is small.
+            // The server's own documents are small.
             Content::Raw(..) | Content::Ordered(_) => 0,
             Content::Object(_, value) => size_of_value(value),
             Content::Cached(endpoint, object) => {
@@ -252,7 +252,7 @@ fn sum_up_to_large(sizes: impl Iterator<Item = usize>) -> usize {
     size
 }
 
-/// What a pointer to bytes that are copied costs, as bytes of input.
+/// The cost of a pointer to bytes that are copied, as bytes of input.
 const SIZE_OF_COPY: usize = 8;
 
 /// What of an object a table's row carries (`includeObject`).

@@ -81,7 +81,7 @@ fn parse_protobuf(bytes: &[u8], expected: &str) -> Result<Body, Status> {
     Ok(Body { object, lax: Vec::new() })
 }
 
-/// What of a value keeps it from having a version and a kind, as Go's decoder says it.
+/// Returns why a value has no version and kind, in the words of Go's decoder.
 fn not_an_object(value: &Value) -> Option<String> {
     let Some(fields) = value.as_object() else {
         let fields =

@@ -130,7 +130,7 @@ async fn page(endpoint: &Endpoint, request: &ResourceRequest, options: &ListOpti
     })
 }
 
-/// What a list costs before it is encoded, in bytes of input: its query, and a byte for each requirement on each object
+/// The cost of a list before it is encoded, in bytes of input: its query, and a byte for each requirement on each object
 /// that it may look at, which takes some ten nanoseconds.
 pub(super) fn size_of_list(
     endpoint: &Endpoint,

@@ -167,7 +167,7 @@ async fn serve_while_the_pool_is_full() {
         assert_eq!(it.send(Method::PATCH, &format!("{LEASES}/n"), &renewal(round)).await.0, 200);
         events.frame().await.unwrap().unwrap();
         assert_eq!(it.send(Method::POST, MAPS, &map(&format!("small-{round}"), 1_000)).await.0, 201);
-        // What is stored is copied, however large it is.
+        // Stored bytes are copied, however large the object is.
         assert_eq!(it.get(&format!("{MAPS}/large"), &[]).await.0, 200);
         assert_eq!(it.get(MAPS, &[]).await.0, 200);
     }

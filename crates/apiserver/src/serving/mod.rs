@@ -103,7 +103,7 @@ pub enum Protocol {
     Http2,
 }
 
-/// What clients may ask of the server before it knows them, and on one connection.
+/// Limits on clients before they are authenticated, and on one connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// How many connections may be open.

@@ -77,7 +77,7 @@ pub enum Update {
 
 /// A write as the storage sees it: what to do with each state that is found.
 pub trait NextState: Send {
-    /// What to do with this state; `None` where nothing is stored.
+    /// Returns the next attempt for this state; `None` where nothing is stored.
     fn next(&mut self, current: Option<&Stored>) -> impl Future<Output = Result<Attempt, Status>> + Send;
 
     /// The refusal where something is stored that cannot be decoded.
@@ -88,7 +88,7 @@ pub trait NextState: Send {
 
 /// An update with the reservation that it needs.
 pub struct Attempt {
-    /// What is done.
+    /// The operation.
     pub update: Update,
     /// Settled when the update is committed, freed when it is not.
     pub reservation: Option<Box<dyn Reservation>>,

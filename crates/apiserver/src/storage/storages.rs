@@ -17,7 +17,7 @@ const ENCODINGS_KEPT: usize = 32 << 20;
 /// Bytes of frames of the latest events that are kept for those who have not taken them, of all resources together.
 const FRAMES_KEPT: usize = 32 << 20;
 
-/// What all watch caches share: room for what is made on demand, and the supervisor of their tasks. Frames have their own: they are given up soon, and
+/// The parts that all watch caches share: room for what is made on demand, and the supervisor of their tasks. Frames have their own: they are given up soon, and
 /// without them each watcher would make an event's frame anew.
 #[derive(Clone)]
 pub struct Room {
@@ -78,7 +78,7 @@ impl Storages {
         &self.store
     }
 
-    /// What all watch caches share.
+    /// The parts that all watch caches share.
     pub fn room(&self) -> &Room {
         &self.room
     }

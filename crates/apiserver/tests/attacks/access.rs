@@ -196,7 +196,7 @@ async fn nobody_becomes_another_user_without_the_right_to() {
     .await;
 }
 
-/// What a user without any rights, and one without a credential, can read.
+/// The paths that a user without rights, and one without a credential, can read.
 #[tokio::test]
 async fn users_without_rights_read_health_and_version() {
     let cluster = cluster().await;

@@ -13,7 +13,7 @@ pub(crate) struct Row {
     /// The request, as failures show it.
     line: String,
     code: u16,
-    /// What the answer must contain.
+    /// The text that the answer must contain.
     contains: &'static str,
 }
 

@@ -12,7 +12,7 @@ use nave_store::{
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// What goes wrong with the next transaction.
+/// The fault of the next transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// It is refused: the disk is full.

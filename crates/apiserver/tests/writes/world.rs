@@ -175,7 +175,7 @@ impl World {
         addresses.chain(ports).collect()
     }
 
-    /// What should be in use, going by what is stored.
+    /// The allocations that should be in use, by the stored services.
     pub(crate) async fn should_be_in_use(&self) -> Vec<String> {
         let found = self.store.range(Range::all("/registry/services/specs/")).await.unwrap();
         let storage = self.storages.get(&core("services")).unwrap();

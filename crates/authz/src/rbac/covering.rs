@@ -99,7 +99,7 @@ impl<'a> Wanted<'a> {
         Self { rule, on_paths: true, words }
     }
 
-    /// What is left of the rule without what `held` covers, in blocks that have nothing in common.
+    /// The parts of the rule that `held` does not cover, in blocks that have nothing in common.
     fn left_by<'h>(
         &self,
         held: &[(&'h Rule, OnceCell<Held<'h>>)],
@@ -291,7 +291,7 @@ impl<'a> Set<'a> {
 /// Paths, some of which end in `*`.
 struct Paths<'a> {
     exact: Set<'a>,
-    /// What stands before the star, sorted, without those that begin with another of them.
+    /// The prefixes before the star, sorted, without those that begin with another of them.
     prefixes: Vec<&'a str>,
 }
 

@@ -1,4 +1,4 @@
-//! Which admission plugins run, and with which configuration.
+//! The admission plugins that run, and their configuration.
 
 use std::path::PathBuf;
 
@@ -35,7 +35,7 @@ pub(super) struct AdmissionFlags {
 /// The admission plugins.
 #[derive(Clone, Debug)]
 pub(crate) struct Admission {
-    /// Which run, and their configurations.
+    /// The plugins that run, and their configurations.
     pub(crate) plugins: PluginConfig,
     /// How long pods stay on a node that is not ready.
     pub(crate) default_not_ready_toleration_seconds: i64,

@@ -1,4 +1,4 @@
-//! What a resource claim takes of a quota.
+//! The usage of a resource claim, as quotas count it.
 
 use nave_machinery::Value;
 use nave_machinery::quantity::Quantity;
@@ -12,7 +12,7 @@ const OF_CLASS: &str = ".deviceclass.resource.k8s.io/devices";
 /// The devices that a claim for all of a node's devices may be given.
 const ALL_DEVICES: i64 = 32;
 
-/// What a resource claim takes of a quota. Of a request with alternatives the largest of each device class counts.
+/// Returns the usage of a resource claim. Of a request with alternatives the largest of each device class counts.
 pub fn resource_claim(claim: &Value) -> Usage {
     let mut usage = Usage::from([(COUNT.to_owned(), one())]);
     for request in read::list(claim, "spec.devices.requests") {

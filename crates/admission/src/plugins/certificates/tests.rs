@@ -36,7 +36,7 @@ fn only(verb: &'static str, name: &'static str) -> Chain {
     Chain::new(vec![link], Metrics::new().unwrap())
 }
 
-/// What a plugin says of a write of a request by a user without groups.
+/// The outcome of a plugin for a request written by a user without groups.
 async fn admit(
     plugin: &dyn Validate,
     subresource: &'static str,
@@ -179,7 +179,7 @@ const UNIT: u8 = 11;
 const MASTERS: &[u8] = b"system:masters";
 const UTF8: u8 = 0x0c;
 
-/// What the restriction of subjects says of a request for a client certificate.
+/// The outcome of the subject restriction for a request for a client certificate.
 async fn restriction(request: &str) -> Result<(), String> {
     let new = json!({"spec": {"signerName": CLIENT, "request": request}});
     admit(&CertificateSubjectRestriction, "", &new, &Value::Null).await

@@ -13,13 +13,13 @@ const MAX_MILLI_VALUE: i64 = i64::MAX / 1000;
 
 type Amounts = BTreeMap<String, Quantity>;
 
-/// What a pod and its containers ask for.
+/// The resources that a pod and its containers request.
 struct Usage {
     requests: Amounts,
     limits: Amounts,
 }
 
-/// What of a pod is out of the bounds of a range.
+/// Returns the errors of a pod that is out of the bounds of a range.
 pub(super) fn check_pod(limits: &[Value], pod: &Object) -> Vec<String> {
     let mut errors = Vec::new();
     for limit in limits {
@@ -44,7 +44,7 @@ pub(super) fn check_pod(limits: &[Value], pod: &Object) -> Vec<String> {
     dedup(errors)
 }
 
-/// What of a claim is out of the bounds of a range.
+/// Returns the errors of a claim that is out of the bounds of a range.
 pub(super) fn check_claim(limits: &[Value], claim: &Object) -> Vec<String> {
     let mut errors = Vec::new();
     let requests = claim.at(&["spec", "resources", "requests"]).and_then(Value::as_object);

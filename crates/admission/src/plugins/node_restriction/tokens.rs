@@ -1,4 +1,4 @@
-//! Which service account tokens a kubelet may request (upstream: feature `ServiceAccountNodeAudienceRestriction`).
+//! The service account tokens that a kubelet may request (upstream: feature `ServiceAccountNodeAudienceRestriction`).
 //!
 //! A token is bound to a pod on the kubelet's node, and its audience is one that a volume of the pod names: a projected
 //! token, or a CSI driver whose `CSIDriver` asks for tokens, be it inline or behind a claim. Another audience needs the

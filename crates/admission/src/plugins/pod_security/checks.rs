@@ -1,4 +1,4 @@
-//! What a level forbids, by version of the policy (upstream: `pod-security-admission/policy`).
+//! The checks of each level, by version of the policy (upstream: `pod-security-admission/policy`).
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ impl<'a> PodView<'a> {
     }
 }
 
-/// What of a pod is forbidden.
+/// The parts of a pod that are forbidden.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Violations(Vec<Violation>);
 
@@ -120,7 +120,7 @@ impl Check {
     }
 }
 
-/// What a level forbids of a pod.
+/// Returns the violations of a level by a pod.
 pub(super) fn evaluate(level: LevelVersion, pod: &PodView<'_>) -> Violations {
     let minor = match level.version {
         Version::Minor(minor) => minor.min(LATEST),

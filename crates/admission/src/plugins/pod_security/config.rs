@@ -41,7 +41,7 @@ struct Defaults {
     warn_version: String,
 }
 
-/// Whom and what no level concerns.
+/// The users, namespaces and runtime classes that are exempt.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Exemptions {

@@ -58,7 +58,7 @@ struct PodSecurity {
     metrics: Metrics,
 }
 
-/// What a resource is to the plugin.
+/// The kinds of resources that the plugin tells apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Namespace,

@@ -136,7 +136,7 @@ impl Policy {
                 });
             }
         }
-        // What is enforced is warned of too, for the workloads that are not refused.
+        // Workloads are not refused: they are warned of the enforced level too.
         if enforces && !has_warn && policy.enforce.level > policy.warn.level {
             policy.warn = policy.enforce;
         }

@@ -1,4 +1,4 @@
-//! What an object takes of quotas (upstream: the evaluators of `pkg/quota/v1/evaluator`).
+//! The usage of an object, as quotas count it (upstream: the evaluators of `pkg/quota/v1/evaluator`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -68,7 +68,7 @@ pub(super) struct Charge {
     /// The name in refusals.
     name: String,
     kind: Kind,
-    /// What the object takes more than before.
+    /// The usage beyond that of the old object.
     pub(super) delta: Usage,
     /// The names that need a covering quota.
     pub(super) limited_names: BTreeSet<String>,
@@ -77,7 +77,7 @@ pub(super) struct Charge {
     pub(super) dry_run: bool,
 }
 
-/// What of the object decides whether a quota counts it.
+/// The properties of the object that quota scopes select by.
 enum Kind {
     Pod(Box<Pod>),
     Claim(Box<PersistentVolumeClaim>),
@@ -163,7 +163,7 @@ impl Charge {
         }
     }
 
-    /// What the object does not state although a quota limits it.
+    /// The resources that a quota limits and the object does not state.
     pub(super) fn unstated(&self, limited: &[&str]) -> Option<String> {
         let Kind::Pod(pod) = &self.kind else { return None };
         let spec = pod.spec.as_ref()?;

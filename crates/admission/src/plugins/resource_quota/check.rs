@@ -9,7 +9,7 @@ use nave_resources::quota::Usage;
 use super::charge::Charge;
 use super::quotas::Quota;
 
-/// What the quotas say of a charge.
+/// The outcome of charging quotas.
 pub(super) enum Checked {
     /// Nothing is to be written.
     Free,
@@ -95,7 +95,7 @@ impl Quota {
     /// The usage with more.
     ///
     /// # Errors
-    /// What of it exceeds the quota.
+    /// The part that exceeds the quota.
     fn with(&self, requested: &Usage) -> Result<Usage, String> {
         let mut used = self.used.clone();
         let mut exceeded = Vec::new();

@@ -1,4 +1,4 @@
-//! What may be taken only where a quota covers it (`ResourceQuotaConfiguration`).
+//! Resources that may be used only where a quota covers them (`ResourceQuotaConfiguration`).
 
 use k8s_openapi::api::core::v1::ScopedResourceSelectorRequirement;
 use nave_resources::ResourceDef;

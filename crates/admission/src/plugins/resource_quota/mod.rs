@@ -43,7 +43,7 @@ pub(super) fn plugin(parts: &Parts, config: &PluginConfig) -> Result<Plugin, Con
 }
 
 struct ResourceQuota {
-    /// What may be taken only where a quota covers it.
+    /// Resources that may be used only where a quota covers them.
     limited: Arc<[Limited]>,
     workers: Workers,
 }

@@ -21,9 +21,9 @@ const MAX_WRITTEN: usize = 4096;
 pub(super) struct Quota {
     object: Arc<Object>,
     pub(super) spec: ResourceQuotaSpec,
-    /// What it limits, as its status says.
+    /// The limits in its status.
     pub(super) hard: Usage,
-    /// What is taken of it.
+    /// The usage in its status.
     pub(super) used: Usage,
 }
 

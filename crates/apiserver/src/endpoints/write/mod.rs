@@ -93,7 +93,7 @@ pub struct Written {
 /// Creates an object.
 ///
 /// # Errors
-/// What is wrong with the object, or 409 where the name is taken.
+/// The object is invalid, or 409 where the name is taken.
 pub async fn create(
     target: &Target<'_>,
     payload: &Payload,
@@ -146,7 +146,7 @@ fn generated_name_is_taken(mut status: Status) -> Status {
 /// Replaces an object, or creates it where its resource and `create` allow that.
 ///
 /// # Errors
-/// What is wrong with the object, 404, 403 where it would have to be created, or 409 where another writer was faster.
+/// The object is invalid, 404, 403 where it would have to be created, or 409 where another writer was faster.
 pub async fn update(
     target: &Target<'_>,
     payload: &Payload,
@@ -165,7 +165,7 @@ pub async fn update(
 /// Patches an object.
 ///
 /// # Errors
-/// What is wrong with the patch or its outcome, 404, 409, or 501 for server-side apply.
+/// The patch or its outcome is invalid, 404, 409, or 501 for server-side apply.
 pub async fn patch(target: &Target<'_>, payload: &Payload, options: &PatchOptions) -> Result<Answer, Status> {
     let patch = Patch::parse(target, payload)?;
     let change = Change::Patch { patch, validation: options.field_validation };
@@ -270,7 +270,7 @@ impl<'a> Write<'a> {
         Ok((deletion, attempt))
     }
 
-    /// What admission sees of the write.
+    /// The attributes of the write for admission.
     fn attributes<'s>(
         &'s self,
         operation: Operation,

@@ -53,7 +53,7 @@ impl Patch {
     /// Applies the patch to what the view shows of an object.
     ///
     /// # Errors
-    /// What is wrong with the patch.
+    /// The patch is invalid.
     pub(super) fn apply(&self, target: &Target<'_>, view: &mut Value) -> Result<(), Status> {
         let outcome = match self.kind {
             PatchType::Json => json_patch::apply(view, &self.body),

@@ -1,4 +1,4 @@
-//! What a write is about, and its body.
+//! The target of a write, and its body.
 
 use bytes::Bytes;
 use nave_admission::Chain;
@@ -14,14 +14,14 @@ use super::super::{Endpoint, decode};
 use crate::context::RequestContext;
 use crate::storage::{Attempt, Reservation, ResourceStorage, Update};
 
-/// What a write is about.
+/// The target of a write.
 #[derive(Clone)]
 pub struct Target<'a> {
     /// The request.
     pub context: &'a RequestContext,
     /// The resource.
     pub endpoint: &'a Endpoint,
-    /// What of the object is written.
+    /// The part of the object that is written.
     pub view: View,
     /// The namespace; empty for cluster-scoped resources.
     pub namespace: &'a str,
@@ -35,7 +35,7 @@ pub struct Target<'a> {
 pub struct Payload {
     /// The bytes.
     pub bytes: Bytes,
-    /// What they are; `None` if that is none of what the API takes.
+    /// Their type; `None` for a type that the API does not accept.
     pub content_type: Option<ContentType>,
 }
 

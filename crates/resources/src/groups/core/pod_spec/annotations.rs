@@ -9,7 +9,7 @@ use crate::validate::Errors;
 /// The prefix of the annotations that name the AppArmor profile of a container.
 const APP_ARMOR_PREFIX: &str = "container.apparmor.security.beta.kubernetes.io/";
 
-/// What is wrong with the annotations of a pod.
+/// Returns the errors in the annotations of a pod.
 pub(crate) fn validate(pod: &Value) -> Errors {
     if crate::pod::is_mirror(pod) && read::text(pod, "spec.nodeName").is_empty() {
         let why = "must set spec.nodeName if mirror pod annotation is set";
@@ -18,7 +18,7 @@ pub(crate) fn validate(pod: &Value) -> Errors {
     Errors::new()
 }
 
-/// What is wrong with a change of the annotations of a pod, through the pod or any of its subresources.
+/// Returns the errors in a change of the annotations of a pod, through the pod or any of its subresources.
 pub(crate) fn validate_update(pod: &Value, old: &Value) -> Errors {
     let none = Map::new();
     let annotations = |pod| meta::field(pod, "annotations").and_then(Value::as_object);

@@ -1,4 +1,4 @@
-//! What clients are warned of in pods and pod templates (upstream: `pkg/api/pod`, `pkg/api/node`).
+//! Warnings to clients about pods and pod templates (upstream: `pkg/api/pod`, `pkg/api/node`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -68,7 +68,7 @@ const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/
 const USE_SECCOMP_FIELD: &str = r#"non-functional in v1.27+; use the "seccompProfile" field instead"#;
 const NULL_SELECTOR: &str = "a null labelSelector results in matching no pod";
 
-/// What a client is warned of in a new pod.
+/// Returns the warnings about a new pod.
 pub(crate) fn pod(pod: &Value) -> Vec<String> {
     let mut found = Warnings::default();
     let root = At::root(pod);
@@ -77,7 +77,7 @@ pub(crate) fn pod(pod: &Value) -> Vec<String> {
     found.0
 }
 
-/// What a client is warned of in a new workload, whose field `template` of the spec is its pods' template.
+/// Returns the warnings about a new workload, whose field `template` of the spec is its pods' template.
 pub(crate) fn workload(workload: &Value, template: &'static str) -> Vec<String> {
     let mut found = Warnings::default();
     found.template(&At::root(workload), template);
@@ -340,7 +340,7 @@ impl Warnings {
     }
 }
 
-/// What a container port takes on the host.
+/// The port that a container port takes on the host.
 struct HostPort<'v> {
     /// The port's definition.
     path: String,

@@ -1,4 +1,4 @@
-//! What clients are warned of in services (upstream: `pkg/api/service`).
+//! Warnings to clients about services (upstream: `pkg/api/service`).
 
 use nave_machinery::{Value, meta};
 
