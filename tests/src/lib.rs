@@ -176,7 +176,12 @@ impl Server {
 
     /// Runs helm, which must succeed, and returns what it printed.
     pub async fn helm(&self, arguments: &[&str]) -> String {
-        succeeded(self.run("helm", arguments, "", &[]).await)
+        succeeded(self.helm_ran(arguments).await)
+    }
+
+    /// Runs helm, which may fail.
+    pub async fn helm_ran(&self, arguments: &[&str]) -> Ran {
+        self.run("helm", arguments, "", &[]).await
     }
 
     /// Runs a Python script, which must succeed; `import kubernetes` works, and `KUBECONFIG` is set.

@@ -1,8 +1,10 @@
-//! helm installs, upgrades, lists and removes a small chart.
+//! helm installs, upgrades, rolls back, lists and removes charts.
 
 use std::fs;
 
-use nave_tests::Server;
+use nave_tests::cluster::FakeNode;
+use nave_tests::{Ran, Server, eventually};
+use serde_json::{Value, json};
 
 const CHART: &str = "
 apiVersion: v2
@@ -40,6 +42,42 @@ spec:
   ports: [{port: 80}]
 ";
 
+/// A chart with hooks and all that is usual, in `tests/charts`.
+const SHOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/shop");
+
+const LIMITED: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: limited, labels: {pod-security.kubernetes.io/enforce: restricted}}
+---
+apiVersion: v1
+kind: LimitRange
+metadata: {name: sizes, namespace: limited}
+spec:
+  limits:
+  - type: Container
+    default: {cpu: 500m, memory: 128Mi}
+    defaultRequest: {cpu: 100m, memory: 64Mi}
+    max: {memory: 1Gi}
+---
+apiVersion: v1
+kind: ResourceQuota
+metadata: {name: limits, namespace: limited}
+spec:
+  hard:
+    pods: '10'
+    requests.cpu: '2'
+    limits.memory: 8Gi
+    services: '2'
+    secrets: '20'
+    configmaps: '10'
+    count/deployments.apps: '2'
+    count/jobs.batch: '5'
+    count/ingresses.networking.k8s.io: '1'
+    count/horizontalpodautoscalers.autoscaling: '1'
+    count/poddisruptionbudgets.policy: '1'
+";
+
 #[tokio::test]
 async fn a_chart_comes_changes_and_goes() {
     let server = Server::start().await;
@@ -73,4 +111,148 @@ async fn a_chart_comes_changes_and_goes() {
     assert_eq!(server.helm(&["list", "--no-headers"]).await.trim(), "");
     assert_eq!(server.kubectl(&["get", "deployments,services", "-l", "app", "-o", "name"]).await, "");
     server.kubectl_fails(&["get", "deployment", "demo-web"]).await;
+}
+
+/// A namespace with a quota, a limit range and PodSecurity `restricted`, and a kubelet that runs the pods in it.
+struct Limited {
+    server: Server,
+    _node: FakeNode,
+}
+
+impl Limited {
+    async fn start() -> Self {
+        let server = Server::start().await;
+        let node = FakeNode::start(server.client().await).await;
+        server.apply(LIMITED).await;
+        let limited = Self { server, _node: node };
+        limited.uses(&Limited::nothing()).await;
+        limited
+    }
+
+    /// Runs helm for the release `demo`. helm's own default is server-side apply.
+    async fn helm(&self, verb: &str, arguments: &[&str]) -> Ran {
+        let mut all = vec!["-n", "limited", verb, "demo"];
+        all.extend(arguments);
+        if matches!(verb, "install" | "upgrade" | "rollback") {
+            all.push("--server-side=false");
+        }
+        self.server.helm_ran(&all).await
+    }
+
+    async fn helm_succeeds(&self, verb: &str, arguments: &[&str]) -> String {
+        let ran = self.helm(verb, arguments).await;
+        assert!(ran.status.success(), "helm {verb}: {}{}", ran.stdout, ran.stderr);
+        ran.stdout
+    }
+
+    async fn helm_fails(&self, verb: &str, arguments: &[&str]) -> String {
+        let ran = self.helm(verb, arguments).await;
+        assert!(!ran.status.success(), "helm {verb} succeeded: {}", ran.stdout);
+        ran.stderr
+    }
+
+    async fn get(&self, what: &str, path: &str) -> String {
+        self.server.kubectl(&["-n", "limited", "get", what, "-o", &format!("jsonpath={path}")]).await
+    }
+
+    /// Waits until the quota says that this is used.
+    async fn uses(&self, wanted: &Value) {
+        let mut used = Value::Null;
+        eventually(&format!("used {wanted}"), async || {
+            let printed = self.get("quota/limits", "{.status.used}").await;
+            used = serde_json::from_str(&printed).unwrap_or_default();
+            used == *wanted
+        })
+        .await;
+    }
+
+    /// The usage of the empty namespace: the controllers' root certificate.
+    fn nothing() -> Value {
+        json!({"pods": "0", "requests.cpu": "0", "limits.memory": "0", "services": "0", "secrets": "0",
+            "configmaps": "1", "count/deployments.apps": "0", "count/jobs.batch": "0",
+            "count/ingresses.networking.k8s.io": "0", "count/horizontalpodautoscalers.autoscaling": "0",
+            "count/poddisruptionbudgets.policy": "0"})
+    }
+
+    /// The usage of a release after so many revisions. The pods of hooks have ended and are not counted.
+    fn release(pods: u32, revisions: u32) -> Value {
+        json!({"pods": pods.to_string(), "requests.cpu": format!("{}m", 100 * pods),
+            "limits.memory": format!("{}Mi", 128 * pods), "services": "1",
+            "secrets": (1 + revisions).to_string(), "configmaps": "3", "count/deployments.apps": "1",
+            "count/jobs.batch": "2", "count/ingresses.networking.k8s.io": "1",
+            "count/horizontalpodautoscalers.autoscaling": "1", "count/poddisruptionbudgets.policy": "1"})
+    }
+}
+
+#[tokio::test]
+async fn a_chart_with_hooks_lives_within_limits() {
+    let limited = Limited::start().await;
+    let colour = async || limited.get("configmap/demo-settings", "{.data.colour}").await;
+    let ready = async || limited.get("deployment/demo-web", "{.status.readyReplicas}").await;
+
+    let installed = limited.helm_succeeds("install", &[SHOP, "--wait"]).await;
+    assert!(installed.contains("STATUS: deployed"), "{installed}");
+    assert_eq!((colour().await, ready().await), ("blue".into(), "2".into()));
+    for hook in ["job/demo-pre-install", "job/demo-post-install"] {
+        assert_eq!(limited.get(hook, "{.status.succeeded}").await, "1", "{hook}");
+    }
+    limited.uses(&Limited::release(2, 1)).await;
+    let tested = limited.helm_succeeds("test", &[]).await;
+    assert!(tested.contains("Phase:          Succeeded"), "{tested}");
+
+    limited.helm_succeeds("upgrade", &[SHOP, "--wait", "--set", "colour=red,replicas=3"]).await;
+    assert_eq!((colour().await, ready().await), ("red".into(), "3".into()));
+    limited.uses(&Limited::release(3, 2)).await;
+
+    limited.helm_succeeds("rollback", &["1", "--wait"]).await;
+    assert_eq!((colour().await, ready().await), ("blue".into(), "2".into()));
+    limited.uses(&Limited::release(2, 3)).await;
+
+    // helm 4 brings the hooks of a deletion by server-side apply, whatever the release was installed with; that is
+    // not served yet.
+    limited.helm_succeeds("uninstall", &["--wait", "--no-hooks"]).await;
+    assert_eq!(limited.server.helm(&["-n", "limited", "list", "--no-headers"]).await.trim(), "");
+    // helm leaves what hooks made, except where their policy says otherwise.
+    let mut left = Limited::nothing();
+    left["configmaps"] = json!("2");
+    left["count/jobs.batch"] = json!("2");
+    limited.uses(&left).await;
+}
+
+#[tokio::test]
+async fn an_upgrade_that_breaks_limits_is_refused_and_rolled_back() {
+    let limited = Limited::start().await;
+    limited.helm_succeeds("install", &[SHOP, "--wait"]).await;
+    limited.uses(&Limited::release(2, 1)).await;
+
+    let refused = [
+        (
+            "extraServices=2",
+            r#"services "demo-extra-1" is forbidden: exceeded quota: limits, requested: services=1, used: services=2, limited: services=2"#,
+        ),
+        (
+            "privilegedHook=true",
+            r#"pods "demo-privileged" is forbidden: violates PodSecurity "restricted:latest": privileged (container "hook" must not set securityContext.privileged=true), allowPrivilegeEscalation != false (container "hook" must set securityContext.allowPrivilegeEscalation=false), unrestricted capabilities (container "hook" must set securityContext.capabilities.drop=["ALL"]), runAsNonRoot != true (pod or container "hook" must set securityContext.runAsNonRoot=true), seccompProfile (pod or container "hook" must set securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost")"#,
+        ),
+    ];
+    let mut revisions = 1;
+    for (values, message) in refused {
+        let complaint = limited.helm_fails("upgrade", &[SHOP, "--set", values]).await;
+        assert!(complaint.contains(message), "{values}: {complaint}");
+        limited.helm_succeeds("rollback", &["1", "--wait"]).await;
+        revisions += 2;
+        limited.uses(&Limited::release(2, revisions)).await;
+    }
+
+    // A limit range concerns pods, which only the replica set asks for.
+    limited.helm_succeeds("upgrade", &[SHOP, "--set", "memory=2Gi"]).await;
+    let failure = r#"{.status.conditions[?(@.type=="ReplicaFailure")].message}"#;
+    let message = "maximum memory usage per Container is 1Gi, but limit is 2Gi";
+    eventually("the replica set's failure", async || {
+        limited.get("deployment/demo-web", failure).await.contains(message)
+    })
+    .await;
+    limited.helm_succeeds("rollback", &["1", "--wait"]).await;
+    assert_eq!(limited.get("deployment/demo-web", failure).await, "");
+    limited.uses(&Limited::release(2, revisions + 2)).await;
 }
