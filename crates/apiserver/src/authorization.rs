@@ -1,23 +1,33 @@
-//! Requests as authorization sees them, and what keeps the authorizers up to date.
+//! Authorization as a stage: whether the user of a request may do what it asks for.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+mod follow;
 
 use http::Method;
-use nave_authz::node::{self, Graph};
-use nave_authz::rbac::{self, Change, Rbac};
-use nave_authz::{Attributes, Selected};
-use nave_cacher::{CachedObject, Delivery, EventType};
-use nave_machinery::GroupVersionResource;
+use nave_authz::{Attributes, Chain, Selected};
+use nave_machinery::Status;
 use nave_machinery::selector::{FieldSelector, LabelSelector};
 use nave_machinery::user::UserInfo;
-use parking_lot::RwLock;
 
+pub use self::follow::{follow_nodes, follow_rbac};
+use crate::context::RequestContext;
 use crate::request_info::{RequestInfo, Verb};
-use crate::storage::{Follower, Following, Storages};
 
-/// What a request asks to be allowed: the same parsed parts that storage keys are built from.
-pub struct Asked<'a> {
+/// The authorizers, in their order.
+pub struct Authorization(pub Chain);
+
+impl Authorization {
+    /// Lets a request pass that any of the authorizers allows.
+    ///
+    /// # Errors
+    /// 403 where none allows it.
+    pub(crate) async fn run(&self, context: &RequestContext) -> Result<(), Status> {
+        let attributes = RequestAttributes::new(&context.info);
+        self.0.authorize(&attributes.of_user(context.user())).await
+    }
+}
+
+/// A request as the authorizers see it: the same parsed parts that storage keys are built from.
+pub struct RequestAttributes<'a> {
     info: &'a RequestInfo,
     verb: &'static str,
     selectors: Option<Selectors>,
@@ -30,16 +40,16 @@ struct Selectors {
     labels: Option<LabelSelector>,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> RequestAttributes<'a> {
     /// Reads a request.
-    pub fn new(info: &'a RequestInfo, method: &Method) -> Self {
+    pub fn new(info: &'a RequestInfo) -> Self {
         // For paths that are no resource, authorization speaks of the method.
-        let verb = if info.resource.is_some() { info.verb.as_str() } else { path_verb(method) };
+        let verb = if info.resource.is_some() { info.verb.as_str() } else { path_verb(&info.method) };
         Self { info, verb, selectors: Selectors::of(info) }
     }
 
-    /// The question whether this user may do it.
-    pub fn by(&'a self, user: &'a UserInfo) -> Attributes<'a> {
+    /// The attributes of the request as one of this user.
+    pub fn of_user(&'a self, user: &'a UserInfo) -> Attributes<'a> {
         let all = Attributes { verb: self.verb, path: &self.info.path, ..Attributes::of(user) };
         let Some(resource) = &self.info.resource else { return all };
         let mut attributes = Attributes {
@@ -60,7 +70,7 @@ impl<'a> Asked<'a> {
                 requirements: labels.as_ref().map_or(&[], LabelSelector::requirements),
                 incomplete: labels.is_none(),
             };
-            // Who asks for the one object of a name may do so by the rights to that object.
+            // A list of the object of one name is authorized as a request for that object.
             let named = fields.as_ref().and_then(|fields| fields.exact("metadata.name"));
             if let Some(name) = named.filter(|name| attributes.name.is_empty() && is_path_segment(name))
                 && self.info.verb != Verb::DeleteCollection
@@ -104,123 +114,10 @@ fn path_verb(method: &Method) -> &'static str {
     }
 }
 
-/// Keeps an index up to date with the roles and bindings that are stored.
-pub fn follow_rbac(storages: &Storages, rbac: &Arc<Rbac>) -> Vec<Following> {
-    let kinds = [
-        ("roles", rbac::Kind::Role),
-        ("clusterroles", rbac::Kind::ClusterRole),
-        ("rolebindings", rbac::Kind::RoleBinding),
-        ("clusterrolebindings", rbac::Kind::ClusterRoleBinding),
-    ];
-    let follow = |(resource, kind)| {
-        let cacher = storages.cacher(&GroupVersionResource::new(rbac::GROUP, "v1", resource))?;
-        let follower = RbacFollower { rbac: Arc::clone(rbac), kind };
-        Some(Following::start(Arc::clone(cacher), Arc::new(follower)))
-    };
-    kinds.into_iter().filter_map(follow).collect()
-}
-
-/// Tells an index about the objects of one kind.
-struct RbacFollower {
-    rbac: Arc<Rbac>,
-    kind: rbac::Kind,
-}
-
-impl RbacFollower {
-    fn change(&self, object: &CachedObject, gone: bool) -> Change {
-        Change {
-            kind: self.kind,
-            namespace: object.namespace().to_owned(),
-            name: object.name().to_owned(),
-            json: (!gone).then(|| object.json().clone()),
-        }
-    }
-}
-
-impl Follower for RbacFollower {
-    fn replace(&self, objects: &[Arc<CachedObject>]) {
-        let objects = objects.iter().map(|object| self.change(object, false));
-        self.rbac.replace(self.kind, objects.collect());
-    }
-
-    fn apply(&self, changes: &[Delivery]) {
-        let change =
-            |delivery: &Delivery| self.change(&delivery.object(), delivery.kind == EventType::Deleted);
-        self.rbac.apply(changes.iter().map(change));
-    }
-}
-
-/// Keeps a graph up to date with what is stored of pods, volumes, attachments and resource slices.
-pub fn follow_nodes(storages: &Storages, graph: &Arc<RwLock<Graph>>) -> Vec<Following> {
-    let kinds = [
-        ("", "pods", node::Kind::Pod),
-        ("", "persistentvolumes", node::Kind::Volume),
-        ("storage.k8s.io", "volumeattachments", node::Kind::Attachment),
-        ("resource.k8s.io", "resourceslices", node::Kind::ResourceSlice),
-    ];
-    let follow = |(group, resource, kind)| {
-        let cacher = storages.cacher(&GroupVersionResource::new(group, "v1", resource))?;
-        let follower = GraphFollower { graph: Arc::clone(graph), kind };
-        Some(Following::start(Arc::clone(cacher), Arc::new(follower)))
-    };
-    kinds.into_iter().filter_map(follow).collect()
-}
-
-/// Tells a graph about the objects of one kind.
-struct GraphFollower {
-    graph: Arc<RwLock<Graph>>,
-    kind: node::Kind,
-}
-
-impl GraphFollower {
-    /// An object that cannot be read leads to nothing.
-    fn enter(&self, object: &CachedObject) {
-        let (namespace, name, json) = (object.namespace(), object.name(), object.json());
-        let graph = || self.graph.write();
-        let entered = match self.kind {
-            node::Kind::Pod => serde_json::from_slice(json)
-                .map(|pod: node::PodView<'_>| pod.enter(&mut graph(), namespace, name)),
-            node::Kind::Volume => serde_json::from_slice(json)
-                .map(|volume: node::VolumeView<'_>| volume.enter(&mut graph(), name)),
-            kind => serde_json::from_slice(json)
-                .map(|owned: node::OwnedView<'_>| owned.enter(&mut graph(), kind, name)),
-        };
-        if let Err(error) = entered {
-            tracing::error!(key = %object.key(), %error, "nodes cannot reach what this object refers to");
-            graph().remove(self.kind, namespace, name);
-        }
-    }
-}
-
-impl Follower for GraphFollower {
-    fn replace(&self, objects: &[Arc<CachedObject>]) {
-        let present: HashSet<(&str, &str)> = objects.iter().map(|it| (it.namespace(), it.name())).collect();
-        let known = self.graph.read().known(self.kind);
-        for (namespace, name) in known {
-            if !present.contains(&(namespace.as_str(), name.as_str())) {
-                self.graph.write().remove(self.kind, &namespace, &name);
-            }
-        }
-        for object in objects {
-            self.enter(object);
-        }
-    }
-
-    fn apply(&self, changes: &[Delivery]) {
-        for change in changes {
-            let object = change.object();
-            if change.kind == EventType::Deleted {
-                self.graph.write().remove(self.kind, object.namespace(), object.name());
-            } else {
-                self.enter(&object);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use nave_authz::rbac::{self, Change, Rbac};
     use nave_authz::{Authorizer, Decision};
     use serde_json::{Value, json};
 
@@ -252,7 +149,7 @@ mod tests {
         // What cannot be read is answered with 400 before anybody is asked.
         let Ok(info) = RequestInfo::new(method, &uri.parse().unwrap()) else { return false };
         let user = UserInfo { name: "u".into(), ..UserInfo::default() };
-        rbac.authorize(&Asked::new(&info, method).by(&user)).await.decision == Decision::Allow
+        rbac.authorize(&RequestAttributes::new(&info).of_user(&user)).await.decision == Decision::Allow
     }
 
     #[tokio::test]

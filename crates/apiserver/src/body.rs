@@ -1,17 +1,19 @@
 //! Bodies: reading a request's within a limit, and the forms a response's can take.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::io::IoSlice;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use nave_machinery::Status;
 pub(crate) use nave_machinery::limits::MAX_BODY_BYTES as MAX_REQUEST_BODY;
+
+/// An error of a body.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// How much of a body that is too large is read all the same and dropped, so that a client that writes all of it
 /// before it reads sees the answer, not a broken connection.
@@ -23,8 +25,7 @@ const MAX_DROPPED: usize = 16 * 1024 * 1024;
 /// 413 beyond [`MAX_REQUEST_BODY`], 400 when the client breaks off.
 pub(crate) async fn read<B>(body: B) -> Result<Bytes, Status>
 where
-    B: Body<Data = Bytes>,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body<Data = Bytes, Error: Into<BodyError>>,
 {
     let mut body = pin!(body);
     let mut frames: Vec<Bytes> = Vec::new();
@@ -132,14 +133,21 @@ impl Buf for Pieces {
 pub enum ResponseBody {
     /// Bytes known in full; empty for none.
     Full(Bytes),
-    /// Bytes made as the client takes them.
-    Stream(Pin<Box<dyn Stream<Item = Pieces> + Send>>),
+    /// Bytes made as the client takes them, which can fail on the way.
+    Stream(Pin<Box<dyn Stream<Item = Result<Pieces, BodyError>> + Send>>),
 }
 
 impl ResponseBody {
     /// A body that is made as the client takes it.
     pub fn stream<T: Into<Pieces> + 'static>(stream: impl Stream<Item = T> + Send + 'static) -> Self {
-        Self::Stream(Box::pin(stream.map(Into::into)))
+        Self::Stream(Box::pin(stream.map(|pieces| Ok(pieces.into()))))
+    }
+
+    /// The same of a stream that can fail: the client sees the response broken off.
+    pub(crate) fn try_stream<T: Into<Pieces> + 'static>(
+        stream: impl Stream<Item = Result<T, BodyError>> + Send + 'static,
+    ) -> Self {
+        Self::Stream(Box::pin(stream.map_ok(Into::into)))
     }
 
     /// The same body, with which `kept` is dropped: when it has been sent, or is given up. A body known in full is
@@ -168,18 +176,16 @@ impl From<Bytes> for ResponseBody {
 
 impl Body for ResponseBody {
     type Data = Pieces;
-    type Error = Infallible;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Pieces>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Pieces>, BodyError>>> {
         match self.get_mut() {
             Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes).into())))),
-            Self::Stream(stream) => {
-                stream.as_mut().poll_next(cx).map(|next| next.map(|it| Ok(Frame::data(it))))
-            }
+            Self::Stream(stream) => stream.as_mut().poll_next(cx).map_ok(Frame::data),
         }
     }
 

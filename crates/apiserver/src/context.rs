@@ -1,33 +1,163 @@
 //! The context that all stages of one request share.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::Request;
 use nave_admission::Notes;
+use nave_authn::PeerCertificate;
+use nave_machinery::Status;
 use nave_machinery::user::UserInfo;
+
+use crate::deadline::RequestTimeout;
+use crate::endpoints::negotiation::Negotiation;
+use crate::request_info::RequestInfo;
+use crate::serving::ConnectionInfo;
 
 /// How long a write of the server itself may take.
 const INTERNAL_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// A request, or a piece of work of the server itself, as the stages after authorization see it.
+/// A request without a user has no name, no groups, and therefore no rights.
+static NO_USER: UserInfo = UserInfo {
+    name: String::new(),
+    uid: String::new(),
+    groups: Vec::new(),
+    extra: std::collections::BTreeMap::new(),
+};
+
+/// A request, or a piece of work of the server itself, as the stages see it.
 #[derive(Debug)]
 pub struct RequestContext {
-    /// The user that the request acts as.
-    pub user: Arc<UserInfo>,
-    /// When it must be answered.
-    pub deadline: Instant,
+    /// The parts of the request's method, path and query.
+    pub info: RequestInfo,
+    /// The sender.
+    pub client: Client,
+    /// The encodings that the client accepts.
+    pub negotiation: Negotiation,
+    /// The user whose credentials the request has, where it acts as another one.
+    pub impersonator: Option<Arc<UserInfo>>,
     /// The warnings and audit annotations so far.
     pub notes: Notes,
+    /// When the request was received.
+    pub received: Instant,
+    /// When the request must be answered; `None` for a long-running one.
+    pub deadline: Option<Instant>,
+    user: Option<Arc<UserInfo>>,
+}
+
+/// The sender of a request.
+#[derive(Clone)]
+pub enum Client {
+    /// A client that proves who it is, on its connection or in the request; `None` for one without a connection.
+    Remote(Option<Arc<ConnectionInfo>>),
+    /// The process itself, as this user.
+    Process(Arc<UserInfo>),
 }
 
 impl RequestContext {
-    /// The context of a request.
-    pub fn new(user: Arc<UserInfo>, deadline: Instant) -> Self {
-        Self { user, deadline, notes: Notes::default() }
+    /// Reads the head of a request.
+    ///
+    /// # Errors
+    /// 400 where the path, the query or the timeout cannot be read.
+    pub fn new<B>(request: &Request<B>, client: Client, timeout: RequestTimeout) -> Result<Self, Status> {
+        let received = Instant::now();
+        let info = RequestInfo::new(request.method(), request.uri())?;
+        let negotiation = Negotiation::new(request.headers(), &info.query);
+        let deadline = timeout.deadline(&info, received)?;
+        let notes = Notes::default();
+        Ok(Self { info, client, negotiation, impersonator: None, notes, received, deadline, user: None })
     }
 
     /// The context of work that the server does as `user`.
     pub fn internal(user: UserInfo) -> Self {
-        Self::new(Arc::new(user), Instant::now() + INTERNAL_TIMEOUT)
+        let (user, received) = (Arc::new(user), Instant::now());
+        Self {
+            info: RequestInfo::default(),
+            client: Client::Process(Arc::clone(&user)),
+            negotiation: Negotiation::default(),
+            impersonator: None,
+            notes: Notes::default(),
+            received,
+            deadline: Some(received + INTERNAL_TIMEOUT),
+            user: Some(user),
+        }
+    }
+
+    /// Sets the user whose credentials the request has.
+    pub(crate) fn set_user(&mut self, user: Arc<UserInfo>) {
+        self.user = Some(user);
+    }
+
+    /// Makes the request act as another user.
+    pub(crate) fn impersonate(&mut self, user: Arc<UserInfo>) {
+        self.impersonator = self.user.replace(user);
+    }
+
+    /// The user that the request acts as; one without a name or rights until the request is authenticated.
+    pub fn user(&self) -> &UserInfo {
+        self.user.as_deref().unwrap_or(&NO_USER)
+    }
+
+    /// The user whose credentials the request has.
+    pub fn authenticated_user(&self) -> &UserInfo {
+        self.impersonator.as_deref().unwrap_or_else(|| self.user())
+    }
+
+    /// The time that plugins and other servers have to answer.
+    pub fn work_deadline(&self) -> Instant {
+        self.deadline.unwrap_or_else(|| Instant::now() + INTERNAL_TIMEOUT)
+    }
+}
+
+impl Client {
+    /// The certificate of the client's connection.
+    pub fn certificate(&self) -> Option<&PeerCertificate> {
+        match self {
+            Self::Remote(connection) => connection.as_ref()?.client_certificate.as_ref(),
+            Self::Process(_) => None,
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Remote(connection) => {
+                f.debug_tuple("Remote").field(&connection.as_ref().map(|it| it.peer)).finish()
+            }
+            Self::Process(user) => f.debug_tuple("Process").field(&user.name).finish(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(name: &str) -> Arc<UserInfo> {
+        Arc::new(UserInfo { name: name.to_owned(), ..UserInfo::default() })
+    }
+
+    fn context(uri: &str) -> Result<RequestContext, Status> {
+        let request = Request::get(uri).body(()).unwrap();
+        RequestContext::new(&request, Client::Remote(None), RequestTimeout(Duration::from_mins(1)))
+    }
+
+    #[test]
+    fn a_request_has_no_rights_before_it_is_authenticated() {
+        let mut context = context("/api/v1/pods").unwrap();
+        assert_eq!((context.user(), context.authenticated_user()), (&NO_USER, &NO_USER));
+        context.set_user(user("a"));
+        assert_eq!((&*context.user().name, &*context.authenticated_user().name), ("a", "a"));
+        context.impersonate(user("b"));
+        assert_eq!((&*context.user().name, &*context.authenticated_user().name), ("b", "a"));
+    }
+
+    #[test]
+    fn heads_that_cannot_be_read_are_refused() {
+        for uri in ["/api/v1/pods/%ff", "/api/v1/pods?a=%ff", "/api/v1/pods?timeout=x"] {
+            assert_eq!(context(uri).unwrap_err().code, 400, "{uri}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderMap, Method, Response, StatusCode, header};
 use nave_authn::service_account::discovery::{CONFIGURATION_PATH, Discovery, JWKS_PATH};
 use nave_codec::negotiate::Format;
 use nave_machinery::{Reason, Status};
@@ -10,7 +10,11 @@ use nave_resources::{Registry, discovery};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::endpoints::answer::{Answer, Negotiation, Offer};
+use crate::body::ResponseBody;
+use crate::context::RequestContext;
+use crate::endpoints::answer::{Answer, Outcome};
+use crate::endpoints::negotiation::{Negotiation, Offer};
+use crate::endpoints::raw;
 use crate::health::Health;
 use crate::introspection::ApiCache;
 use crate::metrics::Metrics;
@@ -45,43 +49,39 @@ impl Documents {
         info.path.strip_prefix("/openapi/").map_or(0, |path| self.openapi.size(path.trim_end_matches('/')))
     }
 
-    /// Answers a request for a path that is no resource.
+    /// Serves a request for a path that is no resource.
     ///
     /// # Errors
     /// 405 for a method that changes something.
-    pub async fn answer(
-        &self,
-        method: &Method,
-        headers: &HeaderMap,
-        info: &RequestInfo,
-        negotiation: &Negotiation,
-    ) -> Result<Answer, Status> {
-        if !matches!(*method, Method::GET | Method::HEAD) {
+    pub async fn serve(&self, context: &RequestContext, headers: &HeaderMap) -> Result<Outcome, Status> {
+        let RequestContext { info, negotiation, .. } = context;
+        if !matches!(info.method, Method::GET | Method::HEAD) {
             return Err(Status::method_not_allowed_here());
         }
         if let Some(health) = self.health.answer(&info.path, &info.query).await {
-            return Ok(Answer::text(health.code, health.text));
+            return Ok(raw::text(health.code, health.text).into());
         }
         // A document is served under the path that was authorized; some also with a slash at the end, as upstream.
         let path = info.path.strip_prefix('/').unwrap_or(&info.path);
         let parts: Vec<&str> = path.split('/').collect();
         match parts.as_slice() {
-            [""] => Answer::indented_json(200, &json!({"paths": self.paths()})),
-            ["version"] | ["version", ""] => Answer::indented_json(200, &VersionInfo::of_server()),
-            ["metrics"] => self.metrics().await,
-            ["debug", "api_cache"] => Ok(Answer::json(200, &ApiCache::of(&self.storages).await)),
+            [""] => raw::indented_json(&json!({"paths": self.paths()})).map(Outcome::from),
+            ["version"] | ["version", ""] => raw::indented_json(&VersionInfo::of_server()).map(Outcome::from),
+            ["metrics"] => self.metrics().await.map(Outcome::from),
+            ["debug", "api_cache"] => Ok(raw::json(&ApiCache::of(&self.storages).await).into()),
             [".well-known", "openid-configuration"]
             | [".well-known", "openid-configuration", ""]
             | ["openid", "v1", "jwks"]
             | ["openid", "v1", "jwks", ""] => {
-                self.token_discovery(&format!("/{}", path.trim_end_matches('/')), headers).await
+                let path = format!("/{}", path.trim_end_matches('/'));
+                self.token_discovery(&path, headers).await.map(Outcome::from)
             }
-            ["openapi", rest @ ..] => self.openapi.answer(rest, info, headers),
+            ["openapi", rest @ ..] => self.openapi.answer(rest, info, headers).map(Outcome::from),
             ["api" | "apis", parts_of_group @ .., ""] if !parts_of_group.contains(&"") => {
                 self.discovery(&parts[..parts.len() - 1], headers, negotiation)
             }
             ["api" | "apis", ..] => self.discovery(&parts, headers, negotiation),
-            _ => Ok(Answer::page_not_found()),
+            _ => Ok(raw::page_not_found().into()),
         }
     }
 
@@ -90,14 +90,17 @@ impl Documents {
         parts: &[&str],
         headers: &HeaderMap,
         negotiation: &Negotiation,
-    ) -> Result<Answer, Status> {
+    ) -> Result<Outcome, Status> {
         let accepted = negotiation.choose(Offer::Discovery, &Format::ALL)?;
-        let aggregated = accepted.transform.is_some();
         let registry = &self.registry;
-        let seen = headers.get(header::IF_NONE_MATCH);
+        let aggregated = |document| raw::aggregated_discovery(document, headers.get(header::IF_NONE_MATCH));
         let document = match parts {
-            ["api"] if aggregated => Some(Answer::discovery(&discovery::aggregated_core(registry), seen)),
-            ["apis"] if aggregated => Some(Answer::discovery(&discovery::aggregated_groups(registry), seen)),
+            ["api"] if accepted.transform.is_some() => {
+                return Ok(aggregated(&discovery::aggregated_core(registry)).into());
+            }
+            ["apis"] if accepted.transform.is_some() => {
+                return Ok(aggregated(&discovery::aggregated_groups(registry)).into());
+            }
             ["api"] => Some(Answer::ordered(200, discovery::api_versions(registry, &self.address))),
             ["apis"] => Some(Answer::ordered(200, discovery::api_group_list(registry))),
             ["api", version] => self.resource_list("", version),
@@ -107,12 +110,16 @@ impl Documents {
             ["apis", group, version] if !group.is_empty() => self.resource_list(group, version),
             _ => None,
         };
-        Ok(document.unwrap_or_else(Answer::page_not_found))
+        Ok(document.map_or_else(|| raw::page_not_found().into(), Outcome::from))
     }
 
     /// How others verify service accounts' tokens; the same for all clients for an hour.
-    async fn token_discovery(&self, path: &str, headers: &HeaderMap) -> Result<Answer, Status> {
-        let Some(discovery) = &self.token_discovery else { return Ok(Answer::page_not_found()) };
+    async fn token_discovery(
+        &self,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Result<Response<ResponseBody>, Status> {
+        let Some(discovery) = &self.token_discovery else { return Ok(raw::page_not_found()) };
         let (media_type, document) = if path == CONFIGURATION_PATH {
             ("application/json", discovery.configuration().await)
         } else {
@@ -122,8 +129,9 @@ impl Documents {
             let message = format!("406: Not Acceptable\n\nAvailable representations: {media_type}");
             return Err(Status::failure(406, Reason::NotAcceptable, message));
         }
-        let cache = HeaderValue::from_static("public, max-age=3600");
-        Ok(Answer::bytes(200, media_type, document.to_string()).with_header(header::CACHE_CONTROL, cache))
+        let mut response = raw::bytes(StatusCode::OK, media_type, document.to_string());
+        raw::set_header(&mut response, header::CACHE_CONTROL, "public, max-age=3600");
+        Ok(response)
     }
 
     fn resource_list(&self, group: &str, version: &str) -> Option<Answer> {
@@ -132,13 +140,13 @@ impl Documents {
         is_served.then(|| Answer::ordered(200, discovery::api_resource_list(group, version)))
     }
 
-    async fn metrics(&self) -> Result<Answer, Status> {
+    async fn metrics(&self) -> Result<Response<ResponseBody>, Status> {
         match self.storages.store().status().await {
             Ok(status) => self.metrics.storage_is(status.size_on_disk),
             Err(error) => tracing::warn!(%error, "the store does not tell its size"),
         }
         let text = self.metrics.render().map_err(Status::internal)?;
-        Ok(Answer::bytes(200, "text/plain; version=0.0.4; charset=utf-8", text))
+        Ok(raw::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
     }
 
     /// The paths that can be asked for, sorted.

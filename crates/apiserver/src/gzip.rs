@@ -5,10 +5,10 @@ use std::io::Write as _;
 use bytes::{Buf, Bytes};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use http::{HeaderMap, header};
 
-use crate::body::{Pieces, ResponseBody};
+use crate::body::{BodyError, Pieces, ResponseBody};
 
 /// Bytes from which on compressing is worth its CPU, as upstream.
 pub(crate) const THRESHOLD: usize = 128 << 10;
@@ -27,24 +27,27 @@ pub(crate) fn is_accepted(headers: &HeaderMap) -> bool {
 pub(crate) fn compressed(body: ResponseBody) -> Result<ResponseBody, ResponseBody> {
     match body {
         ResponseBody::Full(bytes) if bytes.len() > THRESHOLD => {
-            Ok(ResponseBody::stream(gzip(stream::iter([Pieces::from(bytes)]))))
+            Ok(ResponseBody::try_stream(gzip(stream::iter([Ok(Pieces::from(bytes))]))))
         }
         ResponseBody::Full(bytes) => Err(ResponseBody::Full(bytes)),
-        ResponseBody::Stream(chunks) => Ok(ResponseBody::stream(gzip(chunks))),
+        ResponseBody::Stream(chunks) => Ok(ResponseBody::try_stream(gzip(chunks))),
     }
 }
 
 /// Compresses no more than a step of the input before other tasks get their turn; writing to memory does not fail.
-fn gzip(chunks: impl Stream<Item = Pieces> + Send + 'static) -> impl Stream<Item = Bytes> + Send + 'static {
+fn gzip(
+    chunks: impl Stream<Item = Result<Pieces, BodyError>> + Send + 'static,
+) -> impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static {
     let encoder = GzEncoder::new(Vec::new(), Compression::fast());
     let start = (Box::pin(chunks), Pieces::default(), Some(encoder));
     let steps = stream::unfold(start, |(mut chunks, mut pieces, encoder)| async move {
         let mut encoder = encoder?;
         if !pieces.has_remaining() {
-            let Some(next) = chunks.next().await else {
-                return Some((encoder.finish().unwrap_or_default(), (chunks, pieces, None)));
+            pieces = match chunks.next().await {
+                None => return Some((Ok(encoder.finish().unwrap_or_default()), (chunks, pieces, None))),
+                Some(Err(error)) => return Some((Err(error), (chunks, pieces, None))),
+                Some(Ok(next)) => next,
             };
-            pieces = next;
         }
         let mut left = STEP;
         while left > 0 && pieces.has_remaining() {
@@ -56,9 +59,9 @@ fn gzip(chunks: impl Stream<Item = Pieces> + Send + 'static) -> impl Stream<Item
         }
         let out = std::mem::take(encoder.get_mut());
         tokio::task::yield_now().await;
-        Some((out, (chunks, pieces, Some(encoder))))
+        Some((Ok(out), (chunks, pieces, Some(encoder))))
     });
-    steps.filter(|out| std::future::ready(!out.is_empty())).map(Bytes::from)
+    steps.map_ok(Bytes::from).try_filter(|out| std::future::ready(!out.is_empty()))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use http::StatusCode;
 
 use crate::request_info::Query;
 
@@ -38,7 +39,7 @@ struct Check {
 #[derive(Debug, PartialEq, Eq)]
 pub struct HealthAnswer {
     /// The HTTP status code.
-    pub code: u16,
+    pub code: StatusCode,
     /// The text of the answer.
     pub text: String,
 }
@@ -121,8 +122,11 @@ impl Health {
 
     async fn one(check: &Check) -> HealthAnswer {
         match check.run().await {
-            Ok(()) => HealthAnswer { code: 200, text: "ok".to_owned() },
-            Err(why) => HealthAnswer { code: 500, text: format!("internal server error: {why}\n") },
+            Ok(()) => HealthAnswer { code: StatusCode::OK, text: "ok".to_owned() },
+            Err(why) => HealthAnswer {
+                code: StatusCode::INTERNAL_SERVER_ERROR,
+                text: format!("internal server error: {why}\n"),
+            },
         }
     }
 
@@ -153,13 +157,13 @@ impl Health {
         }
         if failed {
             let _ = writeln!(text, "{endpoint} check failed");
-            return HealthAnswer { code: 500, text };
+            return HealthAnswer { code: StatusCode::INTERNAL_SERVER_ERROR, text };
         }
         if query.get("verbose").is_some() {
             let _ = writeln!(text, "{endpoint} check passed");
-            return HealthAnswer { code: 200, text };
+            return HealthAnswer { code: StatusCode::OK, text };
         }
-        HealthAnswer { code: 200, text: "ok".to_owned() }
+        HealthAnswer { code: StatusCode::OK, text: "ok".to_owned() }
     }
 }
 
@@ -180,7 +184,7 @@ mod tests {
 
     async fn ask(health: &Health, uri: &str) -> Option<(u16, String)> {
         let info = RequestInfo::new(&Method::GET, &uri.parse().unwrap()).unwrap();
-        health.answer(&info.path, &info.query).await.map(|answer| (answer.code, answer.text))
+        health.answer(&info.path, &info.query).await.map(|answer| (answer.code.as_u16(), answer.text))
     }
 
     #[tokio::test]

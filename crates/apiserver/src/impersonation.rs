@@ -1,4 +1,4 @@
-//! Requests in another user's name: `Impersonate-User`, `-Group`, `-Uid` and `-Extra-…` (upstream:
+//! Impersonation as a stage, requests in another user's name: `Impersonate-User`, `-Group`, `-Uid` and `-Extra-…` (upstream:
 //! `endpoints/filters/impersonation`).
 //!
 //! Who asks must be allowed to impersonate each part of the user asked for, as if it were an object, in one of these
@@ -17,12 +17,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use nave_authn::{
-    ANONYMOUS, AUTHENTICATED_GROUP, Identity, UNAUTHENTICATED_GROUP, UserInfo, service_account,
-};
+use nave_authn::{ANONYMOUS, AUTHENTICATED_GROUP, UNAUTHENTICATED_GROUP, UserInfo, service_account};
 use nave_authz::Attributes;
 use nave_machinery::Status;
 use percent_encoding::percent_decode_str;
+
+use crate::authorization::RequestAttributes;
+use crate::context::RequestContext;
 
 const USER: &str = "impersonate-user";
 const UID: &str = "impersonate-uid";
@@ -36,22 +37,39 @@ const NODES_GROUP: &str = "system:nodes";
 const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 const NODE_KEYS: &str = "authentication.kubernetes.io/associated-node-keys";
 
-/// The identity that a request is to be served for in place of its own, if one is asked for, and if who asks may
-/// take it for this request. The headers are removed.
-///
-/// # Errors
-/// 403 for a part that may not be impersonated, 400 where parts come without a user.
-pub async fn apply(
+/// The authorizers, which decide on who may impersonate whom.
+pub struct Impersonation(pub nave_authz::Chain);
+
+impl Impersonation {
+    /// Makes a request act as the user that its headers name, if its own user may impersonate that one for this
+    /// request. The headers are removed.
+    ///
+    /// # Errors
+    /// 403 for a part that may not be impersonated, 400 where parts come without a user.
+    pub(crate) async fn run(
+        &self,
+        context: &mut RequestContext,
+        headers: &mut HeaderMap,
+    ) -> Result<(), Status> {
+        let Some(wanted) = wanted(headers)? else { return Ok(()) };
+        let request = RequestAttributes::new(&context.info);
+        let user = apply(&request.of_user(context.user()), wanted, &self.0).await?;
+        remove(headers);
+        tracing::debug!(user = context.user().name, impersonates = user.name, "impersonation");
+        context.impersonate(user.into());
+        Ok(())
+    }
+}
+
+/// The wanted user with all its groups, if the request's own user may impersonate it.
+async fn apply(
     request: &Attributes<'_>,
-    headers: &mut HeaderMap,
+    wanted: UserInfo,
     authorization: &nave_authz::Chain,
-) -> Result<Option<Identity>, Status> {
-    let Some(wanted) = wanted(headers)? else { return Ok(None) };
-    let mut taken = check(request, wanted, authorization).await?;
-    remove(headers);
-    complete_groups(&mut taken);
-    tracing::debug!(user = request.user.name, impersonates = taken.name, "a request in another's name");
-    Ok(Some(Identity { user: taken.into(), audiences: Vec::new() }))
+) -> Result<UserInfo, Status> {
+    let mut user = check(request, wanted, authorization).await?;
+    complete_groups(&mut user);
+    Ok(user)
 }
 
 /// The user that headers ask for.

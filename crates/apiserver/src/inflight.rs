@@ -1,4 +1,4 @@
-//! Limits on the requests that are served at once (upstream: `filters/maxinflight.go`).
+//! Requests in flight as a stage: limits on the requests that are served at once (upstream: `filters/maxinflight.go`).
 //!
 //! | request | counted against |
 //! | --- | --- |
@@ -18,6 +18,7 @@ use nave_authz::SYSTEM_MASTERS;
 use nave_machinery::Status;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::context::{Client, RequestContext};
 use crate::request_info::RequestInfo;
 
 /// The most requests served at once, of each kind; 0 for no limit.
@@ -53,11 +54,18 @@ impl Inflight {
         Self { read_only: limit(limits.read_only), mutating: limit(limits.mutating) }
     }
 
-    /// Takes a place for a request from a connection.
+    /// Takes a place for a request. Requests from within the process need none.
     ///
     /// # Errors
     /// 429 where all are taken.
-    pub(crate) fn admit(&self, info: &RequestInfo, user: &UserInfo) -> Result<Admitted, Status> {
+    pub(crate) fn run(&self, context: &RequestContext) -> Result<Admitted, Status> {
+        match context.client {
+            Client::Process(_) => Ok(Admitted(None)),
+            Client::Remote(_) => self.admit(&context.info, context.user()),
+        }
+    }
+
+    fn admit(&self, info: &RequestInfo, user: &UserInfo) -> Result<Admitted, Status> {
         if info.is_long_running() || info.is_health_check() {
             return Ok(Admitted(None));
         }

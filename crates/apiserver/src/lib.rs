@@ -1,8 +1,8 @@
 //! The API over HTTP: from a connection to a resource's storage and back.
 //!
 //! ```text
-//! serving ─→ pipeline ─→ authn ─→ authz ─┬─→ documents   discovery, OpenAPI, version, health, metrics
-//!                                        └─→ endpoints   get, list, watch, create, update, patch, delete
+//! serving ─→ pipeline ─→ route ─┬─→ documents   discovery, OpenAPI, version, health, metrics
+//!                               └─→ endpoints   get, list, watch, create, update, patch, delete
 //!                                                │
 //!                                   lifecycle, admission, strategies
 //!                                                │
@@ -13,15 +13,18 @@
 //! | --- | --- |
 //! | [`serving`] | connections: TLS, HTTP/1.1 and HTTP/2, limits, shutdown |
 //! | [`pipeline`] | the stages of a request, in order |
+//! | [`context`] | what all stages of a request share |
 //! | [`request_info`] | what a request asks for |
+//! | [`deadline`] | until when it must be answered |
+//! | [`authentication`] | the user of a request |
 //! | [`impersonation`] | requests in another user's name |
-//! | [`authorization`] | requests as authorization sees them, and what keeps the authorizers up to date |
 //! | [`inflight`] | how many requests are served at once |
+//! | [`authorization`] | requests as authorization sees them, and what keeps the authorizers up to date |
+//! | [`route`] | the handler of a request |
 //! | [`cpu_pool`] | large requests off the executor's threads |
 //! | [`endpoints`] | the verbs, for every resource alike |
 //! | [`lifecycle`] | what the API does to every object's metadata |
 //! | [`computed`] | what is answered without being stored: bindings, reviews, tokens |
-//! | [`context`] | what all stages of a request share |
 //! | [`admission`] | the cluster as admission plugins see it |
 //! | [`allocation`] | cluster IPs and node ports of services |
 //! | [`storage`] | one resource's objects between the endpoints and the store |
@@ -35,6 +38,7 @@
 
 pub mod admission;
 pub mod allocation;
+pub mod authentication;
 pub mod authorization;
 mod body;
 pub mod bootstrap;
@@ -42,6 +46,7 @@ pub mod cluster_authentication;
 pub mod computed;
 pub mod context;
 pub mod cpu_pool;
+pub mod deadline;
 mod descriptions;
 pub mod documents;
 pub mod endpoints;
@@ -57,6 +62,8 @@ pub mod metrics;
 pub mod openapi;
 pub mod pipeline;
 pub mod request_info;
+pub mod route;
 pub mod server;
 pub mod serving;
 pub mod storage;
+mod warnings;

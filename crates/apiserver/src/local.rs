@@ -11,23 +11,24 @@ use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use http_body_util::combinators::MapFrame;
-use nave_authn::Identity;
+use nave_machinery::user::UserInfo;
 use tower_service::Service;
 
-use crate::body::{Pieces, ResponseBody};
-use crate::pipeline::{Caller, Pipeline};
+use crate::body::{BodyError, Pieces, ResponseBody};
+use crate::context::Client;
+use crate::pipeline::Pipeline;
+use crate::serving::Served;
 
 /// A server as one user meets it within the process. Clones share everything.
 #[derive(Clone)]
 pub struct LocalService {
     pub(crate) pipeline: Arc<Pipeline>,
-    pub(crate) identity: Identity,
+    pub(crate) user: Arc<UserInfo>,
 }
 
 impl<B> Service<Request<B>> for LocalService
 where
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body<Data = Bytes, Error: Into<BodyError>> + Send + 'static,
 {
     type Response = Response<LocalBody>;
     type Error = Infallible;
@@ -38,9 +39,9 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let Self { pipeline, identity } = self.clone();
+        let Self { pipeline, user } = self.clone();
         Box::pin(async move {
-            let response = pipeline.handle(request, Caller::Known(&identity)).await;
+            let Served { response, .. } = pipeline.handle(request, Client::Process(user)).await;
             Ok(response.map(|body| body.map_frame(joined as fn(_) -> _)))
         })
     }

@@ -14,6 +14,8 @@ use prometheus::{
 
 pub use caches::CacheMetrics;
 
+use crate::request_info::RequestInfo;
+
 /// The latency buckets of `apiserver_request_duration_seconds`, as upstream's.
 const LATENCY_BUCKETS: [f64; 23] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0,
@@ -151,16 +153,14 @@ impl Metrics {
     }
 
     /// Counts a request as being served until the guard is dropped.
-    pub fn serving(&self, mutating: bool) -> Serving {
-        let gauge = self.inflight.with_label_values(&[if mutating { "mutating" } else { "readOnly" }]);
-        Serving::count(gauge)
-    }
-
-    /// Counts a long-running request until the guard is dropped.
-    pub fn long_running(&self, labels: RequestLabels<'_>) -> Serving {
-        let RequestLabels { verb, group, version, resource, subresource, scope, .. } = labels;
-        let labels = [verb, group, version, resource, subresource, scope, "apiserver"];
-        Serving::count(self.long_running.with_label_values(&labels))
+    pub(crate) fn serving(&self, info: &RequestInfo, labels: RequestLabels<'_>) -> Serving {
+        if info.is_long_running() {
+            let RequestLabels { verb, group, version, resource, subresource, scope, .. } = labels;
+            let labels = [verb, group, version, resource, subresource, scope, "apiserver"];
+            return Serving::count(self.long_running.with_label_values(&labels));
+        }
+        let kind = if info.verb.is_mutating() { "mutating" } else { "readOnly" };
+        Serving::count(self.inflight.with_label_values(&[kind]))
     }
 
     /// All metrics in Prometheus' text format.
@@ -175,7 +175,7 @@ impl Metrics {
 }
 
 /// A gauge counted up for as long as this lives.
-pub struct Serving(prometheus::IntGauge);
+pub(crate) struct Serving(prometheus::IntGauge);
 
 impl Serving {
     fn count(gauge: prometheus::IntGauge) -> Self {

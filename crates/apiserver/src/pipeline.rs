@@ -1,174 +1,105 @@
-//! The road every request takes, on every resource, in the order of the stages.
-//!
-//! | stage | file |
-//! | --- | --- |
-//! | panic guard, count and time | [`Pipeline::handle`] |
-//! | what is asked | [`request_info`](crate::request_info) |
-//! | who asks | `nave_authn` |
-//! | for whom they want to be taken | [`impersonation`](crate::impersonation) |
-//! | whether there is room | [`inflight`](crate::inflight) |
-//! | may they | `nave_authz` |
-//! | documents, health and metrics | [`documents`](crate::documents) |
-//! | resources | [`endpoints`](crate::endpoints), within the time limit unless the request is long-running |
-//! | bytes | [`endpoints::answer`](crate::endpoints::answer) |
+//! The stages of every request, on every resource, in their order.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body::Body;
-use nave_authn::{ANONYMOUS, Credentials, Identity};
 use nave_machinery::Status;
 
-use crate::authorization::Asked;
-use crate::body::ResponseBody;
-use crate::context::RequestContext;
-use crate::cpu_pool::CpuPool;
-use crate::documents::Documents;
-use crate::endpoints::Resources;
-use crate::endpoints::answer::Negotiation;
-use crate::impersonation;
+use crate::authentication::Authentication;
+use crate::authorization::Authorization;
+use crate::body::{BodyError, ResponseBody};
+use crate::context::{Client, RequestContext};
+use crate::deadline::{self, RequestTimeout};
+use crate::endpoints::negotiation::Negotiation;
+use crate::impersonation::Impersonation;
 use crate::inflight::Inflight;
 use crate::metrics::{Metrics, RequestLabels};
-use crate::request_info::{Query, RequestInfo};
-use crate::serving::{ConnectionInfo, end_by};
+use crate::request_info::Query;
+use crate::route::Router;
+use crate::serving::Served;
+use crate::warnings;
 
 /// The stages of one server.
 pub struct Pipeline {
-    /// Who sends a request.
-    pub authentication: nave_authn::Chain,
-    /// What they may do.
-    pub authorization: nave_authz::Chain,
-    /// Discovery, OpenAPI, health, metrics, version.
-    pub documents: Documents,
-    /// The API's resources.
-    pub resources: Resources,
+    /// The longest time that a request may take.
+    pub timeout: RequestTimeout,
+    /// The authenticators.
+    pub authentication: Authentication,
+    /// The check of requests in another user's name.
+    pub impersonation: Impersonation,
     /// The requests being served, within limits.
     pub(crate) inflight: Inflight,
-    /// Where large requests run.
-    pub(crate) cpu: CpuPool,
-    /// What is counted.
+    /// The authorizers.
+    pub authorization: Authorization,
+    /// The handlers.
+    pub router: Router,
+    /// The metrics of requests.
     pub metrics: Arc<Metrics>,
-    /// How long a request may take that is not long-running (`--request-timeout`).
-    pub request_timeout: Duration,
-}
-
-/// Where a request comes from.
-#[derive(Clone, Copy)]
-pub enum Caller<'a> {
-    /// A client, identified by the certificate of its connection or by credentials in the request. `None` is a client
-    /// without a connection of its own.
-    Connection(Option<&'a ConnectionInfo>),
-    /// The process itself, as this user.
-    Known(&'a Identity),
 }
 
 impl Pipeline {
     /// Answers a request, whatever happens on the way.
-    pub async fn handle<B>(&self, request: Request<B>, caller: Caller<'_>) -> Response<ResponseBody>
+    pub async fn handle<B>(&self, request: Request<B>, client: Client) -> Served<ResponseBody>
     where
-        B: Body<Data = Bytes>,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: Body<Data = Bytes, Error: Into<BodyError>>,
     {
-        let started = Instant::now();
-        let info = match RequestInfo::new(request.method(), request.uri()) {
-            Ok(info) => info,
-            Err(status) => return Negotiation::of(&request, &Query::default()).encode_status(&status),
-        };
-        let accepted = Negotiation::of(&request, &info.query);
-        let labels = self.resources.labels(&info);
-        let serving = if info.is_long_running() {
-            self.metrics.long_running(labels)
-        } else {
-            self.metrics.serving(info.verb.is_mutating())
-        };
-        // A fault in one request ends that request alone.
-        let outcome =
-            AssertUnwindSafe(self.answer(request, &info, &accepted, caller, labels)).catch_unwind().await;
-        let response = match outcome {
-            Ok(Ok(response)) => response,
-            Ok(Err(status)) => accepted.encode_status(&status),
-            Err(_) => {
-                self.metrics.aborted(labels.verb);
-                tracing::error!(verb = labels.verb, resource = labels.resource, "a request ended in a fault");
-                accepted.encode_status(&Status::internal("this request ended in a fault of the server"))
+        // The context: what is requested, by which client, until when.
+        let mut context = match RequestContext::new(&request, client, self.timeout) {
+            Ok(context) => context,
+            Err(status) => {
+                let negotiation = Negotiation::new(request.headers(), &Query::default());
+                return Served { response: negotiation.encode_status(&status), deadline: None };
             }
         };
-        self.metrics.answered(labels, response.status().as_u16(), started.elapsed());
-        // It is served for as long as its body is, which only a long-running request may draw out.
-        if info.is_long_running() {
-            response.map(|body| body.keeping(serving))
-        } else {
-            response.map(|body| body.keeping((serving, end_by((started + self.request_timeout).into()))))
-        }
+        // Metrics: the request counts as being served for as long as its body is.
+        let labels = self.router.resources.labels(&context.info);
+        let serving = self.metrics.serving(&context.info, labels);
+        // A panic ends this request alone.
+        let outcome = AssertUnwindSafe(self.run(request, &mut context, labels)).catch_unwind().await;
+        // The failure of any stage as a response.
+        let mut response = match outcome {
+            Ok(Ok(response)) => response,
+            Ok(Err(status)) => context.negotiation.encode_status(&status),
+            Err(_) => context.negotiation.encode_status(&self.panicked(labels)),
+        };
+        // Warnings of all stages, whatever the outcome.
+        warnings::add(response.headers_mut(), context.notes.take_warnings());
+        self.metrics.answered(labels, response.status().as_u16(), context.received.elapsed());
+        Served { response: response.map(|body| body.keeping(serving)), deadline: context.deadline }
     }
 
-    async fn answer<B>(
+    async fn run<B>(
         &self,
         mut request: Request<B>,
-        info: &RequestInfo,
-        accepted: &Negotiation,
-        caller: Caller<'_>,
+        context: &mut RequestContext,
         labels: RequestLabels<'_>,
     ) -> Result<Response<ResponseBody>, Status>
     where
-        B: Body<Data = Bytes>,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: Body<Data = Bytes, Error: Into<BodyError>>,
     {
-        // Who asks: the first authenticator that recognises the credential.
-        let identity = match caller {
-            Caller::Connection(connection) => {
-                let peer = connection.and_then(|connection| connection.client_certificate.as_ref());
-                let credentials = Credentials { peer, headers: request.headers(), path: &info.path };
-                let identity = self.authentication.authenticate(&credentials).await?;
-                if let Some(connection) = connection.filter(|_| identity.user.name != ANONYMOUS) {
-                    connection.mark_authenticated();
-                }
-                identity
-            }
-            Caller::Known(identity) => identity.clone(),
-        };
-        // From here on no header says who asks.
-        self.authentication.strip(request.headers_mut());
-        // For whom they want to be taken, if they may.
-        let asked = Asked::new(info, request.method());
-        let own = asked.by(&identity.user);
-        let other = impersonation::apply(&own, request.headers_mut(), &self.authorization).await?;
-        let identity = other.unwrap_or_else(|| identity.clone());
-        // Whether there is room for one more; what runs within the process always finds some.
-        let admitted = match caller {
-            Caller::Connection(_) => {
-                let admitted = self.inflight.admit(info, &identity.user);
-                Some(admitted.inspect_err(|status| self.metrics.terminated(labels, status.code))?)
-            }
-            Caller::Known(_) => None,
-        };
-        // May they: any authorizer that allows it.
-        self.authorization.authorize(&asked.by(&identity.user)).await?;
-        let deadline = Instant::now() + self.request_timeout;
-        let served = async {
-            // Everything that is no resource: health, discovery, OpenAPI, metrics.
-            let Some(resource) = &info.resource else {
-                let (method, headers) = (request.method(), request.headers());
-                let document = self.documents.answer(method, headers, info, accepted);
-                return accepted.encode(self.cpu.run(self.documents.size(info), document).await?);
-            };
-            let context = RequestContext::new(Arc::clone(&identity.user), deadline);
-            let answer = self.resources.serve(request, info, resource, &context, accepted).await?;
-            self.cpu.run(answer.size(accepted), async { accepted.encode(answer) }).await
-        };
-        let response = if info.is_long_running() {
-            served.await?
-        } else {
-            let late = |_| {
-                self.metrics.terminated(labels, 504);
-                Status::timeout("request did not complete within the allotted timeout", 0)
-            };
-            tokio::time::timeout(self.request_timeout, served).await.map_err(late)??
-        };
-        Ok(response.map(|body| body.keeping(admitted)))
+        let terminated = |code| self.metrics.terminated(labels, code);
+        // Authentication: the user of the request, whom no header names after this stage.
+        self.authentication.run(context, request.headers_mut()).await?;
+        // Impersonation: the user that the request acts as.
+        self.impersonation.run(context, request.headers_mut()).await?;
+        // Requests in flight: a place for this one until its body is sent.
+        let place = self.inflight.run(context).inspect_err(|status| terminated(status.code))?;
+        // Authorization: whether the user may do what is requested.
+        self.authorization.run(context).await?;
+        // The handler's response, within the deadline.
+        let response = pin!(self.router.run(request, context));
+        let response = deadline::enforce(context.deadline, response, || terminated(504)).await?;
+        Ok(response.map(|body| body.keeping(place)))
+    }
+
+    fn panicked(&self, labels: RequestLabels<'_>) -> Status {
+        self.metrics.aborted(labels.verb);
+        tracing::error!(verb = labels.verb, resource = labels.resource, "request handler panicked");
+        Status::internal("this request ended in a fault of the server")
     }
 }

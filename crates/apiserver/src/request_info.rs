@@ -20,8 +20,10 @@ use percent_encoding::percent_decode_str;
 pub struct Query(Vec<(String, String)>);
 
 /// What a request asks for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct RequestInfo {
+    /// The method of HTTP.
+    pub method: Method,
     /// The verb authorization and metrics speak of.
     pub verb: Verb,
     /// The decoded path.
@@ -54,7 +56,7 @@ pub struct ResourceRequest {
 }
 
 /// What is done to a resource, or the HTTP method for other paths.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum Verb {
     Get,
@@ -67,6 +69,7 @@ pub enum Verb {
     DeleteCollection,
     Connect,
     /// A method the API does not know.
+    #[default]
     Other,
 }
 
@@ -86,7 +89,7 @@ impl RequestInfo {
         let query = Query::parse(uri.query().unwrap_or_default())?;
         let resource = ResourceRequest::parse(uri.path())?;
         let verb = Verb::of(method, resource.as_ref(), &query);
-        Ok(Self { verb, path, resource, query })
+        Ok(Self { method: method.clone(), verb, path, resource, query })
     }
 
     /// Whether the request may take as long as it likes: a watch, or a connection to a pod, node or service (upstream:

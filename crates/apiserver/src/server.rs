@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::Request;
 use hyper::body::Incoming;
 use nave_authn::service_account::discovery::Discovery;
 use nave_authn::{Identity, UserInfo};
@@ -16,21 +16,27 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::{AdmissionConfig, AdmissionError};
 use crate::allocation::{ServiceAllocator, ServiceRange};
+use crate::authentication::Authentication;
+use crate::authorization::Authorization;
 use crate::body::ResponseBody;
 use crate::bootstrap::Bootstrap;
 use crate::cluster_authentication::{self, ClusterAuthentication};
+use crate::context::Client;
 use crate::cpu_pool::CpuPool;
+use crate::deadline::RequestTimeout;
 use crate::documents::Documents;
 use crate::endpoints::Resources;
 use crate::endpoints::computed::ComputedTable;
 use crate::endpoints::watch::Watches;
 use crate::health::{Health, Switch};
+use crate::impersonation::Impersonation;
 use crate::inflight::{Inflight, InflightLimits};
 use crate::local::LocalService;
 use crate::metrics::{CacheMetrics, Metrics};
 use crate::openapi::OpenApi;
-use crate::pipeline::{Caller, Pipeline};
-use crate::serving::ConnectionInfo;
+use crate::pipeline::Pipeline;
+use crate::route::Router;
+use crate::serving::{ConnectionInfo, Served};
 use crate::storage::{Following, Storages, check_consistency, upkeep};
 
 /// What a server is made of.
@@ -127,23 +133,23 @@ impl ApiServer {
             cluster_authentication: config.cluster_authentication.borrow().clone(),
         };
         bootstrap.run(&resources).await.map_err(StartError::Bootstrap)?;
+        let documents = Documents {
+            openapi: OpenApi::new(Arc::clone(storages.registry())),
+            registry: Arc::clone(storages.registry()),
+            health: health(&storages, &stopping),
+            metrics: Arc::clone(&metrics),
+            storages,
+            address: config.address,
+            token_discovery: config.token_discovery,
+        };
         let pipeline = Pipeline {
-            authentication: config.authentication,
-            authorization: config.authorization,
-            documents: Documents {
-                openapi: OpenApi::new(Arc::clone(storages.registry())),
-                registry: Arc::clone(storages.registry()),
-                health: health(&storages, &stopping),
-                metrics: Arc::clone(&metrics),
-                storages,
-                address: config.address,
-                token_discovery: config.token_discovery,
-            },
-            resources,
+            timeout: RequestTimeout(config.request_timeout),
+            authentication: Authentication(config.authentication),
+            impersonation: Impersonation(config.authorization.clone()),
             inflight: Inflight::new(config.inflight),
-            cpu,
+            authorization: Authorization(config.authorization),
+            router: Router { documents, resources, cpu },
             metrics,
-            request_timeout: config.request_timeout,
         };
         let cluster_authentication = config.cluster_authentication;
         let pipeline = Arc::new(pipeline);
@@ -155,14 +161,14 @@ impl ApiServer {
         self,
         request: Request<Incoming>,
         connection: Arc<ConnectionInfo>,
-    ) -> Response<ResponseBody> {
-        self.pipeline.handle(request, Caller::Connection(Some(&connection))).await
+    ) -> Served<ResponseBody> {
+        self.pipeline.handle(request, Client::Remote(Some(connection))).await
     }
 
     /// The server as `user` meets it within the process: no connection and no credential, but every stage after
     /// authentication.
     pub fn local(&self, user: UserInfo) -> LocalService {
-        LocalService { pipeline: Arc::clone(&self.pipeline), identity: Identity::new(user) }
+        LocalService { pipeline: Arc::clone(&self.pipeline), user: Identity::new(user).user }
     }
 
     /// The allocator of cluster IPs and node ports.
@@ -173,7 +179,7 @@ impl ApiServer {
     /// Keeps house while the server runs; see [`upkeep`](crate::storage::upkeep),
     /// [`check_consistency`](crate::storage::check_consistency) and [`cluster_authentication`].
     pub async fn upkeep(&self, memory_is_short: impl Fn() -> bool) -> Infallible {
-        let Pipeline { documents, resources, .. } = &*self.pipeline;
+        let Router { documents, resources, .. } = &self.pipeline.router;
         let (storages, supervisor) = (&documents.storages, self.supervisor());
         let shed = || upkeep(storages, &memory_is_short);
         let check = || check_consistency(storages);
@@ -187,7 +193,7 @@ impl ApiServer {
 
     /// The supervisor of the server's tasks, whose restarts are among the server's metrics.
     pub fn supervisor(&self) -> &Supervisor {
-        &self.pipeline.documents.storages.room().supervisor
+        &self.pipeline.router.documents.storages.room().supervisor
     }
 
     /// From now on the server is not ready, though it serves.

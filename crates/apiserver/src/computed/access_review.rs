@@ -35,7 +35,7 @@ impl Computed for AccessReview {
         invalid(&validate(&review, self.form))?;
         let spec = review.get("spec").cloned().unwrap_or_default();
         let named = user(&spec);
-        let user = if self.form == Form::Own { &request.context.user } else { &named };
+        let user = if self.form == Form::Own { request.context.user() } else { &named };
         let selectors = Selectors::of(&spec["resourceAttributes"]);
         let verdict = self.authorization.decide(&attributes(&spec, user, &selectors)).await;
         let mut status = Map::from_iter([("allowed".to_owned(), json!(verdict.decision == Decision::Allow))]);
@@ -66,7 +66,7 @@ impl Computed for RulesReview {
         if namespace.is_empty() {
             return Err(Status::bad_request("no namespace on request"));
         }
-        let found = self.authorization.rules_for(&request.context.user, namespace);
+        let found = self.authorization.rules_for(request.context.user(), namespace);
         let is_on_resources = |rule: &&Rule| !rule.resources.is_empty();
         let is_on_paths = |rule: &&Rule| !rule.non_resource_urls.is_empty();
         let on_resources = |rule: &Rule| Rule {

@@ -46,7 +46,7 @@ pub(super) struct SelfSubjectReviews;
 impl Computed for SelfSubjectReviews {
     async fn create(&self, request: &ComputedRequest<'_>, mut review: Value) -> Result<Value, Status> {
         meta::set(&mut review, "creationTimestamp", time::now().rfc3339().into());
-        review["status"] = json!({"userInfo": user(&request.context.user)});
+        review["status"] = json!({"userInfo": user(request.context.user())});
         Ok(review)
     }
 }

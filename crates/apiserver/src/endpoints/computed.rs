@@ -124,6 +124,9 @@ pub(super) async fn create(
     let (gvk, type_id) = request.kind();
     let body = decode::parse(&payload.bytes, payload.format()?, &gvk.kind)?;
     let (mut object, warnings) = decode::typed(body, &gvk, type_id, validation)?;
+    for warning in warnings {
+        request.context.notes.warn(warning);
+    }
     decode::set_defaults(&mut object, type_id)?;
     check_metadata(request, &object)?;
     let options = json!({"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1"});
@@ -138,20 +141,16 @@ pub(super) async fn create(
         old: None,
         options: &options,
         dry_run: request.dry_run,
-        user: &request.context.user,
-        deadline: request.context.deadline,
+        user: request.context.user(),
+        deadline: request.context.work_deadline(),
         notes: &request.context.notes,
     };
     let admission = request.resources.admission();
     let mut object = Object::try_from(object).map_err(Status::internal)?;
     admission.mutate(&attributes, Some(&mut object)).await?;
     admission.validate(&attributes, Some(&object)).await?;
-    let notes = &request.context.notes;
-    for warning in warnings {
-        notes.warn(warning);
-    }
     let answer = computed.create(request, object.into_value()).await?;
-    Ok(Answer::document(201, answer).with_warnings(notes.take_warnings()))
+    Ok(Answer::document(201, answer))
 }
 
 /// A body may name the object and the namespace of the path, and no others.

@@ -101,10 +101,8 @@ pub async fn delete_collection(
 /// that answer with the object in any case.
 fn answer(target: &Target<'_>, object: Value, outcome: Deletion) -> Result<Answer, Status> {
     let def = &target.endpoint.def;
-    let answer = if outcome == Deletion::Marked || def.rules.returns_deleted {
-        Answer::object(target.endpoint, 200, target.view.present(target.endpoint, object)?)
-    } else {
-        Answer::status(&Status::deleted(&def.group_resource(), meta::name(&object), meta::uid(&object)))
-    };
-    Ok(answer.with_warnings(target.context.notes.take_warnings()))
+    if outcome == Deletion::Marked || def.rules.returns_deleted {
+        return Ok(Answer::object(target.endpoint, 200, target.view.present(target.endpoint, object)?));
+    }
+    Ok(Answer::status(&Status::deleted(&def.group_resource(), meta::name(&object), meta::uid(&object))))
 }

@@ -17,7 +17,8 @@ use nave_machinery::{GroupVersion, Status, Value, meta, time};
 use nave_resources::table as columns;
 use serde_json::json;
 
-use super::answer::{Content, IncludeObject, List, Negotiation, Offer};
+use super::answer::{Content, List};
+use super::negotiation::{IncludeObject, Negotiation, Offer};
 use super::{Endpoint, view};
 use crate::body::ResponseBody;
 use crate::descriptions;
@@ -36,7 +37,6 @@ type Encoded = (Cow<'static, str>, ResponseBody);
 /// Encodes an answer's content as the client accepts it.
 pub(super) fn content(content: Content, negotiation: &Negotiation) -> Result<Encoded, Status> {
     match content {
-        Content::Raw(content_type, body) => Ok((content_type, body)),
         Content::Object(None, document) => {
             let accepted = negotiation.choose(Offer::Plain, &Format::ALL)?;
             document_bytes(&document, accepted.format, negotiation.pretty())

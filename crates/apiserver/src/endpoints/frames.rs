@@ -10,7 +10,7 @@ use nave_codec::{json, protobuf};
 use nave_machinery::Status;
 use serde_json::json;
 
-use super::answer::{IncludeObject, Negotiation, Offer};
+use super::negotiation::{IncludeObject, Negotiation, Offer};
 use super::{Endpoint, encode};
 use crate::body::Pieces;
 

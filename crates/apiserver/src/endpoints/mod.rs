@@ -11,8 +11,10 @@
 //! | [`continuation`] | the token with which a list goes on |
 //! | [`view`] | what of an object a request reads and writes: the object, its status, its scale |
 //! | [`decode`] | a request's body as an object |
-//! | [`answer`] | an endpoint's result, and what the client accepts |
+//! | [`answer`] | an endpoint's result |
+//! | [`negotiation`] | the encodings and forms that the client accepts |
 //! | `encode`, [`frames`] | objects, lists and events as bytes |
+//! | [`raw`] | responses in a form of their own |
 
 pub mod answer;
 pub mod computed;
@@ -21,6 +23,8 @@ pub mod decode;
 pub mod delete;
 mod encode;
 pub mod frames;
+pub mod negotiation;
+pub mod raw;
 pub mod read;
 pub mod selection;
 pub mod view;
@@ -28,10 +32,11 @@ pub mod watch;
 pub mod write;
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, Request, header};
+use http::{Request, header};
 use http_body::Body;
 use nave_admission::Chain;
 use nave_codec::negotiate::{self, ContentType, Format, PatchType};
@@ -39,14 +44,15 @@ use nave_machinery::options::{CreateOptions, DeleteOptions, ListOptions, PatchOp
 use nave_machinery::{GroupResource, GroupVersionKind, GroupVersionResource, Status, Value, names};
 use nave_resources::{ResourceDef, ResourceVersion};
 
-use self::answer::{Answer, List, Negotiation};
+use self::answer::{Answer, List, Outcome};
 use self::computed::{ComputedRequest, ComputedTable};
+use self::negotiation::Offer;
 use self::view::View;
 use self::watch::{WatchStats, Watches};
 use self::write::{CreateRight, Payload, Target};
 use crate::allocation::ServiceAllocator;
-use crate::authorization::Asked;
-use crate::body;
+use crate::authorization::RequestAttributes;
+use crate::body::{self, BodyError};
 use crate::context::RequestContext;
 use crate::cpu_pool::CpuPool;
 use crate::metrics::RequestLabels;
@@ -111,7 +117,7 @@ impl Resources {
     }
 
     /// What a request is counted under: only names the server itself knows.
-    pub fn labels<'a>(&'a self, info: &'a RequestInfo) -> RequestLabels<'a> {
+    pub fn labels(&self, info: &RequestInfo) -> RequestLabels<'_> {
         let verb = info.verb.metric_label();
         let known =
             info.resource.as_ref().and_then(|resource| Some((resource, self.endpoints.get(&resource.gvr)?)));
@@ -130,53 +136,37 @@ impl Resources {
         RequestLabels { verb, group, version, resource: &endpoint.def.resource, subresource, scope, dry_run }
     }
 
-    /// Serves a request for a resource, with a warning if its version is deprecated.
+    /// Serves a request for a resource.
     ///
     /// # Errors
     /// What the client is told instead of a result.
     pub async fn serve<B>(
         &self,
         request: Request<B>,
-        info: &RequestInfo,
         resource: &ResourceRequest,
         context: &RequestContext,
-        negotiation: &Negotiation,
-    ) -> Result<Answer, Status>
+    ) -> Result<Outcome, Status>
     where
-        B: Body<Data = Bytes>,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: Body<Data = Bytes, Error: Into<BodyError>>,
     {
-        let deprecation = self.endpoints.get(&resource.gvr).and_then(|it| it.version().deprecation.clone());
-        let answer = self.serve_version(request, info, resource, context, negotiation).await?;
-        Ok(answer.with_warnings(deprecation.into_iter().collect()))
-    }
-
-    async fn serve_version<B>(
-        &self,
-        request: Request<B>,
-        info: &RequestInfo,
-        resource: &ResourceRequest,
-        context: &RequestContext,
-        negotiation: &Negotiation,
-    ) -> Result<Answer, Status>
-    where
-        B: Body<Data = Bytes>,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+        let RequestContext { info, negotiation, .. } = context;
         let Some(endpoint) = self.endpoints.get(&resource.gvr) else { return self.unknown(&resource.gvr) };
         endpoint.check_request(info.verb, resource)?;
+        if let Some(deprecation) = &endpoint.version().deprecation {
+            context.notes.warn(deprecation);
+        }
         let query = info.query.pairs();
         if info.verb == Verb::Create
             && let Some(computed) = self.computed.find(&endpoint.def, &resource.subresource)
         {
-            negotiation.choose(answer::Offer::Object, encode::formats(endpoint))?;
+            negotiation.choose(Offer::Object, encode::formats(endpoint))?;
             let options = CreateOptions::parse(query)?;
             let payload = read_payload(request).await?;
             let dry_run = options.dry_run;
             let request = ComputedRequest { resources: self, endpoint, resource, context, dry_run };
             let size = payload.bytes.len().max(endpoint.size_of_object(resource));
             let created = computed::create(computed, &request, &payload, options.field_validation);
-            return self.cpu.run(size, created).await;
+            return self.cpu.run(size, pin!(created)).await.map(Outcome::from);
         }
         let view = View::of(endpoint, &resource.subresource)
             .map_err(|refusal| endpoint.absent(resource).unwrap_or(refusal))?;
@@ -184,24 +174,25 @@ impl Resources {
             Verb::Get => {
                 // The object itself is copied.
                 let size = if view == View::Object { 0 } else { endpoint.size_of_object(resource) };
-                return self.cpu.run(size, read::get(endpoint, &view, resource, query)).await;
+                let get = read::get(endpoint, &view, resource, query);
+                return self.cpu.run(size, pin!(get)).await.map(Outcome::from);
             }
             Verb::List => {
                 let list = async { read::list(endpoint, resource, &ListOptions::parse(query)?).await };
-                return self.cpu.run(read::size_of_list(endpoint, resource, query), list).await;
+                let size = read::size_of_list(endpoint, resource, query);
+                return self.cpu.run(size, pin!(list)).await.map(Outcome::from);
             }
             Verb::Watch => {
                 let start = async {
                     let options = ListOptions::parse(query)?;
                     watch::watch(endpoint, resource, &options, negotiation, &self.watches).await
                 };
-                return self.cpu.run(size_of_query(query), start).await;
+                return self.cpu.run(size_of_query(query), pin!(start)).await.map(Outcome::from);
             }
             _ => {}
         }
         // A write whose answer nobody can read is refused before it happens.
-        negotiation.choose(answer::Offer::Object, encode::formats(endpoint))?;
-        let method = request.method().clone();
+        negotiation.choose(Offer::Object, encode::formats(endpoint))?;
         let payload = read_payload(request).await?;
         let size = payload.bytes.len().max(match info.verb {
             Verb::DeleteCollection => read::size_of_list(endpoint, resource, query),
@@ -215,7 +206,7 @@ impl Resources {
             name: &resource.name,
             admission: &self.admission,
         };
-        self.cpu.run(size, self.write(&target, &payload, info, resource, &method)).await
+        self.cpu.run(size, pin!(self.write(&target, &payload, resource))).await.map(Outcome::from)
     }
 
     /// Carries out the write that a request is about.
@@ -223,16 +214,16 @@ impl Resources {
         &self,
         target: &Target<'_>,
         payload: &Payload,
-        info: &RequestInfo,
         resource: &ResourceRequest,
-        method: &Method,
     ) -> Result<Answer, Status> {
-        let (query, endpoint) = (info.query.pairs(), target.endpoint);
+        let (info, endpoint) = (&target.context.info, target.endpoint);
+        let query = info.query.pairs();
         match info.verb {
             Verb::Create => write::create(target, payload, &CreateOptions::parse(query)?).await,
             Verb::Update => {
-                let asked = Asked::new(info, method);
-                let attributes = nave_authz::Attributes { verb: "create", ..asked.by(&target.context.user) };
+                let attributes = RequestAttributes::new(info);
+                let attributes =
+                    nave_authz::Attributes { verb: "create", ..attributes.of_user(target.context.user()) };
                 let create = CreateRight { authorization: &self.authorization, attributes };
                 write::update(target, payload, &CreateOptions::parse_update(query)?, Some(create)).await
             }
@@ -276,10 +267,10 @@ impl Resources {
     }
 
     /// A resource that is not served: a `Status` where its group and version are, else no API at all.
-    fn unknown(&self, gvr: &GroupVersionResource) -> Result<Answer, Status> {
+    fn unknown(&self, gvr: &GroupVersionResource) -> Result<Outcome, Status> {
         let known =
             self.endpoints.keys().any(|served| served.group == gvr.group && served.version == gvr.version);
-        if known { Err(Status::no_such_path()) } else { Ok(Answer::page_not_found()) }
+        if known { Err(Status::no_such_path()) } else { Ok(raw::page_not_found().into()) }
     }
 }
 
@@ -291,8 +282,7 @@ fn size_of_query(query: &[(String, String)]) -> usize {
 /// Reads a request's body; one without a content type is taken for JSON.
 async fn read_payload<B>(request: Request<B>) -> Result<Payload, Status>
 where
-    B: Body<Data = Bytes>,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body<Data = Bytes, Error: Into<BodyError>>,
 {
     let (parts, body) = request.into_parts();
     let content_type = match parts.headers.get(header::CONTENT_TYPE) {

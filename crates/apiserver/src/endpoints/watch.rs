@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream;
+use http::Response;
 use nave_cacher::{Delivery, End, Histogram, Step, WatchError, WatchRequest, WatchStart, Watcher};
 use nave_machinery::options::ListOptions;
 use nave_machinery::{Reason, Status};
@@ -11,10 +12,10 @@ use rand::Rng;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{Answer, Negotiation};
 use super::frames::Frames;
-use super::{Endpoint, selection};
-use crate::body::Pieces;
+use super::negotiation::Negotiation;
+use super::{Endpoint, raw, selection};
+use crate::body::{Pieces, ResponseBody};
 use crate::request_info::ResourceRequest;
 use crate::storage::ResourceStorage;
 
@@ -96,7 +97,7 @@ pub async fn watch(
     options: &ListOptions,
     negotiation: &Negotiation,
     watches: &Watches,
-) -> Result<Answer, Status> {
+) -> Result<Response<ResponseBody>, Status> {
     let frames = Frames::new(endpoint.clone(), negotiation)?;
     let storage = endpoint.storage()?;
     let filter = selection::filter(&endpoint.def, request, options)?;
@@ -117,7 +118,7 @@ pub async fn watch(
         Ok(watcher) => watcher,
         Err(status) => {
             let error = frames.error(&status);
-            return Ok(Answer::stream(content_type, stream::once(async { error })));
+            return Ok(raw::stream(content_type, stream::once(async { error })));
         }
     };
     let streams = bookmarks && options.send_initial_events == Some(true);
@@ -134,7 +135,7 @@ pub async fn watch(
         let chunk = watching.next_chunk().await?;
         Some((chunk, watching))
     });
-    Ok(Answer::stream(content_type, chunks))
+    Ok(raw::stream(content_type, chunks))
 }
 
 /// Where a watch starts (upstream: `Cacher.Watch`).

@@ -15,15 +15,16 @@ use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use nave_codec::json as codec;
 use nave_machinery::{GroupVersion, Map, Status, Value};
 use nave_resources::{Registry, Verb};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use crate::body::ResponseBody;
 use crate::documents::KUBERNETES_VERSION;
-use crate::endpoints::answer::Answer;
+use crate::endpoints::raw;
 use crate::request_info::RequestInfo;
 
 use definitions::Kinds;
@@ -114,7 +115,12 @@ impl OpenApi {
     ///
     /// # Errors
     /// 406 where a client accepts nothing that the document of version 2 comes in.
-    pub fn answer(&self, path: &[&str], info: &RequestInfo, headers: &HeaderMap) -> Result<Answer, Status> {
+    pub fn answer(
+        &self,
+        path: &[&str],
+        info: &RequestInfo,
+        headers: &HeaderMap,
+    ) -> Result<Response<ResponseBody>, Status> {
         let seen = headers.get(header::IF_NONE_MATCH);
         match path {
             ["v2"] => self.answer_v2(headers),
@@ -124,11 +130,11 @@ impl OpenApi {
             }
             ["v3", path @ ..] => {
                 let path = path.join("/");
-                Ok(self.v3.get(&path).map_or_else(Answer::page_not_found, |document| {
+                Ok(self.v3.get(&path).map_or_else(raw::page_not_found, |document| {
                     self.answer_v3(&path, document, info.query.get("hash"), seen)
                 }))
             }
-            _ => Ok(Answer::page_not_found()),
+            _ => Ok(raw::page_not_found()),
         }
     }
 
@@ -140,20 +146,22 @@ impl OpenApi {
         document: &Lazy,
         hash: Option<&str>,
         seen: Option<&HeaderValue>,
-    ) -> Answer {
+    ) -> Response<ResponseBody> {
         if hash.is_some_and(|hash| !hash.is_empty() && hash != document.hash) {
-            let moved = Answer::bytes(301, "", Bytes::new());
-            return with_header(moved, header::LOCATION, &url(path, document));
+            let mut moved = raw::bytes(StatusCode::MOVED_PERMANENTLY, "", Bytes::new());
+            raw::set_header(&mut moved, header::LOCATION, &url(path, document));
+            return moved;
         }
-        let answer = answer("application/json", &document.hash, seen, || self.bytes(document, codec::encode));
-        if hash.is_none() {
-            return answer;
+        let mut answer =
+            answer("application/json", &document.hash, seen, || self.bytes(document, codec::encode));
+        if hash.is_some() {
+            // A year, as long as upstream says by a date.
+            raw::set_header(&mut answer, header::CACHE_CONTROL, "public, immutable, max-age=31536000");
         }
-        // A year, as long as upstream says by a date.
-        with_header(answer, header::CACHE_CONTROL, "public, immutable, max-age=31536000")
+        answer
     }
 
-    fn answer_v2(&self, headers: &HeaderMap) -> Result<Answer, Status> {
+    fn answer_v2(&self, headers: &HeaderMap) -> Result<Response<ResponseBody>, Status> {
         let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let seen = headers.get(header::IF_NONE_MATCH);
         let [_, protobuf] = GNOSTIC;
@@ -281,23 +289,21 @@ fn answer(
     hash: &str,
     seen: Option<&HeaderValue>,
     document: impl FnOnce() -> Bytes,
-) -> Answer {
+) -> Response<ResponseBody> {
     let tag = format!("\"{hash}\"");
     let known = seen.and_then(|seen| seen.to_str().ok()).is_some_and(|seen| {
         seen.split(',')
             .map(|seen| seen.trim().trim_start_matches("W/"))
             .any(|seen| seen == tag || seen == "*")
     });
-    let answer =
-        if known { Answer::bytes(304, "", Bytes::new()) } else { Answer::bytes(200, media_type, document()) };
-    with_header(with_header(answer, header::ETAG, &tag), header::VARY, "Accept")
-}
-
-fn with_header(answer: Answer, name: http::HeaderName, value: &str) -> Answer {
-    match HeaderValue::from_str(value) {
-        Ok(value) => answer.with_header(name, value),
-        Err(_) => answer,
-    }
+    let mut response = if known {
+        raw::bytes(StatusCode::NOT_MODIFIED, "", Bytes::new())
+    } else {
+        raw::bytes(StatusCode::OK, media_type, document())
+    };
+    raw::set_header(&mut response, header::ETAG, &tag);
+    raw::set_header(&mut response, header::VARY, "Accept");
+    response
 }
 
 fn hash_of(parts: &[&[u8]]) -> String {

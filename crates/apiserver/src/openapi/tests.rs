@@ -5,8 +5,6 @@ use nave_machinery::Value;
 use nave_resources::Registry;
 
 use super::*;
-use crate::endpoints::answer::Negotiation;
-use crate::request_info::Query;
 
 fn openapi() -> OpenApi {
     OpenApi::new(Registry::builtin(nave_schema::builtin()).into())
@@ -16,8 +14,7 @@ fn openapi() -> OpenApi {
 fn head(openapi: &OpenApi, uri: &str, headers: &HeaderMap) -> (u16, HeaderMap) {
     let info = RequestInfo::new(&Method::GET, &format!("/openapi/{uri}").parse().unwrap()).unwrap();
     let path: Vec<&str> = info.path.trim_start_matches("/openapi/").split('/').collect();
-    let answer = openapi.answer(&path, &info, headers).unwrap();
-    let response = Negotiation::of(&http::Request::new(()), &Query::default()).encode(answer).unwrap();
+    let response = openapi.answer(&path, &info, headers).unwrap();
     (response.status().as_u16(), response.headers().clone())
 }
 

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 
 use bytes::{Buf, Bytes};
 use futures_util::stream;
-use http::{Method, StatusCode, header};
+use http::{Method, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use nave_admission::PluginConfig;
@@ -76,7 +76,7 @@ impl Fixture {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(body)).unwrap();
-        self.server.pipeline.handle(request, Caller::Connection(None)).await
+        self.server.pipeline.handle(request, Client::Remote(None)).await.response
     }
 
     async fn send(&self, method: Method, uri: &str, body: &Value) -> (u16, Value) {
@@ -123,7 +123,7 @@ fn renewal(round: u32) -> Value {
 
 /// Blocks all threads of the server's pool until what is returned is dropped.
 async fn fill_pool(server: &ApiServer) -> Vec<mpsc::Sender<()>> {
-    let cpu = &server.pipeline.cpu;
+    let cpu = &server.pipeline.router.cpu;
     let (begun, begins) = mpsc::channel();
     let releases: Vec<_> = (0..cpu.free_threads())
         .map(|_| {
@@ -209,13 +209,13 @@ async fn serve_while_the_pool_is_full() {
 async fn large_requests_beyond_the_bound_are_refused_at_once() {
     let it = Arc::new(Fixture::start(InflightLimits { read_only: 0, mutating: 0 }, LONG).await);
     let releases = fill_pool(&it.server).await;
-    let waiting = it.server.pipeline.cpu.free_requests();
+    let waiting = it.server.pipeline.router.cpu.free_requests();
     let large = |number: usize| {
         let it = Arc::clone(&it);
         tokio::spawn(async move { it.send(Method::POST, MAPS, &map(&format!("m{number}"), LARGE)).await })
     };
     let accepted: Vec<_> = (0..waiting).map(large).collect();
-    while it.server.pipeline.cpu.free_requests() > 0 {
+    while it.server.pipeline.router.cpu.free_requests() > 0 {
         tokio::task::yield_now().await;
     }
     let refused = it.open(&Method::POST, MAPS, &[], map("more", LARGE).to_string().into()).await;
@@ -330,13 +330,13 @@ async fn requests_in_flight_are_limited_for_clients_on_connections() {
     // Controllers in the process are not held up.
     let controller = it.server.local(UserInfo { name: "controller".to_owned(), ..UserInfo::default() });
     let request = Request::get("/api/v1/nodes").body(Full::new(Bytes::new())).unwrap();
-    let caller = Caller::Known(&controller.identity);
-    assert_eq!(controller.pipeline.handle(request, caller).await.status(), 200);
+    let client = Client::Process(Arc::clone(&controller.user));
+    assert_eq!(controller.pipeline.handle(request, client).await.response.status(), 200);
     // Writes have a limit of their own: here one whose body does not come.
     let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, std::io::Error>>());
     let request = Request::post(MAPS).body(body).unwrap();
     let pipeline = Arc::clone(&it.server.pipeline);
-    let stalled = tokio::spawn(async move { pipeline.handle(request, Caller::Connection(None)).await });
+    let stalled = tokio::spawn(async move { pipeline.handle(request, Client::Remote(None)).await });
     while it.server.pipeline.inflight.free_mutating() != Some(0) {
         tokio::task::yield_now().await;
     }
@@ -356,6 +356,42 @@ async fn requests_in_flight_are_limited_for_clients_on_connections() {
     let _ = stalled.await;
     assert_eq!(it.get("/api/v1/nodes", &[]).await.0, 200);
     assert_eq!(it.send(Method::POST, MAPS, &map("b", 1)).await.0, 201);
+}
+
+#[tokio::test]
+async fn failures_carry_the_warnings_of_the_stages_before() {
+    let it = Fixture::start(InflightLimits::default(), LONG).await;
+    for (uri, code) in [
+        ("/api/v1/namespaces/default/endpoints/none", 404),
+        ("/api/v1/namespaces/default/endpoints?limit=x", 400),
+        ("/api/v1/namespaces/default/endpoints?watch=true&timeoutSeconds=1", 200),
+        ("/api/v1/namespaces/default/endpoints", 200),
+    ] {
+        let response = it.open(&Method::GET, uri, &[], Bytes::new()).await;
+        let warning = response.headers().get(header::WARNING).unwrap().to_str().unwrap();
+        assert_eq!(response.status(), code, "{uri}");
+        assert!(warning.starts_with("299 - \"v1 Endpoints is deprecated"), "{warning}");
+    }
+}
+
+/// Each request under way holds it, and each move of it is copied.
+#[tokio::test]
+async fn the_future_of_a_request_is_small() {
+    let it = Fixture::start(InflightLimits::default(), LONG).await;
+    let request = Request::get("/").body(Full::new(Bytes::new())).unwrap();
+    let size = std::mem::size_of_val(&it.server.pipeline.handle(request, Client::Remote(None)));
+    assert!(size < 8 << 10, "{size}");
+}
+
+#[tokio::test]
+async fn a_client_shortens_the_time_of_its_request() {
+    let it = Fixture::start(InflightLimits::default(), LONG).await;
+    let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, std::io::Error>>());
+    let request = Request::post(format!("{MAPS}?timeout=10ms")).body(body).unwrap();
+    let served = it.server.pipeline.handle(request, Client::Remote(None)).await;
+    assert_eq!(served.response.status(), 504);
+    let (code, status) = it.get("/version?timeout=1", &[]).await;
+    assert_eq!((code, &status["reason"]), (400, &json!("BadRequest")));
 }
 
 #[tokio::test]
@@ -379,9 +415,9 @@ async fn gives_up_a_body_that_does_not_come_in_time() {
     .map(|(method, uri, kind)| {
         let request = Request::builder().method(method).uri(uri).header("content-type", kind);
         let request = request.body(StreamBody::new(drip())).unwrap();
-        it.server.pipeline.handle(request, Caller::Connection(None))
+        it.server.pipeline.handle(request, Client::Remote(None))
     });
     for answer in futures_util::future::join_all(answers).await {
-        assert_eq!(answer.status(), 504);
+        assert_eq!(answer.response.status(), 504);
     }
 }

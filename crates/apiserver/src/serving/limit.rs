@@ -2,8 +2,9 @@
 //!
 //! Whose client does not read is not asked for more of its body, so a body cannot end itself. The task that serves it
 //! can be ended: on HTTP/2 each stream has its own, on HTTP/1.1 the connection serves one answer at a time. These tasks
-//! run in [`limited`], and what makes an answer within them says with [`end_by`] until when. What is not taken by then
-//! is dropped with the task: the client sees its stream reset, or the connection closed.
+//! run in [`limited`]. The HTTP library has no place in which a response can tell its task the deadline, so [`end_by`]
+//! sets it for the task that runs. An answer that is not taken by then is dropped with the task: the client sees its
+//! stream reset, or the connection closed.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -20,10 +21,10 @@ tokio::task_local! {
 
 /// A limit on the task's answer, for as long as this lives: it belongs to the answer's body.
 #[must_use]
-pub(crate) struct EndBy(());
+pub(super) struct EndBy(());
 
-/// Has the answer that this task makes end by then. Where no client is behind a connection, nothing is limited.
-pub(crate) fn end_by(end: Instant) -> EndBy {
+/// Limits the answer that this task makes.
+pub(super) fn end_by(end: Instant) -> EndBy {
     set(Some(end));
     EndBy(())
 }

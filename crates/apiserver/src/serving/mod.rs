@@ -41,9 +41,9 @@ use nave_authn::PeerCertificate;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use crate::body::BodyError;
 pub use connections::ConnectionLimits;
 use connections::{Connections, Slot};
-pub(crate) use limit::end_by;
 use socket::Socket;
 pub use tls::{ServingCertificate, Tls, TlsError};
 use watchdog::Watchdog;
@@ -54,8 +54,14 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
 /// How often refused connections are logged.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_mins(1);
 
-/// An error of a response's body.
-pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+/// A response, and the time by which its client must have taken it.
+#[derive(Debug)]
+pub struct Served<B> {
+    /// The response.
+    pub response: Response<B>,
+    /// The time at which the response is cut off; `None` for one that may last.
+    pub deadline: Option<Instant>,
+}
 
 /// What all requests of a connection have in common.
 #[derive(Debug)]
@@ -144,13 +150,13 @@ pub trait Handler: Clone + Send + Sync + 'static {
         &self,
         request: Request<Incoming>,
         connection: Arc<ConnectionInfo>,
-    ) -> impl Future<Output = Response<Self::Body>> + Send + 'static + use<Self>;
+    ) -> impl Future<Output = Served<Self::Body>> + Send + 'static + use<Self>;
 }
 
 impl<F, Fut, B> Handler for F
 where
     F: Fn(Request<Incoming>, Arc<ConnectionInfo>) -> Fut + Clone + Send + Sync + 'static,
-    Fut: Future<Output = Response<B>> + Send + 'static,
+    Fut: Future<Output = Served<B>> + Send + 'static,
     B: Body<Data: Buf + Send, Error: Into<BodyError>> + Send + Unpin + 'static,
 {
     type Body = B;
@@ -159,7 +165,7 @@ where
         &self,
         request: Request<Incoming>,
         connection: Arc<ConnectionInfo>,
-    ) -> impl Future<Output = Response<B>> + Send + 'static + use<F, Fut, B> {
+    ) -> impl Future<Output = Served<B>> + Send + 'static + use<F, Fut, B> {
         self(request, connection)
     }
 }

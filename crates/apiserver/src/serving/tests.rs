@@ -69,7 +69,7 @@ impl Handler for Echo {
         &self,
         request: Request<Incoming>,
         connection: Arc<ConnectionInfo>,
-    ) -> impl Future<Output = Response<Self::Body>> + Send + 'static + use<> {
+    ) -> impl Future<Output = Served<Self::Body>> + Send + 'static + use<> {
         let Self { client_ca, begun, leave, given_up } = self.clone();
         async move {
             if request.uri().path() == "/slow" {
@@ -77,9 +77,10 @@ impl Handler for Echo {
                 leave.notified().await;
             }
             if request.uri().path() == "/endless" {
-                let soon = tokio::time::Instant::now() + Duration::from_millis(50);
+                let soon = Instant::now() + Duration::from_millis(50);
                 let body = ResponseBody::stream(stream::repeat(Bytes::from(vec![b'x'; 64 << 10])));
-                return Response::new(body.keeping((Held(given_up), end_by(soon))));
+                let response = Response::new(body.keeping(Held(given_up)));
+                return Served { response, deadline: Some(soon) };
             }
             let credentials = Credentials {
                 peer: connection.client_certificate.as_ref(),
@@ -95,7 +96,8 @@ impl Handler for Echo {
                 }
                 Err(error) => format!("refused: {error}"),
             };
-            Response::new(format!("{:?} {user}", connection.protocol).into_bytes().into())
+            let text = format!("{:?} {user}", connection.protocol);
+            Served { response: Response::new(text.into_bytes().into()), deadline: None }
         }
     }
 }

@@ -15,7 +15,8 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::Limits;
+use super::limit::{EndBy, end_by};
+use super::{Limits, Served};
 
 /// The requests of one connection.
 pub(super) struct Watchdog {
@@ -53,9 +54,10 @@ pub(super) struct Request {
     answered: bool,
 }
 
-/// A response's body, with the request that it answers.
+/// A response's body, with the request that it answers and the limit on its time.
 pub(super) struct Watched<B> {
     body: B,
+    _limit: Option<EndBy>,
     _request: Request,
 }
 
@@ -105,14 +107,15 @@ impl Watchdog {
 }
 
 impl Request {
-    /// The response, with which the request ends.
-    pub(super) fn answered<B>(mut self, response: Response<B>) -> Response<Watched<B>> {
+    /// The response, with which the request ends, within its deadline.
+    pub(super) fn answered<B>(mut self, served: Served<B>) -> Response<Watched<B>> {
         self.answered = true;
         {
             let mut requests = self.watchdog.requests.lock();
             requests.abandoned = requests.abandoned.saturating_sub(1);
         }
-        response.map(|body| Watched { body, _request: self })
+        let limit = served.deadline.map(|deadline| end_by(deadline.into()));
+        served.response.map(|body| Watched { body, _limit: limit, _request: self })
     }
 }
 
@@ -170,6 +173,10 @@ mod tests {
         Watchdog::new(&limits, CancellationToken::new())
     }
 
+    fn served<B>(body: B) -> Served<B> {
+        Served { response: Response::new(body), deadline: None }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_connection_without_a_request_is_overdue() {
         let started = Instant::now();
@@ -185,7 +192,7 @@ mod tests {
             let (first, second) = (watchdog.begin(), watchdog.begin());
             tokio::time::sleep(25 * SECOND).await;
             drop(first);
-            let response = second.answered(Response::new(http_body_util::Empty::<bytes::Bytes>::new()));
+            let response = second.answered(served(http_body_util::Empty::<bytes::Bytes>::new()));
             tokio::time::sleep(SECOND).await;
             drop(response);
         };
@@ -196,7 +203,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_gives_up_more_requests_than_it_lets_finish_is_cut_off() {
         let watchdog = watchdog();
-        let answer = || watchdog.begin().answered(Response::new(()));
+        let answer = || watchdog.begin().answered(served(()));
         for _ in 0..10 {
             drop(watchdog.begin());
             drop(watchdog.begin());

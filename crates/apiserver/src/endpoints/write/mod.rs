@@ -289,8 +289,8 @@ impl<'a> Write<'a> {
             old,
             options: &self.options,
             dry_run: self.dry_run,
-            user: &target.context.user,
-            deadline: target.context.deadline,
+            user: target.context.user(),
+            deadline: target.context.work_deadline(),
             notes: &target.context.notes,
         }
     }

@@ -130,7 +130,7 @@ fn prepared_for_create(def: &ResourceDef, mut object: Value, target: &Target<'_>
     // The user who asks is known to no strategy.
     if def.group == "certificates.k8s.io" && def.resource == "certificatesigningrequests" {
         let mut request = Object::try_from(object).map_err(Status::internal)?;
-        set_certificate_requester(&mut request, &target.context.user);
+        set_certificate_requester(&mut request, target.context.user());
         object = request.into_value();
     }
     Ok(object)

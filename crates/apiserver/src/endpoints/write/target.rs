@@ -169,10 +169,8 @@ impl Target<'_> {
         Status::invalid(&gvk.group_kind(), name, errors)
     }
 
-    /// The answer with an object in the request's version, and the warnings so far.
+    /// The answer with an object in the request's version.
     pub(in crate::endpoints) fn answer(&self, code: u16, object: Value) -> Result<Answer, Status> {
-        let view = self.view.present(self.endpoint, object)?;
-        let warnings = self.context.notes.take_warnings();
-        Ok(Answer::object(self.endpoint, code, view).with_warnings(warnings))
+        Ok(Answer::object(self.endpoint, code, self.view.present(self.endpoint, object)?))
     }
 }

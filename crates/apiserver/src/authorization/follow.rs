@@ -1,0 +1,126 @@
+//! Keeps the authorizers up to date with what is stored.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use nave_authz::node::{self, Graph};
+use nave_authz::rbac::{self, Change, Rbac};
+use nave_cacher::{CachedObject, Delivery, EventType};
+use nave_machinery::GroupVersionResource;
+use parking_lot::RwLock;
+
+use crate::storage::{Follower, Following, Storages};
+
+/// Keeps an index up to date with the roles and bindings that are stored.
+pub fn follow_rbac(storages: &Storages, rbac: &Arc<Rbac>) -> Vec<Following> {
+    let kinds = [
+        ("roles", rbac::Kind::Role),
+        ("clusterroles", rbac::Kind::ClusterRole),
+        ("rolebindings", rbac::Kind::RoleBinding),
+        ("clusterrolebindings", rbac::Kind::ClusterRoleBinding),
+    ];
+    let follow = |(resource, kind)| {
+        let cacher = storages.cacher(&GroupVersionResource::new(rbac::GROUP, "v1", resource))?;
+        let follower = RbacFollower { rbac: Arc::clone(rbac), kind };
+        Some(Following::start(Arc::clone(cacher), Arc::new(follower)))
+    };
+    kinds.into_iter().filter_map(follow).collect()
+}
+
+/// Tells an index about the objects of one kind.
+struct RbacFollower {
+    rbac: Arc<Rbac>,
+    kind: rbac::Kind,
+}
+
+impl RbacFollower {
+    fn change(&self, object: &CachedObject, gone: bool) -> Change {
+        Change {
+            kind: self.kind,
+            namespace: object.namespace().to_owned(),
+            name: object.name().to_owned(),
+            json: (!gone).then(|| object.json().clone()),
+        }
+    }
+}
+
+impl Follower for RbacFollower {
+    fn replace(&self, objects: &[Arc<CachedObject>]) {
+        let objects = objects.iter().map(|object| self.change(object, false));
+        self.rbac.replace(self.kind, objects.collect());
+    }
+
+    fn apply(&self, changes: &[Delivery]) {
+        let change =
+            |delivery: &Delivery| self.change(&delivery.object(), delivery.kind == EventType::Deleted);
+        self.rbac.apply(changes.iter().map(change));
+    }
+}
+
+/// Keeps a graph up to date with what is stored of pods, volumes, attachments and resource slices.
+pub fn follow_nodes(storages: &Storages, graph: &Arc<RwLock<Graph>>) -> Vec<Following> {
+    let kinds = [
+        ("", "pods", node::Kind::Pod),
+        ("", "persistentvolumes", node::Kind::Volume),
+        ("storage.k8s.io", "volumeattachments", node::Kind::Attachment),
+        ("resource.k8s.io", "resourceslices", node::Kind::ResourceSlice),
+    ];
+    let follow = |(group, resource, kind)| {
+        let cacher = storages.cacher(&GroupVersionResource::new(group, "v1", resource))?;
+        let follower = GraphFollower { graph: Arc::clone(graph), kind };
+        Some(Following::start(Arc::clone(cacher), Arc::new(follower)))
+    };
+    kinds.into_iter().filter_map(follow).collect()
+}
+
+/// Tells a graph about the objects of one kind.
+struct GraphFollower {
+    graph: Arc<RwLock<Graph>>,
+    kind: node::Kind,
+}
+
+impl GraphFollower {
+    /// An object that cannot be read leads to nothing.
+    fn enter(&self, object: &CachedObject) {
+        let (namespace, name, json) = (object.namespace(), object.name(), object.json());
+        let graph = || self.graph.write();
+        let entered = match self.kind {
+            node::Kind::Pod => serde_json::from_slice(json)
+                .map(|pod: node::PodView<'_>| pod.enter(&mut graph(), namespace, name)),
+            node::Kind::Volume => serde_json::from_slice(json)
+                .map(|volume: node::VolumeView<'_>| volume.enter(&mut graph(), name)),
+            kind => serde_json::from_slice(json)
+                .map(|owned: node::OwnedView<'_>| owned.enter(&mut graph(), kind, name)),
+        };
+        if let Err(error) = entered {
+            tracing::error!(key = %object.key(), %error, "nodes cannot reach what this object refers to");
+            graph().remove(self.kind, namespace, name);
+        }
+    }
+}
+
+impl Follower for GraphFollower {
+    fn replace(&self, objects: &[Arc<CachedObject>]) {
+        let present: HashSet<(&str, &str)> = objects.iter().map(|it| (it.namespace(), it.name())).collect();
+        let known = self.graph.read().known(self.kind);
+        for (namespace, name) in known {
+            if !present.contains(&(namespace.as_str(), name.as_str())) {
+                self.graph.write().remove(self.kind, &namespace, &name);
+            }
+        }
+        for object in objects {
+            self.enter(object);
+        }
+    }
+
+    fn apply(&self, changes: &[Delivery]) {
+        for change in changes {
+            let object = change.object();
+            if change.kind == EventType::Deleted {
+                self.graph.write().remove(self.kind, object.namespace(), object.name());
+            } else {
+                self.enter(&object);
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Content negotiation: the encodings and forms that the client of a request accepts.
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use nave_codec::json;
+use nave_codec::negotiate::{self, Accepted, Format, Transform};
+use nave_machinery::Status;
+
+use super::answer::Answer;
+use super::{encode, raw};
+use crate::body::ResponseBody;
+use crate::gzip;
+use crate::request_info::Query;
+
+/// What of an object a table's row carries (`includeObject`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum IncludeObject {
+    None,
+    #[default]
+    Metadata,
+    Object,
+}
+
+/// What the client of one request accepts.
+#[derive(Clone, Debug, Default)]
+pub struct Negotiation {
+    accept: Option<HeaderValue>,
+    gzip: bool,
+    pretty: bool,
+    include: IncludeObject,
+}
+
+/// The transforms an endpoint can answer with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// Documents as they are.
+    Plain,
+    /// One object: as a table, or its metadata.
+    Object,
+    /// A list: as a table, or of metadata.
+    List,
+    /// Aggregated discovery.
+    Discovery,
+}
+
+impl Offer {
+    fn has(self, transform: Option<Transform>) -> bool {
+        match transform {
+            None => true,
+            Some(Transform::Table(_)) => matches!(self, Self::Object | Self::List),
+            Some(Transform::PartialObjectMetadata(_)) => self == Self::Object,
+            Some(Transform::PartialObjectMetadataList(_)) => self == Self::List,
+            Some(Transform::Discovery { beta, .. }) => self == Self::Discovery && !beta,
+        }
+    }
+}
+
+impl Negotiation {
+    /// What the client of a request accepts, by the request's headers and query.
+    pub fn new(headers: &HeaderMap, query: &Query) -> Self {
+        let accept = headers.get(header::ACCEPT).cloned();
+        let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        // People at a terminal get it readable unless they ask otherwise, as upstream does.
+        let at_terminal =
+            agent.starts_with("curl") || agent.starts_with("Wget") || agent.starts_with("Mozilla");
+        let pretty = query.get("pretty").map_or(at_terminal, |_| query.flag("pretty"));
+        let include = match query.get("includeObject") {
+            Some("None") => IncludeObject::None,
+            Some("Object") => IncludeObject::Object,
+            _ => IncludeObject::Metadata,
+        };
+        Self { accept, gzip: gzip::is_accepted(headers), pretty, include }
+    }
+
+    /// The encoding and form of an answer.
+    ///
+    /// # Errors
+    /// 406 where nothing the client accepts is on offer.
+    pub fn choose(&self, offer: Offer, formats: &[Format]) -> Result<Accepted, Status> {
+        let accept = self.accept.as_ref().and_then(|accept| accept.to_str().ok());
+        negotiate::accept(accept, formats, |accepted| offer.has(accepted.transform)).ok_or_else(|| {
+            let media_types: Vec<&str> = formats.iter().map(|format| format.media_type()).collect();
+            Status::not_acceptable(&media_types)
+        })
+    }
+
+    /// Whether documents are written with line breaks.
+    pub fn pretty(&self) -> bool {
+        self.pretty
+    }
+
+    /// What of an object a table's row carries.
+    pub fn include(&self) -> IncludeObject {
+        self.include
+    }
+
+    /// The response of an answer.
+    ///
+    /// # Errors
+    /// 406 where nothing the client accepts is on offer, 500 where the answer cannot be encoded.
+    pub fn encode(&self, answer: Answer) -> Result<Response<ResponseBody>, Status> {
+        let Answer { code, content } = answer;
+        let (content_type, body) = encode::content(content, self)?;
+        let body = if self.gzip { gzip::compressed(body) } else { Err(body) };
+        let is_compressed = body.is_ok();
+        let code = StatusCode::from_u16(code).map_err(Status::internal)?;
+        let mut response = raw::with_body(code, content_type, body.unwrap_or_else(std::convert::identity));
+        if is_compressed {
+            let headers = response.headers_mut();
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+        }
+        Ok(response)
+    }
+
+    /// The response of a failure: in the encoding the client accepts, or in JSON where it accepts none of ours.
+    pub fn encode_status(&self, status: &Status) -> Response<ResponseBody> {
+        let answer = Answer::document(status.code, status.to_value());
+        let mut response = self.encode(answer).unwrap_or_else(|_| {
+            let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            raw::bytes(code, "application/json", json::encode(&status.to_value()))
+        });
+        let retry_after = status.details.as_ref().map(|details| details.retry_after_seconds);
+        if let Some(seconds) = retry_after.filter(|seconds| *seconds > 0) {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request_info::RequestInfo;
+
+    #[test]
+    fn failures_are_written_for_clients_that_accept_nothing_of_ours() {
+        let headers = [(header::ACCEPT, HeaderValue::from_static("image/png"))].into_iter().collect();
+        let negotiation = Negotiation::new(&headers, &Query::default());
+        let response = negotiation.encode_status(&Status::too_many_requests("later", 3));
+        assert_eq!(response.status(), 429);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "3");
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
+    }
+
+    #[test]
+    fn people_at_a_terminal_get_line_breaks_unless_they_ask_otherwise() {
+        for (agent, query, pretty) in [
+            ("curl/8", "", true),
+            ("curl/8", "pretty=false", false),
+            ("kubectl/v1", "", false),
+            ("kubectl/v1", "pretty=true", true),
+        ] {
+            let headers = [(header::USER_AGENT, HeaderValue::from_static(agent))].into_iter().collect();
+            let uri = format!("/version?{query}").parse().unwrap();
+            let info = RequestInfo::new(&http::Method::GET, &uri).unwrap();
+            assert_eq!(Negotiation::new(&headers, &info.query).pretty(), pretty, "{agent} {query}");
+        }
+    }
+}

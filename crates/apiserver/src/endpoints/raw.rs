@@ -1,0 +1,137 @@
+//! Responses in a form of their own, whatever objects the client accepts: text, documents, streams.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use nave_codec::json;
+use nave_machinery::Status;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::body::{Pieces, ResponseBody};
+
+/// Plain text.
+pub fn text(code: StatusCode, text: impl Into<String>) -> Response<ResponseBody> {
+    let mut response = bytes(code, "text/plain; charset=utf-8", text.into().into_bytes());
+    set_header(&mut response, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    response
+}
+
+/// The answer to paths at which there is no API.
+pub fn page_not_found() -> Response<ResponseBody> {
+    text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+/// A document as compact JSON.
+pub fn json(document: &impl Serialize) -> Response<ResponseBody> {
+    bytes(StatusCode::OK, "application/json", json::encode(document))
+}
+
+/// A document as indented JSON.
+///
+/// # Errors
+/// 500 where it cannot be written.
+pub fn indented_json(document: &impl Serialize) -> Result<Response<ResponseBody>, Status> {
+    let text = serde_json::to_vec_pretty(document).map_err(Status::internal)?;
+    Ok(bytes(StatusCode::OK, "application/json", text))
+}
+
+/// Bytes; without a content type if that is empty.
+pub fn bytes(
+    code: StatusCode,
+    content_type: impl Into<Cow<'static, str>>,
+    bytes: impl Into<Bytes>,
+) -> Response<ResponseBody> {
+    with_body(code, content_type.into(), ResponseBody::Full(bytes.into()))
+}
+
+/// Bytes that are made as the client takes them.
+pub fn stream<T: Into<Pieces> + 'static>(
+    content_type: &'static str,
+    stream: impl Stream<Item = T> + Send + 'static,
+) -> Response<ResponseBody> {
+    with_body(StatusCode::OK, content_type.into(), ResponseBody::stream(stream))
+}
+
+/// Aggregated discovery, which clients keep by its ETag.
+pub fn aggregated_discovery(document: &impl Serialize, seen: Option<&HeaderValue>) -> Response<ResponseBody> {
+    let json = json::encode(document);
+    let digest = Sha256::digest(&json);
+    let mut etag = String::with_capacity(66);
+    etag.push('"');
+    for byte in digest {
+        // Writing to a string cannot fail.
+        let _ = write!(etag, "{byte:02X}");
+    }
+    etag.push('"');
+    let unchanged = seen.is_some_and(|seen| seen.as_bytes() == etag.as_bytes());
+    let mut response = if unchanged {
+        bytes(StatusCode::NOT_MODIFIED, "", Bytes::new())
+    } else {
+        let content_type = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+        bytes(StatusCode::OK, content_type, json)
+    };
+    set_header(&mut response, header::ETAG, &etag);
+    response
+}
+
+/// Sets a header, in the place of one of this name; a value that no header can have is left out.
+pub fn set_header(response: &mut Response<ResponseBody>, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        response.headers_mut().insert(name, value);
+    }
+}
+
+/// A response with the headers that all have.
+pub(super) fn with_body(
+    code: StatusCode,
+    content_type: Cow<'static, str>,
+    body: ResponseBody,
+) -> Response<ResponseBody> {
+    let mut response = Response::new(body);
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    let content_type = match content_type {
+        Cow::Borrowed("") => None,
+        Cow::Borrowed(text) => Some(HeaderValue::from_static(text)),
+        Cow::Owned(text) => HeaderValue::try_from(text).ok(),
+    };
+    if let Some(content_type) = content_type {
+        headers.insert(header::CONTENT_TYPE, content_type);
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn discovery_is_sent_once_for_an_etag() {
+        let first = aggregated_discovery(&json!({"a": 1}), None);
+        let etag = first.headers()[header::ETAG].clone();
+        let again = aggregated_discovery(&json!({"a": 1}), Some(&etag));
+        assert_eq!((first.status().as_u16(), again.status().as_u16()), (200, 304));
+        assert_eq!(
+            (again.headers().get(header::CONTENT_TYPE), &again.headers()[header::ETAG]),
+            (None, &etag)
+        );
+        assert_eq!(aggregated_discovery(&json!({"a": 2}), Some(&etag)).status(), 200);
+    }
+
+    #[test]
+    fn responses_are_not_kept_by_caches_unless_they_say_so() {
+        let mut response = page_not_found();
+        assert_eq!(response.headers()[header::CACHE_CONTROL], "no-cache, private");
+        set_header(&mut response, header::CACHE_CONTROL, "public");
+        set_header(&mut response, header::ETAG, "a\nb");
+        assert_eq!(response.headers()[header::CACHE_CONTROL], "public");
+        assert!(!response.headers().contains_key(header::ETAG));
+    }
+}

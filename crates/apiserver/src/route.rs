@@ -1,0 +1,99 @@
+//! Routing as a stage: the handler of a request.
+//!
+//! | path | handler |
+//! | --- | --- |
+//! | `/api/VERSION/…`, `/apis/GROUP/VERSION/…` with a resource | [`Resources`] |
+//! | any other | [`Documents`]: discovery, OpenAPI, version, health, metrics |
+
+use std::pin::pin;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use nave_machinery::Status;
+
+use crate::body::{BodyError, ResponseBody};
+use crate::context::RequestContext;
+use crate::cpu_pool::CpuPool;
+use crate::documents::Documents;
+use crate::endpoints::Resources;
+use crate::endpoints::answer::Outcome;
+use crate::request_info::{RequestInfo, ResourceRequest};
+
+/// The handlers of all requests.
+pub struct Router {
+    /// Discovery, OpenAPI, health, metrics, version.
+    pub documents: Documents,
+    /// The API's resources.
+    pub resources: Resources,
+    /// The threads on which large requests run.
+    pub(crate) cpu: CpuPool,
+}
+
+/// The handler of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route<'a> {
+    /// A resource of this server.
+    Resource(&'a ResourceRequest),
+    /// A document of this server.
+    Document,
+}
+
+impl<'a> Route<'a> {
+    fn new(info: &'a RequestInfo) -> Self {
+        info.resource.as_ref().map_or(Self::Document, Self::Resource)
+    }
+}
+
+impl Router {
+    /// Serves a request by its handler.
+    ///
+    /// # Errors
+    /// Those of the handler, 406 where the client accepts no encoding of the answer.
+    pub(crate) async fn run<B>(
+        &self,
+        request: Request<B>,
+        context: &RequestContext,
+    ) -> Result<Response<ResponseBody>, Status>
+    where
+        B: Body<Data = Bytes, Error: Into<BodyError>>,
+    {
+        let outcome = match Route::new(&context.info) {
+            Route::Resource(resource) => self.resources.serve(request, resource, context).await?,
+            Route::Document => {
+                let document = self.documents.serve(context, request.headers());
+                self.cpu.run(self.documents.size(&context.info), pin!(document)).await?
+            }
+        };
+        match outcome {
+            Outcome::Answer(answer) => {
+                let size = answer.size(&context.negotiation);
+                self.cpu.run(size, async { context.negotiation.encode(answer) }).await
+            }
+            Outcome::Response(response) => Ok(response),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+
+    #[test]
+    fn each_path_has_a_handler() {
+        for (uri, is_resource) in [
+            ("/api/v1/pods", true),
+            ("/apis/apps/v1/deployments?watch=true", true),
+            ("/apis/example.com/v1/unknown", true),
+            ("/api/v1", false),
+            ("/openapi/v2", false),
+            ("/api/v1//pods", false),
+            ("/", false),
+        ] {
+            let info = RequestInfo::new(&Method::GET, &uri.parse().unwrap()).unwrap();
+            assert_eq!(matches!(Route::new(&info), Route::Resource(_)), is_resource, "{uri}");
+        }
+    }
+}
