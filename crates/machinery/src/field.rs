@@ -46,15 +46,15 @@ impl FieldPath {
         Self(limits::clipped(format_args!("{}{step}", self.0), MAX_PATH_BYTES))
     }
 
-    /// The path as it is shown to users.
+    /// The path as it is shown to users; `[]` for the object itself, as upstream shows it.
     pub fn as_str(&self) -> &str {
-        &self.0
+        if self.0.is_empty() { "[]" } else { &self.0 }
     }
 }
 
 impl fmt::Display for FieldPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
@@ -229,6 +229,8 @@ mod tests {
         let path = FieldPath::new("spec").child("containers").index(2).child("env").key("a.b");
         assert_eq!(path.as_str(), "spec.containers[2].env[a.b]");
         assert_eq!(FieldPath::default().child("x").as_str(), "x");
+        assert_eq!(FieldPath::new("").child("x").as_str(), "x");
+        assert_eq!(FieldError::forbidden(&FieldPath::new(""), "no").to_string(), "[]: Forbidden: no");
     }
 
     #[test]

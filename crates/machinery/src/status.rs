@@ -25,6 +25,7 @@ pub enum Reason {
     Gone,
     Invalid,
     ServerTimeout,
+    #[serde(rename = "StorageReadError")]
     StoreReadError,
     Timeout,
     TooManyRequests,
@@ -256,9 +257,9 @@ impl Status {
             .with_details(details)
     }
 
-    /// 501: the server knows what is asked but cannot do it.
+    /// 501: the server knows what is asked but cannot do it. The API has no reason for it.
     pub fn not_implemented(what: impl std::fmt::Display) -> Self {
-        Self::failure(501, Reason::MethodNotAllowed, format!("{what} is not served by this version of nave"))
+        Self::failure(501, Reason::Unknown, format!("{what} is not served by this version of nave"))
     }
 
     /// 503: not now.

@@ -169,6 +169,20 @@ pub fn typed(
     }
 }
 
+/// Checks a decoded body that is not an object of a resource against the type of this name.
+///
+/// # Errors
+/// 400 where a field is of another type, 413 where the body gets too large.
+pub(super) fn check_types(body: &mut Value, type_name: &str) -> Result<(), Status> {
+    let set = nave_schema::builtin();
+    let Some(type_id) = set.find(type_name) else { return Ok(()) };
+    match normalize(set, type_id, body, Mode::Ignore) {
+        Ok(_) => Ok(()),
+        Err(NormalizeError::Limit(limit)) => Err(limit.into_status()),
+        Err(NormalizeError::Type(why)) => Err(Status::bad_request(why)),
+    }
+}
+
 /// Sets the static defaults of the type.
 ///
 /// # Errors
@@ -301,6 +315,26 @@ mod tests {
             "{}",
             status.message
         );
+    }
+
+    #[test]
+    fn errors_about_options_name_the_field() {
+        let type_name = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
+        for (body, why) in [
+            (
+                r#"{"gracePeriodSeconds": "5"}"#,
+                "string into Go struct field DeleteOptions.gracePeriodSeconds of type int64",
+            ),
+            (r#"{"dryRun": "All"}"#, "string into Go struct field DeleteOptions.dryRun of type []string"),
+            (
+                r#"{"preconditions": {"resourceVersion": 5}}"#,
+                "number into Go struct field Preconditions.preconditions.resourceVersion of type string",
+            ),
+        ] {
+            let mut body = parse(body.as_bytes(), Format::Json, "DeleteOptions").unwrap().object;
+            let status = check_types(&mut body, type_name).unwrap_err();
+            assert_eq!((status.code, status.message), (400, format!("json: cannot unmarshal {why}")));
+        }
     }
 
     #[test]

@@ -294,11 +294,11 @@ where
 
 /// A deletion's options, from the query and a body that may be a `DeleteOptions`.
 fn delete_options(query: &[(String, String)], payload: &Payload) -> Result<DeleteOptions, Status> {
-    let body = if payload.bytes.is_empty() {
-        Value::Null
-    } else {
-        decode::parse(&payload.bytes, payload.format()?, "DeleteOptions")?.object
-    };
+    let mut body = Value::Null;
+    if !payload.bytes.is_empty() {
+        body = decode::parse(&payload.bytes, payload.format()?, "DeleteOptions")?.object;
+        decode::check_types(&mut body, "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions")?;
+    }
     DeleteOptions::parse(query, &body)
 }
 

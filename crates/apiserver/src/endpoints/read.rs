@@ -21,7 +21,7 @@ use super::continuation::Continuation;
 use super::view::View;
 use super::{Endpoint, selection};
 use crate::request_info::ResourceRequest;
-use crate::storage::{Latest, ResourceStorage};
+use crate::storage::{Latest, ResourceStorage, undecodable};
 
 /// Objects read from the store at once when memory does not hold the state asked for.
 const STORE_PAGE: usize = 10_000;
@@ -49,8 +49,7 @@ pub async fn get(
     };
     let object = found.ok_or_else(|| {
         if storage.cacher().is_undecodable(&key) {
-            let text = format!("the stored object cannot be decoded: {key}; it can be deleted");
-            return Status::failure(500, Reason::StoreReadError, text);
+            return undecodable(&key);
         }
         Status::not_found(&endpoint.resource(), &request.name)
     })?;

@@ -64,15 +64,9 @@ impl ObjectCodec {
     /// The object that stands in the store, with its resourceVersion.
     ///
     /// # Errors
-    /// 500 with the reason `StoreReadError` where the bytes are not an object of the resource.
+    /// 500 with the reason `StorageReadError` where the bytes are not an object of the resource.
     pub fn decode(&self, kv: &KeyValue) -> Result<Value, Status> {
-        let mut object = self.decode_value(kv).map_err(|error| {
-            Status::failure(
-                500,
-                Reason::StoreReadError,
-                format!("the stored object cannot be decoded: {error}"),
-            )
-        })?;
+        let mut object = self.decode_value(kv).map_err(|_| undecodable(&kv.key))?;
         meta::set(&mut object, RESOURCE_VERSION, Value::String(kv.mod_revision.to_string()));
         Ok(object)
     }
@@ -173,6 +167,12 @@ impl Decoder for ObjectCodec {
     fn decode(&self, kv: &KeyValue) -> Result<Decoded, DecodeError> {
         self.decode_cached(kv)
     }
+}
+
+/// 500: the object at `key` cannot be decoded, whichever request needs it. The watch cache has logged why.
+pub(crate) fn undecodable(key: &str) -> Status {
+    let text = format!("the stored object cannot be decoded: {key}; it can be deleted");
+    Status::failure(500, Reason::StoreReadError, text)
 }
 
 fn failed(kv: &KeyValue, error: &dyn std::fmt::Display) -> DecodeError {

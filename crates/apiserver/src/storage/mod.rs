@@ -22,6 +22,7 @@ use nave_resources::ResourceDef;
 use nave_store::{Expect, KeyValue, Op, Range, RangeResult, Store, StoreError, Txn, TxnOutcome};
 
 pub use codec::ObjectCodec;
+pub(crate) use codec::undecodable;
 pub use consistency::{ConsistencyChecks, check_consistency};
 pub use follow::{Follower, Following};
 pub use reads::{ConsistentReads, ListStats, ReadStats};

@@ -93,7 +93,12 @@ async fn a_broken_object_is_in_nobodys_way() {
         assert_eq!(alice.call(&format!("GET {MAPS}")).await.code, 200);
         assert_eq!(cluster.admin().call("GET /api/v1/configmaps").await.code, 200);
         let broken = alice.call(&format!("GET {MAPS}/broken")).await;
-        assert_eq!((broken.code, broken.at("/reason")), (500, json!("StoreReadError")));
+        assert_eq!((broken.code, broken.at("/reason")), (500, json!("StorageReadError")));
+        let put = alice.call_with(&format!("PUT {MAPS}/broken"), &map("broken")).await;
+        let patch =
+            Call::new("PATCH", &format!("{MAPS}/broken")).content_type("application/merge-patch+json");
+        let patch = alice.send(patch.body(r#"{"data": {"a": "b"}}"#)).await;
+        assert_eq!([put.json(), patch.json()], [broken.json(), broken.json()]);
         assert_eq!(alice.call_with(&format!("POST {MAPS}"), &map("broken")).await.code, 409);
         assert_eq!(other.call(&format!("{verb} {path}")).await.code, 403);
         assert_eq!(alice.call(&format!("GET {MAPS}/broken")).await.code, 500);
