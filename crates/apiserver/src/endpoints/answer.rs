@@ -154,28 +154,18 @@ impl Answer {
     }
 }
 
-/// The size of a value's JSON, roughly, as far as it tells whether the value is large.
+/// The size of a value's JSON, roughly, as far as it tells whether the value is large. Values nest no deeper than
+/// [`limits::MAX_DOCUMENT_DEPTH`](nave_machinery::limits::MAX_DOCUMENT_DEPTH).
 fn size_of_value(value: &Value) -> usize {
-    let mut size = 0;
-    let mut rest = vec![value];
-    while size < LARGE
-        && let Some(value) = rest.pop()
-    {
-        size += SIZE_OF_COPY;
-        match value {
-            Value::String(text) => size += text.len(),
-            Value::Array(items) => {
-                size += items.len();
-                rest.extend(items);
-            }
+    SIZE_OF_COPY
+        + match value {
+            Value::String(text) => text.len(),
+            Value::Array(items) => sum_up_to_large(items.iter().map(size_of_value)),
             Value::Object(fields) => {
-                size += sum_up_to_large(fields.keys().map(String::len));
-                rest.extend(fields.values());
+                sum_up_to_large(fields.iter().map(|(name, value)| name.len() + size_of_value(value)))
             }
-            _ => {}
+            _ => 0,
         }
-    }
-    size
 }
 
 fn sum_up_to_large(sizes: impl Iterator<Item = usize>) -> usize {

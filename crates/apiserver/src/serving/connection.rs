@@ -85,7 +85,8 @@ impl Protocols {
         let protocol = info.protocol;
         let service = service_fn(move |request| {
             let under_way = watchdog.begin();
-            let response = handler.handle(request, info.clone());
+            // Boxed, because a future of this size would be copied on each of its ways into the task that polls it.
+            let response = Box::pin(handler.handle(request, info.clone()));
             async move { Ok::<_, Infallible>(under_way.answered(response.await)) }
         });
         match protocol {

@@ -42,6 +42,8 @@ pub enum Change<'a> {
     Replace {
         /// The new state.
         object: Value,
+        /// The revision that it replaces; `None` for whatever is stored.
+        version: Option<u64>,
         /// The check for the right to create; `None` where an update creates nothing.
         create: Option<CreateRight<'a>>,
     },
@@ -90,7 +92,8 @@ pub struct Written {
     pub deletion: Deletion,
 }
 
-/// Creates an object.
+/// Creates an object. Where a generated name is taken, another one is tried with the object decoded again: collisions
+/// are rare, and a copy of each object for them would cost every create.
 ///
 /// # Errors
 /// The object is invalid, or 409 where the name is taken.
@@ -99,13 +102,20 @@ pub async fn create(
     payload: &Payload,
     options: &CreateOptions,
 ) -> Result<Answer, Status> {
+    for _ in 1..MAX_GENERATED_NAMES {
+        let object = target.decode(payload, options.field_validation)?;
+        let is_generated = meta::name(&object).is_empty() && !meta::generate_name(&object).is_empty();
+        match create_object(target, object, options.dry_run).await {
+            Err(status) if is_generated && status.reason == Some(Reason::AlreadyExists) => {}
+            outcome => return target.answer(201, outcome?),
+        }
+    }
     let object = target.decode(payload, options.field_validation)?;
-    let object = create_object(target, object, options.dry_run).await?;
-    target.answer(201, object)
+    target.answer(201, create_object(target, object, options.dry_run).await?)
 }
 
-/// Creates an object that has been decoded and defaulted; the answer is the stored object. Where a generated name is
-/// taken, another one is tried.
+/// Creates an object that has been decoded and defaulted, under its name or a generated one; the answer is the stored
+/// object.
 ///
 /// # Errors
 /// Those of [`create`].
@@ -115,23 +125,14 @@ pub async fn create_object(target: &Target<'_>, object: Value, dry_run: bool) ->
         return Err(Status::failure(500, Reason::Unknown, text));
     }
     let base = meta::generate_name(&object).to_owned();
-    if base.is_empty() || !meta::name(&object).is_empty() {
-        let name = meta::name(&object).to_owned();
-        let write = Write::new(target, Change::Create(object), dry_run);
-        let written = write.run(&name).await;
-        return written
-            .map(|written| written.object)
-            .map_err(|status| if base.is_empty() { status } else { generated_name_is_taken(status) });
-    }
-    let mut write = Write::new(target, Change::Create(object), dry_run);
-    for _ in 1..MAX_GENERATED_NAMES {
-        match write.attempt(&names::generate_name(&base)).await {
-            Err(status) if status.reason == Some(Reason::AlreadyExists) => {}
-            outcome => return outcome.map(|written| written.object),
-        }
-    }
-    let written = write.attempt(&names::generate_name(&base)).await;
-    written.map(|written| written.object).map_err(generated_name_is_taken)
+    let name = match meta::name(&object) {
+        "" if !base.is_empty() => names::generate_name(&base),
+        name => name.to_owned(),
+    };
+    let written = Write::new(target, Change::Create(object), dry_run).run(&name).await;
+    written
+        .map(|written| written.object)
+        .map_err(|status| if base.is_empty() { status } else { generated_name_is_taken(status) })
 }
 
 /// The error where a name that the server generated is taken.
@@ -155,10 +156,11 @@ pub async fn update(
 ) -> Result<Answer, Status> {
     let object = target.decode(payload, options.field_validation)?;
     target.check_name(&object)?;
-    parse_resource_version(&object)?;
+    let version = parse_resource_version(&object)?;
     let create = create.filter(|_| target.endpoint.def.rules.create_on_update && target.view == View::Object);
-    let written =
-        Write::new(target, Change::Replace { object, create }, options.dry_run).run(target.name).await?;
+    let written = Write::new(target, Change::Replace { object, version, create }, options.dry_run)
+        .run(target.name)
+        .await?;
     target.answer(if written.created { 201 } else { 200 }, written.object)
 }
 
@@ -187,10 +189,6 @@ impl<'a> Write<'a> {
     /// # Errors
     /// Why it is refused, or the store's.
     pub async fn run(mut self, name: &str) -> Result<Written, Status> {
-        self.attempt(name).await
-    }
-
-    async fn attempt(&mut self, name: &str) -> Result<Written, Status> {
         let target = self.target;
         let storage: &ResourceStorage = target.storage()?;
         name.clone_into(&mut self.name);
@@ -199,7 +197,7 @@ impl<'a> Write<'a> {
             Ok(key) => key,
             Err(status) => return Err(self.refusal(status).await),
         };
-        let Updated { stored, .. } = storage.write(&key, name, self).await?;
+        let Updated { stored, .. } = storage.write(&key, name, &mut self).await?;
         Ok(Written { object: stored.object.into_value(), created: self.creates, deletion: self.deletion })
     }
 
@@ -219,9 +217,8 @@ impl<'a> Write<'a> {
         self.prepare_new(object).await
     }
 
-    async fn replace(&self, object: &Value, current: &Stored) -> Result<Attempt, Status> {
+    async fn replace(&mut self, version: Option<u64>, current: &Stored) -> Result<Attempt, Status> {
         let target = self.target;
-        let version = parse_resource_version(object)?;
         if version.is_some_and(|version| version != current.revision) {
             return Err(target.modified());
         }
@@ -230,9 +227,23 @@ impl<'a> Write<'a> {
             let error = FieldError::invalid(&at, 0, "must be specified for an update");
             return Err(target.invalid(target.name, &[error]));
         }
-        target.check_uid(object, &current.object)?;
-        let changed = target.view.absorb(target.endpoint, current.object.as_value(), object.clone())?;
+        let object = match &self.change {
+            Change::Replace { object, .. } if version.is_none() => object.clone(),
+            // One state alone has this version.
+            _ => self.take_object(),
+        };
+        target.check_uid(&object, &current.object)?;
+        let changed = target.view.absorb(target.endpoint, current.object.as_value(), object)?;
         self.prepare_changed(changed, &current.object).await
+    }
+
+    /// Takes the object of a create or a replacement, for the only attempt that can need it: a copy of it would cost a
+    /// tenth of the write.
+    fn take_object(&mut self) -> Value {
+        match &mut self.change {
+            Change::Create(object) | Change::Replace { object, .. } => std::mem::take(object),
+            Change::Patch { .. } | Change::Delete(_) => Value::Null,
+        }
     }
 
     async fn patch(
@@ -303,10 +314,16 @@ impl<'a> Write<'a> {
             target.admission.mutate(&attributes, None).await?;
         }
         match (&self.change, current) {
-            (Change::Create(object), None) => self.create(object.clone()).await,
+            (Change::Create(_), None) => {
+                let object = self.take_object();
+                self.create(object).await
+            }
             (Change::Create(_), Some(current)) => Err(target.already_exists(&self.name, &current.object)),
-            (Change::Replace { object, .. }, Some(current)) => self.replace(object, current).await,
-            (Change::Replace { object, create: Some(right) }, None) => {
+            (Change::Replace { version, .. }, Some(current)) => {
+                let version = *version;
+                self.replace(version, current).await
+            }
+            (Change::Replace { object, create: Some(right), .. }, None) => {
                 right.authorization.authorize(&right.attributes).await?;
                 self.create(object.clone()).await
             }
