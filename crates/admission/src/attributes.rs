@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Instant;
 
+use nave_machinery::options::{CreateOptions, DeleteOptions};
 use nave_machinery::user::UserInfo;
 use nave_machinery::{GroupVersionKind, Object, Status, Value};
 use nave_resources::ResourceDef;
@@ -28,16 +29,33 @@ pub struct Attributes<'a> {
     pub operation: Operation,
     /// The stored object: on an update before it, on a deletion the one to be deleted.
     pub old: Option<&'a Object>,
-    /// The options of the request (`CreateOptions`, `DeleteOptions`, …); null where there are none.
-    pub options: &'a Value,
-    /// True for a dry run: nothing is written or reserved.
-    pub dry_run: bool,
+    /// The options of the request.
+    pub options: RequestOptions<'a>,
     /// The user that the request acts as.
     pub user: &'a UserInfo,
     /// When the request must be answered; a plugin that waits gives up by then.
     pub deadline: Instant,
     /// The warnings and audit annotations of the request.
     pub notes: &'a Notes,
+}
+
+/// The options of a request.
+#[derive(Clone, Copy, Debug)]
+pub enum RequestOptions<'a> {
+    /// Those of a create, an update or a patch.
+    Write(&'a CreateOptions),
+    /// Those of a deletion.
+    Delete(&'a DeleteOptions),
+}
+
+impl RequestOptions<'_> {
+    /// True for a dry run.
+    pub fn dry_run(self) -> bool {
+        match self {
+            Self::Write(options) => options.dry_run,
+            Self::Delete(options) => options.dry_run,
+        }
+    }
 }
 
 /// The operation that is about to happen.
@@ -100,6 +118,20 @@ impl Attributes<'_> {
     /// Whether an object is created or updated.
     pub fn is_write(&self) -> bool {
         self.is_create() || self.is_update()
+    }
+
+    /// True for a dry run: nothing is written or reserved.
+    pub fn dry_run(&self) -> bool {
+        self.options.dry_run()
+    }
+
+    /// The options of the request as an object: `CreateOptions`, `UpdateOptions` or `DeleteOptions`.
+    pub fn options_object(&self) -> Value {
+        match self.options {
+            RequestOptions::Delete(options) => options.to_value(),
+            RequestOptions::Write(options) if self.is_update() => options.to_value("UpdateOptions"),
+            RequestOptions::Write(options) => options.to_value("CreateOptions"),
+        }
     }
 
     /// 403: the plugin does not admit the object, for this reason.

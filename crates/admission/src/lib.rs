@@ -61,7 +61,7 @@ pub mod plugins;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use attributes::{Attributes, Operation};
+pub use attributes::{Attributes, Operation, RequestOptions};
 pub use chain::{Chain, Mutate, Plugin, Validate};
 pub use cluster::{Cluster, KindResolver, Lister, MissingResource, NamespaceCreator, QuotaStatus, Writers};
 pub use config::{ConfigError, PluginConfig};

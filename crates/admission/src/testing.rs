@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use nave_machinery::options::CreateOptions;
 use nave_machinery::user::UserInfo;
 use nave_machinery::{GroupResource, GroupVersionKind, Object, Status, Value};
 use nave_resources::{Registry, ResourceDef};
 use parking_lot::Mutex;
 
 use crate::{
-    Attributes, Cluster, Lister, Mutate, NamespaceCreator, Notes, Operation, Plugin, QuotaStatus, Validate,
-    Writers,
+    Attributes, Cluster, Lister, Mutate, NamespaceCreator, Notes, Operation, Plugin, QuotaStatus,
+    RequestOptions, Validate, Writers,
 };
 
 /// The objects of one resource. What the watch cache has may lag behind the store until somebody reads live.
@@ -187,9 +188,7 @@ pub struct Request<'r> {
     /// The stored object; null for none.
     pub old: Value,
     /// The options.
-    pub options: Value,
-    /// Whether it is a dry run.
-    pub dry_run: bool,
+    pub options: CreateOptions,
     /// The user.
     pub user: UserInfo,
     /// Warnings and audit annotations.
@@ -221,8 +220,7 @@ impl<'r> Request<'r> {
             operation,
             object,
             old,
-            options: Value::Null,
-            dry_run: false,
+            options: CreateOptions::default(),
             user: UserInfo::default(),
             notes: Notes::default(),
         }
@@ -298,8 +296,7 @@ impl<'r> Request<'r> {
             name,
             operation: self.operation,
             old,
-            options: &self.options,
-            dry_run: self.dry_run,
+            options: RequestOptions::Write(&self.options),
             user: &self.user,
             deadline: Instant::now() + Duration::from_secs(30),
             notes: &self.notes,

@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 
 use futures_util::future::try_join_all;
 use futures_util::try_join;
+use nave_machinery::options::CreateOptions;
 use nave_machinery::user::UserInfo;
 use nave_machinery::{GroupVersionResource, Status, Value, time};
 use serde_json::json;
@@ -137,7 +138,7 @@ async fn create(
     let target = Target { context, endpoint, view: View::Object, namespace, name: "", admission };
     let body = decode::Body { object, lax: Vec::new() };
     let object = target.typed(body, nave_machinery::options::FieldValidation::Ignore)?;
-    let stored = match write::create_object(&target, object, false).await {
+    let stored = match write::create_object(&target, object, &CreateOptions::default()).await {
         Err(status) if status.code == 409 => return Ok(()),
         outcome => outcome?,
     };

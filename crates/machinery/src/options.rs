@@ -82,10 +82,10 @@ pub struct GetOptions {
 pub struct CreateOptions {
     /// Whether everything is done but the write.
     pub dry_run: bool,
-    /// Who writes; empty if not told.
+    /// The name of the client as a manager of fields; empty if not given.
     pub field_manager: String,
-    /// What is done about unknown and duplicate fields.
-    pub field_validation: FieldValidation,
+    /// What is done about unknown and duplicate fields; `None` if not given.
+    pub field_validation: Option<FieldValidation>,
 }
 
 /// The options of update.
@@ -94,12 +94,8 @@ pub type UpdateOptions = CreateOptions;
 /// The options of patch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PatchOptions {
-    /// Whether everything is done but the write.
-    pub dry_run: bool,
-    /// Who writes; empty if not told.
-    pub field_manager: String,
-    /// What is done about unknown and duplicate fields.
-    pub field_validation: FieldValidation,
+    /// The options that a patch shares with an update.
+    pub update: UpdateOptions,
     /// Whether an apply takes fields over from other managers.
     pub force: bool,
 }
@@ -201,6 +197,24 @@ impl CreateOptions {
         Ok(options)
     }
 
+    /// What is done about unknown and duplicate fields.
+    pub fn validation(&self) -> FieldValidation {
+        self.field_validation.unwrap_or_default()
+    }
+
+    /// The options as an object of this kind, as admission webhooks are given them.
+    pub fn to_value(&self, kind: &str) -> Value {
+        let mut options = typed(kind);
+        add_dry_run(&mut options, self.dry_run);
+        if !self.field_manager.is_empty() {
+            options.insert("fieldManager".to_owned(), self.field_manager.as_str().into());
+        }
+        if let Some(validation) = self.field_validation {
+            options.insert("fieldValidation".to_owned(), validation.as_str().into());
+        }
+        Value::Object(options)
+    }
+
     fn read(query: &Query) -> (Self, Vec<FieldError>) {
         let mut errors = Vec::new();
         let options = Self {
@@ -218,10 +232,9 @@ impl PatchOptions {
     /// # Errors
     /// 422 for values that are not known, or not for this kind of patch.
     pub fn parse(query: &Query, apply: bool) -> Result<Self, Status> {
-        let (CreateOptions { dry_run, field_manager, field_validation }, mut errors) =
-            CreateOptions::read(query);
+        let (update, mut errors) = UpdateOptions::read(query);
         let force = flag(query, "force");
-        if apply && field_manager.is_empty() {
+        if apply && update.field_manager.is_empty() {
             errors.push(FieldError::required(&FieldPath::new("fieldManager"), "is required for apply patch"));
         }
         if !apply && force.is_some() {
@@ -229,7 +242,7 @@ impl PatchOptions {
             errors.push(FieldError::forbidden(&FieldPath::new("force"), why));
         }
         refuse("PatchOptions", &errors)?;
-        Ok(Self { dry_run, field_manager, field_validation, force: force.unwrap_or(false) })
+        Ok(Self { update, force: force.unwrap_or(false) })
     }
 }
 
@@ -254,6 +267,68 @@ impl DeleteOptions {
         }
         refuse("DeleteOptions", &errors)?;
         Ok(options)
+    }
+}
+
+impl DeleteOptions {
+    /// The options as an object, as admission webhooks are given them.
+    pub fn to_value(&self) -> Value {
+        let mut options = typed("DeleteOptions");
+        if let Some(seconds) = self.grace_period_seconds {
+            options.insert("gracePeriodSeconds".to_owned(), seconds.into());
+        }
+        let Preconditions { uid, resource_version } = &self.preconditions;
+        let preconditions = [("uid", uid), ("resourceVersion", resource_version)].into_iter();
+        let preconditions: Map = preconditions
+            .filter_map(|(name, value)| Some((name.to_owned(), value.as_deref()?.into())))
+            .collect();
+        if !preconditions.is_empty() {
+            options.insert("preconditions".to_owned(), Value::Object(preconditions));
+        }
+        if let Some(orphan) = self.orphan_dependents {
+            options.insert("orphanDependents".to_owned(), orphan.into());
+        }
+        if let Some(policy) = self.propagation_policy {
+            options.insert("propagationPolicy".to_owned(), policy.as_str().into());
+        }
+        add_dry_run(&mut options, self.dry_run);
+        Value::Object(options)
+    }
+}
+
+impl FieldValidation {
+    /// The value of the query parameter.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ignore => "Ignore",
+            Self::Warn => "Warn",
+            Self::Strict => "Strict",
+        }
+    }
+}
+
+impl DeletionPropagation {
+    /// The value in `propagationPolicy`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Orphan => "Orphan",
+            Self::Background => "Background",
+            Self::Foreground => "Foreground",
+        }
+    }
+}
+
+/// Options of a kind, without any that is set.
+fn typed(kind: &str) -> Map {
+    [("kind", kind), ("apiVersion", "meta.k8s.io/v1")]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.into()))
+        .collect()
+}
+
+fn add_dry_run(options: &mut Map, dry_run: bool) {
+    if dry_run {
+        options.insert("dryRun".to_owned(), vec!["All"].into());
     }
 }
 
@@ -328,12 +403,9 @@ struct PreconditionsBody {
 }
 
 fn propagation(policy: &str) -> Option<DeletionPropagation> {
-    match policy {
-        "Orphan" => Some(DeletionPropagation::Orphan),
-        "Background" => Some(DeletionPropagation::Background),
-        "Foreground" => Some(DeletionPropagation::Foreground),
-        _ => None,
-    }
+    let known =
+        [DeletionPropagation::Orphan, DeletionPropagation::Background, DeletionPropagation::Foreground];
+    known.into_iter().find(|known| known.as_str() == policy)
 }
 
 /// Which options of a list go together.
@@ -448,17 +520,15 @@ fn field_manager(query: &Query, errors: &mut Vec<FieldError>) -> String {
     manager.to_owned()
 }
 
-fn field_validation(query: &Query, errors: &mut Vec<FieldError>) -> FieldValidation {
-    match first(query, "fieldValidation").unwrap_or_default() {
-        "" | "Warn" => FieldValidation::Warn,
-        "Ignore" => FieldValidation::Ignore,
-        "Strict" => FieldValidation::Strict,
-        other => {
-            let known = ["", "Ignore", "Strict", "Warn"];
-            errors.push(FieldError::not_supported(&FieldPath::new("fieldValidation"), other, &known));
-            FieldValidation::Warn
-        }
+fn field_validation(query: &Query, errors: &mut Vec<FieldError>) -> Option<FieldValidation> {
+    let given = first(query, "fieldValidation").filter(|given| !given.is_empty())?;
+    let known = [FieldValidation::Ignore, FieldValidation::Strict, FieldValidation::Warn];
+    let found = known.into_iter().find(|known| known.as_str() == given);
+    if found.is_none() {
+        let known = ["", "Ignore", "Strict", "Warn"];
+        errors.push(FieldError::not_supported(&FieldPath::new("fieldValidation"), given, &known));
     }
+    found
 }
 
 #[cfg(test)]
@@ -519,6 +589,27 @@ mod tests {
         assert!(
             PatchOptions::parse(&query(&[("force", "true"), ("fieldManager", "m")]), true).unwrap().force
         );
+    }
+
+    #[test]
+    fn admission_is_given_the_options_of_the_client() {
+        let options = CreateOptions::parse(&query(&[])).unwrap();
+        let empty = json!({"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1"});
+        assert_eq!((options.validation(), options.to_value("CreateOptions")), (FieldValidation::Warn, empty));
+        let pairs = [("dryRun", "All"), ("fieldManager", "m"), ("fieldValidation", "Strict")];
+        let options = UpdateOptions::parse_update(&query(&pairs)).unwrap();
+        let full = json!({"kind": "UpdateOptions", "apiVersion": "meta.k8s.io/v1", "dryRun": ["All"],
+            "fieldManager": "m", "fieldValidation": "Strict"});
+        assert_eq!(
+            (options.validation(), options.to_value("UpdateOptions")),
+            (FieldValidation::Strict, full)
+        );
+        let full = json!({"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1", "dryRun": ["All"],
+            "gracePeriodSeconds": 0, "propagationPolicy": "Foreground",
+            "preconditions": {"uid": "u", "resourceVersion": "5"}});
+        assert_eq!(DeleteOptions::parse(&[], &full).unwrap().to_value(), full);
+        let old = json!({"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1", "orphanDependents": false});
+        assert_eq!(DeleteOptions::parse(&[], &old).unwrap().to_value(), old);
     }
 
     #[test]

@@ -158,7 +158,7 @@ impl LimitKind {
 #[async_trait]
 impl Validate for EventRateLimit {
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
-        attributes.is_write() && attributes.is_resource("", "events") && !attributes.dry_run
+        attributes.is_write() && attributes.is_resource("", "events") && !attributes.dry_run()
     }
 
     async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), Status> {

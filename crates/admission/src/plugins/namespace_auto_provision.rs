@@ -27,7 +27,7 @@ struct NamespaceAutoProvision {
 impl Mutate for NamespaceAutoProvision {
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
         attributes.is_create()
-            && !attributes.dry_run
+            && !attributes.dry_run()
             && !attributes.namespace.is_empty()
             && !attributes.is_resource("", "namespaces")
     }
@@ -62,7 +62,7 @@ mod tests {
         let create = async |dry_run| {
             let mut request =
                 Request::new(registry(), "", "secrets", json!({"metadata": {"name": "a"}}), Value::Null);
-            request.dry_run = dry_run;
+            request.options.dry_run = dry_run;
             request.mutate(&plugin).await
         };
         create(true).await.unwrap();

@@ -66,7 +66,7 @@ impl NamespaceLifecycle {
         if IMMORTAL_NAMESPACES.contains(&attributes.name) {
             return Err(attributes.forbidden(None, "this namespace may not be deleted"));
         }
-        if !attributes.dry_run {
+        if !attributes.dry_run() {
             self.deleted.insert(attributes.name);
         }
         Ok(())
@@ -140,7 +140,7 @@ mod tests {
         let delete = async |name: &'static str, dry_run| {
             let mut request =
                 Request::new(registry(), "", "namespaces", Value::Null, namespace(name, "Active"));
-            request.dry_run = dry_run;
+            request.options.dry_run = dry_run;
             outcome(request.mutate(&plugin).await)
         };
         let refused = r#"namespaces "kube-system" is forbidden: this namespace may not be deleted"#;

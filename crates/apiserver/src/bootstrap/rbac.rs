@@ -4,6 +4,7 @@
 use futures_util::future::try_join_all;
 use nave_authz::bootstrap::{self, Reconciled, reconcile};
 use nave_authz::rbac;
+use nave_machinery::options::CreateOptions;
 use nave_machinery::options::FieldValidation;
 use nave_machinery::user::UserInfo;
 use nave_machinery::{GroupVersionResource, Status};
@@ -46,7 +47,7 @@ async fn ensure(resources: &Resources, user: &UserInfo, wanted: bootstrap::Boots
     };
     let body = decode::Body { object: wanted.object, lax: Vec::new() };
     let object = target.typed(body, FieldValidation::Ignore)?;
-    match write::create_object(&target, object, false).await {
+    match write::create_object(&target, object, &CreateOptions::default()).await {
         // Another server over the same store was faster.
         Err(status) if status.code == 409 => Ok(()),
         outcome => outcome.map(drop),

@@ -37,7 +37,7 @@ impl Computed for Binding {
         let bind = |current: &Stored| {
             let pod = bound(current.object.as_value(), &binding)
                 .map_err(|why| Status::conflict(&GroupResource::new("", "pods/binding"), name, &why))?;
-            Ok(if request.dry_run { Update::Keep(pod) } else { Update::Put(pod) })
+            Ok(if request.options.dry_run { Update::Keep(pod) } else { Update::Put(pod) })
         };
         endpoint.storage()?.guaranteed_update(&key, name, bind).await?;
         Ok(Status::success(201).to_value())

@@ -36,7 +36,7 @@ impl Computed for Eviction {
         if meta::name(&eviction) != request.name() {
             return Err(Status::bad_request("name in URL does not match name in Eviction object"));
         }
-        let mut options = options(&eviction, request.dry_run)?;
+        let mut options = options(&eviction, request.options.dry_run)?;
         let pod = read_pod(request).await?;
         if !is_disruption(&pod) {
             // Between this look and the deletion a pending pod may have become ready.

@@ -7,12 +7,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use nave_admission::{Attributes, Operation};
-use nave_machinery::options::FieldValidation;
+use nave_admission::{Attributes, Operation, RequestOptions};
+use nave_machinery::options::CreateOptions;
 use nave_machinery::{GroupVersionKind, Object, Status, Value, meta};
 use nave_resources::ResourceDef;
 use nave_schema::TypeId;
-use serde_json::json;
 
 use super::answer::Answer;
 use super::write::Payload;
@@ -42,8 +41,8 @@ pub struct ComputedRequest<'a> {
     pub resource: &'a ResourceRequest,
     /// The request.
     pub context: &'a RequestContext,
-    /// Whether nothing may be changed.
-    pub dry_run: bool,
+    /// The options of the create.
+    pub options: &'a CreateOptions,
 }
 
 impl ComputedRequest<'_> {
@@ -119,17 +118,15 @@ pub(super) async fn create(
     computed: &dyn Computed,
     request: &ComputedRequest<'_>,
     payload: &Payload,
-    validation: FieldValidation,
 ) -> Result<Answer, Status> {
     let (gvk, type_id) = request.kind();
     let body = decode::parse(&payload.bytes, payload.format()?, &gvk.kind)?;
-    let (mut object, warnings) = decode::typed(body, &gvk, type_id, validation)?;
+    let (mut object, warnings) = decode::typed(body, &gvk, type_id, request.options.validation())?;
     for warning in warnings {
         request.context.notes.warn(warning);
     }
     decode::set_defaults(&mut object, type_id)?;
     check_metadata(request, &object)?;
-    let options = json!({"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1"});
     let attributes = Attributes {
         def: &request.endpoint.def,
         kind: &gvk,
@@ -139,8 +136,7 @@ pub(super) async fn create(
         name: request.name(),
         operation: Operation::Create,
         old: None,
-        options: &options,
-        dry_run: request.dry_run,
+        options: RequestOptions::Write(request.options),
         user: request.context.user(),
         deadline: request.context.work_deadline(),
         notes: &request.context.notes,

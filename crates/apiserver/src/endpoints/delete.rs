@@ -9,7 +9,7 @@ use nave_resources::list_prefix;
 
 use super::answer::Answer;
 use super::view::View;
-use super::write::{Change, Target, Write, Written};
+use super::write::{Target, Write, Written};
 use crate::lifecycle::{self, Deletion};
 use crate::storage::ResourceStorage;
 
@@ -18,7 +18,7 @@ use crate::storage::ResourceStorage;
 /// # Errors
 /// 404, or 409 where a precondition does not hold.
 pub async fn delete(target: &Target<'_>, options: &DeleteOptions) -> Result<Answer, Status> {
-    let written = Write::new(target, Change::Delete(options), options.dry_run).run(target.name).await;
+    let written = Write::delete(target, options).run(target.name).await;
     match written {
         Ok(Written { object, deletion, .. }) => answer(target, object, deletion),
         Err(status) if status.reason == Some(Reason::StoreReadError) => {

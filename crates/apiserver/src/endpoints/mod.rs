@@ -162,10 +162,9 @@ impl Resources {
             negotiation.choose(Offer::Object, encode::formats(endpoint))?;
             let options = CreateOptions::parse(query)?;
             let payload = read_payload(request).await?;
-            let dry_run = options.dry_run;
-            let request = ComputedRequest { resources: self, endpoint, resource, context, dry_run };
+            let request = ComputedRequest { resources: self, endpoint, resource, context, options: &options };
             let size = payload.bytes.len().max(endpoint.size_of_object(resource));
-            let created = computed::create(computed, &request, &payload, options.field_validation);
+            let created = computed::create(computed, &request, &payload);
             return self.cpu.run(size, pin!(created)).await.map(Outcome::from);
         }
         let view = View::of(endpoint, &resource.subresource)

@@ -122,7 +122,7 @@ impl Charge {
             delta: delta.collect(),
             limited_names,
             limited_scopes,
-            dry_run: attributes.dry_run,
+            dry_run: attributes.dry_run(),
         };
         charge.limited_scopes =
             charge.limited_scopes.iter().filter(|scope| charge.matches(scope)).cloned().collect();

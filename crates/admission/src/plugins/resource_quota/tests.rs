@@ -191,7 +191,7 @@ async fn a_dry_run_takes_nothing_but_is_refused() {
     let setup = Setup::new().quota("q", json!({"pods": "1"}), json!({"pods": "0"}), json!({}));
     let dry_run = async || {
         let mut request = Request::new(registry(), "", "pods", pod(json!([])), Value::Null);
-        request.dry_run = true;
+        request.options.dry_run = true;
         setup.send(&mut request).await
     };
     assert_eq!((dry_run().await, dry_run().await), (Ok(()), Ok(())));

@@ -16,12 +16,11 @@ mod patch;
 mod stages;
 mod target;
 
-use nave_admission::{Attributes, Operation};
+use nave_admission::{Attributes, Operation, RequestOptions};
 use nave_machinery::options::{CreateOptions, DeleteOptions, FieldValidation, PatchOptions, UpdateOptions};
 use nave_machinery::{
     FieldError, FieldPath, GroupVersionKind, Object, Reason, Status, Value, meta, names, time,
 };
-use serde_json::json;
 
 pub use self::patch::Patch;
 pub use self::target::{Payload, Target};
@@ -70,12 +69,11 @@ pub struct CreateRight<'a> {
 pub struct Write<'a> {
     pub(super) target: &'a Target<'a>,
     change: Change<'a>,
-    dry_run: bool,
+    options: RequestOptions<'a>,
     /// The name of the object, which may be generated.
     name: String,
-    /// The kind of the request, and its options, as admission sees them.
+    /// The kind of the request, as admission sees it.
     kind: GroupVersionKind,
-    options: Value,
     /// How far a deletion went for the last state.
     deletion: Deletion,
     /// Whether the last state was none.
@@ -103,15 +101,15 @@ pub async fn create(
     options: &CreateOptions,
 ) -> Result<Answer, Status> {
     for _ in 1..MAX_GENERATED_NAMES {
-        let object = target.decode(payload, options.field_validation)?;
+        let object = target.decode(payload, options.validation())?;
         let is_generated = meta::name(&object).is_empty() && !meta::generate_name(&object).is_empty();
-        match create_object(target, object, options.dry_run).await {
+        match create_object(target, object, options).await {
             Err(status) if is_generated && status.reason == Some(Reason::AlreadyExists) => {}
             outcome => return target.answer(201, outcome?),
         }
     }
-    let object = target.decode(payload, options.field_validation)?;
-    target.answer(201, create_object(target, object, options.dry_run).await?)
+    let object = target.decode(payload, options.validation())?;
+    target.answer(201, create_object(target, object, options).await?)
 }
 
 /// Creates an object that has been decoded and defaulted, under its name or a generated one; the answer is the stored
@@ -119,7 +117,11 @@ pub async fn create(
 ///
 /// # Errors
 /// Those of [`create`].
-pub async fn create_object(target: &Target<'_>, object: Value, dry_run: bool) -> Result<Value, Status> {
+pub async fn create_object(
+    target: &Target<'_>,
+    object: Value,
+    options: &CreateOptions,
+) -> Result<Value, Status> {
     if !meta::resource_version(&object).is_empty() && meta::resource_version(&object) != "0" {
         let text = "resourceVersion should not be set on objects to be created";
         return Err(Status::failure(500, Reason::Unknown, text));
@@ -129,7 +131,7 @@ pub async fn create_object(target: &Target<'_>, object: Value, dry_run: bool) ->
         "" if !base.is_empty() => names::generate_name(&base),
         name => name.to_owned(),
     };
-    let written = Write::new(target, Change::Create(object), dry_run).run(&name).await;
+    let written = Write::new(target, Change::Create(object), options).run(&name).await;
     written
         .map(|written| written.object)
         .map_err(|status| if base.is_empty() { status } else { generated_name_is_taken(status) })
@@ -154,13 +156,12 @@ pub async fn update(
     options: &UpdateOptions,
     create: Option<CreateRight<'_>>,
 ) -> Result<Answer, Status> {
-    let object = target.decode(payload, options.field_validation)?;
+    let object = target.decode(payload, options.validation())?;
     target.check_name(&object)?;
     let version = parse_resource_version(&object)?;
     let create = create.filter(|_| target.endpoint.def.rules.create_on_update && target.view == View::Object);
-    let written = Write::new(target, Change::Replace { object, version, create }, options.dry_run)
-        .run(target.name)
-        .await?;
+    let written =
+        Write::new(target, Change::Replace { object, version, create }, options).run(target.name).await?;
     target.answer(if written.created { 201 } else { 200 }, written.object)
 }
 
@@ -170,18 +171,26 @@ pub async fn update(
 /// The patch or its outcome is invalid, 404, 409, or 501 for server-side apply.
 pub async fn patch(target: &Target<'_>, payload: &Payload, options: &PatchOptions) -> Result<Answer, Status> {
     let patch = Patch::parse(target, payload)?;
-    let change = Change::Patch { patch, validation: options.field_validation };
-    let written = Write::new(target, change, options.dry_run).run(target.name).await?;
+    let change = Change::Patch { patch, validation: options.update.validation() };
+    let written = Write::new(target, change, &options.update).run(target.name).await?;
     target.answer(200, written.object)
 }
 
 impl<'a> Write<'a> {
     /// A change of the target.
-    pub fn new(target: &'a Target<'a>, change: Change<'a>, dry_run: bool) -> Self {
+    pub fn new(target: &'a Target<'a>, change: Change<'a>, options: &'a CreateOptions) -> Self {
+        Self::with_options(target, change, RequestOptions::Write(options))
+    }
+
+    /// The deletion of the target.
+    pub fn delete(target: &'a Target<'a>, options: &'a DeleteOptions) -> Self {
+        Self::with_options(target, Change::Delete(options), RequestOptions::Delete(options))
+    }
+
+    fn with_options(target: &'a Target<'a>, change: Change<'a>, options: RequestOptions<'a>) -> Self {
         let kind = target.view.gvk(target.endpoint);
-        let options = options_of(&change, dry_run);
         let (name, deletion) = (String::new(), Deletion::Pending);
-        Self { target, change, dry_run, name, kind, options, deletion, creates: false }
+        Self { target, change, options, name, kind, deletion, creates: false }
     }
 
     /// Carries the write out on the object of this name.
@@ -266,7 +275,11 @@ impl<'a> Write<'a> {
         self.prepare_changed(changed, &current.object).await
     }
 
-    async fn delete(&self, options: &DeleteOptions, current: &Stored) -> Result<(Deletion, Attempt), Status> {
+    async fn deletion(
+        &self,
+        options: &DeleteOptions,
+        current: &Stored,
+    ) -> Result<(Deletion, Attempt), Status> {
         let target = self.target;
         let def = &target.endpoint.def;
         let mut object = current.object.as_value().clone();
@@ -298,8 +311,7 @@ impl<'a> Write<'a> {
             name,
             operation,
             old,
-            options: &self.options,
-            dry_run: self.dry_run,
+            options: self.options,
             user: target.context.user(),
             deadline: target.context.work_deadline(),
             notes: &target.context.notes,
@@ -331,7 +343,7 @@ impl<'a> Write<'a> {
                 self.patch(patch, *validation, current).await
             }
             (Change::Delete(options), Some(current)) => {
-                let (deletion, attempt) = self.delete(options, current).await?;
+                let (deletion, attempt) = self.deletion(options, current).await?;
                 self.deletion = deletion;
                 Ok(attempt)
             }
@@ -347,7 +359,7 @@ impl NextState for Write<'_> {
         self.creates = current.is_none();
         let attempt = self.next_attempt(current).await?;
         // A dry run stops before the transaction: what would have been written is the answer.
-        Ok(if self.dry_run { attempt.dry() } else { attempt })
+        Ok(if self.options.dry_run() { attempt.dry() } else { attempt })
     }
 
     fn refuse_undecodable(&self, error: Status) -> Status {
@@ -356,24 +368,6 @@ impl NextState for Write<'_> {
             _ => error,
         }
     }
-}
-
-/// The options of the request as an object, which admission shows to webhooks.
-fn options_of(change: &Change<'_>, dry_run: bool) -> Value {
-    let kind = match change {
-        Change::Create(_) => "CreateOptions",
-        Change::Replace { .. } => "UpdateOptions",
-        Change::Patch { .. } => "PatchOptions",
-        Change::Delete(_) => "DeleteOptions",
-    };
-    let mut options = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
-    if dry_run {
-        options["dryRun"] = json!(["All"]);
-    }
-    if let Change::Delete(delete) = change {
-        options["gracePeriodSeconds"] = json!(delete.grace_period_seconds);
-    }
-    options
 }
 
 /// The revision an update is meant for; `None` for whatever is there.
