@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nave_machinery::{FieldError, Value, time};
+use nave_machinery::{FieldError, Value, duration};
 use nave_webhook::{FileError, Webhook};
 use serde::Deserialize;
 
@@ -96,7 +96,7 @@ impl<'de> Deserialize<'de> for Interval {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(Self(None)) };
         let wrong = || serde::de::Error::custom(format!("time: invalid duration {text:?}"));
-        Ok(Self(Some(time::parse_duration(&text).ok_or_else(wrong)?)))
+        Ok(Self(Some(duration::parse(&text).ok_or_else(wrong)?)))
     }
 }
 

@@ -14,10 +14,12 @@
 //! | [`options`] | the query parameters of each verb |
 //! | [`schedule`] | schedules of cron jobs |
 //! | [`time`] | the API's timestamps |
+//! | [`duration`] | durations as Go writes them |
 //! | [`user`] | who a request comes from |
 //!
 //! Invariants: no I/O, no clock other than [`time::now`], and no input that panics.
 
+pub mod duration;
 pub mod field;
 pub mod gvk;
 pub mod limits;

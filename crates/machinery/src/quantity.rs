@@ -84,6 +84,14 @@ impl Quantity {
         round_up(self.nanos, NANO / 1000)
     }
 
+    /// The quantity rounded to thousandths, away from zero.
+    pub fn rounded_to_milli(self) -> Self {
+        const MILLI: i128 = NANO / 1000;
+        let rest = self.nanos % MILLI;
+        let nanos = if rest == 0 { self.nanos } else { self.nanos - rest + self.nanos.signum() * MILLI };
+        Self { nanos, ..self }
+    }
+
     /// Whether it is nothing.
     pub fn is_zero(self) -> bool {
         self.nanos == 0
@@ -287,6 +295,22 @@ mod tests {
         assert_eq!(Quantity::parse("1500m").unwrap().milli_value(), 1500);
         assert_eq!(Quantity::parse("1n").unwrap().milli_value(), 1);
         assert_eq!(Quantity::parse("1Gi").unwrap().value(), 1 << 30);
+    }
+
+    #[test]
+    fn thousandths_are_rounded_to_away_from_zero() {
+        let cases = [
+            ("1n", "1m"),
+            ("-1n", "-1m"),
+            ("1000u", "1m"),
+            ("1001u", "2m"),
+            ("1e-4", "1e-3"),
+            ("1Gi", "1Gi"),
+            ("0", "0"),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(Quantity::parse(text).unwrap().rounded_to_milli().to_string(), wanted, "{text}");
+        }
     }
 
     #[test]

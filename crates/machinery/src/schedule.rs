@@ -5,6 +5,8 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan, Unit, Zoned};
 
+use crate::duration;
+
 /// The moments at which something is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule(Kind);
@@ -53,12 +55,11 @@ impl Schedule {
             None => text,
         };
         if let Some(duration) = text.strip_prefix("@every ") {
-            let read = go_duration(duration);
-            let duration = read.ok_or_else(|| {
-                format!("failed to parse duration {text}: time: invalid duration \"{duration}\"")
-            })?;
+            let nanos = duration::parse_nanos(duration)
+                .map_err(|error| format!("failed to parse duration {text}: {error}"))?;
             // Less than a second is a second, and fractions of one are dropped.
-            return Ok(Self(Kind::Every(Duration::from_secs(duration.as_secs().max(1)))));
+            let seconds = u64::try_from(nanos / 1_000_000_000).unwrap_or(0);
+            return Ok(Self(Kind::Every(Duration::from_secs(seconds.max(1)))));
         }
         let fields = match text {
             "@yearly" | "@annually" => "0 0 1 1 *",
@@ -238,34 +239,6 @@ fn plain_number(text: &str) -> Result<u32, String> {
     })
 }
 
-/// A duration as Go writes them, such as `1h30m` or `1.5s`; none is negative here.
-fn go_duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    if rest == "0" {
-        return Some(total);
-    }
-    while !rest.is_empty() || text.is_empty() {
-        let number_ends = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, unit_on) = rest.split_at(number_ends);
-        let unit_ends = unit_on.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(unit_on.len());
-        let (unit, following) = unit_on.split_at(unit_ends);
-        let seconds = match unit {
-            "ns" => 1e-9,
-            "us" | "µs" | "μs" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return None,
-        };
-        let part = Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
-        total = total.checked_add(part)?;
-        rest = following;
-    }
-    Some(total)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,6 +256,7 @@ mod tests {
             ("*/0 * * * *", "step of range should be a positive number: */0"),
             ("5-1 * * * *", "beginning of range (5) beyond end of range (1): 5-1"),
             ("@often", "unrecognized descriptor: @often"),
+            ("@every 1d", "failed to parse duration @every 1d: time: unknown unit \"d\" in duration \"1d\""),
             ("@every x", "failed to parse duration @every x: time: invalid duration \"x\""),
         ];
         for (schedule, why) in cases {

@@ -1,9 +1,12 @@
 //! The API's timestamps and durations (`metav1.Time`, `metav1.MicroTime`, `duration.HumanDuration`).
 
+mod parse;
+
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use jiff::tz::TimeZone;
+
+pub use self::parse::{Layout, TimeError};
 
 /// A moment, to the microsecond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,16 +21,17 @@ pub fn now() -> Timestamp {
 }
 
 impl Timestamp {
-    /// Reads an RFC 3339 time, with or without a fraction and in any offset.
+    /// Reads a time of `metav1.Time`: RFC 3339, with or without a fraction and in any offset.
     pub fn parse(text: &str) -> Option<Self> {
-        // RFC 3339 asks for a date, a T, a time and an offset; jiff would take looser forms.
-        let bytes = text.as_bytes();
-        let zoned = bytes.last().is_some_and(|last| last.eq_ignore_ascii_case(&b'z'))
-            || bytes.len() > 6 && matches!(bytes[bytes.len() - 6], b'+' | b'-');
-        if bytes.len() < 20 || !bytes[10].eq_ignore_ascii_case(&b't') || !zoned {
-            return None;
-        }
-        text.parse().ok().map(Self)
+        Self::parse_as(text, Layout::Seconds).ok()
+    }
+
+    /// Reads a time that is written in a layout.
+    ///
+    /// # Errors
+    /// Text that is not such a time.
+    pub fn parse_as(text: &str, layout: Layout) -> Result<Self, TimeError> {
+        parse::parse(text, layout).map(Self)
     }
 
     /// The moment so many seconds after 1970-01-01T00:00:00Z.
@@ -127,34 +131,6 @@ pub fn human_duration(seconds: i64) -> String {
     } else {
         format!("{years}y")
     }
-}
-
-/// Reads a duration as Go writes them: `300ms`, `1.5h`, `2h45m`. `None` for anything else, and below zero.
-pub fn parse_duration(text: &str) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let number_ends = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, unit_on) = rest.split_at(number_ends);
-        let unit_ends = unit_on.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(unit_on.len());
-        let (unit, following) = unit_on.split_at(unit_ends);
-        let seconds = match unit {
-            "ns" => 1e-9,
-            "us" | "µs" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return None,
-        };
-        let part = Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
-        total = total.checked_add(part)?;
-        rest = following;
-    }
-    if text.is_empty() { None } else { Some(total) }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! | `null`; an empty list or map; `false`, `0`, `""` where Go holds no pointer | dropped, unless the field is `always` |
 //! | nothing, in an `always` field | the zero value: `{}`, `""`, `0`, `false`, or `null` for lists, maps and times |
 //! | a time, a quantity, base64 | the canonical text |
+//! | an amount of a resource below a thousandth | rounded up to one |
 //!
 //! Normalizing twice is the same as normalizing once.
 
@@ -24,6 +25,9 @@ const UNKNOWN_MAX: usize = 100;
 
 /// The longest path of an unknown field that is reported, in bytes.
 const UNKNOWN_MAX_BYTES: usize = 512;
+
+/// The types whose lists of resources (`v1.ResourceList`) keep thousandths, as upstream's defaults round them.
+const CORE: &str = "io.k8s.api.core.v1.";
 
 /// What is done about unknown fields, which are dropped in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,6 +198,9 @@ impl Walk<'_> {
                 for (key, item) in map.iter_mut() {
                     self.element(owner, any, values, item, &Path::Key(path, key))?;
                 }
+                if **values == Shape::Scalar(Scalar::Quantity) && self.set.get(owner).name.starts_with(CORE) {
+                    map.values_mut().for_each(scalar::round_resource);
+                }
                 Ok(())
             }
             (Shape::Scalar(Scalar::String), Value::String(_))
@@ -260,7 +267,8 @@ impl Walk<'_> {
 fn zero(shape: &Shape) -> Value {
     match shape {
         Shape::Struct(_) => Value::Object(Map::new()),
-        Shape::Scalar(Scalar::String | Scalar::Duration) => Value::String(String::new()),
+        Shape::Scalar(Scalar::String) => Value::String(String::new()),
+        Shape::Scalar(Scalar::Duration) => Value::String("0s".to_owned()),
         Shape::Scalar(Scalar::Bool) => Value::Bool(false),
         Shape::Scalar(Scalar::Quantity) => Value::String("0".to_owned()),
         Shape::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Double | Scalar::IntOrString) => Value::from(0),

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use nave_machinery::duration;
 use nave_machinery::limits::{Budget, LimitError, MAX_DEPTH};
 use nave_schema::{AnyForm, Field, Scalar, SchemaSet, Shape, TypeId, WirePlan};
 
@@ -485,7 +486,7 @@ impl<'a> Plain<'a> {
             (Scalar::Bytes, Raw::Bytes(bytes)) => Self::Bytes(bytes),
             (Scalar::Time | Scalar::MicroTime, Raw::Bytes(message)) => Self::time(scalar, message, place)?,
             (Scalar::Duration, Raw::Bytes(message)) => match last_of(Reader::new(message), 1)? {
-                Some(Raw::Varint(nanos)) => Self::Text(Cow::Owned(scalar::duration_text(nanos as i64))),
+                Some(Raw::Varint(nanos)) => Self::Text(Cow::Owned(duration::write_nanos(nanos as i64))),
                 None => Self::zero(scalar),
                 Some(_) => return Err(place.wrong_type()),
             },

@@ -2,7 +2,7 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use nave_machinery::limits::{self, LimitError};
-use nave_machinery::{Map, Value};
+use nave_machinery::{Map, Value, duration};
 use nave_schema::{AnyForm, Field, Scalar, SchemaSet, Shape, TypeId};
 
 use super::{
@@ -232,7 +232,7 @@ fn put_scalar(place: Place<'_>, number: u32, scalar: Scalar, value: &Value, out:
             Ok::<_, ProtobufError>(())
         })?,
         Scalar::Duration => put_message(out, number, |out| {
-            let nanos = if value.is_null() { Some(0) } else { scalar::parse_duration(text()?) };
+            let nanos = if value.is_null() { Some(0) } else { duration::parse_nanos(text()?).ok() };
             put_int(out, 1, nanos.ok_or_else(wrong)? as u64);
             Ok::<_, ProtobufError>(())
         })?,

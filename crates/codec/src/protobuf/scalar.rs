@@ -1,8 +1,6 @@
-//! The scalars that JSON writes as text and protobuf as messages of their own: times, durations.
+//! Times, which JSON writes as text and protobuf as messages of their own.
 
-use std::fmt::Write as _;
-
-use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use jiff::{Timestamp, tz::TimeZone};
 
 /// RFC 3339 in UTC, with seconds; `None` outside of the years 0 to 9999, which have no such text.
 pub(super) fn time_text(seconds: i64) -> Option<TimeText> {
@@ -62,89 +60,6 @@ impl TimeText {
     }
 }
 
-/// Go's text for a duration: `1h2m3.5s`, `1.5ms`, `0s`.
-pub(super) fn duration_text(nanos: i64) -> String {
-    let mut text = String::new();
-    if nanos < 0 {
-        text.push('-');
-    }
-    let size = nanos.unsigned_abs();
-    let fraction = |text: &mut String, size: u64, unit: u64, digits: usize, suffix: &str| {
-        let _ = write!(text, "{}", size / unit);
-        let rest = format!("{:0digits$}", size % unit);
-        let rest = rest.trim_end_matches('0');
-        if unit > 1 && !rest.is_empty() {
-            let _ = write!(text, ".{rest}");
-        }
-        text.push_str(suffix);
-    };
-    match size {
-        0 => text.push_str("0s"),
-        1..1_000 => fraction(&mut text, size, 1, 0, "ns"),
-        1_000..1_000_000 => fraction(&mut text, size, 1_000, 3, "µs"),
-        1_000_000..1_000_000_000 => fraction(&mut text, size, 1_000_000, 6, "ms"),
-        _ => {
-            let minutes = size / 60_000_000_000;
-            if minutes >= 60 {
-                let _ = write!(text, "{}h", minutes / 60);
-            }
-            if minutes > 0 {
-                let _ = write!(text, "{}m", minutes % 60);
-            }
-            fraction(&mut text, size % 60_000_000_000, 1_000_000_000, 9, "s");
-        }
-    }
-    text
-}
-
-/// The nanoseconds of Go's text for a duration; `None` if it is not one, or does not fit.
-pub(super) fn parse_duration(text: &str) -> Option<i64> {
-    let (negative, mut rest) = match text.as_bytes().first()? {
-        b'-' => (true, &text[1..]),
-        b'+' => (false, &text[1..]),
-        _ => (false, text),
-    };
-    if rest == "0" {
-        return Some(0);
-    }
-    let mut total = SignedDuration::ZERO;
-    while !rest.is_empty() || total.is_zero() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').filter(|&at| at > 0)?;
-        let (number, after) = rest.split_at(digits);
-        let unit_len = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
-        let (unit, after) = after.split_at(unit_len);
-        total = total.checked_add(SignedDuration::from_nanos(part_nanos(number, unit)?))?;
-        rest = after;
-        if rest.is_empty() {
-            break;
-        }
-    }
-    let nanos = total.as_nanos();
-    i64::try_from(if negative { -nanos } else { nanos }).ok()
-}
-
-/// The nanoseconds of one part, such as `1.5` and `h`.
-fn part_nanos(number: &str, unit: &str) -> Option<i64> {
-    let scale: i128 = match unit {
-        "ns" => 1,
-        "us" | "µs" | "μs" => 1_000,
-        "ms" => 1_000_000,
-        "s" => 1_000_000_000,
-        "m" => 60_000_000_000,
-        "h" => 3_600_000_000_000,
-        _ => return None,
-    };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if whole.len() > 19 || (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
-        return None;
-    }
-    // Eighteen digits are finer than a nanosecond in every unit.
-    let fraction = &fraction[..fraction.len().min(18)];
-    let parse = |digits: &str| if digits.is_empty() { Some(0) } else { digits.parse::<i128>().ok() };
-    let nanos = parse(whole)? * scale + parse(fraction)? * scale / 10i128.pow(fraction.len() as u32);
-    i64::try_from(nanos).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -162,37 +77,7 @@ mod tests {
         assert_eq!(parse_time("2008-01-01"), None);
     }
 
-    #[test]
-    fn durations_are_written_as_in_go() {
-        for (nanos, text) in [
-            (0, "0s"),
-            (1, "1ns"),
-            (1_100, "1.1µs"),
-            (2_200_000, "2.2ms"),
-            (3_300_000_000, "3.3s"),
-            (245_000_000_000, "4m5s"),
-            (245_001_000_000, "4m5.001s"),
-            (18_367_001_000_000, "5h6m7.001s"),
-            (3_600_000_000_000, "1h0m0s"),
-            (-1_500_000_000, "-1.5s"),
-            (i64::MAX, "2562047h47m16.854775807s"),
-        ] {
-            assert_eq!(duration_text(nanos), text);
-            assert_eq!(parse_duration(text), Some(nanos), "{text}");
-        }
-        assert_eq!(parse_duration("1.5h"), Some(5_400_000_000_000));
-        assert_eq!(parse_duration(".5s"), Some(500_000_000));
-        for bad in ["", "1", "s", "1x", "1s ", "..s", "1.2.3s", "9999999999999h", "-"] {
-            assert_eq!(parse_duration(bad), None, "{bad}");
-        }
-    }
-
     proptest! {
-        #[test]
-        fn durations_come_back(nanos: i64) {
-            prop_assert_eq!(parse_duration(&duration_text(nanos)), (nanos != i64::MIN).then_some(nanos).or(Some(nanos)));
-        }
-
         #[test]
         fn times_come_back(seconds in -62_167_219_200i64..253_402_300_799, nanos in 0i32..1_000_000_000) {
             let text = micro_time_text(seconds, nanos).unwrap();
@@ -201,7 +86,7 @@ mod tests {
 
         #[test]
         fn no_text_panics(text: String) {
-            let _ = (parse_duration(&text), parse_time(&text));
+            let _ = parse_time(&text);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Messages of small schemas: known bytes, odd writers, and random schemas with random values.
 
-use nave_machinery::limits;
+use nave_machinery::{duration, limits};
 use nave_schema::{
     AnyForm, Field, ListTopology, PatchStrategy, Scalar, SchemaSet, Shape, StructType, TypeId, Wire,
 };
@@ -395,7 +395,7 @@ fn any_value(set: std::sync::Arc<SchemaSet>, shape: Shape) -> BoxedStrategy<Valu
                 })
                 .boxed(),
             Scalar::Duration => {
-                any::<i64>().prop_map(|nanos| Value::from(scalar::duration_text(nanos))).boxed()
+                any::<i64>().prop_map(|nanos| Value::from(duration::write_nanos(nanos))).boxed()
             }
             Scalar::IntOrString => {
                 prop_oneof![any::<i32>().prop_map(Value::from), "[a-z]{0,4}".prop_map(Value::from)].boxed()

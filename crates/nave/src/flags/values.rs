@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
-use nave_machinery::time;
+use nave_machinery::duration;
 
 /// Which in-process controllers run, by kube-controller-manager's rules: a name said, with or without a minus, holds;
 /// of the others `*` runs those that are on by default.
@@ -74,8 +74,7 @@ pub(super) fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
 
 /// Reads a duration as Go writes them: `300ms`, `1.5h`, `2h45m`.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    time::parse_duration(text)
-        .ok_or_else(|| format!("{text:?} is not a duration such as 300ms, 30s or 1h15m"))
+    duration::parse(text).ok_or_else(|| format!("{text:?} is not a duration such as 300ms, 30s or 1h15m"))
 }
 
 #[cfg(test)]

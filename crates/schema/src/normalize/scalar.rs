@@ -3,9 +3,9 @@
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use nave_machinery::Value;
 use nave_machinery::quantity::Quantity;
-use nave_machinery::time::Timestamp;
+use nave_machinery::time::{Layout, Timestamp};
+use nave_machinery::{Value, duration};
 
 use super::{Path, kind_of, mismatch};
 use crate::types::Scalar;
@@ -19,9 +19,9 @@ pub(super) fn canonical(scalar: Scalar, value: &mut Value, path: &Path) -> Resul
         Scalar::Double => double(value, path),
         Scalar::Bytes => bytes(value, path),
         Scalar::Time if value.as_str().is_some_and(is_utc) => Ok(()),
-        Scalar::Time => time(value, "2006-01-02T15:04:05Z07:00", Timestamp::rfc3339),
-        Scalar::MicroTime => time(value, "2006-01-02T15:04:05.000000Z07:00", Timestamp::rfc3339_micro),
-        Scalar::Duration => text(value).map(|_| ()),
+        Scalar::Time => time(value, Layout::Seconds),
+        Scalar::MicroTime => time(value, Layout::Micros),
+        Scalar::Duration => duration(value),
         Scalar::Quantity => quantity(value),
         Scalar::IntOrString if value.is_string() => Ok(()),
         Scalar::IntOrString => {
@@ -86,23 +86,36 @@ fn bytes(value: &mut Value, path: &Path) -> Result<(), String> {
         };
         format!("illegal base64 data at input byte {at}")
     })?;
-    let canonical = BASE64.encode(decoded);
-    if *text != canonical {
-        *text = canonical;
-    }
+    rewrite(text, BASE64.encode(decoded));
     Ok(())
 }
 
 /// Times are in UTC; `null` is a time too.
-fn time(value: &mut Value, layout: &str, write: impl Fn(Timestamp) -> String) -> Result<(), String> {
+fn time(value: &mut Value, layout: Layout) -> Result<(), String> {
     let text = text(value)?;
-    let parsed = Timestamp::parse(text)
-        .ok_or_else(|| format!("parsing time {text:?} as {layout:?}: cannot parse {text:?} as \"2006\""))?;
-    let canonical = write(parsed);
+    let time = Timestamp::parse_as(text, layout).map_err(|error| error.to_string())?;
+    rewrite(
+        text,
+        match layout {
+            Layout::Seconds => time.rfc3339(),
+            Layout::Micros => time.rfc3339_micro(),
+        },
+    );
+    Ok(())
+}
+
+fn duration(value: &mut Value) -> Result<(), String> {
+    let text = text(value)?;
+    let nanos = duration::parse_nanos(text).map_err(|error| error.to_string())?;
+    rewrite(text, duration::write_nanos(nanos));
+    Ok(())
+}
+
+/// Replaces a text by its canonical form, unless it is that already.
+fn rewrite(text: &mut String, canonical: String) {
     if *text != canonical {
         *text = canonical;
     }
-    Ok(())
 }
 
 /// A quantity, or a number that is meant as one.
@@ -116,11 +129,21 @@ fn quantity(value: &mut Value) -> Result<(), String> {
     };
     let canonical = quantity.map_err(|error| error.to_string())?.to_string();
     match text {
-        Some(text) if *text == canonical => {}
-        Some(text) => *text = canonical,
+        Some(text) => rewrite(text, canonical),
         None => *value = Value::String(canonical),
     }
     Ok(())
+}
+
+/// Rounds an amount in a list of resources, which is canonical, up to thousandths.
+pub(super) fn round_resource(value: &mut Value) {
+    let Value::String(text) = value else { return };
+    let finer = |text: &str| text.ends_with(['n', 'u']) || text.contains("e-");
+    if let Some(quantity) =
+        Some(&*text).filter(|text| finer(text)).and_then(|text| Quantity::parse(text).ok())
+    {
+        *text = quantity.rounded_to_milli().to_string();
+    }
 }
 
 /// Whether the text is surely written as Go would write it: a short count whose suffix is the largest that leaves

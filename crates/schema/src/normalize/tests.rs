@@ -129,3 +129,26 @@ fn schemas_are_walked() {
     assert_eq!(schema, expected);
     assert_eq!(unknown, ["additionalProperties.x", "items[0].y"]);
 }
+
+#[test]
+fn amounts_of_resources_are_rounded_up_to_thousandths() {
+    let cases =
+        [("1u", "1m"), ("0.0015", "2m"), ("1e-4", "1e-3"), ("1500m", "1500m"), ("0.00000000001", "1m")];
+    for (text, wanted) in cases {
+        let (quota, _) = run("api.core.v1.ResourceQuota", json!({"spec": {"hard": {"cpu": text}}})).unwrap();
+        assert_eq!(quota["spec"]["hard"]["cpu"], wanted, "{text}");
+    }
+    // Others keep billionths.
+    let (class, _) =
+        run("api.node.v1.RuntimeClass", json!({"overhead": {"podFixed": {"cpu": "1u"}}})).unwrap();
+    assert_eq!(class["overhead"]["podFixed"]["cpu"], "1u");
+}
+
+#[test]
+fn times_of_microseconds_have_six_digits() {
+    let lease = |time: &str| run("api.coordination.v1.Lease", json!({"spec": {"renewTime": time}}));
+    assert!(lease("2026-01-02T03:04:05.123456Z").is_ok());
+    for time in ["2026-01-02T03:04:05Z", "2026-01-02T03:04:05.123Z", "2026-01-02T03:04:05.1234567Z"] {
+        assert!(lease(time).unwrap_err().contains("2006-01-02T15:04:05.000000Z07:00"), "{time}");
+    }
+}
