@@ -9,6 +9,7 @@ use rand::Rng;
 
 pub use metadata::{
     validate_annotations, validate_labels, validate_object_meta, validate_object_meta_update,
+    validate_qualified_finalizers,
 };
 
 /// The longest DNS label.

@@ -50,6 +50,15 @@ pub struct ResourceDef {
     pub strategy: Arc<dyn Strategy>,
 }
 
+/// The groups whose validation takes any qualified name for a finalizer.
+const PLAIN_FINALIZERS: [&str; 5] = [
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "apiregistration.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+];
+
 impl ResourceDef {
     /// The group and resource, as errors name it.
     pub fn group_resource(&self) -> GroupResource {
@@ -64,6 +73,11 @@ impl ResourceDef {
     /// The group and one of its versions.
     pub fn group_version(&self, version: &str) -> GroupVersion {
         GroupVersion::new(self.group.clone(), version)
+    }
+
+    /// Whether a finalizer of the kind is one of Kubernetes' own or has a domain before a slash.
+    pub fn requires_qualified_finalizers(&self) -> bool {
+        !PLAIN_FINALIZERS.contains(&self.group.as_ref())
     }
 
     /// The served version of this name.

@@ -176,6 +176,19 @@ fn validate_finalizers(metadata: &Value, path: &FieldPath) -> Vec<FieldError> {
     errors
 }
 
+/// Checks that finalizers are Kubernetes' own or have a domain before a slash, as most built-in kinds ask.
+pub fn validate_qualified_finalizers(metadata: &Value, path: &FieldPath) -> Vec<FieldError> {
+    let finalizers = metadata.get("finalizers").and_then(Value::as_array).into_iter().flatten();
+    let names = finalizers.enumerate().filter_map(|(index, name)| Some((index, name.as_str()?)));
+    let plain = names.filter(|(_, name)| !name.contains('/') && !STANDARD_FINALIZERS.contains(name));
+    let why = "name is neither a standard finalizer name nor is it fully qualified";
+    let path = path.child("finalizers");
+    plain.map(|(index, name)| FieldError::invalid(&path.index(index), name, why)).collect()
+}
+
+/// The finalizers that need no domain.
+const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+
 /// An object that is being deleted can lose finalizers, not gain any.
 fn new_finalizers_while_deleting(new: &Value, old: &Value, path: &FieldPath) -> Vec<FieldError> {
     if present(old, "deletionTimestamp").is_none() {
@@ -256,6 +269,23 @@ mod tests {
             new[field] = value;
             assert_eq!(update(new), [format!("metadata.{field}")]);
         }
+    }
+
+    #[test]
+    fn finalizers_without_a_domain_are_refused() {
+        let metadata =
+            json!({"finalizers": ["kubernetes", "a/b", "orphan", "foregroundDeletion", "cleanup", "a.b"]});
+        let errors = validate_qualified_finalizers(&metadata, &FieldPath::new("metadata"));
+        let found: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let why = "name is neither a standard finalizer name nor is it fully qualified";
+        assert_eq!(
+            found,
+            [
+                format!("metadata.finalizers[4]: Invalid value: \"cleanup\": {why}"),
+                format!("metadata.finalizers[5]: Invalid value: \"a.b\": {why}"),
+            ]
+        );
+        assert_eq!(validate_qualified_finalizers(&json!({}), &FieldPath::new("metadata")), []);
     }
 
     #[test]

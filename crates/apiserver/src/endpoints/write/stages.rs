@@ -2,7 +2,7 @@
 
 use nave_admission::{Operation, set_certificate_requester};
 use nave_machinery::time;
-use nave_machinery::{FieldPath, Map, Object, Status, Value, meta, names};
+use nave_machinery::{FieldError, FieldPath, Map, Object, Status, Value, meta, names};
 use nave_resources::{KeptMetadata, ResourceDef};
 use nave_schema::Shape;
 use nave_schema::normalize::{Mode, normalize};
@@ -37,6 +37,7 @@ impl Write<'_> {
             |name| def.name_rule.check(name),
             &FieldPath::new("metadata"),
         );
+        errors.extend(finalizer_errors(def, &object));
         errors.extend(def.strategy.validate(&object));
         if !errors.is_empty() {
             return Err(target.invalid(meta::name(&object), &errors));
@@ -78,6 +79,7 @@ impl Write<'_> {
             old_value.get("metadata").unwrap_or(&Value::Null),
             &FieldPath::new("metadata"),
         );
+        errors.extend(finalizer_errors(def, &object));
         errors.extend(match &target.view {
             View::Status => strategy.validate_status_update(&object, old_value),
             View::Part(part) => strategy.validate_part_update(part, &object, old_value),
@@ -123,6 +125,14 @@ impl Write<'_> {
         self.target.admission.validate(&attributes, Some(&object)).await?;
         Ok(object.into_value())
     }
+}
+
+fn finalizer_errors(def: &ResourceDef, object: &Value) -> Vec<FieldError> {
+    if !def.requires_qualified_finalizers() {
+        return Vec::new();
+    }
+    let metadata = object.get("metadata").unwrap_or(&Value::Null);
+    names::validate_qualified_finalizers(metadata, &FieldPath::new("metadata"))
 }
 
 fn prepared_for_create(def: &ResourceDef, mut object: Value, target: &Target<'_>) -> Result<Value, Status> {
