@@ -17,6 +17,12 @@ const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
 /// a patch can have operations.
 pub const MAX_STEPS: usize = 20_000_000;
 
+/// Unknown fields reported for one patch at most.
+const MAX_UNKNOWN: usize = 100;
+
+/// The longest name of an unknown field that is reported, in bytes.
+const MAX_UNKNOWN_BYTES: usize = 512;
+
 /// How many moves within a list cost as much as a visit of a value.
 const STEPS_PER_VISIT: usize = 8;
 
@@ -25,7 +31,12 @@ const STEPS_PER_VISIT: usize = 8;
 /// # Errors
 /// A malformed list or operation, a path that leads nowhere, a test that fails, an object beyond the limits.
 pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
-    let operations = patch.as_array().ok_or_else(|| malformed("a JSON patch is a list of operations"))?;
+    let operations = match patch {
+        // Go's decoder makes an empty list of it.
+        Value::Null => &[],
+        Value::Array(operations) => operations.as_slice(),
+        other => return Err(malformed(other, "value of type []handlers.jsonPatchOp")),
+    };
     if operations.len() > MAX_OPERATIONS {
         return Err(PatchError::TooManyOperations(operations.len()));
     }
@@ -34,10 +45,39 @@ pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
         tree: Budget::default(),
         steps: Budget::new(MAX_STEPS),
     };
+    operations.iter().try_for_each(check_form)?;
     for operation in operations {
         patching.apply(target, operation)?;
     }
     check_patched(target)
+}
+
+/// Checks that an operation is an object with texts.
+fn check_form(operation: &Value) -> Result<(), PatchError> {
+    match operation {
+        Value::Null => Ok(()),
+        Value::Object(fields) => {
+            ["op", "path", "from"].into_iter().try_for_each(|name| match fields.get(name) {
+                None | Some(Value::Null | Value::String(_)) => Ok(()),
+                Some(other) => {
+                    Err(malformed(other, &format!("struct field jsonPatchOp.{name} of type string")))
+                }
+            })
+        }
+        other => Err(malformed(other, "value of type handlers.jsonPatchOp")),
+    }
+}
+
+/// The fields of operations that they do not have, as the strict decoder reports them, at most [`MAX_UNKNOWN`].
+pub fn unknown_fields(patch: &Value) -> Vec<String> {
+    let operations = patch.as_array().map(Vec::as_slice).unwrap_or_default();
+    let unknown = operations.iter().enumerate().flat_map(|(at, operation)| {
+        let names = operation.as_object().into_iter().flat_map(|fields| fields.keys());
+        names.filter(|name| !["op", "path", "from", "value"].contains(&name.as_str())).map(move |name| {
+            format!("unknown field {:?}", limits::clipped(format_args!("[{at}].{name}"), MAX_UNKNOWN_BYTES))
+        })
+    });
+    unknown.take(MAX_UNKNOWN).collect()
 }
 
 /// The budget that is left for one patch.
@@ -52,22 +92,23 @@ struct Patching {
 
 impl Patching {
     fn apply(&mut self, target: &mut Value, operation: &Value) -> Result<(), PatchError> {
+        // What is not a text has been refused before.
         let text = |name: &str| operation.get(name).and_then(Value::as_str);
-        let path = || Pointer::parse(text("path").ok_or_else(|| malformed("an operation has no path"))?);
-        let from = || Pointer::parse(text("from").ok_or_else(|| malformed("the operation has no from"))?);
-        let value = || operation.get("value").ok_or_else(|| malformed("the operation has no value"));
+        let path = || Pointer::parse(text("path"));
+        let from = || Pointer::parse(text("from"));
+        // Without a value, null is meant.
+        let value = operation.get("value").unwrap_or(&Value::Null);
         match text("op") {
             Some("add") => {
-                let (path, value) = (path()?, value()?);
+                let path = path()?;
                 path.check_depth(value)?;
                 path.add(target, value.clone(), &mut self.steps)
             }
             Some("remove") => path()?.remove(target, &mut self.steps).map(drop),
             Some("replace") => {
-                let (path, value) = (path()?, value()?);
+                let path = path()?;
                 path.check_depth(value)?;
-                *path.find_mut(target)? = value.clone();
-                Ok(())
+                path.replace(target, value.clone())
             }
             Some("move") => {
                 let (from, path) = (from()?, path()?);
@@ -83,7 +124,8 @@ impl Patching {
             }
             Some("copy") => {
                 let path = path()?;
-                let value = from()?.find(target)?;
+                // A field that is missing is copied as null, as upstream's library does.
+                let value = from()?.find(target)?.unwrap_or(&Value::Null);
                 let bytes = size(value);
                 if self.copied.charge(bytes).is_err() {
                     return Err(unfit(&format!(
@@ -94,18 +136,15 @@ impl Patching {
                 self.tree.charge_tree(value, path.depth_left()?)?;
                 path.add(target, value.clone(), &mut self.steps)
             }
-            // An absent place equals null, as upstream's library has it.
+            // A field that is missing equals null, as upstream's library has it.
             Some("test") => {
-                let wanted = operation.get("value").unwrap_or(&Value::Null);
-                let found = path()?.find(target).unwrap_or(&Value::Null);
-                if found == wanted {
+                if path()?.find(target)?.unwrap_or(&Value::Null) == value {
                     Ok(())
                 } else {
                     Err(unfit(&format!("testing value {} failed", path()?.text())))
                 }
             }
-            Some(other) => Err(unfit(&format!("unexpected kind of operation: {other}"))),
-            None => Err(malformed("an operation has no op")),
+            op => Err(unfit(&format!("Unexpected kind: {}", op.unwrap_or("unknown")))),
         }
     }
 }
@@ -114,7 +153,8 @@ impl Patching {
 struct Pointer(Vec<String>);
 
 impl Pointer {
-    fn parse(text: &str) -> Result<Self, PatchError> {
+    fn parse(text: Option<&str>) -> Result<Self, PatchError> {
+        let text = text.ok_or_else(|| unfit("an operation lacks a path"))?;
         if text.is_empty() {
             return Ok(Self(Vec::new()));
         }
@@ -132,12 +172,14 @@ impl Pointer {
         unfit(&format!("the path {:?} does not exist", self.text()))
     }
 
-    fn find<'v>(&self, target: &'v Value) -> Result<&'v Value, PatchError> {
-        self.0.iter().try_fold(target, |place, part| step(place, part)).ok_or_else(|| self.missing())
-    }
-
-    fn find_mut<'v>(&self, target: &'v mut Value) -> Result<&'v mut Value, PatchError> {
-        self.0.iter().try_fold(target, |place, part| step_mut(place, part)).ok_or_else(|| self.missing())
+    /// The value at this place; `None` where an object lacks the field.
+    fn find<'v>(&self, target: &'v Value) -> Result<Option<&'v Value>, PatchError> {
+        let Some((last, parents)) = self.0.split_last() else { return Ok(Some(target)) };
+        let parent = parents.iter().try_fold(target, |place, part| step(place, part));
+        match parent.ok_or_else(|| self.missing())? {
+            Value::Object(fields) => Ok(fields.get(last)),
+            parent => step(parent, last).map(Some).ok_or_else(|| self.missing()),
+        }
     }
 
     /// The value the last part is a part of, and that part; `None` for the whole document.
@@ -159,6 +201,20 @@ impl Pointer {
         if fits { Ok(()) } else { Err(LimitError::TooDeep) }
     }
 
+    /// Puts a value in the place of another. An object need not have had the field: upstream's library adds it.
+    fn replace(&self, target: &mut Value, value: Value) -> Result<(), PatchError> {
+        let place = match self.parent(target)? {
+            None => target,
+            Some((Value::Object(fields), name)) => {
+                fields.insert(name.to_owned(), value);
+                return Ok(());
+            }
+            Some((parent, place)) => step_mut(parent, place).ok_or_else(|| self.missing())?,
+        };
+        *place = value;
+        Ok(())
+    }
+
     fn add(&self, target: &mut Value, value: Value, steps: &mut Budget) -> Result<(), PatchError> {
         match self.parent(target)? {
             None => *target = value,
@@ -167,7 +223,8 @@ impl Pointer {
             }
             Some((Value::Array(list), "-")) => list.push(value),
             Some((Value::Array(list), place)) => {
-                match index(place, list.len()).filter(|at| *at <= list.len()) {
+                // A negative place counts from behind the last item.
+                match index(place, list.len() + 1).filter(|at| *at <= list.len()) {
                     Some(at) => {
                         steps.charge(list.len() - at)?;
                         list.insert(at, value);
@@ -218,15 +275,11 @@ fn step_mut<'v>(place: &'v mut Value, part: &str) -> Option<&'v mut Value> {
     }
 }
 
-/// A place in a list; a negative one counts from the end, as upstream's library allows.
+/// A place in a list, as Go reads numbers; a negative one counts from the end, as upstream's library allows.
 fn index(part: &str, len: usize) -> Option<usize> {
-    let canonical = part == "0" || !part.trim_start_matches('-').starts_with('0');
-    match part.strip_prefix('-') {
-        _ if !canonical => None,
-        Some(back) => len.checked_sub(back.parse().ok()?),
-        None if part.bytes().all(|b| b.is_ascii_digit()) => part.parse().ok(),
-        None => None,
-    }
+    let digits = part.strip_prefix(['-', '+']).unwrap_or(part);
+    let number = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<usize>().ok())??;
+    if part.starts_with('-') && number > 0 { len.checked_sub(number) } else { Some(number) }
 }
 
 /// How many values a value is made of.
@@ -250,8 +303,17 @@ fn size(value: &Value) -> usize {
     }
 }
 
-fn malformed(text: &str) -> PatchError {
-    PatchError::Malformed(text.to_owned())
+/// The patch does not have the form of one, in the words of Go's decoder.
+fn malformed(found: &Value, wanted: &str) -> PatchError {
+    let found = match found {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    PatchError::Malformed(format!("error decoding patch: json: cannot unmarshal {found} into Go {wanted}"))
 }
 
 fn unfit(text: &str) -> PatchError {
@@ -291,6 +353,13 @@ mod tests {
             (json!({"a": 1}), json!({"op": "test", "path": "/a", "value": 1}), json!({"a": 1})),
             (json!({"a": 1}), json!({"op": "test", "path": "/b", "value": null}), json!({"a": 1})),
             (json!(1), json!({"op": "replace", "path": "", "value": 2}), json!(2)),
+            // As upstream's library has it.
+            (json!({}), json!({"op": "replace", "path": "/a", "value": 1}), json!({"a": 1})),
+            (json!({}), json!({"op": "add", "path": "/a"}), json!({"a": null})),
+            (json!({}), json!({"op": "copy", "from": "/a", "path": "/b"}), json!({"b": null})),
+            (json!([1, 2]), json!({"op": "add", "path": "/-1", "value": 3}), json!([1, 2, 3])),
+            (json!([1, 2]), json!({"op": "add", "path": "/-3", "value": 3}), json!([3, 1, 2])),
+            (json!([1, 2]), json!({"op": "replace", "path": "/01", "value": 3}), json!([1, 3])),
         ];
         for (target, operation, wanted) in cases {
             assert_eq!(patched(target, &json!([operation])), Ok(wanted), "{operation}");
@@ -302,27 +371,42 @@ mod tests {
         let unfit = [
             json!({"op": "test", "path": "/a", "value": 2}),
             json!({"op": "remove", "path": "/none"}),
-            json!({"op": "replace", "path": "/none", "value": 1}),
+            json!({"op": "replace", "path": "/none/x", "value": 1}),
+            json!({"op": "replace", "path": "/l/1", "value": 1}),
+            json!({"op": "replace", "path": "/l/-2", "value": 1}),
+            json!({"op": "replace", "path": "/l/-", "value": 1}),
+            json!({"op": "copy", "from": "/none/x", "path": "/a"}),
+            json!({"op": "test", "path": "/l/1"}),
             json!({"op": "add", "path": "/none/x", "value": 1}),
             json!({"op": "add", "path": "/l/5", "value": 1}),
-            json!({"op": "add", "path": "/l/01", "value": 1}),
+            json!({"op": "add", "path": "/l/x", "value": 1}),
             json!({"op": "move", "from": "/o", "path": "/o/x"}),
             json!({"op": "zap", "path": "/a"}),
             json!({"op": "remove", "path": "a"}),
+            json!({"op": "remove"}),
+            json!({}),
+            json!(null),
         ];
         for operation in unfit {
             let outcome = patched(json!({"a": 1, "l": [1], "o": {}}), &json!([operation]));
             assert_eq!(outcome.unwrap_err().into_status().code, 422, "{operation}");
         }
-        for patch in [
-            json!({"op": "x"}),
-            json!([{}]),
-            json!([{"op": "add", "path": "/a"}]),
-            json!([{"op": "remove"}]),
-            json!([1]),
+        for (patch, why) in [
+            (json!({"op": "x"}), "object into Go value of type []handlers.jsonPatchOp"),
+            (json!("x"), "string into Go value of type []handlers.jsonPatchOp"),
+            (json!([1]), "number into Go value of type handlers.jsonPatchOp"),
+            (json!([{"op": 1}]), "number into Go struct field jsonPatchOp.op of type string"),
+            (json!([{"path": []}]), "array into Go struct field jsonPatchOp.path of type string"),
         ] {
-            assert_eq!(patched(json!({}), &patch).unwrap_err().into_status().code, 400, "{patch}");
+            let status = patched(json!({}), &patch).unwrap_err().into_status();
+            let wanted = format!("error decoding patch: json: cannot unmarshal {why}");
+            assert_eq!((status.code, status.message), (400, wanted), "{patch}");
         }
+        for nothing in [json!(null), json!([])] {
+            assert_eq!(patched(json!({"a": 1}), &nothing), Ok(json!({"a": 1})));
+        }
+        let unknown = json!([{"op": "add", "x": 1}, {"path": "", "from": "", "value": 1}, 5, {"y\"": 1}]);
+        assert_eq!(unknown_fields(&unknown), [r#"unknown field "[0].x""#, r#"unknown field "[3].y\"""#]);
     }
 
     #[test]

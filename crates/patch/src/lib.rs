@@ -33,6 +33,9 @@ pub enum PatchError {
     /// The patch is well-formed, but not for this object: a test failed, or a path leads nowhere.
     #[error("the server rejected our request due to an error in our request: {0}")]
     Unfit(String),
+    /// The patch asks for what a merge cannot do. Upstream answers such errors with 500.
+    #[error("{0}")]
+    Failed(String),
     /// The patched object would be too deep or too large.
     #[error(transparent)]
     Limit(#[from] LimitError),
@@ -47,6 +50,7 @@ impl PatchError {
         match &self {
             Self::Malformed(text) => Status::bad_request(text.as_str()),
             Self::Unfit(_) => Status::failure(422, Reason::Invalid, self.to_string()),
+            Self::Failed(_) => Status::failure(500, Reason::Unknown, self.to_string()),
             Self::Limit(limit) => limit.into_status(),
             Self::TooManyOperations(_) => Status::too_large(self.to_string()),
         }

@@ -35,7 +35,12 @@ const DELETE_FROM_PRIMITIVE_LIST: &str = "$deleteFromPrimitiveList/";
 /// A patch that is no object, an unknown directive, an item of a merged list without its key, or an object that is too
 /// deep or too large.
 pub fn apply(set: &SchemaSet, id: TypeId, target: &mut Value, patch: &Value) -> Result<(), PatchError> {
-    let Value::Object(patch) = patch else { return Err(malformed("a strategic merge patch is an object")) };
+    let patch = match patch {
+        // Go's decoder makes an empty map of it.
+        Value::Null => return Ok(()),
+        Value::Object(patch) => patch,
+        _ => return Err(malformed("a strategic merge patch is an object")),
+    };
     let Value::Object(fields) = target else { return Err(malformed("only an object can be patched")) };
     merge_struct(Type { set, id: Some(id) }, fields, patch.clone())?;
     check_patched(target)
@@ -126,7 +131,7 @@ fn directive(patch: &mut Map) -> Result<Option<Directive>, PatchError> {
         None | Some(Some("merge")) => Ok(None),
         Some(Some("replace")) => Ok(Some(Directive::Replace)),
         Some(Some("delete")) => Ok(Some(Directive::Delete)),
-        Some(other) => Err(malformed(&format!("unknown patch type: {}", other.unwrap_or("not a text")))),
+        Some(other) => Err(failed(&format!("unknown patch type: {}", other.unwrap_or("not a text")))),
     }
 }
 
@@ -137,7 +142,8 @@ fn retain_keys(fields: &mut Map, patch: &mut Map) -> Result<(), PatchError> {
     let kept: HashSet<&str> = kept.iter().filter_map(Value::as_str).collect();
     let is_kept = |name: &str| kept.contains(name);
     if let Some(stray) = patch.iter().find(|(name, change)| !change.is_null() && !is_kept(name)) {
-        return Err(malformed(&format!("the field {:?} of the patch is not in $retainKeys", stray.0)));
+        let why = format!("the field {:?} of the patch is not in $retainKeys", stray.0);
+        return Err(PatchError::Unfit(why));
     }
     fields.retain(|name, _| is_kept(name));
     Ok(())
@@ -155,9 +161,10 @@ fn order_lists(ty: Type<'_>, fields: &mut Map, patch: &mut Map) -> Result<(), Pa
         let list_of = |value: Option<Value>| match value {
             None => Ok(None),
             Some(Value::Array(list)) => Ok(Some(list)),
-            Some(_) => Err(malformed(&format!("{name} is not a list"))),
+            Some(_) => Err(failed(&format!("{name} is not a list"))),
         };
         let (had, change) = (list_of(fields.remove(&name))?, list_of(patch.remove(&name))?);
+        check_order(change.as_deref().unwrap_or_default(), &order, key)?;
         let before = Places::new(had.as_deref().unwrap_or_default(), key);
         let merged = match (had, change) {
             (None, None) => continue,
@@ -171,6 +178,32 @@ fn order_lists(ty: Type<'_>, fields: &mut Map, patch: &mut Map) -> Result<(), Pa
             },
         };
         fields.insert(name, Value::Array(in_order(merged, &Places::new(&order, key), &before)));
+    }
+    Ok(())
+}
+
+/// Checks that the items of a patch's list are among those of its order, and in that order.
+fn check_order(change: &[Value], order: &[Value], key: &str) -> Result<(), PatchError> {
+    if order.is_empty() {
+        return Ok(());
+    }
+    let identity = |item: &'_ Value| match item {
+        Value::Object(fields) if !key.is_empty() => identity_of(fields, key).cloned(),
+        other => Ok(other.clone()),
+    };
+    let mut order = order.iter();
+    for item in change.iter().filter(|item| item.get(PATCH).is_none()) {
+        let wanted = identity(item)?;
+        let mut found = false;
+        for place in order.by_ref() {
+            if identity(place)? == wanted {
+                found = true;
+                break;
+            }
+        }
+        if !found {
+            return Err(failed("the order of a list in the patch does not match its $setElementOrder"));
+        }
     }
     Ok(())
 }
@@ -211,7 +244,7 @@ fn merge_list(
     }
     for item in change {
         let Value::Object(item) = item else {
-            return Err(malformed("the items of a merged list are of one kind"));
+            return Err(failed("the items of a merged list are of one kind"));
         };
         let identity = identity_of(&item, key)?;
         if let Some(Value::Object(old)) = places.get(identity).and_then(|place| merged.get_mut(*place)) {
@@ -226,7 +259,11 @@ fn merge_list(
 
 /// The value of an item's key. It cannot be null, which would remove the key from the item.
 fn identity_of<'i>(item: &'i Map, key: &str) -> Result<&'i Value, PatchError> {
-    item.get(key).filter(|identity| !identity.is_null()).ok_or_else(|| missing_key(key))
+    match item.get(key) {
+        None => Err(missing_key(key)),
+        Some(Value::Null) => Err(PatchError::Unfit(format!("the merge key {key} of an item is null"))),
+        Some(identity) => Ok(identity),
+    }
 }
 
 /// Carries out `$patch` in the items of a patch's list; what is left is to be merged.
@@ -246,10 +283,10 @@ fn apply_item_directives(
             }
             Some(Some("replace")) => replaced = true,
             Some(Some("merge")) => {
-                return Err(malformed("merging of an item cannot be asked for, it happens anyway"));
+                return Err(failed("merging lists cannot yet be specified in the patch"));
             }
             Some(other) => {
-                return Err(malformed(&format!("unknown patch type: {}", other.unwrap_or("not a text"))));
+                return Err(failed(&format!("unknown patch type: {}", other.unwrap_or("not a text"))));
             }
         }
     }
@@ -339,7 +376,11 @@ fn is_directive(name: &str) -> bool {
 }
 
 fn missing_key(key: &str) -> PatchError {
-    malformed(&format!("map does not contain key: {key}"))
+    failed(&format!("map does not contain declared merge key: {key}"))
+}
+
+fn failed(text: &str) -> PatchError {
+    PatchError::Failed(text.to_owned())
 }
 
 fn malformed(text: &str) -> PatchError {

@@ -28,6 +28,27 @@ pub struct Body {
     pub lax: Vec<String>,
 }
 
+/// Why a body, or a patched object, is not an object of the kind.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The answer to a body.
+    pub status: Status,
+    /// The decoder's reason, for what a patch has made; `None` where that is answered as a body is.
+    pub why: Option<String>,
+}
+
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Self {
+        Self { status, why: None }
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        refusal.status
+    }
+}
+
 /// Decodes a body that is meant to be an object of the kind `expected`.
 ///
 /// # Errors
@@ -95,7 +116,7 @@ fn not_an_object(value: &Value) -> Option<String> {
 }
 
 /// The type of a value, as Go's decoder calls it.
-fn json_type(value: &Value) -> &'static str {
+pub(super) fn json_type(value: &Value) -> &'static str {
     match value {
         Value::Object(_) => "object",
         Value::Array(_) => "array",
@@ -147,14 +168,14 @@ pub fn typed(
     gvk: &GroupVersionKind,
     type_id: Option<TypeId>,
     validation: FieldValidation,
-) -> Result<(Value, Vec<String>), Status> {
+) -> Result<(Value, Vec<String>), Refusal> {
     let Body { mut object, mut lax } = body;
     check_kind(&mut object, gvk)?;
     if let Some(type_id) = type_id {
         let mode = if validation == FieldValidation::Ignore { Mode::Ignore } else { Mode::Report };
         let normalized =
             normalize(nave_schema::builtin(), type_id, &mut object, mode).map_err(|error| match error {
-                NormalizeError::Limit(limit) => limit.into_status(),
+                NormalizeError::Limit(limit) => limit.into_status().into(),
                 NormalizeError::Type(why) => cannot_be_handled(&object, gvk, &why),
             })?;
         lax.extend(normalized.unknown.iter().map(|path| format!("unknown field {path:?}")));
@@ -193,13 +214,12 @@ pub fn set_defaults(object: &mut Value, type_id: Option<TypeId>) -> Result<(), S
 }
 
 /// An object without a kind is taken for the kind that is expected.
-fn check_kind(object: &mut Value, gvk: &GroupVersionKind) -> Result<(), Status> {
+fn check_kind(object: &mut Value, gvk: &GroupVersionKind) -> Result<(), Refusal> {
     let expected = gvk.group_version();
     // What is parsed is an object; what is patched may have become something else.
     let Some(fields) = object.as_object_mut() else {
         let why = not_an_object(object).unwrap_or_default();
-        let text = format!("couldn't get version/kind; json parse error: json: cannot unmarshal {why}");
-        return Err(Status::bad_request(text));
+        return Err(no_kind(&why));
     };
     for (name, wanted) in [("apiVersion", expected.to_string()), ("kind", gvk.kind.clone())] {
         let given = fields.get(name);
@@ -207,8 +227,7 @@ fn check_kind(object: &mut Value, gvk: &GroupVersionKind) -> Result<(), Status> 
             fields.insert(name.to_owned(), Value::String(wanted));
         } else if !given.is_some_and(Value::is_string) {
             let why = not_an_object(object).unwrap_or_default();
-            let text = format!("couldn't get version/kind; json parse error: json: cannot unmarshal {why}");
-            return Err(Status::bad_request(text));
+            return Err(no_kind(&why));
         }
     }
     let version = meta::api_version(object);
@@ -221,7 +240,7 @@ fn check_kind(object: &mut Value, gvk: &GroupVersionKind) -> Result<(), Status> 
         let text = format!(
             "the API version in the data ({version}) does not match the expected API version ({expected})"
         );
-        return Err(Status::bad_request(text));
+        return Err(Status::bad_request(text).into());
     }
     let why = if kinds::type_of(&given).is_some() {
         format!(
@@ -241,9 +260,14 @@ fn short_group(gvk: &GroupVersionKind) -> &str {
     if gvk.group.is_empty() { "core" } else { gvk.group.split('.').next().unwrap_or_default() }
 }
 
-fn cannot_be_handled(object: &Value, gvk: &GroupVersionKind, why: &str) -> Status {
+fn no_kind(why: &str) -> Refusal {
+    let why = format!("couldn't get version/kind; json parse error: json: cannot unmarshal {why}");
+    Refusal { status: Status::bad_request(why.as_str()), why: Some(why) }
+}
+
+fn cannot_be_handled(object: &Value, gvk: &GroupVersionKind, why: &str) -> Refusal {
     let version = GroupVersion::parse(meta::api_version(object)).unwrap_or_default();
-    mismatch(meta::kind(object), &version, &gvk.kind, why)
+    Refusal { status: mismatch(meta::kind(object), &version, &gvk.kind, why), why: Some(why.to_owned()) }
 }
 
 /// The answer to a body whose kind can be read, and that is not what is expected.
@@ -349,7 +373,7 @@ mod tests {
         let gvk = GroupVersionKind::new("apps", "v1", "Deployment");
         let body =
             Body { object: serde_json::json!({"kind": "Nope", "apiVersion": "apps/v1"}), lax: Vec::new() };
-        let status = typed(body, &gvk, None, FieldValidation::Strict).unwrap_err();
+        let status = typed(body, &gvk, None, FieldValidation::Strict).unwrap_err().status;
         let why = r#"no kind "Nope" is registered for version "apps/v1" in scheme "pkg/api/legacyscheme/scheme.go:30""#;
         let expected = format!("Nope in version \"v1\" cannot be handled as a Deployment: {why}");
         assert_eq!(status.message, expected);

@@ -55,7 +55,23 @@ fn fields_can_be_retained_and_structs_replaced() {
     let patch = json!({"spec": {"strategy": {"$patch": "replace", "type": "Recreate"}}});
     assert_eq!(patched(object.clone(), &patch), Ok(json!({"spec": {"strategy": {"type": "Recreate"}}})));
     let patch = json!({"spec": {"strategy": {"$retainKeys": [], "type": "Recreate"}}});
-    assert_eq!(patched(object, &patch).unwrap_err().into_status().code, 400);
+    assert_eq!(patched(object, &patch).unwrap_err().into_status().code, 422);
+}
+
+#[test]
+fn an_order_has_the_items_of_the_patch() {
+    let object = containers(&json!([{"name": "a"}, {"name": "b"}]));
+    let ordered = |order: &[&str], change: &[&str]| {
+        let named = |names: &[&str]| -> Value { names.iter().map(|name| json!({"name": name})).collect() };
+        let mut patch = containers(&named(change));
+        patch["spec"]["template"]["spec"]["$setElementOrder/containers"] = named(order);
+        patched(object.clone(), &patch).map_err(|error| error.into_status().code)
+    };
+    assert!(ordered(&["b", "c", "a"], &["c"]).is_ok());
+    assert!(ordered(&["b", "c", "a"], &["b", "a"]).is_ok());
+    assert!(ordered(&[], &["n"]).is_ok());
+    assert_eq!(ordered(&["b"], &["n"]), Err(500));
+    assert_eq!(ordered(&["a", "b"], &["b", "a"]), Err(500));
 }
 
 #[test]
@@ -86,7 +102,7 @@ fn an_item_without_its_key_is_refused() {
     ] {
         assert_eq!(
             patched(object.clone(), &containers(&change)).unwrap_err().into_status().code,
-            400,
+            500,
             "{change}"
         );
     }
@@ -198,7 +214,7 @@ proptest! {
 fn a_key_of_null_is_refused() {
     let object = containers(&json!([{"name": "c"}]));
     let change = containers(&json!([{"name": null, "image": "x"}]));
-    assert_eq!(patched(object, &change).unwrap_err().into_status().code, 400);
+    assert_eq!(patched(object, &change).unwrap_err().into_status().code, 422);
 }
 
 #[test]

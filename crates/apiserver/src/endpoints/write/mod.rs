@@ -265,8 +265,12 @@ impl<'a> Write<'a> {
         let stored = current.object.as_value();
         let mut view = target.view.present(target.endpoint, stored.clone())?;
         patch.apply(target, &mut view)?;
-        let body = decode::Body { object: view, lax: patch.duplicates.clone() };
-        let object = target.typed(body, validation)?;
+        let body = decode::Body { object: view, lax: patch.lax() };
+        let object = match target.typed(body, validation) {
+            Ok(object) => object,
+            Err(decode::Refusal { why: Some(why), .. }) => return Err(patch.refuse(&why)),
+            Err(refusal) => return Err(refusal.into()),
+        };
         target.check_name(&object)?;
         if parse_resource_version(&object)?.is_some_and(|version| version != current.revision) {
             return Err(target.modified());

@@ -1,9 +1,11 @@
 //! Patches: parsed once, applied to each state that the write meets.
 
+use nave_codec::json::{self, JsonError};
 use nave_codec::negotiate::{ContentType, PatchType};
-use nave_machinery::{Status, Value};
+use nave_machinery::{FieldError, FieldPath, GroupKind, Status, Value};
 use nave_patch::{PatchError, json_patch, merge, strategic};
 
+use super::super::decode;
 use super::{Payload, Target};
 
 /// The encodings patches are taken in.
@@ -17,16 +19,17 @@ const PATCH_TYPES: [&str; 4] = [
 /// A parsed patch.
 pub struct Patch {
     kind: PatchType,
-    body: Value,
-    /// Fields that the patch has twice.
-    pub(super) duplicates: Vec<String>,
+    /// The patch, or why the body is not one; that is not answered before the object is found.
+    body: Result<Value, Status>,
+    /// Fields that the patch has twice, and those that its form does not have.
+    lax: Vec<String>,
 }
 
 impl Patch {
     /// Parses the body of a patch.
     ///
     /// # Errors
-    /// 400 for a body that is not a patch, 415 for a type that the resource does not take, 501 for server-side apply.
+    /// 415 for a type that the resource does not take, 501 for server-side apply.
     pub(super) fn parse(target: &Target<'_>, payload: &Payload) -> Result<Self, Status> {
         let unsupported = || Status::unsupported_media_type(&PATCH_TYPES);
         let Some(ContentType::Patch(kind)) = payload.content_type else { return Err(unsupported()) };
@@ -38,31 +41,106 @@ impl Patch {
             }
             _ => {}
         }
-        let decoded =
-            nave_codec::json::decode(&payload.bytes).map_err(nave_codec::json::JsonError::into_status)?;
-        let fits = if kind == PatchType::Json { decoded.value.is_array() } else { decoded.value.is_object() };
-        if !fits {
-            return Err(Status::bad_request(format!(
-                "the body is not a patch of type {}",
-                kind.media_type()
-            )));
+        Ok(Self::decode(kind, &payload.bytes))
+    }
+
+    fn decode(kind: PatchType, bytes: &[u8]) -> Self {
+        // Upstream's decoders of the three say the same in different words.
+        let prefix = if kind == PatchType::Strategic { "" } else { "error decoding patch: " };
+        let refused = |why: &str| Status::bad_request(format!("{prefix}{why}"));
+        let decoded = json::decode(bytes).map_err(|error| match error {
+            JsonError::Limit(limit) => limit.into_status(),
+            other => refused(&other.to_string()),
+        });
+        let (value, duplicates) = match decoded {
+            Ok(decoded) => (decoded.value, decoded.duplicates),
+            Err(status) => return Self { kind, body: Err(status), lax: Vec::new() },
+        };
+        if kind == PatchType::Json {
+            let mut lax = duplicates;
+            lax.extend(json_patch::unknown_fields(&value));
+            let lax = lax.into_iter().map(|what| format!("json patch {what}")).collect();
+            return Self { kind, body: Ok(value), lax };
         }
-        Ok(Self { kind, body: decoded.value, duplicates: decoded.duplicates })
+        let found = match &value {
+            Value::Null if kind == PatchType::Merge => Some("Invalid JSON Patch".to_owned()),
+            // To Go's decoder, null is an empty map.
+            Value::Object(_) | Value::Null => None,
+            other => {
+                let found = decode::json_type(other);
+                let why =
+                    format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}");
+                Some(format!("{prefix}{why}"))
+            }
+        };
+        Self { kind, body: found.map_or(Ok(value), |why| Err(Status::bad_request(why))), lax: duplicates }
+    }
+
+    /// The fields of the patch that a strict decoder refuses.
+    pub(super) fn lax(&self) -> Vec<String> {
+        self.lax.clone()
     }
 
     /// Applies the patch to what the view shows of an object.
     ///
     /// # Errors
-    /// The patch is invalid.
+    /// The patch is malformed, or does not fit the object.
     pub(super) fn apply(&self, target: &Target<'_>, view: &mut Value) -> Result<(), Status> {
+        let body = self.body.as_ref().map_err(Status::clone)?;
         let outcome = match self.kind {
-            PatchType::Json => json_patch::apply(view, &self.body),
-            PatchType::Merge | PatchType::Apply => merge::apply(view, &self.body),
+            PatchType::Json => json_patch::apply(view, body),
+            PatchType::Merge | PatchType::Apply => merge::apply(view, body),
             PatchType::Strategic => match target.view.type_id(target.endpoint) {
-                Some(type_id) => strategic::apply(nave_schema::builtin(), type_id, view, &self.body),
+                Some(type_id) => strategic::apply(nave_schema::builtin(), type_id, view, body),
                 None => return Err(Status::unsupported_media_type(&PATCH_TYPES)),
             },
         };
         outcome.map_err(PatchError::into_status)
+    }
+
+    /// The answer to a patch that makes of the object what its kind cannot be: an error of a kind without a name.
+    pub(super) fn refuse(&self, why: &str) -> Status {
+        let patch = self.body.as_ref().map(json::encode).unwrap_or_default();
+        let shown = String::from_utf8_lossy(&patch).into_owned();
+        let error = FieldError::invalid(&FieldPath::new("patch"), shown, why);
+        Status::invalid(&GroupKind::default(), "", &[error])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_that_are_not_patches_are_refused_as_upstream_does() {
+        let map = "into Go value of type map[string]interface {}";
+        let cases = [
+            (PatchType::Merge, "[]", format!("error decoding patch: json: cannot unmarshal array {map}")),
+            (PatchType::Merge, "null", "Invalid JSON Patch".to_owned()),
+            (PatchType::Merge, "", "error decoding patch: unexpected end of JSON input".to_owned()),
+            (PatchType::Json, "", "error decoding patch: unexpected end of JSON input".to_owned()),
+            (PatchType::Strategic, "", "unexpected end of JSON input".to_owned()),
+            (PatchType::Strategic, "\"x\"", format!("json: cannot unmarshal string {map}")),
+        ];
+        for (kind, body, message) in cases {
+            let status = Patch::decode(kind, body.as_bytes()).body.unwrap_err();
+            assert_eq!((status.code, status.message), (400, message), "{body}");
+        }
+        for (kind, body) in [
+            (PatchType::Merge, "{}"),
+            (PatchType::Strategic, "{}"),
+            (PatchType::Strategic, "null"),
+            (PatchType::Json, "null"),
+            (PatchType::Json, "[]"),
+        ] {
+            assert!(Patch::decode(kind, body.as_bytes()).body.is_ok(), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_patch_of_operations_reports_its_own_fields() {
+        let body = br#"[{"op": "test", "op": "add", "path": "/a", "value": {"b": 1}, "x": 1}]"#;
+        let lax = Patch::decode(PatchType::Json, body).lax;
+        assert_eq!(lax, [r#"json patch duplicate field "[0].op""#, r#"json patch unknown field "[0].x""#]);
     }
 }

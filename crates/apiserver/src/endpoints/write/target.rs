@@ -74,14 +74,14 @@ impl Target<'_> {
 
     pub(super) fn decode(&self, payload: &Payload, validation: FieldValidation) -> Result<Value, Status> {
         let expected = self.view.gvk(self.endpoint).kind;
-        self.typed(decode::parse(&payload.bytes, payload.format()?, &expected)?, validation)
+        Ok(self.typed(decode::parse(&payload.bytes, payload.format()?, &expected)?, validation)?)
     }
 
     /// A body as a defaulted object of the view's kind. What a lenient decoding passes over is a warning.
     ///
     /// # Errors
     /// 400 where the body is no object of the kind, or not one that the strictness allows.
-    pub fn typed(&self, body: decode::Body, validation: FieldValidation) -> Result<Value, Status> {
+    pub fn typed(&self, body: decode::Body, validation: FieldValidation) -> Result<Value, decode::Refusal> {
         let type_id = self.view.type_id(self.endpoint);
         let (mut object, warnings) = decode::typed(body, &self.view.gvk(self.endpoint), type_id, validation)?;
         decode::set_defaults(&mut object, type_id)?;
