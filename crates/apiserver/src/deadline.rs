@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use nave_machinery::{Status, time};
+use nave_machinery::{Status, duration};
 
 use crate::request_info::RequestInfo;
 
@@ -41,20 +41,15 @@ pub(crate) async fn enforce<T>(
     })
 }
 
-/// The time that a client allows; zero or less is the longest time.
+/// The time that a client allows; zero is the longest time.
 fn requested(text: &str) -> Result<Duration, Status> {
-    let (negative, size) = match text.strip_prefix('-') {
-        Some(size) => (true, size),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
     if text.is_empty() {
         return Ok(Duration::ZERO);
     }
-    let time = time::parse_duration(size).ok_or_else(|| {
-        let why = format!("invalid timeout specified in the request URL - time: invalid duration {text:?}");
-        Status::bad_request(why)
+    let nanos = duration::parse_nanos(text).map_err(|error| {
+        Status::bad_request(format!("invalid timeout specified in the request URL - {error}"))
     })?;
-    Ok(if negative { Duration::ZERO } else { time })
+    Ok(Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)))
 }
 
 #[cfg(test)]
@@ -86,10 +81,11 @@ mod tests {
         ] {
             assert_eq!(timeout(&format!("/api/v1/pods{query}")).unwrap(), Some(wanted), "{query}");
         }
-        for query in ["5", "x", "5 s"] {
+        let unit = "missing unit in duration \"5\"";
+        let unknown = "unknown unit \" s\" in duration \"5 s\"";
+        for (query, why) in [("5", unit), ("x", "invalid duration \"x\""), ("5 s", unknown)] {
             let status = timeout(&format!("/api/v1/pods?timeout={}", query.replace(' ', "%20"))).unwrap_err();
-            let text =
-                format!("invalid timeout specified in the request URL - time: invalid duration {query:?}");
+            let text = format!("invalid timeout specified in the request URL - time: {why}");
             assert_eq!((status.code, status.message), (400, text));
         }
     }
