@@ -32,7 +32,7 @@ use caches::CacheFlags;
 pub(crate) use controllers::ControllersConfig;
 use controllers::{ControllersFlags, known_controllers};
 pub(crate) use values::Controllers;
-use values::{parse_controllers, parse_duration, parse_ports};
+use values::{parse_controllers, parse_count, parse_duration, parse_ports, parse_verbosity};
 
 const GENERAL: &str = "General";
 const SERVING: &str = "Serving";
@@ -97,10 +97,10 @@ pub(crate) struct ServeFlags {
     #[arg(long, value_name = "DURATION", default_value = "1m0s", value_parser = parse_duration, help_heading = GENERAL)]
     request_timeout: Duration,
     /// Requests that change nothing, served at once; further ones are refused with 429. 0 for no limit.
-    #[arg(long, value_name = "N", default_value_t = InflightLimits::default().read_only, help_heading = GENERAL)]
+    #[arg(long, value_name = "N", default_value_t = InflightLimits::default().read_only, value_parser = parse_count, help_heading = GENERAL)]
     max_requests_inflight: usize,
     /// Requests that may change something, served at once; further ones are refused with 429. 0 for no limit.
-    #[arg(long, value_name = "N", default_value_t = InflightLimits::default().mutating, help_heading = GENERAL)]
+    #[arg(long, value_name = "N", default_value_t = InflightLimits::default().mutating, value_parser = parse_count, help_heading = GENERAL)]
     max_mutating_requests_inflight: usize,
     /// A watch without a timeout of its own ends after this many seconds at the earliest, twice that at the latest.
     #[arg(long, value_name = "SECONDS", default_value_t = 1800, help_heading = GENERAL)]
@@ -110,7 +110,7 @@ pub(crate) struct ServeFlags {
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration, help_heading = GENERAL)]
     shutdown_delay_duration: Duration,
     /// Number for the level of log detail, 0 (quiet) to 10 (everything).
-    #[arg(short, long = "v", value_name = "LEVEL", default_value_t = 0, help_heading = GENERAL)]
+    #[arg(short, long = "v", value_name = "LEVEL", default_value_t = 0, value_parser = parse_verbosity, help_heading = GENERAL)]
     verbosity: u8,
 
     /// Address to listen on. 0.0.0.0 or :: for all.
@@ -134,7 +134,7 @@ pub(crate) struct ServeFlags {
     http2_max_streams_per_connection: u32,
     /// Open connections from one client address, or from one /64 network of IPv6 addresses. Clients behind one proxy
     /// count as one. 0 for half of the connections that the limit of file descriptors allows.
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = SERVING)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse_count, help_heading = SERVING)]
     max_connections_per_address: usize,
 
     #[command(flatten)]
@@ -330,6 +330,12 @@ mod tests {
             (&["--tls-private-key-file=a.key"], "--tls-cert-file"),
             (&["--request-timeout=0s"], "--request-timeout"),
             (&["--request-timeout=60"], "--request-timeout"),
+            (&["--request-timeout=-1s"], "must not be negative"),
+            (&["--v=-1"], "from 0 (quiet) to 10"),
+            (&["--v=11"], "from 0 (quiet) to 10"),
+            (&["--max-requests-inflight=-1"], "whole number from 0"),
+            (&["--max-connections-per-address=99999999999"], "whole number from 0"),
+            (&["--default-watch-cache-size=-1"], "whole number from 0"),
             (&["--advertise-address=0.0.0.0"], "--advertise-address"),
             (&["--secure-port=70000"], "--secure-port"),
             (&["--bind-address=localhost"], "--bind-address"),

@@ -60,15 +60,18 @@ pub(crate) enum ServeError {
     /// A flag's file cannot be used.
     #[error(transparent)]
     Flag(#[from] FlagError),
-    /// The data folder cannot be made.
-    #[error("--data-dir: {}: {error}", .path.display())]
-    DataDir { path: PathBuf, error: io::Error },
     /// The server's own keys and certificates.
     #[error("--data-dir: {0}")]
     Pki(#[from] PkiError),
-    /// The store cannot be opened.
+    /// Another process has the data folder, or the disk refuses what the store needs.
     #[error("--data-dir: {0}")]
     Store(#[from] StoreError),
+    /// The store is not what was written.
+    #[error(
+        "--data-dir: the store in {} is damaged: {why}. Put a copy in its place, or move it away to begin without objects",
+        .folder.display()
+    )]
+    Damaged { folder: PathBuf, why: String },
     /// The API cannot be started.
     #[error("cannot start the API: {0}")]
     Start(#[from] StartError),
@@ -101,7 +104,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let keys = authentication::service_account_keys(&config)?;
     let cas = ClientCas::open(&config, &certificates)?;
     let tls = Tls::new(certificates.serving(), Some(&cas.all()))?;
-    let bound = Server::bind(&[config.listen], tls.clone(), limits(&config, descriptors)).await;
+    let bound = Server::bind(&[config.listen], tls.clone(), limits(&config, descriptors)?).await;
     let server = bound.map_err(ServeError::Listen)?;
     let listening = server.local_addresses()?.first().copied().unwrap_or(config.listen);
     let reachable = SocketAddr::new(config.advertise, listening.port());
@@ -148,21 +151,34 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     Ok(())
 }
 
-fn limits(config: &Config, descriptors: u64) -> Limits {
+fn limits(config: &Config, descriptors: u64) -> Result<Limits, FlagError> {
     let mut limits =
         Limits { connections: ConnectionLimits::for_descriptors(descriptors), ..Limits::default() };
+    let total = limits.connections.total;
+    if config.connections_per_address > total {
+        let why = format!(
+            "the limit of {descriptors} open files allows {total} connections; raise it (ulimit -n), or choose at most {total}"
+        );
+        return Err(FlagError::new("max-connections-per-address", why));
+    }
     if config.http2_streams != 0 {
         limits.http2_streams = config.http2_streams;
     }
     if config.connections_per_address != 0 {
         limits.connections.per_address = config.connections_per_address;
     }
-    limits
+    Ok(limits)
 }
 
-fn make_folder(path: &Path) -> Result<(), ServeError> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|error| ServeError::DataDir { path: path.to_owned(), error })
+fn make_folder(path: &Path) -> Result<(), FlagError> {
+    let Err(error) = DirBuilder::new().recursive(true).mode(0o700).create(path) else { return Ok(()) };
+    let file = path.ancestors().find(|place| place.exists() && !place.is_dir());
+    let why = match file {
+        Some(file) if file == path => "is a file; name a folder".to_owned(),
+        Some(file) => format!("{} is a file; name a folder in a folder", file.display()),
+        None => format!("the folder cannot be made: {error}"),
+    };
+    Err(FlagError::file("data-dir", path, why))
 }
 
 /// The administrator's kubeconfig: where it is, and where it leads.
@@ -247,4 +263,64 @@ async fn stop(config: &Config, api: &ApiServer, controllers: &InProcessControlle
     api.end_watches();
     let drained = running.shutdown(config.request_timeout).await;
     tracing::info!(%drained, "no longer serving");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::flags::{Cli, Task};
+
+    fn config(arguments: &[&str]) -> Config {
+        let arguments = ["nave"].iter().chain(arguments);
+        match Cli::try_parse_from(arguments).unwrap().validate().unwrap() {
+            Task::Serve(config) => *config,
+            Task::Controllers(_) => panic!("these are flags of serve"),
+        }
+    }
+
+    #[test]
+    fn a_file_in_place_of_the_data_folder_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "x").unwrap();
+        let error = make_folder(&file).unwrap_err().to_string();
+        assert_eq!(error, format!("--data-dir: {}: is a file; name a folder", file.display()));
+        let error = make_folder(&file.join("data")).unwrap_err().to_string();
+        assert!(error.contains(&format!("{} is a file", file.display())), "{error}");
+        assert!(make_folder(&folder.path().join("a/b")).is_ok());
+    }
+
+    #[test]
+    fn more_connections_than_files_are_refused() {
+        let flag = |count: usize| format!("--max-connections-per-address={count}");
+        let total = ConnectionLimits::for_descriptors(1024).total;
+        assert!(limits(&config(&[&flag(total)]), 1024).is_ok());
+        let error = limits(&config(&[&flag(total + 1)]), 1024).unwrap_err().to_string();
+        assert!(error.contains("ulimit -n") && error.contains(&total.to_string()), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_damaged_store_is_told_from_one_in_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(&[&format!("--data-dir={}", folder.path().display())]);
+        let store = api::open_store(&config).await.unwrap();
+        let in_use = api::open_store(&config).await.err().unwrap();
+        assert!(matches!(in_use, ServeError::Store(StoreError::Locked { .. })), "{in_use}");
+        drop(store);
+        let file = folder.path().join("store/store.redb");
+        let bytes = fs::read(&file).unwrap();
+        let mut overwritten = bytes.clone();
+        overwritten[4096..].fill(0xa5);
+        for damaged in [b"hello".to_vec(), bytes[..5000].to_vec(), overwritten] {
+            fs::write(&file, damaged).unwrap();
+            let error = api::open_store(&config).await.err().unwrap().to_string();
+            assert!(error.contains("is damaged") && error.contains("move it away"), "{error}");
+        }
+        fs::write(&file, bytes).unwrap();
+        assert!(api::open_store(&config).await.is_ok());
+    }
 }

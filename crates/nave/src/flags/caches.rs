@@ -7,6 +7,7 @@ use nave_apiserver::storage::WatchCacheSizes;
 use nave_machinery::GroupResource;
 
 use super::ETCD;
+use super::values::parse_count;
 
 /// How much history the watch caches keep, as typed.
 #[derive(Args, Clone, Debug)]
@@ -18,7 +19,7 @@ pub(super) struct CacheFlags {
     watch_cache: bool,
     /// Changes of a resource that are kept in any case. The history grows from here with the rate of changes, and
     /// shrinks again. 0 keeps it as short as it can be.
-    #[arg(long, value_name = "N", default_value_t = WatchCacheSizes::DEFAULT, help_heading = ETCD)]
+    #[arg(long, value_name = "N", default_value_t = WatchCacheSizes::DEFAULT, value_parser = parse_count, help_heading = ETCD)]
     default_watch_cache_size: usize,
     /// The same for single resources: resource[.group]#size, such as pods#1000,deployments.apps#500.
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_size, help_heading = ETCD)]

@@ -10,7 +10,7 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use nave_client::leader_election::LeaderElectionConfig;
 use nave_controllers::frame::Settings;
 
-use super::{Controllers, FlagError, parse_controllers, parse_duration};
+use super::{Controllers, FlagError, parse_controllers, parse_count, parse_duration, parse_verbosity};
 
 const GENERAL: &str = "General";
 const ELECTION: &str = "Leader election";
@@ -33,10 +33,10 @@ pub(crate) struct ControllersFlags {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:10257", value_parser = parse_address, help_heading = GENERAL)]
     healthz_bind_address: Address,
     /// How many pods that have ended are kept before the oldest are deleted; 0 keeps all.
-    #[arg(long, value_name = "N", default_value_t = Settings::TERMINATED_PODS, help_heading = GENERAL)]
+    #[arg(long, value_name = "N", default_value_t = Settings::TERMINATED_PODS, value_parser = parse_count, help_heading = GENERAL)]
     terminated_pod_gc_threshold: usize,
     /// Number for the level of log detail, 0 (quiet) to 10 (everything).
-    #[arg(short, long = "v", value_name = "LEVEL", default_value_t = 0, help_heading = GENERAL)]
+    #[arg(short, long = "v", value_name = "LEVEL", default_value_t = 0, value_parser = parse_verbosity, help_heading = GENERAL)]
     verbosity: u8,
 
     /// Of several such processes only the one that holds a Lease works; the others wait to take its place.

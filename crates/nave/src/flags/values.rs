@@ -74,7 +74,24 @@ pub(super) fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
 
 /// Reads a duration as Go writes them: `300ms`, `1.5h`, `2h45m`.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    duration::parse(text).ok_or_else(|| format!("{text:?} is not a duration such as 300ms, 30s or 1h15m"))
+    let nanos = duration::parse_nanos(text)
+        .map_err(|_| format!("{text:?} is not a duration such as 300ms, 30s or 1h15m"))?;
+    let nanos = u64::try_from(nanos).map_err(|_| "a duration must not be negative".to_owned())?;
+    Ok(Duration::from_nanos(nanos))
+}
+
+/// Reads a count of requests, connections or objects.
+pub(super) fn parse_count(text: &str) -> Result<usize, String> {
+    // The largest that Kubernetes' flags of this kind hold.
+    const MAX: usize = i32::MAX as usize;
+    let count = text.parse().ok().filter(|count| *count <= MAX);
+    count.ok_or_else(|| format!("must be a whole number from 0 to {MAX}"))
+}
+
+/// Reads the level of log detail.
+pub(super) fn parse_verbosity(text: &str) -> Result<u8, String> {
+    let level = text.parse().ok().filter(|level| *level <= 10);
+    level.ok_or_else(|| "must be a whole number from 0 (quiet) to 10 (everything)".to_owned())
 }
 
 #[cfg(test)]
@@ -90,6 +107,19 @@ mod tests {
         }
         for wrong in ["", "1", "s", "-1s", "1 s", "1d", "1s2", "1..5s", "999999999999999999999h"] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn numbers_out_of_range_say_what_is_in_range() {
+        assert_eq!(parse_duration("-1s"), Err("a duration must not be negative".to_owned()));
+        assert_eq!((parse_count("0"), parse_count("2147483647")), (Ok(0), Ok(2_147_483_647)));
+        for wrong in ["-1", "2147483648", "99999999999999999999", "1.5", "x", ""] {
+            assert_eq!(parse_count(wrong), Err("must be a whole number from 0 to 2147483647".to_owned()));
+        }
+        assert_eq!((parse_verbosity("0"), parse_verbosity("10")), (Ok(0), Ok(10)));
+        for wrong in ["-1", "11", "256", "x", ""] {
+            assert!(parse_verbosity(wrong).unwrap_err().contains("0 (quiet) to 10"), "{wrong}");
         }
     }
 

@@ -1,13 +1,13 @@
 //! The API server with its store, as the process starts and stops them.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use nave_apiserver::computed;
 use nave_apiserver::server::{self, ApiServer};
 use nave_apiserver::storage::{Following, Storages};
 use nave_authn::service_account::{Issuer, KeyRing, SecretUse};
 use nave_resources::Registry;
-use nave_store::{Embedded, Store, embedded};
+use nave_store::{Embedded, Store, StoreError, embedded};
 use tokio::sync::mpsc;
 
 use super::ServeError;
@@ -19,12 +19,21 @@ use crate::flags::Config;
 /// Opens the store in the data folder, which no other process may have open.
 pub(super) async fn open_store(config: &Config) -> Result<Arc<dyn Store>, ServeError> {
     let folder = config.data_dir.join("store");
-    let opened =
-        tokio::task::spawn_blocking(move || Embedded::open(&folder, &embedded::Options::default())).await;
-    match opened {
+    let damaged = |why: String| ServeError::Damaged { folder: folder.clone(), why };
+    let opening = {
+        let folder = folder.clone();
+        tokio::task::spawn_blocking(move || Embedded::open(&folder, &embedded::Options::default()))
+    };
+    match opening.await {
         Ok(Ok(store)) => Ok(Arc::new(store)),
+        Ok(Err(StoreError::Corrupt(why))) => Err(damaged(why.to_string())),
+        // A file that the engine does not recognize.
+        Ok(Err(StoreError::Io(error))) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(damaged(error.to_string()))
+        }
         Ok(Err(error)) => Err(ServeError::Store(error)),
-        Err(fault) => Err(ServeError::System(std::io::Error::other(fault))),
+        // The engine panics on some bytes that are not its own.
+        Err(_) => Err(damaged("its pages cannot be read".to_owned())),
     }
 }
 
