@@ -1,7 +1,7 @@
 //! The cluster as admission plugins see it: listers over the watch caches, and the few writes that plugins make.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use async_trait::async_trait;
 use lru::LruCache;
@@ -10,13 +10,14 @@ use nave_admission::{
 };
 use nave_authz::rbac::Rbac;
 use nave_cacher::CachedObject;
-use nave_machinery::{GroupResource, GroupVersionResource, Object, Status, time};
+use nave_machinery::{GroupResource, GroupVersionResource, Object, Status, meta};
 use nave_resources::{list_prefix, storage_key};
 use nave_store::Range;
 use parking_lot::Mutex;
 
-use crate::lifecycle;
-use crate::storage::{Latest, ResourceStorage, Storages, Stored, Update};
+use crate::endpoints::Endpoint;
+use crate::internal::InternalWriter;
+use crate::storage::{Latest, ResourceStorage, Storages};
 
 /// Parsed objects that are kept of each resource: those that each write of a pod asks for again.
 const PARSED_KEPT: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
@@ -56,7 +57,8 @@ impl AdmissionConfig {
         storages: &Storages,
         authorizer: &nave_authz::Chain,
         metrics: Metrics,
-    ) -> Result<Chain, AdmissionError> {
+    ) -> Result<Arc<Chain>, AdmissionError> {
+        let chain = LateChain::default();
         let stored = |group: &str, resource: &str| {
             let gvr = GroupVersionResource::new(group, "v1", resource);
             storages.get(&gvr).cloned()
@@ -67,8 +69,14 @@ impl AdmissionConfig {
         let quotas = stored("", "resourcequotas").ok_or_else(|| missing("resourcequotas"))?;
         let namespaces = stored("", "namespaces").ok_or_else(|| missing("namespaces"))?;
         let writers = Writers {
-            quota_status: Arc::new(QuotaWriter(quotas)),
-            namespace_creator: Arc::new(NamespaceWriter(namespaces)),
+            quota_status: Arc::new(QuotaWriter {
+                endpoint: Endpoint::of(quotas, "v1"),
+                chain: chain.clone(),
+            }),
+            namespace_creator: Arc::new(NamespaceWriter {
+                endpoint: Endpoint::of(namespaces, "v1"),
+                chain: chain.clone(),
+            }),
         };
         let lister = |resource: &GroupResource| -> Option<Arc<dyn Lister>> {
             Some(Arc::new(StorageLister::new(stored(&resource.group, &resource.resource)?)))
@@ -81,7 +89,9 @@ impl AdmissionConfig {
             default_not_ready_toleration_seconds: self.default_not_ready_toleration_seconds,
             default_unreachable_toleration_seconds: self.default_unreachable_toleration_seconds,
         };
-        Ok(nave_admission::build(&parts, &self.plugins, &self.given, metrics)?)
+        let built = Arc::new(nave_admission::build(&parts, &self.plugins, &self.given, metrics)?);
+        chain.set(&built);
+        Ok(built)
     }
 }
 
@@ -169,45 +179,50 @@ impl Lister for StorageLister {
     }
 }
 
+/// The chain that the plugins are part of: what they write is admitted as any other write.
+#[derive(Clone, Default)]
+struct LateChain(Arc<OnceLock<Weak<Chain>>>);
+
+impl LateChain {
+    fn set(&self, chain: &Arc<Chain>) {
+        self.0.get_or_init(|| Arc::downgrade(chain));
+    }
+
+    fn get(&self) -> Result<Arc<Chain>, Status> {
+        let chain = self.0.get().and_then(Weak::upgrade);
+        chain.ok_or_else(|| Status::service_unavailable("the server is shutting down"))
+    }
+}
+
 /// Writes the status of quotas.
-struct QuotaWriter(Arc<ResourceStorage>);
+struct QuotaWriter {
+    endpoint: Endpoint,
+    chain: LateChain,
+}
 
 #[async_trait]
 impl QuotaStatus for QuotaWriter {
     async fn update_status(&self, quota: Object) -> Result<Arc<Object>, Status> {
-        let (storage, name) = (&self.0, quota.name());
-        let key = storage_key(storage.def(), Some(quota.namespace()), name)
-            .map_err(|error| Status::bad_request(error.to_string()))?;
-        let set_status = |current: &Stored| {
-            if current.object.resource_version() != quota.resource_version() {
-                let why = "the object has been modified";
-                return Err(Status::conflict(&storage.def().group_resource(), name, why));
-            }
-            let mut object = current.object.clone();
-            if let Some(status) = quota.get("status") {
-                object.insert("status", status.clone());
-            }
-            Ok(Update::Put(object.into_value()))
-        };
-        Ok(Arc::new(storage.guaranteed_update(&key, name, set_status).await?.stored.object))
+        let chain = self.chain.get()?;
+        let writer = InternalWriter::new(&self.endpoint, &chain);
+        let stored = writer.replace_status(quota.into_value()).await?;
+        Ok(Arc::new(Object::try_from(stored).map_err(Status::internal)?))
     }
 }
 
 /// Creates namespaces.
-struct NamespaceWriter(Arc<ResourceStorage>);
+struct NamespaceWriter {
+    endpoint: Endpoint,
+    chain: LateChain,
+}
 
 #[async_trait]
 impl NamespaceCreator for NamespaceWriter {
     async fn create(&self, namespace: Object) -> Result<(), Status> {
-        let (storage, name) = (&self.0, namespace.name().to_owned());
-        let def = storage.def();
-        let key = storage_key(def, None, &name).map_err(|error| Status::bad_request(error.to_string()))?;
-        let mut object = namespace.into_value();
-        lifecycle::before_create(def, &mut object, "", time::now())?;
-        def.strategy.default(&mut object, "v1");
-        def.strategy.prepare_for_create(&mut object);
-        def.strategy.canonicalize(&mut object);
-        let revision = storage.create(&key, &name, &mut object).await?;
-        storage.wait_until(revision).await
+        let chain = self.chain.get()?;
+        let stored = InternalWriter::new(&self.endpoint, &chain).create("", namespace.into_value()).await?;
+        // The namespace's objects come next, and are admitted by what the watch cache has.
+        let revision = meta::resource_version(&stored).parse().unwrap_or(0);
+        self.endpoint.storage()?.wait_until(revision).await
     }
 }

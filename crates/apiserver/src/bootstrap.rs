@@ -8,16 +8,13 @@ use std::net::Ipv4Addr;
 
 use futures_util::future::try_join_all;
 use futures_util::try_join;
-use nave_machinery::options::CreateOptions;
 use nave_machinery::user::UserInfo;
-use nave_machinery::{GroupVersionResource, Status, Value, time};
+use nave_machinery::{GroupVersionResource, Status, Value, meta, time};
 use serde_json::json;
 
 use crate::cluster_authentication::{self, ClusterAuthentication};
-use crate::context::RequestContext;
-use crate::endpoints::view::View;
-use crate::endpoints::write::{self, Target};
-use crate::endpoints::{Resources, decode};
+use crate::endpoints::Resources;
+use crate::internal::InternalWriter;
 
 /// The system's namespaces.
 const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
@@ -52,13 +49,12 @@ impl Bootstrap {
     /// # Errors
     /// What kept an object from being stored.
     pub async fn run(&self, resources: &Resources) -> Result<(), Status> {
-        let user = &server_user();
         let namespaces = NAMESPACES.map(|name| {
             let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-            create(resources, user, core("namespaces"), "", namespace)
+            create(resources, core("namespaces"), "", namespace)
         });
         try_join_all(namespaces).await?;
-        let service = create(resources, user, core("services"), "default", self.service());
+        let service = create(resources, core("services"), "default", self.service());
         let told = async {
             match cluster_authentication::publish(resources, &self.cluster_authentication).await {
                 // Another server over the same store is at it; it is seen to later.
@@ -66,13 +62,13 @@ impl Bootstrap {
                 outcome => outcome,
             }
         };
-        let tracking = create(resources, user, core("configmaps"), "kube-system", token_tracking());
+        let tracking = create(resources, core("configmaps"), "kube-system", token_tracking());
         let class = |(name, value)| {
             let classes = GroupVersionResource::new("scheduling.k8s.io", "v1", "priorityclasses");
-            create(resources, user, classes, "", priority_class(name, value))
+            create(resources, classes, "", priority_class(name, value))
         };
         let classes = try_join_all(PRIORITY_CLASSES.map(class));
-        try_join!(service, rbac::run(resources, user), told, tracking, classes).map(drop)
+        try_join!(service, rbac::run(resources), told, tracking, classes).map(drop)
     }
 
     fn service(&self) -> Value {
@@ -122,27 +118,21 @@ fn token_tracking() -> Value {
 /// Creates an object unless there is one of its name.
 async fn create(
     resources: &Resources,
-    user: &UserInfo,
     resource: GroupVersionResource,
     namespace: &str,
     object: Value,
 ) -> Result<(), Status> {
     let Some(endpoint) = resources.endpoint(&resource) else { return Ok(()) };
-    let name = nave_machinery::meta::name(&object).to_owned();
     let storage = endpoint.storage()?;
-    if storage.find(namespace, &name).is_some() {
+    if storage.find(namespace, meta::name(&object)).is_some() {
         return Ok(());
     }
-    let admission = resources.admission();
-    let context = &RequestContext::internal(user.clone());
-    let target = Target { context, endpoint, view: View::Object, namespace, name: "", admission };
-    let body = decode::Body { object, lax: Vec::new() };
-    let object = target.typed(body, nave_machinery::options::FieldValidation::Ignore)?;
-    let stored = match write::create_object(&target, object, &CreateOptions::default()).await {
+    let writer = InternalWriter::new(endpoint, resources.admission());
+    let stored = match writer.create(namespace, object).await {
         Err(status) if status.code == 409 => return Ok(()),
         outcome => outcome?,
     };
     // The next object may need this one: namespaces come before what is in them.
-    let revision = nave_machinery::meta::resource_version(&stored).parse().unwrap_or(0);
+    let revision = meta::resource_version(&stored).parse().unwrap_or(0);
     storage.wait_until(revision).await
 }

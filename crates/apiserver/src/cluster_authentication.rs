@@ -9,24 +9,19 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use nave_authn::certificates_to_pem;
 use nave_cacher::{CachedObject, Delivery};
-use nave_codec::negotiate::{ContentType, Format};
-use nave_machinery::options::{CreateOptions, UpdateOptions};
-use nave_machinery::user::UserInfo;
-use nave_machinery::{GroupVersionResource, Status, Value, time};
+use nave_machinery::options::UpdateOptions;
+use nave_machinery::{GroupVersionResource, Object, Status, Value, time};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::json;
 use tokio::sync::{Notify, watch};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::bootstrap::server_user;
-use crate::context::RequestContext;
 use crate::endpoints::view::View;
-use crate::endpoints::write::{self, Payload, Target};
 use crate::endpoints::{Endpoint, Resources};
+use crate::internal::InternalWriter;
 use crate::storage::{Follower, Following};
 
 const NAMESPACE: &str = "kube-system";
@@ -70,21 +65,36 @@ pub(crate) async fn publish(resources: &Resources, required: &ClusterAuthenticat
     let found = storage.find(NAMESPACE, NAME);
     let found = found.map(|cached| storage.codec().parse_cached(&cached)).transpose()?;
     let existing = found.as_ref().map(data_of).unwrap_or_default();
-    let wanted = required.combined_with(&existing, time::now().unix_seconds());
+    let now = time::now().unix_seconds();
+    let wanted = required.combined_with(&existing, now);
     if found.is_some() && wanted == existing {
         return Ok(());
     }
-    tracing::info!(config_map = NAME, namespace = NAMESPACE, "telling extension servers how to authenticate");
-    let user = server_user();
-    let outcome = put(endpoint, resources, &user, found.as_ref(), &wanted).await;
-    match outcome {
-        // What others have left there has grown too large: begin anew.
+    tracing::info!(config_map = NAME, namespace = NAMESPACE, "config map for extension servers updated");
+    let writer = InternalWriter::new(endpoint, resources.admission());
+    if found.is_none() {
+        let object =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": NAME}, "data": wanted});
+        return writer.create(NAMESPACE, object).await.map(drop);
+    }
+    match write(&writer, |stored| required.combined_with(&data_of(stored.as_value()), now)).await {
+        // The data of other servers has grown too large: begin again without it.
         Err(status) if matches!(status.code, 413 | 422) && !existing.is_empty() => {
-            let wanted = required.combined_with(&Data::new(), time::now().unix_seconds());
-            put(endpoint, resources, &user, found.as_ref(), &wanted).await
+            write(&writer, |_| required.combined_with(&Data::new(), now)).await
         }
         outcome => outcome,
     }
+}
+
+/// Replaces the config map's data.
+async fn write(writer: &InternalWriter<'_>, data: impl Fn(&Object) -> Data + Sync) -> Result<(), Status> {
+    let change = |stored: &Object| {
+        let mut object = stored.clone();
+        object.insert("data", json!(data(stored)));
+        Ok(object.into_value())
+    };
+    let written = writer.update(View::Object, (NAMESPACE, NAME), &UpdateOptions::default(), &change).await;
+    written.map(drop)
 }
 
 /// Keeps the config map as it must be while the server runs: whatever becomes of it, and whatever is `required` then.
@@ -168,34 +178,6 @@ impl Follower for Changes {
 
 fn config_maps(resources: &Resources) -> Option<&Endpoint> {
     resources.endpoint(&GroupVersionResource::new("", "v1", "configmaps"))
-}
-
-/// Writes the config map as a client would: against the state that was read.
-async fn put(
-    endpoint: &Endpoint,
-    resources: &Resources,
-    user: &UserInfo,
-    found: Option<&Value>,
-    data: &Data,
-) -> Result<(), Status> {
-    let new = || json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": NAME, "namespace": NAMESPACE}});
-    let mut object = found.cloned().unwrap_or_else(new);
-    object["data"] = json!(data);
-    let payload = Payload {
-        bytes: Bytes::from(object.to_string()),
-        content_type: Some(ContentType::Object(Format::Json)),
-    };
-    let name = if found.is_some() { NAME } else { "" };
-    let admission = resources.admission();
-    let context = &RequestContext::internal(user.clone());
-    let target = Target { context, endpoint, view: View::Object, namespace: NAMESPACE, name, admission };
-    let stored = if found.is_some() {
-        write::update(&target, &payload, &UpdateOptions::default(), None).await?
-    } else {
-        write::create(&target, &payload, &CreateOptions::default()).await?
-    };
-    drop(stored);
-    Ok(())
 }
 
 fn data_of(config_map: &Value) -> Data {

@@ -25,6 +25,7 @@
 //! | [`endpoints`] | the verbs, for every resource alike |
 //! | [`lifecycle`] | what the API does to every object's metadata |
 //! | [`computed`] | what is answered without being stored: bindings, reviews, tokens |
+//! | `internal` | writes of the server itself |
 //! | [`admission`] | the cluster as admission plugins see it |
 //! | [`allocation`] | cluster IPs and node ports of services |
 //! | [`storage`] | one resource's objects between the endpoints and the store |
@@ -54,6 +55,7 @@ mod gzip;
 pub mod health;
 pub mod impersonation;
 pub mod inflight;
+mod internal;
 pub mod introspection;
 mod kinds;
 pub mod lifecycle;

@@ -116,7 +116,6 @@ impl ApiServer {
             metrics.register(collector)?;
         }
         let admission = config.admission.build(&storages, &config.authorization, admission_metrics)?;
-        let admission = Arc::new(admission);
         let watches = Watches { closing: closing.clone(), min_time: config.min_watch_time };
         let allocator = Arc::new(ServiceAllocator::new(config.service_range, config.node_ports));
         let services = follow_services(&storages, &allocator).await;

@@ -8,6 +8,7 @@
 //! | [`limits`] | how deep and how large an object may be |
 //! | [`meta`] | reading and writing `metadata` of an object held as a [`Value`] |
 //! | [`object`] | [`Object`], a value that is known to be a map, with its metadata |
+//! | [`conditions`] | conditions in the status of an object held as a [`Value`] |
 //! | [`selector`] | label and field selectors |
 //! | [`quantity`] | resource quantities (`1500m`, `1Gi`) |
 //! | [`names`] | the rules that names, labels and annotations follow |
@@ -19,6 +20,7 @@
 //!
 //! Invariants: no I/O, no clock other than [`time::now`], and no input that panics.
 
+pub mod conditions;
 pub mod duration;
 pub mod field;
 pub mod gvk;

@@ -1,6 +1,6 @@
 //! Short ways to read parts of an object.
 
-use nave_machinery::{Map, Value};
+use nave_machinery::{Map, Value, conditions};
 
 /// The value at a dotted path.
 pub(crate) fn at<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
@@ -39,12 +39,12 @@ pub(crate) fn map<'a>(object: &'a Value, path: &str) -> Option<&'a Map> {
 
 /// The condition of this type in `status.conditions`.
 pub(crate) fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
-    list(object, "status.conditions").iter().find(|condition| text(condition, "type") == kind)
+    conditions::find(object, kind)
 }
 
 /// Whether the condition of this type is true.
 pub(crate) fn condition_is_true(object: &Value, kind: &str) -> bool {
-    condition(object, kind).is_some_and(|condition| text(condition, "status") == "True")
+    conditions::is_true(object, kind)
 }
 
 /// Whether a delete of the object has begun.

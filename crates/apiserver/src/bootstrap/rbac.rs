@@ -4,70 +4,72 @@
 use futures_util::future::try_join_all;
 use nave_authz::bootstrap::{self, Reconciled, reconcile};
 use nave_authz::rbac;
-use nave_machinery::options::CreateOptions;
-use nave_machinery::options::FieldValidation;
-use nave_machinery::user::UserInfo;
-use nave_machinery::{GroupVersionResource, Status};
-use nave_resources::storage_key;
+use nave_machinery::options::{DeleteOptions, Preconditions, UpdateOptions};
+use nave_machinery::{GroupVersionResource, Object, Status, Value, meta};
 
-use crate::context::RequestContext;
+use crate::endpoints::Resources;
 use crate::endpoints::view::View;
-use crate::endpoints::write::{self, Target};
-use crate::endpoints::{Endpoint, Resources, decode};
-use crate::storage::{Stored, Update};
+use crate::internal::InternalWriter;
 
-/// Sees to it that all are there. They are written side by side, so that the store can commit them together.
+/// Makes all that are absent or lack something. They are written side by side, so that the store can commit them
+/// together.
 ///
 /// # Errors
 /// What kept one from being stored.
-pub(super) async fn run(resources: &Resources, user: &UserInfo) -> Result<(), Status> {
+pub(super) async fn run(resources: &Resources) -> Result<(), Status> {
     let policy = bootstrap::policy().map_err(Status::internal)?;
-    let ensured = policy.into_iter().map(|wanted| ensure(resources, user, wanted));
+    let ensured = policy.into_iter().map(|wanted| ensure(resources, wanted));
     try_join_all(ensured).await.map(drop)
 }
 
-async fn ensure(resources: &Resources, user: &UserInfo, wanted: bootstrap::Bootstrap) -> Result<(), Status> {
+async fn ensure(resources: &Resources, wanted: bootstrap::Bootstrap) -> Result<(), Status> {
     let gvr = GroupVersionResource::new(rbac::GROUP, "v1", wanted.resource);
     let Some(endpoint) = resources.endpoint(&gvr) else { return Ok(()) };
     let storage = endpoint.storage()?;
+    let writer = InternalWriter::new(endpoint, resources.admission());
     if let Some(cached) = storage.find(&wanted.namespace, &wanted.name) {
         let existing = storage.codec().parse_cached(&cached)?;
-        if reconcile(&existing, &wanted.object) == Reconciled::Right || mend(endpoint, &wanted).await? {
-            return Ok(());
+        match mend(&writer, &existing, &wanted).await {
+            // It is gone, and is made again.
+            Err(status) if status.code == 404 => {}
+            outcome => {
+                if outcome? {
+                    return Ok(());
+                }
+            }
         }
     }
-    let context = &RequestContext::internal(user.clone());
-    let target = Target {
-        context,
-        endpoint,
-        view: View::Object,
-        namespace: &wanted.namespace,
-        name: "",
-        admission: resources.admission(),
-    };
-    let body = decode::Body { object: wanted.object, lax: Vec::new() };
-    let object = target.typed(body, FieldValidation::Ignore)?;
-    match write::create_object(&target, object, &CreateOptions::default()).await {
+    match writer.create(&wanted.namespace, wanted.object).await {
         // Another server over the same store was faster.
         Err(status) if status.code == 409 => Ok(()),
         outcome => outcome.map(drop),
     }
 }
 
-/// Adds to an object what it lacks. False if it is gone: because another did so, or because it is to be made anew.
-async fn mend(endpoint: &Endpoint, wanted: &bootstrap::Bootstrap) -> Result<bool, Status> {
-    let namespace = endpoint.def.namespaced.then_some(wanted.namespace.as_str());
-    let key = storage_key(&endpoint.def, namespace, &wanted.name).map_err(Status::internal)?;
-    let change = |current: &Stored| {
-        Ok(match reconcile(current.object.as_value(), &wanted.object) {
-            Reconciled::Right => Update::Keep(current.object.as_value().clone()),
-            Reconciled::Update(object) => Update::Put(object),
-            Reconciled::Recreate => Update::Delete(current.object.as_value().clone()),
-        })
-    };
-    match endpoint.storage()?.guaranteed_update(&key, &wanted.name, change).await {
-        Ok(updated) => Ok(!updated.deleted),
-        Err(status) if status.code == 404 => Ok(false),
-        Err(status) => Err(status),
+/// Adds to an object what it lacks; false where it was deleted, because it has to be made again.
+async fn mend(
+    writer: &InternalWriter<'_>,
+    existing: &Value,
+    wanted: &bootstrap::Bootstrap,
+) -> Result<bool, Status> {
+    let at = (wanted.namespace.as_str(), wanted.name.as_str());
+    match reconcile(existing, &wanted.object) {
+        Reconciled::Right => {}
+        Reconciled::Update(_) => {
+            let complete = |stored: &Object| {
+                Ok(match reconcile(stored.as_value(), &wanted.object) {
+                    Reconciled::Update(object) => object,
+                    Reconciled::Right | Reconciled::Recreate => stored.as_value().clone(),
+                })
+            };
+            writer.update(View::Object, at, &UpdateOptions::default(), &complete).await?;
+        }
+        Reconciled::Recreate => {
+            let uid = Some(meta::uid(existing).to_owned());
+            let preconditions = Preconditions { uid, resource_version: None };
+            writer.delete(at, &DeleteOptions { preconditions, ..DeleteOptions::default() }).await?;
+            return Ok(false);
+        }
     }
+    Ok(true)
 }

@@ -1,16 +1,15 @@
 //! `pods/binding` and `bindings`: a scheduler's decision on which node a pod runs (upstream: `BindingREST`).
 
 use async_trait::async_trait;
-use nave_machinery::time;
 use nave_machinery::{
-    FieldError, FieldPath, GroupKind, GroupResource, GroupVersionResource, Status, Value, meta,
+    FieldError, FieldPath, GroupResource, GroupVersionResource, Object, Reason, Status, Value, conditions,
+    meta, time,
 };
 use nave_resources::pod::is_mirror;
-use nave_resources::storage_key;
 use serde_json::{Map, json};
 
 use crate::endpoints::computed::{Computed, ComputedRequest};
-use crate::storage::{Stored, Update};
+use crate::endpoints::write::{Change, Write};
 
 /// Puts a pod onto a node.
 pub(super) struct Binding;
@@ -24,22 +23,22 @@ impl Computed for Binding {
         };
         let errors = validate(&binding);
         if !errors.is_empty() {
-            return Err(Status::invalid(
-                &GroupKind { group: String::new(), kind: "Binding".into() },
-                name,
-                &errors,
-            ));
+            // Upstream's error is no `Status` here.
+            let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            let text = if errors.len() > 1 { format!("[{}]", errors.join(", ")) } else { errors.concat() };
+            return Err(Status::failure(500, Reason::Unknown, text));
         }
         let pods = GroupVersionResource::new("", "v1", "pods");
         let endpoint = request.resources.endpoint(&pods).ok_or_else(Status::no_such_path)?;
-        let key = storage_key(&endpoint.def, Some(request.namespace()), name)
-            .map_err(|error| Status::bad_request(error.to_string()))?;
-        let bind = |current: &Stored| {
-            let pod = bound(current.object.as_value(), &binding)
-                .map_err(|why| Status::conflict(&GroupResource::new("", "pods/binding"), name, &why))?;
-            Ok(if request.options.dry_run { Update::Keep(pod) } else { Update::Put(pod) })
+        let target = request.target(endpoint, name);
+        let bind = |pod: &Object| {
+            target.check_precondition("UID", meta::uid(&binding), pod.uid())?;
+            let version = meta::resource_version(&binding);
+            target.check_precondition("ResourceVersion", version, pod.resource_version())?;
+            let bound = bound(pod.as_value(), &binding);
+            bound.map_err(|why| Status::conflict(&GroupResource::new("", "pods/binding"), name, &why))
         };
-        endpoint.storage()?.guaranteed_update(&key, name, bind).await?;
+        Write::new(&target, Change::Store(&bind), request.options).run(name).await?;
         Ok(Status::success(201).to_value())
     }
 }
@@ -63,16 +62,6 @@ fn validate(binding: &Value) -> Vec<FieldError> {
 /// Why the pod cannot be bound (any more).
 fn bound(pod: &Value, binding: &Value) -> Result<Value, String> {
     let name = meta::name(pod);
-    for (what, wanted, found) in [
-        ("UID", meta::uid(binding), meta::uid(pod)),
-        ("ResourceVersion", meta::resource_version(binding), meta::resource_version(pod)),
-    ] {
-        if !wanted.is_empty() && wanted != found {
-            return Err(format!(
-                "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
-            ));
-        }
-    }
     if meta::deletion_timestamp(pod).is_some() {
         return Err(format!("pod {name} is being deleted, cannot be assigned to a host"));
     }
@@ -91,37 +80,26 @@ fn bound(pod: &Value, binding: &Value) -> Result<Value, String> {
     }
     let mut pod = pod.clone();
     let given = |field| meta::field(binding, field).and_then(Value::as_object);
-    merge(&mut pod, "annotations", given("annotations"), true);
-    // Labels of the node's place are added; those that the pod has may be selected by.
-    merge(&mut pod, "labels", given("labels"), false);
+    merge(&mut pod, "annotations", given("annotations"));
+    merge(&mut pod, "labels", given("labels"));
     pod["spec"]["nodeName"] = meta::at(binding, &["target", "name"]).cloned().unwrap_or_default();
-    set_scheduled(&mut pod);
+    if let Some(status) = pod.get_mut("status").and_then(Value::as_object_mut) {
+        status.remove("nominatedNodeName");
+    }
+    let now = time::now().rfc3339();
+    let scheduled = json!({
+        "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now,
+    });
+    conditions::set(&mut pod, scheduled);
     Ok(pod)
 }
 
-fn merge(pod: &mut Value, field: &str, more: Option<&Map<String, Value>>, overwrite: bool) {
+/// Adds labels or annotations, in the place of those of the same keys.
+fn merge(pod: &mut Value, field: &str, more: Option<&Map<String, Value>>) {
     let (Some(more), Some(metadata)) = (more, meta::metadata_mut(pod)) else { return };
     let entry = metadata.entry(field).or_insert_with(|| json!({}));
     let Some(fields) = entry.as_object_mut() else { return };
-    for (key, value) in more {
-        if overwrite || !fields.contains_key(key) {
-            fields.insert(key.clone(), value.clone());
-        }
-    }
-}
-
-fn set_scheduled(pod: &mut Value) {
-    let now = time::now().rfc3339();
-    let condition = json!({
-        "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now,
-    });
-    let Some(status) = pod.as_object_mut().map(|pod| pod.entry("status").or_insert_with(|| json!({}))) else {
-        return;
-    };
-    let mut conditions = status.get("conditions").and_then(Value::as_array).cloned().unwrap_or_default();
-    conditions.retain(|condition| condition.get("type").and_then(Value::as_str) != Some("PodScheduled"));
-    conditions.push(condition);
-    status["conditions"] = Value::Array(conditions);
+    fields.extend(more.iter().map(|(key, value)| (key.clone(), value.clone())));
 }
 
 #[cfg(test)]
@@ -148,14 +126,16 @@ mod tests {
     }
 
     #[test]
-    fn labels_of_a_binding_do_not_replace_those_of_the_pod() {
+    fn labels_and_annotations_of_a_binding_replace_those_of_the_pod() {
         let (mut pod, mut binding) = (pod(), binding());
         pod["metadata"]["labels"] = json!({"a": "own"});
         pod["metadata"]["annotations"] = json!({"a": "own"});
         binding["metadata"]["labels"] = json!({"a": "other", "zone": "z"});
+        pod["status"]["nominatedNodeName"] = json!("other");
         let bound = bound(&pod, &binding).unwrap();
-        assert_eq!(bound["metadata"]["labels"], json!({"a": "own", "zone": "z"}));
+        assert_eq!(bound["metadata"]["labels"], json!({"a": "other", "zone": "z"}));
         assert_eq!(bound["metadata"]["annotations"], json!({"a": "b"}));
+        assert!(bound["status"].get("nominatedNodeName").is_none());
     }
 
     #[test]
@@ -172,7 +152,6 @@ mod tests {
             |_, binding| binding["metadata"]["annotations"]["kubernetes.io/config.mirror"] = json!(""),
             "mirror pod",
         );
-        refused(|_, binding| binding["metadata"]["uid"] = json!("2"), "UID in precondition: 2");
         assert_eq!(validate(&binding()), []);
         let bad = validate(&json!({"target": {"kind": "Pod"}}));
         let fields: Vec<_> = bad.iter().map(|error| error.field.to_string()).collect();

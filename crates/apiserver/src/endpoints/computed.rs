@@ -14,7 +14,8 @@ use nave_resources::ResourceDef;
 use nave_schema::TypeId;
 
 use super::answer::Answer;
-use super::write::Payload;
+use super::view::View;
+use super::write::{Payload, Target};
 use super::{Endpoint, Resources, decode};
 use crate::context::RequestContext;
 use crate::request_info::ResourceRequest;
@@ -45,7 +46,14 @@ pub struct ComputedRequest<'a> {
     pub options: &'a CreateOptions,
 }
 
-impl ComputedRequest<'_> {
+impl<'a> ComputedRequest<'a> {
+    /// The target of a write to an object in the request's namespace.
+    pub fn target(&self, endpoint: &'a Endpoint, name: &'a str) -> Target<'a> {
+        let &Self { resources, resource, context, .. } = self;
+        let (namespace, admission) = (resource.namespace.as_str(), resources.admission());
+        Target { context, endpoint, view: View::Object, namespace, name, admission }
+    }
+
     /// The namespace; empty for cluster-scoped resources.
     pub fn namespace(&self) -> &str {
         &self.resource.namespace

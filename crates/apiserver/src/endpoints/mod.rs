@@ -305,6 +305,13 @@ fn delete_options(query: &[(String, String)], payload: &Payload) -> Result<Delet
 const PATH_SUBRESOURCE: &str = "proxy";
 
 impl Endpoint {
+    /// The endpoint of stored objects in one of their versions, for the server's own writes.
+    pub(crate) fn of(storage: Arc<ResourceStorage>, version: &str) -> Self {
+        let def = Arc::clone(storage.def());
+        let version = def.versions.iter().position(|served| served.name == version).unwrap_or_default();
+        Self { def, version, storage: Some(storage), watched: Arc::default(), allocator: None }
+    }
+
     /// The version served here.
     pub fn version(&self) -> &ResourceVersion {
         &self.def.versions[self.version]

@@ -53,6 +53,10 @@ pub enum Change<'a> {
         /// How strictly the outcome is decoded.
         validation: FieldValidation,
     },
+    /// The object is replaced by what a function makes of its stored state, in the storage version.
+    Compute(&'a (dyn Fn(&Object) -> Result<Value, Status> + Sync)),
+    /// The same, stored as it is: neither admission nor the strategy sees it, as with upstream's bindings.
+    Store(&'a (dyn Fn(&Object) -> Result<Value, Status> + Sync)),
     /// The object is deleted, or marked for deletion.
     Delete(&'a DeleteOptions),
 }
@@ -251,7 +255,7 @@ impl<'a> Write<'a> {
     fn take_object(&mut self) -> Value {
         match &mut self.change {
             Change::Create(object) | Change::Replace { object, .. } => std::mem::take(object),
-            Change::Patch { .. } | Change::Delete(_) => Value::Null,
+            _ => Value::Null,
         }
     }
 
@@ -346,14 +350,16 @@ impl<'a> Write<'a> {
             (Change::Patch { patch, validation }, Some(current)) => {
                 self.patch(patch, *validation, current).await
             }
+            (Change::Compute(change), Some(current)) => {
+                self.prepare_changed(change(&current.object)?, &current.object).await
+            }
+            (Change::Store(change), Some(current)) => Ok(Update::Put(change(&current.object)?).into()),
             (Change::Delete(options), Some(current)) => {
                 let (deletion, attempt) = self.deletion(options, current).await?;
                 self.deletion = deletion;
                 Ok(attempt)
             }
-            (Change::Replace { .. } | Change::Patch { .. } | Change::Delete(_), None) => {
-                Err(Status::not_found(&target.endpoint.resource(), target.name))
-            }
+            (_, None) => Err(Status::not_found(&target.endpoint.resource(), target.name)),
         }
     }
 }
@@ -375,7 +381,7 @@ impl NextState for Write<'_> {
 }
 
 /// The revision an update is meant for; `None` for whatever is there.
-fn parse_resource_version(object: &Value) -> Result<Option<u64>, Status> {
+pub(crate) fn parse_resource_version(object: &Value) -> Result<Option<u64>, Status> {
     match meta::resource_version(object) {
         "" | "0" => Ok(None),
         text => text.parse().map(Some).map_err(|_| {

@@ -136,13 +136,23 @@ impl Target<'_> {
 
     /// An update that names a uid is meant for that object and no other of the same name.
     pub(super) fn check_uid(&self, object: &Value, old: &Object) -> Result<(), Status> {
-        let (wanted, found) = (meta::uid(object), old.uid());
-        if wanted.is_empty() || wanted == found || matches!(self.view, View::Scale(_)) {
+        if matches!(self.view, View::Scale(_)) {
+            return Ok(());
+        }
+        self.check_precondition("UID", meta::uid(object), old.uid())
+    }
+
+    /// Checks what a write expects of the stored object; an empty expectation holds.
+    ///
+    /// # Errors
+    /// 409 in the words of upstream's storage.
+    pub(crate) fn check_precondition(&self, what: &str, wanted: &str, found: &str) -> Result<(), Status> {
+        if wanted.is_empty() || wanted == found {
             return Ok(());
         }
         let key = self.key(self.name)?;
         let why = format!(
-            "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
+            "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
         );
         Err(Status::conflict(&self.endpoint.resource(), self.name, &why))
     }

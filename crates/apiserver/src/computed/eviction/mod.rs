@@ -1,0 +1,215 @@
+//! `pods/eviction`: a deletion that a disruption budget can refuse (upstream: `EvictionREST`).
+//!
+//! A pod that a budget guards is deleted only after the eviction has been written into the budget's status: one
+//! disruption less is allowed, and the pod stands among those that are about to go. Of evictions that come at the same
+//! time only as many succeed as the budget has room for.
+//!
+//! The eviction itself has been admitted. What it does to the pod is not admitted again, as upstream has it.
+
+mod budget;
+
+use async_trait::async_trait;
+use nave_admission::Chain;
+use nave_machinery::options::{DeleteOptions, UpdateOptions};
+use nave_machinery::{
+    FieldError, FieldPath, GroupKind, Object, Reason, Status, Value, conditions, meta, time,
+};
+use nave_resources::ResourceDef;
+use serde_json::json;
+
+use crate::endpoints::Endpoint;
+use crate::endpoints::computed::{Computed, ComputedRequest};
+use crate::endpoints::view::View;
+use crate::endpoints::write::{Change, Target, Write};
+use crate::lifecycle;
+use crate::storage::ResourceStorage;
+
+/// How often an eviction is tried again because the pod has changed meanwhile.
+const MAX_ATTEMPTS: usize = 20;
+
+/// Evicts a pod.
+pub(super) struct Eviction;
+
+#[async_trait]
+impl Computed for Eviction {
+    async fn create(&self, request: &ComputedRequest<'_>, eviction: Value) -> Result<Value, Status> {
+        if meta::name(&eviction) != request.name() {
+            return Err(Status::bad_request("name in URL does not match name in Eviction object"));
+        }
+        let options = options(&eviction, request.options.dry_run)?;
+        if let Some(pod) = evict_unguarded(request, &options).await? {
+            evict_guarded(request, &pod, options).await?;
+        }
+        Ok(Status::success(201).to_value())
+    }
+}
+
+/// The options of the deletion. A dry run asked for in one place is one, asked for in both it is the same one.
+fn options(eviction: &Value, dry_run: bool) -> Result<DeleteOptions, Status> {
+    let body = eviction.get("deleteOptions").unwrap_or(&Value::Null);
+    let ignore = "ignoreStoreReadErrorWithClusterBreakingPotential";
+    if body.get(ignore) == Some(&Value::Bool(true)) {
+        let at = FieldPath::new("deleteOptions").child(ignore);
+        let why = "can not be set for pod eviction, try after removing the option";
+        let kind = GroupKind { group: "policy".to_owned(), kind: "Eviction".to_owned() };
+        return Err(Status::invalid(&kind, meta::name(eviction), &[FieldError::invalid(&at, true, why)]));
+    }
+    let mut options = DeleteOptions::parse(&[], body)?;
+    options.dry_run |= dry_run;
+    Ok(options)
+}
+
+/// Deletes a pod whose deletion disturbs nothing, whatever budgets say; any other pod is returned.
+async fn evict_unguarded(
+    request: &ComputedRequest<'_>,
+    options: &DeleteOptions,
+) -> Result<Option<Value>, Status> {
+    let mut attempts = 1;
+    loop {
+        let pod = read_pod(request).await?;
+        if is_disruption(&pod) {
+            return Ok(Some(pod));
+        }
+        let mut exact = options.clone();
+        // Between this look and the deletion a pending pod may become ready.
+        if is_pending(&pod) && exact.preconditions.resource_version.is_none() {
+            exact.preconditions.resource_version = Some(meta::resource_version(&pod).to_owned());
+        }
+        match remove_pod(request, exact).await {
+            Err(status) if attempts < MAX_ATTEMPTS && is_race(&status, options) => attempts += 1,
+            outcome => return outcome.map(|()| None),
+        }
+    }
+}
+
+/// Deletes a pod as far as the budgets that select it let it go.
+async fn evict_guarded(
+    request: &ComputedRequest<'_>,
+    pod: &Value,
+    options: DeleteOptions,
+) -> Result<(), Status> {
+    match budget::of_pod(request, pod).await?.as_slice() {
+        [] => {}
+        [budget] if budget::is_expendable(pod, budget) => {
+            let mut exact = options.clone();
+            exact.preconditions.resource_version = Some(meta::resource_version(pod).to_owned());
+            return match remove_pod(request, exact).await {
+                // The pod may be ready by now, and counts then.
+                Err(status) if is_race(&status, &options) => Err(budget::unprocessed(meta::name(budget))),
+                outcome => outcome,
+            };
+        }
+        [budget] => budget::take(request, meta::name(budget), options.dry_run).await?,
+        _ => {
+            let text = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+            return Err(Status::failure(500, Reason::Unknown, text));
+        }
+    }
+    remove_pod(request, options).await
+}
+
+/// Whether a deletion failed because the pod has changed, and not by a precondition of the client.
+fn is_race(status: &Status, options: &DeleteOptions) -> bool {
+    status.reason == Some(Reason::Conflict) && options.preconditions.resource_version.is_none()
+}
+
+async fn read_pod(request: &ComputedRequest<'_>) -> Result<Value, Status> {
+    let storage = up_to_date(request.endpoint).await?;
+    let found = storage.find(request.namespace(), request.name());
+    let cached = found.ok_or_else(|| Status::not_found(&request.endpoint.resource(), request.name()))?;
+    storage.codec().parse_cached(&cached)
+}
+
+/// A resource's storage, whose cache has all that was written before the eviction.
+async fn up_to_date(endpoint: &Endpoint) -> Result<&ResourceStorage, Status> {
+    let storage = endpoint.storage()?;
+    storage.wait_until(storage.current_revision().await?).await?;
+    Ok(storage)
+}
+
+/// Whether the pod's deletion disturbs anything: it runs, and is not on its way out already.
+fn is_disruption(pod: &Value) -> bool {
+    let phase = meta::str_at(pod, &["status", "phase"]).unwrap_or_default();
+    !matches!(phase, "Succeeded" | "Failed" | "Pending") && meta::deletion_timestamp(pod).is_none()
+}
+
+fn is_pending(pod: &Value) -> bool {
+    meta::str_at(pod, &["status", "phase"]) == Some("Pending") && meta::deletion_timestamp(pod).is_none()
+}
+
+/// Says in the pod's status why it goes, and deletes it.
+async fn remove_pod(request: &ComputedRequest<'_>, mut options: DeleteOptions) -> Result<(), Status> {
+    let (name, unadmitted) = (request.name(), Chain::default());
+    let pod = Target { admission: &unadmitted, ..request.target(request.endpoint, name) };
+    if !options.dry_run {
+        let status = Target { view: View::Status, ..pod.clone() };
+        let mark = |pod: &Object| marked(&request.endpoint.def, pod, &options);
+        let update = UpdateOptions::default();
+        let marked = Write::new(&status, Change::Compute(&mark), &update).run(name).await?.object;
+        // The mark is the only change since the state that the preconditions are about.
+        if let Some(version) = &mut options.preconditions.resource_version {
+            meta::resource_version(&marked).clone_into(version);
+        }
+    }
+    Write::delete(&pod, &options).run(name).await.map(drop)
+}
+
+/// The pod with the condition that it is evicted.
+///
+/// # Errors
+/// 409 where a precondition of the deletion does not hold: nothing happens to the pod then.
+fn marked(def: &ResourceDef, pod: &Object, options: &DeleteOptions) -> Result<Value, Status> {
+    lifecycle::check_preconditions(def, pod.uid(), pod.resource_version(), options, pod.name())?;
+    let mut pod = pod.as_value().clone();
+    let condition = json!({"type": "DisruptionTarget", "status": "True", "lastProbeTime": null,
+        "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting",
+        "lastTransitionTime": time::now().rfc3339()});
+    conditions::set(&mut pod, condition);
+    Ok(pod)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_that_do_not_run_disturb_nothing() {
+        let pod = |phase: &str| json!({"metadata": {"name": "p"}, "status": {"phase": phase}});
+        for (phase, disturbs) in
+            [("Running", true), ("Pending", false), ("Failed", false), ("Succeeded", false)]
+        {
+            assert_eq!(is_disruption(&pod(phase)), disturbs, "{phase}");
+        }
+        let mut leaving = pod("Running");
+        leaving["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        assert!(!is_disruption(&leaving));
+    }
+
+    #[test]
+    fn options_are_those_of_the_eviction_and_of_the_request() {
+        let eviction = |options: Value| json!({"metadata": {"name": "p"}, "deleteOptions": options});
+        assert!(options(&eviction(json!(null)), true).unwrap().dry_run);
+        assert!(options(&eviction(json!({"dryRun": ["All"]})), false).unwrap().dry_run);
+        let refused =
+            options(&eviction(json!({"ignoreStoreReadErrorWithClusterBreakingPotential": true})), false);
+        assert_eq!(refused.unwrap_err().code, 422);
+    }
+
+    #[test]
+    fn preconditions_are_checked_before_the_pod_is_marked() {
+        let registry = nave_resources::Registry::builtin(nave_schema::builtin());
+        let gvr = nave_machinery::GroupVersionResource::new("", "v1", "pods");
+        let def = registry.lookup(&gvr).unwrap();
+        let pod = json!({"metadata": {"name": "p", "uid": "u", "resourceVersion": "7"}});
+        let pod = Object::try_from(pod).unwrap();
+        let check = |preconditions: Value| {
+            let eviction = json!({"deleteOptions": {"preconditions": preconditions}});
+            marked(def, &pod, &options(&eviction, false).unwrap()).map_err(|status| status.message)
+        };
+        let marked = check(json!({"uid": "u", "resourceVersion": "7"})).unwrap();
+        assert!(conditions::is_true(&marked, "DisruptionTarget"));
+        let conflict = "Operation cannot be fulfilled on Pod \"p\": ";
+        assert!(check(json!({"uid": "v"})).unwrap_err().starts_with(conflict));
+        assert!(check(json!({"resourceVersion": "8"})).unwrap_err().starts_with(conflict));
+    }
+}

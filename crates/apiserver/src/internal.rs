@@ -1,0 +1,85 @@
+//! Writes of the server itself: on the path of all writes, as the server's own user.
+
+use nave_admission::Chain;
+use nave_machinery::options::{CreateOptions, DeleteOptions, FieldValidation, UpdateOptions};
+use nave_machinery::{Object, Status, Value, meta};
+
+use crate::bootstrap::server_user;
+use crate::context::RequestContext;
+use crate::endpoints::view::View;
+use crate::endpoints::write::{self, Change, Target, Write};
+use crate::endpoints::{Endpoint, decode};
+
+/// Writes objects of one resource.
+pub(crate) struct InternalWriter<'a> {
+    endpoint: &'a Endpoint,
+    admission: &'a Chain,
+    context: RequestContext,
+}
+
+impl<'a> InternalWriter<'a> {
+    /// A writer of the endpoint's objects in its version.
+    pub(crate) fn new(endpoint: &'a Endpoint, admission: &'a Chain) -> Self {
+        Self { endpoint, admission, context: RequestContext::internal(server_user()) }
+    }
+
+    /// Creates an object; the answer is the stored object.
+    ///
+    /// # Errors
+    /// 409 where the name is taken, or why the object is refused.
+    pub(crate) async fn create(&self, namespace: &str, object: Value) -> Result<Value, Status> {
+        let target = self.target(View::Object, namespace, "");
+        let body = decode::Body { object, lax: Vec::new() };
+        let object = target.typed(body, FieldValidation::Ignore)?;
+        write::create_object(&target, object, &CreateOptions::default()).await
+    }
+
+    /// Replaces what the view shows of an object by what a function makes of the stored object; the function is called
+    /// again for each newer state. The answer is the stored object.
+    ///
+    /// # Errors
+    /// 404 where there is no such object, or why the change is refused.
+    pub(crate) async fn update(
+        &self,
+        view: View,
+        (namespace, name): (&str, &str),
+        options: &UpdateOptions,
+        change: &(dyn Fn(&Object) -> Result<Value, Status> + Sync),
+    ) -> Result<Value, Status> {
+        let target = self.target(view, namespace, name);
+        let written = Write::new(&target, Change::Compute(change), options).run(name).await?;
+        Ok(written.object)
+    }
+
+    /// Replaces the status of an object, if the object still has the same resourceVersion. The answer is the stored
+    /// object.
+    ///
+    /// # Errors
+    /// 409 where another writer was faster, or why the status is refused.
+    pub(crate) async fn replace_status(&self, object: Value) -> Result<Value, Status> {
+        let (namespace, name) = (meta::namespace(&object).to_owned(), meta::name(&object).to_owned());
+        let target = self.target(View::Status, &namespace, &name);
+        let version = write::parse_resource_version(&object)?;
+        let change = Change::Replace { object, version, create: None };
+        let options = UpdateOptions::default();
+        Ok(Write::new(&target, change, &options).run(&name).await?.object)
+    }
+
+    /// Deletes an object.
+    ///
+    /// # Errors
+    /// 404 where there is no such object, 409 where a precondition does not hold.
+    pub(crate) async fn delete(
+        &self,
+        (namespace, name): (&str, &str),
+        options: &DeleteOptions,
+    ) -> Result<(), Status> {
+        let target = self.target(View::Object, namespace, name);
+        Write::delete(&target, options).run(name).await.map(drop)
+    }
+
+    fn target<'t>(&'t self, view: View, namespace: &'t str, name: &'t str) -> Target<'t> {
+        let Self { endpoint, admission, context } = self;
+        Target { context, endpoint, view, namespace, name, admission }
+    }
+}
