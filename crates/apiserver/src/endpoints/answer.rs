@@ -137,7 +137,8 @@ impl Answer {
                 if size < LARGE || encode::is_copied(endpoint, Offer::Object, negotiation) { 0 } else { size }
             }
             Content::List(list) => {
-                let copied = list.objects.len() * SIZE_OF_COPY;
+                // A pointer to encoded bytes costs about as much as a byte of input.
+                let copied = list.objects.len();
                 let sizes = list.objects.iter().map(|object| object.json().len());
                 let size = sum_up_to_large(sizes);
                 if size < LARGE || encode::is_copied(&list.endpoint, Offer::List, negotiation) {
@@ -157,7 +158,7 @@ impl Answer {
 /// The size of a value's JSON, roughly, as far as it tells whether the value is large. Values nest no deeper than
 /// [`limits::MAX_DOCUMENT_DEPTH`](nave_machinery::limits::MAX_DOCUMENT_DEPTH).
 fn size_of_value(value: &Value) -> usize {
-    SIZE_OF_COPY
+    SIZE_OF_NODE
         + match value {
             Value::String(text) => text.len(),
             Value::Array(items) => sum_up_to_large(items.iter().map(size_of_value)),
@@ -179,5 +180,5 @@ fn sum_up_to_large(sizes: impl Iterator<Item = usize>) -> usize {
     size
 }
 
-/// The cost of a pointer to bytes that are copied, as bytes of input.
-const SIZE_OF_COPY: usize = 8;
+/// The cost of a value beside its text, as bytes of input.
+const SIZE_OF_NODE: usize = 8;
