@@ -8,7 +8,7 @@ use futures_util::stream;
 use http::{Method, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
-use nave_admission::PluginConfig;
+use nave_admission::{Plugin, PluginConfig};
 use nave_authz::{AlwaysAllow, Link};
 use nave_machinery::Value;
 use nave_resources::Registry;
@@ -18,6 +18,8 @@ use serde_json::json;
 use super::*;
 use crate::cpu_pool::LARGE;
 use crate::storage::WatchCacheSizes;
+
+mod admission;
 
 /// Longer than any test takes.
 const LONG: Duration = Duration::from_mins(10);
@@ -33,6 +35,15 @@ struct Fixture {
 impl Fixture {
     /// A server that lets everybody do everything.
     async fn start(inflight: InflightLimits, request_timeout: Duration) -> Self {
+        Self::start_with(inflight, request_timeout, Vec::new()).await
+    }
+
+    /// The same with further admission plugins.
+    async fn start_with(
+        inflight: InflightLimits,
+        request_timeout: Duration,
+        given: Vec<(&'static str, Plugin)>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Embedded::open(folder.path(), &Options::default()).unwrap());
         let registry = Registry::builtin(nave_schema::builtin());
@@ -48,7 +59,10 @@ impl Fixture {
             storages: Storages::open(registry, store, &WatchCacheSizes::default()),
             authentication: nave_authn::Chain::new(Vec::new()).with_anonymous(),
             authorization,
-            admission: AdmissionConfig::new(PluginConfig::default(), Arc::default()),
+            admission: AdmissionConfig {
+                given,
+                ..AdmissionConfig::new(PluginConfig::default(), Arc::default())
+            },
             computed,
             service_range: ServiceRange::from_str("10.0.0.0/24").unwrap(),
             node_ports: 30_000..=30_100,
