@@ -2,6 +2,7 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
+//! | [`cidr`] | blocks of IP addresses |
 //! | [`gvk`] | group, version, kind and resource names |
 //! | [`status`] | [`Status`], the error (and success) document of the API, with its causes |
 //! | [`field`] | field paths and the errors of validation |
@@ -20,6 +21,7 @@
 //!
 //! Invariants: no I/O, no clock other than [`time::now`], and no input that panics.
 
+pub mod cidr;
 pub mod conditions;
 pub mod duration;
 pub mod field;
@@ -36,6 +38,7 @@ pub mod status;
 pub mod time;
 pub mod user;
 
+pub use cidr::Cidr;
 pub use field::{FieldError, FieldErrorKind, FieldPath};
 pub use gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource};
 pub use object::Object;

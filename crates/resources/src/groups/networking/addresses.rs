@@ -1,8 +1,8 @@
 //! What ranges of services' addresses, and addresses, must be (upstream: `pkg/apis/networking/validation`).
 
-use nave_machinery::{Value, names};
+use nave_machinery::cidr::CidrError;
+use nave_machinery::{Cidr, Value, names};
 
-use super::cidr::Cidr;
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors, checked, immutable, required_checked, required_text};
 
@@ -22,9 +22,10 @@ impl Strategy for ServiceCidrStrategy {
         }
         let mut families = Vec::new();
         for at in cidrs.items() {
-            let Some(cidr) = Cidr::at(at, &mut errors) else { continue };
-            if cidr.canonical() != at.text() {
-                errors.push(at.invalid(format!("must be in canonical form (\"{}\")", cidr.canonical())));
+            let Some(cidr) = cidr(at, &mut errors) else { continue };
+            let canonical = cidr.masked().to_string();
+            if canonical != at.text() {
+                errors.push(at.invalid(format!("must be in canonical form (\"{canonical}\")")));
             }
             families.push(cidr.is_ipv6());
         }
@@ -50,6 +51,12 @@ impl Strategy for ServiceCidrStrategy {
         }
         errors
     }
+}
+
+/// The block of addresses at a place; an error if there is none.
+pub(super) fn cidr(at: At, errors: &mut Errors) -> Option<Cidr> {
+    let parsed = at.text().parse();
+    parsed.map_err(|error: CidrError| errors.push(at.invalid_text(error.to_string()))).ok()
 }
 
 /// What is particular to addresses.

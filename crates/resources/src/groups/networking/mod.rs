@@ -1,7 +1,6 @@
 //! `networking.k8s.io`: ingresses, network policies, and the addresses of services.
 
 mod addresses;
-mod cidr;
 mod columns;
 mod defaults;
 mod ingress;

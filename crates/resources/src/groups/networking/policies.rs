@@ -2,7 +2,7 @@
 
 use nave_machinery::{FieldError, Value};
 
-use super::cidr::Cidr;
+use super::addresses::cidr;
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors, label_selector, one_of, port_number_or_name, required_text};
 
@@ -79,10 +79,10 @@ fn ip_block(block: At, errors: &mut Errors) {
     if !required_text(whole, errors) {
         return;
     }
-    let Some(cidr) = Cidr::at(whole, errors) else { return };
+    let Some(outer) = cidr(whole, errors) else { return };
     for except in block.field("except").items() {
-        if let Some(part) = Cidr::at(except, errors)
-            && !cidr.strictly_contains(&part)
+        if let Some(part) = cidr(except, errors)
+            && !outer.strictly_contains(part)
         {
             errors.push(except.invalid("must be a strict subset of `cidr`"));
         }
