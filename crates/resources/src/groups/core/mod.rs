@@ -15,6 +15,7 @@ mod volumes;
 
 use std::time::Duration;
 
+pub use services::cluster_ips as validate_service_cluster_ips;
 pub(crate) use services::load_balancer;
 pub(crate) use volume_validation::claim_spec;
 pub(crate) use volumes::claim_defaults;

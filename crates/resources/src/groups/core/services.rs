@@ -4,6 +4,7 @@ mod addresses;
 mod validation;
 mod warnings;
 
+pub use self::validation::cluster_ips;
 use std::collections::BTreeSet;
 
 use nave_machinery::{Map, Value};

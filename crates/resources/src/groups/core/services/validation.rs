@@ -13,6 +13,7 @@ const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 const POLICIES: [&str; 2] = ["Cluster", "Local"];
 const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
 const FAMILY_POLICIES: [&str; 3] = ["PreferDualStack", "RequireDualStack", "SingleStack"];
+const CHANGED: &str = "may not change once set";
 /// The longest time a client sticks to an endpoint, in seconds: a day.
 const AFFINITY_SECONDS_MAX: i64 = 86400;
 
@@ -29,7 +30,7 @@ pub(super) fn service(service: &Value) -> Errors {
     ports(spec, &mut errors);
     labels(spec.field("selector"), &mut errors);
     affinity(spec, &mut errors);
-    cluster_ips(spec, &mut errors);
+    errors.extend(cluster_ips(service));
     for address in spec.field("externalIPs").items() {
         ip(address, &mut errors);
     }
@@ -44,15 +45,74 @@ pub(super) fn service_update(new: &Value, old: &Value) -> Errors {
     let (spec, old_spec) = (new_root.field("spec"), old_root.field("spec"));
     let is_external = |spec: At| spec.field("type").text() == "ExternalName";
     if !is_external(spec) && !is_external(old_spec) {
-        let (ips, old_ips) = (spec.field("clusterIPs"), old_spec.field("clusterIPs"));
-        let first = |ips: At<'_, '_>| ips.index(0).text().to_owned();
-        if !first(old_ips).is_empty() && first(ips) != first(old_ips) {
-            let value = ips.value().cloned().unwrap_or(Value::Null);
-            errors.push(FieldError::invalid(&ips.index(0).path(), value, "may not change once set"));
+        let is_headless = |spec: At| spec.field("clusterIPs").index(0).text() == "None";
+        if !is_headless(spec) || !is_headless(old_spec) {
+            cluster_ips_update(spec, old_spec, &mut errors);
+        }
+        if !is_headless(spec) && !is_headless(old_spec) {
+            ip_families_update(spec, old_spec, &mut errors);
         }
     }
     errors.extend(service(new));
     errors
+}
+
+/// An update may add or give up the second address, and change no other.
+fn cluster_ips_update(spec: At, old_spec: At, errors: &mut Errors) {
+    let (ips, old_ips) = (spec.field("clusterIPs"), old_spec.field("clusterIPs"));
+    let at = |index: usize, detail: &str| {
+        let value = ips.value().cloned().unwrap_or(Value::Null);
+        FieldError::invalid(&ips.index(index).path(), value, detail)
+    };
+    if ips.len() == old_ips.len() {
+        let changed = ips.items().zip(old_ips.items()).enumerate();
+        let changed = changed.filter(|(_, (ip, old))| ip.text() != old.text());
+        errors.extend(changed.map(|(index, _)| at(index, CHANGED)));
+        return;
+    }
+    match (ips.len(), old_ips.len()) {
+        (0, _) => errors.push(at(0, "primary clusterIP can not be unset")),
+        (_, 0) => {}
+        _ if ips.index(0).text() != old_ips.index(0).text() => errors.push(at(0, CHANGED)),
+        _ => {}
+    }
+    if ips.len() == 1 && old_ips.len() > 1 {
+        releases_second(spec, "clusterIP", errors);
+    }
+}
+
+/// An update may add or give up the second family, and change no other.
+fn ip_families_update(spec: At, old_spec: At, errors: &mut Errors) {
+    let (families, old_families) = (spec.field("ipFamilies"), old_spec.field("ipFamilies"));
+    let at = |value: At, detail: &str| {
+        let value = value.value().cloned().unwrap_or(Value::Null);
+        FieldError::invalid(&families.index(0).path(), value, detail)
+    };
+    let changed = families.items().zip(old_families.items());
+    let changed = changed.filter(|(family, old)| family.text() != old.text()).count();
+    let ips = spec.field("clusterIPs");
+    if families.len() == old_families.len() {
+        errors.extend((0..changed).map(|_| at(families, CHANGED)));
+        return;
+    }
+    if families.len() < old_families.len() && ips.len() == 0 {
+        errors.push(at(families, "primary ipFamily can not be unset"));
+    }
+    let (first, old_first) = (families.index(0), old_families.index(0));
+    if first.is_set() && old_first.is_set() && first.text() != old_first.text() {
+        errors.push(at(ips, CHANGED));
+    }
+    if families.len() == 1 && old_families.len() > 1 {
+        releases_second(spec, "ipFamily", errors);
+    }
+}
+
+fn releases_second(spec: At, what: &str, errors: &mut Errors) {
+    let policy = spec.field("ipFamilyPolicy");
+    if policy.text() != "SingleStack" {
+        let detail = format!("must be set to 'SingleStack' when releasing the secondary {what}");
+        errors.push(policy.invalid(detail));
+    }
 }
 
 /// The rules of the service's type.
@@ -164,43 +224,73 @@ fn affinity(spec: At, errors: &mut Errors) {
     }
 }
 
-fn cluster_ips(spec: At, errors: &mut Errors) {
+/// The cluster IPs with the IP families and their policy, each by itself (upstream:
+/// `ValidateServiceClusterIPsRelatedFields`).
+pub fn cluster_ips(service: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    let root = At::root(service);
+    let spec = root.field("spec");
     if spec.field("type").text() == "ExternalName" {
-        return;
+        return errors;
     }
     let (ips, families, policy) =
         (spec.field("clusterIPs"), spec.field("ipFamilies"), spec.field("ipFamilyPolicy"));
-    if policy.is_set() {
-        one_of(policy, &FAMILY_POLICIES, errors);
-    }
-    if policy.text() == "SingleStack" && (families.len() > 1 || ips.len() > 1) {
-        let what = if families.len() > 1 { "IP families" } else { "cluster IPs" };
-        let detail =
-            format!("must be 'RequireDualStack' or 'PreferDualStack' when multiple {what} are specified");
-        errors.push(policy.invalid(detail));
+    let (ip, first) = (spec.field("clusterIP").text(), ips.index(0));
+    match (ip, ips.len()) {
+        ("", 0) => {}
+        ("", _) => errors.push(ips.invalid("must be empty when `clusterIP` is not specified")),
+        (_, 0) => errors.push(ips.required("")),
+        _ if first.text() != ip => errors.push(ips.invalid("first value must match `clusterIP`")),
+        _ => {}
     }
     let mut seen = BTreeSet::new();
     for family in families.items() {
-        one_of(family, &FAMILIES, errors);
+        one_of(family, &FAMILIES, &mut errors);
         if !seen.insert(family.text()) {
             errors.push(family.duplicate());
         }
     }
+    if policy.is_set() {
+        one_of(policy, &FAMILY_POLICIES, &mut errors);
+    }
+    let before = errors.len();
+    for (index, address) in ips.items().enumerate() {
+        if index == 0 && address.text() == "None" {
+            if ips.len() > 1 {
+                errors.push(ips.invalid("'None' must be the first and only value"));
+            }
+            continue;
+        }
+        self::ip(address, &mut errors);
+    }
+    let has_invalid_ips = errors.len() > before;
     if ips.len() > 2 {
         errors.push(ips.invalid("may only hold up to 2 values"));
     }
-    let first = ips.index(0);
-    if ips.len() > 0 && spec.field("clusterIP").text() != first.text() {
-        errors.push(spec.field("clusterIP").invalid_text("must match clusterIPs[0]"));
+    if !has_invalid_ips {
+        cluster_ip_families(ips, families, &mut errors);
     }
-    for address in ips.items() {
-        match address.text() {
-            "None" if ips.len() > 1 => {
-                errors.push(ips.invalid("'None' must be the first and only value"));
-            }
-            "None" => {}
-            _ => ip(address, errors),
+    errors
+}
+
+/// Addresses are of one family each, in the order of the families.
+fn cluster_ip_families(ips: At, families: At, errors: &mut Errors) {
+    let is_ipv6 = |ip: At| ip.text().contains(':');
+    if ips.len() > 1 {
+        let count = ips.items().filter(|ip| is_ipv6(*ip)).count();
+        if count == 0 || count == ips.len() {
+            errors.push(ips.invalid("may specify no more than one IP for each IP family"));
         }
+    }
+    for (index, (ip, family)) in ips.items().zip(families.items()).enumerate() {
+        let expected = match (family.text(), ip.text()) {
+            (_, "None") => continue,
+            ("IPv4", _) if is_ipv6(ip) => "IPv4",
+            ("IPv6", _) if !is_ipv6(ip) => "IPv6",
+            _ => continue,
+        };
+        errors
+            .push(ip.invalid(format!("expected an {expected} value as indicated by `ipFamilies[{index}]`")));
     }
 }
 
