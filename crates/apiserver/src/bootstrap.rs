@@ -4,7 +4,7 @@
 
 mod rbac;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use futures_util::future::try_join_all;
 use futures_util::try_join;
@@ -35,7 +35,7 @@ pub fn server_user() -> UserInfo {
 /// What the bootstrap objects are made from.
 pub struct Bootstrap {
     /// The address of the `kubernetes` service.
-    pub service_address: Ipv4Addr,
+    pub service_address: IpAddr,
     /// The port behind it.
     pub secure_port: u16,
     /// What extension servers are told of authentication.
@@ -44,16 +44,20 @@ pub struct Bootstrap {
 
 impl Bootstrap {
     /// Makes those objects that are not there: those that need nothing of each other side by side, so that the store
-    /// can commit them together.
+    /// can commit them together. `allocation` makes what services need.
     ///
     /// # Errors
     /// What kept an object from being stored.
-    pub async fn run(&self, resources: &Resources) -> Result<(), Status> {
+    pub async fn run(
+        &self,
+        resources: &Resources,
+        allocation: impl Future<Output = Result<(), Status>>,
+    ) -> Result<(), Status> {
         let namespaces = NAMESPACES.map(|name| {
             let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
             create(resources, core("namespaces"), "", namespace)
         });
-        try_join_all(namespaces).await?;
+        try_join!(try_join_all(namespaces), allocation)?;
         let service = create(resources, core("services"), "default", self.service());
         let told = async {
             match cluster_authentication::publish(resources, &self.cluster_authentication).await {

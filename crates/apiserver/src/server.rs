@@ -9,13 +9,13 @@ use http::Request;
 use hyper::body::Incoming;
 use nave_authn::service_account::discovery::Discovery;
 use nave_authn::{Identity, UserInfo};
-use nave_machinery::{GroupVersionResource, Status};
+use nave_machinery::Status;
 use nave_supervisor::{RestartMetrics, Supervisor};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{AdmissionConfig, AdmissionError};
-use crate::allocation::{ServiceAllocator, ServiceRange};
+use crate::allocation::{Repair, ServiceAllocator, ServiceRanges};
 use crate::authentication::Authentication;
 use crate::authorization::Authorization;
 use crate::body::ResponseBody;
@@ -37,7 +37,7 @@ use crate::openapi::OpenApi;
 use crate::pipeline::Pipeline;
 use crate::route::Router;
 use crate::serving::{ConnectionInfo, Served};
-use crate::storage::{Following, Storages, check_consistency, upkeep};
+use crate::storage::{Storages, check_consistency, upkeep};
 
 /// What a server is made of.
 pub struct Config {
@@ -52,7 +52,7 @@ pub struct Config {
     /// What answers where the answer is computed.
     pub computed: ComputedTable,
     /// The addresses of services.
-    pub service_range: ServiceRange,
+    pub service_ranges: ServiceRanges,
     /// The node ports of services.
     pub node_ports: RangeInclusive<u16>,
     /// How many requests may be served at once.
@@ -90,9 +90,8 @@ pub enum StartError {
 pub struct ApiServer {
     pipeline: Arc<Pipeline>,
     cluster_authentication: watch::Receiver<ClusterAuthentication>,
-    allocator: Arc<ServiceAllocator>,
-    /// Keeps the allocator up to date.
-    _services: Option<Arc<Following>>,
+    /// Keeps addresses and ports in agreement with the services.
+    repair: Option<Arc<Repair>>,
     stopping: Switch,
     closing: CancellationToken,
 }
@@ -117,21 +116,29 @@ impl ApiServer {
         }
         let admission = config.admission.build(&storages, &config.authorization, admission_metrics)?;
         let watches = Watches { closing: closing.clone(), min_time: config.min_watch_time };
-        let allocator = Arc::new(ServiceAllocator::new(config.service_range, config.node_ports));
-        let services = follow_services(&storages, &allocator).await;
+        let allocator = ServiceAllocator::new(&storages, config.service_ranges, config.node_ports);
+        let repair = allocator.clone().map(|allocator| Arc::new(Repair::new(allocator)));
         let cpu = CpuPool::with_all_cores();
         let authorization = config.authorization.clone();
-        let resources =
-            Resources::new(&storages, admission, config.computed, authorization, watches, cpu.clone())
-                .with_allocator(Arc::clone(&allocator));
+        let mut resources =
+            Resources::new(&storages, admission, config.computed, authorization, watches, cpu.clone());
+        if let Some(allocator) = allocator {
+            resources = resources.with_allocator(allocator);
+        }
         metrics.register(Box::new(CacheMetrics::new(storages.clone(), resources.watched())?))?;
         metrics.register(Box::new(RestartMetrics::new(storages.room().supervisor.clone())?))?;
         let bootstrap = Bootstrap {
-            service_address: config.service_range.first(),
+            service_address: config.service_ranges.first(),
             secure_port: config.secure_port,
             cluster_authentication: config.cluster_authentication.borrow().clone(),
         };
-        bootstrap.run(&resources).await.map_err(StartError::Bootstrap)?;
+        let prepared = async {
+            match &repair {
+                Some(repair) => repair.start().await,
+                None => Ok(()),
+            }
+        };
+        bootstrap.run(&resources, prepared).await.map_err(StartError::Bootstrap)?;
         let documents = Documents {
             openapi: OpenApi::new(Arc::clone(storages.registry())),
             registry: Arc::clone(storages.registry()),
@@ -152,7 +159,7 @@ impl ApiServer {
         };
         let cluster_authentication = config.cluster_authentication;
         let pipeline = Arc::new(pipeline);
-        Ok(Self { pipeline, cluster_authentication, allocator, _services: services, stopping, closing })
+        Ok(Self { pipeline, cluster_authentication, repair, stopping, closing })
     }
 
     /// Answers one request.
@@ -170,9 +177,9 @@ impl ApiServer {
         LocalService { pipeline: Arc::clone(&self.pipeline), user: Identity::new(user).user }
     }
 
-    /// The allocator of cluster IPs and node ports.
-    pub fn allocator(&self) -> &Arc<ServiceAllocator> {
-        &self.allocator
+    /// The repair of cluster IPs and node ports; `None` for a server without services.
+    pub fn repair(&self) -> Option<&Arc<Repair>> {
+        self.repair.as_ref()
     }
 
     /// Keeps house while the server runs; see [`upkeep`](crate::storage::upkeep),
@@ -183,10 +190,17 @@ impl ApiServer {
         let shed = || upkeep(storages, &memory_is_short);
         let check = || check_consistency(storages);
         let publish = || cluster_authentication::keep(resources, self.cluster_authentication.clone());
+        let repair = || async {
+            match &self.repair {
+                Some(repair) => repair.run().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             never = supervisor.supervise("encodings upkeep", "", shed) => never,
             never = supervisor.supervise("consistency check", "", check) => never,
             never = supervisor.supervise("cluster authentication publisher", "", publish) => never,
+            never = supervisor.supervise("service allocation repair", "", repair) => never,
         }
     }
 
@@ -204,14 +218,6 @@ impl ApiServer {
     pub fn end_watches(&self) {
         self.closing.cancel();
     }
-}
-
-/// Lets the allocator know all services that are stored, now and from now on.
-async fn follow_services(storages: &Storages, allocator: &ServiceAllocator) -> Option<Arc<Following>> {
-    let services = storages.get(&GroupVersionResource::new("", "v1", "services"))?;
-    let following = Following::start(Arc::clone(services.cacher()), allocator.follower());
-    following.synced().await;
-    Some(Arc::new(following))
 }
 
 fn health(storages: &Storages, stopping: &Switch) -> Health {

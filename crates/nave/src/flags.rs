@@ -18,7 +18,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use nave_apiserver::allocation::ServiceRange;
+use nave_apiserver::allocation::ServiceRanges;
 use nave_apiserver::inflight::InflightLimits;
 use nave_apiserver::storage::WatchCacheSizes;
 
@@ -144,9 +144,9 @@ pub(crate) struct ServeFlags {
     #[command(flatten)]
     admission: AdmissionFlags,
 
-    /// Range from which services get their addresses.
-    #[arg(long, value_name = "CIDR", default_value = "10.0.0.0/16", help_heading = NETWORK)]
-    service_cluster_ip_range: ServiceRange,
+    /// Range from which services get their addresses; for dual stack two, of one IP family each, with a comma between.
+    #[arg(long, value_name = "CIDRS", default_value = "10.0.0.0/16", help_heading = NETWORK)]
+    service_cluster_ip_range: ServiceRanges,
     /// Range from which services get their node ports.
     #[arg(long, value_name = "RANGE", default_value = "30000-32767", value_parser = parse_ports, help_heading = NETWORK)]
     service_node_port_range: RangeInclusive<u16>,
@@ -180,7 +180,7 @@ pub(crate) struct Config {
     pub(crate) authorization: Authorization,
     /// The admission plugins.
     pub(crate) admission: Admission,
-    pub(crate) service_range: ServiceRange,
+    pub(crate) service_ranges: ServiceRanges,
     pub(crate) node_ports: RangeInclusive<u16>,
     pub(crate) watch_caches: WatchCacheSizes,
 }
@@ -258,7 +258,7 @@ impl ServeFlags {
             authentication: self.authentication.validate()?,
             authorization: self.authorization.validate()?,
             admission: self.admission.validate()?,
-            service_range: self.service_cluster_ip_range,
+            service_ranges: self.service_cluster_ip_range,
             node_ports: self.service_node_port_range,
             watch_caches: self.caches.sizes(),
         })
@@ -295,7 +295,7 @@ mod tests {
         let config = config(&[]).unwrap();
         assert_eq!(config.listen, SocketAddr::from(([127, 0, 0, 1], 6443)));
         assert_eq!(config.data_dir, Path::new("nave-data"));
-        assert_eq!(config.service_range.first(), Ipv4Addr::new(10, 0, 0, 1));
+        assert_eq!(config.service_ranges.first(), IpAddr::from([10, 0, 0, 1]));
         assert_eq!(config.request_timeout, Duration::from_mins(1));
         assert_eq!(config.inflight, InflightLimits { read_only: 400, mutating: 200 });
         assert_eq!(config.authentication.anonymous, None);

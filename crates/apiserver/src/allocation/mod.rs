@@ -1,295 +1,306 @@
-//! Cluster IPs and node ports of services (upstream: `pkg/registry/core/service/{ipallocator,portallocator}`).
+//! Cluster IPs and node ports of services (upstream: `pkg/registry/core/service`).
 //!
-//! A write [begins](ServiceAllocator::begin) with a reservation of all that the new state needs. Dropping it frees what
-//! this attempt claimed; settling it records what was committed. What is in use is derived from the services that are
-//! stored, as the watch cache and the writers report them: see [`Ledger`].
+//! | file | what it does |
+//! | --- | --- |
+//! | `service_cidr.rs`, `range.rs` | the ranges of cluster IPs, as `ServiceCIDR` objects say |
+//! | `families.rs` | the IP families of a service |
+//! | `addresses.rs` | cluster IPs as `IPAddress` objects |
+//! | `node_ports.rs` | the node ports that a service needs |
+//! | `ports.rs`, `bitmap.rs` | node ports as a `RangeAllocation` |
+//! | `repair.rs` | services, addresses and ports brought into agreement |
+//!
+//! A write [begins](ServiceAllocator::begin) with a reservation: what the new state needs beyond the old one is claimed
+//! in the store before the service is written, so that servers over one store never allocate anything twice. Dropping
+//! the reservation frees what this attempt claimed. Once the write is committed, what the old state had and the new one
+//! has not is freed.
 
-mod ledger;
+mod addresses;
+mod bitmap;
+mod error;
+mod families;
+mod node_ports;
+mod ports;
 mod range;
+mod repair;
+mod service;
+mod service_cidr;
 
-use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use nave_cacher::{CachedObject, Delivery, EventType};
-use nave_machinery::{FieldError, FieldPath, GroupKind, Map, Status, Value, meta};
-use parking_lot::Mutex;
-use rand::Rng;
+use async_trait::async_trait;
+use futures_util::future::{join, join_all};
+use nave_machinery::{FieldError, FieldPath, GroupKind, GroupVersionResource, Map, Status, Value, meta};
+use serde_json::json;
+use tokio::runtime::Handle;
 
-pub use self::ledger::InUse;
-use self::ledger::{Allocations, Ledger};
-pub use self::range::{RangeError, ServiceRange};
-use crate::storage::{Follower, Reservation};
+use self::addresses::{AddressClaim, Addresses, Holder};
+use self::error::{AddressError, PortError};
+use self::node_ports::{Place, Plan, Wanted};
+use self::ports::{PortClaim, Ports};
+use self::range::Family;
+pub use self::range::{RangeError, ServiceRanges};
+pub use self::repair::Repair;
+use self::service::{Allocations, ServiceName, texts};
+use self::service_cidr::ServiceCidrs;
+use crate::storage::{Reservation, ResourceStorage, Settlement, Storages};
 
 /// Allocates cluster IPs and node ports.
 pub struct ServiceAllocator {
-    range: ServiceRange,
-    ports: RangeInclusive<u16>,
-    ledger: Arc<Mutex<Ledger>>,
+    ranges: ServiceRanges,
+    addresses: Arc<Addresses>,
+    ports: Arc<Ports>,
+    cidrs: ServiceCidrs,
+    services: Arc<ResourceStorage>,
 }
 
 /// The claims of one attempt of a write, until it is settled or dropped.
 pub struct ServiceReservation {
-    ledger: Arc<Mutex<Ledger>>,
-    key: Arc<str>,
-    claimed: Allocations,
+    service: ServiceName,
+    addresses: Arc<Addresses>,
+    ports: Arc<Ports>,
+    claimed_addresses: Vec<AddressClaim>,
+    claimed_ports: Option<PortClaim>,
+    /// What the service has in the state that the write replaces, with the revisions of its addresses.
+    before: Allocations,
+    known: Vec<(IpAddr, Option<u64>)>,
 }
 
 impl ServiceAllocator {
-    /// An allocator of which nothing is in use yet.
-    pub fn new(range: ServiceRange, ports: RangeInclusive<u16>) -> Self {
-        Self { range, ports, ledger: Arc::default() }
+    /// An allocator over the storages; `None` where a resource that it needs is not stored. Must be called within a
+    /// Tokio runtime, which runs what must end even if its request goes away.
+    pub fn new(storages: &Storages, ranges: ServiceRanges, ports: RangeInclusive<u16>) -> Option<Arc<Self>> {
+        let networking = |resource: &str| {
+            storages.get(&GroupVersionResource::new("networking.k8s.io", "v1", resource)).cloned()
+        };
+        let services = storages.get(&GroupVersionResource::new("", "v1", "services"))?;
+        let (store, runtime) = (storages.store(), Handle::current());
+        let cidrs = ServiceCidrs::new(networking("servicecidrs")?, ranges);
+        let objects = networking("ipaddresses")?;
+        let addresses = Addresses::new(Arc::clone(store), objects, cidrs.clone(), runtime.clone());
+        Some(Arc::new(Self {
+            ranges,
+            addresses: Arc::new(addresses),
+            ports: Arc::new(Ports::new(Arc::clone(store), ports, runtime)),
+            cidrs,
+            services: Arc::clone(services),
+        }))
     }
 
-    /// The follower through which the services in the watch cache count as in use.
-    pub fn follower(&self) -> Arc<dyn Follower> {
-        Arc::new(ServiceFollower { ledger: Arc::clone(&self.ledger), present: Mutex::default() })
-    }
-
-    /// Reserves the addresses and ports that the service at `key` names, and gives it those that its type needs
-    /// beyond them. `old` is the state that the write replaces.
+    /// Completes the families of a service, and claims the addresses and ports that it needs beyond those of `old`, the
+    /// state that the write replaces. A dry run claims nothing.
     ///
     /// # Errors
-    /// 422 where an address or a port is taken, out of range, or none is left.
-    pub fn begin(
+    /// 422 where fields do not fit together, or an address or a port is taken or out of range; 500 where none is left.
+    pub async fn begin(
         &self,
-        key: &str,
         service: &mut Value,
         old: Option<&Value>,
+        dry_run: bool,
     ) -> Result<ServiceReservation, Status> {
+        let mut reservation = self.reservation(ServiceName::of(service), old);
+        let errors = nave_resources::validate_service_cluster_ips(service);
+        let old = old.and_then(|old| old.get("spec")).and_then(Value::as_object);
         let name = meta::name(service).to_owned();
-        let held = old.and_then(|old| Allocations::of(old).ok()).unwrap_or_default();
-        let mut attempt = Attempt { allocator: self, held: &held, reservation: self.begin_deletion(key) };
-        let allocated = match service.get_mut("spec").and_then(Value::as_object_mut) {
-            Some(spec) => attempt.allocate(spec),
-            None => Ok(()),
+        let invalid = |errors: &[FieldError]| {
+            let kind = GroupKind { group: String::new(), kind: "Service".to_owned() };
+            Status::invalid(&kind, &name, errors)
         };
-        allocated.map_err(|error| {
-            Status::invalid(&GroupKind { group: String::new(), kind: "Service".to_owned() }, &name, &[error])
-        })?;
-        Ok(attempt.reservation)
+        if !errors.is_empty() {
+            return Err(invalid(&errors));
+        }
+        let Some(spec) = service.get_mut("spec").and_then(Value::as_object_mut) else {
+            return Ok(reservation);
+        };
+        families::complete(spec, old, self.ranges).map_err(|errors| invalid(&errors))?;
+        for index in families::missing_addresses(spec, old) {
+            let allocated = self.allocate_address(spec, index, &mut reservation, dry_run).await;
+            allocated.map_err(|failure| failure.into_status(spec, &name, invalid))?;
+        }
+        let plan = Plan::new(spec, old);
+        if !plan.wanted.is_empty() {
+            let allocated = self.allocate_ports(&plan, spec, &mut reservation, dry_run).await;
+            allocated.map_err(|(place, error)| port_status(&plan, place, error, invalid))?;
+        }
+        Ok(reservation)
     }
 
-    /// The reservation of a write that needs nothing: once it is committed, what the service had is free.
-    pub fn begin_deletion(&self, key: &str) -> ServiceReservation {
-        let (ledger, key) = (Arc::clone(&self.ledger), Arc::from(key));
-        ServiceReservation { ledger, key, claimed: Allocations::default() }
+    /// The reservation of a deletion: once it is committed, what the service has is free.
+    pub fn begin_deletion(&self, service: &Value) -> ServiceReservation {
+        self.reservation(ServiceName::of(service), Some(service))
     }
 
-    /// All addresses and ports in use.
-    pub fn in_use(&self) -> InUse {
-        self.ledger.lock().claimed()
-    }
-}
-
-impl Reservation for ServiceReservation {
-    fn settle(self: Box<Self>, revision: u64, stored: Option<&Value>) {
-        match stored.map(Allocations::of).transpose() {
-            Ok(allocations) => self.ledger.lock().committed(&self.key, revision, allocations),
-            // The event in the watch cache has the same object and the same error.
+    fn reservation(&self, service: ServiceName, before: Option<&Value>) -> ServiceReservation {
+        let before = before.and_then(|before| match Allocations::of(before) {
+            Ok(allocations) => Some(allocations),
             Err(error) => {
-                tracing::error!(key = &*self.key, %error, "allocations of a service cannot be read");
+                tracing::error!(?service, %error, "allocations of a service cannot be read");
+                None
             }
+        });
+        let before = before.unwrap_or_default();
+        let known =
+            before.addresses.iter().map(|address| (*address, self.addresses.known_revision(*address)));
+        ServiceReservation {
+            service,
+            addresses: Arc::clone(&self.addresses),
+            ports: Arc::clone(&self.ports),
+            claimed_addresses: Vec::new(),
+            claimed_ports: None,
+            known: known.collect(),
+            before,
         }
     }
-}
 
-impl Drop for ServiceReservation {
-    fn drop(&mut self) {
-        if !self.claimed.is_empty() {
-            self.ledger.lock().release(&self.key, &self.claimed);
+    async fn allocate_address(
+        &self,
+        spec: &mut Map,
+        index: usize,
+        reservation: &mut ServiceReservation,
+        dry_run: bool,
+    ) -> Result<(), AddressFailure> {
+        let mut addresses = texts(spec, "clusterIPs");
+        let families = texts(spec, "ipFamilies");
+        addresses.resize(addresses.len().max(index + 1), String::new());
+        spec.insert("clusterIPs".to_owned(), json!(addresses));
+        let (Some(text), Some(family)) =
+            (addresses.get_mut(index), families.get(index).and_then(|name| Family::parse(name)))
+        else {
+            return Ok(());
+        };
+        // Validation has seen to it that text is an address.
+        let wanted = text.parse::<IpAddr>().ok();
+        let claimed = match wanted {
+            _ if dry_run => self.addresses.check_claim(wanted, family).await,
+            Some(address) => {
+                self.addresses.claim(address, &reservation.service).await.map(|claim| reservation.add(claim))
+            }
+            None => self
+                .addresses
+                .claim_any(family, &reservation.service)
+                .await
+                .map(|claim| reservation.add(claim)),
+        };
+        let address = claimed.map_err(|error| AddressFailure { wanted: text.clone(), error })?;
+        if text.is_empty() {
+            *text = address.to_string();
         }
+        if let Some(first) = addresses.first().filter(|_| index == 0) {
+            spec.insert("clusterIP".to_owned(), json!(first));
+        }
+        spec.insert("clusterIPs".to_owned(), json!(addresses));
+        Ok(())
     }
-}
 
-/// The allocation for one state of one service.
-struct Attempt<'a> {
-    allocator: &'a ServiceAllocator,
-    held: &'a Allocations,
-    reservation: ServiceReservation,
-}
-
-impl Attempt<'_> {
-    fn allocate(&mut self, spec: &mut Map) -> Result<(), FieldError> {
-        let kind = spec.get("type").and_then(Value::as_str).unwrap_or("ClusterIP").to_owned();
-        if kind == "ExternalName" {
+    async fn allocate_ports(
+        &self,
+        plan: &Plan,
+        spec: &mut Map,
+        reservation: &mut ServiceReservation,
+        dry_run: bool,
+    ) -> Result<(), ports::ClaimError> {
+        let wanted: Vec<Wanted> = plan.wanted.iter().map(|(wanted, _)| *wanted).collect();
+        if dry_run {
+            plan.fill(spec, &self.ports.check_claim(&wanted)?);
             return Ok(());
         }
-        self.allocate_address(spec)?;
-        if kind == "NodePort" || kind == "LoadBalancer" {
-            self.allocate_ports(
-                spec,
-                kind == "NodePort" || spec.get("allocateLoadBalancerNodePorts") != Some(&false.into()),
-            )?;
-        }
-        if kind == "LoadBalancer"
-            && spec.get("externalTrafficPolicy").and_then(Value::as_str) == Some("Local")
-        {
-            let at = FieldPath::new("spec").child("healthCheckNodePort");
-            let wanted = port_number(spec.get("healthCheckNodePort"));
-            let port = self.allocate_port(wanted, &at)?;
-            spec.insert("healthCheckNodePort".to_owned(), port.into());
-        }
+        let claim = self.ports.claim(wanted).await?;
+        plan.fill(spec, claim.ports());
+        reservation.claimed_ports = Some(claim);
         Ok(())
     }
+}
 
-    fn allocate_address(&mut self, spec: &mut Map) -> Result<(), FieldError> {
-        let at = FieldPath::new("spec").child("clusterIPs").index(0);
-        let given = spec.get("clusterIP").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let address = match given.parse() {
-            _ if given == "None" => given,
-            // Validation reports text that is not an address.
-            Err(_) if !given.is_empty() => return Ok(()),
-            Ok(IpAddr::V4(wanted)) => {
-                self.reserve_address(wanted, &at)?;
-                given
+#[async_trait]
+impl Reservation for ServiceReservation {
+    async fn settle(mut self: Box<Self>, settlement: Settlement<'_>) {
+        let stored = match settlement.stored().map(Allocations::of).transpose() {
+            Ok(stored) => stored.unwrap_or_default(),
+            // Nothing is freed; the repair sees to it.
+            Err(error) => {
+                tracing::error!(service = ?self.service, %error, "allocations of a service cannot be read");
+                self.claimed_addresses.drain(..).for_each(AddressClaim::keep);
+                self.claimed_ports.take().map(|claim| claim.settle(&[]));
+                return;
             }
-            _ => self.free_address(&at)?.to_string(),
         };
-        spec.insert("clusterIP".to_owned(), Value::String(address.clone()));
-        spec.insert("clusterIPs".to_owned(), Value::Array(vec![Value::String(address)]));
-        let families = || Value::Array(vec![Value::String("IPv4".to_owned())]);
-        spec.entry("ipFamilies").or_insert_with(families);
-        spec.entry("ipFamilyPolicy").or_insert_with(|| Value::String("SingleStack".to_owned()));
-        Ok(())
-    }
-
-    fn reserve_address(&mut self, wanted: Ipv4Addr, at: &FieldPath) -> Result<(), FieldError> {
-        let mut ledger = self.allocator.ledger.lock();
-        if ledger.addresses().is_taken(wanted, &self.reservation.key) {
-            let why = "failed to allocate IP: provided IP is already allocated";
-            return Err(FieldError::invalid(at, wanted.to_string(), why));
-        }
-        // A service keeps its address when the range changes.
-        if !self.allocator.range.contains(wanted) && !self.held.addresses.contains(&wanted) {
-            let at = FieldPath::new("spec").child("clusterIPs");
-            let why = format!(
-                "failed to allocate IP {wanted}: the provided network does not match the current range"
-            );
-            return Err(FieldError::invalid(&at, Value::Array(vec![wanted.to_string().into()]), why));
-        }
-        self.reservation.add_address(&mut ledger, wanted);
-        Ok(())
-    }
-
-    fn free_address(&mut self, at: &FieldPath) -> Result<Ipv4Addr, FieldError> {
-        let range = self.allocator.range;
-        let (lower, upper) = (range.lower_band(), range.upper_band());
-        let start = rand::rng().random_range(upper.clone());
-        let mut ledger = self.allocator.ledger.lock();
-        let mut candidates = (start..upper.end).chain(upper.start..start).chain(lower);
-        let free = candidates.find(|offset| ledger.addresses().is_free(range.address(*offset)));
-        let free = free.ok_or_else(|| FieldError::invalid(at, "", "failed to allocate IP: range is full"))?;
-        self.reservation.add_address(&mut ledger, range.address(free));
-        Ok(range.address(free))
-    }
-
-    /// Reserves the ports that the service names and, unless the service declines them, allocates the others.
-    fn allocate_ports(&mut self, spec: &mut Map, allocates: bool) -> Result<(), FieldError> {
-        let ports = spec.get_mut("ports").and_then(Value::as_array_mut);
-        for (index, port) in ports.into_iter().flatten().enumerate() {
-            let at = FieldPath::new("spec").child("ports").index(index).child("nodePort");
-            let wanted = port_number(port.get("nodePort"));
-            if wanted.is_none() && !allocates {
-                continue;
+        let (kept, lost): (Vec<_>, Vec<_>) =
+            self.claimed_addresses.drain(..).partition(|claim| stored.addresses.contains(&claim.address));
+        kept.into_iter().for_each(AddressClaim::keep);
+        let mut ports =
+            self.claimed_ports.take().map(|claim| claim.settle(&stored.ports)).unwrap_or_default();
+        let freed = std::mem::take(&mut self.before).without(&stored);
+        let known = |address: &IpAddr| self.known.iter().find(|(known, _)| known == address)?.1;
+        let (holder, freed_addresses) = match settlement {
+            Settlement::Committed(_) => {
+                ports.extend(freed.ports);
+                (Holder::Service(&self.service), freed.addresses)
             }
-            let number = self.allocate_port(wanted, &at)?;
-            if let Some(port) = port.as_object_mut() {
-                port.insert("nodePort".to_owned(), number.into());
+            // Others may have freed the same meanwhile, and it may be in use by another service. The revision of an
+            // address tells whether that is so; nothing does for ports, which are left to the repair.
+            Settlement::Found(_) => {
+                ports.clear();
+                let addresses = freed.addresses.into_iter().filter(|address| known(address).is_some());
+                (Holder::None, addresses.collect())
             }
-        }
-        Ok(())
-    }
-
-    fn allocate_port(&mut self, wanted: Option<u64>, at: &FieldPath) -> Result<u16, FieldError> {
-        let range = &self.allocator.ports;
-        let mut ledger = self.allocator.ledger.lock();
-        let Some(wanted) = wanted else {
-            let start = rand::rng().random_range(range.clone());
-            let mut candidates = (start..=*range.end()).chain(*range.start()..start);
-            let free = candidates.find(|port| ledger.ports().is_free(*port));
-            let full = || FieldError::invalid(at, 0, "failed to allocate a nodePort: range is full");
-            let free = free.ok_or_else(full)?;
-            self.reservation.add_port(&mut ledger, free);
-            return Ok(free);
         };
-        // A service keeps its ports when the range changes.
-        let number = u16::try_from(wanted).ok();
-        let number = number.filter(|port| range.contains(port) || self.held.ports.contains(port));
-        let Some(number) = number else {
-            let (first, last) = (range.start(), range.end());
-            let why = format!(
-                "provided port is not in the valid range. The range of valid ports is {first}-{last}"
-            );
-            return Err(FieldError::invalid(at, wanted, why));
-        };
-        if ledger.ports().is_taken(number, &self.reservation.key) {
-            return Err(FieldError::invalid(at, wanted, "provided port is already allocated"));
-        }
-        self.reservation.add_port(&mut ledger, number);
-        Ok(number)
+        let old =
+            freed_addresses.iter().map(|address| self.addresses.release(*address, holder, known(address)));
+        let addresses = join(join_all(lost.into_iter().map(AddressClaim::release)), join_all(old));
+        join(addresses, self.ports.release(ports)).await;
     }
 }
 
 impl ServiceReservation {
-    fn add_address(&mut self, ledger: &mut Ledger, address: Ipv4Addr) {
-        ledger.claim(&self.key, &Allocations { addresses: vec![address], ports: Vec::new() });
-        self.claimed.addresses.push(address);
-    }
-
-    fn add_port(&mut self, ledger: &mut Ledger, port: u16) {
-        ledger.claim(&self.key, &Allocations { addresses: Vec::new(), ports: vec![port] });
-        self.claimed.ports.push(port);
+    fn add(&mut self, claim: AddressClaim) -> IpAddr {
+        let address = claim.address;
+        self.claimed_addresses.push(claim);
+        address
     }
 }
 
-/// A port that an object names; 0 reads as absent.
-fn port_number(port: Option<&Value>) -> Option<u64> {
-    port?.as_u64().filter(|port| *port != 0)
+/// An address that is not allocated.
+struct AddressFailure {
+    /// As the service names it; empty where any would do.
+    wanted: String,
+    error: AddressError,
 }
 
-/// Brings the ledger up to date with the services in the watch cache.
-struct ServiceFollower {
-    ledger: Arc<Mutex<Ledger>>,
-    /// The services of a list whose revision is yet to be told.
-    present: Mutex<Option<HashSet<Arc<str>>>>,
-}
-
-impl ServiceFollower {
-    fn observe(&self, service: &CachedObject, is_deleted: bool) {
-        let mut json = serde_json::Deserializer::from_slice(service.json());
-        let allocations = if is_deleted { Ok(None) } else { Allocations::of(&mut json).map(Some) };
-        match allocations {
-            Ok(allocations) => {
-                self.ledger.lock().observed(service.key(), service.resource_version(), allocations);
+impl AddressFailure {
+    fn into_status(self, spec: &Map, name: &str, invalid: impl FnOnce(&[FieldError]) -> Status) -> Status {
+        let why = match (self.error, self.wanted.as_str()) {
+            (AddressError::Store(status), _) => return status,
+            (error @ AddressError::Full, _) => {
+                let why = format!("failed to allocate a serviceIP for Service {name:?}: {error}");
+                return Status::internal(why);
             }
-            Err(error) => {
-                tracing::error!(key = %service.key(), %error, "allocations of a service cannot be read");
-            }
-        }
+            (error, "") => format!("failed to allocate IP: {error}"),
+            (error, wanted) => format!("failed to allocate IP {wanted}: {error}"),
+        };
+        let at = FieldPath::new("spec").child("clusterIPs");
+        invalid(&[FieldError::invalid(&at, spec.get("clusterIPs").cloned().unwrap_or_default(), why)])
     }
 }
 
-impl Follower for ServiceFollower {
-    fn replace(&self, services: &[Arc<CachedObject>]) {
-        for service in services {
-            self.observe(service, false);
+fn port_status(
+    plan: &Plan,
+    position: usize,
+    error: PortError,
+    invalid: impl FnOnce(&[FieldError]) -> Status,
+) -> Status {
+    match (error, plan.wanted.get(position)) {
+        (PortError::Store(status), _) => status,
+        (error, Some((Wanted::Number(number), Place::HealthCheck))) => {
+            Status::internal(format!("failed to allocate requested HealthCheck NodePort {number}: {error}"))
         }
-        let present = services.iter().map(|service| Arc::clone(service.key())).collect();
-        self.present.lock().replace(present);
-    }
-
-    fn apply(&self, changes: &[Delivery]) {
-        for change in changes {
-            self.observe(&change.object(), change.kind == EventType::Deleted);
+        (error, Some((Wanted::Any, Place::HealthCheck))) => {
+            Status::internal(format!("failed to allocate a HealthCheck NodePort 0: {error}"))
         }
-    }
-
-    fn reached(&self, revision: u64) {
-        if let Some(present) = self.present.lock().take() {
-            self.ledger.lock().replaced(&present, revision);
+        (error, Some((Wanted::Number(number), place))) => {
+            invalid(&[FieldError::invalid(&place.path(), *number, error.to_string())])
         }
+        (error, _) => Status::internal(format!("failed to allocate a nodePort: {error}")),
     }
 }
 

@@ -1,97 +1,238 @@
-//! The range that cluster IPs are allocated from.
+//! The ranges that cluster IPs are allocated from.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::str::FromStr;
 
-/// The range of cluster IPs (`--service-cluster-ip-range`).
+use nave_machinery::Cidr;
+use rand::Rng;
+
+/// An IP family, as services name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ServiceRange {
-    base: u32,
-    size: u32,
+pub(super) enum Family {
+    V4,
+    V6,
 }
 
-/// A range that cannot be parsed or has an unsupported size.
+/// A range of cluster IPs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ServiceRange(Cidr);
+
+/// The ranges of cluster IPs that the server is started with (`--service-cluster-ip-range`): one, or one of each family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceRanges {
+    primary: ServiceRange,
+    secondary: Option<ServiceRange>,
+}
+
+/// Ranges that cannot be parsed or do not fit together.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is not an IPv4 range such as 10.0.0.0/16, of 8 to 1,048,576 addresses")]
-pub struct RangeError(String);
+pub enum RangeError {
+    /// A range is not a block of addresses.
+    #[error("{0:?} is not a range such as 10.0.0.0/16 or fd00::/108")]
+    Malformed(String),
+    /// A range is too small for a cluster, or too large to allocate from.
+    #[error("{0:?} must have at least 8 addresses, and with IPv6 a prefix of at least 64 bits")]
+    Size(String),
+    /// There are more than two ranges, or two of one family.
+    #[error("{0:?} must be one range, or one of each IP family")]
+    Families(String),
+}
+
+impl Family {
+    /// The family of an address.
+    pub(super) fn of(address: IpAddr) -> Self {
+        if address.is_ipv6() { Self::V6 } else { Self::V4 }
+    }
+
+    /// The family of this name.
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        [Self::V4, Self::V6].into_iter().find(|family| family.as_str() == name)
+    }
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::V4 => Self::V6,
+            Self::V6 => Self::V4,
+        }
+    }
+}
 
 impl ServiceRange {
-    /// The address of the `kubernetes` service.
-    pub fn first(self) -> Ipv4Addr {
-        Ipv4Addr::from(self.base + 1)
+    /// The range of a block; `None` for a block that is too large to allocate from.
+    pub(super) fn new(cidr: Cidr) -> Option<Self> {
+        (!cidr.is_ipv6() || cidr.prefix() >= 64).then(|| Self(cidr.masked()))
     }
 
-    /// Whether a service may have this address. The network and broadcast addresses are not allocated.
-    pub fn contains(self, address: Ipv4Addr) -> bool {
-        let offset = u32::from(address).wrapping_sub(self.base);
-        offset > 0 && offset < self.size - 1
+    pub(super) fn family(self) -> Family {
+        if self.0.is_ipv6() { Family::V6 } else { Family::V4 }
     }
 
-    /// Offsets of the upper band, from which addresses are allocated at random (KEP-3070).
-    pub(super) fn upper_band(self) -> Range<u32> {
-        self.dynamic_offset()..self.size - 1
+    /// The first address that a service may have.
+    pub(super) fn first(self) -> IpAddr {
+        self.0.address_at(self.hosts().start)
     }
 
-    /// Offsets of the lower band, used at random only once the upper band is full: services that request a specific
-    /// address choose from it.
-    pub(super) fn lower_band(self) -> Range<u32> {
-        1..self.dynamic_offset()
+    /// The network's address.
+    pub(super) fn base(self) -> IpAddr {
+        self.0.address_at(*self.0.bits().start())
     }
 
-    /// The address at an offset.
-    pub(super) fn address(self, offset: u32) -> Ipv4Addr {
-        Ipv4Addr::from(self.base + offset)
+    /// Whether a service may have this address.
+    pub(super) fn contains(self, address: IpAddr) -> bool {
+        self.0.is_host(address)
     }
 
-    fn dynamic_offset(self) -> u32 {
-        (self.size / 16).clamp(16.min(self.size / 2), 256)
+    /// All addresses that services may have, in the order in which they are tried: the upper band from a random one on,
+    /// then the lower band, which is left to services that request an address as long as that is possible (KEP-3070).
+    pub(super) fn candidates(self) -> impl Iterator<Item = IpAddr> {
+        let hosts = self.hosts();
+        let split = (hosts.start + self.lower_band_size()).min(hosts.end);
+        let all = from_random_start(split..hosts.end).chain(from_random_start(hosts.start..split));
+        all.map(move |bits| self.0.address_at(bits))
+    }
+
+    /// Without the network and, with IPv4, the broadcast address.
+    fn hosts(self) -> Range<u128> {
+        let bits = self.0.bits();
+        let end = if self.0.is_ipv6() { bits.end().saturating_add(1) } else { *bits.end() };
+        bits.start().saturating_add(1)..end
+    }
+
+    fn lower_band_size(self) -> u128 {
+        let size = self.0.bits().end() - self.0.bits().start() + 1;
+        if size <= 16 { 0 } else { (size / 16).clamp(16, 256) }
     }
 }
 
-impl FromStr for ServiceRange {
+impl ServiceRanges {
+    /// The address of the `kubernetes` service.
+    pub fn first(self) -> IpAddr {
+        self.primary.first()
+    }
+
+    /// The family of services that ask for none.
+    pub(super) fn primary_family(self) -> Family {
+        self.primary.family()
+    }
+
+    /// Whether services can have addresses of both families.
+    pub(super) fn is_dual_stack(self) -> bool {
+        self.secondary.is_some()
+    }
+
+    /// Whether services can have addresses of the family.
+    pub(super) fn has(self, family: Family) -> bool {
+        self.is_dual_stack() || self.primary_family() == family
+    }
+
+    /// The ranges as text.
+    pub(super) fn cidrs(self) -> Vec<String> {
+        [Some(self.primary), self.secondary].into_iter().flatten().map(|range| range.0.to_string()).collect()
+    }
+}
+
+impl FromStr for ServiceRanges {
     type Err = RangeError;
 
     fn from_str(text: &str) -> Result<Self, RangeError> {
-        let wrong = || RangeError(text.to_owned());
-        let (address, bits) = text.split_once('/').ok_or_else(wrong)?;
-        let address: Ipv4Addr = address.parse().map_err(|_| wrong())?;
-        let bits: u32 = bits.parse().map_err(|_| wrong())?;
-        if !(12..=29).contains(&bits) {
-            return Err(wrong());
+        let mut ranges = Vec::new();
+        for part in text.split(',') {
+            let cidr: Cidr = part.parse().map_err(|_| RangeError::Malformed(part.to_owned()))?;
+            let range = ServiceRange::new(cidr).filter(|range| {
+                let bits = range.0.bits();
+                bits.end() - bits.start() >= 7
+            });
+            ranges.push(range.ok_or_else(|| RangeError::Size(part.to_owned()))?);
         }
-        let size = 1u32 << (32 - bits);
-        Ok(Self { base: u32::from(address) & !(size - 1), size })
+        match ranges.as_slice() {
+            [primary] => Ok(Self { primary: *primary, secondary: None }),
+            [primary, secondary] if primary.family() != secondary.family() => {
+                Ok(Self { primary: *primary, secondary: Some(*secondary) })
+            }
+            _ => Err(RangeError::Families(text.to_owned())),
+        }
     }
 }
 
-impl fmt::Display for ServiceRange {
+impl fmt::Display for ServiceRanges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", Ipv4Addr::from(self.base), 32 - self.size.trailing_zeros())
+        f.write_str(&self.cidrs().join(","))
     }
+}
+
+/// The numbers of a range, each once, from a random one on.
+fn from_random_start(range: Range<u128>) -> impl Iterator<Item = u128> {
+    let start = if range.is_empty() { range.start } else { rand::rng().random_range(range.clone()) };
+    (start..range.end).chain(range.start..start)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
+    fn range(text: &str) -> ServiceRange {
+        ServiceRange::new(text.parse().unwrap()).unwrap()
+    }
+
     #[test]
-    fn parses_ipv4_networks_only() {
-        assert_eq!("10.0.0.0/16".parse::<ServiceRange>().unwrap().first(), Ipv4Addr::new(10, 0, 0, 1));
-        assert_eq!("10.0.3.4/16".parse::<ServiceRange>().unwrap().to_string(), "10.0.0.0/16");
-        for text in ["10.0.0.0", "10.0.0.0/33", "10.0.0/8", "::/64", "10.0.0.0/4", "10.0.0.0/30"] {
-            text.parse::<ServiceRange>().unwrap_err();
+    fn parses_one_range_or_one_of_each_family() {
+        for (text, spelled, first) in [
+            ("10.0.3.4/16", "10.0.0.0/16", "10.0.0.1"),
+            ("fd00::5/108", "fd00::/108", "fd00::1"),
+            ("10.0.0.0/29,fd00::/64", "10.0.0.0/29,fd00::/64", "10.0.0.1"),
+            ("fd00::/112,10.0.0.0/16", "fd00::/112,10.0.0.0/16", "fd00::1"),
+        ] {
+            let ranges: ServiceRanges = text.parse().unwrap();
+            assert_eq!((ranges.to_string(), ranges.first().to_string()), (spelled.into(), first.into()));
+            assert_eq!(ranges.is_dual_stack(), text.contains(','));
+        }
+        for text in [
+            "",
+            "10.0.0.0",
+            "10.0.0.0/33",
+            "10.0.0/8",
+            "fd00::/63",
+            "10.0.0.0/30",
+            "10.0.0.0/16,",
+            "10.0.0.0/16,11.0.0.0/16",
+            "10.0.0.0/16,fd00::/108,fd01::/108",
+        ] {
+            text.parse::<ServiceRanges>().unwrap_err();
         }
     }
 
     #[test]
-    fn bands_cover_the_range() {
-        for text in ["10.0.0.0/29", "10.0.0.0/28", "10.0.0.0/24", "10.0.0.0/16", "10.0.0.0/12"] {
-            let range: ServiceRange = text.parse().unwrap();
-            let (lower, upper) = (range.lower_band(), range.upper_band());
-            assert_eq!((lower.start, lower.end, upper.end), (1, upper.start, range.size - 1), "{text}");
-            assert!(!lower.is_empty() && !upper.is_empty(), "{text}");
+    fn every_address_is_a_candidate_once_and_the_lower_band_comes_last() {
+        for (text, lower, hosts) in [
+            ("10.0.0.0/29", 0, 6),
+            ("10.0.0.0/28", 0, 14),
+            ("10.0.0.0/27", 16, 30),
+            ("10.0.0.0/24", 16, 254),
+            ("10.0.0.0/16", 256, 65534),
+            ("fd00::/120", 16, 255),
+            ("10.0.0.0/31", 0, 0),
+            ("10.0.0.0/32", 0, 0),
+        ] {
+            let candidates: Vec<_> = range(text).candidates().collect();
+            assert_eq!(candidates.len(), hosts, "{text}");
+            assert_eq!(candidates.iter().collect::<BTreeSet<_>>().len(), hosts, "{text}");
+            assert!(candidates.iter().all(|address| range(text).contains(*address)), "{text}");
+            let last: BTreeSet<_> = candidates[hosts - lower..].iter().collect();
+            assert!(candidates[..hosts - lower].iter().all(|upper| last.iter().all(|lower| *lower < upper)));
         }
+        // A large range is not gone through.
+        assert!(range("fd00::/64").candidates().take(3).all(|address| range("fd00::/64").contains(address)));
+        assert!(ServiceRange::new("fd00::/63".parse().unwrap()).is_none());
     }
 }

@@ -64,7 +64,7 @@ impl Fixture {
                 ..AdmissionConfig::new(PluginConfig::default(), Arc::default())
             },
             computed,
-            service_range: ServiceRange::from_str("10.0.0.0/24").unwrap(),
+            service_ranges: ServiceRanges::from_str("10.0.0.0/24").unwrap(),
             node_ports: 30_000..=30_100,
             inflight,
             request_timeout,

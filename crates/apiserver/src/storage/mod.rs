@@ -26,7 +26,7 @@ pub(crate) use codec::undecodable;
 pub use consistency::{ConsistencyChecks, check_consistency};
 pub use follow::{Follower, Following};
 pub use reads::{ConsistentReads, ListStats, ReadStats};
-pub use reservation::Reservation;
+pub use reservation::{NO_REVISION, Reservation, Settlement, send_until_known};
 pub use sizes::WatchCacheSizes;
 pub use storages::{Room, Storages};
 pub use upkeep::upkeep;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use nave_machinery::Value;
 use nave_store::{Expect, Store, StoreError, Txn, TxnOutcome};
 use tokio::sync::oneshot;
@@ -10,17 +11,37 @@ use tokio::sync::oneshot;
 use super::ObjectCodec;
 
 /// Something outside of the object that a write needs, such as an address. Dropping it frees what it holds.
+#[async_trait]
 pub trait Reservation: Send {
-    /// Ends the reservation: as of `revision` this is what is stored, or nothing is.
-    fn settle(self: Box<Self>, revision: u64, stored: Option<&Value>);
+    /// Ends the reservation. The write is answered once this is done.
+    async fn settle(self: Box<Self>, settlement: Settlement<'_>);
 }
+
+/// How a write with a reservation ended, with the object that is then stored, if any.
+#[derive(Clone, Copy, Debug)]
+pub enum Settlement<'a> {
+    /// The write was committed.
+    Committed(Option<&'a Value>),
+    /// The outcome of the write was unknown; this was found later, and may be the work of others.
+    Found(Option<&'a Value>),
+}
+
+impl<'a> Settlement<'a> {
+    /// The object that is stored.
+    pub fn stored(self) -> Option<&'a Value> {
+        match self {
+            Self::Committed(stored) | Self::Found(stored) => stored,
+        }
+    }
+}
+
+/// A revision that no object has, in the range of etcd's signed numbers.
+pub const NO_REVISION: u64 = i64::MAX as u64;
 
 /// The longest pause between two questions to a store that does not answer.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// The first such pause.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
-/// A revision that no object has, in the range of etcd's signed numbers.
-const NO_REVISION: u64 = i64::MAX as u64;
 
 /// A transaction with its reservation.
 pub(super) struct ReservedTxn {
@@ -45,8 +66,8 @@ impl ReservedTxn {
         let key = Arc::clone(&txn.key);
         let outcome = store.txn(txn).await;
         let is_unknown = outcome.as_ref().is_err_and(StoreError::is_outcome_unknown);
-        if let Ok(TxnOutcome::Committed { revision, .. }) = &outcome {
-            reservation.settle(*revision, object.as_ref());
+        if let Ok(TxnOutcome::Committed { .. }) = &outcome {
+            reservation.settle(Settlement::Committed(object.as_ref())).await;
             // The caller may be gone.
             let _ = reply.send(outcome);
         } else if is_unknown {
@@ -59,6 +80,25 @@ impl ReservedTxn {
     }
 }
 
+/// Sends a transaction again until the store says how it ended. It must be one that does the same if it is sent twice.
+///
+/// # Errors
+/// The store is closed.
+pub async fn send_until_known(store: &dyn Store, txn: Txn) -> Result<TxnOutcome, StoreError> {
+    let mut pause = MIN_PAUSE;
+    loop {
+        match store.txn(txn.clone()).await {
+            Ok(outcome) => return Ok(outcome),
+            Err(StoreError::Closed) => return Err(StoreError::Closed),
+            Err(error) => {
+                tracing::warn!(key = &*txn.key, %error, "transaction failed and will be sent again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(MAX_PAUSE);
+            }
+        }
+    }
+}
+
 /// Holds the reservation until the store says what is stored.
 async fn settle_when_known(
     store: &dyn Store,
@@ -66,27 +106,16 @@ async fn settle_when_known(
     key: Arc<str>,
     reservation: Box<dyn Reservation>,
 ) {
-    let mut pause = MIN_PAUSE;
-    loop {
-        // Writes nothing, and comes after every transaction that was sent before.
-        let fence = Txn::delete(Arc::clone(&key)).expecting(Expect::Revision(NO_REVISION));
-        match store.txn(fence).await {
-            Ok(TxnOutcome::Failed { current: None, revision } | TxnOutcome::Committed { revision, .. }) => {
-                return reservation.settle(revision, None);
-            }
-            Ok(TxnOutcome::Failed { current: Some(kv), .. }) => match codec.decode(&kv) {
-                Ok(object) => return reservation.settle(kv.mod_revision, Some(&object)),
-                Err(error) => {
-                    tracing::error!(key = &*key, %error, "stored object cannot be decoded");
-                    return;
-                }
-            },
-            Err(StoreError::Closed) => return,
-            Err(error) => {
-                tracing::warn!(key = &*key, %error, "outcome of a write is unknown");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(MAX_PAUSE);
-            }
+    // Writes nothing, and comes after every transaction that was sent before.
+    let fence = Txn::delete(Arc::clone(&key)).expecting(Expect::Revision(NO_REVISION));
+    match send_until_known(store, fence).await {
+        Ok(TxnOutcome::Failed { current: None, .. } | TxnOutcome::Committed { .. }) => {
+            reservation.settle(Settlement::Found(None)).await;
         }
+        Ok(TxnOutcome::Failed { current: Some(kv), .. }) => match codec.decode(&kv) {
+            Ok(object) => reservation.settle(Settlement::Found(Some(&object))).await,
+            Err(error) => tracing::error!(key = &*key, %error, "stored object cannot be decoded"),
+        },
+        Err(error) => tracing::warn!(key = &*key, %error, "outcome of a write is unknown"),
     }
 }

@@ -87,7 +87,7 @@ impl Cluster {
             admission: AdmissionConfig::new(plugins, Arc::clone(&rbac)),
             computed: computed::with_access_reviews(table, &chain),
             authorization: chain,
-            service_range: "10.0.0.0/24".parse().unwrap(),
+            service_ranges: "10.0.0.0/24".parse().unwrap(),
             node_ports: 30_000..=30_100,
             inflight: nave_apiserver::inflight::InflightLimits::default(),
             request_timeout: Duration::from_mins(1),

@@ -12,7 +12,7 @@ use nave_store::{
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// The fault of the next transaction.
+/// The fault of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// It is refused: the disk is full.
@@ -26,7 +26,8 @@ pub(crate) enum Fault {
 /// A store with faults.
 pub(crate) struct FaultyStore {
     inner: Arc<dyn Store>,
-    next: Mutex<Option<Fault>>,
+    /// The fault of a transaction to come, and how many there are before it.
+    next: Mutex<Option<(u8, Fault)>>,
     /// How many creates of new keys are answered as if the key existed.
     collisions: Mutex<u32>,
     held_back: watch::Sender<bool>,
@@ -42,9 +43,9 @@ impl FaultyStore {
         }
     }
 
-    /// Lets the next transaction fail.
-    pub(crate) fn fail_next(&self, fault: Fault) {
-        *self.next.lock() = Some(fault);
+    /// Lets a transaction fail: the next one, or one after so many others.
+    pub(crate) fn fail_after(&self, others: u8, fault: Fault) {
+        *self.next.lock() = Some((others, fault));
     }
 
     /// Takes back a fault that no transaction has met.
@@ -57,11 +58,27 @@ impl FaultyStore {
         *self.collisions.lock() = times;
     }
 
+    fn take_fault(&self) -> Option<Fault> {
+        let mut next = self.next.lock();
+        match &mut *next {
+            Some((others, _)) if *others > 0 => {
+                *others -= 1;
+                None
+            }
+            _ => next.take().map(|(_, fault)| fault),
+        }
+    }
+
     fn takes_collision(&self, txn: &Txn) -> bool {
         let mut collisions = self.collisions.lock();
         let collides = txn.expect == Expect::Absent && *collisions > 0;
         *collisions -= u32::from(collides);
         collides
+    }
+
+    /// Whether watches report nothing.
+    pub(crate) fn is_held_back(&self) -> bool {
+        *self.held_back.borrow()
     }
 
     /// Holds back what watches report, or lets it through again.
@@ -79,7 +96,7 @@ impl Store for FaultyStore {
             let current = Some(KeyValue { key: txn.key, value, create_revision: 1, mod_revision: 1 });
             return Ok(TxnOutcome::Failed { current, revision: self.inner.current_revision().await? });
         }
-        let fault = self.next.lock().take();
+        let fault = self.take_fault();
         match fault {
             Some(Fault::Refused) => return Err(StoreError::NoSpace(Arc::new(std::io::Error::other("full")))),
             Some(Fault::Lost) => return Err(lost()),

@@ -35,8 +35,8 @@ enum Step {
     Write(Write),
     /// Two writers at the same time.
     Pair(Write, Write),
-    /// A write whose transaction fails.
-    Failing(Fault, Write),
+    /// A write one of whose transactions fails, after so many others.
+    Failing(Fault, u8, Write),
     /// A write whose client goes away after so many polls.
     Cancelled(u8, Write),
     /// From now on the watch cache lags, or it does not.
@@ -164,7 +164,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         10 => write().prop_map(Step::Write),
         4 => (write(), write()).prop_map(|(one, other)| Step::Pair(one, other)),
-        3 => (fault, write()).prop_map(|(fault, write)| Step::Failing(fault, write)),
+        4 => (fault, 0..4_u8, write()).prop_map(|(fault, others, write)| Step::Failing(fault, others, write)),
         3 => (0..12_u8, write()).prop_map(|(polls, write)| Step::Cancelled(polls, write)),
         1 => any::<bool>().prop_map(Step::Lag),
     ]
@@ -245,8 +245,8 @@ impl Run<'_> {
                 let (first, second) = join(self.send(one), self.send(other)).await;
                 self.check_pair(&[(one, &first), (other, &second)]).await;
             }
-            Step::Failing(fault, write) => {
-                self.world.store.fail_next(*fault);
+            Step::Failing(fault, others, write) => {
+                self.world.store.fail_after(*others, *fault);
                 let answer = self.send(write).await;
                 self.world.store.heal();
                 self.world.quiet().await;
@@ -265,10 +265,13 @@ impl Run<'_> {
         }
         let stored = self.stored().await;
         assert!(stored == self.model, "{step:?} leads to {stored:#?}, not to {:#?}", self.model);
-        // A lagging watch cache delays no address: the writers report their commits themselves.
+        // A lagging watch cache delays no address: the store has them.
         self.world.quiet().await;
-        let (in_use, wanted) = (self.world.in_use(), self.world.should_be_in_use().await);
-        assert!(in_use == wanted, "{step:?}: in use are {in_use:?} and should be {wanted:?}");
+        if matches!(step, Step::Failing(..)) {
+            self.world.repair().await;
+        }
+        let (allocated, wanted) = (self.world.allocated().await, self.world.should_be_allocated().await);
+        assert!(allocated == wanted, "{step:?}: allocated are {allocated:?} and should be {wanted:?}");
         self.no_two_services_share().await;
     }
 
@@ -276,7 +279,7 @@ impl Run<'_> {
     fn check(&self, write: &Write, answer: &Answer) {
         let current = self.current(write);
         let context = format!("{write:?} is answered with {answer:?}");
-        assert!(answer.code < 500, "{context}");
+        assert!(answer.code < 500 || is_full(answer), "{context}");
         match &write.change {
             Change::Create { generate: true, body } => {
                 if body.fault == BodyFault::None && write.kind != Kind::Service {
@@ -320,8 +323,10 @@ impl Run<'_> {
         let context = format!("{write:?} is answered with {answer:?}");
         let wanted = match body.fault {
             // An allocation or validation may refuse it before the plugin does.
-            BodyFault::Refused if write.kind == Kind::Service => vec![403, 422],
+            BodyFault::Refused if write.kind == Kind::Service => vec![403, 422, 500],
             BodyFault::Refused => vec![403],
+            // Before it is validated there may be no address left.
+            BodyFault::Invalid if write.kind == Kind::Service => vec![422, 500],
             BodyFault::Invalid => vec![422],
             BodyFault::None if write.kind != Kind::Service => vec![success],
             BodyFault::None => self.expected_of_ports(body, write, current, success),
@@ -352,7 +357,9 @@ impl Run<'_> {
         match body.ports {
             Ports::OutOfRange => vec![422],
             Ports::NodePort(Some(offset)) if ports.contains(&port(offset)) => vec![422],
-            Ports::NodePort(None) if ports.len() > usize::from(LAST_PORT - FIRST_PORT) => vec![422],
+            // A dry run looks for no port and no address.
+            Ports::NodePort(None) | Ports::Allocated if write.dry_run => vec![success, 422],
+            Ports::NodePort(None) if ports.len() > usize::from(LAST_PORT - FIRST_PORT) => vec![500],
             // Between headless and other services there is no way, and an address never changes.
             _ if current.is_some() => vec![success, 422],
             Ports::Headless => vec![success],
@@ -362,7 +369,7 @@ impl Run<'_> {
                     last == 1 || last == 15 || others().any(|other| other["spec"]["clusterIP"] == *address);
                 vec![if is_taken { 422 } else { success }]
             }
-            _ => vec![if is_full { 422 } else { success }],
+            _ => vec![if is_full && !write.dry_run { 500 } else { success }],
         }
     }
 
@@ -387,7 +394,7 @@ impl Run<'_> {
     async fn check_pair(&mut self, outcomes: &[(&Write, &Answer)]) {
         let stored = self.stored().await;
         for (write, answer) in outcomes {
-            assert!(answer.code < 500, "{write:?} is answered with {answer:?}");
+            assert!(answer.code < 500 || is_full(answer), "{write:?} is answered with {answer:?}");
         }
         let mut possible = vec![];
         let successes: Vec<_> =
@@ -418,7 +425,7 @@ impl Run<'_> {
     }
 
     async fn no_two_services_share(&self) {
-        let owned = self.world.should_be_in_use().await;
+        let owned = self.world.should_be_allocated().await;
         let mut items: Vec<&str> = owned.iter().map(|line| line.split(' ').next().unwrap()).collect();
         let count = items.len();
         items.dedup();
@@ -507,10 +514,13 @@ impl Run<'_> {
     }
 
     async fn allocations_are_right(&self) {
-        let wanted = self.world.should_be_in_use().await;
-        let what = format!("in use are {:?} and should be {wanted:?}", self.world.in_use());
-        self.world.eventually(&what, || self.world.in_use() == wanted).await;
+        assert_eq!(self.world.allocated().await, self.world.should_be_allocated().await);
     }
+}
+
+/// Whether a write is refused because there are no more addresses or ports.
+fn is_full(answer: &Answer) -> bool {
+    answer.code == 500 && answer.body["message"].as_str().is_some_and(|text| text.ends_with("range is full"))
 }
 
 fn name_of(write: &Write) -> String {

@@ -47,7 +47,7 @@ impl Space {
 
     async fn nothing_leaks(&self) {
         self.world.quiet().await;
-        assert_eq!(self.world.in_use(), self.world.should_be_in_use().await);
+        assert_eq!(self.world.allocated().await, self.world.should_be_allocated().await);
     }
 }
 
@@ -98,13 +98,27 @@ async fn dry_runs_keep_nothing() {
 async fn an_unknown_outcome_frees_nothing_until_it_is_known() {
     let space = Space::new().await;
     space.world.store.hold_back(true);
-    for (fault, port, code) in [(Fault::AnswerLost, FIRST_PORT, 422), (Fault::Lost, FIRST_PORT + 1, 201)] {
-        space.world.store.fail_next(fault);
-        let answer = space.create("services", &service(&format!("first-{port}"), port)).await;
+    let (address, ports, service_itself) = (0, 1, 2);
+    for (fault, others, code) in [
+        (Fault::AnswerLost, address, 201),
+        (Fault::Lost, address, 201),
+        (Fault::AnswerLost, ports, 201),
+        (Fault::Lost, ports, 201),
+        (Fault::Lost, service_itself, 201),
+        (Fault::AnswerLost, service_itself, 422),
+    ] {
+        space.world.store.fail_after(others, fault);
+        let answer = space.create("services", &service("first", FIRST_PORT)).await;
         assert_eq!(answer.code, 500, "{answer:?}");
+        space.world.quiet().await;
+        space.world.repair().await;
         space.nothing_leaks().await;
-        let answer = space.create("services", &service(&format!("second-{port}"), port)).await;
-        assert_eq!(answer.code, code, "{fault:?}: {answer:?}");
+        let answer = space.create("services", &service("second", FIRST_PORT)).await;
+        assert_eq!(answer.code, code, "{fault:?} after {others}: {answer:?}");
+        space.nothing_leaks().await;
+        for name in ["first", "second"] {
+            space.delete("services", name, &Value::Null).await;
+        }
         space.nothing_leaks().await;
     }
 }

@@ -6,17 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http::{Method, Request, header};
 use http_body_util::{BodyExt, Full};
 use nave_admission::{Attributes, Plugin, PluginConfig, Validate};
 use nave_apiserver::admission::AdmissionConfig;
-use nave_apiserver::allocation::InUse;
 use nave_apiserver::cluster_authentication::ClusterAuthentication;
 use nave_apiserver::endpoints::computed::ComputedTable;
 use nave_apiserver::server::{self, ApiServer};
 use nave_apiserver::storage::{Storages, WatchCacheSizes};
+use nave_codec::protobuf;
 use nave_machinery::user::UserInfo;
 use nave_machinery::{GroupVersionResource, Object, Status, Value, meta};
 use nave_resources::Registry;
@@ -75,7 +77,7 @@ impl World {
             authorization: nave_authz::Chain::new(Vec::new(), nave_authz::Metrics::new().unwrap()),
             admission,
             computed: ComputedTable::default(),
-            service_range: SERVICE_RANGE.parse().unwrap(),
+            service_ranges: SERVICE_RANGE.parse().unwrap(),
             node_ports: FIRST_PORT..=LAST_PORT,
             request_timeout: Duration::from_mins(1),
             inflight: nave_apiserver::inflight::InflightLimits::default(),
@@ -167,34 +169,64 @@ impl World {
         decoded.map(|object| (meta::name(&object).to_owned(), object)).collect()
     }
 
-    /// The addresses and ports in use, each as often as it is claimed.
-    pub(crate) fn in_use(&self) -> Vec<String> {
-        let InUse { addresses, ports } = self.server.allocator().in_use();
-        let addresses = addresses.into_iter().map(|(address, key)| format!("{address} {key}"));
-        let ports = ports.into_iter().map(|(port, key)| format!("{port} {key}"));
-        addresses.chain(ports).collect()
+    /// The addresses and ports that are allocated: each address with its service, then each port.
+    pub(crate) async fn allocated(&self) -> Vec<String> {
+        let storage = self.storages.get(&GroupVersionResource::new("networking.k8s.io", "v1", "ipaddresses"));
+        let storage = storage.unwrap();
+        let found = self.store.range(Range::all("/registry/ipaddresses/")).await.unwrap();
+        let mut addresses = Vec::new();
+        for kv in &found.items {
+            let object = storage.codec().decode(kv).unwrap();
+            let parent = &object["spec"]["parentRef"];
+            let text = |field: &str| parent[field].as_str().unwrap();
+            addresses.push(format!("{} {}/{}", meta::name(&object), text("namespace"), text("name")));
+        }
+        addresses.sort();
+        addresses.into_iter().chain(self.allocated_ports().await).collect()
     }
 
-    /// The allocations that should be in use, by the stored services.
-    pub(crate) async fn should_be_in_use(&self) -> Vec<String> {
+    async fn allocated_ports(&self) -> Vec<String> {
+        let kv = self.store.get("/registry/ranges/servicenodeports", None).await.unwrap().unwrap();
+        let set = nave_schema::builtin();
+        let message = protobuf::envelope::unwrap(&kv.value).unwrap().raw;
+        let type_id = set.find("io.k8s.api.core.v1.RangeAllocation").unwrap();
+        let object = protobuf::decode_stored(set, type_id, message).unwrap();
+        assert_eq!(object["range"], format!("{FIRST_PORT}-{LAST_PORT}"));
+        // Four ports fit into one byte.
+        let byte = STANDARD.decode(object["data"].as_str().unwrap()).unwrap().first().copied().unwrap_or(0);
+        let ports = FIRST_PORT..=LAST_PORT;
+        ports.filter(|port| byte >> (port - FIRST_PORT) & 1 == 1).map(|port| port.to_string()).collect()
+    }
+
+    /// The allocations that there should be, by the stored services.
+    pub(crate) async fn should_be_allocated(&self) -> Vec<String> {
         let found = self.store.range(Range::all("/registry/services/specs/")).await.unwrap();
         let storage = self.storages.get(&core("services")).unwrap();
         let (mut addresses, mut ports) = (Vec::new(), Vec::new());
         for kv in &found.items {
             let service = storage.codec().decode(kv).unwrap();
-            let spec = &service["spec"];
-            for address in spec["clusterIPs"].as_array().into_iter().flatten() {
-                if let Ok(address) = address.as_str().unwrap().parse::<std::net::Ipv4Addr>() {
-                    addresses.push((address, kv.key.to_string()));
+            let (namespace, name, spec) = (meta::namespace(&service), meta::name(&service), &service["spec"]);
+            for address in spec["clusterIPs"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                if address != "None" {
+                    addresses.push(format!("{address} {namespace}/{name}"));
                 }
             }
             let node_ports = spec["ports"].as_array().into_iter().flatten().map(|port| &port["nodePort"]);
-            ports.extend(node_ports.filter_map(Value::as_u64).map(|port| (port, kv.key.to_string())));
+            ports.extend(node_ports.filter_map(Value::as_u64).map(|port| port.to_string()));
         }
         addresses.sort();
         ports.sort();
-        let addresses = addresses.into_iter().map(|(address, key)| format!("{address} {key}"));
-        addresses.chain(ports.into_iter().map(|(port, key)| format!("{port} {key}"))).collect()
+        addresses.into_iter().chain(ports).collect()
+    }
+
+    /// Frees the ports that failures of the store have left behind, as comparisons do after a while.
+    pub(crate) async fn repair(&self) {
+        let lags = self.store.is_held_back();
+        self.store.hold_back(false);
+        for _ in 0..3 {
+            self.server.repair().unwrap().run_once(Duration::ZERO).await.unwrap();
+        }
+        self.store.hold_back(lags);
     }
 }
 

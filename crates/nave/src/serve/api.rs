@@ -71,7 +71,7 @@ pub(super) async fn start(
         authorization: authorization.chain.clone(),
         admission: authorization.admission(&config.admission),
         computed: computed::with_access_reviews(computed, &authorization.chain),
-        service_range: config.service_range,
+        service_ranges: config.service_ranges,
         node_ports: config.node_ports.clone(),
         inflight: config.inflight,
         request_timeout: config.request_timeout,

@@ -95,7 +95,7 @@ fn own_addresses(config: &Config) -> BTreeSet<IpAddr> {
         IpAddr::from(std::net::Ipv6Addr::LOCALHOST),
         config.listen.ip(),
         config.advertise,
-        config.service_range.first().into(),
+        config.service_ranges.first(),
     ];
     all.into_iter().filter(|address| !address.is_unspecified()).collect()
 }

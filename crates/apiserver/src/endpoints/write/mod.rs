@@ -297,7 +297,7 @@ impl<'a> Write<'a> {
         let attempt = match deletion {
             Deletion::Pending => Update::Keep(object).into(),
             Deletion::Marked => Update::Put(object).into(),
-            Deletion::Now => target.deletion(&target.key(target.name)?, object),
+            Deletion::Now => target.deletion(object, current.object.as_value()),
         };
         Ok((deletion, attempt))
     }

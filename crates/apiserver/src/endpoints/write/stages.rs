@@ -30,7 +30,7 @@ impl Write<'_> {
             drop_status(def, &mut object);
         }
         let mut object = prepared_for_create(def, object, target)?;
-        let reservation = target.allocate(&mut object, None)?;
+        let reservation = target.allocate(&mut object, None, self.options.dry_run()).await?;
         let mut errors = names::validate_object_meta(
             object.get("metadata").unwrap_or(&Value::Null),
             def.namespaced,
@@ -73,7 +73,7 @@ impl Write<'_> {
         if target.view != View::Status {
             lifecycle::bump_generation(def, &mut object, old_value);
         }
-        let reservation = target.allocate(&mut object, Some(old_value))?;
+        let reservation = target.allocate(&mut object, Some(old_value), self.options.dry_run()).await?;
         let mut errors = names::validate_object_meta_update(
             object.get("metadata").unwrap_or(&Value::Null),
             old_value.get("metadata").unwrap_or(&Value::Null),
@@ -94,7 +94,7 @@ impl Write<'_> {
         strategy.canonicalize(&mut object);
         let object = self.validate(Operation::Update, object, Some(old)).await?;
         if lifecycle::is_deletable(def, &object) {
-            return Ok(target.deletion(&target.key(target.name)?, object));
+            return Ok(target.deletion(object, old_value));
         }
         Ok(Attempt { update: Update::Put(object), reservation })
     }

@@ -100,24 +100,26 @@ impl Target<'_> {
         }
     }
 
-    /// Reserves the addresses and ports that the object needs.
-    pub(super) fn allocate(
+    /// Reserves the addresses and ports that the object needs beyond those of `old`. Writes of the status need none.
+    pub(super) async fn allocate(
         &self,
         object: &mut Value,
         old: Option<&Value>,
+        dry_run: bool,
     ) -> Result<Option<Box<dyn Reservation>>, Status> {
-        let Some(allocator) = &self.endpoint.allocator else { return Ok(None) };
-        let key = self.key(meta::name(object))?;
-        Ok(Some(Box::new(allocator.begin(&key, object, old)?)))
+        let allocator = self.endpoint.allocator.as_ref().filter(|_| self.view != View::Status);
+        let Some(allocator) = allocator else { return Ok(None) };
+        // Boxed, so that other resources' writes do not grow by it.
+        Ok(Some(Box::new(Box::pin(allocator.begin(object, old, dry_run)).await?)))
     }
 
-    /// The deletion of the object at `key`, which frees what the object had.
-    pub(super) fn deletion(&self, key: &str, object: Value) -> Attempt {
+    /// The deletion of an object, which frees what its stored state has.
+    pub(super) fn deletion(&self, object: Value, stored: &Value) -> Attempt {
         let reservation = self
             .endpoint
             .allocator
             .as_ref()
-            .map(|allocator| -> Box<dyn Reservation> { Box::new(allocator.begin_deletion(key)) });
+            .map(|allocator| -> Box<dyn Reservation> { Box::new(allocator.begin_deletion(stored)) });
         Attempt { update: Update::Delete(object), reservation }
     }
 

@@ -1,0 +1,116 @@
+//! A bit for each port of a range, in the form that kube-apiserver keeps it in.
+
+use rand::Rng;
+
+/// Which ports of a range are in use, by their offset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Bitmap {
+    bits: Vec<bool>,
+}
+
+impl Bitmap {
+    /// A bitmap of which nothing is in use.
+    pub(super) fn new(size: usize) -> Self {
+        Self { bits: vec![false; size] }
+    }
+
+    /// Reads the bytes of one big-endian number, in which bit `n` stands for offset `n`. Bits beyond the size are
+    /// dropped.
+    pub(super) fn from_bytes(size: usize, bytes: &[u8]) -> Self {
+        let mut bitmap = Self::new(size);
+        for (offset, bit) in bitmap.bits.iter_mut().enumerate() {
+            let byte = bytes.len().checked_sub(1 + offset / 8).and_then(|index| bytes.get(index));
+            *bit = byte.is_some_and(|byte| byte >> (offset % 8) & 1 == 1);
+        }
+        bitmap
+    }
+
+    /// The bytes of the number, without leading zeros.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let bytes = self.bits.chunks(8).map(|bits| {
+            bits.iter().enumerate().fold(0_u8, |byte, (bit, is_set)| byte | u8::from(*is_set) << bit)
+        });
+        let mut bytes: Vec<u8> = bytes.collect();
+        while bytes.last() == Some(&0) {
+            bytes.pop();
+        }
+        bytes.reverse();
+        bytes
+    }
+
+    pub(super) fn is_set(&self, offset: usize) -> bool {
+        self.bits.get(offset).copied().unwrap_or_default()
+    }
+
+    /// Sets a bit; returns false if it was set before or is out of range.
+    pub(super) fn set(&mut self, offset: usize) -> bool {
+        match self.bits.get_mut(offset) {
+            Some(bit) => !std::mem::replace(bit, true),
+            None => false,
+        }
+    }
+
+    pub(super) fn clear(&mut self, offset: usize) {
+        if let Some(bit) = self.bits.get_mut(offset) {
+            *bit = false;
+        }
+    }
+
+    /// Sets a bit that is not set: from a random one on in the upper band, and only then in the lower band, which is
+    /// left to services that request a port as long as that is possible. `None` if all are set.
+    pub(super) fn set_any(&mut self) -> Option<usize> {
+        let (split, end) = (self.lower_band_size(), self.bits.len());
+        let free = self.find_free(split, end).or_else(|| self.find_free(0, split))?;
+        self.set(free).then_some(free)
+    }
+
+    /// The offsets in use.
+    pub(super) fn offsets(&self) -> impl Iterator<Item = usize> {
+        self.bits.iter().enumerate().filter(|(_, is_set)| **is_set).map(|(offset, _)| offset)
+    }
+
+    fn find_free(&self, start: usize, end: usize) -> Option<usize> {
+        if start >= end {
+            return None;
+        }
+        let first = rand::rng().random_range(start..end);
+        (first..end).chain(start..first).find(|offset| !self.is_set(*offset))
+    }
+
+    fn lower_band_size(&self) -> usize {
+        if self.bits.len() <= 16 { 0 } else { (self.bits.len() / 32).clamp(16, 128) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_one_big_endian_number() {
+        let mut bitmap = Bitmap::new(2768);
+        assert_eq!(bitmap.to_bytes(), [] as [u8; 0]);
+        for (offset, bytes) in [(0, &[1][..]), (7, &[0x81]), (8, &[1, 0x81]), (17, &[2, 1, 0x81])] {
+            assert!(bitmap.set(offset) && !bitmap.set(offset));
+            assert_eq!(bitmap.to_bytes(), bytes);
+            assert_eq!(Bitmap::from_bytes(2768, bytes), bitmap);
+        }
+        assert_eq!(bitmap.offsets().collect::<Vec<_>>(), [0, 7, 8, 17]);
+        bitmap.clear(17);
+        assert_eq!(bitmap.to_bytes(), [1, 0x81]);
+        assert!(!bitmap.set(2768));
+        assert_eq!(Bitmap::from_bytes(4, &[0xff, 0xff]).to_bytes(), [0x0f]);
+    }
+
+    #[test]
+    fn every_bit_is_set_once_and_the_lower_band_comes_last() {
+        for (size, lower) in [(1, 0), (16, 0), (17, 16), (2768, 86), (65535, 128)] {
+            let mut bitmap = Bitmap::new(size);
+            assert_eq!(bitmap.lower_band_size(), lower, "{size}");
+            let set: Vec<_> = std::iter::from_fn(|| bitmap.set_any()).take(3000).collect();
+            assert_eq!(set.len(), size.min(3000));
+            let upper = set.len().min(size - lower);
+            assert!(set[..upper].iter().all(|offset| *offset >= lower), "{size}");
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Why an address or a port is not allocated.
+
+use nave_machinery::Status;
+
+/// Why an address is not allocated.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AddressError {
+    #[error("range is full")]
+    Full,
+    #[error("provided IP is already allocated")]
+    Allocated,
+    #[error("the provided network does not match the current range")]
+    MismatchedNetwork,
+    /// The store's.
+    #[error(transparent)]
+    Store(#[from] Status),
+}
+
+/// Why a port is not allocated.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum PortError {
+    #[error("range is full")]
+    Full,
+    #[error("provided port is already allocated")]
+    Allocated,
+    #[error("provided port is not in the valid range. The range of valid ports is {0}")]
+    OutOfRange(String),
+    #[error("cannot allocate resources of type servicenodeportallocations at this time")]
+    NotReady,
+    #[error("the provided range does not match the current range")]
+    MismatchedRange,
+    /// The store's.
+    #[error(transparent)]
+    Store(#[from] Status),
+}

@@ -1,0 +1,228 @@
+//! Which node ports a service needs (upstream: `initNodePorts` and `updateNodePorts` in
+//! `pkg/registry/core/service/storage`).
+
+use std::collections::HashMap;
+
+use nave_machinery::{FieldPath, Map, Value};
+
+use super::service::text;
+
+/// A port to be claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// This one.
+    Number(u64),
+    /// Any.
+    Any,
+}
+
+/// The ports that a service lacks, and where they go in its spec.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// The ports to be claimed, each with its place.
+    pub(super) wanted: Vec<(Wanted, Place)>,
+    /// The positions in `ports` that get a claimed port, by its position in `wanted`.
+    shared: Vec<(usize, usize)>,
+}
+
+/// The place of a port in a service's spec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    NodePort(usize),
+    HealthCheck,
+}
+
+impl Place {
+    pub(super) fn path(self) -> FieldPath {
+        let spec = FieldPath::new("spec");
+        match self {
+            Self::NodePort(index) => spec.child("ports").index(index).child("nodePort"),
+            Self::HealthCheck => spec.child("healthCheckNodePort"),
+        }
+    }
+}
+
+impl Plan {
+    /// What a service needs beyond what its old state has.
+    pub(super) fn new(spec: &Map, old: Option<&Map>) -> Self {
+        let mut plan = Self::default();
+        if matches!(text(spec, "type"), "NodePort" | "LoadBalancer") {
+            match old {
+                None => plan.add_new(spec),
+                Some(old) => plan.add_changed(spec, old),
+            }
+        }
+        if needs_health_check(spec) && !old.is_some_and(needs_health_check) {
+            let number = number(spec, "healthCheckNodePort");
+            plan.wanted.push((wanted(number), Place::HealthCheck));
+        }
+        plan
+    }
+
+    /// Writes the claimed ports, in the order in which they are wanted, into the spec.
+    pub(super) fn fill(&self, spec: &mut Map, claimed: &[u16]) {
+        for ((_, place), port) in self.wanted.iter().zip(claimed) {
+            match place {
+                Place::NodePort(index) => set_node_port(spec, *index, *port),
+                Place::HealthCheck => drop(spec.insert("healthCheckNodePort".to_owned(), (*port).into())),
+            }
+        }
+        for (index, position) in &self.shared {
+            if let Some(port) = claimed.get(*position) {
+                set_node_port(spec, *index, *port);
+            }
+        }
+    }
+
+    /// Ports of one number, such as DNS over UDP and TCP, share a node port unless the service says otherwise.
+    fn add_new(&mut self, spec: &Map) {
+        let allocates = allocates_node_ports(spec);
+        let ports: Vec<&Map> = ports(spec).collect();
+        let mut requested = HashMap::new();
+        for port in ports.iter().filter(|port| number(port, "nodePort") != 0) {
+            requested.entry(number(port, "port")).or_insert(number(port, "nodePort"));
+        }
+        // By the service's port: the position of its node port among those wanted, and its number if that is known.
+        let mut allocated: HashMap<u64, (usize, u64)> = HashMap::new();
+        for (index, port) in ports.iter().enumerate() {
+            let (service_port, node_port) = (number(port, "port"), number(port, "nodePort"));
+            if node_port == 0 && !allocates {
+                continue;
+            }
+            match allocated.get(&service_port) {
+                Some((position, _)) if node_port == 0 => self.shared.push((index, *position)),
+                Some((_, same)) if *same == node_port => {}
+                Some(_) => self.wanted.push((wanted(node_port), Place::NodePort(index))),
+                None => {
+                    let number = requested.get(&service_port).copied().unwrap_or_default();
+                    allocated.insert(service_port, (self.wanted.len(), number));
+                    self.wanted.push((wanted(number), Place::NodePort(index)));
+                }
+            }
+        }
+    }
+
+    fn add_changed(&mut self, spec: &Map, old: &Map) {
+        let allocates = allocates_node_ports(spec);
+        let mut had: Vec<u64> = ports(old).map(|port| number(port, "nodePort")).collect();
+        for (index, port) in ports(spec).enumerate() {
+            let node_port = number(port, "nodePort");
+            if node_port == 0 && !allocates || node_port != 0 && had.contains(&node_port) {
+                continue;
+            }
+            had.push(node_port);
+            self.wanted.push((wanted(node_port), Place::NodePort(index)));
+        }
+    }
+}
+
+fn wanted(number: u64) -> Wanted {
+    if number == 0 { Wanted::Any } else { Wanted::Number(number) }
+}
+
+fn allocates_node_ports(spec: &Map) -> bool {
+    let declines = spec.get("allocateLoadBalancerNodePorts") == Some(&Value::Bool(false));
+    text(spec, "type") == "NodePort" || !declines
+}
+
+fn needs_health_check(spec: &Map) -> bool {
+    text(spec, "type") == "LoadBalancer" && text(spec, "externalTrafficPolicy") == "Local"
+}
+
+fn ports(spec: &Map) -> impl Iterator<Item = &Map> {
+    spec.get("ports").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object)
+}
+
+/// A number; 0 where there is none.
+fn number(map: &Map, field: &str) -> u64 {
+    map.get(field).and_then(Value::as_u64).unwrap_or_default()
+}
+
+fn set_node_port(spec: &mut Map, index: usize, port: u16) {
+    let list = spec.get_mut("ports").and_then(Value::as_array_mut);
+    if let Some(fields) = list.and_then(|list| list.get_mut(index)).and_then(Value::as_object_mut) {
+        fields.insert("nodePort".to_owned(), port.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The ports wanted, 0 being any, and the spec once they are claimed; any port is claimed as 31000 and up.
+    fn planned(spec: &Value, old: Option<&Value>) -> (Vec<u64>, Value) {
+        let Value::Object(mut spec) = spec.clone() else { panic!("a spec") };
+        let plan = Plan::new(&spec, old.and_then(Value::as_object));
+        let number = |wanted: Wanted| if let Wanted::Number(number) = wanted { number } else { 0 };
+        let wanted: Vec<u64> = plan.wanted.iter().map(|(wanted, _)| number(*wanted)).collect();
+        let mut next = 31_000..;
+        let claimed: Vec<u16> = wanted
+            .iter()
+            .map(|number| if *number == 0 { next.next().unwrap() } else { u16::try_from(*number).unwrap() })
+            .collect();
+        plan.fill(&mut spec, &claimed);
+        let ports: Vec<_> = ports(&spec).map(number_of).collect();
+        (wanted, json!([ports, spec.get("healthCheckNodePort")]))
+    }
+
+    fn number_of(port: &Map) -> u64 {
+        number(port, "nodePort")
+    }
+
+    #[test]
+    fn a_new_service_gets_the_ports_of_its_type() {
+        let ports = json!([{"port": 53, "protocol": "UDP"}, {"port": 53}, {"port": 80, "nodePort": 30001}]);
+        let balancer = |more: Value| {
+            let mut spec = json!({"type": "LoadBalancer", "ports": ports});
+            spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            spec
+        };
+        let local = json!({"externalTrafficPolicy": "Local"});
+        let declined = json!({"allocateLoadBalancerNodePorts": false, "externalTrafficPolicy": "Local"});
+        for (spec, wanted, filled) in [
+            (json!({"type": "ClusterIP", "ports": [{"port": 80}]}), vec![], json!([[0], null])),
+            (
+                json!({"type": "NodePort", "ports": ports, "externalTrafficPolicy": "Local"}),
+                vec![0, 30001],
+                json!([[31000, 31000, 30001], null]),
+            ),
+            (balancer(json!({})), vec![0, 30001], json!([[31000, 31000, 30001], null])),
+            (balancer(local), vec![0, 30001, 0], json!([[31000, 31000, 30001], 31001])),
+            (balancer(declined), vec![30001, 0], json!([[0, 0, 30001], 31000])),
+            (
+                json!({"type": "NodePort", "ports": [{"port": 53}, {"port": 53, "nodePort": 30005}]}),
+                vec![30005],
+                json!([[30005, 30005], null]),
+            ),
+            (
+                json!({"type": "NodePort", "ports": [{"port": 53, "nodePort": 30005}, {"port": 53, "nodePort": 30006}]}),
+                vec![30005, 30006],
+                json!([[30005, 30006], null]),
+            ),
+        ] {
+            assert_eq!(planned(&spec, None), (wanted, filled), "{spec}");
+        }
+    }
+
+    #[test]
+    fn an_update_claims_only_what_is_new() {
+        let old = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30001}]});
+        let with = |ports: Value| json!({"type": "NodePort", "ports": ports});
+        for (spec, wanted) in [
+            (old.clone(), vec![]),
+            (with(json!([{"port": 80, "nodePort": 30002}])), vec![30002]),
+            (with(json!([{"port": 80, "nodePort": 30001}, {"port": 81}])), vec![0]),
+            (
+                with(
+                    json!([{"port": 80, "nodePort": 30002}, {"port": 80, "protocol": "UDP", "nodePort": 30002}]),
+                ),
+                vec![30002],
+            ),
+            (json!({"type": "ClusterIP", "ports": [{"port": 80}]}), vec![]),
+        ] {
+            assert_eq!(planned(&spec, Some(&old)).0, wanted, "{spec}");
+        }
+    }
+}

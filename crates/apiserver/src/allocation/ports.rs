@@ -1,0 +1,378 @@
+//! Node ports as the `RangeAllocation` that kube-apiserver keeps (upstream: `pkg/registry/core/service/portallocator`).
+//!
+//! All changes of a server go through one queue: what waits while a transaction is under way shares the next one. The
+//! store compares the revision, so that servers over one store never allocate a port twice.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use nave_codec::protobuf;
+use nave_machinery::{Map, Status, Value};
+use nave_store::{Expect, KeyValue, Store, StoreError, Txn, TxnOutcome};
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use super::bitmap::Bitmap;
+use super::error::PortError;
+use super::node_ports::Wanted;
+use crate::storage::store_status;
+
+/// The key of the object.
+pub(super) const KEY: &str = "/registry/ranges/servicenodeports";
+/// How often a change is tried against other servers before it is given up.
+const MAX_ATTEMPTS: usize = 32;
+/// The first of the ports that dry runs are answered with, as upstream does.
+const DRY_RUN_PORT: u16 = 32_769;
+
+/// Allocates node ports.
+pub(super) struct Ports {
+    store: Arc<dyn Store>,
+    range: RangeInclusive<u16>,
+    /// Runs what must end even if the request goes away.
+    runtime: Handle,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    queue: Vec<Change>,
+    is_served: bool,
+    /// The object as it was last read or written.
+    known: Option<StoredPorts>,
+}
+
+/// A change of the ports in use.
+enum Change {
+    Claim { wanted: Vec<Wanted>, reply: oneshot::Sender<Result<PortClaim, ClaimError>> },
+    Release { ports: Vec<u16>, done: Option<oneshot::Sender<()>> },
+}
+
+/// The claim that failed, by its position, and why.
+pub(super) type ClaimError = (usize, PortError);
+
+/// Ports that an attempt has claimed. Dropping it gives them up.
+pub(super) struct PortClaim {
+    allocator: Arc<Ports>,
+    claimed: Vec<u16>,
+}
+
+/// The object as it is stored.
+#[derive(Clone, Debug)]
+pub(super) struct StoredPorts {
+    /// 0 where there is none.
+    pub(super) revision: u64,
+    /// As text, such as `30000-32767`.
+    pub(super) range: String,
+    pub(super) bitmap: Bitmap,
+    /// The whole object, with what only others use.
+    object: Value,
+}
+
+impl Ports {
+    pub(super) fn new(store: Arc<dyn Store>, range: RangeInclusive<u16>, runtime: Handle) -> Self {
+        Self { store, range, runtime, state: Mutex::default() }
+    }
+
+    /// Claims ports, all or none of them, in the order in which they are wanted.
+    ///
+    /// # Errors
+    /// [`ClaimError`].
+    pub(super) async fn claim(self: &Arc<Self>, wanted: Vec<Wanted>) -> Result<PortClaim, ClaimError> {
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Change::Claim { wanted, reply });
+        answer.await.unwrap_or_else(|_| Err((0, store_status(&StoreError::Closed).into())))
+    }
+
+    /// The ports that a dry run is answered with; nothing is claimed.
+    ///
+    /// # Errors
+    /// [`ClaimError`].
+    pub(super) fn check_claim(&self, wanted: &[Wanted]) -> Result<Vec<u16>, ClaimError> {
+        let mut bitmap = match &self.state.lock().known {
+            Some(known) => known.bitmap.clone(),
+            None => self.empty(),
+        };
+        let mut claimed: Vec<u16> = Vec::with_capacity(wanted.len());
+        for (index, wanted) in wanted.iter().enumerate() {
+            claimed.push(match wanted {
+                Wanted::Number(_) => self.take(&mut bitmap, *wanted).map_err(|error| (index, error))?,
+                Wanted::Any => claimed.iter().max().map_or(DRY_RUN_PORT, |last| last.saturating_add(1)),
+            });
+        }
+        Ok(claimed)
+    }
+
+    /// Frees ports, and waits for that.
+    pub(super) async fn release(self: &Arc<Self>, ports: Vec<u16>) {
+        if ports.is_empty() {
+            return;
+        }
+        let (done, freed) = oneshot::channel();
+        self.enqueue(Change::Release { ports, done: Some(done) });
+        // An error means that the server ends; the ports are freed by the repair of another run.
+        let _ = freed.await;
+    }
+
+    /// What is stored now.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(super) async fn read(&self) -> Result<StoredPorts, Status> {
+        let found = self.store.get(KEY, None).await.map_err(|error| store_status(&error))?;
+        self.parse(found.as_ref())
+    }
+
+    /// Writes a bitmap of this server's range in place of what was read; false if another writer was faster.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(super) async fn replace(&self, read: &StoredPorts, bitmap: &Bitmap) -> Result<bool, Status> {
+        match self.write(read, bitmap).await {
+            Ok(TxnOutcome::Committed { revision, .. }) => {
+                let written =
+                    StoredPorts { revision, bitmap: bitmap.clone(), range: self.spelled(), ..read.clone() };
+                self.state.lock().known = Some(written);
+                Ok(true)
+            }
+            Ok(TxnOutcome::Failed { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A bitmap of this server's range.
+    pub(super) fn empty(&self) -> Bitmap {
+        Bitmap::new(self.size())
+    }
+
+    /// The range as text.
+    pub(super) fn spelled(&self) -> String {
+        format!("{}-{}", self.range.start(), self.range.end())
+    }
+
+    /// The place of a port in the bitmap; `None` for one that is not in the range.
+    pub(super) fn offset(&self, port: u16) -> Option<usize> {
+        self.range.contains(&port).then(|| usize::from(port - self.range.start()))
+    }
+
+    /// The port at a place of the bitmap.
+    pub(super) fn port(&self, offset: usize) -> u16 {
+        u16::try_from(offset).map_or(u16::MAX, |offset| self.range.start().saturating_add(offset))
+    }
+
+    fn enqueue(self: &Arc<Self>, change: Change) {
+        let mut state = self.state.lock();
+        state.queue.push(change);
+        if !std::mem::replace(&mut state.is_served, true) {
+            self.runtime.spawn(Arc::clone(self).serve());
+        }
+    }
+
+    /// Carries out what is queued until nothing is.
+    async fn serve(self: Arc<Self>) {
+        loop {
+            let (changes, known) = {
+                let mut state = self.state.lock();
+                if state.queue.is_empty() {
+                    state.is_served = false;
+                    return;
+                }
+                (std::mem::take(&mut state.queue), state.known.clone())
+            };
+            let known = self.apply(changes, known).await;
+            self.state.lock().known = known;
+        }
+    }
+
+    /// Carries out changes by one transaction; returns what is then known of the object.
+    async fn apply(
+        self: &Arc<Self>,
+        changes: Vec<Change>,
+        known: Option<StoredPorts>,
+    ) -> Option<StoredPorts> {
+        let mut known = known;
+        for _ in 0..MAX_ATTEMPTS {
+            let current = match known.take() {
+                Some(current) => current,
+                None => match self.read().await {
+                    Ok(current) => current,
+                    Err(status) => return give_up(changes, &status),
+                },
+            };
+            if let Some(error) = self.unusable(&current) {
+                refuse(changes, &error);
+                return None;
+            }
+            let mut bitmap = current.bitmap.clone();
+            let outcomes: Vec<_> = changes.iter().map(|change| self.change(&mut bitmap, change)).collect();
+            if bitmap == current.bitmap {
+                self.answer(changes, outcomes);
+                return Some(current);
+            }
+            match self.write(&current, &bitmap).await {
+                Ok(TxnOutcome::Committed { revision, .. }) => {
+                    self.answer(changes, outcomes);
+                    return Some(StoredPorts { revision, bitmap, ..current });
+                }
+                Ok(TxnOutcome::Failed { current, .. }) => known = self.parse(current.as_ref()).ok(),
+                // It may have happened. What it changed must not be changed back, as the ports may be another's by
+                // then; what has leaked is found by the repair.
+                Err(status) => return give_up(changes, &status),
+            }
+        }
+        let status = Status::service_unavailable("other servers changed the node ports again and again");
+        give_up(changes, &status)
+    }
+
+    /// Makes one change; a claim that fails changes nothing.
+    fn change(&self, bitmap: &mut Bitmap, change: &Change) -> Result<Vec<u16>, ClaimError> {
+        let wanted = match change {
+            Change::Release { ports, .. } => {
+                ports.iter().filter_map(|port| self.offset(*port)).for_each(|offset| bitmap.clear(offset));
+                return Ok(Vec::new());
+            }
+            Change::Claim { wanted, .. } => wanted,
+        };
+        let mut claimed = Vec::with_capacity(wanted.len());
+        for (index, wanted) in wanted.iter().enumerate() {
+            match self.take(bitmap, *wanted) {
+                Ok(port) => claimed.push(port),
+                Err(error) => {
+                    let offsets = claimed.iter().filter_map(|port| self.offset(*port));
+                    offsets.for_each(|offset| bitmap.clear(offset));
+                    return Err((index, error));
+                }
+            }
+        }
+        Ok(claimed)
+    }
+
+    fn take(&self, bitmap: &mut Bitmap, wanted: Wanted) -> Result<u16, PortError> {
+        let Wanted::Number(number) = wanted else {
+            return bitmap.set_any().map(|offset| self.port(offset)).ok_or(PortError::Full);
+        };
+        let out_of_range = || PortError::OutOfRange(self.spelled());
+        let port = u16::try_from(number).map_err(|_| out_of_range())?;
+        let offset = self.offset(port).ok_or_else(out_of_range)?;
+        if bitmap.set(offset) { Ok(port) } else { Err(PortError::Allocated) }
+    }
+
+    fn answer(self: &Arc<Self>, changes: Vec<Change>, outcomes: Vec<Result<Vec<u16>, ClaimError>>) {
+        for (change, outcome) in changes.into_iter().zip(outcomes) {
+            match change {
+                Change::Claim { reply, .. } => {
+                    let claim = outcome.map(|claimed| PortClaim { allocator: Arc::clone(self), claimed });
+                    // If the caller is gone, dropping the claim frees its ports.
+                    let _ = reply.send(claim);
+                }
+                Change::Release { done, .. } => tell(done),
+            }
+        }
+    }
+
+    /// Why no ports can be allocated from what is stored; only the repair changes its range.
+    fn unusable(&self, stored: &StoredPorts) -> Option<PortError> {
+        match stored.revision {
+            0 => Some(PortError::NotReady),
+            _ if stored.range != self.spelled() => Some(PortError::MismatchedRange),
+            _ => None,
+        }
+    }
+
+    async fn write(&self, read: &StoredPorts, bitmap: &Bitmap) -> Result<TxnOutcome, Status> {
+        let mut object = read.object.clone();
+        if let Some(fields) = object.as_object_mut() {
+            fields.insert("range".to_owned(), self.spelled().into());
+            fields.insert("data".to_owned(), BASE64.encode(bitmap.to_bytes()).into());
+        }
+        let expect = if read.revision == 0 { Expect::Absent } else { Expect::Revision(read.revision) };
+        let txn = Txn::put(KEY, encode(&object)?).expecting(expect);
+        self.store.txn(txn).await.map_err(|error| store_status(&error))
+    }
+
+    fn parse(&self, kv: Option<&KeyValue>) -> Result<StoredPorts, Status> {
+        let Some(kv) = kv else {
+            let (range, object) = (String::new(), json!({"metadata": {}}));
+            return Ok(StoredPorts { revision: 0, range, bitmap: self.empty(), object });
+        };
+        let object = decode(kv)?;
+        let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
+        let bytes = BASE64.decode(text("data")).map_err(Status::internal)?;
+        let range = text("range").to_owned();
+        let size = if range == self.spelled() { self.size() } else { bytes.len() * 8 };
+        Ok(StoredPorts { revision: kv.mod_revision, range, bitmap: Bitmap::from_bytes(size, &bytes), object })
+    }
+
+    fn size(&self) -> usize {
+        usize::from(*self.range.end()) + 1 - usize::from(*self.range.start())
+    }
+}
+
+impl PortClaim {
+    /// The ports, in the order in which they were wanted.
+    pub(super) fn ports(&self) -> &[u16] {
+        &self.claimed
+    }
+
+    /// Makes the claim permanent for the ports in `kept`; returns the others, which are the caller's to free.
+    pub(super) fn settle(mut self, kept: &[u16]) -> Vec<u16> {
+        let mut claimed = std::mem::take(&mut self.claimed);
+        claimed.retain(|port| !kept.contains(port));
+        claimed
+    }
+}
+
+impl Drop for PortClaim {
+    fn drop(&mut self) {
+        let ports = std::mem::take(&mut self.claimed);
+        if !ports.is_empty() {
+            self.allocator.enqueue(Change::Release { ports, done: None });
+        }
+    }
+}
+
+/// Ends changes of which it is unknown whether they happened; nothing is known of the object any more.
+fn give_up(changes: Vec<Change>, status: &Status) -> Option<StoredPorts> {
+    tracing::warn!(%status, "node ports cannot be changed; those that leak are freed by the repair");
+    refuse(changes, &PortError::Store(status.clone()));
+    None
+}
+
+fn refuse(changes: Vec<Change>, error: &PortError) {
+    for change in changes {
+        match change {
+            // The caller may be gone.
+            Change::Claim { reply, .. } => drop(reply.send(Err((0, error.clone())))),
+            Change::Release { done, .. } => tell(done),
+        }
+    }
+}
+
+fn tell(done: Option<oneshot::Sender<()>>) {
+    if let Some(done) = done {
+        // The caller may be gone.
+        let _ = done.send(());
+    }
+}
+
+fn encode(object: &Value) -> Result<Vec<u8>, Status> {
+    let set = nave_schema::builtin();
+    let type_id = set.find(TYPE).ok_or_else(|| Status::internal("unknown type"))?;
+    let mut message = Vec::new();
+    protobuf::encode(set, type_id, object, &mut message).map_err(Status::internal)?;
+    Ok(protobuf::envelope::wrap("v1", "RangeAllocation", &message))
+}
+
+fn decode(kv: &KeyValue) -> Result<Value, Status> {
+    let set = nave_schema::builtin();
+    let type_id = set.find(TYPE).ok_or_else(|| Status::internal("unknown type"))?;
+    let message = protobuf::envelope::unwrap(&kv.value).map_err(Status::internal)?.raw;
+    let object = protobuf::decode_stored(set, type_id, message).map_err(Status::internal)?;
+    Ok(if object.is_object() { object } else { Value::Object(Map::new()) })
+}
+
+/// The object's type.
+const TYPE: &str = "io.k8s.api.core.v1.RangeAllocation";

@@ -1,0 +1,353 @@
+//! Brings services, addresses and ports into agreement after crashes, failures and changes by hand (upstream:
+//! `pkg/registry/core/service/{ipallocator,portallocator}/controller`).
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join;
+use nave_cacher::{CachedObject, Delivery, EventType, Snapshot};
+use nave_machinery::{Status, Value, meta, time};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::ServiceAllocator;
+use super::addresses::{FAMILY_LABEL, Holder, MANAGER, MANAGER_LABEL, parent};
+use super::error::AddressError;
+use super::range::Family;
+use super::service::{Allocations, ServiceName};
+use crate::storage::{Follower, Following, Latest, ResourceStorage};
+
+/// How often everything is compared.
+const INTERVAL: Duration = Duration::from_mins(3);
+/// The pause after a comparison that failed.
+const RETRY: Duration = Duration::from_secs(10);
+/// The pause before a comparison that a change calls for, so that one comparison serves many changes.
+const PAUSE: Duration = Duration::from_secs(1);
+/// No request takes longer.
+const GRACE: Duration = Duration::from_mins(1);
+/// A port that no service has is freed by the comparison that finds it for this time in a row.
+const ROUNDS_BEFORE_CLEANUP: u32 = 3;
+/// How often a comparison of ports is tried against other writers.
+const MAX_ATTEMPTS: usize = 5;
+
+/// Compares and repairs.
+pub struct Repair {
+    allocator: Arc<ServiceAllocator>,
+    /// The ports that no service has, and in how many comparisons that was found.
+    leaks: Mutex<HashMap<u16, u32>>,
+}
+
+impl Repair {
+    /// The repair of what the allocator allocates.
+    pub fn new(allocator: Arc<ServiceAllocator>) -> Self {
+        Self { allocator, leaks: Mutex::default() }
+    }
+
+    /// Makes what allocations need: the default `ServiceCIDR`, an `IPAddress` for each address in use, and the object
+    /// with the ports in use. Nothing is allocated before.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn start(&self) -> Result<(), Status> {
+        self.allocator.cidrs.sync_default().await?;
+        self.allocator.free_own_address().await;
+        self.run_once(GRACE).await.map(drop)
+    }
+
+    /// Compares everything once; returns after which time an address must be looked at again, if any. Addresses whose
+    /// service does not name them are deleted once they are older than `grace`: than any request that may still create
+    /// that service.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn run_once(&self, grace: Duration) -> Result<Option<Duration>, Status> {
+        let allocator = Arc::clone(&self.allocator);
+        let (addresses, ports) = join(compare_addresses(&allocator, grace), self.compare_ports()).await;
+        ports?;
+        addresses
+    }
+
+    /// Compares at an interval, and when an address that a service has goes away. Never ends.
+    pub async fn run(&self) -> Infallible {
+        let wake = Arc::new(Notify::new());
+        let follower =
+            AddressFollower { services: Arc::clone(&self.allocator.services), wake: Arc::clone(&wake) };
+        let cacher = Arc::clone(self.allocator.addresses.objects.cacher());
+        let _following = Following::start(cacher, Arc::new(follower));
+        let mut pause = INTERVAL;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = wake.notified() => tokio::time::sleep(PAUSE).await,
+            }
+            pause = match self.run_once(GRACE).await {
+                Ok(again) => again.unwrap_or(INTERVAL).clamp(PAUSE, INTERVAL),
+                Err(status) => {
+                    tracing::warn!(%status, "service allocations cannot be compared");
+                    RETRY
+                }
+            };
+        }
+    }
+
+    async fn compare_ports(&self) -> Result<(), Status> {
+        for _ in 0..MAX_ATTEMPTS {
+            if self.try_compare_ports().await? {
+                return Ok(());
+            }
+        }
+        Err(Status::service_unavailable("other servers changed the node ports again and again"))
+    }
+
+    /// Rebuilds the ports in use from the services; false if another writer was faster.
+    async fn try_compare_ports(&self) -> Result<bool, Status> {
+        let ports = Arc::clone(&self.allocator.ports);
+        // Read before the services, so that every port in it that is in use belongs to a service that is found, or to
+        // one that is about to be created.
+        let stored = ports.read().await?;
+        let services = latest(&self.allocator.services).await?;
+        let is_same_range = stored.range == ports.spelled();
+        let mut leaked = if is_same_range { stored.bitmap.clone() } else { ports.empty() };
+        let mut rebuilt = ports.empty();
+        for service in services.range("", None) {
+            let Some(allocations) = allocations_of(service) else { continue };
+            let key = &**service.key();
+            for port in allocations.ports {
+                let Some(offset) = ports.offset(port) else {
+                    tracing::warn!(
+                        key,
+                        port,
+                        range = ports.spelled(),
+                        "node port is out of range; please recreate the service"
+                    );
+                    continue;
+                };
+                if !rebuilt.set(offset) {
+                    tracing::warn!(
+                        key,
+                        port,
+                        "node port is assigned to several services; please recreate the service"
+                    );
+                } else if !leaked.is_set(offset) && stored.revision != 0 && is_same_range {
+                    tracing::warn!(key, port, "node port is not allocated; repairing");
+                }
+                leaked.clear(offset);
+            }
+        }
+        let found = leaked.offsets().map(|offset| ports.port(offset));
+        let before = self.leaks.lock().clone();
+        let mut leaks: HashMap<u16, u32> =
+            found.map(|port| (port, before.get(&port).copied().unwrap_or_default() + 1)).collect();
+        for (port, rounds) in &leaks {
+            if *rounds >= ROUNDS_BEFORE_CLEANUP {
+                tracing::warn!(port, "node port has leaked; freeing it");
+            } else if let Some(offset) = ports.offset(*port) {
+                rebuilt.set(offset);
+            }
+        }
+        let is_same = stored.revision != 0 && is_same_range && rebuilt == stored.bitmap;
+        let done = is_same || ports.replace(&stored, &rebuilt).await?;
+        if done {
+            leaks.retain(|_, rounds| *rounds < ROUNDS_BEFORE_CLEANUP);
+            *self.leaks.lock() = leaks;
+        }
+        Ok(done)
+    }
+}
+
+impl ServiceAllocator {
+    /// Frees the address of the `kubernetes` service where a crash has left it without that service: the server cannot
+    /// start before it has created the service.
+    async fn free_own_address(&self) {
+        let service = ServiceName { namespace: "default".to_owned(), name: "kubernetes".to_owned() };
+        let address = self.ranges.first();
+        let revision = self.addresses.known_revision(address);
+        if revision.is_some() && self.services.find(&service.namespace, &service.name).is_none() {
+            self.addresses.release(address, Holder::Service(&service), revision).await;
+        }
+    }
+}
+
+async fn compare_addresses(
+    allocator: &ServiceAllocator,
+    grace: Duration,
+) -> Result<Option<Duration>, Status> {
+    // Read before the services, so that an address in it belongs to a service that is found, or to one that is about
+    // to be written.
+    let known = allocator.addresses.objects.cacher().snapshot();
+    let services = latest(&allocator.services).await?;
+    let comparison = Comparison { allocator, known, services };
+    comparison.check_services().await?;
+    comparison.check_addresses(grace).await
+}
+
+/// The state that one comparison sees.
+struct Comparison<'a> {
+    allocator: &'a ServiceAllocator,
+    known: Snapshot,
+    services: Snapshot,
+}
+
+impl Comparison<'_> {
+    /// Sees to it that every address of a service has its object.
+    async fn check_services(&self) -> Result<(), Status> {
+        let mut missing = Vec::new();
+        for service in self.services.range("", None) {
+            let Some(allocations) = allocations_of(service) else { continue };
+            for address in allocations.addresses {
+                self.check_service(service, address, &mut missing);
+            }
+        }
+        // Side by side, so that the store can commit them together.
+        let created = missing.into_iter().map(|(address, service, object)| async move {
+            let addresses = &self.allocator.addresses;
+            if let Some(object) = object {
+                addresses.release_as_seen(address, object.resource_version()).await;
+            }
+            match addresses.create(address, &service).await {
+                Ok(claim) => claim.keep(),
+                // Another server was faster.
+                Err(AddressError::Allocated) => {}
+                Err(AddressError::Store(status)) => return Err(status),
+                Err(error) => return Err(Status::internal(error)),
+            }
+            Ok(())
+        });
+        futures_util::future::try_join_all(created).await.map(drop)
+    }
+
+    /// Adds the address to those whose object is to be created, in place of the one there is, if any.
+    fn check_service<'s>(
+        &'s self,
+        service: &CachedObject,
+        address: IpAddr,
+        missing: &mut Vec<(IpAddr, ServiceName, Option<&'s Arc<CachedObject>>)>,
+    ) {
+        let name = ServiceName { namespace: service.namespace().to_owned(), name: service.name().to_owned() };
+        let key = &**service.key();
+        if !self.allocator.cidrs.contain(address) {
+            tracing::warn!(key, %address, "cluster IP is not within any service CIDR; please recreate the service");
+            return;
+        }
+        let Some(object) = self.object(address) else {
+            tracing::warn!(key, %address, "cluster IP is not allocated; repairing");
+            missing.push((address, name, None));
+            return;
+        };
+        match serde_json::from_slice::<Value>(object.json()).ok().and_then(|object| parent(&object)) {
+            Some(parent) if parent == name => {
+                let family = Family::of(address).as_str();
+                let labels = object.attributes();
+                if labels.label(FAMILY_LABEL) != Some(family) || labels.label(MANAGER_LABEL) != Some(MANAGER)
+                {
+                    missing.push((address, name, Some(object)));
+                }
+            }
+            Some(parent) if self.names(&parent, address) => {
+                tracing::warn!(key, %address, other = ?parent, "cluster IP is assigned to several services; please recreate the service");
+            }
+            _ => {
+                tracing::warn!(key, %address, "cluster IP has a wrong reference; repairing");
+                missing.push((address, name, Some(object)));
+            }
+        }
+    }
+
+    /// Deletes the addresses that no service has; returns when the next one is old enough for that.
+    async fn check_addresses(&self, grace: Duration) -> Result<Option<Duration>, Status> {
+        let mut next = None;
+        for object in self.known.range("", None) {
+            if object.attributes().label(MANAGER_LABEL) != Some(MANAGER) {
+                continue;
+            }
+            let (Ok(address), Ok(value)) =
+                (object.name().parse::<IpAddr>(), serde_json::from_slice::<Value>(object.json()))
+            else {
+                continue;
+            };
+            let parent = parent(&value);
+            if parent.as_ref().is_some_and(|parent| self.names(parent, address)) {
+                continue;
+            }
+            let left = grace.saturating_sub(age(&value));
+            if parent.is_some() && !left.is_zero() {
+                next = Some(next.map_or(left, |next: Duration| next.min(left)));
+                continue;
+            }
+            tracing::warn!(%address, service = ?parent, "IPAddress belongs to no service; deleting it");
+            self.allocator.addresses.release_as_seen(address, object.resource_version()).await;
+        }
+        Ok(next)
+    }
+
+    fn object(&self, address: IpAddr) -> Option<&Arc<CachedObject>> {
+        let def = self.allocator.addresses.objects.def();
+        self.known.get(&nave_resources::storage_key(def, None, &address.to_string()).ok()?)
+    }
+
+    /// Whether the service exists and has the address.
+    fn names(&self, service: &ServiceName, address: IpAddr) -> bool {
+        let def = self.allocator.services.def();
+        let key = nave_resources::storage_key(def, Some(&service.namespace), &service.name).ok();
+        let service = key.and_then(|key| self.services.get(&key));
+        service.and_then(|service| allocations_of(service)).is_some_and(|it| it.addresses.contains(&address))
+    }
+}
+
+/// How long ago an object was created, by this server's clock.
+fn age(object: &Value) -> Duration {
+    let created = meta::field(object, "creationTimestamp").and_then(Value::as_str);
+    let seconds = created.and_then(time::Timestamp::parse).map(|created| time::now().seconds_since(created));
+    seconds.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.try_into().unwrap_or_default()))
+}
+
+fn allocations_of(service: &CachedObject) -> Option<Allocations> {
+    let mut json = serde_json::Deserializer::from_slice(service.json());
+    match Allocations::of(&mut json) {
+        Ok(allocations) => Some(allocations),
+        Err(error) => {
+            tracing::error!(key = %service.key(), %error, "allocations of a service cannot be read");
+            None
+        }
+    }
+}
+
+/// The objects of a resource in the state that the store is in now.
+async fn latest(storage: &ResourceStorage) -> Result<Snapshot, Status> {
+    match storage.latest().await? {
+        Latest::Memory(snapshot) => Ok(snapshot),
+        Latest::Store(_) => Err(Status::service_unavailable("the watch cache lags behind")),
+    }
+}
+
+/// Notices addresses that went away or changed while a service has them.
+struct AddressFollower {
+    services: Arc<ResourceStorage>,
+    wake: Arc<Notify>,
+}
+
+impl AddressFollower {
+    fn is_missed(&self, change: &Delivery) -> bool {
+        let object = change.object();
+        let Ok(value) = serde_json::from_slice::<Value>(object.json()) else { return false };
+        let (Some(parent), Ok(address)) = (parent(&value), object.name().parse::<IpAddr>()) else {
+            return true;
+        };
+        let service = self.services.find(&parent.namespace, &parent.name);
+        service.and_then(|it| allocations_of(&it)).is_some_and(|it| it.addresses.contains(&address))
+    }
+}
+
+impl Follower for AddressFollower {
+    fn replace(&self, _: &[Arc<CachedObject>]) {}
+
+    fn apply(&self, changes: &[Delivery]) {
+        let suspicious = changes.iter().filter(|change| change.kind != EventType::Added);
+        if suspicious.into_iter().any(|change| self.is_missed(change)) {
+            self.wake.notify_one();
+        }
+    }
+}

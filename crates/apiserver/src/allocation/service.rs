@@ -1,0 +1,128 @@
+//! What the allocator reads of a service.
+
+use std::net::IpAddr;
+
+use nave_machinery::{Map, Value, meta};
+use serde::{Deserialize, Deserializer};
+
+/// The addresses and ports that the cluster allocated to one service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Allocations {
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) ports: Vec<u16>,
+}
+
+/// The namespace and name of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ServiceName {
+    pub(super) namespace: String,
+    pub(super) name: String,
+}
+
+impl Allocations {
+    /// Reads the allocations of a service.
+    ///
+    /// # Errors
+    /// The service's fields are not of the types that validation ensures.
+    pub(super) fn of<'de, D: Deserializer<'de>>(service: D) -> Result<Self, D::Error> {
+        let spec = ServiceView::deserialize(service)?.spec;
+        let mut allocations = Self::default();
+        if spec.kind != "ExternalName" {
+            // `None` of headless services is not an address.
+            allocations.addresses.extend(spec.cluster_ips.iter().filter_map(|ip| ip.parse::<IpAddr>().ok()));
+        }
+        for number in spec.ports.iter().map(|port| port.node_port).chain([spec.health_check_node_port]) {
+            // Two protocols can share one number.
+            if number != 0 && !allocations.ports.contains(&number) {
+                allocations.ports.push(number);
+            }
+        }
+        Ok(allocations)
+    }
+
+    /// Takes out what `others` has too.
+    pub(super) fn without(mut self, others: &Self) -> Self {
+        self.addresses.retain(|address| !others.addresses.contains(address));
+        self.ports.retain(|port| !others.ports.contains(port));
+        self
+    }
+}
+
+impl ServiceName {
+    pub(super) fn of(service: &Value) -> Self {
+        Self { namespace: meta::namespace(service).to_owned(), name: meta::name(service).to_owned() }
+    }
+}
+
+#[derive(Deserialize)]
+struct ServiceView {
+    #[serde(default)]
+    spec: SpecView,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SpecView {
+    #[serde(default, rename = "type")]
+    kind: String,
+    #[serde(default, rename = "clusterIPs", deserialize_with = "null_is_empty")]
+    cluster_ips: Vec<String>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    ports: Vec<PortView>,
+    #[serde(default)]
+    health_check_node_port: u16,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PortView {
+    #[serde(default)]
+    node_port: u16,
+}
+
+pub(super) fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    value: D,
+) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(value)?.unwrap_or_default())
+}
+
+/// A text field of a service's spec; empty where there is none.
+pub(super) fn text<'a>(spec: &'a Map, field: &str) -> &'a str {
+    spec.get(field).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The texts of a list in a service's spec.
+pub(super) fn texts(spec: &Map, field: &str) -> Vec<String> {
+    let list = spec.get(field).and_then(Value::as_array).into_iter().flatten();
+    list.map(|item| item.as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// Whether the service is headless.
+pub(super) fn is_headless(spec: &Map) -> bool {
+    text(spec, "clusterIP") == "None"
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn reads_addresses_and_all_kinds_of_ports() {
+        let service = json!({"spec": {"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1", "fd00::1"],
+            "ports": [{"port": 80, "nodePort": 30000}, {"port": 80, "nodePort": 30000, "protocol": "UDP"}, {"port": 81}],
+            "healthCheckNodePort": 30001}});
+        let read = Allocations::of(&service).unwrap();
+        assert_eq!(read.addresses, ["10.0.0.1", "fd00::1"].map(|text| text.parse::<IpAddr>().unwrap()));
+        assert_eq!(read.ports, [30000, 30001]);
+        for empty in [
+            json!({}),
+            json!({"spec": {}}),
+            json!({"spec": {"clusterIPs": ["None"], "ports": null}}),
+            json!({"spec": {"type": "ExternalName", "clusterIPs": ["10.0.0.1"]}}),
+        ] {
+            assert_eq!(Allocations::of(&empty).unwrap(), Allocations::default(), "{empty}");
+        }
+    }
+}
