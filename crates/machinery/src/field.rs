@@ -24,26 +24,35 @@ impl FieldPath {
 
     /// The field `name` of the object at this path.
     pub fn child(&self, name: &str) -> Self {
-        let dot = if self.0.is_empty() { "" } else { "." };
-        self.joined(format_args!("{dot}{name}"))
+        if self.0.is_empty() { self.joined([name, "", ""]) } else { self.joined([".", name, ""]) }
     }
 
     /// The element `index` of the list at this path.
     pub fn index(&self, index: usize) -> Self {
-        self.joined(format_args!("[{index}]"))
+        self.joined(["[", &index.to_string(), "]"])
     }
 
     /// The value under `key` of the map at this path.
     pub fn key(&self, key: &str) -> Self {
-        self.joined(format_args!("[{key}]"))
+        self.joined(["[", key, "]"])
     }
 
     /// The path with a step more; a path that is too long already has no room for it.
-    fn joined(&self, step: fmt::Arguments<'_>) -> Self {
+    fn joined(&self, step: [&str; 3]) -> Self {
         if self.0.len() > MAX_PATH_BYTES {
             return self.clone();
         }
-        Self(limits::clipped(format_args!("{}{step}", self.0), MAX_PATH_BYTES))
+        let length = self.0.len() + step.iter().map(|part| part.len()).sum::<usize>();
+        if length > MAX_PATH_BYTES {
+            let [first, second, third] = step;
+            let whole = format_args!("{}{first}{second}{third}", self.0);
+            return Self(limits::clipped(whole, MAX_PATH_BYTES));
+        }
+        // Validation makes paths on each write, so they are put together without the formatter.
+        let mut path = String::with_capacity(length);
+        path.push_str(&self.0);
+        step.into_iter().for_each(|part| path.push_str(part));
+        Self(path)
     }
 
     /// The path as it is shown to users; `[]` for the object itself, as upstream shows it.
