@@ -51,7 +51,9 @@ impl FieldPath {
         // Validation makes paths on each write, so they are put together without the formatter.
         let mut path = String::with_capacity(length);
         path.push_str(&self.0);
-        step.into_iter().for_each(|part| path.push_str(part));
+        for part in step {
+            path.push_str(part);
+        }
         Self(path)
     }
 
