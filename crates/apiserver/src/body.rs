@@ -4,9 +4,11 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt, TryStreamExt};
+use http::{Response, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use nave_machinery::Status;
@@ -18,6 +20,42 @@ pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// How much of a body that is too large is read all the same and dropped, so that a client that writes all of it
 /// before it reads sees the answer, not a broken connection.
 const MAX_DROPPED: usize = 16 * 1024 * 1024;
+
+/// The largest rest of a body that is read after the answer is known, and the longest time for it.
+const MAX_DRAINED: usize = 64 * 1024;
+const DRAIN_TIME: Duration = Duration::from_millis(500);
+
+/// Reads and drops the rest of a small body, for a limited time. Without it, HTTP/2 resets the stream of a request that
+/// is answered before its body is read, and some clients take the reset for an error and never see the answer (nghttp2
+/// before 1.53, as in Debian 12).
+pub(crate) async fn drain<B>(body: &mut B)
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    if body.is_end_stream() || body.size_hint().lower() > MAX_DRAINED as u64 {
+        return;
+    }
+    let rest = async {
+        let mut size = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            size += frame.data_ref().map_or(0, Bytes::len);
+            if size > MAX_DRAINED {
+                break;
+            }
+        }
+    };
+    // A body that takes longer is left to the protocol.
+    let _ = tokio::time::timeout(DRAIN_TIME, rest).await;
+}
+
+/// The head of a response, with the length of the content that it does not have (RFC 9110, section 9.3.2).
+pub(crate) fn head_of(response: Response<ResponseBody>) -> Response<ResponseBody> {
+    let (mut head, body) = response.into_parts();
+    if let ResponseBody::Full(content) = &body {
+        head.headers.insert(header::CONTENT_LENGTH, content.len().into());
+    }
+    Response::from_parts(head, ResponseBody::Full(Bytes::new()))
+}
 
 /// Reads a whole request body.
 ///
@@ -213,6 +251,33 @@ mod tests {
         assert_eq!(read(Full::new(Bytes::from(within))).await.unwrap().len(), MAX_REQUEST_BODY);
         let beyond = vec![b'x'; MAX_REQUEST_BODY + 1];
         assert_eq!(read(Full::new(Bytes::from(beyond))).await.unwrap_err().code, 413);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_small_rest_is_drained_and_not_for_long() {
+        let mut small = Full::new(Bytes::from_static(b"x"));
+        drain(&mut small).await;
+        assert!(small.is_end_stream());
+        let mut large = Full::new(Bytes::from(vec![b'x'; MAX_DRAINED + 1]));
+        drain(&mut large).await;
+        assert!(!large.is_end_stream());
+        let started = tokio::time::Instant::now();
+        let silent = futures_util::stream::pending::<Result<Frame<Bytes>, std::convert::Infallible>>();
+        drain(&mut http_body_util::StreamBody::new(silent)).await;
+        assert_eq!(started.elapsed(), DRAIN_TIME);
+        let chunks =
+            (0..1000).map(|_| Ok::<_, std::convert::Infallible>(Frame::data(Bytes::from(vec![0; 1024]))));
+        let mut endless = http_body_util::StreamBody::new(futures_util::stream::iter(chunks));
+        drain(&mut endless).await;
+        assert!(endless.frame().await.is_some());
+    }
+
+    #[test]
+    fn the_head_of_a_response_has_the_length_of_its_content() {
+        let response = Response::new(ResponseBody::Full(Bytes::from_static(b"content")));
+        let head = head_of(response);
+        assert_eq!(head.headers()[header::CONTENT_LENGTH], "7");
+        assert!(head.body().is_end_stream());
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub struct LocalService {
 
 impl<B> Service<Request<B>> for LocalService
 where
-    B: Body<Data = Bytes, Error: Into<BodyError>> + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<BodyError>> + Send + Unpin + 'static,
 {
     type Response = Response<LocalBody>;
     type Error = Infallible;

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::Body;
 use nave_machinery::Status;
 
 use crate::authentication::Authentication;
 use crate::authorization::Authorization;
-use crate::body::{BodyError, ResponseBody};
+use crate::body::{self, BodyError, ResponseBody};
 use crate::context::{Client, RequestContext};
 use crate::deadline::{self, RequestTimeout};
 use crate::endpoints::negotiation::Negotiation;
@@ -44,15 +44,16 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// Answers a request, whatever happens on the way.
-    pub async fn handle<B>(&self, request: Request<B>, client: Client) -> Served<ResponseBody>
+    pub async fn handle<B>(&self, mut request: Request<B>, client: Client) -> Served<ResponseBody>
     where
-        B: Body<Data = Bytes, Error: Into<BodyError>>,
+        B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
         // The context: what is requested, by which client, until when.
         let mut context = match RequestContext::new(&request, client, self.timeout) {
             Ok(context) => context,
             Err(status) => {
                 let negotiation = Negotiation::new(request.headers(), &Query::default());
+                body::drain(request.body_mut()).await;
                 return Served { response: negotiation.encode_status(&status), deadline: None };
             }
         };
@@ -60,13 +61,19 @@ impl Pipeline {
         let labels = self.router.resources.labels(&context.info);
         let serving = self.metrics.serving(&context.info, labels);
         // A panic ends this request alone.
-        let outcome = AssertUnwindSafe(self.run(request, &mut context, labels)).catch_unwind().await;
+        let outcome = AssertUnwindSafe(self.run(&mut request, &mut context, labels)).catch_unwind().await;
         // The failure of any stage as a response.
         let mut response = match outcome {
             Ok(Ok(response)) => response,
             Ok(Err(status)) => context.negotiation.encode_status(&status),
             Err(_) => context.negotiation.encode_status(&self.panicked(labels)),
         };
+        // The rest of a small body that no stage has read: some clients miss an answer that overtakes their body.
+        body::drain(request.body_mut()).await;
+        // No content in the answer to HEAD.
+        if context.info.method == Method::HEAD {
+            response = body::head_of(response);
+        }
         // Warnings of all stages, whatever the outcome.
         warnings::add(response.headers_mut(), context.notes.take_warnings());
         self.metrics.answered(labels, response.status().as_u16(), context.received.elapsed());
@@ -75,12 +82,12 @@ impl Pipeline {
 
     async fn run<B>(
         &self,
-        mut request: Request<B>,
+        request: &mut Request<B>,
         context: &mut RequestContext,
         labels: RequestLabels<'_>,
     ) -> Result<Response<ResponseBody>, Status>
     where
-        B: Body<Data = Bytes, Error: Into<BodyError>>,
+        B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
         let terminated = |code| self.metrics.terminated(labels, code);
         // Authentication: the user of the request, whom no header names after this stage.

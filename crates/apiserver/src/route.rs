@@ -52,11 +52,11 @@ impl Router {
     /// Those of the handler, 406 where the client accepts no encoding of the answer.
     pub(crate) async fn run<B>(
         &self,
-        request: Request<B>,
+        request: &mut Request<B>,
         context: &RequestContext,
     ) -> Result<Response<ResponseBody>, Status>
     where
-        B: Body<Data = Bytes, Error: Into<BodyError>>,
+        B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
         let outcome = match Route::new(&context.info) {
             Route::Resource(resource) => self.resources.serve(request, resource, context).await?,

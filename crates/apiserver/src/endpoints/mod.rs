@@ -36,7 +36,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, header};
+use http::{Method, Request, header};
 use http_body::Body;
 use nave_admission::Chain;
 use nave_codec::negotiate::{self, ContentType, Format, PatchType};
@@ -142,16 +142,19 @@ impl Resources {
     /// What the client is told instead of a result.
     pub async fn serve<B>(
         &self,
-        request: Request<B>,
+        request: &mut Request<B>,
         resource: &ResourceRequest,
         context: &RequestContext,
     ) -> Result<Outcome, Status>
     where
-        B: Body<Data = Bytes, Error: Into<BodyError>>,
+        B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
         let RequestContext { info, negotiation, .. } = context;
         let Some(endpoint) = self.endpoints.get(&resource.gvr) else { return self.unknown(&resource.gvr) };
         endpoint.check_request(info.verb, resource)?;
+        if info.method == Method::HEAD {
+            return Err(Status::method_not_allowed_here());
+        }
         if let Some(deprecation) = &endpoint.version().deprecation {
             context.notes.warn(deprecation);
         }
@@ -279,16 +282,15 @@ fn size_of_query(query: &[(String, String)]) -> usize {
 }
 
 /// Reads a request's body; one without a content type is taken for JSON.
-async fn read_payload<B>(request: Request<B>) -> Result<Payload, Status>
+async fn read_payload<B>(request: &mut Request<B>) -> Result<Payload, Status>
 where
-    B: Body<Data = Bytes, Error: Into<BodyError>>,
+    B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
 {
-    let (parts, body) = request.into_parts();
-    let content_type = match parts.headers.get(header::CONTENT_TYPE) {
+    let content_type = match request.headers().get(header::CONTENT_TYPE) {
         None => Some(ContentType::Object(Format::Json)),
         Some(value) => value.to_str().ok().and_then(negotiate::content_type),
     };
-    Ok(Payload { bytes: body::read(body).await?, content_type })
+    Ok(Payload { bytes: body::read(request.body_mut()).await?, content_type })
 }
 
 /// A deletion's options, from the query and a body that may be a `DeleteOptions`.

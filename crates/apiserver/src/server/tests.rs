@@ -1,12 +1,13 @@
 //! A whole server in process, asked as by clients on connections.
 
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
 use bytes::{Buf, Bytes};
 use futures_util::stream;
 use http::{Method, Response, StatusCode, header};
-use http_body::Frame;
+use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, StreamBody};
 use nave_admission::{Plugin, PluginConfig};
 use nave_authz::{AlwaysAllow, Link};
@@ -428,10 +429,39 @@ async fn gives_up_a_body_that_does_not_come_in_time() {
     ]
     .map(|(method, uri, kind)| {
         let request = Request::builder().method(method).uri(uri).header("content-type", kind);
-        let request = request.body(StreamBody::new(drip())).unwrap();
+        let request = request.body(Box::pin(StreamBody::new(drip()))).unwrap();
         it.server.pipeline.handle(request, Client::Remote(None))
     });
     for answer in futures_util::future::join_all(answers).await {
         assert_eq!(answer.response.status(), 504);
     }
+}
+
+#[tokio::test]
+async fn the_answer_to_head_has_no_content() {
+    let it = Fixture::start(InflightLimits::default(), Duration::from_secs(2)).await;
+    for (uri, code) in [("/version", 200), ("/healthz", 200), (MAPS, 405), ("/nowhere", 404)] {
+        let request = Request::head(uri).body(Full::new(Bytes::new())).unwrap();
+        let response = it.server.pipeline.handle(request, Client::Remote(None)).await.response;
+        assert_eq!(response.status(), code, "{uri}");
+        assert!(response.headers()[header::CONTENT_LENGTH] != "0", "{uri}");
+        assert!(response.into_body().is_end_stream(), "{uri}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_comes_after_a_small_body() {
+    let it = Fixture::start(InflightLimits::default(), Duration::from_secs(2)).await;
+    let read = Arc::new(AtomicBool::new(false));
+    let body = stream::once({
+        let read = Arc::clone(&read);
+        async move {
+            read.store(true, Ordering::Relaxed);
+            Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(b"{}")))
+        }
+    });
+    let request = Request::post("/version").body(Box::pin(StreamBody::new(body))).unwrap();
+    let response = it.server.pipeline.handle(request, Client::Remote(None)).await.response;
+    assert_eq!(response.status(), 405);
+    assert!(read.load(Ordering::Relaxed));
 }
