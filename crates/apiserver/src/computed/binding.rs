@@ -17,10 +17,10 @@ pub(super) struct Binding;
 #[async_trait]
 impl Computed for Binding {
     async fn create(&self, request: &ComputedRequest<'_>, binding: Value) -> Result<Value, Status> {
-        let name = match request.name() {
-            "" => meta::name(&binding),
-            name => name,
-        };
+        let name = meta::name(&binding);
+        if !request.name().is_empty() && request.name() != name {
+            return Err(Status::bad_request("name in URL does not match name in Binding object"));
+        }
         let errors = validate(&binding);
         if !errors.is_empty() {
             // Upstream's error is no `Status` here.

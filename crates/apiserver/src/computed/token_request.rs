@@ -24,7 +24,20 @@ pub(super) struct TokenRequests {
 #[async_trait]
 impl Computed for TokenRequests {
     async fn create(&self, request: &ComputedRequest<'_>, mut object: Value) -> Result<Value, Status> {
+        let name = meta::name(&object);
+        if !name.is_empty() && name != request.name() {
+            let at = FieldPath::new("metadata").child("name");
+            let error = FieldError::invalid(&at, name, "must match the service account name if specified");
+            return Err(Status::invalid(&kind(), request.name(), &[error]));
+        }
         let account = find(request, "serviceaccounts", request.namespace(), request.name()).await?;
+        let (wanted, found) = (meta::uid(&object), meta::uid(&account));
+        if !wanted.is_empty() && wanted != found {
+            let why = format!(
+                "the UID in the token request ({wanted}) does not match the UID of the service account ({found})"
+            );
+            return Err(Status::conflict_of_kind(&kind(), request.name(), &why));
+        }
         let audiences = self.audiences(&object);
         let spec = object.get("spec");
         let seconds = spec.and_then(|spec| spec["expirationSeconds"].as_i64()).unwrap_or(DEFAULT_SECONDS);
@@ -38,6 +51,7 @@ impl Computed for TokenRequests {
         let issued = issued.map_err(Status::internal)?;
         meta::set(&mut object, "name", request.name().into());
         meta::set(&mut object, "namespace", request.namespace().into());
+        meta::set(&mut object, "uid", meta::uid(&account).into());
         meta::set(&mut object, "creationTimestamp", created.rfc3339().into());
         object["spec"]["audiences"] = json!(audiences);
         object["spec"]["expirationSeconds"] = issued.expiration_seconds.into();
@@ -56,6 +70,10 @@ impl TokenRequests {
     }
 }
 
+fn kind() -> GroupKind {
+    GroupKind { group: "authentication.k8s.io".to_owned(), kind: "TokenRequest".to_owned() }
+}
+
 fn check_expiration(seconds: i64) -> Result<(), Status> {
     let why = match seconds {
         ..MIN_SECONDS => "may not specify a duration less than 10 minutes",
@@ -63,8 +81,7 @@ fn check_expiration(seconds: i64) -> Result<(), Status> {
         _ => "may not specify a duration larger than 2^32 seconds",
     };
     let field = FieldPath::new("spec").child("expirationSeconds");
-    let kind = GroupKind { group: "authentication.k8s.io".into(), kind: "TokenRequest".into() };
-    Err(Status::invalid(&kind, "", &[FieldError::invalid(&field, seconds, why)]))
+    Err(Status::invalid(&kind(), "", &[FieldError::invalid(&field, seconds, why)]))
 }
 
 /// What a token is bound to, which must be there, and be the very object that is meant.

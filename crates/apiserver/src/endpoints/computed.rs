@@ -18,6 +18,7 @@ use super::view::View;
 use super::write::{Payload, Target};
 use super::{Endpoint, Resources, decode};
 use crate::context::RequestContext;
+use crate::lifecycle;
 use crate::request_info::ResourceRequest;
 
 /// What answers the creates of one resource or subresource.
@@ -134,14 +135,17 @@ pub(super) async fn create(
         request.context.notes.warn(warning);
     }
     decode::set_defaults(&mut object, type_id)?;
-    check_metadata(request, &object)?;
+    lifecycle::ensure_namespace(&mut object, request.namespace())?;
+    // A create without a name in its path is of the object's name.
+    let name =
+        if request.name().is_empty() { meta::name(&object).to_owned() } else { request.name().to_owned() };
     let attributes = Attributes {
         def: &request.endpoint.def,
         kind: &gvk,
         version: &request.endpoint.version().name,
         subresource: &request.resource.subresource,
         namespace: request.namespace(),
-        name: request.name(),
+        name: &name,
         operation: Operation::Create,
         old: None,
         options: RequestOptions::Write(request.options),
@@ -155,21 +159,4 @@ pub(super) async fn create(
     admission.validate(&attributes, Some(&object)).await?;
     let answer = computed.create(request, object.into_value()).await?;
     Ok(Answer::document(201, answer))
-}
-
-/// A body may name the object and the namespace of the path, and no others.
-fn check_metadata(request: &ComputedRequest<'_>, object: &Value) -> Result<(), Status> {
-    let (name, namespace) = (meta::name(object), meta::namespace(object));
-    if !request.name().is_empty() && !name.is_empty() && name != request.name() {
-        let text = format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            request.name()
-        );
-        return Err(Status::bad_request(text));
-    }
-    if !namespace.is_empty() && namespace != request.namespace() {
-        let text = "the namespace of the provided object does not match the namespace sent on the request";
-        return Err(Status::bad_request(text));
-    }
-    Ok(())
 }

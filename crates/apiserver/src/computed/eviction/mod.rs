@@ -44,7 +44,7 @@ impl Computed for Eviction {
     }
 }
 
-/// The options of the deletion. A dry run asked for in one place is one, asked for in both it is the same one.
+/// The options of the deletion. A dry run asked for in one place is one; asked for in both, it has to be the same.
 fn options(eviction: &Value, dry_run: bool) -> Result<DeleteOptions, Status> {
     let body = eviction.get("deleteOptions").unwrap_or(&Value::Null);
     let ignore = "ignoreStoreReadErrorWithClusterBreakingPotential";
@@ -53,6 +53,12 @@ fn options(eviction: &Value, dry_run: bool) -> Result<DeleteOptions, Status> {
         let why = "can not be set for pod eviction, try after removing the option";
         let kind = GroupKind { group: "policy".to_owned(), kind: "Eviction".to_owned() };
         return Err(Status::invalid(&kind, meta::name(eviction), &[FieldError::invalid(&at, true, why)]));
+    }
+    let own = body.get("dryRun").and_then(Value::as_array).filter(|own| !own.is_empty());
+    if let Some(own) = own.filter(|own| dry_run && **own != ["All"]) {
+        let own: Vec<&str> = own.iter().filter_map(Value::as_str).collect();
+        let why = "Non-matching dry-run options in request and content: [All] and";
+        return Err(Status::failure(500, Reason::Unknown, format!("{why} [{}]", own.join(" "))));
     }
     let mut options = DeleteOptions::parse(&[], body)?;
     options.dry_run |= dry_run;
