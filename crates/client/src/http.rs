@@ -9,14 +9,14 @@ use futures_util::{StreamExt, stream};
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use kube::client::Body;
-use nave_machinery::{GroupVersionResource, Value};
+use nave_machinery::{GroupVersionResource, Value, scan};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use crate::factory::Scope;
 use crate::{
     ListOptions, ListWatchError, ListerWatcher, Object, Page, WatchEvent, WatchOptions, WatchStart,
-    WatchStream, scan,
+    WatchStream,
 };
 
 /// Lists and watches a resource over HTTP, in JSON.

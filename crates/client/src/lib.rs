@@ -68,7 +68,6 @@ mod object;
 pub mod record;
 mod redact;
 mod reflector;
-mod scan;
 mod store;
 pub mod workqueue;
 

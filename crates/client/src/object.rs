@@ -15,8 +15,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::head::Head;
-use crate::scan;
 use crate::{DecodeError, ObjectName};
+use nave_machinery::scan;
 
 /// The metadata of an object of any kind, and nothing else of it.
 pub type PartialObjectMetadata = kube::core::PartialObjectMeta<kube::core::DynamicObject>;

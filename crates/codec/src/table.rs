@@ -15,7 +15,7 @@
 //! # Ok::<(), std::string::FromUtf8Error>(())
 //! ```
 
-use nave_machinery::Value;
+use nave_machinery::{Value, scan};
 use serde::Serialize;
 
 use crate::{json, negotiate::MetaVersion};
@@ -159,34 +159,6 @@ pub fn partial_object_metadata(version: MetaVersion, object: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The text of a field of a JSON object, which has to be well-formed: it is searched, not checked. Stops at the
-/// field, so that one near the beginning costs little.
-pub fn member<'j>(object: &'j [u8], name: &str) -> Option<&'j [u8]> {
-    let mut at = skip_space(object, 0);
-    if object.get(at) != Some(&b'{') {
-        return None;
-    }
-    at += 1;
-    loop {
-        let key = skip_space(object, at);
-        let key_end = value_end(object, key)?;
-        let colon = skip_space(object, key_end);
-        if object.get(key) != Some(&b'"') || object.get(colon) != Some(&b':') {
-            return None;
-        }
-        let value = skip_space(object, colon + 1);
-        let end = value_end(object, value)?;
-        if object.get(key + 1..key_end - 1) == Some(name.as_bytes()) {
-            return object.get(value..end);
-        }
-        let comma = skip_space(object, end);
-        if object.get(comma) != Some(&b',') {
-            return None;
-        }
-        at = comma + 1;
-    }
-}
-
 fn begin(kind: &str, version: MetaVersion) -> Vec<u8> {
     let mut out = Vec::with_capacity(4096);
     put_type(kind, version, &mut out);
@@ -202,59 +174,9 @@ fn put_type(kind: &str, version: MetaVersion, out: &mut Vec<u8>) {
 fn put_metadata(version: MetaVersion, object: &[u8], out: &mut Vec<u8>) {
     put_type("PartialObjectMetadata", version, out);
     out.extend_from_slice(b"\"metadata\":");
-    out.extend_from_slice(member(object, "metadata").unwrap_or(b"{}"));
+    let metadata = scan::member(object, "metadata").and_then(|place| object.get(place));
+    out.extend_from_slice(metadata.unwrap_or(b"{}"));
     out.push(b'}');
-}
-
-fn skip_space(text: &[u8], at: usize) -> usize {
-    let rest = text.get(at..).unwrap_or_default();
-    at + rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count()
-}
-
-/// Where the value that begins at `at` ends.
-fn value_end(text: &[u8], at: usize) -> Option<usize> {
-    let mut depth = 0usize;
-    let mut at = at;
-    loop {
-        match *text.get(at)? {
-            b'"' => at = string_end(text, at)?,
-            b'{' | b'[' => {
-                depth += 1;
-                at += 1;
-            }
-            b'}' | b']' => {
-                depth = depth.checked_sub(1)?;
-                at += 1;
-            }
-            b',' | b':' if depth > 0 => at += 1,
-            byte if byte.is_ascii_whitespace() && depth > 0 => at += 1,
-            _ => {
-                let rest = text.get(at..)?;
-                let plain = rest
-                    .iter()
-                    .take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.'));
-                at += plain.count().max(usize::from(depth > 0));
-                if depth == 0 {
-                    return Some(at);
-                }
-            }
-        }
-        if depth == 0 {
-            return Some(at);
-        }
-    }
-}
-
-/// Where the string whose opening quote is at `at` ends.
-fn string_end(text: &[u8], at: usize) -> Option<usize> {
-    let mut at = at + 1;
-    loop {
-        match text.get(at)? {
-            b'"' => return Some(at + 1),
-            b'\\' => at += 2,
-            _ => at += 1,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -316,21 +238,21 @@ mod tests {
         fn members_are_found(value in json::tests::any_json(), pretty: bool) {
             let text = if pretty { serde_json::to_vec_pretty(&value) } else { serde_json::to_vec(&value) }.unwrap();
             let Some(fields) = value.as_object() else {
-                prop_assert_eq!(member(&text, "a"), None);
+                prop_assert_eq!(scan::member(&text, "a"), None);
                 return Ok(());
             };
             for (name, value) in fields {
                 // A name that needs escapes is not looked for by anybody.
                 if serde_json::to_string(name).unwrap().len() == name.len() + 2 {
-                    let found = member(&text, name).unwrap();
-                    prop_assert_eq!(&serde_json::from_slice::<Value>(found).unwrap(), value);
+                    let found = scan::member(&text, name).unwrap();
+                    prop_assert_eq!(&serde_json::from_slice::<Value>(&text[found]).unwrap(), value);
                 }
             }
         }
 
         #[test]
         fn no_bytes_panic(text in "[{}\\[\\]\"a:, \\\\]{0,40}") {
-            let _ = member(text.as_bytes(), "a");
+            put_metadata(MetaVersion::V1, text.as_bytes(), &mut Vec::new());
         }
     }
 }

@@ -15,6 +15,7 @@
 //! | [`names`] | the rules that names, labels and annotations follow |
 //! | [`options`] | the query parameters of each verb |
 //! | [`schedule`] | schedules of cron jobs |
+//! | [`scan`] | the parts of a JSON text, without a tree of it |
 //! | [`time`] | the API's timestamps |
 //! | [`duration`] | durations as Go writes them |
 //! | [`user`] | who a request comes from |
@@ -32,6 +33,7 @@ pub mod names;
 pub mod object;
 pub mod options;
 pub mod quantity;
+pub mod scan;
 pub mod schedule;
 pub mod selector;
 pub mod status;

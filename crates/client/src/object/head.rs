@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::ObjectError;
-use crate::scan;
+use nave_machinery::scan;
 
 /// Where a text stands: in the object's JSON, or past its end in [`Head::escaped`].
 #[derive(Clone, Copy, Default)]

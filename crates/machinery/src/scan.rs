@@ -1,44 +1,45 @@
-//! Finds where the parts of a JSON text lie without building a tree of it. It bounds nothing by recursion and checks
-//! no more than it needs to find the parts: whoever reads a part decodes it, and learns there whether it is JSON.
+//! Finds where the parts of a JSON text lie, without building a tree of it. Nothing recurses, and no more is checked than
+//! it takes to find the parts: the reader of a part decodes it, and learns there whether it is JSON.
 
 use std::ops::Range;
 
 /// The members of the object that `text` begins with, as ranges: the key between its quotes, and the value. Ends
 /// early where the text is not JSON; see [`Members::is_complete`].
-pub(crate) fn members(text: &[u8]) -> Members<'_> {
+pub fn members(text: &[u8]) -> Members<'_> {
     let at = skip_space(text, 0);
     let state = if text.get(at) == Some(&b'{') { State::First } else { State::Broken };
     Members(Walk { text, at: at + 1, state })
 }
 
 /// The elements of the array that `text` begins with.
-pub(crate) fn elements(text: &[u8]) -> Elements<'_> {
+pub fn elements(text: &[u8]) -> Elements<'_> {
     let at = skip_space(text, 0);
     let state = if text.get(at) == Some(&b'[') { State::First } else { State::Broken };
     Elements(Walk { text, at: at + 1, state })
 }
 
-/// The value of the member `key`, if the object in `text` has it.
-pub(crate) fn member(text: &[u8], key: &str) -> Option<Range<usize>> {
+/// The value of the member `key`, if the object in `text` has it. Stops there, so that a member near the beginning
+/// costs little.
+pub fn member(text: &[u8], key: &str) -> Option<Range<usize>> {
     members(text).find(|(name, _)| &text[name.clone()] == key.as_bytes()).map(|(_, value)| value)
 }
 
 /// See [`members`].
-pub(crate) struct Members<'a>(Walk<'a>);
+pub struct Members<'a>(Walk<'a>);
 
 /// See [`elements`].
-pub(crate) struct Elements<'a>(Walk<'a>);
+pub struct Elements<'a>(Walk<'a>);
 
 impl Members<'_> {
     /// Whether the object has been read to its end.
-    pub(crate) fn is_complete(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         self.0.state == State::Ended
     }
 }
 
 impl Elements<'_> {
     /// Whether the array has been read to its end.
-    pub(crate) fn is_complete(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         self.0.state == State::Ended
     }
 }
