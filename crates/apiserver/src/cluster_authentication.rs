@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use nave_authn::certificates_to_pem;
 use nave_cacher::{CachedObject, Delivery};
+use nave_machinery::backoff::Backoff;
 use nave_machinery::options::UpdateOptions;
 use nave_machinery::{GroupVersionResource, Object, Status, Value, time};
 use rustls::pki_types::CertificateDer;
@@ -28,9 +29,8 @@ const NAMESPACE: &str = "kube-system";
 const NAME: &str = "extension-apiserver-authentication";
 /// A certificate counts this long after its end, in seconds: clocks differ.
 const EXPIRY_SLACK: i64 = 300;
-/// When to try again what failed; twice as long each time, up to [`MAX_RETRY`].
-const RETRY: Duration = Duration::from_millis(100);
-const MAX_RETRY: Duration = Duration::from_mins(1);
+/// When to try again what failed.
+const RETRY: Backoff = Backoff::doubling(Duration::from_millis(100), Duration::from_mins(1));
 
 /// How this server authenticates those who show certificates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,23 +107,22 @@ pub(crate) async fn keep(
     let _following = storage.map(|storage| {
         Following::start(Arc::clone(storage.cacher()), Arc::new(Changes(Arc::clone(&changed))))
     });
-    let mut retry = RETRY;
+    let mut pauses = RETRY.pauses();
     loop {
         let present = required.borrow_and_update().clone();
         match publish(resources, &present).await {
             Ok(()) => {
-                retry = RETRY;
+                pauses.reset();
                 tokio::select! {
                     () = changed.notified() => {}
                     Ok(()) = required.changed() => {}
                 }
             }
             // Another server was faster; the cache will tell of it.
-            Err(status) if status.code == 409 => tokio::time::sleep(RETRY).await,
+            Err(status) if status.code == 409 => tokio::time::sleep(RETRY.initial).await,
             Err(status) => {
                 tracing::error!(error = status.message, config_map = NAME, "cannot be written");
-                tokio::time::sleep(retry).await;
-                retry = (retry * 2).min(MAX_RETRY);
+                tokio::time::sleep(pauses.next_pause()).await;
             }
         }
     }

@@ -93,7 +93,7 @@ mod tests {
 
     use bytes::Bytes;
     use http::{Response, StatusCode};
-    use nave_webhook::Backoff;
+    use nave_machinery::backoff::Backoff;
     use nave_webhook::testing::HttpsServer;
 
     use super::*;
@@ -131,8 +131,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for version in [ReviewVersion::V1, ReviewVersion::V1Beta1] {
             let file = server.write_kubeconfig(folder.path(), TRUST, SHOW);
-            let backoff = Backoff { first: Duration::from_millis(1), attempts: 2, ..Backoff::default() };
-            let webhook = Webhook::from_file(&file, Duration::from_mins(1)).unwrap().with_backoff(backoff);
+            let backoff = Backoff { initial: Duration::from_millis(1), ..Backoff::WEBHOOK };
+            let webhook = Webhook::from_file(&file, Duration::from_mins(1)).unwrap();
+            let webhook = webhook.with_backoff(backoff).with_attempts(2);
             let tokens = WebhookTokens::new(webhook, version, vec!["api".to_owned()]);
             let ask =
                 async |token, audience: &str| tokens.authenticate_token(token, &[audience.to_owned()]).await;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use nave_machinery::backoff::Backoff;
 use nave_store::{EventKind, KeyValue, Range, Store, StoreError, WatchBatch};
 use tracing::{debug, info, warn};
 
@@ -46,14 +47,14 @@ impl Reflector {
     /// history is lost, a list again.
     pub(crate) async fn run(self: Arc<Self>) -> Infallible {
         let resource = Arc::clone(&self.shared.config.resource);
-        let mut backoff = Backoff::new();
+        let mut pauses = BACKOFF.pauses();
         loop {
             if let Err(error) = self.list().await {
                 warn!(%resource, %error, "cannot list the store");
-                backoff.wait().await;
+                tokio::time::sleep(pauses.next_pause()).await;
                 continue;
             }
-            backoff = Backoff::new();
+            pauses.reset();
             loop {
                 let before = self.shared.log.read().revision;
                 match self.follow(before + 1).await {
@@ -61,9 +62,9 @@ impl Reflector {
                     Lost::Stream(error) => debug!(%resource, ?error, "the store's watch broke off"),
                 }
                 if self.shared.log.read().revision > before {
-                    backoff = Backoff::new();
+                    pauses.reset();
                 }
-                backoff.wait().await;
+                tokio::time::sleep(pauses.next_pause()).await;
             }
             info!(%resource, "history was compacted before it was read: listing again");
         }
@@ -267,19 +268,8 @@ async fn reached(time: Option<Instant>) {
     }
 }
 
-/// Ever longer pauses between attempts.
-struct Backoff(Duration);
-
-impl Backoff {
-    fn new() -> Self {
-        Self(Duration::from_millis(20))
-    }
-
-    async fn wait(&mut self) {
-        tokio::time::sleep(self.0).await;
-        self.0 = (self.0 * 2).min(Duration::from_secs(5));
-    }
-}
+/// Pauses after a list or a watch of the store that failed.
+const BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(20), Duration::from_secs(5));
 
 /// Events decoded and appended at once.
 const CHUNK: usize = 64;

@@ -20,11 +20,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, PostParams};
+use nave_machinery::backoff::jittered;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::jittered;
 use crate::record::{EventKind, EventRecorder, reference_of};
 use crate::redacted;
 

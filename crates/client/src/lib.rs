@@ -71,7 +71,7 @@ mod reflector;
 mod store;
 pub mod workqueue;
 
-pub use backoff::{Backoff, Waits, jittered};
+pub use backoff::Waits;
 pub use controller::{Action, run_workers};
 pub use delta_fifo::{Deleted, Delta, DeltaFifo, Deltas, MAX_QUEUED_EVENTS};
 pub use factory::{FactoryConfig, InProcess, Scope, SharedInformerFactory, Source, resource_of};
@@ -83,6 +83,7 @@ pub use list_watch::{
     ListOptions, ListWatchError, ListerWatcher, Page, WatchEvent, WatchOptions, WatchStart, WatchStream,
 };
 pub use name::ObjectName;
+pub use nave_machinery::backoff::Backoff;
 pub use object::{Object, ObjectError, OwnerRef, PartialObjectMetadata};
 pub use redact::{DecodeError, redacted};
 pub use reflector::{Reflector, ReflectorConfig, ReflectorStore, WatchErrorHandler};

@@ -10,7 +10,8 @@ use rand::Rng;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::{Backoff, Waits};
+use crate::Backoff;
+use crate::backoff::Waits;
 use crate::{
     ListOptions, ListWatchError, ListerWatcher, Object, WatchEvent, WatchOptions, WatchStart, WatchStream,
 };
@@ -110,7 +111,7 @@ impl Reflector {
     pub async fn run(&self, stop: &CancellationToken) {
         let mut run = Run {
             reflector: self,
-            waits: self.config.backoff.start(),
+            waits: Waits::new(self.config.backoff),
             streams_lists: self.source.streams_lists(),
             version_is_lost: false,
             next_resync: self.config.resync.map(|interval| Instant::now() + interval),

@@ -1,5 +1,6 @@
 //! Connections to an API server, the calls sent over them, and bodies read without being parsed.
 
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,8 +13,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use nave_webhook::{Kubeconfig, Roots, Tls};
+use rustls::pki_types::ServerName;
 use rustls::{CipherSuite, ClientConfig, RootCertStore};
 use socket2::SockRef;
 use tokio::io::BufReader;
@@ -22,7 +23,6 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::LoadError;
-use crate::kubeconfig::Kubeconfig;
 
 /// A server, and what it takes to be let in.
 #[derive(Clone)]
@@ -79,22 +79,28 @@ pub struct Pool {
 impl Target {
     /// The server of the kubeconfig's current context.
     pub fn from_kubeconfig(path: &Path) -> Result<Self, LoadError> {
-        let config = Kubeconfig::read(path)?;
         let problem = |problem: String| LoadError::Kubeconfig { path: path.to_owned(), problem };
-        let uri: Uri = config.server.parse().map_err(|e| problem(format!("server: {e}")))?;
-        let (Some("https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+        let config = Kubeconfig::read(path).map_err(|error| problem(error.to_string()))?;
+        let (Some("https"), Some(authority)) = (config.server.scheme_str(), config.server.authority()) else {
             return Err(problem(format!("{} is not an https URL", config.server)));
         };
+        let authority = authority.clone();
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-        let name = config.tls_server_name.clone().unwrap_or_else(|| host.to_owned());
-        let bearer = config.token.as_ref().map(|token| HeaderValue::try_from(format!("Bearer {token}")));
+        let name = config.tls.server_name.clone().unwrap_or_else(|| host.to_owned());
+        let token = match (config.token, config.token_file) {
+            (Some(token), _) => Some(token),
+            (None, Some(file)) => {
+                let text = fs::read_to_string(&file).map_err(|error| LoadError::File(file, error))?;
+                Some(text.trim().to_owned())
+            }
+            (None, None) => None,
+        };
+        let bearer = token.map(|token| HeaderValue::try_from(format!("Bearer {token}")));
+        let bearer = bearer.transpose().map_err(|e| problem(format!("token: {e}")))?;
         Ok(Self {
-            origin: Arc::new(Origin {
-                authority: authority.clone(),
-                bearer: bearer.transpose().map_err(|e| problem(format!("token: {e}")))?,
-            }),
-            tls: Arc::new(tls_config(&config).map_err(|e| problem(e.to_string()))?),
             server_name: ServerName::try_from(name).map_err(|e| problem(e.to_string()))?,
+            tls: Arc::new(tls_config(config.tls).map_err(|e| problem(e.to_string()))?),
+            origin: Arc::new(Origin { authority, bearer }),
         })
     }
 
@@ -320,24 +326,24 @@ const MAX_FRAME: u32 = 1 << 20;
 /// How much of a body [`Answer::drain`] keeps at most.
 const HEAD: usize = 8 << 10;
 
-fn tls_config(config: &Kubeconfig) -> Result<ClientConfig, rustls::Error> {
-    let bad = |what: &str, error| rustls::Error::General(format!("{what}: {error}"));
-    let certificates = |what: &str, pem: &[u8]| -> Result<Vec<_>, rustls::Error> {
-        CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|e| bad(what, e))
+fn tls_config(tls: Tls) -> Result<ClientConfig, rustls::Error> {
+    let Roots::These(authorities) = tls.roots else {
+        return Err(rustls::Error::General("the cluster names no certificate authority".to_owned()));
     };
     let mut roots = RootCertStore::empty();
-    for authority in certificates("certificate-authority", &config.certificate_authority)? {
+    for authority in authorities {
         roots.add(authority)?;
     }
     let mut provider = rustls::crypto::aws_lc_rs::default_provider();
     // As the clients written in Go do where the hardware knows AES.
     provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
     let provider = Arc::new(provider);
-    let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let tls = tls.with_root_certificates(roots);
-    let Some((certificate, key)) = &config.client_identity else { return Ok(tls.with_no_client_auth()) };
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| bad("client-key", e))?;
-    tls.with_client_auth_cert(certificates("client-certificate", certificate)?, key)
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let config = config.with_root_certificates(roots);
+    match tls.identity {
+        Some((chain, key)) => config.with_client_auth_cert(chain, key),
+        None => Ok(config.with_no_client_auth()),
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`kubeconfig`] | the few fields of a kubeconfig that name a server and prove who calls |
 //! | [`http`] | connections, calls, and bodies read without being parsed |
 //! | [`process`] | CPU time and resident memory of the server, from /proc |
 //! | [`load`] | the closed loop, and the [`Sample`](load::Sample) that every piece of work ends in |
@@ -36,7 +35,6 @@
 
 pub mod growth;
 pub mod http;
-pub mod kubeconfig;
 pub mod load;
 pub mod objects;
 pub mod process;

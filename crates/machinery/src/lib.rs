@@ -17,11 +17,13 @@
 //! | [`schedule`] | schedules of cron jobs |
 //! | [`scan`] | the parts of a JSON text, without a tree of it |
 //! | [`time`] | the API's timestamps |
+//! | [`backoff`] | pauses between attempts |
 //! | [`duration`] | durations as Go writes them |
 //! | [`user`] | who a request comes from |
 //!
 //! Invariants: no I/O, no clock other than [`time::now`], and no input that panics.
 
+pub mod backoff;
 pub mod cidr;
 pub mod conditions;
 pub mod duration;

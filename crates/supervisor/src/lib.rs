@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use nave_machinery::backoff::Backoff;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
@@ -39,19 +40,19 @@ impl Supervisor {
         R: Future,
     {
         self.restarts.lock().entry(task).or_default();
-        let mut pause = SHORTEST_PAUSE;
+        let mut pauses = RESTART.pauses();
         loop {
             let started = Instant::now();
             if let Ok(output) = AssertUnwindSafe(async { run().await }).catch_unwind().await {
                 return output;
             }
             if started.elapsed() >= STABLE {
-                pause = SHORTEST_PAUSE;
+                pauses.reset();
             }
+            let pause = pauses.next_pause();
             *self.restarts.lock().entry(task).or_default() += 1;
             tracing::error!(task, subject, ?pause, "task panicked; restarting it");
             sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -61,11 +62,9 @@ impl Supervisor {
     }
 }
 
-/// The pause before the first restart.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-
-/// The longest pause before a restart.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The pauses before restarts.
+const RESTART: Backoff =
+    Backoff { jitter: 0.0, ..Backoff::doubling(Duration::from_millis(100), Duration::from_secs(30)) };
 
 /// A task that ran for this long starts with the shortest pause again.
 const STABLE: Duration = Duration::from_mins(1);
@@ -119,8 +118,9 @@ mod tests {
         supervisor.supervise("a", "it", task).await;
         let starts = starts.into_inner();
         let pauses: Vec<_> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        assert_eq!(pauses[..2], [SHORTEST_PAUSE, SHORTEST_PAUSE * 2]);
-        assert_eq!((pauses[9], pauses[10]), (LONGEST_PAUSE, LONGEST_PAUSE));
-        assert_eq!((pauses[11], pauses[12]), (STABLE + SHORTEST_PAUSE, SHORTEST_PAUSE * 2));
+        let (shortest, longest) = (RESTART.initial, RESTART.max);
+        assert_eq!(pauses[..2], [shortest, shortest * 2]);
+        assert_eq!((pauses[9], pauses[10]), (longest, longest));
+        assert_eq!((pauses[11], pauses[12]), (STABLE + shortest, shortest * 2));
     }
 }

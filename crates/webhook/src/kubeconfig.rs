@@ -1,4 +1,4 @@
-//! The kubeconfig-style file that says where a webhook is: the current context's cluster and user.
+//! Kubeconfig files: the current context's cluster and user, as webhooks and the load generator need them.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::client::{ClientError, Roots, Tls};
 /// A file larger than this is no kubeconfig, in bytes.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
-/// Why a file describes no webhook. No form of it shows a credential.
+/// Why a file cannot be used as a kubeconfig. No form of it shows a credential.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// A file cannot be read.
@@ -50,19 +50,33 @@ pub enum FileError {
     Client(#[from] ClientError),
 }
 
-/// What the current context says.
-pub(crate) struct Found {
-    pub(crate) server: Uri,
-    pub(crate) tls: Tls,
-    pub(crate) token: Option<String>,
-    pub(crate) token_file: Option<PathBuf>,
-    pub(crate) password: Option<(String, String)>,
+/// The current context of a kubeconfig.
+pub struct Kubeconfig {
+    /// The server's URL, of http or https.
+    pub server: Uri,
+    /// The certificate authorities, and the client's certificate.
+    pub tls: Tls,
+    /// The user's bearer token.
+    pub token: Option<String>,
+    /// The file with the user's bearer token, which may change.
+    pub token_file: Option<PathBuf>,
+    /// The user's name and password.
+    pub password: Option<(String, String)>,
     /// The files that were read, this one included.
-    pub(crate) files: Vec<PathBuf>,
+    pub files: Vec<PathBuf>,
 }
 
-/// Reads a file; paths in it are relative to its folder.
-pub(crate) fn read(path: &Path) -> Result<Found, FileError> {
+impl Kubeconfig {
+    /// Reads a file; paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// The file, or one that it names, cannot be read or lacks something.
+    pub fn read(path: &Path) -> Result<Self, FileError> {
+        read(path)
+    }
+}
+
+fn read(path: &Path) -> Result<Kubeconfig, FileError> {
     let text = read_bytes(path)?;
     let text = String::from_utf8(text).map_err(|_| FileError::NotKubeconfig)?;
     let config: Config = serde_saphyr::from_str(&text).map_err(|_| FileError::NotKubeconfig)?;
@@ -78,7 +92,7 @@ pub(crate) fn read(path: &Path) -> Result<Found, FileError> {
     }
     let named = [&cluster.ca, &user.certificate, &user.key].into_iter().flatten();
     let files = std::iter::once(path.to_owned()).chain(named.map(|file| folder.join(file)));
-    Ok(Found {
+    Ok(Kubeconfig {
         files: files.collect(),
         server: parse_server(&cluster.server)?,
         tls: Tls {

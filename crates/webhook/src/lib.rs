@@ -39,13 +39,14 @@ use std::time::{Duration, Instant};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use nave_machinery::backoff::Backoff;
 use parking_lot::Mutex;
+use retry::ATTEMPTS;
 use serde_json::Value;
 
 pub use client::{Answer, Client, ClientError, Roots, Tls};
 pub use files::Watched;
-pub use kubeconfig::FileError;
-pub use retry::Backoff;
+pub use kubeconfig::{FileError, Kubeconfig};
 
 /// Why a webhook gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +87,7 @@ pub struct Webhook {
     file: PathBuf,
     timeout: Duration,
     backoff: Backoff,
+    attempts: u32,
     known: Mutex<Known>,
 }
 
@@ -124,12 +126,19 @@ impl Webhook {
     pub fn from_file(path: &Path, timeout: Duration) -> Result<Self, FileError> {
         let (target, files) = Target::read(path, timeout)?;
         let known = Known { target: Arc::new(target), files, looked: Instant::now() };
-        Ok(Self { file: path.to_owned(), timeout, backoff: Backoff::default(), known: Mutex::new(known) })
+        let (file, backoff, known) = (path.to_owned(), Backoff::WEBHOOK, Mutex::new(known));
+        Ok(Self { file, timeout, backoff, attempts: ATTEMPTS, known })
     }
 
     /// The same webhook with another backoff between attempts.
     pub fn with_backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
+        self
+    }
+
+    /// The same webhook with another number of attempts.
+    pub fn with_attempts(mut self, attempts: u32) -> Self {
+        self.attempts = attempts;
         self
     }
 
@@ -140,7 +149,8 @@ impl Webhook {
     /// The last attempt's.
     pub async fn call(&self, object: &Value) -> Result<Value, CallError> {
         let (body, target) = (bytes::Bytes::from(object.to_string()), self.target());
-        self.backoff.retry(CallError::is_transient, || target.attempt(body.clone())).await
+        let attempt = || target.attempt(body.clone());
+        retry::retry(self.backoff, self.attempts, CallError::is_transient, attempt).await
     }
 
     fn target(&self) -> Arc<Target> {
@@ -168,8 +178,8 @@ impl Target {
     /// What a file says, and the files it was read from.
     fn read(path: &Path, timeout: Duration) -> Result<(Self, Watched), FileError> {
         // Watched before they are read for good, so that no change falls in between.
-        let files = Watched::new(kubeconfig::read(path)?.files);
-        let found = kubeconfig::read(path)?;
+        let files = Watched::new(Kubeconfig::read(path)?.files);
+        let found = Kubeconfig::read(path)?;
         let user = match (found.token_file, found.token, found.password) {
             (Some(file), ..) => User::TokenFile(file),
             (None, Some(token), _) => User::Header(secret(&format!("Bearer {token}"))?),

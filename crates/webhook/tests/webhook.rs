@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{Response, StatusCode};
+use nave_machinery::backoff::Backoff;
 use nave_webhook::testing::HttpsServer;
-use nave_webhook::{Backoff, CallError, ClientError, FileError, Webhook};
+use nave_webhook::{CallError, ClientError, FileError, Webhook};
 use serde_json::json;
 
-const QUICK: Backoff = Backoff { first: Duration::from_millis(1), factor: 1.0, jitter: 0.0, attempts: 3 };
+const QUICK: Backoff =
+    Backoff { initial: Duration::from_millis(1), max: Duration::from_millis(1), factor: 1.0, jitter: 0.0 };
 
 /// A webhook that fails some times with 503 and then sends back what it is sent, and the credentials it saw.
 struct Echo {
@@ -39,7 +41,7 @@ impl Echo {
 
     fn webhook(&self, cluster: &str, user: &str) -> Result<Webhook, FileError> {
         let path = self.server.write_kubeconfig(self.folder.path(), cluster, user);
-        Ok(Webhook::from_file(&path, Duration::from_mins(1))?.with_backoff(QUICK))
+        Ok(Webhook::from_file(&path, Duration::from_mins(1))?.with_backoff(QUICK).with_attempts(3))
     }
 }
 

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use lru::LruCache;
+use nave_machinery::backoff::Backoff;
 use nave_machinery::{Object, Status, Value};
-use nave_webhook::{Backoff, Webhook};
+use nave_webhook::Webhook;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::json;
@@ -84,10 +85,10 @@ impl ImagePolicyWebhook {
         let millis = |seconds: i64| seconds.saturating_mul(1000);
         let allow_ttl = period("allowTTL", millis(policy.allow_ttl), DEFAULT_ALLOW_TTL, TTL_BOUNDS)?;
         let deny_ttl = period("denyTTL", millis(policy.deny_ttl), DEFAULT_DENY_TTL, TTL_BOUNDS)?;
-        let first = period("retryBackoff", policy.retry_backoff, DEFAULT_BACKOFF, BACKOFF_BOUNDS)?;
+        let initial = period("retryBackoff", policy.retry_backoff, DEFAULT_BACKOFF, BACKOFF_BOUNDS)?;
         let file = folder.join(&policy.kube_config_file);
         let webhook = Webhook::from_file(&file, ATTEMPT_TIMEOUT).map_err(|error| error.to_string())?;
-        let webhook = webhook.with_backoff(Backoff { first, ..Backoff::default() });
+        let webhook = webhook.with_backoff(Backoff { initial, ..Backoff::WEBHOOK });
         let answers = Mutex::new(LruCache::new(CACHE_SIZE));
         Ok(Self { webhook, allow_ttl, deny_ttl, default_allow: policy.default_allow, answers })
     }

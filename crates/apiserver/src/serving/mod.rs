@@ -38,6 +38,7 @@ use bytes::Buf;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use nave_authn::PeerCertificate;
+use nave_machinery::backoff::Backoff;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -49,8 +50,7 @@ pub use tls::{ServingCertificate, Tls, TlsError};
 use watchdog::Watchdog;
 
 /// How long accepting waits after an error that is not the connection's own, such as no free file descriptors.
-const FIRST_BACKOFF: Duration = Duration::from_millis(5);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
+const ACCEPT_BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(5), Duration::from_secs(1));
 /// How often refused connections are logged.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_mins(1);
 
@@ -279,12 +279,12 @@ struct Acceptor {
 
 impl Acceptor {
     async fn accept_all(self, listener: TcpListener, handler: impl Handler) {
-        let mut backoff = FIRST_BACKOFF;
+        let mut pauses = ACCEPT_BACKOFF.pauses();
         let mut refusal_logged: Option<Instant> = None;
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    backoff = FIRST_BACKOFF;
+                    pauses.reset();
                     if let Some(slot) = self.connections.admit(peer.ip()).await {
                         self.spawn(stream, peer, slot, handler.clone());
                     } else if refusal_logged.is_none_or(|logged| logged.elapsed() >= REFUSAL_LOG_INTERVAL) {
@@ -296,8 +296,7 @@ impl Acceptor {
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     self.connections.close_oldest();
-                    tokio::time::sleep(backoff).await;
-                    backoff = LONGEST_BACKOFF.min(backoff * 2);
+                    tokio::time::sleep(pauses.next_pause()).await;
                 }
             }
         }

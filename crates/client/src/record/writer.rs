@@ -6,13 +6,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Api, Patch, PatchParams, PostParams};
+use nave_machinery::backoff::jittered;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Recorded;
 use super::correlator::{Correlated, Correlator, Written};
-use crate::backoff::jittered;
 use crate::redacted;
 
 /// Writes what is recorded, in its order.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use nave_machinery::backoff::Backoff;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -31,15 +32,14 @@ pub fn default_rate_limiter<T: Key>() -> impl RateLimiter<T> {
 
 /// Twice as long with each failure of the key.
 pub struct ExponentialLimiter<T> {
-    base: Duration,
-    max: Duration,
+    backoff: Backoff,
     failures: Mutex<HashMap<T, u32>>,
 }
 
 impl<T: Key> ExponentialLimiter<T> {
     /// `base` after the first failure, and no more than `max`.
     pub fn new(base: Duration, max: Duration) -> Self {
-        Self { base, max, failures: Mutex::default() }
+        Self { backoff: Backoff::doubling(base, max), failures: Mutex::default() }
     }
 }
 
@@ -47,9 +47,8 @@ impl<T: Key> RateLimiter<T> for ExponentialLimiter<T> {
     fn when(&self, key: &T) -> Duration {
         let mut failures = self.failures.lock();
         let count = failures.entry(key.clone()).or_default();
-        let wait = 2_u32.checked_pow(*count).and_then(|factor| self.base.checked_mul(factor));
         *count = count.saturating_add(1);
-        wait.unwrap_or(self.max).min(self.max)
+        self.backoff.after(*count)
     }
 
     fn forget(&self, key: &T) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nave_client::{
     Backoff, Deleted, EventHandler, Object, PartialObjectMetadata, Registration, SharedInformerFactory,
-    redacted,
+    Waits, redacted,
 };
 use nave_machinery::GroupVersionResource;
 use tokio::sync::Notify;
@@ -51,7 +51,7 @@ impl Monitors {
 
     /// Asks what is served until there is an answer, and has an informer for each resource of it.
     pub(super) async fn discover(&mut self) {
-        let mut waits = Backoff::REFLECTOR.start();
+        let mut waits = Waits::new(Backoff::REFLECTOR);
         while let Err(error) = self.refresh().await {
             tracing::warn!(%error, "what the server serves is not known");
             tokio::time::sleep(waits.next_wait()).await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
+use nave_machinery::backoff::Backoff;
 
 use super::count::{Counts, has_failed, index_failures};
 use super::verdict::wanted_active;
@@ -15,10 +16,8 @@ use crate::time_arithmetic::saturating_add;
 
 /// At most so many pods are made or deleted in one sync.
 const MOST_AT_ONCE: usize = 500;
-/// How long a job waits after a failure; twice as long after each that follows.
-const BACKOFF: SignedDuration = SignedDuration::from_secs(10);
-/// It never waits longer.
-const BACKOFF_MOST: SignedDuration = SignedDuration::from_mins(10);
+/// How long a job waits after failures.
+const BACKOFF: Backoff = Backoff::doubling(Duration::from_secs(10), Duration::from_mins(10));
 
 /// What to do about a job's pods. Never both at once: what is made depends on what is left.
 #[derive(Debug, PartialEq)]
@@ -145,9 +144,8 @@ fn backoff<'p>(pods: impl Iterator<Item = &'p Pod> + Clone, observed: &Observed<
         .filter(|at| last_success.is_none_or(|success| *at > success))
         .collect();
     let last = failures.iter().max()?;
-    let doubled = u32::try_from(failures.len() - 1).ok().and_then(|times| 2_i32.checked_pow(times));
-    let delay =
-        doubled.and_then(|factor| BACKOFF.checked_mul(factor)).unwrap_or(BACKOFF_MOST).min(BACKOFF_MOST);
+    let delay = BACKOFF.after(u32::try_from(failures.len()).unwrap_or(u32::MAX));
+    let delay = SignedDuration::try_from(delay).ok()?;
     let wait: Duration = observed.now.duration_until(saturating_add(*last, delay)).try_into().ok()?;
     (!wait.is_zero()).then_some(wait)
 }
