@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nave_machinery::Value;
+use nave_machinery::backoff::Backoff;
 use nave_store::{Expect, Store, StoreError, Txn, TxnOutcome};
 use tokio::sync::oneshot;
 
@@ -38,10 +39,8 @@ impl<'a> Settlement<'a> {
 /// A revision that no object has, in the range of etcd's signed numbers.
 pub const NO_REVISION: u64 = i64::MAX as u64;
 
-/// The longest pause between two questions to a store that does not answer.
-const MAX_PAUSE: Duration = Duration::from_secs(5);
-/// The first such pause.
-const MIN_PAUSE: Duration = Duration::from_millis(20);
+/// Pauses between two questions to a store that does not answer.
+const BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(20), Duration::from_secs(5));
 
 /// A transaction with its reservation.
 pub(super) struct ReservedTxn {
@@ -85,15 +84,14 @@ impl ReservedTxn {
 /// # Errors
 /// The store is closed.
 pub async fn send_until_known(store: &dyn Store, txn: Txn) -> Result<TxnOutcome, StoreError> {
-    let mut pause = MIN_PAUSE;
+    let mut pauses = BACKOFF.pauses();
     loop {
         match store.txn(txn.clone()).await {
             Ok(outcome) => return Ok(outcome),
             Err(StoreError::Closed) => return Err(StoreError::Closed),
             Err(error) => {
                 tracing::warn!(key = &*txn.key, %error, "transaction failed and will be sent again");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(MAX_PAUSE);
+                tokio::time::sleep(pauses.next_pause()).await;
             }
         }
     }
