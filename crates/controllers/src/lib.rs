@@ -17,10 +17,12 @@
 //! | [`owners`], [`owned`] | controller references: adoption and release, and finding what belongs to an object |
 //! | [`selectors`] | finding the objects that select another by its labels |
 //! | [`expectations`] | creations and deletions that informers have yet to see |
+//! | `history` | the templates a workload has had, as controller revisions |
 //! | [`pods`] | pods as their controllers see them: active, ready, available, made from a template |
 //!
 //! | controller | what it brings about |
 //! | --- | --- |
+//! | `statefulset` | pods with an identity and claims of their own, in order |
 //! | `namespace` | what is in a namespace goes with it |
 //! | `service_account`, `root_ca` | what each namespace has from the start |
 //! | `service_account_token` | secrets with tokens of service accounts |
@@ -45,6 +47,8 @@ mod endpoints;
 pub mod expectations;
 pub mod frame;
 mod garbage_collector;
+mod hash;
+mod history;
 mod job;
 mod namespace;
 pub mod owned;
@@ -58,6 +62,7 @@ mod root_ca;
 pub mod selectors;
 mod service_account;
 mod service_account_token;
+mod statefulset;
 mod time_arithmetic;
 mod ttl_after_finished;
 mod volume_protection;
@@ -69,6 +74,7 @@ pub const CONTROLLERS: &[Descriptor] = &[
     replicaset::REPLICATION_CONTROLLER,
     replicaset::REPLICA_SET,
     deployment::DEPLOYMENT,
+    statefulset::STATEFUL_SET,
     job::JOB,
     cronjob::CRON_JOB,
     ttl_after_finished::TTL_AFTER_FINISHED,

@@ -4,13 +4,12 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use crate::hash;
 use crate::owners::controller_reference;
 
 /// The label that holds the hash of the template.
 pub(super) const TEMPLATE_HASH: &str = "pod-template-hash";
 
-/// Letters and digits of which no word can be made by chance (no vowels), as names generated in Kubernetes have.
-const SAFE: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 /// A replica set's name is the prefix of its pods' names and a label's value in places.
 const NAME_MAX: usize = 253;
 
@@ -82,8 +81,7 @@ fn hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
     let json = serde_json::to_vec(template).unwrap_or_default();
     let salt = collisions.map(i32::to_le_bytes);
     let bytes = json.iter().chain(salt.iter().flatten());
-    let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
-    hash.to_string().bytes().map(|byte| char::from(SAFE[usize::from(byte) % SAFE.len()])).collect()
+    hash::name_safe(bytes)
 }
 
 fn template_of(deployment: &Deployment) -> &PodTemplateSpec {

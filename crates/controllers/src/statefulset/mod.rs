@@ -1,0 +1,129 @@
+//! Stateful sets: pods with an identity and claims of their own, in order.
+//!
+//! | module | what it decides |
+//! | --- | --- |
+//! | [`identity`] | names, labels and volumes of the pod of an ordinal |
+//! | [`claims`] | the claims of a pod, and their owners by the retention policy |
+//! | [`plan`] | which pods to create, delete and correct now |
+//! | [`status`] | numbers and revisions |
+//! | [`sync`] | the sync that carries out what these decide |
+
+mod claims;
+mod identity;
+mod plan;
+mod status;
+mod sync;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSpec};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+
+use crate::expectations::Expectations;
+use crate::frame::{Context, Descriptor, Workers};
+use crate::owned::{self, DependentHandler};
+use crate::selectors::{Form, Selecting};
+
+/// Stateful sets.
+pub(crate) const STATEFUL_SET: Descriptor = Descriptor {
+    name: "statefulset-controller",
+    alias: "statefulset",
+    service_account: "statefulset-controller",
+    on_by_default: true,
+    workers: Workers::by_flag("concurrent-statefulset-syncs", 5),
+    start,
+};
+
+fn start(context: &Context) -> BoxFuture<'static, ()> {
+    let mut builder = context.controller("statefulset");
+    let (sets, pods) = (builder.informer::<StatefulSet>(), builder.informer::<Pod>());
+    let revisions = builder.informer::<ControllerRevision>();
+    let claims = builder.informer::<PersistentVolumeClaim>();
+    owned::index(&pods);
+    owned::index(&revisions);
+    builder.work_on(&sets);
+    let adopters = Selecting::new(sets.lister(), Form::Selector);
+    // A cache that lags is no danger here: a pod's name is fixed, so that it cannot be created twice, and it is deleted
+    // by its uid.
+    let expectations = Arc::new(Expectations::default());
+    let kind = ("apps", "StatefulSet");
+    builder.watch(&pods, DependentHandler::new(builder.queue(), kind, adopters, expectations));
+    builder.run(sync::Controller {
+        client: context.client.clone(),
+        events: context.events.clone(),
+        sets: sets.lister(),
+        pods: pods.lister(),
+        revisions: revisions.lister(),
+        claims: claims.lister(),
+    })
+}
+
+fn spec_of(set: &StatefulSet) -> &StatefulSetSpec {
+    static EMPTY: std::sync::LazyLock<StatefulSetSpec> = std::sync::LazyLock::new(StatefulSetSpec::default);
+    set.spec.as_ref().unwrap_or(&EMPTY)
+}
+
+fn replicas(set: &StatefulSet) -> i32 {
+    spec_of(set).replicas.unwrap_or(1)
+}
+
+/// The ordinals of the pods that a set wants.
+fn ordinals(set: &StatefulSet) -> Range<i32> {
+    let start = spec_of(set).ordinals.as_ref().and_then(|ordinals| ordinals.start).unwrap_or(0);
+    start..start.saturating_add(replicas(set))
+}
+
+fn is_in_range(set: &StatefulSet, ordinal: i32) -> bool {
+    ordinals(set).contains(&ordinal)
+}
+
+#[cfg(test)]
+mod fixtures {
+    use serde_json::json;
+
+    use super::{ControllerRevision, Pod, StatefulSet, identity, spec_of};
+    use crate::pods::fixtures::now;
+
+    /// A set of pods with a claim each.
+    pub(super) fn set(replicas: i32) -> StatefulSet {
+        serde_json::from_value(json!({
+            "metadata": {"name": "web", "namespace": "default", "uid": "u", "generation": 3},
+            "spec": {"replicas": replicas, "serviceName": "nginx", "selector": {"matchLabels": {"app": "web"}},
+                "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}},
+                "volumeClaimTemplates": [{"metadata": {"name": "data", "labels": {"disk": "fast"}}, "spec": {}}],
+                "template": {"metadata": {"labels": {"app": "web"}}, "spec": {
+                    "containers": [{"name": "c", "image": "x"}],
+                    "volumes": [{"name": "data", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]}}}
+        }))
+        .unwrap()
+    }
+
+    /// A pending pod of the set.
+    pub(super) fn pod(set: &StatefulSet, ordinal: i32, revision: &str) -> Pod {
+        let mut pod = identity::new_pod(set, &spec_of(set).template, revision, ordinal);
+        pod.metadata.uid = Some(format!("uid-{ordinal}"));
+        pod.status = serde_json::from_value(json!({"phase": "Pending"})).unwrap();
+        pod
+    }
+
+    /// The pod, running and ready for so many seconds.
+    pub(super) fn running(mut pod: Pod, ready_for: i64) -> Pod {
+        let since = (now() - jiff::SignedDuration::from_secs(ready_for)).to_string();
+        let ready = json!([{"type": "Ready", "status": "True", "lastTransitionTime": since}]);
+        pod.status = serde_json::from_value(json!({"phase": "Running", "conditions": ready})).unwrap();
+        pod
+    }
+
+    /// A revision of the set whose container has this image.
+    pub(super) fn revision(name: &str, image: &str, number: i64) -> ControllerRevision {
+        let template = json!({"$patch": "replace", "metadata": {"labels": {"app": "web"}},
+            "spec": {"containers": [{"name": "c", "image": image}]}});
+        serde_json::from_value(json!({"metadata": {"name": name, "namespace": "default"}, "revision": number,
+            "data": {"spec": {"template": template}}}))
+        .unwrap()
+    }
+}

@@ -1,0 +1,241 @@
+//! What is to be done about the pods of a stateful set, as a pure function of what is observed.
+//!
+//! Ordered sets (`OrderedReady`) go step by step: a pod that is not available holds up all that come after it. Parallel
+//! sets create and delete at once. An update replaces one pod at a time in both, from the highest ordinal down to the
+//! partition.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::identity::{self, claim_name, claim_templates, revision};
+use super::{claims, is_in_range, ordinals, spec_of};
+use crate::history::template_of;
+use crate::pods::{is_available, is_ready, is_terminal, phase};
+
+/// At most so many missing pods are created in one sync of a parallel set.
+const BURST: usize = 500;
+
+/// What a plan is made of.
+pub(super) struct Observed<'a> {
+    pub(super) set: &'a StatefulSet,
+    /// The set's pods by ordinal.
+    pub(super) pods: &'a BTreeMap<i32, Pod>,
+    /// The metadata of a claim, by name.
+    pub(super) claim: &'a dyn Fn(&str) -> Option<ObjectMeta>,
+    pub(super) current: &'a ControllerRevision,
+    pub(super) update: &'a ControllerRevision,
+    pub(super) now: Timestamp,
+}
+
+/// A step for one pod.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Step {
+    /// Creates its claims, then the pod.
+    Create(Box<Pod>, i32),
+    /// Creates claims that a pending pod waits for, and corrects their owners.
+    EnsureClaims(Box<Pod>, i32),
+    /// Brings labels, volumes and the owners of claims back.
+    Conform(Box<Pod>, i32),
+    /// Corrects the owners of the claims of a pod that is about to go.
+    RetainClaims(Box<Pod>, i32),
+    /// Deletes the pod.
+    Delete(Box<Pod>),
+}
+
+/// Steps in phases: one begins when all steps of the one before succeeded.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub(super) phases: Vec<Vec<Step>>,
+    /// How many pods of the current revision the update deletes.
+    pub(super) replaced: i32,
+}
+
+impl Plan {
+    fn next_phase(&mut self) -> &mut Vec<Step> {
+        self.phases.push_mut(Vec::new())
+    }
+}
+
+/// Whether pods are created and deleted one after the other.
+pub(super) fn is_ordered(set: &StatefulSet) -> bool {
+    spec_of(set).pod_management_policy.as_deref() != Some("Parallel")
+}
+
+/// The plan for what is observed.
+pub(super) fn plan(observed: &Observed<'_>) -> Plan {
+    let mut plan = Plan::default();
+    if observed.set.metadata.deletion_timestamp.is_some() {
+        return plan;
+    }
+    // A phase that ends early holds up the following ones.
+    let _ = observed.phases(&mut plan);
+    plan
+}
+
+/// The plan ends here.
+struct Blocked;
+
+impl Observed<'_> {
+    fn phases(&self, plan: &mut Plan) -> Result<(), Blocked> {
+        self.keep(plan.next_phase())?;
+        self.retain(plan.next_phase());
+        self.scale_down(plan.next_phase())?;
+        if let Some(pod) = self.next_to_update() {
+            plan.next_phase().push(Step::Delete(Box::new(pod.clone())));
+            plan.replaced = 1;
+        }
+        Ok(())
+    }
+
+    /// The pods that are to be there: creates those that are missing, and replaces those that have ended.
+    fn keep(&self, steps: &mut Vec<Step>) -> Result<(), Blocked> {
+        let ordered = is_ordered(self.set);
+        let mut missing = 0;
+        for ordinal in ordinals(self.set) {
+            let blocked = match self.pods.get(&ordinal) {
+                Some(pod) => self.keep_one(pod, ordinal, steps),
+                None if missing == BURST => return Err(Blocked),
+                None => {
+                    missing += 1;
+                    self.create(ordinal, steps);
+                    Err(Blocked)
+                }
+            };
+            if ordered {
+                blocked?;
+            }
+        }
+        Ok(())
+    }
+
+    fn create(&self, ordinal: i32, steps: &mut Vec<Step>) {
+        let pod = self.new_pod(ordinal);
+        if !self.claims_of(ordinal).any(|claim| claims::is_stale(&claim, self.set, &pod)) {
+            steps.push(Step::Create(Box::new(pod), ordinal));
+        }
+    }
+
+    fn keep_one(&self, pod: &Pod, ordinal: i32, steps: &mut Vec<Step>) -> Result<(), Blocked> {
+        let deleted = pod.metadata.deletion_timestamp.is_some();
+        if is_terminal(pod) {
+            if !deleted {
+                steps.push(Step::Delete(Box::new(pod.clone())));
+            }
+            return Err(Blocked);
+        }
+        let retained = self.claims_are_retained(pod, ordinal);
+        let complete = self.claims_of(ordinal).count() == claim_templates(self.set).count();
+        if phase(pod) == "Pending" && !(complete && retained) {
+            steps.push(Step::EnsureClaims(Box::new(pod.clone()), ordinal));
+        }
+        if is_ordered(self.set) && (deleted || !self.is_running_and_available(pod)) {
+            return Err(Blocked);
+        }
+        if !identity::conforms(self.set, pod, ordinal) || !retained {
+            steps.push(Step::Conform(Box::new(pod.clone()), ordinal));
+        }
+        Ok(())
+    }
+
+    fn retain(&self, steps: &mut Vec<Step>) {
+        let wrong = self.condemned().filter(|(ordinal, pod)| !self.claims_are_retained(pod, *ordinal));
+        steps.extend(wrong.map(|(ordinal, pod)| Step::RetainClaims(Box::new(pod.clone()), ordinal)));
+    }
+
+    /// The pods beyond the set's size, from the highest ordinal down.
+    fn scale_down(&self, steps: &mut Vec<Step>) -> Result<(), Blocked> {
+        let ordered = is_ordered(self.set);
+        let unavailable = |(_, pod): &(i32, &Pod)| self.is_unavailable(pod);
+        let lowest_unavailable = self.condemned().filter(unavailable).last().map(|(ordinal, _)| ordinal);
+        for (ordinal, pod) in self.condemned() {
+            let deleted = pod.metadata.deletion_timestamp.is_some();
+            if ordered {
+                let holds_up = !self.is_running_and_available(pod) && lowest_unavailable != Some(ordinal);
+                if deleted || holds_up {
+                    return Err(Blocked);
+                }
+            }
+            if !deleted {
+                steps.push(Step::Delete(Box::new(pod.clone())));
+                if ordered {
+                    return Err(Blocked);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The pod that a rolling update replaces next.
+    fn next_to_update(&self) -> Option<&Pod> {
+        let strategy = spec_of(self.set).update_strategy.as_ref();
+        if strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("OnDelete") {
+            return None;
+        }
+        let first = ordinals(self.set).start.saturating_add(partition(self.set).unwrap_or(0));
+        for ordinal in (first..ordinals(self.set).end).rev() {
+            // A pod that was just created is waited for.
+            let pod = self.pods.get(&ordinal)?;
+            let deleted = pod.metadata.deletion_timestamp.is_some();
+            if !deleted && Some(revision(pod)) != self.update.metadata.name.as_deref() {
+                return Some(pod);
+            }
+            if self.is_unavailable(pod) {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// The pods outside of the set's ordinals, from the highest ordinal down.
+    fn condemned(&self) -> impl Iterator<Item = (i32, &Pod)> {
+        let pods = self.pods.iter().rev().map(|(ordinal, pod)| (*ordinal, pod));
+        pods.filter(|(ordinal, _)| !is_in_range(self.set, *ordinal))
+    }
+
+    /// A pod for an ordinal, at the revision that it has in the middle of an update.
+    fn new_pod(&self, ordinal: i32) -> Pod {
+        let start = ordinals(self.set).start;
+        let strategy = spec_of(self.set).update_strategy.as_ref();
+        let rolling = strategy.and_then(|strategy| strategy.type_.as_deref()) != Some("OnDelete");
+        let current_replicas =
+            || self.set.status.as_ref().and_then(|status| status.current_replicas).unwrap_or(0);
+        let at_current = match partition(self.set) {
+            Some(partition) => ordinal < start.saturating_add(partition),
+            None => rolling && ordinal < start.saturating_add(current_replicas()),
+        };
+        let at = if at_current { self.current } else { self.update };
+        let template: PodTemplateSpec = template_of(at).unwrap_or_else(|| spec_of(self.set).template.clone());
+        identity::new_pod(self.set, &template, at.metadata.name.as_deref().unwrap_or_default(), ordinal)
+    }
+
+    /// The claims of an ordinal that exist.
+    fn claims_of(&self, ordinal: i32) -> impl Iterator<Item = ObjectMeta> {
+        claim_templates(self.set)
+            .filter_map(move |template| (self.claim)(&claim_name(self.set, template, ordinal)))
+    }
+
+    fn claims_are_retained(&self, pod: &Pod, ordinal: i32) -> bool {
+        self.claims_of(ordinal).all(|claim| claims::corrected_owners(&claim, self.set, pod).is_none())
+    }
+
+    fn is_running_and_available(&self, pod: &Pod) -> bool {
+        phase(pod) == "Running" && is_ready(pod) && self.is_available(pod)
+    }
+
+    fn is_available(&self, pod: &Pod) -> bool {
+        is_available(pod, spec_of(self.set).min_ready_seconds.unwrap_or(0), self.now)
+    }
+
+    fn is_unavailable(&self, pod: &Pod) -> bool {
+        pod.metadata.deletion_timestamp.is_some() || !self.is_available(pod)
+    }
+}
+
+fn partition(set: &StatefulSet) -> Option<i32> {
+    let rolling = spec_of(set).update_strategy.as_ref()?.rolling_update.as_ref()?;
+    Some(rolling.partition.unwrap_or(0))
+}
