@@ -142,11 +142,16 @@ pub fn check_preconditions(
     name: &str,
 ) -> Result<(), Status> {
     let refuse = |what: &str, wanted: &str, found: &str, happened: &str| {
-        let kind = def.group_kind();
+        if def.rules.own_preconditions {
+            let why = format!(
+                "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
+            );
+            return Status::conflict(&def.group_resource(), name, &why);
+        }
         let why = format!(
             "the {what} in the precondition ({wanted}) does not match the {what} in record ({found}). The object might have been {happened}"
         );
-        Status::conflict_of_kind(&kind, name, &why)
+        Status::conflict_of_kind(&def.group_kind(), name, &why)
     };
     if let Some(wanted) = &options.preconditions.uid
         && wanted != uid
@@ -401,6 +406,19 @@ mod tests {
         for (uid, version, code) in [("u", "7", None), ("v", "7", Some(409)), ("u", "8", Some(409))] {
             let outcome = before_delete(&maps, &mut object.clone(), &preconditions(uid, version), "x", at(0));
             assert_eq!(outcome.err().map(|status| status.code), code, "{uid} {version}");
+        }
+        for (def, why) in [
+            (
+                maps,
+                "ConfigMap \"x\": the UID in the precondition (v) does not match the UID in record (u). The object might have been deleted and then recreated",
+            ),
+            (
+                def("", "namespaces"),
+                "namespaces \"x\": Precondition failed: UID in precondition: v, UID in object meta: u",
+            ),
+        ] {
+            let refused = check_preconditions(&def, "u", "7", &preconditions("v", "7"), "x").unwrap_err();
+            assert_eq!(refused.message, format!("Operation cannot be fulfilled on {why}"));
         }
     }
 }

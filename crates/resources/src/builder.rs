@@ -229,6 +229,12 @@ impl Builder {
         self
     }
 
+    /// The kind checks the preconditions of a DELETE itself.
+    pub(crate) fn own_preconditions(mut self) -> Self {
+        self.rules.own_preconditions = true;
+        self
+    }
+
     /// A DELETE that does not say otherwise leaves dependents alone and lets them live on.
     pub(crate) fn orphans_dependents(mut self) -> Self {
         self.rules.orphans_dependents = true;

@@ -345,6 +345,9 @@ pub struct Rules {
     pub unconditional_update: bool,
     /// Whether a completed DELETE answers with the object rather than with a `Status`.
     pub returns_deleted: bool,
+    /// Whether the precondition of a DELETE is checked before the generic path, which names the resource in the error
+    /// and not the kind.
+    pub own_preconditions: bool,
     /// Whether a DELETE that does not name a propagation policy orphans the object's dependents.
     pub orphans_dependents: bool,
 }
@@ -364,6 +367,7 @@ impl Default for Rules {
             create_on_update: false,
             unconditional_update: true,
             returns_deleted: false,
+            own_preconditions: false,
             orphans_dependents: false,
         }
     }

@@ -114,6 +114,7 @@ fn namespaces() -> Builder {
         .part("finalize", &[Update])
         .named(NameRule::Label)
         .returns_deleted()
+        .own_preconditions()
         .field("status.phase")
         .columns(columns::namespace())
         .strategy(namespaces::NamespaceStrategy)

@@ -1,0 +1,199 @@
+//! Lists as bytes, put together from the bytes of their objects as the client takes them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream;
+use nave_cacher::CachedObject;
+use nave_codec::negotiate::Format;
+use nave_codec::table::ListMeta;
+use nave_codec::{json, protobuf};
+use nave_machinery::{Status, Value};
+
+use super::{Encoded, document_bytes, formats, in_format, object_json, object_protobuf, parse, table};
+use crate::body::ResponseBody;
+use crate::endpoints::Endpoint;
+use crate::endpoints::answer::List;
+use crate::endpoints::negotiation::{Negotiation, Offer};
+
+/// How much of a list is put together before it is handed to the connection.
+const CHUNK: usize = 128 * 1024;
+
+/// Encodes a list as the client accepts it.
+pub(super) fn encode(list: List, negotiation: &Negotiation) -> Result<Encoded, Status> {
+    let accepted = negotiation.choose(Offer::List, formats(&list.endpoint))?;
+    match (accepted.transform, accepted.format) {
+        (None, Format::Json) if !negotiation.pretty() => list_json(list),
+        (None, Format::Protobuf) => list_protobuf(&list),
+        (None, format) => {
+            let bytes = list_value(&list)?;
+            document_bytes(&bytes, format, negotiation.pretty())
+        }
+        (Some(transform), format) => {
+            let json = table::list(&list, transform, negotiation.include())?;
+            in_format(json, format, negotiation)
+        }
+    }
+}
+
+/// The list's head, up to its first item.
+fn list_head(list: &List) -> Vec<u8> {
+    let revision = list.revision.to_string();
+    let mut head = b"{\"kind\":".to_vec();
+    json::encode_into(&list.endpoint.def.list_kind, &mut head);
+    head.extend_from_slice(b",\"apiVersion\":");
+    json::encode_into(&list.endpoint.gvk().group_version().to_string(), &mut head);
+    head.extend_from_slice(b",\"metadata\":");
+    json::encode_into(&list_meta(list, &revision), &mut head);
+    head.extend_from_slice(b",\"items\":[");
+    head
+}
+
+pub(super) fn list_meta<'a>(list: &'a List, revision: &'a str) -> ListMeta<'a> {
+    ListMeta {
+        resource_version: revision,
+        continue_token: &list.continue_token,
+        remaining_item_count: list.remaining.and_then(|remaining| i64::try_from(remaining).ok()),
+    }
+}
+
+/// A list in JSON: the items' bytes are copied into chunks as the client takes them.
+fn list_json(list: List) -> Result<Encoded, Status> {
+    let head = list_head(&list);
+    let List { endpoint, objects, .. } = list;
+    // What has to be converted is converted before the answer begins, so that a failure can still be told.
+    let items = objects.iter().map(|object| object_json(&endpoint, object)).collect::<Result<Vec<_>, _>>()?;
+    let type_meta = type_meta(&endpoint);
+    let mut first = true;
+    let body = chunked(head, items, b"]}\n", move |out, item| {
+        if !std::mem::take(&mut first) {
+            out.push(b',');
+        }
+        put_item(out, item, type_meta.as_deref());
+    });
+    Ok((Format::Json.media_type().into(), body))
+}
+
+/// A body of a head, items and a tail: in full where it is small, else put together in chunks as the client takes
+/// them.
+fn chunked(
+    head: Vec<u8>,
+    items: Vec<Bytes>,
+    tail: &'static [u8],
+    mut put: impl FnMut(&mut Vec<u8>, &[u8]) + Send + 'static,
+) -> ResponseBody {
+    let mut items = items.into_iter();
+    let mut next = Some(head);
+    let mut chunks = std::iter::from_fn(move || {
+        let mut out = next.take()?;
+        let rest: usize = items.as_slice().iter().take(CHUNK / 256).map(|item| item.len() + 8).sum();
+        out.reserve(rest.min(CHUNK) + 4096);
+        while out.len() < CHUNK {
+            let Some(item) = items.next() else {
+                out.extend_from_slice(tail);
+                return Some(Bytes::from(out));
+            };
+            put(&mut out, &item);
+        }
+        next = Some(Vec::new());
+        Some(Bytes::from(out))
+    });
+    let first = chunks.next().unwrap_or_default();
+    if first.len() < CHUNK {
+        return first.into();
+    }
+    ResponseBody::stream(stream::iter(std::iter::once(first).chain(chunks)))
+}
+
+/// How the JSON of a built-in kind begins: with its kind, which the items of a list do not repeat. `None` for custom
+/// kinds, whose items do.
+fn type_meta(endpoint: &Endpoint) -> Option<Vec<u8>> {
+    endpoint.version().type_id?;
+    let gvk = endpoint.gvk();
+    Some(format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",", gvk.kind, gvk.group_version()).into_bytes())
+}
+
+fn put_item(out: &mut Vec<u8>, item: &[u8], type_meta: Option<&[u8]>) {
+    match type_meta.and_then(|head| item.strip_prefix(head)) {
+        Some(rest) => {
+            out.push(b'{');
+            out.extend_from_slice(rest);
+        }
+        None => out.extend_from_slice(item),
+    }
+}
+
+fn list_value(list: &List) -> Result<Value, Status> {
+    let type_meta = type_meta(&list.endpoint);
+    let item = |object: &Arc<CachedObject>| {
+        let mut bytes = Vec::new();
+        put_item(&mut bytes, &object_json(&list.endpoint, object)?, type_meta.as_deref());
+        parse(&bytes)
+    };
+    let items = list.objects.iter().map(item).collect::<Result<_, _>>()?;
+    let mut head = list_head(list);
+    head.extend_from_slice(b"]}");
+    let mut value = parse(&head)?;
+    value["items"] = Value::Array(items);
+    Ok(value)
+}
+
+fn list_protobuf(list: &List) -> Result<Encoded, Status> {
+    let items = list
+        .objects
+        .iter()
+        .map(|object| object_protobuf(&list.endpoint, object))
+        .collect::<Result<Vec<_>, _>>()?;
+    let remaining = list.remaining.and_then(|remaining| i64::try_from(remaining).ok());
+    let meta = protobuf::envelope::list_meta(&list.revision.to_string(), &list.continue_token, remaining);
+    let version = list.endpoint.gvk().group_version().to_string();
+    let kind = &list.endpoint.def.list_kind;
+    let head = protobuf::envelope::list_head(&version, kind, &meta, items.iter().map(Bytes::len));
+    let body = chunked(head, items, protobuf::envelope::LIST_TAIL, |out, item| {
+        protobuf::envelope::put_list_item(item, out);
+    });
+    Ok((Format::Protobuf.media_type().into(), body))
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    async fn written(items: usize, len: usize) -> (bool, Vec<u8>) {
+        let items = vec![Bytes::from(vec![b'x'; len]); items];
+        let mut first = true;
+        let body = chunked(b"[".to_vec(), items, b"]", move |out, item| {
+            if !std::mem::take(&mut first) {
+                out.push(b',');
+            }
+            out.extend_from_slice(item);
+        });
+        let whole = matches!(body, ResponseBody::Full(_));
+        (whole, body.collect().await.unwrap().to_bytes().to_vec())
+    }
+
+    #[tokio::test]
+    async fn lists_are_put_together_in_chunks_where_they_are_large() {
+        for (items, len) in [(0, 0), (1, 10), (100, 10), (3, CHUNK), (1000, 1000)] {
+            let (whole, bytes) = written(items, len).await;
+            let expected = format!("[{}]", vec!["x".repeat(len); items].join(","));
+            assert_eq!(bytes, expected.as_bytes(), "{items} of {len}");
+            assert_eq!(whole, expected.len() < CHUNK, "{items} of {len}");
+        }
+    }
+
+    #[test]
+    fn items_of_built_in_kinds_do_not_repeat_their_kind() {
+        let head = br#"{"kind":"Pod","apiVersion":"v1","#;
+        for (item, wanted) in [
+            (r#"{"kind":"Pod","apiVersion":"v1","metadata":{}}"#, r#"{"metadata":{}}"#),
+            (r#"{"kind":"Other","metadata":{}}"#, r#"{"kind":"Other","metadata":{}}"#),
+        ] {
+            let mut out = Vec::new();
+            put_item(&mut out, item.as_bytes(), Some(head));
+            assert_eq!(out, wanted.as_bytes());
+        }
+    }
+}

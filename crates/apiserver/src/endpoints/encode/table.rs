@@ -1,0 +1,183 @@
+//! Objects as tables and as metadata alone, in JSON.
+//!
+//! The metadata in both is that of the stored object, whatever version is asked for, as upstream makes them before it
+//! converts the object.
+
+use bytes::Bytes;
+use nave_cacher::CachedObject;
+use nave_codec::json;
+use nave_codec::negotiate::{MetaVersion, Transform};
+use nave_codec::table::{
+    Column, ListMeta, MetadataListWriter, RowObject, TableWriter, partial_object_metadata,
+};
+use nave_machinery::{Status, Value, meta, time};
+use nave_resources::table as columns;
+use serde_json::json;
+
+use super::list::list_meta;
+use super::{object_json, parse};
+use crate::descriptions;
+use crate::endpoints::Endpoint;
+use crate::endpoints::answer::List;
+use crate::endpoints::negotiation::IncludeObject;
+
+/// A list in another form.
+///
+/// # Errors
+/// 406 for a form that lists do not have, 500 where an object cannot be converted.
+pub(super) fn list(list: &List, transform: Transform, include: IncludeObject) -> Result<Vec<u8>, Status> {
+    let revision = list.revision.to_string();
+    let meta = list_meta(list, &revision);
+    match transform {
+        Transform::Table(version) => {
+            let mut writer = TableWriter::new(version, &meta, Some(&column_definitions(&list.endpoint)));
+            for object in &list.objects {
+                let (value, bytes) = (parse(object.json())?, row_bytes(&list.endpoint, object, include)?);
+                put_row(&mut writer, &list.endpoint, &value, row_object(include, &bytes));
+            }
+            Ok(writer.finish())
+        }
+        Transform::PartialObjectMetadataList(version) => {
+            let mut writer = MetadataListWriter::new(version, &meta);
+            for object in &list.objects {
+                writer.item(object.json());
+            }
+            Ok(writer.finish())
+        }
+        _ => Err(Status::not_acceptable(&["application/json"])),
+    }
+}
+
+/// An object of the watch cache in another form; a table names its columns where `with_columns` says so.
+///
+/// # Errors
+/// 406 for a form that objects do not have, 500 where the object cannot be converted.
+pub(super) fn cached(
+    endpoint: &Endpoint,
+    object: &CachedObject,
+    transform: Transform,
+    include: IncludeObject,
+    with_columns: bool,
+) -> Result<Vec<u8>, Status> {
+    match transform {
+        Transform::Table(version) => {
+            let (value, bytes) = (parse(object.json())?, row_bytes(endpoint, object, include)?);
+            Ok(table_of_one(endpoint, &value, row_object(include, &bytes), version, with_columns))
+        }
+        Transform::PartialObjectMetadata(version) | Transform::PartialObjectMetadataList(version) => {
+            Ok(partial_object_metadata(version, object.json()))
+        }
+        Transform::Discovery { .. } => Err(Status::not_acceptable(&["application/json"])),
+    }
+}
+
+/// An object that is in no cache in another form.
+///
+/// # Errors
+/// 406 for a form that objects do not have.
+pub(super) fn object(
+    endpoint: &Endpoint,
+    object: &Value,
+    transform: Transform,
+    include: IncludeObject,
+    with_columns: bool,
+) -> Result<Vec<u8>, Status> {
+    match transform {
+        Transform::Table(version) => {
+            let bytes = json::encode(object);
+            Ok(table_of_one(endpoint, object, row_object(include, &bytes), version, with_columns))
+        }
+        Transform::PartialObjectMetadata(version) | Transform::PartialObjectMetadataList(version) => {
+            Ok(partial_object_metadata(version, &json::encode(object)))
+        }
+        Transform::Discovery { .. } => Err(Status::not_acceptable(&["application/json"])),
+    }
+}
+
+/// The bytes of an object for its row: of the version that is served where the row includes the object.
+fn row_bytes(endpoint: &Endpoint, object: &CachedObject, include: IncludeObject) -> Result<Bytes, Status> {
+    match include {
+        IncludeObject::Object => object_json(endpoint, object),
+        IncludeObject::None | IncludeObject::Metadata => Ok(object.json().clone()),
+    }
+}
+
+fn row_object(include: IncludeObject, bytes: &[u8]) -> RowObject<'_> {
+    match include {
+        IncludeObject::None => RowObject::None,
+        IncludeObject::Metadata => RowObject::Metadata(bytes),
+        IncludeObject::Object => RowObject::Object(bytes),
+    }
+}
+
+fn table_of_one(
+    endpoint: &Endpoint,
+    object: &Value,
+    included: RowObject<'_>,
+    version: MetaVersion,
+    with_columns: bool,
+) -> Vec<u8> {
+    let meta = ListMeta { resource_version: meta::resource_version(object), ..ListMeta::default() };
+    let definitions = column_definitions(endpoint);
+    let mut writer = TableWriter::new(version, &meta, with_columns.then_some(&definitions[..]));
+    put_row(&mut writer, endpoint, object, included);
+    writer.finish()
+}
+
+fn put_row(writer: &mut TableWriter, endpoint: &Endpoint, object: &Value, included: RowObject<'_>) {
+    let cells = columns::row(&endpoint.def, object, time::now());
+    let conditions = endpoint.def.strategy.completion(object).map(|completion| {
+        json!([{"type": "Completed", "status": "True", "reason": completion.reason, "message": completion.message}])
+    });
+    writer.row(&cells, conditions.as_ref(), included);
+}
+
+fn column_definitions(endpoint: &Endpoint) -> Vec<Column<'_>> {
+    let columns = endpoint.def.columns.iter().map(|column| Column {
+        name: &column.name,
+        kind: &column.kind,
+        format: &column.format,
+        description: descriptions::of_column(&column.description),
+        priority: column.priority,
+    });
+    columns.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use nave_machinery::GroupVersionResource;
+    use nave_resources::Registry;
+
+    use super::*;
+
+    fn endpoint() -> Endpoint {
+        let registry = Registry::builtin(nave_schema::builtin());
+        let def = Arc::clone(registry.lookup(&GroupVersionResource::new("", "v1", "configmaps")).unwrap());
+        Endpoint { def, version: 0, storage: None, watched: Arc::default(), allocator: None }
+    }
+
+    #[test]
+    fn a_row_includes_as_much_of_the_object_as_the_client_asks_for() {
+        let map = json!({"kind": "ConfigMap", "apiVersion": "v1", "data": {"k": "v"},
+            "metadata": {"name": "a", "resourceVersion": "7"}});
+        for (include, wanted) in [
+            (IncludeObject::None, Value::Null),
+            (
+                IncludeObject::Metadata,
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": map["metadata"]}),
+            ),
+            (IncludeObject::Object, map.clone()),
+        ] {
+            let transform = Transform::Table(MetaVersion::V1);
+            let table = object(&endpoint(), &map, transform, include, true).unwrap();
+            let table: Value = serde_json::from_slice(&table).unwrap();
+            assert_eq!(table["rows"][0]["object"], wanted, "{include:?}");
+            assert_eq!(table["metadata"]["resourceVersion"], "7");
+            assert_eq!(table["columnDefinitions"][0]["name"], "Name");
+        }
+        let table = object(&endpoint(), &map, Transform::Table(MetaVersion::V1), IncludeObject::None, false);
+        assert!(!String::from_utf8(table.unwrap()).unwrap().contains("Name"));
+    }
+}
