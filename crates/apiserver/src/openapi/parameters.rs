@@ -1,4 +1,4 @@
-//! What operations take beside a body: parameters of the path and the query.
+//! The parameters of operations in the path and the query.
 
 /// A parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,7 +9,7 @@ pub(super) struct Parameter {
     pub in_path: bool,
     /// The type of its value.
     pub kind: &'static str,
-    /// What it does.
+    /// The description.
     pub about: &'static str,
     /// Whether OpenAPI 2 documents keep it among the parameters that operations share.
     pub shared: bool,
@@ -35,30 +35,52 @@ const fn in_path(parameter: Parameter) -> Parameter {
     Parameter { in_path: true, ..parameter }
 }
 
-pub(super) const NAME: Parameter = in_path(unshared(text("name", "The object's name.")));
-pub(super) const NAMESPACE: Parameter = in_path(text("namespace", "The namespace the object is in."));
-pub(super) const PATH: Parameter = in_path(text("path", "What to ask of the proxied server."));
-pub(super) const PRETTY: Parameter = text("pretty", "'true' for an answer with line breaks.");
+pub(super) const NAME: Parameter = in_path(unshared(text("name", "The name of the object.")));
+pub(super) const NAMESPACE: Parameter = in_path(text("namespace", "The namespace of the object."));
+pub(super) const PATH: Parameter = in_path(text("path", "The path of the request to the proxied server."));
+pub(super) const PRETTY: Parameter = text(
+    "pretty",
+    "Pretty-prints the response if 'true'. The default depends on the client: true for browsers, curl and wget.",
+);
 
-const CONTINUE: Parameter =
-    text("continue", "The token of the page to go on from, out of the answer before.");
-const FIELD_SELECTOR: Parameter = text("fieldSelector", "Only objects whose fields match.");
-const LABEL_SELECTOR: Parameter = text("labelSelector", "Only objects whose labels match.");
-const LIMIT: Parameter = number("limit", "How many objects a page has at most.");
-const RESOURCE_VERSION: Parameter =
-    text("resourceVersion", "The resource version the answer must be of or follow.");
-const RESOURCE_VERSION_MATCH: Parameter =
-    text("resourceVersionMatch", "How resourceVersion is meant: Exact or NotOlderThan.");
+const CONTINUE: Parameter = text(
+    "continue",
+    "The continue token of the previous page. The server returns the next page of the same list; an expired token is answered with 410, and a new token that continues with the latest state.",
+);
+const FIELD_SELECTOR: Parameter = text(
+    "fieldSelector",
+    "Restricts the objects to those whose fields match the selector. Defaults to everything.",
+);
+const LABEL_SELECTOR: Parameter = text(
+    "labelSelector",
+    "Restricts the objects to those whose labels match the selector. Defaults to everything.",
+);
+const LIMIT: Parameter = number(
+    "limit",
+    "The maximum number of objects in the response. If more exist, the list's metadata has a continue token for the next page. Ignored for a watch.",
+);
+const RESOURCE_VERSION: Parameter = text(
+    "resourceVersion",
+    "The resource version that the response is based on. Unset means the latest; \"0\" means any, as the server has it in its cache.",
+);
+const RESOURCE_VERSION_MATCH: Parameter = text(
+    "resourceVersionMatch",
+    "How resourceVersion is applied: Exact, or NotOlderThan. Requires resourceVersion.",
+);
 const SEND_INITIAL_EVENTS: Parameter = flag(
     "sendInitialEvents",
-    "Whether a watch begins with the objects there are, and a bookmark after them.",
+    "Begins a watch with an ADDED event for each existing object, followed by a bookmark with the annotation k8s.io/initial-events-end. Requires allowWatchBookmarks, and resourceVersionMatch NotOlderThan.",
 );
-const SHARD_SELECTOR: Parameter = text("shardSelector", "Only objects of a shard.");
-const TIMEOUT_SECONDS: Parameter = number("timeoutSeconds", "After how many seconds the call ends.");
+const SHARD_SELECTOR: Parameter = text("shardSelector", "Restricts the objects to those of one shard.");
+const TIMEOUT_SECONDS: Parameter =
+    number("timeoutSeconds", "Ends the request after this many seconds, whether or not it is complete.");
 
-/// What lists and watches take.
+/// The parameters of lists and watches.
 pub(super) const LIST: &[Parameter] = &[
-    flag("allowWatchBookmarks", "Whether a watch may carry bookmarks."),
+    flag(
+        "allowWatchBookmarks",
+        "Requests BOOKMARK events, which carry a resource version and no object. The server decides when to send them.",
+    ),
     CONTINUE,
     FIELD_SELECTOR,
     LABEL_SELECTOR,
@@ -68,43 +90,61 @@ pub(super) const LIST: &[Parameter] = &[
     SEND_INITIAL_EVENTS,
     SHARD_SELECTOR,
     TIMEOUT_SECONDS,
-    flag("watch", "Whether to follow changes rather than to list."),
+    flag("watch", "Watches the objects: the response is a stream of events instead of a list."),
 ];
 
-const DRY_RUN: Parameter =
-    unshared(text("dryRun", "'All' for going through all stages but keeping nothing."));
+const DRY_RUN: Parameter = unshared(text(
+    "dryRun",
+    "Processes the request through all stages without persisting the outcome. The only valid value is All.",
+));
 const FIELD_VALIDATION: Parameter = unshared(text(
     "fieldValidation",
-    "What becomes of unknown and duplicate fields: Ignore, Warn or Strict.",
+    "How the server treats unknown and duplicate fields: Ignore drops them, Warn (the default) drops them and adds a warning, Strict refuses the request.",
 ));
 
-/// What creations and updates take.
-pub(super) const WRITE: &[Parameter] =
-    &[DRY_RUN, text("fieldManager", "The name under which the change is recorded."), FIELD_VALIDATION];
-
-/// What patches take.
-pub(super) const PATCH: &[Parameter] = &[
+/// The parameters of creates and updates.
+pub(super) const WRITE: &[Parameter] = &[
     DRY_RUN,
-    text("fieldManager", "The name under which the change is recorded; an apply must give it."),
+    text(
+        "fieldManager",
+        "The name of the actor that makes the change, as recorded in managedFields. At most 128 printable characters. Defaults to the beginning of the user agent.",
+    ),
     FIELD_VALIDATION,
-    flag("force", "Whether an apply takes over fields that others manage."),
 ];
 
-const GRACE_PERIOD_SECONDS: Parameter = number("gracePeriodSeconds", "How long the object may take to end.");
+/// The parameters of patches.
+pub(super) const PATCH: &[Parameter] = &[
+    DRY_RUN,
+    text(
+        "fieldManager",
+        "The name of the actor that makes the change, as recorded in managedFields. At most 128 printable characters. Required for apply patches.",
+    ),
+    FIELD_VALIDATION,
+    flag("force", "Takes ownership of fields in conflict, for apply patches only."),
+];
+
+const GRACE_PERIOD_SECONDS: Parameter = number(
+    "gracePeriodSeconds",
+    "The seconds until the object is deleted. 0 deletes it immediately; unset means the default of its kind.",
+);
 const IGNORE_READ_ERRORS: Parameter = flag(
     "ignoreStoreReadErrorWithClusterBreakingPotential",
-    "Whether to delete an object that cannot be read, which may break the cluster.",
+    "Deletes an object that cannot be read from the store, without its finalizers and preconditions. This can break the cluster.",
 );
-const ORPHAN_DEPENDENTS: Parameter =
-    flag("orphanDependents", "Whether dependents stay; the older form of propagationPolicy.");
-const PROPAGATION_POLICY: Parameter =
-    text("propagationPolicy", "What becomes of dependents: Orphan, Background or Foreground.");
+const ORPHAN_DEPENDENTS: Parameter = flag(
+    "orphanDependents",
+    "Deprecated: use propagationPolicy. Whether dependents are orphaned; at most one of the two may be set.",
+);
+const PROPAGATION_POLICY: Parameter = text(
+    "propagationPolicy",
+    "How dependents are deleted: Orphan keeps them, Background deletes them after the object, Foreground before it.",
+);
 
-/// What deletions take.
+/// The parameters of deletions.
 pub(super) const DELETE: &[Parameter] =
     &[DRY_RUN, GRACE_PERIOD_SECONDS, IGNORE_READ_ERRORS, ORPHAN_DEPENDENTS, PROPAGATION_POLICY];
 
-/// What deletions of collections take.
+/// The parameters of deletions of collections.
 pub(super) const DELETE_COLLECTION: &[Parameter] = &[
     CONTINUE,
     DRY_RUN,
@@ -123,39 +163,42 @@ pub(super) const DELETE_COLLECTION: &[Parameter] = &[
 ];
 
 const ATTACH: &[Parameter] = &[
-    text("container", "The container to attach to."),
-    flag("stderr", "Whether to carry the container's standard error."),
-    flag("stdin", "Whether to carry its standard input."),
+    text("container", "The container to attach to. Defaults to the only container of the pod."),
+    flag("stderr", "Redirects the standard error of the container."),
+    flag("stdin", "Redirects the standard input of the container."),
     flag("stdout", "Whether to carry the container's standard output."),
-    flag("tty", "Whether the streams are a terminal."),
+    flag("tty", "Allocates a terminal for the streams."),
 ];
 
 const EXEC: &[Parameter] = &[
-    text("command", "The program to run and its arguments."),
-    text("container", "The container to run it in."),
-    flag("stderr", "Whether to carry the program's standard error."),
-    flag("stdin", "Whether to carry the program's standard input."),
-    flag("stdout", "Whether to carry the program's standard output."),
-    flag("tty", "Whether to run it on a terminal."),
+    text("command", "The command to execute, with its arguments. It is not run in a shell."),
+    text("container", "The container to execute the command in. Defaults to the only container of the pod."),
+    flag("stderr", "Redirects the standard error of the command."),
+    flag("stdin", "Redirects the standard input of the command."),
+    flag("stdout", "Redirects the standard output of the command."),
+    flag("tty", "Allocates a terminal for the command."),
 ];
 
 const LOG: &[Parameter] = &[
-    text("container", "The container whose log to read."),
-    flag("follow", "Whether to go on as the log grows."),
-    flag("insecureSkipTLSVerifyBackend", "Whether to trust a kubelet whose certificate cannot be verified."),
-    number("limitBytes", "How many bytes to read at most."),
+    text("container", "The container whose log is returned. Defaults to the only container of the pod."),
+    flag("follow", "Follows the log as it grows."),
+    flag("insecureSkipTLSVerifyBackend", "Skips the verification of the kubelet's certificate."),
+    number("limitBytes", "The maximum number of bytes of the log."),
     PRETTY,
-    flag("previous", "Whether to read the log of the container before its last restart."),
-    number("sinceSeconds", "Only lines of the last seconds."),
-    text("stream", "The stream to read: All, Stdout or Stderr."),
-    number("tailLines", "Only the last lines."),
-    flag("timestamps", "Whether lines begin with the time they were written at."),
+    flag("previous", "Returns the log of the previous instance of the container."),
+    number(
+        "sinceSeconds",
+        "Returns only lines of the last seconds. At most one of sinceSeconds and sinceTime may be set.",
+    ),
+    text("stream", "The stream that is returned: All, Stdout or Stderr."),
+    number("tailLines", "Returns only this many lines from the end of the log."),
+    flag("timestamps", "Begins each line with its RFC 3339 timestamp."),
 ];
 
-const NODE_PROXY: &[Parameter] = &[text("path", "What to ask of the node's kubelet.")];
-const POD_PROXY: &[Parameter] = &[text("path", "What to ask of the pod.")];
-const SERVICE_PROXY: &[Parameter] = &[text("path", "What to ask of the service's endpoints.")];
-const PORT_FORWARD: &[Parameter] = &[number("ports", "The ports to forward.")];
+const NODE_PROXY: &[Parameter] = &[text("path", "The path of the request to the kubelet of the node.")];
+const POD_PROXY: &[Parameter] = &[text("path", "The path of the request to the pod.")];
+const SERVICE_PROXY: &[Parameter] = &[text("path", "The path of the request to an endpoint of the service.")];
+const PORT_FORWARD: &[Parameter] = &[number("ports", "The ports to forward. Required with WebSockets.")];
 
 /// The query parameters of the subresources that have some of their own, by the kind of their options.
 pub(super) fn of_options(kind: &str) -> &'static [Parameter] {
