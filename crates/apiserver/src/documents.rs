@@ -52,12 +52,19 @@ impl Documents {
     /// Serves a request for a path that is no resource.
     ///
     /// # Errors
-    /// 405 for a method that changes something.
+    /// 405 for a method that changes something, except on paths that are unknown.
     pub async fn serve(&self, context: &RequestContext, headers: &HeaderMap) -> Result<Outcome, Status> {
-        let RequestContext { info, negotiation, .. } = context;
-        if !matches!(info.method, Method::GET | Method::HEAD) {
-            return Err(Status::method_not_allowed_here());
+        let outcome = self.document(context, headers).await?;
+        let is_unknown =
+            matches!(&outcome, Outcome::Response(response) if response.status() == StatusCode::NOT_FOUND);
+        if is_unknown || matches!(context.info.method, Method::GET | Method::HEAD) {
+            return Ok(outcome);
         }
+        Err(Status::method_not_allowed_here())
+    }
+
+    async fn document(&self, context: &RequestContext, headers: &HeaderMap) -> Result<Outcome, Status> {
+        let RequestContext { info, negotiation, .. } = context;
         if let Some(health) = self.health.answer(&info.path, &info.query).await {
             return Ok(raw::text(health.code, health.text).into());
         }

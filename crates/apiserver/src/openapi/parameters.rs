@@ -166,7 +166,7 @@ const ATTACH: &[Parameter] = &[
     text("container", "The container to attach to. Defaults to the only container of the pod."),
     flag("stderr", "Redirects the standard error of the container."),
     flag("stdin", "Redirects the standard input of the container."),
-    flag("stdout", "Whether to carry the container's standard output."),
+    flag("stdout", "Redirects the standard output of the container."),
     flag("tty", "Allocates a terminal for the streams."),
 ];
 

@@ -465,3 +465,19 @@ async fn a_refusal_comes_after_a_small_body() {
     assert_eq!(response.status(), 405);
     assert!(read.load(Ordering::Relaxed));
 }
+
+#[tokio::test]
+async fn unknown_paths_are_not_found_by_any_method() {
+    let it = Fixture::start(InflightLimits::default(), Duration::from_secs(2)).await;
+    for (method, uri, code) in [
+        (Method::POST, "/nowhere", 404),
+        (Method::DELETE, "/apis/example.com", 404),
+        (Method::PUT, "/apis/example.com/v1/things/a", 404),
+        (Method::POST, "/version", 405),
+        (Method::DELETE, "/apis/apps", 405),
+    ] {
+        let request = Request::builder().method(&method).uri(uri).body(Full::new(Bytes::new())).unwrap();
+        let response = it.server.pipeline.handle(request, Client::Remote(None)).await.response;
+        assert_eq!(response.status(), code, "{method} {uri}");
+    }
+}
