@@ -68,6 +68,7 @@
 mod api;
 #[cfg(feature = "contract")]
 pub mod contract;
+#[cfg(feature = "embedded")]
 pub mod embedded;
 mod error;
 pub mod private_files;
@@ -80,6 +81,7 @@ pub use api::{
     Defragmentation, Event, EventKind, Expect, KeyValue, Op, Range, RangeResult, StoreStatus, Txn,
     TxnOutcome, WatchBatch, WatchStream,
 };
+#[cfg(feature = "embedded")]
 pub use embedded::Embedded;
 pub use error::StoreError;
 
