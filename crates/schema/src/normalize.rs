@@ -5,6 +5,7 @@
 //! | a value of another type, a number out of range, a bad time, quantity or base64 | a [`NormalizeError`] |
 //! | an unknown field | dropped, and reported by its path |
 //! | `null`; an empty list or map; `false`, `0`, `""` where Go holds no pointer | dropped, unless the field is `always` |
+//! | an empty list or map in an `always` field | `null`, as what is read back from protobuf has it |
 //! | nothing, in an `always` field | the zero value: `{}`, `""`, `0`, `false`, or `null` for lists, maps and times |
 //! | a time, a quantity, base64 | the canonical text |
 //! | an amount of a resource below a thousandth | rounded up to one |
@@ -172,6 +173,12 @@ impl Walk<'_> {
             Value::Number(number) => field.wire.omit_zero && number.as_f64() == Some(0.0),
             Value::Null => true,
         };
+        // Protobuf, in which objects are stored, does not tell an empty list or map from none. Lists of objects are
+        // not stored.
+        let is_stored = !matches!(path, Path::Field(Path::Root, _, "items"));
+        if empty && is_stored && field.always && (value.is_array() || value.is_object()) {
+            *value = Value::Null;
+        }
         let stays = field.always || field.shape == Shape::Any || !empty;
         Ok(if stays { Fate::Keep } else { Fate::Drop })
     }

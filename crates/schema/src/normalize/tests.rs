@@ -54,6 +54,14 @@ fn zero_structs_are_complete() {
 }
 
 #[test]
+fn empty_lists_that_are_always_shown_are_null() {
+    let (role, _) = run("api.rbac.v1.Role", json!({"metadata": {"name": "a"}, "rules": []})).unwrap();
+    assert_eq!(role["rules"], json!(null));
+    let (list, _) = run("api.rbac.v1.RoleList", json!({"items": []})).unwrap();
+    assert_eq!(list["items"], json!([]));
+}
+
+#[test]
 fn unknown_fields_are_named_by_path() {
     let (_, unknown) = run(
         POD,
