@@ -22,6 +22,11 @@ impl FieldPath {
         Self(name.to_owned())
     }
 
+    /// The path of errors about an object as a whole, which upstream writes as an empty index.
+    pub fn whole() -> Self {
+        Self("[]".to_owned())
+    }
+
     /// The field `name` of the object at this path.
     pub fn child(&self, name: &str) -> Self {
         if self.0.is_empty() { self.joined([name, "", ""]) } else { self.joined([".", name, ""]) }

@@ -92,6 +92,17 @@ impl Quantity {
         Self { nanos, ..self }
     }
 
+    /// The value as a floating-point number, as near as there is one.
+    #[expect(clippy::cast_precision_loss, reason = "an approximation is what is asked for")]
+    pub fn as_f64(self) -> f64 {
+        self.nanos as f64 / NANO as f64
+    }
+
+    /// Whether the two are the same amount, in whatever notation.
+    pub fn is_same_amount(self, other: Self) -> bool {
+        self.nanos == other.nanos
+    }
+
     /// Whether it is nothing.
     pub fn is_zero(self) -> bool {
         self.nanos == 0

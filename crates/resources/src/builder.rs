@@ -235,6 +235,12 @@ impl Builder {
         self
     }
 
+    /// A create may set `status`.
+    pub(crate) fn creates_with_status(mut self) -> Self {
+        self.rules.creates_with_status = true;
+        self
+    }
+
     /// A DELETE that does not say otherwise leaves dependents alone and lets them live on.
     pub(crate) fn orphans_dependents(mut self) -> Self {
         self.rules.orphans_dependents = true;

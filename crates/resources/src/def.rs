@@ -350,6 +350,8 @@ pub struct Rules {
     pub own_preconditions: bool,
     /// Whether a DELETE that does not name a propagation policy orphans the object's dependents.
     pub orphans_dependents: bool,
+    /// Whether a create may set `status`.
+    pub creates_with_status: bool,
 }
 
 impl Rules {
@@ -369,6 +371,7 @@ impl Default for Rules {
             returns_deleted: false,
             own_preconditions: false,
             orphans_dependents: false,
+            creates_with_status: false,
         }
     }
 }

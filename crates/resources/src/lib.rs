@@ -33,6 +33,11 @@
 //! assert!(storage_key(pods, Some("default"), "../secrets").is_err());
 //! ```
 
+#![cfg_attr(
+    test,
+    allow(clippy::needless_pass_by_value, reason = "what a test makes for a call reads best in the call")
+)]
+
 mod builder;
 pub mod certificate_request;
 pub mod convert;
@@ -40,11 +45,15 @@ pub mod def;
 mod defaults;
 pub mod discovery;
 mod groups;
+mod ip;
+mod pem;
 pub mod pod;
 pub mod quota;
 mod read;
 pub mod registry;
+mod resource_names;
 pub mod scale;
+mod signer;
 pub mod storage;
 pub mod strategy;
 pub mod table;

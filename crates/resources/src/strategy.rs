@@ -96,6 +96,12 @@ pub trait Strategy: Send + Sync {
         None
     }
 
+    /// Why the object of this name may not be deleted by a request for it alone, if it may not.
+    fn refuses_deletion(&self, name: &str) -> Option<&'static str> {
+        let _ = name;
+        None
+    }
+
     /// How the object came to its end, where its work can end; rows of a `Table` say it.
     fn completion(&self, object: &Value) -> Option<Completion> {
         let _ = object;

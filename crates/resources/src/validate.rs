@@ -6,11 +6,15 @@
 use nave_machinery::quantity::Quantity;
 use nave_machinery::{FieldError, FieldErrorKind, FieldPath, Map, Value, names};
 
+pub(crate) use crate::ip::ip;
+
 /// What a check found.
 pub(crate) type Errors = Vec<FieldError>;
 
 pub(crate) const IMMUTABLE: &str = "field is immutable";
 pub(crate) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
+
+const DRIVER_NAME_MAX: usize = 63;
 
 /// A place in an object. `null` counts as absent.
 #[derive(Clone, Copy)]
@@ -60,6 +64,11 @@ impl<'p, 'v> At<'p, 'v> {
     /// The same place with another value.
     pub(crate) fn with(self, value: Option<&'v Value>) -> Self {
         Self { value: value.filter(|it| !it.is_null()), ..self }
+    }
+
+    /// The quantity under `key` of the map here.
+    pub(crate) fn quantity_of(&self, key: &str) -> Option<Quantity> {
+        quantity(Self { value: Some(self.value?.get(key)?), ..*self })
     }
 
     /// The elements of the list here.
@@ -191,6 +200,25 @@ pub(crate) fn absent_or_one_of(at: At, supported: &[&str], errors: &mut Errors) 
     }
 }
 
+/// The text is none of `supported` unless `holds`.
+pub(crate) fn not_supported_unless(holds: bool, at: At, supported: &[&str], errors: &mut Errors) {
+    if !holds {
+        errors.push(at.not_supported(supported));
+    }
+}
+
+/// The name of a storage driver: a domain name, in whatever case, of at most 63 characters.
+pub(crate) fn driver_name(at: At, errors: &mut Errors) {
+    if !required_text(at, errors) {
+        return;
+    }
+    if at.text().len() > DRIVER_NAME_MAX {
+        errors.push(FieldError::too_long(&at.path(), DRIVER_NAME_MAX));
+    }
+    let found = names::is_dns1123_subdomain(&at.text().to_lowercase());
+    errors.extend(found.into_iter().map(|why| at.invalid(why)));
+}
+
 /// The number, if there is one, must not be below 0.
 pub(crate) fn not_negative(at: At, errors: &mut Errors) {
     if at.int().is_some_and(|number| number < 0) {
@@ -272,7 +300,8 @@ pub(crate) fn labels(at: At, errors: &mut Errors) {
     for (key, value) in at.entries() {
         let bad_key = names::is_qualified_name(key);
         errors.extend(bad_key.into_iter().map(|why| FieldError::invalid(&at.path(), key, why)));
-        checked(value, names::is_valid_label_value, errors);
+        let bad_value = names::is_valid_label_value(value.text());
+        errors.extend(bad_value.into_iter().map(|why| FieldError::invalid(&at.path(), value.text(), why)));
     }
 }
 
@@ -321,13 +350,6 @@ pub(crate) fn quantity(at: At) -> Option<Quantity> {
 pub(crate) fn quantity_not_negative(at: At, errors: &mut Errors) {
     if quantity(at).is_some_and(Quantity::is_negative) {
         errors.push(FieldError::invalid(&at.path(), at.shown(), NOT_NEGATIVE));
-    }
-}
-
-/// The text must be an IP address, in any spelling.
-pub(crate) fn ip(at: At, errors: &mut Errors) {
-    if at.text().parse::<std::net::IpAddr>().is_err() {
-        errors.push(at.invalid_text("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"));
     }
 }
 

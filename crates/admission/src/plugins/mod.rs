@@ -16,6 +16,7 @@ mod live;
 mod namespace_auto_provision;
 mod namespace_exists;
 mod namespace_lifecycle;
+mod node_declared_features;
 mod node_restriction;
 mod node_taint;
 mod owner_references;
@@ -118,7 +119,7 @@ pub const PLUGINS: [Entry; 40] = [
     off("DenyServiceExternalIPs", |_, _| Ok(deny_service_external_ips::plugin())),
     on("PodTopologyLabels", |parts, _| Ok(pod_topology_labels::plugin(parts))),
     Entry { name: "PodGroupWorkloadExists", enabled_by_default: true, make: Make::Gated },
-    Entry { name: "NodeDeclaredFeatureValidator", enabled_by_default: true, make: Make::Gated },
+    on("NodeDeclaredFeatureValidator", |parts, _| Ok(node_declared_features::plugin(parts))),
     Entry { name: "JobValidation", enabled_by_default: true, make: Make::Gated },
     on("PodResizeValidator", |parts, _| Ok(pod_resize::plugin(parts))),
     by_caller("MutatingAdmissionPolicy"),

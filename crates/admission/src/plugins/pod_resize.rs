@@ -38,7 +38,9 @@ impl Validate for PodResize {
         }
         let not_found = || attributes.forbidden(pod, format_args!("node {node:?} not found"));
         let node = self.nodes.get("", node)?.ok_or_else(not_found)?;
-        fits(pod, &node).and_then(|()| runs_linux(&node)).map_err(|why| attributes.forbidden(pod, why))
+        let refused = |reason: &str, why: String| attributes.forbidden(pod, why).with_cause(reason, "", "");
+        runs_linux(&node).map_err(|why| refused("UnsupportedPlatform", why))?;
+        fits(pod, &node).map_err(|why| refused("NodeCapacity", why))
     }
 }
 
@@ -64,13 +66,13 @@ fn fits(pod: &Object, node: &Object) -> Result<(), String> {
     if exceeded.is_empty() {
         return Ok(());
     }
-    Err(format!("Node didn't have enough allocatable resources: {}", exceeded.join("; ")))
+    Err(format!("node didn't have enough allocatable resources: {}", exceeded.join("; ")))
 }
 
 fn runs_linux(node: &Object) -> Result<(), String> {
-    match node.label(OS_LABEL).unwrap_or_default() {
-        "linux" => Ok(()),
-        other => {
+    match node.label(OS_LABEL) {
+        None | Some("linux") => Ok(()),
+        Some(other) => {
             Err(format!("pod resize is only supported on linux nodes, node {:?} is {other:?}", node.name()))
         }
     }
@@ -105,7 +107,7 @@ mod tests {
                 "1Gi",
                 2,
                 refused(
-                    "Node didn't have enough allocatable resources: cpu, requested: 1501, allocatable: 1500",
+                    "node didn't have enough allocatable resources: cpu, requested: 1501, allocatable: 1500",
                 ),
             ),
             (
@@ -114,12 +116,12 @@ mod tests {
                 "2Gi",
                 2,
                 refused(
-                    "Node didn't have enough allocatable resources: cpu, requested: 2000, allocatable: 1500; memory, requested: 2147483648, allocatable: 1073741824",
+                    "node didn't have enough allocatable resources: cpu, requested: 2000, allocatable: 1500; memory, requested: 2147483648, allocatable: 1073741824",
                 ),
             ),
             (
                 "win",
-                "1",
+                "9",
                 "1Gi",
                 2,
                 refused(r#"pod resize is only supported on linux nodes, node "win" is "windows""#),

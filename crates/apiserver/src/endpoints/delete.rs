@@ -16,8 +16,16 @@ use crate::storage::ResourceStorage;
 /// Deletes one object, or marks it for deletion. What is stored but cannot be decoded is removed at once.
 ///
 /// # Errors
-/// 404, or 409 where a precondition does not hold.
+/// 404, 403 for an object that has to stay, or 409 where a precondition does not hold.
 pub async fn delete(target: &Target<'_>, options: &DeleteOptions) -> Result<Answer, Status> {
+    let def = &target.endpoint.def;
+    if let Some(why) = def.strategy.refuses_deletion(target.name) {
+        return Err(Status::forbidden(&def.group_resource(), target.name, why));
+    }
+    delete_one(target, options).await
+}
+
+async fn delete_one(target: &Target<'_>, options: &DeleteOptions) -> Result<Answer, Status> {
     let written = Write::delete(target, options).run(target.name).await;
     match written {
         Ok(Written { object, deletion, .. }) => answer(target, object, deletion),
@@ -67,7 +75,7 @@ pub async fn delete_collection_of_undecodable(
         let name = parts.next().unwrap_or_default();
         let namespace = if def.namespaced { parts.next().unwrap_or_default() } else { "" };
         let one = Target { view: View::Object, name, namespace, ..*target };
-        match delete(&one, options).await {
+        match delete_one(&one, options).await {
             Err(status) if status.code != 404 => return Err(status),
             _ => {}
         }
@@ -88,7 +96,7 @@ pub async fn delete_collection(
     for object in selected {
         let (namespace, name) = (object.namespace(), object.name());
         let one = Target { view: View::Object, namespace, name, ..*target };
-        match delete(&one, options).await {
+        match delete_one(&one, options).await {
             Ok(_) => deleted.push(object),
             Err(status) if status.code == 404 => {}
             Err(status) => return Err(status),

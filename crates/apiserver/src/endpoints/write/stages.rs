@@ -26,7 +26,7 @@ impl Write<'_> {
             return Err(Status::internal("admission changed the name of a new object"));
         }
         lifecycle::before_create(def, &mut object, target.namespace, time::now())?;
-        if def.has_status() {
+        if def.has_status() && !def.rules.creates_with_status {
             drop_status(def, &mut object);
         }
         let mut object = prepared_for_create(def, object, target)?;

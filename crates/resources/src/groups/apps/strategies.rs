@@ -4,6 +4,7 @@ use nave_machinery::{Value, meta};
 use serde_json::{Map, json};
 
 use super::{defaults, validation};
+use crate::groups::core::claim_spec_warnings;
 use crate::groups::core::pod_spec::warnings;
 use crate::read;
 use crate::strategy::Strategy;
@@ -11,6 +12,8 @@ use crate::validate::{At, Errors, not_negative};
 
 /// The annotation that stands for a field of daemon sets that is no longer in the API.
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+const KEEPS_HISTORY: &str = "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended";
 
 pub(super) struct DeploymentStrategy;
 
@@ -32,7 +35,7 @@ impl Strategy for DeploymentStrategy {
     }
 
     fn warnings(&self, deployment: &Value, old: Option<&Value>) -> Vec<String> {
-        if old.is_some() { Vec::new() } else { warnings::named_workload(deployment, "template") }
+        warnings::named_workload(deployment, old, "template")
     }
 }
 
@@ -56,7 +59,7 @@ impl Strategy for ReplicaSetStrategy {
     }
 
     fn warnings(&self, replica_set: &Value, old: Option<&Value>) -> Vec<String> {
-        if old.is_some() { Vec::new() } else { warnings::named_workload(replica_set, "template") }
+        warnings::named_workload(replica_set, old, "template")
     }
 }
 
@@ -80,7 +83,18 @@ impl Strategy for StatefulSetStrategy {
     }
 
     fn warnings(&self, stateful_set: &Value, old: Option<&Value>) -> Vec<String> {
-        if old.is_some() { Vec::new() } else { warnings::workload(stateful_set, "template") }
+        let mut found = warnings::workload(stateful_set, old, "template");
+        let root = At::root(stateful_set);
+        let spec = root.field("spec");
+        for template in spec.field("volumeClaimTemplates").items() {
+            // Upstream's spelling of the field in updates.
+            let shown = if old.is_some() { "Spec" } else { "spec" };
+            found.extend(claim_spec_warnings(template.field(shown).with(template.field("spec").value())));
+        }
+        if spec.field("revisionHistoryLimit").int().is_some_and(|limit| limit < 0) {
+            found.push(KEEPS_HISTORY.to_owned());
+        }
+        found
     }
 }
 
@@ -115,7 +129,8 @@ impl Strategy for DaemonSetStrategy {
     }
 
     fn warnings(&self, daemon_set: &Value, old: Option<&Value>) -> Vec<String> {
-        if old.is_some() { Vec::new() } else { warnings::workload(daemon_set, "template") }
+        let is_same = old.is_some_and(|old| template_generation(old) == template_generation(daemon_set));
+        if is_same { Vec::new() } else { warnings::workload(daemon_set, None, "template") }
     }
 }
 

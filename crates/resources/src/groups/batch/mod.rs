@@ -1,8 +1,13 @@
 //! `batch`: work that ends.
 
 mod columns;
+mod cron;
 mod defaults;
+mod indexes;
+mod policies;
+mod status;
 mod strategies;
+mod update;
 mod validation;
 
 use crate::builder::{GroupBuilder, group as declare, resource};

@@ -3,16 +3,22 @@
 use nave_machinery::{Value, meta};
 use serde_json::json;
 
-use super::{defaults, validation};
-use crate::defaults::{object, set};
+use super::{cron, defaults, status, update, validation};
+use crate::defaults::object;
 use crate::groups::core::pod_spec::warnings;
 use crate::read;
 use crate::strategy::Strategy;
-use crate::validate::Errors;
+use crate::validate::{At, Errors};
 
 /// The labels by which a job knows its pods, each under its old and its new key.
 const UID_LABELS: [&str; 2] = ["controller-uid", "batch.kubernetes.io/controller-uid"];
 const NAME_LABELS: [&str; 2] = ["job-name", "batch.kubernetes.io/job-name"];
+
+/// Beyond these numbers together, not all indexes of a job can be followed.
+const COMPLETIONS_TRACKED: i64 = 100_000;
+const PARALLELISM_TRACKED: i64 = 10_000;
+const INDEXED_TOO_LARGE: &str = "In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail";
+const ZONE_IN_SCHEDULE: &str = "cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details";
 
 pub(super) struct JobStrategy;
 
@@ -25,19 +31,28 @@ impl Strategy for JobStrategy {
         if !read::flag(job, "spec.manualSelector") {
             generate_selector(job);
         }
-        defaults::labels_of_template(job);
     }
 
     fn validate(&self, job: &Value) -> Errors {
-        validation::job(job)
+        validation::job(job, true)
     }
 
     fn validate_update(&self, job: &Value, old: &Value) -> Errors {
-        validation::job_update(job, old)
+        update::job(job, old)
+    }
+
+    fn validate_status_update(&self, job: &Value, old: &Value) -> Errors {
+        status::validate(job, old)
+    }
+
+    fn canonicalize(&self, job: &mut Value) {
+        defaults::labels_of_template(job);
     }
 
     fn warnings(&self, job: &Value, old: Option<&Value>) -> Vec<String> {
-        if old.is_some() { Vec::new() } else { warnings::named_workload(job, "template") }
+        let mut found = warnings::named_workload(job, old, "template");
+        add_indexed(At::root(job).field("spec"), job, old, &mut found);
+        found
     }
 }
 
@@ -54,7 +69,20 @@ fn generate_selector(job: &mut Value) {
         }
     }
     if let Some(labels) = object(spec, "selector").and_then(|selector| object(selector, "matchLabels")) {
-        set(labels, UID_LABELS[1], uid);
+        labels.entry(UID_LABELS[1]).or_insert_with(|| json!(uid));
+    }
+}
+
+/// Warns of an indexed job too large to be followed to its end.
+fn add_indexed(spec: At, job: &Value, old: Option<&Value>, found: &mut Vec<String>) {
+    let count = |field: &'static str| spec.field(field).int().unwrap_or_default();
+    let is_changed = old.is_none_or(|old| meta::field(old, "generation") != meta::field(job, "generation"));
+    if is_changed
+        && spec.field("completionMode").text() == "Indexed"
+        && count("completions") > COMPLETIONS_TRACKED
+        && count("parallelism") > PARALLELISM_TRACKED
+    {
+        found.push(format!("{}: {INDEXED_TOO_LARGE}", spec.path()));
     }
 }
 
@@ -66,10 +94,39 @@ impl Strategy for CronJobStrategy {
     }
 
     fn validate(&self, job: &Value) -> Errors {
-        validation::cron_job(job)
+        cron::create(job)
+    }
+
+    fn validate_update(&self, job: &Value, old: &Value) -> Errors {
+        cron::update(job, old)
     }
 
     fn warnings(&self, job: &Value, old: Option<&Value>) -> Vec<String> {
-        if old.is_some() { Vec::new() } else { warnings::named_workload(job, "jobTemplate") }
+        let mut found = warnings::named_workload(job, old, "jobTemplate");
+        let root = At::root(job);
+        let spec = root.field("spec");
+        let template = spec.field("jobTemplate");
+        add_indexed(template.field("spec"), job, old, &mut found);
+        if old.is_some() && spec.field("schedule").text().contains("TZ") {
+            found.push(ZONE_IN_SCHEDULE.to_owned());
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_too_large_and_old_schedules_are_warned_of() {
+        let spec = json!({"completionMode": "Indexed", "completions": 100_001, "parallelism": 10_001, "template": {}});
+        let job = json!({"metadata": {"name": "a", "generation": 1}, "spec": spec});
+        assert_eq!(JobStrategy.warnings(&job, None), [format!("spec: {INDEXED_TOO_LARGE}")]);
+        assert_eq!(JobStrategy.warnings(&job, Some(&job)), [""; 0]);
+        let cron = json!({"metadata": {"name": "a", "generation": 1}, "spec": {"schedule": "TZ=UTC * * * * *", "jobTemplate": {"spec": spec}}});
+        let warnings = CronJobStrategy.warnings(&cron, None);
+        assert!(warnings.len() == 1 && warnings[0].starts_with("spec.jobTemplate.spec: "), "{warnings:?}");
+        assert_eq!(CronJobStrategy.warnings(&cron, Some(&cron)), [ZONE_IN_SCHEDULE]);
     }
 }

@@ -1,120 +1,106 @@
-//! What jobs and cron jobs must be (upstream: `pkg/apis/batch/validation`).
+//! Rules of jobs (upstream: `pkg/apis/batch/validation`).
 
-use nave_machinery::schedule::{self, Schedule};
 use nave_machinery::selector::LabelSelector;
-use nave_machinery::{FieldError, Value, meta};
+use nave_machinery::{FieldError, FieldPath, Value, meta, names};
 
+use super::policies;
 use crate::groups::core::pod_spec::validation as pod_spec;
-use crate::validate::{
-    At, Errors, IMMUTABLE, immutable, label_selector, not_negative, one_of, required_text,
-};
+use crate::validate::{At, Errors, absent_or_one_of, label_selector, not_negative, one_of};
 
-/// The longest name of a cron job, whose jobs' names have eleven characters more.
-const CRON_NAME_MAX: usize = 52;
 const REPLACEMENTS: [&str; 2] = ["Failed", "TerminatingOrFailed"];
+const MANAGED_BY_MAX: usize = 63;
+const INDEXED_MAX: i64 = 100_000;
+/// Beyond this many completions, the other numbers have lower limits.
+const MANY_COMPLETIONS: i64 = 100_000;
+const WITH_MANY_COMPLETIONS_MAX: i64 = 10_000;
+const NEEDS_INDEXES: &str = "requires indexed completion mode";
 
-pub(super) fn job(job: &Value) -> Errors {
+/// What is wrong with a job. `has_batch_labels` is false for a job from before its pods had labels with a domain.
+pub(super) fn job(job: &Value, has_batch_labels: bool) -> Errors {
     let mut errors = Errors::new();
     let root = At::root(job);
-    let spec = root.field("spec");
-    generated_selector(job, spec, &mut errors);
-    job_spec(spec, &mut errors);
-    let selector = spec.field("selector");
-    if !selector.is_set() {
-        errors.push(selector.required(""));
-        return errors;
-    }
-    label_selector(selector, &mut errors);
-    let template = spec.field("template");
-    let metadata = template.field("metadata");
-    let label = |key: &str| metadata.value()?.get("labels")?.get(key)?.as_str();
-    let matches =
-        selector.value().and_then(|it| LabelSelector::from_value(it).ok()).is_none_or(|it| it.matches(label));
-    if !matches {
-        let labels = metadata.field("labels");
-        let shown = labels.value().cloned().unwrap_or(Value::Null);
-        errors.push(FieldError::invalid(
-            &labels.path(),
-            shown,
-            "`selector` does not match template `labels`",
-        ));
+    let (metadata, spec) = (root.field("metadata"), root.field("spec"));
+    generated_selector(job, spec, has_batch_labels, &mut errors);
+    job_spec_with_selector(spec, &mut errors);
+    let completions = spec.field("completions").int().unwrap_or_default();
+    if spec.field("completionMode").text() == "Indexed" && completions > 0 {
+        let name = metadata.field("name");
+        let last = format!("{}-{}", name.text(), completions - 1);
+        if !names::is_dns1123_label(&last).is_empty() {
+            let why = format!("will not able to create pod with invalid DNS label: {last}");
+            errors.push(name.invalid_text(why));
+        }
     }
     errors
 }
 
 /// A generated selector and its labels must be the job's own.
-fn generated_selector(job: &Value, spec: At, errors: &mut Errors) {
-    if spec.field("manualSelector").flag() {
+fn generated_selector(job: &Value, spec: At, has_batch_labels: bool, errors: &mut Errors) {
+    let selector = spec.field("selector");
+    if spec.field("manualSelector").flag() || !selector.is_set() {
         return;
+    }
+    let (uid, name) = (meta::uid(job), meta::name(job));
+    if uid.is_empty() {
+        errors.push(FieldError::required(&FieldPath::new("metadata").child("uid"), ""));
     }
     let template = spec.field("template");
     let metadata = template.field("metadata");
     let labels = metadata.field("labels");
     let expected = [
-        ("batch.kubernetes.io/controller-uid", meta::uid(job)),
-        ("batch.kubernetes.io/job-name", meta::name(job)),
+        ("controller-uid", uid),
+        ("job-name", name),
+        ("batch.kubernetes.io/controller-uid", uid),
+        ("batch.kubernetes.io/job-name", name),
     ];
+    let expected = &expected[..if has_batch_labels { 4 } else { 2 }];
     for (key, value) in expected {
         let at = labels.key(key);
-        if at.text() != value {
-            errors.push(if at.is_set() {
-                at.invalid(format!("must be '{value}'"))
-            } else {
-                at.required(format!("must be '{value}'"))
-            });
+        let why = format!("must be '{value}'");
+        if !at.is_set() {
+            errors.push(at.required(why));
+        } else if at.text() != *value {
+            let shown = labels.value().cloned().unwrap_or_default();
+            errors.push(FieldError::invalid(&at.path(), shown, why));
+        }
+    }
+    let label = |key: &str| expected.iter().find(|(known, _)| *known == key).map(|(_, value)| *value);
+    if !matches(selector, label) {
+        errors.push(selector.invalid("`selector` not auto-generated"));
+    }
+}
+
+/// Whether a selector matches labels; one that is malformed is the concern of other rules.
+fn matches<'a>(selector: At, label: impl Fn(&str) -> Option<&'a str>) -> bool {
+    match selector.value() {
+        None => false,
+        Some(selector) => {
+            LabelSelector::from_value(selector).map_or(true, |selector| selector.matches(label))
         }
     }
 }
 
-pub(super) fn job_update(new: &Value, old: &Value) -> Errors {
-    let mut errors = Errors::new();
-    let (root, old_root) = (At::root(new), At::root(old));
-    let (spec, old_spec) = (root.field("spec"), old_root.field("spec"));
-    job_spec(spec, &mut errors);
-    // How many completions are wanted may change where each has its index, together with the parallelism.
-    let elastic = spec.field("completionMode").text() == "Indexed"
-        && spec.field("completions").int() == spec.field("parallelism").int();
-    if !elastic {
-        immutable(spec.field("completions"), old_spec.field("completions"), &mut errors);
+/// What holds for the spec of a job that is, selector included.
+pub(super) fn job_spec_with_selector(spec: At, errors: &mut Errors) {
+    job_spec(spec, errors);
+    let selector = spec.field("selector");
+    if !selector.is_set() {
+        errors.push(selector.required(""));
     }
-    for field in [
-        "selector",
-        "template",
-        "completionMode",
-        "podFailurePolicy",
-        "backoffLimitPerIndex",
-        "managedBy",
-        "successPolicy",
-    ] {
-        let (at, old_at) = (spec.field(field), old_spec.field(field));
-        let suspended = field == "template" && old_spec.field("suspend").flag();
-        if suspended && same_but_scheduling(at.value(), old_at.value()) {
-            continue;
-        }
-        if at.value() != old_at.value() {
-            errors.push(FieldError::invalid(
-                &at.path(),
-                at.value().cloned().unwrap_or(Value::Null),
-                IMMUTABLE,
-            ));
-        }
+    label_selector(selector, errors);
+    let template = spec.field("template");
+    let metadata = template.field("metadata");
+    let labels = metadata.field("labels");
+    let label = |key: &str| labels.value()?.get(key)?.as_str();
+    if !matches(selector, label) {
+        let shown = labels.value().cloned().unwrap_or_default();
+        let why = "`selector` does not match template `labels`";
+        errors.push(FieldError::invalid(&labels.path(), shown, why));
     }
-    errors
-}
-
-/// Whether two templates of a suspended job, whose pods wait to be placed, differ only in where they may go.
-fn same_but_scheduling(new: Option<&Value>, old: Option<&Value>) -> bool {
-    const PLACEMENT: [&str; 4] = ["affinity", "nodeSelector", "schedulingGates", "tolerations"];
-    let fields = |template: Option<&'_ Value>| -> Vec<(String, Value)> {
-        let spec = template.and_then(|it| it.get("spec")?.as_object()).into_iter().flatten();
-        let kept = spec.filter(|(name, _)| !PLACEMENT.contains(&name.as_str()));
-        kept.map(|(name, value)| (name.clone(), value.clone())).collect()
-    };
-    fields(new) == fields(old)
 }
 
 /// What holds for the jobs that are and those that a cron job is going to make.
-fn job_spec(spec: At, errors: &mut Errors) {
+pub(super) fn job_spec(spec: At, errors: &mut Errors) {
     for field in [
         "parallelism",
         "completions",
@@ -126,77 +112,192 @@ fn job_spec(spec: At, errors: &mut Errors) {
     ] {
         not_negative(spec.field(field), errors);
     }
+    let (per_index, failed) = (spec.field("backoffLimitPerIndex"), spec.field("maxFailedIndexes"));
+    if failed.is_set() && !per_index.is_set() {
+        errors.push(per_index.required("when maxFailedIndexes is specified"));
+    }
+    managed_by(spec.field("managedBy"), errors);
     let mode = spec.field("completionMode");
-    if mode.is_set() {
-        one_of(mode, &["Indexed", "NonIndexed"], errors);
-        if mode.text() == "Indexed" && !spec.field("completions").is_set() {
-            let detail = "when completion mode is Indexed";
-            errors.push(spec.field("completions").required(detail));
+    absent_or_one_of(mode, &["NonIndexed", "Indexed"], errors);
+    match mode.text() {
+        "Indexed" => indexed(spec, errors),
+        "" | "NonIndexed" => {
+            let indexes = [per_index, failed].into_iter().filter(At::is_set);
+            errors.extend(indexes.map(|at| at.invalid(NEEDS_INDEXES)));
         }
+        _ => {}
     }
-    if spec.field("podReplacementPolicy").is_set() {
-        one_of(spec.field("podReplacementPolicy"), &REPLACEMENTS, errors);
+    if spec.field("podFailurePolicy").is_set() {
+        policies::failure(spec, errors);
     }
-    let template = spec.field("template");
-    pod_spec::template(template, errors);
-    let pod = template.field("spec");
-    let policy = pod.field("restartPolicy");
-    if policy.text() == "Always" {
-        errors.push(FieldError::required(&policy.path(), "valid values: \"OnFailure\", \"Never\""));
-    } else if !matches!(policy.text(), "OnFailure" | "Never") {
-        errors.push(policy.not_supported(&["OnFailure", "Never"]));
-    } else if spec.field("podFailurePolicy").is_set() && policy.text() != "Never" {
-        errors.push(policy.invalid("only \"Never\" is supported when podFailurePolicy is specified"));
+    let success = spec.field("successPolicy");
+    if success.is_set() && mode.text() == "Indexed" {
+        policies::success(spec, errors);
+    } else if success.is_set() {
+        errors.push(success.invalid(NEEDS_INDEXES));
+    }
+    let replacement = spec.field("podReplacementPolicy");
+    if spec.field("podFailurePolicy").is_set() {
+        absent_or_one_of(replacement, &["Failed"], errors);
+    } else {
+        absent_or_one_of(replacement, &REPLACEMENTS, errors);
+    }
+    pod_spec::template(spec.field("template"), errors);
+    restart_policy(spec, errors);
+}
+
+fn managed_by(at: At, errors: &mut Errors) {
+    if !at.is_set() {
+        return;
+    }
+    if at.text().is_empty() {
+        errors.push(at.required(""));
+    } else if let Some((domain, path)) =
+        at.text().split_once('/').filter(|(domain, path)| !domain.is_empty() && !path.is_empty())
+    {
+        let found = names::is_dns1123_subdomain(domain);
+        errors.extend(found.into_iter().map(|why| FieldError::invalid(&at.path(), domain, why)));
+        let is_path = |b: u8| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b);
+        if !path.bytes().all(is_path) {
+            errors.push(FieldError::invalid(&at.path(), path, "Invalid path"));
+        }
+    } else {
+        errors.push(at.invalid("must be a domain-prefixed path (such as \"acme.io/foo\")"));
+    }
+    if at.text().len() > MANAGED_BY_MAX {
+        errors.push(FieldError::too_long(&at.path(), MANAGED_BY_MAX));
     }
 }
 
-pub(super) fn cron_job(job: &Value) -> Errors {
-    let mut errors = Errors::new();
-    let root = At::root(job);
-    let (spec, metadata) = (root.field("spec"), root.field("metadata"));
-    let time_zone = spec.field("timeZone");
-    if required_text(spec.field("schedule"), &mut errors) {
-        let schedule_at = spec.field("schedule");
-        if let Err(why) = Schedule::parse(schedule_at.text()) {
-            errors.push(schedule_at.invalid(why));
-        }
-        if schedule_at.text().contains("TZ=") {
-            errors.push(
-                schedule_at.invalid("cannot use TZ or CRON_TZ in schedule, use timeZone field instead"),
-            );
-        }
+fn indexed(spec: At, errors: &mut Errors) {
+    let (completions, parallelism) = (spec.field("completions"), spec.field("parallelism"));
+    let (per_index, failed) = (spec.field("backoffLimitPerIndex"), spec.field("maxFailedIndexes"));
+    let at_most = |at: At, max: i64, more: &str| {
+        let why = format!("must be less than or equal to {max}{more}");
+        at.int().filter(|number| *number > max).map(|_| at.invalid(why))
+    };
+    if !completions.is_set() {
+        errors.push(completions.required("when completion mode is Indexed"));
     }
-    if time_zone.is_set() && time_zone.text().is_empty() {
-        errors.push(time_zone.invalid("timeZone must be nil or non-empty string"));
-    } else if time_zone.text().eq_ignore_ascii_case("local") {
-        errors.push(
-            time_zone.invalid(
-                "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
-            ),
-        );
-    } else if time_zone.is_set()
-        && let Err(why) = schedule::time_zone(time_zone.text())
+    errors.extend(at_most(parallelism, INDEXED_MAX, " when completion mode is Indexed"));
+    if let (Some(most), Some(number)) = (completions.int(), failed.int())
+        && number > most
     {
-        errors.push(time_zone.invalid(why));
+        errors.push(failed.invalid("must be less than or equal to completions"));
     }
-    not_negative(spec.field("startingDeadlineSeconds"), &mut errors);
-    let policy = spec.field("concurrencyPolicy");
-    if required_text(policy, &mut errors) {
-        one_of(policy, &["Allow", "Forbid", "Replace"], &mut errors);
+    errors.extend(at_most(failed, INDEXED_MAX, ""));
+    if completions.int().is_some_and(|number| number > MANY_COMPLETIONS) && per_index.is_set() {
+        let many =
+            format!(" when completions are above {MANY_COMPLETIONS} and used with backoff limit per index");
+        if !failed.is_set() {
+            let why = format!("must be specified when completions is above {MANY_COMPLETIONS}");
+            errors.push(failed.required(why));
+        }
+        errors.extend(at_most(parallelism, WITH_MANY_COMPLETIONS_MAX, &many));
+        errors.extend(at_most(failed, WITH_MANY_COMPLETIONS_MAX, &many));
     }
-    let template = spec.field("jobTemplate");
-    let job_spec_at = template.field("spec");
-    job_spec(job_spec_at, &mut errors);
-    if job_spec_at.field("selector").is_set() {
-        errors.push(job_spec_at.field("selector").invalid("`selector` will be auto-generated"));
+}
+
+fn restart_policy(spec: At, errors: &mut Errors) {
+    let template = spec.field("template");
+    let pod = template.field("spec");
+    let policy = pod.field("restartPolicy");
+    match policy.text() {
+        "" | "Always" => {
+            errors.push(FieldError::required(&policy.path(), "valid values: \"OnFailure\", \"Never\""));
+        }
+        "Never" => {}
+        "OnFailure" if spec.field("podFailurePolicy").is_set() => {
+            errors.push(policy.invalid("only \"Never\" is supported when podFailurePolicy is specified"));
+        }
+        _ => one_of(policy, &["OnFailure", "Never"], errors),
     }
-    if job_spec_at.field("manualSelector").flag() {
-        errors.push(job_spec_at.field("manualSelector").not_supported(&["nil", "false"]));
+}
+
+/// Checks the job that a cron job makes.
+pub(super) fn job_template(template: At, errors: &mut Errors) {
+    let spec = template.field("spec");
+    job_spec(spec, errors);
+    if spec.field("selector").is_set() {
+        errors.push(spec.field("selector").invalid("`selector` will be auto-generated"));
     }
-    not_negative(spec.field("successfulJobsHistoryLimit"), &mut errors);
-    not_negative(spec.field("failedJobsHistoryLimit"), &mut errors);
-    if metadata.field("name").text().len() > CRON_NAME_MAX {
-        errors.push(metadata.field("name").invalid("must be no more than 52 characters"));
+    if spec.field("manualSelector").flag() {
+        errors.push(spec.field("manualSelector").not_supported(&["nil", "false"]));
     }
-    errors
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A valid job with more fields in its spec.
+    pub(in super::super) fn job_with(more: Value) -> Value {
+        let container = json!({"name": "c", "image": "i", "imagePullPolicy": "Always", "terminationMessagePolicy": "File"});
+        let labels = json!({"controller-uid": "u", "job-name": "j",
+            "batch.kubernetes.io/controller-uid": "u", "batch.kubernetes.io/job-name": "j"});
+        let mut spec = json!({
+            "completions": 2, "parallelism": 1,
+            "selector": {"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}},
+            "template": {"metadata": {"labels": labels}, "spec": {
+                "containers": [container], "restartPolicy": "Never", "dnsPolicy": "Default",
+                "terminationGracePeriodSeconds": 30,
+            }},
+        });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"metadata": {"name": "j", "uid": "u"}, "spec": spec})
+    }
+
+    pub(in super::super) fn fields(errors: &Errors) -> Vec<String> {
+        errors.iter().map(|error| error.field.to_string()).collect()
+    }
+
+    #[test]
+    fn the_numbers_of_a_job_fit_each_other() {
+        for (more, expected) in [
+            (json!({}), &[][..]),
+            (json!({"completionMode": "Indexed", "maxFailedIndexes": 1, "backoffLimitPerIndex": 1}), &[]),
+            (json!({"maxFailedIndexes": 1}), &["spec.backoffLimitPerIndex", "spec.maxFailedIndexes"]),
+            (json!({"completionMode": "Indexed", "completions": null}), &["spec.completions"]),
+            (json!({"completionMode": "Indexed", "parallelism": 100_001}), &["spec.parallelism"]),
+            (
+                json!({"completionMode": "x", "podReplacementPolicy": "y"}),
+                &["spec.completionMode", "spec.podReplacementPolicy"],
+            ),
+            (
+                json!({"completionMode": "Indexed", "completions": 200_000, "backoffLimitPerIndex": 1, "parallelism": 20_000}),
+                &["spec.maxFailedIndexes", "spec.parallelism"],
+            ),
+            (json!({"successPolicy": {}}), &["spec.successPolicy"]),
+            (json!({"managedBy": "x"}), &["spec.managedBy"]),
+            (json!({"managedBy": "example.com/x"}), &[]),
+            (json!({"selector": null}), &["spec.selector", "spec.template.metadata.labels"]),
+            (
+                json!({"selector": {"matchLabels": {"a": "b"}}}),
+                &["spec.selector", "spec.template.metadata.labels"],
+            ),
+        ] {
+            assert_eq!(fields(&job(&job_with(more.clone()), true)), expected, "{more}");
+        }
+    }
+
+    #[test]
+    fn labels_of_a_generated_selector_are_the_jobs() {
+        let mut other = job_with(json!({}));
+        other["spec"]["template"]["metadata"]["labels"]["job-name"] = json!("other");
+        assert_eq!(fields(&job(&other, true)), ["spec.template.metadata.labels[job-name]"]);
+        let mut long = job_with(json!({"completionMode": "Indexed"}));
+        long["metadata"]["name"] = json!("x".repeat(63));
+        assert!(fields(&job(&long, true)).contains(&"metadata.name".to_owned()));
+    }
+
+    #[test]
+    fn pods_of_jobs_end() {
+        for (policy, expected) in [("Always", 1), ("OnFailure", 0), ("x", 2)] {
+            let mut always = job_with(json!({}));
+            always["spec"]["template"]["spec"]["restartPolicy"] = json!(policy);
+            assert_eq!(job(&always, true).len(), expected, "{policy}");
+        }
+    }
 }

@@ -9,19 +9,27 @@
 
 use std::collections::HashSet;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use nave_machinery::time;
 use nave_machinery::{FieldError, FieldPath, Value};
 use serde_json::json;
+use x509_parser::certificate::X509Certificate;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 
 use crate::certificate_request;
+use crate::pem;
 use crate::read;
+use crate::signer::signer_name;
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors};
 
 /// The shortest life of a certificate that may be asked for, in seconds.
 const SHORTEST: i64 = 600;
+
+/// The signer that requests without one had, before each had to name one.
+const LEGACY_SIGNER: &str = "kubernetes.io/legacy-unknown";
 
 /// What a certificate may be asked to be for.
 const USAGES: [&str; 23] = [
@@ -90,52 +98,77 @@ impl Strategy for RequestStrategy {
             errors.push(spec.field("usages").required(""));
         }
         usages(spec.field("usages"), &mut errors);
-        signer_name(spec.field("signerName"), &mut errors);
+        let signer = spec.field("signerName");
+        if signer.text() == LEGACY_SIGNER {
+            errors.push(signer.invalid("the legacy signerName is not allowed via this API version"));
+        } else {
+            signer_name(signer, &mut errors);
+        }
         if spec.field("expirationSeconds").int().is_some_and(|seconds| seconds < SHORTEST) {
             let text = format!("may not specify a duration less than {SHORTEST} seconds (10 minutes)");
             errors.push(spec.field("expirationSeconds").invalid(text));
         }
         conditions(request, &mut errors);
+        if let Err(why) = certificate(read::text(request, "status.certificate")) {
+            let path = FieldPath::new("status").child("certificate");
+            errors.push(FieldError::invalid(&path, "<certificate data>", why));
+        }
         errors
     }
 
     fn validate_update(&self, request: &Value, old: &Value) -> Errors {
-        self.change(request, old, true)
+        self.change(request, old, Through::Object)
     }
 
     fn validate_part_update(&self, _approval: &str, request: &Value, old: &Value) -> Errors {
-        self.change(request, old, true)
+        self.change(request, old, Through::Approval)
     }
 
     fn validate_status_update(&self, request: &Value, old: &Value) -> Errors {
-        self.change(request, old, false)
+        self.change(request, old, Through::Status)
     }
 }
 
+/// Where a request is updated, which says what may change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Through {
+    Object,
+    Approval,
+    Status,
+}
+
 impl RequestStrategy {
-    fn change(&self, request: &Value, old: &Value, may_decide: bool) -> Errors {
+    fn change(&self, request: &Value, old: &Value, through: Through) -> Errors {
         let mut errors = self.validate(request);
         let at = FieldPath::new("status").child("conditions");
-        let count = |object: &Value, kind: &str| {
-            read::list(object, "status.conditions").iter().filter(|it| read::text(it, "type") == kind).count()
+        let of_kind = |object: &Value, kind: &str| -> Vec<Value> {
+            let conditions = read::list(object, "status.conditions").iter();
+            conditions.filter(|condition| read::text(condition, "type") == kind).cloned().collect()
         };
         for kind in FINAL {
-            let (now, before) = (count(request, kind), count(old, kind));
-            if now < before {
-                errors.push(FieldError::forbidden(
-                    &at,
-                    format!("updates may not remove a condition of type {kind:?}"),
-                ));
-            } else if now > before && kind != "Failed" && !may_decide {
-                let text = format!("updates may not add a condition of type {kind:?} via this method");
-                errors.push(FieldError::forbidden(&at, text));
-            }
+            let (now, before) = (of_kind(request, kind), of_kind(old, kind));
+            let may_decide = kind == "Failed" || through == Through::Approval;
+            let what = if now.len() < before.len() {
+                "remove"
+            } else if may_decide || now == before {
+                continue;
+            } else if now.len() > before.len() {
+                "add"
+            } else {
+                "modify"
+            };
+            let why = format!("updates may not {what} a condition of type {kind:?}");
+            errors.push(FieldError::forbidden(&at, why));
         }
-        let certificate = |object: &Value| read::text(object, "status.certificate").to_owned();
-        let (now, before) = (certificate(request), certificate(old));
-        if now != before && !before.is_empty() {
+        let before = read::text(old, "status.certificate");
+        if read::text(request, "status.certificate") != before {
             let at = FieldPath::new("status").child("certificate");
-            errors.push(FieldError::forbidden(&at, "updates may not change an issued certificate"));
+            if through != Through::Status {
+                errors.push(FieldError::forbidden(&at, "updates may not set certificate content"));
+            } else if !before.is_empty() {
+                errors
+                    .push(FieldError::forbidden(&at, "updates may not modify existing certificate content"));
+            }
         }
         errors
     }
@@ -192,28 +225,26 @@ fn usages(at: At, errors: &mut Errors) {
     }
 }
 
-/// `DOMAIN/PATH`: the domain is the signer's, the path its own affair.
-fn signer_name(at: At, errors: &mut Errors) {
-    let name = at.text();
-    if name.is_empty() {
-        errors.push(at.required(""));
-        return;
+/// Checks an issued certificate, base64 of PEM, if there is one.
+fn certificate(encoded: &str) -> Result<(), String> {
+    if encoded.is_empty() {
+        return Ok(());
     }
-    let Some((domain, path)) = name.split_once('/').filter(|(_, path)| !path.contains('/')) else {
-        errors.push(
-            at.invalid("must be a fully qualified domain and path of the form 'example.com/signer-name'"),
-        );
-        return;
-    };
-    for text in nave_machinery::names::is_dns1123_subdomain(domain) {
-        errors.push(at.invalid(format!("validating label {domain:?}: {text}")));
+    let bytes = STANDARD.decode(encoded).unwrap_or_default();
+    let blocks = pem::blocks(&String::from_utf8_lossy(&bytes));
+    for block in &blocks {
+        if block.label != "CERTIFICATE" {
+            return Err(format!("only CERTIFICATE PEM blocks are allowed, found {:?}", block.label));
+        }
+        if block.has_headers {
+            return Err("no PEM block headers are permitted".to_owned());
+        }
+        X509Certificate::from_der(&block.contents).map_err(|error| error.to_string())?;
     }
-    if !domain.contains('.') {
-        errors.push(at.invalid("should be a domain with at least two segments separated by dots"));
+    if blocks.is_empty() {
+        return Err("must contain at least one CERTIFICATE PEM block".to_owned());
     }
-    for text in nave_machinery::names::is_dns1123_subdomain(path) {
-        errors.push(at.invalid(format!("validating label {path:?}: {text}")));
-    }
+    Ok(())
 }
 
 fn conditions(request: &Value, errors: &mut Errors) {
@@ -231,10 +262,10 @@ fn conditions(request: &Value, errors: &mut Errors) {
             "" => errors.push(state.required("")),
             other if FINAL.contains(&kind) && other != "True" => errors.push(state.not_supported(&["True"])),
             "True" | "False" | "Unknown" => {}
-            _ => errors.push(state.not_supported(&["True", "False", "Unknown"])),
+            _ => errors.push(state.not_supported(&["False", "True", "Unknown"])),
         }
         if !seen.insert(kind) {
-            errors.push(condition.duplicate());
+            errors.push(FieldError::duplicate(&condition.path().child("type"), kind));
         }
         let other = match kind {
             "Approved" => "Denied",
@@ -242,9 +273,8 @@ fn conditions(request: &Value, errors: &mut Errors) {
             _ => "",
         };
         if !other.is_empty() && seen.contains(other) {
-            errors.push(
-                condition.field("type").invalid("Approved and Denied conditions are mutually exclusive"),
-            );
+            let why = "Approved and Denied conditions are mutually exclusive";
+            errors.push(FieldError::invalid(&all.path(), kind, why));
         }
     }
 }
@@ -268,9 +298,7 @@ mod tests {
         assert!(messages(&strategy.validate_part_update("approval", &decided("Approved"), &open)).is_empty());
         assert_eq!(
             messages(&strategy.validate_status_update(&decided("Approved"), &open)),
-            [
-                r#"status.conditions: Forbidden: updates may not add a condition of type "Approved" via this method"#
-            ]
+            [r#"status.conditions: Forbidden: updates may not add a condition of type "Approved""#]
         );
         assert_eq!(
             messages(&strategy.validate_part_update("approval", &open, &decided("Denied"))),
@@ -298,9 +326,48 @@ mod tests {
             texts,
             [r#"spec.request: Invalid value: "eA==": PEM block type must be CERTIFICATE REQUEST"#]
         );
-        for signer in ["", "example", "example.com/a/b", "local/x"] {
+        for signer in ["", "example", LEGACY_SIGNER] {
             let errors = RequestStrategy.validate(&request("eA==", signer));
             assert!(errors.iter().any(|error| error.field.to_string() == "spec.signerName"), "{signer}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_pem_and_stays() {
+        let with = |certificate: &str| json!({"status": {"certificate": STANDARD.encode(certificate)}});
+        let pem = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+        for (text, why) in [
+            ("x", "must contain at least one CERTIFICATE PEM block"),
+            ("-----BEGIN X-----\nMAA=\n-----END X-----\n", "only CERTIFICATE PEM blocks are allowed"),
+            (pem, ""),
+        ] {
+            let errors = RequestStrategy.validate_status_update(&with(text), &json!({}));
+            let found = errors.iter().find(|error| error.field.as_str() == "status.certificate");
+            assert!(found.is_some_and(|error| error.detail.starts_with(why)), "{text}: {errors:?}");
+        }
+        let changed = RequestStrategy.validate_status_update(&with("b"), &with("a"));
+        assert_eq!(messages(&changed).len(), 2, "{changed:?}");
+        let by_approval = RequestStrategy.validate_part_update("approval", &with("b"), &json!({}));
+        assert_eq!(messages(&by_approval).len(), 2, "{by_approval:?}");
+    }
+
+    #[test]
+    fn conditions_do_not_contradict_each_other() {
+        let request = |kinds: &[&str]| {
+            let conditions: Vec<_> =
+                kinds.iter().map(|kind| json!({"type": kind, "status": "True"})).collect();
+            json!({"status": {"conditions": conditions}})
+        };
+        for (kinds, expected) in [
+            (&["Approved", "Failed"][..], &[][..]),
+            (&["Approved", "Denied"], &["status.conditions"]),
+            (&["x", "x"], &["status.conditions[1].type"]),
+            (&[""], &["status.conditions[0].type"]),
+        ] {
+            let mut errors = Errors::new();
+            conditions(&request(kinds), &mut errors);
+            let fields: Vec<_> = errors.iter().map(|error| error.field.to_string()).collect();
+            assert_eq!(fields, expected, "{kinds:?}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use nave_machinery::{FieldError, FieldErrorKind, Map, Value, names};
+use nave_machinery::{FieldError, FieldErrorKind, Map, Value, meta, names};
 use serde_json::json;
 
 use crate::defaults::{object, set};
@@ -14,6 +14,7 @@ use crate::validate::{At, Errors, immutable};
 /// The most that all values together may be, in bytes.
 const SIZE_MAX: usize = 1024 * 1024;
 
+const MOUNTABLE_SECRETS: &str = "kubernetes.io/enforce-mountable-secrets";
 const FROZEN: &str = "field is immutable when `immutable` is set";
 
 /// What is particular to config maps.
@@ -32,7 +33,7 @@ impl Strategy for ConfigMapStrategy {
             }
         }
         size += keys(binary, &mut errors, decoded_len);
-        too_large(At::named("", None), size, &mut errors);
+        too_large(At::named("[]", None), size, &mut errors);
         errors
     }
 
@@ -86,6 +87,21 @@ impl Strategy for SecretStrategy {
         errors.extend(frozen(secret, old, &["data"]));
         errors.extend(self.validate(secret));
         errors
+    }
+}
+
+/// What is particular to service accounts.
+pub(super) struct ServiceAccountStrategy;
+
+impl Strategy for ServiceAccountStrategy {
+    fn warnings(&self, account: &Value, old: Option<&Value>) -> Vec<String> {
+        let has = |account| meta::annotation(account, MOUNTABLE_SECRETS).is_some();
+        if !has(account) || old.is_some_and(has) {
+            return Vec::new();
+        }
+        vec![format!(
+            "metadata.annotations[{MOUNTABLE_SECRETS}]: deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets"
+        )]
     }
 }
 

@@ -22,6 +22,10 @@ impl Strategy for PodTemplateStrategy {
         validation::template(At::root(template).field("template"), &mut errors);
         errors
     }
+
+    fn warnings(&self, template: &Value, old: Option<&Value>) -> Vec<String> {
+        warnings::workload(template, old, "")
+    }
 }
 
 /// What is particular to replication controllers.
@@ -75,10 +79,40 @@ impl Strategy for ReplicationControllerStrategy {
         {
             not_negative(status.field(field), &mut errors);
         }
+        let count = |field| status.field(field).int().unwrap_or_default();
+        for field in ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"] {
+            if count(field) > count("replicas") {
+                errors.push(status.field(field).invalid("cannot be greater than status.replicas"));
+            }
+        }
+        if count("availableReplicas") > count("readyReplicas") {
+            errors.push(status.field("availableReplicas").invalid("cannot be greater than readyReplicas"));
+        }
         errors
     }
 
     fn warnings(&self, controller: &Value, old: Option<&Value>) -> Vec<String> {
-        if old.is_some() { Vec::new() } else { warnings::named_workload(controller, "template") }
+        warnings::named_workload(controller, old, "template")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn counts_of_a_status_fit_each_other() {
+        for (status, errors) in [
+            (json!({"replicas": 2, "readyReplicas": 2, "availableReplicas": 1}), 0),
+            (json!({"replicas": 1, "readyReplicas": 2, "availableReplicas": 0}), 1),
+            (json!({"replicas": 2, "readyReplicas": 0, "availableReplicas": 1}), 1),
+            (json!({"replicas": -1}), 4),
+        ] {
+            let controller = json!({"status": status});
+            let found = ReplicationControllerStrategy.validate_status_update(&controller, &json!({}));
+            assert_eq!(found.len(), errors, "{status}");
+        }
     }
 }

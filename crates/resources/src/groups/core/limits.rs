@@ -1,12 +1,16 @@
-//! Limit ranges and resource quotas.
+//! Limit ranges (upstream: `ValidateLimitRange`).
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
+use nave_machinery::quantity::Quantity;
 use nave_machinery::{FieldError, Map, Value, names};
 
 use crate::defaults::{at, each, object};
+use crate::resource_names;
 use crate::strategy::Strategy;
-use crate::validate::{At, Errors, checked, quantity, quantity_not_negative, required_text};
+use crate::validate::{At, Errors, quantity};
+
+const TYPES: [&str; 3] = ["Container", "PersistentVolumeClaim", "Pod"];
 
 /// What is particular to limit ranges.
 pub(super) struct LimitRangeStrategy;
@@ -28,104 +32,13 @@ impl Strategy for LimitRangeStrategy {
         let mut seen = HashSet::new();
         for item in spec.field("limits").items() {
             let kind = item.field("type");
-            if required_text(kind, &mut errors) {
-                checked(kind, names::is_qualified_name, &mut errors);
-            }
+            type_name(kind, &mut errors);
             if !seen.insert(kind.text()) {
                 errors.push(kind.duplicate());
             }
             limits(item, &mut errors);
         }
         errors
-    }
-}
-
-/// The quantities of one type of object: each of a resource, and in an order that can hold.
-fn limits(item: At, errors: &mut Errors) {
-    let kind = item.field("type").text();
-    let of_pods = kind == "Pod";
-    for field in ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"] {
-        let list = item.field(field);
-        if of_pods && matches!(field, "default" | "defaultRequest") && list.len() > 0 {
-            errors.push(list.forbidden("may not be specified when `type` is 'Pod'"));
-        }
-        for (name, quantity) in list.entries() {
-            let found = names::is_qualified_name(name);
-            errors.extend(found.into_iter().map(|why| FieldError::invalid(&quantity.path(), name, why)));
-        }
-    }
-    let storage = |field: &'static str| item.field(field).key("storage").is_set();
-    if kind == "PersistentVolumeClaim" && !storage("min") && !storage("max") {
-        let why = "either minimum or maximum storage value is required, but neither was provided";
-        errors.push(item.required(why));
-    }
-    for (lower, higher, at) in [
-        ("min", "max", "min"),
-        ("min", "defaultRequest", "defaultRequest"),
-        ("defaultRequest", "max", "defaultRequest"),
-        ("min", "default", "default"),
-        ("default", "max", "default"),
-        ("defaultRequest", "default", "defaultRequest"),
-    ] {
-        in_order(item, lower, higher, at, errors);
-    }
-    for (_, ratio) in item.field("maxLimitRequestRatio").entries() {
-        if quantity(ratio).is_some_and(|it| it.milli_value() < 1000) {
-            errors.push(ratio.invalid(format!("ratio {} is less than 1", ratio.text())));
-        }
-    }
-}
-
-/// What is `lower` may not exceed what is `higher`, for any resource; told of the field `at`.
-fn in_order(item: At, lower: &'static str, higher: &'static str, at: &'static str, errors: &mut Errors) {
-    let (low, high, place) = (item.field(lower), item.field(higher), item.field(at));
-    for (name, less) in low.entries() {
-        let more = high.key(name);
-        let (Some(small), Some(large)) = (quantity(less), quantity(more)) else { continue };
-        if small > large {
-            let words = |field| match field {
-                "defaultRequest" => "default request",
-                field => field,
-            };
-            let why = format!(
-                "{} value {} is greater than {} value {}",
-                words(lower),
-                less.text(),
-                words(higher),
-                more.text()
-            );
-            errors.push(place.key(name).invalid(why));
-        }
-    }
-}
-
-/// What is particular to quotas.
-pub(super) struct QuotaStrategy;
-
-impl Strategy for QuotaStrategy {
-    fn validate(&self, quota: &Value) -> Errors {
-        let mut errors = Errors::new();
-        let root = At::root(quota);
-        let spec = root.field("spec");
-        quantities(spec.field("hard"), &mut errors);
-        errors
-    }
-
-    fn validate_status_update(&self, quota: &Value, _old: &Value) -> Errors {
-        let mut errors = Errors::new();
-        let root = At::root(quota);
-        let status = root.field("status");
-        quantities(status.field("hard"), &mut errors);
-        quantities(status.field("used"), &mut errors);
-        errors
-    }
-}
-
-fn quantities(list: At, errors: &mut Errors) {
-    for (name, quantity) in list.entries() {
-        let found = names::is_qualified_name(name);
-        errors.extend(found.into_iter().map(|why| FieldError::invalid(&quantity.path(), name, why)));
-        quantity_not_negative(quantity, errors);
     }
 }
 
@@ -138,31 +51,188 @@ fn fill(item: &mut Map, to: &str, from: &str) {
     }
 }
 
+fn type_name(kind: At, errors: &mut Errors) {
+    let name = kind.text();
+    let found = names::is_qualified_name(name);
+    if found.is_empty() && !name.contains('/') && !TYPES.contains(&name) {
+        errors.push(kind.invalid("must be a standard limit type or fully qualified"));
+    }
+    errors.extend(found.into_iter().map(|why| kind.invalid_text(why)));
+}
+
+/// The quantities of one type of object: each of a known resource, and in an order that can hold.
+fn limits(item: At, errors: &mut Errors) {
+    let kind = item.field("type").text();
+    let mut of_resources: BTreeMap<&str, Limits> = BTreeMap::new();
+    for field in ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"] {
+        let list = item.field(field);
+        if kind == "Pod" && matches!(field, "default" | "defaultRequest") {
+            if list.len() > 0 {
+                errors.push(list.forbidden("may not be specified when `type` is 'Pod'"));
+            }
+            continue;
+        }
+        for (name, at) in list.entries() {
+            match kind {
+                "Pod" | "Container" => resource_names::container(name, at, errors),
+                _ => resource_names::any(name, at, errors),
+            }
+            of_resources.entry(name).or_default().set(field, quantity(at));
+        }
+    }
+    let storage = |field: &'static str| item.field(field).key("storage").is_set();
+    if kind == "PersistentVolumeClaim" && !storage("min") && !storage("max") {
+        let why = "either minimum or maximum storage value is required, but neither was provided";
+        errors.push(item.field("limits").required(why));
+    }
+    for (name, limits) in of_resources {
+        limits.in_order(name, item, errors);
+        limits.ratio(name, item, errors);
+    }
+}
+
+/// The quantities that a limit range has for one resource.
+#[derive(Default)]
+struct Limits {
+    min: Option<Quantity>,
+    max: Option<Quantity>,
+    default: Option<Quantity>,
+    default_request: Option<Quantity>,
+    ratio: Option<Quantity>,
+}
+
+impl Limits {
+    fn set(&mut self, field: &str, quantity: Option<Quantity>) {
+        match field {
+            "min" => self.min = quantity,
+            "max" => self.max = quantity,
+            "default" => self.default = quantity,
+            "defaultRequest" => self.default_request = quantity,
+            _ => self.ratio = quantity,
+        }
+    }
+
+    /// The quantities must grow from the minimum over what is asked by default to the maximum.
+    fn in_order(&self, name: &str, item: At, errors: &mut Errors) {
+        let (min, max) = (("min", self.min), ("max", self.max));
+        let (limit, request) = (("default", self.default), ("default request", self.default_request));
+        for (lower, higher, field) in [
+            (min, max, "min"),
+            (min, request, "defaultRequest"),
+            (request, max, "defaultRequest"),
+            (request, ("default limit", limit.1), "defaultRequest"),
+            (min, limit, "default"),
+            (limit, max, "default"),
+        ] {
+            let (Some(low), Some(high)) = (lower.1, higher.1) else { continue };
+            if low > high {
+                let why = format!("{} value {low} is greater than {} value {high}", lower.0, higher.0);
+                errors.push(invalid(item.field(field), name, low, why));
+            }
+        }
+        if let (Some(limit), Some(request)) = (self.default, self.default_request)
+            && !resource_names::may_overcommit(name)
+            && !limit.is_same_amount(request)
+        {
+            let why = format!("default value {limit} must equal to defaultRequest value {request} in {name}");
+            errors.push(invalid(item.field("defaultRequest"), name, request, why));
+        }
+    }
+
+    /// The ratio of a limit to a request is at least one, and possible between minimum and maximum.
+    fn ratio(&self, name: &str, item: At, errors: &mut Errors) {
+        let Some(ratio) = self.ratio else { return };
+        let at = item.field("maxLimitRequestRatio");
+        if ratio < Quantity::from_value(1) {
+            errors.push(invalid(at, name, ratio, format!("ratio {ratio} is less than 1")));
+        }
+        if let (Some(min), Some(max)) = (self.min, self.max) {
+            let most = max.as_f64() / min.as_f64();
+            if ratio.as_f64() > most {
+                let why = format!("ratio {ratio} is greater than max/min = {most:.6}");
+                errors.push(invalid(at, name, ratio, why));
+            }
+        }
+    }
+}
+
+/// An error about the quantity of the resource `name` in the list at `at`.
+fn invalid(at: At, name: &str, shown: Quantity, why: String) -> FieldError {
+    FieldError::invalid(&at.path().key(name), shown.to_string(), why)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
 
+    /// The fields and kinds of the errors in a range with one item.
+    fn shown(item: Value) -> Vec<String> {
+        let range = json!({"spec": {"limits": [item]}});
+        let errors = LimitRangeStrategy.validate(&range);
+        errors.iter().map(|error| format!("{} {}", error.field, error.detail)).collect()
+    }
+
     #[test]
-    fn the_quantities_of_a_range_are_in_order() {
-        let range = json!({"spec": {"limits": [
-            {"type": "Container", "min": {"cpu": "2"}, "max": {"cpu": "1"}, "maxLimitRequestRatio": {"cpu": "500m"}},
-            {"type": "Container", "default": {"cpu": "1"}},
-            {"type": "Pod", "default": {"cpu": "1"}},
-            {"type": "PersistentVolumeClaim"},
-        ]}});
-        let shown: Vec<String> =
-            LimitRangeStrategy.validate(&range).iter().map(ToString::to_string).collect();
-        assert_eq!(
-            shown,
-            [
-                r#"spec.limits[0].min[cpu]: Invalid value: "2": min value 2 is greater than max value 1"#,
-                r#"spec.limits[0].maxLimitRequestRatio[cpu]: Invalid value: "500m": ratio 500m is less than 1"#,
-                r#"spec.limits[1].type: Duplicate value: "Container""#,
-                "spec.limits[2].default: Forbidden: may not be specified when `type` is 'Pod'",
-                "spec.limits[3]: Required value: either minimum or maximum storage value is required, but neither was provided",
-            ]
-        );
+    fn quantities_are_in_order() {
+        for (item, expected) in [
+            (json!({"type": "Container", "max": {"cpu": "2"}, "default": {"cpu": "1"}}), &[][..]),
+            (
+                json!({"type": "Container", "min": {"cpu": "2"}, "max": {"cpu": "1"}}),
+                &["spec.limits[0].min[cpu] min value 2 is greater than max value 1"],
+            ),
+            (
+                json!({"type": "Container", "default": {"cpu": "1"}, "defaultRequest": {"cpu": "2"}}),
+                &[
+                    "spec.limits[0].defaultRequest[cpu] default request value 2 is greater than default limit value 1",
+                ],
+            ),
+            (
+                json!({"type": "Pod", "maxLimitRequestRatio": {"cpu": "500m"}}),
+                &["spec.limits[0].maxLimitRequestRatio[cpu] ratio 500m is less than 1"],
+            ),
+            (
+                json!({"type": "Pod", "min": {"cpu": "1"}, "max": {"cpu": "2"}, "maxLimitRequestRatio": {"cpu": "3"}}),
+                &["spec.limits[0].maxLimitRequestRatio[cpu] ratio 3 is greater than max/min = 2.000000"],
+            ),
+            (
+                json!({"type": "Container", "default": {"hugepages-2Mi": "4Mi"}, "defaultRequest": {"hugepages-2Mi": "2Mi"}}),
+                &[
+                    "spec.limits[0].defaultRequest[hugepages-2Mi] default value 4Mi must equal to defaultRequest value 2Mi in hugepages-2Mi",
+                ],
+            ),
+        ] {
+            assert_eq!(shown(item.clone()), expected, "{item}");
+        }
+    }
+
+    #[test]
+    fn types_and_resources_are_known() {
+        for (item, expected) in [
+            (json!({"type": "example.com/Machine", "max": {"example.com/gpu": "1"}}), &[][..]),
+            (
+                json!({"type": "Machine"}),
+                &["spec.limits[0].type must be a standard limit type or fully qualified"],
+            ),
+            (
+                json!({"type": "Pod", "default": {"cpu": "1"}}),
+                &["spec.limits[0].default may not be specified when `type` is 'Pod'"],
+            ),
+            (
+                json!({"type": "PersistentVolumeClaim"}),
+                &[
+                    "spec.limits[0].limits either minimum or maximum storage value is required, but neither was provided",
+                ],
+            ),
+            (
+                json!({"type": "Container", "max": {"storage": "1"}}),
+                &["spec.limits[0].max[storage] must be a standard resource for containers"],
+            ),
+        ] {
+            assert_eq!(shown(item.clone()), expected, "{item}");
+        }
+        let twice = json!({"spec": {"limits": [{"type": "Pod"}, {"type": "Pod"}]}});
+        assert_eq!(LimitRangeStrategy.validate(&twice).len(), 1);
     }
 }

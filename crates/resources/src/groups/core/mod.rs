@@ -1,5 +1,6 @@
 //! The core group: pods, services, nodes, namespaces and what they use.
 
+mod claims;
 mod columns;
 mod config;
 mod controllers;
@@ -7,17 +8,21 @@ mod endpoints;
 mod limits;
 mod namespaces;
 mod nodes;
+mod persistent_volumes;
 pub(crate) mod pod_spec;
 mod pods;
+mod quotas;
 mod services;
-mod volume_validation;
+mod volume_sources;
 mod volumes;
 
 use std::time::Duration;
 
+pub(crate) use claims::{claim_spec, claim_template, spec_warnings as claim_spec_warnings};
+pub(crate) use persistent_volumes::inline_volume;
+pub(crate) use pod_spec::same_but;
 pub use services::cluster_ips as validate_service_cluster_ips;
 pub(crate) use services::load_balancer;
-pub(crate) use volume_validation::claim_spec;
 pub(crate) use volumes::claim_defaults;
 
 use crate::builder::{Builder, GroupBuilder, group as declare, resource, review};
@@ -126,6 +131,7 @@ fn node_resource() -> Builder {
         .short(&["no"])
         .prefix("minions")
         .status()
+        .creates_with_status()
         .special("proxy", ("", "", "NodeProxyOptions"), PROXY)
         .field_at("spec.unschedulable", "spec.unschedulable", "false")
         .columns(nodes::columns())
@@ -212,7 +218,7 @@ fn resource_quotas() -> Builder {
         .status()
         .returns_deleted()
         .columns(columns::resource_quota())
-        .strategy(limits::QuotaStrategy)
+        .strategy(quotas::QuotaStrategy)
 }
 
 fn secrets() -> Builder {
@@ -224,6 +230,7 @@ fn service_accounts() -> Builder {
         .short(&["sa"])
         .special("token", ("authentication.k8s.io", "v1", "TokenRequest"), Verb::CREATE)
         .returns_deleted()
+        .strategy(config::ServiceAccountStrategy)
 }
 
 fn service_resource() -> Builder {

@@ -5,10 +5,16 @@ use std::collections::HashSet;
 use nave_machinery::{Value, names};
 
 use crate::defaults::at;
+use crate::ip;
 use crate::read;
+use crate::resource_names;
 use crate::strategy::Strategy;
 use crate::table::{Column, age, field, name, text};
-use crate::validate::{At, Errors, checked, one_of, required_checked, required_text};
+use crate::validate::{At, Errors, checked, one_of, required_text};
+
+const FEATURE_MAX: usize = 253;
+/// The most errors of a node that are looked for once more.
+const MAX_ERRORS_TWICE: usize = 64;
 
 /// What is particular to nodes.
 pub(super) struct NodeStrategy;
@@ -23,38 +29,110 @@ impl Strategy for NodeStrategy {
         }
     }
 
+    fn prepare_for_create(&self, node: &mut Value) {
+        drop_config(node, None);
+    }
+
+    fn prepare_for_update(&self, node: &mut Value, old: &Value) {
+        drop_config(node, Some(old));
+    }
+
+    fn prepare_for_status_update(&self, node: &mut Value, old: &Value) {
+        drop_config(node, Some(old));
+    }
+
     fn validate(&self, node: &Value) -> Errors {
         let mut errors = Errors::new();
         let root = At::root(node);
-        let spec = root.field("spec");
-        taints(spec.field("taints"), &mut errors);
+        let (metadata, spec) = (root.field("metadata"), root.field("spec"));
+        taints(metadata.field("taints").with(spec.field("taints").value()), &mut errors);
+        status(root.field("status"), &mut errors);
+        pod_cidrs(spec.field("podCIDRs"), &mut errors);
         errors
     }
 
+    /// Upstream checks some fields as of a new node and once more as of a changed one.
     fn validate_update(&self, node: &Value, old: &Value) -> Errors {
         let mut errors = self.validate(node);
-        let (root, old) = (At::root(node), At::root(old));
-        let (spec, old) = (root.field("spec"), old.field("spec"));
-        for field in ["podCIDR", "podCIDRs", "providerID"] {
-            let (now, before) = (spec.field(field), old.field(field));
-            if before.len() + before.text().len() > 0 && now.value() != before.value() {
-                let why = format!("node updates may not change {field} except from \"\" to valid");
-                errors.push(now.forbidden(why));
-            }
+        if errors.len() <= MAX_ERRORS_TWICE {
+            errors.extend(changed(node, old));
         }
         errors
     }
+
+    fn validate_status_update(&self, node: &Value, old: &Value) -> Errors {
+        changed(node, old)
+    }
+
+    fn warnings(&self, node: &Value, _old: Option<&Value>) -> Vec<String> {
+        let root = At::root(node);
+        let spec = root.field("spec");
+        let mut warnings = Vec::new();
+        if spec.field("configSource").is_set() {
+            warnings.push("spec.configSource: the feature is removed".to_owned());
+        }
+        if !spec.field("externalID").text().is_empty() {
+            let warning = "spec.externalID: this field is deprecated, and is unused by Kubernetes";
+            warnings.push(warning.to_owned());
+        }
+        warnings.extend(spec.field("podCIDRs").items().filter_map(ip::cidr_warning));
+        warnings
+    }
 }
 
-/// Taints are known by key and effect.
+/// Drops the configuration of kubelets, a feature that is gone, unless it is stored.
+fn drop_config(node: &mut Value, old: Option<&Value>) {
+    for (part, field) in [("spec", "configSource"), ("status", "config")] {
+        let is_stored = old.and_then(|old| old.get(part)?.get(field)).is_some();
+        if let Some(part) = node.get_mut(part).and_then(Value::as_object_mut).filter(|_| !is_stored) {
+            part.remove(field);
+        }
+    }
+}
+
+fn changed(node: &Value, old: &Value) -> Errors {
+    let mut errors = Errors::new();
+    let (root, old) = (At::root(node), At::root(old));
+    let (metadata, spec, old_spec) = (root.field("metadata"), root.field("spec"), old.field("spec"));
+    let state = root.field("status");
+    status(state, &mut errors);
+    let mut seen = HashSet::new();
+    for address in state.field("addresses").items() {
+        if !seen.insert((address.field("type").text(), address.field("address").text())) {
+            errors.push(address.duplicate());
+        }
+    }
+    let (ranges, before) = (spec.field("podCIDRs"), old_spec.field("podCIDRs"));
+    let fixed = "node updates may not change podCIDR except from \"\" to valid";
+    if before.len() > 0 && ranges.len() != before.len() {
+        errors.push(ranges.forbidden(fixed));
+    } else if before.len() > 0 {
+        let differ = ranges.items().zip(before.items()).filter(|(now, before)| now.text() != before.text());
+        errors.extend(differ.map(|_| ranges.forbidden(fixed)));
+    }
+    let (id, before) = (spec.field("providerID"), old_spec.field("providerID").text());
+    if !before.is_empty() && id.text() != before {
+        errors.push(id.forbidden("node updates may not change providerID except from \"\" to valid"));
+    }
+    taints(metadata.field("taints").with(spec.field("taints").value()), &mut errors);
+    if spec.field("externalID").text() != old_spec.field("externalID").text() {
+        errors.push(spec.field("externalID").forbidden("may not be updated"));
+    }
+    errors
+}
+
+/// Taints are known by key and effect. Upstream names them as metadata.
 fn taints(taints: At, errors: &mut Errors) {
     let mut seen = HashSet::new();
     for taint in taints.items() {
-        let (key, effect) = (taint.field("key"), taint.field("effect"));
-        required_checked(key, names::is_qualified_name, errors);
-        checked(taint.field("value"), names::is_valid_label_value, errors);
+        let (key, value, effect) = (taint.field("key"), taint.field("value"), taint.field("effect"));
+        checked(key, names::is_qualified_name, errors);
+        let found = names::is_valid_label_value(value.text());
+        if !found.is_empty() {
+            errors.push(value.invalid(found.join(";")));
+        }
         if required_text(effect, errors) {
-            one_of(effect, &["NoExecute", "NoSchedule", "PreferNoSchedule"], errors);
+            one_of(effect, &["NoSchedule", "PreferNoSchedule", "NoExecute"], errors);
         }
         if !seen.insert((key.text(), effect.text())) {
             errors.push(taint.duplicate());
@@ -62,11 +140,64 @@ fn taints(taints: At, errors: &mut Errors) {
     }
 }
 
+/// Checks amounts and declared features, which are sorted.
+fn status(status: At, errors: &mut Errors) {
+    for list in ["capacity", "allocatable"] {
+        let list = status.field(list);
+        for (name, value) in list.entries() {
+            // Upstream names the resource as a field.
+            let before = errors.len();
+            resource_names::amount(name, value, errors);
+            let path = list.path().child(name);
+            errors.iter_mut().skip(before).for_each(|error| error.field = path.clone());
+        }
+    }
+    let mut last: Option<&str> = None;
+    for feature in status.field("declaredFeatures").items() {
+        let name = feature.text();
+        if !is_feature(name) {
+            let why =
+                format!("invalid feature name {name:?}: must be UpperCamelCase segments separated by '/'");
+            errors.push(feature.invalid_text(why));
+        }
+        match last.map(|last| last.cmp(name)) {
+            Some(std::cmp::Ordering::Equal) => errors.push(feature.duplicate()),
+            Some(std::cmp::Ordering::Greater) => {
+                errors.push(feature.invalid_text("list must be sorted alphabetically"));
+            }
+            _ => {}
+        }
+        last = Some(name);
+    }
+}
+
+fn is_feature(name: &str) -> bool {
+    let is_segment = |segment: &str| {
+        segment.starts_with(|c: char| c.is_ascii_alphabetic())
+            && segment.bytes().all(|b| b.is_ascii_alphanumeric())
+    };
+    name.len() <= FEATURE_MAX
+        && name.starts_with(|c: char| c.is_ascii_uppercase())
+        && name.split('/').all(is_segment)
+}
+
+/// The addresses of a node's pods: at most one range of each family.
+fn pod_cidrs(list: At, errors: &mut Errors) {
+    for range in list.items().filter(|range| !ip::is_cidr(range.text())) {
+        let why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+        errors.push(range.invalid_text(why));
+    }
+    let ipv6 = list.items().filter(|range| range.text().contains(':')).count();
+    if list.len() > 2 || (list.len() == 2 && ipv6 != 1) {
+        errors.push(list.invalid("may specify no more than one CIDR for each IP family"));
+    }
+}
+
 pub(super) fn columns() -> Vec<Column> {
     let info = |title, path, own| field(title, path, "<unknown>").wide().of("core.v1.NodeSystemInfo", own);
     vec![
         name(),
-        text("Status", status).about("Whether the node is ready, and whether pods may be placed on it"),
+        text("Status", state).about("Whether the node is ready, and whether pods may be placed on it"),
         text("Roles", roles).about("The roles of the node, from its labels"),
         age(),
         field("Version", "status.nodeInfo.kubeletVersion", "").of("core.v1.NodeSystemInfo", "kubeletVersion"),
@@ -78,7 +209,7 @@ pub(super) fn columns() -> Vec<Column> {
     ]
 }
 
-fn status(node: &Value) -> String {
+fn state(node: &Value) -> String {
     let ready = match read::condition(node, "Ready") {
         None => "Unknown",
         Some(condition) if read::text(condition, "status") == "True" => "Ready",
@@ -116,21 +247,65 @@ mod tests {
 
     use super::*;
 
+    fn fields(errors: &Errors) -> Vec<String> {
+        errors.iter().map(|error| error.field.to_string()).collect()
+    }
+
     #[test]
-    fn taints_are_told_apart_and_addresses_stay() {
-        let node = |cidr: &str| {
-            json!({"spec": {"podCIDR": cidr, "taints": [
-                {"key": "a", "effect": "NoSchedule"}, {"key": "a", "effect": "NoExecute"}
-            ]}})
-        };
-        let shown = |errors: Errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(shown(NodeStrategy.validate_update(&node("10.0.0.0/24"), &node(""))), [""; 0]);
+    fn a_node_is_sound() {
+        for (node, expected) in [
+            (
+                json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}, {"key": "a", "effect": "NoExecute"}]}}),
+                &[][..],
+            ),
+            (
+                json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}, {"key": "a", "effect": "NoSchedule"}]}}),
+                &["metadata.taints[1]"],
+            ),
+            (
+                json!({"spec": {"taints": [{"key": "a b", "value": "_", "effect": "X"}]}}),
+                &["metadata.taints[0].key", "metadata.taints[0].value", "metadata.taints[0].effect"],
+            ),
+            (json!({"spec": {"podCIDRs": ["10.0.0.0/24", "10.0.1.0/24"]}}), &["spec.podCIDRs"]),
+            (json!({"spec": {"podCIDRs": ["10.0.0.1/24"]}}), &["spec.podCIDRs[0]"]),
+            (json!({"status": {"capacity": {"pods": "1500m"}}}), &["status.capacity.pods"]),
+            (
+                json!({"status": {"declaredFeatures": ["B", "A", "a"]}}),
+                &["status.declaredFeatures[1]", "status.declaredFeatures[2]"],
+            ),
+        ] {
+            assert_eq!(fields(&NodeStrategy.validate(&node)), expected, "{node}");
+        }
+    }
+
+    #[test]
+    fn ranges_and_identities_stay_once_set() {
+        let node = |spec: Value| json!({"spec": spec});
+        for (new, old, expected) in [
+            (json!({"podCIDRs": ["10.0.0.0/24"]}), json!({}), &[][..]),
+            (json!({"podCIDRs": ["10.0.1.0/24"]}), json!({"podCIDRs": ["10.0.0.0/24"]}), &["spec.podCIDRs"]),
+            (json!({}), json!({"podCIDRs": ["10.0.0.0/24"]}), &["spec.podCIDRs"]),
+            (json!({"providerID": "b"}), json!({"providerID": "a"}), &["spec.providerID"]),
+            (json!({"unschedulable": true}), json!({}), &[]),
+        ] {
+            let errors = NodeStrategy.validate_update(&node(new.clone()), &node(old));
+            assert_eq!(fields(&errors), expected, "{new}");
+        }
+        let twice = json!({"spec": {"taints": [{"key": "a", "effect": "X"}]}});
+        assert_eq!(NodeStrategy.validate_update(&twice, &json!({})).len(), 2);
+        let addresses =
+            json!({"status": {"addresses": [{"type": "A", "address": "b"}, {"type": "A", "address": "b"}]}});
         assert_eq!(
-            shown(NodeStrategy.validate_update(&node("10.0.1.0/24"), &node("10.0.0.0/24"))),
-            [r#"spec.podCIDR: Forbidden: node updates may not change podCIDR except from "" to valid"#]
+            fields(&NodeStrategy.validate_status_update(&addresses, &json!({}))),
+            ["status.addresses[1]"]
         );
-        let twice =
-            json!({"spec": {"taints": [{"key": "a b", "effect": "X"}, {"key": "a b", "effect": "X"}]}});
-        assert_eq!(NodeStrategy.validate(&twice).len(), 5);
+    }
+
+    #[test]
+    fn configuration_of_kubelets_is_dropped_and_warned_of() {
+        let mut node = json!({"spec": {"configSource": {}, "externalID": "x"}, "status": {"config": {}}});
+        assert_eq!(NodeStrategy.warnings(&node, None).len(), 2);
+        NodeStrategy.prepare_for_create(&mut node);
+        assert_eq!(node, json!({"spec": {"externalID": "x"}, "status": {}}));
     }
 }

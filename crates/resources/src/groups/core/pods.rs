@@ -12,7 +12,7 @@ use crate::defaults::{object, set};
 use crate::read;
 use crate::strategy::{Completion, Strategy};
 use crate::table::{Column, age, field, moment, name, text};
-use crate::validate::{At, Errors, immutable};
+use crate::validate::Errors;
 
 /// What is particular to pods.
 pub(crate) struct PodStrategy;
@@ -56,13 +56,7 @@ impl Strategy for PodStrategy {
     }
 
     fn validate_status_update(&self, pod: &Value, old: &Value) -> Errors {
-        let mut errors = pod_spec::annotations::validate_update(pod, old);
-        immutable(
-            At::root(pod).field("status").field("qosClass"),
-            At::root(old).field("status").field("qosClass"),
-            &mut errors,
-        );
-        errors
+        pod_spec::status::validate(pod, old)
     }
 
     fn validate_update(&self, pod: &Value, old: &Value) -> Errors {

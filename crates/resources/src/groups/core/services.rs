@@ -1,6 +1,7 @@
 //! Services.
 
 mod addresses;
+mod traffic;
 mod validation;
 mod warnings;
 
@@ -58,6 +59,10 @@ impl Strategy for ServiceStrategy {
 
     fn validate_update(&self, service: &Value, old: &Value) -> Errors {
         validation::service_update(service, old)
+    }
+
+    fn validate_status_update(&self, service: &Value, _old: &Value) -> Errors {
+        traffic::validate_status(service)
     }
 
     fn warnings(&self, service: &Value, _old: Option<&Value>) -> Vec<String> {

@@ -3,15 +3,13 @@
 use nave_machinery::{Map, Value, time};
 use serde_json::json;
 
-use super::{pod_spec::defaults::host_path, volume_validation};
+use super::claims::CLASS_ANNOTATION;
+use super::{claims, persistent_volumes, pod_spec::defaults::host_path};
 use crate::defaults::{at, object, set};
 use crate::read;
 use crate::strategy::Strategy;
 use crate::table::{Column, age, field, name, text};
 use crate::validate::Errors;
-
-/// The annotation that named a storage class before the field did.
-const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
 /// What is particular to persistent volumes.
 pub(super) struct VolumeStrategy;
@@ -39,11 +37,11 @@ impl Strategy for VolumeStrategy {
     }
 
     fn validate(&self, volume: &Value) -> Errors {
-        volume_validation::volume(volume)
+        persistent_volumes::volume(volume)
     }
 
     fn validate_update(&self, volume: &Value, old: &Value) -> Errors {
-        volume_validation::volume_update(volume, old)
+        persistent_volumes::volume_update(volume, old)
     }
 
     fn prepare_for_status_update(&self, volume: &mut Value, old: &Value) {
@@ -56,6 +54,10 @@ impl Strategy for VolumeStrategy {
         {
             status.insert("lastPhaseTransitionTime".to_owned(), json!(time::now().rfc3339()));
         }
+    }
+
+    fn warnings(&self, volume: &Value, _old: Option<&Value>) -> Vec<String> {
+        persistent_volumes::warnings(volume)
     }
 }
 
@@ -73,14 +75,27 @@ impl Strategy for ClaimStrategy {
         if let Some(fields) = claim.as_object_mut() {
             fields.insert("status".to_owned(), json!({"phase": "Pending"}));
         }
+        claims::normalize_data_source(claim, None);
+    }
+
+    fn prepare_for_update(&self, claim: &mut Value, old: &Value) {
+        claims::normalize_data_source(claim, Some(old));
     }
 
     fn validate(&self, claim: &Value) -> Errors {
-        volume_validation::claim(claim)
+        claims::claim(claim)
     }
 
     fn validate_update(&self, claim: &Value, old: &Value) -> Errors {
-        volume_validation::claim_update(claim, old)
+        claims::claim_update(claim, old)
+    }
+
+    fn validate_status_update(&self, claim: &Value, _old: &Value) -> Errors {
+        claims::claim_status_update(claim)
+    }
+
+    fn warnings(&self, claim: &Value, _old: Option<&Value>) -> Vec<String> {
+        claims::warnings(claim)
     }
 }
 

@@ -1,18 +1,22 @@
 //! Defaults and validation of endpoint slices (upstream: `pkg/apis/discovery`).
 
 use std::collections::HashSet;
-use std::net::IpAddr;
 
-use nave_machinery::{Value, names};
+use nave_machinery::{FieldError, Value, meta, names};
 
 use crate::defaults::{each, set};
+use crate::ip;
 use crate::strategy::Strategy;
-use crate::validate::{At, Errors, checked, immutable, labels, one_of, required_checked};
+use crate::validate::{At, Errors, checked, immutable, one_of, required_text};
 
 const ENDPOINTS_MAX: usize = 1000;
 const ADDRESSES_MAX: usize = 100;
 const PORTS_MAX: usize = 20_000;
-const ZONE_HINTS_MAX: usize = 8;
+const HINTS_MAX: usize = 8;
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// The controllers whose addresses are in their canonical form.
+const CONTROLLERS: [&str; 2] =
+    ["endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io"];
 
 /// What is particular to endpoint slices.
 pub(super) struct EndpointSliceStrategy;
@@ -26,30 +30,72 @@ impl Strategy for EndpointSliceStrategy {
         }
     }
 
+    fn prepare_for_create(&self, slice: &mut Value) {
+        drop_topology(slice);
+    }
+
+    fn prepare_for_update(&self, slice: &mut Value, old: &Value) {
+        if slice.get("endpoints") != old.get("endpoints") {
+            drop_topology(slice);
+        }
+    }
+
     fn validate(&self, slice: &Value) -> Errors {
-        let mut errors = Errors::new();
-        let root = At::root(slice);
-        let kind = root.field("addressType");
-        if kind.text().is_empty() {
-            errors.push(kind.required(""));
-        } else {
-            one_of(kind, &["FQDN", "IPv4", "IPv6"], &mut errors);
-        }
-        let endpoints = root.field("endpoints");
-        if endpoints.len() > ENDPOINTS_MAX {
-            errors.push(endpoints.too_many(ENDPOINTS_MAX));
-        } else {
-            endpoints.items().for_each(|endpoint| self::endpoint(endpoint, kind.text(), &mut errors));
-        }
-        ports(root.field("ports"), &mut errors);
+        let mut errors = rules_but_endpoints(slice);
+        endpoints(slice, &mut errors);
         errors
     }
 
     fn validate_update(&self, slice: &Value, old: &Value) -> Errors {
-        let mut errors = self.validate(slice);
-        let (root, old) = (At::root(slice), At::root(old));
-        immutable(root.field("addressType"), old.field("addressType"), &mut errors);
+        let mut errors = rules_but_endpoints(slice);
+        // Endpoints from before some rules stay valid.
+        if slice.get("endpoints") != old.get("endpoints") {
+            endpoints(slice, &mut errors);
+        }
+        immutable(At::root(slice).field("addressType"), At::root(old).field("addressType"), &mut errors);
         errors
+    }
+
+    fn warnings(&self, slice: &Value, old: Option<&Value>) -> Vec<String> {
+        let root = At::root(slice);
+        let mut warnings = Vec::new();
+        if old.is_none() && root.field("addressType").text() == "FQDN" {
+            warnings.push("spec.addressType: FQDN endpoints are deprecated".to_owned());
+        }
+        if meta::label(slice, MANAGED_BY).is_none_or(|manager| !CONTROLLERS.contains(&manager)) {
+            for endpoint in root.field("endpoints").items() {
+                warnings.extend(endpoint.field("addresses").items().filter_map(ip::ip_warning));
+            }
+        }
+        warnings
+    }
+}
+
+/// Version v1 has no place for where an endpoint is but its own fields.
+fn drop_topology(slice: &mut Value) {
+    if let Some(slice) = slice.as_object_mut() {
+        each(slice, "endpoints").for_each(|endpoint| drop(endpoint.remove("deprecatedTopology")));
+    }
+}
+
+fn rules_but_endpoints(slice: &Value) -> Errors {
+    let mut errors = Errors::new();
+    let root = At::root(slice);
+    let kind = root.field("addressType");
+    if required_text(kind, &mut errors) {
+        one_of(kind, &["FQDN", "IPv4", "IPv6"], &mut errors);
+    }
+    ports(root.field("ports"), &mut errors);
+    errors
+}
+
+fn endpoints(slice: &Value, errors: &mut Errors) {
+    let root = At::root(slice);
+    let (endpoints, kind) = (root.field("endpoints"), root.field("addressType").text());
+    if endpoints.len() > ENDPOINTS_MAX {
+        errors.push(endpoints.too_many(ENDPOINTS_MAX));
+    } else {
+        endpoints.items().for_each(|endpoint| self::endpoint(endpoint, kind, errors));
     }
 }
 
@@ -57,24 +103,26 @@ fn endpoint(endpoint: At, kind: &str, errors: &mut Errors) {
     let addresses = endpoint.field("addresses");
     match addresses.len() {
         0 => errors.push(addresses.required("must contain at least 1 address")),
-        1..=ADDRESSES_MAX => addresses.items().for_each(|it| address(it, kind, errors)),
+        1..=ADDRESSES_MAX => {}
         _ => errors.push(addresses.too_many(ADDRESSES_MAX)),
     }
+    addresses.items().for_each(|it| address(addresses, it, kind, errors));
     let (hostname, node) = (endpoint.field("hostname"), endpoint.field("nodeName"));
-    if hostname.is_set() {
-        checked(hostname, names::is_dns1123_label, errors);
-    }
     if node.is_set() {
         checked(node, names::is_dns1123_subdomain, errors);
     }
-    let topology = endpoint.field("deprecatedTopology");
-    labels(topology, errors);
+    if hostname.is_set() {
+        checked(hostname, names::is_dns1123_label, errors);
+    }
     let hints = endpoint.field("hints");
-    for (field, plural) in [("forZones", "zone"), ("forNodes", "node")] {
+    for (field, check) in [
+        ("forZones", names::is_valid_label_value as fn(&str) -> _),
+        ("forNodes", names::is_dns1123_subdomain),
+    ] {
         let list = hints.field(field);
-        if list.len() > ZONE_HINTS_MAX {
-            errors.push(list.too_many(ZONE_HINTS_MAX));
-            continue;
+        if list.len() > HINTS_MAX {
+            errors.push(list.too_many(HINTS_MAX));
+            return;
         }
         let mut seen = HashSet::new();
         for hint in list.items() {
@@ -82,50 +130,49 @@ fn endpoint(endpoint: At, kind: &str, errors: &mut Errors) {
             if !seen.insert(name.text()) {
                 errors.push(name.duplicate());
             }
-            let check =
-                if plural == "zone" { names::is_valid_label_value } else { names::is_dns1123_subdomain };
             checked(name, check, errors);
         }
     }
 }
 
-/// An address of the slice's family that something outside a host can reach.
-fn address(at: At, kind: &str, errors: &mut Errors) {
-    let parsed = at.text().parse::<IpAddr>().ok();
-    let valid = match kind {
-        "IPv4" => parsed.is_some_and(|ip| ip.is_ipv4()),
-        "IPv6" => parsed.is_some_and(|ip| ip.is_ipv6()),
-        "FQDN" => {
-            required_checked(at, names::is_dns1123_subdomain, errors);
-            return;
-        }
+/// An address of the slice's family that can be reached. Upstream names the list, not its element, in one error.
+fn address(addresses: At, at: At, kind: &str, errors: &mut Errors) {
+    let family = match kind {
+        "IPv4" => "an IPv4",
+        "IPv6" => "an IPv6",
+        "FQDN" => return domain(at, errors),
         _ => return,
     };
-    let Some(ip) = parsed.filter(|_| valid) else {
-        let family = if kind == "IPv4" { "an IPv4" } else { "an IPv6" };
-        errors.push(at.invalid(format!("must be {family} address")));
+    let Some(ip) = ip::ip(at, errors) else { return };
+    let is_of_family = ip.is_ipv4() == (kind == "IPv4");
+    if kind == "IPv6" && ip.to_string() != at.text() {
+        errors.push(at.invalid(format!("must be in canonical form (\"{ip}\")")));
         return;
-    };
-    let local_multicast = match ip {
-        IpAddr::V4(ip) => ip.octets()[..3] == [224, 0, 0],
-        IpAddr::V6(ip) => ip.segments()[0] & 0xff0f == 0xff02,
-    };
-    let link_local = match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    };
-    for (applies, why) in [
-        (ip.is_unspecified(), format!("may not be unspecified ({ip})")),
-        (ip.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)".to_owned()),
-        (link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)".to_owned()),
-        (
-            local_multicast,
-            "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".to_owned(),
-        ),
-    ] {
-        if applies {
-            errors.push(at.invalid(why));
-        }
+    }
+    if !is_of_family {
+        let why = format!("must be {family} address");
+        errors.push(FieldError::invalid(&addresses.path(), at.text(), why));
+    }
+    ip::routable(at, ip, errors);
+}
+
+/// A domain name of two parts or more.
+fn domain(at: At, errors: &mut Errors) {
+    if !required_text(at, errors) {
+        return;
+    }
+    let name = at.text().strip_suffix('.').unwrap_or(at.text());
+    let found = names::is_dns1123_subdomain(name);
+    if !found.is_empty() {
+        errors.extend(found.into_iter().map(|why| FieldError::invalid(&at.path(), name, why)));
+        return;
+    }
+    if !name.contains('.') {
+        errors.push(at.invalid("should be a domain with at least two segments separated by dots"));
+    }
+    for label in name.split('.') {
+        let found = names::is_dns1123_label(label);
+        errors.extend(found.into_iter().map(|why| FieldError::invalid(&at.path(), label, why)));
     }
 }
 
@@ -179,16 +226,35 @@ mod tests {
             ],
             "ports": [{"name": "a", "protocol": "TCP"}, {"name": "a", "protocol": "ICMP"}],
         });
-        let errors = shown(&EndpointSliceStrategy.validate(&slice));
-        assert_eq!(errors.len(), 6, "{errors:?}");
-        assert_eq!(errors[0], "endpoints[0].addresses: Required value: must contain at least 1 address");
-        assert!(errors[1].starts_with(
-            r#"endpoints[1].addresses[0]: Invalid value: "127.0.0.1": may not be in the loopback range"#
-        ));
-        assert_eq!(errors[2], r#"endpoints[1].addresses[1]: Invalid value: "::1": must be an IPv4 address"#);
-        assert!(errors[3].starts_with("endpoints[1].hostname: Invalid value"));
-        assert_eq!(errors[4], r#"ports[1].name: Duplicate value: "a""#);
-        assert!(errors[5].starts_with(r#"ports[1].protocol: Unsupported value: "ICMP""#));
+        let errors = EndpointSliceStrategy.validate(&slice);
+        let fields: Vec<_> = errors.iter().map(|error| error.field.to_string()).collect();
+        let expected = [
+            "ports[1].name",
+            "ports[1].protocol",
+            "endpoints[0].addresses",
+            "endpoints[1].addresses[0]",
+            "endpoints[1].addresses",
+            "endpoints[1].addresses[1]",
+            "endpoints[1].hostname",
+        ];
+        assert_eq!(fields, expected);
+    }
+
+    #[test]
+    fn names_are_domains_and_topology_is_dropped() {
+        for (name, errors) in
+            [("db.example.com", 0), ("db.example.com.", 0), ("db", 1), ("not a name", 1), ("", 1)]
+        {
+            let slice = json!({"addressType": "FQDN", "endpoints": [{"addresses": [name]}]});
+            assert_eq!(EndpointSliceStrategy.validate(&slice).len(), errors, "{name}");
+            assert_eq!(EndpointSliceStrategy.warnings(&slice, None).len(), 1);
+        }
+        let mut slice = json!({"endpoints": [{"addresses": ["10.1.2.3"], "deprecatedTopology": {"a": "b"}}]});
+        let stored = slice.clone();
+        EndpointSliceStrategy.prepare_for_update(&mut slice, &stored);
+        assert_eq!(slice, stored);
+        EndpointSliceStrategy.prepare_for_create(&mut slice);
+        assert_eq!(slice, json!({"endpoints": [{"addresses": ["10.1.2.3"]}]}));
     }
 
     #[test]

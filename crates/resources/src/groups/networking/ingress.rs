@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use nave_machinery::{FieldError, Value, names};
+use nave_machinery::{FieldError, FieldPath, Value, names};
 
 use crate::strategy::Strategy;
 use crate::validate::{
@@ -26,7 +26,10 @@ impl Strategy for IngressStrategy {
         let annotations = metadata.field("annotations");
         let annotation = annotations.key(CLASS_ANNOTATION);
         if annotation.is_set() && spec.field("ingressClassName").is_set() {
-            errors.push(annotation.invalid("can not be set when the class field is also set"));
+            // Upstream names the annotation as a field.
+            let path = FieldPath::new("annotations").child(CLASS_ANNOTATION);
+            let why = "can not be set when the class field is also set";
+            errors.push(FieldError::invalid(&path, annotation.text(), why));
         }
         errors
     }

@@ -3,6 +3,7 @@
 use nave_machinery::{FieldError, Value};
 
 use super::addresses::cidr;
+use crate::ip;
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors, label_selector, one_of, port_number_or_name, required_text};
 
@@ -33,6 +34,22 @@ impl Strategy for NetworkPolicyStrategy {
         }
         types.items().for_each(|kind| one_of(kind, &["Egress", "Ingress"], &mut errors));
         errors
+    }
+
+    fn warnings(&self, policy: &Value, _old: Option<&Value>) -> Vec<String> {
+        let root = At::root(policy);
+        let spec = root.field("spec");
+        let mut warnings = Vec::new();
+        for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
+            for rule in spec.field(direction).items() {
+                for peer in rule.field(peers).items() {
+                    let block = peer.field("ipBlock");
+                    warnings.extend(ip::cidr_warning(block.field("cidr")));
+                    warnings.extend(block.field("except").items().filter_map(ip::cidr_warning));
+                }
+            }
+        }
+        warnings
     }
 }
 

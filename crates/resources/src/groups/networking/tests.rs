@@ -48,7 +48,7 @@ fn the_class_of_an_ingress_is_said_once() {
     assert_eq!(
         found(&IngressStrategy, &ingress),
         [
-            r#"metadata.annotations[kubernetes.io/ingress.class]: Invalid value: "a": can not be set when the class field is also set"#
+            r#"annotations.kubernetes.io/ingress.class: Invalid value: "a": can not be set when the class field is also set"#
         ]
     );
 }

@@ -55,6 +55,11 @@ impl Strategy for PriorityClassStrategy {
         immutable(root.field("preemptionPolicy"), old.field("preemptionPolicy"), &mut errors);
         errors
     }
+
+    fn refuses_deletion(&self, name: &str) -> Option<&'static str> {
+        let is_system = SYSTEM.iter().any(|(known, _)| *known == name);
+        is_system.then_some("this is a system priority class and cannot be deleted")
+    }
 }
 
 fn known_system_class(class: At) -> Result<(), String> {
@@ -77,6 +82,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn classes_of_the_system_stay() {
+        assert!(PriorityClassStrategy.refuses_deletion("system-node-critical").is_some());
+        assert_eq!(PriorityClassStrategy.refuses_deletion("gold"), None);
+    }
 
     fn shown(errors: &Errors) -> Vec<String> {
         errors.iter().map(ToString::to_string).collect()

@@ -1,7 +1,9 @@
 //! `storage.k8s.io`: kinds of storage, and its attachment to nodes.
 
+mod attachments;
+mod classes;
 mod columns;
-mod strategies;
+mod drivers;
 
 use crate::builder::{GroupBuilder, group as declare, resource};
 use crate::def::KeptMetadata;
@@ -15,23 +17,23 @@ pub(crate) fn group() -> GroupBuilder {
             .conditional_update()
             .returns_deleted()
             .columns(columns::driver())
-            .strategy(strategies::DriverStrategy),
+            .strategy(drivers::DriverStrategy),
         resource("CSINode", "csinodes")
             .cluster()
             .conditional_update()
             .returns_deleted()
             .columns(columns::node())
-            .strategy(strategies::NodeDriversStrategy),
+            .strategy(drivers::NodeDriversStrategy),
         resource("CSIStorageCapacity", "csistoragecapacities")
             .conditional_update()
             .columns(table::name_and_creation())
-            .strategy(strategies::CapacityStrategy),
+            .strategy(attachments::CapacityStrategy),
         resource("StorageClass", "storageclasses")
             .cluster()
             .short(&["sc"])
             .returns_deleted()
             .columns(columns::storage_class())
-            .strategy(strategies::StorageClassStrategy),
+            .strategy(classes::StorageClassStrategy),
         resource("VolumeAttachment", "volumeattachments")
             .cluster()
             .status()
@@ -39,13 +41,13 @@ pub(crate) fn group() -> GroupBuilder {
             .conditional_update()
             .returns_deleted()
             .columns(columns::attachment())
-            .strategy(strategies::AttachmentStrategy),
+            .strategy(attachments::AttachmentStrategy),
         resource("VolumeAttributesClass", "volumeattributesclasses")
             .cluster()
             .short(&["vac"])
             .returns_deleted()
             .columns(columns::attributes_class())
-            .strategy(strategies::AttributesClassStrategy),
+            .strategy(classes::AttributesClassStrategy),
     ];
     declare("storage.k8s.io", "io.k8s.api.storage", resources)
 }

@@ -2,29 +2,135 @@
 
 use nave_machinery::{FieldError, FieldPath, Map, Value, meta};
 
+use super::CONTAINERS;
+use super::volumes::descending;
 use crate::pod::MIRROR_ANNOTATION;
-use crate::read;
-use crate::validate::Errors;
+use crate::validate::{At, Errors};
 
 /// The prefix of the annotations that name the AppArmor profile of a container.
-const APP_ARMOR_PREFIX: &str = "container.apparmor.security.beta.kubernetes.io/";
+pub(super) const APP_ARMOR_PREFIX: &str = "container.apparmor.security.beta.kubernetes.io/";
+const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
+const SECCOMP_PREFIX: &str = "container.seccomp.security.alpha.kubernetes.io/";
+const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
-/// Returns the errors in the annotations of a pod.
-pub(crate) fn validate(pod: &Value) -> Errors {
-    if crate::pod::is_mirror(pod) && read::text(pod, "spec.nodeName").is_empty() {
-        let why = "must set spec.nodeName if mirror pod annotation is set";
-        return vec![FieldError::required(&path(MIRROR_ANNOTATION), why)];
+/// Checks the annotations of a pod or of a template.
+pub(super) fn validate(annotations: At, spec: At, errors: &mut Errors) {
+    let mirror = annotations.key(MIRROR_ANNOTATION);
+    if mirror.is_set() && spec.field("nodeName").text().is_empty() {
+        errors.push(mirror.invalid("must set spec.nodeName if mirror pod annotation is set"));
     }
-    Errors::new()
+    let cost = annotations.key(DELETION_COST);
+    if cost.is_set() && !is_cost(cost.text()) {
+        errors.push(cost.invalid("must be a 32bit integer"));
+    }
+    for (key, profile) in annotations.entries() {
+        if key == SECCOMP_POD || key.starts_with(SECCOMP_PREFIX) {
+            seccomp(key, profile, annotations, errors);
+        } else if let Some(container) = key.strip_prefix(APP_ARMOR_PREFIX) {
+            let has = |kind| spec.field(kind).items().any(|it| it.field("name").text() == container);
+            if !CONTAINERS.into_iter().any(has) {
+                errors.push(FieldError::invalid(&profile.path(), container, "container not found"));
+            }
+            if !is_app_armor_profile(profile.text()) {
+                errors.push(profile.invalid(format!("invalid AppArmor profile name: {:?}", profile.text())));
+            }
+        }
+    }
 }
 
-/// Returns the errors in a change of the annotations of a pod, through the pod or any of its subresources.
-pub(crate) fn validate_update(pod: &Value, old: &Value) -> Errors {
+/// A 32-bit number without leading zeros or a plus.
+fn is_cost(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    (text == "0" || digits.starts_with(|c: char| ('1'..='9').contains(&c))) && text.parse::<i32>().is_ok()
+}
+
+/// Upstream names the annotation as a field.
+fn seccomp(key: &str, profile: At, annotations: At, errors: &mut Errors) {
+    let text = profile.text();
+    if matches!(text, "runtime/default" | "docker/default" | "unconfined") {
+        return;
+    }
+    let path = annotations.path().child(key);
+    let mut found = Errors::new();
+    match text.strip_prefix("localhost/") {
+        Some(file) => {
+            let file = Value::from(file);
+            descending(profile.with(Some(&file)), &mut found);
+        }
+        None => found.push(profile.invalid("must be a valid seccomp profile")),
+    }
+    errors.extend(found.into_iter().map(|error| FieldError { field: path.clone(), ..error }));
+}
+
+fn is_app_armor_profile(profile: &str) -> bool {
+    matches!(profile, "" | "runtime/default" | "unconfined") || profile.starts_with("localhost/")
+}
+
+/// Checks that the fields that replaced annotations say what the annotations say.
+pub(super) fn match_fields(annotations: At, spec: At, errors: &mut Errors) {
+    let context = spec.field("securityContext");
+    let profile = |context: At<'_, '_>, field: &'static str| {
+        let profile = context.field(field);
+        profile.is_set().then(|| {
+            (profile.field("type").text().to_owned(), profile.field("localhostProfile").text().to_owned())
+        })
+    };
+    let seccomp = |annotation: At, context: At, errors: &mut Errors| {
+        if let Some((kind, file)) = profile(context, "seccompProfile")
+            && annotation.is_set()
+            && let Some(field) = differs(annotation.text(), &kind, &file)
+        {
+            let why = format!(
+                "seccomp {} in annotation and field must match",
+                if field == "type" { "type" } else { "profile" }
+            );
+            let path = context.field("seccompProfile").path().child(field);
+            errors.push(FieldError::forbidden(&path, why));
+        }
+    };
+    seccomp(annotations.key(SECCOMP_POD), context, errors);
+    let os = spec.field("os");
+    let is_windows = os.field("name").text() == "windows";
+    for kind in CONTAINERS {
+        for container in spec.field(kind).items() {
+            let (name, own) = (container.field("name").text(), container.field("securityContext"));
+            let key = format!("{SECCOMP_PREFIX}{name}");
+            let value = annotations.map().and_then(|map| map.get(&key));
+            seccomp(annotations.with(value), own, errors);
+            let key = format!("{APP_ARMOR_PREFIX}{name}");
+            let annotation = annotations.map().and_then(|map| map.get(&key)).and_then(Value::as_str);
+            let wanted = profile(own, "appArmorProfile").or_else(|| profile(context, "appArmorProfile"));
+            if let (Some(annotation), Some((kind, file)), false) = (annotation, wanted, is_windows)
+                && let Some(field) = differs(annotation, &kind, &file)
+            {
+                let what = if field == "type" { "type" } else { "profile" };
+                let path = own.path().child("appArmorProfile").child(field);
+                let why = format!("apparmor {what} in annotation and field must match");
+                errors.push(FieldError::forbidden(&path, why));
+            }
+        }
+    }
+}
+
+/// Returns the field of a profile in which it differs from an annotation.
+pub(super) fn differs(annotation: &str, kind: &str, file: &str) -> Option<&'static str> {
+    match (kind, annotation.strip_prefix("localhost/")) {
+        ("Unconfined", _) => (annotation != "unconfined").then_some("type"),
+        ("RuntimeDefault", _) => {
+            (!matches!(annotation, "runtime/default" | "docker/default")).then_some("type")
+        }
+        ("Localhost", None) => Some("type"),
+        ("Localhost", Some(named)) => (named != file).then_some("localhostProfile"),
+        _ => None,
+    }
+}
+
+/// Checks a change of the annotations of a pod, through the pod or any of its subresources.
+pub(crate) fn validate_update(pod: &Value, old: &Value, errors: &mut Errors) {
     let none = Map::new();
     let annotations = |pod| meta::field(pod, "annotations").and_then(Value::as_object);
-    let (new, old) = (annotations(pod).unwrap_or(&none), annotations(old).unwrap_or(&none));
-    let mut errors = Errors::new();
-    for (key, _) in old.iter().filter(|(key, value)| new.get(*key) != Some(value)) {
+    let (new, before) = (annotations(pod).unwrap_or(&none), annotations(old).unwrap_or(&none));
+    for (key, _) in before.iter().filter(|(key, value)| new.get(*key) != Some(value)) {
         if key.starts_with(APP_ARMOR_PREFIX) {
             errors.push(FieldError::forbidden(&path(key), "may not remove or update AppArmor annotations"));
         }
@@ -32,7 +138,7 @@ pub(crate) fn validate_update(pod: &Value, old: &Value) -> Errors {
             errors.push(FieldError::forbidden(&path(key), "may not remove or update mirror pod annotation"));
         }
     }
-    for key in new.keys().filter(|key| !old.contains_key(*key)) {
+    for key in new.keys().filter(|key| !before.contains_key(*key)) {
         if key.starts_with(APP_ARMOR_PREFIX) {
             errors.push(FieldError::forbidden(&path(key), "may not add AppArmor annotations"));
         }
@@ -40,8 +146,9 @@ pub(crate) fn validate_update(pod: &Value, old: &Value) -> Errors {
             errors.push(FieldError::forbidden(&path(key), "may not add mirror pod annotation"));
         }
     }
-    errors.extend(validate(pod));
-    errors
+    let root = At::root(pod);
+    let metadata = root.field("metadata");
+    validate(metadata.field("annotations"), root.field("spec"), errors);
 }
 
 fn path(key: &str) -> FieldPath {
@@ -57,14 +164,14 @@ mod tests {
     #[test]
     fn fixed_annotations_are_neither_added_changed_nor_removed() {
         let app_armor = format!("{APP_ARMOR_PREFIX}c");
-        let pod =
-            |annotations: Value| json!({"metadata": {"annotations": annotations}, "spec": {"nodeName": "n"}});
+        let pod = |annotations: Value| json!({"metadata": {"annotations": annotations}, "spec": {"nodeName": "n", "containers": [{"name": "c"}]}});
         for key in [MIRROR_ANNOTATION, app_armor.as_str()] {
-            let states = [json!({}), json!({key: "a"}), json!({key: "b", "other": "x"}), json!(null)];
+            let states = [json!({}), json!({key: "unconfined"}), json!({key: "", "other": "x"}), json!(null)];
             for old in &states {
                 for new in &states {
                     let changes = old.get(key) != new.get(key);
-                    let errors = validate_update(&pod(new.clone()), &pod(old.clone()));
+                    let mut errors = Errors::new();
+                    validate_update(&pod(new.clone()), &pod(old.clone()), &mut errors);
                     assert_eq!(!errors.is_empty(), changes, "{old} -> {new}");
                     let expected = FieldPath::new("metadata").child("annotations").key(key);
                     assert!(errors.iter().all(|error| error.field == expected), "{errors:?}");
@@ -74,9 +181,43 @@ mod tests {
     }
 
     #[test]
-    fn a_mirror_pod_has_a_node() {
-        let mirror = json!({"metadata": {"annotations": {MIRROR_ANNOTATION: ""}}, "spec": {}});
-        assert_eq!(validate(&mirror).len(), 1);
-        assert_eq!(validate(&json!({"metadata": {}, "spec": {}})), []);
+    fn annotations_have_valid_values() {
+        for (key, value, errors) in [
+            (MIRROR_ANNOTATION, "", 1),
+            (DELETION_COST, "-5", 0),
+            (DELETION_COST, "05", 1),
+            (DELETION_COST, "3000000000", 1),
+            (SECCOMP_POD, "runtime/default", 0),
+            (SECCOMP_POD, "localhost/../a", 1),
+            (SECCOMP_POD, "x", 1),
+            ("container.apparmor.security.beta.kubernetes.io/c", "localhost/x", 0),
+            ("container.apparmor.security.beta.kubernetes.io/d", "x", 2),
+        ] {
+            let pod = json!({"annotations": {key: value}, "spec": {"containers": [{"name": "c"}]}});
+            let root = At::root(&pod);
+            let mut found = Errors::new();
+            validate(root.field("annotations"), root.field("spec"), &mut found);
+            assert_eq!(found.len(), errors, "{key}={value}");
+        }
+    }
+
+    #[test]
+    fn annotations_and_fields_agree() {
+        let container = json!({"name": "c", "securityContext": {
+            "seccompProfile": {"type": "RuntimeDefault"}, "appArmorProfile": {"type": "Localhost", "localhostProfile": "a"}}});
+        for (prefix, value, errors) in [
+            (SECCOMP_PREFIX, "runtime/default", 0),
+            (SECCOMP_PREFIX, "unconfined", 1),
+            (APP_ARMOR_PREFIX, "localhost/a", 0),
+            (APP_ARMOR_PREFIX, "localhost/b", 1),
+            (APP_ARMOR_PREFIX, "unconfined", 1),
+        ] {
+            let pod =
+                json!({"annotations": {format!("{prefix}c"): value}, "spec": {"containers": [container]}});
+            let root = At::root(&pod);
+            let mut found = Errors::new();
+            match_fields(root.field("annotations"), root.field("spec"), &mut found);
+            assert_eq!(found.len(), errors, "{prefix} {value}");
+        }
     }
 }

@@ -5,28 +5,43 @@
 //! | [`defaults`] | what a spec gets that says nothing of it |
 //! | [`image`] | tags of image names |
 //! | [`qos`] | the quality of service class |
-//! | [`containers`], [`probes`], [`volumes`], [`security`], [`scheduling`] | what these parts must be |
+//! | [`containers`], [`ports`], [`environment`], [`mounts`], [`resources`], [`probes`] | the rules of containers |
+//! | [`volumes`], [`security`], [`windows`], [`dns`], [`scheduling`], [`affinity`] | the rules of other parts |
 //! | [`validation`] | what a pod and a template must be |
-//! | [`warnings`] | what clients are warned of |
-//! | [`annotations`] | annotations that may not change |
+//! | [`warnings`], [`port_warnings`], [`overlaps`] | what clients are warned of |
+//! | [`annotations`] | the rules of annotations |
 //! | [`update`] | what may change in a pod |
-//! | [`parts`] | what may change in it through `ephemeralcontainers` and `resize` |
+//! | [`parts`], [`resize`] | what may change in it through `ephemeralcontainers` and `resize` |
+//! | [`status`] | what its status may say |
 
-pub(super) mod annotations;
+pub(crate) mod affinity;
+mod annotations;
 mod containers;
 pub(crate) mod defaults;
+mod dns;
+mod environment;
 mod image;
+mod mounts;
+mod overlaps;
 pub(crate) mod parts;
+mod port_warnings;
+mod ports;
 mod probes;
 pub(super) mod qos;
+mod resize;
+pub(crate) mod resources;
 pub(crate) mod scheduling;
 mod security;
+pub(super) mod status;
 pub(super) mod update;
 pub(crate) mod validation;
 pub(crate) mod volumes;
 pub(crate) mod warnings;
+mod windows;
 
 use nave_machinery::{Map, Value};
+
+pub(crate) use update::same_but;
 
 /// The fields that hold containers, in the order in which upstream goes through them.
 pub(crate) const CONTAINERS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];

@@ -3,18 +3,11 @@
 
 use std::collections::HashMap;
 
-use nave_machinery::Value;
-use serde_json::json;
+use nave_machinery::{FieldError, FieldPath, Value};
 
-use super::{qos, validation};
+use super::{annotations, resize, validation};
 use crate::read;
 use crate::validate::{At, Errors};
-
-/// What of a container a resize may change.
-const RESIZABLE: [&str; 2] = ["resources", "resizePolicy"];
-
-/// The resources of which a resize may change the amount.
-const RESIZABLE_RESOURCES: [&str; 2] = ["cpu", "memory"];
 
 /// Keeps of an updated pod what may be changed through a part; everything else is as before.
 pub(crate) fn keep(part: &str, pod: &mut Value, old: &Value) {
@@ -24,11 +17,7 @@ pub(crate) fn keep(part: &str, pod: &mut Value, old: &Value) {
         "ephemeralcontainers" => {
             put(pod, &["spec", "ephemeralContainers"], read::at(&updated, "spec.ephemeralContainers"));
         }
-        "resize" => {
-            for kind in ["containers", "initContainers"] {
-                resize(pod, &updated, kind);
-            }
-        }
+        "resize" => resize::keep(pod, &updated),
         _ => {}
     }
     // An update of a part changes no metadata but what tells one version of the object from another.
@@ -40,13 +29,11 @@ pub(crate) fn keep(part: &str, pod: &mut Value, old: &Value) {
 
 /// What is wrong with an update of a part.
 pub(crate) fn validate(part: &str, pod: &Value, old: &Value) -> Errors {
-    let mut errors = validation::pod_again(pod);
     match part {
-        "ephemeralcontainers" => ephemeral(pod, old, &mut errors),
-        "resize" => resized(pod, old, &mut errors),
-        _ => {}
+        "ephemeralcontainers" => ephemeral(pod, old),
+        "resize" => resize::validate(pod, old),
+        _ => validation::pod_again(pod),
     }
-    errors
 }
 
 fn put(pod: &mut Value, path: &[&str; 2], value: Option<&Value>) {
@@ -57,98 +44,39 @@ fn put(pod: &mut Value, path: &[&str; 2], value: Option<&Value>) {
     };
 }
 
-/// Containers by their names, of those with the same name the first.
+/// Containers by their names, of those with the same name the last.
 fn by_name(containers: &[Value]) -> HashMap<&str, &Value> {
-    containers.iter().rev().map(|container| (read::text(container, "name"), container)).collect()
-}
-
-/// Takes the resources of containers that are still there under the same name.
-fn resize(pod: &mut Value, updated: &Value, kind: &str) {
-    let wanted = updated.get("spec").and_then(|spec| spec.get(kind)).and_then(Value::as_array);
-    let (Some(wanted), Some(containers)) = (wanted, pod["spec"].get_mut(kind).and_then(Value::as_array_mut))
-    else {
-        return;
-    };
-    let wanted = by_name(wanted);
-    for container in containers {
-        let Some(other) = wanted.get(read::text(container, "name")) else { continue };
-        let Some(fields) = container.as_object_mut() else { continue };
-        for field in RESIZABLE {
-            match other.get(field) {
-                Some(value) => fields.insert(field.to_owned(), value.clone()),
-                None => fields.remove(field),
-            };
-        }
-    }
+    containers.iter().map(|container| (read::text(container, "name"), container)).collect()
 }
 
 /// Ephemeral containers may be added; those that are there stay as they are.
-fn ephemeral(pod: &Value, old: &Value, errors: &mut Errors) {
+fn ephemeral(pod: &Value, old: &Value) -> Errors {
+    if crate::pod::is_mirror(old) {
+        let why = "static pods do not support ephemeral containers";
+        return vec![FieldError::forbidden(&FieldPath::whole(), why)];
+    }
+    let mut errors = validation::pod_again(pod);
+    annotations::validate_update(pod, old, &mut errors);
     let root = At::root(pod);
     let spec = root.field("spec");
     let at = spec.field("ephemeralContainers");
-    if crate::pod::is_mirror(pod) {
-        let path = nave_machinery::FieldPath::new("");
-        errors.push(nave_machinery::FieldError::forbidden(
-            &path,
-            "static pods do not support ephemeral containers",
-        ));
-    }
     let now = by_name(read::list(pod, "spec.ephemeralContainers"));
     for before in read::list(old, "spec.ephemeralContainers") {
         let name = read::text(before, "name");
-        match now.get(name) {
-            None => errors
-                .push(at.forbidden(format!("existing ephemeral containers {name:?} may not be removed\n"))),
-            Some(container) if *container != before => {
-                errors.push(
-                    at.forbidden(format!("existing ephemeral containers {name:?} may not be changed\n")),
-                );
-            }
-            Some(_) => {}
-        }
+        let what = match now.get(name) {
+            None => "removed",
+            Some(container) if *container != before => "changed",
+            Some(_) => continue,
+        };
+        errors.push(at.forbidden(format!("existing ephemeral containers {name:?} may not be {what}\n")));
     }
-}
-
-/// A resize changes amounts of cpu and memory, never the class of service.
-fn resized(pod: &Value, old: &Value, errors: &mut Errors) {
-    let root = At::root(pod);
-    let spec = root.field("spec");
-    let (class, before) = (qos::class(pod), qos::class(old));
-    if class != before {
-        errors.push(nave_machinery::FieldError::invalid(
-            &spec.path(),
-            before,
-            "Pod QOS Class may not change as a result of resizing",
-        ));
-    }
-    if ["containers", "initContainers"].iter().any(|kind| others(pod, kind) != others(old, kind)) {
-        errors.push(spec.forbidden("only cpu and memory resources are mutable"));
-    }
-}
-
-/// The resources of a kind of containers without those that may be resized.
-fn others(pod: &Value, kind: &str) -> Vec<Value> {
-    let list = pod["spec"].get(kind).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let rest = |container: &Value| {
-        let mut resources = container.get("resources").cloned().unwrap_or_else(|| json!({}));
-        for field in ["requests", "limits"] {
-            if let Some(amounts) = resources.get_mut(field).and_then(Value::as_object_mut) {
-                amounts.retain(|name, _| !RESIZABLE_RESOURCES.contains(&name.as_str()));
-                if amounts.is_empty()
-                    && let Some(resources) = resources.as_object_mut()
-                {
-                    resources.remove(field);
-                }
-            }
-        }
-        resources
-    };
-    list.iter().map(rest).collect()
+    errors
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn pod() -> Value {
@@ -177,41 +105,32 @@ mod tests {
 
     #[test]
     fn ephemeral_containers_are_only_added() {
-        let messages = |pod: &Value, old: &Value| {
-            let mut errors = Errors::new();
-            ephemeral(pod, old, &mut errors);
+        let with = |list: Value| {
+            let container = |mut container: Value| {
+                for (field, value) in [("terminationMessagePolicy", "File"), ("imagePullPolicy", "Always")] {
+                    container[field] = json!(value);
+                }
+                container
+            };
+            let list: Vec<_> = list.as_array().unwrap().iter().cloned().map(container).collect();
+            json!({"metadata": {"name": "p"}, "spec": {
+                "containers": [container(json!({"name": "c", "image": "i"}))], "ephemeralContainers": list,
+                "restartPolicy": "Always", "dnsPolicy": "Default", "terminationGracePeriodSeconds": 30,
+            }})
+        };
+        let messages = |new: &Value, old: &Value| {
+            let errors = validate("ephemeralcontainers", new, old);
             errors.iter().map(|error| error.detail.trim().to_owned()).collect::<Vec<_>>()
         };
-        let with = |list: Value| json!({"metadata": {}, "spec": {"ephemeralContainers": list}});
         let old = with(json!([{"name": "a", "image": "x"}]));
-        assert!(messages(&with(json!([{"name": "a", "image": "x"}, {"name": "b"}])), &old).is_empty());
-        assert_eq!(
-            messages(&with(json!([{"name": "a", "image": "y"}])), &old),
-            [r#"existing ephemeral containers "a" may not be changed"#]
-        );
-        assert_eq!(
-            messages(&with(json!([])), &old),
-            [r#"existing ephemeral containers "a" may not be removed"#]
-        );
-    }
-
-    #[test]
-    fn a_resize_keeps_the_class_and_what_is_neither_cpu_nor_memory() {
-        let messages = |resources: Value| {
-            let mut new = pod();
-            new["spec"]["containers"][0]["resources"] = resources;
-            let mut errors = Errors::new();
-            resized(&new, &pod(), &mut errors);
-            errors.iter().map(ToString::to_string).collect::<Vec<_>>()
-        };
-        assert!(messages(json!({"requests": {"cpu": "2"}})).is_empty());
-        assert_eq!(
-            messages(json!({})),
-            [r#"spec: Invalid value: "Burstable": Pod QOS Class may not change as a result of resizing"#]
-        );
-        assert_eq!(
-            messages(json!({"requests": {"cpu": "1", "example.com/gpu": "1"}})),
-            ["spec: Forbidden: only cpu and memory resources are mutable"]
-        );
+        let more = with(json!([{"name": "a", "image": "x"}, {"name": "b", "image": "y"}]));
+        assert_eq!(messages(&more, &old), [""; 0]);
+        let changed = with(json!([{"name": "a", "image": "y"}]));
+        assert_eq!(messages(&changed, &old), [r#"existing ephemeral containers "a" may not be changed"#]);
+        let removed = with(json!([]));
+        assert_eq!(messages(&removed, &old), [r#"existing ephemeral containers "a" may not be removed"#]);
+        let mut mirror = old.clone();
+        mirror["metadata"]["annotations"] = json!({crate::pod::MIRROR_ANNOTATION: ""});
+        assert_eq!(messages(&more, &mirror), ["static pods do not support ephemeral containers"]);
     }
 }

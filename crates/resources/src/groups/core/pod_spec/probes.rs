@@ -7,12 +7,13 @@ use crate::validate::{At, Errors, not_negative, one_of, port_number, port_number
 const HANDLERS: [&str; 5] = ["exec", "httpGet", "tcpSocket", "grpc", "sleep"];
 const SCHEMES: [&str; 2] = ["HTTP", "HTTPS"];
 
-/// Checks the hooks and probes of a container that runs on.
-pub(super) fn all(container: At, errors: &mut Errors) {
+/// Checks the hooks and probes of a container that runs on, in a pod with the given spec.
+pub(super) fn all(container: At, spec: At, errors: &mut Errors) {
+    let grace = spec.field("terminationGracePeriodSeconds").int();
     let lifecycle = container.field("lifecycle");
     for hook in ["postStart", "preStop"] {
         if lifecycle.field(hook).is_set() {
-            handler(lifecycle.field(hook), errors);
+            handler(lifecycle.field(hook), grace, errors);
         }
     }
     for (kind, must_succeed_once) in
@@ -22,23 +23,24 @@ pub(super) fn all(container: At, errors: &mut Errors) {
         if !at.is_set() {
             continue;
         }
-        probe(at, errors);
+        probe(at, grace, errors);
         let threshold = at.field("successThreshold");
         if must_succeed_once && threshold.int().unwrap_or_default() != 1 {
             let found = threshold.int().unwrap_or_default();
             errors.push(FieldError::invalid(&threshold.path(), found, "must be 1"));
         }
-        let grace = at.field("terminationGracePeriodSeconds");
-        if kind == "readinessProbe" && grace.is_set() {
-            errors.push(grace.invalid("must not be set for readinessProbes"));
-        } else if grace.int().is_some_and(|seconds| seconds <= 0) {
-            errors.push(grace.invalid("must be greater than 0"));
+        let own_grace = at.field("terminationGracePeriodSeconds");
+        if own_grace.int().is_some_and(|seconds| seconds <= 0) {
+            errors.push(own_grace.invalid("must be greater than 0"));
+        }
+        if kind == "readinessProbe" && own_grace.is_set() {
+            errors.push(own_grace.invalid("must not be set for readinessProbes"));
         }
     }
 }
 
-fn probe(probe: At, errors: &mut Errors) {
-    handler(probe, errors);
+fn probe(probe: At, grace: Option<i64>, errors: &mut Errors) {
+    handler(probe, grace, errors);
     for field in
         ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]
     {
@@ -46,31 +48,104 @@ fn probe(probe: At, errors: &mut Errors) {
     }
 }
 
-/// What a probe or a hook does: exactly one thing.
-fn handler(at: At, errors: &mut Errors) {
+/// Checks what a probe or a hook does: exactly one thing.
+fn handler(at: At, grace: Option<i64>, errors: &mut Errors) {
     let mut given = HANDLERS.iter().map(|kind| at.field(kind)).filter(At::is_set);
-    if given.next().is_none() {
+    let Some(first) = given.next() else {
         errors.push(at.required("must specify a handler type"));
         return;
-    }
+    };
     errors.extend(given.map(|other| other.forbidden("may not specify more than 1 handler type")));
-    let (exec, get, tcp, grpc) =
-        (at.field("exec"), at.field("httpGet"), at.field("tcpSocket"), at.field("grpc"));
-    if exec.is_set() && exec.field("command").len() == 0 {
+    let only =
+        |kind: &'static str| Some(at.field(kind)).filter(|it| it.is_set() && it.path() == first.path());
+    if let Some(exec) = only("exec")
+        && exec.field("command").len() == 0
+    {
         errors.push(exec.field("command").required(""));
     }
-    if get.is_set() {
+    if let Some(get) = only("httpGet") {
         required_text(get.field("path"), errors);
         port_number_or_name(get.field("port"), errors);
         one_of(get.field("scheme"), &SCHEMES, errors);
-        for header in get.field("httpHeaders").items() {
-            required_text(header.field("name"), errors);
+        let headers = get.field("httpHeaders");
+        for header in headers.items().map(|header| header.field("name").text()) {
+            if !is_header_name(header) {
+                let why = "a valid HTTP header must consist of alphanumeric characters or '-'";
+                errors.push(FieldError::invalid(&headers.path(), header, why));
+            }
         }
     }
-    if tcp.is_set() {
+    if let Some(tcp) = only("tcpSocket") {
         port_number_or_name(tcp.field("port"), errors);
     }
-    if grpc.is_set() {
+    if let Some(grpc) = only("grpc") {
         port_number(grpc.field("port"), errors);
+    }
+    if let (Some(sleep), Some(grace)) = (only("sleep"), grace) {
+        let seconds = sleep.field("seconds").int().unwrap_or_default();
+        if seconds < 0 || seconds > grace {
+            let why = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
+            errors.push(FieldError::invalid(&sleep.path(), seconds, why));
+        }
+    }
+}
+
+fn is_header_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use nave_machinery::Value;
+    use serde_json::json;
+
+    use super::*;
+
+    fn fields(container: Value) -> Vec<String> {
+        let spec = json!({"terminationGracePeriodSeconds": 30});
+        let mut errors = Errors::new();
+        all(At::named("c", Some(&container)), At::named("spec", Some(&spec)), &mut errors);
+        errors.iter().map(|error| error.field.to_string()).collect()
+    }
+
+    #[test]
+    fn handlers_do_one_thing() {
+        for (handler, expected) in [
+            (json!({"exec": {"command": ["a"]}}), &[][..]),
+            (json!({}), &["c.lifecycle.preStop"]),
+            (json!({"exec": {"command": ["a"]}, "sleep": {"seconds": 1}}), &["c.lifecycle.preStop.sleep"]),
+            (json!({"exec": {}}), &["c.lifecycle.preStop.exec.command"]),
+            (json!({"sleep": {"seconds": 31}}), &["c.lifecycle.preStop.sleep"]),
+            (json!({"sleep": {"seconds": -1}}), &["c.lifecycle.preStop.sleep"]),
+            (json!({"sleep": {"seconds": 0}}), &[]),
+            (
+                json!({"httpGet": {"path": "/", "port": 80, "scheme": "FTP", "httpHeaders": [{"name": "a b"}]}}),
+                &["c.lifecycle.preStop.httpGet.scheme", "c.lifecycle.preStop.httpGet.httpHeaders"],
+            ),
+        ] {
+            assert_eq!(fields(json!({"lifecycle": {"preStop": handler}})), expected, "{handler}");
+        }
+    }
+
+    #[test]
+    fn probes_have_sound_numbers() {
+        let probe = |more: Value| {
+            let mut probe = json!({"tcpSocket": {"port": 80}, "successThreshold": 1});
+            probe.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            probe
+        };
+        for (kind, more, expected) in [
+            ("livenessProbe", json!({}), &[][..]),
+            ("livenessProbe", json!({"successThreshold": 2}), &["c.livenessProbe.successThreshold"]),
+            ("readinessProbe", json!({"successThreshold": 2}), &[]),
+            (
+                "readinessProbe",
+                json!({"terminationGracePeriodSeconds": 1}),
+                &["c.readinessProbe.terminationGracePeriodSeconds"],
+            ),
+            ("startupProbe", json!({"periodSeconds": -1}), &["c.startupProbe.periodSeconds"]),
+        ] {
+            assert_eq!(fields(json!({kind: probe(more.clone())})), expected, "{kind} {more}");
+        }
     }
 }

@@ -1,16 +1,18 @@
-//! Where pods may run: tolerations, affinity, spreading.
+//! Where pods may run: tolerations, gates, spreading.
 
 use std::collections::BTreeSet;
 
 use nave_machinery::{FieldError, names};
 
-use crate::validate::{At, Errors, checked, label_selector, one_of, required_checked};
+use super::affinity::match_label_keys;
+use crate::validate::{At, Errors, absent_or_one_of, checked, label_selector, one_of};
 
 const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 const UNSATISFIABLE: [&str; 2] = ["DoNotSchedule", "ScheduleAnyway"];
 const NODE_POLICIES: [&str; 2] = ["Honor", "Ignore"];
 
-pub(super) fn tolerations(list: At, errors: &mut Errors) {
+/// Checks tolerations, of a pod or of a class of runtimes.
+pub(crate) fn tolerations(list: At, errors: &mut Errors) {
     for toleration in list.items() {
         let (key, operator) = (toleration.field("key"), toleration.field("operator"));
         let (value, effect) = (toleration.field("value"), toleration.field("effect"));
@@ -24,17 +26,15 @@ pub(super) fn tolerations(list: At, errors: &mut Errors) {
         if toleration.field("tolerationSeconds").is_set() && effect.text() != "NoExecute" {
             errors.push(effect.invalid_text("effect must be 'NoExecute' when `tolerationSeconds` is set"));
         }
+        let invalid = |why: &str| FieldError::invalid(&operator.path(), value.text(), why);
         match operator.text() {
-            "" | "Equal" => checked(value, names::is_valid_label_value, errors),
-            "Exists" => {
-                if !value.text().is_empty() {
-                    errors.push(FieldError::invalid(
-                        &operator.path(),
-                        value.text(),
-                        "value must be empty when `operator` is 'Exists'",
-                    ));
-                }
+            "" | "Equal" => {
+                let found = names::is_valid_label_value(value.text());
+                errors.extend((!found.is_empty()).then(|| invalid(&found.join(";"))));
             }
+            "Exists" if value.text().is_empty() => {}
+            "Exists" => errors.push(invalid("value must be empty when `operator` is 'Exists'")),
+            "Lt" | "Gt" => errors.push(operator.not_supported(&["Equal", "Exists", "Lt", "Gt"])),
             _ => errors.push(operator.not_supported(&["Equal", "Exists"])),
         }
         if !effect.text().is_empty() {
@@ -46,141 +46,118 @@ pub(super) fn tolerations(list: At, errors: &mut Errors) {
 pub(super) fn gates(list: At, errors: &mut Errors) {
     let mut seen = BTreeSet::new();
     for gate in list.items() {
-        let name = gate.field("name");
-        checked(name, names::is_qualified_name, errors);
-        if !seen.insert(name.text()) {
-            errors.push(FieldError::duplicate(&gate.path(), name.text()));
+        let name = gate.field("name").text();
+        let invalid = |why| FieldError::invalid(&gate.path(), name, why);
+        errors.extend(names::is_qualified_name(name).into_iter().map(invalid));
+        if !seen.insert(name) {
+            errors.push(FieldError::duplicate(&gate.path(), name));
         }
     }
 }
 
 pub(super) fn spread(list: At, errors: &mut Errors) {
-    let mut seen = BTreeSet::new();
-    for constraint in list.items() {
+    let mut later = BTreeSet::new();
+    let mut repeated = BTreeSet::new();
+    // Of two constraints for the same, upstream names the first.
+    for (index, constraint) in list.items().collect::<Vec<_>>().into_iter().enumerate().rev() {
+        let pair = (constraint.field("topologyKey").text(), constraint.field("whenUnsatisfiable").text());
+        if !later.insert(pair) {
+            repeated.insert(index);
+        }
+    }
+    for (index, constraint) in list.items().enumerate() {
         let (skew, key, when) = (
             constraint.field("maxSkew"),
             constraint.field("topologyKey"),
             constraint.field("whenUnsatisfiable"),
         );
-        if skew.int().unwrap_or_default() <= 0 {
-            let found = skew.int().unwrap_or_default();
-            errors.push(FieldError::invalid(&skew.path(), found, "must be greater than zero"));
-        }
+        positive(skew, errors);
         if key.text().is_empty() {
             errors.push(key.required("can not be empty"));
-        } else {
-            checked(key, names::is_qualified_name, errors);
         }
         one_of(when, &UNSATISFIABLE, errors);
-        let pair = (key.text(), when.text());
-        if !seen.insert(pair) {
-            let shown = format!("{{{}, {}}}", pair.0, pair.1);
-            errors.push(FieldError::duplicate(
-                &constraint.path().child("{topologyKey, whenUnsatisfiable}"),
-                shown,
-            ));
+        if repeated.contains(&index) {
+            let shown = format!("{{{}, {}}}", key.text(), when.text());
+            let path = constraint.path().child("{topologyKey, whenUnsatisfiable}");
+            errors.push(FieldError::duplicate(&path, shown));
         }
         let domains = constraint.field("minDomains");
-        if domains.int().is_some_and(|number| number <= 0) {
-            errors.push(domains.invalid("must be greater than zero"));
-        } else if domains.is_set() && when.text() != "DoNotSchedule" {
-            let detail = "can only use minDomains if whenUnsatisfiable=DoNotSchedule, not ScheduleAnyway";
-            errors.push(domains.invalid(detail));
-        }
-        for policy in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
-            if constraint.field(policy).is_set() {
-                one_of(constraint.field(policy), &NODE_POLICIES, errors);
+        if domains.is_set() {
+            positive(domains, errors);
+            if when.text() != "DoNotSchedule" {
+                let why = format!(
+                    "can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {}",
+                    when.text()
+                );
+                errors.push(domains.invalid(why));
             }
         }
+        for policy in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
+            absent_or_one_of(constraint.field(policy), &NODE_POLICIES, errors);
+        }
+        match_label_keys(constraint, errors);
         label_selector(constraint.field("labelSelector"), errors);
     }
 }
 
-pub(super) fn affinity(affinity: At, errors: &mut Errors) {
-    if !affinity.is_set() {
-        return;
+fn positive(at: At, errors: &mut Errors) {
+    let number = at.int().unwrap_or_default();
+    if number <= 0 {
+        errors.push(FieldError::invalid(&at.path(), number, "must be greater than zero"));
     }
-    node_affinity(affinity.field("nodeAffinity"), errors);
-    for kind in ["podAffinity", "podAntiAffinity"] {
-        let at = affinity.field(kind);
-        for term in at.field("requiredDuringSchedulingIgnoredDuringExecution").items() {
-            pod_term(term, errors);
+}
+
+#[cfg(test)]
+mod tests {
+    use nave_machinery::Value;
+    use serde_json::json;
+
+    use super::*;
+
+    fn fields(check: fn(At, &mut Errors), value: Value) -> Vec<String> {
+        let mut errors = Errors::new();
+        check(At::named("l", Some(&value)), &mut errors);
+        errors.iter().map(|error| error.field.to_string()).collect()
+    }
+
+    #[test]
+    fn tolerations_are_sound() {
+        for (toleration, expected) in [
+            (json!({"operator": "Exists"}), &[][..]),
+            (json!({}), &["l[0].operator"]),
+            (json!({"key": "a", "value": "_"}), &["l[0].operator"]),
+            (json!({"key": "a", "operator": "Exists", "value": "b"}), &["l[0].operator"]),
+            (json!({"key": "a", "operator": "Lt", "value": "1"}), &["l[0].operator"]),
+            (json!({"key": "a", "tolerationSeconds": 1, "effect": "NoSchedule"}), &["l[0].effect"]),
+            (json!({"key": "a", "effect": "x"}), &["l[0].effect"]),
+        ] {
+            assert_eq!(fields(tolerations, json!([toleration])), expected, "{toleration}");
         }
-        for preferred in at.field("preferredDuringSchedulingIgnoredDuringExecution").items() {
-            weight(preferred, errors);
-            pod_term(preferred.field("podAffinityTerm"), errors);
+    }
+
+    #[test]
+    fn gates_have_names_of_their_own() {
+        assert_eq!(fields(gates, json!([{"name": "a"}, {"name": "a"}, {"name": "a b"}])), ["l[1]", "l[2]"]);
+    }
+
+    #[test]
+    fn constraints_are_sound() {
+        let constraint = |more: Value| {
+            let mut all = json!({"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"});
+            all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            all
+        };
+        for (more, expected) in [
+            (json!({}), &[][..]),
+            (json!({"maxSkew": 0, "topologyKey": ""}), &["l[0].maxSkew", "l[0].topologyKey"]),
+            (json!({"minDomains": 0}), &["l[0].minDomains"]),
+            (json!({"minDomains": 1, "whenUnsatisfiable": "ScheduleAnyway"}), &["l[0].minDomains"]),
+            (json!({"nodeTaintsPolicy": "x"}), &["l[0].nodeTaintsPolicy"]),
+            (json!({"matchLabelKeys": ["a"]}), &["l[0].matchLabelKeys"]),
+        ] {
+            assert_eq!(fields(spread, json!([constraint(more.clone())])), expected, "{more}");
         }
-    }
-}
-
-fn weight(preferred: At, errors: &mut Errors) {
-    let weight = preferred.field("weight");
-    let number = weight.int().unwrap_or_default();
-    if !(1..=100).contains(&number) {
-        errors.push(FieldError::invalid(&weight.path(), number, "must be in the range 1-100"));
-    }
-}
-
-fn pod_term(term: At, errors: &mut Errors) {
-    label_selector(term.field("labelSelector"), errors);
-    label_selector(term.field("namespaceSelector"), errors);
-    for namespace in term.field("namespaces").items() {
-        checked(namespace, names::is_dns1123_label, errors);
-    }
-    let key = term.field("topologyKey");
-    if key.text().is_empty() {
-        errors.push(key.required("can not be empty"));
-    } else {
-        checked(key, names::is_qualified_name, errors);
-    }
-}
-
-fn node_affinity(at: At, errors: &mut Errors) {
-    let required = at.field("requiredDuringSchedulingIgnoredDuringExecution");
-    if required.is_set() {
-        node_selector(required, errors);
-    }
-    for preferred in at.field("preferredDuringSchedulingIgnoredDuringExecution").items() {
-        weight(preferred, errors);
-        node_term(preferred.field("preference"), errors);
-    }
-}
-
-/// Checks a node selector, of a pod or of a persistent volume.
-pub(crate) fn node_selector(selector: At, errors: &mut Errors) {
-    let terms = selector.field("nodeSelectorTerms");
-    if terms.len() == 0 {
-        errors.push(terms.required("must have at least one node selector term"));
-    }
-    for term in terms.items() {
-        node_term(term, errors);
-    }
-}
-
-fn node_term(term: At, errors: &mut Errors) {
-    for expression in term.field("matchExpressions").items() {
-        let (operator, values) = (expression.field("operator"), expression.field("values"));
-        match operator.text() {
-            "In" | "NotIn" => {
-                if values.len() == 0 {
-                    errors.push(values.required("must be specified when `operator` is 'In' or 'NotIn'"));
-                }
-            }
-            "Exists" | "DoesNotExist" => {
-                if values.len() > 0 {
-                    let detail = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
-                    errors.push(values.forbidden(detail));
-                }
-            }
-            "Gt" | "Lt" => {
-                if values.len() != 1 {
-                    errors.push(
-                        values.required("must be specified single value when `operator` is 'Lt' or 'Gt'"),
-                    );
-                }
-            }
-            _ => errors.push(operator.invalid_text("not a valid selector operator")),
-        }
-        required_checked(expression.field("key"), names::is_qualified_name, errors);
+        let twice = json!([constraint(json!({})), constraint(json!({}))]);
+        assert_eq!(fields(spread, twice), ["l[0].{topologyKey, whenUnsatisfiable}"]);
     }
 }

@@ -2,17 +2,18 @@
 
 use std::collections::HashSet;
 
-use nave_machinery::{Map, Value};
+use nave_machinery::{FieldError, Map, Value};
 
-use super::{annotations, validation};
+use super::{annotations, containers, scheduling, validation};
 use crate::validate::{At, Errors};
 
 const FIXED: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+const REQUIRED_TERMS: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 
 /// What is wrong with an update of a pod.
 pub(crate) fn pod(pod: &Value, old: &Value) -> Errors {
-    let mut errors = annotations::validate_update(pod, old);
-    errors.extend(validation::pod_again(pod));
+    let mut errors = validation::pod_again(pod);
+    annotations::validate_update(pod, old, &mut errors);
     let (root, old_root) = (At::root(pod), At::root(old));
     let (spec, old_spec) = (root.field("spec"), old_root.field("spec"));
     for kind in ["containers", "initContainers"] {
@@ -20,29 +21,50 @@ pub(crate) fn pod(pod: &Value, old: &Value) -> Errors {
             errors.push(spec.field(kind).forbidden("pod updates may not add or remove containers"));
             return errors;
         }
+        for container in spec.field(kind).items() {
+            if container.field("image").text().is_empty() {
+                errors.push(container.field("image").required(""));
+            }
+            containers::padded_image(container, &mut errors);
+        }
     }
-    deadline(spec, old_spec, &mut errors);
+    if !deadline(spec, old_spec, &mut errors) {
+        return errors;
+    }
     tolerations(spec, old_spec, &mut errors);
-    if let (Some(new), Some(old)) = (spec.map(), old_spec.map())
-        && !same_spec(new, old)
-    {
-        errors.push(spec.forbidden(FIXED));
+    gates(spec, old_spec, &mut errors);
+    if let (Some(new), Some(old)) = (spec.map(), old_spec.map()) {
+        let is_gated = old_spec.field("schedulingGates").len() > 0;
+        if is_gated {
+            node_selector(spec, old_spec, &mut errors);
+            node_affinity(spec, old_spec, &mut errors);
+        }
+        if !same_spec(new, old, is_gated) {
+            errors.push(spec.forbidden(FIXED));
+        }
     }
     errors
 }
 
-/// A deadline may be set and brought nearer.
-fn deadline(spec: At, old: At, errors: &mut Errors) {
+/// A deadline may be set and brought nearer; returns whether it is worth checking more.
+fn deadline(spec: At, old: At, errors: &mut Errors) -> bool {
     let (at, old) = (spec.field("activeDeadlineSeconds"), old.field("activeDeadlineSeconds").int());
+    let max = i64::from(i32::MAX);
     match (at.int(), old) {
+        (Some(new), _) if new < 0 || new > max => {
+            errors.push(at.invalid(format!("must be between 0 and {max}, inclusive")));
+            false
+        }
         (Some(new), Some(old)) if new > old => {
             errors.push(at.invalid("must be less than or equal to previous value"));
+            false
         }
         (None, Some(_)) => {
             let detail = "must not update from a positive integer to nil value";
-            errors.push(nave_machinery::FieldError::invalid(&at.path(), Value::Null, detail));
+            errors.push(FieldError::invalid(&at.path(), Value::Null, detail));
+            true
         }
-        _ => {}
+        _ => true,
     }
 }
 
@@ -52,7 +74,10 @@ fn tolerations(spec: At, old: At, errors: &mut Errors) {
     let kept: HashSet<_> = list.items().map(fixed_fields).collect();
     if !old_list.items().all(|toleration| kept.contains(&fixed_fields(toleration))) {
         errors.push(list.forbidden("existing toleration can not be modified except its tolerationSeconds"));
+        return;
     }
+    // Upstream checks them here once more.
+    scheduling::tolerations(list, errors);
 }
 
 /// The fields of a toleration that may not change.
@@ -62,13 +87,73 @@ fn fixed_fields<'v>(toleration: At<'_, 'v>) -> Vec<(&'v str, &'v Value)> {
     fields.map(|(name, value)| (name.as_str(), value)).collect()
 }
 
+/// Gates may only be opened.
+fn gates(spec: At, old: At, errors: &mut Errors) {
+    let (gates, old_gates) = (spec.field("schedulingGates"), old.field("schedulingGates"));
+    let before: HashSet<_> = old_gates.items().map(|gate| gate.field("name").text()).collect();
+    for gate in gates.items() {
+        let name = gate.field("name");
+        if !before.contains(name.text()) {
+            let why = format!("only deletion is allowed, but found new scheduling gate '{}'", name.text());
+            errors.push(name.forbidden(why));
+        }
+    }
+}
+
+/// A pod that waits at a gate may be drawn to fewer nodes.
+fn node_selector(spec: At, old: At, errors: &mut Errors) {
+    let (new, before) = (spec.field("nodeSelector"), old.field("nodeSelector"));
+    let is_kept = |(key, value): (&str, At)| new.key(key).is_set() && new.key(key).text() == value.text();
+    if !before.entries().all(is_kept) {
+        let shown = new.value().cloned().unwrap_or_default();
+        let why = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
+        errors.push(FieldError::invalid(&new.path(), shown, why));
+    }
+}
+
+fn node_affinity(spec: At, old: At, errors: &mut Errors) {
+    let (affinity, old_affinity) = (spec.field("affinity"), old.field("affinity"));
+    let (nodes, old_nodes) = (affinity.field("nodeAffinity"), old_affinity.field("nodeAffinity"));
+    let (required, old_required) = (nodes.field(REQUIRED_TERMS), old_nodes.field(REQUIRED_TERMS));
+    let (terms, old_terms) = (required.field("nodeSelectorTerms"), old_required.field("nodeSelectorTerms"));
+    if old_terms.len() == 0 {
+        return;
+    }
+    let invalid = |at: At, why: &str| {
+        let shown = at.value().cloned().unwrap_or_default();
+        FieldError::invalid(&at.path(), shown, why)
+    };
+    if terms.len() != old_terms.len() {
+        let why = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        errors.push(invalid(terms, why));
+        return;
+    }
+    for (term, old) in terms.items().zip(old_terms.items()) {
+        if !only_adds(term, old) {
+            errors.push(invalid(term, "only additions are allowed (no mutations or deletions)"));
+        }
+    }
+}
+
+/// Whether a term has the expressions of an older one, and perhaps more behind them.
+fn only_adds(term: At, old: At) -> bool {
+    let lists = ["matchExpressions", "matchFields"];
+    let is_empty = |term: At| lists.iter().all(|list| term.field(list).len() == 0);
+    if is_empty(old) {
+        return is_empty(term);
+    }
+    lists.iter().all(|list| {
+        let (new, old) = (elements(term.field(list).value()), elements(old.field(list).value()));
+        new.starts_with(old)
+    })
+}
+
 /// Whether two specs differ in nothing but what may change.
-fn same_spec(new: &Map, old: &Map) -> bool {
-    let gated = old.get("schedulingGates").and_then(Value::as_array).is_some_and(|gates| !gates.is_empty());
+fn same_spec(new: &Map, old: &Map, is_gated: bool) -> bool {
     let same = |field: &str| match field {
-        "activeDeadlineSeconds" | "tolerations" => true,
-        // A pod that waits at a gate may be told more narrowly where to go.
-        "schedulingGates" | "nodeSelector" | "affinity" if gated => true,
+        "activeDeadlineSeconds" | "tolerations" | "schedulingGates" => true,
+        "nodeSelector" if is_gated => true,
+        "affinity" if is_gated => same_but_nodes(new.get(field), old.get(field)),
         "containers" | "initContainers" => same_containers(new.get(field), old.get(field)),
         "terminationGracePeriodSeconds" => {
             new.get(field) == old.get(field)
@@ -78,6 +163,13 @@ fn same_spec(new: &Map, old: &Map) -> bool {
         _ => new.get(field) == old.get(field),
     };
     new.keys().chain(old.keys()).all(|field| same(field))
+}
+
+fn same_but_nodes(new: Option<&Value>, old: Option<&Value>) -> bool {
+    ["podAffinity", "podAntiAffinity"].into_iter().all(|field| {
+        let of = |affinity: Option<&'_ Value>| affinity.and_then(|it| it.get(field)).cloned();
+        of(new) == of(old)
+    })
 }
 
 fn same_containers(new: Option<&Value>, old: Option<&Value>) -> bool {
@@ -90,9 +182,85 @@ fn elements(list: Option<&Value>) -> &[Value] {
     list.and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-fn same_but(new: Option<&Map>, old: Option<&Map>, but: &[&str]) -> bool {
+/// Whether two objects differ at most in the fields `but`.
+pub(crate) fn same_but(new: Option<&Map>, old: Option<&Map>, but: &[&str]) -> bool {
     let (Some(new), Some(old)) = (new, old) else { return new.is_none() && old.is_none() };
     new.keys()
         .chain(old.keys())
         .all(|field| but.contains(&field.as_str()) || new.get(field) == old.get(field))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn with(more: Value) -> Value {
+        let container = json!({"name": "c", "image": "i", "imagePullPolicy": "Always", "terminationMessagePolicy": "File"});
+        let mut spec = json!({
+            "containers": [container], "restartPolicy": "Always", "dnsPolicy": "Default",
+            "terminationGracePeriodSeconds": 30,
+        });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"metadata": {"name": "p"}, "spec": spec})
+    }
+
+    fn fields(new: Value, old: Value) -> Vec<String> {
+        pod(&with(new), &with(old)).iter().map(|error| error.field.to_string()).collect()
+    }
+
+    #[test]
+    fn few_fields_of_a_pod_may_change() {
+        for (new, old, expected) in [
+            (json!({"activeDeadlineSeconds": 5}), json!({}), &[][..]),
+            (
+                json!({"activeDeadlineSeconds": 5}),
+                json!({"activeDeadlineSeconds": 4}),
+                &["spec.activeDeadlineSeconds"],
+            ),
+            (json!({}), json!({"activeDeadlineSeconds": 4}), &["spec.activeDeadlineSeconds"]),
+            (json!({"terminationGracePeriodSeconds": 1}), json!({"terminationGracePeriodSeconds": -1}), &[]),
+            (json!({"hostname": "a"}), json!({}), &["spec"]),
+            (json!({"nodeSelector": {"a": "b"}}), json!({}), &["spec"]),
+            (json!({"containers": []}), json!({}), &["spec.containers", "spec.containers"]),
+            (json!({"tolerations": [{"key": "a", "operator": "Exists"}]}), json!({}), &[]),
+            (json!({}), json!({"tolerations": [{"key": "a", "operator": "Exists"}]}), &["spec.tolerations"]),
+        ] {
+            assert_eq!(fields(new.clone(), old.clone()), expected, "{old} -> {new}");
+        }
+    }
+
+    #[test]
+    fn a_pod_that_waits_may_be_drawn_to_fewer_nodes() {
+        let gated = |more: Value| {
+            let mut spec = json!({"schedulingGates": [{"name": "z"}]});
+            spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            spec
+        };
+        let term = |keys: &[&str]| {
+            let list: Vec<_> = keys.iter().map(|key| json!({"key": key, "operator": "Exists"})).collect();
+            gated(
+                json!({"affinity": {"nodeAffinity": {REQUIRED_TERMS: {"nodeSelectorTerms": [{"matchExpressions": list}]}}}}),
+            )
+        };
+        let path =
+            "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0]";
+        for (new, old, expected) in [
+            (gated(json!({"nodeSelector": {"a": "b"}})), gated(json!({})), &[][..]),
+            (
+                gated(json!({"nodeSelector": {"a": "c"}})),
+                gated(json!({"nodeSelector": {"a": "b"}})),
+                &["spec.nodeSelector"],
+            ),
+            (json!({}), gated(json!({})), &[]),
+            (gated(json!({})), json!({}), &["spec.schedulingGates[0].name"]),
+            (term(&["a"]), gated(json!({})), &[]),
+            (term(&["a", "b"]), term(&["a"]), &[]),
+            (term(&["b"]), term(&["a"]), &[path]),
+            (gated(json!({"affinity": {"podAffinity": {}}})), gated(json!({})), &["spec"]),
+        ] {
+            assert_eq!(fields(new.clone(), old.clone()), expected, "{old} -> {new}");
+        }
+    }
 }

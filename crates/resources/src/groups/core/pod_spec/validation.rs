@@ -1,22 +1,20 @@
-//! What a pod and a pod template must be (upstream: `pkg/apis/core/validation`), in upstream's order.
+//! What a pod and a pod template must be (upstream: `ValidatePodSpec`), in upstream's order.
 
-use std::collections::BTreeSet;
+use nave_machinery::{Value, meta, names};
 
-use nave_machinery::{FieldError, Value, names};
-
-use super::{annotations, containers, scheduling, security, volumes};
-use crate::validate::{At, Errors, checked, labels, quantity_not_negative, required_text};
+use super::{
+    affinity, annotations, containers, dns, environment, ports, resources, scheduling, security, volumes,
+    windows,
+};
+use crate::validate::{At, Errors, checked, labels, required_text};
 
 const RESTART_POLICIES: [&str; 3] = ["Always", "OnFailure", "Never"];
 const DNS_POLICIES: [&str; 4] = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
 const PREEMPTION_POLICIES: [&str; 2] = ["Never", "PreemptLowerPriority"];
-/// The most name servers a pod may name.
-const NAME_SERVERS_MAX: usize = 3;
 
 /// What is wrong with a pod to be created.
 pub(crate) fn pod(pod: &Value) -> Errors {
-    let mut errors = annotations::validate(pod);
-    errors.extend(pod_again(pod));
+    let mut errors = pod_again(pod);
     let root = At::root(pod);
     let spec = root.field("spec");
     let ephemeral = spec.field("ephemeralContainers");
@@ -27,6 +25,8 @@ pub(crate) fn pod(pod: &Value) -> Errors {
         let detail = "cannot be set until all schedulingGates have been cleared";
         errors.push(spec.field("nodeName").forbidden(detail));
     }
+    let metadata = root.field("metadata");
+    annotations::match_fields(metadata.field("annotations"), spec, &mut errors);
     errors
 }
 
@@ -34,14 +34,15 @@ pub(crate) fn pod(pod: &Value) -> Errors {
 pub(super) fn pod_again(pod: &Value) -> Errors {
     let mut errors = Errors::new();
     let root = At::root(pod);
-    let spec = root.field("spec");
-    pod_spec(spec, &mut errors);
-    for kind in super::CONTAINERS {
+    let (metadata, spec) = (root.field("metadata"), root.field("spec"));
+    annotations::validate(metadata.field("annotations"), spec, &mut errors);
+    pod_spec(spec, Some(pod), &mut errors);
+    if spec.field("serviceAccountName").text().is_empty() {
+        no_tokens(spec, &mut errors);
+    }
+    for kind in ["containers", "initContainers"] {
         for container in spec.field(kind).items() {
-            let image = container.field("image");
-            if image.text().trim() != image.text() {
-                errors.push(image.invalid("must not have leading or trailing whitespace"));
-            }
+            containers::padded_image(container, &mut errors);
         }
     }
     errors
@@ -50,11 +51,16 @@ pub(super) fn pod_again(pod: &Value) -> Errors {
 /// What is wrong with a pod template.
 pub(crate) fn template(template: At, errors: &mut Errors) {
     let metadata = template.field("metadata");
-    // Upstream names the labels of a template without the metadata they are in.
-    let template_labels = template.field("labels").with(metadata.field("labels").value());
-    labels(template_labels, errors);
+    // Upstream names the labels and annotations of a template without the metadata they are in.
+    let moved = |field: &'static str| template.field(field).with(metadata.field(field).value());
+    labels(moved("labels"), errors);
+    let annotations = moved("annotations");
+    let path = annotations.path();
+    errors.extend(annotations.map().into_iter().flat_map(|map| names::validate_annotations(map, &path)));
     let spec = template.field("spec");
-    pod_spec(spec, errors);
+    annotations::validate(annotations, spec, errors);
+    pod_spec(spec, None, errors);
+    annotations::match_fields(annotations, spec, errors);
     let ephemeral = spec.field("ephemeralContainers");
     if ephemeral.len() > 0 {
         errors.push(ephemeral.forbidden("ephemeral containers not allowed in pod template"));
@@ -77,41 +83,60 @@ pub(crate) fn running_template(at: At, errors: &mut Errors) {
     }
 }
 
-fn pod_spec(spec: At, errors: &mut Errors) {
-    volumes::all(spec, errors);
-    containers::all(spec, errors);
+/// `pod` is the pod that has the spec, if it is not one of a template.
+fn pod_spec(spec: At, pod: Option<&Value>, errors: &mut Errors) {
+    let grace = spec.field("terminationGracePeriodSeconds");
+    if !grace.is_set() {
+        errors.push(grace.required(""));
+    }
+    let volumes = volumes::all(spec, pod.map(meta::name), errors);
+    resources::pod_claims(spec.field("resourceClaims"), pod.is_some_and(crate::pod::is_mirror), errors);
+    containers::all(spec, &volumes, errors);
+    resources::of_pod(spec, errors);
+    ports::on_host_network(spec, pod.is_some(), errors);
     policy(spec.field("restartPolicy"), &RESTART_POLICIES, errors);
     policy(spec.field("dnsPolicy"), &DNS_POLICIES, errors);
     labels(spec.field("nodeSelector"), errors);
     security::pod(spec, errors);
-    for secret in spec.field("imagePullSecrets").items() {
-        required_text(secret.field("name"), errors);
-    }
-    scheduling::affinity(spec.field("affinity"), errors);
-    dns_config(spec, errors);
+    affinity::all(spec.field("affinity"), errors);
+    dns::config(spec, errors);
     for gate in spec.field("readinessGates").items() {
         checked(gate.field("conditionType"), names::is_qualified_name, errors);
     }
     scheduling::gates(spec.field("schedulingGates"), errors);
     scheduling::spread(spec.field("topologySpreadConstraints"), errors);
+    windows::host_processes(spec, errors);
+    security::own_users(spec, errors);
+    dns::hostname_override(spec, errors);
     named(spec.field("serviceAccountName"), names::is_dns1123_subdomain, errors);
     named(spec.field("nodeName"), names::is_dns1123_subdomain, errors);
     deadline(spec.field("activeDeadlineSeconds"), errors);
     named(spec.field("hostname"), names::is_dns1123_label, errors);
     named(spec.field("subdomain"), names::is_dns1123_label, errors);
     scheduling::tolerations(spec.field("tolerations"), errors);
-    host_aliases(spec.field("hostAliases"), errors);
+    dns::host_aliases(spec.field("hostAliases"), errors);
     named(spec.field("priorityClassName"), names::is_dns1123_subdomain, errors);
-    named(spec.field("runtimeClassName"), names::is_dns1123_subdomain, errors);
+    if spec.field("runtimeClassName").is_set() {
+        checked(spec.field("runtimeClassName"), names::is_dns1123_subdomain, errors);
+    }
     if spec.field("preemptionPolicy").is_set() {
         policy(spec.field("preemptionPolicy"), &PREEMPTION_POLICIES, errors);
     }
-    for (_, quantity) in spec.field("overhead").entries() {
-        quantity_not_negative(quantity, errors);
-    }
-    let os = spec.field("os");
-    if os.is_set() {
-        policy(os.field("name"), &["linux", "windows"], errors);
+    resources::overhead(spec.field("overhead"), errors);
+    windows::operating_system(spec, errors);
+    environment::file_volumes(spec, errors);
+}
+
+/// A pod without a service account has no tokens of one.
+fn no_tokens(spec: At, errors: &mut Errors) {
+    for volume in spec.field("volumes").items() {
+        let projected = volume.field("projected");
+        for source in projected.field("sources").items() {
+            let token = source.field("serviceAccountToken");
+            if token.is_set() {
+                errors.push(token.forbidden("must not be specified when serviceAccountName is not set"));
+            }
+        }
     }
 }
 
@@ -136,43 +161,70 @@ fn deadline(at: At, errors: &mut Errors) {
     }
 }
 
-fn dns_config(spec: At, errors: &mut Errors) {
-    let config = spec.field("dnsConfig");
-    let servers = config.field("nameservers");
-    if spec.field("dnsPolicy").text() == "None" {
-        if !config.is_set() {
-            errors.push(config.required("must provide `dnsConfig` when `dnsPolicy` is None"));
-            return;
-        }
-        if servers.len() == 0 {
-            errors
-                .push(servers.required("must provide at least one DNS nameserver when `dnsPolicy` is None"));
-            return;
-        }
-    }
-    if servers.len() > NAME_SERVERS_MAX {
-        errors.push(servers.invalid(format!("must not have more than {NAME_SERVERS_MAX} nameservers")));
-    }
-    for server in servers.items() {
-        crate::validate::ip(server, errors);
-    }
-    for option in config.field("options").items() {
-        if option.field("name").text().is_empty() {
-            errors.push(option.required("must not be empty"));
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
 
-fn host_aliases(at: At, errors: &mut Errors) {
-    let mut seen = BTreeSet::new();
-    for alias in at.items() {
-        let ip = alias.field("ip");
-        crate::validate::ip(ip, errors);
-        if !seen.insert(ip.text()) {
-            errors.push(FieldError::duplicate(&ip.path(), ip.text()));
+    use super::*;
+
+    fn pod_with(more: Value) -> Value {
+        let container = json!({"name": "c", "image": "i", "imagePullPolicy": "Always", "terminationMessagePolicy": "File"});
+        let mut spec = json!({
+            "containers": [container], "restartPolicy": "Always", "dnsPolicy": "Default",
+            "terminationGracePeriodSeconds": 30,
+        });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"metadata": {"name": "p"}, "spec": spec})
+    }
+
+    fn fields(errors: &Errors) -> Vec<String> {
+        errors.iter().map(|error| error.field.to_string()).collect()
+    }
+
+    #[test]
+    fn the_fields_of_a_pod_are_checked() {
+        let token =
+            json!([{"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]);
+        for (more, expected) in [
+            (json!({}), &[][..]),
+            (json!({"restartPolicy": "x", "dnsPolicy": ""}), &["spec.restartPolicy", "spec.dnsPolicy"]),
+            (json!({"nodeSelector": {"a": "_"}}), &["spec.nodeSelector"]),
+            (json!({"activeDeadlineSeconds": 0}), &["spec.activeDeadlineSeconds"]),
+            (json!({"hostname": "a.b", "subdomain": "A"}), &["spec.hostname", "spec.subdomain"]),
+            (json!({"runtimeClassName": ""}), &["spec.runtimeClassName"]),
+            (
+                json!({"overhead": {"bogus": "1"}}),
+                &["spec.overhead.limits[bogus]", "spec.overhead.limits[bogus]"],
+            ),
+            (json!({"terminationGracePeriodSeconds": null}), &["spec.terminationGracePeriodSeconds"]),
+            (json!({"volumes": token}), &["spec.volumes[0].projected.sources[0].serviceAccountToken"]),
+            (json!({"imagePullSecrets": [{}]}), &[]),
+            (
+                json!({"ephemeralContainers": [{}], "containers": []}),
+                &[
+                    "spec.containers",
+                    "spec.ephemeralContainers[0].name",
+                    "spec.ephemeralContainers[0].image",
+                    "spec.ephemeralContainers[0].terminationMessagePolicy",
+                    "spec.ephemeralContainers[0].imagePullPolicy",
+                    "spec.ephemeralContainers",
+                ],
+            ),
+        ] {
+            assert_eq!(fields(&pod(&pod_with(more.clone()))), expected, "{more}");
         }
-        for host in alias.field("hostnames").items() {
-            checked(host, names::is_dns1123_subdomain, errors);
-        }
+    }
+
+    #[test]
+    fn a_template_is_checked_as_its_pods_will_be() {
+        let mut owner = json!({"template": pod_with(json!({}))});
+        owner["template"]["metadata"] = json!({"labels": {"a": "_"}, "annotations": {"a b": ""}});
+        owner["template"]["spec"]["restartPolicy"] = json!("Never");
+        let root = At::named("spec", Some(&owner));
+        let mut errors = Errors::new();
+        running_template(root.field("template"), &mut errors);
+        let expected =
+            ["spec.template.labels", "spec.template.annotations", "spec.template.spec.restartPolicy"];
+        assert_eq!(fields(&errors), expected);
     }
 }

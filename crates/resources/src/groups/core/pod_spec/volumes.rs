@@ -1,172 +1,307 @@
 //! Volumes of pods.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
+use nave_machinery::quantity::Quantity;
 use nave_machinery::{FieldError, names};
 
-use crate::validate::{At, Errors, absent_or_one_of, quantity, required_checked, required_text};
+use super::containers::pull_policy;
+use super::environment::{field_reference, resource_reference};
+use crate::groups::core::volume_sources::{self, Source};
+use crate::signer::{is_kubernetes_signer, signer_name, trust_bundle_name};
+use crate::validate::{
+    At, Errors, driver_name, label_selector, one_of, quantity, required_checked, required_text,
+};
 
-const HOST_PATH_TYPES: [&str; 8] =
-    ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
 /// The permissions a file can have.
 const MODE_MAX: i64 = 0o777;
 const MODE_MESSAGE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
+const CONFLICT: &str = "conflicting duplicate paths";
+const TOKEN_SECONDS_MIN: i64 = 600;
+const TOKEN_SECONDS_MAX: i64 = 1 << 32;
+const KEY_TYPES: [&str; 6] = ["ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519", "RSA3072", "RSA4096"];
+const CERTIFICATE_SECONDS_MIN: i64 = 3600;
+/// The longest life of a certificate of a pod: 91 days, or of one that Kubernetes itself signs.
+const CERTIFICATE_SECONDS_MAX: i64 = 91 * 86_400;
+const KUBERNETES_CERTIFICATE_SECONDS_MAX: i64 = 86_400;
+/// The fields of a pod that a file can hold.
+const FILE_FIELDS: [&str; 5] =
+    ["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
 
-/// Checks the volumes of a pod spec.
-pub(super) fn all(spec: At, errors: &mut Errors) {
-    let mut seen = BTreeSet::new();
-    for volume in spec.field("volumes").items() {
-        source(volume, errors);
-        let name = volume.field("name");
-        if required_text(name, errors) {
-            let found = names::is_dns1123_label(name.text());
-            if found.is_empty() && !seen.insert(name.text()) {
-                errors.push(name.duplicate());
-            }
-            errors.extend(found.into_iter().map(|why| name.invalid(why)));
-        }
+/// The sources of a projected volume.
+const PROJECTED: [&str; 6] =
+    ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"];
+
+const FIRST: [Source; 1] = [Source::new("emptyDir", |empty, errors| {
+    let limit = empty.field("sizeLimit");
+    if quantity(limit).is_some_and(Quantity::is_negative) {
+        errors.push(limit.forbidden("SizeLimit field must be a valid resource quantity"));
     }
-}
+})];
 
-fn source(volume: At, errors: &mut Errors) {
-    let Some(fields) = volume.map() else { return };
-    let given = fields.iter().filter(|(kind, value)| *kind != "name" && !value.is_null()).count();
-    match given {
-        0 => errors.push(volume.required("must specify a volume type")),
-        1 => {}
-        _ => {
-            let kinds = fields.iter().filter(|(kind, value)| *kind != "name" && !value.is_null());
-            for (kind, _) in kinds.skip(1) {
-                let path = volume.path().child(kind);
-                errors.push(FieldError::forbidden(&path, "may not specify more than 1 volume type"));
-            }
-            return;
-        }
-    }
-    let Some((kind, _)) = fields.iter().find(|(kind, value)| *kind != "name" && !value.is_null()) else {
-        return;
-    };
-    match kind.as_str() {
-        "emptyDir" => {
-            let empty = volume.field("emptyDir");
-            let limit = empty.field("sizeLimit");
-            if quantity(limit).is_some_and(nave_machinery::quantity::Quantity::is_negative) {
-                errors.push(limit.forbidden("SizeLimit field must be a valid resource quantity"));
-            }
-        }
-        "hostPath" => host_path(volume.field("hostPath"), errors),
-        "secret" => {
-            let secret = volume.field("secret");
-            required_text(secret.field("secretName"), errors);
-            files(secret, errors);
-        }
-        "configMap" => {
-            let map = volume.field("configMap");
-            required_text(map.field("name"), errors);
-            files(map, errors);
-        }
-        "downwardAPI" => {
-            let downward = volume.field("downwardAPI");
-            mode(downward.field("defaultMode"), errors);
-            downward_files(downward, errors);
-        }
-        "projected" => projected(volume.field("projected"), errors),
-        "persistentVolumeClaim" => {
-            let claim = volume.field("persistentVolumeClaim");
-            required_checked(claim.field("claimName"), names::is_dns1123_subdomain, errors);
-        }
-        "nfs" => {
-            let nfs = volume.field("nfs");
-            required_text(nfs.field("server"), errors);
-            if required_text(nfs.field("path"), errors) && !nfs.field("path").text().starts_with('/') {
-                errors.push(nfs.field("path").invalid("must be an absolute path"));
-            }
-        }
-        "csi" => {
-            let csi = volume.field("csi");
-            required_text(csi.field("driver"), errors);
-        }
-        "ephemeral" => {
-            let ephemeral = volume.field("ephemeral");
-            let template = ephemeral.field("volumeClaimTemplate");
-            if template.is_set() {
-                crate::groups::core::claim_spec(template.field("spec"), errors);
-            } else {
-                errors.push(template.required(""));
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Checks a path on the host, also one of a persistent volume.
-pub(crate) fn host_path(source: At, errors: &mut Errors) {
-    let path = source.field("path");
-    if required_text(path, errors) {
-        no_steps_back(path, errors);
-    }
-    absent_or_one_of(source.field("type"), &HOST_PATH_TYPES, errors);
-}
-
-fn files(source: At, errors: &mut Errors) {
-    mode(source.field("defaultMode"), errors);
-    items(source, errors);
-}
-
-fn items(source: At, errors: &mut Errors) {
-    for item in source.field("items").items() {
-        required_text(item.field("key"), errors);
-        if required_text(item.field("path"), errors) {
-            file_name(item.field("path"), errors);
-        }
-        mode(item.field("mode"), errors);
-    }
-}
-
-fn downward_files(source: At, errors: &mut Errors) {
-    for item in source.field("items").items() {
-        if required_text(item.field("path"), errors) {
-            file_name(item.field("path"), errors);
-        }
-        let (field, resource) = (item.field("fieldRef"), item.field("resourceFieldRef"));
-        if field.is_set() {
-            required_text(field.field("fieldPath"), errors);
-            if resource.is_set() {
-                let detail = "fieldRef and resourceFieldRef can not be specified simultaneously";
-                errors.push(item.invalid(detail));
-            }
-        } else if resource.is_set() {
-            required_text(resource.field("containerName"), errors);
-            required_text(resource.field("resource"), errors);
+const LAST: [Source; 8] = [
+    Source::new("secret", |secret, errors| {
+        required_text(secret.field("secretName"), errors);
+        mode(secret.field("defaultMode"), errors);
+        secret.field("items").items().for_each(|item| key_to_path(item, errors));
+    }),
+    Source::new("persistentVolumeClaim", |claim, errors| {
+        required_text(claim.field("claimName"), errors);
+    }),
+    Source::new("downwardAPI", |source, errors| {
+        mode(source.field("defaultMode"), errors);
+        // Upstream names the volume, not its item.
+        source.field("items").items().for_each(|item| downward_file(item, source, errors));
+    }),
+    Source::new("configMap", |map, errors| {
+        required_text(map.field("name"), errors);
+        mode(map.field("defaultMode"), errors);
+        map.field("items").items().for_each(|item| key_to_path(item, errors));
+    }),
+    Source::new("projected", projected),
+    Source::new("csi", csi),
+    Source::new("ephemeral", |ephemeral, errors| {
+        let template = ephemeral.field("volumeClaimTemplate");
+        if template.is_set() {
+            crate::groups::core::claim_template(template, errors);
         } else {
-            errors.push(item.required("one of fieldRef and resourceFieldRef is required"));
+            errors.push(template.required(""));
         }
-        mode(item.field("mode"), errors);
+    }),
+    Source::new("image", |image, errors| pull_policy(image.field("pullPolicy"), errors)),
+];
+
+/// The volumes of a pod spec by their names, those that are in order.
+pub(super) struct Volumes<'v>(HashMap<&'v str, bool>);
+
+impl Volumes<'_> {
+    /// Whether there is a volume of this name.
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.0.contains_key(name)
     }
+
+    /// Whether the volume of this name is a claim, now or by the time the pod runs.
+    pub(super) fn is_claim(&self, name: &str) -> bool {
+        self.0.get(name).copied().unwrap_or_default()
+    }
+}
+
+/// Checks the volumes of a pod spec; `pod_name` is that of the pod, if it is one and has a name.
+pub(super) fn all<'v>(spec: At<'_, 'v>, pod_name: Option<&str>, errors: &mut Errors) -> Volumes<'v> {
+    let mut valid = Volumes(HashMap::new());
+    let list = spec.field("volumes");
+    let pod_name = pod_name.unwrap_or_default();
+    let made: HashSet<String> = list
+        .items()
+        .filter(|volume| volume.field("ephemeral").is_set() && !pod_name.is_empty())
+        .map(|volume| format!("{pod_name}-{}", volume.field("name").text()))
+        .collect();
+    for volume in list.items() {
+        let before = errors.len();
+        one(volume, pod_name, errors);
+        let name = volume.field("name");
+        required_checked(name, names::is_dns1123_label, errors);
+        if valid.contains(name.text()) {
+            errors.push(name.duplicate());
+        }
+        let (claim, ephemeral) = (volume.field("persistentVolumeClaim"), volume.field("ephemeral"));
+        if errors.len() == before {
+            valid.0.insert(name.text(), claim.is_set() || ephemeral.is_set());
+        }
+        let claim_name = claim.field("claimName");
+        if made.contains(claim_name.text()) {
+            let why = "must not reference a PVC that gets created for an ephemeral volume";
+            errors.push(claim_name.invalid(why));
+        }
+    }
+    valid
+}
+
+fn one(volume: At, pod_name: &str, errors: &mut Errors) {
+    let kinds = FIRST.iter().chain(&volume_sources::COMMON).chain(&LAST).chain(&volume_sources::IN_POD);
+    volume_sources::one_of_kinds(volume, kinds, errors);
+    let name = volume.field("name");
+    if volume_sources::is_portal_too_long(volume.field("iscsi"), name.text()) {
+        let why = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.";
+        errors.push(name.invalid_text(why));
+    }
+    if volume.field("ephemeral").is_set() && !pod_name.is_empty() && !name.text().is_empty() {
+        let claim = format!("{pod_name}-{}", name.text());
+        for why in names::is_dns1123_subdomain(&claim) {
+            errors.push(name.invalid(format!("PVC name {claim:?}: {why}")));
+        }
+    }
+}
+
+fn csi(csi: At, errors: &mut Errors) {
+    driver_name(csi.field("driver"), errors);
+    let secret = csi.field("nodePublishSecretRef");
+    if secret.is_set() {
+        let name = secret.field("name");
+        if required_text(name, errors) {
+            // Upstream names the source, not the reference.
+            let path = csi.path().child("name");
+            let found = names::is_dns1123_subdomain(name.text());
+            errors.extend(found.into_iter().map(|why| FieldError::invalid(&path, name.text(), why)));
+        }
+    }
+}
+
+fn key_to_path(item: At, errors: &mut Errors) {
+    required_text(item.field("key"), errors);
+    required_text(item.field("path"), errors);
+    file_name(item.field("path"), errors);
+    mode(item.field("mode"), errors);
+}
+
+/// Checks a file with a field of the pod; its errors are shown at `shown`.
+fn downward_file(file: At, shown: At, errors: &mut Errors) {
+    let at = shown.with(file.value());
+    required_text(at.field("path"), errors);
+    file_name(at.field("path"), errors);
+    let (field, resource) = (at.field("fieldRef"), at.field("resourceFieldRef"));
+    if field.is_set() {
+        field_reference(field, &FILE_FIELDS, errors);
+        if resource.is_set() {
+            let why = "fieldRef and resourceFieldRef can not be specified simultaneously";
+            errors.push(FieldError::invalid(&shown.path(), "resource", why));
+        }
+    } else if resource.is_set() {
+        resource_reference(resource, true, errors);
+    } else {
+        errors.push(shown.required("one of fieldRef and resourceFieldRef is required"));
+    }
+    mode(at.field("mode"), errors);
 }
 
 fn projected(projected: At, errors: &mut Errors) {
     mode(projected.field("defaultMode"), errors);
+    let mut paths = Paths { volume: projected.path(), seen: BTreeSet::new() };
     for source in projected.field("sources").items() {
-        for kind in ["secret", "configMap"] {
-            let at = source.field(kind);
-            if at.is_set() {
-                required_text(at.field("name"), errors);
-                items(at, errors);
+        let mut given = 0;
+        for field in PROJECTED {
+            let at = source.field(field);
+            if !at.is_set() {
+                continue;
+            }
+            given += 1;
+            match field {
+                "secret" | "configMap" => keys(at, &mut paths, errors),
+                "downwardAPI" => {
+                    for item in at.field("items").items() {
+                        downward_file(item, at, errors);
+                        paths.add(item.field("path").text(), errors);
+                    }
+                }
+                "serviceAccountToken" => token(projected, at, errors),
+                "clusterTrustBundle" => trust_bundle(at, &mut paths, errors),
+                _ => certificate(at, &mut paths, errors),
             }
         }
-        downward_files(source.field("downwardAPI"), errors);
-        let token = source.field("serviceAccountToken");
-        if token.is_set() {
-            let seconds = token.field("expirationSeconds");
-            if seconds.int().is_some_and(|it| it < 600) {
-                errors.push(seconds.invalid("may not specify a duration less than 10 minutes"));
-            }
-            if seconds.int().is_some_and(|it| it > 1 << 32) {
-                errors.push(seconds.invalid("may not specify a duration larger than 2^32 seconds"));
-            }
-            required_text(token.field("path"), errors);
+        if given > 1 {
+            errors.push(source.forbidden("may not specify more than 1 volume type per source"));
         }
+    }
+}
+
+/// The paths of the files in a projected volume, none of which may come from two sources.
+struct Paths {
+    volume: nave_machinery::FieldPath,
+    seen: BTreeSet<String>,
+}
+
+impl Paths {
+    fn add(&mut self, path: &str, errors: &mut Errors) {
+        if !path.is_empty() && !self.seen.insert(path.to_owned()) {
+            errors.push(FieldError::invalid(&self.volume, path, CONFLICT));
+        }
+    }
+}
+
+fn keys(source: At, paths: &mut Paths, errors: &mut Errors) {
+    required_text(source.field("name"), errors);
+    for item in source.field("items").items() {
+        key_to_path(item, errors);
+        paths.add(item.field("path").text(), errors);
+    }
+}
+
+fn token(projected: At, token: At, errors: &mut Errors) {
+    let seconds = token.field("expirationSeconds");
+    if seconds.int().is_some_and(|it| it < TOKEN_SECONDS_MIN) {
+        errors.push(seconds.invalid("may not specify a duration less than 10 minutes"));
+    }
+    if seconds.int().is_some_and(|it| it > TOKEN_SECONDS_MAX) {
+        errors.push(seconds.invalid("may not specify a duration larger than 2^32 seconds"));
+    }
+    // Upstream names the volume, not its source.
+    let path = projected.field("path").with(token.field("path").value());
+    if required_text(path, errors) {
+        file_name(path, errors);
+    }
+}
+
+fn trust_bundle(bundle: At, paths: &mut Paths, errors: &mut Errors) {
+    let (name, signer, selector) =
+        (bundle.field("name"), bundle.field("signerName"), bundle.field("labelSelector"));
+    match (name.is_set(), signer.is_set()) {
+        (true, true) => errors.push(bundle.invalid("only one of name and signerName may be used")),
+        (true, false) => {
+            if name.text().is_empty() {
+                errors.push(name.required("must be a valid object name"));
+            }
+            for why in trust_bundle_name(name.text()) {
+                errors.push(name.invalid(format!("not a valid clustertrustbundlename: {why}")));
+            }
+            if selector.is_set() {
+                errors.push(selector.invalid("labelSelector must be unset if name is specified"));
+            }
+        }
+        (false, true) => {
+            if signer.text().is_empty() {
+                errors.push(signer.required("must be a valid signer name"));
+            }
+            signer_name(signer, errors);
+            label_selector(selector, errors);
+        }
+        (false, false) => errors.push(bundle.required("either name or signerName must be specified")),
+    }
+    required_text(bundle.field("path"), errors);
+    file_name(bundle.field("path"), errors);
+    paths.add(bundle.field("path").text(), errors);
+}
+
+fn certificate(certificate: At, paths: &mut Paths, errors: &mut Errors) {
+    let signer = certificate.field("signerName");
+    signer_name(signer, errors);
+    let annotations = certificate.field("userAnnotations");
+    for (key, _) in annotations.entries() {
+        let found = names::is_qualified_name(&key.to_lowercase());
+        errors.extend(found.into_iter().map(|why| FieldError::invalid(&annotations.path(), key, why)));
+        if !key.contains('/') {
+            errors.push(FieldError::invalid(&annotations.path(), key, "must be a domain-prefixed key"));
+        }
+    }
+    one_of(certificate.field("keyType"), &KEY_TYPES, errors);
+    let life = certificate.field("maxExpirationSeconds");
+    let is_own = is_kubernetes_signer(signer.text());
+    let most = if is_own { KUBERNETES_CERTIFICATE_SECONDS_MAX } else { CERTIFICATE_SECONDS_MAX };
+    if life.int().is_some_and(|seconds| seconds < CERTIFICATE_SECONDS_MIN) {
+        let why = format!("if provided, maxExpirationSeconds must be >= {CERTIFICATE_SECONDS_MIN}");
+        errors.push(life.invalid(why));
+    }
+    if life.int().is_some_and(|seconds| seconds > most) {
+        errors.push(life.invalid(format!("if provided, maxExpirationSeconds must be <= {most}")));
+    }
+    let files =
+        ["credentialBundlePath", "keyPath", "certificateChainPath"].map(|field| certificate.field(field));
+    if files.iter().all(|file| file.text().is_empty()) {
+        let why = "specify at least one of credentialBundlePath, keyPath, and certificateChainPath";
+        errors.push(certificate.required(why));
+    }
+    for file in files {
+        file_name(file, errors);
+        paths.add(file.text(), errors);
     }
 }
 
@@ -179,21 +314,123 @@ fn mode(at: At, errors: &mut Errors) {
 /// A relative path that stays where it starts, and is not one of the names volumes use themselves.
 fn file_name(path: At, errors: &mut Errors) {
     descending(path, errors);
-    if path.text().starts_with("..") && !path.text().split('/').any(|part| part == "..") {
+    if path.text().starts_with("..") && !path.text().starts_with("../") {
         errors.push(path.invalid("must not start with '..'"));
     }
 }
 
 /// A relative path that stays where it starts.
-pub(super) fn descending(path: At, errors: &mut Errors) {
+pub(crate) fn descending(path: At, errors: &mut Errors) {
     if path.text().starts_with('/') {
         errors.push(path.invalid("must be a relative path"));
     }
-    no_steps_back(path, errors);
+    absolute_or_relative(path, errors);
 }
 
-fn no_steps_back(path: At, errors: &mut Errors) {
+/// A path that takes no step back.
+pub(crate) fn absolute_or_relative(path: At, errors: &mut Errors) {
     if path.text().split('/').any(|part| part == "..") {
         errors.push(path.invalid("must not contain '..'"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nave_machinery::Value;
+    use serde_json::json;
+
+    use super::*;
+
+    fn fields(volumes: Value) -> Vec<String> {
+        let spec = json!({"volumes": volumes});
+        let mut errors = Errors::new();
+        all(At::named("spec", Some(&spec)), Some("p"), &mut errors);
+        errors.iter().map(|error| error.field.to_string()).collect()
+    }
+
+    #[test]
+    fn volumes_have_names_and_one_source() {
+        for (volumes, expected) in [
+            (json!([{"name": "v", "emptyDir": {}}]), &[][..]),
+            (json!([{"name": "v"}]), &["spec.volumes[0]"]),
+            (json!([{"name": "A", "emptyDir": {}}]), &["spec.volumes[0].name"]),
+            (
+                json!([{"name": "v", "emptyDir": {}}, {"name": "v", "emptyDir": {}}]),
+                &["spec.volumes[1].name"],
+            ),
+            (
+                json!([{"name": "v", "emptyDir": {}, "hostPath": {"path": "/"}}]),
+                &["spec.volumes[0].hostPath"],
+            ),
+            (
+                json!([{"name": "e", "ephemeral": {}}, {"name": "c", "persistentVolumeClaim": {"claimName": "p-e"}}]),
+                &[
+                    "spec.volumes[0].ephemeral.volumeClaimTemplate",
+                    "spec.volumes[1].persistentVolumeClaim.claimName",
+                ],
+            ),
+        ] {
+            assert_eq!(fields(volumes.clone()), expected, "{volumes}");
+        }
+    }
+
+    #[test]
+    fn projected_files_come_from_one_source() {
+        let sources = |sources: Value| fields(json!([{"name": "v", "projected": {"sources": sources}}]));
+        let key = |name: &str, path: &str| json!({"name": name, "items": [{"key": "k", "path": path}]});
+        for (given, expected) in [
+            (json!([{"secret": key("a", "f")}, {"configMap": key("b", "g")}]), &[][..]),
+            (
+                json!([{"secret": key("a", "f")}, {"configMap": key("b", "f")}]),
+                &["spec.volumes[0].projected"],
+            ),
+            (
+                json!([{"secret": key("a", "../f")}]),
+                &["spec.volumes[0].projected.sources[0].secret.items[0].path"],
+            ),
+            (
+                json!([{"secret": key("a", "f"), "configMap": key("b", "g")}]),
+                &["spec.volumes[0].projected.sources[0]"],
+            ),
+            (
+                json!([{"serviceAccountToken": {"path": "", "expirationSeconds": 1}}]),
+                &[
+                    "spec.volumes[0].projected.sources[0].serviceAccountToken.expirationSeconds",
+                    "spec.volumes[0].projected.path",
+                ],
+            ),
+            (
+                json!([{"clusterTrustBundle": {"path": "a"}}]),
+                &["spec.volumes[0].projected.sources[0].clusterTrustBundle"],
+            ),
+            (
+                json!([{"podCertificate": {"signerName": "example.com/a", "keyType": "RSA"}}]),
+                &[
+                    "spec.volumes[0].projected.sources[0].podCertificate.keyType",
+                    "spec.volumes[0].projected.sources[0].podCertificate",
+                ],
+            ),
+        ] {
+            assert_eq!(sources(given.clone()), expected, "{given}");
+        }
+    }
+
+    #[test]
+    fn downward_files_hold_one_field() {
+        let item = |item: Value| fields(json!([{"name": "v", "downwardAPI": {"items": [item]}}]));
+        let field = json!({"apiVersion": "v1", "fieldPath": "metadata.name"});
+        assert_eq!(item(json!({"path": "f", "fieldRef": field})), [""; 0]);
+        assert_eq!(item(json!({"path": "f"})), ["spec.volumes[0].downwardAPI"]);
+        assert_eq!(
+            item(json!({"path": "f", "fieldRef": {"apiVersion": "v1", "fieldPath": "spec.nodeName"}})),
+            ["spec.volumes[0].downwardAPI.fieldRef.fieldPath"]
+        );
+        assert_eq!(
+            item(json!({"path": "/f", "resourceFieldRef": {"resource": "limits.cpu"}})),
+            [
+                "spec.volumes[0].downwardAPI.path",
+                "spec.volumes[0].downwardAPI.resourceFieldRef.containerName"
+            ]
+        );
     }
 }

@@ -1,17 +1,18 @@
 //! Warnings to clients about pods and pod templates (upstream: `pkg/api/pod`, `pkg/api/node`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use nave_machinery::quantity::Quantity;
-use nave_machinery::{Value, names};
+use nave_machinery::{Value, meta, names};
 
 use super::CONTAINERS;
+use super::annotations::{APP_ARMOR_PREFIX, differs};
+use crate::groups::core::claim_spec_warnings;
+use crate::ip::ip_warning;
 use crate::validate::At;
 
 /// The most warnings about one object.
 const MAX_WARNINGS: usize = 64;
-/// The most definitions of one port that a further one is compared with.
-const MAX_SAME_PORTS: usize = 16;
 
 /// Labels of nodes that selectors should not use any more.
 const DEPRECATED_NODE_LABELS: [(&str, &str); 8] = [
@@ -77,34 +78,65 @@ pub(crate) fn pod(pod: &Value) -> Vec<String> {
     found.0
 }
 
-/// Returns the warnings about a new workload, whose field `template` of the spec is its pods' template.
-pub(crate) fn workload(workload: &Value, template: &'static str) -> Vec<String> {
+/// Returns the warnings about a workload, whose field `template` of the spec is its pods' template: about a new one,
+/// and about one whose spec an update changes.
+pub(crate) fn workload(workload: &Value, old: Option<&Value>, template: &'static str) -> Vec<String> {
     let mut found = Warnings::default();
-    found.template(&At::root(workload), template);
+    if old.is_none_or(|old| meta::field(old, "generation") != meta::field(workload, "generation")) {
+        found.template(&At::root(workload), template);
+    }
     found.0
 }
 
 /// The same for a workload whose name is a part of its pods' names.
-pub(crate) fn named_workload(workload: &Value, template: &'static str) -> Vec<String> {
+pub(crate) fn named_workload(object: &Value, old: Option<&Value>, template: &'static str) -> Vec<String> {
     let mut found = Warnings::default();
-    let root = At::root(workload);
-    found.name(&root, "this is used in Pod names and hostnames");
-    found.template(&root, template);
+    if old.is_none() {
+        found.name(&At::root(object), "this is used in Pod names and hostnames");
+    }
+    found.extend(workload(object, old, template));
     found.0
 }
 
+/// Returns the warnings about a selector of nodes by their labels.
+pub(crate) fn of_label_selector(selector: At) -> Vec<String> {
+    let mut found = Warnings::default();
+    found.node_term(&selector);
+    for (key, _) in selector.field("matchLabels").entries() {
+        if let Some(message) = deprecated_label(key) {
+            let path = selector.path().child("matchLabels").child(key);
+            found.add(|| format!("{path}: {message}"));
+        }
+    }
+    found.0
+}
+
+/// Returns the warnings about a node selector, such as a persistent volume's.
+pub(crate) fn of_node_selector(selector: At) -> Vec<String> {
+    let mut found = Warnings::default();
+    selector.field("nodeSelectorTerms").items().for_each(|term| found.node_term(&term));
+    found.0
+}
+
+/// The warnings about an object so far.
 #[derive(Default)]
-struct Warnings(Vec<String>);
+pub(super) struct Warnings(Vec<String>);
 
 impl Warnings {
-    fn add(&mut self, warning: impl FnOnce() -> String) {
+    pub(super) fn add(&mut self, warning: impl FnOnce() -> String) {
         if self.0.len() < MAX_WARNINGS {
             self.0.push(warning());
         }
     }
 
+    pub(super) fn extend(&mut self, warnings: impl IntoIterator<Item = String>) {
+        for warning in warnings {
+            self.add(|| warning);
+        }
+    }
+
     /// A warning about a field.
-    fn at(&mut self, at: &At, what: &str) {
+    pub(super) fn at(&mut self, at: &At, what: &str) {
         self.add(|| format!("{}: {what}", at.path()));
     }
 
@@ -122,8 +154,13 @@ impl Warnings {
         }
     }
 
-    /// A cron job's template is that of a job.
+    /// A cron job's template is that of a job; a pod template has no spec around its own.
     fn template(&mut self, root: &At, field: &'static str) {
+        let of_pod_template = root.field("template");
+        if field.is_empty() {
+            self.pod(of_pod_template);
+            return;
+        }
         let spec = root.field("spec");
         let template = spec.field(field);
         if field == "jobTemplate" {
@@ -150,7 +187,11 @@ impl Warnings {
                     self.at(&volume.field(shown), message);
                 }
             }
+            let ephemeral = volume.field("ephemeral");
+            let template = ephemeral.field("volumeClaimTemplate");
+            self.extend(claim_spec_warnings(template.field("spec")));
         }
+        self.overlapping_paths(&spec);
         self.duplicates(&spec, "hostAliases", "ip");
         self.duplicates(&spec, "imagePullSecrets", "name");
         for secret in
@@ -170,6 +211,7 @@ impl Warnings {
                     let path = annotations.path().key(&key);
                     self.add(|| format!("{path}: {USE_SECCOMP_FIELD}"));
                 }
+                self.app_armor(&annotations, &spec, &container);
                 let resources = container.field("resources");
                 self.fractions(&resources.field("limits"));
                 self.fractions(&resources.field("requests"));
@@ -182,6 +224,9 @@ impl Warnings {
             self.at(&grace, "must be >= 0; negative values are invalid and will be treated as 1");
         }
         self.affinity_terms(&spec);
+        let config = spec.field("dnsConfig");
+        self.extend(config.field("nameservers").items().filter_map(ip_warning));
+        self.extend(spec.field("hostAliases").items().filter_map(|alias| ip_warning(alias.field("ip"))));
     }
 
     fn node_labels(&mut self, spec: &At) {
@@ -245,6 +290,25 @@ impl Warnings {
         }
     }
 
+    /// An annotation of a template that names a profile and has no field beside it.
+    fn app_armor(&mut self, annotations: &At, spec: &At, container: &At) {
+        let (own, of_pod) = (container.field("securityContext"), spec.field("securityContext"));
+        let key = format!("{APP_ARMOR_PREFIX}{}", container.field("name").text());
+        let annotation = annotations.map().and_then(|map| map.get(&key)).and_then(Value::as_str);
+        let path = annotations.path();
+        let is_template = path.as_str() != "metadata.annotations";
+        let Some(annotation) = annotation.filter(|_| is_template && !own.field("appArmorProfile").is_set())
+        else {
+            return;
+        };
+        let profile = of_pod.field("appArmorProfile");
+        let (kind, file) = (profile.field("type").text(), profile.field("localhostProfile").text());
+        if !profile.is_set() || differs(annotation, kind, file).is_some() {
+            let path = path.key(&key);
+            self.add(|| format!("{path}: deprecated since v1.30; use the \"appArmorProfile\" field instead"));
+        }
+    }
+
     /// Items of a list that have the same value in a field.
     fn duplicates(&mut self, spec: &At, list: &'static str, field: &'static str) {
         let mut seen = BTreeSet::new();
@@ -286,92 +350,10 @@ impl Warnings {
             }
         }
     }
-
-    fn ports(&mut self, spec: &At) {
-        let mut same_number: BTreeMap<(i64, &str), Vec<HostPort>> = BTreeMap::new();
-        for kind in CONTAINERS {
-            for container in spec.field(kind).items() {
-                for port in container.field("ports").items() {
-                    let here = HostPort::of(&port);
-                    let number = port.field("containerPort").int().unwrap_or_default();
-                    let protocol = port.field("protocol").text();
-                    if !here.ip.is_empty() && here.port == 0 {
-                        let (name, ip) = (port.field("name").text(), here.ip);
-                        let text = format!(
-                            "hostIP set without hostPort: {{Name:{name} HostPort:0 ContainerPort:{number} Protocol:{protocol} HostIP:{ip}}}"
-                        );
-                        self.at(&port, &text);
-                    }
-                    let others = same_number.entry((number, protocol)).or_default();
-                    for other in others.iter() {
-                        if let Some(overlap) = here.overlap(other) {
-                            self.at(&port, &format!("{overlap} port definition with {}", other.path));
-                        }
-                    }
-                    if others.len() < MAX_SAME_PORTS {
-                        others.push(here);
-                    }
-                }
-            }
-        }
-        self.port_names(spec);
-    }
-
-    fn port_names(&mut self, spec: &At) {
-        let mut first_of_name: BTreeMap<&str, String> = BTreeMap::new();
-        for kind in CONTAINERS {
-            for container in spec.field(kind).items() {
-                for port in container.field("ports").items() {
-                    let name = port.field("name").text();
-                    if name.is_empty() {
-                        continue;
-                    }
-                    let Some(first) = first_of_name.get(name) else {
-                        first_of_name.insert(name, port.path().to_string());
-                        continue;
-                    };
-                    let text = format!(
-                        "duplicate port name {name:?} with {first}, services and probes that select ports by name will use {first}"
-                    );
-                    self.at(&port, &text);
-                }
-            }
-        }
-    }
 }
 
-/// The port that a container port takes on the host.
-struct HostPort<'v> {
-    /// The port's definition.
-    path: String,
-    port: i64,
-    ip: &'v str,
-}
-
-impl<'v> HostPort<'v> {
-    fn of(port: &At<'_, 'v>) -> Self {
-        Self {
-            path: port.path().to_string(),
-            port: port.field("hostPort").int().unwrap_or_default(),
-            ip: port.field("hostIP").text(),
-        }
-    }
-
-    /// How it collides with another definition of the same container port.
-    fn overlap(&self, other: &Self) -> Option<&'static str> {
-        if (self.port, self.ip) == (other.port, other.ip) {
-            Some("duplicate")
-        } else if self.port == 0 || other.port == 0 {
-            Some("overlapping")
-        } else if self.port == other.port && self.ip.is_empty() != other.ip.is_empty() {
-            Some("dangerously ambiguous")
-        } else {
-            None
-        }
-    }
-}
-
-fn deprecated_label(key: &str) -> Option<&'static str> {
+/// What is said about a label of nodes that selectors should not use any more.
+pub(crate) fn deprecated_label(key: &str) -> Option<&'static str> {
     DEPRECATED_NODE_LABELS.iter().find(|(label, _)| *label == key).map(|(_, message)| *message)
 }
 
@@ -455,9 +437,9 @@ mod tests {
         assert!(
             pod(&named("a.b"))[0].starts_with("metadata.name: this is used in the Pod's hostname, which")
         );
-        let named_warnings = named_workload(&named("a.b"), "template");
+        let named_warnings = named_workload(&named("a.b"), None, "template");
         assert!(named_warnings[0].contains("a DNS label is recommended: ["));
-        assert_eq!(workload(&named("a.b"), "template"), [] as [&str; 0]);
+        assert_eq!(workload(&named("a.b"), None, "template"), [] as [&str; 0]);
     }
 
     #[test]
@@ -467,10 +449,34 @@ mod tests {
         let cron_job =
             json!({"metadata": {"name": "a"}, "spec": {"jobTemplate": {"spec": {"template": template}}}});
         assert!(
-            workload(&job, "template")[0].starts_with("spec.template.spec.terminationGracePeriodSeconds: ")
+            workload(&job, None, "template")[0]
+                .starts_with("spec.template.spec.terminationGracePeriodSeconds: ")
         );
-        let found = named_workload(&cron_job, "jobTemplate");
+        let found = named_workload(&cron_job, None, "jobTemplate");
         assert!(found[0].starts_with("spec.jobTemplate.spec.template.spec.terminationGracePeriodSeconds: "));
+    }
+
+    #[test]
+    fn an_update_is_warned_of_when_the_spec_changes() {
+        let job = |generation: i64| {
+            json!({"metadata": {"name": "a.b", "generation": generation},
+                "spec": {"template": {"spec": {"terminationGracePeriodSeconds": -1}}}})
+        };
+        assert_eq!(named_workload(&job(1), None, "template").len(), 2);
+        assert_eq!(named_workload(&job(2), Some(&job(1)), "template").len(), 1);
+        assert_eq!(named_workload(&job(1), Some(&job(1)), "template").len(), 0);
+    }
+
+    #[test]
+    fn annotations_of_templates_give_way_to_fields() {
+        let template = |profile: Value| {
+            let key = format!("{APP_ARMOR_PREFIX}c");
+            json!({"metadata": {"name": "t"}, "template": {"metadata": {"annotations": {key: "unconfined"}},
+                "spec": {"containers": [{"name": "c"}], "securityContext": {"appArmorProfile": profile}}}})
+        };
+        assert_eq!(workload(&template(json!(null)), None, "").len(), 1);
+        assert_eq!(workload(&template(json!({"type": "RuntimeDefault"})), None, "").len(), 1);
+        assert_eq!(workload(&template(json!({"type": "Unconfined"})), None, "").len(), 0);
     }
 
     #[test]

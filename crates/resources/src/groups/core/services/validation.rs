@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use nave_machinery::{FieldError, Value, names};
+use nave_machinery::{FieldError, FieldPath, Value, meta, names};
 use serde_json::json;
 
-use crate::validate::{At, Errors, checked, in_range, ip, labels, one_of, port_number, port_number_or_name};
+use super::traffic;
+use super::warnings::{TOPOLOGY_HINTS, TOPOLOGY_MODE};
+use crate::validate::{At, Errors, checked, ip, labels, one_of, port_number, port_number_or_name};
 
 const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 const AFFINITIES: [&str; 2] = ["ClientIP", "None"];
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
-const POLICIES: [&str; 2] = ["Cluster", "Local"];
 const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
 const FAMILY_POLICIES: [&str; 3] = ["PreferDualStack", "RequireDualStack", "SingleStack"];
 const CHANGED: &str = "may not change once set";
@@ -31,11 +32,9 @@ pub(super) fn service(service: &Value) -> Errors {
     labels(spec.field("selector"), &mut errors);
     affinity(spec, &mut errors);
     errors.extend(cluster_ips(service));
-    for address in spec.field("externalIPs").items() {
-        ip(address, &mut errors);
-    }
     one_of(spec.field("type"), &TYPES, &mut errors);
-    policies(spec, &mut errors);
+    traffic::validate(service, &mut errors);
+    topology(service, &mut errors);
     errors
 }
 
@@ -53,8 +52,21 @@ pub(super) fn service_update(new: &Value, old: &Value) -> Errors {
             ip_families_update(spec, old_spec, &mut errors);
         }
     }
+    traffic::validate_update(spec, old_spec, &mut errors);
     errors.extend(service(new));
     errors
+}
+
+/// The old and the new annotation about topology may not differ.
+fn topology(service: &Value, errors: &mut Errors) {
+    let of = |key| meta::annotation(service, key);
+    if let (Some(hints), Some(mode)) = (of(TOPOLOGY_HINTS), of(TOPOLOGY_MODE))
+        && hints != mode
+    {
+        let path = FieldPath::new("metadata").child("annotations").key(TOPOLOGY_MODE);
+        let why = format!("must match annotations[{TOPOLOGY_HINTS}] when both are specified");
+        errors.push(FieldError::invalid(&path, mode, why));
+    }
 }
 
 /// An update may add or give up the second address, and change no other.
@@ -135,6 +147,11 @@ fn of_type(spec: At, errors: &mut Errors) {
             if spec.field("clusterIPs").len() > 0 {
                 errors
                     .push(spec.field("clusterIPs").forbidden("may not be set when `type` is 'ExternalName'"));
+            }
+            for field in ["ipFamilies", "ipFamilyPolicy"] {
+                if spec.field(field).is_set() {
+                    errors.push(spec.field(field).forbidden("may not be set for ExternalName services"));
+                }
             }
             let name = spec.field("externalName");
             if name.text().is_empty() {
@@ -291,34 +308,5 @@ fn cluster_ip_families(ips: At, families: At, errors: &mut Errors) {
         };
         errors
             .push(ip.invalid(format!("expected an {expected} value as indicated by `ipFamilies[{index}]`")));
-    }
-}
-
-/// The traffic policies and what only load balancers have.
-fn policies(spec: At, errors: &mut Errors) {
-    let kind = spec.field("type").text();
-    let external = spec.field("externalTrafficPolicy");
-    let exposed = matches!(kind, "NodePort" | "LoadBalancer")
-        || (kind == "ClusterIP" && spec.field("externalIPs").len() > 0);
-    if exposed {
-        one_of(external, &POLICIES, errors);
-    } else if !external.text().is_empty() {
-        errors.push(external.invalid("may only be set for externally-accessible services"));
-    }
-    let internal = spec.field("internalTrafficPolicy");
-    if internal.is_set() {
-        one_of(internal, &POLICIES, errors);
-    } else if kind != "ExternalName" {
-        errors.push(internal.required(""));
-    }
-    if spec.field("healthCheckNodePort").int().unwrap_or_default() != 0 {
-        in_range(spec.field("healthCheckNodePort"), 0, 65535, errors);
-    }
-    for field in ["loadBalancerSourceRanges", "loadBalancerClass", "allocateLoadBalancerNodePorts"] {
-        let at = spec.field(field);
-        let is_set = if field == "loadBalancerSourceRanges" { at.len() > 0 } else { at.is_set() };
-        if is_set && kind != "LoadBalancer" {
-            errors.push(at.forbidden("may only be used when `type` is 'LoadBalancer'"));
-        }
     }
 }

@@ -2,10 +2,12 @@
 
 use nave_machinery::{Value, meta};
 
+use crate::ip::{cidr_warning, ip_warning};
 use crate::read;
+use crate::validate::At;
 
-const TOPOLOGY_HINTS: &str = "service.kubernetes.io/topology-aware-hints";
-const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
+pub(super) const TOPOLOGY_HINTS: &str = "service.kubernetes.io/topology-aware-hints";
+pub(super) const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
 
 pub(super) fn service(service: &Value) -> Vec<String> {
     let text = |field: &str| read::text(service, field);
@@ -13,6 +15,12 @@ pub(super) fn service(service: &Value) -> Vec<String> {
     let mut add = |warning: String| found.push(warning);
     if meta::annotation(service, TOPOLOGY_HINTS).is_some() {
         add(format!("annotation {TOPOLOGY_HINTS} is deprecated, please use {TOPOLOGY_MODE} instead"));
+    }
+    let root = At::root(service);
+    let spec = root.field("spec");
+    let is_allocated = !matches!(text("spec.clusterIP"), "" | "None");
+    if is_allocated {
+        spec.field("clusterIPs").items().filter_map(ip_warning).for_each(&mut add);
     }
     let kind = text("spec.type");
     let has_external_ips = !read::list(service, "spec.externalIPs").is_empty();
@@ -28,9 +36,12 @@ pub(super) fn service(service: &Value) -> Vec<String> {
             }
         }
     }
+    spec.field("externalIPs").items().filter_map(ip_warning).for_each(&mut add);
     if has_external_ips && !headless && kind != "ExternalName" {
         add("spec.externalIPs is deprecated and may no longer be implemented in some clusters".to_owned());
     }
+    ip_warning(spec.field("loadBalancerIP")).into_iter().for_each(&mut add);
+    spec.field("loadBalancerSourceRanges").items().filter_map(cidr_warning).for_each(&mut add);
     if has_external_ips && kind == "ExternalName" {
         add("spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_owned());
     }

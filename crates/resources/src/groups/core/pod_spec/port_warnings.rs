@@ -1,0 +1,95 @@
+//! Warnings about ports of containers that say too little or too much.
+
+use std::collections::BTreeMap;
+
+use super::CONTAINERS;
+use super::warnings::Warnings;
+use crate::validate::At;
+
+/// The most definitions of one port that a further one is compared with.
+const MAX_SAME_PORTS: usize = 16;
+
+impl Warnings {
+    pub(super) fn ports(&mut self, spec: &At) {
+        let mut same_number: BTreeMap<(i64, &str), Vec<HostPort>> = BTreeMap::new();
+        for kind in CONTAINERS {
+            for container in spec.field(kind).items() {
+                for port in container.field("ports").items() {
+                    let here = HostPort::of(&port);
+                    let number = port.field("containerPort").int().unwrap_or_default();
+                    let protocol = port.field("protocol").text();
+                    if !here.ip.is_empty() && here.port == 0 {
+                        let (name, ip) = (port.field("name").text(), here.ip);
+                        let text = format!(
+                            "hostIP set without hostPort: {{Name:{name} HostPort:0 ContainerPort:{number} Protocol:{protocol} HostIP:{ip}}}"
+                        );
+                        self.at(&port, &text);
+                    }
+                    let others = same_number.entry((number, protocol)).or_default();
+                    for other in others.iter() {
+                        if let Some(overlap) = here.overlap(other) {
+                            self.at(&port, &format!("{overlap} port definition with {}", other.path));
+                        }
+                    }
+                    if others.len() < MAX_SAME_PORTS {
+                        others.push(here);
+                    }
+                }
+            }
+        }
+        self.port_names(spec);
+    }
+
+    fn port_names(&mut self, spec: &At) {
+        let mut first_of_name: BTreeMap<&str, String> = BTreeMap::new();
+        for kind in CONTAINERS {
+            for container in spec.field(kind).items() {
+                for port in container.field("ports").items() {
+                    let name = port.field("name").text();
+                    if name.is_empty() {
+                        continue;
+                    }
+                    let Some(first) = first_of_name.get(name) else {
+                        first_of_name.insert(name, port.path().to_string());
+                        continue;
+                    };
+                    let text = format!(
+                        "duplicate port name {name:?} with {first}, services and probes that select ports by name will use {first}"
+                    );
+                    self.at(&port, &text);
+                }
+            }
+        }
+    }
+}
+
+/// The port that a container port takes on the host.
+struct HostPort<'v> {
+    /// The port's definition.
+    path: String,
+    port: i64,
+    ip: &'v str,
+}
+
+impl<'v> HostPort<'v> {
+    fn of(port: &At<'_, 'v>) -> Self {
+        Self {
+            path: port.path().to_string(),
+            port: port.field("hostPort").int().unwrap_or_default(),
+            ip: port.field("hostIP").text(),
+        }
+    }
+
+    /// How it collides with another definition of the same container port.
+    fn overlap(&self, other: &Self) -> Option<&'static str> {
+        if (self.port, self.ip) == (other.port, other.ip) {
+            Some("duplicate")
+        } else if self.port == 0 || other.port == 0 {
+            Some("overlapping")
+        } else if self.port == other.port && self.ip.is_empty() != other.ip.is_empty() {
+            Some("dangerously ambiguous")
+        } else {
+            None
+        }
+    }
+}
