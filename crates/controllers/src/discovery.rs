@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use kube::core::discovery::v2::{APIGroupDiscoveryList, APIResourceDiscovery};
 use kube::discovery::ApiResource;
+use nave_machinery::GroupVersionResource;
 use parking_lot::Mutex;
 
 /// A resource in one of its versions.
@@ -36,6 +37,11 @@ impl Resource {
     /// Group and version, as objects write them.
     pub(crate) fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// The resource and its version.
+    pub(crate) fn resource(&self) -> GroupVersionResource {
+        GroupVersionResource::new(&self.group, &self.version, &self.plural)
     }
 
     /// For the client.

@@ -82,3 +82,35 @@ async fn usage_follows_what_is_there() {
     become_(&server, "all", left).await;
     become_(&server, "best-effort", json!({"pods": "0"})).await;
 }
+
+const DEVICES: &str = "
+apiVersion: v1
+kind: ResourceQuota
+metadata: {name: devices}
+spec: {hard: {gpu.deviceclass.resource.k8s.io/devices: '3', nic.deviceclass.resource.k8s.io/devices: '1'}}
+";
+
+fn claim(name: &str, count: u32) -> String {
+    format!(
+        "
+apiVersion: resource.k8s.io/v1
+kind: ResourceClaim
+metadata: {{name: {name}}}
+spec: {{devices: {{requests: [{{name: r, exactly: {{deviceClassName: gpu, allocationMode: ExactCount, count: {count}}}}}]}}}}
+"
+    )
+}
+
+#[tokio::test]
+async fn devices_of_claims_count() {
+    let server = Server::start().await;
+    let of_gpus = |count: &str| json!({"gpu.deviceclass.resource.k8s.io/devices": count, "nic.deviceclass.resource.k8s.io/devices": "0"});
+    server.apply(DEVICES).await;
+    become_(&server, "devices", of_gpus("0")).await;
+    server.apply(&claim("two", 2)).await;
+    become_(&server, "devices", of_gpus("2")).await;
+    let refused = server.kubectl_with(&["create", "-f", "-"], &claim("more", 2), &[]).await;
+    assert!(refused.stderr.contains("exceeded quota: devices"), "{}", refused.stderr);
+    server.kubectl(&["delete", "resourceclaim", "two"]).await;
+    become_(&server, "devices", of_gpus("0")).await;
+}

@@ -90,7 +90,7 @@ impl Monitors {
         self.collector.set_discovered(Arc::clone(&discovered));
         let mut served = HashSet::new();
         for resource in discovered.preferred().filter(|resource| is_monitored(resource)) {
-            let gvr = GroupVersionResource::new(&resource.group, &resource.version, &resource.plural);
+            let gvr = resource.resource();
             served.insert(gvr.clone());
             if !self.handlers.contains_key(&gvr) {
                 let handler = self.handler(resource);

@@ -28,6 +28,8 @@ const BATCH: Duration = Duration::from_millis(100);
 /// Quotas are counted again this often, whatever happens, as kube-controller-manager's `--resource-quota-sync-period`
 /// has it.
 const RESYNC: Duration = Duration::from_mins(5);
+/// Claims asked for at once.
+const PAGE: u32 = 500;
 
 /// The controller.
 pub(crate) const RESOURCE_QUOTA: Descriptor = Descriptor {
@@ -124,8 +126,34 @@ impl QuotaController {
             }
             zero(&mut used, hard, quota::is_claim_name);
         }
+        if limits(quota::is_device_name) {
+            if !scoped {
+                self.count_devices(namespace, &mut used).await?;
+            }
+            zero(&mut used, hard, quota::is_device_name);
+        }
         self.count_others(namespace, scoped, hard, &mut used).await?;
         Ok(used)
+    }
+
+    /// Counts resource claims and the devices that they ask for.
+    async fn count_devices(&self, namespace: &str, used: &mut Usage) -> Result<(), SyncError> {
+        let discovered = self.discovery.get().await?;
+        let Some(resource) = discovered.resource("resource.k8s.io", "resourceclaims") else { return Ok(()) };
+        self.counted.watch(&resource.resource());
+        let claims: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), namespace, &resource.api_resource());
+        let mut page = ListParams::default().limit(PAGE);
+        loop {
+            let list = claims.list(&page).await?;
+            for claim in &list.items {
+                quota::add(used, &quota::resource_claim(&claim.data));
+            }
+            match list.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => page = page.continue_token(&token),
+                None => return Ok(()),
+            }
+        }
     }
 
     /// Counts the objects of resources that are limited by number alone.
@@ -147,11 +175,7 @@ impl QuotaController {
             else {
                 continue;
             };
-            self.counted.watch(&GroupVersionResource::new(
-                &resource.group,
-                &resource.version,
-                &resource.plural,
-            ));
+            self.counted.watch(&resource.resource());
             let objects: Api<DynamicObject> =
                 Api::namespaced_with(self.client.clone(), namespace, &resource.api_resource());
             let count = if scoped { 0 } else { count(&objects).await? };

@@ -23,7 +23,7 @@ use nave_machinery::quantity::Quantity;
 
 pub use claims::{claim, is_claim_name};
 pub use pods::{charged, is_pod_name, pod};
-pub use resource_claims::{is_resource_claim_name, resource_claim};
+pub use resource_claims::{is_device_name, is_resource_claim_name, resource_claim};
 pub use services::{is_service_name, service};
 
 /// Amounts by the names that a quota gives them.

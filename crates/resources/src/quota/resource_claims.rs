@@ -34,7 +34,12 @@ pub fn resource_claim(claim: &Value) -> Usage {
 
 /// Whether a name is one of those that resource claims are counted under.
 pub fn is_resource_claim_name(name: &str) -> bool {
-    name == COUNT || name.strip_suffix(OF_CLASS).is_some_and(|class| !class.is_empty())
+    name == COUNT || is_device_name(name)
+}
+
+/// Whether a name is one under which the devices of a device class are counted.
+pub fn is_device_name(name: &str) -> bool {
+    name.ends_with(OF_CLASS)
 }
 
 #[cfg(test)]
@@ -63,6 +68,7 @@ mod tests {
         ];
         assert_eq!(found, expected.map(|(name, amount)| (name.to_owned(), amount.to_owned())));
         assert!(found.iter().all(|(name, _)| is_resource_claim_name(name)));
-        assert!(!is_resource_claim_name(OF_CLASS) && !is_resource_claim_name("count/pods"));
+        assert!(is_device_name("gpu.deviceclass.resource.k8s.io/devices") && !is_device_name(COUNT));
+        assert!(!is_resource_claim_name("count/pods"));
     }
 }

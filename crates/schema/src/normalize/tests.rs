@@ -49,7 +49,7 @@ fn zero_structs_are_complete() {
     let template = json!({"metadata": {}, "spec": {"containers": null}});
     assert_eq!(
         set,
-        json!({"metadata": {}, "spec": {"selector": {}, "template": template}, "status": {"replicas": 0}})
+        json!({"metadata": {}, "spec": {"selector": null, "template": template}, "status": {"replicas": 0}})
     );
 }
 

@@ -2,6 +2,8 @@
 
 mod columns;
 mod defaults;
+mod stateful_sets;
+mod status;
 mod strategies;
 mod validation;
 

@@ -3,7 +3,7 @@
 use nave_machinery::{Value, meta};
 use serde_json::{Map, json};
 
-use super::{defaults, validation};
+use super::{defaults, stateful_sets, status, validation};
 use crate::groups::core::claim_spec_warnings;
 use crate::groups::core::pod_spec::warnings;
 use crate::read;
@@ -30,8 +30,8 @@ impl Strategy for DeploymentStrategy {
         validation::updated(validation::deployment, deployment, old)
     }
 
-    fn validate_status_update(&self, deployment: &Value, _old: &Value) -> Errors {
-        validation::counts(deployment)
+    fn validate_status_update(&self, deployment: &Value, old: &Value) -> Errors {
+        status::validate(deployment, old, &["updatedReplicas", "readyReplicas", "availableReplicas"])
     }
 
     fn warnings(&self, deployment: &Value, old: Option<&Value>) -> Vec<String> {
@@ -54,8 +54,8 @@ impl Strategy for ReplicaSetStrategy {
         validation::updated(validation::replica_set, replica_set, old)
     }
 
-    fn validate_status_update(&self, replica_set: &Value, _old: &Value) -> Errors {
-        validation::counts(replica_set)
+    fn validate_status_update(&self, replica_set: &Value, old: &Value) -> Errors {
+        status::validate(replica_set, old, &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"])
     }
 
     fn warnings(&self, replica_set: &Value, old: Option<&Value>) -> Vec<String> {
@@ -71,15 +71,19 @@ impl Strategy for StatefulSetStrategy {
     }
 
     fn validate(&self, stateful_set: &Value) -> Errors {
-        validation::stateful_set(stateful_set)
+        stateful_sets::create(stateful_set)
     }
 
     fn validate_update(&self, stateful_set: &Value, old: &Value) -> Errors {
-        validation::stateful_set_update(stateful_set, old)
+        stateful_sets::update(stateful_set, old)
     }
 
-    fn validate_status_update(&self, stateful_set: &Value, _old: &Value) -> Errors {
-        validation::counts(stateful_set)
+    fn validate_status_update(&self, stateful_set: &Value, old: &Value) -> Errors {
+        status::validate(
+            stateful_set,
+            old,
+            &["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"],
+        )
     }
 
     fn warnings(&self, stateful_set: &Value, old: Option<&Value>) -> Vec<String> {
@@ -124,8 +128,8 @@ impl Strategy for DaemonSetStrategy {
         validation::updated(validation::daemon_set, daemon_set, old)
     }
 
-    fn validate_status_update(&self, daemon_set: &Value, _old: &Value) -> Errors {
-        validation::counts(daemon_set)
+    fn validate_status_update(&self, daemon_set: &Value, old: &Value) -> Errors {
+        status::validate(daemon_set, old, &[])
     }
 
     fn warnings(&self, daemon_set: &Value, old: Option<&Value>) -> Vec<String> {
@@ -152,18 +156,21 @@ impl Strategy for ControllerRevisionStrategy {
     fn validate(&self, revision: &Value) -> Errors {
         let mut errors = Errors::new();
         let root = At::root(revision);
-        if !root.field("data").is_set() {
-            errors.push(root.field("data").required("data is mandatory"));
-        }
         not_negative(root.field("revision"), &mut errors);
+        let data = root.field("data");
+        if !data.is_set() {
+            errors.push(data.required("data is mandatory"));
+        } else if data.map().is_none() {
+            errors.push(data.required("data must be a valid JSON object"));
+        }
         errors
     }
 
     fn validate_update(&self, revision: &Value, old: &Value) -> Errors {
         let mut errors = Errors::new();
         let (root, old) = (At::root(revision), At::root(old));
+        not_negative(root.field("revision"), &mut errors);
         crate::validate::immutable(root.field("data"), old.field("data"), &mut errors);
-        errors.extend(self.validate(revision));
         errors
     }
 }

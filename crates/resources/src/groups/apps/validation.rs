@@ -1,30 +1,17 @@
-//! What workloads must be (upstream: `pkg/apis/apps/validation`).
+//! What deployments, replica sets and daemon sets must be (upstream: `pkg/apis/apps/validation`).
 
 use nave_machinery::selector::LabelSelector;
 use nave_machinery::{FieldError, Value};
 
-use crate::groups::core::{claim_spec, pod_spec::validation as pod_spec};
-use crate::validate::{At, Errors, immutable, label_selector, not_negative, one_of, required_text};
-
-const UPDATE_FIXED: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
-/// The fields of a stateful set's spec that may change.
-const UPDATABLE: [&str; 7] = [
-    "replicas",
-    "ordinals",
-    "template",
-    "updateStrategy",
-    "revisionHistoryLimit",
-    "persistentVolumeClaimRetentionPolicy",
-    "minReadySeconds",
-];
+use crate::groups::core::pod_spec::validation as pod_spec;
+use crate::validate::{At, Errors, immutable, label_selector, not_negative};
 
 pub(super) fn deployment(deployment: &Value) -> Errors {
     let mut errors = Errors::new();
     let root = At::root(deployment);
     let spec = root.field("spec");
     not_negative(spec.field("replicas"), &mut errors);
-    selector(spec, &mut errors);
-    selected_template(spec, &mut errors);
+    replicated(spec, &mut errors);
     deployment_strategy(spec.field("strategy"), &mut errors);
     not_negative(spec.field("minReadySeconds"), &mut errors);
     not_negative(spec.field("revisionHistoryLimit"), &mut errors);
@@ -45,78 +32,45 @@ pub(super) fn replica_set(replica_set: &Value) -> Errors {
     let spec = root.field("spec");
     not_negative(spec.field("replicas"), &mut errors);
     not_negative(spec.field("minReadySeconds"), &mut errors);
-    selector(spec, &mut errors);
-    selected_template(spec, &mut errors);
+    replicated(spec, &mut errors);
     errors
+}
+
+/// The selector and the template of replicas.
+fn replicated(spec: At, errors: &mut Errors) {
+    selector(spec.field("selector"), "deployment", errors);
+    let template = spec.field("template");
+    if is_selected(spec, "invalid label selector", errors) {
+        pod_spec::template(template, errors);
+        pod_spec::runs_on(template, "ReplicaSet", errors);
+    }
 }
 
 pub(super) fn daemon_set(daemon_set: &Value) -> Errors {
     let mut errors = Errors::new();
     let root = At::root(daemon_set);
     let spec = root.field("spec");
-    selector(spec, &mut errors);
-    selected_template(spec, &mut errors);
+    let template = spec.field("template");
+    let selector = spec.field("selector");
+    label_selector(selector, &mut errors);
+    // Here nothing more is told of a selector that is none.
+    let mut told = Errors::new();
+    if is_selected(spec, "", &mut told) {
+        errors.extend(told);
+    }
+    not_empty(selector, "daemonset", &mut errors);
+    pod_spec::template(template, &mut errors);
+    pod_spec::runs_on(template, "DaemonSet", &mut errors);
     not_negative(spec.field("minReadySeconds"), &mut errors);
     let strategy = spec.field("updateStrategy");
     match strategy.field("type").text() {
         "OnDelete" => {}
-        "RollingUpdate" => rolling(strategy, &mut errors),
-        _ => errors.push(strategy.field("type").not_supported(&["RollingUpdate", "OnDelete"])),
+        "RollingUpdate" => rolling_daemons(strategy.field("rollingUpdate"), &mut errors),
+        _ => errors.push(
+            strategy.with(strategy.field("type").value()).not_supported(&["RollingUpdate", "OnDelete"]),
+        ),
     }
     not_negative(spec.field("revisionHistoryLimit"), &mut errors);
-    errors
-}
-
-pub(super) fn stateful_set(stateful_set: &Value) -> Errors {
-    let mut errors = Errors::new();
-    let root = At::root(stateful_set);
-    let spec = root.field("spec");
-    let policy = spec.field("podManagementPolicy");
-    match policy.text() {
-        "" => errors.push(policy.required("")),
-        "OrderedReady" | "Parallel" => {}
-        _ => errors.push(policy.invalid("must be 'OrderedReady' or 'Parallel'")),
-    }
-    let strategy = spec.field("updateStrategy");
-    match strategy.field("type").text() {
-        "" => errors.push(strategy.required("")),
-        "OnDelete" => {
-            if strategy.field("rollingUpdate").is_set() {
-                let detail = "only allowed for updateStrategy 'RollingUpdate'";
-                errors.push(strategy.field("rollingUpdate").invalid(detail));
-            }
-        }
-        "RollingUpdate" => {
-            let rolling = strategy.field("rollingUpdate");
-            not_negative(rolling.field("partition"), &mut errors);
-        }
-        _ => errors.push(strategy.invalid("must be 'RollingUpdate' or 'OnDelete'")),
-    }
-    let retention = spec.field("persistentVolumeClaimRetentionPolicy");
-    for when in ["whenDeleted", "whenScaled"] {
-        one_of(retention.field(when), &["Retain", "Delete"], &mut errors);
-    }
-    not_negative(spec.field("replicas"), &mut errors);
-    not_negative(spec.field("minReadySeconds"), &mut errors);
-    for claim in spec.field("volumeClaimTemplates").items() {
-        claim_spec(claim.field("spec"), &mut errors);
-    }
-    selector(spec, &mut errors);
-    selected_template(spec, &mut errors);
-    errors
-}
-
-pub(super) fn stateful_set_update(new: &Value, old: &Value) -> Errors {
-    let mut errors = stateful_set(new);
-    let root = At::root(new);
-    let (Some(fields), Some(old)) = (root.field("spec").map(), old.get("spec").and_then(Value::as_object))
-    else {
-        return errors;
-    };
-    let mut names = fields.keys().chain(old.keys()).filter(|name| !UPDATABLE.contains(&name.as_str()));
-    if names.any(|name| fields.get(name) != old.get(name)) {
-        errors.push(root.field("spec").forbidden(UPDATE_FIXED));
-    }
     errors
 }
 
@@ -129,44 +83,39 @@ pub(super) fn updated(check: fn(&Value) -> Errors, new: &Value, old: &Value) -> 
     errors
 }
 
-/// The numbers of a status, none of which can be negative.
-pub(super) fn counts(workload: &Value) -> Errors {
-    let root = At::root(workload);
-    let status = root.field("status");
-    let mut errors = Errors::new();
-    for (name, value) in status.map().into_iter().flatten() {
-        if value.as_i64().is_some_and(|number| number < 0) {
-            let path = status.path().child(name);
-            errors.push(FieldError::invalid(&path, value.clone(), crate::validate::NOT_NEGATIVE));
-        }
-    }
-    errors
-}
-
-/// A selector must be there, be one, and select something in particular. One that says nothing counts as absent.
-fn selector(spec: At, errors: &mut Errors) {
-    let selector = spec.field("selector");
-    if selects_nothing(selector) {
+/// A selector must be there, be one, and select something in particular.
+pub(super) fn selector(selector: At, kind: &str, errors: &mut Errors) {
+    if !selector.is_set() {
         errors.push(selector.required(""));
-    } else {
-        label_selector(selector, errors);
+        return;
+    }
+    label_selector(selector, errors);
+    not_empty(selector, kind, errors);
+}
+
+fn not_empty(selector: At, kind: &str, errors: &mut Errors) {
+    if selector.is_set()
+        && selector.field("matchLabels").len() + selector.field("matchExpressions").len() == 0
+    {
+        errors.push(selector.invalid(format!("empty selector is invalid for {kind}")));
     }
 }
 
-fn selects_nothing(selector: At) -> bool {
-    selector.field("matchLabels").len() + selector.field("matchExpressions").len() == 0
-}
-
-/// The template's pods must be selected, and run on.
-fn selected_template(spec: At, errors: &mut Errors) {
-    let template = spec.field("template");
+/// The template's pods must be selected. Returns whether the selector is one at all.
+pub(super) fn is_selected(spec: At, why_not: &str, errors: &mut Errors) -> bool {
+    let (selector, template) = (spec.field("selector"), spec.field("template"));
     let metadata = template.field("metadata");
-    let selector = spec.field("selector").value().map(LabelSelector::from_value);
-    let label = |key: &str| metadata.value()?.get("labels")?.get(key)?.as_str();
-    // What is no selector selects nothing; why it is none has been said.
-    if selects_nothing(spec.field("selector"))
-        || selector.is_some_and(|it| it.is_ok_and(|selector| !selector.matches(label)))
-    {
+    let selects = match selector.value().filter(|_| selector.is_set()).map(LabelSelector::from_value) {
+        None => false,
+        Some(Ok(selector)) => {
+            selector.matches(|key: &str| metadata.value()?.get("labels")?.get(key)?.as_str())
+        }
+        Some(Err(_)) => {
+            errors.push(selector.invalid(why_not));
+            return false;
+        }
+    };
+    if !selects {
         let labels = metadata.field("labels");
         let shown = labels.value().cloned().unwrap_or(Value::Null);
         errors.push(FieldError::invalid(
@@ -175,53 +124,79 @@ fn selected_template(spec: At, errors: &mut Errors) {
             "`selector` does not match template `labels`",
         ));
     }
-    pod_spec::running_template(template, errors);
+    true
 }
 
 fn deployment_strategy(strategy: At, errors: &mut Errors) {
+    let rolling = strategy.field("rollingUpdate");
     match strategy.field("type").text() {
         "Recreate" => {
-            let rolling = strategy.field("rollingUpdate");
             if rolling.is_set() {
                 errors.push(rolling.forbidden("may not be specified when strategy `type` is 'Recreate'"));
             }
         }
-        "RollingUpdate" => rolling(strategy, errors),
-        "" => drop(required_text(strategy.field("type"), errors)),
-        _ => errors.push(strategy.field("type").not_supported(&["Recreate", "RollingUpdate"])),
+        "RollingUpdate" if !rolling.is_set() => {
+            errors.push(rolling.required("this should be defaulted and never be nil"));
+        }
+        "RollingUpdate" => rolling_replicas(rolling, errors),
+        _ => errors.push(
+            strategy.with(strategy.field("type").value()).not_supported(&["Recreate", "RollingUpdate"]),
+        ),
     }
 }
 
-fn rolling(strategy: At, errors: &mut Errors) {
-    let rolling = strategy.field("rollingUpdate");
-    if !rolling.is_set() {
-        errors.push(rolling.required("this should be defaulted and never be nil"));
-        return;
-    }
+fn rolling_replicas(rolling: At, errors: &mut Errors) {
     let (unavailable, surge) = (rolling.field("maxUnavailable"), rolling.field("maxSurge"));
-    let (most, more) = (share(unavailable, errors), share(surge, errors));
-    if most == Some(0) && more == Some(0) {
+    share(unavailable, errors);
+    share(surge, errors);
+    if share_value(unavailable) == 0 && share_value(surge) == 0 {
         let shown = unavailable.value().cloned().unwrap_or(Value::Null);
         let detail = "may not be 0 when `maxSurge` is 0";
         errors.push(FieldError::invalid(&unavailable.path(), shown, detail));
     }
-    if let Some(Value::String(_)) = unavailable.value()
-        && most.is_some_and(|percent| percent > 100)
-    {
-        errors.push(unavailable.invalid("must not be greater than 100%"));
+    not_more_than_all(unavailable, errors);
+}
+
+fn rolling_daemons(rolling: At, errors: &mut Errors) {
+    if !rolling.is_set() {
+        errors.push(rolling.required(""));
+        return;
+    }
+    let (unavailable, surge) = (rolling.field("maxUnavailable"), rolling.field("maxSurge"));
+    for field in [unavailable, surge] {
+        share(field, errors);
+    }
+    for field in [unavailable, surge] {
+        not_more_than_all(field, errors);
+    }
+    match (share_value(unavailable), share_value(surge)) {
+        (0, 0) => errors.push(unavailable.required("cannot be 0 when maxSurge is 0")),
+        (0, _) | (_, 0) => {}
+        _ => errors.push(surge.invalid("may not be set when maxUnavailable is non-zero")),
     }
 }
 
-/// A number of pods, or a percentage of them; `None` if it is neither.
-pub(crate) fn share(at: At, errors: &mut Errors) -> Option<i64> {
-    let Value::String(text) = at.value()? else {
+pub(super) fn not_more_than_all(at: At, errors: &mut Errors) {
+    if percent(at).is_some_and(|percent| percent > 100) {
+        errors.push(at.invalid("must not be greater than 100%"));
+    }
+}
+
+/// The number of pods, or of the percentage; 0 if it is neither.
+pub(super) fn share_value(at: At) -> i64 {
+    at.int().or_else(|| percent(at)).unwrap_or_default()
+}
+
+fn percent(at: At) -> Option<i64> {
+    let digits = at.text().strip_suffix('%').filter(|it| !it.is_empty());
+    digits.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?.parse().ok()
+}
+
+/// A number of pods, or a percentage of them.
+pub(crate) fn share(at: At, errors: &mut Errors) {
+    if !matches!(at.value(), Some(Value::String(_))) {
         not_negative(at, errors);
-        return at.int();
-    };
-    let digits = text.strip_suffix('%').filter(|it| !it.is_empty() && it.bytes().all(|b| b.is_ascii_digit()));
-    let percent = digits.and_then(|digits| digits.parse().ok());
-    if percent.is_none() {
+    } else if percent(at).is_none() {
         errors.push(at.invalid("a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"));
     }
-    percent
 }

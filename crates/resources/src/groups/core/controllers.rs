@@ -66,7 +66,8 @@ impl Strategy for ReplicationControllerStrategy {
         if selector.len() > 0 && !selects {
             errors.push(labels.invalid("`selector` does not match template `labels`"));
         }
-        validation::running_template(template, &mut errors);
+        validation::template(template, &mut errors);
+        validation::runs_on(template, "ReplicationController", &mut errors);
         errors
     }
 

@@ -55,10 +55,8 @@ pub(crate) fn template(template: At, errors: &mut Errors) {
     let moved = |field: &'static str| template.field(field).with(metadata.field(field).value());
     labels(moved("labels"), errors);
     let annotations = moved("annotations");
-    let path = annotations.path();
-    errors.extend(annotations.map().into_iter().flat_map(|map| names::validate_annotations(map, &path)));
     let spec = template.field("spec");
-    annotations::validate(annotations, spec, errors);
+    self::annotations(annotations, spec, errors);
     pod_spec(spec, None, errors);
     annotations::match_fields(annotations, spec, errors);
     let ephemeral = spec.field("ephemeralContainers");
@@ -67,10 +65,16 @@ pub(crate) fn template(template: At, errors: &mut Errors) {
     }
 }
 
-/// What is wrong with the template of pods that are to run on, and be replaced when they end.
-pub(crate) fn running_template(at: At, errors: &mut Errors) {
-    template(at, errors);
-    let spec = at.field("spec");
+/// What is wrong with the annotations of a template.
+pub(crate) fn annotations(annotations: At, spec: At, errors: &mut Errors) {
+    let path = annotations.path();
+    errors.extend(annotations.map().into_iter().flat_map(|map| names::validate_annotations(map, &path)));
+    annotations::validate(annotations, spec, errors);
+}
+
+/// The template is of pods that run on, and are replaced when they end. `kind` is what the message calls their owner.
+pub(crate) fn runs_on(template: At, kind: &str, errors: &mut Errors) {
+    let spec = template.field("spec");
     let policy = spec.field("restartPolicy");
     if policy.text() != "Always" {
         errors.push(policy.not_supported(&["Always"]));
@@ -78,7 +82,7 @@ pub(crate) fn running_template(at: At, errors: &mut Errors) {
     if spec.field("activeDeadlineSeconds").is_set() {
         errors.push(
             spec.field("activeDeadlineSeconds")
-                .forbidden("activeDeadlineSeconds in ReplicaSet is not Supported"),
+                .forbidden(format!("activeDeadlineSeconds in {kind} is not Supported")),
         );
     }
 }
@@ -222,7 +226,8 @@ mod tests {
         owner["template"]["spec"]["restartPolicy"] = json!("Never");
         let root = At::named("spec", Some(&owner));
         let mut errors = Errors::new();
-        running_template(root.field("template"), &mut errors);
+        template(root.field("template"), &mut errors);
+        runs_on(root.field("template"), "ReplicaSet", &mut errors);
         let expected =
             ["spec.template.labels", "spec.template.annotations", "spec.template.spec.restartPolicy"];
         assert_eq!(fields(&errors), expected);

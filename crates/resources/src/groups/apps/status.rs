@@ -1,0 +1,68 @@
+//! What the status of a workload may say (upstream: `pkg/apis/apps/validation`).
+
+use nave_machinery::{FieldError, Value};
+
+use crate::validate::{At, Errors, NOT_NEGATIVE};
+
+/// The numbers of a status: none is negative, none of these exceeds `replicas`, and collisions become no fewer.
+pub(super) fn validate(workload: &Value, old: &Value, of_replicas: &[&'static str]) -> Errors {
+    let root = At::root(workload);
+    let status = root.field("status");
+    let mut errors = Errors::new();
+    for (name, value) in status.map().into_iter().flatten() {
+        if value.as_i64().is_some_and(|number| number < 0) {
+            errors.push(FieldError::invalid(&status.path().child(name), value.clone(), NOT_NEGATIVE));
+        }
+    }
+    let count = |field: &'static str| status.field(field).int().unwrap_or_default();
+    for field in of_replicas {
+        if count(field) > count("replicas") {
+            errors.push(status.field(field).invalid("cannot be greater than status.replicas"));
+        }
+    }
+    if !of_replicas.is_empty() && count("availableReplicas") > count("readyReplicas") {
+        errors.push(status.field("availableReplicas").invalid("cannot be greater than readyReplicas"));
+    }
+    let collisions = |workload: &Value| workload.pointer("/status/collisionCount").and_then(Value::as_i64);
+    if collisions(old).is_some_and(|old| collisions(workload).is_none_or(|new| new < old)) {
+        let path = status.path().child("collisionCount");
+        let shown = collisions(workload).unwrap_or_default();
+        errors.push(FieldError::invalid(&path, shown, "cannot be decremented"));
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn numbers_fit_together() {
+        const PARTS: [&str; 2] = ["readyReplicas", "availableReplicas"];
+        for (status, expected) in [
+            (
+                json!({"replicas": 2, "readyReplicas": 2, "availableReplicas": 1, "collisionCount": 3}),
+                &[][..],
+            ),
+            (
+                json!({"replicas": -1, "collisionCount": 3}),
+                &["status.replicas", "status.readyReplicas", "status.availableReplicas"],
+            ),
+            (
+                json!({"replicas": 1, "readyReplicas": 2, "collisionCount": 2}),
+                &["status.readyReplicas", "status.collisionCount"],
+            ),
+            (
+                json!({"replicas": 3, "availableReplicas": 1}),
+                &["status.availableReplicas", "status.collisionCount"],
+            ),
+        ] {
+            let old = json!({"status": {"collisionCount": 3}});
+            let errors = validate(&json!({"status": status}), &old, &PARTS);
+            let told: Vec<_> = errors.iter().map(|error| error.field.to_string()).collect();
+            assert_eq!(told, expected, "{status}");
+        }
+    }
+}
