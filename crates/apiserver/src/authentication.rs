@@ -34,3 +34,34 @@ impl Authentication {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use http::Request;
+    use nave_machinery::user::UserInfo;
+
+    use super::*;
+    use crate::deadline::RequestTimeout;
+
+    async fn user(client: Client, chain: Chain) -> Result<String, AuthnError> {
+        let request = Request::get("/api").header("x-remote-user", "root").body(()).unwrap();
+        let mut context =
+            RequestContext::new(&request, client, RequestTimeout(Duration::from_mins(1))).unwrap();
+        let mut headers = request.into_parts().0.headers;
+        Authentication(chain).run(&mut context, &mut headers).await?;
+        assert!(headers.is_empty(), "no header names a user any more");
+        Ok(context.user().name.clone())
+    }
+
+    #[tokio::test]
+    async fn the_process_is_known_and_a_client_has_to_prove_who_it_is() {
+        let nobody = || Chain::new(Vec::new());
+        let own = Client::Process(Arc::new(UserInfo { name: "own".to_owned(), ..UserInfo::default() }));
+        assert_eq!(user(own, nobody()).await.unwrap(), "own");
+        assert!(user(Client::Remote(None), nobody()).await.is_err());
+        assert_eq!(user(Client::Remote(None), nobody().with_anonymous()).await.unwrap(), ANONYMOUS);
+    }
+}

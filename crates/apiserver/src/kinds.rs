@@ -7,6 +7,10 @@ use nave_schema::TypeId;
 /// `DeleteOptions`, …) are found under any.
 pub(crate) fn type_of(gvk: &GroupVersionKind) -> Option<TypeId> {
     let GroupVersionKind { group, version, kind } = gvk;
+    // Older clients evict with this one. It has the form of v1, and no version of the group serves it.
+    let is_old_eviction =
+        (group.as_str(), version.as_str(), kind.as_str()) == ("policy", "v1beta1", "Eviction");
+    let version = if is_old_eviction { "v1" } else { version };
     let package = match group.as_str() {
         "" => "api.core",
         "apiextensions.k8s.io" => "apiextensions-apiserver.pkg.apis.apiextensions",
@@ -32,12 +36,14 @@ mod tests {
             ("flowcontrol.apiserver.k8s.io", "v1", "FlowSchema"),
             ("apiextensions.k8s.io", "v1", "CustomResourceDefinition"),
             ("apiregistration.k8s.io", "v1", "APIService"),
+            ("policy", "v1beta1", "Eviction"),
             ("", "v1", "Status"),
             ("apps", "v1", "DeleteOptions"),
         ];
         for (group, version, kind) in found {
             assert!(type_of(&GroupVersionKind::new(group, version, kind)).is_some(), "{kind}");
         }
+        assert_eq!(type_of(&GroupVersionKind::new("policy", "v1beta1", "PodDisruptionBudget")), None);
         assert_eq!(type_of(&GroupVersionKind::new("example.com", "v1", "Widget")), None);
     }
 }

@@ -182,3 +182,26 @@ fn sum_up_to_large(sizes: impl Iterator<Item = usize>) -> usize {
 
 /// The cost of a value beside its text, as bytes of input.
 const SIZE_OF_NODE: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn sizes_tell_large_values_from_small_ones() {
+        let long = "x".repeat(LARGE);
+        for (value, is_large) in [
+            (json!({"a": ["b", 1, null]}), false),
+            (json!({"data": {"k": long}}), true),
+            (json!({long.as_str(): 1}), true),
+            (json!(vec![0; LARGE]), true),
+            (json!(vec![json!({}); 10]), false),
+        ] {
+            let size = Answer::document(200, value).size(&Negotiation::default());
+            assert_eq!(size >= LARGE, is_large, "{size}");
+        }
+        assert_eq!(Answer::ordered(200, [0; 1]).size(&Negotiation::default()), 0);
+    }
+}

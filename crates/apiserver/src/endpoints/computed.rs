@@ -30,6 +30,12 @@ pub trait Computed: Send + Sync {
     /// # Errors
     /// What the client is told instead.
     async fn create(&self, request: &ComputedRequest<'_>, object: Value) -> Result<Value, Status>;
+
+    /// Whether a body of another version of the kind is taken, which has the same form.
+    fn accepts(&self, api_version: &str) -> bool {
+        let _ = api_version;
+        false
+    }
 }
 
 /// What a create is about.
@@ -129,7 +135,10 @@ pub(super) async fn create(
     payload: &Payload,
 ) -> Result<Answer, Status> {
     let (gvk, type_id) = request.kind();
-    let body = decode::parse(&payload.bytes, payload.format()?, &gvk.kind)?;
+    let mut body = decode::parse(&payload.bytes, payload.format()?, &gvk.kind)?;
+    if computed.accepts(meta::api_version(&body.object)) {
+        body.object["apiVersion"] = gvk.group_version().to_string().into();
+    }
     let (mut object, warnings) = decode::typed(body, &gvk, type_id, request.options.validation())?;
     for warning in warnings {
         request.context.notes.warn(warning);
@@ -159,4 +168,36 @@ pub(super) async fn create(
     admission.validate(&attributes, Some(&object)).await?;
     let answer = computed.create(request, object.into_value()).await?;
     Ok(Answer::document(201, answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use nave_machinery::GroupVersionResource;
+    use nave_resources::Registry;
+
+    use super::*;
+
+    struct Nothing;
+
+    #[async_trait]
+    impl Computed for Nothing {
+        async fn create(&self, _: &ComputedRequest<'_>, object: Value) -> Result<Value, Status> {
+            Ok(object)
+        }
+    }
+
+    #[test]
+    fn a_place_is_of_one_resource_and_subresource() {
+        let registry = Registry::builtin(nave_schema::builtin());
+        let def = |resource| registry.lookup(&GroupVersionResource::new("", "v1", resource)).unwrap();
+        let table = ComputedTable::default().with("", "pods", "binding", Arc::new(Nothing));
+        for (resource, subresource, found) in [
+            ("pods", "binding", true),
+            ("pods", "", false),
+            ("pods", "eviction", false),
+            ("services", "binding", false),
+        ] {
+            assert_eq!(table.find(def(resource), subresource).is_some(), found, "{resource}/{subresource}");
+        }
+    }
 }

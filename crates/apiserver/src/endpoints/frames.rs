@@ -149,3 +149,52 @@ impl Frames {
         frame.into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::{HeaderValue, header};
+    use nave_machinery::{GroupVersionResource, Value};
+    use nave_resources::Registry;
+
+    use super::*;
+    use crate::request_info::Query;
+
+    fn frames(accept: &'static str) -> Result<Frames, Status> {
+        let registry = Registry::builtin(nave_schema::builtin());
+        let def = Arc::clone(registry.lookup(&GroupVersionResource::new("", "v1", "pods")).unwrap());
+        let endpoint = Endpoint { def, version: 0, storage: None, watched: Arc::default(), allocator: None };
+        let headers = [(header::ACCEPT, HeaderValue::from_static(accept))].into_iter().collect();
+        Frames::new(endpoint, &Negotiation::new(&headers, &Query::default()))
+    }
+
+    fn object(frame: &Bytes) -> Value {
+        let frame: Value = serde_json::from_slice(frame).unwrap();
+        assert_eq!(frame["type"], "BOOKMARK");
+        frame["object"].clone()
+    }
+
+    #[test]
+    fn bookmarks_have_the_form_of_the_events() {
+        let pod = object(&frames("application/json").unwrap().bookmark(7, true).unwrap());
+        let annotations = json!({INITIAL_EVENTS_END: "true"});
+        let metadata = json!({"resourceVersion": "7", "annotations": annotations});
+        assert_eq!(pod, json!({"kind": "Pod", "apiVersion": "v1", "metadata": metadata}));
+        let accept = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+        let partial = object(&frames(accept).unwrap().bookmark(7, false).unwrap());
+        assert_eq!(partial["kind"], "PartialObjectMetadata");
+        let mut tables = frames("application/json;as=Table;g=meta.k8s.io;v=v1").unwrap();
+        let [first, second] = [7, 8].map(|revision| object(&tables.bookmark(revision, false).unwrap()));
+        assert!(first["columnDefinitions"].is_array(), "the first table has the columns");
+        assert!(!second["columnDefinitions"].is_array());
+    }
+
+    #[test]
+    fn errors_are_frames_and_yaml_is_no_form_of_a_watch() {
+        let frame = frames("application/json").unwrap().error(&Status::expired("gone"));
+        let frame: Value = serde_json::from_slice(&frame).unwrap();
+        assert_eq!((&frame["type"], &frame["object"]["code"]), (&json!("ERROR"), &json!(410)));
+        assert_eq!(frames("application/yaml").err().map(|status| status.code), Some(406));
+    }
+}

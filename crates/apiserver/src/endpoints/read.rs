@@ -310,3 +310,45 @@ fn with_fresh_token(mut status: Status, continuation: Option<&Continuation>, pre
     }
     status
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(pairs: &[(&str, &str)], continuation: Option<&Continuation>) -> Result<String, u16> {
+        let query: Vec<_> =
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let found = wanted(&ListOptions::parse(&query).unwrap(), continuation);
+        found.map_err(|status| status.code).map(|found| match found {
+            Wanted::Latest => "latest".to_owned(),
+            Wanted::NotOlderThan(revision) => format!("not older than {revision}"),
+            Wanted::Exact(revision) => format!("exactly {revision}"),
+        })
+    }
+
+    #[test]
+    fn the_state_of_a_list_follows_from_its_options() {
+        let seven = ("resourceVersion", "7");
+        let latest = Continuation { revision: None, start_after: "a".to_owned(), remaining: None };
+        let exact = Continuation { revision: Some(9), ..latest.clone() };
+        for (query, continuation, expected) in [
+            (&[][..], None, Ok("latest")),
+            (&[("resourceVersion", "0")], None, Ok("not older than 0")),
+            (&[("resourceVersion", "0"), ("limit", "5")], None, Ok("not older than 0")),
+            (&[seven], None, Ok("not older than 7")),
+            (&[seven, ("limit", "5")], None, Ok("exactly 7")),
+            (
+                &[seven, ("limit", "5"), ("resourceVersionMatch", "NotOlderThan")],
+                None,
+                Ok("not older than 7"),
+            ),
+            (&[seven, ("resourceVersionMatch", "Exact")], None, Ok("exactly 7")),
+            (&[("limit", "5")], Some(&exact), Ok("exactly 9")),
+            (&[("limit", "5")], Some(&latest), Ok("latest")),
+            (&[("resourceVersion", "0")], Some(&exact), Ok("exactly 9")),
+            (&[seven], Some(&exact), Err(400)),
+        ] {
+            assert_eq!(state(query, continuation), expected.map(str::to_owned), "{query:?}");
+        }
+    }
+}

@@ -35,3 +35,32 @@ fn field_ref(def: &ResourceDef, path: &str) -> Option<FieldRef> {
         _ => def.fields.iter().position(|field| field.path == path).map(FieldRef::Declared),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nave_machinery::GroupVersionResource;
+    use nave_resources::Registry;
+
+    use super::*;
+
+    #[test]
+    fn only_declared_fields_can_be_selected_by() {
+        let registry = Registry::builtin(nave_schema::builtin());
+        for (group, resource, selector, is_known) in [
+            ("", "pods", "spec.nodeName=n", true),
+            ("", "pods", "metadata.namespace!=a,metadata.name=b", true),
+            ("", "pods", "spec.hostname=h", false),
+            ("", "nodes", "metadata.name=n", true),
+            ("", "nodes", "metadata.namespace=a", false),
+        ] {
+            let def = registry.lookup(&GroupVersionResource::new(group, "v1", resource)).unwrap();
+            let query = [("fieldSelector".to_owned(), selector.to_owned())];
+            let options = ListOptions::parse(&query).unwrap();
+            let found = filter(def, &ResourceRequest::default(), &options);
+            assert_eq!(found.is_ok(), is_known, "{resource} {selector}");
+            if let Err(status) = found {
+                assert!(status.code == 400 && status.message.starts_with("field label not supported: "));
+            }
+        }
+    }
+}

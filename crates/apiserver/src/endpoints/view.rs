@@ -124,3 +124,45 @@ fn convert(
     }
     Ok(object)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use nave_machinery::GroupVersionResource;
+    use nave_resources::Registry;
+    use serde_json::json;
+
+    use super::*;
+
+    fn endpoint(group: &str, resource: &str) -> Endpoint {
+        let registry = Registry::builtin(nave_schema::builtin());
+        let def = Arc::clone(registry.lookup(&GroupVersionResource::new(group, "v1", resource)).unwrap());
+        Endpoint { def, version: 0, storage: None, watched: Arc::default(), allocator: None }
+    }
+
+    #[test]
+    fn a_subresource_is_a_view_or_has_a_meaning_of_its_own() {
+        let pods = endpoint("", "pods");
+        let view = |subresource| View::of(&pods, subresource).map_err(|status| status.code);
+        assert_eq!(view(""), Ok(View::Object));
+        assert_eq!(view("status"), Ok(View::Status));
+        assert_eq!(view("resize"), Ok(View::Part("resize".to_owned())));
+        assert_eq!(view("log"), Err(501));
+        assert_eq!(view("unknown"), Err(404));
+    }
+
+    #[test]
+    fn a_scale_shows_and_changes_the_replicas_alone() {
+        let deployments = endpoint("apps", "deployments");
+        let view = View::of(&deployments, "scale").unwrap();
+        let stored = json!({"metadata": {"name": "d", "resourceVersion": "7"},
+            "spec": {"replicas": 2, "paused": true, "selector": {"matchLabels": {"a": "b"}}}, "status": {"replicas": 1}});
+        let mut scale = view.present(&deployments, stored.clone()).unwrap();
+        assert_eq!((&scale["kind"], &scale["spec"]["replicas"]), (&json!("Scale"), &json!(2)));
+        scale["spec"]["replicas"] = json!(5);
+        let mut wanted = stored.clone();
+        wanted["spec"]["replicas"] = json!(5);
+        assert_eq!(view.absorb(&deployments, &stored, scale).unwrap(), wanted);
+    }
+}

@@ -21,6 +21,7 @@ use crate::cpu_pool::LARGE;
 use crate::storage::WatchCacheSizes;
 
 mod admission;
+mod bootstrap;
 
 /// Longer than any test takes.
 const LONG: Duration = Duration::from_mins(10);

@@ -42,6 +42,10 @@ impl Computed for Eviction {
         }
         Ok(Status::success(201).to_value())
     }
+
+    fn accepts(&self, api_version: &str) -> bool {
+        api_version == "policy/v1beta1"
+    }
 }
 
 /// The options of the deletion. A dry run asked for in one place is one; asked for in both, it has to be the same.

@@ -205,9 +205,31 @@ async fn an_eviction_is_admitted_and_the_budget_is_the_servers() {
     let (code, status) = evict("q", json!({})).await;
     assert_eq!((code, &status["details"]["causes"][0]["reason"]), (429, &json!("DisruptionBudget")));
     assert_eq!(it.get(&format!("{PODS}/q"), &[]).await.1["metadata"].get("deletionTimestamp"), None);
-    // A pod that does not run yet goes whatever the budget says, and carries the reason.
-    assert_eq!(evict("pending", json!({})).await.0, 201);
+    // A pod that does not run yet goes whatever the budget says, and carries the reason. Older clients say v1beta1.
+    let old = json!({"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": "pending"}});
+    it.succeed(Method::POST, &format!("{PODS}/pending/eviction"), &old).await;
     let pending = it.get(&format!("{PODS}/pending"), &[]).await.1;
     assert!(pending["metadata"]["deletionTimestamp"].is_string());
     assert_eq!(pending["status"]["conditions"][1]["type"], json!("DisruptionTarget"));
+}
+
+#[tokio::test]
+async fn what_plugins_write_is_admitted_as_the_servers() {
+    let (it, recorder) = start().await;
+    it.succeed(Method::POST, ACCOUNTS, &account()).await;
+    let quotas = "/api/v1/namespaces/default/resourcequotas";
+    let hard = json!({"pods": "2"});
+    it.succeed(Method::POST, quotas, &json!({"metadata": {"name": "q"}, "spec": {"hard": hard}})).await;
+    let status = json!({"status": {"hard": hard, "used": {"pods": "0"}}});
+    it.succeed(Method::PATCH, &format!("{quotas}/q/status"), &status).await;
+    recorder.take();
+    it.succeed(Method::POST, PODS, &pod("a")).await;
+    let admitted = recorder.take_short();
+    let update = "UPDATE resourcequotas/status q by system:apiserver".to_owned();
+    assert!(admitted.contains(&update), "{admitted:?}");
+    let quota = it.get(&format!("{quotas}/q"), &[]).await.1;
+    assert_eq!(quota["status"]["used"], json!({"pods": "1"}));
+    // A dry run is admitted and charges nothing.
+    it.succeed(Method::POST, &format!("{PODS}?dryRun=All"), &pod("b")).await;
+    assert!(!recorder.take_short().contains(&update));
 }
