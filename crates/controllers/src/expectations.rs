@@ -46,6 +46,11 @@ impl Expectations {
         self.put(owner, 0, uids.into_iter().collect());
     }
 
+    /// So many objects are about to be created and these deleted; what was outstanding before is forgotten.
+    pub fn expect(&self, owner: &str, creations: usize, deleted: impl IntoIterator<Item = String>) {
+        self.put(owner, creations, deleted.into_iter().collect());
+    }
+
     /// A created object was seen, or its creation failed.
     pub fn creation_observed(&self, owner: &str) {
         self.creations_observed(owner, 1);

@@ -22,6 +22,7 @@
 //!
 //! | controller | what it brings about |
 //! | --- | --- |
+//! | `daemonset` | a pod on each node that fits |
 //! | `statefulset` | pods with an identity and claims of their own, in order |
 //! | `namespace` | what is in a namespace goes with it |
 //! | `service_account`, `root_ca` | what each namespace has from the start |
@@ -29,6 +30,7 @@
 //! | `garbage_collector` | what belongs to an object goes with it, before it, or is orphaned |
 //! | `cluster_role_aggregation` | roles that are made of others |
 //! | `endpoint_slice`, `endpoints` | where the pods of a service are |
+//! | `endpoint_slice::mirroring` | slices for endpoints that users write |
 //! | `disruption` | how many pods a budget lets go |
 //! | `volume_protection` | volumes and claims go only when they are not used |
 //! | `resource_quota` | what of a quota is used |
@@ -39,6 +41,7 @@
 mod api;
 mod cluster_role_aggregation;
 mod cronjob;
+mod daemonset;
 mod deployment;
 mod discovery;
 mod disruption;
@@ -49,6 +52,7 @@ pub mod frame;
 mod garbage_collector;
 mod hash;
 mod history;
+mod int_or_percent;
 mod job;
 mod namespace;
 pub mod owned;
@@ -59,6 +63,7 @@ mod ranking;
 mod replicaset;
 mod resource_quota;
 mod root_ca;
+mod scheduling;
 pub mod selectors;
 mod service_account;
 mod service_account_token;
@@ -74,6 +79,7 @@ pub const CONTROLLERS: &[Descriptor] = &[
     replicaset::REPLICATION_CONTROLLER,
     replicaset::REPLICA_SET,
     deployment::DEPLOYMENT,
+    daemonset::DAEMON_SET,
     statefulset::STATEFUL_SET,
     job::JOB,
     cronjob::CRON_JOB,
@@ -87,6 +93,7 @@ pub const CONTROLLERS: &[Descriptor] = &[
     root_ca::ROOT_CA_PUBLISHER,
     cluster_role_aggregation::CLUSTER_ROLE_AGGREGATION,
     endpoint_slice::ENDPOINT_SLICE,
+    endpoint_slice::mirroring::ENDPOINT_SLICE_MIRRORING,
     endpoints::ENDPOINTS,
     disruption::DISRUPTION,
     resource_quota::RESOURCE_QUOTA,

@@ -1,11 +1,11 @@
 //! Sizes: how far a rollout may overshoot and fall short, and how a new size is shared among replica sets.
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, RollingUpdateDeployment};
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::revision::{DESIRED, MAX, number};
 use super::template::age_order;
 use super::{Resize, Sets, available, replicas, size};
+use crate::int_or_percent::scaled;
 
 /// Whether old pods are replaced step by step.
 pub(super) fn is_rolling(deployment: &Deployment) -> bool {
@@ -32,20 +32,6 @@ fn fenceposts(deployment: &Deployment) -> (i32, i32) {
     let surge = scaled(rolling.max_surge.as_ref(), total, true);
     let unavailable = scaled(rolling.max_unavailable.as_ref(), total, false);
     if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
-}
-
-/// A number, or a percentage of `total` rounded up or down.
-fn scaled(value: Option<&IntOrString>, total: i32, up: bool) -> i32 {
-    match value {
-        None => 0,
-        Some(IntOrString::Int(number)) => *number,
-        Some(IntOrString::String(text)) => {
-            let percent = text.strip_suffix('%').and_then(|number| number.parse::<i64>().ok()).unwrap_or(0);
-            let hundredfold = percent.saturating_mul(total.into());
-            let number = if up { hundredfold.saturating_add(99) } else { hundredfold } / 100;
-            i32::try_from(number).unwrap_or(i32::MAX)
-        }
-    }
 }
 
 /// The size that the set of the present template may grow to now.
