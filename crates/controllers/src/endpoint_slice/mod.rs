@@ -4,25 +4,22 @@
 //! difference. Until the cache has seen what the last sync wrote, nothing is compared ([`pending`]).
 
 pub(crate) mod endpoints;
+pub(crate) mod mirroring;
 mod pending;
 mod slices;
+mod writer;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Api, DeleteParams, PostParams};
-use nave_client::{
-    Action, Deleted, EventHandler, Lister, Object, ObjectName, SharedInformer, Workqueue, on_each_labelling,
-};
+use nave_client::{Action, Lister, Object, ObjectName, SharedInformer, on_each_labelling};
 
 use self::endpoints::Family;
-use self::pending::Pending;
 use self::slices::Plan;
-use crate::api;
+use self::writer::SliceWriter;
 use crate::frame::{Context, ControllerBuilder, Descriptor, Reconciler, SyncError, Workers};
 use crate::pods;
 use crate::selectors::{Form, Selecting};
@@ -37,8 +34,6 @@ pub(crate) const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 const OWN_LABELS: [&str; 3] = [SERVICE_LABEL, MANAGED_BY_LABEL, HEADLESS_LABEL];
 /// The name under which this controller manages slices.
 const MANAGER: &str = "endpointslice-controller.k8s.io";
-/// The index of slices by their service.
-const BY_SERVICE: &str = "service";
 /// Changes of pods within this time are one sync: a service of many pods that come up together costs little.
 const BATCH: Duration = Duration::from_millis(50);
 
@@ -56,29 +51,23 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     let mut builder = context.controller("endpoint_slice");
     let (services, pods) = (builder.informer::<Service>(), builder.informer::<Pod>());
     let (nodes, slices) = (builder.informer::<Node>(), builder.informer::<EndpointSlice>());
-    slices.add_index(BY_SERVICE, |slice| service_of(slice).map(|key| key.to_string()).into_iter().collect());
-    let pending = Arc::new(Pending::default());
     builder.work_on(&services);
     watch_pods(&mut builder, &services, &pods);
-    let handler = SliceHandler { pending: Arc::clone(&pending), queue: builder.queue() };
-    builder.watch(&slices, handler);
+    let writer = SliceWriter::new(context.client.clone(), &slices, MANAGER);
+    builder.watch(&slices, writer.handler(builder.queue()));
     builder.run(EndpointSliceController {
-        client: context.client.clone(),
         services: services.lister(),
         pods: pods.lister(),
         nodes: nodes.lister(),
-        slices: slices.lister(),
-        pending,
+        writer,
     })
 }
 
 struct EndpointSliceController {
-    client: kube::Client,
     services: Lister<Service>,
     pods: Lister<Pod>,
     nodes: Lister<Node>,
-    slices: Lister<EndpointSlice>,
-    pending: Arc<Pending>,
+    writer: SliceWriter,
 }
 
 impl Reconciler for EndpointSliceController {
@@ -87,19 +76,19 @@ impl Reconciler for EndpointSliceController {
         let key = &key;
         let Some(service) = self.services.get_by_key(key) else {
             // Its slices are the garbage collector's.
-            self.pending.forget(key);
+            self.writer.forget(key);
             return Ok(Action::Done);
         };
         if service.is_being_deleted() {
             return Ok(Action::Done);
         }
-        if let Some(wait) = self.pending.wait(key) {
+        if let Some(wait) = self.writer.wait(key) {
             return Ok(Action::RequeueAfter(wait));
         }
         let service = service.decode()?;
         let Some(selector) = endpoints::selector(&service) else { return Ok(Action::Done) };
         let pods = pods_of(&self.pods, key.namespace(), selector)?;
-        let existing = self.slices_of(key)?;
+        let existing = self.writer.slices_of(key)?;
         let families = Family::of_service(&service);
         let mut missing_node = None;
         for family in [Family::V4, Family::V6] {
@@ -121,7 +110,7 @@ impl Reconciler for EndpointSliceController {
             } else {
                 Plan { delete: existing, ..Plan::default() }
             };
-            self.carry_out(key, plan).await?;
+            self.writer.carry_out(key, plan).await?;
         }
         match missing_node {
             Some(name) => Err(SyncError::Invalid(format!("pods are on a node that is not there: {name:?}"))),
@@ -134,40 +123,6 @@ impl EndpointSliceController {
     fn node_of(&self, pod: &Pod) -> Result<Option<Node>, SyncError> {
         let Some(name) = pods::node_name(pod) else { return Ok(None) };
         Ok(self.nodes.get("", name).map(|node| node.decode()).transpose()?)
-    }
-
-    /// The slices of a service that this controller manages and that stay.
-    fn slices_of(&self, key: &ObjectName) -> Result<Vec<EndpointSlice>, SyncError> {
-        let mut found = self.slices.by_index(BY_SERVICE, key.as_str()).unwrap_or_default();
-        found.retain(|slice| !slice.is_being_deleted());
-        Ok(found.iter().map(Object::decode).collect::<Result<_, _>>()?)
-    }
-
-    fn wrote(&self, key: &ObjectName, slice: &EndpointSlice) {
-        self.pending.wrote(key, slice, |name| {
-            let found = self.slices.get(key.namespace(), name);
-            found.map(|slice| slice.resource_version().to_owned())
-        });
-    }
-
-    async fn carry_out(&self, key: &ObjectName, plan: Plan) -> Result<(), SyncError> {
-        let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), key.namespace());
-        for slice in plan.create {
-            match slices.create(&PostParams::default(), &slice).await {
-                Ok(created) => self.wrote(key, &created),
-                refused => return api::created(refused),
-            }
-        }
-        for slice in plan.update {
-            let name = slice.metadata.name.clone().unwrap_or_default();
-            let updated = slices.replace(&name, &PostParams::default(), &slice).await?;
-            self.wrote(key, &updated);
-        }
-        for slice in plan.delete {
-            let name = slice.metadata.name.clone().unwrap_or_default();
-            api::gone_is_fine(slices.delete(&name, &DeleteParams::default()).await)?;
-        }
-        Ok(())
     }
 }
 
@@ -182,12 +137,6 @@ pub(crate) fn pods_of(
     let mut pods = selected.map(Object::decode).collect::<Result<Vec<_>, _>>()?;
     pods.retain(endpoints::counts);
     Ok(pods)
-}
-
-/// The service of a slice that this controller manages.
-fn service_of(slice: &Object<EndpointSlice>) -> Option<ObjectName> {
-    let managed = slice.label(MANAGED_BY_LABEL) == Some(MANAGER);
-    slice.label(SERVICE_LABEL).filter(|_| managed).map(|name| ObjectName::new(slice.namespace(), name))
 }
 
 fn is_selected(pod: &Object<Pod>, selector: &BTreeMap<String, String>) -> bool {
@@ -209,36 +158,4 @@ pub(crate) fn watch_pods(
             }
         }),
     );
-}
-
-/// Notes which slices the cache has seen, and has the services of slices that others changed looked at.
-struct SliceHandler {
-    pending: Arc<Pending>,
-    queue: Workqueue,
-}
-
-impl SliceHandler {
-    fn changed(&self, slice: &Object<EndpointSlice>, is_gone: bool) {
-        if let Some(service) = service_of(slice) {
-            self.pending.saw(&service, slice.name(), slice.resource_version(), is_gone);
-            self.queue.add(service);
-        }
-    }
-}
-
-impl EventHandler<EndpointSlice> for SliceHandler {
-    fn on_add(&self, slice: &Object<EndpointSlice>, _: bool) {
-        self.changed(slice, false);
-    }
-
-    fn on_update(&self, old: &Object<EndpointSlice>, new: &Object<EndpointSlice>) {
-        self.changed(new, false);
-        if service_of(old) != service_of(new) {
-            self.changed(old, true);
-        }
-    }
-
-    fn on_delete(&self, deleted: &Deleted<EndpointSlice>) {
-        self.changed(deleted.object(), true);
-    }
 }

@@ -171,13 +171,13 @@ fn empty_slice(
 }
 
 /// What makes an endpoint the same one over time.
-fn identity(endpoint: &Endpoint) -> (Vec<String>, Option<String>) {
+pub(super) fn identity(endpoint: &Endpoint) -> (Vec<String>, Option<String>) {
     let mut addresses = endpoint.addresses.clone();
     addresses.sort();
     (addresses, endpoint.target_ref.as_ref().and_then(|target| target.uid.clone()))
 }
 
-fn port_key(ports: &[EndpointPort]) -> String {
+pub(super) fn port_key(ports: &[EndpointPort]) -> String {
     let key = |port: &EndpointPort| {
         format!(
             "{:?}{:?}{:?}{:?}",
