@@ -122,6 +122,36 @@ async fn a_job_is_suspended_and_resumed() {
     eventually("its pods run", async || status(&server, "pausing").await["ready"] == 2).await;
     server.kubectl(&["patch", "job", "pausing", "-p", r#"{"spec": {"suspend": true}}"#]).await;
     eventually("its pods are gone", async || pods(&server, "pausing").await.is_empty()).await;
+    eventually("the status is that of a suspended job", async || {
+        let status = status(&server, "pausing").await;
+        status["startTime"].is_null() && status["active"].is_null()
+    })
+    .await;
+    server.kubectl(&["patch", "job", "pausing", "-p", r#"{"spec": {"suspend": false}}"#]).await;
+    eventually("its pods run again", async || status(&server, "pausing").await["ready"] == 2).await;
+    let status = status(&server, "pausing").await;
+    assert_eq!(status["failed"], Value::Null, "pods that the controller deletes have not failed: {status}");
+    let conditions = status["conditions"].as_array().unwrap();
+    let reasons: Vec<_> = conditions.iter().map(|condition| condition["reason"].as_str().unwrap()).collect();
+    assert_eq!(reasons, ["JobResumed"]);
+    let events = server.kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"]).await;
+    assert!(events.contains("Suspended") && events.contains("Resumed"), "{events}");
+}
+
+#[tokio::test]
+async fn a_job_without_tolerance_for_failures_survives_its_suspension() {
+    let (server, _node) = cluster().await;
+    let spec = json!({"parallelism": 2, "completions": 2, "backoffLimit": 0});
+    server.apply(&job("train", &spec, &json!({"nave.test/outcome": "run"}))).await;
+    for _ in 0..2 {
+        eventually("its pods run", async || status(&server, "train").await["ready"] == 2).await;
+        server.kubectl(&["patch", "job", "train", "-p", r#"{"spec": {"suspend": true}}"#]).await;
+        wait(&server, "Suspended", "train").await;
+        eventually("its pods are gone", async || pods(&server, "train").await.is_empty()).await;
+        server.kubectl(&["patch", "job", "train", "-p", r#"{"spec": {"suspend": false}}"#]).await;
+    }
+    eventually("its pods run", async || status(&server, "train").await["ready"] == 2).await;
+    assert_eq!(status(&server, "train").await["failed"], Value::Null);
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use crate::discovery::DiscoveryCache;
 use crate::frame::{
     Context, Descriptor, EventKind, EventRecorder, Reconciler, SyncError, Workers, reference_of,
 };
+use crate::owners::controller_of;
 use crate::selectors::{self, Form, Selecting};
 
 /// Changes of pods within this time are one sync.
@@ -117,6 +118,10 @@ impl DisruptionController {
         }
         let pods: Vec<_> = pods.iter().collect();
         let expected = if status::needs_scale(budget) {
+            if pods.iter().any(|pod| controller_of(&pod.metadata).is_none()) {
+                let message = status::unmanaged(budget);
+                self.events.record(&reference_of(budget), EventKind::Warning, "UnmanagedPods", &message);
+            }
             Expected::Scale(self.scales.of_pods(&pods).await?)
         } else {
             Expected::AsFound

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::pods;
@@ -138,6 +138,31 @@ fn wanted(budget: &PodDisruptionBudget, found: i64, expected: Expected) -> (i64,
     }
 }
 
+/// Says that a budget selects pods of which nobody says how many are wanted.
+pub(super) fn unmanaged(budget: &PodDisruptionBudget) -> String {
+    let selector = budget.spec.as_ref().and_then(|spec| spec.selector.clone()).unwrap_or_default();
+    format!(
+        "Pods selected by this PodDisruptionBudget (selector: {}) were found to be unmanaged. As a result, the status of \
+         the PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods \
+         please set \".spec.minAvailable\" field of the PDB to an integer value.",
+        written_as_go(&selector)
+    )
+}
+
+/// A selector as Go prints it, which users find in events.
+fn written_as_go(selector: &LabelSelector) -> String {
+    let labels = selector.match_labels.iter().flatten().map(|(key, value)| format!("{key}: {value},"));
+    let expressions = selector.match_expressions.iter().flatten().map(|it| {
+        let values = it.values.as_deref().unwrap_or_default().join(" ");
+        format!("LabelSelectorRequirement{{Key:{},Operator:{},Values:[{values}],}},", it.key, it.operator)
+    });
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{}}},MatchExpressions:[]LabelSelectorRequirement{{{}}},}}",
+        labels.collect::<String>(),
+        expressions.collect::<String>()
+    )
+}
+
 /// A number, or a percentage of `total`, rounded up.
 fn scaled(amount: &IntOrString, total: i64) -> i64 {
     match amount {
@@ -234,6 +259,16 @@ mod tests {
         }
         let leaving = [deleting(pod("a", "Running", Some(9))), pod("b", "Running", Some(9))];
         assert_eq!(counted(&json!({"minAvailable": 1}), &leaving, Expected::AsFound), (2, 1, 1, 0));
+    }
+
+    #[test]
+    fn the_message_about_unmanaged_pods_names_the_selector() {
+        let expression = json!({"key": "t", "operator": "In", "values": ["x", "y"]});
+        let selector = json!({"matchLabels": {"a": "b"}, "matchExpressions": [expression]});
+        let message = unmanaged(&budget(&json!({"selector": selector}), &json!(null)));
+        let expected = "(selector: &LabelSelector{MatchLabels:map[string]string{a: b,},MatchExpressions:\
+            []LabelSelectorRequirement{LabelSelectorRequirement{Key:t,Operator:In,Values:[x y],},},})";
+        assert!(message.contains(expected), "{message}");
     }
 
     #[test]

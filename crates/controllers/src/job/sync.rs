@@ -88,7 +88,9 @@ impl Controller {
             self.delete(observed, &rest, &mut active).await
         } else if believed && observed.job.metadata.deletion_timestamp.is_none() {
             let managed = self.manage(observed, &counts, &mut active, &mut wait).await;
-            self.note_suspension(observed, &mut status);
+            if verdict::success(observed, counts.succeeded, active).is_none() {
+                self.note_suspension(observed, &mut status);
+            }
             managed
         } else {
             Ok(())
@@ -152,7 +154,11 @@ impl Controller {
         match manage::next(observed, counts) {
             Action::Nothing => Ok(()),
             Action::Create(new) => self.create(observed, &new, active).await,
-            Action::Delete(surplus) => self.delete(observed, &surplus, active).await,
+            Action::Delete(surplus) => {
+                // Pods that the controller takes away must not count as failures: they lose their finalizer first.
+                self.untrack(&surplus.iter().collect::<Vec<_>>()).await?;
+                self.delete(observed, &surplus, active).await
+            }
             Action::Wait(backoff) => {
                 *wait = Some(wait.map_or(backoff, |wait| wait.min(backoff)));
                 Ok(())
@@ -271,13 +277,11 @@ impl Controller {
 
     fn note_suspension(&self, observed: &Observed<'_>, status: &mut JobStatus) {
         let Some(condition) = verdict::suspension(observed) else { return };
-        let (reason, message) = if condition.status == "True" {
-            ("Suspended", "Job suspended")
-        } else {
-            // A resumed job has all its time again.
-            status.start_time = Some(Time(observed.now));
-            ("Resumed", "Job resumed")
-        };
+        let suspended = condition.status == "True";
+        let (reason, message) =
+            if suspended { ("Suspended", "Job suspended") } else { ("Resumed", "Job resumed") };
+        // A resumed job has all its time again.
+        status.start_time = (!suspended).then_some(Time(observed.now));
         verdict::put(status, condition);
         self.events.record(&reference_of(observed.job), EventKind::Normal, reason, message);
     }
