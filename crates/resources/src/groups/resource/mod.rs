@@ -1,5 +1,8 @@
 //! `resource.k8s.io`: devices, and claims on them.
 
+mod strategies;
+mod validation;
+
 use nave_machinery::Value;
 
 use crate::builder::{GroupBuilder, group as declare, resource};
@@ -9,13 +12,20 @@ use crate::table::{Column, age, field, name, text};
 
 pub(crate) fn group() -> GroupBuilder {
     let resources = vec![
-        resource("DeviceClass", "deviceclasses").cluster().generation(&["spec"]).returns_deleted(),
+        resource("DeviceClass", "deviceclasses")
+            .cluster()
+            .generation(&["spec"])
+            .returns_deleted()
+            .strategy(strategies::DeviceClassStrategy),
         resource("ResourceClaim", "resourceclaims")
             .status()
             .keeps_metadata(KeptMetadata::ALL)
             .returns_deleted()
-            .columns(claim_columns()),
-        resource("ResourceClaimTemplate", "resourceclaimtemplates").returns_deleted(),
+            .columns(claim_columns())
+            .strategy(strategies::ResourceClaimStrategy),
+        resource("ResourceClaimTemplate", "resourceclaimtemplates")
+            .returns_deleted()
+            .strategy(strategies::ResourceClaimTemplateStrategy),
         resource("ResourceSlice", "resourceslices")
             .cluster()
             .generation(&["spec"])

@@ -1,0 +1,118 @@
+//! What is particular to device classes and claims on devices.
+
+use nave_machinery::{Map, Value, names};
+
+use super::validation;
+use crate::defaults::{at, each, set};
+use crate::strategy::Strategy;
+use crate::validate::{At, Errors, immutable, labels};
+
+pub(super) struct DeviceClassStrategy;
+
+impl Strategy for DeviceClassStrategy {
+    fn validate(&self, class: &Value) -> Errors {
+        validation::class(class)
+    }
+}
+
+pub(super) struct ResourceClaimStrategy;
+
+impl Strategy for ResourceClaimStrategy {
+    fn default(&self, claim: &mut Value, _version: &str) {
+        if let Some(spec) = claim.as_object_mut().and_then(|claim| at(claim, &["spec"])) {
+            default_claim(spec);
+        }
+    }
+
+    fn validate(&self, claim: &Value) -> Errors {
+        let mut errors = Errors::new();
+        validation::claim(At::root(claim).field("spec"), &mut errors);
+        errors
+    }
+
+    fn validate_update(&self, claim: &Value, old: &Value) -> Errors {
+        fixed_spec(claim, old)
+    }
+}
+
+pub(super) struct ResourceClaimTemplateStrategy;
+
+impl Strategy for ResourceClaimTemplateStrategy {
+    fn default(&self, template: &mut Value, _version: &str) {
+        if let Some(spec) = template.as_object_mut().and_then(|it| at(it, &["spec", "spec"])) {
+            default_claim(spec);
+        }
+    }
+
+    fn validate(&self, template: &Value) -> Errors {
+        let mut errors = Errors::new();
+        let root = At::root(template);
+        let spec = root.field("spec");
+        let metadata = spec.field("metadata");
+        labels(metadata.field("labels"), &mut errors);
+        let annotations = metadata.field("annotations");
+        let path = annotations.path();
+        errors.extend(annotations.map().into_iter().flat_map(|map| names::validate_annotations(map, &path)));
+        validation::claim(spec.field("spec"), &mut errors);
+        errors
+    }
+
+    fn validate_update(&self, template: &Value, old: &Value) -> Errors {
+        fixed_spec(template, old)
+    }
+}
+
+/// Nothing of the spec may change; nothing else of it is checked again.
+fn fixed_spec(new: &Value, old: &Value) -> Errors {
+    let mut errors = Errors::new();
+    let (new, old) = (At::root(new), At::root(old));
+    immutable(new.field("spec"), old.field("spec"), &mut errors);
+    errors
+}
+
+/// A request is for one device unless it says otherwise (upstream: `pkg/apis/resource/v1/defaults.go`).
+fn default_claim(spec: &mut Map) {
+    let Some(devices) = at(spec, &["devices"]) else { return };
+    for request in each(devices, "requests") {
+        if let Some(exactly) = at(request, &["exactly"]) {
+            default_request(exactly);
+        }
+        each(request, "firstAvailable").for_each(default_request);
+    }
+}
+
+fn default_request(request: &mut Map) {
+    set(request, "allocationMode", "ExactCount");
+    if request.get("allocationMode").and_then(Value::as_str) == Some("ExactCount") {
+        set(request, "count", 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_request_is_for_one_device() {
+        let spec = |one: Value, other: Value| json!({"devices": {"requests": [{"exactly": one}, {"firstAvailable": [other]}]}});
+        let given = spec(json!({}), json!({"allocationMode": "All"}));
+        let wanted =
+            spec(json!({"allocationMode": "ExactCount", "count": 1}), json!({"allocationMode": "All"}));
+        let mut claim = json!({"spec": given});
+        ResourceClaimStrategy.default(&mut claim, "v1");
+        assert_eq!(claim, json!({"spec": wanted}));
+        let mut template = json!({"spec": {"spec": given}});
+        ResourceClaimTemplateStrategy.default(&mut template, "v1");
+        assert_eq!(template, json!({"spec": {"spec": wanted}}));
+    }
+
+    #[test]
+    fn a_spec_is_for_life() {
+        let (old, new) = (json!({"spec": {"devices": {}}}), json!({"spec": {}}));
+        assert!(ResourceClaimStrategy.validate_update(&old, &old).is_empty());
+        assert_eq!(ResourceClaimStrategy.validate_update(&new, &old).len(), 1);
+        assert_eq!(ResourceClaimTemplateStrategy.validate_update(&new, &old).len(), 1);
+    }
+}

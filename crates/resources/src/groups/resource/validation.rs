@@ -1,0 +1,349 @@
+//! What device classes and claims on devices must be (upstream: `pkg/apis/resource/validation`). Expressions are held to
+//! their length; they are not compiled here.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use nave_machinery::{FieldError, Value, names};
+
+use crate::resource_names;
+use crate::validate::{At, Errors, absent_or_one_of, checked, driver_name, required_checked};
+
+const REQUESTS_MAX: usize = 32;
+const ALTERNATIVES_MAX: usize = 8;
+const SELECTORS_MAX: usize = 32;
+const CONSTRAINTS_MAX: usize = 32;
+const CONFIGS_MAX: usize = 32;
+const TOLERATIONS_MAX: usize = 16;
+const EXPRESSION_MAX: usize = 10 * 1024;
+const PARAMETERS_MAX: usize = 10 * 1024;
+const ID_MAX: usize = 32;
+
+const NO_REQUEST: &str =
+    "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
+const ONE_KIND: &str = "exactly one of `exactly` or `firstAvailable` is required";
+const NO_IDENTIFIER: &str = "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName', regex used for validation is '[A-Za-z_][A-Za-z0-9_]*')";
+
+/// Requests by name, each with the names of its alternatives.
+type Requests<'v> = BTreeMap<&'v str, BTreeSet<&'v str>>;
+
+/// What is wrong with a device class.
+pub(super) fn class(class: &Value) -> Errors {
+    let mut errors = Errors::new();
+    let root = At::root(class);
+    let spec = root.field("spec");
+    selectors(spec.field("selectors"), &mut errors);
+    each(spec.field("config"), CONFIGS_MAX, &mut errors, |config, errors| {
+        opaque(config.field("opaque"), errors);
+    });
+    let name = spec.field("extendedResourceName");
+    if name.is_set() && !resource_names::is_extended(name.text()) {
+        errors.push(name.invalid("must be a valid extended resource name"));
+    }
+    errors
+}
+
+/// What is wrong with the spec of a claim, or of a template's claims.
+pub(super) fn claim(spec: At, errors: &mut Errors) {
+    let devices = spec.field("devices");
+    let requests = devices.field("requests");
+    let mut names = Requests::new();
+    for request in requests.items() {
+        let alternatives = request.field("firstAvailable");
+        let alternatives = alternatives.items().map(|it| it.field("name").text()).collect();
+        names.insert(request.field("name").text(), alternatives);
+    }
+    each(requests, REQUESTS_MAX, errors, request);
+    unique(requests, REQUESTS_MAX, errors, |request| request.field("name").text());
+    each(devices.field("constraints"), CONSTRAINTS_MAX, errors, |it, errors| constraint(it, &names, errors));
+    each(devices.field("config"), CONFIGS_MAX, errors, |config, errors| {
+        references(config.field("requests"), &names, errors);
+        opaque(config.field("opaque"), errors);
+    });
+}
+
+/// Checks each item of a list, unless there are too many.
+fn each<'v>(list: At<'_, 'v>, max: usize, errors: &mut Errors, check: impl Fn(At<'_, 'v>, &mut Errors)) {
+    if list.len() > max {
+        errors.push(list.too_many(max));
+        return;
+    }
+    list.items().for_each(|item| check(item, errors));
+}
+
+/// Refuses items of the same key, in a list that is not too long.
+fn unique<'v>(list: At<'_, 'v>, max: usize, errors: &mut Errors, key: impl Fn(At<'_, 'v>) -> &'v str) {
+    let mut seen = HashSet::new();
+    for item in list.items().take(if list.len() > max { 0 } else { max }) {
+        let key = key(item);
+        if !seen.insert(key) {
+            errors.push(FieldError::duplicate(&item.path(), key));
+        }
+    }
+}
+
+fn request(request: At, errors: &mut Errors) {
+    checked(request.field("name"), names::is_dns1123_label, errors);
+    let (exactly, alternatives) = (request.field("exactly"), request.field("firstAvailable"));
+    match (exactly.is_set(), alternatives.len() > 0) {
+        (false, false) => errors.push(request.required(ONE_KIND)),
+        (true, true) => {
+            let why = format!("{ONE_KIND}, but multiple fields are set");
+            errors.push(FieldError::invalid(&request.path(), Value::Null, why));
+        }
+        (true, false) => devices(exactly, errors),
+        (false, true) => {
+            each(alternatives, ALTERNATIVES_MAX, errors, |alternative, errors| {
+                checked(alternative.field("name"), names::is_dns1123_label, errors);
+                devices(alternative, errors);
+            });
+            unique(alternatives, ALTERNATIVES_MAX, errors, |it| it.field("name").text());
+        }
+    }
+}
+
+/// Which devices are asked for, and how many.
+fn devices(request: At, errors: &mut Errors) {
+    required_checked(request.field("deviceClassName"), names::is_dns1123_subdomain, errors);
+    selectors(request.field("selectors"), errors);
+    let (mode, count) = (request.field("allocationMode"), request.field("count"));
+    let number = count.int().unwrap_or_default();
+    let wrong = match mode.text() {
+        "All" if number != 0 => Some("must not be specified when allocationMode is 'All'"),
+        "ExactCount" if number <= 0 => Some("must be greater than zero"),
+        "All" | "ExactCount" => None,
+        _ => {
+            errors.push(mode.not_supported(&["All", "ExactCount"]));
+            None
+        }
+    };
+    errors.extend(wrong.map(|why| FieldError::invalid(&count.path(), number, why)));
+    each(request.field("tolerations"), TOLERATIONS_MAX, errors, toleration);
+}
+
+fn selectors(list: At, errors: &mut Errors) {
+    each(list, SELECTORS_MAX, errors, |selector, errors| {
+        let cel = selector.field("cel");
+        let expression = cel.field("expression");
+        if !cel.is_set() {
+            errors.push(cel.required(""));
+        } else if expression.text().len() > EXPRESSION_MAX {
+            errors.push(FieldError::too_long(&expression.path(), EXPRESSION_MAX));
+        }
+    });
+}
+
+fn toleration(toleration: At, errors: &mut Errors) {
+    let (key, operator, value) =
+        (toleration.field("key"), toleration.field("operator"), toleration.field("value"));
+    if !key.text().is_empty() {
+        checked(key, names::is_qualified_name, errors);
+    }
+    match operator.text() {
+        "Exists" if !value.text().is_empty() => {
+            errors.push(value.invalid("must be empty for operator `Exists`"));
+        }
+        "Exists" => {}
+        "Equal" => checked(value, names::is_valid_label_value, errors),
+        "" => errors.push(operator.required("")),
+        _ => errors.push(operator.not_supported(&["Equal", "Exists"])),
+    }
+    absent_or_one_of(toleration.field("effect"), &["NoExecute", "NoSchedule", "None"], errors);
+}
+
+fn constraint(constraint: At, names: &Requests, errors: &mut Errors) {
+    references(constraint.field("requests"), names, errors);
+    let (matching, distinct) = (constraint.field("matchAttribute"), constraint.field("distinctAttribute"));
+    if matching.is_set() {
+        fully_qualified(matching, errors);
+    } else if distinct.is_set() {
+        fully_qualified(distinct, errors);
+    } else {
+        errors.push(
+            constraint.required("exactly one of \"matchAttribute\" or \"distinctAttribute\" is required"),
+        );
+    }
+}
+
+/// Each is the name of a request, or of a request and one of its alternatives.
+fn references(list: At, names: &Requests, errors: &mut Errors) {
+    each(list, REQUESTS_MAX, errors, |reference, errors| {
+        let name = reference.text();
+        if name.split('/').count() > 2 {
+            errors.push(reference.invalid(NO_REQUEST));
+            return;
+        }
+        let wrong = name.split('/').flat_map(names::is_dns1123_label);
+        errors.extend(wrong.map(|why| reference.invalid(why)));
+        let (request, alternative) =
+            name.split_once('/').map_or((name, None), |(request, name)| (request, Some(name)));
+        let known = names.get(request);
+        if !known.is_some_and(|known| alternative.is_none_or(|name| known.contains(name))) {
+            errors.push(reference.invalid(NO_REQUEST));
+        }
+    });
+    unique(list, REQUESTS_MAX, errors, |reference| reference.text());
+}
+
+/// A domain and an identifier.
+fn fully_qualified(name: At, errors: &mut Errors) {
+    let parts: Vec<&str> = name.text().split('/').collect();
+    let identifier = match parts[..] {
+        [identifier] => Some(identifier),
+        [domain, identifier] => {
+            if domain.is_empty() {
+                errors.push(FieldError::invalid(&name.path(), "", "the domain must not be empty"));
+            } else {
+                driver_name(name.with(Some(&Value::from(domain))), errors);
+            }
+            if identifier.is_empty() {
+                errors.push(FieldError::invalid(&name.path(), "", "the name must not be empty"));
+            }
+            Some(identifier).filter(|it| !it.is_empty())
+        }
+        _ => None,
+    };
+    if let Some(identifier) = identifier {
+        if identifier.len() > ID_MAX {
+            errors.push(FieldError::too_long(&name.path(), ID_MAX));
+        }
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        if identifier.is_empty()
+            || identifier.starts_with(|first: char| first.is_ascii_digit())
+            || !identifier.bytes().all(is_word)
+        {
+            errors.push(FieldError::invalid(&name.path(), identifier, NO_IDENTIFIER));
+        }
+    }
+    if parts.len() == 1 {
+        let why = "a fully qualified name must be a domain and a name separated by a slash";
+        errors.push(name.invalid(why));
+    }
+}
+
+/// Parameters for a driver.
+fn opaque(opaque: At, errors: &mut Errors) {
+    if !opaque.is_set() {
+        errors.push(opaque.required(""));
+        return;
+    }
+    driver_name(opaque.field("driver"), errors);
+    let parameters = opaque.field("parameters");
+    match parameters.value().filter(|_| parameters.is_set()) {
+        None => errors.push(parameters.required("")),
+        Some(value) if value.to_string().len() > PARAMETERS_MAX => {
+            errors.push(FieldError::too_long(&parameters.path(), PARAMETERS_MAX));
+        }
+        Some(Value::Object(_)) => {}
+        Some(_) => {
+            let why = "must be a valid JSON object";
+            errors.push(FieldError::invalid(&parameters.path(), "<value omitted>", why));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn told(errors: &Errors) -> Vec<String> {
+        errors.iter().map(|error| format!("{}|{:?}", error.field, error.kind)).collect()
+    }
+
+    fn claimed(devices: Value) -> Vec<String> {
+        let mut errors = Errors::new();
+        let spec = json!({"devices": devices});
+        claim(At::named("spec", Some(&spec)), &mut errors);
+        told(&errors)
+    }
+
+    #[test]
+    fn requests_are_of_one_kind_and_count() {
+        let exactly = |more: Value| {
+            let mut request = json!({"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 1});
+            request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            json!({"requests": [{"name": "a", "exactly": request}]})
+        };
+        let at = |field: &str| format!("spec.devices.requests[0].{field}");
+        for (devices, expected) in [
+            (exactly(json!({})), vec![]),
+            (exactly(json!({"allocationMode": "All", "count": 0})), vec![]),
+            (exactly(json!({"allocationMode": "All"})), vec![at("exactly.count|Invalid")]),
+            (exactly(json!({"count": 0})), vec![at("exactly.count|Invalid")]),
+            (exactly(json!({"allocationMode": "Some"})), vec![at("exactly.allocationMode|NotSupported")]),
+            (exactly(json!({"deviceClassName": ""})), vec![at("exactly.deviceClassName|Required")]),
+            (exactly(json!({"selectors": [{}]})), vec![at("exactly.selectors[0].cel|Required")]),
+            (
+                exactly(json!({"tolerations": [{"operator": "Exists", "value": "v", "effect": "X"}]})),
+                vec![
+                    at("exactly.tolerations[0].value|Invalid"),
+                    at("exactly.tolerations[0].effect|NotSupported"),
+                ],
+            ),
+            (
+                json!({"requests": [{"name": "A"}]}),
+                vec![at("name|Invalid"), "spec.devices.requests[0]|Required".to_owned()],
+            ),
+            (json!({"requests": vec![json!({}); 33]}), vec!["spec.devices.requests|TooMany".to_owned()]),
+        ] {
+            assert_eq!(claimed(devices.clone()), expected, "{devices}");
+        }
+        let alternative = json!({"name": "x", "deviceClassName": "c", "allocationMode": "All"});
+        let both = json!({"requests": [{"name": "a", "firstAvailable": [alternative, alternative]}]});
+        assert_eq!(claimed(both), [at("firstAvailable[1]|Duplicate")]);
+    }
+
+    #[test]
+    fn constraints_and_parameters_name_requests() {
+        let alternative = json!({"name": "x", "deviceClassName": "c", "allocationMode": "All"});
+        let with = |field: &str, value: Value| {
+            let mut devices = json!({"requests": [{"name": "a", "firstAvailable": [alternative]}]});
+            devices[field] = json!([value]);
+            devices
+        };
+        let driver = json!({"driver": "d.example.com", "parameters": {}});
+        for (devices, expected) in [
+            (with("constraints", json!({"requests": ["a", "a/x"], "matchAttribute": "d.com/n"})), &[][..]),
+            (
+                with("constraints", json!({"requests": ["a/y"]})),
+                &["spec.devices.constraints[0].requests[0]|Invalid", "spec.devices.constraints[0]|Required"],
+            ),
+            (
+                with("constraints", json!({"distinctAttribute": "n"})),
+                &["spec.devices.constraints[0].distinctAttribute|Invalid"],
+            ),
+            (
+                with("constraints", json!({"matchAttribute": "/1"})),
+                &[
+                    "spec.devices.constraints[0].matchAttribute|Invalid",
+                    "spec.devices.constraints[0].matchAttribute|Invalid",
+                ],
+            ),
+            (
+                with("config", json!({"requests": ["a", "a"], "opaque": driver})),
+                &["spec.devices.config[0].requests[1]|Duplicate"],
+            ),
+            (with("config", json!({})), &["spec.devices.config[0].opaque|Required"]),
+            (
+                with("config", json!({"opaque": {"driver": "A_", "parameters": "x"}})),
+                &[
+                    "spec.devices.config[0].opaque.driver|Invalid",
+                    "spec.devices.config[0].opaque.parameters|Invalid",
+                ],
+            ),
+        ] {
+            assert_eq!(claimed(devices.clone()), expected, "{devices}");
+        }
+    }
+
+    #[test]
+    fn classes_name_extended_resources() {
+        let class = |spec: Value| told(&self::class(&json!({"spec": spec})));
+        assert_eq!(class(json!({"extendedResourceName": "example.com/gpu"})), [""; 0]);
+        assert_eq!(
+            class(json!({"extendedResourceName": "cpu", "selectors": [{}]})),
+            ["spec.selectors[0].cel|Required", "spec.extendedResourceName|Invalid"]
+        );
+    }
+}
