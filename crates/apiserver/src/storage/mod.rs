@@ -33,8 +33,9 @@ pub use upkeep::upkeep;
 
 use self::reservation::ReservedTxn;
 
-/// How often an update is tried against other writers before it is given up as a conflict.
-const MAX_UPDATE_ATTEMPTS: usize = 32;
+/// How often an update is tried against other writers before it is given up as a conflict. Each time another one has
+/// got through, so that no more are needed than writers are served at once.
+const MAX_UPDATE_ATTEMPTS: usize = 1000;
 
 /// How long a read waits for the watch cache to reach the revision it needs.
 const CACHE_WAIT: Duration = Duration::from_secs(3);

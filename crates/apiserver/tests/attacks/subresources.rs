@@ -366,6 +366,10 @@ async fn scale_changes_replicas_only() {
             set(&mut scale, pointer, &value);
         }
         scale["spec"]["replicas"] = json!(7);
+        scale["metadata"]["uid"] = json!("another");
+        let answer = client.send(Call::new("PUT", &format!("{path}/scale")).json(&scale)).await;
+        assert_eq!(answer.code, 409, "{path}: {}", answer.text());
+        scale["metadata"]["uid"] = before["metadata"]["uid"].clone();
         let answer = client.send(Call::new("PUT", &format!("{path}/scale")).json(&scale)).await;
         assert_eq!(answer.code, 200, "{path}: {}", answer.text());
         let mut after = client.call(&format!("GET {path}")).await.json();

@@ -277,6 +277,34 @@ async fn another_name_is_generated_where_one_is_taken() {
 }
 
 #[tokio::test]
+async fn an_old_state_of_a_deleted_object_creates_nothing() {
+    let space = Space::new().await;
+    let created = space.create("services", &service("s", FIRST_PORT)).await;
+    assert_eq!(space.delete("services", "s", &json!({})).await.code, 200);
+    let answer = space.send(Method::PUT, "services", "s", &created.body).await;
+    assert_eq!(answer.code, 409, "{answer:?}");
+    assert!(answer.body["message"].as_str().unwrap().contains("UID in precondition"), "{answer:?}");
+    assert_eq!(space.send(Method::GET, "services", "s", &Value::Null).await.code, 404);
+    space.nothing_leaks().await;
+}
+
+#[tokio::test]
+async fn many_writers_of_one_object_all_get_through() {
+    let space = Space::new().await;
+    space.create("configmaps", &json!({"metadata": {"name": "m"}})).await;
+    let patches = (0..100).map(|writer| {
+        let (space, path) = (&space, space.path("configmaps", "m"));
+        let patch = json!({"data": {format!("k{writer}"): ""}});
+        async move { space.world.send(Method::PATCH, &path, &patch).await }
+    });
+    for answer in futures_util::future::join_all(patches).await {
+        assert_eq!(answer.code, 200, "{answer:?}");
+    }
+    let stored = space.send(Method::GET, "configmaps", "m", &Value::Null).await;
+    assert_eq!(stored.body["data"].as_object().unwrap().len(), 100);
+}
+
+#[tokio::test]
 async fn an_update_creates_where_that_is_allowed() {
     let space = Space::new().await;
     let answer = space.send(Method::PUT, "services", "s", &service("s", FIRST_PORT)).await;

@@ -49,8 +49,8 @@ impl AdmissionFlags {
     /// # Errors
     /// A name that is unknown or in both lists, or a file that cannot be used.
     pub(super) fn validate(self) -> Result<Admission, FlagError> {
-        let mut enabled = self.enable_admission_plugins;
-        let disabled = self.disable_admission_plugins;
+        let mut enabled = named(self.enable_admission_plugins);
+        let disabled = named(self.disable_admission_plugins);
         let is_named = |name: &String| name == NODE_RESTRICTION;
         if !enabled.iter().any(is_named) && !disabled.iter().any(is_named) {
             enabled.push(NODE_RESTRICTION.to_owned());
@@ -74,6 +74,14 @@ impl AdmissionFlags {
             default_unreachable_toleration_seconds: self.default_unreachable_toleration_seconds,
         })
     }
+}
+
+/// The names of a list; a list of nothing but an empty name has none, as kube-apiserver reads it.
+fn named(mut names: Vec<String>) -> Vec<String> {
+    if names.iter().all(String::is_empty) {
+        names.clear();
+    }
+    names
 }
 
 #[cfg(test)]
@@ -103,6 +111,7 @@ mod tests {
             (&[], &["ServiceAccount"], "ServiceAccount", false),
             (&[], &[], "AlwaysPullImages", false),
             (&["AlwaysPullImages"], &[], "AlwaysPullImages", true),
+            (&[""], &[""], "ServiceAccount", true),
         ] {
             let admission = flags(enable, disable).validate().unwrap();
             let entry = PLUGINS.iter().find(|entry| entry.name == name).unwrap();

@@ -344,6 +344,8 @@ impl<'a> Write<'a> {
                 self.replace(version, current).await
             }
             (Change::Replace { object, create: Some(right), .. }, None) => {
+                // An object that was deleted is not created again from an old state of it.
+                target.check_precondition("UID", meta::uid(object), "")?;
                 right.authorization.authorize(&right.attributes).await?;
                 self.create(object.clone()).await
             }

@@ -138,9 +138,6 @@ impl Target<'_> {
 
     /// An update that names a uid is meant for that object and no other of the same name.
     pub(super) fn check_uid(&self, object: &Value, old: &Object) -> Result<(), Status> {
-        if matches!(self.view, View::Scale(_)) {
-            return Ok(());
-        }
         self.check_precondition("UID", meta::uid(object), old.uid())
     }
 
