@@ -27,6 +27,9 @@
 //! | `namespace` | what is in a namespace goes with it |
 //! | `service_account`, `root_ca` | what each namespace has from the start |
 //! | `service_account_token` | secrets with tokens of service accounts |
+//! | `certificates` | certificates for kubelets and others that ask for one |
+//! | `token_cleaner` | bootstrap tokens go when their time is over |
+//! | `node_ttl` | how long kubelets may cache what pods mount |
 //! | `garbage_collector` | what belongs to an object goes with it, before it, or is orphaned |
 //! | `cluster_role_aggregation` | roles that are made of others |
 //! | `endpoint_slice`, `endpoints` | where the pods of a service are |
@@ -39,6 +42,7 @@
 //! more than metadata. Objects in informers are shared: a sync never changes one in place.
 
 mod api;
+mod certificates;
 mod cluster_role_aggregation;
 mod cronjob;
 mod daemonset;
@@ -55,6 +59,7 @@ mod history;
 mod int_or_percent;
 mod job;
 mod namespace;
+mod node_ttl;
 pub mod owned;
 pub mod owners;
 mod pod_gc;
@@ -69,6 +74,7 @@ mod service_account;
 mod service_account_token;
 mod statefulset;
 mod time_arithmetic;
+mod token_cleaner;
 mod ttl_after_finished;
 mod volume_protection;
 
@@ -92,6 +98,11 @@ pub const CONTROLLERS: &[Descriptor] = &[
     service_account_token::SERVICE_ACCOUNT_TOKEN,
     root_ca::ROOT_CA_PUBLISHER,
     cluster_role_aggregation::CLUSTER_ROLE_AGGREGATION,
+    certificates::approving::CSR_APPROVING,
+    certificates::signing::CSR_SIGNING,
+    certificates::cleaner::CSR_CLEANER,
+    node_ttl::NODE_TTL,
+    token_cleaner::TOKEN_CLEANER,
     endpoint_slice::ENDPOINT_SLICE,
     endpoint_slice::mirroring::ENDPOINT_SLICE_MIRRORING,
     endpoints::ENDPOINTS,

@@ -9,7 +9,7 @@ use nave_authn::certificates_to_pem;
 use nave_client::leader_election::{ConfigError, Ended, LeaderElectionConfig, LeaderElector};
 use nave_client::workqueue::WorkqueueMetrics;
 use nave_client::{FactoryConfig, SharedInformerFactory, record};
-use nave_controllers::frame::{self, Clients, Descriptor, TokenGenerator};
+use nave_controllers::frame::{self, CertificateSigner, Clients, Descriptor, TokenGenerator};
 use nave_supervisor::RestartMetrics;
 use prometheus::Registry;
 use tokio::net::TcpListener;
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::flags::{Controllers, ControllersConfig, FlagError};
 use crate::health::Health;
 use crate::signals::Signals;
+use crate::signing::FileSigner;
 use crate::tokens::SecretTokens;
 
 /// Why the controllers could not run, or had to end.
@@ -153,6 +154,7 @@ struct OneUser {
     client: kube::Client,
     root_ca: Option<Arc<str>>,
     tokens: Option<Arc<SecretTokens>>,
+    signer: Arc<FileSigner>,
 }
 
 impl OneUser {
@@ -167,7 +169,13 @@ impl OneUser {
         let key = config.private_key_file.as_deref();
         let tokens = key.map(|file| SecretTokens::with_key("service-account-private-key-file", file));
         let tokens = tokens.transpose()?.map(Arc::new);
-        Ok(Self { client: kube::Client::try_from(loaded).map_err(|why| wrong(&why))?, root_ca, tokens })
+        let signer = Arc::new(FileSigner::new(config.signing.clone()));
+        Ok(Self {
+            client: kube::Client::try_from(loaded).map_err(|why| wrong(&why))?,
+            root_ca,
+            tokens,
+            signer,
+        })
     }
 }
 
@@ -182,6 +190,10 @@ impl Clients for OneUser {
 
     fn tokens(&self) -> Option<Arc<dyn TokenGenerator>> {
         Some(self.tokens.clone()? as _)
+    }
+
+    fn signer(&self) -> Option<Arc<dyn CertificateSigner>> {
+        Some(Arc::clone(&self.signer) as _)
     }
 }
 

@@ -8,6 +8,7 @@ mod authentication;
 mod authorization;
 mod caches;
 mod controllers;
+mod signing;
 mod values;
 
 use std::{
@@ -31,6 +32,8 @@ pub(crate) use authorization::{Authorization, Authorizers};
 use caches::CacheFlags;
 pub(crate) use controllers::ControllersConfig;
 use controllers::{ControllersFlags, known_controllers};
+pub(crate) use signing::Signing;
+use signing::SigningFlags;
 pub(crate) use values::Controllers;
 use values::{parse_controllers, parse_count, parse_duration, parse_ports, parse_verbosity};
 
@@ -156,6 +159,8 @@ pub(crate) struct ServeFlags {
     etcd_servers: Option<String>,
     #[command(flatten)]
     caches: CacheFlags,
+    #[command(flatten)]
+    signing: SigningFlags,
 }
 
 /// What the flags amount to.
@@ -183,6 +188,8 @@ pub(crate) struct Config {
     pub(crate) service_ranges: ServiceRanges,
     pub(crate) node_ports: RangeInclusive<u16>,
     pub(crate) watch_caches: WatchCacheSizes,
+    /// The authorities that sign certificates.
+    pub(crate) signing: Signing,
 }
 
 /// What is wrong with a flag.
@@ -239,6 +246,8 @@ impl ServeFlags {
         } else {
             self.bind_address
         };
+        let pki = self.data_dir.join("pki");
+        let own_authority = Some((pki.join("ca.crt"), pki.join("ca.key")));
         Ok(Config {
             data_dir: self.data_dir,
             controllers,
@@ -261,6 +270,7 @@ impl ServeFlags {
             service_ranges: self.service_cluster_ip_range,
             node_ports: self.service_node_port_range,
             watch_caches: self.caches.sizes(),
+            signing: self.signing.validate(own_authority)?,
         })
     }
 }

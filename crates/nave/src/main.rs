@@ -24,6 +24,7 @@ mod output;
 mod pki;
 mod serve;
 mod signals;
+mod signing;
 mod tokens;
 
 use std::process::ExitCode;

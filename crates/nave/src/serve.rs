@@ -32,6 +32,7 @@ use nave_store::StoreError;
 use nave_webhook::Watched;
 use tokio::sync::Mutex;
 
+use crate::signing::FileSigner;
 use crate::tokens::SecretTokens;
 use crate::{
     descriptors,
@@ -122,8 +123,15 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let revision = store.current_revision().await?;
     greet(&config, reachable, &kubeconfig.path, revision, started);
     let tokens = SecretTokens(api.issuer.clone());
-    let controllers =
-        controllers::start(&config.controllers, &api.server, &api.storages, certificates.server_ca(), tokens);
+    let signer = FileSigner::new(config.signing.clone());
+    let controllers = controllers::start(
+        &config.controllers,
+        &api.server,
+        &api.storages,
+        certificates.server_ca(),
+        tokens,
+        signer,
+    );
 
     let authentication = api.authentication.take();
     let upkeep = Mutex::new(Upkeep { certificates, kubeconfig, cas, tls, authentication });

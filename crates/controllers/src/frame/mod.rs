@@ -75,6 +75,22 @@ pub trait TokenGenerator: Send + Sync {
     ) -> BoxFuture<'a, Result<String, String>>;
 }
 
+/// Signs certificates for those who ask the API for one.
+pub trait CertificateSigner: Send + Sync {
+    /// The certificate, in PEM, for a request in PEM, from the authority of a signer such as
+    /// `kubernetes.io/kube-apiserver-client`; nothing where that signer has none.
+    ///
+    /// # Errors
+    /// The request cannot be signed.
+    fn sign(
+        &self,
+        signer: &str,
+        request: &[u8],
+        usages: &[String],
+        expiration_seconds: Option<i32>,
+    ) -> Option<Result<Vec<u8>, String>>;
+}
+
 /// What a controller is given.
 #[derive(Clone)]
 pub struct Context {
@@ -88,6 +104,8 @@ pub struct Context {
     pub root_ca: Option<Arc<str>>,
     /// Makes tokens for secrets, where there is a key to sign with.
     pub tokens: Option<Arc<dyn TokenGenerator>>,
+    /// Signs certificates, where there is an authority to sign with.
+    pub signer: Option<Arc<dyn CertificateSigner>>,
     /// How many keys it works on at once.
     pub workers: usize,
     /// So many pods that have ended are kept.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::fan_out::FanOuts;
-use super::{Context, Descriptor, SyncError, TokenGenerator};
+use super::{CertificateSigner, Context, Descriptor, SyncError, TokenGenerator};
 
 /// Where controllers get their clients from.
 pub trait Clients: Send + Sync {
@@ -23,6 +23,9 @@ pub trait Clients: Send + Sync {
 
     /// Makes tokens for secrets, where there is a key to sign with.
     fn tokens(&self) -> Option<Arc<dyn TokenGenerator>>;
+
+    /// Signs certificates, where there is an authority to sign with.
+    fn signer(&self) -> Option<Arc<dyn CertificateSigner>>;
 }
 
 /// How controllers work, where that is for an operator to say.
@@ -96,6 +99,7 @@ pub fn start<'a>(
                 events,
                 root_ca: clients.root_ca(),
                 tokens: clients.tokens(),
+                signer: clients.signer(),
                 workers: settings.workers_of(controller),
                 terminated_pods: settings.terminated_pods,
                 metrics: settings.metrics.clone(),

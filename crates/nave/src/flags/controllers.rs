@@ -10,6 +10,7 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use nave_client::leader_election::LeaderElectionConfig;
 use nave_controllers::frame::Settings;
 
+use super::signing::{Signing, SigningFlags};
 use super::{Controllers, FlagError, parse_controllers, parse_count, parse_duration, parse_verbosity};
 
 const GENERAL: &str = "General";
@@ -63,6 +64,8 @@ pub(crate) struct ControllersFlags {
     leader_elect_resource_namespace: String,
 
     #[command(flatten)]
+    signing: SigningFlags,
+    #[command(flatten)]
     concurrent_syncs: ConcurrentSyncs,
 }
 
@@ -73,6 +76,8 @@ pub(crate) struct ControllersConfig {
     pub(crate) controllers: Controllers,
     /// The key that signs the tokens in secrets.
     pub(crate) private_key_file: Option<PathBuf>,
+    /// The authorities that sign certificates.
+    pub(crate) signing: Signing,
     /// Where health is served, if it is.
     pub(crate) health: Option<SocketAddr>,
     pub(crate) settings: Settings,
@@ -106,6 +111,7 @@ impl ControllersFlags {
             kubeconfig: self.kubeconfig,
             controllers,
             private_key_file: self.service_account_private_key_file,
+            signing: self.signing.validate(None)?,
             health: self.healthz_bind_address.0,
             settings: Settings { workers: self.concurrent_syncs.0, terminated_pods, ..Settings::default() },
             log_level: self.verbosity,

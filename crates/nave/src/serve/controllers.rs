@@ -6,13 +6,14 @@ use std::sync::Arc;
 use nave_apiserver::server::ApiServer;
 use nave_apiserver::storage::Storages;
 use nave_client::{FactoryConfig, InProcess, SharedInformerFactory};
-use nave_controllers::frame::{self, Clients, Settings, TokenGenerator};
+use nave_controllers::frame::{self, CertificateSigner, Clients, Settings, TokenGenerator};
 use nave_machinery::GroupVersionResource;
 use nave_machinery::user::UserInfo;
 use tokio_util::sync::CancellationToken;
 
 use crate::controllers::chosen;
 use crate::flags::Controllers;
+use crate::signing::FileSigner;
 use crate::tokens::SecretTokens;
 
 /// The controllers that run, with their informers.
@@ -28,6 +29,7 @@ pub(super) fn start(
     storages: &Storages,
     root_ca: &str,
     tokens: SecretTokens,
+    signer: FileSigner,
 ) -> InProcessControllers {
     let storages = storages.clone();
     // Kinds that controllers decode are read in the version they are stored in. Of all others it is metadata that is
@@ -38,7 +40,12 @@ pub(super) fn start(
     let supervisor = api.supervisor().clone();
     let config = FactoryConfig { supervisor: supervisor.clone(), ..FactoryConfig::default() };
     let informers = SharedInformerFactory::with_config(InProcess(cacher), config);
-    let clients = Local { api: api.clone(), root_ca: Arc::from(root_ca), tokens: Arc::new(tokens) };
+    let clients = Local {
+        api: api.clone(),
+        root_ca: Arc::from(root_ca),
+        tokens: Arc::new(tokens),
+        signer: Arc::new(signer),
+    };
     let settings = Settings { supervisor, ..Settings::default() };
     let running = frame::start(chosen(wanted), &clients, &informers, &settings, CancellationToken::new());
     InProcessControllers { running, informers }
@@ -57,6 +64,7 @@ struct Local {
     api: ApiServer,
     root_ca: Arc<str>,
     tokens: Arc<SecretTokens>,
+    signer: Arc<FileSigner>,
 }
 
 impl Clients for Local {
@@ -81,5 +89,9 @@ impl Clients for Local {
 
     fn tokens(&self) -> Option<Arc<dyn TokenGenerator>> {
         Some(Arc::clone(&self.tokens) as _)
+    }
+
+    fn signer(&self) -> Option<Arc<dyn CertificateSigner>> {
+        Some(Arc::clone(&self.signer) as _)
     }
 }

@@ -1,0 +1,48 @@
+//! Certificate signing requests: approved for kubelets, signed, and cleaned away (upstream: `certificates`).
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | [`request`] | what a request asks for, and whether that is what its signer is for |
+//! | [`approving`] | approves kubelets' client certificates |
+//! | [`signing`] | has approved requests signed |
+//! | [`cleaner`] | deletes requests that are over |
+
+pub(crate) mod approving;
+pub(crate) mod cleaner;
+mod request;
+pub(crate) mod signing;
+
+use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
+
+/// Whether a request has a condition that is not denied by its status.
+fn has_condition(request: &CertificateSigningRequest, type_: &str) -> bool {
+    conditions(request).any(|condition| condition.type_ == type_ && condition.status != "False")
+}
+
+fn conditions(
+    request: &CertificateSigningRequest,
+) -> impl Iterator<Item = &CertificateSigningRequestCondition> {
+    request.status.iter().flat_map(|status| status.conditions.iter().flatten())
+}
+
+/// The certificate that a request was answered with.
+fn certificate(request: &CertificateSigningRequest) -> Option<&[u8]> {
+    let certificate = request.status.as_ref()?.certificate.as_ref()?;
+    Some(certificate.0.as_slice()).filter(|certificate| !certificate.is_empty())
+}
+
+#[cfg(test)]
+mod fixtures {
+    use serde_json::{Value, json};
+
+    use super::CertificateSigningRequest;
+
+    pub(super) fn request(spec: &Value, status: &Value) -> CertificateSigningRequest {
+        let mut whole = json!({"metadata": {"name": "r", "creationTimestamp": "2026-01-01T11:00:00Z"},
+            "spec": {"request": "", "signerName": "x/y", "usages": ["client auth"]}, "status": status});
+        for (key, value) in spec.as_object().unwrap() {
+            whole["spec"][key] = value.clone();
+        }
+        serde_json::from_value(whole).unwrap()
+    }
+}
