@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod};
@@ -40,8 +41,22 @@ impl FakeNode {
         // A second run of the same test server finds it there.
         let _ = nodes.create(&PostParams::default(), &node).await;
         let mut tasks = JoinSet::new();
+        tasks.spawn(heartbeats(nodes));
         tasks.spawn(Kubelet { client, addresses: AtomicU32::new(1) }.run());
         Self { _tasks: tasks }
+    }
+}
+
+/// Between two heartbeats; a node that is silent for 50 seconds counts as lost.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// Reports that the node is ready, over and over. What fails is tried again at the next beat.
+async fn heartbeats(nodes: Api<Node>) {
+    loop {
+        tokio::time::sleep(HEARTBEAT).await;
+        let ready = json!({"type": "Ready", "status": "True", "lastHeartbeatTime": now()});
+        let patch = Patch::Strategic(json!({"status": {"conditions": [ready]}}));
+        let _ = nodes.patch_status(NODE, &PatchParams::default(), &patch).await;
     }
 }
 

@@ -28,7 +28,9 @@
 //! | `service_account`, `root_ca` | what each namespace has from the start |
 //! | `service_account_token` | secrets with tokens of service accounts |
 //! | `certificates` | certificates for kubelets and others that ask for one |
+//! | `bootstrap_signer` | who joins by a token can check the cluster's kubeconfig |
 //! | `token_cleaner` | bootstrap tokens go when their time is over |
+//! | `node_lifecycle`, `taint_eviction` | nodes whose kubelets are silent, their taints, and what these evict |
 //! | `node_ttl` | how long kubelets may cache what pods mount |
 //! | `garbage_collector` | what belongs to an object goes with it, before it, or is orphaned |
 //! | `cluster_role_aggregation` | roles that are made of others |
@@ -42,6 +44,7 @@
 //! more than metadata. Objects in informers are shared: a sync never changes one in place.
 
 mod api;
+mod bootstrap_signer;
 mod certificates;
 mod cluster_role_aggregation;
 mod cronjob;
@@ -59,6 +62,7 @@ mod history;
 mod int_or_percent;
 mod job;
 mod namespace;
+mod node_lifecycle;
 mod node_ttl;
 pub mod owned;
 pub mod owners;
@@ -73,6 +77,7 @@ pub mod selectors;
 mod service_account;
 mod service_account_token;
 mod statefulset;
+mod taint_eviction;
 mod time_arithmetic;
 mod token_cleaner;
 mod ttl_after_finished;
@@ -102,6 +107,9 @@ pub const CONTROLLERS: &[Descriptor] = &[
     certificates::signing::CSR_SIGNING,
     certificates::cleaner::CSR_CLEANER,
     node_ttl::NODE_TTL,
+    node_lifecycle::NODE_LIFECYCLE,
+    taint_eviction::TAINT_EVICTION,
+    bootstrap_signer::BOOTSTRAP_SIGNER,
     token_cleaner::TOKEN_CLEANER,
     endpoint_slice::ENDPOINT_SLICE,
     endpoint_slice::mirroring::ENDPOINT_SLICE_MIRRORING,

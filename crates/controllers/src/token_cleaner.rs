@@ -21,7 +21,8 @@ pub(crate) const TOKEN_CLEANER: Descriptor = Descriptor {
     start,
 };
 
-const NAMESPACE: &str = "kube-system";
+/// Where bootstrap tokens are.
+pub(crate) const NAMESPACE: &str = "kube-system";
 const TYPE: &[u8] = br#""bootstrap.kubernetes.io/token""#;
 
 struct Controller {
@@ -36,7 +37,8 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     builder.run(Controller { client: context.client.clone(), secrets: secrets.lister() })
 }
 
-fn is_token(secret: &Object<Secret>) -> bool {
+/// Whether a secret is a bootstrap token.
+pub(crate) fn is_token(secret: &Object<Secret>) -> bool {
     secret.namespace() == NAMESPACE && secret.at(&["type"]) == Some(TYPE)
 }
 
@@ -58,7 +60,7 @@ impl Reconciler for Controller {
 }
 
 /// How long a token still holds; zero once it is over, nothing if it has no end. A time that cannot be read is over.
-fn expires_in(secret: &Secret, now: Timestamp) -> Option<Duration> {
+pub(crate) fn expires_in(secret: &Secret, now: Timestamp) -> Option<Duration> {
     let expiration = &secret.data.as_ref()?.get("expiration")?.0;
     if expiration.is_empty() {
         return None;

@@ -29,5 +29,6 @@ mod python;
 mod quota_usage;
 mod reads;
 mod service_account_pods;
+mod stateful_sets;
 mod volume_protection;
 mod watch_window;

@@ -1,0 +1,201 @@
+//! Node lifecycle: nodes whose kubelets are silent become unknown, and conditions become taints (upstream:
+//! `nodelifecycle`).
+//!
+//! | module | what it decides |
+//! | --- | --- |
+//! | [`health`] | whether a kubelet is silent; the conditions and taints of a node |
+//! | [`pace`] | how fast nodes get the taint that evicts their pods |
+
+mod health;
+mod pace;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
+use kube::api::{Api, Patch, PatchParams};
+use nave_client::{Action, Lister, ObjectName, on_delete};
+use parking_lot::Mutex;
+use serde_json::json;
+
+use self::health::Heard;
+use self::pace::{Pace, Zones};
+use crate::api::gone_is_fine;
+use crate::frame::{
+    Context, Descriptor, EventKind, EventRecorder, Reconciler, SyncError, Workers, reference_of,
+};
+use crate::pods;
+use crate::selectors::label;
+use crate::taint_eviction::{index_by_node, pods_of};
+
+/// Node lifecycle.
+pub(crate) const NODE_LIFECYCLE: Descriptor = Descriptor {
+    name: "node-lifecycle-controller",
+    alias: "nodelifecycle",
+    service_account: "node-controller",
+    on_by_default: true,
+    workers: Workers::fixed(8),
+    start,
+};
+
+/// Where kubelets renew their leases.
+const LEASES: &str = "kube-node-lease";
+/// Between two looks at a node.
+const PERIOD: Duration = Duration::from_secs(5);
+const REGION: &str = "topology.kubernetes.io/region";
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+struct Controller {
+    client: kube::Client,
+    events: EventRecorder,
+    nodes: Lister<Node>,
+    leases: Lister<Lease>,
+    pods: Lister<Pod>,
+    /// The last sign of each kubelet, by the node's name.
+    heard: Arc<Mutex<HashMap<String, Heard>>>,
+    pace: Pace,
+}
+
+fn start(context: &Context) -> BoxFuture<'static, ()> {
+    let mut builder = context.controller("node_lifecycle_controller");
+    let (nodes, pods) = (builder.informer::<Node>(), builder.informer::<Pod>());
+    let leases = builder.informer::<Lease>();
+    index_by_node(&pods);
+    builder.work_on(&nodes);
+    let heard = Arc::<Mutex<HashMap<String, Heard>>>::default();
+    let gone = Arc::clone(&heard);
+    builder.watch(
+        &nodes,
+        on_delete(move |node| {
+            gone.lock().remove(node.name());
+        }),
+    );
+    builder.run(Controller {
+        client: context.client.clone(),
+        events: context.events.clone(),
+        nodes: nodes.lister(),
+        leases: leases.lister(),
+        pods: pods.lister(),
+        heard,
+        pace: Pace::default(),
+    })
+}
+
+impl Reconciler for Controller {
+    async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
+        let Some(cached) = self.nodes.get_by_key(&key) else { return Ok(Action::Done) };
+        if cached.is_being_deleted() {
+            return Ok(Action::Done);
+        }
+        let (node, now) = (cached.decode()?, Timestamp::now());
+        let heard = self.listen(&node, key.name(), now)?;
+        if heard.grace_left(&node, now).is_zero() {
+            let unknown = health::unknown_conditions(&node, now);
+            if !unknown.is_empty() {
+                let was_ready = health::is_ready(&node);
+                self.write_conditions(&node, unknown).await?;
+                if was_ready {
+                    self.record_not_ready(&node);
+                }
+                // The event of this write brings the taints.
+                return Ok(Action::RequeueAfter(PERIOD));
+            }
+        }
+        let evict = self.eviction_taint(&node, now);
+        if let Some(taints) = health::corrected_taints(&node, evict, now) {
+            self.write_taints(&node, &taints).await?;
+        }
+        if health::condition(&node, "Ready").is_some() && !health::is_ready(&node) {
+            self.mark_pods_not_ready(key.name()).await?;
+        }
+        Ok(Action::RequeueAfter(PERIOD))
+    }
+}
+
+impl Controller {
+    /// Notes the last sign of a node's kubelet.
+    fn listen(&self, node: &Node, name: &str, now: Timestamp) -> Result<Heard, SyncError> {
+        let lease = self.leases.get(LEASES, name).map(|lease| lease.decode()).transpose()?;
+        let renewed = lease.and_then(|lease| lease.spec?.renew_time).map(|time| time.0.to_string());
+        let mut all = self.heard.lock();
+        let heard = Heard::update(node, renewed, all.get(name), now);
+        all.insert(name.to_owned(), heard.clone());
+        Ok(heard)
+    }
+
+    /// The `NoExecute` taint that a node keeps or gets now.
+    fn eviction_taint(&self, node: &Node, now: Timestamp) -> Option<&'static str> {
+        let wanted = health::eviction_taint(node)?;
+        let zones = self.zones();
+        if zones.all_lost() {
+            return None;
+        }
+        let tainted = [health::NOT_READY, health::UNREACHABLE]
+            .iter()
+            .any(|key| health::has_taint(node, key, "NoExecute"));
+        let labels = node.metadata.labels.as_ref();
+        let zone = zone(label(labels, REGION), label(labels, ZONE));
+        (tainted || self.pace.may_taint(&zones, &zone, now)).then_some(wanted)
+    }
+
+    fn zones(&self) -> Zones {
+        let mut zones = Zones::default();
+        for node in self.nodes.list() {
+            let conditions = node.at(&["status", "conditions"]).unwrap_or_default();
+            let conditions: Vec<NodeCondition> = serde_json::from_slice(conditions).unwrap_or_default();
+            let ready = conditions.iter().any(|it| it.type_ == "Ready" && it.status == "True");
+            zones.add(&zone(node.label(REGION), node.label(ZONE)), ready);
+        }
+        zones
+    }
+
+    async fn write_conditions(&self, node: &Node, conditions: Vec<NodeCondition>) -> Result<(), SyncError> {
+        let patch = json!({"metadata": {"resourceVersion": node.metadata.resource_version},
+            "status": {"conditions": conditions}});
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        gone_is_fine(nodes.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await)
+    }
+
+    async fn write_taints(&self, node: &Node, taints: &[Taint]) -> Result<(), SyncError> {
+        let patch = json!({"metadata": {"resourceVersion": node.metadata.resource_version},
+            "spec": {"taints": taints}});
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        gone_is_fine(nodes.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await)
+    }
+
+    /// Pods of a node that is not ready must not get requests.
+    async fn mark_pods_not_ready(&self, node: &str) -> Result<(), SyncError> {
+        for cached in pods_of(&self.pods, node) {
+            let pod = pods::read(&cached)?;
+            if !pods::is_ready(&pod) || pod.metadata.deletion_timestamp.is_some() {
+                continue;
+            }
+            let at = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+            let condition = json!({"type": "Ready", "status": "False", "lastTransitionTime": at});
+            let patch = json!({"metadata": {"uid": cached.uid()}, "status": {"conditions": [condition]}});
+            let all: Api<Pod> = Api::namespaced(self.client.clone(), cached.namespace());
+            let parameters = PatchParams::default();
+            gone_is_fine(all.patch_status(cached.name(), &parameters, &Patch::Strategic(patch)).await)?;
+            let message = "Node is not ready";
+            self.events.record(&reference_of(&pod), EventKind::Warning, "NodeNotReady", message);
+        }
+        Ok(())
+    }
+
+    fn record_not_ready(&self, node: &Node) {
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        let message = format!("Node {name} status is now: NodeNotReady");
+        self.events.record(&reference_of(node), EventKind::Normal, "NodeNotReady", &message);
+    }
+}
+
+/// The zone of a node by its labels, within its region.
+fn zone(region: Option<&str>, zone: Option<&str>) -> String {
+    format!("{}:{}", region.unwrap_or_default(), zone.unwrap_or_default())
+}
