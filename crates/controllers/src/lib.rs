@@ -39,6 +39,7 @@
 //! | `disruption` | how many pods a budget lets go |
 //! | `volume_protection` | volumes and claims go only when they are not used |
 //! | `resource_quota` | what of a quota is used |
+//! | `service_cidr` | ranges of cluster IPs stay while addresses are in use |
 //!
 //! Invariants: controllers know nothing of the server they run in, only a client and informers. A handler reads no
 //! more than metadata. Objects in informers are shared: a sync never changes one in place.
@@ -55,6 +56,7 @@ mod disruption;
 mod endpoint_slice;
 mod endpoints;
 pub mod expectations;
+mod finalizers;
 pub mod frame;
 mod garbage_collector;
 mod hash;
@@ -76,6 +78,7 @@ mod scheduling;
 pub mod selectors;
 mod service_account;
 mod service_account_token;
+mod service_cidr;
 mod statefulset;
 mod taint_eviction;
 mod time_arithmetic;
@@ -116,5 +119,6 @@ pub const CONTROLLERS: &[Descriptor] = &[
     endpoints::ENDPOINTS,
     disruption::DISRUPTION,
     resource_quota::RESOURCE_QUOTA,
+    service_cidr::SERVICE_CIDR,
     garbage_collector::GARBAGE_COLLECTOR,
 ];
