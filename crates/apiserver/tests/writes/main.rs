@@ -288,7 +288,8 @@ impl Run<'_> {
             }
             Change::Create { body, .. } if current.is_some() => {
                 let refused = body.fault != BodyFault::None || write.kind == Kind::Service;
-                assert!(answer.code == 409 || (refused && matches!(answer.code, 403 | 422)), "{context}");
+                let is_refusal = matches!(answer.code, 403 | 422) || is_full(answer);
+                assert!(answer.code == 409 || (refused && is_refusal), "{context}");
             }
             Change::Create { body, .. } => self.check_body(body, write, None, 201, answer),
             Change::Update { version: Version::Stale, .. }

@@ -338,7 +338,14 @@ impl<'a> Write<'a> {
                 let object = self.take_object();
                 self.create(object).await
             }
-            (Change::Create(_), Some(current)) => Err(target.already_exists(&self.name, &current.object)),
+            (Change::Create(object), Some(current)) => {
+                // As upstream: what is wrong with the object comes before that there is one of its name. Where an
+                // earlier attempt took the object, nothing is wrong with it.
+                if !object.is_null() {
+                    drop(self.create(object.clone()).await?);
+                }
+                Err(target.already_exists(&self.name, &current.object))
+            }
             (Change::Replace { version, .. }, Some(current)) => {
                 let version = *version;
                 self.replace(version, current).await
