@@ -265,7 +265,7 @@ mod tests {
         json: &str,
         version_at: usize,
     ) -> Result<CachedObject, DecodeError> {
-        let kv = KeyValue { key: key.into(), value: Bytes::new(), create_revision: 1, mod_revision: 99 };
+        let kv = KeyValue { key: key.into(), value: Bytes::new(), mod_revision: 99 };
         let attributes = Attributes::new(["node-1", ""], [("b", "2"), ("a", "1")]);
         let decoded = Decoded { json: Bytes::copy_from_slice(json.as_bytes()), version_at, attributes };
         CachedObject::new(&kv, namespaced, decoded, &EncodingBudget::new(1 << 20))

@@ -184,7 +184,7 @@ mod tests {
     }
 
     fn object() -> Arc<CachedObject> {
-        let kv = KeyValue { key: "/r/a".into(), value: Bytes::new(), create_revision: 1, mod_revision: 1 };
+        let kv = KeyValue { key: "/r/a".into(), value: Bytes::new(), mod_revision: 1 };
         let decoded = Decoded { json: "1".into(), version_at: 0, attributes: Attributes::default() };
         Arc::new(CachedObject::new(&kv, false, decoded, &EncodingBudget::new(0)).unwrap())
     }

@@ -67,7 +67,7 @@ impl Decoder for Pods {
             "ownerReferences":[{{"apiVersion":"apps/v1","kind":"ReplicaSet","name":"web-5d4f8c7b9","controller":true,
             "uid":"5d2a1c1e-0000-4000-8000-000000000001"}}]}},"spec":{{"note":"{padding:3200}"}}}}"#,
             version = kv.mod_revision,
-            uid = kv.create_revision,
+            uid = kv.mod_revision,
             padding = "",
         );
         let labels = [("app", "web-frontend"), ("pod-template-hash", "5d4f8c7b9"), ("tier", "frontend")];

@@ -16,8 +16,6 @@ pub struct KeyValue {
     pub key: Arc<str>,
     /// The stored bytes; empty in the `kv` of a delete event.
     pub value: Bytes,
-    /// Revision of the put that created the key (0 in the `kv` of a delete event).
-    pub create_revision: u64,
     /// Revision of the transaction that wrote this version.
     pub mod_revision: u64,
 }
@@ -98,8 +96,6 @@ pub enum TxnOutcome {
     Committed {
         /// The revision the write got (for a delete of nothing: the store's revision).
         revision: u64,
-        /// The version that was replaced or deleted.
-        previous: Option<KeyValue>,
     },
     /// The expectation did not hold; nothing was written.
     Failed {
@@ -159,8 +155,6 @@ pub struct Event {
     pub kind: EventKind,
     /// The new version; for a delete the key, an empty value and the delete's revision.
     pub kv: KeyValue,
-    /// The version before; `None` for a creation.
-    pub previous: Option<KeyValue>,
 }
 
 /// A step of a watch.

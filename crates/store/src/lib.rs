@@ -28,7 +28,7 @@
 //! # let folder = tempfile::tempdir()?;
 //! let store = Embedded::open(folder.path(), &Options::default())?;
 //! let outcome = store.txn(Txn::create("/registry/pods/default/a", "first")).await?;
-//! let TxnOutcome::Committed { revision, .. } = outcome else { panic!("the key is new") };
+//! let TxnOutcome::Committed { revision } = outcome else { panic!("the key is new") };
 //! let update = Txn::put("/registry/pods/default/a", "second").expecting(Expect::Revision(revision));
 //! store.txn(update).await?;
 //! let before = store.get("/registry/pods/default/a", Some(revision)).await?;
@@ -93,11 +93,15 @@ pub use error::StoreError;
 /// [`current_revision`](Store::current_revision).
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Compares and writes one key. Returns once the write is durable.
+    /// Compares and writes one key. Returns once the write is durable. After an error of which
+    /// [`is_outcome_unknown`](StoreError::is_outcome_unknown) holds the write may have happened, or still happen.
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome, StoreError>;
 
     /// The version of `key` as of `revision` (the latest if `None`).
     async fn get(&self, key: &str, revision: Option<u64>) -> Result<Option<KeyValue>, StoreError>;
+
+    /// The revision that wrote the latest version of `key`; `None` where there is no such key. Reads no value.
+    async fn revision(&self, key: &str) -> Result<Option<u64>, StoreError>;
 
     /// The keys below a prefix, in byte order, at one revision.
     async fn range(&self, range: Range) -> Result<RangeResult, StoreError>;

@@ -37,7 +37,7 @@ async fn check(folder: &Path, acknowledged: &BTreeMap<u64, String>) {
     let all = store.range(Range::all("/")).await.unwrap();
     assert_eq!(all.items.len() as u64, current - 1, "every revision was a creation");
     let outcome = store.txn(Txn::put("/after", "x").expecting(Expect::Absent)).await.unwrap();
-    assert_eq!(outcome, TxnOutcome::Committed { revision: current + 1, previous: None });
+    assert_eq!(outcome, TxnOutcome::Committed { revision: current + 1 });
 }
 
 #[tokio::test]

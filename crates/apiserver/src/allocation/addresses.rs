@@ -138,7 +138,7 @@ impl Addresses {
             return self.cidrs.ready(family).first().map(|range| range.base()).ok_or(AddressError::Full);
         };
         self.cidrs.check(address).await?;
-        let stored = self.store.get(&self.key(address)?, None).await.map_err(|error| store_status(&error))?;
+        let stored = self.store.revision(&self.key(address)?).await.map_err(|error| store_status(&error))?;
         if stored.is_some() { Err(AddressError::Allocated) } else { Ok(address) }
     }
 

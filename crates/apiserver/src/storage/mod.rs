@@ -285,9 +285,9 @@ impl ResourceStorage {
                 Ok(Attempt { update: Update::Delete(_), .. }) => false,
             };
             if rests_on_cache && std::mem::take(&mut from_cache) {
-                let found = self.store.get(key, None).await.map_err(|error| store_status(&error))?;
-                let latest = found.as_ref().map(|kv| kv.mod_revision);
+                let latest = self.store.revision(key).await.map_err(|error| store_status(&error))?;
                 if latest != current.as_ref().map(|current| current.revision) {
+                    let found = self.store.get(key, None).await.map_err(|error| store_status(&error))?;
                     current = self.found(found, write)?;
                     continue;
                 }
@@ -314,7 +314,7 @@ impl ResourceStorage {
             let expect = current.map_or(Expect::Absent, |current| Expect::Revision(current.revision));
             let txn = Txn { key: Arc::from(key), expect, op };
             match self.send(txn, &object, reservation).await? {
-                TxnOutcome::Committed { revision, .. } => {
+                TxnOutcome::Committed { revision } => {
                     meta::set(&mut object, "resourceVersion", Value::String(revision.to_string()));
                     return Ok(Updated { stored: Stored { object: as_object(object)?, revision }, deleted });
                 }

@@ -93,7 +93,7 @@ impl Store for FaultyStore {
         let lost = || StoreError::Io(Arc::new(std::io::Error::other("lost")));
         if self.takes_collision(&txn) {
             let Op::Put { value, .. } = txn.op else { panic!("a create puts") };
-            let current = Some(KeyValue { key: txn.key, value, create_revision: 1, mod_revision: 1 });
+            let current = Some(KeyValue { key: txn.key, value, mod_revision: 1 });
             return Ok(TxnOutcome::Failed { current, revision: self.inner.current_revision().await? });
         }
         let fault = self.take_fault();
@@ -110,6 +110,10 @@ impl Store for FaultyStore {
 
     async fn get(&self, key: &str, revision: Option<u64>) -> Result<Option<KeyValue>, StoreError> {
         self.inner.get(key, revision).await
+    }
+
+    async fn revision(&self, key: &str) -> Result<Option<u64>, StoreError> {
+        self.inner.revision(key).await
     }
 
     async fn range(&self, range: Range) -> Result<RangeResult, StoreError> {

@@ -95,8 +95,8 @@ impl FakeStore {
             let key: Arc<str> = key.into();
             let kind = if value.is_some() { EventKind::Put } else { EventKind::Delete };
             let (revision, value) = (inner.revision() + 1, value.unwrap_or_default());
-            let kv = KeyValue { key, value, create_revision: 0, mod_revision: revision };
-            inner.log.push(Event { kind, kv, previous: None });
+            let kv = KeyValue { key, value, mod_revision: revision };
+            inner.log.push(Event { kind, kv });
             revision
         })
     }
@@ -158,6 +158,10 @@ impl Store for FakeStore {
     }
 
     async fn get(&self, _key: &str, _revision: Option<u64>) -> Result<Option<KeyValue>, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    async fn revision(&self, _key: &str) -> Result<Option<u64>, StoreError> {
         Err(StoreError::Closed)
     }
 

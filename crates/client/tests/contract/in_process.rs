@@ -30,7 +30,7 @@ impl Decoder for Labels {
         let head = r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":""#;
         let rest = format!(
             r#"","namespace":"{namespace}","name":"{name}","uid":"{}","labels":{{"colour":"{label}"}}}}}}"#,
-            kv.create_revision
+            kv.key
         );
         let json = format!("{head}{}{rest}", kv.mod_revision);
         let attributes = Attributes::new([], [("colour", label)]);

@@ -30,7 +30,7 @@ pub use time::{
 };
 pub use writes::{
     absent_key_deletes_nothing, compares_mod_revision, creates_only_what_is_absent, empty_store_answers,
-    ranges_page_in_byte_order, revisions_grow_by_one,
+    ranges_page_in_byte_order, revision_is_the_latest, revisions_grow_by_one,
 };
 
 /// How long the suite waits for something that must happen.
@@ -49,7 +49,7 @@ pub trait Fixture: Send + Sync {
 macro_rules! contract_tests {
     ($factory:expr) => {
         $crate::contract_tests!(@each $factory;
-            empty_store_answers creates_only_what_is_absent compares_mod_revision absent_key_deletes_nothing
+            empty_store_answers creates_only_what_is_absent compares_mod_revision revision_is_the_latest absent_key_deletes_nothing
             revisions_grow_by_one ranges_page_in_byte_order
             old_revisions_stay_readable future_revisions_fail compaction_forgets
             watch_starts_exactly_there watch_delivers_only_its_prefix watch_waits_for_a_future_revision
@@ -72,7 +72,7 @@ macro_rules! contract_tests {
 /// Commits, and returns the revision.
 async fn commit(store: &dyn Store, txn: Txn) -> u64 {
     match store.txn(txn).await.unwrap() {
-        TxnOutcome::Committed { revision, .. } => revision,
+        TxnOutcome::Committed { revision } => revision,
         failed @ TxnOutcome::Failed { .. } => panic!("not committed: {failed:?}"),
     }
 }
@@ -101,18 +101,18 @@ async fn events(watch: &mut WatchStream, count: usize) -> Vec<Event> {
     events
 }
 
-fn kv(key: &str, value: &str, create_revision: u64, mod_revision: u64) -> KeyValue {
-    KeyValue { key: key.into(), value: value.as_bytes().to_vec().into(), create_revision, mod_revision }
+fn kv(key: &str, value: &str, mod_revision: u64) -> KeyValue {
+    KeyValue { key: key.into(), value: value.as_bytes().to_vec().into(), mod_revision }
 }
 
 fn keys(items: &[KeyValue]) -> Vec<&str> {
     items.iter().map(|item| &*item.key).collect()
 }
 
-fn put_event(kv: KeyValue, previous: Option<KeyValue>) -> Event {
-    Event { kind: EventKind::Put, kv, previous }
+fn put_event(kv: KeyValue) -> Event {
+    Event { kind: EventKind::Put, kv }
 }
 
-fn delete_event(key: &str, revision: u64, previous: KeyValue) -> Event {
-    Event { kind: EventKind::Delete, kv: kv(key, "", 0, revision), previous: Some(previous) }
+fn delete_event(key: &str, revision: u64) -> Event {
+    Event { kind: EventKind::Delete, kv: kv(key, "", revision) }
 }

@@ -113,14 +113,12 @@ impl Model {
         let revision = self.revision() + 1;
         match (op, &current) {
             (Op::Put { value, .. }, _) => {
-                let create_revision = current.as_ref().map_or(revision, |kv| kv.create_revision);
-                let kv = KeyValue { key, value, create_revision, mod_revision: revision };
-                self.events.push(put_event(kv, current.clone()));
+                self.events.push(put_event(KeyValue { key, value, mod_revision: revision }));
             }
-            (Op::Delete, Some(current)) => self.events.push(delete_event(&key, revision, current.clone())),
+            (Op::Delete, Some(_)) => self.events.push(delete_event(&key, revision)),
             (Op::Delete, None) => {}
         }
-        TxnOutcome::Committed { revision: self.revision(), previous: current }
+        TxnOutcome::Committed { revision: self.revision() }
     }
 
     async fn read_key(&self, store: &dyn Store, random: &mut Random) {

@@ -23,12 +23,12 @@ pub async fn creates_only_what_is_absent(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let created = commit(&*store, Txn::create("/a", "1")).await;
     let outcome = store.txn(Txn::create("/a", "2")).await.unwrap();
-    let there = kv("/a", "1", created, created);
+    let there = kv("/a", "1", created);
     assert_eq!(outcome, TxnOutcome::Failed { current: Some(there.clone()), revision: created });
     assert_eq!(store.get("/a", None).await.unwrap(), Some(there));
     commit(&*store, Txn::delete("/a")).await;
     let again = commit(&*store, Txn::create("/a", "3")).await;
-    assert_eq!(store.get("/a", None).await.unwrap(), Some(kv("/a", "3", again, again)));
+    assert_eq!(store.get("/a", None).await.unwrap(), Some(kv("/a", "3", again)));
 }
 
 /// `Expect::Revision` holds for exactly the key's mod revision, for puts and deletes.
@@ -38,14 +38,27 @@ pub async fn compares_mod_revision(fixture: &dyn Fixture) {
     assert!(matches!(missing, TxnOutcome::Failed { current: None, .. }));
     let first = put(&*store, "/a", "1").await;
     let second = commit(&*store, Txn::put("/a", "2").expecting(Expect::Revision(first))).await;
-    let current = kv("/a", "2", first, second);
+    let current = kv("/a", "2", second);
     for stale in [Txn::put("/a", "3"), Txn::delete("/a")] {
         let outcome = store.txn(stale.expecting(Expect::Revision(first))).await.unwrap();
         assert_eq!(outcome, TxnOutcome::Failed { current: Some(current.clone()), revision: second });
     }
     let outcome = store.txn(Txn::delete("/a").expecting(Expect::Revision(second))).await.unwrap();
-    assert_eq!(outcome, TxnOutcome::Committed { revision: second + 1, previous: Some(current) });
+    assert_eq!(outcome, TxnOutcome::Committed { revision: second + 1 });
     assert_eq!(store.get("/a", None).await.unwrap(), None);
+}
+
+/// A key's revision is that of its latest version, and it has none before and after.
+pub async fn revision_is_the_latest(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    assert_eq!(store.revision("/a").await.unwrap(), None);
+    for value in ["1", "2"] {
+        let written = put(&*store, "/a", value).await;
+        put(&*store, "/a/b", value).await;
+        assert_eq!(store.revision("/a").await.unwrap(), Some(written));
+    }
+    commit(&*store, Txn::delete("/a")).await;
+    assert_eq!(store.revision("/a").await.unwrap(), None);
 }
 
 /// Deleting what is not there commits nothing.
@@ -53,7 +66,7 @@ pub async fn absent_key_deletes_nothing(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let before = store.current_revision().await.unwrap();
     let outcome = store.txn(Txn::delete("/a")).await.unwrap();
-    assert_eq!(outcome, TxnOutcome::Committed { revision: before, previous: None });
+    assert_eq!(outcome, TxnOutcome::Committed { revision: before });
     assert_eq!(store.current_revision().await.unwrap(), before);
 }
 

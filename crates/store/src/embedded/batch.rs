@@ -36,30 +36,22 @@ impl Batch {
         Self { revision, ..Self::default() }
     }
 
-    pub(super) fn put(
-        &mut self,
-        key: Arc<str>,
-        value: Bytes,
-        ttl: Option<Duration>,
-        previous: Option<KeyValue>,
-    ) {
+    pub(super) fn put(&mut self, key: Arc<str>, value: Bytes, ttl: Option<Duration>) {
         self.revision += 1;
         let expires_at = ttl.map_or(0, |ttl| unix_millis().saturating_add(ttl.as_millis() as u64));
         if expires_at > 0 {
             self.expiring.insert((expires_at, self.revision, Arc::clone(&key)));
         }
-        let create_revision = previous.as_ref().map_or(self.revision, |previous| previous.create_revision);
-        let kv = KeyValue { key, value, create_revision, mod_revision: self.revision };
+        let kv = KeyValue { key, value, mod_revision: self.revision };
         self.written.insert(Arc::clone(&kv.key), Some(kv.clone()));
-        self.push(Event { kind: EventKind::Put, kv, previous }, expires_at);
+        self.push(Event { kind: EventKind::Put, kv }, expires_at);
     }
 
-    pub(super) fn delete(&mut self, previous: KeyValue) {
+    pub(super) fn delete(&mut self, key: Arc<str>) {
         self.revision += 1;
-        let key = Arc::clone(&previous.key);
         self.written.insert(Arc::clone(&key), None);
-        let kv = KeyValue { key, value: Bytes::new(), create_revision: 0, mod_revision: self.revision };
-        self.push(Event { kind: EventKind::Delete, kv, previous: Some(previous) }, 0);
+        let kv = KeyValue { key, value: Bytes::new(), mod_revision: self.revision };
+        self.push(Event { kind: EventKind::Delete, kv }, 0);
     }
 
     /// Whether a file whose newest row is `newest` contains this batch, if it was ever written.
@@ -83,15 +75,8 @@ impl Batch {
     }
 
     fn push(&mut self, event: Event, expires_at: u64) {
-        let Event { kind, kv, previous } = &event;
-        let record = Record {
-            kind: *kind,
-            create_revision: kv.create_revision,
-            previous_revision: previous.as_ref().map_or(0, |previous| previous.mod_revision),
-            expires_at,
-            key: &kv.key,
-            value: &kv.value,
-        };
+        let Event { kind, kv } = &event;
+        let record = Record { kind: *kind, expires_at, key: &kv.key, value: &kv.value };
         let row = record.encode();
         self.bytes += row.len();
         self.change.rows.push((kv.mod_revision, row));

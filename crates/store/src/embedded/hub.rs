@@ -1,9 +1,11 @@
 //! Watches: a window of the newest events, and cursors into it.
 //!
 //! A watch has no queue. It remembers the next revision it wants and reads on from the window, or from the log
-//! where the window has moved past it, when it is woken; it is woken only by events below its prefix.
+//! where the window has moved past it, when it is woken; it is woken only by events below its prefix. An event visits
+//! the watches of prefixes of its key and no others.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -28,19 +30,22 @@ struct State {
     bytes: usize,
     revision: u64,
     watchers: HashMap<u64, Watcher>,
+    /// The watchers of each prefix.
+    prefixes: BTreeMap<Arc<str>, Vec<u64>>,
+    /// The watchers that want progress to a revision that is yet to come.
+    expecting: Vec<u64>,
     next_id: u64,
     closed: bool,
 }
 
 struct Watcher {
-    prefix: Arc<str>,
     wake: Arc<Notify>,
     /// Progress to report even without events, once this revision is reached.
     wanted: Option<u64>,
-    /// True while the cursor has seen everything before `resume` and waits.
+    /// True while the cursor waits, and no event has concerned it since: then it goes on after the newest event, so that
+    /// a watch without events never falls behind the window.
     parked: bool,
-    /// No event before this revision concerns the watch any more. Moves on while it is parked, so that a watch
-    /// without events never falls behind the window.
+    /// No event before this revision concerns the watch any more.
     resume: u64,
 }
 
@@ -75,6 +80,8 @@ impl Hub {
                 bytes: 0,
                 revision,
                 watchers: HashMap::new(),
+                prefixes: BTreeMap::new(),
+                expecting: Vec::new(),
                 next_id: 0,
                 closed: false,
             }),
@@ -88,14 +95,10 @@ impl Hub {
         let resume = if from == 0 { state.revision + 1 } else { from };
         let id = state.next_id;
         state.next_id += 1;
-        let watcher = Watcher {
-            prefix: Arc::clone(&prefix),
-            wake: Arc::clone(&wake),
-            wanted: None,
-            parked: resume > state.revision,
-            resume,
-        };
+        let watcher =
+            Watcher { wake: Arc::clone(&wake), wanted: None, parked: resume > state.revision, resume };
         state.watchers.insert(id, watcher);
+        state.prefixes.entry(Arc::clone(&prefix)).or_default().push(id);
         Subscription { hub: Arc::clone(self), id, prefix, wake, next: resume }
     }
 
@@ -103,14 +106,16 @@ impl Hub {
     pub(super) fn publish(&self, events: Vec<Event>) {
         let mut state = self.state.lock();
         let state = &mut *state;
-        let reached = state.revision + events.len() as u64;
-        for watcher in state.watchers.values_mut() {
-            watcher.observe(&events, reached);
-        }
         for event in events {
+            state.wake(&event);
             state.revision = event.kv.mod_revision;
             state.bytes += weight(&event);
             state.window.push_back(event);
+        }
+        for id in std::mem::take(&mut state.expecting) {
+            if let Some(watcher) = state.watchers.get(&id) {
+                watcher.wake.notify_one();
+            }
         }
         while state.window.len() > WINDOW_EVENTS || state.bytes > WINDOW_BYTES {
             let Some(event) = state.window.pop_front() else { break };
@@ -120,10 +125,18 @@ impl Hub {
 
     /// Makes the watches of `prefix` (all, if `None`) report progress once they have reached `revision`.
     pub(super) fn request_progress(&self, prefix: Option<&str>, revision: u64) {
-        for watcher in self.state.lock().watchers.values_mut() {
-            if prefix.is_none_or(|prefix| prefix == &*watcher.prefix) {
-                watcher.wanted = watcher.wanted.max(Some(revision));
-                watcher.wake.notify_one();
+        let mut state = self.state.lock();
+        let ids: Vec<u64> = match prefix {
+            Some(prefix) => state.prefixes.get(prefix).cloned().unwrap_or_default(),
+            None => state.watchers.keys().copied().collect(),
+        };
+        let is_to_come = revision > state.revision;
+        for id in ids {
+            let Some(watcher) = state.watchers.get_mut(&id) else { continue };
+            watcher.wanted = watcher.wanted.max(Some(revision));
+            watcher.wake.notify_one();
+            if is_to_come {
+                state.expecting.push(id);
             }
         }
     }
@@ -145,8 +158,10 @@ impl Subscription {
         let State { window, revision, watchers, closed, .. } = &mut *state;
         let reached = *revision;
         let Some(watcher) = watchers.get_mut(&self.id).filter(|_| !*closed) else { return Step::Closed };
+        let resume = if watcher.parked { reached + 1 } else { watcher.resume };
         watcher.parked = false;
-        self.next = watcher.resume.max(self.next);
+        self.next = self.next.max(resume);
+        watcher.resume = self.next;
         if self.next <= reached {
             let first = reached + 1 - window.len() as u64;
             let Some(skipped) = self.next.checked_sub(first) else { return Step::Behind };
@@ -164,33 +179,78 @@ impl Subscription {
             return Step::Batch(Vec::new(), reached);
         }
         watcher.parked = true;
+        watcher.resume = self.next;
         Step::Wait
     }
 }
 
-impl Watcher {
-    /// Looks at events about to be published, the last of which is `reached`.
-    fn observe(&mut self, events: &[Event], reached: u64) {
-        let concerns =
-            |event: &&Event| event.kv.mod_revision >= self.resume && event.kv.key.starts_with(&*self.prefix);
-        let matching = events.iter().find(concerns);
-        if self.parked {
-            self.resume = matching.map_or(self.resume.max(reached + 1), |event| event.kv.mod_revision);
-            self.parked = matching.is_none();
-        }
-        if matching.is_some() || self.wanted.is_some() {
-            self.wake.notify_one();
+impl State {
+    /// Wakes the watchers that an event concerns.
+    fn wake(&mut self, event: &Event) {
+        let Self { watchers, prefixes, .. } = self;
+        let key = &*event.kv.key;
+        each_prefix_of(key, prefixes, |ids| {
+            for id in ids {
+                let watcher = watchers.get_mut(id).filter(|watcher| event.kv.mod_revision >= watcher.resume);
+                let Some(watcher) = watcher else { continue };
+                if std::mem::take(&mut watcher.parked) {
+                    watcher.resume = event.kv.mod_revision;
+                }
+                watcher.wake.notify_one();
+            }
+        });
+    }
+}
+
+/// Calls `each` with the values of all prefixes of `key`, the longest first. Takes a lookup for each of them, and one for
+/// each entry that shares more of the key than the next prefix does.
+fn each_prefix_of<T>(key: &str, prefixes: &BTreeMap<Arc<str>, T>, mut each: impl FnMut(&T)) {
+    let mut bound = Bound::Included(key);
+    while let Some((prefix, value)) = prefixes.range::<str, _>((Bound::Unbounded, bound)).next_back() {
+        if key.starts_with(&**prefix) {
+            each(value);
+            bound = Bound::Excluded(key.get(..prefix.len()).unwrap_or_default());
+        } else {
+            let common = key.bytes().zip(prefix.bytes()).take_while(|(one, other)| one == other).count();
+            // What is left of a character that differs is no prefix.
+            let common = (0..=common).rev().find(|length| key.is_char_boundary(*length)).unwrap_or_default();
+            bound = Bound::Included(key.get(..common).unwrap_or_default());
         }
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.hub.state.lock().watchers.remove(&self.id);
+        let mut state = self.hub.state.lock();
+        state.watchers.remove(&self.id);
+        if let Some(ids) = state.prefixes.get_mut(&self.prefix) {
+            ids.retain(|id| *id != self.id);
+            if ids.is_empty() {
+                state.prefixes.remove(&self.prefix);
+            }
+        }
     }
 }
 
 fn weight(event: &Event) -> usize {
-    let previous = event.previous.as_ref().map_or(0, |previous| previous.value.len());
-    size_of::<Event>() + event.kv.key.len() + event.kv.value.len() + previous
+    size_of::<Event>() + event.kv.key.len() + event.kv.value.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_visits_the_prefixes_of_its_key_alone() {
+        let names = ["", "/", "/a/", "/a/b", "/a/b/", "/a/c/", "/b/", "/é/", "/ê/", "b"];
+        let prefixes: BTreeMap<Arc<str>, &str> = names.iter().map(|name| (Arc::from(*name), *name)).collect();
+        for key in ["/a/b/c", "/a/b", "/a/bb", "/b/1", "/c", "/é/1", "/ë", "", "a", "b", "/a/d/", "/a/c/x"]
+        {
+            let mut visited = Vec::new();
+            each_prefix_of(key, &prefixes, |name| visited.push(*name));
+            visited.reverse();
+            let wanted: Vec<_> = names.iter().filter(|name| key.starts_with(**name)).copied().collect();
+            assert_eq!(visited, wanted, "{key}");
+        }
+    }
 }

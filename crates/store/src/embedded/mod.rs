@@ -139,6 +139,10 @@ impl Store for Embedded {
         retrying(|| self.shared.get(key, revision)).await
     }
 
+    async fn revision(&self, key: &str) -> Result<Option<u64>, StoreError> {
+        Ok(self.shared.index.read().latest(key))
+    }
+
     async fn range(&self, range: Range) -> Result<RangeResult, StoreError> {
         self.shared.range(range).await
     }

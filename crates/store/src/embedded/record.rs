@@ -1,10 +1,10 @@
 //! How one revision lies on disk.
 //!
 //! ```text
-//! kind u8 | create_revision u64 | previous_revision u64 | expires_at u64 | key_len u16 | key | value
+//! kind u8 | unused [u8; 16] | expires_at u64 | key_len u16 | key | value
 //! ```
-//! Numbers are little-endian. `previous_revision` is 0 for a creation, `expires_at` (Unix time in milliseconds) 0
-//! for a key that stays. The revision itself is the row's key. The engine checksums pages, so records do not.
+//! Numbers are little-endian. `expires_at` (Unix time in milliseconds) is 0 for a key that stays. Where nothing is read
+//! there were revisions once. The revision itself is the row's key. The engine checksums pages, so records do not.
 
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use crate::{EventKind, KeyValue, StoreError};
 
 /// Bytes of a record before its key.
 const HEADER: usize = 27;
+const UNUSED: usize = 16;
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
 
@@ -21,8 +22,6 @@ const DELETE: u8 = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record<'a> {
     pub(super) kind: EventKind,
-    pub(super) create_revision: u64,
-    pub(super) previous_revision: u64,
     pub(super) expires_at: u64,
     pub(super) key: &'a str,
     pub(super) value: &'a [u8],
@@ -35,8 +34,7 @@ impl<'a> Record<'a> {
             EventKind::Put => PUT,
             EventKind::Delete => DELETE,
         });
-        out.extend_from_slice(&self.create_revision.to_le_bytes());
-        out.extend_from_slice(&self.previous_revision.to_le_bytes());
+        out.extend_from_slice(&[0; UNUSED]);
         out.extend_from_slice(&self.expires_at.to_le_bytes());
         out.extend_from_slice(&(self.key.len() as u16).to_le_bytes());
         out.extend_from_slice(self.key.as_bytes());
@@ -50,8 +48,7 @@ impl<'a> Record<'a> {
 
     fn parse(bytes: &'a [u8]) -> Option<Self> {
         let (&kind, rest) = bytes.split_first()?;
-        let (create_revision, rest) = take_u64(rest)?;
-        let (previous_revision, rest) = take_u64(rest)?;
+        let (_, rest) = rest.split_first_chunk::<UNUSED>()?;
         let (expires_at, rest) = take_u64(rest)?;
         let (key_len, rest) = rest.split_first_chunk::<2>()?;
         let (key, value) = rest.split_at_checked(usize::from(u16::from_le_bytes(*key_len)))?;
@@ -61,17 +58,12 @@ impl<'a> Record<'a> {
             _ => return None,
         };
         let key = std::str::from_utf8(key).ok()?;
-        Some(Self { kind, create_revision, previous_revision, expires_at, key, value })
+        Some(Self { kind, expires_at, key, value })
     }
 
     /// The version this record wrote.
     pub(super) fn to_key_value(self, revision: u64, key: Arc<str>) -> KeyValue {
-        KeyValue {
-            key,
-            value: Bytes::copy_from_slice(self.value),
-            create_revision: self.create_revision,
-            mod_revision: revision,
-        }
+        KeyValue { key, value: Bytes::copy_from_slice(self.value), mod_revision: revision }
     }
 }
 
@@ -89,20 +81,21 @@ mod tests {
     proptest! {
         #[test]
         fn encoding_round_trips(
-            put: bool, create_revision: u64, previous_revision: u64, expires_at: u64,
+            put: bool, expires_at: u64,
             key in "[a-z/é]{0,40}", value: Vec<u8>,
         ) {
             let kind = if put { EventKind::Put } else { EventKind::Delete };
-            let record =
-                Record { kind, create_revision, previous_revision, expires_at, key: &key, value: &value };
+            let record = Record { kind, expires_at, key: &key, value: &value };
             let bytes = record.encode();
             prop_assert_eq!(Record::decode(7, &bytes).unwrap(), record);
         }
 
         #[test]
-        fn any_bytes_are_refused_or_read(bytes: Vec<u8>) {
+        fn any_bytes_are_refused_or_read(mut bytes: Vec<u8>) {
             if let Ok(record) = Record::decode(7, &bytes) {
-                prop_assert_eq!(record.encode(), bytes);
+                let encoded = record.encode();
+                bytes[1..=UNUSED].fill(0);
+                prop_assert_eq!(encoded, bytes);
             }
         }
     }

@@ -3,15 +3,13 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::stream;
 
-use crate::{Event, KeyValue, StoreError, WatchBatch, WatchStream};
+use crate::{Event, StoreError, WatchBatch, WatchStream};
 
 use super::Shared;
 use super::engine::View;
 use super::hub::{Step, Subscription};
-use super::record::Record;
 
 /// Bounds of one read from the log.
 const CATCH_UP_ROWS: usize = 4096;
@@ -91,7 +89,8 @@ pub(super) fn read_log(
         seen += 1;
         if record.key.starts_with(prefix) {
             bytes += size;
-            batch.events.push(event(revision, record));
+            let kv = record.to_key_value(revision, Arc::from(record.key));
+            batch.events.push(Event { kind: record.kind, kv });
         }
         let more = seen < CATCH_UP_ROWS && bytes < CATCH_UP_BYTES;
         if !more {
@@ -99,22 +98,5 @@ pub(super) fn read_log(
         }
         Ok(more)
     })?;
-    for Event { previous, .. } in &mut batch.events {
-        if let Some(version) = previous {
-            *version = view.key_value(Arc::clone(&version.key), version.mod_revision)?;
-        }
-    }
     Ok(batch)
-}
-
-/// The event of a row, its previous version named but not read yet.
-fn event(revision: u64, record: Record<'_>) -> Event {
-    let kv = record.to_key_value(revision, Arc::from(record.key));
-    let previous = (record.previous_revision > 0).then(|| KeyValue {
-        key: Arc::clone(&kv.key),
-        value: Bytes::new(),
-        create_revision: 0,
-        mod_revision: record.previous_revision,
-    });
-    Event { kind: record.kind, kv, previous }
 }

@@ -248,29 +248,31 @@ impl Writer {
 
     fn decide(&self, batch: &mut Batch, txn: Txn) -> Result<TxnOutcome, StoreError> {
         let current = match batch.written.get(&txn.key) {
-            Some(written) => written.clone(),
-            None => self.latest(&txn.key)?,
+            Some(written) => written.as_ref().map(|kv| kv.mod_revision),
+            None => self.shared.index.read().latest(&txn.key),
         };
         let holds = match txn.expect {
             Expect::Any => true,
             Expect::Absent => current.is_none(),
-            Expect::Revision(revision) => current.as_ref().is_some_and(|kv| kv.mod_revision == revision),
+            Expect::Revision(revision) => current == Some(revision),
         };
         if !holds {
+            let current = self.current(batch, &txn.key)?;
             return Ok(TxnOutcome::Failed { current, revision: batch.revision });
         }
         match txn.op {
-            Op::Put { value, ttl } => batch.put(txn.key, value, ttl, current.clone()),
-            Op::Delete => {
-                if let Some(current) = &current {
-                    batch.delete(current.clone());
-                }
-            }
+            Op::Put { value, ttl } => batch.put(txn.key, value, ttl),
+            Op::Delete if current.is_some() => batch.delete(txn.key),
+            Op::Delete => {}
         }
-        Ok(TxnOutcome::Committed { revision: batch.revision, previous: current })
+        Ok(TxnOutcome::Committed { revision: batch.revision })
     }
 
-    fn latest(&self, key: &Arc<str>) -> Result<Option<KeyValue>, StoreError> {
+    /// The version of a key after the transactions of the batch so far.
+    fn current(&self, batch: &Batch, key: &Arc<str>) -> Result<Option<KeyValue>, StoreError> {
+        if let Some(written) = batch.written.get(key) {
+            return Ok(written.clone());
+        }
         let row = self.shared.index.read().latest(key);
         row.map(|row| self.shared.engine.view()?.key_value(Arc::clone(key), row)).transpose()
     }
