@@ -117,7 +117,8 @@ impl ApiServer {
         let admission = config.admission.build(&storages, &config.authorization, admission_metrics)?;
         let watches = Watches { closing: closing.clone(), min_time: config.min_watch_time };
         let allocator = ServiceAllocator::new(&storages, config.service_ranges, config.node_ports);
-        let repair = allocator.clone().map(|allocator| Arc::new(Repair::new(allocator)));
+        let repair =
+            allocator.clone().map(|allocator| Arc::new(Repair::new(allocator, config.request_timeout)));
         let cpu = CpuPool::with_all_cores();
         let authorization = config.authorization.clone();
         let mut resources =

@@ -29,6 +29,7 @@ mod python;
 mod quota_usage;
 mod reads;
 mod service_account_pods;
+mod service_allocation;
 mod stateful_sets;
 mod volume_protection;
 mod watch_window;

@@ -26,8 +26,6 @@ const INTERVAL: Duration = Duration::from_mins(3);
 const RETRY: Duration = Duration::from_secs(10);
 /// The pause before a comparison that a change calls for, so that one comparison serves many changes.
 const PAUSE: Duration = Duration::from_secs(1);
-/// No request takes longer.
-const GRACE: Duration = Duration::from_mins(1);
 /// A port that no service has is freed by the comparison that finds it for this time in a row.
 const ROUNDS_BEFORE_CLEANUP: u32 = 3;
 /// How often a comparison of ports is tried against other writers.
@@ -36,14 +34,16 @@ const MAX_ATTEMPTS: usize = 5;
 /// Compares and repairs.
 pub struct Repair {
     allocator: Arc<ServiceAllocator>,
+    /// No request takes longer.
+    grace: Duration,
     /// The ports that no service has, and in how many comparisons that was found.
     leaks: Mutex<HashMap<u16, u32>>,
 }
 
 impl Repair {
-    /// The repair of what the allocator allocates.
-    pub fn new(allocator: Arc<ServiceAllocator>) -> Self {
-        Self { allocator, leaks: Mutex::default() }
+    /// The repair of what the allocator allocates. No request on services may take longer than `grace`.
+    pub fn new(allocator: Arc<ServiceAllocator>, grace: Duration) -> Self {
+        Self { allocator, grace, leaks: Mutex::default() }
     }
 
     /// Makes what allocations need: the default `ServiceCIDR`, an `IPAddress` for each address in use, and the object
@@ -54,10 +54,10 @@ impl Repair {
     pub async fn start(&self) -> Result<(), Status> {
         self.allocator.cidrs.sync_default().await?;
         self.allocator.free_own_address().await;
-        self.run_once(GRACE).await.map(drop)
+        self.run_once(self.grace).await.map(drop)
     }
 
-    /// Compares everything once; returns after which time an address must be looked at again, if any. Addresses whose
+    /// Compares everything once; returns after which time it is worth to do so again, if any. Addresses whose
     /// service does not name them are deleted once they are older than `grace`: than any request that may still create
     /// that service.
     ///
@@ -67,7 +67,8 @@ impl Repair {
         let allocator = Arc::clone(&self.allocator);
         let (addresses, ports) = join(compare_addresses(&allocator, grace), self.compare_ports()).await;
         ports?;
-        addresses
+        let has_leaks = !self.leaks.lock().is_empty();
+        Ok([addresses?, has_leaks.then_some(self.grace)].into_iter().flatten().min())
     }
 
     /// Compares at an interval, and when an address that a service has goes away. Never ends.
@@ -83,7 +84,7 @@ impl Repair {
                 () = tokio::time::sleep(pause) => {}
                 () = wake.notified() => tokio::time::sleep(PAUSE).await,
             }
-            pause = match self.run_once(GRACE).await {
+            pause = match self.run_once(self.grace).await {
                 Ok(again) => again.unwrap_or(INTERVAL).clamp(PAUSE, INTERVAL),
                 Err(status) => {
                     tracing::warn!(%status, "service allocations cannot be compared");

@@ -1,6 +1,7 @@
 //! The allocator over a store of its own.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::addresses::{FAMILY_LABEL, MANAGER_LABEL};
 use nave_resources::{Registry, storage_key};
@@ -24,6 +25,7 @@ struct Server {
 }
 
 const PORTS: RangeInclusive<u16> = 30_000..=30_003;
+const GRACE: Duration = Duration::from_mins(1);
 
 impl Fixture {
     fn new() -> Self {
@@ -37,7 +39,7 @@ impl Fixture {
         let storages = Storages::open(registry, Arc::clone(&self.store), &WatchCacheSizes::default());
         storages.wait_ready().await;
         let allocator = ServiceAllocator::new(&storages, ranges.parse().unwrap(), ports).unwrap();
-        let repair = Repair::new(Arc::clone(&allocator));
+        let repair = Repair::new(Arc::clone(&allocator), GRACE);
         repair.start().await.unwrap();
         Server { allocator, repair, storages }
     }
@@ -404,8 +406,8 @@ async fn repair_makes_addresses_and_ports_follow_from_the_services() {
     ] {
         server.store("ipaddresses", &object).await;
     }
-    let again = server.repair.run_once(std::time::Duration::from_mins(1)).await.unwrap();
-    assert!(again.is_some_and(|again| again <= std::time::Duration::from_mins(1)));
+    let again = server.repair.run_once(GRACE).await.unwrap();
+    assert!(again.is_some_and(|again| again <= GRACE));
     assert_eq!(fixture.addresses().await, ["10.0.0.11", "10.0.0.5", "10.0.0.6", "10.0.0.9"]);
     for (name, service) in [("10.0.0.5", "a"), ("10.0.0.6", "b")] {
         let object = server.address(name).await.unwrap();
@@ -427,11 +429,11 @@ async fn repair_makes_addresses_and_ports_follow_from_the_services() {
             .settle(&[]),
     );
     for ports in [&[30_001, 30_002, 30_003][..], &[30_001, 30_002, 30_003], &[30_001, 30_002]] {
-        server.repair.run_once(std::time::Duration::from_mins(1)).await.unwrap();
+        server.repair.run_once(GRACE).await.unwrap();
         assert_eq!(server.ports().await, ports);
     }
     let revision = fixture.store.current_revision().await.unwrap();
-    server.repair.run_once(std::time::Duration::from_mins(1)).await.unwrap();
+    server.repair.run_once(GRACE).await.unwrap();
     assert_eq!(fixture.store.current_revision().await.unwrap(), revision, "nothing to do");
 }
 

@@ -12,14 +12,15 @@ mod reservation;
 mod sizes;
 mod storages;
 mod upkeep;
+mod writes;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use nave_cacher::{CachedObject, Cacher, CacherConfig, Snapshot, WindowBounds};
-use nave_machinery::{GroupResource, Object, Reason, Status, Value, meta};
+use nave_machinery::{GroupResource, Reason, Status};
 use nave_resources::ResourceDef;
-use nave_store::{Expect, KeyValue, Op, Range, RangeResult, Store, StoreError, Txn, TxnOutcome};
+use nave_store::{KeyValue, Range, RangeResult, Store, StoreError};
 
 pub use codec::ObjectCodec;
 pub(crate) use codec::undecodable;
@@ -30,12 +31,7 @@ pub use reservation::{NO_REVISION, Reservation, Settlement, send_until_known};
 pub use sizes::WatchCacheSizes;
 pub use storages::{Room, Storages};
 pub use upkeep::upkeep;
-
-use self::reservation::ReservedTxn;
-
-/// How often an update is tried against other writers before it is given up as a conflict. Each time another one has
-/// got through, so that no more are needed than writers are served at once.
-const MAX_UPDATE_ATTEMPTS: usize = 1000;
+pub use writes::{Attempt, NextState, Stored, Update, Updated};
 
 /// How long a read waits for the watch cache to reach the revision it needs.
 const CACHE_WAIT: Duration = Duration::from_secs(3);
@@ -56,66 +52,6 @@ pub enum Latest {
     Memory(Snapshot),
     /// In the store, at this revision: memory did not reach it in time.
     Store(u64),
-}
-
-/// An object as it was read or written.
-#[derive(Clone, Debug)]
-pub struct Stored {
-    /// The object in its storage version, with `metadata.resourceVersion`.
-    pub object: Object,
-    /// The revision that wrote it.
-    pub revision: u64,
-}
-
-/// What an update makes of the state it was shown.
-pub enum Update {
-    /// Write this object; nothing is written if it equals the state shown.
-    Put(Value),
-    /// Remove the object; the answer is the object given.
-    Delete(Value),
-    /// Leave the state as it is; the answer is the object given.
-    Keep(Value),
-}
-
-/// A write as the storage sees it: what to do with each state that is found.
-pub trait NextState: Send {
-    /// Returns the next attempt for this state; `None` where nothing is stored.
-    fn next(&mut self, current: Option<&Stored>) -> impl Future<Output = Result<Attempt, Status>> + Send;
-
-    /// The refusal where something is stored that cannot be decoded.
-    fn refuse_undecodable(&self, error: Status) -> Status {
-        error
-    }
-}
-
-/// An update with the reservation that it needs.
-pub struct Attempt {
-    /// The operation.
-    pub update: Update,
-    /// Settled when the update is committed, freed when it is not.
-    pub reservation: Option<Box<dyn Reservation>>,
-}
-
-impl From<Update> for Attempt {
-    fn from(update: Update) -> Self {
-        Self { update, reservation: None }
-    }
-}
-
-impl Attempt {
-    /// The same attempt, which answers with the outcome and writes nothing.
-    pub fn dry(self) -> Self {
-        let (Update::Put(object) | Update::Delete(object) | Update::Keep(object)) = self.update;
-        Update::Keep(object).into()
-    }
-}
-
-/// How an update ended.
-pub struct Updated {
-    /// The object as it now is, or as it last was.
-    pub stored: Stored,
-    /// Whether the object was removed.
-    pub deleted: bool,
 }
 
 impl ResourceStorage {
@@ -224,143 +160,6 @@ impl ResourceStorage {
         }
     }
 
-    /// Writes a new object; `object` gets its resourceVersion.
-    ///
-    /// # Errors
-    /// 409 where the key is taken.
-    pub async fn create(&self, key: &str, name: &str, object: &mut Value) -> Result<u64, Status> {
-        struct New<'a>(&'a Value, GroupResource, &'a str);
-        impl NextState for New<'_> {
-            async fn next(&mut self, current: Option<&Stored>) -> Result<Attempt, Status> {
-                match current {
-                    None => Ok(Update::Put(self.0.clone()).into()),
-                    Some(_) => Err(Status::already_exists(&self.1, self.2)),
-                }
-            }
-        }
-        let written = self.write(key, name, &mut New(object, self.resource(), name)).await?;
-        *object = written.stored.object.into_value();
-        Ok(written.stored.revision)
-    }
-
-    /// Like [`write`](Self::write) for an object that is there, by a function of its state.
-    ///
-    /// # Errors
-    /// 404 where there is nothing at the key, what `change` says, or 409 when other writers win every time.
-    pub async fn guaranteed_update<F>(&self, key: &str, name: &str, change: F) -> Result<Updated, Status>
-    where
-        F: FnMut(&Stored) -> Result<Update, Status> + Send,
-    {
-        struct Changed<'a, F>(F, GroupResource, &'a str);
-        impl<F: FnMut(&Stored) -> Result<Update, Status> + Send> NextState for Changed<'_, F> {
-            async fn next(&mut self, current: Option<&Stored>) -> Result<Attempt, Status> {
-                let current = current.ok_or_else(|| Status::not_found(&self.1, self.2))?;
-                self.0(current).map(Attempt::from)
-            }
-        }
-        self.write(key, name, &mut Changed(change, self.resource(), name)).await
-    }
-
-    /// Reads, lets `write` decide, writes, and begins again with the newer state when another writer was faster.
-    ///
-    /// # Errors
-    /// What `write` says, or 409 when other writers win every time.
-    pub async fn write(&self, key: &str, name: &str, write: &mut impl NextState) -> Result<Updated, Status> {
-        // The cache may lag behind: what it says is only acted upon if the store agrees.
-        let mut from_cache = true;
-        let mut current = match self.cacher.snapshot().get(key) {
-            Some(cached) => Some(Stored {
-                object: as_object(self.codec.parse_cached(cached)?)?,
-                revision: cached.resource_version(),
-            }),
-            None => None,
-        };
-        for _ in 0..MAX_UPDATE_ATTEMPTS {
-            let outcome = write.next(current.as_ref()).await;
-            let rests_on_cache = match &outcome {
-                Err(_) | Ok(Attempt { update: Update::Keep(_), .. }) => true,
-                Ok(Attempt { update: Update::Put(object), .. }) => {
-                    current.as_ref().is_some_and(|current| unchanged(object, current.object.as_value()))
-                }
-                Ok(Attempt { update: Update::Delete(_), .. }) => false,
-            };
-            if rests_on_cache && std::mem::take(&mut from_cache) {
-                let latest = self.store.revision(key).await.map_err(|error| store_status(&error))?;
-                if latest != current.as_ref().map(|current| current.revision) {
-                    let found = self.store.get(key, None).await.map_err(|error| store_status(&error))?;
-                    current = self.found(found, write)?;
-                    continue;
-                }
-            }
-            let Attempt { update, reservation } = outcome?;
-            let (mut object, op) = match (update, &current) {
-                (Update::Keep(object), _) => {
-                    let revision = current.map_or(0, |current| current.revision);
-                    let stored = Stored { object: as_object(object)?, revision };
-                    return Ok(Updated { stored, deleted: false });
-                }
-                (Update::Put(_), Some(_)) if rests_on_cache => {
-                    let Some(stored) = current else { return Err(Status::internal("no state")) };
-                    return Ok(Updated { stored, deleted: false });
-                }
-                (Update::Put(mut object), _) => {
-                    meta::remove(&mut object, "resourceVersion");
-                    let value = self.codec.encode(&object)?;
-                    (object, Op::Put { value, ttl: self.ttl() })
-                }
-                (Update::Delete(object), _) => (object, Op::Delete),
-            };
-            let deleted = matches!(op, Op::Delete);
-            let expect = current.map_or(Expect::Absent, |current| Expect::Revision(current.revision));
-            let txn = Txn { key: Arc::from(key), expect, op };
-            match self.send(txn, &object, reservation).await? {
-                TxnOutcome::Committed { revision } => {
-                    meta::set(&mut object, "resourceVersion", Value::String(revision.to_string()));
-                    return Ok(Updated { stored: Stored { object: as_object(object)?, revision }, deleted });
-                }
-                TxnOutcome::Failed { current: found, .. } => {
-                    from_cache = false;
-                    current = self.found(found, write)?;
-                }
-            }
-        }
-        Err(Status::conflict(
-            &self.resource(),
-            name,
-            "other writers changed the object again and again; please try again",
-        ))
-    }
-
-    /// Removes what is stored at `key`, if it cannot be decoded and `may_delete` agrees, which is given the revision
-    /// and, where it can be read, the uid. No finalizer is waited for: nothing can be read from such an object, so
-    /// nothing could ever release it.
-    ///
-    /// # Errors
-    /// 404 where there is nothing at the key, 409 where it can be decoded after all, and what `may_delete` says.
-    pub async fn delete_undecodable(
-        &self,
-        key: &str,
-        name: &str,
-        may_delete: impl Fn(u64, Option<&str>) -> Result<bool, Status>,
-    ) -> Result<(), Status> {
-        for _ in 0..MAX_UPDATE_ATTEMPTS {
-            let found = self.store.get(key, None).await.map_err(|error| store_status(&error))?;
-            let kv = found.ok_or_else(|| Status::not_found(&self.resource(), name))?;
-            let Err(error) = self.codec.decode(&kv) else { break };
-            if !may_delete(kv.mod_revision, self.codec.uid_of_undecodable(&kv).as_deref())? {
-                return Ok(());
-            }
-            let txn = Txn { key: Arc::from(key), expect: Expect::Revision(kv.mod_revision), op: Op::Delete };
-            if let TxnOutcome::Committed { .. } =
-                self.store.txn(txn).await.map_err(|error| store_status(&error))?
-            {
-                tracing::warn!(resource = %self.resource(), key, %error, "undecodable object deleted");
-                return Ok(());
-            }
-        }
-        Err(Status::conflict(&self.resource(), name, "other writers changed the object; please try again"))
-    }
-
     /// Objects of the store itself, for states that memory does not reach.
     ///
     /// # Errors
@@ -379,61 +178,9 @@ impl ResourceStorage {
         CachedObject::new(kv, config.namespaced, decoded, &config.encodings).map_err(Status::internal)
     }
 
-    /// Sends a transaction; with a reservation in a task of its own, so that the reservation ends in order even if
-    /// the caller goes away.
-    async fn send(
-        &self,
-        txn: Txn,
-        object: &Value,
-        reservation: Option<Box<dyn Reservation>>,
-    ) -> Result<TxnOutcome, Status> {
-        let outcome = match reservation {
-            None => self.store.txn(txn).await,
-            Some(reservation) => {
-                let object = matches!(txn.op, Op::Put { .. }).then(|| object.clone());
-                let (store, codec) = (Arc::clone(&self.store), Arc::clone(&self.codec));
-                ReservedTxn { store, codec, txn, object, reservation }.send().await
-            }
-        };
-        outcome.map_err(|error| store_status(&error))
-    }
-
-    /// The state that the store has.
-    fn found(&self, kv: Option<KeyValue>, write: &impl NextState) -> Result<Option<Stored>, Status> {
-        let Some(kv) = kv else { return Ok(None) };
-        let object = self.codec.decode(&kv).and_then(as_object);
-        let object = object.map_err(|error| write.refuse_undecodable(error))?;
-        Ok(Some(Stored { revision: kv.mod_revision, object }))
-    }
-
-    fn ttl(&self) -> Option<Duration> {
-        self.def.storage.as_ref().and_then(|storage| storage.ttl)
-    }
-
     fn resource(&self) -> GroupResource {
         self.def.group_resource()
     }
-}
-
-fn as_object(value: Value) -> Result<Object, Status> {
-    Object::try_from(value).map_err(Status::internal)
-}
-
-/// Whether two states of an object differ in nothing but their resourceVersion.
-fn unchanged(new: &Value, old: &Value) -> bool {
-    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return false };
-    new.len() == old.len()
-        && new.iter().all(|(name, value)| match (name.as_str(), old.get(name)) {
-            ("metadata", Some(other)) => same_metadata(value, other),
-            (_, other) => other == Some(value),
-        })
-}
-
-fn same_metadata(new: &Value, old: &Value) -> bool {
-    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return new == old };
-    let new = new.iter().filter(|(name, _)| *name != "resourceVersion");
-    let old = old.iter().filter(|(name, _)| *name != "resourceVersion");
-    new.eq(old)
 }
 
 /// What is said of a revision that did not come in time.

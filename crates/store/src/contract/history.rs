@@ -148,7 +148,7 @@ pub async fn slow_watch_misses_nothing(fixture: &dyn Fixture) {
     for writer in writers {
         writer.await.unwrap();
     }
-    let mut turns = vec![0; WRITERS];
+    let mut turns = [0; WRITERS];
     for (offset, event) in events(&mut watch, WRITERS * EACH).await.into_iter().enumerate() {
         assert_eq!(event.kv.mod_revision, start + offset as u64);
         let writer: usize = event.kv.key[1..].parse().unwrap();
