@@ -78,7 +78,8 @@ impl Repair {
             AddressFollower { services: Arc::clone(&self.allocator.services), wake: Arc::clone(&wake) };
         let cacher = Arc::clone(self.allocator.addresses.objects.cacher());
         let _following = Following::start(cacher, Arc::new(follower));
-        let mut pause = INTERVAL;
+        // What the comparison at the start has left alone is old enough then.
+        let mut pause = self.grace.clamp(PAUSE, INTERVAL);
         loop {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
