@@ -8,13 +8,14 @@ use nave_machinery::Value;
 use nave_machinery::backoff::Backoff;
 use nave_store::{Expect, Store, StoreError, Txn, TxnOutcome};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::ObjectCodec;
 
 /// Something outside of the object that a write needs, such as an address. Dropping it frees what it holds.
 #[async_trait]
 pub trait Reservation: Send {
-    /// Ends the reservation. The write is answered once this is done.
+    /// Ends the reservation. The answer of the write waits for this, but not for long.
     async fn settle(self: Box<Self>, settlement: Settlement<'_>);
 }
 
@@ -42,6 +43,9 @@ pub const NO_REVISION: u64 = i64::MAX as u64;
 /// Pauses between two questions to a store that does not answer.
 const BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(20), Duration::from_secs(5));
 
+/// A write that is committed is answered after this at the latest, though its reservation has not ended yet.
+const MAX_ANSWER_DELAY: Duration = Duration::from_secs(1);
+
 /// A transaction with its reservation.
 pub(super) struct ReservedTxn {
     pub(super) store: Arc<dyn Store>,
@@ -66,9 +70,13 @@ impl ReservedTxn {
         let outcome = store.txn(txn).await;
         let is_unknown = outcome.as_ref().is_err_and(StoreError::is_outcome_unknown);
         if let Ok(TxnOutcome::Committed { .. }) = &outcome {
-            reservation.settle(Settlement::Committed(object.as_ref())).await;
+            let mut settled = reservation.settle(Settlement::Committed(object.as_ref()));
+            let is_settled = timeout(MAX_ANSWER_DELAY, &mut settled).await.is_ok();
             // The caller may be gone.
             let _ = reply.send(outcome);
+            if !is_settled {
+                settled.await;
+            }
         } else if is_unknown {
             let _ = reply.send(outcome);
             settle_when_known(&*store, &codec, key, reservation).await;
