@@ -20,7 +20,20 @@ pub(crate) fn group() -> GroupBuilder {
 /// What is particular to leases (upstream: `pkg/apis/coordination/validation`).
 struct LeaseStrategy;
 
+/// Fields of coordinated leader election, which is off by default; what is stored stays.
+const COORDINATED: [&str; 2] = ["strategy", "preferredHolder"];
+
 impl Strategy for LeaseStrategy {
+    fn prepare_for_create(&self, lease: &mut Value) {
+        drop_fields(lease, |_| true);
+    }
+
+    fn prepare_for_update(&self, lease: &mut Value, old: &Value) {
+        drop_fields(lease, |field| {
+            old.get("spec").and_then(|spec| spec.get(field)).is_none_or(Value::is_null)
+        });
+    }
+
     fn validate(&self, lease: &Value) -> Errors {
         let mut errors = Errors::new();
         let root = At::root(lease);
@@ -37,6 +50,13 @@ impl Strategy for LeaseStrategy {
             errors.push(preferred.forbidden("may only be specified if `strategy` is defined"));
         }
         errors
+    }
+}
+
+fn drop_fields(lease: &mut Value, is_dropped: impl Fn(&str) -> bool) {
+    let Some(spec) = lease.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    for field in COORDINATED.into_iter().filter(|field| is_dropped(field)) {
+        spec.remove(field);
     }
 }
 
@@ -61,5 +81,16 @@ mod tests {
             ]
         );
         assert!(LeaseStrategy.validate(&json!({"spec": {"leaseDurationSeconds": 15}})).is_empty());
+    }
+
+    #[test]
+    fn fields_of_coordinated_election_are_dropped() {
+        let given = json!({"spec": {"strategy": "s", "preferredHolder": "h", "holderIdentity": "h"}});
+        let mut created = given.clone();
+        LeaseStrategy.prepare_for_create(&mut created);
+        assert_eq!(created, json!({"spec": {"holderIdentity": "h"}}));
+        let mut updated = given.clone();
+        LeaseStrategy.prepare_for_update(&mut updated, &json!({"spec": {"strategy": "old"}}));
+        assert_eq!(updated, json!({"spec": {"strategy": "s", "holderIdentity": "h"}}));
     }
 }

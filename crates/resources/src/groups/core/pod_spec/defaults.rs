@@ -64,6 +64,10 @@ pub(crate) fn pod_spec(spec: &mut Map) {
     set(spec, "restartPolicy", "Always");
     set(spec, "schedulerName", "default-scheduler");
     set(spec, "terminationGracePeriodSeconds", 30);
+    // Upstream takes a negative time for the shortest there is.
+    if spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|seconds| seconds < 0) {
+        spec.insert("terminationGracePeriodSeconds".to_owned(), Value::from(1));
+    }
     object(spec, "securityContext");
     service_account(spec);
     super::each_container(spec, container);
@@ -201,6 +205,25 @@ fn host_ports(container: &mut Map) {
     for port in each(container, "ports") {
         if let Some(number) = port.get("containerPort").and_then(Value::as_i64) {
             set_number(port, "hostPort", number);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_negative_grace_period_is_the_shortest() {
+        for (given, wanted) in [(json!(null), 30), (json!(-5), 1), (json!(0), 0), (json!(60), 60)] {
+            let mut spec = Map::new();
+            if !given.is_null() {
+                spec.insert("terminationGracePeriodSeconds".to_owned(), given.clone());
+            }
+            pod_spec(&mut spec);
+            assert_eq!(spec["terminationGracePeriodSeconds"], wanted, "{given}");
         }
     }
 }
