@@ -72,7 +72,13 @@ impl<'a> Definitions<'a> {
             None => self.leaf(type_name),
         };
         self.add_facts(type_name, &mut definition);
-        describe(&mut definition, self.words.of_type(type_name));
+        list_enum_values(&mut definition);
+        match (self.words.of_type(type_name), type_name.rsplit('.').next()) {
+            ("", Some(name)) if self.kinds.contains_key(type_name) => {
+                describe(&mut definition, &of_list(name).unwrap_or_default());
+            }
+            (words, _) => describe(&mut definition, words),
+        }
         if let Some(kinds) = self.kinds.get(type_name) {
             definition.insert("x-kubernetes-group-version-kind".to_owned(), json!(kinds));
         }
@@ -272,6 +278,28 @@ fn add_patch_strategy(schema: &mut Map, patch: &PatchStrategy) {
 fn describe(schema: &mut Map, text: &str) {
     if !text.is_empty() {
         schema.insert("description".to_owned(), json!(text));
+    }
+}
+
+/// What a list is: lists are not documented.
+fn of_list(kind: &str) -> Option<String> {
+    let item = kind.strip_suffix("List").filter(|item| !item.is_empty())?;
+    Some(format!("{kind} is a list of {item} objects."))
+}
+
+/// Ends the description of each property of a few values with the list of these, as `kubectl explain` shows it.
+fn list_enum_values(definition: &mut Map) {
+    let properties = definition.get_mut("properties").and_then(Value::as_object_mut);
+    for schema in properties.into_iter().flat_map(Map::values_mut).filter_map(Value::as_object_mut) {
+        let Some(values) = schema.get("enum").and_then(Value::as_array) else { continue };
+        let mut lines: Vec<String> = values.iter().map(|value| format!(" - `{value}`")).collect();
+        lines.sort_unstable();
+        let list = format!("Possible enum values:\n{}", lines.join("\n"));
+        let text = match schema.get("description").and_then(Value::as_str) {
+            Some(text) => format!("{text}\n\n{list}"),
+            None => list,
+        };
+        describe(schema, &text);
     }
 }
 

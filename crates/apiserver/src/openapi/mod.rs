@@ -25,6 +25,7 @@ use sha2::{Digest, Sha256};
 use crate::body::ResponseBody;
 use crate::documents::KUBERNETES_VERSION;
 use crate::endpoints::raw;
+use crate::gzip;
 use crate::request_info::RequestInfo;
 
 use definitions::Kinds;
@@ -168,12 +169,15 @@ impl OpenApi {
         match v2_form(accept) {
             Some(Form::Json) => {
                 let document = &self.v2_json;
-                Ok(answer("application/json", &document.hash, seen, || self.bytes(document, codec::encode)))
+                let plain =
+                    answer("application/json", &document.hash, seen, || self.bytes(document, codec::encode));
+                Ok(compressed(plain, headers))
             }
             Some(Form::Protobuf) => {
                 let document = &self.v2_protobuf;
                 let tag = hash_of(&[document.hash.as_bytes(), b"protobuf"]);
-                Ok(answer(protobuf, &tag, seen, || self.bytes(document, gnostic::encode)))
+                let plain = answer(protobuf, &tag, seen, || self.bytes(document, gnostic::encode));
+                Ok(compressed(plain, headers))
             }
             None => Err(Status::not_acceptable(&["application/json", GNOSTIC[0], GNOSTIC[1]])),
         }
@@ -304,6 +308,23 @@ fn answer(
     raw::set_header(&mut response, header::ETAG, &tag);
     raw::set_header(&mut response, header::VARY, "Accept");
     response
+}
+
+/// The same answer, compressed for a client that accepts it. Upstream does so with OpenAPI 2 only.
+fn compressed(mut response: Response<ResponseBody>, headers: &HeaderMap) -> Response<ResponseBody> {
+    raw::set_header(&mut response, header::VARY, "Accept, Accept-Encoding");
+    if !gzip::is_accepted(headers) {
+        return response;
+    }
+    let (mut head, body) = response.into_parts();
+    let body = match gzip::compressed(body) {
+        Ok(body) => {
+            head.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            body
+        }
+        Err(body) => body,
+    };
+    Response::from_parts(head, body)
 }
 
 fn hash_of(parts: &[&[u8]]) -> String {

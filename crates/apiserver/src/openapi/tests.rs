@@ -56,6 +56,35 @@ fn documents_are_kept_by_their_tag_and_their_hash() {
 }
 
 #[test]
+fn openapi_2_is_compressed_for_clients_that_accept_it() {
+    let openapi = openapi();
+    let gzip: HeaderMap = [(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"))].into_iter().collect();
+    let encoding =
+        |headers: &HeaderMap| head(&openapi, "v2", headers).1.get(header::CONTENT_ENCODING).cloned();
+    assert_eq!(encoding(&gzip), Some(HeaderValue::from_static("gzip")));
+    assert_eq!(encoding(&HeaderMap::new()), None);
+    assert_eq!(head(&openapi, "v2", &gzip).1[header::VARY], "Accept, Accept-Encoding");
+    assert!(!head(&openapi, "v3/apis/batch/v1", &gzip).1.contains_key(header::CONTENT_ENCODING));
+}
+
+#[test]
+fn descriptions_list_the_values_of_enumerations() {
+    let openapi = openapi();
+    let document = openapi.make(&openapi.v3["apis/apps/v1"].about);
+    let schemas = &document["components"]["schemas"];
+    let text = |kind: &str, field: &str| {
+        let schema = &schemas[kind]["properties"][field];
+        schema["description"].as_str().unwrap_or_default().to_owned()
+    };
+    let strategy = text("io.k8s.api.apps.v1.DeploymentStrategy", "type");
+    let values = "\n\nPossible enum values:\n - `\"Recreate\"`\n - `\"RollingUpdate\"`";
+    assert!(strategy.ends_with(values) && strategy.len() > values.len(), "{strategy}");
+    assert!(!text("io.k8s.api.apps.v1.DeploymentSpec", "replicas").contains("Possible"));
+    let list = schemas["io.k8s.api.apps.v1.DeploymentList"]["description"].as_str().unwrap();
+    assert_eq!(list, "DeploymentList is a list of Deployment objects.");
+}
+
+#[test]
 fn a_hash_changes_with_what_is_served() {
     let all = Registry::builtin(nave_schema::builtin());
     let fewer: Vec<_> = all
