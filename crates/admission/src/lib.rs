@@ -38,7 +38,7 @@
 //!     default_unreachable_toleration_seconds: 300,
 //! };
 //! let config = PluginConfig::new(&["NodeRestriction".to_owned()], &[])?;
-//! Ok(build(&parts, &config, &[], Metrics::new()?)?)
+//! Ok(build(&parts, &config, &[], Metrics::new(&prometheus::Registry::new())?)?)
 //! # }
 //! ```
 

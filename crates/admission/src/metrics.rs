@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use nave_metrics::Registrar;
 use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType, Quantile, Summary};
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
 
 use crate::attributes::Operation;
 
@@ -71,14 +72,14 @@ impl Phase {
 }
 
 impl Metrics {
-    /// Makes all metrics, which are yet to be registered.
+    /// Registers all metrics.
     ///
     /// # Errors
     /// A metric whose name or labels are not valid, which is a mistake in this file.
-    pub fn new() -> Result<Self, prometheus::Error> {
-        let histogram = |name: &str, help: &str, labels: &[&str]| {
-            HistogramVec::new(HistogramOpts::new(name, help).buckets(BUCKETS.to_vec()), labels)
-        };
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let registrar = Registrar(registry);
+        let histogram =
+            |name: &str, help: &str, labels: &[&str]| registrar.histograms(name, help, labels, &BUCKETS);
         let step = histogram(
             STEP,
             "Admission sub-step latency histogram in seconds, broken out for each operation and API resource and step type (validate or admit).",
@@ -89,13 +90,12 @@ impl Metrics {
             "Admission controller latency histogram in seconds, identified by name and broken out for each operation and API resource and type (validate or admit).",
             &["name", "type", "operation", "rejected"],
         )?;
-        let counter =
-            |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
+        let counter = |name: &str, help: &str, labels: &[&str]| registrar.counters(name, help, labels);
         let inner = Inner {
             step,
             controller,
             steps: Handles::default(),
-            summary: SummaryVec::new()?,
+            summary: registrar.register(SummaryVec::new()?)?,
             evaluations: counter(
                 "pod_security_evaluations_total",
                 "Number of policy evaluations that occurred, not counting ignored or exempt requests.",
@@ -118,18 +118,6 @@ impl Metrics {
             usual_evaluation: OnceLock::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
-    }
-
-    /// All metrics, to be registered.
-    pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
-        let inner = &self.inner;
-        vec![
-            Box::new(inner.step.clone()),
-            Box::new(inner.controller.clone()),
-            Box::new(inner.summary.clone()),
-            Box::new(inner.evaluations.clone()),
-            Box::new(inner.exemptions.clone()),
-        ]
     }
 
     /// The durations of one plugin in a phase.
@@ -182,7 +170,8 @@ impl Metrics {
 impl Default for Metrics {
     /// Metrics that are not shown anywhere.
     fn default() -> Self {
-        Self::new().unwrap_or_else(|error| unreachable!("the metrics of this file are valid: {error}"))
+        Self::new(&Registry::new())
+            .unwrap_or_else(|error| unreachable!("the metrics of this file are valid: {error}"))
     }
 }
 
@@ -346,10 +335,8 @@ mod tests {
 
     #[test]
     fn series_have_upstreams_names_and_labels() {
-        let (registry, metrics) = (Registry::new(), Metrics::new().unwrap());
-        for collector in metrics.collectors() {
-            registry.register(collector).unwrap();
-        }
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
         metrics.plugin("P", Phase::Admit).observe(Operation::Create, false, Duration::from_millis(1));
         for n in 1..=100 {
             metrics.step(Phase::Validate, Operation::Delete, true, Duration::from_millis(n));

@@ -7,10 +7,8 @@ mod caches;
 
 use std::time::Duration;
 
-use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
-    core::Collector,
-};
+use nave_metrics::Registrar;
+use prometheus::{Encoder, HistogramVec, IntCounterVec, IntGaugeVec, Registry, TextEncoder, core::Collector};
 
 pub use caches::CacheMetrics;
 
@@ -60,58 +58,29 @@ impl Metrics {
     /// Registers all metrics.
     ///
     /// # Errors
-    /// A metric whose name or labels are not valid, which is a mistake in this file.
-    pub fn new() -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
+    /// A metric whose name or labels are not valid, which is a mistake in this file, or a name that is taken.
+    pub fn new(registry: Registry) -> Result<Self, prometheus::Error> {
+        let registrar = Registrar(&registry);
         let labels =
             ["verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component", "code"];
-        let requests = IntCounterVec::new(
-            Opts::new("apiserver_request_total", "Requests answered, by verb, resource and code."),
-            &labels,
-        )?;
+        let help = "Requests answered, by verb, resource and code.";
+        let requests = registrar.counters("apiserver_request_total", help, &labels)?;
         let labels = ["verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component"];
-        let durations = HistogramVec::new(
-            HistogramOpts::new("apiserver_request_duration_seconds", "Time to answer a request, in seconds.")
-                .buckets(LATENCY_BUCKETS.to_vec()),
-            &labels,
-        )?;
-        let inflight = IntGaugeVec::new(
-            Opts::new("apiserver_current_inflight_requests", "Requests being served, by kind."),
-            &["request_kind"],
-        )?;
+        let (name, help) = ("apiserver_request_duration_seconds", "Time to answer a request, in seconds.");
+        let durations = registrar.histograms(name, help, &labels, &LATENCY_BUCKETS)?;
+        let (name, help) = ("apiserver_current_inflight_requests", "Requests being served, by kind.");
+        let inflight = registrar.int_gauges(name, help, &["request_kind"])?;
         let labels = ["verb", "group", "version", "resource", "subresource", "scope", "component"];
-        let long_running = IntGaugeVec::new(
-            Opts::new("apiserver_longrunning_requests", "Watches and other long requests being served."),
-            &labels,
-        )?;
-        let panics = IntCounterVec::new(
-            Opts::new("apiserver_request_aborts_total", "Requests that ended in a fault."),
-            &["verb"],
-        )?;
+        let (name, help) =
+            ("apiserver_longrunning_requests", "Watches and other long requests being served.");
+        let long_running = registrar.int_gauges(name, help, &labels)?;
+        let (name, help) = ("apiserver_request_aborts_total", "Requests that ended in a fault.");
+        let panics = registrar.counters(name, help, &["verb"])?;
         let labels = ["verb", "group", "version", "resource", "subresource", "scope", "component", "code"];
-        let terminations = IntCounterVec::new(
-            Opts::new(
-                "apiserver_request_terminations_total",
-                "Requests which the server terminated in self-defense.",
-            ),
-            &labels,
-        )?;
-        let storage_size = IntGaugeVec::new(
-            Opts::new("apiserver_storage_size_bytes", "Bytes that the store occupies on disk."),
-            &["storage_cluster_id"],
-        )?;
-        let all: [Box<dyn Collector>; 7] = [
-            Box::new(requests.clone()),
-            Box::new(durations.clone()),
-            Box::new(inflight.clone()),
-            Box::new(long_running.clone()),
-            Box::new(panics.clone()),
-            Box::new(terminations.clone()),
-            Box::new(storage_size.clone()),
-        ];
-        for collector in all {
-            registry.register(collector)?;
-        }
+        let help = "Requests which the server terminated in self-defense.";
+        let terminations = registrar.counters("apiserver_request_terminations_total", help, &labels)?;
+        let (name, help) = ("apiserver_storage_size_bytes", "Bytes that the store occupies on disk.");
+        let storage_size = registrar.int_gauges(name, help, &["storage_cluster_id"])?;
         Ok(Self { registry, requests, durations, inflight, long_running, panics, terminations, storage_size })
     }
 

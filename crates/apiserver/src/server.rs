@@ -67,6 +67,8 @@ pub struct Config {
     pub secure_port: u16,
     /// What others are told about service accounts' tokens.
     pub token_discovery: Option<Discovery>,
+    /// Where metrics are registered; those of authentication and authorization are there already.
+    pub metrics: prometheus::Registry,
     /// What extension servers are told of authentication; it may change.
     pub cluster_authentication: watch::Receiver<ClusterAuthentication>,
 }
@@ -105,15 +107,8 @@ impl ApiServer {
         let storages = config.storages;
         storages.wait_ready().await;
         let (stopping, closing) = (Switch::default(), CancellationToken::new());
-        let metrics = Arc::new(Metrics::new()?);
-        let collectors = config.authentication.collectors().into_iter();
-        for collector in collectors.chain(config.authorization.metrics().collectors()) {
-            metrics.register(collector)?;
-        }
-        let admission_metrics = nave_admission::Metrics::new()?;
-        for collector in admission_metrics.collectors() {
-            metrics.register(collector)?;
-        }
+        let admission_metrics = nave_admission::Metrics::new(&config.metrics)?;
+        let metrics = Arc::new(Metrics::new(config.metrics)?);
         let admission = config.admission.build(&storages, &config.authorization, admission_metrics)?;
         let watches = Watches { closing: closing.clone(), min_time: config.min_watch_time };
         let allocator = ServiceAllocator::new(&storages, config.service_ranges, config.node_ports);

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName};
-use prometheus::core::Collector;
 
 use crate::{
     ANONYMOUS, Authenticator, AuthnError, Credentials, Identity, Metrics, UNAUTHENTICATED_GROUP, UserInfo,
@@ -79,11 +78,6 @@ impl Chain {
     pub fn with_metrics(mut self, metrics: Arc<Metrics>) -> Self {
         self.metrics = Some(metrics);
         self
-    }
-
-    /// What it counts.
-    pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
-        self.metrics.as_ref().map(|metrics| metrics.collectors()).unwrap_or_default()
     }
 
     /// Finds the user of a request.

@@ -3,10 +3,9 @@
 use std::fmt::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prometheus::core::Collector;
+use nave_metrics::Registrar;
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts,
-    exponential_buckets,
+    GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Registry, exponential_buckets,
 };
 use sha2::{Digest, Sha256};
 
@@ -60,15 +59,15 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Makes all metrics; `server` tells this one from others of the same cluster.
+    /// Registers all metrics; `server` tells this one from others of the same cluster.
     ///
     /// # Errors
     /// A metric whose name or labels are not valid, which is a mistake in this file.
-    pub fn new(server: &str) -> Result<Self, prometheus::Error> {
-        let counters = |name, help, label| IntCounterVec::new(Opts::new(name, help), &[label]);
-        let histograms = |name, help, label, buckets: &[f64]| {
-            HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &[label])
-        };
+    pub fn new(registry: &Registry, server: &str) -> Result<Self, prometheus::Error> {
+        let registrar = Registrar(registry);
+        let counters = |name, help, label| registrar.counters(name, help, &[label]);
+        let histograms =
+            |name, help, label, buckets: &[f64]| registrar.histograms(name, help, &[label], buckets);
         let buckets = exponential_buckets(0.001, 2.0, 15)?;
         let lookups = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0];
         Ok(Self {
@@ -89,12 +88,10 @@ impl Metrics {
                 "result",
                 &buckets,
             )?,
-            expiry: Histogram::with_opts(
-                HistogramOpts::new(
-                    "apiserver_client_certificate_expiration_seconds",
-                    "Time that certificates of requests have yet to live, in seconds.",
-                )
-                .buckets(EXPIRY_BUCKETS.to_vec()),
+            expiry: registrar.histogram(
+                "apiserver_client_certificate_expiration_seconds",
+                "Time that certificates of requests have yet to live, in seconds.",
+                &EXPIRY_BUCKETS,
             )?,
             cache_requests: counters(
                 "authentication_token_cache_request_total",
@@ -112,82 +109,49 @@ impl Metrics {
                 "Tokens whose user had to be found, by outcome.",
                 "status",
             )?,
-            cache_fetching: IntGaugeVec::new(
-                Opts::new(
-                    "authentication_token_cache_active_fetch_count",
-                    "Requests whose token's user is being found or waited for.",
-                ),
+            cache_fetching: registrar.int_gauges(
+                "authentication_token_cache_active_fetch_count",
+                "Requests whose token's user is being found or waited for.",
                 &["status"],
             )?,
-            reloads: IntCounterVec::new(
-                Opts::new(
-                    "apiserver_authentication_config_controller_automatic_reloads_total",
-                    "How often the configuration of authentication was read again, by status.",
-                ),
+            reloads: registrar.counters(
+                "apiserver_authentication_config_controller_automatic_reloads_total",
+                "How often the configuration of authentication was read again, by status.",
                 &["status", "apiserver_id_hash"],
             )?,
-            reloaded_at: GaugeVec::new(
-                Opts::new(
-                    "apiserver_authentication_config_controller_automatic_reload_last_timestamp_seconds",
-                    "When the configuration of authentication was last read again, by status.",
-                ),
+            reloaded_at: registrar.gauges(
+                "apiserver_authentication_config_controller_automatic_reload_last_timestamp_seconds",
+                "When the configuration of authentication was last read again, by status.",
                 &["status", "apiserver_id_hash"],
             )?,
-            config_info: GaugeVec::new(
-                Opts::new(
-                    "apiserver_authentication_config_controller_last_config_info",
-                    "The hash of the configuration of authentication that holds.",
-                ),
+            config_info: registrar.gauges(
+                "apiserver_authentication_config_controller_last_config_info",
+                "The hash of the configuration of authentication that holds.",
                 &["apiserver_id_hash", "hash"],
             )?,
-            stale_tokens: IntCounter::new(
+            stale_tokens: registrar.counter(
                 "serviceaccount_stale_tokens_total",
                 "Service account tokens used after the time that was asked for.",
             )?,
-            valid_tokens: IntCounter::new(
+            valid_tokens: registrar.counter(
                 "serviceaccount_valid_tokens_total",
                 "Service account tokens used within the time that was asked for.",
             )?,
-            legacy_tokens: IntCounter::new(
-                "serviceaccount_legacy_tokens_total",
-                "Service account tokens from secrets used.",
-            )?,
-            legacy_auto_tokens: IntCounter::new(
+            legacy_tokens: registrar
+                .counter("serviceaccount_legacy_tokens_total", "Service account tokens from secrets used.")?,
+            legacy_auto_tokens: registrar.counter(
                 "serviceaccount_legacy_auto_token_uses_total",
                 "Service account tokens used from secrets that their account lists.",
             )?,
-            legacy_manual_tokens: IntCounter::new(
+            legacy_manual_tokens: registrar.counter(
                 "serviceaccount_legacy_manual_token_uses_total",
                 "Service account tokens used from secrets that their account does not list.",
             )?,
-            invalid_legacy_auto_tokens: IntCounter::new(
+            invalid_legacy_auto_tokens: registrar.counter(
                 "serviceaccount_invalid_legacy_auto_token_uses_total",
                 "Service account tokens from secrets that were refused because they had been ended.",
             )?,
         })
-    }
-
-    /// All of them, to be registered.
-    pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
-        vec![
-            Box::new(self.users.clone()),
-            Box::new(self.attempts.clone()),
-            Box::new(self.durations.clone()),
-            Box::new(self.expiry.clone()),
-            Box::new(self.cache_requests.clone()),
-            Box::new(self.cache_durations.clone()),
-            Box::new(self.cache_fetches.clone()),
-            Box::new(self.cache_fetching.clone()),
-            Box::new(self.reloads.clone()),
-            Box::new(self.reloaded_at.clone()),
-            Box::new(self.config_info.clone()),
-            Box::new(self.stale_tokens.clone()),
-            Box::new(self.valid_tokens.clone()),
-            Box::new(self.legacy_tokens.clone()),
-            Box::new(self.legacy_auto_tokens.clone()),
-            Box::new(self.legacy_manual_tokens.clone()),
-            Box::new(self.invalid_legacy_auto_tokens.clone()),
-        ]
     }
 
     /// The configuration of authentication was read again, or could not be used.

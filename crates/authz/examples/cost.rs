@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         rbac.apply(lay(bindings).iter().map(change).collect::<Vec<_>>());
         let taken_in = started.elapsed().as_secs_f64() * 1e6 / bindings as f64;
         let link = Link { kind: "RBAC", name: "rbac".into(), authorizer: rbac, resolver: None };
-        let chain = Chain::new(vec![link], Metrics::new()?);
+        let chain = Chain::new(vec![link], Metrics::new(&prometheus::Registry::new())?);
         let groups = ["team", "system:authenticated", "g1", "g2", "g3"].map(str::to_owned).to_vec();
         let user = UserInfo { name: "user-77".into(), groups, ..UserInfo::default() };
         let get = Attributes {

@@ -204,7 +204,10 @@ mod tests {
             authorizer: Arc::new(Fixed(verdict)),
             resolver: None,
         };
-        Chain::new(verdicts.into_iter().map(link).collect(), Metrics::new().unwrap())
+        Chain::new(
+            verdicts.into_iter().map(link).collect(),
+            Metrics::new(&prometheus::Registry::new()).unwrap(),
+        )
     }
 
     async fn ask(verdicts: Vec<Verdict>) -> Result<(), String> {

@@ -34,7 +34,7 @@
 //! use nave_machinery::user::UserInfo;
 //!
 //! # async fn example() -> Result<(), prometheus::Error> {
-//! let chain = Chain::new(Vec::new(), Metrics::new()?);
+//! let chain = Chain::new(Vec::new(), Metrics::new(&prometheus::Registry::new())?);
 //! let user = UserInfo { name: "x".into(), ..UserInfo::default() };
 //! let list = Attributes { verb: "list", version: "v1", resource: "pods", namespace: "y", ..Attributes::of(&user) };
 //! assert_eq!(

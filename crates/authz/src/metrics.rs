@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use prometheus::core::Collector;
-use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts};
+use nave_metrics::Registrar;
+use prometheus::{GaugeVec, HistogramVec, IntCounterVec, Registry};
 
 use crate::chain::{Decision, Link, Verdict};
 
@@ -29,11 +29,16 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Makes all metrics, which are yet to be registered.
+    /// Registers all metrics.
     ///
     /// # Errors
     /// A metric whose name or labels are not valid, which is a mistake in this file.
-    pub fn new() -> Result<Self, prometheus::Error> {
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let registrar = Registrar(registry);
+        let counter = |name, help, labels| registrar.counters(name, help, labels);
+        let gauge = |name, help, labels| registrar.gauges(name, help, labels);
+        let buckets = prometheus::exponential_buckets(0.001, 2.0, DURATIONS)?;
+        let histogram = |name, help, labels| registrar.histograms(name, help, labels, &buckets);
         Ok(Self {
             attempts: counter(
                 "authorization_attempts_total",
@@ -98,27 +103,6 @@ impl Metrics {
         })
     }
 
-    /// All of them, to be registered.
-    pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
-        let counters = [
-            &self.attempts,
-            &self.decisions,
-            &self.webhook_calls,
-            &self.webhook_fail_open,
-            &self.condition_errors,
-            &self.condition_exclusions,
-            &self.reloads,
-        ];
-        let gauges = [&self.reload_times, &self.config_info];
-        let gauges = gauges.into_iter().map(|metric| Box::new(metric.clone()) as Box<dyn Collector>);
-        let histograms = [&self.durations, &self.webhook_durations, &self.condition_durations];
-        let counters = counters.into_iter().map(|metric| Box::new(metric.clone()) as Box<dyn Collector>);
-        counters
-            .chain(gauges)
-            .chain(histograms.into_iter().map(|metric| Box::new(metric.clone()) as _))
-            .collect()
-    }
-
     /// Counts a request.
     pub(crate) fn attempt(&self, verdict: &Verdict, elapsed: Duration) {
         let result = match (verdict.decision, &verdict.error) {
@@ -160,17 +144,4 @@ impl Metrics {
         let decision = if decision == Decision::Allow { "allowed" } else { "denied" };
         self.decisions.with_label_values(&[link.kind, &link.name, decision]).inc();
     }
-}
-
-fn counter(name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
-    IntCounterVec::new(Opts::new(name, help), labels)
-}
-
-fn gauge(name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
-    GaugeVec::new(Opts::new(name, help), labels)
-}
-
-fn histogram(name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec, prometheus::Error> {
-    let buckets = prometheus::exponential_buckets(0.001, 2.0, DURATIONS)?;
-    HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)
 }

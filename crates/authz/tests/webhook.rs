@@ -63,7 +63,7 @@ authorizers:
 ",
             self.folder.path().join("kubeconfig").display()
         );
-        let metrics = Metrics::new().unwrap();
+        let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
         let parts = Parts {
             rbac: Arc::default(),
             node: Arc::new(Node::new(Arc::default()).unwrap()),

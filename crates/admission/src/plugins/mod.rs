@@ -205,7 +205,10 @@ mod tests {
     fn parts(cluster: &MemoryCluster) -> Parts {
         Parts {
             cluster: cluster.cluster(registry()),
-            authorizer: nave_authz::Chain::new(Vec::new(), AuthzMetrics::new().unwrap()),
+            authorizer: nave_authz::Chain::new(
+                Vec::new(),
+                AuthzMetrics::new(&prometheus::Registry::new()).unwrap(),
+            ),
             rbac: Arc::default(),
             default_not_ready_toleration_seconds: 300,
             default_unreachable_toleration_seconds: 300,

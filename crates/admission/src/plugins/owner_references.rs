@@ -141,7 +141,7 @@ mod tests {
             authorizer: Arc::new(Rights(rights.to_vec())),
             resolver: None,
         };
-        let authorizer = Chain::new(vec![link], Metrics::new().unwrap());
+        let authorizer = Chain::new(vec![link], Metrics::new(&prometheus::Registry::new()).unwrap());
         let plugin =
             OwnerReferences { authorizer, kinds: MemoryCluster::default().cluster(registry()).kinds };
         let request = Request::new(registry(), "", "secrets", new, old);

@@ -176,7 +176,7 @@ mod tests {
         };
         let parts = Parts {
             cluster: cluster.cluster(registry()),
-            authorizer: Chain::new(vec![link], Metrics::new().unwrap()),
+            authorizer: Chain::new(vec![link], Metrics::new(&prometheus::Registry::new()).unwrap()),
             rbac: Arc::default(),
             default_not_ready_toleration_seconds: 300,
             default_unreachable_toleration_seconds: 300,
@@ -246,7 +246,7 @@ mod tests {
         let cluster = MemoryCluster::default();
         let parts = Parts {
             cluster: cluster.cluster(registry()),
-            authorizer: Chain::new(Vec::new(), Metrics::new().unwrap()),
+            authorizer: Chain::new(Vec::new(), Metrics::new(&prometheus::Registry::new()).unwrap()),
             rbac: Arc::default(),
             default_not_ready_toleration_seconds: 300,
             default_unreachable_toleration_seconds: 300,

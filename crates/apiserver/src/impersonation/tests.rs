@@ -34,7 +34,7 @@ async fn list(who: &UserInfo, headers: &mut HeaderMap, chain: &Chain) -> Result<
 }
 
 async fn as_admin(all: &[(&'static str, &str)]) -> Result<UserInfo, Status> {
-    let masters = Chain::new(Vec::new(), Metrics::new().unwrap());
+    let masters = Chain::new(Vec::new(), Metrics::new(&prometheus::Registry::new()).unwrap());
     let mut headers = headers(all);
     let admin = user("admin", &["system:masters"]);
     let found = list(&admin, &mut headers, &masters).await?;
@@ -115,7 +115,10 @@ impl Authorizer for One {
 
 fn only(rights: &'static [&'static str]) -> Chain {
     let (name, authorizer) = (Arc::from("one"), Arc::new(One(rights)));
-    Chain::new(vec![Link { kind: "One", name, authorizer, resolver: None }], Metrics::new().unwrap())
+    Chain::new(
+        vec![Link { kind: "One", name, authorizer, resolver: None }],
+        Metrics::new(&prometheus::Registry::new()).unwrap(),
+    )
 }
 
 const RIGHTS: [&str; 4] = [

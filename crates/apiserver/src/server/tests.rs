@@ -55,7 +55,10 @@ impl Fixture {
             authorizer: Arc::new(AlwaysAllow),
             resolver: None,
         };
-        let authorization = nave_authz::Chain::new(vec![link], nave_authz::Metrics::new().unwrap());
+        let authorization = nave_authz::Chain::new(
+            vec![link],
+            nave_authz::Metrics::new(&prometheus::Registry::new()).unwrap(),
+        );
         let computed = crate::computed::with_access_reviews(crate::computed::table(), &authorization);
         let config = Config {
             storages: Storages::open(registry, store, &WatchCacheSizes::default()),
@@ -74,6 +77,7 @@ impl Fixture {
             address: "127.0.0.1:6443".to_owned(),
             secure_port: 6443,
             token_discovery: None,
+            metrics: prometheus::Registry::new(),
             cluster_authentication: watch::channel(ClusterAuthentication::default()).1,
         };
         Self { server: ApiServer::start(config).await.unwrap(), _folder: folder }

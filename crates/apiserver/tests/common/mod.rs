@@ -95,6 +95,7 @@ impl Cluster {
             address: "127.0.0.1:6443".to_owned(),
             secure_port: 6443,
             token_discovery: None,
+            metrics: prometheus::Registry::new(),
             cluster_authentication,
         };
         let server = ApiServer::start(config).await.unwrap();
@@ -251,7 +252,7 @@ pub(crate) fn cluster_role(name: &str, rules: &Value) -> Value {
 }
 
 fn chain(first: Vec<Link>, rbac: &Arc<Rbac>, graph: &Arc<RwLock<Graph>>) -> Chain {
-    let metrics = Metrics::new().unwrap();
+    let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
     let parts = Parts {
         rbac: Arc::clone(rbac),
         node: Arc::new(Node::new(Arc::clone(graph)).unwrap()),

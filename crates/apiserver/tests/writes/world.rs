@@ -74,7 +74,10 @@ impl World {
         let config = server::Config {
             storages: storages.clone(),
             authentication: nave_authn::Chain::new(Vec::new()),
-            authorization: nave_authz::Chain::new(Vec::new(), nave_authz::Metrics::new().unwrap()),
+            authorization: nave_authz::Chain::new(
+                Vec::new(),
+                nave_authz::Metrics::new(&prometheus::Registry::new()).unwrap(),
+            ),
             admission,
             computed: ComputedTable::default(),
             service_ranges: SERVICE_RANGE.parse().unwrap(),
@@ -85,6 +88,7 @@ impl World {
             address: "127.0.0.1:6443".to_owned(),
             secure_port: 6443,
             token_discovery: None,
+            metrics: prometheus::Registry::new(),
             cluster_authentication,
         };
         let server = ApiServer::start(config).await.unwrap();

@@ -21,7 +21,7 @@ fn parts() -> Parts {
         rbac: Arc::default(),
         node: Arc::new(crate::node::Node::new(Arc::default()).unwrap()),
         abac: None,
-        metrics: Metrics::new().unwrap(),
+        metrics: Metrics::new(&prometheus::Registry::new()).unwrap(),
     }
 }
 

@@ -61,9 +61,10 @@ pub(super) async fn start(
 ) -> Result<Api, ServeError> {
     let registry = Registry::builtin(nave_schema::builtin());
     let storages = Storages::open(registry, store, &config.watch_caches);
-    let authorization = Authorization::open(&config.authorization, &reachable.to_string())?;
+    let metrics = prometheus::Registry::new();
+    let authorization = Authorization::open(&config.authorization, &reachable.to_string(), &metrics)?;
     let always_allow = authorization.always_allow();
-    let authentication = Authentication::open(config, keys, cas, &storages, always_allow)?;
+    let authentication = Authentication::open(config, keys, cas, &storages, always_allow, &metrics)?;
     let computed = authentication.computed(computed::table());
     let server = server::Config {
         storages: storages.clone(),
@@ -79,6 +80,7 @@ pub(super) async fn start(
         address: reachable.to_string(),
         secure_port: reachable.port(),
         token_discovery: authentication.discovery(&reachable.to_string()),
+        metrics,
         cluster_authentication: cas.told(),
     };
     let server = ApiServer::start(server).await?;

@@ -22,6 +22,7 @@ use nave_authn::{
 };
 use nave_machinery::{GroupVersionResource, Value};
 use nave_webhook::Webhook;
+use prometheus::Registry;
 use tokio::sync::mpsc;
 
 use super::ServeError;
@@ -61,11 +62,12 @@ impl Authentication {
         cas: &ClientCas,
         storages: &Storages,
         always_allow: bool,
+        registry: &Registry,
     ) -> Result<Self, ServeError> {
         let flags = config.authentication.clone();
         let default_rule = anonymous_rule(flags.anonymous, always_allow);
         let metrics = Arc::new(
-            Metrics::new(&config.advertise.to_string())
+            Metrics::new(registry, &config.advertise.to_string())
                 .map_err(nave_apiserver::server::StartError::Metrics)?,
         );
         let objects: Arc<dyn Objects> = Arc::new(CachedObjects(storages.clone()));

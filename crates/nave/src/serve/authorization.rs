@@ -15,6 +15,7 @@ use nave_authz::{Abac, Chain, Metrics};
 use nave_machinery::Status;
 use nave_webhook::Watched;
 use parking_lot::{Mutex, RwLock};
+use prometheus::Registry;
 
 use super::{FILE_CHECK, ServeError};
 use crate::flags::{self, Authorizers, FlagError};
@@ -31,9 +32,13 @@ pub(super) struct Authorization {
 
 impl Authorization {
     /// Makes the authorizers. They know of no objects until [`follow`](Self::follow) has run.
-    pub(super) fn open(flags: &flags::Authorization, server: &str) -> Result<Self, ServeError> {
+    pub(super) fn open(
+        flags: &flags::Authorization,
+        server: &str,
+        registry: &Registry,
+    ) -> Result<Self, ServeError> {
         let (rbac, graph) = (Arc::new(Rbac::default()), Arc::new(RwLock::new(Graph::default())));
-        let metrics = Metrics::new().map_err(StartError::Metrics)?;
+        let metrics = Metrics::new(registry).map_err(StartError::Metrics)?;
         let abac = flags.policy_file.as_ref().map(|file| {
             let read = Abac::from_file(file);
             read.map_err(|why| FlagError::file("authorization-policy-file", file, why))

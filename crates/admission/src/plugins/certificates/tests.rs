@@ -33,7 +33,7 @@ impl Authorizer for Only {
 fn only(verb: &'static str, name: &'static str) -> Chain {
     let link =
         Link { kind: "RBAC", name: "rbac".into(), authorizer: Arc::new(Only(verb, name)), resolver: None };
-    Chain::new(vec![link], Metrics::new().unwrap())
+    Chain::new(vec![link], Metrics::new(&prometheus::Registry::new()).unwrap())
 }
 
 /// The outcome of a plugin for a request written by a user without groups.

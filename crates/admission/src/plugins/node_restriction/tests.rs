@@ -23,7 +23,7 @@ impl Authorizer for Granted {
 
 fn chain() -> Chain {
     let link = Link { kind: "RBAC", name: "rbac".into(), authorizer: Arc::new(Granted), resolver: None };
-    Chain::new(vec![link], Metrics::new().unwrap())
+    Chain::new(vec![link], Metrics::new(&prometheus::Registry::new()).unwrap())
 }
 
 fn plugin(cluster: &MemoryCluster) -> Plugin {

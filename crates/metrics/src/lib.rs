@@ -1,0 +1,108 @@
+//! Metrics that are registered as they are made, so that none is forgotten.
+//!
+//! ```
+//! use nave_metrics::Registrar;
+//!
+//! let registry = prometheus::Registry::new();
+//! let requests = Registrar(&registry).counters("requests_total", "Requests answered.", &["code"])?;
+//! requests.with_label_values(&["200"]).inc();
+//! assert_eq!(registry.gather()[0].name(), "requests_total");
+//! # Ok::<(), prometheus::Error>(())
+//! ```
+
+use prometheus::core::Collector;
+use prometheus::{
+    Error, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts,
+    Registry,
+};
+
+/// Makes metrics in a registry. An error is a name or a label that is not valid, or a name that is taken: a mistake in
+/// the program.
+#[derive(Clone, Copy)]
+pub struct Registrar<'r>(pub &'r Registry);
+
+impl Registrar<'_> {
+    /// A counter.
+    ///
+    /// # Errors
+    /// The name is not valid or taken.
+    pub fn counter(self, name: &str, help: &str) -> Result<IntCounter, Error> {
+        self.register(IntCounter::new(name, help)?)
+    }
+
+    /// Counters by labels.
+    ///
+    /// # Errors
+    /// The name or a label is not valid, or the name is taken.
+    pub fn counters(self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, Error> {
+        self.register(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    /// Whole numbers that go up and down, by labels.
+    ///
+    /// # Errors
+    /// The name or a label is not valid, or the name is taken.
+    pub fn int_gauges(self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, Error> {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    /// Numbers that go up and down, by labels.
+    ///
+    /// # Errors
+    /// The name or a label is not valid, or the name is taken.
+    pub fn gauges(self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, Error> {
+        self.register(GaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    /// A histogram.
+    ///
+    /// # Errors
+    /// The name or the buckets are not valid, or the name is taken.
+    pub fn histogram(self, name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, Error> {
+        self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?)
+    }
+
+    /// Histograms by labels.
+    ///
+    /// # Errors
+    /// The name, a label or the buckets are not valid, or the name is taken.
+    pub fn histograms(
+        self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> Result<HistogramVec, Error> {
+        self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?)
+    }
+
+    /// A metric that was made otherwise.
+    ///
+    /// # Errors
+    /// The name is taken.
+    pub fn register<C: Collector + Clone + 'static>(self, collector: C) -> Result<C, Error> {
+        self.0.register(Box::new(collector.clone()))?;
+        Ok(collector)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_metric_is_in_the_registry() {
+        let registry = Registry::new();
+        let registrar = Registrar(&registry);
+        registrar.counter("a", "A.").unwrap().inc();
+        registrar.counters("b", "B.", &["l"]).unwrap().with_label_values(&["x"]).inc();
+        registrar.int_gauges("c", "C.", &["l"]).unwrap().with_label_values(&["x"]).set(1);
+        registrar.gauges("d", "D.", &["l"]).unwrap().with_label_values(&["x"]).set(1.0);
+        registrar.histogram("e", "E.", &[1.0]).unwrap().observe(1.0);
+        registrar.histograms("f", "F.", &["l"], &[1.0]).unwrap().with_label_values(&["x"]).observe(1.0);
+        let names: Vec<_> = registry.gather().iter().map(|family| family.name().to_owned()).collect();
+        assert_eq!(names, ["a", "b", "c", "d", "e", "f"]);
+        assert!(registrar.counter("a", "Again.").is_err());
+        assert!(registrar.counter("not a name", "N.").is_err());
+    }
+}
