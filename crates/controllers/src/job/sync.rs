@@ -98,7 +98,8 @@ impl Controller {
         interim = interim.or_else(|| verdict::success(observed, counts.succeeded, active));
 
         status.active = (active > 0).then_some(active);
-        status.ready = Some(counts.ready);
+        // Pods that were just deleted were ready, and are not any more.
+        status.ready = Some(counts.ready.min(active));
         status.terminating = Some(counts.terminating);
         self.count(observed, &counts, status, written, interim).await?;
         managed?;

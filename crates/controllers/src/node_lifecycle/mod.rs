@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
 use kube::api::{Api, Patch, PatchParams};
@@ -46,6 +46,8 @@ pub(crate) const NODE_LIFECYCLE: Descriptor = Descriptor {
 const LEASES: &str = "kube-node-lease";
 /// Between two looks at a node.
 const PERIOD: Duration = Duration::from_secs(5);
+/// Between two counts of all nodes.
+const COUNT_PERIOD: SignedDuration = SignedDuration::from_secs(1);
 const REGION: &str = "topology.kubernetes.io/region";
 const ZONE: &str = "topology.kubernetes.io/zone";
 
@@ -58,6 +60,8 @@ struct Controller {
     /// The last sign of each kubelet, by the node's name.
     heard: Arc<Mutex<HashMap<String, Heard>>>,
     pace: Pace,
+    /// How the nodes were when they were counted last.
+    counted: Mutex<Option<(Timestamp, Arc<Zones>)>>,
 }
 
 fn start(context: &Context) -> BoxFuture<'static, ()> {
@@ -82,6 +86,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
         pods: pods.lister(),
         heard,
         pace: Pace::default(),
+        counted: Mutex::default(),
     })
 }
 
@@ -130,7 +135,7 @@ impl Controller {
     /// The `NoExecute` taint that a node keeps or gets now.
     fn eviction_taint(&self, node: &Node, now: Timestamp) -> Option<&'static str> {
         let wanted = health::eviction_taint(node)?;
-        let zones = self.zones();
+        let zones = self.zones(now);
         if zones.all_lost() {
             return None;
         }
@@ -142,7 +147,14 @@ impl Controller {
         (tainted || self.pace.may_taint(&zones, &zone, now)).then_some(wanted)
     }
 
-    fn zones(&self) -> Zones {
+    /// How the nodes of the cluster are, counted once a second at most: this goes through all of them.
+    fn zones(&self, now: Timestamp) -> Arc<Zones> {
+        let mut counted = self.counted.lock();
+        if let Some((at, zones)) = counted.as_ref()
+            && at.duration_until(now) < COUNT_PERIOD
+        {
+            return Arc::clone(zones);
+        }
         let mut zones = Zones::default();
         for node in self.nodes.list() {
             let conditions = node.at(&["status", "conditions"]).unwrap_or_default();
@@ -150,6 +162,8 @@ impl Controller {
             let ready = conditions.iter().any(|it| it.type_ == "Ready" && it.status == "True");
             zones.add(&zone(node.label(REGION), node.label(ZONE)), ready);
         }
+        let zones = Arc::new(zones);
+        *counted = Some((now, Arc::clone(&zones)));
         zones
     }
 
