@@ -1,5 +1,8 @@
 //! A cluster in memory and requests on it, for tests.
 
+#[cfg(test)]
+pub(crate) mod rights;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

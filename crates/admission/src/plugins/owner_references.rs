@@ -112,38 +112,17 @@ fn blocks(owner: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use nave_authz::{Authorizer, Link, Metrics};
     use serde_json::json;
 
     use super::*;
+    use crate::testing::rights::allowing;
     use crate::testing::{MemoryCluster, Request, outcome, registry};
 
-    /// Allows what is listed as `verb resource/subresource`.
-    struct Rights(Vec<&'static str>);
-
-    #[async_trait]
-    impl Authorizer for Rights {
-        async fn authorize(&self, attributes: &nave_authz::Attributes<'_>) -> Verdict {
-            let nave_authz::Attributes { verb, resource, subresource, .. } = attributes;
-            let asked = format!("{verb} {resource}/{subresource}");
-            if self.0.iter().any(|right| *right == asked) {
-                Verdict::allow("")
-            } else {
-                Verdict::no_opinion("")
-            }
-        }
-    }
-
     async fn write(rights: &[&'static str], new: Value, old: Value) -> Result<(), String> {
-        let link = Link {
-            kind: "T",
-            name: "t".into(),
-            authorizer: Arc::new(Rights(rights.to_vec())),
-            resolver: None,
+        let plugin = OwnerReferences {
+            authorizer: allowing(rights),
+            kinds: MemoryCluster::default().cluster(registry()).kinds,
         };
-        let authorizer = Chain::new(vec![link], Metrics::new(&prometheus::Registry::new()).unwrap());
-        let plugin =
-            OwnerReferences { authorizer, kinds: MemoryCluster::default().cluster(registry()).kinds };
         let request = Request::new(registry(), "", "secrets", new, old);
         outcome(request.validate(&plugin).await).map_err(|(code, message)| {
             assert_eq!(code, 403);

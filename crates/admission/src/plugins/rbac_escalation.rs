@@ -136,28 +136,13 @@ fn aggregates(role: &Object) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use nave_authz::{Authorizer, Link, Metrics, Verdict};
+    use nave_authz::Metrics;
     use nave_machinery::Value;
     use serde_json::json;
 
     use super::*;
+    use crate::testing::rights::allowing;
     use crate::testing::{MemoryCluster, Request, outcome, registry};
-
-    /// Allows what is listed as `verb resource name`, as an authorizer that is waited for.
-    struct Rights(Vec<&'static str>);
-
-    #[async_trait]
-    impl Authorizer for Rights {
-        async fn authorize(&self, attributes: &nave_authz::Attributes<'_>) -> Verdict {
-            tokio::task::yield_now().await;
-            let asked = format!("{} {} {}", attributes.verb, attributes.resource, attributes.name);
-            if self.0.iter().any(|right| *right == asked) {
-                Verdict::allow("")
-            } else {
-                Verdict::no_opinion("")
-            }
-        }
-    }
 
     async fn write(
         rights: &[&'static str],
@@ -168,15 +153,9 @@ mod tests {
         let cluster = MemoryCluster::default();
         cluster.roles.put_uncached(json!({"metadata": {"name": "r", "namespace": "ns"}, "rules": [
             {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]}));
-        let link = Link {
-            kind: "T",
-            name: "t".into(),
-            authorizer: Arc::new(Rights(rights.to_vec())),
-            resolver: None,
-        };
         let parts = Parts {
             cluster: cluster.cluster(registry()),
-            authorizer: Chain::new(vec![link], Metrics::new(&prometheus::Registry::new()).unwrap()),
+            authorizer: allowing(rights),
             rbac: Arc::default(),
             default_not_ready_toleration_seconds: 300,
             default_unreachable_toleration_seconds: 300,
