@@ -126,7 +126,8 @@ pub async fn create_object(
     object: Value,
     options: &CreateOptions,
 ) -> Result<Value, Status> {
-    if !meta::resource_version(&object).is_empty() && meta::resource_version(&object) != "0" {
+    let has_version = !matches!(meta::resource_version(&object), "" | "0");
+    if has_version && !options.dry_run {
         let text = "resourceVersion should not be set on objects to be created";
         return Err(Status::failure(500, Reason::Unknown, text));
     }
