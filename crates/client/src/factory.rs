@@ -15,20 +15,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::http::HttpListerWatcher;
 use crate::in_process::CacherListerWatcher;
+use crate::list_watch::Scope;
 use crate::{Backoff, InformerConfig, ListerWatcher, PartialObjectMetadata, SharedInformer};
-
-/// Which objects of a resource.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Scope {
-    /// Those of this namespace; empty for all.
-    pub namespace: String,
-    /// Those whose labels this selects; empty for all.
-    pub labels: String,
-    /// Those whose fields this selects; empty for all.
-    pub fields: String,
-    /// Only their metadata.
-    pub metadata_only: bool,
-}
 
 /// Where objects come from: lists and watches of any resource.
 pub trait Source: Send + Sync + 'static {

@@ -13,7 +13,7 @@ use nave_machinery::{GroupVersionResource, Value, scan};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
-use crate::factory::Scope;
+use crate::list_watch::Scope;
 use crate::{
     ListOptions, ListWatchError, ListerWatcher, Object, Page, WatchEvent, WatchOptions, WatchStart,
     WatchStream,

@@ -11,7 +11,7 @@ use nave_cacher::{
 };
 use nave_machinery::selector::{FieldSelector, LabelSelector};
 
-use crate::factory::Scope;
+use crate::list_watch::Scope;
 use crate::{
     ListOptions, ListWatchError, ListerWatcher, Object, Page, WatchEvent, WatchOptions, WatchStart,
     WatchStream,

@@ -74,13 +74,14 @@ pub mod workqueue;
 pub use backoff::Waits;
 pub use controller::{Action, run_workers};
 pub use delta_fifo::{Deleted, Delta, DeltaFifo, Deltas, MAX_QUEUED_EVENTS};
-pub use factory::{FactoryConfig, InProcess, Scope, SharedInformerFactory, Source, resource_of};
+pub use factory::{FactoryConfig, InProcess, SharedInformerFactory, Source, resource_of};
 pub use handler::{EventHandler, filtered, on_delete, on_each, on_each_labelling};
 pub use http::HttpListerWatcher;
 pub use in_process::CacherListerWatcher;
 pub use informer::{InformerConfig, Registration, SharedInformer, TransformFn};
 pub use list_watch::{
-    ListOptions, ListWatchError, ListerWatcher, Page, WatchEvent, WatchOptions, WatchStart, WatchStream,
+    ListOptions, ListWatchError, ListerWatcher, Page, Scope, WatchEvent, WatchOptions, WatchStart,
+    WatchStream,
 };
 pub use name::ObjectName;
 pub use nave_machinery::backoff::Backoff;

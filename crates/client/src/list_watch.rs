@@ -7,6 +7,19 @@ use futures_util::stream::BoxStream;
 
 use crate::{Object, ObjectError};
 
+/// Which objects of a resource.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Scope {
+    /// Those of this namespace; empty for all.
+    pub namespace: String,
+    /// Those whose labels this selects; empty for all.
+    pub labels: String,
+    /// Those whose fields this selects; empty for all.
+    pub fields: String,
+    /// Only their metadata.
+    pub metadata_only: bool,
+}
+
 /// A list and a watch of one resource, or of the part of it that selectors select.
 #[async_trait]
 pub trait ListerWatcher: Send + Sync + 'static {
