@@ -39,6 +39,9 @@ use crate::route::Router;
 use crate::serving::{ConnectionInfo, Served};
 use crate::storage::{Storages, check_consistency, upkeep};
 
+/// A write of a service may be committed so long after its request has timed out.
+const REPAIR_MARGIN: Duration = Duration::from_secs(5);
+
 /// What a server is made of.
 pub struct Config {
     /// The resources served and where their objects are, ready.
@@ -112,8 +115,9 @@ impl ApiServer {
         let admission = config.admission.build(&storages, &config.authorization, admission_metrics)?;
         let watches = Watches { closing: closing.clone(), min_time: config.min_watch_time };
         let allocator = ServiceAllocator::new(&storages, config.service_ranges, config.node_ports);
-        let repair =
-            allocator.clone().map(|allocator| Arc::new(Repair::new(allocator, config.request_timeout)));
+        let repair = allocator
+            .clone()
+            .map(|allocator| Arc::new(Repair::new(allocator, config.request_timeout + REPAIR_MARGIN)));
         let cpu = CpuPool::with_all_cores();
         let authorization = config.authorization.clone();
         let mut resources =

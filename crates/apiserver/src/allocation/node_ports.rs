@@ -11,7 +11,7 @@ use super::service::text;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     /// This one.
-    Number(u64),
+    Number(i64),
     /// Any.
     Any,
 }
@@ -46,7 +46,7 @@ impl Plan {
     /// What a service needs beyond what its old state has.
     pub(super) fn new(spec: &Map, old: Option<&Map>) -> Self {
         let mut plan = Self::default();
-        if matches!(text(spec, "type"), "NodePort" | "LoadBalancer") {
+        if has_node_ports(spec) {
             match old {
                 None => plan.add_new(spec),
                 Some(old) => plan.add_changed(spec, old),
@@ -83,7 +83,7 @@ impl Plan {
             requested.entry(number(port, "port")).or_insert(number(port, "nodePort"));
         }
         // By the service's port: the position of its node port among those wanted, and its number if that is known.
-        let mut allocated: HashMap<u64, (usize, u64)> = HashMap::new();
+        let mut allocated: HashMap<i64, (usize, i64)> = HashMap::new();
         for (index, port) in ports.iter().enumerate() {
             let (service_port, node_port) = (number(port, "port"), number(port, "nodePort"));
             if node_port == 0 && !allocates {
@@ -104,7 +104,10 @@ impl Plan {
 
     fn add_changed(&mut self, spec: &Map, old: &Map) {
         let allocates = allocates_node_ports(spec);
-        let mut had: Vec<u64> = ports(old).map(|port| number(port, "nodePort")).collect();
+        // Another type of service may name ports, but has none.
+        let has_ports = has_node_ports(old);
+        let mut had: Vec<i64> =
+            ports(old).filter(|_| has_ports).map(|port| number(port, "nodePort")).collect();
         for (index, port) in ports(spec).enumerate() {
             let node_port = number(port, "nodePort");
             if node_port == 0 && !allocates || node_port != 0 && had.contains(&node_port) {
@@ -116,7 +119,11 @@ impl Plan {
     }
 }
 
-fn wanted(number: u64) -> Wanted {
+fn has_node_ports(spec: &Map) -> bool {
+    matches!(text(spec, "type"), "NodePort" | "LoadBalancer")
+}
+
+fn wanted(number: i64) -> Wanted {
     if number == 0 { Wanted::Any } else { Wanted::Number(number) }
 }
 
@@ -134,8 +141,8 @@ fn ports(spec: &Map) -> impl Iterator<Item = &Map> {
 }
 
 /// A number; 0 where there is none.
-fn number(map: &Map, field: &str) -> u64 {
-    map.get(field).and_then(Value::as_u64).unwrap_or_default()
+fn number(map: &Map, field: &str) -> i64 {
+    map.get(field).and_then(Value::as_i64).unwrap_or_default()
 }
 
 fn set_node_port(spec: &mut Map, index: usize, port: u16) {
@@ -152,11 +159,11 @@ mod tests {
     use super::*;
 
     /// The ports wanted, 0 being any, and the spec once they are claimed; any port is claimed as 31000 and up.
-    fn planned(spec: &Value, old: Option<&Value>) -> (Vec<u64>, Value) {
+    fn planned(spec: &Value, old: Option<&Value>) -> (Vec<i64>, Value) {
         let Value::Object(mut spec) = spec.clone() else { panic!("a spec") };
         let plan = Plan::new(&spec, old.and_then(Value::as_object));
         let number = |wanted: Wanted| if let Wanted::Number(number) = wanted { number } else { 0 };
-        let wanted: Vec<u64> = plan.wanted.iter().map(|(wanted, _)| number(*wanted)).collect();
+        let wanted: Vec<i64> = plan.wanted.iter().map(|(wanted, _)| number(*wanted)).collect();
         let mut next = 31_000..;
         let claimed: Vec<u16> = wanted
             .iter()
@@ -167,7 +174,7 @@ mod tests {
         (wanted, json!([ports, spec.get("healthCheckNodePort")]))
     }
 
-    fn number_of(port: &Map) -> u64 {
+    fn number_of(port: &Map) -> i64 {
         number(port, "nodePort")
     }
 
@@ -223,6 +230,12 @@ mod tests {
             (json!({"type": "ClusterIP", "ports": [{"port": 80}]}), vec![]),
         ] {
             assert_eq!(planned(&spec, Some(&old)).0, wanted, "{spec}");
+        }
+        // What a service without node ports names is not its own.
+        for kind in ["ExternalName", "ClusterIP"] {
+            let mut before = old.clone();
+            before["type"] = json!(kind);
+            assert_eq!(planned(&old, Some(&before)).0, [30001], "{kind}");
         }
     }
 }

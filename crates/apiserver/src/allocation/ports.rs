@@ -194,20 +194,31 @@ impl Ports {
         known: Option<StoredPorts>,
     ) -> Option<StoredPorts> {
         let mut known = known;
+        // Whether what is known was just read: it may be older where other servers allocate too.
+        let mut is_fresh = false;
         for _ in 0..MAX_ATTEMPTS {
             let current = match known.take() {
                 Some(current) => current,
                 None => match self.read().await {
-                    Ok(current) => current,
+                    Ok(current) => {
+                        is_fresh = true;
+                        current
+                    }
                     Err(status) => return give_up(changes, &status),
                 },
             };
             if let Some(error) = self.unusable(&current) {
+                if !is_fresh {
+                    continue;
+                }
                 refuse(changes, &error);
                 return None;
             }
             let mut bitmap = current.bitmap.clone();
             let outcomes: Vec<_> = changes.iter().map(|change| self.change(&mut bitmap, change)).collect();
+            if !is_fresh && outcomes.iter().any(Result::is_err) {
+                continue;
+            }
             if bitmap == current.bitmap {
                 self.answer(changes, outcomes);
                 return Some(current);
@@ -217,7 +228,10 @@ impl Ports {
                     self.answer(changes, outcomes);
                     return Some(StoredPorts { revision, bitmap, ..current });
                 }
-                Ok(TxnOutcome::Failed { current, .. }) => known = self.parse(current.as_ref()).ok(),
+                Ok(TxnOutcome::Failed { current, .. }) => {
+                    is_fresh = true;
+                    known = self.parse(current.as_ref()).ok();
+                }
                 // It may have happened. What it changed must not be changed back, as the ports may be another's by
                 // then; what has leaked is found by the repair.
                 Err(status) => return give_up(changes, &status),

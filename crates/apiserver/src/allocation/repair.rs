@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join;
 use nave_cacher::{CachedObject, Delivery, EventType, Snapshot};
@@ -26,7 +26,8 @@ const INTERVAL: Duration = Duration::from_mins(3);
 const RETRY: Duration = Duration::from_secs(10);
 /// The pause before a comparison that a change calls for, so that one comparison serves many changes.
 const PAUSE: Duration = Duration::from_secs(1);
-/// A port that no service has is freed by the comparison that finds it for this time in a row.
+/// A port that no service has is freed by the comparison that finds it for this time in a row, if the first one was
+/// longer ago than a request can take.
 const ROUNDS_BEFORE_CLEANUP: u32 = 3;
 /// How often a comparison of ports is tried against other writers.
 const MAX_ATTEMPTS: usize = 5;
@@ -36,8 +37,16 @@ pub struct Repair {
     allocator: Arc<ServiceAllocator>,
     /// No request takes longer.
     grace: Duration,
-    /// The ports that no service has, and in how many comparisons that was found.
-    leaks: Mutex<HashMap<u16, u32>>,
+    /// The ports that no service has.
+    leaks: Mutex<HashMap<u16, Leak>>,
+}
+
+/// A port that no service has.
+#[derive(Clone, Copy)]
+struct Leak {
+    since: Instant,
+    /// In how many comparisons in a row it was found.
+    rounds: u32,
 }
 
 impl Repair {
@@ -65,7 +74,7 @@ impl Repair {
     /// The store's.
     pub async fn run_once(&self, grace: Duration) -> Result<Option<Duration>, Status> {
         let allocator = Arc::clone(&self.allocator);
-        let (addresses, ports) = join(compare_addresses(&allocator, grace), self.compare_ports()).await;
+        let (addresses, ports) = join(compare_addresses(&allocator, grace), self.compare_ports(grace)).await;
         ports?;
         let has_leaks = !self.leaks.lock().is_empty();
         Ok([addresses?, has_leaks.then_some(self.grace)].into_iter().flatten().min())
@@ -95,9 +104,9 @@ impl Repair {
         }
     }
 
-    async fn compare_ports(&self) -> Result<(), Status> {
+    async fn compare_ports(&self, grace: Duration) -> Result<(), Status> {
         for _ in 0..MAX_ATTEMPTS {
-            if self.try_compare_ports().await? {
+            if self.try_compare_ports(grace).await? {
                 return Ok(());
             }
         }
@@ -105,7 +114,7 @@ impl Repair {
     }
 
     /// Rebuilds the ports in use from the services; false if another writer was faster.
-    async fn try_compare_ports(&self) -> Result<bool, Status> {
+    async fn try_compare_ports(&self, grace: Duration) -> Result<bool, Status> {
         let ports = Arc::clone(&self.allocator.ports);
         // Read before the services, so that every port in it that is in use belongs to a service that is found, or to
         // one that is about to be created.
@@ -141,10 +150,15 @@ impl Repair {
         }
         let found = leaked.offsets().map(|offset| ports.port(offset));
         let before = self.leaks.lock().clone();
-        let mut leaks: HashMap<u16, u32> =
-            found.map(|port| (port, before.get(&port).copied().unwrap_or_default() + 1)).collect();
-        for (port, rounds) in &leaks {
-            if *rounds >= ROUNDS_BEFORE_CLEANUP {
+        let now = Instant::now();
+        let leak = |port: u16| {
+            let Leak { since, rounds } = before.get(&port).copied().unwrap_or(Leak { since: now, rounds: 0 });
+            (port, Leak { since, rounds: rounds + 1 })
+        };
+        let mut leaks: HashMap<u16, Leak> = found.map(leak).collect();
+        let is_over = |leak: &Leak| leak.rounds >= ROUNDS_BEFORE_CLEANUP && now - leak.since >= grace;
+        for (port, leak) in &leaks {
+            if is_over(leak) {
                 tracing::warn!(port, "node port has leaked; freeing it");
             } else if let Some(offset) = ports.offset(*port) {
                 rebuilt.set(offset);
@@ -153,7 +167,7 @@ impl Repair {
         let is_same = stored.revision != 0 && is_same_range && rebuilt == stored.bitmap;
         let done = is_same || ports.replace(&stored, &rebuilt).await?;
         if done {
-            leaks.retain(|_, rounds| *rounds < ROUNDS_BEFORE_CLEANUP);
+            leaks.retain(|_, leak| !is_over(leak));
             *self.leaks.lock() = leaks;
         }
         Ok(done)

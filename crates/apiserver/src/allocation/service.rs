@@ -20,18 +20,27 @@ pub(super) struct ServiceName {
 }
 
 impl Allocations {
-    /// Reads the allocations of a service.
+    /// Reads the allocations of a service. Addresses and ports of a type of service that has none are not the
+    /// service's, and what cannot be read hides nothing else.
     ///
     /// # Errors
-    /// The service's fields are not of the types that validation ensures.
+    /// The service is not an object of its type.
     pub(super) fn of<'de, D: Deserializer<'de>>(service: D) -> Result<Self, D::Error> {
         let spec = ServiceView::deserialize(service)?.spec;
         let mut allocations = Self::default();
         if spec.kind != "ExternalName" {
             // `None` of headless services is not an address.
-            allocations.addresses.extend(spec.cluster_ips.iter().filter_map(|ip| ip.parse::<IpAddr>().ok()));
+            let texts = spec.cluster_ips.iter().filter_map(Value::as_str);
+            allocations.addresses.extend(texts.filter_map(|text| text.parse::<IpAddr>().ok()));
         }
-        for number in spec.ports.iter().map(|port| port.node_port).chain([spec.health_check_node_port]) {
+        let mut numbers = Vec::new();
+        if matches!(&*spec.kind, "NodePort" | "LoadBalancer") {
+            numbers.extend(spec.ports.iter().filter_map(|port| port.get("nodePort")));
+        }
+        if spec.kind == "LoadBalancer" && spec.external_traffic_policy == "Local" {
+            numbers.push(&spec.health_check_node_port);
+        }
+        for number in numbers.into_iter().filter_map(|number| u16::try_from(number.as_u64()?).ok()) {
             // Two protocols can share one number.
             if number != 0 && !allocations.ports.contains(&number) {
                 allocations.ports.push(number);
@@ -66,18 +75,13 @@ struct SpecView {
     #[serde(default, rename = "type")]
     kind: String,
     #[serde(default, rename = "clusterIPs", deserialize_with = "null_is_empty")]
-    cluster_ips: Vec<String>,
+    cluster_ips: Vec<Value>,
     #[serde(default, deserialize_with = "null_is_empty")]
-    ports: Vec<PortView>,
+    ports: Vec<Value>,
     #[serde(default)]
-    health_check_node_port: u16,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PortView {
+    external_traffic_policy: String,
     #[serde(default)]
-    node_port: u16,
+    health_check_node_port: Value,
 }
 
 pub(super) fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
@@ -109,19 +113,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_addresses_and_all_kinds_of_ports() {
-        let service = json!({"spec": {"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1", "fd00::1"],
-            "ports": [{"port": 80, "nodePort": 30000}, {"port": 80, "nodePort": 30000, "protocol": "UDP"}, {"port": 81}],
-            "healthCheckNodePort": 30001}});
-        let read = Allocations::of(&service).unwrap();
-        assert_eq!(read.addresses, ["10.0.0.1", "fd00::1"].map(|text| text.parse::<IpAddr>().unwrap()));
-        assert_eq!(read.ports, [30000, 30001]);
-        for empty in [
-            json!({}),
-            json!({"spec": {}}),
-            json!({"spec": {"clusterIPs": ["None"], "ports": null}}),
-            json!({"spec": {"type": "ExternalName", "clusterIPs": ["10.0.0.1"]}}),
+    fn reads_what_the_type_of_service_has() {
+        let spec = |kind: &str| {
+            json!({"spec": {"type": kind, "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1", "fd00::1"],
+                "ports": [{"port": 80, "nodePort": 30000}, {"port": 80, "nodePort": 30000, "protocol": "UDP"},
+                    {"port": 81}, {"port": 82, "nodePort": 100_000}, {"port": 83, "nodePort": -5}],
+                "externalTrafficPolicy": "Local", "healthCheckNodePort": 30001}})
+        };
+        let both = ["10.0.0.1", "fd00::1"].map(|text| text.parse::<IpAddr>().unwrap());
+        for (kind, addresses, ports) in [
+            ("ClusterIP", &both[..], &[][..]),
+            ("NodePort", &both, &[30000]),
+            ("LoadBalancer", &both, &[30000, 30001]),
+            ("ExternalName", &[], &[]),
         ] {
+            let read = Allocations::of(&spec(kind)).unwrap();
+            assert_eq!((&*read.addresses, &*read.ports), (addresses, ports), "{kind}");
+        }
+        for empty in
+            [json!({}), json!({"spec": {}}), json!({"spec": {"clusterIPs": ["None"], "ports": null}})]
+        {
             assert_eq!(Allocations::of(&empty).unwrap(), Allocations::default(), "{empty}");
         }
     }

@@ -256,6 +256,7 @@ async fn a_refused_service_keeps_nothing() {
     for (spec, why) in [
         (json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 1}]}), range),
         (json!({"type": "NodePort", "ports": [{"port": 80}, {"port": 81, "nodePort": 99_999}]}), range),
+        (json!({"type": "NodePort", "ports": [{"port": 80}, {"port": 81, "nodePort": -5}]}), range),
         (
             json!({"type": "NodePort", "ports": [{"port": 80}, {"port": 81, "nodePort": 30_001}]}),
             "spec.ports[1].nodePort: Invalid value: 30001: provided port is already allocated",
@@ -306,6 +307,40 @@ async fn ports_that_a_committed_update_gave_up_are_free() {
     drop(taken);
     server.create(&mut node_port("b", 30_001)).await.unwrap();
     assert_eq!(server.ports().await, [30_001, 30_002]);
+}
+
+#[tokio::test]
+async fn ports_that_a_service_names_without_having_them_are_neither_claimed_nor_freed() {
+    let fixture = Fixture::new();
+    let server = fixture.server("10.0.0.0/24", PORTS).await;
+    server.create(&mut node_port("owner", 30_001)).await.unwrap();
+    let named = |port: i64| {
+        service(
+            "thief",
+            &json!({"type": "ExternalName", "externalName": "a.example.com",
+            "ports": [{"port": 80, "nodePort": port}], "healthCheckNodePort": port}),
+        )
+    };
+    for port in [30_001, 100_000, -5] {
+        let mut thief = named(port);
+        server.create(&mut thief).await.unwrap();
+        let mut changed = thief.clone();
+        changed["spec"]["type"] = json!("NodePort");
+        let refused = server.begin(&mut changed, Some(&thief)).await.map(drop).unwrap_err();
+        assert_eq!(refused.code, 422, "{refused}");
+        server.delete(&thief).await;
+        assert_eq!(server.ports().await, [30_001], "{port}");
+        // A port that cannot be read does not hide the addresses of a service, however it got there.
+        let mut odd = changed;
+        odd["spec"]["clusterIP"] = json!("10.0.0.9");
+        odd["spec"]["clusterIPs"] = json!(["10.0.0.9"]);
+        server.store("services", &odd).await;
+        server.repair.run_once(Duration::ZERO).await.unwrap();
+        server.repair.run_once(Duration::ZERO).await.unwrap();
+        assert_eq!(fixture.addresses().await, ["10.0.0.9"], "{port}");
+        server.remove("services", "ns", "thief").await;
+        server.repair.run_once(Duration::ZERO).await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -428,8 +463,13 @@ async fn repair_makes_addresses_and_ports_follow_from_the_services() {
             .unwrap()
             .settle(&[]),
     );
-    for ports in [&[30_001, 30_002, 30_003][..], &[30_001, 30_002, 30_003], &[30_001, 30_002]] {
-        server.repair.run_once(GRACE).await.unwrap();
+    for (grace, ports) in [
+        (Duration::ZERO, &[30_001, 30_002, 30_003][..]),
+        (Duration::ZERO, &[30_001, 30_002, 30_003]),
+        (GRACE, &[30_001, 30_002, 30_003]),
+        (Duration::ZERO, &[30_001, 30_002]),
+    ] {
+        server.repair.run_once(grace).await.unwrap();
         assert_eq!(server.ports().await, ports);
     }
     let revision = fixture.store.current_revision().await.unwrap();
