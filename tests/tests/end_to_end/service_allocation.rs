@@ -8,12 +8,15 @@ use std::time::Duration;
 use nave_loadtest::http::{Call, Pool};
 use nave_tests::{Server, eventually, eventually_within};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 const ADDRESSES: &str = "/apis/networking.k8s.io/v1/ipaddresses";
 /// As many services as there are node ports.
 const COUNT: usize = 500;
+/// How often the server is killed; each time there are more services to create.
+const ROUNDS: usize = 3;
 /// No request takes longer; what a killed server left behind is looked at again after this.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -27,8 +30,8 @@ async fn services_share_nothing_and_leak_nothing_through_kill_9() {
     let flags = ["--controllers=none", "--disable-admission-plugins=ServiceAccount", &timeout, &ports];
     let mut server = Server::start_with(&flags).await;
     let mut acknowledged = Allocated::new();
-    for round in 0..3 {
-        let created = create_until_killed(&mut server).await;
+    for round in 0..ROUNDS {
+        let created = create_until_killed(&mut server, round).await;
         acknowledged.extend(created);
         server.restart().await;
         let found = services(&server.target().pool(1).await.unwrap()).await;
@@ -99,23 +102,27 @@ async fn a_range_is_deleted_once_its_addresses_are_not_in_use() {
     .await;
 }
 
-/// Creates all services that are not there, all at once, and kills the server when some of the answers are there. There
-/// may be few ports left: those that killed servers have claimed are not free yet.
-async fn create_until_killed(server: &mut Server) -> Allocated {
+/// Creates the services of this round that are not there, all at once, and kills the server when a fifth of the answers
+/// are there. There may be few ports left: those that killed servers have claimed are not free yet.
+async fn create_until_killed(server: &mut Server, round: usize) -> Allocated {
     let pool = server.target().pool(4).await.unwrap();
     let before = services(&pool).await;
-    let answers = Arc::new(AtomicUsize::new(0));
-    let missing = (0..COUNT).map(name).filter(|name| !before.contains_key(name));
-    let creates = missing.map(|name| {
-        let (pool, answers) = (pool.clone(), Arc::clone(&answers));
+    let of_round = 0..COUNT * (round + 1) / ROUNDS;
+    let missing: Vec<_> = of_round.map(name).filter(|name| !before.contains_key(name)).collect();
+    let enough = missing.len() / 5;
+    let (answers, killed) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let creates = missing.into_iter().map(|name| {
+        let (pool, answers, killed) = (pool.clone(), Arc::clone(&answers), Arc::clone(&killed));
         async move {
             let created = create(pool, name).await;
-            answers.fetch_add(1, Ordering::Relaxed);
+            if answers.fetch_add(1, Ordering::Relaxed) == enough {
+                killed.notify_one();
+            }
             created
         }
     });
     let creates: JoinSet<_> = creates.collect();
-    eventually("some answers", async || answers.load(Ordering::Relaxed) >= 50).await;
+    killed.notified().await;
     server.kill9();
     creates.join_all().await.into_iter().flatten().collect()
 }
