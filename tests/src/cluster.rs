@@ -155,7 +155,9 @@ impl Kubelet {
 
     async fn patch(&self, pod: &Pod, status: Value) -> Result<(), kube::Error> {
         let name = pod.metadata.name.clone().unwrap_or_default();
-        let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": status});
+        // Of this state only: a late report must not set a pod back that has ended meanwhile.
+        let (uid, version) = (&pod.metadata.uid, &pod.metadata.resource_version);
+        let patch = json!({"metadata": {"uid": uid, "resourceVersion": version}, "status": status});
         self.pods(pod).patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
         Ok(())
     }

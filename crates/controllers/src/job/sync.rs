@@ -49,6 +49,8 @@ impl Reconciler for Controller {
         let Some(cached) = cached.filter(|_| !is_behind) else { return Ok(Next::Done) };
         // Asked before the pods are read: what is seen afterwards can only be newer.
         let believed = self.expectations.satisfied(cached.uid());
+        // A pod that is counted and that the cache sees without its finalizer only now must not be counted again.
+        let untracked = self.untracked.all();
         let mut job = cached.decode()?;
         if spec(&job).managed_by.as_deref().is_some_and(|manager| manager != MANAGED_BY) {
             return Ok(Next::Done);
@@ -63,7 +65,6 @@ impl Reconciler for Controller {
         if status(&job).start_time.is_none() && !is_suspended(spec(&job)) {
             job.status.get_or_insert_default().start_time = Some(Time(now));
         }
-        let untracked = self.untracked.among(&pods);
         let observed = Observed { job: &job, pods: &pods, untracked: &untracked, now };
         let written = cached.decode()?.status.unwrap_or_default();
         self.step(&observed, written, believed).await

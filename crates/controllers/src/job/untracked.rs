@@ -21,6 +21,11 @@ impl Untracked {
         self.0.lock().remove(uid);
     }
 
+    /// All of them. Must be read before the pods: one that the cache sees in between is untracked in both.
+    pub(super) fn all(&self) -> HashSet<String> {
+        self.0.lock().clone()
+    }
+
     /// Those of these pods.
     pub(super) fn among(&self, pods: &[Pod]) -> HashSet<String> {
         let all = self.0.lock();
