@@ -1,7 +1,7 @@
 //! What of a quota is used (upstream: `resourcequota`). To refuse what would be too much is admission's.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::{
@@ -28,6 +28,10 @@ const BATCH: Duration = Duration::from_millis(100);
 /// Quotas are counted again this often, whatever happens, as kube-controller-manager's `--resource-quota-sync-period`
 /// has it.
 const RESYNC: Duration = Duration::from_mins(5);
+/// A usage becomes lower only once it was counted so for this long, with no charge by admission in between. Admission
+/// charges a quota before the object is stored, and the cache has it later still: a count in between would give the
+/// place away a second time.
+const LOWER_AFTER: Duration = Duration::from_secs(1);
 /// Claims asked for at once.
 const PAGE: u32 = 500;
 
@@ -58,6 +62,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
         services: services.lister(),
         claims: claims.lister(),
         counted: Counted { informers: context.informers.clone(), around, handlers: Mutex::default() },
+        lower: Mutex::default(),
     })
 }
 
@@ -69,19 +74,34 @@ struct QuotaController {
     services: Lister<Service>,
     claims: Lister<PersistentVolumeClaim>,
     counted: Counted,
+    lower: Mutex<HashMap<ObjectName, Lower>>,
+}
+
+/// A count below the usage in the status.
+struct Lower {
+    /// The version of the quota.
+    version: Option<String>,
+    since: Instant,
 }
 
 impl Reconciler for QuotaController {
     /// Brings a quota's status up to date.
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
-        let Some(quota) = self.quotas.get_by_key(&key) else { return Ok(Action::Done) };
+        let Some(quota) = self.quotas.get_by_key(&key) else {
+            self.lower.lock().remove(&key);
+            return Ok(Action::Done);
+        };
         let mut quota = quota.decode()?;
         let spec = quota.spec.clone().unwrap_or_default();
         let hard = spec.hard.clone().unwrap_or_default();
         let used = self.usage(key.namespace(), &spec, &hard).await?;
         let status = ResourceQuotaStatus { used: Some(written(&hard, &used)), hard: Some(hard) };
         if same(quota.status.as_ref(), &status) {
+            self.lower.lock().remove(&key);
             return Ok(Action::Done);
+        }
+        if is_lower(quota.status.as_ref(), &status) && !self.has_stayed_lower(&key, &quota) {
+            return Ok(Action::RequeueAfter(LOWER_AFTER));
         }
         quota.status = Some(status);
         let quotas: Api<ResourceQuota> = Api::namespaced(self.client.clone(), key.namespace());
@@ -91,6 +111,19 @@ impl Reconciler for QuotaController {
 }
 
 impl QuotaController {
+    /// Whether the count has been lower for [`LOWER_AFTER`] in this version of the quota.
+    fn has_stayed_lower(&self, key: &ObjectName, quota: &ResourceQuota) -> bool {
+        let version = &quota.metadata.resource_version;
+        let mut lower = self.lower.lock();
+        match lower.get(key) {
+            Some(known) if known.version == *version => known.since.elapsed() >= LOWER_AFTER,
+            _ => {
+                lower.insert(key.clone(), Lower { version: version.clone(), since: Instant::now() });
+                false
+            }
+        }
+    }
+
     /// What the objects of a namespace take, under the names that the quota limits.
     async fn usage(
         &self,
@@ -223,6 +256,17 @@ fn same(old: Option<&ResourceQuotaStatus>, new: &ResourceQuotaStatus) -> bool {
     equal(&old_hard, &new_hard) && equal(&old_used, &new_used)
 }
 
+/// Whether a usage is below the one in the status.
+fn is_lower(old: Option<&ResourceQuotaStatus>, new: &ResourceQuotaStatus) -> bool {
+    let amount = |used: Option<&WrittenQuantity>| used.and_then(|used| Quantity::parse(&used.0).ok());
+    let before = old.and_then(|status| status.used.as_ref()).into_iter().flatten();
+    before.into_iter().any(|(name, used)| {
+        let counted = new.used.as_ref().and_then(|used| used.get(name));
+        // A name that the quota does not limit any more has no usage.
+        counted.is_some_and(|counted| amount(Some(counted)) < amount(Some(used)))
+    })
+}
+
 /// Has the quotas of a namespace counted in which something has changed.
 #[derive(Clone)]
 struct Surroundings {
@@ -271,6 +315,22 @@ mod tests {
 
     fn status(hard: &serde_json::Value, used: &serde_json::Value) -> ResourceQuotaStatus {
         serde_json::from_value(json!({"hard": hard, "used": used})).unwrap()
+    }
+
+    #[test]
+    fn a_usage_is_lower_by_any_of_its_amounts() {
+        let hard = json!({"cpu": "2", "pods": "3"});
+        let old = status(&hard, &json!({"cpu": "1", "pods": "2"}));
+        for (used, expected) in [
+            (json!({"cpu": "1", "pods": "2"}), false),
+            (json!({"cpu": "1500m", "pods": "3"}), false),
+            (json!({"cpu": "1500m", "pods": "1"}), true),
+            (json!({"cpu": "999m", "pods": "2"}), true),
+            (json!({"pods": "2"}), false),
+        ] {
+            assert_eq!(is_lower(Some(&old), &status(&hard, &used)), expected, "{used}");
+        }
+        assert!(!is_lower(None, &old));
     }
 
     #[test]
