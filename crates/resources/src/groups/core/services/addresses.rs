@@ -18,7 +18,7 @@ pub(super) fn complete(spec: &mut Map) {
 /// into agreement where only one of them was changed.
 pub(super) fn keep_allocated(spec: &mut Map, old: &Map) {
     if needs_cluster_ip(spec) && needs_cluster_ip(old) {
-        if text(spec, "clusterIP").is_empty() && is_empty(spec, "clusterIPs") {
+        if text(spec, "clusterIP").is_empty() {
             copy(spec, old, "clusterIP");
         }
         if is_empty(spec, "clusterIPs") && text(spec, "clusterIP") == text(old, "clusterIP") {
@@ -132,5 +132,26 @@ fn is_empty(map: &Map, field: &str) -> bool {
 fn copy(to: &mut Map, from: &Map, field: &str) {
     if let Some(value) = from.get(field) {
         to.insert(field.to_owned(), value.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cleared_cluster_ip_is_kept() {
+        let spec = |spec: Value| spec.as_object().cloned().unwrap_or_default();
+        let old = spec(json!({"type": "ClusterIP", "clusterIP": "10.0.0.5", "clusterIPs": ["10.0.0.5"]}));
+        for cleared in [
+            json!({"type": "ClusterIP", "clusterIPs": ["10.0.0.5"]}),
+            json!({"type": "ClusterIP", "clusterIP": "", "clusterIPs": ["10.0.0.5"]}),
+            json!({"type": "ClusterIP", "clusterIP": "10.0.0.5"}),
+            json!({"type": "ClusterIP"}),
+        ] {
+            let mut new = spec(cleared.clone());
+            keep_allocated(&mut new, &old);
+            assert_eq!(new, old, "{cleared}");
+        }
     }
 }
