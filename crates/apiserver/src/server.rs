@@ -70,7 +70,7 @@ pub struct Config {
     pub secure_port: u16,
     /// What others are told about service accounts' tokens.
     pub token_discovery: Option<Discovery>,
-    /// Where metrics are registered; those of authentication and authorization are there already.
+    /// The registry of metrics; those of authentication and authorization are registered already.
     pub metrics: prometheus::Registry,
     /// What extension servers are told of authentication; it may change.
     pub cluster_authentication: watch::Receiver<ClusterAuthentication>,

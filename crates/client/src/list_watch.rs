@@ -7,7 +7,7 @@ use futures_util::stream::BoxStream;
 
 use crate::{Object, ObjectError};
 
-/// Which objects of a resource.
+/// The objects of a resource that are listed and watched.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Scope {
     /// Those of this namespace; empty for all.

@@ -6,7 +6,7 @@ use nave_client::Object;
 use crate::api::gone_is_fine;
 use crate::frame::SyncError;
 
-/// What is to be done about an object's finalizer.
+/// The action on an object's finalizer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Due {
     Nothing,
@@ -16,7 +16,7 @@ pub(crate) enum Due {
     Take,
 }
 
-/// What is to be done about a finalizer that protects an object.
+/// Decides the action on a finalizer that protects an object.
 pub(crate) fn due<K>(object: &Object<K>, finalizer: &str) -> Due {
     match (object.is_being_deleted(), object.finalizers().any(|found| found == finalizer)) {
         (true, true) => Due::Take,

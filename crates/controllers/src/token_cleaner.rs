@@ -21,7 +21,7 @@ pub(crate) const TOKEN_CLEANER: Descriptor = Descriptor {
     start,
 };
 
-/// Where bootstrap tokens are.
+/// The namespace of bootstrap tokens.
 pub(crate) const NAMESPACE: &str = "kube-system";
 const TYPE: &[u8] = br#""bootstrap.kubernetes.io/token""#;
 

@@ -92,7 +92,7 @@ struct Patching {
 
 impl Patching {
     fn apply(&mut self, target: &mut Value, operation: &Value) -> Result<(), PatchError> {
-        // What is not a text has been refused before.
+        // Paths that are not strings were refused before.
         let text = |name: &str| operation.get(name).and_then(Value::as_str);
         let path = || Pointer::parse(text("path"));
         let from = || Pointer::parse(text("from"));

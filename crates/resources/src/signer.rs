@@ -50,7 +50,7 @@ pub(crate) fn is_kubernetes_signer(name: &str) -> bool {
     domain == "kubernetes.io" || domain.ends_with(".kubernetes.io")
 }
 
-/// What is wrong with the name of a trust bundle. That of a signer begins with the signer's name.
+/// Validates the name of a trust bundle. The name of a signer's bundle begins with the signer's name.
 pub(crate) fn trust_bundle_name(name: &str) -> Vec<String> {
     names::is_dns1123_subdomain(name.rsplit(':').next().unwrap_or_default())
 }

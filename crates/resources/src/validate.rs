@@ -359,6 +359,18 @@ pub(crate) fn plain(kind: FieldErrorKind, at: At, detail: impl Into<String>) -> 
 }
 
 #[cfg(test)]
+pub(crate) mod testing {
+    use super::{At, Errors, Value};
+
+    /// The fields at which a check of a spec finds errors.
+    pub(crate) fn fields(check: fn(At, &mut Errors), spec: Value) -> Vec<String> {
+        let mut errors = Errors::new();
+        check(At::named("spec", Some(&spec)), &mut errors);
+        errors.iter().map(|error| error.field.to_string()).collect()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use serde_json::json;
 

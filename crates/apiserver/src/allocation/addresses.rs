@@ -1,7 +1,7 @@
 //! Cluster IPs as `IPAddress` objects (upstream: `pkg/registry/core/service/ipallocator`).
 //!
 //! An address is allocated by creating the object of its name, so that servers over one store never allocate one twice.
-//! Which are free is read from the watch cache, which may lag: the store decides.
+//! Free addresses are found in the watch cache, which may lag: the store decides.
 
 use std::collections::HashSet;
 use std::net::IpAddr;

@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-/// Which ports of a range are in use, by their offset.
+/// The ports of a range that are in use, by their offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Bitmap {
     bits: Vec<bool>,

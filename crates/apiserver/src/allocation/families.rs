@@ -17,7 +17,7 @@ const REQUIRE_DUAL_STACK: &str = "RequireDualStack";
 /// by itself (`nave_resources::validate_service_cluster_ips`).
 ///
 /// # Errors
-/// What does not fit together, or is not configured on this cluster.
+/// The errors of families that do not fit together, or are not configured on this cluster.
 pub(super) fn complete(
     spec: &mut Map,
     old: Option<&Map>,
@@ -97,7 +97,7 @@ pub(super) fn missing_addresses(spec: &Map, old: Option<&Map>) -> std::ops::Rang
     }
 }
 
-/// Whether an update leaves a service with `PreferDualStack` as it is: such a service is not changed because the cluster
+/// Returns whether an update keeps a service with `PreferDualStack`: such a service is not changed because the cluster
 /// has become dual-stack.
 fn keeps_dual_stack(spec: &Map, old: &Map) -> bool {
     let prefers = |spec: &Map| matches!(text(spec, "ipFamilyPolicy"), PREFER_DUAL_STACK);

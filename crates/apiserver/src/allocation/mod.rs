@@ -62,7 +62,7 @@ pub struct ServiceReservation {
     ports: Arc<Ports>,
     claimed_addresses: Vec<AddressClaim>,
     claimed_ports: Option<PortClaim>,
-    /// What the service has in the state that the write replaces, with the revisions of its addresses.
+    /// The allocations in the state that the write replaces, with the revisions of the addresses.
     before: Allocations,
     known: Vec<(IpAddr, Option<u64>)>,
 }

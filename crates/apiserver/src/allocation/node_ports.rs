@@ -1,4 +1,4 @@
-//! Which node ports a service needs (upstream: `initNodePorts` and `updateNodePorts` in
+//! The node ports that a service needs (upstream: `initNodePorts` and `updateNodePorts` in
 //! `pkg/registry/core/service/storage`).
 
 use std::collections::HashMap;
@@ -43,7 +43,7 @@ impl Place {
 }
 
 impl Plan {
-    /// What a service needs beyond what its old state has.
+    /// The ports that a service needs beyond those of its old state.
     pub(super) fn new(spec: &Map, old: Option<&Map>) -> Self {
         let mut plan = Self::default();
         if has_node_ports(spec) {
@@ -231,7 +231,7 @@ mod tests {
         ] {
             assert_eq!(planned(&spec, Some(&old)).0, wanted, "{spec}");
         }
-        // What a service without node ports names is not its own.
+        // A service without node ports does not own the ports that it names.
         for kind in ["ExternalName", "ClusterIP"] {
             let mut before = old.clone();
             before["type"] = json!(kind);

@@ -117,7 +117,7 @@ impl Ports {
         let _ = freed.await;
     }
 
-    /// What is stored now.
+    /// The stored allocation.
     ///
     /// # Errors
     /// The store's.
@@ -194,7 +194,7 @@ impl Ports {
         known: Option<StoredPorts>,
     ) -> Option<StoredPorts> {
         let mut known = known;
-        // Whether what is known was just read: it may be older where other servers allocate too.
+        // True if the known state was just read: it may be older where other servers allocate too.
         let mut is_fresh = false;
         for _ in 0..MAX_ATTEMPTS {
             let current = match known.take() {

@@ -87,7 +87,7 @@ impl Repair {
             AddressFollower { services: Arc::clone(&self.allocator.services), wake: Arc::clone(&wake) };
         let cacher = Arc::clone(self.allocator.addresses.objects.cacher());
         let _following = Following::start(cacher, Arc::new(follower));
-        // What the comparison at the start has left alone is old enough then.
+        // Addresses that the comparison at the start left alone are old enough then.
         let mut pause = self.grace.clamp(PAUSE, INTERVAL);
         loop {
             tokio::select! {

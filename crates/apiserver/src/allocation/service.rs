@@ -1,4 +1,4 @@
-//! What the allocator reads of a service.
+//! The fields of a service that the allocator reads.
 
 use std::net::IpAddr;
 

@@ -105,7 +105,7 @@ impl ServiceCidrs {
         })
     }
 
-    /// What is to be written in place of the object; `None` if it is as it should be, or for others to change.
+    /// Returns the object to write; `None` if it is as it should be, or for others to change.
     fn updated_default(&self, object: &Value) -> Option<Value> {
         let view = CidrView::deserialize(object).ok()?;
         let cidrs = self.default.cidrs();
@@ -151,7 +151,7 @@ fn ready_condition() -> Value {
     })
 }
 
-/// What is read of a `ServiceCIDR`.
+/// The fields of a `ServiceCIDR` that are read.
 #[derive(Deserialize)]
 struct CidrView {
     metadata: MetadataView,
@@ -191,7 +191,7 @@ impl CidrView {
         serde_json::from_slice(object.json())
     }
 
-    /// What its status says; one that says nothing is used all the same, as no controller may be running.
+    /// The Ready condition. A range without one is used all the same, as no controller may be running.
     fn says_ready(&self) -> Option<bool> {
         let condition = self.status.conditions.iter().find(|condition| condition.kind == "Ready")?;
         (condition.status != "Unknown").then_some(condition.status == "True")

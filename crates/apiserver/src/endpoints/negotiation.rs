@@ -11,7 +11,7 @@ use crate::body::ResponseBody;
 use crate::gzip;
 use crate::request_info::Query;
 
-/// What of an object a table's row carries (`includeObject`).
+/// The part of an object in a table's row (`includeObject`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum IncludeObject {
@@ -21,7 +21,7 @@ pub enum IncludeObject {
     Object,
 }
 
-/// What the client of one request accepts.
+/// The encodings and forms that the client of one request accepts.
 #[derive(Clone, Debug, Default)]
 pub struct Negotiation {
     accept: Option<HeaderValue>,
@@ -56,7 +56,7 @@ impl Offer {
 }
 
 impl Negotiation {
-    /// What the client of a request accepts, by the request's headers and query.
+    /// Reads the request's headers and query.
     pub fn new(headers: &HeaderMap, query: &Query) -> Self {
         let accept = headers.get(header::ACCEPT).cloned();
         let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -89,7 +89,7 @@ impl Negotiation {
         self.pretty
     }
 
-    /// What of an object a table's row carries.
+    /// The part of an object in a table's row.
     pub fn include(&self) -> IncludeObject {
         self.include
     }

@@ -281,7 +281,7 @@ fn describe(schema: &mut Map, text: &str) {
     }
 }
 
-/// What a list is: lists are not documented.
+/// The description of lists, which the sources do not document.
 fn of_list(kind: &str) -> Option<String> {
     let item = kind.strip_suffix("List").filter(|item| !item.is_empty())?;
     Some(format!("{kind} is a list of {item} objects."))

@@ -22,7 +22,7 @@ pub struct Stored {
     pub revision: u64,
 }
 
-/// What an update makes of the state it was shown.
+/// The next state of an object.
 pub enum Update {
     /// Write this object; nothing is written if it equals the state shown.
     Put(Value),
@@ -114,7 +114,7 @@ impl ResourceStorage {
     /// Reads, lets `write` decide, writes, and begins again with the newer state when another writer was faster.
     ///
     /// # Errors
-    /// What `write` says, or 409 when other writers win every time.
+    /// The error of `write`, or 409 when other writers win every time.
     pub async fn write(&self, key: &str, name: &str, write: &mut impl NextState) -> Result<Updated, Status> {
         // The cache may lag behind: what it says is only acted upon if the store agrees.
         let mut from_cache = true;

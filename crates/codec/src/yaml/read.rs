@@ -25,7 +25,7 @@ pub enum YamlError {
     Syntax {
         /// Counted from 1.
         line: usize,
-        /// What is wrong there.
+        /// The reason.
         reason: String,
     },
     /// Not UTF-8.
@@ -101,7 +101,7 @@ enum Kind {
     List(Vec<Value>),
     Object {
         fields: Map,
-        /// What `<<` brought: fields that the object's own ones win over.
+        /// The fields of `<<`. The object's own fields win over them.
         merged: Map,
         /// The name of the field whose value comes next.
         key: Option<String>,
@@ -192,7 +192,7 @@ impl Builder {
 
     fn finished(&mut self, node: Node, anchor: usize, mark: Marker) -> Result<(), YamlError> {
         if anchor != 0 {
-            // What is kept for aliases counts too, or anchors within anchors would multiply it.
+            // Values kept for aliases count too, or anchors within anchors would multiply them.
             if self.aliased.charge(node.bytes + cost::ITEM).is_err() {
                 return Err(YamlError::at(mark, EXCESSIVE_ALIASING));
             }

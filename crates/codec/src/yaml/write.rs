@@ -12,7 +12,7 @@ pub fn encode(value: &Value) -> Vec<u8> {
     out
 }
 
-/// Where a value is written: what stands before it on the line.
+/// The place of a value: the text before it on the line.
 #[derive(Clone, Copy, PartialEq)]
 enum Position {
     Document,

@@ -1,4 +1,4 @@
-//! What a certificate signing request asks for.
+//! The contents of a certificate signing request.
 
 use std::collections::BTreeSet;
 
@@ -66,7 +66,7 @@ impl Requested {
     /// Whether a signer is for this request.
     ///
     /// # Errors
-    /// What the signer does not sign.
+    /// The reason why the signer refuses the request.
     pub(super) fn check(&self, signer: &str, usages: &[String]) -> Result<(), String> {
         match signer {
             KUBELET_CLIENT => self.check_kubelet_client(usages),

@@ -1,4 +1,4 @@
-//! Which pods of a daemon set to create and delete, as a pure function of what is observed.
+//! Decides which pods of a daemon set to create and delete: a pure function of the observed state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::pod::{Fit, is_updated};
 use super::{is_rolling, rolling_numbers, spec_of, surges};
 use crate::pods::{is_available, is_ready, node_name, phase};
 
-/// What a plan is made of.
+/// The observed state.
 pub(super) struct Observed<'a> {
     pub(super) set: &'a DaemonSet,
     /// The hash of the present template.

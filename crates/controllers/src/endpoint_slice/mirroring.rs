@@ -117,7 +117,7 @@ fn is_mirrored(endpoints: &Object<Endpoints>) -> bool {
     endpoints.label(SKIP_LABEL) != Some("true") && endpoints.annotation(LEADER_ANNOTATION).is_none()
 }
 
-/// What the slices of an `Endpoints` are to hold, by address family and ports.
+/// The wanted endpoints of the slices, by address family and ports.
 #[derive(Debug, Default)]
 struct Desired {
     groups: BTreeMap<Group, (Vec<EndpointPort>, BTreeMap<Identity, Endpoint>)>,
@@ -129,7 +129,7 @@ struct Desired {
 
 /// The address type and the ports of slices.
 type Group = (&'static str, String);
-/// What makes an endpoint the same one over time.
+/// The identity of an endpoint over time.
 type Identity = (Vec<String>, Option<String>);
 
 impl Desired {

@@ -184,7 +184,7 @@ mod tests {
         let renewed = Heard::update(&ready, lease("2"), Some(&same), after(45));
         assert_eq!(renewed.grace_left(&ready, after(50)), Duration::from_secs(45));
 
-        // What this controller writes is no sign of the kubelet.
+        // This controller's own writes are not signs of the kubelet.
         let unknown = node(&[("Ready", "Unknown")], &json!({}));
         let still = Heard::update(&unknown, lease("2"), Some(&renewed), after(200));
         assert_eq!(still.grace_left(&unknown, after(200)), Duration::ZERO);

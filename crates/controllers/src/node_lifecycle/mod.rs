@@ -42,7 +42,7 @@ pub(crate) const NODE_LIFECYCLE: Descriptor = Descriptor {
     start,
 };
 
-/// Where kubelets renew their leases.
+/// The namespace of the kubelets' leases.
 const LEASES: &str = "kube-node-lease";
 /// Between two looks at a node.
 const PERIOD: Duration = Duration::from_secs(5);

@@ -92,7 +92,7 @@ fn has_stale_reference(claim: &ObjectMeta, owner: &Owner<'_>) -> bool {
     named.is_some_and(|reference| owner.meta.uid.as_ref() != Some(&reference.uid))
 }
 
-/// What `persistentVolumeClaimRetentionPolicy` says; both are `Retain` by default.
+/// The `persistentVolumeClaimRetentionPolicy`; both parts are `Retain` by default.
 struct Policy {
     deletes_when_scaled: bool,
     deletes_when_deleted: bool,

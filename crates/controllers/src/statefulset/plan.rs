@@ -1,4 +1,4 @@
-//! What is to be done about the pods of a stateful set, as a pure function of what is observed.
+//! Decides which pods of a stateful set to create and delete: a pure function of the observed state.
 //!
 //! Ordered sets (`OrderedReady`) go step by step: a pod that is not available holds up all that come after it. Parallel
 //! sets create and delete at once. An update replaces one pod at a time in both, from the highest ordinal down to the
@@ -19,7 +19,7 @@ use crate::pods::{is_available, is_ready, is_terminal, phase};
 /// At most so many missing pods are created in one sync of a parallel set.
 const BURST: usize = 500;
 
-/// What a plan is made of.
+/// The observed state.
 pub(super) struct Observed<'a> {
     pub(super) set: &'a StatefulSet,
     /// The set's pods by ordinal.

@@ -8,7 +8,7 @@ use super::identity::revision;
 use super::{replicas, spec_of};
 use crate::pods::{is_available, is_ready, phase};
 
-/// What a status is made of, beside the set itself.
+/// The observed state beside the set itself.
 pub(super) struct Observed<'a> {
     pub(super) current: &'a ControllerRevision,
     pub(super) update: &'a ControllerRevision,

@@ -212,7 +212,7 @@ fn each_prefix_of<T>(key: &str, prefixes: &BTreeMap<Arc<str>, T>, mut each: impl
             bound = Bound::Excluded(key.get(..prefix.len()).unwrap_or_default());
         } else {
             let common = key.bytes().zip(prefix.bytes()).take_while(|(one, other)| one == other).count();
-            // What is left of a character that differs is no prefix.
+            // A part of a character is not a prefix.
             let common = (0..=common).rev().find(|length| key.is_char_boundary(*length)).unwrap_or_default();
             bound = Bound::Included(key.get(..common).unwrap_or_default());
         }

@@ -61,7 +61,7 @@ pub(super) fn list_meta<'a>(list: &'a List, revision: &'a str) -> ListMeta<'a> {
 fn list_json(list: List) -> Result<Encoded, Status> {
     let head = list_head(&list);
     let List { endpoint, objects, .. } = list;
-    // What has to be converted is converted before the answer begins, so that a failure can still be told.
+    // Objects are converted before the answer begins, so that a failure can still be reported.
     let items = objects.iter().map(|object| object_json(&endpoint, object)).collect::<Result<Vec<_>, _>>()?;
     let type_meta = type_meta(&endpoint);
     let mut first = true;

@@ -1,4 +1,4 @@
-//! What stateful sets must be (upstream: `pkg/apis/apps/validation`).
+//! Validation of stateful sets (upstream: `pkg/apis/apps/validation`).
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ const UPDATABLE: [&str; 7] = [
     "minReadySeconds",
 ];
 
-/// Which parts are checked.
+/// The parts to check.
 #[derive(Clone, Copy)]
 struct Checked {
     /// The parts that an update cannot change.

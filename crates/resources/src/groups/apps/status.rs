@@ -1,4 +1,4 @@
-//! What the status of a workload may say (upstream: `pkg/apis/apps/validation`).
+//! Validation of the status of workloads (upstream: `pkg/apis/apps/validation`).
 
 use nave_machinery::{FieldError, Value};
 

@@ -1,4 +1,4 @@
-//! What deployments, replica sets and daemon sets must be (upstream: `pkg/apis/apps/validation`).
+//! Validation of deployments, replica sets and daemon sets (upstream: `pkg/apis/apps/validation`).
 
 use nave_machinery::selector::LabelSelector;
 use nave_machinery::{FieldError, Value};

@@ -142,15 +142,10 @@ fn success_rule(rule: At, completions: i64, errors: &mut Errors) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
-
-    fn fields(check: fn(At, &mut Errors), spec: Value) -> Vec<String> {
-        let mut errors = Errors::new();
-        check(At::named("spec", Some(&spec)), &mut errors);
-        errors.iter().map(|error| error.field.to_string()).collect()
-    }
+    use crate::validate::testing::fields;
 
     #[test]
     fn rules_about_failures_are_sound() {

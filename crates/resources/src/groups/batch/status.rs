@@ -1,4 +1,4 @@
-//! What the status of a job may say (upstream: `ValidateJobUpdateStatus`).
+//! Validation of the status of jobs (upstream: `ValidateJobUpdateStatus`).
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use super::indexes;
 use crate::read;
 use crate::validate::{At, Errors, not_negative};
 
-/// What is wrong with an update of a job's status. Most rules hold for what the update changes.
+/// Validates an update of a job's status. Most rules apply only to fields that the update changes.
 pub(super) fn validate(job: &Value, old: &Value) -> Errors {
     let mut errors = Errors::new();
     let check = Check { job, old, changed: Changed::of(job, old) };
@@ -31,7 +31,7 @@ fn is_finished(job: &Value) -> bool {
     is_true(job, "Complete") || is_true(job, "Failed")
 }
 
-/// What an update changes.
+/// The fields that an update changes.
 #[expect(clippy::struct_excessive_bools, reason = "each stands for a field")]
 struct Changed {
     finished: bool,

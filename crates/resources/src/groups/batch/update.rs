@@ -1,4 +1,4 @@
-//! What may change in a job (upstream: `ValidateJobUpdate`).
+//! Validation of updates of jobs (upstream: `ValidateJobUpdate`).
 
 use nave_machinery::{FieldError, Value};
 use serde_json::json;
@@ -9,7 +9,7 @@ use crate::validate::{At, Errors, IMMUTABLE};
 
 const FIXED: [&str; 6] =
     ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy", "selector"];
-/// Where the pods of a job that waits may go: fields of the template's spec.
+/// The scheduling directives of the template's spec, which may change while a job is suspended.
 const PLACEMENT: [&str; 3] = ["nodeSelector", "tolerations", "schedulingGates"];
 /// The most errors that are looked for once more, as upstream does.
 const MAX_ERRORS_TWICE: usize = 64;

@@ -15,7 +15,7 @@ const MANY_COMPLETIONS: i64 = 100_000;
 const WITH_MANY_COMPLETIONS_MAX: i64 = 10_000;
 const NEEDS_INDEXES: &str = "requires indexed completion mode";
 
-/// What is wrong with a job. `has_batch_labels` is false for a job from before its pods had labels with a domain.
+/// Validates a job. `has_batch_labels` is false for a job from before its pods had labels with a domain.
 pub(super) fn job(job: &Value, has_batch_labels: bool) -> Errors {
     let mut errors = Errors::new();
     let root = At::root(job);
@@ -80,7 +80,7 @@ fn matches<'a>(selector: At, label: impl Fn(&str) -> Option<&'a str>) -> bool {
     }
 }
 
-/// What holds for the spec of a job that is, selector included.
+/// Validates the spec of a stored job, selector included.
 pub(super) fn job_spec_with_selector(spec: At, errors: &mut Errors) {
     job_spec(spec, errors);
     let selector = spec.field("selector");

@@ -129,7 +129,7 @@ impl Strategy for RequestStrategy {
     }
 }
 
-/// Where a request is updated, which says what may change.
+/// The endpoint of an update, which decides what may change.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Through {
     Object,

@@ -242,7 +242,7 @@ fn resources_but_storage(spec: &Map) -> Value {
     resources
 }
 
-/// What is asked for may become less as long as it is more than what there is.
+/// A requested size may shrink as long as it exceeds the capacity in the status.
 fn shrunk(new: &Value, old: &Value, spec: At, errors: &mut Errors) {
     let amount = |claim, path| quantity(At::named("", read::at(claim, path))).unwrap_or(Quantity::ZERO);
     let request = "spec.resources.requests.storage";

@@ -90,7 +90,7 @@ impl Strategy for SecretStrategy {
     }
 }
 
-/// What is particular to service accounts.
+/// The strategy of service accounts.
 pub(super) struct ServiceAccountStrategy;
 
 impl Strategy for ServiceAccountStrategy {

@@ -26,7 +26,7 @@ const MAX_SCOPE_ERRORS: usize = 16;
 /// The scopes with values.
 const WITH_VALUES: [&str; 2] = ["PriorityClass", "VolumeAttributesClass"];
 
-/// What is particular to quotas.
+/// The strategy of quotas.
 pub(super) struct QuotaStrategy;
 
 impl Strategy for QuotaStrategy {

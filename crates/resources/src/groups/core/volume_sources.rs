@@ -1,4 +1,4 @@
-//! What a volume is made of, in a pod and in a persistent volume (upstream: `validateVolumeSource`,
+//! Validation of volume sources, in pods and in persistent volumes (upstream: `validateVolumeSource`,
 //! `ValidatePersistentVolumeSpec`). The two share most kinds of sources.
 
 use nave_machinery::{FieldError, names};

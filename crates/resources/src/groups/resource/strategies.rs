@@ -1,4 +1,4 @@
-//! What is particular to device classes and claims on devices.
+//! Strategies of device classes and resource claims.
 
 use nave_machinery::{Map, Value, names};
 

@@ -1,4 +1,4 @@
-//! What device classes and claims on devices must be (upstream: `pkg/apis/resource/validation`). Expressions are held to
+//! Validation of device classes and resource claims (upstream: `pkg/apis/resource/validation`). Expressions are held to
 //! their length; they are not compiled here.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -26,7 +26,7 @@ const NO_IDENTIFIER: &str = "a valid C identifier must start with alphabetic cha
 /// Requests by name, each with the names of its alternatives.
 type Requests<'v> = BTreeMap<&'v str, BTreeSet<&'v str>>;
 
-/// What is wrong with a device class.
+/// Validates a device class.
 pub(super) fn class(class: &Value) -> Errors {
     let mut errors = Errors::new();
     let root = At::root(class);
@@ -42,7 +42,7 @@ pub(super) fn class(class: &Value) -> Errors {
     errors
 }
 
-/// What is wrong with the spec of a claim, or of a template's claims.
+/// Validates the spec of a claim, or of a template's claims.
 pub(super) fn claim(spec: At, errors: &mut Errors) {
     let devices = spec.field("devices");
     let requests = devices.field("requests");
@@ -101,7 +101,7 @@ fn request(request: At, errors: &mut Errors) {
     }
 }
 
-/// Which devices are asked for, and how many.
+/// The requested devices, and their number.
 fn devices(request: At, errors: &mut Errors) {
     required_checked(request.field("deviceClassName"), names::is_dns1123_subdomain, errors);
     selectors(request.field("selectors"), errors);

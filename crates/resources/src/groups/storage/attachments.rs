@@ -12,7 +12,7 @@ use crate::validate::{
 const METADATA_BYTES_MAX: usize = 256 * 1024;
 const MESSAGE_MAX: usize = 1024;
 
-/// What is particular to attachments of volumes to nodes.
+/// The strategy of volume attachments.
 pub(super) struct AttachmentStrategy;
 
 impl Strategy for AttachmentStrategy {
@@ -78,7 +78,7 @@ fn status(status: At, errors: &mut Errors) {
     }
 }
 
-/// What is particular to what is left of a kind of storage somewhere.
+/// The strategy of CSI storage capacities.
 pub(super) struct CapacityStrategy;
 
 impl Strategy for CapacityStrategy {

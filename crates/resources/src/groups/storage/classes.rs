@@ -12,7 +12,7 @@ use crate::validate::{At, Errors, absent_or_one_of, checked, immutable, one_of, 
 const PARAMETERS_MAX: usize = 512;
 const PARAMETERS_BYTES_MAX: usize = 256 * 1024;
 
-/// What is particular to storage classes.
+/// The strategy of storage classes.
 pub(super) struct StorageClassStrategy;
 
 impl Strategy for StorageClassStrategy {
@@ -120,7 +120,7 @@ fn topologies(topologies: At, errors: &mut Errors) {
 /// The most repetitions that are named for one term.
 const MAX_REPEATS: usize = 16;
 
-/// What is particular to classes of volumes' attributes.
+/// The strategy of volume attributes classes.
 pub(super) struct AttributesClassStrategy;
 
 impl Strategy for AttributesClassStrategy {

@@ -18,7 +18,7 @@ const TOKEN_SECONDS_MAX: i64 = 1 << 32;
 const UPDATE_SECONDS_MIN: i64 = 10;
 const TOKENS_IN_SECRETS: &str = "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible logging of tokens in volume attributes";
 
-/// What is particular to drivers of storage.
+/// The strategy of CSI drivers.
 pub(super) struct DriverStrategy;
 
 impl Strategy for DriverStrategy {
@@ -116,7 +116,7 @@ fn token_requests(requests: At, errors: &mut Errors) {
     }
 }
 
-/// What is particular to the drivers of a node.
+/// The strategy of CSI nodes.
 pub(super) struct NodeDriversStrategy;
 
 impl Strategy for NodeDriversStrategy {

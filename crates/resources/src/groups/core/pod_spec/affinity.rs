@@ -1,4 +1,4 @@
-//! Where pods are drawn to: node selectors and affinity.
+//! Validation of node selectors and affinity.
 
 use nave_machinery::{FieldError, names};
 
@@ -60,7 +60,7 @@ pub(super) fn match_label_keys(term: At, errors: &mut Errors) {
     for expression in selector.field("matchExpressions").items() {
         let key = expression.field("key").text();
         let index = keys.items().position(|it| it.text() == key);
-        // What the server made of the keys itself is an expression of its own.
+        // An expression that the server made of the keys stands by itself.
         if let Some(index) = index.filter(|_| selected.contains(&key)) {
             let path = term.path().index(index);
             errors.push(FieldError::invalid(&path, key, "exists in both matchLabelKeys and labelSelector"));

@@ -82,16 +82,10 @@ pub(super) fn hostname_override(spec: At, errors: &mut Errors) {
 
 #[cfg(test)]
 mod tests {
-    use nave_machinery::Value;
     use serde_json::json;
 
     use super::*;
-
-    fn fields(check: fn(At, &mut Errors), spec: Value) -> Vec<String> {
-        let mut errors = Errors::new();
-        check(At::named("spec", Some(&spec)), &mut errors);
-        errors.iter().map(|error| error.field.to_string()).collect()
-    }
+    use crate::validate::testing::fields;
 
     #[test]
     fn the_configuration_of_names_is_sound() {

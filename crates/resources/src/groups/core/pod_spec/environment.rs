@@ -202,7 +202,7 @@ pub(super) fn sources(list: At, errors: &mut Errors) {
     }
 }
 
-/// What is wrong with the name of a variable.
+/// Validates the name of a variable.
 fn variable_name(name: &str) -> Vec<String> {
     if !name.is_empty() && name.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'=') {
         return Vec::new();

@@ -7,7 +7,7 @@ use super::{qos, validation};
 use crate::read;
 use crate::validate::{At, Errors};
 
-/// What of a container a resize may name.
+/// The fields of a container that a resize may change.
 const RESIZABLE: [&str; 2] = ["resources", "resizePolicy"];
 /// The resources of which a resize may change the amount.
 const RESIZABLE_RESOURCES: [&str; 2] = ["cpu", "memory"];
@@ -52,7 +52,7 @@ fn put(fields: &mut Map, field: &str, value: Option<&Value>) {
     };
 }
 
-/// What is wrong with a resize.
+/// Validates a resize.
 pub(super) fn validate(pod: &Value, old: &Value) -> Errors {
     let refused = |why| vec![FieldError::forbidden(&FieldPath::whole(), why)];
     if crate::pod::is_mirror(old) {

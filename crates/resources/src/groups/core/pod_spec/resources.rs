@@ -193,7 +193,7 @@ fn consistent(spec: At, resources: At, errors: &mut Errors) {
     }
 }
 
-/// What the containers of a pod need at most at any one time: those that start first run one after the other, beside
+/// The most that the containers of a pod need at any one time: init containers run one after the other, beside
 /// those before them that go on running.
 fn aggregate<'v>(spec: At<'_, 'v>, list: &'static str) -> Amounts<'v> {
     let amounts = |container: At<'_, 'v>| -> Amounts<'v> {

@@ -1,4 +1,4 @@
-//! Where pods may run: tolerations, gates, spreading.
+//! Validation of scheduling: tolerations, gates, topology spread.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What the status of a pod may say (upstream: `ValidatePodStatusUpdate`).
+//! Validation of the status of pods (upstream: `ValidatePodStatusUpdate`).
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ const STATUSES: [(&str, &str); 3] = [
     ("ephemeralContainerStatuses", "ephemeralContainers"),
 ];
 
-/// What is wrong with an update of a pod's status.
+/// Validates an update of a pod's status.
 pub(crate) fn validate(pod: &Value, old: &Value) -> Errors {
     let mut errors = Errors::new();
     annotations::validate_update(pod, old, &mut errors);

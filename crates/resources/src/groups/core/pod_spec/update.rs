@@ -194,20 +194,11 @@ pub(crate) fn same_but(new: Option<&Map>, old: Option<&Map>, but: &[&str]) -> bo
 mod tests {
     use serde_json::json;
 
+    use super::super::validation::fixtures::pod_with;
     use super::*;
 
-    fn with(more: Value) -> Value {
-        let container = json!({"name": "c", "image": "i", "imagePullPolicy": "Always", "terminationMessagePolicy": "File"});
-        let mut spec = json!({
-            "containers": [container], "restartPolicy": "Always", "dnsPolicy": "Default",
-            "terminationGracePeriodSeconds": 30,
-        });
-        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        json!({"metadata": {"name": "p"}, "spec": spec})
-    }
-
     fn fields(new: Value, old: Value) -> Vec<String> {
-        pod(&with(new), &with(old)).iter().map(|error| error.field.to_string()).collect()
+        pod(&pod_with(new), &pod_with(old)).iter().map(|error| error.field.to_string()).collect()
     }
 
     #[test]

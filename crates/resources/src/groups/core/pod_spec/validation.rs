@@ -1,4 +1,4 @@
-//! What a pod and a pod template must be (upstream: `ValidatePodSpec`), in upstream's order.
+//! Validation of pods and pod templates (upstream: `ValidatePodSpec`), in upstream's order.
 
 use nave_machinery::{Value, meta, names};
 
@@ -65,7 +65,7 @@ pub(crate) fn template(template: At, errors: &mut Errors) {
     }
 }
 
-/// What is wrong with the annotations of a template.
+/// Validates the annotations of a template.
 pub(crate) fn annotations(annotations: At, spec: At, errors: &mut Errors) {
     let path = annotations.path();
     errors.extend(annotations.map().into_iter().flat_map(|map| names::validate_annotations(map, &path)));
@@ -166,12 +166,11 @@ fn deadline(at: At, errors: &mut Errors) {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
+pub(super) mod fixtures {
+    use serde_json::{Value, json};
 
-    use super::*;
-
-    fn pod_with(more: Value) -> Value {
+    /// A pod with these fields in its spec, valid otherwise.
+    pub(in super::super) fn pod_with(more: Value) -> Value {
         let container = json!({"name": "c", "image": "i", "imagePullPolicy": "Always", "terminationMessagePolicy": "File"});
         let mut spec = json!({
             "containers": [container], "restartPolicy": "Always", "dnsPolicy": "Default",
@@ -180,6 +179,14 @@ mod tests {
         spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         json!({"metadata": {"name": "p"}, "spec": spec})
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::fixtures::pod_with;
+    use super::*;
 
     fn fields(errors: &Errors) -> Vec<String> {
         errors.iter().map(|error| error.field.to_string()).collect()

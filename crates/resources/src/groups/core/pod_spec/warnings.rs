@@ -352,7 +352,7 @@ impl Warnings {
     }
 }
 
-/// What is said about a label of nodes that selectors should not use any more.
+/// The warning about a deprecated node label.
 pub(crate) fn deprecated_label(key: &str) -> Option<&'static str> {
     DEPRECATED_NODE_LABELS.iter().find(|(label, _)| *label == key).map(|(_, message)| *message)
 }

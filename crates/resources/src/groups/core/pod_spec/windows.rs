@@ -129,7 +129,7 @@ pub(super) fn options(options: At, errors: &mut Errors) {
     }
 }
 
-/// What is wrong with a name of the form `DOMAIN\user` or `user`.
+/// Validates a name of the form `DOMAIN\user` or `user`.
 fn user_name(name: &str) -> Vec<String> {
     let one = |why: &str| vec![format!("runAsUserName {why}")];
     if name.is_empty() {
@@ -188,12 +188,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    fn fields(check: fn(At, &mut Errors), spec: Value) -> Vec<String> {
-        let mut errors = Errors::new();
-        check(At::named("spec", Some(&spec)), &mut errors);
-        errors.iter().map(|error| error.field.to_string()).collect()
-    }
+    use crate::validate::testing::fields;
 
     #[test]
     fn a_pod_has_what_its_system_has() {
