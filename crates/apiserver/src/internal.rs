@@ -31,7 +31,7 @@ impl<'a> InternalWriter<'a> {
         let target = self.target(View::Object, namespace, "");
         let body = decode::Body { object, lax: Vec::new() };
         let object = target.typed(body, FieldValidation::Ignore)?;
-        write::create_object(&target, object, &CreateOptions::default()).await
+        Ok(write::create_object(&target, object, &CreateOptions::default()).await?.object)
     }
 
     /// Replaces what the view shows of an object by what a function makes of the stored object; the function is called

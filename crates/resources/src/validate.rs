@@ -22,6 +22,35 @@ pub(crate) struct At<'p, 'v> {
     parent: Option<&'p At<'p, 'v>>,
     part: Part<'v>,
     value: Option<&'v Value>,
+    /// Which fields there may be, as a Bloom filter of their names.
+    fields: FieldFilter,
+}
+
+/// A Bloom filter of the field names of an object: may report a field that is not there, never misses one.
+#[derive(Clone, Copy)]
+struct FieldFilter(u64);
+
+impl FieldFilter {
+    /// The filter that rules out nothing.
+    const ANY: Self = Self(u64::MAX);
+
+    fn new(value: &Value) -> Self {
+        let names = value.as_object().into_iter().flat_map(Map::keys);
+        Self(names.fold(0, |filter, name| filter | Self::bit(name)))
+    }
+
+    fn may_have(self, name: &str) -> bool {
+        self.0 & Self::bit(name) != 0
+    }
+
+    fn bit(name: &str) -> u64 {
+        let (first, last) = (name.as_bytes().first(), name.as_bytes().last());
+        let mixed = [first, last]
+            .into_iter()
+            .flatten()
+            .fold(name.len(), |mixed, byte| mixed * 7 + usize::from(*byte));
+        1 << (mixed % 64)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -39,12 +68,19 @@ impl<'p, 'v> At<'p, 'v> {
 
     /// A value known under a name, such as `spec`.
     pub(crate) fn named(name: &'static str, value: Option<&'v Value>) -> Self {
-        Self { parent: None, part: Part::Field(name), value: value.filter(|it| !it.is_null()) }
+        let value = value.filter(|it| !it.is_null());
+        Self { parent: None, part: Part::Field(name), value, fields: FieldFilter::ANY }
+    }
+
+    /// The same place, prepared for many lookups of fields of which most are absent.
+    pub(crate) fn with_field_filter(self) -> Self {
+        Self { fields: self.value.map_or(FieldFilter(0), FieldFilter::new), ..self }
     }
 
     /// The field `name` of the object here.
     pub(crate) fn field<'c>(&'c self, name: &'static str) -> At<'c, 'v> {
-        self.down(Part::Field(name), self.value.and_then(|it| it.get(name)))
+        let value = self.value.filter(|_| self.fields.may_have(name));
+        self.down(Part::Field(name), value.and_then(|it| it.get(name)))
     }
 
     /// The value under `key` of the map here; shown as `[key]`.
@@ -58,17 +94,18 @@ impl<'p, 'v> At<'p, 'v> {
     }
 
     fn down<'c>(&'c self, part: Part<'v>, value: Option<&'v Value>) -> At<'c, 'v> {
-        At { parent: Some(self), part, value: value.filter(|it| !it.is_null()) }
+        let value = value.filter(|it| !it.is_null());
+        At { parent: Some(self), part, value, fields: FieldFilter::ANY }
     }
 
     /// The same place with another value.
     pub(crate) fn with(self, value: Option<&'v Value>) -> Self {
-        Self { value: value.filter(|it| !it.is_null()), ..self }
+        Self { value: value.filter(|it| !it.is_null()), fields: FieldFilter::ANY, ..self }
     }
 
     /// The quantity under `key` of the map here.
     pub(crate) fn quantity_of(&self, key: &str) -> Option<Quantity> {
-        quantity(Self { value: Some(self.value?.get(key)?), ..*self })
+        quantity(self.with(Some(self.value?.get(key)?)))
     }
 
     /// The elements of the list here.

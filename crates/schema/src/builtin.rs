@@ -45,14 +45,11 @@ pub fn parse(text: &str) -> Result<SchemaSet, TableError> {
             let (name, atomic) =
                 heading.strip_suffix(" atomic").map_or((heading, false), |name| (name, true));
             let name = format!("{PREFIX}{name}");
-            types.push(StructType { name, fields: Vec::new(), by_number: Vec::new(), atomic });
+            types.push(StructType::new(name, Vec::new(), atomic));
         } else {
             let ty = types.last_mut().ok_or_else(|| failed("a field without a type"))?;
             ty.fields.push(field(line.trim_start(), &ids).ok_or_else(|| failed("a bad field"))?);
         }
-    }
-    for ty in &mut types {
-        ty.fields.sort_by(|a, b| a.name.cmp(&b.name));
     }
     Ok(SchemaSet::new(types))
 }

@@ -28,10 +28,7 @@ pub fn apply(set: &SchemaSet, id: TypeId, object: &mut Value) -> Result<(), Limi
 }
 
 fn structure(set: &SchemaSet, id: TypeId, map: &mut Map, added: &mut Budget) -> Result<(), LimitError> {
-    if !set.has_defaults(id) {
-        return Ok(());
-    }
-    for field in &set.get(id).fields {
+    for field in set.defaulted(id) {
         if let Some(default) = effective(field)
             && map.get(&field.name).is_none_or(Value::is_null)
         {

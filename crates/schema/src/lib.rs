@@ -30,6 +30,7 @@
 
 pub mod builtin;
 pub mod defaulting;
+mod field_index;
 pub mod normalize;
 pub mod prune;
 pub mod types;

@@ -115,17 +115,13 @@ impl Walk<'_> {
     fn structure(&mut self, id: TypeId, map: &mut Map, path: &Path) -> Result<(), NormalizeError> {
         let set = self.set;
         let ty = set.get(id);
-        // Both sides are sorted as a rule, so that the field is the next one or one soon after.
-        let mut next = 0;
         let mut drops = Vec::new();
         for (place, (name, value)) in map.iter_mut().enumerate() {
-            let Some(at) = ty.position(name, next) else {
+            let Some(field) = ty.field(name) else {
                 self.report(path, name);
                 drops.push(place);
                 continue;
             };
-            next = at + 1;
-            let field = &ty.fields[at];
             if self.field(id, field, value, &Path::Field(path, ty, &field.name))? == Fate::Drop {
                 drops.push(place);
             }
@@ -283,18 +279,6 @@ fn zero(shape: &Shape) -> Value {
         | Shape::List { .. }
         | Shape::Map { .. }
         | Shape::Any => Value::Null,
-    }
-}
-
-impl StructType {
-    /// The place of a field, looked for at `from` first.
-    fn position(&self, name: &str, from: usize) -> Option<usize> {
-        for (at, field) in self.fields.iter().enumerate().skip(from).take(4) {
-            if field.name == name {
-                return Some(at);
-            }
-        }
-        self.fields.binary_search_by(|field| field.name.as_str().cmp(name)).ok()
     }
 }
 

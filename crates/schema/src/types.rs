@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use nave_machinery::Value;
 
+use crate::field_index::FieldIndex;
+
 /// The place of a [`StructType`] in its [`SchemaSet`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TypeId(pub u32);
@@ -15,6 +17,8 @@ pub struct SchemaSet {
     plans: Vec<WirePlan>,
     /// By type: whether there are static defaults in it or below it.
     defaults: Vec<bool>,
+    /// By type: the places in [`StructType::fields`] of the fields that have a static default or lead to one.
+    defaulted: Vec<Vec<u16>>,
     /// By type: the places in [`StructType::fields`] of the fields that are encoded even when empty.
     always: Vec<Vec<u16>>,
     by_name: HashMap<String, TypeId>,
@@ -40,6 +44,8 @@ pub struct StructType {
     pub by_number: Vec<u16>,
     /// Whether server-side apply treats the struct as one value (`x-kubernetes-map-type: atomic`).
     pub atomic: bool,
+    /// Finds the places in `fields` by JSON name.
+    index: FieldIndex,
 }
 
 /// A field of a struct.
@@ -181,9 +187,11 @@ impl SchemaSet {
     /// Makes a set from its types; a [`TypeId`] is the place in this list.
     pub fn new(mut types: Vec<StructType>) -> Self {
         for ty in &mut types {
+            ty.fields.sort_by(|one, other| one.name.cmp(&other.name));
             let mut order: Vec<u16> = (0..ty.fields.len() as u16).collect();
             order.sort_by_key(|&at| ty.fields[at as usize].wire.place());
             ty.by_number = order;
+            ty.index = FieldIndex::new(ty.fields.iter().map(|field| field.name.as_str()));
         }
         let by_name = types.iter().enumerate().map(|(at, ty)| (ty.name.clone(), TypeId(at as u32))).collect();
         let plans = types.iter().map(WirePlan::of).collect();
@@ -192,12 +200,18 @@ impl SchemaSet {
             (0..).zip(&ty.fields).filter(|(_, field)| field.always).map(|(at, _)| at).collect()
         };
         let always = types.iter().map(places).collect();
-        Self { types, plans, defaults, always, by_name }
+        let defaulted = types.iter().map(|ty| ty.defaulted(&defaults)).collect();
+        Self { types, plans, defaults, defaulted, always, by_name }
     }
 
     /// The fields of the type at `id` that are encoded even when they are empty.
     pub fn always(&self, id: TypeId) -> impl Iterator<Item = &Field> {
         self.always[id.0 as usize].iter().map(move |&at| &self.get(id).fields[at as usize])
+    }
+
+    /// The fields of the type at `id` that have a static default, or lead to a type that has.
+    pub fn defaulted(&self, id: TypeId) -> impl Iterator<Item = &Field> {
+        self.defaulted[id.0 as usize].iter().map(move |&at| &self.get(id).fields[at as usize])
     }
 
     /// Whether the type at `id`, or any type that it leads to, has static defaults.
@@ -258,9 +272,21 @@ impl Shape {
 }
 
 impl StructType {
+    /// A struct with these fields, in any order. The set that it becomes part of orders and indexes them.
+    pub fn new(name: String, fields: Vec<Field>, atomic: bool) -> Self {
+        Self { name, fields, by_number: Vec::new(), atomic, index: FieldIndex::default() }
+    }
+
     /// The field with this JSON name.
     pub fn field(&self, name: &str) -> Option<&Field> {
-        self.fields.binary_search_by(|field| field.name.as_str().cmp(name)).ok().map(|at| &self.fields[at])
+        self.index.find(name, |at| self.fields[at].name == name).map(|at| &self.fields[at])
+    }
+
+    /// The places of the fields that have a static default or lead to a type that has. `has_defaults` is by type.
+    fn defaulted(&self, has_defaults: &[bool]) -> Vec<u16> {
+        let leads = |field: &Field| field.shape.target().is_some_and(|id| has_defaults[id.0 as usize]);
+        let fields = (0..).zip(&self.fields);
+        fields.filter(|(_, field)| field.default.is_some() || leads(field)).map(|(at, _)| at).collect()
     }
 
     /// The field with this protobuf number, in the struct's own message (`via` 0) or in an inlined one.

@@ -41,8 +41,8 @@ impl From<Response<ResponseBody>> for Outcome {
 
 /// The content of an answer.
 pub(super) enum Content {
-    /// A document or an object, and what it is an object of.
-    Object(Option<Endpoint>, Value),
+    /// A document or an object, what it is an object of, and its size, roughly, in bytes.
+    Object(Option<Endpoint>, Value, usize),
     /// A document whose fields have an order.
     Ordered(Box<dyn Document>),
     /// An object of the watch cache.
@@ -98,7 +98,8 @@ pub struct List {
 impl Answer {
     /// A document, in the encoding the client accepts.
     pub fn document(code: u16, document: Value) -> Self {
-        Self::new(code, Content::Object(None, document))
+        let size = size_of_value(&document);
+        Self::new(code, Content::Object(None, document, size))
     }
 
     /// A document in the encoding the client accepts, its fields in the order of its type.
@@ -106,9 +107,11 @@ impl Answer {
         Self::new(code, Content::Ordered(Box::new(document)))
     }
 
-    /// An object of a resource, in the encoding and the form the client accepts.
-    pub fn object(endpoint: &Endpoint, code: u16, object: Value) -> Self {
-        Self::new(code, Content::Object(Some(endpoint.clone()), object))
+    /// An object of a resource, in the encoding and the form the client accepts. `size` is the length of another
+    /// encoding of it, if one is known: going through the object for it costs about as much as encoding it.
+    pub fn object(endpoint: &Endpoint, code: u16, object: Value, size: Option<usize>) -> Self {
+        let size = size.unwrap_or_else(|| size_of_value(&object));
+        Self::new(code, Content::Object(Some(endpoint.clone()), object, size))
     }
 
     /// An object of the watch cache.
@@ -131,7 +134,7 @@ impl Answer {
         match &self.content {
             // The server's own documents are small.
             Content::Ordered(_) => 0,
-            Content::Object(_, value) => size_of_value(value),
+            Content::Object(_, _, size) => *size,
             Content::Cached(endpoint, object) => {
                 let size = object.json().len();
                 if size < LARGE || encode::is_copied(endpoint, Offer::Object, negotiation) { 0 } else { size }

@@ -110,7 +110,8 @@ pub async fn delete_collection(
 fn answer(target: &Target<'_>, object: Value, outcome: Deletion) -> Result<Answer, Status> {
     let def = &target.endpoint.def;
     if outcome == Deletion::Marked || def.rules.returns_deleted {
-        return Ok(Answer::object(target.endpoint, 200, target.view.present(target.endpoint, object)?));
+        let object = target.view.present(target.endpoint, object)?;
+        return Ok(Answer::object(target.endpoint, 200, object, None));
     }
     Ok(Answer::status(&Status::deleted(&def.group_resource(), meta::name(&object), meta::uid(&object))))
 }

@@ -32,9 +32,9 @@ type Encoded = (Cow<'static, str>, ResponseBody);
 /// Encodes an answer's content as the client accepts it.
 pub(super) fn content(content: Content, negotiation: &Negotiation) -> Result<Encoded, Status> {
     match content {
-        Content::Object(None, document) => {
+        Content::Object(None, document, size) => {
             let accepted = negotiation.choose(Offer::Plain, &Format::ALL)?;
-            document_bytes(&document, accepted.format, negotiation.pretty())
+            document_bytes(&document, size, accepted.format, negotiation.pretty())
         }
         Content::Ordered(document) => {
             let accepted = negotiation.choose(Offer::Plain, &Format::ALL)?;
@@ -42,16 +42,16 @@ pub(super) fn content(content: Content, negotiation: &Negotiation) -> Result<Enc
                 Format::Json if negotiation.pretty() => document.indented_json()?,
                 Format::Json => document.json(),
                 Format::Yaml | Format::Protobuf => {
-                    return document_bytes(&document.value()?, accepted.format, false);
+                    return document_bytes(&document.value()?, 0, accepted.format, false);
                 }
             };
             bytes.push(b'\n');
             Ok((Format::Json.media_type().into(), bytes.into()))
         }
-        Content::Object(Some(endpoint), object) => {
+        Content::Object(Some(endpoint), object, size) => {
             let accepted = negotiation.choose(Offer::Object, formats(&endpoint))?;
             match accepted.transform {
-                None => document_bytes(&object, accepted.format, negotiation.pretty()),
+                None => document_bytes(&object, size, accepted.format, negotiation.pretty()),
                 Some(transform) => {
                     let json = table::object(&endpoint, &object, transform, negotiation.include(), true)?;
                     in_format(json, accepted.format, negotiation)
@@ -75,8 +75,13 @@ pub(super) fn is_copied(endpoint: &Endpoint, offer: Offer, negotiation: &Negotia
     is_json && !negotiation.pretty() && endpoint.is_storage_version()
 }
 
-/// A document in one of the formats.
-pub(super) fn document_bytes(document: &Value, format: Format, pretty: bool) -> Result<Encoded, Status> {
+/// A document in one of the formats. `size` is roughly its length in bytes, or 0 where that is not known.
+pub(super) fn document_bytes(
+    document: &Value,
+    size: usize,
+    format: Format,
+    pretty: bool,
+) -> Result<Encoded, Status> {
     let bytes = match format {
         Format::Json if pretty => {
             let mut bytes = serde_json::to_vec_pretty(document).map_err(Status::internal)?;
@@ -84,7 +89,9 @@ pub(super) fn document_bytes(document: &Value, format: Format, pretty: bool) -> 
             bytes
         }
         Format::Json => {
-            let mut bytes = json::encode(document);
+            // The JSON of an object is at most about twice as long as its protobuf.
+            let mut bytes = Vec::with_capacity(2 * size + 256);
+            json::encode_into(document, &mut bytes);
             bytes.push(b'\n');
             bytes
         }
@@ -125,7 +132,7 @@ fn cached(
         }
         (None, format) => {
             let bytes = object_json(endpoint, object)?;
-            document_bytes(&parse(&bytes)?, format, negotiation.pretty())
+            document_bytes(&parse(&bytes)?, bytes.len(), format, negotiation.pretty())
         }
         (Some(transform), format) => {
             let json = table::cached(endpoint, object, transform, negotiation.include(), true)?;
@@ -220,7 +227,7 @@ fn in_format(mut json: Vec<u8>, format: Format, negotiation: &Negotiation) -> Re
         json.push(b'\n');
         return Ok((Format::Json.media_type().into(), json.into()));
     }
-    document_bytes(&parse(&json)?, format, negotiation.pretty())
+    document_bytes(&parse(&json)?, json.len(), format, negotiation.pretty())
 }
 
 fn parse(bytes: &[u8]) -> Result<Value, Status> {

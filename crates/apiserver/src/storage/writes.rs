@@ -71,6 +71,8 @@ pub struct Updated {
     pub stored: Stored,
     /// Whether the object was removed.
     pub deleted: bool,
+    /// The length of the stored form in bytes, where the object was written.
+    pub size: Option<usize>,
 }
 
 impl ResourceStorage {
@@ -147,11 +149,11 @@ impl ResourceStorage {
                 (Update::Keep(object), _) => {
                     let revision = current.map_or(0, |current| current.revision);
                     let stored = Stored { object: as_object(object)?, revision };
-                    return Ok(Updated { stored, deleted: false });
+                    return Ok(Updated { stored, deleted: false, size: None });
                 }
                 (Update::Put(_), Some(_)) if rests_on_cache => {
                     let Some(stored) = current else { return Err(Status::internal("no state")) };
-                    return Ok(Updated { stored, deleted: false });
+                    return Ok(Updated { stored, deleted: false, size: None });
                 }
                 (Update::Put(mut object), _) => {
                     meta::remove(&mut object, "resourceVersion");
@@ -160,13 +162,17 @@ impl ResourceStorage {
                 }
                 (Update::Delete(object), _) => (object, Op::Delete),
             };
-            let deleted = matches!(op, Op::Delete);
+            let size = match &op {
+                Op::Put { value, .. } => Some(value.len()),
+                Op::Delete => None,
+            };
             let expect = current.map_or(Expect::Absent, |current| Expect::Revision(current.revision));
             let txn = Txn { key: Arc::from(key), expect, op };
             match self.send(txn, &object, reservation).await? {
                 TxnOutcome::Committed { revision } => {
                     meta::set(&mut object, "resourceVersion", Value::String(revision.to_string()));
-                    return Ok(Updated { stored: Stored { object: as_object(object)?, revision }, deleted });
+                    let stored = Stored { object: as_object(object)?, revision };
+                    return Ok(Updated { stored, deleted: size.is_none(), size });
                 }
                 TxnOutcome::Failed { current: found, .. } => {
                     from_cache = false;

@@ -4,22 +4,18 @@
 //! The views hold no more of an object than what can refer to others, and borrow from its JSON.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::graph::{Graph, Kind};
 
-/// Marks a pod that stands for one which a kubelet runs by itself.
-const MIRROR: &str = "kubernetes.io/config.mirror";
-
 /// What of a pod says where it runs and what it refers to.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct PodView<'a> {
+    metadata: Metadata,
     #[serde(borrow)]
-    metadata: Metadata<'a>,
     spec: PodSpec<'a>,
     status: PodStatus<'a>,
 }
@@ -29,7 +25,7 @@ pub struct PodView<'a> {
 #[serde(default)]
 pub struct VolumeView<'a> {
     #[serde(borrow)]
-    spec: VolumeSpec<'a>,
+    spec: Volume<'a>,
 }
 
 /// What of a volume attachment or a resource slice says whose it is.
@@ -40,28 +36,34 @@ pub struct OwnedView<'a> {
     spec: OwnedSpec<'a>,
 }
 
-type Text<'a> = Cow<'a, str>;
-
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Metadata<'a> {
-    #[serde(borrow)]
-    annotations: BTreeMap<Text<'a>, Text<'a>>,
+struct Metadata {
+    annotations: Annotations,
+}
+
+/// The annotation of a pod that stands for one which a kubelet runs by itself.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Annotations {
+    #[serde(rename = "kubernetes.io/config.mirror")]
+    mirror: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct OwnedSpec<'a> {
     #[serde(borrow)]
-    node_name: Text<'a>,
+    node_name: Cow<'a, str>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct PodSpec<'a> {
     #[serde(borrow)]
-    node_name: Text<'a>,
-    service_account_name: Text<'a>,
+    node_name: Cow<'a, str>,
+    #[serde(borrow)]
+    service_account_name: Cow<'a, str>,
     image_pull_secrets: Vec<Reference<'a>>,
     volumes: Vec<Volume<'a>>,
     containers: Vec<Container<'a>>,
@@ -83,8 +85,8 @@ struct PodStatus<'a> {
 #[serde(default, rename_all = "camelCase")]
 struct PodClaim<'a> {
     #[serde(borrow)]
-    name: Text<'a>,
-    resource_claim_name: Option<Text<'a>>,
+    name: Cow<'a, str>,
+    resource_claim_name: Option<Cow<'a, str>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -122,45 +124,31 @@ struct Variables<'a> {
 #[serde(default)]
 struct Reference<'a> {
     #[serde(borrow)]
-    name: Text<'a>,
-    namespace: Text<'a>,
+    name: Cow<'a, str>,
+    #[serde(borrow)]
+    namespace: Cow<'a, str>,
 }
 
+/// A volume of a pod, or the spec of a persistent volume. One struct has the fields of both: `#[serde(flatten)]` would
+/// hold all other fields in memory.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 struct Volume<'a> {
     #[serde(borrow)]
-    name: Text<'a>,
+    name: Cow<'a, str>,
     #[serde(rename = "persistentVolumeClaim")]
     claim: Option<Claim<'a>>,
     ephemeral: Option<IgnoredAny>,
     secret: Option<SecretFiles<'a>>,
-    #[serde(rename = "configMap")]
     config_map: Option<Reference<'a>>,
     projected: Option<Projected<'a>>,
-    #[serde(flatten)]
-    remote: Remote<'a>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct VolumeSpec<'a> {
-    #[serde(borrow)]
+    /// The claim that a persistent volume is bound to.
     claim_ref: Option<Reference<'a>>,
-    #[serde(flatten)]
-    remote: Remote<'a>,
-}
-
-/// Volumes that need a secret to be mounted.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Remote<'a> {
-    #[serde(rename = "azureFile", borrow)]
     azure_file: Option<SecretFiles<'a>>,
     cephfs: Option<WithSecret<'a>>,
     cinder: Option<WithSecret<'a>>,
     #[serde(rename = "flexVolume")]
-    flex_volume: Option<WithSecret<'a>>,
+    flex: Option<WithSecret<'a>>,
     rbd: Option<WithSecret<'a>>,
     #[serde(rename = "scaleIO")]
     scale_io: Option<WithSecret<'a>>,
@@ -187,15 +175,15 @@ struct WithSecret<'a> {
 #[serde(default, rename_all = "camelCase")]
 struct SecretFiles<'a> {
     #[serde(borrow)]
-    secret_name: Text<'a>,
-    secret_namespace: Option<Text<'a>>,
+    secret_name: Cow<'a, str>,
+    secret_namespace: Option<Cow<'a, str>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Claim<'a> {
     #[serde(borrow)]
-    claim_name: Text<'a>,
+    claim_name: Cow<'a, str>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -219,7 +207,7 @@ impl PodView<'_> {
         let node = &self.spec.node_name;
         if node.is_empty() {
             graph.remove(Kind::Pod, namespace, name);
-        } else if self.metadata.annotations.contains_key(MIRROR) {
+        } else if self.metadata.annotations.mirror.is_some() {
             // A kubelet makes these itself, and must not gain anything by one.
             graph.set_pod(namespace, name, node, []);
         } else {
@@ -230,8 +218,8 @@ impl PodView<'_> {
     }
 
     /// All that the pod refers to in its namespace.
-    fn refers_to(&self, pod: &str) -> Vec<(Kind, Text<'_>)> {
-        let mut found: Vec<(Kind, Text<'_>)> = Vec::new();
+    fn refers_to(&self, pod: &str) -> Vec<(Kind, Cow<'_, str>)> {
+        let mut found: Vec<(Kind, Cow<'_, str>)> = Vec::new();
         found.push((Kind::ServiceAccount, Cow::Borrowed(&self.spec.service_account_name)));
         found.extend(self.secrets().into_iter().map(|name| (Kind::Secret, Cow::Borrowed(name))));
         found.extend(self.config_maps().into_iter().map(|name| (Kind::ConfigMap, Cow::Borrowed(name))));
@@ -259,7 +247,7 @@ impl PodView<'_> {
             found.extend(volume.secret.iter().map(|files| &*files.secret_name));
             let projections = volume.projected.iter().flat_map(|it| &it.sources);
             found.extend(names(projections.filter_map(|it| it.secret.as_ref())));
-            found.extend(volume.remote.secrets().map(|(_, name)| name));
+            found.extend(volume.remote_secrets().map(|(_, name)| name));
         }
         found
     }
@@ -303,7 +291,7 @@ impl VolumeView<'_> {
             return graph.remove(Kind::Volume, "", name);
         };
         let own = &*claim.namespace;
-        let secrets = self.spec.remote.secrets();
+        let secrets = self.spec.remote_secrets();
         let secrets =
             secrets.map(|(namespace, name)| (if namespace.is_empty() { own } else { namespace }, name));
         graph.set_volume(name, (own, &claim.name), secrets.collect::<Vec<_>>());
@@ -317,11 +305,11 @@ impl OwnedView<'_> {
     }
 }
 
-impl Remote<'_> {
-    /// The secrets, by namespace (empty where the volume does not say) and name.
-    fn secrets(&self) -> impl Iterator<Item = (&str, &str)> {
-        let Self { azure_file, cephfs, cinder, flex_volume, rbd, scale_io, iscsi, storageos, csi } = self;
-        let with_secret = [cephfs, cinder, flex_volume, rbd, scale_io, iscsi, storageos, csi];
+impl Volume<'_> {
+    /// The secrets that it needs to be mounted, by namespace (empty where the volume does not say) and name.
+    fn remote_secrets(&self) -> impl Iterator<Item = (&str, &str)> {
+        let Self { azure_file, cephfs, cinder, flex, rbd, scale_io, iscsi, storageos, csi, .. } = self;
+        let with_secret = [cephfs, cinder, flex, rbd, scale_io, iscsi, storageos, csi];
         let references = with_secret.into_iter().flatten().flat_map(|volume| {
             let WithSecret { any, publish, stage, expand } = volume;
             [any, publish, stage, expand]
@@ -441,7 +429,7 @@ mod tests {
     fn a_mirror_pod_leads_to_nothing() {
         let mut graph = Graph::default();
         let mut json = json!({
-            "metadata": {"annotations": {MIRROR: "x"}},
+            "metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}},
             "spec": {"nodeName": "n", "imagePullSecrets": [{"name": "s"}]},
         });
         PodView::deserialize(&json).unwrap().enter(&mut graph, "a", "p");

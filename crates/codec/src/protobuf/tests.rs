@@ -34,10 +34,8 @@ fn map(values: Shape) -> Shape {
 }
 
 fn set(types: Vec<Vec<Field>>) -> SchemaSet {
-    let types = types.into_iter().enumerate().map(|(at, mut fields)| {
-        fields.sort_by(|one, other| one.name.cmp(&other.name));
-        StructType { name: format!("T{at}"), fields, by_number: Vec::new(), atomic: false }
-    });
+    let types = types.into_iter().enumerate();
+    let types = types.map(|(at, fields)| StructType::new(format!("T{at}"), fields, false));
     SchemaSet::new(types.collect())
 }
 

@@ -27,7 +27,7 @@ pub(super) fn encode(list: List, negotiation: &Negotiation) -> Result<Encoded, S
         (None, Format::Protobuf) => list_protobuf(&list),
         (None, format) => {
             let bytes = list_value(&list)?;
-            document_bytes(&bytes, format, negotiation.pretty())
+            document_bytes(&bytes, 0, format, negotiation.pretty())
         }
         (Some(transform), format) => {
             let json = table::list(&list, transform, negotiation.include())?;

@@ -92,6 +92,8 @@ pub struct Written {
     pub created: bool,
     /// How far a deletion went.
     pub deletion: Deletion,
+    /// The length of the stored form in bytes, where the object was written.
+    pub size: Option<usize>,
 }
 
 /// Creates an object. Where a generated name is taken, another one is tried with the object decoded again: collisions
@@ -125,7 +127,7 @@ pub async fn create_object(
     target: &Target<'_>,
     object: Value,
     options: &CreateOptions,
-) -> Result<Value, Status> {
+) -> Result<Written, Status> {
     let has_version = !matches!(meta::resource_version(&object), "" | "0");
     if has_version && !options.dry_run {
         let text = "resourceVersion should not be set on objects to be created";
@@ -137,9 +139,7 @@ pub async fn create_object(
         name => name.to_owned(),
     };
     let written = Write::new(target, Change::Create(object), options).run(&name).await;
-    written
-        .map(|written| written.object)
-        .map_err(|status| if base.is_empty() { status } else { generated_name_is_taken(status) })
+    written.map_err(|status| if base.is_empty() { status } else { generated_name_is_taken(status) })
 }
 
 /// The error where a name that the server generated is taken.
@@ -167,7 +167,7 @@ pub async fn update(
     let create = create.filter(|_| target.endpoint.def.rules.create_on_update && target.view == View::Object);
     let written =
         Write::new(target, Change::Replace { object, version, create }, options).run(target.name).await?;
-    target.answer(if written.created { 201 } else { 200 }, written.object)
+    target.answer(if written.created { 201 } else { 200 }, written)
 }
 
 /// Patches an object.
@@ -178,7 +178,7 @@ pub async fn patch(target: &Target<'_>, payload: &Payload, options: &PatchOption
     let patch = Patch::parse(target, payload)?;
     let change = Change::Patch { patch, validation: options.update.validation() };
     let written = Write::new(target, change, &options.update).run(target.name).await?;
-    target.answer(200, written.object)
+    target.answer(200, written)
 }
 
 impl<'a> Write<'a> {
@@ -211,8 +211,9 @@ impl<'a> Write<'a> {
             Ok(key) => key,
             Err(status) => return Err(self.refusal(status).await),
         };
-        let Updated { stored, .. } = storage.write(&key, name, &mut self).await?;
-        Ok(Written { object: stored.object.into_value(), created: self.creates, deletion: self.deletion })
+        let Updated { stored, size, .. } = storage.write(&key, name, &mut self).await?;
+        let (object, created) = (stored.object.into_value(), self.creates);
+        Ok(Written { object, created, deletion: self.deletion, size })
     }
 
     /// The refusal of a create whose name gives no key.

@@ -11,6 +11,7 @@ use nave_resources::storage_key;
 use super::super::answer::Answer;
 use super::super::view::View;
 use super::super::{Endpoint, decode};
+use super::Written;
 use crate::context::RequestContext;
 use crate::storage::{Attempt, Reservation, ResourceStorage, Update};
 
@@ -178,8 +179,9 @@ impl Target<'_> {
         Status::invalid(&gvk.group_kind(), name, errors)
     }
 
-    /// The answer with an object in the request's version.
-    pub(in crate::endpoints) fn answer(&self, code: u16, object: Value) -> Result<Answer, Status> {
-        Ok(Answer::object(self.endpoint, code, self.view.present(self.endpoint, object)?))
+    /// The answer with a written object in the request's version.
+    pub(super) fn answer(&self, code: u16, written: Written) -> Result<Answer, Status> {
+        let object = self.view.present(self.endpoint, written.object)?;
+        Ok(Answer::object(self.endpoint, code, object, written.size))
     }
 }

@@ -1,5 +1,8 @@
 //! Annotations that mean something to the server (upstream: `ValidatePodSpecificAnnotations`).
 
+use std::cell::LazyCell;
+use std::collections::BTreeSet;
+
 use nave_machinery::{FieldError, FieldPath, Map, Value, meta};
 
 use super::CONTAINERS;
@@ -23,12 +26,17 @@ pub(super) fn validate(annotations: At, spec: At, errors: &mut Errors) {
     if cost.is_set() && !is_cost(cost.text()) {
         errors.push(cost.invalid("must be a 32bit integer"));
     }
+    let containers: LazyCell<BTreeSet<&str>, _> = LazyCell::new(|| {
+        let names = |kind| {
+            spec.field(kind).items().map(|container| container.field("name").text()).collect::<Vec<_>>()
+        };
+        CONTAINERS.into_iter().flat_map(names).collect()
+    });
     for (key, profile) in annotations.entries() {
         if key == SECCOMP_POD || key.starts_with(SECCOMP_PREFIX) {
             seccomp(key, profile, annotations, errors);
         } else if let Some(container) = key.strip_prefix(APP_ARMOR_PREFIX) {
-            let has = |kind| spec.field(kind).items().any(|it| it.field("name").text() == container);
-            if !CONTAINERS.into_iter().any(has) {
+            if !containers.contains(container) {
                 errors.push(FieldError::invalid(&profile.path(), container, "container not found"));
             }
             if !is_app_armor_profile(profile.text()) {

@@ -37,14 +37,14 @@ pub(super) fn all(spec: At, volumes: &Volumes, errors: &mut Errors) {
         errors.push(spec.field("containers").required(""));
     }
     let mut host_ports = BTreeSet::new();
-    for container in spec.field("containers").items() {
+    for container in spec.field("containers").items().map(At::with_field_filter) {
         common(container, spec, volumes, errors);
         unique(container.field("name"), &mut names, errors);
         probes::all(container, spec, errors);
         restart_policy(container, errors);
         ports::unique_on_host(container, &mut host_ports, errors);
     }
-    for container in spec.field("initContainers").items() {
+    for container in spec.field("initContainers").items().map(At::with_field_filter) {
         common(container, spec, volumes, errors);
         unique(container.field("name"), &mut names, errors);
         restart_policy(container, errors);
@@ -57,7 +57,7 @@ pub(super) fn all(spec: At, volumes: &Volumes, errors: &mut Errors) {
         }
     }
     let others = names.clone();
-    for container in spec.field("ephemeralContainers").items() {
+    for container in spec.field("ephemeralContainers").items().map(At::with_field_filter) {
         common(container, spec, volumes, errors);
         padded_image(container, errors);
         unique(container.field("name"), &mut names, errors);

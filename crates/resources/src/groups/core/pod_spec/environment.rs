@@ -1,5 +1,6 @@
 //! Variables of containers, and references to fields of their pod.
 
+use std::cell::LazyCell;
 use std::collections::HashMap;
 
 use nave_machinery::{FieldError, names};
@@ -99,16 +100,19 @@ fn file_key(file: At, errors: &mut Errors) {
 /// The files that variables are read from are in empty directories.
 pub(super) fn file_volumes(spec: At, errors: &mut Errors) {
     let list = spec.field("volumes");
-    let is_empty_dir: HashMap<_, _> =
-        list.items().map(|volume| (volume.field("name").text(), volume.field("emptyDir").is_set())).collect();
+    let is_empty_dir: LazyCell<HashMap<_, _>, _> = LazyCell::new(|| {
+        list.items().map(|volume| (volume.field("name").text(), volume.field("emptyDir").is_set())).collect()
+    });
     for kind in CONTAINERS {
         for container in spec.field(kind).items() {
             for variable in container.field("env").items() {
                 let from = variable.field("valueFrom");
                 let file = from.field("fileKeyRef");
+                if !file.is_set() {
+                    continue;
+                }
                 let volume = file.field("volumeName");
                 match is_empty_dir.get(volume.text()) {
-                    _ if !file.is_set() => {}
                     None => errors.push(volume.not_found()),
                     Some(false) => {
                         errors.push(volume.invalid_text("referenced volume must be of type emptyDir"));

@@ -13,7 +13,9 @@ const RECURSIVE: [&str; 3] = ["Disabled", "Enabled", "IfPossible"];
 pub(super) fn all(container: At, volumes: &Volumes, errors: &mut Errors) {
     let (mounts, devices) = (container.field("volumeMounts"), container.field("volumeDevices"));
     mounted(container, mounts, &Places::of(devices, "devicePath"), volumes, errors);
-    as_devices(devices, &Places::of(mounts, "mountPath"), volumes, errors);
+    if devices.len() > 0 {
+        as_devices(devices, &Places::of(mounts, "mountPath"), volumes, errors);
+    }
 }
 
 /// The names and paths of the volumes in a list.

@@ -19,6 +19,9 @@ impl Warnings {
                 ("downwardAPI", "", ""),
             ] {
                 let source = volume.field(field);
+                if source.field("items").len() == 0 {
+                    continue;
+                }
                 let described = match noun {
                     "" => "DownwardAPI".to_owned(),
                     noun => format!("{noun} {:?}", source.field(name).text()),
@@ -26,7 +29,9 @@ impl Warnings {
                 let mut files = Files::new(&volume, described);
                 source.field("items").items().for_each(|item| files.add(item.field("path"), "", self));
             }
-            self.projected_paths(&volume);
+            if volume.field("projected").is_set() {
+                self.projected_paths(&volume);
+            }
         }
     }
 
@@ -40,6 +45,9 @@ impl Warnings {
             }
             for (field, noun) in [("configMap", "ConfigMap"), ("secret", "Secret"), ("downwardAPI", "")] {
                 let at = source.field(field);
+                if at.field("items").len() == 0 {
+                    continue;
+                }
                 let origin = match noun {
                     "" => "DownwardAPI".to_owned(),
                     noun => format!("{noun} {:?}", at.field("name").text()),

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use nave_machinery::FieldPath;
+
 use super::CONTAINERS;
 use super::warnings::Warnings;
 use crate::validate::At;
@@ -13,9 +15,10 @@ impl Warnings {
     pub(super) fn ports(&mut self, spec: &At) {
         let mut same_number: BTreeMap<(i64, &str), Vec<HostPort>> = BTreeMap::new();
         for kind in CONTAINERS {
-            for container in spec.field(kind).items() {
-                for port in container.field("ports").items() {
-                    let here = HostPort::of(&port);
+            for (container_index, container) in spec.field(kind).items().enumerate() {
+                for (index, port) in container.field("ports").items().enumerate() {
+                    let place = PortPlace { kind, container: container_index, index };
+                    let here = HostPort::new(place, &port);
                     let number = port.field("containerPort").int().unwrap_or_default();
                     let protocol = port.field("protocol").text();
                     if !here.ip.is_empty() && here.port == 0 {
@@ -28,7 +31,10 @@ impl Warnings {
                     let others = same_number.entry((number, protocol)).or_default();
                     for other in others.iter() {
                         if let Some(overlap) = here.overlap(other) {
-                            self.at(&port, &format!("{overlap} port definition with {}", other.path));
+                            self.at(
+                                &port,
+                                &format!("{overlap} port definition with {}", other.place.path(spec)),
+                            );
                         }
                     }
                     if others.len() < MAX_SAME_PORTS {
@@ -41,18 +47,19 @@ impl Warnings {
     }
 
     fn port_names(&mut self, spec: &At) {
-        let mut first_of_name: BTreeMap<&str, String> = BTreeMap::new();
+        let mut first_of_name: BTreeMap<&str, PortPlace> = BTreeMap::new();
         for kind in CONTAINERS {
-            for container in spec.field(kind).items() {
-                for port in container.field("ports").items() {
+            for (container_index, container) in spec.field(kind).items().enumerate() {
+                for (index, port) in container.field("ports").items().enumerate() {
                     let name = port.field("name").text();
                     if name.is_empty() {
                         continue;
                     }
                     let Some(first) = first_of_name.get(name) else {
-                        first_of_name.insert(name, port.path().to_string());
+                        first_of_name.insert(name, PortPlace { kind, container: container_index, index });
                         continue;
                     };
+                    let first = first.path(spec);
                     let text = format!(
                         "duplicate port name {name:?} with {first}, services and probes that select ports by name will use {first}"
                     );
@@ -63,18 +70,32 @@ impl Warnings {
     }
 }
 
+/// The place of a port's definition in a pod spec.
+#[derive(Clone, Copy)]
+struct PortPlace {
+    /// The list of containers.
+    kind: &'static str,
+    container: usize,
+    index: usize,
+}
+
+impl PortPlace {
+    fn path(self, spec: &At) -> FieldPath {
+        spec.path().child(self.kind).index(self.container).child("ports").index(self.index)
+    }
+}
+
 /// The port that a container port takes on the host.
 struct HostPort<'v> {
-    /// The port's definition.
-    path: String,
+    place: PortPlace,
     port: i64,
     ip: &'v str,
 }
 
 impl<'v> HostPort<'v> {
-    fn of(port: &At<'_, 'v>) -> Self {
+    fn new(place: PortPlace, port: &At<'_, 'v>) -> Self {
         Self {
-            path: port.path().to_string(),
+            place,
             port: port.field("hostPort").int().unwrap_or_default(),
             ip: port.field("hostIP").text(),
         }

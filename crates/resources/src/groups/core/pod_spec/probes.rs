@@ -50,14 +50,13 @@ fn probe(probe: At, grace: Option<i64>, errors: &mut Errors) {
 
 /// Checks what a probe or a hook does: exactly one thing.
 fn handler(at: At, grace: Option<i64>, errors: &mut Errors) {
-    let mut given = HANDLERS.iter().map(|kind| at.field(kind)).filter(At::is_set);
+    let mut given = HANDLERS.into_iter().filter(|kind| at.field(kind).is_set());
     let Some(first) = given.next() else {
         errors.push(at.required("must specify a handler type"));
         return;
     };
-    errors.extend(given.map(|other| other.forbidden("may not specify more than 1 handler type")));
-    let only =
-        |kind: &'static str| Some(at.field(kind)).filter(|it| it.is_set() && it.path() == first.path());
+    errors.extend(given.map(|other| at.field(other).forbidden("may not specify more than 1 handler type")));
+    let only = |kind: &'static str| (kind == first).then(|| at.field(kind));
     if let Some(exec) = only("exec")
         && exec.field("command").len() == 0
     {

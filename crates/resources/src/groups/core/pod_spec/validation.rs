@@ -89,6 +89,7 @@ pub(crate) fn runs_on(template: At, kind: &str, errors: &mut Errors) {
 
 /// `pod` is the pod that has the spec, if it is not one of a template.
 fn pod_spec(spec: At, pod: Option<&Value>, errors: &mut Errors) {
+    let spec = spec.with_field_filter();
     let grace = spec.field("terminationGracePeriodSeconds");
     if !grace.is_set() {
         errors.push(grace.required(""));

@@ -1,6 +1,6 @@
 //! Volumes of pods.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use nave_machinery::quantity::Quantity;
 use nave_machinery::{FieldError, names};
@@ -72,7 +72,7 @@ const LAST: [Source; 8] = [
 ];
 
 /// The volumes of a pod spec by their names, those that are in order.
-pub(super) struct Volumes<'v>(HashMap<&'v str, bool>);
+pub(super) struct Volumes<'v>(BTreeMap<&'v str, bool>);
 
 impl Volumes<'_> {
     /// Whether there is a volume of this name.
@@ -88,7 +88,7 @@ impl Volumes<'_> {
 
 /// Checks the volumes of a pod spec; `pod_name` is that of the pod, if it is one and has a name.
 pub(super) fn all<'v>(spec: At<'_, 'v>, pod_name: Option<&str>, errors: &mut Errors) -> Volumes<'v> {
-    let mut valid = Volumes(HashMap::new());
+    let mut valid = Volumes(BTreeMap::new());
     let list = spec.field("volumes");
     let pod_name = pod_name.unwrap_or_default();
     let made: HashSet<String> = list
@@ -96,7 +96,7 @@ pub(super) fn all<'v>(spec: At<'_, 'v>, pod_name: Option<&str>, errors: &mut Err
         .filter(|volume| volume.field("ephemeral").is_set() && !pod_name.is_empty())
         .map(|volume| format!("{pod_name}-{}", volume.field("name").text()))
         .collect();
-    for volume in list.items() {
+    for volume in list.items().map(At::with_field_filter) {
         let before = errors.len();
         one(volume, pod_name, errors);
         let name = volume.field("name");

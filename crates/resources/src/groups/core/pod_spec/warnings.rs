@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use nave_machinery::quantity::Quantity;
-use nave_machinery::{Value, meta, names};
+use nave_machinery::{Map, Value, meta, names};
 
 use super::CONTAINERS;
 use super::annotations::{APP_ARMOR_PREFIX, differs};
@@ -172,7 +172,7 @@ impl Warnings {
 
     /// `owner` has the metadata and the spec of a pod.
     fn pod(&mut self, owner: At) {
-        let (metadata, spec) = (owner.field("metadata"), owner.field("spec"));
+        let (metadata, spec) = (owner.field("metadata"), owner.field("spec").with_field_filter());
         let annotations = metadata.field("annotations");
         self.node_labels(&spec);
         for (key, message) in DEPRECATED_ANNOTATIONS {
@@ -182,6 +182,7 @@ impl Warnings {
             }
         }
         for volume in spec.field("volumes").items() {
+            let volume = volume.with_field_filter();
             for (field, shown, message) in DEPRECATED_VOLUMES {
                 if volume.field(field).is_set() {
                     self.at(&volume.field(shown), message);
@@ -200,18 +201,18 @@ impl Warnings {
             self.at(&secret.field("name"), "invalid empty name \"\"");
         }
         self.fractions(&spec.field("overhead"));
-        let seccomp = |at: &At| at.field("securityContext").field("seccompProfile").is_set();
-        if annotations.key(SECCOMP_POD).is_set() && !seccomp(&spec) {
+        let profiles = Profiles::of(annotations);
+        if annotations.key(SECCOMP_POD).is_set() && !has_seccomp(&spec) {
             self.at(&annotations.key(SECCOMP_POD), USE_SECCOMP_FIELD);
         }
         for kind in CONTAINERS {
-            for container in spec.field(kind).items() {
-                let key = format!("{SECCOMP_CONTAINER}{}", container.field("name").text());
-                if annotations.map().is_some_and(|map| map.contains_key(&key)) && !seccomp(&container) {
-                    let path = annotations.path().key(&key);
-                    self.add(|| format!("{path}: {USE_SECCOMP_FIELD}"));
+            for container in spec.field(kind).items().map(At::with_field_filter) {
+                if profiles.seccomp {
+                    self.seccomp(&annotations, &container);
                 }
-                self.app_armor(&annotations, &spec, &container);
+                if profiles.app_armor {
+                    self.app_armor(&annotations, &spec, &container);
+                }
                 let resources = container.field("resources");
                 self.fractions(&resources.field("limits"));
                 self.fractions(&resources.field("requests"));
@@ -290,6 +291,15 @@ impl Warnings {
         }
     }
 
+    /// An annotation that names the seccomp profile of a container without a field for it.
+    fn seccomp(&mut self, annotations: &At, container: &At) {
+        let key = format!("{SECCOMP_CONTAINER}{}", container.field("name").text());
+        if annotations.map().is_some_and(|map| map.contains_key(&key)) && !has_seccomp(container) {
+            let path = annotations.path().key(&key);
+            self.add(|| format!("{path}: {USE_SECCOMP_FIELD}"));
+        }
+    }
+
     /// An annotation of a template that names a profile and has no field beside it.
     fn app_armor(&mut self, annotations: &At, spec: &At, container: &At) {
         let (own, of_pod) = (container.field("securityContext"), spec.field("securityContext"));
@@ -350,6 +360,27 @@ impl Warnings {
             }
         }
     }
+}
+
+/// Which kinds of profiles of containers the annotations name.
+struct Profiles {
+    seccomp: bool,
+    app_armor: bool,
+}
+
+impl Profiles {
+    fn of(annotations: At) -> Self {
+        let keys = || annotations.map().into_iter().flat_map(Map::keys);
+        Self {
+            seccomp: keys().any(|key| key.starts_with(SECCOMP_CONTAINER)),
+            app_armor: keys().any(|key| key.starts_with(APP_ARMOR_PREFIX)),
+        }
+    }
+}
+
+/// Whether the security context of a pod spec or a container names a seccomp profile.
+fn has_seccomp(at: &At) -> bool {
+    at.field("securityContext").field("seccompProfile").is_set()
 }
 
 /// The warning about a deprecated node label.
