@@ -8,7 +8,6 @@ use std::net::IpAddr;
 
 use futures_util::future::try_join_all;
 use futures_util::try_join;
-use nave_machinery::user::UserInfo;
 use nave_machinery::{GroupVersionResource, Status, Value, meta, time};
 use serde_json::json;
 
@@ -22,15 +21,6 @@ const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kub
 /// The priorities of what a cluster needs to work.
 const PRIORITY_CLASSES: [(&str, i64); 2] =
     [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
-
-/// The user as which the server itself acts (upstream: `user.APIServerUser`).
-pub fn server_user() -> UserInfo {
-    UserInfo {
-        name: "system:apiserver".to_owned(),
-        groups: vec!["system:masters".to_owned()],
-        ..UserInfo::default()
-    }
-}
 
 /// What the bootstrap objects are made from.
 pub struct Bootstrap {

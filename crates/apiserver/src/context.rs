@@ -131,6 +131,15 @@ impl fmt::Debug for Client {
     }
 }
 
+/// The user that the server itself acts as (upstream: `user.APIServerUser`).
+pub fn server_user() -> UserInfo {
+    UserInfo {
+        name: "system:apiserver".to_owned(),
+        groups: vec!["system:masters".to_owned()],
+        ..UserInfo::default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,9 +21,7 @@ use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
 use crate::request_info::RequestInfo;
 use crate::storage::Storages;
-
-/// The Kubernetes version served.
-pub const KUBERNETES_VERSION: (&str, &str, &str) = ("1", "36", "2");
+use crate::version::KUBERNETES_VERSION;
 
 /// The documents of one server.
 pub struct Documents {

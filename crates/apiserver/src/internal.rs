@@ -4,8 +4,7 @@ use nave_admission::Chain;
 use nave_machinery::options::{CreateOptions, DeleteOptions, FieldValidation, UpdateOptions};
 use nave_machinery::{Object, Status, Value, meta};
 
-use crate::bootstrap::server_user;
-use crate::context::RequestContext;
+use crate::context::{RequestContext, server_user};
 use crate::endpoints::view::View;
 use crate::endpoints::write::{self, Change, Target, Write};
 use crate::endpoints::{Endpoint, decode};

@@ -3,14 +3,10 @@
 //! Labels are taken from what the server itself knows (the resource definitions, the known verbs and codes), never
 //! from a client's text: an unknown resource is counted without its name.
 
-mod caches;
-
 use std::time::Duration;
 
 use nave_metrics::Registrar;
 use prometheus::{Encoder, HistogramVec, IntCounterVec, IntGaugeVec, Registry, TextEncoder, core::Collector};
-
-pub use caches::CacheMetrics;
 
 use crate::request_info::RequestInfo;
 

@@ -23,10 +23,10 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::body::ResponseBody;
-use crate::documents::KUBERNETES_VERSION;
 use crate::endpoints::raw;
 use crate::gzip;
 use crate::request_info::RequestInfo;
+use crate::version::KUBERNETES_VERSION;
 
 use definitions::Kinds;
 use operations::{Operation, PathItem};

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use nave_apiserver::bootstrap::server_user;
+use nave_apiserver::context::server_user;
 use nave_apiserver::server::ApiServer;
 use nave_authn::service_account::{LAST_USED, SecretUse};
 use nave_client::redacted;

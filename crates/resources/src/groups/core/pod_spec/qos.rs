@@ -1,18 +1,19 @@
 //! The quality of service class of a pod (upstream: `pkg/apis/core/v1/helper/qos`).
 
-use std::collections::BTreeMap;
-
 use nave_machinery::quantity::Quantity;
 use nave_machinery::{Map, Value};
 
 /// The resources that decide.
 const COMPUTE: [&str; 2] = ["cpu", "memory"];
 
+/// The sum of each compute resource, in thousandths; `None` where no container names it.
+type Sums = [Option<i128>; COMPUTE.len()];
+
 /// `Guaranteed` where every container is limited and requests its limits, `BestEffort` where none says anything,
 /// `Burstable` otherwise. Resources of the pod as a whole, where it has them, count instead of its containers'.
 pub(crate) fn class(pod: &Value) -> &'static str {
     let Some(spec) = pod.get("spec") else { return "BestEffort" };
-    let (mut requests, mut limits) = (BTreeMap::new(), BTreeMap::new());
+    let (mut requests, mut limits) = (Sums::default(), Sums::default());
     let mut all_limited = true;
     if let Some(resources) =
         spec.get("resources").filter(|it| it.as_object().is_some_and(|map| !map.is_empty()))
@@ -27,7 +28,7 @@ pub(crate) fn class(pod: &Value) -> &'static str {
             all_limited &= add(&mut limits, resources.and_then(|it| it.get("limits")));
         }
     }
-    if requests.is_empty() && limits.is_empty() {
+    if requests == Sums::default() && limits == Sums::default() {
         "BestEffort"
     } else if all_limited && requests == limits {
         "Guaranteed"
@@ -37,12 +38,12 @@ pub(crate) fn class(pod: &Value) -> &'static str {
 }
 
 /// Adds up what is more than nothing; says whether all compute resources were named.
-fn add(sums: &mut BTreeMap<&'static str, i128>, list: Option<&Value>) -> bool {
+fn add(sums: &mut Sums, list: Option<&Value>) -> bool {
     let Some(list) = list.and_then(Value::as_object) else { return false };
     let mut all = true;
-    for name in COMPUTE {
+    for (name, sum) in COMPUTE.into_iter().zip(sums) {
         match amount(list, name) {
-            Some(amount) => *sums.entry(name).or_default() += amount,
+            Some(amount) => *sum = Some(sum.unwrap_or_default() + amount),
             None => all = false,
         }
     }

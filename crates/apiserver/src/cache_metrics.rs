@@ -13,7 +13,7 @@ use crate::endpoints::watch::WatchStats;
 use crate::storage::{ListStats, ResourceStorage, Storages};
 
 /// Reads the metrics of all watch caches.
-pub struct CacheMetrics {
+pub(crate) struct CacheMetrics {
     storages: Storages,
     watches: Vec<(GroupVersionResource, Arc<WatchStats>)>,
     descriptions: Vec<Desc>,
@@ -24,7 +24,7 @@ impl CacheMetrics {
     ///
     /// # Errors
     /// A name or label that is not valid, which is a mistake in this file.
-    pub fn new(
+    pub(crate) fn new(
         storages: Storages,
         watches: Vec<(GroupVersionResource, Arc<WatchStats>)>,
     ) -> Result<Self, prometheus::Error> {
