@@ -1,7 +1,7 @@
-//! The command line. Flags bear kube-apiserver's names where they mean the same.
+//! The command line. Flags have kube-apiserver's names where they have its meaning.
 //!
-//! [`ServeFlags`] is what was typed; [`Config`], made by [`ServeFlags::validate`], is what holds: nothing after it
-//! has to ask whether two flags fit together.
+//! [`ServeFlags`] are the flags as typed. [`ServeFlags::validate`] checks them and returns a [`Config`]; no later code
+//! checks whether two flags fit together.
 
 mod admission;
 mod authentication;
@@ -42,7 +42,7 @@ const SERVING: &str = "Serving";
 const NETWORK: &str = "Cluster network";
 const ETCD: &str = "Storage";
 
-/// The Kubernetes API server: one binary, its own store.
+/// A Kubernetes API server: one binary with an embedded store.
 #[derive(Debug, Parser)]
 #[command(name = "nave", version, args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
@@ -54,13 +54,13 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve the Kubernetes API (what nave does without a command).
+    /// Serve the Kubernetes API (the default command).
     Serve(Box<ServeFlags>),
-    /// Run Kubernetes' controllers on a cluster, as a process of their own.
+    /// Run the controllers as a separate process against any cluster.
     Controllers(Box<ControllersFlags>),
 }
 
-/// What the process is to do.
+/// The work of the process.
 #[derive(Debug)]
 pub(crate) enum Task {
     /// Serve the API.
@@ -89,54 +89,53 @@ impl Cli {
 /// The flags of `nave serve`, as typed.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ServeFlags {
-    /// Folder for everything the server keeps: objects, keys, certificates and admin.kubeconfig. Made if absent.
+    /// Folder for everything the server keeps: objects, keys, certificates and admin.kubeconfig. Created if missing.
     #[arg(long, value_name = "DIR", default_value = "nave-data", help_heading = GENERAL)]
     data_dir: PathBuf,
-    /// In-process controllers to run: '*' is all that are on by default, 'foo' adds one, '-foo' takes one away,
-    /// 'none' runs none.
+    /// Controllers to run in the server's process: '*' stands for all that are on by default, 'foo' adds a controller,
+    /// '-foo' removes one, 'none' runs none.
     #[arg(long, value_name = "LIST", default_value = "*", allow_hyphen_values = true, help_heading = GENERAL)]
     controllers: String,
-    /// How long a request may take; watches and other long-running requests are exempt.
+    /// Time limit of a request. Watches and other long-running requests are exempt.
     #[arg(long, value_name = "DURATION", default_value = "1m0s", value_parser = parse_duration, help_heading = GENERAL)]
     request_timeout: Duration,
-    /// Requests that change nothing, served at once; further ones are refused with 429. 0 for no limit.
+    /// Limit of concurrent get and list requests; further ones are answered with 429. 0 means no limit.
     #[arg(long, value_name = "N", default_value_t = InflightLimits::default().read_only, value_parser = parse_count, help_heading = GENERAL)]
     max_requests_inflight: usize,
-    /// Requests that may change something, served at once; further ones are refused with 429. 0 for no limit.
+    /// Limit of concurrent requests other than get, list and watch; further ones are answered with 429. 0 means no limit.
     #[arg(long, value_name = "N", default_value_t = InflightLimits::default().mutating, value_parser = parse_count, help_heading = GENERAL)]
     max_mutating_requests_inflight: usize,
-    /// A watch without a timeout of its own ends after this many seconds at the earliest, twice that at the latest.
+    /// Shortest life of a watch without timeoutSeconds, in seconds. The longest is twice as long.
     #[arg(long, value_name = "SECONDS", default_value_t = 1800, help_heading = GENERAL)]
     min_request_timeout: u32,
-    /// How long the server goes on serving after it was told to stop, while /readyz fails, so that load balancers
-    /// notice.
+    /// Time to continue serving after SIGTERM while /readyz fails, so that load balancers notice.
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration, help_heading = GENERAL)]
     shutdown_delay_duration: Duration,
-    /// Number for the level of log detail, 0 (quiet) to 10 (everything).
+    /// Log level, 0 (quiet) to 10 (everything).
     #[arg(short, long = "v", value_name = "LEVEL", default_value_t = 0, value_parser = parse_verbosity, help_heading = GENERAL)]
     verbosity: u8,
 
-    /// Address to listen on. 0.0.0.0 or :: for all.
+    /// Address to listen on. 0.0.0.0 or :: listens on all.
     #[arg(long, value_name = "IP", default_value = "127.0.0.1", help_heading = SERVING)]
     bind_address: IpAddr,
     /// Port to listen on. 0 takes a free one, which is printed.
     #[arg(long, value_name = "PORT", default_value_t = 6443, help_heading = SERVING)]
     secure_port: u16,
-    /// Address at which clients reach the server, if it is not --bind-address. It is put into the certificate and
-    /// admin.kubeconfig.
+    /// Address at which clients reach the server, if it is not --bind-address. The certificate and admin.kubeconfig
+    /// contain it.
     #[arg(long, value_name = "IP", help_heading = SERVING)]
     advertise_address: Option<IpAddr>,
-    /// Certificate to serve with (PEM, with its chain) in place of one that the server makes for itself.
+    /// Serving certificate with its chain (PEM). By default the server creates one.
     #[arg(long, value_name = "FILE", help_heading = SERVING)]
     tls_cert_file: Option<PathBuf>,
     /// Private key of --tls-cert-file (PEM).
     #[arg(long, value_name = "FILE", help_heading = SERVING)]
     tls_private_key_file: Option<PathBuf>,
-    /// Requests at once on one HTTP/2 connection; 0 for the default of 250.
+    /// Limit of concurrent requests per HTTP/2 connection. 0 means the default of 250.
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = SERVING)]
     http2_max_streams_per_connection: u32,
-    /// Open connections from one client address, or from one /64 network of IPv6 addresses. Clients behind one proxy
-    /// count as one. 0 for half of the connections that the limit of file descriptors allows.
+    /// Limit of open connections per client address, or per /64 network for IPv6. Clients behind one proxy count as one.
+    /// 0 means half of the connections that the limit of file descriptors allows.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse_count, help_heading = SERVING)]
     max_connections_per_address: usize,
 
@@ -147,14 +146,14 @@ pub(crate) struct ServeFlags {
     #[command(flatten)]
     admission: AdmissionFlags,
 
-    /// Range from which services get their addresses; for dual stack two, of one IP family each, with a comma between.
+    /// Range of cluster IPs. For dual stack an IPv4 and an IPv6 range, separated by a comma.
     #[arg(long, value_name = "CIDRS", default_value = "10.0.0.0/16", help_heading = NETWORK)]
     service_cluster_ip_range: ServiceRanges,
-    /// Range from which services get their node ports.
+    /// Range of node ports.
     #[arg(long, value_name = "RANGE", default_value = "30000-32767", value_parser = parse_ports, help_heading = NETWORK)]
     service_node_port_range: RangeInclusive<u16>,
 
-    /// Not served by this version, which keeps its objects in --data-dir.
+    /// Not supported by this version, which stores objects in --data-dir.
     #[arg(long, value_name = "URLS", help_heading = ETCD)]
     etcd_servers: Option<String>,
     #[command(flatten)]
@@ -163,7 +162,7 @@ pub(crate) struct ServeFlags {
     signing: SigningFlags,
 }
 
-/// What the flags amount to.
+/// The checked configuration of `nave serve`.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
@@ -174,12 +173,12 @@ pub(crate) struct Config {
     pub(crate) shutdown_delay: Duration,
     pub(crate) log_level: u8,
     pub(crate) listen: SocketAddr,
-    /// The address clients are told to use.
+    /// The address at which clients reach the server.
     pub(crate) advertise: IpAddr,
-    /// Certificate and key given, in place of own ones.
+    /// The given serving certificate and key, instead of created ones.
     pub(crate) serving_pair: Option<(PathBuf, PathBuf)>,
     pub(crate) http2_streams: u32,
-    /// 0 for what the limit of file descriptors suggests.
+    /// 0 derives the limit from that of file descriptors.
     pub(crate) connections_per_address: usize,
     pub(crate) authentication: Authentication,
     pub(crate) authorization: Authorization,
@@ -192,7 +191,7 @@ pub(crate) struct Config {
     pub(crate) signing: Signing,
 }
 
-/// What is wrong with a flag.
+/// An invalid flag.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("--{flag}: {why}")]
 pub(crate) struct FlagError {
@@ -205,7 +204,7 @@ impl FlagError {
         Self { flag, why: why.into() }
     }
 
-    /// A flag's file cannot be used.
+    /// An error of a flag's file.
     pub(crate) fn file(flag: &'static str, file: &Path, why: impl std::fmt::Display) -> Self {
         Self { flag, why: format!("{}: {why}", file.display()) }
     }

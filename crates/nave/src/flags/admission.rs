@@ -15,13 +15,13 @@ const NODE_RESTRICTION: &str = "NodeRestriction";
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = ADMISSION)]
 pub(super) struct AdmissionFlags {
-    /// Admission plugins to enable beside those that are enabled by default.
+    /// Admission plugins to enable in addition to the default ones.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     enable_admission_plugins: Vec<String>,
     /// Admission plugins to disable.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     disable_admission_plugins: Vec<String>,
-    /// File with the configuration of admission plugins (an AdmissionConfiguration).
+    /// AdmissionConfiguration: file with the configuration of admission plugins.
     #[arg(long, value_name = "FILE")]
     admission_control_config_file: Option<PathBuf>,
     /// Toleration in seconds of not-ready:NoExecute that DefaultTolerationSeconds adds to pods that have none.

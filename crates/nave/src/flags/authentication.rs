@@ -1,4 +1,4 @@
-//! The flags about who asks.
+//! The flags of authentication.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,70 +14,68 @@ use super::FlagError;
 use super::values::parse_duration;
 
 const HEADING: &str = "Authentication";
-/// The issuer of tokens where none is given: the name under which workloads know the server.
+/// The default issuer of tokens: the name under which workloads reach the server.
 const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc";
 const MIN_MAX_EXPIRATION: Duration = Duration::from_hours(1);
 const MAX_MAX_EXPIRATION: Duration = Duration::from_secs(1 << 32);
 
-/// The flags about who asks, as typed.
+/// The flags of authentication, as typed.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = HEADING)]
 pub(crate) struct AuthenticationFlags {
-    /// Treat requests without a credential as those of system:anonymous, which can read health and version only. True
-    /// unless set otherwise here or in --authentication-config; always false with the AlwaysAllow authorizer.
+    /// Accept requests without a credential as the user system:anonymous, which can read only health checks and the
+    /// version. The default is true; with the AlwaysAllow authorizer it is always false. --authentication-config can set it too.
     #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     anonymous_auth: Option<bool>,
-    /// AuthenticationConfiguration: issuers of JSON web tokens, and who may come without a credential. Read again
-    /// when it changes.
+    /// AuthenticationConfiguration: issuers of JSON web tokens and rules for anonymous requests. Reloaded when it changes.
     #[arg(long, value_name = "FILE")]
     authentication_config: Option<PathBuf>,
-    /// Believe client certificates signed by one of these CAs too (PEM); those of the server's own CA always are.
-    /// Read again when it changes.
+    /// Further CAs of client certificates (PEM). Certificates of the server's own CA are always accepted. Reloaded when
+    /// it changes.
     #[arg(long, value_name = "FILE")]
     client_ca_file: Option<PathBuf>,
-    /// Static bearer tokens, one a line: token,user,uid,"group1,group2".
+    /// Static bearer tokens, one per line: token,user,uid,"group1,group2".
     #[arg(long, value_name = "FILE")]
     token_auth_file: Option<PathBuf>,
-    /// Believe the tokens in secrets of type bootstrap.kubernetes.io/token in kube-system.
+    /// Accept the tokens in secrets of type bootstrap.kubernetes.io/token in kube-system.
     #[arg(long, value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1,
           require_equals = true, default_missing_value = "true")]
     enable_bootstrap_token_auth: bool,
-    /// Names of this API that tokens can be meant for; by default the issuers of service account tokens.
+    /// Audiences of this API server in tokens. By default the issuers of service account tokens.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     api_audiences: Vec<String>,
-    /// Who service account tokens say has made them; the first makes new ones, all are believed.
+    /// Issuers of service account tokens. The first one is put into new tokens; tokens of all are accepted.
     #[arg(long, value_name = "NAME", default_value = DEFAULT_ISSUER)]
     service_account_issuer: Vec<String>,
-    /// Keys that verify service account tokens (PEM; private or public, RSA or ECDSA); by default the one that signs.
+    /// Keys that verify service account tokens (PEM, private or public, RSA or ECDSA). By default the signing key.
     #[arg(long, value_name = "FILE")]
     service_account_key_file: Vec<PathBuf>,
-    /// Private key that signs service account tokens (PEM); by default the server makes one in pki/sa.key when it needs it.
+    /// Private key that signs service account tokens (PEM). By default the server creates pki/sa.key when it needs one.
     #[arg(long, value_name = "FILE")]
     service_account_signing_key_file: Option<PathBuf>,
-    /// Whether a service account token from a secret holds only as long as the secret and the account are there.
+    /// Reject service account tokens from secrets whose secret or service account no longer exists.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1,
           require_equals = true, default_missing_value = "true")]
     service_account_lookup: bool,
-    /// The longest time a service account token holds, between 1h and 2^32 seconds.
+    /// Longest validity of service account tokens, between 1h and 2^32 seconds.
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
     service_account_max_token_expiration: Duration,
-    /// Let tokens of workloads that may not renew them in time hold for a year.
+    /// Extend projected tokens to a year for workloads that may not reload them in time.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1,
           require_equals = true, default_missing_value = "true")]
     service_account_extend_token_expiration: bool,
-    /// Where others find the keys of service account tokens, if it is not this server.
+    /// URL of the public keys of service account tokens, for the discovery document. By default this server's.
     #[arg(long, value_name = "URL")]
     service_account_jwks_uri: Option<String>,
 
-    /// Believe the headers below from a proxy with a certificate signed by one of these CAs (PEM). Read again when it
-    /// changes.
+    /// CAs of the client certificates of front proxies (PEM), whose user headers are accepted. Reloaded when it changes.
     #[arg(long, value_name = "FILE")]
     requestheader_client_ca_file: Option<PathBuf>,
-    /// Common names of the proxies' certificates; any, where none are given.
+    /// Common names accepted in certificates of front proxies. By default any.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     requestheader_allowed_names: Vec<String>,
-    /// Headers with the user's name; the first that is there counts.
+    /// Headers with the user's name. The first one present counts.
     #[arg(long, value_name = "HEADERS", value_delimiter = ',')]
     requestheader_username_headers: Vec<HeaderName>,
     /// Headers with the user's uid.
@@ -86,45 +84,45 @@ pub(crate) struct AuthenticationFlags {
     /// Headers with the user's groups.
     #[arg(long, value_name = "HEADERS", value_delimiter = ',')]
     requestheader_group_headers: Vec<HeaderName>,
-    /// What the names of headers with more about the user begin with.
+    /// Prefixes of the headers with the user's extra fields.
     #[arg(long, value_name = "PREFIXES", value_delimiter = ',')]
     requestheader_extra_headers_prefix: Vec<String>,
 
-    /// Kubeconfig-style file of a webhook that knows tokens.
+    /// File in kubeconfig format with the webhook that authenticates tokens.
     #[arg(long, value_name = "FILE")]
     authentication_token_webhook_config_file: Option<PathBuf>,
-    /// How long the webhook's answers are remembered.
+    /// Time to cache the webhook's answers.
     #[arg(long, value_name = "DURATION", default_value = "2m0s", value_parser = parse_duration)]
     authentication_token_webhook_cache_ttl: Duration,
-    /// Version of TokenReview the webhook is sent.
+    /// Version of the TokenReview objects sent to the webhook.
     #[arg(long, value_name = "VERSION", value_enum, default_value = "v1beta1")]
     authentication_token_webhook_version: WebhookVersion,
 
-    /// Believe the tokens of this OpenID Connect issuer (https); others only by --authentication-config.
+    /// URL (https) of the OpenID Connect issuer whose tokens are accepted. --authentication-config allows several.
     #[arg(long, value_name = "URL", requires = "oidc_client_id")]
     oidc_issuer_url: Option<String>,
-    /// Whom the tokens must be for.
+    /// Client ID that must be an audience of the tokens.
     #[arg(long, value_name = "ID", requires = "oidc_issuer_url")]
     oidc_client_id: Option<String>,
     /// Claim with the user's name.
     #[arg(long, value_name = "CLAIM", default_value = "sub")]
     oidc_username_claim: String,
-    /// What is put before the user's name; by default the issuer, unless the claim is email. '-' for nothing.
+    /// Prefix of user names. By default the issuer URL, unless the claim is email. '-' means no prefix.
     #[arg(long, value_name = "PREFIX", allow_hyphen_values = true)]
     oidc_username_prefix: Option<String>,
     /// Claim with the user's groups.
     #[arg(long, value_name = "CLAIM")]
     oidc_groups_claim: Option<String>,
-    /// What is put before each group.
+    /// Prefix of group names.
     #[arg(long, value_name = "PREFIX", default_value = "", hide_default_value = true)]
     oidc_groups_prefix: String,
-    /// Who may have signed the issuer's certificate (PEM); by default those the system trusts.
+    /// CAs of the issuer's certificate (PEM). By default the system's.
     #[arg(long, value_name = "FILE")]
     oidc_ca_file: Option<PathBuf>,
-    /// Claim that tokens must have, and its value.
+    /// Claim that tokens must have, with its value.
     #[arg(long, value_name = "CLAIM=VALUE", value_delimiter = ',')]
     oidc_required_claim: Vec<String>,
-    /// How tokens may be signed.
+    /// Accepted signature algorithms of tokens.
     #[arg(long, value_name = "ALGORITHMS", value_delimiter = ',', default_value = "RS256")]
     oidc_signing_algs: Vec<String>,
 }
@@ -135,10 +133,10 @@ enum WebhookVersion {
     V1beta1,
 }
 
-/// Who is believed.
+/// The checked configuration of authentication.
 #[derive(Clone, Debug)]
 pub(crate) struct Authentication {
-    /// Whether requests without a credential are taken; `None` where nothing is said.
+    /// Whether anonymous requests are accepted; `None` if the flag is not given.
     pub(crate) anonymous: Option<bool>,
     pub(crate) config_file: Option<PathBuf>,
     pub(crate) client_ca_file: Option<PathBuf>,
@@ -147,15 +145,15 @@ pub(crate) struct Authentication {
     pub(crate) proxy: Option<Proxy>,
     pub(crate) webhook: Option<TokenWebhook>,
     pub(crate) oidc: Option<Oidc>,
-    /// The names of this API that tokens can be meant for; at least one.
+    /// The audiences of this API server; at least one.
     pub(crate) audiences: Vec<String>,
     pub(crate) service_accounts: ServiceAccounts,
 }
 
-/// How service account tokens are made and verified.
+/// The configuration of service account tokens.
 #[derive(Clone, Debug)]
 pub(crate) struct ServiceAccounts {
-    /// The issuer of new tokens, then the others that are believed.
+    /// The issuer of new tokens, then the other accepted issuers.
     pub(crate) issuers: Vec<String>,
     pub(crate) key_files: Vec<PathBuf>,
     pub(crate) signing_key_file: Option<PathBuf>,
@@ -165,7 +163,7 @@ pub(crate) struct ServiceAccounts {
     pub(crate) jwks_uri: Option<String>,
 }
 
-/// Which proxies are believed, and what they say.
+/// The configuration of front proxies.
 #[derive(Clone, Debug)]
 pub(crate) struct Proxy {
     pub(crate) ca_file: PathBuf,
@@ -173,7 +171,7 @@ pub(crate) struct Proxy {
     pub(crate) headers: ProxyHeaders,
 }
 
-/// A webhook that knows tokens.
+/// The configuration of the token webhook.
 #[derive(Clone, Debug)]
 pub(crate) struct TokenWebhook {
     pub(crate) file: PathBuf,
@@ -181,10 +179,10 @@ pub(crate) struct TokenWebhook {
     pub(crate) version: ReviewVersion,
 }
 
-/// The one issuer that flags can name.
+/// The OpenID Connect issuer of the flags.
 #[derive(Clone, Debug)]
 pub(crate) struct Oidc {
-    /// All but what is in `ca_file`.
+    /// The flags, without the content of `ca_file`.
     pub(crate) flags: OidcFlags,
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) algorithms: Vec<Algorithm>,

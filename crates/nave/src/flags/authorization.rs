@@ -1,4 +1,4 @@
-//! The flags about who may do what.
+//! The flags of authorization.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,52 +10,51 @@ use super::FlagError;
 use super::values::parse_duration;
 
 const HEADING: &str = "Authorization";
-/// What is asked where no flag says.
+/// The default modes.
 const DEFAULT_MODES: [&str; 2] = ["Node", "RBAC"];
 const MODES: [&str; 6] = ["AlwaysAllow", "AlwaysDeny", "ABAC", "Webhook", "RBAC", "Node"];
 
-/// The flags about who may do what, as typed.
+/// The flags of authorization, as typed.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = HEADING)]
 pub(crate) struct AuthorizationFlags {
-    /// Who is asked whether a request is allowed, in this order; one that allows it is enough: AlwaysAllow, AlwaysDeny,
-    /// ABAC, Webhook, RBAC, Node. Node,RBAC if neither this nor --authorization-config is given.
+    /// Authorizers in order; the first that allows or denies a request decides: AlwaysAllow, AlwaysDeny, ABAC, Webhook,
+    /// RBAC, Node. The default without --authorization-config is Node,RBAC.
     #[arg(long = "authorization-mode", value_name = "MODES", value_delimiter = ',')]
     modes: Vec<String>,
-    /// Policies for the mode ABAC, one a line in JSON.
+    /// Policies of the mode ABAC, one JSON object per line.
     #[arg(long = "authorization-policy-file", value_name = "FILE")]
     policy_file: Option<PathBuf>,
-    /// Where the webhook of the mode Webhook is, in the form of a kubeconfig.
+    /// File in kubeconfig format with the webhook of the mode Webhook.
     #[arg(long = "authorization-webhook-config-file", value_name = "FILE")]
     webhook_config_file: Option<PathBuf>,
-    /// The version of the reviews that the webhook is sent: v1beta1 or v1.
+    /// Version of the SubjectAccessReview objects sent to the webhook: v1beta1 or v1.
     #[arg(long = "authorization-webhook-version", value_name = "VERSION", default_value = "v1beta1")]
     webhook_version: String,
-    /// How long it is remembered what the webhook allowed.
+    /// Time to cache the webhook's decisions to allow.
     #[arg(long = "authorization-webhook-cache-authorized-ttl", value_name = "DURATION", default_value = "5m0s", value_parser = parse_duration)]
     webhook_cache_authorized_ttl: Duration,
-    /// How long it is remembered what the webhook did not allow.
+    /// Time to cache the webhook's decisions not to allow.
     #[arg(long = "authorization-webhook-cache-unauthorized-ttl", value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     webhook_cache_unauthorized_ttl: Duration,
-    /// An AuthorizationConfiguration, in place of --authorization-mode and the webhook's flags. Read again when it
-    /// changes.
+    /// AuthorizationConfiguration that replaces --authorization-mode and the webhook's flags. Reloaded when it changes.
     #[arg(long = "authorization-config", value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
-/// Who decides.
+/// The checked configuration of authorization.
 #[derive(Clone, Debug)]
 pub(crate) struct Authorization {
     pub(crate) authorizers: Authorizers,
     pub(crate) policy_file: Option<PathBuf>,
 }
 
-/// Where it stands who is asked.
+/// The source of the list of authorizers.
 #[derive(Clone, Debug)]
 pub(crate) enum Authorizers {
-    /// In a file, which may change.
+    /// A file that may change.
     File(PathBuf),
-    /// In the flags.
+    /// The flags.
     Given(Configuration),
 }
 

@@ -9,16 +9,16 @@ use nave_machinery::GroupResource;
 use super::ETCD;
 use super::values::parse_count;
 
-/// How much history the watch caches keep, as typed.
+/// The flags of the watch caches, as typed.
 #[derive(Args, Clone, Debug)]
 pub(super) struct CacheFlags {
-    /// Keep a history of changes for watches that begin in the past. Reads and watches come from memory in any case;
-    /// false keeps the history as short as it can be.
+    /// Keep a history of events for watches that start in the past. Reads and watches are served from memory anyway;
+    /// false keeps the history as short as possible.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1,
           require_equals = true, default_missing_value = "true", help_heading = ETCD)]
     watch_cache: bool,
-    /// Changes of a resource that are kept in any case. The history grows from here with the rate of changes, and
-    /// shrinks again. 0 keeps it as short as it can be.
+    /// Events that each watch cache keeps at least. The history grows and shrinks with the rate of events. 0 keeps it as
+    /// short as possible.
     #[arg(long, value_name = "N", default_value_t = WatchCacheSizes::DEFAULT, value_parser = parse_count, help_heading = ETCD)]
     default_watch_cache_size: usize,
     /// The same for single resources: resource[.group]#size, such as pods#1000,deployments.apps#500.
@@ -27,7 +27,7 @@ pub(super) struct CacheFlags {
 }
 
 impl CacheFlags {
-    /// What the flags amount to.
+    /// The sizes that the flags set.
     pub(super) fn sizes(self) -> WatchCacheSizes {
         if !self.watch_cache {
             return WatchCacheSizes { default: 0, resources: HashMap::new() };

@@ -1,4 +1,4 @@
-//! The flags of `nave controllers`, by kube-controller-manager's names.
+//! The flags of `nave controllers`, with kube-controller-manager's names.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -23,37 +23,36 @@ pub(crate) struct ControllersFlags {
     /// Kubeconfig of the cluster to work on.
     #[arg(long, value_name = "FILE", help_heading = GENERAL)]
     kubeconfig: PathBuf,
-    /// Controllers to run: '*' is all that are on by default, 'foo' adds one, '-foo' takes one away.
+    /// Controllers to run: '*' stands for all that are on by default, 'foo' adds a controller, '-foo' removes one.
     #[arg(long, value_name = "LIST", default_value = "*", allow_hyphen_values = true, help_heading = GENERAL)]
     controllers: String,
-    /// Private key (PEM) that signs the tokens in secrets of service accounts; without it they stay without one.
+    /// Private key (PEM) that signs the tokens in secrets of service accounts. Without it these secrets get no token.
     #[arg(long, value_name = "FILE", help_heading = GENERAL)]
     service_account_private_key_file: Option<PathBuf>,
-    /// Where /healthz and /metrics are served, over plain HTTP: port 0 takes a free one, which is printed; empty
-    /// serves nothing.
+    /// Address of /healthz and /metrics, served over HTTP. Port 0 takes a free port, which is printed. Empty turns it off.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:10257", value_parser = parse_address, help_heading = GENERAL)]
     healthz_bind_address: Address,
-    /// How many pods that have ended are kept before the oldest are deleted; 0 keeps all.
+    /// Number of terminated pods above which the oldest are deleted. 0 keeps all.
     #[arg(long, value_name = "N", default_value_t = Settings::TERMINATED_PODS, value_parser = parse_count, help_heading = GENERAL)]
     terminated_pod_gc_threshold: usize,
-    /// Number for the level of log detail, 0 (quiet) to 10 (everything).
+    /// Log level, 0 (quiet) to 10 (everything).
     #[arg(short, long = "v", value_name = "LEVEL", default_value_t = 0, value_parser = parse_verbosity, help_heading = GENERAL)]
     verbosity: u8,
 
-    /// Of several such processes only the one that holds a Lease works; the others wait to take its place.
+    /// Run the controllers only while this process holds the Lease; other processes wait to take over.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1,
           require_equals = true, default_missing_value = "true", help_heading = ELECTION)]
     leader_elect: bool,
-    /// How long the others wait after the last renewal before one of them takes over.
+    /// Time after the last renewal before another process takes over.
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = parse_duration, help_heading = ELECTION)]
     leader_elect_lease_duration: Duration,
-    /// How long the leader tries to renew before it gives up.
+    /// Time the leader tries to renew the Lease before it stops leading.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration, help_heading = ELECTION)]
     leader_elect_renew_deadline: Duration,
-    /// How long to wait between tries to take or renew the Lease.
+    /// Pause between attempts to acquire or renew the Lease.
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_duration, help_heading = ELECTION)]
     leader_elect_retry_period: Duration,
-    /// What is held: a Lease, as there is nothing else any more.
+    /// Kind of the lock; only Leases are supported.
     #[arg(long, value_name = "KIND", default_value = "leases", value_parser = ["leases"], help_heading = ELECTION)]
     leader_elect_resource_lock: String,
     /// Name of the Lease.

@@ -1,4 +1,4 @@
-//! The flags of the authorities that sign certificates, by kube-controller-manager's names.
+//! The flags of the CAs that sign certificates, with kube-controller-manager's names.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,47 +13,47 @@ const SIGNING: &str = "Certificate signing";
 #[derive(Args, Clone, Debug)]
 #[expect(clippy::struct_field_names, reason = "the names of flags")]
 pub(super) struct SigningFlags {
-    /// Certificate (PEM) of the authority that signs certificates for all of Kubernetes' signers.
+    /// Certificate (PEM) of the CA for all of Kubernetes' signers.
     #[arg(long, value_name = "FILE", help_heading = SIGNING)]
     cluster_signing_cert_file: Option<PathBuf>,
-    /// Private key (PEM) of that authority.
+    /// Private key (PEM) of that CA.
     #[arg(long, value_name = "FILE", help_heading = SIGNING)]
     cluster_signing_key_file: Option<PathBuf>,
-    /// How long signed certificates are valid at most; requests may ask for less.
+    /// Longest validity of signed certificates. Requests may ask for less.
     #[arg(long, value_name = "DURATION", default_value = "8760h0m0s", value_parser = parse_duration, help_heading = SIGNING)]
     cluster_signing_duration: Duration,
-    /// Certificate (PEM) of the authority for kubernetes.io/kubelet-serving.
+    /// Certificate (PEM) of the CA for kubernetes.io/kubelet-serving.
     #[arg(long, value_name = "FILE", help_heading = SIGNING)]
     cluster_signing_kubelet_serving_cert_file: Option<PathBuf>,
-    /// Private key (PEM) of that authority.
+    /// Private key (PEM) of that CA.
     #[arg(long, value_name = "FILE", help_heading = SIGNING)]
     cluster_signing_kubelet_serving_key_file: Option<PathBuf>,
-    /// Certificate (PEM) of the authority for kubernetes.io/kube-apiserver-client-kubelet.
+    /// Certificate (PEM) of the CA for kubernetes.io/kube-apiserver-client-kubelet.
     #[arg(long, value_name = "FILE", help_heading = SIGNING)]
     cluster_signing_kubelet_client_cert_file: Option<PathBuf>,
-    /// Private key (PEM) of that authority.
+    /// Private key (PEM) of that CA.
     #[arg(long, value_name = "FILE", help_heading = SIGNING)]
     cluster_signing_kubelet_client_key_file: Option<PathBuf>,
-    /// Certificate (PEM) of the authority for kubernetes.io/kube-apiserver-client.
+    /// Certificate (PEM) of the CA for kubernetes.io/kube-apiserver-client.
     #[arg(long, value_name = "FILE", help_heading = SIGNING)]
     cluster_signing_kube_apiserver_client_cert_file: Option<PathBuf>,
-    /// Private key (PEM) of that authority.
+    /// Private key (PEM) of that CA.
     #[arg(long, value_name = "FILE", help_heading = SIGNING)]
     cluster_signing_kube_apiserver_client_key_file: Option<PathBuf>,
-    /// Certificate (PEM) of the authority for kubernetes.io/legacy-unknown.
+    /// Certificate (PEM) of the CA for kubernetes.io/legacy-unknown.
     #[arg(long, value_name = "FILE", help_heading = SIGNING)]
     cluster_signing_legacy_unknown_cert_file: Option<PathBuf>,
-    /// Private key (PEM) of that authority.
+    /// Private key (PEM) of that CA.
     #[arg(long, value_name = "FILE", help_heading = SIGNING)]
     cluster_signing_legacy_unknown_key_file: Option<PathBuf>,
 }
 
-/// The authorities that sign certificates.
+/// The CAs that sign certificates.
 #[derive(Clone, Debug)]
 pub(crate) struct Signing {
     /// The files of certificate and key for each signer.
     pairs: Vec<(&'static str, PathBuf, PathBuf)>,
-    /// How long certificates are valid at most.
+    /// The longest validity of certificates.
     pub(crate) duration: Duration,
 }
 
@@ -65,10 +65,10 @@ const SIGNERS: [&str; 4] = [
 ];
 
 impl SigningFlags {
-    /// Checks the flags; `default` is the authority that signs where none is given.
+    /// Checks the flags; `default` is the CA to use if none is given.
     ///
     /// # Errors
-    /// A certificate without its key or the other way around, or one authority for all and others for some.
+    /// A certificate without its key or the other way around, or a CA for all signers beside one for some.
     pub(super) fn validate(self, default: Option<(PathBuf, PathBuf)>) -> Result<Signing, FlagError> {
         let general =
             pair("cluster-signing-cert-file", self.cluster_signing_cert_file, self.cluster_signing_key_file)?;
