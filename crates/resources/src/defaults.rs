@@ -32,6 +32,13 @@ pub(crate) fn set(map: &mut Map, field: &str, value: impl Into<Value>) {
     }
 }
 
+/// Puts `value` into a field that is absent or `null`: one that is a pointer in Go, where an empty text is a value.
+pub(crate) fn set_absent(map: &mut Map, field: &str, value: impl Into<Value>) {
+    if map.get(field).is_none_or(Value::is_null) {
+        map.insert(field.to_owned(), value.into());
+    }
+}
+
 /// Puts `number` into a field that is absent or 0: one for which Go does not tell the two apart.
 pub(crate) fn set_number(map: &mut Map, field: &str, number: i64) {
     if map.get(field).is_none_or(|found| found.is_null() || found == 0) {

@@ -3,15 +3,15 @@
 use nave_machinery::{Map, Value};
 use serde_json::json;
 
-use crate::defaults::{at, each, object, set};
+use crate::defaults::{at, each, object, set, set_absent};
 
 pub(super) fn webhooks(configuration: &mut Value, mutating: bool) {
     let Some(fields) = configuration.as_object_mut() else { return };
     for webhook in each(fields, "webhooks") {
-        set(webhook, "failurePolicy", "Fail");
+        set_absent(webhook, "failurePolicy", "Fail");
         set(webhook, "timeoutSeconds", 10);
         if mutating {
-            set(webhook, "reinvocationPolicy", "Never");
+            set_absent(webhook, "reinvocationPolicy", "Never");
         }
         selectors(webhook);
         rules(webhook, "rules");
@@ -23,7 +23,7 @@ pub(super) fn webhooks(configuration: &mut Value, mutating: bool) {
 
 pub(super) fn policy(policy: &mut Value) {
     let Some(spec) = policy.as_object_mut().and_then(|policy| object(policy, "spec")) else { return };
-    set(spec, "failurePolicy", "Fail");
+    set_absent(spec, "failurePolicy", "Fail");
     match_resources(spec, "matchConstraints");
 }
 
@@ -41,13 +41,13 @@ fn match_resources(spec: &mut Map, field: &str) {
 
 /// What is matched where nothing is said: everything, also through other versions of an API.
 fn selectors(map: &mut Map) {
-    set(map, "matchPolicy", "Equivalent");
+    set_absent(map, "matchPolicy", "Equivalent");
     set(map, "namespaceSelector", json!({}));
     set(map, "objectSelector", json!({}));
 }
 
 fn rules(map: &mut Map, field: &str) {
     for rule in each(map, field) {
-        set(rule, "scope", "*");
+        set_absent(rule, "scope", "*");
     }
 }

@@ -2,7 +2,7 @@
 
 use nave_machinery::{Map, Value};
 
-use crate::defaults::{each, object, set};
+use crate::defaults::{each, object, set, set_absent};
 use crate::groups::core::pod_spec::defaults as pod_spec;
 
 /// How many old revisions are kept for a rollback.
@@ -29,8 +29,8 @@ pub(super) fn deployment(deployment: &mut Value) {
     set(spec, "revisionHistoryLimit", REVISION_HISTORY);
     set(spec, "progressDeadlineSeconds", 600);
     if let Some(rolling) = rolling(spec, "strategy") {
-        set(rolling, "maxUnavailable", "25%");
-        set(rolling, "maxSurge", "25%");
+        set_absent(rolling, "maxUnavailable", "25%");
+        set_absent(rolling, "maxSurge", "25%");
     }
 }
 

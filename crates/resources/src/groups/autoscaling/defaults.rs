@@ -3,7 +3,7 @@
 use nave_machinery::{Map, Value};
 use serde_json::json;
 
-use crate::defaults::{at, object, set};
+use crate::defaults::{at, object, set, set_absent};
 
 /// How often a rule looks, in seconds.
 const PERIOD: i64 = 15;
@@ -41,6 +41,6 @@ fn behavior(behavior: &mut Map) {
 }
 
 fn rules(rules: &mut Map, policies: Value) {
-    set(rules, "selectPolicy", "Max");
+    set_absent(rules, "selectPolicy", "Max");
     set(rules, "policies", policies);
 }

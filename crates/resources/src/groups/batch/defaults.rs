@@ -2,7 +2,7 @@
 
 use nave_machinery::{Map, Value};
 
-use crate::defaults::{at, each, object, set};
+use crate::defaults::{at, each, object, set, set_absent};
 use crate::groups::core::pod_spec::defaults as pod_spec;
 
 pub(super) fn job(job: &mut Value) {
@@ -15,7 +15,7 @@ pub(super) fn job(job: &mut Value) {
     set(spec, "parallelism", 1);
     let per_index = spec.contains_key("backoffLimitPerIndex");
     set(spec, "backoffLimit", if per_index { i64::from(i32::MAX) } else { 6 });
-    set(spec, "completionMode", "NonIndexed");
+    set_absent(spec, "completionMode", "NonIndexed");
     set(spec, "suspend", false);
     set(spec, "manualSelector", false);
     let replacement = if spec.contains_key("podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use nave_machinery::{Map, Value};
 use serde_json::json;
 
-use crate::defaults::{at, each, object, set};
+use crate::defaults::{at, each, object, set, set_absent};
 use crate::read;
 use crate::strategy::Strategy;
 use crate::table::{Column, age, field, format_labels, joined_strings, name, text};
@@ -33,7 +33,7 @@ impl Strategy for ServiceStrategy {
             && let Some(balancer) = at(fields, &["status", "loadBalancer"])
         {
             for point in each(balancer, "ingress").filter(|it| it.get("ip").is_some_and(|ip| ip != "")) {
-                set(point, "ipMode", "VIP");
+                set_absent(point, "ipMode", "VIP");
             }
         }
     }
@@ -90,7 +90,7 @@ fn spec_defaults(spec: &mut Map) {
         set(spec, "externalTrafficPolicy", "Cluster");
     }
     if in_cluster {
-        set(spec, "internalTrafficPolicy", "Cluster");
+        set_absent(spec, "internalTrafficPolicy", "Cluster");
     }
     if balanced {
         set(spec, "allocateLoadBalancerNodePorts", true);

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::claims::CLASS_ANNOTATION;
 use super::{claims, persistent_volumes, pod_spec::defaults::host_path};
-use crate::defaults::{at, object, set};
+use crate::defaults::{at, object, set, set_absent};
 use crate::read;
 use crate::strategy::Strategy;
 use crate::table::{Column, age, field, name, text};
@@ -19,7 +19,7 @@ impl Strategy for VolumeStrategy {
         let Some(fields) = volume.as_object_mut() else { return };
         if let Some(spec) = object(fields, "spec") {
             set(spec, "persistentVolumeReclaimPolicy", "Retain");
-            set(spec, "volumeMode", "Filesystem");
+            set_absent(spec, "volumeMode", "Filesystem");
             if let Some(source) = at(spec, &["hostPath"]) {
                 host_path(source);
             }
@@ -102,7 +102,7 @@ impl Strategy for ClaimStrategy {
 /// Sets the defaults of a claim, also of one in the templates of a stateful set.
 pub(crate) fn claim_defaults(claim: &mut Map) {
     if let Some(spec) = object(claim, "spec") {
-        set(spec, "volumeMode", "Filesystem");
+        set_absent(spec, "volumeMode", "Filesystem");
     }
     if let Some(status) = object(claim, "status") {
         set(status, "phase", "Pending");

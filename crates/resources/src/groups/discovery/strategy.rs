@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use nave_machinery::{FieldError, Value, meta, names};
 
-use crate::defaults::{each, set};
+use crate::defaults::{each, set_absent};
 use crate::ip;
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors, checked, immutable, one_of, required_text};
@@ -25,8 +25,8 @@ impl Strategy for EndpointSliceStrategy {
     fn default(&self, slice: &mut Value, _version: &str) {
         let Some(fields) = slice.as_object_mut() else { return };
         for port in each(fields, "ports") {
-            set(port, "name", "");
-            set(port, "protocol", "TCP");
+            set_absent(port, "name", "");
+            set_absent(port, "protocol", "TCP");
         }
     }
 

@@ -1,6 +1,8 @@
 //! `flowcontrol.apiserver.k8s.io`: which requests are served first.
 
+mod mandatory;
 mod strategies;
+mod validation;
 
 use nave_machinery::Value;
 use serde_json::json;

@@ -1,13 +1,14 @@
 //! Defaults and validation of flow schemas and priority levels (upstream: `pkg/apis/flowcontrol`).
 
-use nave_machinery::{FieldError, Value, names};
+use nave_machinery::{Value, meta};
 
+use super::{mandatory, validation};
 use crate::defaults::{at, object, set, set_number};
 use crate::strategy::Strategy;
-use crate::validate::{At, Errors, in_range, not_negative, one_of, required_checked, required_text};
+use crate::validate::{At, Errors};
 
-const PRECEDENCE_MAX: i64 = 10_000;
-const QUEUES_MAX: i64 = 10_000_000;
+/// The annotation with which the `v1beta3` form carries shares of 0; no stored object has it.
+const ZERO_SHARES: &str = "flowcontrol.k8s.io/v1beta3-preserve-zero-concurrency-shares";
 
 /// What is particular to flow schemas.
 pub(super) struct FlowSchemaStrategy;
@@ -22,92 +23,15 @@ impl Strategy for FlowSchemaStrategy {
     fn validate(&self, schema: &Value) -> Errors {
         let mut errors = Errors::new();
         let root = At::root(schema);
-        let spec = root.field("spec");
-        let precedence = spec.field("matchingPrecedence");
-        match precedence.int().unwrap_or_default() {
-            ..=0 => errors.push(precedence.invalid("must be a positive value")),
-            1..=PRECEDENCE_MAX => {}
-            _ => errors.push(precedence.invalid(format!("must not be greater than {PRECEDENCE_MAX}"))),
-        }
-        let method = spec.field("distinguisherMethod");
-        if method.is_set() {
-            one_of(method.field("type"), &["ByNamespace", "ByUser"], &mut errors);
-        }
-        let level = spec.field("priorityLevelConfiguration");
-        required_checked(level.field("name"), names::is_dns1123_subdomain, &mut errors);
-        for rule in spec.field("rules").items() {
-            self::rule(rule, &mut errors);
-        }
+        let (name, spec) = (meta::name(schema), root.field("spec"));
+        validation::schema(name, spec, &mut errors);
+        mandatory::schema(name, spec, &mut errors);
+        validation::status(root.field("status"), &mut errors);
         errors
     }
-}
 
-/// Who asks, and for what.
-fn rule(rule: At, errors: &mut Errors) {
-    let subjects = rule.field("subjects");
-    if subjects.len() == 0 {
-        errors.push(subjects.required("subjects must contain at least one value"));
-    }
-    for subject in subjects.items() {
-        self::subject(subject, errors);
-    }
-    let (resources, paths) = (rule.field("resourceRules"), rule.field("nonResourceRules"));
-    if resources.len() == 0 && paths.len() == 0 {
-        errors.push(rule.required("at least one of resourceRules and nonResourceRules has to be non-empty"));
-    }
-    for resource in resources.items() {
-        for field in ["verbs", "apiGroups", "resources"] {
-            listed(resource.field(field), errors);
-        }
-        let namespaces = resource.field("namespaces");
-        if namespaces.len() == 0 && !resource.field("clusterScope").flag() {
-            errors.push(
-                namespaces.required(
-                    "resource rules that are not cluster scoped must supply at least one namespace",
-                ),
-            );
-        }
-    }
-    for path in paths.items() {
-        listed(path.field("verbs"), errors);
-        listed(path.field("nonResourceURLs"), errors);
-    }
-}
-
-/// Something must be listed; where all is, nothing else.
-fn listed(list: At, errors: &mut Errors) {
-    if list.len() == 0 {
-        errors.push(list.required(""));
-    } else if list.len() > 1 && list.items().any(|item| item.text() == "*") {
-        errors.push(list.invalid("if '*' is present, must not specify other values"));
-    }
-}
-
-fn subject(subject: At, errors: &mut Errors) {
-    let kind = subject.field("kind");
-    let field = match kind.text() {
-        "User" => "user",
-        "Group" => "group",
-        "ServiceAccount" => "serviceAccount",
-        _ => {
-            errors.push(kind.not_supported(&["Group", "ServiceAccount", "User"]));
-            return;
-        }
-    };
-    for other in ["group", "serviceAccount", "user"] {
-        if other != field && subject.field(other).is_set() {
-            let why = format!("{other} is forbidden when subject kind is not '{other}'");
-            errors.push(subject.field(other).forbidden(why));
-        }
-    }
-    let who = subject.field(field);
-    if !who.is_set() {
-        errors.push(who.required(format!("{field} is required when subject kind is '{}'", kind.text())));
-        return;
-    }
-    required_text(who.field("name"), errors);
-    if field == "serviceAccount" {
-        required_text(who.field("namespace"), errors);
+    fn validate_status_update(&self, schema: &Value, _old: &Value) -> Errors {
+        status(schema)
     }
 }
 
@@ -134,77 +58,27 @@ impl Strategy for PriorityLevelStrategy {
     fn validate(&self, level: &Value) -> Errors {
         let mut errors = Errors::new();
         let root = At::root(level);
-        let spec = root.field("spec");
-        let (exempt, limited) = (spec.field("exempt"), spec.field("limited"));
-        match spec.field("type").text() {
-            "Exempt" => {
-                if limited.is_set() {
-                    errors.push(limited.forbidden("must be nil if the type is not Limited"));
-                }
-                shares(exempt, &mut errors);
-            }
-            "Limited" => {
-                if exempt.is_set() {
-                    errors.push(exempt.forbidden("must be nil if the type is Limited"));
-                }
-                if limited.is_set() {
-                    self::limited(limited, &mut errors);
-                } else {
-                    errors.push(limited.required("must not be empty when type is Limited"));
-                }
-            }
-            _ => errors.push(spec.field("type").not_supported(&["Exempt", "Limited"])),
+        let (metadata, spec) = (root.field("metadata"), root.field("spec"));
+        let annotations = metadata.field("annotations");
+        if annotations.key(ZERO_SHARES).is_set() {
+            errors.push(annotations.forbidden(format!("annotation '{ZERO_SHARES}' is forbidden")));
         }
+        validation::level(meta::name(level), spec, &mut errors);
+        mandatory::level(meta::name(level), spec, &mut errors);
+        validation::status(root.field("status"), &mut errors);
         errors
     }
-}
 
-fn shares(at: At, errors: &mut Errors) {
-    not_negative(at.field("nominalConcurrencyShares"), errors);
-    let lendable = at.field("lendablePercent");
-    if lendable.is_set() {
-        in_range(lendable, 0, 100, errors);
+    fn validate_status_update(&self, level: &Value, _old: &Value) -> Errors {
+        status(level)
     }
 }
 
-fn limited(limited: At, errors: &mut Errors) {
-    shares(limited, errors);
-    not_negative(limited.field("borrowingLimitPercent"), errors);
-    let response = limited.field("limitResponse");
-    let queuing = response.field("queuing");
-    match response.field("type").text() {
-        "Reject" => {
-            if queuing.is_set() {
-                errors.push(queuing.forbidden("must be nil if limited.limitResponse.type is not Limited"));
-            }
-        }
-        "Queue" => {
-            if queuing.is_set() {
-                self::queuing(queuing, errors);
-            } else {
-                errors.push(queuing.required("must not be empty if limited.limitResponse.type is Limited"));
-            }
-        }
-        _ => errors.push(response.field("type").not_supported(&["Queue", "Reject"])),
-    }
-}
-
-fn queuing(queuing: At, errors: &mut Errors) {
-    for field in ["queueLengthLimit", "queues", "handSize"] {
-        let number = queuing.field(field);
-        if number.int().unwrap_or_default() <= 0 {
-            errors.push(number.invalid("must be positive"));
-        }
-    }
-    let (hand, queues) = (queuing.field("handSize"), queuing.field("queues"));
-    let (cards, deck) = (hand.int().unwrap_or_default(), queues.int().unwrap_or_default());
-    if deck > QUEUES_MAX {
-        errors.push(queues.invalid(format!("must not be greater than {QUEUES_MAX}")));
-    }
-    if cards > deck {
-        let why = format!("should not be greater than queues ({deck})");
-        errors.push(FieldError::invalid(&hand.path(), cards, why));
-    }
+fn status(object: &Value) -> Errors {
+    let mut errors = Errors::new();
+    let root = At::root(object);
+    validation::status(root.field("status"), &mut errors);
+    errors
 }
 
 #[cfg(test)]
@@ -214,7 +88,11 @@ mod tests {
     use super::*;
 
     fn found(strategy: &impl Strategy, spec: &Value) -> Vec<String> {
-        let mut object = json!({"spec": spec});
+        found_named("x", strategy, spec)
+    }
+
+    fn found_named(name: &str, strategy: &impl Strategy, spec: &Value) -> Vec<String> {
+        let mut object = json!({"metadata": {"name": name}, "spec": spec});
         strategy.default(&mut object, "v1");
         strategy.validate(&object).iter().map(ToString::to_string).collect()
     }
@@ -232,7 +110,11 @@ mod tests {
             })
         );
         assert_eq!(found(&PriorityLevelStrategy, &level["spec"]), [""; 0]);
-        assert_eq!(found(&PriorityLevelStrategy, &json!({"type": "Exempt"})), [""; 0]);
+        assert_eq!(found_named("exempt", &PriorityLevelStrategy, &json!({"type": "Exempt"})), [""; 0]);
+        assert_eq!(
+            found(&PriorityLevelStrategy, &json!({"type": "Exempt"})),
+            [r#"spec.type: Invalid value: "Exempt": must be 'Exempt' if and only if `name` is 'exempt'"#]
+        );
         assert_eq!(
             found(&PriorityLevelStrategy, &json!({"type": "Limited"})),
             ["spec.limited: Required value: must not be empty when type is Limited"]
@@ -264,10 +146,87 @@ mod tests {
             ),
             [
                 "spec.matchingPrecedence: Invalid value: 10001: must not be greater than 10000",
-                "spec.priorityLevelConfiguration.name: Required value",
+                "spec.priorityLevelConfiguration.name: Required value: must reference a priority level",
                 "spec.rules[0].subjects[0].user: Required value: user is required when subject kind is 'User'",
                 "spec.rules[0]: Required value: at least one of resourceRules and nonResourceRules has to be non-empty",
             ]
         );
+    }
+
+    #[test]
+    fn rules_name_known_verbs_and_whole_paths() {
+        let rule = |resource: &Value, path: &Value| {
+            let rules = json!([{
+                "subjects": [{"kind": "ServiceAccount", "serviceAccount": {"name": "*", "namespace": "a b"}}],
+                "resourceRules": [resource], "nonResourceRules": [path],
+            }]);
+            let level = json!({"name": "x"});
+            let spec = json!({"priorityLevelConfiguration": level, "matchingPrecedence": 1, "rules": rules});
+            let found = found(&FlowSchemaStrategy, &spec);
+            found.iter().map(|it| it.split(": ").take(2).collect::<Vec<_>>().join("|")).collect::<Vec<_>>()
+        };
+        let resource = json!({"verbs": ["do"], "apiGroups": ["*", ""], "resources": [], "namespaces": ["A"]});
+        let path = json!({"verbs": ["*", "get"], "nonResourceURLs": ["/a", "a", "/a//b", "/a*", "/*/*", ""]});
+        assert_eq!(
+            rule(&resource, &path),
+            [
+                "spec.matchingPrecedence|Invalid value",
+                "spec.rules[0].subjects[0].serviceAccount.namespace|Invalid value",
+                "spec.rules[0].resourceRules[0].verbs|Unsupported value",
+                "spec.rules[0].resourceRules[0].apiGroups|Invalid value",
+                "spec.rules[0].resourceRules[0].resources|Required value",
+                "spec.rules[0].resourceRules[0].namespaces[0]|Invalid value",
+                "spec.rules[0].nonResourceRules[0].verbs|Invalid value",
+                "spec.rules[0].nonResourceRules[0].nonResourceURLs[1]|Invalid value",
+                "spec.rules[0].nonResourceRules[0].nonResourceURLs[2]|Invalid value",
+                "spec.rules[0].nonResourceRules[0].nonResourceURLs[3]|Invalid value",
+                "spec.rules[0].nonResourceRules[0].nonResourceURLs[4]|Invalid value",
+                "spec.rules[0].nonResourceRules[0].nonResourceURLs[5]|Invalid value",
+            ]
+        );
+    }
+
+    #[test]
+    fn mandatory_objects_keep_their_specs() {
+        let level = json!({"type": "Limited", "limited": {
+            "nominalConcurrencyShares": 5, "limitResponse": {"type": "Reject"}, "lendablePercent": 0,
+        }});
+        assert_eq!(found_named("catch-all", &PriorityLevelStrategy, &level), [""; 0]);
+        let mut other = level;
+        other["limited"]["nominalConcurrencyShares"] = json!(6);
+        let found = found_named("catch-all", &PriorityLevelStrategy, &other);
+        assert!(found.len() == 1 && found[0].ends_with("spec of 'catch-all' must equal the fixed value"));
+        let shares = json!({"type": "Exempt", "exempt": {"nominalConcurrencyShares": 9}});
+        assert_eq!(found_named("exempt", &PriorityLevelStrategy, &shares), [""; 0]);
+        let rule = json!({
+            "subjects": [{"kind": "Group", "group": {"name": "system:masters"}}],
+            "resourceRules": [{
+                "verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "clusterScope": true, "namespaces": ["*"],
+            }],
+            "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
+        });
+        let schema = json!({
+            "priorityLevelConfiguration": {"name": "exempt"}, "matchingPrecedence": 1, "rules": [rule],
+        });
+        assert_eq!(found_named("exempt", &FlowSchemaStrategy, &schema), [""; 0]);
+        assert_eq!(found_named("catch-all", &FlowSchemaStrategy, &schema).len(), 2);
+    }
+
+    #[test]
+    fn a_hand_is_dealt_with_the_bits_there_are() {
+        let level = |hand: u32| {
+            let queuing = json!({"queues": 1024, "handSize": hand});
+            json!({"type": "Limited", "limited": {"limitResponse": {"type": "Queue", "queuing": queuing}}})
+        };
+        assert_eq!(found(&PriorityLevelStrategy, &level(6)), [""; 0]);
+        assert!(found(&PriorityLevelStrategy, &level(7))[0].contains("required entropy bits"));
+    }
+
+    #[test]
+    fn conditions_have_types_that_stand_once() {
+        let object = json!({"status": {"conditions": [{"type": "A"}, {"type": "A"}, {}]}});
+        let errors = FlowSchemaStrategy.validate_status_update(&object, &object);
+        let fields: Vec<_> = errors.iter().map(|error| error.field.to_string()).collect();
+        assert_eq!(fields, ["status.conditions[1].type", "status.conditions[2].type"]);
     }
 }

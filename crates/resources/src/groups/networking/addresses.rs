@@ -4,7 +4,7 @@ use nave_machinery::cidr::CidrError;
 use nave_machinery::{Cidr, Value, names};
 
 use crate::strategy::Strategy;
-use crate::validate::{At, Errors, checked, immutable, required_checked, required_text};
+use crate::validate::{At, Errors, IMMUTABLE, checked, immutable, required_checked};
 
 /// What is particular to ranges of services' addresses.
 pub(super) struct ServiceCidrStrategy;
@@ -14,42 +14,52 @@ impl Strategy for ServiceCidrStrategy {
         let mut errors = Errors::new();
         let root = At::root(range);
         let spec = root.field("spec");
-        let cidrs = spec.field("cidrs");
-        match cidrs.len() {
-            0 => errors.push(cidrs.required("at least one CIDR required")),
-            1 | 2 => {}
-            _ => errors.push(cidrs.invalid("may only hold up to 2 values")),
-        }
-        let mut families = Vec::new();
-        for at in cidrs.items() {
-            let Some(cidr) = cidr(at, &mut errors) else { continue };
-            let canonical = cidr.masked().to_string();
-            if canonical != at.text() {
-                errors.push(at.invalid(format!("must be in canonical form (\"{canonical}\")")));
-            }
-            families.push(cidr.is_ipv6());
-        }
-        if families.len() == 2 && families[0] == families[1] {
-            errors.push(cidrs.invalid(
-                "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64",
-            ));
-        }
+        cidrs(spec.field("cidrs"), &mut errors);
         errors
     }
 
     fn validate_update(&self, range: &Value, old: &Value) -> Errors {
-        let mut errors = self.validate(range);
+        let mut errors = Errors::new();
         let (root, old) = (At::root(range), At::root(old));
         let (spec, old) = (root.field("spec"), old.field("spec"));
-        let (cidrs, old) = (spec.field("cidrs"), old.field("cidrs"));
-        // A second family may be added.
-        for (cidr, old) in cidrs.items().zip(old.items()) {
+        let (new, old) = (spec.field("cidrs"), old.field("cidrs"));
+        let adds_family = (old.len(), new.len()) == (1, 2);
+        if new.len() != old.len() && !adds_family {
+            errors.push(new.invalid(IMMUTABLE));
+            return errors;
+        }
+        for (cidr, old) in new.items().zip(old.items()) {
             immutable(cidr, old, &mut errors);
         }
-        if cidrs.len() < old.len() {
-            errors.push(cidrs.invalid(crate::validate::IMMUTABLE));
+        if adds_family {
+            cidrs(new, &mut errors);
         }
         errors
+    }
+}
+
+/// One block of addresses, or one of each family.
+fn cidrs(cidrs: At, errors: &mut Errors) {
+    match cidrs.len() {
+        0 => return errors.push(cidrs.required("at least one CIDR required")),
+        1 | 2 => {}
+        _ => return errors.push(cidrs.invalid("may only hold up to 2 values")),
+    }
+    let mut families = Vec::new();
+    for at in cidrs.items() {
+        let Some(cidr) = cidr(at, errors) else { continue };
+        let canonical = cidr.masked().to_string();
+        if canonical != at.text() {
+            errors.push(at.invalid(format!("must be in canonical form (\"{canonical}\")")));
+        }
+        families.push(cidr.is_ipv6());
+    }
+    if let [first, second] = families[..]
+        && first == second
+    {
+        errors.push(cidrs.invalid(
+            "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64",
+        ));
     }
 }
 
@@ -77,12 +87,16 @@ impl Strategy for IpAddressStrategy {
             checked(group, names::is_dns1123_subdomain, &mut errors);
         }
         required_checked(parent.field("resource"), names::is_path_segment_name, &mut errors);
-        required_text(parent.field("name"), &mut errors);
+        required_checked(parent.field("name"), names::is_path_segment_name, &mut errors);
+        let namespace = parent.field("namespace");
+        if !namespace.text().is_empty() {
+            checked(namespace, names::is_path_segment_name, &mut errors);
+        }
         errors
     }
 
     fn validate_update(&self, address: &Value, old: &Value) -> Errors {
-        let mut errors = self.validate(address);
+        let mut errors = Errors::new();
         let (root, old) = (At::root(address), At::root(old));
         let (spec, old) = (root.field("spec"), old.field("spec"));
         immutable(spec.field("parentRef"), old.field("parentRef"), &mut errors);

@@ -3,13 +3,13 @@
 use nave_machinery::{Map, Value};
 use serde_json::json;
 
-use crate::defaults::{at, each, object, set};
+use crate::defaults::{at, each, object, set_absent};
 
 pub(super) fn network_policy(policy: &mut Value) {
     let Some(spec) = policy.as_object_mut().and_then(|policy| object(policy, "spec")) else { return };
     for direction in ["ingress", "egress"] {
         for rule in each(spec, direction) {
-            each(rule, "ports").for_each(|port| set(port, "protocol", "TCP"));
+            each(rule, "ports").for_each(|port| set_absent(port, "protocol", "TCP"));
         }
     }
     if is_empty(spec, "policyTypes") {
@@ -25,6 +25,6 @@ fn is_empty(spec: &Map, field: &str) -> bool {
 
 pub(super) fn ingress_class(class: &mut Value) {
     if let Some(parameters) = class.as_object_mut().and_then(|class| at(class, &["spec", "parameters"])) {
-        set(parameters, "scope", "Cluster");
+        set_absent(parameters, "scope", "Cluster");
     }
 }

@@ -160,7 +160,7 @@ fn backend(backend: At, errors: &mut Errors) {
 
 fn reference(resource: At, errors: &mut Errors) {
     let group = resource.field("apiGroup");
-    if !group.text().is_empty() {
+    if group.is_set() {
         checked(group, names::is_dns1123_subdomain, errors);
     }
     required_checked(resource.field("kind"), names::is_path_segment_name, errors);
@@ -204,19 +204,22 @@ impl Strategy for IngressClassStrategy {
 }
 
 fn domain_prefixed(at: At, errors: &mut Errors) {
-    let Some((domain, path)) = at.text().split_once('/') else {
+    let (domain, path) = at.text().split_once('/').unwrap_or_default();
+    if domain.is_empty() || path.is_empty() {
         errors.push(at.invalid("must be a domain-prefixed path (such as \"acme.io/foo\")"));
         return;
-    };
-    errors.extend(names::is_dns1123_subdomain(domain).into_iter().map(|why| at.invalid(why)));
-    if path.is_empty() {
-        errors.push(at.invalid("must be a domain-prefixed path (such as \"acme.io/foo\")"));
+    }
+    let mut wrong = |text: &str, why: String| errors.push(FieldError::invalid(&at.path(), text, why));
+    names::is_dns1123_subdomain(domain).into_iter().for_each(|why| wrong(domain, why));
+    if !path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte)) {
+        wrong(path, "must be the path of a URL".to_owned());
     }
 }
 
 fn scope(parameters: At, errors: &mut Errors) {
     let (scope, namespace) = (parameters.field("scope"), parameters.field("namespace"));
-    if !required_text(scope, errors) {
+    if !scope.is_set() {
+        errors.push(scope.required(""));
         return;
     }
     one_of(scope, &["Cluster", "Namespace"], errors);

@@ -122,5 +122,31 @@ fn ranges_of_addresses_are_canonical_and_of_one_family_each() {
     let more = ServiceCidrStrategy.validate_update(&range(json!(["10.0.0.0/8", "fd00::/64"])), &old);
     assert_eq!(more.len(), 0, "{more:?}");
     assert_eq!(ServiceCidrStrategy.validate_update(&range(json!(["11.0.0.0/8"])), &old).len(), 1);
+    let fewer = ServiceCidrStrategy.validate_update(&old, &range(json!(["10.0.0.0/8", "fd00::/64"])));
+    assert_eq!(fewer.len(), 1, "{fewer:?}");
+    // What is stored is not judged again.
+    let odd = range(json!(["10.0.0.1/8"]));
+    assert_eq!(ServiceCidrStrategy.validate_update(&odd, &odd), []);
     assert_eq!(found(&IpAddressStrategy, &json!({"spec": {}})), ["spec.parentRef: Required value"]);
+    let parent = json!({"group": "A", "resource": "", "name": "a/b", "namespace": ".."});
+    let fields: Vec<_> = IpAddressStrategy
+        .validate(&json!({"spec": {"parentRef": parent}}))
+        .iter()
+        .map(|error| error.field.to_string())
+        .collect();
+    assert_eq!(fields, ["group", "resource", "name", "namespace"].map(|it| format!("spec.parentRef.{it}")));
+}
+
+#[test]
+fn a_controller_is_a_path_below_a_domain() {
+    for (controller, wrong) in
+        [("a.com/b", 0), ("a.com/", 1), ("/b", 1), ("a", 1), ("A_/b", 1), ("a.com/b c", 1), ("A_/b c", 2)]
+    {
+        let class = json!({"spec": {"controller": controller}});
+        assert_eq!(found(&IngressClassStrategy, &class).len(), wrong, "{controller}");
+    }
+    let parameters = json!({"apiGroup": "", "kind": "P", "name": "p", "scope": ""});
+    let class = json!({"spec": {"controller": "a.com/b", "parameters": parameters}});
+    let found = found(&IngressClassStrategy, &class);
+    assert_eq!(found.len(), 2, "{found:?}");
 }

@@ -2,7 +2,7 @@
 
 use nave_machinery::{Value, meta};
 
-use crate::defaults::set;
+use crate::defaults::set_absent;
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors, immutable, one_of, required_text};
 
@@ -20,7 +20,7 @@ pub(super) struct PriorityClassStrategy;
 impl Strategy for PriorityClassStrategy {
     fn default(&self, class: &mut Value, _version: &str) {
         if let Some(fields) = class.as_object_mut() {
-            set(fields, "preemptionPolicy", "PreemptLowerPriority");
+            set_absent(fields, "preemptionPolicy", "PreemptLowerPriority");
         }
     }
 

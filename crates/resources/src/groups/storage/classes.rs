@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use nave_machinery::{FieldError, Value, names};
 
-use crate::defaults::set;
+use crate::defaults::set_absent;
 use crate::groups::core::pod_spec::warnings::deprecated_label;
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors, absent_or_one_of, checked, immutable, one_of, required_text};
@@ -18,8 +18,8 @@ pub(super) struct StorageClassStrategy;
 impl Strategy for StorageClassStrategy {
     fn default(&self, class: &mut Value, _version: &str) {
         let Some(fields) = class.as_object_mut() else { return };
-        set(fields, "reclaimPolicy", "Delete");
-        set(fields, "volumeBindingMode", "Immediate");
+        set_absent(fields, "reclaimPolicy", "Delete");
+        set_absent(fields, "volumeBindingMode", "Immediate");
     }
 
     fn validate(&self, class: &Value) -> Errors {

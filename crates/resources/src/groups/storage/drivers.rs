@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use nave_machinery::{FieldError, FieldPath, Value, names};
 use serde_json::json;
 
-use crate::defaults::{object, set};
+use crate::defaults::{object, set, set_absent};
 use crate::groups::core::same_but;
 use crate::read;
 use crate::strategy::Strategy;
@@ -25,7 +25,7 @@ impl Strategy for DriverStrategy {
     fn default(&self, driver: &mut Value, _version: &str) {
         let Some(spec) = driver.as_object_mut().and_then(|driver| object(driver, "spec")) else { return };
         set(spec, "attachRequired", true);
-        set(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
+        set_absent(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
         for field in ["podInfoOnMount", "requiresRepublish", "seLinuxMount", "storageCapacity"] {
             set(spec, field, false);
         }

@@ -4,7 +4,7 @@ use nave_machinery::{Map, Value};
 use serde_json::json;
 
 use super::image;
-use crate::defaults::{at, each, object, set, set_number};
+use crate::defaults::{at, each, object, set, set_absent, set_number};
 
 /// The permissions of files in volumes made of other objects, 0644.
 const FILE_MODE: i64 = 0o644;
@@ -151,7 +151,7 @@ fn volume(volume: &mut Map) {
             "hostPath" => host_path(source),
             "ephemeral" => {
                 if let Some(claim) = at(source, &["volumeClaimTemplate", "spec"]) {
-                    set(claim, "volumeMode", "Filesystem");
+                    set_absent(claim, "volumeMode", "Filesystem");
                 }
             }
             "image" if source.get("pullPolicy").is_none() => {
