@@ -194,7 +194,14 @@ fn mark_graceful(
     match requested {
         Some(shorter) if shorter < running => {
             let begun = Timestamp::parse(&deadline).unwrap_or(now).plus_seconds(running.saturating_neg());
-            set_deletion(object, begun.plus_seconds(shorter), shorter);
+            let created = meta::field(object, "creationTimestamp").and_then(Value::as_str);
+            let created = created.and_then(Timestamp::parse);
+            // A deadline at the end of the calendar was cut there: it does not tell when the deletion began.
+            let begun = if created.is_some_and(|created| begun < created) { now } else { begun };
+            let deadline = begun.plus_seconds(shorter);
+            // A period that is over already becomes the shortest one: whoever ends the pod sees this change.
+            let shorter = if deadline < now { shorter.min(1) } else { shorter };
+            set_deletion(object, deadline.max(now), shorter);
             Some(Grace::Seconds(shorter))
         }
         _ => Some(Grace::Pending),
@@ -361,10 +368,17 @@ mod tests {
         assert_eq!(pod["metadata"]["deletionTimestamp"], "1970-01-01T00:01:45Z");
         // A negative period is one second, not the end at once.
         assert_eq!(deleted(&pods, &mut pod, &grace(Some(-1)), 102), Deletion::Marked);
-        assert_eq!(pod["metadata"]["deletionTimestamp"], "1970-01-01T00:01:41Z");
+        assert_eq!(pod["metadata"]["deletionTimestamp"], "1970-01-01T00:01:42Z");
         assert_eq!(pod["metadata"]["deletionGracePeriodSeconds"], json!(1));
         assert_eq!(deleted(&pods, &mut pod, &grace(Some(i64::MIN)), 102), Deletion::Pending);
         assert_eq!(deleted(&pods, &mut pod, &grace(Some(0)), 102), Deletion::Now);
+        // The period of a deletion whose end is beyond the calendar is shortened from now on.
+        let mut endless = json!({"metadata": {"name": "x", "creationTimestamp": "1970-01-01T00:00:00Z"},
+            "spec": {"nodeName": "n"}});
+        assert_eq!(deleted(&pods, &mut endless, &grace(Some(i64::MAX)), 100), Deletion::Marked);
+        assert_eq!(endless["metadata"]["deletionTimestamp"], "9999-12-31T23:59:59Z");
+        assert_eq!(deleted(&pods, &mut endless, &grace(Some(5)), 101), Deletion::Marked);
+        assert_eq!(endless["metadata"]["deletionTimestamp"], "1970-01-01T00:01:46Z");
         let mut over = json!({"metadata": {"name": "x", "deletionTimestamp": "1970-01-01T00:00:00Z",
             "deletionGracePeriodSeconds": 0}, "spec": {"nodeName": "n"}});
         assert_eq!(deleted(&pods, &mut over, &grace(None), 102), Deletion::Now);

@@ -4,20 +4,22 @@ mod parse;
 
 use std::fmt::Write as _;
 
+use jiff::civil::{DateTime, date};
 use jiff::tz::TimeZone;
 
 pub use self::parse::{Layout, TimeError};
 
-/// A moment, to the microsecond.
+/// A moment, to the microsecond: date and time in UTC, because `jiff::Timestamp` ends before the year 9999 does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Timestamp(jiff::Timestamp);
+pub struct Timestamp(DateTime);
 
-/// 0001-01-01T00:00:00Z in seconds since 1970, the first moment of `metav1.Time`: earlier years have no four digits.
-const YEAR_ONE: i64 = -62_135_596_800;
+/// The first moment of `metav1.Time`: earlier years have no four digits.
+const FIRST: DateTime = date(1, 1, 1).at(0, 0, 0, 0);
+const UNIX_EPOCH: DateTime = date(1970, 1, 1).at(0, 0, 0, 0);
 
 /// The present moment.
 pub fn now() -> Timestamp {
-    Timestamp(jiff::Timestamp::now())
+    Timestamp(jiff::Timestamp::now().to_zoned(TimeZone::UTC).datetime())
 }
 
 impl Timestamp {
@@ -36,17 +38,19 @@ impl Timestamp {
 
     /// The moment so many seconds after 1970-01-01T00:00:00Z.
     pub fn from_unix(seconds: i64, nanoseconds: i32) -> Option<Self> {
-        jiff::Timestamp::new(seconds, nanoseconds).ok().map(Self)
+        let since = jiff::SignedDuration::from_secs(seconds);
+        let since = since.checked_add(jiff::SignedDuration::from_nanos(nanoseconds.into()))?;
+        UNIX_EPOCH.checked_add(since).ok().map(Self)
     }
 
     /// Whole seconds since 1970-01-01T00:00:00Z.
     pub fn unix_seconds(self) -> i64 {
-        self.0.as_second()
+        self.0.duration_since(UNIX_EPOCH).as_secs()
     }
 
     /// Nanoseconds past the whole second.
     pub fn subsecond_nanoseconds(self) -> i32 {
-        self.0.subsec_nanosecond()
+        self.0.duration_since(UNIX_EPOCH).subsec_nanos()
     }
 
     /// As `metav1.Time` writes it: seconds, in UTC.
@@ -62,8 +66,8 @@ impl Timestamp {
     /// The moment so many seconds later; the first or last one that RFC 3339 can write where the sum lies beyond it.
     pub fn plus_seconds(self, seconds: i64) -> Self {
         let later = self.0.checked_add(jiff::SignedDuration::from_secs(seconds));
-        let later = later.unwrap_or(if seconds < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX });
-        Self(later.max(jiff::Timestamp::constant(YEAR_ONE, 0)))
+        let later = later.unwrap_or(if seconds < 0 { DateTime::MIN } else { DateTime::MAX });
+        Self(later.max(FIRST))
     }
 
     /// Seconds from `earlier` to this moment; negative if it is later.
@@ -72,7 +76,7 @@ impl Timestamp {
     }
 
     fn write(self, micro: bool) -> String {
-        let time = self.0.to_zoned(TimeZone::UTC).datetime();
+        let time = self.0;
         let mut text = String::with_capacity(27);
         // Writing to a string cannot fail.
         let _ = write!(
@@ -155,6 +159,11 @@ mod tests {
 
     #[test]
     fn the_calendar_has_ends() {
+        for text in ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"] {
+            let time = Timestamp::parse(text).unwrap();
+            assert_eq!(time.rfc3339(), text);
+            assert_eq!(Timestamp::from_unix(time.unix_seconds(), 0), Some(time));
+        }
         assert!(now().plus_seconds(i64::MAX) > now());
         assert!(now().plus_seconds(i64::MIN) < now());
         // Whatever is added, the outcome can be written and read.

@@ -40,6 +40,7 @@
 
 mod builder;
 pub mod certificate_request;
+mod conditions;
 pub mod convert;
 pub mod def;
 mod defaults;
@@ -53,6 +54,7 @@ mod read;
 pub mod registry;
 mod resource_names;
 pub mod scale;
+mod semantic;
 mod signer;
 pub mod storage;
 pub mod strategy;

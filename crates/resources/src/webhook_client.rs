@@ -1,5 +1,7 @@
 //! Where a webhook is called: what its URL or its service must be (upstream: `apiserver/pkg/util/webhook`).
 
+use nave_machinery::names;
+
 use crate::validate::{At, Errors, required_text};
 
 const URL_FORM: &str = "desired format: https://host[/path]";
@@ -36,11 +38,30 @@ pub(crate) fn webhook_service(service: At, errors: &mut Errors) {
     if !path.is_set() {
         return;
     }
-    let text = path.text();
-    if !text.starts_with('/') {
-        errors.push(path.invalid("must start with a '/'"));
-    } else if text.len() > 1 && text[1..].trim_end_matches('/').split('/').any(str::is_empty) {
-        errors.push(path.invalid("segments may not be empty"));
+    match path.text() {
+        "" | "/" => {}
+        "//" => errors.push(path.invalid("segment[0] may not be empty")),
+        text => {
+            if !text.starts_with('/') {
+                errors.push(path.invalid("must start with a '/'"));
+            }
+            segments(path, text, errors);
+        }
+    }
+}
+
+/// Each segment of a path is a domain name. The first character of the path is not part of one, whatever it is.
+fn segments(path: At, text: &str, errors: &mut Errors) {
+    let mut rest = text.chars();
+    rest.next();
+    let rest = rest.as_str();
+    for (index, segment) in rest.strip_suffix('/').unwrap_or(rest).split('/').enumerate() {
+        if segment.is_empty() {
+            errors.push(path.invalid(format!("segment[{index}] may not be empty")));
+            continue;
+        }
+        let wrong = names::is_dns1123_subdomain(segment);
+        errors.extend(wrong.into_iter().map(|why| path.invalid(format!("segment[{index}]: {why}"))));
     }
 }
 
@@ -91,7 +112,7 @@ mod tests {
             [
                 "service.namespace: Required value",
                 "service.port: Invalid value: 0: port is not valid: must be between 1 and 65535, inclusive",
-                r#"service.path: Invalid value: "/a//b": segments may not be empty"#,
+                r#"service.path: Invalid value: "/a//b": segment[1] may not be empty"#,
             ]
         );
     }

@@ -1,6 +1,10 @@
 //! Times, which JSON writes as text and protobuf as messages of their own.
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::SignedDuration;
+use jiff::civil::{DateTime, date};
+use nave_machinery::time::Timestamp;
+
+const UNIX_EPOCH: DateTime = date(1970, 1, 1).at(0, 0, 0, 0);
 
 /// RFC 3339 in UTC, with seconds; `None` outside of the years 0 to 9999, which have no such text.
 pub(super) fn time_text(seconds: i64) -> Option<TimeText> {
@@ -14,8 +18,8 @@ pub(super) fn micro_time_text(seconds: i64, nanos: i32) -> Option<TimeText> {
 
 /// The seconds and nanoseconds since 1970 of an RFC 3339 text.
 pub(super) fn parse_time(text: &str) -> Option<(i64, i32)> {
-    let time: Timestamp = text.parse().ok()?;
-    let micros = time.as_microsecond();
+    let time = Timestamp::parse(text)?;
+    let micros = time.unix_seconds() * 1_000_000 + i64::from(time.subsecond_nanoseconds() / 1000);
     Some((micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000) as i32 * 1000))
 }
 
@@ -27,8 +31,7 @@ pub(super) struct TimeText {
 
 impl TimeText {
     fn new(seconds: i64, nanos: Option<i32>) -> Option<Self> {
-        let time = Timestamp::from_second(seconds).ok()?;
-        let time = TimeZone::UTC.to_datetime(time);
+        let time = UNIX_EPOCH.checked_add(SignedDuration::from_secs(seconds)).ok()?;
         if time.year() < 0 || nanos.is_some_and(|nanos| !(0..1_000_000_000).contains(&nanos)) {
             return None;
         }

@@ -1,8 +1,10 @@
 //! `admissionregistration.k8s.io`: webhooks and policies that writes pass through.
 
 mod defaults;
+mod policies;
+mod rules;
 mod strategies;
-mod validation;
+mod webhooks;
 
 use nave_machinery::Value;
 

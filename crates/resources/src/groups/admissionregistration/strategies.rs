@@ -2,7 +2,8 @@
 
 use nave_machinery::Value;
 
-use super::{defaults, validation};
+use super::webhooks::Leniency;
+use super::{defaults, policies, webhooks};
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors};
 
@@ -19,7 +20,13 @@ impl Strategy for Webhooks {
 
     fn validate(&self, configuration: &Value) -> Errors {
         let mut errors = Errors::new();
-        validation::webhooks(At::root(configuration), &mut errors);
+        webhooks::webhooks(At::root(configuration), Leniency::default(), &mut errors);
+        errors
+    }
+
+    fn validate_update(&self, configuration: &Value, old: &Value) -> Errors {
+        let mut errors = Errors::new();
+        webhooks::webhooks(At::root(configuration), Leniency::towards(At::root(old)), &mut errors);
         errors
     }
 }
@@ -38,9 +45,15 @@ impl Strategy for Policy {
     fn validate(&self, policy: &Value) -> Errors {
         let mut errors = Errors::new();
         let root = At::root(policy);
-        validation::policy(root, &mut errors);
-        let own = if self.mutating { validation::mutations } else { validation::validations };
+        policies::policy(root, &mut errors);
+        let own = if self.mutating { policies::mutations } else { policies::validations };
         own(root, &mut errors);
+        errors
+    }
+
+    fn validate_status_update(&self, policy: &Value, _old: &Value) -> Errors {
+        let mut errors = Errors::new();
+        policies::status(At::root(policy), &mut errors);
         errors
     }
 }
@@ -59,9 +72,12 @@ impl Strategy for Binding {
     fn validate(&self, binding: &Value) -> Errors {
         let mut errors = Errors::new();
         let root = At::root(binding);
-        validation::binding(root, &mut errors);
-        if !self.mutating {
-            validation::actions(root, &mut errors);
+        policies::binding(root, &mut errors);
+        if self.mutating {
+            let spec = root.field("spec");
+            policies::changes_only(spec.field("matchResources"), &mut errors);
+        } else {
+            policies::actions(root, &mut errors);
         }
         errors
     }
@@ -173,6 +189,7 @@ mod tests {
         assert_eq!(
             shown(&Policy { mutating: false }.validate(&json!({"spec": {}}))),
             [
+                "spec.failurePolicy: Required value",
                 "spec.matchConstraints: Required value",
                 "spec.validations: Required value: validations or auditAnnotations must contain at least one item",
                 "spec.auditAnnotations: Required value: validations or auditAnnotations must contain at least one item",
@@ -198,8 +215,107 @@ mod tests {
             [
                 "spec.policyName: Required value",
                 "spec.paramRef.name: Forbidden: name and selector are mutually exclusive",
-                "spec.validationActions: Required value",
+                "spec.paramRef.selector: Forbidden: name and selector are mutually exclusive",
+                "spec.validationActions: Required value: at least one validation action is required",
             ]
         );
+    }
+
+    #[test]
+    fn what_is_stored_asks_for_leniency() {
+        let mut old = configuration();
+        old["webhooks"][0]["sideEffects"] = json!("Some");
+        old["webhooks"][0]["admissionReviewVersions"] = json!(["v0"]);
+        let twice = json!([old["webhooks"][0], old["webhooks"][0]]);
+        old["webhooks"] = twice;
+        let strategy = Webhooks { mutating: false };
+        assert_eq!(shown(&strategy.validate_update(&old, &old)), [""; 0]);
+        assert_eq!(strategy.validate_update(&old, &configuration()).len(), 5);
+    }
+
+    #[test]
+    fn the_parts_of_a_policy_are_sound() {
+        let policy = |more: Value| {
+            let rule = json!({
+                "operations": ["DELETE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"],
+            });
+            let mut policy = json!({
+                "metadata": {"name": "p"},
+                "spec": {
+                    "matchConstraints": {"resourceRules": [rule]},
+                    "validations": [{"expression": "true"}],
+                    "reinvocationPolicy": "Never",
+                },
+            });
+            policy["spec"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            Policy { mutating: false }.default(&mut policy, "v1");
+            policy
+        };
+        let fields = |errors: Errors| errors.iter().map(|it| it.field.to_string()).collect::<Vec<_>>();
+        let annotation = |key: &str| json!({"key": key, "valueExpression": "'a'"});
+        for (more, expected) in [
+            (json!({"failurePolicy": ""}), &["spec.failurePolicy"][..]),
+            (json!({"paramKind": {"apiVersion": "v1", "kind": "K"}}), &[]),
+            (
+                json!({"paramKind": {"apiVersion": "a/b/c", "kind": "-"}}),
+                &["spec.paramKind.apiVersion", "spec.paramKind.kind"],
+            ),
+            (
+                json!({"paramKind": {"apiVersion": "A_/V1", "kind": "K"}}),
+                &["spec.paramKind.apiVersion", "spec.paramKind.apiVersion"],
+            ),
+            (
+                json!({"variables": [{"name": "in", "expression": " "}]}),
+                &["spec.variables[0].name", "spec.variables[0].expression"],
+            ),
+            (
+                json!({"validations": [{"expression": "true", "message": " ", "messageExpression": " ", "reason": "Unauthorized"}]}),
+                &[
+                    "spec.validations[0].messageExpression",
+                    "spec.validations[0].message",
+                    "spec.validations[0].reason",
+                ],
+            ),
+            (
+                json!({"validations": [{"expression": "true", "message": "a\nb"}]}),
+                &["spec.validations[0].message"],
+            ),
+            (
+                json!({"auditAnnotations": [annotation("a"), annotation("a"), annotation("a/b")]}),
+                &["spec.auditAnnotations[1].key", "spec.auditAnnotations[2].key"],
+            ),
+        ] {
+            assert_eq!(
+                fields(Policy { mutating: false }.validate(&policy(more.clone()))),
+                expected,
+                "{more}"
+            );
+        }
+        let mutations = json!([
+            {"patchType": "JSONPatch", "applyConfiguration": {"expression": "x"}},
+            {"patchType": "ApplyConfiguration", "applyConfiguration": {}},
+            {"patchType": "X"},
+        ]);
+        assert_eq!(
+            fields(Policy { mutating: true }.validate(&policy(json!({"mutations": mutations})))),
+            [
+                "spec.mutations[0].applyConfiguration",
+                "spec.mutations[0].jsonPatch",
+                "spec.mutations[1].applyConfiguration.expression",
+                "spec.mutations[2].patchType",
+                "spec.matchConstraints.resourceRules.operations",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_status_of_a_policy_refers_to_fields() {
+        let warnings =
+            json!({"typeChecking": {"expressionWarnings": [{"fieldRef": " "}]}, "conditions": [{}]});
+        let policy = json!({"status": warnings});
+        let errors = Policy { mutating: false }.validate_status_update(&policy, &policy);
+        assert_eq!(errors[0].field.as_str(), "status.typeChecking.expressionWarnings[0].warning");
+        assert_eq!(errors[1].field.as_str(), "status.typeChecking.expressionWarnings[0].fieldRef");
+        assert!(errors[2].field.as_str().starts_with("status.conditions[0]"));
     }
 }

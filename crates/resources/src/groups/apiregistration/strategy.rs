@@ -1,10 +1,11 @@
 //! Defaults and validation of API services (upstream: `kube-aggregator/pkg/apis/apiregistration`).
 
-use nave_machinery::{FieldError, Value, names};
+use nave_machinery::{FieldError, Value, conditions, names, time};
+use serde_json::json;
 
 use crate::defaults::{at, set};
 use crate::strategy::Strategy;
-use crate::validate::{At, Errors, checked};
+use crate::validate::{At, Errors, checked, one_of};
 use crate::webhook_client::named_service;
 
 /// What is particular to API services.
@@ -24,7 +25,8 @@ impl Strategy for ApiServiceStrategy {
         let (group, version) = (spec.field("group"), spec.field("version"));
         let name = metadata.field("name");
         let required = format!("{}.{}", version.text(), group.text());
-        if name.text() != required {
+        let minimal = names::is_path_segment_name(name.text());
+        if !name.text().is_empty() && minimal.is_empty() && name.text() != required {
             errors.push(name.invalid(format!(r#"must be `spec.version+"."+spec.group`: "{required}""#)));
         }
         if group.text().is_empty() {
@@ -38,6 +40,30 @@ impl Strategy for ApiServiceStrategy {
         priority(spec.field("groupPriorityMinimum"), 20_000, &mut errors);
         priority(spec.field("versionPriority"), 1_000, &mut errors);
         self::service(spec, &mut errors);
+        errors
+    }
+
+    fn prepare_for_create(&self, object: &mut Value) {
+        // The versions this server serves itself are available at once.
+        if object.pointer("/spec/service").is_none_or(Value::is_null) {
+            let now = time::now().rfc3339();
+            conditions::set(
+                object,
+                json!({
+                    "type": "Available", "status": "True", "reason": "Local",
+                    "message": "Local APIServices are always available", "lastTransitionTime": now,
+                }),
+            );
+        }
+    }
+
+    fn validate_status_update(&self, object: &Value, _old: &Value) -> Errors {
+        let mut errors = Errors::new();
+        let root = At::root(object);
+        let status = root.field("status");
+        for condition in status.field("conditions").items() {
+            one_of(condition.field("status"), &["True", "False", "Unknown"], &mut errors);
+        }
         errors
     }
 }
@@ -56,7 +82,12 @@ fn service(spec: At, errors: &mut Errors) {
     let has_bundle = !bundle.text().is_empty();
     if !spec.field("service").is_set() {
         if has_bundle {
-            errors.push(bundle.forbidden("local APIServices may not have a caBundle"));
+            let why = "local APIServices may not have a caBundle";
+            errors.push(FieldError::invalid(
+                &bundle.path(),
+                format!("{} bytes", bundle.text().len() / 4 * 3),
+                why,
+            ));
         }
         if insecure.flag() {
             errors.push(insecure.invalid("local APIServices may not have insecureSkipTLSVerify"));
@@ -71,9 +102,19 @@ fn service(spec: At, errors: &mut Errors) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+
+    #[test]
+    fn versions_of_this_server_are_available_at_once() {
+        let mut local = json!({"spec": {"service": null}});
+        ApiServiceStrategy.prepare_for_create(&mut local);
+        assert!(conditions::is_true(&local, "Available"));
+        let mut remote = json!({"spec": {"service": {"name": "s"}}});
+        ApiServiceStrategy.prepare_for_create(&mut remote);
+        assert_eq!(remote.get("status"), None);
+        let odd = json!({"status": {"conditions": [{"status": "yes"}]}});
+        assert_eq!(ApiServiceStrategy.validate_status_update(&odd, &odd).len(), 1);
+    }
 
     #[test]
     fn the_name_follows_from_what_is_served() {

@@ -32,7 +32,15 @@ impl Strategy for AutoscalerStrategy {
     }
 
     fn validate(&self, autoscaler: &Value) -> Errors {
-        validation::autoscaler(autoscaler)
+        validation::autoscaler(autoscaler, None)
+    }
+
+    fn validate_update(&self, autoscaler: &Value, old: &Value) -> Errors {
+        validation::autoscaler(autoscaler, Some(old))
+    }
+
+    fn validate_status_update(&self, autoscaler: &Value, _old: &Value) -> Errors {
+        validation::status(autoscaler)
     }
 
     fn convert(

@@ -2,8 +2,10 @@
 
 use nave_machinery::{FieldError, Value, names};
 
+use crate::resource_names;
 use crate::validate::{
-    At, Errors, absent_or_one_of, label_selector, one_of, quantity, required_checked, required_text,
+    At, Errors, absent_or_one_of, checked, not_negative, one_of, quantity, quantity_not_negative,
+    required_checked,
 };
 
 /// The longest look back when scaling, and the longest period of a rule, in seconds.
@@ -19,24 +21,36 @@ const SOURCES: [(&str, &str); 5] = [
     ("Resource", "resource"),
 ];
 
-pub(super) fn autoscaler(autoscaler: &Value) -> Errors {
+/// The sources of a metric in the order in which the first that is set is checked.
+const CHECKED: [&str; 5] = ["object", "external", "pods", "resource", "containerResource"];
+
+/// What an API version in a reference must be.
+#[derive(Clone, Copy, PartialEq)]
+enum ApiVersion {
+    WithGroup,
+    Any,
+    /// It is what it was, or one like it is stored.
+    Unchecked,
+}
+
+/// Checks an autoscaler; `old` is the stored one on an update, whose faults may stay.
+pub(super) fn autoscaler(autoscaler: &Value, old: Option<&Value>) -> Errors {
     let mut errors = Errors::new();
     let root = At::root(autoscaler);
     let spec = root.field("spec");
-    let (least, most) = (spec.field("minReplicas"), spec.field("maxReplicas"));
-    if least.int().is_some_and(|number| number < 1) {
-        errors.push(least.invalid("must be greater than or equal to 1"));
+    let old_spec = At::named("spec", old.and_then(|old| old.get("spec")));
+    bounds(spec, old_spec, &mut errors);
+    let target = spec.field("scaleTargetRef");
+    reference(target, target_version(target, old_spec.field("scaleTargetRef")), &mut errors);
+    let metrics = spec.field("metrics");
+    let version = described_version(old_spec.field("metrics"));
+    for metric in metrics.items() {
+        self::metric(metric, version, &mut errors);
     }
-    let max = most.int().unwrap_or_default();
-    if max < 1 {
-        errors.push(FieldError::invalid(&most.path(), max, "must be greater than 0"));
-    }
-    if least.int().is_some_and(|min| max < min) {
-        errors.push(FieldError::invalid(&most.path(), max, "must be greater than or equal to `minReplicas`"));
-    }
-    reference(spec.field("scaleTargetRef"), &mut errors);
-    for metric in spec.field("metrics").items() {
-        self::metric(metric, &mut errors);
+    let scales_to_zero = |metric: At| matches!(metric.field("type").text(), "Object" | "External");
+    if spec.field("minReplicas").int() == Some(0) && !metrics.items().any(scales_to_zero) {
+        let why = "must specify at least one Object or External metric to support scaling to zero replicas";
+        errors.push(metrics.forbidden(why));
     }
     let behavior = spec.field("behavior");
     for direction in ["scaleUp", "scaleDown"] {
@@ -45,73 +59,173 @@ pub(super) fn autoscaler(autoscaler: &Value) -> Errors {
     errors
 }
 
-fn reference(target: At, errors: &mut Errors) {
+/// Checks the status of an autoscaler.
+pub(super) fn status(autoscaler: &Value) -> Errors {
+    let mut errors = Errors::new();
+    let root = At::root(autoscaler);
+    let status = root.field("status");
+    not_negative(status.field("currentReplicas"), &mut errors);
+    not_negative(status.field("desiredReplicas"), &mut errors);
+    errors
+}
+
+fn bounds(spec: At, old: At, errors: &mut Errors) {
+    let (least, most) = (spec.field("minReplicas"), spec.field("maxReplicas"));
+    // Scaling to zero is off by default; an autoscaler that does it goes on.
+    let lowest = i64::from(old.field("minReplicas").int() != Some(0));
+    if least.int().is_some_and(|number| number < lowest) {
+        errors.push(least.invalid(format!("must be greater than or equal to {lowest}")));
+    }
+    let max = most.int().unwrap_or_default();
+    let mut wrong = |why: &str| errors.push(FieldError::invalid(&most.path(), max, why));
+    if max < 0 {
+        wrong("must be greater than or equal to 1");
+    }
+    if least.int().is_some_and(|min| max < min) {
+        wrong("must be greater than or equal to `minReplicas`");
+    }
+    if max == 0 {
+        errors.push(most.required("must be set and greater than 0"));
+    }
+}
+
+fn target_version(target: At, old: At) -> ApiVersion {
+    let is_same = |field| target.field(field).text() == old.field(field).text();
+    if old.is_set() && is_same("apiVersion") && is_same("kind") {
+        ApiVersion::Unchecked
+    } else if target.field("kind").text() == "ReplicationController" {
+        ApiVersion::Any
+    } else {
+        ApiVersion::WithGroup
+    }
+}
+
+/// Whether the versions of the objects that metrics describe are checked: not where a stored one is at fault.
+fn described_version(old_metrics: At) -> ApiVersion {
+    let is_wrong = |metric: At| {
+        let source = metric.field("object");
+        let described = source.field("describedObject");
+        metric.field("type").text() == "Object"
+            && wrong_version(described.field("apiVersion").text(), ApiVersion::Any).is_some()
+    };
+    if old_metrics.items().any(is_wrong) { ApiVersion::Unchecked } else { ApiVersion::Any }
+}
+
+fn reference(target: At, version: ApiVersion, errors: &mut Errors) {
     required_checked(target.field("kind"), names::is_path_segment_name, errors);
     required_checked(target.field("name"), names::is_path_segment_name, errors);
+    let api_version = target.field("apiVersion");
+    let wrong = wrong_version(api_version.text(), version);
+    errors.extend(wrong.map(|why| api_version.invalid_text(why)));
 }
 
-fn metric(metric: At, errors: &mut Errors) {
+fn wrong_version(text: &str, version: ApiVersion) -> Option<String> {
+    match version {
+        ApiVersion::Unchecked => None,
+        _ if text.matches('/').count() > 1 => Some(format!("unexpected GroupVersion string: {text}")),
+        ApiVersion::WithGroup if text.split_once('/').is_none_or(|(group, _)| group.is_empty()) => {
+            Some("apiVersion must specify API group".to_owned())
+        }
+        _ => None,
+    }
+}
+
+fn metric(metric: At, version: ApiVersion, errors: &mut Errors) {
     let kind = metric.field("type");
-    if !required_text(kind, errors) {
-        return;
+    if kind.text().is_empty() {
+        errors.push(kind.required("must specify a metric source type"));
     }
-    let Some((_, field)) = SOURCES.iter().find(|(name, _)| *name == kind.text()) else {
-        let supported: Vec<&str> = SOURCES.iter().map(|(name, _)| *name).collect();
-        errors.push(kind.not_supported(&supported));
-        return;
-    };
-    for (_, other) in SOURCES.iter().filter(|(_, other)| other != field) {
-        if metric.field(other).is_set() {
-            let why = format!("must populate the given metric source only ({field})");
-            errors.push(metric.field(other).forbidden(why));
-        }
+    let expected = SOURCES.iter().find(|(name, _)| *name == kind.text()).map(|(_, field)| *field);
+    if expected.is_none() {
+        errors.push(kind.not_supported(&SOURCES.map(|(name, _)| name)));
     }
-    let source = metric.field(field);
-    if !source.is_set() {
-        errors.push(source.required("must populate information for the given metric source"));
-        return;
+    let given: Vec<&str> = CHECKED.into_iter().filter(|field| metric.field(field).is_set()).collect();
+    if let Some(first) = given.first() {
+        source(metric, first, version, errors);
     }
-    match *field {
-        "resource" => resource(source, errors),
-        "containerResource" => {
-            required_text(source.field("container"), errors);
-            resource(source, errors);
-        }
-        "pods" => {
-            identifier(source.field("metric"), errors);
-            target(source.field("target"), &["averageValue"], errors);
-        }
-        "external" => {
-            identifier(source.field("metric"), errors);
-            target(source.field("target"), &["value", "averageValue"], errors);
-        }
-        _ => {
-            reference(source.field("describedObject"), errors);
-            identifier(source.field("metric"), errors);
-            target(source.field("target"), &["value", "averageValue"], errors);
-        }
+    if let Some(expected) = expected.filter(|expected| !given.contains(expected)) {
+        errors.push(metric.field(expected).required("must populate information for the given metric source"));
+    }
+    if given.len() != 1 {
+        let others = given.iter().filter(|field| Some(**field) != expected);
+        let why = "must populate the given metric source only";
+        errors.extend(others.map(|field| metric.field(field).forbidden(why)));
     }
 }
 
-fn resource(source: At, errors: &mut Errors) {
-    required_text(source.field("name"), errors);
-    target(source.field("target"), &["averageUtilization", "averageValue"], errors);
+fn source(metric: At, field: &'static str, version: ApiVersion, errors: &mut Errors) {
+    let source = metric.field(field);
+    match field {
+        "object" => reference(source.field("describedObject"), version, errors),
+        "containerResource" => container(source, errors),
+        "resource" if source.field("name").text().is_empty() => {
+            errors.push(source.field("name").required("must specify a resource name"));
+        }
+        _ => {}
+    }
+    if matches!(field, "object" | "external" | "pods") {
+        identifier(source.field("metric"), errors);
+    }
+    let target = source.field("target");
+    self::target(target, errors);
+    let (value, average, utilization) =
+        (target.field("value"), target.field("averageValue"), target.field("averageUtilization"));
+    match field {
+        "pods" if !average.is_set() => {
+            errors.push(average.required("must specify a positive target averageValue"));
+        }
+        "object" | "external" if !value.is_set() && !average.is_set() => {
+            errors.push(average.required("must set either a target value or a target average value"));
+        }
+        "external" if value.is_set() && average.is_set() => {
+            errors.push(value.forbidden("may not set both a target value for metric and a per-pod target"));
+        }
+        "resource" | "containerResource" => match (utilization.is_set(), average.is_set()) {
+            (false, false) => {
+                errors
+                    .push(utilization.required("must set either a target raw value or a target utilization"));
+            }
+            (true, true) => {
+                errors
+                    .push(average.forbidden("may not set both a target raw value and a target utilization"));
+            }
+            _ => {}
+        },
+        _ => {}
+    }
+}
+
+fn container(source: At, errors: &mut Errors) {
+    let (resource, container) = (source.field("name"), source.field("container"));
+    if resource.text().is_empty() {
+        errors.push(resource.required("must specify a resource name"));
+    } else {
+        resource_names::container(resource.text(), resource, errors);
+    }
+    if container.text().is_empty() {
+        errors.push(container.required("must specify a container"));
+    } else {
+        checked(container, names::is_dns1123_label, errors);
+    }
 }
 
 fn identifier(metric: At, errors: &mut Errors) {
-    required_checked(metric.field("name"), names::is_path_segment_name, errors);
-    label_selector(metric.field("selector"), errors);
+    let name = metric.field("name");
+    if name.text().is_empty() {
+        errors.push(name.required("must specify a metric name"));
+    } else {
+        checked(name, names::is_path_segment_name, errors);
+    }
 }
 
-/// A target of a known type, one of the `possible` amounts, and that above 0.
-fn target(target: At, possible: &[&'static str], errors: &mut Errors) {
+/// A target of a known type, whose amounts are above 0.
+fn target(target: At, errors: &mut Errors) {
     let kind = target.field("type");
-    if required_text(kind, errors) {
-        one_of(kind, &["AverageValue", "Utilization", "Value"], errors);
+    if kind.text().is_empty() {
+        errors.push(kind.required("must specify a metric target type"));
     }
-    let utilization = target.field("averageUtilization");
-    if utilization.int().is_some_and(|percent| percent < 1) {
-        errors.push(utilization.invalid("must be greater than 0"));
+    if !["AverageValue", "Utilization", "Value"].contains(&kind.text()) {
+        errors.push(kind.invalid_text("must be either Utilization, Value, or AverageValue"));
     }
     for field in ["value", "averageValue"] {
         let amount = target.field(field);
@@ -119,12 +233,9 @@ fn target(target: At, possible: &[&'static str], errors: &mut Errors) {
             errors.push(amount.invalid("must be positive"));
         }
     }
-    let given = possible.iter().filter(|field| target.field(field).is_set()).count();
-    if given == 0 {
-        let names = possible.join(" or ");
-        errors.push(target.field(possible[0]).required(format!("must set a target: {names}")));
-    } else if given > 1 && possible.contains(&"averageUtilization") {
-        errors.push(utilization.forbidden("may not set both a target raw value and a target utilization"));
+    let utilization = target.field("averageUtilization");
+    if utilization.int().is_some_and(|percent| percent < 1) {
+        errors.push(utilization.invalid("must be greater than 0"));
     }
 }
 
@@ -145,6 +256,7 @@ fn scaling_rules(rules: At, errors: &mut Errors) {
     if policies.len() == 0 {
         errors.push(policies.required("must specify at least one Policy"));
     }
+    quantity_not_negative(rules.field("tolerance"), errors);
     for policy in policies.items() {
         one_of(policy.field("type"), &["Percent", "Pods"], errors);
         for field in ["value", "periodSeconds"] {
@@ -170,13 +282,13 @@ mod tests {
 
     fn whole(spec: &Value) -> Value {
         let mut it = json!({"spec": spec});
-        it["spec"]["scaleTargetRef"] = json!({"kind": "Deployment", "name": "web"});
+        it["spec"]["scaleTargetRef"] = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"});
         defaults::autoscaler(&mut it, "v2");
         it
     }
 
     fn found(spec: &Value) -> Vec<String> {
-        autoscaler(&whole(spec)).iter().map(ToString::to_string).collect()
+        autoscaler(&whole(spec), None).iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -207,7 +319,8 @@ mod tests {
             found(&json!({"minReplicas": 0, "maxReplicas": 0})),
             [
                 "spec.minReplicas: Invalid value: 0: must be greater than or equal to 1",
-                "spec.maxReplicas: Invalid value: 0: must be greater than 0",
+                "spec.maxReplicas: Required value: must be set and greater than 0",
+                "spec.metrics: Forbidden: must specify at least one Object or External metric to support scaling to zero replicas",
             ]
         );
         assert_eq!(
@@ -231,5 +344,78 @@ mod tests {
                 "spec.behavior.scaleUp.policies[0].periodSeconds: Invalid value: 1801: must be less than or equal to 1800",
             ]
         );
+    }
+
+    #[test]
+    fn a_metric_is_of_one_source_with_a_target() {
+        let target = json!({"type": "Value", "value": "1"});
+        let metric = json!({"name": "m"});
+        for (given, expected) in [
+            (json!({}), &["type", "type"][..]),
+            (
+                json!({"type": "Pods", "pods": {"metric": {}, "target": target}}),
+                &["pods.metric.name", "pods.target.averageValue"],
+            ),
+            (
+                json!({"type": "External", "external": {"metric": metric,
+                    "target": {"type": "", "value": "1", "averageValue": "-1"}}}),
+                &[
+                    "external.target.type",
+                    "external.target.type",
+                    "external.target.averageValue",
+                    "external.target.value",
+                ],
+            ),
+            (
+                json!({"type": "Object", "object": {"describedObject": {"kind": "a/b", "apiVersion": "a/b/c"},
+                    "metric": metric, "target": target}}),
+                &[
+                    "object.describedObject.kind",
+                    "object.describedObject.name",
+                    "object.describedObject.apiVersion",
+                ],
+            ),
+            (
+                json!({"type": "ContainerResource", "containerResource": {"name": "pods", "container": "A",
+                    "target": {"type": "Utilization", "averageUtilization": 0, "averageValue": "1"}}}),
+                &[
+                    "containerResource.name",
+                    "containerResource.container",
+                    "containerResource.target.averageUtilization",
+                    "containerResource.target.averageValue",
+                ],
+            ),
+            (
+                json!({"type": "Resource", "resource": {"name": "cpu", "target": target},
+                    "pods": {"metric": metric, "target": {"type": "AverageValue", "averageValue": "1"}}}),
+                &["pods"],
+            ),
+        ] {
+            let spec = whole(&json!({"maxReplicas": 1, "metrics": [given]}));
+            let errors = autoscaler(&spec, None);
+            let fields: Vec<_> = errors.iter().map(|error| error.field.to_string()).collect();
+            let expected: Vec<_> = expected.iter().map(|field| format!("spec.metrics[0].{field}")).collect();
+            assert_eq!(fields, expected, "{given}");
+        }
+    }
+
+    #[test]
+    fn stored_references_may_stay_as_they_are() {
+        let with = |reference: Value, most: u32| {
+            let mut it = whole(&json!({"maxReplicas": most}));
+            it["spec"]["scaleTargetRef"] = reference;
+            it
+        };
+        let odd = json!({"apiVersion": "", "kind": "Deployment", "name": "web"});
+        let controller = json!({"apiVersion": "v1", "kind": "ReplicationController", "name": "web"});
+        assert_eq!(autoscaler(&with(controller, 1), None), []);
+        assert_eq!(autoscaler(&with(odd.clone(), 1), None).len(), 1);
+        assert_eq!(autoscaler(&with(odd.clone(), 2), Some(&with(odd, 1))), []);
+    }
+
+    #[test]
+    fn counts_in_a_status_are_not_negative() {
+        let errors = status(&json!({"status": {"currentReplicas": -1, "desiredReplicas": -1}}));
+        assert_eq!(errors.len(), 2, "{errors:?}");
     }
 }

@@ -62,8 +62,10 @@ impl Strategy for EventStrategy {
         errors
     }
 
-    fn validate_update(&self, event: &Value, _old: &Value) -> Errors {
-        validation::event(event, "reportingController")
+    fn validate_update(&self, event: &Value, old: &Value) -> Errors {
+        let mut errors = validation::event(event, "reportingController");
+        validation::strict_update(event, old, &mut errors);
+        errors
     }
 }
 

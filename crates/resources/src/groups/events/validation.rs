@@ -3,10 +3,28 @@
 
 use nave_machinery::{FieldError, FieldPath, Value, names};
 
-use crate::validate::{At, Errors, one_of};
+use crate::semantic::is_equal;
+use crate::validate::{At, Errors, IMMUTABLE, checked};
 
 const WORD_MAX: usize = 128;
 const MESSAGE_MAX: usize = 1024;
+/// The fields of the old kind of events.
+const DEPRECATED: [&str; 4] = ["firstTimestamp", "lastTimestamp", "count", "source"];
+const FIXED: [&str; 13] = [
+    "involvedObject",
+    "reason",
+    "message",
+    "source",
+    "firstTimestamp",
+    "lastTimestamp",
+    "count",
+    "type",
+    "eventTime",
+    "action",
+    "related",
+    "reportingComponent",
+    "reportingInstance",
+];
 const ELSEWHERE: &str = "does not match event.namespace";
 
 /// What holds for the events of both groups; `component` is what the request calls who reports.
@@ -28,6 +46,10 @@ pub(super) fn event(event: &Value, component: &'static str) -> Errors {
     if is_dated {
         reported(root, component, &mut errors);
     }
+    let wrong = names::is_dns1123_subdomain(namespace);
+    errors.extend(
+        wrong.into_iter().map(|why| FieldError::invalid(&FieldPath::new("namespace"), namespace, why)),
+    );
     errors
 }
 
@@ -38,8 +60,7 @@ fn reported(event: At, component: &'static str, errors: &mut Errors) {
     if who.is_empty() {
         errors.push(FieldError::required(&path, ""));
     }
-    let found = if who.is_empty() { Vec::new() } else { names::is_qualified_name(who) };
-    errors.extend(found.into_iter().map(|why| FieldError::invalid(&path, who, why)));
+    errors.extend(names::is_qualified_name(who).into_iter().map(|why| FieldError::invalid(&path, who, why)));
     for field in ["reportingInstance", "action", "reason"] {
         let at = event.field(field);
         match at.text().len() {
@@ -57,20 +78,51 @@ fn reported(event: At, component: &'static str, errors: &mut Errors) {
 /// What holds for events that are made through `events.k8s.io` besides: they are of the new kind.
 pub(super) fn strict(event: &Value, errors: &mut Errors) {
     let root = At::root(event);
+    let (metadata, kind) = (root.field("metadata"), root.field("type"));
+    checked(metadata.field("name"), names::is_dns1123_subdomain, errors);
+    series(root, errors);
     if !root.field("eventTime").is_set() {
         errors.push(root.field("eventTime").required(""));
     }
-    one_of(root.field("type"), &["Normal", "Warning"], errors);
-    for (field, deprecated) in [
-        ("firstTimestamp", "deprecatedFirstTimestamp"),
-        ("lastTimestamp", "deprecatedLastTimestamp"),
-        ("count", "deprecatedCount"),
-    ] {
-        let at = root.field(field);
-        if at.is_set() && at.int() != Some(0) {
-            let shown = at.value().cloned().unwrap_or(Value::Null);
-            errors.push(FieldError::invalid(&FieldPath::new(deprecated), shown, "needs to be unset"));
+    let mut wrong = |at: At, why: String| errors.push(FieldError::invalid(&at.path(), "", why));
+    if !["Normal", "Warning"].contains(&kind.text()) {
+        wrong(kind, format!("has invalid value: {}", kind.text()));
+    }
+    for at in DEPRECATED.map(|field| root.field(field)) {
+        if at.int() != Some(0) && !is_equal(at.value(), None) {
+            wrong(at, "needs to be unset".to_owned());
         }
+    }
+}
+
+/// What an update through `events.k8s.io` leaves as it is: all but the series.
+pub(super) fn strict_update(event: &Value, old: &Value, errors: &mut Errors) {
+    let (root, old) = (At::root(event), At::root(old));
+    if !is_equal(root.field("series").value(), old.field("series").value()) {
+        series(root, errors);
+    }
+    for field in FIXED {
+        let at = root.field(field);
+        if !is_equal(at.value(), old.field(field).value()) {
+            let path =
+                if field == "reportingComponent" { FieldPath::new("reportingController") } else { at.path() };
+            errors.push(FieldError::invalid(&path, at.value().cloned().unwrap_or_default(), IMMUTABLE));
+        }
+    }
+}
+
+/// A series has been seen more than once.
+fn series(event: At, errors: &mut Errors) {
+    let series = event.field("series");
+    if !series.is_set() {
+        return;
+    }
+    let (count, last) = (series.field("count"), series.field("lastObservedTime"));
+    if count.int().unwrap_or_default() < 2 {
+        errors.push(FieldError::invalid(&count.path(), "", "should be at least 2"));
+    }
+    if !last.is_set() {
+        errors.push(last.required(""));
     }
 }
 
@@ -111,16 +163,41 @@ mod tests {
             "type": "Normal", "count": 2,
         });
         assert_eq!(
-            shown(&event_of(&event)),
+            event_of(&event).iter().map(|error| error.field.to_string()).collect::<Vec<_>>(),
             [
-                "reportingComponent: Required value",
-                "reportingInstance: Required value",
-                "action: Required value",
-                "reason: Required value",
+                "reportingComponent",
+                "reportingComponent",
+                "reportingComponent",
+                "reportingInstance",
+                "action",
+                "reason",
             ]
         );
         let mut errors = Errors::new();
         strict(&event, &mut errors);
-        assert_eq!(shown(&errors), ["deprecatedCount: Invalid value: 2: needs to be unset"]);
+        assert_eq!(
+            errors.iter().map(|error| error.field.to_string()).collect::<Vec<_>>(),
+            ["metadata.name", "count"]
+        );
+    }
+
+    #[test]
+    fn an_event_of_the_new_group_keeps_all_but_its_series() {
+        let event = json!({"reason": "r", "message": "m", "source": {}, "count": 0});
+        let fields = |change: Value| {
+            let mut new = event.clone();
+            new.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            let mut errors = Errors::new();
+            strict_update(&new, &event, &mut errors);
+            errors.iter().map(|error| error.field.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(fields(json!({"source": null, "related": {}})), [""; 0]);
+        let last = "2026-01-01T00:00:00.000000Z";
+        assert_eq!(fields(json!({"series": {"count": 2, "lastObservedTime": last}})), [""; 0]);
+        assert_eq!(fields(json!({"series": {"count": 1}})), ["series.count", "series.lastObservedTime"]);
+        assert_eq!(
+            fields(json!({"message": "n", "reportingComponent": "c"})),
+            ["message", "reportingController"]
+        );
     }
 }

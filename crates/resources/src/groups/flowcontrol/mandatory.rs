@@ -1,8 +1,9 @@
 //! The objects whose specs are fixed (upstream: `pkg/apis/flowcontrol/internalbootstrap`).
 
-use nave_machinery::{Map, Value};
+use nave_machinery::Value;
 use serde_json::json;
 
+use crate::semantic::is_equal;
 use crate::validate::{At, Errors};
 
 /// The name of the schema and of the level of requests that are never queued.
@@ -31,7 +32,7 @@ pub(super) fn schema(name: &str, spec: At, errors: &mut Errors) {
     if name == CATCH_ALL {
         expected["distinguisherMethod"] = json!({"type": "ByUser"});
     }
-    if !is_same(spec.value(), &expected) {
+    if !is_equal(spec.value(), Some(&expected)) {
         errors.push(spec.invalid(format!("spec of '{name}' must equal the fixed value")));
     }
 }
@@ -50,32 +51,7 @@ pub(super) fn level(name: &str, spec: At, errors: &mut Errors) {
     };
     let mut given = spec.map().cloned().unwrap_or_default();
     given.remove(but);
-    if !is_same(Some(&Value::Object(given)), &expected) {
+    if !is_equal(Some(&Value::Object(given)), Some(&expected)) {
         errors.push(spec.invalid(format!("spec of '{name}'{why} must equal the fixed value")));
-    }
-}
-
-/// Whether a spec is the expected one, where absent fields and empty ones are the same.
-fn is_same(given: Option<&Value>, expected: &Value) -> bool {
-    given.is_some_and(|given| without_empty(given) == without_empty(expected))
-}
-
-fn without_empty(value: &Value) -> Value {
-    match value {
-        Value::Object(map) => {
-            let fields = map.iter().map(|(name, value)| (name.clone(), without_empty(value)));
-            Value::Object(fields.filter(|(_, value)| !is_empty(value)).collect::<Map>())
-        }
-        Value::Array(list) => Value::Array(list.iter().map(without_empty).collect()),
-        other => other.clone(),
-    }
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(list) => list.is_empty(),
-        _ => false,
     }
 }

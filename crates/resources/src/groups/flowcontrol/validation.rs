@@ -19,7 +19,9 @@ pub(super) fn schema(name: &str, spec: At, errors: &mut Errors) {
     let number = precedence.int().unwrap_or_default();
     let wrong = match number {
         ..=0 => Some("must be a positive value".to_owned()),
-        1 if name != EXEMPT => Some("only the schema named 'exempt' may have matchingPrecedence 1".to_owned()),
+        1 if name != EXEMPT => {
+            Some("only the schema named 'exempt' may have matchingPrecedence 1".to_owned())
+        }
         1..=PRECEDENCE_MAX => None,
         _ => Some(format!("must not be greater than {PRECEDENCE_MAX}")),
     };
@@ -59,7 +61,12 @@ fn rule(rule: At, errors: &mut Errors) {
 
 fn resource_rule(rule: At, errors: &mut Errors) {
     verbs(rule.field("verbs"), errors);
-    listed(rule.field("apiGroups"), "resource rules must supply at least one api group", "api groups", errors);
+    listed(
+        rule.field("apiGroups"),
+        "resource rules must supply at least one api group",
+        "api groups",
+        errors,
+    );
     listed(rule.field("resources"), "resource rules must supply at least one resource", "resources", errors);
     let namespaces = rule.field("namespaces");
     if namespaces.len() == 0 && rule.field("clusterScope").flag() {
@@ -235,19 +242,27 @@ fn queuing(queuing: At, errors: &mut Errors) {
     };
     let limit = length.int().unwrap_or_default();
     wrong(length, limit, (limit <= 0).then(|| positive.clone()));
-    wrong(queues, deck, match deck {
-        ..=0 => Some(positive.clone()),
-        1..=QUEUES_MAX => None,
-        _ => Some(format!("must not be greater than {QUEUES_MAX}")),
-    });
-    wrong(hand, cards, match cards {
-        ..=0 => Some(positive),
-        _ if cards > deck => Some(format!("should not be greater than queues ({deck})")),
-        _ if entropy(deck, cards) > HASH_BITS => Some(format!(
-            "required entropy bits of deckSize {deck} and handSize {cards} should not be greater than {HASH_BITS}"
-        )),
-        _ => None,
-    });
+    wrong(
+        queues,
+        deck,
+        match deck {
+            ..=0 => Some(positive.clone()),
+            1..=QUEUES_MAX => None,
+            _ => Some(format!("must not be greater than {QUEUES_MAX}")),
+        },
+    );
+    wrong(
+        hand,
+        cards,
+        match cards {
+            ..=0 => Some(positive),
+            _ if cards > deck => Some(format!("should not be greater than queues ({deck})")),
+            _ if entropy(deck, cards) > HASH_BITS => Some(format!(
+                "required entropy bits of deckSize {deck} and handSize {cards} should not be greater than {HASH_BITS}"
+            )),
+            _ => None,
+        },
+    );
 }
 
 /// The bits that deal `cards` cards of a deck.

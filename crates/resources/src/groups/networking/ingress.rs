@@ -210,7 +210,9 @@ fn domain_prefixed(at: At, errors: &mut Errors) {
         return;
     }
     let mut wrong = |text: &str, why: String| errors.push(FieldError::invalid(&at.path(), text, why));
-    names::is_dns1123_subdomain(domain).into_iter().for_each(|why| wrong(domain, why));
+    for why in names::is_dns1123_subdomain(domain) {
+        wrong(domain, why);
+    }
     if !path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte)) {
         wrong(path, "must be the path of a URL".to_owned());
     }

@@ -2,6 +2,7 @@
 
 use nave_machinery::Value;
 
+use crate::conditions::conditions;
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors, absent_or_one_of, label_selector, not_negative};
 
@@ -32,6 +33,7 @@ impl Strategy for BudgetStrategy {
         let mut errors = Errors::new();
         let root = At::root(budget);
         let status = root.field("status");
+        conditions(status.field("conditions"), &mut errors);
         for field in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
             not_negative(status.field(field), &mut errors);
         }
@@ -45,10 +47,12 @@ fn amount(at: At, errors: &mut Errors) {
         not_negative(at, errors);
         return;
     };
-    let percent = text.strip_suffix('%').filter(|digits| !digits.is_empty() && digits.len() < 10);
-    match percent.and_then(|digits| digits.bytes().all(|it| it.is_ascii_digit()).then(|| digits.parse::<u32>())) {
-        Some(Ok(0..=100)) => {}
-        Some(_) => errors.push(at.invalid("must not be greater than 100%")),
+    let digits =
+        text.strip_suffix('%').filter(|it| it.bytes().all(|byte| byte.is_ascii_digit()) && !it.is_empty());
+    match digits.map(str::parse::<u64>) {
+        // Upstream reads a number beyond 64 bits as the greatest one.
+        Some(Err(_) | Ok(101..)) => errors.push(at.invalid("must not be greater than 100%")),
+        Some(Ok(_)) => {}
         None => errors.push(at.invalid(
             "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')",
         )),

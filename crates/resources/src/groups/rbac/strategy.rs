@@ -29,7 +29,11 @@ impl Strategy for Role {
                 errors.push(selectors.required(why));
             }
             for selector in selectors.items() {
+                let found = errors.len();
                 label_selector(selector, &mut errors);
+                if errors.len() > found {
+                    errors.push(selector.invalid("invalid label selector."));
+                }
             }
         }
         errors

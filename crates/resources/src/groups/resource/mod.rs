@@ -1,5 +1,9 @@
 //! `resource.k8s.io`: devices, and claims on them.
 
+mod capacity;
+mod parts;
+mod slices;
+mod status;
 mod strategies;
 mod validation;
 
@@ -33,7 +37,8 @@ pub(crate) fn group() -> GroupBuilder {
             .field("spec.nodeName")
             .indexed()
             .field("spec.driver")
-            .columns(slice_columns()),
+            .columns(slice_columns())
+            .strategy(slices::ResourceSliceStrategy),
     ];
     declare("resource.k8s.io", "io.k8s.api.resource", resources)
 }

@@ -2,7 +2,7 @@
 
 use nave_machinery::{Map, Value, names};
 
-use super::validation;
+use super::{status, validation};
 use crate::defaults::{at, each, set};
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors, immutable, labels};
@@ -32,6 +32,14 @@ impl Strategy for ResourceClaimStrategy {
 
     fn validate_update(&self, claim: &Value, old: &Value) -> Errors {
         fixed_spec(claim, old)
+    }
+
+    fn prepare_for_status_update(&self, claim: &mut Value, old: &Value) {
+        status::drop_deallocated(claim, old);
+    }
+
+    fn validate_status_update(&self, claim: &Value, old: &Value) -> Errors {
+        status::update(claim, old)
     }
 }
 

@@ -1,30 +1,29 @@
 //! Validation of device classes and resource claims (upstream: `pkg/apis/resource/validation`). Expressions are held to
 //! their length; they are not compiled here.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use nave_machinery::{FieldError, Value, names};
 
+use super::parts::{each, fully_qualified, raw, unique};
 use crate::resource_names;
 use crate::validate::{At, Errors, absent_or_one_of, checked, driver_name, required_checked};
 
-const REQUESTS_MAX: usize = 32;
+pub(super) const REQUESTS_MAX: usize = 32;
 const ALTERNATIVES_MAX: usize = 8;
 const SELECTORS_MAX: usize = 32;
 const CONSTRAINTS_MAX: usize = 32;
-const CONFIGS_MAX: usize = 32;
+pub(super) const CONFIGS_MAX: usize = 32;
 const TOLERATIONS_MAX: usize = 16;
 const EXPRESSION_MAX: usize = 10 * 1024;
 const PARAMETERS_MAX: usize = 10 * 1024;
-const ID_MAX: usize = 32;
 
 const NO_REQUEST: &str =
     "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
 const ONE_KIND: &str = "exactly one of `exactly` or `firstAvailable` is required";
-const NO_IDENTIFIER: &str = "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName', regex used for validation is '[A-Za-z_][A-Za-z0-9_]*')";
 
 /// Requests by name, each with the names of its alternatives.
-type Requests<'v> = BTreeMap<&'v str, BTreeSet<&'v str>>;
+pub(super) type Requests<'v> = BTreeMap<&'v str, BTreeSet<&'v str>>;
 
 /// Validates a device class.
 pub(super) fn class(class: &Value) -> Errors {
@@ -46,12 +45,7 @@ pub(super) fn class(class: &Value) -> Errors {
 pub(super) fn claim(spec: At, errors: &mut Errors) {
     let devices = spec.field("devices");
     let requests = devices.field("requests");
-    let mut names = Requests::new();
-    for request in requests.items() {
-        let alternatives = request.field("firstAvailable");
-        let alternatives = alternatives.items().map(|it| it.field("name").text()).collect();
-        names.insert(request.field("name").text(), alternatives);
-    }
+    let names = request_names(spec);
     each(requests, REQUESTS_MAX, errors, request);
     unique(requests, REQUESTS_MAX, errors, |request| request.field("name").text());
     each(devices.field("constraints"), CONSTRAINTS_MAX, errors, |it, errors| constraint(it, &names, errors));
@@ -61,24 +55,16 @@ pub(super) fn claim(spec: At, errors: &mut Errors) {
     });
 }
 
-/// Checks each item of a list, unless there are too many.
-fn each<'v>(list: At<'_, 'v>, max: usize, errors: &mut Errors, check: impl Fn(At<'_, 'v>, &mut Errors)) {
-    if list.len() > max {
-        errors.push(list.too_many(max));
-        return;
-    }
-    list.items().for_each(|item| check(item, errors));
-}
-
-/// Refuses items of the same key, in a list that is not too long.
-fn unique<'v>(list: At<'_, 'v>, max: usize, errors: &mut Errors, key: impl Fn(At<'_, 'v>) -> &'v str) {
-    let mut seen = HashSet::new();
-    for item in list.items().take(if list.len() > max { 0 } else { max }) {
-        let key = key(item);
-        if !seen.insert(key) {
-            errors.push(FieldError::duplicate(&item.path(), key));
-        }
-    }
+/// The names that may refer to requests of a claim.
+pub(super) fn request_names<'v>(spec: At<'_, 'v>) -> Requests<'v> {
+    let devices = spec.field("devices");
+    let requests = devices.field("requests");
+    let with_alternatives = requests.items().map(|request| {
+        let alternatives = request.field("firstAvailable");
+        let names = alternatives.items().map(|it| it.field("name").text()).collect();
+        (request.field("name").text(), names)
+    });
+    with_alternatives.collect()
 }
 
 fn request(request: At, errors: &mut Errors) {
@@ -165,80 +151,36 @@ fn constraint(constraint: At, names: &Requests, errors: &mut Errors) {
 }
 
 /// Each is the name of a request, or of a request and one of its alternatives.
-fn references(list: At, names: &Requests, errors: &mut Errors) {
-    each(list, REQUESTS_MAX, errors, |reference, errors| {
-        let name = reference.text();
-        if name.split('/').count() > 2 {
-            errors.push(reference.invalid(NO_REQUEST));
-            return;
-        }
-        let wrong = name.split('/').flat_map(names::is_dns1123_label);
-        errors.extend(wrong.map(|why| reference.invalid(why)));
-        let (request, alternative) =
-            name.split_once('/').map_or((name, None), |(request, name)| (request, Some(name)));
-        let known = names.get(request);
-        if !known.is_some_and(|known| alternative.is_none_or(|name| known.contains(name))) {
-            errors.push(reference.invalid(NO_REQUEST));
-        }
-    });
+pub(super) fn references(list: At, names: &Requests, errors: &mut Errors) {
+    each(list, REQUESTS_MAX, errors, |it, errors| self::reference(it, names, errors));
     unique(list, REQUESTS_MAX, errors, |reference| reference.text());
 }
 
-/// A domain and an identifier.
-fn fully_qualified(name: At, errors: &mut Errors) {
-    let parts: Vec<&str> = name.text().split('/').collect();
-    let identifier = match parts[..] {
-        [identifier] => Some(identifier),
-        [domain, identifier] => {
-            if domain.is_empty() {
-                errors.push(FieldError::invalid(&name.path(), "", "the domain must not be empty"));
-            } else {
-                driver_name(name.with(Some(&Value::from(domain))), errors);
-            }
-            if identifier.is_empty() {
-                errors.push(FieldError::invalid(&name.path(), "", "the name must not be empty"));
-            }
-            Some(identifier).filter(|it| !it.is_empty())
-        }
-        _ => None,
-    };
-    if let Some(identifier) = identifier {
-        if identifier.len() > ID_MAX {
-            errors.push(FieldError::too_long(&name.path(), ID_MAX));
-        }
-        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-        if identifier.is_empty()
-            || identifier.starts_with(|first: char| first.is_ascii_digit())
-            || !identifier.bytes().all(is_word)
-        {
-            errors.push(FieldError::invalid(&name.path(), identifier, NO_IDENTIFIER));
-        }
+/// The name of a request, or of a request and one of its alternatives.
+pub(super) fn reference(reference: At, names: &Requests, errors: &mut Errors) {
+    let name = reference.text();
+    if name.split('/').count() > 2 {
+        errors.push(reference.invalid(NO_REQUEST));
+        return;
     }
-    if parts.len() == 1 {
-        let why = "a fully qualified name must be a domain and a name separated by a slash";
-        errors.push(name.invalid(why));
+    let wrong = name.split('/').flat_map(names::is_dns1123_label);
+    errors.extend(wrong.map(|why| reference.invalid_text(why)));
+    let (request, alternative) =
+        name.split_once('/').map_or((name, None), |(request, name)| (request, Some(name)));
+    let known = names.get(request);
+    if !known.is_some_and(|known| alternative.is_none_or(|name| known.contains(name))) {
+        errors.push(reference.invalid_text(NO_REQUEST));
     }
 }
 
 /// Parameters for a driver.
-fn opaque(opaque: At, errors: &mut Errors) {
+pub(super) fn opaque(opaque: At, errors: &mut Errors) {
     if !opaque.is_set() {
         errors.push(opaque.required(""));
         return;
     }
     driver_name(opaque.field("driver"), errors);
-    let parameters = opaque.field("parameters");
-    match parameters.value().filter(|_| parameters.is_set()) {
-        None => errors.push(parameters.required("")),
-        Some(value) if value.to_string().len() > PARAMETERS_MAX => {
-            errors.push(FieldError::too_long(&parameters.path(), PARAMETERS_MAX));
-        }
-        Some(Value::Object(_)) => {}
-        Some(_) => {
-            let why = "must be a valid JSON object";
-            errors.push(FieldError::invalid(&parameters.path(), "<value omitted>", why));
-        }
-    }
+    raw(opaque.field("parameters"), PARAMETERS_MAX, errors);
 }
 
 #[cfg(test)]
