@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use nave_cacher::{Attributes, CachedObject, DecodeError, Decoded, Decoder};
@@ -23,6 +24,12 @@ const VERSION_HEAD: &[u8] = b"\"metadata\":{\"resourceVersion\":\"";
 /// The name of the one field of metadata that storage adds.
 const RESOURCE_VERSION: &str = "resourceVersion";
 
+/// Bytes of JSON that a buffer has room for beyond what the growth says.
+const GROWTH_MARGIN: usize = 32;
+
+/// The largest growth that is followed: 16 bytes of JSON per byte of protobuf.
+const GROWTH_MAX: usize = 16 * 1024;
+
 /// Encodes and decodes the objects of one resource.
 pub struct ObjectCodec {
     def: Arc<ResourceDef>,
@@ -30,6 +37,7 @@ pub struct ObjectCodec {
     type_id: Option<TypeId>,
     /// Where the digits of the resourceVersion begin in transcoded JSON, as the kind's name decides.
     version_at: usize,
+    growth: Growth,
 }
 
 impl ObjectCodec {
@@ -39,7 +47,7 @@ impl ObjectCodec {
         let (api_version, type_id) = (storage.version.to_string(), storage.type_id);
         let head = format!("{{\"kind\":\"{}\",\"apiVersion\":\"{api_version}\",", def.kind);
         let version_at = head.len() + VERSION_HEAD.len();
-        Some(Self { def, api_version, type_id, version_at })
+        Some(Self { def, api_version, type_id, version_at, growth: Growth::default() })
     }
 
     /// The bytes that stand for an object in the store.
@@ -129,7 +137,7 @@ impl ObjectCodec {
             kind: &self.def.kind,
             resource_version: Some(digits.format(kv.mod_revision)),
         };
-        let mut json = Vec::with_capacity(kv.value.len() * 2 + 256);
+        let mut json = Vec::with_capacity(self.growth.capacity(kv.value.len()));
         protobuf::transcode_json(set, type_id, message, root, &mut json)?;
         let Some(version_at) = Some(self.version_at)
             .filter(|at| json.get(..*at).is_some_and(|head| head.ends_with(VERSION_HEAD)))
@@ -151,6 +159,7 @@ impl ObjectCodec {
         let path = ["metadata", "labels"];
         project::strings_at(set, type_id, message, &path, &mut |key, value| labels.push((key, value)))?;
         let attributes = Attributes::new(fields.iter().map(AsRef::as_ref), labels);
+        self.growth.observe(kv.value.len(), json.len());
         json.shrink_to_fit();
         Ok(Some(Decoded { json: json.into(), version_at, attributes }))
     }
@@ -160,6 +169,33 @@ impl ObjectCodec {
         let labels = meta::labels(object).into_iter().flatten();
         let labels = labels.map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default()));
         Attributes::new(fields.iter().map(AsRef::as_ref), labels)
+    }
+}
+
+/// The recent growth of objects from protobuf to JSON. Objects of one resource resemble each other, so that a buffer of
+/// the right size is rarely enlarged or cut.
+#[derive(Debug)]
+struct Growth {
+    /// Bytes of JSON per 1,024 bytes of protobuf.
+    ratio: AtomicUsize,
+}
+
+impl Growth {
+    fn capacity(&self, stored: usize) -> usize {
+        stored.saturating_mul(self.ratio.load(Ordering::Relaxed)) / 1024 + GROWTH_MARGIN
+    }
+
+    /// Follows larger ratios at once and smaller ones slowly, within bounds.
+    fn observe(&self, stored: usize, json: usize) {
+        let observed = json.saturating_mul(1024) / stored.max(1) + 1;
+        let slowly = self.ratio.load(Ordering::Relaxed) * 15 / 16;
+        self.ratio.store(observed.max(slowly).min(GROWTH_MAX), Ordering::Relaxed);
+    }
+}
+
+impl Default for Growth {
+    fn default() -> Self {
+        Self { ratio: AtomicUsize::new(2048) }
     }
 }
 
@@ -227,5 +263,17 @@ mod tests {
         assert_eq!(&json[at..at + 4], b"123\"");
         let wanted = json!({"spec": {"a": 1}, "metadata": {"name": "x", "resourceVersion": "123"}, "kind": "K", "apiVersion": "v1"});
         assert_eq!(serde_json::from_slice::<Value>(&json).unwrap(), wanted);
+    }
+
+    #[test]
+    fn buffers_follow_the_growth_of_recent_objects() {
+        let growth = Growth::default();
+        assert_eq!(growth.capacity(1000), 2000 + GROWTH_MARGIN);
+        growth.observe(1000, 5000);
+        assert!(growth.capacity(1000) >= 5000);
+        (0..200).for_each(|_| growth.observe(1000, 1500));
+        assert!((1500..1600).contains(&growth.capacity(1000)));
+        growth.observe(1, usize::MAX);
+        assert_eq!(growth.capacity(1000), 16_000 + GROWTH_MARGIN);
     }
 }
