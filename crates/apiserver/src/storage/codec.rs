@@ -187,7 +187,7 @@ impl Growth {
 
     /// Follows larger ratios at once and smaller ones slowly, within bounds.
     fn observe(&self, stored: usize, json: usize) {
-        let observed = json.saturating_mul(1024) / stored.max(1) + 1;
+        let observed = (json.saturating_mul(1024) / stored.max(1)).saturating_add(1);
         let slowly = self.ratio.load(Ordering::Relaxed) * 15 / 16;
         self.ratio.store(observed.max(slowly).min(GROWTH_MAX), Ordering::Relaxed);
     }
