@@ -5,6 +5,7 @@
 //! | [`json_patch`] | a list of operations at paths (RFC 6902) | by index |
 //! | [`merge`] | the fields that change (RFC 7386) | replaced whole |
 //! | [`strategic`] | the fields that change, with directives | merged by the keys that the type declares |
+//! | [`managed_fields`] | an applied configuration (server-side apply) | by the topology that the type declares |
 //!
 //! Invariants: no I/O; no input panics; after an error the object is half patched and must be dropped. A patched object
 //! is within [`limits`], and so is each state on the way. Merges are linear in the sizes of object and patch; the work of
@@ -18,6 +19,7 @@
 //! ```
 
 pub mod json_patch;
+pub mod managed_fields;
 pub mod merge;
 pub mod strategic;
 

@@ -1,0 +1,184 @@
+//! `metadata.managedFields`: the managers of an object and the fields that each owns (upstream:
+//! `apimachinery/pkg/util/managedfields/internal/managedfields.go`).
+
+use std::collections::BTreeMap;
+
+use nave_machinery::{Map, Value};
+
+use super::fields_v1::FieldsError;
+use super::set::FieldSet;
+
+/// The identity of an entry.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ManagerId {
+    pub manager: String,
+    pub applied: bool,
+    /// Empty for an applier: it owns what it applied last, in whatever version.
+    pub api_version: String,
+    pub subresource: String,
+}
+
+/// What a manager owns.
+#[derive(Clone, Debug)]
+pub(super) struct Entry<'v> {
+    pub api_version: String,
+    pub time: Option<String>,
+    set: FieldSet,
+    /// The set as it is stored, while it has not changed.
+    raw: Option<&'v Value>,
+}
+
+/// The managers of an object.
+pub(super) type Managers<'v> = BTreeMap<ManagerId, Entry<'v>>;
+
+/// Why a list of entries is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EntriesError {
+    /// Not a list of objects.
+    #[error("managedFields must be a list of entries")]
+    NotAList,
+    /// Another operation.
+    #[error("operation must be `Apply` or `Update`")]
+    Operation,
+    /// No version.
+    #[error("apiVersion must not be empty")]
+    ApiVersion,
+    /// No type of the fields.
+    #[error("missing fieldsType in managed fields entry {0}")]
+    NoFieldsType(usize),
+    /// A type of fields that is not known.
+    #[error("invalid fieldsType {0:?} in managed fields entry {1}")]
+    FieldsType(String, usize),
+    /// Fields that are no set.
+    #[error("error decoding set: {0}")]
+    Fields(#[from] FieldsError),
+}
+
+impl ManagerId {
+    pub(super) fn new(manager: &str, applied: bool, api_version: &str, subresource: &str) -> Self {
+        let api_version = if applied { "" } else { api_version };
+        Self {
+            manager: manager.to_owned(),
+            applied,
+            api_version: api_version.to_owned(),
+            subresource: subresource.to_owned(),
+        }
+    }
+}
+
+impl Entry<'_> {
+    pub(super) fn new(api_version: &str, set: FieldSet, time: Option<String>) -> Self {
+        Self { api_version: api_version.to_owned(), time, set, raw: None }
+    }
+
+    pub(super) fn set(&self) -> &FieldSet {
+        &self.set
+    }
+
+    pub(super) fn into_set(self) -> FieldSet {
+        self.set
+    }
+
+    /// Replaces the set by what a function makes of it.
+    pub(super) fn change(&mut self, change: impl FnOnce(FieldSet) -> FieldSet) {
+        self.raw = None;
+        self.set = change(std::mem::take(&mut self.set));
+    }
+
+    /// Adapts the set to a type of which parts may have become atomic.
+    pub(super) fn reconcile(&mut self, ty: super::schema::TypeRef<'_>) {
+        if self.set.reconcile(ty) {
+            self.raw = None;
+        }
+    }
+}
+
+/// Where entries come from. Those of a client may be in another form than the server writes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    Stored,
+    Request,
+}
+
+/// Reads a list of entries; nothing and null are an empty list.
+///
+/// # Errors
+/// An entry that is malformed.
+pub(super) fn decode(list: Option<&Value>, origin: Origin) -> Result<Managers<'_>, EntriesError> {
+    let list = match list {
+        None | Some(Value::Null) => return Ok(Managers::new()),
+        Some(Value::Array(list)) => list,
+        Some(_) => return Err(EntriesError::NotAList),
+    };
+    list.iter().enumerate().map(|(at, entry)| decode_entry(at, entry, origin)).collect()
+}
+
+fn decode_entry(at: usize, entry: &Value, origin: Origin) -> Result<(ManagerId, Entry<'_>), EntriesError> {
+    let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
+    let applied = match text("operation") {
+        APPLY => true,
+        UPDATE => false,
+        _ => return Err(EntriesError::Operation),
+    };
+    let api_version = text("apiVersion");
+    if api_version.is_empty() {
+        return Err(EntriesError::ApiVersion);
+    }
+    match text("fieldsType") {
+        FIELDS_V1 => {}
+        "" => return Err(EntriesError::NoFieldsType(at)),
+        other => return Err(EntriesError::FieldsType(other.to_owned(), at)),
+    }
+    let id = ManagerId::new(text("manager"), applied, api_version, text("subresource"));
+    let fields = entry.get("fieldsV1");
+    let set = FieldSet::from_fields_v1(fields.unwrap_or(&Value::Null))?;
+    let raw = fields.filter(|_| origin == Origin::Stored);
+    let time = entry.get("time").and_then(Value::as_str).map(str::to_owned);
+    Ok((id, Entry { api_version: api_version.to_owned(), time, set, raw }))
+}
+
+/// Writes the entries, in upstream's order: appliers first, then by time; `None` where there is no entry.
+///
+/// # Errors
+/// A set is too deep.
+pub(super) fn encode(managers: Managers<'_>) -> Result<Option<Value>, FieldsError> {
+    let mut entries: Vec<(ManagerId, Entry<'_>)> = managers.into_iter().collect();
+    // Times are in one form, so that their texts have the order of the times. Entries without one come first.
+    entries.sort_by(|(a, left), (b, right)| {
+        (!a.applied, &left.time, &a.manager, &left.api_version, &a.subresource).cmp(&(
+            !b.applied,
+            &right.time,
+            &b.manager,
+            &right.api_version,
+            &b.subresource,
+        ))
+    });
+    let list: Vec<Value> =
+        entries.into_iter().map(|(id, entry)| encode_entry(id, entry)).collect::<Result<_, _>>()?;
+    Ok((!list.is_empty()).then_some(Value::Array(list)))
+}
+
+fn encode_entry(id: ManagerId, entry: Entry<'_>) -> Result<Value, FieldsError> {
+    let fields = match entry.raw {
+        Some(raw @ Value::Object(_)) => raw.clone(),
+        _ => entry.set.into_fields_v1()?,
+    };
+    let mut encoded = Map::new();
+    let mut put = |name: &str, text: String| {
+        if !text.is_empty() {
+            encoded.insert(name.to_owned(), Value::String(text));
+        }
+    };
+    put("manager", id.manager);
+    put("operation", if id.applied { APPLY } else { UPDATE }.to_owned());
+    put("apiVersion", entry.api_version);
+    put("time", entry.time.unwrap_or_default());
+    put("fieldsType", FIELDS_V1.to_owned());
+    put("subresource", id.subresource);
+    encoded.insert("fieldsV1".to_owned(), fields);
+    Ok(Value::Object(encoded))
+}
+
+const APPLY: &str = "Apply";
+const UPDATE: &str = "Update";
+const FIELDS_V1: &str = "FieldsV1";

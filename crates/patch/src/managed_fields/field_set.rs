@@ -1,0 +1,75 @@
+//! The fields that an object has (upstream: `structured-merge-diff/typed.ToFieldSet`).
+
+use nave_machinery::{Map, Value};
+
+use super::path::PathElement;
+use super::schema::{Kind, ListType, MapType, Relation, TypeRef};
+use super::set::{FieldSet, Node};
+
+/// The fields of an object: its leaves, the items of its lists and the entries of its maps. An item whose element
+/// cannot be told is left out.
+pub(super) fn field_set(ty: TypeRef<'_>, object: &Value) -> FieldSet {
+    Walk { holders: false }.visit(ty, object).1
+}
+
+/// All fields below a value, with the maps and lists that hold them: what is new where there was nothing.
+pub(super) fn fields_below(ty: TypeRef<'_>, value: &Value) -> FieldSet {
+    Walk { holders: true }.visit(ty, value).1
+}
+
+#[derive(Clone, Copy)]
+struct Walk {
+    /// Whether structs, maps and lists are fields too.
+    holders: bool,
+}
+
+impl Walk {
+    /// Returns whether the value is a field itself, and the fields below it.
+    fn visit(self, ty: TypeRef<'_>, value: &Value) -> (bool, FieldSet) {
+        match ty.kind(Some(value)) {
+            Kind::Scalar => (true, FieldSet::default()),
+            Kind::List => match (ty.list(), value) {
+                (Some(list), _) if list.relation == Relation::Atomic => (true, FieldSet::default()),
+                (Some(list), Value::Array(items)) => (self.holders, self.visit_items(list, items)),
+                _ => (self.holders, FieldSet::default()),
+            },
+            Kind::Map => match (ty.map(), value) {
+                (Some(map), _) if map.is_atomic => (true, FieldSet::default()),
+                (Some(map), Value::Object(fields)) => (self.holders, self.visit_fields(map, fields)),
+                _ => (self.holders, FieldSet::default()),
+            },
+        }
+    }
+
+    fn visit_fields(self, map: MapType<'_>, fields: &Map) -> FieldSet {
+        let mut nodes = Vec::with_capacity(fields.len());
+        for (name, value) in fields {
+            let declared = map.field_of(name);
+            let (is_leaf, children) =
+                self.visit(declared.or(map.values()).unwrap_or(TypeRef::Untyped), value);
+            let is_empty = || value.is_null() || value.as_object().is_some_and(Map::is_empty);
+            let member = is_leaf || declared.is_none() || is_empty();
+            nodes.push(Node { element: PathElement::field(name), member, children });
+        }
+        FieldSet::from_nodes(nodes)
+    }
+
+    /// Items with the same element are one field, and nothing below them is.
+    fn visit_items(self, list: ListType<'_>, items: &[Value]) -> FieldSet {
+        let mut found: Vec<(PathElement, Option<&Value>)> =
+            items.iter().filter_map(|item| Some((list.element(item).ok()?, Some(item)))).collect();
+        found.sort_by(|(one, _), (other, _)| one.cmp(other));
+        found.dedup_by(|next, kept| {
+            let same = next.0 == kept.0;
+            if same {
+                kept.1 = None;
+            }
+            same
+        });
+        let nodes = found.into_iter().map(|(element, item)| {
+            let children = item.map_or_else(FieldSet::default, |item| self.visit(list.items, item).1);
+            Node { element, member: true, children }
+        });
+        FieldSet::from_nodes(nodes.collect())
+    }
+}

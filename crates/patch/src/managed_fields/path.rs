@@ -1,0 +1,256 @@
+//! Paths to fields, and their forms as text (upstream: `structured-merge-diff/fieldpath`).
+
+use std::cmp::Ordering;
+use std::fmt;
+
+use nave_machinery::Value;
+
+use super::value;
+
+/// A step of a path, from a map, struct or list to what is in it.
+#[derive(Clone, Debug)]
+pub enum PathElement {
+    /// The field of a struct, or the entry of a map.
+    Field(FieldName),
+    /// The item of a list that is found by these fields, sorted by name.
+    Key(Vec<(String, Value)>),
+    /// The item of a set.
+    Value(Value),
+    /// The item of a list by its place.
+    Index(i64),
+}
+
+/// The name of a field, held in its form in `fieldsV1`: most elements are names, and they are written and read more
+/// often than looked at.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FieldName(String);
+
+impl FieldName {
+    fn new(name: &str) -> Self {
+        let mut text = String::with_capacity(FIELD.len() + name.len());
+        text.push_str(FIELD);
+        text.push_str(name);
+        Self(text)
+    }
+
+    /// The name itself.
+    pub fn as_str(&self) -> &str {
+        self.0.get(FIELD.len()..).unwrap_or_default()
+    }
+}
+
+/// A path from the root of an object.
+pub(super) type Path = [PathElement];
+
+/// Why a text is no path element.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ElementError {
+    /// A kind of element that is not known; such elements are passed over.
+    UnknownKind,
+    /// The text is malformed.
+    Malformed(String),
+}
+
+impl PathElement {
+    /// The field of this name.
+    pub fn field(name: &str) -> Self {
+        Self::Field(FieldName::new(name))
+    }
+
+    /// Reads the form in `fieldsV1`: `f:NAME`, `k:{"NAME":VALUE}`, `v:VALUE`, `i:INDEX`.
+    pub(super) fn parse(text: &str) -> Result<Self, ElementError> {
+        let malformed = |why: String| ElementError::Malformed(why);
+        let Some((kind, rest)) = text.split_at_checked(2) else {
+            return Err(malformed(format!("a path element has two characters at least: {text:?}")));
+        };
+        let json = |error: serde_json::Error| malformed(format!("{text:?}: {error}"));
+        match kind {
+            FIELD => Ok(Self::Field(FieldName(text.to_owned()))),
+            "v:" => Ok(Self::Value(serde_json::from_str(rest).map_err(json)?)),
+            "k:" => {
+                let fields: nave_machinery::Map = serde_json::from_str(rest).map_err(json)?;
+                Ok(Self::Key(fields.into_iter().collect()))
+            }
+            "i:" => {
+                let index = rest.parse().map_err(|_| malformed(format!("{text:?} has no index")))?;
+                Ok(Self::Index(index))
+            }
+            _ if kind.ends_with(':') => Err(ElementError::UnknownKind),
+            _ => Err(malformed(format!("missing colon: {text:?}"))),
+        }
+    }
+
+    /// The form in `fieldsV1`.
+    pub(super) fn serialized(self) -> String {
+        match self {
+            Self::Field(FieldName(text)) => text,
+            Self::Key(fields) => {
+                let mut text = String::with_capacity(64);
+                text.push_str("k:{");
+                for (at, (name, value)) in fields.iter().enumerate() {
+                    if at > 0 {
+                        text.push(',');
+                    }
+                    push_text(&mut text, name);
+                    text.push(':');
+                    push_json(&mut text, value);
+                }
+                text.push('}');
+                text
+            }
+            Self::Value(value) => {
+                let mut text = "v:".to_owned();
+                push_json(&mut text, &value);
+                text
+            }
+            Self::Index(index) => format!("i:{index}"),
+        }
+    }
+}
+
+/// Appends a value as Go's encoder writes it.
+fn push_json(text: &mut String, value: &Value) {
+    match value {
+        Value::String(value) => push_text(text, value),
+        other => escape(text, &other.to_string()),
+    }
+}
+
+/// Appends a text in quotes.
+fn push_text(text: &mut String, value: &str) {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&');
+    if value.bytes().all(is_plain) {
+        text.push('"');
+        text.push_str(value);
+        text.push('"');
+    } else {
+        escape(text, &Value::String(value.to_owned()).to_string());
+    }
+}
+
+/// Appends JSON, with escapes for what could end a script in a page.
+fn escape(text: &mut String, json: &str) {
+    for character in json.chars() {
+        match character {
+            '<' => text.push_str("\\u003c"),
+            '>' => text.push_str("\\u003e"),
+            '&' => text.push_str("\\u0026"),
+            '\u{2028}' => text.push_str("\\u2028"),
+            '\u{2029}' => text.push_str("\\u2029"),
+            other => text.push(other),
+        }
+    }
+}
+
+impl Ord for PathElement {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Field(a), Self::Field(b)) => a.cmp(b),
+            (Self::Key(a), Self::Key(b)) => {
+                let fields = a.iter().zip(b);
+                let mut orders =
+                    fields.map(|((name, a), (other, b))| name.cmp(other).then_with(|| value::compare(a, b)));
+                orders.find(|order| order.is_ne()).unwrap_or_else(|| a.len().cmp(&b.len()))
+            }
+            (Self::Value(a), Self::Value(b)) => value::compare(a, b),
+            (Self::Index(a), Self::Index(b)) => a.cmp(b),
+            _ => self.rank().cmp(&other.rank()),
+        }
+    }
+}
+
+impl PathElement {
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Field(_) => 0,
+            Self::Key(_) => 1,
+            Self::Value(_) => 2,
+            Self::Index(_) => 3,
+        }
+    }
+}
+
+impl PartialOrd for PathElement {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for PathElement {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for PathElement {}
+
+/// The form in errors: `.NAME`, `[name="x",port=80]`, `[="x"]`, `[0]`.
+impl fmt::Display for PathElement {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Field(name) => write!(out, ".{}", name.as_str()),
+            Self::Key(fields) => {
+                out.write_str("[")?;
+                for (at, (name, value)) in fields.iter().enumerate() {
+                    let comma = if at > 0 { "," } else { "" };
+                    write!(out, "{comma}{name}={value}")?;
+                }
+                out.write_str("]")
+            }
+            Self::Value(value) => write!(out, "[={value}]"),
+            Self::Index(index) => write!(out, "[{index}]"),
+        }
+    }
+}
+
+/// The beginning of the name of a field in `fieldsV1`.
+const FIELD: &str = "f:";
+
+/// Shows a path as errors do.
+pub(super) fn display(path: &Path) -> String {
+    path.iter().map(ToString::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn elements_are_written_as_they_are_read() {
+        for text in [
+            "f:name",
+            "f:",
+            "f:with:colon \"quoted\"",
+            r#"k:{"containerPort":80,"protocol":"TCP"}"#,
+            r#"v:"a\u003cb""#,
+            "v:1.5",
+            "i:0",
+        ] {
+            assert_eq!(PathElement::parse(text).unwrap().serialized(), text);
+        }
+    }
+
+    #[test]
+    fn keys_are_sorted_by_name() {
+        let element = PathElement::parse(r#"k:{"protocol":"TCP","containerPort":80}"#).unwrap();
+        assert_eq!(element.to_string(), r#"[containerPort=80,protocol="TCP"]"#);
+    }
+
+    #[test]
+    fn refuses_malformed_elements() {
+        for text in ["", "f", "name", "k:{", "k:[]", "v:", "i:x", "é"] {
+            assert!(matches!(PathElement::parse(text), Err(ElementError::Malformed(_))), "{text}");
+        }
+        assert_eq!(PathElement::parse("x:future"), Err(ElementError::UnknownKind));
+    }
+
+    #[test]
+    fn kinds_of_elements_have_an_order() {
+        let field = PathElement::field("z");
+        let key = |port: u16| PathElement::Key(vec![("port".to_owned(), json!(port))]);
+        let sorted = [field, key(80), key(443), PathElement::Value(json!("a")), PathElement::Index(0)];
+        assert!(sorted.is_sorted());
+    }
+}

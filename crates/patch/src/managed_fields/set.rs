@@ -1,0 +1,241 @@
+//! Sets of fields, as trees (upstream: `structured-merge-diff/fieldpath.Set`).
+
+use std::cmp::Ordering;
+
+use super::path::{Path, PathElement};
+
+/// A set of the fields of an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FieldSet {
+    /// Sorted by element; none is empty.
+    nodes: Vec<Node>,
+}
+
+/// An element of paths in a set: the path that ends with it, and paths that go on from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Node {
+    /// The element.
+    pub element: PathElement,
+    /// Whether the path that ends here is in the set.
+    pub member: bool,
+    /// The rest of the paths that go on.
+    pub children: FieldSet,
+}
+
+impl Node {
+    fn is_empty(&self) -> bool {
+        !self.member && self.children.is_empty()
+    }
+}
+
+impl FieldSet {
+    /// A set of these paths.
+    pub fn from_paths<'p>(paths: impl IntoIterator<Item = &'p Path>) -> Self {
+        let mut set = Self::default();
+        for path in paths {
+            set.insert(path);
+        }
+        set
+    }
+
+    /// Nodes in any order; empty ones are left out, and those of one element become one.
+    pub(super) fn from_nodes(mut nodes: Vec<Node>) -> Self {
+        nodes.retain(|node| !node.is_empty());
+        if !nodes.is_sorted_by(|a, b| a.element < b.element) {
+            nodes.sort_by(|a, b| a.element.cmp(&b.element));
+            nodes.dedup_by(|next, node| {
+                let same = next.element == node.element;
+                if same {
+                    node.member |= next.member;
+                    let (first, second) =
+                        (std::mem::take(&mut node.children), std::mem::take(&mut next.children));
+                    node.children = first.union(second);
+                }
+                same
+            });
+        }
+        Self { nodes }
+    }
+
+    /// Adds a path. The empty path stands for the whole object, which has no owner.
+    pub fn insert(&mut self, path: &Path) {
+        let Some((first, rest)) = path.split_first() else { return };
+        let place = self.place(first).unwrap_or_else(|place| {
+            let node = Node { element: first.clone(), member: false, children: Self::default() };
+            self.nodes.insert(place, node);
+            place
+        });
+        let Some(node) = self.nodes.get_mut(place) else { return };
+        if rest.is_empty() {
+            node.member = true;
+        } else {
+            node.children.insert(rest);
+        }
+    }
+
+    /// Whether there is no path in the set.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// Whether the path is in the set.
+    pub fn contains(&self, path: &Path) -> bool {
+        match path {
+            [] => false,
+            [last] => self.get(last).is_some_and(|node| node.member),
+            [first, rest @ ..] => self.get(first).is_some_and(|node| node.children.contains(rest)),
+        }
+    }
+
+    /// The node of an element.
+    pub(super) fn get(&self, element: &PathElement) -> Option<&Node> {
+        self.place(element).ok().and_then(|place| self.nodes.get(place))
+    }
+
+    /// The node of a field.
+    pub(super) fn get_field(&self, name: &str) -> Option<&Node> {
+        let place = self.nodes.binary_search_by(|node| match &node.element {
+            PathElement::Field(field) => field.as_str().cmp(name),
+            _ => Ordering::Greater,
+        });
+        place.ok().and_then(|place| self.nodes.get(place))
+    }
+
+    /// The nodes, in order, by value.
+    pub(super) fn into_nodes(self) -> impl Iterator<Item = Node> {
+        self.nodes.into_iter()
+    }
+
+    /// The nodes, to be changed without emptying one.
+    pub(super) fn nodes_mut(&mut self) -> &mut [Node] {
+        &mut self.nodes
+    }
+
+    fn place(&self, element: &PathElement) -> Result<usize, usize> {
+        self.nodes.binary_search_by(|node| node.element.cmp(element))
+    }
+
+    /// How many elements the longest path has.
+    pub(super) fn depth(&self) -> usize {
+        self.nodes.iter().map(|node| 1 + node.children.depth()).max().unwrap_or_default()
+    }
+
+    /// The paths of either set.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        if self.is_empty() {
+            return other;
+        }
+        if other.is_empty() {
+            return self;
+        }
+        let mut nodes = Vec::with_capacity(self.nodes.len().max(other.nodes.len()));
+        let (mut left, mut right) = (self.nodes.into_iter().peekable(), other.nodes.into_iter().peekable());
+        while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
+            match a.element.cmp(&b.element) {
+                Ordering::Less => nodes.extend(left.next()),
+                Ordering::Greater => nodes.extend(right.next()),
+                Ordering::Equal => {
+                    let (Some(a), Some(b)) = (left.next(), right.next()) else { break };
+                    nodes.push(Node {
+                        element: a.element,
+                        member: a.member || b.member,
+                        children: a.children.union(b.children),
+                    });
+                }
+            }
+        }
+        nodes.extend(left);
+        nodes.extend(right);
+        Self { nodes }
+    }
+
+    /// The paths of both sets.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        let both = self.pairs(other).filter_map(|(a, b)| {
+            let b = b?;
+            let children = a.children.intersection(&b.children);
+            let node = Node { element: a.element.clone(), member: a.member && b.member, children };
+            (!node.is_empty()).then_some(node)
+        });
+        Self { nodes: both.collect() }
+    }
+
+    /// The paths that are not in the other set. A path stays although one that it goes on from is removed.
+    #[must_use]
+    pub fn difference(self, other: &Self) -> Self {
+        self.without(other, false)
+    }
+
+    /// The paths that neither are in the other set nor go on from one that is.
+    #[must_use]
+    pub fn recursive_difference(self, other: &Self) -> Self {
+        self.without(other, true)
+    }
+
+    fn without(self, other: &Self, recursively: bool) -> Self {
+        if other.is_empty() {
+            return self;
+        }
+        let mut others = other.nodes.iter().peekable();
+        let kept = self.nodes.into_iter().filter_map(|mut node| {
+            while others.next_if(|other| other.element < node.element).is_some() {}
+            if let Some(other) = others.next_if(|other| other.element == node.element) {
+                if recursively && other.member {
+                    return None;
+                }
+                node.member &= !other.member;
+                node.children = node.children.without(&other.children, recursively);
+            }
+            (!node.is_empty()).then_some(node)
+        });
+        Self { nodes: kept.collect() }
+    }
+
+    /// The paths from which no other path of the set goes on.
+    #[must_use]
+    pub fn leaves(self) -> Self {
+        let leaves = self.nodes.into_iter().map(|node| Node {
+            member: node.member && node.children.is_empty(),
+            children: node.children.leaves(),
+            element: node.element,
+        });
+        Self { nodes: leaves.collect() }
+    }
+
+    /// Whether the sets have a path in common.
+    pub(super) fn intersects(&self, other: &Self) -> bool {
+        self.pairs(other)
+            .any(|(a, b)| b.is_some_and(|b| a.member && b.member || a.children.intersects(&b.children)))
+    }
+
+    /// Each node, with the one of the same element in another set.
+    fn pairs<'s>(&'s self, other: &'s Self) -> impl Iterator<Item = (&'s Node, Option<&'s Node>)> {
+        let mut others = other.nodes.iter().peekable();
+        self.nodes.iter().map(move |node| {
+            while others.next_if(|other| other.element < node.element).is_some() {}
+            (node, others.next_if(|other| other.element == node.element))
+        })
+    }
+
+    /// All paths; those that end at a level come before those that go on from it.
+    pub fn paths(&self) -> Vec<Vec<PathElement>> {
+        let mut paths = Vec::new();
+        self.collect(&mut Vec::new(), &mut paths);
+        paths
+    }
+
+    fn collect(&self, prefix: &mut Vec<PathElement>, paths: &mut Vec<Vec<PathElement>>) {
+        for node in self.nodes.iter().filter(|node| node.member) {
+            let mut path = prefix.clone();
+            path.push(node.element.clone());
+            paths.push(path);
+        }
+        for node in &self.nodes {
+            prefix.push(node.element.clone());
+            node.children.collect(prefix, paths);
+            prefix.pop();
+        }
+    }
+}

@@ -1,0 +1,106 @@
+use std::collections::BTreeSet;
+
+use nave_machinery::Value;
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::super::path::PathElement;
+use super::super::{FieldSet, FieldsError};
+
+type Paths = BTreeSet<Vec<PathElement>>;
+
+fn element() -> impl Strategy<Value = PathElement> {
+    let name = prop::sample::select(vec!["a", "b", "c.d", ".", "\"<&"]);
+    let value = prop_oneof![
+        (0..3i64).prop_map(|number| json!(number)),
+        Just(json!("x")),
+        Just(json!(true)),
+        Just(json!("é\u{2028}<")),
+    ];
+    prop_oneof![
+        3 => name.prop_map(PathElement::field),
+        1 => value.clone().prop_map(|value| PathElement::Key(vec![("k".to_owned(), value)])),
+        1 => value.prop_map(PathElement::Value),
+        1 => (0..3i64).prop_map(PathElement::Index),
+    ]
+}
+
+fn paths() -> impl Strategy<Value = Paths> {
+    prop::collection::btree_set(prop::collection::vec(element(), 1..4), 0..12)
+}
+
+fn set(paths: &Paths) -> FieldSet {
+    FieldSet::from_paths(paths.iter().map(Vec::as_slice))
+}
+
+fn paths_of(set: &FieldSet) -> Paths {
+    set.paths().into_iter().collect()
+}
+
+proptest! {
+    #[test]
+    fn sets_are_read_as_they_were_written(paths in paths()) {
+        let set = set(&paths);
+        let written = set.clone().into_fields_v1().unwrap();
+        let text = written.to_string();
+        let read: Value = serde_json::from_str(&text).unwrap();
+        prop_assert_eq!(&FieldSet::from_fields_v1(&read).unwrap(), &set);
+        prop_assert_eq!(paths_of(&set), paths);
+    }
+
+    #[test]
+    fn operations_are_those_of_sets_of_paths(a in paths(), b in paths()) {
+        let (left, right) = (set(&a), set(&b));
+        prop_assert_eq!(paths_of(&left.clone().union(right.clone())), a.union(&b).cloned().collect::<Paths>());
+        prop_assert_eq!(paths_of(&left.intersection(&right)), a.intersection(&b).cloned().collect::<Paths>());
+        prop_assert_eq!(paths_of(&left.clone().difference(&right)), a.difference(&b).cloned().collect::<Paths>());
+        prop_assert_eq!(left.intersects(&right), a.intersection(&b).next().is_some());
+        let below = |path: &Vec<PathElement>| b.iter().any(|prefix| path.starts_with(prefix));
+        let outside: Paths = a.iter().filter(|path| !below(path)).cloned().collect();
+        prop_assert_eq!(paths_of(&left.clone().recursive_difference(&right)), outside);
+        let leaf = |path: &Vec<PathElement>| !a.iter().any(|other| other.len() > path.len() && other.starts_with(path));
+        let leaves: Paths = a.iter().filter(|path| leaf(path)).cloned().collect();
+        prop_assert_eq!(paths_of(&left.leaves()), leaves);
+    }
+
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "[fkvi:{}\"a1.\\[\\]]{0,12}") {
+        let _ = FieldSet::from_fields_v1(&json!({ text: {} }));
+    }
+}
+
+#[test]
+fn a_field_stands_for_itself_beside_what_is_below_it() {
+    let written = json!({"f:a": {".": {}, "f:b": {}}, "f:c": {}, "k:{\"n\":1}": {"f:d": {}}});
+    let set = FieldSet::from_fields_v1(&written).unwrap();
+    let shown: Vec<String> = set.paths().iter().map(|path| super::super::path::display(path)).collect();
+    assert_eq!(shown, [".a", ".c", ".a.b", "[n=1].d"]);
+    assert_eq!(set.into_fields_v1().unwrap(), written);
+}
+
+#[test]
+fn refuses_fields_that_are_no_set() {
+    for fields in
+        [json!([]), json!("x"), json!({"f:a": 5}), json!({"f:a": {"nothing": {}}}), json!({"k:{": {}})]
+    {
+        assert!(FieldSet::from_fields_v1(&fields).is_err(), "{fields}");
+    }
+    let deep = (0..200).fold(json!({}), |inner, _| json!({"f:a": inner}));
+    assert_eq!(FieldSet::from_fields_v1(&deep), Err(FieldsError::TooDeep));
+    let path = vec![PathElement::field("a"); 98];
+    assert_eq!(FieldSet::from_paths([path.as_slice()]).into_fields_v1(), Err(FieldsError::TooDeep));
+}
+
+#[test]
+fn elements_of_later_versions_are_passed_over() {
+    let set = FieldSet::from_fields_v1(&json!({"x:new": {"f:a": {}}, "f:b": {}})).unwrap();
+    assert_eq!(set.into_fields_v1().unwrap(), json!({"f:b": {}}));
+}
+
+#[test]
+fn elements_that_mean_the_same_become_one() {
+    let set =
+        FieldSet::from_fields_v1(&json!({"k:{\"p\":1}": {"f:a": {}}, "k:{\"p\":1.0}": {"f:b": {}}})).unwrap();
+    assert_eq!(set.paths().len(), 2);
+    assert_eq!(set.into_nodes().count(), 1);
+}

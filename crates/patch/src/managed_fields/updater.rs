@@ -1,0 +1,207 @@
+//! Who owns what after a change, and what becomes of the fields that an applier gives up (upstream:
+//! `structured-merge-diff/merge.Updater`).
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use nave_machinery::{Value, meta};
+
+use super::compare::Comparison;
+use super::conflict::Conflicts;
+use super::entries::{Entry, ManagerId, Managers};
+use super::field_set::field_set;
+use super::merge::merge;
+use super::remove::remove_items;
+use super::schema::TypeRef;
+use super::set::FieldSet;
+use super::value::equal;
+
+/// The versions of a kind: managers own the fields of the version that they wrote in.
+pub trait Versions {
+    /// The kind's type in a version; `None` where there is no such version.
+    fn type_of(&self, api_version: &str) -> Option<TypeRef<'_>>;
+
+    /// The object in another version of [`type_of`](Self::type_of).
+    ///
+    /// # Errors
+    /// Why it cannot be converted.
+    fn convert(&self, object: &Value, api_version: &str) -> Result<Value, String>;
+
+    /// The fields, in a version, that writes to this part of the object leave as they are.
+    fn reset_fields(&self, api_version: &str) -> Option<&FieldSet>;
+}
+
+/// Why an apply is refused.
+#[derive(Debug)]
+pub(super) enum UpdateError {
+    Conflicts(Conflicts),
+    Failed(String),
+}
+
+impl From<String> for UpdateError {
+    fn from(why: String) -> Self {
+        Self::Failed(why)
+    }
+}
+
+/// The owners of fields, while an object changes.
+pub(super) struct Updater<'a> {
+    pub versions: &'a dyn Versions,
+    /// The version of the request.
+    pub api_version: &'a str,
+}
+
+impl<'a> Updater<'a> {
+    fn type_of(&self, api_version: &str) -> Result<TypeRef<'a>, String> {
+        self.versions.type_of(api_version).ok_or_else(|| format!("no type of version {api_version}"))
+    }
+
+    /// Removes what an update changes from all owners. Returns what the update itself owns then.
+    pub(super) fn update(
+        &self,
+        live: &Value,
+        new: &Value,
+        managers: &mut Managers<'_>,
+    ) -> Result<FieldSet, UpdateError> {
+        self.reconcile(managers);
+        let changes = self.take_over(live, new, managers, None, true)?;
+        let set = changes.modified.union(changes.added);
+        Ok(self.without_reset_fields(set))
+    }
+
+    /// Merges an applied configuration. `None` where that changes nothing.
+    pub(super) fn apply(
+        &self,
+        live: &Value,
+        applied: &Value,
+        managers: &mut Managers<'_>,
+        applier: &ManagerId,
+        force: bool,
+    ) -> Result<Option<Value>, UpdateError> {
+        self.reconcile(managers);
+        let ty = self.type_of(self.api_version)?;
+        let merged = merge(ty, live, applied).map_err(|why| format!("failed to merge config: {why}"))?;
+        let set = self.without_reset_fields(field_set(ty, applied));
+        let entry = Entry::new(self.api_version, set, None);
+        let last = managers.insert(applier.clone(), entry);
+        if let (Some(last), Some(entry)) = (&last, managers.get_mut(applier)) {
+            entry.time.clone_from(&last.time);
+        }
+        let new = match last {
+            Some(last) if !last.set().is_empty() => self.prune(merged, managers, last)?,
+            _ => merged,
+        };
+        self.take_over(live, &new, managers, Some(applier), force)?;
+        Ok((!equal(live, &new)).then_some(new))
+    }
+
+    fn reconcile(&self, managers: &mut Managers<'_>) {
+        managers.retain(|_, entry| match self.versions.type_of(&entry.api_version) {
+            Some(ty) => {
+                entry.reconcile(ty);
+                true
+            }
+            // Nothing can be known of the fields of a version that is gone.
+            None => false,
+        });
+    }
+
+    fn without_reset_fields(&self, set: FieldSet) -> FieldSet {
+        match self.versions.reset_fields(self.api_version) {
+            Some(fields) => set.recursive_difference(fields),
+            None => set,
+        }
+    }
+
+    /// Takes changed and removed fields away from all managers but one. Returns what has changed, in the version of the
+    /// request.
+    fn take_over(
+        &self,
+        live: &Value,
+        new: &Value,
+        managers: &mut Managers<'_>,
+        applier: Option<&ManagerId>,
+        force: bool,
+    ) -> Result<Comparison, UpdateError> {
+        let mut changes =
+            BTreeMap::from([(self.api_version.to_owned(), self.changes(self.api_version, live, new)?)]);
+        let mut conflicts = Conflicts::default();
+        for (id, entry) in managers.iter_mut().filter(|(id, _)| applier != Some(id)) {
+            if !changes.contains_key(&entry.api_version) {
+                let (live, new) =
+                    (self.convert(live, &entry.api_version)?, self.convert(new, &entry.api_version)?);
+                changes.insert(entry.api_version.clone(), self.changes(&entry.api_version, &live, &new)?);
+            }
+            let Some(Comparison { added, modified, removed }) = changes.get(&entry.api_version) else {
+                continue;
+            };
+            let is_changed = entry.set().intersects(modified) || entry.set().intersects(added);
+            if is_changed && !force {
+                conflicts.add(id, &entry.set().intersection(modified).union(entry.set().intersection(added)));
+            } else if is_changed || entry.set().intersects(removed) {
+                entry.change(|set| set.difference(modified).difference(added).difference(removed));
+            }
+        }
+        if !conflicts.is_empty() {
+            return Err(UpdateError::Conflicts(conflicts));
+        }
+        managers.retain(|_, entry| !entry.set().is_empty());
+        Ok(changes.remove(self.api_version).unwrap_or_default())
+    }
+
+    fn changes(&self, api_version: &str, live: &Value, new: &Value) -> Result<Comparison, String> {
+        let comparison = Comparison::between(self.type_of(api_version)?, live, new)
+            .map_err(|why| format!("failed to compare objects: {why}"))?;
+        Ok(comparison.excluding(self.versions.reset_fields(api_version)))
+    }
+
+    fn convert<'v>(&self, object: &'v Value, api_version: &str) -> Result<Cow<'v, Value>, String> {
+        if meta::api_version(object) == api_version {
+            return Ok(Cow::Borrowed(object));
+        }
+        self.versions.convert(object, api_version).map(Cow::Owned)
+    }
+
+    /// Removes what the applier owned, applies no more, and no one else owns.
+    fn prune(&self, merged: Value, managers: &Managers<'_>, last: Entry<'_>) -> Result<Value, String> {
+        let Some(ty) = self.versions.type_of(&last.api_version) else { return Ok(merged) };
+        let version = last.api_version.clone();
+        let merged = self.convert(&merged, &version)?.into_owned();
+        let last = last.into_set().with_named_fields(ty);
+        let pruned = remove_items(ty, merged.clone(), &last);
+        let pruned = self.add_back_owned(&merged, pruned, &version, managers)?;
+        // Nothing else than what was owned before goes.
+        let pruned = self.convert(&pruned, &version)?;
+        let kept = field_set(ty, &pruned).with_named_fields(ty);
+        let gone = field_set(ty, &merged).with_named_fields(ty).difference(&kept).intersection(&last);
+        let result = remove_items(ty, merged, &gone);
+        Ok(self.convert(&result, self.api_version)?.into_owned())
+    }
+
+    /// Puts back what was pruned although a manager owns it, in the version of each: first that of the applier's last
+    /// configuration, for other conversions may need what is put back.
+    fn add_back_owned(
+        &self,
+        merged: &Value,
+        mut pruned: Value,
+        first: &str,
+        managers: &Managers<'_>,
+    ) -> Result<Value, String> {
+        let mut owned: BTreeMap<&str, FieldSet> = BTreeMap::new();
+        for entry in managers.values() {
+            let set = owned.entry(&entry.api_version).or_default();
+            *set = std::mem::take(set).union(entry.set().clone());
+        }
+        let firsts = owned.remove_entry(first);
+        let mut merged = Cow::Borrowed(merged);
+        for (version, owned) in firsts.into_iter().chain(owned) {
+            let Some(ty) = self.versions.type_of(version) else { continue };
+            merged = Cow::Owned(self.convert(&merged, version)?.into_owned());
+            pruned = self.convert(&pruned, version)?.into_owned();
+            let kept = field_set(ty, &pruned).with_named_fields(ty).union(owned.with_named_fields(ty));
+            let gone = field_set(ty, &merged).with_named_fields(ty).difference(&kept);
+            pruned = remove_items(ty, merged.clone().into_owned(), &gone);
+        }
+        Ok(pruned)
+    }
+}

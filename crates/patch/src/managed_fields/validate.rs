@@ -1,0 +1,112 @@
+//! The check of an object against its type, as applied configurations are checked (upstream:
+//! `structured-merge-diff/typed.Validate`).
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use nave_machinery::{Map, Value};
+use nave_schema::Scalar;
+
+use super::path::PathElement;
+use super::schema::{Kind, ListType, MapType, Relation, TypeRef};
+
+/// The most errors that one check finds.
+const MAX_ERRORS: usize = 100;
+
+/// Checks an object: its fields are declared, their values of the right kind, and no list has an item twice.
+///
+/// # Errors
+/// What is wrong with it, a line each.
+pub(super) fn validate(ty: TypeRef<'_>, object: &Value) -> Result<(), String> {
+    let mut walk = Walk::default();
+    walk.visit(ty, object);
+    match walk.errors.as_slice() {
+        [] => Ok(()),
+        [error] => Err(error.clone()),
+        errors => Err(errors.iter().fold("errors:".to_owned(), |mut text, error| {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\n  {error}");
+            text
+        })),
+    }
+}
+
+#[derive(Default)]
+struct Walk {
+    path: Vec<PathElement>,
+    errors: Vec<String>,
+}
+
+impl Walk {
+    fn visit(&mut self, ty: TypeRef<'_>, value: &Value) {
+        if value.is_null() || self.errors.len() >= MAX_ERRORS {
+            return;
+        }
+        match ty.kind(Some(value)) {
+            Kind::Scalar => {
+                if let Some(expected) = ty.scalar().and_then(|scalar| expected(scalar, value)) {
+                    self.report(&format!("expected {expected}, got {value}"));
+                }
+            }
+            Kind::List => match (ty.list(), value) {
+                (Some(list), Value::Array(items)) => self.visit_items(list, items),
+                _ => self.report(&format!("expected list, got {value}")),
+            },
+            Kind::Map => match (ty.map(), value) {
+                (Some(map), Value::Object(fields)) => self.visit_fields(map, fields),
+                _ => self.report(&format!("expected map, got {value}")),
+            },
+        }
+    }
+
+    fn visit_fields(&mut self, map: MapType<'_>, fields: &Map) {
+        for (name, value) in fields {
+            self.path.push(PathElement::field(name));
+            match map.entry(name) {
+                Some(ty) => self.visit(ty, value),
+                None => self.report("field not declared in schema"),
+            }
+            self.path.pop();
+        }
+    }
+
+    fn visit_items(&mut self, list: ListType<'_>, items: &[Value]) {
+        let mut seen = BTreeSet::new();
+        for (index, item) in (0..).zip(items) {
+            let element = if list.relation == Relation::Atomic {
+                PathElement::Index(index)
+            } else {
+                match list.element(item) {
+                    Ok(element) => element,
+                    Err(why) => return self.report(&format!("element {index}: {why}")),
+                }
+            };
+            if list.relation != Relation::Atomic && !seen.insert(element.clone()) {
+                self.report(&format!("duplicate entries for key {element}"));
+            }
+            self.path.push(element);
+            self.visit(list.items, item);
+            self.path.pop();
+        }
+    }
+
+    fn report(&mut self, why: &str) {
+        if self.errors.len() < MAX_ERRORS {
+            let path = super::path::display(&self.path);
+            self.errors.push(if path.is_empty() { why.to_owned() } else { format!("{path}: {why}") });
+        }
+    }
+}
+
+/// The kind of scalar that was expected; `None` where the value is one.
+fn expected(scalar: Scalar, value: &Value) -> Option<&'static str> {
+    let (is_right, name) = match scalar {
+        Scalar::Int32 | Scalar::Int64 | Scalar::Double => (value.is_number(), "numeric (int or float)"),
+        Scalar::String | Scalar::Bytes | Scalar::Duration => (value.is_string(), "string"),
+        Scalar::Bool => (value.is_boolean(), "boolean"),
+        Scalar::Time | Scalar::MicroTime | Scalar::Quantity | Scalar::IntOrString => {
+            (!value.is_array() && !value.is_object(), "any scalar")
+        }
+    };
+    (!is_right).then_some(name)
+}
