@@ -1,7 +1,8 @@
-//! The chores of the project: `cargo xtask facts|test|bench`.
+//! The chores of the project: `cargo xtask facts|kinds|test|bench`.
 
 mod bench;
 mod facts;
+mod kinds;
 mod test;
 mod tools;
 
@@ -20,6 +21,12 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Write `docs/kinds.md`, the page of the built-in kinds, from the registry.
+    Kinds {
+        /// Only fail if the page is not as it would be written.
+        #[arg(long)]
+        check: bool,
+    },
     /// Run every check there is, up to real clients on the real binary.
     Test,
     /// Bring the clients of the end-to-end tests and print the environment that these tests need.
@@ -35,6 +42,7 @@ enum Chore {
 fn main() -> ExitCode {
     match Chore::parse() {
         Chore::Facts { check } => facts::run(check),
+        Chore::Kinds { check } => kinds::run(check),
         Chore::Test => test::run(&target()),
         Chore::Tools => tools::run(&target()),
         Chore::Bench { arguments } => bench::run(&target(), &arguments),

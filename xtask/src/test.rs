@@ -21,6 +21,7 @@ pub(crate) fn run(target: &Path) -> ExitCode {
     report.step("unit and property tests", runner(Tests::InProcess));
     report.step("doc tests", cargo(["test", "--doc", "--workspace"]));
     report.step("facts", cargo(["run", "--quiet", "--package", "xtask", "--", "facts", "--check"]));
+    report.step("page of kinds", cargo(["run", "--quiet", "--package", "xtask", "--", "kinds", "--check"]));
     if installed("deny") {
         report.step("licenses", cargo(["deny", "--offline", "check", "licenses", "bans", "sources"]));
         if has_advisories() {

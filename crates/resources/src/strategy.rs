@@ -10,6 +10,11 @@ use crate::convert::{self, ConversionError};
 /// share, before the hook runs: the object's metadata and its validation, dropping `status` on create and keeping it
 /// on update where there is a `status` subresource, keeping all but `status` on a status update, `generation`.
 pub trait Strategy: Send + Sync {
+    /// Whether the kind has no rules of its own; the page of kinds says it.
+    fn is_plain(&self) -> bool {
+        false
+    }
+
     /// Sets the defaults that a schema cannot say, on an object of the request's `version`. Runs on decode, after
     /// the schema's own defaults, on every write and on what is read from storage; must be idempotent.
     fn default(&self, object: &mut Value, version: &str) {
@@ -133,4 +138,8 @@ pub struct Completion {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Plain;
 
-impl Strategy for Plain {}
+impl Strategy for Plain {
+    fn is_plain(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,176 @@
+//! `cargo xtask kinds`: writes `docs/kinds.md`, the page of the built-in kinds, from the registry.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::{fs, io};
+
+use nave_resources::{Registry, ResourceDef, Verb};
+
+use crate::root;
+
+/// What is known to differ from kube-apiserver 1.36: the group, the kinds, the difference.
+const DIFFERENCES: &[(&str, &str, &str)] = &[
+    (
+        "admissionregistration.k8s.io",
+        "policies, match conditions",
+        "CEL expressions are not compiled on writes; one that is wrong is found when it is evaluated.",
+    ),
+    (
+        "admissionregistration.k8s.io",
+        "webhook configurations",
+        "A stored selector with an invalid label value is refused when its configuration is updated.",
+    ),
+    (
+        "certificates.k8s.io",
+        "CertificateSigningRequest",
+        "A request of several PEM blocks is refused: readers do not agree on the one that counts.",
+    ),
+    (
+        "flowcontrol.apiserver.k8s.io",
+        "all",
+        "The objects are kept and checked, but no request is queued by them, and none are made at the start.",
+    ),
+    (
+        "policy",
+        "PodDisruptionBudget",
+        "A stored selector with an invalid label value is refused on an update.",
+    ),
+    (
+        "rbac.authorization.k8s.io",
+        "ClusterRole",
+        "A stored aggregation selector with an invalid label value is refused on an update.",
+    ),
+    (
+        "resource.k8s.io",
+        "DeviceClass, ResourceClaim, ResourceClaimTemplate",
+        "CEL selectors are held to their length; they are not compiled.",
+    ),
+    (
+        "resource.k8s.io",
+        "ResourceClaim, ResourceClaimTemplate",
+        "`adminAccess` does not depend on the label of the namespace, and `status` is authorized as a whole.",
+    ),
+];
+
+/// Why the page cannot be made.
+#[derive(Debug, thiserror::Error)]
+enum KindsError {
+    #[error("{0}: {1}")]
+    Io(PathBuf, io::Error),
+    #[error("{0} is not up to date; run `cargo xtask kinds`")]
+    Stale(PathBuf),
+}
+
+/// Writes the page, or with `check` fails if it is not as it would be written.
+pub(crate) fn run(check: bool) -> ExitCode {
+    match write(check) {
+        Ok(path) => {
+            println!("{} is up to date", path.display());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn write(check: bool) -> Result<PathBuf, KindsError> {
+    let path = root().join("docs/kinds.md");
+    let text = page();
+    if check {
+        let found = fs::read_to_string(&path).map_err(|error| KindsError::Io(path.clone(), error))?;
+        return if found == text { Ok(path) } else { Err(KindsError::Stale(path)) };
+    }
+    let folder = root().join("docs");
+    fs::create_dir_all(&folder).map_err(|error| KindsError::Io(folder, error))?;
+    fs::write(&path, text).map_err(|error| KindsError::Io(path.clone(), error))?;
+    Ok(path)
+}
+
+/// The page's text.
+fn page() -> String {
+    let registry = Registry::builtin(nave_schema::builtin());
+    let defs: Vec<&ResourceDef> = registry.all().map(|def| &**def).collect();
+    let mut text = String::from(INTRODUCTION);
+    for group in defs.chunk_by(|one, next| one.group == next.group) {
+        self::group(&mut text, group);
+    }
+    text
+}
+
+/// The section of a group, whose kinds these are.
+fn group(text: &mut String, defs: &[&ResourceDef]) {
+    let name = defs.first().map_or("", |def| &def.group);
+    // Writing to a string cannot fail.
+    let _ = write!(text, "\n## {}\n\n{TABLE}", if name.is_empty() { "core" } else { name });
+    for def in defs {
+        let cells = [kind(def), served(def), subresources(def), rules(def)];
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
+    }
+    let known = DIFFERENCES.iter().filter(|(group, _, _)| *group == name);
+    let lines: Vec<String> = known.map(|(_, kinds, what)| format!("- {kinds}: {what}\n")).collect();
+    if !lines.is_empty() {
+        let _ = write!(text, "\nKnown differences:\n\n{}", lines.concat());
+    }
+}
+
+fn kind(def: &ResourceDef) -> String {
+    let scope = if def.namespaced { "" } else { ", cluster" };
+    let versions: Vec<&str> = def.versions.iter().map(|version| version.name.as_str()).collect();
+    format!("{} (`{}`, {}{scope})", def.kind, def.resource, versions.join(", "))
+}
+
+fn served(def: &ResourceDef) -> String {
+    if def.verbs == Verb::ALL { "all".to_owned() } else { verbs(def.verbs) }
+}
+
+fn verbs(verbs: &[Verb]) -> String {
+    verbs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn subresources(def: &ResourceDef) -> String {
+    let all = def.subresources.iter().map(|it| format!("`{}` ({})", it.name, verbs(it.verbs)));
+    all.collect::<Vec<_>>().join("; ")
+}
+
+fn rules(def: &ResourceDef) -> String {
+    let rules = &def.rules;
+    let mut said = vec![if def.strategy.is_plain() { "generic rules only" } else { "own rules" }.to_owned()];
+    let facts = [
+        (rules.create_on_update, "PUT creates"),
+        (def.storage.is_some() && !rules.unconditional_update, "updates need a resourceVersion"),
+        (rules.creates_with_status, "created with a status"),
+        (rules.returns_deleted, "DELETE answers with the object"),
+        (rules.orphans_dependents, "DELETE orphans dependents"),
+    ];
+    said.extend(facts.iter().filter(|(holds, _)| *holds).map(|(_, fact)| (*fact).to_owned()));
+    if !rules.generation.is_empty() {
+        said.push(format!("generation follows `{}`", rules.generation.join("`, `")));
+    }
+    if !def.fields.is_empty() {
+        let fields: Vec<&str> = def.fields.iter().map(|field| field.path.as_str()).collect();
+        said.push(format!("field selectors `{}`", fields.join("`, `")));
+    }
+    if let Some(ttl) = def.storage.as_ref().and_then(|storage| storage.ttl) {
+        said.push(format!("kept for {} s", ttl.as_secs()));
+    }
+    if def.storage.is_none() {
+        said.push("not stored".to_owned());
+    }
+    said.join("; ")
+}
+
+const INTRODUCTION: &str = "\
+# Kinds
+
+The built-in kinds, group by group. `cargo xtask kinds` writes this page from the registry
+(`crates/resources/src/groups`) and from the table of differences in `xtask/src/kinds.rs`; `cargo xtask kinds --check`
+fails where it is not up to date.
+
+A kind with own rules has the defaults, validation on create, update and of the status, fixed fields, dropped fields and
+warnings of kube-apiserver 1.36, in the folder of its group. One with generic rules only has those that all kinds share:
+its schema, metadata, generation, and `status` apart from the rest.
+";
+const TABLE: &str = "| kind | verbs | subresources | rules |\n| --- | --- | --- | --- |\n";
