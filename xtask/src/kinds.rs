@@ -12,6 +12,11 @@ use crate::root;
 /// What is known to differ from kube-apiserver 1.36: the group, the kinds, the difference.
 const DIFFERENCES: &[(&str, &str, &str)] = &[
     (
+        "",
+        "ResourceQuota",
+        "Devices of resource claims count under their device class only, not under extended resource names.",
+    ),
+    (
         "admissionregistration.k8s.io",
         "policies, match conditions",
         "CEL expressions are not compiled on writes; one that is wrong is found when it is evaluated.",

@@ -114,6 +114,7 @@ pub(crate) fn check(kind: &Kind, mut object: Value) -> bool {
     if !object.get("metadata").is_some_and(Value::is_object) {
         object["metadata"] = json!({});
     }
+    let status = object.get("status").cloned();
     if def.has_status() && !def.rules.creates_with_status {
         object.as_object_mut().unwrap().remove("status");
     }
@@ -132,7 +133,24 @@ pub(crate) fn check(kind: &Kind, mut object: Value) -> bool {
     assert!(errors.is_empty(), "{object}\nis not accepted as an update of itself: {errors:?}");
     def.strategy.canonicalize(&mut update);
     assert_eq!(update, object, "the stored form is canonical");
+    if let Some(status) = status.filter(|_| def.has_status()) {
+        check_status(def, &object, status);
+    }
     true
+}
+
+/// Takes a status through an update of it, and of the outcome to itself.
+fn check_status(def: &ResourceDef, object: &Value, status: Value) {
+    let mut update = object.clone();
+    update["status"] = status;
+    def.strategy.prepare_for_status_update(&mut update, object);
+    if !is_valid(def, &update, def.strategy.validate_status_update(&update, object)) {
+        return;
+    }
+    let mut again = update.clone();
+    def.strategy.prepare_for_status_update(&mut again, &update);
+    let errors = def.strategy.validate_status_update(&again, &update);
+    assert!(errors.is_empty(), "{update}\nis not accepted as an update of its status: {errors:?}");
 }
 
 fn converted(
