@@ -23,6 +23,11 @@ const DIFFERENCES: &[(&str, &str, &str)] = &[
     ),
     (
         "admissionregistration.k8s.io",
+        "policies with `paramKind`, bindings with `paramRef`",
+        "The author's right to read the parameters is not checked.",
+    ),
+    (
+        "admissionregistration.k8s.io",
         "webhook configurations",
         "A stored selector with an invalid label value is refused when its configuration is updated.",
     ),

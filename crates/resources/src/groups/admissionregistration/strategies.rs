@@ -1,11 +1,13 @@
 //! What is particular to the kinds of `admissionregistration.k8s.io`.
 
-use nave_machinery::Value;
+use nave_machinery::{Value, meta};
 
 use super::webhooks::Leniency;
 use super::{defaults, policies, webhooks};
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors};
+
+const STATIC_SUFFIX: &str = ".static.k8s.io";
 
 /// Webhook configurations.
 pub(super) struct Webhooks {
@@ -28,6 +30,10 @@ impl Strategy for Webhooks {
         let mut errors = Errors::new();
         webhooks::webhooks(At::root(configuration), Leniency::towards(At::root(old)), &mut errors);
         errors
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        reserved_name(object)
     }
 }
 
@@ -56,6 +62,10 @@ impl Strategy for Policy {
         policies::status(At::root(policy), &mut errors);
         errors
     }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        reserved_name(object)
+    }
 }
 
 /// Bindings of policies.
@@ -81,6 +91,22 @@ impl Strategy for Binding {
         }
         errors
     }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        reserved_name(object)
+    }
+}
+
+/// Warns of a name that only configurations in files of the server may have.
+fn reserved_name(object: &Value) -> Vec<String> {
+    let is_reserved = meta::name(object).ends_with(STATIC_SUFFIX);
+    let warning = || {
+        format!(
+            "metadata.name: names ending with {STATIC_SUFFIX:?} are reserved for static manifest-based \
+             configurations and cannot be managed via the API"
+        )
+    };
+    is_reserved.then(warning).into_iter().collect()
 }
 
 #[cfg(test)]
@@ -317,5 +343,15 @@ mod tests {
         assert_eq!(errors[0].field.as_str(), "status.typeChecking.expressionWarnings[0].warning");
         assert_eq!(errors[1].field.as_str(), "status.typeChecking.expressionWarnings[0].fieldRef");
         assert!(errors[2].field.as_str().starts_with("status.conditions[0]"));
+    }
+
+    #[test]
+    fn names_of_static_configurations_are_warned_of() {
+        let named = |name: &str| json!({"metadata": {"name": name}});
+        assert_eq!(Webhooks { mutating: true }.warnings(&named("a"), None), [""; 0]);
+        let reserved = named("a.static.k8s.io");
+        let kinds: [&dyn Strategy; 3] =
+            [&Webhooks { mutating: true }, &Policy { mutating: false }, &Binding { mutating: true }];
+        assert!(kinds.iter().all(|kind| kind.warnings(&reserved, Some(&reserved)).len() == 1));
     }
 }
