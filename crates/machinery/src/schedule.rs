@@ -40,7 +40,10 @@ struct Places {
 /// # Errors
 /// A name that the database does not have.
 pub fn time_zone(name: &str) -> Result<TimeZone, String> {
-    TimeZone::get(name).map_err(|_| format!("unknown time zone {name}"))
+    let zone = TimeZone::get(name).ok();
+    // The case of a name matters, as upstream's are names of files.
+    let zone = zone.filter(|zone| zone.iana_name().is_none_or(|known| known == name));
+    zone.ok_or_else(|| format!("unknown time zone {name}"))
 }
 
 impl Schedule {
@@ -297,7 +300,12 @@ mod tests {
         assert_eq!(spring, ["2026-03-30T00:30:00Z"]);
         let autumn = due("30 2 * * *", "Europe/Berlin", "2026-10-24T12:00:00Z", 3);
         assert_eq!(autumn, ["2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z", "2026-10-26T01:30:00Z"]);
-        assert!(time_zone("Europe/Atlantis").is_err());
+        for unknown in ["Europe/Atlantis", "europe/berlin", "utc", "EUROPE/BERLIN"] {
+            assert_eq!(time_zone(unknown).unwrap_err(), format!("unknown time zone {unknown}"));
+        }
+        for known in ["UTC", "Etc/UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires"] {
+            assert!(time_zone(known).is_ok(), "{known}");
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub(crate) fn group() -> GroupBuilder {
             .columns(columns::daemon_set())
             .strategy(strategies::DaemonSetStrategy),
         workload("Deployment", "deployments")
+            .generation(&["spec", "metadata.annotations"])
             .keeps_metadata(KeptMetadata::LABELS)
             .short(&["deploy"])
             .scale(ScalePaths::workload())

@@ -21,6 +21,7 @@ pub(super) struct NodeStrategy;
 
 impl Strategy for NodeStrategy {
     fn default(&self, node: &mut Value, _version: &str) {
+        default_pod_cidrs(node);
         let Some(status) = node.as_object_mut().and_then(|node| at(node, &["status"])) else { return };
         if !status.contains_key("allocatable")
             && let Some(capacity) = status.get("capacity").cloned()
@@ -181,6 +182,23 @@ fn is_feature(name: &str) -> bool {
         && name.split('/').all(is_segment)
 }
 
+/// The first of the ranges is the one range that older clients know: each follows from the other.
+fn default_pod_cidrs(node: &mut Value) {
+    let Some(spec) = node.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    let first = spec.get("podCIDRs").and_then(|ranges| ranges.get(0)).cloned();
+    let one =
+        spec.get("podCIDR").filter(|range| range.as_str().is_some_and(|range| !range.is_empty())).cloned();
+    match (first, one) {
+        (None, Some(range)) => {
+            spec.insert("podCIDRs".to_owned(), Value::Array(vec![range]));
+        }
+        (Some(range), None) => {
+            spec.insert("podCIDR".to_owned(), range);
+        }
+        _ => {}
+    }
+}
+
 /// The addresses of a node's pods: at most one range of each family.
 fn pod_cidrs(list: At, errors: &mut Errors) {
     for range in list.items().filter(|range| !ip::is_cidr(range.text())) {
@@ -249,6 +267,18 @@ mod tests {
 
     fn fields(errors: &Errors) -> Vec<String> {
         errors.iter().map(|error| error.field.to_string()).collect()
+    }
+
+    #[test]
+    fn the_one_range_of_pods_and_the_first_of_the_list_are_the_same() {
+        let (one, list) = (json!({"podCIDR": "10.0.0.0/24"}), json!({"podCIDRs": ["10.0.0.0/24"]}));
+        let both = json!({"podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.0.0/24"]});
+        for (spec, expected) in [(one, &both), (list, &both), (both.clone(), &both), (json!({}), &json!({}))]
+        {
+            let mut node = json!({"spec": spec});
+            NodeStrategy.default(&mut node, "v1");
+            assert_eq!(node["spec"], *expected);
+        }
     }
 
     #[test]
