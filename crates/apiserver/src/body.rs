@@ -14,6 +14,8 @@ use http_body_util::BodyExt;
 use nave_machinery::Status;
 pub(crate) use nave_machinery::limits::MAX_BODY_BYTES as MAX_REQUEST_BODY;
 
+use crate::upgrade::Upgrade;
+
 /// An error of a body.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -102,6 +104,17 @@ pub struct Pieces {
     remaining: usize,
 }
 
+impl IntoIterator for Pieces {
+    type Item = Bytes;
+    type IntoIter =
+        std::iter::Chain<std::option::IntoIter<Bytes>, std::collections::vec_deque::IntoIter<Bytes>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        let front = Some(self.front).filter(|piece| !piece.is_empty());
+        front.into_iter().chain(self.rest)
+    }
+}
+
 impl From<Bytes> for Pieces {
     fn from(bytes: Bytes) -> Self {
         Self { remaining: bytes.len(), front: bytes, rest: VecDeque::new() }
@@ -173,6 +186,8 @@ pub enum ResponseBody {
     Full(Bytes),
     /// Bytes made as the client takes them, which can fail on the way.
     Stream(Pin<Box<dyn Stream<Item = Result<Pieces, BodyError>> + Send>>),
+    /// No content: the connection continues in another protocol.
+    Upgrade(Upgrade),
 }
 
 impl ResponseBody {
@@ -195,7 +210,19 @@ impl ResponseBody {
             Self::Stream(stream) => Self::Stream(Box::pin(stream.inspect(move |_| {
                 let _kept = &kept;
             }))),
+            Self::Upgrade(upgrade) => Self::Upgrade(upgrade.keeping(kept)),
             whole @ Self::Full(_) => whole,
+        }
+    }
+
+    /// Takes what follows the response, if the connection continues in another protocol.
+    pub(crate) fn take_upgrade(&mut self) -> Option<Upgrade> {
+        match std::mem::replace(self, Self::Full(Bytes::new())) {
+            Self::Upgrade(upgrade) => Some(upgrade),
+            content => {
+                *self = content;
+                None
+            }
         }
     }
 }
@@ -224,17 +251,23 @@ impl Body for ResponseBody {
             Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes).into())))),
             Self::Stream(stream) => stream.as_mut().poll_next(cx).map_ok(Frame::data),
+            Self::Upgrade(_) => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Full(bytes) if bytes.is_empty())
+        match self {
+            Self::Full(bytes) => bytes.is_empty(),
+            Self::Stream(_) => false,
+            Self::Upgrade(_) => true,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Stream(_) => SizeHint::default(),
+            Self::Upgrade(_) => SizeHint::with_exact(0),
         }
     }
 }

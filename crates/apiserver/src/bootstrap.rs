@@ -1,38 +1,70 @@
-//! The objects a cluster cannot do without: the system's namespaces, the `kubernetes` service, the roles and bindings
-//! without which only `system:masters` could do anything, the priorities of what a cluster needs, and what extension
-//! servers are told of authentication.
+//! The objects that the server makes, and keeps as they have to be:
+//!
+//! | object | made | afterwards (upstream) |
+//! | --- | --- | --- |
+//! | the system's namespaces | at the start | made again when they are gone (`systemnamespaces`) |
+//! | roles and bindings | at the start | at the next start (`rbac/rest`) |
+//! | system priority classes | at the start | cannot be deleted (`scheduling/rest`) |
+//! | [`api_services`] of the built-in groups | at the start | at the next start, unless a user took them over (`autoregister`) |
+//! | `kubernetes` service, its endpoints and slice | at the start | every ten seconds (`kubernetesservice`) |
+//! | [`identity`] lease of this server | at the start | renewed every ten seconds (`start-kube-apiserver-identity-lease-controller`) |
+//! | since when tokens of secrets are tracked | at the start | every ten seconds (`legacytokentracking`) |
+//! | what extension servers are told of authentication | at the start | at once ([`cluster_authentication`]) |
 
+mod api_services;
+mod ensure;
+mod identity;
+mod kubernetes_service;
 mod rbac;
 
-use std::net::IpAddr;
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use futures_util::try_join;
 use nave_machinery::{GroupVersionResource, Status, Value, meta, time};
 use serde_json::json;
+use tokio::time::{MissedTickBehavior, interval};
 
+use self::ensure::{core, create, ensure, with_field};
+use self::identity::Identity;
+use self::kubernetes_service::KubernetesService;
 use crate::cluster_authentication::{self, ClusterAuthentication};
 use crate::endpoints::Resources;
-use crate::internal::InternalWriter;
 
 /// The system's namespaces.
 const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
 
-/// The priorities of what a cluster needs to work.
-const PRIORITY_CLASSES: [(&str, i64); 2] =
-    [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
+/// The priorities of what a cluster needs to work, and what they are for.
+const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
+    (
+        "system-cluster-critical",
+        2_000_000_000,
+        "For pods that the cluster needs to work and that may run on any of its nodes.",
+    ),
+    ("system-node-critical", 2_000_001_000, "For pods that a node needs to work and that must stay on it."),
+];
+
+/// How often what has to be there is looked after.
+const KEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What the bootstrap objects are made from.
 pub struct Bootstrap {
-    /// The address of the `kubernetes` service.
-    pub service_address: IpAddr,
-    /// The port behind it.
-    pub secure_port: u16,
-    /// What extension servers are told of authentication.
-    pub cluster_authentication: ClusterAuthentication,
+    service: KubernetesService,
+    identity: Identity,
 }
 
 impl Bootstrap {
+    /// The objects of a server on this host: the address of the `kubernetes` service, and the one behind it at which
+    /// clients reach the server.
+    pub fn new(service_address: IpAddr, advertise: SocketAddr, hostname: &str) -> Self {
+        Self {
+            service: KubernetesService { address: service_address, advertise },
+            identity: Identity::new(hostname, advertise),
+        }
+    }
+
     /// Makes those objects that are not there: those that need nothing of each other side by side, so that the store
     /// can commit them together. `allocation` makes what services need.
     ///
@@ -41,92 +73,95 @@ impl Bootstrap {
     pub async fn run(
         &self,
         resources: &Resources,
+        cluster_authentication: &ClusterAuthentication,
         allocation: impl Future<Output = Result<(), Status>>,
     ) -> Result<(), Status> {
-        let namespaces = NAMESPACES.map(|name| {
-            let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-            create(resources, core("namespaces"), "", namespace)
-        });
-        try_join!(try_join_all(namespaces), allocation)?;
-        let service = create(resources, core("services"), "default", self.service());
+        try_join!(namespaces(resources), allocation)?;
         let told = async {
-            match cluster_authentication::publish(resources, &self.cluster_authentication).await {
+            match cluster_authentication::publish(resources, cluster_authentication).await {
                 // Another server over the same store is at it; it is seen to later.
                 Err(status) if status.code == 409 => Ok(()),
                 outcome => outcome,
             }
         };
-        let tracking = create(resources, core("configmaps"), "kube-system", token_tracking());
-        let class = |(name, value)| {
+        let class = |(name, value, description)| {
             let classes = GroupVersionResource::new("scheduling.k8s.io", "v1", "priorityclasses");
-            create(resources, classes, "", priority_class(name, value))
+            create(resources, classes, "", priority_class(name, value, description))
         };
         let classes = try_join_all(PRIORITY_CLASSES.map(class));
-        try_join!(service, rbac::run(resources), told, tracking, classes).map(drop)
+        let service = async {
+            self.service.repair(resources).await?;
+            self.service.keep(resources).await
+        };
+        let (tracking, identity) = (token_tracking(resources), self.identity.renew(resources));
+        let api_services = api_services::run(resources);
+        try_join!(service, rbac::run(resources), told, tracking, classes, identity, api_services).map(drop)
     }
 
-    fn service(&self) -> Value {
-        json!({
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {
-                "name": "kubernetes",
-                "namespace": "default",
-                "labels": {"component": "apiserver", "provider": "kubernetes"},
-            },
-            "spec": {
-                "clusterIP": self.service_address.to_string(),
-                "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": self.secure_port}],
-                "sessionAffinity": "None",
-                "type": "ClusterIP",
-            },
-        })
+    /// Looks after the objects while the server runs: what is deleted is made again, what must not be changed is
+    /// changed back.
+    pub(crate) async fn keep(&self, resources: &Resources) -> Infallible {
+        let mut ticks = interval(KEEP_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first tick is at once, just after the start.
+        ticks.tick().await;
+        loop {
+            ticks.tick().await;
+            self.look_after(resources).await;
+        }
+    }
+
+    /// Looks after the objects once. What fails is tried again the next time.
+    pub(crate) async fn look_after(&self, resources: &Resources) {
+        for (what, outcome) in [
+            ("system namespaces", namespaces(resources).await),
+            ("kubernetes service", self.service.keep(resources).await),
+            ("token tracking", token_tracking(resources).await),
+            ("identity lease", self.identity.renew(resources).await),
+            ("expired identity leases", self.identity.remove_expired(resources).await),
+        ] {
+            if let Err(status) = outcome {
+                tracing::warn!(what, error = status.message, "bootstrap objects cannot be kept");
+            }
+        }
     }
 }
 
-fn core(resource: &str) -> GroupVersionResource {
-    GroupVersionResource::new("", "v1", resource)
+/// Makes the system's namespaces.
+async fn namespaces(resources: &Resources) -> Result<(), Status> {
+    let namespaces = NAMESPACES.map(|name| {
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        create(resources, core("namespaces"), "", namespace)
+    });
+    try_join_all(namespaces).await.map(drop)
 }
 
-fn priority_class(name: &str, value: i64) -> Value {
+fn priority_class(name: &str, value: i64, description: &str) -> Value {
     json!({
         "apiVersion": "scheduling.k8s.io/v1",
         "kind": "PriorityClass",
         "metadata": {"name": name},
         "value": value,
+        "description": description,
         "preemptionPolicy": "PreemptLowerPriority",
     })
 }
 
-/// Since when it is noted when a token from a secret is used.
-fn token_tracking() -> Value {
-    let today = time::now().rfc3339().chars().take("2006-01-02".len()).collect::<String>();
-    json!({
+/// Notes since when it is noted that a token of a secret is used; a date that cannot be read begins again today.
+async fn token_tracking(resources: &Resources) -> Result<(), Status> {
+    const DATE: usize = "2006-01-02".len();
+    let today: String = time::now().rfc3339().chars().take(DATE).collect();
+    let is_date =
+        |since: &str| since.len() == DATE && time::Timestamp::parse(&format!("{since}T00:00:00Z")).is_some();
+    let config_map = json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": "kube-apiserver-legacy-service-account-token-tracking", "namespace": "kube-system"},
         "data": {"since": today},
+    });
+    ensure(resources, core("configmaps"), "kube-system", config_map, &|stored| {
+        let since = meta::str_at(stored.as_value(), &["data", "since"]).unwrap_or_default();
+        (!is_date(since)).then(|| with_field(stored, "data", json!({"since": today})))
     })
-}
-
-/// Creates an object unless there is one of its name.
-async fn create(
-    resources: &Resources,
-    resource: GroupVersionResource,
-    namespace: &str,
-    object: Value,
-) -> Result<(), Status> {
-    let Some(endpoint) = resources.endpoint(&resource) else { return Ok(()) };
-    let storage = endpoint.storage()?;
-    if storage.find(namespace, meta::name(&object)).is_some() {
-        return Ok(());
-    }
-    let writer = InternalWriter::new(endpoint, resources.admission());
-    let stored = match writer.create(namespace, object).await {
-        Err(status) if status.code == 409 => return Ok(()),
-        outcome => outcome?,
-    };
-    // The next object may need this one: namespaces come before what is in them.
-    let revision = meta::resource_version(&stored).parse().unwrap_or(0);
-    storage.wait_until(revision).await
+    .await
 }

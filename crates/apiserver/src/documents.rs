@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use nave_authn::service_account::discovery::{CONFIGURATION_PATH, Discovery, JWKS_PATH};
 use nave_codec::negotiate::Format;
-use nave_machinery::{Reason, Status};
+use nave_machinery::Status;
 use nave_resources::{Registry, discovery};
 use serde::Serialize;
 use serde_json::json;
@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::body::ResponseBody;
 use crate::context::RequestContext;
 use crate::endpoints::answer::{Answer, Outcome};
-use crate::endpoints::negotiation::{Negotiation, Offer};
+use crate::endpoints::negotiation::{self, Negotiation, Offer};
 use crate::endpoints::raw;
 use crate::health::Health;
 use crate::introspection::ApiCache;
@@ -115,7 +115,17 @@ impl Documents {
             ["apis", group, version] if !group.is_empty() => self.resource_list(group, version),
             _ => None,
         };
-        Ok(document.map_or_else(|| raw::page_not_found().into(), Outcome::from))
+        document.map(Outcome::from).map_or_else(|| self.nothing_at(parts), Ok)
+    }
+
+    /// The answer where there is no document: a `Status` below a group that is served, as upstream, else plain text.
+    fn nothing_at(&self, parts: &[&str]) -> Result<Outcome, Status> {
+        let is_served = match parts {
+            ["api", _, ..] => true,
+            ["apis", group, _, ..] => !group.is_empty() && self.registry.group(group).is_some(),
+            _ => false,
+        };
+        if is_served { Err(Status::no_such_path()) } else { Ok(raw::page_not_found().into()) }
     }
 
     /// How others verify service accounts' tokens; the same for all clients for an hour.
@@ -130,9 +140,9 @@ impl Documents {
         } else {
             ("application/jwk-set+json", discovery.key_set().await)
         };
-        if !accepts(headers, media_type) {
-            let message = format!("406: Not Acceptable\n\nAvailable representations: {media_type}");
-            return Err(Status::failure(406, Reason::NotAcceptable, message));
+        let accept = headers.get(header::ACCEPT).map(|accept| accept.to_str().unwrap_or_default());
+        if accept.is_some_and(|accept| !negotiation::names(accept, media_type)) {
+            return Err(negotiation::no_representation(&[media_type]));
         }
         let mut response = raw::bytes(StatusCode::OK, media_type, document.to_string());
         raw::set_header(&mut response, header::CACHE_CONTROL, "public, max-age=3600");
@@ -172,14 +182,6 @@ impl Documents {
         paths.sort();
         paths
     }
-}
-
-/// Whether a client takes a document that comes in one form only.
-fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
-    let Some(accept) = headers.get(header::ACCEPT) else { return true };
-    let accept = accept.to_str().unwrap_or_default();
-    let mut ranges = accept.split(',').map(|range| range.split(';').next().unwrap_or_default().trim());
-    ranges.any(|range| range == "*/*" || range == media_type)
 }
 
 /// The document at `/version`, its fields in upstream's order.

@@ -29,7 +29,7 @@ pub(crate) fn compressed(body: ResponseBody) -> Result<ResponseBody, ResponseBod
         ResponseBody::Full(bytes) if bytes.len() > THRESHOLD => {
             Ok(ResponseBody::try_stream(gzip(stream::iter([Ok(Pieces::from(bytes))]))))
         }
-        ResponseBody::Full(bytes) => Err(ResponseBody::Full(bytes)),
+        as_it_is @ (ResponseBody::Full(_) | ResponseBody::Upgrade(_)) => Err(as_it_is),
         ResponseBody::Stream(chunks) => Ok(ResponseBody::try_stream(gzip(chunks))),
     }
 }

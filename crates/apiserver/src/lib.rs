@@ -18,11 +18,13 @@
 //! | [`deadline`] | until when it must be answered |
 //! | [`authentication`] | the user of a request |
 //! | [`impersonation`] | requests in another user's name |
+//! | [`browsers`] | what browsers are told of the host and of pages that may read answers |
 //! | [`inflight`] | how many requests are served at once |
 //! | [`authorization`] | requests as authorization sees them, and what keeps the authorizers up to date |
 //! | [`route`] | the handler of a request |
 //! | [`cpu_pool`] | large requests off the executor's threads |
 //! | [`endpoints`] | the verbs, for every resource alike |
+//! | `websocket` | the same watches for clients that cannot read a chunked response |
 //! | [`lifecycle`] | what the API does to every object's metadata |
 //! | [`computed`] | what is answered without being stored: bindings, reviews, tokens |
 //! | `internal` | writes of the server itself |
@@ -43,6 +45,7 @@ pub mod authentication;
 pub mod authorization;
 mod body;
 pub mod bootstrap;
+pub mod browsers;
 mod cache_metrics;
 pub mod cluster_authentication;
 pub mod computed;
@@ -69,5 +72,7 @@ pub mod route;
 pub mod server;
 pub mod serving;
 pub mod storage;
+mod upgrade;
 pub mod version;
 mod warnings;
+mod websocket;

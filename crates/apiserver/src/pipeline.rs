@@ -13,6 +13,7 @@ use nave_machinery::Status;
 use crate::authentication::Authentication;
 use crate::authorization::Authorization;
 use crate::body::{self, BodyError, ResponseBody};
+use crate::browsers::Browsers;
 use crate::context::{Client, RequestContext};
 use crate::deadline::{self, RequestTimeout};
 use crate::endpoints::negotiation::Negotiation;
@@ -26,6 +27,8 @@ use crate::warnings;
 
 /// The stages of one server.
 pub struct Pipeline {
+    /// What browsers are told.
+    pub browsers: Browsers,
     /// The longest time that a request may take.
     pub timeout: RequestTimeout,
     /// The authenticators.
@@ -44,7 +47,21 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// Answers a request, whatever happens on the way.
-    pub async fn handle<B>(&self, mut request: Request<B>, client: Client) -> Served<ResponseBody>
+    pub async fn handle<B>(&self, request: Request<B>, client: Client) -> Served<ResponseBody>
+    where
+        B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
+    {
+        // Browsers: which page the answer is for, and whether it only asks what it may send.
+        let origin = self.browsers.allowed_origin(request.headers());
+        let mut served = match origin.as_ref().and_then(|_| Browsers::preflight(&request)) {
+            Some(response) => Served { response, deadline: None, upgrade: None },
+            None => self.answer(request, client).await,
+        };
+        self.browsers.add(served.response.headers_mut(), origin);
+        served
+    }
+
+    async fn answer<B>(&self, mut request: Request<B>, client: Client) -> Served<ResponseBody>
     where
         B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
@@ -54,7 +71,8 @@ impl Pipeline {
             Err(status) => {
                 let negotiation = Negotiation::new(request.headers(), &Query::default());
                 body::drain(request.body_mut()).await;
-                return Served { response: negotiation.encode_status(&status), deadline: None };
+                let response = negotiation.encode_status(&status);
+                return Served { response, deadline: None, upgrade: None };
             }
         };
         // Metrics: the request counts as being served for as long as its body is.
@@ -77,7 +95,9 @@ impl Pipeline {
         // Warnings of all stages, whatever the outcome.
         warnings::add(response.headers_mut(), context.notes.take_warnings());
         self.metrics.answered(labels, response.status().as_u16(), context.received.elapsed());
-        Served { response: response.map(|body| body.keeping(serving)), deadline: context.deadline }
+        let mut response = response.map(|body| body.keeping(serving));
+        let upgrade = response.body_mut().take_upgrade();
+        Served { response, deadline: context.deadline, upgrade }
     }
 
     async fn run<B>(

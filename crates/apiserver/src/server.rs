@@ -1,6 +1,7 @@
 //! One API server, put together.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::authentication::Authentication;
 use crate::authorization::Authorization;
 use crate::body::ResponseBody;
 use crate::bootstrap::Bootstrap;
+use crate::browsers::Browsers;
 use crate::cache_metrics::CacheMetrics;
 use crate::cluster_authentication::{self, ClusterAuthentication};
 use crate::context::Client;
@@ -65,10 +67,14 @@ pub struct Config {
     pub request_timeout: Duration,
     /// How long a watch lives that names no time: at least this, at most twice this.
     pub min_watch_time: Duration,
+    /// What browsers are told.
+    pub browsers: Browsers,
     /// The address clients reach the server at, `host:port`.
     pub address: String,
-    /// The port behind the `kubernetes` service.
-    pub secure_port: u16,
+    /// The address behind the `kubernetes` service.
+    pub advertise: SocketAddr,
+    /// The name of this host.
+    pub hostname: String,
     /// What others are told about service accounts' tokens.
     pub token_discovery: Option<Discovery>,
     /// The registry of metrics; those of authentication and authorization are registered already.
@@ -96,6 +102,8 @@ pub enum StartError {
 pub struct ApiServer {
     pipeline: Arc<Pipeline>,
     cluster_authentication: watch::Receiver<ClusterAuthentication>,
+    /// The objects that the server keeps.
+    bootstrap: Arc<Bootstrap>,
     /// Keeps addresses and ports in agreement with the services.
     repair: Option<Arc<Repair>>,
     stopping: Switch,
@@ -128,18 +136,16 @@ impl ApiServer {
         }
         metrics.register(Box::new(CacheMetrics::new(storages.clone(), resources.watched())?))?;
         metrics.register(Box::new(RestartMetrics::new(storages.room().supervisor.clone())?))?;
-        let bootstrap = Bootstrap {
-            service_address: config.service_ranges.first(),
-            secure_port: config.secure_port,
-            cluster_authentication: config.cluster_authentication.borrow().clone(),
-        };
+        let service_address = config.service_ranges.first();
+        let bootstrap = Arc::new(Bootstrap::new(service_address, config.advertise, &config.hostname));
         let prepared = async {
             match &repair {
                 Some(repair) => repair.start().await,
                 None => Ok(()),
             }
         };
-        bootstrap.run(&resources, prepared).await.map_err(StartError::Bootstrap)?;
+        let told = config.cluster_authentication.borrow().clone();
+        bootstrap.run(&resources, &told, prepared).await.map_err(StartError::Bootstrap)?;
         let documents = Documents {
             openapi: OpenApi::new(Arc::clone(storages.registry())),
             registry: Arc::clone(storages.registry()),
@@ -150,6 +156,7 @@ impl ApiServer {
             token_discovery: config.token_discovery,
         };
         let pipeline = Pipeline {
+            browsers: config.browsers,
             timeout: RequestTimeout(config.request_timeout),
             authentication: Authentication(config.authentication),
             impersonation: Impersonation(config.authorization.clone()),
@@ -160,7 +167,7 @@ impl ApiServer {
         };
         let cluster_authentication = config.cluster_authentication;
         let pipeline = Arc::new(pipeline);
-        Ok(Self { pipeline, cluster_authentication, repair, stopping, closing })
+        Ok(Self { pipeline, cluster_authentication, bootstrap, repair, stopping, closing })
     }
 
     /// Answers one request.
@@ -183,13 +190,14 @@ impl ApiServer {
         self.repair.as_ref()
     }
 
-    /// Keeps house while the server runs; see [`upkeep`](crate::storage::upkeep),
+    /// Keeps house while the server runs; see [`upkeep`](crate::storage::upkeep), [`bootstrap`](crate::bootstrap),
     /// [`check_consistency`](crate::storage::check_consistency) and [`cluster_authentication`].
     pub async fn upkeep(&self, memory_is_short: impl Fn() -> bool) -> Infallible {
         let Router { documents, resources, .. } = &self.pipeline.router;
         let (storages, supervisor) = (&documents.storages, self.supervisor());
         let shed = || upkeep(storages, &memory_is_short);
         let check = || check_consistency(storages);
+        let keep = || self.bootstrap.keep(resources);
         let publish = || cluster_authentication::keep(resources, self.cluster_authentication.clone());
         let repair = || async {
             match &self.repair {
@@ -200,6 +208,7 @@ impl ApiServer {
         tokio::select! {
             never = supervisor.supervise("encodings upkeep", "", shed) => never,
             never = supervisor.supervise("consistency check", "", check) => never,
+            never = supervisor.supervise("bootstrap objects", "", keep) => never,
             never = supervisor.supervise("cluster authentication publisher", "", publish) => never,
             never = supervisor.supervise("service allocation repair", "", repair) => never,
         }

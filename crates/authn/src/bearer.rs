@@ -120,10 +120,16 @@ fn websocket_token(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, AuthnErr
     if !upgrades {
         return Ok(None);
     }
-    let mut tokens = protocols(headers).into_iter().filter_map(|protocol| protocol.strip_prefix(PROTOCOL));
-    let Some(token) = tokens.next() else { return Ok(None) };
-    if tokens.next().is_some() {
-        return Err(AuthnError::TwoCredentials);
+    let (tokens, others): (Vec<_>, Vec<_>) =
+        protocols(headers).into_iter().partition(|protocol| protocol.starts_with(PROTOCOL));
+    let token = match tokens.as_slice() {
+        [] => return Ok(None),
+        [token] => token.strip_prefix(PROTOCOL).unwrap_or_default(),
+        _ => return Err(AuthnError::TwoCredentials),
+    };
+    // The one with the token is not answered, and browsers give up where no protocol of theirs is.
+    if others.is_empty() {
+        return Err(AuthnError::MissingSubprotocol);
     }
     let token = BASE64_URL_SAFE_NO_PAD.decode(token).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     token.map(|token| Some(Cow::Owned(token))).ok_or(AuthnError::UnknownToken)
@@ -192,6 +198,7 @@ mod tests {
         assert_eq!(ask(&format!("{right}, {rest}")).await, (Ok("alice".into()), rest.clone()));
         assert_eq!(ask(&format!("{rest},{wrong}")).await, (Err(AuthnError::UnknownToken), rest.clone()));
         assert_eq!(ask(&format!("{right}, {right}, {rest}")).await.0, Err(AuthnError::TwoCredentials));
+        assert_eq!(ask(&right).await, (Err(AuthnError::MissingSubprotocol), String::new()));
         assert_eq!(ask(&rest).await, (Ok("system:anonymous".into()), rest));
     }
 }

@@ -118,6 +118,9 @@ pub enum AuthnError {
     /// More than one `Authorization` header: others on the way may have looked at another one.
     #[error("the request has more than one Authorization header")]
     TwoCredentials,
+    /// A WebSocket's only subprotocol is the one with the token: there is none to agree on.
+    #[error("a WebSocket with a token needs another subprotocol")]
+    MissingSubprotocol,
     /// No authenticator knows the bearer token.
     #[error("invalid bearer token")]
     UnknownToken,

@@ -6,6 +6,7 @@
 mod admission;
 mod authentication;
 mod authorization;
+mod browsers;
 mod caches;
 mod controllers;
 mod signing;
@@ -20,6 +21,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use nave_apiserver::allocation::ServiceRanges;
+use nave_apiserver::browsers::Browsers;
 use nave_apiserver::inflight::InflightLimits;
 use nave_apiserver::storage::WatchCacheSizes;
 
@@ -29,6 +31,7 @@ use authentication::AuthenticationFlags;
 pub(crate) use authentication::{Authentication, Oidc, Proxy, ServiceAccounts, TokenWebhook};
 use authorization::AuthorizationFlags;
 pub(crate) use authorization::{Authorization, Authorizers};
+use browsers::BrowserFlags;
 use caches::CacheFlags;
 pub(crate) use controllers::ControllersConfig;
 use controllers::{ControllersFlags, known_controllers};
@@ -159,6 +162,8 @@ pub(crate) struct ServeFlags {
     #[command(flatten)]
     caches: CacheFlags,
     #[command(flatten)]
+    browsers: BrowserFlags,
+    #[command(flatten)]
     signing: SigningFlags,
 }
 
@@ -186,6 +191,8 @@ pub(crate) struct Config {
     pub(crate) admission: Admission,
     pub(crate) service_ranges: ServiceRanges,
     pub(crate) node_ports: RangeInclusive<u16>,
+    /// What browsers are told.
+    pub(crate) browsers: Browsers,
     pub(crate) watch_caches: WatchCacheSizes,
     /// The authorities that sign certificates.
     pub(crate) signing: Signing,
@@ -268,6 +275,7 @@ impl ServeFlags {
             admission: self.admission.validate()?,
             service_ranges: self.service_cluster_ip_range,
             node_ports: self.service_node_port_range,
+            browsers: self.browsers.validate()?,
             watch_caches: self.caches.sizes(),
             signing: self.signing.validate(own_authority)?,
         })
@@ -347,6 +355,9 @@ mod tests {
             (&["--default-watch-cache-size=-1"], "whole number from 0"),
             (&["--advertise-address=0.0.0.0"], "--advertise-address"),
             (&["--secure-port=70000"], "--secure-port"),
+            (&["--cors-allowed-origins=good\\.com"], "--cors-allowed-origins"),
+            (&["--cors-allowed-origins=^a$,"], "--cors-allowed-origins"),
+            (&["--strict-transport-security-directives=max-age"], "--strict-transport-security-directives"),
             (&["--bind-address=localhost"], "--bind-address"),
             (&["--service-cluster-ip-range=10.0.0.1"], "--service-cluster-ip-range"),
             (&["--service-node-port-range=2-1"], "--service-node-port-range"),

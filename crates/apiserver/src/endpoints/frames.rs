@@ -20,6 +20,9 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 /// No further event is encoded at once with events whose frames have so many bytes.
 const FRAMES_BYTES: usize = 256 << 10;
 
+/// Bytes of the length before each frame of protobuf.
+pub(super) const LENGTH_PREFIX: usize = 4;
+
 /// The slot of frames of metadata, beyond those of plain objects.
 fn metadata_slot(version: MetaVersion, format: Format) -> Encoding {
     let beta = u8::from(version == MetaVersion::V1Beta1);
@@ -53,6 +56,11 @@ impl Frames {
     /// The content type of the stream.
     pub fn content_type(&self) -> &'static str {
         self.accepted.format.stream_media_type()
+    }
+
+    /// The encoding of the frames.
+    pub fn format(&self) -> Format {
+        self.accepted.format
     }
 
     /// The frames of the next events, each shared with all watchers of the event: of as many as can be encoded within

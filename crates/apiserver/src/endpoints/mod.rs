@@ -31,7 +31,7 @@ pub mod view;
 pub mod watch;
 pub mod write;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -58,6 +58,8 @@ use crate::cpu_pool::CpuPool;
 use crate::metrics::RequestLabels;
 use crate::request_info::{RequestInfo, ResourceRequest, Verb};
 use crate::storage::{ResourceStorage, Storages};
+use crate::websocket::handshake::Handshake;
+use crate::websocket::session;
 
 /// A resource as it is served in one of its versions.
 #[derive(Clone)]
@@ -185,11 +187,22 @@ impl Resources {
                 return self.cpu.run(size, pin!(list)).await.map(Outcome::from);
             }
             Verb::Watch => {
+                let handshake = match Handshake::read(request) {
+                    Ok(handshake) => handshake,
+                    Err(refusal) => return Ok(refusal.response().into()),
+                };
                 let start = async {
                     let options = ListOptions::parse(query)?;
                     watch::watch(endpoint, resource, &options, negotiation, &self.watches).await
                 };
-                return self.cpu.run(size_of_query(query), pin!(start)).await.map(Outcome::from);
+                let watch = self.cpu.run(size_of_query(query), pin!(start)).await?;
+                let response = match handshake {
+                    Some(handshake) => {
+                        handshake.accept(request, |socket| session::send_all(socket, watch.into_messages()))
+                    }
+                    None => watch.into_response(),
+                };
+                return Ok(response.into());
             }
             _ => {}
         }
@@ -258,6 +271,11 @@ impl Resources {
         watched
     }
 
+    /// The groups and versions served, sorted.
+    pub(crate) fn group_versions(&self) -> BTreeSet<(String, String)> {
+        self.endpoints.keys().map(|gvr| (gvr.group.clone(), gvr.version.clone())).collect()
+    }
+
     /// The endpoint of a resource.
     pub fn endpoint(&self, gvr: &GroupVersionResource) -> Option<&Endpoint> {
         self.endpoints.get(gvr)
@@ -268,10 +286,9 @@ impl Resources {
         &self.admission
     }
 
-    /// A resource that is not served: a `Status` where its group and version are, else no API at all.
+    /// A resource that is not served: a `Status` where its group is, else no API at all.
     fn unknown(&self, gvr: &GroupVersionResource) -> Result<Outcome, Status> {
-        let known =
-            self.endpoints.keys().any(|served| served.group == gvr.group && served.version == gvr.version);
+        let known = self.endpoints.keys().any(|served| served.group == gvr.group);
         if known { Err(Status::no_such_path()) } else { Ok(raw::page_not_found().into()) }
     }
 }

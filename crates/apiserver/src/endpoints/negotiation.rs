@@ -3,7 +3,8 @@
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use nave_codec::json;
 use nave_codec::negotiate::{self, Accepted, Format, Transform};
-use nave_machinery::Status;
+use nave_machinery::status::StatusDetails;
+use nave_machinery::{Reason, Status};
 
 use super::answer::Answer;
 use super::{encode, raw};
@@ -28,6 +29,19 @@ pub struct Negotiation {
     gzip: bool,
     pretty: bool,
     include: IncludeObject,
+}
+
+/// Whether an `Accept` header names a media type, in whatever form it wants it.
+pub(crate) fn names(accept: &str, media_type: &str) -> bool {
+    let mut ranges = accept.split(',').map(|range| range.split(';').next().unwrap_or_default().trim());
+    ranges
+        .any(|range| matches!(range, "*" | "*/*" | "application/*") || range.eq_ignore_ascii_case(media_type))
+}
+
+/// 406: the client names no media type that is served.
+pub(crate) fn no_representation(served: &[&str]) -> Status {
+    let message = format!("406: Not Acceptable\n\nAvailable representations: {}", served.join(", "));
+    Status::failure(406, Reason::NotAcceptable, message).with_details(StatusDetails::default())
 }
 
 /// The transforms an endpoint can answer with.
@@ -61,9 +75,10 @@ impl Negotiation {
         let accept = headers.get(header::ACCEPT).cloned();
         let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         // People at a terminal get it readable unless they ask otherwise, as upstream does.
-        let at_terminal =
-            agent.starts_with("curl") || agent.starts_with("Wget") || agent.starts_with("Mozilla");
-        let pretty = query.get("pretty").map_or(at_terminal, |_| query.flag("pretty"));
+        let at_terminal = ["curl", "Wget", "Mozilla/5.0"].iter().any(|person| agent.starts_with(person));
+        let asked = query.get("pretty").filter(|pretty| !pretty.is_empty());
+        let pretty =
+            asked.map_or(at_terminal, |pretty| matches!(pretty, "1" | "t" | "T" | "true" | "TRUE" | "True"));
         let include = match query.get("includeObject") {
             Some("None") => IncludeObject::None,
             Some("Object") => IncludeObject::Object,
@@ -80,7 +95,12 @@ impl Negotiation {
         let accept = self.accept.as_ref().and_then(|accept| accept.to_str().ok());
         negotiate::accept(accept, formats, |accepted| offer.has(accepted.transform)).ok_or_else(|| {
             let media_types: Vec<&str> = formats.iter().map(|format| format.media_type()).collect();
-            Status::not_acceptable(&media_types)
+            // Upstream's router refuses media types that nobody serves, its handlers what cannot be made in one.
+            if accept.is_some_and(|accept| media_types.iter().any(|media_type| names(accept, media_type))) {
+                Status::not_acceptable(&media_types)
+            } else {
+                no_representation(&media_types)
+            }
         })
     }
 
@@ -118,7 +138,9 @@ impl Negotiation {
         let answer = Answer::document(status.code, status.to_value());
         let mut response = self.encode(answer).unwrap_or_else(|_| {
             let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            raw::bytes(code, "application/json", json::encode(&status.to_value()))
+            let document = status.to_value();
+            let text = serde_json::to_vec_pretty(&document).unwrap_or_else(|_| json::encode(&document));
+            raw::bytes(code, "application/json", text)
         });
         let retry_after = status.details.as_ref().map(|details| details.retry_after_seconds);
         if let Some(seconds) = retry_after.filter(|seconds| *seconds > 0) {
@@ -144,10 +166,27 @@ mod tests {
     }
 
     #[test]
+    fn refusals_tell_unknown_media_types_from_forms_that_cannot_be_made() {
+        for (accept, start) in [
+            ("text/html", "406: Not Acceptable\n\nAvailable representations: application/json, "),
+            ("application/json;as=Chair", "only the following media types are accepted: application/json, "),
+            ("text/html, application/yaml;q=0", "only the following media types are accepted: "),
+        ] {
+            let headers = [(header::ACCEPT, HeaderValue::from_static(accept))].into_iter().collect();
+            let refusal = Negotiation::new(&headers, &Query::default()).choose(Offer::Object, &Format::ALL);
+            assert!(refusal.is_err_and(|status| status.message.starts_with(start)), "{accept}");
+        }
+    }
+
+    #[test]
     fn people_at_a_terminal_get_line_breaks_unless_they_ask_otherwise() {
         for (agent, query, pretty) in [
             ("curl/8", "", true),
             ("curl/8", "pretty=false", false),
+            ("curl/8", "pretty=", true),
+            ("curl/8", "pretty=x", false),
+            ("Mozilla/5.0 (X11)", "", true),
+            ("Mozilla/4.0", "", false),
             ("kubectl/v1", "", false),
             ("kubectl/v1", "pretty=true", true),
         ] {

@@ -1,18 +1,23 @@
-//! watch: a cursor in the watch cache's history, as a stream of frames.
+//! watch: a cursor in the watch cache's history, as a stream of frames: in chunks of one response, or as messages of a
+//! WebSocket.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream;
+use bytes::{Buf, Bytes};
+use futures_util::future::ready;
+use futures_util::stream::{self, Stream, StreamExt};
 use http::Response;
 use nave_cacher::{Delivery, End, Histogram, Step, WatchError, WatchRequest, WatchStart, Watcher};
+use nave_codec::negotiate::Format;
 use nave_machinery::options::ListOptions;
 use nave_machinery::{Reason, Status};
 use rand::Rng;
 use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_util::sync::CancellationToken;
 
-use super::frames::Frames;
+use super::frames::{self, Frames};
 use super::negotiation::Negotiation;
 use super::{Endpoint, raw, selection};
 use crate::body::{Pieces, ResponseBody};
@@ -84,6 +89,49 @@ const EVENT_SIZES: [f64; 8] = [1024.0, 2048.0, 4096.0, 8192.0, 16_384.0, 32_768.
 const LIST_TIMES: [f64; 17] =
     [0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0];
 
+/// A watch that was started.
+pub struct Watch {
+    content_type: &'static str,
+    format: Format,
+    /// The watch, or the frame that says why there is none.
+    started: Result<Box<Watching>, Bytes>,
+}
+
+impl Watch {
+    /// The watch as the chunks of a response.
+    pub fn into_response(self) -> Response<ResponseBody> {
+        raw::stream(self.content_type, self.into_chunks())
+    }
+
+    /// The watch as messages, one for each event (upstream: `WatchServer.HandleWS`).
+    pub fn into_messages(self) -> impl Stream<Item = Vec<Message>> + Send {
+        let format = self.format;
+        self.into_chunks()
+            .map(move |chunk| chunk.into_iter().map(|frame| message(format, frame)).collect::<Vec<_>>())
+    }
+
+    fn into_chunks(self) -> impl Stream<Item = Pieces> + Send {
+        match self.started {
+            Err(error) => stream::once(ready(Pieces::from(error))).left_stream(),
+            Ok(watching) => stream::unfold(watching, |mut watching| async {
+                let chunk = watching.next_chunk().await?;
+                Some((chunk, watching))
+            })
+            .right_stream(),
+        }
+    }
+}
+
+/// The message of an event's frame: JSON is text; protobuf is binary, and has no length before it, because a message has
+/// one.
+fn message(format: Format, mut frame: Bytes) -> Message {
+    if format == Format::Protobuf {
+        frame.advance(frames::LENGTH_PREFIX.min(frame.len()));
+        return Message::Binary(frame);
+    }
+    Utf8Bytes::try_from(frame.clone()).map_or(Message::Binary(frame), Message::Text)
+}
+
 /// Starts a watch.
 ///
 /// What is wrong with its revision is told in the stream, as upstream does it: an `ERROR` event with 410 for one that
@@ -97,7 +145,7 @@ pub async fn watch(
     options: &ListOptions,
     negotiation: &Negotiation,
     watches: &Watches,
-) -> Result<Response<ResponseBody>, Status> {
+) -> Result<Watch, Status> {
     let frames = Frames::new(endpoint.clone(), negotiation)?;
     let storage = endpoint.storage()?;
     let filter = selection::filter(&endpoint.def, request, options)?;
@@ -113,29 +161,21 @@ pub async fn watch(
             Status::expired(format!("too old resource version: {requested} ({oldest})"))
         })
     });
-    let content_type = frames.content_type();
-    let watcher = match watcher {
-        Ok(watcher) => watcher,
-        Err(status) => {
-            let error = frames.error(&status);
-            return Ok(raw::stream(content_type, stream::once(async { error })));
-        }
-    };
+    let (content_type, format) = (frames.content_type(), frames.format());
     let streams = bookmarks && options.send_initial_events == Some(true);
-    let watching = Box::new(Watching {
-        watcher,
-        frames,
-        taken: Vec::new().into_iter(),
-        stats: Arc::clone(&endpoint.watched),
-        list: streams.then(|| StreamingList::new(request, started)),
-        closing: watches.closing.clone(),
-        ended: false,
-    });
-    let chunks = stream::unfold(watching, |mut watching| async {
-        let chunk = watching.next_chunk().await?;
-        Some((chunk, watching))
-    });
-    Ok(raw::stream(content_type, chunks))
+    let started = match watcher {
+        Err(status) => Err(frames.error(&status)),
+        Ok(watcher) => Ok(Box::new(Watching {
+            watcher,
+            frames,
+            taken: Vec::new().into_iter(),
+            stats: Arc::clone(&endpoint.watched),
+            list: streams.then(|| StreamingList::new(request, started)),
+            closing: watches.closing.clone(),
+            ended: false,
+        })),
+    };
+    Ok(Watch { content_type, format, started })
 }
 
 /// Where a watch starts (upstream: `Cacher.Watch`).
@@ -219,5 +259,18 @@ impl Watching {
             self.ended = true;
             self.frames.error(&status).into()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_event_without_a_length() {
+        let json = message(Format::Json, Bytes::from_static(b"{\"type\":\"ADDED\"}\n"));
+        assert_eq!(json, Message::Text("{\"type\":\"ADDED\"}\n".into()));
+        let protobuf = message(Format::Protobuf, Bytes::from_static(b"\0\0\0\x03abc"));
+        assert_eq!(protobuf, Message::Binary(Bytes::from_static(b"abc")));
     }
 }

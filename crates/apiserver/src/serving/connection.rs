@@ -87,7 +87,14 @@ impl Protocols {
             let under_way = watchdog.begin();
             // Boxed, because a future of this size would be copied on each of its ways into the task that polls it.
             let response = Box::pin(handler.handle(request, info.clone()));
-            async move { Ok::<_, Infallible>(under_way.answered(response.await)) }
+            let running = running.clone();
+            async move {
+                let mut served = response.await;
+                if let Some(upgrade) = served.upgrade.take() {
+                    running.spawn_upgrade(upgrade);
+                }
+                Ok::<_, Infallible>(under_way.answered(served))
+            }
         });
         match protocol {
             Protocol::Http1 => {

@@ -43,6 +43,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::body::BodyError;
+pub use crate::upgrade::Upgrade;
 pub use connections::ConnectionLimits;
 use connections::{Connections, Slot};
 use socket::Socket;
@@ -61,6 +62,8 @@ pub struct Served<B> {
     pub response: Response<B>,
     /// The time at which the response is cut off; `None` for one that may last.
     pub deadline: Option<Instant>,
+    /// What follows the response, if the connection continues in another protocol.
+    pub upgrade: Option<Upgrade>,
 }
 
 /// What all requests of a connection have in common.
@@ -226,7 +229,7 @@ pub struct Running {
     closing: CancellationToken,
     /// Set when what is left is to be cut.
     cut: CancellationToken,
-    /// The listeners and the connections.
+    /// The listeners, the connections, and what follows on connections that were upgraded.
     tasks: TaskTracker,
 }
 
@@ -255,6 +258,14 @@ impl Running {
         self.cut.cancel();
         self.tasks.wait().await;
         Drained::Cut { connections }
+    }
+}
+
+impl Running {
+    /// Runs what follows on an upgraded connection, until it ends or the server cuts what is left.
+    fn spawn_upgrade(&self, upgrade: Upgrade) {
+        let cut = self.cut.clone();
+        self.tasks.spawn(async move { cut.run_until_cancelled(upgrade.run()).await });
     }
 }
 

@@ -80,7 +80,7 @@ impl Handler for Echo {
                 let soon = Instant::now() + Duration::from_millis(50);
                 let body = ResponseBody::stream(stream::repeat(Bytes::from(vec![b'x'; 64 << 10])));
                 let response = Response::new(body.keeping(Held(given_up)));
-                return Served { response, deadline: Some(soon) };
+                return Served { response, deadline: Some(soon), upgrade: None };
             }
             let credentials = Credentials {
                 peer: connection.client_certificate.as_ref(),
@@ -97,7 +97,7 @@ impl Handler for Echo {
                 Err(error) => format!("refused: {error}"),
             };
             let text = format!("{:?} {user}", connection.protocol);
-            Served { response: Response::new(text.into_bytes().into()), deadline: None }
+            Served { response: Response::new(text.into_bytes().into()), deadline: None, upgrade: None }
         }
     }
 }

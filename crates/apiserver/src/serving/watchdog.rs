@@ -174,7 +174,7 @@ mod tests {
     }
 
     fn served<B>(body: B) -> Served<B> {
-        Served { response: Response::new(body), deadline: None }
+        Served { response: Response::new(body), deadline: None, upgrade: None }
     }
 
     #[tokio::test(start_paused = true)]

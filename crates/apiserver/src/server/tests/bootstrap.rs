@@ -1,21 +1,19 @@
 //! The objects that a server makes when it starts, over a store that others have written to.
 
 use super::*;
-use crate::bootstrap::Bootstrap;
 
 const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+const API_SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
+const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
 const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
 
 impl Fixture {
     /// Does what the next start of a server does.
     async fn bootstrap(&self) {
         let resources = &self.server.pipeline.router.resources;
-        let bootstrap = Bootstrap {
-            service_address: "10.0.0.1".parse().unwrap(),
-            secure_port: 6443,
-            cluster_authentication: ClusterAuthentication::default(),
-        };
-        bootstrap.run(resources, async { Ok(()) }).await.unwrap();
+        let bootstrap = &self.server.bootstrap;
+        bootstrap.run(resources, &ClusterAuthentication::default(), async { Ok(()) }).await.unwrap();
     }
 
     async fn object(&self, collection: &str, name: &str) -> Value {
@@ -28,7 +26,17 @@ impl Fixture {
 #[tokio::test]
 async fn a_start_changes_nothing_where_all_is_right() {
     let it = Fixture::start(InflightLimits::default(), LONG).await;
-    let all = ["/api/v1/namespaces", "/api/v1/services", "/api/v1/configmaps", ROLES, BINDINGS];
+    let endpoints = "/api/v1/endpoints";
+    let all = [
+        "/api/v1/namespaces",
+        "/api/v1/services",
+        "/api/v1/configmaps",
+        endpoints,
+        SLICES,
+        API_SERVICES,
+        ROLES,
+        BINDINGS,
+    ];
     let mut before = Vec::new();
     for uri in all {
         before.push(it.get(uri, &[]).await.1["items"].clone());
@@ -74,4 +82,64 @@ async fn roles_and_bindings_get_back_what_they_lack() {
     assert_eq!((&made["roleRef"], &made["subjects"]), (&right["roleRef"], &right["subjects"]));
     assert_eq!(it.object(ROLES, untouched).await["rules"], Value::Null);
     it.object(ROLES, "view").await;
+}
+
+#[tokio::test]
+async fn what_users_delete_or_change_comes_back() {
+    let it = Fixture::start(InflightLimits::default(), LONG).await;
+    let lease = it.get(LEASES, &[]).await.1["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
+    let objects = [
+        ("/api/v1/namespaces/default/services", "kubernetes"),
+        ("/api/v1/namespaces/default/endpoints", "kubernetes"),
+        (SLICES, "kubernetes"),
+        ("/api/v1/namespaces/kube-system/configmaps", "kube-apiserver-legacy-service-account-token-tracking"),
+        (LEASES, &lease),
+    ];
+    let resources = &it.server.pipeline.router.resources;
+    // The server looks at its caches, which have what was done when it is read.
+    let look_after = async |collection: &str| {
+        it.get(collection, &[]).await;
+        it.server.bootstrap.look_after(resources).await;
+    };
+    for (collection, name) in objects {
+        let before = it.object(collection, name).await;
+        assert_eq!(it.send(Method::DELETE, &format!("{collection}/{name}"), &Value::Null).await.0, 200);
+        look_after(collection).await;
+        let after = it.object(collection, name).await;
+        assert_ne!(after["metadata"]["uid"], before["metadata"]["uid"], "{name}");
+        for field in ["subsets", "endpoints", "data"] {
+            assert_eq!(after.get(field), before.get(field), "{collection}/{name}");
+        }
+    }
+    let (endpoints, tracking, slice) = (objects[1], objects[3], objects[2]);
+    for ((collection, name), patch, field) in [
+        (endpoints, json!({"subsets": null, "metadata": {"labels": null}}), "subsets"),
+        (slice, json!({"endpoints": null}), "endpoints"),
+        (tracking, json!({"data": {"since": "yesterday"}}), "data"),
+    ] {
+        let before = it.object(collection, name).await;
+        assert_eq!(it.send(Method::PATCH, &format!("{collection}/{name}"), &patch).await.0, 200);
+        look_after(collection).await;
+        let after = it.object(collection, name).await;
+        assert_eq!(after[field], before[field], "{name}");
+        assert_eq!(after["metadata"]["labels"], before["metadata"]["labels"], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn api_services_of_built_in_groups_are_the_users_between_starts() {
+    let it = Fixture::start(InflightLimits::default(), LONG).await;
+    let apps = it.object(API_SERVICES, "v1.apps").await;
+    assert_eq!(apps["status"]["conditions"][0]["reason"], "Local");
+    let patch = json!({"spec": {"versionPriority": 3}});
+    assert_eq!(it.send(Method::PATCH, &format!("{API_SERVICES}/v1.apps"), &patch).await.0, 200);
+    let unlabeled = json!({"metadata": {"labels": null}, "spec": {"versionPriority": 3}});
+    assert_eq!(it.send(Method::PATCH, &format!("{API_SERVICES}/v1.batch"), &unlabeled).await.0, 200);
+    assert_eq!(it.send(Method::DELETE, &format!("{API_SERVICES}/v1."), &Value::Null).await.0, 200);
+    it.get(API_SERVICES, &[]).await;
+    it.bootstrap().await;
+    for (name, priority) in [("v1.", 1), ("v1.apps", 15), ("v1.batch", 3)] {
+        assert_eq!(it.object(API_SERVICES, name).await["spec"]["versionPriority"], priority, "{name}");
+    }
+    assert_eq!(it.get(&format!("{API_SERVICES}/v1.apiregistration.k8s.io"), &[]).await.0, 404);
 }

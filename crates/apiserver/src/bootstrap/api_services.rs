@@ -1,0 +1,110 @@
+//! The APIServices of the groups and versions that this server serves itself (upstream: `autoregister` in
+//! `kube-aggregator`, and the priorities of `pkg/controlplane/apiserver/aggregator.go`).
+//!
+//! They are made and set right at the start. From then on they are the users': one that is deleted or changed stays so
+//! until the next start, and one whose label was taken away is never touched again.
+
+use futures_util::future::try_join_all;
+use nave_machinery::{GroupVersionResource, Status, Value, meta};
+use serde_json::json;
+
+use super::ensure::{ensure, with_field};
+use crate::endpoints::Resources;
+
+/// The label of APIServices that the server looks after, and its value for those that it sees to at its start only.
+const AUTOMANAGED: (&str, &str) = ("kube-aggregator.kubernetes.io/automanaged", "onstart");
+
+/// The place of each group among all.
+const GROUP_PRIORITIES: [(&str, u32); 20] = [
+    ("", 18_000),
+    ("apps", 17_800),
+    ("events.k8s.io", 17_750),
+    ("authentication.k8s.io", 17_700),
+    ("authorization.k8s.io", 17_600),
+    ("autoscaling", 17_500),
+    ("batch", 17_400),
+    ("certificates.k8s.io", 17_300),
+    ("networking.k8s.io", 17_200),
+    ("policy", 17_100),
+    ("rbac.authorization.k8s.io", 17_000),
+    ("storage.k8s.io", 16_800),
+    ("admissionregistration.k8s.io", 16_700),
+    ("apiextensions.k8s.io", 16_700),
+    ("scheduling.k8s.io", 16_600),
+    ("coordination.k8s.io", 16_500),
+    ("node.k8s.io", 16_300),
+    ("discovery.k8s.io", 16_200),
+    ("resource.k8s.io", 16_200),
+    ("flowcontrol.apiserver.k8s.io", 16_100),
+];
+
+/// The places of versions that differ from [`VERSION_PRIORITY`].
+const VERSION_PRIORITIES: [(&str, &str, u32); 4] = [
+    ("", "v1", 1),
+    ("autoscaling", "v2", 30),
+    ("flowcontrol.apiserver.k8s.io", "v1", 21),
+    ("resource.k8s.io", "v1", 21),
+];
+const VERSION_PRIORITY: u32 = 15;
+
+/// Makes those that are absent, and sets right those that the server still looks after.
+pub(super) async fn run(resources: &Resources) -> Result<(), Status> {
+    let ensured = resources.group_versions().into_iter().filter_map(|(group, version)| {
+        let wanted = api_service(&group, &version)?;
+        let api_services = GroupVersionResource::new("apiregistration.k8s.io", "v1", "apiservices");
+        Some(async move {
+            let spec = wanted["spec"].clone();
+            ensure(resources, api_services, "", wanted, &|stored| {
+                let object = stored.as_value();
+                let is_automanaged =
+                    meta::label(object, AUTOMANAGED.0).is_some_and(|label| !label.is_empty());
+                (is_automanaged && object["spec"] != spec).then(|| with_field(stored, "spec", spec.clone()))
+            })
+            .await
+        })
+    });
+    try_join_all(ensured).await.map(drop)
+}
+
+/// The APIService of a group and version; `None` for the group of APIServices itself, which has none.
+fn api_service(group: &str, version: &str) -> Option<Value> {
+    let (_, group_priority) = GROUP_PRIORITIES.iter().find(|(known, _)| *known == group)?;
+    let priority = VERSION_PRIORITIES.iter().find(|(of, known, _)| (*of, *known) == (group, version));
+    let mut spec = json!({
+        "version": version,
+        "groupPriorityMinimum": group_priority,
+        "versionPriority": priority.map_or(VERSION_PRIORITY, |(_, _, priority)| *priority),
+    });
+    if !group.is_empty() {
+        spec["group"] = json!(group);
+    }
+    Some(json!({
+        "apiVersion": "apiregistration.k8s.io/v1",
+        "kind": "APIService",
+        "metadata": {"name": format!("{version}.{group}"), "labels": {AUTOMANAGED.0: AUTOMANAGED.1}},
+        "spec": spec,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn api_services_say_where_their_group_and_version_stand() {
+        for (group, version, name, priorities) in [
+            ("", "v1", "v1.", (18_000, 1)),
+            ("apps", "v1", "v1.apps", (17_800, 15)),
+            ("autoscaling", "v2", "v2.autoscaling", (17_500, 30)),
+            ("resource.k8s.io", "v1", "v1.resource.k8s.io", (16_200, 21)),
+        ] {
+            let object = api_service(group, version).unwrap();
+            assert_eq!(meta::name(&object), name);
+            let spec = &object["spec"];
+            assert_eq!(spec["groupPriorityMinimum"], priorities.0, "{name}");
+            assert_eq!(spec["versionPriority"], priorities.1, "{name}");
+            assert_eq!(spec.get("group").is_some(), !group.is_empty(), "{name}");
+        }
+        assert_eq!(api_service("apiregistration.k8s.io", "v1"), None);
+    }
+}

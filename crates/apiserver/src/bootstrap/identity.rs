@@ -1,0 +1,169 @@
+//! The lease by which a server says that it is there (upstream: `start-kube-apiserver-identity-lease-controller`, on by
+//! default; KEP-1965).
+
+use std::net::SocketAddr;
+
+use aws_lc_rs::digest;
+use futures_util::future::try_join_all;
+use nave_machinery::options::{DeleteOptions, Preconditions};
+use nave_machinery::{GroupVersionResource, Status, Value, meta, time};
+use serde_json::json;
+
+use super::ensure::{ensure, with_field};
+use crate::endpoints::Resources;
+use crate::internal::InternalWriter;
+
+const NAMESPACE: &str = "kube-system";
+/// The label of all such leases, and its value for this kind of server.
+const LABEL: (&str, &str) = ("apiserver.kubernetes.io/identity", "kube-apiserver");
+/// How long a lease holds after it was renewed, in seconds.
+const DURATION: i64 = 3600;
+
+/// One server, as others know it.
+pub(super) struct Identity {
+    name: String,
+    hostname: String,
+    /// This process of the server.
+    holder: String,
+    advertise: SocketAddr,
+}
+
+impl Identity {
+    /// The identity of a server on this host; its name follows from the host's and from the kind of the server.
+    pub(super) fn new(hostname: &str, advertise: SocketAddr) -> Self {
+        let mut hashed = Vec::new();
+        for part in [hostname, LABEL.1] {
+            hashed.extend_from_slice(&u16::try_from(part.len()).unwrap_or(u16::MAX).to_be_bytes());
+            hashed.extend_from_slice(part.as_bytes());
+        }
+        let hash = digest::digest(&digest::SHA256, &hashed);
+        let name = format!("apiserver-{}", base32(&hash.as_ref()[..HASH_BYTES]));
+        let holder = format!("{name}_{}", uuid::Uuid::new_v4());
+        Self { name, hostname: hostname.to_owned(), holder, advertise }
+    }
+
+    /// Makes or renews the lease.
+    pub(super) async fn renew(&self, resources: &Resources) -> Result<(), Status> {
+        let spec = json!({
+            "holderIdentity": self.holder,
+            "leaseDurationSeconds": DURATION,
+            "renewTime": time::now().rfc3339_micro(),
+        });
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {
+                "name": self.name,
+                "namespace": NAMESPACE,
+                "labels": {LABEL.0: LABEL.1, "kubernetes.io/hostname": self.hostname},
+                "annotations": {"kubernetes.io/peer-advertise-address": self.advertise.to_string()},
+            },
+            "spec": spec,
+        });
+        let metadata = lease["metadata"].clone();
+        ensure(resources, leases(), NAMESPACE, lease, &|stored| {
+            let mut renewed = with_field(stored, "spec", spec.clone());
+            for field in ["labels", "annotations"] {
+                meta::set(&mut renewed, field, metadata[field].clone());
+            }
+            Some(renewed)
+        })
+        .await
+    }
+
+    /// Removes leases of servers that are no more.
+    pub(super) async fn remove_expired(&self, resources: &Resources) -> Result<(), Status> {
+        let Some(endpoint) = resources.endpoint(&leases()) else { return Ok(()) };
+        let storage = endpoint.storage()?;
+        let now = time::now();
+        let mut expired = Vec::new();
+        for object in storage.cacher().snapshot().range(&prefix(endpoint)?, None) {
+            if object.name().starts_with("apiserver-") && object.name() != self.name {
+                let lease = storage.codec().parse_cached(object)?;
+                if is_expired(&lease, now) {
+                    expired.push(lease);
+                }
+            }
+        }
+        let writer = &InternalWriter::new(endpoint, resources.admission());
+        let removed = expired.iter().map(|lease| async move {
+            let version = Some(meta::resource_version(lease).to_owned());
+            let preconditions = Preconditions { uid: None, resource_version: version };
+            let options = DeleteOptions { preconditions, ..DeleteOptions::default() };
+            match writer.delete((NAMESPACE, meta::name(lease)), &options).await {
+                // Its server, or another one, was faster.
+                Err(status) if matches!(status.code, 404 | 409) => Ok(()),
+                outcome => outcome,
+            }
+        });
+        try_join_all(removed).await.map(drop)
+    }
+}
+
+/// How much of the hash of a host's name tells servers apart.
+const HASH_BYTES: usize = 16;
+
+fn leases() -> GroupVersionResource {
+    GroupVersionResource::new("coordination.k8s.io", "v1", "leases")
+}
+
+fn prefix(endpoint: &crate::endpoints::Endpoint) -> Result<String, Status> {
+    nave_resources::list_prefix(&endpoint.def, Some(NAMESPACE)).map_err(Status::internal)
+}
+
+/// Whether a lease is one of a server, and was not renewed in time.
+fn is_expired(lease: &Value, now: time::Timestamp) -> bool {
+    let renewed = meta::str_at(lease, &["spec", "renewTime"]).and_then(time::Timestamp::parse);
+    let holds =
+        meta::at(lease, &["spec", "leaseDurationSeconds"]).and_then(Value::as_i64).unwrap_or(DURATION);
+    meta::label(lease, LABEL.0) == Some(LABEL.1)
+        && renewed.is_none_or(|renewed| now.seconds_since(renewed) > holds)
+}
+
+/// RFC 4648's base32, in lower case, without padding.
+fn base32(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let bits = bytes.len() * 8;
+    let bit = |at: usize| bytes.get(at / 8).map_or(0, |byte| byte >> (7 - at % 8) & 1);
+    let digit = |start: usize| (start..start + 5).fold(0, |digit, at| digit << 1 | bit(at));
+    (0..bits).step_by(5).map(|start| char::from(ALPHABET[usize::from(digit(start))])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_base32_as_the_standard_does() {
+        for (bytes, text) in
+            [("", ""), ("f", "my"), ("fo", "mzxq"), ("foo", "mzxw6"), ("foobar", "mzxw6ytboi")]
+        {
+            assert_eq!(base32(bytes.as_bytes()), text);
+        }
+    }
+
+    #[test]
+    fn names_follow_from_the_host() {
+        let address = "192.0.2.2:6443".parse().unwrap();
+        let identity = Identity::new("vm", address);
+        assert_eq!(identity.name, "apiserver-wlv32tlttr4jl3gtroqexyxapa");
+        assert_ne!(identity.holder, Identity::new("vm", address).holder);
+    }
+
+    #[test]
+    fn only_leases_of_servers_expire() {
+        let now = time::Timestamp::parse("2026-01-01T12:00:00Z").unwrap();
+        let lease = |label: &str, renewed: &str| {
+            json!({"metadata": {"labels": {LABEL.0: label}},
+                "spec": {"leaseDurationSeconds": 3600, "renewTime": renewed}})
+        };
+        for (lease, expired) in [
+            (lease("kube-apiserver", "2026-01-01T10:00:00.000000Z"), true),
+            (lease("kube-apiserver", "2026-01-01T11:30:00.000000Z"), false),
+            (lease("kube-apiserver", ""), true),
+            (lease("other", "2026-01-01T10:00:00.000000Z"), false),
+        ] {
+            assert_eq!(is_expired(&lease, now), expired, "{lease}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The `kubernetes` service in `default`, its endpoints and their slice (upstream: `controller/kubernetesservice` and
+//! `reconcilers`).
+
+use std::net::{IpAddr, SocketAddr};
+
+use nave_machinery::{GroupVersionResource, Status, Value, meta};
+use serde_json::json;
+
+use super::ensure::{core, ensure, with_field};
+use crate::endpoints::Resources;
+
+const NAMESPACE: &str = "default";
+const NAME: &str = "kubernetes";
+/// The label by which the endpoints are not mirrored: their slice is made here.
+const SKIP_MIRROR: &str = "endpointslice.kubernetes.io/skip-mirror";
+
+/// The service by which pods reach the API.
+pub(super) struct KubernetesService {
+    /// The address of the service.
+    pub(super) address: IpAddr,
+    /// The address behind it, at which clients reach this server.
+    pub(super) advertise: SocketAddr,
+}
+
+impl KubernetesService {
+    /// Sets the ports and the type of the service right, which upstream does at the start only.
+    pub(super) async fn repair(&self, resources: &Resources) -> Result<(), Status> {
+        let wanted = self.service();
+        let spec = wanted["spec"].clone();
+        ensure(resources, core("services"), NAMESPACE, wanted, &|stored| {
+            let mut changed = stored.as_value()["spec"].clone();
+            for field in ["ports", "type"] {
+                changed[field] = spec[field].clone();
+            }
+            (changed != stored.as_value()["spec"]).then(|| with_field(stored, "spec", changed))
+        })
+        .await
+    }
+
+    /// Makes the service where it is gone, and sees to it that this server is behind it.
+    pub(super) async fn keep(&self, resources: &Resources) -> Result<(), Status> {
+        ensure(resources, core("services"), NAMESPACE, self.service(), &|_| None).await?;
+        // No client elsewhere can use such an address, and endpoints must not have one.
+        if self.advertise.ip().is_loopback() {
+            return Ok(());
+        }
+        let endpoints = self.endpoints();
+        let subsets = endpoints["subsets"].clone();
+        ensure(resources, core("endpoints"), NAMESPACE, endpoints, &|stored| {
+            let object = stored.as_value();
+            if meta::label(object, SKIP_MIRROR) == Some("true") && object["subsets"] == subsets {
+                return None;
+            }
+            let mut changed = with_field(stored, "subsets", subsets.clone());
+            let mut labels = meta::labels(object).cloned().unwrap_or_default();
+            labels.insert(SKIP_MIRROR.to_owned(), json!("true"));
+            meta::set(&mut changed, "labels", labels.into());
+            Some(changed)
+        })
+        .await?;
+        let slice = self.endpoint_slice();
+        let slices = GroupVersionResource::new("discovery.k8s.io", "v1", "endpointslices");
+        let required = slice.clone();
+        ensure(resources, slices, NAMESPACE, slice, &|stored| {
+            let object = stored.as_value();
+            let labels = meta::labels(object).cloned().unwrap_or_default();
+            let is_right = ["endpoints", "ports"].iter().all(|field| object[*field] == required[*field])
+                && Value::from(labels) == required["metadata"]["labels"];
+            (!is_right).then(|| {
+                let mut changed = with_field(stored, "endpoints", required["endpoints"].clone());
+                changed["ports"] = required["ports"].clone();
+                meta::set(&mut changed, "labels", required["metadata"]["labels"].clone());
+                changed
+            })
+        })
+        .await
+    }
+
+    fn service(&self) -> Value {
+        json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {
+                "name": NAME,
+                "namespace": NAMESPACE,
+                "labels": {"component": "apiserver", "provider": "kubernetes"},
+            },
+            "spec": {
+                "clusterIP": self.address.to_string(),
+                "ports": [
+                    {"name": "https", "port": 443, "protocol": "TCP", "targetPort": self.advertise.port()}
+                ],
+                "sessionAffinity": "None",
+                "type": "ClusterIP",
+            },
+        })
+    }
+
+    fn endpoints(&self) -> Value {
+        json!({
+            "apiVersion": "v1",
+            "kind": "Endpoints",
+            "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": {SKIP_MIRROR: "true"}},
+            "subsets": [{
+                "addresses": [{"ip": self.advertise.ip().to_string()}],
+                "ports": [{"name": "https", "port": self.advertise.port(), "protocol": "TCP"}],
+            }],
+        })
+    }
+
+    fn endpoint_slice(&self) -> Value {
+        json!({
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": NAME,
+                "namespace": NAMESPACE,
+                "labels": {"kubernetes.io/service-name": NAME},
+            },
+            "addressType": if self.advertise.is_ipv4() { "IPv4" } else { "IPv6" },
+            "endpoints": [
+                {"addresses": [self.advertise.ip().to_string()], "conditions": {"ready": true}}
+            ],
+            "ports": [{"name": "https", "port": self.advertise.port(), "protocol": "TCP"}],
+        })
+    }
+}

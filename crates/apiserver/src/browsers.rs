@@ -1,0 +1,186 @@
+//! What browsers are told: which pages of other origins may read answers (CORS), and that this host speaks HTTPS only
+//! (HSTS) (upstream: `filters/cors.go`, `filters/hsts.go`).
+//!
+//! Nothing here grants access: a request is authenticated and authorized all the same. A WebSocket is not subject to
+//! CORS, by the browsers' own rules.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use regex::{Regex, RegexBuilder};
+
+use crate::body::ResponseBody;
+
+/// What browsers are told by one server.
+#[derive(Clone, Debug, Default)]
+pub struct Browsers {
+    allowed_origins: Vec<Regex>,
+    strict_transport_security: Option<HeaderValue>,
+}
+
+/// Why an expression or a directive cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BrowsersError {
+    /// The expression is empty.
+    #[error("an expression is empty")]
+    Empty,
+    /// The expression cannot be read, or takes too much memory.
+    #[error("{0}")]
+    Expression(#[from] Box<regex::Error>),
+    /// The expression would match parts of hosts: `good.com` is in `good.com.evil.org` (CVE-2022-1996).
+    #[error("{0:?} must hold the start of the host by ^ or //, and its end by $ or :")]
+    NotPinned(String),
+    /// The directive is none that exists (RFC 6797, section 6.1).
+    #[error("{0:?} is not max-age=SECONDS, includeSubDomains or preload")]
+    Directive(String),
+}
+
+impl Browsers {
+    /// Reads the origins whose pages may read answers, as regular expressions (`--cors-allowed-origins`), and the
+    /// directives for those who have used HTTPS once (`--strict-transport-security-directives`).
+    ///
+    /// # Errors
+    /// [`BrowsersError`].
+    pub fn new(origins: &[String], directives: &[String]) -> Result<Self, BrowsersError> {
+        let allowed_origins = origins.iter().map(|origin| origin_expression(origin));
+        let allowed_origins = allowed_origins.collect::<Result<_, _>>()?;
+        if let Some(wrong) = directives.iter().find(|directive| !is_directive(directive)) {
+            return Err(BrowsersError::Directive(wrong.clone()));
+        }
+        let directives = directives.join("; ");
+        let strict_transport_security = HeaderValue::try_from(&directives).ok().filter(|it| !it.is_empty());
+        Ok(Self { allowed_origins, strict_transport_security })
+    }
+
+    /// The origin of the page that sends a request, if it may read the answer.
+    pub(crate) fn allowed_origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        if self.allowed_origins.is_empty() {
+            return None;
+        }
+        let origin = headers.get(header::ORIGIN)?;
+        let text = origin.to_str().ok().filter(|text| text.len() <= MAX_ORIGIN)?;
+        self.allowed_origins.iter().any(|allowed| allowed.is_match(text)).then(|| origin.clone())
+    }
+
+    /// The answer to a browser that asks in advance whether the page may send a request; it needs no credentials.
+    pub(crate) fn preflight<B>(request: &Request<B>) -> Option<Response<ResponseBody>> {
+        (request.method() == Method::OPTIONS).then(|| {
+            let mut response = Response::new(ResponseBody::Full(Bytes::new()));
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            response
+        })
+    }
+
+    /// Adds to a response what its browser is told; `origin` is the page's, if it may read the response.
+    pub(crate) fn add(&self, headers: &mut HeaderMap, origin: Option<HeaderValue>) {
+        if let Some(directives) = &self.strict_transport_security {
+            headers.insert(header::STRICT_TRANSPORT_SECURITY, directives.clone());
+        }
+        let Some(origin) = origin else { return };
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        for (name, value) in [
+            (header::ACCESS_CONTROL_ALLOW_METHODS, ALLOWED_METHODS),
+            (header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS),
+            (header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS),
+            (header::ACCESS_CONTROL_ALLOW_CREDENTIALS, "true"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        // The same answer for another page would not name that page.
+        headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    }
+}
+
+const ALLOWED_METHODS: &str = "POST, GET, OPTIONS, PUT, DELETE, PATCH";
+const ALLOWED_HEADERS: &str = "Content-Type, Content-Length, Accept-Encoding, X-CSRF-Token, Authorization, X-Requested-With, If-Modified-Since";
+const EXPOSED_HEADERS: &str = "Date";
+/// The longest origin that is looked at, in bytes: a scheme, a host name and a port.
+const MAX_ORIGIN: usize = 512;
+/// The memory that one expression may take, in bytes.
+const MAX_EXPRESSION: usize = 1 << 20;
+
+fn origin_expression(text: &str) -> Result<Regex, BrowsersError> {
+    if text.is_empty() {
+        return Err(BrowsersError::Empty);
+    }
+    let built = RegexBuilder::new(text).size_limit(MAX_EXPRESSION).dfa_size_limit(MAX_EXPRESSION).build();
+    let expression = built.map_err(Box::new)?;
+    let is_pinned = (text.contains('^') || text.contains("//")) && (text.contains('$') || text.contains(':'));
+    if is_pinned { Ok(expression) } else { Err(BrowsersError::NotPinned(text.to_owned())) }
+}
+
+fn is_directive(text: &str) -> bool {
+    match text.split_once('=') {
+        Some(("max-age", seconds)) => {
+            !seconds.is_empty() && seconds.bytes().all(|byte| byte.is_ascii_digit())
+        }
+        Some(_) => false,
+        None => matches!(text, "includeSubDomains" | "preload"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn browsers(origins: &[&str], directives: &[&str]) -> Result<Browsers, BrowsersError> {
+        let owned = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        Browsers::new(&owned(origins), &owned(directives))
+    }
+
+    fn allows(browsers: &Browsers, origin: &str) -> bool {
+        let headers = HeaderMap::from_iter([(header::ORIGIN, HeaderValue::try_from(origin).unwrap())]);
+        browsers.allowed_origin(&headers).is_some()
+    }
+
+    #[test]
+    fn only_pages_of_allowed_origins_read_answers() {
+        let some = browsers(&["//good\\.com(:|$)", "^https://a\\.example$"], &[]).unwrap();
+        for (origin, allowed) in [
+            ("https://good.com", true),
+            ("http://good.com:8080", true),
+            ("https://a.example", true),
+            ("http://a.example", false),
+            ("https://good.com.evil.org", false),
+            ("https://notgood.com", false),
+            ("null", false),
+            ("", false),
+        ] {
+            assert_eq!(allows(&some, origin), allowed, "{origin}");
+        }
+        assert!(!allows(&browsers(&["//.*$"], &[]).unwrap(), &format!("https://{}", "a".repeat(MAX_ORIGIN))));
+        assert!(!allows(&Browsers::default(), "https://good.com"));
+        assert_eq!(some.allowed_origin(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn refuses_what_cannot_be_meant() {
+        let huge = "^(a{1000}){1000}$";
+        for origin in ["", "good\\.com", "^good", "good$", "^($", huge] {
+            assert!(browsers(&[origin], &[]).is_err(), "{origin}");
+        }
+        for directive in ["", "max-age", "max-age=", "max-age=1d", "max-age=1;preload", "includesubdomains"] {
+            assert!(browsers(&[], &[directive]).is_err(), "{directive}");
+        }
+    }
+
+    #[test]
+    fn headers_are_added_for_allowed_pages_only() {
+        let it = browsers(&["^https://a$"], &["max-age=31536000", "includeSubDomains"]).unwrap();
+        let mut headers = HeaderMap::new();
+        it.add(&mut headers, None);
+        assert_eq!(headers.len(), 1);
+        assert_eq!(headers[header::STRICT_TRANSPORT_SECURITY], "max-age=31536000; includeSubDomains");
+        it.add(&mut headers, Some(HeaderValue::from_static("https://a")));
+        assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], "https://a");
+        assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_CREDENTIALS], "true");
+        assert_eq!(headers[header::VARY], "Origin");
+    }
+
+    #[test]
+    fn only_options_are_asked_in_advance() {
+        let asked = |method: Method| {
+            Browsers::preflight(&Request::builder().method(method).uri("/").body(()).unwrap()).is_some()
+        };
+        assert!(asked(Method::OPTIONS) && !asked(Method::GET));
+    }
+}

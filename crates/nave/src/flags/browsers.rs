@@ -1,0 +1,31 @@
+//! The flags about what browsers are told.
+
+use clap::Args;
+use nave_apiserver::browsers::Browsers;
+
+use super::{FlagError, GENERAL};
+
+/// What browsers are told, as typed.
+#[derive(Args, Clone, Debug)]
+pub(super) struct BrowserFlags {
+    /// Origins whose pages may read answers (CORS), as regular expressions; each must hold the start of the host, by ^
+    /// or //, and its end, by $ or :, such as //example\.com(:|$). None may without it.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = GENERAL)]
+    cors_allowed_origins: Vec<String>,
+    /// Directives for browsers to use HTTPS only (HSTS): max-age=SECONDS, includeSubDomains, preload.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = GENERAL)]
+    strict_transport_security_directives: Vec<String>,
+}
+
+impl BrowserFlags {
+    /// What the flags amount to.
+    ///
+    /// # Errors
+    /// The flag with an expression or a directive that cannot be used.
+    pub(super) fn validate(&self) -> Result<Browsers, FlagError> {
+        Browsers::new(&self.cors_allowed_origins, &[])
+            .map_err(|error| FlagError::new("cors-allowed-origins", error.to_string()))?;
+        Browsers::new(&self.cors_allowed_origins, &self.strict_transport_security_directives)
+            .map_err(|error| FlagError::new("strict-transport-security-directives", error.to_string()))
+    }
+}
