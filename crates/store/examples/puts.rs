@@ -1,5 +1,6 @@
-//! `cargo run --release -p nave-store --example puts -- FOLDER WRITERS [COUNT] [BYTES]`: creates COUNT keys with that
-//! many writers in flight; with COUNT 0 opens the store and ranges over everything. Prints rates, CPU and memory (Linux).
+//! `cargo run --release -p nave-store --example puts -- FOLDER WRITERS [COUNT] [BYTES]`: creates COUNT keys from
+//! WRITERS concurrent writers. With COUNT 0, opens the store and lists every key. Prints rates, CPU time and memory
+//! (Linux).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -70,7 +71,7 @@ async fn write(
         if number >= count {
             return Ok(());
         }
-        // Neighbours in time are not neighbours in order, as with generated names.
+        // Scatters the keys: keys written one after another are not adjacent, as with generated names.
         let scattered = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let value: Vec<u8> = (0..bytes as u64).map(|byte| (scattered >> (byte % 57)) as u8).collect();
         store.txn(Txn::create(format!("/registry/pods/default/app-{scattered:016x}"), value)).await?;
@@ -81,7 +82,7 @@ async fn write(
 fn cpu_micros() -> u64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after_name = stat.rsplit(')').next().unwrap_or_default();
-    // Fields 14 and 15, in ticks of 10 ms.
+    // Fields 14 and 15 of `/proc/self/stat`, in ticks of 10 ms.
     after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>()
         * 10_000
 }

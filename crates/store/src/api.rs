@@ -1,4 +1,4 @@
-//! The contract's vocabulary: what goes into a [`Store`](crate::Store) and what comes out.
+//! Input and output types of the [`Store`](crate::Store) contract.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::StoreError;
 /// One version of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyValue {
-    /// The whole key, as kube-apiserver lays it out (`/registry/pods/default/a`).
+    /// The full key in kube-apiserver's layout (`/registry/pods/default/a`).
     pub key: Arc<str>,
     /// The stored bytes; empty in the `kv` of a delete event.
     pub value: Bytes,
@@ -20,39 +20,39 @@ pub struct KeyValue {
     pub mod_revision: u64,
 }
 
-/// What a transaction asks of its key's present state before it writes.
+/// Precondition of a transaction on the current state of its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
-    /// Nothing: the operation is carried out in any case.
+    /// No precondition.
     Any,
     /// The key does not exist.
     Absent,
-    /// The key exists and this revision wrote it.
+    /// The key exists and was last written at this revision.
     Revision(u64),
 }
 
-/// What a transaction does when its expectation holds.
+/// The write of a transaction, made if its precondition holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Creates or replaces the key.
     Put {
         /// The bytes to store.
         value: Bytes,
-        /// The key is deleted by the store once this has passed, unless a later put replaces it. Rounded up
-        /// to whole seconds by engines whose leases count so.
+        /// The store deletes the key after this time, unless a later put replaces it. Engines with leases in whole
+        /// seconds round it up.
         ttl: Option<Duration>,
     },
-    /// Removes the key. Where it does not exist (and `Expect` allows that) nothing is committed and the
-    /// revision stays.
+    /// Removes the key. If the key does not exist (and `Expect` allows that), nothing is committed and the revision
+    /// does not change.
     Delete,
 }
 
-/// One atomic compare and write of one key.
+/// An atomic compare and write of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Txn {
     /// The key compared and written.
     pub key: Arc<str>,
-    /// The comparison.
+    /// The precondition.
     pub expect: Expect,
     /// The write.
     pub op: Op,
@@ -64,23 +64,23 @@ impl Txn {
         Self::put(key, value).expecting(Expect::Absent)
     }
 
-    /// Writes `key` whatever is there.
+    /// Writes `key`, whether it exists or not.
     pub fn put(key: impl Into<Arc<str>>, value: impl Into<Bytes>) -> Self {
         Self { key: key.into(), expect: Expect::Any, op: Op::Put { value: value.into(), ttl: None } }
     }
 
-    /// Deletes `key` whatever is there.
+    /// Deletes `key`, whether it exists or not.
     pub fn delete(key: impl Into<Arc<str>>) -> Self {
         Self { key: key.into(), expect: Expect::Any, op: Op::Delete }
     }
 
-    /// The same write under another condition.
+    /// Returns this transaction with the given precondition.
     pub fn expecting(mut self, expect: Expect) -> Self {
         self.expect = expect;
         self
     }
 
-    /// The same put with a time to live; a delete is left as it is.
+    /// Sets the time to live of a put; has no effect on a delete.
     pub fn with_ttl(mut self, after: Duration) -> Self {
         if let Op::Put { ttl, .. } = &mut self.op {
             *ttl = Some(after);
@@ -89,62 +89,62 @@ impl Txn {
     }
 }
 
-/// How a transaction ended.
+/// The result of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TxnOutcome {
-    /// The expectation held; the write is durable.
+    /// The precondition held; the write is durable.
     Committed {
-        /// The revision the write got (for a delete of nothing: the store's revision).
+        /// The revision of the write. For a delete of an absent key, the store's revision.
         revision: u64,
     },
-    /// The expectation did not hold; nothing was written.
+    /// The precondition did not hold; nothing was written.
     Failed {
-        /// What is there instead.
+        /// The current version of the key.
         current: Option<KeyValue>,
-        /// The store's revision when this was so.
+        /// The store's revision at the time of the comparison.
         revision: u64,
     },
 }
 
-/// A question for the keys below a prefix, in byte order.
+/// A query for the keys with a prefix, in byte order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Range {
-    /// Keys that start with this; end it with `/` to mean a folder.
+    /// Prefix of the keys. It ends with `/` to select a folder.
     pub prefix: Arc<str>,
-    /// Only keys after this one (the last key of the page before).
+    /// Only keys after this one (the last key of the previous page).
     pub start_after: Option<Arc<str>>,
-    /// At most so many items; 0 means all.
+    /// Maximum number of items; 0 means no limit.
     pub limit: usize,
-    /// The state as of this revision; the latest if `None`.
+    /// Reads the state at this revision; the latest if `None`.
     pub revision: Option<u64>,
 }
 
 impl Range {
-    /// Everything below `prefix`, at the latest revision.
+    /// All keys with `prefix`, at the latest revision.
     pub fn all(prefix: impl Into<Arc<str>>) -> Self {
         Self { prefix: prefix.into(), ..Self::default() }
     }
 }
 
-/// A range's answer: one consistent state.
+/// The result of a range: one consistent state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RangeResult {
     /// The items in key order.
     pub items: Vec<KeyValue>,
-    /// The revision the items were read at: the asked one, or the store's latest.
+    /// The revision at which the items were read: the requested one, or the store's latest.
     pub revision: u64,
-    /// True where `limit` cut the answer short.
+    /// Whether `limit` truncated the result.
     pub more: bool,
-    /// How many items of the range lie after the last one returned, where the engine knows.
+    /// Number of items after the last one returned, if the engine knows it.
     pub remaining: Option<u64>,
 }
 
-/// What happened to a key.
+/// The kind of a change to a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
-    /// It was created or replaced.
+    /// The key was created or replaced.
     Put,
-    /// It was deleted, by a client or because its time to live was over.
+    /// The key was deleted by a client or expired.
     Delete,
 }
 
@@ -153,42 +153,42 @@ pub enum EventKind {
 pub struct Event {
     /// What happened.
     pub kind: EventKind,
-    /// The new version; for a delete the key, an empty value and the delete's revision.
+    /// The new version. For a delete: the key, an empty value and the revision of the delete.
     pub kv: KeyValue,
 }
 
-/// A step of a watch.
+/// One item of a watch stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchBatch {
-    /// Changes in revision order; empty for a mere progress notification.
+    /// Changes in revision order; empty for a progress notification.
     pub events: Vec<Event>,
-    /// Progress: every event of the prefix at or below this revision has been delivered.
+    /// Every event of the prefix up to and including this revision has been delivered.
     pub revision: u64,
 }
 
-/// An endless sequence of batches; an error is its last item. Dropping it ends the watch.
+/// An endless stream of batches. An error is always its last item. Dropping the stream ends the watch.
 pub type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchBatch, StoreError>> + Send>>;
 
-/// How a store is doing.
+/// Sizes and revisions of a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreStatus {
-    /// Engine and version, for people.
+    /// Engine and version, for display.
     pub engine: String,
     /// Bytes the store occupies on disk.
     pub size_on_disk: u64,
-    /// Of those, bytes that hold live data and kept history.
+    /// Bytes of `size_on_disk` that hold live data and retained history.
     pub size_in_use: u64,
     /// The latest revision.
     pub revision: u64,
-    /// Revisions below this one can no longer be read.
+    /// Oldest readable revision.
     pub compacted: u64,
 }
 
-/// What [`Store::defragment`](crate::Store::defragment) did.
+/// The result of [`Store::defragment`](crate::Store::defragment).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Defragmentation {
-    /// Nothing: the engine reclaims space while it serves.
+    /// The engine reclaims space while it serves.
     NotNeeded,
-    /// So many bytes went back to the file system.
+    /// Number of bytes returned to the file system.
     Reclaimed(u64),
 }

@@ -1,26 +1,26 @@
-//! What can go wrong in a store.
+//! Errors of a store.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Why a store operation failed. Cheap to clone: one failed commit answers every transaction in it.
+/// Error of a store operation. Cheap to clone: a failed commit fails every transaction in it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The revision asked for is older than the kept history.
+    /// The requested revision is compacted.
     #[error("required revision has been compacted: history starts at {compacted}")]
     Compacted {
-        /// The oldest revision that can still be read.
+        /// The oldest readable revision.
         compacted: u64,
     },
-    /// The revision asked for has not been committed yet.
+    /// The requested revision is in the future.
     #[error("required revision {requested} is a future revision: the store is at {current}")]
     FutureRevision {
-        /// The revision asked for.
+        /// The requested revision.
         requested: u64,
         /// The store's revision.
         current: u64,
     },
-    /// The key or the value is over the store's limit.
+    /// The key or the value is larger than the store's limit.
     #[error("{what} of {size} bytes is over the limit of {limit}")]
     TooLarge {
         /// `key` or `value`.
@@ -30,25 +30,25 @@ pub enum StoreError {
         /// The limit in bytes.
         limit: usize,
     },
-    /// The disk, the quota or the file-size limit is exhausted. The write did not happen; reads go on.
+    /// The disk, the quota or the file-size limit is exhausted. The write did not happen; reads still work.
     #[error("no space left for the store: {0}")]
     NoSpace(Arc<std::io::Error>),
-    /// Reading or writing failed otherwise. A write that got this did not happen, or will be seen after a
-    /// restart at the latest; the message says which file.
+    /// Another I/O error; the message names the file. A write that failed with it did not happen, or is visible after a
+    /// restart at the latest.
     #[error("store I/O: {0}")]
     Io(Arc<std::io::Error>),
-    /// Bytes on disk are not what was written.
+    /// Data on disk is corrupt.
     #[error("the store is corrupt: {0}")]
     Corrupt(Arc<str>),
-    /// The store is recovering from a failed write and could not answer in time; the same call may succeed later.
+    /// The store is recovering from a failed write and could not answer in time; a retry may succeed.
     #[error("the store is recovering from a failed write")]
     Recovering,
-    /// Another process has the data folder.
+    /// Another process has locked the data folder.
     #[error("data folder {} is in use by another process{}", folder.display(), pid.map(|p| format!(" (pid {p})")).unwrap_or_default())]
     Locked {
         /// The data folder.
         folder: PathBuf,
-        /// The process that holds it, where known.
+        /// The process that holds the lock, if known.
         pid: Option<u32>,
     },
     /// The store has been closed.
@@ -57,7 +57,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether a write that failed with this may have happened, or may still be seen later.
+    /// Returns whether a write that failed with this error may have happened, or may become visible later.
     pub fn is_outcome_unknown(&self) -> bool {
         matches!(self, Self::Io(_) | Self::Corrupt(_) | Self::Recovering | Self::Closed)
     }

@@ -1,22 +1,23 @@
-//! The ordered, durable, versioned log under everything else: the [`Store`] contract (etcd's model) and the engine
-//! [`embedded`], which keeps it in one folder of this machine.
+//! The ordered, durable, versioned log that holds all data: the [`Store`] contract (etcd's model) and the engine
+//! [`embedded`], which stores it in one local folder.
 //!
 //! ```text
-//!   txn ──► queue ──► writer thread: compare, number ──► one redb commit + fdatasync for all that waited
+//!   txn ──► queue ──► writer thread: compare, number ──► one redb commit + fdatasync for all waiting
 //!                                                              │
 //!              get, range ◄── index (key → revisions) ◄────────┤ then visible,
-//!              watch      ◄── window of the newest events ◄────┤ then told to watches,
+//!              watch      ◄── window of the newest events ◄────┤ then sent to watches,
 //!              txn's caller ◄──────────────────────────────────┘ then acknowledged
 //! ```
 //!
 //! # Invariants
-//! - Every committed transaction has one revision, one row in the log and one event. Nothing else changes data:
-//!   the end of a time to live is a transaction too.
-//! - What a read, a watch or a caller has seen is durable.
+//! - Every committed transaction has one revision, one row in the log and one event. Data changes in no other way: an
+//!   expiry is a transaction too.
+//! - Everything that a read, a watch or a caller has seen is durable.
 //! - A watch holds a position and no events. Its memory does not grow, however slow its reader is.
-//! - Old rows are taken away only once no revision that can still be read needs them.
-//! - A failed write leaves the store as it was, or, if the file says so afterwards, counts as done. Meanwhile reads
-//!   go on. While the disk is full writes fail at once with [`StoreError::NoSpace`], and one a second is tried.
+//! - A row is removed only when no readable revision needs it.
+//! - A failed write leaves the store unchanged, or counts as done if the file contains it after reopening. Reads
+//!   continue meanwhile. While the disk is full, writes fail at once with [`StoreError::NoSpace`], and one attempt is
+//!   made per second.
 //!
 //! # Example
 //! ```
@@ -38,32 +39,31 @@
 //! ```
 //!
 //! # Why redb
-//! 100,000 puts of 1.5 KB, random bytes, one row a revision, in commits of 1, 16 and 64 with an fdatasync each; caches
-//! bounded to 8 MB (fjall: also an 8 MB memtable, one worker, no compression); then a new process that reads all
-//! in order. CPU is user and system time. A shared 2-core machine: CPU, sizes and memory hold, rates only roughly.
-//! "Plain log" is an append-only file with CRC-32, no more than a lower bound to hold the engines against.
+//! 100,000 puts of 1.5 KB of random bytes, one row per revision, in commits of 1, 16 and 64 puts with one fdatasync
+//! each. Caches limited to 8 MB (fjall: also an 8 MB memtable, one worker, no compression). Then a new process reads
+//! all rows in order. CPU is user plus system time. Measured on a shared 2-core machine: CPU, sizes and memory are
+//! reliable, rates only approximate. "Plain log" is an append-only file with CRC-32, as a lower bound.
 //!
-//! | engine | CPU a put, batch 1 / 16 / 64 | puts/s, batch 1 / 16 / 64 | scan | on disk | memory, writing / after scan |
+//! | engine | CPU per put, batch 1 / 16 / 64 | puts/s, batch 1 / 16 / 64 | scan | on disk | memory, writing / after scan |
 //! | --- | --- | --- | --- | --- | --- |
 //! | redb 4.6 | 144 / 16 / 8.5 µs | 3,900 / 35,300 / 73,900 | 1.6 GB/s | 198 MB | 12 / 11 MB |
 //! | fjall 3.1 | 60 / 8.7 / 5.1 µs | 7,500 / 57,900 / 115,500 | 1.3 GB/s | 167 MB | 23 / 21 MB |
 //! | heed 0.22 (LMDB) | 177 / 20 / 10 µs | 900 / 27,800 / 63,700 | 5 GB/s | 392 MB | 395 / 395 MB |
 //! | plain log | 73 / 9.7 / 4.1 µs | 5,400 / 6,200 / 19,500 | 4 GB/s | 148 MB | 3 / 2 MB |
 //!
-//! - After kill -9 neither redb nor fjall had lost anything acknowledged (redb reads its file once to repair it, at
+//! - After kill -9 neither redb nor fjall had lost an acknowledged write (redb repairs its file by reading it once, at
 //!   about 1 GB/s; fjall replays its journal).
-//! - LMDB is out: its mapped pages count as resident, the file never shrinks, and opening it is `unsafe`.
-//! - fjall costs the least CPU, but creating an empty store took 137 ms (redb: three syncs), a failed flush poisons
-//!   it too, and its background threads and memtables are memory and moments we do not control.
-//! - redb is one file without threads of its own, with checksummed copy-on-write commits of one sync, snapshots for
-//!   readers, a bounded cache, and no dependency. It meets the bar of 25 µs a put at batch 64 three times over.
-//! - A log of our own would save 4 µs a put and 9 MB: no reason to write one.
+//! - LMDB is rejected: its mapped pages count as resident memory, the file never shrinks, and opening it is `unsafe`.
+//! - fjall needs the least CPU, but creating an empty store took 137 ms (redb: three syncs), a failed flush makes it
+//!   unusable, and the memory and timing of its background threads and memtables cannot be controlled.
+//! - redb is one file without background threads. It has checksummed copy-on-write commits with one sync, snapshots for
+//!   readers, a bounded cache, and no dependencies. Its CPU cost is a third of the target of 25 µs per put at batch 64.
+//! - A log of our own would save 4 µs per put and 9 MB, which does not justify writing one.
 //!
 //! The whole engine on redb (`cargo run --release -p nave-store --example puts`), callers and their tasks included, on
-//! a machine busy with other work: 21 µs CPU a put with 64 writers in flight, 34 µs with 16, 168 µs with one; an empty
-//! store opens in 12 ms and the process takes 4 MB; 20,000 keys of 2.5 KB are opened and listed with 190 ms CPU.
-//! The index takes about 110 bytes a key, and of the history that is kept 16 bytes an update and about 260 a key that
-//! came and went.
+//! a machine with other load: 21 µs CPU per put with 64 concurrent writers, 34 µs with 16, 168 µs with one. An empty
+//! store opens in 12 ms and the process uses 4 MB. Opening and listing 20,000 keys of 2.5 KB takes 190 ms CPU. The
+//! index takes about 110 bytes per key. Retained history takes 16 bytes per update and about 260 per deleted key.
 
 mod api;
 #[cfg(feature = "contract")]
@@ -85,57 +85,57 @@ pub use api::{
 pub use embedded::Embedded;
 pub use error::StoreError;
 
-/// The contract every engine keeps; used as `Arc<dyn Store>`.
+/// The contract of every engine; used as `Arc<dyn Store>`.
 ///
-/// Revisions start at 1 for an empty store and grow by exactly one with each committed transaction, over all
-/// keys. A read at revision `r` fails as [`StoreError::Compacted`] where `r` is below
-/// [`compacted_revision`](Store::compacted_revision), and as [`StoreError::FutureRevision`] where `r` is above
+/// Revisions start at 1 for an empty store and grow by exactly one with each committed transaction, over all keys. A
+/// read at revision `r` fails with [`StoreError::Compacted`] if `r` is below
+/// [`compacted_revision`](Store::compacted_revision), and with [`StoreError::FutureRevision`] if `r` is above
 /// [`current_revision`](Store::current_revision).
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Compares and writes one key. Returns once the write is durable. After an error of which
-    /// [`is_outcome_unknown`](StoreError::is_outcome_unknown) holds the write may have happened, or still happen.
+    /// Compares and writes one key. Returns once the write is durable. After an error for which
+    /// [`is_outcome_unknown`](StoreError::is_outcome_unknown) is true, the write may have happened or may still happen.
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome, StoreError>;
 
-    /// The version of `key` as of `revision` (the latest if `None`).
+    /// Returns the version of `key` as of `revision` (the latest if `None`).
     async fn get(&self, key: &str, revision: Option<u64>) -> Result<Option<KeyValue>, StoreError>;
 
-    /// The revision that wrote the latest version of `key`; `None` where there is no such key. Reads no value.
+    /// Returns the revision of the latest version of `key`, or `None` if the key does not exist. Reads no value.
     async fn revision(&self, key: &str) -> Result<Option<u64>, StoreError>;
 
-    /// The keys below a prefix, in byte order, at one revision.
+    /// Returns the keys with a prefix, in byte order, at one revision.
     async fn range(&self, range: Range) -> Result<RangeResult, StoreError>;
 
-    /// How many keys lie below `prefix` now.
+    /// Returns the number of keys with `prefix`.
     async fn count(&self, prefix: &str) -> Result<u64, StoreError>;
 
-    /// The revision of the last durable transaction.
+    /// Returns the revision of the last durable transaction.
     async fn current_revision(&self) -> Result<u64, StoreError>;
 
-    /// Gives up the states below `revision`. Compacting what is compacted already fails as
-    /// [`StoreError::Compacted`], beyond the present as [`StoreError::FutureRevision`].
+    /// Drops the states below `revision`. Fails with [`StoreError::Compacted`] if they are compacted already, and with
+    /// [`StoreError::FutureRevision`] for a future revision.
     async fn compact(&self, revision: u64) -> Result<(), StoreError>;
 
-    /// The oldest revision that can be read; 0 where nothing was ever compacted.
+    /// Returns the oldest readable revision; 0 if nothing was ever compacted.
     async fn compacted_revision(&self) -> Result<u64, StoreError>;
 
-    /// Every change below `prefix` from `from_revision` on (that one included), in order, without gaps.
+    /// Streams every change with `prefix` from `from_revision` (inclusive) on, in order, without gaps.
     ///
-    /// `from_revision` may lie in the future; 0 means "after now". Where it is below the compacted
-    /// revision (at it, an engine may do either) the stream's first item is [`StoreError::Compacted`]; so is the
-    /// last item for a reader so slow that history it has not read is compacted. Batches without events tell progress.
+    /// `from_revision` may be in the future; 0 means after the current revision. If it is below the compacted revision
+    /// (if it equals it, engines may differ), the first item of the stream is [`StoreError::Compacted`]. The same error
+    /// ends the stream if unread history is compacted because the reader is too slow. Empty batches report progress.
     async fn watch(&self, prefix: &str, from_revision: u64) -> Result<WatchStream, StoreError>;
 
-    /// Asks every watch of exactly `prefix` to report soon that it has reached the revision the store has now,
-    /// with an empty batch if there is nothing to deliver. Without it watches report every few seconds.
+    /// Requests a progress report up to the current revision from every watch of exactly `prefix`; a watch without
+    /// events sends an empty batch. Otherwise, watches report progress every few seconds.
     async fn request_progress(&self, prefix: &str) -> Result<(), StoreError>;
 
-    /// Sizes and revisions.
+    /// Returns sizes and revisions.
     async fn status(&self) -> Result<StoreStatus, StoreError>;
 
-    /// Gives free space back to the file system, where the engine does not do so by itself.
+    /// Returns free space to the file system, if the engine does not do so by itself.
     async fn defragment(&self) -> Result<Defragmentation, StoreError>;
 
-    /// Writes a consistent copy to the new folder `to`, which the engine can open.
+    /// Writes a consistent copy, which the engine can open, to the new folder `to`.
     async fn snapshot(&self, to: &Path) -> Result<(), StoreError>;
 }

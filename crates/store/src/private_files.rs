@@ -1,27 +1,27 @@
-//! Files and folders that their owner alone may use.
+//! Files and folders that only their owner can access.
 //!
-//! They are created with their mode, so that they are never open to others, not even for a moment. Those that exist
-//! with a wider mode are tightened and the log says so.
+//! They are created with their mode, so they are never accessible to others, not even briefly. If one exists with a
+//! wider mode, the mode is reduced and a warning is logged.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-/// The mode of a private file.
+/// Mode of a private file.
 const FILE: u32 = 0o600;
-/// The mode of a private folder.
+/// Mode of a private folder.
 const FOLDER: u32 = 0o700;
-/// What others may do.
+/// Permission bits of group and others.
 const OTHERS: u32 = 0o077;
 
-/// Creates a private folder and the folders above it that do not exist, and tightens the folder if it exists.
+/// Creates a private folder and its missing parents. If the folder exists, reduces its mode.
 pub fn create_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(FOLDER).create(path)?;
     tighten(path, FOLDER)
 }
 
-/// Opens a private file for reading and writing, and creates it if it does not exist.
+/// Opens a private file for reading and writing; creates it if it does not exist.
 pub fn open_file(path: &Path) -> io::Result<File> {
     let file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE).open(path)?;
@@ -29,7 +29,7 @@ pub fn open_file(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Tightens a file that exists.
+/// Reduces the mode of an existing file.
 pub fn tighten_file(path: &Path) -> io::Result<()> {
     tighten(path, FILE)
 }
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_owner_may_use_what_is_created_or_found() {
+    fn new_and_existing_files_are_private() {
         rustix::process::umask(rustix::fs::Mode::empty());
         let parent = tempfile::tempdir().unwrap();
         std::fs::set_permissions(parent.path(), Permissions::from_mode(0o755)).unwrap();
@@ -68,6 +68,6 @@ mod tests {
         }
         tighten_file(&file).unwrap();
         assert_eq!(mode(&file), 0o600);
-        assert_eq!(mode(parent.path()), 0o755, "the parent is not ours");
+        assert_eq!(mode(parent.path()), 0o755, "the parent is not changed");
     }
 }

@@ -1,4 +1,4 @@
-//! The contract, held by the embedded engine.
+//! Runs the contract tests on the embedded engine.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 

@@ -1,4 +1,4 @@
-//! What the embedded engine survives: kill -9, a second process, a full disk, a damaged file.
+//! Faults that the embedded engine survives: kill -9, a second process, a full disk, a damaged file.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 #![cfg(target_os = "linux")]
@@ -17,13 +17,13 @@ fn open(folder: &Path) -> Embedded {
     Embedded::open(folder, &Options::default()).unwrap()
 }
 
-/// `acknowledged KEY REVISION` as (revision, key).
+/// Parses `acknowledged KEY REVISION` into (revision, key).
 fn acknowledged(line: &str) -> Option<(u64, String)> {
     let (key, revision) = line.strip_prefix("acknowledged ")?.split_once(' ')?;
     Some((revision.parse().ok()?, key.to_owned()))
 }
 
-/// Everything acknowledged is there with its value, and the next write gets the next revision.
+/// Checks that every acknowledged key has its value and that the next write gets the next revision.
 async fn check(folder: &Path, acknowledged: &BTreeMap<u64, String>) {
     let store = open(folder);
     for (revision, key) in acknowledged {
@@ -47,10 +47,10 @@ async fn kill_9_loses_nothing_acknowledged() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut seen = BTreeMap::new();
     while seen.len() < 3000 {
-        let line = lines.next().expect("the writer goes on").unwrap();
+        let line = lines.next().expect("the writer is running").unwrap();
         seen.extend(acknowledged(&line));
     }
-    // SIGKILL, in the midst of the writes.
+    // SIGKILL during the writes.
     child.kill().unwrap();
     child.wait().unwrap();
     seen.extend(lines.map_while(Result::ok).filter_map(|line| acknowledged(&line)));
@@ -58,7 +58,7 @@ async fn kill_9_loses_nothing_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_second_process_is_refused() {
+async fn rejects_a_second_process() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     let child = Command::new(WRITER).arg(folder.path()).output().unwrap();
@@ -71,9 +71,9 @@ async fn a_second_process_is_refused() {
 }
 
 #[tokio::test]
-async fn a_full_disk_fails_writes_and_nothing_else() {
+async fn full_disk_fails_only_writes() {
     let folder = tempfile::tempdir().unwrap();
-    // Files may grow to 4 MiB; the signal that would tell of it is ignored, so that writes fail.
+    // Limits files to 4 MiB. SIGXFSZ is ignored, so that writes fail with an error.
     let script = "trap '' XFSZ; ulimit -S -f 8192; exec \"$0\" \"$1\"";
     let mut child = Command::new("sh")
         .args(["-c", script, WRITER])
@@ -89,8 +89,8 @@ async fn a_full_disk_fails_writes_and_nothing_else() {
     }
     let mut seen: BTreeMap<_, _> = said.iter().filter_map(|line| acknowledged(line)).collect();
     assert!(seen.len() > 100, "it wrote until the disk was full");
-    assert_eq!(said.iter().filter(|line| line.starts_with("full ")).count(), 32, "each writer was told");
-    assert!(!said.iter().any(|line| line.starts_with("failed")), "reads go on: {:?}", said.last());
+    assert_eq!(said.iter().filter(|line| line.starts_with("full ")).count(), 32, "each writer got the error");
+    assert!(!said.iter().any(|line| line.starts_with("failed")), "reads still work: {:?}", said.last());
     assert!(said.contains(&format!("count {}", seen.len())), "nothing else was written");
 
     let unlimited =
@@ -98,14 +98,14 @@ async fn a_full_disk_fails_writes_and_nothing_else() {
     assert!(unlimited.expect("prlimit, of util-linux").success());
     child.stdin.take().unwrap().write_all(b"\n").unwrap();
     let again: BTreeMap<_, _> = lines.filter_map(|line| acknowledged(&line)).collect();
-    assert_eq!(again.values().collect::<Vec<_>>(), ["/again"], "writes go on when there is space");
+    assert_eq!(again.values().collect::<Vec<_>>(), ["/again"], "writes succeed again when there is space");
     assert!(child.wait().unwrap().success());
     seen.extend(again);
     check(folder.path(), &seen).await;
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_an_error() {
+async fn damaged_file_fails_to_open() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     for key in 0..200 {

@@ -1,4 +1,4 @@
-//! What the embedded engine does beyond the contract: limits, background compaction, space, snapshots.
+//! Behaviour of the embedded engine beyond the contract: limits, background compaction, space, snapshots.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
@@ -18,18 +18,18 @@ fn open(folder: &Path, history: Option<History>) -> Embedded {
     Embedded::open(folder, &Options { history, ..Options::default() }).unwrap()
 }
 
-/// Asks again and again until the answer is yes.
+/// Polls until the condition holds.
 async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
     let asking = async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("never came: {what}"));
+    tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("timeout waiting until {what}"));
 }
 
 #[tokio::test]
-async fn too_large_is_refused() {
+async fn rejects_too_large_keys_and_values() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path(), None);
     let before = store.current_revision().await.unwrap();
@@ -42,7 +42,7 @@ async fn too_large_is_refused() {
 }
 
 #[tokio::test]
-async fn history_is_given_up_in_time() {
+async fn compacts_history_by_age() {
     let folder = tempfile::tempdir().unwrap();
     let time = Duration::from_millis(20);
     let store = open(folder.path(), Some(History { time, ..History::default() }));
@@ -56,7 +56,7 @@ async fn history_is_given_up_in_time() {
 }
 
 #[tokio::test]
-async fn history_is_bounded_by_number() {
+async fn compacts_history_by_number() {
     const REVISIONS: u64 = 500;
     let folder = tempfile::tempdir().unwrap();
     let history = History { time: Duration::from_hours(1), revisions: REVISIONS };
@@ -84,7 +84,7 @@ async fn history_is_bounded_by_number() {
     assert!(store.range(range(oldest)).await.is_ok());
     assert!(matches!(store.range(range(oldest - 1)).await, Err(StoreError::Compacted { .. })));
     assert_eq!(store.count("/").await.unwrap(), 50);
-    // The next start finds the same history.
+    // A restart finds the same history.
     let before = store.range(range(oldest)).await.unwrap();
     drop(store);
     let store = open(folder.path(), None);
@@ -93,7 +93,7 @@ async fn history_is_bounded_by_number() {
 }
 
 #[tokio::test]
-async fn space_is_used_again() {
+async fn freed_space_is_reused() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path(), None);
     let value = vec![b'x'; 50_000];
@@ -114,7 +114,7 @@ async fn space_is_used_again() {
 }
 
 #[tokio::test]
-async fn a_snapshot_is_one_revision_while_writes_go_on() {
+async fn snapshot_during_writes_has_one_revision() {
     let (folder, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let store = Arc::new(open(folder.path(), None));
     for turn in 0..100 {
@@ -146,7 +146,7 @@ async fn a_snapshot_is_one_revision_while_writes_go_on() {
 }
 
 #[tokio::test]
-async fn closing_ends_watches_and_frees_the_folder() {
+async fn closing_ends_watches_and_unlocks_the_folder() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path(), None);
     let mut watch = store.watch("/", 0).await.unwrap();
@@ -158,7 +158,7 @@ async fn closing_ends_watches_and_frees_the_folder() {
 }
 
 #[tokio::test]
-async fn only_the_owner_reads_what_the_store_writes() {
+async fn files_are_readable_only_by_the_owner() {
     rustix::process::umask(rustix::fs::Mode::empty());
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     let set = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
@@ -179,7 +179,7 @@ async fn only_the_owner_reads_what_the_store_writes() {
             assert_eq!(mode(&file), 0o600, "{}", file.display());
         }
         drop(store);
-        // As versions before left it.
+        // Modes as left by older versions.
         set(&folder, 0o755);
         for file in folder.read_dir().unwrap() {
             set(&file.unwrap().path(), 0o644);

@@ -1,10 +1,10 @@
-//! Old revisions and watches.
+//! Reads of old revisions, and watches.
 
 use crate::{Range, StoreError, Txn};
 
 use super::{Fixture, commit, delete_event, events, keys, kv, next, put, put_event};
 
-/// What was once the latest state can be read again at its revision.
+/// A past state stays readable at its revision.
 pub async fn old_revisions_stay_readable(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let empty = store.current_revision().await.unwrap();
@@ -28,7 +28,7 @@ pub async fn old_revisions_stay_readable(fixture: &dyn Fixture) {
     assert_eq!((keys(&range.items), range.revision), (vec!["/b"], deleted));
 }
 
-/// A revision that does not exist yet cannot be read or compacted.
+/// A future revision cannot be read or compacted.
 pub async fn future_revisions_fail(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let current = put(&*store, "/a", "1").await;
@@ -41,8 +41,8 @@ pub async fn future_revisions_fail(fixture: &dyn Fixture) {
     assert!(expected(store.compact(future).await.unwrap_err()));
 }
 
-/// Below the compacted revision nothing can be read; at and above it everything can.
-pub async fn compaction_forgets(fixture: &dyn Fixture) {
+/// States below the compacted revision cannot be read; the others can.
+pub async fn compaction_hides_old_states(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let first = put(&*store, "/a", "1").await;
     let second = put(&*store, "/a", "2").await;
@@ -67,8 +67,8 @@ pub async fn compaction_forgets(fixture: &dyn Fixture) {
     assert_eq!(put(&*store, "/a", "4").await, third + 1);
 }
 
-/// A watch begins with the event of the revision it names, past or to come.
-pub async fn watch_starts_exactly_there(fixture: &dyn Fixture) {
+/// A watch starts with the event of the requested revision, past or future.
+pub async fn watch_starts_at_the_requested_revision(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let mut from_now = store.watch("/", 0).await.unwrap();
     let first = put(&*store, "/a", "1").await;
@@ -80,11 +80,11 @@ pub async fn watch_starts_exactly_there(fixture: &dyn Fixture) {
     let removed = delete_event("/a", deleted);
     assert_eq!(events(&mut from_now, 3).await, [created, updated.clone(), removed.clone()]);
     assert_eq!(events(&mut from_second, 2).await, [updated, removed]);
-    // What has been delivered can be read.
+    // A delivered event is readable.
     assert_eq!(store.get("/a", Some(second)).await.unwrap(), Some(kv("/a", "2", second)));
 }
 
-/// Other prefixes' events are not delivered.
+/// Events of other prefixes are not delivered.
 pub async fn watch_delivers_only_its_prefix(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let start = store.current_revision().await.unwrap() + 1;
@@ -99,7 +99,7 @@ pub async fn watch_delivers_only_its_prefix(fixture: &dyn Fixture) {
     }
 }
 
-/// A watch from a revision to come delivers nothing before it.
+/// A watch from a future revision delivers nothing before that revision.
 pub async fn watch_waits_for_a_future_revision(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let current = store.current_revision().await.unwrap();
@@ -111,7 +111,7 @@ pub async fn watch_waits_for_a_future_revision(fixture: &dyn Fixture) {
     assert_eq!(revisions, [current + 3, current + 4]);
 }
 
-/// A watch from below the compacted revision says so and ends.
+/// A watch from below the compacted revision ends with an error.
 pub async fn compacted_watch_fails(fixture: &dyn Fixture) {
     use futures_util::StreamExt;
     let store = fixture.open().await;
@@ -128,7 +128,7 @@ pub async fn compacted_watch_fails(fixture: &dyn Fixture) {
     assert_eq!(events(&mut watch, 1).await[0].kv.mod_revision, fourth);
 }
 
-/// A watch that is not read while thousands of changes pass by gets them all afterwards, in order.
+/// A watch that is not read during thousands of changes delivers all of them afterwards, in order.
 pub async fn slow_watch_misses_nothing(fixture: &dyn Fixture) {
     const WRITERS: usize = 50;
     const EACH: usize = 120;
@@ -157,7 +157,7 @@ pub async fn slow_watch_misses_nothing(fixture: &dyn Fixture) {
     }
 }
 
-/// A watch without events reports that it is up to date when asked to.
+/// A watch without events reports progress on request.
 pub async fn progress_is_reported_on_request(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let mut watch = store.watch("/quiet/", 0).await.unwrap();
@@ -175,8 +175,8 @@ pub async fn progress_is_reported_on_request(fixture: &dyn Fixture) {
     }
 }
 
-/// A watch to which nothing happens does not fall behind while others write and compact.
-pub async fn quiet_watch_outlives_compaction(fixture: &dyn Fixture) {
+/// A watch without events does not expire while other prefixes are written and compacted.
+pub async fn quiet_watch_survives_compaction(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let mut watch = store.watch("/quiet/", 0).await.unwrap();
     for value in 0..100 {

@@ -1,8 +1,7 @@
-//! What every engine must do, as tests any engine can run: `nave_store::contract_tests!(factory)` in a file under
-//! `tests/` makes one `#[tokio::test]` of each.
+//! Contract tests for store engines. `nave_store::contract_tests!(factory)` in a file under `tests/` makes one
+//! `#[tokio::test]` of each.
 //!
-//! The suite asks for a store of its own for each test, but not for an empty history: it never assumes an absolute
-//! revision.
+//! Each test gets its own store. The history need not be empty: no test assumes an absolute revision.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test suite")]
 
@@ -20,41 +19,42 @@ use futures_util::StreamExt;
 use crate::{Event, EventKind, KeyValue, Store, StoreError, Txn, TxnOutcome, WatchBatch, WatchStream};
 
 pub use history::{
-    compacted_watch_fails, compaction_forgets, future_revisions_fail, old_revisions_stay_readable,
-    progress_is_reported_on_request, quiet_watch_outlives_compaction, slow_watch_misses_nothing,
-    watch_delivers_only_its_prefix, watch_starts_exactly_there, watch_waits_for_a_future_revision,
+    compacted_watch_fails, compaction_hides_old_states, future_revisions_fail, old_revisions_stay_readable,
+    progress_is_reported_on_request, quiet_watch_survives_compaction, slow_watch_misses_nothing,
+    watch_delivers_only_its_prefix, watch_starts_at_the_requested_revision,
+    watch_waits_for_a_future_revision,
 };
 pub use model::agrees_with_the_model;
 pub use time::{
-    restart_loses_nothing, ttl_can_be_taken_back, ttl_ends_in_a_delete_event, ttl_survives_a_restart,
+    later_put_replaces_ttl, restart_loses_nothing, ttl_ends_in_a_delete_event, ttl_survives_a_restart,
 };
 pub use writes::{
-    absent_key_deletes_nothing, compares_mod_revision, creates_only_what_is_absent, empty_store_answers,
+    absent_key_deletes_nothing, compares_mod_revision, creates_only_absent_keys, empty_store_answers,
     ranges_page_in_byte_order, revision_is_the_latest, revisions_grow_by_one,
 };
 
-/// How long the suite waits for something that must happen.
+/// Timeout of every wait in the suite.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A store that can be stopped and started again with its data.
+/// A store that can be stopped and restarted with its data.
 #[async_trait]
 pub trait Fixture: Send + Sync {
-    /// Opens the store; the suite drops the one opened before, first.
+    /// Opens the store. The suite drops the previously opened one first.
     async fn open(&self) -> Arc<dyn Store>;
 }
 
-/// Makes a `#[tokio::test]` of each part of the contract. `$factory` is an expression that makes a
+/// Makes a `#[tokio::test]` of each contract test. `$factory` is an expression that creates a
 /// [`Fixture`](crate::contract::Fixture) without data.
 #[macro_export]
 macro_rules! contract_tests {
     ($factory:expr) => {
         $crate::contract_tests!(@each $factory;
-            empty_store_answers creates_only_what_is_absent compares_mod_revision revision_is_the_latest absent_key_deletes_nothing
+            empty_store_answers creates_only_absent_keys compares_mod_revision revision_is_the_latest absent_key_deletes_nothing
             revisions_grow_by_one ranges_page_in_byte_order
-            old_revisions_stay_readable future_revisions_fail compaction_forgets
-            watch_starts_exactly_there watch_delivers_only_its_prefix watch_waits_for_a_future_revision
-            compacted_watch_fails quiet_watch_outlives_compaction slow_watch_misses_nothing progress_is_reported_on_request
-            ttl_ends_in_a_delete_event ttl_can_be_taken_back ttl_survives_a_restart restart_loses_nothing
+            old_revisions_stay_readable future_revisions_fail compaction_hides_old_states
+            watch_starts_at_the_requested_revision watch_delivers_only_its_prefix watch_waits_for_a_future_revision
+            compacted_watch_fails quiet_watch_survives_compaction slow_watch_misses_nothing progress_is_reported_on_request
+            ttl_ends_in_a_delete_event later_put_replaces_ttl ttl_survives_a_restart restart_loses_nothing
             agrees_with_the_model
         );
     };
@@ -69,7 +69,7 @@ macro_rules! contract_tests {
     };
 }
 
-/// Commits, and returns the revision.
+/// Commits a transaction and returns its revision.
 async fn commit(store: &dyn Store, txn: Txn) -> u64 {
     match store.txn(txn).await.unwrap() {
         TxnOutcome::Committed { revision } => revision,
@@ -81,13 +81,13 @@ async fn put(store: &dyn Store, key: &str, value: &str) -> u64 {
     commit(store, Txn::put(key, value.as_bytes().to_vec())).await
 }
 
-/// The next batch of a watch, which must not have ended.
+/// Returns the next batch of a watch; panics if the watch has ended.
 async fn next(watch: &mut WatchStream) -> Result<WatchBatch, StoreError> {
     let item = tokio::time::timeout(PATIENCE, watch.next()).await.expect("the watch delivers in time");
-    item.expect("the watch goes on")
+    item.expect("the watch has not ended")
 }
 
-/// The next `count` events of a watch.
+/// Returns the next `count` events of a watch.
 async fn events(watch: &mut WatchStream, count: usize) -> Vec<Event> {
     let mut events: Vec<Event> = Vec::new();
     while events.len() < count {

@@ -1,4 +1,4 @@
-//! Random work on the store and on a model of it, which must not differ.
+//! Random operations on the store and on a model of it; results must be equal.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -8,23 +8,23 @@ use crate::{Event, Expect, KeyValue, Op, Range, Store, StoreError, Txn, TxnOutco
 
 use super::{Fixture, delete_event, events, put_event};
 
-/// Operations of one run.
+/// Number of operations in one run.
 const STEPS: usize = 600;
-/// Runs of one test.
+/// Number of runs in one test.
 const RUNS: u64 = 3;
 
-/// The store as it should be: every event since the start.
+/// The model: every event since the start.
 struct Model {
     start: u64,
     compacted: u64,
     events: Vec<Event>,
 }
 
-/// SplitMix64: a run is repeated by its seed.
+/// SplitMix64 generator; a seed reproduces a run.
 struct Random(u64);
 
-/// Random transactions, reads at any revision, watches from any revision, compactions and restarts agree with a
-/// model. Prints its seed; `NAVE_SEED` repeats a run.
+/// Random transactions, reads at any revision, watches from any revision, compactions and restarts give the model's
+/// results. Prints its seed; `NAVE_SEED` repeats a run.
 pub async fn agrees_with_the_model(fixture: &dyn Fixture) {
     let seed = std::env::var("NAVE_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(clock_seed);
@@ -32,7 +32,7 @@ pub async fn agrees_with_the_model(fixture: &dyn Fixture) {
     for run in 0..RUNS {
         println!("NAVE_SEED={seed} run {run}");
         let mut random = Random(seed.wrapping_add(run));
-        let mut model = Model::of(&*store).await;
+        let mut model = Model::from_store(&*store).await;
         for _ in 0..STEPS {
             match random.below(100) {
                 0..60 => model.write(&*store, &mut random).await,
@@ -57,8 +57,8 @@ fn clock_seed() -> u64 {
 }
 
 impl Model {
-    /// Knows what is in the store by one range, and everything from then on.
-    async fn of(store: &dyn Store) -> Self {
+    /// Creates a model of the current content of the store.
+    async fn from_store(store: &dyn Store) -> Self {
         let range = store.range(Range::all("/")).await.unwrap();
         for item in range.items {
             store.txn(Txn::delete(item.key)).await.unwrap();
@@ -71,7 +71,7 @@ impl Model {
         self.start + self.events.len() as u64
     }
 
-    /// The live keys at `revision`.
+    /// Returns the live keys at `revision`.
     fn state(&self, revision: u64) -> BTreeMap<Arc<str>, KeyValue> {
         let mut state = BTreeMap::new();
         for event in self.events.iter().take_while(|event| event.kv.mod_revision <= revision) {

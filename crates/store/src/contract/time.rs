@@ -1,4 +1,4 @@
-//! Times to live, and restarts.
+//! Time to live and restarts.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use crate::{Range, Txn};
 
 use super::{Fixture, commit, delete_event, events, keys, kv, put};
 
-/// Short, but a whole second, which is what leases can count.
+/// One second: the shortest lease that every engine supports.
 const TTL: Duration = Duration::from_secs(1);
 
-/// A key's time ends in an ordinary deletion with a revision of its own.
+/// An expired key is deleted by an ordinary transaction with its own revision.
 pub async fn ttl_ends_in_a_delete_event(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let written = commit(&*store, Txn::put("/a", "1").with_ttl(TTL)).await;
@@ -19,20 +19,20 @@ pub async fn ttl_ends_in_a_delete_event(fixture: &dyn Fixture) {
     assert_eq!(store.get("/a", None).await.unwrap(), None);
 }
 
-/// A later put decides anew whether the key ends.
-pub async fn ttl_can_be_taken_back(fixture: &dyn Fixture) {
+/// A later put replaces the time to live.
+pub async fn later_put_replaces_ttl(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     commit(&*store, Txn::put("/kept", "1").with_ttl(TTL)).await;
     let kept = put(&*store, "/kept", "2").await;
     let marker = commit(&*store, Txn::put("/marker", "x").with_ttl(TTL)).await;
-    // The marker was written last, so that its end comes after that of the time taken back.
+    // The marker is written last, so it expires after the replaced time to live would have.
     let mut watch = store.watch("/", marker + 1).await.unwrap();
     assert_eq!(&*events(&mut watch, 1).await[0].kv.key, "/marker");
-    let there = store.get("/kept", None).await.unwrap().expect("no longer ends");
+    let there = store.get("/kept", None).await.unwrap().expect("key has no time to live any more");
     assert_eq!(there.mod_revision, kept);
 }
 
-/// A time to live goes on over a restart.
+/// A time to live continues over a restart.
 pub async fn ttl_survives_a_restart(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let written = commit(&*store, Txn::put("/a", "1").with_ttl(TTL)).await;
@@ -42,7 +42,7 @@ pub async fn ttl_survives_a_restart(fixture: &dyn Fixture) {
     assert_eq!(events(&mut watch, 1).await[0], delete_event("/a", written + 1));
 }
 
-/// Data, history, compaction and revisions are the same after a restart.
+/// Data, history, compaction and revisions are unchanged by a restart.
 pub async fn restart_loses_nothing(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     put(&*store, "/a", "1").await;
@@ -65,5 +65,9 @@ pub async fn restart_loses_nothing(fixture: &dyn Fixture) {
     drop(store);
 
     let store = fixture.open().await;
-    assert_eq!(put(&*store, "/c", "c").await, deleted + 1, "revisions go on even if the last was a deletion");
+    assert_eq!(
+        put(&*store, "/c", "c").await,
+        deleted + 1,
+        "revisions continue even if the last one was a deletion"
+    );
 }

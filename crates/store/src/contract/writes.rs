@@ -1,4 +1,4 @@
-//! Transactions and the latest state.
+//! Transactions and reads of the latest state.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use crate::{Expect, Range, Txn, TxnOutcome};
 
 use super::{Fixture, commit, keys, kv, put};
 
-/// A store nobody has written to has a revision, and nothing in it.
+/// An empty store has a revision and no keys.
 pub async fn empty_store_answers(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let revision = store.current_revision().await.unwrap();
@@ -18,8 +18,8 @@ pub async fn empty_store_answers(fixture: &dyn Fixture) {
     assert_eq!(store.status().await.unwrap().revision, revision);
 }
 
-/// `Expect::Absent` lets one of two creations through and shows the other what is there.
-pub async fn creates_only_what_is_absent(fixture: &dyn Fixture) {
+/// With `Expect::Absent`, one of two creations succeeds and the other returns the existing version.
+pub async fn creates_only_absent_keys(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let created = commit(&*store, Txn::create("/a", "1")).await;
     let outcome = store.txn(Txn::create("/a", "2")).await.unwrap();
@@ -31,7 +31,7 @@ pub async fn creates_only_what_is_absent(fixture: &dyn Fixture) {
     assert_eq!(store.get("/a", None).await.unwrap(), Some(kv("/a", "3", again)));
 }
 
-/// `Expect::Revision` holds for exactly the key's mod revision, for puts and deletes.
+/// `Expect::Revision` holds only for the key's exact mod revision, for puts and deletes.
 pub async fn compares_mod_revision(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let missing = store.txn(Txn::put("/a", "x").expecting(Expect::Revision(1))).await.unwrap();
@@ -48,7 +48,7 @@ pub async fn compares_mod_revision(fixture: &dyn Fixture) {
     assert_eq!(store.get("/a", None).await.unwrap(), None);
 }
 
-/// A key's revision is that of its latest version, and it has none before and after.
+/// `revision` returns the revision of the latest version, and `None` while the key does not exist.
 pub async fn revision_is_the_latest(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     assert_eq!(store.revision("/a").await.unwrap(), None);
@@ -61,7 +61,7 @@ pub async fn revision_is_the_latest(fixture: &dyn Fixture) {
     assert_eq!(store.revision("/a").await.unwrap(), None);
 }
 
-/// Deleting what is not there commits nothing.
+/// A delete of an absent key commits nothing.
 pub async fn absent_key_deletes_nothing(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let before = store.current_revision().await.unwrap();
@@ -70,7 +70,7 @@ pub async fn absent_key_deletes_nothing(fixture: &dyn Fixture) {
     assert_eq!(store.current_revision().await.unwrap(), before);
 }
 
-/// Each committed transaction gets a revision of its own, one above the one before, whoever wrote.
+/// Each committed transaction gets the next revision, for all writers.
 pub async fn revisions_grow_by_one(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let before = store.current_revision().await.unwrap();
@@ -93,7 +93,7 @@ pub async fn revisions_grow_by_one(fixture: &dyn Fixture) {
     assert_eq!(store.current_revision().await.unwrap(), before + 256);
 }
 
-/// Ranges are exact prefixes, in byte order, and pages of one revision fit together.
+/// A range returns exactly the keys with its prefix, in byte order, and pages of one revision fit together.
 pub async fn ranges_page_in_byte_order(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     for key in ["/b/1", "/b", "/b/é", "/b/2", "/b/10", "/c/1", "/a/1", "/b0", "/b/z"] {

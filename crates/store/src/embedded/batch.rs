@@ -1,4 +1,4 @@
-//! A commit being put together.
+//! A commit in preparation.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,26 +12,26 @@ use super::engine::Change;
 use super::record::Record;
 use super::writer::{Expiries, Reply, unix_millis};
 
-/// The transactions that share one commit, in revision order.
+/// The transactions of one commit, in revision order.
 #[derive(Default)]
 pub(super) struct Batch {
-    /// The revision after the transactions so far.
+    /// The revision after the transactions added so far.
     pub(super) revision: u64,
     pub(super) change: Change,
-    /// Size of the new rows.
+    /// Size of the new rows, in bytes.
     pub(super) bytes: usize,
     pub(super) events: Vec<Event>,
-    /// Times to live that begin with this commit.
+    /// Expiries added by this commit.
     pub(super) expiring: Expiries,
-    /// Times to live that end with it.
+    /// Expiries removed by this commit.
     pub(super) expired: Expiries,
-    /// Keys as this batch leaves them.
+    /// State of the keys written by this batch.
     pub(super) written: HashMap<Arc<str>, Option<KeyValue>>,
     pub(super) answers: Vec<(Reply<TxnOutcome>, TxnOutcome)>,
 }
 
 impl Batch {
-    /// An empty batch for a store at `revision`.
+    /// Returns an empty batch for a store at `revision`.
     pub(super) fn after(revision: u64) -> Self {
         Self { revision, ..Self::default() }
     }
@@ -54,20 +54,20 @@ impl Batch {
         self.push(Event { kind: EventKind::Delete, kv }, 0);
     }
 
-    /// Whether a file whose newest row is `newest` contains this batch, if it was ever written.
+    /// Returns whether a file with `newest` as its newest row contains this batch.
     pub(super) fn is_in(&self, newest: Option<u64>) -> bool {
         !self.events.is_empty() && newest == Some(self.revision)
     }
 
-    /// Tells every caller how its transaction ended.
+    /// Sends every caller the outcome of its transaction.
     pub(super) fn answer(self) {
         for (reply, outcome) in self.answers {
-            // The caller may have gone away.
+            // The caller may have stopped waiting.
             let _ = reply.send(Ok(outcome));
         }
     }
 
-    /// Tells every caller that nothing was written.
+    /// Sends every caller the error: nothing was written.
     pub(super) fn fail(self, error: &StoreError) {
         for (reply, _) in self.answers {
             let _ = reply.send(Err(error.clone()));

@@ -1,4 +1,4 @@
-//! The file: a redb table from revision to record, and what to do when writing it fails.
+//! The redb file: a table from revision to record, and recovery from failed writes.
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -17,36 +17,36 @@ const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// Row of `META`: the compacted revision.
 const COMPACTED: &str = "compacted";
-/// Rows a snapshot copies in one commit.
+/// Number of rows a snapshot copies in one commit.
 const SNAPSHOT_ROWS: usize = 4096;
 
-/// An open store file. Only the writer thread changes it.
+/// An open store file. Only the writer thread modifies it.
 pub(super) struct Engine {
     path: PathBuf,
     cache_bytes: usize,
-    /// `None` after a failed write until the file could be opened again, and once the store is closed.
+    /// `None` from a failed write until the file is reopened, and after the store is closed.
     database: RwLock<Option<Database>>,
 }
 
-/// What one commit changes.
+/// The changes of one commit.
 #[derive(Default)]
 pub(super) struct Change {
-    /// New rows, ascending.
+    /// New rows, in ascending order.
     pub(super) rows: Vec<(u64, Vec<u8>)>,
-    /// Rows no reader needs any more.
-    pub(super) garbage: Vec<u64>,
-    /// A new compacted revision.
+    /// Rows that no reader needs any more.
+    pub(super) obsolete: Vec<u64>,
+    /// The new compacted revision.
     pub(super) compacted: Option<u64>,
 }
 
-/// A consistent state of the log; later commits do not change it.
+/// A consistent snapshot of the log, not affected by later commits.
 pub(super) struct View {
     log: ReadOnlyTable<u64, &'static [u8]>,
 }
 
 impl Change {
     pub(super) fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.garbage.is_empty() && self.compacted.is_none()
+        self.rows.is_empty() && self.obsolete.is_empty() && self.compacted.is_none()
     }
 }
 
@@ -56,7 +56,7 @@ impl Engine {
         Ok(Self { path, cache_bytes, database: RwLock::new(Some(database)) })
     }
 
-    /// Writes `change` durably, all or nothing; returns the bytes of the removed rows.
+    /// Writes `change` atomically and durably; returns the number of bytes removed.
     pub(super) fn commit(&self, change: &Change) -> Result<u64, StoreError> {
         let database = self.database.read();
         let mut transaction =
@@ -68,7 +68,7 @@ impl Engine {
             for (revision, record) in &change.rows {
                 log.insert(revision, record.as_slice()).map_err(typed)?;
             }
-            for revision in &change.garbage {
+            for revision in &change.obsolete {
                 removed +=
                     log.remove(revision).map_err(typed)?.map_or(0, |record| record.value().len() as u64);
             }
@@ -81,23 +81,23 @@ impl Engine {
         Ok(removed)
     }
 
-    /// Opens the file anew after a failed commit, which redb demands, and returns the newest revision in it: it
-    /// tells whether that commit happened after all.
+    /// Reopens the file after a failed commit, as redb requires, and returns its newest revision. The caller uses it to
+    /// find out whether the commit succeeded.
     pub(super) fn reopen(&self) -> Result<Option<u64>, StoreError> {
         let mut database = self.database.write();
-        // Closed before it is opened again: the file is locked while it is open.
+        // Closed first: the file is locked while it is open.
         *database = None;
         *database = Some(open_database(&self.path, self.cache_bytes)?);
         drop(database);
         self.view()?.newest()
     }
 
-    /// True after a failed write that [`reopen`](Self::reopen) has not mended.
+    /// Returns whether a write failed and [`reopen`](Self::reopen) has not succeeded since.
     pub(super) fn is_broken(&self) -> bool {
         self.database.read().is_none()
     }
 
-    /// Ends every use of the file, after which another process may open it.
+    /// Closes the file so that another process can open it.
     pub(super) fn close(&self) {
         *self.database.write() = None;
     }
@@ -108,7 +108,7 @@ impl Engine {
         Ok(View { log: transaction.open_table(LOG).map_err(typed)? })
     }
 
-    /// The compacted revision on disk.
+    /// Returns the compacted revision on disk.
     pub(super) fn compacted(&self) -> Result<u64, StoreError> {
         let database = self.database.read();
         let transaction = database.as_ref().ok_or(StoreError::Recovering)?.begin_read().map_err(typed)?;
@@ -119,7 +119,7 @@ impl Engine {
         }
     }
 
-    /// Bytes allocated to the file, which has holes where it has grown ahead.
+    /// Returns the bytes allocated to the file. A file grown in advance is sparse.
     pub(super) fn size_on_disk(&self) -> Result<u64, StoreError> {
         let file = std::fs::metadata(&self.path)?;
         #[cfg(unix)]
@@ -130,7 +130,7 @@ impl Engine {
 }
 
 impl View {
-    /// Calls `each` with every row of `revisions`, ascending, until it returns false.
+    /// Calls `each` for every row in `revisions`, in ascending order, until it returns false.
     pub(super) fn scan(
         &self,
         revisions: RangeInclusive<u64>,
@@ -146,7 +146,7 @@ impl View {
         Ok(())
     }
 
-    /// The version in row `revision`, under the caller's copy of its key.
+    /// Returns the version in row `revision`, with the caller's copy of the key.
     pub(super) fn key_value(&self, key: Arc<str>, revision: u64) -> Result<KeyValue, StoreError> {
         let Some(row) = self.log.get(revision).map_err(typed)? else {
             return Err(StoreError::Corrupt(format!("revision {revision} of {key} is missing").into()));
@@ -154,12 +154,12 @@ impl View {
         Ok(Record::decode(revision, row.value())?.to_key_value(revision, key))
     }
 
-    /// The last row's revision.
+    /// Returns the revision of the last row.
     pub(super) fn newest(&self) -> Result<Option<u64>, StoreError> {
         Ok(self.log.last().map_err(typed)?.map(|(revision, _)| revision.value()))
     }
 
-    /// Copies all rows into a new file.
+    /// Copies all rows to a new file.
     pub(super) fn copy_to(&self, path: PathBuf, compacted: u64) -> Result<(), StoreError> {
         if path.exists() {
             return Err(std::io::Error::from(std::io::ErrorKind::AlreadyExists).into());
@@ -179,7 +179,7 @@ impl View {
 }
 
 fn open_database(path: &Path, cache_bytes: usize) -> Result<Database, StoreError> {
-    // redb would create the file with the process' default mode.
+    // Created here because redb would use the default mode of the process.
     drop(private_files::open_file(path)?);
     let database = Database::builder().set_cache_size(cache_bytes).create(path).map_err(typed)?;
     let has_log = match database.begin_read().map_err(typed)?.open_table(LOG) {
@@ -195,7 +195,7 @@ fn open_database(path: &Path, cache_bytes: usize) -> Result<Database, StoreError
     Ok(database)
 }
 
-/// redb's error as ours.
+/// Converts an error of redb.
 fn typed(error: impl Into<redb::Error>) -> StoreError {
     match error.into() {
         redb::Error::Io(error) => error.into(),

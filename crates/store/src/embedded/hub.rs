@@ -1,8 +1,8 @@
 //! Watches: a window of the newest events, and cursors into it.
 //!
-//! A watch has no queue. It remembers the next revision it wants and reads on from the window, or from the log
-//! where the window has moved past it, when it is woken; it is woken only by events below its prefix. An event visits
-//! the watches of prefixes of its key and no others.
+//! A watch has no queue. It remembers the next revision it wants and, when woken, reads from the window, or from the
+//! log if the window has moved past that revision. Only events with its prefix wake it: an event visits only the
+//! watches whose prefix is a prefix of its key.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
@@ -13,26 +13,26 @@ use tokio::sync::Notify;
 
 use crate::Event;
 
-/// The window's bounds; whichever is reached first.
+/// Limits of the window; the first one reached applies.
 const WINDOW_EVENTS: usize = 4096;
 const WINDOW_BYTES: usize = 4 << 20;
-/// Revisions a cursor looks at in one step.
+/// Maximum number of revisions a cursor examines in one step.
 const STEP: usize = 1024;
 
-/// Everybody who watches, and what they read from.
+/// All watches and the window they read from.
 pub(super) struct Hub {
     state: Mutex<State>,
 }
 
 struct State {
-    /// One event for each of the revisions up to `revision`, without gaps.
+    /// One event for each revision up to `revision`, without gaps.
     window: VecDeque<Event>,
     bytes: usize,
     revision: u64,
     watchers: HashMap<u64, Watcher>,
-    /// The watchers of each prefix.
+    /// Watchers by prefix.
     prefixes: BTreeMap<Arc<str>, Vec<u64>>,
-    /// The watchers that want progress to a revision that is yet to come.
+    /// Watchers that requested progress up to a future revision.
     expecting: Vec<u64>,
     next_id: u64,
     closed: bool,
@@ -40,33 +40,33 @@ struct State {
 
 struct Watcher {
     wake: Arc<Notify>,
-    /// Progress to report even without events, once this revision is reached.
+    /// Progress to report once this revision is reached, even without events.
     wanted: Option<u64>,
-    /// True while the cursor waits, and no event has concerned it since: then it goes on after the newest event, so that
+    /// Whether the cursor is waiting and no event has concerned it since. Then it continues after the newest event, so
     /// a watch without events never falls behind the window.
     parked: bool,
-    /// No event before this revision concerns the watch any more.
+    /// No event before this revision concerns the watch.
     resume: u64,
 }
 
-/// A registration, ended by its drop.
+/// The registration of a watch; dropping it ends the watch.
 pub(super) struct Subscription {
     hub: Arc<Hub>,
     id: u64,
     pub(super) prefix: Arc<str>,
     pub(super) wake: Arc<Notify>,
-    /// The next revision wanted.
+    /// The next revision to deliver.
     pub(super) next: u64,
 }
 
-/// What a cursor finds.
+/// The result of a cursor step.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// Matching events (none: only progress), and the revision they reach to.
+    /// Matching events (may be empty, for progress only), and the revision up to which they are complete.
     Batch(Vec<Event>, u64),
-    /// The window does not go back that far.
+    /// The window does not reach back to the cursor's revision.
     Behind,
-    /// Nothing to report; wait to be woken.
+    /// Nothing to report until the cursor is woken.
     Wait,
     /// The store is closed.
     Closed,
@@ -88,7 +88,7 @@ impl Hub {
         }
     }
 
-    /// Registers a watch of `prefix` from the revision `from` on; 0 is "after now".
+    /// Registers a watch of `prefix` starting at the revision `from`; 0 means after the current revision.
     pub(super) fn subscribe(self: &Arc<Self>, prefix: &str, from: u64) -> Subscription {
         let (prefix, wake) = (Arc::<str>::from(prefix), Arc::new(Notify::new()));
         let mut state = self.state.lock();
@@ -102,7 +102,7 @@ impl Hub {
         Subscription { hub: Arc::clone(self), id, prefix, wake, next: resume }
     }
 
-    /// Takes in durable events, the next revisions in order, and wakes who has waited for them.
+    /// Appends durable events in revision order and wakes the watchers they concern.
     pub(super) fn publish(&self, events: Vec<Event>) {
         let mut state = self.state.lock();
         let state = &mut *state;
@@ -123,7 +123,7 @@ impl Hub {
         }
     }
 
-    /// Makes the watches of `prefix` (all, if `None`) report progress once they have reached `revision`.
+    /// Makes the watches of `prefix` (all if `None`) report progress when they reach `revision`.
     pub(super) fn request_progress(&self, prefix: Option<&str>, revision: u64) {
         let mut state = self.state.lock();
         let ids: Vec<u64> = match prefix {
@@ -152,7 +152,7 @@ impl Hub {
 }
 
 impl Subscription {
-    /// What there is next; moves past what it finds.
+    /// Returns the next step and advances past it.
     pub(super) fn step(&mut self) -> Step {
         let mut state = self.hub.state.lock();
         let State { window, revision, watchers, closed, .. } = &mut *state;
@@ -185,7 +185,7 @@ impl Subscription {
 }
 
 impl State {
-    /// Wakes the watchers that an event concerns.
+    /// Wakes the watchers of the event's key.
     fn wake(&mut self, event: &Event) {
         let Self { watchers, prefixes, .. } = self;
         let key = &*event.kv.key;
@@ -202,8 +202,8 @@ impl State {
     }
 }
 
-/// Calls `each` with the values of all prefixes of `key`, the longest first. Takes a lookup for each of them, and one for
-/// each entry that shares more of the key than the next prefix does.
+/// Calls `each` with the values of all prefixes of `key`, longest first. Cost: one lookup for each such prefix, plus
+/// one for each entry that shares more of the key than the next prefix does.
 fn each_prefix_of<T>(key: &str, prefixes: &BTreeMap<Arc<str>, T>, mut each: impl FnMut(&T)) {
     let mut bound = Bound::Included(key);
     while let Some((prefix, value)) = prefixes.range::<str, _>((Bound::Unbounded, bound)).next_back() {
@@ -212,7 +212,7 @@ fn each_prefix_of<T>(key: &str, prefixes: &BTreeMap<Arc<str>, T>, mut each: impl
             bound = Bound::Excluded(key.get(..prefix.len()).unwrap_or_default());
         } else {
             let common = key.bytes().zip(prefix.bytes()).take_while(|(one, other)| one == other).count();
-            // A part of a character is not a prefix.
+            // Cuts at a character boundary.
             let common = (0..=common).rev().find(|length| key.is_char_boundary(*length)).unwrap_or_default();
             bound = Bound::Included(key.get(..common).unwrap_or_default());
         }
@@ -241,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_visits_the_prefixes_of_its_key_alone() {
+    fn each_prefix_of_visits_only_prefixes_of_the_key() {
         let names = ["", "/", "/a/", "/a/b", "/a/b/", "/a/c/", "/b/", "/é/", "/ê/", "b"];
         let prefixes: BTreeMap<Arc<str>, &str> = names.iter().map(|name| (Arc::from(*name), *name)).collect();
         for key in ["/a/b/c", "/a/b", "/a/bb", "/b/1", "/c", "/é/1", "/ë", "", "a", "b", "/a/d/", "/a/c/x"]

@@ -1,11 +1,11 @@
-//! Which revision holds which version of which key: in memory, rebuilt from the log at start.
+//! Index of keys and revisions, in memory; rebuilt from the log at start.
 //!
 //! ```text
-//! keys        key → its latest version        about 110 bytes a key, the key's text included
-//! superseded  revision → the version before   16 bytes a kept revision that replaced or deleted something
-//! deletions   in order, with their keys       24 bytes a kept deletion
+//! keys        key → its latest version        about 110 bytes per key, including its text
+//! superseded  revision → previous version     16 bytes per retained revision that replaced or deleted a key
+//! deletions   revision and key                24 bytes per retained deletion
 //! ```
-//! A read of the past follows a key's versions from the latest back.
+//! A read at an old revision follows the versions of a key backwards from the latest one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -16,42 +16,42 @@ use crate::{EventKind, StoreError};
 /// The revision of an empty store, as in etcd: 0 means "any" in the Kubernetes API.
 const FIRST_REVISION: u64 = 1;
 
-/// Keys beyond a range's limit that are counted at most.
+/// Maximum number of keys counted beyond a range's limit.
 const MAX_COUNTED: usize = 10_000;
 
-/// Room for so many entries is kept where there are none.
-const KEPT_ROOM: usize = 64;
+/// Capacity an empty queue keeps when it is trimmed.
+const MIN_CAPACITY: usize = 64;
 
 /// The keys and their versions as of the last durable transaction.
 #[derive(Debug)]
 pub(super) struct Index {
     keys: BTreeMap<Arc<str>, Version>,
-    /// Ascending; from after the compacted revision on.
+    /// In ascending order, starting after the compacted revision.
     superseded: VecDeque<Superseded>,
-    /// Ascending; the keys that are there until their deletion is compacted.
+    /// In ascending order. The keys stay in `keys` until their deletion is compacted.
     deletions: VecDeque<(u64, Arc<str>)>,
     revision: u64,
     compacted: u64,
 }
 
-/// One version of a key, in one word. The revision that wrote it is also its row in the log.
+/// A version of a key, packed into one word. Its revision is also its row in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Version(u64);
 
-/// What a revision replaced.
+/// The version that a revision replaced.
 #[derive(Clone, Copy, Debug)]
 struct Superseded {
     by: u64,
     previous: Version,
 }
 
-/// What a range resolves to, before any value is read.
+/// The rows of a range, before their values are read.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct RangeRows {
     pub(super) rows: Vec<(Arc<str>, u64)>,
     pub(super) revision: u64,
     pub(super) more: bool,
-    /// How many keys lie beyond the limit, unless there are so many that counting would cost too much.
+    /// Number of keys beyond the limit; `None` if there are more than [`MAX_COUNTED`].
     pub(super) remaining: Option<u64>,
 }
 
@@ -66,7 +66,7 @@ impl Index {
         }
     }
 
-    /// Takes in the next revision of the log.
+    /// Applies the next revision of the log.
     pub(super) fn apply(&mut self, key: &Arc<str>, kind: EventKind, revision: u64) {
         let version = Version::new(revision, kind);
         self.revision = revision;
@@ -81,26 +81,26 @@ impl Index {
         }
     }
 
-    /// Forgets what no read at or above `revision` can see; returns the log's rows that nothing needs any more.
+    /// Drops what no read at or above `revision` can see; returns the rows of the log that are no longer needed.
     pub(super) fn compact(&mut self, revision: u64) -> Vec<u64> {
         self.compacted = self.compacted.max(revision);
-        let mut garbage = Vec::new();
+        let mut obsolete = Vec::new();
         while let Some(superseded) = self.superseded.pop_front_if(|it| it.by <= revision) {
-            // A deletion is among the deletions.
-            garbage.extend(superseded.previous.row());
+            // The previous version has no row if it is a deletion; `deletions` has those.
+            obsolete.extend(superseded.previous.row());
         }
-        // The newest row stays: it carries the store's revision over a restart.
+        // The newest row stays: it preserves the store's revision over a restart.
         let upto = revision.min(self.revision - 1);
         while let Some((deletion, key)) = self.deletions.pop_front_if(|(deletion, _)| *deletion <= upto) {
-            garbage.push(deletion);
+            obsolete.push(deletion);
             if self.keys.get(&key).is_some_and(|latest| latest.revision() == deletion) {
                 self.keys.remove(&key);
             }
         }
         trim(&mut self.superseded);
         trim(&mut self.deletions);
-        garbage.sort_unstable();
-        garbage
+        obsolete.sort_unstable();
+        obsolete
     }
 
     pub(super) fn revision(&self) -> u64 {
@@ -111,12 +111,12 @@ impl Index {
         self.compacted
     }
 
-    /// The latest version of `key`, unless it is deleted.
+    /// Returns the revision of the latest version of `key`, unless it is deleted.
     pub(super) fn latest(&self, key: &str) -> Option<u64> {
         self.keys.get(key)?.row()
     }
 
-    /// The row that holds `key` as of `revision` (the latest if `None`).
+    /// Returns the row of `key` as of `revision` (the latest if `None`).
     pub(super) fn find(
         &self,
         key: &str,
@@ -124,27 +124,27 @@ impl Index {
     ) -> Result<Option<(Arc<str>, u64)>, StoreError> {
         let at = self.readable(revision)?;
         let found = self.keys.get_key_value(key);
-        Ok(found.and_then(|(key, latest)| Some((Arc::clone(key), self.at(*latest, at)?))))
+        Ok(found.and_then(|(key, latest)| Some((Arc::clone(key), self.row_at(*latest, at)?))))
     }
 
-    /// The rows of a range; `limit` 0 means all.
+    /// Returns the rows of a range; `limit` 0 means no limit.
     pub(super) fn range(
         &self,
         prefix: &str,
         start_after: Option<&str>,
         limit: usize,
         revision: Option<u64>,
-    ) -> Result<Found, StoreError> {
+    ) -> Result<RangeRows, StoreError> {
         let at = self.readable(revision)?;
         let mut live = self.live(prefix, start_after, at);
         let limit = if limit == 0 { usize::MAX } else { limit };
         let rows = live.by_ref().take(limit).map(|(key, row)| (Arc::clone(key), row)).collect();
         let beyond = live.take(MAX_COUNTED + 1).count();
         let remaining = (beyond <= MAX_COUNTED).then_some(beyond as u64);
-        Ok(Found { rows, revision: at, more: beyond > 0, remaining })
+        Ok(RangeRows { rows, revision: at, more: beyond > 0, remaining })
     }
 
-    /// How many keys lie below `prefix` now.
+    /// Returns the number of live keys with `prefix`.
     pub(super) fn count(&self, prefix: &str) -> u64 {
         self.live(prefix, None, self.revision).count() as u64
     }
@@ -162,7 +162,7 @@ impl Index {
         self.keys
             .range::<str, _>((start, Bound::Unbounded))
             .take_while(move |(key, _)| key.starts_with(prefix))
-            .filter_map(move |(key, latest)| Some((key, self.at(*latest, at)?)))
+            .filter_map(move |(key, latest)| Some((key, self.row_at(*latest, at)?)))
     }
 
     fn readable(&self, revision: Option<u64>) -> Result<u64, StoreError> {
@@ -176,8 +176,8 @@ impl Index {
         Ok(revision)
     }
 
-    /// The row that was a key's value at `revision`, its latest version being `latest`.
-    fn at(&self, latest: Version, revision: u64) -> Option<u64> {
+    /// Returns the row of the value a key had at `revision`, starting from its `latest` version.
+    fn row_at(&self, latest: Version, revision: u64) -> Option<u64> {
         let mut version = latest;
         while version.revision() > revision {
             let found = self.superseded.binary_search_by_key(&version.revision(), |it| it.by).ok()?;
@@ -200,15 +200,15 @@ impl Version {
         self.0 & 1 == 1
     }
 
-    /// Where its value is, if it has one.
+    /// Returns the row of the value; `None` for a deletion.
     fn row(self) -> Option<u64> {
         (!self.is_deletion()).then_some(self.revision())
     }
 }
 
-/// Gives back room that a burst has left.
+/// Releases excess capacity left by a burst.
 fn trim<T>(queue: &mut VecDeque<T>) {
-    queue.shrink_to((queue.len() * 2).max(KEPT_ROOM));
+    queue.shrink_to((queue.len() * 2).max(MIN_CAPACITY));
 }
 
 #[cfg(test)]
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn compaction_returns_what_no_read_needs() {
+    fn compaction_returns_unreadable_rows() {
         use EventKind::{Delete, Put};
         //                       2           3           4           5              6           7
         let log = [("/a", Put), ("/b", Put), ("/a", Put), ("/b", Delete), ("/a", Put), ("/c", Put)];
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn the_past_is_read_as_far_as_it_is_kept() {
+    fn reads_revisions_that_are_not_compacted() {
         use EventKind::{Delete, Put};
         //              2           3              4           5           6
         let log = [("/a", Put), ("/a", Delete), ("/b", Put), ("/a", Put), ("/a", Put)];
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_row_outlives_compaction() {
+    fn compaction_keeps_the_newest_row() {
         use EventKind::{Delete, Put};
         let mut index = index(&[("/a", Put), ("/a", Delete)]);
         assert_eq!(index.compact(3), [2]);

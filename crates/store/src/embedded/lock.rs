@@ -1,4 +1,4 @@
-//! One process a data folder.
+//! Exclusive lock of a data folder.
 
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -6,14 +6,14 @@ use std::path::Path;
 
 use crate::{StoreError, private_files};
 
-/// Holds a data folder until it is dropped or the process ends, however it ends.
+/// Locks a data folder until it is dropped or the process ends for any reason.
 #[derive(Debug)]
 pub(super) struct FolderLock {
     _file: File,
 }
 
 impl FolderLock {
-    /// Takes `folder`, which must exist, and leaves this process' id in its lock file.
+    /// Locks `folder`, which must exist, and writes the process ID to its lock file.
     pub(super) fn take(folder: &Path) -> Result<Self, StoreError> {
         let path = folder.join("lock");
         let mut file = private_files::open_file(&path)?;
@@ -21,7 +21,7 @@ impl FolderLock {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut pid = String::new();
-                // The id only makes the message better.
+                // The PID is only for the error message, so a failed read is ignored.
                 let _ = file.read_to_string(&mut pid);
                 return Err(StoreError::Locked { folder: folder.to_owned(), pid: pid.trim().parse().ok() });
             }

@@ -1,13 +1,13 @@
-//! Engine `embedded`: the whole store in one folder of this machine.
+//! The engine `embedded`: the whole store in one local folder.
 //!
-//! | file | what it does |
+//! | file | content |
 //! | --- | --- |
 //! | `engine.rs` | the redb file: rows by revision, one commit, recovery from a failed one |
-//! | `record.rs` | a row's bytes |
+//! | `record.rs` | encoding of a row |
 //! | `index.rs` | key → revisions, in memory |
-//! | `writer.rs`, `batch.rs` | the one thread that writes: group commit, expiry, compaction |
+//! | `writer.rs`, `batch.rs` | the writer thread: group commit, expiry, compaction |
 //! | `hub.rs`, `watch.rs` | watches |
-//! | `lock.rs` | one process a folder |
+//! | `lock.rs` | exclusive lock of the folder |
 
 mod batch;
 mod engine;
@@ -41,36 +41,36 @@ use index::Index;
 use lock::FolderLock;
 use writer::{Command, Writer, WriterHandle};
 
-/// The store's file in its folder.
+/// Name of the store file in the folder.
 const FILE: &str = "store.redb";
-/// Values a caller's own thread reads; more are read where blocking is allowed.
+/// Maximum number of values read on the caller's thread; larger reads run on a blocking thread.
 const INLINE_VALUES: usize = 16;
-/// Reads that may block at once. More would not read faster from one disk, and all of the runtime's threads for blocking
-/// work would be taken by reads.
+/// Maximum number of concurrent blocking reads. More would not be faster on one disk, and would occupy all of the
+/// runtime's blocking threads.
 const BLOCKING_READS: usize = 8;
-/// A range is read by one scan of the log if at least one row in so many belongs to it.
+/// A range is read by one scan of the log if at least one in this many rows belongs to it.
 const SPARSE: u64 = 4;
-/// How often a read is tried again while the file is opened anew after a failed write.
+/// Number of retries of a read while the file is reopened after a failed write.
 const RECOVERY_TRIES: u32 = 100;
 const RECOVERY_PAUSE: Duration = Duration::from_millis(50);
 
-/// How the embedded engine is set up.
+/// Configuration of the embedded engine.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Which old revisions stay readable; `None` keeps all until [`Store::compact`] is called.
+    /// Retention of old revisions. `None` keeps all until [`Store::compact`] is called.
     pub history: Option<History>,
-    /// Bound on the page cache of the engine, in bytes.
+    /// Size limit of the engine's page cache, in bytes.
     pub cache_bytes: usize,
 }
 
-/// What of the past is kept. What comes to be older than one of the two is given up soon after.
+/// Retention of history. States beyond one of the two limits are compacted soon after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct History {
-    /// How long a state stays readable, at least (and at most twice that), while there are few writes.
+    /// Minimum time a state stays readable (the maximum is twice that), at low write rates. The default is that of
     /// kube-apiserver's `--etcd-compaction-interval`, 5 minutes.
     pub time: Duration,
-    /// How many revisions stay readable, at least, and a few thousand more at most, while there are many writes: what
-    /// history costs, in memory and on disk, is bounded by it. etcd knows no such bound.
+    /// Minimum number of readable revisions (the maximum is a few thousand more), at high write rates. It bounds the
+    /// cost of history in memory and on disk. etcd has no such limit.
     pub revisions: u64,
 }
 
@@ -86,7 +86,7 @@ impl Default for History {
     }
 }
 
-/// The embedded engine. Dropping it finishes the commit under way, ends its watches and frees the folder.
+/// The embedded engine. Dropping it finishes the current commit, ends its watches and unlocks the folder.
 pub struct Embedded {
     shared: Arc<Shared>,
     writer: WriterHandle,
@@ -94,20 +94,19 @@ pub struct Embedded {
     _lock: FolderLock,
 }
 
-/// What readers, watches and the writer share.
+/// State shared by readers, watches and the writer.
 struct Shared {
     engine: Engine,
     index: RwLock<Index>,
     hub: Arc<Hub>,
-    /// Bytes of all rows.
+    /// Total bytes of all rows.
     in_use: AtomicU64,
-    /// One permit for each read that may block at once.
+    /// Permits for blocking reads.
     reads: Arc<Semaphore>,
 }
 
 impl Embedded {
-    /// Opens the store in `folder`, which is created where it does not exist. Blocks for as long as it takes to
-    /// read the data once.
+    /// Opens the store in `folder` and creates the folder if needed. Blocks until all data has been read once.
     pub fn open(folder: &Path, options: &Options) -> Result<Self, StoreError> {
         private_files::create_folder(folder)?;
         let lock = FolderLock::take(folder)?;
@@ -122,7 +121,7 @@ impl Embedded {
         });
         let (handle, commands) = WriterHandle::new();
         let writer =
-            Writer::new(Arc::clone(&shared), commands, options.history, loaded.expiries, loaded.garbage);
+            Writer::new(Arc::clone(&shared), commands, options.history, loaded.expiries, loaded.obsolete);
         let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || writer.run())?;
         Ok(Self { shared, writer: handle, thread: Some(thread), _lock: lock })
     }
@@ -132,7 +131,7 @@ impl Embedded {
 impl Store for Embedded {
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome, StoreError> {
         writer::check_size(&txn)?;
-        self.writer.ask(|reply| Command::Txn { txn, reply }).await
+        self.writer.submit(|reply| Command::Txn { txn, reply }).await
     }
 
     async fn get(&self, key: &str, revision: Option<u64>) -> Result<Option<KeyValue>, StoreError> {
@@ -156,7 +155,7 @@ impl Store for Embedded {
     }
 
     async fn compact(&self, revision: u64) -> Result<(), StoreError> {
-        self.writer.ask(|reply| Command::Compact { revision, reply }).await
+        self.writer.submit(|reply| Command::Compact { revision, reply }).await
     }
 
     async fn compacted_revision(&self) -> Result<u64, StoreError> {
@@ -187,7 +186,7 @@ impl Store for Embedded {
         })
     }
 
-    /// A no-op: freed pages are used again, and the file shrinks when its end is free.
+    /// No-op: freed pages are reused, and the file shrinks when its end is free.
     async fn defragment(&self) -> Result<Defragmentation, StoreError> {
         Ok(Defragmentation::NotNeeded)
     }
@@ -210,7 +209,7 @@ impl Drop for Embedded {
     fn drop(&mut self) {
         self.writer.close();
         if let Some(thread) = self.thread.take() {
-            // A writer that panicked has nothing left to finish.
+            // Errors are ignored: a panicked writer has nothing left to finish.
             let _ = thread.join();
         }
         self.shared.hub.close();
@@ -237,7 +236,7 @@ impl Shared {
     fn read_range(&self, range: &Range) -> Result<RangeResult, StoreError> {
         let index = self.index.read();
         let found = index.range(&range.prefix, range.start_after.as_deref(), range.limit, range.revision)?;
-        // Taken under the lock: compaction cannot take rows from a view that exists.
+        // The view is opened under the lock; compaction cannot remove rows from an open view.
         let view = self.engine.view()?;
         drop(index);
         Ok(RangeResult {
@@ -248,7 +247,7 @@ impl Shared {
         })
     }
 
-    /// Runs a read that may take long away from the runtime's workers.
+    /// Runs a long read on a blocking thread.
     async fn read_blocking<T: Send + 'static>(
         self: &Arc<Self>,
         read: impl Fn(&Shared) -> Result<T, StoreError> + Send + Sync + 'static,
@@ -258,7 +257,7 @@ impl Shared {
             let (shared, read) = (Arc::clone(self), Arc::clone(&read));
             let permit = Arc::clone(&self.reads).acquire_owned().await.map_err(|_| StoreError::Closed)?;
             let blocking = move || {
-                // Given back when the read ends, also if nobody waits for it any more.
+                // Released when the read ends, even if the caller has stopped waiting.
                 let _permit = permit;
                 read(&shared)
             };
@@ -272,7 +271,7 @@ impl Shared {
     }
 }
 
-/// Reads rows in the order they lie in on disk, and returns them in the order asked for.
+/// Reads rows in disk order and returns them in the requested order.
 fn read_rows(view: &View, rows: &[(Arc<str>, u64)]) -> Result<Vec<KeyValue>, StoreError> {
     let mut order: Vec<usize> = (0..rows.len()).collect();
     order.sort_unstable_by_key(|&position| rows[position].1);
@@ -300,7 +299,7 @@ fn read_rows(view: &View, rows: &[(Arc<str>, u64)]) -> Result<Vec<KeyValue>, Sto
     Ok(read.into_iter().map(|(_, item)| item).collect())
 }
 
-/// Tries a short read again while the writer opens the file anew.
+/// Retries a short read while the writer reopens the file.
 async fn retrying<T>(read: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
     for _ in 0..RECOVERY_TRIES {
         match read() {

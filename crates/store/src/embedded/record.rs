@@ -1,10 +1,11 @@
-//! How one revision lies on disk.
+//! On-disk encoding of one revision.
 //!
 //! ```text
 //! kind u8 | unused [u8; 16] | expires_at u64 | key_len u16 | key | value
 //! ```
-//! Numbers are little-endian. `expires_at` (Unix time in milliseconds) is 0 for a key that stays. Where nothing is read
-//! there were revisions once. The revision itself is the row's key. The engine checksums pages, so records do not.
+//! Numbers are little-endian. `expires_at` (Unix time in milliseconds) is 0 for a key without time to live. The unused
+//! bytes held revisions in an older format. The revision itself is the key of the row. Records have no checksum because
+//! the engine checksums its pages.
 
 use std::sync::Arc;
 
@@ -12,13 +13,13 @@ use bytes::Bytes;
 
 use crate::{EventKind, KeyValue, StoreError};
 
-/// Bytes of a record before its key.
+/// Length of a record before its key, in bytes.
 const HEADER: usize = 27;
 const UNUSED: usize = 16;
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
 
-/// A record, borrowed from what it is encoded from or decoded into.
+/// A decoded record, or one to encode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record<'a> {
     pub(super) kind: EventKind,
@@ -61,7 +62,7 @@ impl<'a> Record<'a> {
         Some(Self { kind, expires_at, key, value })
     }
 
-    /// The version this record wrote.
+    /// Returns the version this record wrote.
     pub(super) fn to_key_value(self, revision: u64, key: Arc<str>) -> KeyValue {
         KeyValue { key, value: Bytes::copy_from_slice(self.value), mod_revision: revision }
     }
@@ -91,7 +92,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_refused_or_read(mut bytes: Vec<u8>) {
+        fn decoding_arbitrary_bytes_does_not_panic(mut bytes: Vec<u8>) {
             if let Ok(record) = Record::decode(7, &bytes) {
                 let encoded = record.encode();
                 bytes[1..=UNUSED].fill(0);

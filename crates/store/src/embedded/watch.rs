@@ -1,4 +1,4 @@
-//! A watch's stream: the cursor's steps, through the window while it lasts and through the log otherwise.
+//! The stream of a watch: reads from the window, or from the log if the window has moved on.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -11,19 +11,19 @@ use super::Shared;
 use super::engine::View;
 use super::hub::{Step, Subscription};
 
-/// Bounds of one read from the log.
+/// Limits of one read from the log.
 const CATCH_UP_ROWS: usize = 4096;
 const CATCH_UP_BYTES: usize = 1 << 20;
 
 struct Cursor {
     shared: Arc<Shared>,
     subscription: Subscription,
-    /// The error to end with, if the watch cannot even begin.
+    /// The error to end with if the watch cannot start.
     refused: Option<StoreError>,
     ended: bool,
 }
 
-/// Watches `prefix` from the revision `from` on; 0 is "after now".
+/// Watches `prefix` starting at the revision `from`; 0 means after the current revision.
 pub(super) fn watch(shared: Arc<Shared>, prefix: &str, from: u64) -> WatchStream {
     let subscription = shared.hub.subscribe(prefix, from);
     let compacted = shared.index.read().compacted();
@@ -54,7 +54,7 @@ impl Cursor {
         }
     }
 
-    /// Reads the next part of the log.
+    /// Reads the next batch from the log.
     async fn catch_up(&mut self) -> Result<WatchBatch, StoreError> {
         let prefix = Arc::clone(&self.subscription.prefix);
         let next = self.subscription.next;
@@ -64,20 +64,20 @@ impl Cursor {
     }
 }
 
-/// The changes below `prefix` from `next` on, as many as one step may take.
+/// Returns the changes with `prefix` starting at `next`, up to the limits of one read.
 fn history(shared: &Shared, prefix: &str, next: u64) -> Result<WatchBatch, StoreError> {
     let index = shared.index.read();
     if next <= index.compacted() {
         return Err(StoreError::Compacted { compacted: index.compacted() });
     }
     let newest = index.revision();
-    // Taken under the lock: what the index knows is in this view.
+    // The view is opened under the lock, so it contains everything in the index.
     let view = shared.engine.view()?;
     drop(index);
     read_log(&view, prefix, next..=newest)
 }
 
-/// The events in `rows` of the log below `prefix`, as many as one step may take.
+/// Returns the events with `prefix` in the given rows of the log, up to the limits of one read.
 pub(super) fn read_log(
     view: &View,
     prefix: &str,

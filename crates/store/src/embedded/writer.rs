@@ -1,4 +1,4 @@
-//! The one thread that writes. Transactions that wait while a commit is under way share the next one.
+//! The writer thread. Transactions that arrive during a commit share the next commit.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -17,20 +17,20 @@ use super::index::Index;
 use super::watch::read_log;
 use super::{History, Shared};
 
-/// Transactions that may wait for the writer; further callers wait before they are queued.
+/// Maximum number of queued transactions; further callers wait for a place in the queue.
 const QUEUE: usize = 1024;
-/// Bounds of one commit.
+/// Limits of one commit.
 const BATCH_TXNS: usize = 256;
 const BATCH_BYTES: usize = 4 << 20;
-/// Rows that one commit removes at most, so that cleaning never holds writers up for long.
-const BATCH_GARBAGE: usize = 512;
-/// Revisions that are given up at once at most, as readers wait meanwhile.
-const FORGET_REVISIONS: u64 = 4096;
-/// Pause between two commits that only clean.
+/// Maximum number of rows removed by one commit, so that cleanup never delays writers for long.
+const BATCH_OBSOLETE_ROWS: usize = 512;
+/// Maximum number of revisions compacted at once; readers wait meanwhile.
+const COMPACT_REVISIONS: u64 = 4096;
+/// Pause between two commits that only remove rows.
 const CLEANING_PAUSE: Duration = Duration::from_millis(5);
-/// How often every watch reports progress.
+/// Interval of progress notifications on every watch.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
-/// How long writes are refused after the disk was full, before it is tried again.
+/// How long writes are rejected after a failed commit (such as a full disk) before the next attempt.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
 /// Limits on one transaction, in bytes.
 const MAX_KEY: usize = 4096;
@@ -38,59 +38,59 @@ const MAX_VALUE: usize = 3 << 20;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
-/// A key, the revision that gave it a time to live, and when that ends (Unix milliseconds; first, for the order).
+/// Expiry time (Unix milliseconds; first, for the order), the revision that set it, and the key.
 pub(super) type Expiries = BTreeSet<(u64, u64, Arc<str>)>;
 
-/// What the writer is asked to do.
+/// A command to the writer.
 pub(super) enum Command {
     Txn { txn: Txn, reply: Reply<TxnOutcome> },
     Compact { revision: u64, reply: Reply<()> },
 }
 
-/// The callers' end of the queue.
+/// The sending end of the command queue.
 pub(super) struct WriterHandle {
     commands: Mutex<Option<Sender<Queued>>>,
     free: Arc<Semaphore>,
 }
 
-/// A command, and its place in the queue, free again once it has been taken up.
+/// A command with its permit, released when the writer takes the command.
 pub(super) struct Queued {
     command: Command,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
     commands: Receiver<Queued>,
     expiries: Expiries,
-    garbage: VecDeque<u64>,
-    /// A compacted revision that is not on disk yet.
+    obsolete: VecDeque<u64>,
+    /// Compacted revision that is not on disk yet.
     compacted: Option<u64>,
-    keeper: Option<Keeper>,
+    compactor: Option<Compactor>,
     next_progress: Instant,
-    /// The disk was full; until then writes fail at once.
+    /// After a failed commit: until this time, writes fail at once with this error.
     refused: Option<(Instant, StoreError)>,
 }
 
-/// The background compaction: what was new one interval ago is given up, and what lies too many revisions back.
-struct Keeper {
+/// Decides what to compact in the background: revisions older than one interval, and those beyond the maximum number.
+struct Compactor {
     history: History,
     due: Instant,
-    /// The revision when the interval began, which is given up to when it ends.
+    /// The revision at the start of the interval; compacted at its end.
     mark: u64,
-    /// Up to where an interval that has ended reaches.
+    /// The revision up to which history is old enough to be compacted.
     aged: u64,
 }
 
-/// What a start finds in the log.
+/// Content of the log at start.
 pub(super) struct Loaded {
     pub(super) index: Index,
     pub(super) expiries: Expiries,
-    pub(super) garbage: Vec<u64>,
+    pub(super) obsolete: Vec<u64>,
     pub(super) bytes: u64,
 }
 
-/// Refuses what is too large before it is queued.
+/// Rejects keys and values over the limits, before they are queued.
 pub(super) fn check_size(txn: &Txn) -> Result<(), StoreError> {
     let value = if let Op::Put { value, .. } = &txn.op { value.len() } else { 0 };
     for (what, size, limit) in [("key", txn.key.len(), MAX_KEY), ("value", value, MAX_VALUE)] {
@@ -101,9 +101,10 @@ pub(super) fn check_size(txn: &Txn) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Reads the whole log once.
+/// Reads the whole log.
 pub(super) fn load(engine: &Engine) -> Result<Loaded, StoreError> {
-    let mut loaded = Loaded { index: Index::new(), expiries: Expiries::new(), garbage: Vec::new(), bytes: 0 };
+    let mut loaded =
+        Loaded { index: Index::new(), expiries: Expiries::new(), obsolete: Vec::new(), bytes: 0 };
     engine.view()?.scan(0..=u64::MAX, |revision, record, size| {
         let key = Arc::from(record.key);
         loaded.index.apply(&key, record.kind, revision);
@@ -115,7 +116,7 @@ pub(super) fn load(engine: &Engine) -> Result<Loaded, StoreError> {
     })?;
     let compacted = engine.compacted()?;
     if compacted > 0 {
-        loaded.garbage = loaded.index.compact(compacted);
+        loaded.obsolete = loaded.index.compact(compacted);
     }
     Ok(loaded)
 }
@@ -127,11 +128,11 @@ impl WriterHandle {
         (Self { commands: Mutex::new(Some(sender)), free }, receiver)
     }
 
-    /// Queues a command and waits for its answer.
-    pub(super) async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, StoreError> {
-        let place = Arc::clone(&self.free).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+    /// Queues a command and waits for its reply.
+    pub(super) async fn submit<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, StoreError> {
+        let permit = Arc::clone(&self.free).acquire_owned().await.map_err(|_| StoreError::Closed)?;
         let (reply, answer) = oneshot::channel();
-        let queued = Queued { command: command(reply), _place: place };
+        let queued = Queued { command: command(reply), _permit: permit };
         let sent = self.commands.lock().as_ref().is_some_and(|commands| commands.send(queued).is_ok());
         if !sent {
             return Err(StoreError::Closed);
@@ -139,7 +140,7 @@ impl WriterHandle {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Takes no more commands; the writer ends once it has done those queued.
+    /// Rejects further commands. The writer exits after the queued ones.
     pub(super) fn close(&self) {
         self.free.close();
         *self.commands.lock() = None;
@@ -152,17 +153,26 @@ impl Writer {
         commands: Receiver<Queued>,
         history: Option<History>,
         expiries: Expiries,
-        garbage: Vec<u64>,
+        obsolete: Vec<u64>,
     ) -> Self {
         let now = Instant::now();
         let mark = shared.index.read().revision();
-        let keeper = history.map(|history| Keeper { history, due: now + history.time, mark, aged: 0 });
+        let compactor = history.map(|history| Compactor { history, due: now + history.time, mark, aged: 0 });
         let next_progress = now + PROGRESS_INTERVAL;
-        let garbage = garbage.into();
-        Self { shared, commands, expiries, garbage, compacted: None, keeper, next_progress, refused: None }
+        let obsolete = obsolete.into();
+        Self {
+            shared,
+            commands,
+            expiries,
+            obsolete,
+            compacted: None,
+            compactor,
+            next_progress,
+            refused: None,
+        }
     }
 
-    /// Serves until all senders are gone.
+    /// Runs until all senders are dropped.
     pub(super) fn run(mut self) {
         loop {
             let first = match self.commands.recv_timeout(self.idle_time()) {
@@ -175,12 +185,12 @@ impl Writer {
         }
     }
 
-    /// How long there is nothing to do if no command comes.
+    /// Returns how long to wait for a command before timed work is due.
     fn idle_time(&self) -> Duration {
         let now = Instant::now();
         let mut idle = self.next_progress.saturating_duration_since(now);
-        if let Some(keeper) = &self.keeper {
-            idle = idle.min(keeper.due.saturating_duration_since(now));
+        if let Some(compactor) = &self.compactor {
+            idle = idle.min(compactor.due.saturating_duration_since(now));
         }
         if let Some((expires_at, ..)) = self.expiries.first() {
             idle = idle.min(Duration::from_millis(expires_at.saturating_sub(unix_millis())));
@@ -188,10 +198,10 @@ impl Writer {
         if let Some((until, _)) = &self.refused {
             return until.saturating_duration_since(now);
         }
-        if self.garbage.is_empty() && self.compacted.is_none() { idle } else { idle.min(CLEANING_PAUSE) }
+        if self.obsolete.is_empty() && self.compacted.is_none() { idle } else { idle.min(CLEANING_PAUSE) }
     }
 
-    /// What is due by the clock, apart from expiry.
+    /// Does the timed work, apart from expiry.
     fn housekeeping(&mut self) {
         let now = Instant::now();
         if self.refused.as_ref().is_some_and(|(until, _)| *until <= now) {
@@ -204,23 +214,23 @@ impl Writer {
             self.next_progress = now + PROGRESS_INTERVAL;
             self.shared.hub.request_progress(None, self.shared.index.read().revision());
         }
-        if let Some(keeper) = &mut self.keeper {
+        if let Some(compactor) = &mut self.compactor {
             let (revision, compacted) = {
                 let index = self.shared.index.read();
                 (index.revision(), index.compacted())
             };
-            if let Some(upto) = keeper.step(now, revision, compacted) {
-                self.forget(upto);
+            if let Some(upto) = compactor.next_target(now, revision, compacted) {
+                self.drop_history(upto);
             }
         }
     }
 
-    /// Puts together and commits what is queued, what has expired and some cleaning.
+    /// Commits the queued transactions, expired keys and some cleanup.
     fn serve(&mut self, first: Option<Queued>) {
         let mut batch = Batch::after(self.shared.index.read().revision());
         let mut compactions = Vec::new();
         let mut next = first;
-        while let Some(Queued { command, _place }) = next {
+        while let Some(Queued { command, _permit }) = next {
             match command {
                 Command::Txn { txn, reply } => self.take(&mut batch, txn, reply),
                 Command::Compact { revision, reply } => compactions.push((revision, reply)),
@@ -232,12 +242,12 @@ impl Writer {
         self.take_expired(&mut batch);
         self.commit(batch);
         for (revision, reply) in compactions {
-            // The caller may have gone away.
+            // The caller may have stopped waiting.
             let _ = reply.send(self.compact(revision));
         }
     }
 
-    /// Decides one transaction and adds its write to the batch.
+    /// Evaluates a transaction and adds its write to the batch.
     fn take(&self, batch: &mut Batch, txn: Txn, reply: Reply<TxnOutcome>) {
         let refused = self.refused.as_ref().map(|(_, error)| error.clone());
         match refused.map_or_else(|| self.decide(batch, txn), Err) {
@@ -268,7 +278,7 @@ impl Writer {
         Ok(TxnOutcome::Committed { revision: batch.revision })
     }
 
-    /// The version of a key after the transactions of the batch so far.
+    /// Returns the version of a key after the transactions of the batch so far.
     fn current(&self, batch: &Batch, key: &Arc<str>) -> Result<Option<KeyValue>, StoreError> {
         if let Some(written) = batch.written.get(key) {
             return Ok(written.clone());
@@ -277,7 +287,7 @@ impl Writer {
         row.map(|row| self.shared.engine.view()?.key_value(Arc::clone(key), row)).transpose()
     }
 
-    /// Deletes the keys whose time is over.
+    /// Deletes expired keys.
     fn take_expired(&mut self, batch: &mut Batch) {
         if self.refused.is_some() {
             return;
@@ -287,7 +297,7 @@ impl Writer {
             let Some(expiry) = self.expiries.pop_first() else { return };
             let txn = Txn::delete(Arc::clone(&expiry.2)).expecting(Expect::Revision(expiry.1));
             if let Err(error) = self.decide(batch, txn) {
-                tracing::warn!(%error, key = &*expiry.2, "cannot expire");
+                tracing::warn!(%error, key = &*expiry.2, "key expiry failed");
                 self.expiries.insert(expiry);
                 return;
             }
@@ -298,10 +308,10 @@ impl Writer {
         }
     }
 
-    /// Makes the batch durable, then visible, then answers.
+    /// Makes the batch durable, then visible, then sends the replies.
     fn commit(&mut self, mut batch: Batch) {
         if self.refused.is_none() {
-            batch.change.garbage = self.garbage.iter().take(BATCH_GARBAGE).copied().collect();
+            batch.change.obsolete = self.obsolete.iter().take(BATCH_OBSOLETE_ROWS).copied().collect();
             batch.change.compacted = self.compacted;
         }
         if batch.change.is_empty() {
@@ -309,20 +319,20 @@ impl Writer {
         }
         match self.write(&batch) {
             Ok(removed) => {
-                self.garbage.drain(..batch.change.garbage.len());
+                self.obsolete.drain(..batch.change.obsolete.len());
                 self.compacted = None;
                 self.publish(batch, removed);
             }
             Err(error) => {
-                tracing::error!(%error, "a commit failed");
-                // Expiry is tried again with a later commit.
+                tracing::error!(%error, "commit failed");
+                // A later commit expires these keys again.
                 self.expiries.append(&mut batch.expired);
                 batch.fail(&error);
             }
         }
     }
 
-    /// Commits; where that fails, finds out from the file whether it happened nevertheless.
+    /// Commits. After a failure, reopens the file to find out whether the commit succeeded anyway.
     fn write(&mut self, batch: &Batch) -> Result<u64, StoreError> {
         let error = match self.shared.engine.commit(&batch.change) {
             Ok(removed) => return Ok(removed),
@@ -336,24 +346,24 @@ impl Writer {
             }
             Ok(_) => Err(error),
             Err(reopening) => {
-                tracing::error!(error = %reopening, "the store file cannot be opened again");
+                tracing::error!(error = %reopening, "store file cannot be reopened");
                 Err(error)
             }
         }
     }
 
-    /// Opens the file again some time after that has failed, and takes in what it holds.
+    /// Retries to reopen the file and publishes the revisions found in it.
     fn recover(&mut self) {
-        let taken_in = self.shared.engine.reopen().and_then(|_| self.take_in());
-        if let Err(error) = taken_in {
-            tracing::error!(%error, "the store file cannot be opened again");
+        let recovered = self.shared.engine.reopen().and_then(|_| self.publish_unreported());
+        if let Err(error) = recovered {
+            tracing::error!(%error, "store file cannot be reopened");
             self.shared.engine.close();
             self.refused = Some((Instant::now() + FULL_PAUSE, error));
         }
     }
 
-    /// Publishes revisions that are on disk though their commit was reported as failed.
-    fn take_in(&mut self) -> Result<(), StoreError> {
+    /// Publishes revisions that are on disk although their commit returned an error.
+    fn publish_unreported(&mut self) -> Result<(), StoreError> {
         loop {
             let next = self.shared.index.read().revision() + 1;
             let view = self.shared.engine.view()?;
@@ -390,7 +400,7 @@ impl Writer {
                 return Err(StoreError::FutureRevision { requested: revision, current });
             }
         }
-        self.forget(revision);
+        self.drop_history(revision);
         let batch =
             Batch { change: Change { compacted: self.compacted, ..Change::default() }, ..Batch::default() };
         self.write(&batch)?;
@@ -398,30 +408,30 @@ impl Writer {
         Ok(())
     }
 
-    /// Drops history from the index; its rows are removed with the commits to come.
-    fn forget(&mut self, revision: u64) {
-        self.garbage.extend(self.shared.index.write().compact(revision));
+    /// Drops history from the index. Later commits remove the rows.
+    fn drop_history(&mut self, revision: u64) {
+        self.obsolete.extend(self.shared.index.write().compact(revision));
         self.compacted = Some(revision);
     }
 }
 
-impl Keeper {
-    /// Up to where a store at `revision` is to be compacted next, if at all.
-    fn step(&mut self, now: Instant, revision: u64, compacted: u64) -> Option<u64> {
+impl Compactor {
+    /// Returns the revision to compact to, if compaction is due.
+    fn next_target(&mut self, now: Instant, revision: u64, compacted: u64) -> Option<u64> {
         if self.due <= now {
             self.due = now + self.history.time;
             self.aged = std::mem::replace(&mut self.mark, revision);
         }
-        // By number only whole steps are worth a commit's while.
+        // The limit on the number of revisions is applied in whole steps, to save commits.
         let beyond = revision.saturating_sub(self.history.revisions);
-        let beyond = if beyond >= compacted + FORGET_REVISIONS { beyond } else { 0 };
-        let upto = self.aged.max(beyond).min(compacted + FORGET_REVISIONS);
+        let beyond = if beyond >= compacted + COMPACT_REVISIONS { beyond } else { 0 };
+        let upto = self.aged.max(beyond).min(compacted + COMPACT_REVISIONS);
         (upto > compacted).then_some(upto)
     }
 }
 
 impl Shared {
-    /// Makes durable events visible: first to reads, then to watches.
+    /// Makes durable events visible to reads, then to watches.
     fn publish(&self, events: Vec<Event>) {
         if events.is_empty() {
             return;
@@ -444,18 +454,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn history_is_given_up_by_age_and_by_number() {
+    fn compacts_by_age_and_by_number() {
         let (time, start) = (Duration::from_mins(5), Instant::now());
         let history = History { time, revisions: 10_000 };
-        let mut keeper = Keeper { history, due: start + time, mark: 5, aged: 0 };
-        assert_eq!(keeper.step(start, 10_000, 0), None);
-        assert_eq!(keeper.step(start, 14_000, 0), None, "not a whole step");
-        assert_eq!(keeper.step(start, 20_000, 0), Some(4096));
-        assert_eq!(keeper.step(start, 20_000, 4096), Some(8192));
-        assert_eq!(keeper.step(start, 20_000, 8192), None);
-        assert_eq!(keeper.step(start + time, 20_000, 8192), None, "the first interval began at 5");
-        assert_eq!(keeper.step(start + 2 * time, 20_000, 8192), Some(12_288));
-        assert_eq!(keeper.step(start + 2 * time, 20_000, 16_384), Some(20_000));
-        assert_eq!(keeper.step(start + 2 * time, 20_000, 20_000), None);
+        let mut compactor = Compactor { history, due: start + time, mark: 5, aged: 0 };
+        assert_eq!(compactor.next_target(start, 10_000, 0), None);
+        assert_eq!(compactor.next_target(start, 14_000, 0), None, "less than a whole step");
+        assert_eq!(compactor.next_target(start, 20_000, 0), Some(4096));
+        assert_eq!(compactor.next_target(start, 20_000, 4096), Some(8192));
+        assert_eq!(compactor.next_target(start, 20_000, 8192), None);
+        assert_eq!(compactor.next_target(start + time, 20_000, 8192), None, "the first interval began at 5");
+        assert_eq!(compactor.next_target(start + 2 * time, 20_000, 8192), Some(12_288));
+        assert_eq!(compactor.next_target(start + 2 * time, 20_000, 16_384), Some(20_000));
+        assert_eq!(compactor.next_target(start + 2 * time, 20_000, 20_000), None);
     }
 }

@@ -1,6 +1,6 @@
-//! `store-writer FOLDER`: writes as fast as it can and prints each acknowledged key and revision, until it is
-//! killed or a write fails. After a failure it reads and prints what it finds; when it then gets a line on its standard
-//! input, it writes again until that succeeds.
+//! `store-writer FOLDER`: writes as fast as it can and prints each acknowledged key and revision, until it is killed or
+//! a write fails. After a failure it reads and prints the result. When it then gets a line on standard input, it writes
+//! again until a write succeeds.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -59,7 +59,7 @@ async fn write_again(store: &Embedded) {
     }
 }
 
-/// Creates keys until that fails.
+/// Creates keys until a write fails.
 async fn write(store: Arc<Embedded>, writer: usize) -> StoreError {
     for turn in 0_u64.. {
         let key = format!("/{writer}/{turn}");
