@@ -6,7 +6,7 @@ use nave_cel::{Expression, Input, Type, Variable};
 use serde_json::json;
 
 fuzz_target!(|text: &str| {
-    let claims = Variable { name: "claims", of: Type::map(Type::String, Type::Dyn) };
+    let claims = Variable { name: "claims", ty: Type::map(Type::String, Type::Dyn) };
     let Ok(expression) = Expression::compile(text, &claims, &Type::Dyn) else { return };
     let input = json!({"sub": "alice", "n": 7, "groups": ["dev", "ops"], "nested": {"a": [1, 2.5, null, true]}});
     let _ = expression.evaluate(&Input::new("claims", &input));

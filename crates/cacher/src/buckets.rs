@@ -1,8 +1,8 @@
-//! The index of watchers: who can be concerned by an event at all.
+//! Index of watchers by the events that can concern them.
 //!
-//! A bucket holds the sequence numbers of the events its watchers may care for; they share it, each with a
-//! position of its own. An event is noted in the buckets of its namespace, its name and its old and new field
-//! values that somebody watches, and costs nothing for all others.
+//! A bucket holds the sequence numbers of the events that may concern its watchers. Its watchers share it, each with
+//! its own cursor. An event is added only to existing buckets: those of its namespace, its name, and its old and new
+//! field values. It costs nothing for all other watchers.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -16,18 +16,18 @@ use crate::filter::{FieldRef, Filter};
 use crate::state::Layout;
 use crate::window::Window;
 
-/// What the watchers of a bucket have in common: the value of one field, or nothing.
+/// The property that the watchers of a bucket share: the value of one field, or nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The field; `None` for watchers with nothing to index them by.
+    /// The field; `None` for watchers that cannot be indexed.
     pub field: Option<FieldRef>,
-    /// Its value.
+    /// The value of the field.
     pub value: Box<str>,
 }
 
 impl Route {
-    /// The narrowest route that no event `filter` selects can miss.
-    pub(crate) fn of(filter: &Filter, layout: &Layout) -> Self {
+    /// Returns the narrowest route that matches every event selected by `filter`.
+    pub(crate) fn for_filter(filter: &Filter, layout: &Layout) -> Self {
         let indexed = || layout.indexed_fields.iter().map(|&field| FieldRef::Declared(field));
         let fields = [FieldRef::Name].into_iter().chain(indexed()).chain([FieldRef::Namespace]);
         let exact = |field| Some(Self { field: Some(field), value: filter.exact(field)?.into() });
@@ -40,20 +40,20 @@ struct Bucket {
     route: Route,
     watchers: usize,
     wake: Arc<Notify>,
-    /// Sequence numbers of events, oldest first; those the window has lost may be missing.
+    /// Sequence numbers of events, oldest first. Events that have left the window may be missing.
     events: VecDeque<u64>,
-    /// Position of the first of them.
+    /// Position of the first element of `events`.
     first: u64,
     touched: bool,
-    /// Its watchers were woken not long ago: they are to be woken again at this time, not before.
-    rests_until: Option<Instant>,
-    /// Whether they have something to be woken for.
+    /// The watchers were woken recently and are not woken again before this time.
+    paused_until: Option<Instant>,
+    /// Whether there are new events since the last wake.
     due: bool,
 }
 
-/// A watcher's place in a bucket.
+/// A watcher's position in a bucket.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
+pub(crate) struct BucketCursor {
     bucket: usize,
     position: u64,
 }
@@ -64,37 +64,37 @@ type Values = HashMap<Box<str>, usize>;
 #[derive(Debug, Default)]
 pub(crate) struct Buckets {
     slab: Slab<Bucket>,
-    /// The fields that somebody watches.
+    /// The fields that have watchers.
     fields: Vec<(Option<FieldRef>, Values)>,
-    /// The buckets that are due when they have rested.
-    resting: Vec<usize>,
+    /// Buckets with new events that wait for the end of their pause.
+    paused: Vec<usize>,
 }
 
 impl Buckets {
-    /// Enters a watcher that has seen (or will find otherwise) all events up to now.
-    pub(crate) fn join(&mut self, route: Route) -> (Place, Arc<Notify>) {
+    /// Adds a watcher positioned after the latest event.
+    pub(crate) fn join(&mut self, route: Route) -> (BucketCursor, Arc<Notify>) {
         let at = self.find(&route).unwrap_or_else(|| self.open(route));
         let bucket = &mut self.slab[at];
         bucket.watchers += 1;
         let position = bucket.first + bucket.events.len() as u64;
-        (Place { bucket: at, position }, Arc::clone(&bucket.wake))
+        (BucketCursor { bucket: at, position }, Arc::clone(&bucket.wake))
     }
 
-    /// Takes a watcher out; the last one closes the bucket.
-    pub(crate) fn leave(&mut self, place: Place) {
-        let bucket = &mut self.slab[place.bucket];
+    /// Removes a watcher; the last one removes the bucket.
+    pub(crate) fn leave(&mut self, cursor: BucketCursor) {
+        let bucket = &mut self.slab[cursor.bucket];
         bucket.watchers -= 1;
         if bucket.watchers > 0 {
             return;
         }
-        let Route { field, value } = self.slab.remove(place.bucket).route;
+        let Route { field, value } = self.slab.remove(cursor.bucket).route;
         for (_, values) in self.fields.iter_mut().filter(|(f, _)| *f == field) {
             values.remove(&value);
         }
         self.fields.retain(|(_, values)| !values.is_empty());
     }
 
-    /// Notes the event `seq` in every bucket it can concern, and those buckets in `touched`.
+    /// Adds the event `seq` to every bucket it can concern, and those buckets to `touched`.
     pub(crate) fn note(&mut self, seq: u64, event: &Event, oldest: u64, touched: &mut Vec<usize>) {
         let change = event.change();
         for (field, values) in &self.fields {
@@ -109,35 +109,35 @@ impl Buckets {
         }
     }
 
-    /// What wakes the watchers of the `touched` buckets, but for those that rest; see [`Self::rested`].
+    /// Returns the wakers of the `touched` buckets that are not paused; see [`Self::take_due`] for the others.
     pub(crate) fn wakes(&mut self, touched: Vec<usize>, now: Instant) -> Vec<Arc<Notify>> {
-        let Self { slab, resting, .. } = self;
+        let Self { slab, paused, .. } = self;
         let mut wake = |at: usize| {
             let bucket = &mut slab[at];
             bucket.touched = false;
-            if bucket.rests_until.is_none_or(|until| until <= now) {
+            if bucket.paused_until.is_none_or(|until| until <= now) {
                 return Some(bucket.wake(now));
             }
             if !std::mem::replace(&mut bucket.due, true) {
-                resting.push(at);
+                paused.push(at);
             }
             None
         };
         touched.into_iter().filter_map(&mut wake).collect()
     }
 
-    /// When the next bucket is due that rests.
+    /// Returns the earliest end of a pause.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        self.resting.iter().filter_map(|at| self.slab.get(*at)?.rests_until).min()
+        self.paused.iter().filter_map(|at| self.slab.get(*at)?.paused_until).min()
     }
 
-    /// What wakes the watchers of the buckets that have rested by now.
-    pub(crate) fn rested(&mut self, now: Instant) -> Vec<Arc<Notify>> {
+    /// Returns the wakers of the buckets whose pause has ended.
+    pub(crate) fn take_due(&mut self, now: Instant) -> Vec<Arc<Notify>> {
         let mut wakes = Vec::new();
-        self.resting.retain(|at| match self.slab.get_mut(*at).filter(|bucket| bucket.due) {
-            // The bucket may have gone, and another may have come in its place.
+        self.paused.retain(|at| match self.slab.get_mut(*at).filter(|bucket| bucket.due) {
+            // The bucket may have been removed and its slot reused.
             None => false,
-            Some(bucket) if bucket.rests_until.is_some_and(|until| until > now) => true,
+            Some(bucket) if bucket.paused_until.is_some_and(|until| until > now) => true,
             Some(bucket) => {
                 wakes.push(bucket.wake(now));
                 false
@@ -146,38 +146,38 @@ impl Buckets {
         wakes
     }
 
-    /// What wakes all watchers.
+    /// Returns the wakers of all watchers.
     pub(crate) fn all_wakes(&self) -> Vec<Arc<Notify>> {
         self.slab.iter().map(|(_, bucket)| Arc::clone(&bucket.wake)).collect()
     }
 
-    /// Moves `place` over at most `limit` events, which go to `events`. False where one is lost.
+    /// Advances `cursor` over at most `limit` events and appends them to `events`. Returns false if one is lost.
     pub(crate) fn read(
         &self,
-        place: &mut Place,
+        cursor: &mut BucketCursor,
         window: &Window,
         limit: usize,
         events: &mut Vec<Arc<Event>>,
     ) -> bool {
-        let bucket = &self.slab[place.bucket];
-        let Some(skip) = place.position.checked_sub(bucket.first) else { return false };
+        let bucket = &self.slab[cursor.bucket];
+        let Some(skip) = cursor.position.checked_sub(bucket.first) else { return false };
         for &seq in bucket.events.iter().skip(skip as usize).take(limit) {
             let Some(event) = window.get(seq) else { return false };
             events.push(Arc::clone(event));
-            place.position += 1;
+            cursor.position += 1;
         }
         true
     }
 
-    /// The sequence number of the next event at `place`.
-    pub(crate) fn peek(&self, place: Place) -> Option<u64> {
-        let bucket = &self.slab[place.bucket];
-        let index = place.position.checked_sub(bucket.first)?;
+    /// Returns the sequence number of the next event at `cursor`.
+    pub(crate) fn peek(&self, cursor: BucketCursor) -> Option<u64> {
+        let bucket = &self.slab[cursor.bucket];
+        let index = cursor.position.checked_sub(bucket.first)?;
         bucket.events.get(index as usize).copied()
     }
 
-    /// How many watchers take each route.
-    pub(crate) fn census(&self) -> impl Iterator<Item = (&Route, usize)> {
+    /// Returns the number of watchers for each route.
+    pub(crate) fn watcher_counts(&self) -> impl Iterator<Item = (&Route, usize)> {
         self.slab.iter().map(|(_, bucket)| (&bucket.route, bucket.watchers))
     }
 
@@ -195,7 +195,7 @@ impl Buckets {
             events: VecDeque::new(),
             first: 0,
             touched: false,
-            rests_until: None,
+            paused_until: None,
             due: false,
         });
         match self.fields.iter_mut().find(|(f, _)| *f == field) {
@@ -207,11 +207,11 @@ impl Buckets {
 }
 
 impl Bucket {
-    /// What wakes its watchers, which then rest: a wake costs as much as some kilobytes of events, so that where many
-    /// watch, what comes soon after an event goes out together. The first event after a pause never waits.
+    /// Returns the waker and starts a pause. A wake costs as much as some kilobytes of events, so with many watchers
+    /// the events that follow soon are delivered together. The first event after a pause is never delayed.
     fn wake(&mut self, now: Instant) -> Arc<Notify> {
-        let rest = (REST_OF_EACH * self.watchers as u32).min(LONGEST_REST);
-        self.rests_until = Some(now + rest).filter(|_| rest >= SHORTEST_REST);
+        let pause = (PAUSE_PER_WATCHER * self.watchers as u32).min(MAX_PAUSE);
+        self.paused_until = Some(now + pause).filter(|_| pause >= MIN_PAUSE);
         self.due = false;
         Arc::clone(&self.wake)
     }
@@ -221,31 +221,33 @@ impl Bucket {
             self.events.pop_front();
             self.first += 1;
         }
-        // The old and the new value may lead to the same bucket.
+        // The old and the new value may have the same bucket.
         if self.events.back() != Some(&seq) {
             self.events.push_back(seq);
         }
     }
 }
 
-/// The values that the object has, before and after the change, in what a route names.
+/// Returns the values of the object in the route's field, before and after the change.
 fn values_of(field: Option<FieldRef>, change: &Change) -> [Option<&str>; 2] {
     match field {
         None => [Some(""), None],
-        Some(field @ (FieldRef::Name | FieldRef::Namespace)) => [Some(field.of(change.latest())), None],
-        Some(field) => [change.old().map(|old| field.of(old)), change.current().map(|new| field.of(new))],
+        Some(field @ (FieldRef::Name | FieldRef::Namespace)) => [Some(field.value_in(change.latest())), None],
+        Some(field) => {
+            [change.old().map(|old| field.value_in(old)), change.current().map(|new| field.value_in(new))]
+        }
     }
 }
 
-/// How long a bucket's watchers rest after they were woken, for each of them: some times what it takes to serve one, so
-/// that writers find time to write between two rounds.
-const REST_OF_EACH: Duration = Duration::from_micros(20);
+/// Pause per watcher after a wake: several times the cost of serving one watcher, so that writers make progress between
+/// two rounds.
+const PAUSE_PER_WATCHER: Duration = Duration::from_micros(20);
 
-/// But not longer than this, which is below what a person or a controller notices.
-const LONGEST_REST: Duration = Duration::from_millis(50);
+/// Maximum pause, short enough to be unnoticeable for people and controllers.
+const MAX_PAUSE: Duration = Duration::from_millis(50);
 
-/// And not at all where it would be shorter than what timers can tell: with fewer than 50 watchers.
-const SHORTEST_REST: Duration = Duration::from_millis(1);
+/// Minimum pause, given by the resolution of timers; buckets with fewer than 50 watchers have no pause.
+const MIN_PAUSE: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
 mod tests {
@@ -254,12 +256,12 @@ mod tests {
     fn watched_by(watchers: usize) -> (Buckets, usize) {
         let mut buckets = Buckets::default();
         let route = || Route { field: None, value: "".into() };
-        let (place, _) = (0..watchers).map(|_| buckets.join(route())).last().unwrap();
-        (buckets, place.bucket)
+        let (cursor, _) = (0..watchers).map(|_| buckets.join(route())).last().unwrap();
+        (buckets, cursor.bucket)
     }
 
     #[test]
-    fn few_watchers_are_woken_at_each_event() {
+    fn few_watchers_are_woken_by_each_event() {
         let (mut buckets, at) = watched_by(49);
         let now = Instant::now();
         assert_eq!([(); 3].map(|()| buckets.wakes(vec![at], now).len()), [1; 3]);
@@ -267,30 +269,30 @@ mod tests {
     }
 
     #[test]
-    fn many_watchers_rest_after_they_were_woken() {
+    fn many_watchers_pause_after_a_wake() {
         let (mut buckets, at) = watched_by(1_000);
-        let (start, rest) = (Instant::now(), REST_OF_EACH * 1_000);
-        assert_eq!(buckets.wakes(vec![at], start).len(), 1, "the first event does not wait");
-        assert_eq!(buckets.next_due(), None, "nothing has come since");
+        let (start, pause) = (Instant::now(), PAUSE_PER_WATCHER * 1_000);
+        assert_eq!(buckets.wakes(vec![at], start).len(), 1, "the first event is not delayed");
+        assert_eq!(buckets.next_due(), None, "no event since");
         assert_eq!([(); 2].map(|()| buckets.wakes(vec![at], start).len()), [0; 2]);
-        assert_eq!(buckets.next_due(), Some(start + rest));
-        assert_eq!(buckets.rested(start).len(), 0, "not yet");
-        assert_eq!(buckets.rested(start + rest).len(), 1, "both at once");
+        assert_eq!(buckets.next_due(), Some(start + pause));
+        assert_eq!(buckets.take_due(start).len(), 0, "not yet");
+        assert_eq!(buckets.take_due(start + pause).len(), 1, "both together");
         assert_eq!(buckets.next_due(), None);
-        assert_eq!(buckets.wakes(vec![at], start + rest).len(), 0, "they rest again");
-        assert_eq!(buckets.wakes(vec![at], start + 2 * rest).len(), 1, "and are woken by who comes after");
-        assert_eq!(buckets.rested(start + 9 * rest).len(), 0, "only once");
+        assert_eq!(buckets.wakes(vec![at], start + pause).len(), 0, "paused again");
+        assert_eq!(buckets.wakes(vec![at], start + 2 * pause).len(), 1, "woken by the next event");
+        assert_eq!(buckets.take_due(start + 9 * pause).len(), 0, "only once");
     }
 
     #[test]
-    fn a_bucket_that_has_gone_is_not_woken() {
+    fn a_removed_bucket_is_not_woken() {
         let (mut buckets, at) = watched_by(300);
         let now = Instant::now();
         assert_eq!([(); 2].map(|()| buckets.wakes(vec![at], now).len()), [1, 0]);
-        (0..300).for_each(|_| buckets.leave(Place { bucket: at, position: 0 }));
+        (0..300).for_each(|_| buckets.leave(BucketCursor { bucket: at, position: 0 }));
         let route = Route { field: Some(FieldRef::Name), value: "a".into() };
-        assert_eq!(buckets.join(route).0.bucket, at, "another in its place");
-        assert_eq!(buckets.rested(now + LONGEST_REST).len(), 0);
+        assert_eq!(buckets.join(route).0.bucket, at, "the slot is reused");
+        assert_eq!(buckets.take_due(now + MAX_PAUSE).len(), 0);
         assert_eq!(buckets.next_due(), None);
     }
 }

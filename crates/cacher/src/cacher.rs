@@ -1,4 +1,4 @@
-//! The cache of one resource, as its users see it.
+//! Public API of the cache of one resource.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -21,34 +21,34 @@ use crate::waits::Waits;
 use crate::watcher::{WatchError, WatchRequest, Watcher};
 use crate::window::WindowBounds;
 
-/// What one resource's cache is to know and to hold.
+/// Configuration of one resource's cache.
 #[derive(Clone, Debug)]
 pub struct CacherConfig {
     /// The resource's name, for logs and metrics (`pods`, `deployments.apps`).
     pub resource: Arc<str>,
-    /// Where its objects lie in the store, with a slash at the end (`/registry/pods/`).
+    /// Prefix of the resource's keys in the store, ending with a slash (`/registry/pods/`).
     pub prefix: Arc<str>,
-    /// Whether keys have a namespace before the name.
+    /// Whether keys contain a namespace before the name.
     pub namespaced: bool,
-    /// Which of the selectable fields (by position in [`Attributes`](crate::Attributes)) get an index. An index
-    /// costs about 60 bytes an object.
+    /// Selectable fields to index, by position in [`Attributes`](crate::Attributes). An index costs about 60 bytes per
+    /// object.
     pub indexed_fields: Vec<usize>,
-    /// How much history is kept.
+    /// Limits of the history.
     pub window: WindowBounds,
-    /// Objects asked of the store at once by the initial list.
+    /// Page size of the initial list.
     pub page_size: usize,
-    /// Past states kept for further pages of lists.
+    /// Maximum number of past snapshots kept for later pages of lists.
     pub kept_snapshots: usize,
-    /// Room for encodings of objects made on demand; may be shared by several caches.
+    /// Budget for encodings of objects; may be shared by several caches.
     pub encodings: Arc<EncodingBudget>,
-    /// Room for frames of the latest events; may be shared by several caches.
+    /// Budget for frames of the latest events; may be shared by several caches.
     pub frames: Arc<EncodingBudget>,
-    /// Restarts the cache's task if it panics; may be shared by several caches.
+    /// Restarts the cache's task after a panic; may be shared by several caches.
     pub supervisor: Supervisor,
 }
 
 impl CacherConfig {
-    /// The defaults: no index, pages of 10,000, 32 past states, 16 MiB each of encodings and frames.
+    /// Returns the defaults: no index, pages of 10,000, 32 past snapshots, 16 MiB each for encodings and frames.
     pub fn new(resource: impl Into<Arc<str>>, prefix: impl Into<Arc<str>>, namespaced: bool) -> Self {
         Self {
             resource: resource.into(),
@@ -65,38 +65,38 @@ impl CacherConfig {
     }
 }
 
-/// The watch cache of one resource. Dropping it ends its task and its watchers.
+/// The watch cache of one resource. Dropping it stops its task and ends its watchers.
 #[derive(Debug)]
 pub struct Cacher {
     shared: Arc<Shared>,
     task: AbortHandle,
 }
 
-/// The cache is behind the revision asked for.
+/// The cache is behind the requested revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("Too large resource version: {requested}, current: {current}")]
 pub struct TooLarge {
-    /// The revision asked for.
+    /// The requested revision.
     pub requested: u64,
-    /// The revision the cache has reached; 0 where it is not ready.
+    /// The current revision of the cache; 0 if it is not ready.
     pub current: u64,
 }
 
-/// What the task, readers and watchers have in common.
+/// State shared by the task, readers and watchers.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: CacherConfig,
     pub(crate) layout: Arc<Layout>,
     pub(crate) log: RwLock<Log>,
     pub(crate) stats: Stats,
-    /// The log's revision, for those who wait for one.
+    /// The log's revision, for readers that wait for one.
     pub(crate) progress: watch::Sender<u64>,
-    /// The revisions that readers wait for.
+    /// The revisions that readers are waiting for.
     pub(crate) waits: Waits,
 }
 
 impl Cacher {
-    /// Starts to fold the resource's part of `store`. Must be called within a Tokio runtime.
+    /// Starts to cache the resource from `store`. Must be called within a Tokio runtime.
     pub fn start(config: CacherConfig, store: Arc<dyn Store>, decoder: Arc<dyn Decoder>) -> Arc<Self> {
         let layout = Arc::new(Layout {
             prefix: Arc::clone(&config.prefix),
@@ -115,36 +115,36 @@ impl Cacher {
         let reflector = Arc::new(Reflector::new(Arc::clone(&shared), store, decoder));
         let (supervisor, resource) = (shared.config.supervisor.clone(), Arc::clone(&shared.config.resource));
         let reflect = async move {
-            // Each run lists the store: nothing of a state that a panic left half changed remains.
+            // Each run starts with a list, so no half-changed state remains after a panic.
             let run = || Arc::clone(&reflector).run();
             match supervisor.supervise("watch cache", &resource, run).await {}
         };
         Arc::new(Self { shared, task: tokio::spawn(reflect).abort_handle() })
     }
 
-    /// What the cache was started with.
+    /// Returns the configuration of the cache.
     pub fn config(&self) -> &CacherConfig {
         &self.shared.config
     }
 
-    /// Whether the initial list is complete.
+    /// Returns whether the initial list is complete.
     pub fn is_ready(&self) -> bool {
         self.revision() > 0
     }
 
-    /// Waits for the initial list.
+    /// Waits for the initial list to complete.
     pub async fn wait_ready(&self) {
-        // An error would mean that the sender is gone; we hold it.
+        // An error would mean that the sender was dropped; `self` holds it.
         let _ = self.shared.progress.subscribe().wait_for(|&revision| revision > 0).await;
     }
 
-    /// The revision up to which the cache is complete; 0 before it is ready.
+    /// Returns the revision up to which the cache is complete; 0 before it is ready.
     pub fn revision(&self) -> u64 {
         *self.shared.progress.borrow()
     }
 
-    /// Waits until the cache has reached `revision`, for at most `timeout`. Meanwhile the store is asked for
-    /// progress, once for all who wait, so that writes to other resources alone do not hold a reader up.
+    /// Waits at most `timeout` until the cache has reached `revision`. Requests progress from the store, once for all
+    /// waiting readers, so that writes to other resources do not delay a reader.
     pub async fn wait_until(&self, revision: u64, timeout: Duration) -> Result<(), TooLarge> {
         if self.revision() >= revision.max(1) {
             if revision > 0 {
@@ -161,15 +161,15 @@ impl Cacher {
         if in_time { Ok(()) } else { Err(TooLarge { requested: revision, current: self.revision() }) }
     }
 
-    /// The present state, in O(1). Empty at revision 0 before the cache is ready.
+    /// Returns the current state, in O(1). Before the cache is ready it is empty, at revision 0.
     pub fn snapshot(&self) -> Snapshot {
         self.shared.log.read().snapshot()
     }
 
-    /// The state as of exactly `revision`; `None` where memory does not reach back that far (or the revision is
-    /// yet to come), so that the store has to be asked. The state is kept for a while, for the next page.
+    /// Returns the state at exactly `revision`, and keeps it for a while for the next page. `None` if memory does not
+    /// reach back to it or the revision is in the future; then the caller reads from the store.
     pub fn snapshot_at(&self, revision: u64) -> Option<Snapshot> {
-        let (mut state, events) = self.shared.log.read().way_back(revision, MAX_UNDONE)?;
+        let (mut state, events) = self.shared.log.read().undo_path(revision, MAX_UNDONE)?;
         for event in &events {
             Arc::make_mut(&mut state).undo(event);
         }
@@ -181,30 +181,30 @@ impl Cacher {
         Some(snapshot)
     }
 
-    /// Keeps `snapshot` for [`snapshot_at`](Self::snapshot_at): to be called when a continue token for it is
-    /// handed out. Kept are a bounded number of them, while their revisions lie in the window.
+    /// Keeps `snapshot` for [`snapshot_at`](Self::snapshot_at); called when a continue token for it is issued. A
+    /// bounded number of snapshots is kept, while their revisions are in the window.
     pub fn keep(&self, snapshot: &Snapshot) {
         let evicted = self.shared.log.write().keep(snapshot, self.shared.config.kept_snapshots);
-        // Large: released here, after the lock.
+        // Dropped after the lock is released, because it may be large.
         drop(evicted);
     }
 
-    /// Starts a watch. Before the cache is ready there is no history: every start is expired.
+    /// Starts a watch. Before the cache is ready there is no history: every start fails as expired.
     pub fn watch(&self, request: WatchRequest) -> Result<Watcher, WatchError> {
         Watcher::start(Arc::clone(&self.shared), request)
     }
 
-    /// The counters.
+    /// Returns the counters.
     pub fn stats(&self) -> &Stats {
         &self.shared.stats
     }
 
-    /// Whether the store has something at `key` that cannot be decoded.
+    /// Returns whether the stored object at `key` cannot be decoded.
     pub fn is_undecodable(&self, key: &str) -> bool {
         self.shared.log.read().undecodable.contains(key)
     }
 
-    /// The keys under `prefix` of what is stored and cannot be decoded.
+    /// Returns the keys with `prefix` of stored objects that cannot be decoded.
     pub fn undecodable(&self, prefix: &str) -> Vec<Arc<str>> {
         let log = self.shared.log.read();
         log.undecodable
@@ -214,7 +214,7 @@ impl Cacher {
             .collect()
     }
 
-    /// A description for the administrator.
+    /// Returns a description of the state, for administrators.
     pub fn introspect(&self) -> Introspection {
         let log = self.shared.log.read();
         Introspection {
@@ -223,23 +223,23 @@ impl Cacher {
             objects: log.state.objects().len(),
             bytes: log.state.bytes(),
             window: log.window.introspect(),
-            kept_snapshots: log.kept(),
-            watchers: log.buckets.census().map(|(route, count)| (route.clone(), count)).collect(),
+            kept_snapshots: log.kept_revisions(),
+            watchers: log.buckets.watcher_counts().map(|(route, count)| (route.clone(), count)).collect(),
             undecodable: log.undecodable.iter().take(UNDECODABLE_NAMED).cloned().collect(),
         }
     }
 
-    /// Forgets all encodings made on demand, for when memory is short.
-    pub fn shed_encodings(&self) {
+    /// Drops all cached encodings, to free memory.
+    pub fn drop_encodings(&self) {
         let (snapshot, events) = {
             let log = self.shared.log.read();
             (log.snapshot(), log.window.events().cloned().collect::<Vec<_>>())
         };
         for object in snapshot.range("", None) {
-            object.shed();
+            object.drop_encodings();
         }
         for event in &events {
-            event.shed();
+            event.drop_encodings();
         }
     }
 }
@@ -247,13 +247,13 @@ impl Cacher {
 impl Drop for Cacher {
     fn drop(&mut self) {
         self.task.abort();
-        let aftermath = self.shared.log.write().close();
-        aftermath.settle();
+        let deferred = self.shared.log.write().close();
+        deferred.run();
     }
 }
 
-/// Events undone at most to get to a past state: some tens of milliseconds.
+/// Maximum number of events undone to restore a past state; takes tens of milliseconds.
 const MAX_UNDONE: usize = 20_000;
 
-/// Undecodable keys that an introspection names.
+/// Maximum number of undecodable keys in an introspection.
 const UNDECODABLE_NAMED: usize = 16;

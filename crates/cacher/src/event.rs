@@ -1,4 +1,4 @@
-//! One change of the resource, and what a watcher is told of it.
+//! Changes of the resource and the events delivered to watchers.
 
 use std::sync::Arc;
 
@@ -12,16 +12,16 @@ use crate::object::CachedObject;
 /// The type of a watch event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventType {
-    /// The object came into the watcher's sight.
+    /// The object is new to the watcher: created, or changed to match its filter.
     Added,
-    /// It was in sight and is, with other content.
+    /// The object matched before and still matches.
     Modified,
-    /// It left the watcher's sight; the event carries its last state.
+    /// The object was deleted or no longer matches; the event carries its last state.
     Deleted,
 }
 
 impl EventType {
-    /// The name on the wire.
+    /// Returns the name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Added => "ADDED",
@@ -31,7 +31,7 @@ impl EventType {
     }
 }
 
-/// What a transaction did to an object.
+/// The effect of a transaction on an object.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
     Created(Arc<CachedObject>),
@@ -40,7 +40,7 @@ pub(crate) enum Change {
 }
 
 impl Change {
-    /// The change from `old` to `new`, unless there is nothing on either side.
+    /// Returns the change from `old` to `new`; `None` if both are absent.
     pub(crate) fn between(old: Option<Arc<CachedObject>>, new: Option<Arc<CachedObject>>) -> Option<Self> {
         match (old, new) {
             (None, None) => None,
@@ -64,7 +64,7 @@ impl Change {
         }
     }
 
-    /// The later of the two states.
+    /// Returns the new state, or the old one of a deletion.
     pub(crate) fn latest(&self) -> &Arc<CachedObject> {
         match self {
             Self::Created(object) | Self::Updated { new: object, .. } | Self::Deleted(object) => object,
@@ -77,8 +77,8 @@ impl Change {
 pub struct Event {
     revision: u64,
     change: Change,
-    /// The old state with this event's revision in it, for those who see the object no more: a copy, kept for as long
-    /// as the frames.
+    /// Copy of the old state with this event's revision, for watchers that no longer see the object. Kept as long as
+    /// the frames.
     last: Mutex<Option<Arc<CachedObject>>>,
     frames: Memo<(EventType, Encoding)>,
 }
@@ -88,12 +88,12 @@ impl Event {
         Self { revision, change, last: Mutex::new(None), frames: Memo::new(Arc::clone(budget)) }
     }
 
-    /// The revision of the transaction.
+    /// Returns the revision of the transaction.
     pub fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// What a watcher with `filter` is told: decided from whether the old and the new state match.
+    /// Returns the event type for a watcher with `filter`, from whether the old and the new state match.
     pub fn type_for(&self, filter: &Filter) -> Option<EventType> {
         let before = self.change.old().is_some_and(|old| filter.matches(old));
         let after = self.change.current().is_some_and(|new| filter.matches(new));
@@ -105,7 +105,7 @@ impl Event {
         }
     }
 
-    /// The object that an event of type `kind` carries.
+    /// Returns the object of an event of type `kind`.
     pub fn object(&self, kind: EventType) -> Arc<CachedObject> {
         match (kind, self.change.old()) {
             (EventType::Deleted, Some(old)) => self.last_state(old),
@@ -113,8 +113,8 @@ impl Event {
         }
     }
 
-    /// The wire form of the event as `kind`, made once for all watchers while it is fresh. JSON frames are made
-    /// here; frames of another encoding by `encode`.
+    /// Returns the wire form of the event as `kind`. It is made once for all watchers while the event is recent. JSON
+    /// frames are made here; frames of other encodings by `encode`.
     pub fn frame<E>(
         &self,
         kind: EventType,
@@ -128,35 +128,35 @@ impl Event {
         &self.change
     }
 
-    /// Forgets the frames and what only they are made of, and other encodings of the state that is no more.
-    pub(crate) fn shed(&self) {
+    /// Drops the frames, their source, and other encodings of the superseded state.
+    pub(crate) fn drop_encodings(&self) {
         self.frames.clear();
         if let Some(old) = self.change.old() {
-            old.shed();
+            old.drop_encodings();
         }
         let last = self.last.lock().take();
         drop(last);
     }
 
-    /// Copied with no lock held: who comes at the same instant may copy too, and one copy is kept.
+    /// Copied without a lock: concurrent callers may each make a copy, and one copy is kept.
     fn last_state(&self, old: &CachedObject) -> Arc<CachedObject> {
         if let Some(last) = &*self.last.lock() {
             return Arc::clone(last);
         }
-        let copy = Arc::new(old.restamped(self.revision));
+        let copy = Arc::new(old.with_resource_version(self.revision));
         Arc::clone(self.last.lock().get_or_insert(copy))
     }
 
-    /// Bytes the event keeps alive that the present state does not.
+    /// Returns the bytes the event keeps in memory that the current state does not.
     pub(crate) fn retained(&self) -> usize {
         size_of::<Self>() + self.change.old().map_or(0, |old| old.size())
     }
 }
 
-/// One event as told to one watcher.
+/// One event delivered to one watcher.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// Its type for this watcher.
+    /// The event type for this watcher.
     pub kind: EventType,
     source: Source,
 }
@@ -168,7 +168,7 @@ enum Source {
 }
 
 impl Delivery {
-    /// An object that was there when the watch began.
+    /// An object of the initial state of a watch.
     pub(crate) fn initial(object: Arc<CachedObject>) -> Self {
         Self { kind: EventType::Added, source: Source::Initial(object) }
     }
@@ -177,7 +177,7 @@ impl Delivery {
         Self { kind, source: Source::Event(event) }
     }
 
-    /// The object told of.
+    /// Returns the object of the event.
     pub fn object(&self) -> Arc<CachedObject> {
         match &self.source {
             Source::Initial(object) => Arc::clone(object),
@@ -185,7 +185,7 @@ impl Delivery {
         }
     }
 
-    /// The wire form; see [`Event::frame`].
+    /// Returns the wire form; see [`Event::frame`].
     pub fn frame<E>(
         &self,
         encoding: Encoding,
@@ -197,7 +197,7 @@ impl Delivery {
         }
     }
 
-    /// The wire form in JSON: one line.
+    /// Returns the wire form in JSON: one line.
     pub fn json_frame(&self) -> Bytes {
         let never = |kind, object: &CachedObject| Ok::<_, std::convert::Infallible>(json_frame(kind, object));
         let Ok(frame) = self.frame(Encoding::JSON, never);

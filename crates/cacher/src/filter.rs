@@ -1,23 +1,23 @@
-//! What a reader wants to see of a resource.
+//! Selection of objects by a reader.
 
 use nave_machinery::selector::{LabelSelector, Operator, Requirement};
 
 use crate::object::{CachedObject, LabelMarks};
 
-/// A value of an object that a field selector can name.
+/// A field that a field selector can refer to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldRef {
     /// `metadata.name`.
     Name,
     /// `metadata.namespace`.
     Namespace,
-    /// The resource's selectable field with this index, in declared order.
+    /// The selectable field with this index, in the order of the resource's declaration.
     Declared(usize),
 }
 
 impl FieldRef {
-    /// The value `object` has there.
-    pub fn of(self, object: &CachedObject) -> &str {
+    /// Returns the value of the field in `object`.
+    pub fn value_in(self, object: &CachedObject) -> &str {
         match self {
             Self::Name => object.name(),
             Self::Namespace => object.namespace(),
@@ -26,14 +26,14 @@ impl FieldRef {
     }
 }
 
-/// One requirement of a field selector, resolved to where the value lies.
+/// One requirement of a field selector, with the field resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldTerm {
     /// The field.
     pub field: FieldRef,
-    /// Whether the value must differ.
+    /// Whether the requirement is "not equal".
     pub negated: bool,
-    /// The value asked for.
+    /// The value to compare with.
     pub value: Box<str>,
 }
 
@@ -42,38 +42,38 @@ pub struct FieldTerm {
 pub struct Filter {
     fields: Vec<FieldTerm>,
     labels: LabelSelector,
-    /// Of the labels that every selected object bears.
+    /// Bloom filter of the labels that every selected object has.
     marks: LabelMarks,
 }
 
 impl Filter {
-    /// Everything.
+    /// Returns a filter that selects everything.
     pub fn all() -> Self {
         Self::default()
     }
 
-    /// Of that, only objects in `namespace`.
+    /// Restricts to objects in `namespace`.
     pub fn in_namespace(self, namespace: &str) -> Self {
         self.with_field(FieldRef::Namespace, namespace)
     }
 
-    /// Of that, only the object called `name`.
+    /// Restricts to the object with the name `name`.
     pub fn named(self, name: &str) -> Self {
         self.with_field(FieldRef::Name, name)
     }
 
-    /// Of that, only objects whose `field` has this value.
+    /// Restricts to objects whose `field` has this value.
     pub fn with_field(self, field: FieldRef, value: &str) -> Self {
         self.with_term(FieldTerm { field, negated: false, value: value.into() })
     }
 
-    /// Of that, only objects that satisfy `term`.
+    /// Restricts to objects that satisfy `term`.
     pub fn with_term(mut self, term: FieldTerm) -> Self {
         self.fields.push(term);
         self
     }
 
-    /// Of that, only objects whose labels are selected, in place of an earlier label selector.
+    /// Restricts to objects selected by `labels`; replaces an earlier label selector.
     pub fn with_labels(mut self, labels: LabelSelector) -> Self {
         let marked = labels.requirements().iter().filter_map(only_label);
         self.marks = marked.fold(LabelMarks::default(), LabelMarks::and);
@@ -81,34 +81,34 @@ impl Filter {
         self
     }
 
-    /// Whether everything is selected.
+    /// Returns whether everything is selected.
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty() && self.labels.is_empty()
     }
 
-    /// Whether `object` is selected.
+    /// Returns whether `object` is selected.
     pub fn matches(&self, object: &CachedObject) -> bool {
-        self.fields.iter().all(|term| (term.field.of(object) == &*term.value) != term.negated)
-            && object.attributes().may_bear(self.marks)
+        self.fields.iter().all(|term| (term.field.value_in(object) == &*term.value) != term.negated)
+            && object.attributes().may_have(self.marks)
             && (self.labels.is_empty() || self.labels.matches(|key| object.attributes().label(key)))
     }
 
-    /// The value `field` must have, if one is asked for.
+    /// Returns the required value of `field`, if the filter requires one.
     pub(crate) fn exact(&self, field: FieldRef) -> Option<&str> {
         self.fields.iter().find(|term| term.field == field && !term.negated).map(|term| &*term.value)
     }
 
-    /// The first of `fields` that must have a certain value, and that value.
+    /// Returns the first of `fields` with a required value, and that value.
     pub(crate) fn first_exact(&self, fields: impl IntoIterator<Item = usize>) -> Option<(usize, &str)> {
         fields.into_iter().find_map(|index| Some((index, self.exact(FieldRef::Declared(index))?)))
     }
 }
 
-/// The mark of the one label that fulfils the requirement, if it is of that kind.
+/// Returns the mark of the label, if exactly one label satisfies the requirement.
 fn only_label(requirement: &Requirement) -> Option<LabelMarks> {
     match (requirement.operator, &*requirement.values) {
         (Operator::Equals | Operator::DoubleEquals | Operator::In, [value]) => {
-            Some(LabelMarks::of(&requirement.key, value))
+            Some(LabelMarks::for_label(&requirement.key, value))
         }
         _ => None,
     }

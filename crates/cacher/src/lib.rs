@@ -1,4 +1,4 @@
-//! The watch cache of one resource: present state, bounded history, and watches on it.
+//! The watch cache of one resource: current state, bounded history, and watches.
 //!
 //! ```text
 //!  store: list, then watch            Log (one lock, held for pointer copies)           readers
@@ -6,14 +6,14 @@
 //!   KeyValue   Decoder        one      State    persistent maps: by key,     ──► Snapshot   lists, gets
 //!              (supplied)     task              by indexed field value
 //!                                      Window   ring of Arc<Event>           ──► Watcher    a position
-//!                                      Buckets  who can be concerned             and a filter
+//!                                      Buckets  index of watchers                and a filter
 //! ```
 //!
-//! | module | what it holds |
+//! | module | content |
 //! | --- | --- |
 //! | `cacher` | [`Cacher`]: start, wait for a revision, snapshot, watch |
-//! | `reflector` | the task: initial list in pages at one revision, then one watch, resumed where it broke off |
-//! | `log` | [`Snapshot`]s, window and index, changed together |
+//! | `reflector` | the task: initial list in pages at one revision, then one watch, resumed after interruptions |
+//! | `log` | [`Snapshot`]s, window and index of watchers, changed together |
 //! | `state` | persistent maps, selection by key, index, namespace or scan |
 //! | `window` | history, growing and shrinking with the rate of events |
 //! | `buckets` | the index of watchers |
@@ -21,34 +21,34 @@
 //! | `object`, `event`, `memo` | wire-ready objects, frames shared by all watchers, other encodings on demand |
 //!
 //! # Invariants
-//! - The cacher never calls the store for a client: only its one task does. What memory does not reach is the
-//!   caller's to fetch ([`Cacher::snapshot_at`] says `None`).
-//! - A snapshot and a watch after its revision together see each change exactly once. A watch has no gap: where
-//!   history is lost it ends ([`End::Expired`]), never skips. After a list that was made necessary by a
-//!   compaction all watches end, for deletions in between left no trace to tell of.
+//! - Only the cacher's one task calls the store, never a client's request. If memory does not contain a state, the
+//!   caller reads it from the store ([`Cacher::snapshot_at`] returns `None`).
+//! - A snapshot and a watch from its revision together see each change exactly once. A watch has no gaps: if history is
+//!   lost it ends with [`End::Expired`]. After a new list, made necessary by a compaction, all watches end, because
+//!   deletions in between are unknown.
 //! - No lock is held across an await, nor while decoding, encoding or filtering.
-//! - A watcher owns no queue. What it may still read is in the window, shared; a slow one costs its position.
-//! - An event costs nothing for watchers whose bucket it does not touch, and one wake-up a bucket and chunk.
+//! - A watcher has no queue. Its unread events are in the shared window; a slow watcher costs only its position.
+//! - An event costs nothing for watchers whose bucket it does not touch, and one wake per bucket and chunk.
 //! - A batch of the store's watch contains all events of each of its revisions.
-//! - Everything is bounded: the window in events and bytes, kept snapshots in number and by the window,
-//!   encodings by an [`EncodingBudget`].
-//! - A stored version that cannot be decoded is left out of state and events as if it were not there (what was
-//!   visible before is told as deleted), logged once and counted: one damaged object must not take the others
-//!   with it, as it does upstream, where lists of that resource fail until it is repaired.
+//! - Memory is bounded: the window in events and bytes, kept snapshots in number and by the window, encodings by an
+//!   [`EncodingBudget`].
+//! - A stored version that cannot be decoded is treated as absent in state and events: if the object was visible
+//!   before, watchers get `DELETED`. It is logged once and counted. One damaged object does not affect the others;
+//!   upstream, lists of the resource fail until it is repaired.
 //!
-//! # What it costs
-//! `cargo run --release -p nave-cacher --example cost` prints it. On two shared cores, with objects of 3.7 KB:
-//! 1.2 times an object's JSON in resident memory; 10 to 40 µs of CPU an event with the in-memory store of the
-//! tests, whether nobody or 1,000 watchers of other nodes are there; 0.1 to 0.25 µs for each delivery to 1,000
-//! watchers that match, the frame included; a walk over 20,000 objects 0.4 ms, by a label that nothing bears
-//! too; 9 KB for an empty resource.
+//! # Cost
+//! `cargo run --release -p nave-cacher --example cost` prints it. On two shared cores, with objects of 3.7 KB: resident
+//! memory is 1.2 times the JSON of the objects. An event takes 10 to 40 µs of CPU with the in-memory store of the
+//! tests, with no watchers or with 1,000 watchers of other nodes. A delivery to each of 1,000 matching watchers takes
+//! 0.1 to 0.25 µs, including the frame. A scan of 20,000 objects takes 0.4 ms, also by a label that no object has. An
+//! empty resource takes 9 KB.
 //!
 //! # Example
 //! ```
 //! use nave_cacher::{Attributes, DecodeError, Decoded, Decoder};
 //! use nave_store::KeyValue;
 //!
-//! /// Of objects that are stored as a bare name.
+//! /// Decodes objects that are stored as a bare name.
 //! struct Names;
 //!
 //! impl Decoder for Names {

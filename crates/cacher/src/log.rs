@@ -1,4 +1,4 @@
-//! The resource's log: present state, history and the watchers' index, changed together.
+//! The log of a resource: current state, history and index of watchers, changed together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use crate::object::CachedObject;
 use crate::state::{Snapshot, State};
 use crate::window::{Window, WindowBounds};
 
-/// Everything readers and watchers share, behind one lock that is held for the length of a pointer copy, a
-/// handful of events or one chunk of them, never while decoding or encoding.
+/// All state shared by readers and watchers, behind one lock. The lock is held for copying pointers or for appending
+/// one chunk of events, never while decoding or encoding.
 #[derive(Debug)]
 pub(crate) struct Log {
-    /// All events up to here are folded in; 0 before the first list.
+    /// All events up to this revision are applied; 0 before the first list.
     pub(crate) revision: u64,
-    /// Changes when history is lost: positions from before are void.
+    /// Changes when history is lost; positions of an earlier epoch are invalid.
     pub(crate) epoch: u64,
-    /// There will be no more.
+    /// Set when the cacher is dropped; there are no further events.
     pub(crate) closed: bool,
     pub(crate) state: Arc<State>,
     pub(crate) window: Window,
@@ -29,9 +29,9 @@ pub(crate) struct Log {
     /// Keys whose stored version cannot be decoded.
     pub(crate) undecodable: BTreeSet<Arc<str>>,
     kept: Vec<Snapshot>,
-    /// States that watches began with and are still sending, by revision, and how many send each.
+    /// Initial states of watches that are still being sent: by revision, with the number of watches.
     sent: BTreeMap<u64, (Snapshot, usize)>,
-    /// Room for the events' frames.
+    /// Budget for the events' frames.
     frames: Arc<EncodingBudget>,
 }
 
@@ -43,29 +43,29 @@ pub(crate) struct Entry {
     pub(crate) outcome: Outcome,
 }
 
-/// What is at a key after a change.
+/// The state of a key after a change.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Object(Arc<CachedObject>),
     Nothing,
-    /// Bytes nobody can read: as good as nothing, but counted.
+    /// The bytes cannot be decoded: treated as absent, but counted.
     Undecodable,
 }
 
-/// What is left to do once the lock is released.
+/// Work to do after the lock is released.
 #[derive(Debug, Default)]
 #[must_use]
-pub(crate) struct Aftermath {
+pub(crate) struct DeferredWork {
     wakes: Vec<Arc<Notify>>,
-    /// How many events there are for watchers.
+    /// Number of new events for watchers.
     pub(crate) events: usize,
-    /// Large structures whose release takes time.
+    /// Large structures, dropped outside the lock.
     dropped: Vec<Snapshot>,
 }
 
-impl Aftermath {
+impl DeferredWork {
     /// Wakes the watchers concerned, each once.
-    pub(crate) fn settle(self) {
+    pub(crate) fn run(self) {
         for wake in &self.wakes {
             wake.notify_waiters();
         }
@@ -89,13 +89,13 @@ impl Log {
         }
     }
 
-    /// Starts over from a list: history is gone, and with it every watcher's position.
+    /// Replaces the state after a list. History is lost, and all watchers' positions become invalid.
     pub(crate) fn reset(
         &mut self,
         state: State,
         undecodable: BTreeSet<Arc<str>>,
         revision: u64,
-    ) -> Aftermath {
+    ) -> DeferredWork {
         let mut dropped = std::mem::take(&mut self.kept);
         dropped.extend(std::mem::take(&mut self.sent).into_values().map(|(snapshot, _)| snapshot));
         dropped.push(Snapshot::new(self.revision, std::mem::replace(&mut self.state, Arc::new(state))));
@@ -103,29 +103,33 @@ impl Log {
         self.revision = revision;
         self.epoch += 1;
         self.window.reset(revision);
-        Aftermath { wakes: self.buckets.all_wakes(), events: 0, dropped }
+        DeferredWork { wakes: self.buckets.all_wakes(), events: 0, dropped }
     }
 
     /// Ends all watchers.
-    pub(crate) fn close(&mut self) -> Aftermath {
+    pub(crate) fn close(&mut self) -> DeferredWork {
         self.closed = true;
-        Aftermath { wakes: self.buckets.all_wakes(), events: 0, dropped: std::mem::take(&mut self.kept) }
+        DeferredWork { wakes: self.buckets.all_wakes(), events: 0, dropped: std::mem::take(&mut self.kept) }
     }
 
-    /// Folds in consecutive changes, complete up to `revision`.
-    pub(crate) fn append(&mut self, entries: Vec<Entry>, revision: u64, now: Instant) -> Aftermath {
+    /// Applies consecutive changes that are complete up to `revision`.
+    pub(crate) fn append(&mut self, entries: Vec<Entry>, revision: u64, now: Instant) -> DeferredWork {
         let (mut touched, before) = (Vec::new(), self.window.next());
         for entry in entries {
             self.append_one(entry, now, &mut touched);
         }
         self.revision = self.revision.max(revision);
         let events = (self.window.next() - before) as usize;
-        Aftermath { wakes: self.buckets.wakes(touched, now), events, dropped: self.release_old_snapshots() }
+        DeferredWork {
+            wakes: self.buckets.wakes(touched, now),
+            events,
+            dropped: self.release_old_snapshots(),
+        }
     }
 
-    /// Wakes the watchers that have rested.
-    pub(crate) fn rested(&mut self, now: Instant) -> Aftermath {
-        Aftermath { wakes: self.buckets.rested(now), ..Aftermath::default() }
+    /// Wakes the watchers whose pause has ended.
+    pub(crate) fn take_due(&mut self, now: Instant) -> DeferredWork {
+        DeferredWork { wakes: self.buckets.take_due(now), ..DeferredWork::default() }
     }
 
     fn append_one(&mut self, entry: Entry, now: Instant, touched: &mut Vec<usize>) {
@@ -153,8 +157,8 @@ impl Log {
         Snapshot::new(self.revision, Arc::clone(&self.state))
     }
 
-    /// Keeps a snapshot for later pages, as long as its revision lies in the window, so that beyond tree nodes
-    /// it holds nothing alive which the window does not.
+    /// Keeps a snapshot for later pages while its revision is in the window. It then keeps nothing in memory that the
+    /// window does not, except tree nodes.
     pub(crate) fn keep(&mut self, snapshot: &Snapshot, limit: usize) -> Option<Snapshot> {
         let known = self.kept.iter().any(|kept| kept.revision() == snapshot.revision());
         if known || limit == 0 || self.window.after(snapshot.revision()).is_none() {
@@ -165,9 +169,9 @@ impl Log {
         evicted
     }
 
-    /// A state at or after `revision`, as near as there is one, and the events that lead to it from
-    /// `revision`, latest first. `None` where that would take more than `most` events, or they are gone.
-    pub(crate) fn way_back(&self, revision: u64, most: usize) -> Option<(Arc<State>, Vec<Arc<Event>>)> {
+    /// Returns the nearest state at or after `revision`, and the events between them, latest first. `None` if there are
+    /// more than `most` events or some are lost.
+    pub(crate) fn undo_path(&self, revision: u64, most: usize) -> Option<(Arc<State>, Vec<Arc<Event>>)> {
         let wanted = self.window.after(revision).filter(|_| revision <= self.revision)?;
         let kept =
             self.kept.iter().filter_map(|kept| Some((self.window.after(kept.revision())?, kept.state())));
@@ -181,18 +185,18 @@ impl Log {
         Some((Arc::clone(state), events))
     }
 
-    /// Keeps a state for a watch that begins with it: like others as long as its revision lies in the window, so that
-    /// a client that does not take it holds no past alive.
+    /// Keeps the initial state of a watch while its revision is in the window, so that a client that does not read
+    /// cannot keep old state in memory.
     pub(crate) fn begin_sending(&mut self, snapshot: Snapshot) {
         self.sent.entry(snapshot.revision()).or_insert_with(|| (snapshot, 0)).1 += 1;
     }
 
-    /// The state that a watch began with, while it is kept.
+    /// Returns the initial state of a watch, while it is kept.
     pub(crate) fn sent(&self, revision: u64) -> Option<Snapshot> {
         self.sent.get(&revision).map(|(snapshot, _)| snapshot.clone())
     }
 
-    /// One watch less sends this state. What is given back is to be dropped without the lock.
+    /// Ends the sending of this state for one watch. The caller drops the returned state without the lock.
     pub(crate) fn end_sending(&mut self, revision: u64) -> Option<Snapshot> {
         let (_, watches) = self.sent.get_mut(&revision)?;
         *watches -= 1;
@@ -200,8 +204,8 @@ impl Log {
         last.then(|| self.sent.remove(&revision)).flatten().map(|(snapshot, _)| snapshot)
     }
 
-    /// The revisions of the snapshots that are kept.
-    pub(crate) fn kept(&self) -> Vec<u64> {
+    /// Returns the revisions of the kept snapshots.
+    pub(crate) fn kept_revisions(&self) -> Vec<u64> {
         self.kept.iter().map(Snapshot::revision).collect()
     }
 

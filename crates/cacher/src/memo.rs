@@ -1,4 +1,4 @@
-//! Encodings made on first demand and kept beside what they encode, within a budget.
+//! Encodings made on first use and kept with the encoded value, within a budget.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,19 +6,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-/// Names one encoding of an object or of an event's frame. The user of the cacher hands the numbers out; only
-/// [`Encoding::JSON`] has a meaning here.
+/// Identifies an encoding of an object or of an event's frame. The user of the cacher assigns the numbers; only
+/// [`Encoding::JSON`] is defined here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Encoding(pub u8);
 
 impl Encoding {
-    /// JSON in the resource's storage version: what objects are held in.
+    /// JSON in the resource's storage version, the form in which objects are held.
     pub const JSON: Self = Self(0);
 }
 
-/// How many bytes of encodings made on demand may be kept, shared by everything that holds some.
+/// Budget in bytes for encodings made on demand, shared by everything that keeps some.
 ///
-/// Encodings that do not fit are made again for each reader: the budget bounds memory, never what is served.
+/// Encodings over the budget are made again for each reader: the budget limits memory, never what is served.
 #[derive(Debug)]
 pub struct EncodingBudget {
     limit: usize,
@@ -27,27 +27,27 @@ pub struct EncodingBudget {
 }
 
 impl EncodingBudget {
-    /// A budget of `limit` bytes.
+    /// Creates a budget of `limit` bytes.
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { limit, used: AtomicUsize::new(0), refused: AtomicUsize::new(0) })
     }
 
-    /// Bytes that may be kept.
+    /// Returns the limit in bytes.
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Bytes kept now.
+    /// Returns the bytes in use.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Bytes that were made and could not be kept since this was asked last.
+    /// Returns and resets the number of bytes that exceeded the budget.
     pub fn take_refused(&self) -> usize {
         self.refused.swap(0, Ordering::Relaxed)
     }
 
-    /// Takes `bytes` out of the budget if there are that many left.
+    /// Reserves `bytes` if the budget allows it.
     fn reserve(&self, bytes: usize) -> bool {
         let within = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
         let kept = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_ok();
@@ -62,7 +62,7 @@ impl EncodingBudget {
     }
 }
 
-/// The encodings of one thing. Empty ones allocate nothing.
+/// The encodings of one value. Empty memos allocate nothing.
 #[derive(Debug)]
 pub(crate) struct Memo<K> {
     budget: Arc<EncodingBudget>,
@@ -74,8 +74,8 @@ impl<K: Copy + PartialEq> Memo<K> {
         Self { budget, made: Mutex::new(Vec::new()) }
     }
 
-    /// The encoding `key`, made by `encode` unless it is here. No lock is held while encoding, so that readers
-    /// who come at the same instant may each make it; one is kept.
+    /// Returns the encoding `key`, made by `encode` if it is not kept. No lock is held while encoding: concurrent
+    /// readers may each make it, and one is kept.
     pub(crate) fn get_or_make<E>(
         &self,
         key: K,
@@ -93,13 +93,13 @@ impl<K: Copy + PartialEq> Memo<K> {
         Ok(bytes)
     }
 
-    /// Forgets everything made.
+    /// Drops all encodings.
     pub(crate) fn clear(&self) {
         let made = std::mem::take(&mut *self.made.lock());
         self.budget.release(total(&made));
     }
 
-    /// The budget this memo draws on.
+    /// Returns the budget of this memo.
     pub(crate) fn budget(&self) -> Arc<EncodingBudget> {
         Arc::clone(&self.budget)
     }
@@ -143,12 +143,12 @@ mod tests {
     }
 
     #[test]
-    fn keeps_no_more_than_the_budget_and_gives_it_back() {
+    fn stays_within_the_budget_and_releases_it() {
         let budget = EncodingBudget::new(5);
         let memo = Memo::new(Arc::clone(&budget));
         encode(&memo, 1, b"four");
         assert!(encode(&memo, 2, b"four").1);
-        assert!(encode(&memo, 2, b"four").1, "over the budget: made again");
+        assert!(encode(&memo, 2, b"four").1, "over the budget: not kept");
         assert_eq!(budget.used(), 4);
         assert_eq!((budget.take_refused(), budget.take_refused()), (8, 0));
         memo.clear();

@@ -1,4 +1,4 @@
-//! One object as the cache holds it: wire-ready bytes and what selectors look at.
+//! An object in the cache: its wire form and the values that selectors use.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
@@ -9,35 +9,35 @@ use nave_store::KeyValue;
 
 use crate::memo::{Encoding, EncodingBudget, Memo};
 
-/// Turns stored bytes into what the cache holds; supplied by whoever knows the resource's types.
+/// Decodes stored bytes; supplied by the crate that knows the resource's types.
 pub trait Decoder: Send + Sync + 'static {
     /// Decodes one stored version. Called once for each version, on the resource's own task, without locks.
     fn decode(&self, kv: &KeyValue) -> Result<Decoded, DecodeError>;
 }
 
-/// What a [`Decoder`] makes of a stored version.
+/// The result of a [`Decoder`].
 #[derive(Clone, Debug)]
 pub struct Decoded {
     /// The object's JSON, with `metadata.resourceVersion` set to the version's `mod_revision`.
     pub json: Bytes,
-    /// Where in `json` the digits of `metadata.resourceVersion` start. A deleted object's last state is sent
-    /// with the deletion's revision in that place.
+    /// Position in `json` of the digits of `metadata.resourceVersion`. In the last state of a deleted object they are
+    /// replaced by the revision of the deletion.
     pub version_at: usize,
-    /// What selectors look at.
+    /// The values that selectors use.
     pub attributes: Attributes,
 }
 
-/// A stored version that cannot be decoded.
+/// A stored version cannot be decoded.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct DecodeError(pub String);
 
-/// The values of a resource's selectable fields, in the order the resource declares them, and an object's
-/// labels, sorted by key: one allocation whatever their number, for a scan pays for each place it looks at.
+/// The values of a resource's selectable fields, in declared order, and the object's labels, sorted by key. They share
+/// one allocation, because a scan pays for each memory location it visits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
-    /// Where each part ends among the parts, in [`END`] characters of seven bits; then the parts: field values,
-    /// and each label's key and value.
+    /// The end of each part, in [`END`] characters of seven bits each; then the parts: the field values, then each
+    /// label's key and value.
     text: Box<str>,
     fields: u32,
     parts: u32,
@@ -45,7 +45,7 @@ pub struct Attributes {
 }
 
 impl Attributes {
-    /// Packs field values and labels. Labels may come in any order.
+    /// Packs field values and labels. Labels may be in any order.
     pub fn new<'a>(
         fields: impl IntoIterator<Item = &'a str>,
         labels: impl IntoIterator<Item = (&'a str, &'a str)>,
@@ -54,7 +54,8 @@ impl Attributes {
         let fields = parts.len();
         let mut labels: Vec<_> = labels.into_iter().collect();
         labels.sort_unstable();
-        let mark = |marks: LabelMarks, (key, value): &(&str, &str)| marks.and(LabelMarks::of(key, value));
+        let mark =
+            |marks: LabelMarks, (key, value): &(&str, &str)| marks.and(LabelMarks::for_label(key, value));
         let marks = labels.iter().fold(LabelMarks::default(), mark);
         parts.extend(labels.into_iter().flat_map(|(key, value)| [key, value]));
         let length = parts.iter().map(|part| END + part.len()).sum();
@@ -67,19 +68,19 @@ impl Attributes {
         Self { text: text.into(), fields: fields as u32, parts: parts.len() as u32, marks }
     }
 
-    /// The value of the `index`th declared field; empty where there is no such field.
+    /// Returns the value of the declared field `index`; empty if there is none.
     pub fn field(&self, index: usize) -> &str {
         if index < self.fields as usize { self.part(index) } else { "" }
     }
 
-    /// The labels in the order of their keys.
+    /// Returns the labels in key order.
     pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
         (self.fields as usize..self.parts as usize).step_by(2).map(|at| (self.part(at), self.part(at + 1)))
     }
 
-    /// The value of one label.
+    /// Returns the value of one label.
     pub fn label(&self, key: &str) -> Option<&str> {
-        // Lengths rule most labels out before a byte of theirs is looked at.
+        // Comparing lengths first rules out most labels without reading them.
         let mut start = (self.fields as usize).checked_sub(1).map_or(0, |last| self.end(last));
         for at in (self.fields as usize..self.parts as usize).step_by(2) {
             if self.end(at) - start == key.len() && self.part(at) == key {
@@ -90,9 +91,9 @@ impl Attributes {
         None
     }
 
-    /// Whether the object may bear labels with these marks. Does not look at the labels themselves, which lie
-    /// elsewhere in memory: most objects that are not selected are passed over so.
-    pub(crate) fn may_bear(&self, marks: LabelMarks) -> bool {
+    /// Returns whether the object may have labels with these marks. It does not read the labels, which are elsewhere in
+    /// memory, so most objects that are not selected are skipped cheaply.
+    pub(crate) fn may_have(&self, marks: LabelMarks) -> bool {
         self.marks.0 & marks.0 == marks.0
     }
 
@@ -108,15 +109,15 @@ impl Attributes {
     }
 }
 
-/// Characters that say where a part ends: enough for 256 MiB, far more than any object has.
+/// Number of characters for the end of a part: enough for 256 MiB, far more than any object has.
 const END: usize = 4;
 
-/// A set of labels, each as one bit of 64: what is not in it is not borne, what is may be.
+/// Bloom filter of labels in 64 bits: may report false positives, never false negatives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LabelMarks(u64);
 
 impl LabelMarks {
-    pub(crate) fn of(key: &str, value: &str) -> Self {
+    pub(crate) fn for_label(key: &str, value: &str) -> Self {
         let mut hasher = DefaultHasher::new();
         (key, value).hash(&mut hasher);
         Self(1 << (hasher.finish() % 64))
@@ -131,7 +132,7 @@ impl LabelMarks {
 #[derive(Debug)]
 pub struct CachedObject {
     key: Arc<str>,
-    /// Where the key's namespace starts; the key's name follows the namespace.
+    /// Position of the namespace in the key; the name follows the namespace.
     namespace_at: u32,
     name_at: u32,
     version_at: u32,
@@ -142,8 +143,7 @@ pub struct CachedObject {
 }
 
 impl CachedObject {
-    /// The object that `decoded` says was stored as `kv`: what the cache holds, and what a reader of the store
-    /// itself makes for states that memory does not reach.
+    /// Creates the object for a decoded stored version. Also used by readers of states that are only in the store.
     pub fn new(
         kv: &KeyValue,
         namespaced: bool,
@@ -169,8 +169,8 @@ impl CachedObject {
         }
     }
 
-    /// The same content as of `revision`: how a watcher is told what it no longer sees.
-    pub(crate) fn restamped(&self, revision: u64) -> Self {
+    /// Returns a copy with another `resourceVersion`, for the last state of a deleted object.
+    pub(crate) fn with_resource_version(&self, revision: u64) -> Self {
         let digits = self.version_range();
         let stamp = revision.to_string();
         let json = [&self.json[..digits.start], stamp.as_bytes(), &self.json[digits.end..]].concat();
@@ -186,38 +186,38 @@ impl CachedObject {
         }
     }
 
-    /// The key in the store.
+    /// Returns the key in the store.
     pub fn key(&self) -> &Arc<str> {
         &self.key
     }
 
-    /// The namespace; empty for cluster-scoped objects.
+    /// Returns the namespace; empty for cluster-scoped objects.
     pub fn namespace(&self) -> &str {
         let end = (self.name_at as usize).saturating_sub(1);
         self.key.get(self.namespace_at as usize..end).unwrap_or_default()
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn name(&self) -> &str {
         &self.key[self.name_at as usize..]
     }
 
-    /// The revision of the transaction that wrote this version.
+    /// Returns the revision of the transaction that wrote this version.
     pub fn resource_version(&self) -> u64 {
         self.resource_version
     }
 
-    /// The object's JSON as it goes over the wire.
+    /// Returns the JSON wire form.
     pub fn json(&self) -> &Bytes {
         &self.json
     }
 
-    /// What selectors look at.
+    /// Returns the values that selectors use.
     pub fn attributes(&self) -> &Attributes {
         &self.attributes
     }
 
-    /// The object in another encoding, made by `encode` on first demand and kept while there is room.
+    /// Returns the object in another encoding, made by `encode` on first use and kept within the budget.
     pub fn encoding<E>(
         &self,
         encoding: Encoding,
@@ -229,12 +229,12 @@ impl CachedObject {
         self.encodings.get_or_make(encoding, || encode(self))
     }
 
-    /// Forgets the encodings made on demand.
-    pub(crate) fn shed(&self) {
+    /// Drops the encodings made on demand.
+    pub(crate) fn drop_encodings(&self) {
         self.encodings.clear();
     }
 
-    /// Bytes this version occupies, without encodings made on demand and the allocator's overhead.
+    /// Returns the size of this version in bytes, without encodings and allocator overhead.
     pub fn size(&self) -> usize {
         size_of::<Self>() + self.key.len() + self.json.len() + self.attributes.text.len()
     }
@@ -246,7 +246,7 @@ impl CachedObject {
     }
 }
 
-/// Where namespace and name lie in a storage key: they are its last two segments.
+/// Returns the positions of namespace and name, the last two segments of a storage key.
 fn name_in_key(key: &str, namespaced: bool) -> (Range<usize>, Range<usize>) {
     let name_at = key.rfind('/').map_or(0, |slash| slash + 1);
     let namespace_end = name_at.saturating_sub(1);
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_keep_fields_by_position_and_labels_by_key() {
+    fn attributes_return_fields_and_labels() {
         let attributes = Attributes::new(["node-1", "", "Running"], [("tier", "web"), ("app", "x")]);
         assert_eq!([0, 1, 2, 3].map(|i| attributes.field(i)), ["node-1", "", "Running", ""]);
         assert_eq!(attributes.labels().collect::<Vec<_>>(), [("app", "x"), ("tier", "web")]);
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_of_any_length_come_back() {
+    fn attributes_of_any_length_round_trip() {
         for length in [0, 1, 127, 128, 129, 16_383, 16_384, 3 << 20] {
             let long = "\u{e9}".repeat(length / 2) + &"x".repeat(length % 2);
             let attributes = Attributes::new([&*long, "end"], [(&*long, "value")]);
@@ -302,17 +302,17 @@ mod tests {
     }
 
     #[test]
-    fn restamping_replaces_the_resource_version_alone() {
+    fn with_resource_version_changes_nothing_else() {
         let pod = object("/r/ns/a", true, r#"{"v":"99","x":"99"}"#, 6).unwrap();
-        let later = pod.restamped(100);
+        let later = pod.with_resource_version(100);
         assert_eq!(later.json(), r#"{"v":"100","x":"99"}"#.as_bytes());
         assert_eq!(later.resource_version(), 100);
-        assert_eq!(later.restamped(7).json(), r#"{"v":"7","x":"99"}"#.as_bytes());
+        assert_eq!(later.with_resource_version(7).json(), r#"{"v":"7","x":"99"}"#.as_bytes());
         assert_eq!(later.attributes(), pod.attributes());
     }
 
     #[test]
-    fn a_resource_version_that_is_not_where_it_should_be_is_an_error() {
+    fn rejects_wrong_positions_of_the_resource_version() {
         for version_at in [0, 5, 7, 10, usize::MAX] {
             assert!(object("/r/ns/a", true, r#"{"v":"99"}"#, version_at).is_err(), "{version_at}");
         }

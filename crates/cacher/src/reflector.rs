@@ -1,4 +1,4 @@
-//! The one task of a resource: lists the store, then follows it.
+//! The task of a resource: lists the store, then follows its watch.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -23,17 +23,17 @@ pub(crate) struct Reflector {
     codec: Arc<Codec>,
 }
 
-/// Turns stored versions into cached ones.
+/// Decodes stored versions.
 struct Codec {
     decoder: Arc<dyn Decoder>,
     shared: Arc<Shared>,
 }
 
-/// Why the store's watch is over.
+/// Reason for the end of the store's watch.
 enum Lost {
-    /// It can be taken up where it broke off.
+    /// The watch can be resumed.
     Stream(Option<StoreError>),
-    /// History between the cache and the store's oldest revision is gone.
+    /// The store has compacted history that the cache has not read.
     History,
 }
 
@@ -43,8 +43,8 @@ impl Reflector {
         Self { shared, store, codec }
     }
 
-    /// Runs until it is dropped (or panics): a list, then watches from where the one before broke off, then, only if
-    /// history is lost, a list again.
+    /// Runs until it is dropped (or panics): lists, then watches, resuming after interruptions. Lists again only if
+    /// history is lost.
     pub(crate) async fn run(self: Arc<Self>) -> Infallible {
         let resource = Arc::clone(&self.shared.config.resource);
         let mut pauses = BACKOFF.pauses();
@@ -59,19 +59,18 @@ impl Reflector {
                 let before = self.shared.log.read().revision;
                 match self.follow(before + 1).await {
                     Lost::History => break,
-                    Lost::Stream(error) => debug!(%resource, ?error, "the store's watch broke off"),
+                    Lost::Stream(error) => debug!(%resource, ?error, "store watch interrupted"),
                 }
                 if self.shared.log.read().revision > before {
                     pauses.reset();
                 }
                 tokio::time::sleep(pauses.next_pause()).await;
             }
-            info!(%resource, "history was compacted before it was read: listing again");
+            info!(%resource, "unread history was compacted, listing again");
         }
     }
 
-    /// Reads everything at one revision and makes that the log's state. The next page is fetched while one is
-    /// decoded.
+    /// Reads all objects at one revision and makes them the log's state. The next page is read while one is decoded.
     async fn list(&self) -> Result<(), StoreError> {
         let config = &self.shared.config;
         let known = Arc::clone(&self.shared.log.read().state);
@@ -105,13 +104,13 @@ impl Reflector {
         }
         drop(known);
         self.shared.stats.initializations.add(1);
-        let aftermath = self.shared.log.write().reset(state, undecodable, revision);
-        aftermath.settle();
+        let deferred = self.shared.log.write().reset(state, undecodable, revision);
+        deferred.run();
         self.shared.progress.send_replace(revision);
         Ok(())
     }
 
-    /// Folds the store's watch, from revision `from` on, into the log.
+    /// Applies the store's watch, starting at the revision `from`, to the log.
     async fn follow(&self, from: u64) -> Lost {
         let prefix = &self.shared.config.prefix;
         let mut stream = match self.store.watch(prefix, from).await {
@@ -119,7 +118,7 @@ impl Reflector {
             Err(error) => return Lost::from(error),
         };
         self.shared.stats.store_watches.add(1);
-        // When progress may be requested again for readers that still wait.
+        // Time from which progress may be requested again for readers that still wait.
         let mut retry_at = tokio::time::Instant::now();
         loop {
             let due = self.shared.log.read().buckets.next_due();
@@ -130,8 +129,8 @@ impl Reflector {
                     None => return Lost::Stream(None),
                 },
                 () = reached(due) => {
-                    let aftermath = self.shared.log.write().rested(Instant::now());
-                    aftermath.settle();
+                    let deferred = self.shared.log.write().take_due(Instant::now());
+                    deferred.run();
                 }
                 () = self.progress_needed(retry_at) => {
                     self.shared.waits.requested();
@@ -144,8 +143,8 @@ impl Reflector {
         }
     }
 
-    /// Waits until a reader waits for a revision for which progress was not requested yet, or, from `retry_at` on,
-    /// for any revision that the cache has not reached.
+    /// Waits until a reader waits for a revision for which progress was not requested, or, after `retry_at`, for any
+    /// revision that the cache has not reached.
     async fn progress_needed(&self, retry_at: tokio::time::Instant) {
         loop {
             let retry = match self.shared.waits.demand(*self.shared.progress.borrow()) {
@@ -160,7 +159,7 @@ impl Reflector {
         }
     }
 
-    /// Decodes a batch and appends it, a chunk at a time so that neither the lock nor the thread is held long.
+    /// Decodes a batch and appends it in chunks, so that neither the lock nor the thread is held for long.
     async fn fold(&self, batch: WatchBatch) {
         let seen = self.shared.log.read().revision;
         match batch.events.len() {
@@ -170,7 +169,7 @@ impl Reflector {
         let mut events = batch.events.into_iter().filter(|event| event.kv.mod_revision > seen).peekable();
         while events.peek().is_some() {
             let (mut entries, mut revision, mut bytes) = (Vec::new(), seen, 0);
-            // A chunk never ends amid one revision: it would be taken for complete.
+            // A chunk never ends within a revision, because it counts as complete up to its last revision.
             while let Some(event) = events.next_if(|next| {
                 entries.len() < CHUNK && bytes < CHUNK_BYTES || next.kv.mod_revision == revision
             }) {
@@ -182,7 +181,7 @@ impl Reflector {
             if bytes < CHUNK_BYTES {
                 tokio::task::consume_budget().await;
             } else {
-                // A chunk of large objects took long enough.
+                // Yields after a chunk of large objects, which takes long to decode.
                 tokio::task::yield_now().await;
             }
         }
@@ -190,9 +189,9 @@ impl Reflector {
     }
 
     fn append(&self, entries: Vec<Entry>, revision: u64) {
-        let aftermath = self.shared.log.write().append(entries, revision, Instant::now());
-        self.shared.stats.events_dispatched.add(aftermath.events);
-        aftermath.settle();
+        let deferred = self.shared.log.write().append(entries, revision, Instant::now());
+        self.shared.stats.events_dispatched.add(deferred.events);
+        deferred.run();
         self.shared.progress.send_if_modified(|reached| {
             let further = revision > *reached;
             *reached = revision.max(*reached);
@@ -202,8 +201,7 @@ impl Reflector {
 }
 
 impl Codec {
-    /// Decodes a page of a list. Versions that `known` has already are taken from there. Large pages are
-    /// decoded on a thread that may block.
+    /// Decodes a page of a list. Versions in `known` are reused. Large pages are decoded on a blocking thread.
     async fn decode_page(
         self: &Arc<Self>,
         items: Vec<KeyValue>,
@@ -214,7 +212,7 @@ impl Codec {
         }
         let (codec, known) = (Arc::clone(self), Arc::clone(known));
         let decode = move || items.iter().map(|kv| codec.decode_listed(kv, &known)).collect();
-        // Fails only while the runtime shuts down, or if the decoder panicked: then the list is tried again.
+        // Fails only if the runtime shuts down or the decoder panics; then the list is retried.
         tokio::task::spawn_blocking(decode).await.map_err(|error| StoreError::Io(Arc::new(error.into())))
     }
 
@@ -235,14 +233,14 @@ impl Codec {
 
     fn decode(&self, kv: &KeyValue) -> Outcome {
         let Shared { config, stats, .. } = &*self.shared;
-        // A version that the decoder cannot cope with must not take the others' watch cache with it.
+        // A panic in the decoder must not stop the cache of all other objects.
         let decoded = catch_unwind(AssertUnwindSafe(|| self.decoder.decode(kv)));
         let decoded = decoded.unwrap_or_else(|_| Err(DecodeError("the decoder panicked".into())));
         match decoded.and_then(|it| CachedObject::new(kv, config.namespaced, it, &config.encodings)) {
             Ok(object) => Outcome::Object(Arc::new(object)),
             Err(error) => {
                 if stats.undecodable.get() == 0 {
-                    warn!(resource = %config.resource, key = %kv.key, %error, "an object cannot be decoded; it is left out, as are others from now on without a word");
+                    warn!(resource = %config.resource, key = %kv.key, %error, "object cannot be decoded, skipping it; later ones are not logged");
                 }
                 stats.undecodable.add(1);
                 Outcome::Undecodable
@@ -260,7 +258,7 @@ impl From<StoreError> for Lost {
     }
 }
 
-/// Waits for a time, where there is one.
+/// Waits until the time, if there is one.
 async fn reached(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time.into()).await,
@@ -268,14 +266,14 @@ async fn reached(time: Option<Instant>) {
     }
 }
 
-/// Pauses after a list or a watch of the store that failed.
+/// Pauses after a failed list or watch of the store.
 const BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(20), Duration::from_secs(5));
 
-/// Events decoded and appended at once.
+/// Maximum number of events decoded and appended at once.
 const CHUNK: usize = 64;
 
-/// No further event is decoded and appended at once with events of so many bytes: they took some milliseconds.
+/// A chunk ends when its events have this many bytes, which take some milliseconds to decode.
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// After so long the store is asked again for progress that somebody waits for.
+/// Interval at which progress is requested again while readers wait.
 const PROGRESS_RETRY: Duration = Duration::from_millis(100);

@@ -1,4 +1,4 @@
-//! The resource's objects at one revision, persistent: a copy costs nothing and stays as it is.
+//! The objects of a resource at one revision, in persistent maps: copies are cheap and immutable.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::event::Event;
 use crate::filter::{FieldRef, Filter};
 use crate::object::CachedObject;
 
-/// What does not change over a resource's life.
+/// The properties of a resource that never change.
 #[derive(Debug)]
 pub(crate) struct Layout {
     pub(crate) prefix: Arc<str>,
@@ -17,19 +17,19 @@ pub(crate) struct Layout {
     pub(crate) indexed_fields: Box<[usize]>,
 }
 
-/// Objects in the order of their keys, and in the order of each indexed field's value.
+/// Objects by key, and by value of each indexed field.
 #[derive(Clone, Debug)]
 pub(crate) struct State {
     layout: Arc<Layout>,
     objects: OrdMap<Arc<str>, Arc<CachedObject>>,
-    /// One for each of the layout's indexed fields.
+    /// One for each indexed field of the layout.
     indexes: Box<[OrdMap<IndexKey, Arc<CachedObject>>]>,
-    /// How many objects each namespace has.
+    /// Number of objects in each namespace.
     counts: OrdMap<Arc<str>, usize>,
     bytes: usize,
 }
 
-/// A place in an index: by value, then by key.
+/// A position in an index: by value, then by key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct IndexKey {
     value: Arc<str>,
@@ -42,7 +42,7 @@ impl State {
         Self { layout, objects: OrdMap::new(), indexes, counts: OrdMap::new(), bytes: 0 }
     }
 
-    /// Puts `object` (or nothing) at `key` and hands back what was there.
+    /// Sets the object at `key` (or removes it) and returns the previous one.
     pub(crate) fn set(
         &mut self,
         key: &Arc<str>,
@@ -79,7 +79,7 @@ impl State {
         }
     }
 
-    /// Takes the state back to before `event`, its latest one.
+    /// Undoes `event`, which must be the latest one.
     pub(crate) fn undo(&mut self, event: &Event) {
         let change = event.change();
         self.set(change.latest().key(), change.old());
@@ -112,7 +112,7 @@ fn set_indexed(
     }
 }
 
-/// The allocation that entries with this value share already, or the given one.
+/// Returns the existing allocation of this value in the index, or the given one.
 fn shared_value(index: &OrdMap<IndexKey, Arc<CachedObject>>, value: Arc<str>) -> Arc<str> {
     let start = IndexKey { value, key: Arc::from("") };
     match index.range::<_, IndexKey>(&start..).next() {
@@ -121,14 +121,14 @@ fn shared_value(index: &OrdMap<IndexKey, Arc<CachedObject>>, value: Arc<str>) ->
     }
 }
 
-/// A resource's objects as of one revision. Cheap to clone; nothing that happens later changes it.
+/// The objects of a resource at one revision. Immutable and cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     revision: u64,
     state: Arc<State>,
 }
 
-/// Objects of a snapshot, in the order of their keys.
+/// Objects of a snapshot, in key order.
 pub type Objects<'a> = Box<dyn Iterator<Item = &'a Arc<CachedObject>> + Send + 'a>;
 
 impl Snapshot {
@@ -140,37 +140,37 @@ impl Snapshot {
         &self.state
     }
 
-    /// The revision all of it was read at.
+    /// Returns the revision of the snapshot.
     pub fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// How many objects there are.
+    /// Returns the number of objects.
     pub fn len(&self) -> usize {
         self.state.objects.len()
     }
 
-    /// How many objects there are in a namespace, or in all, without a look at them.
+    /// Returns the number of objects in a namespace, or in total, in O(log n).
     pub fn count(&self, namespace: Option<&str>) -> usize {
         namespace.map_or(self.len(), |namespace| self.state.counts.get(namespace).copied().unwrap_or(0))
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no objects.
     pub fn is_empty(&self) -> bool {
         self.state.objects.is_empty()
     }
 
-    /// Bytes that the objects occupy.
+    /// Returns the size of the objects in bytes.
     pub fn bytes(&self) -> usize {
         self.state.bytes
     }
 
-    /// The object with this storage key.
+    /// Returns the object with this storage key.
     pub fn get(&self, key: &str) -> Option<&Arc<CachedObject>> {
         self.state.objects.get(key)
     }
 
-    /// Objects whose key starts with `prefix`, after the key `start_after` where one is given.
+    /// Returns the objects whose key starts with `prefix`, optionally only those after the key `start_after`.
     pub fn range<'a>(&'a self, prefix: &'a str, start_after: Option<&str>) -> Objects<'a> {
         let start = match start_after {
             Some(key) if key >= prefix => Bound::Excluded(key),
@@ -180,8 +180,8 @@ impl Snapshot {
         Box::new(objects.take_while(move |(key, _)| key.starts_with(prefix)).map(|(_, object)| object))
     }
 
-    /// Objects whose selectable field `field` has `value`, without a look at others; `None` where that field
-    /// has no index.
+    /// Returns the objects whose selectable field `field` has `value`, without visiting others; `None` if the field is
+    /// not indexed.
     pub fn by_field<'a>(
         &'a self,
         field: usize,
@@ -191,14 +191,14 @@ impl Snapshot {
         let position = self.state.layout.indexed_fields.iter().position(|&indexed| indexed == field)?;
         let start = IndexKey { value: value.into(), key: start_after.unwrap_or_default().into() };
         let value = Arc::clone(&start.value);
-        // No object has an empty key, so that excluding the start excludes just the key to start after.
+        // No object has an empty key, so excluding the start excludes exactly the key `start_after`.
         let entries =
             self.state.indexes[position].range::<_, IndexKey>((Bound::Excluded(&start), Bound::Unbounded));
         Some(Box::new(entries.take_while(move |(at, _)| at.value == value).map(|(_, object)| object)))
     }
 
-    /// Objects that `filter` selects, after the key `start_after` where one is given, by the shortest way there
-    /// is: the key, an index, the namespace, or all objects.
+    /// Returns the objects that `filter` selects, optionally only those after the key `start_after`. Uses the cheapest
+    /// access path: the key, an index, the namespace, or a scan.
     pub fn select<'a>(&'a self, filter: &'a Filter, start_after: Option<&str>) -> Selection<'a> {
         let (candidates, index) = self.candidates(filter, start_after);
         Selection { candidates, filter, index, examined: 0 }
@@ -233,7 +233,7 @@ impl Snapshot {
     }
 }
 
-/// The objects of a snapshot that a filter selects, in the order of their keys, found as they are asked for.
+/// The objects of a snapshot that a filter selects, in key order; evaluated lazily.
 pub struct Selection<'a> {
     candidates: Objects<'a>,
     filter: &'a Filter,
@@ -242,12 +242,12 @@ pub struct Selection<'a> {
 }
 
 impl Selection<'_> {
-    /// The selectable field whose index leads to the objects, if one does.
+    /// Returns the selectable field whose index is used, if any.
     pub fn index(&self) -> Option<usize> {
         self.index
     }
 
-    /// How many objects were looked at so far.
+    /// Returns the number of objects examined so far.
     pub fn examined(&self) -> usize {
         self.examined
     }

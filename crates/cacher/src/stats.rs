@@ -1,4 +1,4 @@
-//! What the metrics endpoint and the administrator are told.
+//! Values for metrics and administrators.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,32 +6,32 @@ use std::time::Duration;
 
 use crate::buckets::Route;
 
-/// What one resource's cache has done since it was started.
+/// Counters of one resource's cache since its start.
 #[derive(Debug)]
 pub struct Stats {
-    /// Changes that came from the store (`apiserver_watch_cache_events_received_total`).
+    /// Changes received from the store (`apiserver_watch_cache_events_received_total`).
     pub events_received: Counter,
-    /// Changes told to watchers, each once for all of them (`apiserver_watch_cache_events_dispatched_total`).
+    /// Changes dispatched to watchers, counted once for all of them (`apiserver_watch_cache_events_dispatched_total`).
     pub events_dispatched: Counter,
-    /// Progress that the store told without a change (`etcd_bookmark_total`).
+    /// Progress notifications from the store (`etcd_bookmark_total`).
     pub progress_received: Counter,
     /// Initial events sent to watchers (`apiserver_init_events_total`).
     pub initial_events: Counter,
-    /// Watchers ended because they could not keep up (`apiserver_terminated_watchers_total`).
+    /// Watchers closed because they could not keep up (`apiserver_terminated_watchers_total`).
     pub terminated_watchers: Counter,
-    /// Lists made of the store (`apiserver_watch_cache_initializations_total`).
+    /// Lists of the store (`apiserver_watch_cache_initializations_total`).
     pub initializations: Counter,
     /// Pages of those lists.
     pub pages_read: Counter,
     /// Objects in those pages.
     pub objects_read: Counter,
-    /// Watches of the store opened.
+    /// Watches of the store.
     pub store_watches: Counter,
     /// Stored versions that could not be decoded.
     pub undecodable: Counter,
-    /// Snapshots served by `snapshot_at` out of memory.
+    /// Snapshots that `snapshot_at` served from memory.
     pub past_snapshots: Counter,
-    /// How long readers waited for a revision, in seconds (`apiserver_watch_cache_read_wait_seconds`).
+    /// Time that readers waited for a revision, in seconds (`apiserver_watch_cache_read_wait_seconds`).
     pub read_waits: Histogram,
 }
 
@@ -54,40 +54,40 @@ impl Default for Stats {
     }
 }
 
-/// A number that only grows.
+/// A counter that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// The number.
+    /// Returns the value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Adds to it.
+    /// Increases the value.
     pub fn add(&self, count: usize) {
         self.0.fetch_add(count as u64, Ordering::Relaxed);
     }
 }
 
-/// How often values fell between which bounds.
+/// Counts of observed values by bucket.
 #[derive(Debug)]
 pub struct Histogram {
     bounds: &'static [f64],
-    /// One a bound, and one for what is above the last.
+    /// One for each bound, and one for values above the last bound.
     counts: Box<[Counter]>,
-    /// In millionths.
+    /// Sum in millionths.
     sum: AtomicU64,
 }
 
 impl Histogram {
-    /// With these upper bounds, in ascending order.
+    /// Creates a histogram with these upper bounds, in ascending order.
     pub fn new(bounds: &'static [f64]) -> Self {
         let counts = (0..=bounds.len()).map(|_| Counter::default()).collect();
         Self { bounds, counts, sum: AtomicU64::new(0) }
     }
 
-    /// Notes a value, which must not be negative.
+    /// Records a value, which must not be negative.
     pub fn observe(&self, value: f64) {
         let at = self.bounds.partition_point(|bound| *bound < value);
         if let Some(count) = self.counts.get(at) {
@@ -96,12 +96,12 @@ impl Histogram {
         self.sum.fetch_add((value * 1e6) as u64, Ordering::Relaxed);
     }
 
-    /// Notes a time, in seconds.
+    /// Records a time, in seconds.
     pub fn observe_time(&self, time: Duration) {
         self.observe(time.as_secs_f64());
     }
 
-    /// For each bound how many values were not above it.
+    /// Returns, for each bound, the number of values less than or equal to it.
     pub fn cumulative(&self) -> impl Iterator<Item = (f64, u64)> {
         let below = self.counts.iter().scan(0, |below, count| {
             *below += count.get();
@@ -110,12 +110,12 @@ impl Histogram {
         self.bounds.iter().copied().zip(below)
     }
 
-    /// How many values there were.
+    /// Returns the number of values.
     pub fn count(&self) -> u64 {
         self.counts.iter().map(Counter::get).sum()
     }
 
-    /// Their sum.
+    /// Returns the sum of the values.
     pub fn sum(&self) -> f64 {
         self.sum.load(Ordering::Relaxed) as f64 / 1e6
     }
@@ -124,43 +124,43 @@ impl Histogram {
 /// Upstream's bounds of `apiserver_watch_cache_read_wait_seconds`.
 const READ_WAITS: [f64; 13] = [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0];
 
-/// The state of one resource's cache at an instant.
+/// The current state of one resource's cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Introspection {
-    /// The resource's name.
+    /// Name of the resource.
     pub resource: Arc<str>,
     /// Revision up to which the cache is complete; 0 before it is ready.
     pub revision: u64,
-    /// Objects held (`apiserver_storage_objects`).
+    /// Number of objects (`apiserver_storage_objects`).
     pub objects: usize,
-    /// Bytes the objects occupy.
+    /// Size of the objects in bytes.
     pub bytes: usize,
-    /// The window.
+    /// State of the window.
     pub window: WindowIntrospection,
-    /// Revisions of the past states kept for further pages, in the order in which they were kept.
+    /// Revisions of the past snapshots kept for later pages, in the order in which they were kept.
     pub kept_snapshots: Vec<u64>,
-    /// Watchers by what they are indexed by, in no certain order.
+    /// Number of watchers by route, in no particular order.
     pub watchers: Vec<(Route, usize)>,
-    /// Keys whose stored version cannot be decoded, the first few in order.
+    /// The first keys, in order, whose stored version cannot be decoded.
     pub undecodable: Vec<Arc<str>>,
 }
 
-/// The state of one resource's history at an instant.
+/// The current state of one resource's history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WindowIntrospection {
-    /// Watches can start at this revision and later ones.
+    /// Oldest revision at which a watch can start.
     pub oldest: u64,
-    /// Revision of the latest event; the oldest one's where there is none.
+    /// Revision of the latest event; equal to `oldest` if there is none.
     pub newest: u64,
-    /// Events held.
+    /// Number of events.
     pub events: usize,
-    /// Events it may hold now (`watch_cache_capacity`).
+    /// Current capacity in events (`watch_cache_capacity`).
     pub capacity: usize,
-    /// How often that was doubled (`watch_cache_capacity_increase_total`).
+    /// Number of times the capacity was doubled (`watch_cache_capacity_increase_total`).
     pub increases: u64,
-    /// How often that was halved (`watch_cache_capacity_decrease_total`).
+    /// Number of times the capacity was halved (`watch_cache_capacity_decrease_total`).
     pub decreases: u64,
-    /// Bytes of superseded objects in it.
+    /// Size of the superseded objects in the window, in bytes.
     pub bytes: usize,
 }
 
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_histogram_counts_up_to_each_bound() {
+    fn histogram_counts_are_cumulative() {
         let histogram = Histogram::new(&[1.0, 2.0]);
         for value in [0.5, 1.0, 1.5, 3.0] {
             histogram.observe(value);

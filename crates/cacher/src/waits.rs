@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// The revisions that readers wait for now.
+/// The revisions that readers are waiting for.
 ///
-/// A wait leaves no trace when it ends, so a revision that the store never reaches (a client may ask for any) delays
-/// only the readers that wait for it.
+/// A wait leaves no state when it ends. A revision that the store never reaches (a client may request any) therefore
+/// delays only the readers that wait for it.
 #[derive(Debug, Default)]
 pub(crate) struct Waits {
     waited: Mutex<Waited>,
@@ -17,25 +17,25 @@ pub(crate) struct Waits {
 
 #[derive(Debug, Default)]
 struct Waited {
-    /// How many readers wait for each revision.
+    /// Number of readers waiting for each revision.
     readers: BTreeMap<u64, usize>,
-    /// Whether a revision was added since progress was requested last.
+    /// Whether a revision was added since progress was last requested.
     unrequested: bool,
 }
 
-/// Whether the store has to be asked for progress.
+/// The need to request progress from the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Demand {
     /// No reader waits for a revision that the cache has not reached.
     Nothing,
-    /// Progress was requested for all that is waited for; it may be requested again after a while.
+    /// Progress was requested for all waiting readers; it may be requested again later.
     Requested,
     /// A reader waits for a revision for which progress was not requested yet.
     Unrequested,
 }
 
 impl Waits {
-    /// Registers a reader, until the guard is dropped.
+    /// Registers a waiting reader until the guard is dropped.
     pub(crate) fn enter(&self, revision: u64) -> Waiting<'_> {
         let mut waited = self.waited.lock();
         let readers = waited.readers.entry(revision).or_default();
@@ -49,7 +49,7 @@ impl Waits {
         Waiting { waits: self, revision }
     }
 
-    /// Whether progress is needed, for a cache that has reached `revision`.
+    /// Returns whether progress is needed, for a cache that has reached `reached`.
     pub(crate) fn demand(&self, reached: u64) -> Demand {
         let waited = self.waited.lock();
         match waited.readers.last_key_value() {
@@ -59,18 +59,18 @@ impl Waits {
         }
     }
 
-    /// Notes that progress is being requested, for all readers that wait now.
+    /// Records that progress is being requested for all waiting readers.
     pub(crate) fn requested(&self) {
         self.waited.lock().unrequested = false;
     }
 
-    /// Waits until a reader waits for a revision that no other reader waits for.
+    /// Waits until a reader starts to wait for a revision that no other reader waits for.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
     }
 }
 
-/// One reader that waits for a revision.
+/// A reader that waits for a revision.
 pub(crate) struct Waiting<'a> {
     waits: &'a Waits,
     revision: u64,
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_that_ended_leaves_no_demand() {
+    fn an_ended_wait_leaves_no_demand() {
         let waits = Waits::default();
         let never = waits.enter(u64::MAX);
         let (one, other) = (waits.enter(5), waits.enter(5));
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn each_new_revision_needs_progress_whatever_others_wait_for() {
+    fn each_new_revision_demands_progress() {
         let waits = Waits::default();
         let _never = waits.enter(u64::MAX);
         waits.requested();

@@ -7,73 +7,73 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::buckets::{Place, Route};
+use crate::buckets::{BucketCursor, Route};
 use crate::cacher::Shared;
 use crate::event::{Delivery, Event};
 use crate::filter::Filter;
 use crate::log::Log;
 use crate::state::Snapshot;
 
-/// Where a watch starts, what it sees and when it is told that it is alive.
+/// Parameters of a watch.
 #[derive(Clone, Debug)]
 pub struct WatchRequest {
-    /// Where it starts.
+    /// The start of the watch.
     pub start: WatchStart,
-    /// What it sees.
+    /// The objects to watch.
     pub filter: Filter,
-    /// Whether to send bookmarks: every minute and two seconds before the deadline.
+    /// Whether to send bookmarks: every minute, and two seconds before the deadline.
     pub bookmarks: bool,
-    /// When it ends.
+    /// The time at which the watch ends.
     pub deadline: Option<Instant>,
 }
 
-/// Where a watch starts.
+/// Start of a watch.
 #[derive(Clone, Debug)]
 pub enum WatchStart {
-    /// With the first event after this revision, which may lie in the future.
+    /// The first event after this revision, which may be in the future.
     After(u64),
-    /// With the objects of this snapshot as `ADDED`, then [`Step::InitialEventsEnd`], then the events after it.
+    /// The objects of this snapshot as `ADDED`, then [`Step::InitialEventsEnd`], then the events after it.
     State(Snapshot),
 }
 
-/// Why a watch cannot start.
+/// The watch cannot start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WatchError {
-    /// History does not reach back that far.
+    /// The history does not reach back to the revision.
     #[error("too old resource version: {requested} ({oldest})")]
     Expired {
-        /// The revision asked for.
+        /// The requested revision.
         requested: u64,
-        /// The oldest one possible.
+        /// The oldest possible revision.
         oldest: u64,
     },
 }
 
-/// What comes next in a watch.
+/// The next item of a watch.
 #[derive(Debug)]
 pub enum Step {
-    /// Events, in order, at least one.
+    /// One or more events, in order.
     Events(Vec<Delivery>),
-    /// The objects there were at the start have all been sent: the state at this revision is complete.
+    /// All initial objects have been sent; the state at this revision is complete.
     InitialEventsEnd(u64),
-    /// Everything of interest up to this revision has been sent.
+    /// All matching events up to this revision have been sent.
     Bookmark(u64),
-    /// There will be nothing more.
+    /// The watch has ended.
     End(End),
 }
 
-/// Why a watch ends.
+/// Reason for the end of a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It fell out of the window, or history was lost: the client must list anew (410 `Expired`).
+    /// The position has left the window, or history was lost. The client must list again (410 `Expired`).
     Expired,
-    /// Its deadline has come.
+    /// The deadline has passed.
     TimedOut,
-    /// The cache is gone.
+    /// The cache was dropped.
     Closed,
 }
 
-/// A running watch. It has no queue: a client that does not read costs its position.
+/// A running watch. It has no queue: a client that does not read costs only its position.
 #[derive(Debug)]
 pub struct Watcher {
     shared: Arc<Shared>,
@@ -87,25 +87,25 @@ pub struct Watcher {
     ended: Option<End>,
 }
 
-/// The part of the initial state that is yet to be sent. The log keeps the state itself, for as long as it keeps the
-/// history since then.
+/// The part of the initial state that has not been sent. The log keeps the state itself, for as long as it keeps the
+/// history after it.
 #[derive(Debug)]
 struct Initial {
     revision: u64,
     last: Option<Arc<str>>,
 }
 
-/// How far a watcher has come.
+/// The position of a watcher.
 #[derive(Debug)]
 struct Position {
     epoch: u64,
-    /// Events up to this revision are not wanted.
+    /// Events up to and including this revision are skipped.
     after: u64,
-    /// Sequence numbers of events from before the watcher came, which it takes from the window.
+    /// Sequence numbers of events older than the watcher, which it reads from the window.
     past: std::ops::Range<u64>,
-    /// Its place among the events since.
-    place: Place,
-    /// Everything of interest up to this revision has been taken.
+    /// Its cursor in the bucket, for newer events.
+    cursor: BucketCursor,
+    /// All matching events up to this revision have been taken.
     reached: u64,
 }
 
@@ -117,14 +117,14 @@ impl Watcher {
             WatchStart::State(snapshot) => (snapshot.revision(), Some(snapshot)),
         };
         let initial = state.as_ref().map(|_| Initial { revision: after, last: None });
-        let route = Route::of(&filter, &shared.layout);
+        let route = Route::for_filter(&filter, &shared.layout);
         let (position, wake) = Position::enter(&mut shared.log.write(), after, route, state)?;
         let timer = next_timer(bookmarks, deadline).map(|at| Box::pin(sleep_until(at)));
         Ok(Self { shared, filter, initial, position, wake, bookmarks, deadline, timer, ended: None })
     }
 
-    /// Waits for what comes next. After [`Step::End`] it is that again. Nothing is lost if the future is
-    /// dropped before it is ready.
+    /// Waits for the next step. After [`Step::End`] it returns the same step again. Cancel safe: nothing is lost if the
+    /// future is dropped.
     pub async fn next(&mut self) -> Step {
         if let Some(end) = self.ended.or_else(|| self.overdue()) {
             return self.end(end);
@@ -134,12 +134,12 @@ impl Watcher {
         }
         loop {
             let wake = Arc::clone(&self.wake);
-            // From here on a wake-up is not missed.
+            // Created before reading, so that no wake is missed.
             let woken = wake.notified();
             match self.take() {
                 Err(end) => return self.end(end),
                 Ok(Taken { deliveries, .. }) if !deliveries.is_empty() => return Step::Events(deliveries),
-                // Others' events: go on, after giving way.
+                // Only events of others so far: continue after yielding.
                 Ok(Taken { more: true, .. }) => tokio::task::yield_now().await,
                 Ok(_) => {
                     tokio::select! {
@@ -155,7 +155,7 @@ impl Watcher {
         }
     }
 
-    /// What has been promised by what was taken so far: everything of interest up to this revision.
+    /// Returns the revision up to which all matching events have been taken.
     pub fn reached(&self) -> u64 {
         self.position.reached
     }
@@ -182,7 +182,7 @@ impl Watcher {
         Some(Step::Events(objects.into_iter().map(Delivery::initial).collect()))
     }
 
-    /// Takes the next events there are. The lock is held to copy pointers; filters run after.
+    /// Takes the next events. The lock is held only to copy pointers; filters run afterwards.
     fn take(&mut self) -> Result<Taken, End> {
         let mut events = Vec::new();
         let more = self.position.advance(&self.shared.log.read(), &mut events)?;
@@ -207,7 +207,7 @@ impl Watcher {
         self.deadline.filter(|deadline| *deadline <= Instant::now()).map(|_| End::TimedOut)
     }
 
-    /// The timer has fired: time for a bookmark, or the end.
+    /// The timer has fired: returns a bookmark, or the end.
     fn tick(&mut self) -> Option<Step> {
         if let Some(end) = self.overdue() {
             return Some(self.end(end));
@@ -230,14 +230,14 @@ impl Watcher {
 impl Drop for Watcher {
     fn drop(&mut self) {
         self.end_sending();
-        self.shared.log.write().buckets.leave(self.position.place);
+        self.shared.log.write().buckets.leave(self.position.cursor);
     }
 }
 
-/// What a watcher found.
+/// Events taken from the log.
 struct Taken {
     deliveries: Vec<Delivery>,
-    /// Whether there were events that it did not look at yet.
+    /// Whether there are further events that were not examined.
     more: bool,
 }
 
@@ -252,14 +252,14 @@ impl Position {
         let ready = log.revision > 0;
         let first = log.window.after(after).filter(|_| ready).ok_or(expired)?;
         let past = first..log.window.next();
-        let (place, wake) = log.buckets.join(route);
+        let (cursor, wake) = log.buckets.join(route);
         if let Some(state) = state {
             log.begin_sending(state);
         }
-        Ok((Self { epoch: log.epoch, after, past, place, reached: after.min(log.revision) }, wake))
+        Ok((Self { epoch: log.epoch, after, past, cursor, reached: after.min(log.revision) }, wake))
     }
 
-    /// Moves over the next events, at most a batch. True where there are more.
+    /// Advances over at most one batch of events. Returns whether there are more.
     fn advance(&mut self, log: &Log, events: &mut Vec<Arc<Event>>) -> Result<bool, End> {
         if log.closed {
             return Err(End::Closed);
@@ -271,12 +271,12 @@ impl Position {
             events.push(Arc::clone(log.window.get(self.past.start).ok_or(End::Expired)?));
             self.past.start += 1;
         }
-        if !log.buckets.read(&mut self.place, &log.window, BATCH - events.len(), events) {
+        if !log.buckets.read(&mut self.cursor, &log.window, BATCH - events.len(), events) {
             return Err(End::Expired);
         }
         let next = Some(self.past.start).filter(|_| !self.past.is_empty());
-        let next = next.or_else(|| log.buckets.peek(self.place));
-        // What is next may share its revision with what was taken.
+        let next = next.or_else(|| log.buckets.peek(self.cursor));
+        // The next event may have the same revision as the last one taken.
         self.reached = match next {
             Some(seq) => log.window.get(seq).ok_or(End::Expired)?.revision() - 1,
             None => log.revision,
@@ -292,7 +292,7 @@ async fn elapsed(timer: &mut Option<Pin<Box<Sleep>>>) {
     }
 }
 
-/// When to look up next: for the next bookmark, the one before the deadline, or the deadline.
+/// Returns the next timer: the next bookmark, the one before the deadline, or the deadline.
 fn next_timer(bookmarks: bool, deadline: Option<Instant>) -> Option<Instant> {
     let now = Instant::now();
     let regular = bookmarks.then(|| now + BOOKMARK_INTERVAL);
@@ -300,11 +300,11 @@ fn next_timer(bookmarks: bool, deadline: Option<Instant>) -> Option<Instant> {
     [regular, last, deadline].into_iter().flatten().min()
 }
 
-/// Events handed over at once.
+/// Maximum number of events in one step.
 const BATCH: usize = 128;
 
-/// Time between bookmarks, as upstream's.
+/// Interval of bookmarks, as upstream.
 const BOOKMARK_INTERVAL: Duration = Duration::from_mins(1);
 
-/// So long before the deadline the last bookmark is sent, as upstream's.
+/// Time between the last bookmark and the deadline, as upstream.
 const BOOKMARK_LEAD: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! The bounded history in which watches start.
+//! The bounded history of a resource.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -8,20 +8,19 @@ use std::time::{Duration, Instant};
 use crate::event::Event;
 use crate::stats::WindowIntrospection;
 
-/// How much history a resource keeps.
+/// Limits of a resource's history.
 ///
-/// The capacity in events follows the rate of events between two bounds, as upstream's does: a full window
-/// whose oldest event is younger than `fresh` doubles; one that would be fresh enough with a quarter of its
-/// events is halved.
+/// The capacity follows the rate of events between `min` and `max`, as upstream. It doubles if the window is full and
+/// its oldest event is younger than `fresh`. It is halved if a quarter of the events would cover `fresh`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowBounds {
-    /// Events the window can always hold, whatever their size.
+    /// Minimum capacity in events, whatever their size.
     pub min: usize,
-    /// Events the window never holds more of.
+    /// Maximum capacity in events.
     pub max: usize,
-    /// Bytes of superseded objects above which old events go, as long as more than `min` events are there.
+    /// Maximum size of the superseded objects in bytes; beyond it, old events are dropped down to `min` events.
     pub max_bytes: usize,
-    /// For how long events should stay: somewhat longer than the time between two bookmarks.
+    /// Target age of the oldest event: somewhat longer than the interval of bookmarks.
     pub fresh: Duration,
 }
 
@@ -31,15 +30,15 @@ impl Default for WindowBounds {
     }
 }
 
-/// A ring of events, each with a sequence number that grows by one. Numbers, unlike revisions, leave no holes:
-/// an event is found by subtraction.
+/// A ring of events with consecutive sequence numbers. Unlike revisions they have no gaps, so an event is found by
+/// subtraction.
 #[derive(Debug)]
 pub(crate) struct Window {
     bounds: WindowBounds,
     capacity: usize,
     entries: VecDeque<(Arc<Event>, Instant)>,
     first: u64,
-    /// Every event after this revision is here.
+    /// Every event after this revision is in the window.
     floor: u64,
     retained: usize,
     increases: u64,
@@ -53,7 +52,7 @@ impl Window {
         Self { bounds, capacity, entries, first: 0, floor: 0, retained: 0, increases: 0, decreases: 0 }
     }
 
-    /// Forgets all events: history starts after `floor`.
+    /// Drops all events; history starts after `floor`.
     pub(crate) fn reset(&mut self, floor: u64) {
         let Self { bounds, increases, decreases, .. } = *self;
         *self = Self { first: self.next(), floor, increases, decreases, ..Self::new(bounds) };
@@ -66,40 +65,40 @@ impl Window {
         }
         self.retained += event.retained();
         self.entries.push_back((event, now));
-        // Watchers that keep up have long taken the frames of events this old.
+        // Watchers that keep up have already taken the frames of events this old.
         if let Some(aged) = self.next().checked_sub(FRAMES_KEPT).and_then(|seq| self.get(seq)) {
-            aged.shed();
+            aged.drop_encodings();
         }
     }
 
-    /// The event with sequence number `seq`, if it is still here.
+    /// Returns the event with sequence number `seq`, if it is still in the window.
     pub(crate) fn get(&self, seq: u64) -> Option<&Arc<Event>> {
         let index = seq.checked_sub(self.first)?;
         self.entries.get(index as usize).map(|(event, _)| event)
     }
 
-    /// The sequence number of the first event after `revision`; `None` where some of those are gone.
+    /// Returns the sequence number of the first event after `revision`; `None` if some of those are gone.
     pub(crate) fn after(&self, revision: u64) -> Option<u64> {
         let index = self.entries.partition_point(|(event, _)| event.revision() <= revision);
         (revision >= self.floor).then_some(self.first + index as u64)
     }
 
-    /// The sequence numbers of the events that are here.
+    /// Returns the sequence numbers of the events in the window.
     pub(crate) fn sequence(&self) -> Range<u64> {
         self.first..self.next()
     }
 
-    /// The number the next event will get.
+    /// Returns the sequence number of the next event.
     pub(crate) fn next(&self) -> u64 {
         self.first + self.entries.len() as u64
     }
 
-    /// Watches can start at this revision and later ones.
+    /// Returns the oldest revision at which a watch can start.
     pub(crate) fn floor(&self) -> u64 {
         self.floor
     }
 
-    /// How it is with the window now.
+    /// Returns the current state of the window.
     pub(crate) fn introspect(&self) -> WindowIntrospection {
         WindowIntrospection {
             oldest: self.floor,
@@ -146,7 +145,7 @@ impl Window {
     }
 }
 
-/// For so many events the frames made for watchers are kept.
+/// Number of latest events whose frames are kept.
 const FRAMES_KEPT: u64 = 256;
 
 #[cfg(test)]
@@ -173,7 +172,7 @@ mod tests {
             Self { window: Window::new(bounds), start: Instant::now(), revision: 0 }
         }
 
-        /// Deletions of an object, one a second from `at` on, at every second revision.
+        /// Pushes deletions of an object, one per second starting at `at`, at every second revision.
         fn push(&mut self, at: u64, count: u64) {
             for second in at..at + count {
                 self.revision += 2;
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_events_by_revision_and_by_number() {
+    fn finds_events_by_revision_and_by_sequence_number() {
         let mut clock = Clock::new(WindowBounds { max: 4, ..BOUNDS });
         clock.push(0, 6);
         let window = &clock.window;
@@ -215,7 +214,7 @@ mod tests {
         clock.push(5, 60);
         assert_eq!((clock.window.capacity, clock.window.sequence().count()), (16, 16), "but bounded");
         clock.push(1_000, 1);
-        assert_eq!((clock.window.capacity, clock.window.sequence().count()), (8, 8), "old ones go");
+        assert_eq!((clock.window.capacity, clock.window.sequence().count()), (8, 8), "old ones are dropped");
         clock.push(10_000, 1);
         assert_eq!((clock.window.capacity, clock.window.floor()), (4, clock.revision - 8));
         clock.push(20_000, 1);
@@ -234,7 +233,7 @@ mod tests {
         assert_eq!((clock.window.sequence().count(), clock.window.retained), (7, 7 * one));
         let mut clock = Clock::new(WindowBounds { max_bytes: 0, ..BOUNDS });
         clock.push(0, 50);
-        assert_eq!(clock.window.sequence().count(), 4, "but the lower bound holds");
+        assert_eq!(clock.window.sequence().count(), 4, "the minimum is kept");
     }
 
     #[test]

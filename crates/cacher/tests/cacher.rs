@@ -1,6 +1,6 @@
-//! One behaviour a test, on a store whose faults the test decides on.
+//! Tests of single behaviours, on a store with injected faults.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers may fail the test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test helpers may panic")]
 
 mod support;
 
@@ -46,15 +46,15 @@ fn frames(step: Step) -> Vec<String> {
     }
 }
 
-/// Lets watches of the store see everything and waits until the cache has.
-async fn settle(store: &FakeStore, cacher: &Cacher) {
+/// Releases all events to watches of the store and waits until the cache has them.
+async fn sync(store: &FakeStore, cacher: &Cacher) {
     store.release();
     let revision = store.with(|inner| inner.revision());
     cacher.wait_until(revision, Duration::from_mins(1)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_list_reads_pages_at_one_revision() {
+async fn initial_list_reads_pages_at_one_revision() {
     let store = FakeStore::default();
     for i in 0..7 {
         store.put(&key(&format!("p{i}")), "n;");
@@ -70,7 +70,7 @@ async fn the_first_list_reads_pages_at_one_revision() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_page_too_large_to_decode_in_passing_is_decoded_elsewhere() {
+async fn large_pages_are_decoded_on_a_blocking_thread() {
     let store = FakeStore::default();
     for i in 0..300 {
         store.put(&key(&format!("p{i:03}")), format!("node{};", i % 3));
@@ -85,7 +85,7 @@ async fn a_page_too_large_to_decode_in_passing_is_decoded_elsewhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_empty_resource_is_ready_and_a_failing_store_is_tried_again() {
+async fn empty_resource_becomes_ready_and_failed_lists_are_retried() {
     let store = FakeStore::default();
     store.with(|inner| inner.failing_ranges = 5);
     let cacher = start(&store, config());
@@ -97,7 +97,7 @@ async fn an_empty_resource_is_ready_and_a_failing_store_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_are_typed_by_what_the_filter_saw_and_sees() {
+async fn event_type_depends_on_old_and_new_match() {
     let store = FakeStore::default();
     let cacher = ready(&store, config()).await;
     let filter = Filter::all().with_field(FieldRef::Declared(0), "a");
@@ -106,7 +106,7 @@ async fn events_are_typed_by_what_the_filter_saw_and_sees() {
         store.put(&key("p"), value);
     }
     store.delete(&key("p"));
-    settle(&store, &cacher).await;
+    sync(&store, &cacher).await;
     let frame = |kind: &str, revision: u64, text: &str| {
         format!(
             "{{\"type\":\"{kind}\",\"object\":{{\"metadata\":{{\"resourceVersion\":\"{revision}\"}},\"is\":\"{text}\"}}}}\n"
@@ -126,23 +126,23 @@ async fn events_are_typed_by_what_the_filter_saw_and_sees() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broken_watch_is_taken_up_where_it_broke_off() {
+async fn interrupted_store_watch_is_resumed() {
     let store = FakeStore::default();
     let cacher = ready(&store, config()).await;
     let mut watcher = watch(&cacher, WatchStart::After(1), Filter::all()).unwrap();
     for round in 0..3 {
         store.put(&key("p"), format!("n;{round}"));
-        settle(&store, &cacher).await;
+        sync(&store, &cacher).await;
         store.put(&key("q"), format!("n;{round}"));
         store.cut();
-        settle(&store, &cacher).await;
+        sync(&store, &cacher).await;
         assert_eq!(frames(watcher.next().await).len(), 2);
     }
     assert_eq!((cacher.stats().store_watches.get(), cacher.stats().initializations.get()), (4, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn lost_history_ends_watches_and_leaves_no_trace_in_lists() {
+async fn lost_history_ends_watches_and_lists_are_complete() {
     let store = FakeStore::default();
     for i in 0..3 {
         store.put(&key(&format!("p{i}")), "n;");
@@ -154,7 +154,7 @@ async fn lost_history_ends_watches_and_leaves_no_trace_in_lists() {
     store.put(&key("p2"), "n;later");
     store.put(&key("p3"), "n;");
     store.with(|inner| inner.compacted = inner.revision());
-    settle(&store, &cacher).await;
+    sync(&store, &cacher).await;
     let names: Vec<_> =
         cacher.snapshot().range(PREFIX, None).map(|object| object.name().to_owned()).collect();
     assert_eq!(names, ["p1", "p2", "p3"]);
@@ -168,7 +168,7 @@ async fn lost_history_ends_watches_and_leaves_no_trace_in_lists() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_damaged_object_is_as_good_as_absent_until_it_is_repaired() {
+async fn undecodable_object_is_absent_until_it_is_repaired() {
     let store = FakeStore::default();
     store.put(&key("bad"), "!");
     store.put(&key("good"), "n;");
@@ -179,18 +179,18 @@ async fn a_damaged_object_is_as_good_as_absent_until_it_is_repaired() {
     store.put(&key("good"), "!");
     store.put(&key("bad"), "n;");
     store.delete(&key("good"));
-    settle(&store, &cacher).await;
-    let told = frames(watcher.next().await);
-    assert_eq!(told.len(), 2, "{told:?}");
+    sync(&store, &cacher).await;
+    let delivered = frames(watcher.next().await);
+    assert_eq!(delivered.len(), 2, "{delivered:?}");
     assert!(
-        told[0].starts_with(r#"{"type":"DELETED""#) && told[1].starts_with(r#"{"type":"ADDED""#),
-        "{told:?}"
+        delivered[0].starts_with(r#"{"type":"DELETED""#) && delivered[1].starts_with(r#"{"type":"ADDED""#),
+        "{delivered:?}"
     );
     assert_eq!((cacher.introspect().undecodable.len(), cacher.stats().undecodable.get()), (0, 2));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_object_whose_decoding_panics_is_left_out_alone() {
+async fn panic_in_the_decoder_affects_only_its_object() {
     let store = FakeStore::default();
     store.put(&key("bad"), "?");
     for i in 0..100 {
@@ -200,29 +200,29 @@ async fn an_object_whose_decoding_panics_is_left_out_alone() {
     assert_eq!(cacher.introspect().undecodable, [Arc::from(key("bad"))]);
     store.put(&key("worse"), "?");
     store.put(&key("good"), "n;");
-    settle(&store, &cacher).await;
+    sync(&store, &cacher).await;
     assert!(cacher.snapshot().get(&key("good")).is_some());
     assert_eq!((cacher.introspect().objects, cacher.introspect().undecodable.len()), (101, 2));
     assert_eq!(cacher.config().supervisor.restarts(), [("watch cache", 0)]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cache_whose_task_panics_lists_again_and_goes_on() {
+async fn panicked_task_lists_again() {
     let store = FakeStore::default();
     let cacher = ready(&store, config()).await;
     let mut watcher = watch(&cacher, WatchStart::After(cacher.revision()), Filter::all()).unwrap();
     for panics in 1..=3 {
         store.with(|inner| inner.panicking_reads = 1);
         store.put(&key(&format!("p{panics}")), "n;");
-        settle(&store, &cacher).await;
+        sync(&store, &cacher).await;
         assert_eq!(cacher.introspect().objects, panics);
         assert_eq!(cacher.config().supervisor.restarts(), [("watch cache", panics as u64)]);
     }
-    assert!(matches!(watcher.next().await, Step::End(End::Expired)), "it cannot know what it missed");
+    assert!(matches!(watcher.next().await, Step::End(End::Expired)), "missed events are unknown");
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_for_a_revision_asks_for_progress_and_gives_up_in_time() {
+async fn waiting_for_a_revision_requests_progress_and_times_out() {
     let store = FakeStore::default();
     let cacher = ready(&store, config()).await;
     for _ in 0..5 {
@@ -232,7 +232,7 @@ async fn waiting_for_a_revision_asks_for_progress_and_gives_up_in_time() {
     let begin = Instant::now();
     let waits = (2..=6).map(|revision| cacher.wait_until(revision, Duration::from_secs(3)));
     assert!(futures_util::future::join_all(waits).await.iter().all(Result::is_ok));
-    assert_eq!(begin.elapsed(), Duration::ZERO, "nobody waited for a timer");
+    assert_eq!(begin.elapsed(), Duration::ZERO, "no reader waited for a timer");
     assert_eq!(store.with(|inner| inner.progress_requests), 1, "once for all five");
     let late = cacher.wait_until(9, Duration::from_secs(3)).await;
     assert_eq!(late, Err(TooLarge { requested: 9, current: 6 }));
@@ -240,16 +240,16 @@ async fn waiting_for_a_revision_asks_for_progress_and_gives_up_in_time() {
     assert_eq!(late.unwrap_err().to_string(), "Too large resource version: 9, current: 6");
     let asked = store.with(|inner| inner.progress_requests);
     tokio::time::sleep(Duration::from_mins(1)).await;
-    assert!(store.with(|inner| inner.progress_requests) <= asked + 1, "nobody waits any more");
+    assert!(store.with(|inner| inner.progress_requests) <= asked + 1, "no reader waits any more");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_revision_nobody_reaches_does_not_slow_other_readers() {
+async fn unreachable_revision_does_not_delay_other_readers() {
     const PATIENCE: Duration = Duration::from_secs(3);
     let store = FakeStore::default();
     let cacher = ready(&store, config()).await;
-    // One reader waits for a revision that never comes, before and during the others; one after another, others wait
-    // for each of the revisions that there are.
+    // One reader waits for a revision that never comes, before and during the others. One after another, the others
+    // wait for each existing revision.
     for unreached in [1_000, i64::MAX as u64, u64::MAX] {
         assert!(cacher.wait_until(unreached, PATIENCE).await.is_err());
         let during = async {
@@ -271,7 +271,7 @@ async fn a_revision_nobody_reaches_does_not_slow_other_readers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn initial_objects_come_in_order_of_their_keys_before_the_events() {
+async fn initial_objects_come_in_key_order_before_the_events() {
     let store = FakeStore::default();
     for i in 0..300 {
         store.put(&key(&format!("p{i:03}")), "n;");
@@ -279,7 +279,7 @@ async fn initial_objects_come_in_order_of_their_keys_before_the_events() {
     let cacher = ready(&store, config()).await;
     let mut watcher = watch(&cacher, WatchStart::State(cacher.snapshot()), Filter::all()).unwrap();
     store.put(&key("new"), "n;");
-    settle(&store, &cacher).await;
+    sync(&store, &cacher).await;
     let mut names = Vec::new();
     let revision = loop {
         match watcher.next().await {
@@ -293,14 +293,14 @@ async fn initial_objects_come_in_order_of_their_keys_before_the_events() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_promises_no_more_than_it_holds() {
+async fn bookmark_never_covers_undelivered_events() {
     let store = FakeStore::default();
     let cacher = ready(&store, config()).await;
     let mut watcher = watch(&cacher, WatchStart::After(1), Filter::all()).unwrap();
     for i in 0..300 {
         store.put(&key("p"), format!("n;{i}"));
     }
-    settle(&store, &cacher).await;
+    sync(&store, &cacher).await;
     let mut last = 1;
     while let Some(Step::Events(events)) = watcher.next().now_or_never() {
         assert_eq!(events[0].object().resource_version(), last + 1);
@@ -333,7 +333,7 @@ async fn bookmarks_come_every_minute_and_before_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_from_the_future_is_silent_until_then() {
+async fn watch_from_a_future_revision_is_silent_until_then() {
     let store = FakeStore::default();
     let cacher = ready(&store, config()).await;
     let request =
@@ -347,12 +347,12 @@ async fn a_watch_from_the_future_is_silent_until_then() {
     for i in 0..3 {
         store.put(&key("p"), format!("n;{i}"));
     }
-    settle(&store, &cacher).await;
+    sync(&store, &cacher).await;
     assert!(frames(watcher.next().await)[0].contains(r#""resourceVersion":"4""#));
 }
 
 #[tokio::test(start_paused = true)]
-async fn watchers_are_woken_each_time_and_those_not_concerned_never() {
+async fn only_concerned_watchers_are_woken() {
     let store = FakeStore::default();
     let cacher = ready(&store, config()).await;
     let on = |node: &str| Filter::all().with_field(FieldRef::Declared(0), node);
@@ -366,7 +366,7 @@ async fn watchers_are_woken_each_time_and_those_not_concerned_never() {
     }
     store.put(&key("p"), "b;");
     store.release();
-    assert_eq!(frames(concerned.next().await).len(), 1, "it left");
+    assert_eq!(frames(concerned.next().await).len(), 1, "the object left the filter");
     assert!(other.is_woken());
     let mut watchers = cacher.introspect().watchers;
     watchers.sort_by(|(a, _), (b, _)| a.value.cmp(&b.value));
@@ -378,7 +378,7 @@ async fn watchers_are_woken_each_time_and_those_not_concerned_never() {
     assert!(cacher.introspect().watchers.is_empty());
 }
 
-/// A watcher that has been asked for its next step and waits for it.
+/// A watcher that was polled and is pending.
 fn waiting(mut watcher: Watcher) -> tokio_test::task::Spawn<impl Future<Output = Step>> {
     let mut task = tokio_test::task::spawn(async move { watcher.next().await });
     assert!(task.poll().is_pending());
@@ -386,7 +386,7 @@ fn waiting(mut watcher: Watcher) -> tokio_test::task::Spawn<impl Future<Output =
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_watchers_are_ended_and_quiet_ones_are_not() {
+async fn slow_watchers_expire_and_idle_ones_do_not() {
     let store = FakeStore::default();
     let window = WindowBounds { min: 4, max: 8, ..WindowBounds::default() };
     let cacher = ready(&store, CacherConfig { window, ..config() }).await;
@@ -396,14 +396,14 @@ async fn slow_watchers_are_ended_and_quiet_ones_are_not() {
         store.put(&key("p"), format!("n;{i}"));
     }
     store.put(&key("q"), "n;");
-    settle(&store, &cacher).await;
+    sync(&store, &cacher).await;
     assert!(matches!(slow.next().await, Step::End(End::Expired)));
-    assert_eq!(frames(quiet.next().await).len(), 1, "what passed was not for it");
+    assert_eq!(frames(quiet.next().await).len(), 1, "earlier events did not match");
     assert_eq!(cacher.introspect().window.events, 8);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_does_not_take_its_first_state_holds_nothing_alive() {
+async fn unread_initial_state_is_not_kept_in_memory() {
     let store = FakeStore::default();
     let window = WindowBounds { min: 4, max: 4, ..WindowBounds::default() };
     for i in 0..200 {
@@ -416,23 +416,23 @@ async fn a_client_that_does_not_take_its_first_state_holds_nothing_alive() {
     let mut other = watch(&cacher, start(), Filter::all()).unwrap();
     assert!(matches!(slow.next().await, Step::Events(_)));
     store.put(&key("p199"), "n;new");
-    settle(&store, &cacher).await;
-    assert!(old.upgrade().is_some(), "it may yet be sent");
+    sync(&store, &cacher).await;
+    assert!(old.upgrade().is_some(), "it may still be sent");
     for i in 0..8 {
         store.put(&key("p000"), format!("n;{i}"));
     }
-    settle(&store, &cacher).await;
+    sync(&store, &cacher).await;
     assert!(old.upgrade().is_none());
     assert!(matches!(slow.next().await, Step::End(End::Expired)));
     assert!(matches!(other.next().await, Step::End(End::Expired)));
     drop((slow, other));
     let mut again = watch(&cacher, start(), Filter::all()).unwrap();
     while let Step::Events(_) = again.next().await {}
-    assert!(again.next().now_or_never().is_none(), "and then waits");
+    assert!(again.next().now_or_never().is_none(), "then it waits");
 }
 
 #[tokio::test(start_paused = true)]
-async fn past_states_are_served_while_their_revision_lies_in_the_window() {
+async fn past_states_are_served_while_in_the_window() {
     let store = FakeStore::default();
     let window = WindowBounds { min: 4, max: 4, ..WindowBounds::default() };
     let cacher = ready(&store, CacherConfig { window, kept_snapshots: 2, ..config() }).await;
@@ -443,26 +443,26 @@ async fn past_states_are_served_while_their_revision_lies_in_the_window() {
     for i in 0..3 {
         store.put(&key(&format!("p{i}")), "n;");
     }
-    settle(&store, &cacher).await;
+    sync(&store, &cacher).await;
     cacher.keep(&cacher.snapshot());
     store.delete(&key("p0"));
     store.put(&key("p1"), "n;");
-    settle(&store, &cacher).await;
+    sync(&store, &cacher).await;
     assert_eq!(
         [4, 3, 5, 6].map(values),
         [Some(vec![2, 3, 4]), Some(vec![2, 3]), Some(vec![3, 4]), Some(vec![6, 4])]
     );
-    assert_eq!((values(7), values(1)), (None, None), "yet to come, and out of the window");
+    assert_eq!((values(7), values(1)), (None, None), "in the future, and out of the window");
     assert_eq!(cacher.introspect().kept_snapshots, [3, 5]);
     for _ in 0..8 {
         store.put(&key("p1"), "n;");
     }
-    settle(&store, &cacher).await;
+    sync(&store, &cacher).await;
     assert_eq!((values(4), cacher.introspect().kept_snapshots.len()), (None, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn encodings_are_shared_and_can_be_shed() {
+async fn encodings_are_shared_and_can_be_dropped() {
     let store = FakeStore::default();
     store.put(&key("p"), "n;");
     let budget = EncodingBudget::new(1 << 20);
@@ -472,7 +472,7 @@ async fn encodings_are_shared_and_can_be_shed() {
     let first = object.encoding(Encoding(1), |object| Ok::<_, ()>(object.name().to_owned().into())).unwrap();
     let second = object.encoding(Encoding(1), |_| Err(())).unwrap();
     assert_eq!((first.as_ptr(), budget.used()), (second.as_ptr(), 1));
-    cacher.shed_encodings();
+    cacher.drop_encodings();
     assert_eq!(budget.used(), 0);
     assert_eq!(object.encoding(Encoding(1), |_| Err(())), Err(()));
 }

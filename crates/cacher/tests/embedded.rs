@@ -1,4 +1,4 @@
-//! The cache over the embedded engine: both sides' idea of the contract is the same.
+//! The cache on the embedded engine: both sides agree on the contract.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
@@ -33,22 +33,22 @@ async fn lists_watches_and_progress_agree_with_the_engine() {
     put(&format!("{PREFIX}default/p00"), "n;later").await;
     put(&format!("{PREFIX}default/new"), "n;").await;
     store.txn(Txn::delete(format!("{PREFIX}default/p01"))).await.unwrap();
-    let mut told = Vec::new();
-    while told.len() < 3 {
+    let mut delivered = Vec::new();
+    while delivered.len() < 3 {
         match tokio::time::timeout(PATIENCE, watcher.next()).await.unwrap() {
             Step::Events(events) => {
-                told.extend(events.iter().map(|event| (event.kind, event.object().resource_version())));
+                delivered.extend(events.iter().map(|event| (event.kind, event.object().resource_version())));
             }
             other => panic!("{other:?}"),
         }
     }
     let last = store.current_revision().await.unwrap();
     assert_eq!(
-        told,
+        delivered,
         [(EventType::Modified, last - 2), (EventType::Added, last - 1), (EventType::Deleted, last)]
     );
 
-    // Writes elsewhere move the store on; a reader who wants its present state need not wait for a tick.
+    // Writes of other resources advance the store. A consistent read need not wait for a periodic progress report.
     put("/registry/minions/n", "").await;
     let revision = store.current_revision().await.unwrap();
     assert_eq!(cacher.wait_until(revision, PATIENCE).await, Ok(()));

@@ -1,14 +1,14 @@
-//! A bound on what an evaluation may cost: each list and map that is gone through is paid for by its elements, before.
+//! Cost limit of evaluations: before each iteration over a list or map, the number of its elements is charged.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cel::common::ast::{CallExpr, EntryExpr, Expr};
 use cel::{Context, ExecutionError, IdedExpr, Value};
 
-/// What is put around the range of each comprehension. No expression can say it itself: `@` is in no name.
+/// Function that wraps the range of each comprehension. Expressions cannot call it: `@` is not allowed in names.
 const SPEND: &str = "@spend";
 
-/// An expression that pays.
+/// Returns the expression with charges added.
 pub(crate) fn charged(mut expression: IdedExpr) -> IdedExpr {
     charge(&mut expression);
     expression
@@ -49,7 +49,7 @@ fn charge_entry(entry: &mut EntryExpr) {
     }
 }
 
-/// Lets the expressions of a context go through so many elements.
+/// Limits the number of elements that the expressions of a context may iterate over.
 pub(crate) fn limit(context: &mut Context<'_, '_>, elements: u64) {
     let left = AtomicU64::new(elements);
     let spend = move |range: Value| -> Result<Value, ExecutionError> {
@@ -65,7 +65,7 @@ pub(crate) fn limit(context: &mut Context<'_, '_>, elements: u64) {
         }
     };
     if let Err(error) = context.add_function(SPEND, spend) {
-        // Without it nothing that goes through a list can be evaluated.
-        tracing::error!(%error, "expressions cannot be charged");
+        // Without the function, every expression with a comprehension fails to evaluate.
+        tracing::error!(%error, "cannot register the CEL cost function");
     }
 }

@@ -1,5 +1,5 @@
-//! What an expression's names mean and which types its parts have, before it is evaluated (cel-go's checker, as far as
-//! lists, maps and objects go).
+//! Checks names and types of an expression before it is evaluated (the subset of cel-go's checker for lists, maps and
+//! objects).
 
 use cel::IdedExpr;
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, SelectExpr};
@@ -7,34 +7,34 @@ use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValu
 use crate::library;
 use crate::types::Type;
 
-/// What is wrong, and the part of the expression it is wrong with.
+/// An error and the ID of the subexpression it refers to.
 pub(crate) struct Problem {
-    pub(crate) at: u64,
-    pub(crate) what: String,
+    pub(crate) id: u64,
+    pub(crate) message: String,
 }
 
-/// Names of types, which are values too.
+/// Names of types, which are also values.
 const TYPES: [&str; 11] =
     ["bool", "int", "uint", "double", "string", "bytes", "list", "map", "null_type", "type", "optional_type"];
 
-/// The names that mean something where an expression stands.
+/// The variables visible in an expression, with their types.
 pub(crate) struct Scope<'e>(pub(crate) Vec<(&'e str, Type)>);
 
 impl<'e> Scope<'e> {
-    /// The type of an expression.
+    /// Returns the type of an expression.
     pub(crate) fn check(&mut self, expression: &'e IdedExpr) -> Result<Type, Problem> {
-        let problem = |what| Problem { at: expression.id, what };
+        let problem = |message| Problem { id: expression.id, message };
         match &expression.expr {
             Expr::Unspecified => Err(problem("the expression is empty".to_owned())),
-            Expr::Literal(literal) => Ok(of_literal(literal)),
+            Expr::Literal(literal) => Ok(literal_type(literal)),
             Expr::Ident(name) => self.find(name).ok_or_else(|| problem(undeclared(name))),
             Expr::Select(select) => self.select(select, expression.id),
             Expr::Call(call) => self.call(call, expression.id),
             Expr::List(list) => {
                 let mut joined = None::<Type>;
                 for element in &list.elements {
-                    let of = self.check(element)?;
-                    joined = Some(joined.map_or_else(|| of.clone(), |joined| joined.join(&of)));
+                    let ty = self.check(element)?;
+                    joined = Some(joined.map_or_else(|| ty.clone(), |joined| joined.join(&ty)));
                 }
                 Ok(Type::list(joined.unwrap_or(Type::Nothing)))
             }
@@ -51,32 +51,32 @@ impl<'e> Scope<'e> {
                 let (keys, values) = joined.unwrap_or((Type::Nothing, Type::Nothing));
                 Ok(Type::map(keys, values))
             }
-            Expr::Struct(of) => Err(problem(undeclared(&of.type_name))),
+            Expr::Struct(expr) => Err(problem(undeclared(&expr.type_name))),
             Expr::Comprehension(comprehension) => self.comprehension(comprehension),
         }
     }
 
     fn find(&self, name: &str) -> Option<Type> {
         let declared = self.0.iter().rev().find(|(known, _)| *known == name);
-        let of_type = || TYPES.contains(&name).then_some(Type::Type);
-        declared.map(|(_, of)| of.clone()).or_else(of_type)
+        let type_name = || TYPES.contains(&name).then_some(Type::Type);
+        declared.map(|(_, ty)| ty.clone()).or_else(type_name)
     }
 
-    fn select(&mut self, select: &'e SelectExpr, at: u64) -> Result<Type, Problem> {
+    fn select(&mut self, select: &'e SelectExpr, id: u64) -> Result<Type, Problem> {
         let operand = self.check(&select.operand)?;
-        let found = field(&operand, &select.field).map_err(|what| Problem { at, what })?;
+        let found = field_type(&operand, &select.field).map_err(|message| Problem { id, message })?;
         Ok(if select.test { Type::Bool } else { found })
     }
 
-    fn call(&mut self, call: &'e CallExpr, at: u64) -> Result<Type, Problem> {
-        // `a.?b`, with the field's name as a text.
+    fn call(&mut self, call: &'e CallExpr, id: u64) -> Result<Type, Problem> {
+        // `a.?b`; the name of the field is a string literal.
         if let ("_?._", [operand, name]) = (call.func_name.as_str(), call.args.as_slice()) {
             let operand = self.check(operand)?;
             let Expr::Literal(LiteralValue::String(name)) = &name.expr else {
-                return Err(Problem { at, what: "unsupported optional field selection".to_owned() });
+                return Err(Problem { id, message: "unsupported optional field selection".to_owned() });
             };
             let inner = if let Type::Optional(of) = &operand { of } else { &operand };
-            let found = field(inner, name.inner()).map_err(|what| Problem { at, what })?;
+            let found = field_type(inner, name.inner()).map_err(|message| Problem { id, message })?;
             return Ok(if matches!(found, Type::Optional(_)) { found } else { Type::optional(found) });
         }
         let mut name = call.func_name.clone();
@@ -88,7 +88,7 @@ impl<'e> Scope<'e> {
             }
         }
         if !library::is_known(&name) {
-            return Err(Problem { at, what: undeclared(&name) });
+            return Err(Problem { id, message: undeclared(&name) });
         }
         let mut arguments = Vec::with_capacity(call.args.len() + 1);
         for argument in target.into_iter().chain(&call.args) {
@@ -96,42 +96,42 @@ impl<'e> Scope<'e> {
         }
         let member = target.is_some();
         library::result(&name, member, &arguments)
-            .ok_or_else(|| Problem { at, what: no_overload(&name, member, &arguments) })
+            .ok_or_else(|| Problem { id, message: no_overload(&name, member, &arguments) })
     }
 
-    fn comprehension(&mut self, it: &'e ComprehensionExpr) -> Result<Type, Problem> {
-        let range = self.check(&it.iter_range)?;
-        let start = self.check(&it.accu_init)?;
-        let two = it.iter_var2.is_some();
+    fn comprehension(&mut self, comprehension: &'e ComprehensionExpr) -> Result<Type, Problem> {
+        let range = self.check(&comprehension.iter_range)?;
+        let start = self.check(&comprehension.accu_init)?;
+        let two = comprehension.iter_var2.is_some();
         let (first, second) = match range {
             Type::Dyn => (Type::Dyn, Type::Dyn),
             Type::List(of) if two => (Type::Int, (*of).clone()),
             Type::List(of) => ((*of).clone(), Type::Dyn),
             Type::Map(keys, values) => ((*keys).clone(), (*values).clone()),
             other => {
-                let what = format!(
+                let message = format!(
                     "expression of type '{other}' cannot be range of a comprehension (must be list, map, or dynamic)"
                 );
-                return Err(Problem { at: it.iter_range.id, what });
+                return Err(Problem { id: comprehension.iter_range.id, message });
             }
         };
         let depth = self.0.len();
-        self.0.push((&it.iter_var, first));
-        self.0.extend(it.iter_var2.as_deref().map(|name| (name, second)));
-        self.0.push((&it.accu_var, start));
+        self.0.push((&comprehension.iter_var, first));
+        self.0.extend(comprehension.iter_var2.as_deref().map(|name| (name, second)));
+        self.0.push((&comprehension.accu_var, start));
         let outcome = (|| {
-            self.check(&it.loop_cond)?;
-            // What was empty at first is not any more.
-            let filled = self.check(&it.loop_step)?;
-            self.0.push((&it.accu_var, filled));
-            self.check(&it.result)
+            self.check(&comprehension.loop_cond)?;
+            // An accumulator that is initially empty gets its element type here.
+            let filled = self.check(&comprehension.loop_step)?;
+            self.0.push((&comprehension.accu_var, filled));
+            self.check(&comprehension.result)
         })();
         self.0.truncate(depth);
         outcome
     }
 }
 
-fn of_literal(literal: &LiteralValue) -> Type {
+fn literal_type(literal: &LiteralValue) -> Type {
     match literal {
         LiteralValue::Boolean(_) => Type::Bool,
         LiteralValue::Bytes(_) => Type::Bytes,
@@ -143,15 +143,15 @@ fn of_literal(literal: &LiteralValue) -> Type {
     }
 }
 
-/// The type of a field.
-fn field(of: &Type, name: &str) -> Result<Type, String> {
-    match of {
+/// Returns the type of a field.
+fn field_type(ty: &Type, name: &str) -> Result<Type, String> {
+    match ty {
         Type::Dyn => Ok(Type::Dyn),
         Type::Map(_, values) => Ok((**values).clone()),
-        Type::Optional(inner) => field(inner, name).map(Type::optional),
+        Type::Optional(inner) => field_type(inner, name).map(Type::optional),
         Type::Object(object) => {
             let found = object.fields.iter().find(|(known, _)| *known == name);
-            found.map(|(_, of)| of.clone()).ok_or_else(|| format!("undefined field '{name}'"))
+            found.map(|(_, ty)| ty.clone()).ok_or_else(|| format!("undefined field '{name}'"))
         }
         other => Err(format!("type '{other}' does not support field selection")),
     }

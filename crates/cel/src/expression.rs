@@ -1,4 +1,4 @@
-//! Expressions: compiled when a file is loaded, evaluated when a request asks.
+//! Expressions: compiled when a configuration is loaded, evaluated for each request.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -12,57 +12,57 @@ use crate::budget;
 use crate::check::{Problem, Scope};
 use crate::types::Type;
 
-/// The language as Kubernetes has it here: optionals and the functions of texts and lists.
+/// The CEL environment: optionals, and the string and list extensions, as in Kubernetes.
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let mut env = Env::stdlib();
     for extension in [cel::extensions::strings, cel::extensions::lists] {
         if let Err(error) = env.add_extension(extension) {
-            tracing::error!(%error, "an extension of the expression language is not there");
+            tracing::error!(%error, "cannot enable a CEL extension");
         }
     }
     Arc::new(env)
 });
 
-/// Elements that one evaluation goes through at most.
+/// Maximum number of elements that one evaluation iterates over.
 const MAX_ELEMENTS: u64 = 100_000;
 
-/// The variable that expressions speak of.
+/// The variable available to expressions.
 #[derive(Clone, Debug)]
 pub struct Variable {
-    /// Its name.
+    /// The name.
     pub name: &'static str,
-    /// Its type.
-    pub of: Type,
+    /// The type.
+    pub ty: Type,
 }
 
-/// Why a text is no expression that can be used.
+/// Error of compiling an expression.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CompileError {
-    /// It is not in the language, or a name or a type in it is wrong. As cel-go tells it, with the place.
+    /// A syntax, name or type error, in cel-go's format with the position.
     #[error("compilation failed: {0}")]
     Compilation(String),
-    /// Its value is of another type than is asked for.
+    /// The expression has the wrong type.
     #[error("must evaluate to {wanted} but got {found}")]
     Result {
-        /// The type asked for.
+        /// The required type.
         wanted: Type,
-        /// The expression's.
+        /// The type of the expression.
         found: Type,
     },
 }
 
-/// Why an expression has no value.
+/// Error of evaluating an expression.
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluationError {
-    /// Something in it has none, or it costs too much.
+    /// A runtime error, or the cost limit is exceeded.
     #[error(transparent)]
     Execution(#[from] ExecutionError),
-    /// It has one that JSON cannot say.
-    #[error("the value of the expression is not of a kind that can be used")]
+    /// The value cannot be represented in JSON.
+    #[error("the value of the expression cannot be represented in JSON")]
     NoJson,
 }
 
-/// A variable's value, ready for any number of expressions.
+/// The value of the variable, converted once for any number of expressions.
 #[derive(Debug)]
 pub struct Input {
     name: &'static str,
@@ -70,9 +70,9 @@ pub struct Input {
 }
 
 impl Input {
-    /// A variable's value.
+    /// Converts a JSON value.
     pub fn new(name: &'static str, value: &Value) -> Self {
-        Self { name, value: of_json(value) }
+        Self { name, value: to_cel(value) }
     }
 }
 
@@ -84,17 +84,18 @@ pub struct Expression {
 }
 
 impl Expression {
-    /// Reads an expression about one variable, whose value is of a type; [`Type::Dyn`] for any.
+    /// Compiles an expression with one variable and checks that its type is `result`; [`Type::Dyn`] accepts any.
     ///
     /// # Errors
-    /// It is none.
+    /// The expression is invalid.
     pub fn compile(text: &str, variable: &Variable, result: &Type) -> Result<Self, CompileError> {
         let program = ENVIRONMENT.compile(text);
         let program =
             program.map_err(|error| CompileError::Compilation(error.to_string().replace("\n| ", "\n | ")))?;
-        let mut scope = Scope(vec![(variable.name, variable.of.clone())]);
+        let mut scope = Scope(vec![(variable.name, variable.ty.clone())]);
         let found = scope.check(program.expression());
-        let found = found.map_err(|problem| CompileError::Compilation(shown(text, &program, &problem)))?;
+        let found =
+            found.map_err(|problem| CompileError::Compilation(format_problem(text, &program, &problem)))?;
         if *result != Type::Dyn && found != *result {
             return Err(CompileError::Result { wanted: result.clone(), found });
         }
@@ -102,20 +103,20 @@ impl Expression {
         Ok(Self { text: text.to_owned(), charged: budget::charged(tree.clone()), tree })
     }
 
-    /// The expression as it was written.
+    /// Returns the source text.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Whether `VARIABLE.FIELD` is read, in whatever way that is written.
+    /// Returns whether the expression reads `VARIABLE.FIELD`, with any syntax.
     pub fn reads(&self, variable: &str, field: &str) -> bool {
         reads(&self.tree, variable, field)
     }
 
-    /// The value as JSON.
+    /// Returns the value of the expression as JSON.
     ///
     /// # Errors
-    /// It has none that can be used.
+    /// The evaluation fails, or its value cannot be represented in JSON.
     pub fn evaluate(&self, input: &Input) -> Result<Value, EvaluationError> {
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
         context.add_variable_from_value(input.name, input.value.clone());
@@ -131,8 +132,8 @@ impl std::fmt::Debug for Expression {
     }
 }
 
-/// A value of the language. Numbers without a fraction are signed, so that they can be reckoned with.
-fn of_json(value: &Value) -> CelValue {
+/// Converts a JSON value. Integers become signed, so that arithmetic on them works.
+fn to_cel(value: &Value) -> CelValue {
     match value {
         Value::Null => CelValue::Null,
         Value::Bool(value) => CelValue::Bool(*value),
@@ -141,31 +142,31 @@ fn of_json(value: &Value) -> CelValue {
             (None, number) => CelValue::Float(number.unwrap_or(f64::NAN)),
         },
         Value::String(text) => CelValue::String(Arc::new(text.clone())),
-        Value::Array(values) => CelValue::List(Arc::new(values.iter().map(of_json).collect())),
+        Value::Array(values) => CelValue::List(Arc::new(values.iter().map(to_cel).collect())),
         Value::Object(fields) => {
-            let fields = fields.iter().map(|(name, value)| (Key::from(name.as_str()), of_json(value)));
+            let fields = fields.iter().map(|(name, value)| (Key::from(name.as_str()), to_cel(value)));
             let map: HashMap<_, _> = fields.collect();
             CelValue::Map(map.into())
         }
     }
 }
 
-/// A problem as cel-go shows it: the place, the line, and a mark under it.
-fn shown(text: &str, program: &Program, problem: &Problem) -> String {
-    let start = program.source_info().offset_for(problem.at).map_or(0, |(start, _)| start as usize);
+/// Formats a problem as cel-go does: the position, the line, and a mark below it.
+fn format_problem(text: &str, program: &Program, problem: &Problem) -> String {
+    let start = program.source_info().offset_for(problem.id).map_or(0, |(start, _)| start as usize);
     let before = text.get(..start).unwrap_or_default();
     let (line, column) =
         (before.matches('\n').count(), before.rsplit('\n').next().map_or(0, |it| it.chars().count()));
     let snippet = text.lines().nth(line).unwrap_or_default();
     let mark = ".".repeat(column);
-    format!("ERROR: <input>:{}:{}: {}\n | {snippet}\n | {mark}^", line + 1, column + 1, problem.what)
+    format!("ERROR: <input>:{}:{}: {}\n | {snippet}\n | {mark}^", line + 1, column + 1, problem.message)
 }
 
 fn reads(expression: &IdedExpr, variable: &str, field: &str) -> bool {
     let is_variable = |it: &IdedExpr| matches!(&it.expr, Expr::Ident(name) if name == variable);
     let within = |it: &IdedExpr| reads(it, variable, field);
     match &expression.expr {
-        // There is no type whose values could be written as structs.
+        // Struct expressions do not compile: no struct types are declared.
         Expr::Unspecified | Expr::Literal(_) | Expr::Ident(_) | Expr::Struct(_) => false,
         Expr::Select(select) => {
             (select.field == field && is_variable(&select.operand)) || within(&select.operand)

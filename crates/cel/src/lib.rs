@@ -1,21 +1,21 @@
-//! Expressions of the Common Expression Language (CEL), as Kubernetes' configuration files have them.
+//! Common Expression Language (CEL) expressions as used in Kubernetes configuration files.
 //!
 //! ```text
 //! text ─ parse (the `cel` crate) ─► tree ─ check: names and types ─► Expression ─ evaluate, within bounds ─► JSON
 //! ```
 //!
-//! The `cel` crate parses and evaluates. What it does not do is here: it finds out that a name means nothing, or that a
-//! text is compared with a number, when the expression is evaluated, and it would evaluate for as long as it takes.
+//! The `cel` crate parses and evaluates, but finds undeclared names and type errors only during evaluation, and has no
+//! cost limit. This crate adds both checks.
 //!
 //! Invariants:
-//! - What compiles speaks of declared variables and known functions only, and has a type that was asked for.
-//! - An evaluation visits a bounded number of elements of lists and maps, whatever its input is.
+//! - A compiled expression uses only declared variables and known functions, and has the required type.
+//! - An evaluation iterates over a bounded number of list and map elements, for any input.
 //!
 //! ```
 //! use nave_cel::{Expression, Input, Type, Variable};
 //! use serde_json::json;
 //!
-//! let claims = Variable { name: "claims", of: Type::map(Type::String, Type::Dyn) };
+//! let claims = Variable { name: "claims", ty: Type::map(Type::String, Type::Dyn) };
 //! let is_dev = Expression::compile("'dev' in claims.groups", &claims, &Type::Bool)?;
 //! let input = Input::new("claims", &json!({"groups": ["dev", "ops"]}));
 //! assert_eq!(is_dev.evaluate(&input)?, json!(true));

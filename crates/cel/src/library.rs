@@ -1,13 +1,13 @@
-//! The functions and operators there are, with their types: those of the language, of optional values, and of
-//! cel-go's extensions for texts and lists.
+//! Types of the available functions and operators: those of the language, of optional values, and of cel-go's string
+//! and list extensions.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
 use crate::types::Type;
 
-/// `NAME(ARGUMENTS) RESULT`, or `TARGET.NAME(ARGUMENTS) RESULT` for what is called on a value. A letter is a type that
-/// is the same wherever it stands in a line.
+/// `NAME(ARGUMENTS) RESULT`, or `TARGET.NAME(ARGUMENTS) RESULT` for a method. A single letter is a type parameter: it
+/// stands for the same type everywhere in the line.
 const SIGNATURES: &str = "
 !_(bool) bool
 _&&_(bool, bool) bool
@@ -87,13 +87,13 @@ optional(A).orValue(A) A
 optional(A).or(optional(A)) optional(A)
 ";
 
-/// Operators that numbers share.
+/// Arithmetic operators of all numeric types.
 const ARITHMETIC: [&str; 4] = ["_-_", "_*_", "_/_", "_%_"];
-/// Comparisons, also of numbers of different types.
+/// Comparison operators, also between different numeric types.
 const COMPARISONS: [&str; 4] = ["_<_", "_<=_", "_>_", "_>=_"];
 const NUMBERS: [Type; 3] = [Type::Int, Type::Uint, Type::Double];
 
-/// What is known of one function: the types of what it is given (its target first, where it has one), and of its value.
+/// The signature of one overload; the first parameter of a method is its target.
 struct Signature {
     member: bool,
     parameters: Vec<Type>,
@@ -126,13 +126,12 @@ static LIBRARY: LazyLock<HashMap<String, Vec<Signature>>> = LazyLock::new(|| {
     library
 });
 
-/// Whether there is a function of this name.
+/// Returns whether a function has this name.
 pub(crate) fn is_known(name: &str) -> bool {
     LIBRARY.contains_key(name)
 }
 
-/// The type of a call's value; dynamic where that depends on what is only known later. `None` if nothing of this name
-/// takes these types.
+/// Returns the type of a call; dynamic if it depends on dynamic arguments. `None` if no overload accepts the arguments.
 pub(crate) fn result(name: &str, member: bool, arguments: &[Type]) -> Option<Type> {
     let signatures = LIBRARY.get(name)?.iter().filter(|signature| signature.member == member);
     let results = signatures.filter_map(|signature| signature.applied_to(arguments));
@@ -150,7 +149,7 @@ impl Signature {
     }
 }
 
-/// Whether a value of a type may be given for a parameter; letters get to be known on the way.
+/// Returns whether an argument is accepted for a parameter; binds type parameters in `known`.
 fn fits(parameter: &Type, argument: &Type, known: &mut BTreeMap<char, Type>) -> bool {
     match (parameter, argument) {
         (Type::Parameter(name), _) => {
@@ -177,13 +176,13 @@ fn filled_in(of: &Type, known: &BTreeMap<char, Type>) -> Type {
     }
 }
 
-/// One line of [`SIGNATURES`]; `None` for an empty one.
+/// Parses one line of [`SIGNATURES`]; `None` for an empty line.
 fn parse(line: &str) -> Option<(String, bool, Vec<Type>, Type)> {
     let (head, result) = line.rsplit_once(' ')?;
     let open = matching_open(head)?;
     let (name, arguments) = (&head[..open], head[open..].trim_start_matches('(').strip_suffix(')')?);
     let mut parameters = Vec::new();
-    // `optional.of` is a name; a target is a type.
+    // `optional.of` is a name; any other prefix is the type of a target.
     let (target, name) = match name.rsplit_once('.') {
         Some((target, method)) if target != "optional" => (Some(target), method),
         _ => (None, name),
@@ -193,7 +192,7 @@ fn parse(line: &str) -> Option<(String, bool, Vec<Type>, Type)> {
     Some((name.to_owned(), target.is_some(), parameters, parse_type(result)))
 }
 
-/// Where the last pair of parentheses opens.
+/// Returns the position of the opening parenthesis that matches the last closing one.
 fn matching_open(text: &str) -> Option<usize> {
     let mut depth = 0;
     text.char_indices().rev().find_map(|(at, letter)| {
@@ -206,7 +205,7 @@ fn matching_open(text: &str) -> Option<usize> {
     })
 }
 
-/// Splits at the commas that are not within parentheses.
+/// Splits at the commas outside of parentheses.
 fn split(list: &str) -> Vec<&str> {
     let mut depth = 0;
     let parts = list.split(|letter| {
@@ -248,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_line_is_a_signature() {
+    fn parses_every_signature() {
         for line in SIGNATURES.lines().filter(|line| !line.is_empty()) {
             let (name, member, parameters, result) = parse(line).unwrap();
             let parameters: Vec<_> =
@@ -262,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_stand_for_one_type() {
+    fn a_type_parameter_is_one_type() {
         let texts = Type::list(Type::String);
         assert_eq!(result("@in", false, &[Type::String, texts.clone()]), Some(Type::Bool));
         assert_eq!(result("@in", false, &[Type::Int, texts.clone()]), None);

@@ -1,4 +1,4 @@
-//! Types, as far as they are known before an expression is evaluated.
+//! Static types of expressions.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,9 +6,9 @@ use std::sync::Arc;
 /// A type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Type {
-    /// Known only when the expression is evaluated.
+    /// Known only at evaluation.
     Dyn,
-    /// Of what there is none: of the elements of an empty list.
+    /// The element type of an empty list or map.
     Nothing,
     /// The type of `null`.
     Null,
@@ -20,55 +20,55 @@ pub enum Type {
     Uint,
     /// Numbers with a fraction.
     Double,
-    /// Texts.
+    /// Strings.
     String,
     /// Bytes.
     Bytes,
-    /// Types, as `type` finds them.
+    /// Types, as returned by `type`.
     Type,
     /// Lists of one type.
     List(Arc<Type>),
     /// Maps from one type to another.
     Map(Arc<Type>, Arc<Type>),
-    /// What may be absent.
+    /// Optional values.
     Optional(Arc<Type>),
     /// Objects with these fields and no others.
     Object(Arc<ObjectType>),
-    /// Any type, but everywhere in a signature the same.
+    /// A type parameter of a signature.
     Parameter(char),
 }
 
-/// What an object has.
+/// Fields of an object type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectType {
-    /// The name that errors show.
+    /// The name used in errors.
     pub name: &'static str,
-    /// The fields' names and types.
+    /// Names and types of the fields.
     pub fields: Vec<(&'static str, Type)>,
 }
 
 impl Type {
-    /// Lists of a type.
+    /// Returns the type of a list.
     pub fn list(of: Self) -> Self {
         Self::List(Arc::new(of))
     }
 
-    /// Maps from a type to another.
+    /// Returns the type of a map.
     pub fn map(from: Self, to: Self) -> Self {
         Self::Map(Arc::new(from), Arc::new(to))
     }
 
-    /// What may be absent.
+    /// Returns the type of an optional value.
     pub fn optional(of: Self) -> Self {
         Self::Optional(Arc::new(of))
     }
 
-    /// Objects.
+    /// Returns an object type.
     pub fn object(name: &'static str, fields: Vec<(&'static str, Self)>) -> Self {
         Self::Object(Arc::new(ObjectType { name, fields }))
     }
 
-    /// What is of either type; dynamic where they differ.
+    /// Returns the common type of two types; dynamic if they differ.
     pub(crate) fn join(&self, other: &Self) -> Self {
         match (self, other) {
             _ if self == other => self.clone(),
@@ -80,7 +80,7 @@ impl Type {
         }
     }
 
-    /// Whether a value can be of both types.
+    /// Returns whether a value can have both types.
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Dyn | Self::Nothing, _) | (_, Self::Dyn | Self::Nothing) => true,

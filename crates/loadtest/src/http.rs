@@ -1,4 +1,4 @@
-//! Connections to an API server, the calls sent over them, and bodies read without being parsed.
+//! Connections to an API server, requests, and response bodies read without parsing.
 
 use std::fs;
 use std::path::Path;
@@ -24,7 +24,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::LoadError;
 
-/// A server, and what it takes to be let in.
+/// A server and the credentials for it.
 #[derive(Clone)]
 pub struct Target {
     origin: Arc<Origin>,
@@ -37,22 +37,22 @@ pub(crate) struct Origin {
     pub(crate) bearer: Option<HeaderValue>,
 }
 
-/// One request.
+/// A request.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// The verb.
+    /// The HTTP method.
     pub method: Method,
     /// Path and query.
     pub path: String,
-    /// The encoding asked for; `application/json` unless said otherwise.
+    /// Media type of the `Accept` header; the default is `application/json`.
     pub accept: &'static str,
-    /// The encoding of the body, if there is one.
+    /// Media type of the body, if there is one.
     pub content_type: Option<&'static str>,
     /// The body.
     pub body: Bytes,
 }
 
-/// One connection; cloning one that speaks HTTP/2 shares it.
+/// A connection. Clones of an HTTP/2 connection share it.
 pub struct Connection {
     origin: Arc<Origin>,
     sender: Sender,
@@ -63,13 +63,13 @@ enum Sender {
     Http2(http2::SendRequest<Full<Bytes>>),
 }
 
-/// An answer whose body is still to be read.
+/// A response whose body has not been read.
 pub struct Answer {
     call: String,
     response: Response<Incoming>,
 }
 
-/// A few HTTP/2 connections that callers share.
+/// A number of HTTP/2 connections shared by callers.
 #[derive(Clone)]
 pub struct Pool {
     origin: Arc<Origin>,
@@ -77,7 +77,7 @@ pub struct Pool {
 }
 
 impl Target {
-    /// The server of the kubeconfig's current context.
+    /// Returns the server of the kubeconfig's current context.
     pub fn from_kubeconfig(path: &Path) -> Result<Self, LoadError> {
         let problem = |problem: String| LoadError::Kubeconfig { path: path.to_owned(), problem };
         let config = Kubeconfig::read(path).map_err(|error| problem(error.to_string()))?;
@@ -104,16 +104,16 @@ impl Target {
         })
     }
 
-    /// Opens a connection that speaks HTTP/1.1.
+    /// Opens an HTTP/1.1 connection.
     pub async fn connect_http1(&self) -> Result<Connection, LoadError> {
         self.http1_over(self.connect("http/1.1").await?).await
     }
 
-    /// The same for a client that reads slowly: little lies between it and the server, so that the server feels it.
-    pub async fn connect_narrow(&self) -> Result<Connection, LoadError> {
+    /// Opens an HTTP/1.1 connection with a small receive buffer, for slow readers: unread data blocks the server early.
+    pub async fn connect_slow_reader(&self) -> Result<Connection, LoadError> {
         let stream = self.connect("http/1.1").await?;
         let socket = SockRef::from(stream.get_ref().0.get_ref());
-        socket.set_recv_buffer_size(NARROW).map_err(LoadError::Broken)?;
+        socket.set_recv_buffer_size(SLOW_READER_BUFFER).map_err(LoadError::Broken)?;
         self.http1_over(stream).await
     }
 
@@ -123,7 +123,7 @@ impl Target {
         Ok(Connection { origin: Arc::clone(&self.origin), sender: Sender::Http1(sender) })
     }
 
-    /// Opens a connection that speaks HTTP/2.
+    /// Opens an HTTP/2 connection.
     pub async fn connect_http2(&self) -> Result<Connection, LoadError> {
         let sender = self.handshake_http2().await?;
         Ok(Connection { origin: Arc::clone(&self.origin), sender: Sender::Http2(sender) })
@@ -138,7 +138,7 @@ impl Target {
         Ok(Pool { origin: Arc::clone(&self.origin), lanes: lanes.into() })
     }
 
-    /// The windows are so large that flow control never waits for us.
+    /// The windows are large, so that flow control never delays the server.
     async fn handshake_http2(&self) -> Result<http2::SendRequest<Full<Bytes>>, LoadError> {
         let stream = self.connect("h2").await?;
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
@@ -151,7 +151,7 @@ impl Target {
         Ok(sender)
     }
 
-    /// What its requests have in common.
+    /// Returns the common parts of all requests.
     pub(crate) fn origin(&self) -> &Origin {
         &self.origin
     }
@@ -164,42 +164,42 @@ impl Target {
         stream.set_nodelay(true).map_err(failed)?;
         let mut tls = ClientConfig::clone(&self.tls);
         tls.alpn_protocols = vec![protocol.into()];
-        // TLS by itself would read 4 KiB a system call.
+        // Without the buffer, TLS would read 4 KiB per system call.
         let stream = BufReader::with_capacity(READ_BUFFER, stream);
         TlsConnector::from(Arc::new(tls)).connect(self.server_name.clone(), stream).await.map_err(failed)
     }
 }
 
 impl Pool {
-    /// The connection that the caller with this number uses.
+    /// Returns the connection for the caller with this number.
     pub fn lane(&self, caller: usize) -> Connection {
         let sender = self.lanes[caller % self.lanes.len()].clone();
         Connection { origin: Arc::clone(&self.origin), sender: Sender::Http2(sender) }
     }
 
-    /// Sends one call on the first connection and reads the whole answer.
+    /// Sends a request on the first connection and reads the whole response.
     pub async fn call(&self, call: &Call) -> Result<Bytes, LoadError> {
         self.lane(0).send(call).await?.success().await?.read_all().await
     }
 }
 
 impl Call {
-    /// A read.
+    /// Returns a GET request.
     pub fn get(path: impl Into<String>) -> Self {
         Self::new(Method::GET, path, None, Bytes::new())
     }
 
-    /// A creation from JSON.
+    /// Returns a POST request with a JSON body.
     pub fn post(path: impl Into<String>, body: impl Into<Bytes>) -> Self {
         Self::new(Method::POST, path, Some(JSON), body.into())
     }
 
-    /// A deletion, of one object or of a collection.
+    /// Returns a DELETE request for an object or a collection.
     pub fn delete(path: impl Into<String>) -> Self {
         Self::new(Method::DELETE, path, None, Bytes::new())
     }
 
-    /// Any request.
+    /// Returns a request with any method.
     pub fn new(
         method: Method,
         path: impl Into<String>,
@@ -209,7 +209,7 @@ impl Call {
         Self { method, path: path.into(), accept: JSON, content_type, body }
     }
 
-    /// Asks for another encoding.
+    /// Sets the `Accept` header.
     pub fn accept(mut self, media_type: &'static str) -> Self {
         self.accept = media_type;
         self
@@ -217,10 +217,10 @@ impl Call {
 }
 
 impl Connection {
-    /// Sends one call and waits for the head of the answer.
+    /// Sends a request and waits for the head of the response.
     pub async fn send(&mut self, call: &Call) -> Result<Answer, LoadError> {
         let request = Request::builder().method(call.method.clone()).header(ACCEPT, call.accept);
-        // HTTP/1.1 sends the path and names the host in a header, HTTP/2 sends the whole address.
+        // HTTP/1.1 requests have the path and a `Host` header; HTTP/2 requests have the full URL.
         let request = match &self.sender {
             Sender::Http1(_) => request.uri(&call.path).header(
                 HOST,
@@ -249,17 +249,17 @@ impl Connection {
 }
 
 impl Answer {
-    /// The HTTP status.
+    /// Returns the HTTP status.
     pub fn status(&self) -> StatusCode {
         self.response.status()
     }
 
-    /// A header's text, or nothing where it is absent or not text.
+    /// Returns the value of a header; `None` if it is absent or not text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.response.headers().get(name)?.to_str().ok()
     }
 
-    /// The answer if it is a success, else an error that says what the server said.
+    /// Returns the response if its status is a success, otherwise an error with the body.
     pub async fn success(self) -> Result<Self, LoadError> {
         let status = self.status();
         if status.is_success() {
@@ -271,7 +271,7 @@ impl Answer {
         Err(LoadError::Refused { call, status: status.as_u16(), body })
     }
 
-    /// The next piece of the body as it arrives, or nothing at its end.
+    /// Returns the next chunk of the body, or `None` at the end.
     pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, LoadError> {
         while let Some(frame) = self.response.frame().await {
             if let Ok(data) = frame?.into_data() {
@@ -281,7 +281,7 @@ impl Answer {
         Ok(None)
     }
 
-    /// Reads to the end and returns the body's length and its first kilobytes.
+    /// Reads to the end; returns the length of the body and its first kilobytes.
     pub async fn drain(mut self) -> Result<(u64, Bytes), LoadError> {
         let (mut length, mut head) = (0, Bytes::new());
         while let Some(chunk) = self.next_chunk().await? {
@@ -293,7 +293,7 @@ impl Answer {
         Ok((length, head))
     }
 
-    /// Reads and returns the whole body.
+    /// Reads the whole body.
     pub async fn read_all(mut self) -> Result<Bytes, LoadError> {
         let mut body = BytesMut::new();
         while let Some(chunk) = self.next_chunk().await? {
@@ -303,7 +303,8 @@ impl Answer {
     }
 }
 
-/// The text of the first field of this name, found by scanning: for `resourceVersion` and `continue` in a list's head.
+/// Returns the text of the first field with this name, found by scanning; for `resourceVersion` and `continue` at the
+/// start of a list.
 pub fn scan_field<'a>(json: &'a [u8], name: &str) -> Option<&'a str> {
     let key = format!("\"{name}\":\"");
     let start = memchr::memmem::find(json, key.as_bytes())? + key.len();
@@ -311,31 +312,31 @@ pub fn scan_field<'a>(json: &'a [u8], name: &str) -> Option<&'a str> {
     std::str::from_utf8(&json[start..start + end]).ok()
 }
 
-/// The media type of JSON.
+/// Media type of JSON.
 pub const JSON: &str = "application/json";
-/// The media type of Kubernetes' protobuf encoding.
+/// Media type of the Kubernetes protobuf encoding.
 pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 pub(crate) type Stream = TlsStream<BufReader<TcpStream>>;
 
 const READ_BUFFER: usize = 256 << 10;
-/// The socket's buffer of a client that reads slowly; the kernel takes twice as much.
-const NARROW: usize = 16 << 10;
+/// Socket buffer size of a slow reader; the kernel doubles it.
+const SLOW_READER_BUFFER: usize = 16 << 10;
 const WINDOW: u32 = 512 << 20;
 const MAX_FRAME: u32 = 1 << 20;
-/// How much of a body [`Answer::drain`] keeps at most.
+/// Maximum number of bytes that [`Answer::drain`] returns.
 const HEAD: usize = 8 << 10;
 
 fn tls_config(tls: Tls) -> Result<ClientConfig, rustls::Error> {
-    let Roots::These(authorities) = tls.roots else {
-        return Err(rustls::Error::General("the cluster names no certificate authority".to_owned()));
+    let Roots::Custom(authorities) = tls.roots else {
+        return Err(rustls::Error::General("the cluster has no certificate authority".to_owned()));
     };
     let mut roots = RootCertStore::empty();
     for authority in authorities {
         roots.add(authority)?;
     }
     let mut provider = rustls::crypto::aws_lc_rs::default_provider();
-    // As the clients written in Go do where the hardware knows AES.
+    // The preference of Go clients on hardware with AES support.
     provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
     let provider = Arc::new(provider);
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
@@ -351,7 +352,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_found_by_scanning() {
+    fn finds_fields_by_scanning() {
         let list = br#"{"kind":"PodList","metadata":{"resourceVersion":"42","continue":"abc"},"items":[]}"#;
         assert_eq!(scan_field(list, "resourceVersion"), Some("42"));
         assert_eq!(scan_field(list, "continue"), Some("abc"));

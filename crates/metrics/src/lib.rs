@@ -1,4 +1,4 @@
-//! Metrics that are registered as they are made, so that none is forgotten.
+//! Creates metrics and registers them in one step.
 //!
 //! ```
 //! use nave_metrics::Registrar;
@@ -16,56 +16,55 @@ use prometheus::{
     Registry,
 };
 
-/// Makes metrics in a registry. An error is a name or a label that is not valid, or a name that is taken: a mistake in
-/// the program.
+/// Creates metrics in a registry. The errors (an invalid name or label, a duplicate name) are bugs in the program.
 #[derive(Clone, Copy)]
 pub struct Registrar<'r>(pub &'r Registry);
 
 impl Registrar<'_> {
-    /// A counter.
+    /// Creates a counter.
     ///
     /// # Errors
-    /// The name is not valid or taken.
+    /// The name is invalid or already registered.
     pub fn counter(self, name: &str, help: &str) -> Result<IntCounter, Error> {
         self.register(IntCounter::new(name, help)?)
     }
 
-    /// Counters by labels.
+    /// Creates a counter with labels.
     ///
     /// # Errors
-    /// The name or a label is not valid, or the name is taken.
+    /// The name or a label is invalid, or the name is already registered.
     pub fn counters(self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, Error> {
         self.register(IntCounterVec::new(Opts::new(name, help), labels)?)
     }
 
-    /// Whole numbers that go up and down, by labels.
+    /// Creates an integer gauge with labels.
     ///
     /// # Errors
-    /// The name or a label is not valid, or the name is taken.
+    /// The name or a label is invalid, or the name is already registered.
     pub fn int_gauges(self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, Error> {
         self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
     }
 
-    /// Numbers that go up and down, by labels.
+    /// Creates a floating-point gauge with labels.
     ///
     /// # Errors
-    /// The name or a label is not valid, or the name is taken.
+    /// The name or a label is invalid, or the name is already registered.
     pub fn gauges(self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, Error> {
         self.register(GaugeVec::new(Opts::new(name, help), labels)?)
     }
 
-    /// A histogram.
+    /// Creates a histogram.
     ///
     /// # Errors
-    /// The name or the buckets are not valid, or the name is taken.
+    /// The name or the buckets are invalid, or the name is already registered.
     pub fn histogram(self, name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, Error> {
         self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?)
     }
 
-    /// Histograms by labels.
+    /// Creates a histogram with labels.
     ///
     /// # Errors
-    /// The name, a label or the buckets are not valid, or the name is taken.
+    /// The name, a label or the buckets are invalid, or the name is already registered.
     pub fn histograms(
         self,
         name: &str,
@@ -76,10 +75,10 @@ impl Registrar<'_> {
         self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?)
     }
 
-    /// A metric that was made otherwise.
+    /// Registers an existing collector.
     ///
     /// # Errors
-    /// The name is taken.
+    /// The name is already registered.
     pub fn register<C: Collector + Clone + 'static>(self, collector: C) -> Result<C, Error> {
         self.0.register(Box::new(collector.clone()))?;
         Ok(collector)
@@ -91,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_metric_is_in_the_registry() {
+    fn registers_each_metric() {
         let registry = Registry::new();
         let registrar = Registrar(&registry);
         registrar.counter("a", "A.").unwrap().inc();

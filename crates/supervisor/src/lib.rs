@@ -1,8 +1,9 @@
-//! Tasks that run for as long as the process does: reflectors, followers of watch caches, upkeep.
+//! Supervision of long-running tasks: reflectors, watch cache followers, maintenance.
 //!
-//! A task that panics would otherwise be gone, and what it keeps up to date would be frozen without a trace. A
-//! [`Supervisor`] runs a task again, after a pause that grows, counts the restarts and logs them. It knows nothing of
-//! the task's state: a task must be able to begin again from whatever state a panic left (a reflector lists again).
+//! Without supervision, a task that panics is gone and the state it maintains is stale without any sign. A
+//! [`Supervisor`] restarts the task after an increasing pause, counts the restarts and logs them. It knows nothing
+//! about the state of the task: a task must be able to start from any state that a panic leaves (a reflector lists
+//! again).
 
 mod metrics;
 
@@ -18,22 +19,23 @@ use tokio::time::{Instant, sleep};
 
 pub use metrics::RestartMetrics;
 
-/// Restarts tasks that panic. Clones count together.
+/// Restarts tasks that panic. Clones share their counters.
 #[derive(Clone, Debug, Default)]
 pub struct Supervisor {
     restarts: Arc<Mutex<BTreeMap<&'static str, u64>>>,
 }
 
 impl Supervisor {
-    /// A supervisor without tasks.
+    /// Returns a supervisor without tasks.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Runs a task to its end; each time that it panics, starts it again.
+    /// Runs a task to completion and restarts it each time it panics.
     ///
-    /// `task` says what kind of task it is, and labels the metric; `subject` is what it works on (a resource, a
-    /// controller), for logs. The panic's message is left to the process's panic hook: it may quote an object.
+    /// `task` is the kind of task and labels the metric. `subject` is the object of the task (a resource, a
+    /// controller), for logs. The panic message is left to the panic hook of the process: it may contain data of an
+    /// object.
     pub async fn supervise<F, R>(&self, task: &'static str, subject: &str, mut run: F) -> R::Output
     where
         F: FnMut() -> R,
@@ -51,22 +53,22 @@ impl Supervisor {
             }
             let pause = pauses.next_pause();
             *self.restarts.lock().entry(task).or_default() += 1;
-            tracing::error!(task, subject, ?pause, "task panicked; restarting it");
+            tracing::error!(task, subject, ?pause, "task panicked, restarting");
             sleep(pause).await;
         }
     }
 
-    /// How often tasks of each kind were restarted.
+    /// Returns the number of restarts for each kind of task.
     pub fn restarts(&self) -> Vec<(&'static str, u64)> {
         self.restarts.lock().iter().map(|(task, count)| (*task, *count)).collect()
     }
 }
 
-/// The pauses before restarts.
+/// Pauses before restarts.
 const RESTART: Backoff =
     Backoff { jitter: 0.0, ..Backoff::doubling(Duration::from_millis(100), Duration::from_secs(30)) };
 
-/// A task that ran for this long starts with the shortest pause again.
+/// After a run of this length, the pause starts again at its minimum.
 const STABLE: Duration = Duration::from_mins(1);
 
 #[cfg(test)]
@@ -76,7 +78,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_task_that_panics_runs_again_and_is_counted() {
+    async fn restarts_and_counts_a_panicking_task() {
         let supervisor = Supervisor::new();
         let runs = AtomicU32::new(0);
         let task = || async {
@@ -92,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_task_whose_start_panics_is_restarted_too() {
+    async fn restarts_a_task_whose_start_panics() {
         let supervisor = Supervisor::new();
         let mut first = true;
         let task = || {
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pauses_grow_to_a_bound_and_shrink_after_a_stable_run() {
+    async fn pauses_grow_to_a_limit_and_reset_after_a_stable_run() {
         let supervisor = Supervisor::new();
         let starts = Mutex::new(Vec::new());
         let task = || async {

@@ -1,4 +1,4 @@
-//! The count of restarts as a metric.
+//! Metric of task restarts.
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -6,17 +6,17 @@ use prometheus::{IntCounterVec, Opts};
 
 use crate::Supervisor;
 
-/// `nave_task_restarts_total`: how often tasks were restarted after a panic, by kind.
+/// `nave_task_restarts_total`: number of restarts after a panic, by kind of task.
 pub struct RestartMetrics {
     supervisor: Supervisor,
     restarts: IntCounterVec,
 }
 
 impl RestartMetrics {
-    /// The metric of `supervisor`.
+    /// Returns the metric of `supervisor`.
     ///
     /// # Errors
-    /// A name or label that is not valid, which is a mistake in this file.
+    /// The metric's name or label is invalid, which is a bug in this file.
     pub fn new(supervisor: Supervisor) -> Result<Self, prometheus::Error> {
         let opts = Opts::new("nave_task_restarts_total", "Restarts of long-running tasks that panicked.");
         Ok(Self { supervisor, restarts: IntCounterVec::new(opts, &["task"])? })

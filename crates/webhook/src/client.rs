@@ -1,4 +1,4 @@
-//! HTTPS, as a client.
+//! HTTPS client.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,74 +17,74 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::unchecked::AnyServer;
 
-/// An answer longer than this is refused, in bytes.
-const MAX_ANSWER_BYTES: usize = 4 << 20;
-/// An idle connection is kept this long for the next call.
+/// Maximum length of a response body, in bytes.
+const MAX_RESPONSE_BYTES: usize = 4 << 20;
+/// Time an idle connection is kept open.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Whom a client trusts, and what it shows.
+/// TLS configuration of a client.
 #[derive(Default)]
 pub struct Tls {
-    /// Who may have signed the server's certificate.
+    /// Certificate authorities for the server's certificate.
     pub roots: Roots,
-    /// The client's own certificate with its chain, and its key.
+    /// The client certificate chain and its key.
     pub identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
-    /// The name the server's certificate must bear, if it is not the one in the address.
+    /// Name expected in the server's certificate, if it differs from the host in the address.
     pub server_name: Option<String>,
 }
 
 /// Certificate authorities.
 #[derive(Clone, Debug, Default)]
 pub enum Roots {
-    /// Those of the operating system.
+    /// The operating system's certificate authorities.
     #[default]
     System,
-    /// These and no others.
-    These(Vec<CertificateDer<'static>>),
-    /// Nobody is asked: any server is believed to be the right one.
+    /// Only these certificate authorities.
+    Custom(Vec<CertificateDer<'static>>),
+    /// The server's certificate is not verified.
     Unchecked,
 }
 
-/// Why a client cannot be made, or a call failed.
+/// Error of creating a client or of a call.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The roots, the certificate or its key cannot be used.
+    /// The roots, the certificate or its key are invalid.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
-    /// A name that no certificate can bear.
-    #[error("{0:?} is no name of a server")]
+    /// The name is not a valid server name.
+    #[error("{0:?} is not a valid server name")]
     ServerName(String),
-    /// The request cannot be written.
-    #[error("the request cannot be written: {0}")]
+    /// The request is invalid.
+    #[error("invalid request: {0}")]
     Request(#[from] http::Error),
-    /// No connection, or it broke.
+    /// The connection failed.
     #[error("{}", with_causes(.0))]
     Connection(#[from] hyper_util::client::legacy::Error),
-    /// The answer broke off, or is too long.
-    #[error("the answer cannot be read: {0}")]
+    /// The response body is incomplete or too long.
+    #[error("cannot read the response: {0}")]
     Answer(Box<dyn std::error::Error + Send + Sync>),
-    /// No answer in time.
-    #[error("no answer within {0:?}")]
+    /// The call timed out.
+    #[error("no response within {0:?}")]
     TimedOut(Duration),
 }
 
 impl ClientError {
-    /// Whether the same call may succeed a moment later.
+    /// Returns whether a retry may succeed.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Connection(_) | Self::TimedOut(_))
     }
 }
 
-/// What a server answered.
+/// The response of a server.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// The status.
+    /// The HTTP status.
     pub status: StatusCode,
-    /// The whole body.
+    /// The complete body.
     pub body: Bytes,
 }
 
-/// A client with connections of its own, kept for the next call. Clones share them.
+/// An HTTPS client with its own connection pool. Clones share the pool.
 #[derive(Clone)]
 pub struct Client {
     pool: PooledClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
@@ -92,10 +92,10 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client whose calls take at most `timeout`, the answer's body included.
+    /// Creates a client. Each call takes at most `timeout`, including the response body.
     ///
     /// # Errors
-    /// The roots, the certificate or its key cannot be used.
+    /// The roots, the certificate or its key are invalid.
     pub fn new(tls: Tls, timeout: Duration) -> Result<Self, ClientError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -105,7 +105,7 @@ impl Client {
                 let verifier = AnyServer(provider.signature_verification_algorithms);
                 builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
             }
-            Roots::These(roots) => builder.with_root_certificates(store(roots)?),
+            Roots::Custom(roots) => builder.with_root_certificates(store(roots)?),
             Roots::System => builder.with_root_certificates(system_roots()),
         };
         let config = match tls.identity {
@@ -127,26 +127,26 @@ impl Client {
         Ok(Self { pool, timeout })
     }
 
-    /// GET.
+    /// Sends a GET request.
     ///
     /// # Errors
-    /// No whole answer came in time; an answer of whatever status is none.
+    /// Only transport errors and timeouts are errors; any HTTP status is `Ok`.
     pub async fn get(&self, uri: &Uri) -> Result<Answer, ClientError> {
         self.send(Method::GET, uri, HeaderMap::new(), Bytes::new()).await
     }
 
-    /// POST.
+    /// Sends a POST request.
     ///
     /// # Errors
-    /// As for [`Self::get`].
+    /// See [`Self::get`].
     pub async fn post(&self, uri: &Uri, headers: HeaderMap, body: Bytes) -> Result<Answer, ClientError> {
         self.send(Method::POST, uri, headers, body).await
     }
 
-    /// A request of any method.
+    /// Sends a request with any method.
     ///
     /// # Errors
-    /// As for [`Self::get`].
+    /// See [`Self::get`].
     pub async fn send(
         &self,
         method: Method,
@@ -159,7 +159,7 @@ impl Client {
         let whole = async {
             let response = self.pool.request(request).await?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+            let body = Limited::new(response.into_body(), MAX_RESPONSE_BYTES).collect().await;
             Ok(Answer { status, body: body.map_err(ClientError::Answer)?.to_bytes() })
         };
         tokio::time::timeout(self.timeout, whole).await.map_err(|_| ClientError::TimedOut(self.timeout))?
@@ -184,11 +184,11 @@ fn system_roots() -> RootCertStore {
     let mut store = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     let (added, _) = store.add_parsable_certificates(found.certs);
-    tracing::debug!(added, errors = found.errors.len(), "certificate authorities of the system");
+    tracing::debug!(added, errors = found.errors.len(), "system certificate authorities loaded");
     store
 }
 
-/// The library's error says what failed; why is in its sources.
+/// Appends the sources of the error: hyper's message does not contain the cause.
 fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

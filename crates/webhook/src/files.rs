@@ -1,35 +1,35 @@
-//! Files that may change while the process runs.
+//! Detection of changed files.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Files that are looked at now and then. A folder that a link leads to may be exchanged as a whole, as Kubernetes does
-/// with mounted config maps and secrets, so it is the file behind the path that is looked at, not the path.
+/// A set of files that is polled for changes. The metadata is that of the file behind symbolic links, because
+/// Kubernetes replaces a mounted config map or secret by switching a link to its folder.
 #[derive(Debug)]
 pub struct Watched {
-    files: Vec<(PathBuf, Option<Look>)>,
+    files: Vec<(PathBuf, Option<FileState>)>,
 }
 
-/// What tells a file from what it was before.
-type Look = (SystemTime, u64, u64);
+/// Modification time, length and inode of a file.
+type FileState = (SystemTime, u64, u64);
 
 impl Watched {
-    /// Watches these, as they are now.
+    /// Starts with the current state of the files.
     pub fn new(paths: Vec<PathBuf>) -> Self {
         let files = paths.into_iter().map(|path| {
-            let look = look(&path);
-            (path, look)
+            let state = file_state(&path);
+            (path, state)
         });
         Self { files: files.collect() }
     }
 
-    /// Whether one is another than when this was asked last.
+    /// Returns whether a file has changed since the last call.
     pub fn changed(&mut self) -> bool {
         let mut changed = false;
         for (path, seen) in &mut self.files {
-            let now = look(path);
+            let now = file_state(path);
             changed |= *seen != now;
             *seen = now;
         }
@@ -37,7 +37,7 @@ impl Watched {
     }
 }
 
-fn look(path: &Path) -> Option<Look> {
+fn file_state(path: &Path) -> Option<FileState> {
     let metadata = fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
 }
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_is_told_once() {
+    fn reports_a_change_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         let mut watched = Watched::new(vec![path.clone()]);

@@ -1,4 +1,4 @@
-//! Kubeconfig files: the current context's cluster and user, as webhooks and the load generator need them.
+//! Kubeconfig files: the cluster and the user of the current context, for webhooks and the load generator.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use serde::Deserialize;
 
 use crate::client::{ClientError, Roots, Tls};
 
-/// A file larger than this is no kubeconfig, in bytes.
+/// Maximum size of a kubeconfig file, in bytes.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
-/// Why a file cannot be used as a kubeconfig. No form of it shows a credential.
+/// Error of reading a kubeconfig. No message or `Debug` output contains a credential.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// A file cannot be read.
@@ -21,56 +21,56 @@ pub enum FileError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The I/O error.
         error: std::io::Error,
     },
     /// The file is not YAML with the fields of a kubeconfig.
     #[error("not a kubeconfig")]
     NotKubeconfig,
-    /// Something it must name, it does not.
+    /// A required field is missing.
     #[error("{0} is missing")]
     Missing(&'static str),
-    /// The address is none.
-    #[error("the cluster's server {0:?} is no URL of http or https")]
+    /// The server's address is not a URL.
+    #[error("the cluster's server {0:?} is not an http or https URL")]
     Server(String),
-    /// Something that is not done.
+    /// An unsupported field is set.
     #[error("{0} is not supported")]
     Unsupported(&'static str),
-    /// Authorities for a server whose certificate is not to be checked.
+    /// Certificate authorities are given although verification is disabled.
     #[error("specifying a root certificates file with the insecure flag is not allowed")]
     Contradiction,
-    /// A certificate or key cannot be read.
+    /// A certificate or key is not valid PEM.
     #[error("{0} has no certificate or key in PEM form")]
     Pem(&'static str),
-    /// The token or password cannot be sent in a header.
-    #[error("the user's credential has characters that cannot be sent")]
+    /// The token or password cannot be sent in an HTTP header.
+    #[error("the user's credential has characters that are not allowed in an HTTP header")]
     Credential,
-    /// TLS cannot be set up with it.
+    /// The TLS configuration is invalid.
     #[error(transparent)]
     Client(#[from] ClientError),
 }
 
-/// The current context of a kubeconfig.
+/// The cluster and the user of the current context of a kubeconfig.
 pub struct Kubeconfig {
-    /// The server's URL, of http or https.
+    /// The server's URL (http or https).
     pub server: Uri,
-    /// The certificate authorities, and the client's certificate.
+    /// The certificate authorities and the client certificate.
     pub tls: Tls,
     /// The user's bearer token.
     pub token: Option<String>,
-    /// The file with the user's bearer token, which may change.
+    /// The file with the user's bearer token; its content may change.
     pub token_file: Option<PathBuf>,
     /// The user's name and password.
     pub password: Option<(String, String)>,
-    /// The files that were read, this one included.
+    /// All files that were read, including the kubeconfig itself.
     pub files: Vec<PathBuf>,
 }
 
 impl Kubeconfig {
-    /// Reads a file; paths in it are relative to its folder.
+    /// Reads a kubeconfig. Relative paths in it are resolved against its folder.
     ///
     /// # Errors
-    /// The file, or one that it names, cannot be read or lacks something.
+    /// The kubeconfig, or a file it refers to, cannot be read or is incomplete.
     pub fn read(path: &Path) -> Result<Self, FileError> {
         read(path)
     }
@@ -124,7 +124,7 @@ fn roots(cluster: &Cluster, folder: &Path) -> Result<Roots, FileError> {
     let Some(pem) = inline_or_file(cluster.ca_data.as_deref(), cluster.ca.as_deref(), folder, NAME)? else {
         return Ok(Roots::System);
     };
-    Ok(Roots::These(chain(&pem, NAME)?))
+    Ok(Roots::Custom(chain(&pem, NAME)?))
 }
 
 type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
@@ -151,7 +151,7 @@ fn chain(pem: &[u8], name: &'static str) -> Result<Vec<CertificateDer<'static>>,
     found.ok().filter(|found| !found.is_empty()).ok_or(FileError::Pem(name))
 }
 
-/// Data given in the file itself goes before a file it names, as upstream.
+/// Inline data takes precedence over a file, as upstream.
 fn inline_or_file(
     data: Option<&str>,
     file: Option<&Path>,

@@ -1,15 +1,15 @@
-//! The calls that the server itself makes to others (upstream: `apiserver/pkg/util/webhook`).
+//! Outgoing calls of the server to webhooks and other servers (upstream: `apiserver/pkg/util/webhook`).
 //!
 //! ```text
-//! Webhook ── a kubeconfig-style file: where, whom to trust, as whom; retries with backoff
-//!    └─ Client ── HTTPS: its own roots, its own certificate, bounded answers, bounded time, no redirects
+//! Webhook ── a kubeconfig file: address, authorities, credentials; retries with backoff
+//!    └─ Client ── HTTPS: own roots, own client certificate, bounded response size and time, no redirects
 //! ```
 //!
 //! Invariants:
-//! - An answer is read up to a bound, and a call ends within its time.
-//! - No redirect is followed: a call reaches the address that was configured, or fails.
-//! - A file that changes holds for the next call; one that cannot be used changes nothing.
-//! - No token, password or key is in an error, a log line or a `Debug` form.
+//! - The size of a response and the time of a call are bounded.
+//! - Redirects are not followed: a call reaches the configured address or fails.
+//! - A changed file applies to the next call; an invalid one has no effect.
+//! - No token, password or key appears in an error, a log line or `Debug` output.
 //!
 //! ```no_run
 //! use std::{path::Path, time::Duration};
@@ -48,30 +48,30 @@ pub use client::{Answer, Client, ClientError, Roots, Tls};
 pub use files::Watched;
 pub use kubeconfig::{FileError, Kubeconfig};
 
-/// Why a webhook gave no answer.
+/// Error of a webhook call.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// Nothing came back.
+    /// The webhook did not respond.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The webhook refused, or failed.
-    #[error("the webhook answered with status {0}")]
+    /// The webhook responded with an error status.
+    #[error("the webhook responded with status {0}")]
     Status(StatusCode),
-    /// The answer is no JSON.
-    #[error("the webhook's answer is not JSON")]
+    /// The response is not JSON.
+    #[error("the webhook's response is not JSON")]
     NotJson,
-    /// The file with the token to show cannot be read.
+    /// The token file cannot be read.
     #[error("{}: {error}", .path.display())]
     TokenFile {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The I/O error.
         error: std::io::Error,
     },
 }
 
 impl CallError {
-    /// Whether the same call may succeed a moment later.
+    /// Returns whether a retry may succeed.
     fn is_transient(&self) -> bool {
         match self {
             Self::Client(error) => error.is_transient(),
@@ -81,72 +81,72 @@ impl CallError {
     }
 }
 
-/// One webhook, as a kubeconfig-style file describes it. Where the file changes, or one that it names, calls are made as
-/// it says then; where it says nothing that can be used, as before.
+/// A webhook described by a kubeconfig file. Changes to the file, or to a file it refers to, apply to later calls;
+/// while the changed file is invalid, the previous configuration stays in use.
 pub struct Webhook {
     file: PathBuf,
     timeout: Duration,
     backoff: Backoff,
     attempts: u32,
-    known: Mutex<Known>,
+    loaded: Mutex<Loaded>,
 }
 
-/// What a file said when it was last read.
-struct Known {
+/// The configuration and the state of its files when last read.
+struct Loaded {
     target: Arc<Target>,
     files: Watched,
-    /// When the files were last looked at.
-    looked: Instant,
+    /// Time of the last check for changes.
+    checked: Instant,
 }
 
-/// Whom to call, and how.
+/// Address and credentials of a webhook.
 struct Target {
     client: Client,
     uri: Uri,
     user: User,
 }
 
-/// What the server shows of itself to a webhook, besides a certificate.
+/// Credentials sent to a webhook, besides the client certificate.
 enum User {
-    Nobody,
+    Anonymous,
     /// The value of the `Authorization` header.
     Header(HeaderValue),
-    /// A file with a bearer token, which may change.
+    /// A file with a bearer token; its content may change.
     TokenFile(PathBuf),
 }
 
-/// Files are looked at before a call, but not more often than this.
-const LOOK: Duration = Duration::from_secs(1);
+/// Minimum interval between checks of the files; each check happens before a call.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Webhook {
-    /// Reads the file; a call takes at most `timeout` an attempt.
+    /// Reads the kubeconfig file. `timeout` applies to each attempt of a call.
     ///
     /// # Errors
-    /// The file cannot be read, or describes no webhook.
+    /// The file cannot be read or is not a valid webhook configuration.
     pub fn from_file(path: &Path, timeout: Duration) -> Result<Self, FileError> {
         let (target, files) = Target::read(path, timeout)?;
-        let known = Known { target: Arc::new(target), files, looked: Instant::now() };
-        let (file, backoff, known) = (path.to_owned(), Backoff::WEBHOOK, Mutex::new(known));
-        Ok(Self { file, timeout, backoff, attempts: ATTEMPTS, known })
+        let loaded = Loaded { target: Arc::new(target), files, checked: Instant::now() };
+        let (file, backoff, loaded) = (path.to_owned(), Backoff::WEBHOOK, Mutex::new(loaded));
+        Ok(Self { file, timeout, backoff, attempts: ATTEMPTS, loaded })
     }
 
-    /// The same webhook with another backoff between attempts.
+    /// Sets the backoff between attempts.
     pub fn with_backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
     }
 
-    /// The same webhook with another number of attempts.
+    /// Sets the maximum number of attempts.
     pub fn with_attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts;
         self
     }
 
-    /// Posts an object and returns the object answered. What may be transient (no connection, 429, 5xx) is tried
-    /// again.
+    /// Posts an object and returns the object in the response. Retries after errors that may be transient (no
+    /// connection, 429, 5xx).
     ///
     /// # Errors
-    /// The last attempt's.
+    /// Returns the error of the last attempt.
     pub async fn call(&self, object: &Value) -> Result<Value, CallError> {
         let (body, target) = (bytes::Bytes::from(object.to_string()), self.target());
         let attempt = || target.attempt(body.clone());
@@ -154,30 +154,30 @@ impl Webhook {
     }
 
     fn target(&self) -> Arc<Target> {
-        let mut known = self.known.lock();
-        if known.looked.elapsed() >= LOOK {
-            known.looked = Instant::now();
-            if known.files.changed() {
+        let mut loaded = self.loaded.lock();
+        if loaded.checked.elapsed() >= CHECK_INTERVAL {
+            loaded.checked = Instant::now();
+            if loaded.files.changed() {
                 match Target::read(&self.file, self.timeout) {
                     Ok((target, files)) => {
-                        (known.target, known.files) = (Arc::new(target), files);
-                        tracing::info!(file = %self.file.display(), "a webhook is called as its file now says");
+                        (loaded.target, loaded.files) = (Arc::new(target), files);
+                        tracing::info!(file = %self.file.display(), "webhook config reloaded");
                     }
                     Err(error) => {
                         let file = self.file.display();
-                        tracing::error!(%file, %error, "a webhook is called as before");
+                        tracing::error!(%file, %error, "webhook config reload failed");
                     }
                 }
             }
         }
-        Arc::clone(&known.target)
+        Arc::clone(&loaded.target)
     }
 }
 
 impl Target {
-    /// What a file says, and the files it was read from.
+    /// Reads a file; returns also the files to watch.
     fn read(path: &Path, timeout: Duration) -> Result<(Self, Watched), FileError> {
-        // Watched before they are read for good, so that no change falls in between.
+        // The watch starts before the final read, so no change in between is missed.
         let files = Watched::new(Kubeconfig::read(path)?.files);
         let found = Kubeconfig::read(path)?;
         let user = match (found.token_file, found.token, found.password) {
@@ -187,7 +187,7 @@ impl Target {
                 let pair = BASE64_STANDARD.encode(format!("{name}:{password}"));
                 User::Header(secret(&format!("Basic {pair}"))?)
             }
-            (None, None, None) => User::Nobody,
+            (None, None, None) => User::Anonymous,
         };
         let client = Client::new(found.tls, timeout)?;
         Ok((Self { client, uri: found.server, user }, files))
@@ -198,7 +198,7 @@ impl Target {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         match &self.user {
-            User::Nobody => {}
+            User::Anonymous => {}
             User::Header(value) => {
                 headers.insert(header::AUTHORIZATION, value.clone());
             }
@@ -224,7 +224,7 @@ impl fmt::Debug for Webhook {
     }
 }
 
-/// A header that no `Debug` form shows.
+/// Creates a header value that `Debug` does not show.
 fn secret(text: &str) -> Result<HeaderValue, FileError> {
     let mut value = HeaderValue::try_from(text).map_err(|_| FileError::Credential)?;
     value.set_sensitive(true);

@@ -1,11 +1,11 @@
-//! Attempts with growing pauses between them.
+//! Retries with exponential backoff.
 
 use nave_machinery::backoff::Backoff;
 
-/// How often an attempt is made in all, as upstream does.
+/// Maximum number of attempts, as upstream.
 pub(crate) const ATTEMPTS: u32 = 5;
 
-/// Runs an attempt until one succeeds, fails for good, or was the last.
+/// Runs an attempt until one succeeds, fails with a permanent error, or was the last one.
 pub(crate) async fn retry<T, E, F>(
     backoff: Backoff,
     attempts: u32,

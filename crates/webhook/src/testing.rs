@@ -1,9 +1,5 @@
-//! A server to be called, for tests: real HTTPS on a port of its own, with certificates made for it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::missing_panics_doc,
-    reason = "in a test a step that fails is a test that fails"
-)]
+//! An HTTPS server for tests, on its own port and with its own certificates.
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a failed step fails the test")]
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -24,13 +20,13 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-/// A server that answers as a function says; it ends when this is dropped.
+/// An HTTPS server that answers with a function. Dropping it stops the server.
 pub struct HttpsServer {
-    /// Where it is, on this machine.
+    /// The local address.
     pub address: SocketAddr,
-    /// Who has signed its certificate and its clients' (PEM).
+    /// The CA of the server's and the clients' certificates (PEM).
     pub ca: String,
-    /// A client's certificate and key (PEM).
+    /// Certificate and key of a client (PEM).
     pub client: (String, String),
     task: JoinHandle<()>,
 }
@@ -38,12 +34,12 @@ pub struct HttpsServer {
 type Ca = CertifiedIssuer<'static, KeyPair>;
 
 impl HttpsServer {
-    /// Answers everybody.
+    /// Starts a server that accepts all clients.
     pub async fn start(answer: impl Fn(&Request<Bytes>) -> Response<Bytes> + Send + Sync + 'static) -> Self {
         Self::start_for(false, answer).await
     }
 
-    /// Answers clients that show a certificate of its CA.
+    /// Starts a server that requires a client certificate of its CA.
     pub async fn start_for_clients(
         answer: impl Fn(&Request<Bytes>) -> Response<Bytes> + Send + Sync + 'static,
     ) -> Self {
@@ -77,13 +73,13 @@ impl HttpsServer {
         Self { address, ca: ca.pem(), client: (client.pem(), client_key.serialize_pem()), task }
     }
 
-    /// The address of a path.
+    /// Returns the URL of a path.
     pub fn url(&self, path: &str) -> String {
         format!("https://{}{path}", self.address)
     }
 
-    /// Writes `ca.crt`, `client.crt` and `client.key` into a folder, and a `kubeconfig` for this server with more
-    /// about the cluster and the user (YAML of one line each).
+    /// Writes `ca.crt`, `client.crt`, `client.key` and a `kubeconfig` for this server into a folder. `cluster` and
+    /// `user` are added to the kubeconfig (one line of YAML each).
     pub fn write_kubeconfig(&self, folder: &Path, cluster: &str, user: &str) -> std::path::PathBuf {
         let server = self.url("/hook");
         let kubeconfig = format!(

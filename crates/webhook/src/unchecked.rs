@@ -1,11 +1,11 @@
-//! Servers that are believed whatever certificate they show: what `insecure-skip-tls-verify` asks for.
+//! TLS without verification of the server's certificate, for `insecure-skip-tls-verify`.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 
-/// Accepts every certificate, but only from who has its key.
+/// Accepts every certificate, but still verifies that the server has its key.
 #[derive(Debug)]
 pub(crate) struct AnyServer(pub(crate) WebPkiSupportedAlgorithms);
 

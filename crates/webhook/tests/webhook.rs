@@ -1,5 +1,5 @@
-//! Webhooks over TLS, against a server of the test's own.
-#![allow(clippy::unwrap_used, reason = "in a test a step that fails is a test that fails")]
+//! Webhook calls over TLS to a local server.
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use serde_json::json;
 const QUICK: Backoff =
     Backoff { initial: Duration::from_millis(1), max: Duration::from_millis(1), factor: 1.0, jitter: 0.0 };
 
-/// A webhook that fails some times with 503 and then sends back what it is sent, and the credentials it saw.
+/// A webhook that responds with 503 a number of times, then echoes the request; records the credentials.
 struct Echo {
     folder: tempfile::TempDir,
     server: HttpsServer,
@@ -49,7 +49,7 @@ const TRUST: &str = "certificate-authority: ca.crt, tls-server-name: webhook.tes
 const SHOW: &str = "client-certificate: client.crt, client-key: client.key";
 
 #[tokio::test]
-async fn a_webhook_is_called_as_the_file_says() {
+async fn calls_with_the_configured_credentials() {
     let echo = Echo::start(0).await;
     for (more, header) in [
         ("", ""),
@@ -65,7 +65,7 @@ async fn a_webhook_is_called_as_the_file_says() {
 }
 
 #[tokio::test]
-async fn what_is_not_trusted_is_not_called() {
+async fn rejects_untrusted_servers() {
     let echo = Echo::start(0).await;
     for (cluster, user) in [
         ("certificate-authority: ca.crt, tls-server-name: other.test", SHOW),
@@ -80,28 +80,28 @@ async fn what_is_not_trusted_is_not_called() {
 }
 
 #[tokio::test]
-async fn a_server_need_not_be_known_where_the_file_says_so() {
+async fn insecure_skip_tls_verify_accepts_any_server() {
     let echo = Echo::start(0).await;
     let webhook = echo.webhook("insecure-skip-tls-verify: true", SHOW).unwrap();
     assert_eq!(webhook.call(&json!({})).await.unwrap(), json!({}));
 }
 
 #[tokio::test]
-async fn a_file_that_changes_holds_for_later_calls() {
+async fn reloads_a_changed_file() {
     let (before, after) = (Echo::start(0).await, Echo::start(0).await);
     let webhook = before.webhook(TRUST, SHOW).unwrap();
     webhook.call(&json!({})).await.unwrap();
-    // A file that is no kubeconfig changes nothing.
+    // An invalid kubeconfig has no effect.
     let file = before.folder.path().join("kubeconfig");
     let bad_at = file.with_extension("bad");
     std::fs::write(&bad_at, "current-context: none").unwrap();
     std::fs::rename(&bad_at, &file).unwrap();
     webhook.call(&json!({})).await.unwrap();
-    // Another server, which another authority has signed.
+    // Another server with a certificate of another CA.
     after.server.write_kubeconfig(before.folder.path(), TRUST, SHOW);
     let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
     while after.seen.lock().unwrap().is_empty() {
-        assert!(tokio::time::Instant::now() < deadline, "the file is not read again");
+        assert!(tokio::time::Instant::now() < deadline, "the file is not reloaded");
         let _ = webhook.call(&json!({})).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -109,7 +109,7 @@ async fn a_file_that_changes_holds_for_later_calls() {
 }
 
 #[tokio::test]
-async fn transient_failures_are_tried_again_within_bounds() {
+async fn retries_transient_failures_up_to_the_limit() {
     let echo = Echo::start(2).await;
     assert_eq!(echo.webhook(TRUST, SHOW).unwrap().call(&json!({})).await.unwrap(), json!({}));
     assert_eq!(echo.seen.lock().unwrap().len(), 3);
@@ -120,7 +120,7 @@ async fn transient_failures_are_tried_again_within_bounds() {
 }
 
 #[tokio::test]
-async fn a_file_that_describes_no_webhook_is_an_error() {
+async fn rejects_invalid_kubeconfigs() {
     let echo = Echo::start(0).await;
     for (cluster, user, why) in [
         (

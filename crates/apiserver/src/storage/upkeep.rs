@@ -24,7 +24,7 @@ pub async fn upkeep(storages: &Storages, memory_is_short: impl Fn() -> bool) -> 
         }
         let (bytes, reason) = (encodings.used(), if short { "memory is short" } else { "others are wanted" });
         for storage in storages.all() {
-            storage.cacher().shed_encodings();
+            storage.cacher().drop_encodings();
         }
         refused = 0;
         tracing::info!(bytes, reason, "encodings made on demand were given up");

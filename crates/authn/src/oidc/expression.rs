@@ -9,7 +9,7 @@ pub(crate) const USER: &str = "user";
 
 /// A token's claims, of which only the token knows the types.
 pub(crate) fn claims() -> Variable {
-    Variable { name: CLAIMS, of: Type::map(Type::String, Type::Dyn) }
+    Variable { name: CLAIMS, ty: Type::map(Type::String, Type::Dyn) }
 }
 
 /// The user made of them.
@@ -21,5 +21,5 @@ pub(crate) fn user() -> Variable {
         ("groups", texts()),
         ("extra", Type::map(Type::String, texts())),
     ];
-    Variable { name: USER, of: Type::object("kubernetes.UserInfo", fields) }
+    Variable { name: USER, ty: Type::object("kubernetes.UserInfo", fields) }
 }

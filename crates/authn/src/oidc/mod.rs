@@ -75,7 +75,7 @@ impl IssuerTokens {
         } else {
             let found = CertificateDer::pem_slice_iter(issuer.certificate_authority.as_bytes());
             let found = found.collect::<Result<Vec<_>, _>>();
-            Roots::These(found.map_err(|error| IssuerError::CertificateAuthority(error.to_string()))?)
+            Roots::Custom(found.map_err(|error| IssuerError::CertificateAuthority(error.to_string()))?)
         };
         let client = Client::new(Tls { roots, ..Tls::default() }, PROVIDER_TIMEOUT)?;
         let claim = &config.claim_mappings.groups.claim;

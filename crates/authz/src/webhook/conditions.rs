@@ -32,7 +32,7 @@ impl Conditions {
     /// # Errors
     /// It is none about the request that is true or false.
     pub fn add(&mut self, expression: &str) -> Result<(), CompileError> {
-        let variable = Variable { name: REQUEST, of: request_type() };
+        let variable = Variable { name: REQUEST, ty: request_type() };
         self.expressions.push(Expression::compile(expression, &variable, &Type::Bool)?);
         Ok(())
     }

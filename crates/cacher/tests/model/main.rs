@@ -1,13 +1,13 @@
-//! Random writers, faults of the store and readers against an oracle that replays the store's log.
+//! Random writers, store faults and readers, compared with an oracle that replays the store's log.
 //!
-//! Each watcher must be told exactly what the log says for its selector, in order, without a gap or a repetition, until
-//! it ends for a reason; each list and each page must show the state at its revision.
+//! Each watcher must get exactly the events of the log that match its selector, in order, without gaps or duplicates,
+//! until it ends for a valid reason. Each list and each page must show the state at its revision.
 //!
-//! A failing schedule is shrunk and printed, with the seed of its run: `PROPTEST_RNG_SEED=… cargo nextest run -p
-//! nave-cacher --test model` runs it again. What was found goes to `proptest-regressions` besides, and is run first from
-//! then on. `PROPTEST_CASES` sets the number of schedules.
+//! A failing schedule is shrunk and printed with the seed of its run: `PROPTEST_RNG_SEED=… cargo nextest run -p
+//! nave-cacher --test model` repeats it. Failures are also saved in `proptest-regressions` and are run first from then
+//! on. `PROPTEST_CASES` sets the number of schedules.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers may fail the test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test helpers may panic")]
 
 mod oracle;
 mod readers;
@@ -49,7 +49,7 @@ enum Op {
     Page { selection: Selection, limit: u8 },
     NextPage { pager: u8 },
     Wait { ahead: i8 },
-    Shed,
+    DropEncodings,
     Pass { millis: u32 },
 }
 
@@ -78,7 +78,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (selection(), 1..4_u8).prop_map(|(selection, limit)| Op::Page { selection, limit }),
         4 => (0..8_u8).prop_map(|pager| Op::NextPage { pager }),
         1 => (-3..3_i8).prop_map(|ahead| Op::Wait { ahead }),
-        1 => Just(Op::Shed),
+        1 => Just(Op::DropEncodings),
         10 => prop_oneof![8 => Just(1_u32), 1 => Just(100), 1 => Just(61_000)]
             .prop_map(|millis| Op::Pass { millis }),
     ]
@@ -142,19 +142,19 @@ impl World {
             }
             Op::NextPage { pager } => self.next_page(*pager),
             Op::Wait { ahead } => self.wait(i64::from(*ahead)).await,
-            Op::Shed => self.cacher.shed_encodings(),
+            Op::DropEncodings => self.cacher.drop_encodings(),
             Op::Pass { millis } => tokio::time::sleep(Duration::from_millis((*millis).into())).await,
         }
     }
 
     fn write(&self, op: &Op) {
-        // Names are taken in both namespaces.
+        // Both namespaces have the same names.
         let key = |key: &u8| format!("{PREFIX}ns{}/pod{}", key % 2, key / 2);
         match op {
             Op::Put { key: k, node, labels } => {
-                let borne = LABELS.iter().zip(labels);
-                let borne = borne.filter_map(|(label, value)| Some(format!("{label}={}", (*value)?)));
-                let labels = borne.collect::<Vec<_>>().join(",");
+                let labels = LABELS.iter().zip(labels);
+                let labels = labels.filter_map(|(label, value)| Some(format!("{label}={}", (*value)?)));
+                let labels = labels.collect::<Vec<_>>().join(",");
                 self.store.put(&key(k), format!("node{node};{labels}"));
             }
             Op::Damage { key: k } => {
@@ -202,7 +202,7 @@ impl World {
         match self.cacher.watch(request) {
             Ok(watcher) => {
                 let lists = self.cacher.stats().initializations.get();
-                let (selection, told, ended) = (selection.clone(), Vec::new(), false);
+                let (selection, delivered, ended) = (selection.clone(), Vec::new(), false);
                 self.watches.push(Watch {
                     watcher,
                     selection,
@@ -210,7 +210,7 @@ impl World {
                     initial,
                     bookmarks,
                     deadline,
-                    told,
+                    delivered,
                     ended,
                     lists,
                 });
@@ -234,7 +234,7 @@ impl World {
         }
     }
 
-    /// A reader who waits is told the truth, in time.
+    /// A waiting reader gets a correct answer in time.
     async fn wait(&self, ahead: i64) {
         let revision = self.cacher.revision().saturating_add_signed(ahead);
         let (began, patience) = (Instant::now(), Duration::from_secs(1));
@@ -246,12 +246,16 @@ impl World {
     fn check_list(&self, selection: &Selection) {
         let (snapshot, filter) = (self.cacher.snapshot(), selection.filter());
         let expected = Oracle(&self.store).selected_at(snapshot.revision(), selection);
-        let listed: Vec<_> = snapshot.select(&filter, None).map(|object| Model::of(object)).collect();
+        let listed: Vec<_> =
+            snapshot.select(&filter, None).map(|object| Model::from_object(object)).collect();
         assert_eq!(listed, expected);
         for (position, model) in expected.iter().enumerate() {
-            let rest = snapshot.select(&filter, Some(&model.key)).map(|object| Model::of(object));
+            let rest = snapshot.select(&filter, Some(&model.key)).map(|object| Model::from_object(object));
             assert_eq!(rest.collect::<Vec<_>>(), expected[position + 1..]);
-            assert_eq!(snapshot.get(&model.key).map(|object| Model::of(object)).as_ref(), Some(model));
+            assert_eq!(
+                snapshot.get(&model.key).map(|object| Model::from_object(object)).as_ref(),
+                Some(model)
+            );
         }
     }
 
@@ -263,14 +267,14 @@ impl World {
             return;
         };
         assert_eq!(snapshot.revision(), revision);
-        let listed: Vec<_> = snapshot.range(PREFIX, None).map(|object| Model::of(object)).collect();
+        let listed: Vec<_> = snapshot.range(PREFIX, None).map(|object| Model::from_object(object)).collect();
         assert_eq!(listed, Oracle(&self.store).selected_at(revision, &Selection::default()));
         if keep {
             self.cacher.keep(&snapshot);
         }
     }
 
-    /// Once the store is whole and quiet, every watcher that has not ended has been told everything.
+    /// When the store is complete and idle, every watcher that has not ended has got all its events.
     async fn finish(&mut self) {
         self.store.with(|inner| inner.failing_ranges = 0);
         self.store.release();
@@ -281,10 +285,10 @@ impl World {
         let lists = self.cacher.stats().initializations.get();
         let oracle = Oracle(&self.store);
         for watch in &mut self.watches {
-            self.cacher.shed_encodings();
+            self.cacher.drop_encodings();
             watch.poll(&oracle, usize::MAX, lists);
             if !watch.ended {
-                assert_eq!(watch.told, oracle.told_after(watch.after, &watch.selection));
+                assert_eq!(watch.delivered, oracle.events_after(watch.after, &watch.selection));
                 assert_eq!(watch.watcher.reached(), revision);
             }
         }
@@ -296,7 +300,7 @@ impl World {
     }
 }
 
-/// The number of schedules and their seed, which is told.
+/// Number of schedules and seed; the seed is printed.
 fn config() -> ProptestConfig {
     let mut config = match std::env::var_os("PROPTEST_CASES") {
         Some(_) => ProptestConfig::default(),
@@ -315,7 +319,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn readers_see_what_the_log_says(
+    fn readers_agree_with_the_log(
         ops in prop::collection::vec(op(), 1..120),
         batch in 0..4_usize,
         page_size in 1..6_usize,

@@ -1,4 +1,4 @@
-//! What readers must be told: the store's log, replayed in the simplest way.
+//! Expected results of readers: a simple replay of the store's log.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use nave_store::EventKind;
 use crate::selection::Selection;
 use crate::support::{FakeStore, PREFIX};
 
-/// An object as the oracle knows it: from its key and its text.
+/// An object as the oracle sees it: from its key and its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Model {
     pub(crate) key: Arc<str>,
@@ -20,8 +20,8 @@ pub(crate) struct Model {
     pub(crate) labels: BTreeMap<String, String>,
 }
 
-/// What a watcher may be told: type and object, with the event's revision in it.
-pub(crate) type Told = (EventType, Model);
+/// An expected watch event: its type and its object with the event's revision.
+pub(crate) type ExpectedEvent = (EventType, Model);
 
 /// One committed change of the resource.
 struct Change {
@@ -35,8 +35,8 @@ struct Change {
 pub(crate) struct Oracle<'a>(pub(crate) &'a FakeStore);
 
 impl Model {
-    /// What the cache holds, looked at from its JSON.
-    pub(crate) fn of(object: &CachedObject) -> Self {
+    /// Parses the JSON of a cached object.
+    pub(crate) fn from_object(object: &CachedObject) -> Self {
         let json = std::str::from_utf8(object.json()).unwrap();
         let (version, text) = json
             .strip_prefix(r#"{"metadata":{"resourceVersion":""#)
@@ -48,7 +48,7 @@ impl Model {
         model
     }
 
-    /// `node;label=value,…`; `None` for what cannot be read.
+    /// Parses `node;label=value,…`; `None` for undecodable text.
     fn parse(key: &Arc<str>, revision: u64, text: &str) -> Option<Self> {
         let (namespace, name) = key.strip_prefix(PREFIX)?.split_once('/')?;
         let (node, labels) = text.split_once(';')?;
@@ -60,7 +60,7 @@ impl Model {
 }
 
 impl Oracle<'_> {
-    /// The objects selected in the state at `revision`, in the order of their keys.
+    /// Returns the objects selected at `revision`, in key order.
     pub(crate) fn selected_at(&self, revision: u64, selection: &Selection) -> Vec<Model> {
         let mut state = BTreeMap::new();
         for Change { key, new, .. } in self.changes().into_iter().filter(|change| change.revision <= revision)
@@ -73,9 +73,9 @@ impl Oracle<'_> {
         state.into_values().filter(|model| selection.matches(model)).collect()
     }
 
-    /// What a watch after `revision` is to be told.
-    pub(crate) fn told_after(&self, revision: u64, selection: &Selection) -> Vec<Told> {
-        let told = |Change { revision, old, new, .. }: Change| {
+    /// Returns the expected events of a watch after `revision`.
+    pub(crate) fn events_after(&self, revision: u64, selection: &Selection) -> Vec<ExpectedEvent> {
+        let expected = |Change { revision, old, new, .. }: Change| {
             let old = old.filter(|old| selection.matches(old));
             let new = new.filter(|new| selection.matches(new));
             match (old, new) {
@@ -85,7 +85,7 @@ impl Oracle<'_> {
                 (Some(old), None) => Some((EventType::Deleted, Model { revision, ..old })),
             }
         };
-        self.changes().into_iter().filter(|change| change.revision > revision).filter_map(told).collect()
+        self.changes().into_iter().filter(|change| change.revision > revision).filter_map(expected).collect()
     }
 
     fn changes(&self) -> Vec<Change> {

@@ -1,4 +1,4 @@
-//! Readers under way: watches, and lists by pages. Each is held against the oracle at every step.
+//! Active readers: watches, and paged lists. Each step is compared with the oracle.
 
 use std::sync::Arc;
 
@@ -7,22 +7,22 @@ use nave_cacher::{Cacher, Delivery, End, EventType, Step, Watcher};
 use tokio::time::Instant;
 
 use crate::WINDOW;
-use crate::oracle::{Model, Oracle, Told};
+use crate::oracle::{ExpectedEvent, Model, Oracle};
 use crate::selection::Selection;
 
-/// A watch and what it has been told so far.
+/// A watch and the events it has delivered.
 pub(crate) struct Watch {
     pub(crate) watcher: Watcher,
     pub(crate) selection: Selection,
-    /// The revision after which events are wanted.
+    /// The watch starts after this revision.
     pub(crate) after: u64,
-    /// Objects to come before the events.
+    /// Initial objects that have not been delivered.
     pub(crate) initial: Vec<Model>,
     pub(crate) bookmarks: bool,
     pub(crate) deadline: Option<Instant>,
-    pub(crate) told: Vec<Told>,
+    pub(crate) delivered: Vec<ExpectedEvent>,
     pub(crate) ended: bool,
-    /// Lists the cache had made when the watch began.
+    /// Number of lists the cache had made when the watch began.
     pub(crate) lists: u64,
 }
 
@@ -30,7 +30,7 @@ impl Watch {
     /// Takes at most `steps` steps.
     pub(crate) fn poll(&mut self, oracle: &Oracle<'_>, steps: usize, lists: u64) {
         for _ in 0..steps {
-            // A watcher that passes over others' events gives way now and then.
+            // A watcher that skips events of others yields now and then.
             let ready = (0..50).find_map(|_| self.watcher.next().now_or_never());
             match ready {
                 None => return,
@@ -49,7 +49,7 @@ impl Watch {
     }
 
     fn check(&mut self, delivery: &Delivery, oracle: &Oracle<'_>) {
-        assert!(!self.ended, "an end is an end");
+        assert!(!self.ended, "no event after the end");
         let object = delivery.object();
         let frame = format!(
             "{{\"type\":\"{}\",\"object\":{}}}\n",
@@ -57,29 +57,28 @@ impl Watch {
             std::str::from_utf8(object.json()).unwrap()
         );
         assert_eq!(delivery.json_frame(), frame.as_bytes());
-        let object = Model::of(&object);
+        let object = Model::from_object(&object);
         if !self.initial.is_empty() {
             assert_eq!((delivery.kind, object), (EventType::Added, self.initial.remove(0)));
             return;
         }
-        let expected = oracle.told_after(self.after, &self.selection);
-        let told = (delivery.kind, object);
-        assert_eq!(Some(&told), expected.get(self.told.len()));
-        self.told.push(told);
+        let expected = oracle.events_after(self.after, &self.selection);
+        let delivered = (delivery.kind, object);
+        assert_eq!(Some(&delivered), expected.get(self.delivered.len()));
+        self.delivered.push(delivered);
     }
 
-    /// Everything up to `revision` has been told.
+    /// All events up to `revision` have been delivered.
     fn check_complete(&self, oracle: &Oracle<'_>, revision: u64) {
-        let expected = oracle.told_after(self.after, &self.selection);
+        let expected = oracle.events_after(self.after, &self.selection);
         let due = expected.iter().filter(|(_, model)| model.revision <= revision).count();
-        assert!(self.told.len() >= due || !self.initial.is_empty(), "{revision} promised too early");
+        assert!(self.delivered.len() >= due || !self.initial.is_empty(), "{revision} reported too early");
     }
 
-    /// There is a reason for the end: its time has come, history was lost, or more has happened than the window
-    /// holds.
+    /// Checks that the end has a reason: the deadline, lost history, or more events than the window holds.
     fn check_end(&mut self, end: End, oracle: &Oracle<'_>, lists: u64) {
         let late = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
-        let behind = oracle.told_after(self.watcher.reached(), &Selection::default()).len();
+        let behind = oracle.events_after(self.watcher.reached(), &Selection::default()).len();
         let reason = match end {
             End::TimedOut => late,
             End::Expired => lists > self.lists || behind > WINDOW.min,
@@ -90,7 +89,7 @@ impl Watch {
     }
 }
 
-/// A list by pages, all of one revision.
+/// A paged list, with all pages at one revision.
 pub(crate) struct Pager {
     selection: Selection,
     limit: usize,
@@ -100,7 +99,7 @@ pub(crate) struct Pager {
 }
 
 impl Pager {
-    /// Reads the first page of the present state.
+    /// Reads the first page of the current state.
     pub(crate) fn start(cacher: &Cacher, oracle: &Oracle<'_>, selection: Selection, limit: usize) -> Self {
         let revision = cacher.snapshot().revision();
         let mut pager = Self { selection, limit, revision, last: None, listed: Vec::new() };
@@ -110,7 +109,7 @@ impl Pager {
         pager
     }
 
-    /// Reads the next page; false at the end, or where the state is in memory no more.
+    /// Reads the next page. Returns false at the end, or if the state is no longer in memory.
     pub(crate) fn next(&mut self, cacher: &Cacher, oracle: &Oracle<'_>) -> bool {
         let oldest = cacher.introspect().window.oldest;
         let Some(snapshot) = cacher.snapshot_at(self.revision) else {
@@ -124,7 +123,8 @@ impl Pager {
     fn read(&mut self, snapshot: &nave_cacher::Snapshot, oracle: &Oracle<'_>) -> bool {
         let filter = self.selection.filter();
         let mut selected = snapshot.select(&filter, self.last.as_deref());
-        let page: Vec<_> = selected.by_ref().take(self.limit).map(|object| Model::of(object)).collect();
+        let page: Vec<_> =
+            selected.by_ref().take(self.limit).map(|object| Model::from_object(object)).collect();
         assert!(selected.examined() >= page.len());
         let expected = oracle.selected_at(self.revision, &self.selection);
         let rest = &expected[self.listed.len()..];

@@ -1,4 +1,4 @@
-//! What a reader may ask for, at random: as the cache's filter, and as the oracle understands it.
+//! Random selectors, as the cache's filter and as the oracle evaluates them.
 
 use nave_cacher::{FieldRef, FieldTerm, Filter};
 use nave_machinery::selector::LabelSelector;
@@ -6,12 +6,12 @@ use proptest::prelude::*;
 
 use crate::oracle::Model;
 
-/// A conjunction of whatever is given.
+/// A conjunction of the given terms.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Selection {
     namespace: Option<u8>,
     name: Option<u8>,
-    /// The node, or every other one.
+    /// The node and whether the term is negated.
     node: Option<(u8, bool)>,
     labels: Vec<LabelTerm>,
 }
@@ -26,11 +26,11 @@ enum LabelTerm {
     Absent(u8),
 }
 
-/// Labels that objects may bear.
+/// Labels that objects may have.
 pub(crate) const LABELS: [&str; 2] = ["tier", "app"];
 
 impl Selection {
-    /// Everything is as likely as something.
+    /// Generates a selection; each term is present or absent with equal probability.
     pub(crate) fn any() -> impl Strategy<Value = Self> {
         let (label, value) = (0..2_u8, 0..3_u8);
         let two = [value.clone(), value.clone()];
@@ -52,7 +52,7 @@ impl Selection {
         prop_oneof![1 => Just(Self::default()), 3 => some]
     }
 
-    /// As the cache is asked for it.
+    /// Returns the cache's filter.
     pub(crate) fn filter(&self) -> Filter {
         let mut filter = Filter::all();
         if let Some(namespace) = self.namespace {
@@ -69,7 +69,7 @@ impl Selection {
         filter.with_labels(LabelSelector::parse(&labels.join(",")).unwrap())
     }
 
-    /// Whether an object is asked for.
+    /// Returns whether an object is selected.
     pub(crate) fn matches(&self, model: &Model) -> bool {
         self.namespace.is_none_or(|namespace| model.namespace == format!("ns{namespace}"))
             && self.name.is_none_or(|name| model.name == format!("pod{name}"))
@@ -92,15 +92,15 @@ impl LabelTerm {
     }
 
     fn matches(&self, model: &Model) -> bool {
-        let borne = |label: &u8| model.labels.get(LABELS[usize::from(*label)]).map(String::as_str);
-        let is = |label: &u8, value: &u8| borne(label) == Some(value.to_string().as_str());
+        let labels = |label: &u8| model.labels.get(LABELS[usize::from(*label)]).map(String::as_str);
+        let is = |label: &u8, value: &u8| labels(label) == Some(value.to_string().as_str());
         match self {
             Self::Is(label, value) => is(label, value),
             Self::IsNot(label, value) => !is(label, value),
             Self::In(label, values) => values.iter().any(|value| is(label, value)),
             Self::NotIn(label, values) => !values.iter().any(|value| is(label, value)),
-            Self::Exists(label) => borne(label).is_some(),
-            Self::Absent(label) => borne(label).is_none(),
+            Self::Exists(label) => labels(label).is_some(),
+            Self::Absent(label) => labels(label).is_none(),
         }
     }
 }

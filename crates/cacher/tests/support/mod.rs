@@ -1,10 +1,10 @@
-//! A store in memory whose faults the test decides on, and a decoder of small objects.
+//! An in-memory store with injected faults, and a decoder of small objects.
 #![allow(
     dead_code,
     unreachable_pub,
     missing_docs,
     clippy::unwrap_used,
-    reason = "each test uses a part of it"
+    reason = "each test uses a part of this module"
 )]
 
 use std::collections::BTreeMap;
@@ -24,26 +24,26 @@ use tokio::sync::Notify;
 
 pub const PREFIX: &str = "/registry/pods/";
 
-/// One log of all events; the state at any revision is made by replaying it. Watches see it up to `released`.
+/// A log of all events; the state at any revision is made by replaying it. Watches see events up to `released`.
 #[derive(Clone, Default)]
 pub struct FakeStore(Arc<(Mutex<Inner>, Notify)>);
 
 #[derive(Default)]
 pub struct Inner {
-    /// The event at index `i` has revision `i + 2`: an empty store is at 1.
+    /// The event at index `i` has revision `i + 2`: an empty store is at revision 1.
     pub log: Vec<Event>,
     pub compacted: u64,
-    /// Watches see events up to here.
+    /// Watches see events up to this revision.
     pub released: u64,
     /// Watches opened before this many cuts are broken.
     pub cuts: u64,
-    /// So many of the next ranges fail.
+    /// Number of further ranges that fail.
     pub failing_ranges: usize,
     pub progress_requests: u64,
-    /// So many of the next reads of a watch panic.
+    /// Number of further reads of a watch that panic.
     pub panicking_reads: usize,
     pub ranges: Vec<Range>,
-    /// Events in a batch at most; 0 means any number.
+    /// Maximum number of events in a batch; 0 means no limit.
     pub batch: usize,
 }
 
@@ -65,7 +65,7 @@ impl Inner {
 }
 
 impl FakeStore {
-    /// Looks at or changes the store; wakes its watches afterwards.
+    /// Reads or changes the store; wakes its watches afterwards.
     pub fn with<R>(&self, act: impl FnOnce(&mut Inner) -> R) -> R {
         let result = act(&mut self.0.0.lock().unwrap());
         self.0.1.notify_waiters();
@@ -80,7 +80,7 @@ impl FakeStore {
         self.write(key, None)
     }
 
-    /// Lets watches see everything committed.
+    /// Makes all committed events visible to watches.
     pub fn release(&self) {
         self.with(|inner| inner.released = inner.revision());
     }
@@ -243,8 +243,8 @@ impl Watch {
     }
 }
 
-/// Decodes `node;key=value,…`: one selectable field and labels. A value that starts with `!` is damaged; one with
-/// `?` panics.
+/// Decodes `node;key=value,…`: one selectable field and labels. Fails for a value that starts with `!`, and panics for
+/// one with `?`.
 pub struct TextDecoder;
 
 impl Decoder for TextDecoder {

@@ -3,14 +3,14 @@ use serde_json::json;
 use super::*;
 
 fn claims() -> Variable {
-    Variable { name: "claims", of: Type::map(Type::String, Type::Dyn) }
+    Variable { name: "claims", ty: Type::map(Type::String, Type::Dyn) }
 }
 
 fn user() -> Variable {
     let texts = Type::list(Type::String);
     let extra = Type::map(Type::String, texts.clone());
     let fields = vec![("username", Type::String), ("groups", texts), ("extra", extra)];
-    Variable { name: "user", of: Type::object("kubernetes.UserInfo", fields) }
+    Variable { name: "user", ty: Type::object("kubernetes.UserInfo", fields) }
 }
 
 fn value(text: &str) -> Result<Value, String> {
@@ -24,7 +24,7 @@ fn value(text: &str) -> Result<Value, String> {
 }
 
 #[test]
-fn claims_are_read_and_combined() {
+fn evaluates_expressions_on_claims() {
     for (text, expected) in [
         ("claims.sub", json!("alice")),
         ("'user:' + claims.sub", json!("user:alice")),
@@ -59,7 +59,7 @@ fn claims_are_read_and_combined() {
 }
 
 #[test]
-fn what_has_no_value_is_an_error_when_it_is_evaluated() {
+fn fails_to_evaluate_without_a_value() {
     for text in ["claims.absent", "claims.sub + 1", "claims.sub.foo", "claims.n.exists(x, x == 1)"] {
         assert!(Expression::compile(text, &claims(), &Type::Dyn).is_ok(), "{text}");
         assert!(value(text).is_err(), "{text}: {:?}", value(text));
@@ -67,7 +67,7 @@ fn what_has_no_value_is_an_error_when_it_is_evaluated() {
 }
 
 #[test]
-fn what_cannot_be_meant_does_not_compile() {
+fn rejects_undeclared_names_and_mismatched_types() {
     for (variable, text, why) in [
         (claims(), "", "compilation failed: ERROR: <input>"),
         (claims(), "claims.sub +", "compilation failed: ERROR: <input>:1:"),
@@ -110,7 +110,7 @@ fn what_cannot_be_meant_does_not_compile() {
 }
 
 #[test]
-fn the_type_that_is_asked_for_is_the_type_found() {
+fn checks_the_result_type() {
     let compile = |text| Expression::compile(text, &claims(), &Type::Bool).map(drop);
     for text in [
         "claims.verified == true",
@@ -138,7 +138,7 @@ fn the_type_that_is_asked_for_is_the_type_found() {
 }
 
 #[test]
-fn what_is_read_is_known() {
+fn detects_fields_that_are_read() {
     let reads =
         |text, field| Expression::compile(text, &claims(), &Type::Dyn).unwrap().reads("claims", field);
     for text in [
@@ -160,7 +160,7 @@ fn what_is_read_is_known() {
 }
 
 #[test]
-fn an_evaluation_ends() {
+fn enforces_the_cost_limit() {
     let list: Vec<usize> = (0..2_000).collect();
     let input = Input::new("claims", &json!({"l": list}));
     let evaluate = |text| Expression::compile(text, &claims(), &Type::Dyn).unwrap().evaluate(&input);

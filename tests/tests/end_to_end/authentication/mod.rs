@@ -42,7 +42,7 @@ impl Caller {
         identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
     ) -> Self {
         let ca = std::fs::read(server.folder().join("data/pki/ca.crt")).unwrap();
-        let roots = Roots::These(CertificateDer::pem_slice_iter(&ca).map(Result::unwrap).collect());
+        let roots = Roots::Custom(CertificateDer::pem_slice_iter(&ca).map(Result::unwrap).collect());
         let tls = Tls { roots, identity, server_name: None };
         Self { client: Client::new(tls, Duration::from_mins(2)).unwrap(), server: server.url() }
     }
