@@ -60,6 +60,55 @@ where
     OnDelete(f, PhantomData)
 }
 
+/// Calls `f` with each object that is new or gone, and with the new state of one in which something differs.
+pub fn on_change<K, D, F>(differs: D, f: F) -> impl EventHandler<K>
+where
+    K: 'static,
+    D: Fn(&Object<K>, &Object<K>) -> bool + Send + Sync + 'static,
+    F: Fn(&Object<K>) + Send + Sync + 'static,
+{
+    OnChange { differs, on_each: OnEach(f, PhantomData), sees_new: true }
+}
+
+/// The same, except for objects that are new.
+pub fn on_change_or_delete<K, D, F>(differs: D, f: F) -> impl EventHandler<K>
+where
+    K: 'static,
+    D: Fn(&Object<K>, &Object<K>) -> bool + Send + Sync + 'static,
+    F: Fn(&Object<K>) + Send + Sync + 'static,
+{
+    OnChange { differs, on_each: OnEach(f, PhantomData), sees_new: false }
+}
+
+struct OnChange<K, D, F> {
+    differs: D,
+    on_each: OnEach<K, F>,
+    sees_new: bool,
+}
+
+impl<K, D, F> EventHandler<K> for OnChange<K, D, F>
+where
+    K: 'static,
+    D: Fn(&Object<K>, &Object<K>) -> bool + Send + Sync + 'static,
+    F: Fn(&Object<K>) + Send + Sync + 'static,
+{
+    fn on_add(&self, object: &Object<K>, is_in_initial_list: bool) {
+        if self.sees_new {
+            self.on_each.on_add(object, is_in_initial_list);
+        }
+    }
+
+    fn on_update(&self, old: &Object<K>, new: &Object<K>) {
+        if (self.differs)(old, new) {
+            self.on_each.on_update(old, new);
+        }
+    }
+
+    fn on_delete(&self, deleted: &Deleted<K>) {
+        self.on_each.on_delete(deleted);
+    }
+}
+
 struct OnDelete<K, F>(F, PhantomData<fn() -> K>);
 
 impl<K, F> EventHandler<K> for OnDelete<K, F>

@@ -246,7 +246,8 @@ fn path(resource: &GroupVersionResource, namespace: &str) -> String {
     }
 }
 
-fn escaped(text: &str) -> impl std::fmt::Display {
+/// A text as a part of a path, or a value of a query.
+pub fn escaped(text: &str) -> String {
     utf8_percent_encode(text, ESCAPED).to_string()
 }
 

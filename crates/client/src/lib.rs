@@ -75,8 +75,10 @@ pub use backoff::Waits;
 pub use controller::{Action, run_workers};
 pub use delta_fifo::{Deleted, Delta, DeltaFifo, Deltas, MAX_QUEUED_EVENTS};
 pub use factory::{FactoryConfig, InProcess, SharedInformerFactory, Source, resource_of};
-pub use handler::{EventHandler, filtered, on_delete, on_each, on_each_labelling};
-pub use http::HttpListerWatcher;
+pub use handler::{
+    EventHandler, filtered, on_change, on_change_or_delete, on_delete, on_each, on_each_labelling,
+};
+pub use http::{HttpListerWatcher, escaped};
 pub use in_process::CacherListerWatcher;
 pub use informer::{InformerConfig, Registration, SharedInformer, TransformFn};
 pub use list_watch::{

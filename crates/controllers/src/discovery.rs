@@ -120,6 +120,12 @@ impl Discovered {
         self.resources.get(&(group.to_owned(), plural.to_owned()))?.first()
     }
 
+    /// The preferred version of a group that serves anything.
+    pub(crate) fn version_of(&self, group: &str) -> Option<&str> {
+        let preferred = self.preferred().find(|resource| resource.group == group)?;
+        Some(&preferred.version)
+    }
+
     /// The resource of a kind, in this version if it is served in it.
     pub(crate) fn kind(&self, api_version: &str, kind: &str) -> Option<&Resource> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));

@@ -36,6 +36,13 @@
 //! | `cluster_role_aggregation` | roles that are made of others |
 //! | `endpoint_slice`, `endpoints` | where the pods of a service are |
 //! | `endpoint_slice::mirroring` | slices for endpoints that users write |
+//! | `persistent_volume` | a volume for each claim, and what becomes of it afterwards; who is to expand it |
+//! | `ephemeral_volume` | the claims that pods bring along |
+//! | `resource_claim` | claims of devices from templates, and who uses them |
+//! | `horizontal_pod_autoscaler` | as many pods as metrics ask for |
+//! | `volume_attributes_class_protection` | classes of volumes go only when they are not used |
+//! | `legacy_token_cleaner` | tokens in secrets go when nothing uses them |
+//! | `validating_admission_policy_status` | that a policy was seen |
 //! | `disruption` | how many pods a budget lets go |
 //! | `volume_protection` | volumes and claims go only when they are not used |
 //! | `resource_quota` | what of a quota is used |
@@ -55,23 +62,28 @@ mod discovery;
 mod disruption;
 mod endpoint_slice;
 mod endpoints;
+mod ephemeral_volume;
 pub mod expectations;
 mod finalizers;
 pub mod frame;
 mod garbage_collector;
 mod hash;
 mod history;
+mod horizontal_pod_autoscaler;
 mod int_or_percent;
 mod job;
+mod legacy_token_cleaner;
 mod namespace;
 mod node_lifecycle;
 mod node_ttl;
 pub mod owned;
 pub mod owners;
+mod persistent_volume;
 mod pod_gc;
 pub mod pods;
 mod ranking;
 mod replicaset;
+mod resource_claim;
 mod resource_quota;
 mod root_ca;
 mod scheduling;
@@ -84,6 +96,9 @@ mod taint_eviction;
 mod time_arithmetic;
 mod token_cleaner;
 mod ttl_after_finished;
+mod untyped;
+mod validating_admission_policy_status;
+mod volume_attributes_class_protection;
 mod volume_protection;
 
 use frame::Descriptor;
@@ -100,12 +115,19 @@ pub const CONTROLLERS: &[Descriptor] = &[
     ttl_after_finished::TTL_AFTER_FINISHED,
     pod_gc::POD_GC,
     namespace::NAMESPACE,
+    persistent_volume::PERSISTENT_VOLUME_BINDER,
+    persistent_volume::expand::PERSISTENT_VOLUME_EXPANDER,
+    ephemeral_volume::EPHEMERAL_VOLUME,
     volume_protection::CLAIM_PROTECTION,
     volume_protection::VOLUME_PROTECTION,
+    volume_attributes_class_protection::VOLUME_ATTRIBUTES_CLASS_PROTECTION,
+    resource_claim::RESOURCE_CLAIM,
     service_account::SERVICE_ACCOUNT,
     service_account_token::SERVICE_ACCOUNT_TOKEN,
+    legacy_token_cleaner::LEGACY_TOKEN_CLEANER,
     root_ca::ROOT_CA_PUBLISHER,
     cluster_role_aggregation::CLUSTER_ROLE_AGGREGATION,
+    validating_admission_policy_status::VALIDATING_ADMISSION_POLICY_STATUS,
     certificates::approving::CSR_APPROVING,
     certificates::signing::CSR_SIGNING,
     certificates::cleaner::CSR_CLEANER,
@@ -118,6 +140,7 @@ pub const CONTROLLERS: &[Descriptor] = &[
     endpoint_slice::mirroring::ENDPOINT_SLICE_MIRRORING,
     endpoints::ENDPOINTS,
     disruption::DISRUPTION,
+    horizontal_pod_autoscaler::HORIZONTAL_POD_AUTOSCALER,
     resource_quota::RESOURCE_QUOTA,
     service_cidr::SERVICE_CIDR,
     garbage_collector::GARBAGE_COLLECTOR,

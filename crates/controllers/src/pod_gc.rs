@@ -95,7 +95,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
         client: context.client.clone(),
         pods: pods.lister(),
         nodes: nodes.lister(),
-        terminated_kept: context.terminated_pods,
+        terminated_kept: context.options.terminated_pods,
         missing: HashMap::new(),
         has_seen_nodes: false,
     };

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec, PodStatus, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec, PodStatus, PodTemplateSpec, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use nave_client::Object;
+use nave_client::{Lister, Object, ObjectName, SharedInformer};
 use serde::Deserialize;
 
 /// A pod as far as its controllers look at it: metadata, status, and of its spec the node alone. Reading this costs a
@@ -96,6 +96,38 @@ pub fn next_available_in<'a>(
 /// The node a pod is bound to.
 pub fn node_name(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
+}
+
+/// Pods by the volume claims that they mount.
+const BY_VOLUME_CLAIM: &str = "pod-pvc-index";
+
+/// Has pods found by the volume claims that they mount, as [`mounting`] does.
+pub fn index_by_volume_claim(pods: &SharedInformer<Pod>) {
+    pods.add_index(BY_VOLUME_CLAIM, |pod| {
+        let key = |claim: &String| ObjectName::new(pod.namespace(), claim).as_str().to_owned();
+        claims_of(pod).iter().map(key).collect()
+    });
+}
+
+/// The pods that mount a volume claim.
+pub fn mounting(pods: &Lister<Pod>, claim: &ObjectName) -> Vec<Object<Pod>> {
+    pods.by_index(BY_VOLUME_CLAIM, claim.as_str()).unwrap_or_default()
+}
+
+/// The names of the claims of a pod, those that are made for it included.
+pub fn claims_of(pod: &Object<Pod>) -> Vec<String> {
+    let volumes = pod.at(&["spec", "volumes"]).unwrap_or(b"[]");
+    claims(pod.name(), serde_json::from_slice(volumes).unwrap_or_default())
+}
+
+/// The names of the claims of the volumes of a pod.
+pub fn claims(pod: &str, volumes: Vec<Volume>) -> Vec<String> {
+    let name = |volume: Volume| match (volume.persistent_volume_claim, volume.ephemeral) {
+        (Some(source), _) => Some(source.claim_name),
+        (None, Some(_)) => Some(format!("{pod}-{}", volume.name)),
+        (None, None) => None,
+    };
+    volumes.into_iter().filter_map(name).collect()
 }
 
 /// A pod made from a template for an owner in `namespace`; its name is for the API to complete.

@@ -30,6 +30,20 @@ pub fn label<'a>(labels: Option<&'a BTreeMap<String, String>>, key: &str) -> Opt
     labels?.get(key).map(String::as_str)
 }
 
+/// A selector as Go prints it, which users find in events and conditions.
+pub fn written_as_go(selector: &LabelSelector) -> String {
+    let labels = selector.match_labels.iter().flatten().map(|(key, value)| format!("{key}: {value},"));
+    let expressions = selector.match_expressions.iter().flatten().map(|it| {
+        let values = it.values.as_deref().unwrap_or_default().join(" ");
+        format!("LabelSelectorRequirement{{Key:{},Operator:{},Values:[{values}],}},", it.key, it.operator)
+    });
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{}}},MatchExpressions:[]LabelSelectorRequirement{{{}}},}}",
+        labels.collect::<String>(),
+        expressions.collect::<String>()
+    )
+}
+
 /// How a kind writes `spec.selector`, and what an empty one means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {

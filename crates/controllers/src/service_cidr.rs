@@ -60,7 +60,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     );
     builder.run(Controller {
         client: context.client.clone(),
-        events: context.events.clone(),
+        events: context.events.with_component("service-cidr-controller"),
         cidrs: cidrs.lister(),
         addresses: addresses.lister(),
     })

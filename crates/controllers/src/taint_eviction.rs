@@ -68,7 +68,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     });
     builder.run(Controller {
         client: context.client.clone(),
-        events: context.events.clone(),
+        events: context.events.with_component("taint-eviction-controller"),
         nodes: nodes.lister(),
         pods: pods.lister(),
         since: Mutex::default(),

@@ -2,12 +2,13 @@
 //! finalizer from its creation, which these controllers take once the object is being deleted and no longer in use.
 
 use futures_util::future::BoxFuture;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Volume};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::api::{Api, ApiResource, ListParams};
 use nave_client::{Action, Lister, Object, ObjectName, on_delete};
 
 use crate::finalizers::{Due, due, put, take};
 use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
+use crate::pods::{claims, claims_of};
 
 const CLAIM_FINALIZER: &str = "kubernetes.io/pvc-protection";
 const VOLUME_FINALIZER: &str = "kubernetes.io/pv-protection";
@@ -108,21 +109,6 @@ impl ClaimProtection {
 fn uses(pod: &Object<Pod>, claim: &str) -> bool {
     let is_placed = pod.at(&["spec", "nodeName"]).is_some_and(|node| node != b"\"\"");
     is_placed && claims_of(pod).iter().any(|used| used == claim)
-}
-
-/// The names of the claims of a pod, those that are made for it included.
-fn claims_of(pod: &Object<Pod>) -> Vec<String> {
-    let volumes = pod.at(&["spec", "volumes"]).unwrap_or(b"[]");
-    claims(pod.name(), serde_json::from_slice(volumes).unwrap_or_default())
-}
-
-fn claims(pod: &str, volumes: Vec<Volume>) -> Vec<String> {
-    let name = |volume: Volume| match (volume.persistent_volume_claim, volume.ephemeral) {
-        (Some(source), _) => Some(source.claim_name),
-        (None, Some(_)) => Some(format!("{pod}-{}", volume.name)),
-        (None, None) => None,
-    };
-    volumes.into_iter().filter_map(name).collect()
 }
 
 struct VolumeProtection {

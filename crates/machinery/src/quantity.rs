@@ -98,6 +98,12 @@ impl Quantity {
         self.nanos as f64 / NANO as f64
     }
 
+    /// The same amount, written with binary suffixes.
+    #[must_use]
+    pub fn in_binary(self) -> Self {
+        Self { format: Format::BinarySi, ..self }
+    }
+
     /// Whether the two are the same amount, in whatever notation.
     pub fn is_same_amount(self, other: Self) -> bool {
         self.nanos == other.nanos

@@ -8,6 +8,7 @@ mod authentication;
 mod authorization;
 mod browsers;
 mod caches;
+mod controller_options;
 mod controllers;
 mod signing;
 mod values;
@@ -34,7 +35,7 @@ pub(crate) use authorization::{Authorization, Authorizers};
 use browsers::BrowserFlags;
 use caches::CacheFlags;
 pub(crate) use controllers::ControllersConfig;
-use controllers::{ControllersFlags, known_controllers};
+use controllers::{ControllersFlags, controllers_help, known_controllers};
 pub(crate) use signing::Signing;
 use signing::SigningFlags;
 pub(crate) use values::Controllers;
@@ -95,9 +96,8 @@ pub(crate) struct ServeFlags {
     /// Folder for everything the server keeps: objects, keys, certificates and admin.kubeconfig. Created if missing.
     #[arg(long, value_name = "DIR", default_value = "nave-data", help_heading = GENERAL)]
     data_dir: PathBuf,
-    /// Controllers to run in the server's process: '*' stands for all that are on by default, 'foo' adds a controller,
-    /// '-foo' removes one, 'none' runs none.
-    #[arg(long, value_name = "LIST", default_value = "*", allow_hyphen_values = true, help_heading = GENERAL)]
+    #[arg(long, value_name = "LIST", default_value = "*", allow_hyphen_values = true, help_heading = GENERAL,
+          help = controllers_help(", 'none' runs none"))]
     controllers: String,
     /// Time limit of a request. Watches and other long-running requests are exempt.
     #[arg(long, value_name = "DURATION", default_value = "1m0s", value_parser = parse_duration, help_heading = GENERAL)]

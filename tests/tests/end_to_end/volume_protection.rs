@@ -48,12 +48,17 @@ async fn a_volume_goes_when_no_claim_is_bound_to_it() {
         "spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/x"}},
     });
     server.apply(&volume.to_string()).await;
-    let bound = ["patch", "pv", "v", "--subresource=status", "--type=merge", "-p"];
-    server.kubectl(&[&bound[..], &[r#"{"status":{"phase":"Bound"}}"#]].concat()).await;
+    let claim = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    });
+    server.apply(&claim.to_string()).await;
+    let phase = ["get", "pv", "v", "-o", "jsonpath={.status.phase}"];
+    eventually("the volume is bound", async || server.kubectl(&phase).await == "Bound").await;
     server.kubectl(&["delete", "pv", "v", "--wait=false"]).await;
     let shown = server.kubectl(&["get", "pv", "v", "--no-headers"]).await;
     assert!(shown.contains("Terminating"), "{shown}");
-    server.kubectl(&[&bound[..], &[r#"{"status":{"phase":"Released"}}"#]].concat()).await;
+    server.kubectl(&["delete", "pvc", "data", "--timeout=110s"]).await;
     eventually("the volume is gone", async || {
         server.kubectl(&["get", "pv", "--ignore-not-found"]).await.is_empty()
     })

@@ -191,7 +191,8 @@ mod tests {
     fn event(name: &str, message: &str, at: i64) -> Recorded {
         let object = ObjectReference { name: Some(name.to_owned()), ..ObjectReference::default() };
         let at = Timestamp::from_second(at).unwrap();
-        Recorded { object, kind: EventKind::Normal, reason: "Reason", message: message.to_owned(), at }
+        let (component, message) = ("c".into(), message.to_owned());
+        Recorded { component, object, kind: EventKind::Normal, reason: "Reason", message, at }
     }
 
     /// The message, and how often it has been told of.

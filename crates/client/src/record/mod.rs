@@ -10,6 +10,8 @@
 mod correlator;
 mod writer;
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use tokio::sync::mpsc;
@@ -37,12 +39,14 @@ impl EventKind {
 /// Records events in the name of one component. Clones go through the same [`EventWriter`].
 #[derive(Clone, Debug)]
 pub struct EventRecorder {
+    component: Arc<str>,
     queue: mpsc::Sender<Recorded>,
 }
 
 /// Something that happened, as it was recorded.
 #[derive(Clone, Debug)]
 struct Recorded {
+    component: Arc<str>,
     object: ObjectReference,
     kind: EventKind,
     reason: &'static str,
@@ -64,7 +68,7 @@ struct Recorded {
 /// ```
 pub fn recorder(component: &str, client: kube::Client) -> (EventRecorder, EventWriter) {
     let (queue, waiting) = mpsc::channel(WAITING);
-    (EventRecorder { queue }, EventWriter::new(component, client, waiting))
+    (EventRecorder { component: component.into(), queue }, EventWriter::new(client, waiting))
 }
 
 /// How an event refers to an object.
@@ -82,11 +86,18 @@ pub fn reference_of<K: kube::Resource<DynamicType = ()>>(object: &K) -> ObjectRe
 }
 
 impl EventRecorder {
+    /// The same recorder in the name of another component.
+    #[must_use]
+    pub fn with_component(&self, component: &str) -> Self {
+        Self { component: component.into(), queue: self.queue.clone() }
+    }
+
     /// Records that something happened to an object. The reason is one word that programs know; the message is for
     /// people, and cut at 1,024 characters.
     pub fn record(&self, object: &ObjectReference, kind: EventKind, reason: &'static str, message: &str) {
         let message = message.chars().take(MESSAGE_MAX).collect();
-        let event = Recorded { object: object.clone(), kind, reason, message, at: Timestamp::now() };
+        let (component, object) = (Arc::clone(&self.component), object.clone());
+        let event = Recorded { component, object, kind, reason, message, at: Timestamp::now() };
         if self.queue.try_send(event).is_err() {
             tracing::debug!(reason, "an event was dropped: too many wait");
         }

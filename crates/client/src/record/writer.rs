@@ -17,15 +17,14 @@ use crate::redacted;
 
 /// Writes what is recorded, in its order.
 pub struct EventWriter {
-    component: String,
     client: kube::Client,
     waiting: mpsc::Receiver<Recorded>,
     correlator: Correlator,
 }
 
 impl EventWriter {
-    pub(super) fn new(component: &str, client: kube::Client, waiting: mpsc::Receiver<Recorded>) -> Self {
-        Self { component: component.to_owned(), client, waiting, correlator: Correlator::new() }
+    pub(super) fn new(client: kube::Client, waiting: mpsc::Receiver<Recorded>) -> Self {
+        Self { client, waiting, correlator: Correlator::new() }
     }
 
     /// Writes events until `stop` is cancelled; there is a second then for what was recorded before.
@@ -38,7 +37,10 @@ impl EventWriter {
             while let Some(event) = self.next(&stop).await {
                 // A panic costs the one event.
                 if AssertUnwindSafe(self.record(&event)).catch_unwind().await.is_err() {
-                    tracing::error!(component = self.component, "an event was dropped: writing it panicked");
+                    tracing::error!(
+                        component = &*event.component,
+                        "an event was dropped: writing it panicked"
+                    );
                 }
             }
         };
@@ -70,11 +72,11 @@ impl EventWriter {
                     error @ (kube::Error::Api(_) | kube::Error::SerdeError(_) | kube::Error::BuildRequest(_)),
                 ) => {
                     // A namespace on its way out, as a rule.
-                    tracing::debug!(component = self.component, %error, "an event was refused");
+                    tracing::debug!(component = &*event.component, %error, "an event was refused");
                     return;
                 }
                 Err(error) => {
-                    tracing::debug!(component = self.component, %error, "an event could not be written");
+                    tracing::debug!(component = &*event.component, %error, "an event could not be written");
                     tokio::time::sleep(wait).await;
                     wait = BETWEEN_TRIES;
                 }
@@ -96,31 +98,31 @@ impl EventWriter {
                 Err(error) => return Err(error),
             }
         }
-        let new = self.new_event(event, correlated, namespace, count);
+        let new = new_event(event, correlated, namespace, count);
         let name = new.metadata.name.clone().unwrap_or_default();
         events.create(&PostParams::default(), &new).await?;
         Ok(Written { name, count })
     }
+}
 
-    fn new_event(&self, event: &Recorded, correlated: &Correlated, namespace: &str, count: i32) -> Event {
-        let object = event.object.name.as_deref().unwrap_or_default();
-        Event {
-            metadata: ObjectMeta {
-                name: Some(name(object, event.at)),
-                namespace: Some(namespace.to_owned()),
-                ..ObjectMeta::default()
-            },
-            involved_object: event.object.clone(),
-            reason: Some(event.reason.to_owned()),
-            message: Some(correlated.message.clone()),
-            type_: Some(event.kind.as_str().to_owned()),
-            source: Some(EventSource { component: Some(self.component.clone()), host: None }),
-            reporting_component: Some(self.component.clone()),
-            first_timestamp: Some(Time(event.at)),
-            last_timestamp: Some(Time(event.at)),
-            count: Some(count),
-            ..Event::default()
-        }
+fn new_event(event: &Recorded, correlated: &Correlated, namespace: &str, count: i32) -> Event {
+    let object = event.object.name.as_deref().unwrap_or_default();
+    Event {
+        metadata: ObjectMeta {
+            name: Some(name(object, event.at)),
+            namespace: Some(namespace.to_owned()),
+            ..ObjectMeta::default()
+        },
+        involved_object: event.object.clone(),
+        reason: Some(event.reason.to_owned()),
+        message: Some(correlated.message.clone()),
+        type_: Some(event.kind.as_str().to_owned()),
+        source: Some(EventSource { component: Some(event.component.to_string()), host: None }),
+        reporting_component: Some(event.component.to_string()),
+        first_timestamp: Some(Time(event.at)),
+        last_timestamp: Some(Time(event.at)),
+        count: Some(count),
+        ..Event::default()
     }
 }
 

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use nave_machinery::backoff::Backoff;
 use parking_lot::Mutex;
 
-const FIRST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_mins(15);
+const PAUSES: Backoff =
+    Backoff { initial: Duration::from_secs(1), max: Duration::from_mins(15), factor: 2.0, jitter: 0.0 };
 /// A node on which nothing failed for so long begins again with the first pause.
 const FORGOTTEN: SignedDuration = SignedDuration::from_mins(30);
 
@@ -26,7 +27,7 @@ struct Pauses {
 
 #[derive(Debug)]
 struct Pause {
-    length: Duration,
+    failures: u32,
     since: Timestamp,
 }
 
@@ -36,7 +37,7 @@ impl FailedPods {
         let pauses = self.pauses.lock();
         let pause = pauses.by_key.get(key)?;
         let passed = Duration::try_from(pause.since.duration_until(now)).unwrap_or_default();
-        pause.length.checked_sub(passed).filter(|left| !left.is_zero())
+        PAUSES.after(pause.failures).checked_sub(passed).filter(|left| !left.is_zero())
     }
 
     /// Notes that a failed pod is deleted: the next one that fails stays twice as long.
@@ -48,8 +49,8 @@ impl FailedPods {
             pauses.cleaned = Some(now);
         }
         let last = pauses.by_key.get(&key).filter(|pause| pause.since.duration_until(now) <= FORGOTTEN);
-        let length = last.map_or(FIRST, |pause| (pause.length * 2).min(LONGEST));
-        pauses.by_key.insert(key, Pause { length, since: now });
+        let failures = last.map_or(0, |pause| pause.failures).saturating_add(1);
+        pauses.by_key.insert(key, Pause { failures, since: now });
     }
 }
 
@@ -71,7 +72,7 @@ mod tests {
         }
         at += FORGOTTEN * 2;
         failed.failed("n".to_owned(), at);
-        assert_eq!(failed.pause("n", at), Some(FIRST));
+        assert_eq!(failed.pause("n", at), Some(PAUSES.initial));
         at += FORGOTTEN * 2;
         failed.failed("m".to_owned(), at);
         assert_eq!(failed.pauses.lock().by_key.len(), 1, "what is forgotten takes no memory");

@@ -24,7 +24,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use nave_client::{Deleted, EventHandler, Lister, Object, Workqueue};
 
 use crate::expectations::Expectations;
-use crate::frame::{Context, Descriptor, Workers};
+use crate::frame::{Context, Descriptor, ObjectControl, Workers};
 use crate::int_or_percent::scaled;
 use crate::owned::{self, DependentHandler};
 use crate::selectors::{Form, Selecting};
@@ -51,10 +51,11 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     let adopters = Selecting::new(sets.lister(), Form::Selector);
     let kind = ("apps", "DaemonSet");
     builder.watch(&pods, DependentHandler::new(queue, kind, adopters, Arc::clone(&expectations)));
+    let events = context.events.with_component("daemonset-controller");
     builder.run(sync::Controller {
         client: context.client.clone(),
-        control: context.object_control(),
-        events: context.events.clone(),
+        control: ObjectControl::new(context.client.clone(), events.clone()),
+        events,
         sets: sets.lister(),
         pods: pods.lister(),
         nodes: nodes.lister(),

@@ -63,7 +63,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
         budgets: budgets.lister(),
         pods: pods.lister(),
         scales,
-        events: context.events.clone(),
+        events: context.events.with_component("controllermanager"),
     })
 }
 

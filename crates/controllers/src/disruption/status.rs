@@ -6,10 +6,12 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use crate::int_or_percent;
 use crate::pods;
+use crate::selectors::written_as_go;
 use crate::time_arithmetic::saturating_add;
 
 /// An eviction that was allowed and whose pod is still not being deleted after so long did not happen.
@@ -149,29 +151,9 @@ pub(super) fn unmanaged(budget: &PodDisruptionBudget) -> String {
     )
 }
 
-/// A selector as Go prints it, which users find in events.
-fn written_as_go(selector: &LabelSelector) -> String {
-    let labels = selector.match_labels.iter().flatten().map(|(key, value)| format!("{key}: {value},"));
-    let expressions = selector.match_expressions.iter().flatten().map(|it| {
-        let values = it.values.as_deref().unwrap_or_default().join(" ");
-        format!("LabelSelectorRequirement{{Key:{},Operator:{},Values:[{values}],}},", it.key, it.operator)
-    });
-    format!(
-        "&LabelSelector{{MatchLabels:map[string]string{{{}}},MatchExpressions:[]LabelSelectorRequirement{{{}}},}}",
-        labels.collect::<String>(),
-        expressions.collect::<String>()
-    )
-}
-
 /// A number, or a percentage of `total`, rounded up.
 fn scaled(amount: &IntOrString, total: i64) -> i64 {
-    match amount {
-        IntOrString::Int(number) => i64::from(*number),
-        IntOrString::String(percent) => {
-            let percent: i64 = percent.strip_suffix('%').and_then(|digits| digits.parse().ok()).unwrap_or(0);
-            total.saturating_mul(percent).saturating_add(99) / 100
-        }
-    }
+    int_or_percent::scaled(Some(amount), i32::try_from(total).unwrap_or(i32::MAX), true).into()
 }
 
 /// A budget's conditions with the one of this controller as it is now.

@@ -51,7 +51,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     let writer = SliceWriter::new(context.client.clone(), &slices, MANAGER);
     builder.watch(&slices, writer.handler(builder.queue()));
     builder.run(Mirroring {
-        events: context.events.clone(),
+        events: context.events.with_component("endpoint-slice-mirroring-controller"),
         endpoints: endpoints.lister(),
         services: services.lister(),
         writer,

@@ -3,7 +3,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use nave_client::{
-    EventHandler, Object, ObjectName, SharedInformer, SharedInformerFactory, Workqueue, on_each,
+    EventHandler, Object, ObjectName, SharedInformer, SharedInformerFactory, Workqueue, on_change, on_each,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -68,10 +68,12 @@ impl ControllerBuilder {
         self.map(informer, |object| Some(object.key()));
     }
 
-    /// The same, and has each looked at again at an interval, whatever happens.
-    pub fn work_on_again_after<K: 'static>(&mut self, informer: &SharedInformer<K>, interval: Duration) {
+    /// Has each object looked at at an interval, and when it comes, whatever else happens to it.
+    pub fn look_again_after<K: 'static>(&mut self, informer: &SharedInformer<K>, interval: Duration) {
         let queue = self.queue();
-        let handler = on_each(move |object: &Object<K>| queue.add(object.key()));
+        // A resync repeats the state that is known.
+        let is_resync = |old: &Object<K>, new: &Object<K>| old.is_same_version(new);
+        let handler = on_change(is_resync, move |object: &Object<K>| queue.add(object.key()));
         let registered = informer.add_event_handler_with_resync(handler, Some(interval));
         self.synced.push(async move { registered.wait_for_sync().await }.boxed());
     }

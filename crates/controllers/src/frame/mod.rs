@@ -4,6 +4,7 @@ mod builder;
 mod control;
 mod error;
 mod fan_out;
+mod options;
 mod run;
 mod slow_start;
 
@@ -20,6 +21,7 @@ pub use control::{Made, ObjectControl};
 pub use error::SyncError;
 use fan_out::FanOuts;
 pub use nave_client::record::{EventKind, EventRecorder, reference_of};
+pub use options::{AutoscalerOptions, Options};
 pub use run::{Clients, Reconciler, Running, Settings, start, work};
 pub use slow_start::slow_start;
 
@@ -108,8 +110,8 @@ pub struct Context {
     pub signer: Option<Arc<dyn CertificateSigner>>,
     /// How many keys it works on at once.
     pub workers: usize,
-    /// So many pods that have ended are kept.
-    pub terminated_pods: usize,
+    /// Options of single controllers.
+    pub options: Options,
     /// Where queues are measured.
     pub metrics: Option<WorkqueueMetrics>,
     /// The handlers of all controllers.

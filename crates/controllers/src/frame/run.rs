@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::fan_out::FanOuts;
-use super::{CertificateSigner, Context, Descriptor, SyncError, TokenGenerator};
+use super::{CertificateSigner, Context, Descriptor, Options, SyncError, TokenGenerator};
 
 /// Where controllers get their clients from.
 pub trait Clients: Send + Sync {
@@ -34,8 +34,8 @@ pub struct Settings {
     /// How many keys controllers work on at once, by the flag that says so; as many as their defaults say where it is
     /// not here.
     pub workers: HashMap<&'static str, usize>,
-    /// So many pods that have ended are kept (`--terminated-pod-gc-threshold`).
-    pub terminated_pods: usize,
+    /// Options of single controllers.
+    pub options: Options,
     /// Where queues are measured.
     pub metrics: Option<WorkqueueMetrics>,
     /// Restarts controllers that panic outside of a sync.
@@ -44,9 +44,9 @@ pub struct Settings {
 
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { workers, terminated_pods, metrics: _, supervisor: _ } = self;
+        let Self { workers, options, metrics: _, supervisor: _ } = self;
         let mut it = f.debug_struct("Settings");
-        it.field("workers", workers).field("terminated_pods", terminated_pods).finish_non_exhaustive()
+        it.field("workers", workers).field("options", options).finish_non_exhaustive()
     }
 }
 
@@ -54,7 +54,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             workers: HashMap::new(),
-            terminated_pods: Self::TERMINATED_PODS,
+            options: Options::default(),
             metrics: None,
             supervisor: Supervisor::new(),
         }
@@ -62,9 +62,6 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// So many pods that have ended are kept where nothing else is said.
-    pub const TERMINATED_PODS: usize = 12_500;
-
     fn workers_of(&self, controller: &Descriptor) -> usize {
         let said = controller.workers.flag.and_then(|flag| self.workers.get(flag));
         said.copied().unwrap_or(controller.workers.default)
@@ -101,7 +98,7 @@ pub fn start<'a>(
                 tokens: clients.tokens(),
                 signer: clients.signer(),
                 workers: settings.workers_of(controller),
-                terminated_pods: settings.terminated_pods,
+                options: settings.options.clone(),
                 metrics: settings.metrics.clone(),
                 fan_outs: fan_outs.clone(),
                 stop: stop.clone(),

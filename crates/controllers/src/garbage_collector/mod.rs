@@ -54,8 +54,8 @@ pub(crate) const GARBAGE_COLLECTOR: Descriptor = Descriptor {
 fn start(context: &Context) -> impl Future<Output = ()> + use<> {
     let queue: Workqueue<Task> = context.queue("garbage_collector");
     let collector = Arc::new_cyclic(|collector| {
-        let teller =
-            Teller { queue: queue.clone(), events: context.events.clone(), collector: collector.clone() };
+        let events = context.events.with_component("garbage-collector-controller");
+        let teller = Teller { queue: queue.clone(), events, collector: collector.clone() };
         Collector::new(context.client.clone(), move |work| teller.tell(work))
     });
     let mut monitors =

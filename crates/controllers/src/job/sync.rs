@@ -49,13 +49,12 @@ impl Reconciler for Controller {
         let Some(cached) = cached.filter(|_| !is_behind) else { return Ok(Next::Done) };
         // Asked before the pods are read: what is seen afterwards can only be newer.
         let believed = self.expectations.satisfied(cached.uid());
-        // A pod that is counted and that the cache sees without its finalizer only now must not be counted again.
-        let untracked = self.untracked.all();
         let mut job = cached.decode()?;
         if spec(&job).managed_by.as_deref().is_some_and(|manager| manager != MANAGED_BY) {
             return Ok(Next::Done);
         }
-        let pods = self.claim(&job).await?;
+        let (untracked, pods) = self.untracked.before(self.claim(&job)).await;
+        let pods = pods?;
         if is_finished(&job) {
             let tracked: Vec<&Pod> = pods.iter().filter(|pod| is_tracked(pod)).collect();
             self.untrack(&tracked).await?;

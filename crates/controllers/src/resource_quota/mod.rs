@@ -1,4 +1,6 @@
-//! What of a quota is used (upstream: `resourcequota`). To refuse what would be too much is admission's.
+//! The usage of quotas (upstream: `resourcequota`). To refuse what would be too much is admission's.
+
+mod changes;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -10,24 +12,17 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WrittenQuantity;
 use kube::api::{Api, ListParams, PostParams};
 use kube::core::DynamicObject;
-use nave_client::{
-    Action, Lister, Object, ObjectName, PartialObjectMetadata, Registration, SharedInformerFactory,
-    Workqueue, on_each,
-};
+use nave_client::{Action, Lister, ObjectName};
 use nave_machinery::quantity::Quantity;
-use nave_machinery::{GroupVersionResource, time};
+use nave_machinery::time;
 use nave_resources::quota::{self, Usage, scopes};
 use parking_lot::Mutex;
 
+use self::changes::{Counted, Surroundings, on_quota};
 use crate::api;
 use crate::discovery::DiscoveryCache;
 use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 
-/// Changes in a namespace within this time are one count.
-const BATCH: Duration = Duration::from_millis(100);
-/// Quotas are counted again this often, whatever happens, as kube-controller-manager's `--resource-quota-sync-period`
-/// has it.
-const RESYNC: Duration = Duration::from_mins(5);
 /// A usage becomes lower only once it was counted so for this long, with no charge by admission in between. Admission
 /// charges a quota before the object is stored, and the cache has it later still: a count in between would give the
 /// place away a second time.
@@ -49,11 +44,12 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     let mut builder = context.controller("resourcequota_primary");
     let (quotas, pods) = (builder.informer::<ResourceQuota>(), builder.informer::<Pod>());
     let (services, claims) = (builder.informer::<Service>(), builder.informer::<PersistentVolumeClaim>());
-    let around = Surroundings { quotas: quotas.lister(), queue: builder.queue() };
-    builder.work_on_again_after(&quotas, RESYNC);
-    builder.watch(&pods, around.handler());
-    builder.watch(&services, around.handler());
-    builder.watch(&claims, around.handler());
+    let around = Surroundings::new(quotas.lister(), builder.queue());
+    builder.look_again_after(&quotas, context.options.resource_quota_sync_period);
+    builder.watch(&quotas, on_quota(builder.queue()));
+    builder.watch(&pods, around.on_pod());
+    builder.watch(&services, around.on_usage(|service| Some(quota::service(&service.decode().ok()?))));
+    builder.watch(&claims, around.on_usage(|claim| Some(quota::claim(&claim.decode().ok()?))));
     builder.run(QuotaController {
         client: context.client.clone(),
         discovery: DiscoveryCache::new(context.client.clone()),
@@ -61,7 +57,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
         pods: pods.lister(),
         services: services.lister(),
         claims: claims.lister(),
-        counted: Counted { informers: context.informers.clone(), around, handlers: Mutex::default() },
+        counted: Counted::new(context.informers.clone(), around),
         lower: Mutex::default(),
     })
 }
@@ -111,7 +107,7 @@ impl Reconciler for QuotaController {
 }
 
 impl QuotaController {
-    /// Whether the count has been lower for [`LOWER_AFTER`] in this version of the quota.
+    /// True if the count has been lower for [`LOWER_AFTER`] in this version of the quota.
     fn has_stayed_lower(&self, key: &ObjectName, quota: &ResourceQuota) -> bool {
         let version = &quota.metadata.resource_version;
         let mut lower = self.lower.lock();
@@ -124,7 +120,7 @@ impl QuotaController {
         }
     }
 
-    /// What the objects of a namespace take, under the names that the quota limits.
+    /// The usage of the objects of a namespace, under the names that the quota limits.
     async fn usage(
         &self,
         namespace: &str,
@@ -231,13 +227,13 @@ fn zero(used: &mut Usage, hard: &BTreeMap<String, WrittenQuantity>, is_name: fn(
     }
 }
 
-/// What is used under limited names, as objects write it.
+/// The usage under limited names, as objects write it.
 fn written(hard: &BTreeMap<String, WrittenQuantity>, used: &Usage) -> BTreeMap<String, WrittenQuantity> {
     let limited = hard.keys().filter_map(|name| Some((name.clone(), used.get(name)?)));
     limited.map(|(name, amount)| (name, WrittenQuantity(amount.to_string()))).collect()
 }
 
-/// Whether two statuses say the same, however they write it.
+/// True if two statuses say the same, however they write it.
 fn same(old: Option<&ResourceQuotaStatus>, new: &ResourceQuotaStatus) -> bool {
     let read = |list: Option<&BTreeMap<String, WrittenQuantity>>| -> HashMap<String, Option<Quantity>> {
         let amounts = list.into_iter().flatten();
@@ -256,7 +252,7 @@ fn same(old: Option<&ResourceQuotaStatus>, new: &ResourceQuotaStatus) -> bool {
     equal(&old_hard, &new_hard) && equal(&old_used, &new_used)
 }
 
-/// Whether a usage is below the one in the status.
+/// True if a usage is below the one in the status.
 fn is_lower(old: Option<&ResourceQuotaStatus>, new: &ResourceQuotaStatus) -> bool {
     let amount = |used: Option<&WrittenQuantity>| used.and_then(|used| Quantity::parse(&used.0).ok());
     let before = old.and_then(|status| status.used.as_ref()).into_iter().flatten();
@@ -265,46 +261,6 @@ fn is_lower(old: Option<&ResourceQuotaStatus>, new: &ResourceQuotaStatus) -> boo
         // A name that the quota does not limit any more has no usage.
         counted.is_some_and(|counted| amount(Some(counted)) < amount(Some(used)))
     })
-}
-
-/// Has the quotas of a namespace counted in which something has changed.
-#[derive(Clone)]
-struct Surroundings {
-    quotas: Lister<ResourceQuota>,
-    queue: Workqueue,
-}
-
-impl Surroundings {
-    fn changed<K>(&self, object: &Object<K>) {
-        for quota in self.quotas.list_namespace(object.namespace()) {
-            self.queue.add_after(quota.key(), BATCH);
-        }
-    }
-
-    fn handler<K: 'static>(&self) -> impl nave_client::EventHandler<K> + use<K> {
-        let around = self.clone();
-        on_each(move |object: &Object<K>| around.changed(object))
-    }
-}
-
-/// The resources that quotas limit by number, each watched from the first quota on that does.
-struct Counted {
-    informers: SharedInformerFactory,
-    around: Surroundings,
-    handlers: Mutex<HashMap<GroupVersionResource, Registration>>,
-}
-
-impl Counted {
-    fn watch(&self, resource: &GroupVersionResource) {
-        let mut handlers = self.handlers.lock();
-        if handlers.contains_key(resource) {
-            return;
-        }
-        let informer = self.informers.metadata_for_resource(resource);
-        let handler = informer.add_event_handler(self.around.handler::<PartialObjectMetadata>());
-        handlers.insert(resource.clone(), handler);
-        self.informers.start();
-    }
 }
 
 #[cfg(test)]

@@ -10,8 +10,9 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use nave_client::leader_election::LeaderElectionConfig;
 use nave_controllers::frame::Settings;
 
+use super::controller_options::ControllerOptionsFlags;
 use super::signing::{Signing, SigningFlags};
-use super::{Controllers, FlagError, parse_controllers, parse_count, parse_duration, parse_verbosity};
+use super::{Controllers, FlagError, parse_controllers, parse_duration, parse_verbosity};
 
 const GENERAL: &str = "General";
 const ELECTION: &str = "Leader election";
@@ -23,8 +24,8 @@ pub(crate) struct ControllersFlags {
     /// Kubeconfig of the cluster to work on.
     #[arg(long, value_name = "FILE", help_heading = GENERAL)]
     kubeconfig: PathBuf,
-    /// Controllers to run: '*' stands for all that are on by default, 'foo' adds a controller, '-foo' removes one.
-    #[arg(long, value_name = "LIST", default_value = "*", allow_hyphen_values = true, help_heading = GENERAL)]
+    #[arg(long, value_name = "LIST", default_value = "*", allow_hyphen_values = true, help_heading = GENERAL,
+          help = controllers_help(""))]
     controllers: String,
     /// Private key (PEM) that signs the tokens in secrets of service accounts. Without it these secrets get no token.
     #[arg(long, value_name = "FILE", help_heading = GENERAL)]
@@ -32,9 +33,6 @@ pub(crate) struct ControllersFlags {
     /// Address of /healthz and /metrics, served over HTTP. Port 0 takes a free port, which is printed. Empty turns it off.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:10257", value_parser = parse_address, help_heading = GENERAL)]
     healthz_bind_address: Address,
-    /// Number of terminated pods above which the oldest are deleted. 0 keeps all.
-    #[arg(long, value_name = "N", default_value_t = Settings::TERMINATED_PODS, value_parser = parse_count, help_heading = GENERAL)]
-    terminated_pod_gc_threshold: usize,
     /// Log level, 0 (quiet) to 10 (everything).
     #[arg(short, long = "v", value_name = "LEVEL", default_value_t = 0, value_parser = parse_verbosity, help_heading = GENERAL)]
     verbosity: u8,
@@ -64,6 +62,8 @@ pub(crate) struct ControllersFlags {
 
     #[command(flatten)]
     signing: SigningFlags,
+    #[command(flatten)]
+    options: ControllerOptionsFlags,
     #[command(flatten)]
     concurrent_syncs: ConcurrentSyncs,
 }
@@ -102,21 +102,38 @@ impl ControllersFlags {
                 "",
             )
         };
-        let terminated_pods = match self.terminated_pod_gc_threshold {
-            0 => usize::MAX,
-            kept => kept,
-        };
         Ok(ControllersConfig {
             kubeconfig: self.kubeconfig,
             controllers,
             private_key_file: self.service_account_private_key_file,
             signing: self.signing.validate(None)?,
             health: self.healthz_bind_address.0,
-            settings: Settings { workers: self.concurrent_syncs.0, terminated_pods, ..Settings::default() },
+            settings: Settings {
+                workers: self.concurrent_syncs.0,
+                options: self.options.validate()?,
+                ..Settings::default()
+            },
             log_level: self.verbosity,
             election: self.leader_elect.then_some(election),
         })
     }
+}
+
+/// The help of `--controllers`: how a list is written, and what can be in it.
+pub(super) fn controllers_help(more: &str) -> String {
+    let names = |on_by_default: bool| {
+        let all = nave_controllers::CONTROLLERS.iter();
+        let mut names: Vec<_> =
+            all.filter(|it| it.on_by_default == on_by_default).map(|controller| controller.name).collect();
+        names.sort_unstable();
+        names.join(", ")
+    };
+    format!(
+        "Controllers to run: '*' stands for all that are on by default, 'foo' adds a controller, '-foo' removes one{more}. \
+         On by default: {}. Off by default: {}",
+        names(true),
+        names(false)
+    )
 }
 
 /// Reads a list of controllers, all of which must be known.
@@ -210,6 +227,15 @@ mod tests {
         assert_eq!(workers["concurrent-gc-syncs"], 3);
         assert_eq!(workers["concurrent-namespace-syncs"], 10);
         assert!(config(&["--concurrent-deployment-syncs=0"]).is_err());
+    }
+
+    #[test]
+    fn help_names_each_controller_once() {
+        let help = controllers_help("");
+        for controller in nave_controllers::CONTROLLERS {
+            let names = help.split([' ', ',', '.']).filter(|word| *word == controller.name);
+            assert_eq!(names.count(), 1, "{}", controller.name);
+        }
     }
 
     #[test]

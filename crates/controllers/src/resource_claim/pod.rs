@@ -1,0 +1,313 @@
+//! The claims of a pod.
+
+use std::collections::HashMap;
+
+use k8s_openapi::api::core::v1::{Pod, PodResourceClaim, PodResourceClaimStatus};
+use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use nave_client::{Action, Lister, ObjectName};
+use parking_lot::Mutex;
+use serde_json::json;
+
+use super::{BY_POD, api, uses_claims};
+use crate::api::gone_is_fine;
+use crate::frame::{EventKind, EventRecorder, Reconciler, SyncError, reference_of};
+use crate::owners::controller_of;
+use crate::pods;
+use crate::untyped::{Part, update};
+
+/// Says which of a pod's claims a claim is.
+const CLAIM_NAME: &str = "resource.kubernetes.io/pod-claim-name";
+/// A longer name has no place for what the API adds.
+const NAME_MAX: usize = 57;
+/// So many pods may use a claim at once.
+const RESERVED_MAX: usize = 256;
+
+/// Makes and reserves the claims of pods.
+pub(super) struct ClaimMaker {
+    pub(super) client: kube::Client,
+    pub(super) events: EventRecorder,
+    pub(super) pods: Lister<Pod>,
+    pub(super) claims: Lister<ResourceClaim>,
+    pub(super) templates: Lister<ResourceClaimTemplate>,
+    /// Claims that were made here, by pod: the caches may not know them yet.
+    pub(super) made: Mutex<HashMap<ObjectName, Vec<Made>>>,
+}
+
+/// A claim that was made for an entry of a pod.
+pub(super) struct Made {
+    uid: String,
+    entry: String,
+    name: String,
+}
+
+impl Reconciler for ClaimMaker {
+    async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
+        let Some(found) = self.pods.get_by_key(&key).filter(uses_claims) else {
+            self.made.lock().remove(&key);
+            return Ok(Action::Done);
+        };
+        if found.is_being_deleted() {
+            return Ok(Action::Done);
+        }
+        let pod = found.decode()?;
+        let mut made = Vec::new();
+        for wanted in wanted(&pod) {
+            match self.claim_for(&key, &pod, wanted).await {
+                Ok(Some(name)) => made.push((wanted.name.clone(), name)),
+                Ok(None) => {}
+                Err(error) => {
+                    let message = format!("PodResourceClaim {}: {error}", wanted.name);
+                    let reference = reference_of(&pod);
+                    self.events.record(
+                        &reference,
+                        EventKind::Warning,
+                        "FailedResourceClaimCreation",
+                        &message,
+                    );
+                    return Err(error);
+                }
+            }
+        }
+        if !made.is_empty() {
+            self.write(&key, &pod, &made).await?;
+        } else if pods::node_name(&pod).is_some() {
+            self.reserve_all(&key, &pod).await?;
+        }
+        Ok(Action::Done)
+    }
+}
+
+impl ClaimMaker {
+    /// The claim to be noted for an entry of a pod, if it is not noted yet: one that was made before, or a new one.
+    async fn claim_for(
+        &self,
+        key: &ObjectName,
+        pod: &Pod,
+        wanted: &PodResourceClaim,
+    ) -> Result<Option<String>, SyncError> {
+        let Some(template) = &wanted.resource_claim_template_name else { return Ok(None) };
+        match noted(pod, &wanted.name).map(|status| &status.resource_claim_name) {
+            // There is none to be made.
+            Some(None) => return Ok(None),
+            Some(Some(name)) => {
+                let claim = self.claims.get(key.namespace(), name);
+                let is_there = claim.is_some_and(|claim| is_for(&claim.metadata().unwrap_or_default(), pod));
+                if is_there || self.is_live(key, name, pod).await? {
+                    return Ok(None);
+                }
+            }
+            None => {}
+        }
+        if let Some(name) = self.remembered(key, pod, &wanted.name)
+            && self.is_live(key, &name, pod).await?
+        {
+            return Ok(Some(name));
+        }
+        if let Some(found) = self.made_before(pod, &wanted.name) {
+            return Ok(Some(found));
+        }
+        let Some(found) = self.templates.get(key.namespace(), template) else {
+            return Err(SyncError::Invalid(format!(
+                "resource claim template {template:?}: resourceclaimtemplate.resource.k8s.io {template:?} not found"
+            )));
+        };
+        let claims: Api<ResourceClaim> = Api::namespaced(self.client.clone(), key.namespace());
+        let created =
+            claims.create(&PostParams::default(), &new_claim(pod, &wanted.name, &found.decode()?)).await;
+        let created = created.map_err(|error| {
+            SyncError::Invalid(format!("create ResourceClaim : {}", SyncError::from(error)))
+        })?;
+        let name = created.metadata.name.unwrap_or_default();
+        self.remember(key, pod, &wanted.name, &name);
+        Ok(Some(name))
+    }
+
+    /// True if the API has a claim of the name that is the pod's.
+    async fn is_live(&self, key: &ObjectName, name: &str, pod: &Pod) -> Result<bool, SyncError> {
+        let claims: Api<ResourceClaim> = Api::namespaced(self.client.clone(), key.namespace());
+        Ok(claims.get_opt(name).await?.is_some_and(|claim| is_for(&claim.metadata, pod)))
+    }
+
+    fn remember(&self, key: &ObjectName, pod: &Pod, entry: &str, name: &str) {
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let mut all = self.made.lock();
+        let made = all.entry(key.clone()).or_default();
+        made.retain(|made| made.uid == uid && made.entry != entry);
+        made.push(Made { uid, entry: entry.to_owned(), name: name.to_owned() });
+    }
+
+    fn remembered(&self, key: &ObjectName, pod: &Pod, entry: &str) -> Option<String> {
+        let all = self.made.lock();
+        let is_it = |made: &&Made| Some(&made.uid) == pod.metadata.uid.as_ref() && made.entry == entry;
+        Some(all.get(key)?.iter().find(is_it)?.name.clone())
+    }
+
+    fn made_before(&self, pod: &Pod, wanted: &str) -> Option<String> {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let own = self.claims.by_index(BY_POD, uid).unwrap_or_default();
+        let found = own.iter().find(|claim| claim.annotation(CLAIM_NAME).as_deref() == Some(wanted))?;
+        Some(found.name().to_owned())
+    }
+
+    /// Notes the names of claims in the status of their pod. The event of that begins the next sync.
+    async fn write(&self, key: &ObjectName, pod: &Pod, made: &[(String, String)]) -> Result<(), SyncError> {
+        let is_new = |name: &str| made.iter().any(|(entry, _)| entry == name);
+        let noted = pod.status.iter().filter_map(|status| status.resource_claim_statuses.as_ref()).flatten();
+        let kept = noted.filter(|status| !is_new(&status.name)).map(|status| json!(status));
+        let new = made.iter().map(|(entry, name)| json!({"name": entry, "resourceClaimName": name}));
+        let statuses: Vec<_> = kept.chain(new).collect();
+        let patch =
+            json!({"metadata": {"uid": pod.metadata.uid}, "status": {"resourceClaimStatuses": statuses}});
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), key.namespace());
+        gone_is_fine(pods.patch_status(key.name(), &PatchParams::default(), &Patch::Merge(patch)).await)
+    }
+
+    /// Reserves the claims of a pod that was placed without the scheduler.
+    async fn reserve_all(&self, key: &ObjectName, pod: &Pod) -> Result<(), SyncError> {
+        for wanted in wanted(pod) {
+            let Some(name) = claim_name(pod, wanted) else { continue };
+            let Some(claim) = self.claims.get(key.namespace(), name) else { return Ok(()) };
+            let must_own = wanted.resource_claim_template_name.is_some();
+            if must_own && !is_for(&claim.metadata()?, pod) {
+                let (namespace, pod) = (key.namespace(), key.name());
+                return Err(SyncError::Invalid(format!(
+                    "ResourceClaim {namespace}/{name} was not created for Pod {namespace}/{pod} (Pod is not owner)"
+                )));
+            }
+            if is_to_reserve(&claim.decode()?, pod) {
+                let consumer = json!({"resource": "pods", "name": key.name(), "uid": pod.metadata.uid});
+                let api = api(&self.client, key.namespace());
+                update(&api, claim, Part::Status, |claim| reserve(claim, consumer)).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The claims that a pod's spec asks for.
+fn wanted(pod: &Pod) -> impl Iterator<Item = &PodResourceClaim> {
+    pod.spec.iter().filter_map(|spec| spec.resource_claims.as_ref()).flatten()
+}
+
+/// The note on an entry, which may say that it has no claim.
+fn noted<'a>(pod: &'a Pod, entry: &str) -> Option<&'a PodResourceClaimStatus> {
+    let statuses = pod.status.as_ref()?.resource_claim_statuses.as_ref()?;
+    statuses.iter().find(|status| status.name == entry)
+}
+
+/// The name of a claim of a pod, if that has one.
+pub(super) fn claim_name<'a>(pod: &'a Pod, wanted: &'a PodResourceClaim) -> Option<&'a str> {
+    wanted.resource_claim_name.as_deref().or_else(|| noted(pod, &wanted.name)?.resource_claim_name.as_deref())
+}
+
+fn is_for(claim: &ObjectMeta, pod: &Pod) -> bool {
+    controller_of(claim).is_some_and(|owner| Some(&owner.uid) == pod.metadata.uid.as_ref())
+}
+
+fn is_to_reserve(claim: &ResourceClaim, pod: &Pod) -> bool {
+    let Some(status) = &claim.status else { return false };
+    let reserved = status.reserved_for.as_deref().unwrap_or_default();
+    let has_pod = reserved.iter().any(|consumer| Some(&consumer.uid) == pod.metadata.uid.as_ref());
+    status.allocation.is_some() && !has_pod && reserved.len() < RESERVED_MAX
+}
+
+fn reserve(claim: &mut serde_json::Value, consumer: serde_json::Value) {
+    match claim["status"]["reservedFor"].as_array_mut() {
+        Some(reserved) => reserved.push(consumer),
+        None => claim["status"]["reservedFor"] = json!([consumer]),
+    }
+}
+
+/// A claim from a template, which goes with its pod.
+fn new_claim(pod: &Pod, entry: &str, template: &ResourceClaimTemplate) -> ResourceClaim {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let metadata = template.spec.metadata.clone().unwrap_or_default();
+    let mut annotations = metadata.annotations.unwrap_or_default();
+    annotations.insert(CLAIM_NAME.to_owned(), entry.to_owned());
+    let owner = OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Pod".to_owned(),
+        name: name.to_owned(),
+        uid: pod.metadata.uid.clone().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: None,
+    };
+    ResourceClaim {
+        metadata: ObjectMeta {
+            generate_name: Some(generate_name(name, entry)),
+            owner_references: Some(vec![owner]),
+            annotations: Some(annotations),
+            labels: metadata.labels,
+            ..ObjectMeta::default()
+        },
+        spec: template.spec.spec.clone(),
+        status: None,
+    }
+}
+
+/// The beginning of a claim's name. Both parts of a long one are cut in proportion.
+fn generate_name(pod: &str, entry: &str) -> String {
+    let name = format!("{pod}-{entry}-");
+    let cut = |part: &str| part.chars().take(part.len() * NAME_MAX / name.len()).collect::<String>();
+    if name.len() <= NAME_MAX { name } else { format!("{}-{}", cut(pod), cut(entry)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn pod(status: &Value) -> Pod {
+        let spec = json!({"containers": [], "resourceClaims": [
+            {"name": "shared", "resourceClaimName": "c"}, {"name": "own", "resourceClaimTemplateName": "t"}]});
+        let pod = json!({"metadata": {"name": "p", "uid": "u"}, "spec": spec, "status": status});
+        serde_json::from_value(pod).unwrap()
+    }
+
+    #[test]
+    fn claims_have_the_name_of_the_spec_or_the_one_that_is_noted() {
+        let names = |status: &Value| {
+            let pod = pod(status);
+            wanted(&pod).map(|it| claim_name(&pod, it).map(str::to_owned)).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&json!({})), [Some("c".to_owned()), None]);
+        let noted = json!({"resourceClaimStatuses": [{"name": "own", "resourceClaimName": "p-own-x"}]});
+        assert_eq!(names(&noted), [Some("c".to_owned()), Some("p-own-x".to_owned())]);
+        assert_eq!(names(&json!({"resourceClaimStatuses": [{"name": "own"}]}))[1], None);
+    }
+
+    #[test]
+    fn a_claim_is_made_from_its_template_for_its_pod() {
+        let template = json!({"spec": {"metadata": {"labels": {"a": "b"}, "annotations": {"c": "d"}},
+            "spec": {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "gpu"}}]}}}});
+        let claim = new_claim(&pod(&json!({})), "own", &serde_json::from_value(template).unwrap());
+        let claim = serde_json::to_value(claim).unwrap();
+        assert_eq!(claim["metadata"]["generateName"], "p-own-");
+        assert_eq!(claim["metadata"]["annotations"], json!({"c": "d", CLAIM_NAME: "own"}));
+        assert_eq!(claim["metadata"]["labels"], json!({"a": "b"}));
+        assert_eq!(claim["metadata"]["ownerReferences"][0]["uid"], "u");
+        assert_eq!(claim["spec"]["devices"]["requests"][0]["name"], "r");
+        let long = generate_name(&"p".repeat(60), &"e".repeat(20));
+        assert_eq!(long, format!("{}-{}", "p".repeat(41), "e".repeat(13)));
+    }
+
+    #[test]
+    fn an_allocated_claim_is_reserved_once() {
+        let claim = |status: Value| {
+            serde_json::from_value::<ResourceClaim>(json!({"metadata": {}, "spec": {}, "status": status}))
+                .unwrap()
+        };
+        let other = json!([{"resource": "pods", "name": "o", "uid": "v"}]);
+        let own = json!([{"resource": "pods", "name": "p", "uid": "u"}]);
+        assert!(is_to_reserve(&claim(json!({"allocation": {}})), &pod(&json!({}))));
+        assert!(is_to_reserve(&claim(json!({"allocation": {}, "reservedFor": other})), &pod(&json!({}))));
+        assert!(!is_to_reserve(&claim(json!({"allocation": {}, "reservedFor": own})), &pod(&json!({}))));
+        assert!(!is_to_reserve(&claim(json!({})), &pod(&json!({}))));
+        let mut value = json!({"status": {"reservedFor": other}});
+        reserve(&mut value, own[0].clone());
+        assert_eq!(value["status"]["reservedFor"].as_array().unwrap().len(), 2);
+    }
+}

@@ -1,0 +1,192 @@
+//! The changes for which quotas are counted (upstream: `resource_quota_monitor.go`, `quota/v1/install`).
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
+use nave_client::{
+    EventHandler, Lister, Object, PartialObjectMetadata, Registration, SharedInformerFactory, Workqueue,
+    on_change, on_change_or_delete, on_delete,
+};
+use nave_machinery::quantity::Quantity;
+use nave_machinery::{GroupVersionResource, time};
+use nave_resources::quota::{self, Usage};
+use parking_lot::Mutex;
+
+/// Changes in a namespace within this time are one count.
+const BATCH: Duration = Duration::from_millis(100);
+/// A quota that was charged is counted after this time: a charge whose object was refused later is given back.
+const AFTER_CHARGE: Duration = Duration::from_secs(30);
+
+/// Has a quota counted when its spec changes; when only its status does, it was charged, or counted here.
+pub(super) fn on_quota(queue: Workqueue) -> impl EventHandler<ResourceQuota> {
+    let charged = queue.clone();
+    on_change(
+        move |old: &Object<ResourceQuota>, new: &Object<ResourceQuota>| {
+            let has_other_spec = old.at(&["spec"]) != new.at(&["spec"]);
+            if !has_other_spec && old.at(&["status"]) != new.at(&["status"]) {
+                charged.add_after(new.key(), AFTER_CHARGE);
+            }
+            has_other_spec
+        },
+        move |quota| queue.add(quota.key()),
+    )
+}
+
+/// Has the quotas of a namespace counted in which something was freed. What is added needs no count: admission has
+/// charged it.
+#[derive(Clone)]
+pub(super) struct Surroundings {
+    quotas: Lister<ResourceQuota>,
+    queue: Workqueue,
+}
+
+impl Surroundings {
+    pub(super) fn new(quotas: Lister<ResourceQuota>, queue: Workqueue) -> Self {
+        Self { quotas, queue }
+    }
+
+    fn changed<K>(&self, object: &Object<K>) {
+        for quota in self.quotas.list_namespace(object.namespace()) {
+            self.queue.add_after(quota.key(), BATCH);
+        }
+    }
+
+    fn has_quotas(&self, namespace: &str) -> bool {
+        !self.quotas.list_namespace(namespace).is_empty()
+    }
+
+    /// A handler for objects that count for as much as they did when they were created.
+    fn on_delete<K: 'static>(&self) -> impl EventHandler<K> + use<K> {
+        let around = self.clone();
+        on_delete(move |object: &Object<K>| around.changed(object))
+    }
+
+    /// A handler for objects that may come to use less or more than admission knows of, as `used` says. They are decoded
+    /// only where there are quotas.
+    pub(super) fn on_usage<K, F>(&self, used: F) -> impl EventHandler<K> + use<K, F>
+    where
+        K: 'static,
+        F: Fn(&Object<K>) -> Option<Usage> + Send + Sync + 'static,
+    {
+        let (judge, around) = (self.clone(), self.clone());
+        on_change_or_delete(
+            move |old: &Object<K>, new: &Object<K>| {
+                let is_same = ["spec", "status"].iter().all(|part| old.at(&[part]) == new.at(&[part]));
+                !is_same && judge.has_quotas(new.namespace()) && used(old) != used(new)
+            },
+            move |object: &Object<K>| around.changed(object),
+        )
+    }
+
+    /// Pods also move between scopes, and end.
+    pub(super) fn on_pod(&self) -> impl EventHandler<Pod> + use<> {
+        self.on_usage(|pod| {
+            let pod = pod.decode().ok()?;
+            let mut used = quota::pod(&pod, time::now());
+            let deadline = pod.spec.as_ref().and_then(|spec| spec.active_deadline_seconds);
+            used.insert("deadline".to_owned(), Quantity::from_value(deadline.map_or(0, |_| 1)));
+            Some(used)
+        })
+    }
+}
+
+/// The resources that quotas limit by number, each watched from the first quota on that does.
+pub(super) struct Counted {
+    informers: SharedInformerFactory,
+    around: Surroundings,
+    handlers: Mutex<HashMap<GroupVersionResource, Registration>>,
+}
+
+impl Counted {
+    pub(super) fn new(informers: SharedInformerFactory, around: Surroundings) -> Self {
+        Self { informers, around, handlers: Mutex::default() }
+    }
+
+    /// Watches a resource from now on.
+    pub(super) fn watch(&self, resource: &GroupVersionResource) {
+        let mut handlers = self.handlers.lock();
+        if handlers.contains_key(resource) {
+            return;
+        }
+        let informer = self.informers.metadata_for_resource(resource);
+        let handler = informer.add_event_handler(self.around.on_delete::<PartialObjectMetadata>());
+        handlers.insert(resource.clone(), handler);
+        self.informers.start();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use nave_client::{Indexer, ObjectName};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn world() -> Surroundings {
+        let cache = Arc::new(Indexer::new());
+        let quota = json!({"metadata": {"name": "q", "namespace": "ns"}});
+        cache.put(Object::from_value(&quota).unwrap());
+        Surroundings::new(Lister::new(cache), Workqueue::new())
+    }
+
+    fn pod(namespace: &str, change: &Value) -> Object<Pod> {
+        let mut pod = json!({"metadata": {"name": "p", "namespace": namespace},
+            "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]},
+            "status": {"phase": "Running"}});
+        for (part, fields) in change.as_object().unwrap() {
+            let fields = fields.as_object().unwrap();
+            fields.iter().for_each(|(key, value)| pod[part][key] = value.clone());
+        }
+        Object::from_value(&pod).unwrap()
+    }
+
+    /// True if the quota is counted for a change of a pod.
+    async fn counts(namespace: &str, before: &Value, after: &Value) -> bool {
+        let around = world();
+        around.on_pod().on_update(&pod(namespace, before), &pod(namespace, after));
+        tokio::time::timeout(BATCH * 2, around.queue.get()).await == Ok(Some(ObjectName::new("ns", "q")))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn quotas_are_counted_when_a_pod_ends_or_changes_what_it_uses() {
+        let none = json!({});
+        let resized =
+            json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "2"}}}]}});
+        assert!(counts("ns", &none, &json!({"status": {"phase": "Succeeded"}})).await);
+        assert!(counts("ns", &none, &resized).await);
+        assert!(counts("ns", &none, &json!({"spec": {"activeDeadlineSeconds": 5}})).await);
+        assert!(!counts("ns", &none, &json!({"status": {"podIP": "10.0.0.1"}})).await);
+        assert!(!counts("ns", &none, &json!({"metadata": {"labels": {"a": "b"}}})).await);
+        assert!(!counts("other", &none, &json!({"status": {"phase": "Succeeded"}})).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn quotas_are_counted_for_what_goes_and_not_for_what_comes() {
+        let around = world();
+        let handler = around.on_pod();
+        handler.on_add(&pod("ns", &json!({})), false);
+        assert!(tokio::time::timeout(BATCH * 2, around.queue.get()).await.is_err());
+        handler.on_delete(&nave_client::Deleted::Known(pod("ns", &json!({}))));
+        assert!(tokio::time::timeout(BATCH * 2, around.queue.get()).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quota_is_counted_at_once_for_its_spec_and_later_for_a_charge() {
+        let queue = Workqueue::new();
+        let handler = on_quota(queue.clone());
+        let quota = |hard: &str, used: &str| {
+            let quota = json!({"metadata": {"name": "q", "namespace": "ns"},
+                "spec": {"hard": {"pods": hard}}, "status": {"used": {"pods": used}}});
+            Object::from_value(&quota).unwrap()
+        };
+        handler.on_update(&quota("1", "0"), &quota("1", "1"));
+        assert!(tokio::time::timeout(AFTER_CHARGE / 2, queue.get()).await.is_err());
+        let key = tokio::time::timeout(AFTER_CHARGE, queue.get()).await.unwrap().unwrap();
+        queue.done(&key);
+        handler.on_update(&quota("1", "1"), &quota("2", "1"));
+        assert!(tokio::time::timeout(BATCH, queue.get()).await.is_ok());
+    }
+}
