@@ -1,6 +1,6 @@
 //! Where a webhook is called: what its URL or its service must be (upstream: `apiserver/pkg/util/webhook`).
 
-use nave_machinery::names;
+use nave_machinery::{FieldError, names};
 
 use crate::validate::{At, Errors, required_text};
 
@@ -8,27 +8,105 @@ const URL_FORM: &str = "desired format: https://host[/path]";
 
 /// The text must be a URL that a webhook can have: HTTPS, a host, and nothing that a server must not be told.
 pub(crate) fn webhook_url(at: At, errors: &mut Errors) {
-    let Some((scheme, rest)) = at.text().split_once("://") else {
+    let Some(url) = Url::parse(at.text()) else {
         errors.push(at.required(format!("url must be a valid URL; {URL_FORM}")));
         return;
     };
-    if scheme != "https" {
-        errors.push(at.invalid(format!("'https' is the only allowed URL scheme; {URL_FORM}")));
+    let mut wrong = |shown: &str, why: &str| errors.push(FieldError::invalid(&at.path(), shown, why));
+    if !url.scheme.eq_ignore_ascii_case("https") {
+        wrong(url.scheme, &format!("'https' is the only allowed URL scheme; {URL_FORM}"));
     }
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    if host.is_empty() {
-        errors.push(at.invalid(format!("host must be specified; {URL_FORM}")));
+    if url.host.is_empty() {
+        wrong(url.host, &format!("host must be specified; {URL_FORM}"));
     }
-    if authority.contains('@') {
-        errors.push(at.invalid("user information is not permitted in the URL"));
+    if let Some(user) = url.user {
+        wrong(user, "user information is not permitted in the URL");
     }
-    if rest.contains('#') {
-        errors.push(at.invalid("fragments are not permitted in the URL"));
+    if !url.fragment.is_empty() {
+        wrong(url.fragment, "fragments are not permitted in the URL");
     }
-    if rest.contains('?') {
-        errors.push(at.invalid("query parameters are not permitted in the URL"));
+    if !url.query.is_empty() {
+        wrong(url.query, "query parameters are not permitted in the URL");
     }
+}
+
+/// The parts of a URL, told apart as Go's `net/url` does it.
+struct Url<'a> {
+    scheme: &'a str,
+    user: Option<&'a str>,
+    host: &'a str,
+    query: &'a str,
+    fragment: &'a str,
+}
+
+impl<'a> Url<'a> {
+    /// Returns nothing for a text that is not a URL.
+    fn parse(text: &'a str) -> Option<Self> {
+        if text.bytes().any(|byte| byte.is_ascii_control()) {
+            return None;
+        }
+        let (text, fragment) = text.split_once('#').unwrap_or((text, ""));
+        let (scheme, rest) = split_scheme(text)?;
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let mut url = Self { scheme, user: None, host: "", query, fragment };
+        let authority = rest.strip_prefix("//").filter(|it| !scheme.is_empty() || !it.starts_with('/'));
+        let path = if let Some(authority) = authority {
+            let (authority, path) = authority.split_at(authority.find('/').unwrap_or(authority.len()));
+            (url.user, url.host) = match authority.rsplit_once('@') {
+                Some((user, host)) => (Some(user), host),
+                None => (None, authority),
+            };
+            path
+        } else {
+            // Without a scheme, a colon in the first segment looks like the end of one.
+            let first = rest.split('/').next().unwrap_or_default();
+            if scheme.is_empty() && first.contains(':') {
+                return None;
+            }
+            // What follows a scheme without a slash is not read.
+            if rest.starts_with('/') || scheme.is_empty() { rest } else { "" }
+        };
+        let is_sound =
+            is_host(url.host) && [path, fragment, url.user.unwrap_or("")].into_iter().all(is_escaped);
+        is_sound.then_some(url)
+    }
+}
+
+/// The scheme, empty if there is none, and what follows it.
+fn split_scheme(text: &str) -> Option<(&str, &str)> {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    match text.split_once(':') {
+        Some(("", _)) => None,
+        Some((scheme, rest))
+            if scheme.bytes().all(is_part)
+                && scheme.starts_with(|first: char| first.is_ascii_alphabetic()) =>
+        {
+            Some((scheme, rest))
+        }
+        _ => Some(("", text)),
+    }
+}
+
+/// Whether a text is a host with or without a port.
+fn is_host(text: &str) -> bool {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(literal) => {
+            let Some((literal, port)) = literal.rsplit_once(']') else { return false };
+            (literal, port)
+        }
+        None => text.split_at(text.rfind(':').unwrap_or(text.len())),
+    };
+    let is_port = port.is_empty()
+        || port.strip_prefix(':').is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    let is_odd = |byte: u8| byte == b' ' || b"\\^`{|}%".contains(&byte);
+    is_port && !host.bytes().any(is_odd)
+}
+
+/// Whether each percent sign of a text begins an escape.
+fn is_escaped(text: &str) -> bool {
+    let is_escape =
+        |rest: &str| rest.as_bytes().get(..2).is_some_and(|it| it.iter().all(u8::is_ascii_hexdigit));
+    text.split('%').skip(1).all(is_escape)
 }
 
 /// The service of a webhook must be named, and its port and path must be such.
@@ -86,7 +164,15 @@ mod tests {
         for (url, wrong) in [
             ("https://a.example/x", 0),
             ("https://127.0.0.1:9", 0),
-            ("nonsense", 1),
+            ("nonsense", 2),
+            ("", 2),
+            ("a:b", 2),
+            ("1:b", 1),
+            ("https://a b/", 1),
+            ("https://a:b/", 1),
+            ("https://[::1]:8/%41", 0),
+            ("https://a/%4", 1),
+            ("HTTPS://a", 0),
             ("http://a", 1),
             ("https:///x", 1),
             ("https://u:p@a/x", 1),
