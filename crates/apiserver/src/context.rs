@@ -4,10 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::Request;
+use http::{HeaderValue, Request, header};
 use nave_admission::Notes;
 use nave_authn::PeerCertificate;
 use nave_machinery::Status;
+use nave_machinery::options::FIELD_MANAGER_MAX;
 use nave_machinery::user::UserInfo;
 
 use crate::deadline::RequestTimeout;
@@ -17,6 +18,12 @@ use crate::serving::ConnectionInfo;
 
 /// How long a write of the server itself may take.
 const INTERNAL_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// The user agent of the server's own writes.
+const SERVER_AGENT: &str = "kube-apiserver";
+
+/// The user agent of controllers in the process, which send none.
+const CONTROLLERS_AGENT: &str = "kube-controller-manager";
 
 /// A request without a user has no name, no groups, and therefore no rights.
 static NO_USER: UserInfo = UserInfo {
@@ -44,6 +51,7 @@ pub struct RequestContext {
     /// When the request must be answered; `None` for a long-running one.
     pub deadline: Option<Instant>,
     user: Option<Arc<UserInfo>>,
+    user_agent: Option<HeaderValue>,
 }
 
 /// The sender of a request.
@@ -66,7 +74,18 @@ impl RequestContext {
         let negotiation = Negotiation::new(request.headers(), &info.query);
         let deadline = timeout.deadline(&info, received)?;
         let notes = Notes::default();
-        Ok(Self { info, client, negotiation, impersonator: None, notes, received, deadline, user: None })
+        let user_agent = request.headers().get(header::USER_AGENT).cloned();
+        Ok(Self {
+            info,
+            client,
+            negotiation,
+            impersonator: None,
+            notes,
+            received,
+            deadline,
+            user: None,
+            user_agent,
+        })
     }
 
     /// The context of work that the server does as `user`.
@@ -81,6 +100,7 @@ impl RequestContext {
             received,
             deadline: Some(received + INTERNAL_TIMEOUT),
             user: Some(user),
+            user_agent: Some(HeaderValue::from_static(SERVER_AGENT)),
         }
     }
 
@@ -102,6 +122,25 @@ impl RequestContext {
     /// The user whose credentials the request has.
     pub fn authenticated_user(&self) -> &UserInfo {
         self.impersonator.as_deref().unwrap_or_else(|| self.user())
+    }
+
+    /// The manager of the fields that a write sets, where the request names none: the beginning of the user agent, up
+    /// to the first slash. What runs in the process is known by the names of upstream's components.
+    pub fn default_field_manager(&self) -> String {
+        let agent = match (&self.user_agent, &self.client) {
+            (Some(agent), _) => agent.as_bytes(),
+            (None, Client::Process(_)) => CONTROLLERS_AGENT.as_bytes(),
+            (None, Client::Remote(_)) => b"",
+        };
+        let prefix = agent.split(|byte| *byte == b'/').next().unwrap_or_default();
+        let mut manager = String::new();
+        for character in String::from_utf8_lossy(prefix).chars().filter(|character| !character.is_control()) {
+            if manager.len() + character.len_utf8() > FIELD_MANAGER_MAX {
+                break;
+            }
+            manager.push(character);
+        }
+        manager
     }
 
     /// The time that plugins and other servers have to answer.

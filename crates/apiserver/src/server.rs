@@ -145,7 +145,8 @@ impl ApiServer {
             }
         };
         let told = config.cluster_authentication.borrow().clone();
-        bootstrap.run(&resources, &told, prepared).await.map_err(StartError::Bootstrap)?;
+        // Boxed: it holds the path of a write several times.
+        Box::pin(bootstrap.run(&resources, &told, prepared)).await.map_err(StartError::Bootstrap)?;
         let documents = Documents {
             openapi: OpenApi::new(Arc::clone(storages.registry())),
             registry: Arc::clone(storages.registry()),

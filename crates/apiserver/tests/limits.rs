@@ -99,7 +99,7 @@ impl World {
         let endpoint = self.endpoint(resource);
         let content_type = Some(ContentType::Patch(kind));
         let payload = Payload { bytes: serde_json::to_vec(patch).unwrap().into(), content_type };
-        write::patch(&self.target(&endpoint, name), &payload, &PatchOptions::default()).await
+        write::patch(&self.target(&endpoint, name), &payload, &PatchOptions::default(), None).await
     }
 
     async fn delete(&self, resource: Resource, name: &str, options: Value) -> Result<Answer, Status> {
@@ -176,7 +176,7 @@ impl Resource {
 
     /// An object that nests `depth` levels.
     fn nested(self, name: &str, depth: usize) -> Value {
-        let raw = |levels: usize| (1..levels).fold(json!({"a": 1}), |inner, _| json!({"a": inner}));
+        let raw = |levels: usize| (1..levels).fold(json!({}), |inner, _| json!({ self.element(): inner }));
         let metadata = json!({"name": name, "namespace": NAMESPACE});
         match self {
             Self::ConfigMaps => {
@@ -191,6 +191,14 @@ impl Resource {
                 "apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": metadata, "revision": 1,
                 "data": raw(depth - 1),
             }),
+        }
+    }
+
+    /// The name of all that is in the deep JSON.
+    fn element(self) -> &'static str {
+        match self {
+            Self::ConfigMaps => "f:a",
+            Self::ControllerRevisions => "a",
         }
     }
 
@@ -305,7 +313,7 @@ async fn deeper_objects_do_not_come_in_by_any_way() {
         let path = resource.path();
         let mut doubling = vec![json!({"op": "replace", "path": path, "value": {}})];
         for at in 0..14 {
-            let place = format!("{path}{}", "/a".repeat(1 << at));
+            let place = format!("{path}{}", format!("/{}", resource.element()).repeat(1 << at));
             doubling.push(json!({"op": "copy", "from": path, "path": place}));
         }
         assert_eq!(code(world.patch(resource, "small", PatchType::Json, &json!(doubling)).await), 400);

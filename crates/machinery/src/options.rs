@@ -11,7 +11,7 @@ use crate::{FieldError, FieldPath, GroupKind, Map, Status};
 type Query = [(String, String)];
 
 /// The longest name of a field manager, in bytes.
-const FIELD_MANAGER_MAX: usize = 128;
+pub const FIELD_MANAGER_MAX: usize = 128;
 
 /// What is done about unknown and duplicate fields of a body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -325,6 +325,11 @@ impl KeptMetadata {
         }
     }
 
+    /// The fields of the metadata that are kept; `None` for all of them.
+    pub fn fields(self) -> Option<&'static [&'static str]> {
+        (self != Self::ALL && self != Self::SETTABLE).then_some(self.0)
+    }
+
     /// Whether `field` of the metadata is kept.
     pub fn contains(self, field: &str) -> bool {
         self.0.contains(&field)

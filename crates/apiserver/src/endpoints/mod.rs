@@ -235,16 +235,17 @@ impl Resources {
         let query = info.query.pairs();
         match info.verb {
             Verb::Create => write::create(target, payload, &CreateOptions::parse(query)?).await,
-            Verb::Update => {
+            Verb::Update | Verb::Patch => {
                 let attributes = RequestAttributes::new(info);
                 let attributes =
                     nave_authz::Attributes { verb: "create", ..attributes.of_user(target.context.user()) };
-                let create = CreateRight { authorization: &self.authorization, attributes };
-                write::update(target, payload, &CreateOptions::parse_update(query)?, Some(create)).await
-            }
-            Verb::Patch => {
+                let create = Some(CreateRight { authorization: &self.authorization, attributes });
+                if info.verb == Verb::Update {
+                    return write::update(target, payload, &CreateOptions::parse_update(query)?, create)
+                        .await;
+                }
                 let apply = payload.content_type == Some(ContentType::Patch(PatchType::Apply));
-                write::patch(target, payload, &PatchOptions::parse(query, apply)?).await
+                write::patch(target, payload, &PatchOptions::parse(query, apply)?, create).await
             }
             Verb::Delete => delete::delete(target, &delete_options(query, payload)?).await,
             Verb::DeleteCollection => {

@@ -16,11 +16,11 @@ pub struct ScaleFields<'a> {
     /// The managed fields of the object.
     pub entries: Option<&'a Value>,
     /// The object's version in the request.
-    pub api_version: &'a str,
+    pub api_version: String,
     /// The place of the replicas in the object, in all versions of it.
-    pub replicas: &'a [&'a str],
+    pub replicas: &'a [String],
     /// Whether a version is one of the object's.
-    pub is_version: &'a dyn Fn(&str) -> bool,
+    pub is_version: Box<dyn Fn(&str) -> bool + 'a>,
 }
 
 /// Why managed fields cannot be carried over.
@@ -73,10 +73,10 @@ impl ScaleFields<'_> {
         }
         for (id, entry) in scale {
             if entry.set().contains(&scale_path()) {
-                let id = ManagerId { api_version: version_of(id.applied, self.api_version), ..id };
+                let id = ManagerId { api_version: version_of(id.applied, &self.api_version), ..id };
                 // An updater's entry has no time: it is another one in the object than in the scale.
                 let time = managers.remove(&id).and_then(|entry| entry.time).filter(|_| id.applied);
-                managers.insert(id, Entry::new(self.api_version, replicas.clone(), time));
+                managers.insert(id, Entry::new(&self.api_version, replicas.clone(), time));
             }
         }
         Ok(entries::encode(managers)?)

@@ -4,6 +4,7 @@
 
 mod applies;
 mod properties;
+mod scales;
 mod sets;
 mod updates;
 

@@ -3,7 +3,8 @@
 //! | stage | where |
 //! | --- | --- |
 //! | decode, strictness, defaults | [`Target::decode`] |
-//! | apply the change: new object, replacement, patch, deletion | [`Write::next`], [`patch`] |
+//! | apply the change: new object, replacement, patch, applied configuration, deletion | [`Write::next`], [`patch`], `apply` |
+//! | managed fields | `managed_fields` |
 //! | convert to the storage version | [`View::absorb`] |
 //! | namespace, then mutating admission | `stages` |
 //! | metadata, strategy `prepare_for_*` | `stages`, [`lifecycle`](crate::lifecycle) |
@@ -12,16 +13,20 @@
 //! | validating admission | `stages` |
 //! | dry run ends here; else compare and swap, again from the newer state where another writer was faster | [`ResourceStorage::write`] |
 
+mod apply;
+mod managed_fields;
 mod patch;
 mod stages;
 mod target;
 
 use nave_admission::{Attributes, Operation, RequestOptions};
+use nave_codec::negotiate::{ContentType, PatchType};
 use nave_machinery::options::{CreateOptions, DeleteOptions, FieldValidation, PatchOptions, UpdateOptions};
 use nave_machinery::{
     FieldError, FieldPath, GroupVersionKind, Object, Reason, Status, Value, meta, names, time,
 };
 
+pub use self::apply::Apply;
 pub use self::patch::Patch;
 pub use self::target::{Payload, Target};
 use super::answer::Answer;
@@ -53,6 +58,8 @@ pub enum Change<'a> {
         /// How strictly the outcome is decoded.
         validation: FieldValidation,
     },
+    /// A configuration is merged into the object, or creates it.
+    Apply(Box<Apply<'a>>),
     /// The object is replaced by what a function makes of its stored state, in the storage version.
     Compute(&'a (dyn Fn(&Object) -> Result<Value, Status> + Sync)),
     /// The same, stored as it is: neither admission nor the strategy sees it, as with upstream's bindings.
@@ -170,15 +177,24 @@ pub async fn update(
     target.answer(if written.created { 201 } else { 200 }, written)
 }
 
-/// Patches an object.
+/// Patches an object, or applies a configuration to it, which may create it.
 ///
 /// # Errors
-/// The patch or its outcome is invalid, 404, 409, or 501 for server-side apply.
-pub async fn patch(target: &Target<'_>, payload: &Payload, options: &PatchOptions) -> Result<Answer, Status> {
-    let patch = Patch::parse(target, payload)?;
-    let change = Change::Patch { patch, validation: options.update.validation() };
+/// The patch or its outcome is invalid, 404, 403 where the object would have to be created, or 409.
+pub async fn patch(
+    target: &Target<'_>,
+    payload: &Payload,
+    options: &PatchOptions,
+    create: Option<CreateRight<'_>>,
+) -> Result<Answer, Status> {
+    let validation = options.update.validation();
+    let change = if payload.content_type == Some(ContentType::Patch(PatchType::Apply)) {
+        Change::Apply(Box::new(Apply::parse(&payload.bytes, options.force, validation, create)))
+    } else {
+        Change::Patch { patch: Patch::parse(target, payload)?, validation }
+    };
     let written = Write::new(target, change, &options.update).run(target.name).await?;
-    target.answer(200, written)
+    target.answer(if written.created { 201 } else { 200 }, written)
 }
 
 impl<'a> Write<'a> {
@@ -228,8 +244,7 @@ impl<'a> Write<'a> {
     }
 
     async fn create(&self, object: Value) -> Result<Attempt, Status> {
-        let object = self.target.view.absorb(self.target.endpoint, &Value::Null, object)?;
-        self.prepare_new(object).await
+        self.prepare_new(self.absorb(None, object)?).await
     }
 
     async fn replace(&mut self, version: Option<u64>, current: &Stored) -> Result<Attempt, Status> {
@@ -248,7 +263,7 @@ impl<'a> Write<'a> {
             _ => self.take_object(),
         };
         target.check_uid(&object, &current.object)?;
-        let changed = target.view.absorb(target.endpoint, current.object.as_value(), object)?;
+        let changed = self.absorb(Some(current.object.as_value()), object)?;
         self.prepare_changed(changed, &current.object).await
     }
 
@@ -281,7 +296,7 @@ impl<'a> Write<'a> {
         if parse_resource_version(&object)?.is_some_and(|version| version != current.revision) {
             return Err(target.modified());
         }
-        let changed = target.view.absorb(target.endpoint, stored, object)?;
+        let changed = self.absorb(Some(stored), object)?;
         self.prepare_changed(changed, &current.object).await
     }
 
@@ -361,8 +376,12 @@ impl<'a> Write<'a> {
             (Change::Patch { patch, validation }, Some(current)) => {
                 self.patch(patch, *validation, current).await
             }
+            // Boxed, so that other writes do not grow by it.
+            (Change::Apply(apply), current) => Box::pin(self.apply(apply, current)).await,
             (Change::Compute(change), Some(current)) => {
-                self.prepare_changed(change(&current.object)?, &current.object).await
+                let mut object = change(&current.object)?;
+                self.track_stored(current.object.as_value(), &mut object);
+                self.prepare_changed(object, &current.object).await
             }
             (Change::Store(change), Some(current)) => Ok(Update::Put(change(&current.object)?).into()),
             (Change::Delete(options), Some(current)) => {

@@ -29,17 +29,13 @@ impl Patch {
     /// Parses the body of a patch.
     ///
     /// # Errors
-    /// 415 for a type that the resource does not take, 501 for server-side apply.
+    /// 415 for a type that the resource does not take.
     pub(super) fn parse(target: &Target<'_>, payload: &Payload) -> Result<Self, Status> {
         let unsupported = || Status::unsupported_media_type(&PATCH_TYPES);
         let Some(ContentType::Patch(kind)) = payload.content_type else { return Err(unsupported()) };
-        match kind {
-            PatchType::Apply => return Err(Status::not_implemented("server-side apply")),
-            // A kind without a built-in type has no merge keys.
-            PatchType::Strategic if target.view.type_id(target.endpoint).is_none() => {
-                return Err(unsupported());
-            }
-            _ => {}
+        // A kind without a built-in type has no merge keys.
+        if kind == PatchType::Strategic && target.view.type_id(target.endpoint).is_none() {
+            return Err(unsupported());
         }
         Ok(Self::decode(kind, &payload.bytes))
     }

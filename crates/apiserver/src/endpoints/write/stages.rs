@@ -7,6 +7,7 @@ use nave_resources::{KeptMetadata, ResourceDef};
 use nave_schema::Shape;
 use nave_schema::normalize::{Mode, normalize};
 
+use super::managed_fields::keep_times_of_unchanged;
 use super::{Target, Write};
 use crate::endpoints::view::View;
 use crate::lifecycle;
@@ -55,6 +56,7 @@ impl Write<'_> {
         let (strategy, old_value) = (&def.strategy, old.as_value());
         lifecycle::ensure_namespace(&mut object, target.namespace)?;
         let mut object = self.mutate(Operation::Update, object, Some(old)).await?;
+        keep_times_of_unchanged(&mut object, old);
         match &target.view {
             View::Status => object = with_status_of(old_value, &object),
             View::Object | View::Scale(_) if def.has_status() => keep_status(&mut object, old_value),
@@ -67,7 +69,15 @@ impl Write<'_> {
         lifecycle::before_update(&mut object, old_value, target.namespace)?;
         match &target.view {
             View::Status => strategy.prepare_for_status_update(&mut object, old_value),
-            View::Part(part) => strategy.prepare_for_part_update(part, &mut object, old_value),
+            View::Part(part) => {
+                // Who owns what is for no strategy to keep.
+                let entries = meta::field(&object, "managedFields").cloned();
+                strategy.prepare_for_part_update(part, &mut object, old_value);
+                match entries {
+                    Some(entries) => meta::set(&mut object, "managedFields", entries),
+                    None => drop(meta::remove(&mut object, "managedFields")),
+                }
+            }
             View::Object | View::Scale(_) => strategy.prepare_for_update(&mut object, old_value),
         }
         if target.view != View::Status {

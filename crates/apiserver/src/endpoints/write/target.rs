@@ -5,7 +5,7 @@ use nave_admission::Chain;
 use nave_codec::negotiate::{ContentType, Format};
 use nave_machinery::limits::{self, LimitError};
 use nave_machinery::options::FieldValidation;
-use nave_machinery::{FieldError, Object, Status, Value, meta};
+use nave_machinery::{FieldError, Map, Object, Status, Value, meta};
 use nave_resources::storage_key;
 
 use super::super::answer::Answer;
@@ -84,6 +84,8 @@ impl Target<'_> {
     /// 400 where the body is no object of the kind, or not one that the strictness allows.
     pub fn typed(&self, body: decode::Body, validation: FieldValidation) -> Result<Value, decode::Refusal> {
         let type_id = self.view.type_id(self.endpoint);
+        let mut body = body;
+        keep_reset_of_managed_fields(&mut body.object);
         let (mut object, warnings) = decode::typed(body, &self.view.gvk(self.endpoint), type_id, validation)?;
         decode::set_defaults(&mut object, type_id)?;
         if !matches!(self.view, View::Scale(_)) {
@@ -183,5 +185,16 @@ impl Target<'_> {
     pub(super) fn answer(&self, code: u16, written: Written) -> Result<Answer, Status> {
         let object = self.view.present(self.endpoint, written.object)?;
         Ok(Answer::object(self.endpoint, code, object, written.size))
+    }
+}
+
+/// Puts an empty entry into an empty list of managed fields, which asks for the same: that they are dropped. The list
+/// itself would not survive decoding.
+fn keep_reset_of_managed_fields(object: &mut Value) {
+    let entries = object.get_mut("metadata").and_then(|metadata| metadata.get_mut("managedFields"));
+    if let Some(Value::Array(entries)) =
+        entries.filter(|entries| entries.as_array().is_some_and(Vec::is_empty))
+    {
+        entries.push(Value::Object(Map::new()));
     }
 }

@@ -1,0 +1,117 @@
+//! Server-side apply (KEP-555): a configuration that is merged into the object, or creates it.
+
+use nave_codec::yaml::{self, YamlError};
+use nave_machinery::options::FieldValidation;
+use nave_machinery::{Map, Status, Value, meta};
+
+use super::{CreateRight, Target, Write, parse_resource_version};
+use crate::endpoints::decode;
+use crate::endpoints::view::View;
+use crate::storage::{Attempt, Stored};
+
+/// An apply.
+pub struct Apply<'a> {
+    /// The configuration, or why the body is none; that is not answered before the object is looked for.
+    configuration: Result<Value, Status>,
+    /// The fields that the body has twice.
+    duplicates: Vec<String>,
+    /// Whether fields are taken over from other managers.
+    force: bool,
+    /// What is done about fields that the body has twice.
+    validation: FieldValidation,
+    /// The check for the right to create.
+    create: Option<CreateRight<'a>>,
+}
+
+impl<'a> Apply<'a> {
+    /// Parses the body of an apply: YAML, of which JSON is a part.
+    pub(super) fn parse(
+        bytes: &[u8],
+        force: bool,
+        validation: FieldValidation,
+        create: Option<CreateRight<'a>>,
+    ) -> Self {
+        let (configuration, duplicates) = match yaml::decode(bytes) {
+            Ok(decoded) => (configuration(decoded.value), decoded.duplicates),
+            Err(YamlError::Limit(limit)) => (Err(limit.into_status()), Vec::new()),
+            Err(error) => {
+                let why = format!("error converting YAML to JSON: {error}");
+                (Err(undecodable(&why)), Vec::new())
+            }
+        };
+        Self { configuration, duplicates, force, validation, create }
+    }
+
+    /// What a strict decoder says of fields that the body has twice: a refusal or warnings.
+    fn check_duplicates(&self, target: &Target<'_>) -> Result<(), Status> {
+        match self.validation {
+            FieldValidation::Strict if !self.duplicates.is_empty() => {
+                let why = self.duplicates.join(", ");
+                let text = format!("error strict decoding YAML: error converting YAML to JSON: {why}");
+                Err(Status::bad_request(text))
+            }
+            FieldValidation::Warn => {
+                // The decoder lists what it found on indented lines below a heading.
+                let lines = self.duplicates.iter().flat_map(|text| text.lines());
+                target.warn(lines.filter_map(|line| line.strip_prefix("  ")).map(str::to_owned).collect());
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Write<'_> {
+    /// From an apply to what is done to the stored object, or to a new one.
+    pub(super) async fn apply(&self, apply: &Apply<'_>, current: Option<&Stored>) -> Result<Attempt, Status> {
+        let target = self.target;
+        let create = apply.create.as_ref().filter(|_| target.view == View::Object);
+        if current.is_none() && create.is_none() {
+            return Err(Status::not_found(&target.endpoint.resource(), target.name));
+        }
+        let configuration = apply.configuration.as_ref().map_err(Status::clone)?;
+        let stored = current.map(|current| current.object.as_value());
+        let object = self.merge_applied(stored, configuration, apply.force)?;
+        apply.check_duplicates(target)?;
+        let body = decode::Body { object, lax: Vec::new() };
+        // The configuration has been checked against the type, which knows all fields.
+        let object = target.typed(body, FieldValidation::Ignore)?;
+        let Some(current) = current else {
+            let uid = meta::uid(&object);
+            if !uid.is_empty() {
+                let why = format!(
+                    "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                );
+                return Err(Status::conflict(&target.endpoint.resource(), target.name, &why));
+            }
+            target.check_name(&object)?;
+            if let Some(right) = create {
+                right.authorization.authorize(&right.attributes).await?;
+            }
+            return self.prepare_new(self.absorb_applied(None, object)?).await;
+        };
+        target.check_name(&object)?;
+        if parse_resource_version(&object)?.is_some_and(|version| version != current.revision) {
+            return Err(target.modified());
+        }
+        self.prepare_changed(self.absorb_applied(stored, object)?, &current.object).await
+    }
+}
+
+fn configuration(value: Value) -> Result<Value, Status> {
+    match value {
+        Value::Object(_) => Ok(value),
+        // To Go's decoder, null is an empty map.
+        Value::Null => Ok(Value::Object(Map::new())),
+        other => {
+            let found = decode::json_type(&other);
+            let why =
+                format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}");
+            Err(undecodable(&format!("error unmarshaling JSON: while decoding JSON: {why}")))
+        }
+    }
+}
+
+fn undecodable(why: &str) -> Status {
+    Status::bad_request(format!("error decoding YAML: {why}"))
+}

@@ -1,0 +1,248 @@
+//! The managed fields of an object through a write: brought up to date where the decoded object is at hand in the version
+//! of the request, before it is converted and admitted. What admission and the strategy set has no owner, as upstream.
+
+use std::borrow::Cow;
+
+use nave_admission::RequestOptions;
+use nave_machinery::limits;
+use nave_machinery::{GroupVersion, Map, Object, Status, Value, meta, time};
+use nave_patch::managed_fields::{
+    ApplyError, FieldManager, FieldSet, PathElement, ScaleFields, TypeRef, Versions,
+};
+use nave_resources::ScalePaths;
+use nave_schema::TypeId;
+use nave_schema::normalize::{Mode, normalize};
+
+use super::{Target, Write};
+use crate::endpoints::Endpoint;
+use crate::endpoints::view::View;
+
+/// The managed fields of the part of an object that a request writes.
+struct Tracker<'a> {
+    target: &'a Target<'a>,
+    reset: FieldSet,
+    now: String,
+}
+
+impl Write<'_> {
+    /// The whole object, in its storage version, that a created or changed view stands for, with its managed fields.
+    pub(super) fn absorb(&self, stored: Option<&Value>, mut view: Value) -> Result<Value, Status> {
+        let tracker = Tracker::new(self.target);
+        let live = stored.map(|stored| tracker.live(stored)).transpose()?;
+        let gvk = self.target.view.gvk(self.target.endpoint);
+        let api_version = gvk.group_version().to_string();
+        tracker.update(live.as_deref(), &mut view, &api_version, &gvk.kind, &self.field_manager());
+        tracker.absorb(stored, view)
+    }
+
+    /// The whole object after an apply, from its decoded outcome.
+    pub(super) fn absorb_applied(&self, stored: Option<&Value>, view: Value) -> Result<Value, Status> {
+        Tracker::new(self.target).absorb(stored, view)
+    }
+
+    /// Brings the managed fields of a changed object up to date, which is in its storage version.
+    pub(super) fn track_stored(&self, stored: &Value, object: &mut Value) {
+        let (api_version, kind) = (meta::api_version(object).to_owned(), meta::kind(object).to_owned());
+        let manager = self.field_manager();
+        Tracker::new(self.target).update(Some(stored), object, &api_version, &kind, &manager);
+    }
+
+    /// Merges an applied configuration into what the view shows of the stored object.
+    pub(super) fn merge_applied(
+        &self,
+        stored: Option<&Value>,
+        configuration: &Value,
+        force: bool,
+    ) -> Result<Value, Status> {
+        let tracker = Tracker::new(self.target);
+        let live = stored.map(|stored| tracker.live(stored)).transpose()?;
+        let gvk = self.target.view.gvk(self.target.endpoint);
+        let api_version = gvk.group_version().to_string();
+        let empty = tracker.empty();
+        let manager = tracker.manager(&api_version, &gvk.kind, &empty);
+        let merged = manager.apply(live.as_deref(), configuration, &self.field_manager(), force);
+        merged.map_err(ApplyError::into_status)
+    }
+
+    fn field_manager(&self) -> String {
+        match self.options {
+            RequestOptions::Write(options) if !options.field_manager.is_empty() => {
+                options.field_manager.clone()
+            }
+            _ => self.target.context.default_field_manager(),
+        }
+    }
+}
+
+impl<'a> Tracker<'a> {
+    fn new(target: &'a Target<'a>) -> Self {
+        Self { target, reset: reset_fields(target), now: time::now().rfc3339() }
+    }
+
+    fn manager<'s>(&'s self, api_version: &'s str, kind: &'s str, empty: &'s Value) -> FieldManager<'s> {
+        let subresource = self.target.view.subresource();
+        FieldManager { versions: self, api_version, kind, subresource, now: &self.now, empty }
+    }
+
+    fn update(&self, live: Option<&Value>, new: &mut Value, api_version: &str, kind: &str, manager: &str) {
+        let empty = if live.is_none() { self.empty() } else { Value::Null };
+        self.manager(api_version, kind, &empty).update(live, new, manager);
+        // What would make the object too large to be read again is left out.
+        if limits::check(new).is_err() {
+            meta::remove(new, "managedFields");
+        }
+    }
+
+    /// An object of the view's kind without any value.
+    fn empty(&self) -> Value {
+        let mut empty = Value::Object(Map::new());
+        if let Some(type_id) = self.target.view.type_id(self.target.endpoint) {
+            // An empty object has nothing that could be of a wrong type.
+            let _ = normalize(nave_schema::builtin(), type_id, &mut empty, Mode::Ignore);
+        }
+        empty
+    }
+
+    /// What the view shows of a stored object, with its managed fields.
+    fn live<'v>(&self, stored: &'v Value) -> Result<Cow<'v, Value>, Status> {
+        let Target { view, endpoint, .. } = self.target;
+        match view {
+            View::Scale(paths) => {
+                let mut scale = view.present(endpoint, stored.clone())?;
+                let entries = self.scale_fields(paths, stored).of_scale();
+                // Entries that cannot be read are passed over, as by any update.
+                if let Ok(Some(entries)) = entries {
+                    meta::set(&mut scale, "managedFields", entries);
+                }
+                Ok(Cow::Owned(scale))
+            }
+            _ if endpoint.is_storage_version() => Ok(Cow::Borrowed(stored)),
+            _ => Ok(Cow::Owned(view.present(endpoint, stored.clone())?)),
+        }
+    }
+
+    fn absorb(&self, stored: Option<&Value>, view: Value) -> Result<Value, Status> {
+        let target = self.target;
+        let (View::Scale(paths), Some(stored)) = (&target.view, stored) else {
+            return target.view.absorb(target.endpoint, stored.unwrap_or(&Value::Null), view);
+        };
+        let of_scale = meta::field(&view, "managedFields").cloned();
+        let entries = self.scale_fields(paths, stored).of_object(of_scale.as_ref());
+        let mut object = target.view.absorb(target.endpoint, stored, view)?;
+        match entries {
+            Ok(Some(entries)) => meta::set(&mut object, "managedFields", entries),
+            _ => drop(meta::remove(&mut object, "managedFields")),
+        }
+        Ok(object)
+    }
+
+    fn scale_fields<'v>(&'v self, paths: &'v ScalePaths, stored: &'v Value) -> ScaleFields<'v> {
+        let endpoint = self.target.endpoint;
+        ScaleFields {
+            entries: meta::field(stored, "managedFields"),
+            api_version: endpoint.gvk().group_version().to_string(),
+            replicas: &paths.spec_replicas,
+            is_version: Box::new(move |version| type_of(endpoint, version).is_some()),
+        }
+    }
+}
+
+impl Versions for Tracker<'_> {
+    fn type_of(&self, api_version: &str) -> Option<TypeRef<'_>> {
+        let Target { view, endpoint, .. } = self.target;
+        match view {
+            View::Scale(_) => (api_version == "autoscaling/v1").then(|| type_ref(view.type_id(endpoint))),
+            _ => type_of(endpoint, api_version),
+        }
+    }
+
+    fn convert(&self, object: &Value, api_version: &str) -> Result<Value, String> {
+        let version = |text: &str| GroupVersion::parse(text).unwrap_or_default();
+        let mut converted = object.clone();
+        let (from, to) = (version(meta::api_version(object)), version(api_version));
+        let strategy = &self.target.endpoint.def.strategy;
+        strategy.convert(&mut converted, &from, &to).map_err(|error| error.to_string())?;
+        Ok(converted)
+    }
+
+    fn reset_fields(&self, _: &str) -> Option<&FieldSet> {
+        Some(&self.reset)
+    }
+}
+
+/// The type of a version of the resource's group, served or stored; `None` where there is no such version.
+fn type_of(endpoint: &Endpoint, api_version: &str) -> Option<TypeRef<'static>> {
+    let def = &endpoint.def;
+    let version = GroupVersion::parse(api_version).filter(|version| version.group == def.group)?;
+    let served = def.versions.iter().find(|served| served.name == version.version);
+    let stored = || def.storage.as_ref().filter(|storage| storage.version == version);
+    let type_id = served.map(|served| served.type_id).or_else(|| stored().map(|storage| storage.type_id));
+    type_id.map(type_ref)
+}
+
+/// The type with this id; of a kind without one nothing is known.
+fn type_ref(type_id: Option<TypeId>) -> TypeRef<'static> {
+    type_id.map_or(TypeRef::Deduced, |id| TypeRef::Struct(nave_schema::builtin(), id))
+}
+
+/// The fields that a write to the view leaves as they are, whatever the client sends: no manager owns them through it
+/// (upstream: each strategy's `GetResetFields`).
+fn reset_fields(target: &Target<'_>) -> FieldSet {
+    let def = &target.endpoint.def;
+    let field = PathElement::field;
+    let mut reset = FieldSet::default();
+    let is_request = def.group == "certificates.k8s.io" && def.resource == "certificatesigningrequests";
+    match &target.view {
+        View::Object if is_request => {
+            reset.insert(&[field("spec")]);
+            reset.insert(&[field("status")]);
+        }
+        View::Object if def.has_status() => reset.insert(&[field("status")]),
+        View::Status => {
+            reset.insert(&[field("spec")]);
+            match def.rules.kept_metadata.fields() {
+                None => reset.insert(&[field("metadata")]),
+                Some(names) => names.iter().for_each(|name| reset.insert(&[field("metadata"), field(name)])),
+            }
+            if is_request {
+                reset.insert(&[field("status"), field("conditions")]);
+            }
+        }
+        View::Part(part) if part == "approval" => {
+            reset.insert(&[field("spec")]);
+            reset.insert(&[field("status"), field("certificate")]);
+        }
+        View::Part(part) if part == "finalize" => reset.insert(&[field("status")]),
+        View::Object | View::Part(_) | View::Scale(_) => {}
+    }
+    reset
+}
+
+/// Takes back new times of managed fields where nothing else has changed, so that nothing is written.
+pub(super) fn keep_times_of_unchanged(object: &mut Value, old: &Object) {
+    let old = old.as_value();
+    let (Some(new_entries), Some(old_entries)) = (entries(object), entries(old)) else { return };
+    let metadata = |object| Value::as_object(object)?.get("metadata")?.as_object();
+    let is_same = new_entries != old_entries
+        && new_entries.len() == old_entries.len()
+        && new_entries
+            .iter()
+            .zip(old_entries)
+            .all(|(new, old)| is_same_but(new.as_object(), old.as_object(), &["time"]))
+        && is_same_but(metadata(object), metadata(old), &["managedFields", "resourceVersion"])
+        && is_same_but(object.as_object(), old.as_object(), &["metadata"]);
+    if is_same {
+        meta::set(object, "managedFields", Value::Array(old_entries.clone()));
+    }
+}
+
+fn entries(object: &Value) -> Option<&Vec<Value>> {
+    meta::field(object, "managedFields")?.as_array()
+}
+
+/// Whether two maps differ in nothing but these fields.
+fn is_same_but(new: Option<&Map>, old: Option<&Map>, ignored: &[&str]) -> bool {
+    let is_compared = |(name, _): &(&String, &Value)| !ignored.contains(&name.as_str());
+    let new = new.into_iter().flatten().filter(is_compared);
+    new.eq(old.into_iter().flatten().filter(is_compared))
+}

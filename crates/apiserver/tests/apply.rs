@@ -1,0 +1,217 @@
+//! Managed fields and server-side apply through the whole server: what is stored after which request.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
+#![allow(clippy::needless_pass_by_value, reason = "parts of objects are given as literals")]
+
+mod common;
+
+use nave_machinery::Value;
+use serde_json::json;
+
+use self::common::{Answer, Call, Client, Cluster};
+
+const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+fn config_map(name: &str, parts: Value) -> Value {
+    let metadata = json!({"name": name, "namespace": "default"});
+    let mut object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata});
+    object.as_object_mut().unwrap().extend(parts.as_object().unwrap().clone());
+    object
+}
+
+fn deployment(name: &str, spec: &Value) -> Value {
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec})
+}
+
+fn whole_spec() -> Value {
+    json!({"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}},
+        "spec": {"containers": [{"name": "c", "image": "example.com/c"}]}}})
+}
+
+async fn apply(client: &Client, path: &str, manager: &str, query: &str, body: &Value) -> Answer {
+    let call = Call::new("PATCH", &format!("{path}?fieldManager={manager}{query}"));
+    client.send(call.content_type("application/apply-patch+yaml").body(body.to_string())).await
+}
+
+/// The managers of an object: name, operation, subresource.
+fn managers(object: &Value) -> Vec<String> {
+    let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    let text = |entry: &Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+    let shown = |entry: &Value| {
+        let parts = ["manager", "operation", "subresource"].map(|name| text(entry, name));
+        parts.join(" ").trim_end().to_owned()
+    };
+    entries.iter().map(shown).collect()
+}
+
+fn fields<'v>(object: &'v Value, manager: &str) -> &'v Value {
+    let entries = object["metadata"]["managedFields"].as_array().unwrap();
+    &entries.iter().find(|entry| entry["manager"] == manager).unwrap()["fieldsV1"]
+}
+
+#[tokio::test]
+async fn every_write_is_recorded_under_its_manager() {
+    let cluster = Cluster::start(&[]).await;
+    let client = cluster.admin();
+    let call = Call::new("POST", CONFIG_MAPS).header("user-agent", "tool/1.0 (linux)");
+    let created = client.send(call.json(&config_map("x", json!({"data": {"a": "1"}})))).await.json();
+    assert_eq!(managers(&created), ["tool Update"]);
+    assert_eq!(fields(&created, "tool"), &json!({"f:data": {".": {}, "f:a": {}}}));
+
+    let path = format!("{CONFIG_MAPS}/x");
+    let mut changed = created.clone();
+    changed["data"]["b"] = json!("1");
+    let updated =
+        client.send(Call::new("PUT", &format!("{path}?fieldManager=put")).json(&changed)).await.json();
+    assert_eq!(fields(&updated, "put"), &json!({"f:data": {"f:b": {}}}));
+    let patch = json!({"data": {"a": "2"}});
+    let patched =
+        client.send(Call::new("PATCH", &format!("{path}?fieldManager=patch")).json(&patch)).await.json();
+    assert_eq!(fields(&patched, "patch"), &json!({"f:data": {"f:a": {}}}));
+    assert_eq!(fields(&patched, "tool"), &json!({"f:data": {}}));
+    let read = client.call(&format!("GET {path}")).await.json();
+    assert_eq!(read, patched);
+
+    for empty in [json!([]), json!([{}])] {
+        let patch = json!({"metadata": {"managedFields": empty}});
+        let cleared = client.call_with(&format!("PATCH {path}"), &patch).await.json();
+        assert_eq!(managers(&cleared), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn what_admission_sets_has_no_owner() {
+    let metadata = json!({"name": "default", "namespace": "default"});
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata});
+    let cluster = Cluster::start(&[account]).await;
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+        "spec": {"containers": [{"name": "c", "image": "example.com/c"}]}});
+    let created = cluster.admin().send(Call::new("POST", &format!("{PODS}?fieldManager=m")).json(&pod)).await;
+    assert_eq!(created.code, 201, "{}", created.text());
+    let created = created.json();
+    assert!(created["spec"].get("tolerations").is_some());
+    let owned = fields(&created, "m")["f:spec"].as_object().unwrap();
+    assert!(owned.contains_key("f:containers") && !owned.contains_key("f:tolerations"), "{owned:?}");
+}
+
+#[tokio::test]
+async fn an_apply_creates_merges_conflicts_and_gives_up() {
+    let cluster = Cluster::start(&[]).await;
+    let client = cluster.admin();
+    let path = format!("{CONFIG_MAPS}/x");
+    let data = |data: Value| config_map("x", json!({ "data": data }));
+    let created = apply(&client, &path, "one", "", &data(json!({"a": "1", "b": "1"}))).await;
+    assert_eq!(created.code, 201, "{}", created.text());
+    let again = apply(&client, &path, "one", "", &data(json!({"a": "1", "b": "1"}))).await;
+    assert_eq!((again.code, again.json()), (200, created.json()));
+    let conflict = apply(&client, &path, "two", "", &data(json!({"a": "2"}))).await;
+    assert_eq!(conflict.code, 409);
+    let causes = &conflict.json()["details"]["causes"];
+    let cause =
+        json!({"reason": "FieldManagerConflict", "message": "conflict with \"one\"", "field": ".data.a"});
+    assert_eq!(causes, &json!([cause]));
+    for dry in ["&force=true&dryRun=All", "&force=true"] {
+        let forced = apply(&client, &path, "two", dry, &data(json!({"a": "2"}))).await.json();
+        assert_eq!(forced["data"], json!({"a": "2", "b": "1"}));
+        assert_eq!(fields(&forced, "one"), &json!({"f:data": {"f:b": {}}}));
+    }
+    let left = apply(&client, &path, "one", "", &config_map("x", json!({}))).await.json();
+    assert_eq!((&left["data"], managers(&left)), (&json!({"a": "2"}), vec!["two Apply".to_owned()]));
+}
+
+#[tokio::test]
+async fn an_apply_is_refused_as_its_parts_demand() {
+    let objects = [config_map("there", json!({"data": {"a": "1"}}))];
+    let cluster = Cluster::start(&objects).await;
+    let client = cluster.admin();
+    let named = |name: &str, metadata: Value| {
+        let mut object = config_map(name, json!({"data": {"b": "1"}}));
+        object["metadata"].as_object_mut().unwrap().extend(metadata.as_object().unwrap().clone());
+        object
+    };
+    for (name, query, body, code) in [
+        ("absent", "&dryRun=All", named("absent", json!({"resourceVersion": "5"})), 201),
+        ("absent", "", named("absent", json!({"uid": "u"})), 409),
+        ("absent", "", named("other", json!({})), 400),
+        ("there", "", named("there", json!({"resourceVersion": "1"})), 409),
+        ("there", "", named("there", json!({"managedFields": [{}]})), 400),
+        ("there", "", json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "there"}}), 400),
+        ("there", "", config_map("there", json!({"datta": {}})), 500),
+        ("there", "", json!([]), 400),
+        ("absent/status", "", named("absent", json!({})), 404),
+    ] {
+        let answer = apply(&client, &format!("{CONFIG_MAPS}/{name}"), "m", query, &body).await;
+        assert_eq!(answer.code, code, "{name} {body}: {}", answer.text());
+    }
+    let path = format!("{CONFIG_MAPS}/there");
+    let call =
+        Call::new("PATCH", &path).content_type("application/apply-patch+yaml").body(objects[0].to_string());
+    assert_eq!(client.send(call).await.code, 422);
+    for (strictness, code) in [("Strict", 400), ("Warn", 200)] {
+        let twice =
+            r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"there"},"data":{"z":"1","z":"2"}}"#;
+        let call = Call::new("PATCH", &format!("{path}?fieldManager=m&fieldValidation={strictness}"));
+        let call = call.content_type("application/apply-patch+yaml").body(twice);
+        assert_eq!(client.send(call).await.code, code, "{strictness}");
+    }
+}
+
+#[tokio::test]
+async fn a_right_to_patch_is_no_right_to_create_by_apply() {
+    let objects = [
+        config_map("there", json!({"data": {"a": "1"}})),
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "r", "namespace": "default"},
+            "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["patch"]}]}),
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+            "metadata": {"name": "r", "namespace": "default"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"},
+            "subjects": [{"kind": "User", "name": "alice", "apiGroup": "rbac.authorization.k8s.io"}]}),
+    ];
+    let cluster = Cluster::start(&objects).await;
+    let alice = cluster.user("alice");
+    for (name, code) in [("there", 200), ("absent", 403)] {
+        let body = config_map(name, json!({"data": {"b": "1"}}));
+        let answer = apply(&alice, &format!("{CONFIG_MAPS}/{name}"), "m", "", &body).await;
+        assert_eq!(answer.code, code, "{}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn subresources_have_owners_of_their_own() {
+    let cluster = Cluster::start(&[]).await;
+    let client = cluster.admin();
+    let path = format!("{DEPLOYMENTS}/d");
+    let created = apply(&client, &path, "ci", "", &deployment("d", &whole_spec())).await;
+    assert_eq!(created.code, 201, "{}", created.text());
+    let mut status = deployment("d", &whole_spec());
+    status["status"] = json!({"replicas": 1});
+    let answer = apply(&client, &format!("{path}/status"), "controller", "", &status).await;
+    assert_eq!(answer.code, 200, "{}", answer.text());
+    assert_eq!(fields(&answer.json(), "controller"), &json!({"f:status": {"f:replicas": {}}}));
+
+    let scale = json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "d"}, "spec": {"replicas": 3}});
+    let path_of_scale = format!("{path}/scale");
+    let conflict = apply(&client, &path_of_scale, "hpa", "", &scale).await;
+    assert_eq!(
+        (conflict.code, &conflict.json()["details"]["causes"][0]["field"]),
+        (409, &json!(".spec.replicas"))
+    );
+    let scaled = apply(&client, &path_of_scale, "hpa", "&force=true", &scale).await;
+    assert_eq!((scaled.code, scaled.json()["metadata"].get("managedFields")), (200, None));
+    let object = client.call(&format!("GET {path}")).await.json();
+    assert_eq!(object["spec"]["replicas"], 3);
+    assert_eq!(managers(&object), ["hpa Apply scale", "ci Apply", "controller Apply status"]);
+    assert_eq!(fields(&object, "hpa"), &json!({"f:spec": {"f:replicas": {}}}));
+    assert_eq!(fields(&object, "ci")["f:spec"].get("f:replicas"), None);
+}
+
+#[tokio::test]
+async fn a_write_of_the_server_itself_is_known_by_its_component() {
+    let cluster = Cluster::start(&[]).await;
+    let client = cluster.admin();
+    let object = config_map("x", json!({"data": {"a": "1"}}));
+    let created = client.call_with(&format!("POST {CONFIG_MAPS}"), &object).await.json();
+    assert_eq!(managers(&created), ["kube-controller-manager Update"]);
+}
