@@ -1,4 +1,4 @@
-//! The files that say who is believed and who may do what.
+//! Authentication and authorization configuration files.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

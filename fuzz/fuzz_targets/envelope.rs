@@ -1,4 +1,4 @@
-//! The `k8s\0` envelope: what is taken off can be put on again.
+//! The `k8s\0` envelope: unwrapping and wrapping round-trip.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -9,6 +9,6 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(unknown) = envelope::unwrap(&wrapped) else { return };
     let _ = envelope::metadata(unknown.raw);
     let again = envelope::wrap(unknown.api_version, unknown.kind, unknown.raw);
-    let again = envelope::unwrap(&again).expect("what was wrapped can be unwrapped");
+    let again = envelope::unwrap(&again).expect("a wrapped message can be unwrapped");
     assert_eq!((again.api_version, again.kind, again.raw), (unknown.api_version, unknown.kind, unknown.raw));
 });

@@ -1,4 +1,4 @@
-//! Expressions: what compiles is evaluated, or has no value; neither takes long.
+//! CEL expressions: any that compiles evaluates or fails in bounded time.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

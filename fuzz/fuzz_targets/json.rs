@@ -1,4 +1,4 @@
-//! JSON: what is read is what `serde_json` reads, and reads back after it is written.
+//! JSON: decodes the same as `serde_json`, and round-trips.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -8,11 +8,11 @@ use nave_machinery::scan;
 fuzz_target!(|bytes: &[u8]| {
     let Ok(decoded) = json::decode(bytes) else { return };
     let written = json::encode(&decoded.value);
-    let again = json::decode(&written).expect("what was written can be read");
+    let again = json::decode(&written).expect("encoded JSON can be decoded");
     assert_eq!(json::encode(&again.value), written);
     assert!(again.duplicates.is_empty());
     if let Some(name) = decoded.value.as_object().and_then(|object| object.keys().next()) {
-        // An escaped name is not found; the value of one that is found lies within the text.
+        // Escaped names are not found; a value that is found lies within the text.
         if let Some(range) = scan::member(&written, name) {
             assert!(written.get(range).is_some());
         }

@@ -1,5 +1,5 @@
-//! Sound objects of every kind with a few fields set to something else: nothing panics, defaults are set once, and what
-//! is accepted is accepted as an update of itself.
+//! Valid objects of every kind with a few fields changed: no panics, defaulting is idempotent, and an accepted object is
+//! also accepted as an update of itself.
 #![no_main]
 
 #[path = "../../crates/resources/tests/properties/mod.rs"]

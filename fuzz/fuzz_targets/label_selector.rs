@@ -1,4 +1,4 @@
-//! Label selectors: the text of a selector that was read means the same.
+//! Label selectors: the text form of a parsed selector parses to an equal one.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! Bodies of every kind, from decoding to the errors of validation: nothing panics, the object is within the limits and
-//! survives storage, and an answer is small.
+//! Objects of every kind, from decoding to validation errors: no panics, objects stay within limits and round-trip
+//! through storage, and responses are small.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -46,16 +46,16 @@ fuzz_target!(|input: (u16, u8, &[u8])| {
     let mut message = Vec::new();
     if protobuf::encode(builtin(), id, &object, &mut message).is_ok() {
         let stored = envelope::wrap("v1", "Kind", &message);
-        let unknown = envelope::unwrap(&stored).expect("what was wrapped can be unwrapped");
-        protobuf::decode_stored(builtin(), id, unknown.raw).expect("what was written can be read");
+        let unknown = envelope::unwrap(&stored).expect("a wrapped message can be unwrapped");
+        protobuf::decode_stored(builtin(), id, unknown.raw).expect("encoded objects can be decoded");
         let mut text = Vec::new();
         protobuf::transcode_json(builtin(), id, unknown.raw, protobuf::Root::default(), &mut text)
-            .expect("what was written can be transcoded");
-        json::decode(&text).expect("what was transcoded can be read");
+            .expect("encoded objects can be transcoded");
+        json::decode(&text).expect("transcoded JSON can be decoded");
     }
 });
 
-/// As a create and as an update of itself; a row of it in between.
+/// Validates the object as a create and as an update of itself, and prints it as a table row.
 fn validate(def: &ResourceDef, object: &mut Value) {
     let old = object.clone();
     let _ = table::row(def, object, time::now());

@@ -1,5 +1,5 @@
-//! Patches of all types on objects of all built-in types: what a patch builds is within the limits, can be walked, and
-//! can be read again.
+//! Patches of all types on objects of all built-in types: the result is within limits, can be traversed, and
+//! round-trips.
 //!
 //! The first line is the object, the second the patch.
 #![no_main]
@@ -32,7 +32,7 @@ fuzz_target!(|input: (u32, &[u8])| {
 fn check(object: &Value, apply: impl Fn(&mut Value) -> Result<(), PatchError>) {
     let mut patched = object.clone();
     if let Err(error) = apply(&mut patched) {
-        // Half a patch may be applied, and even that can be walked.
+        // The patch may have been applied partially; even this can be traversed.
         assert!(limits::is_within_depth(&patched, 2 * limits::MAX_DEPTH));
         let status = error.into_status();
         assert!((400..500).contains(&status.code) && status.message.len() <= limits::MAX_MESSAGE_BYTES + 3);
@@ -40,11 +40,11 @@ fn check(object: &Value, apply: impl Fn(&mut Value) -> Result<(), PatchError>) {
     }
     assert_eq!(limits::check(&patched), Ok(()));
     let written = json::encode(&patched);
-    let read = json::decode(&written).expect("what a patch built can be read").value;
+    let read = json::decode(&written).expect("a patched object can be decoded").value;
     assert_eq!(json::encode(&read), written);
-    let read = yaml::decode(&yaml::encode(&patched)).expect("what a patch built can be read").value;
+    let read = yaml::decode(&yaml::encode(&patched)).expect("a patched object can be decoded").value;
     assert_eq!(json::encode(&read), written);
     let mut again = object.clone();
-    apply(&mut again).expect("what was applied once can be applied again");
+    apply(&mut again).expect("a patch that was applied can be applied again");
     assert_eq!(again, patched);
 }

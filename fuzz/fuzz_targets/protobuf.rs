@@ -1,5 +1,5 @@
-//! Protobuf of every built-in type: the value and the text that a message gives are the same document, and a value
-//! that was read can be written.
+//! Protobuf of every built-in type: decoding and transcoding give the same document, and a decoded value can be
+//! encoded.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -19,11 +19,11 @@ fuzz_target!(|input: (u32, &[u8])| {
         assert!(transcoded.is_err());
         return;
     };
-    transcoded.expect("a message that can be read can be transcoded");
+    transcoded.expect("a message that can be decoded can be transcoded");
     let same = json::decode(&text).expect("the text is JSON").value;
     assert_eq!(json::encode(&same), json::encode(&value));
     let mut written = Vec::new();
     if protobuf::encode(set, id, &value, &mut written).is_ok() {
-        protobuf::decode(set, id, &written).expect("what was written can be read");
+        protobuf::decode(set, id, &written).expect("encoded messages can be decoded");
     }
 });

@@ -1,4 +1,4 @@
-//! Quantities: the canonical text is the same amount, and stays as it is.
+//! Quantities: the canonical text has the same amount and is stable.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

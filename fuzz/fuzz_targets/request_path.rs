@@ -1,5 +1,5 @@
-//! Paths of requests, from the parts that are authorized to the storage key: a key stays below its resource and its
-//! namespace, and says the same parts again.
+//! Request paths, from the authorized parts to the storage key: a key stays below its resource and namespace, and
+//! parses to the same parts.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -22,7 +22,7 @@ fuzz_target!(|input: (u8, &str)| {
     let Some(def) = REGISTRY.lookup(&resource.gvr) else { return };
     let namespace = def.namespaced.then_some(resource.namespace.as_str());
     let Ok(prefix) = list_prefix(def, namespace) else { return };
-    let all = list_prefix(def, None).expect("what is stored in a namespace is stored");
+    let all = list_prefix(def, None).expect("namespaced resources are stored");
     assert!(prefix.starts_with(&all) && !prefix.contains("/../") && !prefix[1..].contains("//"), "{prefix}");
     let Ok(key) = storage_key(def, namespace, &resource.name) else { return };
     assert!(key.starts_with(&prefix) && !key.ends_with('/'), "{key}");

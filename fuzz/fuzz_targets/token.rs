@@ -1,4 +1,4 @@
-//! Credentials in headers and JSON web tokens: whatever they are, they are nobody's.
+//! Credentials in headers, and JSON web tokens: arbitrary ones never authenticate.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
@@ -12,7 +12,7 @@ static KEY: LazyLock<SigningKey> =
     LazyLock::new(|| SigningKey::from_pem(generate_rsa_pem().expect("a key").as_bytes()).expect("a key"));
 static TOKENS: LazyLock<BearerTokens> = LazyLock::new(|| {
     let audiences = vec!["api".to_owned()];
-    // Longer than anything the fuzzer comes upon.
+    // Longer than anything the fuzzer finds.
     let known = StaticTokens::parse(format!("{},alice,1", "k".repeat(512))).expect("tokens");
     BearerTokens::new(Arc::new(known.for_audiences(audiences.clone())), audiences)
 });
