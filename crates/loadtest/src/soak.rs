@@ -162,7 +162,7 @@ impl Client {
     /// HTTP/1.1, so that what is not read fills the socket and no more.
     async fn read_slowly(mut self) -> Result<(), LoadError> {
         while *self.running.borrow() {
-            let mut connection = self.target.connect_narrow().await?;
+            let mut connection = self.target.connect_slow_reader().await?;
             let from = revision(&mut connection).await?;
             let mut answer = connection.send(&self.watch(0, &from)).await?.success().await?;
             while answer.next_chunk().await?.is_some() {
