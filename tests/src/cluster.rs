@@ -11,8 +11,10 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
-use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod};
+use futures_util::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::{
+    Binding, Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -58,6 +60,68 @@ async fn heartbeats(nodes: Api<Node>) {
         let patch = Patch::Strategic(json!({"status": {"conditions": [ready]}}));
         let _ = nodes.patch_status(NODE, &PatchParams::default(), &patch).await;
     }
+}
+
+/// A provisioner of volumes that runs until this is dropped: each claim gets a volume of its own.
+pub struct FakeProvisioner {
+    _tasks: JoinSet<()>,
+}
+
+impl FakeProvisioner {
+    /// Begins to bind claims.
+    pub fn start(client: kube::Client) -> Self {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(provision(client));
+        Self { _tasks: tasks }
+    }
+}
+
+async fn provision(client: kube::Client) {
+    let claims: Api<PersistentVolumeClaim> = Api::all(client.clone());
+    let mut changed = pin!(watcher(claims, watcher::Config::default()).default_backoff().touched_objects());
+    // The watcher has noted an error, and tries again with backoff.
+    while let Some(claim) = changed.next().await {
+        let Ok(claim) = claim else { continue };
+        let is_bound = claim.spec.as_ref().is_some_and(|spec| spec.volume_name.is_some());
+        if is_bound || claim.metadata.deletion_timestamp.is_some() {
+            continue;
+        }
+        match bind_claim(&client, &claim).await {
+            // It was changed or deleted meanwhile, which is an event of its own.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+            Err(error) => eprintln!("fake provisioner: {}: {error}", claim.metadata.name.unwrap_or_default()),
+            Ok(()) => {}
+        }
+    }
+}
+
+/// Makes a volume for a claim, and binds the two.
+async fn bind_claim(client: &kube::Client, claim: &PersistentVolumeClaim) -> Result<(), kube::Error> {
+    let (name, namespace) = (claim.metadata.name.clone(), claim.metadata.namespace.clone());
+    let (name, namespace) = (name.unwrap_or_default(), namespace.unwrap_or_default());
+    let volume_name = format!("pvc-{}", claim.metadata.uid.clone().unwrap_or_default());
+    let spec = claim.spec.clone().unwrap_or_default();
+    let capacity = spec.resources.and_then(|resources| resources.requests);
+    let volume = json!({
+        "metadata": {"name": volume_name},
+        "spec": {
+            "accessModes": spec.access_modes, "capacity": capacity, "hostPath": {"path": "/volumes"},
+            "storageClassName": spec.storage_class_name, "persistentVolumeReclaimPolicy": "Delete",
+            "claimRef": {"kind": "PersistentVolumeClaim", "apiVersion": "v1", "name": name,
+                "namespace": namespace, "uid": claim.metadata.uid},
+        },
+    });
+    let volumes: Api<PersistentVolume> = Api::all(client.clone());
+    let volume = crate::ok(serde_json::from_value(volume), "the volume");
+    volumes.create(&PostParams::default(), &volume).await?;
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
+    let parameters = PatchParams::default();
+    let spec_patch = Patch::Merge(json!({"spec": {"volumeName": volume_name}}));
+    claims.patch(&name, &parameters, &spec_patch).await?;
+    let status =
+        json!({"status": {"phase": "Bound", "accessModes": spec.access_modes, "capacity": capacity}});
+    claims.patch_status(&name, &parameters, &Patch::Merge(status)).await?;
+    Ok(())
 }
 
 struct Kubelet {

@@ -167,10 +167,19 @@ impl Server {
 
     /// Starts kubectl and leaves it running.
     pub fn kubectl_running(&self, arguments: &[&str]) -> Running {
-        let mut command = self.command(&client("kubectl"));
+        self.running(&client("kubectl"), arguments)
+    }
+
+    /// Starts a Python script and leaves it running.
+    pub fn python_running(&self, script: &str) -> Running {
+        self.running(&needed("NAVE_PYTHON"), &["-u", "-c", script])
+    }
+
+    fn running(&self, program: &Path, arguments: &[&str]) -> Running {
+        let mut command = self.command(program);
         let command = command.args(arguments).stdin(Stdio::null()).stderr(Stdio::inherit());
-        let mut child = ok(command.spawn(), "kubectl");
-        let Some(stdout) = child.stdout.take() else { panic!("kubectl's output is not read") };
+        let mut child = ok(command.spawn(), "a program");
+        let Some(stdout) = child.stdout.take() else { panic!("the program's output is not read") };
         Running { lines: BufReader::new(stdout).lines(), _child: child }
     }
 
