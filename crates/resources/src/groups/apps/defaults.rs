@@ -67,6 +67,31 @@ pub(super) fn stateful_set(stateful_set: &mut Value) {
         set(policy, "whenScaled", "Retain");
     }
     for claim in each(spec, "volumeClaimTemplates") {
+        // Nothing stores them: an object that has them would differ from the stored one, and could not be updated.
+        for field in ["apiVersion", "kind"] {
+            claim.remove(field);
+        }
         crate::groups::core::claim_defaults(claim);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn templates_of_claims_with_and_without_their_kind_are_the_same() {
+        let claim = json!({"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}});
+        let mut with_kind = claim.clone();
+        with_kind["apiVersion"] = json!("v1");
+        with_kind["kind"] = json!("PersistentVolumeClaim");
+        let [one, other] = [claim, with_kind].map(|claim| {
+            let mut set = json!({"spec": {"volumeClaimTemplates": [claim]}});
+            stateful_set(&mut set);
+            set
+        });
+        assert_eq!(one, other);
     }
 }
