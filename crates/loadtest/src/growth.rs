@@ -1,7 +1,7 @@
-//! How cost grows: a list with the objects there are, an event with the watchers that see it, a write with the
-//! watchers that do not, memory and a restart with the data.
+//! Growth of cost: a list with the number of objects, an event with the number of matching watchers, a write with the
+//! number of other watchers, memory and a restart with the amount of data.
 //!
-//! The server under test is started here, on an empty folder, as it has to be started again.
+//! Starts the server under test itself, on an empty folder, because the test restarts it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,22 +15,22 @@ use crate::report::{Row, duration, megabytes};
 use crate::scenario::{Scenario, Session, Sizes};
 use crate::spawn::ServerProcess;
 
-/// What to grow.
+/// Configuration of the growth test.
 #[derive(Debug, Clone)]
 pub struct Growth {
-    /// Pods to list, fewest first.
+    /// Numbers of pods to list, in ascending order.
     pub pods: Vec<u64>,
-    /// Watchers that see every write.
+    /// Numbers of watchers that see every write.
     pub watchers: Vec<usize>,
-    /// Watchers that see none.
+    /// Numbers of watchers that see no write.
     pub idle_watchers: Vec<usize>,
-    /// Everything else.
+    /// All other sizes.
     pub sizes: Sizes,
 }
 
-/// Starts `program` with its data in `folder`, and measures it as it is given more.
+/// Starts `program` with its data in `folder`, and measures it as the data grows.
 pub async fn run(program: &Path, folder: &Path, growth: &Growth) -> Result<Vec<Row>, LoadError> {
-    let server = ServerProcess::start(program, folder, API_ALONE).await?;
+    let server = ServerProcess::start(program, folder, NO_CONTROLLERS).await?;
     let session = open(&server, growth.sizes).await?;
     let mut rows = Vec::new();
     let mut there = 0;
@@ -52,7 +52,7 @@ pub async fn run(program: &Path, folder: &Path, growth: &Growth) -> Result<Vec<R
     drop(session);
     server.terminate(Duration::from_mins(1)).await?;
     let bytes = size_of_folder(&folder.join("data/store"))?;
-    let server = ServerProcess::start(program, folder, API_ALONE).await?;
+    let server = ServerProcess::start(program, folder, NO_CONTROLLERS).await?;
     rows.push(restart(bytes, server.ready_in()));
     rows.push(weight(&server, "resident memory after the restart".into()).await?);
     let sample = open(&server, growth.sizes).await?.run(Scenario::ListJson).await?;
@@ -71,7 +71,7 @@ fn note(rows: &mut Vec<Row>, work: String, sample: &Sample) {
 }
 
 async fn weight(server: &ServerProcess, work: String) -> Result<Row, LoadError> {
-    tokio::time::sleep(REST).await;
+    tokio::time::sleep(SETTLE_PAUSE).await;
     let rss = Processes(vec![server.pid()]).rss()?.unwrap_or_default();
     Ok(Row { work, rss: megabytes(rss), ..Row::default() })
 }
@@ -82,8 +82,8 @@ fn restart(bytes: u64, took: Duration) -> Row {
         work: format!("restart until /readyz is ok, {} on disk", megabytes(bytes)),
         rate: format!("{rate:.0} MB/s"),
         p50: duration(took),
-        bar: format!(">= {LEAST_READ:.0} MB/s"),
-        met: if rate >= LEAST_READ { "yes" } else { "NO" }.into(),
+        bar: format!(">= {MIN_READ_RATE:.0} MB/s"),
+        met: if rate >= MIN_READ_RATE { "yes" } else { "NO" }.into(),
         ..Row::default()
     }
 }
@@ -97,9 +97,9 @@ fn size_of_folder(folder: &Path) -> Result<u64, LoadError> {
     Ok(bytes)
 }
 
-/// Controllers would delete pods whose owner does not exist.
-const API_ALONE: &[&str] = &["--controllers=none"];
-/// A server that has just written still has memory to give back.
-const REST: Duration = Duration::from_secs(2);
-/// Megabytes of the store that a start gets through in a second, at least.
-const LEAST_READ: f64 = 200.0;
+/// No controllers: they would delete pods whose owner does not exist.
+const NO_CONTROLLERS: &[&str] = &["--controllers=none"];
+/// Pause before measuring memory, because a server still releases memory after writes.
+const SETTLE_PAUSE: Duration = Duration::from_secs(2);
+/// Minimum rate at which a start reads the store, in MB/s.
+const MIN_READ_RATE: f64 = 200.0;

@@ -1,26 +1,26 @@
-//! A load generator for any Kubernetes API server: the same work against one server or, side by side, two.
+//! A load generator for Kubernetes API servers: the same work against one server or, for comparison, two.
 //!
 //! ```text
 //! kubeconfig ──► Target ──► Pool of HTTP/2 connections ──► closed loops and watchers ──► Sample ──► Report
 //!                                                    /proc of the server's processes ──┘
 //! ```
 //!
-//! | module | what it holds |
+//! | module | content |
 //! | --- | --- |
-//! | [`http`] | connections, calls, and bodies read without being parsed |
+//! | [`http`] | connections, requests, and bodies read without parsing |
 //! | [`process`] | CPU time and resident memory of the server, from /proc |
-//! | [`load`] | the closed loop, and the [`Sample`](load::Sample) that every piece of work ends in |
-//! | [`objects`] | the pods and config maps that are written |
-//! | [`scenario`] | the pieces of work, in the order in which they are run |
-//! | [`growth`] | how cost grows with objects and watchers, and what a restart takes |
-//! | [`watchers`] | many watchers at once, each connection of them read frame by frame (`streams`) |
+//! | [`load`] | the closed loop, and the [`Sample`](load::Sample) that each scenario returns |
+//! | [`objects`] | the pods and config maps to write |
+//! | [`scenario`] | the scenarios, in the order in which they run |
+//! | [`growth`] | growth of cost with objects and watchers, and the cost of a restart |
+//! | [`watchers`] | many concurrent watchers; each connection is read frame by frame (`streams`) |
 //! | [`soak`] | steady load over a long time |
-//! | [`spawn`] | starting the server under test, to time its start and see its memory when idle |
-//! | [`report`] | the bars of each piece of work, and the table |
+//! | [`spawn`] | starts the server under test, to measure its start and its idle memory |
+//! | [`report`] | the targets of each scenario, and the table |
 //!
-//! Invariants: it runs on one thread, so that it leaves the other cores to the server; no answer is parsed while
-//! time is taken (newlines are counted, a few fields are found by scanning); everything is bounded in count and time;
-//! an answer that is not a success ends the run with what the server said.
+//! Invariants: it runs on one thread and leaves the other cores to the server; no response is parsed during a
+//! measurement (newlines are counted, a few fields are found by scanning); counts and times are bounded; a response
+//! with an error status ends the run with the server's message.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), nave_loadtest::LoadError> {
@@ -48,60 +48,60 @@ pub mod watchers;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Why a measurement could not be made.
+/// Error of a measurement.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// A file could not be read.
+    /// A file cannot be read.
     #[error("{0}: {1}")]
     File(PathBuf, std::io::Error),
-    /// A kubeconfig that lacks something, or asks for what is not supported here.
+    /// The kubeconfig is incomplete or uses an unsupported feature.
     #[error("{path}: {problem}")]
     Kubeconfig {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// The connection could not be made.
+    /// The connection cannot be established.
     #[error("connecting to {0}: {1}")]
     Connect(String, std::io::Error),
-    /// TLS could not be configured from the kubeconfig's certificates.
+    /// TLS cannot be configured from the kubeconfig's certificates.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
-    /// A connection broke.
+    /// An HTTP error on a connection.
     #[error("connection: {0}")]
     Broken(std::io::Error),
-    /// The exchange broke off.
+    /// Reading or writing failed.
     #[error("HTTP: {0}")]
     Http(#[from] hyper::Error),
-    /// A request that cannot be written, such as one with a malformed path.
+    /// The request is invalid, for example because of a malformed path.
     #[error("request: {0}")]
     Request(#[from] ::http::Error),
-    /// The server refused.
+    /// The server returned an error.
     #[error("{call}: {status}: {body}")]
     Refused {
         /// Method and path.
         call: String,
         /// The HTTP status.
         status: u16,
-        /// The beginning of the answer.
+        /// The beginning of the response body.
         body: String,
     },
-    /// The server's /proc entry could not be read.
+    /// The server's /proc entry cannot be read.
     #[error("process {0}: {1}")]
     Process(u32, String),
-    /// The server did not get ready.
+    /// A timeout was exceeded.
     #[error("{what} took longer than {limit:?}")]
     Late {
-        /// What was waited for.
+        /// The event waited for.
         what: String,
-        /// For how long.
+        /// The timeout.
         limit: Duration,
     },
-    /// The server under test could not be started, or ended by itself.
+    /// The server under test cannot be started, or has exited.
     #[error("{0}: {1}")]
     Spawn(PathBuf, String),
-    /// The answers are not those of a Kubernetes API server.
+    /// The responses are not those of a Kubernetes API server.
     #[error("unexpected answer: {0}")]
     Unexpected(String),
 }

@@ -1,4 +1,4 @@
-//! The closed loop, and the sample that every piece of work ends in.
+//! The closed loop, and the sample that each scenario returns.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,40 +10,40 @@ use crate::LoadError;
 use crate::http::{Call, Connection, Pool};
 use crate::process::Processes;
 
-/// What a piece of work took.
+/// The result of a scenario.
 #[derive(Debug, Clone, Default)]
 pub struct Sample {
-    /// How many operations were completed.
+    /// Number of completed operations.
     pub operations: u64,
-    /// How many bytes of answers were read.
+    /// Number of bytes of responses read.
     pub bytes: u64,
-    /// From the first operation's start to the last one's end.
+    /// Time from the start of the first operation to the end of the last.
     pub elapsed: Duration,
-    /// What each operation took, shortest first.
+    /// Latency of each operation, in ascending order.
     pub latencies: Vec<Duration>,
-    /// The CPU time that the server spent meanwhile, where its processes are known.
+    /// CPU time of the server during the scenario, if its processes are known.
     pub cpu: Option<Duration>,
-    /// The server's resident memory at the end, in bytes, where its processes are known.
+    /// Resident memory of the server at the end, in bytes, if its processes are known.
     pub rss: Option<u64>,
 }
 
-/// Ends a loop: whichever comes first.
+/// Limits of a loop; the first one reached ends it.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// At most so many operations.
+    /// Maximum number of operations.
     pub operations: u64,
     /// No operation starts after this time.
     pub time: Duration,
 }
 
-/// Takes the time, and the server's CPU time, of one piece of work.
+/// Measures the time, and the CPU time of the server, of one scenario.
 pub struct Meter<'a> {
     processes: &'a Processes,
     cpu: Option<Duration>,
     started: Instant,
 }
 
-/// Keeps `in_flight` calls under way until a limit is reached. The calls are made by number, from 0.
+/// Keeps `in_flight` calls running until a limit is reached. Calls are numbered from 0.
 pub async fn closed_loop(
     pool: &Pool,
     processes: &Processes,
@@ -67,7 +67,7 @@ pub async fn closed_loop(
     meter.stop(latencies.len() as u64, bytes, latencies)
 }
 
-/// Hands out the numbers of operations until a limit is reached.
+/// Yields the numbers of operations until a limit is reached.
 struct Numbers {
     next: Arc<AtomicU64>,
     limits: Limits,
@@ -100,17 +100,17 @@ async fn work(
 }
 
 impl<'a> Meter<'a> {
-    /// Begins.
+    /// Starts the measurement.
     pub fn start(processes: &'a Processes) -> Result<Self, LoadError> {
         Ok(Self { processes, cpu: processes.cpu()?, started: Instant::now() })
     }
 
-    /// When it began.
+    /// Returns the start time.
     pub fn started(&self) -> Instant {
         self.started
     }
 
-    /// Ends, with what was done meanwhile.
+    /// Ends the measurement and returns the sample.
     pub fn stop(
         self,
         operations: u64,
@@ -125,17 +125,17 @@ impl<'a> Meter<'a> {
 }
 
 impl Sample {
-    /// Operations per second.
+    /// Returns the operations per second.
     pub fn rate(&self) -> f64 {
         self.operations as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
 
-    /// The server's CPU time for one operation.
+    /// Returns the server's CPU time per operation.
     pub fn cpu_per_operation(&self) -> Option<Duration> {
         self.cpu.map(|cpu| cpu.div_f64(self.operations.max(1) as f64))
     }
 
-    /// The latency that this share of operations, between 0 and 1, did not exceed.
+    /// Returns the latency that the given share of operations (0 to 1) did not exceed.
     pub fn percentile(&self, share: f64) -> Duration {
         let last = self.latencies.len().saturating_sub(1);
         self.latencies.get((last as f64 * share).round() as usize).copied().unwrap_or_default()
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sample_is_summed_up() {
+    fn summarizes_a_sample() {
         let latencies = (1..=101).map(Duration::from_millis).collect();
         let sample = Sample {
             operations: 101,

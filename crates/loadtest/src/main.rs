@@ -1,4 +1,4 @@
-//! `nave-loadtest`: the same work against one API server or, side by side, two.
+//! `nave-loadtest`: runs the same work against one API server or, for comparison, two.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,108 +16,108 @@ use nave_loadtest::soak::{self, Soak};
 use nave_loadtest::spawn::ServerProcess;
 use nave_loadtest::watchers::PER_CONNECTION;
 
-/// Measures a Kubernetes API server, alone or side by side with another.
+/// Measures a Kubernetes API server, optionally in comparison with another.
 #[derive(Parser)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
-    /// The kubeconfig of the server to measure.
+    /// Kubeconfig of the server to measure.
     #[arg(long, value_name = "FILE", required_unless_present = "start")]
     kubeconfig: Option<PathBuf>,
-    /// The processes of that server, for CPU and memory.
+    /// Process IDs of the server, for CPU and memory.
     #[arg(long, value_name = "PID", value_delimiter = ',', requires = "kubeconfig")]
     pid: Vec<u32>,
-    /// Start this program on an empty folder and measure it, its start included.
+    /// Start this program on an empty folder and measure it, including its start.
     #[arg(long, value_name = "PROGRAM", conflicts_with = "kubeconfig")]
     start: Option<PathBuf>,
-    /// The kubeconfig of a server that does the same work for comparison.
+    /// Kubeconfig of a server to compare with.
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
-    /// The processes of that server (of kube-apiserver and of its etcd).
+    /// Process IDs of that server (of kube-apiserver and of its etcd).
     #[arg(long, value_name = "PID", value_delimiter = ',', requires = "against")]
     against_pid: Vec<u32>,
-    /// How many pods the lists go over.
+    /// Number of pods to list.
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(20..=500_000))]
     pods: u64,
-    /// How many config maps to write.
+    /// Number of config maps to write.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=500_000))]
     config_maps: u64,
-    /// How many watchers at once.
+    /// Number of concurrent watchers.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=20_000))]
     watchers: u64,
-    /// How many of them share an HTTP/2 connection: few where each is a client of its own.
+    /// Number of watchers per HTTP/2 connection: low if each watcher stands for a separate client.
     #[arg(long, default_value_t = PER_CONNECTION as u64, value_parser = clap::value_parser!(u64).range(1..=250))]
     watchers_per_connection: u64,
-    /// The size of a pod's JSON as the server returns it.
+    /// Size in bytes of a pod's JSON as the server returns it.
     #[arg(long, default_value_t = 3_700, value_name = "BYTES")]
     pod_bytes: usize,
-    /// HTTP/2 connections that requests are spread over.
+    /// Number of HTTP/2 connections for requests.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     connections: u64,
-    /// Do only these pieces of work (what they read must be there: lists need `create-pods`).
+    /// Run only these scenarios (their data must exist: lists need `create-pods`).
     #[arg(long, value_enum, value_name = "WORK", value_delimiter = ',')]
     only: Vec<Scenario>,
-    /// What one piece of work takes at most (writes four times as long).
+    /// Maximum time of a scenario (four times as long for writes).
     #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
     time: u64,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Keep the server under steady load for a long time, and see whether memory creeps, watches end or events get lost.
+    /// Keep the server under steady load for a long time and check for memory growth, ended watches and lost events.
     Soak(SoakArguments),
-    /// See how cost grows with objects and watchers, and what a restart takes.
+    /// Measure how cost grows with objects and watchers, and the time of a restart.
     Growth(GrowthArguments),
 }
 
 #[derive(Args)]
 struct GrowthArguments {
-    /// The program to start, on an empty folder.
+    /// Program to start on an empty folder.
     #[arg(long, value_name = "PROGRAM")]
     start: PathBuf,
-    /// Pods to list, fewest first.
+    /// Numbers of pods to list, in ascending order.
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000], value_parser = clap::value_parser!(u64).range(1..=500_000))]
     pods: Vec<u64>,
-    /// Watchers that see every write.
+    /// Numbers of watchers that see every write.
     #[arg(long, value_delimiter = ',', default_values_t = [10, 100, 1_000, 5_000])]
     watchers: Vec<usize>,
-    /// Watchers that see none.
+    /// Numbers of watchers that see no write.
     #[arg(long, value_delimiter = ',', default_values_t = [0, 1_000, 5_000])]
     idle_watchers: Vec<usize>,
 }
 
 #[derive(Args)]
 struct SoakArguments {
-    /// The kubeconfig of the server.
+    /// Kubeconfig of the server.
     #[arg(long, value_name = "FILE", required_unless_present = "start")]
     kubeconfig: Option<PathBuf>,
-    /// The processes of that server, for their memory.
+    /// Process IDs of the server, for its memory.
     #[arg(long, value_name = "PID", value_delimiter = ',', requires = "kubeconfig")]
     pid: Vec<u32>,
     /// Start this program on an empty folder, without its controllers.
     #[arg(long, value_name = "PROGRAM", conflicts_with = "kubeconfig")]
     start: Option<PathBuf>,
-    /// For how long.
+    /// Duration of the load.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
-    /// Writers at full speed.
+    /// Number of writers at full speed.
     #[arg(long, default_value_t = 2)]
     writers: usize,
-    /// Watchers that keep up.
+    /// Number of watchers that keep up.
     #[arg(long, default_value_t = 500)]
     watchers: usize,
-    /// Clients that list.
+    /// Number of clients that list.
     #[arg(long, default_value_t = 50)]
     list_clients: usize,
-    /// Watchers that do not keep up.
+    /// Number of watchers that do not keep up.
     #[arg(long, default_value_t = 5)]
     slow_readers: usize,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // One thread: the other cores are the server's.
+    // One thread: the other cores are for the server.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -127,7 +127,7 @@ fn main() -> ExitCode {
         }
     };
     if let Some(Command::Soak(arguments)) = &arguments.command {
-        return runtime.block_on(soaked(arguments));
+        return runtime.block_on(run_soak(arguments));
     }
     let rows = match &arguments.command {
         Some(Command::Growth(arguments)) => runtime.block_on(grow(arguments)),
@@ -152,7 +152,7 @@ async fn run(arguments: &Arguments) -> Result<Vec<Row>, LoadError> {
     let started = match &arguments.start {
         Some(program) => {
             rows.extend(start(program).await?);
-            Some(ServerProcess::start(program, folder.path(), API_ALONE).await?)
+            Some(ServerProcess::start(program, folder.path(), NO_CONTROLLERS).await?)
         }
         None => None,
     };
@@ -181,11 +181,11 @@ async fn run(arguments: &Arguments) -> Result<Vec<Row>, LoadError> {
     Ok(rows)
 }
 
-/// Runs the steady load and tells what is wrong.
-async fn soaked(arguments: &SoakArguments) -> ExitCode {
+/// Runs the steady load and prints the problems found.
+async fn run_soak(arguments: &SoakArguments) -> ExitCode {
     match soak(arguments).await {
         Ok(problems) if problems.is_empty() => {
-            println!("memory is flat, no watch ended that was read, no event got lost");
+            println!("memory is stable, no active watch ended, no event was lost");
             ExitCode::SUCCESS
         }
         Ok(problems) => {
@@ -204,7 +204,7 @@ async fn soaked(arguments: &SoakArguments) -> ExitCode {
 async fn soak(arguments: &SoakArguments) -> Result<Vec<String>, LoadError> {
     let folder = tempfile::tempdir().map_err(|e| LoadError::File(std::env::temp_dir(), e))?;
     let started = match &arguments.start {
-        Some(program) => Some(ServerProcess::start(program, folder.path(), API_ALONE).await?),
+        Some(program) => Some(ServerProcess::start(program, folder.path(), NO_CONTROLLERS).await?),
         None => None,
     };
     let (kubeconfig, processes) = match (&started, &arguments.kubeconfig) {
@@ -229,7 +229,7 @@ async fn grow(arguments: &GrowthArguments) -> Result<Vec<Row>, LoadError> {
         watchers: arguments.watchers.clone(),
         idle_watchers: arguments.idle_watchers.clone(),
         sizes: Sizes {
-            // Over so many the pods' nodes are spread; the rest plays no part.
+            // The pods' nodes are spread over this number; it has no other effect.
             pods: 20_000,
             few_pods: 0,
             config_maps: 0,
@@ -243,11 +243,11 @@ async fn grow(arguments: &GrowthArguments) -> Result<Vec<Row>, LoadError> {
     growth::run(&arguments.start, folder.path(), &growth).await
 }
 
-/// Starts the program, and tells what its start took and what it weighs when it has come to rest.
+/// Starts the program and measures its start and its idle memory.
 async fn start(program: &Path) -> Result<[Row; 2], LoadError> {
     let folder = tempfile::tempdir().map_err(|e| LoadError::File(std::env::temp_dir(), e))?;
     let server = ServerProcess::start(program, folder.path(), &[]).await?;
-    tokio::time::sleep(REST).await;
+    tokio::time::sleep(SETTLE_PAUSE).await;
     let rss = Processes(vec![server.pid()]).rss()?.unwrap_or_default();
     let title = "process start until /readyz is ok, empty store";
     Ok([
@@ -256,7 +256,7 @@ async fn start(program: &Path) -> Result<[Row; 2], LoadError> {
     ])
 }
 
-/// Does each piece of work on one server and then, if there is one, on the other.
+/// Runs each scenario on one server and then, if there is one, on the other.
 async fn measure(
     session: &Session,
     other: Option<&Session>,
@@ -279,7 +279,7 @@ async fn measure(
         if scenario == Scenario::CreateUnwatched {
             unwatched = sample.cpu_per_operation();
         }
-        rows.push(Row::of(title, scenario, &sample, reference, unwatched));
+        rows.push(Row::for_scenario(title, scenario, &sample, reference, unwatched));
         if let (Scenario::CreatePods, Some(rss)) = (scenario, sample.rss) {
             let title = format!("resident memory with {} pods", sizes.pods);
             rows.push(Row::memory(&title, rss, IDLE_ALLOWANCE + MEMORY_PER_POD * sizes.pods));
@@ -308,10 +308,10 @@ impl Arguments {
     }
 }
 
-/// The other server's processes run no controllers either, and ours would delete pods whose owner does not exist.
-const API_ALONE: &[&str] = &["--controllers=none"];
-/// A server that has just started still has work to do, and memory to give back.
-const REST: Duration = Duration::from_secs(2);
-/// 170 MB with 20,000 pods: what an idle server may have, and the rest for each pod.
+/// No controllers: the other server has none either, and they would delete pods whose owner does not exist.
+const NO_CONTROLLERS: &[&str] = &["--controllers=none"];
+/// Pause before measuring idle memory, because a server still works and releases memory after its start.
+const SETTLE_PAUSE: Duration = Duration::from_secs(2);
+/// Memory limit: 170 MB with 20,000 pods, as the idle limit plus an amount per pod.
 const IDLE_ALLOWANCE: u64 = 25_000_000;
 const MEMORY_PER_POD: u64 = 7_250;

@@ -1,18 +1,18 @@
-//! The objects that are written: pods as a Deployment's controller makes them, bound to a node, and config maps.
+//! The objects to write: pods as a Deployment's controller creates them, bound to a node, and config maps.
 
 use bytes::Bytes;
 
-/// Writes pods that, as the server returns them, have a wanted size.
+/// Generates pods that have a given size when the server returns them.
 #[derive(Debug, Clone, Copy)]
 pub struct PodShape {
-    /// Over how many nodes the pods are spread evenly.
+    /// Number of nodes over which the pods are spread evenly.
     pub nodes: u64,
-    /// Bytes of an annotation, to come to the size wanted.
+    /// Bytes of an annotation that pads the pod to its size.
     pub padding: usize,
 }
 
 impl PodShape {
-    /// The JSON of the pod with this number.
+    /// Returns the JSON of the pod with this number.
     pub fn pod(&self, name: &str, number: u64) -> Bytes {
         let node = node_name(number % self.nodes.max(1));
         let padding = "x".repeat(self.padding);
@@ -25,12 +25,12 @@ impl PodShape {
     }
 }
 
-/// The name of a node that pods are bound to.
+/// Returns the name of the node with this number.
 pub fn node_name(number: u64) -> String {
     format!("node-{number:05}")
 }
 
-/// The JSON of a config map with 1 KB of data.
+/// Returns the JSON of a config map with 1 KB of data.
 pub fn config_map(name: &str) -> Bytes {
     let value = "v".repeat(1000);
     Bytes::from(format!(
@@ -38,12 +38,12 @@ pub fn config_map(name: &str) -> Bytes {
     ))
 }
 
-/// The JSON of a namespace.
+/// Returns the JSON of a namespace.
 pub fn namespace(name: &str) -> Bytes {
     Bytes::from(format!(r#"{{"apiVersion":"v1","kind":"Namespace","metadata":{{"name":"{name}"}}}}"#))
 }
 
-/// The JSON of a namespace's default service account, which pods need where no controller makes it.
+/// Returns the JSON of a namespace's default service account, which pods need and no controller creates here.
 pub fn default_service_account() -> Bytes {
     Bytes::from_static(br#"{"apiVersion":"v1","kind":"ServiceAccount","metadata":{"name":"default"}}"#)
 }
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn objects_are_json_of_the_wanted_size() {
+    fn objects_are_json_of_the_requested_size() {
         let shape = PodShape { nodes: 100, padding: 10 };
         let pod = shape.pod("web-1", 201);
         let value: serde_json::Value = serde_json::from_slice(&pod).unwrap();

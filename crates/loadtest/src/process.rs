@@ -1,16 +1,16 @@
-//! What the server itself spends, read from /proc: CPU time and resident memory, summed over its processes.
+//! CPU time and resident memory of the server, read from /proc and summed over its processes.
 
 use std::fs;
 use std::time::Duration;
 
 use crate::LoadError;
 
-/// The processes that make up a server: one, or an API server and its etcd.
+/// The processes of a server: one, or an API server and its etcd.
 #[derive(Debug, Clone, Default)]
 pub struct Processes(pub Vec<u32>);
 
 impl Processes {
-    /// User and system time spent so far, or nothing where no process is known. In ticks of 10 ms, so a
+    /// Returns the user and system time used so far; `None` if no process is known. The resolution is 10 ms, so a
     /// measurement should last a second or more.
     pub fn cpu(&self) -> Result<Option<Duration>, LoadError> {
         let ticks = self.sum(|pid| cpu_ticks(&read(pid, "stat")?).ok_or("stat: unknown layout".into()))?;
@@ -18,16 +18,16 @@ impl Processes {
         Ok(ticks.map(|ticks| Duration::from_nanos(ticks * (1_000_000_000 / rate))))
     }
 
-    /// Resident memory in bytes, or nothing where no process is known.
+    /// Returns the resident memory in bytes; `None` if no process is known.
     pub fn rss(&self) -> Result<Option<u64>, LoadError> {
         self.sum(|pid| resident(&read(pid, "status")?).ok_or("status: no VmRSS".into()))
     }
 
-    fn sum(&self, of: impl Fn(u32) -> Result<u64, String>) -> Result<Option<u64>, LoadError> {
+    fn sum(&self, figure: impl Fn(u32) -> Result<u64, String>) -> Result<Option<u64>, LoadError> {
         if self.0.is_empty() {
             return Ok(None);
         }
-        let each = self.0.iter().map(|&pid| of(pid).map_err(|e| LoadError::Process(pid, e)));
+        let each = self.0.iter().map(|&pid| figure(pid).map_err(|e| LoadError::Process(pid, e)));
         each.sum::<Result<u64, _>>().map(Some)
     }
 }
@@ -36,8 +36,8 @@ fn read(pid: u32, file: &str) -> Result<String, String> {
     fs::read_to_string(format!("/proc/{pid}/{file}")).map_err(|e| format!("{file}: {e}"))
 }
 
-/// utime and stime: the 14th and 15th field of proc_pid_stat(5), counted after the command's closing bracket as
-/// the command may hold blanks.
+/// Returns utime and stime, fields 14 and 15 of proc_pid_stat(5). They are counted from the closing bracket of the
+/// command, because the command may contain blanks.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(") ")?;
     let mut fields = fields.split(' ').skip(11);
@@ -57,14 +57,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stat_is_read_past_a_command_with_blanks_and_brackets() {
+    fn parses_stat_of_a_command_with_blanks_and_brackets() {
         let stat = "77 (a) b (c) S 1 77 77 0 -1 4194560 100 0 0 0 250 50 7 8 20 0 4 0 1 2 3";
         assert_eq!(cpu_ticks(stat), Some(300));
         assert_eq!(cpu_ticks("77 (cut) S 1"), None);
     }
 
     #[test]
-    fn this_process_is_there_and_an_impossible_one_is_not() {
+    fn reads_this_process_and_fails_for_an_unknown_one() {
         let this = Processes(vec![std::process::id()]);
         assert!(this.cpu().unwrap().is_some());
         assert!(this.rss().unwrap().unwrap() > 100_000);

@@ -1,7 +1,7 @@
-//! The bars of each piece of work, and the table.
+//! The targets of each scenario, and the table.
 //!
-//! A bar is held against the reference server's figures of the same run where there is one (`--against`), else
-//! against [recorded](recorded) ones: CPU per operation carries over between machines of a kind, rates hardly do.
+//! Targets are compared with the reference server's figures of the same run if there is one (`--against`), otherwise
+//! with [recorded](recorded) ones. CPU per operation is comparable between similar machines, rates hardly are.
 
 use std::fmt::{self, Display};
 use std::time::Duration;
@@ -9,54 +9,54 @@ use std::time::Duration;
 use crate::load::Sample;
 use crate::scenario::Scenario;
 
-/// What a piece of work has to show.
+/// A target of a scenario.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Bar {
-    /// At least so many times the reference's rate.
+    /// Minimum rate, as a multiple of the reference's rate.
     RateTimes(f64),
-    /// The reference spends at least so many times the CPU on an operation.
+    /// Minimum CPU per operation of the reference, as a multiple of the server's.
     CpuTimes(f64),
-    /// At most so much CPU for an operation.
+    /// Maximum CPU per operation.
     CpuAtMost(Duration),
-    /// At most so long for half of the operations.
+    /// Maximum median latency.
     MedianAtMost(Duration),
-    /// At most so many times the CPU that creating without watchers takes.
+    /// Maximum CPU per operation, as a multiple of creates without watchers.
     CpuAsUnwatched(f64),
 }
 
-/// What the reference server was measured at.
+/// Figures of the reference server.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Reference {
     /// Operations per second.
     pub rate: Option<f64>,
-    /// CPU for an operation.
+    /// CPU per operation.
     pub cpu: Option<Duration>,
 }
 
-/// One line of the table; an empty text where there is nothing to say.
+/// One line of the table; empty text if a value is not available.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// What was done.
+    /// Name of the work.
     pub work: String,
     /// Operations per second.
     pub rate: String,
-    /// Half of the operations took at most this.
+    /// Median latency.
     pub p50: String,
-    /// 99 of 100 did.
+    /// 99th percentile of the latency.
     pub p99: String,
-    /// The server's CPU for an operation.
+    /// The server's CPU per operation.
     pub cpu: String,
     /// The server's resident memory afterwards.
     pub rss: String,
     /// The reference's rate and CPU.
     pub reference: String,
-    /// What has to be shown.
+    /// The targets.
     pub bar: String,
-    /// Whether it is: `yes`, `NO`, or nothing where it cannot be told.
+    /// Whether the targets are met: `yes`, `NO`, or empty if unknown.
     pub met: String,
 }
 
-/// kube-apiserver 1.36.2 with etcd 3.6 on a machine of two cores.
+/// Returns the figures of kube-apiserver 1.36.2 with etcd 3.6 on a machine with two cores.
 pub fn recorded(scenario: Scenario) -> Reference {
     let (rate, micros) = match scenario {
         Scenario::CreatePods => (Some(1_000.0), Some(1_880.0)),
@@ -74,7 +74,7 @@ pub fn recorded(scenario: Scenario) -> Reference {
     Reference { rate, cpu: micros.map(|micros| Duration::from_secs_f64(micros / 1e6)) }
 }
 
-/// What this project holds itself to.
+/// Returns the targets of this project.
 pub fn bars(scenario: Scenario) -> &'static [Bar] {
     use Bar::{CpuAsUnwatched, CpuAtMost, CpuTimes, MedianAtMost, RateTimes};
     const fn cpu(micros: u64) -> Bar {
@@ -103,7 +103,7 @@ pub fn bars(scenario: Scenario) -> &'static [Bar] {
 }
 
 impl Bar {
-    /// Whether the sample is good enough, or nothing where a figure is missing.
+    /// Returns whether the sample meets the target; `None` if a figure is missing.
     fn is_met(self, sample: &Sample, reference: Reference, unwatched: Option<Duration>) -> Option<bool> {
         let cpu = sample.cpu_per_operation();
         Some(match self {
@@ -129,8 +129,8 @@ impl Display for Bar {
 }
 
 impl Row {
-    /// The line of one piece of work; `unwatched` is the CPU of a create without watchers.
-    pub fn of(
+    /// Returns the line of a scenario; `unwatched` is the CPU of a create without watchers.
+    pub fn for_scenario(
         work: String,
         scenario: Scenario,
         sample: &Sample,
@@ -159,7 +159,7 @@ impl Row {
         }
     }
 
-    /// The line of a piece of work that is held against nothing.
+    /// Returns a line without a target.
     pub fn plain(work: String, sample: &Sample) -> Self {
         Self {
             work,
@@ -172,7 +172,7 @@ impl Row {
         }
     }
 
-    /// The line of something that is a time, with the most it may be.
+    /// Returns the line of a duration with its maximum.
     pub fn time(work: &str, took: Duration, most: Duration) -> Self {
         Self {
             work: work.into(),
@@ -183,7 +183,7 @@ impl Row {
         }
     }
 
-    /// The line of resident memory in bytes, with the most it may be.
+    /// Returns the line of a memory size in bytes with its maximum.
     pub fn memory(work: &str, rss: u64, most: u64) -> Self {
         Self {
             work: work.into(),
@@ -200,7 +200,7 @@ impl Row {
     }
 }
 
-/// The table, in Markdown, with columns that line up.
+/// Formats the table in Markdown, with aligned columns.
 pub fn table(rows: &[Row]) -> String {
     let heads = ["work", "rate", "p50", "p99", "CPU each", "RSS", "reference", "bar", "met"];
     let cells = rows.iter().map(Row::cells);
@@ -227,7 +227,7 @@ fn verdict(bars: &[Option<bool>]) -> String {
     met.into()
 }
 
-/// A duration with three digits and the unit that suits it.
+/// Formats a duration with three digits and a suitable unit.
 pub fn duration(of: Duration) -> String {
     let micros = of.as_secs_f64() * 1e6;
     match micros {
@@ -264,31 +264,32 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_is_missed_when_one_of_its_parts_is() {
+    fn misses_the_targets_if_one_is_missed() {
         let row = |sample: &Sample| {
             let scenario = Scenario::CreatePods;
-            Row::of("create".into(), scenario, sample, recorded(scenario), None)
+            Row::for_scenario("create".into(), scenario, sample, recorded(scenario), None)
         };
         assert_eq!(row(&sample(10_000, 150)).met, "yes");
         assert_eq!(row(&sample(10_000, 151)).met, "NO");
         assert_eq!(row(&sample(9_999, 150)).met, "NO");
         let unmetered = Sample { cpu: None, ..sample(10_000, 0) };
-        assert_eq!(row(&unmetered).met, "", "CPU is not known");
+        assert_eq!(row(&unmetered).met, "", "CPU is unknown");
         assert_eq!(row(&sample(10_000, 94)).reference, "1,000/s (10.0x), 1.9 ms CPU (20.0x)");
     }
 
     #[test]
-    fn watched_creates_are_held_against_unwatched_ones() {
+    fn watched_creates_are_compared_with_unwatched_ones() {
         let met = |micros| {
             let scenario = Scenario::CreateWatchedElsewhere;
             let unwatched = Some(Duration::from_micros(100));
-            Row::of(String::new(), scenario, &sample(2_000, micros), recorded(scenario), unwatched).met
+            Row::for_scenario(String::new(), scenario, &sample(2_000, micros), recorded(scenario), unwatched)
+                .met
         };
         assert_eq!((met(115), met(116)), ("yes".into(), "NO".into()));
     }
 
     #[test]
-    fn the_table_lines_up() {
+    fn aligns_the_table() {
         let rows = [
             Row::time("ready", Duration::from_millis(40), Duration::from_millis(100)),
             Row::memory("idle", 30_000_000, 25_000_000),
@@ -301,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_short() {
+    fn formats_short_figures() {
         assert_eq!(duration(Duration::from_nanos(2_500)), "2.5 µs");
         assert_eq!(duration(Duration::from_micros(1_880)), "1.9 ms");
         assert_eq!(duration(Duration::from_millis(1_450)), "1450 ms");

@@ -1,4 +1,4 @@
-//! The pieces of work, in the order in which they are run: writes first, as the reads need what they leave behind.
+//! The scenarios, in the order in which they run: writes first, because reads need the written objects.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,55 +10,55 @@ use crate::objects::{PodShape, config_map, default_service_account, namespace, n
 use crate::process::Processes;
 use crate::watchers::{Watchers, delays};
 
-/// How much of everything.
+/// Sizes of the scenarios.
 #[derive(Debug, Clone, Copy)]
 pub struct Sizes {
-    /// Pods that the lists go over.
+    /// Number of pods to list.
     pub pods: u64,
-    /// Those of them in the smaller namespace.
+    /// Number of those pods in the smaller namespace.
     pub few_pods: u64,
-    /// Config maps to write.
+    /// Number of config maps to write.
     pub config_maps: u64,
-    /// Watchers at once.
+    /// Number of concurrent watchers.
     pub watchers: usize,
-    /// Watchers that share an HTTP/2 connection.
+    /// Number of watchers per HTTP/2 connection.
     pub per_connection: usize,
-    /// Bytes of a pod's JSON as the server returns it.
+    /// Size in bytes of a pod's JSON as the server returns it.
     pub pod_bytes: usize,
-    /// HTTP/2 connections that requests are spread over.
+    /// Number of HTTP/2 connections for requests.
     pub connections: usize,
-    /// What one piece of work takes at most; writes may take four times as long, as the reads need their result.
+    /// Maximum time of a scenario; four times as long for writes, because reads need their result.
     pub time: Duration,
 }
 
-/// One piece of work.
+/// A scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Scenario {
-    /// Pods, 64 in flight.
+    /// Creates pods, 64 in flight.
     CreatePods,
-    /// Config maps of 1 KB, 64 in flight.
+    /// Creates config maps of 1 KB, 64 in flight.
     CreateConfigMaps,
-    /// A list with `limit=1`, 16 in flight.
+    /// Lists with `limit=1`, 16 in flight.
     SmallRead,
-    /// All pods as JSON.
+    /// Lists all pods as JSON.
     ListJson,
-    /// The smaller namespace's pods as protobuf.
+    /// Lists the smaller namespace's pods as protobuf.
     ListProtobuf,
-    /// All pods, in pages of 500; a page is an operation.
+    /// Lists all pods in pages of 500; a page is an operation.
     ListPages,
-    /// The 200 pods of a node, by field selector.
+    /// Lists the 200 pods of a node, by field selector.
     ListByNode,
-    /// The pods that bear a label that none bears.
+    /// Lists by a label that no pod has.
     ListByAbsentLabel,
-    /// 2,000 writes with nobody watching: what the next is held against.
+    /// 2,000 creates without watchers; the baseline of the next scenario.
     CreateUnwatched,
-    /// 2,000 writes while every watcher watches a node that none of them is for.
+    /// 2,000 creates while every watcher watches a node without new pods.
     CreateWatchedElsewhere,
-    /// 100 writes, one after the other, while everybody watches all pods; a delivery is an operation.
+    /// 100 sequential creates while all watchers watch all pods; a delivery is an operation.
     WatchFanOut,
 }
 
-/// A server with the objects that the pieces of work leave behind.
+/// A server and the objects that the scenarios create.
 pub struct Session {
     target: Target,
     pool: Pool,
@@ -68,7 +68,7 @@ pub struct Session {
 }
 
 impl Scenario {
-    /// All of them, in order. The pods come first, so that the memory that is then measured is theirs alone.
+    /// All scenarios, in order. The pods come first, so that the memory measured after them is only theirs.
     pub const ALL: [Self; 11] = [
         Self::CreatePods,
         Self::CreateConfigMaps,
@@ -83,7 +83,7 @@ impl Scenario {
         Self::WatchFanOut,
     ];
 
-    /// What it is, for a person.
+    /// Returns a title for display.
     pub fn title(self, sizes: &Sizes) -> String {
         let Sizes { pods, few_pods, watchers, .. } = sizes;
         match self {
@@ -94,7 +94,7 @@ impl Scenario {
             Self::ListProtobuf => format!("LIST {few_pods} pods, protobuf"),
             Self::ListPages => format!("LIST page of 500 of {pods} pods"),
             Self::ListByNode => format!("LIST of {POD_PER_NODE} among {pods} by `spec.nodeName`"),
-            Self::ListByAbsentLabel => format!("LIST by a label that nothing bears, {pods} pods"),
+            Self::ListByAbsentLabel => format!("LIST by a label that no pod has, {pods} pods"),
             Self::CreateUnwatched => format!("{WRITES} creates, no watchers"),
             Self::CreateWatchedElsewhere => {
                 format!("{WRITES} creates, {watchers} watchers by `spec.nodeName`")
@@ -105,7 +105,7 @@ impl Scenario {
 }
 
 impl Session {
-    /// Makes the namespaces, and finds out by how much pods must be padded to come to the size wanted.
+    /// Creates the namespaces and determines the padding of the pods.
     pub async fn open(target: Target, processes: Processes, sizes: Sizes) -> Result<Self, LoadError> {
         let pool = target.pool(sizes.connections).await?;
         for name in [FEW, MANY] {
@@ -120,7 +120,7 @@ impl Session {
         Ok(Self { target, pool, processes, sizes, shape })
     }
 
-    /// Does one piece of work.
+    /// Runs a scenario.
     pub async fn run(&self, scenario: Scenario) -> Result<Sample, LoadError> {
         let pods = ALL_PODS;
         match scenario {
@@ -144,8 +144,8 @@ impl Session {
         }
     }
 
-    /// Deletes what the session wrote, but for its two namespaces: where no controller ends their deletion, they
-    /// would refuse the next session.
+    /// Deletes the objects of the session, but not its two namespaces: without a controller their deletion would not
+    /// finish, and the next session would fail.
     pub async fn close(self) -> Result<(), LoadError> {
         for name in [FEW, MANY] {
             for resource in ["pods", "configmaps"] {
@@ -177,7 +177,7 @@ impl Session {
         closed_loop(&self.pool, &self.processes, 64, limits, call).await
     }
 
-    /// The same read again and again, after one that is not counted.
+    /// Repeats a read, after one that is not counted.
     async fn read(
         &self,
         in_flight: usize,
@@ -202,7 +202,7 @@ impl Session {
         closed_loop(&self.pool, &self.processes, 1, limits, move |n| Call::get(path(n % nodes))).await
     }
 
-    /// Walks over all pods, page by page, and starts again at the end.
+    /// Lists all pods page by page, and starts again at the end.
     async fn list_pages(&self) -> Result<Sample, LoadError> {
         let (mut bytes, mut latencies) = (0, Vec::new());
         let mut connection = self.pool.lane(0);
@@ -222,12 +222,12 @@ impl Session {
         meter.stop(latencies.len() as u64, bytes, latencies)
     }
 
-    /// Creates so many pods whose names begin with `prefix`, 64 in flight.
+    /// Creates pods with the name prefix `prefix`, 64 in flight.
     pub async fn create(&self, pods: u64, prefix: &str) -> Result<Sample, LoadError> {
         self.create_pods(pods, prefix, |_| pods_path(MANY), self.shape).await
     }
 
-    /// 2,000 creates while `watchers` watch nodes that none of the pods is for.
+    /// 2,000 creates while `watchers` watch nodes without new pods.
     pub async fn create_unseen(&self, watchers: usize, prefix: &str) -> Result<Sample, LoadError> {
         let from = self.resource_version().await?;
         let watch = |n: usize| {
@@ -244,7 +244,7 @@ impl Session {
         Ok(sample)
     }
 
-    /// 100 creates, one after the other, while `watchers` watch all pods; a delivery is an operation.
+    /// 100 sequential creates while `watchers` watch all pods; a delivery is an operation.
     pub async fn fan_out(&self, watchers: usize, prefix: &str) -> Result<Sample, LoadError> {
         let from = self.resource_version().await?;
         let watch = |_| format!("{ALL_PODS}?watch=true&resourceVersion={from}");
@@ -272,7 +272,7 @@ impl Session {
     }
 }
 
-/// Creates what may be there already.
+/// Creates an object that may already exist.
 async fn create(pool: &Pool, call: &Call) -> Result<(), LoadError> {
     match pool.call(call).await {
         Ok(_) | Err(LoadError::Refused { status: 409, .. }) => Ok(()),
@@ -285,7 +285,7 @@ fn pods_path(namespace: &str) -> String {
 }
 
 const ALL_PODS: &str = "/api/v1/pods";
-/// The namespaces; the config maps are in the first.
+/// The namespaces; the first contains the config maps.
 const FEW: &str = "loadtest-few";
 const MANY: &str = "loadtest-many";
 const POD_PER_NODE: u64 = 200;

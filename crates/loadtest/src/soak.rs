@@ -1,15 +1,14 @@
-//! Steady load over a long time, for what only time shows: memory that creeps, watches that end for no reason, events
-//! that get lost.
+//! Steady load over a long time, to find slow memory growth, watches that end for no reason, and lost events.
 //!
-//! | who | does what, until the time is over |
+//! | client | activity until the end |
 //! | --- | --- |
-//! | writers | create pods at full speed, each deleting the one it created some hundreds before |
-//! | watchers | one in twenty watches all pods, the others a node each; all read as fast as they can |
-//! | list clients | read, by turns in one of five ways, then pause for a second |
-//! | slow readers | watch all pods and read a chunk now and then |
+//! | writers | create pods at full speed; each deletes the pod it created some hundreds of creates earlier |
+//! | watchers | one in twenty watches all pods, the others one node each; all read as fast as they can |
+//! | list clients | list in one of five ways in turn, then pause for a second |
+//! | slow readers | watch all pods and read a chunk from time to time |
 //!
-//! After the first minute memory may not grow by more than a tenth. In the end each watcher of all pods must have seen
-//! as many events as there were writes, and so must the watchers of nodes together.
+//! After the first minute, memory may grow by at most a tenth. At the end, each watcher of all pods must have seen as
+//! many events as there were writes, and so must the watchers of nodes together.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -24,39 +23,39 @@ use crate::objects::{PodShape, default_service_account, namespace, node_name};
 use crate::process::Processes;
 use crate::report;
 
-/// How much of everything.
+/// Configuration of the load.
 #[derive(Debug, Clone, Copy)]
 pub struct Soak {
-    /// For how long.
+    /// Duration.
     pub time: Duration,
-    /// Writers at full speed.
+    /// Number of writers at full speed.
     pub writers: usize,
-    /// Watchers that keep up.
+    /// Number of watchers that keep up.
     pub watchers: usize,
-    /// Clients that list.
+    /// Number of clients that list.
     pub list_clients: usize,
-    /// Watchers that do not keep up.
+    /// Number of watchers that do not keep up.
     pub slow_readers: usize,
 }
 
-/// What has happened so far.
+/// Counters.
 #[derive(Default)]
 struct Tally {
     writes: AtomicU64,
     lists: AtomicU64,
-    /// Events that arrived at watchers of nodes, all together.
+    /// Events delivered to all watchers of nodes together.
     node_events: AtomicU64,
-    /// Events that arrived at each watcher of all pods.
+    /// Events delivered to each watcher of all pods.
     all_events: Vec<AtomicU64>,
-    /// Watches that ended though they were read.
+    /// Watches that ended although they were read.
     ends: AtomicUsize,
     /// Watches of slow readers that ended.
     slow_ends: AtomicUsize,
-    /// Lists whose further pages were no longer to be had.
+    /// Lists whose continue token expired.
     expired: AtomicUsize,
 }
 
-/// What a client needs.
+/// The state of a client.
 #[derive(Clone)]
 struct Client {
     target: Target,
@@ -72,13 +71,13 @@ struct Reading {
     bytes: u64,
 }
 
-/// Runs the load, prints how it goes, and returns what is wrong.
+/// Runs the load, prints its progress, and returns the problems found.
 pub async fn run(target: &Target, processes: &Processes, soak: Soak) -> Result<Vec<String>, LoadError> {
     let pool = target.pool(1).await?;
     make_namespace(&pool).await?;
     let (write, writing) = watch::channel(true);
     let (run, running) = watch::channel(true);
-    let of_all = soak.watchers.div_ceil(WATCHERS_A_WIDE_ONE);
+    let of_all = soak.watchers.div_ceil(WATCHERS_PER_WIDE_ONE);
     let tally = Tally { all_events: (0..of_all).map(|_| AtomicU64::new(0)).collect(), ..Tally::default() };
     let nodes = (soak.watchers - of_all).max(1) as u64;
     let client = Client { target: target.clone(), tally: Arc::new(tally), nodes, writing, running };
@@ -87,7 +86,7 @@ pub async fn run(target: &Target, processes: &Processes, soak: Soak) -> Result<V
         readings = report(&client.tally, processes, soak.time) => readings?,
         failed = first_failure(&mut tasks) => return Err(failed),
     };
-    // A client that has ended by itself has told why.
+    // A client that ended by itself has reported its error.
     let _ = write.send(false);
     let mut problems = client.missing(soak.watchers - of_all).await;
     let _ = run.send(false);
@@ -96,14 +95,14 @@ pub async fn run(target: &Target, processes: &Processes, soak: Soak) -> Result<V
     }
     let ends = client.tally.ends.load(Ordering::Relaxed);
     if ends > 0 {
-        problems.push(format!("{ends} watches ended though they were read"));
+        problems.push(format!("{ends} watches ended although they were read"));
     }
-    problems.extend(creep(&readings));
+    problems.extend(memory_growth(&readings));
     Ok(problems)
 }
 
 impl Client {
-    /// Starts everybody: first those who watch, from one revision on.
+    /// Starts all clients; the watchers first, all from one revision.
     async fn start(&self, soak: &Soak) -> Result<JoinSet<Result<(), LoadError>>, LoadError> {
         let mut tasks = JoinSet::new();
         let watchers = self.target.pool(soak.watchers.div_ceil(STREAMS)).await?;
@@ -126,7 +125,7 @@ impl Client {
         Ok(tasks)
     }
 
-    /// The first watchers watch all pods, the others a node each.
+    /// The first watchers watch all pods, the others one node each.
     fn watch(&self, number: usize, from: &str) -> Call {
         let wide = self.tally.all_events.len();
         let selector = match number.checked_sub(wide) {
@@ -159,7 +158,7 @@ impl Client {
         }
     }
 
-    /// HTTP/1.1, so that what is not read fills the socket and no more.
+    /// Uses HTTP/1.1, so that unread data fills only the socket buffer.
     async fn read_slowly(mut self) -> Result<(), LoadError> {
         while *self.running.borrow() {
             let mut connection = self.target.connect_slow_reader().await?;
@@ -196,7 +195,7 @@ impl Client {
         Ok(())
     }
 
-    /// One list, with all its pages.
+    /// Makes one list, with all its pages.
     async fn list_once(
         &self,
         connection: &mut Connection,
@@ -231,7 +230,7 @@ impl Client {
             let pod = shape.pod(&format!("pod-{number}-{count}"), count);
             connection.send(&Call::post(PODS, pod)).await?.success().await?.drain().await?;
             self.tally.writes.fetch_add(1, Ordering::Relaxed);
-            let Some(old) = count.checked_sub(KEPT) else { continue };
+            let Some(old) = count.checked_sub(PODS_PER_WRITER) else { continue };
             let call = Call::delete(format!("{PODS}/pod-{number}-{old}?gracePeriodSeconds=0"));
             connection.send(&call).await?.success().await?.drain().await?;
             self.tally.writes.fetch_add(1, Ordering::Relaxed);
@@ -239,7 +238,7 @@ impl Client {
         Ok(())
     }
 
-    /// Waits until every event has arrived, and tells which have not.
+    /// Waits until every event has arrived, and returns the watchers with missing events.
     async fn missing(&self, of_nodes: usize) -> Vec<String> {
         let started = Instant::now();
         loop {
@@ -265,7 +264,7 @@ impl Client {
     }
 }
 
-/// Prints a line now and then until the time is over.
+/// Prints a line periodically until the end.
 async fn report(tally: &Tally, processes: &Processes, time: Duration) -> Result<Vec<Reading>, LoadError> {
     println!(
         "{:>6} {:>9} {:>9} {:>9} {:>11} {:>6} {:>10} {:>8}",
@@ -296,7 +295,7 @@ async fn report(tally: &Tally, processes: &Processes, time: Duration) -> Result<
 }
 
 impl Tally {
-    /// Writes, lists and deliveries.
+    /// Returns the numbers of writes, lists and deliveries.
     fn totals(&self) -> [u64; 3] {
         let all: u64 = self.all_events.iter().map(|count| count.load(Ordering::Relaxed)).sum();
         let nodes = self.node_events.load(Ordering::Relaxed);
@@ -304,16 +303,16 @@ impl Tally {
     }
 }
 
-/// Whether memory went on growing after the first minute.
-fn creep(readings: &[Reading]) -> Option<String> {
+/// Returns a problem if memory kept growing after the first minute.
+fn memory_growth(readings: &[Reading]) -> Option<String> {
     let peak = |of: &mut dyn Iterator<Item = &Reading>| of.map(|reading| reading.bytes).max();
     let first = peak(&mut readings.iter().filter(|reading| reading.at <= SETTLING))?;
     let later = peak(&mut readings.iter().filter(|reading| reading.at > SETTLING))?;
-    (later > first + first / BREATH)
+    (later > first + first / TOLERANCE)
         .then(|| format!("memory grew from {} to {}", report::megabytes(first), report::megabytes(later)))
 }
 
-/// The first client that fails; those that end in order are not waited for.
+/// Returns the error of the first client that fails; clients that end normally are ignored.
 async fn first_failure(tasks: &mut JoinSet<Result<(), LoadError>>) -> LoadError {
     while let Some(ended) = tasks.join_next().await {
         match ended {
@@ -339,7 +338,7 @@ async fn make_namespace(pool: &Pool) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// The revision of the latest state.
+/// Returns the current revision.
 async fn revision(connection: &mut Connection) -> Result<String, LoadError> {
     let call = Call::get(format!("{PODS}?limit=1"));
     let list = connection.send(&call).await?.success().await?.read_all().await?;
@@ -349,21 +348,21 @@ async fn revision(connection: &mut Connection) -> Result<String, LoadError> {
 
 const NAMESPACE: &str = "soak";
 const PODS: &str = "/api/v1/namespaces/soak/pods";
-/// Of so many watchers one watches all pods.
-const WATCHERS_A_WIDE_ONE: usize = 20;
-/// Pods that each writer leaves.
-const KEPT: u64 = 500;
-/// Servers limit the streams of a connection, kube-apiserver to 100.
+/// One in this many watchers watches all pods.
+const WATCHERS_PER_WIDE_ONE: usize = 20;
+/// Number of pods that each writer leaves.
+const PODS_PER_WRITER: u64 = 500;
+/// Maximum number of streams per connection; kube-apiserver's limit is 100.
 const STREAMS: usize = 90;
-/// What a slow reader does between chunks: nothing.
+/// Pause of a slow reader between chunks.
 const SLOW: Duration = Duration::from_secs(1);
 const LIST_PAUSE: Duration = Duration::from_secs(1);
 const INTERVAL: Duration = Duration::from_secs(15);
-/// Memory may grow for so long, with a second for the reading at its end.
+/// Time for which memory may grow, plus a second for the last reading.
 const SETTLING: Duration = Duration::from_secs(61);
-/// Afterwards its peak may lie above the peak before by one part in so many: allocators and page caches breathe.
-const BREATH: u64 = 10;
-/// For so long the last events may be on their way.
+/// Afterwards the peak may exceed the earlier peak by one part in this number, because allocators and page caches vary.
+const TOLERANCE: u64 = 10;
+/// Maximum time for the last events to arrive.
 const ARRIVAL: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
@@ -376,12 +375,12 @@ mod tests {
     }
 
     #[test]
-    fn memory_creeps_if_it_grows_after_the_first_minute() {
-        assert_eq!(creep(&readings([50, 100, 109, 95])), None);
+    fn reports_memory_growth_after_the_first_minute() {
+        assert_eq!(memory_growth(&readings([50, 100, 109, 95])), None);
         assert_eq!(
-            creep(&readings([50, 100, 100, 111])),
+            memory_growth(&readings([50, 100, 100, 111])),
             Some("memory grew from 100.0 MB to 111.0 MB".into())
         );
-        assert_eq!(creep(&[]), None);
+        assert_eq!(memory_growth(&[]), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Starting the server under test in a folder of its own, on a free port, and ending it.
+//! Starts the server under test in its own folder, on a free port, and stops it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::LoadError;
 use crate::http::{Call, Target};
 
-/// A running server; it is killed when this is dropped.
+/// A running server. Dropping it kills the server.
 pub struct ServerProcess {
     child: Child,
     kubeconfig: PathBuf,
@@ -23,7 +23,7 @@ impl ServerProcess {
     pub async fn start(binary: &Path, folder: &Path, arguments: &[&str]) -> Result<Self, LoadError> {
         let (data, log) = (folder.join("data"), folder.join("server.log"));
         let kubeconfig = data.join("admin.kubeconfig");
-        // An earlier run's names a port that is not this run's.
+        // The kubeconfig of an earlier run has another port.
         if kubeconfig.exists() {
             fs::remove_file(&kubeconfig).map_err(|e| LoadError::File(kubeconfig.clone(), e))?;
         }
@@ -41,32 +41,32 @@ impl ServerProcess {
         Ok(server)
     }
 
-    /// The administrator's kubeconfig.
+    /// Returns the path of the administrator's kubeconfig.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
 
-    /// The server's process.
+    /// Returns the process ID.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// From the process' start until /readyz was ok.
+    /// Returns the time from the start of the process until /readyz was ok.
     pub fn ready_in(&self) -> Duration {
         self.ready_in
     }
 
-    /// What it printed so far.
+    /// Returns the output so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Ends it at once, as SIGKILL does.
+    /// Kills the server with SIGKILL.
     pub fn kill(mut self) -> Result<(), LoadError> {
         self.child.kill().and_then(|()| self.child.wait().map(drop)).map_err(|e| self.failed(&e.to_string()))
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Sends SIGTERM and waits for the server to exit.
     pub async fn terminate(mut self, limit: Duration) -> Result<ExitStatus, LoadError> {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| self.failed("no process id"))?;
@@ -98,7 +98,7 @@ impl ServerProcess {
         Err(LoadError::Late { what, limit: START_LIMIT })
     }
 
-    /// Until the file is whole, the port open and /readyz ok, every failure means "not yet".
+    /// Until the kubeconfig is complete, the port open and /readyz ok, every failure means "not ready".
     async fn is_ready(&self) -> bool {
         let ask = async {
             let mut connection = Target::from_kubeconfig(&self.kubeconfig)?.connect_http2().await?;
@@ -114,7 +114,7 @@ impl ServerProcess {
 
 impl Drop for ServerProcess {
     fn drop(&mut self) {
-        // Fails only if it has ended already.
+        // Fails only if the process has already exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

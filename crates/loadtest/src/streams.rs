@@ -1,5 +1,5 @@
-//! One HTTP/2 connection with nothing but watches on it, read frame by frame: events are counted where they lie, in
-//! the bytes that TLS has just decrypted, as a client library's own work would be a good part of what is measured.
+//! An HTTP/2 connection with only watches, read frame by frame. Events are counted in the buffer that TLS has
+//! decrypted, because the cost of a client library would be a large part of the measurement.
 
 use std::time::Instant;
 
@@ -9,14 +9,14 @@ use crate::LoadError;
 use crate::http::{Origin, Stream, Target};
 use crate::watchers::Seen;
 
-/// A connection whose watches have all been answered.
+/// A connection whose watches have all been accepted.
 pub(crate) struct Streams {
     stream: Stream,
     frames: Frames,
 }
 
 impl Streams {
-    /// Opens a watch for each path, and returns when the server has answered all of them.
+    /// Opens a watch for each path; returns when the server has accepted all of them.
     pub(crate) async fn open(target: &Target, paths: &[String]) -> Result<Self, LoadError> {
         let mut stream = target.connect("h2").await?;
         let mut hello = PREFACE.to_vec();
@@ -24,7 +24,7 @@ impl Streams {
         put_frame(&mut hello, WINDOW_UPDATE, 0, 0, &(WINDOW - 65_535).to_be_bytes());
         for (number, path) in paths.iter().enumerate() {
             let end = END_STREAM | END_HEADERS;
-            put_frame(&mut hello, HEADERS, end, id_of(number), &request(target.origin(), path));
+            put_frame(&mut hello, HEADERS, end, stream_id(number), &request(target.origin(), path));
         }
         stream.write_all(&hello).await.map_err(LoadError::Broken)?;
         stream.flush().await.map_err(LoadError::Broken)?;
@@ -36,7 +36,7 @@ impl Streams {
         Ok(streams)
     }
 
-    /// Reads until every watch has seen so many events, or the server ends one.
+    /// Reads until every watch has `expected` events, or the server ends one.
     pub(crate) async fn read_until(&mut self, expected: usize) -> Result<(), LoadError> {
         while !self.frames.ended && self.frames.seen.iter().any(|seen| seen.arrivals.len() < expected) {
             self.read().await?;
@@ -44,7 +44,7 @@ impl Streams {
         Ok(())
     }
 
-    /// What the watches saw.
+    /// Returns the results of the watches.
     pub(crate) fn into_seen(self) -> Vec<Seen> {
         self.frames.seen
     }
@@ -66,15 +66,15 @@ impl Streams {
     }
 }
 
-/// The frames of a connection, in whatever pieces they arrive.
+/// Parser of the frames of a connection, for input in pieces of any size.
 #[derive(Default)]
 struct Frames {
     head: Vec<u8>,
-    /// Of the frame under way: its payload's bytes yet to come, and the payload where it is no data.
+    /// Remaining payload bytes of the current frame; the payload is kept if it is not data.
     left: usize,
     payload: Vec<u8>,
     replies: Vec<u8>,
-    /// Bytes that arrived since the connection's window was last opened again.
+    /// Bytes received since the last window update of the connection.
     taken: u32,
     seen: Vec<Seen>,
     answered: usize,
@@ -112,7 +112,7 @@ impl Frames {
             return Ok(());
         }
         self.taken += piece.len() as u32;
-        let seen = self.seen_of_frame()?;
+        let seen = self.current_seen()?;
         seen.bytes += piece.len() as u64;
         seen.arrivals.extend(std::iter::repeat_n(now, memchr::memchr_iter(b'\n', piece).count()));
         Ok(())
@@ -123,8 +123,8 @@ impl Frames {
         let payload = std::mem::take(&mut self.payload);
         match kind {
             HEADERS if payload.first() == Some(&STATUS_200) => self.answered += 1,
-            // Trailers do not come with watches.
-            HEADERS => return Err(LoadError::Unexpected("a watch was refused".into())),
+            // Watches have no trailers.
+            HEADERS => return Err(LoadError::Unexpected("a watch was rejected".into())),
             SETTINGS if flags & ACK == 0 => put_frame(&mut self.replies, SETTINGS, ACK, 0, &[]),
             PING if flags & ACK == 0 => put_frame(&mut self.replies, PING, ACK, 0, &payload),
             RST_STREAM | GOAWAY => self.ended = true,
@@ -139,14 +139,14 @@ impl Frames {
         Ok(())
     }
 
-    fn seen_of_frame(&mut self) -> Result<&mut Seen, LoadError> {
+    fn current_seen(&mut self) -> Result<&mut Seen, LoadError> {
         let id = u32::from_be_bytes([self.head[5], self.head[6], self.head[7], self.head[8]]) as usize;
         let unknown = || LoadError::Unexpected(format!("data on stream {id}"));
         self.seen.get_mut(id / 2).filter(|_| id % 2 == 1).ok_or_else(unknown)
     }
 }
 
-fn id_of(number: usize) -> u32 {
+fn stream_id(number: usize) -> u32 {
     number as u32 * 2 + 1
 }
 
@@ -157,7 +157,7 @@ fn put_frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]
     out.extend_from_slice(payload);
 }
 
-/// No pushes, windows so large that flow control never waits for us, large frames.
+/// No pushes, windows so large that flow control never delays the server, large frames.
 fn settings() -> Vec<u8> {
     let settings: [(u16, u32); 3] = [(2, 0), (4, WINDOW), (5, MAX_FRAME)];
     settings
@@ -166,7 +166,7 @@ fn settings() -> Vec<u8> {
         .collect()
 }
 
-/// The headers of a GET (RFC 7541): entries of the static table, and literals that are in no table.
+/// The headers of a GET request (RFC 7541): entries of the static table, and literals without indexing.
 fn request(origin: &Origin, path: &str) -> Vec<u8> {
     let mut block = vec![METHOD_GET, SCHEME_HTTPS];
     let mut put = |name: Result<u8, &str>, value: &[u8]| {
@@ -188,7 +188,7 @@ fn request(origin: &Origin, path: &str) -> Vec<u8> {
     block
 }
 
-/// A length in seven bits and, where that is not enough, in more bytes of seven bits; then the text as it is.
+/// Writes a length with a 7-bit prefix (continued in further bytes if needed), then the text without compression.
 fn put_text(out: &mut Vec<u8>, text: &[u8]) {
     if text.len() < 127 {
         out.push(text.len() as u8);
@@ -205,7 +205,7 @@ fn put_text(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// The length of a frame's head: length, type, flags, stream.
+/// Length of a frame header: length, type, flags, stream.
 const HEAD: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -231,15 +231,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_counted_in_whatever_pieces_frames_arrive() {
+    fn counts_events_in_pieces_of_any_size() {
         let mut bytes = Vec::new();
         put_frame(&mut bytes, SETTINGS, 0, 0, &[0, 1, 0, 0, 0, 0]);
-        put_frame(&mut bytes, HEADERS, END_HEADERS, id_of(1), &[STATUS_200]);
-        put_frame(&mut bytes, DATA, 0, id_of(1), b"one\ntwo\n");
+        put_frame(&mut bytes, HEADERS, END_HEADERS, stream_id(1), &[STATUS_200]);
+        put_frame(&mut bytes, DATA, 0, stream_id(1), b"one\ntwo\n");
         put_frame(&mut bytes, PING, 0, 0, b"12345678");
-        put_frame(&mut bytes, DATA, 0, id_of(0), b"");
-        put_frame(&mut bytes, DATA, 0, id_of(0), b"thr");
-        put_frame(&mut bytes, DATA, END_STREAM, id_of(0), b"ee\n");
+        put_frame(&mut bytes, DATA, 0, stream_id(0), b"");
+        put_frame(&mut bytes, DATA, 0, stream_id(0), b"thr");
+        put_frame(&mut bytes, DATA, END_STREAM, stream_id(0), b"ee\n");
         let mut replies = Vec::new();
         put_frame(&mut replies, SETTINGS, ACK, 0, &[]);
         put_frame(&mut replies, PING, ACK, 0, b"12345678");
@@ -256,9 +256,9 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_and_an_unknown_stream_are_errors() {
+    fn error_status_and_unknown_stream_are_errors() {
         let mut refusal = Vec::new();
-        put_frame(&mut refusal, HEADERS, END_HEADERS, id_of(0), &[0x8d]);
+        put_frame(&mut refusal, HEADERS, END_HEADERS, stream_id(0), &[0x8d]);
         let mut unknown = Vec::new();
         put_frame(&mut unknown, DATA, 0, 9, b"x");
         for bytes in [refusal, unknown] {
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn long_texts_have_long_lengths() {
+    fn encodes_long_lengths() {
         let encoded = |length| {
             let mut out = Vec::new();
             put_text(&mut out, &vec![b'x'; length]);

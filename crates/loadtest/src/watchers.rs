@@ -1,4 +1,5 @@
-//! Many watchers at once. Each counts the newlines that end its events and takes the time of each; no event is parsed.
+//! Many concurrent watchers. Each counts the newlines that end its events and records the time of each; no event is
+//! parsed.
 
 use std::time::{Duration, Instant};
 
@@ -9,24 +10,24 @@ use crate::LoadError;
 use crate::http::Target;
 use crate::streams::Streams;
 
-/// Watches that are open.
+/// A set of open watches.
 pub struct Watchers {
     tasks: JoinSet<Result<Vec<Seen>, LoadError>>,
     stop: watch::Sender<bool>,
 }
 
-/// What one watcher saw.
+/// The result of one watcher.
 #[derive(Default)]
 pub struct Seen {
     /// Bytes of events.
     pub bytes: u64,
-    /// When each event had arrived.
+    /// Arrival time of each event.
     pub arrivals: Vec<Instant>,
 }
 
 impl Watchers {
-    /// Opens `count` watches, each on the path that `path` makes of its number, and returns when the server has
-    /// answered all of them. Each ends after `expected` events, or when it is told to.
+    /// Opens `count` watches and returns when the server has accepted all of them. `path` returns the path for a
+    /// watcher's number. Each watch ends after `expected` events, or on `close`.
     pub async fn open(
         target: &Target,
         count: usize,
@@ -52,7 +53,7 @@ impl Watchers {
         Ok(Self { tasks, stop })
     }
 
-    /// Waits until every watcher has seen what it expects.
+    /// Waits until every watcher has its expected events.
     pub async fn finish(mut self, limit: Duration) -> Result<Vec<Seen>, LoadError> {
         let all = async {
             let mut seen = Vec::new();
@@ -65,19 +66,19 @@ impl Watchers {
         tokio::time::timeout(limit, all).await.map_err(late)?
     }
 
-    /// Ends all watches and returns what they saw.
+    /// Ends all watches and returns their results.
     pub async fn close(self) -> Result<Vec<Seen>, LoadError> {
-        // An error means that every watcher has ended by itself.
+        // An error means that every watcher has already ended.
         let _ = self.stop.send(true);
         self.finish(Duration::from_secs(30)).await
     }
 }
 
-/// How long each event took, where a watcher's n-th event is the n-th write.
+/// Returns the delay of each event; a watcher's n-th event belongs to the n-th write.
 pub fn delays(seen: &[Seen], sent: &[Instant]) -> Vec<Duration> {
     let each = seen.iter().flat_map(|s| s.arrivals.iter().zip(sent.iter()));
     each.map(|(arrived, sent)| arrived.saturating_duration_since(*sent)).collect()
 }
 
-/// Servers limit the streams of a connection, kube-apiserver to 100.
+/// Maximum number of streams per connection; kube-apiserver's limit is 100.
 pub const PER_CONNECTION: usize = 90;

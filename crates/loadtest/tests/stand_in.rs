@@ -1,5 +1,5 @@
-//! Every piece of work, against a stand-in that answers as an API server would, over TLS and HTTP/2.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a stand-in for a test")]
+//! Runs every scenario against a fake API server, over TLS and HTTP/2.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
 use std::convert::Infallible;
 use std::fs;
@@ -29,7 +29,8 @@ use tokio_rustls::TlsAcceptor;
 
 type Body = BoxBody<Bytes, Infallible>;
 
-/// Answers each call without keeping anything, and sends each pod that is created to those who watch all pods.
+/// A fake API server: answers each request without storing anything, and sends each created pod to the watchers of all
+/// pods.
 #[derive(Clone)]
 struct StandIn {
     events: broadcast::Sender<Bytes>,
@@ -43,7 +44,7 @@ impl StandIn {
                 let object = request.into_body().collect().await.unwrap().to_bytes();
                 if path.ends_with("/pods") {
                     let event = [b"{\"type\":\"ADDED\",\"object\":".as_slice(), &object, b"}\n"].concat();
-                    // An error means that nobody watches.
+                    // An error means that there are no watchers.
                     let _ = self.events.send(event.into());
                 }
                 (201, full(object))
@@ -78,7 +79,7 @@ fn full(body: impl Into<Bytes>) -> Body {
     Full::new(body.into()).boxed()
 }
 
-/// Starts a stand-in, and writes a kubeconfig for it.
+/// Starts a fake server and writes a kubeconfig for it.
 async fn start(folder: &TempDir) -> PathBuf {
     let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der()));
@@ -114,7 +115,7 @@ async fn start(folder: &TempDir) -> PathBuf {
 }
 
 #[tokio::test]
-async fn every_piece_of_work_is_done_and_counted() {
+async fn runs_and_counts_every_scenario() {
     let folder = tempfile::tempdir().unwrap();
     let target = Target::from_kubeconfig(&start(&folder).await).unwrap();
     let sizes = Sizes {
@@ -138,7 +139,7 @@ async fn every_piece_of_work_is_done_and_counted() {
             Scenario::CreateConfigMaps => assert_eq!(sample.operations, 50),
             Scenario::CreatePods => {
                 assert_eq!(sample.operations, 400);
-                assert!((3_600..3_800).contains(&(sample.bytes / 400)), "padded to the size wanted");
+                assert!((3_600..3_800).contains(&(sample.bytes / 400)), "padded to the requested size");
             }
             Scenario::WatchFanOut => assert_eq!(sample.operations, 200 * 100),
             _ => {}
@@ -148,7 +149,7 @@ async fn every_piece_of_work_is_done_and_counted() {
 }
 
 #[tokio::test]
-async fn a_refusal_says_what_was_asked_and_what_the_server_said() {
+async fn error_contains_request_and_response() {
     let folder = tempfile::tempdir().unwrap();
     let target = Target::from_kubeconfig(&start(&folder).await).unwrap();
     let error = target.pool(1).await.unwrap().call(&Call::get("/refused")).await.unwrap_err();
