@@ -1,4 +1,4 @@
-//! Measures parsing the table, and the work that every write of a pod does: `cargo run --release --example normalize`.
+//! Measures parsing of the table, and the schema work of every pod write: `cargo run --release --example normalize`.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ fn main() {
     println!("defaulting: {defaulting:?}");
 }
 
-/// The time of one round in the fastest of many batches: what else runs on the machine only ever adds.
+/// Returns the time per round of the fastest batch; other load can only increase the time.
 fn fastest(mut work: impl FnMut()) -> Duration {
     let batch = |_| {
         let start = Instant::now();
@@ -39,7 +39,7 @@ fn fastest(mut work: impl FnMut()) -> Duration {
     (0..200).map(batch).min().unwrap_or_default()
 }
 
-/// A pod as those of a Deployment look when it runs.
+/// A typical running pod of a Deployment.
 fn pod() -> Value {
     let probe = json!({"httpGet": {"path": "/healthz", "port": 8080, "scheme": "HTTP"}, "timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3});
     let container = |name: &str| {

@@ -1,4 +1,4 @@
-//! The built-in API types, from the committed table `facts/builtin.txt` (its heading explains the words).
+//! The built-in API types, from the committed table `facts/builtin.txt` (its header documents the format).
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -7,8 +7,8 @@ use crate::types::{
     AnyForm, Default, Field, ListTopology, PatchStrategy, Scalar, SchemaSet, Shape, StructType, TypeId, Wire,
 };
 
-/// The types of every built-in kind, their lists, and the types that requests and answers are made of
-/// (`Status`, `DeleteOptions`, `WatchEvent`, …). Parsed on first use.
+/// Returns the types of every built-in kind, of their lists, and of requests and responses (`Status`, `DeleteOptions`,
+/// `WatchEvent`, …). Parsed on first use.
 ///
 /// ```
 /// let set = nave_schema::builtin();
@@ -17,23 +17,23 @@ use crate::types::{
 /// ```
 pub fn builtin() -> &'static SchemaSet {
     static SET: LazyLock<SchemaSet> = LazyLock::new(|| {
-        // The table is part of the program, and a test reads it whole: a bad line cannot ship.
+        // The table is part of the program, and a test parses all of it, so it is valid.
         parse(include_str!("../facts/builtin.txt")).unwrap_or_default()
     });
     &SET
 }
 
-/// Why a table cannot be read.
+/// A table cannot be parsed.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("line {line}: {reason}")]
 pub struct TableError {
-    /// Counted from 1.
+    /// Line number, starting at 1.
     pub line: usize,
-    /// What is wrong there.
+    /// The problem.
     pub reason: String,
 }
 
-/// Reads a table of types.
+/// Parses a table of types.
 pub fn parse(text: &str) -> Result<SchemaSet, TableError> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     let names = lines.clone().filter_map(|(_, line)| line.strip_prefix("type ")?.split(' ').next());
@@ -54,7 +54,7 @@ pub fn parse(text: &str) -> Result<SchemaSet, TableError> {
     Ok(SchemaSet::new(types))
 }
 
-/// Reads `NAME SHAPE WORD…`.
+/// Parses `NAME SHAPE WORD…`.
 fn field(line: &str, ids: &HashMap<&str, TypeId>) -> Option<Field> {
     let (line, default) =
         line.split_once(" default=").map_or((line, None), |(line, json)| (line, Some(json)));
@@ -121,7 +121,7 @@ fn apply(field: &mut Field, word: &str) -> Option<()> {
     Some(())
 }
 
-/// Reads `7`, `2/7` or `1/1/7`, with `*` where the list is wrapped.
+/// Parses `7`, `2/7` or `1/1/7`, followed by `*` if the list is wrapped.
 fn place(wire: &mut Wire, word: &str) -> Option<()> {
     let path = word.strip_suffix('*').unwrap_or(word);
     wire.wrapped = path.len() < word.len();
@@ -180,7 +180,7 @@ impl Field {
     }
 }
 
-/// What all definition names begin with; the table leaves it out.
+/// Common prefix of all definition names; omitted in the table.
 const PREFIX: &str = "io.k8s.";
 
 #[cfg(test)]
@@ -188,14 +188,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_read_whole() {
+    fn parses_the_whole_table() {
         let set = parse(include_str!("../facts/builtin.txt")).unwrap();
         assert!(set.types().len() > 500);
         assert!(set.types().windows(2).all(|pair| pair[0].name < pair[1].name));
     }
 
     #[test]
-    fn words_become_facts() {
+    fn parses_field_attributes() {
         let text = "type a.A atomic\n  f {[int32]} required always ptr @2/7* default={\"x\": [1]}\n  l [a.A] map=x,y patch=merge,retainKeys key=x @1";
         let set = parse(text).unwrap();
         let ty = set.get(set.find("io.k8s.a.A").unwrap());
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_lines_are_named() {
+    fn errors_have_line_numbers() {
         assert_eq!(parse("type a.A\n\n  f nothing").err().unwrap().line, 3);
         assert_eq!(parse("  f string").err().unwrap().line, 1);
         assert_eq!(parse("type a.A\n  f string map=x").err().unwrap().line, 2);

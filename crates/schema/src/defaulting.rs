@@ -1,13 +1,13 @@
-//! Static defaults: what a schema puts into fields that are absent.
+//! Static defaults for absent fields.
 
 use nave_machinery::limits::{Budget, LimitError, cost};
 use nave_machinery::{Map, Value};
 
 use crate::types::{Field, SchemaSet, Shape, TypeId};
 
-/// Puts the static defaults into `object`, top-down: a default that is an object gets its own defaults in turn.
+/// Sets the static defaults in `object`, top-down: a default that is an object gets its own defaults in turn.
 ///
-/// A field is absent when it is missing or `null`. Lists and maps are walked, nothing is put into what is not there.
+/// A field is absent if it is missing or `null`. Existing lists and maps are visited; absent ones are not created.
 ///
 /// ```
 /// let set = nave_schema::builtin();
@@ -19,7 +19,7 @@ use crate::types::{Field, SchemaSet, Shape, TypeId};
 /// ```
 ///
 /// # Errors
-/// The defaults take more memory than an object may.
+/// The defaults exceed the memory limit of an object.
 pub fn apply(set: &SchemaSet, id: TypeId, object: &mut Value) -> Result<(), LimitError> {
     match object {
         Value::Object(map) => structure(set, id, map, &mut Budget::default()),
@@ -37,7 +37,7 @@ fn structure(set: &SchemaSet, id: TypeId, map: &mut Map, added: &mut Budget) -> 
             added.charge_tree(default, usize::MAX)?;
             map.insert(field.name.clone(), default.clone());
         }
-        if leads_on(set, &field.shape)
+        if leads_to_defaults(set, &field.shape)
             && let Some(value) = map.get_mut(&field.name)
         {
             walk(set, &field.shape, value, added)?;
@@ -59,14 +59,14 @@ fn walk(set: &SchemaSet, shape: &Shape, value: &mut Value, added: &mut Budget) -
     }
 }
 
-/// The default, unless encoding would leave it out again.
+/// Returns the default, unless encoding would omit it.
 fn effective(field: &Field) -> Option<&Value> {
     let default = &field.default.as_ref()?.0;
     let zero = *default == "" || *default == 0 || *default == false;
     (!(zero && field.wire.omit_zero)).then_some(default)
 }
 
-fn leads_on(set: &SchemaSet, shape: &Shape) -> bool {
+fn leads_to_defaults(set: &SchemaSet, shape: &Shape) -> bool {
     shape.target().is_some_and(|id| set.has_defaults(id))
 }
 
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn absent_fields_are_filled() {
+    fn sets_absent_fields() {
         let table = "type a.A\n  b bool ptr default=false\n  n int32 default=0\n  s string default=\"x\"";
         assert_eq!(run(table, json!({})), json!({"b": false, "s": "x"}));
         assert_eq!(run(table, json!({"b": true, "n": 5, "s": ""})), json!({"b": true, "n": 5, "s": ""}));
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_defaulted_themselves() {
+    fn sets_defaults_within_defaults() {
         let table = "type a.A\n  o a.B default={}\n  absent a.B\n  list [a.B]\n  map {[a.B]}\n\ntype a.B\n  s string default=\"x\"";
         let object = json!({"list": [{}, {"s": "y"}], "map": {"k": [{}]}});
         let expected = json!({"o": {"s": "x"}, "list": [{"s": "x"}, {"s": "y"}], "map": {"k": [{"s": "x"}]}});
@@ -100,14 +100,14 @@ mod tests {
     }
 
     #[test]
-    fn defaults_of_many_items_are_bounded() {
+    fn limits_the_memory_of_defaults() {
         let set = parse("type a.A\n  list [a.B]\n\ntype a.B\n  s string default=\"x\"").unwrap();
         let mut object = json!({"list": vec![json!({}); 500_000]});
         assert_eq!(apply(&set, TypeId(0), &mut object), Err(LimitError::TooLarge));
     }
 
     #[test]
-    fn values_of_another_type_are_left() {
+    fn ignores_values_of_another_type() {
         let table = "type a.A\n  o a.B\n\ntype a.B\n  s string default=\"x\"";
         assert_eq!(run(table, json!({"o": [1]})), json!({"o": [1]}));
     }

@@ -1,18 +1,18 @@
-//! Finds the fields of a struct by name.
+//! Index of the fields of a struct by name.
 
-/// The slot of a [`FieldIndex`] that holds no field.
+/// An empty slot of a [`FieldIndex`].
 const EMPTY: u16 = u16::MAX;
 
-/// A hash table from field names to positions. Every object that is read or written looks up each of its fields, so
-/// that a lookup costs one comparison of names as a rule. The table is at most half full; clients choose the names
-/// looked up but not those in the table, so a lookup is bounded by the table's longest run.
+/// A hash table from field names to positions. Every field of every object read or written is looked up, so a lookup
+/// usually costs one comparison of names. The table is at most half full. Clients choose the names that are looked up,
+/// but not those in the table, so a lookup is bounded by the longest run in the table.
 #[derive(Debug, Default)]
 pub(crate) struct FieldIndex {
     slots: Box<[u16]>,
 }
 
 impl FieldIndex {
-    /// Indexes the names of a struct's fields by their positions.
+    /// Indexes the names of a struct's fields by position.
     pub(crate) fn new<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> Self {
         let mut slots = vec![EMPTY; (names.len() * 2).next_power_of_two()].into_boxed_slice();
         for (position, name) in (0..EMPTY).zip(names) {
@@ -25,7 +25,7 @@ impl FieldIndex {
         Self { slots }
     }
 
-    /// The position of the field called `name`, of those for which `is_named` confirms the name.
+    /// Returns the position of the field `name`; `is_named` confirms the name of a candidate.
     pub(crate) fn find(&self, name: &str, is_named: impl Fn(usize) -> bool) -> Option<usize> {
         let mask = self.slots.len().checked_sub(1)?;
         let mut slot = hash(name) as usize & mask;
@@ -40,7 +40,7 @@ impl FieldIndex {
     }
 }
 
-/// Mixes the length, the first eight and the last eight bytes, which tell the fields of one struct apart.
+/// Mixes the length and the first and last eight bytes, which differ between the fields of one struct.
 fn hash(name: &str) -> u64 {
     let bytes = name.as_bytes();
     let (first, last) = match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_each_name_and_no_other() {
+    fn finds_only_the_indexed_names() {
         let names: Vec<String> =
             (0..300).map(|number| format!("{}{number}", "a".repeat(number % 20))).collect();
         let index = FieldIndex::new(names.iter().map(String::as_str));

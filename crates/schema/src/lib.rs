@@ -1,16 +1,17 @@
-//! The structure of API types, for built-in and custom kinds alike, and what follows from structure alone.
+//! The structure of API types, built-in and custom, and the operations that depend only on structure.
 //!
-//! A [`SchemaSet`] holds struct types by their OpenAPI definition name; [`Shape`] is what a field holds.
+//! A [`SchemaSet`] holds struct types by OpenAPI definition name; a [`Shape`] is the type of a field.
 //!
-//! | module | what it does with an object | a write uses it |
+//! | module | operation | step of a write |
 //! | --- | --- | --- |
-//! | [`normalize`] | what decoding into upstream's Go struct and encoding again does | after decoding, built-in kinds |
+//! | [`normalize`] | the effect of decoding into upstream's Go struct and encoding again | after decoding, built-in
+//! kinds |
 //! | [`prune`] | drops unknown fields | after decoding, custom kinds |
-//! | [`defaulting`] | fills in static defaults | before admission |
-//! | [`validate`] | finds wrong types, missing fields, values outside enumerations | after mutating admission |
+//! | [`defaulting`] | sets static defaults | before admission |
+//! | [`validate`] | finds wrong types, missing fields, invalid enum values | after mutating admission |
 //!
-//! The built-in types come from a table, `facts/builtin.txt`, which `cargo xtask facts` writes from the sources of
-//! other crates; corrections go into `facts/overlay.txt`.
+//! The built-in types come from the table `facts/builtin.txt`, which `cargo xtask facts` generates from the sources of
+//! other crates. Corrections belong in `facts/overlay.txt`.
 //!
 //! ```
 //! use nave_schema::{builtin, defaulting, normalize};
@@ -24,9 +25,9 @@
 //! assert_eq!(object["spec"]["ports"], serde_json::json!([port]));
 //! ```
 //!
-//! Invariants: no kind is named in the code of this crate, only in its table; nothing here does I/O; what input holds
-//! is an error or a finding, never a panic; the depth of a walk is bounded by the decoder's limit on depth, and
-//! what is filled in by the limits of an object.
+//! Invariants: the code of this crate names no kind, only its table does; no I/O; invalid input gives an error or a
+//! finding, never a panic; the depth of a walk is bounded by the decoder's depth limit, and added values by the limits
+//! of an object.
 
 pub mod builtin;
 pub mod defaulting;

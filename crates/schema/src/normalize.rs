@@ -1,16 +1,17 @@
-//! What decoding into upstream's Go structs and encoding again does to an object.
+//! Normalization: the effect of decoding an object into upstream's Go structs and encoding it again.
 //!
-//! | in | out |
+//! | input | output |
 //! | --- | --- |
-//! | a value of another type, a number out of range, a bad time, quantity or base64 | a [`NormalizeError`] |
-//! | an unknown field | dropped, and reported by its path |
-//! | `null`; an empty list or map; `false`, `0`, `""` where Go holds no pointer | dropped, unless the field is `always` |
-//! | an empty list or map in an `always` field | `null`, as what is read back from protobuf has it |
-//! | nothing, in an `always` field | the zero value: `{}`, `""`, `0`, `false`, or `null` for lists, maps and times |
-//! | a time, a quantity, base64 | the canonical text |
-//! | an amount of a resource below a thousandth | rounded up to one |
+//! | wrong type, number out of range, invalid time, quantity or base64 | a [`NormalizeError`] |
+//! | unknown field | dropped, and reported by its path |
+//! | `null`; empty list or map; `false`, `0`, `""` in a field that is not a pointer in Go | dropped, unless the field
+//! is `always` |
+//! | empty list or map in an `always` field | `null`, as after a round trip through protobuf |
+//! | absent `always` field | the zero value: `{}`, `""`, `0`, `false`, or `null` for lists, maps and times |
+//! | time, quantity, base64 | the canonical text |
+//! | resource amount below a thousandth | rounded up to a thousandth |
 //!
-//! Normalizing twice is the same as normalizing once.
+//! Normalization is idempotent.
 
 mod scalar;
 
@@ -21,43 +22,44 @@ use nave_machinery::{Map, Value};
 
 use crate::types::{AnyForm, Field, Scalar, SchemaSet, Shape, StructType, TypeId};
 
-/// Unknown fields reported for one object at most; upstream stops there too.
+/// Maximum number of unknown fields reported for one object, as upstream.
 const UNKNOWN_MAX: usize = 100;
 
-/// The longest path of an unknown field that is reported, in bytes.
+/// Maximum length of the path of a reported unknown field, in bytes.
 const UNKNOWN_MAX_BYTES: usize = 512;
 
-/// The types whose lists of resources (`v1.ResourceList`) keep thousandths, as upstream's defaults round them.
+/// Prefix of the types whose resource lists (`v1.ResourceList`) are rounded to thousandths, as by upstream's
+/// defaulting.
 const CORE: &str = "io.k8s.api.core.v1.";
 
-/// What is done about unknown fields, which are dropped in any case.
+/// Reporting of unknown fields. They are always dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Their paths are collected (`fieldValidation` is `Warn` or `Strict`).
+    /// Collect their paths (`fieldValidation` is `Warn` or `Strict`).
     Report,
-    /// They are not looked at (`fieldValidation` is `Ignore`).
+    /// Do not collect them (`fieldValidation` is `Ignore`).
     Ignore,
 }
 
-/// What was found on the way.
+/// The result of a normalization.
 #[derive(Clone, Debug, std::default::Default, PartialEq, Eq)]
 pub struct Normalized {
-    /// The paths of unknown fields as upstream writes them (`spec.containers[0].foo`), in order, 100 at most.
+    /// The paths of unknown fields in upstream's format (`spec.containers[0].foo`), in order, at most 100.
     pub unknown: Vec<String>,
 }
 
-/// Why an object cannot be of the type.
+/// An object does not match its type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NormalizeError {
-    /// A value that its field cannot hold, in the words of upstream's decoder.
+    /// The field cannot hold the value; the message is that of upstream's decoder.
     #[error("{0}")]
     Type(String),
-    /// The object gets too large by what is filled in.
+    /// The added values exceed the memory limit.
     #[error(transparent)]
     Limit(#[from] LimitError),
 }
 
-/// Makes `object` what upstream would store and answer for it. After an error the object is half done.
+/// Changes `object` into the form that upstream would store and return. After an error the object is partly changed.
 ///
 /// ```
 /// use nave_schema::normalize::{Mode, normalize};
@@ -86,7 +88,7 @@ pub fn normalize(
     Ok(walk.found)
 }
 
-/// The way from the object's root to a value, kept on the stack and written out only when it is needed.
+/// The path from the root of the object to a value. It is kept on the stack and formatted only when needed.
 pub(crate) enum Path<'a> {
     Root,
     /// A field of a struct.
@@ -99,7 +101,7 @@ pub(crate) enum Path<'a> {
 struct Walk<'a> {
     set: &'a SchemaSet,
     mode: Mode,
-    /// The memory that zero values may take: an empty object of a few bytes can get many.
+    /// Memory budget for zero values: an empty object of a few bytes can get many.
     added: Budget,
     found: Normalized,
 }
@@ -169,8 +171,8 @@ impl Walk<'_> {
             Value::Number(number) => field.wire.omit_zero && number.as_f64() == Some(0.0),
             Value::Null => true,
         };
-        // Protobuf, in which objects are stored, does not tell an empty list or map from none. Lists of objects are
-        // not stored.
+        // Objects are stored as protobuf, which does not distinguish an empty list or map from an absent one. Lists of
+        // objects are not stored.
         let is_stored = !matches!(path, Path::Field(Path::Root, _, "items"));
         if empty && is_stored && field.always && (value.is_array() || value.is_object()) {
             *value = Value::Null;
@@ -179,8 +181,8 @@ impl Walk<'_> {
         Ok(if stays { Fate::Keep } else { Fate::Drop })
     }
 
-    /// A value that is present. `owner` is the type whose field it is in, which is the schema of the `SchemaOr…`
-    /// forms.
+    /// Normalizes a value that is present. `owner` is the type of the enclosing struct; it is the schema type of the
+    /// `SchemaOr…` forms.
     fn value(
         &mut self,
         owner: TypeId,
@@ -216,7 +218,7 @@ impl Walk<'_> {
         }
     }
 
-    /// An element of a list or map: `null` stands for the zero value.
+    /// Normalizes an element of a list or map: `null` becomes the zero value.
     fn element(
         &mut self,
         owner: TypeId,
@@ -234,7 +236,7 @@ impl Walk<'_> {
         self.value(owner, any, shape, value, path)
     }
 
-    /// Untyped JSON stays as it is; the forms of JSON schema have a schema in them.
+    /// Leaves untyped JSON unchanged; the forms of JSON schema contain a schema.
     fn any(
         &mut self,
         owner: TypeId,
@@ -266,7 +268,7 @@ impl Walk<'_> {
     }
 }
 
-/// What Go writes for a value that was never set; an empty object still has to be completed.
+/// Returns the value Go writes for an unset field; an empty object still has to be completed.
 fn zero(shape: &Shape) -> Value {
     match shape {
         Shape::Struct(_) => Value::Object(Map::new()),
@@ -294,7 +296,7 @@ impl std::fmt::Display for Path<'_> {
 }
 
 impl Path<'_> {
-    /// The names of the struct fields on the way, and the last struct.
+    /// Writes the names of the struct fields on the path, and returns the last struct.
     fn fields(&self, out: &mut String) -> Option<&StructType> {
         match self {
             Self::Root => None,
@@ -310,18 +312,19 @@ impl Path<'_> {
     }
 }
 
-/// The message of Go's JSON decoder: the innermost struct, the fields from the root on (no indexes, no keys).
+/// Formats the message of Go's JSON decoder: the innermost struct, and the fields from the root (without indexes and
+/// keys).
 pub(crate) fn mismatch(found: &str, wanted: &str, path: &Path) -> String {
     let mut fields = String::new();
     let mut message = format!("json: cannot unmarshal {found} into Go ");
     let _ = match path.fields(&mut fields) {
-        Some(ty) => write!(message, "struct field {}.{fields} of type {wanted}", last(&ty.name)),
+        Some(ty) => write!(message, "struct field {}.{fields} of type {wanted}", last_segment(&ty.name)),
         None => write!(message, "value of type {wanted}"),
     };
     message
 }
 
-/// What Go's decoder calls a JSON value.
+/// Returns the name of a JSON value's kind in messages of Go's decoder.
 pub(crate) fn kind_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -333,7 +336,7 @@ pub(crate) fn kind_of(value: &Value) -> &'static str {
     }
 }
 
-/// What Go calls a type, as far as the table knows: named scalars appear as what they are made of.
+/// Returns Go's name of a type, as far as the table knows it: named scalars appear as their underlying type.
 fn go_type(set: &SchemaSet, shape: &Shape) -> String {
     match shape {
         Shape::Struct(id) => go_struct(set.get(*id)),
@@ -347,10 +350,10 @@ fn go_type(set: &SchemaSet, shape: &Shape) -> String {
 /// `v1.PodSpec`.
 fn go_struct(ty: &StructType) -> String {
     let package = ty.name.rsplit('.').nth(1).unwrap_or_default();
-    format!("{package}.{}", last(&ty.name))
+    format!("{package}.{}", last_segment(&ty.name))
 }
 
-fn last(name: &str) -> &str {
+fn last_segment(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or(name)
 }
 

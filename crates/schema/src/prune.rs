@@ -1,11 +1,11 @@
-//! Pruning: dropping the fields that a schema does not have.
+//! Pruning: drops the fields that are not in the schema.
 
 use nave_machinery::{Map, Value};
 
 use crate::types::{SchemaSet, Shape, TypeId};
 
-/// Drops unknown fields from `object` and returns whether there were any. Values of another type than the schema's
-/// are left for validation to find.
+/// Drops unknown fields from `object` and returns whether there were any. Values of the wrong type are left to
+/// validation.
 pub fn prune(set: &SchemaSet, id: TypeId, object: &mut Value) -> bool {
     match object {
         Value::Object(map) => structure(set, id, map),
@@ -46,7 +46,7 @@ mod tests {
     use crate::builtin::parse;
 
     #[test]
-    fn unknown_fields_go_at_every_depth() {
+    fn drops_unknown_fields_at_every_depth() {
         let set = parse("type a.A\n  any any\n  list [a.A]\n  map {a.A}\n  s string").unwrap();
         let mut object = json!({"x": 1, "s": "", "any": {"x": 1}, "list": [{"x": 1}, 2], "map": {"x": {"s": null, "y": 1}}});
         assert!(prune(&set, TypeId(0), &mut object));

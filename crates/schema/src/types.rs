@@ -1,4 +1,4 @@
-//! Types as data: structs, their fields, and what may stand in a field.
+//! Types as data: structs, their fields, and the types of fields.
 
 use std::collections::HashMap;
 
@@ -6,45 +6,45 @@ use nave_machinery::Value;
 
 use crate::field_index::FieldIndex;
 
-/// The place of a [`StructType`] in its [`SchemaSet`].
+/// Position of a [`StructType`] in its [`SchemaSet`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TypeId(pub u32);
 
-/// All the struct types of one world (the built-in kinds, or one custom resource's version).
+/// A closed set of struct types: those of the built-in kinds, or of one version of a custom resource.
 #[derive(Debug, std::default::Default)]
 pub struct SchemaSet {
     types: Vec<StructType>,
     plans: Vec<WirePlan>,
-    /// By type: whether there are static defaults in it or below it.
+    /// By type: whether it, or a type below it, has static defaults.
     defaults: Vec<bool>,
-    /// By type: the places in [`StructType::fields`] of the fields that have a static default or lead to one.
+    /// By type: positions in [`StructType::fields`] of the fields that have a static default or lead to one.
     defaulted: Vec<Vec<u16>>,
-    /// By type: the places in [`StructType::fields`] of the fields that are encoded even when empty.
+    /// By type: positions in [`StructType::fields`] of the fields that are encoded even when empty.
     always: Vec<Vec<u16>>,
     by_name: HashMap<String, TypeId>,
 }
 
-/// What a protobuf codec looks at for each field of a message, kept apart from the fields and close together.
+/// The data that a protobuf codec needs for each field of a message, stored compactly for fast access.
 #[derive(Debug, std::default::Default)]
 pub struct WirePlan {
-    /// [`Wire::place`] of each field of [`StructType::by_number`], in its order.
+    /// [`Wire::place`] of each field, in the order of [`StructType::by_number`].
     pub places: Vec<u64>,
-    /// The positions in [`StructType::by_number`] of the fields that JSON always has and protobuf may lack.
+    /// Positions in [`StructType::by_number`] of the fields that JSON always has and protobuf may omit.
     pub always: Vec<u16>,
 }
 
-/// A struct: an object whose fields are known.
+/// A struct: an object with known fields.
 #[derive(Debug)]
 pub struct StructType {
     /// The OpenAPI definition name, such as `io.k8s.api.core.v1.Pod`.
     pub name: String,
     /// The fields, sorted by JSON name.
     pub fields: Vec<Field>,
-    /// Indexes into `fields`, sorted by [`Wire::place`]: the order in which the message is written.
+    /// Indexes into `fields`, sorted by [`Wire::place`]: the order in which the message is encoded.
     pub by_number: Vec<u16>,
     /// Whether server-side apply treats the struct as one value (`x-kubernetes-map-type: atomic`).
     pub atomic: bool,
-    /// Finds the places in `fields` by JSON name.
+    /// Index of `fields` by JSON name.
     index: FieldIndex,
 }
 
@@ -54,23 +54,23 @@ pub struct StructType {
 pub struct Field {
     /// The JSON name.
     pub name: String,
-    /// What the field holds.
+    /// The type of the field.
     pub shape: Shape,
-    /// Whether encoding writes the field even when it is empty (Go: no `omitempty`, or a struct held by value).
+    /// Whether the field is encoded even when empty (Go: no `omitempty`, or a struct held by value).
     pub always: bool,
     /// Whether the API documents the field as required.
     pub required: bool,
-    /// Whether Go holds the scalar by pointer: `false`, `0` and `""` then differ from absence and are kept.
+    /// Whether the scalar is a pointer in Go: `false`, `0` and `""` then differ from absence and are kept.
     pub pointer: bool,
-    /// Whether the API says outright that the list or map is atomic (a list that says nothing is so too).
+    /// Whether the API explicitly declares the list or map atomic (a list without a declaration is atomic too).
     pub declared_atomic: bool,
     /// The static default, if any.
     pub default: Option<Default>,
     /// The strategic merge patch behaviour.
     pub patch: PatchStrategy,
-    /// The values allowed, where the field is an enumeration; informative, validation decides.
+    /// The allowed values of an enumeration; for documentation, validation decides.
     pub enumeration: Vec<String>,
-    /// The field on the protobuf wire; number 0 where the kind has no protobuf form.
+    /// The protobuf encoding of the field; number 0 if the kind has no protobuf form.
     pub wire: Wire,
 }
 
@@ -78,7 +78,7 @@ pub struct Field {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Default(pub Value);
 
-/// What may stand in a field.
+/// The type of a field.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Shape {
     /// One value.
@@ -87,14 +87,14 @@ pub enum Shape {
     Struct(TypeId),
     /// A list.
     List {
-        /// What its elements are.
+        /// The type of the elements.
         items: Box<Shape>,
-        /// How the list is merged by server-side apply.
+        /// How server-side apply merges the list.
         topology: ListTopology,
     },
-    /// An object whose keys are data.
+    /// An object with arbitrary keys.
     Map {
-        /// What its values are.
+        /// The type of the values.
         values: Box<Shape>,
         /// Whether server-side apply treats it as one value.
         atomic: bool,
@@ -103,7 +103,7 @@ pub enum Shape {
     Any,
 }
 
-/// A value without parts.
+/// A scalar value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Scalar {
@@ -126,56 +126,55 @@ pub enum Scalar {
     IntOrString,
 }
 
-/// How a list is merged by server-side apply.
+/// How server-side apply merges a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListTopology {
-    /// One value.
+    /// As one value.
     Atomic,
-    /// A set of scalars.
+    /// As a set of scalars.
     Set,
-    /// Structs found by these keys.
+    /// As structs identified by these keys.
     Map(Vec<String>),
 }
 
 /// Strategic merge patch behaviour of a field.
 #[derive(Clone, Debug, std::default::Default, PartialEq, Eq)]
 pub struct PatchStrategy {
-    /// `patchStrategy` has `merge`.
+    /// `patchStrategy` contains `merge`.
     pub merge: bool,
-    /// `patchStrategy` has `retainKeys`.
+    /// `patchStrategy` contains `retainKeys`.
     pub retain_keys: bool,
     /// `patchMergeKey`.
     pub merge_key: Option<String>,
 }
 
-/// A field on the protobuf wire.
+/// The protobuf encoding of a field.
 #[derive(Clone, Debug, std::default::Default, PartialEq, Eq)]
 pub struct Wire {
-    /// The field number; 0 if the field is not on the protobuf wire.
+    /// The field number; 0 if the field has no protobuf encoding.
     pub number: u32,
-    /// The number of the submessage the field lies in, where Go inlines a struct into the JSON object that is a
-    /// message of its own on the protobuf wire (`Volume.volumeSource`, `Probe.handler`); 0 for the struct's own
-    /// message. Two levels (`NamedRuleWithOperations` holds `RuleWithOperations` holds `Rule`) are written
-    /// `outer << 16 | inner`.
+    /// The number of the submessage that contains the field. It is needed where Go inlines a struct in JSON that is a
+    /// separate message in protobuf (`Volume.volumeSource`, `Probe.handler`); 0 for the struct's own message. Two
+    /// levels (`NamedRuleWithOperations` holds `RuleWithOperations` holds `Rule`) are encoded as `outer << 16 | inner`.
     pub via: u32,
-    /// Whether the list or map that the JSON field holds is wrapped in a message of its own with `items = 1`
-    /// (`ExtraValue`, `Verbs`-like named slice types).
+    /// Whether the list or map is wrapped in a message of its own with `items = 1` (`ExtraValue`, named slice types
+    /// such as `Verbs`).
     pub wrapped: bool,
-    /// The message behind a [`Shape::Any`] (the field itself, its list items or its map values).
+    /// The message of a [`Shape::Any`] (the field itself, its list items or its map values).
     pub any: AnyForm,
-    /// Whether a zero value on the wire (`""`, `0`, `false`) means absence: in Go the field has `omitempty` and is
-    /// no pointer, and Go's writers put the zero there all the same.
+    /// Whether a zero value in protobuf (`""`, `0`, `false`) means absence: in Go the field has `omitempty` and is not
+    /// a pointer, but Go's encoder writes the zero value.
     pub omit_zero: bool,
 }
 
-/// The protobuf message behind a value that JSON leaves untyped.
+/// The protobuf message of a value that is untyped in JSON.
 #[derive(Clone, Copy, Debug, std::default::Default, PartialEq, Eq)]
 pub enum AnyForm {
     /// `{raw = 1}`, JSON text (`RawExtension`, `JSON`, `FieldsV1`).
     #[default]
     Raw,
-    /// `JSONSchemaPropsOrBool {allows = 1, schema = 2}`; the schema is of the type that the field lies in, here
-    /// and below.
+    /// `JSONSchemaPropsOrBool {allows = 1, schema = 2}`. The schema has the type of the enclosing struct, here and
+    /// below.
     SchemaOrBool,
     /// `JSONSchemaPropsOrArray {schema = 1, jSONSchemas = 2}`.
     SchemaOrArray,
@@ -184,7 +183,7 @@ pub enum AnyForm {
 }
 
 impl SchemaSet {
-    /// Makes a set from its types; a [`TypeId`] is the place in this list.
+    /// Creates a set from its types; a [`TypeId`] is a position in this list.
     pub fn new(mut types: Vec<StructType>) -> Self {
         for ty in &mut types {
             ty.fields.sort_by(|one, other| one.name.cmp(&other.name));
@@ -194,7 +193,7 @@ impl SchemaSet {
             ty.index = FieldIndex::new(ty.fields.iter().map(|field| field.name.as_str()));
         }
         let by_name = types.iter().enumerate().map(|(at, ty)| (ty.name.clone(), TypeId(at as u32))).collect();
-        let plans = types.iter().map(WirePlan::of).collect();
+        let plans = types.iter().map(WirePlan::new).collect();
         let defaults = with_defaults(&types);
         let places = |ty: &StructType| {
             (0..).zip(&ty.fields).filter(|(_, field)| field.always).map(|(at, _)| at).collect()
@@ -204,43 +203,43 @@ impl SchemaSet {
         Self { types, plans, defaults, defaulted, always, by_name }
     }
 
-    /// The fields of the type at `id` that are encoded even when they are empty.
+    /// Returns the fields of the type `id` that are encoded even when empty.
     pub fn always(&self, id: TypeId) -> impl Iterator<Item = &Field> {
         self.always[id.0 as usize].iter().map(move |&at| &self.get(id).fields[at as usize])
     }
 
-    /// The fields of the type at `id` that have a static default, or lead to a type that has.
+    /// Returns the fields of the type `id` that have a static default or lead to one.
     pub fn defaulted(&self, id: TypeId) -> impl Iterator<Item = &Field> {
         self.defaulted[id.0 as usize].iter().map(move |&at| &self.get(id).fields[at as usize])
     }
 
-    /// Whether the type at `id`, or any type that it leads to, has static defaults.
+    /// Returns whether the type `id`, or any type it leads to, has static defaults.
     pub fn has_defaults(&self, id: TypeId) -> bool {
         self.defaults[id.0 as usize]
     }
 
-    /// The type with this OpenAPI definition name.
+    /// Returns the type with this OpenAPI definition name.
     pub fn find(&self, name: &str) -> Option<TypeId> {
         self.by_name.get(name).copied()
     }
 
-    /// The type at `id`, which must come from this set.
+    /// Returns the type `id`, which must be from this set.
     pub fn get(&self, id: TypeId) -> &StructType {
         &self.types[id.0 as usize]
     }
 
-    /// The protobuf layout of the type at `id`, which must come from this set.
+    /// Returns the protobuf layout of the type `id`, which must be from this set.
     pub fn wire_plan(&self, id: TypeId) -> &WirePlan {
         &self.plans[id.0 as usize]
     }
 
-    /// All types, in order of their ids.
+    /// Returns all types, ordered by ID.
     pub fn types(&self) -> &[StructType] {
         &self.types
     }
 }
 
-/// The types that have defaults or lead to one that does.
+/// Returns, by type, whether it has defaults or leads to a type that has.
 fn with_defaults(types: &[StructType]) -> Vec<bool> {
     let mut found: Vec<bool> =
         types.iter().map(|ty| ty.fields.iter().any(|field| field.default.is_some())).collect();
@@ -261,7 +260,7 @@ fn with_defaults(types: &[StructType]) -> Vec<bool> {
 }
 
 impl Shape {
-    /// The struct type that the shape is, or is a list or map of.
+    /// Returns the struct type of the shape, or of its elements.
     pub fn target(&self) -> Option<TypeId> {
         match self {
             Self::Struct(id) => Some(*id),
@@ -272,24 +271,24 @@ impl Shape {
 }
 
 impl StructType {
-    /// A struct with these fields, in any order. The set that it becomes part of orders and indexes them.
+    /// Creates a struct with these fields, in any order. The set it is added to sorts and indexes them.
     pub fn new(name: String, fields: Vec<Field>, atomic: bool) -> Self {
         Self { name, fields, by_number: Vec::new(), atomic, index: FieldIndex::default() }
     }
 
-    /// The field with this JSON name.
+    /// Returns the field with this JSON name.
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.index.find(name, |at| self.fields[at].name == name).map(|at| &self.fields[at])
     }
 
-    /// The places of the fields that have a static default or lead to a type that has. `has_defaults` is by type.
+    /// Returns the positions of the fields that have a static default or lead to one; `has_defaults` is by type.
     fn defaulted(&self, has_defaults: &[bool]) -> Vec<u16> {
         let leads = |field: &Field| field.shape.target().is_some_and(|id| has_defaults[id.0 as usize]);
         let fields = (0..).zip(&self.fields);
         fields.filter(|(_, field)| field.default.is_some() || leads(field)).map(|(at, _)| at).collect()
     }
 
-    /// The field with this protobuf number, in the struct's own message (`via` 0) or in an inlined one.
+    /// Returns the field with this protobuf number, in the struct's own message (`via` 0) or in an inlined one.
     pub fn field_by_number(&self, via: u32, number: u32) -> Option<&Field> {
         let place = Wire { number, via, ..Wire::default() }.place();
         let at =
@@ -299,8 +298,8 @@ impl StructType {
 }
 
 impl Shape {
-    /// Whether this is a list or map of lists or maps. Protobuf has no such thing: the inner ones are wrapped in
-    /// messages of their own.
+    /// Returns whether this is a list or map of lists or maps. Protobuf cannot express these directly: the inner ones
+    /// are wrapped in messages of their own.
     pub fn holds_collections(&self) -> bool {
         let (Self::List { items: inner, .. } | Self::Map { values: inner, .. }) = self else { return false };
         matches!(**inner, Self::List { .. } | Self::Map { .. })
@@ -308,7 +307,7 @@ impl Shape {
 }
 
 impl WirePlan {
-    fn of(ty: &StructType) -> Self {
+    fn new(ty: &StructType) -> Self {
         let fields = ty.by_number.iter().map(|&at| &ty.fields[at as usize]);
         let always = (0u16..).zip(fields.clone()).filter(|(_, field)| field.always && field.wire.number != 0);
         Self {
@@ -319,9 +318,9 @@ impl WirePlan {
 }
 
 impl Wire {
-    /// What orders fields on the wire: the path of field numbers from the struct's own message down to the field,
-    /// 16 bits a step with the first step highest, so that an inlined message's fields are neighbours and stand
-    /// where its own number puts them.
+    /// Returns the sort key of fields in the encoding: the path of field numbers from the struct's own message to the
+    /// field, 16 bits per step, the first step highest. The fields of an inlined message are then adjacent, at the
+    /// position of the message's own number.
     pub fn place(&self) -> u64 {
         let number = u64::from(self.number);
         match (u64::from(self.via >> 16), u64::from(self.via & 0xffff)) {

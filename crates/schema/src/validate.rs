@@ -4,12 +4,12 @@ use nave_machinery::{FieldError, FieldErrorKind, FieldPath, Value};
 
 use crate::types::{Field, Scalar, SchemaSet, Shape, TypeId};
 
-/// Findings for one object at most.
+/// Maximum number of findings for one object.
 const FINDINGS_MAX: usize = 100;
 
-/// What is wrong with the structure of `object`, up to 100 findings.
+/// Returns the structural errors of `object`, at most 100.
 ///
-/// `null` is taken for absence. Formats (times, quantities, base64) are not looked at: for built-in kinds
+/// `null` counts as absent. Formats (times, quantities, base64) are not checked: for built-in kinds,
 /// [`normalize`](crate::normalize::normalize) has already made them canonical.
 pub fn structural(set: &SchemaSet, id: TypeId, object: &Value) -> Vec<FieldError> {
     let mut found = Vec::new();
@@ -83,7 +83,7 @@ fn holds(scalar: Scalar, value: &Value) -> bool {
     }
 }
 
-/// JSON schema's name of the type.
+/// Returns JSON schema's name of the type.
 fn name_of(shape: &Shape) -> &'static str {
     match shape {
         Shape::Struct(_) | Shape::Map { .. } | Shape::Any => "object",
@@ -119,7 +119,7 @@ mod tests {
     use crate::builtin;
 
     #[test]
-    fn findings_have_paths_and_kinds() {
+    fn errors_have_paths_and_kinds() {
         let id = builtin().find("io.k8s.api.core.v1.ServiceSpec").unwrap();
         let spec = json!({"type": 1, "ports": [{"port": 80, "targetPort": true}, {}], "selector": {"a": {}}});
         let found = structural(builtin(), id, &spec);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn findings_are_bounded() {
+    fn limits_the_number_of_errors() {
         let id = builtin().find("io.k8s.api.core.v1.ServiceSpec").unwrap();
         let ports: Vec<Value> = (0..1000).map(|_| json!({})).collect();
         assert_eq!(structural(builtin(), id, &json!({"ports": ports})).len(), FINDINGS_MAX);

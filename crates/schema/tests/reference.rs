@@ -1,5 +1,5 @@
-//! Objects that a kube-apiserver wrote must stay as they are under `normalize`: nothing unknown, nothing dropped,
-//! nothing added. Skipped, saying so, where there is no recording.
+//! Objects written by a kube-apiserver must not change under `normalize`: nothing unknown, dropped or added. Skipped,
+//! with a message, if there are no recordings.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use nave_schema::{TypeId, builtin};
 use serde_json::Value;
 
 #[test]
-fn full_objects_stay() {
+fn full_objects_do_not_change() {
     let Ok(entries) = fs::read_dir(folder().join("wire-vectors")) else {
         return println!("skipped: no wire-vectors in {} (NAVE_REFERENCE)", folder().display());
     };
@@ -21,7 +21,7 @@ fn full_objects_stay() {
     for path in paths {
         let object: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        // Written by 1.35; 1.36 has no such field any more.
+        // Written by 1.35; 1.36 has removed the field.
         let object = without(object, "workloadRef");
         let by_name =
             || builtin().find(&format!("io.k8s.apimachinery.pkg.apis.meta.{}", name.strip_prefix("core.")?));
@@ -37,7 +37,7 @@ fn full_objects_stay() {
 }
 
 #[test]
-fn answers_stay() {
+fn responses_do_not_change() {
     let names = ["../conformance/expected.json", "bootstrap-rbac.json", "bootstrap-objects.json"];
     let mut changed = Vec::new();
     for name in names {
@@ -46,7 +46,7 @@ fn answers_stay() {
             println!("skipped: no {} (NAVE_REFERENCE)", path.display());
             continue;
         };
-        // The recordings have put these in place of times.
+        // Placeholders for times in the recordings.
         let text = text.replace("\"<set>\"", TIME).replace("\"<time>\"", TIME);
         answers(&serde_json::from_str(&text).unwrap(), name, &mut changed);
     }
@@ -73,7 +73,7 @@ fn answers(value: &Value, at: &str, changed: &mut Vec<String>) {
     }
 }
 
-/// Whether the recording kept no more of an answer than its kind and, of an error, code and reason.
+/// Returns whether the recording contains only the kind and, for an error, code and reason.
 fn is_summary(value: &Value) -> bool {
     let kept = ["kind", "apiVersion", "code", "reason"];
     value.as_object().is_some_and(|fields| fields.keys().all(|field| kept.contains(&field.as_str())))
@@ -101,7 +101,7 @@ fn without(value: Value, name: &str) -> Value {
     }
 }
 
-/// The paths that differ.
+/// Returns the paths that differ.
 fn difference(at: &str, left: &Value, right: &Value) -> String {
     match (left, right) {
         (Value::Object(left), Value::Object(right)) => {
@@ -126,7 +126,7 @@ fn difference(at: &str, left: &Value, right: &Value) -> String {
     }
 }
 
-/// The built-in type of an object, from its apiVersion and kind.
+/// Returns the built-in type of an object, from its apiVersion and kind.
 fn type_of(object: &Value) -> Option<TypeId> {
     let (version, kind) = (object.get("apiVersion")?.as_str()?, object.get("kind")?.as_str()?);
     let (group, version) = version.split_once('/').unwrap_or(("core", version));

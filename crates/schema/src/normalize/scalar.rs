@@ -1,4 +1,4 @@
-//! Scalars: their ranges, and the one text each value is written as.
+//! Scalars: their ranges and canonical texts.
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
@@ -10,7 +10,7 @@ use nave_machinery::{Value, duration};
 use super::{Path, kind_of, mismatch};
 use crate::types::Scalar;
 
-/// Checks a value and writes it as Go would; the error is the message.
+/// Checks a value and replaces it by Go's form; the error is the message.
 pub(super) fn canonical(scalar: Scalar, value: &mut Value, path: &Path) -> Result<(), String> {
     match scalar {
         Scalar::String | Scalar::Bool => wrong(scalar, value, path),
@@ -30,7 +30,7 @@ pub(super) fn canonical(scalar: Scalar, value: &mut Value, path: &Path) -> Resul
     }
 }
 
-/// What Go calls the type.
+/// Returns Go's name of the type.
 pub(super) fn go_name(scalar: Scalar) -> &'static str {
     match scalar {
         Scalar::String => "string",
@@ -64,7 +64,7 @@ fn integer(
     }
 }
 
-/// Go writes a whole number without its fraction.
+/// Go writes whole numbers without a fraction.
 fn double(value: &mut Value, path: &Path) -> Result<(), String> {
     let Value::Number(number) = value else { return wrong(Scalar::Double, value, path) };
     if let Some(whole) = number.as_f64().filter(|f| number.is_f64() && f.fract() == 0.0 && f.abs() < 1e15) {
@@ -90,7 +90,7 @@ fn bytes(value: &mut Value, path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Times are in UTC; `null` is a time too.
+/// Times are in UTC; `null` is a valid time.
 fn time(value: &mut Value, layout: Layout) -> Result<(), String> {
     let text = text(value)?;
     let time = Timestamp::parse_as(text, layout).map_err(|error| error.to_string())?;
@@ -111,20 +111,20 @@ fn duration(value: &mut Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Replaces a text by its canonical form, unless it is that already.
+/// Replaces a text by its canonical form, if it differs.
 fn rewrite(text: &mut String, canonical: String) {
     if *text != canonical {
         *text = canonical;
     }
 }
 
-/// A quantity, or a number that is meant as one.
+/// Parses a quantity given as a string or a number.
 fn quantity(value: &mut Value) -> Result<(), String> {
     let (quantity, text) = match &mut *value {
         Value::String(text) if is_plain(text) => return Ok(()),
         Value::String(text) => (Quantity::parse(text), Some(text)),
         Value::Number(number) => (Quantity::parse(&number.to_string()), None),
-        // What Go's parser is given there is the JSON text itself, which is none.
+        // Go's parser gets the JSON text, which is not a quantity.
         _ => (Quantity::parse(""), None),
     };
     let canonical = quantity.map_err(|error| error.to_string())?.to_string();
@@ -135,7 +135,7 @@ fn quantity(value: &mut Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Rounds an amount in a list of resources, which is canonical, up to thousandths.
+/// Rounds a canonical amount in a resource list up to thousandths.
 pub(super) fn round_resource(value: &mut Value) {
     let Value::String(text) = value else { return };
     let finer = |text: &str| text.ends_with(['n', 'u']) || text.contains("e-");
@@ -146,8 +146,8 @@ pub(super) fn round_resource(value: &mut Value) {
     }
 }
 
-/// Whether the text is surely written as Go would write it: a short count whose suffix is the largest that leaves
-/// it whole. Most are, and parsing costs more than looking.
+/// Returns true only if the text is canonical: a short count with the largest suffix that keeps it whole. Most
+/// quantities are, and this check is cheaper than parsing.
 fn is_plain(text: &str) -> bool {
     let split = text.bytes().take_while(u8::is_ascii_digit).count();
     let (digits, suffix) = text.split_at(split);
@@ -161,8 +161,8 @@ fn is_plain(text: &str) -> bool {
     }
 }
 
-/// Whether the text is surely a time with seconds, in UTC, such as `2026-01-02T03:04:05Z`; the last days of a month
-/// are left to the parser.
+/// Returns true only if the text is a time with seconds in UTC, such as `2026-01-02T03:04:05Z`. The last days of a
+/// month are left to the parser.
 fn is_utc(text: &str) -> bool {
     let bytes = text.as_bytes();
     if bytes.len() != 20 {
@@ -190,7 +190,7 @@ fn text(value: &mut Value) -> Result<&mut String, String> {
     }
 }
 
-/// As lenient as Go's decoder: padding is needed, spare bits may be set.
+/// As lenient as Go's decoder: padding is required, spare bits may be set.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new()
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// What is not parsed is what parsing would have left as it is.
+        /// Parsing a plain text leaves it unchanged.
         #[test]
         fn plain_quantities_are_canonical(text in "[0-9]{1,10}(m|k|M|G|Ki|Mi|Gi)?|[0-9]{1,2}000(m|k)?|[1-9]?1024(Ki|Mi)") {
             if is_plain(&text) {

@@ -16,7 +16,7 @@ fn run(kind: &str, mut value: Value) -> Result<(Value, Vec<String>), String> {
 const POD: &str = "api.core.v1.Pod";
 
 #[test]
-fn empties_go_and_zero_values_come() {
+fn drops_empty_values_and_adds_zero_values() {
     let (pod, unknown) = run(POD, json!({
         "metadata": {"name": "a", "labels": {}, "finalizers": [], "annotations": {"k": null}, "creationTimestamp": null},
         "spec": {
@@ -44,7 +44,7 @@ fn empties_go_and_zero_values_come() {
 }
 
 #[test]
-fn zero_structs_are_complete() {
+fn completes_zero_structs() {
     let (set, _) = run("api.apps.v1.ReplicaSet", json!({"spec": {"selector": null}})).unwrap();
     let template = json!({"metadata": {}, "spec": {"containers": null}});
     assert_eq!(
@@ -54,7 +54,7 @@ fn zero_structs_are_complete() {
 }
 
 #[test]
-fn empty_lists_that_are_always_shown_are_null() {
+fn empty_lists_of_always_fields_are_null() {
     let (role, _) = run("api.rbac.v1.Role", json!({"metadata": {"name": "a"}, "rules": []})).unwrap();
     assert_eq!(role["rules"], json!(null));
     let (list, _) = run("api.rbac.v1.RoleList", json!({"items": []})).unwrap();
@@ -62,7 +62,7 @@ fn empty_lists_that_are_always_shown_are_null() {
 }
 
 #[test]
-fn unknown_fields_are_named_by_path() {
+fn reports_unknown_fields_by_path() {
     let (_, unknown) = run(
         POD,
         json!({
@@ -78,13 +78,13 @@ fn unknown_fields_are_named_by_path() {
 }
 
 #[test]
-fn reports_are_bounded() {
+fn limits_reported_fields() {
     let many: Map = (0..1000).map(|n| (format!("x{n}"), Value::Null)).collect();
     assert_eq!(run(POD, many.into()).unwrap().1.len(), UNKNOWN_MAX);
 }
 
 #[test]
-fn mismatches_read_as_upstream_writes_them() {
+fn type_errors_have_upstreams_text() {
     let says = |kind: &str, value: Value, message: &str| assert_eq!(run(kind, value).unwrap_err(), message);
     let name = "json: cannot unmarshal bool into Go struct field ObjectMeta.metadata.name of type string";
     says(POD, json!({"metadata": {"name": true}}), name);
@@ -106,7 +106,7 @@ fn mismatches_read_as_upstream_writes_them() {
 }
 
 #[test]
-fn texts_become_canonical() {
+fn makes_texts_canonical() {
     let (pod, _) = run(POD, json!({
         "status": {"startTime": "2026-01-02T03:04:05.678+01:00"},
         "spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": 0.5, "memory": "1024Mi", "x": "1000"}}}]},
@@ -121,7 +121,7 @@ fn texts_become_canonical() {
 }
 
 #[test]
-fn schemas_are_walked() {
+fn normalizes_json_schemas() {
     let (schema, unknown) = run(
         "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps",
         json!({
@@ -139,21 +139,21 @@ fn schemas_are_walked() {
 }
 
 #[test]
-fn amounts_of_resources_are_rounded_up_to_thousandths() {
+fn rounds_resource_amounts_up_to_thousandths() {
     let cases =
         [("1u", "1m"), ("0.0015", "2m"), ("1e-4", "1e-3"), ("1500m", "1500m"), ("0.00000000001", "1m")];
     for (text, wanted) in cases {
         let (quota, _) = run("api.core.v1.ResourceQuota", json!({"spec": {"hard": {"cpu": text}}})).unwrap();
         assert_eq!(quota["spec"]["hard"]["cpu"], wanted, "{text}");
     }
-    // Others keep billionths.
+    // Other types keep billionths.
     let (class, _) =
         run("api.node.v1.RuntimeClass", json!({"overhead": {"podFixed": {"cpu": "1u"}}})).unwrap();
     assert_eq!(class["overhead"]["podFixed"]["cpu"], "1u");
 }
 
 #[test]
-fn times_of_microseconds_have_six_digits() {
+fn micro_times_have_six_digits() {
     let lease = |time: &str| run("api.coordination.v1.Lease", json!({"spec": {"renewTime": time}}));
     assert!(lease("2026-01-02T03:04:05.123456Z").is_ok());
     for time in ["2026-01-02T03:04:05Z", "2026-01-02T03:04:05.123Z", "2026-01-02T03:04:05.1234567Z"] {
