@@ -1,51 +1,51 @@
-//! Pauses between attempts: they grow with each failure up to a cap, and are spread by chance (upstream:
-//! `wait.Backoff`).
+//! Exponential backoff with jitter (upstream: `wait.Backoff`).
 
 use std::time::Duration;
 
 use rand::Rng;
 
-/// How pauses grow.
+/// Parameters of a backoff.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Backoff {
     /// The first pause.
     pub initial: Duration,
-    /// The longest pause, before it is spread.
+    /// The longest pause, before jitter.
     pub max: Duration,
-    /// Each failure multiplies the pause by this.
+    /// Factor of the pause after each failure.
     pub factor: f64,
-    /// A pause of `d` becomes one between `d` and `d × (1 + jitter)`, so that many callers do not return at once.
+    /// Random extension: a pause of `d` becomes one between `d` and `d × (1 + jitter)`, so that callers do not retry
+    /// all at once.
     pub jitter: f64,
 }
 
 impl Backoff {
-    /// client-go's for reflectors: from 0.8 s to 30 s, doubled, up to twice as long by chance.
+    /// The backoff of client-go's reflectors: from 0.8 s to 30 s, doubling, jitter 1.
     pub const REFLECTOR: Self =
         Self { initial: Duration::from_millis(800), max: Duration::from_secs(30), factor: 2.0, jitter: 1.0 };
 
-    /// Upstream's for calls of webhooks: 0.5 s, half as long again with each failure.
+    /// The backoff of upstream's webhook calls: 0.5 s, factor 1.5.
     pub const WEBHOOK: Self =
         Self { initial: Duration::from_millis(500), max: Duration::MAX, factor: 1.5, jitter: 0.2 };
 
-    /// Pauses that double, up to a tenth longer by chance.
+    /// Returns a backoff with factor 2 and jitter 0.1.
     pub const fn doubling(initial: Duration, max: Duration) -> Self {
         Self { initial, max, factor: 2.0, jitter: 0.1 }
     }
 
-    /// The pause after so many failures, of which the first counts as 1, before it is spread.
+    /// Returns the pause after this many failures (the first is 1), before jitter.
     pub fn after(&self, failures: u32) -> Duration {
         let growth = self.factor.max(1.0).powf(f64::from(failures.saturating_sub(1)));
         let pause = Duration::try_from_secs_f64(self.initial.as_secs_f64() * growth);
         pause.unwrap_or(self.max).min(self.max)
     }
 
-    /// Begins to count failures.
+    /// Starts counting failures.
     pub fn pauses(self) -> Pauses {
         Pauses { backoff: self, failures: 0 }
     }
 }
 
-/// The pauses of one caller.
+/// The failures of one caller and the pauses after them.
 #[derive(Clone, Copy, Debug)]
 pub struct Pauses {
     backoff: Backoff,
@@ -53,19 +53,19 @@ pub struct Pauses {
 }
 
 impl Pauses {
-    /// Counts a failure, and returns the pause after it.
+    /// Counts a failure and returns the pause after it.
     pub fn next_pause(&mut self) -> Duration {
         self.failures = self.failures.saturating_add(1);
         jittered(self.backoff.after(self.failures), self.backoff.jitter)
     }
 
-    /// Counts a success: the next pause is the first again.
+    /// Resets the count after a success.
     pub fn reset(&mut self) {
         self.failures = 0;
     }
 }
 
-/// Between `pause` and `pause × (1 + jitter)`.
+/// Returns a random duration between `pause` and `pause × (1 + jitter)`.
 pub fn jittered(pause: Duration, jitter: f64) -> Duration {
     let spread = pause.as_secs_f64() * (1.0 + rand::rng().random::<f64>() * jitter.max(0.0));
     Duration::try_from_secs_f64(spread).unwrap_or(pause)
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_to_the_cap_and_begin_again_after_a_success() {
+    fn pauses_grow_to_the_maximum_and_reset_after_a_success() {
         let mut pauses = Backoff { jitter: 0.0, ..Backoff::REFLECTOR }.pauses();
         let seen: Vec<_> = (0..8).map(|_| pauses.next_pause().as_millis()).collect();
         assert_eq!(seen, [800, 1_600, 3_200, 6_400, 12_800, 25_600, 30_000, 30_000]);
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn any_number_of_failures_has_a_pause() {
+    fn any_number_of_failures_is_valid() {
         let backoff = Backoff::doubling(Duration::from_millis(5), Duration::from_secs(1_000));
         let cases =
             [(0, 5), (1, 5), (2, 10), (11, 5_120), (18, 655_360), (19, 1_000_000), (u32::MAX, 1_000_000)];
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn chance_makes_pauses_longer_by_no_more_than_the_jitter() {
+    fn jitter_extends_pauses_within_its_limit() {
         let pause = Duration::from_secs(1);
         for _ in 0..1_000 {
             let spread = jittered(pause, 1.0);

@@ -5,35 +5,35 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-/// A block of addresses. Blocks are equal if their spellings are; [`masked`](Self::masked) gives the canonical one.
+/// A block of addresses. Blocks are equal if their text is; [`masked`](Self::masked) returns the canonical block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Cidr {
     address: IpAddr,
     prefix: u32,
 }
 
-/// Text that is not a block of addresses.
+/// The text is not a CIDR block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")]
 pub struct CidrError;
 
 impl Cidr {
-    /// The block that begins with its first address, which is how a block is spelled.
+    /// Returns the canonical block, whose address is its first one.
     pub fn masked(self) -> Self {
         Self { address: self.address_at(*self.bits().start()), ..self }
     }
 
-    /// The length of the prefix that the addresses share.
+    /// Returns the prefix length.
     pub fn prefix(self) -> u32 {
         self.prefix
     }
 
-    /// Whether it is a block of IPv6 addresses.
+    /// Returns whether the block is IPv6.
     pub fn is_ipv6(self) -> bool {
         self.address.is_ipv6()
     }
 
-    /// The addresses as numbers.
+    /// Returns the addresses of the block as numbers.
     pub fn bits(self) -> RangeInclusive<u128> {
         let host_bits = self.width() - self.prefix;
         let hosts = 1_u128.checked_shl(host_bits).map_or(u128::MAX, |count| count - 1);
@@ -41,7 +41,7 @@ impl Cidr {
         first..=first | hosts
     }
 
-    /// The address of this block's family that is the number.
+    /// Returns the address with this number, in the block's family.
     pub fn address_at(self, bits: u128) -> IpAddr {
         if self.is_ipv6() {
             IpAddr::V6(bits.into())
@@ -50,28 +50,28 @@ impl Cidr {
         }
     }
 
-    /// Whether the address is in the block.
+    /// Returns whether the address is in the block.
     pub fn contains(self, address: IpAddr) -> bool {
         self.is_ipv6() == address.is_ipv6() && self.bits().contains(&to_bits(address))
     }
 
-    /// Whether `other` is in the block or equal to it.
+    /// Returns whether the block contains `other` or is equal to it.
     pub fn contains_block(self, other: Self) -> bool {
         self.prefix <= other.prefix && self.contains(other.address)
     }
 
-    /// Whether `other` is in the block and smaller.
+    /// Returns whether the block contains `other` and is larger.
     pub fn strictly_contains(self, other: Self) -> bool {
         self.prefix < other.prefix && self.contains(other.address)
     }
 
-    /// Whether the blocks have addresses in common.
+    /// Returns whether the blocks have common addresses.
     pub fn overlaps(self, other: Self) -> bool {
         self.contains_block(other) || other.contains_block(self)
     }
 
-    /// Whether a host may have the address: it is in the block and neither the network's nor, with IPv4, the broadcast
-    /// address.
+    /// Returns whether a host can have the address: it is in the block, and is neither the network address nor, for
+    /// IPv4, the broadcast address.
     pub fn is_host(self, address: IpAddr) -> bool {
         let (all, bits) = (self.bits(), to_bits(address));
         self.contains(address) && bits != *all.start() && (self.is_ipv6() || bits != *all.end())
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn parses_and_spells_blocks() {
+    fn parses_and_formats_blocks() {
         for text in ["10.0.0.0", "10.0.0.0/33", "10.0.0.0/+8", "x/8", "::/129", "/8"] {
             assert_eq!(text.parse::<Cidr>(), Err(CidrError), "{text}");
         }

@@ -1,22 +1,22 @@
-//! Conditions in the status of an object held as a [`Value`].
+//! Conditions in the status of an object.
 
 use serde_json::{Value, json};
 
 use crate::meta;
 
-/// The condition of a type.
+/// Returns the condition with this type.
 pub fn find<'a>(object: &'a Value, condition_type: &str) -> Option<&'a Value> {
     let conditions = meta::at(object, &["status", "conditions"])?.as_array()?;
     conditions.iter().find(|condition| is_of_type(condition, condition_type))
 }
 
-/// Whether the condition of a type is there and `True`.
+/// Returns whether the condition with this type exists and is `True`.
 pub fn is_true(object: &Value, condition_type: &str) -> bool {
     find(object, condition_type).is_some_and(|condition| condition["status"] == "True")
 }
 
-/// Puts a condition in the place of the one of its type, or at the end. The `lastTransitionTime` stays where the
-/// condition's status does.
+/// Replaces the condition with the same type, or appends it. If the condition's status does not change, neither does
+/// its `lastTransitionTime`.
 pub fn set(object: &mut Value, mut condition: Value) {
     let Some(fields) = object.as_object_mut() else { return };
     let status = fields.entry("status").or_insert_with(|| json!({}));
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_keeps_its_time_while_its_status_stays() {
+    fn last_transition_time_changes_only_with_the_status() {
         for mut object in [json!({}), json!({"status": null}), json!({"status": {"conditions": null}})] {
             let was_map = object.get("status").is_none_or(Value::is_object);
             set(&mut object, ready("False", "1"));

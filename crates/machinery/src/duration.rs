@@ -1,18 +1,18 @@
-//! Durations as Go reads and writes them (`time.ParseDuration`, `Duration.String`): `1h2m3.5s`, `300ms`, `-1.5h`.
+//! Durations in Go's format (`time.ParseDuration`, `Duration.String`): `1h2m3.5s`, `300ms`, `-1.5h`.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// Why a text is not a duration, in Go's words.
+/// A text is not a duration. The messages are Go's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
-    /// Not a number with a unit, or beyond what 64 bits of nanoseconds hold.
+    /// No number with a unit, or more than 64 bits of nanoseconds.
     #[error("time: invalid duration {0:?}")]
     Invalid(String),
-    /// A number that no unit follows.
+    /// A number without a unit.
     #[error("time: missing unit in duration {0:?}")]
     NoUnit(String),
-    /// A unit that Go does not have, such as `d`.
+    /// A unit unknown to Go, such as `d`.
     #[error("time: unknown unit {unit:?} in duration {text:?}")]
     UnknownUnit {
         /// The unit.
@@ -22,7 +22,7 @@ pub enum DurationError {
     },
 }
 
-/// Reads a duration: its nanoseconds.
+/// Parses a duration and returns its nanoseconds.
 ///
 /// ```
 /// # use nave_machinery::duration;
@@ -30,7 +30,7 @@ pub enum DurationError {
 /// assert!(duration::parse_nanos("1d").is_err());
 /// ```
 ///
-/// # Errors
+/// The text is not a duration.
 /// Text that is not a duration.
 pub fn parse_nanos(text: &str) -> Result<i64, DurationError> {
     let invalid = || DurationError::Invalid(text.to_owned());
@@ -55,7 +55,7 @@ pub fn parse_nanos(text: &str) -> Result<i64, DurationError> {
         if whole.is_empty() && !fraction.starts_with(|c: char| c.is_ascii_digit()) {
             return Err(invalid());
         }
-        // Go takes a second point for the begin of a number that lacks a unit.
+        // Go treats a second point as the start of a number without a unit.
         if unit.is_empty() || fraction.contains('.') {
             return Err(DurationError::NoUnit(text.to_owned()));
         }
@@ -69,12 +69,12 @@ pub fn parse_nanos(text: &str) -> Result<i64, DurationError> {
     if negative { Ok(0i64.wrapping_sub_unsigned(total)) } else { i64::try_from(total).map_err(|_| invalid()) }
 }
 
-/// Reads a duration that is not negative.
+/// Parses a duration that is not negative.
 pub fn parse(text: &str) -> Option<Duration> {
     parse_nanos(text).ok().and_then(|nanos| u64::try_from(nanos).ok()).map(Duration::from_nanos)
 }
 
-/// Writes a duration: `1h2m3.5s`, `1.5ms`, `0s`.
+/// Formats a duration: `1h2m3.5s`, `1.5ms`, `0s`.
 pub fn write_nanos(nanos: i64) -> String {
     let mut text = String::new();
     if nanos < 0 {
@@ -101,7 +101,7 @@ pub fn write_nanos(nanos: i64) -> String {
     text
 }
 
-/// Appends a number of units with as many decimals as it takes.
+/// Appends an amount in `unit`, with as many decimals as needed.
 fn push_part(text: &mut String, nanos: u64, unit: u64, suffix: &str) {
     let _ = write!(text, "{}", nanos / unit);
     if !nanos.is_multiple_of(unit) {
@@ -115,7 +115,7 @@ fn push_part(text: &mut String, nanos: u64, unit: u64, suffix: &str) {
 fn unit_nanos(unit: &str) -> Option<u64> {
     match unit {
         "ns" => Some(1),
-        // The micro sign and the Greek letter.
+        // The micro sign and the Greek letter mu.
         "us" | "µs" | "μs" => Some(1_000),
         "ms" => Some(1_000_000),
         "s" => Some(1_000_000_000),
@@ -125,7 +125,7 @@ fn unit_nanos(unit: &str) -> Option<u64> {
     }
 }
 
-/// The nanoseconds of one part, such as `1.5` and `h`; `None` beyond [`LARGEST`].
+/// Returns the nanoseconds of one part, such as `1.5` and `h`; `None` beyond [`LARGEST`].
 fn part_nanos(whole: &str, fraction: &str, scale: u64) -> Option<u64> {
     let number = |digits: &str| if digits.is_empty() { Some(0) } else { digits.parse::<u64>().ok() };
     let whole = number(whole)?.checked_mul(scale)?;
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_written_and_read_as_in_go() {
+    fn parses_and_formats_as_go() {
         for (nanos, text) in [
             (0, "0s"),
             (1, "1ns"),
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_those_of_go() {
+    fn errors_have_gos_text() {
         for (text, error) in [
             ("", "time: invalid duration \"\""),
             ("-", "time: invalid duration \"-\""),
@@ -202,12 +202,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn durations_come_back(nanos: i64) {
+        fn durations_round_trip(nanos: i64) {
             prop_assert_eq!(parse_nanos(&write_nanos(nanos)), Ok(nanos));
         }
 
         #[test]
-        fn no_text_panics(text in "[-+.0-9a-zµ ]{0,40}|\\PC{0,40}") {
+        fn parsing_never_panics(text in "[-+.0-9a-zµ ]{0,40}|\\PC{0,40}") {
             let _ = parse_nanos(&text);
         }
     }

@@ -1,4 +1,4 @@
-//! Field paths, and the errors validation finds at them (after upstream's `field` package).
+//! Field paths and validation errors (upstream: the `field` package).
 
 use std::fmt;
 
@@ -6,43 +6,43 @@ use serde_json::Value;
 
 use crate::limits;
 
-/// The longest path, in bytes: a key in a body can be as long as the body, and each value below it has a path.
+/// Maximum length of a path in bytes. A key can be as long as the request body, and every value below it has a path.
 const MAX_PATH_BYTES: usize = 1024;
 
-/// How much of a value, and of what is said about it, an error shows, in bytes.
+/// Maximum number of bytes of a value, and of a detail, in an error.
 const MAX_SHOWN_BYTES: usize = 2 * 1024;
 
-/// The place of a field in an object, such as `spec.containers[0].name` or `data[a.b]`.
+/// The path of a field in an object, such as `spec.containers[0].name` or `data[a.b]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FieldPath(String);
 
 impl FieldPath {
-    /// The path of a top-level field; an empty name is the object itself.
+    /// Returns the path of a top-level field; an empty name is the object itself.
     pub fn new(name: &str) -> Self {
         Self(name.to_owned())
     }
 
-    /// The path of errors about an object as a whole, which upstream writes as an empty index.
+    /// Returns the path for errors of a whole object, which upstream writes as an empty index.
     pub fn whole() -> Self {
         Self("[]".to_owned())
     }
 
-    /// The field `name` of the object at this path.
+    /// Returns the path of the field `name` of the object at this path.
     pub fn child(&self, name: &str) -> Self {
         if self.0.is_empty() { self.joined([name, "", ""]) } else { self.joined([".", name, ""]) }
     }
 
-    /// The element `index` of the list at this path.
+    /// Returns the path of element `index` of the list at this path.
     pub fn index(&self, index: usize) -> Self {
         self.joined(["[", &index.to_string(), "]"])
     }
 
-    /// The value under `key` of the map at this path.
+    /// Returns the path of the value with `key` in the map at this path.
     pub fn key(&self, key: &str) -> Self {
         self.joined(["[", key, "]"])
     }
 
-    /// The path with a step more; a path that is too long already has no room for it.
+    /// Appends a step, unless the path is already too long.
     fn joined(&self, step: [&str; 3]) -> Self {
         if self.0.len() > MAX_PATH_BYTES {
             return self.clone();
@@ -53,7 +53,7 @@ impl FieldPath {
             let whole = format_args!("{}{first}{second}{third}", self.0);
             return Self(limits::clipped(whole, MAX_PATH_BYTES));
         }
-        // Validation makes paths on each write, so they are put together without the formatter.
+        // Concatenated without the formatter, because validation creates paths on every write.
         let mut path = String::with_capacity(length);
         path.push_str(&self.0);
         for part in step {
@@ -62,7 +62,7 @@ impl FieldPath {
         Self(path)
     }
 
-    /// The path as it is shown to users; `[]` for the object itself, as upstream shows it.
+    /// Returns the path as text; `[]` for the object itself, as upstream.
     pub fn as_str(&self) -> &str {
         if self.0.is_empty() { "[]" } else { &self.0 }
     }
@@ -74,22 +74,22 @@ impl fmt::Display for FieldPath {
     }
 }
 
-/// What is wrong with a field. The `reason` strings are those of `Status` causes.
+/// The kind of a validation error. `reason` is the reason in `Status` causes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldErrorKind {
-    /// A value that must be given is not.
+    /// A required value is missing.
     Required,
-    /// The value does not follow the field's rules.
+    /// The value violates a rule of the field.
     Invalid,
-    /// The value is not of the field's type.
+    /// The value has the wrong type.
     TypeInvalid,
-    /// The value is not among those known.
+    /// The value is not one of the supported values.
     NotSupported,
-    /// The value may not be set, or not be changed, here.
+    /// The value may not be set or changed.
     Forbidden,
-    /// The value occurs twice where it must be unique.
+    /// The value occurs twice but must be unique.
     Duplicate,
-    /// What the value names does not exist.
+    /// The object that the value refers to does not exist.
     NotFound,
     /// The value is longer than allowed.
     TooLong,
@@ -100,7 +100,7 @@ pub enum FieldErrorKind {
 }
 
 impl FieldErrorKind {
-    /// The machine-readable reason in `Status.details.causes`.
+    /// Returns the machine-readable reason in `Status.details.causes`.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Required => "FieldValueRequired",
@@ -135,36 +135,36 @@ impl FieldErrorKind {
     }
 }
 
-/// One finding of validation: a field, what is wrong with it, and the value found there.
+/// A validation error: a field, the kind of error, and the field's value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FieldError {
-    /// What is wrong.
+    /// The kind of error.
     pub kind: FieldErrorKind,
-    /// Where.
+    /// The path of the field.
     pub field: FieldPath,
-    /// The value found; `Null` where none is shown.
+    /// The value; `Null` if it is not shown.
     pub value: Value,
-    /// Why, for a person; may be empty.
+    /// The explanation; may be empty.
     pub detail: String,
 }
 
 impl FieldError {
-    /// A value is required at `field`.
+    /// Returns an error for a missing value.
     pub fn required(field: &FieldPath, detail: impl Into<String>) -> Self {
         Self::with(FieldErrorKind::Required, field, Value::Null, detail)
     }
 
-    /// The value at `field` breaks a rule.
+    /// Returns an error for a value that violates a rule.
     pub fn invalid(field: &FieldPath, value: impl Into<Value>, detail: impl Into<String>) -> Self {
         Self::with(FieldErrorKind::Invalid, field, value.into(), detail)
     }
 
-    /// The value at `field` has the wrong type.
+    /// Returns an error for a value of the wrong type.
     pub fn type_invalid(field: &FieldPath, value: impl Into<Value>, detail: impl Into<String>) -> Self {
         Self::with(FieldErrorKind::TypeInvalid, field, value.into(), detail)
     }
 
-    /// The value at `field` is not one of `supported`.
+    /// Returns an error for a value that is not in `supported`.
     pub fn not_supported(field: &FieldPath, value: impl Into<Value>, supported: &[&str]) -> Self {
         let detail = if supported.is_empty() {
             String::new()
@@ -175,40 +175,40 @@ impl FieldError {
         Self::with(FieldErrorKind::NotSupported, field, value.into(), detail)
     }
 
-    /// The field may not be set or changed.
+    /// Returns an error for a field that may not be set or changed.
     pub fn forbidden(field: &FieldPath, detail: impl Into<String>) -> Self {
         Self::with(FieldErrorKind::Forbidden, field, Value::Null, detail)
     }
 
-    /// The value at `field` stands there twice.
+    /// Returns an error for a value that occurs twice.
     pub fn duplicate(field: &FieldPath, value: impl Into<Value>) -> Self {
         Self::with(FieldErrorKind::Duplicate, field, value.into(), "")
     }
 
-    /// What the value at `field` names does not exist.
+    /// Returns an error for a reference to an object that does not exist.
     pub fn not_found(field: &FieldPath, value: impl Into<Value>) -> Self {
         Self::with(FieldErrorKind::NotFound, field, value.into(), "")
     }
 
-    /// The value at `field` is longer than `max` bytes.
+    /// Returns an error for a value longer than `max` bytes.
     pub fn too_long(field: &FieldPath, max: usize) -> Self {
         let detail = format!("may not be more than {max} bytes");
         Self::with(FieldErrorKind::TooLong, field, Value::Null, detail)
     }
 
-    /// The list at `field` has `actual` elements, more than `max`.
+    /// Returns an error for a list with `actual` elements, more than `max`.
     pub fn too_many(field: &FieldPath, actual: usize, max: usize) -> Self {
         let plural = if max == 1 { "" } else { "s" };
         let detail = format!("must have at most {max} item{plural}");
         Self::with(FieldErrorKind::TooMany, field, Value::from(actual), detail)
     }
 
-    /// An error of the given kind.
+    /// Returns an error of the given kind.
     pub fn with(kind: FieldErrorKind, field: &FieldPath, value: Value, detail: impl Into<String>) -> Self {
         Self { kind, field: field.clone(), value, detail: detail.into() }
     }
 
-    /// The message without the field, as causes carry it: `Invalid value: "x": must be y`.
+    /// Returns the message without the field, as in causes: `Invalid value: "x": must be y`.
     pub fn body(&self) -> String {
         let mut text = self.kind.title().to_owned();
         if self.kind == FieldErrorKind::TooMany && !self.value.is_null() {
@@ -241,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_join_fields_indexes_and_keys() {
+    fn builds_paths_of_fields_indexes_and_keys() {
         let path = FieldPath::new("spec").child("containers").index(2).child("env").key("a.b");
         assert_eq!(path.as_str(), "spec.containers[2].env[a.b]");
         assert_eq!(FieldPath::default().child("x").as_str(), "x");
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_show_the_value_only_where_the_kind_does() {
+    fn shows_the_value_only_for_some_kinds() {
         let at = FieldPath::new("spec").child("x");
         assert_eq!(FieldError::required(&at, "").to_string(), "spec.x: Required value");
         assert_eq!(FieldError::invalid(&at, "b", "no").to_string(), "spec.x: Invalid value: \"b\": no");

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A group and a version; the core group is the empty string.
+/// A group and a version. The core group is the empty string.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct GroupVersion {
     /// The API group, for example `apps`; empty for the core group.
@@ -14,12 +14,12 @@ pub struct GroupVersion {
 }
 
 impl GroupVersion {
-    /// A group and a version from their parts.
+    /// Creates a group and version.
     pub fn new(group: impl Into<String>, version: impl Into<String>) -> Self {
         Self { group: group.into(), version: version.into() }
     }
 
-    /// Reads an `apiVersion` (`v1`, `apps/v1`); `None` if it has more than one slash.
+    /// Parses an `apiVersion` (`v1`, `apps/v1`); `None` if it has more than one slash.
     pub fn parse(api_version: &str) -> Option<Self> {
         match api_version.split_once('/') {
             None => Some(Self::new("", api_version)),
@@ -28,7 +28,7 @@ impl GroupVersion {
         }
     }
 
-    /// This group and version with a kind.
+    /// Adds a kind.
     pub fn with_kind(&self, kind: impl Into<String>) -> GroupVersionKind {
         GroupVersionKind { group: self.group.clone(), version: self.version.clone(), kind: kind.into() }
     }
@@ -56,17 +56,17 @@ pub struct GroupVersionKind {
 }
 
 impl GroupVersionKind {
-    /// A kind from its parts.
+    /// Creates a kind.
     pub fn new(group: impl Into<String>, version: impl Into<String>, kind: impl Into<String>) -> Self {
         Self { group: group.into(), version: version.into(), kind: kind.into() }
     }
 
-    /// The group and version.
+    /// Returns the group and version.
     pub fn group_version(&self) -> GroupVersion {
         GroupVersion { group: self.group.clone(), version: self.version.clone() }
     }
 
-    /// The group and kind.
+    /// Returns the group and kind.
     pub fn group_kind(&self) -> GroupKind {
         GroupKind { group: self.group.clone(), kind: self.kind.clone() }
     }
@@ -90,18 +90,18 @@ pub struct GroupVersionResource {
 }
 
 impl GroupVersionResource {
-    /// A resource from its parts.
+    /// Creates a resource.
     pub fn new(group: impl Into<String>, version: impl Into<String>, resource: impl Into<String>) -> Self {
         Self { group: group.into(), version: version.into(), resource: resource.into() }
     }
 
-    /// The group and resource.
+    /// Returns the group and resource.
     pub fn group_resource(&self) -> GroupResource {
         GroupResource { group: self.group.clone(), resource: self.resource.clone() }
     }
 }
 
-/// A group and a kind, shown as `Deployment.apps`.
+/// A group and a kind, displayed as `Deployment.apps`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct GroupKind {
     /// The API group; empty for the core group.
@@ -116,7 +116,7 @@ impl fmt::Display for GroupKind {
     }
 }
 
-/// A group and a resource, shown as `deployments.apps`.
+/// A group and a resource, displayed as `deployments.apps`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct GroupResource {
     /// The API group; empty for the core group.
@@ -126,7 +126,7 @@ pub struct GroupResource {
 }
 
 impl GroupResource {
-    /// A group and resource from their parts.
+    /// Creates a group and resource.
     pub fn new(group: impl Into<String>, resource: impl Into<String>) -> Self {
         Self { group: group.into(), resource: resource.into() }
     }

@@ -1,27 +1,27 @@
-//! The vocabulary of the Kubernetes API, without any I/O.
+//! Types of the Kubernetes API machinery, without I/O.
 //!
-//! | module | what it holds |
+//! | module | content |
 //! | --- | --- |
 //! | [`cidr`] | blocks of IP addresses |
 //! | [`gvk`] | group, version, kind and resource names |
 //! | [`status`] | [`Status`], the error (and success) document of the API, with its causes |
-//! | [`field`] | field paths and the errors of validation |
-//! | [`limits`] | how deep and how large an object may be |
-//! | [`meta`] | reading and writing `metadata` of an object held as a [`Value`] |
-//! | [`object`] | [`Object`], a value that is known to be a map, with its metadata |
+//! | [`field`] | field paths and validation errors |
+//! | [`limits`] | limits on depth and size of objects |
+//! | [`meta`] | reads and writes `metadata` of an object held as a [`Value`] |
+//! | [`object`] | [`Object`], a value that is always a map, with access to its metadata |
 //! | [`conditions`] | conditions in the status of an object held as a [`Value`] |
 //! | [`selector`] | label and field selectors |
 //! | [`quantity`] | resource quantities (`1500m`, `1Gi`) |
-//! | [`names`] | the rules that names, labels and annotations follow |
+//! | [`names`] | rules for names, labels and annotations |
 //! | [`options`] | the query parameters of each verb |
 //! | [`schedule`] | schedules of cron jobs |
-//! | [`scan`] | the parts of a JSON text, without a tree of it |
+//! | [`scan`] | finds parts of a JSON text without parsing it |
 //! | [`time`] | the API's timestamps |
-//! | [`backoff`] | pauses between attempts |
-//! | [`duration`] | durations as Go writes them |
-//! | [`user`] | who a request comes from |
+//! | [`backoff`] | pauses between retries |
+//! | [`duration`] | durations in Go's format |
+//! | [`user`] | the user of a request |
 //!
-//! Invariants: no I/O, no clock other than [`time::now`], and no input that panics.
+//! Invariants: no I/O, no clock other than [`time::now`], no input causes a panic.
 
 pub mod backoff;
 pub mod cidr;
@@ -48,7 +48,7 @@ pub use gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVer
 pub use object::Object;
 pub use status::{Reason, Status};
 
-/// An object, or any part of one, between decoding and encoding.
+/// An object or a part of one, between decoding and encoding.
 pub type Value = serde_json::Value;
-/// The fields of one object.
+/// The fields of an object.
 pub type Map = serde_json::Map<String, Value>;

@@ -1,9 +1,9 @@
-//! Limits of every object that is decoded, built or stored, whatever it is built by: a body, a patch, a conversion.
+//! Limits of every object that is decoded, built or stored, by any path: request body, patch, conversion.
 //!
-//! | limit | why this value |
+//! | limit | reason |
 //! | --- | --- |
-//! | [`MAX_DEPTH`] | every reader takes it, also one that stops at 128 levels, as `serde_json` does |
-//! | [`MAX_TREE_BYTES`] | ten times the largest body; real objects need four to twelve times their text |
+//! | [`MAX_DEPTH`] | all readers accept it, including those with a limit of 128 levels, such as `serde_json` |
+//! | [`MAX_TREE_BYTES`] | ten times the largest body; real objects need four to twelve times the size of their text |
 //!
 //! ```
 //! use nave_machinery::limits;
@@ -17,35 +17,35 @@ use std::fmt::{self, Write};
 
 use crate::{Map, Status, Value};
 
-/// The largest request body in bytes (upstream's `MaxRequestBodyBytes`).
+/// Maximum size of a request body in bytes (upstream's `MaxRequestBodyBytes`).
 pub const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
 
-/// How deep the objects and lists of one object may nest. The documents that objects are wrapped in (lists, tables,
-/// watch events, reviews) stay below 128 levels, where parsers such as `serde_json` stop.
+/// Maximum nesting depth of an object. Documents that contain objects (lists, tables, watch events, reviews) then stay
+/// below 128 levels, the limit of parsers such as `serde_json`.
 pub const MAX_DEPTH: usize = 100;
 
-/// How deep a document may nest that objects are wrapped in.
+/// Maximum nesting depth of a document that contains objects.
 pub const MAX_DOCUMENT_DEPTH: usize = MAX_DEPTH + 8;
 
-/// The memory that one object's tree of values may take, as [`Budget`] estimates it.
+/// Maximum memory of one object's value tree, as estimated by [`Budget`].
 pub const MAX_TREE_BYTES: usize = 32 * 1024 * 1024;
 
-/// The longest message of a [`Status`], in bytes.
+/// Maximum length of a [`Status`] message, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
-/// A limit that an object exceeds.
+/// The limit that an object exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LimitError {
-    /// Objects and lists nest deeper than [`MAX_DEPTH`].
+    /// The nesting is deeper than [`MAX_DEPTH`].
     #[error("exceeded max depth")]
     TooDeep,
-    /// The tree of values needs more than [`MAX_TREE_BYTES`], or a step on the way more than its own budget.
+    /// The value tree needs more than [`MAX_TREE_BYTES`], or an intermediate step more than its own budget.
     #[error("Request entity too large: the object has too many values")]
     TooLarge,
 }
 
 impl LimitError {
-    /// The answer to a request whose object exceeds the limit.
+    /// Returns the response to a request whose object exceeds the limit.
     pub fn into_status(self) -> Status {
         match self {
             Self::TooDeep => Status::bad_request(self.to_string()),
@@ -54,15 +54,15 @@ impl LimitError {
     }
 }
 
-/// Checks a whole object against [`MAX_DEPTH`] and [`MAX_TREE_BYTES`].
+/// Checks an object against [`MAX_DEPTH`] and [`MAX_TREE_BYTES`].
 ///
 /// # Errors
-/// The limit that it exceeds.
+/// The limit that is exceeded.
 pub fn check(value: &Value) -> Result<(), LimitError> {
     Budget::default().charge_tree(value, MAX_DEPTH)
 }
 
-/// Whether objects and lists nest at most `max` deep.
+/// Returns whether the nesting depth is at most `max`.
 pub fn is_within_depth(value: &Value, max: usize) -> bool {
     let Some(deeper) = max.checked_sub(1) else { return !value.is_object() && !value.is_array() };
     match value {
@@ -72,7 +72,7 @@ pub fn is_within_depth(value: &Value, max: usize) -> bool {
     }
 }
 
-/// An estimate of the memory that values take, counted down while they are built.
+/// A memory budget, counted down by estimates while values are built.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
     left: usize,
@@ -85,30 +85,30 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// A budget of this many bytes.
+    /// Returns a budget of this many bytes.
     pub const fn new(bytes: usize) -> Self {
         Self { left: bytes }
     }
 
-    /// The bytes that are left.
+    /// Returns the remaining bytes.
     pub fn left(&self) -> usize {
         self.left
     }
 
-    /// Takes bytes off.
+    /// Takes bytes from the budget.
     ///
     /// # Errors
-    /// [`LimitError::TooLarge`] where they are not left.
+    /// [`LimitError::TooLarge`] if fewer bytes remain.
     #[inline]
     pub fn charge(&mut self, bytes: usize) -> Result<(), LimitError> {
         self.left = self.left.checked_sub(bytes).ok_or(LimitError::TooLarge)?;
         Ok(())
     }
 
-    /// Takes off what the whole tree of a value costs, which may nest `depth` levels deep.
+    /// Takes the cost of a value tree with a maximum depth of `depth` from the budget.
     ///
     /// # Errors
-    /// The limit that the value exceeds.
+    /// The limit that is exceeded.
     pub fn charge_tree(&mut self, value: &Value, depth: usize) -> Result<(), LimitError> {
         let deeper = || depth.checked_sub(1).ok_or(LimitError::TooDeep);
         match value {
@@ -131,30 +131,30 @@ impl Budget {
     }
 }
 
-/// The estimated cost of parts of a tree, in bytes.
+/// Estimated memory of the parts of a value tree, in bytes.
 pub mod cost {
     use super::Map;
 
-    /// An item of a list: a [`Value`](crate::Value) in a vector that doubles.
+    /// A list item: a [`Value`](crate::Value) in a vector that doubles.
     pub const ITEM: usize = 64;
-    /// A field of an object besides its name: a slot in a node of a B-tree that is half full.
+    /// A field without its name: a slot in a half-full B-tree node.
     pub const FIELD: usize = 112;
-    /// The first node of an object that is not empty, which has room for eleven fields.
+    /// The first B-tree node of a non-empty object, which has space for eleven fields.
     pub const OBJECT: usize = 544;
 
-    /// A string of this many bytes on the heap.
+    /// Returns the cost of a string of this length on the heap.
     #[inline]
     pub const fn text(len: usize) -> usize {
         if len == 0 { 0 } else { len.saturating_add(32) }
     }
 
-    /// The nodes of an object, without names and values.
+    /// Returns the cost of an object's nodes, without names and values.
     pub fn fields(fields: &Map) -> usize {
         if fields.is_empty() { 0 } else { fields.len().saturating_mul(FIELD).saturating_add(OBJECT) }
     }
 }
 
-/// The text of `shown`, cut after about `max` bytes. Nothing beyond them is formatted.
+/// Formats `shown`, cut after about `max` bytes. The rest is not formatted.
 pub fn clipped(shown: impl fmt::Display, max: usize) -> String {
     let mut clip = Clip { text: String::new(), max };
     if write!(clip, "{shown}").is_err() {
@@ -163,7 +163,7 @@ pub fn clipped(shown: impl fmt::Display, max: usize) -> String {
     clip.text
 }
 
-/// `text` itself, or its first `max` bytes with a mark that it goes on.
+/// Returns `text`, cut after `max` bytes and marked with an ellipsis if it is longer.
 pub fn clip(mut text: String, max: usize) -> String {
     if text.len() > max {
         text.truncate(text.floor_char_boundary(max));
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_small_values_are_too_large_whatever_they_are() {
+    fn limits_many_small_values_of_any_kind() {
         let items = [json!({"": 0}), json!([0]), json!("x"), json!(0), json!({}), json!({"a": {"b": {}}})];
         for item in items {
             let some = Value::Array(vec![item.clone(); 1000]);
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_counts_objects_and_lists() {
+    fn limits_depth_of_objects_and_lists() {
         let deep = (0..MAX_DEPTH)
             .fold(json!(1), |inner, at| if at % 2 == 0 { json!([inner]) } else { json!({"a": inner}) });
         assert_eq!(check(&deep), Ok(()));
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn long_texts_are_cut_between_characters() {
+    fn cuts_long_texts_between_characters() {
         assert_eq!(clipped("abc", 3), "abc");
         assert_eq!(clipped("abcd", 3), "abc...");
         assert_eq!(clipped(format_args!("{}{}", "aé", "b"), 2), "a...");

@@ -1,7 +1,7 @@
-//! The rules that names, labels, annotations and metadata follow
-//! (upstream: `apimachinery/pkg/util/validation` and `apimachinery/pkg/api/validation`).
+//! Rules for names, labels, annotations and metadata (upstream: `apimachinery/pkg/util/validation` and
+//! `apimachinery/pkg/api/validation`).
 //!
-//! A check of a text answers with what is wrong, one message a rule, nothing if the text is fine.
+//! Each check returns one message per violated rule; none if the text is valid.
 
 mod metadata;
 
@@ -12,14 +12,14 @@ pub use metadata::{
     validate_qualified_finalizers,
 };
 
-/// The longest DNS label.
+/// Maximum length of a DNS label.
 pub const LABEL_MAX: usize = 63;
-/// The longest DNS subdomain.
+/// Maximum length of a DNS subdomain.
 pub const SUBDOMAIN_MAX: usize = 253;
 
-/// What the server appends to `generateName`.
+/// Length of the random suffix for `generateName`.
 const RANDOM_SUFFIX: usize = 5;
-/// Letters and digits that spell no words.
+/// Letters and digits of the random suffix, without vowels so that it contains no words.
 const RANDOM_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 const LABEL_MESSAGE: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
@@ -30,7 +30,7 @@ const LABEL_VALUE_MESSAGE: &str = "a valid label must be an empty string or cons
 const CONFIG_KEY_MESSAGE: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
 const EMPTY_MESSAGE: &str = "must be non-empty";
 
-/// A DNS label (RFC 1123).
+/// Checks a DNS label (RFC 1123).
 pub fn is_dns1123_label(text: &str) -> Vec<String> {
     let mut found = too_long(text, LABEL_MAX);
     if !is_lower_label(text) {
@@ -39,7 +39,7 @@ pub fn is_dns1123_label(text: &str) -> Vec<String> {
     found
 }
 
-/// A DNS subdomain (RFC 1123).
+/// Checks a DNS subdomain (RFC 1123).
 pub fn is_dns1123_subdomain(text: &str) -> Vec<String> {
     let mut found = too_long(text, SUBDOMAIN_MAX);
     if !text.split('.').all(is_lower_label) {
@@ -48,7 +48,7 @@ pub fn is_dns1123_subdomain(text: &str) -> Vec<String> {
     found
 }
 
-/// A DNS label that begins with a letter (RFC 1035).
+/// Checks a DNS label that starts with a letter (RFC 1035).
 pub fn is_dns1035_label(text: &str) -> Vec<String> {
     let mut found = too_long(text, LABEL_MAX);
     if !is_lower_label(text) || text.starts_with(|c: char| c.is_ascii_digit()) {
@@ -57,7 +57,7 @@ pub fn is_dns1035_label(text: &str) -> Vec<String> {
     found
 }
 
-/// A label key, an annotation key, a finalizer: a name with an optional DNS prefix and a slash.
+/// Checks a label key, annotation key or finalizer: a name with an optional DNS prefix and a slash.
 pub fn is_qualified_name(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let parts: Vec<&str> = text.split('/').collect();
@@ -89,7 +89,7 @@ pub fn is_qualified_name(text: &str) -> Vec<String> {
     found
 }
 
-/// The value of a label; may be empty.
+/// Checks a label value, which may be empty.
 pub fn is_valid_label_value(text: &str) -> Vec<String> {
     let mut found = too_long(text, LABEL_MAX);
     if !text.is_empty() && !is_qualified_part(text) {
@@ -98,7 +98,7 @@ pub fn is_valid_label_value(text: &str) -> Vec<String> {
     found
 }
 
-/// A key of a config map or a secret: a file name.
+/// Checks a key of a config map or secret, which is used as a file name.
 pub fn is_config_map_key(text: &str) -> Vec<String> {
     let mut found = too_long(text, SUBDOMAIN_MAX);
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
@@ -114,7 +114,7 @@ pub fn is_config_map_key(text: &str) -> Vec<String> {
     found
 }
 
-/// A name that can stand as one segment of a path.
+/// Checks a name that is used as one segment of a path.
 pub fn is_path_segment_name(text: &str) -> Vec<String> {
     match text {
         "." | ".." => vec![format!("may not be '{text}'")],
@@ -126,7 +126,7 @@ pub fn is_path_segment_name(text: &str) -> Vec<String> {
     }
 }
 
-/// A name for `generateName`: the base, cut to leave room, and five random characters.
+/// Returns a name for `generateName`: the base, cut if too long, and five random characters.
 pub fn generate_name(base: &str) -> String {
     let mut end = base.len().min(LABEL_MAX - RANDOM_SUFFIX);
     while !base.is_char_boundary(end) {
@@ -152,7 +152,7 @@ fn is_qualified_part(text: &str) -> bool {
     has_form(text, |b| b.is_ascii_alphanumeric(), inner)
 }
 
-/// Whether the first and last byte are of one kind and those between of another.
+/// Returns whether the first and last byte satisfy `edge` and the bytes between them `inner`.
 fn has_form(text: &str, edge: impl Fn(u8) -> bool, inner: impl Fn(u8) -> bool) -> bool {
     let bytes = text.as_bytes();
     match bytes {
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_and_subdomains() {
+    fn checks_labels_and_subdomains() {
         for good in ["a", "a-b", "0a", "a9"] {
             assert!(is_dns1123_label(good).is_empty(), "{good}");
         }
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn qualified_names_and_label_values() {
+    fn checks_qualified_names_and_label_values() {
         for good in ["a", "A_b.c", "example.com/Name", "a/b"] {
             assert!(is_qualified_name(good).is_empty(), "{good}");
         }
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn config_keys_are_file_names() {
+    fn checks_config_keys() {
         assert!(is_config_map_key("tls.crt").is_empty());
         for bad in ["", ".", "..", "..a", "a b", "a/b"] {
             assert!(!is_config_map_key(bad).is_empty(), "{bad}");
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn path_segments_cannot_leave_their_place() {
+    fn rejects_dots_and_slashes_in_path_segments() {
         assert!(is_path_segment_name("system:node:a").is_empty());
         for bad in [".", "..", "a/b", "a%2fb"] {
             assert!(!is_path_segment_name(bad).is_empty(), "{bad}");
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn generated_names_fit_in_a_label() {
+    fn generated_names_fit_into_a_label() {
         let name = generate_name("web-");
         assert!(name.starts_with("web-") && name.len() == 9, "{name}");
         assert_eq!(generate_name(&"a".repeat(100)).len(), LABEL_MAX);

@@ -1,4 +1,4 @@
-//! An API object: a JSON value that is known to be a map.
+//! An API object: a JSON value that is always a map.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -6,8 +6,8 @@ use crate::{Map, Value, meta};
 
 /// An API object.
 ///
-/// The value inside is always a map, so that no stage after decoding has to ask. Reading never fails: a field that is
-/// absent or of another type reads as absent.
+/// The value is always a map, so stages after decoding need not check. Reads never fail: a field that is absent or has
+/// the wrong type reads as absent.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Object(Value);
@@ -18,22 +18,22 @@ pub struct Object(Value);
 pub struct NotAnObject;
 
 impl Object {
-    /// An object without fields.
+    /// Returns an object without fields.
     pub fn new() -> Self {
         Self(Value::Object(Map::new()))
     }
 
-    /// The object as a value.
+    /// Returns the object as a value.
     pub fn as_value(&self) -> &Value {
         &self.0
     }
 
-    /// The object as a value, by move.
+    /// Converts the object into a value.
     pub fn into_value(self) -> Value {
         self.0
     }
 
-    /// The fields.
+    /// Returns the fields.
     pub fn as_map(&self) -> &Map {
         match &self.0 {
             Value::Object(map) => map,
@@ -41,7 +41,7 @@ impl Object {
         }
     }
 
-    /// The fields, to be changed.
+    /// Returns the fields for modification.
     pub fn as_map_mut(&mut self) -> &mut Map {
         match &mut self.0 {
             Value::Object(map) => map,
@@ -49,162 +49,162 @@ impl Object {
         }
     }
 
-    /// Sets a field, and returns the value it had.
+    /// Sets a field and returns its previous value.
     pub fn insert(&mut self, field: impl Into<String>, value: impl Into<Value>) -> Option<Value> {
         self.as_map_mut().insert(field.into(), value.into())
     }
 
-    /// Removes a field, and returns the value it had.
+    /// Removes a field and returns its value.
     pub fn remove(&mut self, field: &str) -> Option<Value> {
         self.as_map_mut().remove(field)
     }
 
-    /// A field.
+    /// Returns a field.
     pub fn get(&self, field: &str) -> Option<&Value> {
         self.0.get(field)
     }
 
-    /// A field, to be changed.
+    /// Returns a field for modification.
     pub fn get_mut(&mut self, field: &str) -> Option<&mut Value> {
         self.0.get_mut(field)
     }
 
-    /// The value at a path of field names.
+    /// Returns the value at a path of field names.
     pub fn at(&self, path: &[&str]) -> Option<&Value> {
         meta::at(&self.0, path)
     }
 
-    /// The value at a path of field names, to be changed.
+    /// Returns the value at a path of field names for modification.
     pub fn at_mut(&mut self, path: &[&str]) -> Option<&mut Value> {
         path.iter().try_fold(&mut self.0, |value, name| value.get_mut(name))
     }
 
-    /// The string at a path of field names.
+    /// Returns the string at a path of field names.
     pub fn str_at(&self, path: &[&str]) -> Option<&str> {
         self.at(path)?.as_str()
     }
 
-    /// The integer at a path of field names.
+    /// Returns the integer at a path of field names.
     pub fn i64_at(&self, path: &[&str]) -> Option<i64> {
         self.at(path)?.as_i64()
     }
 
-    /// Whether `true` stands at a path of field names.
+    /// Returns whether the value at a path of field names is `true`.
     pub fn is_true_at(&self, path: &[&str]) -> bool {
         self.at(path).and_then(Value::as_bool).unwrap_or_default()
     }
 
-    /// The items of the list at a path of field names; empty if there is no list.
+    /// Returns the items of the list at a path of field names; empty if there is no list.
     pub fn list_at(&self, path: &[&str]) -> &[Value] {
         self.at(path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
     }
 
-    /// The map at a path of field names.
+    /// Returns the map at a path of field names.
     pub fn map_at(&self, path: &[&str]) -> Option<&Map> {
         self.at(path)?.as_object()
     }
 
-    /// The map at a path of field names, to be changed.
+    /// Returns the map at a path of field names for modification.
     pub fn map_at_mut(&mut self, path: &[&str]) -> Option<&mut Map> {
         self.at_mut(path)?.as_object_mut()
     }
 
-    /// `apiVersion`; empty if there is none.
+    /// Returns `apiVersion`; empty if absent.
     pub fn api_version(&self) -> &str {
         meta::api_version(&self.0)
     }
 
-    /// `kind`; empty if there is none.
+    /// Returns `kind`; empty if absent.
     pub fn kind(&self) -> &str {
         meta::kind(&self.0)
     }
 
-    /// `metadata.name`; empty if there is none.
+    /// Returns `metadata.name`; empty if absent.
     pub fn name(&self) -> &str {
         meta::name(&self.0)
     }
 
-    /// `metadata.generateName`; empty if there is none.
+    /// Returns `metadata.generateName`; empty if absent.
     pub fn generate_name(&self) -> &str {
         meta::generate_name(&self.0)
     }
 
-    /// `metadata.namespace`; empty if there is none.
+    /// Returns `metadata.namespace`; empty if absent.
     pub fn namespace(&self) -> &str {
         meta::namespace(&self.0)
     }
 
-    /// `metadata.uid`; empty if there is none.
+    /// Returns `metadata.uid`; empty if absent.
     pub fn uid(&self) -> &str {
         meta::uid(&self.0)
     }
 
-    /// `metadata.resourceVersion`; empty if there is none.
+    /// Returns `metadata.resourceVersion`; empty if absent.
     pub fn resource_version(&self) -> &str {
         meta::resource_version(&self.0)
     }
 
-    /// `metadata.generation`; 0 if there is none.
+    /// Returns `metadata.generation`; 0 if absent.
     pub fn generation(&self) -> i64 {
         meta::generation(&self.0)
     }
 
-    /// `metadata.creationTimestamp`.
+    /// Returns `metadata.creationTimestamp`.
     pub fn creation_timestamp(&self) -> Option<&str> {
         meta::field(&self.0, "creationTimestamp").and_then(Value::as_str)
     }
 
-    /// `metadata.deletionTimestamp`, if the object is being deleted.
+    /// Returns `metadata.deletionTimestamp`, if the object is being deleted.
     pub fn deletion_timestamp(&self) -> Option<&str> {
         meta::deletion_timestamp(&self.0)
     }
 
-    /// `metadata.labels`.
+    /// Returns `metadata.labels`.
     pub fn labels(&self) -> Option<&Map> {
         meta::labels(&self.0)
     }
 
-    /// The value of a label.
+    /// Returns the value of a label.
     pub fn label(&self, key: &str) -> Option<&str> {
         meta::label(&self.0, key)
     }
 
-    /// `metadata.annotations`.
+    /// Returns `metadata.annotations`.
     pub fn annotations(&self) -> Option<&Map> {
         meta::field(&self.0, "annotations").and_then(Value::as_object)
     }
 
-    /// The value of an annotation.
+    /// Returns the value of an annotation.
     pub fn annotation(&self, key: &str) -> Option<&str> {
         meta::annotation(&self.0, key)
     }
 
-    /// `metadata.finalizers`.
+    /// Returns `metadata.finalizers`.
     pub fn finalizers(&self) -> impl Iterator<Item = &str> {
         self.list_at(&["metadata", "finalizers"]).iter().filter_map(Value::as_str)
     }
 
-    /// `metadata.ownerReferences`.
+    /// Returns `metadata.ownerReferences`.
     pub fn owner_references(&self) -> &[Value] {
         self.list_at(&["metadata", "ownerReferences"])
     }
 
-    /// `metadata`.
+    /// Returns `metadata`.
     pub fn metadata(&self) -> Option<&Map> {
         self.get("metadata").and_then(Value::as_object)
     }
 
-    /// `metadata`, made if it is absent.
+    /// Returns `metadata`, created if absent.
     pub fn metadata_mut(&mut self) -> &mut Map {
         map_entry(self.as_map_mut(), "metadata")
     }
 
-    /// The map in a field of `metadata` (`labels`, `annotations`), made if it is absent.
+    /// Returns the map in a field of `metadata` (`labels`, `annotations`), created if absent.
     pub fn metadata_map_mut(&mut self, field: &str) -> &mut Map {
         map_entry(self.metadata_mut(), field)
     }
 
-    /// The map in a field (`spec`, `status`), made if it is absent.
+    /// Returns the map in a field (`spec`, `status`), created if absent.
     pub fn map_mut(&mut self, field: &str) -> &mut Map {
         map_entry(self.as_map_mut(), field)
     }
@@ -248,7 +248,7 @@ impl<'de> Deserialize<'de> for Object {
     }
 }
 
-/// The map in a field, which takes the place of anything else that is there.
+/// Returns the map in a field; replaces any other value.
 fn map_entry<'a>(map: &'a mut Map, field: &str) -> &'a mut Map {
     if !map.get(field).is_some_and(Value::is_object) {
         map.insert(field.to_owned(), Value::Object(Map::new()));
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn absent_and_mistyped_fields_read_as_absent() {
+    fn fields_of_the_wrong_type_read_as_absent() {
         for value in [json!({}), json!({"metadata": 3}), json!({"metadata": {"name": 1, "labels": []}})] {
             let mut object = Object::try_from(value).unwrap();
             assert_eq!((object.name(), object.labels()), ("", None));

@@ -1,5 +1,5 @@
-//! The options of each verb, from the query (and for a deletion the body), checked
-//! (upstream: `apimachinery/pkg/apis/meta/v1` and its validation).
+//! Options of each verb, parsed from the query (for delete also from the body) and validated (upstream:
+//! `apimachinery/pkg/apis/meta/v1` and its validation).
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -10,34 +10,34 @@ use crate::{FieldError, FieldPath, GroupKind, Map, Status};
 /// A decoded query string.
 type Query = [(String, String)];
 
-/// The longest name of a field manager, in bytes.
+/// Maximum length of a field manager's name, in bytes.
 pub const FIELD_MANAGER_MAX: usize = 128;
 
-/// What is done about unknown and duplicate fields of a body.
+/// Handling of unknown and duplicate fields in a body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FieldValidation {
-    /// They are dropped.
+    /// Drop them.
     Ignore,
-    /// They are dropped, and the client is told.
+    /// Drop them and send warnings.
     #[default]
     Warn,
-    /// The request is refused.
+    /// Reject the request.
     Strict,
 }
 
-/// How exactly a list must be at its resourceVersion.
+/// Meaning of a list's resourceVersion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResourceVersionMatch {
     /// The state at exactly this revision.
     Exact,
-    /// The state at this revision or later.
+    /// The state at this revision or a later one.
     NotOlderThan,
 }
 
-/// What becomes of an object's dependents when it is deleted.
+/// Treatment of an object's dependents when it is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeletionPropagation {
-    /// They stay, without the owner.
+    /// They stay, without the owner reference.
     Orphan,
     /// They are deleted afterwards.
     Background,
@@ -45,90 +45,90 @@ pub enum DeletionPropagation {
     Foreground,
 }
 
-/// The options of list and watch.
+/// Options of list and watch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListOptions {
-    /// Objects must have these labels.
+    /// Selects objects by labels.
     pub label_selector: LabelSelector,
-    /// Objects must have these fields.
+    /// Selects objects by fields.
     pub field_selector: FieldSelector,
-    /// Whether it is a watch.
+    /// Whether the request is a watch.
     pub watch: bool,
-    /// Whether the client takes bookmarks.
+    /// Whether the client accepts bookmarks.
     pub allow_watch_bookmarks: bool,
-    /// The revision asked for; `None` for the latest, 0 for any.
+    /// The requested revision; `None` for the latest, 0 for any.
     pub resource_version: Option<u64>,
-    /// How exactly.
+    /// The meaning of `resource_version`.
     pub resource_version_match: Option<ResourceVersionMatch>,
-    /// After how many seconds a watch ends.
+    /// The duration of a watch in seconds.
     pub timeout_seconds: Option<u64>,
-    /// At most so many objects in one answer; 0 for all.
+    /// Maximum number of objects in a response; 0 for no limit.
     pub limit: usize,
-    /// Where the page before ended; empty for the first page.
+    /// The continue token of the previous page; empty for the first page.
     pub continue_token: String,
-    /// Whether a watch begins with the state as events; `None` for the older rules.
+    /// Whether a watch starts with the initial state as events; `None` for the legacy behaviour.
     pub send_initial_events: Option<bool>,
 }
 
-/// The options of get.
+/// Options of get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GetOptions {
-    /// The revision that the answer must not be older than; `None` for the latest, 0 for any.
+    /// The minimum revision of the response; `None` for the latest, 0 for any.
     pub resource_version: Option<u64>,
 }
 
-/// The options of create.
+/// Options of create.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CreateOptions {
-    /// Whether everything is done but the write.
+    /// Whether to do everything except the write.
     pub dry_run: bool,
-    /// The name of the client as a manager of fields; empty if not given.
+    /// The name of the client as a field manager; empty if not given.
     pub field_manager: String,
     /// The handling of unknown and duplicate fields; `None` if not given.
     pub field_validation: Option<FieldValidation>,
 }
 
-/// The options of update.
+/// Options of update.
 pub type UpdateOptions = CreateOptions;
 
-/// The options of patch.
+/// Options of patch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PatchOptions {
-    /// The options that a patch shares with an update.
+    /// The options shared with update.
     pub update: UpdateOptions,
-    /// Whether an apply takes fields over from other managers.
+    /// Whether an apply takes over fields from other managers.
     pub force: bool,
 }
 
-/// The options of delete and deletecollection.
+/// Options of delete and deletecollection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeleteOptions {
-    /// Whether everything is done but the write.
+    /// Whether to do everything except the write.
     pub dry_run: bool,
-    /// How many seconds the object may go on to live.
+    /// The grace period in seconds.
     pub grace_period_seconds: Option<i64>,
-    /// What must hold of the object.
+    /// Preconditions of the deletion.
     pub preconditions: Preconditions,
-    /// What becomes of the dependents.
+    /// Treatment of the dependents.
     pub propagation_policy: Option<DeletionPropagation>,
-    /// The older form of `propagation_policy`.
+    /// The deprecated form of `propagation_policy`.
     pub orphan_dependents: Option<bool>,
 }
 
-/// What must hold of an object for it to be deleted.
+/// Preconditions for the deletion of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Preconditions {
-    /// Its uid.
+    /// The object's uid.
     pub uid: Option<String>,
-    /// Its resourceVersion.
+    /// The object's resourceVersion.
     pub resource_version: Option<String>,
 }
 
 impl ListOptions {
-    /// Reads the options of a list or a watch.
+    /// Parses the options of a list or watch.
     ///
     /// # Errors
-    /// 400 for text that cannot be read, 422 for options that do not go together.
+    /// 400 for values that cannot be parsed, 422 for conflicting options.
     pub fn parse(query: &Query) -> Result<Self, Status> {
         let version = first(query, "resourceVersion").unwrap_or_default();
         let token = first(query, "continue").unwrap_or_default().to_owned();
@@ -166,10 +166,10 @@ impl ListOptions {
 }
 
 impl GetOptions {
-    /// Reads the options of a get, which knows none of a list's.
+    /// Parses the options of a get; options of a list are ignored.
     ///
     /// # Errors
-    /// 400 for text that cannot be read.
+    /// 400 for values that cannot be parsed.
     pub fn parse(query: &Query) -> Result<Self, Status> {
         let version = first(query, "resourceVersion").unwrap_or_default();
         Ok(Self { resource_version: parse_resource_version(version)? })
@@ -177,20 +177,20 @@ impl GetOptions {
 }
 
 impl CreateOptions {
-    /// Reads the options of a create or an update.
+    /// Parses the options of a create.
     ///
     /// # Errors
-    /// 422 for values that are not known.
+    /// 422 for unsupported values.
     pub fn parse(query: &Query) -> Result<Self, Status> {
         let (options, errors) = Self::read(query);
         refuse("CreateOptions", &errors)?;
         Ok(options)
     }
 
-    /// Reads the options of an update.
+    /// Parses the options of an update.
     ///
     /// # Errors
-    /// 422 for values that are not known.
+    /// 422 for unsupported values.
     pub fn parse_update(query: &Query) -> Result<UpdateOptions, Status> {
         let (options, errors) = Self::read(query);
         refuse("UpdateOptions", &errors)?;
@@ -202,7 +202,7 @@ impl CreateOptions {
         self.field_validation.unwrap_or_default()
     }
 
-    /// The options as an object of this kind, as admission webhooks are given them.
+    /// Returns the options as an object of this kind, as passed to admission webhooks.
     pub fn to_value(&self, kind: &str) -> Value {
         let mut options = typed(kind);
         add_dry_run(&mut options, self.dry_run);
@@ -227,10 +227,10 @@ impl CreateOptions {
 }
 
 impl PatchOptions {
-    /// Reads the options of a patch; `apply` if it is a server-side apply.
+    /// Parses the options of a patch; `apply` is true for server-side apply.
     ///
     /// # Errors
-    /// 422 for values that are not known, or not for this kind of patch.
+    /// 422 for unsupported values, or options not allowed for this kind of patch.
     pub fn parse(query: &Query, apply: bool) -> Result<Self, Status> {
         let (update, mut errors) = UpdateOptions::read(query);
         let force = flag(query, "force");
@@ -247,10 +247,10 @@ impl PatchOptions {
 }
 
 impl DeleteOptions {
-    /// Reads the options of a deletion: those of the body if there is one, else those of the query.
+    /// Parses the options of a delete: from the body if there is one, otherwise from the query.
     ///
     /// # Errors
-    /// 400 for a body that is no `DeleteOptions`, 422 for values that are not known or do not go together.
+    /// 400 for a body that is not a `DeleteOptions`, 422 for unsupported values or conflicting options.
     pub fn parse(query: &Query, body: &Value) -> Result<Self, Status> {
         let mut errors = Vec::new();
         let (options, policy) =
@@ -271,7 +271,7 @@ impl DeleteOptions {
 }
 
 impl DeleteOptions {
-    /// The options as an object, as admission webhooks are given them.
+    /// Returns the options as an object, as passed to admission webhooks.
     pub fn to_value(&self) -> Value {
         let mut options = typed("DeleteOptions");
         if let Some(seconds) = self.grace_period_seconds {
@@ -297,7 +297,7 @@ impl DeleteOptions {
 }
 
 impl FieldValidation {
-    /// The value of the query parameter.
+    /// Returns the value of the query parameter.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ignore => "Ignore",
@@ -308,7 +308,7 @@ impl FieldValidation {
 }
 
 impl DeletionPropagation {
-    /// The value in `propagationPolicy`.
+    /// Returns the value of `propagationPolicy`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Orphan => "Orphan",
@@ -318,7 +318,7 @@ impl DeletionPropagation {
     }
 }
 
-/// Options of a kind, without any that is set.
+/// Returns an options object without any option set.
 fn typed(kind: &str) -> Map {
     [("kind", kind), ("apiVersion", "meta.k8s.io/v1")]
         .into_iter()
@@ -359,7 +359,7 @@ fn from_body(body: &Value, errors: &mut Vec<FieldError>) -> Result<(DeleteOption
     if let Some(kind) = body.kind.filter(|kind| !matches!(kind.as_str(), "" | "DeleteOptions")) {
         return Err(refused(format!("the kind is {kind}")));
     }
-    // Clients send options in any group's version, custom resources' included.
+    // Clients send options in any group's version, including those of custom resources.
     if body.api_version.as_deref().is_some_and(|version| version.matches('/').count() > 1) {
         return Err(refused("the apiVersion is not a group and a version".to_owned()));
     }
@@ -380,7 +380,7 @@ fn from_body(body: &Value, errors: &mut Vec<FieldError>) -> Result<(DeleteOption
     Ok((options, policy))
 }
 
-/// The body of a deletion. Unknown fields are ignored, as upstream ignores them; a field of another type is an error.
+/// The body of a delete. Unknown fields are ignored, as upstream; a field of the wrong type is an error.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct DeleteOptionsBody {
@@ -408,7 +408,7 @@ fn propagation(policy: &str) -> Option<DeletionPropagation> {
     known.into_iter().find(|known| known.as_str() == policy)
 }
 
-/// Which options of a list go together.
+/// Checks combinations of list options.
 fn check_list(version: &str, matching: &str, token: &str, initial: Option<bool>) -> Vec<FieldError> {
     let at = FieldPath::new("resourceVersionMatch");
     let mut errors = Vec::new();
@@ -432,7 +432,7 @@ fn check_list(version: &str, matching: &str, token: &str, initial: Option<bool>)
     errors
 }
 
-/// Which options of a watch go together.
+/// Checks combinations of watch options.
 fn check_watch(matching: &str, token: &str, initial: Option<bool>) -> Vec<FieldError> {
     let at = FieldPath::new("resourceVersionMatch");
     let mut errors = Vec::new();
@@ -462,7 +462,7 @@ fn parse_resource_version(text: &str) -> Result<Option<u64>, Status> {
     if text.is_empty() {
         return Ok(None);
     }
-    // Rust's numbers may have a sign, the API's may not.
+    // Rust accepts a sign, the API does not.
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let wrong = if digits { "value out of range" } else { "invalid syntax" };
     text.parse().ok().filter(|_| digits).map(Some).ok_or_else(|| {
@@ -487,7 +487,7 @@ fn first<'a>(query: &'a Query, name: &str) -> Option<&'a str> {
     values(query, name).next()
 }
 
-/// A boolean of a query: anything but `false` and `0` is true.
+/// Parses a boolean query parameter: anything but `false` and `0` is true.
 fn flag(query: &Query, name: &str) -> Option<bool> {
     first(query, name).map(|value| !matches!(value.to_ascii_lowercase().as_str(), "false" | "0"))
 }

@@ -1,22 +1,22 @@
-//! Resource quantities, exactly (upstream: `apimachinery/pkg/api/resource`).
+//! Exact resource quantities (upstream: `apimachinery/pkg/api/resource`).
 //!
 //! A quantity is a decimal number with a suffix: binary (`Ki`…`Ei`), decimal (`n`, `u`, `m`, none, `k`…`E`) or an
-//! exponent (`e3`). It is held as a count of nanos, the smallest part there is; smaller parts are rounded up.
+//! exponent (`e3`). It is stored as a number of nanos, the finest resolution; smaller fractions are rounded up.
 
 use std::fmt;
 use std::ops::{Add, Sub};
 
-/// Nanos in one.
+/// Nanos per unit.
 const NANO: i128 = 1_000_000_000;
-/// The largest magnitude, as upstream caps it: 2^63 - 1, in nanos.
+/// Maximum magnitude in nanos, as upstream: 2^63 - 1.
 const MAX: i128 = (i64::MAX as i128) * NANO;
-/// Digits beyond which no quantity has meaning.
+/// Maximum number of significant digits that are parsed.
 const DIGITS_MAX: usize = 200;
 
-/// The suffixes of decimal quantities, from large to small, with the power of ten each stands for.
+/// Decimal suffixes, in descending order, with their powers of ten.
 const DECIMAL: [(&str, i32); 10] =
     [("E", 18), ("P", 15), ("T", 12), ("G", 9), ("M", 6), ("k", 3), ("", 0), ("m", -3), ("u", -6), ("n", -9)];
-/// The suffixes of binary quantities, from large to small, with the power of two each stands for.
+/// Binary suffixes, in descending order, with their powers of two.
 const BINARY: [(&str, u32); 6] = [("Ei", 60), ("Pi", 50), ("Ti", 40), ("Gi", 30), ("Mi", 20), ("Ki", 10)];
 
 /// A resource quantity.
@@ -26,7 +26,7 @@ pub struct Quantity {
     format: Format,
 }
 
-/// How a quantity is written.
+/// The notation of a quantity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Format {
     DecimalSi,
@@ -40,13 +40,13 @@ enum Format {
 pub struct QuantityError;
 
 impl Quantity {
-    /// Nothing, in decimal notation.
+    /// Zero, in decimal notation.
     pub const ZERO: Self = Self { nanos: 0, format: Format::DecimalSi };
 
-    /// Reads a quantity.
+    /// Parses a quantity.
     ///
     /// # Errors
-    /// Text that is not one.
+    /// The text is not a quantity.
     pub fn parse(text: &str) -> Result<Self, QuantityError> {
         let (negative, rest) = match text.as_bytes().first() {
             Some(b'-') => (true, &text[1..]),
@@ -64,27 +64,27 @@ impl Quantity {
         Ok(Self { nanos: if negative { -nanos } else { nanos }, format })
     }
 
-    /// A whole number, in decimal notation.
+    /// Returns a whole number, in decimal notation.
     pub fn from_value(value: i64) -> Self {
         Self { nanos: i128::from(value) * NANO, format: Format::DecimalSi }
     }
 
-    /// So many thousandths, in decimal notation.
+    /// Returns a number of thousandths, in decimal notation.
     pub fn from_milli(milli: i64) -> Self {
         Self { nanos: i128::from(milli) * (NANO / 1000), format: Format::DecimalSi }
     }
 
-    /// The value, rounded up to a whole number.
+    /// Returns the value, rounded up to a whole number.
     pub fn value(self) -> i64 {
         round_up(self.nanos, NANO)
     }
 
-    /// The value in thousandths, rounded up.
+    /// Returns the value in thousandths, rounded up.
     pub fn milli_value(self) -> i64 {
         round_up(self.nanos, NANO / 1000)
     }
 
-    /// The quantity rounded to thousandths, away from zero.
+    /// Rounds to thousandths, away from zero.
     pub fn rounded_to_milli(self) -> Self {
         const MILLI: i128 = NANO / 1000;
         let rest = self.nanos % MILLI;
@@ -92,29 +92,29 @@ impl Quantity {
         Self { nanos, ..self }
     }
 
-    /// The value as a floating-point number, as near as there is one.
+    /// Returns the nearest floating-point number.
     #[expect(clippy::cast_precision_loss, reason = "an approximation is what is asked for")]
     pub fn as_f64(self) -> f64 {
         self.nanos as f64 / NANO as f64
     }
 
-    /// The same amount, written with binary suffixes.
+    /// Returns the amount in binary notation.
     #[must_use]
     pub fn in_binary(self) -> Self {
         Self { format: Format::BinarySi, ..self }
     }
 
-    /// Whether the two are the same amount, in whatever notation.
+    /// Returns whether the amounts are equal, in any notation.
     pub fn is_same_amount(self, other: Self) -> bool {
         self.nanos == other.nanos
     }
 
-    /// Whether it is nothing.
+    /// Returns whether the amount is zero.
     pub fn is_zero(self) -> bool {
         self.nanos == 0
     }
 
-    /// Whether it is less than nothing.
+    /// Returns whether the amount is negative.
     pub fn is_negative(self) -> bool {
         self.nanos < 0
     }
@@ -123,7 +123,7 @@ impl Quantity {
 impl Add for Quantity {
     type Output = Self;
 
-    /// The sum, in this quantity's notation (the other's if this one is nothing).
+    /// Adds; the result has this quantity's notation (the other's if this one is zero).
     fn add(self, other: Self) -> Self {
         let format = if self.nanos == 0 { other.format } else { self.format };
         Self { nanos: (self.nanos + other.nanos).clamp(-MAX, MAX), format }
@@ -133,7 +133,7 @@ impl Add for Quantity {
 impl Sub for Quantity {
     type Output = Self;
 
-    /// The difference, in this quantity's notation.
+    /// Subtracts; the result has this quantity's notation.
     fn sub(self, other: Self) -> Self {
         self + Self { nanos: -other.nanos, ..other }
     }
@@ -146,13 +146,13 @@ impl PartialOrd for Quantity {
 }
 
 impl fmt::Display for Quantity {
-    /// The canonical form: the largest suffix that needs no fraction.
+    /// Formats the canonical form: the largest suffix without a fraction.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.nanos == 0 {
             return f.write_str("0");
         }
         match self.format {
-            // A binary quantity below 1Ki, or with a fraction, is written as a decimal one.
+            // A binary quantity below 1Ki, or with a fraction, is formatted as a decimal one.
             Format::BinarySi if self.nanos.abs() >= 1024 * NANO && self.nanos % NANO == 0 => {
                 let value = self.nanos / NANO;
                 let fits = BINARY.iter().find(|(_, bits)| value % (1i128 << bits) == 0);
@@ -174,7 +174,7 @@ impl fmt::Display for Quantity {
 }
 
 impl Quantity {
-    /// The number, the suffix and the exponent of the largest decimal unit that leaves no fraction.
+    /// Returns number, suffix and exponent of the largest decimal unit without a fraction.
     fn decimal(self) -> (i128, &'static str, i32) {
         for (suffix, exponent) in DECIMAL {
             let unit = 10i128.pow((exponent + 9).unsigned_abs());
@@ -186,7 +186,7 @@ impl Quantity {
     }
 }
 
-/// A factor that a suffix stands for.
+/// The factor of a suffix.
 #[derive(Clone, Copy)]
 enum Scale {
     Ten(i32),
@@ -205,7 +205,7 @@ fn read_suffix(suffix: &str) -> Result<(Scale, Format), QuantityError> {
     Ok((Scale::Ten(exponent.clamp(-400, 400)), Format::DecimalExponent))
 }
 
-/// The magnitude in nanos, rounded up, capped at [`MAX`].
+/// Returns the magnitude in nanos, rounded up and limited to [`MAX`].
 fn to_nanos(whole: &str, fraction: &str, scale: Scale) -> i128 {
     let digits = whole.bytes().chain(fraction.bytes()).map(|b| i128::from(b - b'0'));
     let point = i32::try_from(whole.len()).unwrap_or(i32::MAX);
@@ -213,7 +213,7 @@ fn to_nanos(whole: &str, fraction: &str, scale: Scale) -> i128 {
         Scale::Ten(exponent) => (exponent, 0),
         Scale::Two(bits) => (0, bits),
     };
-    // The decimal exponent, in nanos, of the digit after the ones read so far.
+    // The decimal exponent, in nanos, of the next digit.
     let mut place = point + ten + 9;
     let mut nanos: i128 = 0;
     let mut rest = false;
@@ -229,7 +229,7 @@ fn to_nanos(whole: &str, fraction: &str, scale: Scale) -> i128 {
         } else if place >= 0 {
             nanos = nanos.saturating_add((digit * 10i128.pow(place.unsigned_abs())).saturating_mul(1 << two));
         } else {
-            // A part of a nano counts only through a binary factor, or rounds up.
+            // A fraction of a nano counts only through a binary factor, or by rounding up.
             let divisor = 10i128.pow(place.unsigned_abs());
             let scaled = digit.saturating_mul(1 << two);
             nanos = nanos.saturating_add(scaled / divisor);
@@ -244,7 +244,7 @@ fn to_nanos(whole: &str, fraction: &str, scale: Scale) -> i128 {
 
 fn round_up(nanos: i128, unit: i128) -> i64 {
     let quotient = nanos.div_euclid(unit);
-    // Away from zero for a positive value, towards minus infinity for a negative one, as upstream rounds.
+    // Positive values round away from zero, negative ones towards minus infinity, as upstream.
     let rounded = if nanos > 0 && nanos % unit != 0 { quotient + 1 } else { quotient };
     i64::try_from(rounded).unwrap_or(if rounded < 0 { i64::MIN } else { i64::MAX })
 }
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn the_canonical_form_is_the_shortest_without_a_fraction() {
+    fn formats_the_canonical_form() {
         let cases = [
             ("0", "0"),
             ("1500m", "1500m"),
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_quantity_is_refused() {
+    fn rejects_invalid_quantities() {
         for text in [
             "", ".", "-", "1.2.3", "1x", "1 ", " 1", "1ki", "1K", "e3", "1e", "1e3.5", "--1", "0x1", "1mi",
             "é",
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn values_round_up() {
+    fn rounds_values_up() {
         assert_eq!(Quantity::parse("1500m").unwrap().value(), 2);
         assert_eq!(Quantity::parse("1500m").unwrap().milli_value(), 1500);
         assert_eq!(Quantity::parse("1n").unwrap().milli_value(), 1);
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn thousandths_are_rounded_to_away_from_zero() {
+    fn rounds_to_thousandths_away_from_zero() {
         let cases = [
             ("1n", "1m"),
             ("-1n", "-1m"),
@@ -342,13 +342,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_panics(text in "[-+0-9.eEinumkKMGTP]{0,30}") {
+        fn parsing_never_panics(text in "[-+0-9.eEinumkKMGTP]{0,30}") {
             if let Ok(quantity) = Quantity::parse(&text) {
                 let _ = (quantity.value(), quantity.milli_value(), quantity.to_string());
             }
         }
 
-        /// Against whole numbers of nanos, worked out another way.
+        /// Compares with integer arithmetic on nanos.
         #[test]
         fn decimal_values_are_exact(nanos in -1_000_000_000_000_000i64..1_000_000_000_000_000) {
             let sign = if nanos < 0 { "-" } else { "" };

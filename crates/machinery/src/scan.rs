@@ -1,44 +1,44 @@
-//! Finds where the parts of a JSON text lie, without building a tree of it. Nothing recurses, and no more is checked than
-//! it takes to find the parts: the reader of a part decodes it, and learns there whether it is JSON.
+//! Finds the parts of a JSON text without building a tree. Nothing is recursive, and only the structure is checked:
+//! invalid JSON in a part is detected when the part is decoded.
 
 use std::ops::Range;
 
-/// The members of the object that `text` begins with, as ranges: the key between its quotes, and the value. Ends
-/// early where the text is not JSON; see [`Members::is_complete`].
+/// Iterates over the members of the object at the start of `text`, as ranges of the key (without quotes) and the value.
+/// Ends early if the text is not JSON; see [`Members::is_complete`].
 pub fn members(text: &[u8]) -> Members<'_> {
     let at = skip_space(text, 0);
     let state = if text.get(at) == Some(&b'{') { State::First } else { State::Broken };
     Members(Walk { text, at: at + 1, state })
 }
 
-/// The elements of the array that `text` begins with.
+/// Iterates over the elements of the array at the start of `text`.
 pub fn elements(text: &[u8]) -> Elements<'_> {
     let at = skip_space(text, 0);
     let state = if text.get(at) == Some(&b'[') { State::First } else { State::Broken };
     Elements(Walk { text, at: at + 1, state })
 }
 
-/// The value of the member `key`, if the object in `text` has it. Stops there, so that a member near the beginning
-/// costs little.
+/// Returns the value of the member `key` of the object in `text`. Stops at the member, so one near the start costs
+/// little.
 pub fn member(text: &[u8], key: &str) -> Option<Range<usize>> {
     members(text).find(|(name, _)| &text[name.clone()] == key.as_bytes()).map(|(_, value)| value)
 }
 
-/// See [`members`].
+/// Iterator returned by [`members`].
 pub struct Members<'a>(Walk<'a>);
 
-/// See [`elements`].
+/// Iterator returned by [`elements`].
 pub struct Elements<'a>(Walk<'a>);
 
 impl Members<'_> {
-    /// Whether the object has been read to its end.
+    /// Returns whether the object was read to its end.
     pub fn is_complete(&self) -> bool {
         self.0.state == State::Ended
     }
 }
 
 impl Elements<'_> {
-    /// Whether the array has been read to its end.
+    /// Returns whether the array was read to its end.
     pub fn is_complete(&self) -> bool {
         self.0.state == State::Ended
     }
@@ -77,7 +77,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Steps over what stands before the next part: true where there is one, `None` at the end or when broken.
+    /// Skips the separator before the next part. `Some(true)` if there is a part; `None` at the end or on an error.
     fn separator(&mut self, close: u8) -> Option<bool> {
         if matches!(self.state, State::Ended | State::Broken) {
             return None;
@@ -124,7 +124,7 @@ fn skip_space(text: &[u8], at: usize) -> usize {
     at + rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n')).count()
 }
 
-/// Where the value that starts at `at` ends.
+/// Returns the end of the value that starts at `at`.
 fn value_end(text: &[u8], at: usize) -> Option<usize> {
     match text.get(at)? {
         b'"' => string_end(text, at),
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_found_whatever_lies_between() {
+    fn finds_members_with_any_spacing() {
         let text = " {\n\"a\" : [1, {\"b\":\"}\"}] ,\"c\":\"x\\\"y\",\"d\":-1.5e3,\"e\":{} } tail";
         assert_eq!(
             parts(text),
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn elements_are_found_in_order() {
+    fn finds_elements_in_order() {
         let text = br#"[{"a":1}, "b" ,[],null]"#;
         let mut walk = elements(text);
         let found: Vec<_> = walk.by_ref().map(|range| &text[range]).collect();
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_ends_the_walk_and_is_told() {
+    fn invalid_json_is_not_complete() {
         for text in
             ["", "7", "{", r#"{"a"}"#, r#"{"a":1"#, r#"{"a":1 "b":2}"#, "{a:1}", r#"{"a":"x\"#, "{1:2}"]
         {
@@ -214,7 +214,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_input_panics(text: Vec<u8>) {
+        fn scanning_never_panics(text: Vec<u8>) {
             members(&text).for_each(drop);
             elements(&text).for_each(drop);
         }

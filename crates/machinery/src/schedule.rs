@@ -1,4 +1,4 @@
-//! The schedules of cron jobs, as `robfig/cron` reads them.
+//! Schedules of cron jobs (upstream: `robfig/cron`).
 
 use std::time::Duration;
 
@@ -7,38 +7,38 @@ use jiff::{Timestamp, ToSpan, Unit, Zoned};
 
 use crate::duration;
 
-/// The moments at which something is due.
+/// A cron schedule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule(Kind);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Moments of the calendar.
+    /// Times of the calendar.
     Calendar(Box<Calendar>),
-    /// Again and again after the same time.
+    /// A fixed interval.
     Every(Duration),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Calendar {
-    minutes: Places,
-    hours: Places,
-    days: Places,
-    months: Places,
-    weekdays: Places,
+    minutes: ValueSet,
+    hours: ValueSet,
+    days: ValueSet,
+    months: ValueSet,
+    weekdays: ValueSet,
 }
 
-/// The places of a field that are due, as bits; and whether the field was left open, as `*` does.
+/// The set of matching values of a field as bits, and whether the field is unrestricted (`*`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Places {
+struct ValueSet {
     bits: u64,
     open: bool,
 }
 
-/// A time zone by its name in IANA's database.
+/// Returns a time zone by its IANA name.
 ///
 /// # Errors
-/// A name that the database does not have.
+/// The name is not in the database.
 pub fn time_zone(name: &str) -> Result<TimeZone, String> {
     let zone = TimeZone::get(name).ok();
     // The case of a name matters, as upstream's are names of files.
@@ -47,11 +47,11 @@ pub fn time_zone(name: &str) -> Result<TimeZone, String> {
 }
 
 impl Schedule {
-    /// Reads a schedule: five fields, a word such as `@hourly`, or `@every 1h30m`. A time zone before it is skipped;
-    /// the API takes none there.
+    /// Parses a schedule: five fields, a descriptor such as `@hourly`, or `@every 1h30m`. A leading time zone is
+    /// skipped; the API does not allow one.
     ///
     /// # Errors
-    /// Why the text is no schedule, in the words of the library upstream uses.
+    /// The text is not a schedule; the message is that of upstream's library.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = match text.strip_prefix("TZ=").or_else(|| text.strip_prefix("CRON_TZ=")) {
             Some(zoned) => zoned.split_once(' ').map_or("", |(_, rest)| rest.trim()),
@@ -60,7 +60,7 @@ impl Schedule {
         if let Some(duration) = text.strip_prefix("@every ") {
             let nanos = duration::parse_nanos(duration)
                 .map_err(|error| format!("failed to parse duration {text}: {error}"))?;
-            // Less than a second is a second, and fractions of one are dropped.
+            // Intervals are truncated to seconds; the minimum is one second.
             let seconds = u64::try_from(nanos / 1_000_000_000).unwrap_or(0);
             return Ok(Self(Kind::Every(Duration::from_secs(seconds.max(1)))));
         }
@@ -80,16 +80,16 @@ impl Schedule {
         };
         let [minute, hour, day, month, weekday] = &FIELDS;
         Ok(Self(Kind::Calendar(Box::new(Calendar {
-            minutes: places(minutes, minute)?,
-            hours: places(hours, hour)?,
-            days: places(days, day)?,
-            months: places(months, month)?,
-            weekdays: places(weekdays, weekday)?,
+            minutes: value_set(minutes, minute)?,
+            hours: value_set(hours, hour)?,
+            days: value_set(days, day)?,
+            months: value_set(months, month)?,
+            weekdays: value_set(weekdays, weekday)?,
         }))))
     }
 
-    /// The first moment after `after` at which something is due; nothing if there is none within five years. Times
-    /// that a change of the clock leaves out are not due, and those that it repeats are due twice.
+    /// Returns the first due time after `after`; `None` if there is none within five years. Times that a clock change
+    /// skips are not due; repeated ones are due twice.
     pub fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
         match &self.0 {
             Kind::Every(duration) => {
@@ -101,7 +101,7 @@ impl Schedule {
         }
     }
 
-    /// The last moment after `after` and not after `now` at which something was due.
+    /// Returns the last due time after `after` and not after `now`.
     pub fn last(&self, after: Timestamp, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
         let due = |from: Timestamp| self.next(from, zone).filter(|due| *due <= now);
         let mut latest = due(after)?;
@@ -110,7 +110,7 @@ impl Schedule {
             let whole = passed - passed % duration.as_secs();
             return latest.checked_add(Duration::from_secs(whole)).ok();
         }
-        // What is due after a moment is due no earlier after a later one, so halving finds the last.
+        // `next` is monotonic, so a binary search finds the last time.
         let (mut early, mut late) = (latest.as_second(), now.as_second());
         while late - early > 1 {
             let middle = early + (late - early) / 2;
@@ -127,7 +127,7 @@ impl Calendar {
     fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
         let whole_minute = after.as_second().div_euclid(60) * 60 + 60;
         let mut time = Timestamp::from_second(whole_minute).ok()?.to_zoned(zone.clone());
-        // Some zones are off by seconds in the far past only.
+        // Only in the distant past do zones have offsets in seconds.
         let last_year = time.year() + 5;
         while time.year() <= last_year {
             if !self.months.has(time.month()) {
@@ -145,7 +145,7 @@ impl Calendar {
         None
     }
 
-    /// Where both the day of the month and the day of the week are said, either is enough.
+    /// If both day of month and day of week are restricted, one match is enough.
     fn has_day(&self, time: &Zoned) -> bool {
         let day = self.days.has(time.day());
         let weekday = self.weekdays.has(time.weekday().to_sunday_zero_offset());
@@ -153,13 +153,13 @@ impl Calendar {
     }
 }
 
-impl Places {
-    fn has(self, place: i8) -> bool {
-        u32::try_from(place).is_ok_and(|place| self.bits & (1 << place) != 0)
+impl ValueSet {
+    fn has(self, value: i8) -> bool {
+        u32::try_from(value).is_ok_and(|value| self.bits & (1 << value) != 0)
     }
 }
 
-/// The words of months and of days, each standing for its place.
+/// Names of months and weekdays, in the order of their values.
 const MONTHS: [&str; 12] =
     ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const DAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
@@ -170,7 +170,7 @@ struct Field {
     words: &'static [&'static str],
 }
 
-/// Minutes, hours, days of the month, months, days of the week.
+/// Minute, hour, day of month, month, day of week.
 const FIELDS: [Field; 5] = [
     Field { min: 0, max: 59, words: &[] },
     Field { min: 0, max: 23, words: &[] },
@@ -179,18 +179,18 @@ const FIELDS: [Field; 5] = [
     Field { min: 0, max: 6, words: &DAYS },
 ];
 
-/// A field: ranges with commas between.
-fn places(text: &str, field: &Field) -> Result<Places, String> {
-    let mut all = Places::default();
+/// Parses a field: ranges separated by commas.
+fn value_set(text: &str, field: &Field) -> Result<ValueSet, String> {
+    let mut all = ValueSet::default();
     for part in text.split(',') {
         let range = range(part, field)?;
-        all = Places { bits: all.bits | range.bits, open: all.open || range.open };
+        all = ValueSet { bits: all.bits | range.bits, open: all.open || range.open };
     }
     Ok(all)
 }
 
-/// A range such as `5`, `1-5`, `*/5`, `mon-fri`.
-fn range(text: &str, field: &Field) -> Result<Places, String> {
+/// Parses a range such as `5`, `1-5`, `*/5`, `mon-fri`.
+fn range(text: &str, field: &Field) -> Result<ValueSet, String> {
     let mut parts = text.split('/');
     let range = parts.next().unwrap_or_default();
     let (step, rest) = (parts.next(), parts.next());
@@ -224,14 +224,14 @@ fn range(text: &str, field: &Field) -> Result<Places, String> {
     if step == 0 {
         return Err(format!("step of range should be a positive number: {text}"));
     }
-    let bits = (low..=high).step_by(step as usize).fold(0, |bits, place| bits | (1 << place));
-    Ok(Places { bits, open: open && step == 1 })
+    let bits = (low..=high).step_by(step as usize).fold(0, |bits, value| bits | (1 << value));
+    Ok(ValueSet { bits, open: open && step == 1 })
 }
 
 fn number(text: &str, field: &Field) -> Result<u32, String> {
     let word = field.words.iter().position(|word| word.eq_ignore_ascii_case(text));
-    match word.and_then(|place| u32::try_from(place).ok()) {
-        Some(place) => Ok(place + field.min),
+    match word.and_then(|value| u32::try_from(value).ok()) {
+        Some(value) => Ok(value + field.min),
         None => plain_number(text),
     }
 }
@@ -247,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn schedules_are_told_from_other_texts() {
+    fn parses_schedules_and_rejects_other_texts() {
         for good in ["*/5 * * * *", "0 0 1,15 JAN-mar mon", "@hourly", "@every 1h30m", "5/15 ? * * *"] {
             assert!(Schedule::parse(good).is_ok(), "{good}");
         }
@@ -275,14 +275,14 @@ mod tests {
     }
 
     #[test]
-    fn the_next_moments_follow_from_the_fields() {
+    fn computes_the_next_times() {
         let cases: [(&str, &[&str]); 8] = [
             ("*/20 * * * *", &["2026-01-01T00:20:00Z", "2026-01-01T00:40:00Z", "2026-01-01T01:00:00Z"]),
             ("30 6 * * *", &["2026-01-01T06:30:00Z", "2026-01-02T06:30:00Z"]),
             ("0 0 31 * *", &["2026-01-31T00:00:00Z", "2026-03-31T00:00:00Z"]),
             ("0 0 29 2 *", &["2028-02-29T00:00:00Z"]),
             ("0 0 30 2 *", &[]),
-            // The 13th or a Friday; 2 January 2026 is one.
+            // The 13th or a Friday; 2 January 2026 is a Friday.
             ("0 0 13 * fri", &["2026-01-02T00:00:00Z", "2026-01-09T00:00:00Z", "2026-01-13T00:00:00Z"]),
             ("@monthly", &["2026-02-01T00:00:00Z"]),
             ("@every 90m", &["2026-01-01T01:30:07Z", "2026-01-01T03:00:07Z"]),
@@ -294,8 +294,8 @@ mod tests {
     }
 
     #[test]
-    fn clocks_that_change_leave_out_and_repeat() {
-        // On 29 March 2026 there is no 02:30 in Berlin; on 25 October it comes twice.
+    fn clock_changes_skip_and_repeat_times() {
+        // On 29 March 2026 there is no 02:30 in Berlin; on 25 October it occurs twice.
         let spring = due("30 2 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", 1);
         assert_eq!(spring, ["2026-03-30T00:30:00Z"]);
         let autumn = due("30 2 * * *", "Europe/Berlin", "2026-10-24T12:00:00Z", 3);
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_moment_is_found_however_many_were_missed() {
+    fn finds_the_last_of_many_missed_times() {
         let now: Timestamp = "2026-06-01T10:07:30Z".parse().unwrap();
         for (schedule, after, expected) in [
             ("*/5 * * * *", "2020-01-01T00:00:00Z", Some("2026-06-01T10:05:00Z")),

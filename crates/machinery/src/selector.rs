@@ -6,25 +6,25 @@ use serde_json::Value;
 
 use crate::names;
 
-/// Why a selector cannot be used.
+/// Error of parsing a selector.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SelectorError {
     /// The text is not a selector.
     #[error("unable to parse requirement: {0}")]
     Syntax(String),
-    /// A key or a value breaks the rules of labels.
+    /// A key or a value is not valid for a label.
     #[error("{0}")]
     Invalid(String),
-    /// A selector in a query has more than [`MAX_REQUIREMENTS`].
+    /// A selector in a query has more than [`MAX_REQUIREMENTS`] requirements.
     #[error("a selector can have at most {MAX_REQUIREMENTS} requirements")]
     TooManyRequirements,
 }
 
-/// The most requirements of a selector in a query. Each one is compared with each object of a list and with each event
-/// of a watch, and a query has room for hundreds of thousands.
+/// Maximum number of requirements of a selector in a query. Each is evaluated for each object of a list and each event
+/// of a watch, and a query could hold hundreds of thousands.
 pub const MAX_REQUIREMENTS: usize = 256;
 
-/// Requirements on labels, all of which must hold; none selects everything.
+/// A conjunction of requirements on labels. Without requirements it selects everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelSelector {
     requirements: Vec<Requirement>,
@@ -35,13 +35,13 @@ pub struct LabelSelector {
 pub struct Requirement {
     /// The label's key.
     pub key: String,
-    /// What is asked of its value.
+    /// The operator.
     pub operator: Operator,
-    /// The values the operator speaks of, sorted.
+    /// The values of the operator, sorted.
     pub values: Vec<String>,
 }
 
-/// What a requirement asks of a label's value.
+/// The operator of a requirement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Operator {
@@ -57,10 +57,10 @@ pub enum Operator {
 }
 
 impl LabelSelector {
-    /// Reads a selector such as `app=web,tier in (a,b),!old`.
+    /// Parses a selector such as `app=web,tier in (a,b),!old`.
     ///
     /// # Errors
-    /// Text that is not a selector, or keys and values that no label can have.
+    /// The text is not a selector, or a key or value is not valid for a label.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         let mut parser = Parser::new(text);
         let mut requirements = parser.requirements()?;
@@ -71,10 +71,10 @@ impl LabelSelector {
         Ok(Self { requirements })
     }
 
-    /// Reads a `metav1.LabelSelector`; an absent one (null) selects nothing and is an error here.
+    /// Converts a `metav1.LabelSelector`. Null, which selects nothing, is an error here.
     ///
     /// # Errors
-    /// An unknown operator, or keys and values that no label can have.
+    /// An operator is unknown, or a key or value is not valid for a label.
     pub fn from_value(selector: &Value) -> Result<Self, SelectorError> {
         let invalid = |text: String| SelectorError::Invalid(text);
         let fields =
@@ -109,24 +109,24 @@ impl LabelSelector {
         Ok(Self { requirements })
     }
 
-    /// Whether everything is selected.
+    /// Returns whether everything is selected.
     pub fn is_empty(&self) -> bool {
         self.requirements.is_empty()
     }
 
-    /// The requirements, by key.
+    /// Returns the requirements, sorted by key.
     pub fn requirements(&self) -> &[Requirement] {
         &self.requirements
     }
 
-    /// Whether labels, given as a look-up, are selected.
+    /// Returns whether the labels, given as a lookup function, are selected.
     pub fn matches<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.requirements.iter().all(|requirement| requirement.matches(label(&requirement.key)))
     }
 }
 
 impl Requirement {
-    /// Whether a label of this value (or its absence) fulfils the requirement.
+    /// Returns whether a label with this value (or an absent one) satisfies the requirement.
     pub fn matches(&self, value: Option<&str>) -> bool {
         let among = |value: &str| self.values.binary_search_by(|wanted| wanted.as_str().cmp(value)).is_ok();
         let number = |text: &str| text.parse::<i64>().ok();
@@ -212,7 +212,7 @@ impl fmt::Display for Requirement {
     }
 }
 
-/// A recursive-descent parser of label selectors: one requirement after the other, no backtracking.
+/// A recursive-descent parser of label selectors without backtracking.
 struct Parser<'a> {
     rest: &'a str,
 }
@@ -224,7 +224,7 @@ enum Token<'a> {
     End,
 }
 
-/// The longest symbols first.
+/// Symbols, the longest first.
 const SYMBOLS: [&str; 9] = ["==", "!=", "=", "!", ",", "(", ")", ">", "<"];
 
 impl<'a> Parser<'a> {
@@ -307,7 +307,7 @@ impl<'a> Parser<'a> {
         Ok(Requirement { key, operator, values })
     }
 
-    /// The value after `=`: a word, or nothing.
+    /// Parses the value after `=`, which may be empty.
     fn exact_value(&mut self) -> Result<String, SelectorError> {
         match self.peek() {
             Token::End | Token::Symbol(",") => Ok(String::new()),
@@ -319,7 +319,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// The values after `in`: `(a, b)`, where one may be empty.
+    /// Parses the values after `in`: `(a, b)`, which may be empty.
     fn values(&mut self) -> Result<Vec<String>, SelectorError> {
         match self.next() {
             Token::Symbol("(") => {}
@@ -361,28 +361,28 @@ fn unexpected(found: Token<'_>, expected: &str) -> SelectorError {
     SelectorError::Syntax(format!("found '{found}', expected: {expected}"))
 }
 
-/// Requirements on fields, all of which must hold.
+/// A conjunction of requirements on fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldSelector {
     requirements: Vec<FieldRequirement>,
 }
 
-/// One requirement on a field.
+/// A requirement on a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldRequirement {
     /// The field, such as `spec.nodeName`.
     pub path: String,
-    /// Whether the value must differ.
+    /// Whether the requirement is "not equal".
     pub negated: bool,
     /// The value.
     pub value: String,
 }
 
 impl FieldSelector {
-    /// Reads a selector such as `spec.nodeName=a,status.phase!=Failed`; `\` escapes `,`, `=` and `\` in values.
+    /// Parses a selector such as `spec.nodeName=a,status.phase!=Failed`; `\` escapes `,`, `=` and `\` in values.
     ///
     /// # Errors
-    /// A term without an operator, or a wrong escape.
+    /// A term has no operator or an invalid escape.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         let mut requirements = Vec::new();
         for term in split_terms(text).into_iter().filter(|term| !term.is_empty()) {
@@ -403,24 +403,24 @@ impl FieldSelector {
         Ok(Self { requirements })
     }
 
-    /// Whether everything is selected.
+    /// Returns whether everything is selected.
     pub fn is_empty(&self) -> bool {
         self.requirements.is_empty()
     }
 
-    /// The requirements in the order given.
+    /// Returns the requirements in the given order.
     pub fn requirements(&self) -> &[FieldRequirement] {
         &self.requirements
     }
 
-    /// The value the selector asks the field to have, if it does.
+    /// Returns the value that the selector requires for the field, if any.
     pub fn exact(&self, path: &str) -> Option<&str> {
         let found =
             self.requirements.iter().find(|requirement| requirement.path == path && !requirement.negated)?;
         Some(&found.value)
     }
 
-    /// Whether fields, given as a look-up, are selected; an absent field is empty.
+    /// Returns whether the fields, given as a lookup function, are selected; an absent field is empty.
     pub fn matches<'a>(&self, field: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.requirements.iter().all(|requirement| {
             (field(&requirement.path).unwrap_or_default() == requirement.value) != requirement.negated
@@ -428,7 +428,7 @@ impl FieldSelector {
     }
 }
 
-/// Splits at commas that are not escaped.
+/// Splits at unescaped commas.
 fn split_terms(text: &str) -> Vec<&str> {
     let mut terms = Vec::new();
     let (mut start, mut escaped) = (0, false);
@@ -478,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_has_room_for_a_bounded_number_of_requirements() {
+    fn limits_the_number_of_requirements() {
         let labels = |count: usize| vec!["a=b"; count].join(",");
         for count in [MAX_REQUIREMENTS, MAX_REQUIREMENTS + 1, 200_000] {
             let outcome = match count {
@@ -495,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn each_operator_selects_what_it_says() {
+    fn evaluates_each_operator() {
         let labels = [("a", "1"), ("b", "x"), ("empty", "")];
         let selected = [
             "",
@@ -521,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_selector_is_refused() {
+    fn rejects_invalid_selectors() {
         for text in [
             "a b", "=x", "n=3,", "n in (1", "x/y/z=1", "n in", "a=b=c", "!a=b", "(a)", "a in ((", "é=1",
             "a>x", "a=-", ",", "a,,b",
@@ -533,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn a_selector_object_reads_as_its_text() {
+    fn converts_selector_objects() {
         let object = json!({"matchLabels": {"b": "2", "a": "1"},
             "matchExpressions": [{"key": "c", "operator": "NotIn", "values": ["y", "x"]}, {"key": "d", "operator": "Exists"}]});
         assert_eq!(LabelSelector::from_value(&object).unwrap().to_string(), "a=1,b=2,c notin (x,y),d");
@@ -543,7 +543,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_compare_with_escapes() {
+    fn evaluates_field_selectors_with_escapes() {
         let selector = FieldSelector::parse(r"spec.nodeName=a,status.phase!=Failed,x==a\,b").unwrap();
         assert_eq!(selector.exact("spec.nodeName"), Some("a"));
         assert_eq!(selector.exact("status.phase"), None);
@@ -562,13 +562,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_panics(text in ".{0,40}") {
+        fn parsing_never_panics(text in ".{0,40}") {
             let _ = LabelSelector::parse(&text);
             let _ = FieldSelector::parse(&text);
         }
 
         #[test]
-        fn what_is_printed_reads_back(key in "[a-z]{1,5}", values in prop::collection::vec("[a-z0-9]{1,4}", 1..4), op in 0usize..6) {
+        fn formatted_selectors_round_trip(key in "[a-z]{1,5}", values in prop::collection::vec("[a-z0-9]{1,4}", 1..4), op in 0usize..6) {
             let list = values.join(",");
             let text = match op {
                 0 => format!("{key}={}", values[0]),

@@ -1,5 +1,5 @@
-//! `Status`, the document every error (and some successes) of the API is told with
-//! (`meta/v1` and upstream's `apimachinery/pkg/api/errors`).
+//! `Status`, the document of every API error and of some successes (upstream: `meta/v1` and
+//! `apimachinery/pkg/api/errors`).
 
 use std::collections::HashSet;
 
@@ -9,11 +9,11 @@ use serde_json::Value;
 use crate::limits::{self, MAX_MESSAGE_BYTES};
 use crate::{FieldError, GroupKind, GroupResource};
 
-/// How many errors of validation a `Status` names, in its message and as causes. An object can have one for each of
+/// Maximum number of validation errors in the message and causes of a `Status`. An object can have an error for each of
 /// its values.
 pub const MAX_CAUSES: usize = 100;
 
-/// The reason of a failure, for machines.
+/// The machine-readable reason of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum Reason {
@@ -37,26 +37,26 @@ pub enum Reason {
     InternalError,
     Expired,
     ServiceUnavailable,
-    /// The reason is known only by its HTTP code.
+    /// No reason beyond the HTTP code.
     #[serde(rename = "")]
     Unknown,
 }
 
-/// One cause of a failure, usually one field.
+/// A cause of a failure, usually a field.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusCause {
     /// Machine-readable reason, such as `FieldValueInvalid`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// What is wrong, for a person.
+    /// The message.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// The field at fault, as a path.
+    /// The path of the field.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub field: String,
 }
 
-/// What a `Status` is about.
+/// The subject of a `Status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StatusDetails {
@@ -72,15 +72,15 @@ pub struct StatusDetails {
     /// The object's uid.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub uid: String,
-    /// The single causes.
+    /// The causes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<StatusCause>,
-    /// Seconds after which a retry makes sense; 0 for none.
+    /// Seconds after which to retry; 0 if not applicable.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub retry_after_seconds: u32,
 }
 
-/// The outcome of a request that does not answer with an object.
+/// The result of a request that does not return an object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Status {
@@ -88,16 +88,16 @@ pub struct Status {
     pub code: u16,
     /// The reason; `None` for a success.
     pub reason: Option<Reason>,
-    /// What happened, for a person.
+    /// The message.
     pub message: String,
-    /// What it is about.
+    /// The subject.
     pub details: Option<Box<StatusDetails>>,
-    /// The token with which an expired list goes on in the latest state; empty for none.
+    /// The token with which an expired list can continue at the latest state; empty if there is none.
     pub continue_token: String,
 }
 
 impl Status {
-    /// A failure with a code, a reason and a message, which is cut at [`MAX_MESSAGE_BYTES`].
+    /// Returns a failure. The message is cut at [`MAX_MESSAGE_BYTES`].
     pub fn failure(code: u16, reason: Reason, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -108,41 +108,41 @@ impl Status {
         }
     }
 
-    /// A success that says no more than that.
+    /// Returns a success without details.
     pub fn success(code: u16) -> Self {
         Self { reason: None, ..Self::failure(code, Reason::Unknown, "") }
     }
 
-    /// The success that deleting an object answers with.
+    /// Returns the success of a deletion.
     pub fn deleted(resource: &GroupResource, name: &str, uid: &str) -> Self {
         let details = StatusDetails { uid: uid.to_owned(), ..about(resource, name) };
         Self::success(200).with_details(details)
     }
 
-    /// 404: there is no such object.
+    /// Returns 404: the object does not exist.
     pub fn not_found(resource: &GroupResource, name: &str) -> Self {
         Self::failure(404, Reason::NotFound, format!("{resource} {name:?} not found")).on(resource, name)
     }
 
-    /// 404: there is nothing at this path.
+    /// Returns 404: the path does not exist.
     pub fn no_such_path() -> Self {
         Self::failure(404, Reason::NotFound, "the server could not find the requested resource")
             .with_details(StatusDetails::default())
     }
 
-    /// 409: the name is taken.
+    /// Returns 409: the name is already in use.
     pub fn already_exists(resource: &GroupResource, name: &str) -> Self {
         Self::failure(409, Reason::AlreadyExists, format!("{resource} {name:?} already exists"))
             .on(resource, name)
     }
 
-    /// 409: the object is not in the state the request supposes.
+    /// Returns 409: the object is not in the state that the request assumes.
     pub fn conflict(resource: &GroupResource, name: &str, why: &str) -> Self {
         let message = format!("Operation cannot be fulfilled on {resource} {name:?}: {why}");
         Self::failure(409, Reason::Conflict, message).on(resource, name)
     }
 
-    /// 422: validation found these errors, of which the first [`MAX_CAUSES`] are named.
+    /// Returns 422 with the first [`MAX_CAUSES`] validation errors.
     pub fn invalid(kind: &GroupKind, name: &str, errors: &[FieldError]) -> Self {
         let mut seen = HashSet::new();
         let mut messages: Vec<String> = Vec::new();
@@ -179,29 +179,29 @@ impl Status {
             .with_details(details)
     }
 
-    /// 400: the request itself is wrong.
+    /// Returns 400: the request is malformed.
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::failure(400, Reason::BadRequest, message)
     }
 
-    /// 401: no known credential came with the request.
+    /// Returns 401: the request has no valid credentials.
     pub fn unauthorized() -> Self {
         Self::failure(401, Reason::Unauthorized, "Unauthorized")
     }
 
-    /// 403: the object may not be touched this way.
+    /// Returns 403: the operation on the object is not allowed.
     pub fn forbidden(resource: &GroupResource, name: &str, why: &str) -> Self {
         let subject = if name.is_empty() { resource.to_string() } else { format!("{resource} {name:?}") };
         Self::failure(403, Reason::Forbidden, format!("{subject} is forbidden: {why}")).on(resource, name)
     }
 
-    /// 405: the resource does not have this verb.
+    /// Returns 405: the resource does not support the verb.
     pub fn method_not_allowed(resource: &GroupResource, verb: &str) -> Self {
         let message = format!("{verb} is not supported on resources of kind \"{resource}\"");
         Self::failure(405, Reason::MethodNotAllowed, message).on(resource, "")
     }
 
-    /// 405: the path does not have this method.
+    /// Returns 405: the path does not support the method.
     pub fn method_not_allowed_here() -> Self {
         Self::failure(
             405,
@@ -211,29 +211,29 @@ impl Status {
         .with_details(StatusDetails::default())
     }
 
-    /// 406: none of the accepted encodings can be served.
+    /// Returns 406: none of the accepted media types is served.
     pub fn not_acceptable(served: &[&str]) -> Self {
         let list = served.join(", ");
         let message = format!("only the following media types are accepted: {list}");
         Self::failure(406, Reason::NotAcceptable, message)
     }
 
-    /// 409, about an object named by its kind, as preconditions of a deletion are told.
+    /// Returns 409 for an object named by its kind, as for preconditions of a deletion.
     pub fn conflict_of_kind(kind: &GroupKind, name: &str, why: &str) -> Self {
         Self::conflict(&GroupResource::new(&kind.group, &kind.kind), name, why)
     }
 
-    /// 410: the revision asked for has been compacted, or the window has moved on.
+    /// Returns 410: the requested revision is compacted or has left the window.
     pub fn expired(message: impl Into<String>) -> Self {
         Self::failure(410, Reason::Expired, message)
     }
 
-    /// 413: the body is larger than the limit.
+    /// Returns 413: the body exceeds the limit.
     pub fn too_large(message: impl Into<String>) -> Self {
         Self::failure(413, Reason::RequestEntityTooLarge, message)
     }
 
-    /// 415: the body's encoding is not one of those served.
+    /// Returns 415: the media type of the body is not supported.
     pub fn unsupported_media_type(served: &[&str]) -> Self {
         let list = served.join(", ");
         let message = format!(
@@ -242,13 +242,13 @@ impl Status {
         Self::failure(415, Reason::UnsupportedMediaType, message)
     }
 
-    /// 429: try again after some seconds.
+    /// Returns 429: retry after the given number of seconds.
     pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Self {
         let details = StatusDetails { retry_after_seconds, ..StatusDetails::default() };
         Self::failure(429, Reason::TooManyRequests, message).with_details(details)
     }
 
-    /// 500: the server's own fault.
+    /// Returns 500: an internal error.
     pub fn internal(message: impl std::fmt::Display) -> Self {
         let text = message.to_string();
         let cause = StatusCause { message: text.clone(), ..StatusCause::default() };
@@ -257,23 +257,23 @@ impl Status {
             .with_details(details)
     }
 
-    /// 501: the server knows what is asked but cannot do it. The API has no reason for it.
+    /// Returns 501: a known operation that is not implemented. The API has no reason for it.
     pub fn not_implemented(what: impl std::fmt::Display) -> Self {
         Self::failure(501, Reason::Unknown, format!("{what} is not served by this version of nave"))
     }
 
-    /// 503: not now.
+    /// Returns 503: temporarily unavailable.
     pub fn service_unavailable(message: impl Into<String>) -> Self {
         Self::failure(503, Reason::ServiceUnavailable, message)
     }
 
-    /// 504: the server could not finish in time.
+    /// Returns 504: the server could not finish in time.
     pub fn timeout(why: impl std::fmt::Display, retry_after_seconds: u32) -> Self {
         let details = StatusDetails { retry_after_seconds, ..StatusDetails::default() };
         Self::failure(504, Reason::Timeout, format!("Timeout: {why}")).with_details(details)
     }
 
-    /// The same status about an object of a resource.
+    /// Sets the subject to an object of a resource.
     pub fn on(mut self, resource: &GroupResource, name: &str) -> Self {
         let kept = self.details.take().map(|details| *details).unwrap_or_default();
         let StatusDetails { causes, retry_after_seconds, .. } = kept;
@@ -281,7 +281,7 @@ impl Status {
         self
     }
 
-    /// The same status with one more cause.
+    /// Adds a cause.
     pub fn with_cause(mut self, reason: &str, message: &str, field: &str) -> Self {
         let cause =
             StatusCause { reason: reason.to_owned(), message: message.to_owned(), field: field.to_owned() };
@@ -289,18 +289,18 @@ impl Status {
         self
     }
 
-    /// The same status with details.
+    /// Sets the details.
     pub fn with_details(mut self, details: StatusDetails) -> Self {
         self.details = Some(Box::new(details));
         self
     }
 
-    /// Whether this is a success.
+    /// Returns whether this is a success.
     pub fn is_success(&self) -> bool {
         self.reason.is_none()
     }
 
-    /// The document, as it goes over the wire.
+    /// Returns the document in its wire form.
     pub fn to_value(&self) -> Value {
         let wire = Wire {
             kind: "Status",
@@ -310,7 +310,7 @@ impl Status {
             message: &self.message,
             reason: self.reason.filter(|reason| *reason != Reason::Unknown),
             details: self.details.as_deref(),
-            // A deletion's success goes without its code, which is the response's; other successes name it.
+            // The success of a deletion has no code in the body; other successes have.
             code: if self.is_success() && self.code == 200 { 0 } else { self.code },
         };
         serde_json::to_value(wire).unwrap_or(Value::Null)
@@ -361,7 +361,7 @@ mod tests {
     use crate::FieldPath;
 
     #[test]
-    fn an_invalid_object_names_each_field_at_fault() {
+    fn invalid_lists_each_field() {
         let kind = GroupKind { group: "apps".into(), kind: "Deployment".into() };
         let at = FieldPath::new("spec").child("replicas");
         let status = Status::invalid(
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn however_many_errors_there_are_the_answer_is_small() {
+    fn limits_the_size_of_the_status() {
         let kind = GroupKind { group: String::new(), kind: "Pod".into() };
         let long = "x".repeat(100_000);
         let at = FieldPath::new("spec").key(&long);
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deletion_tells_what_was_deleted() {
+    fn deleted_has_the_details_of_the_object() {
         let status = Status::deleted(&GroupResource::new("", "pods"), "p", "u");
         assert_eq!(
             status.to_value(),

@@ -1,4 +1,4 @@
-//! The API's timestamps and durations (`metav1.Time`, `metav1.MicroTime`, `duration.HumanDuration`).
+//! Timestamps and durations of the API (`metav1.Time`, `metav1.MicroTime`, `duration.HumanDuration`).
 
 mod parse;
 
@@ -9,68 +9,68 @@ use jiff::tz::TimeZone;
 
 pub use self::parse::{Layout, TimeError};
 
-/// A moment, to the microsecond: date and time in UTC, because `jiff::Timestamp` ends before the year 9999 does.
+/// A point in time, with microseconds: date and time in UTC, because `jiff::Timestamp` ends before the year 9999 does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(DateTime);
 
-/// The first moment of `metav1.Time`: earlier years have no four digits.
+/// The first `metav1.Time`: earlier years do not have four digits.
 const FIRST: DateTime = date(1, 1, 1).at(0, 0, 0, 0);
 const UNIX_EPOCH: DateTime = date(1970, 1, 1).at(0, 0, 0, 0);
 
-/// The present moment.
+/// Returns the current time.
 pub fn now() -> Timestamp {
     Timestamp(jiff::Timestamp::now().to_zoned(TimeZone::UTC).datetime())
 }
 
 impl Timestamp {
-    /// Reads a time of `metav1.Time`: RFC 3339, with or without a fraction and in any offset.
+    /// Parses a `metav1.Time`: RFC 3339, with an optional fraction and any offset.
     pub fn parse(text: &str) -> Option<Self> {
         Self::parse_as(text, Layout::Seconds).ok()
     }
 
-    /// Reads a time that is written in a layout.
+    /// Parses a time in a layout.
     ///
     /// # Errors
-    /// Text that is not such a time.
+    /// The text does not match the layout.
     pub fn parse_as(text: &str, layout: Layout) -> Result<Self, TimeError> {
         parse::parse(text, layout).map(Self)
     }
 
-    /// The moment so many seconds after 1970-01-01T00:00:00Z.
+    /// Returns the time at this many seconds after 1970-01-01T00:00:00Z.
     pub fn from_unix(seconds: i64, nanoseconds: i32) -> Option<Self> {
         let since = jiff::SignedDuration::from_secs(seconds);
         let since = since.checked_add(jiff::SignedDuration::from_nanos(nanoseconds.into()))?;
         UNIX_EPOCH.checked_add(since).ok().map(Self)
     }
 
-    /// Whole seconds since 1970-01-01T00:00:00Z.
+    /// Returns whole seconds since 1970-01-01T00:00:00Z.
     pub fn unix_seconds(self) -> i64 {
         self.0.duration_since(UNIX_EPOCH).as_secs()
     }
 
-    /// Nanoseconds past the whole second.
+    /// Returns the nanoseconds within the second.
     pub fn subsecond_nanoseconds(self) -> i32 {
         self.0.duration_since(UNIX_EPOCH).subsec_nanos()
     }
 
-    /// As `metav1.Time` writes it: seconds, in UTC.
+    /// Formats as `metav1.Time`: seconds, in UTC.
     pub fn rfc3339(self) -> String {
         self.write(false)
     }
 
-    /// As `metav1.MicroTime` writes it: microseconds, in UTC.
+    /// Formats as `metav1.MicroTime`: microseconds, in UTC.
     pub fn rfc3339_micro(self) -> String {
         self.write(true)
     }
 
-    /// The moment so many seconds later; the first or last one that RFC 3339 can write where the sum lies beyond it.
+    /// Adds seconds; limited to the first and last time that RFC 3339 can express.
     pub fn plus_seconds(self, seconds: i64) -> Self {
         let later = self.0.checked_add(jiff::SignedDuration::from_secs(seconds));
         let later = later.unwrap_or(if seconds < 0 { DateTime::MIN } else { DateTime::MAX });
         Self(later.max(FIRST))
     }
 
-    /// Seconds from `earlier` to this moment; negative if it is later.
+    /// Returns the seconds since `earlier`; negative if that is later.
     pub fn seconds_since(self, earlier: Self) -> i64 {
         self.0.duration_since(earlier.0).as_secs()
     }
@@ -97,7 +97,7 @@ impl Timestamp {
     }
 }
 
-/// The age of something, as tables show it: `5s`, `3m20s`, `2d3h`; `<unknown>` if the time is not known.
+/// Returns an age as shown in tables: `5s`, `3m20s`, `2d3h`; `<unknown>` without a time.
 pub fn age(since: Option<&str>, now: Timestamp) -> String {
     match since.and_then(Timestamp::parse) {
         Some(since) => human_duration(now.seconds_since(since)),
@@ -105,7 +105,7 @@ pub fn age(since: Option<&str>, now: Timestamp) -> String {
     }
 }
 
-/// A duration in two significant units at most, as kubectl shows ages (upstream: `duration.HumanDuration`).
+/// Formats a duration in at most two significant units, as kubectl shows ages (upstream: `duration.HumanDuration`).
 pub fn human_duration(seconds: i64) -> String {
     if seconds < -1 {
         return "<invalid>".to_owned();
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_in_any_offset_and_written_in_utc() {
+    fn parses_any_offset_and_formats_in_utc() {
         let cases = [
             ("2026-01-02T03:04:05Z", "2026-01-02T03:04:05Z", "2026-01-02T03:04:05.000000Z"),
             ("2026-01-02T03:04:05.123456789+01:00", "2026-01-02T02:04:05Z", "2026-01-02T02:04:05.123456Z"),
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_calendar_has_ends() {
+    fn limits_times_to_the_calendar() {
         for text in ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"] {
             let time = Timestamp::parse(text).unwrap();
             assert_eq!(time.rfc3339(), text);
@@ -166,7 +166,7 @@ mod tests {
         }
         assert!(now().plus_seconds(i64::MAX) > now());
         assert!(now().plus_seconds(i64::MIN) < now());
-        // Whatever is added, the outcome can be written and read.
+        // Any sum can be formatted and parsed.
         for seconds in [i64::MIN, i64::MIN + 1, -(1 << 40), -(1 << 37), -1, 0, 1 << 37, 1 << 40, i64::MAX] {
             let text = now().plus_seconds(seconds).rfc3339();
             assert_eq!(text.len(), "2026-01-02T03:04:05Z".len(), "{text}");
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn ages_read_as_kubectl_shows_them() {
+    fn formats_ages_as_kubectl() {
         let minute = 60;
         let (hour, day) = (60 * minute, 24 * 60 * minute);
         let cases = [

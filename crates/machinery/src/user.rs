@@ -1,16 +1,16 @@
-//! Who a request comes from.
+//! The user of a request.
 
 use std::collections::BTreeMap;
 
-/// A user as authentication found it: the input of authorization, admission and audit.
+/// An authenticated user: the input of authorization, admission and audit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserInfo {
-    /// The name that tells this user from all others; `system:anonymous` for nobody.
+    /// The unique name; `system:anonymous` for unauthenticated requests.
     pub name: String,
-    /// Tells users apart over time where a name is given anew; may be empty.
+    /// Distinguishes users over time if a name is reused; may be empty.
     pub uid: String,
-    /// The groups the user is in, in the order they were found.
+    /// The user's groups, in the order given by the authenticator.
     pub groups: Vec<String>,
-    /// What an authenticator adds, by lower-case key.
+    /// Additional attributes from the authenticator, by lower-case key.
     pub extra: BTreeMap<String, Vec<String>>,
 }

@@ -1,18 +1,18 @@
-//! The rules of `metadata` as a whole.
+//! Validation of `metadata`.
 
 use serde_json::Value;
 
 use super::{is_dns1123_label, is_qualified_name, is_valid_label_value};
 use crate::{FieldError, FieldPath, Map};
 
-/// The most bytes an object's annotations may have, keys and values together.
+/// Maximum total size of an object's annotations in bytes, keys and values.
 const ANNOTATIONS_MAX: usize = 256 * 1024;
 
-/// Metadata that an update may not change.
+/// Metadata fields that an update may not change.
 const IMMUTABLE: &[&str] =
     &["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"];
 
-/// Checks labels.
+/// Validates labels.
 pub fn validate_labels(labels: &Map, path: &FieldPath) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for (key, value) in labels {
@@ -25,7 +25,7 @@ pub fn validate_labels(labels: &Map, path: &FieldPath) -> Vec<FieldError> {
     errors
 }
 
-/// Checks annotations.
+/// Validates annotations.
 pub fn validate_annotations(annotations: &Map, path: &FieldPath) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut size = 0;
@@ -42,7 +42,7 @@ pub fn validate_annotations(annotations: &Map, path: &FieldPath) -> Vec<FieldErr
     errors
 }
 
-/// Checks the metadata of a new object; `name_rule` says what is wrong with a name.
+/// Validates the metadata of a new object; `name_rule` checks the name.
 pub fn validate_object_meta(
     metadata: &Value,
     namespaced: bool,
@@ -53,7 +53,7 @@ pub fn validate_object_meta(
     let mut errors = Vec::new();
     let (name, prefix) = (text("name"), text("generateName"));
     if !prefix.is_empty() {
-        // A prefix may end where a name may not: with a dash.
+        // A prefix may end with a dash, a name may not.
         let shown = prefix.strip_suffix('-').map_or_else(|| prefix.to_owned(), |rest| format!("{rest}a"));
         let at = path.child("generateName");
         errors.extend(name_rule(&shown).into_iter().map(|why| FieldError::invalid(&at, prefix, why)));
@@ -81,7 +81,7 @@ pub fn validate_object_meta(
     errors
 }
 
-/// Checks the metadata of a changed object against those it had.
+/// Validates the metadata of an updated object against the old metadata.
 pub fn validate_object_meta_update(new: &Value, old: &Value, path: &FieldPath) -> Vec<FieldError> {
     let mut errors = new_finalizers_while_deleting(new, old, path);
     for field in IMMUTABLE {
@@ -102,7 +102,7 @@ fn immutable(metadata: &Value, field: &str, path: &FieldPath) -> FieldError {
     FieldError::invalid(&path.child(field), value, "field is immutable")
 }
 
-/// What create and update check alike.
+/// Validates the fields that create and update check alike.
 fn validate_parts(metadata: &Value, path: &FieldPath) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if metadata.get("generation").and_then(Value::as_i64).is_some_and(|generation| generation < 0) {
@@ -129,7 +129,7 @@ fn validate_owner_references(metadata: &Value, path: &FieldPath) -> Vec<FieldErr
     let mut controller: Option<&str> = None;
     let owners = metadata.get("ownerReferences").and_then(Value::as_array);
     for owner in owners.into_iter().flatten() {
-        // Upstream does not say which of them it is.
+        // Upstream's message does not name the reference either.
         let text = |field: &str| owner.get(field).and_then(Value::as_str).unwrap_or_default();
         let api_version = text("apiVersion");
         if api_version.is_empty() || api_version.matches('/').count() > 1 || api_version.ends_with('/') {
@@ -175,7 +175,7 @@ fn validate_finalizers(metadata: &Value, path: &FieldPath) -> Vec<FieldError> {
     errors
 }
 
-/// Checks that finalizers are Kubernetes' own or have a domain before a slash, as most built-in kinds ask.
+/// Checks that finalizers are standard ones or have a domain prefix, as most built-in kinds require.
 pub fn validate_qualified_finalizers(metadata: &Value, path: &FieldPath) -> Vec<FieldError> {
     let finalizers = metadata.get("finalizers").and_then(Value::as_array).into_iter().flatten();
     let names = finalizers.enumerate().filter_map(|(index, name)| Some((index, name.as_str()?)));
@@ -185,10 +185,10 @@ pub fn validate_qualified_finalizers(metadata: &Value, path: &FieldPath) -> Vec<
     plain.map(|(index, name)| FieldError::invalid(&path.index(index), name, why)).collect()
 }
 
-/// The finalizers that need no domain.
+/// Finalizers without a domain prefix.
 const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
 
-/// An object that is being deleted can lose finalizers, not gain any.
+/// An object that is being deleted can lose finalizers, but not get new ones.
 fn new_finalizers_while_deleting(new: &Value, old: &Value, path: &FieldPath) -> Vec<FieldError> {
     if present(old, "deletionTimestamp").is_none() {
         return Vec::new();
@@ -207,7 +207,7 @@ fn new_finalizers_while_deleting(new: &Value, old: &Value, path: &FieldPath) -> 
         "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
         added.join(", ")
     );
-    // Upstream finds this twice, once a list of rules; clients see both causes.
+    // Upstream reports this twice, once for each set of rules; clients see both causes.
     vec![
         FieldError::forbidden(&path.child("finalizers"), why.clone()),
         FieldError::forbidden(&path.child("finalizers"), why),
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn each_part_of_new_metadata_is_checked() {
+    fn validates_each_part_of_new_metadata() {
         assert!(create(&json!({"name": "a", "namespace": "b", "labels": {"x": "y"}}), true).is_empty());
         assert_eq!(create(&json!({"namespace": "b"}), true), ["metadata.name"]);
         assert_eq!(create(&json!({"name": "a"}), true), ["metadata.namespace"]);
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_keeps_the_identity() {
+    fn update_cannot_change_the_identity() {
         let old = json!({"name": "a", "uid": "1", "creationTimestamp": "t"});
         let update = |new: Value| -> Vec<String> {
             let errors = validate_object_meta_update(&new, &old, &FieldPath::new("metadata"));
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn finalizers_without_a_domain_are_refused() {
+    fn rejects_finalizers_without_a_domain() {
         let metadata =
             json!({"finalizers": ["kubernetes", "a/b", "orphan", "foregroundDeletion", "cleanup", "a.b"]});
         let errors = validate_qualified_finalizers(&metadata, &FieldPath::new("metadata"));
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn no_finalizer_is_added_while_deleting() {
+    fn rejects_new_finalizers_during_deletion() {
         let old = json!({"deletionTimestamp": "t", "finalizers": ["a.b/c"]});
         let new = json!({"deletionTimestamp": "t", "finalizers": ["a.b/c", "a.b/d"]});
         let errors = validate_object_meta_update(&new, &old, &FieldPath::new("metadata"));

@@ -11,7 +11,7 @@ fn list(pairs: &[(&str, &str)]) -> Result<ListOptions, u16> {
 }
 
 #[test]
-fn list_options_that_do_not_go_together_are_refused() {
+fn rejects_conflicting_list_options() {
     type Case<'a> = (&'a [(&'a str, &'a str)], Option<u16>);
     let cases: [Case<'_>; 20] = [
         (&[("resourceVersion", "0")], None),
@@ -41,7 +41,7 @@ fn list_options_that_do_not_go_together_are_refused() {
 }
 
 #[test]
-fn write_options_know_their_values() {
+fn rejects_unsupported_write_options() {
     assert!(CreateOptions::parse(&query(&[("dryRun", "All")])).unwrap().dry_run);
     for pair in [("dryRun", "Some"), ("fieldValidation", "Bogus"), ("fieldManager", "a\nb")] {
         assert_eq!(CreateOptions::parse(&query(&[pair])).unwrap_err().code, 422);
@@ -52,7 +52,7 @@ fn write_options_know_their_values() {
 }
 
 #[test]
-fn admission_is_given_the_options_of_the_client() {
+fn options_for_admission_equal_those_of_the_client() {
     let options = CreateOptions::parse(&query(&[])).unwrap();
     let empty = json!({"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1"});
     assert_eq!((options.validation(), options.to_value("CreateOptions")), (FieldValidation::Warn, empty));
@@ -70,7 +70,7 @@ fn admission_is_given_the_options_of_the_client() {
 }
 
 #[test]
-fn a_deletions_body_goes_before_its_query() {
+fn delete_options_in_the_body_take_precedence() {
     let options = DeleteOptions::parse(&query(&[("gracePeriodSeconds", "5")]), &Value::Null).unwrap();
     assert_eq!(options.grace_period_seconds, Some(5));
     let body = json!({"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": "x"}, "propagationPolicy": "Orphan"});
@@ -110,7 +110,7 @@ fn a_deletions_body_goes_before_its_query() {
 }
 
 #[test]
-fn a_deletions_body_may_be_of_any_groups_version() {
+fn accepts_delete_options_of_any_group_version() {
     for version in ["", "v1", "meta.k8s.io/v1", "apps/v1", "example.com/v1alpha1"] {
         let body = json!({"kind": "DeleteOptions", "apiVersion": version, "gracePeriodSeconds": 7,
             "preconditions": null, "dryRun": null, "unknown": 5});
@@ -119,7 +119,7 @@ fn a_deletions_body_may_be_of_any_groups_version() {
 }
 
 #[test]
-fn a_deletions_query_may_name_the_uid() {
+fn accepts_a_uid_in_the_query_of_a_delete() {
     let options = DeleteOptions::parse(&query(&[("uid", "x")]), &Value::Null).unwrap();
     assert_eq!(options.preconditions.uid.as_deref(), Some("x"));
     let options = DeleteOptions::parse(&query(&[("uid", "")]), &Value::Null).unwrap();

@@ -1,13 +1,13 @@
-//! Reads times as Go's `time.Parse` does with the API's two layouts, down to the messages of its errors.
+//! Parses times as Go's `time.Parse` does for the API's two layouts, with the same error messages.
 
 use jiff::civil::{Date, DateTime, Time};
 
-/// How a time is written.
+/// The layout of a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// `metav1.Time`: seconds; a fraction is read, too.
+    /// `metav1.Time`: seconds, with an optional fraction.
     Seconds,
-    /// `metav1.MicroTime`: six digits of a fraction, no fewer and no more.
+    /// `metav1.MicroTime`: a fraction of exactly six digits.
     Micros,
 }
 
@@ -20,12 +20,12 @@ impl Layout {
     }
 }
 
-/// Why a text is not a time, in Go's words.
+/// A text is not a time. The message is Go's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct TimeError(String);
 
-/// Reads a time.
+/// Parses a time.
 pub(super) fn parse(text: &str, layout: Layout) -> Result<DateTime, TimeError> {
     let mut input = Input { text, layout, rest: text.as_bytes() };
     let year = input.year()?;
@@ -34,7 +34,7 @@ pub(super) fn parse(text: &str, layout: Layout) -> Result<DateTime, TimeError> {
     input.skip("-")?;
     let day = input.number("02", 2, 0..=99, "day")?;
     input.skip("T")?;
-    // Go takes hours of one digit.
+    // Go accepts hours with one digit.
     let hour = input.number("15", 1, 0..=23, "hour")?;
     input.skip(":")?;
     let minute = input.number("04", 2, 0..=59, "minute")?;
@@ -54,7 +54,7 @@ pub(super) fn parse(text: &str, layout: Layout) -> Result<DateTime, TimeError> {
     date.to_datetime(time).checked_sub(jiff::SignedDuration::from_secs(offset)).map_err(out_of_range)
 }
 
-/// The text, and what of it has not been read yet.
+/// The text and its unparsed rest.
 struct Input<'a> {
     text: &'a str,
     layout: Layout,
@@ -72,7 +72,7 @@ impl Input<'_> {
         i16::try_from(digits).map_err(|_| self.mismatch("2006"))
     }
 
-    /// A number of two digits, or of one where `least` allows it.
+    /// Parses a number of two digits, or of one if `least` allows it.
     fn number(
         &mut self,
         element: &str,
@@ -86,7 +86,7 @@ impl Input<'_> {
         if range.contains(&number) { Ok(number) } else { Err(self.fail(&format!(": {name} out of range"))) }
     }
 
-    /// The number that so many digits are.
+    /// Parses a number of exactly `count` digits.
     fn digits(&mut self, count: usize) -> Option<i32> {
         let (digits, rest) = self.rest.split_at_checked(count)?;
         let number = digits.iter().try_fold(0, |number, byte| {
@@ -96,7 +96,7 @@ impl Input<'_> {
         Some(number)
     }
 
-    /// Nanoseconds of a fraction, if there is one; Go reads nine digits and skips the others.
+    /// Parses an optional fraction into nanoseconds; Go evaluates nine digits and skips further ones.
     fn any_fraction(&mut self) -> i32 {
         let [b'.' | b',', digits @ ..] = self.rest else { return 0 };
         let length = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -109,7 +109,7 @@ impl Input<'_> {
         nine.fold(0, |number, byte| number * 10 + i32::from(byte - b'0'))
     }
 
-    /// Nanoseconds of a fraction of six digits.
+    /// Parses a fraction of six digits into nanoseconds.
     fn six_digits(&mut self) -> Result<i32, TimeError> {
         let before = self.rest;
         let digits = match before {
@@ -125,7 +125,7 @@ impl Input<'_> {
         })
     }
 
-    /// Seconds east of UTC.
+    /// Parses an offset into seconds east of UTC.
     fn offset(&mut self) -> Result<i64, TimeError> {
         if let Some(rest) = self.rest.strip_prefix(b"Z") {
             self.rest = rest;
@@ -147,7 +147,7 @@ impl Input<'_> {
             return Err(mismatch(self));
         }
         let Some(minutes) = self.digits(2) else { return Err(mismatch(self)) };
-        // Go takes 24 hours and 60 minutes, as some people write them.
+        // Go accepts offsets of 24 hours and 60 minutes.
         if hours > 24 {
             return Err(self.fail(": time zone offset hour out of range"));
         }
@@ -157,7 +157,7 @@ impl Input<'_> {
         Ok(sign * (i64::from(hours) * 3600 + i64::from(minutes) * 60))
     }
 
-    /// The text goes on otherwise than this element of the layout does.
+    /// Returns the error for text that does not match this element of the layout.
     fn mismatch(&self, element: &str) -> TimeError {
         let layout = self.layout.as_str();
         self.fail(&format!(" as \"{layout}\": cannot parse {} as \"{element}\"", quoted(self.rest)))
@@ -168,7 +168,7 @@ impl Input<'_> {
     }
 }
 
-/// The text in quotes, as Go's package `time` escapes it.
+/// Quotes and escapes a text as Go's package `time` does.
 fn quoted(text: &[u8]) -> String {
     use std::fmt::Write as _;
     let mut out = String::from('"');
@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_as_go_reads_them() {
+    fn parses_times_as_go() {
         let cases = [
             ("2026-01-02T03:04:05Z", Layout::Seconds, "2026-01-02T03:04:05Z"),
             ("2026-01-02T3:04:05Z", Layout::Seconds, "2026-01-02T03:04:05Z"),
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_element_that_does_not_fit() {
+    fn errors_name_the_mismatched_element() {
         let seconds = [
             ("", "cannot parse \"\" as \"2006\""),
             ("x", "cannot parse \"x\" as \"2006\""),
@@ -253,7 +253,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics(text in "\\PC{0,40}|[-0-9TZ:.+,]{0,40}") {
+        fn parsing_never_panics(text in "\\PC{0,40}|[-0-9TZ:.+,]{0,40}") {
             let _ = (parse(&text, Layout::Seconds), parse(&text, Layout::Micros));
         }
     }
