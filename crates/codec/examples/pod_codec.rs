@@ -1,5 +1,5 @@
-//! How long a pod of about 3.7 KB of JSON takes through each codec: `cargo run --release --example pod_codec`,
-//! with a part of a name as an argument for some of them.
+//! Measures each codec with a pod of about 3.7 KB of JSON: `cargo run --release --example pod_codec`. An argument
+//! selects measurements by a part of their name.
 
 use std::{
     hint::black_box,
@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Prints the best mean of many short rounds, which is the one least disturbed by other work on the machine.
+/// Prints the best mean of many short rounds, which is the one least affected by other load.
 fn measure(name: &str, mut work: impl FnMut() -> bool) {
     const CALLS: u32 = 100;
     if std::env::args().nth(1).is_some_and(|wanted| !name.contains(&wanted)) {

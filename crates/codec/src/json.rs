@@ -1,11 +1,10 @@
-//! JSON, read as kube-apiserver reads it and written for the wire.
+//! JSON decoding as in kube-apiserver, and encoding for the wire.
 //!
-//! Reading is one pass: the value is built, duplicate fields are noted with their paths and the depth is bounded
-//! on the way. What Go does with numbers is done here: an integer that fits 64 signed bits stays one, everything
-//! else is a double.
+//! Decoding is one pass: it builds the value, collects duplicate fields with their paths and limits the depth. Numbers
+//! are as in Go: an integer that fits into 64 signed bits stays an integer, everything else becomes a double.
 //!
-//! Go writes `<`, `>` and `&` in strings as `\u003c`, `\u003e` and `\u0026`; the text means the same, and here
-//! they are written as they are.
+//! Go encodes `<`, `>` and `&` in strings as `\u003c`, `\u003e` and `\u0026`. Here they are not escaped, which is
+//! equivalent.
 
 use std::collections::HashSet;
 use std::{fmt, io};
@@ -21,19 +20,19 @@ use serde_json::ser::{CompactFormatter, Formatter};
 
 use crate::{Decoded, syntax};
 
-/// How many duplicate fields are reported, as in kube-apiserver's decoder.
+/// Maximum number of reported duplicate fields, as in kube-apiserver's decoder.
 pub(crate) const MAX_REPORTED: usize = 100;
 
-/// The longest path or name that is reported, in bytes: a name in a body can be as long as the body.
+/// Maximum length of a reported path or name, in bytes: a name can be as long as the body.
 pub(crate) const MAX_REPORTED_BYTES: usize = 512;
 
-/// Why bytes are not a JSON document that the API takes.
+/// Error of decoding a JSON document.
 #[derive(Debug, thiserror::Error)]
 pub enum JsonError {
-    /// The document ends early, or is empty.
+    /// The document ends early or is empty.
     #[error("unexpected end of JSON input")]
     UnexpectedEnd,
-    /// Too deep, or too many values.
+    /// The document is too deep or too large.
     #[error(transparent)]
     Limit(#[from] LimitError),
     /// The document is not UTF-8.
@@ -45,7 +44,7 @@ pub enum JsonError {
 }
 
 impl JsonError {
-    /// The answer to a request with such a body.
+    /// Returns the response to a request with such a body.
     pub fn into_status(self) -> Status {
         match self {
             Self::Limit(limit) => limit.into_status(),
@@ -54,12 +53,12 @@ impl JsonError {
     }
 }
 
-/// Reads one JSON document; anything but white space after it is an error. Of duplicate fields the last one wins.
+/// Decodes one JSON document; only white space may follow it. The last of duplicate fields wins.
 pub fn decode(bytes: &[u8]) -> Result<Decoded, JsonError> {
     decode_within(bytes, MAX_DEPTH, &mut Budget::default())
 }
 
-/// Reads a document that is a part of another: what is left of the depth, and of the memory, is given.
+/// Decodes a document within another one, with the remaining depth and memory.
 pub(crate) fn decode_within(bytes: &[u8], depth: usize, budget: &mut Budget) -> Result<Decoded, JsonError> {
     let text = std::str::from_utf8(bytes).map_err(|error| JsonError::NotUtf8(error.valid_up_to()))?;
     let mut reading = Reading { budget, exceeded: None, duplicates: Vec::new(), reported: HashSet::new() };
@@ -75,10 +74,10 @@ pub(crate) fn decode_within(bytes: &[u8], depth: usize, budget: &mut Budget) -> 
     Ok(Decoded { value, duplicates: reading.duplicates })
 }
 
-/// Whether `bytes` are one JSON document that nests at most `depth` levels, without building it.
+/// Checks that `bytes` are one JSON document with at most `depth` levels, without building it.
 pub(crate) fn check(bytes: &[u8], depth: usize) -> Result<(), JsonError> {
     let text = std::str::from_utf8(bytes).map_err(|error| JsonError::NotUtf8(error.valid_up_to()))?;
-    // Skipping a value knows no depth and no range of numbers.
+    // Skipping a value checks neither depth nor ranges of numbers.
     match serde_json::from_str::<serde::de::IgnoredAny>(text) {
         Ok(_) if is_too_deep(bytes, depth) => Err(LimitError::TooDeep.into()),
         Ok(_) if !may_overflow(bytes) => Ok(()),
@@ -86,9 +85,9 @@ pub(crate) fn check(bytes: &[u8], depth: usize) -> Result<(), JsonError> {
     }
 }
 
-/// Whether the objects and lists of a well-formed document nest deeper than `max`.
+/// Returns whether a well-formed document is nested deeper than `max`.
 fn is_too_deep(bytes: &[u8], max: usize) -> bool {
-    // Few brackets cannot nest deep; counting them all is the fast way.
+    // Fast path: a small number of brackets cannot be too deep.
     let opening = |byte: u8| byte == b'{' || byte == b'[';
     if bytes.iter().filter(|&&byte| opening(byte)).count() <= max {
         return false;
@@ -111,8 +110,8 @@ fn is_too_deep(bytes: &[u8], max: usize) -> bool {
     false
 }
 
-/// Whether there may be a number beyond the range of doubles: one with an exponent, or with hundreds of digits. What
-/// looks so within a string counts too.
+/// Returns whether there may be a number beyond the range of doubles: one with an exponent or with hundreds of digits.
+/// Matches in strings count too.
 fn may_overflow(bytes: &[u8]) -> bool {
     let exponent = bytes.windows(2).any(|pair| pair[0].is_ascii_digit() && matches!(pair[1], b'e' | b'E'));
     exponent
@@ -121,7 +120,7 @@ fn may_overflow(bytes: &[u8]) -> bool {
             .any(|run| run.len() > 300)
 }
 
-/// Writes `value` in its compact form.
+/// Encodes `value` in compact form.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
     encode_into(value, &mut out);
@@ -131,20 +130,20 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
 /// Appends the compact form of `value` to `out`.
 pub fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
     let mut serializer = serde_json::Serializer::with_formatter(out, GoNumbers);
-    // Neither a `Vec` nor a `Value` can fail; a type that cannot be JSON is a mistake in the program.
+    // Writing a `Value` into a `Vec` cannot fail; a type without JSON form is a bug.
     let written = value.serialize(&mut serializer);
     debug_assert!(written.is_ok(), "a value that has no JSON form");
 }
 
-/// Writes a double as Go does: `1` and not `1.0`, an exponent from 1e21 and below 1e-6.
+/// Formats a double as Go: `1` instead of `1.0`, an exponent from 1e21 and below 1e-6.
 pub(crate) fn write_double(out: &mut (impl io::Write + ?Sized), value: f64) -> io::Result<()> {
     let size = value.abs();
     if size == 0.0 {
-        // One zero only: a sign would not survive being read as an integer.
+        // No negative zero: its sign would be lost when it is read as an integer.
         return out.write_all(b"0");
     }
     if size >= 1e21 {
-        // Rust leaves out the plus sign of the exponent.
+        // Rust omits the plus sign of the exponent.
         let text = format!("{value:e}").replacen('e', "e+", 1);
         return out.write_all(text.as_bytes());
     }
@@ -158,20 +157,20 @@ fn explain(text: &str, error: &serde_json::Error) -> JsonError {
     if error.is_eof() {
         return JsonError::UnexpectedEnd;
     }
-    // What is well-formed and cannot be read is a number that no type holds.
+    // Well-formed JSON that cannot be decoded contains a number that no type can hold.
     let reason = syntax::first_error(text.as_bytes());
     JsonError::Syntax(
         reason.unwrap_or_else(|| error.to_string().split(" at line ").next().unwrap_or_default().to_owned()),
     )
 }
 
-/// The way to a value, kept on the stack while reading.
+/// The path to a value, kept on the stack during decoding.
 pub(crate) enum Path<'a> {
     /// The document itself.
     Root,
-    /// A field of the object before it.
+    /// A field of the parent object.
     Field(&'a Path<'a>, &'a str),
-    /// An item of the list before it.
+    /// An item of the parent list.
     Item(&'a Path<'a>, usize),
 }
 
@@ -186,13 +185,13 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// The counters and notes of a document that is being read.
+/// State of the decoding of a document.
 struct Reading<'b> {
     budget: &'b mut Budget,
-    /// The limit that ended the reading.
+    /// The limit that ended the decoding.
     exceeded: Option<LimitError>,
     duplicates: Vec<String>,
-    /// The duplicates, to look them up.
+    /// The reported duplicates, for lookup.
     reported: HashSet<String>,
 }
 
@@ -206,7 +205,7 @@ impl Reading<'_> {
         E::custom(limit)
     }
 
-    /// Notes a duplicate field, unless it has been noted or there are too many.
+    /// Records a duplicate field, unless it is already recorded or there are too many.
     fn report(&mut self, path: &Path<'_>) {
         if self.duplicates.len() >= MAX_REPORTED {
             return;
@@ -219,7 +218,7 @@ impl Reading<'_> {
     }
 }
 
-/// Reads the value at `path`, which may nest `depth` levels deep.
+/// Decodes the value at `path`, with at most `depth` levels.
 struct Node<'a, 'b> {
     path: &'a Path<'a>,
     depth: usize,
@@ -312,7 +311,7 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
     }
 }
 
-/// The compact form with Go's text for doubles.
+/// Compact form with doubles as in Go.
 struct GoNumbers;
 
 impl Formatter for GoNumbers {
@@ -337,7 +336,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn duplicate_fields_are_found_with_their_paths_and_the_last_wins() {
+    fn reports_paths_of_duplicate_fields_and_the_last_wins() {
         let text = r#"{"a":1,"a":2,"spec":{"containers":[{"x":1},{"image":"a","image":"b"}]}}"#;
         let decoded = decode(text.as_bytes()).unwrap();
         assert_eq!(decoded.value, json!({"a": 2, "spec": {"containers": [{"x": 1}, {"image": "b"}]}}));
@@ -348,14 +347,14 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_duplicate_is_reported_once_and_their_number_is_bounded() {
+    fn reports_a_duplicate_once_and_limits_their_number() {
         assert_eq!(duplicates(r#"{"a":1,"a":2,"a":3}"#), [r#"duplicate field "a""#]);
         let many = (0..500).map(|n| format!("\"k{n}\":1,\"k{n}\":2")).collect::<Vec<_>>().join(",");
         assert_eq!(duplicates(&format!("{{{many}}}")).len(), MAX_REPORTED);
     }
 
     #[test]
-    fn depth_is_bounded_and_the_deepest_value_can_be_handled() {
+    fn limits_depth() {
         let deep = |depth: usize| [vec![b'['; depth], vec![b']'; depth]].concat();
         let value = decode(&deep(MAX_DEPTH)).unwrap().value;
         assert_eq!(encode(&value.clone()), deep(MAX_DEPTH));
@@ -369,7 +368,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_check_knows_the_exact_depth() {
+    fn check_limits_the_exact_depth() {
         let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         let wide = format!("[{}]", vec!["{}"; 1000].join(","));
         let quoted = format!(r#"["{}\"{}",[]]"#, "[".repeat(1000), "{".repeat(1000));
@@ -382,13 +381,13 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn values_are_counted_and_not_only_bytes() {
+    fn limits_memory_of_values() {
         for item in ["{\"\":0}", "[0]", "\"x\"", "0", "{}"] {
             let text = format!("[{}]", vec![item; limits::MAX_TREE_BYTES / cost::ITEM + 1].join(","));
             let error = decode(text.as_bytes()).unwrap_err();
             assert!(matches!(error, JsonError::Limit(LimitError::TooLarge)), "{item}");
         }
-        // Duplicates take the place of one another.
+        // Duplicate fields replace each other.
         let text = format!("{{{}}}", vec!["\"a\":0"; 500_000].join(","));
         assert!(decode(text.as_bytes()).is_ok());
     }
@@ -402,7 +401,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn numbers_are_read_and_written_as_in_go() {
+    fn decodes_and_encodes_numbers_as_go() {
         for (text, written) in [
             ("1", "1"),
             ("-9223372036854775808", "-9223372036854775808"),
@@ -425,7 +424,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_not_a_document_is_refused() {
+    fn rejects_invalid_documents() {
         let message = |text: &[u8]| decode(text).unwrap_err().to_string();
         assert_eq!(message(b""), "unexpected end of JSON input");
         assert_eq!(message(b"{\"a\":"), "unexpected end of JSON input");
@@ -456,7 +455,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_check_refuses_what_decoding_does() {
+    fn check_rejects_the_same_documents_as_decode() {
         let digits = "9".repeat(400);
         for text in ["1", "[1e5]", "1e999", "-1e999", &digits, "{\"a\": 88e8888}", "\"1e999\"", "[", "nul"] {
             assert_eq!(check(text.as_bytes(), MAX_DEPTH).is_ok(), decode(text.as_bytes()).is_ok(), "{text}");
@@ -473,14 +472,14 @@ pub(crate) mod tests {
         }
 
         #[test]
-        fn reads_back_what_it_writes(value in any_json()) {
-            // A whole double becomes an integer where Go's text has no fraction: compared as text.
+        fn encoded_values_round_trip(value in any_json()) {
+            // Compared as text, because a whole double becomes an integer (Go's text has no fraction).
             let written = encode(&value);
             prop_assert_eq!(encode(&decode(&written).unwrap().value), written);
         }
 
         #[test]
-        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn decoding_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let ours = decode(&bytes).is_ok();
             prop_assert_eq!(ours, serde_json::from_slice::<Value>(&bytes).is_ok());
         }

@@ -1,4 +1,4 @@
-//! Bytes to values and back: JSON, YAML, Kubernetes' protobuf, and what a client may ask of them.
+//! Encoding and decoding: JSON, YAML, Kubernetes' protobuf, and content negotiation.
 //!
 //! ```text
 //!             json::decode ─┐                         ┌─ json::encode
@@ -8,16 +8,16 @@
 //!             └── protobuf::transcode_json (no Value between) ─┘
 //! ```
 //!
-//! | module | what it does |
+//! | module | content |
 //! | --- | --- |
-//! | [`json`] | one pass: value, duplicate fields with their paths, bounded depth |
-//! | [`yaml`] | the same for one YAML document, resolved by YAML 1.1's rules as clients expect |
-//! | [`protobuf`] | messages by a [`nave_schema::SchemaSet`], the `k8s\0` envelope, watch frames, lists |
-//! | [`negotiate`] | `Accept` and `Content-Type` into small enums |
-//! | [`table`] | the wire form of `Table` and `PartialObjectMetadata`, from objects' bytes |
+//! | [`json`] | one pass: value, duplicate fields with their paths, limited depth |
+//! | [`yaml`] | the same for one YAML document, with YAML 1.1 scalars as clients expect |
+//! | [`protobuf`] | messages described by a [`nave_schema::SchemaSet`], the `k8s\0` envelope, watch frames, lists |
+//! | [`negotiate`] | `Accept` and `Content-Type` as enums |
+//! | [`table`] | encodes `Table` and `PartialObjectMetadata` from encoded objects |
 //!
-//! Invariants: no input panics; every decoder bounds depth and what one byte of input can cost; nothing here knows
-//! a kind by name. The size of the input is bounded by the caller.
+//! Invariants: no input causes a panic; every decoder limits the depth and the cost per byte of input; no kind is named
+//! here. The caller limits the size of the input.
 //!
 //! ```
 //! let decoded = nave_codec::json::decode(br#"{"spec":{"replicas":1,"replicas":2}}"#)?;
@@ -35,11 +35,11 @@ pub mod yaml;
 
 use nave_machinery::Value;
 
-/// A document as it was read.
+/// A decoded document.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decoded {
-    /// The document; of duplicate fields the last one.
+    /// The document, with the last of duplicate fields.
     pub value: Value,
-    /// A sentence for each duplicate field, as the strict decoder's error lists them; at most a hundred.
+    /// A message for each duplicate field, as in the strict decoder's error; at most a hundred.
     pub duplicates: Vec<String>,
 }

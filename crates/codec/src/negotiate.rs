@@ -1,15 +1,15 @@
-//! What a client may send and wants back: `Content-Type` and `Accept` as small enums.
+//! Content negotiation: `Content-Type` and `Accept` as enums.
 //!
-//! A header's alternatives are tried by their quality, then in their order, and the first that the endpoint offers
-//! wins, as in kube-apiserver; none is 406 (or 415). Parameters that nobody knows are ignored.
+//! The alternatives of a header are tried by quality, then in order. The first one that the endpoint offers wins, as in
+//! kube-apiserver; if there is none, the response is 406 (or 415). Unknown parameters are ignored.
 
-/// The longest header that is read; a longer one matches nothing.
+/// Maximum length of a header; a longer one matches nothing.
 pub const MAX_HEADER: usize = 4096;
 
-/// How many alternatives of a header are looked at.
+/// Maximum number of alternatives evaluated in a header.
 const MAX_ALTERNATIVES: usize = 64;
 
-/// How a document is written.
+/// The encoding of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
     /// `application/json`.
@@ -20,20 +20,20 @@ pub enum Format {
     Protobuf,
 }
 
-/// What an object is turned into before it is written (`as=…`).
+/// The conversion of an object before encoding (`as=…`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transform {
-    /// Rows and columns, of `meta.k8s.io`.
+    /// To rows and columns, of `meta.k8s.io`.
     Table(MetaVersion),
-    /// The metadata alone, of `meta.k8s.io`.
+    /// To the metadata, of `meta.k8s.io`.
     PartialObjectMetadata(MetaVersion),
-    /// A list of metadata, of `meta.k8s.io`.
+    /// To a list of metadata, of `meta.k8s.io`.
     PartialObjectMetadataList(MetaVersion),
-    /// Aggregated discovery, of `apidiscovery.k8s.io`.
+    /// To aggregated discovery, of `apidiscovery.k8s.io`.
     Discovery {
         /// `v2beta1` instead of `v2`.
         beta: bool,
-        /// `profile=nopeer` (or its older name): this server's own groups only.
+        /// `profile=nopeer` (or its older name): only the groups of this server.
         local: bool,
     },
 }
@@ -43,22 +43,22 @@ pub enum Transform {
 pub enum MetaVersion {
     /// `v1`.
     V1,
-    /// `v1beta1`, whose documents are the same but for their `apiVersion`.
+    /// `v1beta1`: the same documents with another `apiVersion`.
     V1Beta1,
 }
 
-/// What a client wants back.
+/// The response format that a client accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Accepted {
-    /// How the answer is written.
+    /// The encoding.
     pub format: Format,
-    /// What is written.
+    /// The conversion.
     pub transform: Option<Transform>,
-    /// Whether `stream=watch` was asked for.
+    /// Whether `stream=watch` was requested.
     pub stream: bool,
 }
 
-/// What a request's body is.
+/// The type of a request's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ContentType {
     /// An object.
@@ -67,7 +67,7 @@ pub enum ContentType {
     Patch(PatchType),
 }
 
-/// The kinds of patches.
+/// Patch types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PatchType {
     /// `application/json-patch+json`, RFC 6902.
@@ -81,10 +81,10 @@ pub enum PatchType {
 }
 
 impl Format {
-    /// Every format, in the order in which a wildcard finds them.
+    /// All formats, in the order in which a wildcard selects them.
     pub const ALL: [Self; 3] = [Self::Json, Self::Yaml, Self::Protobuf];
 
-    /// The media type, as in a response's `Content-Type`.
+    /// Returns the media type, as in a response's `Content-Type`.
     pub fn media_type(self) -> &'static str {
         match self {
             Self::Json => "application/json",
@@ -93,7 +93,7 @@ impl Format {
         }
     }
 
-    /// The media type of a watch's stream.
+    /// Returns the media type of a watch stream.
     pub fn stream_media_type(self) -> &'static str {
         match self {
             Self::Json => "application/json",
@@ -104,7 +104,7 @@ impl Format {
 }
 
 impl PatchType {
-    /// The media type, as in a request's `Content-Type`.
+    /// Returns the media type, as in a request's `Content-Type`.
     pub fn media_type(self) -> &'static str {
         match self {
             Self::Json => "application/json-patch+json",
@@ -116,7 +116,7 @@ impl PatchType {
 }
 
 impl MetaVersion {
-    /// The `apiVersion` of the documents.
+    /// Returns the `apiVersion` of the documents.
     pub fn api_version(self) -> &'static str {
         match self {
             Self::V1 => "meta.k8s.io/v1",
@@ -125,8 +125,8 @@ impl MetaVersion {
     }
 }
 
-/// The first thing an `Accept` header wants that is among `formats` and that `allows` takes (which sees transforms
-/// and streams); no header is the first format. A wildcard stands for the first format.
+/// Returns the first alternative of an `Accept` header with a format in `formats` and accepted by `allows` (called with
+/// conversion and stream). Without a header, or with a wildcard, the first format is chosen.
 pub fn accept(
     header: Option<&str>,
     formats: &[Format],
@@ -151,8 +151,8 @@ pub fn accept(
     })
 }
 
-/// What a `Content-Type` header says the body is; parameters such as the character set are ignored. `None` if it
-/// is none of what the API takes.
+/// Parses a `Content-Type` header; parameters such as the character set are ignored. `None` for an unsupported media
+/// type.
 pub fn content_type(header: &str) -> Option<ContentType> {
     if header.len() > MAX_HEADER {
         return None;
@@ -164,11 +164,11 @@ pub fn content_type(header: &str) -> Option<ContentType> {
     object.or_else(|| patches.into_iter().find(|patch| is(patch.media_type())).map(ContentType::Patch))
 }
 
-/// One alternative of an `Accept` header.
+/// An alternative of an `Accept` header.
 struct Media<'h> {
     name: &'h str,
     quality: f32,
-    /// `None` for a stream that does not exist.
+    /// `None` for an unknown stream.
     stream: Option<bool>,
     kind: Option<&'h str>,
     group: Option<&'h str>,
@@ -218,7 +218,7 @@ impl<'h> Media<'h> {
         }
     }
 
-    /// The transform, if one is asked for; an error if it does not exist.
+    /// Returns the requested conversion; an error if it is unknown.
     fn transform(&self) -> Result<Option<Transform>, ()> {
         let (kind, group, version) = match (self.kind, self.group, self.version) {
             (None, None, None) => return Ok(None),
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_alternative_on_offer_wins() {
+    fn selects_the_best_offered_alternative() {
         assert_eq!(accept(None, &Format::ALL, |_| true), Some(plain(Format::Json)));
         assert_eq!(all(""), Some(plain(Format::Json)));
         assert_eq!(all("*/*"), Some(plain(Format::Json)));
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn kubectl_asks_for_tables_and_falls_back() {
+    fn selects_tables_for_kubectl_with_fallback() {
         let header = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         assert_eq!(transformed(header), Some(Transform::Table(MetaVersion::V1)));
         let beta = accept(Some(header), &Format::ALL, |wanted| {
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_discovery_and_streams() {
+    fn parses_metadata_discovery_and_streams() {
         assert_eq!(
             all("application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"),
             Some(Accepted {
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn content_types() {
+    fn parses_content_types() {
         assert_eq!(content_type("application/json; charset=utf-8"), Some(ContentType::Object(Format::Json)));
         assert_eq!(content_type("Application/YAML"), Some(ContentType::Object(Format::Yaml)));
         assert_eq!(
@@ -337,7 +337,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_header_panics(header in "[a-z*/;,=q0-9.\" +]{0,80}") {
+        fn parsing_never_panics(header in "[a-z*/;,=q0-9.\" +]{0,80}") {
             let _ = (all(&header), content_type(&header));
         }
     }

@@ -1,15 +1,15 @@
-//! Errors of a text that is not JSON, in the words of Go's `encoding/json`.
+//! Error messages for invalid JSON, with the text of Go's `encoding/json`.
 //!
-//! Runs over a text that another reader has refused already, and builds nothing.
+//! Scans a text that another decoder has rejected, and builds nothing.
 
-/// The first error in `text`; `None` if it is one JSON value.
+/// Returns the first error in `text`; `None` if it is a JSON value.
 pub(crate) fn first_error(text: &[u8]) -> Option<String> {
     Scanner { text, at: 0, open: Vec::new() }.scan().err()
 }
 
 const END: &str = "unexpected end of JSON input";
 
-/// The tokens that may come next.
+/// The expected next token.
 #[derive(Clone, Copy)]
 enum Next {
     Value,
@@ -20,7 +20,7 @@ enum Next {
     /// The first key of an object, or its end.
     KeyOrEnd,
     Colon,
-    /// What follows a value: the next one, or the end of what it is in.
+    /// After a value: a separator, or the end of the enclosing object or list.
     Separator,
 }
 
@@ -170,7 +170,7 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// One digit or more.
+    /// Skips one or more digits.
     fn digits(&mut self, place: &str) -> Result<(), String> {
         if !self.here()?.is_ascii_digit() {
             return Err(self.unexpected(place));
@@ -206,7 +206,7 @@ impl Scanner<'_> {
     }
 }
 
-/// A byte as Go shows it in single quotes.
+/// Formats a byte in single quotes as Go does.
 fn quoted(byte: u8) -> String {
     match byte {
         b'\'' => r"'\''".to_owned(),
@@ -229,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_are_those_of_go() {
+    fn errors_have_gos_text() {
         for (text, expected) in [
             ("", END),
             ("  ", END),
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn json_has_no_error() {
+    fn valid_json_has_no_error() {
         for text in [
             "null",
             " {} ",

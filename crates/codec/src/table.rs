@@ -1,8 +1,8 @@
-//! The wire form of `meta.k8s.io` documents made from objects: `Table`, `PartialObjectMetadata` and its list.
+//! Encodes documents of `meta.k8s.io` made from objects: `Table`, `PartialObjectMetadata` and its list.
 //!
-//! Objects go in as their JSON bytes and are copied; only the cells are encoded. A document is begun with the list's
-//! metadata, takes its rows or items one by one, and can be drained between them, so that a long list is sent
-//! without being held.
+//! Objects are given as JSON bytes and are copied; only the cells are encoded. A document starts with the list's
+//! metadata and gets its rows or items one by one. It can be drained between them, so that a long list is sent without
+//! being held in memory.
 //!
 //! ```
 //! use nave_codec::{negotiate::MetaVersion, table::{Column, ListMeta, RowObject, TableWriter}};
@@ -20,17 +20,17 @@ use serde::Serialize;
 
 use crate::{json, negotiate::MetaVersion};
 
-/// A list's `metadata`.
+/// The `metadata` of a list.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ListMeta<'a> {
-    /// The revision that the list shows.
+    /// The revision of the list.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub resource_version: &'a str,
-    /// The token of the next page.
+    /// The continue token of the next page.
     #[serde(rename = "continue", skip_serializing_if = "str::is_empty")]
     pub continue_token: &'a str,
-    /// How many items follow after this page, where that is known.
+    /// Number of items after this page, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remaining_item_count: Option<i64>,
 }
@@ -38,31 +38,31 @@ pub struct ListMeta<'a> {
 /// A column of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Column<'a> {
-    /// The heading.
+    /// The title.
     pub name: &'a str,
     /// The OpenAPI type of the cells.
     #[serde(rename = "type")]
     pub kind: &'a str,
     /// The OpenAPI format of the cells; `name` marks the primary column.
     pub format: &'a str,
-    /// For people.
+    /// The description.
     pub description: &'a str,
-    /// 0 for columns that are always shown, more for those of a wide output.
+    /// 0 for columns that are always shown, higher for columns of the wide output.
     pub priority: i32,
 }
 
-/// What a row carries of its object (`includeObject`), from the object's JSON.
+/// The object in a row (`includeObject`), made from the object's JSON.
 #[derive(Clone, Copy, Debug)]
 pub enum RowObject<'a> {
-    /// Nothing.
+    /// No object.
     None,
     /// The metadata, as a `PartialObjectMetadata`.
     Metadata(&'a [u8]),
-    /// All of it.
+    /// The complete object.
     Object(&'a [u8]),
 }
 
-/// Writes a `Table`.
+/// Encodes a `Table`.
 #[derive(Debug)]
 pub struct TableWriter {
     out: Vec<u8>,
@@ -71,7 +71,7 @@ pub struct TableWriter {
 }
 
 impl TableWriter {
-    /// Begins a table; `None` for columns leaves their definitions out, as in a watch's later events.
+    /// Starts a table; without `columns` their definitions are omitted, as in later events of a watch.
     pub fn new(version: MetaVersion, meta: &ListMeta<'_>, columns: Option<&[Column<'_>]>) -> Self {
         let mut out = begin("Table", version);
         out.extend_from_slice(b"\"metadata\":");
@@ -82,7 +82,7 @@ impl TableWriter {
         Self { out, version, first: true }
     }
 
-    /// Appends a row. `conditions` is the row's list of conditions, as a completed pod has one.
+    /// Appends a row. `conditions` is the list of conditions of the row, for example of a completed pod.
     pub fn row(&mut self, cells: &[Value], conditions: Option<&Value>, object: RowObject<'_>) {
         if !std::mem::take(&mut self.first) {
             self.out.push(b',');
@@ -102,19 +102,19 @@ impl TableWriter {
         self.out.push(b'}');
     }
 
-    /// Takes what has been written so far.
+    /// Returns the bytes written since the last call.
     pub fn drain(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.out)
     }
 
-    /// Ends the table and takes the rest of it.
+    /// Ends the table and returns its remaining bytes.
     pub fn finish(mut self) -> Vec<u8> {
         self.out.extend_from_slice(b"]}");
         self.out
     }
 }
 
-/// Writes a `PartialObjectMetadataList`.
+/// Encodes a `PartialObjectMetadataList`.
 #[derive(Debug)]
 pub struct MetadataListWriter {
     out: Vec<u8>,
@@ -123,7 +123,7 @@ pub struct MetadataListWriter {
 }
 
 impl MetadataListWriter {
-    /// Begins a list.
+    /// Starts a list.
     pub fn new(version: MetaVersion, meta: &ListMeta<'_>) -> Self {
         let mut out = begin("PartialObjectMetadataList", version);
         out.extend_from_slice(b"\"metadata\":");
@@ -132,7 +132,7 @@ impl MetadataListWriter {
         Self { out, version, first: true }
     }
 
-    /// Appends the metadata of an object, given as its JSON.
+    /// Appends the metadata of an object given as JSON.
     pub fn item(&mut self, object: &[u8]) {
         if !std::mem::take(&mut self.first) {
             self.out.push(b',');
@@ -140,19 +140,19 @@ impl MetadataListWriter {
         put_metadata(self.version, object, &mut self.out);
     }
 
-    /// Takes what has been written so far.
+    /// Returns the bytes written since the last call.
     pub fn drain(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.out)
     }
 
-    /// Ends the list and takes the rest of it.
+    /// Ends the list and returns its remaining bytes.
     pub fn finish(mut self) -> Vec<u8> {
         self.out.extend_from_slice(b"]}");
         self.out
     }
 }
 
-/// The `PartialObjectMetadata` of an object, given as its JSON.
+/// Returns the `PartialObjectMetadata` of an object given as JSON.
 pub fn partial_object_metadata(version: MetaVersion, object: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     put_metadata(version, object, &mut out);
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_holds_its_rows() {
+    fn encodes_a_table() {
         let columns =
             [Column { name: "Name", kind: "string", format: "name", description: "d", priority: 1 }];
         let meta = ListMeta { resource_version: "5", continue_token: "t", remaining_item_count: Some(2) };
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_metadata_holds_its_items() {
+    fn encodes_a_metadata_list() {
         let mut list = MetadataListWriter::new(MetaVersion::V1Beta1, &ListMeta::default());
         list.item(br#"{"kind":"Pod","metadata":{"name":"a"}}"#);
         list.item(b"{}");
@@ -242,7 +242,7 @@ mod tests {
                 return Ok(());
             };
             for (name, value) in fields {
-                // A name that needs escapes is not looked for by anybody.
+                // Names that need escapes are never searched for.
                 if serde_json::to_string(name).unwrap().len() == name.len() + 2 {
                     let found = scan::member(&text, name).unwrap();
                     prop_assert_eq!(&serde_json::from_slice::<Value>(&text[found]).unwrap(), value);
@@ -251,7 +251,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_panic(text in "[{}\\[\\]\"a:, \\\\]{0,40}") {
+        fn encoding_never_panics(text in "[{}\\[\\]\"a:, \\\\]{0,40}") {
             put_metadata(MetaVersion::V1, text.as_bytes(), &mut Vec::new());
         }
     }

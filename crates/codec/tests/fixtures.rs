@@ -1,7 +1,7 @@
-//! Small objects of the built-in types with their protobuf, held against the message definitions by hand: what the codec
-//! makes of them is known without another server at hand.
+//! Small objects of built-in types with their protobuf, verified by hand against the message definitions. They test the
+//! codec without another server.
 //!
-//! `fixtures/messages.txt` has an object in JSON on one line and the hexadecimal text of its message on the next.
+//! `fixtures/messages.txt` contains an object in JSON on one line and its message in hexadecimal on the next.
 //! `UPDATE_EXPECT=1` rewrites the messages.
 
 use std::{env, fs, path::Path};
@@ -10,7 +10,7 @@ use nave_codec::{json, protobuf};
 use nave_schema::builtin;
 
 #[test]
-fn objects_have_the_messages_that_are_written_down() {
+fn objects_have_the_recorded_messages() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/messages.txt");
     let text = fs::read_to_string(&path).unwrap();
     let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();

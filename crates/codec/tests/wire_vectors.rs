@@ -1,5 +1,5 @@
-//! Objects with every field set, as JSON and as protobuf, written by Kubernetes: each must convert into the other, and
-//! the protobuf must come out byte for byte.
+//! Objects with every field set, as JSON and as protobuf, written by Kubernetes. Each must convert into the other, and
+//! the protobuf must be equal byte for byte.
 
 use std::{env, fs, path::PathBuf};
 
@@ -7,7 +7,7 @@ use nave_codec::{json, protobuf, protobuf::envelope};
 use nave_machinery::Value;
 use nave_schema::{SchemaSet, TypeId, builtin};
 
-/// Fields that the recorded objects still have and the API has no more: readers skip them.
+/// Fields of the recorded objects that the API has removed; decoders skip them.
 const RETIRED: [&str; 1] = ["workloadRef"];
 
 #[test]
@@ -34,17 +34,17 @@ fn every_recorded_object_converts_both_ways() {
 }
 
 #[test]
-fn objects_of_a_new_cluster_come_back_as_they_were() {
+fn objects_of_a_new_cluster_round_trip() {
     for file in ["bootstrap-objects.json", "bootstrap-rbac.json"] {
         let path = reference().join(file);
         match fs::read(&path) {
-            Ok(text) => come_back(json::decode(&text).unwrap().value.as_array().unwrap()).unwrap(),
+            Ok(text) => check_round_trip(json::decode(&text).unwrap().value.as_array().unwrap()).unwrap(),
             Err(_) => println!("SKIPPED: no recorded objects at {}", path.display()),
         }
     }
 }
 
-fn come_back(objects: &[Value]) -> Result<(), String> {
+fn check_round_trip(objects: &[Value]) -> Result<(), String> {
     let set = builtin();
     for object in objects {
         let (Some(api_version), Some(kind)) = (object["apiVersion"].as_str(), object["kind"].as_str()) else {
@@ -52,7 +52,7 @@ fn come_back(objects: &[Value]) -> Result<(), String> {
         };
         let (group, version) = api_version.split_once('/').unwrap_or(("core", api_version));
         let Some(id) = type_of(set, &format!("{group}.{version}.{kind}")) else {
-            // The kinds of other API servers' groups have no protobuf here.
+            // The kinds of API groups served by other servers have no protobuf here.
             assert_eq!(kind, "APIService");
             continue;
         };
@@ -104,7 +104,7 @@ fn convert(set: &SchemaSet, name: &str, json: &[u8], wrapped: &[u8]) -> Result<(
     Ok(())
 }
 
-/// Takes the retired fields out, and counts them.
+/// Removes the retired fields and counts them.
 fn retire(value: &mut Value) -> usize {
     match value {
         Value::Object(fields) => {
@@ -117,7 +117,7 @@ fn retire(value: &mut Value) -> usize {
     }
 }
 
-/// The type of the object in the file `GROUP.VERSION.KIND`.
+/// Returns the type of the object in the file `GROUP.VERSION.KIND`.
 fn type_of(set: &SchemaSet, name: &str) -> Option<TypeId> {
     let (rest, kind) = name.rsplit_once('.')?;
     let (group, version) = rest.rsplit_once('.')?;

@@ -1,8 +1,8 @@
-//! Reading messages: one walk that feeds a [`Sink`].
+//! Decodes messages in one walk that feeds a [`Sink`].
 //!
-//! A message is read twice: first its fields are noted with their place in the type's order (those of inlined
-//! messages too), then they are handed on in that order. So it does not matter in which order, or in how many
-//! pieces, a writer put them; and what JSON always has, but the message lacks, is filled in on the way.
+//! A message is read twice: first its fields, and those of inlined messages, are collected with their positions in the
+//! type's order; then they are emitted in that order. So fields may be in any order and in any number of pieces. Fields
+//! that JSON always has and the message lacks are added.
 
 use std::borrow::Cow;
 
@@ -18,7 +18,7 @@ use super::{
 
 type Result<T> = std::result::Result<T, ProtobufError>;
 
-/// Reads the message of an object of the type `id` into `sink`.
+/// Decodes the message of an object of the type `id` into `sink`.
 pub(super) fn walk<S: Sink>(
     set: &SchemaSet,
     id: TypeId,
@@ -34,42 +34,42 @@ pub(super) fn walk<S: Sink>(
         }
     }
     let joined = Budget::new(MAX_JOINED_BYTES);
-    let mut walker = Walker { set, sink, noted: Vec::with_capacity(64), entries: Vec::new(), joined };
+    let mut walker = Walker { set, sink, collected: Vec::with_capacity(64), entries: Vec::new(), joined };
     walker.fields(id, message, MAX_DEPTH, root.resource_version.map_or(Inject::No, Inject::Root))?;
     sink.close_object();
     Ok(())
 }
 
-/// A field of a message: its position in the type's order, and what it holds.
+/// A field of a message: its position in the type's order, and its content.
 #[derive(Clone, Copy)]
-struct Noted<'a> {
+struct CollectedField<'a> {
     at: u16,
     raw: Raw<'a>,
 }
 
-/// The key of a map's entry, and its value if there is one.
+/// The key of a map entry, and its value if present.
 type Entry<'a> = (&'a str, Option<Raw<'a>>);
 
-/// Where the object's resourceVersion is to be put.
+/// The target of the injected resourceVersion.
 #[derive(Clone, Copy)]
 enum Inject<'i> {
-    /// This is the object, whose `metadata` shall have it.
+    /// The current message is the object; its `metadata` gets it.
     Root(&'i str),
-    /// This is the `metadata`.
+    /// The current message is the `metadata`.
     Metadata(&'i str),
-    /// Neither here nor below.
+    /// Neither this message nor one below it.
     No,
 }
 
-/// A field while it is read: the field, the type it lies in, and how many levels of objects and lists may still follow.
+/// A field during decoding: the field, the type that contains it, and the remaining levels of nesting.
 #[derive(Clone, Copy)]
-struct Place<'f> {
+struct FieldContext<'f> {
     field: &'f Field,
     owner: TypeId,
     depth: usize,
 }
 
-impl Place<'_> {
+impl FieldContext<'_> {
     fn wrong_type(&self) -> ProtobufError {
         ProtobufError::WrongType(self.field.name.clone())
     }
@@ -82,11 +82,11 @@ impl Place<'_> {
 struct Walker<'a, 's, S> {
     set: &'a SchemaSet,
     sink: &'s mut S,
-    /// The fields of the message being read, after those of the messages around it.
-    noted: Vec<Noted<'a>>,
-    /// Room for the entries of one map.
+    /// Fields of the current message, after those of the enclosing messages.
+    collected: Vec<CollectedField<'a>>,
+    /// Reused buffer for the entries of a map.
     entries: Vec<Entry<'a>>,
-    /// How many bytes of messages in pieces may still be put together.
+    /// Remaining bytes for joining messages in pieces.
     joined: Budget,
 }
 
@@ -98,7 +98,7 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
         Ok(())
     }
 
-    /// Hands on the fields of a message in the type's order.
+    /// Emits the fields of a message in the type's order.
     fn fields(&mut self, id: TypeId, message: &'a [u8], depth: usize, inject: Inject<'_>) -> Result<()> {
         let depth = depth.checked_sub(1).ok_or(LimitError::TooDeep)?;
         let set = self.set;
@@ -107,16 +107,18 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
             self.sink.name(RESOURCE_VERSION);
             self.sink.text(version);
         }
-        let start = self.noted.len();
-        note(plan, message, Level::TOP, &mut self.noted)?;
-        if !self.noted[start..].is_sorted_by_key(|noted| noted.at) {
-            self.noted[start..].sort_by_key(|noted| noted.at);
+        let start = self.collected.len();
+        collect_fields(plan, message, Level::TOP, &mut self.collected)?;
+        if !self.collected[start..].is_sorted_by_key(|collected| collected.at) {
+            self.collected[start..].sort_by_key(|collected| collected.at);
         }
         let mut next = start;
         let mut always = plan.always.iter().copied().peekable();
-        while let Some(at) = first_of(self.noted.get(next).map(|noted| noted.at), always.peek().copied()) {
+        while let Some(at) =
+            first_of(self.collected.get(next).map(|collected| collected.at), always.peek().copied())
+        {
             let first = next;
-            while self.noted.get(next).is_some_and(|noted| noted.at == at) {
+            while self.collected.get(next).is_some_and(|collected| collected.at == at) {
                 next += 1;
             }
             always.next_if_eq(&at);
@@ -128,33 +130,39 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
                 Inject::Root(version) if field.name == "metadata" => Inject::Metadata(version),
                 _ => Inject::No,
             };
-            self.field(Place { field, owner: id, depth }, first..next, inject)?;
+            self.field(FieldContext { field, owner: id, depth }, first..next, inject)?;
         }
-        self.noted.truncate(start);
+        self.collected.truncate(start);
         Ok(())
     }
 
-    /// Hands on a field that the message has in `pieces`, or not at all.
-    fn field(&mut self, place: Place<'_>, pieces: std::ops::Range<usize>, inject: Inject<'_>) -> Result<()> {
-        let field = place.field;
-        let last = pieces.clone().next_back().map(|at| self.noted[at].raw);
+    /// Emits a field with the given `pieces`, which may be empty.
+    fn field(
+        &mut self,
+        context: FieldContext<'_>,
+        pieces: std::ops::Range<usize>,
+        inject: Inject<'_>,
+    ) -> Result<()> {
+        let field = context.field;
+        let last = pieces.clone().next_back().map(|at| self.collected[at].raw);
         match (&field.shape, last) {
-            (Shape::Scalar(scalar), last) => self.scalar_field(place, *scalar, last),
+            (Shape::Scalar(scalar), last) => self.scalar_field(context, *scalar, last),
             (Shape::Struct(id), Some(_)) if pieces.len() > 1 => {
-                // A message in pieces is the message of all pieces together. Rare: read apart, as its own document.
-                let whole = self.joined(place, pieces)?;
+                // A message in pieces equals the concatenation of the pieces. Rare, so it is decoded as a separate
+                // document.
+                let whole = self.joined(context, pieces)?;
                 self.sink.name(&field.name);
                 let (set, joined) = (self.set, self.joined);
                 let mut apart =
-                    Walker { set, sink: &mut *self.sink, noted: Vec::new(), entries: Vec::new(), joined };
-                apart.message(*id, &whole, place.depth, inject)?;
+                    Walker { set, sink: &mut *self.sink, collected: Vec::new(), entries: Vec::new(), joined };
+                apart.message(*id, &whole, context.depth, inject)?;
                 self.joined = apart.joined;
                 Ok(())
             }
             (Shape::Struct(id), last) => {
                 self.sink.name(&field.name);
-                let message = last.map_or(Ok(&[][..]), |raw| bytes_of(raw, place))?;
-                self.message(*id, message, place.depth, inject)
+                let message = last.map_or(Ok(&[][..]), |raw| bytes_of(raw, context))?;
+                self.message(*id, message, context.depth, inject)
             }
             (_, None) => {
                 self.sink.name(&field.name);
@@ -165,14 +173,14 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
                 if field.wire.wrapped && !field.shape.holds_collections() =>
             {
                 self.sink.name(&field.name);
-                self.wrapped(place, &field.shape, last)
+                self.wrapped(context, &field.shape, last)
             }
             (Shape::List { items, .. }, _) => {
                 self.sink.name(&field.name);
-                let place = place.deeper()?;
+                let context = context.deeper()?;
                 self.sink.open_list();
                 for at in pieces {
-                    self.items(place, items, self.noted[at].raw)?;
+                    self.items(context, items, self.collected[at].raw)?;
                 }
                 self.sink.close_list();
                 Ok(())
@@ -181,21 +189,26 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
                 self.sink.name(&field.name);
                 let mut entries = std::mem::take(&mut self.entries);
                 for at in pieces {
-                    entries.push(entry(place, self.noted[at].raw)?);
+                    entries.push(entry(context, self.collected[at].raw)?);
                 }
-                self.map(place, values, entries)
+                self.map(context, values, entries)
             }
             (Shape::Any, Some(raw)) => {
                 self.sink.name(&field.name);
-                self.any(place, raw)
+                self.any(context, raw)
             }
         }
     }
 
-    fn scalar_field(&mut self, place: Place<'_>, scalar: Scalar, raw: Option<Raw<'a>>) -> Result<()> {
-        let field = place.field;
-        let value = raw.map_or(Ok(Plain::zero(scalar)), |raw| Plain::read(scalar, raw, place))?;
-        // An IntOrString is a struct in Go, which `omitempty` does not leave out.
+    fn scalar_field(
+        &mut self,
+        context: FieldContext<'_>,
+        scalar: Scalar,
+        raw: Option<Raw<'a>>,
+    ) -> Result<()> {
+        let field = context.field;
+        let value = raw.map_or(Ok(Plain::zero(scalar)), |raw| Plain::read(scalar, raw, context))?;
+        // An IntOrString is a struct in Go, which `omitempty` does not omit.
         let omit_zero = field.wire.omit_zero && scalar != Scalar::IntOrString;
         if !field.always && (matches!(value, Plain::Null) || omit_zero && value.is_zero()) {
             return Ok(());
@@ -205,95 +218,96 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
         Ok(())
     }
 
-    /// The bytes of a message that came in several pieces.
-    fn joined(&mut self, place: Place<'_>, pieces: std::ops::Range<usize>) -> Result<Vec<u8>> {
+    /// Concatenates the pieces of a message.
+    fn joined(&mut self, context: FieldContext<'_>, pieces: std::ops::Range<usize>) -> Result<Vec<u8>> {
         let mut whole = Vec::new();
-        for noted in &self.noted[pieces] {
-            let piece = bytes_of(noted.raw, place)?;
+        for collected in &self.collected[pieces] {
+            let piece = bytes_of(collected.raw, context)?;
             self.joined.charge(piece.len())?;
             whole.extend_from_slice(piece);
         }
         Ok(whole)
     }
 
-    /// One item of a list, or several where they are packed. The place is that within the list.
-    fn items(&mut self, place: Place<'_>, shape: &Shape, raw: Raw<'a>) -> Result<()> {
+    /// Emits one item of a list, or several if they are packed. `context` is that of the item.
+    fn items(&mut self, context: FieldContext<'_>, shape: &Shape, raw: Raw<'a>) -> Result<()> {
         let (Shape::Scalar(scalar), Raw::Bytes(packed)) = (shape, raw) else {
-            return self.value(place, shape, Some(raw));
+            return self.value(context, shape, Some(raw));
         };
         let mut reader = Reader::new(packed);
         match scalar {
             Scalar::Bool | Scalar::Int32 | Scalar::Int64 => {
                 while let Some(value) = reader.next_packed()? {
-                    self.value(place, shape, Some(Raw::Varint(value)))?;
+                    self.value(context, shape, Some(Raw::Varint(value)))?;
                 }
             }
             Scalar::Double => {
                 while let Some(value) = reader.next_fixed64()? {
-                    self.value(place, shape, Some(Raw::Fixed64(value)))?;
+                    self.value(context, shape, Some(Raw::Fixed64(value)))?;
                 }
             }
-            _ => self.value(place, shape, Some(raw))?,
+            _ => self.value(context, shape, Some(raw))?,
         }
         Ok(())
     }
 
-    /// An item of a list or a value of a map.
-    fn value(&mut self, place: Place<'_>, shape: &Shape, raw: Option<Raw<'a>>) -> Result<()> {
+    /// Emits an item of a list or a value of a map.
+    fn value(&mut self, context: FieldContext<'_>, shape: &Shape, raw: Option<Raw<'a>>) -> Result<()> {
         let empty = Raw::Bytes(&[]);
         match shape {
             Shape::Scalar(scalar) => {
-                raw.map_or(Ok(Plain::zero(*scalar)), |raw| Plain::read(*scalar, raw, place))?.put(self.sink);
+                raw.map_or(Ok(Plain::zero(*scalar)), |raw| Plain::read(*scalar, raw, context))?
+                    .put(self.sink);
                 Ok(())
             }
             Shape::Struct(id) => {
-                self.message(*id, bytes_of(raw.unwrap_or(empty), place)?, place.depth, Inject::No)
+                self.message(*id, bytes_of(raw.unwrap_or(empty), context)?, context.depth, Inject::No)
             }
-            Shape::List { .. } | Shape::Map { .. } => self.wrapped(place, shape, raw.unwrap_or(empty)),
-            Shape::Any => self.any(place, raw.unwrap_or(empty)),
+            Shape::List { .. } | Shape::Map { .. } => self.wrapped(context, shape, raw.unwrap_or(empty)),
+            Shape::Any => self.any(context, raw.unwrap_or(empty)),
         }
     }
 
-    /// A list or map that is the field 1 of a message of its own.
-    fn wrapped(&mut self, place: Place<'_>, shape: &Shape, raw: Raw<'a>) -> Result<()> {
-        let mut reader = Reader::new(bytes_of(raw, place)?);
+    /// Emits a list or map that is field 1 of a message of its own.
+    fn wrapped(&mut self, context: FieldContext<'_>, shape: &Shape, raw: Raw<'a>) -> Result<()> {
+        let mut reader = Reader::new(bytes_of(raw, context)?);
         match shape {
             Shape::Map { values, .. } => {
                 let mut entries = std::mem::take(&mut self.entries);
                 while let Some((number, raw)) = reader.next()? {
                     if number == 1 {
-                        entries.push(entry(place, raw)?);
+                        entries.push(entry(context, raw)?);
                     }
                 }
-                self.map(place, values, entries)
+                self.map(context, values, entries)
             }
             Shape::List { items, .. } => {
-                let place = place.deeper()?;
+                let context = context.deeper()?;
                 self.sink.open_list();
                 while let Some((number, raw)) = reader.next()? {
                     if number == 1 {
-                        self.items(place, items, raw)?;
+                        self.items(context, items, raw)?;
                     }
                 }
                 self.sink.close_list();
                 Ok(())
             }
-            _ => Err(place.wrong_type()),
+            _ => Err(context.wrong_type()),
         }
     }
 
-    /// Hands on the entries of a map, of those with the same key the last one.
-    fn map(&mut self, place: Place<'_>, values: &Shape, mut entries: Vec<Entry<'a>>) -> Result<()> {
+    /// Emits the entries of a map; the last one wins among equal keys.
+    fn map(&mut self, context: FieldContext<'_>, values: &Shape, mut entries: Vec<Entry<'a>>) -> Result<()> {
         if !entries.is_sorted_by(|(one, _), (other, _)| one < other) {
             entries.reverse();
             entries.sort_by_key(|(key, _)| *key);
             entries.dedup_by_key(|(key, _)| *key);
         }
-        let place = place.deeper()?;
+        let context = context.deeper()?;
         self.sink.open_object();
         for (key, raw) in &entries {
             self.sink.key(key);
-            self.value(place, values, *raw)?;
+            self.value(context, values, *raw)?;
         }
         self.sink.close_object();
         entries.clear();
@@ -301,50 +315,50 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
         Ok(())
     }
 
-    fn any(&mut self, place: Place<'_>, raw: Raw<'a>) -> Result<()> {
-        let name = &place.field.name;
-        let message = Reader::new(bytes_of(raw, place)?);
-        if place.field.wire.any != AnyForm::Raw {
-            return self.schema_or(place, message);
+    fn any(&mut self, context: FieldContext<'_>, raw: Raw<'a>) -> Result<()> {
+        let name = &context.field.name;
+        let message = Reader::new(bytes_of(raw, context)?);
+        if context.field.wire.any != AnyForm::Raw {
+            return self.schema_or(context, message);
         }
         match last_of(message, 1)? {
-            Some(Raw::Bytes(text)) if !text.is_empty() => self.sink.json(name, text, place.depth),
+            Some(Raw::Bytes(text)) if !text.is_empty() => self.sink.json(name, text, context.depth),
             Some(Raw::Bytes(_)) | None => {
                 self.sink.null();
                 Ok(())
             }
-            Some(_) => Err(place.wrong_type()),
+            Some(_) => Err(context.wrong_type()),
         }
     }
 
-    /// One of the messages that hold a schema or something else.
-    fn schema_or(&mut self, place: Place<'_>, mut message: Reader<'a>) -> Result<()> {
+    /// Emits one of the messages that contain a schema or another value.
+    fn schema_or(&mut self, context: FieldContext<'_>, mut message: Reader<'a>) -> Result<()> {
         let (mut schema, mut allows, mut list) = (None, None, Vec::new());
-        let schema_number = if place.field.wire.any == AnyForm::SchemaOrBool { 2 } else { 1 };
+        let schema_number = if context.field.wire.any == AnyForm::SchemaOrBool { 2 } else { 1 };
         while let Some((number, raw)) = message.next()? {
             match (number, raw) {
                 (1 | 2, Raw::Bytes(message)) if number == schema_number => schema = Some(message),
                 (1, Raw::Varint(value)) => allows = Some(value != 0),
                 (2, Raw::Bytes(item)) => list.push(item),
-                (1 | 2, _) => return Err(place.wrong_type()),
+                (1 | 2, _) => return Err(context.wrong_type()),
                 _ => {}
             }
         }
         if !list.is_empty() {
-            let place = place.deeper()?;
+            let context = context.deeper()?;
             self.sink.open_list();
             for item in list {
-                if place.field.wire.any == AnyForm::SchemaOrStrings {
-                    let text = utf8(item, place)?;
+                if context.field.wire.any == AnyForm::SchemaOrStrings {
+                    let text = utf8(item, context)?;
                     self.sink.text(text);
                 } else {
-                    self.message(place.owner, item, place.depth, Inject::No)?;
+                    self.message(context.owner, item, context.depth, Inject::No)?;
                 }
             }
             self.sink.close_list();
         } else if let Some(message) = schema {
-            self.message(place.owner, message, place.depth, Inject::No)?;
-        } else if place.field.wire.any == AnyForm::SchemaOrBool {
+            self.message(context.owner, message, context.depth, Inject::No)?;
+        } else if context.field.wire.any == AnyForm::SchemaOrBool {
             self.sink.bool(allows.unwrap_or(false));
         } else {
             self.sink.null();
@@ -355,8 +369,8 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
 
 const RESOURCE_VERSION: &str = "resourceVersion";
 
-/// How far down the inlined messages a message is: the places that its fields have in common, and the bits that
-/// tell them apart.
+/// The nesting of an inlined message: the common prefix of the places of its fields, and the shift of the bits that
+/// distinguish them.
 #[derive(Clone, Copy)]
 struct Level {
     prefix: u64,
@@ -367,8 +381,13 @@ impl Level {
     const TOP: Self = Self { prefix: 0, shift: 48 };
 }
 
-/// Notes the fields of a message, and of the messages inlined in it, that the type knows.
-fn note<'a>(plan: &WirePlan, message: &'a [u8], level: Level, noted: &mut Vec<Noted<'a>>) -> Result<()> {
+/// Collects the known fields of a message and of the messages inlined in it.
+fn collect_fields<'a>(
+    plan: &WirePlan,
+    message: &'a [u8],
+    level: Level,
+    collected: &mut Vec<CollectedField<'a>>,
+) -> Result<()> {
     let mut reader = Reader::new(message);
     let mut next = 0;
     while let Some((number, raw)) = reader.next()? {
@@ -376,7 +395,7 @@ fn note<'a>(plan: &WirePlan, message: &'a [u8], level: Level, noted: &mut Vec<No
             continue;
         }
         let place = level.prefix | u64::from(number) << level.shift;
-        // Fields mostly come in order: again the one before, or the one after it.
+        // Fields are mostly in order: the same as before, or the next one.
         if plan.places.get(next) != Some(&place) {
             next = match plan.places.get(next + 1) {
                 Some(&after) if after == place => next + 1,
@@ -385,18 +404,18 @@ fn note<'a>(plan: &WirePlan, message: &'a [u8], level: Level, noted: &mut Vec<No
         }
         let Some(&found) = plan.places.get(next) else { continue };
         if found == place {
-            noted.push(Noted { at: next as u16, raw });
+            collected.push(CollectedField { at: next as u16, raw });
         } else if let Raw::Bytes(inlined) = raw
             && level.shift > 16
             && found >> level.shift == place >> level.shift
         {
-            note(plan, inlined, Level { prefix: place, shift: level.shift - 16 }, noted)?;
+            collect_fields(plan, inlined, Level { prefix: place, shift: level.shift - 16 }, collected)?;
         }
     }
     Ok(())
 }
 
-/// The smaller of two positions.
+/// Returns the smaller of two positions.
 fn first_of(one: Option<u16>, other: Option<u16>) -> Option<u16> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
@@ -404,12 +423,12 @@ fn first_of(one: Option<u16>, other: Option<u16>) -> Option<u16> {
     }
 }
 
-fn entry<'a>(place: Place<'_>, raw: Raw<'a>) -> Result<Entry<'a>> {
-    let mut reader = Reader::new(bytes_of(raw, place)?);
+fn entry<'a>(context: FieldContext<'_>, raw: Raw<'a>) -> Result<Entry<'a>> {
+    let mut reader = Reader::new(bytes_of(raw, context)?);
     let (mut key, mut value) = ("", None);
     while let Some((number, raw)) = reader.next()? {
         match number {
-            1 => key = utf8(bytes_of(raw, place)?, place)?,
+            1 => key = utf8(bytes_of(raw, context)?, context)?,
             2 => value = Some(raw),
             _ => {}
         }
@@ -417,7 +436,7 @@ fn entry<'a>(place: Place<'_>, raw: Raw<'a>) -> Result<Entry<'a>> {
     Ok((key, value))
 }
 
-/// The last field with this number.
+/// Returns the last field with this number.
 fn last_of(mut message: Reader<'_>, wanted: u32) -> Result<Option<Raw<'_>>> {
     let mut last = None;
     while let Some((number, raw)) = message.next()? {
@@ -428,18 +447,18 @@ fn last_of(mut message: Reader<'_>, wanted: u32) -> Result<Option<Raw<'_>>> {
     Ok(last)
 }
 
-fn bytes_of<'a>(raw: Raw<'a>, place: Place<'_>) -> Result<&'a [u8]> {
+fn bytes_of<'a>(raw: Raw<'a>, context: FieldContext<'_>) -> Result<&'a [u8]> {
     match raw {
         Raw::Bytes(bytes) => Ok(bytes),
-        _ => Err(place.wrong_type()),
+        _ => Err(context.wrong_type()),
     }
 }
 
-fn utf8<'a>(bytes: &'a [u8], place: Place<'_>) -> Result<&'a str> {
-    std::str::from_utf8(bytes).map_err(|_| ProtobufError::NotUtf8(place.field.name.clone()))
+fn utf8<'a>(bytes: &'a [u8], context: FieldContext<'_>) -> Result<&'a str> {
+    std::str::from_utf8(bytes).map_err(|_| ProtobufError::NotUtf8(context.field.name.clone()))
 }
 
-/// A scalar as JSON has it.
+/// A scalar in its JSON form.
 enum Plain<'a> {
     Null,
     Bool(bool),
@@ -451,7 +470,7 @@ enum Plain<'a> {
 }
 
 impl<'a> Plain<'a> {
-    /// What Go writes for a field that is not set.
+    /// Returns the value Go writes for an unset field.
     fn zero(scalar: Scalar) -> Self {
         match scalar {
             Scalar::String => Self::Text(Cow::Borrowed("")),
@@ -476,31 +495,31 @@ impl<'a> Plain<'a> {
         }
     }
 
-    fn read(scalar: Scalar, raw: Raw<'a>, place: Place<'_>) -> Result<Self> {
+    fn read(scalar: Scalar, raw: Raw<'a>, context: FieldContext<'_>) -> Result<Self> {
         Ok(match (scalar, raw) {
-            (Scalar::String, Raw::Bytes(bytes)) => Self::Text(Cow::Borrowed(utf8(bytes, place)?)),
+            (Scalar::String, Raw::Bytes(bytes)) => Self::Text(Cow::Borrowed(utf8(bytes, context)?)),
             (Scalar::Bool, Raw::Varint(value)) => Self::Bool(value != 0),
             (Scalar::Int32, Raw::Varint(value)) => Self::Int(i64::from(value as i32)),
             (Scalar::Int64, Raw::Varint(value)) => Self::Int(value as i64),
             (Scalar::Double, Raw::Fixed64(bits)) => Self::Double(f64::from_bits(bits)),
             (Scalar::Bytes, Raw::Bytes(bytes)) => Self::Bytes(bytes),
-            (Scalar::Time | Scalar::MicroTime, Raw::Bytes(message)) => Self::time(scalar, message, place)?,
+            (Scalar::Time | Scalar::MicroTime, Raw::Bytes(message)) => Self::time(scalar, message, context)?,
             (Scalar::Duration, Raw::Bytes(message)) => match last_of(Reader::new(message), 1)? {
                 Some(Raw::Varint(nanos)) => Self::Text(Cow::Owned(duration::write_nanos(nanos as i64))),
                 None => Self::zero(scalar),
-                Some(_) => return Err(place.wrong_type()),
+                Some(_) => return Err(context.wrong_type()),
             },
             (Scalar::Quantity, Raw::Bytes(message)) => match last_of(Reader::new(message), 1)? {
-                Some(Raw::Bytes(text)) if !text.is_empty() => Self::Text(Cow::Borrowed(utf8(text, place)?)),
+                Some(Raw::Bytes(text)) if !text.is_empty() => Self::Text(Cow::Borrowed(utf8(text, context)?)),
                 Some(Raw::Bytes(_)) | None => Self::zero(scalar),
-                Some(_) => return Err(place.wrong_type()),
+                Some(_) => return Err(context.wrong_type()),
             },
-            (Scalar::IntOrString, Raw::Bytes(message)) => Self::int_or_string(message, place)?,
-            _ => return Err(place.wrong_type()),
+            (Scalar::IntOrString, Raw::Bytes(message)) => Self::int_or_string(message, context)?,
+            _ => return Err(context.wrong_type()),
         })
     }
 
-    fn time(scalar: Scalar, message: &[u8], place: Place<'_>) -> Result<Self> {
+    fn time(scalar: Scalar, message: &[u8], context: FieldContext<'_>) -> Result<Self> {
         if message.is_empty() {
             return Ok(Self::Null);
         }
@@ -510,7 +529,7 @@ impl<'a> Plain<'a> {
             match (number, raw) {
                 (1, Raw::Varint(value)) => seconds = value as i64,
                 (2, Raw::Varint(value)) => nanos = value as i32,
-                (1 | 2, _) => return Err(place.wrong_type()),
+                (1 | 2, _) => return Err(context.wrong_type()),
                 _ => {}
             }
         }
@@ -518,18 +537,18 @@ impl<'a> Plain<'a> {
             Scalar::MicroTime => scalar::micro_time_text(seconds, nanos),
             _ => scalar::time_text(seconds),
         };
-        text.map(Self::Time).ok_or_else(|| place.wrong_type())
+        text.map(Self::Time).ok_or_else(|| context.wrong_type())
     }
 
-    fn int_or_string(message: &'a [u8], place: Place<'_>) -> Result<Self> {
+    fn int_or_string(message: &'a [u8], context: FieldContext<'_>) -> Result<Self> {
         let mut reader = Reader::new(message);
         let (mut is_text, mut int, mut text) = (false, 0, "");
         while let Some((number, raw)) = reader.next()? {
             match (number, raw) {
                 (1, Raw::Varint(value)) => is_text = value == 1,
                 (2, Raw::Varint(value)) => int = i64::from(value as i32),
-                (3, Raw::Bytes(bytes)) => text = utf8(bytes, place)?,
-                (1..=3, _) => return Err(place.wrong_type()),
+                (3, Raw::Bytes(bytes)) => text = utf8(bytes, context)?,
+                (1..=3, _) => return Err(context.wrong_type()),
                 _ => {}
             }
         }

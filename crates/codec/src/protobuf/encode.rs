@@ -1,4 +1,4 @@
-//! Writing messages.
+//! Encodes messages.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use nave_machinery::limits::{self, LimitError};
@@ -13,7 +13,7 @@ use crate::json;
 
 type Result<T> = std::result::Result<T, ProtobufError>;
 
-/// Appends the message of an object of the type `id` that may nest `depth` levels deep.
+/// Appends the message of an object of the type `id`, with at most `depth` levels.
 pub(super) fn message(
     set: &SchemaSet,
     id: TypeId,
@@ -25,24 +25,24 @@ pub(super) fn message(
     Writer { set, present: Vec::with_capacity(64) }.message(id, object, depth, out)
 }
 
-/// A field that the object has, with its [`nave_schema::Wire::place`].
+/// A present field of an object, with its [`nave_schema::Wire::place`].
 type Present<'a> = (u64, &'a Field, &'a Value);
 
 struct Writer<'a> {
     set: &'a SchemaSet,
-    /// The fields of the message being written, after those of the messages around it.
+    /// Fields of the current message, after those of the enclosing messages.
     present: Vec<Present<'a>>,
 }
 
-/// A field while it is written: the field, the type it lies in, and how many levels of objects and lists may still follow.
+/// A field during encoding: the field, the type that contains it, and the remaining levels of nesting.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+struct FieldContext<'a> {
     field: &'a Field,
     owner: TypeId,
     depth: usize,
 }
 
-impl Place<'_> {
+impl FieldContext<'_> {
     fn wrong_type(&self) -> ProtobufError {
         ProtobufError::WrongType(self.field.name.clone())
     }
@@ -68,7 +68,7 @@ impl<'a> Writer<'a> {
         written
     }
 
-    /// Writes fields in the order of their places, of which the bits above `shift` are those of this message.
+    /// Writes fields in the order of their places; the bits above `shift` select this message.
     fn fields(
         &mut self,
         owner: TypeId,
@@ -81,10 +81,10 @@ impl<'a> Writer<'a> {
             let (place, field, value) = self.present[at];
             let number = (place >> shift & 0xffff) as u32;
             if place & ((1 << shift) - 1) == 0 {
-                self.field(Place { field, owner, depth }, number, value, out)?;
+                self.field(FieldContext { field, owner, depth }, number, value, out)?;
                 continue;
             }
-            // The field lies in an inlined message: so do those after it with the same number here.
+            // The field is in an inlined message, with all following ones that have the same number here.
             while range.start < range.end && self.present[range.start].0 >> shift == place >> shift {
                 range.start += 1;
             }
@@ -94,25 +94,31 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn field(&mut self, place: Place<'a>, number: u32, value: &'a Value, out: &mut Vec<u8>) -> Result<()> {
-        let field = place.field;
+    fn field(
+        &mut self,
+        context: FieldContext<'a>,
+        number: u32,
+        value: &'a Value,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let field = context.field;
         match &field.shape {
             shape @ (Shape::List { .. } | Shape::Map { .. })
                 if field.wire.wrapped && !shape.holds_collections() =>
             {
-                self.element(place, number, shape, value, out)
+                self.element(context, number, shape, value, out)
             }
             shape @ (Shape::List { .. } | Shape::Map { .. }) => {
-                self.collection(place, number, shape, value, out)
+                self.collection(context, number, shape, value, out)
             }
-            shape => self.element(place, number, shape, value, out),
+            shape => self.element(context, number, shape, value, out),
         }
     }
 
     /// Writes the items of a list or the entries of a map, each as a field with this number.
     fn collection(
         &mut self,
-        place: Place<'a>,
+        context: FieldContext<'a>,
         number: u32,
         shape: &'a Shape,
         value: &'a Value,
@@ -121,56 +127,56 @@ impl<'a> Writer<'a> {
         if value.is_null() {
             return Ok(());
         }
-        let place = place.deeper()?;
+        let context = context.deeper()?;
         match (shape, value) {
             (Shape::List { items, .. }, Value::Array(list)) => {
-                list.iter().try_for_each(|item| self.element(place, number, items, item, out))
+                list.iter().try_for_each(|item| self.element(context, number, items, item, out))
             }
             (Shape::Map { values, .. }, Value::Object(object)) => {
-                // A `Map` iterates in the order of its keys, as Go's writers do.
+                // A `Map` iterates in key order, as Go's encoder does.
                 object.iter().try_for_each(|(key, value)| {
                     put_message(out, number, |out| {
                         put_bytes(out, 1, key.as_bytes());
-                        self.element(place, 2, values, value, out)
+                        self.element(context, 2, values, value, out)
                     })
                 })
             }
-            _ => Err(place.wrong_type()),
+            _ => Err(context.wrong_type()),
         }
     }
 
-    /// Writes one value as one field.
+    /// Writes a value as one field.
     fn element(
         &mut self,
-        place: Place<'a>,
+        context: FieldContext<'a>,
         number: u32,
         shape: &'a Shape,
         value: &'a Value,
         out: &mut Vec<u8>,
     ) -> Result<()> {
         match (shape, value) {
-            (Shape::Scalar(scalar), value) => put_scalar(place, number, *scalar, value, out),
+            (Shape::Scalar(scalar), value) => put_scalar(context, number, *scalar, value, out),
             (Shape::Struct(id), Value::Object(object)) => {
-                put_message(out, number, |out| self.message(*id, object, place.depth, out))
+                put_message(out, number, |out| self.message(*id, object, context.depth, out))
             }
             (Shape::Struct(_), Value::Null) => {
                 put_bytes(out, number, &[]);
                 Ok(())
             }
-            (Shape::Struct(_), _) => Err(place.wrong_type()),
+            (Shape::Struct(_), _) => Err(context.wrong_type()),
             (Shape::List { .. } | Shape::Map { .. }, _) => {
-                put_message(out, number, |out| self.collection(place, 1, shape, value, out))
+                put_message(out, number, |out| self.collection(context, 1, shape, value, out))
             }
-            (Shape::Any, value) => put_message(out, number, |out| self.any(place, value, out)),
+            (Shape::Any, value) => put_message(out, number, |out| self.any(context, value, out)),
         }
     }
 
-    /// Writes the content of the message behind an untyped value.
-    fn any(&mut self, place: Place<'a>, value: &'a Value, out: &mut Vec<u8>) -> Result<()> {
-        let schema = if place.field.wire.any == AnyForm::SchemaOrBool { 2 } else { 1 };
-        match (place.field.wire.any, value) {
+    /// Writes the content of the message of an untyped value.
+    fn any(&mut self, context: FieldContext<'a>, value: &'a Value, out: &mut Vec<u8>) -> Result<()> {
+        let schema = if context.field.wire.any == AnyForm::SchemaOrBool { 2 } else { 1 };
+        match (context.field.wire.any, value) {
             (_, Value::Null) => {}
-            (AnyForm::Raw, value) if !limits::is_within_depth(value, place.depth) => {
+            (AnyForm::Raw, value) if !limits::is_within_depth(value, context.depth) => {
                 return Err(LimitError::TooDeep.into());
             }
             (AnyForm::Raw, value) => {
@@ -183,31 +189,37 @@ impl<'a> Writer<'a> {
                 if form == AnyForm::SchemaOrBool {
                     put_int(out, 1, 1);
                 }
-                put_message(out, schema, |out| self.message(place.owner, object, place.depth, out))?;
+                put_message(out, schema, |out| self.message(context.owner, object, context.depth, out))?;
             }
             (AnyForm::SchemaOrBool, Value::Bool(allows)) => put_int(out, 1, u64::from(*allows)),
             (AnyForm::SchemaOrArray, Value::Array(list)) => {
-                let place = place.deeper()?;
+                let context = context.deeper()?;
                 for item in list {
-                    let object = item.as_object().ok_or_else(|| place.wrong_type())?;
-                    put_message(out, 2, |out| self.message(place.owner, object, place.depth, out))?;
+                    let object = item.as_object().ok_or_else(|| context.wrong_type())?;
+                    put_message(out, 2, |out| self.message(context.owner, object, context.depth, out))?;
                 }
             }
             (AnyForm::SchemaOrStrings, Value::Array(list)) => {
-                let place = place.deeper()?;
+                let context = context.deeper()?;
                 for item in list {
-                    put_bytes(out, 2, item.as_str().ok_or_else(|| place.wrong_type())?.as_bytes());
+                    put_bytes(out, 2, item.as_str().ok_or_else(|| context.wrong_type())?.as_bytes());
                 }
             }
-            _ => return Err(place.wrong_type()),
+            _ => return Err(context.wrong_type()),
         }
         Ok(())
     }
 }
 
-/// Writes a scalar; null is its zero.
-fn put_scalar(place: Place<'_>, number: u32, scalar: Scalar, value: &Value, out: &mut Vec<u8>) -> Result<()> {
-    let wrong = || place.wrong_type();
+/// Writes a scalar; null is written as zero.
+fn put_scalar(
+    context: FieldContext<'_>,
+    number: u32,
+    scalar: Scalar,
+    value: &Value,
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    let wrong = || context.wrong_type();
     let text = || if value.is_null() { Ok("") } else { value.as_str().ok_or_else(wrong) };
     match scalar {
         Scalar::String => put_bytes(out, number, text()?.as_bytes()),
@@ -258,7 +270,7 @@ fn put_scalar(place: Place<'_>, number: u32, scalar: Scalar, value: &Value, out:
     Ok(())
 }
 
-/// The integer that `value` is, if it is one of this size; null is 0. A double without a fraction is one.
+/// Returns the integer in `value`, if it fits; null is 0. A double without a fraction counts as an integer.
 fn integer(scalar: Scalar, value: &Value) -> Option<i64> {
     if value.is_null() {
         return Some(0);

@@ -1,34 +1,34 @@
-//! What Kubernetes puts around messages: the `k8s\0` envelope, watch frames, lists of ready messages.
+//! Containers of messages: the `k8s\0` envelope, watch frames, lists of encoded items.
 
 use super::{
     ProtobufError,
     wire::{Raw, Reader, put_bytes, put_message, put_varint},
 };
 
-/// The four bytes before every protobuf object that is stored or sent.
+/// Magic bytes before every stored or transmitted protobuf object.
 pub const PREFIX: &[u8; 4] = b"k8s\0";
 
-/// `runtime.Unknown`: an object's message with what it lacks, its type.
+/// `runtime.Unknown`: an object's message with its type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unknown<'a> {
-    /// Such as `apps/v1`.
+    /// For example `apps/v1`.
     pub api_version: &'a str,
-    /// Such as `Deployment`.
+    /// For example `Deployment`.
     pub kind: &'a str,
-    /// The object's message, or other bytes if `content_type` is not empty.
+    /// The message of the object, or other bytes if `content_type` is not empty.
     pub raw: &'a [u8],
-    /// Empty for bytes as they are.
+    /// Empty for unencoded bytes.
     pub content_encoding: &'a str,
     /// Empty for protobuf.
     pub content_type: &'a str,
 }
 
-/// Whether `bytes` begin as an envelope does.
+/// Returns whether `bytes` start with an envelope.
 pub fn is_wrapped(bytes: &[u8]) -> bool {
     bytes.starts_with(PREFIX)
 }
 
-/// Puts an object's message into an envelope.
+/// Wraps an object's message in an envelope.
 pub fn wrap(api_version: &str, kind: &str, message: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(message.len() + api_version.len() + kind.len() + 32);
     wrap_into(api_version, kind, message, &mut out);
@@ -44,7 +44,7 @@ pub fn wrap_into(api_version: &str, kind: &str, message: &[u8], out: &mut Vec<u8
     put_bytes(out, 4, b"");
 }
 
-/// Takes an envelope off.
+/// Unwraps an envelope.
 pub fn unwrap(bytes: &[u8]) -> Result<Unknown<'_>, ProtobufError> {
     let message = bytes.strip_prefix(PREFIX).ok_or(ProtobufError::NoEnvelope)?;
     let mut unknown = Unknown::default();
@@ -68,7 +68,7 @@ pub fn unwrap(bytes: &[u8]) -> Result<Unknown<'_>, ProtobufError> {
     Ok(unknown)
 }
 
-/// A frame of a watch's stream: the length in four bytes, then a `WatchEvent` with an object in its envelope.
+/// Returns a frame of a watch stream: the length in four bytes, then a `WatchEvent` with an enveloped object.
 pub fn watch_frame(event_type: &str, wrapped: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(wrapped.len() + event_type.len() + 24);
     out.extend_from_slice(&[0; 4]);
@@ -83,9 +83,9 @@ pub fn watch_frame(event_type: &str, wrapped: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The beginning of a list in its envelope, up to its first item: each item follows by [`put_list_item`], then
-/// [`LIST_TAIL`]. `items` are the lengths of the items' messages, which come before them on the wire, so that a list
-/// can be sent without being held.
+/// Returns the start of an enveloped list up to its first item. Each item follows by [`put_list_item`], then
+/// [`LIST_TAIL`]. `items` are the lengths of the items' messages, which precede them in the encoding, so that a list
+/// can be sent without being held in memory.
 pub fn list_head(
     api_version: &str,
     kind: &str,
@@ -104,10 +104,10 @@ pub fn list_head(
     out
 }
 
-/// What ends a list that [`list_head`] began: no content encoding, no content type.
+/// The end of a list started by [`list_head`]: no content encoding, no content type.
 pub const LIST_TAIL: &[u8] = &[3 << 3 | 2, 0, 4 << 3 | 2, 0];
 
-/// Appends one item to a list.
+/// Appends an item to a list.
 pub fn put_list_item(item: &[u8], out: &mut Vec<u8>) {
     put_bytes(out, 2, item);
 }
@@ -116,7 +116,7 @@ fn varint_len(value: usize) -> usize {
     (value.checked_ilog2().unwrap_or(0) as usize / 7) + 1
 }
 
-/// The message of a `ListMeta`.
+/// Returns the message of a `ListMeta`.
 pub fn list_meta(resource_version: &str, continue_token: &str, remaining: Option<i64>) -> Vec<u8> {
     let mut out = Vec::new();
     put_bytes(&mut out, 1, b"");
@@ -128,7 +128,7 @@ pub fn list_meta(resource_version: &str, continue_token: &str, remaining: Option
     out
 }
 
-/// The message of an object's `metadata`, which every object has as its first field.
+/// Returns the message of an object's `metadata`, the first field of every object.
 pub fn metadata(message: &[u8]) -> Result<&[u8], ProtobufError> {
     let mut found: &[u8] = &[];
     each_field(message, |number, bytes| {
@@ -140,7 +140,7 @@ pub fn metadata(message: &[u8]) -> Result<&[u8], ProtobufError> {
     Ok(found)
 }
 
-/// The message of a `PartialObjectMetadata` with this `metadata`.
+/// Returns the message of a `PartialObjectMetadata` with this `metadata`.
 pub fn partial_object_metadata(metadata: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(metadata.len() + 6);
     put_bytes(&mut out, 1, metadata);
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_envelope_is_byte_for_byte_kubernetes_own() {
+    fn envelope_equals_kubernetes_bytes() {
         let wrapped = wrap("v1", "Pod", &[1, 2]);
         assert_eq!(wrapped, b"k8s\0\x0a\x09\x0a\x02v1\x12\x03Pod\x12\x02\x01\x02\x1a\x00\x22\x00");
         let unknown = Unknown { api_version: "v1", kind: "Pod", raw: &[1, 2], ..Unknown::default() };
@@ -188,14 +188,14 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_frame_has_its_length_in_front() {
+    fn watch_frame_starts_with_its_length() {
         assert_eq!(watch_frame("ADDED", b"xyz"), b"\0\0\0\x0e\x0a\x05ADDED\x12\x05\x0a\x03xyz");
         let long = watch_frame("MODIFIED", &[7; 1000]);
         assert_eq!(u32::from_be_bytes(long[..4].try_into().unwrap()) as usize, long.len() - 4);
     }
 
     #[test]
-    fn lists_are_made_of_ready_items() {
+    fn builds_lists_of_encoded_items() {
         let meta = list_meta("5", "", None);
         for items in [vec![], vec![b"ab".to_vec(), vec![]], vec![vec![7; 127], vec![7; 128], vec![7; 20_000]]]
         {

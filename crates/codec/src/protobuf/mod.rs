@@ -1,22 +1,22 @@
 //! Kubernetes' protobuf, driven by a [`SchemaSet`].
 //!
-//! Kubernetes' messages are proto2 as gogo's generated code writes them: fields in ascending order, maps as entries
-//! `{key = 1, value = 2}` with sorted keys, some Go structs inlined in JSON but messages of their own here
-//! ([`nave_schema::Wire::via`]), some slices wrapped ([`nave_schema::Wire::wrapped`]). A few scalars are messages:
+//! Kubernetes' messages are proto2 as encoded by gogo's generated code: fields in ascending order, maps as entries
+//! `{key = 1, value = 2}` with sorted keys. Some Go structs are inlined in JSON but separate messages here
+//! ([`nave_schema::Wire::via`]), some slices are wrapped ([`nave_schema::Wire::wrapped`]). A few scalars are messages:
 //!
 //! | scalar | message |
 //! | --- | --- |
 //! | Time, MicroTime | `{seconds = 1, nanos = 2}`; empty is null |
 //! | Duration | `{duration = 1}`, nanoseconds |
 //! | Quantity | `{string = 1}` |
-//! | IntOrString | `{type = 1, intVal = 2, strVal = 3}`, type 1 being a string |
+//! | IntOrString | `{type = 1, intVal = 2, strVal = 3}`, type 1 is a string |
 //! | Any | `{raw = 1}`, JSON text; or see [`nave_schema::AnyForm`] |
 //!
-//! A writer here leaves out what the value lacks, where gogo writes the zero of fields that are no pointers; readers
-//! of both kinds give both the same meaning. A reader here takes fields in any order, split messages, packed and
-//! unpacked lists, and skips what it does not know.
+//! This encoder omits absent values, while gogo writes the zero of fields that are not pointers; decoders of both kinds
+//! treat both alike. This decoder accepts fields in any order, split messages, packed and unpacked lists, and skips
+//! unknown fields.
 //!
-//! `apiVersion` and `kind` are not part of a message: they stand in the [`envelope`] around it.
+//! `apiVersion` and `kind` are not part of a message; they are in the [`envelope`] around it.
 
 mod decode;
 mod encode;
@@ -34,35 +34,35 @@ use nave_schema::{SchemaSet, TypeId};
 
 use crate::json::JsonError;
 
-/// How many bytes of messages that came in pieces are put together for one object. No writer splits messages; each
-/// level of nested pieces copies all that is within.
+/// Maximum number of bytes of split messages that are joined for one object. No encoder splits messages, and each level
+/// of nested pieces copies everything below it.
 const MAX_JOINED_BYTES: usize = 8 * 1024 * 1024;
 
-/// Why bytes are not a message of the type, or a value cannot be one.
+/// Error of decoding or encoding a message.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum ProtobufError {
-    /// A length reaches beyond the end.
+    /// A length exceeds the input.
     #[error("unexpected EOF")]
     Truncated,
-    /// A varint of more than 64 bits.
+    /// A varint has more than 64 bits.
     #[error("integer overflow")]
     BadVarint,
-    /// A field number or wire type that does not exist.
+    /// A field number or wire type is invalid.
     #[error("illegal tag {0:#x}")]
     BadTag(u64),
-    /// Too deep, or too many values.
+    /// The message is too deep or too large.
     #[error(transparent)]
     Limit(#[from] LimitError),
-    /// A field holds something else than its type.
+    /// A field has the wrong type.
     #[error("field {0:?} has the wrong type")]
     WrongType(String),
     /// A string is not UTF-8.
     #[error("field {0:?} is not UTF-8")]
     NotUtf8(String),
-    /// An untyped field holds bytes that are not JSON.
+    /// An untyped field contains bytes that are not JSON.
     #[error("field {0:?} holds invalid JSON: {1}")]
     NotJson(String, String),
-    /// The bytes do not begin with `k8s\0`.
+    /// The bytes do not start with `k8s\0`.
     #[error("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")]
     NoEnvelope,
 }
@@ -75,7 +75,7 @@ impl ProtobufError {
         }
     }
 
-    /// The answer to a request with such a body.
+    /// Returns the response to a request with such a body.
     pub fn into_status(self) -> Status {
         match self {
             Self::Limit(limit) => limit.into_status(),
@@ -84,24 +84,24 @@ impl ProtobufError {
     }
 }
 
-/// What the message of an object lacks, and a reader is to add.
+/// Values to add to a decoded object that its message does not contain.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Root<'a> {
-    /// Written second as `apiVersion`, unless empty.
+    /// Emitted second as `apiVersion`, unless empty.
     pub api_version: &'a str,
-    /// Written first as `kind`, unless empty.
+    /// Emitted first as `kind`, unless empty.
     pub kind: &'a str,
-    /// Takes the place of `metadata.resourceVersion`.
+    /// Replaces `metadata.resourceVersion`.
     pub resource_version: Option<&'a str>,
 }
 
-/// Appends the message of `value`, which is of the type `id`, to `out`. Fields that the type does not have are left
-/// out, as are `apiVersion` and `kind`. On an error `out` holds a part of the message.
+/// Appends the message of `value`, of the type `id`, to `out`. Unknown fields are omitted, as are `apiVersion` and
+/// `kind`. After an error `out` contains a part of the message.
 pub fn encode(set: &SchemaSet, id: TypeId, value: &Value, out: &mut Vec<u8>) -> Result<(), ProtobufError> {
     encode::message(set, id, value, MAX_DEPTH, out)
 }
 
-/// Appends the message of a document that may have objects in it, such as a list.
+/// Appends the message of a document that may contain objects, such as a list.
 pub fn encode_document(
     set: &SchemaSet,
     id: TypeId,
@@ -111,19 +111,19 @@ pub fn encode_document(
     encode::message(set, id, document, MAX_DOCUMENT_DEPTH, out)
 }
 
-/// Reads a message of the type `id`.
+/// Decodes a message of the type `id`.
 pub fn decode(set: &SchemaSet, id: TypeId, message: &[u8]) -> Result<Value, ProtobufError> {
     decode_object(set, id, message, Root::default())
 }
 
-/// Reads a message of the type `id` that was stored: however many values it has, it was accepted once.
+/// Decodes a stored message of the type `id`, without a memory limit: it was accepted when it was written.
 pub fn decode_stored(set: &SchemaSet, id: TypeId, message: &[u8]) -> Result<Value, ProtobufError> {
     let mut sink = sink::ValueSink::new(Budget::new(usize::MAX));
     decode::walk(set, id, message, Root::default(), &mut sink)?;
     Ok(sink.finish()?)
 }
 
-/// Reads a message of the type `id` and adds what `root` has.
+/// Decodes a message of the type `id` and adds the values of `root`.
 pub fn decode_object(
     set: &SchemaSet,
     id: TypeId,
@@ -135,8 +135,8 @@ pub fn decode_object(
     Ok(sink.finish()?)
 }
 
-/// Appends the JSON of a message of the type `id` to `out`, with what `root` adds, and no value in between. On an
-/// error `out` holds a part of the text.
+/// Appends the JSON of a message of the type `id` to `out`, with the values of `root`, without building a value. After
+/// an error `out` contains a part of the text.
 pub fn transcode_json(
     set: &SchemaSet,
     id: TypeId,

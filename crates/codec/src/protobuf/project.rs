@@ -1,7 +1,7 @@
-//! Single values of a message, found without reading the rest: what selectors look at.
+//! Reads single values of a message without decoding the rest, for selectors.
 //!
-//! Fields that are not on the way are skipped by their length, so that the cost is that of the messages on the path,
-//! not of the object.
+//! Other fields are skipped by their length, so the cost depends on the messages along the path, not on the size of the
+//! object.
 
 use std::borrow::Cow;
 
@@ -12,8 +12,8 @@ use super::wire::{Raw, Reader};
 
 type Result<T> = std::result::Result<T, ProtobufError>;
 
-/// The scalar at a path of JSON field names, as text; `None` where there is none, or where the path leads through a
-/// list or a map.
+/// Returns the scalar at a path of JSON field names, as text; `None` if it is absent, or if the path contains a list or
+/// a map.
 pub fn text_at<'a>(
     set: &SchemaSet,
     id: TypeId,
@@ -30,7 +30,7 @@ pub fn text_at<'a>(
     }
 }
 
-/// Hands each entry of the map of strings at `path` to `entry`.
+/// Calls `entry` with each entry of the map of strings at `path`.
 pub fn strings_at<'a>(
     set: &SchemaSet,
     id: TypeId,
@@ -67,7 +67,7 @@ pub fn strings_at<'a>(
     }
 }
 
-/// What a field of a message holds; the last one where it stands there more than once.
+/// Returns the content of a field of a message; the last one if it is repeated.
 fn content<'a>(message: &'a [u8], field: &Field) -> Result<Option<Raw<'a>>> {
     let mut message = message;
     for via in [field.wire.via >> 16, field.wire.via & 0xffff].into_iter().filter(|via| *via != 0) {
@@ -111,7 +111,7 @@ mod tests {
     use crate::protobuf::encode;
 
     #[test]
-    fn finds_what_the_object_has_at_a_path() {
+    fn reads_the_value_at_a_path() {
         let set = nave_schema::builtin();
         let id = set.find("io.k8s.api.core.v1.Pod").unwrap();
         let pod = json!({
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_what_json_inlines() {
+    fn reads_values_of_inlined_messages() {
         let set = nave_schema::builtin();
         let id = set.find("io.k8s.api.core.v1.PersistentVolumeSpec").unwrap();
         let mut message = Vec::new();

@@ -1,4 +1,4 @@
-//! Times, which JSON writes as text and protobuf as messages of their own.
+//! Times, which are text in JSON and messages in protobuf.
 
 use jiff::SignedDuration;
 use jiff::civil::{DateTime, date};
@@ -6,24 +6,24 @@ use nave_machinery::time::Timestamp;
 
 const UNIX_EPOCH: DateTime = date(1970, 1, 1).at(0, 0, 0, 0);
 
-/// RFC 3339 in UTC, with seconds; `None` outside of the years 0 to 9999, which have no such text.
+/// Formats RFC 3339 in UTC with seconds; `None` outside the years 0 to 9999.
 pub(super) fn time_text(seconds: i64) -> Option<TimeText> {
     TimeText::new(seconds, None)
 }
 
-/// RFC 3339 in UTC, with microseconds.
+/// Formats RFC 3339 in UTC with microseconds.
 pub(super) fn micro_time_text(seconds: i64, nanos: i32) -> Option<TimeText> {
     TimeText::new(seconds, Some(nanos))
 }
 
-/// The seconds and nanoseconds since 1970 of an RFC 3339 text.
+/// Parses an RFC 3339 text into seconds and nanoseconds since 1970.
 pub(super) fn parse_time(text: &str) -> Option<(i64, i32)> {
     let time = Timestamp::parse(text)?;
     let micros = time.unix_seconds() * 1_000_000 + i64::from(time.subsecond_nanoseconds() / 1000);
     Some((micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000) as i32 * 1000))
 }
 
-/// A time's text without an allocation.
+/// The text of a time, without an allocation.
 pub(super) struct TimeText {
     bytes: [u8; 27],
     len: usize,
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_written_as_in_go() {
+    fn formats_times_as_go() {
         assert_eq!(time_text(1_199_149_261).unwrap().as_str(), "2008-01-01T01:01:01Z");
         assert_eq!(micro_time_text(1_199_149_261, 5_999).unwrap().as_str(), "2008-01-01T01:01:01.000005Z");
         assert_eq!(time_text(-62_167_219_200).unwrap().as_str(), "0000-01-01T00:00:00Z");
@@ -82,13 +82,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn times_come_back(seconds in -62_167_219_200i64..253_402_300_799, nanos in 0i32..1_000_000_000) {
+        fn times_round_trip(seconds in -62_167_219_200i64..253_402_300_799, nanos in 0i32..1_000_000_000) {
             let text = micro_time_text(seconds, nanos).unwrap();
             prop_assert_eq!(parse_time(text.as_str()), Some((seconds, nanos / 1000 * 1000)));
         }
 
         #[test]
-        fn no_text_panics(text: String) {
+        fn parsing_never_panics(text: String) {
             let _ = parse_time(&text);
         }
     }

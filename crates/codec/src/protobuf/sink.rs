@@ -1,4 +1,4 @@
-//! Where a message goes that is being read: JSON text, or a value.
+//! Outputs of the decoder: JSON text, or a value.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use nave_machinery::limits::{Budget, LimitError, cost};
@@ -7,15 +7,15 @@ use nave_machinery::{Map, Value};
 use super::ProtobufError;
 use crate::json;
 
-/// Takes a document piece by piece, in order and well-formed.
+/// Receives a document in order, piece by piece; the calls are always well-formed.
 pub(super) trait Sink {
     fn open_object(&mut self);
     fn close_object(&mut self);
     fn open_list(&mut self);
     fn close_list(&mut self);
-    /// The name of what comes next, taken from a schema.
+    /// The name of the next value, from a schema.
     fn name(&mut self, name: &str);
-    /// The name of what comes next, taken from the data.
+    /// The name of the next value, from the data.
     fn key(&mut self, key: &str);
     fn null(&mut self);
     fn bool(&mut self, value: bool);
@@ -23,14 +23,14 @@ pub(super) trait Sink {
     fn double(&mut self, value: f64);
     fn text(&mut self, value: &str);
     fn bytes(&mut self, value: &[u8]);
-    /// JSON text that stands in `field` and may nest `depth` levels deep.
+    /// JSON text of `field`, with at most `depth` levels.
     fn json(&mut self, field: &str, text: &[u8], depth: usize) -> Result<(), ProtobufError>;
 }
 
 /// Appends JSON text.
 pub(super) struct JsonSink<'o> {
     out: &'o mut Vec<u8>,
-    /// Whether a comma is due before what comes next.
+    /// Whether a comma is needed before the next value.
     comma: bool,
 }
 
@@ -102,8 +102,8 @@ fn needs_escape(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
-/// Whether `text` stands in JSON as it is. Looks at all bytes without a branch between, which the compiler turns
-/// into vector instructions.
+/// Returns whether `text` needs no escapes in JSON. Checks all bytes without branches, so that the compiler can
+/// vectorize it.
 fn is_plain(text: &[u8]) -> bool {
     !text.iter().fold(false, |found, &byte| found | needs_escape(byte))
 }
@@ -181,7 +181,7 @@ impl Sink for JsonSink<'_> {
     }
 
     fn json(&mut self, field: &str, text: &[u8], depth: usize) -> Result<(), ProtobufError> {
-        // The text goes out as it is, so it has to be whole: a damaged one would damage all around it.
+        // The text is emitted unchanged, so it is checked first: invalid JSON would corrupt the whole document.
         json::check(text, depth).map_err(|error| ProtobufError::not_json(field, &error))?;
         self.separate();
         self.out.extend_from_slice(text.trim_ascii());
@@ -189,7 +189,7 @@ impl Sink for JsonSink<'_> {
     }
 }
 
-/// Builds a value within a budget. Once that is used up nothing is added, and [`ValueSink::finish`] fails.
+/// Builds a value within a budget. When the budget is exhausted nothing is added, and [`ValueSink::finish`] fails.
 pub(super) struct ValueSink {
     done: Value,
     open: Vec<Open>,
@@ -197,7 +197,7 @@ pub(super) struct ValueSink {
     exceeded: Option<LimitError>,
 }
 
-/// An object or list that is not complete.
+/// An incomplete object or list.
 enum Open {
     Object(Map, String),
     List(Vec<Value>),
@@ -212,7 +212,7 @@ impl ValueSink {
         self.exceeded.map_or(Ok(self.done), Err)
     }
 
-    /// Whether there is room for so many bytes more.
+    /// Takes bytes from the budget; returns false if it is exhausted.
     fn has_room(&mut self, bytes: usize) -> bool {
         if self.exceeded.is_none() {
             self.exceeded = self.budget.charge(bytes).err();

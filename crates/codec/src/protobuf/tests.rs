@@ -1,4 +1,4 @@
-//! Messages of small schemas: known bytes, odd writers, and random schemas with random values.
+//! Messages of small schemas: known bytes, unusual encoders, and random schemas with random values.
 
 use nave_machinery::{duration, limits};
 use nave_schema::{
@@ -39,7 +39,7 @@ fn set(types: Vec<Vec<Field>>) -> SchemaSet {
     SchemaSet::new(types.collect())
 }
 
-/// The one type of a set that has these fields.
+/// Returns a set with one type that has these fields.
 fn single(fields: Vec<Field>) -> SchemaSet {
     set(vec![fields])
 }
@@ -58,7 +58,7 @@ fn transcoded(set: &SchemaSet, message: &[u8], root: Root<'_>) -> Result<String,
     Ok(String::from_utf8(out).unwrap())
 }
 
-/// Checks both directions, and that the text and the value are the same document.
+/// Checks both directions, and that text and value are the same document.
 fn check(set: &SchemaSet, value: &Value, message: &[u8]) {
     assert_eq!(encoded(set, value), message, "{value}");
     assert_eq!(&decode(set, FIRST, message).unwrap(), value);
@@ -67,7 +67,7 @@ fn check(set: &SchemaSet, value: &Value, message: &[u8]) {
 }
 
 #[test]
-fn scalars() {
+fn encodes_and_decodes_scalars() {
     let scalar = Shape::Scalar;
     let set = single(vec![
         field("string", 1, scalar(Scalar::String)),
@@ -103,7 +103,7 @@ fn scalars() {
 }
 
 #[test]
-fn lists_maps_and_structs() {
+fn encodes_and_decodes_lists_maps_and_structs() {
     let set = set(vec![vec![
         field("names", 1, list(Shape::Scalar(Scalar::String))),
         field("ports", 2, list(Shape::Scalar(Scalar::Int32))),
@@ -126,7 +126,7 @@ fn lists_maps_and_structs() {
     check(&set, &json!({"extra": {"k": ["v"]}}), b"\x2a\x08\x0a\x01k\x12\x03\x0a\x01v");
     check(&set, &json!({"verbs": ["get"]}), b"\x32\x05\x0a\x03get");
 
-    // What other writers may do: packed, out of order, in pieces, twice, unknown.
+    // Allowed in other encoders: packed, out of order, in pieces, repeated, unknown.
     let read = |message: &[u8]| decode(&set, FIRST, message).unwrap();
     assert_eq!(read(b"\x12\x02\x01\x02\x10\x03"), json!({"ports": [1, 2, 3]}));
     assert_eq!(read(b"\x10\x01\x0a\x01a\x10\x02\x0a\x01b"), json!({"names": ["a", "b"], "ports": [1, 2]}));
@@ -140,7 +140,7 @@ fn lists_maps_and_structs() {
 }
 
 #[test]
-fn inlined_messages_are_fields_of_the_object() {
+fn decodes_inlined_messages_as_fields_of_the_object() {
     let at = |via: u32, number: u32, name: &str| Field {
         wire: Wire { number, via, ..Wire::default() },
         ..field(name, number, Shape::Scalar(Scalar::Int32))
@@ -159,7 +159,7 @@ fn inlined_messages_are_fields_of_the_object() {
 }
 
 #[test]
-fn what_json_always_has_is_filled_in() {
+fn adds_fields_that_json_always_has() {
     let always = |field: Field| Field { always: true, ..field };
     let set = set(vec![
         vec![
@@ -189,7 +189,7 @@ fn what_json_always_has_is_filled_in() {
 }
 
 #[test]
-fn untyped_values_are_json_or_schemas() {
+fn encodes_and_decodes_untyped_values() {
     let any = |name: &str, number: u32, any: AnyForm| Field {
         wire: Wire { number, any, ..Wire::default() },
         ..field(name, number, Shape::Any)
@@ -216,7 +216,7 @@ fn untyped_values_are_json_or_schemas() {
 }
 
 #[test]
-fn depth_is_bounded_both_ways() {
+fn limits_depth_in_both_directions() {
     let set = single(vec![field("child", 1, Shape::Struct(FIRST))]);
     let deep = |depth: usize| {
         (0..depth).fold(Vec::new(), |inner, _| {
@@ -235,12 +235,12 @@ fn depth_is_bounded_both_ways() {
     assert_eq!(encode(&set, FIRST, &value, &mut Vec::new()), Err(too_deep));
 }
 
-/// Puts a value one or more levels deeper.
+/// Nests a value by one or more levels.
 type Step = fn(Value) -> Value;
 
-/// All ways to nest, one in another: the levels of JSON decide, by each road and in both directions.
+/// All combinations of nesting: the levels of JSON count, for each function and in both directions.
 #[test]
-fn every_shape_counts_its_levels_as_json_does() {
+fn depth_is_that_of_json_for_every_shape() {
     let any = |name: &str, number, form| Field {
         wire: Wire { number, any: form, ..Wire::default() },
         ..field(name, number, Shape::Any)
@@ -292,7 +292,7 @@ fn every_shape_counts_its_levels_as_json_does() {
         assert_eq!(limits::check(&beyond), Err(LimitError::TooDeep));
         assert_eq!(encode(&set, FIRST, &beyond, &mut Vec::new()).as_ref(), Err(&too_deep), "{beyond}");
     }
-    // A writer without the limit: the deepest message within one more field.
+    // An encoder without the limit: the deepest message in one more field.
     for number in [1u32, 2] {
         let inner = (0..MAX_DEPTH).fold(Vec::new(), |inner, _| {
             let mut out = Vec::new();
@@ -311,7 +311,7 @@ fn every_shape_counts_its_levels_as_json_does() {
 }
 
 #[test]
-fn many_small_messages_are_too_large() {
+fn limits_memory_of_many_small_messages() {
     let set = single(vec![
         field("list", 1, list(Shape::Struct(FIRST))),
         field("n", 2, list(Shape::Scalar(Scalar::Int32))),
@@ -327,7 +327,7 @@ fn many_small_messages_are_too_large() {
 }
 
 #[test]
-fn messages_in_pieces_within_pieces_are_bounded() {
+fn limits_nested_messages_in_pieces() {
     let set = single(vec![
         field("child", 1, Shape::Struct(FIRST)),
         field("text", 2, Shape::Scalar(Scalar::String)),
@@ -343,7 +343,7 @@ fn messages_in_pieces_within_pieces_are_bounded() {
     assert_eq!(decode(&set, FIRST, &message), Err(ProtobufError::Limit(LimitError::TooLarge)));
 }
 
-/// A field's shape without a name, and values that it holds as they come back from the wire: no empty lists or maps.
+/// Generates shapes whose values round-trip: no empty lists or maps.
 fn any_shape() -> impl Strategy<Value = Shape> {
     let scalar = prop::sample::select(vec![
         Scalar::String,
@@ -358,7 +358,7 @@ fn any_shape() -> impl Strategy<Value = Shape> {
         Scalar::Quantity,
         Scalar::IntOrString,
     ]);
-    // A struct refers to a later type of the set only: 1 is the leaf.
+    // A struct refers only to a later type of the set; type 1 is the leaf.
     let leaf = prop_oneof![4 => scalar.prop_map(Shape::Scalar), 1 => Just(Shape::Any), 1 => Just(Shape::Struct(TypeId(1)))];
     leaf.prop_recursive(2, 4, 1, |inner| prop_oneof![inner.clone().prop_map(list), inner.prop_map(map)])
 }
@@ -366,7 +366,7 @@ fn any_shape() -> impl Strategy<Value = Shape> {
 fn any_fields() -> impl Strategy<Value = Vec<Field>> {
     prop::collection::btree_map(1u32..40, (any_shape(), 0u32..4, any::<bool>()), 1..8).prop_map(|fields| {
         let fields = fields.into_iter().map(|(number, (shape, via, wrapped))| {
-            // Numbers 1 to 3 of the message hold what is inlined.
+            // Numbers 1 to 3 of the message are for inlined messages.
             let (via, number) = if via == 0 { (0, number + 3) } else { (via, number) };
             let made = field(&format!("f{via}x{number}"), number, shape);
             Field { wire: Wire { number, via, wrapped, ..Wire::default() }, ..made }
@@ -441,7 +441,7 @@ fn any_world() -> impl Strategy<Value = (std::sync::Arc<SchemaSet>, Value)> {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read_back((set, value) in any_world()) {
+    fn encoded_objects_round_trip((set, value) in any_world()) {
         let message = encoded(&set, &value);
         prop_assert_eq!(&decode(&set, FIRST, &message).unwrap(), &value);
         let text = transcoded(&set, &message, Root::default()).unwrap();
@@ -449,7 +449,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_messages_give_an_error_or_the_same_by_both_roads(
+    fn damaged_messages_give_the_same_result_in_both_decoders(
         (set, value) in any_world(),
         at in any::<prop::sample::Index>(),
         byte: u8,
@@ -471,7 +471,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_panic((set, _) in any_world(), bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+    fn decoding_never_panics((set, _) in any_world(), bytes in prop::collection::vec(any::<u8>(), 0..64)) {
         let _ = decode(&set, FIRST, &bytes);
         let _ = envelope::unwrap(&bytes);
         let _ = envelope::unwrap(&[&envelope::PREFIX[..], &bytes].concat());

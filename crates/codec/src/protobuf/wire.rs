@@ -1,10 +1,10 @@
-//! The primitives of the protobuf wire: varints, tags, lengths.
+//! Primitives of the protobuf encoding: varints, tags, lengths.
 
 use super::ProtobufError;
 
 type Result<T> = std::result::Result<T, ProtobufError>;
 
-/// What one field of a message holds, before its type is known.
+/// The content of a field before its type is known.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Raw<'a> {
     Varint(u64),
@@ -13,7 +13,7 @@ pub(super) enum Raw<'a> {
     Bytes(&'a [u8]),
 }
 
-/// A message that is being read, field by field.
+/// Reads a message field by field.
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
 }
@@ -23,7 +23,7 @@ impl<'a> Reader<'a> {
         Self { rest: message }
     }
 
-    /// The next field's number and content; `None` at the end.
+    /// Returns the next field's number and content; `None` at the end.
     pub(super) fn next(&mut self) -> Result<Option<(u32, Raw<'a>)>> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -41,25 +41,25 @@ impl<'a> Reader<'a> {
                 Raw::Bytes(self.take(usize::try_from(len).map_err(|_| ProtobufError::Truncated)?)?)
             }
             5 => Raw::Fixed32(u32::from_le_bytes(self.array()?)),
-            // Groups have never been part of Kubernetes' messages.
+            // Kubernetes' messages have no groups.
             _ => return Err(ProtobufError::BadTag(tag)),
         };
         Ok(Some((number, raw)))
     }
 
-    /// The next varint of a packed list; `None` at the end.
+    /// Returns the next varint of a packed list; `None` at the end.
     pub(super) fn next_packed(&mut self) -> Result<Option<u64>> {
         if self.rest.is_empty() { Ok(None) } else { self.varint().map(Some) }
     }
 
-    /// The next eight bytes of a packed list of doubles; `None` at the end.
+    /// Returns the next eight bytes of a packed list of doubles; `None` at the end.
     pub(super) fn next_fixed64(&mut self) -> Result<Option<u64>> {
         if self.rest.is_empty() { Ok(None) } else { Ok(Some(u64::from_le_bytes(self.array()?))) }
     }
 
     #[inline]
     fn varint(&mut self) -> Result<u64> {
-        // Nearly all tags and lengths are one byte.
+        // Nearly all tags and lengths have one byte.
         match self.rest {
             [byte, rest @ ..] if *byte < 0x80 => {
                 self.rest = rest;
@@ -99,7 +99,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The greatest field number that protobuf allows.
+/// Maximum field number of protobuf.
 const MAX_NUMBER: u32 = (1 << 29) - 1;
 
 /// Appends a varint.
@@ -112,26 +112,26 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Appends a field that holds a varint.
+/// Appends a varint field.
 pub(super) fn put_int(out: &mut Vec<u8>, number: u32, value: u64) {
     put_varint(out, u64::from(number) << 3);
     put_varint(out, value);
 }
 
-/// Appends a field that holds eight bytes.
+/// Appends a 64-bit field.
 pub(super) fn put_fixed64(out: &mut Vec<u8>, number: u32, value: u64) {
     put_varint(out, u64::from(number) << 3 | 1);
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-/// Appends a field that holds bytes: a string, or a message that is ready.
+/// Appends a length-delimited field: a string, or an encoded message.
 pub(super) fn put_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     put_varint(out, u64::from(number) << 3 | 2);
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
-/// Appends a field that holds the message that `write` appends.
+/// Appends a field with the message that `write` appends.
 pub(super) fn put_message<E>(
     out: &mut Vec<u8>,
     number: u32,
@@ -144,20 +144,20 @@ pub(super) fn put_message<E>(
     Ok(())
 }
 
-/// Leaves one byte for the length of what follows; [`close_message`] fills it in.
+/// Reserves one byte for the length of a message; [`close_message`] sets it.
 pub(super) fn open_message(out: &mut Vec<u8>) -> usize {
     out.push(0);
     out.len()
 }
 
-/// Writes the length of what was appended since `start`, which [`open_message`] gave.
+/// Sets the length of the bytes appended since `start`, which [`open_message`] returned.
 pub(super) fn close_message(out: &mut Vec<u8>, start: usize) {
     let len = out.len() - start;
     if len < 0x80 {
         out[start - 1] = len as u8;
         return;
     }
-    // The length takes more than the one byte left for it: move the message up.
+    // The length needs more than the reserved byte: move the message.
     let mut bytes = [0u8; 10];
     let mut used = 0;
     let mut rest = len;
@@ -182,7 +182,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn varints_come_back(value: u64) {
+        fn varints_round_trip(value: u64) {
             let mut out = Vec::new();
             put_int(&mut out, 7, value);
             let mut reader = Reader::new(&out);
@@ -191,7 +191,7 @@ mod tests {
         }
 
         #[test]
-        fn messages_of_any_length_come_back(len in 0usize..40_000) {
+        fn messages_of_any_length_round_trip(len in 0usize..40_000) {
             let body = vec![7u8; len];
             let mut out = Vec::new();
             put_message(&mut out, 300, |out| { out.extend_from_slice(&body); Ok::<_, ()>(()) }).unwrap();
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_fields_are_errors() {
+    fn rejects_damaged_fields() {
         let next = |bytes: &[u8]| Reader::new(bytes).next().unwrap_err();
         assert_eq!(next(&[0x80]), ProtobufError::Truncated);
         assert_eq!(next(&[0xff; 11]), ProtobufError::BadVarint);

@@ -1,4 +1,4 @@
-//! Builds a value from a document's events.
+//! Builds a value from the events of a document.
 
 use std::collections::HashMap;
 
@@ -13,35 +13,35 @@ use crate::{
     json::{self, MAX_REPORTED, MAX_REPORTED_BYTES},
 };
 
-/// How many bytes of values anchors may hold and aliases may add, as [`Budget`] estimates them: no more than a body
-/// without aliases could bring as text.
+/// Maximum memory of anchored values and of their expansion by aliases, as estimated by [`Budget`]: no more than a body
+/// without aliases could contain.
 const MAX_ALIASED_BYTES: usize = MAX_BODY_BYTES;
 
-/// Why bytes are not a YAML document that the API takes.
+/// Error of decoding a YAML document.
 #[derive(Debug, thiserror::Error)]
 pub enum YamlError {
-    /// Not YAML.
+    /// The document is not YAML.
     #[error("yaml: line {line}: {reason}")]
     Syntax {
-        /// Counted from 1.
+        /// Line number, starting at 1.
         line: usize,
         /// The reason.
         reason: String,
     },
-    /// Not UTF-8.
+    /// The document is not UTF-8.
     #[error("yaml: invalid UTF-8 at byte {0}")]
     NotUtf8(usize),
-    /// Too deep, or too many values.
+    /// The document is too deep or too large.
     #[error("yaml: {0}")]
     Limit(#[from] LimitError),
 }
 
 impl YamlError {
-    fn at(mark: Marker, reason: impl Into<String>) -> Self {
+    fn syntax(mark: Marker, reason: impl Into<String>) -> Self {
         Self::Syntax { line: mark.line(), reason: reason.into() }
     }
 
-    /// The answer to a request with such a body.
+    /// Returns the response to a request with such a body.
     pub fn into_status(self) -> Status {
         match self {
             Self::Limit(limit) => limit.into_status(),
@@ -50,18 +50,18 @@ impl YamlError {
     }
 }
 
-/// Reads the first document; no document is null. Of duplicate fields the last one wins; they are reported together
-/// in one sentence, as Go's parser does.
+/// Decodes the first document; an empty input is null. The last of duplicate fields wins; duplicates are reported in
+/// one message, as by Go's parser.
 pub fn decode(bytes: &[u8]) -> Result<Decoded, YamlError> {
     let text = std::str::from_utf8(bytes).map_err(|error| YamlError::NotUtf8(error.valid_up_to()))?;
     let mut options = granit_parser::Options::default();
     options.set_emit_comments(false);
-    // The builder refuses what is deeper than the limit, in its own words.
+    // The builder rejects deeper values with its own message.
     options.flow_nesting_limit = MAX_DEPTH + 1;
     options.block_nesting_limit = MAX_DEPTH + 1;
     let mut builder = Builder::default();
     for next in Parser::new_from_str_with_options(text, options) {
-        let (event, span) = next.map_err(|error| YamlError::at(*error.marker(), error.info()))?;
+        let (event, span) = next.map_err(|error| YamlError::syntax(*error.marker(), error.info()))?;
         if matches!(event, Event::DocumentEnd) {
             break;
         }
@@ -74,7 +74,7 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, YamlError> {
     Ok(Decoded { value: builder.done.map_or(Value::Null, |node| node.value), duplicates })
 }
 
-/// A finished value, the memory it takes and the levels of collections in it.
+/// A complete value, its memory and its depth.
 #[derive(Clone)]
 struct Node {
     value: Value,
@@ -89,7 +89,7 @@ impl Node {
     }
 }
 
-/// A collection that is not complete.
+/// An incomplete collection.
 struct Open {
     anchor: usize,
     bytes: usize,
@@ -101,9 +101,9 @@ enum Kind {
     List(Vec<Value>),
     Object {
         fields: Map,
-        /// The fields of `<<`. The object's own fields win over them.
+        /// The fields of `<<`. The object's own fields take precedence.
         merged: Map,
-        /// The name of the field whose value comes next.
+        /// The name of the field whose value is next.
         key: Option<String>,
     },
 }
@@ -138,10 +138,10 @@ impl Builder {
                 if merge {
                     return self.put(Node::scalar(Value::from(MERGE)), mark);
                 }
-                let node = Node::scalar(
-                    scalar(&text, style, tag.as_deref())
-                        .ok_or_else(|| YamlError::at(mark, format!("json: unsupported value: {text}")))?,
-                );
+                let node =
+                    Node::scalar(scalar(&text, style, tag.as_deref()).ok_or_else(|| {
+                        YamlError::syntax(mark, format!("json: unsupported value: {text}"))
+                    })?);
                 self.budget.charge(node.bytes)?;
                 self.finished(node, anchor, mark)
             }
@@ -152,11 +152,11 @@ impl Builder {
             Event::SequenceEnd | Event::MappingEnd => self.end(mark),
             Event::Alias(anchor) => {
                 let Some(node) = self.anchors.get(&anchor) else {
-                    return Err(YamlError::at(mark, "anchor contains itself"));
+                    return Err(YamlError::syntax(mark, "anchor contains itself"));
                 };
                 let bytes = node.bytes + cost::ITEM;
                 if self.aliased.charge(bytes).is_err() {
-                    return Err(YamlError::at(mark, EXCESSIVE_ALIASING));
+                    return Err(YamlError::syntax(mark, EXCESSIVE_ALIASING));
                 }
                 self.budget.charge(bytes)?;
                 let node = node.clone();
@@ -168,7 +168,7 @@ impl Builder {
 
     fn start(&mut self, anchor: usize, kind: Kind, mark: Marker) -> Result<(), YamlError> {
         if self.wants_key() {
-            return Err(YamlError::at(mark, "a list or an object cannot be the name of a field"));
+            return Err(YamlError::syntax(mark, "a list or an object cannot be the name of a field"));
         }
         if self.open.len() >= MAX_DEPTH {
             return Err(LimitError::TooDeep.into());
@@ -192,16 +192,16 @@ impl Builder {
 
     fn finished(&mut self, node: Node, anchor: usize, mark: Marker) -> Result<(), YamlError> {
         if anchor != 0 {
-            // Values kept for aliases count too, or anchors within anchors would multiply them.
+            // Anchored values count too; otherwise nested anchors would multiply them.
             if self.aliased.charge(node.bytes + cost::ITEM).is_err() {
-                return Err(YamlError::at(mark, EXCESSIVE_ALIASING));
+                return Err(YamlError::syntax(mark, EXCESSIVE_ALIASING));
             }
             self.anchors.insert(anchor, node.clone());
         }
         self.put(node, mark)
     }
 
-    /// Whether the next value is the name of a field.
+    /// Returns whether the next value is the name of a field.
     fn wants_key(&self) -> bool {
         matches!(self.open.last(), Some(Open { kind: Kind::Object { key: None, .. }, .. }))
     }
@@ -257,10 +257,10 @@ impl Builder {
 
 const EXCESSIVE_ALIASING: &str = "document contains excessive aliasing";
 
-/// Stands for the key `<<`; no text in YAML has this character.
+/// Marker for the key `<<`; this character is not allowed in YAML text.
 const MERGE: &str = "\0<<";
 
-/// Adds the fields of an object, or of a list of objects, that are not there yet.
+/// Adds the fields of an object, or of a list of objects, that are not yet present.
 fn merge(merged: &mut Map, value: Value, mark: Marker) -> Result<(), YamlError> {
     match value {
         Value::Object(fields) => {
@@ -272,18 +272,18 @@ fn merge(merged: &mut Map, value: Value, mark: Marker) -> Result<(), YamlError> 
         Value::Array(items) if items.iter().all(Value::is_object) => {
             items.into_iter().try_for_each(|item| merge(merged, item, mark))
         }
-        _ => Err(YamlError::at(mark, "map merge requires map or sequence of maps as the value")),
+        _ => Err(YamlError::syntax(mark, "map merge requires map or sequence of maps as the value")),
     }
 }
 
-/// The name of a field whose key is any scalar.
+/// Converts a scalar key to a field name.
 fn key_text(value: &Value, mark: Marker) -> Result<String, YamlError> {
     match value {
         Value::String(text) => Ok(text.clone()),
         Value::Bool(_) | Value::Number(_) => Ok(String::from_utf8_lossy(&json::encode(value)).into_owned()),
         Value::Null => Ok("null".to_owned()),
         Value::Array(_) | Value::Object(_) => {
-            Err(YamlError::at(mark, "a list or an object cannot be the name of a field"))
+            Err(YamlError::syntax(mark, "a list or an object cannot be the name of a field"))
         }
     }
 }

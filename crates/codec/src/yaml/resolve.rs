@@ -1,9 +1,9 @@
-//! The values of scalars, by the rules of YAML 1.1.
+//! Values of scalars, by the rules of YAML 1.1.
 
 use granit_parser::{ScalarStyle, Tag};
 use nave_machinery::Value;
 
-/// The value of a scalar; `None` for numbers that JSON does not have.
+/// Returns the value of a scalar; `None` for numbers that JSON does not have.
 pub(super) fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Option<Value> {
     let forced_text = tag.is_some_and(|tag| tag.is_yaml_core_schema_tag("str") || !tag.is_yaml_core_schema());
     if forced_text || (style != ScalarStyle::Plain && tag.is_none()) {
@@ -18,7 +18,7 @@ pub(super) fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Optio
     }
 }
 
-/// The value of plain text; `None` for numbers that JSON does not have.
+/// Returns the value of plain text; `None` for numbers that JSON does not have.
 pub(super) fn resolve(text: &str) -> Option<Value> {
     let Some(first) = text.bytes().next() else { return Some(Value::Null) };
     let value = match first {
@@ -46,7 +46,7 @@ pub(super) fn resolve(text: &str) -> Option<Value> {
     Some(value)
 }
 
-/// The number that plain text is, if it is one.
+/// Parses plain text as a number.
 fn number(text: &str) -> Option<Value> {
     let plain = text.replace('_', "");
     let (negative, digits) = match plain.as_bytes().first()? {
@@ -56,7 +56,7 @@ fn number(text: &str) -> Option<Value> {
     };
     let radix = |prefix: &str, radix: u32| {
         let digits = digits.strip_prefix(prefix)?;
-        // `from_str_radix` would take a second sign.
+        // `from_str_radix` would accept a second sign.
         let whole = digits.bytes().all(|byte| byte.is_ascii_alphanumeric()).then_some(digits)?;
         i128::from_str_radix(whole, radix).ok()
     };
@@ -75,9 +75,9 @@ fn number(text: &str) -> Option<Value> {
     number.is_finite().then(|| double(number))
 }
 
-/// A double. Go makes JSON of it on the way, where a whole number has no fraction: `420.0` is an integer.
+/// Converts a double. Go converts it to JSON, where a whole number has no fraction: `420.0` becomes an integer.
 fn double(number: f64) -> Value {
-    // Rust, too, writes the shortest digits that are the number, and zeros after them.
+    // Rust also writes the shortest digits that identify the number, then zeros.
     let whole =
         if number.fract() == 0.0 && number.abs() < 1e19 { number.to_string().parse().ok() } else { None };
     whole.map_or_else(|| Value::from(number), |whole: i64| Value::from(whole))

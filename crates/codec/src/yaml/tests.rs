@@ -14,7 +14,7 @@ fn read(text: &str) -> Value {
 }
 
 #[test]
-fn documents() {
+fn decodes_documents() {
     assert_eq!(read("a: 1\nb:\n- x\n- {k: 2}\n---\nc: 3\n"), json!({"a": 1, "b": ["x", {"k": 2}]}));
     assert_eq!(read("1: a\ntrue: b\n1.5: c\n"), json!({"1": "a", "true": "b", "1.5": "c"}));
     assert_eq!(
@@ -28,7 +28,7 @@ fn documents() {
 }
 
 #[test]
-fn duplicate_fields_are_reported_together_with_their_lines() {
+fn reports_duplicate_fields_with_their_lines() {
     let decoded = decode(b"a: 1\nb:\n  c: 1\n  c: 2\na: 3\n").unwrap();
     assert_eq!(decoded.value, json!({"a": 3, "b": {"c": 2}}));
     assert_eq!(
@@ -40,7 +40,7 @@ fn duplicate_fields_are_reported_together_with_their_lines() {
 }
 
 #[test]
-fn what_could_grow_without_bound_is_refused() {
+fn rejects_alias_bombs_and_deep_documents() {
     let reason = |text: &str| decode(text.as_bytes()).unwrap_err().to_string();
     let laughs = (1..10).map(|n| format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 9].join(",")));
     let bomb = format!("a0: &a0 [x,x,x]\n{}", laughs.collect::<String>());
@@ -62,9 +62,9 @@ fn nested(depth: usize) -> Value {
     (0..depth).fold(json!(1), |inner, _| json!([inner]))
 }
 
-/// Each of them would produce gigabytes, whatever the anchored value is and however the aliases are used.
+/// Each of them would expand to gigabytes, for any anchored value and any use of the aliases.
 #[test]
-fn aliases_of_large_values_are_counted_in_bytes() {
+fn limits_the_bytes_of_aliases() {
     let anchored =
         ["x".repeat(10_000), format!("[{}]", "1,".repeat(5_000)), format!("{{{}}}", "x".repeat(9_000))];
     for value in anchored {
@@ -88,7 +88,7 @@ fn aliases_of_large_values_are_counted_in_bytes() {
 }
 
 #[test]
-fn values_are_counted_and_not_only_bytes() {
+fn limits_memory_of_values() {
     for item in ["{a: 0}", "[0]", "x", "0", "{}", "? a"] {
         let text = format!("[{}]", vec![item; limits::MAX_TREE_BYTES / cost::ITEM + 1].join(","));
         let error = decode(text.as_bytes()).unwrap_err();
@@ -97,7 +97,7 @@ fn values_are_counted_and_not_only_bytes() {
 }
 
 #[test]
-fn deep_values_are_not_indented_without_bound() {
+fn limits_indentation() {
     for depth in [10, 31, 32, 33, MAX_DEPTH - 2] {
         let items = Value::from(vec![0; 10_000]);
         let value = (0..depth).fold(items, |inner, at| match at % 3 {
@@ -112,7 +112,7 @@ fn deep_values_are_not_indented_without_bound() {
 }
 
 #[test]
-fn writes_what_people_expect() {
+fn encodes_in_the_usual_style() {
     let value = json!({
         "apiVersion": "v1", "data": {"on": "yes", "n": "1", "t": "a\nb\n", "e": ""}, "empty": {}, "none": null,
         "items": [{"a": 1, "b": [2, [3]]}, [], "image: x", "k8s.gcr.io/pause:3.9"],
@@ -126,7 +126,7 @@ fn writes_what_people_expect() {
 }
 
 #[test]
-fn characters_that_are_not_printable_read_back_wherever_they_stand() {
+fn unprintable_characters_round_trip() {
     for c in
         ('\0'..='\u{ff}').chain(['\u{2028}', '\u{2029}', '\u{feff}', '\u{fffe}', '\u{ffff}', '\u{10ffff}'])
     {
@@ -142,7 +142,7 @@ fn characters_that_are_not_printable_read_back_wherever_they_stand() {
 }
 
 #[test]
-fn a_long_key_reads_back() {
+fn long_keys_round_trip() {
     for len in [999, 1001, 1100, 5000] {
         let value = json!({"a": [{"x".repeat(len): {"b": 1}}, {"\t".repeat(len): [1, 2]}], "z": "1"});
         assert_eq!(decode(&encode(&value)).unwrap().value, value, "{len}");
@@ -151,7 +151,7 @@ fn a_long_key_reads_back() {
 
 proptest! {
     #[test]
-    fn reads_back_what_it_writes(value in any_json()) {
+    fn encoded_values_round_trip(value in any_json()) {
         let written = encode(&value);
         let again = decode(&written).unwrap();
         prop_assert!(again.duplicates.is_empty());
@@ -159,20 +159,20 @@ proptest! {
     }
 
     #[test]
-    fn reads_back_lines(lines in prop::collection::vec("[ a-c:#-]{0,5}", 1..5)) {
+    fn lines_round_trip(lines in prop::collection::vec("[ a-c:#-]{0,5}", 1..5)) {
         let value = json!({"t": lines.join("\n"), "list": [lines.join("\n")]});
         let written = encode(&value);
         prop_assert_eq!(&decode(&written).unwrap().value, &value, "{}", String::from_utf8_lossy(&written));
     }
 
     #[test]
-    fn no_text_panics(text in "[-a-c&*<:|>\\[\\]{}!?\"'#, \n\t0-9.]{0,64}") {
+    fn decoding_never_panics(text in "[-a-c&*<:|>\\[\\]{}!?\"'#, \n\t0-9.]{0,64}") {
         let _ = decode(text.as_bytes());
     }
 }
 
 #[test]
-fn plain_scalars_are_resolved_as_in_yaml_1_1() {
+fn resolves_plain_scalars_as_yaml_1_1() {
     for (text, value) in [
         ("", json!(null)),
         ("~", json!(null)),

@@ -1,18 +1,18 @@
-//! Writes a value in the block style.
+//! Encodes a value in block style.
 
 use nave_machinery::Value;
 
 use super::resolve::resolve;
 use crate::json;
 
-/// Writes `value` as a block style document, keys sorted.
+/// Encodes `value` as a block style document with sorted keys.
 pub fn encode(value: &Value) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
     write(value, 0, Position::Document, &mut out);
     out
 }
 
-/// The place of a value: the text before it on the line.
+/// The position of a value, given by the text before it on the line.
 #[derive(Clone, Copy, PartialEq)]
 enum Position {
     Document,
@@ -35,13 +35,13 @@ fn write(value: &Value, indent: usize, position: Position, out: &mut Vec<u8>) {
                 out.push(b'\n');
             }
             for (at, (name, value)) in fields.iter().enumerate() {
-                // The first field of an item stands on the line of its dash.
+                // The first field of an item is on the line of its dash.
                 if at > 0 || position != Position::Item {
                     pad(indent, out);
                 }
                 key(name, indent, out);
                 out.push(b':');
-                // A list is not indented below its field.
+                // A list is not indented relative to its field.
                 let deeper = if value.is_array() { indent } else { indent + 2 };
                 write(value, deeper, Position::Field, out);
             }
@@ -77,7 +77,7 @@ fn write(value: &Value, indent: usize, position: Position, out: &mut Vec<u8>) {
     }
 }
 
-/// How far values are indented. Deeper ones are written in the flow style: indented, each small value would cost many
+/// Maximum indentation. Deeper values are written in flow style: with indentation, each small value would take many
 /// times its size.
 pub(super) const MAX_INDENT: usize = 60;
 
@@ -116,10 +116,10 @@ fn flow(value: &Value, out: &mut Vec<u8>) {
     }
 }
 
-/// The longest key, in bytes with its quotes, that is surely a simple one.
+/// Maximum length of a key, in bytes with its quotes, that needs no mark.
 const SIMPLE_KEY_MAX: usize = 1000;
 
-/// A field's name. YAML reads one of more than 1024 characters only where it is marked as a key.
+/// Writes a field's name. YAML parsers accept names of more than 1024 characters only if they are marked as keys.
 fn key(name: &str, indent: usize, out: &mut Vec<u8>) {
     let start = out.len();
     text(name, out);
@@ -134,8 +134,8 @@ fn pad(indent: usize, out: &mut Vec<u8>) {
     out.resize(out.len() + indent, b' ');
 }
 
-/// A string as plain text if that reads back as the same string, else in quotes: in single ones where only its marks
-/// mislead, as clients' own library writes it, in double ones, as JSON has it, where its meaning would be another.
+/// Writes a string as plain text if it is decoded as the same string, otherwise in quotes: in single quotes if only
+/// punctuation is misleading, as the clients' library does; in double quotes, as JSON, if it would have another type.
 fn text(value: &str, out: &mut Vec<u8>) {
     if !means_itself(value) {
         quoted(value, out);
@@ -148,7 +148,8 @@ fn text(value: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// A string in double quotes: JSON, with escapes for what YAML does not take for printable and for its line breaks.
+/// Writes a string in double quotes: JSON, with escapes for line breaks and for characters that YAML considers
+/// unprintable.
 fn quoted(value: &str, out: &mut Vec<u8>) {
     let start = out.len();
     json::encode_into(value, out);
@@ -165,15 +166,15 @@ fn quoted(value: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// Whether a character has to be escaped in double quotes, besides those that JSON escapes.
+/// Returns whether a character must be escaped in double quotes, beyond JSON's escapes.
 fn is_unprintable(c: char) -> bool {
     matches!(c, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
 }
 
-/// Whether the text, taken for YAML, is this string and nothing else, whoever reads it; says no where it is not sure.
+/// Returns whether the text, parsed as YAML by any parser, is certainly this string.
 fn means_itself(value: &str) -> bool {
     let starts_as_number = value.bytes().next().is_some_and(|byte| byte.is_ascii_digit());
-    // Some readers know dates and numbers to the base 60.
+    // Some parsers support dates and base 60 numbers.
     let dated = starts_as_number && value.bytes().filter(|byte| *byte == b'-').count() >= 2;
     let sexagesimal = starts_as_number && value.contains(':');
     !value.is_empty()
@@ -183,7 +184,7 @@ fn means_itself(value: &str) -> bool {
         && resolve(value).is_some_and(|resolved| resolved.is_string())
 }
 
-/// Whether a string of printable characters may stand without quotes; says no where it is not sure.
+/// Returns whether a string of printable characters certainly needs no quotes.
 fn is_plain(value: &str) -> bool {
     let safe = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b':' | b'#');
     let starts = value.bytes().next().is_some_and(|byte| {
@@ -196,7 +197,7 @@ fn is_plain(value: &str) -> bool {
     starts && value.len() <= 256 && value.bytes().enumerate().all(inner)
 }
 
-/// Whether a string is better read as a block of lines.
+/// Returns whether a string is more readable as a block of lines.
 fn is_block(value: &str) -> bool {
     value.trim_end_matches('\n').contains('\n')
         && !value.starts_with([' ', '\n', '\t'])
