@@ -1,38 +1,37 @@
-//! JSON patch (RFC 6902): operations, one after the other, at JSON pointers (RFC 6901).
+//! JSON patch (RFC 6902): a sequence of operations at JSON pointers (RFC 6901).
 
 use nave_machinery::Value;
 use nave_machinery::limits::{self, Budget, LimitError, MAX_DEPTH};
 
 use crate::{PatchError, check_patched};
 
-/// The most operations one patch may have, as upstream allows.
+/// Maximum number of operations in a patch, as upstream.
 pub const MAX_OPERATIONS: usize = 10_000;
 
-/// The most bytes of JSON that `copy` operations may add (upstream's `JSONPatchMaxCopyBytes`), without which a patch
-/// could double an object again and again.
+/// Maximum number of bytes of JSON that `copy` operations may add (upstream's `JSONPatchMaxCopyBytes`). Without it a
+/// patch could repeatedly double an object.
 const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
 
-/// The most values that one patch may move: those behind an insertion or a removal in a list, and those below a value
-/// that is moved. A list of 2,000 items takes as many insertions at its front as
-/// a patch can have operations.
+/// Maximum number of values that a patch may move: those behind an insertion or removal in a list, and those below a
+/// moved value. A list of 2,000 items allows as many insertions at its front as a patch can have operations.
 pub const MAX_STEPS: usize = 20_000_000;
 
-/// Unknown fields reported for one patch at most.
+/// Maximum number of unknown fields reported for a patch.
 const MAX_UNKNOWN: usize = 100;
 
-/// The longest name of an unknown field that is reported, in bytes.
+/// Maximum length of a reported unknown field's name, in bytes.
 const MAX_UNKNOWN_BYTES: usize = 512;
 
-/// How many moves within a list cost as much as a visit of a value.
+/// Number of moves within a list that cost as much as one visit of a value.
 const STEPS_PER_VISIT: usize = 8;
 
-/// Applies a patch: a list of operations.
+/// Applies a patch, which is a list of operations.
 ///
 /// # Errors
-/// A malformed list or operation, a path that leads nowhere, a test that fails, an object beyond the limits.
+/// The list or an operation is malformed, a path does not exist, a test fails, or the object exceeds the limits.
 pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     let operations = match patch {
-        // Go's decoder makes an empty list of it.
+        // Go's decoder reads null as an empty list.
         Value::Null => &[],
         Value::Array(operations) => operations.as_slice(),
         other => return Err(malformed(other, "value of type []handlers.jsonPatchOp")),
@@ -52,7 +51,7 @@ pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     check_patched(target)
 }
 
-/// Checks that an operation is an object with texts.
+/// Checks that an operation is an object whose `op`, `path` and `from` are strings.
 fn check_form(operation: &Value) -> Result<(), PatchError> {
     match operation {
         Value::Null => Ok(()),
@@ -68,7 +67,7 @@ fn check_form(operation: &Value) -> Result<(), PatchError> {
     }
 }
 
-/// The fields of operations that they do not have, as the strict decoder reports them, at most [`MAX_UNKNOWN`].
+/// Returns the unknown fields of operations in the strict decoder's format, at most [`MAX_UNKNOWN`].
 pub fn unknown_fields(patch: &Value) -> Vec<String> {
     let operations = patch.as_array().map(Vec::as_slice).unwrap_or_default();
     let unknown = operations.iter().enumerate().flat_map(|(at, operation)| {
@@ -80,23 +79,23 @@ pub fn unknown_fields(patch: &Value) -> Vec<String> {
     unknown.take(MAX_UNKNOWN).collect()
 }
 
-/// The budget that is left for one patch.
+/// The remaining budgets of a patch.
 struct Patching {
     /// Bytes of JSON that may be copied.
     copied: Budget,
-    /// Memory that copies may take: little JSON can be many values.
+    /// Memory that copies may take: a short JSON text can contain many values.
     tree: Budget,
-    /// Values that may be moved.
+    /// Number of values that may be moved.
     steps: Budget,
 }
 
 impl Patching {
     fn apply(&mut self, target: &mut Value, operation: &Value) -> Result<(), PatchError> {
-        // Paths that are not strings were refused before.
+        // Paths that are not strings were rejected before.
         let text = |name: &str| operation.get(name).and_then(Value::as_str);
         let path = || Pointer::parse(text("path"));
         let from = || Pointer::parse(text("from"));
-        // Without a value, null is meant.
+        // A missing value means null.
         let value = operation.get("value").unwrap_or(&Value::Null);
         match text("op") {
             Some("add") => {
@@ -124,7 +123,7 @@ impl Patching {
             }
             Some("copy") => {
                 let path = path()?;
-                // A field that is missing is copied as null, as upstream's library does.
+                // A missing field is copied as null, as by upstream's library.
                 let value = from()?.find(target)?.unwrap_or(&Value::Null);
                 let bytes = size(value);
                 if self.copied.charge(bytes).is_err() {
@@ -136,7 +135,7 @@ impl Patching {
                 self.tree.charge_tree(value, path.depth_left()?)?;
                 path.add(target, value.clone(), &mut self.steps)
             }
-            // A field that is missing equals null, as upstream's library has it.
+            // A missing field equals null, as in upstream's library.
             Some("test") => {
                 if path()?.find(target)?.unwrap_or(&Value::Null) == value {
                     Ok(())
@@ -149,7 +148,7 @@ impl Patching {
     }
 }
 
-/// A place in a document.
+/// A JSON pointer.
 struct Pointer(Vec<String>);
 
 impl Pointer {
@@ -172,36 +171,36 @@ impl Pointer {
         unfit(&format!("the path {:?} does not exist", self.text()))
     }
 
-    /// The value at this place; `None` where an object lacks the field.
+    /// Returns the value at this pointer; `None` if an object lacks the last field.
     fn find<'v>(&self, target: &'v Value) -> Result<Option<&'v Value>, PatchError> {
         let Some((last, parents)) = self.0.split_last() else { return Ok(Some(target)) };
-        let parent = parents.iter().try_fold(target, |place, part| step(place, part));
+        let parent = parents.iter().try_fold(target, |place, part| child(place, part));
         match parent.ok_or_else(|| self.missing())? {
             Value::Object(fields) => Ok(fields.get(last)),
-            parent => step(parent, last).map(Some).ok_or_else(|| self.missing()),
+            parent => child(parent, last).map(Some).ok_or_else(|| self.missing()),
         }
     }
 
-    /// The value the last part is a part of, and that part; `None` for the whole document.
+    /// Returns the parent of the value and the last part of the pointer; `None` for the whole document.
     fn parent<'v>(&self, target: &'v mut Value) -> Result<Option<(&'v mut Value, &str)>, PatchError> {
         let Some((last, parents)) = self.0.split_last() else { return Ok(None) };
-        let parent = parents.iter().try_fold(target, |place, part| step_mut(place, part));
+        let parent = parents.iter().try_fold(target, |place, part| child_mut(place, part));
         parent.map(|parent| Some((parent, last.as_str()))).ok_or_else(|| self.missing())
     }
 
-    /// How many levels of objects and lists may be in a value at this place.
+    /// Returns the number of levels that a value at this pointer may have.
     fn depth_left(&self) -> Result<usize, LimitError> {
         MAX_DEPTH.checked_sub(self.0.len()).ok_or(LimitError::TooDeep)
     }
 
-    /// Checks that a value is not too deep for this place. Without that a patch could build what overflows the stack
-    /// before it ends.
+    /// Checks the depth of a value at this pointer. Without the check, intermediate states of a patch could overflow
+    /// the stack.
     fn check_depth(&self, value: &Value) -> Result<(), LimitError> {
         let fits = limits::is_within_depth(value, self.depth_left()?);
         if fits { Ok(()) } else { Err(LimitError::TooDeep) }
     }
 
-    /// Puts a value in the place of another. An object need not have had the field: upstream's library adds it.
+    /// Replaces a value. Like upstream's library, it adds a missing field of an object.
     fn replace(&self, target: &mut Value, value: Value) -> Result<(), PatchError> {
         let place = match self.parent(target)? {
             None => target,
@@ -209,7 +208,7 @@ impl Pointer {
                 fields.insert(name.to_owned(), value);
                 return Ok(());
             }
-            Some((parent, place)) => step_mut(parent, place).ok_or_else(|| self.missing())?,
+            Some((parent, place)) => child_mut(parent, place).ok_or_else(|| self.missing())?,
         };
         *place = value;
         Ok(())
@@ -223,7 +222,7 @@ impl Pointer {
             }
             Some((Value::Array(list), "-")) => list.push(value),
             Some((Value::Array(list), place)) => {
-                // A negative place counts from behind the last item.
+                // Negative indexes count from the end.
                 match index(place, list.len() + 1).filter(|at| *at <= list.len()) {
                     Some(at) => {
                         steps.charge(list.len() - at)?;
@@ -256,7 +255,7 @@ impl Pointer {
     }
 }
 
-fn step<'v>(place: &'v Value, part: &str) -> Option<&'v Value> {
+fn child<'v>(place: &'v Value, part: &str) -> Option<&'v Value> {
     match place {
         Value::Object(fields) => fields.get(part),
         Value::Array(list) => list.get(index(part, list.len())?),
@@ -264,7 +263,7 @@ fn step<'v>(place: &'v Value, part: &str) -> Option<&'v Value> {
     }
 }
 
-fn step_mut<'v>(place: &'v mut Value, part: &str) -> Option<&'v mut Value> {
+fn child_mut<'v>(place: &'v mut Value, part: &str) -> Option<&'v mut Value> {
     match place {
         Value::Object(fields) => fields.get_mut(part),
         Value::Array(list) => {
@@ -275,14 +274,14 @@ fn step_mut<'v>(place: &'v mut Value, part: &str) -> Option<&'v mut Value> {
     }
 }
 
-/// A place in a list, as Go reads numbers; a negative one counts from the end, as upstream's library allows.
+/// Parses an index of a list as Go parses numbers; negative ones count from the end, as in upstream's library.
 fn index(part: &str, len: usize) -> Option<usize> {
     let digits = part.strip_prefix(['-', '+']).unwrap_or(part);
     let number = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<usize>().ok())??;
     if part.starts_with('-') && number > 0 { len.checked_sub(number) } else { Some(number) }
 }
 
-/// How many values a value is made of.
+/// Returns the number of values in a value.
 fn count(value: &Value) -> usize {
     match value {
         Value::Array(list) => 1 + list.iter().map(count).sum::<usize>(),
@@ -291,7 +290,7 @@ fn count(value: &Value) -> usize {
     }
 }
 
-/// About how many bytes a value has as JSON.
+/// Returns the approximate size of a value in bytes of JSON.
 fn size(value: &Value) -> usize {
     match value {
         Value::String(text) => text.len() + 2,
@@ -303,7 +302,7 @@ fn size(value: &Value) -> usize {
     }
 }
 
-/// The patch does not have the form of one, in the words of Go's decoder.
+/// Returns the error for a patch of the wrong form, with the text of Go's decoder.
 fn malformed(found: &Value, wanted: &str) -> PatchError {
     let found = match found {
         Value::Null => "null",
@@ -332,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn each_operation_does_what_the_rfc_says() {
+    fn applies_each_operation() {
         let cases = [
             (json!({"a": 1}), json!({"op": "add", "path": "/b", "value": 2}), json!({"a": 1, "b": 2})),
             (json!([1, 3]), json!({"op": "add", "path": "/1", "value": 2}), json!([1, 2, 3])),
@@ -353,7 +352,7 @@ mod tests {
             (json!({"a": 1}), json!({"op": "test", "path": "/a", "value": 1}), json!({"a": 1})),
             (json!({"a": 1}), json!({"op": "test", "path": "/b", "value": null}), json!({"a": 1})),
             (json!(1), json!({"op": "replace", "path": "", "value": 2}), json!(2)),
-            // As upstream's library has it.
+            // As upstream's library behaves.
             (json!({}), json!({"op": "replace", "path": "/a", "value": 1}), json!({"a": 1})),
             (json!({}), json!({"op": "add", "path": "/a"}), json!({"a": null})),
             (json!({}), json!({"op": "copy", "from": "/a", "path": "/b"}), json!({"b": null})),
@@ -367,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_patch_is_told_from_one_that_does_not_fit() {
+    fn distinguishes_malformed_and_inapplicable_patches() {
         let unfit = [
             json!({"op": "test", "path": "/a", "value": 2}),
             json!({"op": "remove", "path": "/none"}),
@@ -410,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_cannot_grow_an_object_without_bound() {
+    fn limits_the_growth_of_the_object() {
         let mut operations = vec![json!({"op": "add", "path": "/a", "value": ["xxxxxxxxxxxxxxxx"]})];
         operations.extend((0..60).map(|_| json!({"op": "copy", "from": "/a", "path": "/a/-"})));
         assert_eq!(patched(json!({}), &Value::Array(operations)).unwrap_err().into_status().code, 422);
@@ -418,18 +417,18 @@ mod tests {
         assert_eq!(patched(json!({}), &Value::Array(many)).unwrap_err().into_status().code, 413);
     }
 
-    /// Little JSON that is many values.
+    /// A short JSON text with many values.
     #[test]
-    fn copies_are_counted_in_memory_too() {
+    fn limits_the_memory_of_copies() {
         let copy = json!({"op": "copy", "from": "/a", "path": "/b/-"});
         let target = json!({"a": vec![json!({"": 0}); 10_000], "b": []});
         let error = patched(target, &Value::Array(vec![copy; 40])).unwrap_err();
         assert_eq!(error, PatchError::Limit(LimitError::TooLarge));
     }
 
-    /// Every way to make an object deeper: none gets beyond the limit, at the end or on the way.
+    /// All ways to make an object deeper: none exceeds the limit, in the result or in between.
     #[test]
-    fn no_operation_makes_an_object_too_deep() {
+    fn limits_the_depth_of_the_object() {
         let nested = |depth: usize| (0..depth).fold(json!(1), |inner, _| json!({"a": inner}));
         let path = |depth: usize| "/a".repeat(depth);
         let half = MAX_DEPTH / 2;
@@ -465,9 +464,9 @@ mod tests {
         }
     }
 
-    /// Each operation alone is cheap enough; a patch has ten thousand.
+    /// Each operation alone is cheap; a patch may have ten thousand.
     #[test]
-    fn operations_do_not_multiply_the_size_of_the_object() {
+    fn limits_the_cost_of_all_operations() {
         let list = json!({"a": vec![0; 300_000], "b": {"c": {}}});
         let front = json!({"op": "add", "path": "/a/0", "value": 0});
         let shift = json!({"op": "move", "from": "/a/0", "path": "/a/1"});
@@ -489,7 +488,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn adding_and_removing_is_nothing(name in "[a-c/~]{1,3}", value in any::<i32>()) {
+        fn adding_then_removing_changes_nothing(name in "[a-c/~]{1,3}", value in any::<i32>()) {
             let path = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
             let target = json!({"z": 1});
             let patch = json!([{"op": "add", "path": path, "value": value}, {"op": "remove", "path": path}]);
@@ -497,7 +496,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_panics(op in "add|remove|replace|move|copy|test", path in "[-/a0-9~]{0,6}", from in "[-/a0-9~]{0,6}") {
+        fn applying_never_panics(op in "add|remove|replace|move|copy|test", path in "[-/a0-9~]{0,6}", from in "[-/a0-9~]{0,6}") {
             let operation = json!([{"op": op, "path": path, "from": from, "value": [1]}]);
             let _ = patched(json!({"a": [1, {"0": []}], "0": {"a": 1}}), &operation);
         }

@@ -1,15 +1,15 @@
-//! Patches: an object and a change of it, both as values.
+//! Patches of objects; object and patch are values.
 //!
-//! | module | the patch is | lists |
+//! | module | patch | lists |
 //! | --- | --- | --- |
 //! | [`json_patch`] | a list of operations at paths (RFC 6902) | by index |
-//! | [`merge`] | the fields that change (RFC 7386) | replaced whole |
+//! | [`merge`] | the fields that change (RFC 7386) | replaced |
 //! | [`strategic`] | the fields that change, with directives | merged by the keys that the type declares |
 //! | [`managed_fields`] | an applied configuration (server-side apply) | by the topology that the type declares |
 //!
-//! Invariants: no I/O; no input panics; after an error the object is half patched and must be dropped. A patched object
-//! is within [`limits`], and so is each state on the way. Merges are linear in the sizes of object and patch; the work of
-//! a JSON patch is bounded by [`json_patch::MAX_OPERATIONS`] and [`json_patch::MAX_STEPS`].
+//! Invariants: no I/O; no input causes a panic; after an error the object is partly patched and must be dropped. A
+//! patched object is within [`limits`], and so are all intermediate states. Merges are linear in the sizes of object
+//! and patch; the work of a JSON patch is limited by [`json_patch::MAX_OPERATIONS`] and [`json_patch::MAX_STEPS`].
 //!
 //! ```
 //! let mut object = serde_json::json!({"data": {"a": "1", "b": "2"}});
@@ -26,28 +26,28 @@ pub mod strategic;
 use nave_machinery::limits::{self, LimitError};
 use nave_machinery::{Reason, Status, Value};
 
-/// Why a patch cannot be applied.
+/// Error of applying a patch.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatchError {
-    /// The patch itself is not well-formed.
+    /// The patch is malformed.
     #[error("{0}")]
     Malformed(String),
-    /// The patch is well-formed, but not for this object: a test failed, or a path leads nowhere.
+    /// The patch cannot be applied to this object: a test failed, or a path does not exist.
     #[error("the server rejected our request due to an error in our request: {0}")]
     Unfit(String),
-    /// The patch asks for what a merge cannot do. Upstream answers such errors with 500.
+    /// The patch requires something a merge cannot do. Upstream answers such errors with 500.
     #[error("{0}")]
     Failed(String),
-    /// The patched object would be too deep or too large.
+    /// The patched object is too deep or too large.
     #[error(transparent)]
     Limit(#[from] LimitError),
-    /// More operations than a patch may have.
+    /// The patch has too many operations.
     #[error("The allowed maximum operations in a JSON patch is {max}, got {0}", max = json_patch::MAX_OPERATIONS)]
     TooManyOperations(usize),
 }
 
 impl PatchError {
-    /// What the client is told.
+    /// Returns the response to the client.
     pub fn into_status(self) -> Status {
         match &self {
             Self::Malformed(text) => Status::bad_request(text.as_str()),
@@ -59,7 +59,7 @@ impl PatchError {
     }
 }
 
-/// The end of every patch: what it has built is within the limits of an object.
+/// Checks that a patched object is within the limits.
 fn check_patched(object: &Value) -> Result<(), PatchError> {
     Ok(limits::check(object)?)
 }

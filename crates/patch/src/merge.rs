@@ -1,4 +1,4 @@
-//! JSON merge patch (RFC 7386): fields given replace fields, `null` removes them.
+//! JSON merge patch (RFC 7386): given fields replace fields, `null` removes them.
 
 use nave_machinery::{Map, Value};
 
@@ -40,7 +40,7 @@ mod tests {
 
     /// The examples of RFC 7386, appendix A.
     #[test]
-    fn the_rfcs_examples() {
+    fn applies_the_examples_of_the_rfc() {
         let cases = [
             (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
             (json!({"a": "b"}), json!({"b": "c"}), json!({"a": "b", "b": "c"})),
@@ -80,7 +80,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn applying_twice_is_applying_once(mut target in value(), patch in value()) {
+        fn applying_is_idempotent(mut target in value(), patch in value()) {
             merge(&mut target, &patch);
             let once = target.clone();
             merge(&mut target, &patch);

@@ -1,21 +1,21 @@
 //! Strategic merge patch (upstream: `apimachinery/pkg/util/strategicpatch`).
 //!
-//! A merge patch that knows the type it changes: lists whose field declares it are merged, lists of structs by the
-//! declared key, lists of scalars as sets. Directives in the patch say what a merge alone cannot:
+//! A merge patch that uses the type of the object: lists are merged if their field declares it, lists of structs by the
+//! declared key, lists of scalars as sets. Directives in the patch express what a merge alone cannot:
 //!
-//! | directive | in | meaning |
+//! | directive | position | meaning |
 //! | --- | --- | --- |
-//! | `$patch: replace` | a struct, or an item of a merged list | the patch takes the place of what is there |
-//! | `$patch: delete` | a struct, or an item with its key | it is removed |
-//! | `$patch: merge` | a struct | merge, as without it |
-//! | `$retainKeys: [a, b]` | a struct | other fields of the object are removed first |
-//! | `$setElementOrder/x: […]` | beside a merged list `x` | the order of the list's items |
-//! | `$deleteFromPrimitiveList/x: […]` | beside a merged list of scalars | these are removed |
+//! | `$patch: replace` | a struct, or an item of a merged list | the patch replaces the old value |
+//! | `$patch: delete` | a struct, or an item with its key | removes it |
+//! | `$patch: merge` | a struct | merges, the default |
+//! | `$retainKeys: [a, b]` | a struct | first removes the object's other fields |
+//! | `$setElementOrder/x: […]` | next to a merged list `x` | sets the order of the list's items |
+//! | `$deleteFromPrimitiveList/x: […]` | next to a merged list of scalars | removes these |
 //!
-//! Below a field without a known type everything is a plain merge, and lists are replaced.
+//! Below a field of unknown type everything is a plain merge, and lists are replaced.
 //!
-//! The items of lists are found by hash of their key, so that the cost is linear in the sizes of object and patch, but
-//! for sorting.
+//! Items of lists are found by hash of their key, so the cost is linear in the sizes of object and patch, except for
+//! sorting.
 
 use std::collections::{HashMap, HashSet};
 
@@ -32,11 +32,11 @@ const DELETE_FROM_PRIMITIVE_LIST: &str = "$deleteFromPrimitiveList/";
 /// Applies a strategic merge patch to an object of the type `id`.
 ///
 /// # Errors
-/// A patch that is no object, an unknown directive, an item of a merged list without its key, or an object that is too
+/// The patch is not an object, a directive is unknown, an item of a merged list lacks its key, or the object is too
 /// deep or too large.
 pub fn apply(set: &SchemaSet, id: TypeId, target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     let patch = match patch {
-        // Go's decoder makes an empty map of it.
+        // Go's decoder reads null as an empty map.
         Value::Null => return Ok(()),
         Value::Object(patch) => patch,
         _ => return Err(malformed("a strategic merge patch is an object")),
@@ -46,7 +46,7 @@ pub fn apply(set: &SchemaSet, id: TypeId, target: &mut Value, patch: &Value) -> 
     check_patched(target)
 }
 
-/// The type of a struct or a map; without an id nothing is known of its fields.
+/// The type of a struct or a map; without an ID its fields are unknown.
 #[derive(Clone, Copy)]
 struct Type<'s> {
     set: &'s SchemaSet,
@@ -58,7 +58,7 @@ impl<'s> Type<'s> {
         self.set.get(self.id?).field(name)
     }
 
-    /// The type of what a field, or its items, hold.
+    /// Returns the type of a field or of its items.
     fn within(self, name: &str) -> Self {
         let id = self.field(name).and_then(|field| match &field.shape {
             Shape::Struct(id) => Some(*id),
@@ -71,7 +71,7 @@ impl<'s> Type<'s> {
         Self { set: self.set, id }
     }
 
-    /// Whether the list in a field is merged, and the key of its items (empty for scalars).
+    /// Returns the key of the items if the list in a field is merged (empty for scalars).
     fn merged_list(self, name: &str) -> Option<&'s str> {
         let patch = &self.field(name)?.patch;
         patch.merge.then(|| patch.merge_key.as_deref().unwrap_or_default())
@@ -120,7 +120,7 @@ fn merge_field(ty: Type<'_>, fields: &mut Map, name: &str, change: Value) -> Res
     }
 }
 
-/// What `$patch` says of a struct.
+/// The value of `$patch` in a struct.
 enum Directive {
     Replace,
     Delete,
@@ -135,7 +135,7 @@ fn directive(patch: &mut Map) -> Result<Option<Directive>, PatchError> {
     }
 }
 
-/// Removes the fields that `$retainKeys` does not list; the patch itself may have no others.
+/// Removes the fields that are not in `$retainKeys`; the patch must not have others.
 fn retain_keys(fields: &mut Map, patch: &mut Map) -> Result<(), PatchError> {
     let Some(kept) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
     let Value::Array(kept) = kept else { return Err(malformed("the value of $retainKeys is not a list")) };
@@ -149,7 +149,7 @@ fn retain_keys(fields: &mut Map, patch: &mut Map) -> Result<(), PatchError> {
     Ok(())
 }
 
-/// Merges the lists that have an order beside them, and puts them into it.
+/// Merges the lists that have a `$setElementOrder`, and orders them.
 fn order_lists(ty: Type<'_>, fields: &mut Map, patch: &mut Map) -> Result<(), PatchError> {
     let ordered: Vec<String> =
         patch.keys().filter_map(|key| key.strip_prefix(SET_ELEMENT_ORDER)).map(str::to_owned).collect();
@@ -165,7 +165,7 @@ fn order_lists(ty: Type<'_>, fields: &mut Map, patch: &mut Map) -> Result<(), Pa
         };
         let (had, change) = (list_of(fields.remove(&name))?, list_of(patch.remove(&name))?);
         check_order(change.as_deref().unwrap_or_default(), &order, key)?;
-        let before = Places::new(had.as_deref().unwrap_or_default(), key);
+        let before = ItemIndex::new(had.as_deref().unwrap_or_default(), key);
         let merged = match (had, change) {
             (None, None) => continue,
             (Some(had), None) => had,
@@ -177,12 +177,12 @@ fn order_lists(ty: Type<'_>, fields: &mut Map, patch: &mut Map) -> Result<(), Pa
                 None => change,
             },
         };
-        fields.insert(name, Value::Array(in_order(merged, &Places::new(&order, key), &before)));
+        fields.insert(name, Value::Array(in_order(merged, &ItemIndex::new(&order, key), &before)));
     }
     Ok(())
 }
 
-/// Checks that the items of a patch's list are among those of its order, and in that order.
+/// Checks that the items of a patch's list are in its order, in the same sequence.
 fn check_order(change: &[Value], order: &[Value], key: &str) -> Result<(), PatchError> {
     if order.is_empty() {
         return Ok(());
@@ -195,8 +195,8 @@ fn check_order(change: &[Value], order: &[Value], key: &str) -> Result<(), Patch
     for item in change.iter().filter(|item| item.get(PATCH).is_none()) {
         let wanted = identity(item)?;
         let mut found = false;
-        for place in order.by_ref() {
-            if identity(place)? == wanted {
+        for position in order.by_ref() {
+            if identity(position)? == wanted {
                 found = true;
                 break;
             }
@@ -219,7 +219,7 @@ fn delete_from_list(fields: &mut Map, name: &str, deleted: &Value) -> Result<(),
     Ok(())
 }
 
-/// Merges a list: of scalars as a set, of structs by their key.
+/// Merges a list: of scalars as a set, of structs by key.
 fn merge_list(
     ty: Type<'_>,
     had: Vec<Value>,
@@ -228,18 +228,18 @@ fn merge_list(
 ) -> Result<Vec<Value>, PatchError> {
     let structs = had.iter().chain(&change).any(Value::is_object);
     if !structs {
-        let (before, order) = (Places::new(&had, ""), Places::new(&change, ""));
+        let (before, order) = (ItemIndex::new(&had, ""), ItemIndex::new(&change, ""));
         let mut seen = HashSet::with_capacity(had.len() + change.len());
         let merged = had.iter().chain(&change).filter(|item| seen.insert(*item)).cloned().collect();
         return Ok(in_order(merged, &order, &before));
     }
-    let before = Places::new(&had, key);
+    let before = ItemIndex::new(&had, key);
     let (mut merged, change) = apply_item_directives(had, change, key)?;
-    let order = Places::new(&change, key);
-    let mut places: HashMap<Value, usize> = HashMap::with_capacity(merged.len());
-    for (place, item) in merged.iter().enumerate() {
+    let order = ItemIndex::new(&change, key);
+    let mut positions: HashMap<Value, usize> = HashMap::with_capacity(merged.len());
+    for (position, item) in merged.iter().enumerate() {
         if let Some(identity) = item.get(key) {
-            places.entry(identity.clone()).or_insert(place);
+            positions.entry(identity.clone()).or_insert(position);
         }
     }
     for item in change {
@@ -247,17 +247,19 @@ fn merge_list(
             return Err(failed("the items of a merged list are of one kind"));
         };
         let identity = identity_of(&item, key)?;
-        if let Some(Value::Object(old)) = places.get(identity).and_then(|place| merged.get_mut(*place)) {
+        if let Some(Value::Object(old)) =
+            positions.get(identity).and_then(|position| merged.get_mut(*position))
+        {
             merge_struct(ty, old, item)?;
         } else {
-            places.insert(identity.clone(), merged.len());
+            positions.insert(identity.clone(), merged.len());
             merged.push(without_directives(Value::Object(item)));
         }
     }
     Ok(in_order(merged, &order, &before))
 }
 
-/// The value of an item's key. It cannot be null, which would remove the key from the item.
+/// Returns the value of an item's key. Null is an error, because it would remove the key from the item.
 fn identity_of<'i>(item: &'i Map, key: &str) -> Result<&'i Value, PatchError> {
     match item.get(key) {
         None => Err(missing_key(key)),
@@ -266,7 +268,7 @@ fn identity_of<'i>(item: &'i Map, key: &str) -> Result<&'i Value, PatchError> {
     }
 }
 
-/// Carries out `$patch` in the items of a patch's list; what is left is to be merged.
+/// Applies `$patch` in the items of a patch's list; returns what remains to be merged.
 fn apply_item_directives(
     mut had: Vec<Value>,
     change: Vec<Value>,
@@ -291,51 +293,51 @@ fn apply_item_directives(
         }
     }
     if replaced {
-        // The other items of the patch are the new list.
+        // The other items of the patch form the new list.
         return Ok((rest, Vec::new()));
     }
     had.retain(|old| !old.get(key).is_some_and(|identity| deleted.contains(identity)));
     Ok((had, rest))
 }
 
-/// Where the items of a list stand, by their identity: the value of their key, or the item itself in a list of scalars.
-struct Places<'k> {
+/// Positions of a list's items by identity: the value of their key, or the item itself in a list of scalars.
+struct ItemIndex<'k> {
     key: &'k str,
     first: HashMap<Value, usize>,
 }
 
-impl<'k> Places<'k> {
+impl<'k> ItemIndex<'k> {
     fn new(list: &[Value], key: &'k str) -> Self {
-        let mut places = Self { key, first: HashMap::with_capacity(list.len()) };
-        for (place, item) in list.iter().enumerate() {
-            let identity = places.identity(item).clone();
-            places.first.entry(identity).or_insert(place);
+        let mut positions = Self { key, first: HashMap::with_capacity(list.len()) };
+        for (position, item) in list.iter().enumerate() {
+            let identity = positions.identity(item).clone();
+            positions.first.entry(identity).or_insert(position);
         }
-        places
+        positions
     }
 
     fn identity<'i>(&self, item: &'i Value) -> &'i Value {
         if self.key.is_empty() { item } else { item.get(self.key).unwrap_or(&Value::Null) }
     }
 
-    /// The first place of an item with the same identity.
-    fn place(&self, item: &Value) -> Option<usize> {
+    /// Returns the first position of an item with the same identity.
+    fn position(&self, item: &Value) -> Option<usize> {
         self.first.get(self.identity(item)).copied()
     }
 }
 
-/// The items in the patch's order, with those that the patch does not name kept where they stood among the others.
-fn in_order(merged: Vec<Value>, order: &Places<'_>, before: &Places<'_>) -> Vec<Value> {
+/// Returns the items in the patch's order. Items that are not in the patch keep their position relative to the others.
+fn in_order(merged: Vec<Value>, order: &ItemIndex<'_>, before: &ItemIndex<'_>) -> Vec<Value> {
     let (mut named, mut others) = (Vec::new(), Vec::new());
     for item in merged {
-        let stood = before.place(&item);
-        match order.place(&item) {
-            Some(place) => named.push((place, stood, item)),
+        let stood = before.position(&item);
+        match order.position(&item) {
+            Some(position) => named.push((position, stood, item)),
             None => others.push((stood.unwrap_or(usize::MAX), stood, item)),
         }
     }
-    named.sort_by_key(|(place, ..)| *place);
-    others.sort_by_key(|(place, ..)| *place);
+    named.sort_by_key(|(position, ..)| *position);
+    others.sort_by_key(|(position, ..)| *position);
     let mut sorted = Vec::with_capacity(named.len() + others.len());
     let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
     while let (Some((_, one, _)), Some((_, other, _))) = (named.peek(), others.peek()) {
@@ -350,7 +352,7 @@ fn is_deletion(item: &Value) -> bool {
     item.get(PATCH).and_then(Value::as_str) == Some("delete")
 }
 
-/// A value of the patch that has nothing to be merged with: its directives have had their say.
+/// Removes the directives from a value of the patch that is not merged with anything.
 fn without_directives(value: Value) -> Value {
     match value {
         Value::Object(fields) => Value::Object(

@@ -1,4 +1,4 @@
-//! Merges by directive and by type, and the same lists merged by searching.
+//! Merges by directive and by type, compared with merging lists by linear search.
 
 use nave_machinery::limits::{self, LimitError};
 use proptest::prelude::*;
@@ -17,7 +17,7 @@ fn containers(list: &Value) -> Value {
 }
 
 #[test]
-fn containers_are_merged_by_name() {
+fn merges_containers_by_name() {
     let object = containers(&json!([{"name": "c", "image": "i:1", "env": [{"name": "A", "value": "1"}]}]));
     let cases = [
         (
@@ -39,7 +39,7 @@ fn containers_are_merged_by_name() {
 }
 
 #[test]
-fn the_order_of_items_can_be_set() {
+fn sets_the_order_of_items() {
     let object = containers(&json!([{"name": "n"}, {"name": "m"}]));
     let patch = json!({"spec": {"template": {"spec": {
         "$setElementOrder/containers": [{"name": "z"}, {"name": "n"}], "containers": [{"name": "z", "image": "z"}]}}}});
@@ -48,7 +48,7 @@ fn the_order_of_items_can_be_set() {
 }
 
 #[test]
-fn fields_can_be_retained_and_structs_replaced() {
+fn retains_keys_and_replaces_structs() {
     let object = json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}});
     let patch = json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}});
     assert_eq!(patched(object.clone(), &patch), Ok(json!({"spec": {"strategy": {"type": "Recreate"}}})));
@@ -59,7 +59,7 @@ fn fields_can_be_retained_and_structs_replaced() {
 }
 
 #[test]
-fn an_order_has_the_items_of_the_patch() {
+fn rejects_an_order_without_the_items_of_the_patch() {
     let object = containers(&json!([{"name": "a"}, {"name": "b"}]));
     let ordered = |order: &[&str], change: &[&str]| {
         let named = |names: &[&str]| -> Value { names.iter().map(|name| json!({"name": name})).collect() };
@@ -75,7 +75,7 @@ fn an_order_has_the_items_of_the_patch() {
 }
 
 #[test]
-fn lists_of_scalars_are_sets_where_the_field_says_so() {
+fn merges_declared_lists_of_scalars_as_sets() {
     let object = json!({"metadata": {"finalizers": ["a/x"]}});
     let patch = json!({"metadata": {"finalizers": ["a/x", "b/y"]}});
     let both = json!({"metadata": {"finalizers": ["a/x", "b/y"]}});
@@ -85,14 +85,14 @@ fn lists_of_scalars_are_sets_where_the_field_says_so() {
 }
 
 #[test]
-fn lists_that_are_not_merged_are_replaced() {
+fn replaces_other_lists() {
     let object = containers(&json!([{"name": "c", "command": ["a", "b"]}]));
     let change = containers(&json!([{"name": "c", "command": ["z"]}]));
     assert_eq!(patched(object, &change), Ok(change));
 }
 
 #[test]
-fn an_item_without_its_key_is_refused() {
+fn rejects_an_item_without_its_key() {
     let object = containers(&json!([{"name": "c"}]));
     for change in [
         json!([{"image": "x"}]),
@@ -126,7 +126,7 @@ fn value() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn nothing_panics(target in value(), patch in value()) {
+    fn applying_never_panics(target in value(), patch in value()) {
         let _ = patched(target, &patch);
     }
 
@@ -138,11 +138,11 @@ proptest! {
     }
 }
 
-/// The items of a list, found one after the other: how lists were merged before they were indexed.
+/// Linear search for the items of lists, as a reference.
 mod reference {
     use serde_json::{Value, json};
 
-    /// The order of a merged list by searching for each item.
+    /// Returns the order of a merged list by linear search.
     pub(super) fn in_order(merged: Vec<Value>, order: &[Value], before: &[Value], key: &str) -> Vec<Value> {
         let identity = |item: &Value| {
             if key.is_empty() { item.clone() } else { item.get(key).cloned().unwrap_or_default() }
@@ -164,7 +164,7 @@ mod reference {
         sorted
     }
 
-    /// A list of containers with these names, in which the patch has set the image of those that it names.
+    /// Returns a list of containers with these names and this image.
     pub(super) fn containers(names: &[u8], image: &str) -> Vec<Value> {
         names.iter().map(|name| json!({"name": name.to_string(), "image": image})).collect()
     }
@@ -172,7 +172,7 @@ mod reference {
 
 proptest! {
     #[test]
-    fn lists_are_ordered_as_by_searching(
+    fn orders_lists_as_linear_search(
         merged in prop::collection::vec(0u8..12, 0..12),
         order in prop::collection::vec(0u8..12, 0..8),
         before in prop::collection::vec(0u8..12, 0..8),
@@ -190,7 +190,7 @@ proptest! {
     }
 
     #[test]
-    fn containers_are_merged_as_by_searching(
+    fn merges_containers_as_linear_search(
         had in prop::collection::btree_set(0u8..10, 0..8),
         change in prop::collection::btree_set(0u8..10, 0..8),
         reversed: bool,
@@ -211,14 +211,14 @@ proptest! {
 }
 
 #[test]
-fn a_key_of_null_is_refused() {
+fn rejects_a_null_key() {
     let object = containers(&json!([{"name": "c"}]));
     let change = containers(&json!([{"name": null, "image": "x"}]));
     assert_eq!(patched(object, &change).unwrap_err().into_status().code, 422);
 }
 
 #[test]
-fn a_merge_beyond_the_limits_is_refused() {
+fn rejects_a_merge_beyond_the_limits() {
     let set = nave_schema::builtin();
     let revision = set.find("io.k8s.api.apps.v1.ControllerRevision").unwrap();
     let too_deep = (0..limits::MAX_DEPTH).fold(json!(1), |inner, _| json!({"a": inner}));
