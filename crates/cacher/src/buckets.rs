@@ -47,7 +47,7 @@ struct Bucket {
     touched: bool,
     /// The watchers were woken recently and are not woken again before this time.
     paused_until: Option<Instant>,
-    /// Whether there are new events since the last wake.
+    /// True if there are new events since the last wake.
     due: bool,
 }
 

@@ -28,7 +28,7 @@ pub struct CacherConfig {
     pub resource: Arc<str>,
     /// Prefix of the resource's keys in the store, ending with a slash (`/registry/pods/`).
     pub prefix: Arc<str>,
-    /// Whether keys contain a namespace before the name.
+    /// True if keys contain a namespace before the name.
     pub namespaced: bool,
     /// Selectable fields to index, by position in [`Attributes`](crate::Attributes). An index costs about 60 bytes per
     /// object.

@@ -31,7 +31,7 @@ impl FieldRef {
 pub struct FieldTerm {
     /// The field.
     pub field: FieldRef,
-    /// Whether the requirement is "not equal".
+    /// True if the requirement is "not equal".
     pub negated: bool,
     /// The value to compare with.
     pub value: Box<str>,

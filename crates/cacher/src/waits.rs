@@ -19,7 +19,7 @@ pub(crate) struct Waits {
 struct Waited {
     /// Number of readers waiting for each revision.
     readers: BTreeMap<u64, usize>,
-    /// Whether a revision was added since progress was last requested.
+    /// True if a revision was added since progress was last requested.
     unrequested: bool,
 }
 

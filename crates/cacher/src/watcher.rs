@@ -21,7 +21,7 @@ pub struct WatchRequest {
     pub start: WatchStart,
     /// The objects to watch.
     pub filter: Filter,
-    /// Whether to send bookmarks: every minute, and two seconds before the deadline.
+    /// True to send bookmarks: every minute, and two seconds before the deadline.
     pub bookmarks: bool,
     /// The time at which the watch ends.
     pub deadline: Option<Instant>,
@@ -237,7 +237,7 @@ impl Drop for Watcher {
 /// Events taken from the log.
 struct Taken {
     deliveries: Vec<Delivery>,
-    /// Whether there are further events that were not examined.
+    /// True if there are further events that were not examined.
     more: bool,
 }
 

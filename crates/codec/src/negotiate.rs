@@ -54,7 +54,7 @@ pub struct Accepted {
     pub format: Format,
     /// The conversion.
     pub transform: Option<Transform>,
-    /// Whether `stream=watch` was requested.
+    /// True if `stream=watch` was requested.
     pub stream: bool,
 }
 

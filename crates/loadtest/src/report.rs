@@ -52,7 +52,7 @@ pub struct Row {
     pub reference: String,
     /// The targets.
     pub bar: String,
-    /// Whether the targets are met: `yes`, `NO`, or empty if unknown.
+    /// The verdict on the targets: `yes`, `NO`, or empty if unknown.
     pub met: String,
 }
 

@@ -214,7 +214,7 @@ impl FieldError {
         if self.kind == FieldErrorKind::TooMany && !self.value.is_null() {
             text = format!("{text}: {}", self.value);
         } else if self.kind.shows_value() {
-            text = format!("{text}: {}", shown(&self.value));
+            text = format!("{text}: {}", format_value(&self.value));
         }
         if !self.detail.is_empty() {
             text = format!("{text}: {}", limits::clipped(&self.detail, MAX_SHOWN_BYTES));
@@ -229,7 +229,7 @@ impl fmt::Display for FieldError {
     }
 }
 
-fn shown(value: &Value) -> String {
+fn format_value(value: &Value) -> String {
     match value {
         Value::String(text) => limits::clipped(format_args!("{text:?}"), MAX_SHOWN_BYTES),
         other => limits::clipped(other, MAX_SHOWN_BYTES),

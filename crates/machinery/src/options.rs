@@ -52,9 +52,9 @@ pub struct ListOptions {
     pub label_selector: LabelSelector,
     /// Selects objects by fields.
     pub field_selector: FieldSelector,
-    /// Whether the request is a watch.
+    /// True if the request is a watch.
     pub watch: bool,
-    /// Whether the client accepts bookmarks.
+    /// True if the client accepts bookmarks.
     pub allow_watch_bookmarks: bool,
     /// The requested revision; `None` for the latest, 0 for any.
     pub resource_version: Option<u64>,
@@ -66,7 +66,7 @@ pub struct ListOptions {
     pub limit: usize,
     /// The continue token of the previous page; empty for the first page.
     pub continue_token: String,
-    /// Whether a watch starts with the initial state as events; `None` for the legacy behaviour.
+    /// True if a watch starts with the initial state as events; `None` for the legacy behaviour.
     pub send_initial_events: Option<bool>,
 }
 
@@ -80,7 +80,7 @@ pub struct GetOptions {
 /// Options of create.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CreateOptions {
-    /// Whether to do everything except the write.
+    /// True to do everything except the write.
     pub dry_run: bool,
     /// The name of the client as a field manager; empty if not given.
     pub field_manager: String,
@@ -96,14 +96,14 @@ pub type UpdateOptions = CreateOptions;
 pub struct PatchOptions {
     /// The options shared with update.
     pub update: UpdateOptions,
-    /// Whether an apply takes over fields from other managers.
+    /// True if an apply takes over fields from other managers.
     pub force: bool,
 }
 
 /// Options of delete and deletecollection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeleteOptions {
-    /// Whether to do everything except the write.
+    /// True to do everything except the write.
     pub dry_run: bool,
     /// The grace period in seconds.
     pub grace_period_seconds: Option<i64>,

@@ -372,7 +372,7 @@ pub struct FieldSelector {
 pub struct FieldRequirement {
     /// The field, such as `spec.nodeName`.
     pub path: String,
-    /// Whether the requirement is "not equal".
+    /// True if the requirement is "not equal".
     pub negated: bool,
     /// The value.
     pub value: String,

@@ -112,7 +112,7 @@ impl Patching {
             Some("move") => {
                 let (from, path) = (from()?, path()?);
                 if path.0.len() > from.0.len() && path.0.starts_with(&from.0) {
-                    return Err(unfit("a value cannot be moved into itself"));
+                    return Err(not_applicable("a value cannot be moved into itself"));
                 }
                 let moved = from.remove(target, &mut self.steps)?;
                 if path.0.len() > from.0.len() {
@@ -127,7 +127,7 @@ impl Patching {
                 let value = from()?.find(target)?.unwrap_or(&Value::Null);
                 let bytes = size(value);
                 if self.copied.charge(bytes).is_err() {
-                    return Err(unfit(&format!(
+                    return Err(not_applicable(&format!(
                         "Unable to complete the copy, the accumulated size increase of copy is {}, exceeding the limit {MAX_COPIED_BYTES}",
                         MAX_COPIED_BYTES - self.copied.left() + bytes,
                     )));
@@ -140,10 +140,10 @@ impl Patching {
                 if path()?.find(target)?.unwrap_or(&Value::Null) == value {
                     Ok(())
                 } else {
-                    Err(unfit(&format!("testing value {} failed", path()?.text())))
+                    Err(not_applicable(&format!("testing value {} failed", path()?.text())))
                 }
             }
-            op => Err(unfit(&format!("Unexpected kind: {}", op.unwrap_or("unknown")))),
+            op => Err(not_applicable(&format!("Unexpected kind: {}", op.unwrap_or("unknown")))),
         }
     }
 }
@@ -153,13 +153,13 @@ struct Pointer(Vec<String>);
 
 impl Pointer {
     fn parse(text: Option<&str>) -> Result<Self, PatchError> {
-        let text = text.ok_or_else(|| unfit("an operation lacks a path"))?;
+        let text = text.ok_or_else(|| not_applicable("an operation lacks a path"))?;
         if text.is_empty() {
             return Ok(Self(Vec::new()));
         }
         let rest = text
             .strip_prefix('/')
-            .ok_or_else(|| unfit(&format!("the path {text:?} does not begin with a slash")))?;
+            .ok_or_else(|| not_applicable(&format!("the path {text:?} does not begin with a slash")))?;
         Ok(Self(rest.split('/').map(|part| part.replace("~1", "/").replace("~0", "~")).collect()))
     }
 
@@ -168,7 +168,7 @@ impl Pointer {
     }
 
     fn missing(&self) -> PatchError {
-        unfit(&format!("the path {:?} does not exist", self.text()))
+        not_applicable(&format!("the path {:?} does not exist", self.text()))
     }
 
     /// Returns the value at this pointer; `None` if an object lacks the last field.
@@ -315,7 +315,7 @@ fn malformed(found: &Value, wanted: &str) -> PatchError {
     PatchError::Malformed(format!("error decoding patch: json: cannot unmarshal {found} into Go {wanted}"))
 }
 
-fn unfit(text: &str) -> PatchError {
+fn not_applicable(text: &str) -> PatchError {
     PatchError::Unfit(text.to_owned())
 }
 

@@ -106,7 +106,7 @@ struct Walk<'a> {
     found: Normalized,
 }
 
-/// Whether a field stays in the object.
+/// True if a field stays in the object.
 #[derive(PartialEq, Eq)]
 enum Fate {
     Keep,

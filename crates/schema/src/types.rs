@@ -42,7 +42,7 @@ pub struct StructType {
     pub fields: Vec<Field>,
     /// Indexes into `fields`, sorted by [`Wire::place`]: the order in which the message is encoded.
     pub by_number: Vec<u16>,
-    /// Whether server-side apply treats the struct as one value (`x-kubernetes-map-type: atomic`).
+    /// True if server-side apply treats the struct as one value (`x-kubernetes-map-type: atomic`).
     pub atomic: bool,
     /// Index of `fields` by JSON name.
     index: FieldIndex,
@@ -56,13 +56,13 @@ pub struct Field {
     pub name: String,
     /// The type of the field.
     pub shape: Shape,
-    /// Whether the field is encoded even when empty (Go: no `omitempty`, or a struct held by value).
+    /// True if the field is encoded even when empty (Go: no `omitempty`, or a struct held by value).
     pub always: bool,
-    /// Whether the API documents the field as required.
+    /// True if the API documents the field as required.
     pub required: bool,
-    /// Whether the scalar is a pointer in Go: `false`, `0` and `""` then differ from absence and are kept.
+    /// True if the scalar is a pointer in Go: `false`, `0` and `""` then differ from absence and are kept.
     pub pointer: bool,
-    /// Whether the API explicitly declares the list or map atomic (a list without a declaration is atomic too).
+    /// True if the API explicitly declares the list or map atomic (a list without a declaration is atomic too).
     pub declared_atomic: bool,
     /// The static default, if any.
     pub default: Option<Default>,
@@ -96,7 +96,7 @@ pub enum Shape {
     Map {
         /// The type of the values.
         values: Box<Shape>,
-        /// Whether server-side apply treats it as one value.
+        /// True if server-side apply treats it as one value.
         atomic: bool,
     },
     /// Any JSON (RawExtension, JSON, FieldsV1, `x-kubernetes-preserve-unknown-fields`).
@@ -157,12 +157,12 @@ pub struct Wire {
     /// separate message in protobuf (`Volume.volumeSource`, `Probe.handler`); 0 for the struct's own message. Two
     /// levels (`NamedRuleWithOperations` holds `RuleWithOperations` holds `Rule`) are encoded as `outer << 16 | inner`.
     pub via: u32,
-    /// Whether the list or map is wrapped in a message of its own with `items = 1` (`ExtraValue`, named slice types
+    /// True if the list or map is wrapped in a message of its own with `items = 1` (`ExtraValue`, named slice types
     /// such as `Verbs`).
     pub wrapped: bool,
     /// The message of a [`Shape::Any`] (the field itself, its list items or its map values).
     pub any: AnyForm,
-    /// Whether a zero value in protobuf (`""`, `0`, `false`) means absence: in Go the field has `omitempty` and is not
+    /// True if a zero value in protobuf (`""`, `0`, `false`) means absence: in Go the field has `omitempty` and is not
     /// a pointer, but Go's encoder writes the zero value.
     pub omit_zero: bool,
 }

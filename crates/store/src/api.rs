@@ -133,7 +133,7 @@ pub struct RangeResult {
     pub items: Vec<KeyValue>,
     /// The revision at which the items were read: the requested one, or the store's latest.
     pub revision: u64,
-    /// Whether `limit` truncated the result.
+    /// True if `limit` truncated the result.
     pub more: bool,
     /// Number of items after the last one returned, if the engine knows it.
     pub remaining: Option<u64>,
@@ -151,7 +151,7 @@ pub enum EventKind {
 /// One committed change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// What happened.
+    /// The kind of change.
     pub kind: EventKind,
     /// The new version. For a delete: the key, an empty value and the revision of the delete.
     pub kv: KeyValue,

@@ -30,7 +30,7 @@ pub(super) trait Sink {
 /// Appends JSON text.
 pub(super) struct JsonSink<'o> {
     out: &'o mut Vec<u8>,
-    /// Whether a comma is needed before the next value.
+    /// True if a comma is needed before the next value.
     comma: bool,
 }
 
@@ -176,7 +176,7 @@ impl Sink for JsonSink<'_> {
         let start = self.out.len();
         self.out.resize(start + value.len().div_ceil(3) * 4, 0);
         let written = STANDARD.encode_slice(value, &mut self.out[start..]);
-        debug_assert!(written.is_ok(), "the room is exact");
+        debug_assert!(written.is_ok(), "the buffer has the exact size");
         self.out.push(b'"');
     }
 
@@ -213,7 +213,7 @@ impl ValueSink {
     }
 
     /// Takes bytes from the budget; returns false if it is exhausted.
-    fn has_room(&mut self, bytes: usize) -> bool {
+    fn charge(&mut self, bytes: usize) -> bool {
         if self.exceeded.is_none() {
             self.exceeded = self.budget.charge(bytes).err();
         }
@@ -229,7 +229,7 @@ impl ValueSink {
             Some(Open::List(_)) => cost::ITEM,
             None => 0,
         };
-        if !self.has_room(slot) {
+        if !self.charge(slot) {
             return;
         }
         match self.open.last_mut() {
@@ -242,7 +242,7 @@ impl ValueSink {
     }
 
     fn put_text(&mut self, len: usize, text: impl FnOnce() -> String) {
-        if self.has_room(cost::text(len)) {
+        if self.charge(cost::text(len)) {
             self.put(Value::String(text()));
         }
     }

@@ -42,7 +42,7 @@ struct Watcher {
     wake: Arc<Notify>,
     /// Progress to report once this revision is reached, even without events.
     wanted: Option<u64>,
-    /// Whether the cursor is waiting and no event has concerned it since. Then it continues after the newest event, so
+    /// True if the cursor is waiting and no event has concerned it since. Then it continues after the newest event, so
     /// a watch without events never falls behind the window.
     parked: bool,
     /// No event before this revision concerns the watch.
