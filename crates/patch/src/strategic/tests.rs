@@ -186,7 +186,7 @@ proptest! {
         };
         let (merged, order, before) = (items(&merged, "m"), items(&order, "o"), items(&before, "b"));
         let wanted = reference::in_order(merged.clone(), &order, &before, key);
-        prop_assert_eq!(in_order(merged, &Places::new(&order, key), &Places::new(&before, key)), wanted);
+        prop_assert_eq!(in_order(merged, &ItemIndex::new(&order, key), &ItemIndex::new(&before, key)), wanted);
     }
 
     #[test]
