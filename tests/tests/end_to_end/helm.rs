@@ -87,10 +87,7 @@ async fn a_chart_comes_changes_and_goes() {
     fs::write(chart.join("values.yaml"), "colour: blue\nreplicas: 2\n").unwrap();
     fs::write(chart.join("templates/all.yaml"), TEMPLATES).unwrap();
     let chart = chart.to_string_lossy();
-    // helm's own default is server-side apply.
-    let merge = "--server-side=false";
-
-    let installed = server.helm(&["install", "demo", &chart, merge]).await;
+    let installed = server.helm(&["install", "demo", &chart]).await;
     assert!(installed.contains("STATUS: deployed"), "{installed}");
     let colour = ["get", "configmap", "demo-settings", "-o", "jsonpath={.data.colour}"];
     assert_eq!(server.kubectl(&colour).await, "blue");
@@ -99,13 +96,23 @@ async fn a_chart_comes_changes_and_goes() {
     let secrets = server.kubectl(&["get", "secrets", "-l", "owner=helm,name=demo", "-o", "name"]).await;
     assert_eq!(secrets, "secret/sh.helm.release.v1.demo.v1\n");
 
-    let upgraded = server.helm(&["upgrade", "demo", &chart, merge, "--set", "colour=red,replicas=3"]).await;
+    let upgraded = server.helm(&["upgrade", "demo", &chart, "--set", "colour=red,replicas=3"]).await;
     assert!(upgraded.contains("REVISION: 2"), "{upgraded}");
     assert_eq!(server.kubectl(&colour).await, "red");
-    server.helm(&["rollback", "demo", "1", merge]).await;
+    server.helm(&["rollback", "demo", "1"]).await;
     assert_eq!(server.kubectl(&colour).await, "blue");
     let history = server.helm(&["history", "demo"]).await;
     assert_eq!(history.lines().count(), 4, "{history}");
+
+    // helm applies on the server's side: what another manager has changed conflicts.
+    server.kubectl(&["scale", "deployment", "demo-web", "--replicas=5"]).await;
+    let upgrade: [&str; 5] = ["upgrade", "demo", &chart, "--set", "replicas=4"];
+    let refused = server.helm_ran(&upgrade).await;
+    let conflict = r#"conflict with "kubectl" with subresource "scale" using apps/v1: .spec.replicas"#;
+    assert!(!refused.status.success() && refused.stderr.contains(conflict), "{}", refused.stderr);
+    server.helm(&[upgrade.as_slice(), &["--force-conflicts"]].concat()).await;
+    let replicas = ["get", "deployment", "demo-web", "-o", "jsonpath={.spec.replicas}"];
+    assert_eq!(server.kubectl(&replicas).await, "4");
 
     server.helm(&["uninstall", "demo"]).await;
     assert_eq!(server.helm(&["list", "--no-headers"]).await.trim(), "");
@@ -129,13 +136,10 @@ impl Limited {
         limited
     }
 
-    /// Runs helm for the release `demo`. helm's own default is server-side apply.
+    /// Runs helm for the release `demo`.
     async fn helm(&self, verb: &str, arguments: &[&str]) -> Ran {
         let mut all = vec!["-n", "limited", verb, "demo"];
         all.extend(arguments);
-        if matches!(verb, "install" | "upgrade" | "rollback") {
-            all.push("--server-side=false");
-        }
         self.server.helm_ran(&all).await
     }
 
@@ -208,9 +212,7 @@ async fn a_chart_with_hooks_lives_within_limits() {
     assert_eq!((colour().await, ready().await), ("blue".into(), "2".into()));
     limited.uses(&Limited::release(2, 3)).await;
 
-    // helm 4 brings the hooks of a deletion by server-side apply, whatever the release was installed with; that is
-    // not served yet.
-    limited.helm_succeeds("uninstall", &["--wait", "--no-hooks"]).await;
+    limited.helm_succeeds("uninstall", &["--wait"]).await;
     assert_eq!(limited.server.helm(&["-n", "limited", "list", "--no-headers"]).await.trim(), "");
     // helm leaves what hooks made, except where their policy says otherwise.
     let mut left = Limited::nothing();
