@@ -153,7 +153,7 @@ mod tests {
         match payload.len() {
             length @ ..126 => frame.push(0x80 | u8::try_from(length).unwrap()),
             length => {
-                frame.push(0x80 | 126);
+                frame.push(0x80 | 0x7e);
                 frame.extend_from_slice(&u16::try_from(length).unwrap().to_be_bytes());
             }
         }
