@@ -1,9 +1,10 @@
-//! What runs pods, as far as controllers can see: a scheduler that binds every pod to one node, and that node's
-//! kubelet, which runs nothing and reports what a kubelet would.
+//! A fake node: a scheduler that binds every pod to one node, and the node's kubelet, which runs nothing and reports
+//! the statuses that a kubelet would.
 //!
-//! Pods under `restartPolicy: Always` come up and stay. Others come up and succeed, unless the annotation
-//! `nave.test/outcome` says otherwise: `fail` (all containers end with exit code 1), `run` (they never end).
-//! `nave.test/outcome.2` says it of the pods of index 2 of a job. The annotation `nave.test/unready: "true"` keeps a pod from becoming ready, `nave.test/pending: "true"` from running.
+//! Pods with `restartPolicy: Always` start and keep running. Others start and succeed, unless the annotation
+//! `nave.test/outcome` is `fail` (all containers end with exit code 1) or `run` (they never end).
+//! `nave.test/outcome.2` applies to the pods of index 2 of a job. The annotation `nave.test/unready: "true"` keeps a
+//! pod from becoming ready, and `nave.test/pending: "true"` from running.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -30,7 +31,7 @@ pub struct FakeNode {
 }
 
 impl FakeNode {
-    /// Registers the node, and begins to bind and to run pods.
+    /// Registers the node, and starts to bind and run pods.
     pub async fn start(client: kube::Client) -> Self {
         let nodes: Api<Node> = Api::all(client.clone());
         let node: Node = crate::ok(
@@ -40,7 +41,7 @@ impl FakeNode {
             ),
             "the node",
         );
-        // A second run of the same test server finds it there.
+        // The node exists if the server was restarted on the same data.
         let _ = nodes.create(&PostParams::default(), &node).await;
         let mut tasks = JoinSet::new();
         tasks.spawn(heartbeats(nodes));
@@ -49,10 +50,10 @@ impl FakeNode {
     }
 }
 
-/// Between two heartbeats; a node that is silent for 50 seconds counts as lost.
+/// The interval between heartbeats; a node that is silent for 50 seconds counts as lost.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// Reports that the node is ready, over and over. What fails is tried again at the next beat.
+/// Reports that the node is ready at an interval. Failures are retried at the next heartbeat.
 async fn heartbeats(nodes: Api<Node>) {
     loop {
         tokio::time::sleep(HEARTBEAT).await;
@@ -130,7 +131,7 @@ struct Kubelet {
 }
 
 impl Kubelet {
-    /// Looks at every pod whenever it changes. What fails is tried again at the next event or list.
+    /// Handles every change of a pod. Failures are retried at the next event or list.
     async fn run(self) {
         let pods: Api<Pod> = Api::all(self.client.clone());
         let mut changed = pin!(watcher(pods, watcher::Config::default()).default_backoff().touched_objects());
@@ -138,7 +139,7 @@ impl Kubelet {
             match changed.try_next().await {
                 Ok(Some(pod)) => self.look(pod).await,
                 Ok(None) => return,
-                // The watcher has noted it, and tries again with backoff.
+                // The watcher retries with backoff.
                 Err(_) => {}
             }
         }
@@ -156,7 +157,7 @@ impl Kubelet {
             }
         };
         match done {
-            // It was changed or deleted meanwhile, which is an event of its own.
+            // The pod was changed or deleted meanwhile, which is another event.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
             Err(error) => eprintln!("fake kubelet: {}: {error}", pod.metadata.name.unwrap_or_default()),
             Ok(()) => {}
@@ -177,7 +178,7 @@ impl Kubelet {
         Ok(())
     }
 
-    /// The next step of a pod's life: from pending to running, from running to its end.
+    /// Reports the next step of a pod's life: pending to running, running to ended.
     async fn report(&self, pod: &Pod) -> Result<(), kube::Error> {
         let annotations = pod.metadata.annotations.clone().unwrap_or_default();
         let says = |key: &str| annotations.get(&format!("nave.test/{key}")).map(String::as_str);
@@ -202,7 +203,7 @@ impl Kubelet {
         self.patch(pod, status).await
     }
 
-    /// A pod under deletion ends, and is let go.
+    /// Ends and removes a pod with a deletion timestamp.
     async fn stop(&self, pod: &Pod) -> Result<(), kube::Error> {
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
         let bound = pod.spec.as_ref().is_some_and(|spec| spec.node_name.as_deref() == Some(NODE));
@@ -219,7 +220,7 @@ impl Kubelet {
 
     async fn patch(&self, pod: &Pod, status: Value) -> Result<(), kube::Error> {
         let name = pod.metadata.name.clone().unwrap_or_default();
-        // Of this state only: a late report must not set a pod back that has ended meanwhile.
+        // Applies to this version only: a late report must not revive a pod that has ended meanwhile.
         let (uid, version) = (&pod.metadata.uid, &pod.metadata.resource_version);
         let patch = json!({"metadata": {"uid": uid, "resourceVersion": version}, "status": status});
         self.pods(pod).patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await?;

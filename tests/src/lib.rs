@@ -1,15 +1,15 @@
-//! The built server, driven by real clients: the harness of the end-to-end tests.
+//! The harness of the end-to-end tests: starts the built server and drives it with real clients.
 //!
 //! ```text
-//! Server ── a process of its own, on a free port, in a temporary folder; killed when dropped
-//!   ├─ kubectl(…), helm(…), python(…)   real programs, with the server's kubeconfig and a home of their own
+//! Server ── a process on a free port with a temporary folder; killed when dropped
+//!   ├─ kubectl(…), helm(…), python(…)   real programs, with the server's kubeconfig and a separate home
 //!   ├─ client()                         kube-rs
 //!   └─ target()                         raw HTTP/1.1 and HTTP/2
-//! Proxy ── a way to a server that can be cut
+//! Proxy ── a TCP proxy that can drop connections
 //! ```
 //!
-//! Run by `cargo xtask test`, which says where the server and the clients are; without them a test fails, it is never
-//! skipped. Nothing here waits for a time: a wait has a condition, and a deadline that is an error.
+//! `cargo xtask test` sets the paths of the server and the clients; without them tests fail and are never skipped.
+//! There are no fixed waits: each wait has a condition, and a deadline that fails the test.
 //!
 //! ```no_run
 //! # async fn example() {
@@ -37,20 +37,20 @@ use tokio::process::{Child, ChildStdout, Command};
 
 pub use self::proxy::Proxy;
 
-/// No step of a test takes longer than this; only a hang does.
+/// The deadline of each step, which only a hang exceeds.
 pub const DEADLINE: Duration = Duration::from_mins(2);
 
-/// A running server with a folder of its own.
+/// A running server with a data folder.
 pub struct Server {
     process: Option<ServerProcess>,
     folder: TempDir,
     flags: Vec<String>,
 }
 
-/// A server that runs no controllers.
+/// The flags of a server without controllers.
 const API_ALONE: &[&str] = &["--controllers=none", "--disable-admission-plugins=ServiceAccount"];
 
-/// A program whose output is read line by line; it is killed when this is dropped.
+/// A program whose output is read line by line; killed when this is dropped.
 pub struct Running {
     lines: Lines<BufReader<ChildStdout>>,
     _child: Child,
@@ -62,18 +62,18 @@ impl Server {
         Self::start_with(&[]).await
     }
 
-    /// Starts a server that runs no controllers: what is created stays as it is. Pods need no account there, as nobody
-    /// makes any.
+    /// Starts a server without controllers: objects stay as they are created. Pods need no service account, because
+    /// no controller creates any.
     pub async fn start_without_controllers() -> Self {
         Self::start_with(API_ALONE).await
     }
 
-    /// Starts a server on an empty folder, with more flags.
+    /// Starts a server on an empty folder, with extra flags.
     pub async fn start_with(flags: &[&str]) -> Self {
         Self::start_in(ok(tempfile::tempdir(), "a temporary folder"), flags).await
     }
 
-    /// Starts a server on a folder that has files which flags name, and no data yet.
+    /// Starts a server on a folder that has the files in its flags, but no data.
     pub async fn start_in(folder: TempDir, flags: &[&str]) -> Self {
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let mut server = Self { process: None, folder, flags };
@@ -81,7 +81,7 @@ impl Server {
         server
     }
 
-    /// Starts it again on the same folder; it must have been ended before.
+    /// Starts the server again on the same folder; it must have ended before.
     pub async fn restart(&mut self) {
         assert!(self.process.is_none(), "the server still runs");
         let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
@@ -89,20 +89,20 @@ impl Server {
         self.process = Some(ok(started, "starting the server"));
     }
 
-    /// Ends it as SIGKILL does, in the middle of whatever it is doing.
+    /// Ends the server with SIGKILL.
     pub fn kill9(&mut self) {
         if let Some(process) = self.process.take() {
             ok(process.kill(), "kill -9");
         }
     }
 
-    /// Asks it to end with SIGTERM and waits for it.
+    /// Ends the server with SIGTERM, and waits for it.
     pub async fn terminate(&mut self) -> ExitStatus {
         let Some(process) = self.process.take() else { panic!("the server does not run") };
         ok(process.terminate(DEADLINE).await, "SIGTERM")
     }
 
-    /// A folder for the test's own files; the server's data is in `data` below it.
+    /// A folder for files of the test; the server's data is in `data` below it.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -117,55 +117,55 @@ impl Server {
         self.process().pid()
     }
 
-    /// What the server printed so far.
+    /// The log output so far.
     pub fn log(&self) -> String {
         self.process().log()
     }
 
-    /// Where it serves: `https://host:port`.
+    /// The server's URL: `https://host:port`.
     pub fn url(&self) -> String {
         let text = ok(std::fs::read_to_string(self.kubeconfig()), "the kubeconfig");
         let line = text.lines().find_map(|line| line.trim().strip_prefix("server: "));
         line.map_or_else(|| panic!("the kubeconfig names no server"), |url| url.trim_matches('"').to_owned())
     }
 
-    /// For raw HTTP.
+    /// The target for raw HTTP requests.
     pub fn target(&self) -> Target {
         ok(Target::from_kubeconfig(self.kubeconfig()), "the kubeconfig")
     }
 
-    /// kube-rs, in the namespace `default`.
+    /// A kube-rs client for the namespace `default`.
     pub async fn client(&self) -> kube::Client {
-        // A process has one default provider; another test of this process may have set it already.
+        // Fails if another test of this process has installed it already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let file = ok(Kubeconfig::read_from(self.kubeconfig()), "the kubeconfig");
         let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
         ok(kube::Client::try_from(ok(config, "the kubeconfig")), "kube-rs")
     }
 
-    /// Runs kubectl, which must succeed, and returns what it printed.
+    /// Runs kubectl, which must succeed; returns its output.
     pub async fn kubectl(&self, arguments: &[&str]) -> String {
         succeeded(self.run("kubectl", arguments, "", &[]).await)
     }
 
-    /// Runs kubectl, which must fail, and returns what it complained of.
+    /// Runs kubectl, which must fail; returns its error output.
     pub async fn kubectl_fails(&self, arguments: &[&str]) -> String {
         let ran = self.run("kubectl", arguments, "", &[]).await;
         assert!(!ran.status.success(), "kubectl {arguments:?} succeeded: {}", ran.stdout);
         ran.stderr
     }
 
-    /// Runs kubectl with a text to read and more in its environment.
+    /// Runs kubectl with standard input and extra environment variables.
     pub async fn kubectl_with(&self, arguments: &[&str], input: &str, environment: &[(&str, &str)]) -> Ran {
         self.run("kubectl", arguments, input, environment).await
     }
 
-    /// Applies YAML as a person would with a file.
+    /// Applies YAML with kubectl.
     pub async fn apply(&self, yaml: &str) -> String {
         succeeded(self.run("kubectl", &["apply", "-f", "-"], yaml, &[]).await)
     }
 
-    /// Starts kubectl and leaves it running.
+    /// Starts kubectl in the background.
     pub fn kubectl_running(&self, arguments: &[&str]) -> Running {
         self.running(&client("kubectl"), arguments)
     }
@@ -183,7 +183,7 @@ impl Server {
         Running { lines: BufReader::new(stdout).lines(), _child: child }
     }
 
-    /// Runs helm, which must succeed, and returns what it printed.
+    /// Runs helm, which must succeed; returns its output.
     pub async fn helm(&self, arguments: &[&str]) -> String {
         succeeded(self.helm_ran(arguments).await)
     }
@@ -193,12 +193,12 @@ impl Server {
         self.run("helm", arguments, "", &[]).await
     }
 
-    /// Runs a Python script, which must succeed; `import kubernetes` works, and `KUBECONFIG` is set.
+    /// Runs a Python script, which must succeed. `kubernetes` can be imported, and `KUBECONFIG` is set.
     pub async fn python(&self, script: &str) -> String {
         self.python_with(script, &[]).await
     }
 
-    /// Runs a Python script, which must succeed, with more in its environment.
+    /// Runs a Python script, which must succeed, with extra environment variables.
     pub async fn python_with(&self, script: &str, environment: &[(&str, &str)]) -> String {
         succeeded(self.run("python", &["-c", script], "", environment).await)
     }
@@ -218,7 +218,7 @@ impl Server {
         Ran { what, status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 
-    /// A program with the server's kubeconfig, a home of its own and nothing of the caller's settings.
+    /// A command with the server's kubeconfig and a separate home, without the caller's settings.
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.env_clear().env("KUBECONFIG", self.kubeconfig()).env("HOME", self.folder.path());
@@ -233,26 +233,26 @@ impl Server {
     }
 }
 
-/// What a program did.
+/// The result of a program.
 pub struct Ran {
     what: String,
-    /// How it ended.
+    /// The exit status.
     pub status: ExitStatus,
-    /// What it printed.
+    /// The standard output.
     pub stdout: String,
-    /// What it complained of.
+    /// The error output.
     pub stderr: String,
 }
 
 impl Running {
-    /// The next line, waited for.
+    /// Waits for the next line.
     pub async fn line(&mut self) -> String {
         let line = ok(tokio::time::timeout(DEADLINE, self.lines.next_line()).await, "another line");
         ok(line, "reading a line").unwrap_or_else(|| panic!("the program ended"))
     }
 }
 
-/// The lines of a table that kubectl printed, the head first, each as its cells. Cells hold single blanks only.
+/// The lines of a table of kubectl, starting with the header, split into cells. Cells must not have double spaces.
 pub fn cells(table: &str) -> Vec<Vec<&str>> {
     table
         .lines()
@@ -260,12 +260,12 @@ pub fn cells(table: &str) -> Vec<Vec<&str>> {
         .collect()
 }
 
-/// Asks again and again until the answer is yes; a deadline that passes fails the test.
+/// Polls a condition; fails the test at the deadline.
 pub async fn eventually(what: &str, condition: impl AsyncFnMut() -> bool) {
     eventually_within(DEADLINE, what, condition).await;
 }
 
-/// The same, for what takes its time by design.
+/// The same with a longer deadline, for what takes long by design.
 pub async fn eventually_within(deadline: Duration, what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
     while !condition().await {
@@ -274,7 +274,7 @@ pub async fn eventually_within(deadline: Duration, what: &str, mut condition: im
     }
 }
 
-/// The server's program.
+/// The path of the server's binary.
 pub fn server_binary() -> PathBuf {
     needed("NAVE_BINARY")
 }

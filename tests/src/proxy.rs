@@ -1,4 +1,4 @@
-//! [`Proxy`]: a way to the server that can be cut.
+//! [`Proxy`]: a TCP proxy that can drop connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 
 use crate::{Server, ok};
 
-/// Passes bytes on to a server, until it is cut: then connections break, and new ones do as soon as they are made.
+/// Forwards connections to a server. While it is cut, existing and new connections are closed.
 pub struct Proxy {
     address: SocketAddr,
     state: Arc<watch::Sender<State>>,
@@ -24,7 +24,7 @@ struct State {
 }
 
 impl Proxy {
-    /// A way to `server`.
+    /// Starts a proxy to `server`.
     pub async fn to(server: &Server) -> Self {
         let listener = ok(TcpListener::bind("127.0.0.1:0").await, "the proxy's port");
         let address = ok(listener.local_addr(), "the proxy's address");
@@ -33,22 +33,22 @@ impl Proxy {
         Self { address, state, task }
     }
 
-    /// Where it listens.
+    /// The address of the proxy.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Breaks all connections, and all that are made from now on.
+    /// Closes all connections, and each new one.
     pub fn cut(&self) {
         self.state.send_modify(|state| state.is_cut = true);
     }
 
-    /// Lets connections through again.
+    /// Forwards connections again.
     pub fn mend(&self) {
         self.state.send_modify(|state| state.is_cut = false);
     }
 
-    /// Leads to where `server` is now.
+    /// Forwards to the current address of `server`.
     pub fn turn_to(&self, server: &Server) {
         self.state.send_modify(|state| state.server = address_of(server));
     }
@@ -77,7 +77,7 @@ async fn accept(listener: TcpListener, state: Arc<watch::Sender<State>>) {
 
 async fn pass(mut client: TcpStream, server: SocketAddr) {
     if let Ok(mut server) = TcpStream::connect(server).await {
-        // That a connection breaks is what this is for.
+        // Broken connections are expected.
         let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
     }
 }

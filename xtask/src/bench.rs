@@ -1,11 +1,11 @@
-//! `cargo xtask bench`: builds the server and the load generator, and runs the one on the other. `cargo xtask bench cost`
-//! measures what bodies and patches cost that are built to be bad.
+//! `cargo xtask bench`: builds the server and the load generator, and runs the benchmarks. `cargo xtask bench cost`
+//! measures the cost of malicious bodies and patches.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-/// Runs the load generator; `arguments` are its own (`cargo xtask bench -- --help` lists them). Without
-/// `--kubeconfig` it starts the server just built in a temporary folder.
+/// Runs the load generator with `arguments` (listed by `cargo xtask bench -- --help`). Without `--kubeconfig` it
+/// starts the built server in a temporary folder.
 pub(crate) fn run(target: &Path, arguments: &[String]) -> ExitCode {
     if arguments.iter().find(|argument| *argument != "--").is_some_and(|first| first == "cost") {
         return cost();
@@ -38,7 +38,7 @@ pub(crate) fn run(target: &Path, arguments: &[String]) -> ExitCode {
     }
 }
 
-/// Runs the cost suite optimized, with bodies up to the largest, one at a time.
+/// Runs the cost suite with optimization and bodies up to the largest size, one test at a time.
 fn cost() -> ExitCode {
     let arguments = ["test", "--release", "-p", "nave-apiserver", "--test", "cost", "--"];
     let mut suite = Command::new(env!("CARGO"));

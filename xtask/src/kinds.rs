@@ -1,4 +1,4 @@
-//! `cargo xtask kinds`: writes `docs/kinds.md`, the page of the built-in kinds, from the registry.
+//! `cargo xtask kinds`: generates `docs/kinds.md`, the page of the built-in kinds, from the registry.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use nave_resources::{Registry, ResourceDef, Verb};
 
 use crate::root;
 
-/// What is known to differ from kube-apiserver 1.36: the group, the kinds, the difference.
+/// Known differences from kube-apiserver 1.36: the group, the kinds, the difference.
 const DIFFERENCES: &[(&str, &str, &str)] = &[
     (
         "",
@@ -63,7 +63,7 @@ const DIFFERENCES: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Why the page cannot be made.
+/// The reasons why the page cannot be generated.
 #[derive(Debug, thiserror::Error)]
 enum KindsError {
     #[error("{0}: {1}")]
@@ -72,7 +72,7 @@ enum KindsError {
     Stale(PathBuf),
 }
 
-/// Writes the page, or with `check` fails if it is not as it would be written.
+/// Writes the page; with `check`, fails if it is out of date.
 pub(crate) fn run(check: bool) -> ExitCode {
     match write(check) {
         Ok(path) => {
@@ -99,7 +99,7 @@ fn write(check: bool) -> Result<PathBuf, KindsError> {
     Ok(path)
 }
 
-/// The page's text.
+/// Generates the page.
 fn page() -> String {
     let registry = Registry::builtin(nave_schema::builtin());
     let defs: Vec<&ResourceDef> = registry.all().map(|def| &**def).collect();
@@ -110,10 +110,9 @@ fn page() -> String {
     text
 }
 
-/// The section of a group, whose kinds these are.
+/// The section of a group with its kinds.
 fn group(text: &mut String, defs: &[&ResourceDef]) {
     let name = defs.first().map_or("", |def| &def.group);
-    // Writing to a string cannot fail.
     let _ = write!(text, "\n## {}\n\n{TABLE}", if name.is_empty() { "core" } else { name });
     for def in defs {
         let cells = [kind(def), served(def), subresources(def), rules(def)];

@@ -1,4 +1,4 @@
-//! The chores of the project: `cargo xtask facts|kinds|test|bench`.
+//! Tasks of the project: `cargo xtask facts|kinds|test|tools|bench`.
 
 mod bench;
 mod facts;
@@ -11,27 +11,27 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// The chores of the project.
+/// Tasks of the project.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Chore {
     /// Write the table of the built-in API types from the sources of `k8s-openapi` and `k8s-pb`.
     Facts {
-        /// Only fail if the table is not as it would be written.
+        /// Fail if the table is out of date, instead of writing it.
         #[arg(long)]
         check: bool,
     },
-    /// Write `docs/kinds.md`, the page of the built-in kinds, from the registry.
+    /// Generate `docs/kinds.md`, the page of the built-in kinds, from the registry.
     Kinds {
-        /// Only fail if the page is not as it would be written.
+        /// Fail if the page is out of date, instead of writing it.
         #[arg(long)]
         check: bool,
     },
-    /// Run every check there is, up to real clients on the real binary.
+    /// Run all checks and tests, including end-to-end tests with real clients.
     Test,
-    /// Bring the clients of the end-to-end tests and print the environment that these tests need.
+    /// Install the clients of the end-to-end tests, and print the environment variables that the tests need.
     Tools,
-    /// Build the server and measure it; arguments go to the load generator (`-- --help` lists them).
+    /// Build the server and benchmark it. Arguments are passed to the load generator (`-- --help` lists them).
     Bench {
         /// Arguments of the load generator.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The workspace's root.
+/// The root folder of the workspace.
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }

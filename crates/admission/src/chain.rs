@@ -1,4 +1,4 @@
-//! The plugins in a row, in two phases.
+//! The chain of plugins, in two phases.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,33 +9,33 @@ use nave_machinery::{Object, Status};
 use crate::attributes::Attributes;
 use crate::metrics::{Metrics, Phase, PluginTimer};
 
-/// A plugin that may change an object (upstream: `MutationInterface`).
+/// A plugin of the mutating phase (upstream: `MutationInterface`).
 #[async_trait]
 pub trait Mutate: Send + Sync {
-    /// Whether the request concerns the plugin. Must be cheap.
+    /// Whether the plugin handles the request. Must be cheap.
     fn handles(&self, attributes: &Attributes<'_>) -> bool;
 
-    /// Admits the request, changing the object where the plugin does so. There is no object on a deletion.
+    /// Admits the request; may change the object, which is `None` on a deletion.
     ///
     /// # Errors
-    /// Why the request is refused.
+    /// The reason of the refusal.
     async fn admit(&self, attributes: &Attributes<'_>, object: Option<&mut Object>) -> Result<(), Status>;
 }
 
-/// A plugin that checks an object that no other plugin changes any more (upstream: `ValidationInterface`).
+/// A plugin of the validating phase, after which no plugin changes the object (upstream: `ValidationInterface`).
 #[async_trait]
 pub trait Validate: Send + Sync {
-    /// Whether the request concerns the plugin. Must be cheap.
+    /// Whether the plugin handles the request. Must be cheap.
     fn handles(&self, attributes: &Attributes<'_>) -> bool;
 
-    /// Admits the request. There is no object on a deletion.
+    /// Admits the request. The object is `None` on a deletion.
     ///
     /// # Errors
-    /// Why the request is refused.
+    /// The reason of the refusal.
     async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), Status>;
 }
 
-/// A plugin, with what it does in each phase.
+/// A plugin with its phases.
 #[derive(Clone, Default)]
 pub struct Plugin {
     /// The mutating phase.
@@ -64,7 +64,7 @@ impl Plugin {
 
 /// The admission stage: the enabled plugins in order, and the checks that cannot be disabled.
 ///
-/// Deadlines are the caller's: it drops the future, and [`Attributes::deadline`] tells plugins when.
+/// The caller enforces the deadline by dropping the future; [`Attributes::deadline`] is for plugins that wait.
 #[derive(Default)]
 pub struct Chain {
     mutating: Vec<Link<dyn Mutate>>,
@@ -79,7 +79,7 @@ struct Link<P: ?Sized> {
 }
 
 impl Chain {
-    /// A chain of named plugins, in the order given.
+    /// Creates a chain of named plugins, in this order.
     pub fn new(plugins: Vec<(&'static str, Plugin)>, metrics: Metrics) -> Self {
         let mut chain = Self { metrics, ..Self::default() };
         for (name, Plugin { mutate, validate }) in plugins {
@@ -95,13 +95,13 @@ impl Chain {
         chain
     }
 
-    /// The same chain with a check at the end of the mutating phase that no flag disables.
+    /// Adds a check after the mutating phase that no flag disables.
     pub fn with_check(mut self, check: Arc<dyn Validate>) -> Self {
         self.checks.push(check);
         self
     }
 
-    /// Runs the mutating phase: the plugins in order, once more where one of them asks for it, then the checks.
+    /// Runs the mutating phase: the plugins in order, a second time if one requests reinvocation, then the checks.
     ///
     /// # Errors
     /// The first refusal.
@@ -139,7 +139,7 @@ impl Chain {
         attributes: &Attributes<'_>,
         mut object: Option<&mut Object>,
     ) -> Result<(), Status> {
-        // The end of one plugin is the start of the next: the clock is read once for each.
+        // The end of one plugin is the start of the next, so the clock is read once per plugin.
         let mut started = Instant::now();
         loop {
             for Link { plugin, timer } in &self.mutating {
@@ -189,8 +189,8 @@ mod tests {
 
     type Log = Arc<Mutex<Vec<String>>>;
 
-    /// Notes its calls.
-    struct Noting {
+    /// Records its calls.
+    struct Recording {
         name: &'static str,
         log: Log,
         reinvokes: bool,
@@ -198,7 +198,7 @@ mod tests {
         handles: bool,
     }
 
-    impl Noting {
+    impl Recording {
         fn new(name: &'static str, log: &Log) -> Self {
             Self { name, log: Arc::clone(log), reinvokes: false, refuses: false, handles: true }
         }
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[async_trait]
-    impl Mutate for Noting {
+    impl Mutate for Recording {
         fn handles(&self, _: &Attributes<'_>) -> bool {
             self.handles
         }
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[async_trait]
-    impl Validate for Noting {
+    impl Validate for Recording {
         fn handles(&self, _: &Attributes<'_>) -> bool {
             self.handles
         }
@@ -241,7 +241,7 @@ mod tests {
         }
     }
 
-    async fn run(plugins: Vec<Noting>, check: Option<Noting>) -> (Result<(), (u16, String)>, Value) {
+    async fn run(plugins: Vec<Recording>, check: Option<Recording>) -> (Result<(), (u16, String)>, Value) {
         let plugins = plugins.into_iter().map(|plugin| (plugin.name, Plugin::both(plugin))).collect();
         let mut chain = Chain::new(plugins, Metrics::default());
         if let Some(check) = check {
@@ -260,31 +260,32 @@ mod tests {
     #[tokio::test]
     async fn phases_run_in_order() {
         let log = Log::default();
-        let skipped = Noting { handles: false, ..Noting::new("skipped", &log) };
-        let plugins = vec![Noting::new("a", &log), skipped, Noting::new("b", &log)];
-        let (result, object) = run(plugins, Some(Noting::new("check", &log))).await;
+        let skipped = Recording { handles: false, ..Recording::new("skipped", &log) };
+        let plugins = vec![Recording::new("a", &log), skipped, Recording::new("b", &log)];
+        let (result, object) = run(plugins, Some(Recording::new("check", &log))).await;
         assert_eq!((result, object), (Ok(()), json!({"a": true, "b": true})));
         assert_eq!(*log.lock(), ["admit a", "admit b", "validate check", "validate a", "validate b"]);
     }
 
     #[tokio::test]
-    async fn the_first_refusal_ends_it() {
+    async fn first_refusal_ends_the_phase() {
         let log = Log::default();
-        let refusing = Noting { refuses: true, ..Noting::new("a", &log) };
-        let (result, _) = run(vec![refusing, Noting::new("b", &log)], Some(Noting::new("check", &log))).await;
+        let refusing = Recording { refuses: true, ..Recording::new("a", &log) };
+        let (result, _) =
+            run(vec![refusing, Recording::new("b", &log)], Some(Recording::new("check", &log))).await;
         assert_eq!(result, Err((403, r#"secrets "s" is forbidden: a"#.to_owned())));
         assert_eq!(*log.lock(), ["admit a"]);
         let log = Log::default();
-        let check = Noting { refuses: true, ..Noting::new("check", &log) };
-        assert!(run(vec![Noting::new("a", &log)], Some(check)).await.0.is_err());
+        let check = Recording { refuses: true, ..Recording::new("check", &log) };
+        assert!(run(vec![Recording::new("a", &log)], Some(check)).await.0.is_err());
         assert_eq!(*log.lock(), ["admit a", "validate check"]);
     }
 
     #[tokio::test]
     async fn mutating_plugins_are_reinvoked_once() {
         let log = Log::default();
-        let again = Noting { reinvokes: true, ..Noting::new("b", &log) };
-        assert_eq!(run(vec![Noting::new("a", &log), again], None).await.0, Ok(()));
+        let again = Recording { reinvokes: true, ..Recording::new("b", &log) };
+        assert_eq!(run(vec![Recording::new("a", &log), again], None).await.0, Ok(()));
         assert_eq!(*log.lock(), ["admit a", "admit b", "admit a", "admit b", "validate a", "validate b"]);
     }
 }

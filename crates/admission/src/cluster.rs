@@ -1,4 +1,4 @@
-//! How plugins read the cluster, and the few writes they make.
+//! Access of plugins to the cluster: reads, and the few writes they make.
 
 use std::sync::Arc;
 
@@ -8,43 +8,43 @@ use nave_resources::Registry;
 
 /// Reads the objects of one resource.
 ///
-/// Objects are in the resource's storage version. `get` and `list` answer at once from the watch cache, which may lag
-/// behind the store; the `_live` variants first wait until the cache has seen what the store has.
+/// Objects are in the resource's storage version. `get` and `list` return at once from the watch cache, which may lag
+/// behind the store; the `_live` variants first wait until the cache has caught up with the store.
 #[async_trait]
 pub trait Lister: Send + Sync {
-    /// The object of a name; the namespace is empty for cluster-scoped resources.
+    /// Returns an object; the namespace is empty for cluster-scoped resources.
     ///
     /// # Errors
-    /// The cached object cannot be read.
+    /// The cached object cannot be parsed.
     fn get(&self, namespace: &str, name: &str) -> Result<Option<Arc<Object>>, Status>;
 
-    /// The objects of a namespace, or all; in the order of their keys.
+    /// Returns the objects of a namespace, or all, ordered by key.
     ///
     /// # Errors
-    /// A cached object cannot be read.
+    /// A cached object cannot be parsed.
     fn list(&self, namespace: Option<&str>) -> Result<Vec<Arc<Object>>, Status>;
 
-    /// The object of a name, in the state that the store is in now.
+    /// Returns an object in the current state of the store.
     ///
     /// # Errors
-    /// The store's.
+    /// The store fails.
     async fn get_live(&self, namespace: &str, name: &str) -> Result<Option<Arc<Object>>, Status>;
 
-    /// The objects of a namespace, or all, in the state that the store is in now.
+    /// Returns the objects of a namespace, or all, in the current state of the store.
     ///
     /// # Errors
-    /// The store's.
+    /// The store fails.
     async fn list_live(&self, namespace: Option<&str>) -> Result<Vec<Arc<Object>>, Status>;
 }
 
 /// Writes the status of resource quotas.
 #[async_trait]
 pub trait QuotaStatus: Send + Sync {
-    /// Stores the `status` of a quota if the stored quota still has the `metadata.resourceVersion` of the one given.
-    /// The answer is the stored quota.
+    /// Writes the `status` of a quota, if the stored quota still has the same `metadata.resourceVersion`. Returns the
+    /// stored quota.
     ///
     /// # Errors
-    /// 409 where the stored quota is newer, 404 where there is no such quota, or the store's.
+    /// 409 if the stored quota is newer, 404 if it does not exist, or the store fails.
     async fn update_status(&self, quota: Object) -> Result<Arc<Object>, Status>;
 }
 
@@ -54,13 +54,13 @@ pub trait NamespaceCreator: Send + Sync {
     /// Creates a namespace.
     ///
     /// # Errors
-    /// 409 where it exists, or the store's.
+    /// 409 if it exists, or the store fails.
     async fn create(&self, namespace: Object) -> Result<(), Status>;
 }
 
-/// Finds the resource of a kind, among all that are served.
+/// Maps kinds to resources.
 pub trait KindResolver: Send + Sync {
-    /// The resource whose objects are of this kind.
+    /// Returns the resource of a kind, if it is served.
     fn resource_of(&self, kind: &GroupVersionKind) -> Option<GroupVersionResource>;
 }
 
@@ -71,21 +71,21 @@ impl KindResolver for Registry {
     }
 }
 
-/// The few writes that plugins make.
+/// The writes that plugins make.
 #[derive(Clone)]
 pub struct Writers {
-    /// Writes the usage that ResourceQuota admits.
+    /// For the usage in ResourceQuota.
     pub quota_status: Arc<dyn QuotaStatus>,
-    /// Creates what NamespaceAutoProvision finds missing.
+    /// For NamespaceAutoProvision.
     pub namespace_creator: Arc<dyn NamespaceCreator>,
 }
 
-/// A resource that plugins read is not served.
+/// A resource that plugins need is not served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("admission plugins read {0}, which is not served")]
+#[error("admission plugins need {0}, which is not served")]
 pub struct MissingResource(pub GroupResource);
 
-/// The cluster, as the plugins see it.
+/// The cluster from the plugins' point of view.
 #[derive(Clone)]
 #[allow(missing_docs, reason = "each lister is named after its resource")]
 pub struct Cluster {
@@ -105,15 +105,15 @@ pub struct Cluster {
     pub roles: Arc<dyn Lister>,
     pub cluster_roles: Arc<dyn Lister>,
     pub writers: Writers,
-    /// Maps owners' kinds to resources.
+    /// Maps the kinds of owners to resources.
     pub kinds: Arc<dyn KindResolver>,
 }
 
 impl Cluster {
-    /// A cluster whose listers are looked up by group and resource.
+    /// Creates a cluster; `lister` is called for each group and resource.
     ///
     /// # Errors
-    /// A resource that plugins read has no lister.
+    /// A resource that plugins need has no lister.
     pub fn new(
         lister: impl Fn(&GroupResource) -> Option<Arc<dyn Lister>>,
         writers: Writers,

@@ -1,22 +1,22 @@
-//! Admission: the stage of a write that may change or refuse an object.
+//! Admission: the stage of a write in which plugins may change or refuse the object.
 //!
 //! ```text
 //! Attributes, Object ─→ Chain::mutate ─→ validation (strategy, schema) ─→ Chain::validate ─→ the store
 //!                         │ each plugin in order, once more where        │ each plugin in order
 //!                         │ a plugin asks for reinvocation               │
-//!                         └ then the checks that nobody can disable      └ the last one is ResourceQuota
+//!                         └ then the checks that cannot be disabled      └ the last one is ResourceQuota
 //! ```
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | `attributes` | [`Attributes`], what is about to happen to an object |
-//! | `notes` | [`Notes`], the warnings and audit annotations that plugins leave |
+//! | `attributes` | [`Attributes`] of a request |
+//! | `notes` | [`Notes`], the warnings and audit annotations that plugins add |
 //! | `chain` | [`Mutate`], [`Validate`] and the [`Chain`] of both phases |
-//! | `cluster` | how plugins read the cluster, and the few writes they make |
-//! | [`config`] | which plugins run, and the files that configure them |
-//! | [`plugins`] | the plugins, a file each, and the one list that orders them |
-//! | `metrics` | what is measured, under upstream's names |
-//! | [`testing`] | a cluster in memory, for tests |
+//! | `cluster` | access of plugins to the cluster |
+//! | [`config`] | the enabled plugins and their configuration files |
+//! | [`plugins`] | the plugins, one file each, and the list that orders them |
+//! | `metrics` | the metrics, under upstream's names |
+//! | [`testing`] | an in-memory cluster for tests |
 //!
 //! Invariants: a plugin reads the cluster through [`Lister`] and writes only what [`QuotaStatus`] and
 //! [`NamespaceCreator`] offer. The list in [`plugins`] is the only place that names the plugins. A plugin sees objects

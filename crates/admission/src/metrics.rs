@@ -17,14 +17,14 @@ const CONTROLLER: &str = "apiserver_admission_controller_admission_duration_seco
 const STEP_SUMMARY: &str = "apiserver_admission_step_admission_duration_seconds_summary";
 const STEP_SUMMARY_HELP: &str = "Admission sub-step latency summary in seconds, broken out for each operation and API resource and step type (validate or admit).";
 
-/// The upper bounds of durations, in seconds, as upstream's.
+/// The upper bounds of the histograms' buckets, in seconds, as upstream.
 const BUCKETS: [f64; 6] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
 /// The quantiles of the summary.
 const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
-/// The latest durations that the summary's quantiles are taken of, in each of its 16 series.
+/// The number of latest durations from which each of the summary's 16 series computes quantiles.
 const SAMPLES: usize = 512;
 
-/// The metrics. Clones count into the same ones.
+/// The metrics. Clones share the counters.
 #[derive(Clone)]
 pub struct Metrics {
     inner: Arc<Inner>,
@@ -37,11 +37,11 @@ struct Inner {
     summary: SummaryVec,
     evaluations: IntCounterVec,
     exemptions: IntCounterVec,
-    /// The evaluation of nearly all pods: created, in a namespace whose levels forbid nothing.
+    /// The counter of nearly all pod evaluations: a create in a namespace whose levels forbid nothing.
     usual_evaluation: OnceLock<IntCounter>,
 }
 
-/// A mode of PodSecurity, and what it decided.
+/// A PodSecurity mode and its decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Evaluation {
     mode: &'static str,
@@ -75,7 +75,7 @@ impl Metrics {
     /// Registers all metrics.
     ///
     /// # Errors
-    /// A metric whose name or labels are not valid, which is a mistake in this file.
+    /// A metric has an invalid name or label, which is a bug in this file.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let registrar = Registrar(registry);
         let histogram =
@@ -120,12 +120,12 @@ impl Metrics {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// The durations of one plugin in a phase.
+    /// The durations of one plugin in one phase.
     pub(crate) fn plugin(&self, name: &'static str, phase: Phase) -> PluginTimer {
         PluginTimer { name, phase, controller: self.inner.controller.clone(), handles: Handles::default() }
     }
 
-    /// Counts a phase of a request.
+    /// Records one phase of a request.
     pub(crate) fn step(&self, phase: Phase, operation: Operation, rejected: bool, took: Duration) {
         let inner = &self.inner;
         let slot = Slot { phase, operation, rejected };
@@ -134,7 +134,7 @@ impl Metrics {
         inner.summary.observe(slot, took);
     }
 
-    /// Counts an evaluation of PodSecurity.
+    /// Counts a PodSecurity evaluation.
     pub(crate) fn pod_security_evaluated(
         &self,
         operation: Operation,
@@ -168,14 +168,14 @@ impl Metrics {
 }
 
 impl Default for Metrics {
-    /// Metrics that are not shown anywhere.
+    /// Unregistered metrics.
     fn default() -> Self {
         Self::new(&Registry::new())
             .unwrap_or_else(|error| unreachable!("the metrics of this file are valid: {error}"))
     }
 }
 
-/// Counts the calls of one plugin in one phase.
+/// Records the calls of one plugin in one phase.
 pub(crate) struct PluginTimer {
     name: &'static str,
     phase: Phase,
@@ -191,7 +191,7 @@ impl PluginTimer {
     }
 }
 
-/// One series of a metric.
+/// The labels of one series.
 #[derive(Clone, Copy)]
 struct Slot {
     phase: Phase,
@@ -200,7 +200,7 @@ struct Slot {
 }
 
 impl Slot {
-    /// Phases, operations and both outcomes.
+    /// Two phases, four operations and two outcomes.
     const COUNT: usize = 16;
 
     fn number(self) -> usize {
@@ -221,7 +221,7 @@ impl Slot {
     }
 }
 
-/// The series of a histogram, each looked up by its labels once and made when it is first counted into.
+/// The series of a histogram. Each is created on first use, and its labels are resolved once.
 #[derive(Default)]
 struct Handles([OnceLock<Histogram>; Slot::COUNT]);
 
@@ -231,7 +231,7 @@ impl Handles {
     }
 }
 
-/// A summary, which the metrics library lacks.
+/// A summary, which the metrics library does not support.
 #[derive(Clone)]
 struct SummaryVec {
     desc: Desc,
@@ -334,7 +334,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn series_have_upstreams_names_and_labels() {
+    fn series_have_upstream_names_and_labels() {
         let registry = Registry::new();
         let metrics = Metrics::new(&registry).unwrap();
         metrics.plugin("P", Phase::Admit).observe(Operation::Create, false, Duration::from_millis(1));
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_summary_keeps_the_latest_durations() {
+    fn summary_keeps_the_latest_durations() {
         let summary = SummaryVec::new().unwrap();
         let slot = Slot { phase: Phase::Admit, operation: Operation::Create, rejected: false };
         for n in 0..3 * SAMPLES {

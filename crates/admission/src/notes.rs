@@ -1,21 +1,21 @@
-//! The warnings and audit annotations that plugins leave on a request.
+//! The warnings and audit annotations of a request.
 
 use std::collections::BTreeMap;
 
 use nave_machinery::names;
 use parking_lot::Mutex;
 
-/// Warnings kept of one request; further ones are dropped. Upstream's recorder ends at a total of 4 KiB, which a
-/// request whose pods fail each check of PodSecurity stays below.
+/// The most warnings of a request; further ones are dropped. Upstream limits the total to 4 KiB; a request whose pods
+/// fail every PodSecurity check stays below this limit.
 const MAX_WARNINGS: usize = 128;
-/// Bytes of warnings kept of one request.
+/// The most bytes of warnings of a request.
 const MAX_WARNING_BYTES: usize = 32 * 1024;
-/// Audit annotations kept of one request.
+/// The most audit annotations of a request.
 const MAX_ANNOTATIONS: usize = 128;
-/// Bytes of audit annotations kept of one request.
+/// The most bytes of audit annotations of a request.
 const MAX_ANNOTATION_BYTES: usize = 256 * 1024;
 
-/// Collects warnings and audit annotations while a request is admitted, and whether a plugin asked for reinvocation.
+/// Collects warnings, audit annotations and the request for reinvocation during admission.
 #[derive(Debug, Default)]
 pub struct Notes {
     inner: Mutex<Inner>,
@@ -30,42 +30,42 @@ struct Inner {
     reinvocation: Reinvocation,
 }
 
-/// How often the chain of mutating plugins runs.
+/// The state of reinvocation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Reinvocation {
     #[default]
     No,
-    /// A plugin asked for it.
+    /// A plugin requested reinvocation.
     Requested,
-    /// The chain runs for the second time.
+    /// The mutating plugins run for the second time.
     Running,
 }
 
-/// An audit annotation cannot be kept.
+/// The reasons why an audit annotation is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AnnotationError {
     /// The key is not of the form `example.com/name`.
     #[error("invalid audit annotation key {0:?}: must be a qualified name with a domain")]
     Key(String),
-    /// The request has a different value for the key.
+    /// The key already has a different value.
     #[error(
         "admission annotations are not allowed to be overwritten, key:{key:?}, old value: {old:?}, new value:{new:?}"
     )]
     Overwritten {
         /// The key.
         key: String,
-        /// The value kept.
+        /// The existing value.
         old: String,
-        /// The value refused.
+        /// The refused value.
         new: String,
     },
-    /// The request has as many as are kept.
+    /// The limit of annotations is reached.
     #[error("too many audit annotations")]
     TooMany,
 }
 
 impl Notes {
-    /// Adds a warning for the client, unless the request has it already.
+    /// Adds a warning for the client, unless it was added before.
     pub fn warn(&self, text: impl Into<String>) {
         let text = text.into();
         let inner = &mut *self.inner.lock();
@@ -104,21 +104,21 @@ impl Notes {
         Ok(())
     }
 
-    /// The warnings, which are taken out.
+    /// Takes the warnings.
     pub fn take_warnings(&self) -> Vec<String> {
         let inner = &mut *self.inner.lock();
         inner.warning_bytes = 0;
         std::mem::take(&mut inner.warnings)
     }
 
-    /// The audit annotations, which are taken out.
+    /// Takes the audit annotations.
     pub fn take_annotations(&self) -> BTreeMap<String, String> {
         let inner = &mut *self.inner.lock();
         inner.annotation_bytes = 0;
         std::mem::take(&mut inner.annotations)
     }
 
-    /// Asks for the mutating plugins to run once more. The second run cannot ask for a third.
+    /// Requests that the mutating plugins run again. The second run cannot request a third.
     pub fn request_reinvocation(&self) {
         let inner = &mut *self.inner.lock();
         if inner.reinvocation == Reinvocation::No {
@@ -126,12 +126,12 @@ impl Notes {
         }
     }
 
-    /// Whether the mutating plugins run for the second time.
+    /// Whether this is the second run of the mutating plugins.
     pub fn is_reinvocation(&self) -> bool {
         self.inner.lock().reinvocation == Reinvocation::Running
     }
 
-    /// Starts the second run, if a plugin asked for it.
+    /// Starts the second run, if it was requested.
     pub(crate) fn start_reinvocation(&self) -> bool {
         let inner = &mut *self.inner.lock();
         let requested = inner.reinvocation == Reinvocation::Requested;
@@ -141,7 +141,7 @@ impl Notes {
         requested
     }
 
-    /// Ends the mutating phase: a retry of the write may ask again.
+    /// Ends the mutating phase, so that a retry of the write can reinvoke plugins again.
     pub(crate) fn end_reinvocation(&self) {
         self.inner.lock().reinvocation = Reinvocation::No;
     }
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn warnings_are_bounded_and_told_once() {
+    fn warnings_are_bounded_and_deduplicated() {
         let notes = Notes::default();
         for _ in 0..2 {
             notes.warn("a");
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn audit_annotations_have_qualified_keys_and_are_written_once() {
+    fn audit_annotations_need_qualified_keys_and_are_immutable() {
         let notes = Notes::default();
         assert!(matches!(notes.annotate("plain", "v"), Err(AnnotationError::Key(_))));
         assert!(matches!(notes.annotate("a b/c", "v"), Err(AnnotationError::Key(_))));

@@ -1,4 +1,4 @@
-//! A cluster in memory and requests on it, for tests.
+//! An in-memory cluster and admission requests, for tests.
 
 #[cfg(test)]
 pub(crate) mod rights;
@@ -19,7 +19,7 @@ use crate::{
     RequestOptions, Validate, Writers,
 };
 
-/// The objects of one resource. What the watch cache has may lag behind the store until somebody reads live.
+/// The objects of one resource. The watch cache may lag behind the store until a live read.
 #[derive(Default)]
 pub struct Memory {
     state: Mutex<State>,
@@ -35,14 +35,14 @@ struct State {
 type Objects = BTreeMap<(String, String), Arc<Object>>;
 
 impl Memory {
-    /// Stores an object under its namespace and name; the answer is the stored object with its resource version.
+    /// Stores an object; returns it with its resource version.
     pub fn put(&self, object: impl Into<Value>) -> Arc<Object> {
         let stored = self.put_uncached(object);
         self.catch_up();
         stored
     }
 
-    /// Stores an object that the watch cache does not see yet.
+    /// Stores an object that the watch cache does not have yet.
     pub fn put_uncached(&self, object: impl Into<Value>) -> Arc<Object> {
         let mut object = Object::try_from(object.into()).unwrap_or_default();
         let state = &mut *self.state.lock();
@@ -59,13 +59,13 @@ impl Memory {
         self.catch_up();
     }
 
-    /// Lets the watch cache see what is stored.
+    /// Updates the watch cache to the state of the store.
     pub fn catch_up(&self) {
         let state = &mut *self.state.lock();
         state.cached = state.stored.clone();
     }
 
-    /// The stored object of a name.
+    /// Returns a stored object.
     pub fn stored(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
         self.state.lock().stored.get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
@@ -102,7 +102,7 @@ impl Lister for Memory {
 impl QuotaStatus for Memory {
     async fn update_status(&self, quota: Object) -> Result<Arc<Object>, Status> {
         let resource = GroupResource::new("", "resourcequotas");
-        // Lets others run between a read and the write, as a store does.
+        // Lets other tasks run between a read and the write, as a real store does.
         tokio::task::yield_now().await;
         let stored = self.stored(quota.namespace(), quota.name());
         let Some(stored) = stored else { return Err(Status::not_found(&resource, quota.name())) };
@@ -124,7 +124,7 @@ impl NamespaceCreator for Memory {
     }
 }
 
-/// A cluster in memory.
+/// An in-memory cluster.
 #[derive(Clone, Default)]
 #[allow(missing_docs, reason = "each field is named after its resource")]
 pub struct MemoryCluster {
@@ -146,25 +146,25 @@ pub struct MemoryCluster {
 }
 
 impl MemoryCluster {
-    /// The cluster as plugins see it, whose kinds are those of `registry`.
+    /// The cluster as plugins see it, with the kinds of `registry`.
     pub fn cluster(&self, registry: &Arc<Registry>) -> Cluster {
-        let of = |memory: &Arc<Memory>| Arc::clone(memory) as Arc<dyn Lister>;
+        let lister = |memory: &Arc<Memory>| Arc::clone(memory) as Arc<dyn Lister>;
         Cluster {
-            namespaces: of(&self.namespaces),
-            pods: of(&self.pods),
-            nodes: of(&self.nodes),
-            service_accounts: of(&self.service_accounts),
-            limit_ranges: of(&self.limit_ranges),
-            resource_quotas: of(&self.resource_quotas),
-            priority_classes: of(&self.priority_classes),
-            runtime_classes: of(&self.runtime_classes),
-            storage_classes: of(&self.storage_classes),
-            ingress_classes: of(&self.ingress_classes),
-            persistent_volume_claims: of(&self.persistent_volume_claims),
-            persistent_volumes: of(&self.persistent_volumes),
-            csi_drivers: of(&self.csi_drivers),
-            roles: of(&self.roles),
-            cluster_roles: of(&self.cluster_roles),
+            namespaces: lister(&self.namespaces),
+            pods: lister(&self.pods),
+            nodes: lister(&self.nodes),
+            service_accounts: lister(&self.service_accounts),
+            limit_ranges: lister(&self.limit_ranges),
+            resource_quotas: lister(&self.resource_quotas),
+            priority_classes: lister(&self.priority_classes),
+            runtime_classes: lister(&self.runtime_classes),
+            storage_classes: lister(&self.storage_classes),
+            ingress_classes: lister(&self.ingress_classes),
+            persistent_volume_claims: lister(&self.persistent_volume_claims),
+            persistent_volumes: lister(&self.persistent_volumes),
+            csi_drivers: lister(&self.csi_drivers),
+            roles: lister(&self.roles),
+            cluster_roles: lister(&self.cluster_roles),
             writers: Writers {
                 quota_status: Arc::clone(&self.resource_quotas) as _,
                 namespace_creator: Arc::clone(&self.namespaces) as _,
@@ -174,7 +174,7 @@ impl MemoryCluster {
     }
 }
 
-/// A request to be admitted, with what it leaves behind.
+/// An admission request, with the warnings and annotations that plugins add.
 pub struct Request<'r> {
     def: &'r ResourceDef,
     kind: GroupVersionKind,
@@ -182,7 +182,7 @@ pub struct Request<'r> {
     pub subresource: &'r str,
     /// The namespace.
     pub namespace: &'r str,
-    /// The name; taken from the object where it is empty.
+    /// The name; if empty, it is taken from the object.
     pub name: &'r str,
     /// The operation.
     pub operation: Operation,
@@ -194,20 +194,24 @@ pub struct Request<'r> {
     pub options: CreateOptions,
     /// The user.
     pub user: UserInfo,
-    /// Warnings and audit annotations.
+    /// The warnings and audit annotations.
     pub notes: Notes,
 }
 
 impl<'r> Request<'r> {
-    /// A request about a built-in resource. An object and no old one is a creation, both are an update, and an old one
-    /// alone is a deletion.
+    /// Creates a request for a built-in resource: a create if there is only an object, an update if there are both,
+    /// and a deletion if there is only an old one.
     pub fn new(registry: &'r Registry, group: &str, resource: &str, object: Value, old: Value) -> Self {
         let def = registry.all().find(|def| def.group == group && def.resource == resource);
-        Self::of(def.unwrap_or_else(|| unreachable!("{resource} of {group:?} is built in")), object, old)
+        Self::for_resource(
+            def.unwrap_or_else(|| unreachable!("{resource} of {group:?} is built in")),
+            object,
+            old,
+        )
     }
 
-    /// A request about a resource; see [`new`](Self::new).
-    pub fn of(def: &'r ResourceDef, object: Value, old: Value) -> Self {
+    /// Creates a request for a resource; see [`new`](Self::new).
+    pub fn for_resource(def: &'r ResourceDef, object: Value, old: Value) -> Self {
         let version = def.versions.first().map_or("v1", |version| &version.name);
         let operation = match (object.is_null(), old.is_null()) {
             (false, true) => Operation::Create,
@@ -229,23 +233,23 @@ impl<'r> Request<'r> {
         }
     }
 
-    /// The same request by a user of some groups.
+    /// Sets the user and its groups.
     pub fn by(mut self, user: &str, groups: &[&str]) -> Self {
         let groups = groups.iter().map(|group| (*group).to_owned()).collect();
         self.user = UserInfo { name: user.to_owned(), groups, ..UserInfo::default() };
         self
     }
 
-    /// The same request on a subresource.
+    /// Sets the subresource.
     pub fn on(mut self, subresource: &'r str) -> Self {
         self.subresource = subresource;
         self
     }
 
-    /// The mutating phase of a plugin, if it handles the request.
+    /// Runs the mutating phase of a plugin, if it handles the request.
     ///
     /// # Errors
-    /// Why the plugin refuses.
+    /// The plugin's refusal.
     pub async fn mutate(&mut self, plugin: &dyn Mutate) -> Result<(), Status> {
         let mut object = Object::try_from(self.object.clone()).ok();
         let old = Object::try_from(self.old.clone()).ok();
@@ -260,10 +264,10 @@ impl<'r> Request<'r> {
         Ok(())
     }
 
-    /// The validating phase of a plugin, if it handles the request.
+    /// Runs the validating phase of a plugin, if it handles the request.
     ///
     /// # Errors
-    /// Why the plugin refuses.
+    /// The plugin's refusal.
     pub async fn validate(&self, plugin: &dyn Validate) -> Result<(), Status> {
         let object = Object::try_from(self.object.clone()).ok();
         let old = Object::try_from(self.old.clone()).ok();
@@ -274,10 +278,10 @@ impl<'r> Request<'r> {
         Ok(())
     }
 
-    /// Both phases of a plugin.
+    /// Runs both phases of a plugin.
     ///
     /// # Errors
-    /// Why the plugin refuses.
+    /// The plugin's refusal.
     pub async fn admit(&mut self, plugin: &Plugin) -> Result<(), Status> {
         if let Some(plugin) = &plugin.mutate {
             self.mutate(plugin.as_ref()).await?;
@@ -307,8 +311,8 @@ impl<'r> Request<'r> {
     }
 
     fn name(&self) -> &str {
-        let of = nave_machinery::meta::name;
-        [self.name, of(&self.object), of(&self.old)]
+        let object_name = nave_machinery::meta::name;
+        [self.name, object_name(&self.object), object_name(&self.old)]
             .into_iter()
             .find(|name| !name.is_empty())
             .unwrap_or_default()
@@ -322,7 +326,7 @@ pub(crate) fn registry() -> &'static Arc<Registry> {
     REGISTRY.get_or_init(|| Arc::new(Registry::builtin(nave_schema::builtin())))
 }
 
-/// The outcome of a request: nothing, or the code and message of the refusal.
+/// The result of a request: `Ok`, or the code and message of the refusal.
 #[cfg(test)]
 pub(crate) fn outcome(result: Result<(), Status>) -> Result<(), (u16, String)> {
     result.map_err(|status| (status.code, status.message))

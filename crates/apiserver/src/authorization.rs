@@ -50,7 +50,7 @@ impl<'a> RequestAttributes<'a> {
 
     /// The attributes of the request as one of this user.
     pub fn of_user(&'a self, user: &'a UserInfo) -> Attributes<'a> {
-        let all = Attributes { verb: self.verb, path: &self.info.path, ..Attributes::of(user) };
+        let all = Attributes { verb: self.verb, path: &self.info.path, ..Attributes::for_user(user) };
         let Some(resource) = &self.info.resource else { return all };
         let mut attributes = Attributes {
             group: &resource.gvr.group,

@@ -112,7 +112,7 @@ async fn check(
             Err(status) => refused = refused.or(Some(status)),
         }
     }
-    let part = Attributes { verb: "impersonate", version: "v1", ..Attributes::of(request.user) };
+    let part = Attributes { verb: "impersonate", version: "v1", ..Attributes::for_user(request.user) };
     match ask(named(part, &wanted), Attributes { resource: "groups", ..part }, &wanted, authorization).await {
         Ok(()) => Ok(wanted),
         Err(status) => Err(refused.unwrap_or(status)),
@@ -167,7 +167,8 @@ impl Way {
         let who = if self == Self::AssociatedNode { &workload } else { request.user };
         let on = format!("impersonate-on:{name}:{}", request.verb);
         authorization.authorize(&Attributes { verb: &on, user: who, ..*request }).await?;
-        let part = Attributes { verb, group: AUTHENTICATION_GROUP, version: "v1", ..Attributes::of(who) };
+        let part =
+            Attributes { verb, group: AUTHENTICATION_GROUP, version: "v1", ..Attributes::for_user(who) };
         let node = wanted.name.strip_prefix(NODE_PREFIX).unwrap_or_default();
         let first = match self {
             Self::AssociatedNode => Attributes { resource: "nodes", name: "*", ..part },

@@ -1,4 +1,4 @@
-//! What authentication costs a request: `cargo run --release -p nave-authn --example cost`.
+//! Measures the cost of authentication per request: `cargo run --release -p nave-authn --example cost`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "an example that measures")]
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use rcgen::{
 };
 use serde_json::{Value, json};
 
-/// Times a request is authenticated for one figure.
+/// Requests per measurement.
 const ROUNDS: u32 = 20_000;
 
 struct Robot;
@@ -50,8 +50,8 @@ async fn main() {
     let (peer, ca) = certificate();
 
     for (what, tokens, token, peer) in [
-        ("static token, remembered", &cached, Some("s3cret"), None),
-        ("service account token, remembered", &cached, Some(token.as_str()), None),
+        ("static token, cached", &cached, Some("s3cret"), None),
+        ("service account token, cached", &cached, Some(token.as_str()), None),
         ("service account token, verified", &kinds, Some(token.as_str()), None),
         ("client certificate of a connection", &cached, None, Some(&peer)),
     ] {

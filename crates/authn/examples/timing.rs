@@ -1,9 +1,10 @@
-//! Whether the time to refuse a token tells how much of it is right: `cargo run --release -p nave-authn --example timing`.
+//! Measures whether the time to refuse a token reveals how much of it is right:
+//! `cargo run --release -p nave-authn --example timing`.
 //!
-//! Tokens that are wrong at the first byte, in the middle and at the last byte are refused in turn, many times. A
-//! comparison that stops at the first difference would make the last ones slower by nanoseconds a byte. Each row shows
-//! the medians, and Welch's t of first against last over batches without the slowest tenth: beyond 4.5, as is usual in
-//! such tests, the two would be told apart.
+//! Refuses tokens that are wrong at the first byte, in the middle and at the last byte in turn, many times. A
+//! comparison that stops at the first difference takes nanoseconds longer for each byte that matches. Each row shows
+//! the medians, and Welch's t of first against last over batches without the slowest tenth. Above 4.5, the usual
+//! threshold of such tests, the two are distinguishable.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "an example that measures")]
 
 use std::hint::black_box;
@@ -15,7 +16,7 @@ use nave_authn::{StaticTokens, TokenAuthenticator};
 use serde_json::json;
 
 const BATCHES: usize = 2_000;
-/// Refusals timed as one.
+/// Refusals per timed batch.
 const PER_BATCH: usize = 20;
 
 fn main() {
@@ -24,14 +25,15 @@ fn main() {
     let tokens =
         StaticTokens::parse(format!("{secret},alice,1")).unwrap().for_audiences(vec!["api".to_owned()]);
     let audiences = ["api".to_owned()];
-    let ask = |token: &str| runtime.block_on(tokens.authenticate_token(token, &audiences)).unwrap().is_some();
-    assert!(ask(&secret));
+    let accepts =
+        |token: &str| runtime.block_on(tokens.authenticate_token(token, &audiences)).unwrap().is_some();
+    assert!(accepts(&secret));
     let wrong_at = |at: usize| {
         let mut token = secret.clone();
         token.replace_range(at..=at, "x");
         token
     };
-    measure("static token of 1,000 bytes", &[0, 500, 999].map(wrong_at), |token| !ask(token));
+    measure("static token of 1,000 bytes", &[0, 500, 999].map(wrong_at), |token| !accepts(token));
 
     let rsa = generate_rsa_pem().unwrap();
     for (what, pem) in [("RS256", rsa), ("ES256", rcgen::KeyPair::generate().unwrap().serialize_pem())] {
@@ -60,7 +62,7 @@ fn measure(what: &str, tokens: &[String; 3], refuses: impl Fn(&str) -> bool) {
     let mut times = [const { Vec::new() }; 3];
     for batch in 0..BATCHES {
         for turn in 0..tokens.len() {
-            // Each comes first as often as the others.
+            // Each token comes first equally often.
             let which = (batch + turn) % tokens.len();
             let started = Instant::now();
             for _ in 0..PER_BATCH {

@@ -1,5 +1,5 @@
-//! Bearer tokens: in the `Authorization` header, or, where a browser opens a WebSocket and can set no header, in the
-//! list of its subprotocols.
+//! Bearer tokens: in the `Authorization` header, or in the list of WebSocket subprotocols, for browsers, which cannot
+//! set headers when they open a WebSocket.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -12,13 +12,14 @@ use crate::{Authenticator, AuthnError, Credentials, Identity};
 /// The subprotocol that carries a token (upstream: `authentication/request/websocket`).
 const PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 
-/// One kind of token.
+/// Authenticates one kind of token.
 #[async_trait]
 pub trait TokenAuthenticator: Send + Sync {
-    /// Finds the token's user, and for which of the audiences the token is meant; `None` if the token is not of this
-    /// kind or not known.
+    /// Returns the token's user and those of the requested audiences that the token is valid for; `None` if the token
+    /// is of another kind or unknown.
     ///
     /// # Errors
+    /// The token is of this kind and invalid.
     /// The token is of this kind, and wrong.
     async fn authenticate_token(
         &self,
@@ -27,18 +28,18 @@ pub trait TokenAuthenticator: Send + Sync {
     ) -> Result<Option<Identity>, AuthnError>;
 }
 
-/// The audiences in both lists: what a token that knows none of its own is meant for.
-pub(crate) fn common(own: &[String], asked: &[String]) -> Vec<String> {
-    own.iter().filter(|audience| asked.contains(audience)).cloned().collect()
+/// The audiences in both lists. For tokens that carry no audiences of their own.
+pub(crate) fn common(own: &[String], requested: &[String]) -> Vec<String> {
+    own.iter().filter(|audience| requested.contains(audience)).cloned().collect()
 }
 
-/// Kinds of token, asked one after the other.
+/// Tries several token authenticators in order.
 pub struct TokenUnion {
     kinds: Vec<Arc<dyn TokenAuthenticator>>,
 }
 
 impl TokenUnion {
-    /// Takes these kinds of token, asked in this order.
+    /// Tries these authenticators in this order.
     pub fn new(kinds: Vec<Arc<dyn TokenAuthenticator>>) -> Self {
         Self { kinds }
     }
@@ -59,18 +60,18 @@ impl TokenAuthenticator for TokenUnion {
                 Err(error) => refused.push(error),
             }
         }
-        AuthnError::of(refused).map_or(Ok(None), Err)
+        AuthnError::combine(refused).map_or(Ok(None), Err)
     }
 }
 
-/// Finds the user of the bearer token that a request brings.
+/// Authenticates the bearer token of a request.
 pub struct BearerTokens {
     tokens: Arc<dyn TokenAuthenticator>,
     audiences: Vec<String>,
 }
 
 impl BearerTokens {
-    /// Asks `tokens`, which must be meant for one of the audiences: this API's.
+    /// Accepts tokens that are valid for one of `audiences`, which are this API's.
     pub fn new(tokens: Arc<dyn TokenAuthenticator>, audiences: Vec<String>) -> Self {
         Self { tokens, audiences }
     }
@@ -98,8 +99,8 @@ impl Authenticator for BearerTokens {
     }
 }
 
-/// The token of `Authorization: Bearer TOKEN`; what follows a space after the token is not looked at, as upstream.
-/// Bytes that are not text make a token that nobody knows, not one that is not there.
+/// The token of `Authorization: Bearer TOKEN`. Text after a space behind the token is ignored, as upstream.
+/// Bytes that are not text make an unknown token, not an absent one.
 fn bearer_token(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, AuthnError> {
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
     let Some(header) = all.next() else {
@@ -127,7 +128,7 @@ fn websocket_token(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, AuthnErr
         [token] => token.strip_prefix(PROTOCOL).unwrap_or_default(),
         _ => return Err(AuthnError::TwoCredentials),
     };
-    // The one with the token is not answered, and browsers give up where no protocol of theirs is.
+    // The subprotocol with the token is not echoed, and browsers close the connection if no other one is selected.
     if others.is_empty() {
         return Err(AuthnError::MissingSubprotocol);
     }
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_token_is_read_as_upstream_reads_it() {
+    async fn parses_the_authorization_header_as_upstream() {
         for good in ["Bearer right", "bearer right", " BEARER right ", "Bearer right and more"] {
             assert_eq!(user_of(good).await.as_deref(), Ok("alice"), "{good:?}");
         }
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn two_headers_are_refused_even_if_both_are_right() {
+    async fn rejects_two_authorization_headers() {
         let mut headers = HeaderMap::new();
         for _ in 0..2 {
             headers.append(header::AUTHORIZATION, HeaderValue::from_static("Bearer right"));
@@ -184,8 +185,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_websocket_brings_its_token_as_a_protocol() {
-        let ask = async |protocols: &str| {
+    async fn reads_token_from_websocket_subprotocol() {
+        let authenticate = async |protocols: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
             headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::try_from(protocols).unwrap());
@@ -195,10 +196,16 @@ mod tests {
         };
         let (right, wrong) = (format!("{PROTOCOL}cmlnaHQ"), format!("{PROTOCOL}d3Jvbmc"));
         let rest = "v5.channel.k8s.io".to_owned();
-        assert_eq!(ask(&format!("{right}, {rest}")).await, (Ok("alice".into()), rest.clone()));
-        assert_eq!(ask(&format!("{rest},{wrong}")).await, (Err(AuthnError::UnknownToken), rest.clone()));
-        assert_eq!(ask(&format!("{right}, {right}, {rest}")).await.0, Err(AuthnError::TwoCredentials));
-        assert_eq!(ask(&right).await, (Err(AuthnError::MissingSubprotocol), String::new()));
-        assert_eq!(ask(&rest).await, (Ok("system:anonymous".into()), rest));
+        assert_eq!(authenticate(&format!("{right}, {rest}")).await, (Ok("alice".into()), rest.clone()));
+        assert_eq!(
+            authenticate(&format!("{rest},{wrong}")).await,
+            (Err(AuthnError::UnknownToken), rest.clone())
+        );
+        assert_eq!(
+            authenticate(&format!("{right}, {right}, {rest}")).await.0,
+            Err(AuthnError::TwoCredentials)
+        );
+        assert_eq!(authenticate(&right).await, (Err(AuthnError::MissingSubprotocol), String::new()));
+        assert_eq!(authenticate(&rest).await, (Ok("system:anonymous".into()), rest));
     }
 }

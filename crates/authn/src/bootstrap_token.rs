@@ -1,4 +1,5 @@
-//! Tokens with which nodes join a cluster, kept in secrets of `kube-system` (upstream: `bootstrap/token`).
+//! Bootstrap tokens: nodes join a cluster with them. They are stored in secrets of `kube-system` (upstream:
+//! `bootstrap/token`).
 
 use std::sync::Arc;
 
@@ -16,18 +17,18 @@ const NAMESPACE: &str = "kube-system";
 const SECRET_PREFIX: &str = "bootstrap-token-";
 const SECRET_TYPE: &str = "bootstrap.kubernetes.io/token";
 const USER_PREFIX: &str = "system:bootstrap:";
-/// The group of all such users, and what the names of further groups begin with.
+/// The group of all bootstrap users; also the prefix of their extra groups.
 const GROUP: &str = "system:bootstrappers";
 const MAX_GROUP_SUFFIX: usize = 256;
 
-/// Believes the tokens in secrets of type `bootstrap.kubernetes.io/token`.
+/// Authenticates the tokens in secrets of type `bootstrap.kubernetes.io/token`.
 pub struct BootstrapTokens {
     objects: Arc<dyn Objects>,
     audiences: Vec<String>,
 }
 
 impl BootstrapTokens {
-    /// Looks the secrets up in `objects`; the tokens are meant for these audiences.
+    /// Reads the secrets from `objects`; the tokens are valid for `audiences`.
     pub fn new(objects: Arc<dyn Objects>, audiences: Vec<String>) -> Self {
         Self { objects, audiences }
     }
@@ -73,7 +74,7 @@ fn parse(token: &str) -> Option<(&str, &str)> {
     (fits(id, 6) && fits(secret, 16)).then_some((id, secret))
 }
 
-/// A token without a time has no end; one whose time cannot be read has ended.
+/// A token without an expiration never expires; one whose expiration cannot be parsed has expired.
 fn is_expired(expiration: &[u8], now: Timestamp) -> bool {
     if expiration.is_empty() {
         return false;
@@ -82,7 +83,7 @@ fn is_expired(expiration: &[u8], now: Timestamp) -> bool {
     at.is_none_or(|at| at.unix_seconds() <= now.unix_seconds())
 }
 
-/// The groups of a token, sorted; `None` if one of those it names is not for such tokens.
+/// The groups of a token, sorted; `None` if one of the extra groups is not allowed for bootstrap tokens.
 fn groups(extra: &[u8]) -> Option<Vec<String>> {
     let extra = std::str::from_utf8(extra).ok()?;
     let mut groups = vec![GROUP.to_owned()];
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_token_is_its_secret_s() {
+    async fn accepts_token_of_matching_secret() {
         let own = "system:bootstrappers:kubeadm:default-node-token";
         assert_eq!(user(TOKEN, &[]).await.unwrap(), [GROUP, own, "system:authenticated"]);
         assert!(user(TOKEN, &[("expiration", "2999-01-01T00:00:00Z")]).await.is_some());
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_right_is_nobody_s() {
+    async fn rejects_malformed_expired_and_unusable_secrets() {
         for token in [
             "abcdef.0123456789abcdeg",
             "abcdeg.0123456789abcdef",

@@ -1,4 +1,4 @@
-//! The order in which authenticators are asked, and who a request without a credential is from.
+//! The order of authenticators, and the handling of requests without a credential.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,15 +10,15 @@ use crate::{
     ANONYMOUS, Authenticator, AuthnError, Credentials, Identity, Metrics, UNAUTHENTICATED_GROUP, UserInfo,
 };
 
-/// Whether requests without a credential are taken for `system:anonymous`.
+/// How requests without a credential are handled.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Anonymous {
-    /// They are refused.
+    /// Every request without a credential is refused.
     #[default]
     Refused,
-    /// They are, and authorization says what they may do.
+    /// Every request without a credential is `system:anonymous`.
     Everywhere,
-    /// They are for these paths alone.
+    /// Requests for these paths are `system:anonymous`; others are refused.
     On(Vec<String>),
 }
 
@@ -27,12 +27,12 @@ pub enum Anonymous {
 pub struct AnonymousRule(ArcSwap<Anonymous>);
 
 impl AnonymousRule {
-    /// Holds this from the start.
+    /// Starts with this rule.
     pub fn new(rule: Anonymous) -> Self {
         Self(ArcSwap::from_pointee(rule))
     }
 
-    /// Holds this from now on.
+    /// Replaces the rule.
     pub fn set(&self, rule: Anonymous) {
         self.0.store(Arc::new(rule));
     }
@@ -46,7 +46,7 @@ impl AnonymousRule {
     }
 }
 
-/// The authenticators in the order they are asked.
+/// The authenticators, in order.
 pub struct Chain {
     authenticators: Vec<Arc<dyn Authenticator>>,
     anonymous: Arc<AnonymousRule>,
@@ -55,7 +55,7 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// A chain that refuses requests without a credential.
+    /// Creates a chain that refuses requests without a credential.
     pub fn new(authenticators: Vec<Arc<dyn Authenticator>>) -> Self {
         let groups = vec![UNAUTHENTICATED_GROUP.to_owned()];
         let user = UserInfo { name: ANONYMOUS.to_owned(), groups, ..UserInfo::default() };
@@ -63,38 +63,37 @@ impl Chain {
         Self { authenticators, anonymous: Arc::default(), anonymous_user, metrics: None }
     }
 
-    /// The same chain, which takes requests without a credential for `system:anonymous`.
+    /// Accepts requests without a credential as `system:anonymous`.
     pub fn with_anonymous(self) -> Self {
         self.with_anonymous_rule(Arc::new(AnonymousRule::new(Anonymous::Everywhere)))
     }
 
-    /// The same chain with a rule for requests without a credential.
+    /// Sets the rule for requests without a credential.
     pub fn with_anonymous_rule(mut self, rule: Arc<AnonymousRule>) -> Self {
         self.anonymous = rule;
         self
     }
 
-    /// The same chain, which counts.
+    /// Records metrics.
     pub fn with_metrics(mut self, metrics: Arc<Metrics>) -> Self {
         self.metrics = Some(metrics);
         self
     }
 
-    /// Finds the user of a request.
+    /// Authenticates a request.
     ///
     /// # Errors
-    /// No authenticator found a user, and a credential was wrong, or there was none and one is needed. Either is
-    /// a 401.
+    /// Always a 401: no authenticator found a user, and a credential was invalid or a required one is missing.
     pub async fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Identity, AuthnError> {
         let started = Instant::now();
-        let found = self.ask(credentials).await;
+        let found = self.try_authenticators(credentials).await;
         if let Some(metrics) = &self.metrics {
             metrics.attempted(&found, started.elapsed());
         }
         found
     }
 
-    async fn ask(&self, credentials: &Credentials<'_>) -> Result<Identity, AuthnError> {
+    async fn try_authenticators(&self, credentials: &Credentials<'_>) -> Result<Identity, AuthnError> {
         let mut refused = Vec::new();
         for authenticator in &self.authenticators {
             match authenticator.authenticate(credentials).await {
@@ -103,9 +102,9 @@ impl Chain {
                 Err(error) => refused.push(error),
             }
         }
-        match AuthnError::of(refused) {
+        match AuthnError::combine(refused) {
             Some(error) => {
-                tracing::debug!(%error, path = credentials.path, "a credential is refused");
+                tracing::debug!(%error, path = credentials.path, "authentication failed");
                 Err(error)
             }
             None if self.anonymous.allows(credentials.path) => Ok(self.anonymous_user.clone()),
@@ -113,8 +112,7 @@ impl Chain {
         }
     }
 
-    /// Removes from a request what authentication looked at, and the headers a proxy in front would set, whoever
-    /// set them.
+    /// Removes the credentials that authenticators read, and all front proxy headers, whoever set them.
     pub fn strip(&self, headers: &mut HeaderMap) {
         for authenticator in &self.authenticators {
             authenticator.strip(headers);
@@ -123,10 +121,10 @@ impl Chain {
     }
 }
 
-/// What the headers begin with that a front proxy conventionally sets.
+/// The conventional prefix of front proxy headers.
 const PROXY_HEADERS: &str = "x-remote-";
 
-/// Removes the headers whose names begin so; the prefix is in lower case, as the names of headers are.
+/// Removes the headers with this prefix, which is in lower case like header names.
 pub(crate) fn remove_with_prefix(headers: &mut HeaderMap, prefix: &str) {
     let names: Vec<HeaderName> =
         headers.keys().filter(|name| name.as_str().starts_with(prefix)).cloned().collect();
@@ -143,7 +141,7 @@ mod tests {
     use super::*;
     use crate::AUTHENTICATED_GROUP;
 
-    /// Answers the same to all.
+    /// Returns the same result for every request.
     struct Fixed(Result<Option<Identity>, AuthnError>);
 
     #[async_trait]
@@ -160,7 +158,7 @@ mod tests {
         }
     }
 
-    async fn ask(
+    async fn authenticate(
         answers: &[Result<Option<Identity>, AuthnError>],
         anonymous: bool,
     ) -> Result<Identity, AuthnError> {
@@ -173,49 +171,51 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_user_found_wins_even_after_a_wrong_credential() {
-        let found =
-            ask(&[Err(AuthnError::UnknownToken), Ok(None), Ok(Some(user("a"))), Ok(Some(user("b")))], true)
-                .await
-                .unwrap();
+    async fn first_user_wins_even_after_invalid_credential() {
+        let found = authenticate(
+            &[Err(AuthnError::UnknownToken), Ok(None), Ok(Some(user("a"))), Ok(Some(user("b")))],
+            true,
+        )
+        .await
+        .unwrap();
         assert_eq!(found.user.name, "a");
         assert_eq!(found.user.groups, [AUTHENTICATED_GROUP]);
     }
 
     #[tokio::test]
-    async fn a_wrong_credential_is_never_anonymous() {
+    async fn invalid_credential_is_never_anonymous() {
         assert_eq!(
-            ask(&[Ok(None), Err(AuthnError::UnknownToken)], true).await,
+            authenticate(&[Ok(None), Err(AuthnError::UnknownToken)], true).await,
             Err(AuthnError::UnknownToken)
         );
         assert_eq!(Status::from(AuthnError::UnknownToken).code, 401);
     }
 
     #[tokio::test]
-    async fn without_a_credential_the_user_is_anonymous_or_refused() {
-        let nobody = ask(&[Ok(None)], true).await.unwrap();
+    async fn request_without_credential_is_anonymous_or_refused() {
+        let nobody = authenticate(&[Ok(None)], true).await.unwrap();
         assert_eq!(nobody.user.name, ANONYMOUS);
         assert_eq!(nobody.user.groups, [UNAUTHENTICATED_GROUP]);
-        assert_eq!(ask(&[Ok(None)], false).await, Err(AuthnError::NoCredential));
+        assert_eq!(authenticate(&[Ok(None)], false).await, Err(AuthnError::NoCredential));
     }
 
     #[tokio::test]
-    async fn anonymous_requests_can_be_taken_for_some_paths() {
+    async fn anonymous_requests_can_be_limited_to_paths() {
         let rule = Arc::new(AnonymousRule::new(Anonymous::On(vec!["/livez".into()])));
         let chain = Chain::new(Vec::new()).with_anonymous_rule(rule.clone());
-        let ask = async |path| {
+        let authenticate = async |path| {
             chain.authenticate(&Credentials { peer: None, headers: &HeaderMap::new(), path }).await.is_ok()
         };
-        assert!(ask("/livez").await);
+        assert!(authenticate("/livez").await);
         for other in ["/livez/", "/livez/ping", "/LIVEZ", "//livez", "/", "/api"] {
-            assert!(!ask(other).await, "{other}");
+            assert!(!authenticate(other).await, "{other}");
         }
         rule.set(Anonymous::Refused);
-        assert!(!ask("/livez").await);
+        assert!(!authenticate("/livez").await);
     }
 
     #[test]
-    fn headers_of_proxies_do_not_go_on() {
+    fn strips_front_proxy_headers_of_any_client() {
         let mut headers = HeaderMap::new();
         for name in ["x-remote-user", "x-remote-group", "x-remote-extra-scopes", "x-other"] {
             headers.append(name, http::HeaderValue::from_static("a"));

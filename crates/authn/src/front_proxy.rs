@@ -1,4 +1,5 @@
-//! Users that a proxy in front has authenticated and names in headers (upstream: `authentication/request/headerrequest`).
+//! Users that a front proxy has authenticated and names in headers (upstream:
+//! `authentication/request/headerrequest`).
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -11,21 +12,21 @@ use percent_encoding::percent_decode_str;
 use crate::chain::remove_with_prefix;
 use crate::{Authenticator, AuthnError, CertificateError, ClientCa, Credentials, Identity};
 
-/// The headers in which a proxy says who asks. Of several for the same thing, all of the groups count, and the first
-/// that is there of the others.
+/// The headers in which the proxy passes the user. All group headers count; of the others, the first one that is
+/// present.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProxyHeaders {
-    /// With the user's name.
+    /// The user name.
     pub user: Vec<HeaderName>,
-    /// With the user's uid.
+    /// The user's uid.
     pub uid: Vec<HeaderName>,
-    /// With a group each.
+    /// One group each.
     pub group: Vec<HeaderName>,
-    /// What the names of headers with more begin with, in lower case; the rest of the name is the key.
+    /// Prefixes of headers with extra fields, in lower case; the rest of the header name is the key.
     pub extra_prefix: Vec<String>,
 }
 
-/// Believes the headers of a proxy that shows a certificate of the proxy CA, and nobody else's.
+/// Accepts the headers of a proxy that presents a certificate of the proxy CA, and of nobody else.
 pub struct FrontProxy {
     ca: Arc<ClientCa>,
     allowed_names: Vec<String>,
@@ -33,7 +34,7 @@ pub struct FrontProxy {
 }
 
 impl FrontProxy {
-    /// Believes proxies with a certificate of `ca` that bears one of the names; any name, where none are given.
+    /// Accepts proxies with a certificate of `ca` that has one of the names; an empty list allows any name.
     pub fn new(ca: Arc<ClientCa>, allowed_names: Vec<String>, headers: ProxyHeaders) -> Self {
         Self { ca, allowed_names, headers }
     }
@@ -77,18 +78,18 @@ impl Authenticator for FrontProxy {
     }
 }
 
-/// The first of these headers that says something.
+/// The first of these headers with a value that is not empty.
 fn first(headers: &HeaderMap, names: &[HeaderName]) -> String {
-    let said =
+    let error_message =
         |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_owned());
-    names.iter().filter_map(said).find(|text| !text.is_empty()).unwrap_or_default()
+    names.iter().filter_map(error_message).find(|text| !text.is_empty()).unwrap_or_default()
 }
 
 fn all(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
     headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
 }
 
-/// Keys have characters that names of headers cannot have; what is not validly encoded stands for itself.
+/// Keys are percent-encoded, because header names allow few characters; an invalid encoding is kept unchanged.
 fn unescaped(key: &str) -> String {
     percent_decode_str(key).decode_utf8().map_or_else(|_| key.to_owned(), std::borrow::Cow::into_owned)
 }
@@ -135,32 +136,35 @@ mod tests {
         headers
     }
 
-    async fn ask(proxy: &FrontProxy, peer: Option<&PeerCertificate>) -> Result<Option<Identity>, AuthnError> {
+    async fn authenticate(
+        proxy: &FrontProxy,
+        peer: Option<&PeerCertificate>,
+    ) -> Result<Option<Identity>, AuthnError> {
         proxy.authenticate(&Credentials { peer, headers: &headers(), path: "/" }).await
     }
 
     #[tokio::test]
-    async fn headers_are_believed_from_the_proxy_alone() {
+    async fn accepts_headers_from_the_proxy_only() {
         let (ca, other) = (authority(None), authority(None));
         let certificate = |ca, name| {
             let subject = [(DnType::CommonName, name)];
             PeerCertificate::presented(vec![signed_by(ca, &subject, ClientAuth, (2000, 4000))])
         };
         let front = proxy(&ca, &["front"]);
-        let user = ask(&front, Some(&certificate(&ca, "front"))).await.unwrap().unwrap().user;
+        let user = authenticate(&front, Some(&certificate(&ca, "front"))).await.unwrap().unwrap().user;
         assert_eq!((user.name.as_str(), user.uid.as_str()), ("alice", "1"));
         assert_eq!(user.groups, ["dev", "ops", "more", "system:authenticated"]);
         assert_eq!(user.extra["acme.com/scope"], ["a", "b"]);
 
-        assert_eq!(ask(&front, None).await, Ok(None), "without a certificate headers are nothing");
-        let named = ask(&front, Some(&certificate(&ca, "mallory"))).await.unwrap_err();
+        assert_eq!(authenticate(&front, None).await, Ok(None), "headers without a certificate are ignored");
+        let named = authenticate(&front, Some(&certificate(&ca, "mallory"))).await.unwrap_err();
         assert_eq!(named, CertificateError::Name("mallory".into()).into());
-        assert!(ask(&proxy(&ca, &[]), Some(&certificate(&ca, "anybody"))).await.unwrap().is_some());
-        assert!(ask(&front, Some(&certificate(&other, "front"))).await.is_err());
+        assert!(authenticate(&proxy(&ca, &[]), Some(&certificate(&ca, "anybody"))).await.unwrap().is_some());
+        assert!(authenticate(&front, Some(&certificate(&other, "front"))).await.is_err());
     }
 
     #[test]
-    fn the_headers_do_not_go_on() {
+    fn strips_front_proxy_headers() {
         let mut headers = headers();
         proxy(&authority(None), &[]).strip(&mut headers);
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);

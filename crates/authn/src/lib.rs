@@ -7,25 +7,25 @@
 //!                   │                               ├─ BootstrapTokens      secrets in kube-system
 //!                   │                               ├─ service_account      tokens this server signed
 //!                   │                               ├─ oidc                 tokens of identity providers
-//!                   │                               └─ WebhookTokens        somebody else's answer
-//!                   └─ nobody's: system:anonymous, or none
+//!                   │                               └─ WebhookTokens        the answer of a webhook
+//!                   └─ no credential: system:anonymous, or 401
 //! ```
 //!
 //! An [`Authenticator`] answers one of three things, and [`Chain`] takes the first user found:
 //!
 //! | answer | meaning | what the chain does |
 //! | --- | --- | --- |
-//! | `Ok(Some(identity))` | this is my kind of credential, and it is good | the request is this user's |
-//! | `Ok(None)` | no credential of my kind | asks the next |
+//! | `Ok(Some(identity))` | a valid credential of this kind | the request is this user's |
+//! | `Ok(None)` | no credential of my kind | tries the next authenticator |
 //! | `Err(error)` | my kind of credential, and it is wrong | asks the next; if none finds a user: 401 |
 //!
 //! Invariants:
-//! - A request that brings a wrong credential, and no right one, is never taken for an anonymous one.
+//! - A request with an invalid credential and no valid one is never anonymous.
 //! - Every user but the anonymous one is in `system:authenticated`.
-//! - No token, nor a part of one, is in an error, a log line or a `Debug` form; what is remembered of tokens is
-//!   keyed by a keyed hash.
-//! - A token is good for audiences; one that is not meant for this API is refused by it, whoever signed it.
-//! - What a token is bound to is looked up when it is checked, in the watch caches, by uid.
+//! - No token, and no part of one, is in an error, a log line or `Debug` output. Token caches use a keyed hash as the
+//!   key.
+//! - A token is valid for certain audiences. A token for other audiences is refused, whoever signed it.
+//! - The objects that a token is bound to are looked up by uid in the watch caches each time the token is checked.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -83,61 +83,60 @@ pub use webhook::{ReviewVersion, WebhookTokens};
 pub const ANONYMOUS: &str = "system:anonymous";
 /// The group of the user of a request without credentials.
 pub const UNAUTHENTICATED_GROUP: &str = "system:unauthenticated";
-/// The group all other users are in.
+/// The group of all other users.
 pub const AUTHENTICATED_GROUP: &str = "system:authenticated";
-/// The key of `UserInfo::extra` that tells which credential was used.
+/// The key of `UserInfo::extra` that holds an id of the credential.
 pub const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 
-/// What a request can show of who sent it.
+/// The credentials of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Credentials<'a> {
     /// The certificate the client presented in the TLS handshake, if it presented one.
     pub peer: Option<&'a PeerCertificate>,
     /// The request's headers.
     pub headers: &'a HeaderMap,
-    /// The path asked for, decoded.
+    /// The request path, decoded.
     pub path: &'a str,
 }
 
-/// A user, as an authenticator found it.
+/// A user, as an authenticator returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The user, shared by all of its requests.
+    /// The user, shared by all requests with the same credential.
     pub user: Arc<UserInfo>,
-    /// Of the audiences asked for, those that the token is meant for; empty for what is no token.
+    /// Those of the requested audiences that the token is valid for; empty for credentials other than tokens.
     pub audiences: Vec<String>,
 }
 
-/// Why a credential is refused. Clients learn of it no more than 401, but for reviews of tokens, whose texts are
-/// upstream's.
+/// The reasons to refuse a credential. Clients only see a 401, except in token reviews, whose texts are upstream's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthnError {
-    /// There is no credential, and anonymous requests are not taken.
+    /// There is no credential, and anonymous requests are refused.
     #[error("the request has no credential")]
     NoCredential,
-    /// More than one `Authorization` header: others on the way may have looked at another one.
+    /// More than one `Authorization` header: a proxy may have read a different one.
     #[error("the request has more than one Authorization header")]
     TwoCredentials,
-    /// A WebSocket's only subprotocol is the one with the token: there is none to agree on.
+    /// The subprotocol with the token is the only one, so there is none to negotiate.
     #[error("a WebSocket with a token needs another subprotocol")]
     MissingSubprotocol,
-    /// No authenticator knows the bearer token.
+    /// No authenticator accepts the bearer token.
     #[error("invalid bearer token")]
     UnknownToken,
-    /// The client certificate was presented, but cannot be believed.
+    /// The client certificate is not accepted.
     #[error("the client certificate is refused: {0}")]
     Certificate(#[from] CertificateError),
-    /// The token is one kind's, and wrong.
+    /// The token's kind is known, and the token is invalid.
     #[error("{0}")]
     Token(String),
-    /// Several authenticators refused it.
+    /// Several authenticators refused the request.
     #[error("[{}]", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
     Several(Vec<AuthnError>),
 }
 
 impl AuthnError {
-    /// What several authenticators said, if any did.
-    fn of(mut errors: Vec<Self>) -> Option<Self> {
+    /// Combines the errors of several authenticators, if there are any.
+    fn combine(mut errors: Vec<Self>) -> Option<Self> {
         match errors.len() {
             0 | 1 => errors.pop(),
             _ => Some(Self::Several(errors)),
@@ -151,39 +150,40 @@ impl From<AuthnError> for Status {
     }
 }
 
-/// Objects of the core group, as the watch caches hold them.
+/// Read access to objects of the core group in the watch caches.
 pub trait Objects: Send + Sync {
-    /// An object of a resource, such as `secrets`; the namespace is empty for cluster-scoped ones.
+    /// Returns the object; `resource` is a plural such as `secrets`, and `namespace` is empty for cluster-scoped
+    /// resources.
     fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Value>;
 }
 
-/// One way of finding the user of a request.
+/// Authenticates requests with one kind of credential.
 #[async_trait]
 pub trait Authenticator: Send + Sync {
-    /// Finds the user; `None` if the request has no credential of this kind.
+    /// Returns the user; `None` if the request has no credential of this kind.
     ///
     /// # Errors
-    /// The credential is of this kind, and wrong.
+    /// The credential is of this kind and invalid.
     async fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Option<Identity>, AuthnError>;
 
-    /// Removes what this authenticator looks at, so that no later stage, and nobody a request is passed on to, sees
-    /// or believes it.
+    /// Removes the headers this authenticator reads, so that no later stage and no server the request is proxied to
+    /// sees or trusts them.
     fn strip(&self, _headers: &mut HeaderMap) {}
 }
 
 impl Identity {
-    /// An identity of its own.
+    /// An identity without audiences.
     pub fn new(user: UserInfo) -> Self {
         Self { user: Arc::new(user), audiences: Vec::new() }.in_authenticated_group()
     }
 
-    /// The same identity, found by a token that is meant for these audiences.
+    /// Sets the audiences.
     pub fn for_audiences(mut self, audiences: Vec<String>) -> Self {
         self.audiences = audiences;
         self
     }
 
-    /// Adds the group of all authenticated users, unless the authenticator has decided about it already.
+    /// Adds `system:authenticated`, unless the authenticator has set one of the two groups itself.
     fn in_authenticated_group(mut self) -> Self {
         let decided = |group: &String| group == AUTHENTICATED_GROUP || group == UNAUTHENTICATED_GROUP;
         if !self.user.groups.iter().any(decided) {

@@ -1,4 +1,4 @@
-//! What is counted, under upstream's names.
+//! The metrics of authentication, under upstream's names.
 
 use std::fmt::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{AuthnError, Identity};
 
-/// Seconds from an hour to a year: how long certificates have to live yet.
+/// From an hour to a year, in seconds: the remaining lifetime of client certificates.
 const EXPIRY_BUCKETS: [f64; 14] = [
     0.0,
     1_800.0,
@@ -31,7 +31,7 @@ const EXPIRY_BUCKETS: [f64; 14] = [
 
 /// The metrics of authentication.
 pub struct Metrics {
-    /// A hash of the server's name.
+    /// A hash of the API server's identity.
     server: String,
     users: IntCounterVec,
     attempts: IntCounterVec,
@@ -44,25 +44,25 @@ pub struct Metrics {
     reloads: IntCounterVec,
     reloaded_at: GaugeVec,
     config_info: GaugeVec,
-    /// Tokens used after the time that was asked for, within their extension.
+    /// Tokens used after their nominal expiration, within the extended one.
     pub stale_tokens: IntCounter,
-    /// Tokens with an extension used within the time that was asked for.
+    /// Tokens with an extended expiration, used before the nominal one.
     pub valid_tokens: IntCounter,
     /// Tokens from secrets.
     pub legacy_tokens: IntCounter,
-    /// Of these, those in secrets that the account lists, as they were made for each account once.
+    /// Legacy tokens in secrets that the service account lists, as created automatically by old versions.
     pub legacy_auto_tokens: IntCounter,
-    /// Those in other secrets.
+    /// Legacy tokens in other secrets.
     pub legacy_manual_tokens: IntCounter,
-    /// Tokens from secrets that were refused because they had been ended.
+    /// Legacy tokens that were refused because they are marked invalid.
     pub invalid_legacy_auto_tokens: IntCounter,
 }
 
 impl Metrics {
-    /// Registers all metrics; `server` tells this one from others of the same cluster.
+    /// Registers all metrics; `server` distinguishes this server from others of the same cluster.
     ///
     /// # Errors
-    /// A metric whose name or labels are not valid, which is a mistake in this file.
+    /// A metric has an invalid name or label, which is a bug in this file.
     pub fn new(registry: &Registry, server: &str) -> Result<Self, prometheus::Error> {
         let registrar = Registrar(registry);
         let counters = |name, help, label| registrar.counters(name, help, &[label]);
@@ -74,14 +74,10 @@ impl Metrics {
             server: hash(server.as_bytes()),
             users: counters(
                 "authenticated_user_requests",
-                "Requests of authenticated users, by user where that is one of the system's.",
+                "Authenticated requests, by user name; users that are not well known share a label.",
                 "username",
             )?,
-            attempts: counters(
-                "authentication_attempts",
-                "Requests that were authenticated, by result.",
-                "result",
-            )?,
+            attempts: counters("authentication_attempts", "Authentication attempts, by result.", "result")?,
             durations: histograms(
                 "authentication_duration_seconds",
                 "Time to authenticate a request, in seconds.",
@@ -90,71 +86,71 @@ impl Metrics {
             )?,
             expiry: registrar.histogram(
                 "apiserver_client_certificate_expiration_seconds",
-                "Time that certificates of requests have yet to live, in seconds.",
+                "Remaining lifetime of the client certificate of a request, in seconds.",
                 &EXPIRY_BUCKETS,
             )?,
             cache_requests: counters(
                 "authentication_token_cache_request_total",
-                "Tokens looked up, by whether the outcome was remembered.",
+                "Token cache lookups, by hit or miss.",
                 "status",
             )?,
             cache_durations: histograms(
                 "authentication_token_cache_request_duration_seconds",
-                "Time to look up a token, in seconds.",
+                "Duration of token cache lookups, in seconds.",
                 "status",
                 &lookups,
             )?,
             cache_fetches: counters(
                 "authentication_token_cache_fetch_total",
-                "Tokens whose user had to be found, by outcome.",
+                "Token authentications after a cache miss, by outcome.",
                 "status",
             )?,
             cache_fetching: registrar.int_gauges(
                 "authentication_token_cache_active_fetch_count",
-                "Requests whose token's user is being found or waited for.",
+                "Token authentications in flight, and requests waiting for them.",
                 &["status"],
             )?,
             reloads: registrar.counters(
                 "apiserver_authentication_config_controller_automatic_reloads_total",
-                "How often the configuration of authentication was read again, by status.",
+                "Reloads of the authentication configuration, by status.",
                 &["status", "apiserver_id_hash"],
             )?,
             reloaded_at: registrar.gauges(
                 "apiserver_authentication_config_controller_automatic_reload_last_timestamp_seconds",
-                "When the configuration of authentication was last read again, by status.",
+                "Time of the last reload of the authentication configuration, by status.",
                 &["status", "apiserver_id_hash"],
             )?,
             config_info: registrar.gauges(
                 "apiserver_authentication_config_controller_last_config_info",
-                "The hash of the configuration of authentication that holds.",
+                "Hash of the authentication configuration in effect.",
                 &["apiserver_id_hash", "hash"],
             )?,
             stale_tokens: registrar.counter(
                 "serviceaccount_stale_tokens_total",
-                "Service account tokens used after the time that was asked for.",
+                "Service account tokens used after their nominal expiration.",
             )?,
             valid_tokens: registrar.counter(
                 "serviceaccount_valid_tokens_total",
-                "Service account tokens used within the time that was asked for.",
+                "Service account tokens with an extended expiration, used before the nominal one.",
             )?,
             legacy_tokens: registrar
-                .counter("serviceaccount_legacy_tokens_total", "Service account tokens from secrets used.")?,
+                .counter("serviceaccount_legacy_tokens_total", "Legacy service account tokens used.")?,
             legacy_auto_tokens: registrar.counter(
                 "serviceaccount_legacy_auto_token_uses_total",
-                "Service account tokens used from secrets that their account lists.",
+                "Auto-generated legacy service account tokens used.",
             )?,
             legacy_manual_tokens: registrar.counter(
                 "serviceaccount_legacy_manual_token_uses_total",
-                "Service account tokens used from secrets that their account does not list.",
+                "Manually created legacy service account tokens used.",
             )?,
             invalid_legacy_auto_tokens: registrar.counter(
                 "serviceaccount_invalid_legacy_auto_token_uses_total",
-                "Service account tokens from secrets that were refused because they had been ended.",
+                "Auto-generated legacy service account tokens refused because they are marked invalid.",
             )?,
         })
     }
 
-    /// The configuration of authentication was read again, or could not be used.
+    /// Records a reload of the authentication configuration.
     pub fn config_reloaded(&self, succeeded: bool) {
         let labels = [if succeeded { "success" } else { "failure" }, &self.server];
         self.reloads.with_label_values(&labels).inc();
@@ -162,7 +158,7 @@ impl Metrics {
         self.reloaded_at.with_label_values(&labels).set(now.as_secs_f64());
     }
 
-    /// This configuration of authentication holds.
+    /// Records the hash of the configuration in effect.
     pub fn config_is(&self, text: &[u8]) {
         self.config_info.reset();
         self.config_info.with_label_values(&[&self.server, &*hash(text)]).set(1.0);
@@ -200,7 +196,7 @@ impl Metrics {
         }
     }
 
-    /// Counts a request that waits for a token's user (`blocked`), or one that finds it (`in_flight`), until the
+    /// Counts a request that waits for a token's authentication (`blocked`) or performs it (`in_flight`), until the
     /// guard is dropped.
     pub(crate) fn fetching(&self, status: &str) -> Fetching {
         let gauge = self.cache_fetching.with_label_values(&[status]);
@@ -209,7 +205,7 @@ impl Metrics {
     }
 }
 
-/// A gauge counted up for as long as this lives.
+/// Increments a gauge for as long as it lives.
 pub(crate) struct Fetching(prometheus::IntGauge);
 
 impl Drop for Fetching {
@@ -221,13 +217,12 @@ impl Drop for Fetching {
 fn hash(bytes: &[u8]) -> String {
     let mut text = String::from("sha256:");
     for byte in Sha256::digest(bytes) {
-        // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");
     }
     text
 }
 
-/// The few users a label may name; anybody else would make it as long as the list of users.
+/// The label for a user name. All but the well-known ones share a label, so that the number of series is bounded.
 fn user_label(name: &str) -> &str {
     match name {
         "admin" | "client" | "kube_proxy" | "kubelet" | "system:serviceaccount:kube-system:default" => name,

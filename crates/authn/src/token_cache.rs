@@ -1,4 +1,4 @@
-//! Remembers for a moment what became of a token (upstream: `authentication/token/cache`).
+//! Caches the outcome of token authentication for a short time (upstream: `authentication/token/cache`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,18 +11,18 @@ use tokio::sync::OnceCell;
 
 use crate::{AuthnError, Identity, Metrics, TokenAuthenticator};
 
-/// Tokens remembered at most, in each of two generations.
+/// The most tokens in each of the two generations.
 const GENERATION: usize = 8192;
 
 type Key = [u8; 32];
 type Outcome = Result<Option<Identity>, AuthnError>;
-/// An outcome, and until when it holds. Whoever comes while it is being found waits for it.
+/// An outcome and its expiration. Concurrent requests with the same token wait for the one that computes it.
 type Cell = Arc<OnceCell<(Outcome, Instant)>>;
 
-/// Asks another authenticator once in a while only. Requests with the same token at the same time share one answer.
+/// Caches the answers of another token authenticator. Concurrent requests with the same token share one call.
 ///
-/// Tokens are known here by a keyed hash, with a key that is made for each cache and never leaves it: neither memory
-/// nor the time of a look-up tells anything of them.
+/// The cache keys are keyed hashes of the tokens. Each cache has its own hash key, which never leaves it, so neither
+/// memory nor the time of a lookup reveals anything about tokens.
 pub struct CachedTokens {
     tokens: Arc<dyn TokenAuthenticator>,
     success: Duration,
@@ -32,7 +32,7 @@ pub struct CachedTokens {
     metrics: Option<Arc<Metrics>>,
 }
 
-/// The younger one takes what is new; when it is full it becomes the older one, which is forgotten then.
+/// New entries go to the young generation. When it is full, it replaces the old one.
 #[derive(Default)]
 struct Generations {
     young: HashMap<Key, Cell>,
@@ -40,14 +40,14 @@ struct Generations {
 }
 
 impl CachedTokens {
-    /// Remembers users for `success`, and that nobody knows a token for `failure`; what is zero is not remembered.
-    /// An error may be gone the next time: it is not remembered.
+    /// Caches users for `success`, and unknown tokens for `failure`; zero means not at all. Errors are never cached,
+    /// because they may be temporary.
     pub fn new(tokens: Arc<dyn TokenAuthenticator>, success: Duration, failure: Duration) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &rand::random::<[u8; 32]>());
         Self { tokens, success, failure, key, cells: Mutex::default(), metrics: None }
     }
 
-    /// The same cache, which counts.
+    /// Records metrics.
     pub fn with_metrics(mut self, metrics: Arc<Metrics>) -> Self {
         self.metrics = Some(metrics);
         self
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
     use crate::UserInfo;
 
-    /// Knows every token but `bad`, is at a loss with `broken`, and counts how often it is asked.
+    /// Accepts every token but `bad`, returns an error for `broken`, and counts calls.
     #[derive(Default)]
     struct Counting(AtomicUsize);
 
@@ -156,8 +156,8 @@ mod tests {
     const HOUR: Duration = Duration::from_hours(1);
 
     #[tokio::test]
-    async fn an_outcome_is_kept_for_its_time_by_token_and_audiences() {
-        let (asked, cache) = cache(HOUR, Duration::ZERO);
+    async fn caches_users_by_token_and_audiences_until_expiration() {
+        let (calls, cache) = cache(HOUR, Duration::ZERO);
         let one = ["a".to_owned()];
         let two = ["a".to_owned(), "b".to_owned()];
         for (token, audiences, count) in [
@@ -170,36 +170,36 @@ mod tests {
         ] {
             let found = cache.authenticate_token(token, audiences).await.unwrap().unwrap();
             assert_eq!((found.user.name.as_str(), &*found.audiences), (token, audiences));
-            assert_eq!(asked.0.load(Ordering::SeqCst), count);
+            assert_eq!(calls.0.load(Ordering::SeqCst), count);
         }
         for count in [5, 6] {
             assert_eq!(cache.authenticate_token("bad", &one).await, Ok(None));
-            assert_eq!(asked.0.load(Ordering::SeqCst), count, "refusals are not kept");
+            assert_eq!(calls.0.load(Ordering::SeqCst), count, "refusals are not cached");
         }
     }
 
     #[tokio::test]
-    async fn refusals_are_kept_where_that_is_wanted_and_users_where_not_are_not() {
-        let (asked, cache) = cache(Duration::ZERO, HOUR);
+    async fn caches_refusals_and_users_only_with_a_ttl() {
+        let (calls, cache) = cache(Duration::ZERO, HOUR);
         for _ in 0..3 {
             assert_eq!(cache.authenticate_token("bad", &[]).await, Ok(None));
         }
-        assert_eq!(asked.0.load(Ordering::SeqCst), 1);
+        assert_eq!(calls.0.load(Ordering::SeqCst), 1);
         for (token, count) in [("x", 2), ("x", 3), ("broken", 4), ("broken", 5)] {
             let _ = cache.authenticate_token(token, &[]).await;
-            assert_eq!(asked.0.load(Ordering::SeqCst), count);
+            assert_eq!(calls.0.load(Ordering::SeqCst), count);
         }
     }
 
     #[tokio::test]
-    async fn requests_at_the_same_time_share_one_answer() {
-        let (asked, cache) = cache(HOUR, Duration::ZERO);
+    async fn concurrent_requests_share_one_call() {
+        let (calls, cache) = cache(HOUR, Duration::ZERO);
         let (a, b) = tokio::join!(cache.authenticate_token("x", &[]), cache.authenticate_token("x", &[]));
-        assert_eq!((a, asked.0.load(Ordering::SeqCst)), (b, 1));
+        assert_eq!((a, calls.0.load(Ordering::SeqCst)), (b, 1));
     }
 
     #[tokio::test]
-    async fn no_more_tokens_are_remembered_than_there_is_room_for() {
+    async fn number_of_cached_tokens_is_bounded() {
         let (_, cache) = cache(HOUR, HOUR);
         for at in 0..3 * GENERATION {
             cache.authenticate_token(&at.to_string(), &[]).await.unwrap();

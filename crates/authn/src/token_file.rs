@@ -9,16 +9,16 @@ use sha2::{Digest, Sha256};
 use crate::bearer::common;
 use crate::{AuthnError, Identity, TokenAuthenticator};
 
-/// A token file larger than this is refused, in bytes.
+/// The largest token file, in bytes.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// Why a token file cannot be used. No form of it shows a token.
+/// The reasons why a token file cannot be used. Neither `Display` nor `Debug` shows a token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenFileError {
     /// The file cannot be read.
     #[error("{0}")]
     Read(#[from] std::io::Error),
-    /// The file is too large to be a token file.
+    /// The file is too large.
     #[error("the file is larger than {MAX_FILE_BYTES} bytes")]
     TooLarge,
     /// A line is not comma-separated text in UTF-8.
@@ -28,19 +28,19 @@ pub enum TokenFileError {
         line: u64,
     },
     /// A line lacks columns.
-    #[error("line {line}: at least 3 columns (token, user name, user uid) are needed, found {found}")]
+    #[error("line {line}: at least 3 columns (token, user name, user uid) are required, found {found}")]
     Columns {
         /// The line, from 1.
         line: u64,
-        /// How many columns it has.
+        /// The number of columns found.
         found: usize,
     },
 }
 
-/// Tokens that hold as long as the server runs.
+/// Static tokens, valid until the server stops.
 ///
-/// The map's keys are hashes of the tokens, so that the time of a look-up tells nothing about the tokens in it, and
-/// so that the tokens themselves are not kept in memory.
+/// The keys of the map are hashes of the tokens: the time of a lookup reveals nothing about the tokens, and the
+/// tokens themselves are not kept in memory.
 pub struct StaticTokens {
     users: HashMap<[u8; 32], Identity>,
     audiences: Vec<String>,
@@ -57,14 +57,14 @@ impl StaticTokens {
         Self::parse(&text)
     }
 
-    /// The same tokens, meant for these audiences: this API's.
+    /// Sets the audiences of the tokens, which are this API's.
     pub fn for_audiences(mut self, audiences: Vec<String>) -> Self {
         self.audiences = audiences;
         self
     }
 
-    /// Reads the text of such a file. As upstream, a line without a token is left out, and the last of several lines
-    /// with the same token holds; both are logged.
+    /// Parses the text of a token file. As upstream, a line without a token is skipped, and the last of several lines
+    /// with the same token wins; both are logged.
     pub fn parse(text: impl AsRef<[u8]>) -> Result<Self, TokenFileError> {
         let mut users = HashMap::new();
         let mut reader =
@@ -80,14 +80,14 @@ impl StaticTokens {
                 return Err(TokenFileError::Columns { line, found: record.len() });
             };
             if token.is_empty() {
-                tracing::warn!(line, "token file: the line has no token and is left out");
+                tracing::warn!(line, "token file line has no token, skipped");
                 continue;
             }
             let groups =
                 record.get(3).map(|list| list.split(',').map(str::to_owned).collect()).unwrap_or_default();
             let user = UserInfo { name: name.to_owned(), uid: uid.to_owned(), groups, ..UserInfo::default() };
             if users.insert(digest(token), Identity::new(user)).is_some() {
-                tracing::warn!(line, "token file: the line's token was given before; this line holds");
+                tracing::warn!(line, "duplicate token in token file, the later line wins");
             }
         }
     }
@@ -118,7 +118,6 @@ fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 
-/// A reader over bytes in memory fails for text that is not UTF-8 only.
 fn unreadable(error: csv::Error, line: u64) -> TokenFileError {
     let line = error.position().map_or(line, csv::Position::line);
     match error.into_kind() {
@@ -132,7 +131,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn each_line_gives_a_user() {
+    async fn parses_a_user_from_each_line() {
         let text = "t1,alice,1001,\"dev,ops\"\n\nt2,bob,1002\n,nobody,0\nt3,carol,3,admins\nt2,bobby,1003\n";
         let audiences = ["api".to_owned()];
         let tokens = StaticTokens::parse(text).unwrap().for_audiences(audiences.to_vec());
@@ -150,11 +149,11 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_the_line_and_no_token() {
+    fn error_shows_line_number_and_no_token() {
         let short = StaticTokens::parse("t1,alice,1\nsecret,bob\n").unwrap_err();
         assert_eq!(
             short.to_string(),
-            "line 2: at least 3 columns (token, user name, user uid) are needed, found 2"
+            "line 2: at least 3 columns (token, user name, user uid) are required, found 2"
         );
         assert!(!format!("{short:?}").contains("secret"));
         let binary = StaticTokens::parse(b"t1,alice,1\nsecret,\xff,2\n").unwrap_err();
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_there_is_an_error() {
+    fn missing_file_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let error = StaticTokens::from_file(&folder.path().join("tokens.csv")).unwrap_err();
         assert!(matches!(error, TokenFileError::Read(_)));

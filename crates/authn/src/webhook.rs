@@ -1,4 +1,4 @@
-//! Tokens that another service knows (`--authentication-token-webhook-config-file`).
+//! Tokens that a webhook authenticates (`--authentication-token-webhook-config-file`).
 
 use async_trait::async_trait;
 use nave_machinery::user::UserInfo;
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::bearer::common;
 use crate::{AuthnError, Identity, TokenAuthenticator};
 
-/// The version of `TokenReview` that is sent.
+/// The `TokenReview` version to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum ReviewVersion {
@@ -17,16 +17,16 @@ pub enum ReviewVersion {
     V1Beta1,
 }
 
-/// Asks a webhook with a `TokenReview`.
+/// Authenticates tokens with a `TokenReview` sent to a webhook.
 pub struct WebhookTokens {
     webhook: Webhook,
     version: ReviewVersion,
-    /// This API's own audiences: those of a token about which the webhook says nothing of them.
+    /// This API's audiences, which a token has if the webhook returns none.
     audiences: Vec<String>,
 }
 
 impl WebhookTokens {
-    /// Asks `webhook`, about tokens for this API with these audiences.
+    /// Calls `webhook`; `audiences` are this API's.
     pub fn new(webhook: Webhook, version: ReviewVersion, audiences: Vec<String>) -> Self {
         Self { webhook, version, audiences }
     }
@@ -48,11 +48,13 @@ impl TokenAuthenticator for WebhookTokens {
             "spec": {"token": token, "audiences": audiences},
         });
         let answer = self.webhook.call(&review).await.map_err(|error| {
-            tracing::warn!(%error, "the authentication webhook cannot be asked");
+            tracing::warn!(%error, "authentication webhook call failed");
             AuthnError::Token(error.to_string())
         })?;
         if meta::kind(&answer) != "TokenReview" || meta::api_version(&answer) != version {
-            return Err(AuthnError::Token("the webhook's answer is no TokenReview of this version".into()));
+            return Err(AuthnError::Token(
+                "the webhook's response is not a TokenReview of the expected version".into(),
+            ));
         }
         let status = answer.get("status").unwrap_or(&Value::Null);
         if status.get("authenticated").and_then(Value::as_bool) != Some(true) {
@@ -101,7 +103,7 @@ mod tests {
     const TRUST: &str = "certificate-authority: ca.crt";
     const SHOW: &str = "client-certificate: client.crt, client-key: client.key";
 
-    /// Answers a review by its token.
+    /// Answers a review according to its token.
     fn answer(request: &http::Request<Bytes>) -> Response<Bytes> {
         let mut review: Value = serde_json::from_slice(request.body()).unwrap();
         let user = json!({"username": "alice", "uid": "1", "groups": ["dev"], "extra": {"k": ["v"]}});
@@ -126,7 +128,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_webhook_knows_tokens_over_tls() {
+    async fn authenticates_tokens_with_a_webhook_over_tls() {
         let server = HttpsServer::start_for_clients(answer).await;
         let folder = tempfile::tempdir().unwrap();
         for version in [ReviewVersion::V1, ReviewVersion::V1Beta1] {
@@ -135,24 +137,24 @@ mod tests {
             let webhook = Webhook::from_file(&file, Duration::from_mins(1)).unwrap();
             let webhook = webhook.with_backoff(backoff).with_attempts(2);
             let tokens = WebhookTokens::new(webhook, version, vec!["api".to_owned()]);
-            let ask =
+            let authenticate =
                 async |token, audience: &str| tokens.authenticate_token(token, &[audience.to_owned()]).await;
-            let found = ask("good", "api").await.unwrap().unwrap();
+            let found = authenticate("good", "api").await.unwrap().unwrap();
             assert_eq!((found.user.name.as_str(), found.user.uid.as_str()), ("alice", "1"));
             assert_eq!(found.user.groups, ["dev", "system:authenticated"]);
             assert_eq!(found.user.extra["k"], ["v"]);
             assert_eq!(found.audiences, ["api"]);
             assert_eq!(
-                ask("good", "vault").await,
+                authenticate("good", "vault").await,
                 Ok(None),
-                "a webhook that knows no audiences speaks of this API"
+                "without audiences in the response, the token is for this API"
             );
-            assert_eq!(ask("echo", "vault").await.unwrap().unwrap().audiences, ["vault"]);
+            assert_eq!(authenticate("echo", "vault").await.unwrap().unwrap().audiences, ["vault"]);
             for unknown in ["others", "odd", "unknown"] {
-                assert_eq!(ask(unknown, "api").await, Ok(None), "{unknown}");
+                assert_eq!(authenticate(unknown, "api").await, Ok(None), "{unknown}");
             }
             for wrong in ["error", "down", "kind", "version"] {
-                let error = ask(wrong, "api").await.unwrap_err();
+                let error = authenticate(wrong, "api").await.unwrap_err();
                 assert!(matches!(error, AuthnError::Token(_)), "{wrong}");
             }
         }

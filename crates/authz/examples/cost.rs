@@ -1,7 +1,7 @@
-//! What authorization costs a request, with many bindings.
+//! Measures the cost of authorization per request with many bindings.
 //!
-//! `cargo run --release -p nave-authz --example cost -- [BINDINGS]` prints, for each way that bindings can lie, the
-//! time of a request that is allowed and of one that is not.
+//! `cargo run --release -p nave-authz --example cost -- [BINDINGS]` prints, for each arrangement of bindings, the
+//! time of an allowed and of a refused request.
 #![allow(clippy::print_stdout)]
 
 use std::hint::black_box;
@@ -40,11 +40,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             resource: "pods",
             namespace: "ns-77",
             name: "p",
-            ..Attributes::of(&user)
+            ..Attributes::for_user(&user)
         };
         let allowed = time(&chain, &get, true).await;
         let refused = time(&chain, &Attributes { resource: "secrets", ..get }, false).await;
-        println!("{allowed:8.2} {refused:8.2}   {name} (taken in: {taken_in:.1} each)");
+        println!("{allowed:8.2} {refused:8.2}   {name} (indexing: {taken_in:.1} each)");
     }
     Ok(())
 }
@@ -90,7 +90,7 @@ fn of_one_group(count: usize) -> Vec<Value> {
     (0..count).flat_map(bindings).collect()
 }
 
-/// A role like those that operators come with: one of them allows what is asked.
+/// A role as operators install them; one of the rules allows the request.
 fn role(namespace: &str, at: usize) -> Value {
     let kind = if namespace.is_empty() { "ClusterRole" } else { "Role" };
     let (own, status) = (format!("things-{at}"), format!("things-{at}/status"));

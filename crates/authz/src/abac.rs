@@ -1,7 +1,7 @@
-//! Attribute-based access control: a file of policies, one a line (upstream: `pkg/auth/authorizer/abac`).
+//! Attribute-based access control: a file with one policy per line (upstream: `pkg/auth/authorizer/abac`).
 //!
 //! A line is a `Policy` of `abac.authorization.kubernetes.io/v1beta1` in JSON, or its older form without a version.
-//! Empty lines and those that begin with `#` are skipped. One policy that fits is enough.
+//! Empty lines and lines that begin with `#` are skipped. A request is allowed if one policy matches.
 
 use std::path::Path;
 
@@ -16,29 +16,29 @@ use crate::{Attributes, Authorizer, Verdict};
 const ALL: &str = "*";
 const AUTHENTICATED: &str = "system:authenticated";
 
-/// The policies of a file.
+/// The policies of a policy file.
 #[derive(Clone, Debug, Default)]
 pub struct Abac {
     policies: Vec<Policy>,
 }
 
-/// Why a file holds no policies.
+/// The reasons why a policy file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AbacError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error(transparent)]
     Read(#[from] std::io::Error),
-    /// A line is no policy.
+    /// A line is not a policy.
     #[error("line {line}: {why}")]
     Line {
         /// The line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The error in the line.
         why: String,
     },
 }
 
-/// What somebody may do.
+/// A policy: a subject, and the requests it may make.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 struct Policy {
@@ -62,7 +62,7 @@ struct Versioned {
 }
 
 impl Abac {
-    /// Reads a file.
+    /// Reads a policy file.
     ///
     /// # Errors
     /// [`AbacError`].
@@ -70,7 +70,7 @@ impl Abac {
         Self::parse(&std::fs::read_to_string(path)?)
     }
 
-    /// Reads a file's text: a policy a line, in JSON.
+    /// Parses the text of a policy file: one JSON object per line.
     ///
     /// # Errors
     /// [`AbacError::Line`].
@@ -89,20 +89,20 @@ fn policy(line: &str) -> Result<Policy, String> {
             serde_json::from_value(fields).map_err(|error| error.to_string())?;
         let known = ["abac.authorization.kubernetes.io/v1beta1", "abac.authorization.kubernetes.io/v0"];
         if !known.contains(&api_version.as_str()) || kind != "Policy" {
-            return Err(format!("{kind} of {api_version} is no policy"));
+            return Err(format!("{kind} of {api_version} is not a policy"));
         }
         spec
     } else {
         unversioned(serde_json::from_value(fields).map_err(|error| error.to_string())?)
     };
-    // Everybody is everybody who is known.
+    // `*` stands for all authenticated users.
     if read.user == ALL || read.group == ALL {
         return Ok(Policy { user: String::new(), group: AUTHENTICATED.to_owned(), ..read });
     }
     Ok(read)
 }
 
-/// The form without a version: what it does not name is everything.
+/// Converts the form without a version, in which an absent field matches everything.
 fn unversioned(mut policy: Policy) -> Policy {
     let all = || ALL.to_owned();
     if policy.user.is_empty() && policy.group.is_empty() {
@@ -121,22 +121,23 @@ fn unversioned(mut policy: Policy) -> Policy {
 }
 
 impl Policy {
-    fn allows(&self, asked: &Attributes<'_>) -> bool {
-        let is = |of: &str, asked: &str| of == ALL || of == asked;
-        let reads = matches!(asked.verb, "get" | "list" | "watch");
-        if !self.is_for(asked.user) || (self.readonly && !reads) {
+    fn allows(&self, attributes: &Attributes<'_>) -> bool {
+        let is = |pattern: &str, value: &str| pattern == ALL || pattern == value;
+        let reads = matches!(attributes.verb, "get" | "list" | "watch");
+        if !self.is_for(attributes.user) || (self.readonly && !reads) {
             return false;
         }
-        if asked.is_resource_request() {
-            return is(&self.namespace, asked.namespace)
-                && is(&self.resource, asked.resource)
-                && is(&self.api_group, asked.group);
+        if attributes.is_resource_request() {
+            return is(&self.namespace, attributes.namespace)
+                && is(&self.resource, attributes.resource)
+                && is(&self.api_group, attributes.group);
         }
-        let of = &self.non_resource_path;
-        is(of, asked.path) || (of.ends_with('*') && asked.path.starts_with(of.trim_end_matches('*')))
+        let pattern = &self.non_resource_path;
+        is(pattern, attributes.path)
+            || (pattern.ends_with('*') && attributes.path.starts_with(pattern.trim_end_matches('*')))
     }
 
-    /// A policy for a user and a group is for that user in that group; one for neither is for nobody.
+    /// A policy with a user and a group requires both; one with neither matches nobody.
     fn is_for(&self, user: &UserInfo) -> bool {
         let is_user = self.user.is_empty() || self.user == user.name;
         let is_group = self.group.is_empty() || user.groups.contains(&self.group);
@@ -191,7 +192,7 @@ mod tests {
     "#;
 
     #[tokio::test]
-    async fn one_policy_that_fits_is_enough() {
+    async fn one_matching_policy_allows() {
         let abac = Abac::parse(FILE).unwrap();
         for (name, group, verb, resource, namespace, path, allowed) in [
             ("alice", "", "delete", "secrets", "x", "", true),
@@ -214,18 +215,18 @@ mod tests {
         ] {
             let groups = vec![group.to_owned()];
             let user = UserInfo { name: name.into(), groups, ..UserInfo::default() };
-            let asked = Attributes { verb, resource, namespace, path, ..Attributes::of(&user) };
-            let decision = abac.authorize(&asked).await.decision;
+            let attributes = Attributes { verb, resource, namespace, path, ..Attributes::for_user(&user) };
+            let decision = abac.authorize(&attributes).await.decision;
             assert_eq!(decision == Decision::Allow, allowed, "{name} {verb} {resource} {path}");
         }
     }
 
     #[test]
-    fn a_line_that_is_no_policy_is_named() {
+    fn error_shows_line_of_invalid_policy() {
         for (line, why) in [
             ("{", "line 1: EOF"),
             (r#"{"user": "a", "usr": "b"}"#, "unknown field `usr`"),
-            (r#"{"apiVersion": "v2", "kind": "Policy", "spec": {}}"#, "Policy of v2 is no policy"),
+            (r#"{"apiVersion": "v2", "kind": "Policy", "spec": {}}"#, "Policy of v2 is not a policy"),
         ] {
             let error = Abac::parse(line).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_are_those_that_hold_in_the_namespace() {
+    fn lists_rules_of_the_namespace() {
         let abac = Abac::parse(FILE).unwrap();
         let rules = |name: &str, namespace| {
             let user = UserInfo { name: name.into(), ..UserInfo::default() };

@@ -1,4 +1,4 @@
-//! Authorizers that look at next to nothing.
+//! Authorizers with fixed decisions.
 
 use async_trait::async_trait;
 use nave_machinery::user::UserInfo;
@@ -7,10 +7,10 @@ use crate::rbac::Rule;
 use crate::rules::{RuleResolver, UserRules};
 use crate::{Attributes, Authorizer, Verdict};
 
-/// The group that may do everything.
+/// The group whose members may do everything.
 pub const SYSTEM_MASTERS: &str = "system:masters";
 
-/// Allows everything to everybody (`--authorization-mode=AlwaysAllow`).
+/// Allows every request (`--authorization-mode=AlwaysAllow`).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AlwaysAllow;
 
@@ -28,7 +28,7 @@ impl RuleResolver for AlwaysAllow {
     }
 }
 
-/// Allows nothing to nobody (`--authorization-mode=AlwaysDeny`).
+/// Forbids every request (`--authorization-mode=AlwaysDeny`).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AlwaysDeny;
 

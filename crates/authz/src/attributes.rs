@@ -1,44 +1,44 @@
-//! Who asks for what: the input of every authorizer.
+//! The attributes of a request: the input of every authorizer.
 
 use nave_machinery::selector::{FieldRequirement, Requirement};
 use nave_machinery::user::UserInfo;
 
-/// Who asks for what.
+/// The attributes of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Attributes<'a> {
-    /// Who asks.
+    /// The user who makes the request.
     pub user: &'a UserInfo,
-    /// What is done: `get`, `list`, …; for other paths the method in lower case.
+    /// The API verb: `get`, `list`, …; for non-resource requests the HTTP method in lower case.
     pub verb: &'a str,
     /// The API group; empty for the core group.
     pub group: &'a str,
     /// The version of the group.
     pub version: &'a str,
-    /// The resource, such as `pods`; empty for other paths.
+    /// The resource, such as `pods`; empty for non-resource requests.
     pub resource: &'a str,
     /// The subresource, such as `status`; empty for none.
     pub subresource: &'a str,
-    /// The object's name; empty where the request names none.
+    /// The object's name; empty if the request names none.
     pub name: &'a str,
     /// The namespace; empty for cluster-scoped resources and for all namespaces.
     pub namespace: &'a str,
-    /// The path asked for.
+    /// The request path.
     pub path: &'a str,
-    /// What a list, a watch or a deletion of a collection asks of fields.
+    /// The field selector of a list, a watch or a deletion of a collection.
     pub fields: Selected<'a, FieldRequirement>,
-    /// What a list, a watch or a deletion of a collection asks of labels.
+    /// The label selector of a list, a watch or a deletion of a collection.
     pub labels: Selected<'a, Requirement>,
 }
 
-/// The requirements of a selector that could be read.
+/// The parsed requirements of a selector.
 ///
-/// A requirement that could not be read is left out. That is safe: requirements narrow what is asked for, so without
-/// one the question is about more, not less.
+/// Requirements that cannot be parsed are left out. That is safe: requirements narrow a request, so the authorizer
+/// decides about a wider one.
 #[derive(Debug)]
 pub struct Selected<'a, R> {
     /// The requirements.
     pub requirements: &'a [R],
-    /// Whether some could not be read.
+    /// Whether some requirements could not be parsed.
     pub incomplete: bool,
 }
 
@@ -56,8 +56,8 @@ impl<R> Clone for Selected<'_, R> {
 impl<R> Copy for Selected<'_, R> {}
 
 impl<'a> Attributes<'a> {
-    /// Attributes with all but the user empty.
-    pub fn of(user: &'a UserInfo) -> Self {
+    /// Attributes with this user; all else is empty.
+    pub fn for_user(user: &'a UserInfo) -> Self {
         let none = "";
         Self {
             user,
@@ -74,17 +74,17 @@ impl<'a> Attributes<'a> {
         }
     }
 
-    /// Whether a resource is asked for, not another path.
+    /// Whether the request is for a resource, not for another path.
     pub fn is_resource_request(&self) -> bool {
         !self.resource.is_empty()
     }
 
-    /// Whether the user is in a group.
+    /// Whether the user is a member of a group.
     pub fn in_group(&self, group: &str) -> bool {
         self.user.groups.iter().any(|of| of == group)
     }
 
-    /// Whether only objects are asked for whose field has this value.
+    /// Whether the field selector requires this value of a field.
     pub fn requires_field(&self, path: &str, value: &str) -> bool {
         let required = |it: &FieldRequirement| it.path == path && !it.negated && it.value == value;
         self.fields.requirements.iter().any(required)

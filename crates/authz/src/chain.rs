@@ -1,4 +1,4 @@
-//! Decisions, and the authorizers in a row.
+//! Decisions, and the chain of authorizers.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -14,69 +14,69 @@ use crate::metrics::Metrics;
 use crate::rules::{RuleResolver, UserRules};
 use crate::{Attributes, SYSTEM_MASTERS, forbidden};
 
-/// What an authorizer decides.
+/// The decision of an authorizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It may be done.
+    /// The request is allowed.
     Allow,
-    /// It may not be done, whatever others say.
+    /// The request is denied; later authorizers are not called.
     Deny,
-    /// Others decide.
+    /// The next authorizer decides.
     NoOpinion,
 }
 
-/// A decision, and why.
+/// A decision with its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// The decision.
     pub decision: Decision,
-    /// Why; may be empty. Clients that are refused are shown it.
+    /// The reason; may be empty. It is shown to clients that are refused.
     pub reason: Cow<'static, str>,
-    /// What went wrong on the way to the decision.
+    /// An error that occurred while deciding.
     pub error: Option<String>,
 }
 
 impl Verdict {
-    /// It may be done.
+    /// An allow with this reason.
     pub fn allow(reason: impl Into<Cow<'static, str>>) -> Self {
         Self { decision: Decision::Allow, reason: reason.into(), error: None }
     }
 
-    /// It may not be done.
+    /// A deny with this reason.
     pub fn deny(reason: impl Into<Cow<'static, str>>) -> Self {
         Self { decision: Decision::Deny, ..Self::allow(reason) }
     }
 
-    /// Others decide.
+    /// No opinion, with this reason.
     pub fn no_opinion(reason: impl Into<Cow<'static, str>>) -> Self {
         Self { decision: Decision::NoOpinion, ..Self::allow(reason) }
     }
 }
 
-/// One source of decisions.
+/// Decides about requests.
 #[async_trait]
 pub trait Authorizer: Send + Sync {
     /// Decides about a request.
     async fn authorize(&self, attributes: &Attributes<'_>) -> Verdict;
 }
 
-/// An authorizer's place in a chain.
+/// An authorizer in a chain.
 #[derive(Clone)]
 pub struct Link {
-    /// What kind of authorizer it is: `RBAC`, `Webhook`, …
+    /// The type of the authorizer: `RBAC`, `Webhook`, …
     pub kind: &'static str,
-    /// Its name; for those that exist once the kind in lower case.
+    /// The name; the type in lower case, unless it is configured.
     pub name: Arc<str>,
     /// The authorizer.
     pub authorizer: Arc<dyn Authorizer>,
-    /// What lists a user's rules, if this authorizer can be asked for them.
+    /// Lists a user's rules, if this authorizer supports it.
     pub resolver: Option<Arc<dyn RuleResolver>>,
 }
 
-/// The authorizers in the order they are asked, after the group `system:masters`, which is always let through.
+/// The authorizers, in order. Members of `system:masters` are allowed before any of them is called.
 ///
-/// Clones are the same chain. The authorizers can be replaced while requests are decided; a request is decided by
-/// those that it found.
+/// Clones share the authorizers. They can be replaced while requests are decided; a request uses the list it started
+/// with.
 #[derive(Clone)]
 pub struct Chain {
     links: Arc<ArcSwap<Vec<Link>>>,
@@ -84,7 +84,7 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// A chain of these authorizers.
+    /// Creates a chain of these authorizers.
     pub fn new(links: Vec<Link>, metrics: Metrics) -> Self {
         Self { links: Arc::new(ArcSwap::from_pointee(links)), metrics }
     }
@@ -99,15 +99,15 @@ impl Chain {
         self.links.load_full()
     }
 
-    /// What is counted.
+    /// The metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
-    /// Passes if the request is allowed.
+    /// Returns `Ok` if the request is allowed.
     ///
     /// # Errors
-    /// 403 if it is not, with the reasons given; 500 if nobody had an opinion and something went wrong.
+    /// 403 with the reasons if it is not; 500 if no authorizer decided and one returned an error.
     pub async fn authorize(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
         let started = Instant::now();
         let verdict = self.decide(attributes).await;
@@ -119,7 +119,7 @@ impl Chain {
         }
     }
 
-    /// The first allow or deny; if there is none, no opinion with all that was said.
+    /// Returns the first allow or deny; if there is none, no opinion with all reasons and errors.
     pub async fn decide(&self, attributes: &Attributes<'_>) -> Verdict {
         // As upstream's first authorizer (`authorizerfactory.NewPrivilegedGroups`).
         if attributes.in_group(SYSTEM_MASTERS) {
@@ -142,7 +142,7 @@ impl Chain {
         Verdict { decision: Decision::NoOpinion, reason, error: aggregate(errors) }
     }
 
-    /// A user's rules in a namespace, as far as the authorizers can list them.
+    /// Lists a user's rules in a namespace, as far as the authorizers support it.
     pub fn rules_for(&self, user: &UserInfo, namespace: &str) -> UserRules {
         let mut all = UserRules::default();
         let mut errors = Vec::new();
@@ -157,8 +157,7 @@ impl Chain {
     }
 }
 
-/// Errors as one, as upstream joins them: each text once, in brackets if there are several. Of very many only the first
-/// are shown.
+/// Joins errors as upstream's aggregate: each text once, in brackets if there are several. Very long lists are cut.
 pub(crate) fn aggregate(errors: impl IntoIterator<Item = String>) -> Option<String> {
     let (mut once, mut seen) = (Vec::new(), HashSet::new());
     for error in errors {
@@ -180,14 +179,14 @@ pub(crate) fn aggregate(errors: impl IntoIterator<Item = String>) -> Option<Stri
     }
 }
 
-/// The most errors that are shown.
+/// The most errors in a message.
 const MAX_ERRORS: usize = 100;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Decides the same about all.
+    /// Returns the same verdict for every request.
     struct Fixed(Verdict);
 
     #[async_trait]
@@ -210,37 +209,40 @@ mod tests {
         )
     }
 
-    async fn ask(verdicts: Vec<Verdict>) -> Result<(), String> {
+    async fn authorize(verdicts: Vec<Verdict>) -> Result<(), String> {
         let user = UserInfo { name: "x".into(), ..UserInfo::default() };
-        let path = Attributes { verb: "get", path: "/y", ..Attributes::of(&user) };
+        let path = Attributes { verb: "get", path: "/y", ..Attributes::for_user(&user) };
         chain(verdicts).authorize(&path).await.map_err(|status| status.message)
     }
 
     #[tokio::test]
-    async fn one_that_allows_is_enough_and_one_that_denies_ends_it() {
+    async fn first_allow_or_deny_decides() {
         let (silent, allow, deny) = (Verdict::no_opinion(""), Verdict::allow("a"), Verdict::deny("no"));
-        assert_eq!(ask(vec![silent.clone(), allow.clone(), deny.clone()]).await, Ok(()));
+        assert_eq!(authorize(vec![silent.clone(), allow.clone(), deny.clone()]).await, Ok(()));
         let why = Err(r#"forbidden: User "x" cannot get path "/y": no"#.to_owned());
-        assert_eq!(ask(vec![silent.clone(), deny, allow]).await, why);
+        assert_eq!(authorize(vec![silent.clone(), deny, allow]).await, why);
         let bare = Err(r#"forbidden: User "x" cannot get path "/y""#.to_owned());
-        assert_eq!(ask(vec![silent]).await, bare);
-        assert_eq!(ask(vec![]).await, bare);
+        assert_eq!(authorize(vec![silent]).await, bare);
+        assert_eq!(authorize(vec![]).await, bare);
         let reasons = vec![Verdict::no_opinion("a"), Verdict::no_opinion("b")];
-        assert_eq!(ask(reasons).await, Err("forbidden: User \"x\" cannot get path \"/y\": a\nb".into()));
+        assert_eq!(
+            authorize(reasons).await,
+            Err("forbidden: User \"x\" cannot get path \"/y\": a\nb".into())
+        );
     }
 
     #[tokio::test]
-    async fn an_error_without_a_decision_is_the_servers_fault() {
+    async fn error_without_a_decision_is_a_500() {
         let failed = Verdict { error: Some("e".into()), ..Verdict::no_opinion("") };
         let user = UserInfo::default();
-        let all = Attributes::of(&user);
+        let all = Attributes::for_user(&user);
         let status = chain(vec![failed.clone(), failed.clone()]).authorize(&all).await.unwrap_err();
         assert_eq!((status.code, status.message.as_str()), (500, "Internal error occurred: e"));
         assert_eq!(chain(vec![failed, Verdict::allow("")]).authorize(&all).await, Ok(()));
     }
 
     #[test]
-    fn errors_are_shown_once_and_not_all_of_very_many() {
+    fn aggregate_deduplicates_and_limits_errors() {
         let errors = |count: usize| (0..count).chain(0..count).map(|number| number.to_string());
         assert_eq!(aggregate(errors(0)), None);
         assert_eq!(aggregate(errors(1)).as_deref(), Some("0"));
@@ -250,8 +252,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn masters_are_let_through_whatever_the_authorizers_say() {
+    async fn system_masters_are_allowed_before_any_authorizer() {
         let user = UserInfo { groups: vec!["system:masters".into()], ..UserInfo::default() };
-        assert_eq!(chain(vec![Verdict::deny("no")]).authorize(&Attributes::of(&user)).await, Ok(()));
+        assert_eq!(chain(vec![Verdict::deny("no")]).authorize(&Attributes::for_user(&user)).await, Ok(()));
     }
 }

@@ -1,5 +1,5 @@
-//! `AuthorizationConfiguration` (`apiserver.config.k8s.io` v1, v1beta1, v1alpha1): which authorizers are asked, in which
-//! order (upstream: `apiserver/pkg/apis/apiserver`).
+//! `AuthorizationConfiguration` (`apiserver.config.k8s.io` v1, v1beta1, v1alpha1): the authorizers and their order
+//! (upstream: `apiserver/pkg/apis/apiserver`).
 
 mod reload;
 mod validation;
@@ -17,14 +17,14 @@ pub use reload::ConfigFile;
 use crate::webhook::{Conditions, ReviewVersion, Settings, WebhookAuthorizer};
 use crate::{Abac, AlwaysAllow, AlwaysDeny, Authorizer, Decision, Link, Metrics, RuleResolver};
 
-/// The authorizers in order.
+/// The content of a configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Configuration {
     #[serde(rename = "apiVersion")]
     api_version: String,
     kind: String,
-    /// The authorizers.
+    /// The authorizers, in order.
     pub authorizers: Vec<Entry>,
 }
 
@@ -35,60 +35,60 @@ pub struct Entry {
     /// `Node`, `RBAC`, `Webhook`, `ABAC`, `AlwaysAllow` or `AlwaysDeny`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Its name.
+    /// The authorizer's name.
     pub name: String,
-    /// How a webhook is asked.
+    /// The settings of a webhook.
     pub webhook: Option<WebhookEntry>,
 }
 
-/// How a webhook is asked.
+/// The settings of a webhook.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct WebhookEntry {
-    /// How long a call may take.
+    /// The timeout of a call.
     pub timeout: Interval,
-    /// How long it is remembered that something is allowed.
+    /// How long allows are cached.
     #[serde(rename = "authorizedTTL")]
     pub authorized_ttl: Interval,
-    /// Whether that is remembered at all.
+    /// Whether allows are cached.
     pub cache_authorized_requests: bool,
-    /// How long it is remembered that something is not allowed.
+    /// How long other answers are cached.
     #[serde(rename = "unauthorizedTTL")]
     pub unauthorized_ttl: Interval,
-    /// Whether that is remembered at all.
+    /// Whether other answers are cached.
     pub cache_unauthorized_requests: bool,
-    /// `v1` or `v1beta1`.
+    /// The version of the reviews sent: `v1` or `v1beta1`.
     pub subject_access_review_version: String,
-    /// The version that the conditions speak of: `v1`.
+    /// The version of the review in match conditions: `v1`.
     pub match_condition_subject_access_review_version: String,
-    /// `NoOpinion` or `Deny`.
+    /// The decision after a failed call: `NoOpinion` or `Deny`.
     pub failure_policy: String,
-    /// Where the webhook is.
+    /// The connection to the webhook.
     pub connection_info: ConnectionInfo,
-    /// Which requests it is asked about.
+    /// The webhook is only called for requests that match these.
     pub match_conditions: Vec<MatchCondition>,
 }
 
-/// Where a webhook is.
+/// The connection to a webhook.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConnectionInfo {
     /// `KubeConfigFile` or `InClusterConfig`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The file that says where, whom to trust, and as whom to come.
+    /// The kubeconfig file with address, CA and credentials.
     pub kube_config_file: Option<PathBuf>,
 }
 
-/// A condition.
+/// A match condition.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MatchCondition {
-    /// In CEL, about `request`.
+    /// A CEL expression over `request`.
     pub expression: String,
 }
 
-/// A duration as files write it; `None` if it is not given.
+/// A duration in a configuration file; `None` if it is absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Interval(pub Option<Duration>);
 
@@ -117,35 +117,35 @@ impl Default for WebhookEntry {
     }
 }
 
-/// How long an allow of a webhook is remembered.
+/// How long allows of a webhook are cached by default.
 pub const DEFAULT_AUTHORIZED_TTL: Duration = Duration::from_mins(5);
-/// How long another answer of a webhook is remembered.
+/// How long other answers of a webhook are cached by default.
 pub const DEFAULT_UNAUTHORIZED_TTL: Duration = Duration::from_secs(30);
 
-/// Why a configuration cannot be used.
+/// The reasons why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
     #[error(transparent)]
     Read(#[from] std::io::Error),
-    /// It is no YAML.
+    /// The file is not YAML.
     #[error(transparent)]
     Yaml(#[from] nave_codec::yaml::YamlError),
-    /// It is no configuration.
+    /// The file is not an `AuthorizationConfiguration`.
     #[error("{0}")]
     Shape(String),
-    /// Fields have wrong values.
+    /// Fields have invalid values.
     #[error("{}", list(.0))]
     Invalid(Vec<FieldError>),
-    /// The file that describes a webhook cannot be used.
+    /// A webhook's kubeconfig file cannot be used.
     #[error("authorizer {name}: {error}")]
     Webhook {
         /// The authorizer's name.
         name: String,
-        /// What is wrong.
+        /// The error in the file.
         error: FileError,
     },
-    /// An authorizer that the server was not given what it needs for.
+    /// The server lacks what the authorizer needs.
     #[error("authorizer {name}: {why}")]
     Unavailable {
         /// The authorizer's name.
@@ -160,24 +160,24 @@ fn list(errors: &[FieldError]) -> String {
     if texts.len() == 1 { texts.concat() } else { format!("[{}]", texts.join(", ")) }
 }
 
-/// What authorizers are made of that exist once a server.
+/// The authorizers, and their parts, that exist once per server.
 #[derive(Clone)]
 pub struct Parts {
     /// Roles and bindings.
     pub rbac: Arc<crate::rbac::Rbac>,
-    /// What kubelets may do.
+    /// The node authorizer.
     pub node: Arc<crate::node::Node>,
     /// The policies of `--authorization-policy-file`.
     pub abac: Option<Arc<Abac>>,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Metrics,
 }
 
 impl Configuration {
-    /// Reads and validates a file's content, YAML or JSON.
+    /// Parses and validates a file, YAML or JSON.
     ///
     /// # Errors
-    /// [`ConfigError`], but for what building says.
+    /// [`ConfigError`], except those of [`Self::build`].
     pub fn parse(bytes: &[u8]) -> Result<Self, ConfigError> {
         let decoded = nave_codec::yaml::decode(bytes)?;
         if let Some(duplicate) = decoded.duplicates.into_iter().next() {
@@ -188,14 +188,15 @@ impl Configuration {
         let versions =
             ["v1", "v1beta1", "v1alpha1"].map(|version| format!("apiserver.config.k8s.io/{version}"));
         if read.kind != "AuthorizationConfiguration" || !versions.contains(&read.api_version) {
-            let why = format!("{:?} of {:?} is no AuthorizationConfiguration", read.kind, read.api_version);
+            let why =
+                format!("{:?} of {:?} is not an AuthorizationConfiguration", read.kind, read.api_version);
             return Err(ConfigError::Shape(why));
         }
         read.check()?;
         Ok(read)
     }
 
-    /// Authorizers by kind alone, each named like its kind, as `--authorization-mode` lists them.
+    /// A configuration from authorizer types, as `--authorization-mode` lists them; each is named after its type.
     pub fn of_modes<'a>(modes: impl IntoIterator<Item = &'a str>, webhook: Option<&WebhookEntry>) -> Self {
         let entry = |kind: &str| Entry {
             kind: kind.to_owned(),
@@ -205,24 +206,24 @@ impl Configuration {
         Self { authorizers: modes.into_iter().map(entry).collect(), ..Self::default() }
     }
 
-    /// Checks all fields.
+    /// Validates all fields.
     ///
     /// # Errors
-    /// All that is wrong.
+    /// All invalid fields.
     pub fn check(&self) -> Result<(), ConfigError> {
         let errors = validation::validate(self);
         if errors.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(errors)) }
     }
 
-    /// Makes the authorizers.
+    /// Creates the authorizers.
     ///
     /// # Errors
-    /// A webhook's file, or an authorizer without its parts.
+    /// A webhook's kubeconfig is invalid, or an authorizer lacks what it needs.
     pub fn build(&self, parts: &Parts) -> Result<Vec<Link>, ConfigError> {
         self.authorizers.iter().map(|entry| entry.build(parts)).collect()
     }
 
-    /// The kinds other than webhooks, sorted.
+    /// The types other than webhooks, sorted.
     pub fn built_in(&self) -> Vec<&str> {
         let kinds = self.authorizers.iter().map(|entry| entry.kind.as_str());
         let mut kinds: Vec<&str> = kinds.filter(|kind| *kind != "Webhook").collect();
@@ -238,16 +239,17 @@ impl Entry {
             "Node" => Ok(self.link("Node", &parts.node)),
             "RBAC" => Ok(self.link("RBAC", &parts.rbac)),
             "ABAC" => {
-                let abac = parts.abac.as_ref().ok_or_else(|| unavailable("there is no policy file"))?;
+                let abac = parts.abac.as_ref().ok_or_else(|| unavailable("no policy file is configured"))?;
                 Ok(self.link("ABAC", abac))
             }
             "AlwaysAllow" => Ok(self.link("AlwaysAllow", &Arc::new(AlwaysAllow))),
             "AlwaysDeny" => Ok(self.link("AlwaysDeny", &Arc::new(AlwaysDeny))),
             "Webhook" => {
-                let webhook = self.webhook.as_ref().ok_or_else(|| unavailable("it is not configured"))?;
+                let webhook =
+                    self.webhook.as_ref().ok_or_else(|| unavailable("the webhook is not configured"))?;
                 Ok(self.link("Webhook", &Arc::new(webhook.build(&self.name, &parts.metrics)?)))
             }
-            _ => Err(unavailable("there is no such kind")),
+            _ => Err(unavailable("unknown authorizer type")),
         }
     }
 
@@ -265,7 +267,7 @@ impl WebhookEntry {
     fn build(&self, name: &str, metrics: &Metrics) -> Result<WebhookAuthorizer, ConfigError> {
         let unavailable = |why| ConfigError::Unavailable { name: name.to_owned(), why };
         let file = self.connection_info.kube_config_file.as_deref();
-        let file = file.ok_or_else(|| unavailable("only a kubeconfig file says where a webhook is"))?;
+        let file = file.ok_or_else(|| unavailable("a webhook requires a kubeconfig file"))?;
         let timeout = self.timeout.0.unwrap_or(MAX_TIMEOUT);
         let webhook = Webhook::from_file(file, timeout)
             .map_err(|error| ConfigError::Webhook { name: name.to_owned(), error })?;
@@ -273,7 +275,7 @@ impl WebhookEntry {
         let version = ReviewVersion::parse(&self.subject_access_review_version);
         let settings = Settings {
             name: name.into(),
-            version: version.ok_or_else(|| unavailable("there is no such version of reviews"))?,
+            version: version.ok_or_else(|| unavailable("unknown version of SubjectAccessReview"))?,
             authorized_ttl: ttl(self.cache_authorized_requests, self.authorized_ttl),
             unauthorized_ttl: ttl(self.cache_unauthorized_requests, self.unauthorized_ttl),
             on_failure: if self.failure_policy == "Deny" { Decision::Deny } else { Decision::NoOpinion },
@@ -286,11 +288,11 @@ impl WebhookEntry {
     }
 }
 
-/// How long a call of a webhook may take at most.
+/// The longest timeout of a webhook call.
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A value as errors show it.
-fn shown(text: &str) -> Value {
+/// Converts a string for error messages.
+fn json_string(text: &str) -> Value {
     Value::String(text.to_owned())
 }
 

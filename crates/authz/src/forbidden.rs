@@ -1,4 +1,4 @@
-//! The answer to a request that is not allowed.
+//! The response to a forbidden request.
 
 use std::fmt::Write;
 
@@ -6,8 +6,8 @@ use nave_machinery::{GroupResource, Reason, Status, status::StatusDetails};
 
 use crate::Attributes;
 
-/// 403, saying who may not do what, and the reason if there is one. The details are about the resource; those of
-/// other paths are empty, but there.
+/// Returns a 403 with the message and details that upstream sends. For non-resource requests the details are present
+/// but empty.
 pub fn forbidden(attributes: &Attributes<'_>, reason: &str) -> Status {
     let mut why = what_is_forbidden(attributes);
     if !reason.is_empty() {
@@ -32,7 +32,6 @@ fn what_is_forbidden(attributes: &Attributes<'_>) -> String {
     let mut text = format!(
         r#"User {user:?} cannot {verb} resource "{resource}{slash}{subresource}" in API group {group:?}"#
     );
-    // Writing to a string cannot fail.
     let _ = if namespace.is_empty() {
         write!(text, " at the cluster scope")
     } else {
@@ -53,9 +52,9 @@ mod tests {
     }
 
     #[test]
-    fn messages_read_as_upstreams() {
+    fn messages_match_upstream() {
         let user = UserInfo { name: "x".into(), ..UserInfo::default() };
-        let none = Attributes::of(&user);
+        let none = Attributes::for_user(&user);
         assert_eq!(
             message(Attributes { verb: "list", resource: "pods", namespace: "y", ..none }),
             r#"pods is forbidden: User "x" cannot list resource "pods" in API group "" in the namespace "y""#
@@ -84,21 +83,21 @@ mod tests {
     }
 
     #[test]
-    fn the_status_is_about_the_resource() {
+    fn status_details_name_the_resource() {
         let user = UserInfo { name: "x".into(), ..UserInfo::default() };
         let get = Attributes {
             verb: "get",
             group: "apps",
             resource: "deployments",
             name: "d",
-            ..Attributes::of(&user)
+            ..Attributes::for_user(&user)
         };
         let value = forbidden(&get, "because").to_value();
         assert_eq!(value["code"], 403);
         assert_eq!(value["reason"], "Forbidden");
         assert_eq!(value["details"], json!({"name": "d", "group": "apps", "kind": "deployments"}));
         assert!(value["message"].as_str().unwrap().ends_with("at the cluster scope: because"));
-        let path = Attributes { verb: "get", path: "/y", ..Attributes::of(&user) };
+        let path = Attributes { verb: "get", path: "/y", ..Attributes::for_user(&user) };
         assert_eq!(forbidden(&path, "").to_value()["details"], json!({}));
     }
 }

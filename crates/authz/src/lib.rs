@@ -1,32 +1,32 @@
-//! Authorization: whether a user may do what a request asks for.
+//! Authorization: decides whether a user may make a request.
 //!
 //! ```text
 //! Attributes ─→ Chain ─┬─ system:masters may do everything
 //!                      ├─ Node       what a kubelet needs for the pods on its node
 //!                      ├─ Rbac       roles and bindings
 //!                      ├─ Webhook, Abac, AlwaysAllow, AlwaysDeny: as configured
-//!                      └─ nobody allowed it: 403
+//!                      └─ no authorizer allowed it: 403
 //! ```
 //!
 //! | decision | what the chain does |
 //! | --- | --- |
-//! | [`Decision::Allow`] | the request goes on; nobody else is asked |
-//! | [`Decision::Deny`] | 403; nobody else is asked |
-//! | [`Decision::NoOpinion`] | asks the next; the last one's silence is a 403 |
+//! | [`Decision::Allow`] | the request proceeds; later authorizers are not called |
+//! | [`Decision::Deny`] | 403; later authorizers are not called |
+//! | [`Decision::NoOpinion`] | calls the next authorizer; 403 after the last one |
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | `attributes`, `chain`, `forbidden` | the question, the answer, and the answer to a client who is refused |
+//! | `attributes`, `chain`, `forbidden` | the request's attributes, the decision, and the 403 response |
 //! | [`rbac`] | roles and bindings as an index; escalation |
 //! | [`node`] | what kubelets may do |
-//! | [`webhook`], `abac` | somebody else decides; a file of policies |
-//! | [`config`] | which authorizers are asked, in which order |
+//! | [`webhook`], `abac` | decisions of an external service; policies in a file |
+//! | [`config`] | the configured authorizers and their order |
 //! | [`bootstrap`] | the roles and bindings that a server starts with |
-//! | `always`, `metrics`, `rules` | the simplest authorizers; what is counted; what a user may do, as a list |
+//! | `always`, `metrics`, `rules` | authorizers with fixed decisions; the metrics; a user's rules as a list |
 //!
-//! Invariants: what no authorizer allows is forbidden. The attributes come from the parsed request, the same parts
-//! that storage keys are built from, never from the path's text. No stage after this one widens access. A decision
-//! by RBAC or about nodes waits for nothing: all that it needs is in memory.
+//! Invariants: a request that no authorizer allows is forbidden. The attributes come from the parsed request, the
+//! same parts that storage keys are built from, never from the raw path. No later stage widens access. The RBAC and
+//! node authorizers do no I/O: all their data is in memory.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -36,7 +36,7 @@
 //! # async fn example() -> Result<(), prometheus::Error> {
 //! let chain = Chain::new(Vec::new(), Metrics::new(&prometheus::Registry::new())?);
 //! let user = UserInfo { name: "x".into(), ..UserInfo::default() };
-//! let list = Attributes { verb: "list", version: "v1", resource: "pods", namespace: "y", ..Attributes::of(&user) };
+//! let list = Attributes { verb: "list", version: "v1", resource: "pods", namespace: "y", ..Attributes::for_user(&user) };
 //! assert_eq!(
 //!     chain.authorize(&list).await.unwrap_err().message,
 //!     r#"pods is forbidden: User "x" cannot list resource "pods" in API group "" in the namespace "y""#

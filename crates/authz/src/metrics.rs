@@ -1,4 +1,4 @@
-//! What authorization counts, under upstream's names (`apiserver/pkg/endpoints/filters`, `authorization/metrics`).
+//! The metrics of authorization, under upstream's names (`apiserver/pkg/endpoints/filters`, `authorization/metrics`).
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use crate::chain::{Decision, Link, Verdict};
 /// Buckets of `authorization_duration_seconds`: 1 ms, doubled 14 times, as upstream's.
 const DURATIONS: usize = 15;
 
-/// The metrics. Clones count into the same ones.
+/// The metrics. Clones share the counters.
 #[derive(Clone)]
 pub struct Metrics {
     attempts: IntCounterVec,
     durations: HistogramVec,
     decisions: IntCounterVec,
-    /// Calls of webhooks, by webhook and outcome.
+    /// Webhook calls, by webhook and outcome.
     pub(crate) webhook_calls: IntCounterVec,
     pub(crate) webhook_durations: HistogramVec,
     pub(crate) webhook_fail_open: IntCounterVec,
@@ -32,7 +32,7 @@ impl Metrics {
     /// Registers all metrics.
     ///
     /// # Errors
-    /// A metric whose name or labels are not valid, which is a mistake in this file.
+    /// A metric has an invalid name or label, which is a bug in this file.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let registrar = Registrar(registry);
         let counter = |name, help, labels| registrar.counters(name, help, labels);
@@ -42,68 +42,68 @@ impl Metrics {
         Ok(Self {
             attempts: counter(
                 "authorization_attempts_total",
-                "Requests that were decided about, by outcome.",
+                "Authorization decisions, by outcome.",
                 &["result"],
             )?,
             durations: histogram(
                 "authorization_duration_seconds",
-                "Time to decide about a request, in seconds.",
+                "Duration of authorization, in seconds.",
                 &["result"],
             )?,
             decisions: counter(
                 "apiserver_authorization_decisions_total",
-                "Decisions that ended the chain, by authorizer.",
+                "Final authorization decisions (allow or deny), by authorizer.",
                 &["type", "name", "decision"],
             )?,
             webhook_calls: counter(
                 "apiserver_authorization_webhook_evaluations_total",
-                "Calls of authorization webhooks, by webhook and outcome.",
+                "Authorization webhook calls, by webhook and outcome.",
                 &["name", "result"],
             )?,
             webhook_durations: histogram(
                 "apiserver_authorization_webhook_duration_seconds",
-                "Time that calls of authorization webhooks took, in seconds.",
+                "Duration of authorization webhook calls, in seconds.",
                 &["name", "result"],
             )?,
             webhook_fail_open: counter(
                 "apiserver_authorization_webhook_evaluations_fail_open_total",
-                "Failed calls of authorization webhooks that were taken for no opinion.",
+                "Failed authorization webhook calls treated as no opinion.",
                 &["name", "result"],
             )?,
             condition_errors: counter(
                 "apiserver_authorization_match_condition_evaluation_errors_total",
-                "Errors while a webhook's match conditions were evaluated.",
+                "Evaluation errors of a webhook's match conditions.",
                 &["type", "name"],
             )?,
             condition_exclusions: counter(
                 "apiserver_authorization_match_condition_exclusions_total",
-                "Requests that a webhook's match conditions kept from it.",
+                "Requests excluded by a webhook's match conditions.",
                 &["type", "name"],
             )?,
             condition_durations: histogram(
                 "apiserver_authorization_match_condition_evaluation_seconds",
-                "Time that the evaluation of a webhook's match conditions took, in seconds.",
+                "Duration of the evaluation of a webhook's match conditions, in seconds.",
                 &["type", "name"],
             )?,
             reloads: counter(
                 "apiserver_authorization_config_controller_automatic_reloads_total",
-                "Times that the configuration of authorizers changed or could not be read.",
+                "Reloads of the authorization configuration, by status.",
                 &["apiserver_id_hash", "status"],
             )?,
             reload_times: gauge(
                 "apiserver_authorization_config_controller_automatic_reload_last_timestamp_seconds",
-                "When the configuration of authorizers last changed or could not be read.",
+                "Time of the last reload of the authorization configuration, by status.",
                 &["apiserver_id_hash", "status"],
             )?,
             config_info: gauge(
                 "apiserver_authorization_config_controller_last_config_info",
-                "The hash of the configuration of authorizers that is in force.",
+                "Hash of the authorization configuration in effect.",
                 &["apiserver_id_hash", "hash"],
             )?,
         })
     }
 
-    /// Counts a request.
+    /// Records the decision about a request.
     pub(crate) fn attempt(&self, verdict: &Verdict, elapsed: Duration) {
         let result = match (verdict.decision, &verdict.error) {
             (Decision::Allow, _) => "allowed",
@@ -115,20 +115,20 @@ impl Metrics {
         self.durations.with_label_values(&[result]).observe(elapsed.as_secs_f64());
     }
 
-    /// The configuration of this hash is in force.
+    /// Records the hash of the configuration in effect.
     pub(crate) fn config_in_force(&self, server: &str, hash: &str) {
         self.config_info.reset();
         self.config_info.with_label_values(&[server, hash]).set(1.0);
     }
 
-    /// The configuration changed, or could not be read; `now` is in seconds since 1970.
+    /// Records a reload that changed the configuration or failed; `now` is in seconds since 1970.
     pub(crate) fn config_reloaded(&self, server: &str, success: bool, now: f64) {
         let labels = [server, if success { "success" } else { "failure" }];
         self.reloads.with_label_values(&labels).inc();
         self.reload_times.with_label_values(&labels).set(now);
     }
 
-    /// How often the configuration changed or could not be read, by status.
+    /// The number of reloads, by status.
     #[cfg(test)]
     pub(crate) fn reloads(&self) -> impl Fn(&str) -> u64 {
         let families = prometheus::core::Collector::collect(&self.reloads);
@@ -139,7 +139,7 @@ impl Metrics {
         }
     }
 
-    /// Counts what one authorizer decided.
+    /// Records a final decision of one authorizer.
     pub(crate) fn decision(&self, link: &Link, decision: Decision) {
         let decision = if decision == Decision::Allow { "allowed" } else { "denied" };
         self.decisions.with_label_values(&[link.kind, &link.name, decision]).inc();

@@ -1,4 +1,5 @@
-//! Asks somebody else, with a `SubjectAccessReview` over HTTPS (upstream: `apiserver/plugin/pkg/authorizer/webhook`).
+//! The webhook authorizer: sends a `SubjectAccessReview` over HTTPS (upstream:
+//! `apiserver/plugin/pkg/authorizer/webhook`).
 //!
 //! ```text
 //! request ─► conditions ─► cache ─► call ─► allowed, denied, or no opinion
@@ -26,25 +27,25 @@ use cache::Cache;
 pub use conditions::{ConditionError, Conditions};
 pub use review::ReviewVersion;
 
-/// Requests whose parts are longer than this in sum are not remembered: who asks them may want to fill memory.
+/// Requests with attributes longer than this in total are not cached, because clients could use them to fill memory.
 const LONGEST_CACHED: usize = 10_000;
 
-/// How a webhook is asked.
+/// The settings of a webhook authorizer.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Its name, for metrics.
+    /// The authorizer's name, for metrics.
     pub name: Arc<str>,
-    /// The version of the reviews it is sent.
+    /// The version of the reviews sent.
     pub version: ReviewVersion,
-    /// How long it is remembered that something is allowed; zero for not at all.
+    /// How long allows are cached; zero means not at all.
     pub authorized_ttl: Duration,
-    /// How long it is remembered that something is not allowed; zero for not at all.
+    /// How long other answers are cached; zero means not at all.
     pub unauthorized_ttl: Duration,
-    /// What is decided where the webhook gives no answer: no opinion or a denial.
+    /// The decision after a failed call: no opinion or deny.
     pub on_failure: Decision,
 }
 
-/// The authorizer.
+/// The webhook authorizer.
 pub struct WebhookAuthorizer {
     webhook: Webhook,
     settings: Settings,
@@ -54,13 +55,13 @@ pub struct WebhookAuthorizer {
 }
 
 impl WebhookAuthorizer {
-    /// An authorizer that asks this webhook about requests that meet all conditions.
+    /// Creates an authorizer that calls `webhook` for requests that match all conditions.
     pub fn new(webhook: Webhook, settings: Settings, conditions: Conditions, metrics: Metrics) -> Self {
         Self { webhook, settings, conditions, cache: Mutex::default(), metrics }
     }
 
-    /// The answer, remembered or asked for.
-    async fn ask(&self, attributes: &Attributes<'_>) -> Result<review::Outcome, String> {
+    /// Returns the cached answer, or calls the webhook.
+    async fn review(&self, attributes: &Attributes<'_>) -> Result<review::Outcome, String> {
         let key = cache::key(attributes);
         if let Some(outcome) = self.cache.lock().get(&key, Instant::now()) {
             return Ok(outcome);
@@ -90,7 +91,7 @@ impl WebhookAuthorizer {
         }
     }
 
-    /// Whether the request is one that the webhook is to be asked about.
+    /// Whether the request matches the conditions.
     fn matches(&self, attributes: &Attributes<'_>) -> Result<bool, ConditionError> {
         if self.conditions.is_empty() {
             return Ok(true);
@@ -109,7 +110,7 @@ impl WebhookAuthorizer {
     }
 
     fn failed(&self, error: String) -> Verdict {
-        tracing::warn!(webhook = &*self.settings.name, error, "an authorization webhook gave no answer");
+        tracing::warn!(webhook = &*self.settings.name, error, "authorization webhook call failed");
         Verdict { decision: self.settings.on_failure, reason: "".into(), error: Some(error) }
     }
 }
@@ -122,7 +123,7 @@ impl Authorizer for WebhookAuthorizer {
             Ok(false) => return Verdict::no_opinion(""),
             Err(error) => return self.failed(error.to_string()),
         }
-        let outcome = match self.ask(attributes).await {
+        let outcome = match self.review(attributes).await {
             Ok(outcome) => outcome,
             Err(error) => return self.failed(error),
         };

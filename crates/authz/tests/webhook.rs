@@ -1,4 +1,4 @@
-//! Webhooks that decide, over TLS with certificates on both sides.
+//! Tests of webhook authorizers over mutual TLS.
 #![allow(clippy::unwrap_used, reason = "in a test a step that fails is a test that fails")]
 
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 const TRUST: &str = "certificate-authority: ca.crt, tls-server-name: webhook.test";
 const SHOW: &str = "client-certificate: client.crt, client-key: client.key";
 
-/// A webhook that allows alice, denies mallory, has no opinion about others and fails for `broken`.
+/// A webhook that allows alice, denies mallory, has no opinion about others, and fails for `broken`.
 struct Hook {
     folder: tempfile::TempDir,
     _server: HttpsServer,
@@ -47,7 +47,7 @@ impl Hook {
         Self { folder, _server: server, seen }
     }
 
-    /// A chain of this webhook alone, configured with more lines.
+    /// A chain of this webhook only, with extra configuration lines.
     fn chain(&self, more: &str) -> Chain {
         let text = format!(
             "
@@ -81,33 +81,36 @@ authorizers:
 
 const V1: &str = "    subjectAccessReviewVersion: v1\n    failurePolicy: NoOpinion";
 
-async fn ask(chain: &Chain, name: &str, resource: &str) -> Verdict {
+async fn decide(chain: &Chain, name: &str, resource: &str) -> Verdict {
     let user = UserInfo { name: name.into(), groups: vec!["g".into()], ..UserInfo::default() };
-    let get = Attributes { verb: "get", version: "v1", resource, name: "x", ..Attributes::of(&user) };
+    let get = Attributes { verb: "get", version: "v1", resource, name: "x", ..Attributes::for_user(&user) };
     chain.decide(&get).await
 }
 
 #[tokio::test]
-async fn what_the_webhook_says_is_decided() {
+async fn follows_the_webhooks_decision() {
     let hook = Hook::start().await;
     let chain = hook.chain(V1);
-    assert_eq!(ask(&chain, "alice", "pods").await, Verdict::allow("known"));
-    assert_eq!(ask(&chain, "mallory", "pods").await, Verdict::deny("banned"));
-    assert_eq!(ask(&chain, "bob", "pods").await, Verdict::no_opinion("unknown"));
-    let both = ask(&chain, "both", "pods").await;
+    assert_eq!(decide(&chain, "alice", "pods").await, Verdict::allow("known"));
+    assert_eq!(decide(&chain, "mallory", "pods").await, Verdict::deny("banned"));
+    assert_eq!(decide(&chain, "bob", "pods").await, Verdict::no_opinion("unknown"));
+    let both = decide(&chain, "both", "pods").await;
     assert_eq!(both.decision, Decision::Deny);
     assert!(both.error.unwrap().contains("both allow and deny"));
     let sent = hook.seen.lock().unwrap()[0].clone();
     assert_eq!(sent["apiVersion"], "authorization.k8s.io/v1");
-    let asked = json!({"verb": "get", "version": "v1", "resource": "pods", "name": "x"});
-    assert_eq!(sent["spec"], json!({"user": "alice", "groups": ["g"], "resourceAttributes": asked}));
+    let resource_attributes = json!({"verb": "get", "version": "v1", "resource": "pods", "name": "x"});
+    assert_eq!(
+        sent["spec"],
+        json!({"user": "alice", "groups": ["g"], "resourceAttributes": resource_attributes})
+    );
 }
 
 #[tokio::test]
-async fn an_older_webhook_is_sent_what_it_knows() {
+async fn sends_v1beta1_reviews() {
     let hook = Hook::start().await;
     let chain = hook.chain("    subjectAccessReviewVersion: v1beta1\n    failurePolicy: Deny");
-    assert_eq!(ask(&chain, "alice", "pods").await.decision, Decision::Allow);
+    assert_eq!(decide(&chain, "alice", "pods").await.decision, Decision::Allow);
     let sent = hook.seen.lock().unwrap()[0].clone();
     assert_eq!(
         (&sent["apiVersion"], &sent["spec"]["group"]),
@@ -116,72 +119,72 @@ async fn an_older_webhook_is_sent_what_it_knows() {
 }
 
 #[tokio::test]
-async fn an_answer_is_asked_for_once() {
+async fn answers_are_cached() {
     let hook = Hook::start().await;
     let chain = hook.chain(V1);
     for _ in 0..3 {
-        assert_eq!(ask(&chain, "alice", "pods").await.decision, Decision::Allow);
-        assert_eq!(ask(&chain, "bob", "pods").await.decision, Decision::NoOpinion);
+        assert_eq!(decide(&chain, "alice", "pods").await.decision, Decision::Allow);
+        assert_eq!(decide(&chain, "bob", "pods").await.decision, Decision::NoOpinion);
     }
     assert_eq!(hook.calls(), 2);
-    ask(&chain, "alice", "secrets").await;
+    decide(&chain, "alice", "secrets").await;
     assert_eq!(hook.calls(), 3);
     let forgetful = hook.chain(&format!("{V1}\n    cacheAuthorizedRequests: false"));
     for _ in 0..3 {
-        ask(&forgetful, "alice", "pods").await;
-        ask(&forgetful, "bob", "pods").await;
+        decide(&forgetful, "alice", "pods").await;
+        decide(&forgetful, "bob", "pods").await;
     }
     assert_eq!(hook.calls(), 3 + 3 + 1);
-    // What is too long to be kept is asked for each time.
+    // Requests that are too long for the cache are sent each time.
     let long = "x".repeat(10_000);
-    ask(&chain, "alice", &long).await;
-    ask(&chain, "alice", &long).await;
+    decide(&chain, "alice", &long).await;
+    decide(&chain, "alice", &long).await;
     assert_eq!(hook.calls(), 7 + 2);
 }
 
 #[tokio::test]
-async fn without_an_answer_the_failure_policy_decides() {
+async fn failure_policy_applies_to_failed_calls() {
     let hook = Hook::start().await;
     for (policy, decision) in [("NoOpinion", Decision::NoOpinion), ("Deny", Decision::Deny)] {
         let chain = hook.chain(&format!("    subjectAccessReviewVersion: v1\n    failurePolicy: {policy}"));
         for name in ["broken", "refused"] {
-            let verdict = ask(&chain, name, "pods").await;
+            let verdict = decide(&chain, name, "pods").await;
             assert_eq!(verdict.decision, decision, "{policy} {name}");
             assert!(verdict.error.is_some());
         }
-        // A failure is not remembered.
+        // A failure is not cached.
         let calls = hook.calls();
-        ask(&chain, "broken", "pods").await;
+        decide(&chain, "broken", "pods").await;
         assert_eq!(hook.calls(), calls + 1);
         let user = UserInfo { name: "broken".into(), ..UserInfo::default() };
-        assert_eq!(chain.authorize(&Attributes::of(&user)).await.unwrap_err().code, 500);
+        assert_eq!(chain.authorize(&Attributes::for_user(&user)).await.unwrap_err().code, 500);
     }
 }
 
 #[tokio::test]
-async fn only_what_matches_the_conditions_is_asked() {
+async fn match_conditions_limit_calls() {
     let hook = Hook::start().await;
     let conditions = "    matchConditionSubjectAccessReviewVersion: v1
     matchConditions:
     - expression: has(request.resourceAttributes)
     - expression: request.resourceAttributes.resource == 'pods'";
     let chain = hook.chain(&format!("{V1}\n{conditions}"));
-    assert_eq!(ask(&chain, "alice", "secrets").await, Verdict::no_opinion(""));
+    assert_eq!(decide(&chain, "alice", "secrets").await, Verdict::no_opinion(""));
     let user = UserInfo { name: "alice".into(), ..UserInfo::default() };
-    let path = Attributes { verb: "get", path: "/x", ..Attributes::of(&user) };
-    // The first condition does not hold, so that the second, which cannot be evaluated, does not matter.
+    let path = Attributes { verb: "get", path: "/x", ..Attributes::for_user(&user) };
+    // The first condition is false, so the second, which fails to evaluate, is irrelevant.
     assert_eq!(chain.decide(&path).await, Verdict::no_opinion(""));
     assert_eq!(hook.calls(), 0);
-    assert_eq!(ask(&chain, "alice", "pods").await.decision, Decision::Allow);
+    assert_eq!(decide(&chain, "alice", "pods").await.decision, Decision::Allow);
     assert_eq!(hook.calls(), 1);
 }
 
 #[tokio::test]
-async fn masters_are_let_through_without_asking() {
+async fn system_masters_are_allowed_without_a_call() {
     let hook = Hook::start().await;
     let chain = hook.chain(V1);
     let user =
         UserInfo { name: "mallory".into(), groups: vec!["system:masters".into()], ..UserInfo::default() };
-    assert_eq!(chain.authorize(&Attributes::of(&user)).await, Ok(()));
+    assert_eq!(chain.authorize(&Attributes::for_user(&user)).await, Ok(()));
     assert_eq!(hook.calls(), 0);
 }

@@ -1,6 +1,6 @@
-//! A complete controller: it writes the number of a namespace's pods into an annotation of the namespace.
+//! A complete controller: it stores the number of pods of each namespace in an annotation of the namespace.
 //!
-//! `cargo run -p nave-client --example controller` works on the cluster of the current kubeconfig, until Ctrl+C.
+//! `cargo run -p nave-client --example controller` runs on the cluster of the current kubeconfig until Ctrl+C.
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{Api, Patch, PatchParams};
@@ -18,7 +18,7 @@ async fn main() -> Result<(), kube::Error> {
     let informers = SharedInformerFactory::new(client.clone());
     let (namespaces, pods) = (informers.informer::<Namespace>(), informers.informer::<Pod>());
 
-    // Whatever happens to a namespace or to a pod in it: the namespace is worth a look.
+    // Any event of a namespace or of a pod in it enqueues the namespace.
     let queue = Workqueue::<ObjectName>::new();
     let add = queue.clone();
     namespaces.add_event_handler(on_each(move |namespace| add.add(namespace.key())));
@@ -38,7 +38,7 @@ async fn main() -> Result<(), kube::Error> {
     Ok(())
 }
 
-/// Compares what is with what should be, and changes it if need be. It may run at any time, any number of times.
+/// Compares the actual with the desired state and updates it if needed. Idempotent: it may run at any time.
 async fn reconcile(
     client: &kube::Client,
     namespaces: &Lister<Namespace>,

@@ -1,4 +1,4 @@
-//! What an informer costs that runs in the server's process: memory an object beyond the watch cache, time to sync.
+//! Measures an in-process informer: memory per object beyond the watch cache, and time to sync.
 //!
 //! `cargo run --release -p nave-client --example in_process`
 
@@ -44,16 +44,16 @@ async fn main() -> Result<(), Failure> {
     factory.wait_for_cache_sync().await;
     let synced = start.elapsed();
     join_all(registrations.iter().map(nave_client::Registration::wait_for_sync)).await;
-    let told = start.elapsed();
-    // What the list needed for a moment has been given back by then, if it ever is.
+    let delivered = start.elapsed();
+    // BackoffTimer until the allocator has returned the temporary memory of the list, if it ever does.
     tokio::time::sleep(std::time::Duration::from_secs(12)).await;
-    println!("{PODS} pods, {HANDLERS} handlers: synced in {synced:?}, all told in {told:?}");
-    println!("memory an object beyond the watch cache: {} B", resident()?.saturating_sub(before) / PODS);
+    println!("{PODS} pods, {HANDLERS} handlers: synced in {synced:?}, all delivered in {delivered:?}");
+    println!("memory per object beyond the watch cache: {} B", resident()?.saturating_sub(before) / PODS);
     factory.shutdown().await;
     Ok(())
 }
 
-/// Pods of a usual size; what is stored is nothing but the key.
+/// Pods of a typical size; the store only has the key.
 struct Pods;
 
 impl Decoder for Pods {

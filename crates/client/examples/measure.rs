@@ -1,12 +1,12 @@
-//! What an informer costs beside kube-rs' reflector: time to sync, memory an object, CPU an event.
+//! Compares an informer with kube-rs' reflector: time to sync, memory per object, CPU per event.
 //!
 //! ```text
 //! cargo run --release -p nave-client --example measure
 //! ```
 //!
-//! It makes 10,000 pods on the cluster of the current kubeconfig, which should be one to play with, and prints a line
-//! for each way to follow them. Each runs in a process of its own, so that memory and CPU are its alone; meanwhile
-//! this process changes every pod once.
+//! Creates 10,000 pods on the cluster of the current kubeconfig, which should be a test cluster, and prints a line
+//! for each way to follow them. Each way runs in a separate process, so that its memory and CPU can be measured;
+//! meanwhile this process changes every pod once.
 
 use std::fs;
 use std::process::Stdio;
@@ -36,14 +36,14 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 async fn main() -> Result<(), Failure> {
     let client = kube::Client::try_default().await?;
     let Some(way) = std::env::args().nth(1) else { return compare(client).await };
-    // The connection is there before anything is measured.
+    // Connects before the measurement starts.
     client.apiserver_version().await?;
     let start = Measure::now()?;
     let events = Arc::new(AtomicUsize::new(0));
     let followed = follow(&way, client, Arc::clone(&events)).await?;
     let synced = Measure::now()?;
     println!("{}", synced.time.duration_since(start.time).as_millis());
-    // What the list needed for a moment has been given back by now, if it ever is.
+    // BackoffTimer until the allocator has returned the temporary memory of the list, if it ever does.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let idle = Measure::now()?;
     println!("{}", idle.resident.saturating_sub(start.resident) / PODS);
@@ -59,7 +59,7 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Follows all pods in this way, and counts events. What it returns keeps it going.
+/// Follows all pods in the given way and counts events. The return value keeps it running.
 async fn follow(
     way: &str,
     client: kube::Client,
@@ -94,7 +94,7 @@ fn counting(events: Arc<AtomicUsize>, is_decoding: bool) -> impl EventHandler<Po
     })
 }
 
-/// This process at one moment.
+/// Resource usage of this process at one moment.
 struct Measure {
     time: Instant,
     resident: usize,
@@ -115,7 +115,7 @@ impl Measure {
         Ok(Self { time: Instant::now(), resident: kilobytes * 1024, cpu })
     }
 
-    /// Microseconds a pod.
+    /// CPU time in microseconds per pod.
     fn cpu_since(&self, earlier: &Self) -> u128 {
         self.cpu.saturating_sub(earlier.cpu).as_micros() / PODS as u128
     }
@@ -123,7 +123,7 @@ impl Measure {
 
 async fn compare(client: kube::Client) -> Result<(), Failure> {
     make_pods(&client).await?;
-    println!("| | synced in | CPU an object | memory an object | CPU an event |");
+    println!("| | synced in | CPU per object | memory per object | CPU per event |");
     println!("| --- | --- | --- | --- | --- |");
     for (round, way) in WAYS.into_iter().enumerate() {
         let mut child = Command::new(std::env::current_exe()?).arg(way).stdout(Stdio::piped()).spawn()?;
@@ -178,7 +178,7 @@ fn name(n: usize) -> String {
     format!("web-5d4f8c7b9-{n:05}")
 }
 
-/// As a Deployment's pods look, but for the owner: a garbage collector would not find it.
+/// A pod as a Deployment creates it, without an owner, because the garbage collector would not find one.
 fn pod(n: usize) -> Pod {
     let container = |name: &str| {
         json!({"name": name, "image": format!("registry.example/team/{name}:1.27.3"),

@@ -1,4 +1,4 @@
-//! [`run_workers`]: the loop that every controller has.
+//! [`run_workers`]: the worker loop of every controller.
 
 use std::fmt::Display;
 use std::panic::AssertUnwindSafe;
@@ -11,18 +11,18 @@ use tokio_util::sync::CancellationToken;
 use crate::Workqueue;
 use crate::workqueue::Key;
 
-/// What is to happen with a key that was reconciled.
+/// The result of a successful reconciliation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Nothing, until something happens to it.
+    /// Nothing to do until the next event.
     Done,
-    /// It is to be looked at again after this, whatever happens.
+    /// Reconcile again after this delay, even without an event.
     RequeueAfter(Duration),
 }
 
-/// Works on a queue's keys until `stop` is cancelled: at most `workers` at once, each key by one at a time. On a success
-/// the key's failures are forgotten; on an error, or a panic, it is tried again, later each time. When stopped, work under way is
-/// brought to its end, and nothing new is begun.
+/// Processes the keys of a queue with at most `workers` workers until `stop` is cancelled; no key is processed by two
+/// workers at once. A success resets the key's failures; an error or a panic retries it with growing delays. After a
+/// stop, running reconciliations complete and no new ones start.
 pub async fn run_workers<T, E, R, F>(
     queue: &Workqueue<T>,
     workers: usize,
@@ -37,7 +37,7 @@ pub async fn run_workers<T, E, R, F>(
     let work = async || {
         while let Some(Some(key)) = stop.run_until_cancelled(queue.get()).await {
             if let Ok(outcome) = AssertUnwindSafe(reconcile(key.clone())).catch_unwind().await {
-                settle(queue, &key, outcome);
+                finish(queue, &key, outcome);
             } else {
                 tracing::error!(%key, "reconcile panicked");
                 queue.add_rate_limited(key.clone());
@@ -49,7 +49,7 @@ pub async fn run_workers<T, E, R, F>(
     queue.shut_down();
 }
 
-fn settle<T: Key + Display, E: Display>(queue: &Workqueue<T>, key: &T, outcome: Result<Action, E>) {
+fn finish<T: Key + Display, E: Display>(queue: &Workqueue<T>, key: &T, outcome: Result<Action, E>) {
     match outcome {
         Ok(Action::Done) => queue.forget(key),
         Ok(Action::RequeueAfter(after)) => {

@@ -1,4 +1,4 @@
-//! What one handler is yet to be told.
+//! The pending notifications of one event handler.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Deleted, EventHandler, Object, ObjectName};
 
-/// Something a handler is to be told.
+/// A pending notification.
 #[derive(Clone, Debug)]
 pub(crate) enum Notification {
     Add {
@@ -22,7 +22,7 @@ pub(crate) enum Notification {
         new: Object,
     },
     Delete(Deleted),
-    /// An object that came and went before the handler heard of it.
+    /// An object that was added and deleted before the handler was called.
     Life {
         object: Object,
         initial: bool,
@@ -30,11 +30,12 @@ pub(crate) enum Notification {
     },
 }
 
-/// The way to one handler. Whoever sends never waits: what the handler has not heard is kept, in a bounded form.
+/// Delivers notifications to one handler. Sending never blocks: undelivered notifications are merged and kept.
 ///
-/// For each key it keeps what changed between what the handler was told and what is: updates of one object become one.
-/// So it holds no more than a few events for each object that there is or that the handler knows of, and [`MAX_LIVES`] objects that came and went in between,
-/// of which the oldest are forgotten.
+/// For each key it keeps the difference between what the handler has seen and the current state; consecutive updates
+/// of an object are merged into one. So it holds at most a few notifications for each object that exists or that the
+/// handler knows, plus up to [`MAX_LIVES`] objects that were added and deleted meanwhile, of which the oldest are
+/// dropped.
 pub(crate) struct Delivery {
     handler: Arc<dyn EventHandler>,
     pending: Mutex<Pending>,
@@ -45,16 +46,16 @@ pub(crate) struct Delivery {
 
 #[derive(Default)]
 struct Pending {
-    /// In the order in which they are told.
+    /// In delivery order.
     entries: BTreeMap<u64, Notification>,
     next: u64,
-    /// The last entry of each key.
+    /// The last entry for each key.
     last: HashMap<ObjectName, u64>,
-    /// Entries that are lives, oldest first, and some that are told already.
+    /// The entries that are [`Notification::Life`], oldest first; some may be delivered already.
     lives: VecDeque<u64>,
-    /// Objects of the initial list that are not told yet.
+    /// The number of undelivered objects of the initial list.
     initial: usize,
-    /// Whether no more of the initial list comes.
+    /// Whether all objects of the initial list were sent.
     initial_complete: bool,
 }
 
@@ -69,17 +70,17 @@ impl Delivery {
         }
     }
 
-    /// Keeps something that the handler is to be told when it is [woken](Self::wake) next.
+    /// Stores a notification until the next [`wake`](Self::wake).
     pub(crate) fn send(&self, notification: Notification) {
         self.pending.lock().push(notification);
     }
 
-    /// Has the handler told of what was sent.
+    /// Wakes the task that calls the handler.
     pub(crate) fn wake(&self) {
         self.wake.notify_one();
     }
 
-    /// No more of the initial list comes.
+    /// Marks the initial list as complete.
     pub(crate) fn complete_initial(&self) {
         self.pending.lock().initial_complete = true;
         self.wake();
@@ -97,11 +98,11 @@ impl Delivery {
         self.stop.is_cancelled()
     }
 
-    /// Calls the handler until stopped.
+    /// Calls the handler until it is stopped.
     pub(crate) async fn run(&self, stop: &CancellationToken) {
         loop {
             let woken = self.wake.notified();
-            while !stop.is_cancelled() && self.tell_some() {
+            while !stop.is_cancelled() && self.deliver_some() {
                 tokio::task::yield_now().await;
             }
             tokio::select! {
@@ -112,14 +113,14 @@ impl Delivery {
         }
     }
 
-    /// Tells the handler what it has not heard, up to a number; whether that was anything.
-    fn tell_some(&self) -> bool {
+    /// Delivers a limited number of notifications; returns whether there were any.
+    fn deliver_some(&self) -> bool {
         let some: Vec<_> = {
             let mut pending = self.pending.lock();
-            (0..TOLD_AT_ONCE).map_while(|_| pending.take()).collect()
+            (0..CALLS_PER_TURN).map_while(|_| pending.take()).collect()
         };
         for notification in some.iter().take_while(|_| !self.is_stopped()) {
-            self.tell(notification);
+            self.call_handler(notification);
         }
         let mut pending = self.pending.lock();
         pending.initial -= some.iter().filter(|notification| notification.is_initial()).count();
@@ -130,8 +131,8 @@ impl Delivery {
         !some.is_empty()
     }
 
-    /// A handler that panics loses this one event, and no other.
-    fn tell(&self, notification: &Notification) {
+    /// A panic of the handler loses this notification only.
+    fn call_handler(&self, notification: &Notification) {
         let handler = &self.handler;
         let call = || match notification {
             Notification::Add { object, initial } => handler.on_add(object, *initial),
@@ -143,7 +144,7 @@ impl Delivery {
             }
         };
         if catch_unwind(AssertUnwindSafe(call)).is_err() {
-            tracing::error!(key = %notification.key(), "an event handler panicked");
+            tracing::error!(key = %notification.key(), "event handler panicked");
         }
     }
 }
@@ -162,7 +163,7 @@ impl Notification {
         matches!(self, Self::Add { initial: true, .. } | Self::Life { initial: true, .. })
     }
 
-    /// This and the `next` about the same key as one, where that leaves nothing out that a handler must know.
+    /// Merges two notifications about the same key, if the handler misses nothing by it.
     fn merged(&self, next: &Self) -> Option<Self> {
         match (self, next) {
             (Self::Add { object, initial }, Self::Update { new, .. }) if object.uid() == new.uid() => {
@@ -195,7 +196,7 @@ impl Pending {
         self.entries.insert(seq, merged);
         if is_life {
             self.lives.push_back(seq);
-            self.forget_lives();
+            self.drop_oldest_lives();
         }
     }
 
@@ -206,13 +207,13 @@ impl Pending {
             self.lives.pop_front();
         }
         if self.entries.is_empty() {
-            // What a long list needed is not kept for the few events that follow.
-            self.last.shrink_to(KEPT);
+            // Releases the memory that a long initial list needed.
+            self.last.shrink_to(RETAINED_CAPACITY);
         }
         Some(notification)
     }
 
-    fn forget_lives(&mut self) {
+    fn drop_oldest_lives(&mut self) {
         while self.lives.len() > MAX_LIVES {
             let Some(seq) = self.lives.pop_front() else { return };
             if let Some(life) = self.entries.remove(&seq) {
@@ -230,14 +231,14 @@ impl Pending {
     }
 }
 
-/// Objects that came and went while a handler lagged, of which it is still told.
+/// The most objects kept that were added and deleted while a handler lagged.
 pub(crate) const MAX_LIVES: usize = 10_000;
 
-/// Calls before other tasks get their turn.
-const TOLD_AT_ONCE: usize = 64;
+/// Calls before other tasks get a turn.
+const CALLS_PER_TURN: usize = 64;
 
-/// Room for so many keys is kept when all is told.
-const KEPT: usize = 256;
+/// The capacity kept when everything is delivered.
+const RETAINED_CAPACITY: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -246,7 +247,7 @@ mod tests {
 
     use super::*;
 
-    /// Writes down what it is told.
+    /// Records the calls.
     struct Lines(Arc<Locked<Vec<String>>>);
 
     impl EventHandler for Lines {
@@ -280,40 +281,40 @@ mod tests {
         Notification::Delete(Deleted::Known(object(name, version)))
     }
 
-    /// What a handler hears that has not listened while these were sent.
-    fn told(notifications: impl IntoIterator<Item = Notification>) -> Vec<String> {
+    /// The calls to a handler after these notifications were sent at once.
+    fn calls_for(notifications: impl IntoIterator<Item = Notification>) -> Vec<String> {
         let lines = Arc::default();
         let delivery = Delivery::new(Arc::new(Lines(Arc::clone(&lines))));
         notifications.into_iter().for_each(|notification| delivery.send(notification));
-        while delivery.tell_some() {}
+        while delivery.deliver_some() {}
         let pending = delivery.pending.lock();
         assert!(pending.entries.is_empty() && pending.last.is_empty() && pending.lives.is_empty());
         lines.lock().clone()
     }
 
     #[test]
-    fn updates_become_one_and_nothing_else_is_left_out() {
-        assert_eq!(told([update("a", 1, 2), update("a", 2, 3), update("a", 3, 4)]), ["update a@1 a@4"]);
-        assert_eq!(told([add("a", 1), update("a", 1, 2)]), ["add a@2"]);
-        assert_eq!(told([update("a", 1, 2), delete("a", 3)]), ["update a@1 a@2", "delete a@3"]);
-        assert_eq!(told([add("a", 1), delete("a", 2)]), ["add a@1", "delete a@2"]);
+    fn merges_updates_and_keeps_everything_else() {
+        assert_eq!(calls_for([update("a", 1, 2), update("a", 2, 3), update("a", 3, 4)]), ["update a@1 a@4"]);
+        assert_eq!(calls_for([add("a", 1), update("a", 1, 2)]), ["add a@2"]);
+        assert_eq!(calls_for([update("a", 1, 2), delete("a", 3)]), ["update a@1 a@2", "delete a@3"]);
+        assert_eq!(calls_for([add("a", 1), delete("a", 2)]), ["add a@1", "delete a@2"]);
         let lives = [delete("a", 2), add("a", 3), delete("a", 4), add("a", 5), update("a", 5, 6)];
-        assert_eq!(told(lives), ["delete a@2", "add a@3", "delete a@4", "add a@6"]);
+        assert_eq!(calls_for(lives), ["delete a@2", "add a@3", "delete a@4", "add a@6"]);
     }
 
     #[test]
-    fn each_keys_order_is_kept_and_keys_come_as_they_came() {
+    fn keeps_the_order_of_each_key_and_of_keys() {
         let sent = [add("a", 1), add("b", 2), update("a", 1, 3), delete("b", 4), add("c", 5), add("b", 6)];
-        assert_eq!(told(sent), ["add a@3", "add b@2", "delete b@4", "add c@5", "add b@6"]);
+        assert_eq!(calls_for(sent), ["add a@3", "add b@2", "delete b@4", "add c@5", "add b@6"]);
     }
 
     #[test]
-    fn of_objects_that_came_and_went_the_newest_are_told() {
+    fn keeps_the_newest_of_short_lived_objects() {
         let more = 5;
         let names: Vec<_> = (0..MAX_LIVES + more).map(|n| format!("life-{n}")).collect();
         let sent = names.iter().flat_map(|name| [add(name, 1), delete(name, 2)]);
-        let told = told([add("stays", 1)].into_iter().chain(sent));
-        assert_eq!(told.len(), 1 + 2 * MAX_LIVES);
-        assert_eq!((told[0].as_str(), told[1].as_str()), ("add stays@1", "add life-5@1"));
+        let calls = calls_for([add("stays", 1)].into_iter().chain(sent));
+        assert_eq!(calls.len(), 1 + 2 * MAX_LIVES);
+        assert_eq!((calls[0].as_str(), calls[1].as_str()), ("add stays@1", "add life-5@1"));
     }
 }

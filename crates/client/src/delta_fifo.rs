@@ -1,4 +1,4 @@
-//! [`DeltaFifo`]: what has happened to each object and is yet to be processed.
+//! [`DeltaFifo`]: the queue of object changes.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -9,44 +9,44 @@ use tokio::sync::{Notify, watch};
 use crate::reflector::ReflectorStore;
 use crate::{Indexer, Object, ObjectName};
 
-/// Something that has happened to an object.
+/// A change of an object.
 #[derive(Clone, Debug)]
 pub enum Delta {
-    /// It was created.
+    /// The object was created.
     Added(Object),
-    /// It was changed.
+    /// The object was changed.
     Updated(Object),
-    /// It was in a list, which says nothing about what happened before.
+    /// The object was in a list; it may have changed before.
     Replaced(Object),
-    /// Nothing happened: a look at the cache's state is due.
+    /// A resync: the object has not changed.
     Sync(Object),
-    /// It was deleted.
+    /// The object was deleted.
     Deleted(Deleted),
 }
 
-/// How an object's deletion became known.
+/// A deleted object, and how the deletion was observed.
 pub enum Deleted<K = nave_machinery::Value> {
-    /// By an event, with its last state.
+    /// A delete event with the final state.
     Known(Object<K>),
-    /// By its absence from a list. What is known is an earlier state (`DeletedFinalStateUnknown`); the object may have
-    /// changed, been deleted and even been made again under its name several times since.
+    /// A list without the object. The object is the last known state (`DeletedFinalStateUnknown`); it may have been
+    /// changed, deleted and recreated several times since.
     FinalStateUnknown {
-        /// Its key.
+        /// The object's key.
         key: ObjectName,
-        /// The last state that was seen.
+        /// The last known state.
         object: Object<K>,
     },
 }
 
 impl<K> Deleted<K> {
-    /// The last state known.
+    /// The last known state.
     pub fn object(&self) -> &Object<K> {
         match self {
             Self::Known(object) | Self::FinalStateUnknown { object, .. } => object,
         }
     }
 
-    /// The same, read as another type.
+    /// Converts to another object type.
     pub fn cast<L>(self) -> Deleted<L> {
         match self {
             Self::Known(object) => Deleted::Known(object.cast()),
@@ -56,7 +56,7 @@ impl<K> Deleted<K> {
         }
     }
 
-    /// Whether the last state known is the last there was.
+    /// Whether the last known state is the final one.
     pub fn is_final_state_known(&self) -> bool {
         matches!(self, Self::Known(_))
     }
@@ -85,7 +85,7 @@ impl<K> std::fmt::Debug for Deleted<K> {
 }
 
 impl Delta {
-    /// The object, in its last known state.
+    /// The object in its last known state.
     pub fn object(&self) -> &Object {
         match self {
             Self::Added(object) | Self::Updated(object) | Self::Replaced(object) | Self::Sync(object) => {
@@ -96,34 +96,34 @@ impl Delta {
     }
 }
 
-/// All that has happened to one object since it was last processed.
+/// The changes of one object since it was last processed.
 #[derive(Clone, Debug)]
 pub struct Deltas {
     /// The object's key.
     pub key: ObjectName,
-    /// What happened, in order; never empty.
+    /// The changes in order; never empty.
     pub deltas: Vec<Delta>,
-    /// Whether the object was there when the queue was first filled.
+    /// Whether the object was in the first list.
     pub is_in_initial_list: bool,
 }
 
-/// A queue of objects with what has happened to each, filled by a reflector and emptied by one consumer.
+/// A queue of objects with their changes, filled by a reflector and read by one consumer.
 ///
-/// Objects come out in the order in which they came in, each with all its deltas. The consumer keeps a cache
-/// of what it has processed ("known objects"), from which the queue learns what a list no longer holds:
-/// [`replace`](ReflectorStore::replace) then queues [`Deleted::FinalStateUnknown`] for it.
+/// Objects leave the queue in the order in which they entered it, each with all its deltas. The consumer maintains a
+/// cache of processed objects ("known objects"). [`replace`](ReflectorStore::replace) compares a list with it and
+/// queues [`Deleted::FinalStateUnknown`] for missing objects.
 ///
-/// What it holds is bounded by the objects there are and, for events, by its filler: a reflector waits when more than
-/// [`MAX_QUEUED_EVENTS`] are queued, until they are processed.
+/// Its size is bounded by the number of objects and by back pressure: a reflector waits while more than
+/// [`MAX_QUEUED_EVENTS`] deltas are queued.
 #[derive(Debug)]
 pub struct DeltaFifo {
     known: Arc<Indexer>,
     queue: Mutex<Queue>,
-    /// Something was queued, or the queue was closed.
+    /// Notified when something is queued, or the queue is closed.
     filled: Notify,
-    /// Something was taken.
+    /// Notified when something is taken.
     emptied: Notify,
-    /// Whether all objects of the first list have been processed.
+    /// Whether all objects of the first list were processed.
     synced: watch::Sender<bool>,
 }
 
@@ -131,17 +131,17 @@ pub struct DeltaFifo {
 struct Queue {
     items: HashMap<ObjectName, Vec<Delta>>,
     order: VecDeque<ObjectName>,
-    /// Deltas in all items.
+    /// The number of deltas in all items.
     length: usize,
-    /// Whether anything has ever come in.
+    /// Whether the queue was ever filled.
     populated: bool,
-    /// Objects of the first list that have not been processed.
+    /// The number of unprocessed objects of the first list.
     initial: usize,
     closed: bool,
 }
 
 impl DeltaFifo {
-    /// A queue whose consumer keeps what it has processed in `known`.
+    /// Creates a queue; the consumer stores the processed objects in `known`.
     pub fn new(known: Arc<Indexer>) -> Self {
         Self {
             known,
@@ -152,18 +152,18 @@ impl DeltaFifo {
         }
     }
 
-    /// Waits for the next object and calls `process` with what happened to it; `None` once the queue is closed and
-    /// empty. `process` must bring the known objects up to date. It runs within the queue's lock, so that no list can
-    /// come between, and must not use the queue.
+    /// BackoffTimer for the next object and calls `process` with its deltas; `None` once the queue is closed and empty.
+    /// `process` must update the known objects. It runs under the queue's lock, so that no list interferes, and must
+    /// not use the queue.
     pub async fn pop<R>(&self, process: impl FnOnce(Deltas) -> R) -> Option<R> {
         loop {
-            // From here on a wake-up is not missed.
+            // Registered before the check, so that no wake-up is missed.
             let filled = self.filled.notified();
             {
                 let mut queue = self.queue.lock();
                 if let Some(deltas) = queue.take() {
                     let done = process(deltas);
-                    self.note_sync(&queue);
+                    self.update_synced(&queue);
                     self.emptied.notify_waiters();
                     return Some(done);
                 }
@@ -175,28 +175,28 @@ impl DeltaFifo {
         }
     }
 
-    /// Whether all objects of the first list have been processed.
+    /// Whether all objects of the first list were processed.
     pub fn has_synced(&self) -> bool {
         *self.synced.borrow()
     }
 
-    /// Waits until [`has_synced`](Self::has_synced).
+    /// BackoffTimer until [`has_synced`](Self::has_synced).
     pub async fn wait_for_sync(&self) {
-        // An error would mean that the sender is gone; we hold it.
+        // Cannot fail: `self` holds the sender.
         let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
     }
 
-    /// How many objects are queued.
+    /// The number of queued objects.
     pub fn len(&self) -> usize {
         self.queue.lock().order.len()
     }
 
-    /// Whether none is queued.
+    /// Whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Lets the consumer come to an end when it has taken what is queued.
+    /// Closes the queue: the consumer ends after the queued objects.
     pub fn close(&self) {
         self.queue.lock().closed = true;
         self.filled.notify_one();
@@ -207,12 +207,12 @@ impl DeltaFifo {
         let mut queue = self.queue.lock();
         queue.populated = true;
         queue.push(key, delta);
-        self.note_sync(&queue);
+        self.update_synced(&queue);
         drop(queue);
         self.filled.notify_one();
     }
 
-    fn note_sync(&self, queue: &Queue) {
+    fn update_synced(&self, queue: &Queue) {
         if queue.populated && queue.initial == 0 && !self.has_synced() {
             self.synced.send_replace(true);
         }
@@ -229,12 +229,12 @@ impl ReflectorStore for DeltaFifo {
         self.push(Delta::Updated(object));
     }
 
-    /// Of an object that nobody has heard of, nothing is queued.
+    /// Deletions of unknown objects are ignored.
     fn delete(&self, object: Object) {
         let key = object.key();
         let mut queue = self.queue.lock();
         queue.populated = true;
-        self.note_sync(&queue);
+        self.update_synced(&queue);
         if queue.items.contains_key(&key) || self.known.get(key.as_str()).is_some() {
             queue.push(key, Delta::Deleted(Deleted::Known(object)));
             drop(queue);
@@ -250,21 +250,21 @@ impl ReflectorStore for DeltaFifo {
             listed.insert(key.clone());
             queue.push(key, Delta::Replaced(object));
         }
-        let vanished = vanished(&queue, &self.known, &listed);
-        let initial = listed.len() + vanished.len();
-        for (key, object) in vanished {
+        let missing_objects = missing_objects(&queue, &self.known, &listed);
+        let initial = listed.len() + missing_objects.len();
+        for (key, object) in missing_objects {
             queue.push(key.clone(), Delta::Deleted(Deleted::FinalStateUnknown { key, object }));
         }
         if !queue.populated {
             queue.populated = true;
             queue.initial = initial;
         }
-        self.note_sync(&queue);
+        self.update_synced(&queue);
         drop(queue);
         self.filled.notify_one();
     }
 
-    /// Queues a look at each known object of which nothing is queued.
+    /// Queues a [`Delta::Sync`] for each known object that is not queued.
     fn resync(&self) {
         let mut queue = self.queue.lock();
         for object in self.known.list() {
@@ -277,7 +277,7 @@ impl ReflectorStore for DeltaFifo {
         self.filled.notify_one();
     }
 
-    async fn room(&self) {
+    async fn wait_for_capacity(&self) {
         loop {
             let emptied = self.emptied.notified();
             {
@@ -302,7 +302,7 @@ impl Queue {
         };
         self.length += 1;
         match (deltas.last_mut(), delta) {
-            // One deletion is told of once, with its final state if that is known.
+            // Consecutive deletions are merged, preferring the one with a final state.
             (Some(Delta::Deleted(last)), Delta::Deleted(deleted)) => {
                 self.length -= 1;
                 if deleted.is_final_state_known() {
@@ -319,16 +319,20 @@ impl Queue {
         self.length -= deltas.len();
         let is_in_initial_list = self.initial > 0;
         self.initial = self.initial.saturating_sub(1);
-        if self.order.is_empty() && self.order.capacity() > KEPT {
-            // What a long list needed is not kept for the few events that follow.
+        if self.order.is_empty() && self.order.capacity() > RETAINED_CAPACITY {
+            // Releases the memory that a long list needed.
             (self.items, self.order) = (HashMap::new(), VecDeque::new());
         }
         Some(Deltas { key, deltas, is_in_initial_list })
     }
 }
 
-/// What is queued or known and was not listed, in its last state.
-fn vanished(queue: &Queue, known: &Indexer, listed: &HashSet<ObjectName>) -> Vec<(ObjectName, Object)> {
+/// The queued or known objects that are not in the list, in their last state.
+fn missing_objects(
+    queue: &Queue,
+    known: &Indexer,
+    listed: &HashSet<ObjectName>,
+) -> Vec<(ObjectName, Object)> {
     let queued = queue.items.iter().filter(|(key, _)| !listed.contains(*key));
     let queued = queued.filter_map(|(key, deltas)| Some((key.clone(), deltas.last()?.object().clone())));
     let known = known.list().into_iter().map(|object| (object.key(), object));
@@ -336,8 +340,8 @@ fn vanished(queue: &Queue, known: &Indexer, listed: &HashSet<ObjectName>) -> Vec
     queued.chain(known).collect()
 }
 
-/// So many deltas are queued before a reflector waits.
+/// The number of queued deltas above which a reflector waits.
 pub const MAX_QUEUED_EVENTS: usize = 10_000;
 
-/// Room for so many objects is kept when the queue is empty.
-const KEPT: usize = 256;
+/// The capacity kept when the queue is empty.
+const RETAINED_CAPACITY: usize = 256;

@@ -1,4 +1,4 @@
-//! [`SharedInformerFactory`]: one informer a resource in a process.
+//! [`SharedInformerFactory`]: one informer per resource in a process.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,21 +18,21 @@ use crate::in_process::CacherListerWatcher;
 use crate::list_watch::Scope;
 use crate::{Backoff, InformerConfig, ListerWatcher, PartialObjectMetadata, SharedInformer};
 
-/// Where objects come from: lists and watches of any resource.
+/// Lists and watches any resource.
 pub trait Source: Send + Sync + 'static {
-    /// A list and a watch of a resource. Whether there is such a resource, its answers tell.
+    /// Returns the list and watch of a resource. If the resource does not exist, requests fail.
     fn lister_watcher(&self, resource: &GroupVersionResource, scope: &Scope) -> Arc<dyn ListerWatcher>;
 }
 
-/// An API server, over HTTP.
+/// Lists and watches an API server over HTTP.
 impl Source for kube::Client {
     fn lister_watcher(&self, resource: &GroupVersionResource, scope: &Scope) -> Arc<dyn ListerWatcher> {
         Arc::new(HttpListerWatcher::new(self.clone(), resource, scope))
     }
 }
 
-/// The watch caches of the server that runs in this process, as the function finds them by resource. It is asked at
-/// each list and watch, so that resources may come and go.
+/// Lists and watches the watch caches of the server in this process. The function looks a resource's cache up for
+/// each request, so resources may come and go.
 pub struct InProcess<F>(pub F);
 
 impl<F> Source for InProcess<F>
@@ -45,7 +45,7 @@ where
     }
 }
 
-/// Makes informers, one a resource, and runs them. A pointer; clones are the same factory.
+/// Creates and runs informers, one per resource. Clones share them.
 #[derive(Clone)]
 pub struct SharedInformerFactory {
     shared: Arc<Shared>,
@@ -65,14 +65,14 @@ struct Entry {
     stop: CancellationToken,
 }
 
-/// What is the same for all informers of a factory.
+/// The settings of all informers of a factory.
 #[derive(Clone, Debug)]
 pub struct FactoryConfig {
-    /// Only objects of this namespace; empty for all.
+    /// Restricts the informers to a namespace; empty for all.
     pub namespace: String,
-    /// How often handlers are told of all objects again, where they do not say themselves.
+    /// The default resync interval of handlers.
     pub resync: Option<Duration>,
-    /// How long informers wait after failures.
+    /// The backoff after failures.
     pub backoff: Backoff,
     /// Restarts the informers' tasks if they panic.
     pub supervisor: Supervisor,
@@ -90,12 +90,12 @@ impl Default for FactoryConfig {
 }
 
 impl SharedInformerFactory {
-    /// A factory of informers of all namespaces, with client-go's timing.
+    /// Creates a factory for all namespaces, with client-go's timing.
     pub fn new(source: impl Source) -> Self {
         Self::with_config(source, FactoryConfig::default())
     }
 
-    /// A factory with its own settings.
+    /// Creates a factory with these settings.
     pub fn with_config(source: impl Source, config: FactoryConfig) -> Self {
         let shared = Shared {
             source: Arc::new(source),
@@ -107,7 +107,7 @@ impl SharedInformerFactory {
         Self { shared: Arc::new(shared) }
     }
 
-    /// The informer of `K`, made if there is none. It runs from the next [`start`](Self::start) on.
+    /// Returns the informer for `K`, which is created if needed. It runs after the next [`start`](Self::start).
     pub fn informer<K>(&self) -> SharedInformer<K>
     where
         K: kube::Resource<DynamicType = ()> + 'static,
@@ -115,13 +115,13 @@ impl SharedInformerFactory {
         self.entry(&resource_of::<K>(), false).cast()
     }
 
-    /// The informer of a resource, its objects read as values.
+    /// Returns the informer of a resource with untyped objects.
     pub fn for_resource(&self, resource: &GroupVersionResource) -> SharedInformer<Value> {
         self.entry(resource, false)
     }
 
-    /// An informer of the metadata of a resource's objects: the one of whole objects if there is one already, else one
-    /// that asks for no more than metadata.
+    /// Returns an informer of the metadata of a resource: the informer of whole objects if there is one, else one
+    /// that requests metadata only.
     pub fn metadata_for_resource(
         &self,
         resource: &GroupVersionResource,
@@ -129,7 +129,7 @@ impl SharedInformerFactory {
         self.entry(resource, true).cast()
     }
 
-    /// Runs the informers that do not run yet. Must be called within a Tokio runtime.
+    /// Starts the informers that do not run yet. Must be called within a Tokio runtime.
     pub fn start(&self) {
         for entry in self.shared.informers.lock().values_mut().filter(|entry| !entry.is_started) {
             entry.is_started = true;
@@ -138,14 +138,14 @@ impl SharedInformerFactory {
         }
     }
 
-    /// Waits until all informers that there are now have synced.
+    /// BackoffTimer until all current informers have synced.
     pub async fn wait_for_cache_sync(&self) {
         let informers: Vec<_> =
             self.shared.informers.lock().values().map(|entry| entry.informer.clone()).collect();
         join_all(informers.iter().map(SharedInformer::wait_for_sync)).await;
     }
 
-    /// Stops the informers of a resource and forgets them: for resources that are no more.
+    /// Stops and removes the informers of a resource that no longer exists.
     pub fn stop_informer(&self, resource: &GroupVersionResource) {
         let mut informers = self.shared.informers.lock();
         for metadata_only in [false, true] {
@@ -155,12 +155,12 @@ impl SharedInformerFactory {
         }
     }
 
-    /// The resources that have an informer.
+    /// The resources with an informer.
     pub fn resources(&self) -> Vec<GroupVersionResource> {
         self.shared.informers.lock().keys().map(|(resource, _)| resource.clone()).collect()
     }
 
-    /// Stops all informers and waits until they and their handlers have ended.
+    /// Stops all informers, and waits until they and their handlers have ended.
     pub async fn shutdown(&self) {
         self.shared.stop.cancel();
         self.shared.tasks.close();

@@ -1,29 +1,30 @@
-//! [`EventHandler`]: who is told what happens to objects, and the usual ones.
+//! [`EventHandler`]: receives the events of an informer, with common implementations.
 
 use std::marker::PhantomData;
 
 use crate::{Deleted, Object};
 
-/// Told by a [`SharedInformer`](crate::SharedInformer) what happens to its objects, on a task of its own: one call at
-/// a time, each object's events in order. It should do little, such as put a key into a work queue, and must not block.
+/// Receives the events of a [`SharedInformer`](crate::SharedInformer) on its own task: one call at a time, each
+/// object's events in order. It should do little, such as enqueue a key, and must not block.
 ///
-/// What it is told, for one key: an add, any number of updates, a deletion, an add, … A handler that lags is told of
-/// several updates as one, from the first's old state to the last's new one, or of an add with the state after them;
-/// should more than 10,000 objects come and go while it does nothing, it does not hear of the oldest of these. After a gap in the watch an object that was replaced by another of its name is told of as an
-/// update between objects with different uids.
+/// The calls for one key are an add, any number of updates, a deletion, an add, and so on. A slow handler gets
+/// consecutive updates merged into one, from the old state of the first to the new state of the last; updates after
+/// an add are merged into the add. If more than 10,000 objects are added and deleted while it is busy, it misses the
+/// oldest of these. After a gap in the watch, an object that was deleted and recreated appears as an update between
+/// objects with different uids.
 pub trait EventHandler<K = nave_machinery::Value>: Send + Sync + 'static {
-    /// There is an object. `is_in_initial_list`: it was there when the informer started, or when the handler was added
-    /// to a running one.
+    /// An object was added. `is_in_initial_list` is true if it existed when the informer started, or when the handler
+    /// was added to a running informer.
     fn on_add(&self, object: &Object<K>, is_in_initial_list: bool);
 
-    /// It has changed; or nothing has (both are the same version) and a resync is due.
+    /// The object changed; or a resync is due and both objects have the same version.
     fn on_update(&self, old: &Object<K>, new: &Object<K>);
 
-    /// It is gone.
+    /// The object was deleted.
     fn on_delete(&self, deleted: &Deleted<K>);
 }
 
-/// Calls `f` with the object of each event: the new state of an update, the last known one of a deletion.
+/// Calls `f` with the object of each event: the new state of an update, the last known state of a deletion.
 ///
 /// ```
 /// use k8s_openapi::api::core::v1::Pod;
@@ -41,8 +42,8 @@ where
     OnEach(f, PhantomData)
 }
 
-/// As [`on_each`], and with the old state of an update too where it changed labels: for handlers that look for what
-/// selects, or did select, an object.
+/// Like [`on_each`], but also calls `f` with the old state of an update that changed labels. For handlers that look
+/// up what selects, or selected, an object.
 pub fn on_each_labelling<K, F>(f: F) -> impl EventHandler<K>
 where
     K: 'static,
@@ -51,7 +52,7 @@ where
     OnEachLabelling(OnEach(f, PhantomData))
 }
 
-/// Calls `f` with the last state known of each object that is gone.
+/// Calls `f` with the last known state of each deleted object.
 pub fn on_delete<K, F>(f: F) -> impl EventHandler<K>
 where
     K: 'static,
@@ -60,7 +61,7 @@ where
     OnDelete(f, PhantomData)
 }
 
-/// Calls `f` with each object that is new or gone, and with the new state of one in which something differs.
+/// Calls `f` with each added or deleted object, and with the new state of each update for which `differs` is true.
 pub fn on_change<K, D, F>(differs: D, f: F) -> impl EventHandler<K>
 where
     K: 'static,
@@ -70,7 +71,7 @@ where
     OnChange { differs, on_each: OnEach(f, PhantomData), sees_new: true }
 }
 
-/// The same, except for objects that are new.
+/// Like [`on_change`], but without added objects.
 pub fn on_change_or_delete<K, D, F>(differs: D, f: F) -> impl EventHandler<K>
 where
     K: 'static,
@@ -168,8 +169,8 @@ where
     }
 }
 
-/// Tells `handler` of the objects that `filter` lets through only. An object that begins to pass is told of as added,
-/// one that no longer does as deleted (client-go's `FilteringResourceEventHandler`).
+/// Passes only the objects for which `filter` is true to `handler`. An object that starts to match is an add, and one
+/// that stops matching a deletion (client-go's `FilteringResourceEventHandler`).
 pub fn filtered<K, F, H>(filter: F, handler: H) -> impl EventHandler<K>
 where
     K: 'static,
@@ -213,7 +214,7 @@ where
     }
 }
 
-/// A handler of `K` as one of objects of any kind.
+/// Adapts a handler of `K` to untyped objects.
 pub(crate) struct Typed<K, H>(pub(crate) H, pub(crate) PhantomData<fn() -> K>);
 
 impl<K: 'static, H: EventHandler<K>> EventHandler for Typed<K, H> {

@@ -1,4 +1,4 @@
-//! [`HttpListerWatcher`]: lists and watches of any API server, through [`kube::Client`].
+//! [`HttpListerWatcher`]: lists and watches an API server over HTTP with [`kube::Client`].
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -19,9 +19,9 @@ use crate::{
     WatchStream,
 };
 
-/// Lists and watches a resource over HTTP, in JSON.
+/// Lists and watches a resource over HTTP in JSON.
 ///
-/// Of each answer, the bytes of each object are copied once, into the [`Object`]; they are not decoded.
+/// The bytes of each object in a response are copied once, into the [`Object`]; they are not deserialized.
 #[derive(Clone)]
 pub struct HttpListerWatcher {
     client: kube::Client,
@@ -31,7 +31,7 @@ pub struct HttpListerWatcher {
 }
 
 impl HttpListerWatcher {
-    /// The objects of a resource that are in `scope`.
+    /// Lists and watches the objects of a resource in `scope`.
     pub fn new(client: kube::Client, resource: &GroupVersionResource, scope: &Scope) -> Self {
         let mut selectors = String::new();
         for (name, selector) in [("labelSelector", &scope.labels), ("fieldSelector", &scope.fields)] {
@@ -94,18 +94,20 @@ impl ListerWatcher for HttpListerWatcher {
                     Some((event, lines))
                 }
                 Ok(Err(error)) => Some((Err(error), None)),
-                Err(_) => Some((Err(ListWatchError::Connection("the watch outlives its time".into())), None)),
+                Err(_) => {
+                    Some((Err(ListWatchError::Connection("the watch exceeded its timeout".into())), None))
+                }
             }
         })
         .boxed())
     }
 }
 
-/// The lines of an answer.
+/// Splits a response body into lines.
 struct Lines {
     body: Body,
     read: BytesMut,
-    /// So much of what is read has no end of line.
+    /// The length of the prefix that has no line end.
     searched: usize,
 }
 
@@ -123,11 +125,11 @@ impl Lines {
             }
             self.searched = self.read.len();
             if self.searched > MAX_LINE {
-                return Err(ListWatchError::Malformed(format!("an event of more than {MAX_LINE} bytes")));
+                return Err(ListWatchError::Malformed(format!("an event is longer than {MAX_LINE} bytes")));
             }
             match self.body.frame().await {
                 None if self.read.is_empty() => return Ok(None),
-                None => return Err(ListWatchError::Connection("the watch broke off within an event".into())),
+                None => return Err(ListWatchError::Connection("the watch ended within an event".into())),
                 Some(Ok(frame)) => self.read.extend_from_slice(&frame.into_data().unwrap_or_default()),
                 Some(Err(error)) => return Err(connection(error)),
             }
@@ -135,9 +137,9 @@ impl Lines {
     }
 }
 
-/// One line of a watch.
+/// Parses one line of a watch.
 fn event(line: &[u8]) -> Result<WatchEvent, ListWatchError> {
-    let malformed = || ListWatchError::Malformed("a watch event that is none".into());
+    let malformed = || ListWatchError::Malformed("invalid watch event".into());
     let kind = scan::member(line, "type").ok_or_else(malformed)?;
     let object = &line[scan::member(line, "object").ok_or_else(malformed)?];
     let object_of = |json: &[u8]| Ok::<_, ListWatchError>(Object::from_json(Bytes::copy_from_slice(json))?);
@@ -158,7 +160,7 @@ fn event(line: &[u8]) -> Result<WatchEvent, ListWatchError> {
     }
 }
 
-/// A list's answer.
+/// Parses the response to a list.
 fn page(body: &[u8]) -> Result<Page, ListWatchError> {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "camelCase", default)]
@@ -167,7 +169,7 @@ fn page(body: &[u8]) -> Result<Page, ListWatchError> {
         #[serde(rename = "continue")]
         continue_token: String,
     }
-    let malformed = || ListWatchError::Malformed("a list that is none".into());
+    let malformed = || ListWatchError::Malformed("invalid list".into());
     let (mut metadata, mut items) = (Metadata::default(), Vec::new());
     let mut members = scan::members(body);
     for (key, value) in members.by_ref() {
@@ -201,7 +203,7 @@ async fn refusal(answer: Response<Body>) -> ListWatchError {
     status_error(&status, after.map(Duration::from_secs))
 }
 
-/// What is looked at of a `Status`.
+/// The relevant fields of a `Status`.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Status {
@@ -246,22 +248,22 @@ fn path(resource: &GroupVersionResource, namespace: &str) -> String {
     }
 }
 
-/// A text as a part of a path, or a value of a query.
+/// Percent-encodes a path segment or a query value.
 pub fn escaped(text: &str) -> String {
     utf8_percent_encode(text, ESCAPED).to_string()
 }
 
-/// Everything but what RFC 3986 never reserves.
+/// All characters except RFC 3986's unreserved ones.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Says that a bookmark ends the initial events.
+/// The annotation of the bookmark that ends the initial events.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
-/// No object that a server stores makes an event so large.
+/// The longest event line, in bytes; no stored object makes a longer one.
 const MAX_LINE: usize = 64 << 20;
 
-/// Of an answer that is no success, so much is read.
+/// The longest error response that is read, in bytes.
 const MAX_STATUS: usize = 64 << 10;
 
-/// A server may end a watch so much later than asked.
+/// The time after the requested timeout in which the server must end a watch.
 const GRACE: Duration = Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! [`CacherListerWatcher`]: lists and watches within the server's process, straight from a watch cache.
+//! [`CacherListerWatcher`]: lists and watches in the server's process, directly from a watch cache.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,28 +17,28 @@ use crate::{
     WatchStream,
 };
 
-/// Lists and watches a resource of the server it runs in. Objects share their bytes with the watch cache; they are in
-/// the version they are stored in, and whole, whatever is asked for.
+/// Lists and watches a resource of the server it runs in. Objects share their bytes with the watch cache; they are
+/// always whole and in their storage version.
 pub struct CacherListerWatcher {
     find: Box<dyn Fn() -> Option<Arc<Cacher>> + Send + Sync>,
-    /// What cannot be selected by is an error of each list and watch.
+    /// A selector that is not supported fails each list and watch.
     filter: Result<Filter, String>,
 }
 
 impl CacherListerWatcher {
-    /// The objects of `cacher` that `filter` selects.
+    /// Lists and watches the objects of `cacher` that `filter` selects.
     pub fn new(cacher: Arc<Cacher>, filter: Filter) -> Self {
         Self { find: Box::new(move || Some(Arc::clone(&cacher))), filter: Ok(filter) }
     }
 
-    /// The objects of the watch cache that `find` finds, each time anew. Of fields, the scope may name
+    /// Lists and watches the cache that `find` returns, which is called for each request. Field selectors support
     /// `metadata.name` and `metadata.namespace`.
     pub fn finding(find: impl Fn() -> Option<Arc<Cacher>> + Send + Sync + 'static, scope: &Scope) -> Self {
         Self { find: Box::new(find), filter: filter(scope) }
     }
 
-    /// The cache, when it is ready and has reached the version, if one is given.
-    async fn at(&self, version: &str) -> Result<(Arc<Cacher>, Filter), ListWatchError> {
+    /// Returns the cache once it is ready and has reached the given version, if there is one.
+    async fn cache_at(&self, version: &str) -> Result<(Arc<Cacher>, Filter), ListWatchError> {
         let filter = self.filter.clone().map_err(ListWatchError::Invalid)?;
         let cacher = (self.find)().ok_or_else(|| ListWatchError::Status {
             code: 404,
@@ -55,9 +55,9 @@ impl CacherListerWatcher {
 
 #[async_trait]
 impl ListerWatcher for CacherListerWatcher {
-    /// Everything at once: pages would cost more than they save.
+    /// Returns all objects at once, because pages would cost more than they save.
     async fn list(&self, options: &ListOptions) -> Result<Page, ListWatchError> {
-        let (cacher, filter) = self.at(&options.resource_version).await?;
+        let (cacher, filter) = self.cache_at(&options.resource_version).await?;
         let snapshot = cacher.snapshot();
         let items = snapshot.select(&filter, None).map(|object| object_of(object));
         Ok(Page {
@@ -70,11 +70,11 @@ impl ListerWatcher for CacherListerWatcher {
     async fn watch(&self, options: &WatchOptions) -> Result<WatchStream, ListWatchError> {
         let (cacher, filter, start) = match &options.start {
             WatchStart::After(version) => {
-                let (cacher, filter) = self.at("").await?;
+                let (cacher, filter) = self.cache_at("").await?;
                 (cacher, filter, Start::After(revision(version)?))
             }
             WatchStart::InitialEvents(version) => {
-                let (cacher, filter) = self.at(version).await?;
+                let (cacher, filter) = self.cache_at(version).await?;
                 let start = Start::State(cacher.snapshot());
                 (cacher, filter, start)
             }
@@ -134,7 +134,7 @@ fn filter(scope: &Scope) -> Result<Filter, String> {
         let field = match &*requirement.path {
             "metadata.name" => FieldRef::Name,
             "metadata.namespace" => FieldRef::Namespace,
-            other => return Err(format!("field {other:?} cannot be selected by within the process")),
+            other => return Err(format!("field {other:?} is not supported by in-process field selectors")),
         };
         let value = requirement.value.as_str().into();
         filter = filter.with_term(FieldTerm { field, negated: requirement.negated, value });
@@ -146,5 +146,5 @@ fn revision(version: &str) -> Result<u64, ListWatchError> {
     version.parse().map_err(|_| ListWatchError::Invalid(format!("resourceVersion {version:?}")))
 }
 
-/// How long a list waits for the version it must not be older than, as the server's own do.
+/// How long a list waits for its minimum version, as the server's own lists do.
 const PATIENCE: Duration = Duration::from_secs(3);

@@ -1,4 +1,4 @@
-//! [`SharedInformer`]: one watch and one cache of a resource for all who are interested in it.
+//! [`SharedInformer`]: one watch and one cache of a resource for all its users.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -22,39 +22,39 @@ use crate::{
     Reflector,
 };
 
-/// Changes an object before it is kept, so that the cache holds only what is needed of it.
+/// Transforms an object before it is cached, for example to drop unused fields.
 pub type TransformFn<K = nave_machinery::Value> = dyn Fn(Object<K>) -> Object<K> + Send + Sync;
 
-/// One reflector, one cache, and any number of handlers. A pointer; clones are the same informer.
+/// One reflector, one cache, and any number of handlers. Clones share them.
 ///
-/// It does nothing before [`run`](Self::run) runs. What it keeps is read with [`lister`](Self::lister); what happens is
-/// told to [handlers](Self::add_event_handler). The cache is always at least as new as what a handler is told.
+/// It is idle until [`run`](Self::run) is called. Read the cache with [`lister`](Self::lister), and receive events
+/// with [handlers](Self::add_event_handler). The cache is always at least as new as the events.
 pub struct SharedInformer<K = nave_machinery::Value> {
     core: Arc<Core>,
     kind: PhantomData<fn() -> K>,
 }
 
-/// What an informer is made with.
+/// The settings of an informer.
 #[derive(Clone, Debug)]
 pub struct InformerConfig {
-    /// What is watched, for logs.
+    /// The resource, for logs.
     pub name: Arc<str>,
-    /// How long its reflector waits after failures.
+    /// The backoff of its reflector.
     pub backoff: Backoff,
-    /// How often a handler is told of all objects again, where it does not say itself. `None`: never.
+    /// The default resync interval of handlers; `None` means never.
     pub resync: Option<Duration>,
-    /// Restarts the informer's tasks if they panic; may be shared by several informers.
+    /// Restarts the informer's tasks if they panic; may be shared.
     pub supervisor: Supervisor,
 }
 
 impl InformerConfig {
-    /// client-go's backoff, and no resync.
+    /// client-go's backoff, without resync.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self { name: name.into(), backoff: Backoff::REFLECTOR, resync: None, supervisor: Supervisor::new() }
     }
 }
 
-/// A handler's place in an informer.
+/// A registered handler.
 #[derive(Clone)]
 pub struct Registration {
     core: Arc<Core>,
@@ -67,7 +67,7 @@ struct Core {
     cache: Arc<Indexer>,
     queue: Arc<DeltaFifo>,
     config: InformerConfig,
-    /// Held while a change goes into the cache and out to the handlers, so that a handler that comes is told all.
+    /// Held while a change is applied to the cache and sent to the handlers, so that a new handler misses nothing.
     handlers: Mutex<Handlers>,
     settings: Mutex<Settings>,
     synced: watch::Sender<bool>,
@@ -83,14 +83,14 @@ struct Settings {
 #[derive(Default)]
 struct Handlers {
     all: Vec<Handler>,
-    /// Where deliveries run, while the informer does.
+    /// The running deliveries, while the informer runs.
     running: Option<Running>,
 }
 
 struct Handler {
     delivery: Arc<Delivery>,
     resync: Option<Resync>,
-    /// Whether it is told of the resync that is under way.
+    /// Whether the current resync is for this handler.
     is_syncing: bool,
 }
 
@@ -108,7 +108,7 @@ struct Running {
 }
 
 impl<K: 'static> SharedInformer<K> {
-    /// An informer of what `source` lists and watches.
+    /// Creates an informer of `source`.
     pub fn new(source: Arc<dyn ListerWatcher>, config: InformerConfig) -> Self {
         let cache = Arc::new(Indexer::new());
         let core = Core {
@@ -124,17 +124,18 @@ impl<K: 'static> SharedInformer<K> {
         Self { core: Arc::new(core), kind: PhantomData }
     }
 
-    /// The same informer, its objects read as another type.
+    /// Converts to an informer with another object type.
     pub fn cast<L>(&self) -> SharedInformer<L> {
         SharedInformer { core: Arc::clone(&self.core), kind: PhantomData }
     }
 
-    /// Reads the cache.
+    /// Returns a reader of the cache.
     pub fn lister(&self) -> Lister<K> {
         Lister::new(Arc::clone(&self.core.cache))
     }
 
-    /// Adds an index to the cache, in place of one of the same name. `function` gives the values an object has in it.
+    /// Adds an index to the cache, or replaces the one with this name. `function` returns the index values of an
+    /// object.
     pub fn add_index(
         &self,
         name: &str,
@@ -144,13 +145,13 @@ impl<K: 'static> SharedInformer<K> {
         self.core.cache.add_index(name, function);
     }
 
-    /// Adds a handler. If the informer runs, it is told of all objects there are, as of an initial list.
+    /// Adds a handler. If the informer runs, the handler first gets all cached objects as the initial list.
     pub fn add_event_handler(&self, handler: impl EventHandler<K>) -> Registration {
         self.add_event_handler_with_resync(handler, self.core.config.resync)
     }
 
-    /// Adds a handler that is told of all objects again at an interval. The interval of a handler that is added to a
-    /// running informer is rounded up to a multiple of the shortest there was when it began to run.
+    /// Adds a handler with a resync interval. In a running informer the interval is rounded up to a multiple of the
+    /// shortest one at its start.
     pub fn add_event_handler_with_resync(
         &self,
         handler: impl EventHandler<K>,
@@ -159,36 +160,41 @@ impl<K: 'static> SharedInformer<K> {
         self.core.add_handler(Arc::new(Typed(handler, PhantomData)), resync)
     }
 
-    /// From the next object on, keeps what `transform` makes of each. To be set before the informer runs.
+    /// Sets a function that transforms objects before they are cached. Call it before the informer runs.
     pub fn set_transform(&self, transform: impl Fn(Object<K>) -> Object<K> + Send + Sync + 'static) {
         let transform = move |object: Object| transform(object.cast()).cast();
         self.core.settings.lock().transform = Some(Arc::new(transform));
     }
 
-    /// Has `on_error` told of each failed list and watch. To be set before the informer runs.
+    /// Sets a callback for failed lists and watches. Call it before the informer runs.
     pub fn set_watch_error_handler(&self, on_error: Arc<WatchErrorHandler>) {
         self.core.settings.lock().on_error = Some(on_error);
     }
 
-    /// Whether the cache holds all that there was when the informer started. Handlers may not have heard of it yet:
-    /// see [`Registration::has_synced`].
+    /// Whether the cache has all objects of the first list. Handlers may lag behind: see
+    /// [`Registration::has_synced`].
     pub fn has_synced(&self) -> bool {
         *self.core.synced.borrow()
     }
 
-    /// Waits until [`has_synced`](Self::has_synced).
+    /// BackoffTimer until [`has_synced`](Self::has_synced).
     pub async fn wait_for_sync(&self) {
-        // An error would mean that the sender is gone; we hold it.
+        // Cannot fail: `self` holds the sender.
         let _ = self.core.synced.subscribe().wait_for(|synced| *synced).await;
     }
 
-    /// The version up to which everything is queued or in the cache; empty before the first list.
+    /// The version up to which all events are queued or cached; empty before the first list.
     pub fn last_sync_resource_version(&self) -> String {
-        self.core.reflector.lock().as_ref().map(|it| it.last_sync_resource_version()).unwrap_or_default()
+        self.core
+            .reflector
+            .lock()
+            .as_ref()
+            .map(|reflector| reflector.last_sync_resource_version())
+            .unwrap_or_default()
     }
 
-    /// Lists, watches and tells handlers until `stop` is cancelled; returns when no handler runs any more. An informer
-    /// runs once: a second call returns at once.
+    /// Runs until `stop` is cancelled; returns when no handler runs any more. An informer runs once: later calls
+    /// return at once.
     pub async fn run(&self, stop: CancellationToken) {
         Core::run(&self.core, stop).await;
     }
@@ -207,17 +213,17 @@ impl<K> fmt::Debug for SharedInformer<K> {
 }
 
 impl Registration {
-    /// Whether the handler has been told of all objects of the initial list.
+    /// Whether the handler was called with all objects of the initial list.
     pub fn has_synced(&self) -> bool {
         *self.synced.borrow()
     }
 
-    /// Waits until [`has_synced`](Self::has_synced).
+    /// BackoffTimer until [`has_synced`](Self::has_synced).
     pub async fn wait_for_sync(&self) {
         let _ = self.synced.clone().wait_for(|synced| *synced).await;
     }
 
-    /// Tells the handler nothing from now on, but for a call that may be under way.
+    /// Removes the handler; a call in progress may still complete.
     pub fn remove(&self) {
         self.delivery.stop();
         self.core.handlers.lock().all.retain(|handler| !Arc::ptr_eq(&handler.delivery, &self.delivery));
@@ -234,7 +240,7 @@ impl Core {
     async fn run(core: &Arc<Self>, stop: CancellationToken) {
         let Some(tasks) = core.start(&stop) else { return };
         let reflector = core.reflector();
-        // Each run lists: a change that a panic lost on its way into the cache is found by comparing.
+        // Each restart lists: the comparison finds changes that were lost in a panic.
         let work = || async {
             let reflect = async {
                 reflector.run(&stop).await;
@@ -245,7 +251,7 @@ impl Core {
         let InformerConfig { name, supervisor, .. } = &core.config;
         tokio::join!(
             supervisor.supervise("informer", name, work),
-            stop.run_until_cancelled(core.note_sync())
+            stop.run_until_cancelled(core.mark_synced())
         );
         tasks.close();
         tasks.wait().await;
@@ -265,7 +271,7 @@ impl Core {
         reflector
     }
 
-    /// Starts the deliveries; `None` if that has been done before.
+    /// Starts the deliveries; `None` if they were started before.
     fn start(&self, stop: &CancellationToken) -> Option<TaskTracker> {
         let mut handlers = self.handlers.lock();
         if handlers.running.is_some() {
@@ -284,13 +290,13 @@ impl Core {
         Some(tasks)
     }
 
-    /// Brings what is queued into the cache and to the handlers, until the queue is closed.
+    /// Applies queued changes to the cache and sends them to the handlers, until the queue is closed.
     async fn process(&self) {
         let mut done = 0_usize;
         while self.queue.pop(|deltas| self.process_deltas(deltas)).await.is_some() {
             done += 1;
             let pauses = done.is_multiple_of(PROCESSED_AT_ONCE);
-            // Handlers are woken once for all that came together.
+            // Wakes handlers once per batch.
             if pauses || self.queue.is_empty() {
                 self.handlers.lock().all.iter().for_each(|handler| handler.delivery.wake());
             }
@@ -300,8 +306,8 @@ impl Core {
         }
     }
 
-    /// Tells those who wait for it when the first list is in the cache.
-    async fn note_sync(&self) {
+    /// Marks the informer as synced when the first list is in the cache.
+    async fn mark_synced(&self) {
         self.queue.wait_for_sync().await;
         let handlers = self.handlers.lock();
         self.synced.send_replace(true);
@@ -321,10 +327,10 @@ impl Core {
         match delta {
             Delta::Deleted(deleted) => {
                 self.cache.remove(key);
-                handlers.tell(false, &Notification::Delete(deleted));
+                handlers.send(false, &Notification::Delete(deleted));
             }
             Delta::Sync(object) => {
-                handlers.tell(true, &Notification::Update { old: object.clone(), new: object });
+                handlers.send(true, &Notification::Update { old: object.clone(), new: object });
             }
             Delta::Added(object) | Delta::Updated(object) => self.put(handlers, object, false, initial),
             Delta::Replaced(object) => self.put(handlers, object, true, initial),
@@ -333,11 +339,11 @@ impl Core {
 
     fn put(&self, handlers: &Handlers, object: Object, is_replaced: bool, initial: bool) {
         match self.cache.put(object.clone()) {
-            None => handlers.tell(false, &Notification::Add { object, initial }),
+            None => handlers.send(false, &Notification::Add { object, initial }),
             Some(old) => {
-                // A list after a gap tells most objects as they were.
+                // After a gap, a list has most objects unchanged.
                 let is_sync = is_replaced && old.is_same_version(&object);
-                handlers.tell(is_sync, &Notification::Update { old, new: object });
+                handlers.send(is_sync, &Notification::Update { old, new: object });
             }
         }
     }
@@ -371,14 +377,14 @@ impl Core {
 }
 
 impl Handlers {
-    /// Tells all, or those alone whose resync is under way.
-    fn tell(&self, is_sync: bool, notification: &Notification) {
+    /// Sends a notification to all handlers, or only to those in the current resync.
+    fn send(&self, is_sync: bool, notification: &Notification) {
         for handler in self.all.iter().filter(|handler| !is_sync || handler.is_syncing) {
             handler.delivery.send(notification.clone());
         }
     }
 
-    /// Notes which handlers are due for a resync: whether there is one.
+    /// Marks the handlers that are due for a resync; returns whether there are any.
     fn begin_resync(&mut self) -> bool {
         let now = Instant::now();
         for handler in &mut self.all {
@@ -406,7 +412,7 @@ impl Running {
     }
 }
 
-/// Where the reflector puts objects: through the transform, into the queue.
+/// The store of the reflector: applies the transform and fills the queue.
 struct Intake {
     core: std::sync::Weak<Core>,
     transform: Option<Arc<TransformFn>>,
@@ -454,12 +460,12 @@ impl ReflectorStore for Intake {
         }
     }
 
-    async fn room(&self) {
+    async fn wait_for_capacity(&self) {
         if let Some(core) = self.core.upgrade() {
-            core.queue.room().await;
+            core.queue.wait_for_capacity().await;
         }
     }
 }
 
-/// Objects processed before other tasks get their turn.
+/// Objects processed before other tasks get a turn.
 const PROCESSED_AT_ONCE: usize = 128;

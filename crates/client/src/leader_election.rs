@@ -1,4 +1,4 @@
-//! [`LeaderElector`]: of several processes one acts, by a Lease that it renews.
+//! [`LeaderElector`]: elects one of several processes with a Lease that the leader renews.
 //!
 //! ```no_run
 //! # async fn example(client: kube::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -28,29 +28,29 @@ use tokio_util::sync::CancellationToken;
 use crate::record::{EventKind, EventRecorder, reference_of};
 use crate::redacted;
 
-/// Who stands for election where, and the times, which are client-go's unless said otherwise.
+/// The settings of an election. The default times are client-go's.
 #[derive(Clone, Debug)]
 pub struct LeaderElectionConfig {
     /// The Lease's namespace.
     pub namespace: String,
     /// The Lease's name.
     pub name: String,
-    /// Who this is: different for each process.
+    /// The identity of this process; must be unique.
     pub identity: String,
-    /// So long others wait after they saw a renewal before they take the Lease (15 s).
+    /// How long other candidates wait after an observed renewal before they take the Lease (15 s).
     pub lease_duration: Duration,
-    /// So long after it last asked for a renewal that succeeded, a leader stops (10 s).
+    /// How long a leader continues after its last successful renewal request (10 s).
     pub renew_deadline: Duration,
-    /// Between tries (2 s).
+    /// The interval between tries (2 s).
     pub retry_period: Duration,
-    /// Whether the Lease is given up when the leader stops in peace, so that another need not wait.
+    /// Whether the leader releases the Lease when it is stopped, so that another can take over at once.
     pub release_on_cancel: bool,
-    /// Tells of the Lease when leadership begins and ends.
+    /// Records events on the Lease when leadership begins and ends.
     pub events: Option<EventRecorder>,
 }
 
 impl LeaderElectionConfig {
-    /// client-go's times, and release.
+    /// client-go's times, with release.
     pub fn new(namespace: &str, name: &str, identity: &str) -> Self {
         Self {
             namespace: namespace.to_owned(),
@@ -79,21 +79,21 @@ impl LeaderElectionConfig {
     }
 }
 
-/// Times that do not fit together.
+/// Invalid settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// There is none.
+    /// The identity is empty.
     #[error("the identity is empty")]
     Identity,
     /// Others could take the Lease while the leader still acts.
     #[error("lease duration must be longer than the renew deadline, and at least a second")]
     LeaseDuration,
-    /// One failure would end it.
+    /// A single failure would end the leadership.
     #[error("renew deadline must be longer than 1.2 times the retry period, which must not be zero")]
     RenewDeadline,
 }
 
-/// A leader has not renewed its Lease for too long.
+/// The leader has not renewed its Lease in time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("failed election to renew leadership on lease {0}")]
 pub struct NotRenewed(String);
@@ -101,50 +101,50 @@ pub struct NotRenewed(String);
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// It was stopped.
+    /// `stop` was cancelled.
     Stopped,
-    /// The Lease could not be renewed in time, or another has it. What was led has been dropped.
+    /// The Lease was not renewed in time, or another process has it. The led future was dropped.
     Lost,
-    /// What was led came to an end by itself.
+    /// The led future completed.
     Finished,
 }
 
 /// A candidate.
 ///
-/// Clocks of other machines are not trusted: a Lease counts from when this process saw it change, as in client-go. A
-/// leader counts from when it asked for the renewal, not from when it heard that it succeeded, so that slow answers
-/// cannot make it outlast its Lease.
+/// The clocks of other machines are not trusted: a Lease is valid from the time this process observed its change, as
+/// in client-go. A leader counts from the time of its renewal request, not of the response, so slow responses cannot
+/// extend its leadership beyond the Lease.
 pub struct LeaderElector {
     leases: Api<Lease>,
     config: LeaderElectionConfig,
     observed: Mutex<Observed>,
 }
 
-/// The Lease as it was last seen.
+/// The last observed Lease.
 #[derive(Default)]
 struct Observed {
     lease: Option<Lease>,
-    /// When it was first seen so.
+    /// When this state was first observed.
     at: Option<Instant>,
 }
 
 impl LeaderElector {
-    /// A candidate that has yet to [`run`](Self::run).
+    /// Creates a candidate; [`run`](Self::run) starts the election.
     pub fn new(client: kube::Client, config: LeaderElectionConfig) -> Result<Self, ConfigError> {
         config.check()?;
         Ok(Self { leases: Api::namespaced(client, &config.namespace), config, observed: Mutex::default() })
     }
 
-    /// Waits until this is the leader, then runs what `lead` makes until that ends, leadership is lost or `stop` is
-    /// cancelled. The token that `lead` is given is cancelled in the latter two cases: on a stop, what is led has the
-    /// renew deadline to end, while the Lease is still renewed; on a loss it is dropped at once.
+    /// BackoffTimer for leadership, then runs the future of `lead` until it completes, leadership is lost or `stop` is
+    /// cancelled. In the last two cases the token passed to `lead` is cancelled. On a stop the future has the renew
+    /// deadline to complete, while the Lease is still renewed; on a loss it is dropped at once.
     pub async fn run<F: Future<Output = ()>>(
         &self,
         stop: CancellationToken,
         lead: impl FnOnce(CancellationToken) -> F,
     ) -> Ended {
-        let Some(asked) = stop.run_until_cancelled(self.acquire()).await else { return Ended::Stopped };
-        self.tell("became leader");
+        let Some(requested) = stop.run_until_cancelled(self.acquire()).await else { return Ended::Stopped };
+        self.report("became leader");
         let token = stop.child_token();
         let led = pin!(lead(token.clone()));
         let overtime = async {
@@ -153,41 +153,41 @@ impl LeaderElector {
         };
         let ended = tokio::select! {
             () = led => if stop.is_cancelled() { Ended::Stopped } else { Ended::Finished },
-            () = self.renew(asked) => Ended::Lost,
+            () = self.renew(requested) => Ended::Lost,
             () = overtime => Ended::Stopped,
         };
         token.cancel();
-        self.tell("stopped leading");
+        self.report("stopped leading");
         if ended != Ended::Lost && self.config.release_on_cancel {
             self.release().await;
         }
         ended
     }
 
-    /// Whether this was the leader when it last looked.
+    /// Whether this process was the leader at the last observation.
     pub fn is_leader(&self) -> bool {
         self.leader().as_ref() == Some(&self.config.identity)
     }
 
-    /// Who was the leader when this last looked.
+    /// The leader at the last observation.
     pub fn leader(&self) -> Option<String> {
         let observed = self.observed.lock();
         observed.lease.as_ref()?.spec.as_ref()?.holder_identity.clone().filter(|holder| !holder.is_empty())
     }
 
-    /// Whether this leads by a Lease that it still holds; a process in which this is an error is stuck, and is best ended
-    /// (client-go: `HealthzAdaptor`). Who does not lead has nothing to renew.
+    /// Health check: fails if this process is the leader but its Lease has expired. Such a process is stuck and
+    /// should be restarted (client-go: `HealthzAdaptor`). Candidates that do not lead are healthy.
     ///
     /// # Errors
-    /// The Lease was over more than `tolerance` ago, and this still leads.
+    /// The Lease expired more than `tolerance` ago.
     pub fn check(&self, tolerance: Duration) -> Result<(), NotRenewed> {
         let at = self.observed.lock().at;
         let overdue = at.is_some_and(|at| at.elapsed() > self.config.lease_duration + tolerance);
         if overdue && self.is_leader() { Err(NotRenewed(self.config.name.clone())) } else { Ok(()) }
     }
 
-    /// Tells logs and events of a turn of this candidate's.
-    fn tell(&self, what: &str) {
+    /// Reports a change of leadership in the log and in events.
+    fn report(&self, what: &str) {
         let LeaderElectionConfig { name, identity, .. } = &self.config;
         tracing::info!(lease = name, identity, "{what}");
         let lease = self.observed.lock().lease.clone();
@@ -197,7 +197,7 @@ impl LeaderElector {
         }
     }
 
-    /// Tries until it has the Lease: when it asked for it.
+    /// Tries until it has the Lease; returns the time of the successful request.
     async fn acquire(&self) -> Instant {
         loop {
             let asked = Instant::now();
@@ -208,7 +208,7 @@ impl LeaderElector {
         }
     }
 
-    /// Renews until it cannot any more.
+    /// Renews the Lease until that fails for too long.
     async fn renew(&self, mut renewed: Instant) {
         loop {
             let deadline = renewed + self.config.renew_deadline;
@@ -225,13 +225,13 @@ impl LeaderElector {
         }
     }
 
-    /// Whether the Lease is this one's, now.
+    /// Tries to acquire or renew the Lease; returns whether it succeeded.
     async fn try_acquire_or_renew(&self, deadline: Instant) -> bool {
         match timeout_at(deadline, self.take()).await {
             Ok(Ok(taken)) => taken,
             Ok(Err(error)) => {
                 let error = redacted(error);
-                tracing::debug!(lease = self.config.name, %error, "the lease could not be taken");
+                tracing::debug!(lease = self.config.name, %error, "acquiring the lease failed");
                 false
             }
             Err(_) => false,
@@ -272,7 +272,7 @@ impl LeaderElector {
         Ok(())
     }
 
-    /// The Lease held by this one from now on.
+    /// The spec of the Lease with this process as holder.
     fn spec(&self, before: Option<&LeaseSpec>) -> LeaseSpec {
         let now = Some(MicroTime(Timestamp::now()));
         let renewed = before.filter(|spec| spec.holder_identity.as_ref() == Some(&self.config.identity));
@@ -287,7 +287,7 @@ impl LeaderElector {
         }
     }
 
-    /// Gives the Lease up: another need not wait.
+    /// Releases the Lease, so that another process need not wait.
     async fn release(&self) {
         let Some(mut lease) = self.own() else { return };
         let now = Some(MicroTime(Timestamp::now()));
@@ -301,13 +301,13 @@ impl LeaderElector {
             Ok(Ok(lease)) => self.observe(lease),
             Ok(Err(error)) => {
                 let error = redacted(error);
-                tracing::warn!(lease = self.config.name, %error, "the lease was not released");
+                tracing::warn!(lease = self.config.name, %error, "releasing the lease failed");
             }
-            Err(_) => tracing::warn!(lease = self.config.name, "the lease was not released in time"),
+            Err(_) => tracing::warn!(lease = self.config.name, "releasing the lease timed out"),
         }
     }
 
-    /// The Lease, if it is this one's.
+    /// The last observed Lease, if this process holds it.
     fn own(&self) -> Option<Lease> {
         let lease = self.observed.lock().lease.clone();
         lease.filter(|_| self.is_leader())
@@ -321,7 +321,7 @@ impl LeaderElector {
         observed.lease = Some(lease);
     }
 
-    /// Whether the time for which the Lease is given has not passed since it was seen to change.
+    /// Whether the observed Lease has not expired.
     fn is_valid(&self) -> bool {
         let observed = self.observed.lock();
         let spec = observed.lease.as_ref().and_then(|lease| lease.spec.as_ref());
@@ -336,5 +336,5 @@ impl fmt::Debug for LeaderElector {
     }
 }
 
-/// Tries are spread over so much of the retry period more, as in client-go.
+/// Retries are delayed by up to this factor of the retry period, at random, as in client-go.
 const JITTER: f64 = 1.2;

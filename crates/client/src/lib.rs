@@ -1,51 +1,53 @@
-//! client-go's cache machinery, by its names and guarantees, on [`kube`] as the HTTP client.
+//! client-go's cache machinery, with its names and guarantees, on [`kube`] as the HTTP client.
 //!
 //! ```text
 //!  ListerWatcher ──► Reflector ──► DeltaFifo ──► SharedInformer ──► EventHandler ──► Workqueue ──► run_workers
-//!   list, watch       relist,      what happened   │  one cache       each at its       keys, each    reconcile(key)
-//!   HTTP or           resume,      to each key     ▼  (Indexer)       own pace          once
+//!   list, watch       relist,      changes         │  one cache       each at its       keys, each    reconcile(key)
+//!   HTTP or           resume,      per key         ▼  (Indexer)       own pace          once
 //!   in-process        backoff                    Lister
 //! ```
 //!
 //! | to … | use |
 //! | --- | --- |
-//! | have one informer a type | [`SharedInformerFactory`], over HTTP (`kube::Client`) or [`InProcess`] |
-//! | be told what happens | [`SharedInformer::add_event_handler`], [`EventHandler`], [`on_each`], [`filtered`] |
-//! | read what there is | [`SharedInformer::lister`]: [`Lister`], indexes by [`SharedInformer::add_index`] |
-//! | look at an object | [`Object`]: metadata at once, [`Object::decode`] for the rest |
-//! | work on keys, with retries | [`Workqueue`], [`run_workers`] |
-//! | act in one process of several | [`leader_election`] |
-//! | tell in Events what happened | [`record`] |
+//! | share one informer per type | [`SharedInformerFactory`], over HTTP (`kube::Client`) or [`InProcess`] |
+//! | receive events | [`SharedInformer::add_event_handler`], [`EventHandler`], [`on_each`], [`filtered`] |
+//! | read the cache | [`SharedInformer::lister`]: [`Lister`], indexes by [`SharedInformer::add_index`] |
+//! | read an object | [`Object`]: metadata at once, [`Object::decode`] for the rest |
+//! | process keys with retries | [`Workqueue`], [`run_workers`] |
+//! | run in one of several processes | [`leader_election`] |
+//! | record Events | [`record`] |
 //!
 //! # Invariants
-//! - A cache holds [`Object`]s: JSON and the metadata that is asked for often. Nothing is decoded before somebody asks.
-//!   Within the server the JSON is the watch cache's own.
-//! - A cache is at least as new as what any handler was told.
-//! - A handler is told of each key's adds, updates and deletions in order ([`EventHandler`] has the contract). Handlers
-//!   never hold up the informer or each other: what one has not heard is kept for it, in a bounded form.
-//! - No change is lost: a watch goes on from the last version seen; where the server has forgotten it, a list follows,
-//!   and what is not in it is told of as [`Deleted::FinalStateUnknown`] with the last state known.
-//! - A list is not older than what was seen before, unless the server says that it does not know that version.
-//! - A key in a [`Workqueue`] is with one worker at a time, and is not lost when it is added meanwhile.
-//! - A leader stops before another can lead, whatever becomes of its connection.
-//! - Waits after failures grow and are spread by chance ([`Backoff`]); nothing is tried in a tight loop.
+//! - A cache holds [`Object`]s: JSON, and the metadata that is read often. Objects are deserialized on demand. In the
+//!   server's process the JSON is shared with the watch cache.
+//! - A cache is at least as new as the events that handlers receive.
+//! - A handler receives each key's adds, updates and deletions in order ([`EventHandler`] has the contract). Handlers
+//!   never block the informer or each other: undelivered events are kept for each handler, in bounded memory.
+//! - No change is lost: a watch resumes at the last version seen. If the server no longer has it, a list follows, and
+//!   missing objects are reported as [`Deleted::FinalStateUnknown`] with their last known state.
+//! - A list is not older than what was seen before, unless the server does not know that version.
+//! - No two workers process the same key of a [`Workqueue`], and a key added meanwhile is processed again.
+//! - A leader stops before another can lead, even if its connection fails.
+//! - Delays after failures grow and are randomized ([`Backoff`]); there are no tight retry loops.
 //!
-//! Where client-go differs: a handler that lags hears of several updates of an object as one; one that panics goes on
-//! with the next event; a broken connection is followed by a watch and not a list; a leader counts its lease from when
-//! it asked for the renewal.
+//! Differences from client-go: a slow handler gets consecutive updates of an object merged; a handler that panics
+//! continues with the next event; a broken connection is followed by a watch instead of a list; a leader counts its
+//! lease from the renewal request.
 //!
-//! # What it costs
-//! 10,000 pods of a server on the same machine (two shared cores: times hold roughly, memory well), streamed lists, and
-//! one change of each pod; `cargo run --release -p nave-client --example measure`. Memory is resident, with the JSON:
+//! # Cost
+//! 10,000 pods of a server on the same machine, streamed lists, one change of each pod; two shared cores, so times
+//! are approximate. `cargo run --release -p nave-client --example measure`. Memory is resident memory including the
+//! JSON.
 //!
-//! | | synced in | CPU an object | memory an object | CPU an event |
+//! | | synced in | CPU per object | memory per object | CPU per event |
 //! | --- | --- | --- | --- | --- |
 //! | informer | 124 ms | 8 µs | 3,884 B | 18 µs |
 //! | informer whose handler decodes every object | 202 ms | 12 µs | 4,051 B | 35 µs |
 //! | kube-rs' reflector | 403 ms | 30 µs | 24,152 B | 33 µs |
 //!
-//! Within the server an informer with eight handlers over 20,000 pods takes 450 to 620 B a pod beyond the watch cache, what
-//! the allocator keeps of the room for the first list included (`--example in_process`, on a busy machine).
+//! In the server's process, an informer with eight handlers over 20,000 pods needs 450 to 620 B per pod beyond the
+//! watch cache, including memory of the first list that the allocator keeps (`--example in_process`, on a busy
+//! machine).
 //!
 //! # A complete controller
 //! ```no_run
@@ -71,7 +73,7 @@ mod reflector;
 mod store;
 pub mod workqueue;
 
-pub use backoff::Waits;
+pub use backoff::BackoffTimer;
 pub use controller::{Action, run_workers};
 pub use delta_fifo::{Deleted, Delta, DeltaFifo, Deltas, MAX_QUEUED_EVENTS};
 pub use factory::{FactoryConfig, InProcess, SharedInformerFactory, Source, resource_of};

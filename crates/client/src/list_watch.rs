@@ -1,4 +1,4 @@
-//! [`ListerWatcher`]: where a reflector gets objects from, and what goes wrong there.
+//! [`ListerWatcher`]: the source of a reflector, and its errors.
 
 use std::time::Duration;
 
@@ -7,30 +7,30 @@ use futures_util::stream::BoxStream;
 
 use crate::{Object, ObjectError};
 
-/// The objects of a resource that are listed and watched.
+/// Restricts a list and watch to some objects of a resource.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Scope {
-    /// Those of this namespace; empty for all.
+    /// The namespace; empty for all.
     pub namespace: String,
-    /// Those whose labels this selects; empty for all.
+    /// A label selector; empty for all.
     pub labels: String,
-    /// Those whose fields this selects; empty for all.
+    /// A field selector; empty for all.
     pub fields: String,
-    /// Only their metadata.
+    /// Whether to request metadata only.
     pub metadata_only: bool,
 }
 
-/// A list and a watch of one resource, or of the part of it that selectors select.
+/// Lists and watches one resource, possibly restricted by selectors.
 #[async_trait]
 pub trait ListerWatcher: Send + Sync + 'static {
-    /// One page of the list.
+    /// Returns one page of the list.
     async fn list(&self, options: &ListOptions) -> Result<Page, ListWatchError>;
 
-    /// A watch. The stream ends when the server ends it in peace; what else ends it is its last item.
+    /// Starts a watch. The stream ends when the server closes it normally; any other end is its last item.
     async fn watch(&self, options: &WatchOptions) -> Result<WatchStream, ListWatchError>;
 
-    /// Whether a watch may begin with the present state ([`WatchStart::InitialEvents`]), which costs the server less
-    /// than a list. Where a server refuses it, the reflector lists.
+    /// Whether a watch can start with the current state ([`WatchStart::InitialEvents`]), which is cheaper for the
+    /// server than a list. If the server refuses it, the reflector lists.
     fn streams_lists(&self) -> bool {
         true
     }
@@ -39,14 +39,14 @@ pub trait ListerWatcher: Send + Sync + 'static {
 /// The events of a watch.
 pub type WatchStream = BoxStream<'static, Result<WatchEvent, ListWatchError>>;
 
-/// Which page of which state.
+/// The options of a list request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListOptions {
-    /// The version the list must not be older than: `0` for any that is there, empty for the latest.
+    /// The minimum version: `0` for any available one, empty for the latest.
     pub resource_version: String,
-    /// At most so many objects; 0 for all.
+    /// The most objects in the page; 0 for all.
     pub limit: u32,
-    /// Where the page before ended.
+    /// The continue token of the previous page.
     pub continue_token: String,
 }
 
@@ -55,18 +55,18 @@ pub struct ListOptions {
 pub struct Page {
     /// The objects.
     pub items: Vec<Object>,
-    /// The version of the whole list.
+    /// The version of the list.
     pub resource_version: String,
-    /// Where the next page begins; empty at the end.
+    /// The continue token of the next page; empty on the last page.
     pub continue_token: String,
 }
 
-/// Where a watch starts and how long it lasts.
+/// The options of a watch request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchOptions {
-    /// Where it starts.
+    /// Where the watch starts.
     pub start: WatchStart,
-    /// The server is to end it after this.
+    /// The time after which the server should end it.
     pub timeout: Duration,
 }
 
@@ -75,21 +75,21 @@ pub struct WatchOptions {
 pub enum WatchStart {
     /// After this version.
     After(String),
-    /// With all objects as added, then a bookmark that says so, in a state that is not older than this version
-    /// (empty for the latest).
+    /// With all objects as added and a bookmark after them, in a state that is not older than this version (empty for
+    /// the latest).
     InitialEvents(String),
 }
 
 /// An event of a watch.
 #[derive(Clone, Debug)]
 pub enum WatchEvent {
-    /// The object has come into sight.
+    /// The object was created, or now matches the selectors.
     Added(Object),
-    /// It has changed.
+    /// The object was changed.
     Modified(Object),
-    /// It has gone from sight; this is its last state, with the version of its going.
+    /// The object was deleted, or no longer matches; its last state, with the version of the deletion.
     Deleted(Object),
-    /// All up to this version has been told.
+    /// All events up to this version were sent.
     Bookmark {
         /// The version.
         resource_version: String,
@@ -99,7 +99,7 @@ pub enum WatchEvent {
 }
 
 impl WatchEvent {
-    /// The version up to which all has been told with it.
+    /// The version up to which all events were sent, including this one.
     pub fn resource_version(&self) -> &str {
         match self {
             Self::Added(object) | Self::Modified(object) | Self::Deleted(object) => object.resource_version(),
@@ -108,55 +108,55 @@ impl WatchEvent {
     }
 }
 
-/// Why a list or a watch failed.
+/// The reasons why a list or a watch failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ListWatchError {
-    /// History does not reach back to the version asked for (410).
+    /// The requested version is too old (410).
     #[error("expired: {0}")]
     Expired(String),
-    /// The server has not reached the version asked for, or does not know it.
+    /// The server has not reached the requested version, or does not know it.
     #[error("too large resource version: {0}")]
     TooLargeResourceVersion(String),
-    /// The request itself is not one the server takes (400, 403 on options, 422).
+    /// The server rejects the request (400, 403 for its options, 422).
     #[error("invalid: {0}")]
     Invalid(String),
-    /// The server asks to be left alone for a while (429, 503 with a time).
+    /// The server is overloaded (429, 503 with a delay).
     #[error("too many requests: {message}")]
     TooManyRequests {
-        /// What the server says.
+        /// The server's message.
         message: String,
-        /// How long, where it says so.
+        /// The requested delay, if there is one.
         retry_after: Option<Duration>,
     },
-    /// Another answer that is no success.
+    /// Any other error response.
     #[error("{code} {reason}: {message}")]
     Status {
-        /// The HTTP code.
+        /// The HTTP status code.
         code: u16,
-        /// The API's reason.
+        /// The reason in the `Status`.
         reason: String,
-        /// What the server says.
+        /// The server's message.
         message: String,
     },
-    /// No answer, or one that broke off.
+    /// No response, or an incomplete one.
     #[error("connection: {0}")]
     Connection(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// An answer that is not what it should be.
-    #[error("unexpected answer: {0}")]
+    /// An invalid response.
+    #[error("unexpected response: {0}")]
     Malformed(String),
-    /// An object that cannot be read.
+    /// An object that cannot be parsed.
     #[error("object: {0}")]
     Object(#[from] ObjectError),
 }
 
 impl ListWatchError {
-    /// Whether the version asked for is of no use any more, so that a list must follow.
+    /// Whether the version is no longer usable, so that a list must follow.
     pub fn is_expired(&self) -> bool {
         matches!(self, Self::Expired(_))
     }
 
-    /// Whether a watch that ended so can go on from where it was, rather than after a list.
-    pub fn is_passing(&self) -> bool {
+    /// Whether a watch that failed with this error can resume without a list.
+    pub fn is_transient(&self) -> bool {
         match self {
             Self::Connection(_) | Self::TooManyRequests { .. } => true,
             Self::Status { code, .. } => *code >= 500,
@@ -164,7 +164,7 @@ impl ListWatchError {
         }
     }
 
-    /// How long the server wants to be left alone.
+    /// The delay that the server requests.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TooManyRequests { retry_after, .. } => *retry_after,

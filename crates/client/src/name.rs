@@ -1,15 +1,15 @@
-//! [`ObjectName`]: what objects are kept and queued by.
+//! [`ObjectName`]: the key of objects in caches and queues.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Namespace and name of an object, in client-go's form of a key: `namespace/name`, or `name` where the kind has no
-/// namespaces. A pointer; clones share the text.
+/// Namespace and name of an object in client-go's key format: `namespace/name`, or `name` for cluster-scoped objects.
+/// Clones share the text.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectName(Arc<str>);
 
 impl ObjectName {
-    /// The key of `name` in `namespace`, which is empty where the kind has none.
+    /// Creates a key; `namespace` is empty for cluster-scoped objects.
     pub fn new(namespace: &str, name: &str) -> Self {
         match namespace {
             "" => Self(name.into()),
@@ -17,7 +17,7 @@ impl ObjectName {
         }
     }
 
-    /// The namespace; empty where there is none.
+    /// The namespace; empty for cluster-scoped objects.
     pub fn namespace(&self) -> &str {
         self.0.split_once('/').map_or("", |(namespace, _)| namespace)
     }
@@ -27,7 +27,7 @@ impl ObjectName {
         self.0.split_once('/').map_or(&self.0, |(_, name)| name)
     }
 
-    /// The key's text.
+    /// The key as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -45,7 +45,7 @@ impl fmt::Debug for ObjectName {
     }
 }
 
-/// From the form of a key.
+/// Parses client-go's key format.
 impl From<&str> for ObjectName {
     fn from(key: &str) -> Self {
         Self(key.into())

@@ -1,4 +1,4 @@
-//! [`Object`]: one version of an object as caches hold it.
+//! [`Object`]: one version of an object in a cache.
 
 mod head;
 
@@ -18,14 +18,14 @@ use self::head::Head;
 use crate::{DecodeError, ObjectName};
 use nave_machinery::scan;
 
-/// The metadata of an object of any kind, and nothing else of it.
+/// The metadata of an object of any kind.
 pub type PartialObjectMetadata = kube::core::PartialObjectMeta<kube::core::DynamicObject>;
 
-/// One version of an object: its JSON, and what is asked of it often, read out once. A pointer; clones share all.
+/// One version of an object: its JSON, with frequently read metadata parsed once. Clones share both.
 ///
-/// `K` is what [`decode`](Self::decode) makes of it: a type of `k8s-openapi`, [`PartialObjectMetadata`], or a
-/// [`Value`]. The rest does not depend on `K`, and [`cast`](Self::cast) changes it for free. Beyond its JSON, which
-/// within the server is the watch cache's own, an object costs about 130 bytes, 16 more a label, 36 an owner.
+/// `K` is the type that [`decode`](Self::decode) returns: a type of `k8s-openapi`, [`PartialObjectMetadata`], or a
+/// [`Value`]. All else is independent of `K`, and [`cast`](Self::cast) is free. Beyond its JSON, which is shared with
+/// the watch cache in the server's process, an object costs about 130 bytes, plus 16 per label and 36 per owner.
 pub struct Object<K = Value> {
     inner: Arc<Inner>,
     kind: PhantomData<fn() -> K>,
@@ -36,58 +36,58 @@ struct Inner {
     head: Head,
 }
 
-/// What is no object of the API.
+/// The reasons why a text is not an API object.
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
-    /// It has no metadata, or is no JSON object at all.
+    /// The text has no metadata, or is not a JSON object.
     #[error("no metadata")]
     NoMetadata,
-    /// The metadata cannot be read.
+    /// The metadata cannot be parsed.
     #[error("metadata: {0}")]
     Metadata(#[source] DecodeError),
-    /// A value cannot be written as JSON.
+    /// A value cannot be serialized to JSON.
     #[error("encode: {0}")]
     Encode(#[source] DecodeError),
-    /// It is larger than 4 GiB.
-    #[error("an object of {0} bytes")]
+    /// The object is larger than 4 GiB.
+    #[error("an object of {0} bytes is too large")]
     TooLarge(usize),
 }
 
-/// An owner of an object, as `metadata.ownerReferences` names it.
+/// An owner reference of an object (`metadata.ownerReferences`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OwnerRef<'a> {
-    /// Group and version of its kind.
+    /// The group and version of the owner's kind.
     pub api_version: &'a str,
-    /// Its kind.
+    /// The owner's kind.
     pub kind: &'a str,
-    /// Its name; it is in the object's namespace or has none.
+    /// The owner's name; it is in the object's namespace or cluster-scoped.
     pub name: &'a str,
-    /// Its uid.
+    /// The owner's uid.
     pub uid: &'a str,
-    /// Whether it is the one that manages the object.
+    /// Whether the owner is the managing controller.
     pub controller: bool,
-    /// Whether it may not vanish before the object when it is deleted in the foreground.
+    /// Whether foreground deletion of the owner waits for this object.
     pub block_owner_deletion: bool,
 }
 
 impl<K> Object<K> {
-    /// The object with this JSON. Its metadata is read, the rest is looked at when it is decoded.
+    /// Creates an object from JSON. Parses the metadata; the rest is parsed by [`decode`](Self::decode).
     pub fn from_json(json: Bytes) -> Result<Self, ObjectError> {
         let head = Head::read(&json)?;
         Ok(Self { inner: Arc::new(Inner { json, head }), kind: PhantomData })
     }
 
-    /// An object made of a value: for transforms and tests.
+    /// Creates an object from a value, for transforms and tests.
     pub fn from_value(value: &impl Serialize) -> Result<Self, ObjectError> {
         Self::from_json(serde_json::to_vec(value).map_err(|error| ObjectError::Encode(error.into()))?.into())
     }
 
-    /// The same object, read as another type.
+    /// Converts to another type; free.
     pub fn cast<L>(self) -> Object<L> {
         Object { inner: self.inner, kind: PhantomData }
     }
 
-    /// The object as its type.
+    /// Deserializes the object.
     pub fn decode(&self) -> Result<K, serde_json::Error>
     where
         K: DeserializeOwned,
@@ -95,29 +95,29 @@ impl<K> Object<K> {
         serde_json::from_slice(&self.inner.json)
     }
 
-    /// All of the metadata, annotations too.
+    /// Deserializes the whole metadata, including annotations.
     pub fn metadata(&self) -> Result<ObjectMeta, serde_json::Error> {
         let metadata = scan::member(&self.inner.json, "metadata").unwrap_or_default();
         serde_json::from_slice(&self.inner.json[metadata])
     }
 
-    /// The value of one annotation.
+    /// Returns an annotation.
     pub fn annotation(&self, key: &str) -> Option<String> {
-        // Keys of annotations hold nothing that JSON escapes.
+        // Annotation keys have no characters that JSON escapes.
         serde_json::from_slice(self.at(&["metadata", "annotations", key])?).ok()
     }
 
-    /// The JSON of the part of the object that these members lead to, if it is there. Nothing is decoded on the way.
+    /// The raw JSON at a path of member names, if it exists.
     pub fn at(&self, path: &[&str]) -> Option<&[u8]> {
         path.iter().try_fold(&self.inner.json[..], |json, key| Some(&json[scan::member(json, key)?]))
     }
 
-    /// The JSON.
+    /// The JSON of the whole object.
     pub fn json(&self) -> &Bytes {
         &self.inner.json
     }
 
-    /// Namespace and name, the key in all caches.
+    /// The key: namespace and name.
     pub fn key(&self) -> ObjectName {
         ObjectName::new(self.namespace(), self.name())
     }
@@ -127,7 +127,7 @@ impl<K> Object<K> {
         self.text(self.inner.head.name)
     }
 
-    /// The namespace; empty where the kind has none.
+    /// The namespace; empty for cluster-scoped objects.
     pub fn namespace(&self) -> &str {
         self.text(self.inner.head.namespace)
     }
@@ -137,22 +137,22 @@ impl<K> Object<K> {
         self.text(self.inner.head.uid)
     }
 
-    /// The version. To be compared for being equal, and for nothing else.
+    /// The resource version. Compare it for equality only.
     pub fn resource_version(&self) -> &str {
         self.text(self.inner.head.resource_version)
     }
 
-    /// When its deletion was asked for, if it was.
+    /// The deletion timestamp, if the object is being deleted.
     pub fn deletion_timestamp(&self) -> Option<Timestamp> {
         self.text(self.inner.head.deletion_timestamp).parse().ok()
     }
 
-    /// Whether its deletion was asked for.
+    /// Whether the object has a deletion timestamp.
     pub fn is_being_deleted(&self) -> bool {
         !self.text(self.inner.head.deletion_timestamp).is_empty()
     }
 
-    /// The value of one label.
+    /// Returns a label.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.labels().find(|(name, _)| *name == key).map(|(_, value)| value)
     }
@@ -162,7 +162,7 @@ impl<K> Object<K> {
         self.inner.head.labels.iter().map(|&(key, value)| (self.text(key), self.text(value)))
     }
 
-    /// Whether `selector` selects its labels.
+    /// Whether `selector` matches the labels.
     pub fn is_selected_by(&self, selector: &LabelSelector) -> bool {
         selector.matches(|key| self.label(key))
     }
@@ -184,12 +184,12 @@ impl<K> Object<K> {
         })
     }
 
-    /// The owner that manages it (`metav1.GetControllerOf`).
+    /// The managing controller (`metav1.GetControllerOf`).
     pub fn controller_of(&self) -> Option<OwnerRef<'_>> {
         self.owner_references().find(|owner| owner.controller)
     }
 
-    /// Whether both are the same version of the same object.
+    /// Whether both have the same uid and resource version.
     pub fn is_same_version<L>(&self, other: &Object<L>) -> bool {
         self.uid() == other.uid() && self.resource_version() == other.resource_version()
     }
@@ -205,7 +205,7 @@ impl<K> Clone for Object<K> {
     }
 }
 
-/// Names the object and its version; what it holds may be a secret.
+/// Shows the key and the version only, because the content may be secret.
 impl<K> fmt::Debug for Object<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.key(), self.resource_version())
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_is_read_out() {
+    fn parses_metadata() {
         let pod = object(
             &json!({"kind": "Pod", "apiVersion": "v1", "spec": {"containers": []}, "metadata": {
                 "name": "web-1", "namespace": "shop", "uid": "u-1", "resourceVersion": "77",
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_absent_or_null_is_empty() {
+    fn absent_and_null_fields_are_empty() {
         let bare = object(&json!({"metadata": {"name": "a", "labels": null, "ownerReferences": null}}));
         assert_eq!((bare.namespace(), bare.uid(), bare.is_being_deleted()), ("", "", false));
         assert_eq!((bare.labels().count(), bare.owner_references().count()), (0, 0));
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_json_escapes_is_read_as_it_is_meant() {
+    fn unescapes_json_strings() {
         let owner = json!({"apiVersion": "v1", "kind": "K", "name": "a\"b\u{1}é", "uid": "x"});
         let odd = object(&json!({"metadata": {"name": "n", "ownerReferences": [owner]}}));
         assert_eq!(odd.owner_references().next().unwrap().name, "a\"b\u{1}é");
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_an_error() {
+    fn rejects_text_that_is_not_an_object() {
         for json in [
             "",
             "[]",
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_tells_no_content() {
+    fn debug_shows_no_content() {
         let secret =
             object(&json!({"metadata": {"name": "a", "resourceVersion": "5"}, "data": {"password": "x"}}));
         assert_eq!(format!("{secret:?}"), "a@5");

@@ -1,13 +1,13 @@
-//! Errors without the bodies of responses.
+//! Removes response bodies from errors.
 //!
-//! Responses hold secrets. The client library and the JSON parser put parts of what they cannot read into their errors,
-//! which are logged and written into conditions and events.
+//! Responses can hold secrets. The client library and the JSON parser include parts of unparsable input in their
+//! errors, which are logged and written into conditions and events.
 
 use std::fmt;
 
 use serde::de::Error as _;
 
-/// Why JSON could not be read: the kind of fault and its place, and nothing of the text.
+/// A JSON error: its kind and position, without the text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct DecodeError {
     kind: &'static str,
@@ -42,7 +42,7 @@ impl fmt::Debug for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
-/// The error without what the response held. What a server says in a `Status` stays.
+/// Removes the response body from an error. The message of a `Status` stays.
 pub fn redacted(error: kube::Error) -> kube::Error {
     match error {
         kube::Error::SerdeError(error) => invalid(DecodeError::from(error)),
@@ -59,6 +59,5 @@ fn invalid(why: impl fmt::Display) -> kube::Error {
     kube::Error::SerdeError(serde_json::Error::custom(why))
 }
 
-/// The reason that the client library makes up where an error response is not a `Status`. It puts the body into the
-/// message.
+/// The reason that the client library sets if an error response is not a `Status`. Its message is the response body.
 const NOT_A_STATUS: &str = "Failed to parse error data";

@@ -1,4 +1,4 @@
-//! [`Reflector`]: brings what a server has of a resource into a store, and keeps it up to date.
+//! [`Reflector`]: copies a resource from a server into a store, and keeps it up to date.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::Backoff;
-use crate::backoff::Waits;
+use crate::backoff::BackoffTimer;
 use crate::{
     ListOptions, ListWatchError, ListerWatcher, Object, WatchEvent, WatchOptions, WatchStart, WatchStream,
 };
 
-/// What a reflector fills: a cache, or a queue before one.
+/// The store that a reflector fills: a cache, or a queue before one.
 #[async_trait]
 pub trait ReflectorStore: Send + Sync {
     /// The object was created.
@@ -28,38 +28,38 @@ pub trait ReflectorStore: Send + Sync {
     /// The object was deleted; this is its last state.
     fn delete(&self, object: Object);
 
-    /// There are these objects and no others, as of this version.
+    /// The complete list of objects at this version.
     fn replace(&self, objects: Vec<Object>, resource_version: &str);
 
     /// The resync interval has passed.
     fn resync(&self) {}
 
-    /// Waits until there is room for more events.
-    async fn room(&self) {}
+    /// BackoffTimer until the store can take more events.
+    async fn wait_for_capacity(&self) {}
 }
 
-/// Told of each failed list or watch, before the reflector waits and tries again.
+/// Called for each failed list or watch, before the delay.
 pub type WatchErrorHandler = dyn Fn(&ListWatchError) + Send + Sync;
 
-/// How a [`Reflector`] goes about it.
+/// The settings of a [`Reflector`].
 #[derive(Clone)]
 pub struct ReflectorConfig {
-    /// What is reflected, for logs.
+    /// The resource, for logs.
     pub name: Arc<str>,
-    /// How long it waits after failures.
+    /// The backoff after failures.
     pub backoff: Backoff,
-    /// How often the store is told to resync; `None` for never.
+    /// The resync interval; `None` for never.
     pub resync: Option<Duration>,
-    /// Objects asked for in one page, where a list can be read in pages.
+    /// The page size of lists.
     pub page_size: u32,
-    /// The server is asked to end a watch after this to twice this.
+    /// The minimum timeout of watches; the actual one is random, up to twice as long.
     pub min_watch_time: Duration,
-    /// Told of failures; they are logged too.
+    /// Called for failures, which are also logged.
     pub on_error: Option<Arc<WatchErrorHandler>>,
 }
 
 impl ReflectorConfig {
-    /// client-go's: pages of 500, watches of 5 to 10 minutes, no resync.
+    /// client-go's settings: pages of 500, watches of 5 to 10 minutes, no resync.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self {
             name: name.into(),
@@ -72,28 +72,28 @@ impl ReflectorConfig {
     }
 }
 
-/// Lists, then watches from the list's version; goes on from the last version seen when a watch ends, and lists again
-/// when the server has forgotten it.
+/// Lists, then watches from the list's version. Resumes at the last version seen when a watch ends, and lists again
+/// when the server no longer has that version.
 ///
-/// | what happens | what it does |
+/// | event | reaction |
 /// | --- | --- |
-/// | the watch ends, in peace or broken | watches from the last version seen, of an event or a bookmark |
-/// | 410 on a watch | lists, not older than what it has seen |
-/// | 410 on a list, or a version the server does not know | lists the latest there is |
-/// | a streamed list is refused | lists in pages, from now on |
+/// | the watch ends or breaks | watches from the last version in an event or bookmark |
+/// | 410 on a watch | lists, at least the last version seen |
+/// | 410 on a list, or a version the server does not know | lists the latest version |
+/// | a streamed list is refused | lists in pages from now on |
 /// | 410 in the middle of a paged list | lists without pages |
-/// | no connection, 429, 5xx, or a watch that ends at once | waits ([`Backoff`]), then goes on |
+/// | no connection, 429, 5xx, or a watch that ends at once | waits ([`Backoff`]), then resumes |
 /// | another failure | waits, then lists |
 pub struct Reflector {
     source: Arc<dyn ListerWatcher>,
     store: Arc<dyn ReflectorStore>,
     config: ReflectorConfig,
-    /// The version up to which the store has everything.
+    /// The version up to which the store is complete.
     last_version: Mutex<String>,
 }
 
 impl Reflector {
-    /// A reflector of `source` into `store`.
+    /// Creates a reflector from `source` into `store`.
     pub fn new(
         source: Arc<dyn ListerWatcher>,
         store: Arc<dyn ReflectorStore>,
@@ -102,16 +102,16 @@ impl Reflector {
         Self { source, store, config, last_version: Mutex::default() }
     }
 
-    /// The version up to which the store has everything; empty before the first list.
+    /// The version up to which the store is complete; empty before the first list.
     pub fn last_sync_resource_version(&self) -> String {
         self.last_version.lock().clone()
     }
 
-    /// Reflects until `stop` is cancelled.
+    /// Runs until `stop` is cancelled.
     pub async fn run(&self, stop: &CancellationToken) {
         let mut run = Run {
             reflector: self,
-            waits: Waits::new(self.config.backoff),
+            waits: BackoffTimer::new(self.config.backoff),
             streams_lists: self.source.streams_lists(),
             version_is_lost: false,
             next_resync: self.config.resync.map(|interval| Instant::now() + interval),
@@ -120,12 +120,12 @@ impl Reflector {
     }
 }
 
-/// What one run of a reflector keeps in mind.
+/// The state of one run.
 struct Run<'a> {
     reflector: &'a Reflector,
-    waits: Waits,
+    waits: BackoffTimer,
     streams_lists: bool,
-    /// Whether the server did not know the last version seen.
+    /// Whether the server does not know the last version seen.
     version_is_lost: bool,
     next_resync: Option<Instant>,
 }
@@ -140,12 +140,12 @@ impl Run<'_> {
         }
     }
 
-    /// Fills the store. A streamed list leaves a watch that goes on.
+    /// Lists into the store. A streamed list returns its watch, which continues.
     async fn list(&mut self) -> Result<Option<WatchStream>, ListWatchError> {
         if self.streams_lists {
             match self.streamed_list().await {
                 Err(ListWatchError::Invalid(why)) => {
-                    tracing::debug!(name = %self.reflector.config.name, why, "the server streams no lists");
+                    tracing::debug!(name = %self.reflector.config.name, why, "server does not support streaming lists");
                     self.streams_lists = false;
                 }
                 other => return other.map(Some),
@@ -157,13 +157,13 @@ impl Run<'_> {
     async fn list_failed(&mut self, error: &ListWatchError) {
         let lost = matches!(error, ListWatchError::Expired(_) | ListWatchError::TooLargeResourceVersion(_));
         if lost && !std::mem::replace(&mut self.version_is_lost, true) {
-            self.told(error);
+            self.report_relist(error);
             return;
         }
         self.failed(error).await;
     }
 
-    /// The version a list must not be older than, so that what was seen is not unseen.
+    /// The minimum version of a list, so that the store does not go back in time.
     fn list_version(&self, any: &str) -> String {
         let last = self.reflector.last_sync_resource_version();
         match (self.version_is_lost, last.is_empty()) {
@@ -178,7 +178,7 @@ impl Run<'_> {
         let mut watch = self.open(start).await?;
         let mut objects = Vec::new();
         loop {
-            let event = watch.next().await.ok_or_else(|| broken("a streamed list ended early"))?;
+            let event = watch.next().await.ok_or_else(|| broken("the streamed list ended early"))?;
             match event? {
                 WatchEvent::Added(object) => objects.push(object),
                 WatchEvent::Bookmark { resource_version, initial_events_end: true } => {
@@ -187,7 +187,7 @@ impl Run<'_> {
                 }
                 WatchEvent::Bookmark { .. } => {}
                 WatchEvent::Modified(_) | WatchEvent::Deleted(_) => {
-                    return Err(ListWatchError::Malformed("a change within the initial events".into()));
+                    return Err(ListWatchError::Malformed("change event within the initial events".into()));
                 }
             }
         }
@@ -195,14 +195,14 @@ impl Run<'_> {
 
     async fn paged_list(&mut self) -> Result<(), ListWatchError> {
         let resource_version = self.list_version("0");
-        // With a version and a limit a server gives the state at exactly that version, which may be long past.
+        // With a version and a limit, the server returns exactly that version, which may be compacted.
         let is_any = matches!(&*resource_version, "" | "0");
         let limit = if is_any { self.reflector.config.page_size } else { 0 };
         let mut options = ListOptions { resource_version, limit, continue_token: String::new() };
         let mut objects = Vec::new();
         loop {
             let page = match self.reflector.source.list(&options).await {
-                // The state that the pages are of is gone: everything at once, then.
+                // The version of the pages is compacted: list without pages.
                 Err(ListWatchError::Expired(_)) if !options.continue_token.is_empty() => {
                     objects.clear();
                     let version = self.list_version("0");
@@ -217,7 +217,7 @@ impl Run<'_> {
                 self.replace(objects, page.resource_version);
                 return Ok(());
             }
-            // The token says of which version; a second answer to that is an error.
+            // The continue token includes the version; sending both is an error.
             options.resource_version.clear();
             options.continue_token = page.continue_token;
         }
@@ -244,10 +244,10 @@ impl Run<'_> {
             };
             let short = started.elapsed() < SHORT_WATCH && seen == 0;
             match error {
-                Some(error) if error.is_expired() => return self.told(&error),
-                Some(error) if error.is_passing() => self.failed(&error).await,
+                Some(error) if error.is_expired() => return self.report_relist(&error),
+                Some(error) if error.is_transient() => self.failed(&error).await,
                 Some(error) => return self.failed(&error).await,
-                None if short => self.failed(&broken("a watch ended at once and told nothing")).await,
+                None if short => self.failed(&broken("the watch ended at once without an event")).await,
                 None => {}
             }
         }
@@ -259,7 +259,7 @@ impl Run<'_> {
         self.reflector.source.watch(&WatchOptions { start, timeout }).await
     }
 
-    /// Brings the events of a watch into the store, until it ends: how many there were, and what ended it.
+    /// Applies the events of a watch until it ends; returns their number and the error.
     async fn follow(&mut self, watch: WatchStream) -> (usize, Option<ListWatchError>) {
         let mut chunks = watch.ready_chunks(CHUNK);
         let mut seen = 0;
@@ -274,7 +274,7 @@ impl Run<'_> {
                         }
                         seen += 1;
                     }
-                    self.reflector.store.room().await;
+                    self.reflector.store.wait_for_capacity().await;
                 }
                 () = due(self.next_resync) => self.resync(),
             }
@@ -298,15 +298,15 @@ impl Run<'_> {
         self.next_resync = self.reflector.config.resync.map(|interval| Instant::now() + interval);
     }
 
-    fn told(&self, error: &ListWatchError) {
-        tracing::debug!(name = %self.reflector.config.name, %error, "the list is to be made anew");
+    fn report_relist(&self, error: &ListWatchError) {
+        tracing::debug!(name = %self.reflector.config.name, %error, "relisting");
         if let Some(on_error) = &self.reflector.config.on_error {
             on_error(error);
         }
     }
 
     async fn failed(&mut self, error: &ListWatchError) {
-        let wait = self.waits.next_wait().max(error.retry_after().unwrap_or_default().min(MAX_RETRY_AFTER));
+        let wait = self.waits.next_delay().max(error.retry_after().unwrap_or_default().min(MAX_RETRY_AFTER));
         tracing::warn!(name = %self.reflector.config.name, %error, ?wait, "list or watch failed");
         if let Some(on_error) = &self.reflector.config.on_error {
             on_error(error);
@@ -329,8 +329,8 @@ async fn due(at: Option<Instant>) {
 /// Events taken from a watch at once.
 const CHUNK: usize = 128;
 
-/// A watch that ends sooner, without an event, is taken for a failure.
+/// A watch that ends sooner than this without an event counts as a failure.
 const SHORT_WATCH: Duration = Duration::from_secs(1);
 
-/// A server that wants to be left alone for longer is asked again after this.
+/// The longest delay that a server can request.
 const MAX_RETRY_AFTER: Duration = Duration::from_mins(1);

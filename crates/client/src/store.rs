@@ -1,4 +1,4 @@
-//! [`Indexer`], a cache of objects with named indexes, and [`Lister`], the typed way to read it.
+//! [`Indexer`], a cache of objects with named indexes, and [`Lister`], its typed reader.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
@@ -14,28 +14,28 @@ use slab::Slab;
 use crate::reflector::ReflectorStore;
 use crate::{Object, ObjectName};
 
-/// The name of the index that every cache has: by namespace (client-go's `NamespaceIndex`).
+/// The namespace index of every cache (client-go's `NamespaceIndex`).
 pub const NAMESPACE_INDEX: &str = "namespace";
 
-/// The values an object has in an index.
+/// Returns the index values of an object.
 pub type IndexFn<K = nave_machinery::Value> = dyn Fn(&Object<K>) -> Vec<String> + Send + Sync;
 
-/// There is no index of this name.
+/// The index does not exist.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no index {0:?}")]
 pub struct NoSuchIndex(pub String);
 
 /// A thread-safe cache of objects by [`ObjectName`], with indexes.
 ///
-/// The lock that readers take is held while pointers are read or written, never while an object is decoded or an index
-/// function runs: a list of 20,000 objects holds the writer up for some 100 µs. Writers wait for each other.
+/// The read lock is held while pointers are copied, never while an object is deserialized or an index function runs:
+/// a list of 20,000 objects blocks the writer for about 100 µs. Writers are serialized.
 pub struct Indexer {
-    /// Held by whoever writes.
+    /// Held during writes.
     functions: Mutex<Vec<(Arc<str>, Arc<IndexFn>)>>,
     state: RwLock<State>,
 }
 
-/// Objects have numbers, by which all else refers to them: a key is in the object that it is of, and nowhere else.
+/// Objects are referred to by number, so that each key is stored once, in its object.
 #[derive(Default)]
 struct State {
     objects: Slab<Object>,
@@ -44,21 +44,21 @@ struct State {
     indexes: HashMap<Arc<str>, Index>,
 }
 
-/// The place of an object in the cache, for as long as one of its key is there.
+/// The slot of an object, for as long as its key is in the cache.
 type Number = u32;
 
-/// The objects that have a value.
+/// The objects for each index value.
 type Index = HashMap<Box<str>, BTreeSet<Number>>;
 
 impl Indexer {
-    /// An empty cache with the index by namespace.
+    /// Creates an empty cache with the namespace index.
     pub fn new() -> Self {
         let cache = Self { functions: Mutex::default(), state: RwLock::default() };
         cache.add_index(NAMESPACE_INDEX, Arc::new(|object: &Object| vec![object.namespace().to_owned()]));
         cache
     }
 
-    /// Adds an index, in place of one of the same name. Objects that are there are put into it.
+    /// Adds an index, or replaces the one with this name. Existing objects are indexed.
     pub fn add_index(&self, name: &str, function: Arc<IndexFn>) {
         let mut functions = self.functions.lock();
         let name: Arc<str> = name.into();
@@ -74,7 +74,7 @@ impl Indexer {
         self.state.write().indexes.insert(name, index);
     }
 
-    /// Puts an object in, and hands back the one it replaces.
+    /// Inserts an object; returns the previous one.
     pub fn put(&self, object: Object) -> Option<Object> {
         let functions = self.functions.lock();
         let old = self.state.read().get((object.namespace(), object.name()));
@@ -82,7 +82,7 @@ impl Indexer {
         self.state.write().put(object, changes)
     }
 
-    /// Takes an object out, and hands it back.
+    /// Removes and returns an object.
     pub fn remove(&self, key: &ObjectName) -> Option<Object> {
         let functions = self.functions.lock();
         let old = self.get(key.as_str())?;
@@ -90,7 +90,7 @@ impl Indexer {
         self.state.write().remove(names(key.as_str()), changes)
     }
 
-    /// Holds these objects and no others.
+    /// Replaces the content of the cache.
     pub fn replace_all(&self, objects: Vec<Object>) {
         let functions = self.functions.lock();
         let mut state = State::default();
@@ -103,11 +103,11 @@ impl Indexer {
             state.put(object, changes);
         }
         let old = std::mem::replace(&mut *self.state.write(), state);
-        // Large: released here, after the lock.
+        // Dropping is slow, so it happens after the lock is released.
         drop(old);
     }
 
-    /// The object with this key, in client-go's form.
+    /// Returns the object with this key, in client-go's format.
     pub fn get(&self, key: &str) -> Option<Object> {
         self.state.read().get(names(key))
     }
@@ -122,40 +122,40 @@ impl Indexer {
         self.state.read().objects.iter().map(|(_, object)| object.key()).collect()
     }
 
-    /// How many there are.
+    /// The number of objects.
     pub fn len(&self) -> usize {
         self.state.read().objects.len()
     }
 
-    /// Whether there are none.
+    /// Whether the cache is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The objects that have `value` in an index, in no order.
+    /// The objects with `value` in an index, in no order.
     pub fn by_index(&self, index: &str, value: &str) -> Result<Vec<Object>, NoSuchIndex> {
         let state = self.state.read();
         let numbers = state.index(index)?.get(value);
         Ok(numbers.into_iter().flatten().filter_map(|at| state.objects.get(*at as usize).cloned()).collect())
     }
 
-    /// The keys of the objects that have `value` in an index, in no order.
+    /// The keys of the objects with `value` in an index, in no order.
     pub fn index_keys(&self, index: &str, value: &str) -> Result<Vec<ObjectName>, NoSuchIndex> {
         Ok(self.by_index(index, value)?.iter().map(Object::key).collect())
     }
 
-    /// The values that objects have in an index, in no order.
+    /// The values of an index, in no order.
     pub fn index_values(&self, index: &str) -> Result<Vec<String>, NoSuchIndex> {
         Ok(self.state.read().index(index)?.keys().map(|value| value.clone().into_string()).collect())
     }
 
-    /// Whether no object has a value in an index.
+    /// Whether an index has no values.
     pub fn is_index_empty(&self, index: &str) -> Result<bool, NoSuchIndex> {
         Ok(self.state.read().index(index)?.is_empty())
     }
 }
 
-/// Namespace and name of a key in client-go's form.
+/// Splits a key in client-go's format into namespace and name.
 fn names(key: &str) -> (&str, &str) {
     key.split_once('/').unwrap_or(("", key))
 }
@@ -186,7 +186,7 @@ impl State {
     fn insert(&mut self, object: Object) -> Number {
         let Self { objects, by_key, hasher, .. } = self;
         let hash = hasher.hash_one(names_of(&object));
-        // As many objects as there are numbers do not fit into memory.
+        // More objects than numbers do not fit into memory.
         let at = objects.insert(object) as Number;
         by_key.insert_unique(hash, at, |at| hasher.hash_one(names_of(&objects[*at as usize])));
         at
@@ -252,14 +252,14 @@ impl ReflectorStore for Indexer {
     }
 }
 
-/// What a write does to one index.
+/// The change of one index by a write.
 struct IndexChange {
     name: Arc<str>,
     gone: Vec<String>,
     new: Vec<String>,
 }
 
-/// Most writes change no index.
+/// The index changes of a write; most writes have none.
 fn changes(
     functions: &[(Arc<str>, Arc<IndexFn>)],
     old: Option<&Object>,
@@ -271,7 +271,7 @@ fn changes(
         if gone == new {
             return None;
         }
-        // A function may give a value twice.
+        // An index function may return a value twice.
         let (before, after): (HashSet<_>, HashSet<_>) =
             (gone.iter().cloned().collect(), new.iter().cloned().collect());
         gone.retain(|value| !after.contains(value));
@@ -281,26 +281,26 @@ fn changes(
     functions.iter().filter_map(change).collect()
 }
 
-/// Reads a cache, as objects of type `K`. A pointer; clones read the same cache.
+/// Reads a cache, with objects of type `K`. Clones read the same cache.
 ///
-/// What it hands out is shared with everybody who reads the cache, and nobody can change it.
+/// The returned objects are shared and immutable.
 pub struct Lister<K = nave_machinery::Value> {
     cache: Arc<Indexer>,
     kind: PhantomData<fn() -> K>,
 }
 
 impl<K> Lister<K> {
-    /// Reads `cache`.
+    /// Creates a reader of `cache`.
     pub fn new(cache: Arc<Indexer>) -> Self {
         Self { cache, kind: PhantomData }
     }
 
-    /// The object called `name` in `namespace`, which is empty where the kind has none.
+    /// Returns an object; `namespace` is empty for cluster-scoped objects.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Object<K>> {
         self.get_by_key(&ObjectName::new(namespace, name))
     }
 
-    /// The object with this key.
+    /// Returns the object with this key.
     pub fn get_by_key(&self, key: &ObjectName) -> Option<Object<K>> {
         self.cache.get(key.as_str()).map(Object::cast)
     }
@@ -315,29 +315,29 @@ impl<K> Lister<K> {
         self.by_index(NAMESPACE_INDEX, namespace).unwrap_or_default()
     }
 
-    /// The objects of a namespace whose labels are selected, in no order.
+    /// The objects of a namespace whose labels match, in no order.
     pub fn select(&self, namespace: &str, selector: &LabelSelector) -> Vec<Object<K>> {
         let mut objects = self.list_namespace(namespace);
         objects.retain(|object| object.is_selected_by(selector));
         objects
     }
 
-    /// The objects that have `value` in an index, in no order.
+    /// The objects with `value` in an index, in no order.
     pub fn by_index(&self, index: &str, value: &str) -> Result<Vec<Object<K>>, NoSuchIndex> {
         self.cache.by_index(index, value).map(cast_all)
     }
 
-    /// How many objects there are.
+    /// The number of objects.
     pub fn len(&self) -> usize {
         self.cache.len()
     }
 
-    /// Whether there are none.
+    /// Whether the cache is empty.
     pub fn is_empty(&self) -> bool {
         self.cache.is_empty()
     }
 
-    /// The cache itself.
+    /// The cache.
     pub fn indexer(&self) -> &Arc<Indexer> {
         &self.cache
     }

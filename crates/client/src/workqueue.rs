@@ -1,4 +1,4 @@
-//! [`Workqueue`]: keys to be worked on, each by one worker at a time.
+//! [`Workqueue`]: a queue of keys, each processed by one worker at a time.
 
 mod limiter;
 mod metrics;
@@ -17,24 +17,25 @@ pub use self::limiter::{BucketRateLimiter, ExponentialLimiter, MaxOf, RateLimite
 use self::metrics::QueueMetrics;
 pub use self::metrics::WorkqueueMetrics;
 
-/// The longest wait in a queue. A caller may compute a longer one from a field of an object; the sum with the present
-/// moment would then be beyond what the clock can tell.
+/// The longest delay. Callers may compute a longer one from a field of an object; its sum with the current time would
+/// overflow.
 const LONGEST_WAIT: Duration = Duration::from_hours(100 * 365 * 24);
 
-/// What a key in a queue must be.
+/// The requirements of a key.
 pub trait Key: Clone + Eq + Hash + Send + Sync + 'static {}
 
 impl<T: Clone + Eq + Hash + Send + Sync + 'static> Key for T {}
 
-/// A queue of keys. A pointer; clones are the same queue.
+/// A queue of keys. Clones share the queue.
 ///
-/// - A key that is added while it waits is there once.
-/// - A key that is added while it is worked on waits until that is [`done`](Self::done); no two workers have it at once.
-/// - [`add_after`](Self::add_after) adds it later; of several such times the earliest counts.
-/// - [`add_rate_limited`](Self::add_rate_limited) adds it after a failure, later each time, until
+/// - A key that is added while it is queued stays queued once.
+/// - A key that is added while it is processed is queued again after [`done`](Self::done); no two workers process it
+///   at once.
+/// - [`add_after`](Self::add_after) adds a key after a delay; the earliest of several counts.
+/// - [`add_rate_limited`](Self::add_rate_limited) adds a key after a failure with growing delays, until
 ///   [`forget`](Self::forget).
 ///
-/// What it holds is bounded by the number of different keys.
+/// Its size is bounded by the number of distinct keys.
 pub struct Workqueue<T = crate::ObjectName> {
     shared: Arc<Shared<T>>,
 }
@@ -42,15 +43,15 @@ pub struct Workqueue<T = crate::ObjectName> {
 struct Shared<T> {
     state: Mutex<State<T>>,
     limiter: Box<dyn RateLimiter<T>>,
-    /// There is a key to take, an earlier time to wait for, or nothing more to come.
+    /// Notified when a key is ready, an earlier delay is added, or the queue shuts down.
     changed: Notify,
-    /// A key is done.
-    settled: Notify,
+    /// Notified when a key is done.
+    key_done: Notify,
 }
 
 struct State<T> {
     order: VecDeque<T>,
-    /// Keys that need work: those in `order`, and those under work that were added again.
+    /// Keys that need processing: those in `order`, and those in processing that were added again.
     dirty: HashSet<T>,
     processing: HashSet<T>,
     waiting: Waiting<T>,
@@ -58,24 +59,27 @@ struct State<T> {
     metrics: QueueMetrics<T>,
 }
 
-/// Keys that are added later, each once.
+/// The delayed keys, each once.
 struct Waiting<T> {
     times: HashMap<T, Place>,
     order: BTreeMap<Place, T>,
     next: u64,
 }
 
-/// When, and which of those that are at the same time.
+/// The due time, and a sequence number for equal times.
 type Place = (Instant, u64);
 
 impl<T: Key> Workqueue<T> {
-    /// A queue with client-go's default rate limits and no metrics.
+    /// Creates a queue with client-go's default rate limits and no metrics.
     pub fn new() -> Self {
-        Self::with(default_rate_limiter(), None)
+        Self::with_rate_limiter(default_rate_limiter(), None)
     }
 
-    /// A queue with these rate limits, measured where `metrics` are given.
-    pub fn with(limiter: impl RateLimiter<T>, metrics: Option<(&WorkqueueMetrics, &str)>) -> Self {
+    /// Creates a queue with these rate limits, and metrics under a name.
+    pub fn with_rate_limiter(
+        limiter: impl RateLimiter<T>,
+        metrics: Option<(&WorkqueueMetrics, &str)>,
+    ) -> Self {
         let state = State {
             order: VecDeque::new(),
             dirty: HashSet::new(),
@@ -88,19 +92,19 @@ impl<T: Key> Workqueue<T> {
             state: Mutex::new(state),
             limiter: Box::new(limiter),
             changed: Notify::new(),
-            settled: Notify::new(),
+            key_done: Notify::new(),
         };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Marks a key as in need of work.
+    /// Adds a key.
     pub fn add(&self, key: T) {
         if self.shared.state.lock().add(key) {
             self.shared.changed.notify_one();
         }
     }
 
-    /// Adds a key when so much time has passed.
+    /// Adds a key after a delay.
     pub fn add_after(&self, key: T, after: Duration) {
         if after.is_zero() {
             return self.add(key);
@@ -122,34 +126,34 @@ impl<T: Key> Workqueue<T> {
         self.add_after(key, after);
     }
 
-    /// Ends the count of failures of a key.
+    /// Resets the failures of a key.
     pub fn forget(&self, key: &T) {
         self.shared.limiter.forget(key);
     }
 
-    /// How often the key was added with a rate limit since it was last forgotten.
+    /// The number of rate-limited adds since the key was last forgotten.
     pub fn num_requeues(&self, key: &T) -> u32 {
         self.shared.limiter.num_requeues(key)
     }
 
-    /// Waits for a key to work on, which must be said to be [`done`](Self::done) afterwards; `None` when the queue is
-    /// shut down and nothing is left. If the future is dropped, no key is lost.
+    /// BackoffTimer for a key; the caller must call [`done`](Self::done) afterwards. `None` when the queue is shut down and
+    /// empty. Dropping the future loses no key.
     pub async fn get(&self) -> Option<T> {
         loop {
-            // From here on a wake-up is not missed.
+            // Registered before the check, so that no wake-up is missed.
             let changed = self.shared.changed.notified();
             let next = {
                 let mut state = self.shared.state.lock();
                 state.admit_due();
                 if let Some(key) = state.take() {
                     if !state.order.is_empty() {
-                        // One wake-up may have stood for several keys.
+                        // One notification may stand for several keys.
                         self.shared.changed.notify_one();
                     }
                     return Some(key);
                 }
                 if state.is_shut_down {
-                    // The others are to end as well.
+                    // Wakes the other workers, so that they end too.
                     self.shared.changed.notify_one();
                     return None;
                 }
@@ -162,7 +166,7 @@ impl<T: Key> Workqueue<T> {
         }
     }
 
-    /// The work on a key has ended. If it was added meanwhile, it is to be worked on again.
+    /// Marks a key as processed. If it was added meanwhile, it is queued again.
     pub fn done(&self, key: &T) {
         let mut state = self.shared.state.lock();
         let again = state.done(key);
@@ -170,22 +174,22 @@ impl<T: Key> Workqueue<T> {
         if again {
             self.shared.changed.notify_one();
         }
-        self.shared.settled.notify_waiters();
+        self.shared.key_done.notify_waiters();
     }
 
-    /// How many keys wait to be taken now.
+    /// The number of keys that are ready.
     pub fn len(&self) -> usize {
         let mut state = self.shared.state.lock();
         state.admit_due();
         state.order.len()
     }
 
-    /// Whether no key waits to be taken now.
+    /// Whether no key is ready.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Takes no more keys. Those that wait are still handed out; those that were to be added later are dropped.
+    /// Stops accepting keys. Queued keys are still returned; delayed ones are dropped.
     pub fn shut_down(&self) {
         let mut state = self.shared.state.lock();
         state.is_shut_down = true;
@@ -194,29 +198,29 @@ impl<T: Key> Workqueue<T> {
         self.shared.changed.notify_one();
     }
 
-    /// Shuts down, and waits until all work that was taken or waits is done.
+    /// Shuts down, and waits until all queued keys are processed.
     pub async fn shut_down_with_drain(&self) {
         self.shut_down();
         loop {
-            let settled = self.shared.settled.notified();
+            let key_done = self.shared.key_done.notified();
             {
                 let state = self.shared.state.lock();
                 if state.processing.is_empty() && state.order.is_empty() {
                     return;
                 }
             }
-            settled.await;
+            key_done.await;
         }
     }
 
-    /// Whether it takes no more keys.
+    /// Whether the queue is shut down.
     pub fn is_shut_down(&self) -> bool {
         self.shared.state.lock().is_shut_down
     }
 }
 
 impl<T: Key> State<T> {
-    /// True where there is one more key to take.
+    /// Returns whether another key is ready.
     fn add(&mut self, key: T) -> bool {
         if self.is_shut_down || !self.dirty.insert(key.clone()) {
             return false;
@@ -261,7 +265,7 @@ impl<T: Key> State<T> {
 }
 
 impl<T: Key> Waiting<T> {
-    /// True where it is the earliest.
+    /// Returns whether the key is due first.
     fn add(&mut self, key: T, at: Instant) -> bool {
         if let Some(place) = self.times.get(&key).copied() {
             if place.0 <= at {

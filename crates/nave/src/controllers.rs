@@ -1,4 +1,5 @@
-//! `nave controllers`: the controllers as a process of their own, for any cluster. Of several such processes one works.
+//! `nave controllers`: runs the controllers as a separate process against any cluster. One of several processes is
+//! active.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,30 +22,30 @@ use crate::signals::Signals;
 use crate::signing::FileSigner;
 use crate::tokens::SecretTokens;
 
-/// Why the controllers could not run, or had to end.
+/// The reasons why the controllers cannot start or must stop.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ControllersError {
     /// A flag's file cannot be used.
     #[error(transparent)]
     Flag(#[from] FlagError),
-    /// The times of the election do not fit together.
+    /// The leader election settings contradict each other.
     #[error("leader election: {0}")]
     Election(#[from] ConfigError),
-    /// The address for health cannot be listened on.
+    /// The health address cannot be bound.
     #[error("cannot listen on {0}: {1} (--healthz-bind-address)")]
     Health(SocketAddr, #[source] io::Error),
     /// A metric cannot be registered.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// Another process leads now.
+    /// Another process is the leader now.
     #[error("leader election lost")]
     Lost,
-    /// The operating system refuses something the process needs.
-    #[error("the operating system refuses what the process needs: {0}")]
+    /// The operating system denied a resource.
+    #[error("operating system error: {0}")]
     System(#[from] io::Error),
 }
 
-/// Runs the controllers until a signal asks to stop, or another process leads.
+/// Runs the controllers until a signal arrives or leadership is lost.
 pub(crate) async fn run(mut config: ControllersConfig) -> Result<(), ControllersError> {
     let mut signals = Signals::new()?;
     let user = OneUser::read(&config).await?;
@@ -67,27 +68,27 @@ pub(crate) async fn run(mut config: ControllersConfig) -> Result<(), Controllers
     let lead = async {
         let ended = lead(elector, &user, &config, &stop).await;
         led.cancel();
-        // It ends by itself; a defect of its own is not this one's end.
+        // The task ends by itself; a panic in it must not end the process.
         let _ = written.await;
         ended
     };
-    let asked_to_stop = async {
+    let stop_signal = async {
         signals.next().await;
         stop.cancel();
         signals.next().await;
     };
     tokio::select! {
         ended = lead => ended,
-        // A second signal does not wait for what is under way.
-        () = asked_to_stop => Ok(()),
+        // A second signal skips the graceful shutdown.
+        () = stop_signal => Ok(()),
         never = health => match never {},
     }
 }
 
-/// In whose name the election's events are.
+/// The component name in leader election events.
 const COMPONENT: &str = "kube-controller-manager";
 
-/// Runs the controllers while this process leads, or for as long as it may where there is no election.
+/// Runs the controllers while this process is the leader, or until it stops if there is no election.
 async fn lead(
     elector: Option<Arc<LeaderElector>>,
     user: &OneUser,
@@ -100,13 +101,13 @@ async fn lead(
         return Ok(());
     };
     match elector.run(stop.clone(), work).await {
-        // What another process does now must not be done here too: end at once.
+        // Another process runs the controllers now, so this one must stop at once.
         Ended::Lost => Err(ControllersError::Lost),
         Ended::Stopped | Ended::Finished => Ok(()),
     }
 }
 
-/// Serves health where it is wanted, and says where.
+/// Serves the health endpoint if it is enabled, and prints its address.
 async fn health(
     wanted: Option<SocketAddr>,
     health: Health,
@@ -134,22 +135,23 @@ async fn work(user: &OneUser, config: &ControllersConfig, stop: CancellationToke
     let supervisor = config.settings.supervisor.clone();
     let factory = FactoryConfig { supervisor, ..FactoryConfig::default() };
     let informers = SharedInformerFactory::with_config(user.client.clone(), factory);
-    let running = frame::start(chosen(&config.controllers), user, &informers, &config.settings, stop.clone());
+    let running =
+        frame::start(selected(&config.controllers), user, &informers, &config.settings, stop.clone());
     tracing::info!("controllers started");
     stop.cancelled().await;
     running.shutdown().await;
     informers.shutdown().await;
 }
 
-/// The controllers that a list asks for.
-pub(crate) fn chosen(wanted: &Controllers) -> impl Iterator<Item = &'static Descriptor> {
+/// The controllers that `wanted` selects.
+pub(crate) fn selected(wanted: &Controllers) -> impl Iterator<Item = &'static Descriptor> {
     let runs = |controller: &&Descriptor| {
         wanted.runs(&[controller.name, controller.alias], controller.on_by_default)
     };
     nave_controllers::CONTROLLERS.iter().filter(runs)
 }
 
-/// All controllers act as the kubeconfig's user.
+/// Clients for all controllers with the kubeconfig's user.
 struct OneUser {
     client: kube::Client,
     root_ca: Option<Arc<str>>,
@@ -160,7 +162,7 @@ struct OneUser {
 impl OneUser {
     async fn read(config: &ControllersConfig) -> Result<Self, FlagError> {
         let wrong = |why: &dyn std::fmt::Display| FlagError::file("kubeconfig", &config.kubeconfig, why);
-        // Another part of the process may have set it already; both set the same.
+        // Fails if another part of the process has installed it already; both install the same provider.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let file = Kubeconfig::read_from(&config.kubeconfig).map_err(|why| wrong(&why))?;
         let loaded = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
@@ -197,7 +199,7 @@ impl Clients for OneUser {
     }
 }
 
-/// A name that no other process has: the host's, and chance.
+/// A unique identity: the host name and a random suffix.
 fn identity() -> String {
     let host = rustix::system::uname();
     format!("{}_{}", host.nodename().to_string_lossy(), uuid::Uuid::new_v4())

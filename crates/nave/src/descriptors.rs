@@ -1,8 +1,8 @@
-//! The process' limit of open file descriptors.
+//! The limit of open file descriptors.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the soft limit of open file descriptors to the hard limit, and returns the limit that holds.
+/// Raises the soft limit of open file descriptors to the hard limit, and returns the resulting limit.
 pub(crate) fn raise_limit() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
@@ -14,7 +14,7 @@ pub(crate) fn raise_limit() -> u64 {
             maximum.unwrap_or(u64::MAX)
         }
         Err(error) => {
-            tracing::warn!(%error, limit = current, "file descriptor limit cannot be raised");
+            tracing::warn!(%error, limit = current, "raising the file descriptor limit failed");
             current.unwrap_or(u64::MAX)
         }
     }
@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_soft_limit_becomes_the_hard_limit() {
+    fn raises_soft_limit_to_hard_limit() {
         let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
         let lower = Rlimit { current: Some(512.min(maximum.unwrap_or(u64::MAX))), maximum };
         setrlimit(Resource::Nofile, lower).unwrap();

@@ -191,7 +191,7 @@ pub(crate) struct Config {
     pub(crate) admission: Admission,
     pub(crate) service_ranges: ServiceRanges,
     pub(crate) node_ports: RangeInclusive<u16>,
-    /// What browsers are told.
+    /// The CORS and HSTS settings for browsers.
     pub(crate) browsers: Browsers,
     pub(crate) watch_caches: WatchCacheSizes,
     /// The authorities that sign certificates.
@@ -240,10 +240,10 @@ impl ServeFlags {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
             (Some(_), None) => {
-                return Err(FlagError::new("tls-private-key-file", "needed with --tls-cert-file"));
+                return Err(FlagError::new("tls-private-key-file", "required with --tls-cert-file"));
             }
             (None, Some(_)) => {
-                return Err(FlagError::new("tls-cert-file", "needed with --tls-private-key-file"));
+                return Err(FlagError::new("tls-cert-file", "required with --tls-private-key-file"));
             }
         };
         let controllers = known_controllers(&self.controllers)?;
@@ -303,12 +303,12 @@ mod tests {
     }
 
     #[test]
-    fn the_definition_is_sound() {
+    fn command_line_definition_is_valid() {
         <Cli as clap::CommandFactory>::command().debug_assert();
     }
 
     #[test]
-    fn nothing_typed_is_a_local_server() {
+    fn defaults_are_a_local_server() {
         let config = config(&[]).unwrap();
         assert_eq!(config.listen, SocketAddr::from(([127, 0, 0, 1], 6443)));
         assert_eq!(config.data_dir, Path::new("nave-data"));
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn serve_may_be_named() {
+    fn accepts_explicit_serve_command() {
         assert_eq!(config(&["serve", "--secure-port", "0"]).unwrap().listen.port(), 0);
         assert_eq!(config(&["--secure-port=1"]).unwrap().listen.port(), 1);
         assert_eq!(
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_are_told_an_address_they_can_reach() {
+    fn advertises_a_reachable_address() {
         let advertised = |arguments: &[&str]| config(arguments).unwrap().advertise.to_string();
         assert_eq!(advertised(&["--bind-address=0.0.0.0"]), "127.0.0.1");
         assert_eq!(advertised(&["--bind-address=::"]), "::1");
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_names_its_flag() {
+    fn error_names_the_flag() {
         for (arguments, flag) in [
             (&["--etcd-servers=http://localhost:2379"][..], "--etcd-servers"),
             (&["--tls-cert-file=a.crt"], "--tls-private-key-file"),

@@ -1,4 +1,4 @@
-//! `/healthz` and `/metrics` of `nave controllers`, over plain HTTP: what a probe and a scraper on the same machine ask.
+//! `/healthz` and `/metrics` of `nave controllers` over plain HTTP, for probes and scrapers on the same machine.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -17,31 +17,31 @@ use prometheus::{Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-/// Connections at a time: probes and scrapers are few.
+/// The most concurrent connections; probes and scrapers are few.
 const CONNECTIONS: usize = 32;
-/// How long a client has to say what it wants.
+/// The time a client has to send a request.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// After this long a connection is closed: its client may have stopped reading.
+/// The longest lifetime of a connection, because its client may have stopped reading.
 const CONNECTION_TIME: Duration = Duration::from_mins(2);
-/// A leader whose Lease has been over for longer than this is stuck.
+/// A leader whose Lease expired longer ago than this is stuck.
 const TOLERANCE: Duration = Duration::from_secs(20);
 
-/// How it is with the process.
+/// The state that the endpoints report.
 pub(crate) struct Health {
-    /// Who stands for election, if there is one.
+    /// The leader election, if it is enabled.
     pub(crate) elector: Option<Arc<LeaderElector>>,
-    /// What is measured.
+    /// The metrics.
     pub(crate) registry: Registry,
 }
 
 impl Health {
-    /// Answers for as long as this is polled.
+    /// Serves for as long as it is polled.
     pub(crate) async fn serve(self, listener: TcpListener) -> Infallible {
         let (health, room) = (Arc::new(self), Arc::new(Semaphore::new(CONNECTIONS)));
         loop {
             let place = Arc::clone(&room).acquire_owned().await;
             let Ok((stream, _)) = listener.accept().await else {
-                // Out of file descriptors, as a rule: others may be given back.
+                // Usually the file descriptors are used up; others may be closed soon.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
@@ -76,12 +76,12 @@ impl Health {
         }
     }
 
-    /// One check: a leader renews its Lease.
+    /// The only check: the leader renews its Lease.
     fn healthz(&self) -> Response<Full<Bytes>> {
         let checked = self.elector.as_ref().map_or(Ok(()), |elector| elector.check(TOLERANCE));
         let Err(error) = checked else { return text(StatusCode::OK, "ok".to_owned()) };
-        let told = format!("[-]leaderElection failed: {error}\nhealthz check failed\n");
-        text(StatusCode::INTERNAL_SERVER_ERROR, told)
+        let body = format!("[-]leaderElection failed: {error}\nhealthz check failed\n");
+        text(StatusCode::INTERNAL_SERVER_ERROR, body)
     }
 }
 

@@ -1,16 +1,16 @@
-//! The kubeconfig of the administrator.
+//! The administrator's kubeconfig.
 
 use std::{io, net::SocketAddr, path::Path};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::pki::Pair;
-use crate::pki::files::{self, Kept};
+use crate::pki::files::{self, Durability};
 
-/// Writes a kubeconfig with everything in it, readable by its owner alone. `ca` is what clients check the server
-/// with, as PEM.
+/// Writes a self-contained kubeconfig that only its owner can read. `ca` is the CA of the server's certificate, in
+/// PEM.
 pub(crate) fn write(path: &Path, server: SocketAddr, ca: &str, admin: &Pair) -> io::Result<()> {
-    files::write_private(path, &text(server, ca, admin), Kept::Loosely)
+    files::write_private(path, &text(server, ca, admin), Durability::Unsynced)
 }
 
 fn text(server: SocketAddr, ca: &str, admin: &Pair) -> String {
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn holds_all_that_a_client_needs_and_nobody_else_can_read_it() {
+    fn is_self_contained_and_private() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("admin.kubeconfig");
         fs::write(&path, "what was there before").unwrap();

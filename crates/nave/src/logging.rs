@@ -1,4 +1,4 @@
-//! Logs, on standard error.
+//! Logging to standard error.
 
 use std::io::{IsTerminal, stderr};
 
@@ -8,7 +8,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, filter};
 
-/// Starts logging. The variable `RUST_LOG` decides about the level instead of `level` where it is set.
+/// Starts logging. `RUST_LOG` overrides `level`.
 pub(crate) fn start(level: u8) {
     let default = match level {
         0 => "warn,nave=info",
@@ -29,14 +29,14 @@ where
     Registry::default().with(filter).with(lines.with_filter(filter::filter_fn(shows_no_bodies)))
 }
 
-/// Whether events of this kind hold no bodies of requests or responses, which hold secrets. No level of detail shows
-/// them.
+/// Whether events of this target never contain request or response bodies, which can hold secrets. Bodies are not
+/// logged at any level.
 fn shows_no_bodies(event: &Metadata<'_>) -> bool {
     !BODIES.iter().any(|module| event.target().starts_with(module))
 }
 
-/// Modules of libraries that log bodies, headers or frames: the Kubernetes client logs whole responses that it cannot
-/// read, HTTP and TLS libraries log what goes over connections at level trace.
+/// Modules of libraries that log bodies, headers or frames. The Kubernetes client logs whole responses that it cannot
+/// parse; HTTP and TLS libraries log the traffic at level trace.
 const BODIES: [&str; 4] = ["kube_client::client", "h2::", "hyper::proto", "rustls::"];
 
 #[cfg(test)]
@@ -70,7 +70,7 @@ mod tests {
         }
     }
 
-    /// A client whose every request gets this response.
+    /// A client that gets this response to every request.
     fn client(code: u16, body: Vec<u8>) -> kube::Client {
         let service = tower::service_fn(move |_: Request<Body>| {
             let response = Response::builder().status(code).body(Body::from(body.clone()));
@@ -79,9 +79,9 @@ mod tests {
         kube::Client::new(service, "default")
     }
 
-    /// Error forms and logs after each kind of response that cannot be read.
+    /// Collects errors and logs for each kind of response that cannot be parsed.
     #[tokio::test]
-    async fn no_error_and_no_log_shows_a_body() {
+    async fn errors_and_logs_show_no_bodies() {
         let log = Log::default();
         let writer = log.clone();
         let _logging = subscriber(EnvFilter::new("trace"), move || writer.clone(), false).set_default();

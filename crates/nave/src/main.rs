@@ -1,18 +1,18 @@
 //! nave, the Kubernetes API server: flags, keys and certificates, wiring.
 //!
-//! | module | its one job |
+//! | module | what it does |
 //! | --- | --- |
-//! | [`flags`] | the command line, and what is wrong with it |
-//! | [`pki`] | the server's own CA and certificates in the data folder, renewed before they expire |
-//! | [`logging`] | what is logged, and what never is |
-//! | [`kubeconfig`] | the file with which the administrator connects |
-//! | [`serve`] | starts everything in order, and stops it in order |
-//! | [`controllers`] | the controllers as a process of their own |
-//! | [`descriptors`] | the process' limit of open file descriptors |
-//! | [`health`] | what that process tells probes and scrapers |
+//! | [`flags`] | parses and validates the command line |
+//! | [`pki`] | creates and renews the server's CA and certificates in the data folder |
+//! | [`logging`] | log output, without request and response bodies |
+//! | [`kubeconfig`] | writes the administrator's kubeconfig |
+//! | [`serve`] | starts and stops the parts of the server in order |
+//! | [`controllers`] | runs the controllers as a separate process |
+//! | [`descriptors`] | raises the limit of open file descriptors |
+//! | [`health`] | health and metrics endpoints of `nave controllers` |
 //!
-//! Exit codes: 0 after a shutdown that was asked for, 1 if the server could not start or not end in order, 2 for a
-//! mistake in the flags or the files they name, 130 if a second signal cut the shutdown short.
+//! Exit codes: 0 after a graceful shutdown, 1 if the server cannot start or shut down, 2 for an error in the flags or
+//! their files, 130 if a second signal interrupts the shutdown.
 
 mod controllers;
 mod descriptors;
@@ -40,8 +40,8 @@ use crate::{
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Threads for what blocks, made when they are needed: reads of the store and of files, names looked up, and the
-/// executor's queues while its threads serve large requests. All of these are bounded by less, so that none waits for a
+/// The most threads for blocking work, created on demand: reads of the store and of files, name resolution, and the
+/// executor's queues while its threads serve large requests. The bounds of these add up to less, so none waits for a
 /// thread.
 const BLOCKING_THREADS: usize = 64;
 

@@ -1,11 +1,11 @@
-//! Standard output: the lines that say where the server is.
+//! Standard output: the lines with the server's addresses.
 
 use std::io::{self, Write};
 
-/// Writes lines to standard output. The program goes on whether or not somebody reads them.
+/// Writes lines to standard output. Continues if nobody reads them.
 pub(crate) fn print(lines: &str) {
     let mut output = io::stdout().lock();
     if let Err(error) = output.write_all(lines.as_bytes()).and_then(|()| output.flush()) {
-        tracing::warn!(%error, "standard output cannot be written");
+        tracing::warn!(%error, "writing to standard output failed");
     }
 }

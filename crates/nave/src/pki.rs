@@ -1,16 +1,15 @@
 //! The server's own keys and certificates, in `DIR/pki`.
 //!
-//! | file | what it is | valid for |
+//! | file | content | valid for |
 //! | --- | --- | --- |
-//! | `ca.crt`, `ca.key` | signs the other two, and client certificates that are believed | 10 years |
-//! | `apiserver.crt`, `apiserver.key` | what the server shows its clients | 1 year |
+//! | `ca.crt`, `ca.key` | the CA of the other two and of client certificates | 10 years |
+//! | `apiserver.crt`, `apiserver.key` | the serving certificate | 1 year |
 //! | `admin.crt`, `admin.key` | user `nave-admin` in `system:masters`, for `admin.kubeconfig` | 1 year |
 //!
-//! Files found are used again. A certificate is made anew when two thirds of its time are over, or when it no longer
-//! fits (another CA, another address to serve under). The CA keeps its key when it is made anew, so that certificates
-//! signed before, and clients that know the CA as it was before, go on to work. Keys are readable by their owner
-//! alone from the moment they exist, and no file is ever seen half written. Only the CA, which nothing can replace, is
-//! waited for until it is on the disk.
+//! Existing files are reused. A certificate is reissued when two thirds of its validity are over, or when it no
+//! longer matches (another CA, another serving address). A reissued CA keeps its key, so certificates signed before,
+//! and clients that trust the old CA certificate, continue to work. Keys are created with mode 0600, and files are
+//! replaced atomically. Only the CA is synced to disk, because nothing can replace it.
 
 mod certificate;
 pub(crate) mod files;
@@ -27,12 +26,12 @@ use nave_store::private_files;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 
 use certificate::Facts;
-use files::Kept;
+use files::Durability;
 
 const DAY: Duration = Duration::from_hours(24);
 const CA_LIFETIME: Duration = DAY.saturating_mul(3650);
 const LEAF_LIFETIME: Duration = DAY.saturating_mul(365);
-/// The names under which clients inside and outside of a cluster know the server.
+/// The DNS names of the server inside and outside of a cluster.
 const SERVING_NAMES: [&str; 5] = [
     "localhost",
     "kubernetes",
@@ -43,17 +42,17 @@ const SERVING_NAMES: [&str; 5] = [
 const ADMIN: &str = "nave-admin";
 const ADMIN_GROUP: &str = "system:masters";
 
-/// Why the keys and certificates cannot be used or made.
+/// The reasons why the keys and certificates cannot be used or created.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PkiError {
     /// A file cannot be read or written.
     #[error("{}: {error}", .path.display())]
     File { path: PathBuf, error: io::Error },
-    /// The CA is there, but not whole.
-    #[error("{}: {why}; move the folder away to have a new CA made", .path.display())]
+    /// The CA is incomplete.
+    #[error("{}: {why}; move the folder away to create a new CA", .path.display())]
     Ca { path: PathBuf, why: &'static str },
-    /// A certificate cannot be made.
-    #[error("cannot make the certificate {name}: {error}")]
+    /// A certificate cannot be created.
+    #[error("cannot create the certificate {name}: {error}")]
     Make { name: &'static str, error: rcgen::Error },
 }
 
@@ -67,7 +66,7 @@ pub(crate) struct Pair {
 /// The server's keys and certificates.
 pub(crate) struct Pki {
     folder: PathBuf,
-    /// The addresses the serving certificate must hold.
+    /// The addresses that the serving certificate must contain.
     addresses: BTreeSet<IpAddr>,
     pub(crate) ca: Pair,
     pub(crate) serving: Pair,
@@ -75,10 +74,10 @@ pub(crate) struct Pki {
 }
 
 impl Pki {
-    /// Reads the folder, and makes what it lacks.
+    /// Reads the folder and creates missing files.
     ///
     /// # Errors
-    /// The CA in the folder is not whole, or a file cannot be read or written.
+    /// The CA in the folder is incomplete, or a file cannot be read or written.
     pub(crate) fn open(
         folder: PathBuf,
         addresses: BTreeSet<IpAddr>,
@@ -92,10 +91,10 @@ impl Pki {
         Ok(Self { folder, addresses, ca, serving, admin })
     }
 
-    /// Makes anew what is due at `now`, and says whether anything was.
+    /// Reissues the certificates that are due at `now`; returns whether there were any.
     ///
     /// # Errors
-    /// As for [`Self::open`]; what was held before stays.
+    /// As [`Self::open`]; the current certificates then stay.
     pub(crate) fn renew(&mut self, now: SystemTime) -> Result<bool, PkiError> {
         let fresh = Self::open(self.folder.clone(), self.addresses.clone(), now)?;
         let changed = fresh.ca != self.ca || fresh.serving != self.serving || fresh.admin != self.admin;
@@ -104,7 +103,7 @@ impl Pki {
     }
 }
 
-/// Keys that were copied into the folder, or created by others, may be readable for all.
+/// Sets mode 0600 on keys that others created or copied into the folder.
 fn tighten_keys(folder: &Path) -> io::Result<()> {
     for entry in folder.read_dir()? {
         let path = entry?.path();
@@ -120,13 +119,14 @@ fn ensure_ca(folder: &Path, now: SystemTime) -> Result<Pair, PkiError> {
     let broken = |why| PkiError::Ca { path: path.clone(), why };
     let key = match (read(&path)?, read(&folder.join("ca.key"))?) {
         (None, None) => None,
-        (Some(_), None) => return Err(broken("its key, ca.key, is missing")),
-        (None, Some(_)) => return Err(broken("the certificate is missing, while its key, ca.key, is there")),
+        (Some(_), None) => return Err(broken("the key file ca.key is missing")),
+        (None, Some(_)) => return Err(broken("the certificate is missing, but its key file ca.key exists")),
         (Some(certificate), Some(key)) => {
-            let facts = Facts::read(&certificate).ok_or_else(|| broken("not a certificate in PEM form"))?;
-            let key_pair = KeyPair::from_pem(&key).map_err(|_| broken("its key, ca.key, cannot be read"))?;
+            let facts = Facts::read(&certificate).ok_or_else(|| broken("not a PEM certificate"))?;
+            let key_pair =
+                KeyPair::from_pem(&key).map_err(|_| broken("the key file ca.key cannot be parsed"))?;
             if !facts.belongs_to(&key_pair) {
-                return Err(broken("ca.key is another certificate's key"));
+                return Err(broken("ca.key does not match the certificate"));
             }
             if !facts.is_due(now) {
                 return Ok(Pair { certificate, key });
@@ -134,7 +134,9 @@ fn ensure_ca(folder: &Path, now: SystemTime) -> Result<Pair, PkiError> {
             Some(key_pair)
         }
     };
-    make(folder, "ca", Kept::Safely, key, |key| certificate::ca_params(now, CA_LIFETIME).self_signed(key))
+    make(folder, "ca", Durability::Synced, key, |key| {
+        certificate::ca_params(now, CA_LIFETIME).self_signed(key)
+    })
 }
 
 fn ensure_serving(
@@ -167,7 +169,8 @@ fn ensure_admin(folder: &Path, ca: &Pair, now: SystemTime) -> Result<Pair, PkiEr
     )
 }
 
-/// The certificate in the folder if it fits, or a new one: nobody else keeps it, so that there is nothing to save.
+/// Returns the certificate in the folder if it matches, or creates a new one. No copy of the old one is kept, because
+/// no other file depends on it.
 fn ensure_leaf(
     folder: &Path,
     name: &'static str,
@@ -189,17 +192,17 @@ fn ensure_leaf(
             return Ok(Pair { certificate, key });
         }
     }
-    make(folder, name, Kept::Loosely, None, |key| {
+    make(folder, name, Durability::Unsynced, None, |key| {
         let issuer = Issuer::from_ca_cert_pem(&ca.certificate, KeyPair::from_pem(&ca.key)?)?;
         params()?.signed_by(key, &issuer)
     })
 }
 
-/// Makes and writes a certificate, and a key for it unless there is one.
+/// Creates and writes a certificate, and a key unless one exists.
 fn make(
     folder: &Path,
     name: &'static str,
-    kept: Kept,
+    durability: Durability,
     key: Option<KeyPair>,
     sign: impl FnOnce(&KeyPair) -> Result<rcgen::Certificate, rcgen::Error>,
 ) -> Result<Pair, PkiError> {
@@ -210,9 +213,10 @@ fn make(
     let pair = made().map_err(|error| PkiError::Make { name, error })?;
     let (key_path, certificate_path) =
         (folder.join(format!("{name}.key")), folder.join(format!("{name}.crt")));
-    files::write_private(&key_path, &pair.key, kept).map_err(in_file(&key_path))?;
-    files::write_public(&certificate_path, &pair.certificate, kept).map_err(in_file(&certificate_path))?;
-    tracing::info!(certificate = %certificate_path.display(), "made a certificate");
+    files::write_private(&key_path, &pair.key, durability).map_err(in_file(&key_path))?;
+    files::write_public(&certificate_path, &pair.certificate, durability)
+        .map_err(in_file(&certificate_path))?;
+    tracing::info!(certificate = %certificate_path.display(), "certificate created");
     Ok(pair)
 }
 

@@ -1,8 +1,8 @@
-//! Starts everything in order, and stops it in order.
+//! Starts and stops the parts of the server in order.
 //!
-//! Up: data folder → store → keys and certificates → listener → API → kubeconfig → ready → controllers.
-//! Down, on SIGTERM or SIGINT: /readyz fails → `--shutdown-delay-duration` → controllers end → no new connections,
-//! watches end, requests in flight are answered → the store is synced and closed. A second signal exits at once.
+//! Start: data folder → store → keys and certificates → listener → API → kubeconfig → ready → controllers.
+//! Stop, on SIGTERM or SIGINT: /readyz fails → `--shutdown-delay-duration` → controllers stop → no new connections,
+//! watches end, requests in flight complete → the store is synced and closed. A second signal exits at once.
 
 mod api;
 mod authentication;
@@ -46,59 +46,59 @@ use certificates::Certificates;
 use client_cas::ClientCas;
 use controllers::InProcessControllers;
 
-/// The version of Kubernetes whose API is served.
+/// The Kubernetes version of the API.
 const KUBERNETES_MINOR: &str = "1.36";
-/// How often certificates are looked after while the server runs.
+/// The interval between checks of the certificates' validity.
 const CERTIFICATE_CHECK: Duration = Duration::from_mins(1);
-/// How often the files given by flags are looked at for changes.
+/// The interval between checks of the files in flags for changes.
 const FILE_CHECK: Duration = Duration::from_secs(1);
-/// What a shell reports for a process that an interrupt ended.
+/// The exit code that shells use for a process interrupted by SIGINT.
 const INTERRUPTED: i32 = 130;
 
-/// Why the server could not start.
+/// The reasons why the server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServeError {
     /// A flag's file cannot be used.
     #[error(transparent)]
     Flag(#[from] FlagError),
-    /// The server's own keys and certificates.
+    /// The server's keys and certificates cannot be used.
     #[error("--data-dir: {0}")]
     Pki(#[from] PkiError),
-    /// Another process has the data folder, or the disk refuses what the store needs.
+    /// Another process uses the data folder, or a disk operation of the store failed.
     #[error("--data-dir: {0}")]
     Store(#[from] StoreError),
-    /// The store is not what was written.
+    /// The store's file is damaged.
     #[error(
-        "--data-dir: the store in {} is damaged: {why}. Put a copy in its place, or move it away to begin without objects",
+        "--data-dir: the store in {} is damaged: {why}. Restore a backup, or move it away to start without objects",
         .folder.display()
     )]
     Damaged { folder: PathBuf, why: String },
     /// The API cannot be started.
     #[error("cannot start the API: {0}")]
     Start(#[from] StartError),
-    /// The address cannot be listened on.
+    /// The address cannot be bound.
     #[error("cannot listen on {0} (--bind-address, --secure-port)")]
     Listen(io::Error),
     /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The authorities for client certificates cannot be used.
+    /// The client CAs cannot be used.
     #[error("--client-ca-file or --requestheader-client-ca-file: {0}")]
     ClientCa(#[from] ClientCaError),
     /// The kubeconfig cannot be written.
     #[error("cannot write {}: {error}", .path.display())]
     Kubeconfig { path: PathBuf, error: io::Error },
-    /// The operating system refuses something the server needs.
-    #[error("the operating system refuses what the server needs: {0}")]
+    /// The operating system denied a resource.
+    #[error("operating system error: {0}")]
     System(#[from] io::Error),
 }
 
-/// Serves until a signal asks to stop.
+/// Serves until a signal arrives.
 pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let started = Instant::now();
     let mut signals = Signals::new()?;
     let descriptors = descriptors::raise_limit();
-    make_folder(&config.data_dir)?;
+    create_folder(&config.data_dir)?;
 
     let store = api::open_store(&config).await?;
     let certificates = Certificates::open(&config)?;
@@ -121,7 +121,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         }
     });
     let revision = store.current_revision().await?;
-    greet(&config, reachable, &kubeconfig.path, revision, started);
+    print_addresses(&config, reachable, &kubeconfig.path, revision, started);
     let tokens = SecretTokens(api.issuer.clone());
     let signer = FileSigner::new(config.signing.clone());
     let controllers = controllers::start(
@@ -134,12 +134,12 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     );
 
     let authentication = api.authentication.take();
-    let upkeep = Mutex::new(Upkeep { certificates, kubeconfig, cas, tls, authentication });
+    let task = Mutex::new(RenewalTask { certificates, kubeconfig, cas, tls, authentication });
     let used = Mutex::new(api.used);
     let supervisor = api.server.supervisor();
-    let renew = || look_after(&upkeep);
-    let reload = || api.authorization.keep_up();
-    let track = || token_tracking::keep(&api.server, &used);
+    let renew = || run_renewals(&task);
+    let reload = || api.authorization.reload_on_change();
+    let track = || token_tracking::record_uses(&api.server, &used);
     tokio::select! {
         () = signals.next() => {}
         never = supervisor.supervise("certificate renewal", "", renew) => match never {},
@@ -150,11 +150,11 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     tokio::select! {
         () = stop(&config, &api.server, &controllers, &running) => {}
         () = signals.next() => {
-            tracing::warn!("a second signal: exiting at once");
+            tracing::warn!("second signal received, exiting");
             std::process::exit(INTERRUPTED)
         }
     }
-    // Every commit was synced before it was acknowledged: closing only ends the writer and frees the folder.
+    // Every commit was synced before it was acknowledged, so this only ends the writer and unlocks the folder.
     drop((api.server, controllers, running, store));
     Ok(())
 }
@@ -178,18 +178,18 @@ fn limits(config: &Config, descriptors: u64) -> Result<Limits, FlagError> {
     Ok(limits)
 }
 
-fn make_folder(path: &Path) -> Result<(), FlagError> {
+fn create_folder(path: &Path) -> Result<(), FlagError> {
     let Err(error) = DirBuilder::new().recursive(true).mode(0o700).create(path) else { return Ok(()) };
     let file = path.ancestors().find(|place| place.exists() && !place.is_dir());
     let why = match file {
-        Some(file) if file == path => "is a file; name a folder".to_owned(),
-        Some(file) => format!("{} is a file; name a folder in a folder", file.display()),
-        None => format!("the folder cannot be made: {error}"),
+        Some(file) if file == path => "is a file, not a folder".to_owned(),
+        Some(file) => format!("{} is a file, not a folder", file.display()),
+        None => format!("cannot create the folder: {error}"),
     };
     Err(FlagError::file("data-dir", path, why))
 }
 
-/// The administrator's kubeconfig: where it is, and where it leads.
+/// The administrator's kubeconfig: its path and the server's address.
 struct Kubeconfig {
     path: PathBuf,
     server: SocketAddr,
@@ -202,8 +202,8 @@ impl Kubeconfig {
     }
 }
 
-/// What a person who has just started the server wants to know.
-fn greet(config: &Config, server: SocketAddr, kubeconfig: &Path, revision: u64, started: Instant) {
+/// Prints the server's address and the kubeconfig.
+fn print_addresses(config: &Config, server: SocketAddr, kubeconfig: &Path, revision: u64, started: Instant) {
     let (version, ready) = (env!("CARGO_PKG_VERSION"), started.elapsed().as_millis());
     let kubeconfig = kubeconfig.display();
     let lines = format!(
@@ -216,8 +216,8 @@ fn greet(config: &Config, server: SocketAddr, kubeconfig: &Path, revision: u64, 
     output::print(&lines);
 }
 
-/// What is looked after while the server runs.
-struct Upkeep {
+/// The files that are checked while the server runs.
+struct RenewalTask {
     certificates: Certificates,
     kubeconfig: Kubeconfig,
     cas: ClientCas,
@@ -225,52 +225,51 @@ struct Upkeep {
     authentication: Option<ConfigFile>,
 }
 
-impl Upkeep {
-    /// Renews certificates when they are due, and takes what is new in the files given.
+impl RenewalTask {
+    /// Renews certificates that are due, and reloads changed files.
     fn refresh(&mut self) -> Result<(), ServeError> {
         if self.certificates.refresh(SystemTime::now())? {
             self.kubeconfig.write(&self.certificates)?;
         }
         if self.cas.refresh(&self.certificates)? {
             self.tls.ask_for(&self.cas.all())?;
-            tracing::info!("believing other client certificates");
+            tracing::info!("client CA reloaded");
         }
         Ok(())
     }
 }
 
-/// Looks after certificates once in a while, and as soon as a file given by a flag changes. Failures are logged, and
-/// tried again.
-async fn look_after(upkeep: &Mutex<Upkeep>) -> std::convert::Infallible {
-    let mut upkeep = upkeep.lock().await;
-    let mut given = Watched::new(upkeep.certificates.given());
-    let configured = upkeep.authentication.iter().map(|file| file.path.clone());
+/// Checks the certificates at an interval, and as soon as a file in a flag changes. Failures are logged and retried.
+async fn run_renewals(task: &Mutex<RenewalTask>) -> std::convert::Infallible {
+    let mut task = task.lock().await;
+    let mut given = Watched::new(task.certificates.given());
+    let configured = task.authentication.iter().map(|file| file.path.clone());
     let mut configured = Watched::new(configured.collect());
     let mut checked = Instant::now();
     loop {
         tokio::time::sleep(FILE_CHECK).await;
         if configured.changed()
-            && let Some(file) = &upkeep.authentication
+            && let Some(file) = &task.authentication
         {
             file.reload();
         }
         if given.changed() || checked.elapsed() >= CERTIFICATE_CHECK {
             checked = Instant::now();
-            if let Err(error) = upkeep.refresh() {
-                tracing::error!(%error, "cannot renew certificates");
+            if let Err(error) = task.refresh() {
+                tracing::error!(%error, "certificate renewal failed");
             }
         }
     }
 }
 
 async fn stop(config: &Config, api: &ApiServer, controllers: &InProcessControllers, running: &Running) {
-    tracing::info!("shutting down");
+    tracing::info!("shutdown started");
     api.turn_unready();
     tokio::time::sleep(config.shutdown_delay).await;
     controllers.shutdown().await;
     api.end_watches();
     let drained = running.shutdown(config.request_timeout).await;
-    tracing::info!(%drained, "no longer serving");
+    tracing::info!(%drained, "all connections closed");
 }
 
 #[cfg(test)]
@@ -291,19 +290,19 @@ mod tests {
     }
 
     #[test]
-    fn a_file_in_place_of_the_data_folder_is_named() {
+    fn rejects_a_file_as_data_folder() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, "x").unwrap();
-        let error = make_folder(&file).unwrap_err().to_string();
-        assert_eq!(error, format!("--data-dir: {}: is a file; name a folder", file.display()));
-        let error = make_folder(&file.join("data")).unwrap_err().to_string();
+        let error = create_folder(&file).unwrap_err().to_string();
+        assert_eq!(error, format!("--data-dir: {}: is a file, not a folder", file.display()));
+        let error = create_folder(&file.join("data")).unwrap_err().to_string();
         assert!(error.contains(&format!("{} is a file", file.display())), "{error}");
-        assert!(make_folder(&folder.path().join("a/b")).is_ok());
+        assert!(create_folder(&folder.path().join("a/b")).is_ok());
     }
 
     #[test]
-    fn more_connections_than_files_are_refused() {
+    fn rejects_more_connections_than_file_descriptors() {
         let flag = |count: usize| format!("--max-connections-per-address={count}");
         let total = ConnectionLimits::for_descriptors(1024).total;
         assert!(limits(&config(&[&flag(total)]), 1024).is_ok());
@@ -312,7 +311,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_damaged_store_is_told_from_one_in_use() {
+    async fn distinguishes_damaged_store_from_store_in_use() {
         let folder = tempfile::tempdir().unwrap();
         let config = config(&[&format!("--data-dir={}", folder.path().display())]);
         let store = api::open_store(&config).await.unwrap();

@@ -1,4 +1,4 @@
-//! The signals that ask a process to stop.
+//! The signals that stop the process.
 
 use std::io;
 
@@ -11,12 +11,12 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// From now on these signals do not end the process by themselves.
+    /// Installs the handlers: from now on the signals do not end the process by themselves.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

@@ -1,4 +1,4 @@
-//! Signs certificates that are asked for by the API, with authorities in files.
+//! Signs certificate requests of the API with CAs in files.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,34 +14,34 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::flags::Signing;
 
-/// Clients whose clock is behind by less than this accept a new certificate.
+/// New certificates start this long ago, for clients whose clock is behind.
 const BACKDATE: Duration = Duration::from_mins(5);
-/// A certificate for less than this ends as late as if it were not backdated.
+/// Certificates with a shorter lifetime are not shortened by the backdating.
 const SHORT: Duration = Duration::from_hours(8);
-/// No certificate is for less.
+/// The shortest lifetime of a certificate.
 const SHORTEST: Duration = Duration::from_mins(10);
 
-/// Signs with authorities in files, which are read each time, so that a new authority holds at once.
+/// Signs with CAs in files, which are read for each signature, so that a new CA is used at once.
 #[derive(Clone, Debug)]
 pub(crate) struct FileSigner(Signing);
 
-/// Why a request cannot be signed.
+/// The reasons why a request cannot be signed.
 #[derive(Debug, thiserror::Error)]
 enum SigningError {
     #[error("{}: {error}", .path.display())]
     File { path: PathBuf, error: std::io::Error },
-    #[error("the authority or the request cannot be used: {0}")]
+    #[error("the CA or the request is invalid: {0}")]
     Rcgen(#[from] rcgen::Error),
-    #[error("the authority's certificate cannot be parsed")]
+    #[error("the CA certificate cannot be parsed")]
     Authority,
-    #[error("the authority has expired")]
+    #[error("the CA certificate has expired")]
     Expired,
     #[error("the request cannot be parsed")]
     Request,
     #[error("unrecognized usage value: {0:?}")]
     Usage(String),
     #[error(
-        "a request whose subject has several attributes of one type, or whose key is not of its signature's curve, cannot be signed"
+        "the subject has several attributes of one type, or the key's curve does not match the signature algorithm"
     )]
     Unfaithful,
 }
@@ -84,7 +84,7 @@ impl FileSigner {
         Ok(certificate.pem().into_bytes())
     }
 
-    /// How long a certificate is valid.
+    /// The lifetime of a certificate.
     fn lifetime(&self, expiration_seconds: Option<i32>) -> Duration {
         let Some(seconds) = expiration_seconds else { return self.0.duration };
         let wanted = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
@@ -110,7 +110,7 @@ fn read(path: &Path) -> Result<String, SigningError> {
     std::fs::read_to_string(path).map_err(|error| SigningError::File { path: path.to_owned(), error })
 }
 
-/// When an authority ends, since the epoch.
+/// The end of a CA's validity, since the epoch.
 fn end_of(ca: &str) -> Result<Duration, SigningError> {
     let (_, pem) = parse_x509_pem(ca.as_bytes()).map_err(|_| SigningError::Authority)?;
     let certificate = pem.parse_x509().map_err(|_| SigningError::Authority)?;
@@ -118,7 +118,7 @@ fn end_of(ca: &str) -> Result<Duration, SigningError> {
     end.map(Duration::from_secs).map_err(|_| SigningError::Expired)
 }
 
-/// Whether a certificate has the very subject and key of its request.
+/// Whether a certificate has exactly the subject and key of its request.
 fn is_faithful(certificate: &[u8], request: &str) -> bool {
     let Ok((_, pem)) = parse_x509_pem(request.as_bytes()) else { return false };
     let Ok((_, request)) = X509CertificationRequest::from_der(&pem.contents) else { return false };
@@ -132,7 +132,7 @@ fn is_faithful(certificate: &[u8], request: &str) -> bool {
         && asked.subject_pki.raw == certificate.public_key().raw
 }
 
-/// Usages as certificates have them.
+/// Converts API usages to the usages in certificates.
 fn purposes(usages: &[String]) -> Result<(Vec<KeyUsagePurpose>, Vec<ExtendedKeyUsagePurpose>), SigningError> {
     let (mut keys, mut extended) = (Vec::new(), Vec::new());
     for usage in usages {
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_has_the_subject_names_and_usages_asked_for() {
+    fn certificate_has_requested_subject_names_and_usages() {
         let authority = authority(3650);
         let asked = request(&["n1.example"], |params| {
             params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_ends_with_its_authority_and_is_never_too_short() {
+    fn lifetime_is_limited_by_the_ca_and_a_minimum() {
         let authority = authority(1);
         let seconds = |asked| {
             let signed = sign(&authority, &request(&["n1"], |_| {}), &["server auth"], asked).unwrap();
@@ -263,14 +263,14 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_signed_is_refused() {
+    fn rejects_requests_that_cannot_be_signed() {
         let authority = authority(10);
         assert!(sign(&authority, "no PEM", &["server auth"], None).is_err());
         assert!(sign(&authority, &request(&["n1"], |_| {}), &["flying"], None).is_err());
         let twice = request(&["n1"], |params| {
             params.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 10]), "system:masters");
         });
-        assert!(sign(&authority, &twice, &["server auth"], None).is_err(), "a group would be lost");
+        assert!(sign(&authority, &twice, &["server auth"], None).is_err(), "a group would be dropped");
         let none = authority.signer.sign("example.com/own", b"", &[], None);
         assert!(none.is_none());
     }

@@ -1,4 +1,4 @@
-//! Tokens of service accounts for secrets: signed by the server itself, or by `nave controllers` with a key of its own.
+//! Service account tokens in secrets: signed by the server itself, or by `nave controllers` with its own key.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use serde_json::json;
 
 use crate::flags::FlagError;
 
-/// Signs tokens for secrets.
+/// Issues tokens for secrets.
 pub(crate) struct SecretTokens(pub(crate) Issuer);
 
 impl SecretTokens {
     /// Signs with the key in a file.
     ///
     /// # Errors
-    /// There is none that can be used.
+    /// The file has no usable key.
     pub(crate) fn with_key(flag: &'static str, file: &Path) -> Result<Self, FlagError> {
         let pem = std::fs::read(file).map_err(|why| FlagError::file(flag, file, why))?;
         let key = SigningKey::from_pem(&pem).map_err(|why| FlagError::file(flag, file, why))?;

@@ -1,4 +1,4 @@
-//! Who may do what: roles and bindings, what they cannot be made to give, and kubelets.
+//! Authorization: roles and bindings, privilege escalation, and kubelets.
 
 use nave_tests::Server;
 
@@ -37,7 +37,7 @@ subjects: [{kind: User, name: bob, apiGroup: rbac.authorization.k8s.io}]
     server
 }
 
-/// Waits until a user is allowed something: authorization follows what is stored.
+/// Waits until a user is allowed something, because authorization lags behind the store.
 async fn allowed(server: &Server, question: &[&str]) {
     let arguments = [&["auth", "can-i"], question].concat();
     nave_tests::eventually("the right is there", async || {
@@ -46,11 +46,11 @@ async fn allowed(server: &Server, question: &[&str]) {
     .await;
 }
 
-/// Runs kubectl as bob with a document, which must be refused; returns the complaint.
+/// Runs kubectl as bob with a document, which must be refused; returns the error output.
 async fn refused(server: &Server, arguments: &[&str], document: &str) -> String {
     let arguments = [arguments, &AS_BOB].concat();
     let ran = server.kubectl_with(&arguments, document, &[]).await;
-    assert!(!ran.status.success(), "bob was let: {arguments:?} {document}\n{}", ran.stdout);
+    assert!(!ran.status.success(), "bob succeeded: {arguments:?} {document}\n{}", ran.stdout);
     ran.stderr
 }
 
@@ -58,7 +58,7 @@ async fn refused(server: &Server, arguments: &[&str], document: &str) -> String 
 async fn done(server: &Server, arguments: &[&str], document: &str) {
     let arguments = [arguments, &AS_BOB].concat();
     let ran = server.kubectl_with(&arguments, document, &[]).await;
-    assert!(ran.status.success(), "bob was not let: {arguments:?} {document}\n{}", ran.stderr);
+    assert!(ran.status.success(), "bob failed: {arguments:?} {document}\n{}", ran.stderr);
 }
 
 fn role(name: &str, resource: &str) -> String {
@@ -68,7 +68,7 @@ fn role(name: &str, resource: &str) -> String {
 }
 
 #[tokio::test]
-async fn kubectl_tells_who_may_do_what() {
+async fn kubectl_auth_reports_and_reconciles_rights() {
     let server = start().await;
     assert_eq!(server.kubectl(&["auth", "can-i", "delete", "nodes"]).await, "yes\n");
     let no =
@@ -100,7 +100,7 @@ subjects: [{kind: Group, name: listers, apiGroup: rbac.authorization.k8s.io}]
 }
 
 #[tokio::test]
-async fn nobody_gives_away_more_than_they_have() {
+async fn users_cannot_grant_rights_they_lack() {
     let server = start().await;
     let missing = "is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"secrets\"], Verbs:[\"get\"]}";
     let new = role(r#""name":"new""#, "secrets");
@@ -111,23 +111,23 @@ async fn nobody_gives_away_more_than_they_have() {
         assert!(complaint.contains(missing), "{complaint}");
         assert!(complaint.contains(r#"user "bob" (groups=["system:authenticated"])"#), "{complaint}");
     }
-    // A name that the server makes is no way around it, nor is a wildcard, nor a role that exists.
+    // Neither a generated name, nor a wildcard, nor an existing role circumvents the check.
     refused(&server, &["create", "-f", "-"], &role(r#""generateName":"new-""#, "secrets")).await;
     refused(&server, &["create", "-f", "-"], &role(r#""name":"new""#, "*")).await;
     let add = r#"[{"op":"add","path":"/rules/-","value":{"apiGroups":[""],"resources":["secrets"],"verbs":["get"]}}]"#;
     let complaint = refused(&server, &["patch", "role", "owner", "--type=json", "-p", add], "").await;
     assert!(complaint.contains(missing), "{complaint}");
-    // What bob has, bob may give.
+    // Bob may grant the rights that he has.
     done(&server, &["create", "-f", "-"], &role(r#""name":"own""#, "pods")).await;
     done(&server, &["create", "rolebinding", "own", "--role=own", "--user=carl"], "").await;
-    // A role of the cluster that has more.
+    // A cluster role with more rights.
     for role in ["cluster-admin", "system:aggregate-to-edit"] {
         let flag = format!("--clusterrole={role}");
         refused(&server, &["create", "rolebinding", "more", &flag, "--user=bob"], "").await;
     }
     let gone = refused(&server, &["create", "rolebinding", "gone", "--role=gone", "--user=bob"], "").await;
     assert!(gone.contains(r#"roles.rbac.authorization.k8s.io "gone" not found"#), "{gone}");
-    // What a binding grants cannot be exchanged, not even by the administrator.
+    // The role of a binding is immutable, even for the administrator.
     let other = r#"{"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"ClusterRole","name":"view"}}"#;
     let complaint = server
         .kubectl_fails(&["patch", "rolebinding", "own", "-n", "team", "--type=merge", "-p", other])
@@ -136,7 +136,7 @@ async fn nobody_gives_away_more_than_they_have() {
 }
 
 #[tokio::test]
-async fn escalate_and_bind_are_rights_to_one_role() {
+async fn escalate_and_bind_apply_to_the_named_role() {
     let server = start().await;
     server
         .apply(
@@ -157,7 +157,7 @@ subjects: [{kind: User, name: bob, apiGroup: rbac.authorization.k8s.io}]
         )
         .await;
     allowed(&server, &["escalate", "roles/own", "--as=bob", "--namespace=team"]).await;
-    // The right to escalate a role of a name is none to make it.
+    // The right to escalate a named role does not allow creating it.
     refused(&server, &["create", "-f", "-"], &role(r#""name":"own""#, "secrets")).await;
     done(&server, &["create", "-f", "-"], &role(r#""name":"own""#, "pods")).await;
     done(&server, &["replace", "-f", "-"], &role(r#""name":"own","namespace":"team""#, "secrets")).await;
@@ -176,7 +176,7 @@ subjects: [{kind: User, name: bob, apiGroup: rbac.authorization.k8s.io}]
 }
 
 #[tokio::test]
-async fn a_put_that_creates_needs_the_right_to_create() {
+async fn put_that_creates_requires_create() {
     let server = start().await;
     server
         .apply(
@@ -204,7 +204,7 @@ subjects: [{kind: User, name: eve, apiGroup: rbac.authorization.k8s.io}]
         "{}",
         ran.stderr
     );
-    // Where there is something to update, eve is let through, and told what is missing in the update.
+    // If the object exists, eve may update it, and the update is invalid without a resourceVersion.
     let ran = server.kubectl_with(&["create", "-f", "-"], lease, &[]).await;
     assert!(ran.status.success(), "{}", ran.stderr);
     let ran = server.kubectl_with(&put, lease, &[]).await;
@@ -212,7 +212,7 @@ subjects: [{kind: User, name: eve, apiGroup: rbac.authorization.k8s.io}]
 }
 
 #[tokio::test]
-async fn an_aggregated_role_is_for_those_who_have_everything() {
+async fn aggregated_role_requires_all_rights() {
     let server = start().await;
     server
         .apply(
@@ -237,7 +237,7 @@ subjects: [{kind: User, name: bob, apiGroup: rbac.authorization.k8s.io}]
         complaint.contains("must have cluster-admin privileges to use the aggregationRule"),
         "{complaint}"
     );
-    // Nor may the selectors of one that is there be changed, or rules be put where others gather them.
+    // The selectors of an existing aggregated role cannot be changed, nor rules added to a role that it aggregates.
     let widen = r#"{"aggregationRule":{"clusterRoleSelectors":[{}]}}"#;
     refused(&server, &["patch", "clusterrole", "view", "--type=merge", "-p", widen], "").await;
     let gathered = r#"{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"ClusterRole","metadata":{"name":"x","labels":{"rbac.authorization.k8s.io/aggregate-to-view":"true"}},"rules":[{"apiGroups":[""],"resources":["secrets"],"verbs":["get"]}]}"#;
@@ -245,7 +245,7 @@ subjects: [{kind: User, name: bob, apiGroup: rbac.authorization.k8s.io}]
 }
 
 #[tokio::test]
-async fn a_kubelet_reaches_what_its_pods_refer_to() {
+async fn kubelet_may_access_objects_of_its_pods() {
     let server = start().await;
     let node = |name: &'static str| {
         move |arguments: &[&'static str]| {

@@ -1,4 +1,4 @@
-//! Admission plugins as users meet them.
+//! Admission plugins with real clients.
 
 use futures_util::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
@@ -74,7 +74,7 @@ async fn parallel_creates_never_exceed_a_quota() {
     }
     assert_eq!(created, 50);
     assert_eq!(pods.list(&ListParams::default()).await.unwrap().items.len(), 50);
-    // A place that a deletion frees can be used again.
+    // A deletion frees quota.
     let first = pods.list(&ListParams::default().limit(1)).await.unwrap().items.remove(0);
     pods.delete(first.metadata.name.as_deref().unwrap(), &DeleteParams::default()).await.unwrap();
     eventually("a place in the quota", async || {
@@ -84,7 +84,7 @@ async fn parallel_creates_never_exceed_a_quota() {
 }
 
 #[tokio::test]
-async fn pods_of_a_restricted_namespace_get_sizes_and_are_refused_in_words() {
+async fn restricted_namespace_sets_defaults_and_refuses_pods() {
     let server = Server::start().await;
     server.apply(RESTRICTED).await;
     let refused = server.kubectl_fails(&["run", "loose", "--image=i", "-n", "restricted"]).await;

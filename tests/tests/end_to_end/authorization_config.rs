@@ -1,4 +1,4 @@
-//! `--authorization-config`: webhooks in the chain, and files that change while the server runs.
+//! `--authorization-config`: webhooks in the chain, and reloads of changed files.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ async fn webhook(user: &'static str) -> HttpsServer {
     .await
 }
 
-/// Writes a configuration with a webhook behind RBAC, asked where a condition holds.
+/// Writes a configuration with RBAC and a webhook with a match condition.
 fn configure(file: &Path, kubeconfig: &Path, condition: &str) {
     let text = format!(
         "apiVersion: apiserver.config.k8s.io/v1
@@ -50,7 +50,7 @@ async fn may(server: &Server, user: &str, namespace: &str) -> bool {
     server.kubectl_with(&question, "", &[]).await.status.success()
 }
 
-/// How often the file was read again, with this outcome.
+/// The number of reloads with this status.
 async fn reloads(server: &Server, status: &str) -> Option<u64> {
     let name = "apiserver_authorization_config_controller_automatic_reloads_total{";
     let label = format!("status=\"{status}\"");
@@ -60,7 +60,7 @@ async fn reloads(server: &Server, status: &str) -> Option<u64> {
 }
 
 #[tokio::test]
-async fn authorizers_follow_their_files() {
+async fn reloads_authorization_config() {
     let folder = tempdir().unwrap();
     let path = folder.path().to_owned();
     let (carl, dora) = (webhook("carl").await, webhook("dora").await);
@@ -69,7 +69,7 @@ async fn authorizers_follow_their_files() {
     configure(&file, &kubeconfig, "request.resourceAttributes.namespace != 'kube-system'");
     let server = Server::start_in(folder, &[&format!("--authorization-config={}", file.display())]).await;
     assert!(may(&server, "carl", "default").await);
-    assert!(!may(&server, "carl", "kube-system").await, "the webhook is not asked about this");
+    assert!(!may(&server, "carl", "kube-system").await, "the match condition excludes this");
     assert!(!may(&server, "dora", "default").await);
     assert_eq!(reloads(&server, "success").await, None);
 
@@ -78,21 +78,21 @@ async fn authorizers_follow_their_files() {
     assert!(!may(&server, "carl", "default").await);
     assert_eq!(reloads(&server, "success").await, Some(1));
 
-    // A name that means nothing is found out when the file is read, and changes nothing.
+    // An unknown name fails when the file is loaded, and changes nothing.
     configure(&file, &kubeconfig, "request.resource.namespace == 'default'");
     eventually("the mistake is counted", async || reloads(&server, "failure").await == Some(1)).await;
     assert!(may(&server, "carl", "kube-system").await);
     let why = "authorizers[2].matchConditions[0].expression: Invalid value";
     assert!(server.log().contains(why) && server.log().contains("undefined field 'resource'"));
 
-    // The webhook moves: another server, another authority.
+    // The webhook moves to another server with another CA.
     dora.write_kubeconfig(&path, "insecure-skip-tls-verify: true", "");
     eventually("the other webhook is asked", async || may(&server, "dora", "kube-system").await).await;
     assert!(!may(&server, "carl", "kube-system").await);
 }
 
 #[tokio::test]
-async fn a_server_does_not_start_with_what_cannot_be_meant() {
+async fn rejects_invalid_config_at_start() {
     let folder = tempdir().unwrap();
     let kubeconfig = folder.path().join("kubeconfig");
     std::fs::write(&kubeconfig, "").unwrap();

@@ -1,4 +1,4 @@
-//! Horizontal pod autoscalers, on a cluster that has no metrics.
+//! Horizontal pod autoscalers, on a cluster without metrics.
 
 use nave_tests::{Server, eventually};
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ async fn has_reason(server: &Server, of: &str, reason: &str) {
 }
 
 #[tokio::test]
-async fn bounds_hold_without_metrics_and_what_is_missing_is_said() {
+async fn bounds_apply_without_metrics_and_conditions_report_it() {
     let server = Server::start().await;
     let autoscaler = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
         "metadata": {"name": "web"}, "spec": {"minReplicas": 2, "maxReplicas": 3,

@@ -1,4 +1,4 @@
-//! Requests that no client should send: each is answered with the right Status, and costs the server nothing.
+//! Malformed requests: each gets the right Status, and leaks nothing.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
-/// What is wrong, the call, the status code and the reason it is answered with.
+/// The name of the case, the call, and the expected status code and reason.
 type Case = (&'static str, Call, u16, &'static str);
 
 fn cases() -> Vec<Case> {
@@ -76,7 +76,7 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// Nine levels of nine references each: 387 million nodes if they were expanded.
+/// Nine levels of nine references each: 387 million nodes if expanded.
 fn laughs() -> String {
     let level = |level: usize| match level {
         0 => "a0: &a0 lol\n".to_owned(),
@@ -86,7 +86,7 @@ fn laughs() -> String {
 }
 
 #[tokio::test]
-async fn each_is_answered_with_a_status() {
+async fn malformed_requests_get_a_status() {
     let server = Server::start().await;
     let target = server.target();
     for mut connection in [target.connect_http1().await.unwrap(), target.connect_http2().await.unwrap()] {
@@ -103,9 +103,9 @@ async fn each_is_answered_with_a_status() {
     assert_eq!(server.kubectl(&["get", "--raw", "/readyz"]).await, "ok");
 }
 
-/// Below a path that no group owns there is no API that could answer with a Status; kube-apiserver sends a text.
+/// A path outside of all API groups gets a plain text 404, as from kube-apiserver.
 #[tokio::test]
-async fn a_path_that_no_group_owns_is_not_found() {
+async fn unknown_path_is_not_found() {
     let server = Server::start().await;
     let mut connection = server.target().connect_http2().await.unwrap();
     for path in ["/nonsense", "/apis/nope.example/v1/things", "/apis/apps/v9/deployments", "/apis/../api"] {
@@ -115,7 +115,7 @@ async fn a_path_that_no_group_owns_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_body_over_three_mebibytes_is_refused() {
+async fn rejects_body_over_three_mebibytes() {
     let server = Server::start().await;
     let mut connection = server.target().connect_http2().await.unwrap();
     let value = "x".repeat(3 << 20);
@@ -131,7 +131,7 @@ async fn a_body_over_three_mebibytes_is_refused() {
 }
 
 #[tokio::test]
-async fn a_thousand_times_each_leaves_the_memory_as_it_was() {
+async fn malformed_requests_leak_no_memory() {
     let server = Server::start().await;
     let processes = Processes(vec![server.pid()]);
     let cases = cases();
@@ -148,7 +148,7 @@ async fn a_thousand_times_each_leaves_the_memory_as_it_was() {
     };
     let before = repeat(100).await;
     let mut after = repeat(1_000).await;
-    // What the allocator keeps for a moment it gives back; what leaked stays.
+    // The allocator returns memory after a while; leaked memory stays.
     let deadline = Instant::now() + SETTLING;
     while after >= before + GROWTH && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -158,11 +158,11 @@ async fn a_thousand_times_each_leaves_the_memory_as_it_was() {
     assert_eq!(server.kubectl(&["get", "--raw", "/readyz"]).await, "ok");
 }
 
-/// A connection on which about a thousand streams end with an error is closed; each round has a few.
+/// A connection is closed after about a thousand streams that end with an error; each round has a few.
 const ROUNDS_OF_A_CONNECTION: usize = 50;
-/// An allocator keeps some; a leak of 1 KB a request would be 26 MB.
+/// The allocator may keep some memory; a leak of 1 KB per request would be 26 MB.
 const GROWTH: u64 = 16 << 20;
-/// How long the allocator may take to give memory back.
+/// The time for the allocator to return memory.
 const SETTLING: Duration = Duration::from_secs(30);
 
 async fn answer(connection: &mut Connection, call: &Call) -> (u16, Value) {

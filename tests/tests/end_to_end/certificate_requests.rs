@@ -1,4 +1,4 @@
-//! Who may ask for certificates, approve and sign them: kubectl as users of few rights.
+//! Access control of certificate requests, approval and signing, with kubectl as users with few rights.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -6,8 +6,8 @@ use nave_tests::{Server, eventually};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use serde_json::json;
 
-/// `alice` approves for one signer, `bob` for all of a domain, `sam` signs for one; all may write approvals and statuses
-/// of every request as far as authorization goes.
+/// `alice` may approve for one signer, `bob` for all signers of a domain, `sam` may sign for one signer; all of them
+/// may write approvals and statuses of every request.
 const RIGHTS: &str = "
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
@@ -66,7 +66,7 @@ async fn run(server: &Server, user: &str, arguments: &[&str]) -> Result<(), Stri
 }
 
 #[tokio::test]
-async fn approving_and_signing_are_rights_by_signer() {
+async fn approving_and_signing_require_rights_on_the_signer() {
     let server = Server::start_without_controllers().await;
     server.apply(RIGHTS).await;
     for (role, users) in [
@@ -106,7 +106,7 @@ async fn approving_and_signing_are_rights_by_signer() {
 }
 
 #[tokio::test]
-async fn nobody_asks_for_a_certificate_of_masters() {
+async fn rejects_client_certificates_of_system_masters() {
     let server = Server::start_without_controllers().await;
     let client = "kubernetes.io/kube-apiserver-client";
     let create = async |document: &str| server.kubectl_with(&["create", "-f", "-"], document, &[]).await;

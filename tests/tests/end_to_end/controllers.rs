@@ -1,4 +1,4 @@
-//! The controllers as processes of their own, and what they cost the server they run in.
+//! The controllers in separate processes, and their watches on the server.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// A process of controllers; killed when dropped.
+/// A controllers process; killed when dropped.
 pub(crate) struct Controllers {
     child: Child,
     output: PathBuf,
@@ -28,13 +28,13 @@ impl Controllers {
         Self::start_with(server, name, &[])
     }
 
-    /// Starts a process with more flags; health is served on a port of its own.
+    /// Starts a process with extra flags; its health endpoint has a free port.
     pub(crate) fn start_with(server: &Server, name: &str, flags: &[&str]) -> Self {
         let file = |kind: &str| server.folder().join(format!("{name}.{kind}"));
         let (output, log) = (file("out"), file("log"));
         let mut command = Command::new(server_binary());
         command.arg("controllers").arg("--kubeconfig").arg(server.kubeconfig());
-        // Long enough that a leader on a busy machine renews in time.
+        // Long enough for a leader on a busy machine to renew in time.
         let election = ["lease-duration=8s", "renew-deadline=6s", "retry-period=200ms"];
         command.args(election.map(|flag| format!("--leader-elect-{flag}")));
         command.arg("--healthz-bind-address=127.0.0.1:0").args(flags);
@@ -42,12 +42,12 @@ impl Controllers {
         Self { child: command.stdin(Stdio::null()).spawn().unwrap(), output, log }
     }
 
-    /// Whether it is the holder of the lease.
+    /// Whether the process is the holder of the lease.
     fn is(&self, holder: &str) -> bool {
         !holder.is_empty() && fs::read_to_string(&self.log).unwrap().contains(holder)
     }
 
-    /// What it answers at a path of its health port.
+    /// The response at a path of its health endpoint.
     async fn answer(&self, path: &str) -> String {
         let printed = fs::read_to_string(&self.output).unwrap();
         let address =
@@ -80,7 +80,7 @@ async fn lease(server: &Server) -> (String, i32) {
     (spec.holder_identity.unwrap_or_default(), spec.lease_transitions.unwrap_or_default())
 }
 
-/// How often something was done to objects of the namespace, by its reason in events.
+/// The number of events in the namespace with a reason.
 async fn done(server: &Server, reason: &str) -> i32 {
     let events: Api<Event> = Api::default_namespaced(server.client().await);
     let all = events.list(&ListParams::default()).await.unwrap();
@@ -89,7 +89,7 @@ async fn done(server: &Server, reason: &str) -> i32 {
 }
 
 #[tokio::test]
-async fn another_process_takes_over_when_the_leader_is_killed() {
+async fn standby_takes_over_when_the_leader_is_killed() {
     let server = Server::start_without_controllers().await;
     let _node = FakeNode::start(server.client().await).await;
     let mut both = [Controllers::start(&server, "one"), Controllers::start(&server, "two")];
@@ -100,7 +100,7 @@ async fn another_process_takes_over_when_the_leader_is_killed() {
     let leads = both.iter().position(|process| process.is(&leader)).unwrap();
     assert!(!both[1 - leads].is(&leader));
     both[leads].kill9();
-    // Nobody acts before the lease is over; then the other one does, and only what is left to do.
+    // Nobody acts before the lease expires; then the other process does the remaining work only.
     server.kubectl(&["scale", "deployment/web", "--replicas=5"]).await;
     eventually("the other one leads", async || {
         let holder = lease(&server).await.0;
@@ -132,12 +132,12 @@ async fn another_process_takes_over_when_the_leader_is_killed() {
 }
 
 #[tokio::test]
-async fn all_controllers_share_one_watch_a_type() {
-    // The server itself watches too: authorization follows what kubelets may see.
+async fn controllers_share_one_watch_per_type() {
+    // The server itself watches too, for the node authorizer.
     let alone = Server::start_without_controllers().await;
     let server = Server::start().await;
     let watched = ["pods", "replicasets.apps", "deployments.apps", "jobs.batch"];
-    // A namespace's controllers come and go through the same watches.
+    // The namespace controllers use the same watches.
     server.kubectl(&["create", "namespace", "some"]).await;
     server.kubectl(&["create", "deployment", "web", "--image=x", "-n", "some"]).await;
     server.kubectl(&["wait", "--for=jsonpath={.status.replicas}=1", "deployment/web", "-n", "some"]).await;
@@ -149,7 +149,7 @@ async fn all_controllers_share_one_watch_a_type() {
     }
 }
 
-/// How many watch a resource, within the server and without.
+/// The number of watches of a resource, in the server's process and outside.
 async fn watchers(server: &Server, resource: &str) -> u64 {
     let mut connection = server.target().connect_http2().await.unwrap();
     let answer = connection.send(&Call::get("/debug/api_cache")).await.unwrap();

@@ -1,5 +1,5 @@
-//! Cron jobs, as kubectl's users drive them, with a fake node. Few tests wait for the clock: a time that was missed is as
-//! good as one that comes.
+//! Cron jobs with kubectl and a fake node. Few tests wait for the clock: a missed time is handled like one that
+//! comes.
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp, Zoned, tz::TimeZone};
 use nave_tests::{Server, eventually};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::jobs::{cluster, wait};
 
-/// A suspended cron job named `tick`. Its pods do as `outcome` says.
+/// Creates a suspended cron job named `tick`. Its pods have the annotation `outcome`.
 async fn create(server: &Server, spec: &Value, outcome: &str) {
     let template = json!({"metadata": {"annotations": {"nave.test/outcome": outcome}},
         "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "x"}]}});
@@ -20,8 +20,7 @@ async fn create(server: &Server, spec: &Value, outcome: &str) {
     server.apply(&cron_job.to_string()).await;
 }
 
-/// Makes it look as if the cron job had been due so many minutes ago for the last time, and nobody had seen to it: the
-/// minute at which it was due.
+/// Sets the status as if the cron job had last been due so many minutes ago and missed it; returns the due minute.
 async fn due(server: &Server, minutes_ago: i64, zone: &TimeZone) -> Zoned {
     let missed = (Timestamp::now() - SignedDuration::from_mins(minutes_ago)).to_zoned(zone.clone());
     patch(server, &json!({"spec": {"suspend": true}}), &[]).await;
@@ -39,21 +38,21 @@ async fn patch(server: &Server, patch: &Value, flags: &[&str]) {
     server.kubectl(&[&arguments, flags].concat()).await;
 }
 
-/// The job of a minute.
+/// The name of a minute's job.
 fn job_of(minute: &Zoned) -> String {
     format!("tick-{}", minute.timestamp().as_second() / 60)
 }
 
-/// The reasons of all events, and their messages.
+/// The reasons and messages of all events.
 async fn events(server: &Server) -> String {
     let wanted = "jsonpath={range .items[*]}{.reason}: {.message}{\"\\n\"}{end}";
     server.kubectl(&["get", "events", "-o", wanted]).await
 }
 
-async fn told(server: &Server, events_told: &[&str]) {
-    eventually(&format!("events tell of {events_told:?}"), async || {
-        let told = events(server).await;
-        events_told.iter().all(|event| told.contains(event))
+async fn wait_for_events(server: &Server, expected: &[&str]) {
+    eventually(&format!("events {expected:?}"), async || {
+        let recorded = events(server).await;
+        expected.iter().all(|event| recorded.contains(event))
     })
     .await;
 }
@@ -67,12 +66,12 @@ async fn names(server: &Server) -> Vec<String> {
     jobs(server).await.iter().map(|job| job["metadata"]["name"].as_str().unwrap().to_owned()).collect()
 }
 
-async fn is_there(server: &Server, job: &str) {
+async fn wait_for_job(server: &Server, job: &str) {
     eventually(&format!("{job} is there"), async || names(server).await.iter().any(|name| name == job)).await;
 }
 
 #[tokio::test]
-async fn a_cron_job_starts_jobs_by_hand_and_by_the_clock() {
+async fn cron_job_starts_jobs_manually_and_on_schedule() {
     let (server, _node) = cluster().await;
     server.kubectl(&["create", "cronjob", "tick", "--image=x", "--schedule=0 0 1 1 *"]).await;
     server.kubectl(&["create", "job", "by-hand", "--from=cronjob/tick"]).await;
@@ -82,13 +81,13 @@ async fn a_cron_job_starts_jobs_by_hand_and_by_the_clock() {
     let last = ["get", "cronjob", "tick", "-o", "jsonpath={.status.lastScheduleTime}"];
     eventually("a minute has begun", async || !server.kubectl(&last).await.is_empty()).await;
     patch(&server, &json!({"spec": {"suspend": true}}), &[]).await;
-    // What is told of a job that somebody else made is not told of the controller's own.
+    // Events about a job that somebody else created are not about the controller's jobs.
     let done = [
         "SuccessfulCreate: Created job tick-",
         "SawCompletedJob: Saw completed job: tick-",
         "forgot: by-hand",
     ];
-    told(&server, &done).await;
+    wait_for_events(&server, &done).await;
     assert!(!events(&server).await.contains("forgot: tick-"));
     let active = ["get", "cronjob", "tick", "-o", "jsonpath={.status.active}"];
     eventually("no job is active", async || server.kubectl(&active).await.is_empty()).await;
@@ -97,25 +96,26 @@ async fn a_cron_job_starts_jobs_by_hand_and_by_the_clock() {
 }
 
 #[tokio::test]
-async fn jobs_that_must_not_overlap_do_not() {
+async fn forbid_policy_prevents_overlap() {
     let (server, _node) = cluster().await;
     create(&server, &json!({"concurrencyPolicy": "Forbid"}), "run").await;
     let first = job_of(&due(&server, 30, &TimeZone::UTC).await);
-    is_there(&server, &first).await;
+    wait_for_job(&server, &first).await;
     let second = job_of(&due(&server, 20, &TimeZone::UTC).await);
-    told(&server, &["JobAlreadyActive: Not starting job because prior execution is running"]).await;
+    wait_for_events(&server, &["JobAlreadyActive: Not starting job because prior execution is running"])
+        .await;
     assert_eq!(names(&server).await, [first.as_str()]);
-    // A job that is gone makes room for the next.
+    // The end of a job allows the next one.
     server.kubectl(&["delete", "job", &first]).await;
-    is_there(&server, &second).await;
+    wait_for_job(&server, &second).await;
 }
 
 #[tokio::test]
-async fn a_job_replaces_the_one_before() {
+async fn replace_policy_replaces_running_job() {
     let (server, _node) = cluster().await;
     create(&server, &json!({"concurrencyPolicy": "Replace"}), "run").await;
     let first = job_of(&due(&server, 30, &TimeZone::UTC).await);
-    is_there(&server, &first).await;
+    wait_for_job(&server, &first).await;
     let second = job_of(&due(&server, 20, &TimeZone::UTC).await);
     eventually("one has replaced the other", async || names(&server).await == [second.as_str()]).await;
     let active = ["get", "cronjob", "tick", "-o", "jsonpath={.status.active[*].name}"];
@@ -123,26 +123,30 @@ async fn a_job_replaces_the_one_before() {
 }
 
 #[tokio::test]
-async fn jobs_that_have_ended_are_kept_up_to_their_limit() {
+async fn history_limits_bound_finished_jobs() {
     let (server, _node) = cluster().await;
     create(&server, &json!({"failedJobsHistoryLimit": 2}), "fail").await;
     let mut made = Vec::new();
     for minutes_ago in [40, 30, 20] {
         made.push(job_of(&due(&server, minutes_ago, &TimeZone::UTC).await));
-        told(&server, &[&format!("Saw completed job: {}, condition: Failed", made[made.len() - 1])]).await;
+        wait_for_events(
+            &server,
+            &[&format!("Saw completed job: {}, condition: Failed", made[made.len() - 1])],
+        )
+        .await;
     }
     eventually("the two last are left", async || names(&server).await == made[1..]).await;
-    told(&server, &[&format!("SuccessfulDelete: Deleted job {}", made[0])]).await;
+    wait_for_events(&server, &[&format!("SuccessfulDelete: Deleted job {}", made[0])]).await;
 }
 
 #[tokio::test]
-async fn a_schedule_is_of_its_time_zone() {
+async fn schedule_uses_its_time_zone() {
     let (server, _node) = cluster().await;
-    // Far from all zones that a machine may be in, and a quarter of an hour beside the full ones.
+    // Different from the time zones that machines use, and offset by a quarter of an hour.
     let zone = TimeZone::get("Asia/Kathmandu").unwrap();
     create(&server, &json!({"timeZone": "Asia/Kathmandu"}), "run").await;
     let missed = due(&server, 30, &zone).await;
-    is_there(&server, &job_of(&missed)).await;
+    wait_for_job(&server, &job_of(&missed)).await;
     let scheduled =
         &jobs(&server).await[0]["metadata"]["annotations"]["batch.kubernetes.io/cronjob-scheduled-timestamp"];
     assert_eq!(scheduled, &json!(missed.strftime("%Y-%m-%dT%H:%M:00+05:45").to_string()));

@@ -1,4 +1,4 @@
-//! Deployments and what is below them, as kubectl's users drive them, with a fake node.
+//! Deployments and their replica sets and pods, with kubectl and a fake node.
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
@@ -26,7 +26,7 @@ async fn images(server: &Server) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_deployment_rolls_out_and_back() {
+async fn deployment_rolls_out_and_back() {
     let (server, _node) = cluster().await;
     server.kubectl(&["create", "deployment", "web", "--image=x:1", "--replicas=3"]).await;
     assert!(up(&server).await.contains("successfully rolled out"));
@@ -50,7 +50,7 @@ async fn a_deployment_rolls_out_and_back() {
 }
 
 #[tokio::test]
-async fn a_deployment_scales_pauses_and_goes() {
+async fn deployment_scales_pauses_and_is_deleted() {
     let (server, _node) = cluster().await;
     server.kubectl(&["create", "deployment", "web", "--image=x:1", "--replicas=2"]).await;
     up(&server).await;
@@ -75,7 +75,7 @@ async fn a_deployment_scales_pauses_and_goes() {
 }
 
 #[tokio::test]
-async fn recreation_stops_all_old_pods_before_it_starts_new_ones() {
+async fn recreate_stops_old_pods_before_new_ones_start() {
     let (server, _node) = cluster().await;
     let manifest = |image: &str| {
         format!(
@@ -95,12 +95,12 @@ async fn recreation_stops_all_old_pods_before_it_starts_new_ones() {
         images == ["x:2"; 3]
     })
     .await;
-    assert!(!both, "pods of both templates were there at once");
+    assert!(!both, "pods of both templates existed at once");
     up(&server).await;
 }
 
 #[tokio::test]
-async fn a_rollout_that_cannot_go_on_says_so() {
+async fn stuck_rollout_reports_progress_deadline() {
     let (server, _node) = cluster().await;
     server.kubectl(&["create", "deployment", "web", "--image=x:1", "--replicas=2"]).await;
     up(&server).await;
@@ -114,7 +114,7 @@ async fn a_rollout_that_cannot_go_on_says_so() {
 }
 
 #[tokio::test]
-async fn a_rollout_survives_kill_9() {
+async fn rollout_survives_kill_9() {
     let (mut server, node) = cluster().await;
     server.kubectl(&["create", "deployment", "web", "--image=x:1", "--replicas=4"]).await;
     up(&server).await;
@@ -137,7 +137,7 @@ async fn a_rollout_survives_kill_9() {
 }
 
 #[tokio::test]
-async fn a_set_adopts_what_it_selects_and_lets_go_what_it_does_not() {
+async fn replica_set_adopts_and_releases_pods_by_selector() {
     let (server, _node) = cluster().await;
     let pod = r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "stray", "labels": {"app": "web"}},
         "spec": {"containers": [{"name": "c", "image": "x:1"}]}}"#;
@@ -158,8 +158,8 @@ async fn a_set_adopts_what_it_selects_and_lets_go_what_it_does_not() {
 }
 
 #[tokio::test]
-async fn a_large_set_has_exactly_as_many_pods_as_it_wants() {
-    // Without a node pods stay pending, and go at once when they are deleted.
+async fn large_replica_set_has_exact_number_of_pods() {
+    // Without a node, pods stay pending and are removed at once when deleted.
     let server = Server::start().await;
     server.kubectl(&["create", "deployment", "web", "--image=x", "--replicas=1200"]).await;
     let pods: Api<Pod> = Api::default_namespaced(server.client().await);
@@ -179,7 +179,7 @@ async fn a_large_set_has_exactly_as_many_pods_as_it_wants() {
 }
 
 #[tokio::test]
-async fn kubectl_describes_what_was_done() {
+async fn kubectl_describe_shows_events() {
     let (server, _node) = cluster().await;
     server.kubectl(&["create", "deployment", "web", "--image=x", "--replicas=2"]).await;
     up(&server).await;

@@ -1,4 +1,4 @@
-//! Disruption budgets, and evictions that they allow and refuse.
+//! Disruption budgets and evictions.
 
 use nave_tests::cluster::FakeNode;
 use nave_tests::{Server, eventually};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 const NODE: &str = "\napiVersion: v1\nkind: Node\nmetadata: {name: node-1}\n";
 
-/// A pod that runs and is ready.
+/// Creates a pod that is running and ready.
 async fn running(server: &Server, name: &str) {
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "web"}},
         "spec": {"nodeName": "node-1", "terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "i"}]}});
@@ -27,7 +27,7 @@ async fn evict(server: &Server, pod: &str) -> nave_tests::Ran {
 }
 
 #[tokio::test]
-async fn a_budget_counts_its_pods_and_evictions_keep_to_it() {
+async fn evictions_respect_disruption_budget() {
     let server = Server::start().await;
     server.apply(NODE).await;
     for name in ["a", "b", "c"] {
@@ -50,7 +50,7 @@ async fn a_budget_counts_its_pods_and_evictions_keep_to_it() {
     assert_eq!(counted["conditions"][0]["reason"], "InsufficientPods");
     assert!(counted["disruptedPods"].is_null(), "{counted}");
 
-    // kubectl asks again and again, until its time is over.
+    // kubectl retries until its timeout.
     let drain = ["drain", "node-1", "--force", "--timeout=1s"];
     let complained = server.kubectl_fails(&drain).await;
     assert!(complained.contains("would violate the pod's disruption budget"), "{complained}");
@@ -61,12 +61,12 @@ async fn a_budget_counts_its_pods_and_evictions_keep_to_it() {
 }
 
 #[tokio::test]
-async fn a_budget_of_a_share_lets_all_pods_move_in_turn() {
+async fn percentage_budget_allows_eviction_one_by_one() {
     let server = Server::start().await;
     let _node = FakeNode::start(server.client().await).await;
     server.kubectl(&["create", "deployment", "web", "--image=x:1", "--replicas=3"]).await;
     server.kubectl(&["rollout", "status", "deployment/web", "--timeout=110s"]).await;
-    // A share is of what the deployment wants, found by way of the pods' replica set.
+    // A percentage refers to the deployment's replicas, found through the pods' replica set.
     server.kubectl(&["create", "pdb", "web", "--selector=app=web", "--max-unavailable=34%"]).await;
     eventually("the budget is counted", async || status(&server).await["disruptionsAllowed"] == 2).await;
     assert_eq!(status(&server).await["expectedPods"], 3);

@@ -1,4 +1,4 @@
-//! What was acknowledged stays, however the server ends.
+//! Acknowledged writes survive any end of the server.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -18,11 +18,11 @@ use tokio::task::JoinSet;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
-/// Name to resource version of what was acknowledged; nothing for what was deleted.
+/// The resource version of each acknowledged object by name; `None` for deleted ones.
 type Acknowledged = BTreeMap<String, Option<u64>>;
 
 #[tokio::test]
-async fn kill_9_under_load_loses_nothing_and_revisions_go_on() {
+async fn kill_9_under_load_loses_nothing_and_revisions_continue() {
     let mut server = Server::start().await;
     let mut acknowledged = Acknowledged::new();
     for round in 0..3 {
@@ -46,7 +46,7 @@ async fn kill_9_under_load_loses_nothing_and_revisions_go_on() {
     }
 }
 
-/// 32 writers, each of which deletes every third object again, until the server dies under them.
+/// Runs 32 writers, each of which deletes every third object, until the server is killed.
 async fn write_until_killed(server: &mut Server, round: usize) -> Acknowledged {
     let pool = server.target().pool(4).await.unwrap();
     let count = Arc::new(AtomicU64::new(0));
@@ -60,7 +60,7 @@ async fn write_until_killed(server: &mut Server, round: usize) -> Acknowledged {
                 let Ok(revision) = write(&pool, &name).await else { break };
                 acknowledged.insert(name.clone(), Some(revision));
                 if number % 3 == 2 {
-                    // Sent but not acknowledged: it may or may not be there afterwards.
+                    // Sent but not acknowledged: the object may or may not exist afterwards.
                     acknowledged.remove(&name);
                     let Ok(_) = pool.call(&Call::delete(format!("{MAPS}/{name}"))).await else { break };
                     acknowledged.insert(name, None);
@@ -92,7 +92,7 @@ async fn list(pool: &Pool) -> BTreeMap<String, u64> {
 }
 
 #[tokio::test]
-async fn sigterm_ends_watches_and_keeps_the_data() {
+async fn sigterm_ends_watches_and_keeps_data() {
     let mut server = Server::start().await;
     server.kubectl(&["create", "configmap", "kept"]).await;
     let mut connection = server.target().connect_http2().await.unwrap();
@@ -110,7 +110,7 @@ async fn sigterm_ends_watches_and_keeps_the_data() {
 }
 
 #[tokio::test]
-async fn a_second_server_on_the_same_folder_is_refused() {
+async fn rejects_second_server_on_same_folder() {
     let server = Server::start().await;
     let data = server.folder().join("data");
     let mut second = Command::new(server_binary());
@@ -118,13 +118,13 @@ async fn a_second_server_on_the_same_folder_is_refused() {
     let output = tokio::time::timeout(DEADLINE, second.output()).await.unwrap().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success(), "{said}");
-    assert!(said.contains(&*data.to_string_lossy()), "it says which folder: {said}");
-    assert!(said.contains("use") || said.contains("lock"), "it says why: {said}");
+    assert!(said.contains(&*data.to_string_lossy()), "names the folder: {said}");
+    assert!(said.contains("use") || said.contains("lock"), "has the reason: {said}");
     assert_eq!(server.kubectl(&["get", "--raw", "/readyz"]).await, "ok", "the first one goes on");
 }
 
 #[tokio::test]
-async fn a_wrong_flag_is_named() {
+async fn error_names_the_invalid_flag() {
     let mut wrong = Command::new(server_binary());
     wrong.args(["serve", "--secure-port", "70000"]).kill_on_drop(true);
     let output = tokio::time::timeout(Duration::from_secs(30), wrong.output()).await.unwrap().unwrap();
@@ -133,7 +133,7 @@ async fn a_wrong_flag_is_named() {
 }
 
 #[tokio::test]
-async fn serves_although_nobody_reads_standard_output() {
+async fn serves_with_closed_standard_output() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let mut command = Command::new(server_binary());
@@ -143,13 +143,13 @@ async fn serves_although_nobody_reads_standard_output() {
     let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
     let warned = async {
         while let Some(line) = log.next_line().await.unwrap() {
-            if line.contains("standard output cannot be written") {
+            if line.contains("writing to standard output failed") {
                 return true;
             }
         }
         false
     };
-    assert!(tokio::time::timeout(DEADLINE, warned).await.unwrap(), "the server says so and goes on");
+    assert!(tokio::time::timeout(DEADLINE, warned).await.unwrap(), "the server logs it and continues");
     let config = Kubeconfig::read_from(data.join("admin.kubeconfig")).unwrap();
     let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
     let client = kube::Client::try_from(config).unwrap();

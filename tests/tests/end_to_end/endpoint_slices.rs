@@ -1,4 +1,4 @@
-//! The endpoint slices of a service follow its pods.
+//! Endpoint slices follow the pods of a service.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +37,7 @@ async fn slices(server: &Server) -> Vec<Value> {
     serde_json::from_str::<Value>(&printed).unwrap()["items"].as_array().unwrap().clone()
 }
 
-/// The endpoints of all slices: by address, whether ready.
+/// The endpoints of all slices: readiness by address.
 async fn endpoints(server: &Server) -> BTreeMap<String, bool> {
     let slices = slices(server).await;
     let endpoints = slices.iter().flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten());
@@ -48,20 +48,20 @@ async fn endpoints(server: &Server) -> BTreeMap<String, bool> {
     endpoints.map(entry).collect()
 }
 
-async fn become_(server: &Server, wanted: &[(&str, bool)]) {
+async fn wait_for_endpoints(server: &Server, wanted: &[(&str, bool)]) {
     let wanted: BTreeMap<_, _> =
         wanted.iter().map(|(address, ready)| ((*address).to_owned(), *ready)).collect();
     eventually(&format!("endpoints {wanted:?}"), async || endpoints(server).await == wanted).await;
 }
 
 #[tokio::test]
-async fn slices_follow_the_pods_of_a_service() {
+async fn slices_follow_pods_of_a_service() {
     let mut server = Server::start().await;
     server.apply(SERVICE).await;
     eventually("an empty slice", async || slices(&server).await.len() == 1).await;
     pod(&server, "a", "10.1.0.1", true).await;
     pod(&server, "b", "10.1.0.2", false).await;
-    become_(&server, &[("10.1.0.1", true), ("10.1.0.2", false)]).await;
+    wait_for_endpoints(&server, &[("10.1.0.1", true), ("10.1.0.2", false)]).await;
     let slice = &slices(&server).await[0];
     assert_eq!(slice["ports"], json!([{"name": "http", "port": 8080, "protocol": "TCP"}]));
     assert_eq!(slice["addressType"], "IPv4");
@@ -74,22 +74,22 @@ async fn slices_follow_the_pods_of_a_service() {
     assert_eq!((&endpoint["zone"], &endpoint["targetRef"]["name"]), (&json!("z"), &json!("a")));
 
     set_status(&server, "b", "10.1.0.2", true).await;
-    become_(&server, &[("10.1.0.1", true), ("10.1.0.2", true)]).await;
+    wait_for_endpoints(&server, &[("10.1.0.1", true), ("10.1.0.2", true)]).await;
     server.kubectl(&["label", "pod", "a", "app-"]).await;
-    become_(&server, &[("10.1.0.2", true)]).await;
+    wait_for_endpoints(&server, &[("10.1.0.2", true)]).await;
 
-    // What happens while the server is down is made up for.
+    // Changes during the server's downtime are caught up.
     server.kill9();
     server.restart().await;
     server.kubectl(&["label", "pod", "a", "app=web"]).await;
     server.kubectl(&["delete", "pod", "b", "--grace-period=0", "--force"]).await;
-    become_(&server, &[("10.1.0.1", true)]).await;
+    wait_for_endpoints(&server, &[("10.1.0.1", true)]).await;
     server.kubectl(&["delete", "service", "web"]).await;
     eventually("no slices", async || slices(&server).await.is_empty()).await;
 }
 
 #[tokio::test]
-async fn endpoints_follow_them_too() {
+async fn endpoints_follow_pods_of_a_service() {
     let server = Server::start().await;
     server.apply(SERVICE).await;
     pod(&server, "a", "10.1.0.1", true).await;

@@ -1,10 +1,10 @@
-//! What becomes of objects whose owner is deleted, in the background, in the foreground, and orphaned.
+//! Garbage collection of dependents: background, foreground and orphan.
 
 use nave_tests::cluster::FakeNode;
 use nave_tests::{Server, eventually};
 use serde_json::{Value, json};
 
-/// Makes a config map, which owns and is owned as anything else; the answer is its uid.
+/// Creates a config map with owners; returns its uid.
 async fn map(server: &Server, name: &str, owners: &[(&str, &str)]) -> String {
     apply(server, name, owners).await;
     get(server, name).await.unwrap()["metadata"]["uid"].as_str().unwrap().to_owned()
@@ -31,7 +31,7 @@ async fn gone(server: &Server, name: &str) {
     eventually(&format!("{name} is gone"), async || get(server, name).await.is_none()).await;
 }
 
-/// An owner, what it owns, and what that owns.
+/// Creates an owner, its dependent, and a dependent of that.
 async fn family(server: &Server) {
     let owner = map(server, "owner", &[]).await;
     let child = map(server, "child", &[("owner", &owner)]).await;
@@ -40,7 +40,7 @@ async fn family(server: &Server) {
 }
 
 #[tokio::test]
-async fn dependents_go_in_the_background() {
+async fn background_deletion_removes_dependents() {
     let server = Server::start().await;
     family(&server).await;
     server.kubectl(&["delete", "configmap", "owner", "--cascade=background"]).await;
@@ -50,7 +50,7 @@ async fn dependents_go_in_the_background() {
 }
 
 #[tokio::test]
-async fn an_owner_deleted_in_the_foreground_goes_last() {
+async fn foreground_deletion_removes_owner_last() {
     let server = Server::start().await;
     family(&server).await;
     let hold = r#"{"metadata":{"finalizers":["example.com/hold"]}}"#;
@@ -71,16 +71,16 @@ async fn an_owner_deleted_in_the_foreground_goes_last() {
 }
 
 #[tokio::test]
-async fn what_owns_itself_can_be_deleted_in_the_foreground() {
+async fn foreground_deletion_handles_ownership_cycles() {
     let server = Server::start().await;
     let own = map(&server, "own", &[]).await;
     apply(&server, "own", &[("own", &own)]).await;
     map(&server, "child", &[("own", &own)]).await;
-    // kubectl waits until it is gone.
+    // kubectl waits for the deletion.
     server.kubectl(&["delete", "configmap", "own", "--cascade=foreground", "--timeout=110s"]).await;
-    assert!(get(&server, "child").await.is_none(), "it went first");
+    assert!(get(&server, "child").await.is_none(), "it is deleted first");
 
-    // Two that own each other do not wait for each other either.
+    // Two objects that own each other do not block each other either.
     let one = map(&server, "one", &[]).await;
     let other = map(&server, "other", &[("one", &one)]).await;
     apply(&server, "one", &[("other", &other)]).await;
@@ -89,7 +89,7 @@ async fn what_owns_itself_can_be_deleted_in_the_foreground() {
 }
 
 #[tokio::test]
-async fn orphans_stay_and_forget_their_owner() {
+async fn orphan_deletion_keeps_dependents_without_owner() {
     let server = Server::start().await;
     family(&server).await;
     server.kubectl(&["delete", "configmap", "owner", "--cascade=orphan"]).await;
@@ -100,7 +100,7 @@ async fn orphans_stay_and_forget_their_owner() {
 }
 
 #[tokio::test]
-async fn one_of_two_owners_is_enough_to_stay() {
+async fn dependent_stays_while_one_owner_exists() {
     let server = Server::start().await;
     let first = map(&server, "first", &[]).await;
     let second = map(&server, "second", &[]).await;
@@ -116,9 +116,9 @@ async fn one_of_two_owners_is_enough_to_stay() {
 }
 
 #[tokio::test]
-async fn owners_that_never_were_or_live_elsewhere_are_absent() {
+async fn unknown_and_foreign_owners_count_as_absent() {
     let server = Server::start().await;
-    // It may be gone before anybody sees it.
+    // It may be deleted before it is ever seen.
     apply(&server, "stray", &[("nobody", "0c2f37a5-7d5f-4f0e-9a37-0b6a3f3f2f11")]).await;
     gone(&server, "stray").await;
 
@@ -138,7 +138,7 @@ async fn owners_that_never_were_or_live_elsewhere_are_absent() {
 }
 
 #[tokio::test]
-async fn what_was_to_be_collected_is_collected_after_a_crash() {
+async fn collection_continues_after_a_crash() {
     let mut server = Server::start().await;
     family(&server).await;
     let pool = server.target().pool(1).await.unwrap();
@@ -158,7 +158,7 @@ async fn of_web(server: &Server, kind: &str) -> Vec<String> {
     printed.lines().map(str::to_owned).collect()
 }
 
-/// A server with a node, and a deployment whose pods run.
+/// A server with a node and a deployment with running pods.
 async fn with_deployment() -> (Server, FakeNode) {
     let server = Server::start().await;
     let node = FakeNode::start(server.client().await).await;
@@ -168,14 +168,14 @@ async fn with_deployment() -> (Server, FakeNode) {
 }
 
 #[tokio::test]
-async fn a_deployment_takes_its_pods_with_it() {
+async fn deleting_a_deployment_deletes_its_pods() {
     for cascade in ["background", "foreground"] {
         let (server, _node) = with_deployment().await;
         let option = format!("--cascade={cascade}");
         server.kubectl(&["delete", "deployment", "web", &option, "--timeout=110s"]).await;
         if cascade == "foreground" {
-            assert!(of_web(&server, "pods").await.is_empty(), "the deployment goes last");
-            assert!(of_web(&server, "replicasets").await.is_empty(), "the deployment goes last");
+            assert!(of_web(&server, "pods").await.is_empty(), "the deployment is deleted last");
+            assert!(of_web(&server, "replicasets").await.is_empty(), "the deployment is deleted last");
         }
         eventually("nothing is left", async || {
             of_web(&server, "pods").await.is_empty() && of_web(&server, "replicasets").await.is_empty()
@@ -185,7 +185,7 @@ async fn a_deployment_takes_its_pods_with_it() {
 }
 
 #[tokio::test]
-async fn an_orphaned_replica_set_keeps_its_pods_and_is_adopted_again() {
+async fn orphaned_replica_set_keeps_pods_and_is_adopted() {
     let (server, _node) = with_deployment().await;
     let before = (of_web(&server, "replicasets").await, of_web(&server, "pods").await);
     server.kubectl(&["delete", "deployment", "web", "--cascade=orphan"]).await;
@@ -202,7 +202,7 @@ async fn an_orphaned_replica_set_keeps_its_pods_and_is_adopted_again() {
 }
 
 #[tokio::test]
-async fn a_namespace_goes_with_its_deployments() {
+async fn namespace_deletion_removes_deployments() {
     let server = Server::start().await;
     let _node = FakeNode::start(server.client().await).await;
     server.kubectl(&["create", "namespace", "shop"]).await;

@@ -42,7 +42,7 @@ spec:
   ports: [{port: 80}]
 ";
 
-/// A chart with hooks and all that is usual, in `tests/charts`.
+/// A chart with hooks and common resources, in `tests/charts`.
 const SHOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/shop");
 
 const LIMITED: &str = "
@@ -79,7 +79,7 @@ spec:
 ";
 
 #[tokio::test]
-async fn a_chart_comes_changes_and_goes() {
+async fn chart_installs_upgrades_and_uninstalls() {
     let server = Server::start().await;
     let chart = server.folder().join("tiny");
     fs::create_dir_all(chart.join("templates")).unwrap();
@@ -120,7 +120,7 @@ async fn a_chart_comes_changes_and_goes() {
     server.kubectl_fails(&["get", "deployment", "demo-web"]).await;
 }
 
-/// A namespace with a quota, a limit range and PodSecurity `restricted`, and a kubelet that runs the pods in it.
+/// A namespace with a quota, a limit range and PodSecurity `restricted`, and a fake node that runs its pods.
 struct Limited {
     server: Server,
     _node: FakeNode,
@@ -159,7 +159,7 @@ impl Limited {
         self.server.kubectl(&["-n", "limited", "get", what, "-o", &format!("jsonpath={path}")]).await
     }
 
-    /// Waits until the quota says that this is used.
+    /// Waits until the quota shows this usage.
     async fn uses(&self, wanted: &Value) {
         let mut used = Value::Null;
         eventually(&format!("used {wanted}"), async || {
@@ -170,7 +170,7 @@ impl Limited {
         .await;
     }
 
-    /// The usage of the empty namespace: the controllers' root certificate.
+    /// The usage of the empty namespace: the root CA config map.
     fn nothing() -> Value {
         json!({"pods": "0", "requests.cpu": "0", "limits.memory": "0", "services": "0", "secrets": "0",
             "configmaps": "1", "count/deployments.apps": "0", "count/jobs.batch": "0",
@@ -178,7 +178,7 @@ impl Limited {
             "count/poddisruptionbudgets.policy": "0"})
     }
 
-    /// The usage of a release after so many revisions. The pods of hooks have ended and are not counted.
+    /// The usage of a release after so many revisions. Pods of hooks have ended and are not counted.
     fn release(pods: u32, revisions: u32) -> Value {
         json!({"pods": pods.to_string(), "requests.cpu": format!("{}m", 100 * pods),
             "limits.memory": format!("{}Mi", 128 * pods), "services": "1",
@@ -189,7 +189,7 @@ impl Limited {
 }
 
 #[tokio::test]
-async fn a_chart_with_hooks_lives_within_limits() {
+async fn chart_with_hooks_respects_limits() {
     let limited = Limited::start().await;
     let colour = async || limited.get("configmap/demo-settings", "{.data.colour}").await;
     let ready = async || limited.get("deployment/demo-web", "{.status.readyReplicas}").await;
@@ -214,7 +214,7 @@ async fn a_chart_with_hooks_lives_within_limits() {
 
     limited.helm_succeeds("uninstall", &["--wait"]).await;
     assert_eq!(limited.server.helm(&["-n", "limited", "list", "--no-headers"]).await.trim(), "");
-    // helm leaves what hooks made, except where their policy says otherwise.
+    // helm keeps the objects of hooks, unless their policy says otherwise.
     let mut left = Limited::nothing();
     left["configmaps"] = json!("2");
     left["count/jobs.batch"] = json!("2");
@@ -222,7 +222,7 @@ async fn a_chart_with_hooks_lives_within_limits() {
 }
 
 #[tokio::test]
-async fn an_upgrade_that_breaks_limits_is_refused_and_rolled_back() {
+async fn upgrade_beyond_limits_is_refused_and_rolled_back() {
     let limited = Limited::start().await;
     limited.helm_succeeds("install", &[SHOP, "--wait"]).await;
     limited.uses(&Limited::release(2, 1)).await;
@@ -246,7 +246,7 @@ async fn an_upgrade_that_breaks_limits_is_refused_and_rolled_back() {
         limited.uses(&Limited::release(2, revisions)).await;
     }
 
-    // A limit range concerns pods, which only the replica set asks for.
+    // Limit ranges apply to pods, which only the replica set creates.
     limited.helm_succeeds("upgrade", &[SHOP, "--set", "memory=2Gi"]).await;
     let failure = r#"{.status.conditions[?(@.type=="ReplicaFailure")].message}"#;
     let message = "maximum memory usage per Container is 1Gi, but limit is 2Gi";

@@ -1,5 +1,5 @@
-//! `nave-client`'s informers and electors against the server: killed and started again, cut off, and after a gap that
-//! history does not reach over. What a handler is told is what client-go promises.
+//! `nave-client`'s informers and leader election against the server: after kills, restarts, lost connections, and
+//! gaps that exceed the history. Handlers must get the events that client-go guarantees.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,18 +22,18 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
-/// The window is bounded, so some number of changes must leave it behind.
+/// The window is bounded, so enough changes always exceed fixture.
 const ROUNDS: usize = 40;
 const CHANGES: u64 = 5_000;
 
-/// What a handler was told, a line each.
+/// The recorded calls of a handler, one per line.
 #[derive(Clone, Default)]
 struct Recorder(Arc<Mutex<Record>>);
 
 #[derive(Default)]
 struct Record {
     lines: Vec<String>,
-    /// What the handler thinks there is: the value of each object.
+    /// The objects according to the handler: the value of each.
     known: BTreeMap<String, String>,
 }
 
@@ -44,7 +44,8 @@ impl Recorder {
             Some(after) => record.known.insert(name.to_owned(), after),
             None => record.known.remove(name),
         };
-        let line = if known.as_ref() == before { line } else { format!("{line}, though {known:?} was told") };
+        let line =
+            if known.as_ref() == before { line } else { format!("{line}, though {known:?} was calls") };
         record.lines.push(line);
     }
 
@@ -52,7 +53,7 @@ impl Recorder {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).lines.clone()
     }
 
-    /// What was told since this was last asked, in the order of lines, once there are so many.
+    /// The calls since the last call of this, sorted, once there are `count`.
     async fn next(&self, count: usize) -> Vec<String> {
         eventually(&format!("{count} events"), async || self.lines().len() >= count).await;
         let mut record = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,7 +91,7 @@ impl EventHandler<ConfigMap> for Recorder {
     }
 }
 
-/// A server, an informer of some config maps behind a proxy, and the way around the proxy.
+/// A server, an informer of some config maps behind a proxy, and a direct client.
 struct Fixture {
     server: Server,
     proxy: Proxy,
@@ -138,7 +139,7 @@ impl Fixture {
         self.maps().await.delete(name, &DeleteParams::default()).await.unwrap();
     }
 
-    /// Changes others until a watch from `version` is told 410.
+    /// Changes other objects until a watch from `version` gets 410.
     async fn outlive(&self, version: &str) {
         let pool = self.server.target().pool(2).await.unwrap();
         for round in 0..ROUNDS {
@@ -169,7 +170,7 @@ async fn client_of(server: &Server, proxy: Option<&Proxy>) -> kube::Client {
     kube::Client::try_from(config).unwrap()
 }
 
-/// Creates config maps that nobody watches, and deletes them.
+/// Creates and deletes config maps that are not watched.
 async fn churn(pool: &Pool, round: usize) {
     let limits = Limits { operations: CHANGES / 2, time: Duration::from_mins(1) };
     let idle = Processes::default();
@@ -186,80 +187,80 @@ async fn churn(pool: &Pool, round: usize) {
 }
 
 #[tokio::test]
-async fn a_cut_within_history_is_made_good_event_by_event() {
-    let it = Fixture::start().await;
+async fn short_outage_is_caught_up_event_by_event() {
+    let fixture = Fixture::start().await;
     for name in ["a", "b", "c"] {
-        it.create(name).await;
+        fixture.create(name).await;
     }
-    assert_eq!(it.recorder.next(3).await, ["add a", "add b", "add c"]);
-    it.proxy.cut();
-    it.update("a", "2").await;
-    it.update("b", "2").await;
-    it.delete("b").await;
-    it.delete("c").await;
-    it.create("c").await;
-    it.create("d").await;
-    it.proxy.mend();
-    let told = it.recorder.next(6).await;
-    assert_eq!(told, ["add c", "add d", "delete b 2", "delete c 1", "update a", "update b"]);
+    assert_eq!(fixture.recorder.next(3).await, ["add a", "add b", "add c"]);
+    fixture.proxy.cut();
+    fixture.update("a", "2").await;
+    fixture.update("b", "2").await;
+    fixture.delete("b").await;
+    fixture.delete("c").await;
+    fixture.create("c").await;
+    fixture.create("d").await;
+    fixture.proxy.mend();
+    let calls = fixture.recorder.next(6).await;
+    assert_eq!(calls, ["add c", "add d", "delete b 2", "delete c 1", "update a", "update b"]);
 }
 
 #[tokio::test]
-async fn after_a_gap_that_history_does_not_reach_over_what_vanished_is_told_with_its_last_known_state() {
-    let it = Fixture::start().await;
+async fn gap_beyond_history_reports_last_known_state_of_deleted() {
+    let fixture = Fixture::start().await;
     for name in ["a", "b", "c", "d"] {
-        it.create(name).await;
+        fixture.create(name).await;
     }
-    it.recorder.next(4).await;
-    it.proxy.cut();
-    it.update("a", "2").await;
-    it.update("b", "2").await;
-    it.delete("b").await;
-    it.delete("c").await;
-    it.create("c").await;
-    it.create("e").await;
-    it.outlive(&it.informer.last_sync_resource_version()).await;
-    assert!(it.recorder.lines().is_empty(), "it is cut off");
-    it.proxy.mend();
-    let told = it.recorder.next(4).await;
-    // b was 2 when it went, but nobody who was cut off can know.
-    assert_eq!(told, ["add e", "replace c", "update a", "vanish b 1"]);
-    it.delete("d").await;
-    assert_eq!(it.recorder.next(1).await, ["delete d 1"]);
+    fixture.recorder.next(4).await;
+    fixture.proxy.cut();
+    fixture.update("a", "2").await;
+    fixture.update("b", "2").await;
+    fixture.delete("b").await;
+    fixture.delete("c").await;
+    fixture.create("c").await;
+    fixture.create("e").await;
+    fixture.outlive(&fixture.informer.last_sync_resource_version()).await;
+    assert!(fixture.recorder.lines().is_empty(), "the connection is cut");
+    fixture.proxy.mend();
+    let calls = fixture.recorder.next(4).await;
+    // b was changed to 2 before its deletion, but the informer cannot know.
+    assert_eq!(calls, ["add e", "replace c", "update a", "vanish b 1"]);
+    fixture.delete("d").await;
+    assert_eq!(fixture.recorder.next(1).await, ["delete d 1"]);
 }
 
 #[tokio::test]
-async fn a_server_that_is_killed_and_starts_again_is_followed() {
-    let mut it = Fixture::start().await;
+async fn informer_follows_a_restarted_server() {
+    let mut fixture = Fixture::start().await;
     for name in ["a", "b"] {
-        it.create(name).await;
+        fixture.create(name).await;
     }
-    it.recorder.next(2).await;
+    fixture.recorder.next(2).await;
     for round in 2..5 {
-        it.server.kill9();
-        it.server.restart().await;
-        it.proxy.turn_to(&it.server);
-        it.update("a", &round.to_string()).await;
-        assert_eq!(it.recorder.next(1).await, ["update a"]);
+        fixture.server.kill9();
+        fixture.server.restart().await;
+        fixture.proxy.turn_to(&fixture.server);
+        fixture.update("a", &round.to_string()).await;
+        assert_eq!(fixture.recorder.next(1).await, ["update a"]);
     }
-    // Deleted while nobody watches, before and after the server is killed.
-    it.proxy.cut();
-    it.delete("a").await;
-    it.server.kill9();
-    it.server.restart().await;
-    it.delete("b").await;
-    it.proxy.turn_to(&it.server);
-    it.proxy.mend();
-    let told = it.recorder.next(2).await;
-    let told: Vec<_> = told.iter().map(|line| line.replace("vanish", "delete")).collect();
-    assert_eq!(told, ["delete a 4", "delete b 1"]);
-    assert!(it.informer.lister().is_empty());
-    it.create("a").await;
-    assert_eq!(it.recorder.next(1).await, ["add a"]);
+    // Deleted without a watch, before and after the server is killed.
+    fixture.proxy.cut();
+    fixture.delete("a").await;
+    fixture.server.kill9();
+    fixture.server.restart().await;
+    fixture.delete("b").await;
+    fixture.proxy.turn_to(&fixture.server);
+    fixture.proxy.mend();
+    let calls = fixture.recorder.next(2).await;
+    let calls: Vec<_> = calls.iter().map(|line| line.replace("vanish", "delete")).collect();
+    assert_eq!(calls, ["delete a 4", "delete b 1"]);
+    assert!(fixture.informer.lister().is_empty());
+    fixture.create("a").await;
+    assert_eq!(fixture.recorder.next(1).await, ["add a"]);
 }
 
 #[tokio::test]
-async fn of_two_electors_one_leads_and_the_other_follows_when_it_is_killed() {
+async fn second_elector_takes_over_from_a_killed_leader() {
     let server = Server::start().await;
     let client = server.client().await;
     let (lease, renew, retry) = (Duration::from_secs(3), Duration::from_secs(2), Duration::from_millis(200));
@@ -287,8 +288,8 @@ async fn of_two_electors_one_leads_and_the_other_follows_when_it_is_killed() {
     a.abort();
     let killed = std::time::Instant::now();
     eventually("b leads", async || *leading.lock().unwrap() == ["a", "b"]).await;
-    // The last renewal was at most a retry before the kill.
-    assert!(killed.elapsed() + retry * 2 >= lease, "the lease is respected: {:?}", killed.elapsed());
+    // The last renewal was at most a retry period before the kill.
+    assert!(killed.elapsed() + retry * 2 >= lease, "the lease must expire first: {:?}", killed.elapsed());
     let printed = server.kubectl(&["-n", "kube-system", "get", "lease", "controllers", "-o", "json"]).await;
     let lease: serde_json::Value = serde_json::from_str(&printed).unwrap();
     assert_eq!(

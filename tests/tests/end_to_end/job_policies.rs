@@ -1,4 +1,4 @@
-//! What decides whether a job has succeeded or failed, and whose business it is.
+//! Success and failure policies of jobs, and `managedBy`.
 
 use nave_tests::{Server, eventually};
 use serde_json::{Value, json};
@@ -11,13 +11,13 @@ fn reason<'a>(status: &'a Value, type_: &str) -> &'a Value {
     &conditions.iter().find(|condition| condition["type"] == type_).unwrap()["reason"]
 }
 
-/// A rule about pods that end with exit code 1.
+/// A rule for pods that end with exit code 1.
 fn on_failure(action: &str) -> Value {
     json!({"action": action, "onExitCodes": {"operator": "In", "values": [1]}})
 }
 
 #[tokio::test]
-async fn a_job_succeeds_with_the_indexes_that_matter() {
+async fn success_policy_completes_job_by_indexes() {
     let (server, _node) = cluster().await;
     let spec = json!({"parallelism": 3, "completions": 3, "completionMode": "Indexed",
         "successPolicy": {"rules": [{"succeededIndexes": "1"}]}});
@@ -32,7 +32,7 @@ async fn a_job_succeeds_with_the_indexes_that_matter() {
 }
 
 #[tokio::test]
-async fn a_policy_fails_one_index_without_further_tries() {
+async fn fail_index_policy_stops_retries_of_the_index() {
     let (server, _node) = cluster().await;
     let spec = json!({"parallelism": 3, "completions": 3, "completionMode": "Indexed", "backoffLimitPerIndex": 5,
         "podFailurePolicy": {"rules": [on_failure("FailIndex")]}});
@@ -47,7 +47,7 @@ async fn a_policy_fails_one_index_without_further_tries() {
 }
 
 #[tokio::test]
-async fn indexes_that_fail_are_few_or_the_job_ends() {
+async fn max_failed_indexes_ends_job() {
     let (server, _node) = cluster().await;
     let spec = json!({"parallelism": 1, "completions": 4, "completionMode": "Indexed", "backoffLimitPerIndex": 0,
         "maxFailedIndexes": 1});
@@ -60,7 +60,7 @@ async fn indexes_that_fail_are_few_or_the_job_ends() {
 }
 
 #[tokio::test]
-async fn a_policy_ignores_pods_that_were_evicted() {
+async fn failure_policy_ignores_evicted_pods() {
     let (server, _node) = cluster().await;
     let ignore =
         json!({"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]});
@@ -86,18 +86,18 @@ async fn a_policy_ignores_pods_that_were_evicted() {
 }
 
 #[tokio::test]
-async fn a_job_of_another_manager_is_left_alone() {
+async fn job_managed_by_another_controller_is_ignored() {
     let (server, _node) = cluster().await;
     let managed = json!({"managedBy": "example.com/other"});
     server.apply(&job("managed", &managed, &json!({}))).await;
-    // By the time that a job which was made later has come to its end, this one has been looked at.
+    // When a job that was created later has completed, the controller has seen this one.
     server.apply(&job("own", &json!({}), &json!({}))).await;
     wait(&server, "complete", "own").await;
     assert_eq!(pods(&server, "managed").await.len(), 0);
     assert_eq!(untouched(&server).await, "");
 }
 
-/// What the job's status holds.
+/// The job's status.
 async fn untouched(server: &Server) -> String {
     server.kubectl(&["get", "job", "managed", "-o", "jsonpath={.status.conditions}{.status.startTime}"]).await
 }

@@ -1,4 +1,4 @@
-//! Jobs, as kubectl's users drive them, with a fake node.
+//! Jobs with kubectl and a fake node.
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -40,7 +40,7 @@ pub(crate) async fn pods(server: &Server, name: &str) -> Vec<Pod> {
 }
 
 #[tokio::test]
-async fn a_job_counts_every_pod_once() {
+async fn job_counts_every_pod_once() {
     let (server, _node) = cluster().await;
     server.apply(&job("sum", &json!({"parallelism": 3, "completions": 7}), &json!({}))).await;
     wait(&server, "complete", "sum").await;
@@ -57,7 +57,7 @@ async fn a_job_counts_every_pod_once() {
 }
 
 #[tokio::test]
-async fn an_indexed_job_has_a_pod_for_each_index() {
+async fn indexed_job_has_one_pod_per_index() {
     let (server, _node) = cluster().await;
     let spec = json!({"parallelism": 2, "completions": 4, "completionMode": "Indexed"});
     server.apply(&job("array", &spec, &json!({}))).await;
@@ -77,7 +77,7 @@ async fn an_indexed_job_has_a_pod_for_each_index() {
 }
 
 #[tokio::test]
-async fn a_job_fails_at_its_limit_or_by_its_policy() {
+async fn job_fails_by_backoff_limit_or_failure_policy() {
     let (server, _node) = cluster().await;
     let fails = json!({"nave.test/outcome": "fail"});
     server.apply(&job("limit", &json!({"backoffLimit": 0}), &fails)).await;
@@ -99,7 +99,7 @@ async fn a_job_fails_at_its_limit_or_by_its_policy() {
 }
 
 #[tokio::test]
-async fn an_index_that_fails_too_often_does_not_keep_the_others_from_their_end() {
+async fn failed_index_does_not_stop_other_indexes() {
     let (server, _node) = cluster().await;
     let spec =
         json!({"parallelism": 4, "completions": 4, "completionMode": "Indexed", "backoffLimitPerIndex": 0});
@@ -112,7 +112,7 @@ async fn an_index_that_fails_too_often_does_not_keep_the_others_from_their_end()
 }
 
 #[tokio::test]
-async fn a_job_is_suspended_and_resumed() {
+async fn job_is_suspended_and_resumed() {
     let (server, _node) = cluster().await;
     let runs = json!({"nave.test/outcome": "run"});
     server.apply(&job("pausing", &json!({"parallelism": 2, "completions": 2, "suspend": true}), &runs)).await;
@@ -139,7 +139,7 @@ async fn a_job_is_suspended_and_resumed() {
 }
 
 #[tokio::test]
-async fn a_job_without_tolerance_for_failures_survives_its_suspension() {
+async fn suspension_does_not_count_as_failure() {
     let (server, _node) = cluster().await;
     let spec = json!({"parallelism": 2, "completions": 2, "backoffLimit": 0});
     server.apply(&job("train", &spec, &json!({"nave.test/outcome": "run"}))).await;
@@ -155,20 +155,20 @@ async fn a_job_without_tolerance_for_failures_survives_its_suspension() {
 }
 
 #[tokio::test]
-async fn a_finished_job_goes_after_its_time() {
+async fn finished_job_is_deleted_after_ttl() {
     let (server, _node) = cluster().await;
     server.apply(&job("brief", &json!({"ttlSecondsAfterFinished": 0}), &json!({}))).await;
     eventually("it is deleted", async || {
         let jobs: Api<Job> = Api::default_namespaced(server.client().await);
         let found = jobs.get_opt("brief").await.unwrap();
-        // In the foreground: without a garbage collector it stays, under deletion.
+        // Foreground deletion without a garbage collector: the job stays, with a deletion timestamp.
         found.is_none_or(|job| job.metadata.deletion_timestamp.is_some())
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_job_survives_kill_9_and_counts_right() {
+async fn job_survives_kill_9_with_exact_counts() {
     let (mut server, node) = cluster().await;
     server.apply(&job("long", &json!({"parallelism": 4, "completions": 30}), &json!({}))).await;
     eventually("some are done", async || status(&server, "long").await["succeeded"].as_i64() >= Some(5))

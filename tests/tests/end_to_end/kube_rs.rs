@@ -1,4 +1,4 @@
-//! kube-rs: create, read, update, patch, delete, pages, watches and its own reflector.
+//! kube-rs: create, read, update, patch, delete, pages, watches and its reflector.
 
 use std::pin::pin;
 
@@ -28,7 +28,7 @@ fn code(error: &Error) -> u16 {
 }
 
 #[tokio::test]
-async fn an_object_lives_and_dies() {
+async fn object_create_read_update_patch_delete() {
     let server = Server::start().await;
     let maps: Api<ConfigMap> = Api::default_namespaced(server.client().await);
     let post = PostParams::default();
@@ -62,7 +62,7 @@ async fn an_object_lives_and_dies() {
 }
 
 #[tokio::test]
-async fn a_pod_keeps_every_field_of_its_type() {
+async fn pod_round_trips_every_field() {
     let server = Server::start().await;
     let pods: Api<Pod> = Api::default_namespaced(server.client().await);
     let pod: Pod = serde_json::from_value(json!({
@@ -81,7 +81,7 @@ async fn a_pod_keeps_every_field_of_its_type() {
 }
 
 #[tokio::test]
-async fn pages_hold_one_revision_though_objects_change() {
+async fn pages_have_one_revision_during_writes() {
     let server = Server::start().await;
     let maps: Api<ConfigMap> = Api::default_namespaced(server.client().await);
     for number in 0..25 {
@@ -106,7 +106,7 @@ async fn pages_hold_one_revision_though_objects_change() {
 }
 
 #[tokio::test]
-async fn a_watch_starts_exactly_where_it_is_told_to_and_ends_with_a_bookmark() {
+async fn watch_starts_at_revision_and_ends_with_bookmark() {
     let server = Server::start().await;
     let maps: Api<ConfigMap> = Api::default_namespaced(server.client().await);
     let post = PostParams::default();
@@ -137,7 +137,7 @@ async fn a_watch_starts_exactly_where_it_is_told_to_and_ends_with_a_bookmark() {
 }
 
 #[tokio::test]
-async fn its_watchers_see_everything() {
+async fn kube_rs_watchers_see_all_events() {
     let server = Server::start().await;
     let maps: Api<ConfigMap> = Api::default_namespaced(server.client().await);
     maps.create(&PostParams::default(), &map("here-before")).await.unwrap();

@@ -1,8 +1,8 @@
-//! A file with many documents, and what kubectl shows and does with each kind in it.
+//! A file with many kinds, and kubectl's output and verbs for each of them.
 
 use nave_tests::{Server, cells};
 
-/// Kind as `apply` reports it, name, resource, and the heads of its table.
+/// The kind in the output of `apply`, the name, the resource, and the header of its table.
 const KINDS: [(&str, &str, &str, &[&str]); 14] = [
     ("serviceaccount", "clerk", "serviceaccounts", &["NAME", "AGE"]),
     ("configmap", "settings", "configmaps", &["NAME", "DATA", "AGE"]),
@@ -49,7 +49,7 @@ const KINDS: [(&str, &str, &str, &[&str]); 14] = [
     ("rolebinding.rbac.authorization.k8s.io", "clerks", "rolebindings", &["NAME", "ROLE", "AGE"]),
 ];
 
-/// What the first cells of a row say, for kinds whose cells are computed.
+/// The first cells of a row, for kinds with computed cells.
 const ROWS: [(&str, &[&str]); 6] = [
     ("configmaps/settings", &["settings", "2"]),
     ("secrets/key", &["key", "Opaque", "1"]),
@@ -60,7 +60,7 @@ const ROWS: [(&str, &[&str]); 6] = [
 ];
 
 async fn with_kinds() -> Server {
-    // Without this one controller no claim would ever go.
+    // Without this controller claims would never be removed.
     let server = Server::start_with(&["--controllers=persistentvolumeclaim-protection-controller"]).await;
     let said = server.apply(include_str!("kinds.yaml")).await;
     for (kind, name, _, _) in KINDS {
@@ -70,7 +70,7 @@ async fn with_kinds() -> Server {
 }
 
 #[tokio::test]
-async fn every_kind_is_applied_twice_and_shown_as_a_table() {
+async fn every_kind_is_applied_twice_and_printed_as_table() {
     let server = with_kinds().await;
     let again = server.apply(include_str!("kinds.yaml")).await;
     for (kind, name, resource, heads) in KINDS {

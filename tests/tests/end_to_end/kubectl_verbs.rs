@@ -36,7 +36,7 @@ async fn images(server: &Server) -> String {
 const IMAGES: &str = "jsonpath={range .spec.template.spec.containers[*]}{.image} {end}";
 
 #[tokio::test]
-async fn the_three_patches_differ_in_what_they_do_to_lists() {
+async fn patch_types_treat_lists_differently() {
     let server = with_deployment().await;
     let patch = async |kind: &str, patch: &str| {
         server.kubectl(&["patch", "deployment", "web", "--type", kind, "-p", patch]).await;
@@ -54,7 +54,7 @@ async fn the_three_patches_differ_in_what_they_do_to_lists() {
 }
 
 #[tokio::test]
-async fn edit_opens_an_editor_and_sends_what_changed() {
+async fn edit_sends_the_changes_of_the_editor() {
     let server = with_deployment().await;
     let editor = [("KUBE_EDITOR", "sed -i s,example/web:1,example/web:5,")];
     let ran = server.kubectl_with(&["edit", "deployment", "web"], "", &editor).await;
@@ -64,7 +64,7 @@ async fn edit_opens_an_editor_and_sends_what_changed() {
 }
 
 #[tokio::test]
-async fn scale_and_set_change_the_generation_and_labels_do_not() {
+async fn spec_changes_bump_generation_and_labels_do_not() {
     let server = with_deployment().await;
     let generation =
         async || server.kubectl(&["get", "deployment", "web", "-o", "jsonpath={.metadata.generation}"]).await;
@@ -85,7 +85,7 @@ async fn scale_and_set_change_the_generation_and_labels_do_not() {
 }
 
 #[tokio::test]
-async fn apply_removes_what_left_the_file_and_diff_says_what_would_change() {
+async fn apply_removes_dropped_fields_and_diff_shows_changes() {
     let server = with_deployment().await;
     let changed = DEPLOYMENT
         .replace("      - {name: log, image: 'registry.example/log:1'}\n", "")
@@ -120,7 +120,7 @@ async fn apply_removes_what_left_the_file_and_diff_says_what_would_change() {
 }
 
 #[tokio::test]
-async fn a_misspelt_field_is_refused() {
+async fn rejects_misspelt_field() {
     let server = Server::start().await;
     let wrong = DEPLOYMENT.replace("replicas", "replicsa");
     let ran = server.kubectl_with(&["create", "-f", "-"], &wrong, &[]).await;
@@ -129,7 +129,7 @@ async fn a_misspelt_field_is_refused() {
 }
 
 #[tokio::test]
-async fn wait_ends_when_the_condition_holds() {
+async fn wait_ends_when_condition_is_met() {
     let server = Server::start().await;
     server
         .kubectl(&["wait", "namespace/default", "--for=jsonpath={.status.phase}=Active", "--timeout=110s"])
@@ -146,12 +146,12 @@ async fn wait_ends_when_the_condition_holds() {
         server.kubectl(&["wait", "pod/one", "--for=delete", "--timeout=110s"]),
         server.kubectl(&["delete", "pod", "one"])
     );
-    // Where the pod is gone before kubectl looks for it, there is nothing to say.
+    // If the pod is gone before kubectl reads it, there is no output.
     assert!(["", "pod/one condition met\n"].contains(&waited.as_str()), "{waited}");
 }
 
 #[tokio::test]
-async fn explain_knows_the_fields_and_their_documentation() {
+async fn explain_shows_fields_and_documentation() {
     let server = Server::start().await;
     let all = server.kubectl(&["explain", "pod.spec.containers", "--recursive"]).await;
     for field in [
@@ -168,7 +168,7 @@ async fn explain_knows_the_fields_and_their_documentation() {
 }
 
 #[tokio::test]
-async fn api_resources_lists_what_the_reference_lists() {
+async fn api_resources_match_the_reference() {
     let server = Server::start().await;
     let table = server.kubectl(&["api-resources", "--no-headers", "-o", "name"]).await;
     let listed: BTreeSet<_> = table.lines().map(str::to_owned).collect();
@@ -179,7 +179,7 @@ async fn api_resources_lists_what_the_reference_lists() {
     assert_eq!(listed, resources(&reference));
 }
 
-/// A file of the reference data, or nothing, said aloud, where it is not at hand.
+/// A file of the reference data; `None`, with a message, if it does not exist.
 fn reference(file: &str) -> Option<Value> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/reference");
     let folder = std::env::var_os("NAVE_REFERENCE").map_or(beside, Into::into);
@@ -190,7 +190,7 @@ fn reference(file: &str) -> Option<Value> {
     serde_json::from_str(&text).ok()
 }
 
-/// `resource.group` of every resource in aggregated discovery.
+/// `resource.group` of each resource in aggregated discovery.
 fn resources(discovery: &Value) -> BTreeSet<String> {
     let items =
         ["/api", "/apis"].into_iter().filter_map(|path| discovery[path]["items"].as_array()).flatten();

@@ -1,9 +1,9 @@
-//! One kubectl watches while another writes.
+//! A kubectl watch while another kubectl writes.
 
 use nave_tests::Server;
 
 #[tokio::test]
-async fn a_watching_kubectl_prints_what_another_writes() {
+async fn kubectl_watch_prints_changes() {
     let server = Server::start().await;
     server.kubectl(&["create", "configmap", "first"]).await;
     let watch = [
@@ -30,7 +30,7 @@ async fn a_watching_kubectl_prints_what_another_writes() {
 }
 
 #[tokio::test]
-async fn a_selector_turns_changes_into_arrivals_and_departures() {
+async fn selector_turns_changes_into_adds_and_deletions() {
     let server = Server::start().await;
     server.kubectl(&["create", "configmap", "moving"]).await;
     let watch = ["get", "configmaps", "-w", "-l", "here=yes", "--output-watch-events", "--no-headers"];

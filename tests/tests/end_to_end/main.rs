@@ -1,4 +1,4 @@
-//! The server with real clients. Each test has a server of its own; see the crate's documentation.
+//! End-to-end tests with real clients. Each test starts a server; see the crate's documentation.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a step that fails is a test that fails")]
 
 mod access;

@@ -1,23 +1,23 @@
-//! What a namespace gets when it is made, and that all of it goes when it is deleted.
+//! The default objects of new namespaces, and the deletion of namespaces with their content.
 
 use nave_loadtest::http::Call;
 use nave_tests::{Server, eventually};
 use tokio::task::JoinSet;
 
 /// Whether kubectl finds an object.
-async fn is_there(server: &Server, arguments: &[&str]) -> bool {
+async fn exists(server: &Server, arguments: &[&str]) -> bool {
     let arguments = [&["get", "--ignore-not-found", "-o", "name"], arguments].concat();
     !server.kubectl(&arguments).await.is_empty()
 }
 
 #[tokio::test]
-async fn a_namespace_gets_its_service_account_and_the_root_certificate() {
+async fn namespace_gets_service_account_and_root_ca() {
     let server = Server::start().await;
     server.kubectl(&["create", "namespace", "shop"]).await;
     let account = ["serviceaccount", "default", "-n", "shop"];
     let map = ["configmap", "kube-root-ca.crt", "-n", "shop"];
-    eventually("the account", async || is_there(&server, &account).await).await;
-    eventually("the certificate", async || is_there(&server, &map).await).await;
+    eventually("the account", async || exists(&server, &account).await).await;
+    eventually("the certificate", async || exists(&server, &map).await).await;
     let certificate = async || {
         let path = r"jsonpath={.data.ca\.crt}";
         server.kubectl(&["get", "configmap", "kube-root-ca.crt", "-n", "shop", "-o", path]).await
@@ -38,7 +38,7 @@ async fn a_namespace_gets_its_service_account_and_the_root_certificate() {
 }
 
 #[tokio::test]
-async fn a_namespace_goes_with_a_thousand_objects_in_it() {
+async fn namespace_deletion_removes_a_thousand_objects() {
     let mut server = Server::start().await;
     server.kubectl(&["create", "namespace", "full"]).await;
     let pool = server.target().pool(4).await.unwrap();
@@ -58,9 +58,9 @@ async fn a_namespace_goes_with_a_thousand_objects_in_it() {
     }
     writers.join_all().await;
     server.kubectl(&["delete", "namespace", "full"]).await;
-    assert!(!is_there(&server, &["namespace", "full"]).await);
+    assert!(!exists(&server, &["namespace", "full"]).await);
 
-    // In the middle of it the server dies: the next one goes on.
+    // The server is killed during the deletion; the next one continues it.
     server.kubectl(&["create", "namespace", "held"]).await;
     server.apply(HELD).await;
     server.kubectl(&["delete", "namespace", "held", "--wait=false"]).await;
@@ -75,7 +75,7 @@ async fn a_namespace_goes_with_a_thousand_objects_in_it() {
     assert_eq!(remaining, "Some resources are remaining: configmaps. has 1 resource instances");
     server.kill9();
     server.restart().await;
-    assert!(is_there(&server, &["namespace", "held"]).await);
+    assert!(exists(&server, &["namespace", "held"]).await);
     let release = r#"{"metadata":{"finalizers":null}}"#;
     server.kubectl(&["patch", "configmap", "held", "-n", "held", "--type=merge", "-p", release]).await;
     server.kubectl(&["wait", "--for=delete", "namespace/held", "--timeout=110s"]).await;

@@ -1,4 +1,4 @@
-//! The same requests over HTTP/1.1 and HTTP/2, and the encodings that clients ask for.
+//! The same requests over HTTP/1.1 and HTTP/2, and the supported encodings.
 
 use nave_loadtest::http::{Call, JSON, Method, PROTOBUF};
 use nave_tests::Server;
@@ -47,7 +47,7 @@ async fn both_protocols_write_read_list_watch_and_delete() {
 }
 
 #[tokio::test]
-async fn the_encoding_asked_for_is_the_one_sent() {
+async fn responds_in_requested_encoding() {
     let server = Server::start_without_controllers().await;
     let mut connection = server.target().connect_http2().await.unwrap();
     let path = "/api/v1/namespaces/default";

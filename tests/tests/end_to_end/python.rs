@@ -1,22 +1,22 @@
-//! Kubernetes' Python client. The scripts assert for themselves and print what they did last.
+//! The Kubernetes Python client. The scripts have the assertions; the last line of their output is a summary.
 
 use nave_tests::Server;
 
 #[tokio::test]
-async fn objects_live_and_die() {
-    // Nobody else writes the objects whose versions the script knows.
+async fn objects_create_read_update_delete() {
+    // No controller writes the objects whose versions the script compares.
     let server = Server::start_without_controllers().await;
     assert_eq!(server.python(include_str!("python/objects.py")).await, "done\n");
 }
 
 #[tokio::test]
-async fn lists_are_paged_and_watches_resumed() {
+async fn lists_in_pages_and_resumes_watches() {
     let server = Server::start().await;
     assert_eq!(server.python(include_str!("python/lists.py")).await, "done\n");
 }
 
 #[tokio::test]
-async fn the_dynamic_client_finds_its_way_by_discovery() {
+async fn dynamic_client_uses_discovery() {
     let server = Server::start().await;
     assert_eq!(server.python(include_str!("python/dynamic.py")).await, "done\n");
 }

@@ -1,4 +1,4 @@
-//! What a quota says is used.
+//! The usage in the status of quotas.
 
 use nave_tests::{Server, eventually};
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ metadata: {name: best-effort}
 spec: {hard: {pods: '5'}, scopes: [BestEffort]}
 ";
 
-/// A pod that the quota would refuse, as it says nothing of its size.
+/// A pod that the quota refuses, because it specifies no size.
 const SMALL: &str =
     "{apiVersion: v1, kind: Pod, metadata: {name: small}, spec: {containers: [{name: a, image: i}]}}";
 
@@ -49,12 +49,12 @@ async fn used(server: &Server, quota: &str) -> Value {
     serde_json::from_str::<Value>(&printed).unwrap()["status"]["used"].clone()
 }
 
-async fn become_(server: &Server, quota: &str, wanted: Value) {
+async fn wait_for_usage(server: &Server, quota: &str, wanted: Value) {
     eventually(&format!("used {wanted}"), async || used(server, quota).await == wanted).await;
 }
 
 #[tokio::test]
-async fn usage_follows_what_is_there() {
+async fn usage_follows_objects() {
     let server = Server::start().await;
     eventually("the root certificate, which counts", async || {
         server.kubectl(&["get", "configmaps", "-o", "name"]).await.contains("kube-root-ca.crt")
@@ -64,14 +64,14 @@ async fn usage_follows_what_is_there() {
     server.apply(QUOTA).await;
     let small = json!({"pods": "1", "requests.cpu": "0", "limits.memory": "0", "services.nodeports": "0",
         "requests.storage": "0", "count/deployments.apps": "0", "configmaps": "1"});
-    become_(&server, "all", small).await;
+    wait_for_usage(&server, "all", small).await;
     server.apply(OBJECTS).await;
     server.kubectl(&["create", "deployment", "web", "--image=i", "--replicas=0"]).await;
     server.kubectl(&["create", "configmap", "m"]).await;
     let all = json!({"pods": "2", "requests.cpu": "300m", "limits.memory": "128Mi", "services.nodeports": "2",
         "requests.storage": "3Gi", "count/deployments.apps": "1", "configmaps": "2"});
-    become_(&server, "all", all).await;
-    become_(&server, "best-effort", json!({"pods": "1"})).await;
+    wait_for_usage(&server, "all", all).await;
+    wait_for_usage(&server, "best-effort", json!({"pods": "1"})).await;
 
     server.kubectl(&["delete", "pod", "sized", "small", "--grace-period=0", "--force"]).await;
     server.kubectl(&["delete", "deployment", "web"]).await;
@@ -79,8 +79,8 @@ async fn usage_follows_what_is_there() {
     server.kubectl(&["delete", "configmap", "m"]).await;
     let left = json!({"pods": "0", "requests.cpu": "0", "limits.memory": "0", "services.nodeports": "0",
         "requests.storage": "3Gi", "count/deployments.apps": "0", "configmaps": "1"});
-    become_(&server, "all", left).await;
-    become_(&server, "best-effort", json!({"pods": "0"})).await;
+    wait_for_usage(&server, "all", left).await;
+    wait_for_usage(&server, "best-effort", json!({"pods": "0"})).await;
 }
 
 const DEVICES: &str = "
@@ -102,15 +102,15 @@ spec: {{devices: {{requests: [{{name: r, exactly: {{deviceClassName: gpu, alloca
 }
 
 #[tokio::test]
-async fn devices_of_claims_count() {
+async fn counts_devices_of_claims() {
     let server = Server::start().await;
     let of_gpus = |count: &str| json!({"gpu.deviceclass.resource.k8s.io/devices": count, "nic.deviceclass.resource.k8s.io/devices": "0"});
     server.apply(DEVICES).await;
-    become_(&server, "devices", of_gpus("0")).await;
+    wait_for_usage(&server, "devices", of_gpus("0")).await;
     server.apply(&claim("two", 2)).await;
-    become_(&server, "devices", of_gpus("2")).await;
+    wait_for_usage(&server, "devices", of_gpus("2")).await;
     let refused = server.kubectl_with(&["create", "-f", "-"], &claim("more", 2), &[]).await;
     assert!(refused.stderr.contains("exceeded quota: devices"), "{}", refused.stderr);
     server.kubectl(&["delete", "resourceclaim", "two"]).await;
-    become_(&server, "devices", of_gpus("0")).await;
+    wait_for_usage(&server, "devices", of_gpus("0")).await;
 }

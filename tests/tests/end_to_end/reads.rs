@@ -1,5 +1,5 @@
-//! What a resourceVersion, its match, a limit and a continue token mean; streaming lists, bookmarks, and what the
-//! administrator sees of the watch caches.
+//! Reads: resourceVersion, resourceVersionMatch, limit and continue; streaming lists, bookmarks, and the debug view
+//! of the watch caches.
 
 use std::pin::pin;
 
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const STREAM: &str = "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan";
 
-/// One answer: its status and its document.
+/// The status and the document of a response.
 async fn get(connection: &mut Connection, path: &str) -> (u16, Value) {
     let answer = connection.send(&Call::get(path)).await.unwrap();
     let status = answer.status().as_u16();
@@ -50,7 +50,7 @@ fn names(list: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_list_is_of_the_state_asked_for() {
+async fn list_returns_requested_revision() {
     let server = Server::start_without_controllers().await;
     let mut connection = server.target().connect_http2().await.unwrap();
     let first = create(&mut connection, "a").await;
@@ -70,7 +70,7 @@ async fn a_list_is_of_the_state_asked_for() {
         let (status, list) = get(&mut connection, &format!("{MAPS}?{query}")).await;
         assert_eq!((status, names(&list)), (200, expected), "{query}");
     }
-    // Any state is good enough, and comes whole.
+    // Any available state is returned, without pages.
     create(&mut connection, "c").await;
     let (_, any) = get(&mut connection, &format!("{MAPS}?resourceVersion=0&limit=1")).await;
     assert!(any["metadata"].get("continue").is_none(), "{any}");
@@ -86,7 +86,7 @@ async fn a_list_is_of_the_state_asked_for() {
 }
 
 #[tokio::test]
-async fn pages_are_of_one_state_whatever_is_written_between() {
+async fn pages_have_one_revision_during_concurrent_writes() {
     let server = Server::start_without_controllers().await;
     let mut connection = server.target().connect_http2().await.unwrap();
     for name in ["a", "b", "c", "d", "e"] {
@@ -110,7 +110,7 @@ async fn pages_are_of_one_state_whatever_is_written_between() {
 }
 
 #[tokio::test]
-async fn a_streaming_list_tells_where_the_state_is_complete() {
+async fn streaming_list_ends_with_bookmark() {
     let server = Server::start_without_controllers().await;
     let mut connection = server.target().connect_http2().await.unwrap();
     create(&mut connection, "a").await;
@@ -131,7 +131,8 @@ async fn a_streaming_list_tells_where_the_state_is_complete() {
     let none = "watch=true&sendInitialEvents=false&resourceVersionMatch=NotOlderThan&timeoutSeconds=1";
     assert_eq!(events(&mut connection, none, "application/json").await, Vec::<Value>::new());
 
-    // A bookmark has the form of the events: else a client that knows only that form could not read it.
+    // Bookmarks have the format of the other events; otherwise clients that only know this format could not parse
+    // them.
     let metadata = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
     let told = events(&mut connection, &with, metadata).await;
     let kinds: Vec<_> = told.iter().map(|event| event["object"]["kind"].as_str().unwrap()).collect();
@@ -142,13 +143,14 @@ async fn a_streaming_list_tells_where_the_state_is_complete() {
 }
 
 #[tokio::test]
-async fn a_reflector_that_streams_its_list_sees_all_objects() {
+async fn streaming_reflector_sees_all_objects() {
     let server = Server::start_without_controllers().await;
     let mut connection = server.target().connect_http2().await.unwrap();
     for name in ["a", "b", "c"] {
         create(&mut connection, name).await;
     }
-    // kube-rs begins with resourceVersion=0, which any state answers; a consistent read makes the cache have all three.
+    // kube-rs starts with resourceVersion=0, which any state satisfies; a consistent read makes sure that the cache
+    // has all three.
     get(&mut connection, MAPS).await;
     let maps: Api<ConfigMap> = Api::default_namespaced(server.client().await);
     let mut stream = pin!(watcher(maps, watcher::Config::default().streaming_lists()));
@@ -164,7 +166,7 @@ async fn a_reflector_that_streams_its_list_sees_all_objects() {
 }
 
 #[tokio::test]
-async fn a_watch_is_told_how_far_it_came_before_its_time_is_over() {
+async fn watch_gets_bookmark_before_timeout() {
     let server = Server::start_without_controllers().await;
     let mut connection = server.target().connect_http2().await.unwrap();
     let from = create(&mut connection, "a").await;
@@ -182,14 +184,14 @@ async fn a_watch_is_told_how_far_it_came_before_its_time_is_over() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_watchs_revision_is_an_event() {
+async fn invalid_watch_revision_is_an_error_event() {
     let server = Server::start_without_controllers().await;
     let mut connection = server.target().connect_http2().await.unwrap();
     let query = format!("{STREAM}&resourceVersion=99999&timeoutSeconds=9");
     let told = events(&mut connection, &query, "application/json").await;
     assert_eq!((told.len(), told[0]["type"].as_str()), (1, Some("ERROR")), "{told:?}");
     assert_eq!(told[0]["object"]["reason"], "Timeout");
-    // What may still come is waited for.
+    // Waits for events that may still arrive.
     let told =
         events(&mut connection, "watch=true&resourceVersion=99999&timeoutSeconds=1", "application/json")
             .await;
@@ -197,10 +199,10 @@ async fn what_is_wrong_with_a_watchs_revision_is_an_event() {
 }
 
 #[tokio::test]
-async fn the_caches_can_be_looked_into() {
+async fn debug_view_shows_watch_caches() {
     let server = Server::start_without_controllers().await;
     let mut connection = server.target().connect_http2().await.unwrap();
-    // A kind that the server itself has no objects of.
+    // A kind of which the server itself has no objects.
     let quotas = "/api/v1/namespaces/default/resourcequotas";
     let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "a"}}).to_string();
     let created = connection.send(&Call::post(quotas, quota)).await.unwrap().success().await.unwrap();
@@ -208,7 +210,7 @@ async fn the_caches_can_be_looked_into() {
     let watch = Call::get("/api/v1/pods?watch=true&fieldSelector=spec.nodeName%3Dnode-1");
     let _watching = connection.send(&watch).await.unwrap().success().await.unwrap();
     get(&mut connection, "/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-1").await;
-    // A read of the latest state: from here on the cache knows the object.
+    // After a read of the latest state the cache has the object.
     get(&mut connection, quotas).await;
 
     let (_, caches) = get(&mut connection, "/debug/api_cache").await;
@@ -219,7 +221,7 @@ async fn the_caches_can_be_looked_into() {
     };
     let cache = of("resourcequotas");
     assert_eq!((&cache["objects"], &cache["window"]["events"]), (&json!(1), &json!(1)));
-    // Beside it there are watchers within the server, such as authorization's.
+    // The server also has internal watches, such as the authorizer's.
     let bucket = json!({"field": "spec.nodeName", "value": "node-1", "count": 1});
     let watchers = of("pods")["watchers"].clone();
     assert!(watchers.as_array().unwrap().contains(&bucket), "{watchers}");
@@ -237,12 +239,13 @@ async fn the_caches_can_be_looked_into() {
     }
 }
 
-/// What a reader does not take is not kept for it: the time of a request that is no watch has an end, and its answer too.
+/// The server does not buffer an unread response forever: a request that is not a watch has a deadline, including its
+/// response.
 #[tokio::test]
-async fn a_list_that_its_client_does_not_take_is_given_up() {
+async fn unread_list_response_is_aborted() {
     let server = Server::start_with(&["--controllers=none", "--request-timeout=2s"]).await;
     let mut connection = server.target().connect_http2().await.unwrap();
-    // Together more than the buffers between the two take.
+    // Larger than the buffers between server and client.
     let filler = "x".repeat(900_000);
     for number in 0..40 {
         let name = format!("large-{number}");
@@ -255,9 +258,9 @@ async fn a_list_that_its_client_does_not_take_is_given_up() {
     eventually("the list is given up", async || {
         let metrics = connection.send(&Call::get("/metrics")).await.unwrap().read_all().await.unwrap();
         let metrics = String::from_utf8(metrics.to_vec()).unwrap();
-        // The one that asks.
+        // The watch of this test.
         metrics.contains("apiserver_current_inflight_requests{request_kind=\"readOnly\"} 1\n")
     })
     .await;
-    assert!(list.read_all().await.is_err(), "what is cut does not look complete");
+    assert!(list.read_all().await.is_err(), "a truncated response must not look complete");
 }

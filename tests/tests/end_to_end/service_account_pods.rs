@@ -1,4 +1,4 @@
-//! What pods get on their way in: accounts with their tokens, priorities, tolerations.
+//! Admission of pods: service accounts and tokens, priorities, tolerations.
 
 use nave_tests::{Server, eventually};
 use serde_json::{Value, json};
@@ -15,9 +15,9 @@ async fn create(server: &Server, document: &str) -> Result<Value, String> {
 }
 
 #[tokio::test]
-async fn pods_run_as_accounts_that_exist() {
+async fn pods_need_existing_service_accounts() {
     let server = Server::start().await;
-    // The account of a new namespace is made by a controller; a pod that comes at once waits for it.
+    // A controller creates the account of a new namespace; admission waits for it.
     let new = "{apiVersion: v1, kind: Namespace, metadata: {name: new}}\n---\n";
     let in_new = pod("first", "").replace("name: first", "name: first, namespace: new");
     server.apply(&format!("{new}{in_new}")).await;
@@ -79,13 +79,13 @@ async fn priorities_come_from_classes() {
     );
     let refused = create(&server, &pod("own", "priority: 7,")).await.unwrap_err();
     assert!(refused.contains("the integer value of priority (7) must not be provided"), "{refused}");
-    // Who applies the pod again knows nothing of all this.
+    // Applying the pod again without the computed fields succeeds.
     let again = pod("usual", "").replace("metadata: {", "metadata: {labels: {a: b}, ");
     server.apply(&again).await;
 }
 
 #[tokio::test]
-async fn secrets_get_tokens_that_live_as_long_as_their_account() {
+async fn legacy_tokens_are_valid_while_account_exists() {
     let server = Server::start().await;
     server
         .apply(

@@ -1,4 +1,4 @@
-//! Cluster IPs and node ports of services: no two share one, and none is lost, however the server ends.
+//! Cluster IPs and node ports of services: no duplicates and no leaks, however the server ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use tokio::task::JoinSet;
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 const ADDRESSES: &str = "/apis/networking.k8s.io/v1/ipaddresses";
-/// As many services as there are node ports.
+/// As many services as node ports.
 const COUNT: usize = 500;
-/// How often the server is killed; each time there are more services to create.
+/// The number of kills; each round creates more services.
 const ROUNDS: usize = 3;
-/// No request takes longer; what a killed server left behind is looked at again after this.
+/// No request takes longer; leftovers of a killed server are checked after this time.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The address and the node port of each service, by its name.
+/// The address and the node port of each service, by name.
 type Allocated = BTreeMap<String, (String, u64)>;
 
 #[tokio::test]
-async fn services_share_nothing_and_leak_nothing_through_kill_9() {
+async fn allocations_are_unique_and_not_leaked_by_kill_9() {
     let timeout = format!("--request-timeout={}s", REQUEST_TIMEOUT.as_secs());
     let ports = format!("--service-node-port-range=30000-{}", 30_000 + COUNT - 1);
     let flags = ["--controllers=none", "--disable-admission-plugins=ServiceAccount", &timeout, &ports];
@@ -40,8 +40,8 @@ async fn services_share_nothing_and_leak_nothing_through_kill_9() {
         }
         shares_nothing(&found);
     }
-    // Ports that the killed servers claimed for services that they did not create are free after a while: each service
-    // gets one in the end.
+    // Ports that killed servers allocated for services that were never created become free after a while: each
+    // service gets one in the end.
     let pool = server.target().pool(4).await.unwrap();
     eventually_within(REQUEST_TIMEOUT * 12, "each service has a port", async || {
         let found = services(&pool).await;
@@ -53,7 +53,7 @@ async fn services_share_nothing_and_leak_nothing_through_kill_9() {
     let found = services(&pool).await;
     assert_eq!(found.len(), COUNT);
     shares_nothing(&found);
-    // So are addresses.
+    // The same for addresses.
     eventually_within(REQUEST_TIMEOUT * 12, "addresses are those of the services", async || {
         let list = get(&pool, ADDRESSES).await;
         let names =
@@ -75,7 +75,7 @@ async fn services_share_nothing_and_leak_nothing_through_kill_9() {
 }
 
 #[tokio::test]
-async fn a_range_is_deleted_once_its_addresses_are_not_in_use() {
+async fn service_cidr_is_deleted_when_unused() {
     let server = Server::start().await;
     let range = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "more"},
         "spec": {"cidrs": ["10.9.0.0/24"]}});
@@ -102,8 +102,8 @@ async fn a_range_is_deleted_once_its_addresses_are_not_in_use() {
     .await;
 }
 
-/// Creates the services of this round that are not there, all at once, and kills the server when a fifth of the answers
-/// are there. There may be few ports left: those that killed servers have claimed are not free yet.
+/// Creates the missing services of this round concurrently, and kills the server after a fifth of the responses. Few
+/// ports may be left, because those allocated by killed servers are not free yet.
 async fn create_until_killed(server: &mut Server, round: usize) -> Allocated {
     let pool = server.target().pool(4).await.unwrap();
     let before = services(&pool).await;
@@ -127,7 +127,7 @@ async fn create_until_killed(server: &mut Server, round: usize) -> Allocated {
     creates.join_all().await.into_iter().flatten().collect()
 }
 
-/// Creates a service with a node port; nothing if that is not acknowledged.
+/// Creates a service with a node port; `None` if the create is not acknowledged.
 async fn create(pool: Pool, name: String) -> Option<(String, (String, u64))> {
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
         "spec": {"type": "NodePort", "ports": [{"port": 80}]}});

@@ -1,4 +1,4 @@
-//! Stateful sets and daemon sets, as kubectl's users drive them, with a fake node.
+//! Stateful sets and daemon sets with kubectl and a fake node.
 
 use nave_tests::cluster::FakeNode;
 use nave_tests::{Server, eventually};
@@ -26,7 +26,7 @@ fn stateful_set(image: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_stateful_set_rolls_out_rolls_back_and_scales() {
+async fn stateful_set_rolls_out_rolls_back_and_scales() {
     let (server, _node) = cluster().await;
     let up = async || server.kubectl(&["rollout", "status", "sts/db", "--timeout=110s"]).await;
     server.apply(&stateful_set("x:1")).await;
@@ -57,7 +57,7 @@ async fn a_stateful_set_rolls_out_rolls_back_and_scales() {
 }
 
 #[tokio::test]
-async fn a_daemon_set_runs_on_each_node_that_fits() {
+async fn daemon_set_runs_on_each_matching_node() {
     let (server, _node) = cluster().await;
     let set = |image: &str| {
         format!(

@@ -1,11 +1,11 @@
-//! Claims and volumes that are in use outlive their deletion.
+//! Claims and volumes in use are not removed when they are deleted.
 
 use nave_tests::cluster::FakeNode;
 use nave_tests::{Server, eventually};
 use serde_json::json;
 
 #[tokio::test]
-async fn a_claim_goes_when_the_last_pod_that_uses_it_has_gone() {
+async fn claim_is_removed_after_its_last_pod() {
     let server = Server::start().await;
     let _node = FakeNode::start(server.client().await).await;
     let claim = json!({
@@ -26,8 +26,8 @@ async fn a_claim_goes_when_the_last_pod_that_uses_it_has_gone() {
     server.kubectl(&["wait", "--for=condition=Ready", "pod/user", "--timeout=110s"]).await;
 
     server.kubectl(&["delete", "pvc", "data", "--wait=false"]).await;
-    // Another claim, which nothing uses, is looked at after the first by the same worker: once it is gone, the first was
-    // looked at and left.
+    // The same worker handles another, unused claim after the first one: when it is gone, the first one was handled
+    // and kept.
     server.apply(&claim.to_string().replace("\"data\"", "\"unused\"")).await;
     server.kubectl(&["delete", "pvc", "unused", "--timeout=110s"]).await;
     let shown = server.kubectl(&["get", "pvc", "data", "--no-headers"]).await;
@@ -41,7 +41,7 @@ async fn a_claim_goes_when_the_last_pod_that_uses_it_has_gone() {
 }
 
 #[tokio::test]
-async fn a_volume_goes_when_no_claim_is_bound_to_it() {
+async fn volume_is_removed_when_unbound() {
     let server = Server::start().await;
     let volume = json!({
         "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v"},

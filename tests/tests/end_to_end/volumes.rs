@@ -1,4 +1,4 @@
-//! Claims and volumes: bound, provisioned by others, released. No node is needed.
+//! Claims and volumes: binding, external provisioning, release. No node is needed.
 
 use nave_tests::{Server, eventually};
 use serde_json::{Value, json};
@@ -12,8 +12,8 @@ async fn is(server: &Server, what: &str, path: &str, wanted: &str) {
         .await;
 }
 
-/// The events of a reason, as the names of their objects.
-async fn told(server: &Server, reason: &str) -> String {
+/// The names of the objects with events of a reason.
+async fn event_objects(server: &Server, reason: &str) -> String {
     let selector = format!("--field-selector=reason={reason}");
     let names = "jsonpath={.items[*].involvedObject.name}";
     server.kubectl(&["get", "events", &selector, "-o", names]).await
@@ -43,7 +43,7 @@ fn class(name: &str, is_default: bool, mode: &str) -> String {
 }
 
 #[tokio::test]
-async fn claims_are_bound_to_volumes_that_fit_whatever_comes_first() {
+async fn binds_claims_to_matching_volumes_in_any_order() {
     let server = Server::start().await;
     server.apply(&volume("small", &json!({}))).await;
     server.apply(&volume("large", &json!({"capacity": {"storage": "9Gi"}}))).await;
@@ -59,16 +59,16 @@ async fn claims_are_bound_to_volumes_that_fit_whatever_comes_first() {
     .await;
     is(&server, "pv/small", "{.status.phase} {.spec.claimRef.name}", "Bound first").await;
 
-    // A claim that finds nothing says so, and is bound when a volume comes.
+    // A claim without a matching volume records an event, and is bound when a volume is created.
     server.apply(&claim("second", &json!({"resources": {"requests": {"storage": "10Gi"}}}))).await;
     eventually("the claim says that it finds no volume", async || {
-        told(&server, "FailedBinding").await.contains("second")
+        event_objects(&server, "FailedBinding").await.contains("second")
     })
     .await;
     server.apply(&volume("huge", &json!({"capacity": {"storage": "20Gi"}}))).await;
     is(&server, "pvc/second", "{.status.phase} {.spec.volumeName}", "Bound huge").await;
 
-    // With its claim a volume is released, and is not given to another claim.
+    // Deleting the claim releases the volume, which is not bound to another claim.
     server.kubectl(&["delete", "pvc", "first", "--timeout=110s"]).await;
     is(&server, "pv/small", "{.status.phase}", "Released").await;
     server.apply(&claim("first", &json!({}))).await;
@@ -77,22 +77,24 @@ async fn claims_are_bound_to_volumes_that_fit_whatever_comes_first() {
 }
 
 #[tokio::test]
-async fn volumes_are_left_to_the_provisioner_of_a_class() {
+async fn external_provisioner_of_the_class_creates_volumes() {
     let server = Server::start().await;
     server.apply(&claim("early", &json!({}))).await;
-    eventually("there is no class yet", async || told(&server, "FailedBinding").await.contains("early"))
-        .await;
+    eventually("there is no class yet", async || {
+        event_objects(&server, "FailedBinding").await.contains("early")
+    })
+    .await;
     server.apply(&class("fast", true, "Immediate")).await;
     server.apply(&claim("data", &json!({}))).await;
     is(&server, "pvc/data", "{.spec.storageClassName}", "fast").await;
     let asked = r"{.metadata.annotations.volume\.kubernetes\.io/storage-provisioner}";
     is(&server, "pvc/data", asked, "csi.example.com").await;
-    let told = async || told(&server, "ExternalProvisioning").await.contains("data");
+    let told = async || event_objects(&server, "ExternalProvisioning").await.contains("data");
     eventually("users are told who provisions", told).await;
-    // A claim that is older than the default class gets it too.
+    // A claim that was created before the default class gets it too.
     is(&server, "pvc/early", "{.spec.storageClassName}", "fast").await;
 
-    // The provisioner makes the volume for the claim.
+    // The provisioner creates the volume for the claim.
     let uid = get(&server, "pvc/data", "{.metadata.uid}").await;
     let reference = json!({"namespace": "default", "name": "data", "uid": uid});
     let spec =
@@ -104,13 +106,13 @@ async fn volumes_are_left_to_the_provisioner_of_a_class() {
 }
 
 #[tokio::test]
-async fn a_claim_waits_for_the_first_pod_that_mounts_it() {
+async fn claim_waits_for_its_first_consumer() {
     let server = Server::start().await;
     server.apply(&class("late", false, "WaitForFirstConsumer")).await;
     server.apply(&claim("data", &json!({"storageClassName": "late"}))).await;
-    let waits = async || told(&server, "WaitForFirstConsumer").await.contains("data");
+    let waits = async || event_objects(&server, "WaitForFirstConsumer").await.contains("data");
     eventually("the claim waits for a pod", waits).await;
-    // The scheduler chooses a node, and has the volume made there.
+    // The scheduler chooses a node and requests the volume there.
     let node = r#"{"metadata":{"annotations":{"volume.kubernetes.io/selected-node":"n"}}}"#;
     server.kubectl(&["patch", "pvc", "data", "--type=merge", "-p", node]).await;
     let asked = r"{.metadata.annotations.volume\.kubernetes\.io/storage-provisioner}";
@@ -118,7 +120,7 @@ async fn a_claim_waits_for_the_first_pod_that_mounts_it() {
 }
 
 #[tokio::test]
-async fn a_pod_brings_its_claims_along() {
+async fn ephemeral_claims_are_created_with_the_pod() {
     let server = Server::start().await;
     let template = json!({"metadata": {"labels": {"of": "p"}},
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
@@ -134,7 +136,7 @@ async fn a_pod_brings_its_claims_along() {
 }
 
 #[tokio::test]
-async fn a_pod_gets_a_claim_of_devices_from_a_template() {
+async fn resource_claim_is_created_from_a_template() {
     let server = Server::start().await;
     let devices = json!({"requests": [{"name": "r", "exactly": {"deviceClassName": "gpu.example.com"}}]});
     let template = json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaimTemplate",
@@ -143,7 +145,7 @@ async fn a_pod_gets_a_claim_of_devices_from_a_template() {
         "containers": [{"name": "c", "image": "x", "resources": {"claims": [{"name": "gpu"}]}}],
         "resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "t"}]}});
     server.apply(&pod.to_string()).await;
-    let told = async || told(&server, "FailedResourceClaimCreation").await.contains('p');
+    let told = async || event_objects(&server, "FailedResourceClaimCreation").await.contains('p');
     eventually("the template is missed", told).await;
     server.apply(&template.to_string()).await;
     let noted = "{.status.resourceClaimStatuses[0].resourceClaimName}";

@@ -1,4 +1,4 @@
-//! A watch or a page that begins too far in the past is told so: 410, and where to begin again.
+//! Watches and pages from a compacted revision get 410.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use nave_tests::Server;
 use serde_json::Value;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
-/// More than the shortest history holds.
+/// More than the shortest history.
 const CHANGES: u64 = 3_000;
 
 #[tokio::test]
-async fn a_watch_from_the_distant_past_is_gone() {
+async fn watch_from_compacted_revision_gets_410() {
     let server = Server::start_with(&["--watch-cache-sizes=configmaps#0"]).await;
     let pool = server.target().pool(2).await.unwrap();
     let from = revision(&pool).await;
     change(&pool, 10).await;
-    assert!(first_event(&pool, &from).await.starts_with(r#"{"type":"ADDED""#), "the recent past is kept");
+    assert!(first_event(&pool, &from).await.starts_with(r#"{"type":"ADDED""#), "recent history is available");
     change(&pool, CHANGES).await;
     let event: Value = serde_json::from_str(&first_event(&pool, &from).await).unwrap();
     let status = &event["object"];
@@ -27,7 +27,7 @@ async fn a_watch_from_the_distant_past_is_gone() {
 }
 
 #[tokio::test]
-async fn a_revision_of_the_future_is_refused() {
+async fn rejects_future_revision() {
     let server = Server::start().await;
     let mut connection = server.target().connect_http2().await.unwrap();
     let call = Call::get(format!("{MAPS}?resourceVersion=99999999&resourceVersionMatch=Exact"));
@@ -42,7 +42,7 @@ async fn revision(pool: &Pool) -> String {
     scan_field(&list, "resourceVersion").unwrap().to_owned()
 }
 
-/// Creates config maps, and deletes them, so that the store does not grow.
+/// Creates and deletes config maps, so that the store does not grow.
 async fn change(pool: &Pool, changes: u64) {
     let limits = Limits { operations: changes / 2, time: Duration::from_mins(1) };
     let (idle, revision) = (Processes::default(), revision(pool).await);

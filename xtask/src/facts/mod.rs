@@ -1,10 +1,10 @@
-//! `cargo xtask facts`: writes the table of the built-in API types from the sources of two crates and an overlay.
+//! `cargo xtask facts`: generates the table of the built-in API types from the sources of two crates and an overlay.
 //!
-//! | source | what it tells |
+//! | source | content |
 //! | --- | --- |
-//! | `k8s-openapi` | which types there are, JSON names, types, what is required or always encoded |
-//! | `k8s-pb` | protobuf numbers, inlined messages; in its comments: defaults, list topology, patch strategy |
-//! | `crates/schema/facts/overlay.txt` | what these have wrong, or cannot tell: pointers, structs held by value |
+//! | `k8s-openapi` | the types, JSON names, field types, required fields and fields that are always encoded |
+//! | `k8s-pb` | protobuf numbers and inlined messages; in comments: defaults, list topology, patch strategy |
+//! | `crates/schema/facts/overlay.txt` | corrections and additions: pointers, structs held by value |
 
 mod model;
 mod openapi;
@@ -22,7 +22,7 @@ use model::Types;
 
 use crate::root;
 
-/// Why the table cannot be made.
+/// The reasons why the table cannot be generated.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FactsError {
     #[error("cargo metadata: {0}")]
@@ -31,13 +31,13 @@ pub(crate) enum FactsError {
     Io(PathBuf, io::Error),
     #[error(transparent)]
     Overlay(#[from] overlay::OverlayError),
-    #[error("{0} does not agree with its sources; run `cargo xtask facts` and read the difference")]
+    #[error("{0} is out of date; run `cargo xtask facts` and review the difference")]
     Stale(PathBuf),
     #[error("the table differs from the recorded server:\n{}", .0.join("\n"))]
     Differs(Vec<String>),
 }
 
-/// Writes the table, or with `check` fails if it is not as it would be written.
+/// Writes the table; with `check`, fails if it is out of date.
 pub(crate) fn run(check: bool) -> ExitCode {
     let done = if check { verify() } else { write() };
     match done {
@@ -65,14 +65,14 @@ fn verify() -> Result<String, FactsError> {
         return Err(FactsError::Stale(path));
     }
     let compared = match reference::differences(nave_schema::builtin()) {
-        None => "skipped: comparing with a recorded server, as there is no recording here (NAVE_REFERENCE)",
-        Some(found) if found.is_empty() => "it agrees with the recorded server too",
+        None => "skipped: comparison with a recorded server (no recording in NAVE_REFERENCE)",
+        Some(found) if found.is_empty() => "matches the recorded server",
         Some(found) => return Err(FactsError::Differs(found)),
     };
-    Ok(format!("{} agrees with its sources\n{compared}", path.display()))
+    Ok(format!("{} is up to date\n{compared}", path.display()))
 }
 
-/// The table's text.
+/// Generates the table.
 fn generate() -> Result<String, FactsError> {
     let (openapi, protobuf) = sources()?;
     let openapi = openapi.join("src/v1_36");
@@ -86,7 +86,7 @@ fn generate() -> Result<String, FactsError> {
         types.insert(format!("{name}List"), list_of(name));
     }
     messages.complete(&mut types);
-    settle(&mut types);
+    apply_default_rules(&mut types);
     let mut roots = overlay::apply(&read(&folder().join("overlay.txt"))?, &mut types, &messages)?;
     for (name, has_list) in kinds {
         roots.extend(has_list.then(|| format!("{name}List")));
@@ -96,12 +96,12 @@ fn generate() -> Result<String, FactsError> {
     Ok(model::render(&types))
 }
 
-/// Whether the definition is of a version that is served unless one asks for more: no alpha, no beta.
+/// Whether the definition is of a stable version, not alpha or beta.
 fn is_stable(name: &str) -> bool {
     name.rsplit('.').nth(1).is_none_or(|version| !version.contains("alpha") && !version.contains("beta"))
 }
 
-/// A list kind; they are all alike, so `k8s-openapi` has one generic type for them.
+/// A list type. `k8s-openapi` has one generic type for all of them.
 fn list_of(name: &str) -> model::Type {
     let string = || Field { shape: Shape::Word("string"), ..Field::default() };
     let metadata = Shape::Struct("apimachinery.pkg.apis.meta.v1.ListMeta".into());
@@ -115,9 +115,9 @@ fn list_of(name: &str) -> model::Type {
     model::Type { atomic: false, fields: fields.map(|(name, field)| (name.to_owned(), field)).into() }
 }
 
-/// What holds unless the overlay says otherwise: a kind holds metadata (which `k8s-openapi` wrongly requires), spec
-/// and status by value, and an optional number or truth value is a pointer (a string is not).
-fn settle(types: &mut Types) {
+/// Applies the rules that hold unless the overlay says otherwise: a kind holds metadata (which `k8s-openapi` wrongly
+/// requires), spec and status by value, and optional numbers and booleans are pointers (strings are not).
+fn apply_default_rules(types: &mut Types) {
     for ty in types.values_mut() {
         let is_kind = ty.fields.contains_key("metadata");
         for (name, field) in &mut ty.fields {
@@ -133,7 +133,7 @@ fn settle(types: &mut Types) {
     }
 }
 
-/// The folders of `k8s-openapi` and `k8s-pb`, from Cargo, which fetches them where they are missing.
+/// The source folders of `k8s-openapi` and `k8s-pb`, from `cargo metadata`, which downloads them if needed.
 fn sources() -> Result<(PathBuf, PathBuf), FactsError> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let failed = |reason: &dyn std::fmt::Display| FactsError::Metadata(reason.to_string());
@@ -166,7 +166,7 @@ fn read(path: &Path) -> Result<String, FactsError> {
 
 #[cfg(test)]
 mod tests {
-    /// The committed table is what its sources give.
+    /// The committed table matches its sources.
     #[test]
     fn table_is_up_to_date() {
         println!("{}", super::verify().unwrap());

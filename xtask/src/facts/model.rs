@@ -1,21 +1,21 @@
-//! The facts as they are gathered, and the lines they are written as.
+//! The facts in memory, and their format in the table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-/// All types, by definition name without its `io.k8s.`.
+/// All types, by definition name without `io.k8s.`.
 pub(crate) type Types = BTreeMap<String, Type>;
 
 /// A struct type.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Type {
-    /// Server-side apply treats it as one value.
+    /// Whether server-side apply treats it as a single value.
     pub(crate) atomic: bool,
-    /// By JSON name.
+    /// The fields, by JSON name.
     pub(crate) fields: BTreeMap<String, Field>,
 }
 
-/// A field; the words of the table's lines (see the table's heading).
+/// A field; see the table's header for the words.
 #[derive(Clone, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub(crate) struct Field {
@@ -23,7 +23,7 @@ pub(crate) struct Field {
     pub(crate) required: bool,
     pub(crate) always: bool,
     pub(crate) pointer: bool,
-    /// The list or map is said to be atomic.
+    /// Whether the list or map is marked as atomic.
     pub(crate) atomic: bool,
     pub(crate) set: bool,
     pub(crate) keys: Vec<String>,
@@ -35,12 +35,12 @@ pub(crate) struct Field {
     pub(crate) wrapped: bool,
 }
 
-/// What a field holds.
+/// The type of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
-    /// A scalar's word.
+    /// A scalar, by its word in the table.
     Word(&'static str),
-    /// A struct's name.
+    /// A struct, by name.
     Struct(String),
     List(Box<Shape>),
     Map(Box<Shape>),
@@ -53,7 +53,7 @@ impl Default for Shape {
 }
 
 impl Shape {
-    /// The struct at the bottom, if there is one.
+    /// The struct at the innermost level, if there is one.
     pub(crate) fn target(&self) -> Option<&str> {
         match self {
             Self::Word(word) if word.starts_with("SchemaOr") => Some(JSON_SCHEMA),
@@ -76,7 +76,7 @@ impl Shape {
     }
 }
 
-/// Removes the types that no root leads to.
+/// Removes the types that are not reachable from a root.
 pub(crate) fn keep_reachable(types: &mut Types, roots: impl IntoIterator<Item = String>) {
     let mut seen = BTreeSet::new();
     let mut open: Vec<String> = roots.into_iter().collect();
@@ -89,7 +89,7 @@ pub(crate) fn keep_reachable(types: &mut Types, roots: impl IntoIterator<Item = 
     types.retain(|name, _| seen.contains(name));
 }
 
-/// The table's text.
+/// Renders the table.
 pub(crate) fn render(types: &Types) -> String {
     let mut out = String::from(HEADING);
     for (name, ty) in types {

@@ -1,22 +1,21 @@
-//! Reads the sources of the crate `k8s-openapi`: one file a type, written by a generator, so that plain line
-//! matching is enough.
+//! Parses the sources of the crate `k8s-openapi`. They are generated, one file per type, so matching lines is enough.
 
 use std::path::Path;
 use std::{fs, io};
 
 use super::model::{Field, Shape, Type, Types};
 
-/// What `k8s-openapi` tells.
+/// The facts from `k8s-openapi`.
 #[derive(Default)]
 pub(crate) struct OpenApi {
     /// The struct types.
     pub(crate) types: Types,
-    /// The types that are kinds, and whether there is a list kind of them.
+    /// The kinds, and whether each has a list kind.
     pub(crate) kinds: Vec<(String, bool)>,
 }
 
 impl OpenApi {
-    /// Reads all files below `folder` (`src/v1_36`).
+    /// Parses all files below `folder` (`src/v1_36`).
     pub(crate) fn read(folder: &Path) -> io::Result<Self> {
         let mut found = Self::default();
         found.walk(folder)?;
@@ -66,7 +65,7 @@ fn fields(text: &str) -> std::collections::BTreeMap<String, Field> {
                     field.shape = shape(ty)?;
                     merge(text, name, &mut field);
                 }
-                // The crate makes constants of these.
+                // The crate has constants instead of fields for these.
                 None if json == "apiVersion" || json == "kind" => field.shape = Shape::Word("string"),
                 None => return None,
             }
@@ -76,7 +75,7 @@ fn fields(text: &str) -> std::collections::BTreeMap<String, Field> {
         .collect()
 }
 
-/// The JSON names, with the names of the Rust fields: `"nodePort" => Field::Key_node_port,`.
+/// Pairs of JSON name and Rust field name: `"nodePort" => Field::Key_node_port,`.
 fn keys(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.lines().filter_map(|line| {
         let (json, key) = line.trim().strip_prefix('"')?.split_once("\" => Field::Key_")?;
@@ -84,7 +83,7 @@ fn keys(text: &str) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// The schema's own list of required fields (deeper ones are indented further).
+/// The top-level list of required fields; nested ones have a larger indentation.
 fn required(text: &str) -> Vec<&str> {
     let Some((_, rest)) = text.split_once("\n            \"required\": [\n") else { return Vec::new() };
     rest.lines()
@@ -94,7 +93,8 @@ fn required(text: &str) -> Vec<&str> {
         .collect()
 }
 
-/// How the field merges; the keys are those of strategic merge patch, so the markers of `k8s-pb` go first.
+/// Reads the merge strategy of a field. Its keys are those of strategic merge patch, so the markers of `k8s-pb` take
+/// precedence.
 fn merge(text: &str, name: &str, field: &mut Field) {
     for (word, on) in [("list::set", &mut field.set), ("map::atomic", &mut field.atomic)] {
         *on |= text.contains(&format!("crate::merge_strategies::{word}(&mut self.{name},"));
@@ -106,7 +106,7 @@ fn merge(text: &str, name: &str, field: &mut Field) {
         keys.split(", ").filter_map(|part| part.rsplit_once("rhs.")).map(|(_, key)| camel(key)).collect();
 }
 
-/// `container_port` as JSON writes it; the exceptions are mended by the overlay.
+/// Converts `container_port` to its JSON name; the overlay corrects exceptions.
 pub(crate) fn camel(snake: &str) -> String {
     let mut out = String::new();
     for (at, part) in snake.trim_matches('_').split('_').enumerate() {
@@ -143,13 +143,13 @@ fn shape(ty: &str) -> Option<Shape> {
     })
 }
 
-/// The shape that a definition's name stands for.
+/// The shape of a definition name.
 pub(crate) fn named(name: &str) -> Shape {
     let special = SPECIAL.iter().find(|(special, _)| *special == name);
     special.map_or_else(|| Shape::Struct(name.to_owned()), |(_, word)| Shape::Word(word))
 }
 
-/// Definitions that are not structs in JSON.
+/// Definitions that are not JSON structs.
 const SPECIAL: [(&str, &str); 11] = [
     ("apimachinery.pkg.apis.meta.v1.Time", "Time"),
     ("apimachinery.pkg.apis.meta.v1.MicroTime", "MicroTime"),

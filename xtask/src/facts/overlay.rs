@@ -1,12 +1,11 @@
-//! The corrections: what the two crates have wrong or do not tell, a line each.
+//! The overlay: corrections of the facts from the two crates, one per line.
 //!
 //! ```text
 //! # a comment
-//! root TYPE                       a type that is wanted though no kind leads to it; from the protobuf messages alone
-//!                                 if need be
-//! kind TYPE                       the same, with `apiVersion` and `kind`, which protobuf does not tell
-//! set  TYPE FIELD SHAPE WORD…     adds a field, or replaces all that is known of it, in the table's own words
-//! word TYPE FIELD… : WORD…        adds words to fields;  -WORD takes one away;  FIELD * means all fields
+//! root TYPE                       keeps a type that no kind refers to; added from the protobuf messages if needed
+//! kind TYPE                       the same, with `apiVersion` and `kind`, which protobuf messages lack
+//! set  TYPE FIELD SHAPE WORD…     adds or replaces a field, in the words of the table
+//! word TYPE FIELD… : WORD…        adds words to fields;  -WORD removes one;  FIELD * means all fields
 //! drop TYPE FIELD…                removes fields
 //! atomic TYPE                     server-side apply treats the type as one value
 //! ```
@@ -14,7 +13,7 @@
 use super::model::{Field, Shape, Types};
 use super::protobuf::Messages;
 
-/// Why the overlay cannot be followed.
+/// An invalid line of the overlay.
 #[derive(Debug, thiserror::Error)]
 #[error("overlay.txt, line {line}: {reason}")]
 pub(crate) struct OverlayError {
@@ -22,7 +21,7 @@ pub(crate) struct OverlayError {
     reason: String,
 }
 
-/// Follows the overlay's lines; returns the roots it names.
+/// Applies the overlay; returns the roots it names.
 pub(crate) fn apply(text: &str, types: &mut Types, messages: &Messages) -> Result<Vec<String>, OverlayError> {
     let mut roots = Vec::new();
     for (at, line) in text.lines().enumerate() {
@@ -50,7 +49,7 @@ fn step(line: &str, types: &mut Types, messages: &Messages, roots: &mut Vec<Stri
         }
         return Ok(());
     }
-    let ty = types.get_mut(name).ok_or_else(|| format!("there is no type {name}"))?;
+    let ty = types.get_mut(name).ok_or_else(|| format!("unknown type {name}"))?;
     let absent = |field: &str| format!("{name} has no field {field}");
     match verb {
         "atomic" => ty.atomic = true,
@@ -86,7 +85,7 @@ fn step(line: &str, types: &mut Types, messages: &Messages, roots: &mut Vec<Stri
     Ok(())
 }
 
-/// Adds a type, and what it leads to, from the protobuf messages unless it is known.
+/// Adds a type and the types it refers to from the protobuf messages, unless they are known.
 fn import(name: &str, types: &mut Types, messages: &Messages) {
     if types.get(name).is_some_and(|ty| !ty.fields.is_empty()) {
         return;

@@ -1,5 +1,5 @@
-//! Holds the table against what a running kube-apiserver says of its types (`openapi-v2-structure.json`), where a
-//! recording of it is at hand.
+//! Compares the table with the types of a recorded kube-apiserver (`openapi-v2-structure.json`), if there is a
+//! recording.
 
 use std::fs;
 use std::path::PathBuf;
@@ -42,7 +42,7 @@ pub(crate) fn differences(set: &SchemaSet) -> Option<Vec<String>> {
             let is_required = required.is_some_and(|list| list.iter().any(|name| name == key));
             complain("required", &at, &json!(is_required), &json!(field.required));
             for (what, ours) in extensions(field) {
-                // Said of a few fields, though it is what holds anyway.
+                // Stated for some fields, although it is the default.
                 let says_nothing = property[what] == "granular" || property[what] == "replace";
                 let theirs = if says_nothing { &Value::Null } else { &property[what] };
                 complain(what, &at, theirs, &ours);
@@ -54,7 +54,7 @@ pub(crate) fn differences(set: &SchemaSet) -> Option<Vec<String>> {
     Some(found)
 }
 
-/// What the recording calls the type of a property, references to types that are no structs followed.
+/// The type of a property in the recording; references to types that are not structs are resolved.
 fn resolve(property: &Value) -> Value {
     if let Some(name) = property["$ref"].as_str().and_then(|path| path.strip_prefix("#/definitions/")) {
         let last = name.rsplit('.').next().unwrap_or(name);
@@ -107,7 +107,7 @@ fn extensions(field: &Field) -> [(&'static str, Value); 5] {
         Shape::List { topology, .. } => Some(topology),
         _ => None,
     };
-    // Bytes are a list to Go.
+    // Go represents bytes as a list.
     let is_bytes = field.shape == Shape::Scalar(Scalar::Bytes);
     let list_type = match topology {
         None if is_bytes => atomic(field.declared_atomic),
@@ -144,7 +144,7 @@ fn folder() -> PathBuf {
     std::env::var_os("NAVE_REFERENCE").map_or_else(|| root().join("../shared/reference"), PathBuf::from)
 }
 
-/// Definitions that the table has no types for.
+/// Definitions without a type in the table.
 const PLAIN: [&str; 8] = [
     "Time",
     "MicroTime",

@@ -1,9 +1,9 @@
-//! The selection of plugins, and the files that configure them.
+//! The enabled plugins and their configuration files.
 //!
 //! | file | read by |
 //! | --- | --- |
 //! | `AdmissionConfiguration` (`--admission-control-config-file`) | [`PluginConfig::with_file`] |
-//! | the configuration of a plugin in it, or at its `path` | [`PluginConfig::read`], by the plugin's own type |
+//! | a plugin's configuration in it, or in the file at `path` | [`PluginConfig::read`], by the plugin's own type |
 
 #[cfg(test)]
 mod tests;
@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 
 use crate::plugins::{Entry, PLUGINS};
 
-/// The plugins that run, and their configurations.
+/// The enabled plugins, and their configurations.
 #[derive(Clone, Debug, Default)]
 pub struct PluginConfig {
     enabled: Vec<String>,
@@ -29,14 +29,14 @@ pub struct PluginConfig {
 struct Configured {
     name: String,
     content: Value,
-    /// The folder that paths in the content are relative to.
+    /// The base folder of relative paths in the content.
     folder: PathBuf,
 }
 
-/// The admission plugins cannot be configured this way.
+/// The reasons why the configuration is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A flag names a plugin that does not exist.
+    /// A flag names an unknown plugin.
     #[error("{flag} plugin {name:?} is unknown; the plugins are: {known}")]
     Unknown {
         /// The flag.
@@ -46,7 +46,7 @@ pub enum ConfigError {
         /// The names of all plugins.
         known: String,
     },
-    /// A plugin is enabled and disabled.
+    /// A plugin is both enabled and disabled.
     #[error("{0:?} in enable-admission-plugins and disable-admission-plugins overlapped")]
     Overlap(Vec<String>),
     /// A file cannot be read.
@@ -54,33 +54,33 @@ pub enum ConfigError {
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error.
         error: std::io::Error,
     },
-    /// A file is not what it has to be.
+    /// A file has the wrong kind or shape.
     #[error("{}: {why}", .path.display())]
     Shape {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error.
         why: String,
     },
-    /// The configuration of a plugin cannot be used.
+    /// A plugin rejects its configuration.
     #[error("configuration of the admission plugin {plugin}: {why}")]
     Plugin {
         /// The plugin.
         plugin: &'static str,
-        /// Why.
+        /// The error.
         why: String,
     },
 }
 
 impl PluginConfig {
-    /// The plugins of `--enable-admission-plugins` beside those that are enabled by default, without those of
+    /// Enables the default plugins and those of `--enable-admission-plugins`, except those of
     /// `--disable-admission-plugins`.
     ///
     /// # Errors
-    /// A name that no plugin has, or that is in both lists.
+    /// A name is unknown or in both lists.
     pub fn new(enabled: &[String], disabled: &[String]) -> Result<Self, ConfigError> {
         check_names("enable-admission-plugins", enabled)?;
         check_names("disable-admission-plugins", disabled)?;
@@ -91,25 +91,25 @@ impl PluginConfig {
         Ok(Self { enabled: enabled.to_vec(), disabled: disabled.to_vec(), plugins: Vec::new() })
     }
 
-    /// The same with the plugins' configurations of an `AdmissionConfiguration` file.
+    /// Adds the plugins' configurations of an `AdmissionConfiguration` file.
     ///
     /// # Errors
-    /// The file, or one that it names, cannot be read or is not of the kind.
+    /// The file, or one that it refers to, cannot be read or has the wrong kind.
     pub fn with_file(mut self, path: &Path) -> Result<Self, ConfigError> {
         self.plugins = read_file(path)?;
         Ok(self)
     }
 
-    /// Whether a plugin runs.
+    /// Whether a plugin is enabled.
     pub fn is_enabled(&self, entry: &Entry) -> bool {
         let is_in = |list: &[String]| list.iter().any(|name| name == entry.name);
         is_in(&self.enabled) || (entry.enabled_by_default && !is_in(&self.disabled))
     }
 
-    /// The configuration of a plugin, and the folder that paths in it are relative to; `None` where there is none.
+    /// Returns a plugin's configuration and the base folder of its relative paths; `None` if there is none.
     ///
     /// # Errors
-    /// It is not what the plugin reads.
+    /// The configuration does not match the type.
     pub fn read<T: DeserializeOwned>(&self, plugin: &'static str) -> Result<Option<(T, &Path)>, ConfigError> {
         let Some(configured) = self.plugins.iter().find(|configured| configured.name == plugin) else {
             return Ok(None);
@@ -119,7 +119,7 @@ impl PluginConfig {
         Ok(Some((content, &configured.folder)))
     }
 
-    /// The same configuration with one of a plugin, as if it were in the file.
+    /// Sets a plugin's configuration, as if it were in the file.
     pub fn with_plugin(mut self, name: &str, content: Value) -> Self {
         self.plugins.push(Configured { name: name.to_owned(), content, folder: PathBuf::new() });
         self
@@ -158,10 +158,10 @@ struct PluginEntry {
     configuration: Option<Value>,
 }
 
-/// Versions of `AdmissionConfiguration`.
+/// The supported versions of `AdmissionConfiguration`.
 const API_VERSIONS: [&str; 2] = ["apiserver.config.k8s.io/v1", "apiserver.k8s.io/v1alpha1"];
-/// The files of single plugins that stood in for an `AdmissionConfiguration` before there was one: the field that tells
-/// such a file, and the plugin.
+/// Configuration files of single plugins that are accepted instead of an `AdmissionConfiguration`, as before that
+/// kind existed: the field that identifies such a file, and the plugin.
 const LEGACY: [(&str, &str); 2] =
     [("imagePolicy", "ImagePolicyWebhook"), ("podNodeSelectorPluginConfig", "PodNodeSelector")];
 
@@ -198,7 +198,7 @@ fn read_file(path: &Path) -> Result<Vec<Configured>, ConfigError> {
                 (parse_file(&path)?, path.parent().unwrap_or(Path::new("")).to_owned())
             }
         };
-        // The first entry of a name counts.
+        // The first entry with a name wins.
         if !configured.iter().any(|known| known.name == entry.name) {
             configured.push(Configured { name: entry.name, content, folder });
         }
@@ -206,7 +206,7 @@ fn read_file(path: &Path) -> Result<Vec<Configured>, ConfigError> {
     Ok(configured)
 }
 
-/// A YAML or JSON file as a value.
+/// Parses a YAML or JSON file.
 fn parse_file(path: &Path) -> Result<Value, ConfigError> {
     let content =
         std::fs::read_to_string(path).map_err(|error| ConfigError::File { path: path.to_owned(), error })?;

@@ -11,7 +11,7 @@ fn enabled(config: &PluginConfig, name: &str) -> bool {
 }
 
 #[test]
-fn flags_change_what_is_enabled_by_default() {
+fn flags_override_default_plugins() {
     let config = PluginConfig::new(&names(&["NodeRestriction"]), &names(&["PodSecurity"])).unwrap();
     for (name, expected) in
         [("NodeRestriction", true), ("PodSecurity", false), ("Priority", true), ("AlwaysDeny", false)]
@@ -25,13 +25,13 @@ fn flags_change_what_is_enabled_by_default() {
 }
 
 #[test]
-fn the_list_has_each_name_once() {
+fn plugin_names_are_unique() {
     let names: std::collections::BTreeSet<_> = PLUGINS.iter().map(|entry| entry.name).collect();
     assert_eq!(names.len(), PLUGINS.len());
 }
 
 #[test]
-fn configurations_are_inline_or_in_files() {
+fn reads_configurations_inline_and_from_files() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     write("limits.yaml", "limits: 3");
@@ -61,7 +61,7 @@ plugins:
 }
 
 #[test]
-fn other_files_are_refused() {
+fn rejects_other_kinds_of_files() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.yaml");
     let refused = |text: &str| {

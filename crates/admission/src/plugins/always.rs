@@ -1,4 +1,4 @@
-//! Admits nothing (upstream: `plugin/pkg/admission/deny`).
+//! AlwaysDeny refuses every request (upstream: `plugin/pkg/admission/deny`).
 
 use async_trait::async_trait;
 use nave_machinery::{Object, Status};

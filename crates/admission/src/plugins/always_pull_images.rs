@@ -1,4 +1,4 @@
-//! Images are pulled whenever a container starts (upstream: `plugin/pkg/admission/alwayspullimages`).
+//! AlwaysPullImages sets the image pull policy of pods to Always (upstream: `plugin/pkg/admission/alwayspullimages`).
 
 use async_trait::async_trait;
 use nave_machinery::{FieldError, FieldPath, Object, Status, Value};
@@ -16,7 +16,7 @@ pub(super) fn plugin() -> Plugin {
 
 struct AlwaysPullImages;
 
-/// Whether a plugin for the pod's images is concerned: an update without new images changes nothing.
+/// Whether the plugin handles the request: updates without new images are skipped.
 fn handles(attributes: &Attributes<'_>) -> bool {
     attributes.is_write() && attributes.is_pods() && attributes.is_object()
 }
@@ -73,14 +73,14 @@ impl Validate for AlwaysPullImages {
         let messages: Vec<_> = errors.iter().map(|error| attributes.forbidden(pod, error).message).collect();
         match messages.as_slice() {
             [] => Ok(()),
-            // Upstream's list of errors is no status.
+            // Upstream returns a plain error instead of a status here.
             [one] => Err(plain_error(one)),
             many => Err(plain_error(format!("[{}]", many.join(", ")))),
         }
     }
 }
 
-/// Whether an image of a pod is not among those that the stored pod has.
+/// Whether a pod has an image that the stored pod does not have.
 fn has_new_images(attributes: &Attributes<'_>, pod: &Object) -> bool {
     let Some(old) = attributes.old.filter(|_| attributes.is_update()) else { return true };
     let images = |pod: &Object| -> Vec<String> {
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sets_the_policy_where_an_image_is_new() {
+    async fn sets_the_policy_for_new_images() {
         for (new, old, expected) in [
             (pod("a", "Never"), Value::Null, pod("a", "Always")),
             (pod("b", "Never"), pod("a", "Never"), pod("b", "Always")),

@@ -1,4 +1,5 @@
-//! Ingresses without a class get the default one (upstream: `plugin/pkg/admission/network/defaultingressclass`).
+//! DefaultIngressClass sets the default class of ingresses that have none (upstream:
+//! `plugin/pkg/admission/network/defaultingressclass`).
 
 use std::sync::Arc;
 
@@ -9,9 +10,9 @@ use super::Parts;
 use super::default_storage_class::newest;
 use crate::{Attributes, Lister, Mutate, Plugin};
 
-/// The annotation that marks a default class.
+/// The annotation that marks the default class.
 const IS_DEFAULT: &str = "ingressclass.kubernetes.io/is-default-class";
-/// The annotation that names the class in old ingresses.
+/// The annotation for the class in old ingresses.
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 
 /// DefaultIngressClass.
@@ -54,7 +55,7 @@ mod tests {
     use crate::testing::{Memory, Request, registry};
 
     #[tokio::test]
-    async fn the_default_fills_in_for_none() {
+    async fn sets_the_default_class() {
         let classes = Arc::new(Memory::default());
         let plugin = DefaultIngressClass { classes: Arc::clone(&classes) as _ };
         let create = async |spec: Value, annotations: Value| {

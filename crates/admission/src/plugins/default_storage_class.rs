@@ -1,4 +1,5 @@
-//! Claims without a storage class get the default one (upstream: `plugin/pkg/admission/storage/storageclass/setdefault`).
+//! DefaultStorageClass sets the default class of claims that have none (upstream:
+//! `plugin/pkg/admission/storage/storageclass/setdefault`).
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -9,10 +10,10 @@ use nave_machinery::{Object, Status};
 use super::Parts;
 use crate::{Attributes, Lister, Mutate, Plugin};
 
-/// The annotations that mark a default class.
+/// The annotations that mark the default class.
 const IS_DEFAULT: [&str; 2] =
     ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
-/// The annotation that names the class in old claims.
+/// The annotation for the class in old claims.
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
 /// DefaultStorageClass.
@@ -46,10 +47,10 @@ impl Mutate for DefaultStorageClass {
     }
 }
 
-/// The newest of the classes that are marked; of those of one second the first by name.
+/// The newest default class; of several with the same time, the first by name.
 pub(super) fn newest(classes: Vec<Arc<Object>>, is_marked: impl Fn(&Object) -> bool) -> Option<Arc<Object>> {
     let marked = classes.into_iter().filter(|class| is_marked(class));
-    // Timestamps of the API compare as text.
+    // API timestamps sort as text.
     let rank = |class: &Arc<Object>| {
         (class.creation_timestamp().map(str::to_owned), Reverse(class.name().to_owned()))
     };
@@ -65,7 +66,7 @@ mod tests {
     use crate::testing::{Memory, Request, registry};
 
     #[tokio::test]
-    async fn the_newest_default_fills_in_for_none() {
+    async fn sets_the_newest_default_class() {
         let classes = Arc::new(Memory::default());
         let plugin = DefaultStorageClass { classes: Arc::clone(&classes) as _ };
         let class = |name: &str, day: u32, annotation: &str, value: &str| {

@@ -1,4 +1,4 @@
-//! Pods stay for a while on a node that is not ready or not reachable (upstream:
+//! DefaultTolerationSeconds adds tolerations for nodes that are not ready or unreachable (upstream:
 //! `plugin/pkg/admission/defaulttolerationseconds`).
 
 use async_trait::async_trait;
@@ -21,9 +21,9 @@ pub(super) fn plugin(parts: &Parts) -> Plugin {
 }
 
 struct DefaultTolerationSeconds {
-    /// For how long a pod tolerates a node that is not ready.
+    /// How long pods tolerate a node that is not ready, in seconds.
     not_ready: i64,
-    /// For how long a pod tolerates a node that is not reachable.
+    /// How long pods tolerate an unreachable node, in seconds.
     unreachable: i64,
 }
 
@@ -47,7 +47,7 @@ impl Mutate for DefaultTolerationSeconds {
     }
 }
 
-/// Whether a toleration says something about a taint that evicts.
+/// Whether a toleration applies to a NoExecute taint.
 fn concerns_taint(toleration: &Value, taint: &str) -> bool {
     let is_empty_or = |field: &str, expected: &str| {
         let found = text(toleration, field);
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pods_own_tolerations_stand() {
+    async fn keeps_existing_tolerations() {
         let added = |taint: &str, seconds| json!({"key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
         let (not_ready, unreachable) = (added(NOT_READY, 300), added(UNREACHABLE, 60));
         assert_eq!(tolerations(&json!([])).await, json!([not_ready, unreachable]));

@@ -1,4 +1,5 @@
-//! Services get no new external IPs (upstream: `plugin/pkg/admission/network/denyserviceexternalips`).
+//! DenyServiceExternalIPs refuses new external IPs of services (upstream:
+//! `plugin/pkg/admission/network/denyserviceexternalips`).
 
 use async_trait::async_trait;
 use nave_machinery::{Object, Status};
@@ -39,7 +40,7 @@ mod tests {
     use crate::testing::{Request, outcome, registry};
 
     #[tokio::test]
-    async fn existing_addresses_may_stay() {
+    async fn keeps_existing_addresses() {
         let service = |ips: &[&str]| json!({"metadata": {"name": "s"}, "spec": {"externalIPs": ips}});
         let refused = Err((
             403,

@@ -1,4 +1,4 @@
-//! Events are written at a bounded rate (upstream: `plugin/pkg/admission/eventratelimit`).
+//! EventRateLimit limits the rate of event writes (upstream: `plugin/pkg/admission/eventratelimit`).
 
 use std::num::NonZeroUsize;
 use std::time::Instant;
@@ -14,7 +14,7 @@ use crate::config::{ConfigError, PluginConfig};
 use crate::{Attributes, Plugin, Validate};
 
 const NAME: &str = "EventRateLimit";
-/// Keys kept of a limit by default.
+/// The default number of keys per limit.
 const DEFAULT_CACHE_SIZE: u32 = 4096;
 
 /// EventRateLimit.
@@ -37,18 +37,18 @@ struct Configuration {
 struct Limit {
     #[serde(rename = "type")]
     kind: LimitKind,
-    /// Tokens that a bucket gains a second.
+    /// Tokens added to a bucket per second.
     #[serde(default)]
     qps: i32,
-    /// Tokens that a bucket holds.
+    /// The capacity of a bucket.
     #[serde(default)]
     burst: i32,
-    /// Buckets kept.
+    /// The most buckets.
     #[serde(default)]
     cache_size: i32,
 }
 
-/// The events that share a bucket.
+/// The grouping of events into buckets.
 #[derive(Clone, Copy, Debug, Deserialize)]
 enum LimitKind {
     Server,
@@ -84,7 +84,7 @@ impl EventRateLimit {
 
     fn check(&self, attributes: &Attributes<'_>, event: &Object, now: Instant) -> Result<(), Status> {
         let mut errors: Vec<String> = Vec::new();
-        // Each limit takes its token, whether another one refuses or not.
+        // Each limit takes a token, even if another one refuses.
         for enforcer in &self.limits {
             let key = enforcer.kind.key(attributes, event);
             if !enforcer.accept(&key, now) {
@@ -115,7 +115,7 @@ impl Enforcer {
                 return Err(format!("limits[{index}].cacheSize: {}: must not be negative", limit.cache_size));
             }
         };
-        // One bucket is enough for the server.
+        // The server limit has a single bucket.
         let size = if matches!(limit.kind, LimitKind::Server) { 1 } else { size };
         let size = NonZeroUsize::new(size as usize).unwrap_or(NonZeroUsize::MIN);
         let (qps, burst) = (positive("qps", limit.qps)?, positive("burst", limit.burst)?);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn each_limit_has_buckets_of_its_own() {
+    fn each_limit_has_separate_buckets() {
         let now = Instant::now();
         let limit = |kind: &str| limits(json!([{"type": kind, "qps": 1, "burst": 2}])).unwrap();
         for (kind, key, other_user, other_host) in [
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_limits_are_refused() {
+    fn rejects_invalid_limits() {
         for wrong in [
             json!([]),
             json!([{"type": "Other", "qps": 1, "burst": 1}]),

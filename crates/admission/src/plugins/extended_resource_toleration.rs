@@ -1,5 +1,5 @@
-//! Pods tolerate the taints of nodes that are set aside for the extended resources they ask for (upstream:
-//! `plugin/pkg/admission/extendedresourcetoleration`).
+//! ExtendedResourceToleration adds tolerations for the taints of nodes dedicated to the extended resources that a pod
+//! requests (upstream: `plugin/pkg/admission/extendedresourcetoleration`).
 
 use std::collections::BTreeSet;
 
@@ -46,7 +46,7 @@ impl Mutate for ExtendedResourceToleration {
     }
 }
 
-/// The extended resources that the containers of a pod ask for.
+/// The extended resources that the containers of a pod request.
 fn extended_resources(spec: &Value) -> BTreeSet<String> {
     let asking = containers(spec).filter(|container| container.kind != ContainerKind::Ephemeral);
     let requests =
@@ -55,7 +55,8 @@ fn extended_resources(spec: &Value) -> BTreeSet<String> {
     names.filter(|name| is_extended(name)).cloned().collect()
 }
 
-/// Whether a resource is neither one of Kubernetes nor in its domain (upstream: `IsExtendedResourceName`).
+/// Whether a resource is outside of the kubernetes.io domain and not a native one (upstream:
+/// `IsExtendedResourceName`).
 fn is_extended(name: &str) -> bool {
     let is_native = !name.contains('/') || name.contains("kubernetes.io/");
     !is_native

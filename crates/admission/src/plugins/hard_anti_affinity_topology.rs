@@ -1,4 +1,5 @@
-//! Pods keep away from each other by host only (upstream: `plugin/pkg/admission/antiaffinity`).
+//! LimitPodHardAntiAffinityTopology restricts required pod anti-affinity to the topology of hosts (upstream:
+//! `plugin/pkg/admission/antiaffinity`).
 
 use async_trait::async_trait;
 use nave_machinery::{Object, Status};

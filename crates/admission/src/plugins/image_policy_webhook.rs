@@ -1,4 +1,4 @@
-//! A webhook decides about the images of pods (upstream: `plugin/pkg/admission/imagepolicy`).
+//! ImagePolicyWebhook lets a webhook decide about the images of pods (upstream: `plugin/pkg/admission/imagepolicy`).
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -18,15 +18,15 @@ use crate::config::{ConfigError, PluginConfig};
 use crate::{Attributes, Plugin, Validate};
 
 const NAME: &str = "ImagePolicyWebhook";
-/// The group of annotations that the webhook is shown, and of those that audit events get.
+/// The suffix of annotation keys that are sent to the webhook, and of the audit annotations.
 const ANNOTATIONS: &str = ".image-policy.k8s.io/";
 const AUDIT_PREFIX: &str = "imagepolicywebhook.image-policy.k8s.io/";
-/// Answers kept.
+/// The most cached answers.
 const CACHE_SIZE: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
-/// The time of one attempt; the request's deadline may come before.
+/// The timeout of one attempt; the request's deadline may be earlier.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Values of the configuration by default, and their bounds.
+/// The defaults and bounds of the configuration.
 const DEFAULT_ALLOW_TTL: Duration = Duration::from_mins(5);
 const DEFAULT_DENY_TTL: Duration = Duration::from_secs(30);
 const DEFAULT_BACKOFF: Duration = Duration::from_millis(500);
@@ -48,18 +48,18 @@ struct Configuration {
     image_policy: ImagePolicy,
 }
 
-/// The configuration; times of -1 stand for none, of 0 for the default.
+/// The configuration. A time of -1 means none, and 0 the default.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ImagePolicy {
     kube_config_file: PathBuf,
-    /// Seconds.
+    /// In seconds.
     #[serde(default, rename = "allowTTL")]
     allow_ttl: i64,
-    /// Seconds.
+    /// In seconds.
     #[serde(default, rename = "denyTTL")]
     deny_ttl: i64,
-    /// Milliseconds.
+    /// In milliseconds.
     #[serde(default)]
     retry_backoff: i64,
     #[serde(default)]
@@ -93,7 +93,7 @@ impl ImagePolicyWebhook {
         Ok(Self { webhook, allow_ttl, deny_ttl, default_allow: policy.default_allow, answers })
     }
 
-    /// The status of a review, from the cache or from the webhook.
+    /// Returns the status of a review, from the cache or the webhook.
     async fn review(&self, attributes: &Attributes<'_>, spec: &Value) -> Result<Value, String> {
         let key = spec.to_string();
         let now = Instant::now();
@@ -107,7 +107,7 @@ impl ImagePolicyWebhook {
         let answer = tokio::time::timeout_at(deadline, self.webhook.call(&review)).await;
         let mut answer = match answer {
             Ok(answer) => answer.map_err(|error| error.to_string())?,
-            Err(_) => return Err("the webhook did not answer in time".to_owned()),
+            Err(_) => return Err("the webhook call timed out".to_owned()),
         };
         let status = answer.get_mut("status").map(Value::take).unwrap_or_default();
         let ttl = if is_allowed(&status) { self.allow_ttl } else { self.deny_ttl };
@@ -128,7 +128,7 @@ impl Validate for ImagePolicyWebhook {
     async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), Status> {
         let Some(pod) = object else { return Ok(()) };
         let spec = review_spec(attributes, pod);
-        // An audit annotation that cannot be kept does not decide about the pod.
+        // A refused audit annotation does not affect the decision.
         let note =
             |key: &str, value: &str| drop(attributes.notes.annotate(&format!("{AUDIT_PREFIX}{key}"), value));
         let status = match self.review(attributes, &spec).await {
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_webhook_decides_and_is_remembered() {
+    async fn webhook_decides_and_answers_are_cached() {
         let calls = Arc::default();
         let (_server, folder) = server(&calls).await;
         let plugin = policy(folder.path(), false);

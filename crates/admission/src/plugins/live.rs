@@ -1,23 +1,23 @@
-//! A cache of facts about names, for a short time.
+//! A short-lived, bounded set of names.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// How long a name is known.
+/// How long a name stays in the set.
 const TTL: Duration = Duration::from_secs(30);
-/// Names known at most; the oldest go first.
+/// The most names; the oldest are dropped.
 const MAX_NAMES: usize = 10_000;
 
-/// Names that were seen in the last 30 seconds.
+/// The names added in the last 30 seconds.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     names: Mutex<HashMap<String, Instant>>,
 }
 
 impl Recent {
-    /// Adds a name, or renews it.
+    /// Adds or renews a name.
     pub(super) fn insert(&self, name: &str) {
         let now = Instant::now();
         let names = &mut *self.names.lock();

@@ -1,4 +1,4 @@
-//! The plugins: one list that names, orders and makes them.
+//! The plugins, and the list that names, orders and constructs them.
 
 mod always;
 mod always_pull_images;
@@ -47,14 +47,14 @@ use crate::metrics::Metrics;
 
 pub use certificates::set_certificate_requester;
 
-/// The parts that plugins are built from.
+/// The parts that plugins are constructed from.
 #[derive(Clone)]
 pub struct Parts {
-    /// The cluster they see.
+    /// Access to the cluster.
     pub cluster: Cluster,
-    /// The authorizer that some of them ask.
+    /// The authorizer, for plugins that check access.
     pub authorizer: nave_authz::Chain,
-    /// The roles and bindings that escalation is checked against.
+    /// The roles and bindings for escalation checks.
     pub rbac: Arc<Rbac>,
     /// `--default-not-ready-toleration-seconds`.
     pub default_not_ready_toleration_seconds: i64,
@@ -62,31 +62,31 @@ pub struct Parts {
     pub default_unreachable_toleration_seconds: i64,
 }
 
-/// One plugin of the list.
+/// An entry of the list.
 #[derive(Clone, Copy)]
 pub struct Entry {
-    /// The plugin's name in flags, files and metrics.
+    /// The plugin's name in flags, configuration files and metrics.
     pub name: &'static str,
-    /// Whether it runs unless a flag says otherwise.
+    /// Whether the plugin is enabled by default.
     pub enabled_by_default: bool,
     make: Make,
 }
 
-/// How a plugin comes to be.
+/// How a plugin is constructed.
 #[derive(Clone, Copy)]
 enum Make {
-    /// Made by this function.
-    Here(fn(&Parts, &PluginConfig) -> Result<Plugin, ConfigError>),
-    /// Made by this function, with metrics of its own.
-    Measured(fn(&Parts, &PluginConfig, &Metrics) -> Result<Plugin, ConfigError>),
-    /// Made by the caller of [`build`], which fills its place in the order.
+    /// Constructed by this function.
+    Plain(fn(&Parts, &PluginConfig) -> Result<Plugin, ConfigError>),
+    /// Constructed by this function, which also takes metrics.
+    WithMetrics(fn(&Parts, &PluginConfig, &Metrics) -> Result<Plugin, ConfigError>),
+    /// Constructed by the caller of [`build`].
     ByCaller,
-    /// Does nothing while its feature gate is off, as it is by default.
+    /// Behind a feature gate that is off by default.
     Gated,
 }
 
-/// All plugins in the order in which they see a request (upstream: `AllOrderedPlugins`). A new plugin goes before the
-/// webhooks; ResourceQuota goes last of those that admit anything, since what it counts has to be written.
+/// All plugins in the order in which they run (upstream: `AllOrderedPlugins`). New plugins go before the webhooks.
+/// ResourceQuota is the last one that can admit a request, because the usage it charges must be written.
 pub const PLUGINS: [Entry; 40] = [
     off("AlwaysAdmit", |_, _| Ok(Plugin::default())),
     off("NamespaceAutoProvision", |parts, _| Ok(namespace_auto_provision::plugin(parts))),
@@ -99,7 +99,7 @@ pub const PLUGINS: [Entry; 40] = [
     on("TaintNodesByCondition", |_, _| Ok(node_taint::plugin())),
     off("AlwaysPullImages", |_, _| Ok(always_pull_images::plugin())),
     off("ImagePolicyWebhook", |_, config| image_policy_webhook::plugin(config)),
-    Entry { name: "PodSecurity", enabled_by_default: true, make: Make::Measured(pod_security::plugin) },
+    Entry { name: "PodSecurity", enabled_by_default: true, make: Make::WithMetrics(pod_security::plugin) },
     off("PodNodeSelector", pod_node_selector::plugin),
     on("Priority", |parts, _| Ok(priority::plugin(parts))),
     on("DefaultTolerationSeconds", |parts, _| Ok(default_toleration_seconds::plugin(parts))),
@@ -133,23 +133,24 @@ pub const PLUGINS: [Entry; 40] = [
 type MakeFn = fn(&Parts, &PluginConfig) -> Result<Plugin, ConfigError>;
 
 const fn on(name: &'static str, make: MakeFn) -> Entry {
-    Entry { name, enabled_by_default: true, make: Make::Here(make) }
+    Entry { name, enabled_by_default: true, make: Make::Plain(make) }
 }
 
 const fn off(name: &'static str, make: MakeFn) -> Entry {
-    Entry { name, enabled_by_default: false, make: Make::Here(make) }
+    Entry { name, enabled_by_default: false, make: Make::Plain(make) }
 }
 
-/// Webhooks and policies are made by who has the clients and caches for them; they run by default.
+/// Webhooks and policies are constructed by the caller, which has their clients and caches. They are enabled by
+/// default.
 const fn by_caller(name: &'static str) -> Entry {
     Entry { name, enabled_by_default: true, make: Make::ByCaller }
 }
 
-/// The admission chain of the enabled plugins, in the list's order. `given` are the plugins that the caller made, by
-/// their names in the list.
+/// Builds the admission chain of the enabled plugins, in the list's order. `given` are the plugins that the caller
+/// constructed, by name.
 ///
 /// # Errors
-/// [`ConfigError`]: a plugin's configuration cannot be used.
+/// [`ConfigError`]: a plugin rejects its configuration.
 pub fn build(
     parts: &Parts,
     config: &PluginConfig,
@@ -159,8 +160,8 @@ pub fn build(
     let mut plugins = Vec::new();
     for entry in PLUGINS.iter().filter(|entry| config.is_enabled(entry)) {
         let plugin = match entry.make {
-            Make::Here(make) => Some(make(parts, config)?),
-            Make::Measured(make) => Some(make(parts, config, &metrics)?),
+            Make::Plain(make) => Some(make(parts, config)?),
+            Make::WithMetrics(make) => Some(make(parts, config, &metrics)?),
             Make::ByCaller => {
                 given.iter().find(|(name, _)| *name == entry.name).map(|(_, plugin)| plugin.clone())
             }
@@ -171,12 +172,12 @@ pub fn build(
     Ok(Chain::new(plugins, metrics).with_check(rbac_escalation::check(parts)))
 }
 
-/// 500 without a reason, as the API answers for an error that is no status.
+/// A 500 without a reason, as upstream responds to errors that are not a status.
 fn plain_error(message: impl Into<String>) -> Status {
     Status::failure(500, Reason::Unknown, message)
 }
 
-/// Whether an update changes nothing but what garbage collection has to change (upstream: `IsOnlyMutatingGCFields`).
+/// Whether an update only changes the fields that garbage collection changes (upstream: `IsOnlyMutatingGCFields`).
 fn changes_ownership_only(new: &Object, old: &Object) -> bool {
     const FREE: [&str; 4] = ["ownerReferences", "finalizers", "managedFields", "resourceVersion"];
     let same = |field: &String, a: Option<&Value>, b: Option<&Value>| {
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn ownership_is_told_from_other_changes() {
+    fn distinguishes_ownership_changes_from_others() {
         let object = |value: Value| Object::try_from(value).unwrap();
         let old = object(json!({"metadata": {"name": "a", "resourceVersion": "1"}, "spec": 1}));
         for (new, expected) in [
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pod_passes_the_default_plugins() {
+    async fn default_plugins_admit_a_pod() {
         let cluster = MemoryCluster::default();
         cluster.namespaces.put(json!({"metadata": {"name": "ns"}, "status": {"phase": "Active"}}));
         cluster.service_accounts.put(json!({"metadata": {"name": "default", "namespace": "ns"}}));
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn plugins_of_the_caller_take_their_place() {
+    fn plugins_of_the_caller_are_ordered_by_the_list() {
         let cluster = MemoryCluster::default();
         let given = [("ValidatingAdmissionWebhook", always::deny()), ("Other", always::deny())];
         let all: Vec<String> = PLUGINS.iter().map(|entry| entry.name.to_owned()).collect();
@@ -261,7 +262,7 @@ mod tests {
             all.iter().filter(|name| !without.contains(&name.as_str())).cloned().collect();
         let config = PluginConfig::new(&enabled, &[]).unwrap();
         assert!(build(&parts(&cluster), &config, &given, Metrics::default()).is_ok());
-        // These do not run without a configuration.
+        // These plugins are disabled without a configuration.
         for name in without {
             let config = PluginConfig::new(&[name.to_owned()], &[]).unwrap();
             assert!(build(&parts(&cluster), &config, &[], Metrics::default()).is_err(), "{name}");

@@ -1,4 +1,4 @@
-//! A missing namespace is created when something is created in it (upstream:
+//! NamespaceAutoProvision creates a missing namespace when an object is created in it (upstream:
 //! `plugin/pkg/admission/namespace/autoprovision`).
 
 use std::sync::Arc;
@@ -40,7 +40,7 @@ impl Mutate for NamespaceAutoProvision {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         let Value::Object(namespace) = namespace else { return Ok(()) };
         match self.creator.create(namespace.into()).await {
-            // Another request was faster.
+            // Another request created it first.
             Err(status) if status.code == 409 => Ok(()),
             outcome => outcome,
         }
@@ -53,7 +53,7 @@ mod tests {
     use crate::testing::{Memory, Request, registry};
 
     #[tokio::test]
-    async fn creates_what_is_missing_but_not_in_a_dry_run() {
+    async fn creates_missing_namespaces_except_in_dry_runs() {
         let namespaces = Arc::new(Memory::default());
         let plugin = NamespaceAutoProvision {
             namespaces: Arc::clone(&namespaces) as _,

@@ -1,4 +1,5 @@
-//! Nothing is written in a namespace that does not exist (upstream: `plugin/pkg/admission/namespace/exists`).
+//! NamespaceExists refuses requests in namespaces that do not exist (upstream:
+//! `plugin/pkg/admission/namespace/exists`).
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Objects are created only in namespaces that exist and are not being terminated (upstream:
+//! NamespaceLifecycle refuses creates in missing or terminating namespaces (upstream:
 //! `apiserver/pkg/admission/plugin/namespace/lifecycle`).
 
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(super) fn plugin(parts: &Parts) -> Plugin {
 
 struct NamespaceLifecycle {
     namespaces: Arc<dyn Lister>,
-    /// Namespaces whose deletion was requested a moment ago: the watch cache may still have them as active.
+    /// Recently deleted namespaces, which the watch cache may still show as active.
     deleted: Recent,
 }
 
@@ -33,7 +33,7 @@ impl Mutate for NamespaceLifecycle {
         if attributes.is_resource("", "namespaces") {
             return attributes.operation == Operation::Delete;
         }
-        // The answer to an access review must not tell whether the namespace exists.
+        // Access reviews must not reveal whether the namespace exists.
         attributes.is_write()
             && !attributes.namespace.is_empty()
             && !attributes.is_resource("authorization.k8s.io", "localsubjectaccessreviews")
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn creates_only_in_namespaces_that_live() {
+    async fn refuses_creates_in_missing_and_terminating_namespaces() {
         let namespaces = Arc::new(Memory::default());
         let plugin = lifecycle(&namespaces);
         let create = async |resource: &str| {
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_names_the_cause() {
+    async fn refusal_has_the_terminating_cause() {
         let namespaces = Arc::new(Memory::default());
         namespaces.put(namespace("ns", "Terminating"));
         let mut request = Request::new(registry(), "", "secrets", json!({"metadata": {}}), Value::Null);
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_deleted_namespace_is_looked_up_live() {
+    async fn reads_recently_deleted_namespaces_live() {
         let namespaces = Arc::new(Memory::default());
         namespaces.put(namespace("ns", "Active"));
         let plugin = lifecycle(&namespaces);
@@ -151,7 +151,7 @@ mod tests {
         };
         assert_eq!(delete("ns", true).await, Ok(()));
         namespaces.put_uncached(namespace("ns", "Terminating"));
-        assert!(create().await, "the cache is not asked to catch up");
+        assert!(create().await, "no live read is needed");
         assert_eq!(delete("ns", false).await, Ok(()));
         assert!(!create().await);
     }

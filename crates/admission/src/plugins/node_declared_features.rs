@@ -1,5 +1,5 @@
-//! An update of a pod on a node may need only what the node declares to have (upstream:
-//! `plugin/pkg/admission/nodedeclaredfeatures`).
+//! NodeDeclaredFeatureValidator refuses pod updates that need features that the pod's node does not declare
+//! (upstream: `plugin/pkg/admission/nodedeclaredfeatures`).
 
 use std::sync::Arc;
 
@@ -9,9 +9,9 @@ use nave_machinery::{Object, Status, Value};
 use super::Parts;
 use crate::{Attributes, Lister, Plugin, Validate};
 
-/// The feature that a change of a pod's own resources needs.
+/// The feature required to change pod-level resources.
 const POD_RESOURCES: &str = "InPlacePodLevelResourcesVerticalScaling";
-/// The feature that a resize of an init container that ends needs.
+/// The feature required to resize a non-restartable init container.
 const INIT_CONTAINERS: &str = "InPlacePodVerticalScalingInitContainers";
 
 /// NodeDeclaredFeatureValidator.
@@ -32,7 +32,7 @@ impl Validate for NodeDeclaredFeatures {
     async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), Status> {
         let (Some(pod), Some(old)) = (object, attributes.old) else { return Ok(()) };
         let node = pod.str_at(&["spec", "nodeName"]).unwrap_or_default();
-        // The generation tells whether the spec changes.
+        // The generation changes with the spec.
         if node.is_empty() || pod.generation() == old.generation() {
             return Ok(());
         }
@@ -54,7 +54,7 @@ impl Validate for NodeDeclaredFeatures {
     }
 }
 
-/// Returns the features that the node of an updated pod has to have.
+/// The features that a pod update requires of the node.
 fn required_features(pod: &Object, old: &Object) -> Vec<&'static str> {
     let mut required = Vec::new();
     let resources = |pod: &Object| pod.at(&["spec", "resources"]).filter(|it| !it.is_null()).cloned();
@@ -80,7 +80,7 @@ mod tests {
     use crate::testing::{Memory, Request, outcome, registry};
 
     #[tokio::test]
-    async fn the_node_declares_what_an_update_needs() {
+    async fn update_requires_declared_features() {
         let nodes = Arc::new(Memory::default());
         nodes.put(json!({"metadata": {"name": "old"}}));
         nodes.put(json!({"metadata": {"name": "new"}, "status": {"declaredFeatures": [POD_RESOURCES, INIT_CONTAINERS]}}));

@@ -1,4 +1,4 @@
-//! New nodes start with the taint of nodes that are not ready (upstream: `plugin/pkg/admission/nodetaint`).
+//! TaintNodesByCondition adds the not-ready taint to new nodes (upstream: `plugin/pkg/admission/nodetaint`).
 
 use async_trait::async_trait;
 use nave_machinery::{Object, Status};

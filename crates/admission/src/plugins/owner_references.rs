@@ -1,5 +1,5 @@
-//! Owners are set by those who may delete the object, and hold their owner by those who may change its finalizers
-//! (upstream: `plugin/pkg/admission/gc`).
+//! OwnerReferencesPermissionEnforcement: setting owners requires the right to delete the object, and blocking an
+//! owner's deletion the right to update its finalizers (upstream: `plugin/pkg/admission/gc`).
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ struct OwnerReferences {
 #[async_trait]
 impl Validate for OwnerReferences {
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
-        // Nobody sets owners through the status of a pod; kubelets write it often.
+        // The pod status cannot change owners, and kubelets write it often.
         attributes.is_write() && !(attributes.is_pods() && attributes.subresource == "status")
     }
 
@@ -59,7 +59,7 @@ impl OwnerReferences {
             subresource: attributes.subresource,
             name: attributes.name,
             namespace: attributes.namespace,
-            ..nave_authz::Attributes::of(attributes.user)
+            ..nave_authz::Attributes::for_user(attributes.user)
         };
         let verdict = self.authorizer.decide(&delete).await;
         let why = "cannot set an ownerRef on a resource you can't delete";
@@ -87,9 +87,10 @@ impl OwnerReferences {
             resource: &resource.resource,
             subresource: "finalizers",
             name: text(owner, "name"),
-            // Owners are in the namespace of what they own, or in none: rights in all namespaces hold in one.
+            // Owners are in the namespace of the dependent or cluster-scoped; rights in all namespaces also hold in
+            // one.
             namespace: attributes.namespace,
-            ..nave_authz::Attributes::of(attributes.user)
+            ..nave_authz::Attributes::for_user(attributes.user)
         };
         let verdict = self.authorizer.decide(&update).await;
         let why = "cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on";
@@ -101,7 +102,7 @@ fn check(attributes: &Attributes<'_>, object: &Object, why: &str, verdict: &Verd
     if verdict.decision == Decision::Allow {
         return Ok(());
     }
-    // Upstream prints an absent error so.
+    // Upstream prints an absent error like this.
     let error = verdict.error.as_deref().unwrap_or("<nil>");
     Err(attributes.forbidden(object, format_args!("{why}: {}, {error}", verdict.reason)))
 }
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn owners_need_rights() {
+    async fn setting_owners_requires_rights() {
         let object = |owners: Value| json!({"metadata": {"name": "s", "ownerReferences": owners}});
         let owner = |kind: &str, blocks: Option<bool>| json!({"apiVersion": "apps/v1", "kind": kind, "name": "o", "uid": "1", "blockOwnerDeletion": blocks});
         let (none, free, held) = (

@@ -1,4 +1,4 @@
-//! Claims grow only where their storage class allows it (upstream:
+//! PersistentVolumeClaimResize allows claims to grow only if their storage class allows expansion (upstream:
 //! `plugin/pkg/admission/storage/persistentvolume/resize`).
 
 use std::sync::Arc;
@@ -73,7 +73,7 @@ mod tests {
     use crate::testing::{Memory, Request, outcome, registry};
 
     #[tokio::test]
-    async fn growth_needs_a_class_that_allows_it() {
+    async fn growth_requires_an_expandable_class() {
         let classes = Arc::new(Memory::default());
         classes.put(json!({"metadata": {"name": "grow"}, "allowVolumeExpansion": true}));
         classes.put(json!({"metadata": {"name": "fixed"}, "allowVolumeExpansion": false}));

@@ -1,11 +1,11 @@
-//! Pods run on the nodes that are set aside for their namespace (upstream: `plugin/pkg/admission/podnodeselector`).
+//! PodNodeSelector merges the namespace's node selector into pods (upstream: `plugin/pkg/admission/podnodeselector`).
 //!
-//! The configuration, in a file of its own form:
+//! The configuration file has its own format:
 //!
 //! ```yaml
 //! podNodeSelectorPluginConfig:
-//!   clusterDefaultNodeSelector: a=b   # of namespaces whose annotation says nothing
-//!   some-namespace: c=d               # the labels that pods of the namespace may select by
+//!   clusterDefaultNodeSelector: a=b   # for namespaces without the annotation
+//!   some-namespace: c=d               # the allowed selector of the namespace's pods
 //! ```
 
 use std::collections::BTreeMap;
@@ -20,9 +20,9 @@ use crate::config::{ConfigError, PluginConfig};
 use crate::{Attributes, Lister, Mutate, Plugin, Validate};
 
 const NAME: &str = "PodNodeSelector";
-/// The annotation of a namespace with the labels that its pods select nodes by.
+/// The annotation of a namespace with the node selector of its pods.
 const ANNOTATION: &str = "scheduler.alpha.kubernetes.io/node-selector";
-/// The entry of the configuration that holds for namespaces without the annotation.
+/// The configuration key of the default selector, for namespaces without the annotation.
 const CLUSTER_DEFAULT: &str = "clusterDefaultNodeSelector";
 const CONFLICT: &str = "pod node label selector conflicts with its namespace node label selector";
 const NOT_ALLOWED: &str = "pod node label selector labels conflict with its namespace whitelist";
@@ -92,7 +92,7 @@ impl Validate for PodNodeSelector {
 }
 
 impl PodNodeSelector {
-    /// The labels that pods of a namespace select nodes by.
+    /// The node selector of a namespace's pods.
     async fn labels_of(&self, name: &str) -> Result<Labels, Status> {
         let mut namespace = self.namespaces.get("", name)?;
         if namespace.is_none() {
@@ -104,7 +104,7 @@ impl PodNodeSelector {
         parse(namespace.annotation(ANNOTATION).or_else(default).unwrap_or_default())
     }
 
-    /// Pods of a namespace in the configuration select by no other labels than those that it has there.
+    /// Pods of a namespace in the configuration may only select by the labels listed there.
     fn check_allowed(&self, attributes: &Attributes<'_>, pod: &Object) -> Result<(), Status> {
         let Some(allowed) = self.selectors.get(attributes.namespace) else { return Ok(()) };
         let allowed = parse(allowed)?;
@@ -131,7 +131,7 @@ fn selector(pod: &Object) -> impl Iterator<Item = (&String, &str)> {
     selector.map(|(key, value)| (key, value.as_str().unwrap_or_default()))
 }
 
-/// Labels written as `a=b,c=d`.
+/// Parses labels written as `a=b,c=d`.
 fn parse(text: &str) -> Result<Labels, Status> {
     let mut labels = Labels::new();
     for part in text.split(',').filter(|_| !text.is_empty()) {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn selectors_of_the_namespace_are_added() {
+    async fn merges_the_namespace_selector() {
         let refused = |why: &str| Err((403, format!(r#"pods "p" is forbidden: {why}"#)));
         let default = [(CLUSTER_DEFAULT, "env=prod")];
         for (annotation, selectors, given, expected) in [

@@ -1,4 +1,5 @@
-//! A pod on a node is resized only within what the node has (upstream: `plugin/pkg/admission/podresize`).
+//! PodResizeValidator refuses resizes beyond the node's allocatable resources (upstream:
+//! `plugin/pkg/admission/podresize`).
 
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ impl Validate for PodResize {
     async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), Status> {
         let (Some(pod), Some(old)) = (object, attributes.old) else { return Ok(()) };
         let node = pod.str_at(&["spec", "nodeName"]).unwrap_or_default();
-        // The generation tells whether the spec changes.
+        // The generation changes with the spec.
         if node.is_empty() || pod.generation() == old.generation() {
             return Ok(());
         }
@@ -87,7 +88,7 @@ mod tests {
     use crate::testing::{Memory, Request, outcome, registry};
 
     #[tokio::test]
-    async fn the_node_has_to_have_room() {
+    async fn resize_must_fit_the_node() {
         let nodes = Arc::new(Memory::default());
         for (name, os) in [("lin", "linux"), ("win", "windows")] {
             nodes.put(json!({"metadata": {"name": name, "labels": {OS_LABEL: os}},

@@ -1,4 +1,4 @@
-//! Pods tolerate what their namespace allows, and by default what it says (upstream:
+//! PodTolerationRestriction adds and restricts tolerations of pods by namespace (upstream:
 //! `plugin/pkg/admission/podtolerationrestriction`).
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::config::{ConfigError, PluginConfig};
 use crate::{Attributes, Lister, Mutate, Plugin, Validate};
 
 const NAME: &str = "PodTolerationRestriction";
-/// The annotations of a namespace: tolerations that its pods get, and those that they may have.
+/// The annotations of a namespace with the default and the allowed tolerations of its pods.
 const DEFAULT: &str = "scheduler.alpha.kubernetes.io/defaultTolerations";
 const ALLOWED: &str = "scheduler.alpha.kubernetes.io/tolerationsWhitelist";
 const TOLERATIONS: [&str; 2] = ["spec", "tolerations"];
@@ -27,7 +27,7 @@ pub(super) fn plugin(parts: &Parts, config: &PluginConfig) -> Result<Plugin, Con
     Ok(Plugin::both(PodTolerationRestriction { namespaces, cluster: configuration.unwrap_or_default() }))
 }
 
-/// The tolerations of namespaces without annotations (`podtolerationrestriction.admission.k8s.io/v1alpha1`).
+/// The tolerations for namespaces without annotations (`podtolerationrestriction.admission.k8s.io/v1alpha1`).
 #[derive(Debug, Default, Deserialize)]
 struct Configuration {
     #[serde(default)]
@@ -101,7 +101,7 @@ impl PodTolerationRestriction {
         Err(plain_error(format!("{why} {scope} whitelist")))
     }
 
-    /// The tolerations in an annotation of a namespace; `None` if it does not have the annotation.
+    /// The tolerations in an annotation of a namespace; `None` without the annotation.
     async fn of_namespace(&self, name: &str, annotation: &str) -> Result<Option<Vec<Value>>, Status> {
         let mut namespace = self.namespaces.get("", name)?;
         if namespace.is_none() {
@@ -119,7 +119,7 @@ impl PodTolerationRestriction {
     }
 }
 
-/// Whether a pod asks for no processor and no memory.
+/// Whether a pod requests neither CPU nor memory.
 fn is_best_effort(pod: &Object) -> bool {
     let Some(spec) = pod.get("spec") else { return true };
     let regular = containers(spec).filter(|container| container.kind != ContainerKind::Ephemeral);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn defaults_are_merged_and_the_rest_is_restricted() {
+    async fn merges_defaults_and_restricts_others() {
         let list = |keys: &[&str]| Value::Array(keys.iter().map(|key| toleration(key)).collect());
         let cluster = |default: &[&str], allowed: &[&str]| Configuration {
             default: default.iter().map(|key| toleration(key)).collect(),

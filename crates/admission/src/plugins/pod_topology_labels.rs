@@ -1,4 +1,5 @@
-//! Pods get the topology labels of their node when they are bound (upstream: `plugin/pkg/admission/podtopologylabels`).
+//! PodTopologyLabels copies the topology labels of the node to pods when they are bound (upstream:
+//! `plugin/pkg/admission/podtopologylabels`).
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use nave_machinery::{Object, Status};
 use super::Parts;
 use crate::{Attributes, Lister, Mutate, Plugin};
 
-/// The labels of a node that its pods get.
+/// The copied labels.
 const LABELS: [&str; 2] = ["topology.kubernetes.io/zone", "topology.kubernetes.io/region"];
 
 /// PodTopologyLabels.
@@ -35,13 +36,13 @@ impl Mutate for PodTopologyLabels {
             target.and_then(|target| target.get("name")?.as_str())
         };
         let Some(name) = node.filter(|name| !name.is_empty()) else { return Ok(()) };
-        // A node that is not there, or not yet, has no labels to give.
+        // A node that does not exist has no labels to copy.
         let Some(node) = self.nodes.get("", name)? else { return Ok(()) };
         for key in LABELS {
             if let Some(value) = node.label(key)
                 && object.label(key).is_none()
             {
-                // The labels of a binding go to the pod that is bound.
+                // The labels of a binding are applied to the bound pod.
                 object.metadata_map_mut("labels").insert(key.to_owned(), value.into());
             }
         }
@@ -58,7 +59,7 @@ mod tests {
     use crate::testing::{Memory, Request, registry};
 
     #[tokio::test]
-    async fn labels_of_the_node_go_to_pods_and_bindings() {
+    async fn copies_node_labels_to_pods_and_bindings() {
         let nodes = Arc::new(Memory::default());
         nodes.put(json!({"metadata": {"name": "n", "labels": {LABELS[0]: "z", "other": "x"}}}));
         let plugin = PodTopologyLabels { nodes };

@@ -1,10 +1,10 @@
-//! Parts of a pod that several plugins visit.
+//! Access to the parts of a pod.
 
 use nave_machinery::{Map, Value};
 pub(super) use nave_resources::pod::ContainerKind;
 use nave_resources::pod::containers_in;
 
-/// A container of a pod, with its place.
+/// A container of a pod, with its field path.
 #[derive(Clone, Copy)]
 pub(super) struct Container<'a> {
     pub(super) kind: ContainerKind,
@@ -23,7 +23,7 @@ pub(super) fn containers(spec: &Value) -> impl Iterator<Item = Container<'_>> {
     containers_in(spec).map(|(kind, index, value)| Container { kind, index, value })
 }
 
-/// All containers of a pod's spec of some kinds, to be changed.
+/// Mutable access to all containers of some kinds in a pod's spec.
 pub(super) fn containers_mut<'a>(
     spec: &'a mut Map,
     kinds: &'a [ContainerKind],
@@ -36,17 +36,17 @@ pub(super) fn containers_mut<'a>(
     })
 }
 
-/// The items of a list; empty where there is none.
+/// The items of a list; empty if it is absent.
 pub(super) fn list(value: Option<&Value>) -> &[Value] {
     value.and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-/// The text in a field; empty where there is none.
+/// The string in a field; empty if it is absent.
 pub(super) fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The list in a field of a map, made if it is absent; `None` if something else is there.
+/// The list in a field of a map, created if it is absent; `None` if the field has another type.
 pub(super) fn list_mut<'a>(map: &'a mut Map, field: &str) -> Option<&'a mut Vec<Value>> {
     let value = map.entry(field).or_insert_with(|| Value::Array(Vec::new()));
     if value.is_null() {

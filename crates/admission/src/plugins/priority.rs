@@ -1,4 +1,4 @@
-//! Pods get the number behind the name of their priority class (upstream: `plugin/pkg/admission/priority`).
+//! Priority resolves the priority class of pods to a number (upstream: `plugin/pkg/admission/priority`).
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 use super::Parts;
 use crate::{Attributes, Lister, Mutate, Plugin, Validate};
 
-/// The priority of pods where no class is the default.
+/// The priority of pods without a default class.
 const DEFAULT_PRIORITY: i64 = 0;
 const PREEMPTS: &str = "PreemptLowerPriority";
 
@@ -32,7 +32,7 @@ impl Mutate for Priority {
         let Some(pod) = object else { return Ok(()) };
         match attributes.old {
             Some(old) if attributes.is_update() => {
-                keep(pod, old);
+                keep_computed_fields(pod, old);
                 Ok(())
             }
             _ => self.set_priority(attributes, pod).await,
@@ -108,7 +108,7 @@ impl Priority {
         })
     }
 
-    /// The default class; should there be several, the one of the lowest priority.
+    /// The default class; if there are several, the one with the lowest priority.
     fn default_class(&self) -> Result<Option<Arc<Object>>, Status> {
         let classes = self.classes.list(None)?.into_iter();
         let defaults = classes.filter(|class| class.is_true_at(&["globalDefault"]));
@@ -116,8 +116,8 @@ impl Priority {
     }
 }
 
-/// An update without the fields that were computed keeps them.
-fn keep(pod: &mut Object, old: &Object) {
+/// Restores computed fields that an update omits.
+fn keep_computed_fields(pod: &mut Object, old: &Object) {
     for field in ["priority", "preemptionPolicy"] {
         let before = old.at(&["spec", field]).filter(|value| !value.is_null());
         if let (Some(before), Some(spec)) = (before, pod.map_at_mut(&["spec"]))
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn numbers_come_from_the_class() {
+    async fn resolves_class_to_priority() {
         let (classes, plugin) = priority();
         let spec = |name: &str, value: i64, policy: &str| json!({"priorityClassName": name, "priority": value, "preemptionPolicy": policy});
         let create = async |spec| create(&plugin, spec).await;
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn there_is_one_default() {
+    async fn allows_one_default_class() {
         let (classes, plugin) = priority();
         let class = |name: &str| json!({"metadata": {"name": name}, "value": 7, "globalDefault": true});
         let write = async |new: Value, old: Value| {
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_update_keeps_what_was_computed() {
+    async fn update_keeps_computed_fields() {
         let (_, plugin) = priority();
         let old = json!({"metadata": {"name": "p"}, "spec": {"priority": 5, "preemptionPolicy": "Never"}});
         let new = json!({"metadata": {"name": "p"}, "spec": {"priority": null}});

@@ -1,12 +1,12 @@
-//! Nobody grants rights that they do not have (upstream: `pkg/registry/rbac/*/policybased`).
+//! Prevents users from granting rights that they do not have (upstream: `pkg/registry/rbac/*/policybased`).
 //!
-//! | write | admitted |
+//! | write | admitted for |
 //! | --- | --- |
-//! | any | of `system:masters`, and where only owners and finalizers change |
-//! | a role | of users who may `escalate` it, or hold all its rules; if it aggregates roles, all rights |
-//! | a binding | of users who may `bind` its role, or hold all its rules |
+//! | any | `system:masters`; updates of owners and finalizers only |
+//! | a role | users with `escalate` on it, or with all its rules; if it aggregates roles, with all rights |
+//! | a binding | users with `bind` on its role, or with all the role's rules |
 //!
-//! Not a plugin: no flag disables it.
+//! Not a plugin: it cannot be disabled.
 
 use std::sync::Arc;
 
@@ -74,9 +74,9 @@ impl RbacEscalation {
         role: &Object,
         old: Option<&Object>,
     ) -> Result<(), Status> {
-        // A create does not name its object: the right to escalate one role is no right to create it.
+        // A create does not name its object: the right to escalate a named role does not apply.
         let name = if old.is_some() { attributes.name } else { "" };
-        if self.may(attributes, "escalate", &attributes.def.resource, name).await {
+        if self.is_allowed(attributes, "escalate", &attributes.def.resource, name).await {
             return Ok(());
         }
         let aggregates = aggregates(role) || old.is_some_and(aggregates);
@@ -94,10 +94,10 @@ impl RbacEscalation {
             // Validation refuses other kinds.
             _ => return Ok(()),
         };
-        if self.may(attributes, "bind", resource, name).await {
+        if self.is_allowed(attributes, "bind", resource, name).await {
             return Ok(());
         }
-        // The role may have been created, or given more rules, a moment ago.
+        // The role may have been created or extended a moment ago.
         let role = roles.get_live(namespace, name).await?;
         let not_found = || Status::not_found(&GroupResource::new(rbac::GROUP, resource), name);
         let role = role.ok_or_else(not_found)?;
@@ -106,7 +106,7 @@ impl RbacEscalation {
             .map_err(|why| forbidden(attributes, binding, &why))
     }
 
-    async fn may(&self, attributes: &Attributes<'_>, verb: &str, resource: &str, name: &str) -> bool {
+    async fn is_allowed(&self, attributes: &Attributes<'_>, verb: &str, resource: &str, name: &str) -> bool {
         let asked = nave_authz::Attributes {
             verb,
             group: rbac::GROUP,
@@ -114,7 +114,7 @@ impl RbacEscalation {
             resource,
             name,
             namespace: attributes.namespace,
-            ..nave_authz::Attributes::of(attributes.user)
+            ..nave_authz::Attributes::for_user(attributes.user)
         };
         self.authorizer.decide(&asked).await.decision == Decision::Allow
     }
@@ -124,7 +124,7 @@ fn forbidden(attributes: &Attributes<'_>, object: &Object, why: &str) -> Status 
     Status::forbidden(&attributes.def.group_resource(), object.name(), why)
 }
 
-/// The rules of a role; one that is not readable counts for everything.
+/// The rules of a role; one that cannot be parsed counts as all rights.
 fn rules(role: &Object) -> Vec<Rule> {
     let rules = role.list_at(&["rules"]).iter();
     rules.map(|rule| Rule::deserialize(rule).unwrap_or_else(|_| Rule::on("*", "*", "*"))).collect()
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_role_needs_its_rules_or_the_right_to_escalate() {
+    async fn role_requires_its_rules_or_escalate() {
         let (new, old) = (role("delete"), role("get"));
         assert!(
             write(&[], "roles", new.clone(), Value::Null)
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_binding_needs_the_rules_of_its_role_or_the_right_to_bind() {
+    async fn binding_requires_the_roles_rules_or_bind() {
         assert!(write(&[], "rolebindings", binding("r"), Value::Null).await.is_err());
         assert_eq!(write(&["bind roles r"], "rolebindings", binding("r"), Value::Null).await, Ok(()));
         let missing = r#"roles.rbac.authorization.k8s.io "gone" not found"#;
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn masters_are_not_checked() {
+    async fn system_masters_are_exempt() {
         let parts_free = Request::new(registry(), rbac::GROUP, "roles", role("delete"), Value::Null)
             .by("root", &[SYSTEM_MASTERS]);
         let cluster = MemoryCluster::default();

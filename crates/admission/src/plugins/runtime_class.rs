@@ -1,4 +1,5 @@
-//! Pods get the overhead and the scheduling of their runtime class (upstream: `plugin/pkg/admission/runtimeclass`).
+//! RuntimeClass sets the overhead and scheduling of pods from their runtime class (upstream:
+//! `plugin/pkg/admission/runtimeclass`).
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -69,7 +70,7 @@ impl Validate for RuntimeClass {
 }
 
 impl RuntimeClass {
-    /// The class that a pod names; `None` for a pod that names none.
+    /// The runtime class of a pod; `None` if it names none.
     async fn class_of(
         &self,
         attributes: &Attributes<'_>,
@@ -86,7 +87,7 @@ impl RuntimeClass {
     }
 }
 
-/// The overhead that a class defines, which may be of nothing.
+/// The overhead that a class defines; may be empty.
 fn overhead_of(class: &Object) -> Option<Cow<'_, Map>> {
     let overhead = class.get("overhead").filter(|overhead| overhead.is_object())?;
     let fixed = overhead.get("podFixed").and_then(Value::as_object);
@@ -97,7 +98,7 @@ fn overhead_in(pod: &Object) -> Option<&Map> {
     pod.map_at(&["spec", "overhead"])
 }
 
-/// Whether two lists have the same amounts, however they are written.
+/// Whether two resource lists have equal quantities, in any notation.
 fn same_quantities(a: &Map, b: &Map) -> bool {
     let amount = |value: &Value| Quantity::parse(value.as_str().unwrap_or_default()).ok();
     a.len() == b.len()
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn overhead_comes_from_the_class() {
+    async fn sets_overhead_of_the_class() {
         let plugin = plugin(
             json!({"metadata": {"name": "kata"}, "overhead": {"podFixed": {"cpu": "1", "memory": "1Gi"}}}),
         );
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn scheduling_is_merged() {
+    async fn merges_scheduling_of_the_class() {
         let toleration = json!({"key": "kata", "operator": "Exists"});
         let plugin = plugin(json!({"metadata": {"name": "kata"},
             "scheduling": {"nodeSelector": {"runtime": "kata"}, "tolerations": [toleration]}}));

@@ -1,4 +1,5 @@
-//! Volumes and claims stay while they are used (upstream: `plugin/pkg/admission/storage/storageobjectinuseprotection`).
+//! StorageObjectInUseProtection adds finalizers to volumes and claims (upstream:
+//! `plugin/pkg/admission/storage/storageobjectinuseprotection`).
 
 use async_trait::async_trait;
 use nave_machinery::{Object, Status};
@@ -6,7 +7,7 @@ use nave_machinery::{Object, Status};
 use super::pods::list_mut;
 use crate::{Attributes, Mutate, Plugin};
 
-/// The resources that are protected, and the finalizer that holds an object until its controller takes it away.
+/// The protected resources, and the finalizer that the protection controller removes.
 const PROTECTED: [(&str, &str); 2] = [
     ("persistentvolumeclaims", "kubernetes.io/pvc-protection"),
     ("persistentvolumes", "kubernetes.io/pv-protection"),

@@ -1,4 +1,4 @@
-//! Tolerations and how they cover each other (upstream: `pkg/util/tolerations`).
+//! Comparison of tolerations (upstream: `pkg/util/tolerations`).
 
 use nave_machinery::Value;
 
@@ -7,7 +7,7 @@ use super::pods::text;
 const EXISTS: &str = "Exists";
 const EQUAL: &str = "Equal";
 
-/// Whether a toleration tolerates all that another does.
+/// Whether a toleration covers another one.
 pub(super) fn covers(wide: &Value, narrow: &Value) -> bool {
     if wide == narrow {
         return true;
@@ -34,13 +34,13 @@ pub(super) fn covers(wide: &Value, narrow: &Value) -> bool {
     }
 }
 
-/// Both lists as one, without the tolerations that others of them cover.
+/// Merges two lists, without tolerations that others cover.
 pub(super) fn merge(first: &[Value], second: &[Value]) -> Vec<Value> {
     let all: Vec<&Value> = first.iter().chain(second).collect();
     let mut merged: Vec<&Value> = Vec::new();
     for (at, toleration) in all.iter().enumerate() {
         let is_covered = merged.iter().any(|kept| covers(kept, toleration));
-        // Of equal ones the first stays.
+        // The first of equal tolerations is kept.
         let covered_later =
             || all[at + 1..].iter().any(|later| later != toleration && covers(later, toleration));
         if !is_covered && !covered_later() {
@@ -50,7 +50,7 @@ pub(super) fn merge(first: &[Value], second: &[Value]) -> Vec<Value> {
     merged.into_iter().cloned().collect()
 }
 
-/// Whether each of the tolerations is covered by one of a list; an empty list covers all.
+/// Whether each toleration is covered by one in the list; an empty list covers all.
 pub(super) fn are_covered(tolerations: &[Value], by: &[Value]) -> bool {
     by.is_empty() || tolerations.iter().all(|toleration| by.iter().any(|wide| covers(wide, toleration)))
 }

@@ -1,11 +1,11 @@
-//! An authorizer of a few rights.
+//! An authorizer with a list of rights.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use nave_authz::{Authorizer, Chain, Link, Metrics, Verdict};
 
-/// An authorizer that allows what is listed as `verb resource name` or `verb resource/subresource`.
+/// Creates an authorizer that allows the rights listed as `verb resource name` or `verb resource/subresource`.
 pub(crate) fn allowing(rights: &[&'static str]) -> Chain {
     let authorizer = Arc::new(Rights(rights.to_vec()));
     let link = Link { kind: "T", name: "t".into(), authorizer, resolver: None };
@@ -17,11 +17,11 @@ struct Rights(Vec<&'static str>);
 #[async_trait]
 impl Authorizer for Rights {
     async fn authorize(&self, attributes: &nave_authz::Attributes<'_>) -> Verdict {
-        // A real one is waited for.
+        // Yields, as a real authorizer may.
         tokio::task::yield_now().await;
         let nave_authz::Attributes { verb, resource, subresource, name, .. } = attributes;
-        let asked = [format!("{verb} {resource} {name}"), format!("{verb} {resource}/{subresource}")];
-        if self.0.iter().any(|right| asked.iter().any(|asked| asked == right)) {
+        let requested = [format!("{verb} {resource} {name}"), format!("{verb} {resource}/{subresource}")];
+        if self.0.iter().any(|right| requested.iter().any(|form| form == right)) {
             Verdict::allow("")
         } else {
             Verdict::no_opinion("")

@@ -124,7 +124,7 @@ fn user(spec: &Value) -> UserInfo {
 }
 
 fn attributes<'a>(spec: &'a Value, user: &'a UserInfo, selectors: &'a Selectors) -> Attributes<'a> {
-    let all = Attributes::of(user);
+    let all = Attributes::for_user(user);
     let asked = &spec["resourceAttributes"];
     if asked.is_null() {
         let asked = &spec["nonResourceAttributes"];

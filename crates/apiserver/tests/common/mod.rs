@@ -266,7 +266,7 @@ fn chain(first: Vec<Link>, rbac: &Arc<Rbac>, graph: &Arc<RwLock<Graph>>) -> Chai
 }
 
 fn issuer() -> Issuer {
-    let keys = KeyRing::made_when_needed(|| {
+    let keys = KeyRing::created_on_first_use(|| {
         let pem = generate_rsa_pem().ok()?;
         Some(Keys::new(SigningKey::from_pem(pem.as_bytes()).ok()?, Vec::new()))
     });

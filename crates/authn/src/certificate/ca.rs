@@ -1,4 +1,4 @@
-//! The authorities whose client certificates are believed; they can change while the server runs.
+//! The CAs of client certificates; they can be replaced while the server runs.
 
 use std::sync::Arc;
 
@@ -11,22 +11,22 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::CertificateError;
 
-/// Why certificates cannot be authorities.
+/// The reasons why certificates cannot be used as client CAs.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientCaError {
-    /// One of them is damaged.
+    /// One of the certificates is malformed.
     #[error("a certificate cannot be used: {0}")]
     Certificate(#[from] rustls::Error),
-    /// There is none.
+    /// There is no certificate.
     #[error("{0}")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
-/// Authorities for client certificates. Replaced, they hold for the next request of every connection.
+/// A client CA bundle. After a replacement, the new bundle applies to the next request of every connection.
 #[derive(Debug)]
 pub struct ClientCa(ArcSwap<Authorities>);
 
-/// One set of authorities; a verdict is about one of these.
+/// One version of the bundle; a verdict refers to one of these.
 #[derive(Debug)]
 pub(super) struct Authorities {
     certificates: Vec<CertificateDer<'static>>,
@@ -34,18 +34,18 @@ pub(super) struct Authorities {
 }
 
 impl ClientCa {
-    /// Believes what one of these has signed.
+    /// Trusts certificates signed by one of these.
     ///
     /// # Errors
-    /// There is none, or one cannot be used.
+    /// The list is empty, or a certificate cannot be used.
     pub fn new(certificates: Vec<CertificateDer<'static>>) -> Result<Self, ClientCaError> {
         Ok(Self(ArcSwap::from_pointee(Authorities::new(certificates)?)))
     }
 
-    /// Believes these from now on, and says whether they are others than before.
+    /// Replaces the bundle; returns whether it is different.
     ///
     /// # Errors
-    /// As for [`Self::new`]; those before stay.
+    /// As [`Self::new`]; the previous bundle then stays.
     pub fn replace(&self, certificates: Vec<CertificateDer<'static>>) -> Result<bool, ClientCaError> {
         if self.0.load().certificates == certificates {
             return Ok(false);
@@ -54,7 +54,7 @@ impl ClientCa {
         Ok(true)
     }
 
-    /// The authorities' certificates, of which clients are told.
+    /// The certificates of the bundle, which clients are offered in the handshake.
     pub fn certificates(&self) -> Vec<CertificateDer<'static>> {
         self.0.load().certificates.clone()
     }
@@ -75,7 +75,7 @@ impl Authorities {
         Ok(Self { certificates, verifier })
     }
 
-    /// Whether a certificate leads here, is for client authentication, and is valid now, as is its chain.
+    /// Verifies that a chain leads to a CA of the bundle, is for client authentication, and is valid now.
     pub(super) fn verify(&self, chain: &[CertificateDer<'static>]) -> Result<(), CertificateError> {
         let (certificate, intermediates) = chain.split_first().ok_or(CertificateError::Malformed)?;
         let verified = self.verifier.verify_client_cert(certificate, intermediates, UnixTime::now());

@@ -27,33 +27,34 @@ use self::name::{NameError, attribute_values, check_readable};
 pub use self::pem::certificates_to_pem;
 use crate::{Authenticator, AuthnError, CREDENTIAL_ID, Credentials, Identity, Metrics};
 
-/// The attribute of a subject that holds the user's uid.
+/// The subject attribute that holds the user's uid.
 const UID_OID: Oid<'static> = oid!(1.3.6.1.4.1.57683.2);
-/// Verdicts kept for a connection: one an authority in use, and one of each before.
+/// The most verdicts kept for a connection: one for each CA bundle in use, and one for its predecessor.
 const MAX_VERDICTS: usize = 4;
 
-/// Why a client certificate is not believed.
+/// The reasons to refuse a client certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
-    /// It does not lead to the client CA, is not for client authentication, or is not valid now.
+    /// The chain does not lead to the client CA, the certificate is not for client authentication, or it is not valid
+    /// now.
     #[error("{0}")]
     Untrusted(String),
-    /// It cannot be read.
+    /// The certificate cannot be parsed.
     #[error("the certificate cannot be read")]
     Malformed,
-    /// Its subject cannot be read.
+    /// The certificate's subject cannot be parsed.
     #[error("the certificate's subject cannot be read: {0}")]
     Subject(#[from] NameError),
-    /// Its time is over, or has not begun.
+    /// The certificate has expired, or is not valid yet.
     #[error("the certificate is not valid at this time")]
     NotNow,
-    /// It is not one of the proxy's.
+    /// The name is not one of the allowed names of the proxy.
     #[error("x509: subject with cn={0} is not in the allowed list")]
     Name(String),
 }
 
-/// The certificate that the client of a connection has presented and proved to own. Who has signed it is looked into
-/// when a request first asks, and again when the authorities change; what it says is read once.
+/// The certificate that a client presented and proved to own in the TLS handshake. It is verified when a request
+/// first needs it, and again after the CA bundle changes; its subject is parsed once.
 #[derive(Debug)]
 pub struct PeerCertificate {
     chain: Vec<CertificateDer<'static>>,
@@ -61,10 +62,10 @@ pub struct PeerCertificate {
     verdicts: Mutex<Vec<Verdict>>,
 }
 
-/// What one set of authorities makes of a certificate.
+/// The result of verifying a certificate against one CA bundle.
 type Verdict = (Arc<Authorities>, Result<(), CertificateError>);
 
-/// What a certificate says.
+/// The fields of a certificate that authentication needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Subject {
     /// The common name; empty if there is none.
@@ -75,21 +76,21 @@ pub(crate) struct Subject {
 }
 
 impl PeerCertificate {
-    /// A certificate with the chain it came with, the certificate first. The caller has verified that the client
-    /// holds its key.
+    /// Creates it from the presented chain, the client's certificate first. The caller has verified that the client
+    /// holds the private key.
     pub fn presented(chain: Vec<CertificateDer<'static>>) -> Self {
         Self { chain, subject: OnceLock::new(), verdicts: Mutex::default() }
     }
 
-    /// What the certificate says, if these authorities vouch for it now.
+    /// Returns the subject if these authorities vouch for the certificate now.
     ///
     /// # Errors
-    /// They do not, it is not valid at this time, or it cannot be read.
+    /// The chain is not trusted, the certificate is not valid at this time, or it cannot be parsed.
     pub(crate) fn verified_by(&self, ca: &ClientCa, now: SystemTime) -> Result<&Subject, CertificateError> {
         self.verdict(ca.current())?;
         let subject = self.subject.get_or_init(|| Subject::read(&self.chain));
         let subject = subject.as_ref().map_err(Clone::clone)?;
-        // A connection can live longer than its certificate.
+        // A connection can outlive its certificate.
         if subject.not_before <= now && now <= subject.not_after {
             Ok(subject)
         } else {
@@ -137,19 +138,19 @@ impl Subject {
     }
 }
 
-/// Takes the user of the connection's client certificate.
+/// Authenticates the client certificate of the connection.
 pub struct ClientCertificates {
     ca: Arc<ClientCa>,
     metrics: Option<Arc<Metrics>>,
 }
 
 impl ClientCertificates {
-    /// Believes what `ca` has signed.
+    /// Trusts certificates signed by `ca`.
     pub fn new(ca: Arc<ClientCa>) -> Self {
         Self { ca, metrics: None }
     }
 
-    /// The same, which counts.
+    /// Records metrics.
     pub fn with_metrics(mut self, metrics: Arc<Metrics>) -> Self {
         self.metrics = Some(metrics);
         self
@@ -172,7 +173,6 @@ impl Authenticator for ClientCertificates {
 fn credential_id(certificate: &CertificateDer<'_>) -> String {
     let mut id = String::from("X509SHA256=");
     for byte in Sha256::digest(certificate) {
-        // Writing to a string cannot fail.
         let _ = write!(id, "{byte:02x}");
     }
     id

@@ -1,27 +1,27 @@
-//! The text of attributes of a certificate's subject, read as Go's `crypto/x509` reads them.
+//! The text of subject attributes of a certificate, parsed as Go's `crypto/x509` does.
 //!
-//! A reader that skipped a value that another reader understands would take a group from a certificate that the check of
-//! its request did not see. So what cannot be read is an error, never an absent value.
+//! A value that cannot be parsed is an error, never an absent value. A parser that skips a value that another parser
+//! understands could accept a group that the other one did not check.
 
 use x509_parser::asn1_rs::Tag;
 use x509_parser::oid_registry::Oid;
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
-/// Why an attribute is not text.
+/// The reasons why an attribute is not text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// The encoding is not that of its string type.
+    /// The bytes are not valid for the string type.
     #[error("invalid {0}")]
     Invalid(&'static str),
-    /// The value is not of a string type that Go reads.
+    /// Go does not support the value's string type.
     #[error("unsupported string type: {0}")]
     Unsupported(u32),
 }
 
-/// The values of the attribute `oid`, in order, of single-valued and multi-valued relative names.
+/// The values of the attribute `oid`, in order; relative names may have one or several attributes.
 ///
 /// # Errors
-/// One of them is not text.
+/// A value is not text.
 pub fn attribute_values(name: &X509Name<'_>, oid: &Oid<'_>) -> Result<Vec<String>, NameError> {
     name.iter_attributes().filter(|attribute| attribute.attr_type() == oid).map(text).collect()
 }
@@ -29,7 +29,7 @@ pub fn attribute_values(name: &X509Name<'_>, oid: &Oid<'_>) -> Result<Vec<String
 /// Checks that every attribute of a name is text.
 ///
 /// # Errors
-/// One of them is not.
+/// A value is not text.
 pub fn check_readable(name: &X509Name<'_>) -> Result<(), NameError> {
     name.iter_attributes().try_for_each(|attribute| text(attribute).map(drop))
 }
@@ -49,19 +49,19 @@ fn text(attribute: &AttributeTypeAndValue<'_>) -> Result<String, NameError> {
         Tag::PrintableString => utf8("PrintableString", is_printable),
         Tag::Ia5String => utf8("IA5String", |byte| byte.is_ascii()),
         Tag::NumericString => utf8("NumericString", |byte| byte.is_ascii_digit() || byte == b' '),
-        // Everybody reads T.61 as Latin-1.
+        // T.61 is decoded as Latin-1, as all implementations do.
         Tag::TeletexString => Ok(bytes.iter().copied().map(char::from).collect()),
         Tag::BmpString => bmp(bytes),
         Tag(other) => Err(NameError::Unsupported(other)),
     }
 }
 
-/// The characters of a `PrintableString`, and the two that are found in practice.
+/// The characters of a `PrintableString`, and two more that occur in practice.
 fn is_printable(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b" '()+,-./:=?*&".contains(&byte)
 }
 
-/// UCS-2, big-endian; a terminating zero is not part of the text.
+/// Decodes UCS-2, big-endian; a terminating zero is dropped.
 fn bmp(bytes: &[u8]) -> Result<String, NameError> {
     let invalid = NameError::Invalid("BMPString");
     let (units, rest) = bytes.as_chunks::<2>();
@@ -71,7 +71,7 @@ fn bmp(bytes: &[u8]) -> Result<String, NameError> {
     let units = units.strip_suffix(&[[0, 0]]).unwrap_or(units);
     let character = |unit: &[u8; 2]| {
         let unit = u32::from(u16::from_be_bytes(*unit));
-        // Code points that no character will ever have; surrogates are none either.
+        // Noncharacters; surrogates are rejected too.
         let reserved = matches!(unit, 0xfdd0..=0xfdef | 0xfffe | 0xffff);
         char::from_u32(unit).filter(|_| !reserved)
     };
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_every_string_type_that_go_reads() {
+    fn decodes_every_string_type_that_go_supports() {
         let ucs2: Vec<u8> = "system:masters".bytes().flat_map(|byte| [0, byte]).collect();
         let terminated = [ucs2.as_slice(), &[0, 0]].concat();
         for (tag, bytes) in [
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_an_error() {
+    fn rejects_other_string_types_and_invalid_bytes() {
         for (tag, bytes) in [
             (Tag::Utf8String, b"\xff".as_slice()),
             (Tag::PrintableString, b"a@b"),

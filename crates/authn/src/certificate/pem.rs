@@ -1,18 +1,17 @@
-//! Certificates as text.
+//! PEM encoding of certificates.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-/// Characters a line, as RFC 7468 has it.
+/// Characters per line (RFC 7468).
 const LINE: usize = 64;
 
-/// Certificates in DER as PEM, one after the other.
+/// Encodes DER certificates as PEM, one after the other.
 pub fn certificates_to_pem(certificates: impl IntoIterator<Item: AsRef<[u8]>>) -> String {
     let mut text = String::new();
     for certificate in certificates {
         text.push_str("-----BEGIN CERTIFICATE-----\n");
         let encoded = BASE64_STANDARD.encode(certificate);
         for line in encoded.as_bytes().chunks(LINE) {
-            // Base64 is ASCII.
             text.push_str(&String::from_utf8_lossy(line));
             text.push('\n');
         }
@@ -28,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn pem_round_trips() {
         let certificates: Vec<Vec<u8>> = (0..100).map(|length| vec![length; usize::from(length)]).collect();
         let text = certificates_to_pem(&certificates);
         let read = CertificateDer::pem_slice_iter(text.as_bytes()).map(|it| it.unwrap().to_vec());

@@ -37,11 +37,11 @@ pub(crate) fn signed_by(
     params.signed_by(&KeyPair::generate().unwrap(), issuer).unwrap().der().clone()
 }
 
-fn believing(issuers: &[&Issuer]) -> ClientCa {
+fn client_ca(issuers: &[&Issuer]) -> ClientCa {
     ClientCa::new(issuers.iter().map(|issuer| issuer.der().clone()).collect()).unwrap()
 }
 
-async fn ask(ca: ClientCa, peer: &PeerCertificate) -> Result<Option<Identity>, AuthnError> {
+async fn authenticate(ca: ClientCa, peer: &PeerCertificate) -> Result<Option<Identity>, AuthnError> {
     let credentials = Credentials { peer: Some(peer), headers: &HeaderMap::new(), path: "/" };
     ClientCertificates::new(Arc::new(ca)).authenticate(&credentials).await
 }
@@ -49,12 +49,12 @@ async fn ask(ca: ClientCa, peer: &PeerCertificate) -> Result<Option<Identity>, A
 const NOW: (i32, i32) = (2000, 4000);
 
 #[tokio::test]
-async fn the_subject_names_the_user_its_groups_and_uid() {
+async fn maps_subject_to_user_groups_and_uid() {
     let uid = DnType::CustomDnType(vec![1, 3, 6, 1, 4, 1, 57683, 2]);
     let subject = [(DnType::CommonName, "alice"), (DnType::OrganizationName, "system:masters"), (uid, "u-1")];
     let root = authority(None);
     let peer = PeerCertificate::presented(vec![signed_by(&root, &subject, ClientAuth, NOW)]);
-    let user = ask(believing(&[&root]), &peer).await.unwrap().unwrap().user;
+    let user = authenticate(client_ca(&[&root]), &peer).await.unwrap().unwrap().user;
     assert_eq!((user.name.as_str(), user.uid.as_str()), ("alice", "u-1"));
     assert_eq!(user.groups, ["system:masters", "system:authenticated"]);
     assert!(user.extra[CREDENTIAL_ID][0].starts_with("X509SHA256="));
@@ -62,14 +62,14 @@ async fn the_subject_names_the_user_its_groups_and_uid() {
 }
 
 #[tokio::test]
-async fn a_subject_without_a_common_name_is_no_user() {
+async fn subject_without_common_name_has_no_user() {
     let (root, subject) = (authority(None), [(DnType::OrganizationName, "system:masters")]);
     let peer = PeerCertificate::presented(vec![signed_by(&root, &subject, ClientAuth, NOW)]);
-    assert_eq!(ask(believing(&[&root]), &peer).await, Ok(None));
+    assert_eq!(authenticate(client_ca(&[&root]), &peer).await, Ok(None));
 }
 
 #[tokio::test]
-async fn who_signed_it_for_what_and_for_when_decides() {
+async fn checks_signer_usage_and_validity() {
     let (root, other) = (authority(None), authority(None));
     let between = authority(Some(&root));
     let subject = [(DnType::CommonName, "alice")];
@@ -86,40 +86,40 @@ async fn who_signed_it_for_what_and_for_when_decides() {
         (vec![CertificateDer::from(b"nonsense".to_vec())], false),
         (vec![], false),
     ] {
-        let found = ask(believing(&[&root]), &PeerCertificate::presented(chain)).await;
+        let found = authenticate(client_ca(&[&root]), &PeerCertificate::presented(chain)).await;
         assert_eq!(matches!(found, Ok(Some(_))), right, "{found:?}");
         assert_eq!(matches!(found, Err(AuthnError::Certificate(_))), !right);
     }
 }
 
 #[tokio::test]
-async fn other_authorities_hold_for_connections_that_are_there() {
+async fn replaced_ca_applies_to_existing_connections() {
     let (root, other) = (authority(None), authority(None));
     let peer =
         PeerCertificate::presented(vec![signed_by(&root, &[(DnType::CommonName, "alice")], ClientAuth, NOW)]);
-    let ca = Arc::new(believing(&[&root]));
+    let ca = Arc::new(client_ca(&[&root]));
     let chain = ClientCertificates::new(ca.clone());
-    let ask = async || {
+    let authenticate = async || {
         let credentials = Credentials { peer: Some(&peer), headers: &HeaderMap::new(), path: "/" };
         chain.authenticate(&credentials).await.is_ok()
     };
-    assert!(ask().await);
+    assert!(authenticate().await);
     assert!(ca.replace(vec![other.der().clone()]).unwrap());
-    assert!(!ask().await);
-    assert!(ca.replace(Vec::new()).is_err(), "what cannot be used changes nothing");
-    assert!(!ask().await);
+    assert!(!authenticate().await);
+    assert!(ca.replace(Vec::new()).is_err(), "an unusable bundle changes nothing");
+    assert!(!authenticate().await);
     let both = vec![root.der().clone(), other.der().clone()];
     assert!(ca.replace(both.clone()).unwrap());
     assert!(!ca.replace(both).unwrap());
-    assert!(ask().await);
+    assert!(authenticate().await);
     assert!(peer.verdicts.lock().len() <= MAX_VERDICTS);
 }
 
 #[test]
-fn a_certificate_out_of_its_time_is_wrong_even_if_it_was_verified() {
+fn rejects_certificate_that_expires_after_verification() {
     let root = authority(None);
     let der = signed_by(&root, &[(DnType::CommonName, "alice")], ClientAuth, (2000, 3000));
-    let (peer, ca) = (PeerCertificate::presented(vec![der]), believing(&[&root]));
+    let (peer, ca) = (PeerCertificate::presented(vec![der]), client_ca(&[&root]));
     assert!(peer.verified_by(&ca, SystemTime::now()).is_ok());
     let later = SystemTime::now() + Duration::from_hours(24 * 365 * 1000);
     assert_eq!(peer.verified_by(&ca, later).unwrap_err(), CertificateError::NotNow);

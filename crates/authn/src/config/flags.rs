@@ -1,4 +1,4 @@
-//! The older way to name one issuer: the flags `--oidc-…`.
+//! The `--oidc-…` flags, the older way to configure one issuer.
 
 use std::collections::BTreeMap;
 
@@ -22,18 +22,18 @@ pub struct OidcFlags {
     pub groups_claim: Option<String>,
     /// `--oidc-groups-prefix`
     pub groups_prefix: String,
-    /// What is in `--oidc-ca-file`; empty without it.
+    /// The content of `--oidc-ca-file`; empty without it.
     pub ca: String,
     /// `--oidc-required-claim`
     pub required_claims: BTreeMap<String, String>,
 }
 
 impl OidcFlags {
-    /// The same as a configuration. Names are told apart from others by the issuer's address, unless they are
-    /// addresses of people or a prefix is given; `-` is none.
+    /// Converts the flags to a configuration. User names get the issuer URL as a prefix, unless the claim is `email`
+    /// or a prefix is set; `-` means no prefix.
     ///
     /// # Errors
-    /// It does not make sense.
+    /// The flags are invalid.
     pub fn into_config(self, disallowed: &[String]) -> Result<AuthenticationConfiguration, ConfigError> {
         let prefix = match self.username_prefix.as_deref() {
             Some("-") => String::new(),

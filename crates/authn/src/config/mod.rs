@@ -1,5 +1,5 @@
-//! `AuthenticationConfiguration`, the file of `--authentication-config`: which issuers of JSON web tokens are believed,
-//! what their claims mean, and where nobody in particular is let in.
+//! `AuthenticationConfiguration`, the file of `--authentication-config`: the trusted JWT issuers, the mapping of
+//! their claims to users, and the paths that allow anonymous requests.
 
 mod flags;
 mod validation;
@@ -11,11 +11,11 @@ use crate::Anonymous;
 pub use flags::OidcFlags;
 pub use validation::ConfigError;
 
-/// The versions of the file that are read; they do not differ in what is read of them.
+/// The supported versions of the file. The fields are the same in all of them.
 const VERSIONS: [&str; 3] =
     ["apiserver.config.k8s.io/v1", "apiserver.config.k8s.io/v1beta1", "apiserver.config.k8s.io/v1alpha1"];
 
-/// The file.
+/// The content of the file.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AuthenticationConfiguration {
@@ -23,14 +23,14 @@ pub struct AuthenticationConfiguration {
     api_version: String,
     #[serde(default)]
     kind: String,
-    /// The issuers of tokens.
+    /// The trusted JWT issuers.
     #[serde(default)]
     pub jwt: Vec<JwtConfig>,
     #[serde(default)]
     anonymous: Option<AnonymousConfig>,
 }
 
-/// Whether requests without a credential are taken.
+/// The handling of requests without a credential.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct AnonymousConfig {
@@ -45,38 +45,38 @@ struct AnonymousCondition {
     path: String,
 }
 
-/// One issuer of tokens, and what its tokens mean.
+/// One issuer, and the meaning of its tokens.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JwtConfig {
     /// The issuer.
     pub issuer: IssuerConfig,
-    /// What must hold of a token's claims.
+    /// Rules for the token's claims.
     #[serde(default)]
     pub claim_validation_rules: Vec<ClaimRule>,
-    /// How claims become a user.
+    /// The mapping of claims to a user.
     pub claim_mappings: ClaimMappings,
-    /// What must hold of the user.
+    /// Rules for the resulting user.
     #[serde(default)]
     pub user_validation_rules: Vec<UserRule>,
 }
 
-/// Who signs tokens, and for whom.
+/// The issuer of tokens, and their audiences.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IssuerConfig {
-    /// The claim `iss`; where the provider's configuration is found, if nothing else is said.
+    /// The claim `iss`. Also the base of the discovery URL, unless `discovery_url` is set.
     pub url: String,
-    /// Where the provider's configuration is found.
+    /// The URL of the provider's discovery document.
     #[serde(default, rename = "discoveryURL")]
     pub discovery_url: Option<String>,
-    /// Who may have signed the provider's certificate (PEM); without it those the system trusts.
+    /// The CA bundle of the provider's TLS certificate, in PEM; the system's CAs if it is empty.
     #[serde(default)]
     pub certificate_authority: String,
-    /// Whom tokens must be for.
+    /// The accepted audiences.
     #[serde(default)]
     pub audiences: Vec<String>,
-    /// `MatchAny` where there are several audiences.
+    /// Must be `MatchAny` for several audiences.
     #[serde(default)]
     pub audience_match_policy: String,
     /// Not supported.
@@ -84,7 +84,7 @@ pub struct IssuerConfig {
     pub egress_selector_type: String,
 }
 
-/// What must hold of claims: that one has a value, or an expression.
+/// A rule for claims: a required value of a claim, or an expression.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[allow(missing_docs)]
@@ -99,7 +99,7 @@ pub struct ClaimRule {
     pub message: String,
 }
 
-/// How claims become a user.
+/// The mapping of claims to a user.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[allow(missing_docs)]
@@ -114,7 +114,7 @@ pub struct ClaimMappings {
     pub extra: Vec<ExtraMapping>,
 }
 
-/// A claim with something put before it, or an expression.
+/// A claim with a prefix, or an expression.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[allow(missing_docs)]
@@ -138,7 +138,7 @@ pub struct ClaimOrExpression {
     pub expression: String,
 }
 
-/// What an expression adds to a user's `extra`.
+/// An expression for one key of the user's `extra`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[allow(missing_docs)]
@@ -147,7 +147,7 @@ pub struct ExtraMapping {
     pub value_expression: String,
 }
 
-/// What must hold of a user.
+/// A rule for the user.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[allow(missing_docs)]
@@ -158,10 +158,10 @@ pub struct UserRule {
 }
 
 impl AuthenticationConfiguration {
-    /// Reads a file's text, YAML or JSON. `disallowed` are issuers that the server itself has.
+    /// Parses and validates a file, YAML or JSON. `disallowed` are the server's own issuers.
     ///
     /// # Errors
-    /// It is not of this kind, or does not make sense.
+    /// The file has another kind or shape, or is invalid.
     pub fn parse(text: &str, disallowed: &[String]) -> Result<Self, ConfigError> {
         let found: Self =
             serde_saphyr::from_str(text).map_err(|error| ConfigError::Unreadable(error.to_string()))?;
@@ -172,7 +172,7 @@ impl AuthenticationConfiguration {
         if errors.is_empty() { Ok(found) } else { Err(ConfigError::Invalid(errors)) }
     }
 
-    /// What it says about requests without a credential, if it says something.
+    /// The rule for anonymous requests, if the file has one.
     pub fn anonymous(&self) -> Option<Anonymous> {
         let AnonymousConfig { enabled, conditions } = self.anonymous.as_ref()?;
         Some(match (enabled, conditions.is_empty()) {

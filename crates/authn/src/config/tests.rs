@@ -32,7 +32,7 @@ fn parse(text: &str) -> Result<AuthenticationConfiguration, String> {
 }
 
 #[test]
-fn a_file_is_read() {
+fn parses_a_full_file() {
     let config = parse(GOOD).unwrap();
     assert_eq!(config.anonymous(), Some(Anonymous::On(vec!["/livez".into()])));
     assert_eq!(config.jwt[0].claim_mappings.groups.prefix.as_deref(), Some("x:"));
@@ -50,7 +50,7 @@ fn a_file_is_read() {
 }
 
 #[test]
-fn a_mistake_is_named() {
+fn reports_each_invalid_field() {
     for (good, bad, why) in [
         ("k8s.io/v1", "k8s.io/v2", "no AuthenticationConfiguration"),
         ("kind: Auth", "kind: Other", "no AuthenticationConfiguration"),
@@ -121,7 +121,7 @@ fn a_mistake_is_named() {
 }
 
 #[test]
-fn flags_are_a_configuration() {
+fn converts_flags_to_a_configuration() {
     let flags = OidcFlags {
         issuer_url: "https://issuer.example".into(),
         client_id: "me".into(),

@@ -1,4 +1,4 @@
-//! What is wrong with an `AuthenticationConfiguration` (upstream: `apis/apiserver/validation`).
+//! Validation of `AuthenticationConfiguration` (upstream: `apis/apiserver/validation`).
 
 use nave_cel::{Expression, Type, Variable};
 use nave_machinery::{FieldError, FieldPath};
@@ -10,24 +10,24 @@ use super::{
 };
 use crate::oidc::expression::{CLAIMS, claims, user};
 
-/// Issuers at most.
+/// The most issuers in a file.
 const MAX_ISSUERS: usize = 64;
 
-/// Why a file cannot be used.
+/// The reasons why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// It is not YAML with the fields of the kind.
+    /// The file is not YAML with the fields of this kind.
     #[error("{0}")]
     Unreadable(String),
-    /// It is of another kind.
-    #[error("{kind:?} of {api_version:?} is no AuthenticationConfiguration of apiserver.config.k8s.io")]
+    /// The file has another kind or version.
+    #[error("{kind:?} of {api_version:?} is not an AuthenticationConfiguration of apiserver.config.k8s.io")]
     Kind {
-        /// Its version.
+        /// The `apiVersion` of the file.
         api_version: String,
-        /// Its kind.
+        /// The `kind` of the file.
         kind: String,
     },
-    /// It does not make sense.
+    /// Fields have invalid values.
     #[error("{}", .0.iter().map(message).collect::<Vec<_>>().join(", "))]
     Invalid(Vec<FieldError>),
 }
@@ -257,7 +257,7 @@ fn validate_prefixed(mapping: &PrefixedClaim, path: &FieldPath, errors: &mut Vec
     }
 }
 
-/// Who takes an address for the user's name must ask whether it was verified.
+/// A configuration that takes the user name from the email claim must check that the address is verified.
 fn validate_email(jwt: &JwtConfig, path: &FieldPath, errors: &mut Vec<FieldError>) {
     let ClaimMappings { username, extra, .. } = &jwt.claim_mappings;
     let reads = |expression: &str, claim| {
@@ -277,7 +277,7 @@ fn validate_email(jwt: &JwtConfig, path: &FieldPath, errors: &mut Vec<FieldError
     }
 }
 
-/// An expression about claims whose value may be of any type.
+/// Checks an expression over claims. Claim values have dynamic types.
 fn check_claims(text: &str, path: &FieldPath, errors: &mut Vec<FieldError>) {
     check_expression(text, &claims(), &Type::Dyn, path, errors);
 }

@@ -1,4 +1,4 @@
-//! How a token can be signed.
+//! Signature algorithms of tokens.
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, EcdsaVerificationAlgorithm,
@@ -6,7 +6,7 @@ use aws_lc_rs::signature::{
     RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaParameters,
 };
 
-/// An algorithm of RFC 7518 that works with a private and a public key.
+/// An asymmetric algorithm of RFC 7518.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Algorithm {
@@ -21,14 +21,14 @@ pub enum Algorithm {
     Ps512,
 }
 
-/// What checks a signature.
+/// The verification scheme of an algorithm.
 pub(super) enum Scheme {
     Rsa(&'static RsaParameters),
     Ecdsa(&'static EcdsaVerificationAlgorithm),
 }
 
 impl Algorithm {
-    /// All of them.
+    /// All algorithms.
     pub const ALL: [Self; 9] = [
         Self::Rs256,
         Self::Rs384,
@@ -41,7 +41,7 @@ impl Algorithm {
         Self::Ps512,
     ];
 
-    /// The name in a token's header.
+    /// The `alg` value in a token's header.
     pub fn name(self) -> &'static str {
         match self {
             Self::Rs256 => "RS256",
@@ -56,7 +56,7 @@ impl Algorithm {
         }
     }
 
-    /// The algorithm of a name; `None` for `none`, for those with a shared secret, and for unknown ones.
+    /// Parses an `alg` value; `None` for `none`, symmetric algorithms and unknown ones.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
     }

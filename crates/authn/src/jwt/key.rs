@@ -1,4 +1,4 @@
-//! Public keys: from PEM files, from JSON web key sets, and as such.
+//! Public keys from PEM files, JSON web key sets and DER.
 
 use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::UnparsedPublicKey;
@@ -16,26 +16,26 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 use super::algorithm::Scheme;
 use super::{Algorithm, SigningKey};
 
-/// Why a key cannot be used.
+/// The reasons why a key cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// There is none.
+    /// There is no key.
     #[error("no key in PEM form")]
     None,
-    /// A key of another kind, or a damaged one.
-    #[error("a key that is neither RSA of 2048 bits at least nor of the curves P-256, P-384, P-521")]
+    /// The key is of an unsupported kind, or malformed.
+    #[error("unsupported key: must be RSA with at least 2048 bits, or on the curve P-256, P-384 or P-521")]
     Unknown,
-    /// There are several where one is needed.
+    /// There are several keys where exactly one is expected.
     #[error("more than one key")]
     Several,
 }
 
-/// A key that checks signatures.
+/// A key that verifies signatures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicKey {
-    /// The name tokens give it: upstream's, or the one in the key set it comes from; may be empty.
+    /// The key id in tokens: derived as upstream does, or taken from the key set; may be empty.
     pub id: String,
-    /// The one algorithm the key set allows with it, if it says so.
+    /// The only algorithm that the key set allows for this key, if it names one.
     only: Option<Algorithm>,
     material: Material,
 }
@@ -54,10 +54,10 @@ enum Material {
 }
 
 impl PublicKey {
-    /// A key from a `SubjectPublicKeyInfo`. Its id is upstream's: the hash of these bytes.
+    /// Parses a `SubjectPublicKeyInfo`. The id is a hash of these bytes, as upstream.
     ///
     /// # Errors
-    /// It is no key of a kind that is used.
+    /// The kind of key is not supported.
     pub fn from_spki(der: &[u8]) -> Result<Self, KeyError> {
         let (_, info) = SubjectPublicKeyInfo::from_der(der).map_err(|_| KeyError::Unknown)?;
         let material = match info.parsed().map_err(|_| KeyError::Unknown)? {
@@ -78,7 +78,7 @@ impl PublicKey {
         Ok(Self { id, only: None, material })
     }
 
-    /// A key of a JSON web key set; `None` if it is not for signatures, or of a kind that is not used.
+    /// Parses a key of a JSON web key set; `None` if it is not for signatures, or of an unsupported kind.
     pub fn from_jwk(key: &Value) -> Option<Self> {
         let text = |name: &str| key.get(name).and_then(Value::as_str);
         let bytes = |name: &str| BASE64_URL_SAFE_NO_PAD.decode(text(name)?.trim_end_matches('=')).ok();
@@ -105,7 +105,7 @@ impl PublicKey {
         Some(Self { id: text("kid").unwrap_or_default().to_owned(), only, material })
     }
 
-    /// The key as it stands in a JSON web key set.
+    /// The key as an entry of a JSON web key set.
     pub fn to_jwk(&self) -> Value {
         let encode = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
         let algorithm = self.algorithm().name();
@@ -129,7 +129,7 @@ impl PublicKey {
         }
     }
 
-    /// The algorithm that Kubernetes signs with where it has the key's other half.
+    /// The algorithm that Kubernetes uses to sign with a key of this kind.
     pub fn algorithm(&self) -> Algorithm {
         match &self.material {
             Material::Rsa { .. } => Algorithm::Rs256,
@@ -137,7 +137,7 @@ impl PublicKey {
         }
     }
 
-    /// Whether this key has signed the message in this way.
+    /// Whether this key signed the message with this algorithm.
     pub fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
         if self.only.is_some_and(|only| only != algorithm) {
             return false;
@@ -155,7 +155,7 @@ impl PublicKey {
 }
 
 impl Material {
-    /// Numbers may come with zeros before them.
+    /// The numbers may have leading zeros.
     fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<Self> {
         let trim = |number: &[u8]| {
             let start = number.iter().position(|byte| *byte != 0).unwrap_or(number.len());
@@ -176,10 +176,10 @@ impl Material {
     }
 }
 
-/// The keys of a file: public keys, certificates, and the public halves of private keys.
+/// Parses the keys of a PEM file: public keys, certificates, and the public halves of private keys.
 ///
 /// # Errors
-/// There are none, or one is not of a kind that is used.
+/// There is no key, or one is of an unsupported kind.
 pub fn public_keys_from_pem(pem: &[u8]) -> Result<Vec<PublicKey>, KeyError> {
     let mut keys = Vec::new();
     for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem) {

@@ -1,8 +1,8 @@
-//! JSON web tokens, signed with a private key (RFC 7515, 7518, 7519).
+//! JSON web tokens with asymmetric signatures (RFC 7515, 7518, 7519).
 //!
-//! Written on the cryptography that TLS uses already, because Kubernetes signs with ES512 too, which the usual crate
-//! does not know. There is no algorithm here that works with a shared secret and none that signs nothing, and each
-//! key fits its own algorithms only: a token cannot choose how it is checked.
+//! Implemented on the cryptography library that TLS uses. Kubernetes also signs with ES512, which the common JWT
+//! crate does not support. There is no symmetric algorithm and no `none`, and a key only verifies its own algorithms,
+//! so a token cannot choose how it is verified.
 
 mod algorithm;
 mod key;
@@ -15,14 +15,14 @@ pub use algorithm::Algorithm;
 pub use key::{KeyError, PublicKey, public_keys_from_pem};
 pub use signing::{SigningKey, generate_rsa_pem};
 
-/// A token longer than this is nobody's, in bytes.
+/// The longest token, in bytes; longer ones are not parsed.
 pub const MAX_TOKEN_BYTES: usize = 256 << 10;
 
-/// A token as it came, before its signature was checked.
+/// A parsed token whose signature has not been verified.
 pub struct Unverified<'a> {
-    /// How it says it is signed.
+    /// The algorithm in the header.
     pub algorithm: Algorithm,
-    /// The key it says it is signed with; may be empty.
+    /// The key id in the header; may be empty.
     pub key_id: String,
     claims: Map,
     signed: &'a [u8],
@@ -30,7 +30,7 @@ pub struct Unverified<'a> {
 }
 
 impl<'a> Unverified<'a> {
-    /// Reads a token; `None` if it is none, or is signed in a way that is never believed.
+    /// Parses a token; `None` if it is not a JWT, or has an algorithm that is never accepted.
     pub fn parse(token: &'a str) -> Option<Self> {
         if token.len() > MAX_TOKEN_BYTES {
             return None;
@@ -38,7 +38,7 @@ impl<'a> Unverified<'a> {
         let (signed, signature) = token.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;
         let (header, claims) = (object(header)?, object(claims)?);
-        // Extensions that must be understood are not.
+        // No critical extension is supported.
         if header.contains_key("crit") {
             return None;
         }
@@ -52,12 +52,12 @@ impl<'a> Unverified<'a> {
         })
     }
 
-    /// The issuer the token claims, to find out who has to check it.
+    /// The issuer that the token claims. Only for selecting the authenticator.
     pub fn claimed_issuer(&self) -> &str {
         self.claims.get("iss").and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// The claims, if one of the keys has signed them.
+    /// Returns the claims if the signature is valid for one of the keys.
     pub fn verify<'k>(self, keys: impl IntoIterator<Item = &'k PublicKey>) -> Option<Claims> {
         let Self { algorithm, claims, signed, signature, .. } = self;
         let signs = |key: &PublicKey| key.verifies(algorithm, signed, &signature);
@@ -65,27 +65,27 @@ impl<'a> Unverified<'a> {
     }
 }
 
-/// Claims whose signature was checked.
+/// Claims of a token with a verified signature.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Claims(Map);
 
 impl Claims {
-    /// One claim.
+    /// Returns a claim.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }
 
-    /// A claim that is text; empty if it is not there.
+    /// Returns a string claim; empty if it is absent.
     pub fn text(&self, name: &str) -> &str {
         self.get(name).and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// A time, in seconds since 1970.
+    /// Returns a time claim, in seconds since 1970.
     pub fn time(&self, name: &str) -> Option<f64> {
         self.get(name).and_then(Value::as_f64)
     }
 
-    /// Whom the token is for: one, or several.
+    /// The audiences: the claim is a string or a list.
     pub fn audiences(&self) -> Vec<String> {
         match self.get("aud") {
             Some(Value::String(one)) => vec![one.clone()],
@@ -94,7 +94,7 @@ impl Claims {
         }
     }
 
-    /// Puts a claim in that was checked by other means.
+    /// Sets a claim that was verified by other means.
     pub(crate) fn set(&mut self, name: &str, value: Value) {
         self.0.insert(name.to_owned(), value);
     }

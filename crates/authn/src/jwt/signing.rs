@@ -1,4 +1,4 @@
-//! Private keys, which sign tokens.
+//! Private keys that sign tokens.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ use super::{KeyError, PublicKey};
 
 const CURVES: [&EcdsaSigningAlgorithm; 3] =
     [&ECDSA_P256_SHA256_FIXED_SIGNING, &ECDSA_P384_SHA384_FIXED_SIGNING, &ECDSA_P521_SHA512_FIXED_SIGNING];
-/// Characters of a line in a PEM file.
+/// Characters per line of a PEM file.
 const PEM_LINE: usize = 64;
 
 /// A key that signs tokens.
@@ -34,10 +34,10 @@ enum Pair {
 }
 
 impl SigningKey {
-    /// The one key of a PEM file.
+    /// Parses a PEM file with exactly one key.
     ///
     /// # Errors
-    /// There is none or more than one, or it is not of a kind that is used.
+    /// There is no key or more than one, or its kind is not supported.
     pub fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
         let mut found = None;
         for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem) {
@@ -77,15 +77,15 @@ impl SigningKey {
         Ok(Self { pair, public })
     }
 
-    /// The other half, under upstream's id.
+    /// The public half, with upstream's key id.
     pub fn public(&self) -> &PublicKey {
         &self.public
     }
 
-    /// Signs claims: RS256, ES256, ES384 or ES512, as the key is.
+    /// Signs claims with RS256, ES256, ES384 or ES512, depending on the key.
     ///
     /// # Errors
-    /// The library refuses, which it does for want of randomness only.
+    /// The library fails, which only happens without a source of randomness.
     pub fn sign(&self, claims: &Value) -> Result<String, Unspecified> {
         let header = json!({"alg": self.public.algorithm().name(), "kid": self.public.id});
         let encode = |part: &Value| BASE64_URL_SAFE_NO_PAD.encode(part.to_string());
@@ -108,10 +108,10 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// A new RSA key of 2048 bits, as PEM.
+/// Generates an RSA key of 2048 bits, in PEM.
 ///
 /// # Errors
-/// The library refuses, which it does for want of randomness only.
+/// The library fails, which only happens without a source of randomness.
 pub fn generate_rsa_pem() -> Result<String, Unspecified> {
     let der: Pkcs8V1Der<'_> = RsaKeyPair::generate(KeySize::Rsa2048)?.as_der()?;
     let text = BASE64_STANDARD.encode(der.as_ref());

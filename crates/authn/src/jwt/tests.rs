@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 
-/// Keys made by another program, each in the forms it writes.
+/// Generates keys with openssl, in each format it writes.
 fn openssl(arguments: &[&str]) -> String {
     let ran = Command::new("openssl").args(arguments).output().unwrap();
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
@@ -22,7 +22,7 @@ fn keys() -> Vec<(Algorithm, String)> {
 }
 
 #[test]
-fn what_a_key_signs_its_public_half_verifies_and_no_other() {
+fn only_the_matching_public_key_verifies() {
     let keys: Vec<_> =
         keys().into_iter().map(|(kind, pem)| (kind, SigningKey::from_pem(pem.as_bytes()).unwrap())).collect();
     let claims = json!({"iss": "me", "aud": ["a", "b"], "exp": 1.5});
@@ -42,7 +42,7 @@ fn what_a_key_signs_its_public_half_verifies_and_no_other() {
 }
 
 #[test]
-fn a_key_is_the_same_by_way_of_a_key_set() {
+fn key_round_trips_through_a_key_set() {
     for (_, pem) in keys() {
         let key = SigningKey::from_pem(pem.as_bytes()).unwrap();
         let public = public_keys_from_pem(pem.as_bytes()).unwrap();
@@ -54,14 +54,17 @@ fn a_key_is_the_same_by_way_of_a_key_set() {
         let mut other = jwk.clone();
         other["alg"] = "PS256".into();
         let back = PublicKey::from_jwk(&other).unwrap();
-        assert!(Unverified::parse(&token).unwrap().verify([&back]).is_none(), "the set's algorithm alone");
+        assert!(
+            Unverified::parse(&token).unwrap().verify([&back]).is_none(),
+            "only the algorithm of the key set is accepted"
+        );
         other["use"] = "enc".into();
         assert_eq!(PublicKey::from_jwk(&other), None);
     }
 }
 
 #[test]
-fn a_changed_token_is_not_verified() {
+fn rejects_a_changed_token() {
     let key = SigningKey::from_pem(keys()[2].1.as_bytes()).unwrap();
     let token = key.sign(&json!({"sub": "alice"})).unwrap();
     let parts: Vec<&str> = token.split('.').collect();
@@ -90,7 +93,7 @@ fn a_changed_token_is_not_verified() {
 }
 
 #[test]
-fn weak_and_unknown_keys_are_refused() {
+fn rejects_weak_and_unsupported_keys() {
     let small = openssl(&["genrsa", "1024"]);
     assert_eq!(SigningKey::from_pem(small.as_bytes()).unwrap_err(), KeyError::Unknown);
     let edwards = openssl(&["genpkey", "-algorithm", "ed25519"]);
@@ -102,9 +105,9 @@ fn weak_and_unknown_keys_are_refused() {
 }
 
 proptest::proptest! {
-    /// Whatever comes: no panic, and nothing is believed that was not signed.
+    /// Arbitrary text never panics, and nothing unsigned is accepted.
     #[test]
-    fn any_text_is_read_or_refused(text in ".{0,200}", parts in proptest::collection::vec("[A-Za-z0-9_-]{0,60}", 1..5)) {
+    fn arbitrary_text_never_panics_and_is_never_accepted(text in ".{0,200}", parts in proptest::collection::vec("[A-Za-z0-9_-]{0,60}", 1..5)) {
         let key = shared();
         for token in [text, parts.join(".")] {
             let verified = Unverified::parse(&token).and_then(|parsed| parsed.verify([key.public()]));
@@ -112,20 +115,20 @@ proptest::proptest! {
         }
     }
 
-    /// A token of which one character is another is no longer the key's.
+    /// A token with one changed character fails verification.
     #[test]
-    fn a_token_with_one_character_changed_is_refused(at in 0_usize..400, with in "[A-Za-z0-9_.-]") {
+    fn rejects_token_with_one_changed_character(at in 0_usize..400, with in "[A-Za-z0-9_.-]") {
         let key = shared();
         let token = key.sign(&json!({"sub": "alice", "exp": 1})).unwrap();
         let at = at % token.len();
         let changed = format!("{}{with}{}", &token[..at], &token[at + 1..]);
         let verified = Unverified::parse(&changed).and_then(|parsed| parsed.verify([key.public()]));
-        // The last character of base64 has bits that mean nothing; those must be zero.
+        // The last base64 character has unused bits, which must be zero.
         proptest::prop_assert_eq!(verified.is_some(), changed == token, "{} at {}", with, at);
     }
 }
 
-/// One key for many cases.
+/// One key shared by many cases.
 fn shared() -> SigningKey {
     let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
     SigningKey::from_pem(pem.as_bytes()).unwrap()

@@ -1,8 +1,8 @@
-//! Claims that a token does not hold itself: it says at which endpoint they are, and with what they are fetched there
-//! (OpenID Connect Core, 5.6.2; upstream: `oidc`'s `claimResolver`).
+//! Distributed claims: the token names an endpoint that returns the claim, and an access token for it (OpenID Connect
+//! Core, 5.6.2; upstream: `claimResolver` of `oidc`).
 //!
-//! What an endpoint answers is a token of its own, which is checked with the keys of its own issuer. It is fetched only
-//! for tokens that were verified, so that nobody but an issuer that is believed makes the server call somebody.
+//! The endpoint returns another JWT, which is verified with the keys of its own issuer. It is only fetched for
+//! verified tokens, so only a trusted issuer can make the server call an endpoint.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use serde::Deserialize;
 use super::provider::Provider;
 use crate::jwt::{Algorithm, Unverified};
 
-/// Issuers whose keys are remembered.
+/// The most issuers whose keys are cached.
 const MAX_ISSUERS: usize = 64;
 
-/// Fetches one claim.
+/// Resolves one distributed claim.
 pub(super) struct ClaimResolver {
     claim: String,
     algorithms: Vec<Algorithm>,
@@ -27,7 +27,7 @@ pub(super) struct ClaimResolver {
     issuers: Mutex<HashMap<String, Arc<Provider>>>,
 }
 
-/// Where claims are; in place of an endpoint there may be the claims themselves, which are not looked at.
+/// The source of a claim. Aggregated claims (without an endpoint) are ignored.
 #[derive(Deserialize)]
 struct Source {
     #[serde(default)]
@@ -37,22 +37,22 @@ struct Source {
 }
 
 impl ClaimResolver {
-    /// Fetches this claim, from endpoints whose tokens are signed in one of these ways.
+    /// Resolves `claim`; accepts responses signed with one of these algorithms.
     pub(super) fn new(claim: &str, algorithms: &[Algorithm], client: Client) -> Self {
         let (claim, algorithms) = (claim.to_owned(), algorithms.to_vec());
         Self { claim, algorithms, client, issuers: Mutex::default() }
     }
 
-    /// The claim's name.
+    /// The name of the claim.
     pub(super) fn claim(&self) -> &str {
         &self.claim
     }
 
-    /// The claim's value, if it is not in the token and the token says where it is. What comes is to be `checked` for
-    /// times and audiences, as the token itself.
+    /// Returns the claim's value, if the token refers to an endpoint for it instead of holding it. `checked` verifies
+    /// the times and audiences of the response, as for the token itself.
     ///
     /// # Errors
-    /// It cannot be fetched, or not be believed.
+    /// The claim cannot be fetched or verified.
     pub(super) async fn resolve(
         &self,
         claims: &Map,
@@ -81,7 +81,7 @@ impl ClaimResolver {
         })
     }
 
-    /// Where the claim is; `None` if the token holds it, or says nothing of an endpoint.
+    /// The claim's source; `None` if the token holds the claim itself, or names no endpoint.
     fn source(&self, claims: &Map) -> Result<Option<Source>, String> {
         let (Some(names), None) = (claims.get("_claim_names"), claims.get(&self.claim)) else {
             return Ok(None);
@@ -100,9 +100,9 @@ impl ClaimResolver {
     }
 
     async fn fetch(&self, source: &Source) -> Result<String, String> {
-        let endpoint: Uri = source.endpoint.parse().map_err(|_| "the endpoint is no URL".to_owned())?;
+        let endpoint: Uri = source.endpoint.parse().map_err(|_| "the endpoint is not a URL".to_owned())?;
         if endpoint.scheme_str() != Some("https") {
-            return Err("the endpoint is no URL of https".to_owned());
+            return Err("the endpoint is not an https URL".to_owned());
         }
         let mut headers = HeaderMap::new();
         if !source.access_token.is_empty() {
@@ -120,7 +120,7 @@ impl ClaimResolver {
             .map_err(|_| "could not decode distributed claim response".to_owned())
     }
 
-    /// An issuer of such tokens. Which there are is up to the issuers that are believed, so their number is bounded.
+    /// Returns the provider of a response's issuer. Trusted issuers choose these, so their number is bounded.
     fn issuer(&self, url: &str) -> Result<Arc<Provider>, String> {
         let mut issuers = self.issuers.lock();
         if let Some(known) = issuers.get(url) {

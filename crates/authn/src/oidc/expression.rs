@@ -1,18 +1,18 @@
-//! What expressions of the configuration speak of: a token's claims, or the user made of them.
+//! The variables of CEL expressions in the configuration: the token's claims, or the user mapped from them.
 
 use nave_cel::{Type, Variable};
 
-/// A token's claims.
+/// The name of the claims variable.
 pub(crate) const CLAIMS: &str = "claims";
-/// The user made of them.
+/// The name of the user variable.
 pub(crate) const USER: &str = "user";
 
-/// A token's claims, of which only the token knows the types.
+/// The claims variable. Claim values have dynamic types.
 pub(crate) fn claims() -> Variable {
     Variable { name: CLAIMS, ty: Type::map(Type::String, Type::Dyn) }
 }
 
-/// The user made of them.
+/// The user variable.
 pub(crate) fn user() -> Variable {
     let texts = || Type::list(Type::String);
     let fields = vec![

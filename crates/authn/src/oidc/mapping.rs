@@ -1,4 +1,4 @@
-//! From claims to a user.
+//! The mapping of claims to a user.
 
 use nave_cel::{CompileError, EvaluationError, Expression, Input, Type};
 use nave_machinery::user::UserInfo;
@@ -9,7 +9,7 @@ use super::expression::{self, CLAIMS, USER};
 use crate::config::{ClaimRule, JwtConfig, PrefixedClaim};
 use crate::jwt::Claims;
 
-/// What an issuer's claims mean, ready to be applied.
+/// The compiled claim mappings and rules of an issuer.
 #[derive(Debug)]
 pub(super) struct Mapping {
     username: Source,
@@ -41,10 +41,9 @@ impl Mapping {
             expression: mappings.uid.expression.clone(),
             prefix: None,
         };
-        let extra = mappings
-            .extra
-            .iter()
-            .map(|extra| Ok::<_, CompileError>((extra.key.clone(), about_claims(&extra.value_expression)?)));
+        let extra = mappings.extra.iter().map(|extra| {
+            Ok::<_, CompileError>((extra.key.clone(), compile_over_claims(&extra.value_expression)?))
+        });
         let user = expression::user();
         let user_rules = config.user_validation_rules.iter().map(|rule| {
             let compiled = Expression::compile(&rule.expression, &user, &Type::Bool)?;
@@ -60,10 +59,10 @@ impl Mapping {
         })
     }
 
-    /// The user of a token.
+    /// Maps the claims to a user.
     ///
     /// # Errors
-    /// A claim is not there or not of its kind, or a rule does not hold.
+    /// A claim is missing or has a wrong type, or a rule fails.
     pub(super) fn user(&self, claims: &Claims) -> Result<UserInfo, String> {
         let claims = claims.as_map();
         let all = Input::new(CLAIMS, &Value::Object(claims.clone()));
@@ -74,7 +73,7 @@ impl Mapping {
             ..UserInfo::default()
         };
         for (key, expression) in &self.extra {
-            let values = several(expression.evaluate(&all).map_err(said)?, "extra")?;
+            let values = several(expression.evaluate(&all).map_err(error_message)?, "extra")?;
             if !values.is_empty() {
                 user.extra.insert(key.clone(), values);
             }
@@ -95,7 +94,7 @@ impl Mapping {
     }
 
     fn username(&self, claims: &Map, all: &Input) -> Result<String, String> {
-        // An address that is known not to be the user's is nobody's name.
+        // An email address that is marked as unverified is not a user name.
         if let Source::Claim { name, .. } = &self.username
             && name == "email"
             && claims.get("email_verified").is_some_and(|verified| verified != &Value::Bool(true))
@@ -110,7 +109,7 @@ impl Mapping {
 impl Source {
     fn new(mapping: &PrefixedClaim) -> Result<Self, CompileError> {
         if !mapping.expression.is_empty() {
-            return Ok(Self::Expression(about_claims(&mapping.expression)?));
+            return Ok(Self::Expression(compile_over_claims(&mapping.expression)?));
         }
         if mapping.claim.is_empty() {
             return Ok(Self::Nothing);
@@ -119,11 +118,11 @@ impl Source {
         Ok(Self::Claim { name: mapping.claim.clone(), prefix })
     }
 
-    /// The value, with the prefix before each text in it.
+    /// Returns the value; the prefix is added to each string in it.
     fn value(&self, claims: &Map, all: &Input) -> Result<Value, String> {
         match self {
             Self::Nothing => Ok(Value::Null),
-            Self::Expression(expression) => expression.evaluate(all).map_err(said),
+            Self::Expression(expression) => expression.evaluate(all).map_err(error_message),
             Self::Claim { name, prefix } => {
                 let prefixed = |value: &Value| match value {
                     Value::String(text) if text.is_empty() => value.clone(),
@@ -149,7 +148,7 @@ impl Rule {
         Ok(Self::Expression(compiled, rule.message.clone()))
     }
 
-    /// Checks a claim, or an expression about the input.
+    /// Checks a required claim, or evaluates the expression.
     fn check(&self, claims: &Map, input: &Input) -> Result<(), String> {
         match self {
             Self::Claim { name, value: required } => match claims.get(name) {
@@ -157,7 +156,10 @@ impl Rule {
                 Some(Value::String(found)) if found == required => Ok(()),
                 Some(_) => Err(format!("required claim {name} value does not match")),
             },
-            Self::Expression(expression, message) => match expression.evaluate(input).map_err(said)? {
+            Self::Expression(expression, message) => match expression
+                .evaluate(input)
+                .map_err(error_message)?
+            {
                 Value::Bool(true) => Ok(()),
                 Value::Bool(false) if !message.is_empty() => Err(message.clone()),
                 Value::Bool(false) => Err(format!("validation expression '{}' failed", expression.text())),
@@ -167,16 +169,16 @@ impl Rule {
     }
 }
 
-fn about_claims(text: &str) -> Result<Expression, CompileError> {
+fn compile_over_claims(text: &str) -> Result<Expression, CompileError> {
     Expression::compile(text, &expression::claims(), &Type::Dyn)
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "what `map_err` takes")]
-fn said(error: EvaluationError) -> String {
+fn error_message(error: EvaluationError) -> String {
     error.to_string()
 }
 
-/// One text, or none.
+/// Returns a string; empty for null.
 fn single(value: Value, what: &str) -> Result<String, String> {
     match value {
         Value::Null => Ok(String::new()),
@@ -185,7 +187,7 @@ fn single(value: Value, what: &str) -> Result<String, String> {
     }
 }
 
-/// A text or a list of them; empty ones are left out.
+/// Returns a string or a list of strings as a list, without empty strings.
 fn several(value: Value, what: &str) -> Result<Vec<String>, String> {
     let all = match value {
         Value::Null => Vec::new(),

@@ -1,4 +1,4 @@
-//! Tokens of identity providers (OpenID Connect): JSON web tokens of issuers that a configuration names.
+//! Tokens of identity providers (OpenID Connect): JWTs of the issuers in the configuration.
 
 mod distributed;
 pub(crate) mod expression;
@@ -23,47 +23,47 @@ use crate::config::JwtConfig;
 use crate::jwt::{Algorithm, Claims, Unverified};
 use crate::{AuthnError, Identity, TokenAuthenticator};
 
-/// How long a provider may take to answer.
+/// The timeout of calls to a provider.
 const PROVIDER_TIMEOUT: Duration = Duration::from_secs(30);
-/// A token may be used this long before its time, as upstream: providers' clocks differ.
+/// A token is accepted this long before its `nbf`, as upstream, because providers' clocks differ.
 const NOT_BEFORE_LEEWAY: f64 = 300.0;
 
-/// Why an issuer cannot be believed.
+/// The reasons why an issuer cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum IssuerError {
-    /// Its address is none.
-    #[error("the issuer's address is no URL: {0}")]
+    /// The issuer's URL is invalid.
+    #[error("the issuer's URL is invalid: {0}")]
     Address(#[from] http::Error),
-    /// Its certificate authority cannot be used.
+    /// The issuer's CA bundle cannot be used.
     #[error("the issuer's certificate authority cannot be used: {0}")]
     CertificateAuthority(String),
-    /// No client can be made for it.
+    /// The HTTP client cannot be built.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// An expression cannot be used.
+    /// An expression does not compile.
     #[error(transparent)]
     Expression(#[from] CompileError),
 }
 
-/// Believes the tokens of one issuer.
+/// Authenticates the tokens of one issuer.
 pub struct IssuerTokens {
     issuer: String,
-    /// Whom tokens must be for, one of these.
+    /// The accepted audiences; a token needs one of them.
     audiences: Vec<String>,
     algorithms: Vec<Algorithm>,
     provider: Provider,
     mapping: Mapping,
-    /// Fetches the groups where tokens say where they are.
+    /// Resolves the groups claim if it is distributed.
     groups: Option<ClaimResolver>,
-    /// This API's own audiences.
+    /// This API's audiences.
     api_audiences: Vec<String>,
 }
 
 impl IssuerTokens {
-    /// Believes the issuer of a configuration that was validated, if its tokens are signed in one of these ways.
+    /// Creates the authenticator from a validated configuration. Tokens must be signed with one of `algorithms`.
     ///
     /// # Errors
-    /// The issuer cannot be believed.
+    /// The issuer cannot be used.
     pub fn new(
         config: &JwtConfig,
         algorithms: &[Algorithm],
@@ -139,12 +139,12 @@ impl TokenAuthenticator for IssuerTokens {
     }
 }
 
-/// The issuers that are believed now; they can change while requests are served.
+/// The configured issuers; they can be replaced while the server runs.
 #[derive(Default)]
 pub struct Issuers(ArcSwap<Vec<IssuerTokens>>);
 
 impl Issuers {
-    /// Believes these and no others from now on.
+    /// Replaces the issuers.
     pub fn replace(&self, issuers: Vec<IssuerTokens>) {
         self.0.store(Arc::new(issuers));
     }
@@ -159,7 +159,7 @@ impl TokenAuthenticator for Issuers {
     ) -> Result<Option<Identity>, AuthnError> {
         let issuers = self.0.load_full();
         for issuer in issuers.iter() {
-            // No two have the same issuer: the first to know a token decides.
+            // Issuers are unique, so the first that recognizes a token decides.
             if let Some(found) = issuer.authenticate_token(token, audiences).await? {
                 return Ok(Some(found));
             }

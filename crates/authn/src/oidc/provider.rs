@@ -1,4 +1,4 @@
-//! An identity provider: where its keys are, and which they are now.
+//! An identity provider: discovery, and its current keys.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,18 +11,18 @@ use tokio::sync::Semaphore;
 
 use crate::jwt::{Claims, PublicKey, Unverified};
 
-/// A provider is not asked more often than this, whatever tokens come.
+/// The shortest interval between two fetches of a provider's keys, whatever tokens arrive.
 const REFRESH: Duration = Duration::from_secs(1);
-/// Keys of a provider at most.
+/// The most keys of a provider.
 const MAX_KEYS: usize = 256;
 
-/// One provider. It is asked when a token comes that no key known so far has signed, and not before.
+/// One provider. Its keys are fetched when a token arrives that no known key verifies, and not before.
 pub(super) struct Provider {
     issuer: String,
     configuration: Uri,
     client: Client,
     known: Mutex<Known>,
-    /// One permit: who has it asks, the others wait for what it brings.
+    /// One permit: its holder fetches the keys; the others wait for the result.
     turn: Semaphore,
 }
 
@@ -30,14 +30,14 @@ pub(super) struct Provider {
 struct Known {
     jwks_uri: Option<Uri>,
     keys: Arc<[PublicKey]>,
-    /// How often keys were taken.
+    /// Counts successful fetches.
     generation: u64,
-    /// When the provider was asked last.
-    asked: Option<Instant>,
+    /// The time of the last fetch.
+    last_fetch: Option<Instant>,
 }
 
 impl Provider {
-    /// The provider of an issuer, whose configuration is at another address than the usual if one is given.
+    /// The provider of an issuer; `discovery` overrides the usual URL of the discovery document.
     pub(super) fn new(issuer: &str, discovery: Option<&str>, client: Client) -> Result<Self, http::Error> {
         let usual = || format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
         let address = discovery.filter(|url| !url.is_empty()).map_or_else(usual, str::to_owned);
@@ -50,8 +50,8 @@ impl Provider {
         })
     }
 
-    /// The claims, if the provider has signed them. Keys change: what none of those known has signed, one of the
-    /// present ones may have.
+    /// Verifies a token and returns its claims. Fetches the keys again if no known key verifies it, because providers
+    /// rotate keys.
     pub(super) async fn verify(&self, token: &str) -> Result<Claims, String> {
         let (keys, seen) = self.keys();
         if let Some(claims) = verified(token, &keys) {
@@ -67,7 +67,7 @@ impl Provider {
         (Arc::clone(&known.keys), known.generation)
     }
 
-    /// Asks for the keys, unless somebody has since `seen`, or just now.
+    /// Fetches the keys, unless another task has done so since generation `seen`, or just now.
     async fn refresh(&self, seen: u64) -> Result<(), String> {
         let _turn = self.turn.acquire().await.map_err(|_| "authenticator not initialized".to_owned())?;
         {
@@ -75,27 +75,28 @@ impl Provider {
             if known.generation != seen {
                 return Ok(());
             }
-            if known.asked.is_some_and(|last| last.elapsed() < REFRESH) {
+            if known.last_fetch.is_some_and(|last| last.elapsed() < REFRESH) {
                 let never = seen == 0;
                 return if never { Err("authenticator not initialized".to_owned()) } else { Ok(()) };
             }
-            known.asked = Some(Instant::now());
+            known.last_fetch = Some(Instant::now());
         }
-        let asked = self.ask().await;
-        if let Err(error) = &asked {
-            tracing::warn!(issuer = self.issuer, %error, "an identity provider cannot be asked for its keys");
+        let fetched = self.fetch_keys().await;
+        if let Err(error) = &fetched {
+            tracing::warn!(issuer = self.issuer, %error, "fetching OIDC provider keys failed");
         }
-        asked
+        fetched
     }
 
-    async fn ask(&self) -> Result<(), String> {
+    async fn fetch_keys(&self) -> Result<(), String> {
         let address = self.known.lock().jwks_uri.clone();
         let address = match address {
             Some(address) => address,
             None => self.discover().await?,
         };
         let set = self.get(&address).await?;
-        let listed = set.get("keys").and_then(Value::as_array).ok_or("the provider's keys are no key set")?;
+        let listed =
+            set.get("keys").and_then(Value::as_array).ok_or("the provider's response is not a key set")?;
         let keys: Arc<[PublicKey]> = listed.iter().take(MAX_KEYS).filter_map(PublicKey::from_jwk).collect();
         let mut known = self.known.lock();
         known.jwks_uri = Some(address);
@@ -114,9 +115,9 @@ impl Provider {
                 text("issuer")
             ));
         }
-        let address: Uri = text("jwks_uri").parse().map_err(|_| "the provider's jwks_uri is no URL")?;
+        let address: Uri = text("jwks_uri").parse().map_err(|_| "the provider's jwks_uri is not a URL")?;
         if address.scheme_str() != Some("https") {
-            return Err("the provider's jwks_uri is no URL of https".to_owned());
+            return Err("the provider's jwks_uri is not an https URL".to_owned());
         }
         Ok(address)
     }
@@ -130,7 +131,7 @@ impl Provider {
     }
 }
 
-/// A token names its key, or is tried with all.
+/// Verifies with the key that the token names, or with each key if it names none.
 fn verified(token: &str, keys: &[PublicKey]) -> Option<Claims> {
     let token = Unverified::parse(token)?;
     let named = token.key_id.clone();

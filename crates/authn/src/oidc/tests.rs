@@ -1,4 +1,4 @@
-//! Against an identity provider of the test's own, over HTTPS, that signs with real keys.
+//! Tests against an in-process identity provider over HTTPS that signs with real keys.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,12 +13,12 @@ use super::*;
 use crate::config::AuthenticationConfiguration;
 use crate::jwt::{SigningKey, generate_rsa_pem};
 
-/// A provider, and what it is asked.
+/// A provider, and a count of its requests.
 struct World {
     server: HttpsServer,
     key: SigningKey,
     set: Arc<Mutex<Value>>,
-    asked: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
 }
 
 fn key() -> SigningKey {
@@ -28,8 +28,8 @@ fn key() -> SigningKey {
 async fn world() -> World {
     let key = key();
     let set = Arc::new(Mutex::new(json!({"keys": [key.public().to_jwk()]})));
-    let (keys, asked) = (Arc::clone(&set), Arc::new(AtomicUsize::new(0)));
-    let count = Arc::clone(&asked);
+    let (keys, requests) = (Arc::clone(&set), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&requests);
     let server = HttpsServer::start(move |request| {
         count.fetch_add(1, Ordering::SeqCst);
         let host = request.headers()["host"].to_str().unwrap();
@@ -45,7 +45,7 @@ async fn world() -> World {
         };
         Response::new(Bytes::from(answer.to_string()))
     });
-    World { server: server.await, key, set, asked }
+    World { server: server.await, key, set, requests }
 }
 
 fn now() -> i64 {
@@ -77,7 +77,7 @@ impl World {
     }
 }
 
-async fn ask(tokens: &IssuerTokens, token: &str) -> Result<Option<Identity>, String> {
+async fn authenticate(tokens: &IssuerTokens, token: &str) -> Result<Option<Identity>, String> {
     tokens.authenticate_token(token, &["api".to_owned()]).await.map_err(|error| error.to_string())
 }
 
@@ -85,9 +85,9 @@ const SIMPLE: &str =
     "  claimMappings: {username: {claim: sub, prefix: 'o:'}, groups: {claim: groups, prefix: 'g:'}}\n";
 
 #[tokio::test]
-async fn claims_become_a_user() {
+async fn maps_claims_to_a_user() {
     let world = world().await;
-    let user = ask(&world.tokens(SIMPLE), &world.token(|_| {})).await.unwrap().unwrap();
+    let user = authenticate(&world.tokens(SIMPLE), &world.token(|_| {})).await.unwrap().unwrap();
     assert_eq!(user.user.name, "o:alice");
     assert_eq!(user.user.groups, ["g:dev", "g:ops", "system:authenticated"]);
     assert_eq!(user.audiences, ["api"]);
@@ -97,25 +97,26 @@ async fn claims_become_a_user() {
          extra: [{key: example.com/tenant, valueExpression: claims.tenant}, \
          {key: example.com/none, valueExpression: 'claims.?none.orValue(\"\")'}]\n",
     );
-    let user = ask(&tokens, &world.token(|_| {})).await.unwrap().unwrap().user;
+    let user = authenticate(&tokens, &world.token(|_| {})).await.unwrap().unwrap().user;
     assert_eq!((user.name.as_str(), user.uid.as_str()), ("alice@example.com", "alice"));
     assert_eq!(user.groups, ["t1:dev", "t1:ops", "system:authenticated"]);
     assert_eq!(user.extra, [("example.com/tenant".to_owned(), vec!["t1".to_owned()])].into());
-    let error =
-        ask(&tokens, &world.token(|claims| claims["email_verified"] = false.into())).await.unwrap_err();
+    let error = authenticate(&tokens, &world.token(|claims| claims["email_verified"] = false.into()))
+        .await
+        .unwrap_err();
     assert_eq!(error, "oidc: the username is empty");
 }
 
 #[tokio::test]
-async fn rules_decide() {
+async fn validation_rules_are_enforced() {
     let world = world().await;
     let tokens = world.tokens(&format!(
         "{SIMPLE}  claimValidationRules: [{{claim: tenant, requiredValue: t1}}, \
          {{expression: 'size(claims.groups) < 3', message: too many}}]\n  \
          userValidationRules: [{{expression: '!user.username.endsWith(\"root\")', message: reserved}}]\n"
     ));
-    assert!(ask(&tokens, &world.token(|_| {})).await.unwrap().is_some());
-    let error = async |change: fn(&mut Value)| ask(&tokens, &world.token(change)).await.unwrap_err();
+    assert!(authenticate(&tokens, &world.token(|_| {})).await.unwrap().is_some());
+    let error = async |change: fn(&mut Value)| authenticate(&tokens, &world.token(change)).await.unwrap_err();
     assert!(error(|claims| claims["tenant"] = "t2".into()).await.contains("value does not match"));
     assert!(
         error(|claims| drop(claims.as_object_mut().unwrap().remove("tenant"))).await.contains("not present")
@@ -126,7 +127,7 @@ async fn rules_decide() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_not_right_is_refused() {
+async fn rejects_invalid_tokens() {
     let world = world().await;
     let tokens = world.tokens(SIMPLE);
     for (change, why) in [
@@ -140,72 +141,73 @@ async fn a_token_that_is_not_right_is_refused() {
         (|claims| claims["sub"] = "".into(), "the username is empty"),
         (|claims| claims["groups"] = json!({"a": 1}), "the groups must be a string or a list of strings"),
     ] {
-        let error = ask(&tokens, &world.token(change)).await.unwrap_err();
+        let error = authenticate(&tokens, &world.token(change)).await.unwrap_err();
         assert!(error.contains(why), "{error}");
     }
     let token = world.token(|_| {});
     let other =
         key().sign(&json!({"iss": world.server.url(""), "aud": "kubernetes", "exp": now() + 60})).unwrap();
-    assert!(ask(&tokens, &other).await.unwrap_err().contains("failed to verify signature"));
-    assert!(ask(&tokens, &token).await.is_ok());
-    assert!(ask(&tokens, &format!("{token}AAAA")).await.is_err());
+    assert!(authenticate(&tokens, &other).await.unwrap_err().contains("failed to verify signature"));
+    assert!(authenticate(&tokens, &token).await.is_ok());
+    assert!(authenticate(&tokens, &format!("{token}AAAA")).await.is_err());
     for foreign in [world.token(|claims| claims["iss"] = "https://other".into()), "opaque".to_owned()] {
-        assert_eq!(ask(&tokens, &foreign).await, Ok(None));
+        assert_eq!(authenticate(&tokens, &foreign).await, Ok(None));
     }
     assert_eq!(tokens.authenticate_token(&token, &["vault".to_owned()]).await, Ok(None));
     let unverified = world.tokens("  claimMappings: {username: {claim: email, prefix: ''}}\n");
-    let error = ask(&unverified, &world.token(|claims| claims["email_verified"] = false.into())).await;
+    let error =
+        authenticate(&unverified, &world.token(|claims| claims["email_verified"] = false.into())).await;
     assert_eq!(error.unwrap_err(), "oidc: email not verified");
 }
 
 #[tokio::test]
-async fn only_the_ways_of_signing_that_are_wanted_are_believed() {
+async fn rejects_disallowed_signature_algorithms() {
     let world = world().await;
     let mut tokens = world.tokens(SIMPLE);
     tokens.algorithms = vec![Algorithm::Es256];
-    let error = ask(&tokens, &world.token(|_| {})).await.unwrap_err();
+    let error = authenticate(&tokens, &world.token(|_| {})).await.unwrap_err();
     assert_eq!(error, "oidc: verify token: unexpected algorithm RS256");
 }
 
 #[tokio::test]
-async fn keys_may_change_and_the_provider_is_not_asked_in_vain() {
+async fn follows_key_rotation_and_limits_fetches() {
     let mut world = world().await;
     let tokens = world.tokens(SIMPLE);
     for _ in 0..3 {
-        assert!(ask(&tokens, &world.token(|_| {})).await.is_ok());
+        assert!(authenticate(&tokens, &world.token(|_| {})).await.is_ok());
     }
-    assert_eq!(world.asked.load(Ordering::SeqCst), 2, "the configuration and the keys, once");
+    assert_eq!(world.requests.load(Ordering::SeqCst), 2, "the configuration and the keys, once");
     world.key = key();
     let token = world.token(|_| {});
     for _ in 0..100 {
-        assert!(ask(&tokens, &token).await.is_err());
+        assert!(authenticate(&tokens, &token).await.is_err());
     }
-    let asked = world.asked.load(Ordering::SeqCst);
-    assert!(asked < 50, "asked {asked} times for keys that are not there");
+    let requests = world.requests.load(Ordering::SeqCst);
+    assert!(requests < 50, "{requests} requests for unknown keys");
     *world.set.lock().unwrap() = json!({"keys": [world.key.public().to_jwk(), {"kty": "oct", "k": "AAAA"}]});
     let started = std::time::Instant::now();
-    while ask(&tokens, &token).await.is_err() {
-        assert!(started.elapsed() < Duration::from_mins(1), "the new key is not found");
+    while authenticate(&tokens, &token).await.is_err() {
+        assert!(started.elapsed() < Duration::from_mins(1), "the new key is never used");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 #[tokio::test]
-async fn a_provider_may_be_found_elsewhere_but_must_be_the_issuer() {
+async fn discovery_url_may_differ_but_issuer_must_match() {
     let world = world().await;
     let elsewhere = world.server.url("/elsewhere");
     let tokens =
         world.tokens_of(&format!("url: 'https://named.example'\n    discoveryURL: '{elsewhere}'"), SIMPLE);
     let named = world.token(|claims| claims["iss"] = "https://named.example".into());
-    assert!(ask(&tokens, &named).await.unwrap().is_some());
+    assert!(authenticate(&tokens, &named).await.unwrap().is_some());
     let liar =
         world.tokens_of(&format!("url: 'https://other.example'\n    discoveryURL: '{elsewhere}'"), SIMPLE);
     let other = world.token(|claims| claims["iss"] = "https://other.example".into());
-    assert!(ask(&liar, &other).await.unwrap_err().contains("issuer did not match"));
+    assert!(authenticate(&liar, &other).await.unwrap_err().contains("issuer did not match"));
 }
 
 #[tokio::test]
-async fn issuers_are_exchanged_as_a_whole() {
+async fn replaces_all_issuers_at_once() {
     let (one, two) = (world().await, world().await);
     let issuers = Issuers::default();
     let asks =
@@ -218,8 +220,8 @@ async fn issuers_are_exchanged_as_a_whole() {
     assert!(!asks(&first).await && asks(&second).await);
 }
 
-/// Two providers: one for users, and one that knows their groups.
-async fn groups_elsewhere(
+/// Two providers: one for users, one for their groups.
+async fn groups_provider(
     world: &World,
     answer: impl Fn(&str) -> Response<Bytes> + Send + Sync + 'static,
 ) -> HttpsServer {
@@ -237,11 +239,11 @@ async fn groups_elsewhere(
 }
 
 #[tokio::test]
-async fn groups_are_fetched_where_a_token_says_they_are() {
+async fn resolves_distributed_groups_claim() {
     let world = world().await;
     let issued = Arc::new(Mutex::new(String::new()));
     let answer = Arc::clone(&issued);
-    let other = groups_elsewhere(&world, move |shown| {
+    let other = groups_provider(&world, move |shown| {
         let mut response = Response::new(Bytes::from(answer.lock().unwrap().clone()));
         if shown != "Bearer s3cret" {
             *response.status_mut() = StatusCode::FORBIDDEN;
@@ -249,7 +251,7 @@ async fn groups_are_fetched_where_a_token_says_they_are() {
         response
     })
     .await;
-    // Both are believed to be whom their certificates say by the authorities of one file.
+    // One CA bundle covers both servers.
     let ca = format!("{}{}", world.server.ca, other.ca).replace('\n', "\n      ");
     let text = format!(
         "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\njwt:\n- issuer:\n    url: '{}'\n    \
@@ -274,9 +276,9 @@ async fn groups_are_fetched_where_a_token_says_they_are() {
         *issued.lock().unwrap() = world.key.sign(&claims).unwrap();
     };
     issue(|_| {});
-    let user = ask(&tokens, &token("s3cret")).await.unwrap().unwrap();
+    let user = authenticate(&tokens, &token("s3cret")).await.unwrap().unwrap();
     assert_eq!(user.user.groups, ["g:far", "g:away", "system:authenticated"]);
-    let refused = async |access: &str| ask(&tokens, &token(access)).await.unwrap_err();
+    let refused = async |access: &str| authenticate(&tokens, &token(access)).await.unwrap_err();
     assert!(refused("wrong").await.contains("error while getting distributed claim JWT: 403"));
     for (change, why) in [
         ((|claims| claims["exp"] = (now() - 1).into()) as fn(&mut Value), "token is expired"),
@@ -291,22 +293,27 @@ async fn groups_are_fetched_where_a_token_says_they_are() {
         ),
     ] {
         issue(change);
-        match ask(&tokens, &token("s3cret")).await {
+        match authenticate(&tokens, &token("s3cret")).await {
             Ok(found) => assert!(why.is_empty() && found.unwrap().user.groups == ["system:authenticated"]),
-            Err(said) => assert!(!why.is_empty() && said.contains(why), "{why}: {said}"),
+            Err(error_message) => {
+                assert!(!why.is_empty() && error_message.contains(why), "{why}: {error_message}");
+            }
         }
     }
     *issued.lock().unwrap() = key()
         .sign(&json!({"iss": other.url(""), "aud": "kubernetes", "exp": now() + 60, "groups": ["far"]}))
         .unwrap();
-    assert!(refused("s3cret").await.contains("failed to verify signature"), "another's key");
-    // A token that has groups of its own needs no others; one whose source is missing is refused.
+    assert!(
+        refused("s3cret").await.contains("failed to verify signature"),
+        "signed with the key of the other issuer"
+    );
+    // A token with its own groups needs no other source; one whose source is missing is refused.
     let own = world.token(|claims| claims["_claim_names"] = json!({"groups": "src"}));
-    assert!(ask(&tokens, &own).await.is_ok());
+    assert!(authenticate(&tokens, &own).await.is_ok());
     let lost = world.token(|claims| {
         claims.as_object_mut().unwrap().remove("groups");
         claims["_claim_names"] = json!({"groups": "src"});
         claims["_claim_sources"] = json!({});
     });
-    assert!(ask(&tokens, &lost).await.unwrap_err().contains("contained a source src missing"));
+    assert!(authenticate(&tokens, &lost).await.unwrap_err().contains("contained a source src missing"));
 }

@@ -1,4 +1,4 @@
-//! Tokens with an end, bound to what they were made for (upstream: `serviceaccount.NewValidator`).
+//! Bound tokens: they expire, and are bound to objects (upstream: `serviceaccount.NewValidator`).
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -11,11 +11,11 @@ use crate::bearer::common;
 use crate::jwt::{Algorithm, Claims, Unverified};
 use crate::{AuthnError, Identity, Metrics, Objects, TokenAuthenticator};
 
-/// How service accounts' tokens are signed.
+/// The signature algorithms of service account tokens.
 pub(super) const ALGORITHMS: [Algorithm; 4] =
     [Algorithm::Rs256, Algorithm::Es256, Algorithm::Es384, Algorithm::Es512];
 
-/// Believes the tokens of `TokenRequest` as long as their account, and what they are bound to, lives.
+/// Authenticates `TokenRequest` tokens while the account and the bound object exist.
 pub struct BoundTokens {
     issuers: Vec<String>,
     keys: Arc<KeyRing>,
@@ -24,12 +24,12 @@ pub struct BoundTokens {
 }
 
 impl BoundTokens {
-    /// Believes tokens of these issuers, signed with one of the keys.
+    /// Accepts tokens of these issuers that one of the keys has signed.
     pub fn new(issuers: Vec<String>, keys: Arc<KeyRing>, objects: Arc<dyn Objects>) -> Self {
         Self { issuers, keys, objects, metrics: None }
     }
 
-    /// The same, which counts.
+    /// Records metrics.
     pub fn with_metrics(mut self, metrics: Arc<Metrics>) -> Self {
         self.metrics = Some(metrics);
         self
@@ -37,7 +37,8 @@ impl BoundTokens {
 
     fn check(&self, claims: &Claims, now: f64) -> Result<Info, AuthnError> {
         claims::check_times(claims, now)?;
-        let private = Private::of(claims).ok_or_else(|| refused("service account token has no claims"))?;
+        let private =
+            Private::from_claims(claims).ok_or_else(|| refused("service account token has no claims"))?;
         let Private { namespace, node, pod, secret, serviceaccount: account, warnafter } = private;
         let lookup = Lookup { objects: &*self.objects, deleted_before: now - LEEWAY };
         lookup.account(&namespace, &account)?;
@@ -45,7 +46,7 @@ impl BoundTokens {
             lookup.bound(("Secret", "secrets"), &namespace, secret)?;
         }
         match (&pod, &node) {
-            // The node a pod runs on is said for information; the pod is what counts.
+            // The node of a pod is informational; only the pod is checked.
             (Some(pod), _) => drop(lookup.bound(("Pod", "pods"), &namespace, pod)?),
             (None, Some(node)) => drop(lookup.bound(("Node", "nodes"), "", node)?),
             (None, None) => {}
@@ -77,7 +78,7 @@ impl TokenAuthenticator for BoundTokens {
     }
 }
 
-/// A token of one of the issuers; `None` for others', which are not ours to judge.
+/// Parses a token of one of the issuers; `None` for other issuers.
 pub(super) fn read<'a>(token: &'a str, issuers: &[String]) -> Option<Unverified<'a>> {
     let token = Unverified::parse(token)?;
     let ours = issuers.iter().any(|issuer| issuer == token.claimed_issuer());
@@ -86,14 +87,14 @@ pub(super) fn read<'a>(token: &'a str, issuers: &[String]) -> Option<Unverified<
 
 pub(super) async fn verify(token: Unverified<'_>, keys: &KeyRing) -> Result<Claims, AuthnError> {
     let found = token.verify(keys.get().await.verifying());
-    found.ok_or_else(|| refused("the signature of the service account token is not one of the keys'"))
+    found.ok_or_else(|| refused("no key verifies the signature of the service account token"))
 }
 
-pub(super) fn wrong_audience(own: &[String], asked: &[String]) -> AuthnError {
+pub(super) fn wrong_audience(own: &[String], requested: &[String]) -> AuthnError {
     let list = |audiences: &[String]| {
         let quoted: Vec<String> = audiences.iter().map(|audience| format!("{audience:?}")).collect();
         quoted.join(" ")
     };
-    let (own, asked) = (list(own), list(asked));
-    refused(format!("token audiences [{own}] is invalid for the target audiences [{asked}]"))
+    let (own, requested) = (list(own), list(requested));
+    refused(format!("token audiences [{own}] is invalid for the target audiences [{requested}]"))
 }

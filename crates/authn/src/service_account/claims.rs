@@ -1,4 +1,4 @@
-//! What a service account's token says.
+//! The claims of service account tokens.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::AuthnError;
 use crate::jwt::Claims;
 
-/// Clocks may differ by this many seconds.
+/// The tolerated clock difference, in seconds.
 pub(super) const LEEWAY: f64 = 60.0;
 
 /// An object by name and uid.
@@ -18,25 +18,25 @@ pub struct Reference {
     /// Its name.
     #[serde(default)]
     pub name: String,
-    /// Its uid; empty where it was not there when the token was made.
+    /// The object's uid; empty if it did not exist when the token was issued.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub uid: String,
 }
 
 impl Reference {
-    /// To this object.
+    /// Refers to this object.
     pub fn to(object: &Value) -> Self {
         Self { name: meta::name(object).to_owned(), uid: meta::uid(object).to_owned() }
     }
 }
 
-/// What a token lives and dies with, besides its account.
+/// The object, besides the account, that a token is bound to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum BoundObject {
-    /// Nothing.
+    /// Not bound.
     #[default]
     None,
-    /// A pod; and the node it runs on, which is said but does not matter for the token.
+    /// A pod, and the node it runs on, which is informational.
     Pod(Reference, Option<Reference>),
     /// A secret.
     Secret(Reference),
@@ -64,7 +64,7 @@ pub(super) struct Private {
 impl Private {
     pub(super) const NAME: &str = "kubernetes.io";
 
-    pub(super) fn of(claims: &Claims) -> Option<Self> {
+    pub(super) fn from_claims(claims: &Claims) -> Option<Self> {
         serde_json::from_value(claims.get(Self::NAME)?.clone()).ok()
     }
 }
@@ -72,7 +72,7 @@ impl Private {
 /// Checks the times of a token.
 pub(super) fn check_times(claims: &Claims, now: f64) -> Result<(), AuthnError> {
     let refused = |why: &str| Err(super::refused(why));
-    // A time that is no number is no time that holds.
+    // A time that is not a number makes the token invalid.
     for name in ["exp", "nbf", "iat"] {
         if claims.get(name).is_some() && claims.time(name).is_none() {
             return refused(
@@ -97,7 +97,7 @@ pub(super) fn unix(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
-/// The seconds since 1970 of a time in an object's metadata.
+/// Parses a time in object metadata to seconds since 1970.
 pub(super) fn seconds(text: &str) -> Option<f64> {
     Timestamp::parse(text).map(|time| time.unix_seconds() as f64)
 }

@@ -1,27 +1,27 @@
-//! The documents with which others verify service accounts' tokens (OpenID Connect discovery).
+//! OpenID Connect discovery, with which others verify service account tokens.
 
 use nave_machinery::Value;
 use serde_json::json;
 
 use super::KeyRing;
 
-/// Where the provider's configuration is.
+/// The path of the provider configuration.
 pub const CONFIGURATION_PATH: &str = "/.well-known/openid-configuration";
-/// Where the keys are.
+/// The path of the key set.
 pub const JWKS_PATH: &str = "/openid/v1/jwks";
 
-/// What is told about the issuer.
+/// The published facts about the issuer.
 pub struct Discovery {
-    /// The issuer.
+    /// The issuer URL.
     pub issuer: String,
-    /// Where others find the keys.
+    /// The URL of the key set.
     pub jwks_uri: String,
-    /// The keys.
+    /// The published keys.
     pub keys: std::sync::Arc<KeyRing>,
 }
 
 impl Discovery {
-    /// The provider's configuration.
+    /// The provider configuration document.
     pub async fn configuration(&self) -> Value {
         let keys = self.keys.get().await;
         let mut algorithms: Vec<_> = keys.verifying().iter().map(|key| key.algorithm().name()).collect();

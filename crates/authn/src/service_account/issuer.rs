@@ -1,4 +1,4 @@
-//! Makes tokens.
+//! Issues service account tokens.
 
 use std::sync::Arc;
 
@@ -10,58 +10,57 @@ use serde_json::json;
 use super::claims::{BoundObject, Private, Reference};
 use super::{Info, KeyRing, LEGACY_ISSUER, user_name};
 
-/// The expiration that kubelets ask for, in seconds, by which tokens of workloads are known that may not renew them
-/// in time.
+/// The expiration that kubelets request, in seconds. Marks tokens of workloads that may not refresh them in time.
 const WARN_ONLY_SECONDS: i64 = 3607;
-/// Such tokens hold for a year.
+/// The extended lifetime of such tokens: a year.
 const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
 
-/// How tokens are made.
+/// The configuration of the issuer.
 #[derive(Clone, Debug, Default)]
 pub struct IssuerConfig {
-    /// Who the tokens say has made them.
+    /// The claim `iss`.
     pub issuer: String,
-    /// This API's own audiences: those of tokens for nobody in particular.
+    /// This API's audiences, which are the default.
     pub audiences: Vec<String>,
-    /// The longest time a token holds, in seconds.
+    /// The longest lifetime, in seconds.
     pub max_expiration_seconds: Option<i64>,
-    /// Whether tokens of workloads that may not renew them in time hold longer than they say
+    /// Extends the lifetime of tokens of workloads that may not refresh them in time
     /// (`--service-account-extend-token-expiration`).
     pub extend_expiration: bool,
 }
 
-/// Makes tokens.
+/// Issues tokens.
 #[derive(Clone, Debug)]
 pub struct Issuer {
     config: IssuerConfig,
     keys: Arc<KeyRing>,
 }
 
-/// A token that was made.
+/// An issued token.
 pub struct Issued {
     /// The token.
     pub token: String,
-    /// Until when it holds, as the client is told.
+    /// The expiration time that the client is told.
     pub expires: Timestamp,
-    /// For how long that is, in seconds.
+    /// The lifetime that the client is told, in seconds.
     pub expiration_seconds: i64,
 }
 
 impl Issuer {
-    /// Makes tokens so, with these keys.
+    /// Issues tokens signed with these keys.
     pub fn new(config: IssuerConfig, keys: Arc<KeyRing>) -> Self {
         Self { config, keys }
     }
 
-    /// This API's own audiences.
+    /// This API's audiences.
     pub fn audiences(&self) -> &[String] {
         &self.config.audiences
     }
 
-    /// Makes a token for an account (the object), bound to another object.
+    /// Issues a token for a service account object, bound to another object.
     ///
     /// # Errors
-    /// The library refuses to sign.
+    /// The library fails to sign.
     pub async fn issue(
         &self,
         account: &Value,
@@ -106,10 +105,10 @@ impl Issuer {
         Ok(Issued { token, expires: now.plus_seconds(expiration_seconds), expiration_seconds })
     }
 
-    /// Makes a token without an end, to be kept in a secret (the object) that names the account.
+    /// Issues a token without expiration for a service account, to be stored in `secret`.
     ///
     /// # Errors
-    /// The library refuses to sign.
+    /// The library fails to sign.
     pub async fn issue_legacy(&self, account: &Value, secret: &Value) -> Result<String, String> {
         let namespace = meta::namespace(account);
         let claims = json!({
@@ -128,7 +127,7 @@ impl Issuer {
         signed.map_err(|_| "the token cannot be signed".to_owned())
     }
 
-    /// The user that a service account's tokens stand for.
+    /// The user that the tokens of a service account authenticate as.
     pub fn user_of(account: &Value) -> UserInfo {
         Info {
             namespace: meta::namespace(account).to_owned(),

@@ -1,4 +1,4 @@
-//! The keys of service accounts' tokens.
+//! The keys of service account tokens.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio::sync::SetOnce;
 
 use crate::jwt::{PublicKey, SigningKey};
 
-/// The key that signs, and those that verify.
+/// The signing key, and the verification keys.
 #[derive(Debug)]
 pub struct Keys {
     signing: SigningKey,
@@ -15,51 +15,52 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Signs with one key, and verifies with these; with the signing key's other half where there are none.
+    /// Signs with `signing` and verifies with `verifying`; an empty list means the public half of the signing key.
     pub fn new(signing: SigningKey, verifying: Vec<PublicKey>) -> Self {
         let verifying = if verifying.is_empty() { vec![signing.public().clone()] } else { verifying };
         Self { signing, verifying }
     }
 
-    /// The key that signs.
+    /// The signing key.
     pub fn signing(&self) -> &SigningKey {
         &self.signing
     }
 
-    /// The keys that verify.
+    /// The verification keys.
     pub fn verifying(&self) -> &[PublicKey] {
         &self.verifying
     }
 }
 
-/// What makes keys when they are needed.
+/// Creates the keys on first use.
 type Make = Box<dyn FnOnce() -> Option<Keys> + Send>;
 
-/// Keys that are there, or that are made when somebody needs them: a new RSA key takes more time than all else that a
-/// first start does, and many a server is never asked for a token.
+/// Keys that exist, or are created on first use. Generating an RSA key takes longer than the rest of a first start,
+/// and many servers never issue a token.
 pub struct KeyRing {
     keys: Arc<SetOnce<Keys>>,
     make: Mutex<Option<Make>>,
 }
 
 impl KeyRing {
-    /// Keys that are there.
+    /// Wraps existing keys.
     pub fn new(keys: Keys) -> Self {
         Self { keys: Arc::new(SetOnce::new_with(Some(keys))), make: Mutex::new(None) }
     }
 
-    /// Keys that `make` makes, once, on a thread that may block. Where it fails, those who need the keys wait in vain.
-    pub fn made_when_needed(make: impl FnOnce() -> Option<Keys> + Send + 'static) -> Self {
+    /// Creates the keys with `make` on first use, once, on a thread that may block. If `make` fails, [`Self::get`]
+    /// never returns.
+    pub fn created_on_first_use(make: impl FnOnce() -> Option<Keys> + Send + 'static) -> Self {
         Self { keys: Arc::default(), make: Mutex::new(Some(Box::new(make))) }
     }
 
-    /// The keys, once they are there. Who asks first sees to it that they are made.
+    /// Returns the keys; the first call creates them.
     pub async fn get(&self) -> &Keys {
         if let Some(make) = self.make.lock().take() {
             let ring = Arc::clone(&self.keys);
             tokio::task::spawn_blocking(move || {
                 if let Some(keys) = make() {
-                    // Nobody else makes any.
+                    // The cell was empty: only this task initializes it.
                     let _ = ring.set(keys);
                 }
             });
@@ -82,15 +83,15 @@ mod tests {
     use crate::jwt::generate_rsa_pem;
 
     #[tokio::test]
-    async fn keys_are_made_when_they_are_needed_and_once() {
+    async fn creates_keys_on_first_use_and_once() {
         let made = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&made);
-        let ring = KeyRing::made_when_needed(move || {
+        let ring = KeyRing::created_on_first_use(move || {
             count.fetch_add(1, Ordering::SeqCst);
             let signing = SigningKey::from_pem(generate_rsa_pem().ok()?.as_bytes()).ok()?;
             Some(Keys::new(signing, Vec::new()))
         });
-        assert_eq!(made.load(Ordering::SeqCst), 0, "nobody has asked");
+        assert_eq!(made.load(Ordering::SeqCst), 0, "created before the first use");
         let (first, second) = tokio::join!(ring.get(), ring.get());
         assert!(std::ptr::eq(first, second));
         assert_eq!(made.load(Ordering::SeqCst), 1);

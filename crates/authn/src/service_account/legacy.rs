@@ -1,5 +1,5 @@
-//! Tokens without an end, each kept in a secret of type `kubernetes.io/service-account-token` (upstream:
-//! `serviceaccount.NewLegacyValidator`).
+//! Legacy tokens: they do not expire, and each is stored in a secret of type `kubernetes.io/service-account-token`
+//! (upstream: `serviceaccount.NewLegacyValidator`).
 
 use std::sync::Arc;
 
@@ -16,50 +16,50 @@ use crate::bearer::common;
 use crate::jwt::Claims;
 use crate::{AuthnError, Identity, Metrics, Objects, TokenAuthenticator};
 
-/// The label of a secret whose token an operator or the cleaner has ended.
+/// The label of a secret whose token an operator or the cleaner has invalidated.
 const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
 
-/// The label of a secret with the day on which its token was used last.
+/// The label of a secret that holds the day of the token's last use.
 pub const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
 
-/// That a secret's token is used, on a day that the secret does not say yet.
+/// A use of a secret's token on a day that the secret's label does not show yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretUse {
     /// The secret's namespace.
     pub namespace: String,
     /// The secret's name.
     pub name: String,
-    /// The day, `2006-01-02`.
+    /// The day, formatted `2006-01-02`.
     pub date: String,
 }
 
-/// Believes tokens kept in secrets.
+/// Authenticates tokens stored in secrets.
 pub struct LegacyTokens {
     issuers: Vec<String>,
     keys: Arc<KeyRing>,
     audiences: Vec<String>,
     objects: Arc<dyn Objects>,
-    /// Whether the secret and the account are looked up (`--service-account-lookup`).
+    /// Whether the secret and the account must exist (`--service-account-lookup`).
     lookup: bool,
     metrics: Option<Arc<Metrics>>,
     uses: Option<mpsc::Sender<SecretUse>>,
 }
 
 impl LegacyTokens {
-    /// Believes such tokens, which are meant for this API's audiences.
+    /// Accepts tokens signed with one of the keys, for this API's audiences.
     pub fn new(keys: Arc<KeyRing>, audiences: Vec<String>, objects: Arc<dyn Objects>, lookup: bool) -> Self {
         let issuers = vec![LEGACY_ISSUER.to_owned()];
         Self { issuers, keys, audiences, objects, lookup, metrics: None, uses: None }
     }
 
-    /// The same, which counts.
+    /// Records metrics.
     pub fn with_metrics(mut self, metrics: Arc<Metrics>) -> Self {
         self.metrics = Some(metrics);
         self
     }
 
-    /// The same, which tells of what is used, where there is room to.
-    pub fn telling(mut self, uses: mpsc::Sender<SecretUse>) -> Self {
+    /// Sends token uses to `uses`; drops them if the channel is full.
+    pub fn with_use_reports(mut self, uses: mpsc::Sender<SecretUse>) -> Self {
         self.uses = Some(uses);
         self
     }
@@ -88,19 +88,19 @@ impl LegacyTokens {
         Ok(Info { namespace, account, ..Info::default() })
     }
 
-    /// Tells of the use of a secret's token, once a day.
-    fn tell(&self, secret: &Value) {
+    /// Sends the use of a secret's token, once a day.
+    fn report_use(&self, secret: &Value) {
         let Some(uses) = &self.uses else { return };
         let date: String = time::now().rfc3339().chars().take("2006-01-02".len()).collect();
         if meta::label(secret, LAST_USED) == Some(&date) {
             return;
         }
         let (namespace, name) = (meta::namespace(secret).to_owned(), meta::name(secret).to_owned());
-        // Where there is no room it is told at the next use.
+        // If the channel is full, the next use is sent instead.
         let _ = uses.try_send(SecretUse { namespace, name, date });
     }
 
-    /// The secret must hold this very token, and the account must live.
+    /// Checks that the secret holds this token, and that the account exists.
     fn look_up(
         &self,
         token: &str,
@@ -126,7 +126,7 @@ impl LegacyTokens {
             );
             return Err(refused(why));
         }
-        // Deleted is deleted: what a token without an end is bound to has no grace.
+        // No grace period: a deleted account invalidates the token at once.
         let lookup = Lookup { objects: &*self.objects, deleted_before: f64::INFINITY };
         let account = lookup.account(namespace, account)?;
         if let Some(metrics) = &self.metrics {
@@ -134,7 +134,7 @@ impl LegacyTokens {
             let auto = listed.into_iter().any(|listed| listed["name"] == secret);
             (if auto { &metrics.legacy_auto_tokens } else { &metrics.legacy_manual_tokens }).inc();
         }
-        self.tell(&found);
+        self.report_use(&found);
         Ok(())
     }
 }

@@ -1,13 +1,13 @@
-//! Service accounts: the users that workloads are, and the tokens they show.
+//! Service accounts: their users and their tokens.
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | [`claims`] | what a token says: whose it is, and what it is bound to |
+//! | [`claims`] | the claims: the account, and the bound object |
 //! | [`keys`](KeyRing) | the keys that sign and verify |
-//! | [`issuer`](Issuer) | makes tokens (`serviceaccounts/token`) |
-//! | [`bound`](BoundTokens) | believes them while what they are bound to lives |
-//! | [`legacy`](LegacyTokens) | tokens without an end, kept in secrets |
-//! | [`discovery`] | the documents with which others verify tokens |
+//! | [`issuer`](Issuer) | issues tokens (`serviceaccounts/token`) |
+//! | [`bound`](BoundTokens) | authenticates tokens while their account and bound object exist |
+//! | [`legacy`](LegacyTokens) | authenticates tokens stored in secrets |
+//! | [`discovery`] | OpenID Connect discovery documents |
 
 mod bound;
 pub mod claims;
@@ -29,37 +29,37 @@ pub use legacy::{LAST_USED, LegacyTokens, SecretUse};
 
 use crate::{AuthnError, CREDENTIAL_ID, Objects};
 
-/// The issuer of tokens in secrets.
+/// The issuer of legacy tokens.
 pub const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
 /// The group of all service accounts.
 pub const ALL_GROUP: &str = "system:serviceaccounts";
 const USER_PREFIX: &str = "system:serviceaccount:";
 
-/// The user that a service account is.
+/// The user name of a service account.
 pub fn user_name(namespace: &str, name: &str) -> String {
     format!("{USER_PREFIX}{namespace}:{name}")
 }
 
-/// The namespace and name of the service account that a user is; `None` if it is none.
+/// Splits a service account's user name into namespace and name; `None` for other users.
 pub fn split_user_name(user: &str) -> Option<(&str, &str)> {
     let (namespace, name) = user.strip_prefix(USER_PREFIX)?.split_once(':')?;
     let fits = !namespace.is_empty() && !name.is_empty() && !name.contains(':');
     fits.then_some((namespace, name))
 }
 
-/// The groups of the service accounts of a namespace.
+/// The groups of a service account in a namespace.
 pub fn groups(namespace: &str) -> Vec<String> {
     vec![ALL_GROUP.to_owned(), format!("{ALL_GROUP}:{namespace}")]
 }
 
-/// The user of a token.
+/// The facts of a token that make the user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Info {
     namespace: String,
     account: Reference,
     pod: Option<Reference>,
     node: Option<Reference>,
-    /// The token's own name; empty if it has none.
+    /// The token's id (`jti`); empty if it has none.
     token_id: String,
 }
 
@@ -91,10 +91,10 @@ impl Info {
     }
 }
 
-/// Looks up what a token names.
+/// Looks up the account and the bound object.
 struct Lookup<'a> {
     objects: &'a dyn Objects,
-    /// What was deleted before this is gone, in seconds since 1970.
+    /// Objects deleted before this time are gone, in seconds since 1970.
     deleted_before: f64,
 }
 
@@ -113,7 +113,7 @@ impl Lookup<'_> {
         Ok(found)
     }
 
-    /// An object that a token is bound to; the kind is as the message names it.
+    /// Checks an object that a token is bound to; the message uses the given kind.
     fn bound(
         &self,
         (kind, resource): (&str, &str),

@@ -1,4 +1,4 @@
-//! Tokens as they are made, and as somebody would like them to be.
+//! Tests of issued tokens, and of forged ones.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ impl Objects for Cluster {
     }
 }
 
-/// A cluster with one account, and what makes and takes its tokens.
+/// A cluster with one account, an issuer and the authenticators.
 struct World {
     cluster: Arc<Cluster>,
     account: Value,
@@ -98,7 +98,7 @@ impl World {
         assert!(error.contains(why), "{error}");
     }
 
-    /// A token with claims of choice, signed by the right key.
+    /// A token with arbitrary claims, signed with the right key.
     async fn signed(&self, change: impl FnOnce(&mut Value)) -> String {
         let token = self.token(BoundObject::None).await;
         let mut claims = payload(&token);
@@ -113,7 +113,7 @@ fn payload(token: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_token_says_whose_it_is_and_what_it_is_bound_to() {
+async fn token_names_account_and_bound_object() {
     let world = world();
     let pod = world.cluster.put("pods", "default", "p", "u2");
     let node = Reference { name: "n".into(), uid: "u3".into() };
@@ -143,7 +143,7 @@ async fn a_token_says_whose_it_is_and_what_it_is_bound_to() {
 }
 
 #[tokio::test]
-async fn a_token_dies_with_its_account() {
+async fn token_becomes_invalid_with_its_account() {
     let world = world();
     let token = world.token(BoundObject::None).await;
     assert!(world.user(&token).await.unwrap().is_some());
@@ -154,7 +154,7 @@ async fn a_token_dies_with_its_account() {
 }
 
 #[tokio::test]
-async fn a_token_dies_with_what_it_is_bound_to() {
+async fn token_becomes_invalid_with_its_bound_object() {
     let world = world();
     for (resource, namespace, bind) in [
         ("pods", "default", (|to| BoundObject::Pod(to, None)) as fn(Reference) -> BoundObject),
@@ -179,12 +179,15 @@ async fn a_token_dies_with_what_it_is_bound_to() {
 }
 
 #[tokio::test]
-async fn a_token_holds_for_its_time_and_its_audiences() {
+async fn checks_times_and_audiences() {
     let world = world();
     let now = time::now().unix_seconds();
     let shifted =
         async |name: &'static str, by: i64| world.signed(|claims| claims[name] = (now + by).into()).await;
-    assert!(world.user(&shifted("exp", -30).await).await.is_ok(), "clocks may differ by a minute");
+    assert!(
+        world.user(&shifted("exp", -30).await).await.is_ok(),
+        "a clock difference of a minute is tolerated"
+    );
     world.refused(&shifted("exp", -90).await, "service account token has expired").await;
     assert!(world.user(&shifted("nbf", 30).await).await.is_ok());
     world.refused(&shifted("nbf", 90).await, "service account token is not valid yet").await;
@@ -201,7 +204,7 @@ async fn a_token_holds_for_its_time_and_its_audiences() {
 }
 
 #[tokio::test]
-async fn issuers_are_one_s_own_and_those_before() {
+async fn accepts_current_and_previous_issuers() {
     let world = world();
     let from = async |issuer: &'static str| world.signed(|claims| claims["iss"] = issuer.into()).await;
     assert!(world.user(&from("https://old").await).await.unwrap().is_some());
@@ -210,7 +213,7 @@ async fn issuers_are_one_s_own_and_those_before() {
 }
 
 #[tokio::test]
-async fn what_another_key_signed_or_nobody_is_refused() {
+async fn rejects_foreign_unsigned_and_symmetric_signatures() {
     let world = world();
     let token = world.token(BoundObject::None).await;
     let other = SigningKey::from_pem(generate_rsa_pem().unwrap().as_bytes()).unwrap();
@@ -222,8 +225,8 @@ async fn what_another_key_signed_or_nobody_is_refused() {
     let changed = BASE64_URL_SAFE_NO_PAD.encode(claims.to_string());
     world.refused(&format!("{}.{changed}.{}", parts[0], parts[2]), "signature").await;
     let none = BASE64_URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
-    assert_eq!(world.user(&format!("{none}.{}.", parts[1])).await, Ok(None), "not a token at all");
-    // The public key, which everybody can have, as the secret of a symmetric signature.
+    assert_eq!(world.user(&format!("{none}.{}.", parts[1])).await, Ok(None), "not a valid JWT");
+    // An HS256 signature with the public key, which everybody can get, as the secret.
     let header = BASE64_URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
     let jwk = world.ring.get().await.verifying()[0].to_jwk().to_string();
     let signed = format!("{header}.{}", parts[1]);
@@ -232,11 +235,11 @@ async fn what_another_key_signed_or_nobody_is_refused() {
         signed.as_bytes(),
     );
     let confused = format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(tag.as_ref()));
-    assert_eq!(world.user(&confused).await, Ok(None), "not a token at all");
+    assert_eq!(world.user(&confused).await, Ok(None), "not a valid JWT");
 }
 
 #[tokio::test]
-async fn tokens_of_workloads_that_do_not_renew_in_time_hold_longer_than_they_say() {
+async fn extends_lifetime_of_projected_tokens() {
     let world = world();
     let pod = world.cluster.put("pods", "default", "p", "u2");
     let bound = || BoundObject::Pod(Reference::to(&pod), None);
@@ -252,50 +255,58 @@ async fn tokens_of_workloads_that_do_not_renew_in_time_hold_longer_than_they_say
         let claims = payload(&issued.token);
         let at = |name: &str| claims[name].as_i64().unwrap();
         assert_eq!(at("exp") - at("iat"), holds);
-        assert_eq!(issued.expires.unix_seconds() - at("iat"), seconds, "the client renews as if it did not");
+        assert_eq!(
+            issued.expires.unix_seconds() - at("iat"),
+            seconds,
+            "the client sees the nominal expiration"
+        );
         let warn = claims["kubernetes.io"].get("warnafter").and_then(Value::as_i64);
         assert_eq!(warn, (holds == year).then(|| at("iat") + seconds));
     }
 }
 
 #[tokio::test]
-async fn no_token_holds_longer_than_the_longest_time() {
+async fn caps_lifetime_at_the_maximum() {
     let World { ring, account, .. } = world();
     let config = IssuerConfig { max_expiration_seconds: Some(7200), ..IssuerConfig::default() };
     let issuer = Issuer::new(config, ring);
-    for (asked, given) in [(3600, 3600), (7200, 7200), (7201, 7200)] {
-        let issued = issuer.issue(&account, BoundObject::None, &[], asked).await.unwrap();
+    for (requested, given) in [(3600, 3600), (7200, 7200), (7201, 7200)] {
+        let issued = issuer.issue(&account, BoundObject::None, &[], requested).await.unwrap();
         assert_eq!(issued.expiration_seconds, given);
     }
 }
 
 #[tokio::test]
-async fn a_token_in_a_secret_holds_while_the_secret_has_it() {
+async fn legacy_token_is_valid_while_its_secret_holds_it() {
     let world = world();
     let mut secret = world.cluster.put("secrets", "default", "robot-token", "u4");
     let token = world.issuer.issue_legacy(&world.account, &secret).await.unwrap();
-    let ask = async || {
+    let authenticate = async || {
         let found = world.legacy.authenticate_token(&token, &["api".to_owned()]).await;
         found.map(|found| found.unwrap().user.name.clone()).map_err(|error| error.to_string())
     };
-    assert_eq!(ask().await, Err("Token does not match server's copy".into()));
+    assert_eq!(authenticate().await, Err("Token does not match server's copy".into()));
     secret["data"] = json!({"token": BASE64_STANDARD.encode(&token)});
     world.cluster.replace("secrets", secret.clone());
-    assert_eq!(ask().await, Ok("system:serviceaccount:default:robot".into()));
+    assert_eq!(authenticate().await, Ok("system:serviceaccount:default:robot".into()));
     let mut ended = secret.clone();
     ended["metadata"]["labels"] = json!({"kubernetes.io/legacy-token-invalid-since": "2026-01-01"});
     world.cluster.replace("secrets", ended);
-    assert!(ask().await.unwrap_err().contains("has been marked invalid"));
+    assert!(authenticate().await.unwrap_err().contains("has been marked invalid"));
     world.cluster.replace("secrets", secret);
     world.cluster.put("serviceaccounts", "default", "robot", "another");
-    assert!(ask().await.unwrap_err().contains("does not match claim"));
+    assert!(authenticate().await.unwrap_err().contains("does not match claim"));
     world.cluster.remove("secrets", "default", "robot-token");
-    assert_eq!(ask().await, Err("Token has been invalidated".into()));
-    assert_eq!(world.user(&token).await, Ok(None), "bound tokens and those in secrets are not confused");
+    assert_eq!(authenticate().await, Err("Token has been invalidated".into()));
+    assert_eq!(
+        world.user(&token).await,
+        Ok(None),
+        "bound and legacy authenticators reject each other's tokens"
+    );
 }
 
 #[tokio::test]
-async fn others_can_verify_tokens_by_the_documents() {
+async fn discovery_documents_verify_tokens() {
     let world = world();
     let discovery = discovery::Discovery {
         issuer: ISSUER.into(),
@@ -313,7 +324,7 @@ async fn others_can_verify_tokens_by_the_documents() {
 }
 
 #[test]
-fn names_of_users_are_taken_apart_as_they_are_made() {
+fn user_names_round_trip() {
     assert_eq!(split_user_name(&user_name("ns", "robot")), Some(("ns", "robot")));
     for other in
         ["alice", "system:serviceaccount:ns", "system:serviceaccount::a", "system:serviceaccount:a:b:c"]

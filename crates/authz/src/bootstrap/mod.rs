@@ -1,8 +1,8 @@
-//! The roles and bindings that a server starts with (upstream: `plugin/pkg/auth/authorizer/rbac/bootstrappolicy`).
+//! The default roles and bindings (upstream: `plugin/pkg/auth/authorizer/rbac/bootstrappolicy`).
 //!
-//! [`policy`] is what they are to be; [`reconcile`] says what is to be written where one exists already. What an
-//! administrator added stays: missing rules, subjects, labels and annotations are added, none is taken away. An object
-//! with the annotation `rbac.authorization.kubernetes.io/autoupdate: "false"` is left alone.
+//! [`policy`] lists them; [`reconcile`] computes the update of an existing object. Reconciliation adds missing rules,
+//! subjects, labels and annotations and removes none, so an administrator's additions stay. Objects with the
+//! annotation `rbac.authorization.kubernetes.io/autoupdate: "false"` are skipped.
 
 mod policy;
 mod reconcile;

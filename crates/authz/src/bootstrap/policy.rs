@@ -1,4 +1,4 @@
-//! Reads `policy.txt`, whose head explains its notation.
+//! Parses `policy.txt`; the file's header explains the notation.
 
 use nave_machinery::Value;
 use serde_json::{Map, json};
@@ -7,15 +7,15 @@ use crate::rbac::{GROUP, Rule};
 
 const POLICY: &str = include_str!("policy.txt");
 
-/// Says that roles with a label are gathered into an aggregated one.
+/// The label prefix by which roles are aggregated into another role.
 const AGGREGATE_TO: &str = "rbac.authorization.k8s.io/aggregate-to-";
 
-/// An object that the server starts with.
+/// A default object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bootstrap {
     /// The resource, such as `clusterroles`.
     pub resource: &'static str,
-    /// The namespace; empty for objects of the cluster.
+    /// The namespace; empty for cluster-scoped objects.
     pub namespace: String,
     /// The name.
     pub name: String,
@@ -23,20 +23,20 @@ pub struct Bootstrap {
     pub object: Value,
 }
 
-/// A line of the policy that cannot be read, which is a mistake in this crate.
+/// A line of the policy that cannot be parsed, which is a bug in this crate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line} of the bootstrap policy: {text}")]
 pub struct PolicyError {
     /// The line, from 1.
     pub line: usize,
-    /// What stands there.
+    /// The text of the line.
     pub text: String,
 }
 
-/// The roles and bindings that a server starts with: first all roles, then all bindings.
+/// The default roles and bindings: all roles first, then all bindings.
 ///
 /// # Errors
-/// A mistake in this crate's data.
+/// A bug in this crate's data.
 pub fn policy() -> Result<Vec<Bootstrap>, PolicyError> {
     let mut objects: Vec<Bootstrap> = Vec::new();
     let lines = POLICY.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
@@ -52,17 +52,17 @@ pub fn policy() -> Result<Vec<Bootstrap>, PolicyError> {
     Ok(objects)
 }
 
-/// The rules of a cluster role of the policy.
+/// The rules of a default cluster role.
 ///
 /// # Errors
-/// A mistake in this crate's data.
+/// A bug in this crate's data.
 pub(crate) fn rules_of(role: &str) -> Result<Vec<Rule>, PolicyError> {
     let found = policy()?.into_iter().find(|it| it.resource == "clusterroles" && it.name == role);
     let rules = found.and_then(|it| serde_json::from_value(it.object["rules"].clone()).ok());
     rules.ok_or_else(|| PolicyError { line: 0, text: role.to_owned() })
 }
 
-/// A role without its rules, or a binding.
+/// Builds a role without its rules, or a binding.
 fn object(words: &[&str]) -> Option<Bootstrap> {
     let (namespace, name) = words.get(1)?.split_once('/').unwrap_or(("", words.get(1)?));
     let (kind, resource, mut content, labels) = match (words[0], namespace.is_empty()) {
@@ -101,7 +101,7 @@ fn metadata(namespace: &str, name: &str, aggregate_to: &[&str]) -> Option<Value>
     Some(metadata)
 }
 
-/// `bind NAME [ROLE] = SUBJECT…`
+/// Parses `bind NAME [ROLE] = SUBJECT…`.
 fn binding(words: &[&str], name: &str) -> Option<Map<String, Value>> {
     let equals = words.iter().position(|word| *word == "=")?;
     let (role, subjects) = (words[2..equals].first().unwrap_or(&name), &words[equals + 1..]);
@@ -127,14 +127,14 @@ fn subject(word: &str) -> Option<Value> {
     Some(json!({"kind": "ServiceAccount", "name": name, "namespace": namespace}))
 }
 
-/// Adds a rule to a role, or that it gathers others.
+/// Adds a rule or an aggregation rule to a role.
 fn add(role: &mut Value, words: &[&str]) -> Option<()> {
     let list = |word: &str| word.split(',').map(str::to_owned).collect::<Vec<_>>();
     let rule = match words {
         ["gathers", label] => {
             let labels = Map::from_iter([(format!("{AGGREGATE_TO}{label}"), json!("true"))]);
             role["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": labels}]});
-            // Others write these rules.
+            // The aggregation controller writes these rules.
             role["rules"] = Value::Null;
             return Some(());
         }

@@ -1,4 +1,4 @@
-//! What is to be written so that an object has all that it is to have (upstream:
+//! Reconciles existing roles and bindings with the default ones (upstream:
 //! `component-helpers/auth/rbac/reconciliation`).
 
 use nave_machinery::Value;
@@ -7,18 +7,18 @@ use serde_json::Map;
 
 use crate::rbac::{Rule, not_covered};
 
-/// What is to be done.
+/// The result of a reconciliation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reconciled {
-    /// Nothing: it has all, or it is not to be touched.
+    /// Nothing to do: the object is complete, or excluded from updates.
     Right,
-    /// Write this in its place.
+    /// Replace the object with this one.
     Update(Value),
-    /// Delete it and create it anew: a binding's role cannot be changed.
+    /// Delete and recreate the object: the role of a binding is immutable.
     Recreate,
 }
 
-/// Compares an object with what it is to have.
+/// Compares an existing object with the default one.
 pub fn reconcile(existing: &Value, wanted: &Value) -> Reconciled {
     if existing["metadata"]["annotations"][AUTO_UPDATE].as_str() == Some("false") {
         return Reconciled::Right;
@@ -41,7 +41,7 @@ pub fn reconcile(existing: &Value, wanted: &Value) -> Reconciled {
 
 const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
-/// Adds labels or annotations that are missing; those that are there stay as they are.
+/// Adds missing labels or annotations; existing ones are not changed.
 fn add_entries(metadata: &mut Value, place: &str, wanted: &Value) {
     let Some(metadata) = metadata.as_object_mut() else { return };
     let present = metadata.entry(place).or_insert_with(|| Value::Object(Map::new()));
@@ -66,7 +66,7 @@ fn add_rules(object: &mut Value, wanted: &Value) {
         elements(role, "rules").iter().filter_map(|rule| Rule::deserialize(rule).ok()).collect()
     };
     let (present, wanted) = (read(object), read(wanted));
-    // A role whose rules are too many to be compared was written by somebody: it stays as it is.
+    // Rules that are too many to compare were written by a user: the role is not changed.
     let Ok(missing) = not_covered(&present.iter().collect::<Vec<_>>(), &wanted) else { return };
     append(
         object,
@@ -75,7 +75,7 @@ fn add_rules(object: &mut Value, wanted: &Value) {
     );
 }
 
-/// A role that is to gather others does; one that is not to does not.
+/// Sets or removes the aggregation rule as the default role has it.
 fn add_selectors(object: &mut Value, wanted: &Value) {
     const RULE: &str = "aggregationRule";
     const SELECTORS: &str = "clusterRoleSelectors";
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_added_and_what_is_more_stays() {
+    fn adds_missing_entries_and_keeps_extra_ones() {
         let wanted = role(&json!([rule(&["get", "list"], &["pods"])]));
         let mut existing = role(&json!([rule(&["get", "watch"], &["pods", "nodes"])]));
         existing["metadata"]["labels"] = json!({"a": "2", "b": "3"});
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_may_refuse_to_be_updated() {
+    fn autoupdate_false_prevents_updates() {
         let mut existing = role(&json!([]));
         let wanted = role(&json!([rule(&["get"], &["pods"])]));
         assert!(matches!(reconcile(&existing, &wanted), Reconciled::Update(_)));
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn an_aggregated_role_keeps_the_rules_that_others_wrote() {
+    fn keeps_rules_of_aggregated_roles() {
         let mut wanted = role(&Value::Null);
         wanted["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {"x": "true"}}]});
         let mut existing = role(&json!([rule(&["get"], &["pods"])]));
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(updated["aggregationRule"], wanted["aggregationRule"]);
         assert_eq!(updated["rules"], existing["rules"]);
         assert_eq!(reconcile(&updated, &wanted), Reconciled::Right);
-        // And one that is not to gather any more stops.
+        // The aggregation rule is removed if the default role has none.
         existing["aggregationRule"] = wanted["aggregationRule"].clone();
         let Reconciled::Update(updated) = reconcile(&existing, &role(&Value::Null)) else {
             panic!("not updated")
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_binding_gets_its_subjects_and_is_made_anew_for_another_role() {
+    fn adds_subjects_and_recreates_bindings_of_another_role() {
         let binding = |role: &str, subjects: &[&str]| {
             let subjects: Vec<Value> =
                 subjects.iter().map(|name| json!({"kind": "User", "name": name})).collect();

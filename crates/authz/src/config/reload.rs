@@ -1,4 +1,4 @@
-//! A configuration in a file that may change while the server runs (upstream: `reloadableAuthorizerResolver`).
+//! A configuration file that is reloaded when it changes (upstream: `reloadableAuthorizerResolver`).
 
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,19 +8,19 @@ use sha2::{Digest, Sha256};
 use super::{ConfigError, Configuration, Parts};
 use crate::{Chain, Link};
 
-/// The configuration of a file, with what its authorizers are made of.
+/// A configuration file, and the parts its authorizers need.
 pub struct ConfigFile {
     path: PathBuf,
     parts: Parts,
-    /// The hash of what is in force.
+    /// The hash of the configuration in effect.
     hash: String,
     built_in: Vec<String>,
-    /// Tells servers apart in metrics.
+    /// The server's identity in metrics.
     server: String,
 }
 
 impl ConfigFile {
-    /// Reads the file, and makes its authorizers.
+    /// Reads the file and creates its authorizers.
     ///
     /// # Errors
     /// [`ConfigError`].
@@ -35,11 +35,11 @@ impl ConfigFile {
         Ok((file, links))
     }
 
-    /// Reads the file again, and puts its authorizers into `chain` if they are others. What was in force stays where the
-    /// file cannot be used. True if something changed.
+    /// Reads the file again and replaces the authorizers of `chain` if it changed. An unusable file leaves the chain
+    /// unchanged. Returns whether the chain changed.
     ///
     /// # Errors
-    /// Why the file cannot be used.
+    /// The reason why the file cannot be used.
     pub fn reload(&mut self, chain: &Chain) -> Result<bool, ConfigError> {
         let outcome = self.try_reload(chain);
         if !matches!(outcome, Ok(false)) {
@@ -56,9 +56,9 @@ impl ConfigFile {
             return Ok(false);
         }
         let configuration = Configuration::parse(&content)?;
-        // What these decide by is set up once, when the server starts.
+        // The data of the built-in authorizers is set up when the server starts.
         if configuration.built_in() != self.built_in {
-            let why = "authorizers other than webhooks can be put in another order, not added or removed";
+            let why = "authorizers other than webhooks can be reordered, but not added or removed";
             return Err(ConfigError::Shape(why.to_owned()));
         }
         chain.replace(configuration.build(&self.parts)?);
@@ -68,11 +68,10 @@ impl ConfigFile {
     }
 }
 
-/// A hash as metrics show it.
+/// A hash in the format of the metrics.
 fn digest(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     Sha256::digest(bytes).iter().fold("sha256:".to_owned(), |mut text, byte| {
-        // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");
         text
     })

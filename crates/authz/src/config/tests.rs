@@ -30,7 +30,7 @@ fn parse(text: &str) -> Result<Configuration, String> {
 }
 
 #[test]
-fn a_full_configuration_becomes_a_chain() {
+fn builds_a_chain_from_a_full_configuration() {
     let file = kubeconfig();
     let text = format!(
         "
@@ -74,7 +74,7 @@ authorizers:
 }
 
 #[test]
-fn mistakes_are_named_in_upstreams_words() {
+fn validation_messages_match_upstream() {
     let with = |authorizers: &str| {
         let head = "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthorizationConfiguration\n";
         parse(&format!("{head}{authorizers}")).unwrap_err()
@@ -114,21 +114,21 @@ fn mistakes_are_named_in_upstreams_words() {
     ] {
         assert_eq!(with(authorizers), error);
     }
-    assert!(parse("kind: Config").unwrap_err().contains("is no AuthorizationConfiguration"));
+    assert!(parse("kind: Config").unwrap_err().contains("is not an AuthorizationConfiguration"));
     assert!(parse("a: [").is_err());
 }
 
 #[test]
-fn modes_are_authorizers_named_like_their_kind() {
+fn authorizers_of_modes_are_named_after_their_type() {
     let configuration = Configuration::of_modes(["Node", "RBAC"], None);
     let links = configuration.build(&parts()).unwrap();
     assert_eq!(links.iter().map(|link| &*link.name).collect::<Vec<_>>(), ["node", "rbac"]);
     let abac = Configuration::of_modes(["ABAC"], None).build(&parts());
-    assert_eq!(abac.err().unwrap().to_string(), "authorizer abac: there is no policy file");
+    assert_eq!(abac.err().unwrap().to_string(), "authorizer abac: no policy file is configured");
 }
 
 #[test]
-fn a_file_that_changes_is_read_again_and_one_that_is_wrong_changes_nothing() {
+fn reloads_a_changed_file_and_ignores_an_invalid_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("authorization.yaml");
     let write = |kinds: &[&str]| {

@@ -1,16 +1,16 @@
-//! What is wrong with a configuration, in upstream's words (`apiserver/pkg/apis/apiserver/validation`).
+//! Validation of `AuthorizationConfiguration`, with upstream's messages (`apiserver/pkg/apis/apiserver/validation`).
 
 use std::collections::BTreeSet;
 
 use nave_machinery::{FieldError, FieldPath, names};
 
-use super::{Configuration, ConnectionInfo, Interval, MAX_TIMEOUT, WebhookEntry, shown};
+use super::{Configuration, ConnectionInfo, Interval, MAX_TIMEOUT, WebhookEntry, json_string};
 use crate::webhook::Conditions;
 
-/// The kinds of authorizers, sorted.
+/// The authorizer types, sorted.
 const KINDS: [&str; 6] = ["ABAC", "AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook"];
 
-/// Conditions of a webhook at most.
+/// The most match conditions of a webhook.
 const MAX_CONDITIONS: usize = 64;
 
 pub(super) fn validate(configuration: &Configuration) -> Vec<FieldError> {
@@ -63,13 +63,13 @@ fn name<'a>(name: &'a str, seen: &mut BTreeSet<&'a str>, at: &FieldPath, errors:
     }
 }
 
-// Upstream's paths leave out `webhook`, and so do these.
+// Upstream's field paths omit `webhook`, and so do these.
 fn webhook(entry: &WebhookEntry, at: &FieldPath, errors: &mut Vec<FieldError>) {
     match entry.timeout.0 {
         None => errors.push(FieldError::required(&at.child("timeout"), "")),
         Some(timeout) if timeout > MAX_TIMEOUT || timeout.is_zero() => {
-            let shown = shown(&format!("{}s", timeout.as_secs_f64()));
-            errors.push(FieldError::invalid(&at.child("timeout"), shown, "must be > 0s and <= 30s"));
+            let value = json_string(&format!("{}s", timeout.as_secs_f64()));
+            errors.push(FieldError::invalid(&at.child("timeout"), value, "must be > 0s and <= 30s"));
         }
         Some(_) => {}
     }

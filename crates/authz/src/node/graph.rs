@@ -1,4 +1,4 @@
-//! Which nodes an object is related to.
+//! The graph of objects and the nodes they are related to.
 //!
 //! ```text
 //! node ◄─ pod ◄─ secret, config map, service account, resource claim
@@ -6,15 +6,15 @@
 //! node ◄─ volume attachment, resource slice
 //! ```
 //!
-//! Each object of the first line keeps the nodes it is related to, with the number of pods that make it so: a question
-//! is a look-up, and a pod costs a few numbers. Volumes are looked through to their claim.
+//! Each object in the first line stores its related nodes with the number of pods that cause the relation. A check is
+//! one lookup, and a pod adds a few numbers. Volumes are resolved through their claim.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use slab::Slab;
 
-/// What an object in the graph is.
+/// The kind of an object in the graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum Kind {
@@ -31,35 +31,35 @@ pub enum Kind {
 
 const KINDS: usize = 9;
 
-/// The relations.
+/// The graph.
 #[derive(Debug, Default)]
 pub struct Graph {
-    /// By kind: where its objects are in `vertices`.
+    /// For each kind, the indexes of its objects in `vertices`.
     places: [Places; KINDS],
     vertices: Slab<Vertex>,
     nodes: Nodes,
 }
 
-/// Where the objects of a kind are, by namespace and name.
+/// The index of each object of a kind, by namespace and name.
 type Places = HashMap<Arc<str>, HashMap<Arc<str>, usize>>;
 
-/// An object.
+/// An object in the graph.
 #[derive(Debug)]
 struct Vertex {
     kind: Kind,
     namespace: Arc<str>,
     name: Arc<str>,
-    /// Whether an object of this name is known, and not only referred to.
+    /// Whether the object was added, and not only referred to.
     exists: bool,
-    /// The nodes it is related to, and by how many pods; in the order of the numbers.
+    /// The related nodes with the number of pods for each, ordered by node number.
     nodes: Vec<(u32, u32)>,
-    /// What it refers to: a pod's secrets, a volume's secrets.
+    /// The objects this one refers to: a pod's secrets, a volume's secrets.
     refers_to: Box<[u32]>,
-    /// For a volume its claim; for a secret the volumes that refer to it.
+    /// For a volume, its claim; for a secret, the volumes that refer to it.
     leads_to: Vec<u32>,
 }
 
-/// The names of nodes as numbers, kept for as long as something is related to them.
+/// Numbers for node names. A number is kept while something is related to its node.
 #[derive(Debug, Default)]
 struct Nodes {
     numbers: HashMap<Arc<str>, u32>,
@@ -74,7 +74,7 @@ impl Graph {
         self.reaches(vertex, *node)
     }
 
-    /// A pod is on a node and refers to objects in its namespace, all given anew.
+    /// Adds or replaces a pod on a node, with the objects it refers to in its namespace.
     pub fn set_pod<'a>(
         &mut self,
         namespace: &str,
@@ -103,7 +103,7 @@ impl Graph {
         }
     }
 
-    /// Whether all this is known of a pod already, as after most changes: of its status.
+    /// Whether the graph already has exactly this pod, as after a status update.
     fn is_pod<'a>(
         &self,
         namespace: &str,
@@ -131,7 +131,7 @@ impl Graph {
         same_node && known == pod.refers_to.len()
     }
 
-    /// A persistent volume is bound to a claim and refers to secrets (namespace and name), all given anew.
+    /// Adds or replaces a persistent volume with its claim and the secrets it refers to (namespace and name).
     pub fn set_volume<'a>(
         &mut self,
         name: &str,
@@ -141,7 +141,7 @@ impl Graph {
         self.remove(Kind::Volume, "", name);
         let volume = self.place(Kind::Volume, "", name);
         let claim = self.place(Kind::Claim, claim.0, claim.1) as u32;
-        // The claim may not be forgotten while a volume leads to it.
+        // The claim must stay in the graph while a volume refers to it.
         self.link(claim, volume as u32);
         let mut places: Vec<u32> = vec![claim];
         for (namespace, name) in secrets {
@@ -157,7 +157,7 @@ impl Graph {
         }
     }
 
-    /// A volume attachment or a resource slice belongs to a node; to none if it is empty.
+    /// Sets the node of a volume attachment or a resource slice; an empty name means no node.
     pub fn set_owned(&mut self, kind: Kind, name: &str, node: &str) {
         self.remove(kind, "", name);
         if node.is_empty() {
@@ -171,7 +171,7 @@ impl Graph {
         }
     }
 
-    /// A pod, volume, attachment or slice is gone.
+    /// Removes a pod, volume, attachment or slice.
     pub fn remove(&mut self, kind: Kind, namespace: &str, name: &str) {
         let Some(place) = self.place_of(kind, namespace, name) else { return };
         let Some(vertex) = self.vertices.get_mut(place) else { return };
@@ -192,19 +192,19 @@ impl Graph {
         self.forget_if_unused(place);
     }
 
-    /// All objects of a kind that are known, by namespace and name.
+    /// All added objects of a kind, by namespace and name.
     pub fn known(&self, kind: Kind) -> Vec<(String, String)> {
         let vertices = self.vertices.iter().map(|(_, vertex)| vertex);
         let known = vertices.filter(|vertex| vertex.kind == kind && vertex.exists);
         known.map(|vertex| (vertex.namespace.to_string(), vertex.name.to_string())).collect()
     }
 
-    /// How many objects the graph holds.
+    /// The number of objects in the graph.
     pub fn len(&self) -> usize {
         self.vertices.len()
     }
 
-    /// Whether it holds none.
+    /// Whether the graph is empty.
     pub fn is_empty(&self) -> bool {
         self.vertices.is_empty()
     }
@@ -217,7 +217,7 @@ impl Graph {
             places.iter().filter_map(|place| self.vertices.get(*place as usize)).collect()
         };
         match vertex.kind {
-            // A volume is where its claim is, which it refers to first.
+            // A volume has the nodes of its claim, which is its first reference.
             Kind::Volume => others(&vertex.refers_to[..vertex.refers_to.len().min(1)])
                 .into_iter()
                 .any(|claim| self.reaches(claim, node)),
@@ -234,7 +234,7 @@ impl Graph {
         self.places[kind as usize].get(namespace)?.get(name).copied()
     }
 
-    /// Where an object is, which is made if it is not there.
+    /// Returns the index of an object, which is added if it is absent.
     fn place(&mut self, kind: Kind, namespace: &str, name: &str) -> usize {
         if let Some(place) = self.place_of(kind, namespace, name) {
             return place;
@@ -262,7 +262,7 @@ impl Graph {
             Ok(at) => vertex.nodes[at].1 += 1,
             Err(at) => {
                 vertex.nodes.insert(at, (node, 1));
-                self.nodes.keep(node);
+                self.nodes.retain(node);
             }
         }
     }
@@ -319,8 +319,8 @@ impl Nodes {
         number
     }
 
-    /// One more object is related to the node.
-    fn keep(&mut self, number: u32) {
+    /// Counts one more object related to the node.
+    fn retain(&mut self, number: u32) {
         if let Some((_, uses)) = self.used.get_mut(number as usize) {
             *uses += 1;
         }
@@ -387,7 +387,7 @@ mod tests {
         ]
     }
 
-    /// What there is, as it was told; relations are searched for each time.
+    /// The objects as they were added; searches for relations on each query.
     #[derive(Default)]
     struct Model(Vec<Step>);
 
@@ -435,7 +435,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn relations_are_those_of_a_search(steps in prop::collection::vec(step(), 1..24)) {
+        fn relations_match_the_model(steps in prop::collection::vec(step(), 1..24)) {
             let (mut graph, mut model) = (Graph::default(), Model::default());
             for step in steps {
                 take(&mut graph, &step);
@@ -455,7 +455,7 @@ mod tests {
                     );
                 }
             }
-            // What all have left is forgotten.
+            // Removing everything leaves an empty graph.
             let left: BTreeSet<(Kind, (String, String))> = [Kind::Pod, Kind::Volume, Kind::Attachment, Kind::ResourceSlice]
                 .into_iter()
                 .flat_map(|kind| graph.known(kind).into_iter().map(move |at| (kind, at)))

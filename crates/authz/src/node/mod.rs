@@ -1,12 +1,12 @@
-//! What kubelets may do (upstream: `plugin/pkg/auth/authorizer/node`).
+//! The node authorizer (upstream: `plugin/pkg/auth/authorizer/node`).
 //!
-//! A kubelet acts as `system:node:NAME` in the group `system:nodes`. It may read what the pods on its node refer to,
-//! write its own node, lease and `CSINode`, and do what every kubelet may, by the rules of the role `system:node`.
+//! A kubelet authenticates as `system:node:NAME` in the group `system:nodes`. It may read the objects that pods on
+//! its node refer to, write its own node, lease and `CSINode`, and do what the role `system:node` allows.
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | `graph` | [`Graph`]: which nodes an object is related to, through pods, volumes and claims |
-//! | `references` | what a pod or a persistent volume refers to |
+//! | `graph` | [`Graph`]: the nodes an object is related to through pods, volumes and claims |
+//! | `references` | the references of pods and persistent volumes |
 
 mod graph;
 mod references;
@@ -25,118 +25,117 @@ use crate::{Attributes, Authorizer, Verdict};
 pub use graph::{Graph, Kind};
 pub use references::{OwnedView, PodView, VolumeView};
 
-/// The group that kubelets are in.
+/// The group of kubelets.
 pub const NODES_GROUP: &str = "system:nodes";
 
-/// What a kubelet's name begins with.
+/// The prefix of a kubelet's user name.
 const NODE_USER: &str = "system:node:";
 
-/// The node that a user is the kubelet of: `None` if the user is no kubelet, `Some("")` if it cannot be told of which
-/// node.
+/// The node of a kubelet user: `None` if the user is not a kubelet, `Some("")` if the node is unknown.
 pub fn node_of(user: &UserInfo) -> Option<&str> {
     let name = user.name.strip_prefix(NODE_USER)?;
     user.groups.iter().any(|group| group == NODES_GROUP).then_some(name)
 }
 
-/// The authorizer.
+/// The node authorizer.
 pub struct Node {
     graph: Arc<RwLock<Graph>>,
     rules: Vec<Rule>,
 }
 
 impl Node {
-    /// An authorizer that looks relations up in `graph`, which others keep up to date.
+    /// Creates an authorizer that looks relations up in `graph`, which the caller keeps up to date.
     ///
     /// # Errors
-    /// A mistake in the bootstrap policy, which has the rules of `system:node`.
+    /// A bug in the bootstrap policy, which has the rules of `system:node`.
     pub fn new(graph: Arc<RwLock<Graph>>) -> Result<Self, bootstrap::PolicyError> {
         Ok(Self { graph, rules: bootstrap::rules_of("system:node")? })
     }
 
-    fn decide(&self, node: &str, asked: &Attributes<'_>) -> Verdict {
-        match (asked.group, asked.resource) {
-            ("", "secrets") => self.read(node, Kind::Secret, asked),
-            ("", "configmaps") => self.read(node, Kind::ConfigMap, asked),
-            ("", "persistentvolumeclaims") if asked.subresource == "status" => match asked.verb {
-                "update" | "patch" => self.related(node, Kind::Claim, asked),
+    fn decide(&self, node: &str, attributes: &Attributes<'_>) -> Verdict {
+        match (attributes.group, attributes.resource) {
+            ("", "secrets") => self.read(node, Kind::Secret, attributes),
+            ("", "configmaps") => self.read(node, Kind::ConfigMap, attributes),
+            ("", "persistentvolumeclaims") if attributes.subresource == "status" => match attributes.verb {
+                "update" | "patch" => self.related(node, Kind::Claim, attributes),
                 _ => Verdict::no_opinion("can only get/update/patch this type"),
             },
-            ("", "persistentvolumeclaims") => self.get(node, Kind::Claim, asked),
-            ("", "persistentvolumes") => self.get(node, Kind::Volume, asked),
-            ("resource.k8s.io", "resourceclaims") => self.get(node, Kind::ResourceClaim, asked),
-            ("storage.k8s.io", "volumeattachments") => self.get(node, Kind::Attachment, asked),
-            ("", "serviceaccounts") => self.service_account(node, asked),
-            ("coordination.k8s.io", "leases") => lease(node, asked),
-            ("storage.k8s.io", "csinodes") => csi_node(node, asked),
-            ("resource.k8s.io", "resourceslices") => self.resource_slice(node, asked),
-            ("", "nodes") => own_node(node, asked),
-            ("", "pods") => self.pod(node, asked),
-            _ if self.rules.iter().any(|rule| rule.allows(asked)) => Verdict::allow(""),
+            ("", "persistentvolumeclaims") => self.get(node, Kind::Claim, attributes),
+            ("", "persistentvolumes") => self.get(node, Kind::Volume, attributes),
+            ("resource.k8s.io", "resourceclaims") => self.get(node, Kind::ResourceClaim, attributes),
+            ("storage.k8s.io", "volumeattachments") => self.get(node, Kind::Attachment, attributes),
+            ("", "serviceaccounts") => self.service_account(node, attributes),
+            ("coordination.k8s.io", "leases") => lease(node, attributes),
+            ("storage.k8s.io", "csinodes") => csi_node(node, attributes),
+            ("resource.k8s.io", "resourceslices") => self.resource_slice(node, attributes),
+            ("", "nodes") => own_node(node, attributes),
+            ("", "pods") => self.pod(node, attributes),
+            _ if self.rules.iter().any(|rule| rule.allows(attributes)) => Verdict::allow(""),
             _ => Verdict::no_opinion(""),
         }
     }
 
-    /// get, list and watch of one object in a namespace.
-    fn read(&self, node: &str, kind: Kind, asked: &Attributes<'_>) -> Verdict {
-        if !matches!(asked.verb, "get" | "list" | "watch") {
+    /// Decides about get, list and watch of a single object in a namespace.
+    fn read(&self, node: &str, kind: Kind, attributes: &Attributes<'_>) -> Verdict {
+        if !matches!(attributes.verb, "get" | "list" | "watch") {
             return Verdict::no_opinion("can only read resources of this type");
         }
-        if !asked.subresource.is_empty() {
+        if !attributes.subresource.is_empty() {
             return Verdict::no_opinion("cannot read subresource");
         }
-        if asked.namespace.is_empty() {
+        if attributes.namespace.is_empty() {
             return Verdict::no_opinion("can only read namespaced object of this type");
         }
-        self.related(node, kind, asked)
+        self.related(node, kind, attributes)
     }
 
-    fn get(&self, node: &str, kind: Kind, asked: &Attributes<'_>) -> Verdict {
-        if asked.verb != "get" {
+    fn get(&self, node: &str, kind: Kind, attributes: &Attributes<'_>) -> Verdict {
+        if attributes.verb != "get" {
             return Verdict::no_opinion("can only get individual resources of this type");
         }
-        if !asked.subresource.is_empty() {
+        if !attributes.subresource.is_empty() {
             return Verdict::no_opinion("cannot get subresource");
         }
-        self.related(node, kind, asked)
+        self.related(node, kind, attributes)
     }
 
-    fn related(&self, node: &str, kind: Kind, asked: &Attributes<'_>) -> Verdict {
-        if asked.name.is_empty() {
+    fn related(&self, node: &str, kind: Kind, attributes: &Attributes<'_>) -> Verdict {
+        if attributes.name.is_empty() {
             return Verdict::no_opinion("No Object name found");
         }
-        self.relation(node, kind, asked)
+        self.relation(node, kind, attributes)
     }
 
-    fn relation(&self, node: &str, kind: Kind, asked: &Attributes<'_>) -> Verdict {
-        if self.graph.read().is_related(kind, asked.namespace, asked.name, node) {
+    fn relation(&self, node: &str, kind: Kind, attributes: &Attributes<'_>) -> Verdict {
+        if self.graph.read().is_related(kind, attributes.namespace, attributes.name, node) {
             return Verdict::allow("");
         }
         Verdict::no_opinion(format!("no relationship found between node '{node}' and this object"))
     }
 
-    /// A pod's service account may be read, and tokens be made for it.
-    fn service_account(&self, node: &str, asked: &Attributes<'_>) -> Verdict {
-        if asked.verb == "get" && asked.subresource.is_empty() {
-            return self.related(node, Kind::ServiceAccount, asked);
+    /// A kubelet may read the service accounts of its pods and create tokens for them.
+    fn service_account(&self, node: &str, attributes: &Attributes<'_>) -> Verdict {
+        if attributes.verb == "get" && attributes.subresource.is_empty() {
+            return self.related(node, Kind::ServiceAccount, attributes);
         }
-        if asked.verb != "create" || asked.name.is_empty() {
+        if attributes.verb != "create" || attributes.name.is_empty() {
             return Verdict::no_opinion("can only create tokens for individual service accounts");
         }
-        if asked.subresource != "token" {
+        if attributes.subresource != "token" {
             return Verdict::no_opinion("can only create token subresource of serviceaccount");
         }
-        self.relation(node, Kind::ServiceAccount, asked)
+        self.relation(node, Kind::ServiceAccount, attributes)
     }
 
-    fn resource_slice(&self, node: &str, asked: &Attributes<'_>) -> Verdict {
-        if !asked.subresource.is_empty() {
+    fn resource_slice(&self, node: &str, attributes: &Attributes<'_>) -> Verdict {
+        if !attributes.subresource.is_empty() {
             return Verdict::no_opinion("cannot authorize ResourceSlice subresources");
         }
-        match asked.verb {
-            // What is created for whom is for NodeRestriction to see.
+        match attributes.verb {
+            // The NodeRestriction admission plugin checks the node of the new slice.
             "create" => Verdict::allow(""),
-            "get" | "update" | "patch" | "delete" => self.related(node, Kind::ResourceSlice, asked),
-            "watch" | "list" | "deletecollection" if asked.requires_field("spec.nodeName", node) => {
+            "get" | "update" | "patch" | "delete" => self.related(node, Kind::ResourceSlice, attributes),
+            "watch" | "list" | "deletecollection" if attributes.requires_field("spec.nodeName", node) => {
                 Verdict::allow("")
             }
             "watch" | "list" | "deletecollection" => Verdict::no_opinion(
@@ -148,15 +147,17 @@ impl Node {
         }
     }
 
-    fn pod(&self, node: &str, asked: &Attributes<'_>) -> Verdict {
-        match (asked.subresource, asked.verb) {
-            ("", "get") => self.get(node, Kind::Pod, asked),
-            ("", "list" | "watch") if asked.requires_field("spec.nodeName", node) => Verdict::allow(""),
-            ("", "list" | "watch") if !asked.name.is_empty() => self.related(node, Kind::Pod, asked),
+    fn pod(&self, node: &str, attributes: &Attributes<'_>) -> Verdict {
+        match (attributes.subresource, attributes.verb) {
+            ("", "get") => self.get(node, Kind::Pod, attributes),
+            ("", "list" | "watch") if attributes.requires_field("spec.nodeName", node) => Verdict::allow(""),
+            ("", "list" | "watch") if !attributes.name.is_empty() => {
+                self.related(node, Kind::Pod, attributes)
+            }
             ("", "list" | "watch") => {
                 Verdict::no_opinion("can only list/watch pods with spec.nodeName field selector")
             }
-            // Which pods these may be is for NodeRestriction to see.
+            // The NodeRestriction admission plugin checks that the pods are on the node.
             ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => {
                 Verdict::allow("")
             }
@@ -185,46 +186,46 @@ impl RuleResolver for Node {
     }
 }
 
-/// The lease with which a kubelet says that it is alive.
-fn lease(node: &str, asked: &Attributes<'_>) -> Verdict {
+/// Decides about the kubelet's heartbeat lease.
+fn lease(node: &str, attributes: &Attributes<'_>) -> Verdict {
     const NAMESPACE: &str = "kube-node-lease";
-    if !matches!(asked.verb, "get" | "create" | "update" | "patch" | "delete") {
+    if !matches!(attributes.verb, "get" | "create" | "update" | "patch" | "delete") {
         return Verdict::no_opinion("can only get, create, update, patch, or delete a node lease");
     }
-    if asked.namespace != NAMESPACE {
+    if attributes.namespace != NAMESPACE {
         return Verdict::no_opinion(format!("can only access leases in the {NAMESPACE:?} system namespace"));
     }
-    // A create does not name its object; NodeRestriction sees it.
-    if asked.verb != "create" && asked.name != node {
+    // A create request does not name the object; NodeRestriction checks the name.
+    if attributes.verb != "create" && attributes.name != node {
         return Verdict::no_opinion("can only access node lease with the same name as the requesting node");
     }
     Verdict::allow("")
 }
 
-fn csi_node(node: &str, asked: &Attributes<'_>) -> Verdict {
-    if !matches!(asked.verb, "get" | "create" | "update" | "patch" | "delete") {
+fn csi_node(node: &str, attributes: &Attributes<'_>) -> Verdict {
+    if !matches!(attributes.verb, "get" | "create" | "update" | "patch" | "delete") {
         return Verdict::no_opinion("can only get, create, update, patch, or delete a CSINode");
     }
-    if !asked.subresource.is_empty() {
+    if !attributes.subresource.is_empty() {
         return Verdict::no_opinion("cannot authorize CSINode subresources");
     }
-    if asked.verb != "create" && asked.name != node {
+    if attributes.verb != "create" && attributes.name != node {
         return Verdict::no_opinion("can only access CSINode with the same name as the requesting node");
     }
     Verdict::allow("")
 }
 
-/// By name and not by the graph, so that a kubelet can look for its node before it makes it.
-fn own_node(node: &str, asked: &Attributes<'_>) -> Verdict {
-    match (asked.subresource, asked.verb) {
+/// Compares the name instead of using the graph, so that a kubelet can look for its node before it creates it.
+fn own_node(node: &str, attributes: &Attributes<'_>) -> Verdict {
+    match (attributes.subresource, attributes.verb) {
         ("", "create" | "update" | "patch") | ("status", "update" | "patch") => Verdict::allow(""),
-        ("", "get" | "list" | "watch") if asked.name == node => Verdict::allow(""),
-        ("", "get" | "list" | "watch") if asked.name.is_empty() => {
+        ("", "get" | "list" | "watch") if attributes.name == node => Verdict::allow(""),
+        ("", "get" | "list" | "watch") if attributes.name.is_empty() => {
             Verdict::no_opinion(format!("node '{node}' cannot read all nodes, only its own Node object"))
         }
         ("", "get" | "list" | "watch") => Verdict::no_opinion(format!(
             "node '{node}' cannot read '{}', only its own Node object",
-            asked.name
+            attributes.name
         )),
         _ => Verdict::no_opinion(""),
     }
@@ -257,7 +258,7 @@ mod tests {
         UserInfo { name: name.into(), groups, ..UserInfo::default() }
     }
 
-    /// `verb group/resource/subresource [namespace/]name [selector]`, `-` for nothing, and what node n1 is answered.
+    /// `verb group/resource/subresource [namespace/]name [selector]`, `-` for empty, and the decision for node n1.
     const CASES: &str = r#"
         get /secrets/ a/s -> allow
         list /secrets/ a/s -> allow
@@ -319,20 +320,20 @@ mod tests {
     "#;
 
     #[tokio::test]
-    async fn a_kubelet_reaches_what_its_pods_need() {
+    async fn kubelet_may_access_objects_of_its_pods() {
         let (node, kubelet) = (node(), user("system:node:n1", &["system:nodes"]));
         let mut cases = 0;
         for line in CASES.lines().map(str::trim).filter(|line| !line.is_empty()) {
-            let (asked, expected) = line.split_once(" ->").unwrap();
-            let words: Vec<&str> = asked.split(' ').collect();
+            let (request, expected) = line.split_once(" ->").unwrap();
+            let words: Vec<&str> = request.split(' ').collect();
             let [group, resource, subresource] = words[1].split('/').collect::<Vec<_>>().try_into().unwrap();
             let (namespace, name) = words[2].split_once('/').unwrap();
             let fields = FieldSelector::parse(words.get(3).unwrap_or(&"")).unwrap();
             let fields = Selected { requirements: fields.requirements(), incomplete: false };
-            let all = Attributes::of(&kubelet);
-            let asked =
+            let all = Attributes::for_user(&kubelet);
+            let attributes =
                 Attributes { verb: words[0], group, resource, subresource, namespace, name, fields, ..all };
-            let verdict = node.authorize(&asked).await;
+            let verdict = node.authorize(&attributes).await;
             let said = match verdict.decision {
                 Decision::Allow => "allow",
                 _ => &verdict.reason,
@@ -344,19 +345,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_no_kubelet_is_left_to_others() {
+    async fn has_no_opinion_about_other_users() {
         let node = node();
-        let ask = async |user: UserInfo| {
-            let asked = Attributes { verb: "get", resource: "nodes", name: "n1", ..Attributes::of(&user) };
-            let verdict = node.authorize(&asked).await;
+        let decide = async |user: UserInfo| {
+            let attributes =
+                Attributes { verb: "get", resource: "nodes", name: "n1", ..Attributes::for_user(&user) };
+            let verdict = node.authorize(&attributes).await;
             (verdict.decision, verdict.reason.into_owned())
         };
         for (name, group) in
             [("n1", "system:nodes"), ("system:node:n1", "system:node"), ("system:nodes", "system:nodes")]
         {
-            assert_eq!(ask(user(name, &[group])).await, (Decision::NoOpinion, String::new()), "{name}");
+            assert_eq!(decide(user(name, &[group])).await, (Decision::NoOpinion, String::new()), "{name}");
         }
         let unknown = (Decision::NoOpinion, "unknown node for user \"system:node:\"".to_owned());
-        assert_eq!(ask(user("system:node:", &["system:nodes"])).await, unknown);
+        assert_eq!(decide(user("system:node:", &["system:nodes"])).await, unknown);
     }
 }

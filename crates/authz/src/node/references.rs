@@ -1,7 +1,7 @@
-//! What pods and persistent volumes refer to (upstream: `api/v1/pod` and `api/v1/persistentvolume`, the visitors of
-//! secret and config map names).
+//! The references of pods and persistent volumes (upstream: `api/v1/pod` and `api/v1/persistentvolume`, the visitors
+//! of secret and config map names).
 //!
-//! The views hold no more of an object than what can refer to others, and borrow from its JSON.
+//! The views deserialize only the fields that can refer to other objects, and borrow from the JSON.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use serde::de::IgnoredAny;
 
 use super::graph::{Graph, Kind};
 
-/// What of a pod says where it runs and what it refers to.
+/// The fields of a pod that name its node and refer to other objects.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct PodView<'a> {
@@ -20,7 +20,7 @@ pub struct PodView<'a> {
     status: PodStatus<'a>,
 }
 
-/// What of a persistent volume says whose it is and what it refers to.
+/// The fields of a persistent volume that name its claim and refer to other objects.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct VolumeView<'a> {
@@ -28,7 +28,7 @@ pub struct VolumeView<'a> {
     spec: Volume<'a>,
 }
 
-/// What of a volume attachment or a resource slice says whose it is.
+/// The fields of a volume attachment or resource slice that name its node.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct OwnedView<'a> {
@@ -42,7 +42,7 @@ struct Metadata {
     annotations: Annotations,
 }
 
-/// The annotation of a pod that stands for one which a kubelet runs by itself.
+/// The annotation of mirror pods, which stand for static pods of a kubelet.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Annotations {
@@ -80,7 +80,7 @@ struct PodStatus<'a> {
     extended_resource_claim_status: Option<PodClaim<'a>>,
 }
 
-/// A claim of a pod, or what became of it.
+/// A resource claim of a pod: in the spec, or in the status.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct PodClaim<'a> {
@@ -129,8 +129,8 @@ struct Reference<'a> {
     namespace: Cow<'a, str>,
 }
 
-/// A volume of a pod, or the spec of a persistent volume. One struct has the fields of both: `#[serde(flatten)]` would
-/// hold all other fields in memory.
+/// A volume of a pod, or the spec of a persistent volume. One struct has the fields of both, because
+/// `#[serde(flatten)]` would keep all other fields in memory.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Volume<'a> {
@@ -157,7 +157,7 @@ struct Volume<'a> {
     csi: Option<WithSecret<'a>>,
 }
 
-/// The secrets of a volume that a kubelet gets to see.
+/// The secrets of a volume that the kubelet needs.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct WithSecret<'a> {
@@ -202,13 +202,13 @@ struct Projection<'a> {
 }
 
 impl PodView<'_> {
-    /// Puts the pod into the graph, or takes it out if it runs nowhere.
+    /// Adds the pod to the graph, or removes it if it has no node.
     pub fn enter(&self, graph: &mut Graph, namespace: &str, name: &str) {
         let node = &self.spec.node_name;
         if node.is_empty() {
             graph.remove(Kind::Pod, namespace, name);
         } else if self.metadata.annotations.mirror.is_some() {
-            // A kubelet makes these itself, and must not gain anything by one.
+            // A kubelet creates mirror pods itself, and must not gain access through them.
             graph.set_pod(namespace, name, node, []);
         } else {
             let refers_to = self.refers_to(name);
@@ -217,7 +217,7 @@ impl PodView<'_> {
         }
     }
 
-    /// All that the pod refers to in its namespace.
+    /// All objects in its namespace that the pod refers to.
     fn refers_to(&self, pod: &str) -> Vec<(Kind, Cow<'_, str>)> {
         let mut found: Vec<(Kind, Cow<'_, str>)> = Vec::new();
         found.push((Kind::ServiceAccount, Cow::Borrowed(&self.spec.service_account_name)));
@@ -267,7 +267,7 @@ impl PodView<'_> {
         found
     }
 
-    /// Claims by name, and those made from templates, whose names are in the status.
+    /// Named claims, and claims created from templates, whose names are in the status.
     fn resource_claims(&self) -> impl Iterator<Item = &str> {
         let made = |name: &str| self.status.resource_claim_statuses.iter().find(|status| status.name == name);
         let claims = self.spec.resource_claims.iter().filter_map(move |claim| {
@@ -285,7 +285,7 @@ impl PodView<'_> {
 }
 
 impl VolumeView<'_> {
-    /// Puts the volume into the graph, or takes it out if it is bound to no claim.
+    /// Adds the volume to the graph, or removes it if it is not bound.
     pub fn enter(&self, graph: &mut Graph, name: &str) {
         let Some(claim) = &self.spec.claim_ref else {
             return graph.remove(Kind::Volume, "", name);
@@ -299,14 +299,14 @@ impl VolumeView<'_> {
 }
 
 impl OwnedView<'_> {
-    /// Puts the object into the graph.
+    /// Adds the object to the graph.
     pub fn enter(&self, graph: &mut Graph, kind: Kind, name: &str) {
         graph.set_owned(kind, name, &self.spec.node_name);
     }
 }
 
 impl Volume<'_> {
-    /// The secrets that it needs to be mounted, by namespace (empty where the volume does not say) and name.
+    /// The secrets needed to mount the volume, by namespace (empty if the volume does not name one) and name.
     fn remote_secrets(&self) -> impl Iterator<Item = (&str, &str)> {
         let Self { azure_file, cephfs, cinder, flex, rbd, scale_io, iscsi, storageos, csi, .. } = self;
         let with_secret = [cephfs, cinder, flex, rbd, scale_io, iscsi, storageos, csi];
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_refer_to_a_secret_counts() {
+    fn finds_every_kind_of_secret_reference() {
         let named = |name: &str| json!({"secretRef": {"name": name}});
         let container = |name: &str| {
             json!({
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_are_named_or_follow_from_names() {
+    fn finds_named_and_generated_claims() {
         let view = json!({
             "spec": {
                 "serviceAccountName": "robot",
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mirror_pod_leads_to_nothing() {
+    fn mirror_pods_add_no_relations() {
         let mut graph = Graph::default();
         let mut json = json!({
             "metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}},
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn a_volumes_secrets_are_its_claims_unless_it_says_otherwise() {
+    fn secret_namespace_of_a_volume_defaults_to_its_claim() {
         let mut graph = Graph::default();
         let volume = json!({"spec": {
             "claimRef": {"namespace": "a", "name": "c"},

@@ -1,44 +1,45 @@
-//! Whether rules allow everything that other rules allow (upstream: `component-helpers/auth/rbac/validation`, `Covers`).
+//! Checks whether rules allow everything that other rules allow (upstream: `component-helpers/auth/rbac/validation`,
+//! `Covers`).
 //!
-//! Upstream breaks each rule down into one part for each combination of its groups, resources, verbs and names, and looks
-//! for a rule that covers the part. The number of parts is the product of the lists' lengths. Here a rule is a [`Block`],
-//! a list of words for each dimension, and what a held rule covers is cut out of it:
+//! Upstream splits each rule into one part for each combination of its groups, resources, verbs and names, and looks
+//! for a rule that covers the part. The number of parts is the product of the lists' lengths. Here a rule is a
+//! [`Block`], a list of values for each dimension, and each held rule is subtracted from it:
 //!
 //! ```text
-//! verbs ┌─────────┬───┐   What is left of a block is up to one block for each dimension:
-//!       │ covered │ 2 │   1: the verbs that the held rule does not have, with all resources
-//!       ├─────────┴───┤   2: the verbs that it has, with the resources that it does not have
+//! verbs ┌─────────┬───┐   At most one block per dimension remains:
+//!       │ covered │ 2 │   1: verbs that the held rule lacks, with all resources
+//!       ├─────────┴───┤   2: verbs that it has, with the resources that it lacks
 //!       │      1      │   …
 //!       └─────────────┘
 //!          resources
 //! ```
 //!
-//! The outcome is the same: a part is left exactly if no held rule covers it. The work is counted and bounded.
+//! The result is the same: a part remains if and only if no held rule covers it. The work is counted and bounded.
 
 use std::cell::OnceCell;
 
 use super::rule::{ALL, Rule, Words};
 
-/// The parts of rules that are not covered by others.
+/// The parts of rules that other rules do not cover.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Missing {
-    /// Parts with one verb, and one group, one resource and at most one name or one path, in upstream's order; no more
-    /// than [`MAX_PARTS`] of [`MAX_BYTES`].
+    /// Parts with one verb and either one group, one resource and at most one name, or one path; in upstream's order.
+    /// At most [`MAX_PARTS`] parts and [`MAX_BYTES`] bytes.
     pub(crate) parts: Vec<Rule>,
-    /// How many more there are.
+    /// The number of parts that are left out.
     pub(crate) more: usize,
     bytes: usize,
 }
 
-/// Comparing the rules would take more than [`MAX_STEPS`] steps.
+/// The comparison would take more than [`MAX_STEPS`] steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the rules are too many to be compared with those held")]
+#[error("too many rules to compare with those currently held")]
 pub(crate) struct TooComplex;
 
 /// Returns the parts of the rules `wanted` that no rule of `held` covers.
 ///
 /// # Errors
-/// [`TooComplex`]; nothing is known then.
+/// [`TooComplex`]; the result is then unknown.
 pub(crate) fn not_covered<'a>(
     held: &[&Rule],
     wanted: impl IntoIterator<Item = &'a Rule>,
@@ -51,7 +52,7 @@ fn compare<'a>(
     wanted: impl IntoIterator<Item = &'a Rule>,
     steps: &mut Steps,
 ) -> Result<Missing, TooComplex> {
-    // Rules that cover much leave little to compare with the others, which are arranged only when they are needed.
+    // Broad rules go first. They leave little to compare with the others, which are only indexed when needed.
     let mut held: Vec<&Rule> = held.to_vec();
     held.sort_by_cached_key(|rule| std::cmp::Reverse(breadth(rule)));
     let held: Vec<(&Rule, OnceCell<Held<'_>>)> =
@@ -59,36 +60,36 @@ fn compare<'a>(
     let mut missing = Missing::default();
     for rule in wanted {
         for rule in [Wanted::on_resources(rule), Wanted::on_paths(rule)] {
-            let left = rule.left_by(&held, steps)?;
+            let left = rule.not_covered_by(&held, steps)?;
             rule.collect(&left, &mut missing);
         }
     }
     Ok(missing)
 }
 
-/// A rule, or its half about resources or about paths: the words of each dimension.
+/// A rule, or its half about resources or about paths: the values of each dimension.
 struct Wanted<'a> {
     rule: &'a Rule,
     on_paths: bool,
     words: [Vec<Option<&'a str>>; DIMENSIONS],
 }
 
-/// A part of a rule: for each dimension the places of some of the rule's words.
+/// A part of a rule: for each dimension, indexes of some of the rule's values.
 type Block = [Vec<u32>; DIMENSIONS];
 
-/// Groups, resources (or paths), verbs and names, in the order in which upstream goes through them.
+/// Groups, resources (or paths), verbs and names, in upstream's iteration order.
 const DIMENSIONS: usize = 4;
 const GROUPS: usize = 0;
 const RESOURCES: usize = 1;
 const VERBS: usize = 2;
 const NAMES: usize = 3;
 
-/// Dimensions in the order in which they are compared: the one that usually differs first.
+/// The order of comparison: the dimension that usually differs first.
 const COMPARED: [usize; DIMENSIONS] = [RESOURCES, GROUPS, VERBS, NAMES];
 
 impl<'a> Wanted<'a> {
     fn on_resources(rule: &'a Rule) -> Self {
-        // All names are one word of their own, which only a rule without names covers.
+        // `None` stands for all names. Only a rule without names covers it.
         let names = if rule.resource_names.is_empty() { vec![None] } else { some(&rule.resource_names) };
         let words = [some(&rule.api_groups), some(&rule.resources), some(&rule.verbs), names];
         Self { rule, on_paths: false, words }
@@ -99,8 +100,8 @@ impl<'a> Wanted<'a> {
         Self { rule, on_paths: true, words }
     }
 
-    /// The parts of the rule that `held` does not cover, in blocks that have nothing in common.
-    fn left_by<'h>(
+    /// The parts of the rule that `held` does not cover, as disjoint blocks.
+    fn not_covered_by<'h>(
         &self,
         held: &[(&'h Rule, OnceCell<Held<'h>>)],
         steps: &mut Steps,
@@ -126,7 +127,7 @@ impl<'a> Wanted<'a> {
         Ok(left)
     }
 
-    /// Adds to `left` what a held rule leaves of a block.
+    /// Appends the remainder of a block after subtracting a held rule to `left`.
     fn cut(
         &self,
         mut block: Block,
@@ -160,7 +161,7 @@ impl<'a> Wanted<'a> {
         Ok(())
     }
 
-    /// Adds the parts of the blocks in upstream's order, as far as there is room.
+    /// Adds the parts of the blocks in upstream's order, up to the limits.
     fn collect(&self, left: &[Block], missing: &mut Missing) {
         let total = left.iter().fold(0_usize, |sum, block| sum.saturating_add(size(block)));
         let mut places: Vec<[u32; DIMENSIONS]> = Vec::new();
@@ -208,7 +209,7 @@ fn size(block: &Block) -> usize {
     block.iter().fold(1, |product, words| product.saturating_mul(words.len()))
 }
 
-/// All combinations of a block's words, made one by one.
+/// All combinations of a block's values, generated lazily.
 fn combinations(block: &Block) -> impl Iterator<Item = [u32; DIMENSIONS]> {
     let [groups, resources, verbs, names] = block;
     groups.iter().flat_map(move |group| {
@@ -218,14 +219,14 @@ fn combinations(block: &Block) -> impl Iterator<Item = [u32; DIMENSIONS]> {
     })
 }
 
-/// How much a rule may cover.
+/// A measure of how much a rule can cover.
 fn breadth(rule: &Rule) -> (usize, usize) {
     let all = [&rule.api_groups, &rule.resources, &rule.verbs].into_iter().filter(|words| words.has(ALL));
     let names = usize::from(rule.resource_names.is_empty());
     (all.count() + names, rule.resources.len().saturating_mul(rule.verbs.len()))
 }
 
-/// A rule that is held, arranged for look-ups.
+/// A held rule, indexed for lookups.
 struct Held<'a> {
     groups: Set<'a>,
     resources: Set<'a>,
@@ -245,7 +246,7 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// Whether the rule covers a word in a dimension; `None` stands for all names, or for no word at all.
+    /// Whether the rule covers a value in a dimension; `None` stands for all names, or for no value.
     fn covers(&self, dimension: usize, on_paths: bool, word: Option<&str>) -> bool {
         match (dimension, word) {
             (VERBS, Some(verb)) => self.verbs.has_or_all(verb),
@@ -265,10 +266,10 @@ impl<'a> Held<'a> {
     }
 }
 
-/// Words, sorted.
+/// A sorted set of values.
 struct Set<'a> {
     words: Vec<&'a str>,
-    /// Whether `*` is among them.
+    /// Whether `*` is in the set.
     all: bool,
 }
 
@@ -288,10 +289,10 @@ impl<'a> Set<'a> {
     }
 }
 
-/// Paths, some of which end in `*`.
+/// Non-resource paths; some end in `*`.
 struct Paths<'a> {
     exact: Set<'a>,
-    /// The prefixes before the star, sorted, without those that begin with another of them.
+    /// The prefixes before the star, sorted, without redundant ones.
     prefixes: Vec<&'a str>,
 }
 
@@ -300,7 +301,7 @@ impl<'a> Paths<'a> {
         let starred = paths.iter().filter(|path| path.ends_with('*'));
         let mut prefixes: Vec<&str> = starred.map(|path| path.trim_end_matches('*')).collect();
         prefixes.sort_unstable();
-        // Those that begin with a prefix stand right behind it.
+        // Paths that begin with a prefix directly follow it.
         prefixes.dedup_by(|longer, shorter| longer.starts_with(*shorter));
         Self { exact: Set::new(paths), prefixes }
     }
@@ -312,7 +313,7 @@ impl<'a> Paths<'a> {
     }
 }
 
-/// The steps that are left: words arranged, compared or copied.
+/// The remaining steps: values indexed, compared or copied.
 struct Steps(usize);
 
 impl Steps {
@@ -322,14 +323,14 @@ impl Steps {
     }
 }
 
-/// The most words that are arranged, compared or copied, some tenths of a second. A bootstrap role compared with the
-/// rules of all of them takes less than a twentieth of it.
+/// The most values that are indexed, compared or copied, a few tenths of a second. Comparing a bootstrap role with
+/// the rules of all of them takes less than a twentieth.
 const MAX_STEPS: usize = 2_000_000;
 
-/// The most parts that are listed.
+/// The most parts in the result.
 const MAX_PARTS: usize = 10_000;
 
-/// The most bytes of words in the parts that are listed: each part has its own copy of its words.
+/// The most bytes of values in the result: each part has its own copy.
 const MAX_BYTES: usize = 1 << 20;
 
 #[cfg(test)]

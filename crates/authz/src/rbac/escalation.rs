@@ -1,11 +1,11 @@
-//! Nobody gives away what they do not have (upstream: `pkg/registry/rbac`, `policybased` and
-//! `ConfirmNoEscalation`).
+//! Privilege escalation checks: users can only grant rights they have (upstream: `pkg/registry/rbac`, `policybased`
+//! and `ConfirmNoEscalation`).
 //!
 //! | write | allowed to |
 //! | --- | --- |
-//! | a role | `system:masters`; who may `escalate` it; who holds all its rules |
-//! | a cluster role that aggregates others | the same, but only who holds everything |
-//! | a binding | `system:masters`; who may `bind` the role; who holds all the role's rules |
+//! | a role | `system:masters`; users with `escalate` on it; users who hold all its rules |
+//! | a cluster role that aggregates others | the same, but users must hold all rights |
+//! | a binding | `system:masters`; users with `bind` on the role; users who hold all the role's rules |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -15,12 +15,12 @@ use nave_machinery::user::UserInfo;
 use super::covering::{Missing, not_covered};
 use super::rule::{ALL, Rule, Words, quoted};
 
-/// What a user would give away without having it.
+/// Checks that a user holds all granted rules.
 ///
-/// `held` are the user's rules, `errors` what went wrong in finding them.
+/// `held` are the user's rules, and `errors` the errors while resolving them.
 ///
 /// # Errors
-/// Upstream's text: who attempts to grant what.
+/// Upstream's message, with the rules that the user lacks.
 pub(super) fn confirm_no_escalation<'a>(
     user: &UserInfo,
     held: &[&Rule],
@@ -37,18 +37,17 @@ pub(super) fn confirm_no_escalation<'a>(
         "user {name:?} (groups={groups}) is attempting to grant RBAC permissions not currently held:\n{missing}"
     );
     if let Some(errors) = errors {
-        // Writing to a string cannot fail.
         let _ = write!(text, "; resolution errors: [{errors}]");
     }
     Err(text)
 }
 
-/// Everything there is, which a cluster role that aggregates others may come to grant.
+/// All rights, which an aggregated cluster role may come to grant.
 pub(super) fn full_authority() -> [Rule; 2] {
     [Rule::on(ALL, ALL, ALL), Rule::on_path(ALL, ALL)]
 }
 
-/// The missing parts, those on the same resource and name as one, sorted and one a line.
+/// The missing parts, compacted, sorted, one per line.
 fn listed(missing: Missing) -> String {
     let Missing { parts, mut more, .. } = missing;
     let lines: BTreeSet<String> = compact(parts).iter().map(ToString::to_string).collect();
@@ -59,7 +58,6 @@ fn listed(missing: Missing) -> String {
             continue;
         }
         let separator = if text.is_empty() { "" } else { "\n" };
-        // Writing to a string cannot fail.
         let _ = write!(text, "{separator}{line}");
     }
     if more > 0 {
@@ -71,7 +69,7 @@ fn listed(missing: Missing) -> String {
 /// The most bytes of missing rules in a message.
 const MAX_TEXT: usize = 64 << 10;
 
-/// Parts on the same resource and name as one rule with all their verbs.
+/// Merges parts on the same resource and name into one rule with all their verbs.
 fn compact(parts: Vec<Rule>) -> Vec<Rule> {
     let mut verbs: BTreeMap<Rule, Vec<Box<str>>> = BTreeMap::new();
     let mut paths = Vec::new();

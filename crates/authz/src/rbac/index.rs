@@ -1,11 +1,11 @@
-//! Roles and bindings, arranged by whom they are for.
+//! Roles and bindings, indexed by subject.
 //!
 //! ```text
-//! scope (namespace, or the cluster) ─► user or group ─► Grants: one a binding, with its role's rules at hand;
-//!                                                       where there are many, by the resources that roles name
+//! scope (namespace, or the cluster) ─► user or group ─► Grants: one per binding, with its role's rules;
+//!                                                       if there are many, indexed by resource
 //! ```
 //!
-//! All maps are persistent (`imbl`): a changed index shares all that did not change with the one before.
+//! All maps are persistent (`imbl`): an updated index shares its unchanged parts with the previous one.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
@@ -21,53 +21,53 @@ use crate::Attributes;
 /// The rules of a role.
 pub(super) type Rules = Arc<[Rule]>;
 
-/// Roles and bindings at one time.
+/// A snapshot of all roles and bindings.
 #[derive(Clone, Default)]
 pub(super) struct Index {
     roles: HashMap<Key, Rules>,
     bindings: HashMap<Key, Arc<Binding>>,
-    /// The bindings that refer to a role, whether it exists or not.
+    /// The bindings that refer to a role, whether the role exists or not.
     referrers: HashMap<Key, OrdSet<Key>>,
     scopes: HashMap<Arc<str>, Scope>,
 }
 
-/// What is granted in one namespace, or in the whole cluster.
+/// The grants of one namespace, or of the cluster.
 #[derive(Clone, Default)]
 struct Scope {
     users: HashMap<Arc<str>, Arc<Grants>>,
     groups: HashMap<Arc<str>, Arc<Grants>>,
 }
 
-/// What one user or group is granted in one scope, ordered by role and binding.
+/// The grants of one user or group in one scope, ordered by role and binding.
 #[derive(Default)]
 pub(super) struct Grants {
     list: Vec<Grant>,
-    /// How many grants are of roles that do not exist.
+    /// The number of grants of roles that do not exist.
     unresolved: usize,
-    /// Where to look for the rules on a resource, made when it is first asked for.
+    /// Grants by the resource of their rules. Built on first use.
     places: OnceLock<Places>,
 }
 
-/// For the hash of each word that rules name resources by: the first grant of each role with such a rule.
+/// For the hash of each resource name in rules: the first grant of each role with such a rule.
 type Places = std::collections::HashMap<u64, Vec<u32>>;
 
 /// A role granted by a binding.
 #[derive(Clone)]
 pub(super) struct Grant {
-    /// The role, if it can be one, and the binding.
+    /// The role, if the reference is valid, and the binding.
     key: (Option<Key>, Key),
     binding: Arc<Binding>,
-    /// Which of the binding's subjects is meant.
+    /// The index of the subject in the binding.
     subject: usize,
-    /// The role's rules; `None` if there is no such role.
+    /// The role's rules; `None` if the role does not exist.
     rules: Option<Rules>,
 }
 
-/// Whose grants have to be put together anew.
+/// The subjects whose grants must be rebuilt.
 type Affected = BTreeSet<(Arc<str>, Who)>;
 
 impl Index {
-    /// The index after some changes.
+    /// Returns the index after some changes.
     pub(super) fn with(&self, changes: impl IntoIterator<Item = Change>) -> Self {
         let mut index = self.clone();
         let mut roles = BTreeSet::new();
@@ -93,7 +93,7 @@ impl Index {
         index
     }
 
-    /// That all objects of a kind are gone that are not among `present`.
+    /// Returns deletions for all objects of a kind that are not in `present`.
     pub(super) fn missing(&self, kind: Kind, present: &[Change]) -> Vec<Change> {
         let cluster = matches!(kind, Kind::ClusterRole | Kind::ClusterRoleBinding);
         let present: BTreeSet<Key> = present.iter().map(|it| Key::new(&it.namespace, &it.name)).collect();
@@ -111,8 +111,7 @@ impl Index {
         gone.map(change).collect()
     }
 
-    /// All that is granted to a user where something in `namespace` is asked for: first in the whole cluster, then
-    /// in the namespace.
+    /// All grants of a user for a request in `namespace`: cluster-wide first, then in the namespace.
     pub(super) fn grants<'a>(
         &'a self,
         user: &'a UserInfo,
@@ -157,7 +156,7 @@ impl Index {
         }
     }
 
-    /// Gives the changed roles' rules to all who are granted them, each once.
+    /// Updates the rules of the changed roles in all their grants, each grant once.
     fn renew(&mut self, roles: &BTreeSet<Key>) {
         let mut affected = Affected::new();
         for role in roles {
@@ -191,12 +190,10 @@ impl Index {
 
 fn read<T: DeserializeOwned>(key: &Key, json: &[u8]) -> Option<T> {
     let object = serde_json::from_slice(json);
-    object
-        .inspect_err(|error| tracing::error!(?key, %error, "a role or binding grants nothing: not readable"))
-        .ok()
+    object.inspect_err(|error| tracing::error!(?key, %error, "invalid role or binding ignored")).ok()
 }
 
-/// For whom a binding is, each once, and by which of its subjects.
+/// The subjects of a binding, each once, with the index of the first entry for it.
 fn whom(binding: &Binding) -> impl Iterator<Item = (Who, usize)> {
     let namespace = &binding.metadata.namespace;
     let mut seen = BTreeSet::new();
@@ -208,47 +205,47 @@ fn whom(binding: &Binding) -> impl Iterator<Item = (Who, usize)> {
 }
 
 impl Clone for Grants {
-    /// A clone is made to be changed: its grants will stand in other places.
+    /// A clone is about to be modified, so its lookup table is not copied.
     fn clone(&self) -> Self {
         Self { list: self.list.clone(), unresolved: self.unresolved, places: OnceLock::new() }
     }
 }
 
 impl Grants {
-    /// The grant that allows the request.
-    pub(super) fn allowing(&self, asked: &Asked<'_>) -> Option<&Grant> {
+    /// Returns a grant that allows the request.
+    pub(super) fn allowing(&self, request: &HashedRequest<'_>) -> Option<&Grant> {
         let allows = |grant: &&Grant| {
-            grant.rules.iter().flat_map(|rules| rules.iter()).any(|rule| rule.allows(asked.attributes))
+            grant.rules.iter().flat_map(|rules| rules.iter()).any(|rule| rule.allows(request.attributes))
         };
         if self.list.len() <= FEW {
-            return self.of_each_role().map(|(_, grant)| grant).find(allows);
+            return self.first_of_each_role().map(|(_, grant)| grant).find(allows);
         }
         let places = self.places.get_or_init(|| self.by_resource());
-        let named = asked.words.iter().filter_map(|word| places.get(word)).flatten();
+        let named = request.words.iter().filter_map(|word| places.get(word)).flatten();
         named.filter_map(|at| self.list.get(*at as usize)).find(allows)
     }
 
-    /// What is to be said about roles that do not exist.
+    /// The errors about roles that do not exist.
     pub(super) fn errors(&self) -> impl Iterator<Item = String> {
-        // Most have none, so do not look for them.
+        // Most subjects have no unresolved grants, so the search is skipped.
         let grants = if self.unresolved == 0 { &[][..] } else { &self.list };
         grants.iter().filter(|grant| grant.rules.is_none()).map(|grant| grant.binding.role_ref.not_found())
     }
 
-    /// The rules of all grants, those of a role once.
+    /// The rules of all grants; the rules of a role occur once.
     pub(super) fn rules(&self) -> impl Iterator<Item = &Rule> {
-        self.of_each_role().flat_map(|(_, grant)| grant.rules.iter().flat_map(|rules| rules.iter()))
+        self.first_of_each_role().flat_map(|(_, grant)| grant.rules.iter().flat_map(|rules| rules.iter()))
     }
 
-    /// The first grant of each role, with its place; bindings of one role stand together.
-    fn of_each_role(&self) -> impl Iterator<Item = (usize, &Grant)> {
+    /// The first grant of each role with its index. Grants are ordered by role.
+    fn first_of_each_role(&self) -> impl Iterator<Item = (usize, &Grant)> {
         let all = self.list.iter().enumerate();
         all.filter(|(at, grant)| *at == 0 || self.list[at - 1].key.0 != grant.key.0)
     }
 
     fn by_resource(&self) -> Places {
         let mut places = Places::new();
-        for (at, grant) in self.of_each_role() {
+        for (at, grant) in self.first_of_each_role() {
             for rule in grant.rules.iter().flat_map(|rules| rules.iter()) {
                 let paths = (!rule.non_resource_urls.is_empty()).then_some(PATHS);
                 for word in rule.resources.iter().map(|word| hash(&[word])).chain(paths) {
@@ -288,7 +285,7 @@ impl Grants {
 }
 
 impl Grant {
-    /// As reasons show it: `RoleBinding "x/y" of Role "z" to User "u"`.
+    /// The form in reasons: `RoleBinding "x/y" of Role "z" to User "u"`.
     pub(super) fn describe(&self) -> String {
         let unknown = Subject::default();
         let subject = self.binding.subjects.iter().flatten().nth(self.subject).unwrap_or(&unknown);
@@ -296,13 +293,13 @@ impl Grant {
     }
 }
 
-/// A request, with the hashes of the words by which rules that allow it name its resource.
-pub(super) struct Asked<'a> {
+/// A request, with the hashes of the resource names that match it in rules.
+pub(super) struct HashedRequest<'a> {
     attributes: &'a Attributes<'a>,
     words: [u64; 3],
 }
 
-impl<'a> Asked<'a> {
+impl<'a> HashedRequest<'a> {
     pub(super) fn new(attributes: &'a Attributes<'a>) -> Self {
         let Attributes { resource, subresource, .. } = *attributes;
         let words = match (attributes.is_resource_request(), subresource.is_empty()) {
@@ -314,16 +311,16 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// Up to this many grants are looked at one by one.
+/// Up to this many grants are scanned without the lookup table.
 const FEW: usize = 16;
 
-/// Stands for rules on paths.
+/// The key of rules for non-resource paths.
 const PATHS: u64 = 1;
 
-/// Stands for no word.
+/// The key that matches nothing.
 const NONE: u64 = 0;
 
-/// FNV-1a of a word in parts. Words of the same hash only cost a look at rules that do not fit.
+/// FNV-1a of the concatenated parts. A collision only costs a check of rules that do not match.
 fn hash(parts: &[&str]) -> u64 {
     let bytes = parts.iter().flat_map(|part| part.bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))

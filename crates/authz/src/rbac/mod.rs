@@ -1,15 +1,15 @@
-//! Role-based access control, as an index over roles and bindings (upstream: `plugin/pkg/auth/authorizer/rbac`).
+//! Role-based access control, indexed by subject (upstream: `plugin/pkg/auth/authorizer/rbac`).
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | `rule` | [`Rule`]: what one allows and covers |
-//! | `objects` | roles and bindings as they are read; [`Change`] |
-//! | `index` | roles and bindings arranged by whom they are for |
-//! | `covering` | what rules allow that others do not |
-//! | `escalation` | nobody gives away what they do not have |
+//! | `rule` | [`Rule`]: which requests a rule allows |
+//! | `objects` | deserialized roles and bindings; [`Change`] |
+//! | `index` | roles and bindings by subject |
+//! | `covering` | the rights in some rules that others lack |
+//! | `escalation` | privilege escalation checks |
 //!
-//! A question takes one look-up for the user and one for each group, in the cluster and in the namespace, and then a
-//! scan of what is granted there: no lock, and no walk over bindings that are for others.
+//! A check looks up the user and each group, in the cluster and in the namespace, and scans the grants found there.
+//! It takes no lock and does not visit bindings of other subjects.
 
 mod covering;
 mod escalation;
@@ -32,9 +32,9 @@ pub(crate) use covering::not_covered;
 use crate::chain::aggregate;
 use crate::rules::{RuleResolver, UserRules};
 use crate::{Attributes, Authorizer, Verdict};
-use index::{Asked, Index};
+use index::{HashedRequest, Index};
 
-/// The authorizer.
+/// The RBAC authorizer.
 #[derive(Default)]
 pub struct Rbac {
     current: ArcSwap<Index>,
@@ -42,14 +42,14 @@ pub struct Rbac {
 }
 
 impl Rbac {
-    /// Takes in changes; what follows is decided with all of them.
+    /// Applies changes; later decisions see all of them.
     pub fn apply(&self, changes: impl IntoIterator<Item = Change>) {
         let _only = self.writer.lock();
         let changed = self.current.load().with(changes);
         self.current.store(Arc::new(changed));
     }
 
-    /// Takes in all objects of one kind: `objects` are puts, and what is not among them is gone.
+    /// Replaces all objects of one kind: `objects` are puts, and any other object is removed.
     pub fn replace(&self, kind: Kind, objects: Vec<Change>) {
         let _only = self.writer.lock();
         let current = self.current.load();
@@ -58,11 +58,11 @@ impl Rbac {
         self.current.store(Arc::new(changed));
     }
 
-    /// Whether a user who is not in `system:masters` may put these rules into a role of a namespace (empty for a
-    /// cluster role), for all that the index says; `aggregates` if the role gathers the rules of others.
+    /// Checks that a user who is not in `system:masters` holds the rules of a role in a namespace (empty for a
+    /// cluster role). `aggregates` is true if the role has an aggregation rule.
     ///
     /// # Errors
-    /// Why not, in upstream's words.
+    /// The reason, in upstream's words.
     pub fn confirm_role(
         &self,
         user: &UserInfo,
@@ -77,11 +77,11 @@ impl Rbac {
         Ok(())
     }
 
-    /// Whether a user who is not in `system:masters` may give a role with these rules to others in a namespace (empty
-    /// for the whole cluster), for all that the index says.
+    /// Checks that a user who is not in `system:masters` holds the rules of a role that a binding grants in a
+    /// namespace (empty for the whole cluster).
     ///
     /// # Errors
-    /// Why not, in upstream's words.
+    /// The reason, in upstream's words.
     pub fn confirm_binding(&self, user: &UserInfo, namespace: &str, rules: &[Rule]) -> Result<(), String> {
         self.confirm(user, namespace, rules)
     }
@@ -98,9 +98,9 @@ impl Rbac {
 impl Authorizer for Rbac {
     async fn authorize(&self, attributes: &Attributes<'_>) -> Verdict {
         let index = self.current.load();
-        let asked = Asked::new(attributes);
+        let request = HashedRequest::new(attributes);
         let grants = || index.grants(attributes.user, attributes.namespace);
-        if let Some(grant) = grants().find_map(|grants| grants.allowing(&asked)) {
+        if let Some(grant) = grants().find_map(|grants| grants.allowing(&request)) {
             return Verdict::allow(format!("RBAC: allowed by {}", grant.describe()));
         }
         match aggregate(grants().flat_map(index::Grants::errors)) {
@@ -129,5 +129,5 @@ impl RuleResolver for Rbac {
     }
 }
 
-/// The most bytes of words in the rules that are listed for a user: they are copied for each review.
+/// The most bytes of values in the rules listed for a user, because each review copies them.
 const MAX_LISTED: usize = 2 << 20;

@@ -1,4 +1,4 @@
-//! The objects of `rbac.authorization.k8s.io` as the index reads them.
+//! The objects of `rbac.authorization.k8s.io`, as the index deserializes them.
 
 use std::sync::Arc;
 
@@ -25,15 +25,15 @@ pub enum Kind {
 pub struct Change {
     /// The object's kind.
     pub kind: Kind,
-    /// The object's namespace; empty for those of the cluster.
+    /// The object's namespace; empty for cluster-scoped objects.
     pub namespace: String,
     /// The object's name.
     pub name: String,
-    /// The object as JSON; `None` if it is gone. One that is not of its kind's shape is taken for gone.
+    /// The object as JSON; `None` if it was deleted. An object that cannot be deserialized counts as deleted.
     pub json: Option<Bytes>,
 }
 
-/// A namespace, empty for the cluster's, and a name.
+/// A namespace, empty for cluster-scoped objects, and a name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Key {
     pub(super) namespace: Arc<str>,
@@ -69,7 +69,7 @@ pub(super) struct Binding {
     pub(super) role_ref: RoleRef,
 }
 
-/// Which role a binding grants.
+/// The reference of a binding to a role.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct RoleRef {
@@ -77,7 +77,7 @@ pub(super) struct RoleRef {
     pub(super) name: String,
 }
 
-/// Whom a binding grants a role to.
+/// A subject of a binding.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(super) struct Subject {
@@ -86,7 +86,7 @@ pub(super) struct Subject {
     pub(super) namespace: String,
 }
 
-/// The users a subject stands for.
+/// The user or group that a subject names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Who {
     User(Arc<str>),
@@ -94,7 +94,7 @@ pub(super) enum Who {
 }
 
 impl Subject {
-    /// Whom the subject stands for in a binding of this namespace; `None` if nobody.
+    /// The user or group of a subject in a binding of this namespace; `None` if the subject is invalid.
     pub(super) fn who(&self, binding_namespace: &str) -> Option<Who> {
         match self.kind.as_str() {
             "User" => Some(Who::User(self.name.as_str().into())),
@@ -109,7 +109,7 @@ impl Subject {
         }
     }
 
-    /// As reasons show it: `User "u"`, `ServiceAccount "name/namespace"`.
+    /// The form in reasons: `User "u"`, `ServiceAccount "name/namespace"`.
     pub(super) fn describe(&self, binding_namespace: &str) -> String {
         match self.kind.as_str() {
             "ServiceAccount" => {
@@ -125,7 +125,7 @@ impl Subject {
 }
 
 impl Binding {
-    /// As reasons show it: `RoleBinding "name/namespace" of Role "r" to User "u"`.
+    /// The form in reasons: `RoleBinding "name/namespace" of Role "r" to User "u"`.
     pub(super) fn describe(&self, subject: &Subject) -> String {
         let Metadata { namespace, name } = &self.metadata;
         let RoleRef { kind, name: role, .. } = &self.role_ref;
@@ -136,7 +136,7 @@ impl Binding {
         format!("RoleBinding {:?} of {kind} {role:?} to {subject}", format!("{name}/{namespace}"))
     }
 
-    /// The key of the role that is bound: a `Role` is one of the binding's own namespace. `None` if it cannot be one.
+    /// The key of the bound role; a `Role` is in the binding's namespace. `None` if the reference is invalid.
     pub(super) fn role(&self) -> Option<Key> {
         match (self.role_ref.kind.as_str(), self.metadata.namespace.as_str()) {
             ("ClusterRole", _) => Some(Key::new("", &self.role_ref.name)),
@@ -147,7 +147,7 @@ impl Binding {
 }
 
 impl RoleRef {
-    /// What is said where there is no such role.
+    /// The error for a role that does not exist.
     pub(super) fn not_found(&self) -> String {
         match self.kind.as_str() {
             "Role" => format!("role.{GROUP} {:?} not found", self.name),

@@ -1,5 +1,4 @@
-//! A rule of a role, and what it allows (upstream: `component-helpers/auth/rbac/validation` and
-//! `plugin/pkg/auth/authorizer/rbac`).
+//! The rules of roles (upstream: `component-helpers/auth/rbac/validation` and `plugin/pkg/auth/authorizer/rbac`).
 
 use std::fmt;
 
@@ -7,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::Attributes;
 
-/// Matches every verb, group, resource or path.
+/// The wildcard for verbs, groups, resources and paths.
 pub(crate) const ALL: &str = "*";
 
 /// A rule of a role (`rbac.authorization.k8s.io/v1`, `PolicyRule`), in the compact form that the index keeps.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Rule {
-    /// What may be done.
+    /// The allowed verbs.
     pub verbs: Words,
     /// The API groups; empty in rules on paths.
     #[serde(skip_serializing_if = "Words::is_empty")]
@@ -22,40 +21,40 @@ pub struct Rule {
     /// Resources: `pods`, `pods/log`, `*`, `*/scale`.
     #[serde(skip_serializing_if = "Words::is_empty")]
     pub resources: Words,
-    /// The only names the rule is about; empty for all.
+    /// The only object names that the rule applies to; empty means all.
     #[serde(skip_serializing_if = "Words::is_empty")]
     pub resource_names: Words,
-    /// Paths; one may end in `*`.
+    /// Non-resource paths; one may end in `*`.
     #[serde(rename = "nonResourceURLs", skip_serializing_if = "Words::is_empty")]
     pub non_resource_urls: Words,
 }
 
-/// A list of words; `null` reads as the empty one.
+/// A compact list of strings; `null` deserializes as empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Words(Box<[Box<str>]>);
 
 impl Words {
-    /// Whether there are none.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many there are.
+    /// The number of strings.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// About how many bytes a copy takes.
+    /// The approximate size of a copy, in bytes.
     pub(super) fn weight(&self) -> usize {
         self.iter().map(|word| size_of::<Box<str>>() + word.len()).sum()
     }
 
-    /// The words.
+    /// The strings.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|word| &**word)
     }
 
-    /// Whether this word is among them.
+    /// Whether the list contains a string.
     pub fn has(&self, wanted: &str) -> bool {
         self.iter().any(|word| word == wanted)
     }
@@ -78,19 +77,19 @@ impl<S: Into<Box<str>>> FromIterator<S> for Words {
 }
 
 impl Rule {
-    /// A rule on one resource.
+    /// A rule for one resource.
     pub fn on(group: &str, resource: &str, verb: &str) -> Self {
         let one = |word: &str| Words::from_iter([word]);
         Self { verbs: one(verb), api_groups: one(group), resources: one(resource), ..Self::default() }
     }
 
-    /// A rule on one path.
+    /// A rule for one path.
     pub fn on_path(path: &str, verb: &str) -> Self {
         let one = |word: &str| Words::from_iter([word]);
         Self { verbs: one(verb), non_resource_urls: one(path), ..Self::default() }
     }
 
-    /// The words of each kind.
+    /// All lists of the rule.
     pub(super) fn all_words(&self) -> impl Iterator<Item = &Words> {
         [&self.verbs, &self.api_groups, &self.resources, &self.resource_names, &self.non_resource_urls]
             .into_iter()
@@ -110,7 +109,7 @@ impl Rule {
     }
 }
 
-/// Whether a rule's resource, one of `*`, `pods`, `pods/log` and `*/log`, names this resource and subresource.
+/// Whether a rule's resource (`*`, `pods`, `pods/log` or `*/log`) matches a resource and subresource.
 fn names_resource(of: &str, resource: &str, subresource: &str) -> bool {
     if subresource.is_empty() {
         return of == ALL || of == resource;
@@ -121,13 +120,13 @@ fn names_resource(of: &str, resource: &str, subresource: &str) -> bool {
     parent == ALL || parent == resource
 }
 
-/// Whether a rule's path, which may end in `*`, covers this path.
+/// Whether a rule's path, which may end in `*`, matches a path.
 fn path_covers(of: &str, path: &str) -> bool {
     of == path || (of.ends_with('*') && path.starts_with(of.trim_end_matches('*')))
 }
 
 impl fmt::Display for Rule {
-    /// As upstream shows rules in errors: `{APIGroups:[""], Resources:["pods"], Verbs:["get"]}`.
+    /// Formats the rule as upstream does in errors: `{APIGroups:[""], Resources:["pods"], Verbs:["get"]}`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [
             ("APIGroups", &self.api_groups),
@@ -145,7 +144,7 @@ impl fmt::Display for Rule {
     }
 }
 
-/// A list as Go shows one of strings in quotes: `["a" "b"]`.
+/// A list of quoted strings as Go formats it: `["a" "b"]`.
 pub(super) fn quoted<'a>(words: impl Iterator<Item = &'a str>) -> String {
     let words: Vec<String> = words.map(|word| format!("{word:?}")).collect();
     format!("[{}]", words.join(" "))
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn resources_match_whole_or_by_subresource() {
+    fn matches_resources_and_subresources() {
         for (of, resource, subresource, matches) in [
             ("pods", "pods", "", true),
             ("pods", "pods", "log", false),
@@ -185,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_match_whole_or_by_what_stands_before_the_star() {
+    fn matches_paths_exactly_or_by_prefix() {
         for (of, path, matches) in [
             ("/healthz", "/healthz", true),
             ("/healthz", "/healthz/", false),
@@ -202,19 +201,19 @@ mod tests {
     }
 
     #[test]
-    fn names_narrow_a_rule_to_requests_that_name_an_object() {
+    fn resource_names_limit_a_rule_to_named_objects() {
         let rule =
             rule(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"], "resourceNames": ["a"]}));
         let user = UserInfo::default();
-        let get = Attributes { verb: "get", resource: "pods", ..Attributes::of(&user) };
+        let get = Attributes { verb: "get", resource: "pods", ..Attributes::for_user(&user) };
         assert!(rule.allows(&Attributes { name: "a", ..get }));
         assert!(!rule.allows(&Attributes { name: "b", ..get }));
         assert!(!rule.allows(&get));
-        assert!(!rule.allows(&Attributes { verb: "get", path: "a", ..Attributes::of(&user) }));
+        assert!(!rule.allows(&Attributes { verb: "get", path: "a", ..Attributes::for_user(&user) }));
     }
 
     #[test]
-    fn rules_show_as_upstream_shows_them() {
+    fn formats_rules_as_upstream() {
         let shown = |value| rule(value).to_string();
         assert_eq!(
             shown(json!({"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods"]})),

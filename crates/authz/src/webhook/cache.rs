@@ -1,4 +1,4 @@
-//! What webhooks said, for a while.
+//! A cache of webhook answers.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -8,22 +8,22 @@ use sha2::{Digest, Sha256};
 use super::review::{self, Outcome, ReviewVersion};
 use crate::Attributes;
 
-/// Answers that are remembered at most.
+/// The most cached answers.
 const CAPACITY: usize = 8192;
 
-/// A question: who asks for what, as a hash.
+/// The hash of a request's attributes.
 pub(super) type Key = [u8; 32];
 
-/// The key of a question.
+/// Computes the key of a request.
 pub(super) fn key(attributes: &Attributes<'_>) -> Key {
-    // The review holds all that a webhook can decide by, and its form is one.
+    // The review has everything that a webhook can decide by, in a deterministic form.
     Sha256::digest(review::request(attributes, ReviewVersion::V1).to_string()).into()
 }
 
-/// Answers, each until its time; where there is no room the one that was used least recently goes.
+/// Cached answers, each with an expiration; the least recently used ones are evicted.
 ///
-/// Two generations: what is used is in the young one. When that is full it becomes the old one, and the old one is
-/// forgotten. So an answer in use survives, and nothing is counted or linked.
+/// There are two generations. A used entry moves to the young one. When that is full, it replaces the old one, which
+/// is dropped. Entries in use survive without a linked list or counters.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     young: HashMap<Key, (Outcome, Instant)>,
@@ -31,7 +31,7 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// The answer, if there is one whose time is not over.
+    /// Returns the answer if it has not expired.
     pub(super) fn get(&mut self, key: &Key, now: Instant) -> Option<Outcome> {
         if let Some((outcome, until)) = self.young.get(key) {
             return (*until > now).then(|| outcome.clone());
@@ -44,7 +44,7 @@ impl Cache {
         Some(outcome)
     }
 
-    /// Remembers an answer.
+    /// Stores an answer.
     pub(super) fn put(&mut self, key: Key, outcome: Outcome, until: Instant) {
         if self.young.len() >= CAPACITY / 2 {
             self.old = std::mem::take(&mut self.young);
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_lasts_until_its_time() {
+    fn answers_expire() {
         let (mut cache, now) = (Cache::default(), Instant::now());
         let allowed = Outcome { allowed: true, ..Outcome::default() };
         cache.put(key(1), allowed.clone(), now + Duration::from_secs(1));
@@ -76,30 +76,30 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_is_bounded_and_keeps_what_is_used() {
+    fn cache_is_bounded_and_keeps_used_entries() {
         let (mut cache, now) = (Cache::default(), Instant::now());
         let until = now + Duration::from_hours(1);
         cache.put(key(0), Outcome::default(), until);
         for at in 1..100_000 {
             cache.put(key(at), Outcome::default(), until);
-            assert!(at % 1000 != 0 || cache.get(&key(0), now).is_some(), "forgotten after {at}");
+            assert!(at % 1000 != 0 || cache.get(&key(0), now).is_some(), "evicted after {at}");
         }
         assert!(cache.young.len() + cache.old.len() <= CAPACITY);
         assert_eq!(cache.get(&key(1), now), None);
     }
 
     #[test]
-    fn who_asks_for_what_makes_the_key() {
+    fn key_depends_on_user_and_attributes() {
         let user = nave_machinery::user::UserInfo { name: "u".into(), ..Default::default() };
         let other = nave_machinery::user::UserInfo { uid: "1".into(), ..user.clone() };
-        let get = Attributes { verb: "get", resource: "pods", name: "p", ..Attributes::of(&user) };
+        let get = Attributes { verb: "get", resource: "pods", name: "p", ..Attributes::for_user(&user) };
         assert_eq!(super::key(&get), super::key(&get));
         for different in [
             Attributes { user: &other, ..get },
             Attributes { name: "q", ..get },
-            // The parts do not run into each other.
+            // The fields are separated.
             Attributes { resource: "podsp", name: "", ..get },
-            Attributes { verb: "get", path: "pods", ..Attributes::of(&user) },
+            Attributes { verb: "get", path: "pods", ..Attributes::for_user(&user) },
         ] {
             assert_ne!(super::key(&get), super::key(&different), "{different:?}");
         }

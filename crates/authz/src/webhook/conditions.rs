@@ -1,4 +1,4 @@
-//! Which requests a webhook is asked about: expressions in CEL over the review that it would get (upstream:
+//! Match conditions of a webhook: CEL expressions over the review that it would receive (upstream:
 //! `apiserver/pkg/authorization/cel`).
 
 use nave_cel::{CompileError, Expression, Input, Type, Variable};
@@ -7,45 +7,45 @@ use serde_json::{Map, Value, json};
 use super::review;
 use crate::Attributes;
 
-/// Expressions, all of which must hold.
+/// Expressions; a request matches if all are true.
 #[derive(Default)]
 pub struct Conditions {
     expressions: Vec<Expression>,
 }
 
-/// An expression that could not be evaluated.
+/// An expression failed to evaluate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cel evaluation error: {expression}: {why}")]
 pub struct ConditionError {
     /// The expression.
     pub expression: String,
-    /// What went wrong.
+    /// The evaluation error.
     pub why: String,
 }
 
-/// The variable that expressions speak of: the `spec` of the review.
+/// The variable of the expressions: the `spec` of the review.
 const REQUEST: &str = "request";
 
 impl Conditions {
     /// Adds an expression.
     ///
     /// # Errors
-    /// It is none about the request that is true or false.
+    /// The expression does not compile, or is not a boolean.
     pub fn add(&mut self, expression: &str) -> Result<(), CompileError> {
         let variable = Variable { name: REQUEST, ty: request_type() };
         self.expressions.push(Expression::compile(expression, &variable, &Type::Bool)?);
         Ok(())
     }
 
-    /// Whether there are none, so that all requests match.
+    /// Whether there are no conditions, so that all requests match.
     pub fn is_empty(&self) -> bool {
         self.expressions.is_empty()
     }
 
-    /// Whether all hold. One that does not hold decides, whatever errors others have.
+    /// Whether all conditions are true. One that is false decides, even if others fail.
     ///
     /// # Errors
-    /// The first expression's that cannot be evaluated.
+    /// The first evaluation error, if no condition is false.
     pub(super) fn match_request(&self, attributes: &Attributes<'_>) -> Result<bool, ConditionError> {
         let failed =
             |expression: &str, why: String| ConditionError { expression: expression.to_owned(), why };
@@ -67,7 +67,7 @@ impl Conditions {
     }
 }
 
-/// What is known of the request before there is one.
+/// The static type of `request`.
 fn request_type() -> Type {
     let texts = |names: &[&'static str]| names.iter().map(|name| (*name, Type::String)).collect::<Vec<_>>();
     let list = || Type::list(Type::String);
@@ -91,16 +91,16 @@ fn request_type() -> Type {
     Type::object("kubernetes.SubjectAccessReviewSpec", spec)
 }
 
-/// The `spec` of a v1 review with all texts, empty ones too, so that expressions need not ask for their presence.
+/// The `spec` of a v1 review with all strings, even empty ones, so that expressions need no presence checks.
 fn request(attributes: &Attributes<'_>) -> Value {
     let user = attributes.user;
     let mut spec = json!({"user": user.name, "groups": user.groups, "uid": user.uid, "extra": user.extra});
     if attributes.is_resource_request() {
         let texts =
             review::parts(attributes).into_iter().map(|(field, text)| (field.to_owned(), json!(text)));
-        let mut asked: Map<String, Value> = texts.collect();
-        review::selectors(&mut asked, attributes);
-        spec["resourceAttributes"] = Value::Object(asked);
+        let mut fields: Map<String, Value> = texts.collect();
+        review::selectors(&mut fields, attributes);
+        spec["resourceAttributes"] = Value::Object(fields);
     } else {
         spec["nonResourceAttributes"] = json!({"path": attributes.path, "verb": attributes.verb});
     }
@@ -113,7 +113,7 @@ mod tests {
 
     use super::*;
 
-    fn ask(expressions: &[&str], attributes: &Attributes<'_>) -> Result<bool, ConditionError> {
+    fn matches(expressions: &[&str], attributes: &Attributes<'_>) -> Result<bool, ConditionError> {
         let mut conditions = Conditions::default();
         for expression in expressions {
             conditions.add(expression).unwrap();
@@ -124,9 +124,13 @@ mod tests {
     #[test]
     fn all_conditions_must_hold() {
         let user = UserInfo { name: "u".into(), groups: vec!["g".into()], ..UserInfo::default() };
-        let pods =
-            Attributes { verb: "get", resource: "pods", namespace: "kube-system", ..Attributes::of(&user) };
-        let path = Attributes { verb: "get", path: "/metrics", ..Attributes::of(&user) };
+        let pods = Attributes {
+            verb: "get",
+            resource: "pods",
+            namespace: "kube-system",
+            ..Attributes::for_user(&user)
+        };
+        let path = Attributes { verb: "get", path: "/metrics", ..Attributes::for_user(&user) };
         for (expressions, on_pods, on_path) in [
             (&["has(request.resourceAttributes)"][..], true, false),
             (&["'g' in request.groups"], true, true),
@@ -141,23 +145,23 @@ mod tests {
             (&["request.uid == ''", "request.groups.exists(g, g.matches('^g$'))"], true, true),
             (&["size(request.groups) == 1"], true, true),
         ] {
-            assert_eq!(ask(expressions, &pods), Ok(on_pods), "{expressions:?}");
-            assert_eq!(ask(expressions, &path), Ok(on_path), "{expressions:?}");
+            assert_eq!(matches(expressions, &pods), Ok(on_pods), "{expressions:?}");
+            assert_eq!(matches(expressions, &path), Ok(on_path), "{expressions:?}");
         }
     }
 
     #[test]
-    fn one_that_does_not_hold_decides_whatever_others_say() {
+    fn false_condition_decides_despite_errors() {
         let user = UserInfo::default();
-        let path = Attributes { verb: "get", path: "/", ..Attributes::of(&user) };
+        let path = Attributes { verb: "get", path: "/", ..Attributes::for_user(&user) };
         let fails = "request.resourceAttributes.verb == 'get'";
-        assert_eq!(ask(&[fails], &path).unwrap_err().expression, fails);
-        assert_eq!(ask(&[fails, "false"], &path), Ok(false));
-        assert_eq!(ask(&["false", fails], &path), Ok(false));
+        assert_eq!(matches(&[fails], &path).unwrap_err().expression, fails);
+        assert_eq!(matches(&[fails, "false"], &path), Ok(false));
+        assert_eq!(matches(&["false", fails], &path), Ok(false));
     }
 
     #[test]
-    fn what_is_no_condition_about_the_request_is_refused() {
+    fn rejects_invalid_conditions() {
         let mut conditions = Conditions::default();
         for (expression, why) in [
             ("request.", "compilation failed: ERROR"),

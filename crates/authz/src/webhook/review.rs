@@ -1,4 +1,4 @@
-//! A question as a `SubjectAccessReview`, and the answer read from one.
+//! Builds `SubjectAccessReview` requests and parses responses.
 
 use nave_machinery::selector::Operator;
 use serde::Deserialize;
@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::Attributes;
 
-/// The versions of reviews that webhooks take.
+/// The supported versions of `SubjectAccessReview`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum ReviewVersion {
@@ -15,7 +15,7 @@ pub enum ReviewVersion {
 }
 
 impl ReviewVersion {
-    /// Reads `v1` or `v1beta1`.
+    /// Parses `v1` or `v1beta1`.
     pub fn parse(text: &str) -> Option<Self> {
         match text {
             "v1" => Some(Self::V1),
@@ -25,7 +25,7 @@ impl ReviewVersion {
     }
 }
 
-/// What a webhook said.
+/// The status in a webhook's response.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(super) struct Outcome {
@@ -34,7 +34,7 @@ pub(super) struct Outcome {
     pub(super) reason: String,
 }
 
-/// The review that asks about a request.
+/// Builds the review of a request.
 pub(super) fn request(attributes: &Attributes<'_>, version: ReviewVersion) -> Value {
     let (version, groups) = match version {
         ReviewVersion::V1 => ("v1", "groups"),
@@ -50,23 +50,23 @@ pub(super) fn request(attributes: &Attributes<'_>, version: ReviewVersion) -> Va
     if !user.extra.is_empty() {
         spec.insert("extra".to_owned(), json!(user.extra));
     }
-    let mut asked = Map::new();
+    let mut fields = Map::new();
     if attributes.is_resource_request() {
         for (field, value) in parts(attributes) {
-            text(&mut asked, field, value);
+            text(&mut fields, field, value);
         }
-        selectors(&mut asked, attributes);
-        spec.insert("resourceAttributes".to_owned(), Value::Object(asked));
+        selectors(&mut fields, attributes);
+        spec.insert("resourceAttributes".to_owned(), Value::Object(fields));
     } else {
-        text(&mut asked, "path", attributes.path);
-        text(&mut asked, "verb", attributes.verb);
-        spec.insert("nonResourceAttributes".to_owned(), Value::Object(asked));
+        text(&mut fields, "path", attributes.path);
+        text(&mut fields, "verb", attributes.verb);
+        spec.insert("nonResourceAttributes".to_owned(), Value::Object(fields));
     }
     let api_version = format!("authorization.k8s.io/{version}");
     json!({"apiVersion": api_version, "kind": "SubjectAccessReview", "metadata": {}, "spec": spec})
 }
 
-/// The texts of a request for a resource.
+/// The string attributes of a resource request.
 pub(super) fn parts<'a>(attributes: &Attributes<'a>) -> [(&'static str, &'a str); 7] {
     let Attributes { namespace, verb, group, version, resource, subresource, name, .. } = *attributes;
     [
@@ -80,20 +80,20 @@ pub(super) fn parts<'a>(attributes: &Attributes<'a>) -> [(&'static str, &'a str)
     ]
 }
 
-/// How long the parts of a request are that the one who asks can choose.
+/// The length of the attributes that a client controls.
 pub(super) fn size(attributes: &Attributes<'_>) -> usize {
     parts(attributes).iter().map(|(_, part)| part.len()).sum::<usize>() + attributes.path.len()
 }
 
-/// Adds what is asked of fields and labels.
-pub(super) fn selectors(asked: &mut Map<String, Value>, attributes: &Attributes<'_>) {
+/// Adds the field and label selectors.
+pub(super) fn selectors(review: &mut Map<String, Value>, attributes: &Attributes<'_>) {
     let fields = attributes.fields.requirements.iter().map(|it| {
         let operator = if it.negated { "NotIn" } else { "In" };
         json!({"key": it.path, "operator": operator, "values": [it.value]})
     });
     let fields: Vec<Value> = fields.collect();
     if !fields.is_empty() {
-        asked.insert("fieldSelector".to_owned(), json!({"requirements": fields}));
+        review.insert("fieldSelector".to_owned(), json!({"requirements": fields}));
     }
     let labels = attributes.labels.requirements.iter().filter_map(|it| {
         let operator = match it.operator {
@@ -101,7 +101,7 @@ pub(super) fn selectors(asked: &mut Map<String, Value>, attributes: &Attributes<
             Operator::NotEquals | Operator::NotIn => "NotIn",
             Operator::Exists => "Exists",
             Operator::DoesNotExist => "DoesNotExist",
-            // The API has no word for these.
+            // The API has no operators for these.
             Operator::GreaterThan | Operator::LessThan => return None,
         };
         let mut requirement = json!({"key": it.key, "operator": operator});
@@ -112,20 +112,20 @@ pub(super) fn selectors(asked: &mut Map<String, Value>, attributes: &Attributes<
     });
     let labels: Vec<Value> = labels.collect();
     if !labels.is_empty() {
-        asked.insert("labelSelector".to_owned(), json!({"requirements": labels}));
+        review.insert("labelSelector".to_owned(), json!({"requirements": labels}));
     }
 }
 
-/// The outcome in a webhook's answer.
+/// Parses the status in a webhook's response.
 ///
 /// # Errors
-/// An answer that is no review with a status.
+/// The response is not a review with a status.
 pub(super) fn read(answer: &Value) -> Result<Outcome, String> {
     if answer["kind"] != "SubjectAccessReview" {
-        return Err("the webhook's answer is no SubjectAccessReview".to_owned());
+        return Err("the webhook's response is not a SubjectAccessReview".to_owned());
     }
     let status = Outcome::deserialize(&answer["status"]);
-    status.map_err(|error| format!("the status in the webhook's answer cannot be read: {error}"))
+    status.map_err(|error| format!("the status in the webhook's response cannot be parsed: {error}"))
 }
 
 fn text(fields: &mut Map<String, Value>, field: &str, text: &str) {
@@ -143,7 +143,7 @@ mod tests {
     use crate::Selected;
 
     #[test]
-    fn a_review_says_who_asks_for_what() {
+    fn review_has_user_and_attributes() {
         let user = UserInfo { name: "u".into(), groups: vec!["g".into()], ..UserInfo::default() };
         let fields = FieldSelector::parse("spec.nodeName=n,status.phase!=Failed").unwrap();
         let labels = LabelSelector::parse("a=b,c notin (d),!e,f>1").unwrap();
@@ -154,7 +154,7 @@ mod tests {
             namespace: "ns",
             fields: Selected { requirements: fields.requirements(), incomplete: false },
             labels: Selected { requirements: labels.requirements(), incomplete: false },
-            ..Attributes::of(&user)
+            ..Attributes::for_user(&user)
         };
         let expected = json!({
             "apiVersion": "authorization.k8s.io/v1",
@@ -178,7 +178,7 @@ mod tests {
             },
         });
         assert_eq!(request(&list, ReviewVersion::V1), expected);
-        let path = Attributes { verb: "get", path: "/x", ..Attributes::of(&user) };
+        let path = Attributes { verb: "get", path: "/x", ..Attributes::for_user(&user) };
         let old = request(&path, ReviewVersion::V1beta1);
         assert_eq!(old["apiVersion"], "authorization.k8s.io/v1beta1");
         let spec =
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_a_readable_status_is_an_error() {
+    fn rejects_response_without_valid_status() {
         let review = |status: Value| json!({"kind": "SubjectAccessReview", "status": status});
         assert_eq!(read(&review(json!({}))), Ok(Outcome::default()));
         let denied = Outcome { denied: true, reason: "r".into(), allowed: false };

@@ -1,19 +1,19 @@
-//! The bootstrap policy against one recorded from a kube-apiserver.
+//! Compares the bootstrap policy with one recorded from a kube-apiserver.
 
 use nave_authz::bootstrap;
 use serde_json::Value;
 
-/// The folder that `NAVE_REFERENCE` names, by default beside the repository.
+/// The folder in `NAVE_REFERENCE`, by default beside the repository.
 fn reference() -> std::path::PathBuf {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/reference");
     std::env::var_os("NAVE_REFERENCE").map_or_else(|| default.into(), Into::into)
 }
 
 #[test]
-fn the_policy_is_the_recorded_one() {
+fn policy_matches_the_recording() {
     let file = reference().join("bootstrap-rbac.json");
     let Ok(text) = std::fs::read_to_string(&file) else {
-        println!("skipped: {} is not there", file.display());
+        println!("skipped: {} does not exist", file.display());
         return;
     };
     let mut recorded: Vec<Value> = serde_json::from_str(&text).unwrap();
@@ -32,7 +32,7 @@ fn the_policy_is_the_recorded_one() {
 }
 
 #[test]
-fn each_object_has_all_that_it_is_to_have() {
+fn reconciling_a_default_object_changes_nothing() {
     let objects = bootstrap::policy().unwrap();
     assert!(objects.len() > 130, "{}", objects.len());
     for object in objects {

@@ -1,4 +1,4 @@
-//! RBAC from outside: the index against an evaluator that is slow and plain.
+//! Compares the RBAC index with a slow and simple evaluator.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bootstrap;

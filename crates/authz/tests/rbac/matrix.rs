@@ -1,5 +1,5 @@
-//! Users times requests against forty roles: the index decides as the slow evaluator does, and both as this file says
-//! where it says something. And every role that a server starts with, for a user who has just that one.
+//! Users times requests against forty roles: the index must decide like the slow evaluator, and both must match the
+//! expectations in this file. Also checks every bootstrap role with a user who has only that role.
 
 use std::collections::BTreeSet;
 
@@ -94,13 +94,13 @@ const REQUESTS: [[&str; 5]; 38] = [
     ["get", "/api", "", "", ""],
 ];
 
-/// What holds beyond doubt: user, request by its place above, namespace, whether it is allowed.
+/// Expected decisions: user, request (an entry of the table above), namespace, whether it is allowed.
 const KNOWN: [(&str, [&str; 5], &str, bool); 29] = [
     ("root", ["delete", "", "pods", "", "p"], "", true),
     ("root", ["get", "/metrics", "", "", ""], "", true),
     ("operator", ["delete", "", "pods", "", "p"], "b", true),
     ("operator", ["get", "/metrics", "", "", ""], "", false),
-    // A group's name is no user's name.
+    // A group's name is not a user's name.
     ("readers", ["get", "", "pods", "", "p"], "a", false),
     ("x", ["get", "", "secrets", "", "two"], "b", true),
     ("ann", ["get", "", "pods", "log", "p"], "b", true),
@@ -111,7 +111,7 @@ const KNOWN: [(&str, [&str; 5], &str, bool); 29] = [
     ("system:serviceaccount:default:scaler", ["patch", "apps", "statefulsets", "scale", "d"], "a", false),
     ("one", ["get", "", "secrets", "", "one"], "a", true),
     ("one", ["get", "", "secrets", "", "two"], "a", false),
-    // A rule with names allows no list, but for one that asks for the name.
+    // A rule with names does not allow a list, unless the list selects the name.
     ("two", ["list", "", "configmaps", "", ""], "a", false),
     ("two", ["list", "", "configmaps", "", "one"], "a", true),
     ("star", ["get", "", "pods", "log", "p"], "", false),
@@ -123,7 +123,7 @@ const KNOWN: [(&str, [&str; 5], &str, bool); 29] = [
     ("bob", ["get", "", "pods", "", "p"], "b", false),
     ("bob", ["list", "", "pods", "", ""], "b", true),
     ("bob", ["list", "", "pods", "", ""], "", false),
-    // A role binding gives a cluster role's rules in its namespace alone, and no paths.
+    // A role binding grants a cluster role's rules in its namespace only, and no paths.
     ("dora", ["delete", "", "pods", "", "p"], "a", true),
     ("dora", ["delete", "", "pods", "", "p"], "", false),
     ("carl", ["get", "/metrics", "", "", ""], "", false),
@@ -133,9 +133,9 @@ const KNOWN: [(&str, [&str; 5], &str, bool); 29] = [
 fn request<'a>(user: &'a UserInfo, request: [&'a str; 5], namespace: &'a str) -> Attributes<'a> {
     let [verb, group, resource, subresource, name] = request;
     if group.starts_with('/') {
-        return Attributes { verb, path: group, ..Attributes::of(user) };
+        return Attributes { verb, path: group, ..Attributes::for_user(user) };
     }
-    Attributes { verb, group, resource, subresource, name, namespace, ..Attributes::of(user) }
+    Attributes { verb, group, resource, subresource, name, namespace, ..Attributes::for_user(user) }
 }
 
 fn user(name: &str, groups: &[&str]) -> UserInfo {
@@ -144,7 +144,7 @@ fn user(name: &str, groups: &[&str]) -> UserInfo {
 }
 
 #[tokio::test]
-async fn forty_roles_decide_as_the_slow_evaluator_does() {
+async fn forty_roles_match_the_slow_evaluator() {
     let policy = policy();
     let roles = policy.0.iter().filter(|object| object["kind"].as_str().unwrap().ends_with("Role"));
     assert_eq!(roles.count(), 40);
@@ -153,36 +153,36 @@ async fn forty_roles_decide_as_the_slow_evaluator_does() {
     let (mut allowed, mut refused) = (0, 0);
     for (name, groups) in USERS {
         let user = user(name, groups);
-        for asked in REQUESTS {
+        for words in REQUESTS {
             for namespace in ["", "a", "b"] {
-                let request = request(&user, asked, namespace);
+                let request = request(&user, words, namespace);
                 let expected = policy.allows(&request);
                 let verdict = index.authorize(&request).await;
                 let decision = verdict.decision == Decision::Allow;
-                assert_eq!(decision, expected, "{name} {asked:?} in {namespace:?}: {}", verdict.reason);
+                assert_eq!(decision, expected, "{name} {words:?} in {namespace:?}: {}", verdict.reason);
                 if expected {
                     allowed += 1;
                 } else {
                     refused += 1;
                 }
-                for (_, _, _, known) in KNOWN.iter().filter(|k| (k.0, k.1, k.2) == (name, asked, namespace)) {
-                    assert_eq!(expected, *known, "{name} {asked:?} in {namespace:?}");
+                for (_, _, _, known) in KNOWN.iter().filter(|k| (k.0, k.1, k.2) == (name, words, namespace)) {
+                    assert_eq!(expected, *known, "{name} {words:?} in {namespace:?}");
                 }
             }
         }
     }
     assert_eq!(allowed + refused, 37 * 38 * 3);
-    assert!(allowed > 300, "only {allowed} are allowed: the table shows little");
-    for (name, asked, _, _) in KNOWN {
-        assert!(USERS.iter().any(|(user, _)| *user == name) && REQUESTS.contains(&asked), "{name} {asked:?}");
+    assert!(allowed > 300, "only {allowed} are allowed: the table is too weak");
+    for (name, words, _, _) in KNOWN {
+        assert!(USERS.iter().any(|(user, _)| *user == name) && REQUESTS.contains(&words), "{name} {words:?}");
     }
 }
 
 #[tokio::test]
-async fn reasons_name_the_binding_or_the_role_that_is_missing() {
+async fn reasons_name_the_binding_or_the_missing_role() {
     let index = Rbac::default();
     index.apply(policy().changes());
-    for (name, asked, namespace, reason) in [
+    for (name, words, namespace, reason) in [
         (
             "bob",
             ["get", "", "pods", "", "p"],
@@ -222,14 +222,14 @@ async fn reasons_name_the_binding_or_the_role_that_is_missing() {
         ),
     ] {
         let user = user(name, &[]);
-        assert_eq!(index.authorize(&request(&user, asked, namespace)).await.reason, reason, "{name}");
+        assert_eq!(index.authorize(&request(&user, words, namespace)).await.reason, reason, "{name}");
     }
 }
 
-/// For each role that a server starts with: a user who has it alone, and every word that occurs in its rules asked
-/// for, with words that do not.
+/// For each bootstrap role: a user who only has this role requests every combination of the values in its rules, and
+/// some values that are not in them.
 #[tokio::test]
-async fn every_bootstrap_role_decides_as_the_slow_evaluator_does() {
+async fn bootstrap_roles_match_the_slow_evaluator() {
     let objects: Vec<Value> = bootstrap::policy().unwrap().into_iter().map(|it| it.object).collect();
     let user = user("u", &[]);
     for role in objects.iter().filter(|object| object["kind"].as_str().unwrap().ends_with("Role")) {
@@ -244,18 +244,18 @@ async fn every_bootstrap_role_decides_as_the_slow_evaluator_does() {
         let policy = Policy(vec![role.clone(), binding]);
         let index = Rbac::default();
         index.apply(policy.changes());
-        for asked in asked_of(role) {
-            let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
-            let request = request(&user, asked.clone().try_into().unwrap(), namespace);
+        for words in requests_for(role) {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let request = request(&user, words.clone().try_into().unwrap(), namespace);
             let decision = index.authorize(&request).await.decision == Decision::Allow;
-            assert_eq!(decision, policy.allows(&request), "{} {asked:?}", role["metadata"]["name"]);
+            assert_eq!(decision, policy.allows(&request), "{} {words:?}", role["metadata"]["name"]);
         }
     }
 }
 
-/// All combinations of the words of a role's rules, rule by rule, and what lies beside them.
-fn asked_of(role: &Value) -> BTreeSet<[String; 5]> {
-    let mut asked = BTreeSet::new();
+/// All combinations of the values of a role's rules, rule by rule, and some other values.
+fn requests_for(role: &Value) -> BTreeSet<[String; 5]> {
+    let mut requests = BTreeSet::new();
     for rule in role["rules"].as_array().into_iter().flatten() {
         let words = |field: &str, beside: &[&str]| -> Vec<String> {
             let own = rule[field].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -263,7 +263,7 @@ fn asked_of(role: &Value) -> BTreeSet<[String; 5]> {
         };
         for verb in words("verbs", &["impersonate"]) {
             for path in words("nonResourceURLs", &["/metrics"]) {
-                asked.insert([
+                requests.insert([
                     verb.clone(),
                     format!("/{path}").replace("//", "/"),
                     String::new(),
@@ -276,16 +276,16 @@ fn asked_of(role: &Value) -> BTreeSet<[String; 5]> {
                     for name in words("resourceNames", &[""]) {
                         let (resource, sub) = resource.split_once('/').unwrap_or((&resource, ""));
                         let words = [&verb, &group, resource, sub, &name].map(str::to_owned);
-                        asked.insert(words);
+                        requests.insert(words);
                     }
                 }
             }
         }
     }
-    asked
+    requests
 }
 
-/// The policy of the file beside this one, as objects.
+/// The policy in the file beside this one, as objects.
 fn policy() -> Policy {
     let mut objects: Vec<Value> = Vec::new();
     for line in POLICY.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {

@@ -1,5 +1,5 @@
-//! The index against the slow evaluator: whatever roles and bindings come and go in whatever order, every question has
-//! the same answer.
+//! Model test of the index: after any sequence of changes of roles and bindings, it must decide like the slow
+//! evaluator.
 
 use crate::support::{Policy, change};
 use nave_authz::rbac::Rbac;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// Words of which few enough exist that rules and requests meet.
+/// A small vocabulary, so that rules and requests often match.
 fn words(of: &'static [&'static str]) -> impl Strategy<Value = Vec<&'static str>> {
     subsequence(of, 1..=2.min(of.len()))
 }
@@ -63,8 +63,8 @@ fn history() -> impl Strategy<Value = Vec<Vec<(bool, Value)>>> {
     prop::collection::vec(prop::collection::vec(one, 1..8), 1..8)
 }
 
-/// Many grants for all users that are asked about, of roles that allow nothing that is asked.
-fn of_no_consequence() -> Policy {
+/// Many grants for every tested user, of roles that allow none of the tested requests.
+fn irrelevant_policy() -> Policy {
     let object = |at: usize| {
         let (namespace, prefix) = [("", "Cluster"), ("n1", "")][at % 2];
         let metadata = json!({"namespace": namespace, "name": format!("role-{at}")});
@@ -105,13 +105,13 @@ fn requests(user: &UserInfo) -> Vec<Attributes<'_>> {
     let mut requests = Vec::new();
     for verb in ["get", "list", "delete"] {
         for path in ["/a", "/a/", "/b/c", "/"] {
-            requests.push(Attributes { verb, path, ..Attributes::of(user) });
+            requests.push(Attributes { verb, path, ..Attributes::for_user(user) });
         }
         for (group, resource, subresource) in
             [("", "pods", ""), ("", "pods", "log"), ("apps", "secrets", ""), ("apps", "pods", "scale")]
         {
             for (namespace, name) in [("", ""), ("n1", "a"), ("n2", ""), ("n2", "b")] {
-                let all = Attributes::of(user);
+                let all = Attributes::for_user(user);
                 requests.push(Attributes { verb, group, resource, subresource, namespace, name, ..all });
             }
         }
@@ -123,10 +123,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_answer_is_that_of_the_slow_evaluator(history in history(), many in any::<bool>()) {
+    fn index_matches_the_slow_evaluator(history in history(), many in any::<bool>()) {
         let index = Rbac::default();
-        // With many grants each, the index looks for them in another way.
-        let mut policy = if many { of_no_consequence() } else { Policy::default() };
+        // With many grants per subject, the index uses its lookup table.
+        let mut policy = if many { irrelevant_policy() } else { Policy::default() };
         index.apply(policy.changes());
         for batch in history {
             let changes = batch.iter().map(|(put, object)| change(object, put.then_some(object)));

@@ -1,5 +1,4 @@
-//! An evaluator of RBAC that is slow and plain: it walks over all bindings for each question, and shares no code with
-//! the index.
+//! A slow and simple RBAC evaluator: it walks over all bindings for each request, and shares no code with the index.
 
 use bytes::Bytes;
 use nave_authz::Attributes;
@@ -11,12 +10,12 @@ use serde_json::Value;
 pub(crate) struct Policy(pub(crate) Vec<Value>);
 
 impl Policy {
-    /// Whether some rule of some role that is bound to the user allows the request.
+    /// Whether a rule of a role that is bound to the user allows the request.
     pub(crate) fn allows(&self, request: &Attributes<'_>) -> bool {
         self.rules(request).into_iter().any(|rule| rule_allows(rule, request))
     }
 
-    /// What is to be told to an index so that it knows this policy.
+    /// The changes that add this policy to an index.
     pub(crate) fn changes(&self) -> Vec<Change> {
         self.0.iter().map(|object| change(object, Some(object))).collect()
     }
@@ -43,7 +42,7 @@ impl Policy {
     }
 }
 
-/// The change that makes an object of this kind and name be `object`.
+/// The change that replaces the object of this kind and name with `object`.
 pub(crate) fn change(identity: &Value, object: Option<&Value>) -> Change {
     Change {
         kind: match text(identity, "kind") {

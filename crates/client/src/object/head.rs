@@ -1,4 +1,4 @@
-//! What is asked of an object's metadata often, as places in its JSON.
+//! The frequently read metadata of an object, as ranges of its JSON.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,7 +10,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use super::ObjectError;
 use nave_machinery::scan;
 
-/// Where a text stands: in the object's JSON, or past its end in [`Head::escaped`].
+/// A range in the object's JSON, or past its end in [`Head::escaped`].
 #[derive(Clone, Copy, Default)]
 pub(super) struct Span {
     start: u32,
@@ -26,7 +26,7 @@ pub(super) struct Head {
     pub(super) labels: Box<[(Span, Span)]>,
     pub(super) finalizers: Box<[Span]>,
     pub(super) owners: Box<[Owner]>,
-    /// Texts that the JSON does not hold as they are, for it escapes them. Hardly ever there.
+    /// Strings that are escaped in the JSON, unescaped; rare.
     escaped: Option<Box<str>>,
 }
 
@@ -50,16 +50,17 @@ impl Head {
         let mut places = Places { json, escaped: String::new() };
         let (owners, labels) =
             (metadata.owner_references.unwrap_or_default(), metadata.labels.unwrap_or_default());
-        let labels = labels.0.into_iter().map(|(key, value)| (places.of(Some(key)), places.of(Some(value))));
+        let labels =
+            labels.0.into_iter().map(|(key, value)| (places.span_of(Some(key)), places.span_of(Some(value))));
         Ok(Self {
             labels: labels.collect(),
-            finalizers: places.of_all(metadata.finalizers.unwrap_or_default()),
+            finalizers: places.spans_of(metadata.finalizers.unwrap_or_default()),
             owners: owners.into_iter().map(|owner| owner.placed(&mut places)).collect(),
-            name: places.of(metadata.name),
-            namespace: places.of(metadata.namespace),
-            uid: places.of(metadata.uid),
-            resource_version: places.of(metadata.resource_version),
-            deletion_timestamp: places.of(metadata.deletion_timestamp),
+            name: places.span_of(metadata.name),
+            namespace: places.span_of(metadata.namespace),
+            uid: places.span_of(metadata.uid),
+            resource_version: places.span_of(metadata.resource_version),
+            deletion_timestamp: places.span_of(metadata.deletion_timestamp),
             escaped: (!places.escaped.is_empty()).then(|| places.escaped.into()),
         })
     }
@@ -74,14 +75,14 @@ impl Head {
     }
 }
 
-/// Turns what was read into places.
+/// Converts parsed strings to ranges.
 struct Places<'a> {
     json: &'a [u8],
     escaped: String,
 }
 
 impl<'a> Places<'a> {
-    fn of(&mut self, text: Option<Text<'a>>) -> Span {
+    fn span_of(&mut self, text: Option<Text<'a>>) -> Span {
         let Some(Text(text)) = text else { return Span::default() };
         let start = match &text {
             Cow::Borrowed(text) => text.as_ptr().addr() - self.json.as_ptr().addr(),
@@ -94,8 +95,8 @@ impl<'a> Places<'a> {
         Span { start: start as u32, length: text.len() as u32 }
     }
 
-    fn of_all(&mut self, texts: Vec<Text<'a>>) -> Box<[Span]> {
-        texts.into_iter().map(|text| self.of(Some(text))).collect()
+    fn spans_of(&mut self, texts: Vec<Text<'a>>) -> Box<[Span]> {
+        texts.into_iter().map(|text| self.span_of(Some(text))).collect()
     }
 }
 
@@ -138,21 +139,21 @@ struct OwnerText<'a> {
 impl<'a> OwnerText<'a> {
     fn placed(self, places: &mut Places<'a>) -> Owner {
         Owner {
-            api_version: places.of(self.api_version),
-            kind: places.of(self.kind),
-            name: places.of(self.name),
-            uid: places.of(self.uid),
+            api_version: places.span_of(self.api_version),
+            kind: places.span_of(self.kind),
+            name: places.span_of(self.name),
+            uid: places.span_of(self.uid),
             controller: self.controller.unwrap_or(false),
             block_owner_deletion: self.block_owner_deletion.unwrap_or(false),
         }
     }
 }
 
-/// A text, borrowed from the JSON where it stands there as it is.
+/// A string, borrowed from the JSON unless it is escaped.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// The members of an object whose values are texts.
+/// The members of an object with string values.
 #[derive(Default)]
 struct Pairs<'a>(Vec<(Text<'a>, Text<'a>)>);
 
@@ -164,7 +165,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
             type Value = Pairs<'a>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of texts")
+                f.write_str("an object with string values")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<'a>, A::Error> {
@@ -180,5 +181,5 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
     }
 }
 
-/// Room made at most before pairs are seen.
+/// The largest capacity reserved before pairs are read.
 const PAIRS: usize = 64;

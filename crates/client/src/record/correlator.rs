@@ -1,4 +1,4 @@
-//! Which events are written, and as what: client-go's `EventCorrelator`, with its numbers.
+//! Aggregates, counts and limits events like client-go's `EventCorrelator`, with its parameters.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -9,32 +9,32 @@ use lru::LruCache;
 
 use super::{EventKind, Recorded};
 
-/// Decides about each event of one component, from those before it.
+/// Decides how each event of one component is written, from the previous ones.
 pub(super) struct Correlator {
     similar: Bounded<Similar, Aggregate>,
     written: Bounded<Repeated, Written>,
     allowances: Bounded<Subject, Allowance>,
 }
 
-/// What is to be written.
+/// The event to write.
 #[derive(Debug, PartialEq)]
 pub(super) struct Correlated {
-    /// Under which it is remembered.
+    /// The key under which it is remembered.
     pub(super) key: Repeated,
-    /// What it says.
+    /// The message.
     pub(super) message: String,
-    /// The event that it repeats, if any.
+    /// The event it repeats, if any.
     pub(super) before: Option<Written>,
 }
 
-/// An event that was written: its name, and how often it happened by then.
+/// A written event: its name and count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Written {
     pub(super) name: String,
     pub(super) count: i32,
 }
 
-/// What an event is about.
+/// The object and source of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Subject {
     api_version: Option<String>,
@@ -45,7 +45,7 @@ pub(super) struct Subject {
     field_path: Option<String>,
 }
 
-/// Events that differ in their message alone.
+/// Events that differ in their message only.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Similar {
     subject: Subject,
@@ -53,7 +53,7 @@ pub(super) struct Similar {
     reason: &'static str,
 }
 
-/// Events that are one that happened several times: all that are alike or, where there are too many, all that are similar.
+/// Events counted as one: identical ones, or all similar ones if there are too many.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Repeated {
     similar: Similar,
@@ -65,7 +65,7 @@ struct Aggregate {
     last: Timestamp,
 }
 
-/// How many more events of a subject are let through: some at once, and more as time goes by.
+/// The rate limit of a subject's events: a burst, and then a steady rate.
 struct Allowance {
     tokens: f64,
     at: Timestamp,
@@ -76,9 +76,9 @@ impl Correlator {
         Self { similar: Bounded::new(), written: Bounded::new(), allowances: Bounded::new() }
     }
 
-    /// What to write for an event; nothing where its subject has had more than its share. It counts all the same.
+    /// Returns the event to write; `None` if its subject exceeds the rate limit. It is counted in either case.
     pub(super) fn correlate(&mut self, event: &Recorded) -> Option<Correlated> {
-        let subject = Subject::of(&event.object);
+        let subject = Subject::from_reference(&event.object);
         let similar = Similar { subject: subject.clone(), kind: event.kind, reason: event.reason };
         let (key, message) = self.aggregate(similar, event);
         if !self.allow(subject, event.at) {
@@ -91,12 +91,12 @@ impl Correlator {
         Some(Correlated { key, message, before })
     }
 
-    /// Notes what was written, and how often that has happened now.
+    /// Records a written event with its count.
     pub(super) fn wrote(&mut self, key: Repeated, written: Written) {
         self.written.put(key, written);
     }
 
-    /// Whether an event stands for itself, or with many similar ones for all of them.
+    /// Returns the key and the message: the event itself, or the combination of many similar ones.
     fn aggregate(&mut self, similar: Similar, event: &Recorded) -> (Repeated, String) {
         let known = self.similar.get_or_insert(similar.clone(), || Aggregate::new(event.at));
         if seconds(known.last, event.at) > AGGREGATED_WITHIN {
@@ -108,7 +108,7 @@ impl Correlator {
             let message = event.message.clone();
             return (Repeated { similar, message: Some(message.clone()) }, message);
         }
-        // The set stays as small as this.
+        // Bounds the set of messages.
         if let Some(one) = known.messages.iter().next().cloned() {
             known.messages.remove(&one);
         }
@@ -129,7 +129,7 @@ impl Correlator {
 }
 
 impl Subject {
-    fn of(object: &ObjectReference) -> Self {
+    fn from_reference(object: &ObjectReference) -> Self {
         let ObjectReference { api_version, kind, namespace, name, uid, field_path, .. } = object.clone();
         Self { api_version, kind, namespace, name, uid, field_path }
     }
@@ -141,8 +141,7 @@ impl Aggregate {
     }
 }
 
-/// A map that forgets what was not asked for longest. The bound is not the map's own, which would make room for all of
-/// it at once.
+/// A bounded LRU map. The bound is checked here, because the map's own bound would allocate its full capacity.
 struct Bounded<K: Hash + Eq, V>(LruCache<K, V>);
 
 impl<K: Hash + Eq, V> Bounded<K, V> {
@@ -156,13 +155,13 @@ impl<K: Hash + Eq, V> Bounded<K, V> {
 
     fn put(&mut self, key: K, value: V) {
         self.0.put(key, value);
-        if self.0.len() > REMEMBERED {
+        if self.0.len() > MAX_REMEMBERED {
             self.0.pop_lru();
         }
     }
 
     fn get_or_insert(&mut self, key: K, value: impl FnOnce() -> V) -> &mut V {
-        if self.0.len() >= REMEMBERED && !self.0.contains(&key) {
+        if self.0.len() >= MAX_REMEMBERED && !self.0.contains(&key) {
             self.0.pop_lru();
         }
         self.0.get_or_insert_mut(key, value)
@@ -173,16 +172,16 @@ fn seconds(from: Timestamp, to: Timestamp) -> f64 {
     to.duration_since(from).as_secs_f64()
 }
 
-/// From so many different messages on, similar events are told of as one.
+/// The number of different messages from which on similar events are combined,
 const MAX_SIMILAR: usize = 10;
-/// Unless so many seconds pass between two of them.
+/// unless more than this many seconds pass between two of them.
 const AGGREGATED_WITHIN: f64 = 600.0;
-/// So many events of one subject are written at once,
+/// The burst of events per subject,
 const BURST: f64 = 25.0;
-/// and one more each five minutes.
+/// followed by one per five minutes.
 const PER_SECOND: f64 = 1.0 / 300.0;
-/// So many of each are remembered.
-const REMEMBERED: usize = 4096;
+/// The most entries of each kind that are remembered.
+const MAX_REMEMBERED: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -195,8 +194,8 @@ mod tests {
         Recorded { component, object, kind: EventKind::Normal, reason: "Reason", message, at }
     }
 
-    /// The message, and how often it has been told of.
-    fn told(correlator: &mut Correlator, event: &Recorded) -> Option<(String, i32)> {
+    /// The message and the count of the event to write.
+    fn correlate(correlator: &mut Correlator, event: &Recorded) -> Option<(String, i32)> {
         let Correlated { key, message, before } = correlator.correlate(event)?;
         let count = before.map_or(0, |before| before.count) + 1;
         correlator.wrote(key, Written { name: "event".to_owned(), count });
@@ -204,55 +203,55 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_happens_again_is_counted() {
+    fn counts_repeated_events() {
         let mut correlator = Correlator::new();
         for count in 1..=5 {
             assert_eq!(
-                told(&mut correlator, &event("a", "x", count)),
+                correlate(&mut correlator, &event("a", "x", count)),
                 Some(("x".to_owned(), count.try_into().unwrap()))
             );
         }
-        assert_eq!(told(&mut correlator, &event("a", "y", 6)), Some(("y".to_owned(), 1)));
-        assert_eq!(told(&mut correlator, &event("b", "x", 6)), Some(("x".to_owned(), 1)));
+        assert_eq!(correlate(&mut correlator, &event("a", "y", 6)), Some(("y".to_owned(), 1)));
+        assert_eq!(correlate(&mut correlator, &event("b", "x", 6)), Some(("x".to_owned(), 1)));
     }
 
     #[test]
-    fn many_similar_events_become_one_until_there_is_a_pause() {
+    fn combines_similar_events_until_a_pause() {
         let mut correlator = Correlator::new();
         for number in 1..10 {
             let message = format!("message {number}");
-            assert_eq!(told(&mut correlator, &event("a", &message, number)), Some((message, 1)));
+            assert_eq!(correlate(&mut correlator, &event("a", &message, number)), Some((message, 1)));
         }
         for number in 10..13 {
             let combined = format!("(combined from similar events): message {number}");
-            let told = told(&mut correlator, &event("a", &format!("message {number}"), number));
-            assert_eq!(told, Some((combined, i32::try_from(number).unwrap() - 9)));
+            let written = correlate(&mut correlator, &event("a", &format!("message {number}"), number));
+            assert_eq!(written, Some((combined, i32::try_from(number).unwrap() - 9)));
         }
         let later = event("a", "message 13", 700);
-        assert_eq!(told(&mut correlator, &later), Some(("message 13".to_owned(), 1)));
+        assert_eq!(correlate(&mut correlator, &later), Some(("message 13".to_owned(), 1)));
     }
 
     #[test]
-    fn a_subject_that_talks_too_much_is_heard_once_in_five_minutes() {
+    fn limits_events_of_a_subject_to_one_in_five_minutes() {
         let mut correlator = Correlator::new();
         for _ in 0..25 {
-            assert!(told(&mut correlator, &event("a", "x", 0)).is_some());
+            assert!(correlate(&mut correlator, &event("a", "x", 0)).is_some());
         }
-        assert_eq!(told(&mut correlator, &event("a", "x", 1)), None);
-        assert!(told(&mut correlator, &event("b", "x", 1)).is_some());
-        assert_eq!(told(&mut correlator, &event("a", "x", 302)), Some(("x".to_owned(), 27)));
-        assert_eq!(told(&mut correlator, &event("a", "x", 303)), None);
+        assert_eq!(correlate(&mut correlator, &event("a", "x", 1)), None);
+        assert!(correlate(&mut correlator, &event("b", "x", 1)).is_some());
+        assert_eq!(correlate(&mut correlator, &event("a", "x", 302)), Some(("x".to_owned(), 27)));
+        assert_eq!(correlate(&mut correlator, &event("a", "x", 303)), None);
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn number_of_remembered_entries_is_bounded() {
         let mut correlator = Correlator::new();
-        for number in 0..2 * REMEMBERED {
-            told(&mut correlator, &event(&number.to_string(), "x", 0));
+        for number in 0..2 * MAX_REMEMBERED {
+            correlate(&mut correlator, &event(&number.to_string(), "x", 0));
         }
-        assert_eq!(correlator.similar.0.len(), REMEMBERED);
-        assert_eq!(correlator.written.0.len(), REMEMBERED);
-        assert_eq!(correlator.allowances.0.len(), REMEMBERED);
-        assert_eq!(told(&mut correlator, &event("0", "x", 0)), Some(("x".to_owned(), 1)));
+        assert_eq!(correlator.similar.0.len(), MAX_REMEMBERED);
+        assert_eq!(correlator.written.0.len(), MAX_REMEMBERED);
+        assert_eq!(correlator.allowances.0.len(), MAX_REMEMBERED);
+        assert_eq!(correlate(&mut correlator, &event("0", "x", 0)), Some(("x".to_owned(), 1)));
     }
 }

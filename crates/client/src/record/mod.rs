@@ -1,11 +1,11 @@
-//! [`EventRecorder`]: tells in Events what happens to objects (client-go: `tools/record`).
+//! [`EventRecorder`]: records Events about objects (client-go: `tools/record`).
 //!
 //! ```text
 //! record(object, reason, message) ──► queue ──► Correlator ──► create, or patch of the count
-//!   never waits                       1,000     similar as one, repeated counted, too many dropped
+//!   never blocks                      1,000     combines, counts and limits events
 //! ```
 //!
-//! Events are a courtesy. Those that come while too many wait are dropped, and nothing depends on their being written.
+//! Recording is best effort. Events are dropped when the queue is full, and nothing depends on them.
 
 mod correlator;
 mod writer;
@@ -18,12 +18,12 @@ use tokio::sync::mpsc;
 
 pub use writer::EventWriter;
 
-/// Whether an event tells of something usual.
+/// The type of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventKind {
-    /// It does.
+    /// A normal event.
     Normal,
-    /// Somebody should have a look.
+    /// A problem that needs attention.
     Warning,
 }
 
@@ -36,14 +36,14 @@ impl EventKind {
     }
 }
 
-/// Records events in the name of one component. Clones go through the same [`EventWriter`].
+/// Records the events of one component. Clones use the same [`EventWriter`].
 #[derive(Clone, Debug)]
 pub struct EventRecorder {
     component: Arc<str>,
     queue: mpsc::Sender<Recorded>,
 }
 
-/// Something that happened, as it was recorded.
+/// A recorded event.
 #[derive(Clone, Debug)]
 struct Recorded {
     component: Arc<str>,
@@ -54,8 +54,8 @@ struct Recorded {
     at: Timestamp,
 }
 
-/// A recorder of the events of `component`, and what writes them: it is to [run](EventWriter::run) for as long as
-/// events are to be written.
+/// Creates a recorder for the events of `component`, and its writer, which must [run](EventWriter::run) for events to
+/// be written.
 ///
 /// ```no_run
 /// # async fn example(client: kube::Client, pod: k8s_openapi::api::core::v1::Pod) {
@@ -67,11 +67,11 @@ struct Recorded {
 /// # }
 /// ```
 pub fn recorder(component: &str, client: kube::Client) -> (EventRecorder, EventWriter) {
-    let (queue, waiting) = mpsc::channel(WAITING);
+    let (queue, waiting) = mpsc::channel(QUEUE_CAPACITY);
     (EventRecorder { component: component.into(), queue }, EventWriter::new(client, waiting))
 }
 
-/// How an event refers to an object.
+/// Creates a reference to an object.
 pub fn reference_of<K: kube::Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
     let meta = object.meta();
     ObjectReference {
@@ -86,25 +86,25 @@ pub fn reference_of<K: kube::Resource<DynamicType = ()>>(object: &K) -> ObjectRe
 }
 
 impl EventRecorder {
-    /// The same recorder in the name of another component.
+    /// Records events of another component with the same writer.
     #[must_use]
     pub fn with_component(&self, component: &str) -> Self {
         Self { component: component.into(), queue: self.queue.clone() }
     }
 
-    /// Records that something happened to an object. The reason is one word that programs know; the message is for
-    /// people, and cut at 1,024 characters.
+    /// Records an event about an object. The reason is a word for programs; the message is for people and is cut at
+    /// 1,024 characters.
     pub fn record(&self, object: &ObjectReference, kind: EventKind, reason: &'static str, message: &str) {
         let message = message.chars().take(MESSAGE_MAX).collect();
         let (component, object) = (Arc::clone(&self.component), object.clone());
         let event = Recorded { component, object, kind, reason, message, at: Timestamp::now() };
         if self.queue.try_send(event).is_err() {
-            tracing::debug!(reason, "an event was dropped: too many wait");
+            tracing::debug!(reason, "event dropped, queue full");
         }
     }
 }
 
-/// So many events wait at most.
-const WAITING: usize = 1000;
-/// A longer message is cut; the API refuses it.
+/// The capacity of the queue.
+const QUEUE_CAPACITY: usize = 1000;
+/// The longest message that the API accepts; longer ones are cut.
 const MESSAGE_MAX: usize = 1024;

@@ -15,7 +15,7 @@ use super::Recorded;
 use super::correlator::{Correlated, Correlator, Written};
 use crate::redacted;
 
-/// Writes what is recorded, in its order.
+/// Writes recorded events in order.
 pub struct EventWriter {
     client: kube::Client,
     waiting: mpsc::Receiver<Recorded>,
@@ -27,27 +27,24 @@ impl EventWriter {
         Self { client, waiting, correlator: Correlator::new() }
     }
 
-    /// Writes events until `stop` is cancelled; there is a second then for what was recorded before.
+    /// Writes events until `stop` is cancelled, and then queued events for one more second.
     pub async fn run(mut self, stop: CancellationToken) {
         let overtime = async {
             stop.cancelled().await;
-            tokio::time::sleep(OVERTIME).await;
+            tokio::time::sleep(DRAIN_TIMEOUT).await;
         };
         let write_all = async {
             while let Some(event) = self.next(&stop).await {
-                // A panic costs the one event.
+                // A panic loses one event only.
                 if AssertUnwindSafe(self.record(&event)).catch_unwind().await.is_err() {
-                    tracing::error!(
-                        component = &*event.component,
-                        "an event was dropped: writing it panicked"
-                    );
+                    tracing::error!(component = &*event.component, "event dropped, writing it panicked");
                 }
             }
         };
         tokio::select! { () = write_all => {} () = overtime => {} }
     }
 
-    /// The next event; after `stop`, what waits still.
+    /// The next event; after `stop`, the remaining queued ones.
     async fn next(&mut self, stop: &CancellationToken) -> Option<Recorded> {
         tokio::select! {
             biased;
@@ -62,7 +59,7 @@ impl EventWriter {
         }
     }
 
-    /// Writes an event, again after failures of the connection; what the API refuses is dropped.
+    /// Writes an event, with retries after connection failures; events that the API refuses are dropped.
     async fn write(&mut self, event: &Recorded, correlated: Correlated) {
         let mut wait = jittered(BETWEEN_TRIES / 10, 9.0);
         for _ in 0..TRIES {
@@ -71,12 +68,12 @@ impl EventWriter {
                 Err(
                     error @ (kube::Error::Api(_) | kube::Error::SerdeError(_) | kube::Error::BuildRequest(_)),
                 ) => {
-                    // A namespace on its way out, as a rule.
-                    tracing::debug!(component = &*event.component, %error, "an event was refused");
+                    // Usually the namespace is terminating.
+                    tracing::debug!(component = &*event.component, %error, "event refused by the API");
                     return;
                 }
                 Err(error) => {
-                    tracing::debug!(component = &*event.component, %error, "an event could not be written");
+                    tracing::debug!(component = &*event.component, %error, "writing an event failed");
                     tokio::time::sleep(wait).await;
                     wait = BETWEEN_TRIES;
                 }
@@ -93,7 +90,7 @@ impl EventWriter {
                 json!({"count": count, "lastTimestamp": Time(event.at), "message": correlated.message});
             match events.patch(&before.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
                 Ok(_) => return Ok(Written { name: before.name.clone(), count }),
-                // It is gone after its time: it is told of anew.
+                // The event has expired: create a new one.
                 Err(kube::Error::Api(status)) if status.is_not_found() => {}
                 Err(error) => return Err(error),
             }
@@ -126,14 +123,14 @@ fn new_event(event: &Recorded, correlated: &Correlated, namespace: &str, count: 
     }
 }
 
-/// As client-go names events: unique enough among those of one object.
+/// A name in client-go's format, unique among the events of an object.
 fn name(object: &str, at: Timestamp) -> String {
     format!("{object}.{:x}", at.as_nanosecond())
 }
 
-/// What waits when the writer is stopped is written within this time, or not at all.
-const OVERTIME: Duration = Duration::from_secs(1);
-/// An event is tried so often,
+/// The time for queued events after a stop.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// The number of tries for an event,
 const TRIES: usize = 12;
-/// so long after each other; the first time a part of it, so that the many who wait for one server do not come at once.
+/// and the delay between them. The first one is random, so that many clients do not retry at once.
 const BETWEEN_TRIES: Duration = Duration::from_secs(10);

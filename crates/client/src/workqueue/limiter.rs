@@ -1,4 +1,4 @@
-//! When a key that failed is tried again.
+//! Rate limiters for retries.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,20 +9,20 @@ use tokio::time::Instant;
 
 use super::Key;
 
-/// Says how long a key waits after a failure.
+/// Determines the delay of a key after a failure.
 pub trait RateLimiter<T>: Send + Sync + 'static {
-    /// The key has failed: how long it is to wait.
+    /// Counts a failure and returns the delay.
     fn when(&self, key: &T) -> Duration;
 
-    /// The key has succeeded, or is given up.
+    /// Resets the failures of a key, after a success or when giving up.
     fn forget(&self, key: &T);
 
-    /// How often it failed since it was last forgotten.
+    /// The number of failures since the last reset.
     fn num_requeues(&self, key: &T) -> u32;
 }
 
-/// client-go's default for controllers: the longer of 5 ms to 1,000 s by the key's failures, and 10 tries a second for
-/// all keys with a burst of 100.
+/// client-go's default for controllers: the longer of an exponential delay per key (5 ms to 1,000 s) and a token
+/// bucket for all keys (10 per second, burst of 100).
 pub fn default_rate_limiter<T: Key>() -> impl RateLimiter<T> {
     MaxOf(
         ExponentialLimiter::new(Duration::from_millis(5), Duration::from_secs(1_000)),
@@ -30,14 +30,14 @@ pub fn default_rate_limiter<T: Key>() -> impl RateLimiter<T> {
     )
 }
 
-/// Twice as long with each failure of the key.
+/// Doubles the delay with each failure of a key.
 pub struct ExponentialLimiter<T> {
     backoff: Backoff,
     failures: Mutex<HashMap<T, u32>>,
 }
 
 impl<T: Key> ExponentialLimiter<T> {
-    /// `base` after the first failure, and no more than `max`.
+    /// Starts with `base`, up to `max`.
     pub fn new(base: Duration, max: Duration) -> Self {
         Self { backoff: Backoff::doubling(base, max), failures: Mutex::default() }
     }
@@ -60,7 +60,7 @@ impl<T: Key> RateLimiter<T> for ExponentialLimiter<T> {
     }
 }
 
-/// So many tries a second, whatever the key, and a burst at first.
+/// A token bucket for all keys.
 pub struct BucketRateLimiter {
     per_second: f64,
     burst: f64,
@@ -68,13 +68,13 @@ pub struct BucketRateLimiter {
 }
 
 struct Bucket {
-    /// May be negative: tries that are allowed in the future only.
+    /// May be negative: reserved future tokens.
     tokens: f64,
     at: Instant,
 }
 
 impl BucketRateLimiter {
-    /// `per_second` tries a second, after a burst.
+    /// Allows `per_second` retries per second, after a burst.
     pub fn new(per_second: f64, burst: u32) -> Self {
         let burst = f64::from(burst);
         Self { per_second, burst, bucket: Mutex::new(Bucket { tokens: burst, at: Instant::now() }) }
@@ -102,7 +102,7 @@ impl<T> RateLimiter<T> for BucketRateLimiter {
     }
 }
 
-/// The longer wait of two limiters.
+/// The longer delay of two limiters.
 pub struct MaxOf<A, B>(pub A, pub B);
 
 impl<T, A: RateLimiter<T>, B: RateLimiter<T>> RateLimiter<T> for MaxOf<A, B> {
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_waits_twice_as_long_with_each_failure_up_to_a_bound() {
+    fn delay_doubles_with_each_failure_up_to_a_maximum() {
         let limiter = ExponentialLimiter::new(Duration::from_millis(5), Duration::from_secs(1));
         let waits: Vec<_> = (0..10).map(|_| limiter.when(&"a").as_millis()).collect();
         assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 640, 1_000, 1_000]);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_bucket_lets_a_burst_through_and_then_a_rate() {
+    async fn bucket_allows_a_burst_and_then_a_rate() {
         let limiter = BucketRateLimiter::new(10.0, 3);
         let waits: Vec<_> = (0..5).map(|_| limiter.when(&()).as_millis()).collect();
         assert_eq!(waits, [0, 0, 0, 100, 200]);

@@ -1,4 +1,4 @@
-//! client-go's metrics of queues.
+//! client-go's metrics of work queues.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -14,14 +14,14 @@ use tokio::time::Instant;
 
 use super::Key;
 
-/// The metrics of all queues of a process, each with the queue's `name` as a label. A pointer.
+/// The metrics of all queues of a process; the label `name` is the queue's. Clones share them.
 #[derive(Clone)]
 pub struct WorkqueueMetrics {
     families: Families,
     queues: Arc<Mutex<Vec<Measurement>>>,
 }
 
-/// What is measured when it is asked for.
+/// Metrics that are computed when they are collected.
 struct Measurement {
     running: Weak<dyn Running>,
     unfinished: Gauge,
@@ -44,42 +44,42 @@ impl WorkqueueMetrics {
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let named = |name: &str, help: &str| Opts::new(format!("workqueue_{name}"), help);
         let seconds = |name: &str, help: &str| -> Result<HistogramOpts, prometheus::Error> {
-            // 10 ns to 10 s, as upstream's.
+            // 10 ns to 10 s, as upstream.
             Ok(HistogramOpts::from(named(name, help)).buckets(exponential_buckets(1e-8, 10.0, 10)?))
         };
         let families = Families {
-            depth: IntGaugeVec::new(named("depth", "Keys that wait to be worked on."), &["name"])?,
+            depth: IntGaugeVec::new(named("depth", "Keys waiting in the queue."), &["name"])?,
             adds: IntCounterVec::new(named("adds_total", "Keys added."), &["name"])?,
             queue_duration: HistogramVec::new(
-                seconds("queue_duration_seconds", "How long a key waits before it is worked on.")?,
+                seconds("queue_duration_seconds", "Time a key waits in the queue, in seconds.")?,
                 &["name"],
             )?,
             work_duration: HistogramVec::new(
-                seconds("work_duration_seconds", "How long the work on a key takes.")?,
+                seconds("work_duration_seconds", "Time to process a key, in seconds.")?,
                 &["name"],
             )?,
             unfinished_work: GaugeVec::new(
-                named("unfinished_work_seconds", "Time spent so far on keys that are worked on now."),
+                named(
+                    "unfinished_work_seconds",
+                    "Total time spent so far on keys in processing, in seconds.",
+                ),
                 &["name"],
             )?,
             longest_running: GaugeVec::new(
                 named(
                     "longest_running_processor_seconds",
-                    "How long the longest work under way has taken so far.",
+                    "Time of the longest processing in progress, in seconds.",
                 ),
                 &["name"],
             )?,
-            retries: IntCounterVec::new(
-                named("retries_total", "Keys added to be worked on later."),
-                &["name"],
-            )?,
+            retries: IntCounterVec::new(named("retries_total", "Keys added with a delay."), &["name"])?,
         };
         let metrics = Self { families, queues: Arc::default() };
         registry.register(Box::new(metrics.clone()))?;
         Ok(metrics)
     }
 
-    /// Brings the gauges that depend on the time up to date.
+    /// Updates the gauges that depend on the time.
     fn refresh(&self) {
         self.queues.lock().retain(|queue| {
             let Some(running) = queue.running.upgrade() else { return false };
@@ -124,9 +124,9 @@ impl Collector for WorkqueueMetrics {
     }
 }
 
-/// Work under way.
+/// Processing in progress.
 trait Running: Send + Sync {
-    /// How long all of it, and the longest, has taken.
+    /// The total and the longest processing time so far.
     fn seconds(&self) -> (f64, f64);
 }
 
@@ -140,7 +140,7 @@ impl<T: Key> Running for Starts<T> {
     }
 }
 
-/// The metrics of one queue, if it is measured.
+/// The metrics of one queue; none if it is not measured.
 pub(super) struct QueueMetrics<T>(Option<Measured<T>>);
 
 struct Measured<T> {
@@ -178,35 +178,35 @@ impl<T: Key> QueueMetrics<T> {
     }
 
     pub(super) fn added(&mut self, key: &T) {
-        let Some(it) = &mut self.0 else { return };
-        it.adds.inc();
-        it.added.entry(key.clone()).or_insert_with(Instant::now);
+        let Some(queue) = &mut self.0 else { return };
+        queue.adds.inc();
+        queue.added.entry(key.clone()).or_insert_with(Instant::now);
     }
 
     pub(super) fn depth(&self, depth: usize) {
-        if let Some(it) = &self.0 {
-            it.depth.set(i64::try_from(depth).unwrap_or(i64::MAX));
+        if let Some(queue) = &self.0 {
+            queue.depth.set(i64::try_from(depth).unwrap_or(i64::MAX));
         }
     }
 
     pub(super) fn taken(&mut self, key: &T) {
-        let Some(it) = &mut self.0 else { return };
-        if let Some(added) = it.added.remove(key) {
-            it.queue_duration.observe(added.elapsed().as_secs_f64());
+        let Some(queue) = &mut self.0 else { return };
+        if let Some(added) = queue.added.remove(key) {
+            queue.queue_duration.observe(added.elapsed().as_secs_f64());
         }
-        it.started.0.lock().insert(key.clone(), Instant::now());
+        queue.started.0.lock().insert(key.clone(), Instant::now());
     }
 
     pub(super) fn done(&self, key: &T) {
-        let Some(it) = &self.0 else { return };
-        if let Some(started) = it.started.0.lock().remove(key) {
-            it.work_duration.observe(started.elapsed().as_secs_f64());
+        let Some(queue) = &self.0 else { return };
+        if let Some(started) = queue.started.0.lock().remove(key) {
+            queue.work_duration.observe(started.elapsed().as_secs_f64());
         }
     }
 
     pub(super) fn retried(&self) {
-        if let Some(it) = &self.0 {
-            it.retries.inc();
+        if let Some(queue) = &self.0 {
+            queue.retries.inc();
         }
     }
 }

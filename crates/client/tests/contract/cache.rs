@@ -1,4 +1,4 @@
-//! `Indexer` against a model that is a map and looks at every object.
+//! Model test of `Indexer`: the model is a map and scans all objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ enum Step {
     AddIndex,
 }
 
-/// The letters of the label: none, one or several values.
+/// The letters of the label: no, one or several values.
 fn letters(object: &Object) -> Vec<String> {
     object.label("colour").unwrap_or_default().chars().map(String::from).collect()
 }
@@ -38,7 +38,7 @@ fn keys(objects: &[Object]) -> BTreeSet<String> {
 
 proptest! {
     #[test]
-    fn it_finds_what_looking_at_every_object_finds(steps in steps()) {
+    fn index_lookups_match_a_scan(steps in steps()) {
         let (cache, mut model) = (Indexer::new(), BTreeMap::<String, String>::new());
         let mut indexed = false;
         for (version, step) in steps.into_iter().enumerate() {

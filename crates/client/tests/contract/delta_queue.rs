@@ -1,4 +1,4 @@
-//! `DeltaFifo` against a model that is a list of lists.
+//! Model test of `DeltaFifo`: the model is a list of lists.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ enum Step {
     Pop,
 }
 
-/// A delta as the model has it: what, and of which version.
+/// A delta in the model: its type and version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Entry {
     Added(u64),
@@ -75,7 +75,7 @@ impl Model {
             different.dedup();
             self.initial = different.len() + gone.len();
         }
-        // The order among them is nobody's business; all are queued, or stay where they are.
+        // Their order is unspecified; all are queued or stay queued.
         for (key, version) in gone {
             self.push(&key, Entry::Unknown(version));
         }
@@ -105,7 +105,7 @@ fn entry(delta: &Delta) -> Entry {
     }
 }
 
-/// What a consumer does: it keeps what it is told.
+/// The consumer: stores what it receives.
 fn process(known: &Indexer, deltas: &Deltas) {
     for delta in &deltas.deltas {
         match delta {
@@ -119,7 +119,7 @@ struct Fixture {
     known: Arc<Indexer>,
     queue: DeltaFifo,
     model: Model,
-    /// What the reflector has said there is.
+    /// The objects according to the reflector.
     truth: BTreeMap<String, u64>,
     version: u64,
 }
@@ -224,7 +224,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 proptest! {
     #[test]
-    fn it_does_as_the_model_and_the_consumer_ends_up_with_the_truth(steps in steps()) {
+    fn matches_the_model_and_consumer_converges(steps in steps()) {
         let mut fixture = Fixture::new();
         for step in &steps {
             fixture.run(step);
@@ -243,7 +243,7 @@ proptest! {
 }
 
 #[test]
-fn keys_come_out_in_the_order_in_which_they_came_in() {
+fn keys_leave_in_insertion_order() {
     let mut fixture = Fixture::new();
     for key in [3, 1, 2] {
         fixture.run(&Step::Add(key));
@@ -254,7 +254,7 @@ fn keys_come_out_in_the_order_in_which_they_came_in() {
 }
 
 #[tokio::test]
-async fn a_closed_queue_is_emptied_and_then_ends() {
+async fn closed_queue_ends_after_it_is_drained() {
     let queue = DeltaFifo::new(Arc::new(Indexer::new()));
     queue.add(object("ns/a", 1));
     queue.close();

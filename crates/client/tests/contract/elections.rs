@@ -1,4 +1,4 @@
-//! Of several candidates, one leads.
+//! Leader election with several candidates.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fake_leases::{FakeLeases, Mood};
 
-/// Who led, from when to when, in seconds since the test began.
+/// The leaders with the start and end of their terms, in seconds since the start of the test.
 type Terms = Vec<(String, f64, Option<f64>)>;
 
 #[derive(Clone)]
@@ -40,7 +40,7 @@ impl History {
     }
 }
 
-/// Ends when it is dropped, as what is led is.
+/// Ends when it is dropped, like the led future.
 struct Term(History, usize);
 
 impl Drop for Term {
@@ -73,7 +73,7 @@ async fn seconds(seconds: f64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_second_waits_and_takes_over_at_once_when_the_first_stops() {
+async fn second_candidate_takes_over_at_once_after_release() {
     let (server, history) = (FakeLeases::new(), History::new());
     let (stop_a, stop_b) = (CancellationToken::new(), CancellationToken::new());
     let a = candidate(&server, "a", &stop_a, &history);
@@ -95,7 +95,7 @@ async fn the_second_waits_and_takes_over_at_once_when_the_first_stops() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_killed_leader_is_followed_after_the_lease_and_not_before() {
+async fn killed_leader_is_replaced_only_after_its_lease() {
     let (server, history) = (FakeLeases::new(), History::new());
     let stop = CancellationToken::new();
     let a = candidate(&server, "a", &stop, &history);
@@ -106,18 +106,19 @@ async fn a_killed_leader_is_followed_after_the_lease_and_not_before() {
     let _ = a.await;
     let killed = history.terms()[0].2.unwrap();
     seconds(11.0).await;
-    assert_eq!(server.holder(), "a", "the lease is respected");
+    assert_eq!(server.holder(), "a", "the lease is still valid");
     seconds(25.0).await;
     let terms = history.terms();
     assert_eq!(terms[1].0, "b");
-    // Renewed at most 2 s before the kill, seen at most 4.4 s after that, and tried at most 4.4 s after its end.
+    // Renewed at most 2 s before the kill, observed at most 4.4 s after that, and retried at most 4.4 s after the
+    // lease's end.
     let waited = terms[1].1 - killed;
     assert!((13.0..=23.8).contains(&waited), "{waited}");
     history.assert_nobody_overlaps();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_is_cut_off_stops_before_another_can_begin() {
+async fn disconnected_leader_stops_before_another_leads() {
     for mood in [Mood::Silent, Mood::Failing, Mood::DoesAndIsSilent] {
         let (server, history) = (FakeLeases::new(), History::new());
         let (stop, other) = (CancellationToken::new(), server.connection());
@@ -136,14 +137,14 @@ async fn a_leader_that_is_cut_off_stops_before_another_can_begin() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_short_trouble_does_not_end_a_term() {
+async fn short_outage_does_not_end_leadership() {
     let (server, history) = (FakeLeases::new(), History::new());
     let stop = CancellationToken::new();
     let a = candidate(&server, "a", &stop, &history);
     for _ in 0..5 {
         seconds(20.0).await;
         *server.mood.lock() = Mood::Failing;
-        // With a retry before and one after it, still less than the renew deadline.
+        // With a retry before and one after it, still below the renew deadline.
         seconds(5.0).await;
         *server.mood.lock() = Mood::Well;
     }
@@ -153,7 +154,7 @@ async fn a_short_trouble_does_not_end_a_term() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_led_may_end_by_itself_and_the_lease_is_given_up() {
+async fn lease_is_released_when_the_led_future_completes() {
     let server = FakeLeases::new();
     let config = LeaderElectionConfig::new("kube-system", "controllers", "a");
     let elector = LeaderElector::new(server.client(), config).unwrap();
@@ -163,7 +164,7 @@ async fn what_is_led_may_end_by_itself_and_the_lease_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_is_stuck_is_noticed() {
+async fn check_fails_for_a_stuck_leader() {
     let server = FakeLeases::new();
     let config = LeaderElectionConfig::new("kube-system", "controllers", "a");
     let elector = LeaderElector::new(server.client(), config).unwrap();
@@ -174,7 +175,7 @@ async fn a_leader_that_is_stuck_is_noticed() {
         assert_eq!(elector.check(tolerance), Ok(()), "it renews");
         *server.mood.lock() = Mood::Failing;
     };
-    // What is led ends, and the Lease cannot be given up: as far as this process knows, it leads on.
+    // The led future ends, and the Lease cannot be released: as far as this process knows, it is still the leader.
     assert_eq!(elector.run(CancellationToken::new(), lead).await, Ended::Finished);
     seconds(30.0).await;
     assert_eq!(elector.check(tolerance), Ok(()));
@@ -184,7 +185,7 @@ async fn a_leader_that_is_stuck_is_noticed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_another_took_by_force_ends_the_term() {
+async fn lease_taken_by_another_ends_leadership() {
     let (server, history) = (FakeLeases::new(), History::new());
     let a = candidate(&server, "a", &CancellationToken::new(), &history);
     seconds(5.0).await;
@@ -198,7 +199,7 @@ async fn a_lease_that_another_took_by_force_ends_the_term() {
 }
 
 #[test]
-fn times_that_do_not_fit_together_are_refused() {
+fn rejects_contradictory_times() {
     let config = LeaderElectionConfig::new("n", "l", "a");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _guard = runtime.enter();

@@ -1,4 +1,4 @@
-//! What an event recorder writes, to a server that keeps events.
+//! Tests of the event recorder against a fake server that stores events.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,7 +23,7 @@ struct FakeEvents(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     events: BTreeMap<String, Value>,
-    /// So many connections fail before one works.
+    /// The number of connections that fail before one succeeds.
     broken: u32,
     refuses: bool,
     asked: u32,
@@ -39,9 +39,9 @@ impl FakeEvents {
     /// Message and count of each event.
     fn all(&self) -> Vec<(String, i64)> {
         let state = self.0.lock();
-        let told =
+        let message_and_count =
             |event: &Value| (event["message"].as_str().unwrap().to_owned(), event["count"].as_i64().unwrap());
-        state.events.values().map(told).collect()
+        state.events.values().map(message_and_count).collect()
     }
 
     fn answer(
@@ -111,7 +111,7 @@ fn pod() -> ObjectReference {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_happens_again_is_counted_and_what_is_recorded_before_the_end_is_written() {
+async fn counts_repeated_events_and_drains_on_stop() {
     let server = FakeEvents::default();
     let (events, stop, written) = server.start();
     for message in ["up", "down", "up", "up"] {
@@ -129,7 +129,7 @@ async fn what_happens_again_is_counted_and_what_is_recorded_before_the_end_is_wr
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_whose_time_was_over_is_told_of_anew() {
+async fn recreates_expired_events() {
     let server = FakeEvents::default();
     let (events, stop, written) = server.start();
     events.record(&pod(), EventKind::Warning, "Swing", "up");
@@ -144,7 +144,7 @@ async fn an_event_whose_time_was_over_is_told_of_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broken_connection_is_tried_again_and_a_refusal_is_not() {
+async fn retries_connection_failures_but_not_refusals() {
     let server = FakeEvents::default();
     let (events, _stop, _written) = server.start();
     server.0.lock().broken = 3;

@@ -1,4 +1,4 @@
-//! A server that has one Lease.
+//! A fake server with one Lease.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -13,15 +13,15 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tower_service::Service;
 
-/// How it answers.
+/// How the server responds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mood {
     Well,
-    /// With 500.
+    /// Responds with 500.
     Failing,
-    /// Never.
+    /// Never responds.
     Silent,
-    /// Never, though it does what it is asked.
+    /// Never responds, but executes the request.
     DoesAndIsSilent,
 }
 
@@ -37,7 +37,7 @@ impl FakeLeases {
         Self { lease: Arc::default(), mood: Arc::new(Mutex::new(Mood::Well)) }
     }
 
-    /// Another client's connection, with a mood of its own.
+    /// Another client's connection, with its own mood.
     pub(crate) fn connection(&self) -> Self {
         Self { lease: Arc::clone(&self.lease), mood: Arc::new(Mutex::new(Mood::Well)) }
     }

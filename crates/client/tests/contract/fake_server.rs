@@ -1,4 +1,4 @@
-//! A server of one resource, kept in memory, that loses connections and history when it is told to.
+//! A fake server with one resource in memory, which drops connections and history on demand.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::objects::labelled;
 
-/// The server; clones are the same one.
+/// The server; clones share its state.
 #[derive(Clone)]
 pub(crate) struct FakeServer {
     state: Arc<Mutex<State>>,
@@ -25,23 +25,23 @@ pub(crate) struct FakeServer {
 struct State {
     objects: BTreeMap<String, Object>,
     revision: u64,
-    /// Since `compacted`.
+    /// The changes after `compacted`.
     log: Vec<(u64, Logged)>,
     compacted: u64,
     uids: u64,
-    /// Watches that began under another number are over.
+    /// Watches with a lower number have ended.
     connection: u64,
-    /// At which revision each connection ended.
+    /// The revision at which each connection ended.
     ends: Vec<u64>,
-    /// How they end.
-    ends_in_peace: bool,
+    /// Whether they end normally.
+    ends_normally: bool,
     is_cut_off: bool,
     streams_lists: bool,
-    /// What lists answer before they work again, last first.
+    /// The errors of the next lists, last first.
     list_errors: Vec<ListWatchError>,
-    /// What watches answer before they work again, last first.
+    /// The errors of the next watches, last first.
     watch_errors: Vec<ListWatchError>,
-    /// Pages asked for after which the rest is expired.
+    /// The number of pages after which the continue token expires.
     pages_until_expired: Option<usize>,
     requests: Vec<String>,
 }
@@ -91,35 +91,35 @@ impl FakeServer {
         });
     }
 
-    /// Time has passed for other resources.
+    /// Advances the revision, as a change of another resource does.
     pub(crate) fn bookmark(&self) {
         self.change(|_| Logged::Bookmark);
     }
 
-    /// Watches that run are told 410.
+    /// Ends running watches with 410.
     pub(crate) fn fail_watches(&self) {
         self.change(|_| Logged::Error);
     }
 
-    /// Forgets what was.
+    /// Drops the history.
     pub(crate) fn compact(&self) {
         let mut state = self.state.lock();
         state.compacted = state.revision;
         state.log.clear();
     }
 
-    /// Breaks connections, or ends them in peace.
+    /// Breaks connections, or ends them normally.
     pub(crate) fn end_watches(&self, in_peace: bool) {
         let mut state = self.state.lock();
         state.connection += 1;
         let revision = state.revision;
         state.ends.push(revision);
-        state.ends_in_peace = in_peace;
+        state.ends_normally = in_peace;
         drop(state);
         self.changed.send_replace(());
     }
 
-    /// Breaks connections and lets no other in, or does again.
+    /// Breaks connections and refuses new ones, or stops doing so.
     pub(crate) fn cut_off(&self, is_cut_off: bool) {
         self.state.lock().is_cut_off = is_cut_off;
         if is_cut_off {
@@ -149,12 +149,12 @@ impl FakeServer {
         self.state.lock().revision
     }
 
-    /// What there is: key, uid and version of each.
+    /// The key, uid and version of each object.
     pub(crate) fn objects(&self) -> Vec<String> {
         self.state.lock().objects.values().map(|object| format!("{} {object:?}", object.uid())).collect()
     }
 
-    /// What was asked since this was last asked.
+    /// The requests since the last call.
     pub(crate) fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().requests)
     }
@@ -178,7 +178,7 @@ impl FakeServer {
         let new = state.log.iter().filter(|(revision, _)| *revision > *position && *revision <= end);
         let mut events: Vec<_> = new.map(|(revision, logged)| event(*revision, logged)).collect();
         *position = (*position).max(state.revision.min(end));
-        if state.connection != connection && !state.ends_in_peace {
+        if state.connection != connection && !state.ends_normally {
             events.push(Err(ListWatchError::Connection("reset".into())));
         }
         events

@@ -1,4 +1,4 @@
-//! `HttpListerWatcher`: what it asks, and how it reads answers, however they come.
+//! Tests of `HttpListerWatcher`: its requests, and the parsing of responses in any chunking.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -23,13 +23,13 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tower_service::Service;
 
-/// A server that gives one answer, and notes what it was asked.
+/// A fake server with one response, which records requests.
 #[derive(Clone)]
 struct Answering {
     code: u16,
     headers: Vec<(&'static str, String)>,
     chunks: Vec<Bytes>,
-    /// Whether the answer goes on for ever after its chunks.
+    /// Whether the response never ends after its chunks.
     is_endless: bool,
     asked: Arc<Mutex<Vec<String>>>,
 }
@@ -87,7 +87,7 @@ fn pod(name: &str, version: u32) -> Value {
 }
 
 #[tokio::test]
-async fn a_list_is_asked_for_and_read_page_by_page() {
+async fn lists_page_by_page() {
     let list = json!({"kind": "PodList", "items": [pod("a", 1), pod("b", 2)], "apiVersion": "v1",
         "metadata": {"resourceVersion": "9", "continue": "next/=", "remainingItemCount": 3}});
     let server = Answering::new(200, [list.to_string()]);
@@ -116,14 +116,14 @@ async fn a_list_is_asked_for_and_read_page_by_page() {
 }
 
 #[tokio::test]
-async fn an_empty_list_may_be_null() {
+async fn accepts_null_items() {
     let server = Answering::new(200, [r#"{"metadata":{"resourceVersion":"9"},"items":null}"#]);
     let page = server.source(&Scope::default()).list(&ListOptions::default()).await.unwrap();
     assert!(page.items.is_empty() && page.resource_version == "9");
 }
 
 #[tokio::test]
-async fn what_is_no_list_is_an_error() {
+async fn rejects_invalid_lists() {
     for body in ["", "[]", "<html>", r#"{"items":[{}]}"#, r#"{"items":[{"metadata":{}}"#, r#"{"items":[7]}"#]
     {
         let server = Answering::new(200, [body]);
@@ -132,7 +132,7 @@ async fn what_is_no_list_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_watch_is_asked_for_with_bookmarks_and_a_time() {
+async fn requests_bookmarks_and_timeout() {
     let server = Answering::new(200, [""]);
     assert!(server.watch().await.is_empty());
     let start = WatchStart::InitialEvents(String::new());
@@ -150,7 +150,7 @@ async fn a_watch_is_asked_for_with_bookmarks_and_a_time() {
     assert_eq!(*server.asked.lock(), expected);
 }
 
-/// One event of each kind, as a server writes them.
+/// One event of each kind, as a server sends them.
 fn frames() -> String {
     let bookmark = |annotations: Value| json!({"kind": "Pod", "metadata": {"resourceVersion": "8", "annotations": annotations}});
     [
@@ -187,7 +187,7 @@ const READ: [&str; 6] = [
 
 proptest! {
     #[test]
-    fn events_are_read_however_they_are_cut_into_pieces(cuts in proptest::collection::vec(0..900_usize, 0..12)) {
+    fn parses_events_in_any_chunking(cuts in proptest::collection::vec(0..900_usize, 0..12)) {
         let text = frames();
         let mut cuts: Vec<_> = cuts.into_iter().filter(|cut| *cut < text.len()).chain([0, text.len()]).collect();
         cuts.sort_unstable();
@@ -199,7 +199,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn an_event_that_breaks_off_or_is_none_ends_the_watch_with_an_error() {
+async fn truncated_or_invalid_event_is_an_error() {
     for tail in
         [r#"{"type":"ADDED","object":{"metadata""#, "{}\n", "<html>\n", "{\"type\":\"X\",\"object\":{}}\n"]
     {
@@ -212,7 +212,7 @@ async fn an_event_that_breaks_off_or_is_none_ends_the_watch_with_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_the_server_does_not_end_is_ended() {
+async fn ends_watches_that_exceed_their_timeout() {
     let mut server = Answering::new(200, [frames().lines().next().unwrap().to_owned() + "\n"]);
     server.is_endless = true;
     let start = tokio::time::Instant::now();
@@ -222,7 +222,7 @@ async fn a_watch_that_the_server_does_not_end_is_ended() {
 }
 
 #[tokio::test]
-async fn refusals_are_told_apart() {
+async fn classifies_error_responses() {
     let status = |code: u16, reason: &str, details: Value| {
         json!({"kind": "Status", "code": code, "reason": reason, "message": "why", "details": details})
             .to_string()

@@ -1,4 +1,4 @@
-//! Informers straight on a watch cache, made by a factory.
+//! Informers of a factory on a watch cache in the process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::recorder::{Recorder, check_history};
 
 const PREFIX: &str = "/registry/configmaps/";
 
-/// Of objects that are stored as their label; the rest is in the key.
+/// Decodes objects whose stored value is a label; the rest is in the key.
 struct Labels;
 
 impl Decoder for Labels {
@@ -53,7 +53,7 @@ impl Fixture {
         Self { store, cacher, _folder: folder }
     }
 
-    /// Writes an object; the watch cache has it when this returns, so that an informer that begins then does too.
+    /// Writes an object and waits until the watch cache has it, so that an informer started afterwards has it too.
     async fn set(&self, key: &str, label: &str) -> u64 {
         let txn = Txn::put(format!("{PREFIX}{key}").as_str(), label.to_owned());
         let TxnOutcome::Committed { revision, .. } = self.store.txn(txn).await.unwrap() else {
@@ -77,47 +77,47 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn objects_share_the_watch_caches_bytes() {
-    let it = Fixture::new();
-    it.set("ns/a", "red").await;
-    let factory = SharedInformerFactory::new(it.source());
+async fn objects_share_bytes_with_the_watch_cache() {
+    let fixture = Fixture::new();
+    fixture.set("ns/a", "red").await;
+    let factory = SharedInformerFactory::new(fixture.source());
     let maps = factory.informer::<ConfigMap>();
     let recorder = Recorder::new();
     maps.cast().add_event_handler(recorder.clone());
     factory.start();
     factory.wait_for_cache_sync().await;
-    let changed = it.set("ns/a", "blue").await;
-    it.set("ns/b", "red").await;
-    it.delete("ns/a").await;
-    // The cache may be ahead of what the handler was told.
+    let changed = fixture.set("ns/a", "blue").await;
+    fixture.set("ns/b", "red").await;
+    fixture.delete("ns/a").await;
+    // The cache may be ahead of the handler.
     while !matches!(&check_history(&recorder.all())[..], [only] if only.contains(" ns/b@")) {
         tokio::task::yield_now().await;
     }
     let b = maps.lister().get("ns", "b").unwrap();
-    let snapshot = it.cacher.snapshot();
+    let snapshot = fixture.cacher.snapshot();
     let cached = snapshot.get(&format!("{PREFIX}ns/b")).unwrap();
     assert_eq!(b.json().as_ptr(), cached.json().as_ptr());
     assert_eq!(b.decode().unwrap().metadata.labels.unwrap()["colour"], "red");
-    let told = recorder.next(1).await;
-    assert!(told.last().is_some_and(|last| last.starts_with("delete ns/a@")), "{told:?}");
-    assert!(!told.contains(&format!("delete ns/a@{changed}")), "a deletion has a version of its own");
+    let calls = recorder.next(1).await;
+    assert!(calls.last().is_some_and(|last| last.starts_with("delete ns/a@")), "{calls:?}");
+    assert!(!calls.contains(&format!("delete ns/a@{changed}")), "a deletion has its own version");
     factory.shutdown().await;
-    it.set("ns/c", "red").await;
+    fixture.set("ns/c", "red").await;
     assert_eq!(recorder.len(), 0);
 }
 
 #[tokio::test]
-async fn only_what_is_in_scope_is_seen() {
-    let it = Fixture::new();
+async fn sees_only_objects_in_scope() {
+    let fixture = Fixture::new();
     for (key, label) in [("ns/a", "red"), ("ns/b", "blue"), ("other/c", "red")] {
-        it.set(key, label).await;
+        fixture.set(key, label).await;
     }
     for (scope, expected) in [
         (Scope { namespace: "ns".into(), ..Scope::default() }, vec!["ns/a", "ns/b"]),
         (Scope { labels: "colour=red".into(), ..Scope::default() }, vec!["ns/a", "other/c"]),
         (Scope { fields: "metadata.name!=a".into(), ..Scope::default() }, vec!["ns/b", "other/c"]),
     ] {
-        let cacher = Arc::clone(&it.cacher);
+        let cacher = Arc::clone(&fixture.cacher);
         let source = CacherListerWatcher::finding(move || Some(Arc::clone(&cacher)), &scope);
         let informer = SharedInformer::<ConfigMap>::new(Arc::new(source), InformerConfig::new("configmaps"));
         let (running, stop) = (informer.clone(), CancellationToken::new());
@@ -132,9 +132,9 @@ async fn only_what_is_in_scope_is_seen() {
 }
 
 #[tokio::test]
-async fn a_resource_may_come_later_and_what_cannot_be_selected_by_is_an_error() {
-    let it = Fixture::new();
-    it.set("ns/a", "red").await;
+async fn resource_may_appear_later_and_unsupported_selectors_fail() {
+    let fixture = Fixture::new();
+    fixture.set("ns/a", "red").await;
     let slot: Arc<Mutex<Option<Arc<Cacher>>>> = Arc::default();
     let find = Arc::clone(&slot);
     let backoff =
@@ -150,13 +150,13 @@ async fn a_resource_may_come_later_and_what_cannot_be_selected_by_is_an_error() 
         tokio::task::yield_now().await;
     }
     assert_eq!(errors.lock()[0], "404 NotFound: the server could not find the requested resource");
-    *slot.lock() = Some(Arc::clone(&it.cacher));
+    *slot.lock() = Some(Arc::clone(&fixture.cacher));
     widgets.wait_for_sync().await;
     assert_eq!(widgets.lister().len(), 1);
     factory.shutdown().await;
 
     let scope = Scope { fields: "spec.nodeName=a".into(), ..Scope::default() };
-    let cacher = Arc::clone(&it.cacher);
+    let cacher = Arc::clone(&fixture.cacher);
     let source = CacherListerWatcher::finding(move || Some(Arc::clone(&cacher)), &scope);
     let error =
         nave_client::ListerWatcher::list(&source, &nave_client::ListOptions::default()).await.unwrap_err();
@@ -164,27 +164,30 @@ async fn a_resource_may_come_later_and_what_cannot_be_selected_by_is_an_error() 
 }
 
 #[tokio::test]
-async fn a_type_has_one_informer_whoever_asks_for_it() {
-    let it = Fixture::new();
-    let factory = SharedInformerFactory::new(it.source());
+async fn all_users_of_a_type_share_an_informer() {
+    let fixture = Fixture::new();
+    let factory = SharedInformerFactory::new(fixture.source());
     let (one, two) = (factory.informer::<ConfigMap>(), factory.for_resource(&resource_of::<ConfigMap>()));
     let metadata = factory.metadata_for_resource(&resource_of::<ConfigMap>());
     assert!(Arc::ptr_eq(one.lister().indexer(), two.lister().indexer()));
-    assert!(Arc::ptr_eq(one.lister().indexer(), metadata.lister().indexer()), "metadata is in the whole");
+    assert!(
+        Arc::ptr_eq(one.lister().indexer(), metadata.lister().indexer()),
+        "the informer of whole objects has the metadata"
+    );
     factory.start();
     factory.start();
     factory.wait_for_cache_sync().await;
-    let watches = || it.cacher.introspect().watchers.iter().map(|(_, count)| count).sum::<usize>();
+    let watches = || fixture.cacher.introspect().watchers.iter().map(|(_, count)| count).sum::<usize>();
     while watches() == 0 {
-        // The watch begins after the list.
+        // The watch starts after the list.
         tokio::task::yield_now().await;
     }
     assert_eq!(watches(), 1, "one watch");
-    // What no whole informer watches is watched for its metadata alone.
+    // Without an informer of whole objects, only metadata is watched.
     factory.metadata_for_resource(&resource_of::<Pod>());
     assert_eq!(factory.resources().len(), 2);
     factory.stop_informer(&resource_of::<ConfigMap>());
-    while it.cacher.introspect().watchers.iter().any(|(_, count)| *count > 0) {
+    while fixture.cacher.introspect().watchers.iter().any(|(_, count)| *count > 0) {
         tokio::task::yield_now().await;
     }
     factory.shutdown().await;

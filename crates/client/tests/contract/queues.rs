@@ -1,4 +1,4 @@
-//! `Workqueue` against a model, and under many workers at once.
+//! Model and concurrency tests of `Workqueue`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ struct Model {
     order: Vec<u8>,
     dirty: BTreeSet<u8>,
     processing: BTreeSet<u8>,
-    /// When each key is due, and the order in which they came.
+    /// The due time of each key, and the order of insertion.
     later: BTreeMap<u8, (u64, usize)>,
     came: usize,
     is_shut_down: bool,
@@ -133,13 +133,13 @@ async fn compare(steps: Vec<Step>) {
 
 proptest! {
     #[test]
-    fn it_does_as_the_model(steps in steps()) {
+    fn matches_the_model(steps in steps()) {
         crate::with_paused_time(compare(steps));
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn no_key_is_worked_on_twice_at_once_and_none_is_forgotten() {
+async fn no_key_is_processed_concurrently_or_lost() {
     const KEYS: usize = 8;
     const ROUNDS: u32 = 2_000;
     let queue = Workqueue::<usize>::new();
@@ -178,7 +178,7 @@ async fn no_key_is_worked_on_twice_at_once_and_none_is_forgotten() {
         })
     });
     futures_util::future::join_all(adders).await;
-    // The latest wish of each key is seen, whatever failed before; the runner's time limit ends a hang.
+    // The latest request of each key is processed, despite failures; the test runner's timeout catches a hang.
     let all_seen =
         || (0..KEYS).all(|key| seen[key].load(Ordering::SeqCst) == wanted[key].load(Ordering::SeqCst));
     while !all_seen() {
@@ -190,7 +190,7 @@ async fn no_key_is_worked_on_twice_at_once_and_none_is_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn draining_waits_for_what_is_worked_on_and_what_waits() {
+async fn draining_waits_for_queued_and_processing_keys() {
     let queue = Workqueue::<&str>::new();
     queue.add("a");
     queue.add("b");
@@ -208,7 +208,7 @@ async fn draining_waits_for_what_is_worked_on_and_what_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_getter_wakes_for_an_earlier_time() {
+async fn get_wakes_for_an_earlier_due_time() {
     let queue = Workqueue::<&str>::new();
     let started = tokio::time::Instant::now();
     queue.add_after("late", Duration::from_mins(1));
@@ -223,7 +223,7 @@ async fn a_getter_wakes_for_an_earlier_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_of_any_length_is_accepted() {
+async fn accepts_any_delay() {
     let queue = Workqueue::<u8>::default();
     for (key, wait) in
         [(0, Duration::MAX), (1, Duration::from_secs(u64::MAX / 2)), (2, Duration::from_secs(1))]
@@ -235,9 +235,9 @@ async fn a_wait_of_any_length_is_accepted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_are_tried_again_later_each_time_and_forgotten_on_success() {
+async fn retries_with_growing_delays_and_resets_on_success() {
     let limiter = ExponentialLimiter::new(Duration::from_secs(1), Duration::from_mins(1));
-    let queue = Workqueue::<&str>::with(limiter, None);
+    let queue = Workqueue::<&str>::with_rate_limiter(limiter, None);
     let (tries, stop, started) = (AtomicU32::new(0), CancellationToken::new(), tokio::time::Instant::now());
     queue.add("a");
     run_workers(&queue, 2, stop.clone(), |_| {
@@ -256,10 +256,10 @@ async fn failures_are_tried_again_later_each_time_and_forgotten_on_success() {
 }
 
 #[tokio::test]
-async fn the_metrics_have_client_gos_names() {
+async fn metrics_have_client_go_names() {
     let registry = Registry::new();
     let metrics = WorkqueueMetrics::register(&registry).unwrap();
-    let queue = Workqueue::<&str>::with(
+    let queue = Workqueue::<&str>::with_rate_limiter(
         ExponentialLimiter::new(Duration::from_millis(1), Duration::from_secs(1)),
         Some((&metrics, "things")),
     );

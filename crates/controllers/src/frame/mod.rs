@@ -123,7 +123,10 @@ pub struct Context {
 impl Context {
     /// A queue that is measured under upstream's name for it.
     pub fn queue<T: Key>(&self, name: &str) -> Workqueue<T> {
-        Workqueue::with(default_rate_limiter(), self.metrics.as_ref().map(|metrics| (metrics, name)))
+        Workqueue::with_rate_limiter(
+            default_rate_limiter(),
+            self.metrics.as_ref().map(|metrics| (metrics, name)),
+        )
     }
 
     /// Begins to put a controller together that works on a queue of objects; the queue's name is upstream's.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nave_client::{
-    Backoff, Deleted, EventHandler, Object, PartialObjectMetadata, Registration, SharedInformerFactory,
-    Waits, redacted,
+    Backoff, BackoffTimer, Deleted, EventHandler, Object, PartialObjectMetadata, Registration,
+    SharedInformerFactory, redacted,
 };
 use nave_machinery::GroupVersionResource;
 use tokio::sync::Notify;
@@ -51,10 +51,10 @@ impl Monitors {
 
     /// Asks what is served until there is an answer, and has an informer for each resource of it.
     pub(super) async fn discover(&mut self) {
-        let mut waits = Waits::new(Backoff::REFLECTOR);
+        let mut backoff = BackoffTimer::new(Backoff::REFLECTOR);
         while let Err(error) = self.refresh().await {
             tracing::warn!(%error, "what the server serves is not known");
-            tokio::time::sleep(waits.next_wait()).await;
+            tokio::time::sleep(backoff.next_delay()).await;
         }
     }
 

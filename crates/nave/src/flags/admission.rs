@@ -1,4 +1,4 @@
-//! The admission plugins that run, and their configuration.
+//! The enabled admission plugins and their configuration.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use nave_admission::{ConfigError, PluginConfig};
 use super::FlagError;
 
 const ADMISSION: &str = "Admission";
-/// A plugin that runs unless it is disabled, since the default authorizers know nodes. kube-apiserver has to be told.
+/// Enabled by default, since the default authorizers include Node. In kube-apiserver it is disabled by default.
 const NODE_RESTRICTION: &str = "NodeRestriction";
 
 /// The flags, as typed.
@@ -35,19 +35,19 @@ pub(super) struct AdmissionFlags {
 /// The admission plugins.
 #[derive(Clone, Debug)]
 pub(crate) struct Admission {
-    /// The plugins that run, and their configurations.
+    /// The enabled plugins and their configurations.
     pub(crate) plugins: PluginConfig,
-    /// How long pods stay on a node that is not ready.
+    /// How long pods stay on a node that is not ready, in seconds.
     pub(crate) default_not_ready_toleration_seconds: i64,
-    /// How long pods stay on a node that cannot be reached.
+    /// How long pods stay on an unreachable node, in seconds.
     pub(crate) default_unreachable_toleration_seconds: i64,
 }
 
 impl AdmissionFlags {
-    /// Checks the flags and reads the file.
+    /// Validates the flags and reads the file.
     ///
     /// # Errors
-    /// A name that is unknown or in both lists, or a file that cannot be used.
+    /// A name is unknown or in both lists, or the file cannot be used.
     pub(super) fn validate(self) -> Result<Admission, FlagError> {
         let mut enabled = named(self.enable_admission_plugins);
         let disabled = named(self.disable_admission_plugins);
@@ -76,7 +76,7 @@ impl AdmissionFlags {
     }
 }
 
-/// The names of a list; a list of nothing but an empty name has none, as kube-apiserver reads it.
+/// Normalizes a list of names: a single empty name is an empty list, as in kube-apiserver.
 fn named(mut names: Vec<String>) -> Vec<String> {
     if names.iter().all(String::is_empty) {
         names.clear();
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn plugins_are_enabled_and_disabled_by_name() {
+    fn enables_and_disables_plugins_by_name() {
         for (enable, disable, name, runs) in [
             (&[][..], &[][..], "NodeRestriction", true),
             (&[], &["NodeRestriction"], "NodeRestriction", false),

@@ -227,7 +227,7 @@ impl AuthenticationFlags {
                 return Err(FlagError::new("service-account-issuer", why));
             }
             if issuers[..at].contains(issuer) {
-                return Err(FlagError::new("service-account-issuer", format!("{issuer:?} is given twice")));
+                return Err(FlagError::new("service-account-issuer", format!("{issuer:?} is listed twice")));
             }
         }
         let max = self.service_account_max_token_expiration;
@@ -236,10 +236,10 @@ impl AuthenticationFlags {
             return Err(FlagError::new("service-account-max-token-expiration", why));
         }
         if self.service_account_jwks_uri.as_ref().is_some_and(|uri| !is_https(uri)) {
-            return Err(FlagError::new("service-account-jwks-uri", "must be a URL of https"));
+            return Err(FlagError::new("service-account-jwks-uri", "must be an https URL"));
         }
         if !self.service_account_key_file.is_empty() && self.service_account_signing_key_file.is_none() {
-            let why = "needed with --service-account-key-file";
+            let why = "required with --service-account-key-file";
             return Err(FlagError::new("service-account-signing-key-file", why));
         }
         Ok(ServiceAccounts {
@@ -290,7 +290,8 @@ impl AuthenticationFlags {
             required_claims.insert(claim.trim().to_owned(), value.trim().to_owned());
         }
         let algorithm = |name: &String| {
-            let unknown = || FlagError::new("oidc-signing-algs", format!("{name:?} is not known"));
+            let unknown =
+                || FlagError::new("oidc-signing-algs", format!("{name:?} is not a supported algorithm"));
             Algorithm::from_name(name).ok_or_else(unknown)
         };
         Ok(Some(Oidc {

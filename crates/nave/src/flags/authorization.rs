@@ -90,7 +90,7 @@ impl AuthorizationFlags {
                 return wrong("authorization-mode", format!("{mode:?} is not a valid mode"));
             }
             if modes[..at].contains(mode) {
-                return wrong("authorization-mode", format!("{mode:?} is given twice"));
+                return wrong("authorization-mode", format!("{mode:?} is listed twice"));
             }
         }
         for (mode, flag, file) in [
@@ -98,8 +98,8 @@ impl AuthorizationFlags {
             ("Webhook", "authorization-webhook-config-file", &self.webhook_config_file),
         ] {
             match (modes.contains(&mode), file) {
-                (true, None) => return wrong(flag, format!("needed with mode {mode}")),
-                (false, Some(_)) => return wrong(flag, format!("has no use without mode {mode}")),
+                (true, None) => return wrong(flag, format!("required with mode {mode}")),
+                (false, Some(_)) => return wrong(flag, format!("only valid with mode {mode}")),
                 _ => {}
             }
         }
@@ -108,7 +108,7 @@ impl AuthorizationFlags {
 
     fn webhook(&self) -> Option<WebhookEntry> {
         let file = self.webhook_config_file.as_ref()?;
-        // The flag may name a file from where the server is started.
+        // A kubeconfig path is relative to the working directory.
         let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
         let (authorized, unauthorized) =
             (self.webhook_cache_authorized_ttl, self.webhook_cache_unauthorized_ttl);
@@ -156,22 +156,22 @@ mod tests {
     }
 
     #[test]
-    fn modes_are_given_or_in_a_file() {
+    fn reads_modes_from_flags_or_file() {
         assert_eq!(kinds(&[]), ["Node", "RBAC"]);
         assert_eq!(kinds(&["--authorization-mode=RBAC,AlwaysDeny"]), ["RBAC", "AlwaysDeny"]);
         assert_eq!(kinds(&["--authorization-config=a.yaml"]), ["a.yaml"]);
     }
 
     #[test]
-    fn flags_that_do_not_fit_are_named() {
+    fn rejects_contradictory_flags() {
         for (arguments, error) in [
             (&["--authorization-mode=Foo"][..], "--authorization-mode: \"Foo\" is not a valid mode"),
-            (&["--authorization-mode=RBAC,RBAC"], "--authorization-mode: \"RBAC\" is given twice"),
-            (&["--authorization-mode=ABAC"], "--authorization-policy-file: needed with mode ABAC"),
-            (&["--authorization-policy-file=x"], "--authorization-policy-file: has no use without mode ABAC"),
+            (&["--authorization-mode=RBAC,RBAC"], "--authorization-mode: \"RBAC\" is listed twice"),
+            (&["--authorization-mode=ABAC"], "--authorization-policy-file: required with mode ABAC"),
+            (&["--authorization-policy-file=x"], "--authorization-policy-file: only valid with mode ABAC"),
             (
                 &["--authorization-mode=Webhook"],
-                "--authorization-webhook-config-file: needed with mode Webhook",
+                "--authorization-webhook-config-file: required with mode Webhook",
             ),
             (
                 &["--authorization-config=x", "--authorization-mode=RBAC"],

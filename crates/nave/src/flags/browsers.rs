@@ -1,11 +1,11 @@
-//! The flags about what browsers are told.
+//! The CORS and HSTS flags for browsers.
 
 use clap::Args;
 use nave_apiserver::browsers::Browsers;
 
 use super::{FlagError, GENERAL};
 
-/// What browsers are told, as typed.
+/// The flags, as typed.
 #[derive(Args, Clone, Debug)]
 pub(super) struct BrowserFlags {
     /// Origins whose pages may read answers (CORS), as regular expressions; each must hold the start of the host, by ^
@@ -18,10 +18,10 @@ pub(super) struct BrowserFlags {
 }
 
 impl BrowserFlags {
-    /// What the flags amount to.
+    /// Validates the flags.
     ///
     /// # Errors
-    /// The flag with an expression or a directive that cannot be used.
+    /// The first flag with an invalid expression or directive.
     pub(super) fn validate(&self) -> Result<Browsers, FlagError> {
         Browsers::new(&self.cors_allowed_origins, &[])
             .map_err(|error| FlagError::new("cors-allowed-origins", error.to_string()))?;

@@ -27,7 +27,7 @@ pub(super) struct CacheFlags {
 }
 
 impl CacheFlags {
-    /// The sizes that the flags set.
+    /// The history sizes that the flags set.
     pub(super) fn sizes(self) -> WatchCacheSizes {
         if !self.watch_cache {
             return WatchCacheSizes { default: 0, resources: HashMap::new() };
@@ -37,7 +37,7 @@ impl CacheFlags {
     }
 }
 
-/// Reads `resource[.group]#size`.
+/// Parses `resource[.group]#size`.
 fn parse_size(text: &str) -> Result<(GroupResource, usize), String> {
     let wrong = || format!("{text:?} is not resource[.group]#size");
     let (name, size) = text.trim().split_once('#').ok_or_else(wrong)?;
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_size_is_of_a_resource_of_a_group() {
+    fn parses_sizes_by_resource_and_group() {
         assert_eq!(parse_size("pods#1000"), Ok((GroupResource::new("", "pods"), 1000)));
         let roles = GroupResource::new("rbac.authorization.k8s.io", "roles");
         assert_eq!(parse_size("roles.rbac.authorization.k8s.io#0"), Ok((roles, 0)));

@@ -1,4 +1,4 @@
-//! Flags of single controllers, by kube-controller-manager's names.
+//! Flags of single controllers, with kube-controller-manager's names.
 
 use std::time::Duration;
 

@@ -68,20 +68,20 @@ pub(crate) struct ControllersFlags {
     concurrent_syncs: ConcurrentSyncs,
 }
 
-/// What the flags of `nave controllers` amount to.
+/// The checked configuration of `nave controllers`.
 #[derive(Clone, Debug)]
 pub(crate) struct ControllersConfig {
     pub(crate) kubeconfig: PathBuf,
     pub(crate) controllers: Controllers,
     /// The key that signs the tokens in secrets.
     pub(crate) private_key_file: Option<PathBuf>,
-    /// The authorities that sign certificates.
+    /// The CAs that sign certificates.
     pub(crate) signing: Signing,
-    /// Where health is served, if it is.
+    /// The address of the health endpoint, if it is enabled.
     pub(crate) health: Option<SocketAddr>,
     pub(crate) settings: Settings,
     pub(crate) log_level: u8,
-    /// How a leader is chosen, if one is; its identity is still to be filled in.
+    /// The leader election settings, if it is enabled; the caller sets the identity.
     pub(crate) election: Option<LeaderElectionConfig>,
 }
 
@@ -119,7 +119,7 @@ impl ControllersFlags {
     }
 }
 
-/// The help of `--controllers`: how a list is written, and what can be in it.
+/// The help of `--controllers`: the syntax of the list, and the names of the controllers.
 pub(super) fn controllers_help(more: &str) -> String {
     let names = |on_by_default: bool| {
         let all = nave_controllers::CONTROLLERS.iter();
@@ -136,7 +136,7 @@ pub(super) fn controllers_help(more: &str) -> String {
     )
 }
 
-/// Reads a list of controllers, all of which must be known.
+/// Parses a list of controllers, all of which must be known.
 pub(super) fn known_controllers(list: &str) -> Result<Controllers, FlagError> {
     let wrong = |why| FlagError::new("controllers", why);
     let controllers = parse_controllers(list).map_err(wrong)?;
@@ -150,7 +150,7 @@ pub(super) fn known_controllers(list: &str) -> Result<Controllers, FlagError> {
     }
 }
 
-/// An address, or none.
+/// An optional address.
 #[derive(Clone, Copy, Debug)]
 struct Address(Option<SocketAddr>);
 
@@ -158,7 +158,7 @@ fn parse_address(text: &str) -> Result<Address, std::net::AddrParseError> {
     if text.is_empty() { Ok(Address(None)) } else { text.parse().map(|address| Address(Some(address))) }
 }
 
-/// How many keys controllers work on at once: a flag for each controller that has one.
+/// The number of keys each controller works on concurrently; one flag per controller that supports it.
 #[derive(Clone, Debug)]
 struct ConcurrentSyncs(HashMap<&'static str, usize>);
 
@@ -172,7 +172,7 @@ impl ConcurrentSyncs {
                     .value_name("N")
                     .value_parser(RangedU64ValueParser::<usize>::new().range(1..))
                     .default_value(controller.workers.default.to_string())
-                    .help(format!("How many objects {} works on at once", controller.name))
+                    .help(format!("Number of objects that {} syncs concurrently", controller.name))
                     .help_heading(CONCURRENCY),
             )
         };
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn each_controller_works_on_as_many_objects_as_its_flag_says() {
+    fn concurrent_syncs_flags_set_worker_counts() {
         let workers = config(&["--concurrent-gc-syncs=3"]).unwrap().settings.workers;
         assert_eq!(workers["concurrent-gc-syncs"], 3);
         assert_eq!(workers["concurrent-namespace-syncs"], 10);
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn health_is_served_where_it_is_said_or_not_at_all() {
+    fn parses_health_address() {
         let health = |flag| config(&[flag]).map(|config| config.health.map(|at| at.to_string()));
         assert_eq!(health("--v=0"), Ok(Some("127.0.0.1:10257".to_owned())));
         assert_eq!(health("--healthz-bind-address=[::1]:0"), Ok(Some("[::1]:0".to_owned())));
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_a_lease_is_held() {
+    fn accepts_only_leases_as_lock() {
         assert!(config(&["--leader-elect-resource-lock=leases", "--leader-elect=false"]).is_ok());
         assert!(config(&["--leader-elect-resource-lock=configmaps"]).is_err());
     }

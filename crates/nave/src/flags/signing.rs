@@ -102,7 +102,7 @@ impl SigningFlags {
         }
         match general {
             Some(_) if !pairs.is_empty() => {
-                let why = "authorities of single signers exclude one for all";
+                let why = "cannot be combined with the CA of a single signer";
                 return Err(FlagError::new("cluster-signing-cert-file", why));
             }
             Some((certificate, key)) => {
@@ -127,19 +127,19 @@ fn pair(
     match (certificate, key) {
         (None, None) => Ok(None),
         (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
-        (Some(_), None) => Err(FlagError::new(flag, "its key file is needed too")),
-        (None, Some(_)) => Err(FlagError::new(flag, "needed with its key file")),
+        (Some(_), None) => Err(FlagError::new(flag, "requires the key file of the CA")),
+        (None, Some(_)) => Err(FlagError::new(flag, "requires the certificate file of the CA")),
     }
 }
 
 impl Signing {
-    /// One authority for all of Kubernetes' signers.
+    /// One CA for all of Kubernetes' signers.
     pub(crate) fn with_one(certificate: &Path, key: &Path, duration: Duration) -> Self {
         let pairs = SIGNERS.map(|signer| (signer, certificate.to_owned(), key.to_owned()));
         Self { pairs: pairs.into(), duration }
     }
 
-    /// The files of certificate and key of a signer.
+    /// The certificate and key files of a signer.
     pub(crate) fn pair(&self, signer: &str) -> Option<(&Path, &Path)> {
         let (_, certificate, key) = self.pairs.iter().find(|(name, _, _)| *name == signer)?;
         Some((certificate, key))
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_own_authority_signs_unless_others_are_given() {
+    fn own_ca_signs_by_default() {
         let certificate = |flags: &[&str], signer: &str| {
             let signing = signing(flags).unwrap();
             signing.pair(signer).map(|(certificate, _)| certificate.display().to_string())
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_are_whole_and_do_not_contradict_each_other() {
+    fn rejects_incomplete_and_contradictory_pairs() {
         assert!(signing(&["--cluster-signing-cert-file=a"]).is_err());
         assert!(signing(&["--cluster-signing-kubelet-client-key-file=a"]).is_err());
         let both = [

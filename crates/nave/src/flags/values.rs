@@ -1,11 +1,11 @@
-//! Values of flags that are written as Kubernetes writes them.
+//! Flag values in Kubernetes' notation.
 
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
 use nave_machinery::duration;
 
-/// Which in-process controllers run, by kube-controller-manager's rules: a name said, with or without a minus, holds;
-/// of the others `*` runs those that are on by default.
+/// The enabled in-process controllers, by kube-controller-manager's rules: a name, with or without a minus, decides;
+/// for the others `*` enables those that are on by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Controllers {
     all: bool,
@@ -14,13 +14,13 @@ pub(crate) struct Controllers {
 }
 
 impl Controllers {
-    /// Whether a controller runs, by any of its names.
+    /// Whether a controller is enabled under any of its names.
     pub(crate) fn runs(&self, names: &[&str], on_by_default: bool) -> bool {
         let said = |list: &[String]| list.iter().any(|said| names.contains(&said.as_str()));
         said(&self.on) || (!said(&self.off) && self.all && on_by_default)
     }
 
-    /// The first name said that no controller has.
+    /// The first name in the list that no controller has.
     pub(crate) fn unknown(&self, known: impl Fn(&str) -> bool) -> Option<&str> {
         self.on.iter().chain(&self.off).map(String::as_str).find(|name| !known(name))
     }
@@ -35,7 +35,7 @@ impl fmt::Display for Controllers {
     }
 }
 
-/// Reads `*`, `foo`, `-foo`, separated by commas, or `none`.
+/// Parses `*`, `foo`, `-foo`, separated by commas, or `none`.
 pub(super) fn parse_controllers(list: &str) -> Result<Controllers, String> {
     let mut controllers = Controllers::default();
     if list == "none" {
@@ -46,9 +46,11 @@ pub(super) fn parse_controllers(list: &str) -> Result<Controllers, String> {
         let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         match word {
             "*" => controllers.all = true,
-            "none" => return Err("'none' stands alone".to_owned()),
+            "none" => return Err("'none' cannot be combined with other names".to_owned()),
             _ if name.is_empty() || !name.chars().all(legal) => {
-                return Err(format!("{word:?} is not '*', a controller's name, or one with '-' before it"));
+                return Err(format!(
+                    "{word:?} is not '*', a controller's name, or such a name with the prefix '-'"
+                ));
             }
             _ if name == word => controllers.on.push(name.to_owned()),
             _ => controllers.off.push(name.to_owned()),
@@ -57,7 +59,7 @@ pub(super) fn parse_controllers(list: &str) -> Result<Controllers, String> {
     Ok(controllers)
 }
 
-/// Reads `30000-32767`, `30000+2767` or a single port.
+/// Parses `30000-32767`, `30000+2767` or a single port.
 pub(super) fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
     let wrong = || format!("{text:?} is not a range such as 30000-32767");
     let port = |text: &str| text.trim().parse::<u16>().map_err(|_| wrong());
@@ -72,7 +74,7 @@ pub(super) fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
     if first == 0 || last < first { Err(wrong()) } else { Ok(first..=last) }
 }
 
-/// Reads a duration as Go writes them: `300ms`, `1.5h`, `2h45m`.
+/// Parses a duration in Go's notation: `300ms`, `1.5h`, `2h45m`.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let nanos = duration::parse_nanos(text)
         .map_err(|_| format!("{text:?} is not a duration such as 300ms, 30s or 1h15m"))?;
@@ -80,15 +82,15 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_nanos(nanos))
 }
 
-/// Reads a count of requests, connections or objects.
+/// Parses a count of requests, connections or objects.
 pub(super) fn parse_count(text: &str) -> Result<usize, String> {
-    // The largest that Kubernetes' flags of this kind hold.
+    // Kubernetes' flags of this kind are 32-bit integers.
     const MAX: usize = i32::MAX as usize;
     let count = text.parse().ok().filter(|count| *count <= MAX);
     count.ok_or_else(|| format!("must be a whole number from 0 to {MAX}"))
 }
 
-/// Reads the level of log detail.
+/// Parses the log level.
 pub(super) fn parse_verbosity(text: &str) -> Result<u8, String> {
     let level = text.parse().ok().filter(|level| *level <= 10);
     level.ok_or_else(|| "must be a whole number from 0 (quiet) to 10 (everything)".to_owned())
@@ -99,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_read_as_go_writes_them() {
+    fn parses_go_durations() {
         for (text, millis) in
             [("0", 0), ("0s", 0), ("300ms", 300), ("1m0s", 60_000), ("1.5h", 5_400_000), ("2h45m", 9_900_000)]
         {
@@ -111,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_out_of_range_say_what_is_in_range() {
+    fn range_errors_name_the_range() {
         assert_eq!(parse_duration("-1s"), Err("a duration must not be negative".to_owned()));
         assert_eq!((parse_count("0"), parse_count("2147483647")), (Ok(0), Ok(2_147_483_647)));
         for wrong in ["-1", "2147483648", "99999999999999999999", "1.5", "x", ""] {
@@ -124,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_a_range_of_two_kinds_or_one() {
+    fn parses_port_ranges_and_single_ports() {
         assert_eq!(parse_ports("30000-32767"), Ok(30000..=32767));
         assert_eq!(parse_ports("30000+100"), Ok(30000..=30100));
         assert_eq!(parse_ports("80"), Ok(80..=80));
@@ -134,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn controllers_follow_the_controller_managers_rules() {
+    fn selects_controllers_as_kube_controller_manager() {
         let runs =
             |list: &str, name: &str, default: bool| parse_controllers(list).unwrap().runs(&[name], default);
         assert!(runs("*", "a", true) && !runs("*", "a", false));

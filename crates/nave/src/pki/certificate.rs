@@ -1,4 +1,4 @@
-//! What is asked of a certificate, and what new ones hold.
+//! The properties of existing certificates, and the parameters of new ones.
 
 use std::{
     collections::BTreeSet,
@@ -15,10 +15,10 @@ use x509_parser::{
     pem::parse_x509_pem,
 };
 
-/// Clients whose clock is behind by less than this believe a new certificate.
+/// New certificates start this long ago, for clients whose clock is behind.
 const CLOCK_SKEW: Duration = Duration::from_hours(1);
 
-/// What of a certificate decides whether it can be used on.
+/// The properties of a certificate that decide whether it can be reused.
 pub(super) struct Facts {
     not_before: SystemTime,
     not_after: SystemTime,
@@ -30,7 +30,7 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// Reads the first certificate of a PEM text; `None` if it has none.
+    /// Parses the first certificate of a PEM text; `None` if it has none.
     pub(super) fn read(pem: &str) -> Option<Self> {
         let (_, pem) = parse_x509_pem(pem.as_bytes()).ok()?;
         let certificate = pem.parse_x509().ok()?;
@@ -72,25 +72,25 @@ impl Facts {
         }
     }
 
-    /// Whether a new certificate is to be made: two thirds of its time are over, or it is of the future.
+    /// Whether the certificate must be reissued: two thirds of its validity are over, or it is not valid yet.
     pub(super) fn is_due(&self, now: SystemTime) -> bool {
         let lifetime = self.not_after.duration_since(self.not_before).unwrap_or_default();
         now < self.not_before || now >= self.not_before + lifetime * 2 / 3
     }
 
-    /// Whether the key is the certificate's.
+    /// Whether the key matches the certificate.
     pub(super) fn belongs_to(&self, key: &KeyPair) -> bool {
         self.public_key == key.der_bytes()
     }
 
-    /// Whether the certificate names the CA's key as the one that signed it.
+    /// Whether the certificate names the CA's key as its issuer.
     pub(super) fn is_signed_by(&self, ca: &str) -> bool {
         let ca_key_id = Self::read(ca).and_then(|ca| ca.key_id);
         ca_key_id.is_some() && ca_key_id == self.issuer_key_id
     }
 }
 
-/// A CA that signs end certificates only.
+/// The parameters of a CA that only signs leaf certificates.
 pub(super) fn ca_params(now: SystemTime, lifetime: Duration) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
@@ -101,7 +101,7 @@ pub(super) fn ca_params(now: SystemTime, lifetime: Duration) -> CertificateParam
     valid(params, now, lifetime)
 }
 
-/// An end certificate for one use.
+/// The parameters of a leaf certificate for one use.
 pub(super) fn leaf(
     mut params: CertificateParams,
     common_name: &str,

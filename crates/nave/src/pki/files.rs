@@ -1,4 +1,4 @@
-//! Files that appear whole, or not at all.
+//! Atomic file writes.
 
 use std::{
     fs::{File, Permissions},
@@ -7,38 +7,39 @@ use std::{
     path::Path,
 };
 
-/// What a power cut may do to a file.
+/// Whether a file is synced to disk.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kept {
-    /// Nothing, once it is written: it cannot be replaced.
-    Safely,
-    /// Empty it or take it away: the next start makes it anew, so that no start has to wait for the disk.
-    Loosely,
+pub(crate) enum Durability {
+    /// Synced: the file cannot be recreated.
+    Synced,
+    /// Not synced: a power cut may lose it, and the next start recreates it. Saves waiting for the disk at each
+    /// start.
+    Unsynced,
 }
 
-/// Writes a file that its owner alone may read.
-pub(crate) fn write_private(path: &Path, text: &str, kept: Kept) -> io::Result<()> {
-    write(path, text, 0o600, kept)
+/// Writes a file that only its owner can read.
+pub(crate) fn write_private(path: &Path, text: &str, durability: Durability) -> io::Result<()> {
+    write(path, text, 0o600, durability)
 }
 
-/// Writes a file that everybody may read.
-pub(super) fn write_public(path: &Path, text: &str, kept: Kept) -> io::Result<()> {
-    write(path, text, 0o644, kept)
+/// Writes a file that everybody can read.
+pub(super) fn write_public(path: &Path, text: &str, durability: Durability) -> io::Result<()> {
+    write(path, text, 0o644, durability)
 }
 
-/// Writes beside the path, with the mode from the start, and renames when all is there.
-fn write(path: &Path, text: &str, mode: u32, kept: Kept) -> io::Result<()> {
+/// Writes a temporary file with the final mode beside the path, and renames it.
+fn write(path: &Path, text: &str, mode: u32, durability: Durability) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new()
         .prefix(".new-")
         .permissions(Permissions::from_mode(mode))
         .tempfile_in(folder)?;
     file.write_all(text.as_bytes())?;
-    if kept == Kept::Safely {
+    if durability == Durability::Synced {
         file.as_file().sync_all()?;
     }
     file.persist(path)?;
-    if kept == Kept::Safely {
+    if durability == Durability::Synced {
         File::open(folder)?.sync_all()?;
     }
     Ok(())

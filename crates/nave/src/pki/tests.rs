@@ -1,4 +1,4 @@
-//! The life of a folder of keys: made, used again, renewed, broken.
+//! The life cycle of the folder: created, reused, renewed, damaged.
 
 use std::{fs, net::Ipv4Addr, os::unix::fs::PermissionsExt, time::UNIX_EPOCH};
 
@@ -8,7 +8,7 @@ fn addresses(list: &[[u8; 4]]) -> BTreeSet<IpAddr> {
     list.iter().map(|address| IpAddr::V4(Ipv4Addr::from(*address))).collect()
 }
 
-/// A fixed time, so that no test depends on today.
+/// A fixed time, so that no test depends on the date.
 fn start() -> SystemTime {
     UNIX_EPOCH + DAY * 20_000
 }
@@ -18,7 +18,7 @@ fn open(folder: &Path, now: SystemTime) -> Result<Pki, PkiError> {
 }
 
 #[test]
-fn keys_are_readable_by_their_owner_alone() {
+fn keys_have_mode_0600() {
     let folder = tempfile::tempdir().unwrap();
     open(folder.path(), start()).unwrap();
     let mut seen = 0;
@@ -34,7 +34,7 @@ fn keys_are_readable_by_their_owner_alone() {
 }
 
 #[test]
-fn the_serving_certificate_holds_all_names_and_addresses() {
+fn serving_certificate_has_all_names_and_addresses() {
     let folder = tempfile::tempdir().unwrap();
     let pki = open(folder.path(), start()).unwrap();
     let facts = Facts::read(&pki.serving.certificate).unwrap();
@@ -45,7 +45,7 @@ fn the_serving_certificate_holds_all_names_and_addresses() {
 }
 
 #[test]
-fn files_found_are_used_again_until_two_thirds_of_their_time_are_over() {
+fn reuses_files_until_two_thirds_of_their_validity() {
     let folder = tempfile::tempdir().unwrap();
     let mut pki = open(folder.path(), start()).unwrap();
     let first = (pki.ca.clone(), pki.serving.clone(), pki.admin.clone());
@@ -58,7 +58,7 @@ fn files_found_are_used_again_until_two_thirds_of_their_time_are_over() {
 }
 
 #[test]
-fn a_renewed_ca_keeps_its_key_and_its_certificates() {
+fn renewed_ca_keeps_its_key_and_leaf_certificates() {
     let folder = tempfile::tempdir().unwrap();
     let late = start() + 2400 * DAY;
     let old = open(folder.path(), start()).unwrap();
@@ -70,7 +70,7 @@ fn a_renewed_ca_keeps_its_key_and_its_certificates() {
 }
 
 #[test]
-fn a_certificate_that_does_not_fit_is_made_anew() {
+fn reissues_certificates_that_do_not_match() {
     let folder = tempfile::tempdir().unwrap();
     let first = open(folder.path(), start()).unwrap();
     let more = addresses(&[[127, 0, 0, 1], [10, 0, 0, 1], [192, 0, 2, 1]]);
@@ -89,7 +89,7 @@ fn a_certificate_that_does_not_fit_is_made_anew() {
 }
 
 #[test]
-fn a_broken_ca_is_never_replaced() {
+fn never_replaces_an_incomplete_ca() {
     let folder = tempfile::tempdir().unwrap();
     let pki = open(folder.path(), start()).unwrap();
     let (certificate, key) = (folder.path().join("pki/ca.crt"), folder.path().join("pki/ca.key"));
@@ -101,17 +101,17 @@ fn a_broken_ca_is_never_replaced() {
     }
     fs::remove_file(&key).unwrap();
     let error = open(folder.path(), start()).map(|_| ()).unwrap_err().to_string();
-    assert!(error.contains("ca.key, is missing"), "{error}");
+    assert!(error.contains("ca.key is missing"), "{error}");
 }
 
 #[test]
-fn keys_that_others_may_read_are_tightened() {
+fn tightens_modes_of_readable_keys() {
     let folder = tempfile::tempdir().unwrap();
     let pki = folder.path().join("pki");
     fs::create_dir(&pki).unwrap();
     let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     set(&pki, 0o755);
-    fs::write(pki.join("sa.key"), "another key of the server's").unwrap();
+    fs::write(pki.join("sa.key"), "another key of the server").unwrap();
     for _ in 0..2 {
         open(folder.path(), start()).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;

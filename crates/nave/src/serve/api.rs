@@ -1,4 +1,4 @@
-//! The API server with its store, as the process starts and stops them.
+//! Starts and stops the API server with its store.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -16,7 +16,7 @@ use super::authorization::Authorization;
 use super::client_cas::ClientCas;
 use crate::flags::Config;
 
-/// Opens the store in the data folder, which no other process may have open.
+/// Opens the store in the data folder, which only one process can use.
 pub(super) async fn open_store(config: &Config) -> Result<Arc<dyn Store>, ServeError> {
     let folder = config.data_dir.join("store");
     let damaged = |why: String| ServeError::Damaged { folder: folder.clone(), why };
@@ -27,31 +27,31 @@ pub(super) async fn open_store(config: &Config) -> Result<Arc<dyn Store>, ServeE
     match opening.await {
         Ok(Ok(store)) => Ok(Arc::new(store)),
         Ok(Err(StoreError::Corrupt(why))) => Err(damaged(why.to_string())),
-        // A file that the engine does not recognize.
+        // The engine does not recognize the file.
         Ok(Err(StoreError::Io(error))) if error.kind() == io::ErrorKind::InvalidData => {
             Err(damaged(error.to_string()))
         }
         Ok(Err(error)) => Err(ServeError::Store(error)),
-        // The engine panics on some bytes that are not its own.
+        // The engine panics on some damaged files.
         Err(_) => Err(damaged("its pages cannot be read".to_owned())),
     }
 }
 
-/// The API, its authorizers, and what keeps these up to date.
+/// The API server, its authorizers, and the tasks that keep them up to date.
 pub(super) struct Api {
     pub(super) server: ApiServer,
     pub(super) storages: Storages,
-    /// The configuration of authentication that is read again when it changes.
+    /// The authentication configuration file, for reloads.
     pub(super) authentication: Option<ConfigFile>,
     pub(super) authorization: Authorization,
-    /// Makes tokens of service accounts.
+    /// Issues service account tokens.
     pub(super) issuer: Issuer,
-    /// Secrets whose tokens are used.
+    /// Receives the secrets whose tokens are used.
     pub(super) used: mpsc::Receiver<SecretUse>,
     _following: Vec<Following>,
 }
 
-/// Starts the API over the store. Nobody is served yet.
+/// Starts the API on the store. It does not accept requests yet.
 pub(super) async fn start(
     config: &Config,
     store: Arc<dyn Store>,
@@ -83,10 +83,10 @@ pub(super) async fn start(
         hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         token_discovery: authentication.discovery(&reachable.to_string()),
         metrics,
-        cluster_authentication: cas.told(),
+        cluster_authentication: cas.subscribe(),
     };
     let server = ApiServer::start(server).await?;
-    // From here on the roles and bindings that the server starts with are there.
+    // The default roles and bindings exist from here on.
     let following = authorization.follow(&storages).await;
     let Authentication { file, issuer, used, .. } = authentication;
     Ok(Api { server, storages, authentication: file, authorization, issuer, used, _following: following })

@@ -1,4 +1,4 @@
-//! Who is believed: the authenticators that the flags ask for.
+//! Builds the authenticators that the flags configure.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,33 +28,33 @@ use tokio::sync::mpsc;
 use super::ServeError;
 use super::client_cas::ClientCas;
 use crate::flags::{Authentication as Flags, Config, FlagError, Oidc, ServiceAccounts, TokenWebhook};
-use crate::pki::files::{self, Kept};
+use crate::pki::files::{self, Durability};
 
-/// How long a webhook may take to answer, once.
+/// The timeout of one webhook call.
 const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(30);
-/// Secrets whose use waits to be noted; of more than so many at once some are noted at their next use.
+/// The most secrets whose last use waits to be recorded; more are recorded at their next use.
 const TOKEN_USES: usize = 64;
-/// How long the user of a token is remembered, as upstream.
+/// How long the user of a token is cached, as upstream.
 const TOKEN_TTL: Duration = Duration::from_secs(10);
 
-/// The authenticators, and what they share with other parts of the server.
+/// The authenticators, and the parts they share with the rest of the server.
 pub(super) struct Authentication {
     flags: Flags,
     users_ca: Arc<ClientCa>,
     proxies_ca: Option<Arc<ClientCa>>,
     tokens: Arc<dyn TokenAuthenticator>,
     pub(super) issuer: Issuer,
-    /// Secrets whose tokens are used.
+    /// Receives the secrets whose tokens are used.
     pub(super) used: mpsc::Receiver<SecretUse>,
     keys: Arc<KeyRing>,
     anonymous: Arc<AnonymousRule>,
     metrics: Arc<Metrics>,
-    /// What is read again when it changes.
+    /// The configuration file, for reloads.
     pub(super) file: Option<ConfigFile>,
 }
 
 impl Authentication {
-    /// Reads the files that flags name; tokens are checked against the objects in `storages`. `always_allow` says
+    /// Reads the files in the flags. Tokens are checked against the objects in `storages`. `always_allow` tells
     /// whether an authorizer allows every request.
     pub(super) fn open(
         config: &Config,
@@ -74,7 +74,7 @@ impl Authentication {
         let issuers = Arc::new(Issuers::default());
         let anonymous = Arc::new(AnonymousRule::new(default_rule.clone()));
         if let Some(oidc) = &flags.oidc {
-            issuers.replace(vec![named_by_flags(oidc, &flags)?]);
+            issuers.replace(vec![issuer_from_flags(oidc, &flags)?]);
         }
         let file = flags.config_file.clone().map(|path| {
             let (issuers, anonymous) = (Arc::clone(&issuers), Arc::clone(&anonymous));
@@ -98,7 +98,7 @@ impl Authentication {
         })
     }
 
-    /// The authenticators in the order they are asked.
+    /// The chain of authenticators, in order.
     pub(super) fn chain(&self) -> Chain {
         let mut all: Vec<Arc<dyn Authenticator>> = Vec::new();
         if let Some((flags, ca)) = self.flags.proxy.as_ref().zip(self.proxies_ca.as_ref()) {
@@ -113,12 +113,12 @@ impl Authentication {
             .with_metrics(Arc::clone(&self.metrics))
     }
 
-    /// Adds the APIs about tokens.
+    /// Adds the virtual resources for tokens.
     pub(super) fn computed(&self, table: ComputedTable) -> ComputedTable {
         computed::with_tokens(table, Arc::clone(&self.tokens), self.issuer.clone())
     }
 
-    /// What others are told, who reach the server at `address`; nothing where the issuer is no URL.
+    /// The OpenID Connect discovery documents for a server at `address`; `None` if the issuer is not a URL.
     pub(super) fn discovery(&self, address: &str) -> Option<Discovery> {
         let ServiceAccounts { issuers, jwks_uri, .. } = &self.flags.service_accounts;
         let issuer = issuers.first().filter(|issuer| issuer.starts_with("https://"))?.clone();
@@ -127,11 +127,11 @@ impl Authentication {
     }
 }
 
-/// The file of `--authentication-config`, and what it decides.
+/// The file of `--authentication-config`, and the parts it configures.
 pub(super) struct ConfigFile {
     pub(super) path: PathBuf,
     flags: Flags,
-    /// The rule for anonymous requests unless the file has one.
+    /// The rule for anonymous requests if the file has none.
     default_rule: Anonymous,
     issuers: Arc<Issuers>,
     anonymous: Arc<AnonymousRule>,
@@ -139,7 +139,7 @@ pub(super) struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// Reads the file; one that cannot be used changes nothing.
+    /// Reads and applies the file; an unusable file changes nothing.
     fn load(&self) -> Result<(), FlagError> {
         let wrong = |why: String| FlagError::file("authentication-config", &self.path, why);
         let text = std::fs::read_to_string(&self.path).map_err(|why| wrong(why.to_string()))?;
@@ -147,7 +147,7 @@ impl ConfigFile {
         let config = config.map_err(|why| wrong(why.to_string()))?;
         let anonymous = config.anonymous();
         if anonymous.is_some() && self.flags.anonymous.is_some() {
-            return Err(wrong("it says who is anonymous, and so does --anonymous-auth".to_owned()));
+            return Err(wrong("sets anonymous, which conflicts with --anonymous-auth".to_owned()));
         }
         let issuers = config.jwt.iter().map(|jwt| {
             IssuerTokens::new(jwt, &Algorithm::ALL, &self.flags.audiences)
@@ -159,19 +159,21 @@ impl ConfigFile {
         Ok(())
     }
 
-    /// Reads it again, after it changed.
+    /// Reloads the file after a change.
     pub(super) fn reload(&self) {
         let loaded = self.load();
         self.metrics.config_reloaded(loaded.is_ok());
         match loaded {
-            Ok(()) => tracing::info!(file = %self.path.display(), "authentication is configured anew"),
-            Err(error) => tracing::error!(%error, "authentication stays as it is"),
+            Ok(()) => tracing::info!(file = %self.path.display(), "authentication config reloaded"),
+            Err(error) => {
+                tracing::error!(%error, "authentication config reload failed, keeping the previous one");
+            }
         }
     }
 }
 
-/// The rule for anonymous requests that follows from `--anonymous-auth` (upstream: `ApplyAuthorization`): they are
-/// refused where an authorizer allows every request, even if the flag asks for them.
+/// The rule for anonymous requests that `--anonymous-auth` implies (upstream: `ApplyAuthorization`). They are refused
+/// if an authorizer allows every request, even if the flag permits them.
 fn anonymous_rule(anonymous_auth: Option<bool>, always_allow: bool) -> Anonymous {
     match (anonymous_auth.unwrap_or(true), always_allow) {
         (false, _) => Anonymous::Refused,
@@ -186,7 +188,7 @@ fn anonymous_rule(anonymous_auth: Option<bool>, always_allow: bool) -> Anonymous
     }
 }
 
-fn named_by_flags(oidc: &Oidc, flags: &Flags) -> Result<IssuerTokens, FlagError> {
+fn issuer_from_flags(oidc: &Oidc, flags: &Flags) -> Result<IssuerTokens, FlagError> {
     let mut found = oidc.flags.clone();
     if let Some(file) = &oidc.ca_file {
         let pem = std::fs::read_to_string(file);
@@ -198,7 +200,7 @@ fn named_by_flags(oidc: &Oidc, flags: &Flags) -> Result<IssuerTokens, FlagError>
     IssuerTokens::new(jwt, &oidc.algorithms, &flags.audiences).map_err(|why| wrong(why.to_string()))
 }
 
-/// All kinds of tokens, in upstream's order.
+/// All token authenticators, in upstream's order.
 fn tokens(
     flags: &Flags,
     keys: &Arc<KeyRing>,
@@ -216,7 +218,7 @@ fn tokens(
     }
     let ServiceAccounts { issuers: own, lookup, .. } = &flags.service_accounts;
     let legacy = LegacyTokens::new(Arc::clone(keys), audiences.clone(), Arc::clone(objects), *lookup);
-    kinds.push(Arc::new(legacy.with_metrics(Arc::clone(metrics)).telling(uses)));
+    kinds.push(Arc::new(legacy.with_metrics(Arc::clone(metrics)).with_use_reports(uses)));
     let bound = BoundTokens::new(own.clone(), Arc::clone(keys), Arc::clone(objects));
     kinds.push(Arc::new(bound.with_metrics(Arc::clone(metrics))));
     if flags.bootstrap_tokens {
@@ -244,8 +246,8 @@ fn issuer_config(flags: &Flags) -> IssuerConfig {
     }
 }
 
-/// The keys of service accounts' tokens: those given, or one of the server's own, which is made when the first token
-/// is asked for.
+/// The keys of service account tokens: those in the flags, or the server's own, created when the first token is
+/// issued.
 pub(super) fn service_account_keys(config: &Config) -> Result<Arc<KeyRing>, ServeError> {
     let ServiceAccounts { key_files, signing_key_file, .. } = &config.authentication.service_accounts;
     if let Some(file) = signing_key_file {
@@ -268,31 +270,30 @@ pub(super) fn service_account_keys(config: &Config) -> Result<Arc<KeyRing>, Serv
             Ok(Arc::new(KeyRing::new(Keys::new(signing, Vec::new()))))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Ok(Arc::new(KeyRing::made_when_needed(move || make_key(&file))))
+            Ok(Arc::new(KeyRing::created_on_first_use(move || create_key(&file))))
         }
         Err(error) => Err(FlagError::file("data-dir", &file, error).into()),
     }
 }
 
-/// Makes the key that signs, and keeps it. One that cannot be kept is used all the same: the server serves, and the
-/// tokens end with it.
-fn make_key(file: &Path) -> Option<Keys> {
+/// Creates the signing key and stores it. A key that cannot be stored is still used, and its tokens become invalid
+/// when the server stops.
+fn create_key(file: &Path) -> Option<Keys> {
     let made = generate_rsa_pem().map_err(|_| KeyError::Unknown);
     let made = made.and_then(|pem| Ok((SigningKey::from_pem(pem.as_bytes())?, pem)));
-    let (signing, pem) = made
-        .inspect_err(|error| tracing::error!(%error, "no key for service account tokens could be made"))
-        .ok()?;
-    match files::write_private(file, &pem, Kept::Safely) {
-        Ok(()) => tracing::info!(key = %file.display(), "made a key for service account tokens"),
+    let (signing, pem) =
+        made.inspect_err(|error| tracing::error!(%error, "creating the service account key failed")).ok()?;
+    match files::write_private(file, &pem, Durability::Synced) {
+        Ok(()) => tracing::info!(key = %file.display(), "service account key created"),
         Err(error) => tracing::error!(
             %error, key = %file.display(),
-            "the key of service account tokens cannot be kept: they hold until the server ends"
+            "storing the service account key failed; its tokens become invalid when the server stops"
         ),
     }
     Some(Keys::new(signing, Vec::new()))
 }
 
-/// Objects of the core group, as the watch caches have them.
+/// Objects of the core group in the watch caches.
 struct CachedObjects(Storages);
 
 impl Objects for CachedObjects {
@@ -307,7 +308,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn anonymous_requests_are_refused_where_everything_is_allowed() {
+    fn refuses_anonymous_requests_with_always_allow() {
         for (anonymous_auth, always_allow, rule) in [
             (None, false, Anonymous::Everywhere),
             (Some(true), false, Anonymous::Everywhere),

@@ -1,4 +1,4 @@
-//! Who may do what: the authorizers that the flags ask for, and what else goes with them.
+//! Builds the authorizers that the flags configure, and keeps their data up to date.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -20,18 +20,18 @@ use prometheus::Registry;
 use super::{FILE_CHECK, ServeError};
 use crate::flags::{self, Authorizers, FlagError};
 
-/// The authorizers, and what they decide by.
+/// The authorizers and their data.
 pub(super) struct Authorization {
     /// The authorizers in order.
     pub(super) chain: Chain,
     rbac: Arc<Rbac>,
     graph: Arc<RwLock<Graph>>,
-    /// The file that says who is asked, if there is one.
+    /// The authorization configuration file, if there is one.
     file: Option<(PathBuf, Mutex<ConfigFile>)>,
 }
 
 impl Authorization {
-    /// Makes the authorizers. They know of no objects until [`follow`](Self::follow) has run.
+    /// Creates the authorizers. They see no objects until [`follow`](Self::follow) has run.
     pub(super) fn open(
         flags: &flags::Authorization,
         server: &str,
@@ -66,12 +66,12 @@ impl Authorization {
         Ok(Self { chain: Chain::new(links, metrics), rbac, graph, file })
     }
 
-    /// Whether an authorizer allows every request. A configuration file cannot change that while the server runs.
+    /// Whether an authorizer allows every request. Reloading the configuration file cannot change that.
     pub(super) fn always_allow(&self) -> bool {
         self.chain.links().iter().any(|link| link.kind == "AlwaysAllow")
     }
 
-    /// The admission plugins, some of which ask for rights.
+    /// The configuration of admission plugins, some of which check access.
     pub(super) fn admission(&self, flags: &flags::Admission) -> AdmissionConfig {
         AdmissionConfig {
             default_not_ready_toleration_seconds: flags.default_not_ready_toleration_seconds,
@@ -80,7 +80,7 @@ impl Authorization {
         }
     }
 
-    /// Brings the authorizers up to date with what is stored, and keeps them so for as long as the outcome lives.
+    /// Loads the stored objects into the authorizers, and keeps them up to date while the result lives.
     pub(super) async fn follow(&self, storages: &Storages) -> Vec<Following> {
         let mut following = authorization::follow_rbac(storages, &self.rbac);
         following.extend(authorization::follow_nodes(storages, &self.graph));
@@ -90,8 +90,8 @@ impl Authorization {
         following
     }
 
-    /// Takes in what changes in the file that says who is asked.
-    pub(super) async fn keep_up(&self) -> Infallible {
+    /// Reloads the authorization configuration file when it changes.
+    pub(super) async fn reload_on_change(&self) -> Infallible {
         let Some((path, file)) = &self.file else { return std::future::pending().await };
         let mut given = Watched::new(vec![path.clone()]);
         loop {
@@ -100,10 +100,10 @@ impl Authorization {
                 continue;
             }
             match file.lock().reload(&self.chain) {
-                Ok(true) => tracing::info!(file = %path.display(), "asking other authorizers"),
+                Ok(true) => tracing::info!(file = %path.display(), "authorization config reloaded"),
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::error!(file = %path.display(), %error, "asking the same authorizers as before");
+                    tracing::error!(file = %path.display(), %error, "authorization config reload failed, keeping the previous one");
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! The certificates in use: the server's own, and those given by flags.
+//! The certificates in use: the server's own, and those in flags.
 
 use std::{
     collections::BTreeSet,
@@ -22,37 +22,37 @@ use crate::{
 pub(super) struct Certificates {
     config: Config,
     own: Pki,
-    /// What is shown to clients: the own pair, or the one given.
-    shown: Pair,
+    /// The serving certificate: the own pair, or the one in the flags.
+    pair: Pair,
     serving: Arc<ServingCertificate>,
 }
 
 impl Certificates {
-    /// Reads the certificates given, and reads or makes the own ones.
+    /// Reads the certificates in the flags, and reads or creates the own ones.
     pub(super) fn open(config: &Config) -> Result<Self, ServeError> {
         let own = Pki::open(config.data_dir.join("pki"), own_addresses(config), SystemTime::now())?;
-        let shown = shown_pair(config, &own)?;
-        let (chain, key) = decode(&shown).map_err(|why| unusable(config, why))?;
+        let pair = load_pair(config, &own)?;
+        let (chain, key) = decode(&pair).map_err(|why| unusable(config, why))?;
         let serving = ServingCertificate::new(chain, key).map_err(|why| unusable(config, why))?;
-        Ok(Self { config: config.clone(), own, shown, serving: Arc::new(serving) })
+        Ok(Self { config: config.clone(), own, pair, serving: Arc::new(serving) })
     }
 
-    /// Renews what is due, takes what is new in the files given, and says whether the kubeconfig is to be written
-    /// anew. Connections made from now on see the new certificate.
+    /// Renews certificates that are due and reloads changed files; returns whether the kubeconfig must be rewritten.
+    /// New connections get the new certificate.
     pub(super) fn refresh(&mut self, now: SystemTime) -> Result<bool, ServeError> {
         let renewed = self.own.renew(now)?;
-        let shown = shown_pair(&self.config, &self.own)?;
-        if shown == self.shown {
+        let pair = load_pair(&self.config, &self.own)?;
+        if pair == self.pair {
             return Ok(renewed);
         }
-        let (chain, key) = decode(&shown).map_err(|why| unusable(&self.config, why))?;
+        let (chain, key) = decode(&pair).map_err(|why| unusable(&self.config, why))?;
         self.serving.replace(chain, key).map_err(|why| unusable(&self.config, why))?;
-        self.shown = shown;
-        tracing::info!("serving with a new certificate");
+        self.pair = pair;
+        tracing::info!("serving certificate reloaded");
         Ok(true)
     }
 
-    /// The files given by flags.
+    /// The files in flags.
     pub(super) fn given(&self) -> Vec<PathBuf> {
         let pair = self.config.serving_pair.iter().flat_map(|(certificate, key)| [certificate, key]);
         let authentication = &self.config.authentication;
@@ -71,12 +71,12 @@ impl Certificates {
         &self.own.admin
     }
 
-    /// What clients check the server with: the own CA, or, as nothing else is known, the certificate given.
+    /// The CA with which clients verify the server: the own CA, or the given certificate, because its CA is unknown.
     pub(super) fn server_ca(&self) -> &str {
-        if self.config.serving_pair.is_some() { &self.shown.certificate } else { &self.own.ca.certificate }
+        if self.config.serving_pair.is_some() { &self.pair.certificate } else { &self.own.ca.certificate }
     }
 
-    /// The CAs whose client certificates are believed.
+    /// The CAs of client certificates.
     pub(super) fn client_cas(&self) -> Result<Vec<CertificateDer<'static>>, ServeError> {
         let own =
             CertificateDer::pem_slice_iter(self.own.ca.certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
@@ -88,7 +88,7 @@ impl Certificates {
     }
 }
 
-/// Where clients reach the server: this machine, the addresses listened on and told, the service `kubernetes`.
+/// The server's addresses: loopback, the bind and advertise addresses, and the service `kubernetes`.
 fn own_addresses(config: &Config) -> BTreeSet<IpAddr> {
     let all = [
         IpAddr::from([127, 0, 0, 1]),
@@ -100,7 +100,7 @@ fn own_addresses(config: &Config) -> BTreeSet<IpAddr> {
     all.into_iter().filter(|address| !address.is_unspecified()).collect()
 }
 
-fn shown_pair(config: &Config, own: &Pki) -> Result<Pair, FlagError> {
+fn load_pair(config: &Config, own: &Pki) -> Result<Pair, FlagError> {
     let Some((certificate, key)) = &config.serving_pair else {
         return Ok(own.serving.clone());
     };
@@ -116,7 +116,7 @@ fn decode(pair: &Pair) -> Result<Decoded, rustls_pki_types::pem::Error> {
     Ok((chain, PrivateKeyDer::from_pem_slice(pair.key.as_bytes())?))
 }
 
-/// Says where the serving certificate that cannot be used comes from.
+/// An error that names the source of an unusable serving certificate.
 fn unusable(config: &Config, why: impl std::fmt::Display) -> FlagError {
     match &config.serving_pair {
         Some((certificate, _)) => {

@@ -1,4 +1,4 @@
-//! The authorities for certificates that clients show, and what extension servers are told of them.
+//! The CAs of client certificates, and their publication to extension servers.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use crate::flags::{Config, FlagError, Proxy};
 
 const PROXY_CA: &str = "requestheader-client-ca-file";
 
-/// The authorities for certificates that clients show.
+/// The CAs of client certificates.
 pub(super) struct ClientCas {
-    /// For users.
+    /// The CAs of users.
     pub(super) users: Arc<ClientCa>,
-    /// For proxies in front, with the file they are read from.
+    /// The CAs of front proxies, with their file.
     proxies: Option<(PathBuf, Arc<ClientCa>)>,
-    told: watch::Sender<ClusterAuthentication>,
+    published: watch::Sender<ClusterAuthentication>,
 }
 
 impl ClientCas {
-    /// Reads them.
+    /// Reads the CA files.
     pub(super) fn open(config: &Config, certificates: &Certificates) -> Result<Self, ServeError> {
         let users = Arc::new(ClientCa::new(certificates.client_cas()?)?);
         let proxy = config.authentication.proxy.as_ref();
@@ -34,50 +34,50 @@ impl ClientCas {
             Ok::<_, ServeError>((proxy.ca_file.clone(), Arc::new(ca)))
         });
         let request_header = proxy.map(request_header).unwrap_or_default();
-        let told = ClusterAuthentication { request_header, ..ClusterAuthentication::default() };
-        let cas = Self { users, proxies: proxies.transpose()?, told: watch::Sender::new(told) };
-        cas.tell();
+        let published = ClusterAuthentication { request_header, ..ClusterAuthentication::default() };
+        let cas = Self { users, proxies: proxies.transpose()?, published: watch::Sender::new(published) };
+        cas.publish();
         Ok(cas)
     }
 
-    /// Reads them again, and says whether they are others now.
+    /// Reads the CA files again; returns whether a CA changed.
     pub(super) fn refresh(&self, certificates: &Certificates) -> Result<bool, ServeError> {
         let mut changed = self.users.replace(certificates.client_cas()?)?;
         if let Some((file, ca)) = &self.proxies {
             changed |= ca.replace(read_cas(PROXY_CA, file)?)?;
         }
         if changed {
-            self.tell();
+            self.publish();
         }
         Ok(changed)
     }
 
-    /// All of them, of which clients are told.
+    /// All CAs, which clients are offered in the handshake.
     pub(super) fn all(&self) -> Vec<CertificateDer<'static>> {
         let proxies = self.proxies.iter().flat_map(|(_, ca)| ca.certificates());
         self.users.certificates().into_iter().chain(proxies).collect()
     }
 
-    /// For proxies in front.
+    /// The CAs of front proxies.
     pub(super) fn proxies(&self) -> Option<Arc<ClientCa>> {
         self.proxies.as_ref().map(|(_, ca)| Arc::clone(ca))
     }
 
-    /// What extension servers are told, now and when it changes.
-    pub(super) fn told(&self) -> watch::Receiver<ClusterAuthentication> {
-        self.told.subscribe()
+    /// The published CAs and their changes.
+    pub(super) fn subscribe(&self) -> watch::Receiver<ClusterAuthentication> {
+        self.published.subscribe()
     }
 
-    fn tell(&self) {
-        self.told.send_modify(|told| {
-            told.client_ca = self.users.certificates();
-            told.request_header.ca =
+    fn publish(&self) {
+        self.published.send_modify(|published| {
+            published.client_ca = self.users.certificates();
+            published.request_header.ca =
                 self.proxies.as_ref().map(|(_, ca)| ca.certificates()).unwrap_or_default();
         });
     }
 }
 
-/// All but the certificates.
+/// The front proxy settings, without certificates.
 fn request_header(proxy: &Proxy) -> RequestHeader {
     let headers = |names: &[HeaderName]| names.iter().map(|name| canonical(name.as_str())).collect();
     RequestHeader {
@@ -90,7 +90,7 @@ fn request_header(proxy: &Proxy) -> RequestHeader {
     }
 }
 
-/// A header's name as it is usually written, `X-Remote-User`.
+/// The canonical form of a header name: `X-Remote-User`.
 fn canonical(name: &str) -> String {
     let mut begins = true;
     let cased = name.chars().map(|letter| {
@@ -101,11 +101,11 @@ fn canonical(name: &str) -> String {
     cased.collect()
 }
 
-/// The certificates of a file given by a flag; there must be one.
+/// Reads the certificates in a flag's file; there must be at least one.
 pub(super) fn read_cas(flag: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>, FlagError> {
     let wrong = |why: String| FlagError::file(flag, file, why);
     let text = std::fs::read(file).map_err(|why| wrong(why.to_string()))?;
     let found = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
     let found = found.map_err(|why| wrong(why.to_string()))?;
-    if found.is_empty() { Err(wrong("no certificate in PEM form".to_owned())) } else { Ok(found) }
+    if found.is_empty() { Err(wrong("no PEM certificate".to_owned())) } else { Ok(found) }
 }

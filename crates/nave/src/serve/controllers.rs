@@ -1,5 +1,5 @@
-//! The controllers within the server's process: each acts as its service account, through every stage of the pipeline,
-//! and all read the server's own watch caches.
+//! The controllers in the server's process. Each acts as its service account through the whole request pipeline, and
+//! all of them read the server's watch caches.
 
 use std::sync::Arc;
 
@@ -11,18 +11,18 @@ use nave_machinery::GroupVersionResource;
 use nave_machinery::user::UserInfo;
 use tokio_util::sync::CancellationToken;
 
-use crate::controllers::chosen;
+use crate::controllers::selected;
 use crate::flags::Controllers;
 use crate::signing::FileSigner;
 use crate::tokens::SecretTokens;
 
-/// The controllers that run, with their informers.
+/// The running controllers, with their informers.
 pub(super) struct InProcessControllers {
     running: frame::Running,
     informers: SharedInformerFactory,
 }
 
-/// Starts the controllers that were asked for. They come up in their own time: nothing waits for them.
+/// Starts the selected controllers. Does not wait for them to become ready.
 pub(super) fn start(
     wanted: &Controllers,
     api: &ApiServer,
@@ -32,7 +32,7 @@ pub(super) fn start(
     signer: FileSigner,
 ) -> InProcessControllers {
     let storages = storages.clone();
-    // Kinds that controllers decode are read in the version they are stored in. Of all others it is metadata that is
+    // Kinds that controllers deserialize are read in their storage version. For all other kinds only metadata is
     // read, which is the same in all versions.
     let cacher = move |resource: &GroupVersionResource| {
         storages.get(resource).map(|storage| Arc::clone(storage.cacher()))
@@ -47,19 +47,19 @@ pub(super) fn start(
         signer: Arc::new(signer),
     };
     let settings = Settings { supervisor, ..Settings::default() };
-    let running = frame::start(chosen(wanted), &clients, &informers, &settings, CancellationToken::new());
+    let running = frame::start(selected(wanted), &clients, &informers, &settings, CancellationToken::new());
     InProcessControllers { running, informers }
 }
 
 impl InProcessControllers {
-    /// Ends them, once work under way is done.
+    /// Stops the controllers after the work in progress.
     pub(super) async fn shutdown(&self) {
         self.running.shutdown().await;
         self.informers.shutdown().await;
     }
 }
 
-/// The server, as service accounts of kube-system meet it.
+/// Clients of the local server that act as service accounts of kube-system.
 struct Local {
     api: ApiServer,
     root_ca: Arc<str>,

@@ -1,33 +1,33 @@
-//! Whether memory is short: of the control group the process is in, or of the machine.
+//! Detects memory pressure of the control group or the machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Memory is short when less than one part in this many is left.
+/// Memory is short when less than one part in this many is available.
 const LEFT: u64 = 10;
 
-/// Looks whether memory is short. Where nothing can be read it is not.
+/// Whether memory is short; false if neither source can be read.
 pub(super) fn is_short() -> bool {
     let group = control_group().is_some_and(|folder| group_is_short(&folder));
     let machine = fs::read_to_string("/proc/meminfo").is_ok_and(|text| machine_is_short(&text));
     group || machine
 }
 
-/// The folder of the control group (version 2) that the process is in.
+/// The folder of the process's control group (version 2).
 fn control_group() -> Option<PathBuf> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
     Some(Path::new("/sys/fs/cgroup").join(path))
 }
 
-/// Whether what the group uses, but for what the kernel can take back from its files at once, is near its limit.
+/// Whether the group's usage, without reclaimable file pages, is near its limit.
 fn group_is_short(folder: &Path) -> bool {
     let number = |file: &str| fs::read_to_string(folder.join(file)).ok()?.trim().parse::<u64>().ok();
     let statistics = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
     let files = field(&statistics, "inactive_file").unwrap_or(0);
     match (number("memory.max"), number("memory.current")) {
         (Some(limit), Some(used)) => limit.saturating_sub(used.saturating_sub(files)) < limit / LEFT,
-        // No limit, or no group.
+        // The group has no limit, or the files do not exist.
         _ => false,
     }
 }
@@ -39,7 +39,7 @@ fn machine_is_short(meminfo: &str) -> bool {
     }
 }
 
-/// The number after a name at the beginning of a line.
+/// The number after a name at the start of a line.
 fn field(text: &str, name: &str) -> Option<u64> {
     let mut words = text.lines().map(str::split_whitespace).find_map(|mut words| {
         let found = words.next() == Some(name);
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_is_short_of_memory_below_a_tenth() {
+    fn machine_is_short_below_a_tenth() {
         let of =
             |available: u64| format!("MemTotal:  1000 kB\nMemFree:  1 kB\nMemAvailable:  {available} kB\n");
         assert!(!machine_is_short(&of(100)));
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_control_group_is_short_near_its_limit_but_for_files() {
+    fn control_group_is_short_near_its_limit_without_file_pages() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
         assert!(!group_is_short(folder.path()), "no group");

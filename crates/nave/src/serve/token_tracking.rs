@@ -1,4 +1,4 @@
-//! The day on which a token from a secret was used last, noted at the secret (upstream: `LegacyServiceAccountTokenTracking`).
+//! Records the day of the last use of a legacy token in its secret (upstream: `LegacyServiceAccountTokenTracking`).
 
 use std::convert::Infallible;
 
@@ -12,16 +12,16 @@ use nave_client::redacted;
 use serde_json::json;
 use tokio::sync::{Mutex, mpsc};
 
-/// Notes what is told, one after the other.
-pub(super) async fn keep(api: &ApiServer, used: &Mutex<mpsc::Receiver<SecretUse>>) -> Infallible {
+/// Records token uses, one at a time.
+pub(super) async fn record_uses(api: &ApiServer, used: &Mutex<mpsc::Receiver<SecretUse>>) -> Infallible {
     let mut used = used.lock().await;
     let client = kube::Client::new(api.local(server_user()), "default");
     while let Some(SecretUse { namespace, name, date }) = used.recv().await {
         let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
         let patch = Patch::Merge(json!({"metadata": {"labels": {(LAST_USED): date}}}));
         if let Err(error) = secrets.patch(&name, &PatchParams::default(), &patch).await.map_err(redacted) {
-            // It is told of again at the next use.
-            tracing::warn!(%error, namespace, name, "the use of a token is not noted");
+            // The next use reports it again.
+            tracing::warn!(%error, namespace, name, "recording the last use of a token failed");
         }
     }
     std::future::pending().await

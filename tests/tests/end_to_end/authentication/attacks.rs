@@ -1,4 +1,4 @@
-//! What does not let anybody in.
+//! Attacks on authentication and authorization.
 
 use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -18,12 +18,12 @@ fn encode(value: &Value) -> String {
 }
 
 #[tokio::test]
-async fn forged_tokens_are_refused() {
+async fn rejects_forged_tokens() {
     let server = Server::start().await;
     server.kubectl(&["create", "serviceaccount", "robot"]).await;
     let token = server.kubectl(&["create", "token", "robot"]).await;
     let token = token.trim();
-    let caller = Caller::of(&server);
+    let caller = Caller::without_certificate(&server);
     assert!(caller.token(token).await.is_ok());
     let claims = payload(token);
     let parts: Vec<&str> = token.split('.').collect();
@@ -35,12 +35,12 @@ async fn forged_tokens_are_refused() {
         change(&mut claims);
         claims
     };
-    assert!(caller.token(&right.sign(&claims).unwrap()).await.is_ok(), "the key is the right one");
+    assert!(caller.token(&right.sign(&claims).unwrap()).await.is_ok(), "the signature is valid");
     let admin = changed(|claims| {
         claims["sub"] = "system:serviceaccount:kube-system:admin".into();
         claims["kubernetes.io"]["namespace"] = "kube-system".into();
     });
-    // The public key, which everybody can have, as a shared secret.
+    // The public key, which everybody can get, as a symmetric secret.
     let header = encode(&json!({"alg": "HS256", "kid": right.public().id}));
     let signed = format!("{header}.{}", parts[1]);
     let public = std::fs::read(pki.join("ca.crt")).unwrap();
@@ -71,12 +71,12 @@ async fn forged_tokens_are_refused() {
 }
 
 #[tokio::test]
-async fn smuggled_and_oversized_credentials_are_refused() {
+async fn rejects_smuggled_and_oversized_credentials() {
     let server = Server::start().await;
     server.kubectl(&["create", "serviceaccount", "robot"]).await;
     let token = server.kubectl(&["create", "token", "robot"]).await;
     let right = format!("Bearer {}", token.trim());
-    let caller = Caller::of(&server);
+    let caller = Caller::without_certificate(&server);
     for other in ["Bearer other", "Basic YTpi", &right] {
         for pair in [[right.as_str(), other], [other, right.as_str()]] {
             let headers = pair.map(|value| ("authorization", value));
@@ -88,16 +88,16 @@ async fn smuggled_and_oversized_credentials_are_refused() {
     assert!(matches!(answer, None | Some(400 | 401 | 431)), "{answer:?}");
     let large = format!("Bearer {}.{}.{}", "a".repeat(100_000), "b".repeat(100_000), "c".repeat(100_000));
     assert_eq!(caller.get("/healthz", &[("authorization", &large)]).await, Some(401));
-    assert!(caller.user(&[("authorization", &right)]).await.is_ok(), "the server goes on");
+    assert!(caller.user(&[("authorization", &right)]).await.is_ok(), "the server still works");
 }
 
 #[tokio::test]
-async fn paths_do_not_lead_around_authorization() {
+async fn paths_cannot_bypass_authorization() {
     let server = Server::start().await;
     server.kubectl(&["create", "serviceaccount", "robot"]).await;
     let token = server.kubectl(&["create", "token", "robot"]).await;
     let robot = format!("Bearer {}", token.trim());
-    let caller = Caller::of(&server);
+    let caller = Caller::without_certificate(&server);
     for path in [
         "/api/v1/namespaces/default/secrets",
         "//api/v1/namespaces/default/secrets",
@@ -125,12 +125,12 @@ async fn paths_do_not_lead_around_authorization() {
 }
 
 #[tokio::test]
-async fn another_s_name_takes_the_right_to_it() {
+async fn impersonation_requires_the_right() {
     let server = Server::start().await;
     server.kubectl(&["create", "serviceaccount", "robot"]).await;
     let token = server.kubectl(&["create", "token", "robot"]).await;
     let robot = format!("Bearer {}", token.trim());
-    let caller = Caller::of(&server);
+    let caller = Caller::without_certificate(&server);
     let as_ = async |more: &[(&str, &str)]| {
         let mut headers = vec![("authorization", robot.as_str())];
         headers.extend(more);
@@ -174,15 +174,15 @@ async fn another_s_name_takes_the_right_to_it() {
     assert!(error.contains("User \"carol\" cannot list resource \"pods\""), "{error}");
 }
 
-/// Where everything is allowed to everybody, everybody has a name.
+/// With AlwaysAllow, requests without a credential are refused.
 #[tokio::test]
-async fn nobody_is_anonymous_where_everything_is_allowed() {
+async fn refuses_anonymous_requests_with_always_allow() {
     for flags in [
         &["--authorization-mode=AlwaysAllow"][..],
         &["--authorization-mode=RBAC,AlwaysAllow", "--anonymous-auth=true"],
     ] {
         let server = Server::start_with(flags).await;
-        let caller = Caller::of(&server);
+        let caller = Caller::without_certificate(&server);
         for path in ["/healthz", "/api/v1/secrets", "/api"] {
             assert_eq!(caller.get(path, &[]).await, Some(401), "{path} with {flags:?}");
         }

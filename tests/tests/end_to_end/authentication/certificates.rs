@@ -1,4 +1,4 @@
-//! Certificates made by openssl: users', and those of a proxy in front.
+//! Client certificates from openssl, of users and of a front proxy.
 
 use nave_tests::{Server, eventually};
 use tempfile::tempdir;
@@ -6,7 +6,7 @@ use tempfile::tempdir;
 use super::{Caller, authority, certificate};
 
 #[tokio::test]
-async fn a_certificate_is_a_user_if_the_right_authority_signed_it_for_that() {
+async fn accepts_client_certificates_of_the_client_ca() {
     let folder = tempdir().unwrap();
     let path = folder.path().to_owned();
     authority(&path, "ours");
@@ -31,11 +31,11 @@ async fn a_certificate_is_a_user_if_the_right_authority_signed_it_for_that() {
     let over = Caller::with_certificate(&server, &path, "over");
     eventually("a certificate whose time is over is refused", async || over.user(&[]).await == Err(401))
         .await;
-    // A wrong certificate is not nobody's: not even health may be asked with it.
+    // An invalid certificate is not treated as anonymous: even health checks are refused.
     assert_eq!(Caller::with_certificate(&server, &path, "stranger").get("/healthz", &[]).await, Some(401));
-    assert_eq!(Caller::of(&server).get("/healthz", &[]).await, Some(200));
+    assert_eq!(Caller::without_certificate(&server).get("/healthz", &[]).await, Some(200));
 
-    // The file changes: connections that are there feel it too.
+    // The file changes: existing connections are affected too.
     let (alice, stranger) = (
         Caller::with_certificate(&server, &path, "alice"),
         Caller::with_certificate(&server, &path, "stranger"),
@@ -47,7 +47,7 @@ async fn a_certificate_is_a_user_if_the_right_authority_signed_it_for_that() {
 }
 
 #[tokio::test]
-async fn headers_of_a_proxy_are_believed_from_the_proxy_alone() {
+async fn accepts_proxy_headers_from_the_proxy_only() {
     let folder = tempdir().unwrap();
     let path = folder.path().to_owned();
     authority(&path, "users");
@@ -76,5 +76,9 @@ async fn headers_of_a_proxy_are_believed_from_the_proxy_alone() {
     assert_eq!(alice.user(&masters).await.unwrap().0, "alice", "a user is no proxy");
     assert_eq!(Caller::with_certificate(&server, &path, "other").user(&masters).await, Err(401));
     let secrets = "/api/v1/namespaces/default/secrets";
-    assert_eq!(Caller::of(&server).get(secrets, &masters).await, Some(403), "headers alone are nothing");
+    assert_eq!(
+        Caller::without_certificate(&server).get(secrets, &masters).await,
+        Some(403),
+        "headers alone are nothing"
+    );
 }

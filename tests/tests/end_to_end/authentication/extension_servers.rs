@@ -1,4 +1,4 @@
-//! What extension API servers learn of authentication from `kube-system/extension-apiserver-authentication`.
+//! The published authentication settings in `kube-system/extension-apiserver-authentication`.
 
 use nave_tests::{Server, eventually};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: extension-apise
 subjects: [{kind: User, name: extension, apiGroup: rbac.authorization.k8s.io}]
 ";
 
-/// The config map's data, as an extension server reads it; `None` where it may or can not.
+/// The config map's data, as an extension server reads it; `None` if it may not or cannot.
 async fn data(server: &Server) -> Option<Value> {
     let arguments = [&["get"][..], &MAP, &["-o", "json", "--as=extension"]].concat();
     let ran = server.kubectl_with(&arguments, "", &[]).await;
@@ -23,7 +23,7 @@ async fn data(server: &Server) -> Option<Value> {
 }
 
 #[tokio::test]
-async fn extension_servers_learn_whom_to_believe() {
+async fn publishes_authentication_settings() {
     let folder = tempdir().unwrap();
     let path = folder.path().to_owned();
     for name in ["users", "next", "proxies", "foreign"] {
@@ -56,13 +56,13 @@ async fn extension_servers_learn_whom_to_believe() {
     assert_eq!(told["requestheader-group-headers"], r#"["X-Remote-Group"]"#);
     assert_eq!(told["requestheader-extra-headers-prefix"], r#"["X-Remote-Extra-"]"#);
 
-    // Another authority is believed from now on; the one before may still be another server's.
+    // A new CA is added; the previous one stays, because another server may use it.
     std::fs::copy(path.join("next.crt"), path.join("believed.crt")).unwrap();
     let has = |told: &Value, name: &str| told["client-ca-file"].as_str().unwrap().contains(&pem(name));
     eventually("the new authority is told", async || has(&data(&server).await.unwrap(), "next")).await;
     assert!(has(&data(&server).await.unwrap(), "users"));
 
-    // What others add stays, what others take away comes back.
+    // Foreign additions stay, and removed entries are restored.
     let patch = json!({"data": {"client-ca-file": pem("foreign"), "requestheader-allowed-names": null}});
     let patch = patch.to_string();
     server.kubectl(&[&["patch"][..], &MAP, &["--type=merge", "-p", &patch]].concat()).await;
@@ -73,5 +73,5 @@ async fn extension_servers_learn_whom_to_believe() {
     .await;
     server.kubectl(&[&["delete"][..], &MAP].concat()).await;
     eventually("it comes back", async || data(&server).await.is_some_and(|told| has(&told, "next"))).await;
-    assert!(!has(&data(&server).await.unwrap(), "foreign"), "nobody speaks for it any more");
+    assert!(!has(&data(&server).await.unwrap(), "foreign"), "its server is gone");
 }

@@ -1,4 +1,4 @@
-//! Those who vouch for users from outside: an identity provider, and a webhook.
+//! External authenticators: identity providers and a webhook.
 
 use std::path::Path;
 
@@ -48,14 +48,14 @@ fn configure(path: &Path, issuers: &[(&HttpsServer, &str)], anonymous: &str) {
 }
 
 #[tokio::test]
-async fn identity_providers_are_believed_as_the_file_says() {
+async fn follows_authentication_config() {
     let folder = tempdir().unwrap();
     let file = folder.path().join("authentication.yaml");
     let (one_key, two_key) = (key(), key());
     let (one, two) = (provider(&one_key).await, provider(&two_key).await);
     configure(&file, &[(&one, "one:")], "anonymous: {enabled: true, conditions: [{path: /livez}]}\n");
     let server = Server::start_in(folder, &[&format!("--authentication-config={}", file.display())]).await;
-    let caller = Caller::of(&server);
+    let caller = Caller::without_certificate(&server);
     let token = |provider: &HttpsServer, key: &SigningKey, change: fn(&mut Value)| {
         let mut claims = json!({
             "iss": provider.url(""), "aud": ["nave"], "exp": now() + 600, "sub": "alice", "groups": ["dev"],
@@ -99,7 +99,7 @@ async fn identity_providers_are_believed_as_the_file_says() {
     assert!(counted("success", " 1").await && !counted("failure", " 1").await);
     std::fs::write(&file, "nonsense").unwrap();
     eventually("the mistake is counted", async || counted("failure", " 1").await).await;
-    // A claim that is neither true nor false makes no rule.
+    // A claim that is not a boolean cannot be a rule.
     configure(&file, &[(&two, "two:")], "");
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replace("claims.?tenant.orValue(\"\") == \"t1\"", "claims.tenant")).unwrap();
@@ -108,7 +108,7 @@ async fn identity_providers_are_believed_as_the_file_says() {
 }
 
 #[tokio::test]
-async fn a_webhook_knows_tokens() {
+async fn authenticates_tokens_with_a_webhook() {
     let folder = tempdir().unwrap();
     let webhook = HttpsServer::start_for_clients(|request| {
         let mut review: Value = serde_json::from_slice(request.body()).unwrap();
@@ -129,7 +129,7 @@ async fn a_webhook_knows_tokens() {
         &[&flag, "--authentication-token-webhook-version=v1", "--anonymous-auth=false"],
     )
     .await;
-    let caller = Caller::of(&server);
+    let caller = Caller::without_certificate(&server);
     assert_eq!(caller.token("opaque").await.as_deref(), Ok("alice"));
     assert_eq!(caller.token("unknown").await, Err(401));
     assert_eq!(caller.get("/healthz", &[]).await, Some(401), "nobody is anonymous");

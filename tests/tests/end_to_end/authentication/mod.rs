@@ -1,4 +1,4 @@
-//! Who asks: every kind of credential against the real server, and those who would like to be somebody else.
+//! Authentication: every kind of credential against the real server, and attacks.
 
 mod attacks;
 mod certificates;
@@ -18,7 +18,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 
-/// Sends requests with what credentials a test likes.
+/// Sends requests with arbitrary credentials.
 struct Caller {
     client: Client,
     server: String,
@@ -26,7 +26,7 @@ struct Caller {
 
 impl Caller {
     /// Without a certificate.
-    fn of(server: &Server) -> Self {
+    fn without_certificate(server: &Server) -> Self {
         Self::showing(server, None)
     }
 
@@ -47,13 +47,13 @@ impl Caller {
         Self { client: Client::new(tls, Duration::from_mins(2)).unwrap(), server: server.url() }
     }
 
-    /// The status of a GET; `None` where the server ends the connection instead.
+    /// The status of a GET; `None` if the server closes the connection instead.
     async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Option<u16> {
         let answer = self.client.send(Method::GET, &self.uri(path), map(headers), Bytes::new()).await;
         answer.ok().map(|answer| answer.status.as_u16())
     }
 
-    /// An object's create: the status, and what was answered.
+    /// Creates an object; returns the status and the response.
     async fn create(&self, path: &str, headers: &[(&str, &str)], object: &Value) -> (u16, Value) {
         let mut headers = map(headers);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -61,7 +61,7 @@ impl Caller {
         (answer.status.as_u16(), serde_json::from_slice(&answer.body).unwrap_or_default())
     }
 
-    /// Who the server takes the caller for: a user's name and groups, or the status of a refusal.
+    /// The user name and groups that the server assigns, or the status of a refusal.
     async fn user(&self, headers: &[(&str, &str)]) -> Result<(String, Vec<String>), u16> {
         let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
         let (status, answer) =
@@ -75,7 +75,7 @@ impl Caller {
         Ok((user["username"].as_str().unwrap().to_owned(), groups.collect()))
     }
 
-    /// Who a bearer token's user is.
+    /// The user name of a bearer token.
     async fn token(&self, token: &str) -> Result<String, u16> {
         self.user(&[("authorization", &format!("Bearer {token}"))]).await.map(|(name, _)| name)
     }
@@ -100,7 +100,7 @@ fn openssl(folder: &Path, arguments: &str) {
     assert!(ran.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&ran.stderr));
 }
 
-/// Makes an authority: `NAME.crt`, `NAME.key`.
+/// Creates a CA: `NAME.crt`, `NAME.key`.
 fn authority(folder: &Path, name: &str) {
     openssl(
         folder,
@@ -111,7 +111,7 @@ fn authority(folder: &Path, name: &str) {
     );
 }
 
-/// Makes a certificate signed by an authority: `NAME.crt`, `NAME.key`.
+/// Creates a certificate signed by a CA: `NAME.crt`, `NAME.key`.
 fn certificate(folder: &Path, authority: &str, name: &str, subject: &str, usage: &str, days: u32) {
     openssl(
         folder,

@@ -1,4 +1,4 @@
-//! Tokens of the cluster itself: service accounts', in a workload's hands, and those with which nodes join.
+//! Tokens of the cluster: service account tokens of workloads, and bootstrap tokens of nodes.
 
 use nave_tests::{Server, eventually};
 use serde_json::json;
@@ -10,7 +10,7 @@ const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  serv
                    terminationGracePeriodSeconds: 0\n  containers: [{name: c, image: i}]\n";
 
 #[tokio::test]
-async fn a_workload_reaches_the_server_with_what_is_mounted_into_it() {
+async fn workload_authenticates_with_mounted_token() {
     let server = Server::start().await;
     server.kubectl(&["create", "serviceaccount", "robot"]).await;
     server.kubectl(&["create", "role", "see-pods", "--verb=get,list", "--resource=pods"]).await;
@@ -21,7 +21,7 @@ async fn a_workload_reaches_the_server_with_what_is_mounted_into_it() {
     let bound = ["create", "token", "robot", "--bound-object-kind=Pod", "--bound-object-name=p"];
     let token = server.kubectl(&bound).await;
     let token = token.trim();
-    let (caller, bearer) = (Caller::of(&server), format!("Bearer {token}"));
+    let (caller, bearer) = (Caller::without_certificate(&server), format!("Bearer {token}"));
     let pods = async || caller.get("/api/v1/namespaces/default/pods", &[("authorization", &bearer)]).await;
     eventually("the right is known", async || pods().await == Some(200)).await;
     let mounted = server.folder().join("serviceaccount");
@@ -50,7 +50,7 @@ async fn a_workload_reaches_the_server_with_what_is_mounted_into_it() {
     assert_eq!(answer["status"]["audiences"], json!(["https://kubernetes.default.svc"]));
     assert_eq!(answer["status"]["user"]["extra"]["authentication.kubernetes.io/pod-name"], json!(["p"]));
 
-    // The token dies with the pod, once the moment for which it is remembered is over.
+    // The token becomes invalid with the pod, after the token cache's TTL.
     server.kubectl(&["delete", "pod", "p", "--force"]).await;
     eventually("the pod's token is refused", async || caller.token(token).await == Err(401)).await;
     let account = server.kubectl(&["create", "token", "robot"]).await;
@@ -61,7 +61,7 @@ async fn a_workload_reaches_the_server_with_what_is_mounted_into_it() {
 }
 
 #[tokio::test]
-async fn tokens_are_asked_for_within_bounds() {
+async fn token_requests_are_validated() {
     let server = Server::start_with(&["--service-account-max-token-expiration=2h"]).await;
     server.kubectl(&["create", "serviceaccount", "robot"]).await;
     server.kubectl(&["create", "serviceaccount", "other"]).await;
@@ -85,7 +85,7 @@ async fn tokens_are_asked_for_within_bounds() {
 }
 
 #[tokio::test]
-async fn nodes_join_with_bootstrap_tokens() {
+async fn bootstrap_tokens_authenticate_nodes() {
     let folder = tempdir().unwrap();
     let server = Server::start_in(folder, &["--enable-bootstrap-token-auth"]).await;
     server
@@ -102,7 +102,7 @@ async fn nodes_join_with_bootstrap_tokens() {
             "--from-literal=auth-extra-groups=system:bootstrappers:site",
         ])
         .await;
-    let caller = Caller::of(&server);
+    let caller = Caller::without_certificate(&server);
     let (name, groups) = caller.user(&[("authorization", "Bearer abcdef.0123456789abcdef")]).await.unwrap();
     assert_eq!(name, "system:bootstrap:abcdef");
     assert_eq!(groups, ["system:bootstrappers", "system:bootstrappers:site", "system:authenticated"]);

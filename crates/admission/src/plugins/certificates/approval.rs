@@ -1,10 +1,10 @@
-//! Requests are approved and denied by those who may `approve` for their signer.
+//! CertificateApproval: approving and denying a request requires `approve` on its signer.
 
 use async_trait::async_trait;
 use nave_authz::Chain;
 use nave_machinery::{Object, Status};
 
-use super::{is_request, may_with_signer, signer_name};
+use super::{has_verb_on_signer, is_request, signer_name};
 use crate::plugins::Parts;
 use crate::{Attributes, Plugin, Validate};
 
@@ -25,9 +25,9 @@ impl Validate for CertificateApproval {
 
     async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), Status> {
         let Some(old) = attributes.old else { return Ok(()) };
-        // The signer that the request was created for counts, whatever the update says.
+        // Uses the signer of the stored request, whatever the update contains.
         let signer = signer_name(old);
-        if may_with_signer(&self.authorizer, attributes.user, "approve", signer).await {
+        if has_verb_on_signer(&self.authorizer, attributes.user, "approve", signer).await {
             return Ok(());
         }
         let why = format!("user not permitted to approve requests with signerName {signer:?}");

@@ -1,10 +1,10 @@
-//! Trust bundles of a signer are written by those who may `attest` for it.
+//! ClusterTrustBundleAttest: writing a trust bundle requires `attest` on its signer.
 
 use async_trait::async_trait;
 use nave_authz::Chain;
 use nave_machinery::{Object, Status};
 
-use super::{GROUP, may_with_signer, signer_name};
+use super::{GROUP, has_verb_on_signer, signer_name};
 use crate::plugins::{Parts, changes_ownership_only};
 use crate::{Attributes, Plugin, Validate};
 
@@ -25,15 +25,15 @@ impl Validate for TrustBundleAttest {
 
     async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), Status> {
         let Some(bundle) = object else { return Ok(()) };
-        // The signer of the new object counts: validation refuses a change of it.
+        // Uses the signer of the new object: validation refuses to change it.
         let signer = signer_name(bundle);
         if signer.is_empty() {
             return Ok(());
         }
-        // Garbage collection and storage migration need no right.
+        // Garbage collection and storage migration are exempt.
         let old = attributes.old.filter(|_| attributes.is_update());
         if old.is_some_and(|old| changes_ownership_only(bundle, old))
-            || may_with_signer(&self.authorizer, attributes.user, "attest", signer).await
+            || has_verb_on_signer(&self.authorizer, attributes.user, "attest", signer).await
         {
             return Ok(());
         }

@@ -1,8 +1,8 @@
-//! Who may ask for certificates, approve them, sign them and attest to trust bundles (upstream:
+//! Access control of certificate requests, approval, signing and trust bundles (upstream:
 //! `plugin/pkg/admission/certificates`).
 //!
-//! Rights to approve, to sign and to attest are rights on `signers` of `certificates.k8s.io`, by the signer's name: for
-//! example `sign` on `example.com/serving`, or on `example.com/*` for all signers of the domain.
+//! The verbs `approve`, `sign` and `attest` are checked on `signers` of `certificates.k8s.io` by the signer's name:
+//! for example `sign` on `example.com/serving`, or on `example.com/*` for all signers of the domain.
 
 mod approval;
 mod attest;
@@ -35,19 +35,19 @@ fn signer_name(object: &Object) -> &str {
     object.str_at(&["spec", "signerName"]).unwrap_or_default()
 }
 
-/// Whether a user has the right to a verb on a signer, or on all signers of its domain.
-async fn may_with_signer(authorizer: &Chain, user: &UserInfo, verb: &str, signer: &str) -> bool {
+/// Whether a user has a verb on a signer, or on all signers of its domain.
+async fn has_verb_on_signer(authorizer: &Chain, user: &UserInfo, verb: &str, signer: &str) -> bool {
     let domain = signer.split('/').next().unwrap_or_default();
     for name in [signer, &format!("{domain}/*")] {
-        let asked = nave_authz::Attributes {
+        let attributes = nave_authz::Attributes {
             verb,
             group: GROUP,
             version: "*",
             resource: "signers",
             name,
-            ..nave_authz::Attributes::of(user)
+            ..nave_authz::Attributes::for_user(user)
         };
-        if authorizer.decide(&asked).await.decision == Decision::Allow {
+        if authorizer.decide(&attributes).await.decision == Decision::Allow {
             return true;
         }
     }

@@ -1,11 +1,11 @@
-//! The user who made a request, which a signer decides by (upstream: `registry/certificates`).
+//! The requesting user of a certificate request, which signers rely on (upstream: `registry/certificates`).
 
 use nave_machinery::user::UserInfo;
 use nave_machinery::{Object, Value};
 use serde_json::json;
 
-/// Puts the requesting user into a new `certificatesigningrequests` object, whatever it says itself. Belongs where the
-/// strategy prepares an object to be created: after the mutating phase, so that no plugin changes it.
+/// Sets the requesting user of a new `certificatesigningrequests` object, overwriting what the client sent. Call it
+/// when the strategy prepares the object for create: after the mutating phase, so that no plugin can change it.
 pub fn set_certificate_requester(request: &mut Object, user: &UserInfo) {
     let spec = request.map_mut("spec");
     spec.insert("username".to_owned(), json!(user.name));

@@ -1,10 +1,10 @@
-//! Requests are signed by those who may `sign` for their signer.
+//! CertificateSigning: issuing a certificate requires `sign` on the signer.
 
 use async_trait::async_trait;
 use nave_authz::Chain;
 use nave_machinery::{Object, Status};
 
-use super::{is_request, may_with_signer, signer_name};
+use super::{has_verb_on_signer, is_request, signer_name};
 use crate::plugins::Parts;
 use crate::{Attributes, Plugin, Validate};
 
@@ -29,7 +29,7 @@ impl Validate for CertificateSigning {
             return Ok(());
         }
         let signer = signer_name(old);
-        if may_with_signer(&self.authorizer, attributes.user, "sign", signer).await {
+        if has_verb_on_signer(&self.authorizer, attributes.user, "sign", signer).await {
             return Ok(());
         }
         let why = format!("user not permitted to sign requests with signerName {signer:?}");
@@ -37,7 +37,7 @@ impl Validate for CertificateSigning {
     }
 }
 
-/// Whether an update leaves alone what a signer writes.
+/// Whether an update leaves the signer's fields unchanged.
 fn is_unchanged(new: &Object, old: &Object) -> bool {
     let is_same = |field| new.at(&["status", field]) == old.at(&["status", field]);
     is_same("certificate") && is_same("conditions")

@@ -1,4 +1,4 @@
-//! The subject of a request to sign a certificate.
+//! The subject of a certificate signing request.
 
 use std::collections::BTreeSet;
 
@@ -9,10 +9,10 @@ use x509_parser::cri_attributes::ParsedCriAttribute;
 use x509_parser::oid_registry::Oid;
 use x509_parser::prelude::FromDer;
 
-/// The values of the attribute `oid` in the subject of a request, which is PEM in base64.
+/// The values of the attribute `oid` in the subject of a request, which is base64-encoded PEM.
 ///
 /// # Errors
-/// The text is not a request, or a signer could read its subject in another way.
+/// The text is not a request, or signers could interpret its subject differently.
 pub(in crate::plugins) fn subject_values(request: &str, oid: &Oid<'_>) -> Result<Vec<String>, String> {
     let der = certificate_request::der(request)?;
     let (rest, parsed) = X509CertificationRequest::from_der(&der).map_err(|error| error.to_string())?;
@@ -26,7 +26,7 @@ pub(in crate::plugins) fn subject_values(request: &str, oid: &Oid<'_>) -> Result
     certificate_name::attribute_values(&info.subject, oid).map_err(invalid)
 }
 
-/// Refuses extensions that are requested twice: it would depend on the signer which of them counts.
+/// Refuses duplicate requested extensions, because signers differ in which one they use.
 fn check_extensions(info: &X509CertificationRequestInfo<'_>) -> Result<(), String> {
     let mut seen = BTreeSet::new();
     for attribute in info.iter_attributes() {

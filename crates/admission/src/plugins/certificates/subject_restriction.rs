@@ -1,4 +1,4 @@
-//! Nobody asks for a client certificate of `system:masters`, for whom no authorizer is asked.
+//! CertificateSubjectRestriction refuses client certificates of `system:masters`, whose members bypass authorization.
 
 use async_trait::async_trait;
 use nave_authz::SYSTEM_MASTERS;
@@ -9,7 +9,7 @@ use super::subject::subject_values;
 use super::{is_request, signer_name};
 use crate::{Attributes, Plugin, Validate};
 
-/// The signer of certificates with which users come to the server.
+/// The signer of client certificates.
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 
 /// CertificateSubjectRestriction.

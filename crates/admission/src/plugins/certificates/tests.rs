@@ -16,14 +16,15 @@ use super::*;
 use crate::Validate;
 use crate::testing::{Request, registry};
 
-/// Allows one verb on one name of signers.
+/// Allows one verb on one signer name.
 struct Only(&'static str, &'static str);
 
 #[async_trait]
 impl Authorizer for Only {
-    async fn authorize(&self, asked: &nave_authz::Attributes<'_>) -> Verdict {
-        let on_signers = (asked.group, asked.resource, asked.namespace) == (GROUP, "signers", "");
-        if on_signers && (asked.verb, asked.name) == (self.0, self.1) {
+    async fn authorize(&self, attributes: &nave_authz::Attributes<'_>) -> Verdict {
+        let on_signers =
+            (attributes.group, attributes.resource, attributes.namespace) == (GROUP, "signers", "");
+        if on_signers && (attributes.verb, attributes.name) == (self.0, self.1) {
             return Verdict::allow("");
         }
         Verdict::no_opinion("")
@@ -36,7 +37,7 @@ fn only(verb: &'static str, name: &'static str) -> Chain {
     Chain::new(vec![link], Metrics::new(&prometheus::Registry::new()).unwrap())
 }
 
-/// The outcome of a plugin for a request written by a user without groups.
+/// The result of a plugin for a request by a user without groups.
 async fn admit(
     plugin: &dyn Validate,
     subresource: &'static str,
@@ -54,9 +55,9 @@ async fn admit(
 }
 
 #[tokio::test]
-async fn approving_is_a_right_by_signer_or_domain() {
+async fn approving_requires_approve_on_signer_or_domain() {
     let old = json!({"spec": {"signerName": "example.com/a"}});
-    // The signer of the stored request counts.
+    // The stored signer is used.
     let new = json!({"spec": {"signerName": "other.org/b"}});
     let outcome = async |verb, name, subresource| {
         let plugin = CertificateApproval { authorizer: only(verb, name) };
@@ -78,7 +79,7 @@ async fn approving_is_a_right_by_signer_or_domain() {
 }
 
 #[tokio::test]
-async fn signing_is_a_right_where_something_is_signed() {
+async fn signing_requires_sign_on_signer() {
     let old =
         json!({"spec": {"signerName": "example.com/a"}, "status": {"conditions": [{"type": "Approved"}]}});
     let outcome = async |name, new: &Value| {
@@ -98,7 +99,7 @@ async fn signing_is_a_right_where_something_is_signed() {
     assert_eq!(outcome("example.com/b", &old).await, Ok(()), "nothing is signed");
 }
 
-/// A request in PEM in base64, of somebody in these groups.
+/// A base64-encoded PEM request with these groups.
 fn request(groups: &[&str]) -> String {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "jane");
@@ -110,7 +111,7 @@ fn request(groups: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn nobody_asks_for_a_certificate_of_masters() {
+async fn rejects_client_certificates_of_system_masters() {
     let outcome = async |signer: &str, request: &str| {
         let new = json!({"spec": {"signerName": signer, "request": request}});
         admit(&CertificateSubjectRestriction, "", &new, &Value::Null).await
@@ -133,7 +134,7 @@ async fn nobody_asks_for_a_certificate_of_masters() {
 
 const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 
-/// An element of DER.
+/// A DER element.
 fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
     let [high, low] = u16::try_from(content.len()).unwrap().to_be_bytes();
     let length = match content.len() {
@@ -144,13 +145,13 @@ fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
     [vec![tag], length, content.to_vec()].concat()
 }
 
-/// An attribute of a subject: `2.5.4.TYPE`.
+/// A subject attribute: `2.5.4.TYPE`.
 fn attribute(kind: u8, tag: u8, value: &[u8]) -> Vec<u8> {
     tlv(0x30, &[tlv(0x06, &[0x55, 0x04, kind]), tlv(tag, value)].concat())
 }
 
-/// A request in PEM in base64, with a subject of these relative names, each a set of attributes, and with extensions
-/// `2.5.29.ID`, each list in an attribute of its own. Nobody checks the signature.
+/// A base64-encoded PEM request with a subject of these relative names, each a set of attributes, and with extensions
+/// `2.5.29.ID`, each list in a separate attribute. The signature is not checked.
 fn encoded(names: &[&[Vec<u8>]], extensions: &[&[u8]]) -> String {
     let subject: Vec<u8> = names.iter().flat_map(|name| tlv(0x31, &name.concat())).collect();
     let algorithm = tlv(0x30, &tlv(0x06, &[0x2b, 0x65, 0x70]));
@@ -179,14 +180,14 @@ const UNIT: u8 = 11;
 const MASTERS: &[u8] = b"system:masters";
 const UTF8: u8 = 0x0c;
 
-/// The outcome of the subject restriction for a request for a client certificate.
+/// The result of the subject restriction for a client certificate request.
 async fn restriction(request: &str) -> Result<(), String> {
     let new = json!({"spec": {"signerName": CLIENT, "request": request}});
     admit(&CertificateSubjectRestriction, "", &new, &Value::Null).await
 }
 
 #[tokio::test]
-async fn masters_are_found_in_every_string_type() {
+async fn finds_system_masters_in_every_string_type() {
     let wide = |width: usize, text: &[u8]| -> Vec<u8> {
         text.iter().flat_map(|byte| [vec![0; width - 1], vec![*byte]].concat()).collect()
     };
@@ -203,7 +204,7 @@ async fn masters_are_found_in_every_string_type() {
             restriction(&encoded(&[&[attribute(ORGANIZATION, tag, &value)]], &[])).await.unwrap_err();
         assert!(refused.ends_with("with system:masters group is not allowed"), "{tag}: {refused}");
     }
-    // A group that is not the masters' passes in every type that a signer reads.
+    // Another group is allowed in every string type that signers parse.
     for tag in [UTF8, 0x13, 0x14, 0x16] {
         assert_eq!(
             restriction(&encoded(&[&[attribute(ORGANIZATION, tag, b"dev")]], &[])).await,
@@ -218,7 +219,7 @@ async fn masters_are_found_in_every_string_type() {
 }
 
 #[tokio::test]
-async fn masters_are_found_wherever_they_are_in_a_subject() {
+async fn finds_system_masters_anywhere_in_the_subject() {
     let group = |name: &[u8]| attribute(ORGANIZATION, UTF8, name);
     let (dev, masters) = ([group(b"dev")], [group(MASTERS)]);
     let unit = [attribute(UNIT, UTF8, MASTERS)];
@@ -231,7 +232,7 @@ async fn masters_are_found_wherever_they_are_in_a_subject() {
 }
 
 #[tokio::test]
-async fn subjects_that_cannot_be_read_are_refused() {
+async fn rejects_subjects_that_cannot_be_parsed() {
     let universal: Vec<u8> = MASTERS.iter().flat_map(|byte| [0, 0, 0, *byte]).collect();
     for (tag, value) in [
         (0x1c, universal.as_slice()),
@@ -255,7 +256,7 @@ async fn subjects_that_cannot_be_read_are_refused() {
 }
 
 #[tokio::test]
-async fn extensions_that_are_requested_twice_are_refused() {
+async fn rejects_duplicate_extensions() {
     let subject = [attribute(ORGANIZATION, UTF8, b"dev")];
     let outcome = async |extensions: &[&[u8]]| restriction(&encoded(&[&subject], extensions)).await;
     assert_eq!(outcome(&[&[15, 17]]).await, Ok(()));
@@ -266,9 +267,9 @@ async fn extensions_that_are_requested_twice_are_refused() {
 }
 
 #[tokio::test]
-async fn attesting_is_a_right_by_signer() {
+async fn attesting_requires_attest_on_signer() {
     let bundle = |signer: &str, data: &str| json!({"metadata": {"name": "b"}, "spec": {"signerName": signer, "trustBundle": data}});
-    // The resource is off by default.
+    // The resource is disabled by default.
     let def = ResourceDef {
         group: GROUP.to_owned(),
         resource: "clustertrustbundles".to_owned(),
@@ -290,7 +291,7 @@ async fn attesting_is_a_right_by_signer() {
     };
     let write = async |right: &'static str, new: Value, old: Value| {
         let plugin = TrustBundleAttest { authorizer: only("attest", right) };
-        let request = Request::of(&def, new, old);
+        let request = Request::for_resource(&def, new, old);
         request.validate(&plugin).await.map_err(|status| status.message)
     };
     let (mine, new) = (bundle("example.com/a", "x"), bundle("example.com/a", "y"));
@@ -306,7 +307,7 @@ async fn attesting_is_a_right_by_signer() {
 }
 
 #[test]
-fn a_request_says_who_made_it() {
+fn sets_the_requesting_user() {
     let user = UserInfo { name: "jane".into(), groups: vec!["dev".into()], ..UserInfo::default() };
     let given = json!({"spec": {"username": "mallory", "uid": "x", "groups": ["system:masters"], "extra": {"a": ["b"]}, "request": "r"}});
     let mut request = Object::try_from(given).unwrap();

@@ -1,4 +1,4 @@
-//! Amounts against the bounds of a limit range.
+//! Checks of amounts against the bounds of a limit range.
 
 use std::collections::BTreeMap;
 
@@ -8,18 +8,18 @@ use nave_machinery::{Object, Value};
 use super::{all_containers, amounts};
 use crate::plugins::pods::text;
 
-/// Whole amounts up to this are compared in thousandths, as upstream does.
+/// Whole amounts up to this are compared in thousandths, as upstream.
 const MAX_MILLI_VALUE: i64 = i64::MAX / 1000;
 
 type Amounts = BTreeMap<String, Quantity>;
 
-/// The resources that a pod and its containers request.
+/// The resources of a pod or container.
 struct Usage {
     requests: Amounts,
     limits: Amounts,
 }
 
-/// Returns the errors of a pod that is out of the bounds of a range.
+/// Returns the errors of a pod that violates a limit range.
 pub(super) fn check_pod(limits: &[Value], pod: &Object) -> Vec<String> {
     let mut errors = Vec::new();
     for limit in limits {
@@ -44,7 +44,7 @@ pub(super) fn check_pod(limits: &[Value], pod: &Object) -> Vec<String> {
     dedup(errors)
 }
 
-/// Returns the errors of a claim that is out of the bounds of a range.
+/// Returns the errors of a claim that violates a limit range.
 pub(super) fn check_claim(limits: &[Value], claim: &Object) -> Vec<String> {
     let mut errors = Vec::new();
     let requests = claim.at(&["spec", "resources", "requests"]).and_then(Value::as_object);
@@ -120,7 +120,7 @@ impl Usage {
     }
 }
 
-/// Two amounts in the same unit, thousandths where they fit.
+/// Two amounts in the same unit: thousandths if they fit.
 fn scaled(a: Quantity, b: Quantity) -> (i64, i64) {
     if a.value() <= MAX_MILLI_VALUE && b.value() <= MAX_MILLI_VALUE {
         (a.milli_value(), b.milli_value())
@@ -145,8 +145,8 @@ fn read<'a>(amounts: impl Iterator<Item = (&'a String, &'a Value)>) -> Amounts {
         .collect()
 }
 
-/// What a pod asks for: its containers together, or the most that its init containers need while they start; for the
-/// resources that it asks for as a whole that amount.
+/// The amounts of a pod: the sum of its containers or the maximum of its init containers, whichever is larger;
+/// pod-level resources take precedence.
 fn of_pod(pod: &Object, field: &str) -> Amounts {
     let of_container = |container: &Value| read(amounts(container, ["resources", field]));
     let mut total = Amounts::new();
@@ -190,7 +190,7 @@ fn raise(total: &mut Amounts, least: &Amounts) {
     }
 }
 
-/// The messages, each once.
+/// Removes duplicate messages.
 fn dedup(messages: Vec<String>) -> Vec<String> {
     let mut once: Vec<String> = Vec::with_capacity(messages.len());
     for message in messages {

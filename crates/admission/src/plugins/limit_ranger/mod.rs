@@ -1,7 +1,8 @@
-//! Pods and claims keep to the limit ranges of their namespace (upstream: `plugin/pkg/admission/limitranger`).
+//! LimitRanger applies the limit ranges of a namespace to pods and claims (upstream:
+//! `plugin/pkg/admission/limitranger`).
 //!
-//! The mutating phase gives containers the defaults of the ranges; the validating phase compares what pods, containers
-//! and claims ask for with the ranges' bounds.
+//! The mutating phase sets the ranges' defaults in containers; the validating phase compares the amounts of pods,
+//! containers and claims with the ranges' bounds.
 
 mod bounds;
 #[cfg(test)]
@@ -17,7 +18,7 @@ use super::live::Recent;
 use super::pods::{ContainerKind, list, text};
 use crate::{Attributes, Lister, Mutate, Plugin, Validate};
 
-/// The annotation that tells which amounts were set.
+/// The annotation that lists the defaulted amounts.
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 
 /// LimitRanger.
@@ -27,14 +28,14 @@ pub(super) fn plugin(parts: &Parts) -> Plugin {
 
 struct LimitRanger {
     ranges: Arc<dyn Lister>,
-    /// Namespaces that had no limit range when they were last looked up live.
+    /// Namespaces that had no limit range at their last live read.
     empty: Recent,
 }
 
 impl LimitRanger {
     async fn ranges_of(&self, namespace: &str) -> Result<Vec<Arc<Object>>, Status> {
         let ranges = self.ranges.list(Some(namespace))?;
-        // A range that was created a moment ago must hold for the first pod after it.
+        // A new range must apply to the first pod after it.
         if !ranges.is_empty() || self.empty.contains(namespace) {
             return Ok(ranges);
         }
@@ -46,7 +47,7 @@ impl LimitRanger {
     }
 }
 
-/// Resources of containers change with a pod's creation and its resize alone.
+/// Container resources only change on create and on resize.
 fn handles(attributes: &Attributes<'_>) -> bool {
     let concerned = match (attributes.is_pods(), attributes.subresource) {
         (true, "resize") => attributes.is_update(),
@@ -97,7 +98,7 @@ impl Validate for LimitRanger {
     }
 }
 
-/// The defaults of a limit range for containers; of several items for a resource the last one counts.
+/// The container defaults of a limit range; the last item for a resource wins.
 fn defaults<'r>(range: &'r Object, field: &str) -> Vec<(&'r String, &'r Value)> {
     let mut found: Vec<(&String, &Value)> = Vec::new();
     let of_containers =
@@ -135,7 +136,7 @@ fn set_defaults(pod: &mut Object, range: &Object) {
     }
 }
 
-/// Sets the amounts that a container does not have; the answer is the names of those.
+/// Sets missing amounts of a container; returns the names of those.
 fn fill_in<'r>(container: &mut Map, field: &str, amounts: &[(&'r String, &Value)]) -> Vec<&'r str> {
     let given = container.get("resources").and_then(|resources| resources.get(field)?.as_object());
     let missing: Vec<_> =
@@ -151,7 +152,7 @@ fn fill_in<'r>(container: &mut Map, field: &str, amounts: &[(&'r String, &Value)
     missing.into_iter().map(|(name, _)| name.as_str()).collect()
 }
 
-/// The map in a field, made if there is none.
+/// The map in a field, created if it is absent.
 fn map_in<'m>(map: &'m mut Map, field: &str) -> Option<&'m mut Map> {
     let value = map.entry(field).or_insert(Value::Null);
     if value.is_null() {

@@ -30,7 +30,7 @@ async fn create(plugin: &Plugin, resource: &str, object: Value) -> Result<Value,
 }
 
 #[tokio::test]
-async fn containers_get_the_defaults() {
+async fn sets_container_defaults() {
     let limit = json!({"type": "Container", "default": {"cpu": "1", "memory": "1Gi"}, "defaultRequest": {"cpu": "100m"}});
     let (_, plugin) = ranges(&[limit]);
     let given =
@@ -50,14 +50,14 @@ async fn containers_get_the_defaults() {
 }
 
 #[tokio::test]
-async fn nothing_is_added_without_defaults() {
+async fn adds_nothing_without_defaults() {
     let (_, plugin) = ranges(&[json!({"type": "Pod", "max": {"cpu": "2"}})]);
     let given = pod(json!({"containers": [container("a", json!({"cpu": "1"}), json!({"cpu": "1"}))]}));
     assert_eq!(create(&plugin, "pods", given.clone()).await, Ok(given));
 }
 
 #[tokio::test]
-async fn bounds_of_containers_and_pods_hold() {
+async fn enforces_bounds_of_containers_and_pods() {
     let one = |requests: Value, limits: Value| json!({"containers": [container("a", requests, limits)]});
     let two = json!({"containers": [container("a", json!({"cpu": "1"}), json!({"cpu": "1"})),
         container("b", json!({"cpu": "1"}), json!({"cpu": "1"}))]});
@@ -150,7 +150,7 @@ async fn bounds_of_containers_and_pods_hold() {
 }
 
 #[tokio::test]
-async fn several_errors_are_told_together() {
+async fn reports_several_errors_together() {
     let (_, plugin) = ranges(&[json!({"type": "Container", "max": {"cpu": "1", "memory": "1"}})]);
     let found = create(&plugin, "pods", pod(json!({"containers": [{"name": "a"}, {"name": "b"}]}))).await;
     let expected = r#"pods "p" is forbidden: [maximum cpu usage per Container is 1.  No limit is specified, maximum memory usage per Container is 1.  No limit is specified]"#;
@@ -158,7 +158,7 @@ async fn several_errors_are_told_together() {
 }
 
 #[tokio::test]
-async fn bounds_of_claims_hold_for_each_write() {
+async fn enforces_bounds_of_claims_on_each_write() {
     let (_, plugin) = ranges(&[
         json!({"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}, "max": {"storage": "2Gi"}}),
     ]);
@@ -175,7 +175,7 @@ async fn bounds_of_claims_hold_for_each_write() {
         "[minimum storage usage per PersistentVolumeClaim is 1Gi.  No request is specified, maximum storage usage per PersistentVolumeClaim is 2Gi.  No request is specified]",
     );
     assert_eq!(create(missing).await, Some(none));
-    // A claim that was larger before the range was made cannot even get a label.
+    // A claim that was too large before the range was created cannot even get a label.
     let mut labelled = claim("3Gi");
     labelled["metadata"]["labels"] = json!({"a": "b"});
     let mut request = Request::new(registry(), "", "persistentvolumeclaims", labelled.clone(), claim("3Gi"));
@@ -187,7 +187,7 @@ async fn bounds_of_claims_hold_for_each_write() {
 }
 
 #[tokio::test]
-async fn updates_of_pods_are_checked_through_resize_alone() {
+async fn checks_pod_updates_on_resize_only() {
     let (_, plugin) = ranges(&[json!({"type": "Container", "max": {"cpu": "1"}})]);
     let large = pod(json!({"containers": [container("a", json!({"cpu": "2"}), json!({"cpu": "2"}))]}));
     for (subresource, refused) in
@@ -199,7 +199,7 @@ async fn updates_of_pods_are_checked_through_resize_alone() {
 }
 
 #[tokio::test]
-async fn a_range_created_a_moment_ago_holds() {
+async fn enforces_a_range_that_is_not_cached_yet() {
     let (ranges, plugin) = ranges(&[]);
     ranges.put_uncached(json!({"metadata": {"name": "r", "namespace": "ns"},
         "spec": {"limits": [{"type": "Container", "max": {"cpu": "1"}}]}}));

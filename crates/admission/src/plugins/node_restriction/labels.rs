@@ -1,7 +1,7 @@
-//! Which labels of its own node a kubelet may set (upstream: `kubelet/pkg/apis`, `IsKubeletLabel`).
+//! The labels that a kubelet may set on its node (upstream: `kubelet/pkg/apis`, `IsKubeletLabel`).
 //!
-//! Labels steer workloads. Those under `node-restriction.kubernetes.io/` are kept from kubelets so that nodes can be
-//! set apart by them; of the other labels of Kubernetes itself a kubelet may set those that it is known to.
+//! Labels steer workloads. Kubelets may not set labels below `node-restriction.kubernetes.io/`, so that
+//! administrators can isolate nodes with them; of Kubernetes' other labels, kubelets may only set known ones.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use nave_machinery::{Value, meta};
 
 const RESTRICTED: &str = "node-restriction.kubernetes.io";
 
-/// Labels of Kubernetes that kubelets set.
+/// The labels of Kubernetes that kubelets set.
 const KUBELETS: [&str; 11] = [
     "beta.kubernetes.io/arch",
     "beta.kubernetes.io/instance-type",
@@ -24,10 +24,10 @@ const KUBELETS: [&str; 11] = [
     "topology.kubernetes.io/zone",
 ];
 
-/// Prefixes, and what ends in them after a dot, under which kubelets may set labels.
+/// The prefixes under which kubelets may set labels, including subdomains of these.
 const KUBELETS_PREFIXES: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
 
-/// The labels that differ between two states and that a kubelet may not touch.
+/// The labels that differ between two states and that a kubelet may not set.
 pub(super) fn forbidden<'a>(new: &'a Value, old: &'a Value) -> BTreeSet<&'a str> {
     let value = |object: &'a Value, key: &str| meta::labels(object).and_then(|labels| labels.get(key));
     let keys = [new, old].into_iter().filter_map(meta::labels).flat_map(|labels| labels.keys());
@@ -46,7 +46,7 @@ fn is_forbidden(label: &str) -> bool {
     of_kubernetes && !of_kubelets
 }
 
-/// Whether a prefix is this domain or one below it.
+/// Whether a prefix is this domain or a subdomain.
 fn is_under(prefix: &str, domain: &str) -> bool {
     prefix.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_of_kubernetes_are_kept_from_kubelets_but_for_their_own() {
+    fn kubelets_may_only_set_known_kubernetes_labels() {
         for (label, kept) in [
             ("node-restriction.kubernetes.io/pci", true),
             ("x.node-restriction.kubernetes.io/pci", true),

@@ -1,15 +1,15 @@
-//! What kubelets may write (upstream: `plugin/pkg/admission/noderestriction`).
+//! NodeRestriction limits the writes of kubelets (upstream: `plugin/pkg/admission/noderestriction`).
 //!
-//! Authorization lets a kubelet write nodes, pods and leases; which of them, and what in them, is decided here, where
-//! the objects are seen.
+//! Authorization allows kubelets to write nodes, pods and leases; this plugin checks which objects, and which of
+//! their fields.
 //!
 //! | resource | a kubelet may |
 //! | --- | --- |
-//! | pods | create mirror pods of its own node that refer to nothing else; delete those of its node |
-//! | `pods/status`, `pods/eviction` | of pods on its node, without touching labels |
-//! | nodes | create and update its own, without taints and without labels that are not kubelets' |
-//! | `persistentvolumeclaims/status` | capacity, conditions and what resizing needs |
-//! | `serviceaccounts/token` | tokens bound to pods on its node, for audiences that their volumes name |
+//! | pods | create mirror pods of its node without references; delete pods of its node |
+//! | `pods/status`, `pods/eviction` | for pods on its node, without changing labels |
+//! | nodes | create and update its own, without taints and restricted labels |
+//! | `persistentvolumeclaims/status` | capacity, conditions and resize status |
+//! | `serviceaccounts/token` | tokens bound to pods on its node, for audiences that the pods' volumes name |
 //! | leases, `csinodes`, `resourceslices` | its own |
 //! | certificate signing requests | for its own name |
 
@@ -111,7 +111,7 @@ impl NodeRestriction {
         }
     }
 
-    /// A pod that stands for one that a kubelet runs by itself.
+    /// Checks a mirror pod, which stands for a static pod of the kubelet.
     fn mirror_pod(&self, write: &Write<'_>) -> Result<(), Status> {
         let (node, object) = (write.node, write.object);
         let refuse = |why: String| Err(write.forbidden(&why));
@@ -131,7 +131,7 @@ impl NodeRestriction {
         }
     }
 
-    /// A mirror pod goes when its node does.
+    /// A mirror pod must be owned by its node.
     fn owned_by_node(&self, write: &Write<'_>) -> Result<(), Status> {
         let node = write.node;
         let refuse = |why: String| Err(write.forbidden(&why));
@@ -181,7 +181,7 @@ impl NodeRestriction {
         Err(write.forbidden(&why))
     }
 
-    /// A token that dies with a pod on the node.
+    /// Checks a token request, which must be bound to a pod on the node.
     async fn token(&self, write: &Write<'_>) -> Result<(), Status> {
         if !write.attributes.is_create() {
             return Ok(());
@@ -208,7 +208,7 @@ impl NodeRestriction {
         self.audiences.check(write, &pod).await
     }
 
-    /// The pod of a name. One that the watch cache does not have yet is looked up in the store.
+    /// Returns a pod, from the store if the watch cache does not have it yet.
     async fn find_pod(&self, write: &Write<'_>, name: &str) -> Result<Arc<Object>, Status> {
         let namespace = write.attributes.namespace;
         let mut pod = self.pods.get(namespace, name)?;
@@ -223,7 +223,7 @@ impl NodeRestriction {
 struct Write<'a> {
     attributes: &'a Attributes<'a>,
     node: &'a str,
-    /// The object to be stored; null for a deletion.
+    /// The object to store; null for a deletion.
     object: &'a Value,
 }
 
@@ -253,7 +253,7 @@ impl Write<'_> {
         let is_of_node = |slice: &Value| meta::str_at(slice, &["spec", "nodeName"]) == Some(self.node);
         let what = match self.attributes.operation {
             Operation::Create if !is_of_node(self.object) => "create",
-            // A slice that is gone is for the deletion to miss.
+            // Deleting a missing slice is a 404 later.
             Operation::Delete if self.attributes.old.is_some_and(|old| !is_of_node(old.as_value())) => {
                 "delete"
             }
@@ -316,7 +316,7 @@ impl Write<'_> {
                 if !same(taints(old), taints(self.object)) {
                     return Err(self.forbidden(&format!("node {node:?} is not allowed to modify taints")));
                 }
-                // A node could have itself collected, and come back without its taints and labels.
+                // Otherwise a node could be garbage collected and recreated without its taints and labels.
                 if !same(owners(old), owners(self.object)) {
                     return Err(
                         self.forbidden(&format!("node {node:?} is not allowed to modify ownerReferences"))
@@ -381,7 +381,7 @@ impl Write<'_> {
     }
 }
 
-/// Whether two fields have the same content; an empty one is like an absent one.
+/// Whether two fields are equal; empty and absent are the same.
 fn same(a: Option<&Value>, b: Option<&Value>) -> bool {
     let is_empty = |value: &&Value| match value {
         Value::Null => true,

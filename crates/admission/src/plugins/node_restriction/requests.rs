@@ -1,4 +1,4 @@
-//! Certificates that a kubelet asks for are for itself.
+//! Kubelets may only request certificates for themselves.
 
 use nave_machinery::{Status, meta};
 use x509_parser::oid_registry::OID_X509_COMMON_NAME;
@@ -6,7 +6,7 @@ use x509_parser::oid_registry::OID_X509_COMMON_NAME;
 use super::Write;
 use crate::plugins::certificates::subject::subject_values;
 
-/// The signers of the certificates with which a kubelet serves, and with which it comes to the server.
+/// The signers of kubelets' serving and client certificates.
 const KUBELET_SIGNERS: [&str; 2] =
     ["kubernetes.io/kubelet-serving", "kubernetes.io/kube-apiserver-client-kubelet"];
 
@@ -24,10 +24,10 @@ pub(super) fn admit(write: &Write<'_>) -> Result<(), Status> {
     Err(write.forbidden(&format!("can only create a node CSR with CN={own}")))
 }
 
-/// The common name of a request in PEM in base64.
+/// The common name of a base64-encoded PEM request.
 fn common_name(request: &str) -> Result<String, String> {
     let mut names = subject_values(request, &OID_X509_COMMON_NAME)?;
-    // It would depend on the signer which of several counts.
+    // Signers differ in which of several they use.
     if names.len() > 1 {
         return Err("more than one common name".to_owned());
     }

@@ -12,8 +12,9 @@ struct Granted;
 
 #[async_trait]
 impl Authorizer for Granted {
-    async fn authorize(&self, asked: &nave_authz::Attributes<'_>) -> Verdict {
-        let on = (asked.verb, asked.group, asked.resource, asked.namespace, asked.name);
+    async fn authorize(&self, attributes: &nave_authz::Attributes<'_>) -> Verdict {
+        let on =
+            (attributes.verb, attributes.group, attributes.resource, attributes.namespace, attributes.name);
         if on == ("request-serviceaccounts-token-audience", "", "granted", "ns", "robot") {
             return Verdict::allow("");
         }
@@ -37,7 +38,7 @@ fn plugin(cluster: &MemoryCluster) -> Plugin {
     super::plugin(&parts)
 }
 
-/// The outcome of a kubelet's request of a token for these audiences, bound to a pod with these volumes.
+/// The result of a kubelet's token request with these audiences, bound to a pod with these volumes.
 async fn request(volumes: &Value, audiences: &Value) -> Result<(), String> {
     let cluster = MemoryCluster::default();
     let put = |memory: &Memory, namespace: &str, name: &str, spec: Value| {
@@ -76,7 +77,7 @@ fn by_kubelet(request: Request<'_>) -> Request<'_> {
 }
 
 #[tokio::test]
-async fn a_kubelet_gets_tokens_for_audiences_that_volumes_name() {
+async fn kubelet_gets_tokens_for_audiences_of_volumes() {
     let token = |audience: Value| json!({"name": "t", "projected": {"sources": [{}, {"serviceAccountToken": audience}]}});
     for (volume, audience) in [
         (token(json!({"audience": "vault"})), "vault"),
@@ -102,7 +103,7 @@ async fn a_kubelet_gets_tokens_for_audiences_that_volumes_name() {
 }
 
 #[tokio::test]
-async fn a_kubelet_may_be_granted_an_audience() {
+async fn kubelet_with_the_verb_gets_other_audiences() {
     assert_eq!(request(&json!([]), &json!(["granted"])).await, Ok(()));
     assert!(request(&json!([]), &json!(["other"])).await.is_err());
     let refused = request(&json!([]), &json!(["granted", "other"])).await.unwrap_err();
@@ -110,7 +111,7 @@ async fn a_kubelet_may_be_granted_an_audience() {
 }
 
 #[tokio::test]
-async fn an_audience_behind_missing_objects_is_refused() {
+async fn rejects_audiences_behind_missing_objects() {
     for (volume, why) in [
         (json!({"csi": {"driver": "unknown"}}), r#"csidriver.storage.k8s.io "unknown" not found"#),
         (
@@ -149,7 +150,7 @@ fn named(name: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_kubelet_writes_pods_of_its_node() {
+async fn kubelet_may_write_pods_of_its_node() {
     let pods = ("", "pods");
     let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "node", "controller": true});
     let mirror = |owners: Value, spec: Value| json!({"metadata": {"name": "p", "annotations": {MIRROR_ANNOTATION: "x"}, "ownerReferences": owners}, "spec": spec});
@@ -197,7 +198,7 @@ async fn a_kubelet_writes_pods_of_its_node() {
     assert_eq!(kubelet(pods, "", Value::Null, on("n")).await, Ok(()));
     let delete = told(r#"node "n" can only delete pods with spec.nodeName set to itself"#);
     assert_eq!(kubelet(pods, "", Value::Null, on("m")).await, delete);
-    assert!(kubelet(pods, "", on("n"), on("n")).await.is_err(), "updates go through the status");
+    assert!(kubelet(pods, "", on("n"), on("n")).await.is_err(), "kubelets may only update the status");
     assert_eq!(kubelet(pods, "status", on("n"), on("n")).await, Ok(()));
     assert!(kubelet(pods, "status", on("m"), on("m")).await.is_err());
     let mut labelled = on("n");
@@ -213,7 +214,7 @@ async fn a_kubelet_writes_pods_of_its_node() {
 }
 
 #[tokio::test]
-async fn a_kubelet_writes_its_own_node() {
+async fn kubelet_may_write_its_own_node() {
     let nodes = ("", "nodes");
     assert_eq!(kubelet(nodes, "", named("n"), Value::Null).await, Ok(()));
     assert!(kubelet(nodes, "", named("m"), Value::Null).await.is_err());
@@ -254,7 +255,7 @@ async fn a_kubelet_writes_its_own_node() {
 }
 
 #[tokio::test]
-async fn a_kubelet_writes_its_own_leases_slices_and_claims() {
+async fn kubelet_may_write_its_leases_slices_and_claims() {
     let leases = ("coordination.k8s.io", "leases");
     assert!(kubelet(leases, "", named("n"), Value::Null).await.unwrap_err().contains("kube-node-lease"));
     let nodes = ("storage.k8s.io", "csinodes");
@@ -282,7 +283,7 @@ fn named_claim() -> Value {
 }
 
 #[tokio::test]
-async fn a_node_has_to_be_known() {
+async fn rejects_kubelets_without_a_node_name() {
     let mut request = Request::new(registry(), "", "nodes", named("n"), Value::Null);
     request = request.by("system:node:", &["system:nodes"]);
     let (code, message) = outcome(request.admit(&plugin(&MemoryCluster::default())).await).unwrap_err();

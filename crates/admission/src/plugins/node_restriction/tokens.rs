@@ -1,8 +1,8 @@
 //! The service account tokens that a kubelet may request (upstream: feature `ServiceAccountNodeAudienceRestriction`).
 //!
-//! A token is bound to a pod on the kubelet's node, and its audience is one that a volume of the pod names: a projected
-//! token, or a CSI driver whose `CSIDriver` asks for tokens, be it inline or behind a claim. Another audience needs the
-//! right to `request-serviceaccounts-token-audience` on it.
+//! A token is bound to a pod on the kubelet's node. Its audience must be named by a volume of the pod: a projected
+//! token, or a CSI driver whose `CSIDriver` requests tokens, inline or behind a claim. Other audiences require the
+//! verb `request-serviceaccounts-token-audience`.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use nave_resources::pod;
 use super::Write;
 use crate::Lister;
 
-/// The in-tree volumes that a CSI driver serves, and the driver's name (upstream: `csi-translation-lib`).
+/// The in-tree volumes that a CSI driver serves, with the driver's name (upstream: `csi-translation-lib`).
 const MIGRATED_VOLUMES: [(&str, &str); 7] = [
     ("awsElasticBlockStore", "ebs.csi.aws.com"),
     ("azureDisk", "disk.csi.azure.com"),
@@ -24,10 +24,10 @@ const MIGRATED_VOLUMES: [(&str, &str); 7] = [
     ("vsphereVolume", "csi.vsphere.vmware.com"),
 ];
 
-/// The right to request a token for an audience that no volume names.
+/// The verb for audiences that no volume names.
 const AUDIENCE_VERB: &str = "request-serviceaccounts-token-audience";
 
-/// Checks the audiences of tokens. The claims of pods, the volumes behind them and their drivers name audiences.
+/// Checks the audiences of tokens against claims, the volumes behind them, and their drivers.
 pub(super) struct Audiences {
     pub(super) claims: Arc<dyn Lister>,
     pub(super) volumes: Arc<dyn Lister>,
@@ -36,10 +36,10 @@ pub(super) struct Audiences {
 }
 
 impl Audiences {
-    /// Checks the audience that a kubelet requests for a token bound to a pod on its node.
+    /// Checks the audience of a token request for a pod on the node.
     ///
     /// # Errors
-    /// No volume of the pod names it, and the kubelet has no right to it.
+    /// No volume of the pod names the audience, and the kubelet lacks the verb.
     pub(super) async fn check(&self, write: &Write<'_>, pod: &Object) -> Result<(), Status> {
         let audiences = meta::at(write.object, &["spec", "audiences"]).and_then(Value::as_array);
         let audience = match audiences.map_or(&[][..], Vec::as_slice) {
@@ -61,7 +61,7 @@ impl Audiences {
             version: "v1",
             resource: audience,
             name: write.attributes.name,
-            ..nave_authz::Attributes::of(user)
+            ..nave_authz::Attributes::for_user(user)
         };
         if self.authorizer.decide(&asked).await.decision == Decision::Allow {
             return Ok(());
@@ -75,7 +75,7 @@ impl Audiences {
     /// Whether a volume of the pod names the audience.
     ///
     /// # Errors
-    /// None does, and an object that could is missing.
+    /// No volume does, and an object that might is missing.
     fn names_audience(&self, pod: &Value, audience: &str) -> Result<bool, String> {
         let mut missing = Vec::new();
         for volume in pod::volumes(pod) {
@@ -114,7 +114,7 @@ impl Audiences {
         Ok(requests.iter().any(|request| text(request, &["audience"]) == audience))
     }
 
-    /// The driver of the volume that is bound to a claim; empty if it has none.
+    /// The driver of the volume bound to a claim; empty if it has none.
     fn driver_of_claim(&self, namespace: &str, name: &str) -> Result<String, String> {
         let claim = self.claims.get(namespace, name).map_err(|status| status.message)?;
         let claim = claim.ok_or_else(|| format!("persistentvolumeclaim {name:?} not found"))?;
@@ -125,7 +125,7 @@ impl Audiences {
     }
 }
 
-/// The audiences of a volume's projected tokens; empty for the API server's own.
+/// The audiences of a volume's projected tokens; empty for the API server's.
 fn projected_audiences(volume: &Value) -> impl Iterator<Item = &str> {
     let sources = meta::at(volume, &["projected", "sources"]).and_then(Value::as_array);
     let tokens = sources.into_iter().flatten().filter_map(|source| source.get("serviceAccountToken"));

@@ -7,7 +7,7 @@ use nave_machinery::{Map, Value};
 use super::policy::{Level, LevelVersion, Version};
 use crate::plugins::pods::{Container, containers, list, text};
 
-/// A pod or the template of one.
+/// A pod or a pod template.
 pub(super) struct PodView<'a> {
     annotations: Option<&'a Map>,
     pub(super) spec: &'a Value,
@@ -20,7 +20,7 @@ impl<'a> PodView<'a> {
     }
 }
 
-/// The parts of a pod that are forbidden.
+/// The violations of a pod.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Violations(Vec<Violation>);
 
@@ -35,29 +35,29 @@ impl Violations {
         self.0.is_empty()
     }
 
-    /// The reasons alone.
+    /// The reasons only.
     pub(super) fn reasons(&self) -> String {
         self.0.iter().map(|violation| violation.reason.as_str()).collect::<Vec<_>>().join(", ")
     }
 
-    /// The reasons, each with what is at fault.
+    /// The reasons with details.
     pub(super) fn detail(&self) -> String {
-        let told = self.0.iter().map(|Violation { reason, detail }| format!("{reason} ({detail})"));
-        told.collect::<Vec<_>>().join(", ")
+        let details = self.0.iter().map(|Violation { reason, detail }| format!("{reason} ({detail})"));
+        details.collect::<Vec<_>>().join(", ")
     }
 }
 
 type CheckFn = fn(&PodView<'_>) -> Option<Violation>;
 
-/// A check. The version of it counts whose minor is the highest not above the policy's.
+/// A check. The version with the highest minor that is not above the policy's applies.
 struct Check {
     id: &'static str,
     versions: &'static [(u32, CheckFn)],
-    /// The baseline check that a restricted one stands in for.
+    /// The baseline check that a restricted check replaces.
     overrides: Option<&'static str>,
 }
 
-/// The minor of the newest version of a check, which the version `latest` stands for.
+/// The newest minor version of any check, which `latest` stands for.
 const LATEST: u32 = 35;
 
 /// Checks of the level `baseline`, by id.
@@ -84,7 +84,7 @@ const BASELINE: [Check; 12] = [
     check("windowsHostProcess", &[(0, windows_host_process)]),
 ];
 
-/// Checks of the level `restricted` beside those of `baseline`, by id.
+/// Checks of the level `restricted` in addition to those of `baseline`, by id.
 const RESTRICTED: [Check; 7] = [
     check(
         "allowPrivilegeEscalation",
@@ -176,7 +176,7 @@ fn pod_context<'a>(pod: &PodView<'a>, path: &[&str]) -> Option<&'a Value> {
     at(pod.spec.get("securityContext")?, path)
 }
 
-/// The names of the containers that a condition holds for.
+/// The names of the containers that satisfy a condition.
 fn containers_where<'a>(pod: &PodView<'a>, mut holds: impl FnMut(&Container<'a>) -> bool) -> Vec<&'a str> {
     containers(pod.spec).filter(|container| holds(container)).map(|container| container.name()).collect()
 }
@@ -191,17 +191,17 @@ fn plural<'a>(one: &'a str, many: &'a str, count: usize) -> &'a str {
 }
 
 /// `container "a"`, or `containers "a", "b"`.
-fn told(names: &[&str]) -> String {
+fn quote_containers(names: &[&str]) -> String {
     format!("{} {}", plural("container", "containers", names.len()), quote(names))
 }
 
-/// The pod and containers that set something, as one subject; `None` if nobody does.
+/// The pod and containers that set a field, as one subject; `None` if there are none.
 fn setters(by_pod: bool, by_containers: &[&str]) -> Option<String> {
     match (by_pod, by_containers) {
         (false, []) => None,
         (true, []) => Some("pod".to_owned()),
-        (false, names) => Some(told(names)),
-        (true, names) => Some(format!("pod and {}", told(names))),
+        (false, names) => Some(quote_containers(names)),
+        (true, names) => Some(format!("pod and {}", quote_containers(names))),
     }
 }
 
@@ -240,7 +240,7 @@ fn app_armor(pod: &PodView<'_>) -> Option<Violation> {
     ))
 }
 
-/// The containers that add capabilities other than these, and the capabilities.
+/// The containers that add capabilities beyond `allowed`, and these capabilities.
 fn added_capabilities<'a>(pod: &PodView<'a>, allowed: &[&str]) -> (Vec<&'a str>, BTreeSet<String>) {
     let mut forbidden = BTreeSet::new();
     let names = containers_where(pod, |container| {
@@ -272,8 +272,11 @@ fn capabilities_baseline(pod: &PodView<'_>) -> Option<Violation> {
     if names.is_empty() {
         return None;
     }
-    let detail =
-        format!("{} must not include {} in securityContext.capabilities.add", told(&names), quote(added));
+    let detail = format!(
+        "{} must not include {} in securityContext.capabilities.add",
+        quote_containers(&names),
+        quote(added)
+    );
     Some(violation("non-default capabilities", detail))
 }
 
@@ -284,12 +287,15 @@ fn capabilities_restricted(pod: &PodView<'_>) -> Option<Violation> {
     let (adding, added) = added_capabilities(pod, &["NET_BIND_SERVICE"]);
     let mut details = Vec::new();
     if !missing.is_empty() {
-        details.push(format!(r#"{} must set securityContext.capabilities.drop=["ALL"]"#, told(&missing)));
+        details.push(format!(
+            r#"{} must set securityContext.capabilities.drop=["ALL"]"#,
+            quote_containers(&missing)
+        ));
     }
     if !adding.is_empty() {
         details.push(format!(
             "{} must not include {} in securityContext.capabilities.add",
-            told(&adding),
+            quote_containers(&adding),
             quote(added)
         ));
     }
@@ -329,7 +335,7 @@ fn host_ports(pod: &PodView<'_>) -> Option<Violation> {
     }
     let detail = format!(
         "{} {} {} {}",
-        told(&names),
+        quote_containers(&names),
         plural("uses", "use", names.len()),
         plural("hostPort", "hostPorts", ports.len()),
         ports.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
@@ -363,7 +369,7 @@ fn host_probes(pod: &PodView<'_>) -> Option<Violation> {
     let names: Vec<_> = names.into_iter().collect();
     let detail = format!(
         "{} {} {} {}",
-        told(&names),
+        quote_containers(&names),
         plural("uses", "use", names.len()),
         plural("probe or lifecycle host", "probe or lifecycle hosts", hosts.len()),
         quote(hosts)
@@ -391,7 +397,7 @@ fn proc_mount(pod: &PodView<'_>) -> Option<Violation> {
     Some(violation("procMount", detail))
 }
 
-/// SELinux types, by the version that allowed them; `types` of them are.
+/// SELinux types, ordered by the version that allowed them; the first `types` are allowed.
 fn selinux(pod: &PodView<'_>, types: usize) -> Option<Violation> {
     const ALLOWED: [&str; 4] = ["container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
     let allowed = ALLOWED.get(..types).unwrap_or(&ALLOWED);
@@ -444,7 +450,7 @@ fn seccomp_annotations(pod: &PodView<'_>) -> Option<Violation> {
     Some(violation("seccompProfile", format!("forbidden {word} {}", found.join(", "))))
 }
 
-/// Who sets a seccomp profile that is not allowed, and the containers that have none.
+/// The violation of profiles that are not allowed, and the containers without a profile.
 fn seccomp<'a>(pod: &PodView<'a>) -> (Option<Violation>, Vec<&'a str>) {
     const TYPE: [&str; 2] = ["seccompProfile", "type"];
     const PROFILE: [&str; 1] = ["seccompProfile"];
@@ -487,12 +493,12 @@ fn seccomp_restricted(pod: &PodView<'_>) -> Option<Violation> {
     }
     let detail = format!(
         r#"pod or {} must set securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost""#,
-        told(&unset)
+        quote_containers(&unset)
     );
     Some(violation("seccompProfile", detail))
 }
 
-/// Safe sysctls, by the version that allowed them; the first `count` of them are.
+/// Safe sysctls, ordered by the version that allowed them; the first `count` are allowed.
 fn sysctls(pod: &PodView<'_>, count: usize) -> Option<Violation> {
     const SAFE: [&str; 12] = [
         "kernel.shm_rmid_forced",

@@ -1,4 +1,4 @@
-//! `PodSecurityConfiguration`: the policy of namespaces without labels, and exemptions.
+//! `PodSecurityConfiguration`: the default policy, and exemptions.
 
 use nave_machinery::{Value, names};
 use serde::Deserialize;
@@ -41,7 +41,7 @@ struct Defaults {
     warn_version: String,
 }
 
-/// The users, namespaces and runtime classes that are exempt.
+/// The exempt users, namespaces and runtime classes.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Exemptions {
@@ -54,7 +54,7 @@ pub(super) struct Exemptions {
 }
 
 impl Exemptions {
-    /// Why a request is exempt, if it is.
+    /// The reason why a request is exempt, if it is.
     pub(super) fn of_request(&self, attributes: &Attributes<'_>) -> Option<&'static str> {
         if self.has_namespace(attributes.namespace) {
             return Some("namespace");

@@ -1,15 +1,15 @@
-//! Pods keep to the security level of their namespace (upstream: `plugin/pkg/admission/security/podsecurity` and
+//! PodSecurity enforces the security level of a namespace (upstream: `plugin/pkg/admission/security/podsecurity` and
 //! `k8s.io/pod-security-admission`).
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | `policy` | levels, versions, and the policy in a namespace's labels |
-//! | `checks` | what a level forbids, by version of the policy |
+//! | `policy` | levels, versions, and the policy in namespace labels |
+//! | `checks` | the checks of each level, by version of the policy |
 //! | `config` | `PodSecurityConfiguration`: defaults and exemptions |
-//! | `namespaces` | changes of a namespace's labels |
+//! | `namespaces` | checks of namespace label changes |
 //!
-//! The level of the mode `enforce` refuses pods. Those of `audit` and `warn` leave audit annotations and warnings, for
-//! pods and for the workloads that make pods of a template.
+//! The mode `enforce` refuses pods. The modes `audit` and `warn` add audit annotations and warnings, for pods and for
+//! workloads with pod templates.
 
 mod checks;
 mod config;
@@ -58,17 +58,17 @@ struct PodSecurity {
     metrics: Metrics,
 }
 
-/// The kinds of resources that the plugin tells apart.
+/// The kinds of resources that the plugin distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Namespace,
     Pod,
-    /// Something that makes pods of the template at this path.
+    /// A resource with a pod template at this path.
     Workload(&'static [&'static str]),
 }
 
 impl Kind {
-    fn of(attributes: &Attributes<'_>) -> Option<Self> {
+    fn from_attributes(attributes: &Attributes<'_>) -> Option<Self> {
         const SPEC: &[&str] = &["spec", "template"];
         let kind = match (attributes.def.group.as_str(), attributes.def.resource.as_str()) {
             ("", "namespaces") => Self::Namespace,
@@ -83,7 +83,7 @@ impl Kind {
         Some(kind)
     }
 
-    /// The kind as metrics name it.
+    /// The kind in metrics.
     fn as_str(self) -> &'static str {
         match self {
             Self::Namespace => "namespace",
@@ -97,7 +97,7 @@ impl Kind {
 impl Validate for PodSecurity {
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
         attributes.is_write()
-            && match Kind::of(attributes) {
+            && match Kind::from_attributes(attributes) {
                 Some(Kind::Pod) => !IGNORED_SUBRESOURCES.contains(&attributes.subresource),
                 Some(_) => attributes.is_object(),
                 None => false,
@@ -105,7 +105,7 @@ impl Validate for PodSecurity {
     }
 
     async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), Status> {
-        let (Some(object), Some(kind)) = (object, Kind::of(attributes)) else { return Ok(()) };
+        let (Some(object), Some(kind)) = (object, Kind::from_attributes(attributes)) else { return Ok(()) };
         if kind == Kind::Namespace {
             return self.validate_namespace(attributes, object);
         }
@@ -181,7 +181,7 @@ impl PodSecurity {
             note(attributes, "audit-violations", &text);
             self.count(attributes, kind, Evaluation::AUDITED, policy.audit);
         }
-        // A refusal tells enough.
+        // The refusal contains the same information.
         if outcome.is_ok() {
             let violations = evaluate(policy.warn);
             if !violations.is_empty() {
@@ -193,14 +193,14 @@ impl PodSecurity {
         outcome
     }
 
-    /// The policy of a namespace, and what is wrong with its labels.
+    /// The policy of a namespace, and the errors in its labels.
     async fn policy_of(&self, name: &str) -> Result<(Policy, Vec<nave_machinery::FieldError>), Status> {
         let mut namespace = self.namespaces.get("", name)?;
         if namespace.is_none() {
             namespace = self.namespaces.get_live("", name).await?;
         }
         let missing = || Status::internal(format_args!("failed to lookup namespace {name:?}"));
-        Ok(Policy::of(Labels(namespace.ok_or_else(missing)?.labels()), &self.defaults))
+        Ok(Policy::from_labels(Labels(namespace.ok_or_else(missing)?.labels()), &self.defaults))
     }
 
     fn note_exemption(&self, attributes: &Attributes<'_>, kind: Kind, reason: &str) {
@@ -219,14 +219,14 @@ impl PodSecurity {
     }
 }
 
-/// Leaves an audit annotation; one that cannot be kept does not decide about the request.
+/// Adds an audit annotation; a refused one does not affect the decision.
 fn note(attributes: &Attributes<'_>, key: &str, value: &str) {
     if let Err(error) = attributes.notes.annotate(&format!("{PREFIX}{key}"), value) {
         tracing::debug!(%error, "audit annotation dropped");
     }
 }
 
-/// Whether an update of a pod changes something that levels are about: its images or the number of its containers.
+/// Whether an update of a pod changes its images or the number of containers.
 fn is_significant(pod: &Object, old: &Object) -> bool {
     let null = Value::Null;
     let (spec, old) = (pod.get("spec").unwrap_or(&null), old.get("spec").unwrap_or(&null));

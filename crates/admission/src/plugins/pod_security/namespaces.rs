@@ -1,4 +1,4 @@
-//! Changes of a namespace's labels.
+//! Checks of changes of a namespace's labels.
 
 use std::collections::BTreeMap;
 use std::collections::HashSet;
@@ -12,19 +12,19 @@ use super::checks::{self, PodView};
 use super::policy::{Labels, Level, LevelVersion, Policy};
 use crate::Attributes;
 
-/// Pods that are checked against a new level.
+/// The most pods that are checked against a new level.
 const MAX_PODS: usize = 3000;
-/// How long pods are checked against a new level.
+/// The time limit of this check.
 const MAX_TIME: Duration = Duration::from_secs(1);
 
 impl PodSecurity {
-    /// Refuses labels that are wrong, and warns of pods that a new level would not let in.
+    /// Refuses invalid labels, and warns of existing pods that violate a new level.
     pub(super) fn validate_namespace(
         &self,
         attributes: &Attributes<'_>,
         namespace: &Object,
     ) -> Result<(), Status> {
-        let (policy, errors) = Policy::of(Labels(namespace.labels()), &self.defaults);
+        let (policy, errors) = Policy::from_labels(Labels(namespace.labels()), &self.defaults);
         let invalid = || Status::invalid(&attributes.def.group_kind(), namespace.name(), &errors);
         let Some(old) = attributes.old.filter(|_| attributes.is_update()) else {
             if !errors.is_empty() {
@@ -33,7 +33,7 @@ impl PodSecurity {
             self.warn_of_exemption(attributes, namespace, &policy);
             return Ok(());
         };
-        let (old_policy, old_errors) = Policy::of(Labels(old.labels()), &self.defaults);
+        let (old_policy, old_errors) = Policy::from_labels(Labels(old.labels()), &self.defaults);
         if !errors.is_empty() && errors != old_errors {
             return Err(invalid());
         }
@@ -61,17 +61,17 @@ impl PodSecurity {
             return;
         }
         let labels = Labels(namespace.labels());
-        let told = [("enforce", policy.enforce), ("audit", policy.audit), ("warn", policy.warn)]
+        let modes = [("enforce", policy.enforce), ("audit", policy.audit), ("warn", policy.warn)]
             .into_iter()
             .filter(|(mode, level)| level.level != Level::Privileged && labels.get(mode).is_some())
             .map(|(mode, level)| format!("{mode}={level}"));
-        let told = told.collect::<Vec<_>>().join(", ");
+        let modes = modes.collect::<Vec<_>>().join(", ");
         attributes.notes.warn(format!(
-            "namespace {name:?} is exempt from Pod Security, and the policy ({told}) will be ignored"
+            "namespace {name:?} is exempt from Pod Security, and the policy ({modes}) will be ignored"
         ));
     }
 
-    /// Warnings of the pods that a new level would not let in.
+    /// Warnings about existing pods that violate a new level.
     fn check_pods(
         &self,
         namespace: &str,
@@ -80,7 +80,7 @@ impl PodSecurity {
     ) -> Result<Vec<String>, Status> {
         let pods = one_of_each_controller_first(self.pods.list(Some(namespace))?);
         let mut checked = 0;
-        // The first pod by name, and the number of pods, of each violation.
+        // For each violation, the first pod by name and the number of pods.
         let mut found: BTreeMap<String, (String, usize)> = BTreeMap::new();
         for pod in pods.iter().take(MAX_PODS) {
             checked += 1;
@@ -126,7 +126,7 @@ impl PodSecurity {
     }
 }
 
-/// Pods in an order in which those that are like others, as they have the same controller, come last.
+/// Moves pods whose controller was seen before to the end, because they are alike.
 fn one_of_each_controller_first(pods: Vec<Arc<Object>>) -> Vec<Arc<Object>> {
     let mut controllers = HashSet::new();
     let (mut first, mut replicas) = (Vec::with_capacity(pods.len()), Vec::new());

@@ -6,7 +6,7 @@ use nave_machinery::{FieldError, FieldPath, Map, Value};
 
 use super::PREFIX;
 
-/// How much a level forbids.
+/// A security level, from the least to the most strict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Level {
     Privileged,
@@ -30,7 +30,7 @@ impl Level {
     }
 }
 
-/// A version of the policy: the minor of `v1.x`; the latest is newer than all.
+/// A policy version: the minor of `v1.x`; `latest` is newer than all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Version {
     Minor(u32),
@@ -57,7 +57,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// A level of a version.
+/// A level with its version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LevelVersion {
     pub(super) level: Level,
@@ -100,11 +100,11 @@ impl Policy {
         warn: LevelVersion::PRIVILEGED,
     };
 
-    /// The policy that a namespace's labels ask for, and what is wrong with them. Wrong levels stand for the strictest
-    /// one where they are enforced, and for none where they are not.
-    pub(super) fn of(labels: Labels<'_>, defaults: &Self) -> (Self, Vec<FieldError>) {
+    /// Parses the policy in a namespace's labels; also returns the errors. An invalid level counts as the strictest
+    /// one for `enforce`, and as the least strict one for the other modes.
+    pub(super) fn from_labels(labels: Labels<'_>, defaults: &Self) -> (Self, Vec<FieldError>) {
         let (mut policy, mut errors) = (*defaults, Vec::new());
-        // Most namespaces have labels of other groups alone.
+        // Most namespaces have no such labels.
         if !labels.0.is_some_and(|labels| labels.keys().any(|key| key.starts_with(PREFIX))) {
             return (policy, errors);
         }
@@ -136,21 +136,21 @@ impl Policy {
                 });
             }
         }
-        // Workloads are not refused: they are warned of the enforced level too.
+        // Workloads are not refused, so the enforced level applies to warnings too.
         if enforces && !has_warn && policy.enforce.level > policy.warn.level {
             policy.warn = policy.enforce;
         }
         (policy, errors)
     }
 
-    /// Whether nothing is forbidden; what is enforced counts for pods alone.
+    /// Whether the policy forbids nothing; the enforced level only applies to pods.
     pub(super) fn is_privileged(&self, enforces: bool) -> bool {
         let is_privileged = |mode: LevelVersion| mode.level == Level::Privileged;
         (!enforces || is_privileged(self.enforce)) && is_privileged(self.audit) && is_privileged(self.warn)
     }
 }
 
-/// Errors as one text.
+/// Joins errors into one text.
 pub(super) fn join(errors: &[FieldError]) -> String {
     match errors {
         [one] => one.to_string(),

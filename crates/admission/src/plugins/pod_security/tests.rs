@@ -8,7 +8,7 @@ fn evaluate(level: Level, version: Version, pod: &Value) -> String {
     checks::evaluate(LevelVersion { level, version }, &PodView::new(pod)).detail()
 }
 
-/// A pod that no level forbids.
+/// A pod that satisfies every level.
 fn safe() -> Value {
     json!({"metadata": {"name": "p"}, "spec": {
         "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
@@ -16,7 +16,7 @@ fn safe() -> Value {
             "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}]}})
 }
 
-/// A safe pod with something else merged into its spec, its first container or its annotations.
+/// A safe pod with changes merged into its spec, its first container or its annotations.
 fn with(spec: Value, container: Value, annotations: Value) -> Value {
     let mut pod = safe();
     merge(&mut pod["spec"], &spec);
@@ -41,12 +41,12 @@ fn context(value: Value) -> Value {
 }
 
 #[test]
-fn levels_forbid_what_upstreams_do() {
+fn levels_match_upstream() {
     let none = || json!({});
     let latest = Version::Latest;
     let v = Version::Minor;
     let cases = [
-        // The field at fault, the version, and what the levels baseline and restricted say of it.
+        // The field, the version, and the violations of baseline and restricted.
         (with(none(), none(), none()), latest, "", ""),
         (
             with(json!({"hostNetwork": true, "hostIPC": true}), none(), none()),
@@ -281,7 +281,7 @@ fn levels_forbid_what_upstreams_do() {
 }
 
 #[test]
-fn all_kinds_of_containers_are_checked() {
+fn checks_all_kinds_of_containers() {
     let mut pod = safe();
     for kind in ["initContainers", "ephemeralContainers"] {
         pod["spec"][kind] = json!([{"name": kind, "securityContext": {"privileged": true}}]);
@@ -328,7 +328,7 @@ fn privileged_pod() -> Value {
 const VIOLATION: &str = r#"privileged (container "app" must not set securityContext.privileged=true)"#;
 
 #[tokio::test]
-async fn modes_refuse_annotate_and_warn() {
+async fn modes_enforce_audit_and_warn() {
     let setup = setup(
         None,
         &[
@@ -346,7 +346,7 @@ async fn modes_refuse_annotate_and_warn() {
     assert_eq!(annotations["pod-security.kubernetes.io/enforce-policy"], "baseline:latest");
     let audited = format!(r#"would violate PodSecurity "restricted:latest": {VIOLATION}"#);
     assert_eq!(annotations["pod-security.kubernetes.io/audit-violations"], audited);
-    // Workloads are not refused; only pods are.
+    // Workloads are not refused.
     for (group, resource, path) in [
         ("apps", "deployments", &["spec", "template"][..]),
         ("batch", "cronjobs", &["spec", "jobTemplate", "spec", "template"]),
@@ -368,7 +368,7 @@ async fn modes_refuse_annotate_and_warn() {
 }
 
 #[tokio::test]
-async fn what_is_enforced_is_warned_of() {
+async fn enforced_level_also_warns() {
     let setup = setup(None, &[("enforce", "baseline"), ("enforce-version", "v1.30")]);
     let object = json!({"spec": {"template": privileged_pod()}});
     let request = Request::new(registry(), "apps", "deployments", object, Value::Null);
@@ -380,7 +380,7 @@ async fn what_is_enforced_is_warned_of() {
 }
 
 #[tokio::test]
-async fn only_significant_updates_are_checked() {
+async fn checks_only_significant_updates() {
     let setup = setup(None, &[("enforce", "restricted")]);
     let old = privileged_pod();
     let changed = |path: &[&str], value: Value| {
@@ -420,7 +420,7 @@ async fn only_significant_updates_are_checked() {
 }
 
 #[tokio::test]
-async fn defaults_and_exemptions_are_configured() {
+async fn applies_configured_defaults_and_exemptions() {
     let config = json!({"defaults": {"enforce": "baseline", "enforce-version": "latest"},
         "exemptions": {"usernames": ["jane"], "namespaces": ["other"], "runtimeClasses": ["vm"]}});
     let setup = setup(Some(config), &[]);
@@ -456,21 +456,21 @@ async fn defaults_and_exemptions_are_configured() {
 }
 
 #[tokio::test]
-async fn labels_of_namespaces_are_checked() {
+async fn validates_namespace_labels() {
     let setup = setup(None, &[]);
     let good = namespace(&[("enforce", "baseline"), ("warn-version", "v1.20")]);
     let bad = namespace(&[("enforce", "none"), ("audit-version", "1.20")]);
-    let told = r#"Namespace "ns" is invalid: [metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: "none": must be one of privileged, baseline, restricted, metadata.labels[pod-security.kubernetes.io/audit-version]: Invalid value: "1.20": must be "latest" or "v1.x"]"#;
+    let message = r#"Namespace "ns" is invalid: [metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: "none": must be one of privileged, baseline, restricted, metadata.labels[pod-security.kubernetes.io/audit-version]: Invalid value: "1.20": must be "latest" or "v1.x"]"#;
     for (new, old, expected) in [
         (good.clone(), Value::Null, Ok(())),
-        (bad.clone(), Value::Null, Err((422, told.to_owned()))),
-        (bad.clone(), good, Err((422, told.to_owned()))),
+        (bad.clone(), Value::Null, Err((422, message.to_owned()))),
+        (bad.clone(), good, Err((422, message.to_owned()))),
         (bad.clone(), bad, Ok(())),
     ] {
         let request = Request::new(registry(), "", "namespaces", new, old);
         assert_eq!(outcome(request.validate(&setup.plugin).await), expected);
     }
-    // Pods in a namespace whose labels are wrong are held to the strictest level.
+    // Invalid labels enforce the strictest level.
     setup.namespaces.put(namespace(&[("enforce", "none")]));
     let request = Request::new(registry(), "", "pods", privileged_pod(), Value::Null);
     let (_, message) = outcome(request.validate(&setup.plugin).await).unwrap_err();
@@ -479,7 +479,7 @@ async fn labels_of_namespaces_are_checked() {
 }
 
 #[tokio::test]
-async fn a_stricter_level_warns_of_existing_pods() {
+async fn stricter_level_warns_of_existing_pods() {
     let setup = setup(None, &[]);
     let pod = |name: &str, owner: Option<&str>, pod: Value| {
         let mut pod = pod;

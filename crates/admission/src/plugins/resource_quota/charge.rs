@@ -1,4 +1,4 @@
-//! The usage of an object, as quotas count it (upstream: the evaluators of `pkg/quota/v1/evaluator`).
+//! The usage of an object for quotas (upstream: the evaluators of `pkg/quota/v1/evaluator`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,12 +14,12 @@ use serde::de::DeserializeOwned;
 use super::config::Limited;
 use crate::{Attributes, Operation};
 
-/// Resources that quotas do not count (upstream: `DefaultIgnoredResources`).
+/// Resources that quotas ignore (upstream: `DefaultIgnoredResources`).
 const IGNORED: [(&str, &str); 4] =
     [("", "bindings"), ("", "componentstatuses"), ("", "events"), ("events.k8s.io", "events")];
-/// Groups of resources that are questions and not objects.
+/// API groups whose resources are not stored.
 const IGNORED_GROUPS: [&str; 2] = ["authentication.k8s.io", "authorization.k8s.io"];
-/// Amounts that each container has to state where a quota limits them.
+/// Amounts that each container must specify if a quota limits them.
 const REQUIRED: [&str; 6] =
     ["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
 
@@ -30,12 +30,12 @@ enum Evaluator {
     Services,
     Claims,
     ResourceClaims,
-    /// Counted as objects and nothing else.
+    /// Counted by number only.
     Objects,
 }
 
 impl Evaluator {
-    fn of(attributes: &Attributes<'_>) -> Self {
+    fn for_request(attributes: &Attributes<'_>) -> Self {
         match (attributes.def.group.as_str(), attributes.def.resource.as_str()) {
             ("", "pods") => Self::Pods,
             ("", "services") => Self::Services,
@@ -46,13 +46,13 @@ impl Evaluator {
     }
 }
 
-/// Whether a request can change what its object takes.
+/// Whether a request can change the usage of its object.
 pub(super) fn handles(attributes: &Attributes<'_>) -> bool {
     let def = attributes.def;
     if IGNORED_GROUPS.contains(&def.group.as_str()) || IGNORED.contains(&(&def.group, &def.resource)) {
         return false;
     }
-    match (Evaluator::of(attributes), attributes.subresource, attributes.operation) {
+    match (Evaluator::for_request(attributes), attributes.subresource, attributes.operation) {
         (Evaluator::Pods, "resize", operation) => operation == Operation::Update,
         (_, "", Operation::Create) => true,
         (evaluator, "", Operation::Update) => {
@@ -62,22 +62,22 @@ pub(super) fn handles(attributes: &Attributes<'_>) -> bool {
     }
 }
 
-/// What a request takes, without anything borrowed: the worker checks it after the request's own task waits.
+/// The usage of a request, without borrows, because the worker checks it outside of the request's task.
 pub(super) struct Charge {
     resource: GroupResource,
-    /// The name in refusals.
+    /// The object's name in refusals.
     name: String,
     kind: Kind,
-    /// The usage beyond that of the old object.
+    /// The usage in addition to that of the old object.
     pub(super) delta: Usage,
-    /// The names that need a covering quota.
+    /// The resource names that need a covering quota.
     pub(super) limited_names: BTreeSet<String>,
     /// The scopes that need a covering quota.
     pub(super) limited_scopes: Vec<ScopedResourceSelectorRequirement>,
     pub(super) dry_run: bool,
 }
 
-/// The properties of the object that quota scopes select by.
+/// The properties of the object that quota scopes select.
 enum Kind {
     Pod(Box<Pod>),
     Claim(Box<PersistentVolumeClaim>),
@@ -87,16 +87,16 @@ enum Kind {
 }
 
 impl Charge {
-    /// The charge of a request.
+    /// Computes the charge of a request.
     ///
     /// # Errors
-    /// The object cannot be read, or takes less than nothing.
+    /// The object cannot be parsed, or has negative usage.
     pub(super) fn new(
         attributes: &Attributes<'_>,
         object: &Object,
         limited: Vec<Limited>,
     ) -> Result<Self, Status> {
-        let evaluator = Evaluator::of(attributes);
+        let evaluator = Evaluator::for_request(attributes);
         let (kind, usage) = evaluate(evaluator, attributes, object)?;
         if let Some((name, _)) = usage.iter().find(|(_, amount)| amount.is_negative()) {
             return Err(
@@ -110,7 +110,7 @@ impl Charge {
             Some(old) => evaluate(evaluator, attributes, old)?.1,
             None => Usage::new(),
         };
-        // What an update takes less is given back when the quota is counted again.
+        // A decrease is released when the quota controller recalculates.
         let delta = usage.into_iter().filter_map(|(name, amount)| {
             let delta = amount - before.get(&name).copied().unwrap_or(Quantity::ZERO);
             (!delta.is_zero() && !delta.is_negative()).then_some((name, delta))
@@ -129,12 +129,12 @@ impl Charge {
         Ok(charge)
     }
 
-    /// 403 for this object.
+    /// A 403 for this object.
     pub(super) fn forbidden(&self, why: &str) -> Status {
         Status::forbidden(&self.resource, &self.name, why)
     }
 
-    /// Whether objects like this one are counted under a name.
+    /// Whether objects like this one are counted under a resource name.
     pub(super) fn counts(&self, name: &str) -> bool {
         match &self.kind {
             Kind::Pod(_) => quota::is_pod_name(name),
@@ -145,7 +145,7 @@ impl Charge {
         }
     }
 
-    /// Whether a quota counts the object, by its scopes.
+    /// Whether the object is in all of a quota's scopes.
     pub(super) fn is_in_scope(&self, spec: &ResourceQuotaSpec) -> bool {
         match &self.kind {
             Kind::Pod(pod) => scopes::include_pod(spec, pod),
@@ -154,7 +154,7 @@ impl Charge {
         }
     }
 
-    /// Whether the object has one of a quota's scopes.
+    /// Whether the object matches a quota's scope.
     pub(super) fn matches(&self, requirement: &ScopedResourceSelectorRequirement) -> bool {
         match &self.kind {
             Kind::Pod(pod) => pod.spec.as_ref().is_some_and(|spec| scopes::selects_pod(requirement, spec)),
@@ -163,7 +163,7 @@ impl Charge {
         }
     }
 
-    /// The resources that a quota limits and the object does not state.
+    /// The resources that a quota limits and the object does not specify.
     pub(super) fn unstated(&self, limited: &[&str]) -> Option<String> {
         let Kind::Pod(pod) = &self.kind else { return None };
         let spec = pod.spec.as_ref()?;
@@ -221,20 +221,20 @@ fn decode<T: DeserializeOwned>(object: &Object) -> Result<T, Status> {
     T::deserialize(object.as_value()).map_err(Status::internal)
 }
 
-/// The name that upstream's refusals have.
+/// The name in upstream's refusals.
 fn refused_name(attributes: &Attributes<'_>, object: &Object) -> String {
     let names = [attributes.name, object.name(), object.generate_name()];
     names.into_iter().find(|name| !name.is_empty()).unwrap_or("Unknown!").to_owned()
 }
 
-/// Whether a pod as a whole asks for something.
+/// Whether a pod has pod-level resources.
 fn is_stated(resources: &ResourceRequirements) -> bool {
     let lists = [&resources.requests, &resources.limits];
     let supported = |name: &str| matches!(name, "cpu" | "memory") || name.starts_with("hugepages-");
     lists.into_iter().flatten().flat_map(BTreeMap::keys).any(|name| supported(name))
 }
 
-/// Whether a container states the amount that a quota limits under a name.
+/// Whether a container specifies the amount that a quota limits.
 fn states(container: &Container, name: &str) -> bool {
     let Some(resources) = &container.resources else { return false };
     let (list, name) = match name.strip_prefix("limits.") {

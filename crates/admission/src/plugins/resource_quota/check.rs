@@ -1,4 +1,4 @@
-//! A charge against the quotas of its namespace.
+//! Checks a charge against the quotas of its namespace.
 
 use std::collections::BTreeSet;
 
@@ -9,21 +9,21 @@ use nave_resources::quota::Usage;
 use super::charge::Charge;
 use super::quotas::Quota;
 
-/// The outcome of charging quotas.
+/// The result of a check.
 pub(super) enum Checked {
-    /// Nothing is to be written.
+    /// No quota must be written.
     Free,
-    /// The quotas at these places count the charge, each with the usage that it then has.
+    /// The quotas at these indexes are charged, each with its new usage.
     Charged(Vec<(usize, Usage)>),
-    /// A quota is exceeded, as far as its usage is known.
+    /// A quota is exceeded, according to its known usage.
     Exceeded(Status),
 }
 
 /// Checks a charge.
 ///
 /// # Errors
-/// A refusal that no usage changes: the object does not state what a quota limits, nobody has counted yet, or no quota
-/// covers what needs one.
+/// A refusal that does not depend on usage: the object does not specify a limited resource, the quota has no usage
+/// yet, or no quota covers a resource that needs one.
 pub(super) fn check(quotas: &[Quota], charge: &Charge) -> Result<Checked, Status> {
     let mut counting: Vec<(usize, Vec<&str>)> = Vec::new();
     let mut covered: BTreeSet<&str> = BTreeSet::new();
@@ -65,7 +65,7 @@ pub(super) fn check(quotas: &[Quota], charge: &Charge) -> Result<Checked, Status
     Ok(if charged.is_empty() { Checked::Free } else { Checked::Charged(charged) })
 }
 
-/// What needs a covering quota has one.
+/// Checks that resources that need a covering quota have one.
 fn check_coverage(quotas: &[Quota], charge: &Charge, covered: &BTreeSet<&str>) -> Result<(), Status> {
     let uncovered: Vec<_> =
         charge.limited_names.iter().map(String::as_str).filter(|name| !covered.contains(name)).collect();
@@ -92,7 +92,7 @@ fn check_coverage(quotas: &[Quota], charge: &Charge, covered: &BTreeSet<&str>) -
 }
 
 impl Quota {
-    /// The usage with more.
+    /// Adds usage.
     ///
     /// # Errors
     /// The part that exceeds the quota.

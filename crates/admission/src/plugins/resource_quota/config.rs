@@ -1,4 +1,4 @@
-//! Resources that may be used only where a quota covers them (`ResourceQuotaConfiguration`).
+//! Resources that require a covering quota (`ResourceQuotaConfiguration`).
 
 use k8s_openapi::api::core::v1::ScopedResourceSelectorRequirement;
 use nave_resources::ResourceDef;
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::config::{ConfigError, PluginConfig};
 
 const NAME: &str = "ResourceQuota";
-/// The group of the configuration, and the versions that are read: all are alike.
+/// The supported versions of the configuration; all have the same fields.
 const API_VERSIONS: [&str; 4] = [
     "apiserver.config.k8s.io/v1",
     "resourcequota.admission.k8s.io/v1",
@@ -36,7 +36,7 @@ pub(super) struct Limited {
     api_group: String,
     #[serde(default)]
     resource: String,
-    /// Parts of the names that need a quota.
+    /// Substrings of the resource names that need a quota.
     #[serde(default)]
     match_contains: Vec<String>,
     /// Scopes that need a quota.
@@ -45,12 +45,12 @@ pub(super) struct Limited {
 }
 
 impl Limited {
-    /// Whether this is about a resource.
+    /// Whether this applies to a resource.
     pub(super) fn concerns(&self, def: &ResourceDef) -> bool {
         self.api_group == def.group && self.resource == def.resource
     }
 
-    /// The names in a usage that need a quota.
+    /// The resource names in a usage that need a quota.
     pub(super) fn names<'a>(&'a self, usage: &'a Usage) -> impl Iterator<Item = &'a str> {
         let is_limited = |name: &str| self.match_contains.iter().any(|part| name.contains(part.as_str()));
         let taken = usage.iter().filter(|(_, amount)| !amount.is_zero() && !amount.is_negative());

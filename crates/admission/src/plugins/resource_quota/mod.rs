@@ -1,14 +1,14 @@
-//! A namespace takes no more than its quotas allow (upstream: `apiserver/pkg/admission/plugin/resourcequota`).
+//! ResourceQuota enforces the quotas of a namespace (upstream: `apiserver/pkg/admission/plugin/resourcequota`).
 //!
 //! ```text
-//! request ─→ Charge (what the object takes) ─→ quotas it counts in ─→ nothing to charge: admitted or refused at once
+//! request ─→ Charge (usage of the object)   ─→ quotas it counts in ─→ nothing to charge: admitted or refused at once
 //!                                                                  └→ Worker of the namespace: charges in batches,
 //!                                                                     writes the quotas' status, then answers
 //! ```
 //!
-//! One worker a namespace writes usage, each write compares the quota's version: whoever else writes it, no quota is
-//! ever exceeded. A quota counts only what its `status.hard` lists, so that a quota whose status nobody has written yet
-//! counts nothing.
+//! One worker per namespace writes usage, and each write compares the quota's version, so no quota is ever exceeded,
+//! even with other writers. A quota only counts the resources in `status.hard`, so a quota without status counts
+//! nothing.
 
 mod charge;
 mod check;
@@ -43,7 +43,7 @@ pub(super) fn plugin(parts: &Parts, config: &PluginConfig) -> Result<Plugin, Con
 }
 
 struct ResourceQuota {
-    /// Resources that may be used only where a quota covers them.
+    /// Resources that require a covering quota.
     limited: Arc<[Limited]>,
     workers: Workers,
 }

@@ -1,4 +1,4 @@
-//! The quotas of a namespace, as they are read and written.
+//! Reads and writes the quotas of a namespace.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use crate::plugins::live::Recent;
 use crate::{Lister, QuotaStatus};
 
-/// Quotas remembered as they were written last; beyond this all are forgotten, which costs a conflict each.
+/// The most quotas remembered as last written; beyond it all are dropped, at the cost of one conflict each.
 const MAX_WRITTEN: usize = 4096;
 
 /// A quota.
@@ -21,9 +21,9 @@ const MAX_WRITTEN: usize = 4096;
 pub(super) struct Quota {
     object: Arc<Object>,
     pub(super) spec: ResourceQuotaSpec,
-    /// The limits in its status.
+    /// The limits in the status.
     pub(super) hard: Usage,
-    /// The usage in its status.
+    /// The usage in the status.
     pub(super) used: Usage,
 }
 
@@ -36,7 +36,7 @@ impl Quota {
                 .collect()
         };
         let (hard, used) = (amounts("hard"), amounts("used"));
-        // A spec that cannot be read counts nothing: validation does not let one in.
+        // Validation refuses scopes that cannot be parsed; such a quota counts nothing.
         let spec = object.get("spec").and_then(|spec| ResourceQuotaSpec::deserialize(spec).ok());
         Self { spec: spec.unwrap_or_default(), hard, used, object }
     }
@@ -45,7 +45,7 @@ impl Quota {
         self.object.name()
     }
 
-    /// The scopes of the quota, each as a requirement.
+    /// The scopes of the quota, as requirements.
     pub(super) fn scopes(&self) -> impl Iterator<Item = ScopedResourceSelectorRequirement> {
         let exists = |name: &String| ScopedResourceSelectorRequirement {
             scope_name: name.clone(),
@@ -75,9 +75,9 @@ impl Quota {
 pub(super) struct Quotas {
     lister: Arc<dyn Lister>,
     status: Arc<dyn QuotaStatus>,
-    /// Namespaces that had no quota when they were last looked up live.
+    /// Namespaces that had no quota at their last live read.
     empty: Recent,
-    /// Quotas as they were written last, which the watch cache may not have yet.
+    /// Quotas as last written; the watch cache may be older.
     written: Mutex<HashMap<(String, String), Quota>>,
 }
 
@@ -89,10 +89,10 @@ impl Quotas {
     /// The quotas of a namespace.
     ///
     /// # Errors
-    /// The store's.
+    /// The store fails.
     pub(super) async fn of_namespace(&self, namespace: &str) -> Result<Vec<Quota>, Status> {
         let found = self.lister.list(Some(namespace))?;
-        // A quota that was created a moment ago must hold for the first object after it.
+        // A new quota must apply to the first object after it.
         if !found.is_empty() || self.empty.contains(namespace) {
             return Ok(self.newest(namespace, found));
         }
@@ -103,11 +103,11 @@ impl Quotas {
         Ok(self.newest(namespace, found))
     }
 
-    /// The quotas of a namespace in the state that the store is in now.
+    /// The quotas of a namespace in the current state of the store.
     ///
     /// # Errors
-    /// The store's.
-    pub(super) async fn of_namespace_live(&self, namespace: &str) -> Result<Vec<Quota>, Status> {
+    /// The store fails.
+    pub(super) async fn live_in_namespace(&self, namespace: &str) -> Result<Vec<Quota>, Status> {
         Ok(self.newest(namespace, self.lister.list_live(Some(namespace)).await?))
     }
 
@@ -136,10 +136,10 @@ impl Quotas {
             .collect()
     }
 
-    /// Writes a quota's usage if the quota is still the one that was read.
+    /// Writes a quota's usage if the stored quota has not changed.
     ///
     /// # Errors
-    /// 409 where it is not, or the store's.
+    /// 409 if it has changed, or the store fails.
     pub(super) async fn write(&self, namespace: &str, quota: &Quota, used: &Usage) -> Result<(), Status> {
         let stored = self.status.update_status(quota.object_with(used)).await?;
         let key = (namespace.to_owned(), quota.name().to_owned());

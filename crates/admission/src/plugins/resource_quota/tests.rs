@@ -23,7 +23,7 @@ impl Setup {
         Self { stored, plugin: Arc::new(plugin) }
     }
 
-    /// A quota whose status says what is used of it.
+    /// A quota with this usage in its status.
     fn quota(self, name: &str, hard: Value, used: Value, spec: Value) -> Self {
         let mut quota = json!({"metadata": {"name": name, "namespace": "ns", "uid": name}, "spec": spec,
             "status": {"hard": hard, "used": used}});
@@ -75,7 +75,7 @@ fn refused(object: &str, why: &str) -> Result<(), String> {
 }
 
 #[tokio::test]
-async fn a_quota_without_status_counts_nothing() {
+async fn quota_without_status_counts_nothing() {
     let setup = Setup::new();
     setup
         .stored
@@ -88,7 +88,7 @@ async fn a_quota_without_status_counts_nothing() {
 }
 
 #[tokio::test]
-async fn objects_of_any_resource_are_counted() {
+async fn counts_objects_of_any_resource() {
     let hard = json!({"count/deployments.apps": "1", "configmaps": "1", "count/secrets": "5"});
     let used = json!({"count/deployments.apps": "0", "configmaps": "0", "count/secrets": "0"});
     let setup = Setup::new().quota("q", hard, used, json!({}));
@@ -109,7 +109,7 @@ async fn objects_of_any_resource_are_counted() {
 }
 
 #[tokio::test]
-async fn pods_state_what_is_limited() {
+async fn pods_must_specify_limited_resources() {
     let hard = json!({"requests.cpu": "2", "limits.memory": "4Gi"});
     let setup =
         Setup::new().quota("compute", hard, json!({"requests.cpu": "0", "limits.memory": "0"}), json!({}));
@@ -123,7 +123,7 @@ async fn pods_state_what_is_limited() {
 }
 
 #[tokio::test]
-async fn a_resize_takes_the_difference_and_gives_nothing_back() {
+async fn resize_charges_increases_only() {
     let setup =
         Setup::new().quota("q", json!({"requests.cpu": "2"}), json!({"requests.cpu": "1750m"}), json!({}));
     let of = |cpu: &str| pod(json!([container("a", cpu)]));
@@ -139,7 +139,7 @@ async fn a_resize_takes_the_difference_and_gives_nothing_back() {
 }
 
 #[tokio::test]
-async fn services_and_claims_are_counted_by_their_kind() {
+async fn counts_services_and_claims() {
     let hard = json!({"services": "5", "services.nodeports": "2", "fast.storageclass.storage.k8s.io/requests.storage": "1Gi"});
     let used = json!({"services": "0", "services.nodeports": "0", "fast.storageclass.storage.k8s.io/requests.storage": "0"});
     let setup = Setup::new().quota("q", hard, used, json!({}));
@@ -187,7 +187,7 @@ async fn scopes_select_pods() {
 }
 
 #[tokio::test]
-async fn a_dry_run_takes_nothing_but_is_refused() {
+async fn dry_run_is_checked_but_not_charged() {
     let setup = Setup::new().quota("q", json!({"pods": "1"}), json!({"pods": "0"}), json!({}));
     let dry_run = async || {
         let mut request = Request::new(registry(), "", "pods", pod(json!([])), Value::Null);
@@ -211,7 +211,7 @@ async fn concurrent_creates_never_exceed() {
             request.admit(&plugin).await.is_ok()
         });
     }
-    // Another writer of the status, such as the quota controller, comes in between.
+    // Another writer of the status, such as the quota controller, interferes.
     for _ in 0..5 {
         tokio::task::yield_now().await;
         let stored = setup.stored.stored("ns", "q").unwrap();
@@ -223,10 +223,10 @@ async fn concurrent_creates_never_exceed() {
 }
 
 #[tokio::test]
-async fn usage_that_the_cache_does_not_show_counts() {
+async fn counts_usage_that_is_not_cached_yet() {
     let setup = Setup::new().quota("q", json!({"pods": "1"}), json!({"pods": "0"}), json!({}));
     assert_eq!(setup.create("", "pods", pod(json!([]))).await, Ok(()));
-    // The in-memory cluster writes past the cache: it still has a usage of 0.
+    // The in-memory cluster does not update the cache on writes: it still shows a usage of 0.
     assert_eq!(setup.stored.get("ns", "q").unwrap().unwrap().str_at(&["status", "used", "pods"]), Some("0"));
     assert!(setup.create("", "pods", pod(json!([]))).await.is_err());
 }
@@ -256,7 +256,7 @@ async fn limited_resources_need_a_covering_quota() {
 }
 
 #[test]
-fn wrong_configurations_are_refused() {
+fn rejects_invalid_configurations() {
     for wrong in [
         json!({"kind": "ResourceQuotaConfiguration"}),
         json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "Other"}),

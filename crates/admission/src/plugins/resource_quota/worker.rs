@@ -1,4 +1,4 @@
-//! One worker a namespace charges its quotas.
+//! Charges the quotas of a namespace, with one worker per namespace.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,17 +12,17 @@ use super::check::{Checked, check};
 use super::quotas::{Quota, Quotas};
 use crate::Attributes;
 
-/// How often a batch is tried against other writers of its quotas.
+/// The most attempts to write a batch in competition with other writers.
 const MAX_ATTEMPTS: usize = 16;
-/// Charges that wait in a namespace; further ones are refused.
+/// The most waiting charges of a namespace; further ones are refused.
 const MAX_WAITING: usize = 10_000;
 
-/// The workers of all namespaces with charges under way. Charges that come while a batch is written go together in the
-/// next one.
+/// The workers of all namespaces with pending charges. Charges that arrive while a batch is written form the next
+/// batch.
 #[derive(Clone)]
 pub(super) struct Workers {
     quotas: Arc<Quotas>,
-    /// The charges that wait, by namespace. A namespace is in it as long as it has a worker.
+    /// The waiting charges by namespace. A namespace has an entry while it has a worker.
     waiting: Arc<Mutex<HashMap<String, Vec<Waiting>>>>,
 }
 
@@ -43,7 +43,7 @@ impl Workers {
     /// Charges the quotas of the request's namespace.
     ///
     /// # Errors
-    /// The refusal of a quota, or the store's error.
+    /// The refusal of a quota, or the store fails.
     pub(super) async fn charge(&self, attributes: &Attributes<'_>, charge: Charge) -> Result<(), Status> {
         let (answer, answered) = oneshot::channel();
         self.enqueue(attributes.namespace, Waiting { charge, answer })?;
@@ -68,7 +68,7 @@ impl Workers {
         }
         all.insert(namespace.to_owned(), vec![waiting]);
         let (workers, namespace) = (self.clone(), namespace.to_owned());
-        // Not part of the request's task: others wait for the batch, whatever becomes of the request.
+        // A separate task, because other requests depend on the batch even if this one is cancelled.
         tokio::spawn(async move { workers.run(&namespace).await });
         Ok(())
     }
@@ -79,7 +79,7 @@ impl Workers {
         }
     }
 
-    /// The charges that wait; `None`, and no worker any more, where there are none.
+    /// Takes the waiting charges; `None` if there are none, which ends the worker.
     fn next_batch(&self, namespace: &str) -> Option<Vec<Waiting>> {
         let mut all = self.waiting.lock();
         let batch = all.get_mut(namespace).map(std::mem::take).unwrap_or_default();
@@ -91,7 +91,7 @@ impl Workers {
     }
 
     async fn process(&self, namespace: &str, mut batch: Vec<Waiting>) {
-        // A request that has ended needs no answer, and nothing is charged for it.
+        // Cancelled requests are not charged.
         batch.retain(|waiting| !waiting.answer.is_closed());
         let mut quotas = self.quotas.of_namespace(namespace).await;
         for _ in 0..MAX_ATTEMPTS {
@@ -106,13 +106,13 @@ impl Workers {
             };
             if failed.is_empty() {
                 for waiting in admitted {
-                    // The request may have ended meanwhile.
+                    // The request may be cancelled.
                     let _ = waiting.answer.send(Ok(()));
                 }
                 return;
             }
-            // Only the quotas that could not be written are charged again: the others have the charges of the batch.
-            quotas = self.quotas.of_namespace_live(namespace).await;
+            // Only retries the quotas that could not be written: the others include the charges of the batch.
+            quotas = self.quotas.live_in_namespace(namespace).await;
             if let Ok(quotas) = &mut quotas {
                 quotas.retain(|quota| failed.iter().any(|name| name == quota.name()));
             }
@@ -125,14 +125,14 @@ impl Workers {
         refuse(batch, &Status::internal("the quotas of the namespace were changed again and again"));
     }
 
-    /// Writes quotas; the answer is the names of those that somebody else has written.
+    /// Writes quotas; returns the names of those with a conflict.
     async fn write(&self, namespace: &str, changed: &[(Quota, Quota)]) -> Result<Vec<String>, Status> {
         let mut failed = Vec::new();
         for (before, after) in changed {
             match self.quotas.write(namespace, before, &after.used).await {
                 Ok(()) => {}
                 Err(status) if status.code == 409 => failed.push(before.name().to_owned()),
-                // A quota that is gone limits nothing.
+                // A deleted quota limits nothing.
                 Err(status) if status.code == 404 => {}
                 Err(status) => return Err(status),
             }
@@ -141,8 +141,8 @@ impl Workers {
     }
 }
 
-/// Decides about the charges of a batch one after the other. Those that are refused, or have nothing to be written, are
-/// answered; the answer is the others, and the quotas that change, each as it was read and as it is to be.
+/// Checks the charges of a batch in order, and answers those that are refused or need no write. Returns the others,
+/// and the quotas to write, each before and after the change.
 fn decide(batch: Vec<Waiting>, state: &[Quota]) -> (Vec<Waiting>, Vec<(Quota, Quota)>) {
     let mut quotas = state.to_vec();
     let mut changed = vec![false; quotas.len()];
@@ -161,7 +161,7 @@ fn decide(batch: Vec<Waiting>, state: &[Quota]) -> (Vec<Waiting>, Vec<(Quota, Qu
             Ok(Checked::Free) => Ok(()),
             Ok(Checked::Exceeded(status)) | Err(status) => Err(status),
         };
-        // The request may have ended meanwhile.
+        // The request may be cancelled.
         let _ = waiting.answer.send(outcome);
     }
     let after = quotas.into_iter().zip(changed).zip(state);
@@ -171,7 +171,7 @@ fn decide(batch: Vec<Waiting>, state: &[Quota]) -> (Vec<Waiting>, Vec<(Quota, Qu
 
 fn refuse(batch: Vec<Waiting>, status: &Status) {
     for waiting in batch {
-        // The request may have ended meanwhile.
+        // The request may be cancelled.
         let _ = waiting.answer.send(Err(status.clone()));
     }
 }

@@ -1,4 +1,4 @@
-//! Pods run as service accounts that exist, and reach the server with their tokens (upstream:
+//! ServiceAccount sets the service account of pods and mounts its token (upstream:
 //! `plugin/pkg/admission/serviceaccount`).
 
 mod references;
@@ -19,15 +19,16 @@ use crate::{Attributes, Lister, Mutate, Plugin, Validate};
 
 /// The account of pods that name none.
 const DEFAULT: &str = "default";
-/// Where a container finds its token.
+/// The mount path of the token.
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// The beginning of the name of the volume with the token.
+/// The name prefix of the token's volume.
 const VOLUME: &str = "kube-api-access-";
-/// A token that is requested for this many seconds is known to be renewed.
+/// The requested lifetime in seconds, by which the issuer recognizes tokens that are refreshed.
 const TOKEN_SECONDS: u32 = 3607;
-/// Marks accounts whose pods may use only the secrets that the account lists.
+/// The annotation of accounts whose pods may only use the secrets that the account lists.
 const ENFORCE: &str = "kubernetes.io/enforce-mountable-secrets";
-/// A controller makes the default account of a new namespace: so often, and so far apart, it is waited for.
+/// The most attempts, and the delay between them, to find the default account, which a controller creates in new
+/// namespaces.
 const ATTEMPTS: usize = 10;
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(150);
 
@@ -48,10 +49,10 @@ impl Mutate for ServiceAccount {
 
     async fn admit(&self, attributes: &Attributes<'_>, object: Option<&mut Object>) -> Result<(), Status> {
         let Some(pod) = object else { return Ok(()) };
-        // A kubelet runs the pod as it is in its file.
+        // The kubelet runs a mirror pod as defined in its file.
         if !pod::is_mirror(pod.as_value()) {
             let account = self.account_of(attributes, pod).await?;
-            give_account(pod, &account);
+            set_account(pod, &account);
         }
         self.check(attributes, pod).await
     }
@@ -78,7 +79,7 @@ impl Validate for ServiceAccount {
         if !enforces(&account) {
             return Ok(());
         }
-        // Upstream's refusal is a plain error here.
+        // Upstream returns a plain error here.
         references::check_ephemeral(pod, &account).map_err(plain_error)
     }
 }
@@ -94,7 +95,7 @@ impl ServiceAccount {
         if enforces(&account) { references::check(pod, &account).map_err(forbidden) } else { Ok(()) }
     }
 
-    /// The account of a pod. It may have been created a moment ago; the default one may be about to.
+    /// The account of a pod. It may have just been created, or the default one may not exist yet.
     async fn account_of(&self, attributes: &Attributes<'_>, pod: &Object) -> Result<Arc<Object>, Status> {
         let (namespace, name) = (attributes.namespace, account_name(pod));
         if let Some(account) = self.accounts.get(namespace, name)? {
@@ -118,7 +119,7 @@ impl ServiceAccount {
     }
 }
 
-/// Refuses a pod that names no account.
+/// Refuses a pod without an account.
 fn require_name(attributes: &Attributes<'_>, pod: &Object) -> Result<(), Status> {
     if pod.str_at(&["spec", "serviceAccountName"]).is_some_and(|name| !name.is_empty()) {
         return Ok(());
@@ -127,15 +128,15 @@ fn require_name(attributes: &Attributes<'_>, pod: &Object) -> Result<(), Status>
     Err(attributes.forbidden(pod, format_args!("no service account specified for pod {namespace}/{name}")))
 }
 
-/// Puts into a pod what it has of its account: the name, the token, secrets to pull images with.
-fn give_account(pod: &mut Object, account: &Object) {
+/// Sets the account of a pod, its token and image pull secrets.
+fn set_account(pod: &mut Object, account: &Object) {
     let name = account_name(pod).to_owned();
     let automount = |object: Option<&Value>| object?.get("automountServiceAccountToken")?.as_bool();
     let automount =
         automount(pod.get("spec")).or_else(|| automount(Some(account.as_value()))).unwrap_or(true);
     let spec = pod.map_mut("spec");
     spec.insert("serviceAccountName".to_owned(), json!(name));
-    // The older name of the same field.
+    // The deprecated name of the field.
     spec.insert("serviceAccount".to_owned(), json!(name));
     if automount {
         mount_token(spec);
@@ -151,7 +152,7 @@ fn give_account(pod: &mut Object, account: &Object) {
     }
 }
 
-/// Mounts a token into each container that has nothing of its own in the place.
+/// Mounts a token into each container that has no other mount at the path.
 fn mount_token(spec: &mut Map) {
     let there = list(spec.get("volumes")).iter().find_map(|volume| {
         let name = volume["name"].as_str().filter(|name| name.starts_with(VOLUME))?;
@@ -179,7 +180,7 @@ fn mount_token(spec: &mut Map) {
     }
 }
 
-/// A token, the authority by which the server is known, and the namespace.
+/// A projected volume with a token, the CA bundle and the namespace.
 fn token_volume(name: &str) -> Value {
     json!({
         "name": name,
@@ -206,9 +207,9 @@ fn account_name(pod: &Object) -> &str {
     pod.str_at(&["spec", "serviceAccountName"]).filter(|name| !name.is_empty()).unwrap_or(DEFAULT)
 }
 
-/// Whether pods may use only the secrets that the account lists.
+/// Whether pods may only use the secrets that the account lists.
 fn enforces(account: &Object) -> bool {
-    // The spellings of true that Go's parser accepts.
+    // The forms of true that Go's parser accepts.
     let said = account.annotation(ENFORCE);
     said.is_some_and(|said| matches!(said, "1" | "t" | "T" | "true" | "TRUE" | "True"))
 }

@@ -1,4 +1,4 @@
-//! Which secrets a pod may refer to.
+//! The secrets that a pod may refer to.
 
 use std::collections::BTreeSet;
 
@@ -7,10 +7,10 @@ use nave_resources::pod::{self, ContainerKind};
 
 use crate::plugins::pods::list;
 
-/// A pod that a kubelet runs by itself has no account and no secrets.
+/// Mirror pods have no account and no secrets.
 ///
 /// # Errors
-/// What it refers to.
+/// The forbidden reference.
 pub(super) fn check_mirror_pod(pod: &Value) -> Result<(), String> {
     if meta::str_at(pod, &["spec", "serviceAccountName"]).is_some_and(|name| !name.is_empty()) {
         return Err("a mirror pod may not reference service accounts".to_owned());
@@ -26,10 +26,10 @@ pub(super) fn check_mirror_pod(pod: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Pods of an account that says so use only the secrets that the account lists.
+/// Checks that pods of an enforcing account only use the secrets that it lists.
 ///
 /// # Errors
-/// The first secret that it does not list.
+/// The first secret that is not listed.
 pub(super) fn check(pod: &Object, account: &Object) -> Result<(), String> {
     let (mountable, pulling, account) =
         (listed(account, "secrets"), listed(account, "imagePullSecrets"), account.name());
@@ -55,10 +55,10 @@ pub(super) fn check(pod: &Object, account: &Object) -> Result<(), String> {
     Ok(())
 }
 
-/// The same for the ephemeral containers of a pod alone.
+/// The same for ephemeral containers only.
 ///
 /// # Errors
-/// The first secret that the account does not list.
+/// The first secret that is not listed.
 pub(super) fn check_ephemeral(pod: &Object, account: &Object) -> Result<(), String> {
     let mountable = listed(account, "secrets");
     let ephemeral = pod::containers(pod.as_value()).filter(|(kind, _)| *kind == ContainerKind::Ephemeral);

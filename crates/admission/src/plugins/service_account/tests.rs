@@ -11,12 +11,12 @@ fn pod(spec: &Value) -> Object {
 
 fn given(spec: &Value, account: &Value) -> Value {
     let mut pod = pod(spec);
-    give_account(&mut pod, &object(account));
+    set_account(&mut pod, &object(account));
     pod.remove("spec").unwrap()
 }
 
 #[test]
-fn a_pod_gets_the_default_account_and_its_token() {
+fn pod_gets_default_account_and_token() {
     let account = json!({"metadata": {"name": "default"}, "imagePullSecrets": [{"name": "pull", "more": 1}]});
     let elsewhere = json!({"name": "own", "mountPath": MOUNT_PATH});
     let containers = json!([{"name": "a"}, {"name": "b", "volumeMounts": [elsewhere]}]);
@@ -41,12 +41,12 @@ fn a_pod_gets_the_default_account_and_its_token() {
 }
 
 #[test]
-fn a_token_is_mounted_once_and_where_it_is_wanted() {
+fn mounts_token_once_and_only_if_wanted() {
     let account = json!({"metadata": {"name": "a"}, "automountServiceAccountToken": false});
     let containers = json!([{"name": "a"}]);
     let without = given(&json!({"serviceAccountName": "a", "containers": containers}), &account);
     assert_eq!(without.get("volumes"), None);
-    // The pod goes before the account.
+    // The pod's setting takes precedence over the account's.
     let with = given(&json!({"automountServiceAccountToken": true, "containers": containers}), &account);
     assert_eq!(with["volumes"].as_array().unwrap().len(), 1);
     assert_eq!(with.get("imagePullSecrets"), None);
@@ -55,7 +55,7 @@ fn a_token_is_mounted_once_and_where_it_is_wanted() {
 }
 
 #[test]
-fn an_account_can_limit_the_secrets_of_its_pods() {
+fn account_can_limit_the_secrets_of_its_pods() {
     let account = object(&json!({
         "metadata": {"name": "a", "annotations": {(ENFORCE): "true"}},
         "secrets": [{"name": "s"}], "imagePullSecrets": [{"name": "p"}],
@@ -86,7 +86,7 @@ fn an_account_can_limit_the_secrets_of_its_pods() {
 }
 
 #[test]
-fn a_mirror_pod_refers_to_nothing() {
+fn mirror_pods_may_not_have_references() {
     for (spec, why) in [
         (json!({"containers": [{"name": "c"}]}), None),
         (json!({"serviceAccountName": "a"}), Some("a mirror pod may not reference service accounts")),
@@ -120,34 +120,34 @@ async fn send(
 }
 
 #[tokio::test]
-async fn accounts_have_to_exist() {
+async fn account_must_exist() {
     let accounts = Arc::new(Memory::default());
-    let of = |name: &str| json!({"metadata": {"name": "p"}, "spec": {"serviceAccountName": name, "containers": [{"name": "c"}]}});
+    let pod_with = |name: &str| json!({"metadata": {"name": "p"}, "spec": {"serviceAccountName": name, "containers": [{"name": "c"}]}});
     let missing =
         r#"pods "p" is forbidden: error looking up service account ns/new: serviceaccount "new" not found"#;
-    assert_eq!(send(&accounts, of("new"), Value::Null, "").await, Err((403, missing.to_owned())));
+    assert_eq!(send(&accounts, pod_with("new"), Value::Null, "").await, Err((403, missing.to_owned())));
     accounts.put_uncached(json!({"metadata": {"name": "new", "namespace": "ns"}}));
-    let found = send(&accounts, of("new"), Value::Null, "").await.unwrap();
+    let found = send(&accounts, pod_with("new"), Value::Null, "").await.unwrap();
     assert_eq!(found["spec"]["serviceAccount"], "new");
 }
 
 #[tokio::test]
-async fn a_secret_of_an_ephemeral_container_is_refused_plainly() {
+async fn refuses_secrets_of_ephemeral_containers_with_a_plain_error() {
     let accounts = Arc::new(Memory::default());
     accounts.put(json!({"metadata": {"name": "a", "namespace": "ns", "annotations": {(ENFORCE): "true"}},
         "secrets": [{"name": "s"}]}));
-    let of = |secret: &str, kind: &str| {
+    let pod_with = |secret: &str, kind: &str| {
         let env = json!([{"name": "E", "valueFrom": {"secretKeyRef": {"name": secret, "key": "k"}}}]);
         json!({"metadata": {"name": "p"}, "spec": {"serviceAccountName": "a", kind: [{"name": "c", "env": env}]}})
     };
     let update = async |pod: Value| send(&accounts, pod.clone(), pod, "ephemeralcontainers").await;
-    assert!(update(of("s", "ephemeralContainers")).await.is_ok());
+    assert!(update(pod_with("s", "ephemeralContainers")).await.is_ok());
     let why = r#"ephemeral container c with envVar E referencing secret.secretName="t" is not allowed because service account a does not reference that secret"#;
-    assert_eq!(update(of("t", "ephemeralContainers")).await, Err((500, why.to_owned())));
+    assert_eq!(update(pod_with("t", "ephemeralContainers")).await, Err((500, why.to_owned())));
     assert!(
-        update(of("t", "containers")).await.is_ok(),
-        "the other containers were checked when the pod was created"
+        update(pod_with("t", "containers")).await.is_ok(),
+        "the other containers were checked at creation"
     );
-    let created = send(&accounts, of("t", "containers"), Value::Null, "").await.unwrap_err();
+    let created = send(&accounts, pod_with("t", "containers"), Value::Null, "").await.unwrap_err();
     assert_eq!(created.0, 403);
 }

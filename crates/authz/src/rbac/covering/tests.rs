@@ -3,7 +3,7 @@ use proptest::sample::subsequence;
 
 use super::*;
 
-/// As upstream does it: each part against each rule.
+/// Upstream's algorithm: each part against each rule.
 fn by_parts(held: &[&Rule], wanted: &[Rule]) -> Vec<Rule> {
     let mut parts = Vec::new();
     for rule in wanted {
@@ -73,7 +73,7 @@ fn rule() -> impl Strategy<Value = Rule> {
 
 proptest! {
     #[test]
-    fn what_is_missing_is_what_no_rule_covers_of_the_parts(
+    fn missing_parts_match_upstream_algorithm(
         held in prop::collection::vec(rule(), 0..8),
         wanted in prop::collection::vec(rule(), 0..4),
     ) {
@@ -100,12 +100,12 @@ fn wide(count: usize) -> Rule {
 }
 
 #[test]
-fn a_small_rule_with_a_large_product_takes_few_steps_and_little_room() {
+fn large_products_take_few_steps_and_little_memory() {
     let product = 300_usize.pow(4) + 300 * 300;
     let missing = not_covered(&[], [&wide(300)]).unwrap();
     assert_eq!(missing.parts.len() + missing.more, product);
     assert!(missing.parts.len() <= MAX_PARTS);
-    // All but one word of one dimension is held.
+    // All but one value of one dimension is held.
     let mut held = wide(300);
     held.resource_names = many("n", 299);
     let missing =
@@ -117,7 +117,7 @@ fn a_small_rule_with_a_large_product_takes_few_steps_and_little_room() {
 }
 
 #[test]
-fn long_words_in_a_large_product_are_not_copied_for_each_part() {
+fn long_values_are_not_copied_for_each_part() {
     let long = Rule { resources: ["r".repeat(100_000)].into_iter().collect(), ..wide(100) };
     let missing = not_covered(&[], [&long]).unwrap();
     let bytes: usize = missing.parts.iter().flat_map(|part| part.resources.iter()).map(str::len).sum();
@@ -125,8 +125,8 @@ fn long_words_in_a_large_product_are_not_copied_for_each_part() {
 }
 
 #[test]
-fn rules_that_would_be_cut_into_too_many_pieces_are_refused() {
-    // Each held rule takes one corner out of what is left, so that the pieces become ever more.
+fn rejects_rules_that_split_into_too_many_blocks() {
+    // Each held rule cuts one corner off, so the number of blocks grows.
     let corner = |at: usize| Rule {
         verbs: many("v", 300).iter().skip(at % 7).step_by(7).collect(),
         api_groups: many("g", 300).iter().skip(at % 11).step_by(11).collect(),
@@ -139,7 +139,7 @@ fn rules_that_would_be_cut_into_too_many_pieces_are_refused() {
 }
 
 #[test]
-fn rules_that_are_not_needed_are_not_arranged() {
+fn skips_indexing_of_unneeded_rules() {
     let everything = Rule::on("*", "*", "*");
     let long = Rule { resource_names: many("n", MAX_STEPS + 1), ..wide(1) };
     let wanted = Rule { non_resource_urls: Words::default(), ..wide(10) };

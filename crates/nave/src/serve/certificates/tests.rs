@@ -20,35 +20,35 @@ fn error_of(config: &Config) -> String {
 }
 
 #[test]
-fn own_certificates_are_renewed_while_the_server_runs() {
+fn renews_own_certificates_while_running() {
     let folder = tempfile::tempdir().unwrap();
     let mut certificates = Certificates::open(&config(folder.path(), &[])).unwrap();
-    let before = certificates.shown.clone();
+    let before = certificates.pair.clone();
     assert!(!certificates.refresh(SystemTime::now()).unwrap());
     let next_year = SystemTime::now() + Duration::from_hours(300 * 24);
     assert!(certificates.refresh(next_year).unwrap());
-    assert!(certificates.shown != before && certificates.shown == certificates.own.serving);
+    assert!(certificates.pair != before && certificates.pair == certificates.own.serving);
 }
 
 #[test]
-fn a_given_certificate_is_taken_and_taken_again_when_it_changes() {
+fn reloads_a_given_certificate() {
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let given = Certificates::open(&config(other.path(), &[])).unwrap();
     let (crt, key) = (other.path().join("pki/apiserver.crt"), other.path().join("pki/apiserver.key"));
     let flags = [("tls-cert-file", crt.as_path()), ("tls-private-key-file", key.as_path())];
     let mut certificates = Certificates::open(&config(folder.path(), &flags)).unwrap();
-    assert_eq!(certificates.server_ca(), given.shown.certificate);
+    assert_eq!(certificates.server_ca(), given.pair.certificate);
 
     let newer = Certificates::open(&config(tempfile::tempdir().unwrap().path(), &[])).unwrap();
-    fs::write(&crt, &newer.shown.certificate).unwrap();
-    assert!(certificates.refresh(SystemTime::now()).is_err(), "a certificate without its key");
-    fs::write(&key, &newer.shown.key).unwrap();
+    fs::write(&crt, &newer.pair.certificate).unwrap();
+    assert!(certificates.refresh(SystemTime::now()).is_err(), "a certificate with the wrong key");
+    fs::write(&key, &newer.pair.key).unwrap();
     assert!(certificates.refresh(SystemTime::now()).unwrap());
-    assert_eq!(certificates.server_ca(), newer.shown.certificate);
+    assert_eq!(certificates.server_ca(), newer.pair.certificate);
 }
 
 #[test]
-fn a_file_that_cannot_be_used_is_named_with_its_flag() {
+fn error_names_flag_and_file() {
     let folder = tempfile::tempdir().unwrap();
     let (empty, absent) = (folder.path().join("empty"), folder.path().join("absent"));
     fs::write(&empty, "").unwrap();
