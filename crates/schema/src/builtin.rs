@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use crate::types::{
-    AnyForm, Default, Field, ListTopology, PatchStrategy, Scalar, SchemaSet, Shape, StructType, TypeId, Wire,
+    AnyForm, Default, Field, ListTopology, PatchStrategy, Scalar, SchemaSet, Shape, StructType, TypeId,
+    TypeMeta, Wire,
 };
 
 /// Returns the types of every built-in kind, of their lists, and of requests and responses (`Status`, `DeleteOptions`,
@@ -76,6 +77,7 @@ fn field(line: &str, ids: &HashMap<&str, TypeId>) -> Option<Field> {
         declared_atomic: false,
         default,
         patch,
+        type_meta: None,
         enumeration,
         wire,
     };
@@ -116,6 +118,10 @@ fn apply(field: &mut Field, word: &str) -> Option<()> {
             }
         }
         ("key", key) => field.patch.merge_key = Some(key.to_owned()),
+        ("typed", type_meta) => {
+            let (api_version, kind) = type_meta.rsplit_once('/')?;
+            field.type_meta = Some(TypeMeta { api_version: api_version.to_owned(), kind: kind.to_owned() });
+        }
         _ => place(&mut field.wire, word.strip_prefix('@')?)?,
     }
     Some(())

@@ -39,6 +39,6 @@ pub mod validate;
 
 pub use builtin::builtin;
 pub use types::{
-    AnyForm, Default, Field, ListTopology, PatchStrategy, Scalar, SchemaSet, Shape, StructType, TypeId, Wire,
-    WirePlan,
+    AnyForm, Default, Field, ListTopology, PatchStrategy, Scalar, SchemaSet, Shape, StructType, TypeId,
+    TypeMeta, Wire, WirePlan,
 };

@@ -68,10 +68,22 @@ pub struct Field {
     pub default: Option<Default>,
     /// The strategic merge patch behaviour.
     pub patch: PatchStrategy,
+    /// The version and kind of the objects in the field. Protobuf has neither; upstream's conversion adds them on reads
+    /// (`Convert_apps_StatefulSetSpec_To_v1_StatefulSetSpec`).
+    pub type_meta: Option<TypeMeta>,
     /// The allowed values of an enumeration; for documentation, validation decides.
     pub enumeration: Vec<String>,
     /// The protobuf encoding of the field; number 0 if the kind has no protobuf form.
     pub wire: Wire,
+}
+
+/// The `apiVersion` and the `kind` of an object inside another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TypeMeta {
+    /// The group and version, such as `v1`.
+    pub api_version: String,
+    /// The kind.
+    pub kind: String,
 }
 
 /// A static default (`+default=`).

@@ -29,6 +29,8 @@ pub(crate) struct Field {
     pub(crate) keys: Vec<String>,
     pub(crate) patch: Option<String>,
     pub(crate) merge_key: Option<String>,
+    /// The version and kind of the objects in the field, `VERSION/KIND`.
+    pub(crate) type_meta: Option<String>,
     pub(crate) default: Option<String>,
     pub(crate) via: u32,
     pub(crate) number: u32,
@@ -119,7 +121,7 @@ impl Field {
         if !self.keys.is_empty() {
             let _ = write!(out, " map={}", self.keys.join(","));
         }
-        for (word, value) in [("patch", &self.patch), ("key", &self.merge_key)] {
+        for (word, value) in [("patch", &self.patch), ("key", &self.merge_key), ("typed", &self.type_meta)] {
             if let Some(value) = value {
                 let _ = write!(out, " {word}={value}");
             }
@@ -152,6 +154,7 @@ const HEADING: &str = "\
 # ptr       a pointer to a scalar in Go: false, 0 and \"\" differ from absent
 # atomic    the list or map is declared atomic;  set: the list is a set;  map=KEYS: it is keyed by these fields
 # patch=    strategic merge patch strategy;  key=  its merge key
+# typed=    version and kind of the objects in the field, which reading them from protobuf adds
 # @N        protobuf field number;  @V/N  field N of the message in field V, which JSON inlines (also @U/V/N);
 #           a * after it: the (innermost) list is wrapped in a message with `items = 1`
 # default=  static default, JSON to the end of the line

@@ -112,6 +112,7 @@ impl Field {
             "map" => self.keys = value.split(',').filter(|key| !key.is_empty()).map(str::to_owned).collect(),
             "patch" => self.patch = text(),
             "key" => self.merge_key = text(),
+            "typed" => self.type_meta = text(),
             "default" => self.default = text(),
             _ => self.place(name).ok_or_else(|| format!("unknown word {word}"))?,
         }

@@ -136,6 +136,7 @@ impl ObjectCodec {
             api_version: &self.api_version,
             kind: &self.def.kind,
             resource_version: Some(digits.format(kv.mod_revision)),
+            embedded_types: true,
         };
         let mut json = Vec::with_capacity(self.growth.capacity(kv.value.len()));
         protobuf::transcode_json(set, type_id, message, root, &mut json)?;

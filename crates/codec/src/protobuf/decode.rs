@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use nave_machinery::duration;
 use nave_machinery::limits::{Budget, LimitError, MAX_DEPTH};
-use nave_schema::{AnyForm, Field, Scalar, SchemaSet, Shape, TypeId, WirePlan};
+use nave_schema::{AnyForm, Field, Scalar, SchemaSet, Shape, TypeId, TypeMeta, WirePlan};
 
 use super::{
     MAX_JOINED_BYTES, ProtobufError, Root, scalar,
@@ -34,7 +34,9 @@ pub(super) fn walk<S: Sink>(
         }
     }
     let joined = Budget::new(MAX_JOINED_BYTES);
-    let mut walker = Walker { set, sink, collected: Vec::with_capacity(64), entries: Vec::new(), joined };
+    let embedded_types = root.embedded_types;
+    let mut walker =
+        Walker { set, sink, embedded_types, collected: Vec::with_capacity(64), entries: Vec::new(), joined };
     walker.fields(id, message, MAX_DEPTH, root.resource_version.map_or(Inject::No, Inject::Root))?;
     sink.close_object();
     Ok(())
@@ -50,13 +52,15 @@ struct CollectedField<'a> {
 /// The key of a map entry, and its value if present.
 type Entry<'a> = (&'a str, Option<Raw<'a>>);
 
-/// The target of the injected resourceVersion.
+/// The fields that a message lacks and gets: the resourceVersion, or the version and kind of an embedded object.
 #[derive(Clone, Copy)]
 enum Inject<'i> {
     /// The current message is the object; its `metadata` gets it.
     Root(&'i str),
     /// The current message is the `metadata`.
     Metadata(&'i str),
+    /// The current message is an object inside another one.
+    TypeMeta(&'i TypeMeta),
     /// Neither this message nor one below it.
     No,
 }
@@ -82,6 +86,8 @@ impl FieldContext<'_> {
 struct Walker<'a, 's, S> {
     set: &'a SchemaSet,
     sink: &'s mut S,
+    /// [`Root::embedded_types`].
+    embedded_types: bool,
     /// Fields of the current message, after those of the enclosing messages.
     collected: Vec<CollectedField<'a>>,
     /// Reused buffer for the entries of a map.
@@ -103,9 +109,18 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
         let depth = depth.checked_sub(1).ok_or(LimitError::TooDeep)?;
         let set = self.set;
         let (ty, plan) = (set.get(id), set.wire_plan(id));
-        if let Inject::Metadata(version) = inject {
-            self.sink.name(RESOURCE_VERSION);
-            self.sink.text(version);
+        match inject {
+            Inject::Metadata(version) => {
+                self.sink.name(RESOURCE_VERSION);
+                self.sink.text(version);
+            }
+            Inject::TypeMeta(TypeMeta { api_version, kind }) => {
+                for (name, value) in [("kind", kind), ("apiVersion", api_version)] {
+                    self.sink.name(name);
+                    self.sink.text(value);
+                }
+            }
+            Inject::Root(_) | Inject::No => {}
         }
         let start = self.collected.len();
         collect_fields(plan, message, Level::TOP, &mut self.collected)?;
@@ -152,9 +167,15 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
                 // document.
                 let whole = self.joined(context, pieces)?;
                 self.sink.name(&field.name);
-                let (set, joined) = (self.set, self.joined);
-                let mut apart =
-                    Walker { set, sink: &mut *self.sink, collected: Vec::new(), entries: Vec::new(), joined };
+                let (set, joined, embedded_types) = (self.set, self.joined, self.embedded_types);
+                let mut apart = Walker {
+                    set,
+                    sink: &mut *self.sink,
+                    embedded_types,
+                    collected: Vec::new(),
+                    entries: Vec::new(),
+                    joined,
+                };
                 apart.message(*id, &whole, context.depth, inject)?;
                 self.joined = apart.joined;
                 Ok(())
@@ -261,7 +282,9 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
                 Ok(())
             }
             Shape::Struct(id) => {
-                self.message(*id, bytes_of(raw.unwrap_or(empty), context)?, context.depth, Inject::No)
+                let type_meta = context.field.type_meta.as_ref().filter(|_| self.embedded_types);
+                let inject = type_meta.map_or(Inject::No, Inject::TypeMeta);
+                self.message(*id, bytes_of(raw.unwrap_or(empty), context)?, context.depth, inject)
             }
             Shape::List { .. } | Shape::Map { .. } => self.wrapped(context, shape, raw.unwrap_or(empty)),
             Shape::Any => self.any(context, raw.unwrap_or(empty)),

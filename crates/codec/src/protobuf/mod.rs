@@ -93,6 +93,8 @@ pub struct Root<'a> {
     pub kind: &'a str,
     /// Replaces `metadata.resourceVersion`.
     pub resource_version: Option<&'a str>,
+    /// Adds `apiVersion` and `kind` to embedded objects, as upstream's conversion of stored objects does.
+    pub embedded_types: bool,
 }
 
 /// Appends the message of `value`, of the type `id`, to `out`. Unknown fields are omitted, as are `apiVersion` and
@@ -119,7 +121,8 @@ pub fn decode(set: &SchemaSet, id: TypeId, message: &[u8]) -> Result<Value, Prot
 /// Decodes a stored message of the type `id`, without a memory limit: it was accepted when it was written.
 pub fn decode_stored(set: &SchemaSet, id: TypeId, message: &[u8]) -> Result<Value, ProtobufError> {
     let mut sink = sink::ValueSink::new(Budget::new(usize::MAX));
-    decode::walk(set, id, message, Root::default(), &mut sink)?;
+    let root = Root { embedded_types: true, ..Root::default() };
+    decode::walk(set, id, message, root, &mut sink)?;
     Ok(sink.finish()?)
 }
 

@@ -20,6 +20,7 @@ fn field(name: &str, number: u32, shape: Shape) -> Field {
         declared_atomic: false,
         default: None,
         patch: PatchStrategy::default(),
+        type_meta: None,
         enumeration: Vec::new(),
         wire: Wire { number, ..Wire::default() },
     }
@@ -183,7 +184,7 @@ fn adds_fields_that_json_always_has() {
     assert_eq!(decode(&set, FIRST, b"\x0a\x02\x42\x00\x20\x00").unwrap(), empty);
     assert_eq!(decode(&set, FIRST, b"\x28\x00").unwrap()["pointer"], json!(false));
 
-    let root = Root { api_version: "v1", kind: "Pod", resource_version: Some("12") };
+    let root = Root { api_version: "v1", kind: "Pod", resource_version: Some("12"), ..Root::default() };
     let text = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"12","name":"a","creationTimestamp":null},"rules":null,"replicas":0}"#;
     assert_eq!(transcoded(&set, b"\x0a\x06\x0a\x01a\x32\x019", root).unwrap(), text);
 }
@@ -476,4 +477,25 @@ proptest! {
         let _ = envelope::unwrap(&bytes);
         let _ = envelope::unwrap(&[&envelope::PREFIX[..], &bytes].concat());
     }
+}
+
+#[test]
+fn stored_objects_get_the_types_of_embedded_objects() {
+    let set = nave_schema::builtin();
+    let id = set.find("io.k8s.api.apps.v1.StatefulSet").unwrap();
+    let claim = json!({"metadata": {"name": "data"}, "spec": {}, "status": {}});
+    let object = json!({"metadata": {"name": "s"}, "spec": {"volumeClaimTemplates": [claim]}});
+    let mut message = Vec::new();
+    encode(set, id, &object, &mut message).unwrap();
+    let of_claim = |object: &Value| {
+        let claim = &object["spec"]["volumeClaimTemplates"][0];
+        json!([claim["apiVersion"], claim["kind"], claim["metadata"]["name"]])
+    };
+    let typed = json!(["v1", "PersistentVolumeClaim", "data"]);
+    assert_eq!(of_claim(&decode_stored(set, id, &message).unwrap()), typed);
+    assert_eq!(of_claim(&decode(set, id, &message).unwrap()), json!([null, null, "data"]));
+    let root = Root { embedded_types: true, ..Root::default() };
+    let mut text = Vec::new();
+    transcode_json(set, id, &message, root, &mut text).unwrap();
+    assert_eq!(of_claim(&json::decode(&text).unwrap().value), typed);
 }

@@ -67,10 +67,9 @@ pub(super) fn stateful_set(stateful_set: &mut Value) {
         set(policy, "whenScaled", "Retain");
     }
     for claim in each(spec, "volumeClaimTemplates") {
-        // Nothing stores them: an object that has them would differ from the stored one, and could not be updated.
-        for field in ["apiVersion", "kind"] {
-            claim.remove(field);
-        }
+        // Protobuf does not store them, and reading adds them: whatever a client writes is the same object.
+        claim.insert("apiVersion".to_owned(), "v1".into());
+        claim.insert("kind".to_owned(), "PersistentVolumeClaim".into());
         crate::groups::core::claim_defaults(claim);
     }
 }
@@ -93,5 +92,6 @@ mod tests {
             set
         });
         assert_eq!(one, other);
+        assert_eq!(one["spec"]["volumeClaimTemplates"][0]["kind"], "PersistentVolumeClaim");
     }
 }
