@@ -52,8 +52,8 @@ fn parses_a_full_file() {
 #[test]
 fn reports_each_invalid_field() {
     for (good, bad, why) in [
-        ("k8s.io/v1", "k8s.io/v2", "no AuthenticationConfiguration"),
-        ("kind: Auth", "kind: Other", "no AuthenticationConfiguration"),
+        ("k8s.io/v1", "k8s.io/v2", "not an AuthenticationConfiguration"),
+        ("kind: Auth", "kind: Other", "not an AuthenticationConfiguration"),
         ("uid: {claim: sub}", "uid: {claims: sub}", "claims"),
         (
             "https://issuer.example\n",
