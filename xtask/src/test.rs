@@ -80,7 +80,7 @@ fn installed(subcommand: &str) -> bool {
     asked.is_ok_and(|status| status.success())
 }
 
-/// Whether cargo-deny's advisory database exists.
+/// Returns whether cargo-deny's advisory database exists.
 fn has_advisories() -> bool {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));

@@ -49,7 +49,7 @@ pub enum RequestOptions<'a> {
 }
 
 impl RequestOptions<'_> {
-    /// Whether this is a dry run.
+    /// Returns whether this is a dry run.
     pub fn dry_run(self) -> bool {
         match self {
             Self::Write(options) => options.dry_run,
@@ -90,37 +90,37 @@ impl fmt::Display for Operation {
 }
 
 impl Attributes<'_> {
-    /// Whether the request is for this resource of a group.
+    /// Returns whether the request is for this resource of a group.
     pub fn is_resource(&self, group: &str, resource: &str) -> bool {
         self.def.group == group && self.def.resource == resource
     }
 
-    /// Whether the request is for pods or one of their subresources.
+    /// Returns whether the request is for pods or one of their subresources.
     pub fn is_pods(&self) -> bool {
         self.is_resource("", "pods")
     }
 
-    /// Whether the request is for the object itself, not a subresource.
+    /// Returns whether the request is for the object itself, not a subresource.
     pub fn is_object(&self) -> bool {
         self.subresource.is_empty()
     }
 
-    /// Whether the operation is a create.
+    /// Returns whether the operation is a create.
     pub fn is_create(&self) -> bool {
         self.operation == Operation::Create
     }
 
-    /// Whether the operation is an update.
+    /// Returns whether the operation is an update.
     pub fn is_update(&self) -> bool {
         self.operation == Operation::Update
     }
 
-    /// Whether the operation is a create or an update.
+    /// Returns whether the operation is a create or an update.
     pub fn is_write(&self) -> bool {
         self.is_create() || self.is_update()
     }
 
-    /// Whether this is a dry run: nothing is written or reserved.
+    /// Returns whether this is a dry run: nothing is written or reserved.
     pub fn dry_run(&self) -> bool {
         self.options.dry_run()
     }

@@ -12,7 +12,7 @@ use crate::metrics::{Metrics, Phase, PluginTimer};
 /// A plugin of the mutating phase (upstream: `MutationInterface`).
 #[async_trait]
 pub trait Mutate: Send + Sync {
-    /// Whether the plugin handles the request. Must be cheap.
+    /// Returns whether the plugin handles the request. Must be cheap.
     fn handles(&self, attributes: &Attributes<'_>) -> bool;
 
     /// Admits the request; may change the object, which is `None` on a deletion.
@@ -25,7 +25,7 @@ pub trait Mutate: Send + Sync {
 /// A plugin of the validating phase, after which no plugin changes the object (upstream: `ValidationInterface`).
 #[async_trait]
 pub trait Validate: Send + Sync {
-    /// Whether the plugin handles the request. Must be cheap.
+    /// Returns whether the plugin handles the request. Must be cheap.
     fn handles(&self, attributes: &Attributes<'_>) -> bool;
 
     /// Admits the request. The object is `None` on a deletion.

@@ -126,7 +126,7 @@ impl Notes {
         }
     }
 
-    /// Whether this is the second run of the mutating plugins.
+    /// Returns whether this is the second run of the mutating plugins.
     pub fn is_reinvocation(&self) -> bool {
         self.inner.lock().reinvocation == Reinvocation::Running
     }

@@ -96,7 +96,7 @@ impl Selectors {
     }
 }
 
-/// Whether a text can be the name of an object in a path.
+/// Returns whether a text can be the name of an object in a path.
 fn is_path_segment(name: &str) -> bool {
     !name.is_empty() && nave_machinery::names::is_path_segment_name(name).is_empty()
 }

@@ -110,7 +110,7 @@ impl<F: Future> Future for OffExecutor<'_, F> {
     }
 }
 
-/// Whether this thread's other tasks can go on elsewhere; on the runtime of a single thread there is no elsewhere.
+/// Returns whether this thread's other tasks can go on elsewhere; on the runtime of a single thread there is no elsewhere.
 fn can_hand_over() -> bool {
     Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread)
 }

@@ -16,7 +16,7 @@ pub(crate) const THRESHOLD: usize = 128 << 10;
 /// Bytes compressed at once: about a millisecond's work.
 const STEP: usize = 64 << 10;
 
-/// Whether the client accepts gzip, by upstream's simple reading of the header: as an encoding with no weight.
+/// Returns whether the client accepts gzip, by upstream's simple reading of the header: as an encoding with no weight.
 pub(crate) fn is_accepted(headers: &HeaderMap) -> bool {
     let accepted = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
     accepted.is_some_and(|encodings| encodings.split(',').any(|encoding| encoding.trim() == "gzip"))

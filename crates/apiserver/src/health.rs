@@ -30,7 +30,7 @@ pub struct Health {
 #[derive(Clone)]
 struct Check {
     name: String,
-    /// Whether the check says something about `/livez` too, not only about `/readyz`.
+    /// True if the check says something about `/livez` too, not only about `/readyz`.
     live: bool,
     probe: Probe,
 }
@@ -54,7 +54,7 @@ impl Switch {
         self.0.store(true, Ordering::Release);
     }
 
-    /// Whether it is on.
+    /// Returns whether it is on.
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }

@@ -82,7 +82,7 @@ pub fn bump_generation(def: &ResourceDef, object: &mut Value, old: &Value) {
     }
 }
 
-/// Whether an object that is being deleted has nothing left that keeps it.
+/// Returns whether an object that is being deleted has nothing left that keeps it.
 pub fn is_deletable(def: &ResourceDef, object: &Value) -> bool {
     meta::deletion_timestamp(object).is_some()
         && meta::finalizers(object).is_empty()

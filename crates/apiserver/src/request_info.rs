@@ -42,7 +42,7 @@ pub struct ResourceRequest {
     /// The namespace; empty for cluster-scoped resources and for all namespaces. A namespace is itself the namespace
     /// of a request for it: a role binding in a namespace can grant access to the namespace.
     pub namespace: String,
-    /// Whether the path names the resource in a namespace, as `…/namespaces/NAMESPACE/RESOURCE` does and
+    /// True if the path names the resource in a namespace, as `…/namespaces/NAMESPACE/RESOURCE` does and
     /// `…/namespaces/NAME` does not. Cluster-scoped resources have no such path.
     pub in_namespace: bool,
     /// The object's name; empty for the collection.
@@ -51,7 +51,7 @@ pub struct ResourceRequest {
     pub subresource: String,
     /// What follows the subresource, as in `…/proxy/a/b`.
     pub rest: String,
-    /// Whether the path itself asks for a watch (`/api/v1/watch/pods`).
+    /// True if the path itself asks for a watch (`/api/v1/watch/pods`).
     pub watch: bool,
 }
 
@@ -92,7 +92,7 @@ impl RequestInfo {
         Ok(Self { method: method.clone(), verb, path, resource, query })
     }
 
-    /// Whether the request may take as long as it likes: a watch, or a connection to a pod, node or service (upstream:
+    /// Returns whether the request may take as long as it likes: a watch, or a connection to a pod, node or service (upstream:
     /// `BasicLongRunningRequestCheck`, which counts each request for a log).
     pub fn is_long_running(&self) -> bool {
         let Some(resource) = &self.resource else { return false };
@@ -103,7 +103,7 @@ impl RequestInfo {
         }
     }
 
-    /// Whether the request asks for the server's health.
+    /// Returns whether the request asks for the server's health.
     pub fn is_health_check(&self) -> bool {
         let endpoint = self.path.trim_start_matches('/').split('/').next();
         self.resource.is_none() && matches!(endpoint, Some("healthz" | "livez" | "readyz"))
@@ -193,7 +193,7 @@ impl Verb {
         }
     }
 
-    /// Whether the verb changes something.
+    /// Returns whether the verb changes something.
     pub fn is_mutating(self) -> bool {
         !matches!(self, Self::Get | Self::List | Self::Watch)
     }
@@ -247,7 +247,7 @@ impl Query {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// Whether `name` is given and is not false, as upstream reads booleans in queries.
+    /// Returns whether `name` is given and is not false, as upstream reads booleans in queries.
     pub fn flag(&self, name: &str) -> bool {
         self.get(name).is_some_and(|value| !matches!(value.to_ascii_lowercase().as_str(), "false" | "0"))
     }

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 pub struct Upgrade(Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl Upgrade {
-    /// Whether the connection of a request can change its protocol: one of HTTP/1.1 that the client asks to upgrade.
+    /// Returns whether the connection of a request can change its protocol: one of HTTP/1.1 that the client asks to upgrade.
     pub(crate) fn is_possible<B>(request: &Request<B>) -> bool {
         request.extensions().get::<OnUpgrade>().is_some()
     }

@@ -38,7 +38,7 @@ pub struct Attributes<'a> {
 pub struct Selected<'a, R> {
     /// The requirements.
     pub requirements: &'a [R],
-    /// Whether some requirements could not be parsed.
+    /// True if some requirements could not be parsed.
     pub incomplete: bool,
 }
 
@@ -74,17 +74,17 @@ impl<'a> Attributes<'a> {
         }
     }
 
-    /// Whether the request is for a resource, not for another path.
+    /// Returns whether the request is for a resource, not for another path.
     pub fn is_resource_request(&self) -> bool {
         !self.resource.is_empty()
     }
 
-    /// Whether the user is a member of a group.
+    /// Returns whether the user is a member of a group.
     pub fn in_group(&self, group: &str) -> bool {
         self.user.groups.iter().any(|of| of == group)
     }
 
-    /// Whether the field selector requires this value of a field.
+    /// Returns whether the field selector requires this value of a field.
     pub fn requires_field(&self, path: &str, value: &str) -> bool {
         let required = |it: &FieldRequirement| it.path == path && !it.negated && it.value == value;
         self.fields.requirements.iter().any(required)

@@ -50,12 +50,12 @@ pub struct WebhookEntry {
     /// How long allows are cached.
     #[serde(rename = "authorizedTTL")]
     pub authorized_ttl: Interval,
-    /// Whether allows are cached.
+    /// True if allows are cached.
     pub cache_authorized_requests: bool,
     /// How long other answers are cached.
     #[serde(rename = "unauthorizedTTL")]
     pub unauthorized_ttl: Interval,
-    /// Whether other answers are cached.
+    /// True if other answers are cached.
     pub cache_unauthorized_requests: bool,
     /// The version of the reviews sent: `v1` or `v1beta1`.
     pub subject_access_review_version: String,

@@ -9,7 +9,7 @@ use crate::rbac::Rule;
 pub struct UserRules {
     /// The rules, in no particular order.
     pub rules: Vec<Rule>,
-    /// Whether there may be rules that cannot be listed.
+    /// True if there may be rules that cannot be listed.
     pub incomplete: bool,
     /// The errors while listing, if any.
     pub error: Option<String>,

@@ -91,7 +91,7 @@ impl WebhookAuthorizer {
         }
     }
 
-    /// Whether the request matches the conditions.
+    /// Returns whether the request matches the conditions.
     fn matches(&self, attributes: &Attributes<'_>) -> Result<bool, ConditionError> {
         if self.conditions.is_empty() {
             return Ok(true);

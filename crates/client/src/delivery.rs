@@ -55,7 +55,7 @@ struct Pending {
     lives: VecDeque<u64>,
     /// The number of undelivered objects of the initial list.
     initial: usize,
-    /// Whether all objects of the initial list were sent.
+    /// True if all objects of the initial list were sent.
     initial_complete: bool,
 }
 

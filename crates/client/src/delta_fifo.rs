@@ -56,7 +56,7 @@ impl<K> Deleted<K> {
         }
     }
 
-    /// Whether the last known state is the final one.
+    /// Returns whether the last known state is the final one.
     pub fn is_final_state_known(&self) -> bool {
         matches!(self, Self::Known(_))
     }
@@ -103,7 +103,7 @@ pub struct Deltas {
     pub key: ObjectName,
     /// The changes in order; never empty.
     pub deltas: Vec<Delta>,
-    /// Whether the object was in the first list.
+    /// True if the object was in the first list.
     pub is_in_initial_list: bool,
 }
 
@@ -123,7 +123,7 @@ pub struct DeltaFifo {
     filled: Notify,
     /// Notified when something is taken.
     emptied: Notify,
-    /// Whether all objects of the first list were processed.
+    /// True if all objects of the first list were processed.
     synced: watch::Sender<bool>,
 }
 
@@ -133,7 +133,7 @@ struct Queue {
     order: VecDeque<ObjectName>,
     /// The number of deltas in all items.
     length: usize,
-    /// Whether the queue was ever filled.
+    /// True if the queue was ever filled.
     populated: bool,
     /// The number of unprocessed objects of the first list.
     initial: usize,
@@ -175,7 +175,7 @@ impl DeltaFifo {
         }
     }
 
-    /// Whether all objects of the first list were processed.
+    /// Returns whether all objects of the first list were processed.
     pub fn has_synced(&self) -> bool {
         *self.synced.borrow()
     }
@@ -191,7 +191,7 @@ impl DeltaFifo {
         self.queue.lock().order.len()
     }
 
-    /// Whether the queue is empty.
+    /// Returns whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -90,7 +90,7 @@ struct Handlers {
 struct Handler {
     delivery: Arc<Delivery>,
     resync: Option<Resync>,
-    /// Whether the current resync is for this handler.
+    /// True if the current resync is for this handler.
     is_syncing: bool,
 }
 
@@ -171,7 +171,7 @@ impl<K: 'static> SharedInformer<K> {
         self.core.settings.lock().on_error = Some(on_error);
     }
 
-    /// Whether the cache has all objects of the first list. Handlers may lag behind: see
+    /// Returns whether the cache has all objects of the first list. Handlers may lag behind: see
     /// [`Registration::has_synced`].
     pub fn has_synced(&self) -> bool {
         *self.core.synced.borrow()
@@ -213,7 +213,7 @@ impl<K> fmt::Debug for SharedInformer<K> {
 }
 
 impl Registration {
-    /// Whether the handler was called with all objects of the initial list.
+    /// Returns whether the handler was called with all objects of the initial list.
     pub fn has_synced(&self) -> bool {
         *self.synced.borrow()
     }

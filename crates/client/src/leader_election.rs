@@ -43,7 +43,7 @@ pub struct LeaderElectionConfig {
     pub renew_deadline: Duration,
     /// The interval between tries (2 s).
     pub retry_period: Duration,
-    /// Whether the leader releases the Lease when it is stopped, so that another can take over at once.
+    /// True if the leader releases the Lease when it is stopped, so that another can take over at once.
     pub release_on_cancel: bool,
     /// Records events on the Lease when leadership begins and ends.
     pub events: Option<EventRecorder>,
@@ -164,7 +164,7 @@ impl LeaderElector {
         ended
     }
 
-    /// Whether this process was the leader at the last observation.
+    /// Returns whether this process was the leader at the last observation.
     pub fn is_leader(&self) -> bool {
         self.leader().as_ref() == Some(&self.config.identity)
     }
@@ -321,7 +321,7 @@ impl LeaderElector {
         observed.lease = Some(lease);
     }
 
-    /// Whether the observed Lease has not expired.
+    /// Returns whether the observed Lease has not expired.
     fn is_valid(&self) -> bool {
         let observed = self.observed.lock();
         let spec = observed.lease.as_ref().and_then(|lease| lease.spec.as_ref());

@@ -16,7 +16,7 @@ pub struct Scope {
     pub labels: String,
     /// A field selector; empty for all.
     pub fields: String,
-    /// Whether to request metadata only.
+    /// True if only metadata is requested.
     pub metadata_only: bool,
 }
 
@@ -29,7 +29,7 @@ pub trait ListerWatcher: Send + Sync + 'static {
     /// Starts a watch. The stream ends when the server closes it normally; any other end is its last item.
     async fn watch(&self, options: &WatchOptions) -> Result<WatchStream, ListWatchError>;
 
-    /// Whether a watch can start with the current state ([`WatchStart::InitialEvents`]), which is cheaper for the
+    /// Returns whether a watch can start with the current state ([`WatchStart::InitialEvents`]), which is cheaper for the
     /// server than a list. If the server refuses it, the reflector lists.
     fn streams_lists(&self) -> bool {
         true
@@ -93,7 +93,7 @@ pub enum WatchEvent {
     Bookmark {
         /// The version.
         resource_version: String,
-        /// Whether it ends the initial events.
+        /// True if it ends the initial events.
         initial_events_end: bool,
     },
 }
@@ -150,12 +150,12 @@ pub enum ListWatchError {
 }
 
 impl ListWatchError {
-    /// Whether the version is no longer usable, so that a list must follow.
+    /// Returns whether the version is no longer usable, so that a list must follow.
     pub fn is_expired(&self) -> bool {
         matches!(self, Self::Expired(_))
     }
 
-    /// Whether a watch that failed with this error can resume without a list.
+    /// Returns whether a watch that failed with this error can resume without a list.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Connection(_) | Self::TooManyRequests { .. } => true,

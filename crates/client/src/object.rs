@@ -64,9 +64,9 @@ pub struct OwnerRef<'a> {
     pub name: &'a str,
     /// The owner's uid.
     pub uid: &'a str,
-    /// Whether the owner is the managing controller.
+    /// True if the owner is the managing controller.
     pub controller: bool,
-    /// Whether foreground deletion of the owner waits for this object.
+    /// True if foreground deletion of the owner waits for this object.
     pub block_owner_deletion: bool,
 }
 
@@ -147,7 +147,7 @@ impl<K> Object<K> {
         self.text(self.inner.head.deletion_timestamp).parse().ok()
     }
 
-    /// Whether the object has a deletion timestamp.
+    /// Returns whether the object has a deletion timestamp.
     pub fn is_being_deleted(&self) -> bool {
         !self.text(self.inner.head.deletion_timestamp).is_empty()
     }
@@ -162,7 +162,7 @@ impl<K> Object<K> {
         self.inner.head.labels.iter().map(|&(key, value)| (self.text(key), self.text(value)))
     }
 
-    /// Whether `selector` matches the labels.
+    /// Returns whether `selector` matches the labels.
     pub fn is_selected_by(&self, selector: &LabelSelector) -> bool {
         selector.matches(|key| self.label(key))
     }
@@ -189,7 +189,7 @@ impl<K> Object<K> {
         self.owner_references().find(|owner| owner.controller)
     }
 
-    /// Whether both have the same uid and resource version.
+    /// Returns whether both have the same uid and resource version.
     pub fn is_same_version<L>(&self, other: &Object<L>) -> bool {
         self.uid() == other.uid() && self.resource_version() == other.resource_version()
     }

@@ -125,7 +125,7 @@ struct Run<'a> {
     reflector: &'a Reflector,
     waits: BackoffTimer,
     streams_lists: bool,
-    /// Whether the server does not know the last version seen.
+    /// True if the server does not know the last version seen.
     version_is_lost: bool,
     next_resync: Option<Instant>,
 }

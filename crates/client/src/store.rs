@@ -127,7 +127,7 @@ impl Indexer {
         self.state.read().objects.len()
     }
 
-    /// Whether the cache is empty.
+    /// Returns whether the cache is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -149,7 +149,7 @@ impl Indexer {
         Ok(self.state.read().index(index)?.keys().map(|value| value.clone().into_string()).collect())
     }
 
-    /// Whether an index has no values.
+    /// Returns whether an index has no values.
     pub fn is_index_empty(&self, index: &str) -> Result<bool, NoSuchIndex> {
         Ok(self.state.read().index(index)?.is_empty())
     }
@@ -332,7 +332,7 @@ impl<K> Lister<K> {
         self.cache.len()
     }
 
-    /// Whether the cache is empty.
+    /// Returns whether the cache is empty.
     pub fn is_empty(&self) -> bool {
         self.cache.is_empty()
     }

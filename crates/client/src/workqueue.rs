@@ -136,7 +136,7 @@ impl<T: Key> Workqueue<T> {
         self.shared.limiter.num_requeues(key)
     }
 
-    /// BackoffTimer for a key; the caller must call [`done`](Self::done) afterwards. `None` when the queue is shut down and
+    /// Waits for a key; the caller must call [`done`](Self::done) afterwards. `None` when the queue is shut down and
     /// empty. Dropping the future loses no key.
     pub async fn get(&self) -> Option<T> {
         loop {
@@ -184,7 +184,7 @@ impl<T: Key> Workqueue<T> {
         state.order.len()
     }
 
-    /// Whether no key is ready.
+    /// Returns whether no key is ready.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -213,7 +213,7 @@ impl<T: Key> Workqueue<T> {
         }
     }
 
-    /// Whether the queue is shut down.
+    /// Returns whether the queue is shut down.
     pub fn is_shut_down(&self) -> bool {
         self.shared.state.lock().is_shut_down
     }

@@ -20,7 +20,7 @@ pub(crate) fn gone_is_fine<K>(outcome: Result<K, kube::Error>) -> Result<(), Syn
     }
 }
 
-/// Whether the API refused to create something in a namespace that is being deleted.
+/// Returns whether the API refused to create something in a namespace that is being deleted.
 fn is_terminating(status: &kube::core::Status) -> bool {
     let mut causes = status.details.iter().flat_map(|details| &details.causes);
     status.code == 403 && causes.any(|cause| cause.reason == "NamespaceTerminating")

@@ -35,7 +35,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     builder.run(Aggregation { client: context.client.clone(), roles: roles.lister() })
 }
 
-/// Whether a role may be made of others. A look at the JSON spares decoding hundreds of roles for each event.
+/// Returns whether a role may be made of others. A look at the JSON spares decoding hundreds of roles for each event.
 fn aggregates(role: &Object<ClusterRole>) -> bool {
     memchr::memmem::find(role.json(), b"\"aggregationRule\"").is_some()
 }

@@ -20,7 +20,7 @@ pub(crate) struct Resource {
     pub(crate) plural: String,
     /// The kind.
     pub(crate) kind: String,
-    /// Whether its objects live in namespaces.
+    /// True if its objects live in namespaces.
     pub(crate) namespaced: bool,
     /// What can be done to it.
     pub(crate) verbs: Vec<String>,
@@ -29,7 +29,7 @@ pub(crate) struct Resource {
 }
 
 impl Resource {
-    /// Whether a verb is served.
+    /// Returns whether a verb is served.
     pub(crate) fn serves(&self, verb: &str) -> bool {
         self.verbs.iter().any(|served| served == verb)
     }

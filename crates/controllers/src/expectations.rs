@@ -27,7 +27,7 @@ struct Outstanding {
 }
 
 impl Expectations {
-    /// Whether nothing is outstanding for an owner, so that the cache may be believed.
+    /// Returns whether nothing is outstanding for an owner, so that the cache may be believed.
     pub fn satisfied(&self, owner: &str) -> bool {
         let by_owner = self.by_owner.lock();
         by_owner.get(owner).is_none_or(|outstanding| {

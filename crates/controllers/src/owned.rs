@@ -57,7 +57,7 @@ pub fn key_of_controller<K>(object: &Object<K>, group: &str, kind: &str) -> Opti
     controller_of_kind(object, group, kind).map(|controller| key_of(object, &controller))
 }
 
-/// Whether labels or controller are others than before, so that other owners may claim the object.
+/// Returns whether labels or controller are others than before, so that other owners may claim the object.
 fn moved<K>(old: &Object<K>, new: &Object<K>) -> bool {
     old.controller_of().map(|owner| owner.uid) != new.controller_of().map(|owner| owner.uid)
         || !old.labels().eq(new.labels())

@@ -40,7 +40,7 @@ pub fn controller_of(object: &ObjectMeta) -> Option<&OwnerReference> {
     object.owner_references.iter().flatten().find(|reference| reference.controller == Some(true))
 }
 
-/// Whether an object's controller is this one.
+/// Returns whether an object's controller is this one.
 pub fn is_controlled_by(object: &ObjectMeta, owner: &ObjectMeta) -> bool {
     controller_of(object).is_some_and(|reference| Some(&reference.uid) == owner.uid.as_ref())
 }
@@ -115,7 +115,7 @@ where
         failed.map_or(Ok(owned), Err)
     }
 
-    /// Whether the owner, read live, is the one the cache has and is not being deleted.
+    /// Returns whether the owner, read live, is the one the cache has and is not being deleted.
     async fn owner_lives(&self) -> Result<bool, SyncError> {
         let name = self.owner.name.as_deref().unwrap_or_default();
         let live = self.owners.get_metadata_opt(name).await?;

@@ -85,7 +85,7 @@ struct Collector {
     terminated_kept: usize,
     /// Since when nodes that pods are bound to have been missing.
     missing: HashMap<String, Instant>,
-    /// Whether there has been a node since this controller started.
+    /// True if there has been a node since this controller started.
     has_seen_nodes: bool,
 }
 
@@ -201,7 +201,7 @@ impl Collector {
     }
 }
 
-/// Whether a write found that the pod is gone, or another by now has its name.
+/// Returns whether a write found that the pod is gone, or another by now has its name.
 fn gone(written: Result<(), kube::Error>) -> Result<bool, SyncError> {
     match written {
         Ok(()) => Ok(false),
@@ -250,7 +250,7 @@ fn terminated<'a>(pods: &[(&'a Object<Pod>, Brief)], kept: usize) -> Vec<(&'a Ob
     ended.into_iter().map(|(pod, _)| (*pod, Why::Terminated)).collect()
 }
 
-/// Whether an operator has declared a node to be out of service, and it is not ready indeed.
+/// Returns whether an operator has declared a node to be out of service, and it is not ready indeed.
 fn is_out_of_service(node: &Object<Node>) -> bool {
     let Ok(node) = node.decode() else { return false };
     let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());

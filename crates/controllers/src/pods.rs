@@ -35,17 +35,17 @@ pub fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
 }
 
-/// Whether all containers have ended and none will start again.
+/// Returns whether all containers have ended and none will start again.
 pub fn is_terminal(pod: &Pod) -> bool {
     matches!(phase(pod), "Succeeded" | "Failed")
 }
 
-/// Whether a pod works or will: neither ended nor being deleted.
+/// Returns whether a pod works or will: neither ended nor being deleted.
 pub fn is_active(pod: &Pod) -> bool {
     !is_terminal(pod) && pod.metadata.deletion_timestamp.is_none()
 }
 
-/// Whether a pod is being deleted, and its containers have not all ended yet.
+/// Returns whether a pod is being deleted, and its containers have not all ended yet.
 pub fn is_terminating(pod: &Pod) -> bool {
     !is_terminal(pod) && pod.metadata.deletion_timestamp.is_some()
 }
@@ -62,12 +62,12 @@ pub fn ready_since(pod: &Pod) -> Option<Option<Timestamp>> {
     Some(ready.last_transition_time.as_ref().map(|time| time.0))
 }
 
-/// Whether a pod is ready.
+/// Returns whether a pod is ready.
 pub fn is_ready(pod: &Pod) -> bool {
     ready_since(pod).is_some()
 }
 
-/// Whether a pod has been ready for long enough to be counted on.
+/// Returns whether a pod has been ready for long enough to be counted on.
 pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
     available_in(pod, min_ready_seconds, now) == Some(Duration::ZERO)
 }

@@ -32,7 +32,7 @@ impl NodeView {
     }
 }
 
-/// Whether a toleration tolerates a taint.
+/// Returns whether a toleration tolerates a taint.
 pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     let (effect, key) = (text(&toleration.effect), text(&toleration.key));
@@ -46,13 +46,13 @@ pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     }
 }
 
-/// Whether a pod with these tolerations tolerates all taints of these effects.
+/// Returns whether a pod with these tolerations tolerates all taints of these effects.
 pub(crate) fn tolerates_all(tolerations: &[Toleration], taints: &[Taint], effects: &[&str]) -> bool {
     let mut concerned = taints.iter().filter(|taint| effects.contains(&taint.effect.as_str()));
     concerned.all(|taint| tolerations.iter().any(|toleration| tolerates(toleration, taint)))
 }
 
-/// Whether a pod's node selector and required node affinity select a node.
+/// Returns whether a pod's node selector and required node affinity select a node.
 pub(crate) fn selects_node(spec: &PodSpec, node: &NodeView) -> bool {
     let by_labels =
         spec.node_selector.iter().flatten().all(|(key, value)| node.labels.get(key) == Some(value));
@@ -61,12 +61,12 @@ pub(crate) fn selects_node(spec: &PodSpec, node: &NodeView) -> bool {
     by_labels && required.is_none_or(|required| matches(required, node))
 }
 
-/// Whether any of a selector's terms selects a node.
+/// Returns whether any of a selector's terms selects a node.
 fn matches(selector: &NodeSelector, node: &NodeView) -> bool {
     selector.node_selector_terms.iter().any(|term| term_matches(term, node))
 }
 
-/// Whether all of a term's requirements are met; one without any selects nothing.
+/// Returns whether all of a term's requirements are met; one without any selects nothing.
 fn term_matches(term: &NodeSelectorTerm, node: &NodeView) -> bool {
     let expressions = || term.match_expressions.iter().flatten();
     let fields = || term.match_fields.iter().flatten();

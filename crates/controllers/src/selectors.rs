@@ -19,7 +19,7 @@ pub fn parse(selector: &LabelSelector) -> Result<selector::LabelSelector, SyncEr
         .map_err(|error| SyncError::Invalid(error.to_string()))
 }
 
-/// Whether a selector selects an object by its labels. One without requirements selects nothing here: a workload
+/// Returns whether a selector selects an object by its labels. One without requirements selects nothing here: a workload
 /// that would take every pod of its namespace is a mistake.
 pub fn selects(selector: &selector::LabelSelector, object: &ObjectMeta) -> bool {
     !selector.is_empty() && selector.matches(|key| label(object.labels.as_ref(), key))

@@ -148,7 +148,7 @@ fn account_of(secret: &Secret) -> Option<&str> {
     (secret.type_.as_deref() == Some(TYPE) && !name.is_empty()).then_some(name)
 }
 
-/// Whether a secret is for this very account, and not for one before it.
+/// Returns whether a secret is for this very account, and not for one before it.
 fn is_meant(secret: &Secret, account: &ServiceAccount) -> bool {
     let uid = secret.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ACCOUNT_UID));
     uid.is_none_or(|uid| uid.is_empty() || Some(uid) == account.metadata.uid.as_ref())

@@ -121,7 +121,7 @@ impl Reconciler for Controller {
 }
 
 impl Controller {
-    /// Whether the deletion of a range would leave addresses without one.
+    /// Returns whether the deletion of a range would leave addresses without one.
     fn is_needed(&self, cidr: &Object<ServiceCIDR>) -> bool {
         let others: Vec<Cidr> =
             self.cidrs.list().iter().filter(|other| other.name() != cidr.name()).flat_map(blocks).collect();
@@ -130,7 +130,7 @@ impl Controller {
     }
 }
 
-/// Whether an address is in one of the blocks, and in none of the others.
+/// Returns whether an address is in one of the blocks, and in none of the others.
 fn leaves_orphans(blocks: &[Cidr], others: &[Cidr], addresses: &[IpAddr]) -> bool {
     let is_covered = |block: &Cidr| others.iter().any(|other| other.contains_block(*block));
     if blocks.iter().all(is_covered) {

@@ -75,7 +75,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     })
 }
 
-/// Whether a node may have a `NoExecute` taint, without reading it.
+/// Returns whether a node may have a `NoExecute` taint, without reading it.
 fn may_evict(node: &Object<Node>) -> bool {
     let taints = node.at(&["spec", "taints"]).unwrap_or_default();
     taints.windows(NO_EXECUTE.len()).any(|window| window == NO_EXECUTE.as_bytes())

@@ -37,7 +37,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     builder.run(Controller { client: context.client.clone(), secrets: secrets.lister() })
 }
 
-/// Whether a secret is a bootstrap token.
+/// Returns whether a secret is a bootstrap token.
 pub(crate) fn is_token(secret: &Object<Secret>) -> bool {
     secret.namespace() == NAMESPACE && secret.at(&["type"]) == Some(TYPE)
 }

@@ -104,7 +104,7 @@ impl ClaimProtection {
     }
 }
 
-/// Whether a pod that a kubelet may have seen uses the claim. One that has no node yet will not start with a claim that
+/// Returns whether a pod that a kubelet may have seen uses the claim. One that has no node yet will not start with a claim that
 /// is being deleted.
 fn uses(pod: &Object<Pod>, claim: &str) -> bool {
     let is_placed = pod.at(&["spec", "nodeName"]).is_some_and(|node| node != b"\"\"");

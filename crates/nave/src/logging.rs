@@ -29,7 +29,7 @@ where
     Registry::default().with(filter).with(lines.with_filter(filter::filter_fn(shows_no_bodies)))
 }
 
-/// Whether events of this target never contain request or response bodies, which can hold secrets. Bodies are not
+/// Returns whether events of this target never contain request or response bodies, which can hold secrets. Bodies are not
 /// logged at any level.
 fn shows_no_bodies(event: &Metadata<'_>) -> bool {
     !BODIES.iter().any(|module| event.target().starts_with(module))

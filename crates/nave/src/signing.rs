@@ -118,7 +118,7 @@ fn end_of(ca: &str) -> Result<Duration, SigningError> {
     end.map(Duration::from_secs).map_err(|_| SigningError::Expired)
 }
 
-/// Whether a certificate has exactly the subject and key of its request.
+/// Returns whether a certificate has exactly the subject and key of its request.
 fn is_faithful(certificate: &[u8], request: &str) -> bool {
     let Ok((_, pem)) = parse_x509_pem(request.as_bytes()) else { return false };
     let Ok((_, request)) = X509CertificationRequest::from_der(&pem.contents) else { return false };

@@ -28,7 +28,7 @@ pub struct ResourceDef {
     pub short_names: Vec<String>,
     /// Named groups of resources it belongs to: `all`.
     pub categories: Vec<String>,
-    /// Whether its objects live in namespaces.
+    /// True if its objects live in namespaces.
     pub namespaced: bool,
     /// The versions served, in the order discovery lists them.
     pub versions: Vec<ResourceVersion>,
@@ -75,7 +75,7 @@ impl ResourceDef {
         GroupVersion::new(self.group.clone(), version)
     }
 
-    /// Whether a finalizer of the kind is one of Kubernetes' own or has a domain before a slash.
+    /// Returns whether a finalizer of the kind is one of Kubernetes' own or has a domain before a slash.
     pub fn requires_qualified_finalizers(&self) -> bool {
         !PLAIN_FINALIZERS.contains(&self.group.as_ref())
     }
@@ -90,12 +90,12 @@ impl ResourceDef {
         self.subresources.iter().find(|subresource| subresource.name == name)
     }
 
-    /// Whether the resource has a `status` subresource, so that plain writes leave `status` alone.
+    /// Returns whether the resource has a `status` subresource, so that plain writes leave `status` alone.
     pub fn has_status(&self) -> bool {
         self.subresource("status").is_some()
     }
 
-    /// Whether the resource serves `verb`.
+    /// Returns whether the resource serves `verb`.
     pub fn serves(&self, verb: Verb) -> bool {
         self.verbs.contains(&verb)
     }
@@ -105,7 +105,7 @@ impl ResourceDef {
         self.fields.iter().find(|field| field.path == path)
     }
 
-    /// Whether a field selector on this resource may name `path`.
+    /// Returns whether a field selector on this resource may name `path`.
     pub fn is_selectable(&self, path: &str) -> bool {
         path == "metadata.name"
             || (self.namespaced && path == "metadata.namespace")
@@ -218,7 +218,7 @@ pub enum SubresourceKind {
 pub struct SelectableField {
     /// The name in selectors: `spec.nodeName`.
     pub path: String,
-    /// Whether lists and watches by this field are worth an index.
+    /// True if lists and watches by this field are worth an index.
     pub indexed: bool,
     /// Where its value is in an object of the storage version: at the first of these paths that has one.
     pub at: Vec<Vec<String>>,
@@ -330,7 +330,7 @@ impl KeptMetadata {
         (self != Self::ALL && self != Self::SETTABLE).then_some(self.0)
     }
 
-    /// Whether `field` of the metadata is kept.
+    /// Returns whether `field` of the metadata is kept.
     pub fn contains(self, field: &str) -> bool {
         self.0.contains(&field)
     }
@@ -344,23 +344,23 @@ pub struct Rules {
     pub kept_metadata: KeptMetadata,
     /// The fields (dotted paths) whose change bumps `metadata.generation`; none if the kind has no generation.
     pub generation: &'static [&'static str],
-    /// Whether a PUT to a name that does not exist creates the object.
+    /// True if a PUT to a name that does not exist creates the object.
     pub create_on_update: bool,
-    /// Whether an update without a resourceVersion is applied to whatever is there.
+    /// True if an update without a resourceVersion is applied to whatever is there.
     pub unconditional_update: bool,
-    /// Whether a completed DELETE answers with the object rather than with a `Status`.
+    /// True if a completed DELETE answers with the object rather than with a `Status`.
     pub returns_deleted: bool,
-    /// Whether the precondition of a DELETE is checked before the generic path, which names the resource in the error
+    /// True if the precondition of a DELETE is checked before the generic path, which names the resource in the error
     /// and not the kind.
     pub own_preconditions: bool,
-    /// Whether a DELETE that does not name a propagation policy orphans the object's dependents.
+    /// True if a DELETE that does not name a propagation policy orphans the object's dependents.
     pub orphans_dependents: bool,
-    /// Whether a create may set `status`.
+    /// True if a create may set `status`.
     pub creates_with_status: bool,
 }
 
 impl Rules {
-    /// Whether an update changes what `metadata.generation` counts.
+    /// Returns whether an update changes what `metadata.generation` counts.
     pub fn bumps_generation(&self, object: &Value, old: &Value) -> bool {
         self.generation.iter().any(|path| crate::read::at(object, path) != crate::read::at(old, path))
     }

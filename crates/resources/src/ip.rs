@@ -37,7 +37,7 @@ fn sloppy_ipv4(text: &str) -> Option<Ipv4Addr> {
     parts.next().is_none().then(|| Ipv4Addr::from(octets))
 }
 
-/// Whether a text is a range of addresses, without bits beyond its length.
+/// Returns whether a text is a range of addresses, without bits beyond its length.
 pub(crate) fn is_cidr(text: &str) -> bool {
     let Some((address, length)) = text.split_once('/') else { return false };
     let Ok(bits) = length.parse::<u32>() else { return false };

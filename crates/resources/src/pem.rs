@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 pub(crate) struct Block {
     /// The word after `BEGIN`.
     pub(crate) label: String,
-    /// Whether there are headers before the content.
+    /// True if there are headers before the content.
     pub(crate) has_headers: bool,
     /// The content.
     pub(crate) contents: Vec<u8>,

@@ -71,7 +71,7 @@ impl ContainerKind {
     }
 }
 
-/// Whether a pod is a mirror pod.
+/// Returns whether a pod is a mirror pod.
 pub fn is_mirror(pod: &Value) -> bool {
     meta::annotation(pod, MIRROR_ANNOTATION).is_some()
 }
@@ -94,7 +94,7 @@ pub fn volumes(pod: &Value) -> &[Value] {
     read::list(pod, "spec.volumes")
 }
 
-/// Whether any container or volume of a pod names a secret.
+/// Returns whether any container or volume of a pod names a secret.
 pub fn refers_to_secrets(pod: &Value) -> bool {
     if !read::list(pod, "spec.imagePullSecrets").is_empty() || environment(pod, "secretKeyRef", "secretRef") {
         return true;
@@ -110,7 +110,7 @@ pub fn refers_to_secrets(pod: &Value) -> bool {
     })
 }
 
-/// Whether any container or volume of a pod names a config map.
+/// Returns whether any container or volume of a pod names a config map.
 pub fn refers_to_config_maps(pod: &Value) -> bool {
     environment(pod, "configMapKeyRef", "configMapRef")
         || volumes(pod).iter().any(|volume| {
@@ -186,7 +186,7 @@ fn projected_reference(volume: &Value) -> Result<Option<&'static str>, String> {
     Ok(None)
 }
 
-/// Whether a variable comes from `key` or a set of variables from `all`.
+/// Returns whether a variable comes from `key` or a set of variables from `all`.
 fn environment(pod: &Value, key: &str, all: &str) -> bool {
     containers(pod).any(|(_, container)| {
         let value_from = |variable: &Value| variable.get("valueFrom").is_some_and(|from| is_set(from, key));

@@ -42,12 +42,12 @@ pub(crate) fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> 
     conditions::find(object, kind)
 }
 
-/// Whether the condition of this type is true.
+/// Returns whether the condition of this type is true.
 pub(crate) fn condition_is_true(object: &Value, kind: &str) -> bool {
     conditions::is_true(object, kind)
 }
 
-/// Whether a delete of the object has begun.
+/// Returns whether a delete of the object has begun.
 pub(crate) fn is_being_deleted(object: &Value) -> bool {
     at(object, "metadata.deletionTimestamp").is_some_and(Value::is_string)
 }

@@ -35,34 +35,34 @@ const MEASURED: [&str; 10] = [
     "requests.storage",
 ];
 
-/// Whether a name is of huge pages of some size.
+/// Returns whether a name is of huge pages of some size.
 pub(crate) fn is_huge_pages(name: &str) -> bool {
     name.starts_with("hugepages-")
 }
 
-/// Whether a name belongs to Kubernetes itself: it has no domain, or one of `kubernetes.io`.
+/// Returns whether a name belongs to Kubernetes itself: it has no domain, or one of `kubernetes.io`.
 pub(crate) fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
 
-/// Whether a name is of a resource that others define, such as devices.
+/// Returns whether a name is of a resource that others define, such as devices.
 pub(crate) fn is_extended(name: &str) -> bool {
     !is_native(name)
         && !name.starts_with("requests.")
         && names::is_qualified_name(&format!("requests.{name}")).is_empty()
 }
 
-/// Whether more may be promised of a resource than there is.
+/// Returns whether more may be promised of a resource than there is.
 pub(crate) fn may_overcommit(name: &str) -> bool {
     is_native(name) && !is_huge_pages(name)
 }
 
-/// Whether a resource is counted in whole numbers.
+/// Returns whether a resource is counted in whole numbers.
 pub(crate) fn is_integer(name: &str) -> bool {
     COUNTED.contains(&name) || is_extended(name)
 }
 
-/// Whether a name without a domain is known to quotas.
+/// Returns whether a name without a domain is known to quotas.
 pub(crate) fn is_standard_quota(name: &str) -> bool {
     COUNTED.contains(&name)
         || MEASURED.contains(&name)

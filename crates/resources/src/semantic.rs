@@ -2,7 +2,7 @@
 
 use nave_machinery::{Map, Value};
 
-/// Whether two values are the same, where an absent field is the same as one that says nothing: `null`, `false`, an
+/// Returns whether two values are the same, where an absent field is the same as one that says nothing: `null`, `false`, an
 /// empty text, list or object.
 pub(crate) fn is_equal(one: Option<&Value>, other: Option<&Value>) -> bool {
     match (one, other) {

@@ -44,7 +44,7 @@ fn labels(part: &str, check: fn(&str) -> Vec<String>, at: At, errors: &mut Error
     errors.extend(found.into_iter().map(invalid));
 }
 
-/// Whether a signer's name belongs to Kubernetes itself.
+/// Returns whether a signer's name belongs to Kubernetes itself.
 pub(crate) fn is_kubernetes_signer(name: &str) -> bool {
     let domain = name.split('/').next().unwrap_or_default();
     domain == "kubernetes.io" || domain.ends_with(".kubernetes.io")

@@ -10,7 +10,7 @@ use crate::convert::{self, ConversionError};
 /// share, before the hook runs: the object's metadata and its validation, dropping `status` on create and keeping it
 /// on update where there is a `status` subresource, keeping all but `status` on a status update, `generation`.
 pub trait Strategy: Send + Sync {
-    /// Whether the kind has no rules of its own; the page of kinds says it.
+    /// Returns whether the kind has no rules of its own; the page of kinds says it.
     fn is_plain(&self) -> bool {
         false
     }
@@ -118,7 +118,7 @@ pub trait Strategy: Send + Sync {
         let _ = object;
     }
 
-    /// Whether something other than `metadata.finalizers` holds an object that is being deleted.
+    /// Returns whether something other than `metadata.finalizers` holds an object that is being deleted.
     fn holds_deletion(&self, object: &Value) -> bool {
         let _ = object;
         false

@@ -125,7 +125,7 @@ impl<'p, 'v> At<'p, 'v> {
         self.value
     }
 
-    /// Whether there is a value.
+    /// Returns whether there is a value.
     pub(crate) fn is_set(&self) -> bool {
         self.value.is_some()
     }

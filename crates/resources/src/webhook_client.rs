@@ -87,7 +87,7 @@ fn split_scheme(text: &str) -> Option<(&str, &str)> {
     }
 }
 
-/// Whether a text is a host with or without a port.
+/// Returns whether a text is a host with or without a port.
 fn is_host(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[') {
         Some(literal) => {
@@ -102,7 +102,7 @@ fn is_host(text: &str) -> bool {
     is_port && !host.bytes().any(is_odd)
 }
 
-/// Whether each percent sign of a text begins an escape.
+/// Returns whether each percent sign of a text begins an escape.
 fn is_escaped(text: &str) -> bool {
     let is_escape =
         |rest: &str| rest.as_bytes().get(..2).is_some_and(|it| it.iter().all(u8::is_ascii_hexdigit));

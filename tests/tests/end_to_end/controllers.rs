@@ -42,7 +42,7 @@ impl Controllers {
         Self { child: command.stdin(Stdio::null()).spawn().unwrap(), output, log }
     }
 
-    /// Whether the process is the holder of the lease.
+    /// Returns whether the process is the holder of the lease.
     fn is(&self, holder: &str) -> bool {
         !holder.is_empty() && fs::read_to_string(&self.log).unwrap().contains(holder)
     }

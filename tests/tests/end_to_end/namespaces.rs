@@ -4,7 +4,7 @@ use nave_loadtest::http::Call;
 use nave_tests::{Server, eventually};
 use tokio::task::JoinSet;
 
-/// Whether kubectl finds an object.
+/// Returns whether kubectl finds an object.
 async fn exists(server: &Server, arguments: &[&str]) -> bool {
     let arguments = [&["get", "--ignore-not-found", "-o", "name"], arguments].concat();
     !server.kubectl(&arguments).await.is_empty()

@@ -96,7 +96,7 @@ fn generate() -> Result<String, FactsError> {
     Ok(model::render(&types))
 }
 
-/// Whether the definition is of a stable version, not alpha or beta.
+/// Returns whether the definition is of a stable version, not alpha or beta.
 fn is_stable(name: &str) -> bool {
     name.rsplit('.').nth(1).is_none_or(|version| !version.contains("alpha") && !version.contains("beta"))
 }

@@ -9,7 +9,7 @@ pub(crate) type Types = BTreeMap<String, Type>;
 /// A struct type.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Type {
-    /// Whether server-side apply treats it as a single value.
+    /// True if server-side apply treats it as a single value.
     pub(crate) atomic: bool,
     /// The fields, by JSON name.
     pub(crate) fields: BTreeMap<String, Field>,
@@ -23,7 +23,7 @@ pub(crate) struct Field {
     pub(crate) required: bool,
     pub(crate) always: bool,
     pub(crate) pointer: bool,
-    /// Whether the list or map is marked as atomic.
+    /// True if the list or map is marked as atomic.
     pub(crate) atomic: bool,
     pub(crate) set: bool,
     pub(crate) keys: Vec<String>,

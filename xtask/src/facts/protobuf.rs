@@ -14,7 +14,7 @@ pub(crate) struct Messages(BTreeMap<String, Message>);
 /// A message.
 #[derive(Clone, Debug, Default)]
 struct Message {
-    /// Whether the comment has `+structType=atomic`.
+    /// True if the comment has `+structType=atomic`.
     atomic: bool,
     members: Vec<Member>,
 }
@@ -88,7 +88,7 @@ impl Messages {
         }
     }
 
-    /// Whether a JSON list is wrapped in a protobuf message.
+    /// Returns whether a JSON list is wrapped in a protobuf message.
     fn wraps(&self, json: &Shape, wire: &Shape) -> bool {
         match (json, wire) {
             (Shape::List(_), Shape::Struct(name)) => {

@@ -100,7 +100,7 @@ impl PluginConfig {
         Ok(self)
     }
 
-    /// Whether a plugin is enabled.
+    /// Returns whether a plugin is enabled.
     pub fn is_enabled(&self, entry: &Entry) -> bool {
         let is_in = |list: &[String]| list.iter().any(|name| name == entry.name);
         is_in(&self.enabled) || (entry.enabled_by_default && !is_in(&self.disabled))

@@ -16,7 +16,7 @@ pub(super) fn plugin() -> Plugin {
 
 struct AlwaysPullImages;
 
-/// Whether the plugin handles the request: updates without new images are skipped.
+/// Returns whether the plugin handles the request: updates without new images are skipped.
 fn handles(attributes: &Attributes<'_>) -> bool {
     attributes.is_write() && attributes.is_pods() && attributes.is_object()
 }
@@ -80,7 +80,7 @@ impl Validate for AlwaysPullImages {
     }
 }
 
-/// Whether a pod has an image that the stored pod does not have.
+/// Returns whether a pod has an image that the stored pod does not have.
 fn has_new_images(attributes: &Attributes<'_>, pod: &Object) -> bool {
     let Some(old) = attributes.old.filter(|_| attributes.is_update()) else { return true };
     let images = |pod: &Object| -> Vec<String> {

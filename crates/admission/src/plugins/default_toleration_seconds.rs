@@ -47,7 +47,7 @@ impl Mutate for DefaultTolerationSeconds {
     }
 }
 
-/// Whether a toleration applies to a NoExecute taint.
+/// Returns whether a toleration applies to a NoExecute taint.
 fn concerns_taint(toleration: &Value, taint: &str) -> bool {
     let is_empty_or = |field: &str, expected: &str| {
         let found = text(toleration, field);

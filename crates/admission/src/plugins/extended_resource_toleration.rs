@@ -55,7 +55,7 @@ fn extended_resources(spec: &Value) -> BTreeSet<String> {
     names.filter(|name| is_extended(name)).cloned().collect()
 }
 
-/// Whether a resource is outside of the kubernetes.io domain and not a native one (upstream:
+/// Returns whether a resource is outside of the kubernetes.io domain and not a native one (upstream:
 /// `IsExtendedResourceName`).
 fn is_extended(name: &str) -> bool {
     let is_native = !name.contains('/') || name.contains("kubernetes.io/");

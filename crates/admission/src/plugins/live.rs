@@ -33,7 +33,7 @@ impl Recent {
         names.insert(name.to_owned(), now);
     }
 
-    /// Whether a name was added in the last 30 seconds.
+    /// Returns whether a name was added in the last 30 seconds.
     pub(super) fn contains(&self, name: &str) -> bool {
         let names = self.names.lock();
         names.get(name).is_some_and(|since| since.elapsed() < TTL)

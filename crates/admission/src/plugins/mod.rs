@@ -67,7 +67,7 @@ pub struct Parts {
 pub struct Entry {
     /// The plugin's name in flags, configuration files and metrics.
     pub name: &'static str,
-    /// Whether the plugin is enabled by default.
+    /// True if the plugin is enabled by default.
     pub enabled_by_default: bool,
     make: Make,
 }
@@ -177,7 +177,7 @@ fn plain_error(message: impl Into<String>) -> Status {
     Status::failure(500, Reason::Unknown, message)
 }
 
-/// Whether an update only changes the fields that garbage collection changes (upstream: `IsOnlyMutatingGCFields`).
+/// Returns whether an update only changes the fields that garbage collection changes (upstream: `IsOnlyMutatingGCFields`).
 fn changes_ownership_only(new: &Object, old: &Object) -> bool {
     const FREE: [&str; 4] = ["ownerReferences", "finalizers", "managedFields", "resourceVersion"];
     let same = |field: &String, a: Option<&Value>, b: Option<&Value>| {

@@ -119,7 +119,7 @@ impl PodTolerationRestriction {
     }
 }
 
-/// Whether a pod requests neither CPU nor memory.
+/// Returns whether a pod requests neither CPU nor memory.
 fn is_best_effort(pod: &Object) -> bool {
     let Some(spec) = pod.get("spec") else { return true };
     let regular = containers(spec).filter(|container| container.kind != ContainerKind::Ephemeral);

@@ -98,7 +98,7 @@ fn overhead_in(pod: &Object) -> Option<&Map> {
     pod.map_at(&["spec", "overhead"])
 }
 
-/// Whether two resource lists have equal quantities, in any notation.
+/// Returns whether two resource lists have equal quantities, in any notation.
 fn same_quantities(a: &Map, b: &Map) -> bool {
     let amount = |value: &Value| Quantity::parse(value.as_str().unwrap_or_default()).ok();
     a.len() == b.len()

@@ -7,7 +7,7 @@ use super::pods::text;
 const EXISTS: &str = "Exists";
 const EQUAL: &str = "Equal";
 
-/// Whether a toleration covers another one.
+/// Returns whether a toleration covers another one.
 pub(super) fn covers(wide: &Value, narrow: &Value) -> bool {
     if wide == narrow {
         return true;
@@ -50,7 +50,7 @@ pub(super) fn merge(first: &[Value], second: &[Value]) -> Vec<Value> {
     merged.into_iter().cloned().collect()
 }
 
-/// Whether each toleration is covered by one in the list; an empty list covers all.
+/// Returns whether each toleration is covered by one in the list; an empty list covers all.
 pub(super) fn are_covered(tolerations: &[Value], by: &[Value]) -> bool {
     by.is_empty() || tolerations.iter().all(|toleration| by.iter().any(|wide| covers(wide, toleration)))
 }

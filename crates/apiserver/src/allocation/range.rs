@@ -86,7 +86,7 @@ impl ServiceRange {
         self.0.address_at(*self.0.bits().start())
     }
 
-    /// Whether a service may have this address.
+    /// Returns whether a service may have this address.
     pub(super) fn contains(self, address: IpAddr) -> bool {
         self.0.is_host(address)
     }
@@ -124,12 +124,12 @@ impl ServiceRanges {
         self.primary.family()
     }
 
-    /// Whether services can have addresses of both families.
+    /// Returns whether services can have addresses of both families.
     pub(super) fn is_dual_stack(self) -> bool {
         self.secondary.is_some()
     }
 
-    /// Whether services can have addresses of the family.
+    /// Returns whether services can have addresses of the family.
     pub(super) fn has(self, family: Family) -> bool {
         self.is_dual_stack() || self.primary_family() == family
     }

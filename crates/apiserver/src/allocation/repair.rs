@@ -304,7 +304,7 @@ impl Comparison<'_> {
         self.known.get(&nave_resources::storage_key(def, None, &address.to_string()).ok()?)
     }
 
-    /// Whether the service exists and has the address.
+    /// Returns whether the service exists and has the address.
     fn names(&self, service: &ServiceName, address: IpAddr) -> bool {
         let def = self.allocator.services.def();
         let key = nave_resources::storage_key(def, Some(&service.namespace), &service.name).ok();

@@ -101,7 +101,7 @@ pub(super) fn texts(spec: &Map, field: &str) -> Vec<String> {
     list.map(|item| item.as_str().unwrap_or_default().to_owned()).collect()
 }
 
-/// Whether the service is headless.
+/// Returns whether the service is headless.
 pub(super) fn is_headless(spec: &Map) -> bool {
     text(spec, "clusterIP") == "None"
 }

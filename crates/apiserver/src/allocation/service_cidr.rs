@@ -33,7 +33,7 @@ impl ServiceCidrs {
         self.ranges(true).into_iter().filter(|range| range.family() == family).collect()
     }
 
-    /// Whether the address is in any range, even in one that is not ready.
+    /// Returns whether the address is in any range, even in one that is not ready.
     pub(super) fn contain(&self, address: IpAddr) -> bool {
         self.ranges(false).iter().any(|range| range.contains(address))
     }
@@ -197,7 +197,7 @@ impl CidrView {
         (condition.status != "Unknown").then_some(condition.status == "True")
     }
 
-    /// Whether addresses may be allocated from it.
+    /// Returns whether addresses may be allocated from it.
     fn is_ready(&self) -> bool {
         let condition = self.status.conditions.iter().find(|condition| condition.kind == "Ready");
         self.metadata.deletion_timestamp.is_none()

@@ -111,7 +111,7 @@ fn prefix(endpoint: &crate::endpoints::Endpoint) -> Result<String, Status> {
     nave_resources::list_prefix(&endpoint.def, Some(NAMESPACE)).map_err(Status::internal)
 }
 
-/// Whether a lease is one of a server, and was not renewed in time.
+/// Returns whether a lease is one of a server, and was not renewed in time.
 fn is_expired(lease: &Value, now: time::Timestamp) -> bool {
     let renewed = meta::str_at(lease, &["spec", "renewTime"]).and_then(time::Timestamp::parse);
     let holds =

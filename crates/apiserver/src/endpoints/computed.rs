@@ -31,7 +31,7 @@ pub trait Computed: Send + Sync {
     /// What the client is told instead.
     async fn create(&self, request: &ComputedRequest<'_>, object: Value) -> Result<Value, Status>;
 
-    /// Whether a body of another version of the kind is taken, which has the same form.
+    /// Returns whether a body of another version of the kind is taken, which has the same form.
     fn accepts(&self, api_version: &str) -> bool {
         let _ = api_version;
         false

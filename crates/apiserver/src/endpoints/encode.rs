@@ -68,7 +68,7 @@ pub(super) fn formats(endpoint: &Endpoint) -> &'static [Format] {
     if endpoint.version().type_id.is_some() { &Format::ALL } else { &[Format::Json, Format::Yaml] }
 }
 
-/// Whether an answer is copied from bytes that the watch cache holds.
+/// Returns whether an answer is copied from bytes that the watch cache holds.
 pub(super) fn is_copied(endpoint: &Endpoint, offer: Offer, negotiation: &Negotiation) -> bool {
     let accepted = negotiation.choose(offer, formats(endpoint));
     let is_json = accepted.is_ok_and(|it| it.transform.is_none() && it.format == Format::Json);

@@ -34,7 +34,7 @@ pub struct Frames {
     endpoint: Endpoint,
     accepted: Accepted,
     include: IncludeObject,
-    /// Whether the columns of a table are yet to be sent.
+    /// True if the columns of a table are yet to be sent.
     first: bool,
 }
 

@@ -342,7 +342,7 @@ impl Endpoint {
         GroupVersionKind::new(&self.def.group, &self.version().name, &self.def.kind)
     }
 
-    /// Whether the version served is the one objects are stored in.
+    /// Returns whether the version served is the one objects are stored in.
     pub fn is_storage_version(&self) -> bool {
         self.def.storage.as_ref().is_none_or(|storage| {
             storage.version.group == self.def.group && storage.version.version == self.version().name
@@ -375,7 +375,7 @@ impl Endpoint {
         found.is_none().then(|| Status::not_found(&self.resource(), &request.name))
     }
 
-    /// Whether the path has the resource's scope, and the resource (or subresource) the verb.
+    /// Returns whether the path has the resource's scope, and the resource (or subresource) the verb.
     fn check_request(&self, verb: Verb, request: &ResourceRequest) -> Result<(), Status> {
         let def = &self.def;
         match (def.namespaced, request.in_namespace) {

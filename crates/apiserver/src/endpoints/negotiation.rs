@@ -31,7 +31,7 @@ pub struct Negotiation {
     include: IncludeObject,
 }
 
-/// Whether an `Accept` header names a media type, in whatever form it wants it.
+/// Returns whether an `Accept` header names a media type, in whatever form it wants it.
 pub(crate) fn names(accept: &str, media_type: &str) -> bool {
     let mut ranges = accept.split(',').map(|range| range.split(';').next().unwrap_or_default().trim());
     ranges
@@ -104,7 +104,7 @@ impl Negotiation {
         })
     }
 
-    /// Whether documents are written with line breaks.
+    /// Returns whether documents are written with line breaks.
     pub fn pretty(&self) -> bool {
         self.pretty
     }

@@ -5,13 +5,13 @@
 pub(super) struct Parameter {
     /// The name.
     pub name: &'static str,
-    /// Whether it is a part of the path rather than of the query.
+    /// True if it is a part of the path rather than of the query.
     pub in_path: bool,
     /// The type of its value.
     pub kind: &'static str,
     /// The description.
     pub about: &'static str,
-    /// Whether OpenAPI 2 documents keep it among the parameters that operations share.
+    /// True if OpenAPI 2 documents keep it among the parameters that operations share.
     pub shared: bool,
 }
 

@@ -72,7 +72,7 @@ struct Group {
     closing: BTreeSet<u64>,
 }
 
-/// Whether there is room for a connection.
+/// True if there is room for a connection.
 enum Room<T = ()> {
     Free(T),
     /// As soon as a connection that was told to close has done so.

@@ -33,9 +33,9 @@ struct Corked<S> {
     buffer: Vec<u8>,
     /// How much of the buffer the stream has taken.
     taken: usize,
-    /// Whether the stream has taken something that it may still hold.
+    /// True if the stream has taken something that it may still hold.
     unflushed: bool,
-    /// Whether others have had their turn since the first byte came.
+    /// True if others have had their turn since the first byte came.
     waited: bool,
 }
 

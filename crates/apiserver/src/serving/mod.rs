@@ -349,7 +349,7 @@ impl Acceptor {
     }
 }
 
-/// Whether an error of `accept` is about the connection that was to be accepted, not about the listener.
+/// Returns whether an error of `accept` is about the connection that was to be accepted, not about the listener.
 fn is_of_the_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)

@@ -31,7 +31,7 @@ pub(super) struct Watchdog {
 #[derive(Clone, Copy)]
 struct Requests {
     under_way: usize,
-    /// Whether there was one.
+    /// True if there was one.
     any: bool,
     /// Since when none is under way.
     idle_since: Instant,
@@ -82,7 +82,7 @@ impl Watchdog {
         Request { watchdog: Arc::clone(self), answered: false }
     }
 
-    /// Whether no request is under way.
+    /// Returns whether no request is under way.
     pub(super) fn is_idle(&self) -> bool {
         self.requests.lock().under_way == 0
     }

@@ -69,7 +69,7 @@ impl Attempt {
 pub struct Updated {
     /// The object as it now is, or as it last was.
     pub stored: Stored,
-    /// Whether the object was removed.
+    /// True if the object was removed.
     pub deleted: bool,
     /// The length of the stored form in bytes, where the object was written.
     pub size: Option<usize>,
@@ -253,7 +253,7 @@ fn as_object(value: Value) -> Result<Object, Status> {
     Object::try_from(value).map_err(Status::internal)
 }
 
-/// Whether two states of an object differ in nothing but their resourceVersion.
+/// Returns whether two states of an object differ in nothing but their resourceVersion.
 fn unchanged(new: &Value, old: &Value) -> bool {
     let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return false };
     new.len() == old.len()

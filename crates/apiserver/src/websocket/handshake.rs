@@ -141,7 +141,7 @@ fn has_token(headers: &HeaderMap, name: &header::HeaderName, wanted: &str) -> bo
     tokens(headers, name).any(|token| token.eq_ignore_ascii_case(wanted))
 }
 
-/// Whether a page's origin is known: `null` is the origin of a page that hides it.
+/// Returns whether a page's origin is known: `null` is the origin of a page that hides it.
 fn is_origin(origin: &str) -> bool {
     origin.parse::<Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.host().is_some())
 }

@@ -168,7 +168,7 @@ fn paths_out_of_own(def: &ResourceDef) -> Vec<String> {
     paths
 }
 
-/// Whether authorization refused a request, or nothing is served at its path.
+/// Returns whether authorization refused a request, or nothing is served at its path.
 fn is_refused(answer: &Answer) -> bool {
     matches!(answer.code, 403 | 405) || is_unknown_path(answer)
 }

@@ -76,7 +76,7 @@ impl FaultyStore {
         collides
     }
 
-    /// Whether watches report nothing.
+    /// Returns whether watches report nothing.
     pub(crate) fn is_held_back(&self) -> bool {
         *self.held_back.borrow()
     }

@@ -519,7 +519,7 @@ impl Run<'_> {
     }
 }
 
-/// Whether a write is refused because there are no more addresses or ports.
+/// Returns whether a write is refused because there are no more addresses or ports.
 fn is_full(answer: &Answer) -> bool {
     answer.code == 500 && answer.body["message"].as_str().is_some_and(|text| text.ends_with("range is full"))
 }
@@ -528,7 +528,7 @@ fn name_of(write: &Write) -> String {
     format!("object{}", write.name)
 }
 
-/// Whether an object is there after the write that had this answer.
+/// Returns whether an object is there after the write that had this answer.
 fn stays(write: &Write, object: &Value) -> bool {
     if meta::deletion_timestamp(object).is_none() {
         return !matches!(write.change, Change::Delete { .. });

@@ -137,7 +137,7 @@ impl PublicKey {
         }
     }
 
-    /// Whether this key signed the message with this algorithm.
+    /// Returns whether this key signed the message with this algorithm.
     pub fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
         if self.only.is_some_and(|only| only != algorithm) {
             return false;

@@ -39,7 +39,7 @@ pub struct LegacyTokens {
     keys: Arc<KeyRing>,
     audiences: Vec<String>,
     objects: Arc<dyn Objects>,
-    /// Whether the secret and the account must exist (`--service-account-lookup`).
+    /// True if the secret and the account must exist (`--service-account-lookup`).
     lookup: bool,
     metrics: Option<Arc<Metrics>>,
     uses: Option<mpsc::Sender<SecretUse>>,

@@ -49,7 +49,7 @@ struct Vertex {
     kind: Kind,
     namespace: Arc<str>,
     name: Arc<str>,
-    /// Whether the object was added, and not only referred to.
+    /// True if the object was added, and not only referred to.
     exists: bool,
     /// The related nodes with the number of pods for each, ordered by node number.
     nodes: Vec<(u32, u32)>,
@@ -67,7 +67,7 @@ struct Nodes {
 }
 
 impl Graph {
-    /// Whether an object is related to a node.
+    /// Returns whether an object is related to a node.
     pub fn is_related(&self, kind: Kind, namespace: &str, name: &str, node: &str) -> bool {
         let Some(node) = self.nodes.numbers.get(node) else { return false };
         let Some(vertex) = self.find(kind, namespace, name) else { return false };
@@ -103,7 +103,7 @@ impl Graph {
         }
     }
 
-    /// Whether the graph already has exactly this pod, as after a status update.
+    /// Returns whether the graph already has exactly this pod, as after a status update.
     fn is_pod<'a>(
         &self,
         namespace: &str,
@@ -204,7 +204,7 @@ impl Graph {
         self.vertices.len()
     }
 
-    /// Whether the graph is empty.
+    /// Returns whether the graph is empty.
     pub fn is_empty(&self) -> bool {
         self.vertices.is_empty()
     }

@@ -246,7 +246,7 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// Whether the rule covers a value in a dimension; `None` stands for all names, or for no value.
+    /// Returns whether the rule covers a value in a dimension; `None` stands for all names, or for no value.
     fn covers(&self, dimension: usize, on_paths: bool, word: Option<&str>) -> bool {
         match (dimension, word) {
             (VERBS, Some(verb)) => self.verbs.has_or_all(verb),
@@ -269,7 +269,7 @@ impl<'a> Held<'a> {
 /// A sorted set of values.
 struct Set<'a> {
     words: Vec<&'a str>,
-    /// Whether `*` is in the set.
+    /// True if `*` is in the set.
     all: bool,
 }
 

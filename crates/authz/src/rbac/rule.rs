@@ -34,7 +34,7 @@ pub struct Rule {
 pub struct Words(Box<[Box<str>]>);
 
 impl Words {
-    /// Whether the list is empty.
+    /// Returns whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -54,7 +54,7 @@ impl Words {
         self.0.iter().map(|word| &**word)
     }
 
-    /// Whether the list contains a string.
+    /// Returns whether the list contains a string.
     pub fn has(&self, wanted: &str) -> bool {
         self.iter().any(|word| word == wanted)
     }
@@ -95,7 +95,7 @@ impl Rule {
             .into_iter()
     }
 
-    /// Whether the rule allows the request.
+    /// Returns whether the rule allows the request.
     pub fn allows(&self, attributes: &Attributes<'_>) -> bool {
         if !self.verbs.has_or_all(attributes.verb) {
             return false;
@@ -109,7 +109,7 @@ impl Rule {
     }
 }
 
-/// Whether a rule's resource (`*`, `pods`, `pods/log` or `*/log`) matches a resource and subresource.
+/// Returns whether a rule's resource (`*`, `pods`, `pods/log` or `*/log`) matches a resource and subresource.
 fn names_resource(of: &str, resource: &str, subresource: &str) -> bool {
     if subresource.is_empty() {
         return of == ALL || of == resource;
@@ -120,7 +120,7 @@ fn names_resource(of: &str, resource: &str, subresource: &str) -> bool {
     parent == ALL || parent == resource
 }
 
-/// Whether a rule's path, which may end in `*`, matches a path.
+/// Returns whether a rule's path, which may end in `*`, matches a path.
 fn path_covers(of: &str, path: &str) -> bool {
     of == path || (of.ends_with('*') && path.starts_with(of.trim_end_matches('*')))
 }

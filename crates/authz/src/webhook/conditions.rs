@@ -37,12 +37,12 @@ impl Conditions {
         Ok(())
     }
 
-    /// Whether there are no conditions, so that all requests match.
+    /// Returns whether there are no conditions, so that all requests match.
     pub fn is_empty(&self) -> bool {
         self.expressions.is_empty()
     }
 
-    /// Whether all conditions are true. One that is false decides, even if others fail.
+    /// Returns whether all conditions are true. One that is false decides, even if others fail.
     ///
     /// # Errors
     /// The first evaluation error, if no condition is false.

@@ -10,7 +10,7 @@ use serde_json::Value;
 pub(crate) struct Policy(pub(crate) Vec<Value>);
 
 impl Policy {
-    /// Whether a rule of a role that is bound to the user allows the request.
+    /// Returns whether a rule of a role that is bound to the user allows the request.
     pub(crate) fn allows(&self, request: &Attributes<'_>) -> bool {
         self.rules(request).into_iter().any(|rule| rule_allows(rule, request))
     }

@@ -33,7 +33,7 @@ struct State {
     connection: u64,
     /// The revision at which each connection ended.
     ends: Vec<u64>,
-    /// Whether they end normally.
+    /// True if they end normally.
     ends_normally: bool,
     is_cut_off: bool,
     streams_lists: bool,

@@ -29,7 +29,7 @@ struct Answering {
     code: u16,
     headers: Vec<(&'static str, String)>,
     chunks: Vec<Bytes>,
-    /// Whether the response never ends after its chunks.
+    /// True if the response never ends after its chunks.
     is_endless: bool,
     asked: Arc<Mutex<Vec<String>>>,
 }

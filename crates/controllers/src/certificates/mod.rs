@@ -14,7 +14,7 @@ pub(crate) mod signing;
 
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
 
-/// Whether a request has a condition that is not denied by its status.
+/// Returns whether a request has a condition that is not denied by its status.
 fn has_condition(request: &CertificateSigningRequest, type_: &str) -> bool {
     conditions(request).any(|condition| condition.type_ == type_ && condition.status != "False")
 }

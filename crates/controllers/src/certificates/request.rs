@@ -63,7 +63,7 @@ impl Requested {
         }
     }
 
-    /// Whether a signer is for this request.
+    /// Returns whether a signer is for this request.
     ///
     /// # Errors
     /// The reason why the signer refuses the request.

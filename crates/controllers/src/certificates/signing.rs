@@ -73,7 +73,7 @@ impl Reconciler for Controller {
     }
 }
 
-/// Whether a request waits for one of Kubernetes' own signers.
+/// Returns whether a request waits for one of Kubernetes' own signers.
 fn is_due(request: &CertificateSigningRequest) -> bool {
     has_condition(request, "Approved")
         && !has_condition(request, "Denied")

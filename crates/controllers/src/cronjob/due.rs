@@ -44,9 +44,9 @@ pub(super) struct Calendar {
 pub(super) struct Due {
     /// The last time that has passed and that no job was started for.
     pub(super) at: Timestamp,
-    /// Whether the deadline for starting has passed too.
+    /// True if the deadline for starting has passed too.
     pub(super) too_late: bool,
-    /// Whether so many times were missed that something must be wrong.
+    /// True if so many times were missed that something must be wrong.
     pub(super) many_missed: bool,
 }
 

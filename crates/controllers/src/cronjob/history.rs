@@ -22,7 +22,7 @@ pub(super) enum Seen {
     Missing { job: String },
 }
 
-/// Whether a job is at work that is not noted in the status: somebody else made it, or the status is an old one.
+/// Returns whether a job is at work that is not noted in the status: somebody else made it, or the status is an old one.
 pub(super) fn has_unnoted(cron_job: &CronJob, jobs: &[Job]) -> bool {
     let is_noted = |job: &Job| active(cron_job).any(|reference| reference.uid == job.metadata.uid);
     jobs.iter().any(|job| end_of(job).is_none() && !is_noted(job))

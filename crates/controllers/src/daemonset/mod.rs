@@ -124,7 +124,7 @@ fn spec_of(set: &DaemonSet) -> &DaemonSetSpec {
     set.spec.as_ref().unwrap_or(&EMPTY)
 }
 
-/// Whether old pods are replaced by the controller.
+/// Returns whether old pods are replaced by the controller.
 fn is_rolling(set: &DaemonSet) -> bool {
     let strategy = spec_of(set).update_strategy.as_ref();
     strategy.and_then(|strategy| strategy.type_.as_deref()).unwrap_or("RollingUpdate") == "RollingUpdate"
@@ -142,7 +142,7 @@ fn rolling_numbers(set: &DaemonSet, desired: usize) -> (usize, usize) {
     if desired > 0 && surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
 }
 
-/// Whether a node may have an old and a new pod at once.
+/// Returns whether a node may have an old and a new pod at once.
 fn surges(set: &DaemonSet) -> bool {
     is_rolling(set) && rolling_numbers(set, 1).0 > 0
 }

@@ -16,7 +16,7 @@ pub(super) struct Observed<'a> {
     pub(super) set: &'a DaemonSet,
     /// The hash of the present template.
     pub(super) hash: &'a str,
-    /// Whether each node is to run a pod.
+    /// True if each node is to run a pod.
     pub(super) nodes: &'a BTreeMap<String, Fit>,
     /// The set's pods by the node they are for.
     pub(super) pods: &'a BTreeMap<String, Vec<Pod>>,

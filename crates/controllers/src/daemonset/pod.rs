@@ -30,7 +30,7 @@ const TOLERATED: [(&str, &str); 6] = [
 ];
 const NETWORK_UNAVAILABLE: (&str, &str) = ("node.kubernetes.io/network-unavailable", "NoSchedule");
 
-/// Whether a node is to run a pod of a set.
+/// True if a node is to run a pod of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fit {
     /// It is to run one.
@@ -41,7 +41,7 @@ pub(super) enum Fit {
     No,
 }
 
-/// Whether a node is to run a pod of the set.
+/// Returns whether a node is to run a pod of the set.
 pub(super) fn fit(spec: &PodSpec, node: &NodeView) -> Fit {
     let named = spec.node_name.as_deref().filter(|name| !name.is_empty());
     if named.is_some_and(|name| name != node.name) || !selects_node(spec, node) {
@@ -127,7 +127,7 @@ pub(super) fn target_node(pod: &Pod) -> Option<&str> {
     }
 }
 
-/// Whether a pod was made from the present template.
+/// Returns whether a pod was made from the present template.
 pub(super) fn is_updated(set: &DaemonSet, pod: &Pod, hash: &str) -> bool {
     let labels = pod.metadata.labels.as_ref();
     let of_generation = generation(set).is_some_and(|it| label(labels, GENERATION_LABEL) == Some(it));

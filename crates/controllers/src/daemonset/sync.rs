@@ -115,7 +115,7 @@ impl Controller {
         Ok(by_node)
     }
 
-    /// Whether each node is to run a pod.
+    /// Returns whether each node is to run a pod.
     fn fits(&self, set: &DaemonSet, hash: &str) -> Result<BTreeMap<String, Fit>, SyncError> {
         let spec = pod::template(set, hash).spec.unwrap_or_default();
         let nodes = self.nodes.list();

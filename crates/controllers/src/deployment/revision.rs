@@ -85,7 +85,7 @@ fn extended(history: &str, revision: &str) -> String {
     all[first..].join(",")
 }
 
-/// Whether a set's annotations speak of the deployment's present size, and if not, makes them.
+/// Returns whether a set's annotations speak of the deployment's present size, and if not, makes them.
 pub(super) fn annotate_size(set: &mut ReplicaSet, deployment: &Deployment) -> bool {
     let replicas = super::replicas(deployment);
     let annotations = set.metadata.annotations.get_or_insert_default();

@@ -7,7 +7,7 @@ use super::template::age_order;
 use super::{Resize, Sets, available, replicas, size};
 use crate::int_or_percent::scaled;
 
-/// Whether old pods are replaced step by step.
+/// Returns whether old pods are replaced step by step.
 pub(super) fn is_rolling(deployment: &Deployment) -> bool {
     let strategy = deployment.spec.as_ref().and_then(|spec| spec.strategy.as_ref());
     strategy.and_then(|strategy| strategy.type_.as_deref()).unwrap_or("RollingUpdate") == "RollingUpdate"
@@ -44,7 +44,7 @@ pub(super) fn new_set_size(deployment: &Deployment, all: i32, new: i32) -> i32 {
     if room <= 0 { new } else { new + room.min(wanted - new) }
 }
 
-/// Whether the deployment was resized since its sets were.
+/// Returns whether the deployment was resized since its sets were.
 pub(super) fn is_scaling(deployment: &Deployment, sets: &Sets) -> bool {
     sets.all().filter(|set| size(set) > 0).any(|set| {
         let desired = number::<i32>(set.metadata.annotations.as_ref(), DESIRED);
@@ -105,7 +105,7 @@ fn active_or_latest(sets: &Sets) -> Option<&ReplicaSet> {
     }
 }
 
-/// Whether the new set has all pods of the deployment, and all are available.
+/// Returns whether the new set has all pods of the deployment, and all are available.
 fn is_saturated(deployment: &Deployment, new: Option<&ReplicaSet>) -> bool {
     let wanted = replicas(deployment);
     new.is_some_and(|new| {

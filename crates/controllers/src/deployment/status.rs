@@ -107,7 +107,7 @@ fn progress(
     }
 }
 
-/// Whether all pods are of the present template and available, and no others are left.
+/// Returns whether all pods are of the present template and available, and no others are left.
 pub(super) fn is_complete(deployment: &Deployment, status: &DeploymentStatus) -> bool {
     let wanted = replicas(deployment);
     status.updated_replicas.unwrap_or(0) == wanted
@@ -116,7 +116,7 @@ pub(super) fn is_complete(deployment: &Deployment, status: &DeploymentStatus) ->
         && status.observed_generation >= deployment.metadata.generation
 }
 
-/// Whether any number moved the right way since the last status.
+/// Returns whether any number moved the right way since the last status.
 fn has_progressed(deployment: &Deployment, new: &DeploymentStatus) -> bool {
     let old = deployment.status.clone().unwrap_or_default();
     let of_old_templates =
@@ -183,7 +183,7 @@ fn deadline(deployment: &Deployment) -> Option<SignedDuration> {
     Some(SignedDuration::from_secs(seconds.into()))
 }
 
-/// Whether a deadline is set at all; without one nothing is said of progress.
+/// Returns whether a deadline is set at all; without one nothing is said of progress.
 pub(super) fn has_deadline(deployment: &Deployment) -> bool {
     deadline(deployment).is_some()
 }

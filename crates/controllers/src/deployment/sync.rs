@@ -110,7 +110,7 @@ impl Controller {
         if done { self.drop_history(deployment, sets).await } else { Ok(()) }
     }
 
-    /// Whether any pod of an old set has not ended yet.
+    /// Returns whether any pod of an old set has not ended yet.
     fn old_pods_run(&self, sets: &Sets) -> Result<bool, SyncError> {
         if sets.old.iter().any(|set| set.status.as_ref().is_some_and(|status| status.replicas > 0)) {
             return Ok(true);

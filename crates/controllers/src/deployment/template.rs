@@ -29,7 +29,7 @@ pub(super) fn age_order(a: &ObjectMeta, b: &ObjectMeta) -> std::cmp::Ordering {
     a.creation_timestamp.cmp(&b.creation_timestamp).then_with(|| a.name.cmp(&b.name))
 }
 
-/// Whether two templates differ in nothing but the label with the hash.
+/// Returns whether two templates differ in nothing but the label with the hash.
 pub(super) fn equal_ignoring_hash(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
     let plain = |template: &PodTemplateSpec| {
         let mut metadata = template.metadata.clone().unwrap_or_default();

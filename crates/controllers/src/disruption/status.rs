@@ -29,7 +29,7 @@ pub(super) enum Expected {
     Scale(i64),
 }
 
-/// Whether a budget is counted against what its pods' controllers want, rather than against the pods there are.
+/// Returns whether a budget is counted against what its pods' controllers want, rather than against the pods there are.
 pub(super) fn needs_scale(budget: &PodDisruptionBudget) -> bool {
     let Some(spec) = &budget.spec else { return false };
     spec.max_unavailable.is_some() || matches!(spec.min_available, Some(IntOrString::String(_)))
@@ -110,7 +110,7 @@ pub(super) fn failed(
     }
 }
 
-/// Whether two statuses say the same.
+/// Returns whether two statuses say the same.
 pub(super) fn same(old: Option<&PodDisruptionBudgetStatus>, new: &PodDisruptionBudgetStatus) -> bool {
     let Some(old) = old else { return false };
     let none = BTreeMap::new();

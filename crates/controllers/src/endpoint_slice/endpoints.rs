@@ -59,7 +59,7 @@ pub(crate) fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
     spec.selector.as_ref().filter(|_| spec.type_.as_deref() != Some("ExternalName"))
 }
 
-/// Whether a pod can be behind any service: it has an address and has not ended.
+/// Returns whether a pod can be behind any service: it has an address and has not ended.
 pub(crate) fn counts(pod: &Pod) -> bool {
     !pods::is_terminal(pod) && ips(pod).next().is_some()
 }
@@ -100,7 +100,7 @@ pub(crate) fn endpoint(
     })
 }
 
-/// Whether a service's pods are behind it whatever their state.
+/// Returns whether a service's pods are behind it whatever their state.
 pub(crate) fn publishes_not_ready(service: &Service) -> bool {
     service.spec.as_ref().and_then(|spec| spec.publish_not_ready_addresses).unwrap_or(false)
 }

@@ -30,22 +30,22 @@ impl From<serde_json::Error> for SyncError {
 }
 
 impl SyncError {
-    /// Whether the API said that the object is not there.
+    /// Returns whether the API said that the object is not there.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 404)
     }
 
-    /// Whether the API said that the object has changed since it was read.
+    /// Returns whether the API said that the object has changed since it was read.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Api(kube::Error::Api(status)) if status.is_conflict())
     }
 
-    /// Whether the API said that an object of this name exists.
+    /// Returns whether the API said that an object of this name exists.
     pub fn is_already_exists(&self) -> bool {
         matches!(self, Self::Api(kube::Error::Api(status)) if status.is_already_exists())
     }
 
-    /// Whether the API takes no new objects because their namespace is being deleted.
+    /// Returns whether the API takes no new objects because their namespace is being deleted.
     pub fn is_namespace_terminating(&self) -> bool {
         let Self::Api(kube::Error::Api(status)) = self else { return false };
         let causes = status.details.iter().flat_map(|details| &details.causes);

@@ -34,7 +34,7 @@ pub struct Descriptor {
     pub alias: &'static str,
     /// The service account in kube-system it acts as; empty for the controller manager itself.
     pub service_account: &'static str,
-    /// Whether `*` runs it.
+    /// True if `*` runs it.
     pub on_by_default: bool,
     /// How many keys it works on at once.
     pub workers: Workers,

@@ -43,7 +43,7 @@ impl AbsentOwners {
         }
     }
 
-    /// Whether an owner is known not to be there.
+    /// Returns whether an owner is known not to be there.
     pub(super) fn contains(&self, place: &Place) -> bool {
         self.known.contains(place)
     }

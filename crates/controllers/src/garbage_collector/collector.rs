@@ -361,7 +361,7 @@ pub(super) fn deletion<'a>(begun: bool, mut finalizers: impl Iterator<Item = &'a
     waiting.unwrap_or(Deletion::Begun)
 }
 
-/// Whether an owner that waits for its dependents waits for this one.
+/// Returns whether an owner that waits for its dependents waits for this one.
 fn blocks(meta: &ObjectMeta) -> bool {
     meta.owner_references.iter().flatten().any(|owner| owner.block_owner_deletion == Some(true))
 }

@@ -58,7 +58,7 @@ pub(crate) struct Owner<'a> {
     pub(crate) name: &'a str,
     /// Its uid.
     pub(crate) uid: &'a str,
-    /// Whether its deletion in the foreground waits for the dependent.
+    /// True if its deletion in the foreground waits for the dependent.
     pub(crate) blocking: bool,
 }
 
@@ -103,9 +103,9 @@ pub(crate) struct Item {
     pub(crate) namespace: String,
     /// Its name.
     pub(crate) name: String,
-    /// Whether the object has been seen.
+    /// True if the object has been seen.
     pub(crate) observed: bool,
-    /// Whether anything names it as owner.
+    /// True if anything names it as owner.
     pub(crate) has_dependents: bool,
 }
 
@@ -114,7 +114,7 @@ pub(crate) struct Item {
 pub(crate) struct Dependent {
     /// The dependent.
     pub(crate) uid: Uid,
-    /// Whether it blocks its owner's deletion.
+    /// True if it blocks its owner's deletion.
     pub(crate) blocking: bool,
     /// How far its own deletion is.
     pub(crate) deletion: Deletion,

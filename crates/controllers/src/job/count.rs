@@ -89,7 +89,7 @@ impl<'a> Counts<'a> {
     }
 }
 
-/// Whether a pod has failed. One whose deletion has begun counts too, as it may never get to report its end; not so
+/// Returns whether a pod has failed. One whose deletion has begun counts too, as it may never get to report its end; not so
 /// where pods are replaced only once they have ended.
 pub(super) fn has_failed(observed: &Observed<'_>, pod: &Pod) -> bool {
     let deleted = pod.metadata.deletion_timestamp.is_some() && !replaces_ended_only(observed.spec());

@@ -36,7 +36,7 @@ impl Indexes {
         self.0.splice(from..to, [merged]);
     }
 
-    /// Whether an index is in it.
+    /// Returns whether an index is in it.
     pub(super) fn contains(&self, index: i32) -> bool {
         let place = self.0.partition_point(|(_, end)| *end < index);
         self.0.get(place).is_some_and(|(start, _)| *start <= index)

@@ -113,7 +113,7 @@ impl Observed<'_> {
         status(self.job)
     }
 
-    /// Whether a pod still has its finalizer, so that it is to be counted.
+    /// Returns whether a pod still has its finalizer, so that it is to be counted.
     fn is_tracked(&self, pod: &Pod) -> bool {
         is_tracked(pod) && !self.untracked.contains(uid(pod))
     }
@@ -124,7 +124,7 @@ impl Observed<'_> {
         (0..self.spec().completions.unwrap_or(0)).contains(&index).then_some(index)
     }
 
-    /// Whether a pod counts at all: those of an indexed job must have an index.
+    /// Returns whether a pod counts at all: those of an indexed job must have an index.
     fn counts(&self, pod: &Pod) -> bool {
         !is_indexed(self.spec()) || self.index(pod).is_some()
     }
@@ -156,7 +156,7 @@ fn is_tracked(pod: &Pod) -> bool {
     pod.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == TRACKING)
 }
 
-/// Whether pods are replaced only when they have ended, not as soon as their deletion begins.
+/// Returns whether pods are replaced only when they have ended, not as soon as their deletion begins.
 fn replaces_ended_only(spec: &JobSpec) -> bool {
     spec.pod_replacement_policy.as_deref() == Some("Failed") || spec.pod_failure_policy.is_some()
 }
@@ -167,12 +167,12 @@ fn holding<'a>(status: &'a JobStatus, type_: &str) -> Option<&'a JobCondition> {
     conditions.find(|condition| condition.type_ == type_ && condition.status == "True")
 }
 
-/// Whether a job is complete or has failed, for good.
+/// Returns whether a job is complete or has failed, for good.
 pub(crate) fn is_finished(job: &Job) -> bool {
     ["Complete", "Failed"].iter().any(|type_| holding(status(job), type_).is_some())
 }
 
-/// Whether a job has a condition that holds.
+/// Returns whether a job has a condition that holds.
 pub(crate) fn has_condition(job: &Job, type_: &str) -> bool {
     holding(status(job), type_).is_some()
 }

@@ -6,12 +6,12 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use super::indexes::Indexes;
 use crate::pods::{condition, phase};
 
-/// Whether a failed pod counts towards the limit of failures.
+/// Returns whether a failed pod counts towards the limit of failures.
 pub(super) fn counts(spec: &JobSpec, pod: &Pod) -> bool {
     matching(spec, pod).is_none_or(|(_, rule, _)| rule.action != "Ignore")
 }
 
-/// Whether a failed pod makes its index fail at once.
+/// Returns whether a failed pod makes its index fail at once.
 pub(super) fn fails_index(spec: &JobSpec, pod: &Pod) -> bool {
     spec.backoff_limit_per_index.is_some()
         && matching(spec, pod).is_some_and(|(_, rule, _)| rule.action == "FailIndex")

@@ -66,7 +66,7 @@ pub(super) fn settle(status: &mut JobStatus, tracked: &HashSet<&str>) {
     }
 }
 
-/// Whether a failed pod is the only one that knows how often its index has failed: it stays until the next is there.
+/// Returns whether a failed pod is the only one that knows how often its index has failed: it stays until the next is there.
 fn keeps_count(observed: &Observed<'_>, counts: &Counts<'_>, pod: &Pod) -> bool {
     let (Some(failed), Some(index)) = (&counts.failed_indexes, observed.index(pod)) else { return false };
     let going_on = observed.job.metadata.deletion_timestamp.is_none()

@@ -59,7 +59,7 @@ fn failure(observed: &Observed<'_>, counts: &Counts<'_>) -> Option<(&'static str
     policy().or_else(backoff).or_else(deadline).or_else(indexes)
 }
 
-/// Whether enough pods have succeeded, seen from the pods that are still active.
+/// Returns whether enough pods have succeeded, seen from the pods that are still active.
 pub(super) fn success(observed: &Observed<'_>, succeeded: i32, active: i32) -> Option<JobCondition> {
     let complete = match observed.spec().completions {
         // A work queue is done when one pod has found it empty and no other works any more.
@@ -78,7 +78,7 @@ pub(super) fn deadline_in(observed: &Observed<'_>) -> Option<Duration> {
     Some(observed.now.duration_until(end).try_into().unwrap_or(Duration::ZERO))
 }
 
-/// Whether containers that are restarted in place have failed too often.
+/// Returns whether containers that are restarted in place have failed too often.
 fn restarts_exceed(observed: &Observed<'_>, limit: i32) -> bool {
     let template = observed.spec().template.spec.as_ref();
     if template.and_then(|spec| spec.restart_policy.as_deref()) != Some("OnFailure") {
@@ -168,7 +168,7 @@ pub(super) fn reason_of_failure(interim: &JobCondition) -> &'static str {
     KNOWN.into_iter().find(|known| *known == reason).unwrap_or("Failed")
 }
 
-/// Whether all indexes or pods that a job asks for are there already, so that no more are to be made.
+/// Returns whether all indexes or pods that a job asks for are there already, so that no more are to be made.
 pub(super) fn wanted_active(observed: &Observed<'_>, counts: &Counts<'_>, active: i32) -> i32 {
     let spec = observed.spec();
     let parallelism = spec.parallelism.unwrap_or(1);

@@ -20,7 +20,7 @@ impl Written {
         }
     }
 
-    /// Whether the cache, which has `version` or nothing of the job, does not know yet what was written. Its event will
+    /// Returns whether the cache, which has `version` or nothing of the job, does not know yet what was written. Its event will
     /// tell.
     pub(super) fn is_ahead_of(&self, job: &ObjectName, version: Option<&str>) -> bool {
         let mut all = self.0.lock();

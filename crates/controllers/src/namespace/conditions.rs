@@ -22,7 +22,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Whether nothing is left, as far as could be seen.
+    /// Returns whether nothing is left, as far as could be seen.
     pub(super) fn is_done(&self) -> bool {
         self.failures.is_empty() && self.undiscovered.is_empty() && self.remaining.is_empty()
     }

@@ -72,7 +72,7 @@ pub(super) fn condition<'a>(node: &'a Node, type_: &str) -> Option<&'a NodeCondi
     conditions.iter().find(|condition| condition.type_ == type_)
 }
 
-/// Whether a node is ready.
+/// Returns whether a node is ready.
 pub(super) fn is_ready(node: &Node) -> bool {
     condition(node, "Ready").is_some_and(|ready| ready.status == "True")
 }
@@ -112,7 +112,7 @@ pub(super) fn eviction_taint(node: &Node) -> Option<&'static str> {
     }
 }
 
-/// Whether a node has a taint.
+/// Returns whether a node has a taint.
 pub(super) fn has_taint(node: &Node, key: &str, effect: &str) -> bool {
     taints(node).iter().any(|taint| taint.key == key && taint.effect == effect)
 }

@@ -33,7 +33,7 @@ impl Zones {
         *all += 1;
     }
 
-    /// Whether no node at all is ready.
+    /// Returns whether no node at all is ready.
     pub(super) fn all_lost(&self) -> bool {
         self.zones.values().all(|(ready, _)| *ready == 0)
     }
@@ -53,7 +53,7 @@ impl Zones {
 }
 
 impl Pace {
-    /// Whether a node of a zone may be tainted now; if so, that is noted.
+    /// Returns whether a node of a zone may be tainted now; if so, that is noted.
     pub(super) fn may_taint(&self, zones: &Zones, zone: &str, now: Timestamp) -> bool {
         let Some(pause) = zones.pause(zone) else { return false };
         let mut last = self.last.lock();

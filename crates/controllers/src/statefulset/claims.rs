@@ -24,12 +24,12 @@ pub(super) fn new_claims(set: &StatefulSet, pod: &Pod, ordinal: i32) -> Vec<Pers
     claims.collect()
 }
 
-/// Whether a claim waits for its deletion with a pod of another life, so that a new pod must not take it.
+/// Returns whether a claim waits for its deletion with a pod of another life, so that a new pod must not take it.
 pub(super) fn is_stale(claim: &ObjectMeta, set: &StatefulSet, pod: &Pod) -> bool {
     Policy::of(set).deletes_when_scaled && has_stale_reference(claim, &Owner::pod(pod))
 }
 
-/// Whether a controller other than set and pod manages a claim that the policy is for.
+/// Returns whether a controller other than set and pod manages a claim that the policy is for.
 pub(super) fn has_other_controller(claim: &ObjectMeta, set: &StatefulSet, pod: &Pod) -> bool {
     let policy = Policy::of(set);
     if !policy.deletes_when_scaled && !policy.deletes_when_deleted {

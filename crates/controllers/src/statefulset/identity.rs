@@ -70,7 +70,7 @@ pub(super) fn conform(set: &StatefulSet, pod: &mut Pod, ordinal: i32) {
     pod.spec.get_or_insert_default().volumes = Some(volumes);
 }
 
-/// Whether a pod has the labels and volumes that belong to its ordinal.
+/// Returns whether a pod has the labels and volumes that belong to its ordinal.
 pub(super) fn conforms(set: &StatefulSet, pod: &Pod, ordinal: i32) -> bool {
     let name = pod_name(set, ordinal);
     pod.metadata.name.as_ref() == Some(&name)

@@ -60,7 +60,7 @@ impl Plan {
     }
 }
 
-/// Whether pods are created and deleted one after the other.
+/// Returns whether pods are created and deleted one after the other.
 pub(super) fn is_ordered(set: &StatefulSet) -> bool {
     spec_of(set).pod_management_policy.as_deref() != Some("Parallel")
 }

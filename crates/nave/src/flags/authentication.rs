@@ -136,7 +136,7 @@ enum WebhookVersion {
 /// The checked configuration of authentication.
 #[derive(Clone, Debug)]
 pub(crate) struct Authentication {
-    /// Whether anonymous requests are accepted; `None` if the flag is not given.
+    /// True if anonymous requests are accepted; `None` if the flag is not given.
     pub(crate) anonymous: Option<bool>,
     pub(crate) config_file: Option<PathBuf>,
     pub(crate) client_ca_file: Option<PathBuf>,

@@ -14,7 +14,7 @@ pub(crate) struct Controllers {
 }
 
 impl Controllers {
-    /// Whether a controller is enabled under any of its names.
+    /// Returns whether a controller is enabled under any of its names.
     pub(crate) fn runs(&self, names: &[&str], on_by_default: bool) -> bool {
         let said = |list: &[String]| list.iter().any(|said| names.contains(&said.as_str()));
         said(&self.on) || (!said(&self.off) && self.all && on_by_default)

@@ -72,18 +72,18 @@ impl Facts {
         }
     }
 
-    /// Whether the certificate must be reissued: two thirds of its validity are over, or it is not valid yet.
+    /// Returns whether the certificate must be reissued: two thirds of its validity are over, or it is not valid yet.
     pub(super) fn is_due(&self, now: SystemTime) -> bool {
         let lifetime = self.not_after.duration_since(self.not_before).unwrap_or_default();
         now < self.not_before || now >= self.not_before + lifetime * 2 / 3
     }
 
-    /// Whether the key matches the certificate.
+    /// Returns whether the key matches the certificate.
     pub(super) fn belongs_to(&self, key: &KeyPair) -> bool {
         self.public_key == key.der_bytes()
     }
 
-    /// Whether the certificate names the CA's key as its issuer.
+    /// Returns whether the certificate names the CA's key as its issuer.
     pub(super) fn is_signed_by(&self, ca: &str) -> bool {
         let ca_key_id = Self::read(ca).and_then(|ca| ca.key_id);
         ca_key_id.is_some() && ca_key_id == self.issuer_key_id

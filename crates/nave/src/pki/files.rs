@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-/// Whether a file is synced to disk.
+/// True if a file is synced to disk.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Durability {
     /// Synced: the file cannot be recreated.

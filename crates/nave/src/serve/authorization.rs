@@ -66,7 +66,7 @@ impl Authorization {
         Ok(Self { chain: Chain::new(links, metrics), rbac, graph, file })
     }
 
-    /// Whether an authorizer allows every request. Reloading the configuration file cannot change that.
+    /// Returns whether an authorizer allows every request. Reloading the configuration file cannot change that.
     pub(super) fn always_allow(&self) -> bool {
         self.chain.links().iter().any(|link| link.kind == "AlwaysAllow")
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Memory is short when less than one part in this many is available.
 const LEFT: u64 = 10;
 
-/// Whether memory is short; false if neither source can be read.
+/// Returns whether memory is short; false if neither source can be read.
 pub(super) fn is_short() -> bool {
     let group = control_group().is_some_and(|folder| group_is_short(&folder));
     let machine = fs::read_to_string("/proc/meminfo").is_ok_and(|text| machine_is_short(&text));
@@ -20,7 +20,7 @@ fn control_group() -> Option<PathBuf> {
     Some(Path::new("/sys/fs/cgroup").join(path))
 }
 
-/// Whether the group's usage, without reclaimable file pages, is near its limit.
+/// Returns whether the group's usage, without reclaimable file pages, is near its limit.
 fn group_is_short(folder: &Path) -> bool {
     let number = |file: &str| fs::read_to_string(folder.join(file)).ok()?.trim().parse::<u64>().ok();
     let statistics = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();

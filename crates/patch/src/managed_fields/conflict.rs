@@ -29,7 +29,7 @@ impl Conflicts {
         self.0.extend(fields.paths().into_iter().map(|path| Conflict { manager: name.clone(), path }));
     }
 
-    /// Whether there is none.
+    /// Returns whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

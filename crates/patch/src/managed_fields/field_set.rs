@@ -19,7 +19,7 @@ pub(super) fn fields_below(ty: TypeRef<'_>, value: &Value) -> FieldSet {
 
 #[derive(Clone, Copy)]
 struct Walk {
-    /// Whether structs, maps and lists are fields too.
+    /// True if structs, maps and lists are fields too.
     holders: bool,
 }
 

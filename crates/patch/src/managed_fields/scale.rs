@@ -19,7 +19,7 @@ pub struct ScaleFields<'a> {
     pub api_version: String,
     /// The place of the replicas in the object, in all versions of it.
     pub replicas: &'a [String],
-    /// Whether a version is one of the object's.
+    /// True if a version is one of the object's.
     pub is_version: Box<dyn Fn(&str) -> bool + 'a>,
 }
 

@@ -71,7 +71,7 @@ impl<'s> TypeRef<'s> {
         }
     }
 
-    /// Whether two values of the type are of different kinds. Null is of no kind where a type allows several.
+    /// Returns whether two values of the type are of different kinds. Null is of no kind where a type allows several.
     pub(super) fn kinds_differ(self, a: &Value, b: &Value) -> bool {
         match self {
             Self::Shape(_, Shape::Any) | Self::Deduced | Self::Untyped => {
@@ -124,7 +124,7 @@ impl<'s> TypeRef<'s> {
         }
     }
 
-    /// Whether a value of the type is one field as a whole. A type that allows several kinds is seen as one of maps.
+    /// Returns whether a value of the type is one field as a whole. A type that allows several kinds is seen as one of maps.
     pub(super) fn is_atomic(self) -> bool {
         match (self.map(), self.list()) {
             (Some(map), _) => map.is_atomic,
@@ -141,7 +141,7 @@ impl<'s> TypeRef<'s> {
         }
     }
 
-    /// Whether the element is a field that the type declares, and no entry of a map.
+    /// Returns whether the element is a field that the type declares, and no entry of a map.
     pub(super) fn declares(self, element: &PathElement) -> bool {
         let PathElement::Field(name) = element else { return false };
         self.map().is_some_and(|map| map.declares(name.as_str()))
@@ -170,7 +170,7 @@ impl<'s> MapType<'s> {
         }
     }
 
-    /// Whether the struct has a field of this name.
+    /// Returns whether the struct has a field of this name.
     pub(super) fn declares(self, name: &str) -> bool {
         self.field(name).is_some()
     }

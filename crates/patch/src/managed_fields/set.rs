@@ -16,7 +16,7 @@ pub struct FieldSet {
 pub(super) struct Node {
     /// The element.
     pub element: PathElement,
-    /// Whether the path that ends here is in the set.
+    /// True if the path that ends here is in the set.
     pub member: bool,
     /// The rest of the paths that go on.
     pub children: FieldSet,
@@ -73,12 +73,12 @@ impl FieldSet {
         }
     }
 
-    /// Whether there is no path in the set.
+    /// Returns whether there is no path in the set.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
 
-    /// Whether the path is in the set.
+    /// Returns whether the path is in the set.
     pub fn contains(&self, path: &Path) -> bool {
         match path {
             [] => false,
@@ -204,7 +204,7 @@ impl FieldSet {
         Self { nodes: leaves.collect() }
     }
 
-    /// Whether the sets have a path in common.
+    /// Returns whether the sets have a path in common.
     pub(super) fn intersects(&self, other: &Self) -> bool {
         self.pairs(other)
             .any(|(a, b)| b.is_some_and(|b| a.member && b.member || a.children.intersects(&b.children)))

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use nave_machinery::Value;
 use serde_json::Number;
 
-/// Whether two values are the same; `1` and `1.0` are.
+/// Returns whether two values are the same; `1` and `1.0` are.
 pub(super) fn equal(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => compare_numbers(a, b).is_eq(),

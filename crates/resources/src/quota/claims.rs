@@ -29,7 +29,7 @@ pub fn claim(claim: &PersistentVolumeClaim) -> Usage {
     usage
 }
 
-/// Whether a name is one of those that volume claims are counted under.
+/// Returns whether a name is one of those that volume claims are counted under.
 pub fn is_claim_name(name: &str) -> bool {
     let of_class = name.split_once(OF_CLASS).is_some_and(|(class, what)| {
         !class.is_empty() && matches!(what, "persistentvolumeclaims" | "requests.storage")

@@ -37,7 +37,7 @@ pub fn pod(pod: &Pod, now: Timestamp) -> Usage {
     usage
 }
 
-/// Whether a name is one of those that pods are counted under.
+/// Returns whether a name is one of those that pods are counted under.
 pub fn is_pod_name(name: &str) -> bool {
     let plain = name.strip_prefix("requests.").or_else(|| name.strip_prefix("limits.")).unwrap_or(name);
     let extended = name.strip_prefix("requests.").is_some_and(is_extended);
@@ -47,7 +47,7 @@ pub fn is_pod_name(name: &str) -> bool {
         || extended
 }
 
-/// Whether a pod takes more than its place as an object: it has not ended, nor should it be gone by now.
+/// Returns whether a pod takes more than its place as an object: it has not ended, nor should it be gone by now.
 pub fn charged(pod: &Pod, now: Timestamp) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     if matches!(phase, Some("Succeeded" | "Failed")) {
@@ -60,7 +60,7 @@ pub fn charged(pod: &Pod, now: Timestamp) -> bool {
     }
 }
 
-/// Whether a resource is one that nodes have beyond those of Kubernetes itself.
+/// Returns whether a resource is one that nodes have beyond those of Kubernetes itself.
 fn is_extended(name: &str) -> bool {
     name.split_once('/')
         .is_some_and(|(domain, _)| domain != "kubernetes.io" && !domain.ends_with(".kubernetes.io"))

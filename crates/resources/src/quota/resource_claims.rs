@@ -32,12 +32,12 @@ pub fn resource_claim(claim: &Value) -> Usage {
     usage
 }
 
-/// Whether a name is one of those that resource claims are counted under.
+/// Returns whether a name is one of those that resource claims are counted under.
 pub fn is_resource_claim_name(name: &str) -> bool {
     name == COUNT || is_device_name(name)
 }
 
-/// Whether a name is one under which the devices of a device class are counted.
+/// Returns whether a name is one under which the devices of a device class are counted.
 pub fn is_device_name(name: &str) -> bool {
     name.ends_with(OF_CLASS)
 }

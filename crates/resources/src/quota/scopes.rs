@@ -14,7 +14,7 @@ const PRIORITY_CLASS: &str = "PriorityClass";
 /// The scope by which claims of volume attributes classes are counted.
 const ATTRIBUTES_CLASS: &str = "VolumeAttributesClass";
 
-/// Whether a quota counts a pod.
+/// Returns whether a quota counts a pod.
 pub fn include_pod(quota: &ResourceQuotaSpec, pod: &Pod) -> bool {
     let Some(spec) = &pod.spec else { return !is_scoped(quota) };
     let selected =
@@ -23,7 +23,7 @@ pub fn include_pod(quota: &ResourceQuotaSpec, pod: &Pod) -> bool {
         && selected.into_iter().all(|requirement| selects_pod(requirement, spec))
 }
 
-/// Whether a quota counts a volume claim.
+/// Returns whether a quota counts a volume claim.
 pub fn include_claim(quota: &ResourceQuotaSpec, claim: &PersistentVolumeClaim) -> bool {
     let selected =
         quota.scope_selector.iter().flat_map(|selector| selector.match_expressions.iter().flatten());
@@ -32,13 +32,13 @@ pub fn include_claim(quota: &ResourceQuotaSpec, claim: &PersistentVolumeClaim) -
         && selected.into_iter().all(|requirement| selects_claim(requirement, claim))
 }
 
-/// Whether a quota counts only some objects: pods, or volume claims. Of all else it counts nothing.
+/// Returns whether a quota counts only some objects: pods, or volume claims. Of all else it counts nothing.
 pub fn is_scoped(quota: &ResourceQuotaSpec) -> bool {
     let selected = quota.scope_selector.as_ref().and_then(|selector| selector.match_expressions.as_ref());
     quota.scopes.iter().flatten().next().is_some() || selected.is_some_and(|selected| !selected.is_empty())
 }
 
-/// Whether a pod has the scope that a quota selects by.
+/// Returns whether a pod has the scope that a quota selects by.
 pub fn selects_pod(requirement: &ScopedResourceSelectorRequirement, pod: &PodSpec) -> bool {
     if requirement.scope_name != PRIORITY_CLASS {
         return matches(&requirement.scope_name, pod);
@@ -47,7 +47,7 @@ pub fn selects_pod(requirement: &ScopedResourceSelectorRequirement, pod: &PodSpe
     selects_class(requirement, class)
 }
 
-/// Whether a volume claim has the scope that a quota selects by.
+/// Returns whether a volume claim has the scope that a quota selects by.
 pub fn selects_claim(requirement: &ScopedResourceSelectorRequirement, claim: &PersistentVolumeClaim) -> bool {
     if requirement.scope_name != ATTRIBUTES_CLASS {
         return false;
@@ -96,7 +96,7 @@ fn is_terminating(pod: &PodSpec) -> bool {
     pod.active_deadline_seconds.is_some_and(|seconds| seconds >= 0)
 }
 
-/// Whether a pod asks for no share of processors and memory.
+/// Returns whether a pod asks for no share of processors and memory.
 fn is_best_effort(pod: &PodSpec) -> bool {
     let containers = pod.containers.iter().chain(pod.init_containers.iter().flatten());
     let mut needs = containers.map(|container| &container.resources).chain([&pod.resources]).flatten();
@@ -110,7 +110,7 @@ fn is_best_effort(pod: &PodSpec) -> bool {
     !needs.any(|needs| mentions(&needs.requests) || mentions(&needs.limits))
 }
 
-/// Whether a pod wants to be near or far from pods of namespaces other than its own.
+/// Returns whether a pod wants to be near or far from pods of namespaces other than its own.
 fn names_namespaces(affinity: &Affinity) -> bool {
     let foreign = |term: &PodAffinityTerm| {
         term.namespaces.as_ref().is_some_and(|names| !names.is_empty()) || term.namespace_selector.is_some()

@@ -26,7 +26,7 @@ pub fn service(service: &Service) -> Usage {
     ])
 }
 
-/// Whether a name is one of those that services are counted under.
+/// Returns whether a name is one of those that services are counted under.
 pub fn is_service_name(name: &str) -> bool {
     matches!(name, "count/services" | "services" | "services.loadbalancers" | "services.nodeports")
 }

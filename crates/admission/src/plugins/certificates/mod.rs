@@ -35,7 +35,7 @@ fn signer_name(object: &Object) -> &str {
     object.str_at(&["spec", "signerName"]).unwrap_or_default()
 }
 
-/// Whether a user has a verb on a signer, or on all signers of its domain.
+/// Returns whether a user has a verb on a signer, or on all signers of its domain.
 async fn has_verb_on_signer(authorizer: &Chain, user: &UserInfo, verb: &str, signer: &str) -> bool {
     let domain = signer.split('/').next().unwrap_or_default();
     for name in [signer, &format!("{domain}/*")] {

@@ -37,7 +37,7 @@ impl Validate for CertificateSigning {
     }
 }
 
-/// Whether an update leaves the signer's fields unchanged.
+/// Returns whether an update leaves the signer's fields unchanged.
 fn is_unchanged(new: &Object, old: &Object) -> bool {
     let is_same = |field| new.at(&["status", field]) == old.at(&["status", field]);
     is_same("certificate") && is_same("conditions")

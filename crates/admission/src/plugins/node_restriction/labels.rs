@@ -46,7 +46,7 @@ fn is_forbidden(label: &str) -> bool {
     of_kubernetes && !of_kubelets
 }
 
-/// Whether a prefix is this domain or a subdomain.
+/// Returns whether a prefix is this domain or a subdomain.
 fn is_under(prefix: &str, domain: &str) -> bool {
     prefix.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }

@@ -381,7 +381,7 @@ impl Write<'_> {
     }
 }
 
-/// Whether two fields are equal; empty and absent are the same.
+/// Returns whether two fields are equal; empty and absent are the same.
 fn same(a: Option<&Value>, b: Option<&Value>) -> bool {
     let is_empty = |value: &&Value| match value {
         Value::Null => true,

@@ -72,7 +72,7 @@ impl Audiences {
         )))
     }
 
-    /// Whether a volume of the pod names the audience.
+    /// Returns whether a volume of the pod names the audience.
     ///
     /// # Errors
     /// No volume does, and an object that might is missing.

@@ -226,7 +226,7 @@ fn note(attributes: &Attributes<'_>, key: &str, value: &str) {
     }
 }
 
-/// Whether an update of a pod changes its images or the number of containers.
+/// Returns whether an update of a pod changes its images or the number of containers.
 fn is_significant(pod: &Object, old: &Object) -> bool {
     let null = Value::Null;
     let (spec, old) = (pod.get("spec").unwrap_or(&null), old.get("spec").unwrap_or(&null));

@@ -143,7 +143,7 @@ impl Policy {
         (policy, errors)
     }
 
-    /// Whether the policy forbids nothing; the enforced level only applies to pods.
+    /// Returns whether the policy forbids nothing; the enforced level only applies to pods.
     pub(super) fn is_privileged(&self, enforces: bool) -> bool {
         let is_privileged = |mode: LevelVersion| mode.level == Level::Privileged;
         (!enforces || is_privileged(self.enforce)) && is_privileged(self.audit) && is_privileged(self.warn)

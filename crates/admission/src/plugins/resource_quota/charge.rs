@@ -46,7 +46,7 @@ impl Evaluator {
     }
 }
 
-/// Whether a request can change the usage of its object.
+/// Returns whether a request can change the usage of its object.
 pub(super) fn handles(attributes: &Attributes<'_>) -> bool {
     let def = attributes.def;
     if IGNORED_GROUPS.contains(&def.group.as_str()) || IGNORED.contains(&(&def.group, &def.resource)) {
@@ -134,7 +134,7 @@ impl Charge {
         Status::forbidden(&self.resource, &self.name, why)
     }
 
-    /// Whether objects like this one are counted under a resource name.
+    /// Returns whether objects like this one are counted under a resource name.
     pub(super) fn counts(&self, name: &str) -> bool {
         match &self.kind {
             Kind::Pod(_) => quota::is_pod_name(name),
@@ -145,7 +145,7 @@ impl Charge {
         }
     }
 
-    /// Whether the object is in all of a quota's scopes.
+    /// Returns whether the object is in all of a quota's scopes.
     pub(super) fn is_in_scope(&self, spec: &ResourceQuotaSpec) -> bool {
         match &self.kind {
             Kind::Pod(pod) => scopes::include_pod(spec, pod),
@@ -154,7 +154,7 @@ impl Charge {
         }
     }
 
-    /// Whether the object matches a quota's scope.
+    /// Returns whether the object matches a quota's scope.
     pub(super) fn matches(&self, requirement: &ScopedResourceSelectorRequirement) -> bool {
         match &self.kind {
             Kind::Pod(pod) => pod.spec.as_ref().is_some_and(|spec| scopes::selects_pod(requirement, spec)),
@@ -227,14 +227,14 @@ fn refused_name(attributes: &Attributes<'_>, object: &Object) -> String {
     names.into_iter().find(|name| !name.is_empty()).unwrap_or("Unknown!").to_owned()
 }
 
-/// Whether a pod has pod-level resources.
+/// Returns whether a pod has pod-level resources.
 fn is_stated(resources: &ResourceRequirements) -> bool {
     let lists = [&resources.requests, &resources.limits];
     let supported = |name: &str| matches!(name, "cpu" | "memory") || name.starts_with("hugepages-");
     lists.into_iter().flatten().flat_map(BTreeMap::keys).any(|name| supported(name))
 }
 
-/// Whether a container specifies the amount that a quota limits.
+/// Returns whether a container specifies the amount that a quota limits.
 fn states(container: &Container, name: &str) -> bool {
     let Some(resources) = &container.resources else { return false };
     let (list, name) = match name.strip_prefix("limits.") {

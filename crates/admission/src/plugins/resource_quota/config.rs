@@ -45,7 +45,7 @@ pub(super) struct Limited {
 }
 
 impl Limited {
-    /// Whether this applies to a resource.
+    /// Returns whether this applies to a resource.
     pub(super) fn concerns(&self, def: &ResourceDef) -> bool {
         self.api_group == def.group && self.resource == def.resource
     }

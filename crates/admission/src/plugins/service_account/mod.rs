@@ -207,7 +207,7 @@ fn account_name(pod: &Object) -> &str {
     pod.str_at(&["spec", "serviceAccountName"]).filter(|name| !name.is_empty()).unwrap_or(DEFAULT)
 }
 
-/// Whether pods may only use the secrets that the account lists.
+/// Returns whether pods may only use the secrets that the account lists.
 fn enforces(account: &Object) -> bool {
     // The forms of true that Go's parser accepts.
     let said = account.annotation(ENFORCE);

@@ -43,7 +43,7 @@ pub(super) async fn of_pod(request: &ComputedRequest<'_>, pod: &Value) -> Result
     Ok(found)
 }
 
-/// Whether a budget lets a pod go that is not ready, without counting it.
+/// Returns whether a budget lets a pod go that is not ready, without counting it.
 pub(super) fn is_expendable(pod: &Value, budget: &Value) -> bool {
     if conditions::is_true(pod, "Ready") {
         return false;

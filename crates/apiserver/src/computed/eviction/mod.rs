@@ -118,7 +118,7 @@ async fn evict_guarded(
     remove_pod(request, options).await
 }
 
-/// Whether a deletion failed because the pod has changed, and not by a precondition of the client.
+/// Returns whether a deletion failed because the pod has changed, and not by a precondition of the client.
 fn is_race(status: &Status, options: &DeleteOptions) -> bool {
     status.reason == Some(Reason::Conflict) && options.preconditions.resource_version.is_none()
 }
@@ -137,7 +137,7 @@ async fn up_to_date(endpoint: &Endpoint) -> Result<&ResourceStorage, Status> {
     Ok(storage)
 }
 
-/// Whether the pod's deletion disturbs anything: it runs, and is not on its way out already.
+/// Returns whether the pod's deletion disturbs anything: it runs, and is not on its way out already.
 fn is_disruption(pod: &Value) -> bool {
     let phase = meta::str_at(pod, &["status", "phase"]).unwrap_or_default();
     !matches!(phase, "Succeeded" | "Failed" | "Pending") && meta::deletion_timestamp(pod).is_none()

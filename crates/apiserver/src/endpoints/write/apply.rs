@@ -15,7 +15,7 @@ pub struct Apply<'a> {
     configuration: Result<Value, Status>,
     /// The fields that the body has twice.
     duplicates: Vec<String>,
-    /// Whether fields are taken over from other managers.
+    /// True if fields are taken over from other managers.
     force: bool,
     /// What is done about fields that the body has twice.
     validation: FieldValidation,

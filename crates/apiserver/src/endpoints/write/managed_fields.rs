@@ -240,7 +240,7 @@ fn entries(object: &Value) -> Option<&Vec<Value>> {
     meta::field(object, "managedFields")?.as_array()
 }
 
-/// Whether two maps differ in nothing but these fields.
+/// Returns whether two maps differ in nothing but these fields.
 fn is_same_but(new: Option<&Map>, old: Option<&Map>, ignored: &[&str]) -> bool {
     let is_compared = |(name, _): &(&String, &Value)| !ignored.contains(&name.as_str());
     let new = new.into_iter().flatten().filter(is_compared);

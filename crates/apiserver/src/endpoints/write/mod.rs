@@ -87,7 +87,7 @@ pub struct Write<'a> {
     kind: GroupVersionKind,
     /// How far a deletion went for the last state.
     deletion: Deletion,
-    /// Whether the last state was none.
+    /// True if the last state was none.
     creates: bool,
 }
 
@@ -95,7 +95,7 @@ pub struct Write<'a> {
 pub struct Written {
     /// The object as it now is, or as it last was.
     pub object: Value,
-    /// Whether the object is new.
+    /// True if the object is new.
     pub created: bool,
     /// How far a deletion went.
     pub deletion: Deletion,

@@ -11,7 +11,7 @@ const STATIC_SUFFIX: &str = ".static.k8s.io";
 
 /// Webhook configurations.
 pub(super) struct Webhooks {
-    /// Whether the webhooks may change objects.
+    /// True if the webhooks may change objects.
     pub(super) mutating: bool,
 }
 
@@ -39,7 +39,7 @@ impl Strategy for Webhooks {
 
 /// Policies.
 pub(super) struct Policy {
-    /// Whether the policy changes objects.
+    /// True if the policy changes objects.
     pub(super) mutating: bool,
 }
 
@@ -70,7 +70,7 @@ impl Strategy for Policy {
 
 /// Bindings of policies.
 pub(super) struct Binding {
-    /// Whether the policy changes objects.
+    /// True if the policy changes objects.
     pub(super) mutating: bool,
 }
 

@@ -100,7 +100,7 @@ fn target_version(target: At, old: At) -> ApiVersion {
     }
 }
 
-/// Whether the versions of the objects that metrics describe are checked: not where a stored one is at fault.
+/// Returns whether the versions of the objects that metrics describe are checked: not where a stored one is at fault.
 fn described_version(old_metrics: At) -> ApiVersion {
     let is_wrong = |metric: At| {
         let source = metric.field("object");

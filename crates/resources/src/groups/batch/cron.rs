@@ -85,7 +85,7 @@ fn time_zone(zone: At, errors: &mut Errors) {
     }
 }
 
-/// Whether a part of the name of a zone has only characters of such names.
+/// Returns whether a part of the name of a zone has only characters of such names.
 fn is_part(part: &str) -> bool {
     !matches!(part, "." | "..")
         && !part.starts_with('-')

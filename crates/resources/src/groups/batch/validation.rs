@@ -70,7 +70,7 @@ fn generated_selector(job: &Value, spec: At, has_batch_labels: bool, errors: &mu
     }
 }
 
-/// Whether a selector matches labels; one that is malformed is the concern of other rules.
+/// Returns whether a selector matches labels; one that is malformed is the concern of other rules.
 fn matches<'a>(selector: At, label: impl Fn(&str) -> Option<&'a str>) -> bool {
     match selector.value() {
         None => false,

@@ -151,7 +151,7 @@ fn node_affinity(affinity: At, errors: &mut Errors) {
     }
 }
 
-/// Whether a path leads to the root of the file system.
+/// Returns whether a path leads to the root of the file system.
 fn is_root(path: &str) -> bool {
     path.starts_with('/') && path.split('/').all(|part| matches!(part, "" | "." | ".."))
 }
@@ -181,7 +181,7 @@ pub(super) fn volume_update(new: &Value, old: &Value) -> Errors {
     errors
 }
 
-/// Whether two specs have the same source. A secret for the expansion of a volume may be added.
+/// Returns whether two specs have the same source. A secret for the expansion of a volume may be added.
 fn same_sources(new: At, old: At) -> bool {
     let names = new.map().into_iter().chain(old.map()).flat_map(|map| map.keys());
     let value = |spec: At<'_, '_>, name: &str| spec.value().and_then(|it| it.get(name)).cloned();

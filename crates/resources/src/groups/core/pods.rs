@@ -257,7 +257,7 @@ fn sidecars(init_containers: &[Value]) -> HashSet<&str> {
     init_containers.iter().filter(|it| is_sidecar(it)).map(|it| read::text(it, "name")).collect()
 }
 
-/// Whether an init container goes on to run beside the containers.
+/// Returns whether an init container goes on to run beside the containers.
 fn is_sidecar(init_container: &Value) -> bool {
     read::text(init_container, "restartPolicy") == "Always"
 }

@@ -278,7 +278,7 @@ fn iscsi(source: At, errors: &mut Errors) {
     }
 }
 
-/// Whether a name is of the form `iqn.2001-04.com.example:part`, `eui.` with 16 letters and digits, or `naa.` with 32.
+/// Returns whether a name is of the form `iqn.2001-04.com.example:part`, `eui.` with 16 letters and digits, or `naa.` with 32.
 fn is_qualified_iscsi_name(name: &str) -> bool {
     let is_alphanumeric = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric());
     match name.split_once('.') {

@@ -10,7 +10,7 @@ const GROUP: &str = "rbac.authorization.k8s.io";
 
 /// What is particular to roles.
 pub(super) struct Role {
-    /// Whether it is one of a namespace.
+    /// True if it is one of a namespace.
     pub(super) namespaced: bool,
 }
 
@@ -67,7 +67,7 @@ fn policy_rule(rule: At, namespaced: bool, errors: &mut Errors) {
 
 /// What is particular to bindings.
 pub(super) struct Binding {
-    /// Whether it is one of a namespace.
+    /// True if it is one of a namespace.
     pub(super) namespaced: bool,
 }
 

@@ -288,7 +288,7 @@ fn semantic_version(version: At, errors: &mut Errors) {
     short(version, errors);
 }
 
-/// Whether a text is a version of semver.org 2.0.0.
+/// Returns whether a text is a version of semver.org 2.0.0.
 fn is_semantic_version(text: &str) -> bool {
     let (rest, build) = text.split_once('+').map_or((text, None), |(rest, build)| (rest, Some(build)));
     let (core, release) = rest.split_once('-').map_or((rest, None), |(core, release)| (core, Some(release)));

@@ -1,6 +1,6 @@
 //! Image names, as far as the default of `imagePullPolicy` asks.
 
-/// Whether an image name means the tag `latest`: says so, or has neither tag nor digest.
+/// Returns whether an image name means the tag `latest`: says so, or has neither tag nor digest.
 ///
 /// A name that is none means nothing.
 pub(crate) fn is_latest(image: &str) -> bool {
@@ -13,7 +13,7 @@ pub(crate) fn is_latest(image: &str) -> bool {
     is_repository(name) && tag.map_or(digest.is_none(), |tag| tag == "latest")
 }
 
-/// Whether a name without tag and digest is one of a repository: an optional host, then lower-case components.
+/// Returns whether a name without tag and digest is one of a repository: an optional host, then lower-case components.
 fn is_repository(name: &str) -> bool {
     let is_host = |part: &str| {
         part.contains(['.', ':']) || part == "localhost" || part.bytes().any(|b| b.is_ascii_uppercase())

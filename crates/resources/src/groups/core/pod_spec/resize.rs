@@ -95,7 +95,7 @@ pub(super) fn validate(pod: &Value, old: &Value) -> Errors {
     errors
 }
 
-/// Whether the node of a pod reports resources of running containers, as those do that can resize them.
+/// Returns whether the node of a pod reports resources of running containers, as those do that can resize them.
 fn is_supported(pod: &Value) -> bool {
     let statuses = read::list(pod, "status.containerStatuses").iter();
     let mut running = statuses.filter(|status| read::map(status, "state.running").is_some());
@@ -164,7 +164,7 @@ fn container(spec: At, new: At, old: At, kind: &str, errors: &mut Errors) {
     }
 }
 
-/// Whether an amount is gone that there was.
+/// Returns whether an amount is gone that there was.
 fn is_removed(new: At, old: At) -> bool {
     old.entries().any(|(name, _)| !new.key(name).is_set())
 }

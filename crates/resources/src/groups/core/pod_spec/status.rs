@@ -99,7 +99,7 @@ fn restarts(new: At, old: At, spec: At, containers: &'static str, errors: &mut E
     }
 }
 
-/// Whether some container restarts all others with it.
+/// Returns whether some container restarts all others with it.
 fn all_can_restart(spec: At) -> bool {
     CONTAINERS.into_iter().take(2).any(|kind| {
         spec.field(kind).items().any(|container| {
@@ -111,7 +111,7 @@ fn all_can_restart(spec: At) -> bool {
     })
 }
 
-/// Whether a container restarts after it ended with `code`: by its rules, its own policy or that of its pod.
+/// Returns whether a container restarts after it ended with `code`: by its rules, its own policy or that of its pod.
 fn restarts_after(container: At, spec: At, code: i64) -> bool {
     for rule in container.field("restartPolicyRules").items() {
         let codes = rule.field("exitCodes");

@@ -135,7 +135,7 @@ fn node_affinity(spec: At, old: At, errors: &mut Errors) {
     }
 }
 
-/// Whether a term has the expressions of an older one, and perhaps more behind them.
+/// Returns whether a term has the expressions of an older one, and perhaps more behind them.
 fn only_adds(term: At, old: At) -> bool {
     let lists = ["matchExpressions", "matchFields"];
     let is_empty = |term: At| lists.iter().all(|list| term.field(list).len() == 0);
@@ -148,7 +148,7 @@ fn only_adds(term: At, old: At) -> bool {
     })
 }
 
-/// Whether two specs differ in nothing but what may change.
+/// Returns whether two specs differ in nothing but what may change.
 fn same_spec(new: &Map, old: &Map, is_gated: bool) -> bool {
     let same = |field: &str| match field {
         "activeDeadlineSeconds" | "tolerations" | "schedulingGates" => true,
@@ -182,7 +182,7 @@ fn elements(list: Option<&Value>) -> &[Value] {
     list.and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-/// Whether two objects differ at most in the fields `but`.
+/// Returns whether two objects differ at most in the fields `but`.
 pub(crate) fn same_but(new: Option<&Map>, old: Option<&Map>, but: &[&str]) -> bool {
     let (Some(new), Some(old)) = (new, old) else { return new.is_none() && old.is_none() };
     new.keys()

@@ -75,12 +75,12 @@ const LAST: [Source; 8] = [
 pub(super) struct Volumes<'v>(BTreeMap<&'v str, bool>);
 
 impl Volumes<'_> {
-    /// Whether there is a volume of this name.
+    /// Returns whether there is a volume of this name.
     pub(super) fn contains(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
 
-    /// Whether the volume of this name is a claim, now or by the time the pod runs.
+    /// Returns whether the volume of this name is a claim, now or by the time the pod runs.
     pub(super) fn is_claim(&self, name: &str) -> bool {
         self.0.get(name).copied().unwrap_or_default()
     }

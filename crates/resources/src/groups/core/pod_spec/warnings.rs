@@ -378,7 +378,7 @@ impl Profiles {
     }
 }
 
-/// Whether the security context of a pod spec or a container names a seccomp profile.
+/// Returns whether the security context of a pod spec or a container names a seccomp profile.
 fn has_seccomp(at: &At) -> bool {
     at.field("securityContext").field("seccompProfile").is_set()
 }
