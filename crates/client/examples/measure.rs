@@ -43,7 +43,7 @@ async fn main() -> Result<(), Failure> {
     let followed = follow(&way, client, Arc::clone(&events)).await?;
     let synced = Measure::now()?;
     println!("{}", synced.time.duration_since(start.time).as_millis());
-    // BackoffTimer until the allocator has returned the temporary memory of the list, if it ever does.
+    // Waits until the allocator has returned the temporary memory of the list, if it ever does.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let idle = Measure::now()?;
     println!("{}", idle.resident.saturating_sub(start.resident) / PODS);

@@ -152,7 +152,7 @@ impl DeltaFifo {
         }
     }
 
-    /// BackoffTimer for the next object and calls `process` with its deltas; `None` once the queue is closed and empty.
+    /// Waits for the next object and calls `process` with its deltas; `None` once the queue is closed and empty.
     /// `process` must update the known objects. It runs under the queue's lock, so that no list interferes, and must
     /// not use the queue.
     pub async fn pop<R>(&self, process: impl FnOnce(Deltas) -> R) -> Option<R> {
@@ -180,7 +180,7 @@ impl DeltaFifo {
         *self.synced.borrow()
     }
 
-    /// BackoffTimer until [`has_synced`](Self::has_synced).
+    /// Waits until [`has_synced`](Self::has_synced).
     pub async fn wait_for_sync(&self) {
         // Cannot fail: `self` holds the sender.
         let _ = self.synced.subscribe().wait_for(|synced| *synced).await;

@@ -138,7 +138,7 @@ impl SharedInformerFactory {
         }
     }
 
-    /// BackoffTimer until all current informers have synced.
+    /// Waits until all current informers have synced.
     pub async fn wait_for_cache_sync(&self) {
         let informers: Vec<_> =
             self.shared.informers.lock().values().map(|entry| entry.informer.clone()).collect();

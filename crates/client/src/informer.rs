@@ -177,7 +177,7 @@ impl<K: 'static> SharedInformer<K> {
         *self.core.synced.borrow()
     }
 
-    /// BackoffTimer until [`has_synced`](Self::has_synced).
+    /// Waits until [`has_synced`](Self::has_synced).
     pub async fn wait_for_sync(&self) {
         // Cannot fail: `self` holds the sender.
         let _ = self.core.synced.subscribe().wait_for(|synced| *synced).await;
@@ -218,7 +218,7 @@ impl Registration {
         *self.synced.borrow()
     }
 
-    /// BackoffTimer until [`has_synced`](Self::has_synced).
+    /// Waits until [`has_synced`](Self::has_synced).
     pub async fn wait_for_sync(&self) {
         let _ = self.synced.clone().wait_for(|synced| *synced).await;
     }

@@ -135,7 +135,7 @@ impl LeaderElector {
         Ok(Self { leases: Api::namespaced(client, &config.namespace), config, observed: Mutex::default() })
     }
 
-    /// BackoffTimer for leadership, then runs the future of `lead` until it completes, leadership is lost or `stop` is
+    /// Waits for leadership, then runs the future of `lead` until it completes, leadership is lost or `stop` is
     /// cancelled. In the last two cases the token passed to `lead` is cancelled. On a stop the future has the renew
     /// deadline to complete, while the Lease is still renewed; on a loss it is dropped at once.
     pub async fn run<F: Future<Output = ()>>(

@@ -34,7 +34,7 @@ pub trait ReflectorStore: Send + Sync {
     /// The resync interval has passed.
     fn resync(&self) {}
 
-    /// BackoffTimer until the store can take more events.
+    /// Waits until the store can take more events.
     async fn wait_for_capacity(&self) {}
 }
 
