@@ -319,18 +319,18 @@ mod tests {
         registry.lookup(&GroupVersionResource::new(group, "v1", resource)).unwrap().clone()
     }
 
-    fn at(seconds: i64) -> Timestamp {
+    fn timestamp(seconds: i64) -> Timestamp {
         Timestamp::from_unix(seconds, 0).unwrap()
     }
 
     fn deleted(def: &ResourceDef, object: &mut Value, options: &DeleteOptions, now: i64) -> Deletion {
-        before_delete(def, object, options, "x", at(now)).unwrap()
+        before_delete(def, object, options, "x", timestamp(now)).unwrap()
     }
 
     #[test]
     fn a_new_object_gets_its_identity_and_keeps_no_foreign_one() {
         let mut object = json!({"metadata": {"name": "web-a", "uid": "mine", "deletionTimestamp": "t"}});
-        before_create(&def("apps", "deployments"), &mut object, "ns", at(0)).unwrap();
+        before_create(&def("apps", "deployments"), &mut object, "ns", timestamp(0)).unwrap();
         let metadata = &object["metadata"];
         assert_ne!(metadata["uid"], "mine");
         assert_eq!(
@@ -339,7 +339,7 @@ mod tests {
         );
         assert_eq!(metadata.get("deletionTimestamp"), None);
         let mut stray = json!({"metadata": {"namespace": "other"}});
-        assert_eq!(before_create(&def("", "pods"), &mut stray, "ns", at(0)).unwrap_err().code, 400);
+        assert_eq!(before_create(&def("", "pods"), &mut stray, "ns", timestamp(0)).unwrap_err().code, 400);
     }
 
     #[test]
@@ -418,7 +418,7 @@ mod tests {
         };
         let object = json!({"metadata": {"name": "x", "uid": "u", "resourceVersion": "7"}});
         for (uid, version, code) in [("u", "7", None), ("v", "7", Some(409)), ("u", "8", Some(409))] {
-            let outcome = before_delete(&maps, &mut object.clone(), &preconditions(uid, version), "x", at(0));
+            let outcome = before_delete(&maps, &mut object.clone(), &preconditions(uid, version), "x", timestamp(0));
             assert_eq!(outcome.err().map(|status| status.code), code, "{uid} {version}");
         }
         for (def, why) in [

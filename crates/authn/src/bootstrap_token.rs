@@ -103,7 +103,7 @@ fn groups(extra: &[u8]) -> Option<Vec<String>> {
 }
 
 fn data(secret: &Value, key: &str) -> Vec<u8> {
-    let encoded = meta::at(secret, &["data", key]).and_then(Value::as_str).unwrap_or_default();
+    let encoded = meta::value_at(secret, &["data", key]).and_then(Value::as_str).unwrap_or_default();
     BASE64_STANDARD.decode(encoded).unwrap_or_default()
 }
 

@@ -104,11 +104,11 @@ impl<K> Object<K> {
     /// Returns an annotation.
     pub fn annotation(&self, key: &str) -> Option<String> {
         // Annotation keys have no characters that JSON escapes.
-        serde_json::from_slice(self.at(&["metadata", "annotations", key])?).ok()
+        serde_json::from_slice(self.json_at(&["metadata", "annotations", key])?).ok()
     }
 
     /// The raw JSON at a path of member names, if it exists.
-    pub fn at(&self, path: &[&str]) -> Option<&[u8]> {
+    pub fn json_at(&self, path: &[&str]) -> Option<&[u8]> {
         path.iter().try_fold(&self.inner.json[..], |json, key| Some(&json[scan::member(json, key)?]))
     }
 
@@ -253,7 +253,7 @@ mod tests {
         );
         assert_eq!(pod.annotation("note").as_deref(), Some("a \"b\""));
         assert_eq!(
-            (pod.at(&["spec", "containers"]), pod.at(&["spec", "nodeName"])),
+            (pod.json_at(&["spec", "containers"]), pod.json_at(&["spec", "nodeName"])),
             (Some(&b"[]"[..]), None)
         );
         assert_eq!(pod.metadata().unwrap().annotations.unwrap().len(), 1);

@@ -56,7 +56,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
 }
 
 fn brings_claims(pod: &Object<Pod>) -> bool {
-    let volumes = pod.at(&["spec", "volumes"]).unwrap_or_default();
+    let volumes = pod.json_at(&["spec", "volumes"]).unwrap_or_default();
     !pod.is_being_deleted() && memchr::memmem::find(volumes, b"\"ephemeral\"").is_some()
 }
 

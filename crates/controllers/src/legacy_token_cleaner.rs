@@ -131,7 +131,7 @@ impl Cleaner {
     fn mounted(&self, namespace: &str) -> HashSet<String> {
         let mut names = HashSet::new();
         for pod in self.pods.list_namespace(namespace) {
-            let spec = pod.at(&["spec"]).and_then(|spec| serde_json::from_slice(spec).ok());
+            let spec = pod.json_at(&["spec"]).and_then(|spec| serde_json::from_slice(spec).ok());
             secret_names(&spec.unwrap_or(Value::Null), false, &mut names);
         }
         names
@@ -158,8 +158,8 @@ impl Cleaner {
 
 /// The action on a secret, if it is a token that an account refers to and that no pod mounts.
 fn due(secret: &Object<Secret>, oldest: Timestamp) -> Due {
-    let is_token = secret.at(&["type"]) == Some(br#""kubernetes.io/service-account-token""#);
-    let created = secret.at(&["metadata", "creationTimestamp"]);
+    let is_token = secret.json_at(&["type"]) == Some(br#""kubernetes.io/service-account-token""#);
+    let created = secret.json_at(&["metadata", "creationTimestamp"]);
     let created = created.and_then(|time| serde_json::from_slice::<Timestamp>(time).ok());
     let is_old = created.is_some_and(|created| created < oldest);
     if !is_token || !is_old || secret.is_being_deleted() {

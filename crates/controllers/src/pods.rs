@@ -116,7 +116,7 @@ pub fn mounting(pods: &Lister<Pod>, claim: &ObjectName) -> Vec<Object<Pod>> {
 
 /// The names of the claims of a pod, those that are made for it included.
 pub fn claims_of(pod: &Object<Pod>) -> Vec<String> {
-    let volumes = pod.at(&["spec", "volumes"]).unwrap_or(b"[]");
+    let volumes = pod.json_at(&["spec", "volumes"]).unwrap_or(b"[]");
     claims(pod.name(), serde_json::from_slice(volumes).unwrap_or_default())
 }
 

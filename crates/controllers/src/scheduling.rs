@@ -23,7 +23,7 @@ impl NodeView {
     /// # Errors
     /// The JSON is not a node's.
     pub(crate) fn read(node: &Object<Node>) -> Result<Self, serde_json::Error> {
-        let taints = node.at(&["spec", "taints"]).map(serde_json::from_slice::<Option<Vec<Taint>>>);
+        let taints = node.json_at(&["spec", "taints"]).map(serde_json::from_slice::<Option<Vec<Taint>>>);
         Ok(Self {
             name: node.name().to_owned(),
             labels: node.labels().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),

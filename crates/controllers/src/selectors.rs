@@ -58,7 +58,7 @@ pub enum Form {
 impl Form {
     /// The selector of an object, read without the rest of it; `None` where it selects nothing.
     fn read<K>(self, object: &Object<K>) -> Option<selector::LabelSelector> {
-        let written: Value = serde_json::from_slice(object.at(&["spec", "selector"])?).ok()?;
+        let written: Value = serde_json::from_slice(object.json_at(&["spec", "selector"])?).ok()?;
         let read = match self {
             Self::Labels => selector::LabelSelector::from_value(&serde_json::json!({"matchLabels": written})),
             Self::Selector | Self::SelectorOrAll => selector::LabelSelector::from_value(&written),

@@ -43,7 +43,7 @@ pub(crate) fn pods_of(pods: &Lister<Pod>, node: &str) -> Vec<Object<Pod>> {
 }
 
 fn node_of<K>(pod: &Object<K>) -> Option<String> {
-    let name: String = serde_json::from_slice(pod.at(&["spec", "nodeName"])?).ok()?;
+    let name: String = serde_json::from_slice(pod.json_at(&["spec", "nodeName"])?).ok()?;
     Some(name).filter(|name| !name.is_empty())
 }
 
@@ -77,7 +77,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
 
 /// Returns whether a node may have a `NoExecute` taint, without reading it.
 fn may_evict(node: &Object<Node>) -> bool {
-    let taints = node.at(&["spec", "taints"]).unwrap_or_default();
+    let taints = node.json_at(&["spec", "taints"]).unwrap_or_default();
     taints.windows(NO_EXECUTE.len()).any(|window| window == NO_EXECUTE.as_bytes())
 }
 
@@ -106,7 +106,7 @@ impl EventHandler<Node> for NodeHandler {
 
     fn on_update(&self, old: &Object<Node>, new: &Object<Node>) {
         let taints = ["spec", "taints"];
-        if old.at(&taints) != new.at(&taints) && (may_evict(old) || may_evict(new)) {
+        if old.json_at(&taints) != new.json_at(&taints) && (may_evict(old) || may_evict(new)) {
             self.enqueue(new);
         }
     }

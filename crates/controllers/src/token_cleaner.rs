@@ -39,7 +39,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
 
 /// Returns whether a secret is a bootstrap token.
 pub(crate) fn is_token(secret: &Object<Secret>) -> bool {
-    secret.namespace() == NAMESPACE && secret.at(&["type"]) == Some(TYPE)
+    secret.namespace() == NAMESPACE && secret.json_at(&["type"]) == Some(TYPE)
 }
 
 impl Reconciler for Controller {

@@ -103,7 +103,7 @@ fn of_claim(claim: &Object<PersistentVolumeClaim>) -> Vec<String> {
 
 /// The texts at paths that are not empty.
 fn texts<K>(object: &Object<K>, paths: &[&[&str]]) -> Vec<String> {
-    let at = |path: &&[&str]| serde_json::from_slice::<String>(object.at(path)?).ok();
+    let at = |path: &&[&str]| serde_json::from_slice::<String>(object.json_at(path)?).ok();
     paths.iter().filter_map(at).filter(|text| !text.is_empty()).collect()
 }
 

@@ -107,7 +107,7 @@ impl ClaimProtection {
 /// Returns whether a pod that a kubelet may have seen uses the claim. One that has no node yet will not start with a claim that
 /// is being deleted.
 fn uses(pod: &Object<Pod>, claim: &str) -> bool {
-    let is_placed = pod.at(&["spec", "nodeName"]).is_some_and(|node| node != b"\"\"");
+    let is_placed = pod.json_at(&["spec", "nodeName"]).is_some_and(|node| node != b"\"\"");
     is_placed && claims_of(pod).iter().any(|used| used == claim)
 }
 
@@ -137,7 +137,7 @@ impl Reconciler for VolumeProtection {
 }
 
 fn is_bound(volume: &Object<PersistentVolume>) -> bool {
-    volume.at(&["status", "phase"]) == Some(b"\"Bound\"")
+    volume.json_at(&["status", "phase"]) == Some(b"\"Bound\"")
 }
 
 #[cfg(test)]

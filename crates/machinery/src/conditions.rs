@@ -6,7 +6,7 @@ use crate::meta;
 
 /// Returns the condition with this type.
 pub fn find<'a>(object: &'a Value, condition_type: &str) -> Option<&'a Value> {
-    let conditions = meta::at(object, &["status", "conditions"])?.as_array()?;
+    let conditions = meta::value_at(object, &["status", "conditions"])?.as_array()?;
     conditions.iter().find(|condition| is_of_type(condition, condition_type))
 }
 

@@ -76,13 +76,13 @@ pub fn kind(object: &Value) -> &str {
 }
 
 /// Returns the value at a path of field names.
-pub fn at<'a>(object: &'a Value, path: &[&str]) -> Option<&'a Value> {
+pub fn value_at<'a>(object: &'a Value, path: &[&str]) -> Option<&'a Value> {
     path.iter().try_fold(object, |value, name| value.get(name))
 }
 
 /// Returns the string at a path of field names.
 pub fn str_at<'a>(object: &'a Value, path: &[&str]) -> Option<&'a str> {
-    at(object, path)?.as_str()
+    value_at(object, path)?.as_str()
 }
 
 /// Sets a field of `metadata`. Does nothing if the value is not an object.

@@ -70,43 +70,43 @@ impl Object {
     }
 
     /// Returns the value at a path of field names.
-    pub fn at(&self, path: &[&str]) -> Option<&Value> {
-        meta::at(&self.0, path)
+    pub fn value_at(&self, path: &[&str]) -> Option<&Value> {
+        meta::value_at(&self.0, path)
     }
 
     /// Returns the value at a path of field names for modification.
-    pub fn at_mut(&mut self, path: &[&str]) -> Option<&mut Value> {
+    pub fn value_at_mut(&mut self, path: &[&str]) -> Option<&mut Value> {
         path.iter().try_fold(&mut self.0, |value, name| value.get_mut(name))
     }
 
     /// Returns the string at a path of field names.
     pub fn str_at(&self, path: &[&str]) -> Option<&str> {
-        self.at(path)?.as_str()
+        self.value_at(path)?.as_str()
     }
 
     /// Returns the integer at a path of field names.
     pub fn i64_at(&self, path: &[&str]) -> Option<i64> {
-        self.at(path)?.as_i64()
+        self.value_at(path)?.as_i64()
     }
 
     /// Returns whether the value at a path of field names is `true`.
     pub fn is_true_at(&self, path: &[&str]) -> bool {
-        self.at(path).and_then(Value::as_bool).unwrap_or_default()
+        self.value_at(path).and_then(Value::as_bool).unwrap_or_default()
     }
 
     /// Returns the items of the list at a path of field names; empty if there is no list.
     pub fn list_at(&self, path: &[&str]) -> &[Value] {
-        self.at(path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+        self.value_at(path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
     }
 
     /// Returns the map at a path of field names.
     pub fn map_at(&self, path: &[&str]) -> Option<&Map> {
-        self.at(path)?.as_object()
+        self.value_at(path)?.as_object()
     }
 
     /// Returns the map at a path of field names for modification.
     pub fn map_at_mut(&mut self, path: &[&str]) -> Option<&mut Map> {
-        self.at_mut(path)?.as_object_mut()
+        self.value_at_mut(path)?.as_object_mut()
     }
 
     /// Returns `apiVersion`; empty if absent.

@@ -34,7 +34,7 @@ impl Mutate for DefaultIngressClass {
 
     async fn admit(&self, _: &Attributes<'_>, object: Option<&mut Object>) -> Result<(), Status> {
         let Some(ingress) = object else { return Ok(()) };
-        let named = ingress.at(&["spec", "ingressClassName"]).is_some_and(|name| !name.is_null());
+        let named = ingress.value_at(&["spec", "ingressClassName"]).is_some_and(|name| !name.is_null());
         if named || ingress.annotation(CLASS_ANNOTATION).is_some() {
             return Ok(());
         }

@@ -35,7 +35,7 @@ impl Mutate for DefaultStorageClass {
 
     async fn admit(&self, _: &Attributes<'_>, object: Option<&mut Object>) -> Result<(), Status> {
         let Some(claim) = object else { return Ok(()) };
-        let named = claim.at(&["spec", "storageClassName"]).is_some_and(|name| !name.is_null());
+        let named = claim.value_at(&["spec", "storageClassName"]).is_some_and(|name| !name.is_null());
         if named || claim.annotation(CLASS_ANNOTATION).is_some() {
             return Ok(());
         }

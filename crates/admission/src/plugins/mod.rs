@@ -247,7 +247,7 @@ mod tests {
         let mut object = Object::try_from(pod).unwrap();
         assert_eq!(outcome(chain.mutate(&attributes, Some(&mut object)).await), Ok(()));
         assert_eq!(outcome(chain.validate(&attributes, Some(&object)).await), Ok(()));
-        assert_eq!(object.at(&["spec", "priority"]), Some(&json!(0)));
+        assert_eq!(object.value_at(&["spec", "priority"]), Some(&json!(0)));
         assert_eq!(object.str_at(&["spec", "serviceAccountName"]), Some("default"));
         assert_eq!(object.list_at(&["spec", "tolerations"]).len(), 2);
     }

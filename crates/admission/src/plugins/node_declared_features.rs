@@ -57,7 +57,7 @@ impl Validate for NodeDeclaredFeatures {
 /// The features that a pod update requires of the node.
 fn required_features(pod: &Object, old: &Object) -> Vec<&'static str> {
     let mut required = Vec::new();
-    let resources = |pod: &Object| pod.at(&["spec", "resources"]).filter(|it| !it.is_null()).cloned();
+    let resources = |pod: &Object| pod.value_at(&["spec", "resources"]).filter(|it| !it.is_null()).cloned();
     if resources(pod) != resources(old) {
         required.push(POD_RESOURCES);
     }

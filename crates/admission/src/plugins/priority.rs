@@ -119,7 +119,7 @@ impl Priority {
 /// Restores computed fields that an update omits.
 fn keep_computed_fields(pod: &mut Object, old: &Object) {
     for field in ["priority", "preemptionPolicy"] {
-        let before = old.at(&["spec", field]).filter(|value| !value.is_null());
+        let before = old.value_at(&["spec", field]).filter(|value| !value.is_null());
         if let (Some(before), Some(spec)) = (before, pod.map_at_mut(&["spec"]))
             && spec.get(field).is_none_or(Value::is_null)
         {

@@ -38,7 +38,7 @@ pub(super) fn complete(
                 let detail = format!(
                     "must be 'RequireDualStack' or 'PreferDualStack' when multiple {what} are specified"
                 );
-                errors.push(FieldError::invalid(&at("ipFamilyPolicy"), policy.as_str(), detail));
+                errors.push(FieldError::invalid(&spec_field("ipFamilyPolicy"), policy.as_str(), detail));
             }
         }
     }
@@ -61,11 +61,11 @@ pub(super) fn complete(
     }
     if policy == REQUIRE_DUAL_STACK && !cluster.is_dual_stack() {
         let detail = "this cluster is not configured for dual-stack services";
-        errors.push(FieldError::invalid(&at("ipFamilyPolicy"), policy.as_str(), detail));
+        errors.push(FieldError::invalid(&spec_field("ipFamilyPolicy"), policy.as_str(), detail));
     }
     for (index, name) in families.iter().enumerate() {
         if !Family::parse(name).is_some_and(|family| cluster.has(family)) {
-            let at = at("ipFamilies").index(index);
+            let at = spec_field("ipFamilies").index(index);
             errors.push(FieldError::invalid(&at, name.as_str(), "not configured on this cluster"));
         }
     }
@@ -132,7 +132,7 @@ fn follow_policy(spec: &mut Map, old: &Map, policy: &str, errors: &mut Vec<Field
             }
         } else if !new.is_empty() && new.len() < had.len() {
             let detail = format!("must be 'SingleStack' to release the secondary {what}");
-            errors.push(FieldError::invalid(&at("ipFamilyPolicy"), policy, detail));
+            errors.push(FieldError::invalid(&spec_field("ipFamilyPolicy"), policy, detail));
         }
     }
 }
@@ -151,7 +151,7 @@ fn infer_families(spec: &Map, cluster: ServiceRanges, errors: &mut Vec<FieldErro
             families.push(family.as_str().to_owned());
         } else {
             let detail = format!("{} is not configured on this cluster", family.as_str());
-            errors.push(FieldError::invalid(&at("clusterIPs").index(index), json!(addresses), detail));
+            errors.push(FieldError::invalid(&spec_field("clusterIPs").index(index), json!(addresses), detail));
         }
     }
     families
@@ -161,7 +161,7 @@ fn has_selector(spec: &Map) -> bool {
     spec.get("selector").and_then(Value::as_object).is_some_and(|selector| !selector.is_empty())
 }
 
-fn at(field: &str) -> FieldPath {
+fn spec_field(field: &str) -> FieldPath {
     FieldPath::new("spec").child(field)
 }
 

@@ -115,7 +115,7 @@ fn prefix(endpoint: &crate::endpoints::Endpoint) -> Result<String, Status> {
 fn is_expired(lease: &Value, now: time::Timestamp) -> bool {
     let renewed = meta::str_at(lease, &["spec", "renewTime"]).and_then(time::Timestamp::parse);
     let holds =
-        meta::at(lease, &["spec", "leaseDurationSeconds"]).and_then(Value::as_i64).unwrap_or(DURATION);
+        meta::value_at(lease, &["spec", "leaseDurationSeconds"]).and_then(Value::as_i64).unwrap_or(DURATION);
     meta::label(lease, LABEL.0) == Some(LABEL.1)
         && renewed.is_none_or(|renewed| now.seconds_since(renewed) > holds)
 }

@@ -69,7 +69,7 @@ fn bound(pod: &Value, binding: &Value) -> Result<Value, String> {
     if !node.is_empty() {
         return Err(format!("pod {name} is already assigned to node {node:?}"));
     }
-    if meta::at(pod, &["spec", "schedulingGates"])
+    if meta::value_at(pod, &["spec", "schedulingGates"])
         .and_then(Value::as_array)
         .is_some_and(|gates| !gates.is_empty())
     {
@@ -82,7 +82,7 @@ fn bound(pod: &Value, binding: &Value) -> Result<Value, String> {
     let given = |field| meta::field(binding, field).and_then(Value::as_object);
     merge(&mut pod, "annotations", given("annotations"));
     merge(&mut pod, "labels", given("labels"));
-    pod["spec"]["nodeName"] = meta::at(binding, &["target", "name"]).cloned().unwrap_or_default();
+    pod["spec"]["nodeName"] = meta::value_at(binding, &["target", "name"]).cloned().unwrap_or_default();
     if let Some(status) = pod.get_mut("status").and_then(Value::as_object_mut) {
         status.remove("nominatedNodeName");
     }

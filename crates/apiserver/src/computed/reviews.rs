@@ -24,7 +24,7 @@ impl Computed for TokenReviews {
         if token.is_empty() {
             return Err(Status::bad_request("token is required for TokenReview in authentication"));
         }
-        let named = meta::at(&review, &["spec", "audiences"]).and_then(Value::as_array);
+        let named = meta::value_at(&review, &["spec", "audiences"]).and_then(Value::as_array);
         let named: Vec<String> =
             named.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
         let audiences = if named.is_empty() { &self.audiences } else { &named };

@@ -63,7 +63,7 @@ impl Computed for TokenRequests {
 impl TokenRequests {
     /// Those asked for, or this API's.
     fn audiences(&self, object: &Value) -> Vec<String> {
-        let named = meta::at(object, &["spec", "audiences"]).and_then(Value::as_array);
+        let named = meta::value_at(object, &["spec", "audiences"]).and_then(Value::as_array);
         let named: Vec<String> =
             named.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
         if named.is_empty() { self.issuer.audiences().to_vec() } else { named }

@@ -162,7 +162,7 @@ fn named(message: &[u8], number: u32, name: &str) -> Vec<u8> {
     values.next().unwrap_or_else(|| panic!("no {name}"))
 }
 
-fn at(message: &[u8], path: &[u32]) -> Vec<u8> {
+fn nested(message: &[u8], path: &[u32]) -> Vec<u8> {
     path.iter().fold(message.to_vec(), |message, number| {
         fields(&message).into_iter().find(|(of, _)| of == number).unwrap_or_else(|| panic!("no {number}")).1
     })
@@ -172,31 +172,31 @@ fn at(message: &[u8], path: &[u32]) -> Vec<u8> {
 fn protobuf_says_what_the_json_says() {
     let document = openapi().make(&About::Everything);
     let bytes = gnostic::encode(&document);
-    let text = |message: &[u8], path: &[u32]| String::from_utf8(at(message, path)).unwrap();
+    let text = |message: &[u8], path: &[u32]| String::from_utf8(nested(message, path)).unwrap();
     assert_eq!(text(&bytes, &[1]), "2.0");
     assert_eq!(text(&bytes, &[2, 1]), "Kubernetes");
 
-    let pod = named(&at(&bytes, &[9]), 1, "io.k8s.api.core.v1.Pod");
+    let pod = named(&nested(&bytes, &[9]), 1, "io.k8s.api.core.v1.Pod");
     let described = document["definitions"]["io.k8s.api.core.v1.Pod"]["description"].as_str().unwrap();
     assert_eq!((text(&pod, &[4]).as_str(), text(&pod, &[22, 1]).as_str()), (described, "object"));
-    let spec = named(&at(&pod, &[25]), 1, "spec");
+    let spec = named(&nested(&pod, &[25]), 1, "spec");
     assert_eq!(text(&spec, &[1]), "#/definitions/io.k8s.api.core.v1.PodSpec");
     let kinds: Value =
-        serde_json::from_slice(&at(&named(&pod, 31, "x-kubernetes-group-version-kind"), &[2])).unwrap();
+        serde_json::from_slice(&nested(&named(&pod, 31, "x-kubernetes-group-version-kind"), &[2])).unwrap();
     assert_eq!(kinds, document["definitions"]["io.k8s.api.core.v1.Pod"]["x-kubernetes-group-version-kind"]);
 
     let path = "/api/v1/namespaces/{namespace}/pods/{name}";
-    let item = named(&at(&bytes, &[8]), 2, path);
-    let patch = at(&item, &[8]);
+    let item = named(&nested(&bytes, &[8]), 2, path);
+    let patch = nested(&item, &[8]);
     assert_eq!(text(&patch, &[5]), "patchCoreV1NamespacedPod");
     // The first parameter is the shared body, the second one is the query's `dryRun`.
     let parameters: Vec<_> =
         fields(&patch).into_iter().filter(|(of, _)| *of == 8).map(|(_, item)| item).collect();
     assert!(text(&parameters[0], &[2, 1]).starts_with("#/parameters/body-"));
     assert_eq!(text(&parameters[1], &[1, 2, 3, 4]), "dryRun");
-    let ok = named(&at(&patch, &[9]), 1, "200");
+    let ok = named(&nested(&patch, &[9]), 1, "200");
     assert_eq!(text(&ok, &[1, 2, 1, 1]), "#/definitions/io.k8s.api.core.v1.Pod");
     let shared =
         document["parameters"].as_object().unwrap().keys().find(|name| name.starts_with("namespace-"));
-    assert_eq!(text(&named(&at(&bytes, &[10]), 1, shared.unwrap()), &[2, 4, 4]), "namespace");
+    assert_eq!(text(&named(&nested(&bytes, &[10]), 1, shared.unwrap()), &[2, 4, 4]), "namespace");
 }

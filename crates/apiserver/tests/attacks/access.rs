@@ -91,9 +91,9 @@ async fn lists_and_watches_hold_objects_of_the_own_namespace_only() {
 async fn a_continue_token_does_not_lead_into_another_namespace() {
     let cluster = cluster().await;
     let page = cluster.admin().call("GET /api/v1/namespaces/other/configmaps?limit=1").await;
-    let token = page.at("/metadata/continue").as_str().unwrap().to_owned();
+    let token = page.value_at("/metadata/continue").as_str().unwrap().to_owned();
     let all = cluster.admin().call("GET /api/v1/configmaps?limit=5").await;
-    let of_all = all.at("/metadata/continue").as_str().unwrap().to_owned();
+    let of_all = all.value_at("/metadata/continue").as_str().unwrap().to_owned();
     for token in [token, of_all] {
         let line = format!("GET /api/v1/namespaces/own/configmaps?continue={token}");
         let answer = cluster.user("owner").call(&line).await;
@@ -255,7 +255,7 @@ async fn a_review_of_own_rules_is_bounded() {
     let line = "POST /apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
     let answer = cluster.user("owner").call_with(line, &review).await;
     assert_eq!(answer.code, 201);
-    assert_eq!(answer.at("/status/incomplete"), json!(true));
+    assert_eq!(answer.value_at("/status/incomplete"), json!(true));
     assert!(answer.body.len() < 4 << 20, "{} bytes", answer.body.len());
     // The roles hold all the same.
     let last = "GET /api/v1/namespaces/own/pods/r7-0000029999";

@@ -75,7 +75,7 @@ async fn patches_do_not_make_objects_that_cannot_be_handled() {
         let call = Call::new("PATCH", &format!("{MAPS}/a")).content_type(content_type);
         let answer = alice.send(call.body(patch.to_string())).await;
         assert!((400..500).contains(&answer.code), "{content_type}: {}", answer.text());
-        assert_eq!(alice.call(&format!("GET {MAPS}/a")).await.at("/data"), json!({"a": "x"}));
+        assert_eq!(alice.call(&format!("GET {MAPS}/a")).await.value_at("/data"), json!({"a": "x"}));
     }
     assert_eq!(alice.call(&format!("DELETE {MAPS}/a")).await.code, 200);
     assert_eq!(cluster.admin().call("GET /api/v1/configmaps").await.code, 200);
@@ -93,7 +93,7 @@ async fn a_broken_object_is_in_nobodys_way() {
         assert_eq!(alice.call(&format!("GET {MAPS}")).await.code, 200);
         assert_eq!(cluster.admin().call("GET /api/v1/configmaps").await.code, 200);
         let broken = alice.call(&format!("GET {MAPS}/broken")).await;
-        assert_eq!((broken.code, broken.at("/reason")), (500, json!("StorageReadError")));
+        assert_eq!((broken.code, broken.value_at("/reason")), (500, json!("StorageReadError")));
         let put = alice.call_with(&format!("PUT {MAPS}/broken"), &map("broken")).await;
         let patch =
             Call::new("PATCH", &format!("{MAPS}/broken")).content_type("application/merge-patch+json");

@@ -39,12 +39,12 @@ async fn a_limit_and_a_continue_token_bound_a_deletion_as_they_bound_a_list() {
     assert_eq!(first.names(), ["team/m1"]);
     assert_eq!(listed().await, ["team/m0", "team/m2", "team/m3", "team/m4", "team/m5"]);
 
-    let token = first.at("/metadata/continue");
+    let token = first.value_at("/metadata/continue");
     let next = client.call(&format!("DELETE {odd}&continue={}", token.as_str().unwrap())).await;
     assert_eq!(next.names(), ["team/m3"]);
     assert_eq!(listed().await, ["team/m0", "team/m2", "team/m4", "team/m5"]);
 
     let all = client.call(&format!("DELETE {CONFIG_MAPS}")).await;
-    assert_eq!((all.names().len(), all.at("/metadata/continue")), (4, json!(null)));
+    assert_eq!((all.names().len(), all.value_at("/metadata/continue")), (4, json!(null)));
     assert_eq!(listed().await, [""; 0]);
 }

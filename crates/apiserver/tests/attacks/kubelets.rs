@@ -188,7 +188,7 @@ async fn a_mirror_pod_stays_one() {
     for part in ["ephemeralcontainers", "resize"] {
         let client = cluster.admin();
         client.send(Call::new("PATCH", &format!("{path}/{part}")).json(&patch(none.clone()))).await;
-        let annotations = client.call(&format!("GET {path}")).await.at("/metadata/annotations");
+        let annotations = client.call(&format!("GET {path}")).await.value_at("/metadata/annotations");
         assert_eq!(annotations, json!({MIRROR: "hash"}), "{part}");
     }
     check_nothing_is_readable(&cluster).await;
@@ -202,7 +202,7 @@ async fn a_kubelet_gets_tokens_for_the_audiences_of_its_pods() {
     let (cluster, _) = cluster().await;
     let pod = cluster.admin().call("GET /api/v1/namespaces/team/pods/web").await;
     let request = |audiences: Value| {
-        let bound = json!({"apiVersion": "v1", "kind": "Pod", "name": "web", "uid": pod.at("/metadata/uid")});
+        let bound = json!({"apiVersion": "v1", "kind": "Pod", "name": "web", "uid": pod.value_at("/metadata/uid")});
         json!({
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
@@ -244,7 +244,7 @@ async fn a_kubelet_changes_no_owners() {
         ],
     )
     .await;
-    let owners = async |path: &str| cluster.admin().call(path).await.at("/metadata/ownerReferences");
+    let owners = async |path: &str| cluster.admin().call(path).await.value_at("/metadata/ownerReferences");
     assert_eq!(owners("GET /api/v1/namespaces/team/pods/web").await, Value::Null);
     assert_eq!(owners("GET /api/v1/namespaces/team/pods/p").await[0]["name"], "a");
     assert_eq!(owners("GET /api/v1/nodes/a").await, Value::Null);

@@ -167,7 +167,7 @@ impl Answer {
     }
 
     /// The value at a JSON pointer.
-    pub(crate) fn at(&self, pointer: &str) -> Value {
+    pub(crate) fn value_at(&self, pointer: &str) -> Value {
         self.json().pointer(pointer).cloned().unwrap_or(Value::Null)
     }
 }

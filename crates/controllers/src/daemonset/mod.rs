@@ -109,7 +109,7 @@ impl EventHandler<Node> for NodeHandler {
 
     fn on_update(&self, old: &Object<Node>, new: &Object<Node>) {
         let taints = ["spec", "taints"];
-        if !old.labels().eq(new.labels()) || old.at(&taints) != new.at(&taints) {
+        if !old.labels().eq(new.labels()) || old.json_at(&taints) != new.json_at(&taints) {
             self.enqueue_all();
         }
     }

@@ -65,7 +65,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     let queue = builder.queue();
     // Its own status does not concern it: what it looks at has events elsewhere, so it looks at times.
     let has_other_spec = |old: &Object<HorizontalPodAutoscaler>, new: &Object<HorizontalPodAutoscaler>| {
-        old.at(&["spec"]) != new.at(&["spec"])
+        old.json_at(&["spec"]) != new.json_at(&["spec"])
     };
     builder.watch(&autoscalers, on_change(has_other_spec, move |it| queue.add(it.key())));
     let client = &context.client;

@@ -18,7 +18,7 @@ pub(super) const PRE_RESIZE_CAPACITY: &str = "volume.alpha.kubernetes.io/pre-res
 
 /// The text at a path of an object, if it is not empty.
 pub(super) fn text_at<K>(object: &Object<K>, path: &[&str]) -> Option<String> {
-    let text: String = serde_json::from_slice(object.at(path)?).ok()?;
+    let text: String = serde_json::from_slice(object.json_at(path)?).ok()?;
     Some(text).filter(|text| !text.is_empty())
 }
 

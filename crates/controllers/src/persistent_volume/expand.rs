@@ -29,7 +29,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     let queue = builder.queue();
     let has_other_sizes = |old: &Object<PersistentVolumeClaim>, new: &Object<PersistentVolumeClaim>| {
         let paths = [["spec", "resources"], ["status", "capacity"], ["status", "phase"]];
-        paths.iter().any(|path| old.at(path) != new.at(path))
+        paths.iter().any(|path| old.json_at(path) != new.json_at(path))
     };
     builder.watch(
         &claims,

@@ -132,7 +132,7 @@ fn claim_named_by(volume: &Object<PersistentVolume>) -> Option<ObjectName> {
 /// The class of a volume, if that is one to be had.
 fn free_class(volume: &Object<PersistentVolume>) -> Vec<String> {
     let is_free = edit::text_at(volume, &["status", "phase"]).as_deref() == Some("Available")
-        && volume.at(&["spec", "claimRef"]).is_none();
+        && volume.json_at(&["spec", "claimRef"]).is_none();
     if is_free { vec![matching::class_in(volume)] } else { Vec::new() }
 }
 

@@ -110,8 +110,8 @@ fn add_indexes(pods: &SharedInformer<Pod>, claims: &SharedInformer<ResourceClaim
 
 /// True if a pod uses claims. A look at the JSON spares decoding all other pods.
 fn uses_claims(pod: &Object<Pod>) -> bool {
-    pod.at(&["spec", "resourceClaims"]).is_some()
-        || pod.at(&["status", "extendedResourceClaimStatus"]).is_some()
+    pod.json_at(&["spec", "resourceClaims"]).is_some()
+        || pod.json_at(&["status", "extendedResourceClaimStatus"]).is_some()
 }
 
 /// The names of the claims of a pod, as far as they are made.
@@ -127,7 +127,7 @@ fn claims_of(pod: &Object<Pod>) -> Vec<String> {
 }
 
 fn templates_of(pod: &Object<Pod>) -> Vec<String> {
-    let Some(wanted) = pod.at(&["spec", "resourceClaims"]) else { return Vec::new() };
+    let Some(wanted) = pod.json_at(&["spec", "resourceClaims"]) else { return Vec::new() };
     let wanted: Vec<k8s_openapi::api::core::v1::PodResourceClaim> =
         serde_json::from_slice(wanted).unwrap_or_default();
     wanted.into_iter().filter_map(|wanted| wanted.resource_claim_template_name).collect()

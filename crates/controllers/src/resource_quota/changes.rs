@@ -23,8 +23,8 @@ pub(super) fn on_quota(queue: Workqueue) -> impl EventHandler<ResourceQuota> {
     let charged = queue.clone();
     on_change(
         move |old: &Object<ResourceQuota>, new: &Object<ResourceQuota>| {
-            let has_other_spec = old.at(&["spec"]) != new.at(&["spec"]);
-            if !has_other_spec && old.at(&["status"]) != new.at(&["status"]) {
+            let has_other_spec = old.json_at(&["spec"]) != new.json_at(&["spec"]);
+            if !has_other_spec && old.json_at(&["status"]) != new.json_at(&["status"]) {
                 charged.add_after(new.key(), AFTER_CHARGE);
             }
             has_other_spec
@@ -72,7 +72,7 @@ impl Surroundings {
         let (judge, around) = (self.clone(), self.clone());
         on_change_or_delete(
             move |old: &Object<K>, new: &Object<K>| {
-                let is_same = ["spec", "status"].iter().all(|part| old.at(&[part]) == new.at(&[part]));
+                let is_same = ["spec", "status"].iter().all(|part| old.json_at(&[part]) == new.json_at(&[part]));
                 !is_same && judge.has_quotas(new.namespace()) && used(old) != used(new)
             },
             move |object: &Object<K>| around.changed(object),

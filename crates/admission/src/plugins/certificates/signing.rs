@@ -39,6 +39,6 @@ impl Validate for CertificateSigning {
 
 /// Returns whether an update leaves the signer's fields unchanged.
 fn is_unchanged(new: &Object, old: &Object) -> bool {
-    let is_same = |field| new.at(&["status", field]) == old.at(&["status", field]);
+    let is_same = |field| new.value_at(&["status", field]) == old.value_at(&["status", field]);
     is_same("certificate") && is_same("conditions")
 }

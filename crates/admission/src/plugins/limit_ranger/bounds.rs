@@ -47,7 +47,7 @@ pub(super) fn check_pod(limits: &[Value], pod: &Object) -> Vec<String> {
 /// Returns the errors of a claim that violates a limit range.
 pub(super) fn check_claim(limits: &[Value], claim: &Object) -> Vec<String> {
     let mut errors = Vec::new();
-    let requests = claim.at(&["spec", "resources", "requests"]).and_then(Value::as_object);
+    let requests = claim.value_at(&["spec", "resources", "requests"]).and_then(Value::as_object);
     let usage = Usage { requests: read(requests.into_iter().flatten()), limits: Amounts::new() };
     for limit in limits.iter().filter(|limit| text(limit, "type") == "PersistentVolumeClaim") {
         let kind = text(limit, "type");

@@ -274,7 +274,7 @@ impl Write<'_> {
             return Err(self.forbidden(&format!("node {node:?} cannot update labels through pod status")));
         }
         for field in ["resourceClaimStatuses", "extendedResourceClaimStatus"] {
-            let claims = |pod| meta::at(pod, &["status", field]);
+            let claims = |pod| meta::value_at(pod, &["status", field]);
             if !same(claims(old), claims(new)) {
                 return Err(self.forbidden(&format!("node {node:?} cannot update resource claim statues")));
             }
@@ -287,7 +287,7 @@ impl Write<'_> {
         if name != node {
             return Err(self.forbidden(&format!("node {node:?} is not allowed to modify node {name:?}")));
         }
-        let config = |object| meta::at(object, &["spec", "configSource"]).filter(|it| !it.is_null());
+        let config = |object| meta::value_at(object, &["spec", "configSource"]).filter(|it| !it.is_null());
         let list = |labels: BTreeSet<&str>| labels.into_iter().collect::<Vec<_>>().join(", ");
         match self.attributes.operation {
             Operation::Create => {
@@ -306,7 +306,7 @@ impl Write<'_> {
             }
             Operation::Update => {
                 let old = self.updated()?;
-                let taints = |object| meta::at(object, &["spec", "taints"]);
+                let taints = |object| meta::value_at(object, &["spec", "taints"]);
                 let owners = |object| meta::field(object, "ownerReferences");
                 if config(self.object).is_some() && config(self.object) != config(old) {
                     return Err(self.forbidden(&format!(

@@ -41,7 +41,7 @@ impl Audiences {
     /// # Errors
     /// No volume of the pod names the audience, and the kubelet lacks the verb.
     pub(super) async fn check(&self, write: &Write<'_>, pod: &Object) -> Result<(), Status> {
-        let audiences = meta::at(write.object, &["spec", "audiences"]).and_then(Value::as_array);
+        let audiences = meta::value_at(write.object, &["spec", "audiences"]).and_then(Value::as_array);
         let audience = match audiences.map_or(&[][..], Vec::as_slice) {
             [] => "",
             [audience] => audience.as_str().unwrap_or_default(),
@@ -96,7 +96,7 @@ impl Audiences {
     }
 
     fn driver_names(&self, pod: &Value, volume: &Value, audience: &str) -> Result<bool, String> {
-        let claim = if meta::at(volume, &["ephemeral", "volumeClaimTemplate"]).is_some_and(Value::is_object) {
+        let claim = if meta::value_at(volume, &["ephemeral", "volumeClaimTemplate"]).is_some_and(Value::is_object) {
             Some(format!("{}-{}", meta::name(pod), text(volume, &["name"])))
         } else {
             meta::str_at(volume, &["persistentVolumeClaim", "claimName"]).map(str::to_owned)
@@ -127,7 +127,7 @@ impl Audiences {
 
 /// The audiences of a volume's projected tokens; empty for the API server's.
 fn projected_audiences(volume: &Value) -> impl Iterator<Item = &str> {
-    let sources = meta::at(volume, &["projected", "sources"]).and_then(Value::as_array);
+    let sources = meta::value_at(volume, &["projected", "sources"]).and_then(Value::as_array);
     let tokens = sources.into_iter().flatten().filter_map(|source| source.get("serviceAccountToken"));
     tokens.filter(|token| token.is_object()).map(|token| text(token, &["audience"]))
 }

@@ -115,7 +115,7 @@ const fn check(id: &'static str, versions: &'static [(u32, CheckFn)]) -> Check {
 }
 
 impl Check {
-    fn at(&self, minor: u32) -> Option<CheckFn> {
+    fn for_minor(&self, minor: u32) -> Option<CheckFn> {
         self.versions.iter().rev().find(|(since, _)| *since <= minor).map(|(_, check)| *check)
     }
 }
@@ -128,15 +128,15 @@ pub(super) fn evaluate(level: LevelVersion, pod: &PodView<'_>) -> Violations {
     };
     let restricted = level.level == Level::Restricted;
     let is_overridden = |id: &str| {
-        restricted && RESTRICTED.iter().any(|check| check.overrides == Some(id) && check.at(minor).is_some())
+        restricted && RESTRICTED.iter().any(|check| check.overrides == Some(id) && check.for_minor(minor).is_some())
     };
     let mut violations = Vec::new();
     if level.level >= Level::Baseline {
         let checks = BASELINE.iter().filter(|check| !is_overridden(check.id));
-        violations.extend(checks.filter_map(|check| check.at(minor)?(pod)));
+        violations.extend(checks.filter_map(|check| check.for_minor(minor)?(pod)));
     }
     if restricted {
-        violations.extend(RESTRICTED.iter().filter_map(|check| check.at(minor)?(pod)));
+        violations.extend(RESTRICTED.iter().filter_map(|check| check.for_minor(minor)?(pod)));
     }
     Violations(violations)
 }
@@ -154,26 +154,26 @@ fn violation(reason: impl Into<String>, detail: impl Into<String>) -> Violation 
 }
 
 /// The value at a path; null reads as absent.
-fn at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
+fn value_at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
     path.iter().try_fold(value, |value, name| value.get(name)).filter(|value| !value.is_null())
 }
 
 fn str_at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a str> {
-    at(value, path)?.as_str()
+    value_at(value, path)?.as_str()
 }
 
 fn is_true(value: &Value, path: &[&str]) -> bool {
-    at(value, path).and_then(Value::as_bool).unwrap_or_default()
+    value_at(value, path).and_then(Value::as_bool).unwrap_or_default()
 }
 
 /// The value in the security context of a container.
 fn context<'a>(container: &Container<'a>, path: &[&str]) -> Option<&'a Value> {
-    at(container.value.get("securityContext")?, path)
+    value_at(container.value.get("securityContext")?, path)
 }
 
 /// The value in the security context of a pod.
 fn pod_context<'a>(pod: &PodView<'a>, path: &[&str]) -> Option<&'a Value> {
-    at(pod.spec.get("securityContext")?, path)
+    value_at(pod.spec.get("securityContext")?, path)
 }
 
 /// The names of the containers that satisfy a condition.
@@ -310,7 +310,7 @@ fn host_namespaces(pod: &PodView<'_>) -> Option<Violation> {
 }
 
 fn host_path_volumes(pod: &PodView<'_>) -> Option<Violation> {
-    let volumes = list(pod.spec.get("volumes")).iter().filter(|volume| at(volume, &["hostPath"]).is_some());
+    let volumes = list(pod.spec.get("volumes")).iter().filter(|volume| value_at(volume, &["hostPath"]).is_some());
     let names: Vec<_> = volumes.map(|volume| text(volume, "name")).collect();
     if names.is_empty() {
         return None;
@@ -353,7 +353,7 @@ fn host_probes(pod: &PodView<'_>) -> Option<Violation> {
     ];
     let mut hosts = BTreeSet::new();
     let names: BTreeSet<_> = containers_where(pod, |container| {
-        let handlers = HANDLERS.iter().filter_map(|path| at(container.value, path));
+        let handlers = HANDLERS.iter().filter_map(|path| value_at(container.value, path));
         let used = handlers.flat_map(|handler| {
             ["httpGet", "tcpSocket"].into_iter().filter_map(|action| str_at(handler, &[action, "host"]))
         });
@@ -573,7 +573,7 @@ fn restricted_volumes(pod: &PodView<'_>) -> Option<Violation> {
         "storageos",
     ];
     let has = |volume: &Value, kinds: &[&'static str]| -> Option<&'static str> {
-        kinds.iter().copied().find(|kind| at(volume, &[kind]).is_some())
+        kinds.iter().copied().find(|kind| value_at(volume, &[kind]).is_some())
     };
     let mut types = BTreeSet::new();
     let mut names = Vec::new();

@@ -122,7 +122,7 @@ impl Validate for PodSecurity {
             return Ok(());
         }
         let template = match kind {
-            Kind::Workload(path) => object.at(path),
+            Kind::Workload(path) => object.value_at(path),
             _ => Some(object.as_value()),
         };
         let Some(template) = template.filter(|template| !template.is_null()) else { return Ok(()) };

@@ -33,7 +33,7 @@ impl Setup {
     }
 
     fn used(&self, name: &str) -> Value {
-        self.stored.stored("ns", name).unwrap().at(&["status", "used"]).cloned().unwrap_or_default()
+        self.stored.stored("ns", name).unwrap().value_at(&["status", "used"]).cloned().unwrap_or_default()
     }
 
     async fn create(&self, group: &str, resource: &str, object: Value) -> Result<(), String> {

@@ -19,7 +19,7 @@ pub(super) fn check_mirror_pod(pod: &Value) -> Result<(), String> {
         return Err("a mirror pod may not reference secrets".to_owned());
     }
     let token = |source: &Value| source.get("serviceAccountToken").is_some_and(|token| !token.is_null());
-    let sources = |volume| list(meta::at(volume, &["projected", "sources"]));
+    let sources = |volume| list(meta::value_at(volume, &["projected", "sources"]));
     if pod::volumes(pod).iter().flat_map(sources).any(token) {
         return Err("a mirror pod may not use ServiceAccountToken volume projections".to_owned());
     }

@@ -32,7 +32,7 @@ pub(super) async fn of_pod(request: &ComputedRequest<'_>, pod: &Value) -> Result
     let mut found = Vec::new();
     for cached in storage.cacher().snapshot().range(&prefix, None) {
         let budget = storage.codec().parse_cached(cached)?;
-        let selector = meta::at(&budget, &["spec", "selector"]).map(LabelSelector::from_value);
+        let selector = meta::value_at(&budget, &["spec", "selector"]).map(LabelSelector::from_value);
         let label = |key: &str| labels.get(key).and_then(Value::as_str);
         if let Some(Ok(selector)) = selector
             && selector.matches(label)
@@ -90,7 +90,7 @@ fn taken(budget: &Value, pod: &str, now: Timestamp) -> Result<Value, Status> {
         return Err(unprocessed(name));
     }
     let allowed = number(budget, "disruptionsAllowed");
-    let disrupted = meta::at(budget, &["status", "disruptedPods"]).and_then(Value::as_object);
+    let disrupted = meta::value_at(budget, &["status", "disruptedPods"]).and_then(Value::as_object);
     if allowed < 0 {
         return Err(forbidden("pdb disruptions allowed is negative"));
     }
@@ -139,7 +139,7 @@ fn why_none_is_allowed(budget: &Value) -> String {
 }
 
 fn number(budget: &Value, field: &str) -> i64 {
-    meta::at(budget, &["status", field]).and_then(Value::as_i64).unwrap_or(0)
+    meta::value_at(budget, &["status", field]).and_then(Value::as_i64).unwrap_or(0)
 }
 
 #[cfg(test)]
