@@ -26,7 +26,7 @@
 //! | [`endpoints`] | the verbs, for every resource alike |
 //! | `websocket` | the same watches for clients that cannot read a chunked response |
 //! | [`lifecycle`] | what the API does to every object's metadata |
-//! | [`computed`] | what is answered without being stored: bindings, reviews, tokens |
+//! | [`virtual_resources`] | virtual resources: bindings, evictions, reviews, tokens |
 //! | `internal` | writes of the server itself |
 //! | [`admission`] | the cluster as admission plugins see it |
 //! | [`allocation`] | cluster IPs and node ports of services |
@@ -48,7 +48,7 @@ pub mod bootstrap;
 pub mod browsers;
 mod cache_metrics;
 pub mod cluster_authentication;
-pub mod computed;
+pub mod virtual_resources;
 pub mod context;
 pub mod cpu_pool;
 pub mod deadline;

@@ -29,7 +29,7 @@ use crate::cpu_pool::CpuPool;
 use crate::deadline::RequestTimeout;
 use crate::documents::Documents;
 use crate::endpoints::Resources;
-use crate::endpoints::computed::ComputedTable;
+use crate::endpoints::virtual_resource::VirtualResources;
 use crate::endpoints::watch::Watches;
 use crate::health::{Health, Switch};
 use crate::impersonation::Impersonation;
@@ -55,8 +55,8 @@ pub struct Config {
     pub authorization: nave_authz::Chain,
     /// The admission plugins.
     pub admission: AdmissionConfig,
-    /// What answers where the answer is computed.
-    pub computed: ComputedTable,
+    /// The virtual resources and subresources.
+    pub virtual_resources: VirtualResources,
     /// The addresses of services.
     pub service_ranges: ServiceRanges,
     /// The node ports of services.
@@ -130,7 +130,7 @@ impl ApiServer {
         let cpu = CpuPool::with_all_cores();
         let authorization = config.authorization.clone();
         let mut resources =
-            Resources::new(&storages, admission, config.computed, authorization, watches, cpu.clone());
+            Resources::new(&storages, admission, config.virtual_resources, authorization, watches, cpu.clone());
         if let Some(allocator) = allocator {
             resources = resources.with_allocator(allocator);
         }

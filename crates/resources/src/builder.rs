@@ -117,8 +117,8 @@ impl Builder {
         Self { verbs, ..self }
     }
 
-    /// Nothing is stored; the server computes what it answers.
-    pub(crate) fn computed(self) -> Self {
+    /// Makes this a virtual resource: nothing is stored, the server computes its responses.
+    pub(crate) fn virtual_resource(self) -> Self {
         Self { stored: false, ..self }
     }
 

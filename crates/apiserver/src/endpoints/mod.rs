@@ -6,7 +6,7 @@
 //! | [`watch`] | watch |
 //! | [`write`](self::write) | create, update, patch |
 //! | [`delete`] | delete, deletecollection |
-//! | [`computed`] | create, where the answer is computed: reviews, bindings, evictions, tokens |
+//! | [`virtual_resource`] | creates of virtual resources and subresources: reviews, bindings, evictions, tokens |
 //! | [`selection`] | the namespace, name and selectors of a request as the watch cache's filter |
 //! | [`continuation`] | the token with which a list goes on |
 //! | [`view`] | what of an object a request reads and writes: the object, its status, its scale |
@@ -17,7 +17,6 @@
 //! | [`raw`] | responses in a form of their own |
 
 pub mod answer;
-pub mod computed;
 pub mod continuation;
 pub mod decode;
 pub mod delete;
@@ -28,6 +27,7 @@ pub mod raw;
 pub mod read;
 pub mod selection;
 pub mod view;
+pub mod virtual_resource;
 pub mod watch;
 pub mod write;
 
@@ -45,7 +45,7 @@ use nave_machinery::{GroupResource, GroupVersionKind, GroupVersionResource, Stat
 use nave_resources::{ResourceDef, ResourceVersion};
 
 use self::answer::{Answer, List, Outcome};
-use self::computed::{ComputedRequest, ComputedTable};
+use self::virtual_resource::{VirtualRequest, VirtualResources};
 use self::negotiation::Offer;
 use self::view::View;
 use self::watch::{WatchStats, Watches};
@@ -80,7 +80,7 @@ pub struct Endpoint {
 pub struct Resources {
     endpoints: HashMap<GroupVersionResource, Endpoint>,
     admission: Arc<Chain>,
-    computed: ComputedTable,
+    virtual_resources: VirtualResources,
     authorization: nave_authz::Chain,
     watches: Watches,
     cpu: CpuPool,
@@ -91,7 +91,7 @@ impl Resources {
     pub fn new(
         storages: &Storages,
         admission: Arc<Chain>,
-        computed: ComputedTable,
+        virtual_resources: VirtualResources,
         authorization: nave_authz::Chain,
         watches: Watches,
         cpu: CpuPool,
@@ -106,7 +106,7 @@ impl Resources {
                 endpoints.insert(gvr, endpoint);
             }
         }
-        Self { endpoints, admission, computed, authorization, watches, cpu }
+        Self { endpoints, admission, virtual_resources, authorization, watches, cpu }
     }
 
     /// The same resources, with cluster IPs and node ports of services from this allocator.
@@ -162,14 +162,14 @@ impl Resources {
         }
         let query = info.query.pairs();
         if info.verb == Verb::Create
-            && let Some(computed) = self.computed.find(&endpoint.def, &resource.subresource)
+            && let Some(virtual_resource) = self.virtual_resources.find(&endpoint.def, &resource.subresource)
         {
             negotiation.choose(Offer::Object, encode::formats(endpoint))?;
             let options = CreateOptions::parse(query)?;
             let payload = read_payload(request).await?;
-            let request = ComputedRequest { resources: self, endpoint, resource, context, options: &options };
+            let request = VirtualRequest { resources: self, endpoint, resource, context, options: &options };
             let size = payload.bytes.len().max(endpoint.size_of_object(resource));
-            let created = computed::create(computed, &request, &payload);
+            let created = virtual_resource::create(virtual_resource, &request, &payload);
             return self.cpu.run(size, pin!(created)).await.map(Outcome::from);
         }
         let view = View::of(endpoint, &resource.subresource)

@@ -59,7 +59,7 @@ impl Fixture {
             vec![link],
             nave_authz::Metrics::new(&prometheus::Registry::new()).unwrap(),
         );
-        let computed = crate::computed::with_access_reviews(crate::computed::table(), &authorization);
+        let virtual_resources = crate::virtual_resources::with_access_reviews(crate::virtual_resources::table(), &authorization);
         let config = Config {
             storages: Storages::open(registry, store, &WatchCacheSizes::default()),
             authentication: nave_authn::Chain::new(Vec::new()).with_anonymous(),
@@ -68,7 +68,7 @@ impl Fixture {
                 given,
                 ..AdmissionConfig::new(PluginConfig::default(), Arc::default())
             },
-            computed,
+            virtual_resources,
             service_ranges: ServiceRanges::from_str("10.0.0.0/24").unwrap(),
             node_ports: 30_000..=30_100,
             inflight,

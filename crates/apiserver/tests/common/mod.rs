@@ -25,7 +25,7 @@ use nave_admission::PluginConfig;
 use nave_apiserver::admission::AdmissionConfig;
 use nave_apiserver::authorization::{follow_nodes, follow_rbac};
 use nave_apiserver::cluster_authentication::ClusterAuthentication;
-use nave_apiserver::computed;
+use nave_apiserver::virtual_resources;
 use nave_apiserver::server::{self, ApiServer};
 use nave_apiserver::storage::{Following, Storages, WatchCacheSizes};
 use nave_authn::TokenUnion;
@@ -78,14 +78,14 @@ impl Cluster {
         let (rbac, graph) = (Arc::new(Rbac::default()), Arc::new(RwLock::new(Graph::default())));
         let chain = chain(authorizers, &rbac, &graph);
         let tokens = Arc::new(TokenUnion::new(Vec::new()));
-        let table = computed::with_tokens(computed::table(), tokens, issuer());
+        let table = virtual_resources::with_tokens(virtual_resources::table(), tokens, issuer());
         let (_, cluster_authentication) = tokio::sync::watch::channel(ClusterAuthentication::default());
         let plugins = PluginConfig::new(&["NodeRestriction".to_owned()], &[]).unwrap();
         let config = server::Config {
             storages: storages.clone(),
             authentication: nave_authn::Chain::new(Vec::new()),
             admission: AdmissionConfig::new(plugins, Arc::clone(&rbac)),
-            computed: computed::with_access_reviews(table, &chain),
+            virtual_resources: virtual_resources::with_access_reviews(table, &chain),
             authorization: chain,
             service_ranges: "10.0.0.0/24".parse().unwrap(),
             node_ports: 30_000..=30_100,

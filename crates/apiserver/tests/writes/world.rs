@@ -15,7 +15,7 @@ use http_body_util::{BodyExt, Full};
 use nave_admission::{Attributes, Plugin, PluginConfig, Validate};
 use nave_apiserver::admission::AdmissionConfig;
 use nave_apiserver::cluster_authentication::ClusterAuthentication;
-use nave_apiserver::endpoints::computed::ComputedTable;
+use nave_apiserver::endpoints::virtual_resource::VirtualResources;
 use nave_apiserver::server::{self, ApiServer};
 use nave_apiserver::storage::{Storages, WatchCacheSizes};
 use nave_codec::protobuf;
@@ -79,7 +79,7 @@ impl World {
                 nave_authz::Metrics::new(&prometheus::Registry::new()).unwrap(),
             ),
             admission,
-            computed: ComputedTable::default(),
+            virtual_resources: VirtualResources::default(),
             service_ranges: SERVICE_RANGE.parse().unwrap(),
             node_ports: FIRST_PORT..=LAST_PORT,
             request_timeout: Duration::from_mins(1),

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use nave_apiserver::computed;
+use nave_apiserver::virtual_resources;
 use nave_apiserver::server::{self, ApiServer};
 use nave_apiserver::storage::{Following, Storages};
 use nave_authn::service_account::{Issuer, KeyRing, SecretUse};
@@ -65,13 +65,13 @@ pub(super) async fn start(
     let authorization = Authorization::open(&config.authorization, &reachable.to_string(), &metrics)?;
     let always_allow = authorization.always_allow();
     let authentication = Authentication::open(config, keys, cas, &storages, always_allow, &metrics)?;
-    let computed = authentication.computed(computed::table());
+    let with_tokens = authentication.virtual_resources(virtual_resources::table());
     let server = server::Config {
         storages: storages.clone(),
         authentication: authentication.chain(),
         authorization: authorization.chain.clone(),
         admission: authorization.admission(&config.admission),
-        computed: computed::with_access_reviews(computed, &authorization.chain),
+        virtual_resources: virtual_resources::with_access_reviews(with_tokens, &authorization.chain),
         service_ranges: config.service_ranges,
         node_ports: config.node_ports.clone(),
         inflight: config.inflight,

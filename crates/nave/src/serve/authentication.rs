@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nave_apiserver::computed;
-use nave_apiserver::endpoints::computed::ComputedTable;
+use nave_apiserver::virtual_resources;
+use nave_apiserver::endpoints::virtual_resource::VirtualResources;
 use nave_apiserver::storage::Storages;
 use nave_authn::config::AuthenticationConfiguration;
 use nave_authn::jwt::{Algorithm, KeyError, SigningKey, generate_rsa_pem, public_keys_from_pem};
@@ -114,8 +114,8 @@ impl Authentication {
     }
 
     /// Adds the virtual resources for tokens.
-    pub(super) fn computed(&self, table: ComputedTable) -> ComputedTable {
-        computed::with_tokens(table, Arc::clone(&self.tokens), self.issuer.clone())
+    pub(super) fn virtual_resources(&self, table: VirtualResources) -> VirtualResources {
+        virtual_resources::with_tokens(table, Arc::clone(&self.tokens), self.issuer.clone())
     }
 
     /// The OpenID Connect discovery documents for a server at `address`; `None` if the issuer is not a URL.

@@ -69,7 +69,7 @@ fn component_statuses() -> Builder {
         .cluster()
         .short(&["cs"])
         .verbs(&[Get, List])
-        .computed()
+        .virtual_resource()
         .columns(columns::component_status())
         .deprecated("v1 ComponentStatus is deprecated in v1.19+")
 }

@@ -1,5 +1,5 @@
 //! What the API computes instead of storing it, by itself: each file answers the creates of one resource or
-//! subresource ([`Computed`](crate::endpoints::computed::Computed)).
+//! subresource ([`VirtualResource`](crate::endpoints::virtual_resource::VirtualResource)).
 
 mod access_review;
 mod access_review_validation;
@@ -16,10 +16,10 @@ use nave_authz::Chain;
 
 use self::access_review::{AccessReview, RulesReview};
 use self::access_review_validation::Form;
-use crate::endpoints::computed::ComputedTable;
+use crate::endpoints::virtual_resource::VirtualResources;
 
 /// Adds the reviews of what somebody may do.
-pub fn with_access_reviews(table: ComputedTable, authorization: &Chain) -> ComputedTable {
+pub fn with_access_reviews(table: VirtualResources, authorization: &Chain) -> VirtualResources {
     let group = "authorization.k8s.io";
     let review = |form| Arc::new(AccessReview { authorization: authorization.clone(), form });
     let rules = Arc::new(RulesReview { authorization: authorization.clone() });
@@ -31,8 +31,8 @@ pub fn with_access_reviews(table: ComputedTable, authorization: &Chain) -> Compu
 }
 
 /// A table of what needs nothing but the resources themselves.
-pub fn table() -> ComputedTable {
-    ComputedTable::default()
+pub fn table() -> VirtualResources {
+    VirtualResources::default()
         .with("", "pods", "binding", Arc::new(binding::Binding))
         .with("", "bindings", "", Arc::new(binding::Binding))
         .with("", "pods", "eviction", Arc::new(eviction::Eviction))
@@ -41,10 +41,10 @@ pub fn table() -> ComputedTable {
 
 /// The same table with what needs to know tokens: their reviews by `tokens`, and service accounts' own by `issuer`.
 pub fn with_tokens(
-    table: ComputedTable,
+    table: VirtualResources,
     tokens: Arc<dyn TokenAuthenticator>,
     issuer: Issuer,
-) -> ComputedTable {
+) -> VirtualResources {
     let audiences = issuer.audiences().to_vec();
     let reviews = reviews::TokenReviews { tokens, audiences };
     table.with("authentication.k8s.io", "tokenreviews", "", Arc::new(reviews)).with(

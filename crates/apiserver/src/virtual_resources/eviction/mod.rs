@@ -18,7 +18,7 @@ use nave_resources::ResourceDef;
 use serde_json::json;
 
 use crate::endpoints::Endpoint;
-use crate::endpoints::computed::{Computed, ComputedRequest};
+use crate::endpoints::virtual_resource::{VirtualResource, VirtualRequest};
 use crate::endpoints::view::View;
 use crate::endpoints::write::{Change, Target, Write};
 use crate::lifecycle;
@@ -31,8 +31,8 @@ const MAX_ATTEMPTS: usize = 20;
 pub(super) struct Eviction;
 
 #[async_trait]
-impl Computed for Eviction {
-    async fn create(&self, request: &ComputedRequest<'_>, eviction: Value) -> Result<Value, Status> {
+impl VirtualResource for Eviction {
+    async fn create(&self, request: &VirtualRequest<'_>, eviction: Value) -> Result<Value, Status> {
         if meta::name(&eviction) != request.name() {
             return Err(Status::bad_request("name in URL does not match name in Eviction object"));
         }
@@ -71,7 +71,7 @@ fn options(eviction: &Value, dry_run: bool) -> Result<DeleteOptions, Status> {
 
 /// Deletes a pod whose deletion disturbs nothing, whatever budgets say; any other pod is returned.
 async fn evict_unguarded(
-    request: &ComputedRequest<'_>,
+    request: &VirtualRequest<'_>,
     options: &DeleteOptions,
 ) -> Result<Option<Value>, Status> {
     let mut attempts = 1;
@@ -94,7 +94,7 @@ async fn evict_unguarded(
 
 /// Deletes a pod as far as the budgets that select it let it go.
 async fn evict_guarded(
-    request: &ComputedRequest<'_>,
+    request: &VirtualRequest<'_>,
     pod: &Value,
     options: DeleteOptions,
 ) -> Result<(), Status> {
@@ -123,7 +123,7 @@ fn is_race(status: &Status, options: &DeleteOptions) -> bool {
     status.reason == Some(Reason::Conflict) && options.preconditions.resource_version.is_none()
 }
 
-async fn read_pod(request: &ComputedRequest<'_>) -> Result<Value, Status> {
+async fn read_pod(request: &VirtualRequest<'_>) -> Result<Value, Status> {
     let storage = up_to_date(request.endpoint).await?;
     let found = storage.find(request.namespace(), request.name());
     let cached = found.ok_or_else(|| Status::not_found(&request.endpoint.resource(), request.name()))?;
@@ -148,7 +148,7 @@ fn is_pending(pod: &Value) -> bool {
 }
 
 /// Says in the pod's status why it goes, and deletes it.
-async fn remove_pod(request: &ComputedRequest<'_>, mut options: DeleteOptions) -> Result<(), Status> {
+async fn remove_pod(request: &VirtualRequest<'_>, mut options: DeleteOptions) -> Result<(), Status> {
     let (name, unadmitted) = (request.name(), Chain::default());
     let pod = Target { admission: &unadmitted, ..request.target(request.endpoint, name) };
     if !options.dry_run {

@@ -23,13 +23,13 @@ use crate::request_info::ResourceRequest;
 
 /// What answers the creates of one resource or subresource.
 #[async_trait]
-pub trait Computed: Send + Sync {
+pub trait VirtualResource: Send + Sync {
     /// Answers a create; `object` is the decoded and admitted body, the outcome an object of the same kind, or a
     /// `Status` that is a success.
     ///
     /// # Errors
     /// What the client is told instead.
-    async fn create(&self, request: &ComputedRequest<'_>, object: Value) -> Result<Value, Status>;
+    async fn create(&self, request: &VirtualRequest<'_>, object: Value) -> Result<Value, Status>;
 
     /// Returns whether a body of another version of the kind is taken, which has the same form.
     fn accepts(&self, api_version: &str) -> bool {
@@ -40,7 +40,7 @@ pub trait Computed: Send + Sync {
 
 /// What a create is about.
 #[derive(Clone, Copy)]
-pub struct ComputedRequest<'a> {
+pub struct VirtualRequest<'a> {
     /// All resources served, for what reads or writes other objects.
     pub resources: &'a Resources,
     /// The resource in the path.
@@ -53,7 +53,7 @@ pub struct ComputedRequest<'a> {
     pub options: &'a CreateOptions,
 }
 
-impl<'a> ComputedRequest<'a> {
+impl<'a> VirtualRequest<'a> {
     /// The target of a write to an object in the request's namespace.
     pub fn target(&self, endpoint: &'a Endpoint, name: &'a str) -> Target<'a> {
         let &Self { resources, resource, context, .. } = self;
@@ -90,7 +90,7 @@ impl<'a> ComputedRequest<'a> {
 
 /// What is computed where: by group, resource and subresource (empty for the resource itself).
 #[derive(Clone, Default)]
-pub struct ComputedTable {
+pub struct VirtualResources {
     places: Vec<Place>,
 }
 
@@ -100,28 +100,28 @@ struct Place {
     group: &'static str,
     resource: &'static str,
     subresource: &'static str,
-    computed: Arc<dyn Computed>,
+    virtual_resource: Arc<dyn VirtualResource>,
 }
 
-impl ComputedTable {
+impl VirtualResources {
     /// The same table with one more place.
     pub fn with(
         mut self,
         group: &'static str,
         resource: &'static str,
         subresource: &'static str,
-        computed: Arc<dyn Computed>,
+        virtual_resource: Arc<dyn VirtualResource>,
     ) -> Self {
-        self.places.push(Place { group, resource, subresource, computed });
+        self.places.push(Place { group, resource, subresource, virtual_resource });
         self
     }
 
     /// What answers at a place.
-    pub(super) fn find(&self, def: &ResourceDef, subresource: &str) -> Option<&dyn Computed> {
+    pub(super) fn find(&self, def: &ResourceDef, subresource: &str) -> Option<&dyn VirtualResource> {
         let here = |place: &&Place| {
             place.subresource == subresource && place.resource == def.resource && place.group == def.group
         };
-        self.places.iter().find(here).map(|place| place.computed.as_ref())
+        self.places.iter().find(here).map(|place| place.virtual_resource.as_ref())
     }
 }
 
@@ -130,13 +130,13 @@ impl ComputedTable {
 /// # Errors
 /// What is wrong with the body, or what the computation says.
 pub(super) async fn create(
-    computed: &dyn Computed,
-    request: &ComputedRequest<'_>,
+    virtual_resource: &dyn VirtualResource,
+    request: &VirtualRequest<'_>,
     payload: &Payload,
 ) -> Result<Answer, Status> {
     let (gvk, type_id) = request.kind();
     let mut body = decode::parse(&payload.bytes, payload.format()?, &gvk.kind)?;
-    if computed.accepts(meta::api_version(&body.object)) {
+    if virtual_resource.accepts(meta::api_version(&body.object)) {
         body.object["apiVersion"] = gvk.group_version().to_string().into();
     }
     let (mut object, warnings) = decode::typed(body, &gvk, type_id, request.options.validation())?;
@@ -166,7 +166,7 @@ pub(super) async fn create(
     let mut object = Object::try_from(object).map_err(Status::internal)?;
     admission.mutate(&attributes, Some(&mut object)).await?;
     admission.validate(&attributes, Some(&object)).await?;
-    let answer = computed.create(request, object.into_value()).await?;
+    let answer = virtual_resource.create(request, object.into_value()).await?;
     Ok(Answer::document(201, answer))
 }
 
@@ -180,8 +180,8 @@ mod tests {
     struct Nothing;
 
     #[async_trait]
-    impl Computed for Nothing {
-        async fn create(&self, _: &ComputedRequest<'_>, object: Value) -> Result<Value, Status> {
+    impl VirtualResource for Nothing {
+        async fn create(&self, _: &VirtualRequest<'_>, object: Value) -> Result<Value, Status> {
             Ok(object)
         }
     }
@@ -190,7 +190,7 @@ mod tests {
     fn a_place_is_of_one_resource_and_subresource() {
         let registry = Registry::builtin(nave_schema::builtin());
         let def = |resource| registry.lookup(&GroupVersionResource::new("", "v1", resource)).unwrap();
-        let table = ComputedTable::default().with("", "pods", "binding", Arc::new(Nothing));
+        let table = VirtualResources::default().with("", "pods", "binding", Arc::new(Nothing));
         for (resource, subresource, found) in [
             ("pods", "binding", true),
             ("pods", "", false),

@@ -8,15 +8,15 @@ use nave_machinery::{
 use nave_resources::pod::is_mirror;
 use serde_json::{Map, json};
 
-use crate::endpoints::computed::{Computed, ComputedRequest};
+use crate::endpoints::virtual_resource::{VirtualResource, VirtualRequest};
 use crate::endpoints::write::{Change, Write};
 
 /// Puts a pod onto a node.
 pub(super) struct Binding;
 
 #[async_trait]
-impl Computed for Binding {
-    async fn create(&self, request: &ComputedRequest<'_>, binding: Value) -> Result<Value, Status> {
+impl VirtualResource for Binding {
+    async fn create(&self, request: &VirtualRequest<'_>, binding: Value) -> Result<Value, Status> {
         let name = meta::name(&binding);
         if !request.name().is_empty() && request.name() != name {
             return Err(Status::bad_request("name in URL does not match name in Binding object"));

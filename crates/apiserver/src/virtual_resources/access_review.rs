@@ -18,7 +18,7 @@ use nave_machinery::{FieldError, GroupKind, Status, Value, meta};
 use serde_json::{Map, json};
 
 use super::access_review_validation::{Form, validate};
-use crate::endpoints::computed::{Computed, ComputedRequest};
+use crate::endpoints::virtual_resource::{VirtualResource, VirtualRequest};
 
 /// Answers the reviews that ask about one thing.
 pub(super) struct AccessReview {
@@ -27,8 +27,8 @@ pub(super) struct AccessReview {
 }
 
 #[async_trait]
-impl Computed for AccessReview {
-    async fn create(&self, request: &ComputedRequest<'_>, mut review: Value) -> Result<Value, Status> {
+impl VirtualResource for AccessReview {
+    async fn create(&self, request: &VirtualRequest<'_>, mut review: Value) -> Result<Value, Status> {
         if self.form == Form::Local {
             meta::set(&mut review, "namespace", json!(request.namespace()));
         }
@@ -60,8 +60,8 @@ pub(super) struct RulesReview {
 }
 
 #[async_trait]
-impl Computed for RulesReview {
-    async fn create(&self, request: &ComputedRequest<'_>, review: Value) -> Result<Value, Status> {
+impl VirtualResource for RulesReview {
+    async fn create(&self, request: &VirtualRequest<'_>, review: Value) -> Result<Value, Status> {
         let namespace = meta::str_at(&review, &["spec", "namespace"]).unwrap_or_default();
         if namespace.is_empty() {
             return Err(Status::bad_request("no namespace on request"));

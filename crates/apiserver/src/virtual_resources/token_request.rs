@@ -8,7 +8,7 @@ use nave_machinery::{
 use nave_resources::storage_key;
 use serde_json::json;
 
-use crate::endpoints::computed::{Computed, ComputedRequest};
+use crate::endpoints::virtual_resource::{VirtualResource, VirtualRequest};
 
 /// The shortest and the longest time that can be asked for, in seconds.
 const MIN_SECONDS: i64 = 600;
@@ -22,8 +22,8 @@ pub(super) struct TokenRequests {
 }
 
 #[async_trait]
-impl Computed for TokenRequests {
-    async fn create(&self, request: &ComputedRequest<'_>, mut object: Value) -> Result<Value, Status> {
+impl VirtualResource for TokenRequests {
+    async fn create(&self, request: &VirtualRequest<'_>, mut object: Value) -> Result<Value, Status> {
         let name = meta::name(&object);
         if !name.is_empty() && name != request.name() {
             let at = FieldPath::new("metadata").child("name");
@@ -85,7 +85,7 @@ fn check_expiration(seconds: i64) -> Result<(), Status> {
 }
 
 /// What a token is bound to, which must be there, and be the very object that is meant.
-async fn bound(request: &ComputedRequest<'_>, reference: &Value) -> Result<BoundObject, Status> {
+async fn bound(request: &VirtualRequest<'_>, reference: &Value) -> Result<BoundObject, Status> {
     let text = |name: &str| reference.get(name).and_then(Value::as_str).unwrap_or_default();
     let (kind, name, api_version) = (text("kind"), text("name"), text("apiVersion"));
     let (object, bound) = match (api_version, kind) {
@@ -130,7 +130,7 @@ async fn bound(request: &ComputedRequest<'_>, reference: &Value) -> Result<Bound
 }
 
 /// The node a pod runs on; by name alone if it is not there.
-async fn node_of(request: &ComputedRequest<'_>, pod: &Value) -> Result<Option<Reference>, Status> {
+async fn node_of(request: &VirtualRequest<'_>, pod: &Value) -> Result<Option<Reference>, Status> {
     let name = meta::str_at(pod, &["spec", "nodeName"]).unwrap_or_default();
     if name.is_empty() {
         return Ok(None);
@@ -145,7 +145,7 @@ async fn node_of(request: &ComputedRequest<'_>, pod: &Value) -> Result<Option<Re
 }
 
 async fn find(
-    request: &ComputedRequest<'_>,
+    request: &VirtualRequest<'_>,
     resource: &str,
     namespace: &str,
     name: &str,

@@ -8,7 +8,7 @@ use nave_machinery::user::UserInfo;
 use nave_machinery::{Status, Value, meta, time};
 use serde_json::{Map, json};
 
-use crate::endpoints::computed::{Computed, ComputedRequest};
+use crate::endpoints::virtual_resource::{VirtualResource, VirtualRequest};
 
 /// Says whose a token is (upstream: `tokenreview.REST`).
 pub(super) struct TokenReviews {
@@ -18,8 +18,8 @@ pub(super) struct TokenReviews {
 }
 
 #[async_trait]
-impl Computed for TokenReviews {
-    async fn create(&self, _: &ComputedRequest<'_>, mut review: Value) -> Result<Value, Status> {
+impl VirtualResource for TokenReviews {
+    async fn create(&self, _: &VirtualRequest<'_>, mut review: Value) -> Result<Value, Status> {
         let token = meta::str_at(&review, &["spec", "token"]).unwrap_or_default();
         if token.is_empty() {
             return Err(Status::bad_request("token is required for TokenReview in authentication"));
@@ -43,8 +43,8 @@ impl Computed for TokenReviews {
 pub(super) struct SelfSubjectReviews;
 
 #[async_trait]
-impl Computed for SelfSubjectReviews {
-    async fn create(&self, request: &ComputedRequest<'_>, mut review: Value) -> Result<Value, Status> {
+impl VirtualResource for SelfSubjectReviews {
+    async fn create(&self, request: &VirtualRequest<'_>, mut review: Value) -> Result<Value, Status> {
         meta::set(&mut review, "creationTimestamp", time::now().rfc3339().into());
         review["status"] = json!({"userInfo": user(request.context.user())});
         Ok(review)

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::up_to_date;
 use crate::endpoints::Endpoint;
-use crate::endpoints::computed::ComputedRequest;
+use crate::endpoints::virtual_resource::VirtualRequest;
 use crate::endpoints::view::View;
 use crate::internal::InternalWriter;
 
@@ -23,7 +23,7 @@ const BUDGET_CAUSE: &str = "DisruptionBudget";
 const DISRUPTION_ALLOWED: &str = "DisruptionAllowed";
 
 /// The budgets that select a pod. One whose selector cannot be read selects nothing.
-pub(super) async fn of_pod(request: &ComputedRequest<'_>, pod: &Value) -> Result<Vec<Value>, Status> {
+pub(super) async fn of_pod(request: &VirtualRequest<'_>, pod: &Value) -> Result<Vec<Value>, Status> {
     let Some(labels) = meta::labels(pod).filter(|labels| !labels.is_empty()) else { return Ok(Vec::new()) };
     let endpoint = endpoint(request)?;
     let storage = up_to_date(endpoint).await?;
@@ -54,7 +54,7 @@ pub(super) fn is_expendable(pod: &Value, budget: &Value) -> bool {
 }
 
 /// Writes the eviction of the request's pod into the budget's status, as the server itself.
-pub(super) async fn take(request: &ComputedRequest<'_>, budget: &str, dry_run: bool) -> Result<(), Status> {
+pub(super) async fn take(request: &VirtualRequest<'_>, budget: &str, dry_run: bool) -> Result<(), Status> {
     let endpoint = endpoint(request)?;
     let writer = InternalWriter::new(endpoint, request.resources.admission());
     let options = UpdateOptions { dry_run, ..UpdateOptions::default() };
@@ -68,7 +68,7 @@ pub(super) fn unprocessed(budget: &str) -> Status {
     refused(&why, RETRY_UNPROCESSED)
 }
 
-fn endpoint<'a>(request: &ComputedRequest<'a>) -> Result<&'a Endpoint, Status> {
+fn endpoint<'a>(request: &VirtualRequest<'a>) -> Result<&'a Endpoint, Status> {
     let budgets = GroupVersionResource::new("policy", "v1", "poddisruptionbudgets");
     request.resources.endpoint(&budgets).ok_or_else(Status::no_such_path)
 }
