@@ -241,7 +241,7 @@ impl<'r> Request<'r> {
     }
 
     /// Sets the subresource.
-    pub fn on(mut self, subresource: &'r str) -> Self {
+    pub fn with_subresource(mut self, subresource: &'r str) -> Self {
         self.subresource = subresource;
         self
     }

@@ -70,11 +70,11 @@ impl AdmissionConfig {
         let namespaces = stored("", "namespaces").ok_or_else(|| missing("namespaces"))?;
         let writers = Writers {
             quota_status: Arc::new(QuotaWriter {
-                endpoint: Endpoint::of(quotas, "v1"),
+                endpoint: Endpoint::for_storage(quotas, "v1"),
                 chain: chain.clone(),
             }),
             namespace_creator: Arc::new(NamespaceWriter {
-                endpoint: Endpoint::of(namespaces, "v1"),
+                endpoint: Endpoint::for_storage(namespaces, "v1"),
                 chain: chain.clone(),
             }),
         };

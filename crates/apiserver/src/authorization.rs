@@ -45,7 +45,7 @@ impl<'a> RequestAttributes<'a> {
     pub fn new(info: &'a RequestInfo) -> Self {
         // For paths that are no resource, authorization speaks of the method.
         let verb = if info.resource.is_some() { info.verb.as_str() } else { path_verb(&info.method) };
-        Self { info, verb, selectors: Selectors::of(info) }
+        Self { info, verb, selectors: Selectors::from_request(info) }
     }
 
     /// The attributes of the request as one of this user.
@@ -83,7 +83,7 @@ impl<'a> RequestAttributes<'a> {
 }
 
 impl Selectors {
-    fn of(info: &RequestInfo) -> Option<Self> {
+    fn from_request(info: &RequestInfo) -> Option<Self> {
         if !matches!(info.verb, Verb::List | Verb::Watch | Verb::DeleteCollection) {
             return None;
         }

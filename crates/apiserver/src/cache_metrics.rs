@@ -54,7 +54,7 @@ impl Collector for CacheMetrics {
         let seen = self.seen();
         let mut families = Vec::with_capacity(OF_A_CACHE.len() + OTHERS.len());
         for (family, value) in &OF_A_CACHE {
-            families.push(family.of(seen.iter().map(|seen| (seen.labels().to_vec(), value(seen)))));
+            families.push(family.with_values(seen.iter().map(|seen| (seen.labels().to_vec(), value(seen)))));
         }
         families.extend(lists(&seen));
         families.extend(watches(&self.watches));
@@ -107,7 +107,7 @@ impl Family {
     }
 
     /// The family with these values.
-    fn of<'a>(&self, values: impl IntoIterator<Item = (Vec<&'a str>, f64)>) -> MetricFamily {
+    fn with_values<'a>(&self, values: impl IntoIterator<Item = (Vec<&'a str>, f64)>) -> MetricFamily {
         let counts = self.kind == MetricType::COUNTER;
         let values = values.into_iter().filter(|(_, value)| !counts || *value > 0.0);
         let metric = |(labels, value): (Vec<&str>, f64)| {
@@ -127,7 +127,7 @@ impl Family {
     }
 
     /// The family with these histograms.
-    fn of_histograms<'a>(
+    fn with_histograms<'a>(
         &self,
         histograms: impl IntoIterator<Item = (Vec<&'a str>, &'a Histogram)>,
     ) -> MetricFamily {
@@ -180,7 +180,7 @@ struct IndexLists<'a> {
 }
 
 impl<'a> IndexLists<'a> {
-    fn of(storage: &'a ResourceStorage) -> impl Iterator<Item = Self> {
+    fn for_storage(storage: &'a ResourceStorage) -> impl Iterator<Item = Self> {
         let def = storage.def();
         storage.reads().caches().map(|(field, lists)| {
             let field = field.and_then(|field| def.fields.get(field));
@@ -197,7 +197,7 @@ impl<'a> IndexLists<'a> {
 
 /// Lists from memory and from the store.
 fn lists(seen: &[Seen<'_>]) -> Vec<MetricFamily> {
-    let by_index: Vec<_> = seen.iter().flat_map(|seen| IndexLists::of(seen.storage)).collect();
+    let by_index: Vec<_> = seen.iter().flat_map(|seen| IndexLists::for_storage(seen.storage)).collect();
     let returned = seen.iter().map(|seen| {
         let returned: u64 = seen.storage.reads().caches().map(|(_, lists)| lists.returned.get()).sum();
         (seen.labels().to_vec(), returned as f64)
@@ -221,13 +221,13 @@ fn lists(seen: &[Seen<'_>]) -> Vec<MetricFamily> {
     let objects = seen.iter().map(|seen| (vec![&*seen.now.resource], seen.now.objects as f64));
     let waits = seen.iter().map(|seen| (seen.labels().to_vec(), &seen.stats.read_waits));
     vec![
-        CACHE_LISTS.of(by_index.iter().map(|it| it.value(|lists| lists.lists.get()))),
-        CACHE_FETCHED.of(by_index.iter().map(|it| it.value(|lists| lists.fetched.get()))),
-        CACHE_RETURNED.of(returned),
-        CONSISTENT_READS.of(consistent),
-        CONSISTENCY_CHECKS.of(checks),
-        STORAGE_OBJECTS.of(objects),
-        READ_WAITS.of_histograms(waits),
+        CACHE_LISTS.with_values(by_index.iter().map(|it| it.value(|lists| lists.lists.get()))),
+        CACHE_FETCHED.with_values(by_index.iter().map(|it| it.value(|lists| lists.fetched.get()))),
+        CACHE_RETURNED.with_values(returned),
+        CONSISTENT_READS.with_values(consistent),
+        CONSISTENCY_CHECKS.with_values(checks),
+        STORAGE_OBJECTS.with_values(objects),
+        READ_WAITS.with_histograms(waits),
     ]
 }
 
@@ -244,7 +244,7 @@ fn watches(watches: &[(GroupVersionResource, Arc<WatchStats>)]) -> Vec<MetricFam
             stats.lists().map(|(scope, times)| (vec![group.as_str(), resource, scope, version], times)),
         );
     }
-    vec![WATCH_EVENTS.of(events), WATCH_EVENT_SIZES.of_histograms(sizes), WATCH_LISTS.of_histograms(lists)]
+    vec![WATCH_EVENTS.with_values(events), WATCH_EVENT_SIZES.with_histograms(sizes), WATCH_LISTS.with_histograms(lists)]
 }
 
 const RESOURCE: &[&str] = &["group", "resource"];

@@ -73,7 +73,7 @@ impl Documents {
             [""] => raw::indented_json(&json!({"paths": self.paths()})).map(Outcome::from),
             ["version"] | ["version", ""] => raw::indented_json(&VersionInfo::of_server()).map(Outcome::from),
             ["metrics"] => self.metrics().await.map(Outcome::from),
-            ["debug", "api_cache"] => Ok(raw::json(&ApiCache::of(&self.storages).await).into()),
+            ["debug", "api_cache"] => Ok(raw::json(&ApiCache::collect(&self.storages).await).into()),
             [".well-known", "openid-configuration"]
             | [".well-known", "openid-configuration", ""]
             | ["openid", "v1", "jwks"]

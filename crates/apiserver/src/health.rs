@@ -182,7 +182,7 @@ mod tests {
     use super::*;
     use crate::request_info::RequestInfo;
 
-    async fn ask(health: &Health, uri: &str) -> Option<(u16, String)> {
+    async fn get(health: &Health, uri: &str) -> Option<(u16, String)> {
         let info = RequestInfo::new(&Method::GET, &uri.parse().unwrap()).unwrap();
         health.answer(&info.path, &info.query).await.map(|answer| (answer.code.as_u16(), answer.text))
     }
@@ -193,16 +193,16 @@ mod tests {
         let seen = ready.clone();
         let mut health = Health::new();
         health.add("started", false, move || if seen.is_set() { Ok(()) } else { Err("starting".into()) });
-        assert_eq!(ask(&health, "/livez").await, Some((200, "ok".into())));
+        assert_eq!(get(&health, "/livez").await, Some((200, "ok".into())));
         let text = "[+]ping ok\n[-]started failed: reason withheld\nreadyz check failed\n";
-        assert_eq!(ask(&health, "/readyz").await, Some((500, text.into())));
-        assert_eq!(ask(&health, "/readyz?exclude=started").await, Some((200, "ok".into())));
-        assert_eq!(ask(&health, "/livez/started").await, None);
+        assert_eq!(get(&health, "/readyz").await, Some((500, text.into())));
+        assert_eq!(get(&health, "/readyz?exclude=started").await, Some((200, "ok".into())));
+        assert_eq!(get(&health, "/livez/started").await, None);
         ready.set();
-        assert_eq!(ask(&health, "/readyz/started").await, Some((200, "ok".into())));
+        assert_eq!(get(&health, "/readyz/started").await, Some((200, "ok".into())));
         let text = "[+]ping ok\n[+]started ok\nreadyz check passed\n";
-        assert_eq!(ask(&health, "/readyz?verbose").await, Some((200, text.into())));
-        assert_eq!(ask(&health, "/readyz/none").await, None);
-        assert_eq!(ask(&health, "/other").await, None);
+        assert_eq!(get(&health, "/readyz?verbose").await, Some((200, text.into())));
+        assert_eq!(get(&health, "/readyz/none").await, None);
+        assert_eq!(get(&health, "/other").await, None);
     }
 }

@@ -113,7 +113,7 @@ async fn check(
         }
     }
     let part = Attributes { verb: "impersonate", version: "v1", ..Attributes::for_user(request.user) };
-    match ask(named(part, &wanted), Attributes { resource: "groups", ..part }, &wanted, authorization).await {
+    match authorize_parts(named(part, &wanted), Attributes { resource: "groups", ..part }, &wanted, authorization).await {
         Ok(()) => Ok(wanted),
         Err(status) => Err(refused.unwrap_or(status)),
     }
@@ -175,7 +175,7 @@ impl Way {
             Self::ArbitraryNode => Attributes { resource: "nodes", name: node, ..part },
             Self::ServiceAccount | Self::UserInfo => named(part, wanted),
         };
-        ask(first, Attributes { resource: "groups", ..part }, wanted, authorization).await
+        authorize_parts(first, Attributes { resource: "groups", ..part }, wanted, authorization).await
     }
 }
 
@@ -188,7 +188,7 @@ fn named<'a>(part: Attributes<'a>, wanted: &'a UserInfo) -> Attributes<'a> {
 }
 
 /// Asks about the user, then about each other part of it; `group` is the question about a group.
-async fn ask(
+async fn authorize_parts(
     user: Attributes<'_>,
     group: Attributes<'_>,
     wanted: &UserInfo,

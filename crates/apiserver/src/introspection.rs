@@ -63,7 +63,7 @@ struct Bucket {
 
 impl ApiCache {
     /// Looks at all caches.
-    pub async fn of(storages: &Storages) -> Self {
+    pub async fn collect(storages: &Storages) -> Self {
         // The caches first: the store's revision is not older than what they have reached.
         let seen: Vec<_> = storages.all().map(|it| (it.def().as_ref(), it.cacher().introspect())).collect();
         let store_revision = storages.store().current_revision().await.ok();
@@ -71,12 +71,12 @@ impl ApiCache {
         let mut resources: Vec<_> = seen.into_iter().map(resource).collect();
         resources.sort_by(|one, other| one.resource.cmp(&other.resource));
         let Room { encodings, frames, .. } = storages.room();
-        Self { store_revision, encodings: Budget::of(encodings), frames: Budget::of(frames), resources }
+        Self { store_revision, encodings: Budget::new(encodings), frames: Budget::new(frames), resources }
     }
 }
 
 impl Budget {
-    fn of(budget: &EncodingBudget) -> Self {
+    fn new(budget: &EncodingBudget) -> Self {
         Self { used: budget.used(), limit: budget.limit() }
     }
 }

@@ -88,7 +88,7 @@ impl RequestInfo {
         let path = decode(uri.path())?;
         let query = Query::parse(uri.query().unwrap_or_default())?;
         let resource = ResourceRequest::parse(uri.path())?;
-        let verb = Verb::of(method, resource.as_ref(), &query);
+        let verb = Verb::from_request(method, resource.as_ref(), &query);
         Ok(Self { method: method.clone(), verb, path, resource, query })
     }
 
@@ -165,7 +165,7 @@ impl ResourceRequest {
 }
 
 impl Verb {
-    fn of(method: &Method, resource: Option<&ResourceRequest>, query: &Query) -> Self {
+    fn from_request(method: &Method, resource: Option<&ResourceRequest>, query: &Query) -> Self {
         let Some(resource) = resource else {
             return match *method {
                 Method::GET | Method::HEAD => Self::Get,

@@ -23,7 +23,7 @@ impl Authorizer for AlwaysAllow {
 
 impl RuleResolver for AlwaysAllow {
     fn rules_for(&self, _: &UserInfo, _: &str) -> UserRules {
-        let rules = vec![Rule::on("*", "*", "*"), Rule::on_path("*", "*")];
+        let rules = vec![Rule::for_resource("*", "*", "*"), Rule::for_path("*", "*")];
         UserRules { rules, ..UserRules::default() }
     }
 }

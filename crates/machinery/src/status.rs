@@ -121,7 +121,7 @@ impl Status {
 
     /// Returns 404: the object does not exist.
     pub fn not_found(resource: &GroupResource, name: &str) -> Self {
-        Self::failure(404, Reason::NotFound, format!("{resource} {name:?} not found")).on(resource, name)
+        Self::failure(404, Reason::NotFound, format!("{resource} {name:?} not found")).with_object(resource, name)
     }
 
     /// Returns 404: the path does not exist.
@@ -133,13 +133,13 @@ impl Status {
     /// Returns 409: the name is already in use.
     pub fn already_exists(resource: &GroupResource, name: &str) -> Self {
         Self::failure(409, Reason::AlreadyExists, format!("{resource} {name:?} already exists"))
-            .on(resource, name)
+            .with_object(resource, name)
     }
 
     /// Returns 409: the object is not in the state that the request assumes.
     pub fn conflict(resource: &GroupResource, name: &str, why: &str) -> Self {
         let message = format!("Operation cannot be fulfilled on {resource} {name:?}: {why}");
-        Self::failure(409, Reason::Conflict, message).on(resource, name)
+        Self::failure(409, Reason::Conflict, message).with_object(resource, name)
     }
 
     /// Returns 422 with the first [`MAX_CAUSES`] validation errors.
@@ -192,13 +192,13 @@ impl Status {
     /// Returns 403: the operation on the object is not allowed.
     pub fn forbidden(resource: &GroupResource, name: &str, why: &str) -> Self {
         let subject = if name.is_empty() { resource.to_string() } else { format!("{resource} {name:?}") };
-        Self::failure(403, Reason::Forbidden, format!("{subject} is forbidden: {why}")).on(resource, name)
+        Self::failure(403, Reason::Forbidden, format!("{subject} is forbidden: {why}")).with_object(resource, name)
     }
 
     /// Returns 405: the resource does not support the verb.
     pub fn method_not_allowed(resource: &GroupResource, verb: &str) -> Self {
         let message = format!("{verb} is not supported on resources of kind \"{resource}\"");
-        Self::failure(405, Reason::MethodNotAllowed, message).on(resource, "")
+        Self::failure(405, Reason::MethodNotAllowed, message).with_object(resource, "")
     }
 
     /// Returns 405: the path does not support the method.
@@ -274,7 +274,7 @@ impl Status {
     }
 
     /// Sets the subject to an object of a resource.
-    pub fn on(mut self, resource: &GroupResource, name: &str) -> Self {
+    pub fn with_object(mut self, resource: &GroupResource, name: &str) -> Self {
         let kept = self.details.take().map(|details| *details).unwrap_or_default();
         let StatusDetails { causes, retry_after_seconds, .. } = kept;
         self.details = Some(Box::new(StatusDetails { causes, retry_after_seconds, ..about(resource, name) }));

@@ -88,55 +88,55 @@ enum Make {
 /// All plugins in the order in which they run (upstream: `AllOrderedPlugins`). New plugins go before the webhooks.
 /// ResourceQuota is the last one that can admit a request, because the usage it charges must be written.
 pub const PLUGINS: [Entry; 40] = [
-    off("AlwaysAdmit", |_, _| Ok(Plugin::default())),
-    off("NamespaceAutoProvision", |parts, _| Ok(namespace_auto_provision::plugin(parts))),
-    on("NamespaceLifecycle", |parts, _| Ok(namespace_lifecycle::plugin(parts))),
-    off("NamespaceExists", |parts, _| Ok(namespace_exists::plugin(parts))),
-    off("LimitPodHardAntiAffinityTopology", |_, _| Ok(hard_anti_affinity_topology::plugin())),
-    on("LimitRanger", |parts, _| Ok(limit_ranger::plugin(parts))),
-    on("ServiceAccount", |parts, _| Ok(service_account::plugin(parts))),
-    off("NodeRestriction", |parts, _| Ok(node_restriction::plugin(parts))),
-    on("TaintNodesByCondition", |_, _| Ok(node_taint::plugin())),
-    off("AlwaysPullImages", |_, _| Ok(always_pull_images::plugin())),
-    off("ImagePolicyWebhook", |_, config| image_policy_webhook::plugin(config)),
+    disabled("AlwaysAdmit", |_, _| Ok(Plugin::default())),
+    disabled("NamespaceAutoProvision", |parts, _| Ok(namespace_auto_provision::plugin(parts))),
+    enabled("NamespaceLifecycle", |parts, _| Ok(namespace_lifecycle::plugin(parts))),
+    disabled("NamespaceExists", |parts, _| Ok(namespace_exists::plugin(parts))),
+    disabled("LimitPodHardAntiAffinityTopology", |_, _| Ok(hard_anti_affinity_topology::plugin())),
+    enabled("LimitRanger", |parts, _| Ok(limit_ranger::plugin(parts))),
+    enabled("ServiceAccount", |parts, _| Ok(service_account::plugin(parts))),
+    disabled("NodeRestriction", |parts, _| Ok(node_restriction::plugin(parts))),
+    enabled("TaintNodesByCondition", |_, _| Ok(node_taint::plugin())),
+    disabled("AlwaysPullImages", |_, _| Ok(always_pull_images::plugin())),
+    disabled("ImagePolicyWebhook", |_, config| image_policy_webhook::plugin(config)),
     Entry { name: "PodSecurity", enabled_by_default: true, make: Make::WithMetrics(pod_security::plugin) },
-    off("PodNodeSelector", pod_node_selector::plugin),
-    on("Priority", |parts, _| Ok(priority::plugin(parts))),
-    on("DefaultTolerationSeconds", |parts, _| Ok(default_toleration_seconds::plugin(parts))),
-    off("PodTolerationRestriction", pod_toleration_restriction::plugin),
-    off("EventRateLimit", |_, config| event_rate_limit::plugin(config)),
-    off("ExtendedResourceToleration", |_, _| Ok(extended_resource_toleration::plugin())),
-    on("DefaultStorageClass", |parts, _| Ok(default_storage_class::plugin(parts))),
-    on("StorageObjectInUseProtection", |_, _| Ok(storage_object_in_use::plugin())),
-    off("OwnerReferencesPermissionEnforcement", |parts, _| Ok(owner_references::plugin(parts))),
-    on("PersistentVolumeClaimResize", |parts, _| Ok(persistent_volume_claim_resize::plugin(parts))),
-    on("RuntimeClass", |parts, _| Ok(runtime_class::plugin(parts))),
-    on("CertificateApproval", |parts, _| Ok(certificates::approval(parts))),
-    on("CertificateSigning", |parts, _| Ok(certificates::signing(parts))),
-    on("ClusterTrustBundleAttest", |parts, _| Ok(certificates::attest(parts))),
-    on("CertificateSubjectRestriction", |_, _| Ok(certificates::subject_restriction())),
-    on("DefaultIngressClass", |parts, _| Ok(default_ingress_class::plugin(parts))),
-    off("DenyServiceExternalIPs", |_, _| Ok(deny_service_external_ips::plugin())),
-    on("PodTopologyLabels", |parts, _| Ok(pod_topology_labels::plugin(parts))),
+    disabled("PodNodeSelector", pod_node_selector::plugin),
+    enabled("Priority", |parts, _| Ok(priority::plugin(parts))),
+    enabled("DefaultTolerationSeconds", |parts, _| Ok(default_toleration_seconds::plugin(parts))),
+    disabled("PodTolerationRestriction", pod_toleration_restriction::plugin),
+    disabled("EventRateLimit", |_, config| event_rate_limit::plugin(config)),
+    disabled("ExtendedResourceToleration", |_, _| Ok(extended_resource_toleration::plugin())),
+    enabled("DefaultStorageClass", |parts, _| Ok(default_storage_class::plugin(parts))),
+    enabled("StorageObjectInUseProtection", |_, _| Ok(storage_object_in_use::plugin())),
+    disabled("OwnerReferencesPermissionEnforcement", |parts, _| Ok(owner_references::plugin(parts))),
+    enabled("PersistentVolumeClaimResize", |parts, _| Ok(persistent_volume_claim_resize::plugin(parts))),
+    enabled("RuntimeClass", |parts, _| Ok(runtime_class::plugin(parts))),
+    enabled("CertificateApproval", |parts, _| Ok(certificates::approval(parts))),
+    enabled("CertificateSigning", |parts, _| Ok(certificates::signing(parts))),
+    enabled("ClusterTrustBundleAttest", |parts, _| Ok(certificates::attest(parts))),
+    enabled("CertificateSubjectRestriction", |_, _| Ok(certificates::subject_restriction())),
+    enabled("DefaultIngressClass", |parts, _| Ok(default_ingress_class::plugin(parts))),
+    disabled("DenyServiceExternalIPs", |_, _| Ok(deny_service_external_ips::plugin())),
+    enabled("PodTopologyLabels", |parts, _| Ok(pod_topology_labels::plugin(parts))),
     Entry { name: "PodGroupWorkloadExists", enabled_by_default: true, make: Make::Gated },
-    on("NodeDeclaredFeatureValidator", |parts, _| Ok(node_declared_features::plugin(parts))),
+    enabled("NodeDeclaredFeatureValidator", |parts, _| Ok(node_declared_features::plugin(parts))),
     Entry { name: "JobValidation", enabled_by_default: true, make: Make::Gated },
-    on("PodResizeValidator", |parts, _| Ok(pod_resize::plugin(parts))),
+    enabled("PodResizeValidator", |parts, _| Ok(pod_resize::plugin(parts))),
     by_caller("MutatingAdmissionPolicy"),
     by_caller("MutatingAdmissionWebhook"),
     by_caller("ValidatingAdmissionPolicy"),
     by_caller("ValidatingAdmissionWebhook"),
-    on("ResourceQuota", resource_quota::plugin),
-    off("AlwaysDeny", |_, _| Ok(always::deny())),
+    enabled("ResourceQuota", resource_quota::plugin),
+    disabled("AlwaysDeny", |_, _| Ok(always::deny())),
 ];
 
 type MakeFn = fn(&Parts, &PluginConfig) -> Result<Plugin, ConfigError>;
 
-const fn on(name: &'static str, make: MakeFn) -> Entry {
+const fn enabled(name: &'static str, make: MakeFn) -> Entry {
     Entry { name, enabled_by_default: true, make: Make::Plain(make) }
 }
 
-const fn off(name: &'static str, make: MakeFn) -> Entry {
+const fn disabled(name: &'static str, make: MakeFn) -> Entry {
     Entry { name, enabled_by_default: false, make: Make::Plain(make) }
 }
 

@@ -114,7 +114,7 @@ mod tests {
         ] {
             let new = pod(node, resources.clone(), init, policy.clone(), 2);
             let old = pod(node, json!(null), "1", policy, 1);
-            let request = Request::new(registry(), "", "pods", new, old).on("resize");
+            let request = Request::new(registry(), "", "pods", new, old).with_subresource("resize");
             assert_eq!(outcome(request.validate(&plugin).await), expected, "{node} {resources} {init}");
         }
     }

@@ -132,7 +132,7 @@ mod tests {
             ("", "9", "9Gi", 2, Ok(())),
         ] {
             let (new, old) = (pod(node, cpu, memory, generation), pod(node, "100m", "100Mi", 1));
-            let request = Request::new(registry(), "", "pods", new, old).on("resize");
+            let request = Request::new(registry(), "", "pods", new, old).with_subresource("resize");
             assert_eq!(outcome(request.validate(&plugin).await), expected);
         }
     }

@@ -127,7 +127,7 @@ fn forbidden(attributes: &Attributes<'_>, object: &Object, why: &str) -> Status 
 /// The rules of a role; one that cannot be parsed counts as all rights.
 fn rules(role: &Object) -> Vec<Rule> {
     let rules = role.list_at(&["rules"]).iter();
-    rules.map(|rule| Rule::deserialize(rule).unwrap_or_else(|_| Rule::on("*", "*", "*"))).collect()
+    rules.map(|rule| Rule::deserialize(rule).unwrap_or_else(|_| Rule::for_resource("*", "*", "*"))).collect()
 }
 
 fn aggregates(role: &Object) -> bool {

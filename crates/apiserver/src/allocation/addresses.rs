@@ -307,7 +307,7 @@ fn object(address: IpAddr, service: &ServiceName) -> Value {
             "name": address.to_string(),
             "uid": Uuid::new_v4().to_string(),
             "creationTimestamp": time::now().rfc3339(),
-            "labels": {FAMILY_LABEL: Family::of(address).as_str(), MANAGER_LABEL: MANAGER},
+            "labels": {FAMILY_LABEL: Family::from_address(address).as_str(), MANAGER_LABEL: MANAGER},
         },
         "spec": {"parentRef": {
             "group": "",

@@ -146,7 +146,7 @@ fn infer_families(spec: &Map, cluster: ServiceRanges, errors: &mut Vec<FieldErro
         if index < families.len() {
             continue;
         }
-        let family = Family::of(address);
+        let family = Family::from_address(address);
         if cluster.has(family) {
             families.push(family.as_str().to_owned());
         } else {

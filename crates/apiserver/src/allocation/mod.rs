@@ -99,7 +99,7 @@ impl ServiceAllocator {
         old: Option<&Value>,
         dry_run: bool,
     ) -> Result<ServiceReservation, Status> {
-        let mut reservation = self.reservation(ServiceName::of(service), old);
+        let mut reservation = self.reservation(ServiceName::from_service(service), old);
         let errors = nave_resources::validate_service_cluster_ips(service);
         let old = old.and_then(|old| old.get("spec")).and_then(Value::as_object);
         let name = meta::name(service).to_owned();
@@ -128,11 +128,11 @@ impl ServiceAllocator {
 
     /// The reservation of a deletion: once it is committed, what the service has is free.
     pub fn begin_deletion(&self, service: &Value) -> ServiceReservation {
-        self.reservation(ServiceName::of(service), Some(service))
+        self.reservation(ServiceName::from_service(service), Some(service))
     }
 
     fn reservation(&self, service: ServiceName, before: Option<&Value>) -> ServiceReservation {
-        let before = before.and_then(|before| match Allocations::of(before) {
+        let before = before.and_then(|before| match Allocations::from_service(before) {
             Ok(allocations) => Some(allocations),
             Err(error) => {
                 tracing::error!(?service, %error, "allocations of a service cannot be read");

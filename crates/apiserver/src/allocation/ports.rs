@@ -282,7 +282,7 @@ impl Ports {
                     // If the caller is gone, dropping the claim frees its ports.
                     let _ = reply.send(claim);
                 }
-                Change::Release { done, .. } => tell(done),
+                Change::Release { done, .. } => notify(done),
             }
         }
     }
@@ -360,12 +360,12 @@ fn refuse(changes: Vec<Change>, error: &PortError) {
         match change {
             // The caller may be gone.
             Change::Claim { reply, .. } => drop(reply.send(Err((0, error.clone())))),
-            Change::Release { done, .. } => tell(done),
+            Change::Release { done, .. } => notify(done),
         }
     }
 }
 
-fn tell(done: Option<oneshot::Sender<()>>) {
+fn notify(done: Option<oneshot::Sender<()>>) {
     if let Some(done) = done {
         // The caller may be gone.
         let _ = done.send(());

@@ -42,7 +42,7 @@ pub enum RangeError {
 
 impl Family {
     /// The family of an address.
-    pub(super) fn of(address: IpAddr) -> Self {
+    pub(super) fn from_address(address: IpAddr) -> Self {
         if address.is_ipv6() { Self::V6 } else { Self::V4 }
     }
 

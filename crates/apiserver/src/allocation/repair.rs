@@ -255,7 +255,7 @@ impl Comparison<'_> {
         };
         match serde_json::from_slice::<Value>(object.json()).ok().and_then(|object| parent(&object)) {
             Some(parent) if parent == name => {
-                let family = Family::of(address).as_str();
+                let family = Family::from_address(address).as_str();
                 let labels = object.attributes();
                 if labels.label(FAMILY_LABEL) != Some(family) || labels.label(MANAGER_LABEL) != Some(MANAGER)
                 {
@@ -322,7 +322,7 @@ fn age(object: &Value) -> Duration {
 
 fn allocations_of(service: &CachedObject) -> Option<Allocations> {
     let mut json = serde_json::Deserializer::from_slice(service.json());
-    match Allocations::of(&mut json) {
+    match Allocations::from_service(&mut json) {
         Ok(allocations) => Some(allocations),
         Err(error) => {
             tracing::error!(key = %service.key(), %error, "allocations of a service cannot be read");

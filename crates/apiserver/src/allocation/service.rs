@@ -25,7 +25,7 @@ impl Allocations {
     ///
     /// # Errors
     /// The service is not an object of its type.
-    pub(super) fn of<'de, D: Deserializer<'de>>(service: D) -> Result<Self, D::Error> {
+    pub(super) fn from_service<'de, D: Deserializer<'de>>(service: D) -> Result<Self, D::Error> {
         let spec = ServiceView::deserialize(service)?.spec;
         let mut allocations = Self::default();
         if spec.kind != "ExternalName" {
@@ -58,7 +58,7 @@ impl Allocations {
 }
 
 impl ServiceName {
-    pub(super) fn of(service: &Value) -> Self {
+    pub(super) fn from_service(service: &Value) -> Self {
         Self { namespace: meta::namespace(service).to_owned(), name: meta::name(service).to_owned() }
     }
 }
@@ -127,13 +127,13 @@ mod tests {
             ("LoadBalancer", &both, &[30000, 30001]),
             ("ExternalName", &[], &[]),
         ] {
-            let read = Allocations::of(&spec(kind)).unwrap();
+            let read = Allocations::from_service(&spec(kind)).unwrap();
             assert_eq!((&*read.addresses, &*read.ports), (addresses, ports), "{kind}");
         }
         for empty in
             [json!({}), json!({"spec": {}}), json!({"spec": {"clusterIPs": ["None"], "ports": null}})]
         {
-            assert_eq!(Allocations::of(&empty).unwrap(), Allocations::default(), "{empty}");
+            assert_eq!(Allocations::from_service(&empty).unwrap(), Allocations::default(), "{empty}");
         }
     }
 }

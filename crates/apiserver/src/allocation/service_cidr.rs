@@ -43,7 +43,7 @@ impl ServiceCidrs {
     /// # Errors
     /// [`AddressError::MismatchedNetwork`], and the store's.
     pub(super) async fn check(&self, address: IpAddr) -> Result<(), AddressError> {
-        let is_ready = || self.ready(Family::of(address)).iter().any(|range| range.contains(address));
+        let is_ready = || self.ready(Family::from_address(address)).iter().any(|range| range.contains(address));
         if is_ready() {
             return Ok(());
         }

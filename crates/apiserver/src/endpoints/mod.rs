@@ -98,7 +98,7 @@ impl Resources {
     ) -> Self {
         let mut endpoints = HashMap::new();
         for def in storages.registry().all() {
-            let storage = storages.of(def).cloned();
+            let storage = storages.for_resource(def).cloned();
             for (version, served) in def.versions.iter().enumerate() {
                 let gvr = GroupVersionResource::new(&def.group, &served.name, &def.resource);
                 let (def, storage) = (Arc::clone(def), storage.clone());
@@ -172,7 +172,7 @@ impl Resources {
             let created = virtual_resource::create(virtual_resource, &request, &payload);
             return self.cpu.run(size, pin!(created)).await.map(Outcome::from);
         }
-        let view = View::of(endpoint, &resource.subresource)
+        let view = View::for_subresource(endpoint, &resource.subresource)
             .map_err(|refusal| endpoint.absent(resource).unwrap_or(refusal))?;
         match info.verb {
             Verb::Get => {
@@ -326,7 +326,7 @@ const PATH_SUBRESOURCE: &str = "proxy";
 
 impl Endpoint {
     /// The endpoint of stored objects in one of their versions, for the server's own writes.
-    pub(crate) fn of(storage: Arc<ResourceStorage>, version: &str) -> Self {
+    pub(crate) fn for_storage(storage: Arc<ResourceStorage>, version: &str) -> Self {
         let def = Arc::clone(storage.def());
         let version = def.versions.iter().position(|served| served.name == version).unwrap_or_default();
         Self { def, version, storage: Some(storage), watched: Arc::default(), allocator: None }

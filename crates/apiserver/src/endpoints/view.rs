@@ -24,7 +24,7 @@ impl View {
     ///
     /// # Errors
     /// 404 where the resource has no such subresource, 501 where it has a meaning of its own that is not served.
-    pub fn of(endpoint: &Endpoint, subresource: &str) -> Result<Self, Status> {
+    pub fn for_subresource(endpoint: &Endpoint, subresource: &str) -> Result<Self, Status> {
         if subresource.is_empty() {
             return Ok(Self::Object);
         }
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn a_subresource_is_a_view_or_has_a_meaning_of_its_own() {
         let pods = endpoint("", "pods");
-        let view = |subresource| View::of(&pods, subresource).map_err(|status| status.code);
+        let view = |subresource| View::for_subresource(&pods, subresource).map_err(|status| status.code);
         assert_eq!(view(""), Ok(View::Object));
         assert_eq!(view("status"), Ok(View::Status));
         assert_eq!(view("resize"), Ok(View::Part("resize".to_owned())));
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn a_scale_shows_and_changes_the_replicas_alone() {
         let deployments = endpoint("apps", "deployments");
-        let view = View::of(&deployments, "scale").unwrap();
+        let view = View::for_subresource(&deployments, "scale").unwrap();
         let stored = json!({"metadata": {"name": "d", "resourceVersion": "7"},
             "spec": {"replicas": 2, "paused": true, "selector": {"matchLabels": {"a": "b"}}}, "status": {"replicas": 1}});
         let mut scale = view.present(&deployments, stored.clone()).unwrap();

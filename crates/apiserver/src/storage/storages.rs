@@ -89,13 +89,13 @@ impl Storages {
     }
 
     /// The storage of a resource; `None` for one that stores nothing or is not known.
-    pub fn of(&self, def: &ResourceDef) -> Option<&Arc<ResourceStorage>> {
+    pub fn for_resource(&self, def: &ResourceDef) -> Option<&Arc<ResourceStorage>> {
         self.by_prefix.get(&def.storage.as_ref()?.prefix)
     }
 
     /// The storage of the resource of this name; `None` for one that stores nothing or is not known.
     pub fn get(&self, gvr: &GroupVersionResource) -> Option<&Arc<ResourceStorage>> {
-        self.of(self.registry.lookup(gvr)?)
+        self.for_resource(self.registry.lookup(gvr)?)
     }
 
     /// The watch cache of a resource, whose objects are in this version; `None` where they are stored in another.

@@ -140,7 +140,7 @@ impl ResourceStorage {
                 let latest = self.store.revision(key).await.map_err(|error| store_status(&error))?;
                 if latest != current.as_ref().map(|current| current.revision) {
                     let found = self.store.get(key, None).await.map_err(|error| store_status(&error))?;
-                    current = self.found(found, write)?;
+                    current = self.decode_stored(found, write)?;
                     continue;
                 }
             }
@@ -176,7 +176,7 @@ impl ResourceStorage {
                 }
                 TxnOutcome::Failed { current: found, .. } => {
                     from_cache = false;
-                    current = self.found(found, write)?;
+                    current = self.decode_stored(found, write)?;
                 }
             }
         }
@@ -237,7 +237,7 @@ impl ResourceStorage {
     }
 
     /// The state that the store has.
-    fn found(&self, kv: Option<KeyValue>, write: &impl NextState) -> Result<Option<Stored>, Status> {
+    fn decode_stored(&self, kv: Option<KeyValue>, write: &impl NextState) -> Result<Option<Stored>, Status> {
         let Some(kv) = kv else { return Ok(None) };
         let object = self.codec.decode(&kv).and_then(as_object);
         let object = object.map_err(|error| write.refuse_undecodable(error))?;

@@ -36,7 +36,7 @@ impl VirtualResource for AccessReview {
         let spec = review.get("spec").cloned().unwrap_or_default();
         let named = user(&spec);
         let user = if self.form == Form::Own { request.context.user() } else { &named };
-        let selectors = Selectors::of(&spec["resourceAttributes"]);
+        let selectors = Selectors::from_attributes(&spec["resourceAttributes"]);
         let verdict = self.authorization.decide(&attributes(&spec, user, &selectors)).await;
         let mut status = Map::from_iter([("allowed".to_owned(), json!(verdict.decision == Decision::Allow))]);
         if verdict.decision == Decision::Deny {
@@ -158,7 +158,7 @@ struct Selectors {
 }
 
 impl Selectors {
-    fn of(asked: &Value) -> Self {
+    fn from_attributes(asked: &Value) -> Self {
         Self { fields: fields(&asked["fieldSelector"]), labels: labels(&asked["labelSelector"]) }
     }
 

@@ -45,7 +45,7 @@ where
                     // The answer to a ping leaves before the next frame is read, so answers do not pile up.
                     write(&mut socket, []).await
                 }
-                Some(Err(error)) => break End::of(&error),
+                Some(Err(error)) => break End::from_error(&error),
                 None => break End::Gone,
             },
             now = pings.tick() => match now.duration_since(heard) {
@@ -72,7 +72,7 @@ enum End {
 }
 
 impl End {
-    fn of(error: &Error) -> Self {
+    fn from_error(error: &Error) -> Self {
         match error {
             Error::Capacity(_) => Self::Closing(CloseCode::Size),
             Error::Protocol(_) => Self::Closing(CloseCode::Protocol),

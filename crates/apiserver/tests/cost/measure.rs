@@ -84,7 +84,7 @@ struct Cost {
 }
 
 impl Cost {
-    fn of(job: &Job) -> Self {
+    fn measure(job: &Job) -> Self {
         ALLOCATOR.reset_peak_memory();
         let start = cpu();
         (job.run)();
@@ -123,7 +123,7 @@ pub(crate) fn excesses(cases: &[Case], sizes: &[usize], table: bool) -> Vec<Stri
             if found.is_empty() {
                 break;
             }
-            costs = costs.iter().zip(&jobs).map(|(cost, job)| cost.least(Cost::of(job))).collect();
+            costs = costs.iter().zip(&jobs).map(|(cost, job)| cost.least(Cost::measure(job))).collect();
             found = check(case, &costs, reference);
         }
         if table {
@@ -157,7 +157,7 @@ fn check(case: &Case, costs: &[Cost], reference: Duration) -> Vec<String> {
 fn reference() -> Duration {
     let text = format!("[{}0]", "0,".repeat(500_000));
     let job = Job::new(text.len(), move || drop(std::hint::black_box(json::decode(text.as_bytes()))));
-    Cost::of(&job).least(Cost::of(&job)).time
+    Cost::measure(&job).least(Cost::measure(&job)).time
 }
 
 fn line(name: &str, costs: &[Cost]) -> String {

@@ -44,7 +44,7 @@ pub(super) fn confirm_no_escalation<'a>(
 
 /// All rights, which an aggregated cluster role may come to grant.
 pub(super) fn full_authority() -> [Rule; 2] {
-    [Rule::on(ALL, ALL, ALL), Rule::on_path(ALL, ALL)]
+    [Rule::for_resource(ALL, ALL, ALL), Rule::for_path(ALL, ALL)]
 }
 
 /// The missing parts, compacted, sorted, one per line.

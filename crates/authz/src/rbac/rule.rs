@@ -78,13 +78,13 @@ impl<S: Into<Box<str>>> FromIterator<S> for Words {
 
 impl Rule {
     /// A rule for one resource.
-    pub fn on(group: &str, resource: &str, verb: &str) -> Self {
+    pub fn for_resource(group: &str, resource: &str, verb: &str) -> Self {
         let one = |word: &str| Words::from_iter([word]);
         Self { verbs: one(verb), api_groups: one(group), resources: one(resource), ..Self::default() }
     }
 
     /// A rule for one path.
-    pub fn on_path(path: &str, verb: &str) -> Self {
+    pub fn for_path(path: &str, verb: &str) -> Self {
         let one = |word: &str| Words::from_iter([word]);
         Self { verbs: one(verb), non_resource_urls: one(path), ..Self::default() }
     }

@@ -76,7 +76,7 @@ struct Items<'v> {
 }
 
 impl<'v> Items<'v> {
-    fn of(list: ListType<'_>, value: Option<&'v Value>) -> Result<Self, String> {
+    fn new(list: ListType<'_>, value: Option<&'v Value>) -> Result<Self, String> {
         let values = value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let mut elements = Vec::with_capacity(values.len());
         let mut by_element = BTreeMap::new();
@@ -107,7 +107,7 @@ fn merge_items(
     live: Option<&Value>,
     applied: Option<&Value>,
 ) -> Result<Option<Value>, String> {
-    let (live, applied) = (Items::of(list, live)?, Items::of(list, applied)?);
+    let (live, applied) = (Items::new(list, live)?, Items::new(list, applied)?);
     if let Some(element) =
         applied.elements.iter().find(|element| applied.by_element.get(element) == Some(&usize::MAX))
     {

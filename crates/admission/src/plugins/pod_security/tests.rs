@@ -407,7 +407,7 @@ async fn checks_only_significant_updates() {
         ("ephemeralcontainers", ephemeral.clone(), true),
         ("resize", changed(&["spec", "containers"], old["spec"]["containers"].clone()), false),
     ] {
-        let request = Request::new(registry(), "", "pods", new, old.clone()).on(subresource);
+        let request = Request::new(registry(), "", "pods", new, old.clone()).with_subresource(subresource);
         assert_eq!(
             request.validate(&setup.plugin).await.is_err(),
             is_refused,

@@ -47,7 +47,7 @@ impl Setup {
         new: Value,
         old: Value,
     ) -> Result<(), String> {
-        self.send(&mut Request::new(registry(), "", resource, new, old).on(subresource)).await
+        self.send(&mut Request::new(registry(), "", resource, new, old).with_subresource(subresource)).await
     }
 
     async fn send(&self, request: &mut Request<'_>) -> Result<(), String> {

@@ -114,7 +114,7 @@ async fn send(
     subresource: &'static str,
 ) -> Result<Value, (u16, String)> {
     let plugin = Plugin::both(ServiceAccount { accounts: Arc::clone(accounts) as _ });
-    let mut request = Request::new(registry(), "", "pods", pod, old).on(subresource);
+    let mut request = Request::new(registry(), "", "pods", pod, old).with_subresource(subresource);
     outcome(request.admit(&plugin).await)?;
     Ok(request.object.take())
 }

@@ -11,17 +11,17 @@ fn by_parts(held: &[&Rule], wanted: &[Rule]) -> Vec<Rule> {
             for resource in rule.resources.iter() {
                 for verb in rule.verbs.iter() {
                     if rule.resource_names.is_empty() {
-                        parts.push(Rule::on(group, resource, verb));
+                        parts.push(Rule::for_resource(group, resource, verb));
                     }
                     for name in rule.resource_names.iter() {
                         let resource_names = Words::from_iter([name]);
-                        parts.push(Rule { resource_names, ..Rule::on(group, resource, verb) });
+                        parts.push(Rule { resource_names, ..Rule::for_resource(group, resource, verb) });
                     }
                 }
             }
         }
         for path in rule.non_resource_urls.iter() {
-            parts.extend(rule.verbs.iter().map(|verb| Rule::on_path(path, verb)));
+            parts.extend(rule.verbs.iter().map(|verb| Rule::for_path(path, verb)));
         }
     }
     parts.retain(|part| !held.iter().any(|rule| covers(rule, part)));
@@ -140,7 +140,7 @@ fn rejects_rules_that_split_into_too_many_blocks() {
 
 #[test]
 fn skips_indexing_of_unneeded_rules() {
-    let everything = Rule::on("*", "*", "*");
+    let everything = Rule::for_resource("*", "*", "*");
     let long = Rule { resource_names: many("n", MAX_STEPS + 1), ..wide(1) };
     let wanted = Rule { non_resource_urls: Words::default(), ..wide(10) };
     assert_eq!(not_covered(&[&long, &everything], [&wanted]), Ok(Missing::default()));
