@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::body::ResponseBody;
 use crate::context::RequestContext;
-use crate::endpoints::answer::{Answer, Outcome};
+use crate::endpoints::response::{ObjectResponse, EndpointResponse};
 use crate::endpoints::negotiation::{self, Negotiation, Offer};
 use crate::endpoints::raw;
 use crate::health::Health;
@@ -51,17 +51,17 @@ impl Documents {
     ///
     /// # Errors
     /// 405 for a method that changes something, except on paths that are unknown.
-    pub async fn serve(&self, context: &RequestContext, headers: &HeaderMap) -> Result<Outcome, Status> {
+    pub async fn serve(&self, context: &RequestContext, headers: &HeaderMap) -> Result<EndpointResponse, Status> {
         let outcome = self.document(context, headers).await?;
         let is_unknown =
-            matches!(&outcome, Outcome::Response(response) if response.status() == StatusCode::NOT_FOUND);
+            matches!(&outcome, EndpointResponse::Http(response) if response.status() == StatusCode::NOT_FOUND);
         if is_unknown || matches!(context.info.method, Method::GET | Method::HEAD) {
             return Ok(outcome);
         }
         Err(Status::method_not_allowed_here())
     }
 
-    async fn document(&self, context: &RequestContext, headers: &HeaderMap) -> Result<Outcome, Status> {
+    async fn document(&self, context: &RequestContext, headers: &HeaderMap) -> Result<EndpointResponse, Status> {
         let RequestContext { info, negotiation, .. } = context;
         if let Some(health) = self.health.answer(&info.path, &info.query).await {
             return Ok(raw::text(health.code, health.text).into());
@@ -70,18 +70,18 @@ impl Documents {
         let path = info.path.strip_prefix('/').unwrap_or(&info.path);
         let parts: Vec<&str> = path.split('/').collect();
         match parts.as_slice() {
-            [""] => raw::indented_json(&json!({"paths": self.paths()})).map(Outcome::from),
-            ["version"] | ["version", ""] => raw::indented_json(&VersionInfo::of_server()).map(Outcome::from),
-            ["metrics"] => self.metrics().await.map(Outcome::from),
+            [""] => raw::indented_json(&json!({"paths": self.paths()})).map(EndpointResponse::from),
+            ["version"] | ["version", ""] => raw::indented_json(&VersionInfo::of_server()).map(EndpointResponse::from),
+            ["metrics"] => self.metrics().await.map(EndpointResponse::from),
             ["debug", "api_cache"] => Ok(raw::json(&ApiCache::collect(&self.storages).await).into()),
             [".well-known", "openid-configuration"]
             | [".well-known", "openid-configuration", ""]
             | ["openid", "v1", "jwks"]
             | ["openid", "v1", "jwks", ""] => {
                 let path = format!("/{}", path.trim_end_matches('/'));
-                self.token_discovery(&path, headers).await.map(Outcome::from)
+                self.token_discovery(&path, headers).await.map(EndpointResponse::from)
             }
-            ["openapi", rest @ ..] => self.openapi.answer(rest, info, headers).map(Outcome::from),
+            ["openapi", rest @ ..] => self.openapi.answer(rest, info, headers).map(EndpointResponse::from),
             ["api" | "apis", parts_of_group @ .., ""] if !parts_of_group.contains(&"") => {
                 self.discovery(&parts[..parts.len() - 1], headers, negotiation)
             }
@@ -95,7 +95,7 @@ impl Documents {
         parts: &[&str],
         headers: &HeaderMap,
         negotiation: &Negotiation,
-    ) -> Result<Outcome, Status> {
+    ) -> Result<EndpointResponse, Status> {
         let accepted = negotiation.choose(Offer::Discovery, &Format::ALL)?;
         let registry = &self.registry;
         let aggregated = |document| raw::aggregated_discovery(document, headers.get(header::IF_NONE_MATCH));
@@ -106,20 +106,20 @@ impl Documents {
             ["apis"] if accepted.transform.is_some() => {
                 return Ok(aggregated(&discovery::aggregated_groups(registry)).into());
             }
-            ["api"] => Some(Answer::ordered(200, discovery::api_versions(registry, &self.address))),
-            ["apis"] => Some(Answer::ordered(200, discovery::api_group_list(registry))),
+            ["api"] => Some(ObjectResponse::ordered(200, discovery::api_versions(registry, &self.address))),
+            ["apis"] => Some(ObjectResponse::ordered(200, discovery::api_group_list(registry))),
             ["api", version] => self.resource_list("", version),
             ["apis", group] if !group.is_empty() => {
-                registry.group(group).map(|group| Answer::ordered(200, discovery::api_group(group)))
+                registry.group(group).map(|group| ObjectResponse::ordered(200, discovery::api_group(group)))
             }
             ["apis", group, version] if !group.is_empty() => self.resource_list(group, version),
             _ => None,
         };
-        document.map(Outcome::from).map_or_else(|| self.nothing_at(parts), Ok)
+        document.map(EndpointResponse::from).map_or_else(|| self.nothing_at(parts), Ok)
     }
 
     /// The answer where there is no document: a `Status` below a group that is served, as upstream, else plain text.
-    fn nothing_at(&self, parts: &[&str]) -> Result<Outcome, Status> {
+    fn nothing_at(&self, parts: &[&str]) -> Result<EndpointResponse, Status> {
         let is_served = match parts {
             ["api", _, ..] => true,
             ["apis", group, _, ..] => !group.is_empty() && self.registry.group(group).is_some(),
@@ -149,10 +149,10 @@ impl Documents {
         Ok(response)
     }
 
-    fn resource_list(&self, group: &str, version: &str) -> Option<Answer> {
+    fn resource_list(&self, group: &str, version: &str) -> Option<ObjectResponse> {
         let group = self.registry.group(group)?;
         let is_served = group.versions.iter().any(|served| served == version);
-        is_served.then(|| Answer::ordered(200, discovery::api_resource_list(group, version)))
+        is_served.then(|| ObjectResponse::ordered(200, discovery::api_resource_list(group, version)))
     }
 
     async fn metrics(&self) -> Result<Response<ResponseBody>, Status> {

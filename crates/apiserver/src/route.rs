@@ -17,7 +17,7 @@ use crate::context::RequestContext;
 use crate::cpu_pool::CpuPool;
 use crate::documents::Documents;
 use crate::endpoints::Resources;
-use crate::endpoints::answer::Outcome;
+use crate::endpoints::response::EndpointResponse;
 use crate::request_info::{RequestInfo, ResourceRequest};
 
 /// The handlers of all requests.
@@ -66,11 +66,11 @@ impl Router {
             }
         };
         match outcome {
-            Outcome::Answer(answer) => {
+            EndpointResponse::Object(answer) => {
                 let size = answer.size(&context.negotiation);
                 self.cpu.run(size, async { context.negotiation.encode(answer) }).await
             }
-            Outcome::Response(response) => Ok(response),
+            EndpointResponse::Http(response) => Ok(response),
         }
     }
 }

@@ -8,7 +8,7 @@ mod common;
 use nave_machinery::Value;
 use serde_json::json;
 
-use self::common::{Answer, Call, Client, Cluster};
+use self::common::{TestResponse, Call, Client, Cluster};
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
@@ -30,7 +30,7 @@ fn whole_spec() -> Value {
         "spec": {"containers": [{"name": "c", "image": "example.com/c"}]}}})
 }
 
-async fn apply(client: &Client, path: &str, manager: &str, query: &str, body: &Value) -> Answer {
+async fn apply(client: &Client, path: &str, manager: &str, query: &str, body: &Value) -> TestResponse {
     let call = Call::new("PATCH", &format!("{path}?fieldManager={manager}{query}"));
     client.send(call.content_type("application/apply-patch+yaml").body(body.to_string())).await
 }

@@ -10,7 +10,7 @@ use http::{Request, header};
 use http_body_util::BodyExt;
 use nave_admission::Chain;
 use nave_apiserver::context::RequestContext;
-use nave_apiserver::endpoints::answer::Answer;
+use nave_apiserver::endpoints::response::ObjectResponse;
 use nave_apiserver::endpoints::negotiation::Negotiation;
 use nave_apiserver::endpoints::view::View;
 use nave_apiserver::endpoints::write::{Payload, Target};
@@ -74,14 +74,14 @@ impl World {
         Endpoint { def, version: 0, storage, watched: Arc::default(), allocator: None }
     }
 
-    async fn create(&self, resource: Resource, object: &Value, format: Format) -> Result<Answer, Status> {
+    async fn create(&self, resource: Resource, object: &Value, format: Format) -> Result<ObjectResponse, Status> {
         let endpoint = self.endpoint(resource);
         let payload =
             Payload { bytes: body(object, format), content_type: Some(ContentType::Object(format)) };
         write::create(&self.target(&endpoint, ""), &payload, &CreateOptions::default()).await
     }
 
-    async fn update(&self, resource: Resource, name: &str, object: &Value) -> Result<Answer, Status> {
+    async fn update(&self, resource: Resource, name: &str, object: &Value) -> Result<ObjectResponse, Status> {
         let endpoint = self.endpoint(resource);
         let content_type = Some(ContentType::Object(Format::Json));
         let payload = Payload { bytes: body(object, Format::Json), content_type };
@@ -95,14 +95,14 @@ impl World {
         name: &str,
         kind: PatchType,
         patch: &Value,
-    ) -> Result<Answer, Status> {
+    ) -> Result<ObjectResponse, Status> {
         let endpoint = self.endpoint(resource);
         let content_type = Some(ContentType::Patch(kind));
         let payload = Payload { bytes: serde_json::to_vec(patch).unwrap().into(), content_type };
         write::patch(&self.target(&endpoint, name), &payload, &PatchOptions::default(), None).await
     }
 
-    async fn delete(&self, resource: Resource, name: &str, options: Value) -> Result<Answer, Status> {
+    async fn delete(&self, resource: Resource, name: &str, options: Value) -> Result<ObjectResponse, Status> {
         let endpoint = self.endpoint(resource);
         let options = DeleteOptions::parse(&[], &options).unwrap();
         delete::delete(&self.target(&endpoint, name), &options).await
@@ -243,7 +243,7 @@ fn protobuf_body(object: &Value) -> Vec<u8> {
     protobuf::envelope::wrap(version, kind, &message)
 }
 
-async fn encoded(answer: Answer, accept: &str) -> Result<Bytes, Status> {
+async fn encoded(answer: ObjectResponse, accept: &str) -> Result<Bytes, Status> {
     let request = Request::builder().header(header::ACCEPT, accept).body(()).unwrap();
     let response = Negotiation::new(request.headers(), &Query::default()).encode(answer)?;
     Ok(response.into_body().collect().await.unwrap().to_bytes())

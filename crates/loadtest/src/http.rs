@@ -64,7 +64,7 @@ enum Sender {
 }
 
 /// A response whose body has not been read.
-pub struct Answer {
+pub struct StreamingResponse {
     call: String,
     response: Response<Incoming>,
 }
@@ -218,7 +218,7 @@ impl Call {
 
 impl Connection {
     /// Sends a request and waits for the head of the response.
-    pub async fn send(&mut self, call: &Call) -> Result<Answer, LoadError> {
+    pub async fn send(&mut self, call: &Call) -> Result<StreamingResponse, LoadError> {
         let request = Request::builder().method(call.method.clone()).header(ACCEPT, call.accept);
         // HTTP/1.1 requests have the path and a `Host` header; HTTP/2 requests have the full URL.
         let request = match &self.sender {
@@ -244,11 +244,11 @@ impl Connection {
                 sender.send_request(request).await?
             }
         };
-        Ok(Answer { call: format!("{} {}", call.method, call.path), response })
+        Ok(StreamingResponse { call: format!("{} {}", call.method, call.path), response })
     }
 }
 
-impl Answer {
+impl StreamingResponse {
     /// Returns the HTTP status.
     pub fn status(&self) -> StatusCode {
         self.response.status()
@@ -324,7 +324,7 @@ const READ_BUFFER: usize = 256 << 10;
 const SLOW_READER_BUFFER: usize = 16 << 10;
 const WINDOW: u32 = 512 << 20;
 const MAX_FRAME: u32 = 1 << 20;
-/// Maximum number of bytes that [`Answer::drain`] returns.
+/// Maximum number of bytes that [`StreamingResponse::drain`] returns.
 const HEAD: usize = 8 << 10;
 
 fn tls_config(tls: Tls) -> Result<ClientConfig, rustls::Error> {

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::LoadError;
-use crate::http::{Answer, Call, Connection, JSON, PROTOBUF, Pool, Target, scan_field};
+use crate::http::{StreamingResponse, Call, Connection, JSON, PROTOBUF, Pool, Target, scan_field};
 use crate::objects::{PodShape, default_service_account, namespace, node_name};
 use crate::process::Processes;
 use crate::report;
@@ -138,7 +138,7 @@ impl Client {
     async fn keep_up(
         mut self,
         mut connection: Connection,
-        mut answer: Answer,
+        mut answer: StreamingResponse,
         number: usize,
     ) -> Result<(), LoadError> {
         loop {

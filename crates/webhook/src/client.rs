@@ -62,7 +62,7 @@ pub enum ClientError {
     Connection(#[from] hyper_util::client::legacy::Error),
     /// The response body is incomplete or too long.
     #[error("cannot read the response: {0}")]
-    Answer(Box<dyn std::error::Error + Send + Sync>),
+    Body(Box<dyn std::error::Error + Send + Sync>),
     /// The call timed out.
     #[error("no response within {0:?}")]
     TimedOut(Duration),
@@ -77,7 +77,7 @@ impl ClientError {
 
 /// The response of a server.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct Response {
     /// The HTTP status.
     pub status: StatusCode,
     /// The complete body.
@@ -131,7 +131,7 @@ impl Client {
     ///
     /// # Errors
     /// Only transport errors and timeouts are errors; any HTTP status is `Ok`.
-    pub async fn get(&self, uri: &Uri) -> Result<Answer, ClientError> {
+    pub async fn get(&self, uri: &Uri) -> Result<Response, ClientError> {
         self.send(Method::GET, uri, HeaderMap::new(), Bytes::new()).await
     }
 
@@ -139,7 +139,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`Self::get`].
-    pub async fn post(&self, uri: &Uri, headers: HeaderMap, body: Bytes) -> Result<Answer, ClientError> {
+    pub async fn post(&self, uri: &Uri, headers: HeaderMap, body: Bytes) -> Result<Response, ClientError> {
         self.send(Method::POST, uri, headers, body).await
     }
 
@@ -153,14 +153,14 @@ impl Client {
         uri: &Uri,
         headers: HeaderMap,
         body: Bytes,
-    ) -> Result<Answer, ClientError> {
+    ) -> Result<Response, ClientError> {
         let mut request = Request::builder().method(method).uri(uri.clone()).body(Full::new(body))?;
         *request.headers_mut() = headers;
         let whole = async {
             let response = self.pool.request(request).await?;
             let status = response.status();
             let body = Limited::new(response.into_body(), MAX_RESPONSE_BYTES).collect().await;
-            Ok(Answer { status, body: body.map_err(ClientError::Answer)?.to_bytes() })
+            Ok(Response { status, body: body.map_err(ClientError::Body)?.to_bytes() })
         };
         tokio::time::timeout(self.timeout, whole).await.map_err(|_| ClientError::TimedOut(self.timeout))?
     }

@@ -71,11 +71,11 @@ struct ImagePolicyWebhook {
     allow_ttl: Duration,
     deny_ttl: Duration,
     default_allow: bool,
-    answers: Mutex<LruCache<String, Answer>>,
+    reviews: Mutex<LruCache<String, CachedReview>>,
 }
 
 #[derive(Clone)]
-struct Answer {
+struct CachedReview {
     status: Value,
     expires: Instant,
 }
@@ -97,7 +97,7 @@ impl ImagePolicyWebhook {
     async fn review(&self, attributes: &Attributes<'_>, spec: &Value) -> Result<Value, String> {
         let key = spec.to_string();
         let now = Instant::now();
-        let known = self.answers.lock().get(&key).filter(|answer| answer.expires > now).cloned();
+        let known = self.reviews.lock().get(&key).filter(|answer| answer.expires > now).cloned();
         if let Some(known) = known {
             return Ok(known.status);
         }
@@ -111,8 +111,8 @@ impl ImagePolicyWebhook {
         };
         let status = answer.get_mut("status").map(Value::take).unwrap_or_default();
         let ttl = if is_allowed(&status) { self.allow_ttl } else { self.deny_ttl };
-        let answer = Answer { status: status.clone(), expires: Instant::now() + ttl };
-        self.answers.lock().put(key, answer);
+        let answer = CachedReview { status: status.clone(), expires: Instant::now() + ttl };
+        self.reviews.lock().put(key, answer);
         Ok(status)
     }
 }

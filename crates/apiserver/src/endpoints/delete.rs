@@ -7,7 +7,7 @@ use nave_machinery::options::DeleteOptions;
 use nave_machinery::{Reason, Status, Value, meta};
 use nave_resources::list_prefix;
 
-use super::answer::Answer;
+use super::response::ObjectResponse;
 use super::view::View;
 use super::write::{Target, Write, Written};
 use crate::lifecycle::{self, Deletion};
@@ -17,7 +17,7 @@ use crate::storage::ResourceStorage;
 ///
 /// # Errors
 /// 404, 403 for an object that has to stay, or 409 where a precondition does not hold.
-pub async fn delete(target: &Target<'_>, options: &DeleteOptions) -> Result<Answer, Status> {
+pub async fn delete(target: &Target<'_>, options: &DeleteOptions) -> Result<ObjectResponse, Status> {
     let def = &target.endpoint.def;
     if let Some(why) = def.strategy.refuses_deletion(target.name) {
         return Err(Status::forbidden(&def.group_resource(), target.name, why));
@@ -25,7 +25,7 @@ pub async fn delete(target: &Target<'_>, options: &DeleteOptions) -> Result<Answ
     delete_one(target, options).await
 }
 
-async fn delete_one(target: &Target<'_>, options: &DeleteOptions) -> Result<Answer, Status> {
+async fn delete_one(target: &Target<'_>, options: &DeleteOptions) -> Result<ObjectResponse, Status> {
     let written = Write::delete(target, options).run(target.name).await;
     match written {
         Ok(Written { object, deletion, .. }) => answer(target, object, deletion),
@@ -42,7 +42,7 @@ async fn delete_undecodable(
     storage: &ResourceStorage,
     key: &str,
     options: &DeleteOptions,
-) -> Result<Answer, Status> {
+) -> Result<ObjectResponse, Status> {
     let def = &target.endpoint.def;
     let may_delete = |revision: u64, uid: Option<&str>| {
         lifecycle::check_preconditions(
@@ -55,7 +55,7 @@ async fn delete_undecodable(
         Ok(!options.dry_run)
     };
     storage.delete_undecodable(key, target.name, may_delete).await?;
-    Ok(Answer::status(&Status::deleted(&def.group_resource(), target.name, "")))
+    Ok(ObjectResponse::status(&Status::deleted(&def.group_resource(), target.name, "")))
 }
 
 /// Deletes what is stored in the namespace and cannot be decoded, so that it is in no list.
@@ -107,11 +107,11 @@ pub async fn delete_collection(
 
 /// What a deletion is answered with: the object while it stays, and once it is gone a `Status`, except for the kinds
 /// that answer with the object in any case.
-fn answer(target: &Target<'_>, object: Value, outcome: Deletion) -> Result<Answer, Status> {
+fn answer(target: &Target<'_>, object: Value, outcome: Deletion) -> Result<ObjectResponse, Status> {
     let def = &target.endpoint.def;
     if outcome == Deletion::Marked || def.rules.returns_deleted {
         let object = target.view.present(target.endpoint, object)?;
-        return Ok(Answer::object(target.endpoint, 200, object, None));
+        return Ok(ObjectResponse::object(target.endpoint, 200, object, None));
     }
-    Ok(Answer::status(&Status::deleted(&def.group_resource(), meta::name(&object), meta::uid(&object))))
+    Ok(ObjectResponse::status(&Status::deleted(&def.group_resource(), meta::name(&object), meta::uid(&object))))
 }

@@ -11,12 +11,12 @@
 //! | [`continuation`] | the token with which a list goes on |
 //! | [`view`] | what of an object a request reads and writes: the object, its status, its scale |
 //! | [`decode`] | a request's body as an object |
-//! | [`answer`] | an endpoint's result |
+//! | [`response`] | the response of an endpoint |
 //! | [`negotiation`] | the encodings and forms that the client accepts |
 //! | `encode`, [`frames`] | objects, lists and events as bytes |
 //! | [`raw`] | responses in a form of their own |
 
-pub mod answer;
+pub mod response;
 pub mod continuation;
 pub mod decode;
 pub mod delete;
@@ -44,7 +44,7 @@ use nave_machinery::options::{CreateOptions, DeleteOptions, ListOptions, PatchOp
 use nave_machinery::{GroupResource, GroupVersionKind, GroupVersionResource, Status, Value, names};
 use nave_resources::{ResourceDef, ResourceVersion};
 
-use self::answer::{Answer, List, Outcome};
+use self::response::{ObjectResponse, List, EndpointResponse};
 use self::virtual_resource::{VirtualRequest, VirtualResources};
 use self::negotiation::Offer;
 use self::view::View;
@@ -147,7 +147,7 @@ impl Resources {
         request: &mut Request<B>,
         resource: &ResourceRequest,
         context: &RequestContext,
-    ) -> Result<Outcome, Status>
+    ) -> Result<EndpointResponse, Status>
     where
         B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
@@ -170,7 +170,7 @@ impl Resources {
             let request = VirtualRequest { resources: self, endpoint, resource, context, options: &options };
             let size = payload.bytes.len().max(endpoint.size_of_object(resource));
             let created = virtual_resource::create(virtual_resource, &request, &payload);
-            return self.cpu.run(size, pin!(created)).await.map(Outcome::from);
+            return self.cpu.run(size, pin!(created)).await.map(EndpointResponse::from);
         }
         let view = View::for_subresource(endpoint, &resource.subresource)
             .map_err(|refusal| endpoint.absent(resource).unwrap_or(refusal))?;
@@ -179,12 +179,12 @@ impl Resources {
                 // The object itself is copied.
                 let size = if view == View::Object { 0 } else { endpoint.size_of_object(resource) };
                 let get = read::get(endpoint, &view, resource, query);
-                return self.cpu.run(size, pin!(get)).await.map(Outcome::from);
+                return self.cpu.run(size, pin!(get)).await.map(EndpointResponse::from);
             }
             Verb::List => {
                 let list = async { read::list(endpoint, resource, &ListOptions::parse(query)?).await };
                 let size = read::size_of_list(endpoint, resource, query);
-                return self.cpu.run(size, pin!(list)).await.map(Outcome::from);
+                return self.cpu.run(size, pin!(list)).await.map(EndpointResponse::from);
             }
             Verb::Watch => {
                 let handshake = match Handshake::read(request) {
@@ -221,7 +221,7 @@ impl Resources {
             name: &resource.name,
             admission: &self.admission,
         };
-        self.cpu.run(size, pin!(self.write(&target, &payload, resource))).await.map(Outcome::from)
+        self.cpu.run(size, pin!(self.write(&target, &payload, resource))).await.map(EndpointResponse::from)
     }
 
     /// Carries out the write that a request is about.
@@ -230,7 +230,7 @@ impl Resources {
         target: &Target<'_>,
         payload: &Payload,
         resource: &ResourceRequest,
-    ) -> Result<Answer, Status> {
+    ) -> Result<ObjectResponse, Status> {
         let (info, endpoint) = (&target.context.info, target.endpoint);
         let query = info.query.pairs();
         match info.verb {
@@ -258,7 +258,7 @@ impl Resources {
                 if selects_all && page.continue_token.is_empty() {
                     delete::delete_collection_of_undecodable(target, &options).await?;
                 }
-                Ok(Answer::list(List { objects, ..page }))
+                Ok(ObjectResponse::list(List { objects, ..page }))
             }
             _ => Err(Status::method_not_allowed_here()),
         }
@@ -288,7 +288,7 @@ impl Resources {
     }
 
     /// A resource that is not served: a `Status` where its group is, else no API at all.
-    fn unknown(&self, gvr: &GroupVersionResource) -> Result<Outcome, Status> {
+    fn unknown(&self, gvr: &GroupVersionResource) -> Result<EndpointResponse, Status> {
         let known = self.endpoints.keys().any(|served| served.group == gvr.group);
         if known { Err(Status::no_such_path()) } else { Ok(raw::page_not_found().into()) }
     }

@@ -6,7 +6,7 @@ use nave_codec::negotiate::{self, Accepted, Format, Transform};
 use nave_machinery::status::StatusDetails;
 use nave_machinery::{Reason, Status};
 
-use super::answer::Answer;
+use super::response::ObjectResponse;
 use super::{encode, raw};
 use crate::body::ResponseBody;
 use crate::gzip;
@@ -118,8 +118,8 @@ impl Negotiation {
     ///
     /// # Errors
     /// 406 where nothing the client accepts is on offer, 500 where the answer cannot be encoded.
-    pub fn encode(&self, answer: Answer) -> Result<Response<ResponseBody>, Status> {
-        let Answer { code, content } = answer;
+    pub fn encode(&self, answer: ObjectResponse) -> Result<Response<ResponseBody>, Status> {
+        let ObjectResponse { code, content } = answer;
         let (content_type, body) = encode::content(content, self)?;
         let body = if self.gzip { gzip::compressed(body) } else { Err(body) };
         let is_compressed = body.is_ok();
@@ -135,7 +135,7 @@ impl Negotiation {
 
     /// The response of a failure: in the encoding the client accepts, or in JSON where it accepts none of ours.
     pub fn encode_status(&self, status: &Status) -> Response<ResponseBody> {
-        let answer = Answer::document(status.code, status.to_value());
+        let answer = ObjectResponse::document(status.code, status.to_value());
         let mut response = self.encode(answer).unwrap_or_else(|_| {
             let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             let document = status.to_value();

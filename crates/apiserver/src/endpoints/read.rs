@@ -16,7 +16,7 @@ use nave_machinery::{Reason, Status};
 use nave_resources::{list_prefix, storage_key};
 use nave_store::{KeyValue, Range};
 
-use super::answer::{Answer, List};
+use super::response::{ObjectResponse, List};
 use super::continuation::Continuation;
 use super::view::View;
 use super::{Endpoint, selection};
@@ -35,7 +35,7 @@ pub async fn get(
     view: &View,
     request: &ResourceRequest,
     query: &[(String, String)],
-) -> Result<Answer, Status> {
+) -> Result<ObjectResponse, Status> {
     let storage = endpoint.storage()?;
     let namespace = endpoint.def.namespaced.then_some(request.namespace.as_str());
     let key = storage_key(&endpoint.def, namespace, &request.name)
@@ -55,9 +55,9 @@ pub async fn get(
     })?;
     if let View::Scale(_) = view {
         let object = storage.codec().parse_cached(&object)?;
-        return Ok(Answer::document(200, view.present(endpoint, object)?));
+        return Ok(ObjectResponse::document(200, view.present(endpoint, object)?));
     }
-    Ok(Answer::cached(endpoint, object))
+    Ok(ObjectResponse::cached(endpoint, object))
 }
 
 /// Reads the objects that a request selects.
@@ -68,8 +68,8 @@ pub async fn list(
     endpoint: &Endpoint,
     request: &ResourceRequest,
     options: &ListOptions,
-) -> Result<Answer, Status> {
-    page(endpoint, request, options).await.map(Answer::list)
+) -> Result<ObjectResponse, Status> {
+    page(endpoint, request, options).await.map(ObjectResponse::list)
 }
 
 /// One page of the objects that a deletecollection selects, of the latest state whatever revision it names: without a

@@ -13,7 +13,7 @@ use nave_machinery::{GroupVersionKind, Object, Status, Value, meta};
 use nave_resources::ResourceDef;
 use nave_schema::TypeId;
 
-use super::answer::Answer;
+use super::response::ObjectResponse;
 use super::view::View;
 use super::write::{Payload, Target};
 use super::{Endpoint, Resources, decode};
@@ -133,7 +133,7 @@ pub(super) async fn create(
     virtual_resource: &dyn VirtualResource,
     request: &VirtualRequest<'_>,
     payload: &Payload,
-) -> Result<Answer, Status> {
+) -> Result<ObjectResponse, Status> {
     let (gvk, type_id) = request.kind();
     let mut body = decode::parse(&payload.bytes, payload.format()?, &gvk.kind)?;
     if virtual_resource.accepts(meta::api_version(&body.object)) {
@@ -167,7 +167,7 @@ pub(super) async fn create(
     admission.mutate(&attributes, Some(&mut object)).await?;
     admission.validate(&attributes, Some(&object)).await?;
     let answer = virtual_resource.create(request, object.into_value()).await?;
-    Ok(Answer::document(201, answer))
+    Ok(ObjectResponse::document(201, answer))
 }
 
 #[cfg(test)]

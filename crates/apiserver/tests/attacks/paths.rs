@@ -4,7 +4,7 @@ use nave_machinery::GroupVersionResource;
 use nave_resources::ResourceDef;
 use serde_json::{Value, json};
 
-use crate::common::{Answer, Call, Cluster, check, cluster_role_in, collection, namespace, row};
+use crate::common::{TestResponse, Call, Cluster, check, cluster_role_in, collection, namespace, row};
 
 /// `owner` has all rights in `own`, `viewer` may read there; neither has rights anywhere else.
 async fn cluster() -> Cluster {
@@ -169,11 +169,11 @@ fn paths_out_of_own(def: &ResourceDef) -> Vec<String> {
 }
 
 /// Returns whether authorization refused a request, or nothing is served at its path.
-fn is_refused(answer: &Answer) -> bool {
+fn is_refused(answer: &TestResponse) -> bool {
     matches!(answer.code, 403 | 405) || is_unknown_path(answer)
 }
 
-fn is_unknown_path(answer: &Answer) -> bool {
+fn is_unknown_path(answer: &TestResponse) -> bool {
     let texts = ["could not find the requested resource", "404 page not found"];
     // The answer to a HEAD has no body.
     answer.code == 404 && (answer.body.is_empty() || texts.iter().any(|text| answer.text().contains(text)))

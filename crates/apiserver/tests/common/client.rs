@@ -68,18 +68,18 @@ impl Client {
     }
 
     /// Sends a request without a body, written as a line, and reads the whole answer.
-    pub(crate) async fn call(&self, line: &str) -> Answer {
+    pub(crate) async fn call(&self, line: &str) -> TestResponse {
         self.send(Call::line(line)).await
     }
 
     /// Sends a request with an object or a patch as its body.
-    pub(crate) async fn call_with(&self, line: &str, body: &Value) -> Answer {
+    pub(crate) async fn call_with(&self, line: &str, body: &Value) -> TestResponse {
         self.send(Call::line(line).json(body)).await
     }
 
     /// Sends a request and reads the whole answer. A watch has no end: its answer holds the events that are there when
     /// it starts.
-    pub(crate) async fn send(&self, call: Call) -> Answer {
+    pub(crate) async fn send(&self, call: Call) -> TestResponse {
         let (mut response, watch) = self.open(call).await;
         let mut bytes = Vec::new();
         loop {
@@ -88,7 +88,7 @@ impl Client {
             let Some(frame) = frame else { break };
             bytes.extend_from_slice(&frame.unwrap().into_data().unwrap_or_default());
         }
-        Answer { code: response.status().as_u16(), body: bytes.into() }
+        TestResponse { code: response.status().as_u16(), body: bytes.into() }
     }
 
     /// Sends a watch whose events are read one by one.
@@ -135,12 +135,12 @@ impl Events {
 
 /// The answer to a request.
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct TestResponse {
     pub(crate) code: u16,
     pub(crate) body: Bytes,
 }
 
-impl Answer {
+impl TestResponse {
     /// The body as text.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()

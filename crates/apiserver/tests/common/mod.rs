@@ -43,7 +43,7 @@ use parking_lot::RwLock;
 use serde_json::json;
 
 #[allow(unused_imports, reason = "each test binary uses a part of it")]
-pub(crate) use client::{Answer, Call, Client, Events};
+pub(crate) use client::{TestResponse, Call, Client, Events};
 #[allow(unused_imports, reason = "each test binary uses a part of it")]
 pub(crate) use table::{Row, check, row};
 

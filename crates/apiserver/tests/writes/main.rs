@@ -25,7 +25,7 @@ use proptest::test_runner::RngSeed;
 use serde_json::json;
 
 use faults::Fault;
-use world::{Answer, FIRST_PORT, LAST_PORT, World};
+use world::{TestResponse, FIRST_PORT, LAST_PORT, World};
 
 /// The finalizer of objects that have one.
 const FINALIZER: &str = "example.com/hold";
@@ -276,7 +276,7 @@ impl Run<'_> {
     }
 
     /// Holds an answer against what the model says.
-    fn check(&self, write: &Write, answer: &Answer) {
+    fn check(&self, write: &Write, answer: &TestResponse) {
         let current = self.current(write);
         let context = format!("{write:?} is answered with {answer:?}");
         assert!(answer.code < 500 || is_full(answer), "{context}");
@@ -320,7 +320,7 @@ impl Run<'_> {
         }
     }
 
-    fn check_body(&self, body: &Body, write: &Write, current: Option<&Value>, success: u16, answer: &Answer) {
+    fn check_body(&self, body: &Body, write: &Write, current: Option<&Value>, success: u16, answer: &TestResponse) {
         let context = format!("{write:?} is answered with {answer:?}");
         let wanted = match body.fault {
             // An allocation or validation may refuse it before the plugin does.
@@ -375,7 +375,7 @@ impl Run<'_> {
     }
 
     /// Takes the outcome of a write into the model.
-    fn take_in(&mut self, write: &Write, answer: &Answer) {
+    fn take_in(&mut self, write: &Write, answer: &TestResponse) {
         if write.dry_run || !answer.is_success() {
             return;
         }
@@ -392,7 +392,7 @@ impl Run<'_> {
     }
 
     /// Of two writes at the same time, what is stored follows from the later one that succeeded.
-    async fn check_pair(&mut self, outcomes: &[(&Write, &Answer)]) {
+    async fn check_pair(&mut self, outcomes: &[(&Write, &TestResponse)]) {
         let stored = self.stored().await;
         for (write, answer) in outcomes {
             assert!(answer.code < 500 || is_full(answer), "{write:?} is answered with {answer:?}");
@@ -437,7 +437,7 @@ impl Run<'_> {
         self.model.get(&(write.kind.resource(), name_of(write)))
     }
 
-    async fn send(&self, write: &Write) -> Answer {
+    async fn send(&self, write: &Write) -> TestResponse {
         let (method, path, body) = self.request(write);
         self.world.send(method, &path, &body).await
     }
@@ -520,7 +520,7 @@ impl Run<'_> {
 }
 
 /// Returns whether a write is refused because there are no more addresses or ports.
-fn is_full(answer: &Answer) -> bool {
+fn is_full(answer: &TestResponse) -> bool {
     answer.code == 500 && answer.body["message"].as_str().is_some_and(|text| text.ends_with("range is full"))
 }
 

@@ -5,7 +5,7 @@ use nave_machinery::{Value, meta};
 use serde_json::json;
 
 use crate::faults::Fault;
-use crate::world::{Answer, FIRST_PORT, World};
+use crate::world::{TestResponse, FIRST_PORT, World};
 
 fn service(name: &str, port: u16) -> Value {
     let ports = json!([{"port": 80, "nodePort": port}]);
@@ -33,15 +33,15 @@ impl Space {
         format!("/api/v1/namespaces/{}/{resource}/{name}", self.namespace).trim_end_matches('/').to_owned()
     }
 
-    async fn create(&self, resource: &str, object: &Value) -> Answer {
+    async fn create(&self, resource: &str, object: &Value) -> TestResponse {
         self.world.send(Method::POST, &self.path(resource, ""), object).await
     }
 
-    async fn send(&self, method: Method, resource: &str, name: &str, body: &Value) -> Answer {
+    async fn send(&self, method: Method, resource: &str, name: &str, body: &Value) -> TestResponse {
         self.world.send(method, &self.path(resource, name), body).await
     }
 
-    async fn delete(&self, resource: &str, name: &str, options: &Value) -> Answer {
+    async fn delete(&self, resource: &str, name: &str, options: &Value) -> TestResponse {
         self.send(Method::DELETE, resource, name, options).await
     }
 

@@ -38,12 +38,12 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// An answer: its code and its body.
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct TestResponse {
     pub(crate) code: u16,
     pub(crate) body: Value,
 }
 
-impl Answer {
+impl TestResponse {
     pub(crate) fn is_success(&self) -> bool {
         self.code < 300
     }
@@ -110,7 +110,7 @@ impl World {
     }
 
     /// Sends a request as an administrator; a body that is null is none.
-    pub(crate) async fn send(&self, method: Method, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn send(&self, method: Method, path: &str, body: &Value) -> TestResponse {
         let kind = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
         let bytes = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
         let mut request = Request::new(Full::new(bytes));
@@ -122,7 +122,7 @@ impl World {
         let response = service.call(request).await.unwrap();
         let code = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();
-        Answer { code, body: serde_json::from_slice(&body).unwrap_or(Value::Null) }
+        TestResponse { code, body: serde_json::from_slice(&body).unwrap_or(Value::Null) }
     }
 
     /// Sends a request and goes away after so many polls; `None` if there was no answer until then.
@@ -132,7 +132,7 @@ impl World {
         path: &str,
         body: &Value,
         polls: u8,
-    ) -> Option<Answer> {
+    ) -> Option<TestResponse> {
         let patience = async {
             for _ in 0..polls {
                 tokio::task::yield_now().await;

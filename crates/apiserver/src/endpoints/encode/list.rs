@@ -13,7 +13,7 @@ use nave_machinery::{Status, Value};
 use super::{Encoded, document_bytes, formats, in_format, object_json, object_protobuf, parse, table};
 use crate::body::ResponseBody;
 use crate::endpoints::Endpoint;
-use crate::endpoints::answer::List;
+use crate::endpoints::response::List;
 use crate::endpoints::negotiation::{Negotiation, Offer};
 
 /// How much of a list is put together before it is handed to the connection.

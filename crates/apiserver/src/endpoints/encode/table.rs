@@ -18,7 +18,7 @@ use super::list::list_meta;
 use super::{object_json, parse};
 use crate::descriptions;
 use crate::endpoints::Endpoint;
-use crate::endpoints::answer::List;
+use crate::endpoints::response::List;
 use crate::endpoints::negotiation::IncludeObject;
 
 /// A list in another form.

@@ -29,7 +29,7 @@ use nave_machinery::{
 pub use self::apply::Apply;
 pub use self::patch::Patch;
 pub use self::target::{Payload, Target};
-use super::answer::Answer;
+use super::response::ObjectResponse;
 use super::decode;
 use super::view::View;
 use crate::lifecycle::{self, Deletion};
@@ -112,7 +112,7 @@ pub async fn create(
     target: &Target<'_>,
     payload: &Payload,
     options: &CreateOptions,
-) -> Result<Answer, Status> {
+) -> Result<ObjectResponse, Status> {
     for _ in 1..MAX_GENERATED_NAMES {
         let object = target.decode(payload, options.validation())?;
         let is_generated = meta::name(&object).is_empty() && !meta::generate_name(&object).is_empty();
@@ -167,7 +167,7 @@ pub async fn update(
     payload: &Payload,
     options: &UpdateOptions,
     create: Option<CreateRight<'_>>,
-) -> Result<Answer, Status> {
+) -> Result<ObjectResponse, Status> {
     let object = target.decode(payload, options.validation())?;
     target.check_name(&object)?;
     let version = parse_resource_version(&object)?;
@@ -186,7 +186,7 @@ pub async fn patch(
     payload: &Payload,
     options: &PatchOptions,
     create: Option<CreateRight<'_>>,
-) -> Result<Answer, Status> {
+) -> Result<ObjectResponse, Status> {
     let validation = options.update.validation();
     let change = if payload.content_type == Some(ContentType::Patch(PatchType::Apply)) {
         Change::Apply(Box::new(Apply::parse(&payload.bytes, options.force, validation, create)))

@@ -8,7 +8,7 @@ use nave_machinery::options::FieldValidation;
 use nave_machinery::{FieldError, Map, Object, Status, Value, meta};
 use nave_resources::storage_key;
 
-use super::super::answer::Answer;
+use super::super::response::ObjectResponse;
 use super::super::view::View;
 use super::super::{Endpoint, decode};
 use super::Written;
@@ -182,9 +182,9 @@ impl Target<'_> {
     }
 
     /// The answer with a written object in the request's version.
-    pub(super) fn answer(&self, code: u16, written: Written) -> Result<Answer, Status> {
+    pub(super) fn answer(&self, code: u16, written: Written) -> Result<ObjectResponse, Status> {
         let object = self.view.present(self.endpoint, written.object)?;
-        Ok(Answer::object(self.endpoint, code, object, written.size))
+        Ok(ObjectResponse::object(self.endpoint, code, object, written.size))
     }
 }
 

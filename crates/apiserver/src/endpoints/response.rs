@@ -14,28 +14,28 @@ use crate::body::ResponseBody;
 use crate::cpu_pool::LARGE;
 
 /// The outcome of an endpoint.
-pub enum Outcome {
+pub enum EndpointResponse {
     /// Content, to be encoded as the client accepts it.
-    Answer(Answer),
+    Object(ObjectResponse),
     /// A whole response: bytes in a form of their own, or a stream.
-    Response(Response<ResponseBody>),
+    Http(Response<ResponseBody>),
 }
 
 /// Content in answer to a request.
-pub struct Answer {
+pub struct ObjectResponse {
     pub(super) code: u16,
     pub(super) content: Content,
 }
 
-impl From<Answer> for Outcome {
-    fn from(answer: Answer) -> Self {
-        Self::Answer(answer)
+impl From<ObjectResponse> for EndpointResponse {
+    fn from(response: ObjectResponse) -> Self {
+        Self::Object(response)
     }
 }
 
-impl From<Response<ResponseBody>> for Outcome {
+impl From<Response<ResponseBody>> for EndpointResponse {
     fn from(response: Response<ResponseBody>) -> Self {
-        Self::Response(response)
+        Self::Http(response)
     }
 }
 
@@ -95,7 +95,7 @@ pub struct List {
     pub remaining: Option<u64>,
 }
 
-impl Answer {
+impl ObjectResponse {
     /// A document, in the encoding the client accepts.
     pub fn document(code: u16, document: Value) -> Self {
         let size = size_of_value(&document);
@@ -202,9 +202,9 @@ mod tests {
             (json!(vec![0; LARGE]), true),
             (json!(vec![json!({}); 10]), false),
         ] {
-            let size = Answer::document(200, value).size(&Negotiation::default());
+            let size = ObjectResponse::document(200, value).size(&Negotiation::default());
             assert_eq!(size >= LARGE, is_large, "{size}");
         }
-        assert_eq!(Answer::ordered(200, [0; 1]).size(&Negotiation::default()), 0);
+        assert_eq!(ObjectResponse::ordered(200, [0; 1]).size(&Negotiation::default()), 0);
     }
 }
