@@ -82,7 +82,7 @@ fn restart(bytes: u64, took: Duration) -> Row {
         work: format!("restart until /readyz is ok, {} on disk", megabytes(bytes)),
         rate: format!("{rate:.0} MB/s"),
         p50: duration(took),
-        bar: format!(">= {MIN_READ_RATE:.0} MB/s"),
+        goal: format!(">= {MIN_READ_RATE:.0} MB/s"),
         met: if rate >= MIN_READ_RATE { "yes" } else { "NO" }.into(),
         ..Row::default()
     }

@@ -1,6 +1,6 @@
-//! The targets of each scenario, and the table.
+//! The goals of each scenario, and the table.
 //!
-//! Targets are compared with the reference server's figures of the same run if there is one (`--against`), otherwise
+//! Goals are compared with the reference server's figures of the same run if there is one (`--against`), otherwise
 //! with [recorded](recorded) ones. CPU per operation is comparable between similar machines, rates hardly are.
 
 use std::fmt::{self, Display};
@@ -9,9 +9,9 @@ use std::time::Duration;
 use crate::load::Sample;
 use crate::scenario::Scenario;
 
-/// A target of a scenario.
+/// A goal of a scenario.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Bar {
+pub enum Goal {
     /// Minimum rate, as a multiple of the reference's rate.
     RateTimes(f64),
     /// Minimum CPU per operation of the reference, as a multiple of the server's.
@@ -50,9 +50,9 @@ pub struct Row {
     pub rss: String,
     /// The reference's rate and CPU.
     pub reference: String,
-    /// The targets.
-    pub bar: String,
-    /// The verdict on the targets: `yes`, `NO`, or empty if unknown.
+    /// The goals.
+    pub goal: String,
+    /// The verdict on the goals: `yes`, `NO`, or empty if unknown.
     pub met: String,
 }
 
@@ -74,10 +74,10 @@ pub fn recorded(scenario: Scenario) -> Reference {
     Reference { rate, cpu: micros.map(|micros| Duration::from_secs_f64(micros / 1e6)) }
 }
 
-/// Returns the targets of this project.
-pub fn bars(scenario: Scenario) -> &'static [Bar] {
-    use Bar::{CpuAsUnwatched, CpuAtMost, CpuTimes, MedianAtMost, RateTimes};
-    const fn cpu(micros: u64) -> Bar {
+/// Returns the goals of this project.
+pub fn goals(scenario: Scenario) -> &'static [Goal] {
+    use Goal::{CpuAsUnwatched, CpuAtMost, CpuTimes, MedianAtMost, RateTimes};
+    const fn cpu(micros: u64) -> Goal {
         CpuAtMost(Duration::from_micros(micros))
     }
     match scenario {
@@ -102,8 +102,8 @@ pub fn bars(scenario: Scenario) -> &'static [Bar] {
     }
 }
 
-impl Bar {
-    /// Returns whether the sample meets the target; `None` if a figure is missing.
+impl Goal {
+    /// Returns whether the sample meets the goal; `None` if a figure is missing.
     fn is_met(self, sample: &Sample, reference: Reference, unwatched: Option<Duration>) -> Option<bool> {
         let cpu = sample.cpu_per_operation();
         Some(match self {
@@ -116,7 +116,7 @@ impl Bar {
     }
 }
 
-impl Display for Bar {
+impl Display for Goal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::RateTimes(times) => write!(f, "{times}x rate"),
@@ -137,8 +137,8 @@ impl Row {
         reference: Reference,
         unwatched: Option<Duration>,
     ) -> Self {
-        let (bars, cpu) = (bars(scenario), sample.cpu_per_operation());
-        let verdicts: Vec<_> = bars.iter().map(|bar| bar.is_met(sample, reference, unwatched)).collect();
+        let (goals, cpu) = (goals(scenario), sample.cpu_per_operation());
+        let verdicts: Vec<_> = goals.iter().map(|goal| goal.is_met(sample, reference, unwatched)).collect();
         let mut compared = Vec::new();
         if let Some(rate) = reference.rate {
             compared.push(format!("{}/s ({:.1}x)", grouped(rate), sample.rate() / rate));
@@ -153,13 +153,13 @@ impl Row {
         }
         Self {
             reference: compared.join(", "),
-            bar: bars.iter().map(Bar::to_string).collect::<Vec<_>>().join(", "),
+            goal: goals.iter().map(Goal::to_string).collect::<Vec<_>>().join(", "),
             met: verdict(&verdicts),
             ..Self::plain(work, sample)
         }
     }
 
-    /// Returns a line without a target.
+    /// Returns a line without a goal.
     pub fn plain(work: String, sample: &Sample) -> Self {
         Self {
             work,
@@ -177,7 +177,7 @@ impl Row {
         Self {
             work: work.into(),
             p50: duration(took),
-            bar: format!("<= {}", duration(most)),
+            goal: format!("<= {}", duration(most)),
             met: verdict(&[Some(took <= most)]),
             ..Self::default()
         }
@@ -188,21 +188,21 @@ impl Row {
         Self {
             work: work.into(),
             rss: megabytes(rss),
-            bar: format!("<= {}", megabytes(most)),
+            goal: format!("<= {}", megabytes(most)),
             met: verdict(&[Some(rss <= most)]),
             ..Self::default()
         }
     }
 
     fn cells(&self) -> [&str; 9] {
-        let Self { work, rate, p50, p99, cpu, rss, reference, bar, met } = self;
-        [work, rate, p50, p99, cpu, rss, reference, bar, met]
+        let Self { work, rate, p50, p99, cpu, rss, reference, goal, met } = self;
+        [work, rate, p50, p99, cpu, rss, reference, goal, met]
     }
 }
 
 /// Formats the table in Markdown, with aligned columns.
 pub fn table(rows: &[Row]) -> String {
-    let heads = ["work", "rate", "p50", "p99", "CPU each", "RSS", "reference", "bar", "met"];
+    let heads = ["work", "rate", "p50", "p99", "CPU each", "RSS", "reference", "goal", "met"];
     let cells = rows.iter().map(Row::cells);
     let widths: Vec<usize> = (0..heads.len())
         .map(|i| cells.clone().map(|c| c[i].chars().count()).chain([heads[i].len()]).max().unwrap_or(0))
@@ -217,11 +217,11 @@ pub fn table(rows: &[Row]) -> String {
     [line(heads), rule].into_iter().chain(cells.map(line)).collect()
 }
 
-fn verdict(bars: &[Option<bool>]) -> String {
-    let met = match bars {
+fn verdict(goals: &[Option<bool>]) -> String {
+    let met = match goals {
         [] => "",
-        _ if bars.contains(&Some(false)) => "NO",
-        _ if bars.contains(&None) => "",
+        _ if goals.contains(&Some(false)) => "NO",
+        _ if goals.contains(&None) => "",
         _ => "yes",
     };
     met.into()

@@ -29,7 +29,7 @@ use nave_apiserver::server::{ApiServer, StartError};
 use nave_apiserver::serving::{ConnectionInfo, ConnectionLimits, Limits, Running, Server, Tls, TlsError};
 use nave_authn::ClientCaError;
 use nave_store::StoreError;
-use nave_webhook::Watched;
+use nave_webhook::WatchedFiles;
 use tokio::sync::Mutex;
 
 use crate::signing::FileSigner;
@@ -232,7 +232,7 @@ impl RenewalTask {
             self.kubeconfig.write(&self.certificates)?;
         }
         if self.cas.refresh(&self.certificates)? {
-            self.tls.ask_for(&self.cas.all())?;
+            self.tls.set_client_cas(&self.cas.all())?;
             tracing::info!("client CA reloaded");
         }
         Ok(())
@@ -242,9 +242,9 @@ impl RenewalTask {
 /// Checks the certificates at an interval, and as soon as a file in a flag changes. Failures are logged and retried.
 async fn run_renewals(task: &Mutex<RenewalTask>) -> std::convert::Infallible {
     let mut task = task.lock().await;
-    let mut given = Watched::new(task.certificates.given());
+    let mut given = WatchedFiles::new(task.certificates.given());
     let configured = task.authentication.iter().map(|file| file.path.clone());
-    let mut configured = Watched::new(configured.collect());
+    let mut configured = WatchedFiles::new(configured.collect());
     let mut checked = Instant::now();
     loop {
         tokio::time::sleep(FILE_CHECK).await;

@@ -8,14 +8,14 @@ use std::time::SystemTime;
 /// A set of files that is polled for changes. The metadata is that of the file behind symbolic links, because
 /// Kubernetes replaces a mounted config map or secret by switching a link to its folder.
 #[derive(Debug)]
-pub struct Watched {
+pub struct WatchedFiles {
     files: Vec<(PathBuf, Option<FileState>)>,
 }
 
 /// Modification time, length and inode of a file.
 type FileState = (SystemTime, u64, u64);
 
-impl Watched {
+impl WatchedFiles {
     /// Starts with the current state of the files.
     pub fn new(paths: Vec<PathBuf>) -> Self {
         let files = paths.into_iter().map(|path| {
@@ -50,7 +50,7 @@ mod tests {
     fn reports_a_change_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
-        let mut watched = Watched::new(vec![path.clone()]);
+        let mut watched = WatchedFiles::new(vec![path.clone()]);
         assert!(!watched.changed());
         fs::write(&path, "a").unwrap();
         assert!(watched.changed() && !watched.changed());

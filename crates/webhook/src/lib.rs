@@ -45,7 +45,7 @@ use retry::ATTEMPTS;
 use serde_json::Value;
 
 pub use client::{Response, Client, ClientError, Roots, Tls};
-pub use files::Watched;
+pub use files::WatchedFiles;
 pub use kubeconfig::{FileError, Kubeconfig};
 
 /// Error of a webhook call.
@@ -94,7 +94,7 @@ pub struct Webhook {
 /// The configuration and the state of its files when last read.
 struct Loaded {
     target: Arc<Target>,
-    files: Watched,
+    files: WatchedFiles,
     /// Time of the last check for changes.
     checked: Instant,
 }
@@ -176,9 +176,9 @@ impl Webhook {
 
 impl Target {
     /// Reads a file; returns also the files to watch.
-    fn read(path: &Path, timeout: Duration) -> Result<(Self, Watched), FileError> {
+    fn read(path: &Path, timeout: Duration) -> Result<(Self, WatchedFiles), FileError> {
         // The watch starts before the final read, so no change in between is missed.
-        let files = Watched::new(Kubeconfig::read(path)?.files);
+        let files = WatchedFiles::new(Kubeconfig::read(path)?.files);
         let found = Kubeconfig::read(path)?;
         let user = match (found.token_file, found.token, found.password) {
             (Some(file), ..) => User::TokenFile(file),

@@ -206,10 +206,10 @@ async fn a_certificate_that_is_not_believed_reaches_the_handler_as_refused() {
 async fn clients_are_told_of_other_authorities_from_the_next_handshake_on() {
     let world = start(Limits::default()).await;
     let before = world.tls.config.load_full();
-    world.tls.ask_for(&[new_ca("others").der().clone()]).unwrap();
+    world.tls.set_client_cas(&[new_ca("others").der().clone()]).unwrap();
     assert!(!Arc::ptr_eq(&before, &world.tls.config.load_full()));
     let nonsense = CertificateDer::from(b"nonsense".to_vec());
-    assert!(matches!(world.tls.ask_for(&[nonsense]), Err(TlsError::ClientCa(_))));
+    assert!(matches!(world.tls.set_client_cas(&[nonsense]), Err(TlsError::ClientCa(_))));
     assert_eq!(
         text(world.http2(Some(world.client("alice"))).await.send_request(get("/")).await).await,
         "Http2 alice"

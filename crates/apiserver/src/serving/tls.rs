@@ -111,7 +111,7 @@ impl Tls {
     ///
     /// # Errors
     /// A client CA cannot be used; clients are asked as before.
-    pub fn ask_for(&self, client_cas: &[CertificateDer<'static>]) -> Result<(), TlsError> {
+    pub fn set_client_cas(&self, client_cas: &[CertificateDer<'static>]) -> Result<(), TlsError> {
         self.config.store(Arc::new(server_config(&self.certificate, Some(client_cas))?));
         Ok(())
     }

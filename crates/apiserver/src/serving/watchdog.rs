@@ -55,7 +55,7 @@ pub(super) struct Request {
 }
 
 /// A response's body, with the request that it answers and the limit on its time.
-pub(super) struct Watched<B> {
+pub(super) struct TrackedBody<B> {
     body: B,
     _limit: Option<EndBy>,
     _request: Request,
@@ -108,14 +108,14 @@ impl Watchdog {
 
 impl Request {
     /// The response, with which the request ends, within its deadline.
-    pub(super) fn answered<B>(mut self, served: Served<B>) -> Response<Watched<B>> {
+    pub(super) fn answered<B>(mut self, served: Served<B>) -> Response<TrackedBody<B>> {
         self.answered = true;
         {
             let mut requests = self.watchdog.requests.lock();
             requests.abandoned = requests.abandoned.saturating_sub(1);
         }
         let limit = served.deadline.map(|deadline| end_by(deadline.into()));
-        served.response.map(|body| Watched { body, _limit: limit, _request: self })
+        served.response.map(|body| TrackedBody { body, _limit: limit, _request: self })
     }
 }
 
@@ -135,7 +135,7 @@ impl Drop for Request {
     }
 }
 
-impl<B: Body + Unpin> Body for Watched<B> {
+impl<B: Body + Unpin> Body for TrackedBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 

@@ -13,7 +13,7 @@ use nave_authz::node::{Graph, Node};
 use nave_authz::rbac::Rbac;
 use nave_authz::{Abac, Chain, Metrics};
 use nave_machinery::Status;
-use nave_webhook::Watched;
+use nave_webhook::WatchedFiles;
 use parking_lot::{Mutex, RwLock};
 use prometheus::Registry;
 
@@ -93,7 +93,7 @@ impl Authorization {
     /// Reloads the authorization configuration file when it changes.
     pub(super) async fn reload_on_change(&self) -> Infallible {
         let Some((path, file)) = &self.file else { return std::future::pending().await };
-        let mut given = Watched::new(vec![path.clone()]);
+        let mut given = WatchedFiles::new(vec![path.clone()]);
         loop {
             tokio::time::sleep(FILE_CHECK).await;
             if !given.changed() {
