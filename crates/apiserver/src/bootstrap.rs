@@ -107,12 +107,12 @@ impl Bootstrap {
         ticks.tick().await;
         loop {
             ticks.tick().await;
-            self.look_after(resources).await;
+            self.reconcile(resources).await;
         }
     }
 
     /// Looks after the objects once. What fails is tried again the next time.
-    pub(crate) async fn look_after(&self, resources: &Resources) {
+    pub(crate) async fn reconcile(&self, resources: &Resources) {
         for (what, outcome) in [
             ("system namespaces", namespaces(resources).await),
             ("kubernetes service", self.service.keep(resources).await),

@@ -40,7 +40,7 @@ use crate::openapi::OpenApi;
 use crate::pipeline::Pipeline;
 use crate::route::Router;
 use crate::serving::{ConnectionInfo, Served};
-use crate::storage::{Storages, check_consistency, upkeep};
+use crate::storage::{Storages, check_consistency, evict_encodings};
 
 /// A write of a service may be committed so long after its request has timed out.
 const REPAIR_MARGIN: Duration = Duration::from_secs(5);
@@ -191,12 +191,12 @@ impl ApiServer {
         self.repair.as_ref()
     }
 
-    /// Keeps house while the server runs; see [`upkeep`](crate::storage::upkeep), [`bootstrap`](crate::bootstrap),
+    /// Runs the background tasks of the server until it is dropped: see [`evict_encodings`](crate::storage::evict_encodings), [`bootstrap`](crate::bootstrap),
     /// [`check_consistency`](crate::storage::check_consistency) and [`cluster_authentication`].
-    pub async fn upkeep(&self, memory_is_short: impl Fn() -> bool) -> Infallible {
+    pub async fn run_background_tasks(&self, memory_is_short: impl Fn() -> bool) -> Infallible {
         let Router { documents, resources, .. } = &self.pipeline.router;
         let (storages, supervisor) = (&documents.storages, self.supervisor());
-        let shed = || upkeep(storages, &memory_is_short);
+        let evict = || evict_encodings(storages, &memory_is_short);
         let check = || check_consistency(storages);
         let keep = || self.bootstrap.keep(resources);
         let publish = || cluster_authentication::keep(resources, self.cluster_authentication.clone());
@@ -207,7 +207,7 @@ impl ApiServer {
             }
         };
         tokio::select! {
-            never = supervisor.supervise("encodings upkeep", "", shed) => never,
+            never = supervisor.supervise("encoding eviction", "", evict) => never,
             never = supervisor.supervise("consistency check", "", check) => never,
             never = supervisor.supervise("bootstrap objects", "", keep) => never,
             never = supervisor.supervise("cluster authentication publisher", "", publish) => never,

@@ -109,8 +109,8 @@ impl Client {
         let from = revision(&mut watchers.lane(0)).await?;
         for number in 0..soak.watchers {
             let (mut connection, call) = (watchers.lane(number), self.watch(number, &from));
-            let answer = connection.send(&call).await?.success().await?;
-            tasks.spawn(self.clone().keep_up(connection, answer, number));
+            let stream = connection.send(&call).await?.success().await?;
+            tasks.spawn(self.clone().count_events(connection, stream, number));
         }
         for _ in 0..soak.slow_readers {
             tasks.spawn(self.clone().read_slowly());
@@ -135,21 +135,21 @@ impl Client {
         Call::get(format!("{PODS}?watch=true&timeoutSeconds=86400&resourceVersion={from}{selector}"))
     }
 
-    async fn keep_up(
+    async fn count_events(
         mut self,
         mut connection: Connection,
-        mut answer: StreamingResponse,
+        mut stream: StreamingResponse,
         number: usize,
     ) -> Result<(), LoadError> {
         loop {
             let chunk = tokio::select! {
-                chunk = answer.next_chunk() => chunk?,
+                chunk = stream.next_chunk() => chunk?,
                 _ = self.running.changed() => return Ok(()),
             };
             let Some(chunk) = chunk else {
                 self.tally.ends.fetch_add(1, Ordering::Relaxed);
                 let from = revision(&mut connection).await?;
-                answer = connection.send(&self.watch(number, &from)).await?.success().await?;
+                stream = connection.send(&self.watch(number, &from)).await?.success().await?;
                 continue;
             };
             let events = memchr::memchr_iter(b'\n', &chunk).count() as u64;
@@ -163,8 +163,8 @@ impl Client {
         while *self.running.borrow() {
             let mut connection = self.target.connect_slow_reader().await?;
             let from = revision(&mut connection).await?;
-            let mut answer = connection.send(&self.watch(0, &from)).await?.success().await?;
-            while answer.next_chunk().await?.is_some() {
+            let mut stream = connection.send(&self.watch(0, &from)).await?.success().await?;
+            while stream.next_chunk().await?.is_some() {
                 tokio::select! {
                     () = tokio::time::sleep(SLOW) => {}
                     _ = self.running.changed() => return Ok(()),
@@ -204,15 +204,15 @@ impl Client {
     ) -> Result<(), LoadError> {
         let mut page = path.to_owned();
         loop {
-            let answer = connection.send(&Call::get(&page).accept(accept)).await?.success().await;
-            let answer = match answer {
+            let stream = connection.send(&Call::get(&page).accept(accept)).await?.success().await;
+            let stream = match stream {
                 Err(LoadError::Refused { status: 410, .. }) => {
                     self.tally.expired.fetch_add(1, Ordering::Relaxed);
                     return Ok(());
                 }
-                answer => answer?,
+                stream => stream?,
             };
-            let (_, head) = answer.drain().await?;
+            let (_, head) = stream.drain().await?;
             self.tally.lists.fetch_add(1, Ordering::Relaxed);
             match scan_field(&head, "continue").filter(|token| !token.is_empty()) {
                 Some(token) => page = format!("{path}&continue={token}"),

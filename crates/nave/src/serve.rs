@@ -143,7 +143,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     tokio::select! {
         () = signals.next() => {}
         never = supervisor.supervise("certificate renewal", "", renew) => match never {},
-        never = api.server.upkeep(memory::is_short) => match never {},
+        never = api.server.run_background_tasks(memory::is_short) => match never {},
         never = supervisor.supervise("authorization reload", "", reload) => match never {},
         never = supervisor.supervise("token tracking", "", track) => match never {},
     }

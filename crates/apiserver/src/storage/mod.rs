@@ -11,7 +11,7 @@ mod reads;
 mod reservation;
 mod sizes;
 mod storages;
-mod upkeep;
+mod encoding_eviction;
 mod writes;
 
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub use reads::{ConsistentReads, ListStats, ReadStats};
 pub use reservation::{NO_REVISION, Reservation, Settlement, send_until_known};
 pub use sizes::WatchCacheSizes;
 pub use storages::{Room, Storages};
-pub use upkeep::upkeep;
+pub use encoding_eviction::evict_encodings;
 pub use writes::{Attempt, NextState, Stored, Update, Updated};
 
 /// How long a read waits for the watch cache to reach the revision it needs.

@@ -97,14 +97,14 @@ async fn what_users_delete_or_change_comes_back() {
     ];
     let resources = &it.server.pipeline.router.resources;
     // The server looks at its caches, which have what was done when it is read.
-    let look_after = async |collection: &str| {
+    let reconcile = async |collection: &str| {
         it.get(collection, &[]).await;
-        it.server.bootstrap.look_after(resources).await;
+        it.server.bootstrap.reconcile(resources).await;
     };
     for (collection, name) in objects {
         let before = it.object(collection, name).await;
         assert_eq!(it.send(Method::DELETE, &format!("{collection}/{name}"), &Value::Null).await.0, 200);
-        look_after(collection).await;
+        reconcile(collection).await;
         let after = it.object(collection, name).await;
         assert_ne!(after["metadata"]["uid"], before["metadata"]["uid"], "{name}");
         for field in ["subsets", "endpoints", "data"] {
@@ -119,7 +119,7 @@ async fn what_users_delete_or_change_comes_back() {
     ] {
         let before = it.object(collection, name).await;
         assert_eq!(it.send(Method::PATCH, &format!("{collection}/{name}"), &patch).await.0, 200);
-        look_after(collection).await;
+        reconcile(collection).await;
         let after = it.object(collection, name).await;
         assert_eq!(after[field], before[field], "{name}");
         assert_eq!(after["metadata"]["labels"], before["metadata"]["labels"], "{name}");

@@ -10,7 +10,7 @@ const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Gives up the encodings made on demand when memory is short, and when others are wanted than those that are kept:
 /// once as many bytes could not be kept as there is room for, it is given to what is asked for now. Never ends.
-pub async fn upkeep(storages: &Storages, memory_is_short: impl Fn() -> bool) -> Infallible {
+pub async fn evict_encodings(storages: &Storages, memory_is_short: impl Fn() -> bool) -> Infallible {
     let mut rounds = tokio::time::interval(INTERVAL);
     rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut refused = 0;
