@@ -5,16 +5,16 @@ use std::sync::LazyLock;
 
 use nave_resources::{Description, Registry};
 
-use crate::openapi::words::Words;
+use crate::openapi::documentation::Documentation;
 
 /// The texts of the fields that the built-in columns show, by type and field: some dozens, of all there are.
 static OF_FIELDS: LazyLock<HashMap<(String, &'static str), Box<str>>> = LazyLock::new(|| {
-    let words = Words::new();
+    let documentation = Documentation::new();
     let registry = Registry::builtin(nave_schema::builtin());
     let columns = registry.all().flat_map(|def| &def.columns);
     let fields = columns.filter_map(|column| match &column.description {
         Description::OfField { type_name, field } => {
-            let text = words.of_field(type_name, field).into();
+            let text = documentation.of_field(type_name, field).into();
             Some(((type_name.clone(), *field), text))
         }
         Description::Own(_) => None,

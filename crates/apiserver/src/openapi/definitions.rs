@@ -1,4 +1,4 @@
-//! The types of a document: their structure from the schema set, their documentation from [`Words`].
+//! The types of a document: their structure from the schema set, their documentation from [`Documentation`].
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,7 +6,7 @@ use nave_machinery::{GroupVersionKind, Map, Value};
 use nave_schema::{Field, ListTopology, PatchStrategy, Scalar, SchemaSet, Shape, StructType};
 use serde_json::json;
 
-use super::words::Words;
+use super::documentation::Documentation;
 
 /// `io.k8s.apimachinery.pkg.apis.meta.v1.`, where the types that all groups use live.
 pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
@@ -30,7 +30,7 @@ pub(super) type Kinds = HashMap<String, Vec<GroupVersionKind>>;
 pub(super) struct Definitions<'a> {
     dialect: Dialect,
     schemas: &'a SchemaSet,
-    words: &'a Words,
+    documentation: &'a Documentation,
     kinds: &'a Kinds,
     facts: HashMap<&'static str, Vec<Fact>>,
     found: BTreeMap<String, Value>,
@@ -39,8 +39,8 @@ pub(super) struct Definitions<'a> {
 
 impl<'a> Definitions<'a> {
     /// Nothing yet.
-    pub(super) fn new(dialect: Dialect, schemas: &'a SchemaSet, words: &'a Words, kinds: &'a Kinds) -> Self {
-        Self { dialect, schemas, words, kinds, facts: facts(), found: BTreeMap::new(), pending: Vec::new() }
+    pub(super) fn new(dialect: Dialect, schemas: &'a SchemaSet, documentation: &'a Documentation, kinds: &'a Kinds) -> Self {
+        Self { dialect, schemas, documentation, kinds, facts: facts(), found: BTreeMap::new(), pending: Vec::new() }
     }
 
     /// A reference to a type, which becomes a part of the document.
@@ -73,11 +73,11 @@ impl<'a> Definitions<'a> {
         };
         self.add_facts(type_name, &mut definition);
         list_enum_values(&mut definition);
-        match (self.words.of_type(type_name), type_name.rsplit('.').next()) {
+        match (self.documentation.of_type(type_name), type_name.rsplit('.').next()) {
             ("", Some(name)) if self.kinds.contains_key(type_name) => {
                 describe(&mut definition, &of_list(name).unwrap_or_default());
             }
-            (words, _) => describe(&mut definition, words),
+            (documentation, _) => describe(&mut definition, documentation),
         }
         if let Some(kinds) = self.kinds.get(type_name) {
             definition.insert("x-kubernetes-group-version-kind".to_owned(), json!(kinds));
@@ -140,8 +140,8 @@ impl<'a> Definitions<'a> {
     }
 
     fn property(&mut self, ty: &StructType, field: &Field) -> Value {
-        let words = self.words;
-        let behind = words.type_behind(&ty.name, &field.name);
+        let documentation = self.documentation;
+        let behind = documentation.type_behind(&ty.name, &field.name);
         let mut schema = self.shape(&field.shape, behind);
         if self.dialect == Dialect::V3 {
             // Nothing may stand beside a reference.
@@ -152,7 +152,7 @@ impl<'a> Definitions<'a> {
                 schema.insert("default".to_owned(), default);
             }
         }
-        describe(&mut schema, words.of_field(&ty.name, &field.name));
+        describe(&mut schema, documentation.of_field(&ty.name, &field.name));
         if !field.enumeration.is_empty() {
             schema.insert("enum".to_owned(), json!(field.enumeration));
         }
@@ -328,11 +328,11 @@ mod tests {
 
     #[test]
     fn a_reference_in_version_3_has_its_neighbours_outside() {
-        let words = Words::new();
+        let documentation = Documentation::new();
         let kinds = Kinds::new();
         let schemas = nave_schema::builtin();
         let of = |dialect| {
-            let mut definitions = Definitions::new(dialect, schemas, &words, &kinds);
+            let mut definitions = Definitions::new(dialect, schemas, &documentation, &kinds);
             definitions.reference("io.k8s.api.core.v1.Pod");
             let found = definitions.finish();
             let mut property = found["io.k8s.api.core.v1.Pod"]["properties"]["spec"].clone();

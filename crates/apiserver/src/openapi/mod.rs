@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! nave_schema::builtin   structure ─┐
-//! words (k8s-openapi)    prose     ─┼─→ definitions ─┐
+//! documentation (k8s-openapi)    prose     ─┼─→ definitions ─┐
 //! Registry ─→ operations ← parameters ───────────────┴─→ v3 (a document per version), v2 ─→ gnostic (protobuf)
 //! ```
 //!
@@ -31,7 +31,7 @@ use crate::version::KUBERNETES_VERSION;
 use definitions::Kinds;
 use operations::{Operation, PathItem};
 use parameters::Parameter;
-use words::Words;
+use documentation::Documentation;
 
 mod definitions;
 mod gnostic;
@@ -43,7 +43,7 @@ mod reference;
 mod tests;
 mod v2;
 mod v3;
-pub(crate) mod words;
+pub(crate) mod documentation;
 
 /// The media types under which clients ask for version 2 in protobuf.
 const GNOSTIC: [&str; 2] = [
@@ -54,7 +54,7 @@ const GNOSTIC: [&str; 2] = [
 /// The OpenAPI documents of one registry.
 pub struct OpenApi {
     registry: Arc<Registry>,
-    /// What each document of version 3 is about, by its path below `/openapi/v3/`.
+    /// The documents of version 3, by its path below `/openapi/v3/`.
     v3: BTreeMap<String, Lazy>,
     v2_json: Lazy,
     v2_protobuf: Lazy,
@@ -62,15 +62,15 @@ pub struct OpenApi {
 
 /// A document that is made when it is first asked for.
 struct Lazy {
-    about: About,
+    coverage: Coverage,
     /// Names the content. It depends on the program and on what the registry serves there.
     hash: String,
     bytes: OnceLock<Bytes>,
 }
 
-/// What a document is about.
+/// The part of the API that a document describes.
 #[derive(Clone, Debug)]
-enum About {
+enum Coverage {
     /// A group's version.
     Version(GroupVersion),
     /// A group.
@@ -85,19 +85,19 @@ impl OpenApi {
     /// The documents of a registry.
     pub fn new(registry: Arc<Registry>) -> Self {
         let mut v3 = BTreeMap::new();
-        let mut add = |path: &str, about: About| v3.insert(path.to_owned(), Lazy::new(about, &registry));
+        let mut add = |path: &str, coverage: Coverage| v3.insert(path.to_owned(), Lazy::new(coverage, &registry));
         for path in operations::of_server().map(|(path, _)| path) {
-            add(path, About::Server(path));
+            add(path, Coverage::Server(path));
         }
         for group in registry.groups() {
             let path = if group.name.is_empty() { "api".to_owned() } else { format!("apis/{}", group.name) };
-            add(&path, About::Group(group.name.clone()));
+            add(&path, Coverage::Group(group.name.clone()));
             for version in &group.versions {
                 let version = GroupVersion::new(&*group.name, &**version);
-                add(operations::root(&version).trim_start_matches('/'), About::Version(version.clone()));
+                add(operations::root(&version).trim_start_matches('/'), Coverage::Version(version.clone()));
             }
         }
-        let [v2_json, v2_protobuf] = [(); 2].map(|()| Lazy::new(About::Everything, &registry));
+        let [v2_json, v2_protobuf] = [(); 2].map(|()| Lazy::new(Coverage::Everything, &registry));
         Self { registry, v3, v2_json, v2_protobuf }
     }
 
@@ -192,22 +192,22 @@ impl OpenApi {
 
     /// The finished document; the tree it is made from is gone afterwards.
     fn bytes<B: Into<Bytes>>(&self, document: &Lazy, encode: impl Fn(&Value) -> B) -> Bytes {
-        document.bytes.get_or_init(|| encode(&self.make(&document.about)).into()).clone()
+        document.bytes.get_or_init(|| encode(&self.make(&document.coverage)).into()).clone()
     }
 
-    fn make(&self, about: &About) -> Value {
-        let (words, schemas) = (Words::new(), nave_schema::builtin());
-        match about {
-            About::Everything => v2::document(&self.everything(), &self.kinds(about), schemas, &words),
-            _ => v3::document(&self.items(about), &self.kinds(about), schemas, &words),
+    fn make(&self, coverage: &Coverage) -> Value {
+        let (documentation, schemas) = (Documentation::new(), nave_schema::builtin());
+        match coverage {
+            Coverage::Everything => v2::document(&self.everything(), &self.kinds(coverage), schemas, &documentation),
+            _ => v3::document(&self.items(coverage), &self.kinds(coverage), schemas, &documentation),
         }
     }
 
-    fn kinds(&self, about: &About) -> Kinds {
-        let versions: Vec<GroupVersion> = match about {
-            About::Version(version) => vec![version.clone()],
-            About::Group(_) | About::Server(_) => Vec::new(),
-            About::Everything => {
+    fn kinds(&self, coverage: &Coverage) -> Kinds {
+        let versions: Vec<GroupVersion> = match coverage {
+            Coverage::Version(version) => vec![version.clone()],
+            Coverage::Group(_) | Coverage::Server(_) => Vec::new(),
+            Coverage::Everything => {
                 let of = |group: &nave_resources::Group| {
                     let version = |version: &String| GroupVersion::new(&*group.name, &**version);
                     group.versions.iter().map(version).collect::<Vec<_>>()
@@ -218,29 +218,29 @@ impl OpenApi {
         operations::kinds(&self.registry, &versions)
     }
 
-    fn items(&self, about: &About) -> Vec<PathItem> {
-        match about {
-            About::Version(version) => operations::of_version(&self.registry, version),
-            About::Group(group) => vec![operations::of_group(group)],
-            About::Server(path) => operations::of_server()
+    fn items(&self, coverage: &Coverage) -> Vec<PathItem> {
+        match coverage {
+            Coverage::Version(version) => operations::of_version(&self.registry, version),
+            Coverage::Group(group) => vec![operations::of_group(group)],
+            Coverage::Server(path) => operations::of_server()
                 .into_iter()
                 .filter(|(of, _)| of == path)
                 .map(|(_, item)| item)
                 .collect(),
-            About::Everything => self.everything(),
+            Coverage::Everything => self.everything(),
         }
     }
 
     fn everything(&self) -> Vec<PathItem> {
-        self.v3.values().flat_map(|document| self.items(&document.about)).collect()
+        self.v3.values().flat_map(|document| self.items(&document.coverage)).collect()
     }
 }
 
 impl Lazy {
-    fn new(about: About, registry: &Registry) -> Self {
+    fn new(coverage: Coverage, registry: &Registry) -> Self {
         let mut parts =
-            vec![env!("CARGO_PKG_VERSION").to_owned(), format!("{KUBERNETES_VERSION:?}{about:?}")];
-        for def in registry.all().filter(|def| about.covers(&def.group)) {
+            vec![env!("CARGO_PKG_VERSION").to_owned(), format!("{KUBERNETES_VERSION:?}{coverage:?}")];
+        for def in registry.all().filter(|def| coverage.covers(&def.group)) {
             let versions =
                 def.versions.iter().map(|version| (&version.name, &version.type_name)).collect::<Vec<_>>();
             let verbs = def.verbs.iter().map(|verb: &Verb| verb.as_str()).collect::<Vec<_>>();
@@ -249,11 +249,11 @@ impl Lazy {
             parts.push(format!("{} {} {versions:?} {verbs:?} {subresources:?}", def.resource, def.kind));
         }
         let parts: Vec<&[u8]> = parts.iter().map(String::as_bytes).collect();
-        Self { about, hash: hash_of(&parts), bytes: OnceLock::new() }
+        Self { coverage, hash: hash_of(&parts), bytes: OnceLock::new() }
     }
 }
 
-impl About {
+impl Coverage {
     fn covers(&self, group: &str) -> bool {
         match self {
             Self::Version(version) => version.group == group,
@@ -355,7 +355,7 @@ fn place(parameter: &Parameter) -> &'static str {
     if parameter.in_path { "path" } else { "query" }
 }
 
-/// HTTP's words for a status code.
+/// The reason phrase of an HTTP status code.
 fn reason(code: u16) -> &'static str {
     http::StatusCode::from_u16(code).ok().and_then(|code| code.canonical_reason()).unwrap_or_default()
 }

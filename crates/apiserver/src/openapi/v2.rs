@@ -11,11 +11,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::definitions::{Definitions, Dialect, Kinds, META, object};
 use super::operations::{Body, Content, Operation, PathItem};
 use super::parameters::Parameter;
-use super::words::Words;
+use super::documentation::Documentation;
 
 /// The document of these paths.
-pub(super) fn document(items: &[PathItem], kinds: &Kinds, schemas: &SchemaSet, words: &Words) -> Value {
-    let definitions = Definitions::new(Dialect::V2, schemas, words, kinds);
+pub(super) fn document(items: &[PathItem], kinds: &Kinds, schemas: &SchemaSet, documentation: &Documentation) -> Value {
+    let definitions = Definitions::new(Dialect::V2, schemas, documentation, kinds);
     let mut writer = Writer { definitions, shared: Map::new() };
     let paths: Map = items.iter().map(|item| (item.path.clone(), writer.path_item(item))).collect();
     json!({

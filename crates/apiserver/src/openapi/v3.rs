@@ -7,11 +7,11 @@ use serde_json::json;
 use super::definitions::{Definitions, Dialect, Kinds, object};
 use super::operations::{Content, Operation, PathItem};
 use super::parameters::Parameter;
-use super::words::Words;
+use super::documentation::Documentation;
 
 /// The document of these paths.
-pub(super) fn document(items: &[PathItem], kinds: &Kinds, schemas: &SchemaSet, words: &Words) -> Value {
-    let mut definitions = Definitions::new(Dialect::V3, schemas, words, kinds);
+pub(super) fn document(items: &[PathItem], kinds: &Kinds, schemas: &SchemaSet, documentation: &Documentation) -> Value {
+    let mut definitions = Definitions::new(Dialect::V3, schemas, documentation, kinds);
     let paths: Map =
         items.iter().map(|item| (item.path.clone(), path_item(item, &mut definitions))).collect();
     json!({

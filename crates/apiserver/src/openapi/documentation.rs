@@ -12,22 +12,22 @@ use k8s_openapi::schemars::SchemaGenerator;
 use nave_machinery::{Map, Value};
 
 /// The documentation of types.
-pub(crate) struct Words {
+pub(crate) struct Documentation {
     schemas: Map,
 }
 
-/// Asks for the schemas of these types and of all they are made of.
-macro_rules! ask {
+/// Adds the schemas of these types and of all types they refer to.
+macro_rules! add {
     ($generator:ident: $($module:path { $($kind:ident)* })*) => {
         $({ use $module as module; $($generator.subschema_for::<module::$kind>();)* })*
     };
 }
 
-impl Words {
+impl Documentation {
     /// The documentation of every served kind.
     pub(crate) fn new() -> Self {
         let mut generator = SchemaGenerator::default();
-        ask_all(&mut generator);
+        add_all(&mut generator);
         generator.subschema_for::<meta::v1::WatchEvent<Value>>();
         Self { schemas: generator.take_definitions(false) }
     }
@@ -69,8 +69,8 @@ fn text(schema: Option<&Value>) -> &str {
     schema.and_then(|schema| schema.get("description")?.as_str()).unwrap_or_default()
 }
 
-fn ask_all(generator: &mut SchemaGenerator) {
-    ask! { generator:
+fn add_all(generator: &mut SchemaGenerator) {
+    add! { generator:
         api::admissionregistration::v1 {
             MutatingAdmissionPolicy MutatingAdmissionPolicyBinding MutatingWebhookConfiguration
             ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding ValidatingWebhookConfiguration
@@ -115,12 +115,12 @@ mod tests {
 
     #[test]
     fn fields_are_documented() {
-        let words = Words::new();
-        assert!(words.of_type("io.k8s.api.core.v1.Pod").contains("containers"));
-        assert!(words.of_field("io.k8s.api.core.v1.PodSpec", "nodeName").contains("node"));
-        assert_eq!(words.of_field("io.k8s.api.core.v1.PodSpec", "noSuchField"), "");
+        let documentation = Documentation::new();
+        assert!(documentation.of_type("io.k8s.api.core.v1.Pod").contains("containers"));
+        assert!(documentation.of_field("io.k8s.api.core.v1.PodSpec", "nodeName").contains("node"));
+        assert_eq!(documentation.of_field("io.k8s.api.core.v1.PodSpec", "noSuchField"), "");
         assert_eq!(
-            words.type_behind("io.k8s.api.apps.v1.ControllerRevision", "data"),
+            documentation.type_behind("io.k8s.api.apps.v1.ControllerRevision", "data"),
             Some("io.k8s.apimachinery.pkg.runtime.RawExtension")
         );
     }
