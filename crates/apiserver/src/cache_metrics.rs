@@ -244,7 +244,11 @@ fn watches(watches: &[(GroupVersionResource, Arc<WatchStats>)]) -> Vec<MetricFam
             stats.lists().map(|(scope, times)| (vec![group.as_str(), resource, scope, version], times)),
         );
     }
-    vec![WATCH_EVENTS.with_values(events), WATCH_EVENT_SIZES.with_histograms(sizes), WATCH_LISTS.with_histograms(lists)]
+    vec![
+        WATCH_EVENTS.with_values(events),
+        WATCH_EVENT_SIZES.with_histograms(sizes),
+        WATCH_LISTS.with_histograms(lists),
+    ]
 }
 
 const RESOURCE: &[&str] = &["group", "resource"];

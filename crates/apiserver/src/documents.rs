@@ -12,9 +12,9 @@ use serde_json::json;
 
 use crate::body::ResponseBody;
 use crate::context::RequestContext;
-use crate::endpoints::response::{ObjectResponse, EndpointResponse};
 use crate::endpoints::negotiation::{self, Negotiation, Offer};
 use crate::endpoints::raw;
+use crate::endpoints::response::{EndpointResponse, ObjectResponse};
 use crate::health::Health;
 use crate::introspection::ApiCache;
 use crate::metrics::Metrics;
@@ -51,17 +51,24 @@ impl Documents {
     ///
     /// # Errors
     /// 405 for a method that changes something, except on paths that are unknown.
-    pub async fn serve(&self, context: &RequestContext, headers: &HeaderMap) -> Result<EndpointResponse, Status> {
+    pub async fn serve(
+        &self,
+        context: &RequestContext,
+        headers: &HeaderMap,
+    ) -> Result<EndpointResponse, Status> {
         let outcome = self.document(context, headers).await?;
-        let is_unknown =
-            matches!(&outcome, EndpointResponse::Http(response) if response.status() == StatusCode::NOT_FOUND);
+        let is_unknown = matches!(&outcome, EndpointResponse::Http(response) if response.status() == StatusCode::NOT_FOUND);
         if is_unknown || matches!(context.info.method, Method::GET | Method::HEAD) {
             return Ok(outcome);
         }
         Err(Status::method_not_allowed_here())
     }
 
-    async fn document(&self, context: &RequestContext, headers: &HeaderMap) -> Result<EndpointResponse, Status> {
+    async fn document(
+        &self,
+        context: &RequestContext,
+        headers: &HeaderMap,
+    ) -> Result<EndpointResponse, Status> {
         let RequestContext { info, negotiation, .. } = context;
         if let Some(health) = self.health.answer(&info.path, &info.query).await {
             return Ok(raw::text(health.code, health.text).into());
@@ -71,7 +78,9 @@ impl Documents {
         let parts: Vec<&str> = path.split('/').collect();
         match parts.as_slice() {
             [""] => raw::indented_json(&json!({"paths": self.paths()})).map(EndpointResponse::from),
-            ["version"] | ["version", ""] => raw::indented_json(&VersionInfo::of_server()).map(EndpointResponse::from),
+            ["version"] | ["version", ""] => {
+                raw::indented_json(&VersionInfo::of_server()).map(EndpointResponse::from)
+            }
             ["metrics"] => self.metrics().await.map(EndpointResponse::from),
             ["debug", "api_cache"] => Ok(raw::json(&ApiCache::collect(&self.storages).await).into()),
             [".well-known", "openid-configuration"]

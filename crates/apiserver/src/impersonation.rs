@@ -113,7 +113,14 @@ async fn check(
         }
     }
     let part = Attributes { verb: "impersonate", version: "v1", ..Attributes::for_user(request.user) };
-    match authorize_parts(named(part, &wanted), Attributes { resource: "groups", ..part }, &wanted, authorization).await {
+    match authorize_parts(
+        named(part, &wanted),
+        Attributes { resource: "groups", ..part },
+        &wanted,
+        authorization,
+    )
+    .await
+    {
         Ok(()) => Ok(wanted),
         Err(status) => Err(refused.unwrap_or(status)),
     }

@@ -28,7 +28,7 @@ impl<'a> InternalWriter<'a> {
     /// 409 where the name is taken, or why the object is refused.
     pub(crate) async fn create(&self, namespace: &str, object: Value) -> Result<Value, Status> {
         let target = self.target(View::Object, namespace, "");
-        let body = decode::Body { object, lax: Vec::new() };
+        let body = decode::Body { object, strict_errors: Vec::new() };
         let object = target.typed(body, FieldValidation::Ignore)?;
         Ok(write::create_object(&target, object, &CreateOptions::default()).await?.object)
     }

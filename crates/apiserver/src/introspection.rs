@@ -4,7 +4,7 @@ use nave_cacher::{EncodingBudget, FieldRef, Introspection, Route, WindowIntrospe
 use nave_resources::ResourceDef;
 use serde::Serialize;
 
-use crate::storage::{Room, Storages};
+use crate::storage::{SharedParts, Storages};
 
 /// All watch caches at an instant.
 #[derive(Debug, Serialize)]
@@ -70,7 +70,7 @@ impl ApiCache {
         let resource = |(def, now)| ResourceCache::new(def, now, store_revision);
         let mut resources: Vec<_> = seen.into_iter().map(resource).collect();
         resources.sort_by(|one, other| one.resource.cmp(&other.resource));
-        let Room { encodings, frames, .. } = storages.room();
+        let SharedParts { encodings, frames, .. } = storages.shared();
         Self { store_revision, encodings: Budget::new(encodings), frames: Budget::new(frames), resources }
     }
 }

@@ -418,7 +418,8 @@ mod tests {
         };
         let object = json!({"metadata": {"name": "x", "uid": "u", "resourceVersion": "7"}});
         for (uid, version, code) in [("u", "7", None), ("v", "7", Some(409)), ("u", "8", Some(409))] {
-            let outcome = before_delete(&maps, &mut object.clone(), &preconditions(uid, version), "x", timestamp(0));
+            let outcome =
+                before_delete(&maps, &mut object.clone(), &preconditions(uid, version), "x", timestamp(0));
             assert_eq!(outcome.err().map(|status| status.code), code, "{uid} {version}");
         }
         for (def, why) in [

@@ -129,13 +129,19 @@ impl ApiServer {
             .map(|allocator| Arc::new(Repair::new(allocator, config.request_timeout + REPAIR_MARGIN)));
         let cpu = CpuPool::with_all_cores();
         let authorization = config.authorization.clone();
-        let mut resources =
-            Resources::new(&storages, admission, config.virtual_resources, authorization, watches, cpu.clone());
+        let mut resources = Resources::new(
+            &storages,
+            admission,
+            config.virtual_resources,
+            authorization,
+            watches,
+            cpu.clone(),
+        );
         if let Some(allocator) = allocator {
             resources = resources.with_allocator(allocator);
         }
         metrics.register(Box::new(CacheMetrics::new(storages.clone(), resources.watched())?))?;
-        metrics.register(Box::new(RestartMetrics::new(storages.room().supervisor.clone())?))?;
+        metrics.register(Box::new(RestartMetrics::new(storages.shared().supervisor.clone())?))?;
         let service_address = config.service_ranges.first();
         let bootstrap = Arc::new(Bootstrap::new(service_address, config.advertise, &config.hostname));
         let prepared = async {
@@ -217,7 +223,7 @@ impl ApiServer {
 
     /// The supervisor of the server's tasks, whose restarts are among the server's metrics.
     pub fn supervisor(&self) -> &Supervisor {
-        &self.pipeline.router.documents.storages.room().supervisor
+        &self.pipeline.router.documents.storages.shared().supervisor
     }
 
     /// From now on the server is not ready, though it serves.

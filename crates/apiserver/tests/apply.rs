@@ -8,7 +8,7 @@ mod common;
 use nave_machinery::Value;
 use serde_json::json;
 
-use self::common::{TestResponse, Call, Client, Cluster};
+use self::common::{Call, Client, Cluster, TestResponse};
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";

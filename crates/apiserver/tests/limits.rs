@@ -10,8 +10,8 @@ use http::{Request, header};
 use http_body_util::BodyExt;
 use nave_admission::Chain;
 use nave_apiserver::context::RequestContext;
-use nave_apiserver::endpoints::response::ObjectResponse;
 use nave_apiserver::endpoints::negotiation::Negotiation;
+use nave_apiserver::endpoints::response::ObjectResponse;
 use nave_apiserver::endpoints::view::View;
 use nave_apiserver::endpoints::write::{Payload, Target};
 use nave_apiserver::endpoints::{Endpoint, delete, read, write};
@@ -74,7 +74,12 @@ impl World {
         Endpoint { def, version: 0, storage, watched: Arc::default(), allocator: None }
     }
 
-    async fn create(&self, resource: Resource, object: &Value, format: Format) -> Result<ObjectResponse, Status> {
+    async fn create(
+        &self,
+        resource: Resource,
+        object: &Value,
+        format: Format,
+    ) -> Result<ObjectResponse, Status> {
         let endpoint = self.endpoint(resource);
         let payload =
             Payload { bytes: body(object, format), content_type: Some(ContentType::Object(format)) };

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use nave_machinery::user::UserInfo;
 use serde::Deserialize;
 
-use crate::rbac::{Rule, Words};
+use crate::rbac::{Rule, Entries};
 use crate::rules::{RuleResolver, UserRules};
 use crate::{Attributes, Authorizer, Verdict};
 
@@ -160,8 +160,8 @@ impl RuleResolver for Abac {
         let mut rules = Vec::new();
         for policy in self.policies.iter().filter(|policy| policy.is_for(user)) {
             let verbs = if policy.readonly { &["get", "list", "watch"][..] } else { &[ALL] };
-            let one = |word: &str| Words::from_iter([word]);
-            let verbs = verbs.iter().copied().collect::<Words>();
+            let one = |entry: &str| Entries::from_iter([entry]);
+            let verbs = verbs.iter().copied().collect::<Entries>();
             if !policy.resource.is_empty() && [ALL, namespace].contains(&policy.namespace.as_str()) {
                 let (api_groups, resources) = (one(&policy.api_group), one(&policy.resource));
                 rules.push(Rule { verbs: verbs.clone(), api_groups, resources, ..Rule::default() });

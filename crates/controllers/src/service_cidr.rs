@@ -142,8 +142,10 @@ fn leaves_orphans(blocks: &[Cidr], others: &[Cidr], addresses: &[IpAddr]) -> boo
 
 /// The blocks of a range.
 fn blocks(cidr: &Object<ServiceCIDR>) -> Vec<Cidr> {
-    let texts: Vec<String> =
-        cidr.json_at(&["spec", "cidrs"]).and_then(|json| serde_json::from_slice(json).ok()).unwrap_or_default();
+    let texts: Vec<String> = cidr
+        .json_at(&["spec", "cidrs"])
+        .and_then(|json| serde_json::from_slice(json).ok())
+        .unwrap_or_default();
     texts.iter().filter_map(|text| text.parse().ok()).collect()
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::LoadError;
-use crate::http::{StreamingResponse, Call, Connection, JSON, PROTOBUF, Pool, Target, scan_field};
+use crate::http::{Call, Connection, JSON, PROTOBUF, Pool, StreamingResponse, Target, scan_field};
 use crate::objects::{PodShape, default_service_account, namespace, node_name};
 use crate::process::Processes;
 use crate::report;

@@ -121,7 +121,8 @@ impl Status {
 
     /// Returns 404: the object does not exist.
     pub fn not_found(resource: &GroupResource, name: &str) -> Self {
-        Self::failure(404, Reason::NotFound, format!("{resource} {name:?} not found")).with_object(resource, name)
+        Self::failure(404, Reason::NotFound, format!("{resource} {name:?} not found"))
+            .with_object(resource, name)
     }
 
     /// Returns 404: the path does not exist.
@@ -192,7 +193,8 @@ impl Status {
     /// Returns 403: the operation on the object is not allowed.
     pub fn forbidden(resource: &GroupResource, name: &str, why: &str) -> Self {
         let subject = if name.is_empty() { resource.to_string() } else { format!("{resource} {name:?}") };
-        Self::failure(403, Reason::Forbidden, format!("{subject} is forbidden: {why}")).with_object(resource, name)
+        Self::failure(403, Reason::Forbidden, format!("{subject} is forbidden: {why}"))
+            .with_object(resource, name)
     }
 
     /// Returns 405: the resource does not support the verb.

@@ -134,9 +134,9 @@ impl Builder {
     }
 
     /// A subresource that reads the object and writes a part of it, which the kind's strategy knows.
-    pub(crate) fn part(self, name: &'static str, verbs: &'static [Verb]) -> Self {
+    pub(crate) fn restricted_update(self, name: &'static str, verbs: &'static [Verb]) -> Self {
         let kind = self.kind;
-        self.sub(name, SubresourceKind::Part, ("", "", kind), verbs)
+        self.sub(name, SubresourceKind::RestrictedUpdate, ("", "", kind), verbs)
     }
 
     /// A subresource with a kind of its own.

@@ -206,9 +206,9 @@ pub enum SubresourceKind {
     Status,
     /// Reads and writes an `autoscaling/v1` `Scale`.
     Scale(ScalePaths),
-    /// Reads the object, writes only the part of it that the strategy's `prepare_for_part_update` lets through
+    /// Reads the object, writes only the part of it that the strategy's `prepare_for_subresource_update` lets through
     /// (`finalize`, `approval`, `ephemeralcontainers`, `resize`).
-    Part,
+    RestrictedUpdate,
     /// Has a meaning of its own (`exec`, `binding`, `token`), which generic code does not know.
     Other,
 }

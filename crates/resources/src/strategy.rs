@@ -47,11 +47,11 @@ pub trait Strategy: Send + Sync {
         let _ = (object, old);
     }
 
-    /// Keeps of an update through the subresource `part` (a [`SubresourceKind::Part`](crate::SubresourceKind))
+    /// Keeps of an update through `subresource` (a [`SubresourceKind::RestrictedUpdate`](crate::SubresourceKind))
     /// only what may be changed there; the metadata in [`Rules::kept_metadata`](crate::Rules) is taken from `old`
     /// already. The default keeps metadata only.
-    fn prepare_for_part_update(&self, part: &str, object: &mut Value, old: &Value) {
-        let _ = part;
+    fn prepare_for_subresource_update(&self, subresource: &str, object: &mut Value, old: &Value) {
+        let _ = subresource;
         let metadata = object.get("metadata").cloned();
         old.clone_into(object);
         if let (Some(fields), Some(metadata)) = (object.as_object_mut(), metadata) {
@@ -77,9 +77,9 @@ pub trait Strategy: Send + Sync {
         Vec::new()
     }
 
-    /// What is wrong with an update through the subresource `part`.
-    fn validate_part_update(&self, part: &str, object: &Value, old: &Value) -> Vec<FieldError> {
-        let _ = (part, object, old);
+    /// What is wrong with an update through `subresource`.
+    fn validate_subresource_update(&self, subresource: &str, object: &Value, old: &Value) -> Vec<FieldError> {
+        let _ = (subresource, object, old);
         Vec::new()
     }
 

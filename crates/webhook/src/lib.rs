@@ -44,7 +44,7 @@ use parking_lot::Mutex;
 use retry::ATTEMPTS;
 use serde_json::Value;
 
-pub use client::{Response, Client, ClientError, Roots, Tls};
+pub use client::{Client, ClientError, Response, Roots, Tls};
 pub use files::WatchedFiles;
 pub use kubeconfig::{FileError, Kubeconfig};
 

@@ -21,7 +21,7 @@ const NAME: &str = "ImagePolicyWebhook";
 /// The suffix of annotation keys that are sent to the webhook, and of the audit annotations.
 const ANNOTATIONS: &str = ".image-policy.k8s.io/";
 const AUDIT_PREFIX: &str = "imagepolicywebhook.image-policy.k8s.io/";
-/// The most cached answers.
+/// Maximum number of cached reviews.
 const CACHE_SIZE: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 /// The timeout of one attempt; the request's deadline may be earlier.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -89,8 +89,8 @@ impl ImagePolicyWebhook {
         let file = folder.join(&policy.kube_config_file);
         let webhook = Webhook::from_file(&file, ATTEMPT_TIMEOUT).map_err(|error| error.to_string())?;
         let webhook = webhook.with_backoff(Backoff { initial, ..Backoff::WEBHOOK });
-        let answers = Mutex::new(LruCache::new(CACHE_SIZE));
-        Ok(Self { webhook, allow_ttl, deny_ttl, default_allow: policy.default_allow, answers })
+        let reviews = Mutex::new(LruCache::new(CACHE_SIZE));
+        Ok(Self { webhook, allow_ttl, deny_ttl, default_allow: policy.default_allow, reviews })
     }
 
     /// Returns the status of a review, from the cache or the webhook.

@@ -80,7 +80,8 @@ mod tests {
             ("binding", json!({"metadata": {}, "target": {"kind": "Other", "name": "n"}}), Value::Null),
             ("eviction", json!({"metadata": {}, "target": {"kind": "Node", "name": "n"}}), Value::Null),
         ] {
-            let mut request = Request::new(registry(), "", "pods", object, Value::Null).with_subresource(subresource);
+            let mut request =
+                Request::new(registry(), "", "pods", object, Value::Null).with_subresource(subresource);
             request.mutate(&plugin).await.unwrap();
             assert_eq!(request.object["metadata"]["labels"], expected, "{}", request.object);
         }

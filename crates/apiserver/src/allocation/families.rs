@@ -151,7 +151,11 @@ fn infer_families(spec: &Map, cluster: ServiceRanges, errors: &mut Vec<FieldErro
             families.push(family.as_str().to_owned());
         } else {
             let detail = format!("{} is not configured on this cluster", family.as_str());
-            errors.push(FieldError::invalid(&spec_field("clusterIPs").index(index), json!(addresses), detail));
+            errors.push(FieldError::invalid(
+                &spec_field("clusterIPs").index(index),
+                json!(addresses),
+                detail,
+            ));
         }
     }
     families

@@ -215,7 +215,7 @@ impl ServiceAllocator {
 #[async_trait]
 impl Reservation for ServiceReservation {
     async fn settle(mut self: Box<Self>, settlement: Settlement<'_>) {
-        let stored = match settlement.stored().map(Allocations::of).transpose() {
+        let stored = match settlement.stored().map(Allocations::from_service).transpose() {
             Ok(stored) => stored.unwrap_or_default(),
             // Nothing is freed; the repair sees to it.
             Err(error) => {

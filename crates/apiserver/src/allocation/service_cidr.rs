@@ -43,7 +43,8 @@ impl ServiceCidrs {
     /// # Errors
     /// [`AddressError::MismatchedNetwork`], and the store's.
     pub(super) async fn check(&self, address: IpAddr) -> Result<(), AddressError> {
-        let is_ready = || self.ready(Family::from_address(address)).iter().any(|range| range.contains(address));
+        let is_ready =
+            || self.ready(Family::from_address(address)).iter().any(|range| range.contains(address));
         if is_ready() {
             return Ok(());
         }
@@ -81,7 +82,7 @@ impl ServiceCidrs {
                     let object = current.object.as_value();
                     Ok(match self.updated_default(object) {
                         Some(updated) => Update::Put(updated),
-                        None => Update::Keep(object.clone()),
+                        None => Update::NoWrite(object.clone()),
                     })
                 };
                 self.objects.guaranteed_update(&key, DEFAULT_NAME, change).await?.stored.revision

@@ -25,7 +25,7 @@ pub struct Body {
     /// The object.
     pub object: Value,
     /// Unknown and duplicate fields, as `unknown field "spec.x"`.
-    pub lax: Vec<String>,
+    pub strict_errors: Vec<String>,
 }
 
 /// Why a body, or a patched object, is not an object of the kind.
@@ -77,7 +77,7 @@ pub fn parse(bytes: &[u8], format: Format, expected: &str) -> Result<Body, Statu
         let why = format!("couldn't get version/kind; json parse error: json: cannot unmarshal {why}");
         return Err(unrecognized(bytes, expected, &why));
     }
-    Ok(Body { object, lax: decoded.duplicates })
+    Ok(Body { object, strict_errors: decoded.duplicates })
 }
 
 fn parse_protobuf(bytes: &[u8], expected: &str) -> Result<Body, Status> {
@@ -99,7 +99,7 @@ fn parse_protobuf(bytes: &[u8], expected: &str) -> Result<Body, Status> {
         fields.insert("apiVersion".to_owned(), Value::String(gv.to_string()));
         fields.insert("kind".to_owned(), Value::String(kind.kind));
     }
-    Ok(Body { object, lax: Vec::new() })
+    Ok(Body { object, strict_errors: Vec::new() })
 }
 
 /// Returns why a value has no version and kind, in the words of Go's decoder.
@@ -169,7 +169,7 @@ pub fn typed(
     type_id: Option<TypeId>,
     validation: FieldValidation,
 ) -> Result<(Value, Vec<String>), Refusal> {
-    let Body { mut object, mut lax } = body;
+    let Body { mut object, mut strict_errors } = body;
     check_kind(&mut object, gvk)?;
     if let Some(type_id) = type_id {
         let mode = if validation == FieldValidation::Ignore { Mode::Ignore } else { Mode::Report };
@@ -178,15 +178,15 @@ pub fn typed(
                 NormalizeError::Limit(limit) => limit.into_status().into(),
                 NormalizeError::Type(why) => cannot_be_handled(&object, gvk, &why),
             })?;
-        lax.extend(normalized.unknown.iter().map(|path| format!("unknown field {path:?}")));
+        strict_errors.extend(normalized.unknown.iter().map(|path| format!("unknown field {path:?}")));
     }
     match validation {
-        FieldValidation::Strict if !lax.is_empty() => {
-            let text = format!("strict decoding error: {}", lax.join(", "));
+        FieldValidation::Strict if !strict_errors.is_empty() => {
+            let text = format!("strict decoding error: {}", strict_errors.join(", "));
             Err(cannot_be_handled(&object, gvk, &text))
         }
         FieldValidation::Strict | FieldValidation::Ignore => Ok((object, Vec::new())),
-        FieldValidation::Warn => Ok((object, lax)),
+        FieldValidation::Warn => Ok((object, strict_errors)),
     }
 }
 
@@ -371,8 +371,10 @@ mod tests {
     #[test]
     fn errors_show_the_version_without_its_group() {
         let gvk = GroupVersionKind::new("apps", "v1", "Deployment");
-        let body =
-            Body { object: serde_json::json!({"kind": "Nope", "apiVersion": "apps/v1"}), lax: Vec::new() };
+        let body = Body {
+            object: serde_json::json!({"kind": "Nope", "apiVersion": "apps/v1"}),
+            strict_errors: Vec::new(),
+        };
         let status = typed(body, &gvk, None, FieldValidation::Strict).unwrap_err().status;
         let why = r#"no kind "Nope" is registered for version "apps/v1" in scheme "pkg/api/legacyscheme/scheme.go:30""#;
         let expected = format!("Nope in version \"v1\" cannot be handled as a Deployment: {why}");

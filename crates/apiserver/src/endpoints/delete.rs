@@ -110,8 +110,12 @@ pub async fn delete_collection(
 fn answer(target: &Target<'_>, object: Value, outcome: Deletion) -> Result<ObjectResponse, Status> {
     let def = &target.endpoint.def;
     if outcome == Deletion::Marked || def.rules.returns_deleted {
-        let object = target.view.present(target.endpoint, object)?;
+        let object = target.view.to_served(target.endpoint, object)?;
         return Ok(ObjectResponse::object(target.endpoint, 200, object, None));
     }
-    Ok(ObjectResponse::status(&Status::deleted(&def.group_resource(), meta::name(&object), meta::uid(&object))))
+    Ok(ObjectResponse::status(&Status::deleted(
+        &def.group_resource(),
+        meta::name(&object),
+        meta::uid(&object),
+    )))
 }

@@ -16,8 +16,8 @@ use nave_codec::negotiate::{Accepted, Format};
 use nave_codec::{json, protobuf, yaml};
 use nave_machinery::{GroupVersion, Status, Value, meta};
 
-use super::response::Content;
 use super::negotiation::{IncludeObject, Negotiation, Offer};
+use super::response::Content;
 use super::{Endpoint, view};
 use crate::body::ResponseBody;
 use crate::kinds;

@@ -16,7 +16,6 @@
 //! | `encode`, [`frames`] | objects, lists and events as bytes |
 //! | [`raw`] | responses in a form of their own |
 
-pub mod response;
 pub mod continuation;
 pub mod decode;
 pub mod delete;
@@ -25,6 +24,7 @@ pub mod frames;
 pub mod negotiation;
 pub mod raw;
 pub mod read;
+pub mod response;
 pub mod selection;
 pub mod view;
 pub mod virtual_resource;
@@ -44,10 +44,10 @@ use nave_machinery::options::{CreateOptions, DeleteOptions, ListOptions, PatchOp
 use nave_machinery::{GroupResource, GroupVersionKind, GroupVersionResource, Status, Value, names};
 use nave_resources::{ResourceDef, ResourceVersion};
 
-use self::response::{ObjectResponse, List, EndpointResponse};
-use self::virtual_resource::{VirtualRequest, VirtualResources};
 use self::negotiation::Offer;
+use self::response::{EndpointResponse, List, ObjectResponse};
 use self::view::View;
+use self::virtual_resource::{VirtualRequest, VirtualResources};
 use self::watch::{WatchStats, Watches};
 use self::write::{CreateRight, Payload, Target};
 use crate::allocation::ServiceAllocator;

@@ -16,8 +16,8 @@ use nave_machinery::{Reason, Status};
 use nave_resources::{list_prefix, storage_key};
 use nave_store::{KeyValue, Range};
 
-use super::response::{ObjectResponse, List};
 use super::continuation::Continuation;
+use super::response::{List, ObjectResponse};
 use super::view::View;
 use super::{Endpoint, selection};
 use crate::request_info::ResourceRequest;
@@ -55,7 +55,7 @@ pub async fn get(
     })?;
     if let View::Scale(_) = view {
         let object = storage.codec().parse_cached(&object)?;
-        return Ok(ObjectResponse::document(200, view.present(endpoint, object)?));
+        return Ok(ObjectResponse::document(200, view.to_served(endpoint, object)?));
     }
     Ok(ObjectResponse::cached(endpoint, object))
 }

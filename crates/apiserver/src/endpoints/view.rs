@@ -14,7 +14,7 @@ pub enum View {
     /// The object, of which writes change only the status.
     Status,
     /// The object, of which writes change only what the strategy lets through at this subresource.
-    Part(String),
+    Subresource(String),
     /// An `autoscaling/v1` `Scale`.
     Scale(ScalePaths),
 }
@@ -31,7 +31,7 @@ impl View {
         let found = endpoint.def.subresource(subresource).ok_or_else(Status::no_such_path)?;
         match &found.kind {
             SubresourceKind::Status => Ok(Self::Status),
-            SubresourceKind::Part => Ok(Self::Part(subresource.to_owned())),
+            SubresourceKind::RestrictedUpdate => Ok(Self::Subresource(subresource.to_owned())),
             SubresourceKind::Scale(paths) => Ok(Self::Scale(paths.clone())),
             SubresourceKind::Other => {
                 Err(Status::not_implemented(format!("{}/{subresource}", endpoint.def.group_resource())))
@@ -44,7 +44,7 @@ impl View {
         match self {
             Self::Object => "",
             Self::Status => "status",
-            Self::Part(name) => name,
+            Self::Subresource(name) => name,
             Self::Scale(_) => "scale",
         }
     }
@@ -52,7 +52,7 @@ impl View {
     /// The kind of what is seen.
     pub fn gvk(&self, endpoint: &Endpoint) -> GroupVersionKind {
         match self {
-            Self::Object | Self::Status | Self::Part(_) => endpoint.gvk(),
+            Self::Object | Self::Status | Self::Subresource(_) => endpoint.gvk(),
             Self::Scale(_) => GroupVersionKind::new("autoscaling", "v1", "Scale"),
         }
     }
@@ -60,7 +60,7 @@ impl View {
     /// The type of what is seen, where it has one.
     pub fn type_id(&self, endpoint: &Endpoint) -> Option<TypeId> {
         match self {
-            Self::Object | Self::Status | Self::Part(_) => endpoint.version().type_id,
+            Self::Object | Self::Status | Self::Subresource(_) => endpoint.version().type_id,
             Self::Scale(_) => nave_schema::builtin().find("io.k8s.api.autoscaling.v1.Scale"),
         }
     }
@@ -69,10 +69,10 @@ impl View {
     ///
     /// # Errors
     /// 500 where the object cannot be converted.
-    pub fn present(&self, endpoint: &Endpoint, stored: Value) -> Result<Value, Status> {
+    pub fn to_served(&self, endpoint: &Endpoint, stored: Value) -> Result<Value, Status> {
         match self {
             Self::Scale(paths) => Ok(scale_of(paths, &stored)),
-            Self::Object | Self::Status | Self::Part(_) => from_stored(endpoint, stored),
+            Self::Object | Self::Status | Self::Subresource(_) => from_stored(endpoint, stored),
         }
     }
 
@@ -80,7 +80,7 @@ impl View {
     ///
     /// # Errors
     /// 400 where the object cannot be converted.
-    pub fn absorb(&self, endpoint: &Endpoint, stored: &Value, view: Value) -> Result<Value, Status> {
+    pub fn to_storage(&self, endpoint: &Endpoint, stored: &Value, view: Value) -> Result<Value, Status> {
         match self {
             Self::Scale(paths) => {
                 let mut object = stored.clone();
@@ -89,7 +89,7 @@ impl View {
                 meta::set(&mut object, "resourceVersion", Value::String(version));
                 Ok(object)
             }
-            Self::Object | Self::Status | Self::Part(_) => to_stored(endpoint, view),
+            Self::Object | Self::Status | Self::Subresource(_) => to_stored(endpoint, view),
         }
     }
 }
@@ -147,7 +147,7 @@ mod tests {
         let view = |subresource| View::for_subresource(&pods, subresource).map_err(|status| status.code);
         assert_eq!(view(""), Ok(View::Object));
         assert_eq!(view("status"), Ok(View::Status));
-        assert_eq!(view("resize"), Ok(View::Part("resize".to_owned())));
+        assert_eq!(view("resize"), Ok(View::Subresource("resize".to_owned())));
         assert_eq!(view("log"), Err(501));
         assert_eq!(view("unknown"), Err(404));
     }
@@ -158,11 +158,11 @@ mod tests {
         let view = View::for_subresource(&deployments, "scale").unwrap();
         let stored = json!({"metadata": {"name": "d", "resourceVersion": "7"},
             "spec": {"replicas": 2, "paused": true, "selector": {"matchLabels": {"a": "b"}}}, "status": {"replicas": 1}});
-        let mut scale = view.present(&deployments, stored.clone()).unwrap();
+        let mut scale = view.to_served(&deployments, stored.clone()).unwrap();
         assert_eq!((&scale["kind"], &scale["spec"]["replicas"]), (&json!("Scale"), &json!(2)));
         scale["spec"]["replicas"] = json!(5);
         let mut wanted = stored.clone();
         wanted["spec"]["replicas"] = json!(5);
-        assert_eq!(view.absorb(&deployments, &stored, scale).unwrap(), wanted);
+        assert_eq!(view.to_storage(&deployments, &stored, scale).unwrap(), wanted);
     }
 }

@@ -39,8 +39,21 @@ pub(super) struct Definitions<'a> {
 
 impl<'a> Definitions<'a> {
     /// Nothing yet.
-    pub(super) fn new(dialect: Dialect, schemas: &'a SchemaSet, documentation: &'a Documentation, kinds: &'a Kinds) -> Self {
-        Self { dialect, schemas, documentation, kinds, facts: facts(), found: BTreeMap::new(), pending: Vec::new() }
+    pub(super) fn new(
+        dialect: Dialect,
+        schemas: &'a SchemaSet,
+        documentation: &'a Documentation,
+        kinds: &'a Kinds,
+    ) -> Self {
+        Self {
+            dialect,
+            schemas,
+            documentation,
+            kinds,
+            facts: facts(),
+            found: BTreeMap::new(),
+            pending: Vec::new(),
+        }
     }
 
     /// A reference to a type, which becomes a part of the document.

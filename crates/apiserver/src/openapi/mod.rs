@@ -29,11 +29,12 @@ use crate::request_info::RequestInfo;
 use crate::version::KUBERNETES_VERSION;
 
 use definitions::Kinds;
+use documentation::Documentation;
 use operations::{Operation, PathItem};
 use parameters::Parameter;
-use documentation::Documentation;
 
 mod definitions;
+pub(crate) mod documentation;
 mod gnostic;
 mod operations;
 mod parameters;
@@ -43,7 +44,6 @@ mod reference;
 mod tests;
 mod v2;
 mod v3;
-pub(crate) mod documentation;
 
 /// The media types under which clients ask for version 2 in protobuf.
 const GNOSTIC: [&str; 2] = [
@@ -85,7 +85,8 @@ impl OpenApi {
     /// The documents of a registry.
     pub fn new(registry: Arc<Registry>) -> Self {
         let mut v3 = BTreeMap::new();
-        let mut add = |path: &str, coverage: Coverage| v3.insert(path.to_owned(), Lazy::new(coverage, &registry));
+        let mut add =
+            |path: &str, coverage: Coverage| v3.insert(path.to_owned(), Lazy::new(coverage, &registry));
         for path in operations::of_server().map(|(path, _)| path) {
             add(path, Coverage::Server(path));
         }
@@ -198,7 +199,9 @@ impl OpenApi {
     fn make(&self, coverage: &Coverage) -> Value {
         let (documentation, schemas) = (Documentation::new(), nave_schema::builtin());
         match coverage {
-            Coverage::Everything => v2::document(&self.everything(), &self.kinds(coverage), schemas, &documentation),
+            Coverage::Everything => {
+                v2::document(&self.everything(), &self.kinds(coverage), schemas, &documentation)
+            }
             _ => v3::document(&self.items(coverage), &self.kinds(coverage), schemas, &documentation),
         }
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use nave_machinery::{Map, Value};
 use serde_json::json;
 
-use super::{About, GroupVersion, OpenApi, Registry};
+use super::{Coverage, GroupVersion, OpenApi, Registry};
 
 /// The differences there may be: a JSON pointer's beginning, `+` ours or `-` theirs, and the reason after `#`.
 const ALLOWED: &str = include_str!("reference_differences.txt");
@@ -102,13 +102,13 @@ fn compare(name: &str, ours: &Value, theirs: &Value) {
 #[test]
 fn version_2_is_as_recorded() {
     let Some(theirs) = recorded("openapi-v2-structure.json") else { return };
-    compare("v2", &openapi().make(&About::Everything), &theirs);
+    compare("v2", &openapi().make(&Coverage::Everything), &theirs);
 }
 
 #[test]
 fn version_3_is_as_recorded() {
     let Some(theirs) = recorded("openapi-v3-apps-v1-structure.json") else { return };
-    compare("v3", &openapi().make(&About::Version(GroupVersion::new("apps", "v1"))), &theirs);
+    compare("v3", &openapi().make(&Coverage::Version(GroupVersion::new("apps", "v1"))), &theirs);
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn openapi_2_is_compressed_for_clients_that_accept_it() {
 #[test]
 fn descriptions_list_the_values_of_enumerations() {
     let openapi = openapi();
-    let document = openapi.make(&openapi.v3["apis/apps/v1"].about);
+    let document = openapi.make(&openapi.v3["apis/apps/v1"].coverage);
     let schemas = &document["components"]["schemas"];
     let text = |kind: &str, field: &str| {
         let schema = &schemas[kind]["properties"][field];
@@ -115,7 +115,7 @@ fn version_2_comes_in_the_form_the_client_prefers() {
 #[test]
 fn patches_of_every_version_take_field_validation() {
     let openapi = openapi();
-    let document = openapi.make(&About::Version(GroupVersion::new("", "v1")));
+    let document = openapi.make(&Coverage::Version(GroupVersion::new("", "v1")));
     let patch = &document["paths"]["/api/v1/namespaces/{namespace}/configmaps/{name}"]["patch"];
     assert_eq!(
         patch["x-kubernetes-group-version-kind"],
@@ -170,7 +170,7 @@ fn nested(message: &[u8], path: &[u32]) -> Vec<u8> {
 
 #[test]
 fn protobuf_says_what_the_json_says() {
-    let document = openapi().make(&About::Everything);
+    let document = openapi().make(&Coverage::Everything);
     let bytes = gnostic::encode(&document);
     let text = |message: &[u8], path: &[u32]| String::from_utf8(nested(message, path)).unwrap();
     assert_eq!(text(&bytes, &[1]), "2.0");

@@ -9,12 +9,17 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::definitions::{Definitions, Dialect, Kinds, META, object};
+use super::documentation::Documentation;
 use super::operations::{Body, Content, Operation, PathItem};
 use super::parameters::Parameter;
-use super::documentation::Documentation;
 
 /// The document of these paths.
-pub(super) fn document(items: &[PathItem], kinds: &Kinds, schemas: &SchemaSet, documentation: &Documentation) -> Value {
+pub(super) fn document(
+    items: &[PathItem],
+    kinds: &Kinds,
+    schemas: &SchemaSet,
+    documentation: &Documentation,
+) -> Value {
     let definitions = Definitions::new(Dialect::V2, schemas, documentation, kinds);
     let mut writer = Writer { definitions, shared: Map::new() };
     let paths: Map = items.iter().map(|item| (item.path.clone(), writer.path_item(item))).collect();

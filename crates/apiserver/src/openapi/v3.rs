@@ -5,12 +5,17 @@ use nave_schema::SchemaSet;
 use serde_json::json;
 
 use super::definitions::{Definitions, Dialect, Kinds, object};
+use super::documentation::Documentation;
 use super::operations::{Content, Operation, PathItem};
 use super::parameters::Parameter;
-use super::documentation::Documentation;
 
 /// The document of these paths.
-pub(super) fn document(items: &[PathItem], kinds: &Kinds, schemas: &SchemaSet, documentation: &Documentation) -> Value {
+pub(super) fn document(
+    items: &[PathItem],
+    kinds: &Kinds,
+    schemas: &SchemaSet,
+    documentation: &Documentation,
+) -> Value {
     let mut definitions = Definitions::new(Dialect::V3, schemas, documentation, kinds);
     let paths: Map =
         items.iter().map(|item| (item.path.clone(), path_item(item, &mut definitions))).collect();

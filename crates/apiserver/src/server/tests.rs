@@ -59,7 +59,8 @@ impl Fixture {
             vec![link],
             nave_authz::Metrics::new(&prometheus::Registry::new()).unwrap(),
         );
-        let virtual_resources = crate::virtual_resources::with_access_reviews(crate::virtual_resources::table(), &authorization);
+        let virtual_resources =
+            crate::virtual_resources::with_access_reviews(crate::virtual_resources::table(), &authorization);
         let config = Config {
             storages: Storages::open(registry, store, &WatchCacheSizes::default()),
             authentication: nave_authn::Chain::new(Vec::new()).with_anonymous(),

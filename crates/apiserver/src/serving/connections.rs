@@ -73,12 +73,12 @@ struct Group {
 }
 
 /// True if there is room for a connection.
-enum Room<T = ()> {
-    Free(T),
+enum Capacity<T = ()> {
+    Available(T),
     /// As soon as a connection that was told to close has done so.
-    Soon,
+    AfterClose,
     /// All connections in the way have an authenticated request.
-    No,
+    Full,
 }
 
 impl Connections {
@@ -94,19 +94,21 @@ impl Connections {
             let mut closed = pin!(self.closed.notified());
             closed.as_mut().enable();
             match self.try_admit(address) {
-                Room::Free((id, close)) => return Some(Slot { id, close, connections: Arc::clone(self) }),
-                Room::Soon => closed.await,
-                Room::No => return None,
+                Capacity::Available((id, close)) => {
+                    return Some(Slot { id, close, connections: Arc::clone(self) });
+                }
+                Capacity::AfterClose => closed.await,
+                Capacity::Full => return None,
             }
         }
     }
 
-    fn try_admit(&self, address: IpAddr) -> Room<(u64, CancellationToken)> {
+    fn try_admit(&self, address: IpAddr) -> Capacity<(u64, CancellationToken)> {
         let mut table = self.table.lock();
-        match table.make_room(address, self.limits) {
-            Room::Free(()) => Room::Free(table.open(address)),
-            Room::Soon => Room::Soon,
-            Room::No => Room::No,
+        match table.admit_one(address, self.limits) {
+            Capacity::Available(()) => Capacity::Available(table.open(address)),
+            Capacity::AfterClose => Capacity::AfterClose,
+            Capacity::Full => Capacity::Full,
         }
     }
 
@@ -135,21 +137,21 @@ impl Drop for Slot {
 
 impl Table {
     /// Tells a connection to close where a limit is reached.
-    fn make_room(&mut self, address: IpAddr, limits: ConnectionLimits) -> Room {
+    fn admit_one(&mut self, address: IpAddr, limits: ConnectionLimits) -> Capacity {
         let of_address = self.addresses.get(&address);
         let full = if let Some(group) = of_address.filter(|group| group.open >= limits.per_address) {
             group
         } else if self.all.open >= limits.total || self.all.unauthenticated.len() >= limits.unauthenticated {
             &self.all
         } else {
-            return Room::Free(());
+            return Capacity::Available(());
         };
         if !full.closing.is_empty() {
-            return Room::Soon;
+            return Capacity::AfterClose;
         }
-        let Some(&oldest) = full.unauthenticated.first() else { return Room::No };
+        let Some(&oldest) = full.unauthenticated.first() else { return Capacity::Full };
         self.tell_to_close(oldest);
-        Room::Soon
+        Capacity::AfterClose
     }
 
     fn open(&mut self, address: IpAddr) -> (u64, CancellationToken) {

@@ -16,7 +16,7 @@ pub async fn evict_encodings(storages: &Storages, memory_is_short: impl Fn() -> 
     let mut refused = 0;
     loop {
         rounds.tick().await;
-        let encodings = &storages.room().encodings;
+        let encodings = &storages.shared().encodings;
         refused += encodings.take_refused();
         let short = memory_is_short();
         if encodings.used() == 0 || !short && refused <= encodings.limit() {

@@ -153,7 +153,7 @@ mod tests {
             create(name).await;
             names.wait_for(seen).await;
         }
-        let restarts = storages.room().supervisor.restarts();
+        let restarts = storages.shared().supervisor.restarts();
         assert!(restarts.contains(&("watch cache follower", 2)), "{restarts:?}");
     }
 }

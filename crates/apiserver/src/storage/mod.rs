@@ -6,12 +6,12 @@
 
 mod codec;
 mod consistency;
+mod encoding_eviction;
 mod follow;
 mod reads;
 mod reservation;
 mod sizes;
 mod storages;
-mod encoding_eviction;
 mod writes;
 
 use std::sync::Arc;
@@ -25,13 +25,13 @@ use nave_store::{KeyValue, Range, RangeResult, Store, StoreError};
 pub use codec::ObjectCodec;
 pub(crate) use codec::undecodable;
 pub use consistency::{ConsistencyChecks, check_consistency};
+pub use encoding_eviction::evict_encodings;
 pub use follow::{Follower, Following};
 pub use reads::{ConsistentReads, ListStats, ReadStats};
 pub use reservation::{NO_REVISION, Reservation, Settlement, send_until_known};
 pub use sizes::WatchCacheSizes;
-pub use storages::{Room, Storages};
-pub use encoding_eviction::evict_encodings;
-pub use writes::{Attempt, NextState, Stored, Update, Updated};
+pub use storages::{SharedParts, Storages};
+pub use writes::{Attempt, NextState, Stored, Update, WriteResult};
 
 /// How long a read waits for the watch cache to reach the revision it needs.
 const CACHE_WAIT: Duration = Duration::from_secs(3);
@@ -60,15 +60,15 @@ impl ResourceStorage {
         def: Arc<ResourceDef>,
         store: Arc<dyn Store>,
         window: WindowBounds,
-        room: &Room,
+        shared: &SharedParts,
     ) -> Option<Arc<Self>> {
         let prefix = format!("{}/", def.storage.as_ref()?.prefix);
         let codec = Arc::new(ObjectCodec::new(Arc::clone(&def))?);
         let mut config = CacherConfig::new(def.group_resource().to_string(), prefix, def.namespaced);
         config.window = window;
-        config.encodings = Arc::clone(&room.encodings);
-        config.frames = Arc::clone(&room.frames);
-        config.supervisor = room.supervisor.clone();
+        config.encodings = Arc::clone(&shared.encodings);
+        config.frames = Arc::clone(&shared.frames);
+        config.supervisor = shared.supervisor.clone();
         let indexed = def.fields.iter().enumerate().filter(|(_, field)| field.indexed);
         config.indexed_fields = indexed.map(|(at, _)| at).collect();
         let cacher = Cacher::start(config, Arc::clone(&store), Arc::clone(&codec) as _);

@@ -20,7 +20,7 @@ const FRAMES_KEPT: usize = 32 << 20;
 /// The parts that all watch caches share: room for what is made on demand, and the supervisor of their tasks. Frames have their own: they are given up soon, and
 /// without them each watcher would make an event's frame anew.
 #[derive(Clone)]
-pub struct Room {
+pub struct SharedParts {
     /// For encodings of objects.
     pub encodings: Arc<EncodingBudget>,
     /// For frames of events.
@@ -35,7 +35,7 @@ pub struct Room {
 pub struct Storages {
     registry: Arc<Registry>,
     store: Arc<dyn Store>,
-    room: Room,
+    shared: SharedParts,
     by_prefix: HashMap<String, Arc<ResourceStorage>>,
 }
 
@@ -43,7 +43,7 @@ impl Storages {
     /// Opens every stored resource: its watch cache begins to fill, and will keep this much history.
     pub fn open(registry: Registry, store: Arc<dyn Store>, sizes: &WatchCacheSizes) -> Self {
         let mut by_prefix = HashMap::new();
-        let room = Room {
+        let shared = SharedParts {
             encodings: EncodingBudget::new(ENCODINGS_KEPT),
             frames: EncodingBudget::new(FRAMES_KEPT),
             supervisor: Supervisor::new(),
@@ -53,12 +53,12 @@ impl Storages {
             let window = sizes.bounds(&def.group_resource());
             if !by_prefix.contains_key(&storage.prefix)
                 && let Some(opened) =
-                    ResourceStorage::open(Arc::clone(def), Arc::clone(&store), window, &room)
+                    ResourceStorage::open(Arc::clone(def), Arc::clone(&store), window, &shared)
             {
                 by_prefix.insert(storage.prefix.clone(), opened);
             }
         }
-        Self { registry: Arc::new(registry), store, room, by_prefix }
+        Self { registry: Arc::new(registry), store, shared, by_prefix }
     }
 
     /// Waits until every watch cache has listed what is stored.
@@ -79,8 +79,8 @@ impl Storages {
     }
 
     /// The parts that all watch caches share.
-    pub fn room(&self) -> &Room {
-        &self.room
+    pub fn shared(&self) -> &SharedParts {
+        &self.shared
     }
 
     /// All storages.

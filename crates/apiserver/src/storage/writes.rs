@@ -29,7 +29,7 @@ pub enum Update {
     /// Remove the object; the answer is the object given.
     Delete(Value),
     /// Leave the state as it is; the answer is the object given.
-    Keep(Value),
+    NoWrite(Value),
 }
 
 /// A write as the storage sees it: what to do with each state that is found.
@@ -60,13 +60,13 @@ impl From<Update> for Attempt {
 impl Attempt {
     /// The same attempt, which answers with the outcome and writes nothing.
     pub fn dry(self) -> Self {
-        let (Update::Put(object) | Update::Delete(object) | Update::Keep(object)) = self.update;
-        Update::Keep(object).into()
+        let (Update::Put(object) | Update::Delete(object) | Update::NoWrite(object)) = self.update;
+        Update::NoWrite(object).into()
     }
 }
 
 /// How an update ended.
-pub struct Updated {
+pub struct WriteResult {
     /// The object as it now is, or as it last was.
     pub stored: Stored,
     /// True if the object was removed.
@@ -99,7 +99,7 @@ impl ResourceStorage {
     ///
     /// # Errors
     /// 404 where there is nothing at the key, what `change` says, or 409 when other writers win every time.
-    pub async fn guaranteed_update<F>(&self, key: &str, name: &str, change: F) -> Result<Updated, Status>
+    pub async fn guaranteed_update<F>(&self, key: &str, name: &str, change: F) -> Result<WriteResult, Status>
     where
         F: FnMut(&Stored) -> Result<Update, Status> + Send,
     {
@@ -117,7 +117,12 @@ impl ResourceStorage {
     ///
     /// # Errors
     /// The error of `write`, or 409 when other writers win every time.
-    pub async fn write(&self, key: &str, name: &str, write: &mut impl NextState) -> Result<Updated, Status> {
+    pub async fn write(
+        &self,
+        key: &str,
+        name: &str,
+        write: &mut impl NextState,
+    ) -> Result<WriteResult, Status> {
         // The cache may lag behind: what it says is only acted upon if the store agrees.
         let mut from_cache = true;
         let mut current = match self.cacher.snapshot().get(key) {
@@ -130,7 +135,7 @@ impl ResourceStorage {
         for _ in 0..MAX_UPDATE_ATTEMPTS {
             let outcome = write.next(current.as_ref()).await;
             let rests_on_cache = match &outcome {
-                Err(_) | Ok(Attempt { update: Update::Keep(_), .. }) => true,
+                Err(_) | Ok(Attempt { update: Update::NoWrite(_), .. }) => true,
                 Ok(Attempt { update: Update::Put(object), .. }) => {
                     current.as_ref().is_some_and(|current| unchanged(object, current.object.as_value()))
                 }
@@ -146,14 +151,14 @@ impl ResourceStorage {
             }
             let Attempt { update, reservation } = outcome?;
             let (mut object, op) = match (update, &current) {
-                (Update::Keep(object), _) => {
+                (Update::NoWrite(object), _) => {
                     let revision = current.map_or(0, |current| current.revision);
                     let stored = Stored { object: as_object(object)?, revision };
-                    return Ok(Updated { stored, deleted: false, size: None });
+                    return Ok(WriteResult { stored, deleted: false, size: None });
                 }
                 (Update::Put(_), Some(_)) if rests_on_cache => {
                     let Some(stored) = current else { return Err(Status::internal("no state")) };
-                    return Ok(Updated { stored, deleted: false, size: None });
+                    return Ok(WriteResult { stored, deleted: false, size: None });
                 }
                 (Update::Put(mut object), _) => {
                     meta::remove(&mut object, "resourceVersion");
@@ -172,7 +177,7 @@ impl ResourceStorage {
                 TxnOutcome::Committed { revision } => {
                     meta::set(&mut object, "resourceVersion", Value::String(revision.to_string()));
                     let stored = Stored { object: as_object(object)?, revision };
-                    return Ok(Updated { stored, deleted: size.is_none(), size });
+                    return Ok(WriteResult { stored, deleted: size.is_none(), size });
                 }
                 TxnOutcome::Failed { current: found, .. } => {
                     from_cache = false;

@@ -18,7 +18,7 @@ use nave_machinery::{FieldError, GroupKind, Status, Value, meta};
 use serde_json::{Map, json};
 
 use super::access_review_validation::{Form, validate};
-use crate::endpoints::virtual_resource::{VirtualResource, VirtualRequest};
+use crate::endpoints::virtual_resource::{VirtualRequest, VirtualResource};
 
 /// Answers the reviews that ask about one thing.
 pub(super) struct AccessReview {

@@ -8,7 +8,7 @@ use nave_machinery::{
 use nave_resources::pod::is_mirror;
 use serde_json::{Map, json};
 
-use crate::endpoints::virtual_resource::{VirtualResource, VirtualRequest};
+use crate::endpoints::virtual_resource::{VirtualRequest, VirtualResource};
 use crate::endpoints::write::{Change, Write};
 
 /// Puts a pod onto a node.

@@ -8,7 +8,7 @@ use nave_machinery::user::UserInfo;
 use nave_machinery::{Status, Value, meta, time};
 use serde_json::{Map, json};
 
-use crate::endpoints::virtual_resource::{VirtualResource, VirtualRequest};
+use crate::endpoints::virtual_resource::{VirtualRequest, VirtualResource};
 
 /// Says whose a token is (upstream: `tokenreview.REST`).
 pub(super) struct TokenReviews {

@@ -8,7 +8,7 @@ use nave_machinery::{
 use nave_resources::storage_key;
 use serde_json::json;
 
-use crate::endpoints::virtual_resource::{VirtualResource, VirtualRequest};
+use crate::endpoints::virtual_resource::{VirtualRequest, VirtualResource};
 
 /// The shortest and the longest time that can be asked for, in seconds.
 const MIN_SECONDS: i64 = 600;

@@ -202,7 +202,8 @@ async fn a_kubelet_gets_tokens_for_the_audiences_of_its_pods() {
     let (cluster, _) = cluster().await;
     let pod = cluster.admin().call("GET /api/v1/namespaces/team/pods/web").await;
     let request = |audiences: Value| {
-        let bound = json!({"apiVersion": "v1", "kind": "Pod", "name": "web", "uid": pod.value_at("/metadata/uid")});
+        let bound =
+            json!({"apiVersion": "v1", "kind": "Pod", "name": "web", "uid": pod.value_at("/metadata/uid")});
         json!({
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",

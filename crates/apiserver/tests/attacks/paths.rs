@@ -4,7 +4,7 @@ use nave_machinery::GroupVersionResource;
 use nave_resources::ResourceDef;
 use serde_json::{Value, json};
 
-use crate::common::{TestResponse, Call, Cluster, check, cluster_role_in, collection, namespace, row};
+use crate::common::{Call, Cluster, TestResponse, check, cluster_role_in, collection, namespace, row};
 
 /// `owner` has all rights in `own`, `viewer` may read there; neither has rights anywhere else.
 async fn cluster() -> Cluster {

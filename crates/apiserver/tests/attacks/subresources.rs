@@ -51,7 +51,7 @@ const STATUS_METADATA: [(&[&str], &[&str]); 5] = [
 ];
 
 /// The metadata that an update through another part may change.
-const PART_METADATA: [(&str, &[&str]); 4] = [
+const SUBRESOURCE_METADATA: [(&str, &[&str]); 4] = [
     ("certificatesigningrequests/approval", &["annotations", "finalizers", "labels"]),
     ("namespaces/finalize", &["annotations", "finalizers", "labels"]),
     ("pods/ephemeralcontainers", &[]),
@@ -329,12 +329,12 @@ async fn other_parts_change_no_more_than_themselves() {
     let client = cluster.admin();
     let mut wrong = Vec::new();
     for def in cluster.storages.registry().all() {
-        for part in def.subresources.iter().filter(|part| part.kind == SubresourceKind::Part) {
-            let name = format!("{}/{}", def.resource, part.name);
-            let row = PART_METADATA.iter().find(|(part, _)| *part == name);
+        for subresource in def.subresources.iter().filter(|it| it.kind == SubresourceKind::RestrictedUpdate) {
+            let name = format!("{}/{}", def.resource, subresource.name);
+            let row = SUBRESOURCE_METADATA.iter().find(|(path, _)| *path == name);
             let (_, expected) = row.unwrap_or_else(|| panic!("no row for {name}"));
             let path = &paths[&def.resource];
-            let found = changeable(&client, path, &part.name, false).await;
+            let found = changeable(&client, path, &subresource.name, false).await;
             if !found.iter().eq(*expected) {
                 wrong.push(format!("{name}: {found:?} instead of {expected:?}"));
             }
@@ -345,7 +345,7 @@ async fn other_parts_change_no_more_than_themselves() {
                 _ => json!({"phase": "Failed"}),
             };
             update["status"] = foreign;
-            client.send(Call::new("PUT", &format!("{path}/{}", part.name)).json(&update)).await;
+            client.send(Call::new("PUT", &format!("{path}/{}", subresource.name)).json(&update)).await;
             let after = client.call(&format!("GET {path}")).await.json();
             assert_eq!(after.get("status"), before.get("status"), "{name}");
         }

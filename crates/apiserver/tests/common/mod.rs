@@ -25,9 +25,9 @@ use nave_admission::PluginConfig;
 use nave_apiserver::admission::AdmissionConfig;
 use nave_apiserver::authorization::{follow_nodes, follow_rbac};
 use nave_apiserver::cluster_authentication::ClusterAuthentication;
-use nave_apiserver::virtual_resources;
 use nave_apiserver::server::{self, ApiServer};
 use nave_apiserver::storage::{Following, Storages, WatchCacheSizes};
+use nave_apiserver::virtual_resources;
 use nave_authn::TokenUnion;
 use nave_authn::jwt::{SigningKey, generate_rsa_pem};
 use nave_authn::service_account::{Issuer, IssuerConfig, KeyRing, Keys};
@@ -43,7 +43,7 @@ use parking_lot::RwLock;
 use serde_json::json;
 
 #[allow(unused_imports, reason = "each test binary uses a part of it")]
-pub(crate) use client::{TestResponse, Call, Client, Events};
+pub(crate) use client::{Call, Client, Events, TestResponse};
 #[allow(unused_imports, reason = "each test binary uses a part of it")]
 pub(crate) use table::{Row, check, row};
 

@@ -117,7 +117,7 @@ pub(crate) fn excesses(cases: &[Case], sizes: &[usize], table: bool) -> Vec<Stri
     let reference = reference();
     for case in cases {
         let jobs: Vec<Job> = sizes.iter().map(|size| (case.work)(*size)).collect();
-        let mut costs: Vec<Cost> = jobs.iter().map(Cost::of).collect();
+        let mut costs: Vec<Cost> = jobs.iter().map(Cost::measure).collect();
         let mut found = check(case, &costs, reference);
         for _ in 1..ATTEMPTS {
             if found.is_empty() {

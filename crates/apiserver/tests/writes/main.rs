@@ -25,7 +25,7 @@ use proptest::test_runner::RngSeed;
 use serde_json::json;
 
 use faults::Fault;
-use world::{TestResponse, FIRST_PORT, LAST_PORT, World};
+use world::{FIRST_PORT, LAST_PORT, TestResponse, World};
 
 /// The finalizer of objects that have one.
 const FINALIZER: &str = "example.com/hold";
@@ -320,7 +320,14 @@ impl Run<'_> {
         }
     }
 
-    fn check_body(&self, body: &Body, write: &Write, current: Option<&Value>, success: u16, answer: &TestResponse) {
+    fn check_body(
+        &self,
+        body: &Body,
+        write: &Write,
+        current: Option<&Value>,
+        success: u16,
+        answer: &TestResponse,
+    ) {
         let context = format!("{write:?} is answered with {answer:?}");
         let wanted = match body.fault {
             // An allocation or validation may refuse it before the plugin does.

@@ -5,7 +5,7 @@ use nave_machinery::{Value, meta};
 use serde_json::json;
 
 use crate::faults::Fault;
-use crate::world::{TestResponse, FIRST_PORT, World};
+use crate::world::{FIRST_PORT, TestResponse, World};
 
 fn service(name: &str, port: u16) -> Value {
     let ports = json!([{"port": 80, "nodePort": port}]);

@@ -18,7 +18,7 @@
 
 use std::cell::OnceCell;
 
-use super::rule::{ALL, Rule, Words};
+use super::rule::{ALL, Rule, Entries};
 
 /// The parts of rules that other rules do not cover.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,7 +71,7 @@ fn compare<'a>(
 struct Wanted<'a> {
     rule: &'a Rule,
     on_paths: bool,
-    words: [Vec<Option<&'a str>>; DIMENSIONS],
+    entries: [Vec<Option<&'a str>>; DIMENSIONS],
 }
 
 /// A part of a rule: for each dimension, indexes of some of the rule's values.
@@ -91,13 +91,13 @@ impl<'a> Wanted<'a> {
     fn on_resources(rule: &'a Rule) -> Self {
         // `None` stands for all names. Only a rule without names covers it.
         let names = if rule.resource_names.is_empty() { vec![None] } else { some(&rule.resource_names) };
-        let words = [some(&rule.api_groups), some(&rule.resources), some(&rule.verbs), names];
-        Self { rule, on_paths: false, words }
+        let entries = [some(&rule.api_groups), some(&rule.resources), some(&rule.verbs), names];
+        Self { rule, on_paths: false, entries }
     }
 
     fn on_paths(rule: &'a Rule) -> Self {
-        let words = [vec![None], some(&rule.non_resource_urls), some(&rule.verbs), vec![None]];
-        Self { rule, on_paths: true, words }
+        let entries = [vec![None], some(&rule.non_resource_urls), some(&rule.verbs), vec![None]];
+        Self { rule, on_paths: true, entries }
     }
 
     /// The parts of the rule that `held` does not cover, as disjoint blocks.
@@ -106,13 +106,13 @@ impl<'a> Wanted<'a> {
         held: &[(&'h Rule, OnceCell<Held<'h>>)],
         steps: &mut Steps,
     ) -> Result<Vec<Block>, TooComplex> {
-        if self.words.iter().any(Vec::is_empty) {
+        if self.entries.iter().any(Vec::is_empty) {
             return Ok(Vec::new());
         }
-        let mut left: Vec<Block> = vec![self.words.each_ref().map(|words| (0..words.len() as u32).collect())];
+        let mut left: Vec<Block> = vec![self.entries.each_ref().map(|entries| (0..entries.len() as u32).collect())];
         for (rule, arranged) in held {
             if arranged.get().is_none() {
-                steps.take(rule.all_words().map(Words::len).sum())?;
+                steps.take(rule.all_entries().map(Entries::len).sum())?;
             }
             let rule = arranged.get_or_init(|| Held::new(rule));
             let mut next = Vec::with_capacity(left.len());
@@ -137,9 +137,9 @@ impl<'a> Wanted<'a> {
     ) -> Result<(), TooComplex> {
         let mut split: [(Vec<u32>, Vec<u32>); DIMENSIONS] = Default::default();
         for dimension in COMPARED {
-            let (words, places) = (&self.words[dimension], &block[dimension]);
+            let (entries, places) = (&self.entries[dimension], &block[dimension]);
             steps.take(places.len())?;
-            let covers = |place: &u32| held.covers(dimension, self.on_paths, words[*place as usize]);
+            let covers = |place: &u32| held.covers(dimension, self.on_paths, entries[*place as usize]);
             let (covered, rest): (Vec<u32>, Vec<u32>) =
                 places.iter().copied().partition(|place| covers(place));
             if covered.is_empty() {
@@ -178,35 +178,35 @@ impl<'a> Wanted<'a> {
     }
 
     fn bytes(&self, places: [u32; DIMENSIONS]) -> usize {
-        let words = self.words.iter().zip(places).filter_map(|(words, place)| words.get(place as usize));
-        words.flatten().map(|word| word.len()).sum()
+        let entries = self.entries.iter().zip(places).filter_map(|(entries, place)| entries.get(place as usize));
+        entries.flatten().map(|entry| entry.len()).sum()
     }
 
     fn part(&self, places: [u32; DIMENSIONS]) -> Rule {
-        let word = |dimension: usize| -> Words {
-            self.words[dimension].get(places[dimension] as usize).copied().flatten().into_iter().collect()
+        let entry = |dimension: usize| -> Entries {
+            self.entries[dimension].get(places[dimension] as usize).copied().flatten().into_iter().collect()
         };
-        let verbs = word(VERBS);
+        let verbs = entry(VERBS);
         if self.on_paths {
-            return Rule { verbs, non_resource_urls: word(RESOURCES), ..Rule::default() };
+            return Rule { verbs, non_resource_urls: entry(RESOURCES), ..Rule::default() };
         }
-        let resource_names = if self.rule.resource_names.is_empty() { Words::default() } else { word(NAMES) };
+        let resource_names = if self.rule.resource_names.is_empty() { Entries::default() } else { entry(NAMES) };
         Rule {
             verbs,
-            api_groups: word(GROUPS),
-            resources: word(RESOURCES),
+            api_groups: entry(GROUPS),
+            resources: entry(RESOURCES),
             resource_names,
             ..Rule::default()
         }
     }
 }
 
-fn some(words: &Words) -> Vec<Option<&str>> {
-    words.iter().map(Some).collect()
+fn some(entries: &Entries) -> Vec<Option<&str>> {
+    entries.iter().map(Some).collect()
 }
 
 fn size(block: &Block) -> usize {
-    block.iter().fold(1, |product, words| product.saturating_mul(words.len()))
+    block.iter().fold(1, |product, entries| product.saturating_mul(entries.len()))
 }
 
 /// All combinations of a block's values, generated lazily.
@@ -221,7 +221,7 @@ fn combinations(block: &Block) -> impl Iterator<Item = [u32; DIMENSIONS]> {
 
 /// A measure of how much a rule can cover.
 fn breadth(rule: &Rule) -> (usize, usize) {
-    let all = [&rule.api_groups, &rule.resources, &rule.verbs].into_iter().filter(|words| words.has(ALL));
+    let all = [&rule.api_groups, &rule.resources, &rule.verbs].into_iter().filter(|entries| entries.has(ALL));
     let names = usize::from(rule.resource_names.is_empty());
     (all.count() + names, rule.resources.len().saturating_mul(rule.verbs.len()))
 }
@@ -247,14 +247,14 @@ impl<'a> Held<'a> {
     }
 
     /// Returns whether the rule covers a value in a dimension; `None` stands for all names, or for no value.
-    fn covers(&self, dimension: usize, on_paths: bool, word: Option<&str>) -> bool {
-        match (dimension, word) {
+    fn covers(&self, dimension: usize, on_paths: bool, entry: Option<&str>) -> bool {
+        match (dimension, entry) {
             (VERBS, Some(verb)) => self.verbs.has_or_all(verb),
             (GROUPS, Some(group)) => self.groups.has_or_all(group),
             (RESOURCES, Some(path)) if on_paths => self.paths.covers(path),
             (RESOURCES, Some(resource)) => self.covers_resource(resource),
-            (NAMES, Some(name)) => self.names.words.is_empty() || self.names.has(name),
-            (NAMES, None) => self.names.words.is_empty(),
+            (NAMES, Some(name)) => self.names.entries.is_empty() || self.names.has(name),
+            (NAMES, None) => self.names.entries.is_empty(),
             _ => true,
         }
     }
@@ -268,24 +268,24 @@ impl<'a> Held<'a> {
 
 /// A sorted set of values.
 struct Set<'a> {
-    words: Vec<&'a str>,
+    entries: Vec<&'a str>,
     /// True if `*` is in the set.
     all: bool,
 }
 
 impl<'a> Set<'a> {
-    fn new(words: &'a Words) -> Self {
-        let mut words: Vec<&str> = words.iter().collect();
-        words.sort_unstable();
-        Self { all: words.binary_search(&ALL).is_ok(), words }
+    fn new(entries: &'a Entries) -> Self {
+        let mut entries: Vec<&str> = entries.iter().collect();
+        entries.sort_unstable();
+        Self { all: entries.binary_search(&ALL).is_ok(), entries }
     }
 
-    fn has(&self, word: &str) -> bool {
-        self.words.binary_search(&word).is_ok()
+    fn has(&self, entry: &str) -> bool {
+        self.entries.binary_search(&entry).is_ok()
     }
 
-    fn has_or_all(&self, word: &str) -> bool {
-        self.all || self.has(word)
+    fn has_or_all(&self, entry: &str) -> bool {
+        self.all || self.has(entry)
     }
 }
 
@@ -297,7 +297,7 @@ struct Paths<'a> {
 }
 
 impl<'a> Paths<'a> {
-    fn new(paths: &'a Words) -> Self {
+    fn new(paths: &'a Entries) -> Self {
         let starred = paths.iter().filter(|path| path.ends_with('*'));
         let mut prefixes: Vec<&str> = starred.map(|path| path.trim_end_matches('*')).collect();
         prefixes.sort_unstable();

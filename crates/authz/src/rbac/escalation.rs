@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use nave_machinery::user::UserInfo;
 
 use super::covering::{Missing, not_covered};
-use super::rule::{ALL, Rule, Words, quoted};
+use super::rule::{ALL, Rule, Entries, quoted};
 
 /// Checks that a user holds all granted rules.
 ///
@@ -79,7 +79,7 @@ fn compact(parts: Vec<Rule>) -> Vec<Rule> {
             continue;
         }
         let of_part: Vec<Box<str>> = part.verbs.iter().map(Box::from).collect();
-        verbs.entry(Rule { verbs: Words::default(), ..part }).or_default().extend(of_part);
+        verbs.entry(Rule { verbs: Entries::default(), ..part }).or_default().extend(of_part);
     }
     let resources =
         verbs.into_iter().map(|(rule, verbs)| Rule { verbs: verbs.into_iter().collect(), ..rule });

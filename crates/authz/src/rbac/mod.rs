@@ -25,7 +25,7 @@ use nave_machinery::user::UserInfo;
 use parking_lot::Mutex;
 
 pub use objects::{Change, GROUP, Kind};
-pub use rule::{Rule, Words};
+pub use rule::{Rule, Entries};
 
 pub(crate) use covering::not_covered;
 
@@ -116,10 +116,10 @@ impl RuleResolver for Rbac {
         let grants = || index.grants(user, namespace);
         let mut listed =
             UserRules { error: aggregate(grants().flat_map(index::Grants::errors)), ..UserRules::default() };
-        let mut words = 0;
+        let mut entries = 0;
         for rule in grants().flat_map(index::Grants::rules) {
-            words += rule.all_words().map(Words::weight).sum::<usize>();
-            if words > MAX_LISTED {
+            entries += rule.all_entries().map(Entries::weight).sum::<usize>();
+            if entries > MAX_LISTED {
                 listed.incomplete = true;
                 break;
             }

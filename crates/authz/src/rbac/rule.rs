@@ -14,26 +14,26 @@ pub(crate) const ALL: &str = "*";
 #[serde(rename_all = "camelCase", default)]
 pub struct Rule {
     /// The allowed verbs.
-    pub verbs: Words,
+    pub verbs: Entries,
     /// The API groups; empty in rules on paths.
-    #[serde(skip_serializing_if = "Words::is_empty")]
-    pub api_groups: Words,
+    #[serde(skip_serializing_if = "Entries::is_empty")]
+    pub api_groups: Entries,
     /// Resources: `pods`, `pods/log`, `*`, `*/scale`.
-    #[serde(skip_serializing_if = "Words::is_empty")]
-    pub resources: Words,
+    #[serde(skip_serializing_if = "Entries::is_empty")]
+    pub resources: Entries,
     /// The only object names that the rule applies to; empty means all.
-    #[serde(skip_serializing_if = "Words::is_empty")]
-    pub resource_names: Words,
+    #[serde(skip_serializing_if = "Entries::is_empty")]
+    pub resource_names: Entries,
     /// Non-resource paths; one may end in `*`.
-    #[serde(rename = "nonResourceURLs", skip_serializing_if = "Words::is_empty")]
-    pub non_resource_urls: Words,
+    #[serde(rename = "nonResourceURLs", skip_serializing_if = "Entries::is_empty")]
+    pub non_resource_urls: Entries,
 }
 
 /// A compact list of strings; `null` deserializes as empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-pub struct Words(Box<[Box<str>]>);
+pub struct Entries(Box<[Box<str>]>);
 
-impl Words {
+impl Entries {
     /// Returns whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -46,51 +46,51 @@ impl Words {
 
     /// The approximate size of a copy, in bytes.
     pub(super) fn weight(&self) -> usize {
-        self.iter().map(|word| size_of::<Box<str>>() + word.len()).sum()
+        self.iter().map(|entry| size_of::<Box<str>>() + entry.len()).sum()
     }
 
     /// The strings.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|word| &**word)
+        self.0.iter().map(|entry| &**entry)
     }
 
     /// Returns whether the list contains a string.
     pub fn has(&self, wanted: &str) -> bool {
-        self.iter().any(|word| word == wanted)
+        self.iter().any(|entry| entry == wanted)
     }
 
     fn has_or_all(&self, wanted: &str) -> bool {
-        self.iter().any(|word| word == ALL || word == wanted)
+        self.iter().any(|entry| entry == ALL || entry == wanted)
     }
 }
 
-impl<'de> Deserialize<'de> for Words {
+impl<'de> Deserialize<'de> for Entries {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Self(Option::deserialize(deserializer)?.unwrap_or_default()))
     }
 }
 
-impl<S: Into<Box<str>>> FromIterator<S> for Words {
-    fn from_iter<I: IntoIterator<Item = S>>(words: I) -> Self {
-        Self(words.into_iter().map(Into::into).collect())
+impl<S: Into<Box<str>>> FromIterator<S> for Entries {
+    fn from_iter<I: IntoIterator<Item = S>>(entries: I) -> Self {
+        Self(entries.into_iter().map(Into::into).collect())
     }
 }
 
 impl Rule {
     /// A rule for one resource.
     pub fn for_resource(group: &str, resource: &str, verb: &str) -> Self {
-        let one = |word: &str| Words::from_iter([word]);
+        let one = |entry: &str| Entries::from_iter([entry]);
         Self { verbs: one(verb), api_groups: one(group), resources: one(resource), ..Self::default() }
     }
 
     /// A rule for one path.
     pub fn for_path(path: &str, verb: &str) -> Self {
-        let one = |word: &str| Words::from_iter([word]);
+        let one = |entry: &str| Entries::from_iter([entry]);
         Self { verbs: one(verb), non_resource_urls: one(path), ..Self::default() }
     }
 
     /// All lists of the rule.
-    pub(super) fn all_words(&self) -> impl Iterator<Item = &Words> {
+    pub(super) fn all_entries(&self) -> impl Iterator<Item = &Entries> {
         [&self.verbs, &self.api_groups, &self.resources, &self.resource_names, &self.non_resource_urls]
             .into_iter()
     }
@@ -136,18 +136,18 @@ impl fmt::Display for Rule {
             ("Verbs", &self.verbs),
         ];
         f.write_str("{")?;
-        for (at, (name, words)) in parts.iter().filter(|(_, words)| !words.is_empty()).enumerate() {
+        for (at, (name, entries)) in parts.iter().filter(|(_, entries)| !entries.is_empty()).enumerate() {
             let comma = if at == 0 { "" } else { ", " };
-            write!(f, "{comma}{name}:{}", quoted(words.iter()))?;
+            write!(f, "{comma}{name}:{}", quoted(entries.iter()))?;
         }
         f.write_str("}")
     }
 }
 
 /// A list of quoted strings as Go formats it: `["a" "b"]`.
-pub(super) fn quoted<'a>(words: impl Iterator<Item = &'a str>) -> String {
-    let words: Vec<String> = words.map(|word| format!("{word:?}")).collect();
-    format!("[{}]", words.join(" "))
+pub(super) fn quoted<'a>(entries: impl Iterator<Item = &'a str>) -> String {
+    let entries: Vec<String> = entries.map(|entry| format!("{entry:?}")).collect();
+    format!("[{}]", entries.join(" "))
 }
 
 #[cfg(test)]

@@ -72,7 +72,8 @@ impl Reconciler for Mirroring {
             return Ok(Action::RequeueAfter(wait));
         }
         let service = self.services.get_by_key(&key);
-        let without_selector = service.is_some_and(|service| service.json_at(&["spec", "selector"]).is_none());
+        let without_selector =
+            service.is_some_and(|service| service.json_at(&["spec", "selector"]).is_none());
         let cached = self.endpoints.get_by_key(&key).filter(|it| without_selector && is_mirrored(it));
         let existing = self.writer.slices_of(&key)?;
         let Some(cached) = cached else {

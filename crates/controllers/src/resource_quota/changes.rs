@@ -72,7 +72,8 @@ impl Surroundings {
         let (judge, around) = (self.clone(), self.clone());
         on_change_or_delete(
             move |old: &Object<K>, new: &Object<K>| {
-                let is_same = ["spec", "status"].iter().all(|part| old.json_at(&[part]) == new.json_at(&[part]));
+                let is_same =
+                    ["spec", "status"].iter().all(|part| old.json_at(&[part]) == new.json_at(&[part]));
                 !is_same && judge.has_quotas(new.namespace()) && used(old) != used(new)
             },
             move |object: &Object<K>| around.changed(object),

@@ -2,9 +2,9 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use nave_apiserver::virtual_resources;
 use nave_apiserver::server::{self, ApiServer};
 use nave_apiserver::storage::{Following, Storages};
+use nave_apiserver::virtual_resources;
 use nave_authn::service_account::{Issuer, KeyRing, SecretUse};
 use nave_resources::Registry;
 use nave_store::{Embedded, Store, StoreError, embedded};

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nave_apiserver::virtual_resources;
 use nave_apiserver::endpoints::virtual_resource::VirtualResources;
 use nave_apiserver::storage::Storages;
+use nave_apiserver::virtual_resources;
 use nave_authn::config::AuthenticationConfiguration;
 use nave_authn::jwt::{Algorithm, KeyError, SigningKey, generate_rsa_pem, public_keys_from_pem};
 use nave_authn::oidc::{IssuerTokens, Issuers};

@@ -45,8 +45,9 @@ async fn admit(
     old: &Value,
 ) -> Result<(), String> {
     let resource = "certificatesigningrequests";
-    let mut request =
-        Request::new(registry(), GROUP, resource, new.clone(), old.clone()).with_subresource(subresource).by("u", &[]);
+    let mut request = Request::new(registry(), GROUP, resource, new.clone(), old.clone())
+        .with_subresource(subresource)
+        .by("u", &[]);
     request.name = "r";
     request.validate(plugin).await.map_err(|status| {
         assert_eq!(status.code, 403);

@@ -193,7 +193,8 @@ async fn checks_pod_updates_on_resize_only() {
     for (subresource, refused) in
         [("", false), ("resize", true), ("status", false), ("ephemeralcontainers", false)]
     {
-        let mut request = Request::new(registry(), "", "pods", large.clone(), large.clone()).with_subresource(subresource);
+        let mut request =
+            Request::new(registry(), "", "pods", large.clone(), large.clone()).with_subresource(subresource);
         assert_eq!(request.admit(&plugin).await.is_err(), refused, "{subresource:?}");
     }
 }

@@ -62,8 +62,9 @@ async fn request(volumes: &Value, audiences: &Value) -> Result<(), String> {
     put(&cluster.pods, "ns", "p", json!({"volumes": volumes, "nodeName": "n"}));
     let bound = json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u"});
     let object = json!({"spec": {"audiences": audiences, "boundObjectRef": bound}});
-    let mut request =
-        by_kubelet(Request::new(registry(), "", "serviceaccounts", object, Value::Null).with_subresource("token"));
+    let mut request = by_kubelet(
+        Request::new(registry(), "", "serviceaccounts", object, Value::Null).with_subresource("token"),
+    );
     request.name = "robot";
     outcome(request.admit(&plugin(&cluster)).await).map_err(|(code, message)| {
         assert_eq!(code, 403);
@@ -141,7 +142,8 @@ async fn kubelet(
     for node in ["n", "m"] {
         cluster.pods.put(json!({"metadata": {"name": format!("on-{node}"), "namespace": "ns"}, "spec": {"nodeName": node}}));
     }
-    let mut request = by_kubelet(Request::new(registry(), resource.0, resource.1, new, old).with_subresource(subresource));
+    let mut request =
+        by_kubelet(Request::new(registry(), resource.0, resource.1, new, old).with_subresource(subresource));
     outcome(request.admit(&plugin(&cluster)).await).map_err(|(_, message)| message)
 }
 

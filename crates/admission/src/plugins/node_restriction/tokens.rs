@@ -96,11 +96,12 @@ impl Audiences {
     }
 
     fn driver_names(&self, pod: &Value, volume: &Value, audience: &str) -> Result<bool, String> {
-        let claim = if meta::value_at(volume, &["ephemeral", "volumeClaimTemplate"]).is_some_and(Value::is_object) {
-            Some(format!("{}-{}", meta::name(pod), text(volume, &["name"])))
-        } else {
-            meta::str_at(volume, &["persistentVolumeClaim", "claimName"]).map(str::to_owned)
-        };
+        let claim =
+            if meta::value_at(volume, &["ephemeral", "volumeClaimTemplate"]).is_some_and(Value::is_object) {
+                Some(format!("{}-{}", meta::name(pod), text(volume, &["name"])))
+            } else {
+                meta::str_at(volume, &["persistentVolumeClaim", "claimName"]).map(str::to_owned)
+            };
         let driver = match claim {
             Some(claim) => self.driver_of_claim(meta::namespace(pod), &claim)?,
             None => driver_of(volume).to_owned(),

@@ -128,7 +128,8 @@ pub(super) fn evaluate(level: LevelVersion, pod: &PodView<'_>) -> Violations {
     };
     let restricted = level.level == Level::Restricted;
     let is_overridden = |id: &str| {
-        restricted && RESTRICTED.iter().any(|check| check.overrides == Some(id) && check.for_minor(minor).is_some())
+        restricted
+            && RESTRICTED.iter().any(|check| check.overrides == Some(id) && check.for_minor(minor).is_some())
     };
     let mut violations = Vec::new();
     if level.level >= Level::Baseline {
@@ -310,7 +311,8 @@ fn host_namespaces(pod: &PodView<'_>) -> Option<Violation> {
 }
 
 fn host_path_volumes(pod: &PodView<'_>) -> Option<Violation> {
-    let volumes = list(pod.spec.get("volumes")).iter().filter(|volume| value_at(volume, &["hostPath"]).is_some());
+    let volumes =
+        list(pod.spec.get("volumes")).iter().filter(|volume| value_at(volume, &["hostPath"]).is_some());
     let names: Vec<_> = volumes.map(|volume| text(volume, "name")).collect();
     if names.is_empty() {
         return None;

@@ -73,7 +73,7 @@ impl Write<'_> {
         let stored = current.map(|current| current.object.as_value());
         let object = self.merge_applied(stored, configuration, apply.force)?;
         apply.check_duplicates(target)?;
-        let body = decode::Body { object, lax: Vec::new() };
+        let body = decode::Body { object, strict_errors: Vec::new() };
         // The configuration has been checked against the type, which knows all fields.
         let object = target.typed(body, FieldValidation::Ignore)?;
         let Some(current) = current else {
@@ -88,13 +88,13 @@ impl Write<'_> {
             if let Some(right) = create {
                 right.authorization.authorize(&right.attributes).await?;
             }
-            return self.prepare_new(self.absorb_applied(None, object)?).await;
+            return self.prepare_new(self.applied_to_storage(None, object)?).await;
         };
         target.check_name(&object)?;
         if parse_resource_version(&object)?.is_some_and(|version| version != current.revision) {
             return Err(target.modified());
         }
-        self.prepare_changed(self.absorb_applied(stored, object)?, &current.object).await
+        self.prepare_changed(self.applied_to_storage(stored, object)?, &current.object).await
     }
 }
 

@@ -26,18 +26,18 @@ struct Tracker<'a> {
 
 impl Write<'_> {
     /// The whole object, in its storage version, that a created or changed view stands for, with its managed fields.
-    pub(super) fn absorb(&self, stored: Option<&Value>, mut view: Value) -> Result<Value, Status> {
+    pub(super) fn to_storage(&self, stored: Option<&Value>, mut view: Value) -> Result<Value, Status> {
         let tracker = Tracker::new(self.target);
         let live = stored.map(|stored| tracker.live(stored)).transpose()?;
         let gvk = self.target.view.gvk(self.target.endpoint);
         let api_version = gvk.group_version().to_string();
         tracker.update(live.as_deref(), &mut view, &api_version, &gvk.kind, &self.field_manager());
-        tracker.absorb(stored, view)
+        tracker.to_storage(stored, view)
     }
 
     /// The whole object after an apply, from its decoded outcome.
-    pub(super) fn absorb_applied(&self, stored: Option<&Value>, view: Value) -> Result<Value, Status> {
-        Tracker::new(self.target).absorb(stored, view)
+    pub(super) fn applied_to_storage(&self, stored: Option<&Value>, view: Value) -> Result<Value, Status> {
+        Tracker::new(self.target).to_storage(stored, view)
     }
 
     /// Brings the managed fields of a changed object up to date, which is in its storage version.
@@ -108,7 +108,7 @@ impl<'a> Tracker<'a> {
         let Target { view, endpoint, .. } = self.target;
         match view {
             View::Scale(paths) => {
-                let mut scale = view.present(endpoint, stored.clone())?;
+                let mut scale = view.to_served(endpoint, stored.clone())?;
                 let entries = self.scale_fields(paths, stored).of_scale();
                 // Entries that cannot be read are passed over, as by any update.
                 if let Ok(Some(entries)) = entries {
@@ -117,18 +117,18 @@ impl<'a> Tracker<'a> {
                 Ok(Cow::Owned(scale))
             }
             _ if endpoint.is_storage_version() => Ok(Cow::Borrowed(stored)),
-            _ => Ok(Cow::Owned(view.present(endpoint, stored.clone())?)),
+            _ => Ok(Cow::Owned(view.to_served(endpoint, stored.clone())?)),
         }
     }
 
-    fn absorb(&self, stored: Option<&Value>, view: Value) -> Result<Value, Status> {
+    fn to_storage(&self, stored: Option<&Value>, view: Value) -> Result<Value, Status> {
         let target = self.target;
         let (View::Scale(paths), Some(stored)) = (&target.view, stored) else {
-            return target.view.absorb(target.endpoint, stored.unwrap_or(&Value::Null), view);
+            return target.view.to_storage(target.endpoint, stored.unwrap_or(&Value::Null), view);
         };
         let of_scale = meta::field(&view, "managedFields").cloned();
         let entries = self.scale_fields(paths, stored).of_object(of_scale.as_ref());
-        let mut object = target.view.absorb(target.endpoint, stored, view)?;
+        let mut object = target.view.to_storage(target.endpoint, stored, view)?;
         match entries {
             Ok(Some(entries)) => meta::set(&mut object, "managedFields", entries),
             _ => drop(meta::remove(&mut object, "managedFields")),
@@ -208,12 +208,12 @@ fn reset_fields(target: &Target<'_>) -> FieldSet {
                 reset.insert(&[field("status"), field("conditions")]);
             }
         }
-        View::Part(part) if part == "approval" => {
+        View::Subresource(name) if name == "approval" => {
             reset.insert(&[field("spec")]);
             reset.insert(&[field("status"), field("certificate")]);
         }
-        View::Part(part) if part == "finalize" => reset.insert(&[field("status")]),
-        View::Object | View::Part(_) | View::Scale(_) => {}
+        View::Subresource(name) if name == "finalize" => reset.insert(&[field("status")]),
+        View::Object | View::Subresource(_) | View::Scale(_) => {}
     }
     reset
 }

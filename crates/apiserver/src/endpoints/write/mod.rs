@@ -29,11 +29,11 @@ use nave_machinery::{
 pub use self::apply::Apply;
 pub use self::patch::Patch;
 pub use self::target::{Payload, Target};
-use super::response::ObjectResponse;
 use super::decode;
+use super::response::ObjectResponse;
 use super::view::View;
 use crate::lifecycle::{self, Deletion};
-use crate::storage::{Attempt, NextState, ResourceStorage, Stored, Update, Updated};
+use crate::storage::{Attempt, NextState, ResourceStorage, Stored, Update, WriteResult};
 
 /// How many names are generated at most for an object that asks for one, as upstream does.
 const MAX_GENERATED_NAMES: usize = 8;
@@ -227,7 +227,7 @@ impl<'a> Write<'a> {
             Ok(key) => key,
             Err(status) => return Err(self.refusal(status).await),
         };
-        let Updated { stored, size, .. } = storage.write(&key, name, &mut self).await?;
+        let WriteResult { stored, size, .. } = storage.write(&key, name, &mut self).await?;
         let (object, created) = (stored.object.into_value(), self.creates);
         Ok(Written { object, created, deletion: self.deletion, size })
     }
@@ -244,7 +244,7 @@ impl<'a> Write<'a> {
     }
 
     async fn create(&self, object: Value) -> Result<Attempt, Status> {
-        self.prepare_new(self.absorb(None, object)?).await
+        self.prepare_new(self.to_storage(None, object)?).await
     }
 
     async fn replace(&mut self, version: Option<u64>, current: &Stored) -> Result<Attempt, Status> {
@@ -263,7 +263,7 @@ impl<'a> Write<'a> {
             _ => self.take_object(),
         };
         target.check_uid(&object, &current.object)?;
-        let changed = self.absorb(Some(current.object.as_value()), object)?;
+        let changed = self.to_storage(Some(current.object.as_value()), object)?;
         self.prepare_changed(changed, &current.object).await
     }
 
@@ -284,9 +284,9 @@ impl<'a> Write<'a> {
     ) -> Result<Attempt, Status> {
         let target = self.target;
         let stored = current.object.as_value();
-        let mut view = target.view.present(target.endpoint, stored.clone())?;
+        let mut view = target.view.to_served(target.endpoint, stored.clone())?;
         patch.apply(target, &mut view)?;
-        let body = decode::Body { object: view, lax: patch.lax() };
+        let body = decode::Body { object: view, strict_errors: patch.strict_errors() };
         let object = match target.typed(body, validation) {
             Ok(object) => object,
             Err(decode::Refusal { why: Some(why), .. }) => return Err(patch.refuse(&why)),
@@ -296,7 +296,7 @@ impl<'a> Write<'a> {
         if parse_resource_version(&object)?.is_some_and(|version| version != current.revision) {
             return Err(target.modified());
         }
-        let changed = self.absorb(Some(stored), object)?;
+        let changed = self.to_storage(Some(stored), object)?;
         self.prepare_changed(changed, &current.object).await
     }
 
@@ -312,7 +312,7 @@ impl<'a> Write<'a> {
         let attributes = self.attributes(Operation::Delete, target.name, Some(&current.object));
         target.admission.validate(&attributes, None).await?;
         let attempt = match deletion {
-            Deletion::Pending => Update::Keep(object).into(),
+            Deletion::Pending => Update::NoWrite(object).into(),
             Deletion::Marked => Update::Put(object).into(),
             Deletion::Now => target.deletion(object, current.object.as_value()),
         };

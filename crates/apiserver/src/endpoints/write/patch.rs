@@ -22,7 +22,7 @@ pub struct Patch {
     /// The patch, or why the body is not one; that is not answered before the object is found.
     body: Result<Value, Status>,
     /// Fields that the patch has twice, and those that its form does not have.
-    lax: Vec<String>,
+    strict_errors: Vec<String>,
 }
 
 impl Patch {
@@ -50,13 +50,13 @@ impl Patch {
         });
         let (value, duplicates) = match decoded {
             Ok(decoded) => (decoded.value, decoded.duplicates),
-            Err(status) => return Self { kind, body: Err(status), lax: Vec::new() },
+            Err(status) => return Self { kind, body: Err(status), strict_errors: Vec::new() },
         };
         if kind == PatchType::Json {
-            let mut lax = duplicates;
-            lax.extend(json_patch::unknown_fields(&value));
-            let lax = lax.into_iter().map(|what| format!("json patch {what}")).collect();
-            return Self { kind, body: Ok(value), lax };
+            let mut strict_errors = duplicates;
+            strict_errors.extend(json_patch::unknown_fields(&value));
+            let strict_errors = strict_errors.into_iter().map(|what| format!("json patch {what}")).collect();
+            return Self { kind, body: Ok(value), strict_errors };
         }
         let found = match &value {
             Value::Null if kind == PatchType::Merge => Some("Invalid JSON Patch".to_owned()),
@@ -69,12 +69,16 @@ impl Patch {
                 Some(format!("{prefix}{why}"))
             }
         };
-        Self { kind, body: found.map_or(Ok(value), |why| Err(Status::bad_request(why))), lax: duplicates }
+        Self {
+            kind,
+            body: found.map_or(Ok(value), |why| Err(Status::bad_request(why))),
+            strict_errors: duplicates,
+        }
     }
 
     /// The fields of the patch that a strict decoder refuses.
-    pub(super) fn lax(&self) -> Vec<String> {
-        self.lax.clone()
+    pub(super) fn strict_errors(&self) -> Vec<String> {
+        self.strict_errors.clone()
     }
 
     /// Applies the patch to what the view shows of an object.
@@ -136,7 +140,10 @@ mod tests {
     #[test]
     fn a_patch_of_operations_reports_its_own_fields() {
         let body = br#"[{"op": "test", "op": "add", "path": "/a", "value": {"b": 1}, "x": 1}]"#;
-        let lax = Patch::decode(PatchType::Json, body).lax;
-        assert_eq!(lax, [r#"json patch duplicate field "[0].op""#, r#"json patch unknown field "[0].x""#]);
+        let strict_errors = Patch::decode(PatchType::Json, body).strict_errors;
+        assert_eq!(
+            strict_errors,
+            [r#"json patch duplicate field "[0].op""#, r#"json patch unknown field "[0].x""#]
+        );
     }
 }

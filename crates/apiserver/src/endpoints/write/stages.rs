@@ -62,17 +62,17 @@ impl Write<'_> {
             View::Object | View::Scale(_) if def.has_status() => keep_status(&mut object, old_value),
             _ => {}
         }
-        if matches!(target.view, View::Status | View::Part(_)) {
+        if matches!(target.view, View::Status | View::Subresource(_)) {
             def.rules.kept_metadata.restore(&mut object, old_value);
             KeptMetadata::OWNERS.restore(&mut object, old_value);
         }
         lifecycle::before_update(&mut object, old_value, target.namespace)?;
         match &target.view {
             View::Status => strategy.prepare_for_status_update(&mut object, old_value),
-            View::Part(part) => {
+            View::Subresource(name) => {
                 // Who owns what is for no strategy to keep.
                 let entries = meta::field(&object, "managedFields").cloned();
-                strategy.prepare_for_part_update(part, &mut object, old_value);
+                strategy.prepare_for_subresource_update(name, &mut object, old_value);
                 match entries {
                     Some(entries) => meta::set(&mut object, "managedFields", entries),
                     None => drop(meta::remove(&mut object, "managedFields")),
@@ -92,7 +92,7 @@ impl Write<'_> {
         errors.extend(finalizer_errors(def, &object));
         errors.extend(match &target.view {
             View::Status => strategy.validate_status_update(&object, old_value),
-            View::Part(part) => strategy.validate_part_update(part, &object, old_value),
+            View::Subresource(name) => strategy.validate_subresource_update(name, &object, old_value),
             View::Object | View::Scale(_) => strategy.validate_update(&object, old_value),
         });
         if !errors.is_empty() {

@@ -183,7 +183,7 @@ impl Target<'_> {
 
     /// The answer with a written object in the request's version.
     pub(super) fn answer(&self, code: u16, written: Written) -> Result<ObjectResponse, Status> {
-        let object = self.view.present(self.endpoint, written.object)?;
+        let object = self.view.to_served(self.endpoint, written.object)?;
         Ok(ObjectResponse::object(self.endpoint, code, object, written.size))
     }
 }

@@ -9,8 +9,8 @@ use serde_json::json;
 
 use super::up_to_date;
 use crate::endpoints::Endpoint;
-use crate::endpoints::virtual_resource::VirtualRequest;
 use crate::endpoints::view::View;
+use crate::endpoints::virtual_resource::VirtualRequest;
 use crate::internal::InternalWriter;
 
 /// Evictions of a budget that may be under way at a time; more are a sign that nothing confirms them.

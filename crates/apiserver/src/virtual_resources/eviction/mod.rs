@@ -18,8 +18,8 @@ use nave_resources::ResourceDef;
 use serde_json::json;
 
 use crate::endpoints::Endpoint;
-use crate::endpoints::virtual_resource::{VirtualResource, VirtualRequest};
 use crate::endpoints::view::View;
+use crate::endpoints::virtual_resource::{VirtualRequest, VirtualResource};
 use crate::endpoints::write::{Change, Target, Write};
 use crate::lifecycle;
 use crate::storage::ResourceStorage;

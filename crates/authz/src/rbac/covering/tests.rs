@@ -14,7 +14,7 @@ fn by_parts(held: &[&Rule], wanted: &[Rule]) -> Vec<Rule> {
                         parts.push(Rule::for_resource(group, resource, verb));
                     }
                     for name in rule.resource_names.iter() {
-                        let resource_names = Words::from_iter([name]);
+                        let resource_names = Entries::from_iter([name]);
                         parts.push(Rule { resource_names, ..Rule::for_resource(group, resource, verb) });
                     }
                 }
@@ -29,8 +29,8 @@ fn by_parts(held: &[&Rule], wanted: &[Rule]) -> Vec<Rule> {
 }
 
 fn covers(rule: &Rule, part: &Rule) -> bool {
-    let every = |words: &Words, covered: &dyn Fn(&str) -> bool| words.iter().all(covered);
-    let or_all = |words: &Words, word: &str| words.has("*") || words.has(word);
+    let every = |entries: &Entries, covered: &dyn Fn(&str) -> bool| entries.iter().all(covered);
+    let or_all = |entries: &Entries, entry: &str| entries.has("*") || entries.has(entry);
     every(&part.verbs, &|verb| or_all(&rule.verbs, verb))
         && every(&part.api_groups, &|group| or_all(&rule.api_groups, group))
         && every(&part.resources, &|resource| {
@@ -47,19 +47,19 @@ fn covers(rule: &Rule, part: &Rule) -> bool {
                 && every(&part.resource_names, &|name| rule.resource_names.has(name))))
 }
 
-fn words(all: &'static [&'static str]) -> impl Strategy<Value = Words> {
-    subsequence(all, 0..=all.len()).prop_map(Words::from_iter)
+fn entries(all: &'static [&'static str]) -> impl Strategy<Value = Entries> {
+    subsequence(all, 0..=all.len()).prop_map(Entries::from_iter)
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
     (
-        words(&["get", "list", "update", "*"]),
-        words(&["", "apps", "batch", "*"]),
-        words(&["pods", "pods/log", "pods/a/b", "*/log", "*/a/b", "*", "nodes"]),
-        prop_oneof![2 => Just(Words::default()), 1 => words(&["a", "b", "c", "*"])],
+        entries(&["get", "list", "update", "*"]),
+        entries(&["", "apps", "batch", "*"]),
+        entries(&["pods", "pods/log", "pods/a/b", "*/log", "*/a/b", "*", "nodes"]),
+        prop_oneof![2 => Just(Entries::default()), 1 => entries(&["a", "b", "c", "*"])],
         prop_oneof![
-            2 => Just(Words::default()),
-            1 => words(&["/a", "/a/*", "/a/b", "/a/b*", "/a/bc", "/b", "/a**", "*", "/*"]),
+            2 => Just(Entries::default()),
+            1 => entries(&["/a", "/a/*", "/a/b", "/a/b*", "/a/bc", "/b", "/a**", "*", "/*"]),
         ],
     )
         .prop_map(|(verbs, api_groups, resources, resource_names, non_resource_urls)| Rule {
@@ -84,7 +84,7 @@ proptest! {
     }
 }
 
-fn many(prefix: &str, count: usize) -> Words {
+fn many(prefix: &str, count: usize) -> Entries {
     (0..count).map(|number| format!("{prefix}{number}")).collect()
 }
 
@@ -109,10 +109,10 @@ fn large_products_take_few_steps_and_little_memory() {
     let mut held = wide(300);
     held.resource_names = many("n", 299);
     let missing =
-        not_covered(&[&held], [&Rule { non_resource_urls: Words::default(), ..wide(300) }]).unwrap();
+        not_covered(&[&held], [&Rule { non_resource_urls: Entries::default(), ..wide(300) }]).unwrap();
     assert_eq!(missing.parts.len() + missing.more, 300_usize.pow(3));
     let missing =
-        not_covered(&[&wide(300), &Rule { resource_names: Words::default(), ..wide(300) }], [&wide(300)]);
+        not_covered(&[&wide(300), &Rule { resource_names: Entries::default(), ..wide(300) }], [&wide(300)]);
     assert_eq!(missing.unwrap(), Missing::default());
 }
 
@@ -142,7 +142,7 @@ fn rejects_rules_that_split_into_too_many_blocks() {
 fn skips_indexing_of_unneeded_rules() {
     let everything = Rule::for_resource("*", "*", "*");
     let long = Rule { resource_names: many("n", MAX_STEPS + 1), ..wide(1) };
-    let wanted = Rule { non_resource_urls: Words::default(), ..wide(10) };
+    let wanted = Rule { non_resource_urls: Entries::default(), ..wide(10) };
     assert_eq!(not_covered(&[&long, &everything], [&wanted]), Ok(Missing::default()));
     assert_eq!(not_covered(&[&long], [&wanted]), Err(TooComplex));
 }

@@ -17,7 +17,7 @@ pub(crate) fn group() -> GroupBuilder {
         .short(&["csr"])
         .named(NameRule::PathSegment)
         .status()
-        .part("approval", Verb::VIEW)
+        .restricted_update("approval", Verb::VIEW)
         .field("spec.signerName")
         .columns(columns())
         .strategy(strategy::RequestStrategy);

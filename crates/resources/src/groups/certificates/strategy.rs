@@ -73,7 +73,7 @@ impl Strategy for RequestStrategy {
         put(request, "status", old.get("status"));
     }
 
-    fn prepare_for_part_update(&self, _approval: &str, request: &mut Value, old: &Value) {
+    fn prepare_for_subresource_update(&self, _approval: &str, request: &mut Value, old: &Value) {
         put(request, "spec", old.get("spec"));
         let conditions = read::at(request, "status.conditions").cloned();
         put(request, "status", Some(old.get("status").unwrap_or(&json!({}))));
@@ -120,7 +120,7 @@ impl Strategy for RequestStrategy {
         self.change(request, old, Through::Object)
     }
 
-    fn validate_part_update(&self, _approval: &str, request: &Value, old: &Value) -> Errors {
+    fn validate_subresource_update(&self, _approval: &str, request: &Value, old: &Value) -> Errors {
         self.change(request, old, Through::Approval)
     }
 
@@ -295,13 +295,16 @@ mod tests {
     fn only_approval_decides_and_a_decision_stands() {
         let open = json!({"spec": {"signerName": "example.com/x"}});
         let strategy = RequestStrategy;
-        assert!(messages(&strategy.validate_part_update("approval", &decided("Approved"), &open)).is_empty());
+        assert!(
+            messages(&strategy.validate_subresource_update("approval", &decided("Approved"), &open))
+                .is_empty()
+        );
         assert_eq!(
             messages(&strategy.validate_status_update(&decided("Approved"), &open)),
             [r#"status.conditions: Forbidden: updates may not add a condition of type "Approved""#]
         );
         assert_eq!(
-            messages(&strategy.validate_part_update("approval", &open, &decided("Denied"))),
+            messages(&strategy.validate_subresource_update("approval", &open, &decided("Denied"))),
             [r#"status.conditions: Forbidden: updates may not remove a condition of type "Denied""#]
         );
     }
@@ -312,7 +315,7 @@ mod tests {
             json!({"metadata": {"name": "c"}, "spec": {"request": "a"}, "status": {"certificate": "Yw=="}});
         let mut new = json!({"metadata": {"name": "c"}, "spec": {"request": "b"},
             "status": {"certificate": "ZA==", "conditions": [{"type": "Approved", "status": "True"}]}});
-        RequestStrategy.prepare_for_part_update("approval", &mut new, &old);
+        RequestStrategy.prepare_for_subresource_update("approval", &mut new, &old);
         assert_eq!((&new["spec"]["request"], &new["status"]["certificate"]), (&json!("a"), &json!("Yw==")));
         assert!(new["status"]["conditions"][0]["lastTransitionTime"].is_string());
     }
@@ -347,7 +350,7 @@ mod tests {
         }
         let changed = RequestStrategy.validate_status_update(&with("b"), &with("a"));
         assert_eq!(messages(&changed).len(), 2, "{changed:?}");
-        let by_approval = RequestStrategy.validate_part_update("approval", &with("b"), &json!({}));
+        let by_approval = RequestStrategy.validate_subresource_update("approval", &with("b"), &json!({}));
         assert_eq!(messages(&by_approval).len(), 2, "{by_approval:?}");
     }
 

@@ -41,7 +41,7 @@ impl Strategy for NamespaceStrategy {
         set(namespace, "spec", old.get("spec").cloned().unwrap_or_else(|| json!({})));
     }
 
-    fn prepare_for_part_update(&self, _part: &str, namespace: &mut Value, old: &Value) {
+    fn prepare_for_subresource_update(&self, _subresource: &str, namespace: &mut Value, old: &Value) {
         // The one part there is, `finalize`, writes finalizers and nothing else of the specification and the status.
         let finalizers = read::list(namespace, "spec.finalizers").to_vec();
         let spec = if finalizers.is_empty() { json!({}) } else { json!({"finalizers": finalizers}) };
@@ -102,7 +102,7 @@ mod tests {
         assert!(NamespaceStrategy.holds_deletion(&update));
 
         let mut finalized = json!({"metadata": {"name": "n"}, "spec": {"finalizers": ["a/b"], "more": 1}});
-        NamespaceStrategy.prepare_for_part_update("finalize", &mut finalized, &namespace);
+        NamespaceStrategy.prepare_for_subresource_update("finalize", &mut finalized, &namespace);
         assert_eq!(finalized["spec"], json!({"finalizers": ["a/b"]}));
         assert_eq!(finalized["status"], json!({"phase": "Active"}));
 

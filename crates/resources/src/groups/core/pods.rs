@@ -43,16 +43,16 @@ impl Strategy for PodStrategy {
         }
     }
 
-    fn prepare_for_part_update(&self, part: &str, pod: &mut Value, old: &Value) {
-        pod_spec::parts::keep(part, pod, old);
+    fn prepare_for_subresource_update(&self, subresource: &str, pod: &mut Value, old: &Value) {
+        pod_spec::parts::keep(subresource, pod, old);
     }
 
     fn validate(&self, pod: &Value) -> Errors {
         pod_spec::validation::pod(pod)
     }
 
-    fn validate_part_update(&self, part: &str, pod: &Value, old: &Value) -> Errors {
-        pod_spec::parts::validate(part, pod, old)
+    fn validate_subresource_update(&self, subresource: &str, pod: &Value, old: &Value) -> Errors {
+        pod_spec::parts::validate(subresource, pod, old)
     }
 
     fn validate_status_update(&self, pod: &Value, old: &Value) -> Errors {
