@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use nave_machinery::user::UserInfo;
 use serde::Deserialize;
 
-use crate::rbac::{Rule, Entries};
+use crate::rbac::{Entries, Rule};
 use crate::rules::{RuleResolver, UserRules};
 use crate::{Attributes, Authorizer, Verdict};
 

@@ -80,7 +80,7 @@ pub struct Endpoint {
 pub struct Resources {
     endpoints: HashMap<GroupVersionResource, Endpoint>,
     admission: Arc<Chain>,
-    virtual_resources: VirtualResources,
+    virtual_endpoints: VirtualResources,
     authorization: nave_authz::Chain,
     watches: Watches,
     cpu: CpuPool,
@@ -106,7 +106,7 @@ impl Resources {
                 endpoints.insert(gvr, endpoint);
             }
         }
-        Self { endpoints, admission, virtual_resources, authorization, watches, cpu }
+        Self { endpoints, admission, virtual_endpoints: virtual_resources, authorization, watches, cpu }
     }
 
     /// The same resources, with cluster IPs and node ports of services from this allocator.
@@ -162,7 +162,7 @@ impl Resources {
         }
         let query = info.query.pairs();
         if info.verb == Verb::Create
-            && let Some(virtual_resource) = self.virtual_resources.find(&endpoint.def, &resource.subresource)
+            && let Some(virtual_resource) = self.virtual_endpoints.find(&endpoint.def, &resource.subresource)
         {
             negotiation.choose(Offer::Object, encode::formats(endpoint))?;
             let options = CreateOptions::parse(query)?;

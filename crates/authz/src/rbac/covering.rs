@@ -18,7 +18,7 @@
 
 use std::cell::OnceCell;
 
-use super::rule::{ALL, Rule, Entries};
+use super::rule::{ALL, Entries, Rule};
 
 /// The parts of rules that other rules do not cover.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -109,7 +109,8 @@ impl<'a> Wanted<'a> {
         if self.entries.iter().any(Vec::is_empty) {
             return Ok(Vec::new());
         }
-        let mut left: Vec<Block> = vec![self.entries.each_ref().map(|entries| (0..entries.len() as u32).collect())];
+        let mut left: Vec<Block> =
+            vec![self.entries.each_ref().map(|entries| (0..entries.len() as u32).collect())];
         for (rule, arranged) in held {
             if arranged.get().is_none() {
                 steps.take(rule.all_entries().map(Entries::len).sum())?;
@@ -178,7 +179,8 @@ impl<'a> Wanted<'a> {
     }
 
     fn bytes(&self, places: [u32; DIMENSIONS]) -> usize {
-        let entries = self.entries.iter().zip(places).filter_map(|(entries, place)| entries.get(place as usize));
+        let entries =
+            self.entries.iter().zip(places).filter_map(|(entries, place)| entries.get(place as usize));
         entries.flatten().map(|entry| entry.len()).sum()
     }
 
@@ -190,7 +192,8 @@ impl<'a> Wanted<'a> {
         if self.on_paths {
             return Rule { verbs, non_resource_urls: entry(RESOURCES), ..Rule::default() };
         }
-        let resource_names = if self.rule.resource_names.is_empty() { Entries::default() } else { entry(NAMES) };
+        let resource_names =
+            if self.rule.resource_names.is_empty() { Entries::default() } else { entry(NAMES) };
         Rule {
             verbs,
             api_groups: entry(GROUPS),

@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use nave_machinery::user::UserInfo;
 
 use super::covering::{Missing, not_covered};
-use super::rule::{ALL, Rule, Entries, quoted};
+use super::rule::{ALL, Entries, Rule, quoted};
 
 /// Checks that a user holds all granted rules.
 ///

@@ -25,7 +25,7 @@ use nave_machinery::user::UserInfo;
 use parking_lot::Mutex;
 
 pub use objects::{Change, GROUP, Kind};
-pub use rule::{Rule, Entries};
+pub use rule::{Entries, Rule};
 
 pub(crate) use covering::not_covered;
 
