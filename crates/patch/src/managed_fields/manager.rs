@@ -1,5 +1,6 @@
 //! The managed fields of an object through a write (upstream: `apimachinery/pkg/util/managedfields`).
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use nave_machinery::{Reason, Status, Value, meta};
@@ -242,35 +243,58 @@ fn is_reset(requested: &Value) -> bool {
     }
 }
 
-/// Puts the oldest entries of updates together, those of a version in one, until there are no more than may be.
+/// Entries of updates that become one.
+struct Bucket {
+    sets: Vec<FieldSet>,
+    /// The time of the latest.
+    time: Option<String>,
+}
+
+/// Puts the oldest entries of updates together, those of a version in one, until there are no more than may be. A
+/// client may send thousands of entries, so the sets of a bucket are united once, when all of them are known.
 fn cap_update_managers(managers: &mut Managers<'_>) {
-    let mut count = managers.keys().filter(|id| !id.applied).count();
-    if count <= MAX_UPDATE_MANAGERS {
+    let count = managers.keys().filter(|id| !id.applied).count();
+    let Some(mut surplus) = count.checked_sub(MAX_UPDATE_MANAGERS).filter(|surplus| *surplus > 0) else {
         return;
-    }
+    };
     let mut updaters: Vec<(Option<String>, ManagerId)> = managers
         .iter()
         .filter(|(id, _)| !id.applied)
         .map(|(id, entry)| (entry.time.clone(), id.clone()))
         .collect();
     updaters.sort();
-    let mut firsts: std::collections::BTreeMap<String, ManagerId> = std::collections::BTreeMap::new();
+    let mut firsts: BTreeMap<String, ManagerId> = BTreeMap::new();
+    let mut buckets: BTreeMap<ManagerId, Bucket> = BTreeMap::new();
     for (time, id) in updaters {
-        if count <= MAX_UPDATE_MANAGERS {
-            return;
+        if surplus == 0 {
+            break;
         }
-        let version = id.api_version.clone();
-        let Some(first) = firsts.get(&version) else {
-            firsts.insert(version, id);
+        let Some(first) = firsts.get(&id.api_version) else {
+            firsts.insert(id.api_version.clone(), id);
             continue;
         };
-        let bucket = ManagerId::new(ANCIENT_CHANGES, false, &version, "");
-        let Some(entry) = managers.remove(&id) else { continue };
-        let older = managers.remove(&bucket).or_else(|| managers.remove(first));
-        let older = older.map(Entry::into_set).unwrap_or_default();
-        managers.insert(bucket, Entry::new(&version, entry.into_set().union(older), time));
-        count -= 1;
+        let bucket = ManagerId::new(ANCIENT_CHANGES, false, &id.api_version, "");
+        let mut take = |id| take_sets(&mut buckets, managers, id);
+        let Some(mut newer) = take(&id) else { continue };
+        let mut sets = take(&bucket).or_else(|| take(first)).unwrap_or_default();
+        sets.append(&mut newer);
+        buckets.insert(bucket, Bucket { sets, time });
+        surplus -= 1;
     }
+    for (id, Bucket { sets, time }) in buckets {
+        let entry = Entry::new(&id.api_version, FieldSet::union_all(sets), time);
+        managers.insert(id, entry);
+    }
+}
+
+/// Takes what a manager owns, or all that is in a bucket.
+fn take_sets(
+    buckets: &mut BTreeMap<ManagerId, Bucket>,
+    managers: &mut Managers<'_>,
+    id: &ManagerId,
+) -> Option<Vec<FieldSet>> {
+    let bucket = buckets.remove(id).map(|bucket| bucket.sets);
+    bucket.or_else(|| managers.remove(id).map(|entry| vec![entry.into_set()]))
 }
 
 /// The fields that the server sets or that identify the object, which no manager owns.

@@ -10,6 +10,7 @@
 //! | `updater` | the owners of fields through a change: take-over, conflicts, removal of what was given up |
 //! | `last_applied` | the annotation of client-side apply |
 //! | `manager` | [`FieldManager`]: what a write calls |
+//! | `visits` | a measure of cost, for tests |
 //! | `scale` | [`ScaleFields`]: the owners of an object's replicas, as its scale shows them |
 //!
 //! Objects and types are borrowed; nothing is copied that does not change. All walks are bounded by the depth of an
@@ -32,6 +33,7 @@ mod set;
 mod updater;
 mod validate;
 mod value;
+mod visits;
 
 #[cfg(test)]
 mod tests;

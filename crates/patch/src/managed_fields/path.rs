@@ -6,6 +6,7 @@ use std::fmt;
 use nave_machinery::Value;
 
 use super::value;
+use super::visits::visit;
 
 /// A step of a path, from a map, struct or list to what is in it.
 #[derive(Clone, Debug)]
@@ -144,6 +145,7 @@ fn escape(text: &mut String, json: &str) {
 
 impl Ord for PathElement {
     fn cmp(&self, other: &Self) -> Ordering {
+        visit(1);
         match (self, other) {
             (Self::Field(a), Self::Field(b)) => a.cmp(b),
             (Self::Key(a), Self::Key(b)) => {

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use super::path::{Path, PathElement};
+use super::visits::visit;
 
 /// A set of the fields of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +29,25 @@ impl Node {
     }
 }
 
+/// Makes one of neighbors with the same element.
+fn merge_neighbors(nodes: Vec<Node>) -> Vec<Node> {
+    let mut merged = Vec::with_capacity(nodes.len());
+    let mut rest = nodes.into_iter().peekable();
+    while let Some(mut node) = rest.next() {
+        let mut others = Vec::new();
+        while let Some(other) = rest.next_if(|next| next.element == node.element) {
+            node.member |= other.member;
+            others.push(other.children);
+        }
+        if !others.is_empty() {
+            others.push(std::mem::take(&mut node.children));
+            node.children = FieldSet::union_all(others);
+        }
+        merged.push(node);
+    }
+    merged
+}
+
 impl FieldSet {
     /// A set of these paths.
     pub fn from_paths<'p>(paths: impl IntoIterator<Item = &'p Path>) -> Self {
@@ -40,21 +60,21 @@ impl FieldSet {
 
     /// Nodes in any order; empty ones are left out, and those of one element become one.
     pub(super) fn from_nodes(mut nodes: Vec<Node>) -> Self {
+        visit(nodes.len());
         nodes.retain(|node| !node.is_empty());
         if !nodes.is_sorted_by(|a, b| a.element < b.element) {
             nodes.sort_by(|a, b| a.element.cmp(&b.element));
-            nodes.dedup_by(|next, node| {
-                let same = next.element == node.element;
-                if same {
-                    node.member |= next.member;
-                    let (first, second) =
-                        (std::mem::take(&mut node.children), std::mem::take(&mut next.children));
-                    node.children = first.union(second);
-                }
-                same
-            });
+            nodes = merge_neighbors(nodes);
         }
         Self { nodes }
+    }
+
+    /// The paths of any of the sets. The cost is linear in what they hold together, but for sorting.
+    pub(super) fn union_all(sets: Vec<Self>) -> Self {
+        match <[Self; 1]>::try_from(sets) {
+            Ok([only]) => only,
+            Err(sets) => Self::from_nodes(sets.into_iter().flat_map(Self::into_nodes).collect()),
+        }
     }
 
     /// Adds a path. The empty path stands for the whole object, which has no owner.
@@ -147,6 +167,7 @@ impl FieldSet {
         }
         nodes.extend(left);
         nodes.extend(right);
+        visit(nodes.len());
         Self { nodes }
     }
 

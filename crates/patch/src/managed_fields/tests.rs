@@ -3,6 +3,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "parts of objects are given as literals")]
 
 mod applies;
+mod cost;
 mod properties;
 mod scales;
 mod sets;

@@ -1,0 +1,74 @@
+//! The cost of writes with thousands of entries, counted in visited path elements: twice the input may not cost much more
+//! than twice as much.
+
+use serde_json::json;
+
+use super::super::visits::visits_of;
+use super::*;
+
+/// Work that is more than this times as much for twice the input is not linear, even with a sort in it.
+const MOST: usize = 3;
+
+fn assert_linear(name: &str, work: impl Fn(usize) -> usize) {
+    let (once, twice) = (work(1000), work(2000));
+    assert!(once > 1000, "{name}: {once} visits are no measure");
+    assert!(twice <= MOST * once, "{name}: {once} visits become {twice}");
+}
+
+/// A set of fields of `data`, `from` and those after it.
+fn data_fields(from: usize, count: usize) -> Value {
+    let fields: serde_json::Map<String, Value> =
+        (from..from + count).map(|at| (format!("f:k{at}"), json!({}))).collect();
+    json!({"f:data": fields})
+}
+
+fn entry(manager: &str, operation: &str, second: usize, fields: Value) -> Value {
+    let time = format!("2026-01-01T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60);
+    json!({"manager": manager, "operation": operation, "apiVersion": "v1", "time": time, "fieldsType": "FieldsV1",
+        "fieldsV1": fields})
+}
+
+/// An entry with `n` fields, and `n` more with one each.
+fn one_large_and_many_small(operation: &str, n: usize) -> Value {
+    let small = (0..n).map(|at| entry(&format!("m{at}"), operation, at + 1, data_fields(n + at, 1)));
+    Value::Array([entry("large", operation, 0, data_fields(0, n))].into_iter().chain(small).collect())
+}
+
+#[test]
+fn many_updaters_become_ancient_changes_in_linear_time() {
+    let kind = Kind::config_map();
+    let live = kind.update(None, "first", kind.object(json!({"data": {"a": "1"}})));
+    for large in ["large", ANCIENT] {
+        assert_linear(large, |n| {
+            let mut new = live.clone();
+            let mut entries = one_large_and_many_small("Update", n);
+            entries[0]["manager"] = json!(large);
+            new["metadata"]["managedFields"] = entries;
+            let visits = visits_of(|| kind.manager(NOW).update(Some(&live), &mut new, "two"));
+            assert_eq!(managers(&new).len(), 10);
+            assert_eq!(
+                fields(&new, ANCIENT, "Update").unwrap()["f:data"].as_object().unwrap().len(),
+                2 * n - 9
+            );
+            visits
+        });
+    }
+}
+
+#[test]
+fn elements_that_mean_the_same_are_read_in_linear_time() {
+    assert_linear("spaces in keys", |n| {
+        let same = (0..n).map(|at| {
+            (format!("k:{{\"p\":{}1}}", " ".repeat(at % 50) + &"\n".repeat(at / 50)), data_fields(at, 1))
+        });
+        let mut same: serde_json::Map<String, Value> = same.collect();
+        same.insert("k:{\"p\":1}".to_owned(), data_fields(0, n));
+        let fields = Value::Object(same);
+        visits_of(|| {
+            let set = FieldSet::from_fields_v1(&fields).unwrap();
+            assert_eq!(set.paths().len(), n);
+        })
+    });
+}
+
+const ANCIENT: &str = "ancient-changes";
