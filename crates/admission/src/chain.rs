@@ -67,13 +67,13 @@ impl Plugin {
 /// The caller enforces the deadline by dropping the future; [`Attributes::deadline`] is for plugins that wait.
 #[derive(Default)]
 pub struct Chain {
-    mutating: Vec<Link<dyn Mutate>>,
-    validating: Vec<Link<dyn Validate>>,
+    mutating: Vec<ChainEntry<dyn Mutate>>,
+    validating: Vec<ChainEntry<dyn Validate>>,
     checks: Vec<Arc<dyn Validate>>,
     metrics: Metrics,
 }
 
-struct Link<P: ?Sized> {
+struct ChainEntry<P: ?Sized> {
     plugin: Arc<P>,
     timer: PluginTimer,
 }
@@ -85,11 +85,11 @@ impl Chain {
         for (name, Plugin { mutate, validate }) in plugins {
             if let Some(plugin) = mutate {
                 let timer = chain.metrics.plugin(name, Phase::Admit);
-                chain.mutating.push(Link { plugin, timer });
+                chain.mutating.push(ChainEntry { plugin, timer });
             }
             if let Some(plugin) = validate {
                 let timer = chain.metrics.plugin(name, Phase::Validate);
-                chain.validating.push(Link { plugin, timer });
+                chain.validating.push(ChainEntry { plugin, timer });
             }
         }
         chain
@@ -142,7 +142,7 @@ impl Chain {
         // The end of one plugin is the start of the next, so the clock is read once per plugin.
         let mut started = Instant::now();
         loop {
-            for Link { plugin, timer } in &self.mutating {
+            for ChainEntry { plugin, timer } in &self.mutating {
                 if !plugin.handles(attributes) {
                     continue;
                 }
@@ -164,7 +164,7 @@ impl Chain {
         object: Option<&Object>,
     ) -> Result<(), Status> {
         let mut started = Instant::now();
-        for Link { plugin, timer } in &self.validating {
+        for ChainEntry { plugin, timer } in &self.validating {
             if !plugin.handles(attributes) {
                 continue;
             }

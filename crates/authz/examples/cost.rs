@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use nave_authz::rbac::{Change, Kind, Rbac};
-use nave_authz::{Attributes, Chain, Link, Metrics, bootstrap};
+use nave_authz::{Attributes, Chain, Metrics, NamedAuthorizer, bootstrap};
 use nave_machinery::user::UserInfo;
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let started = Instant::now();
         rbac.apply(lay(bindings).iter().map(change).collect::<Vec<_>>());
         let taken_in = started.elapsed().as_secs_f64() * 1e6 / bindings as f64;
-        let link = Link { kind: "RBAC", name: "rbac".into(), authorizer: rbac, resolver: None };
+        let link = NamedAuthorizer { kind: "RBAC", name: "rbac".into(), authorizer: rbac, resolver: None };
         let chain = Chain::new(vec![link], Metrics::new(&prometheus::Registry::new())?);
         let groups = ["team", "system:authenticated", "g1", "g2", "g3"].map(str::to_owned).to_vec();
         let user = UserInfo { name: "user-77".into(), groups, ..UserInfo::default() };

@@ -62,7 +62,7 @@ pub trait Authorizer: Send + Sync {
 
 /// An authorizer in a chain.
 #[derive(Clone)]
-pub struct Link {
+pub struct NamedAuthorizer {
     /// The type of the authorizer: `RBAC`, `Webhook`, …
     pub kind: &'static str,
     /// The name; the type in lower case, unless it is configured.
@@ -79,24 +79,24 @@ pub struct Link {
 /// with.
 #[derive(Clone)]
 pub struct Chain {
-    links: Arc<ArcSwap<Vec<Link>>>,
+    authorizers: Arc<ArcSwap<Vec<NamedAuthorizer>>>,
     metrics: Metrics,
 }
 
 impl Chain {
     /// Creates a chain of these authorizers.
-    pub fn new(links: Vec<Link>, metrics: Metrics) -> Self {
-        Self { links: Arc::new(ArcSwap::from_pointee(links)), metrics }
+    pub fn new(authorizers: Vec<NamedAuthorizer>, metrics: Metrics) -> Self {
+        Self { authorizers: Arc::new(ArcSwap::from_pointee(authorizers)), metrics }
     }
 
     /// Replaces the authorizers.
-    pub fn replace(&self, links: Vec<Link>) {
-        self.links.store(Arc::new(links));
+    pub fn replace(&self, authorizers: Vec<NamedAuthorizer>) {
+        self.authorizers.store(Arc::new(authorizers));
     }
 
     /// The authorizers.
-    pub fn links(&self) -> Arc<Vec<Link>> {
-        self.links.load_full()
+    pub fn authorizers(&self) -> Arc<Vec<NamedAuthorizer>> {
+        self.authorizers.load_full()
     }
 
     /// The metrics.
@@ -125,12 +125,12 @@ impl Chain {
         if attributes.in_group(SYSTEM_MASTERS) {
             return Verdict::allow("");
         }
-        let links = self.links();
+        let authorizers = self.authorizers();
         let (mut reasons, mut errors) = (Vec::new(), Vec::new());
-        for link in links.iter() {
-            let verdict = link.authorizer.authorize(attributes).await;
+        for authorizer in authorizers.iter() {
+            let verdict = authorizer.authorizer.authorize(attributes).await;
             if verdict.decision != Decision::NoOpinion {
-                self.metrics.decision(link, verdict.decision);
+                self.metrics.decision(authorizer, verdict.decision);
                 return verdict;
             }
             errors.extend(verdict.error);
@@ -146,7 +146,7 @@ impl Chain {
     pub fn rules_for(&self, user: &UserInfo, namespace: &str) -> UserRules {
         let mut all = UserRules::default();
         let mut errors = Vec::new();
-        for resolver in self.links().iter().filter_map(|link| link.resolver.as_ref()) {
+        for resolver in self.authorizers().iter().filter_map(|authorizer| authorizer.resolver.as_ref()) {
             let found = resolver.rules_for(user, namespace);
             all.rules.extend(found.rules);
             all.incomplete |= found.incomplete;
@@ -197,14 +197,14 @@ mod tests {
     }
 
     fn chain(verdicts: Vec<Verdict>) -> Chain {
-        let link = |verdict| Link {
+        let authorizer = |verdict| NamedAuthorizer {
             kind: "Test",
             name: "test".into(),
             authorizer: Arc::new(Fixed(verdict)),
             resolver: None,
         };
         Chain::new(
-            verdicts.into_iter().map(link).collect(),
+            verdicts.into_iter().map(authorizer).collect(),
             Metrics::new(&prometheus::Registry::new()).unwrap(),
         )
     }

@@ -15,7 +15,7 @@ use serde::Deserialize;
 pub use reload::ConfigFile;
 
 use crate::webhook::{Conditions, ReviewVersion, Settings, WebhookAuthorizer};
-use crate::{Abac, AlwaysAllow, AlwaysDeny, Authorizer, Decision, Link, Metrics, RuleResolver};
+use crate::{Abac, AlwaysAllow, AlwaysDeny, Authorizer, Decision, Metrics, NamedAuthorizer, RuleResolver};
 
 /// The content of a configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -219,7 +219,7 @@ impl Configuration {
     ///
     /// # Errors
     /// A webhook's kubeconfig is invalid, or an authorizer lacks what it needs.
-    pub fn build(&self, parts: &Parts) -> Result<Vec<Link>, ConfigError> {
+    pub fn build(&self, parts: &Parts) -> Result<Vec<NamedAuthorizer>, ConfigError> {
         self.authorizers.iter().map(|entry| entry.build(parts)).collect()
     }
 
@@ -233,28 +233,32 @@ impl Configuration {
 }
 
 impl Entry {
-    fn build(&self, parts: &Parts) -> Result<Link, ConfigError> {
+    fn build(&self, parts: &Parts) -> Result<NamedAuthorizer, ConfigError> {
         let unavailable = |why| ConfigError::Unavailable { name: self.name.clone(), why };
         match self.kind.as_str() {
-            "Node" => Ok(self.link("Node", &parts.node)),
-            "RBAC" => Ok(self.link("RBAC", &parts.rbac)),
+            "Node" => Ok(self.named("Node", &parts.node)),
+            "RBAC" => Ok(self.named("RBAC", &parts.rbac)),
             "ABAC" => {
                 let abac = parts.abac.as_ref().ok_or_else(|| unavailable("no policy file is configured"))?;
-                Ok(self.link("ABAC", abac))
+                Ok(self.named("ABAC", abac))
             }
-            "AlwaysAllow" => Ok(self.link("AlwaysAllow", &Arc::new(AlwaysAllow))),
-            "AlwaysDeny" => Ok(self.link("AlwaysDeny", &Arc::new(AlwaysDeny))),
+            "AlwaysAllow" => Ok(self.named("AlwaysAllow", &Arc::new(AlwaysAllow))),
+            "AlwaysDeny" => Ok(self.named("AlwaysDeny", &Arc::new(AlwaysDeny))),
             "Webhook" => {
                 let webhook =
                     self.webhook.as_ref().ok_or_else(|| unavailable("the webhook is not configured"))?;
-                Ok(self.link("Webhook", &Arc::new(webhook.build(&self.name, &parts.metrics)?)))
+                Ok(self.named("Webhook", &Arc::new(webhook.build(&self.name, &parts.metrics)?)))
             }
             _ => Err(unavailable("unknown authorizer type")),
         }
     }
 
-    fn link<A: Authorizer + RuleResolver + 'static>(&self, kind: &'static str, authorizer: &Arc<A>) -> Link {
-        Link {
+    fn named<A: Authorizer + RuleResolver + 'static>(
+        &self,
+        kind: &'static str,
+        authorizer: &Arc<A>,
+    ) -> NamedAuthorizer {
+        NamedAuthorizer {
             kind,
             name: self.name.as_str().into(),
             authorizer: Arc::clone(authorizer) as _,

@@ -61,7 +61,7 @@ pub mod webhook;
 pub use abac::{Abac, AbacError};
 pub use always::{AlwaysAllow, AlwaysDeny, SYSTEM_MASTERS};
 pub use attributes::{Attributes, Selected};
-pub use chain::{Authorizer, Chain, Decision, Link, Verdict};
+pub use chain::{Authorizer, Chain, Decision, NamedAuthorizer, Verdict};
 pub use forbidden::forbidden;
 pub use metrics::Metrics;
 pub use rules::{RuleResolver, UserRules};

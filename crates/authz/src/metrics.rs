@@ -5,7 +5,7 @@ use std::time::Duration;
 use nave_metrics::Registrar;
 use prometheus::{GaugeVec, HistogramVec, IntCounterVec, Registry};
 
-use crate::chain::{Decision, Link, Verdict};
+use crate::chain::{Decision, NamedAuthorizer, Verdict};
 
 /// Buckets of `authorization_duration_seconds`: 1 ms, doubled 14 times, as upstream's.
 const DURATIONS: usize = 15;
@@ -140,8 +140,8 @@ impl Metrics {
     }
 
     /// Records a final decision of one authorizer.
-    pub(crate) fn decision(&self, link: &Link, decision: Decision) {
+    pub(crate) fn decision(&self, authorizer: &NamedAuthorizer, decision: Decision) {
         let decision = if decision == Decision::Allow { "allowed" } else { "denied" };
-        self.decisions.with_label_values(&[link.kind, &link.name, decision]).inc();
+        self.decisions.with_label_values(&[authorizer.kind, &authorizer.name, decision]).inc();
     }
 }

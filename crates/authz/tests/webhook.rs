@@ -70,8 +70,8 @@ authorizers:
             abac: None,
             metrics: metrics.clone(),
         };
-        let links = Configuration::parse(text.as_bytes()).unwrap().build(&parts).unwrap();
-        Chain::new(links, metrics)
+        let authorizers = Configuration::parse(text.as_bytes()).unwrap().build(&parts).unwrap();
+        Chain::new(authorizers, metrics)
     }
 
     fn calls(&self) -> usize {

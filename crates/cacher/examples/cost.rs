@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nave_cacher::{
-    Attributes, Cacher, CacherConfig, DecodeError, Decoded, Decoder, FieldRef, Filter, Step, WatchRequest,
-    WatchStart,
+    Cacher, CacherConfig, DecodeError, DecodedObject, Decoder, FieldRef, Filter, SelectableAttributes,
+    WatchItem, WatchRequest, WatchStart,
 };
 use nave_store::KeyValue;
 use support::{FakeStore, PREFIX};
@@ -29,7 +29,7 @@ const PADDING: &str = match std::str::from_utf8(&[b'x'; 3_600]) {
 struct PodDecoder;
 
 impl Decoder for PodDecoder {
-    fn decode(&self, kv: &KeyValue) -> Result<Decoded, DecodeError> {
+    fn decode(&self, kv: &KeyValue) -> Result<DecodedObject, DecodeError> {
         let text = std::str::from_utf8(&kv.value).map_err(|error| DecodeError(error.to_string()))?;
         let node = text.split(' ').next().unwrap_or_default();
         let head = r#"{"metadata":{"resourceVersion":""#;
@@ -43,7 +43,11 @@ impl Decoder for PodDecoder {
         let fields =
             [node, "Always", "default-scheduler", "default", "false", "Running", "10.244.17.201", ""];
         let labels = [("app", "web-frontend"), ("pod-template-hash", "5d4f8c7b9"), ("tier", "frontend")];
-        Ok(Decoded { json: json.into(), version_at: head.len(), attributes: Attributes::new(fields, labels) })
+        Ok(DecodedObject {
+            json: json.into(),
+            version_at: head.len(),
+            attributes: SelectableAttributes::new(fields, labels),
+        })
     }
 }
 
@@ -153,7 +157,7 @@ async fn measure(
         };
         let taken = Arc::clone(&taken);
         tasks.push(tokio::spawn(async move {
-            while let Step::Events(events) = watcher.next().await {
+            while let WatchItem::Events(events) = watcher.next().await {
                 let frames = events.iter().filter(|event| !event.json_frame().is_empty()).count();
                 taken.fetch_add(frames as u64, Ordering::Relaxed);
             }

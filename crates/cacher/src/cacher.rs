@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::log::Log;
 use crate::memo::EncodingBudget;
 use crate::object::Decoder;
-use crate::reflector::Reflector;
+use crate::reflector::StoreReflector;
 use crate::state::{Layout, Snapshot, State};
 use crate::stats::{Introspection, Stats};
 use crate::waits::Waits;
@@ -30,7 +30,7 @@ pub struct CacherConfig {
     pub prefix: Arc<str>,
     /// True if keys contain a namespace before the name.
     pub namespaced: bool,
-    /// Selectable fields to index, by position in [`Attributes`](crate::Attributes). An index costs about 60 bytes per
+    /// Selectable fields to index, by position in [`SelectableAttributes`](crate::SelectableAttributes). An index costs about 60 bytes per
     /// object.
     pub indexed_fields: Vec<usize>,
     /// Limits of the history.
@@ -112,7 +112,7 @@ impl Cacher {
             waits: Waits::default(),
             config,
         });
-        let reflector = Arc::new(Reflector::new(Arc::clone(&shared), store, decoder));
+        let reflector = Arc::new(StoreReflector::new(Arc::clone(&shared), store, decoder));
         let (supervisor, resource) = (shared.config.supervisor.clone(), Arc::clone(&shared.config.resource));
         let reflect = async move {
             // Each run starts with a list, so no half-changed state remains after a panic.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  store: list, then watch            Log (one lock, held for pointer copies)           readers
-//!  ──────────────────────►  Reflector ─────────────────────────────────────
+//!  ──────────────────────►  StoreReflector ─────────────────────────────────────
 //!   KeyValue   Decoder        one      State    persistent maps: by key,     ──► Snapshot   lists, gets
 //!              (supplied)     task              by indexed field value
 //!                                      Window   ring of Arc<Event>           ──► Watcher    a position
@@ -45,30 +45,30 @@
 //!
 //! # Example
 //! ```
-//! use nave_cacher::{Attributes, DecodeError, Decoded, Decoder};
+//! use nave_cacher::{SelectableAttributes, DecodeError, DecodedObject, Decoder};
 //! use nave_store::KeyValue;
 //!
 //! /// Decodes objects that are stored as a bare name.
 //! struct Names;
 //!
 //! impl Decoder for Names {
-//!     fn decode(&self, kv: &KeyValue) -> Result<Decoded, DecodeError> {
+//!     fn decode(&self, kv: &KeyValue) -> Result<DecodedObject, DecodeError> {
 //!         let name = std::str::from_utf8(&kv.value).map_err(|e| DecodeError(e.to_string()))?;
 //!         let head = r#"{"metadata":{"resourceVersion":""#;
 //!         let json = format!(r#"{head}{}","name":"{name}"}}}}"#, kv.mod_revision);
-//!         Ok(Decoded { json: json.into(), version_at: head.len(), attributes: Attributes::new([], []) })
+//!         Ok(DecodedObject { json: json.into(), version_at: head.len(), attributes: SelectableAttributes::new([], []) })
 //!     }
 //! }
 //!
 //! # async fn example(store: std::sync::Arc<dyn nave_store::Store>) -> Result<(), nave_cacher::WatchError> {
-//! use nave_cacher::{Cacher, CacherConfig, Filter, Step, WatchRequest, WatchStart};
+//! use nave_cacher::{Cacher, CacherConfig, Filter, WatchItem, WatchRequest, WatchStart};
 //!
 //! let config = CacherConfig::new("widgets.example.com", "/registry/example.com/widgets/", true);
 //! let cacher = Cacher::start(config, store, std::sync::Arc::new(Names));
 //! cacher.wait_ready().await;
 //! let (filter, start) = (Filter::all().in_namespace("default"), WatchStart::State(cacher.snapshot()));
 //! let mut watcher = cacher.watch(WatchRequest { start, filter, bookmarks: true, deadline: None })?;
-//! while let Step::Events(events) = watcher.next().await {
+//! while let WatchItem::Events(events) = watcher.next().await {
 //!     events.iter().for_each(|event| print!("{}", String::from_utf8_lossy(&event.json_frame())));
 //! }
 //! # Ok(())
@@ -94,8 +94,8 @@ pub use cacher::{Cacher, CacherConfig, TooLarge};
 pub use event::{Delivery, Event, EventType};
 pub use filter::{FieldRef, FieldTerm, Filter};
 pub use memo::{Encoding, EncodingBudget};
-pub use object::{Attributes, CachedObject, DecodeError, Decoded, Decoder};
+pub use object::{CachedObject, DecodeError, DecodedObject, Decoder, SelectableAttributes};
 pub use state::{Objects, Selection, Snapshot};
 pub use stats::{Counter, Histogram, Introspection, Stats, WindowIntrospection};
-pub use watcher::{End, Step, WatchError, WatchRequest, WatchStart, Watcher};
+pub use watcher::{End, WatchError, WatchItem, WatchRequest, WatchStart, Watcher};
 pub use window::WindowBounds;

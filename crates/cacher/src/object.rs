@@ -12,19 +12,19 @@ use crate::memo::{Encoding, EncodingBudget, Memo};
 /// Decodes stored bytes; supplied by the crate that knows the resource's types.
 pub trait Decoder: Send + Sync + 'static {
     /// Decodes one stored version. Called once for each version, on the resource's own task, without locks.
-    fn decode(&self, kv: &KeyValue) -> Result<Decoded, DecodeError>;
+    fn decode(&self, kv: &KeyValue) -> Result<DecodedObject, DecodeError>;
 }
 
 /// The result of a [`Decoder`].
 #[derive(Clone, Debug)]
-pub struct Decoded {
+pub struct DecodedObject {
     /// The object's JSON, with `metadata.resourceVersion` set to the version's `mod_revision`.
     pub json: Bytes,
     /// Position in `json` of the digits of `metadata.resourceVersion`. In the last state of a deleted object they are
     /// replaced by the revision of the deletion.
     pub version_at: usize,
     /// The values that selectors use.
-    pub attributes: Attributes,
+    pub attributes: SelectableAttributes,
 }
 
 /// A stored version cannot be decoded.
@@ -35,7 +35,7 @@ pub struct DecodeError(pub String);
 /// The values of a resource's selectable fields, in declared order, and the object's labels, sorted by key. They share
 /// one allocation, because a scan pays for each memory location it visits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Attributes {
+pub struct SelectableAttributes {
     /// The end of each part, in [`END`] characters of seven bits each; then the parts: the field values, then each
     /// label's key and value.
     text: Box<str>,
@@ -44,7 +44,7 @@ pub struct Attributes {
     marks: LabelMarks,
 }
 
-impl Attributes {
+impl SelectableAttributes {
     /// Packs field values and labels. Labels may be in any order.
     pub fn new<'a>(
         fields: impl IntoIterator<Item = &'a str>,
@@ -138,7 +138,7 @@ pub struct CachedObject {
     version_at: u32,
     resource_version: u64,
     json: Bytes,
-    attributes: Attributes,
+    attributes: SelectableAttributes,
     encodings: Memo<Encoding>,
 }
 
@@ -147,7 +147,7 @@ impl CachedObject {
     pub fn new(
         kv: &KeyValue,
         namespaced: bool,
-        decoded: Decoded,
+        decoded: DecodedObject,
         budget: &Arc<EncodingBudget>,
     ) -> Result<Self, DecodeError> {
         let (namespace, name) = name_in_key(&kv.key, namespaced);
@@ -213,7 +213,7 @@ impl CachedObject {
     }
 
     /// Returns the values that selectors use.
-    pub fn attributes(&self) -> &Attributes {
+    pub fn attributes(&self) -> &SelectableAttributes {
         &self.attributes
     }
 
@@ -266,26 +266,27 @@ mod tests {
         version_at: usize,
     ) -> Result<CachedObject, DecodeError> {
         let kv = KeyValue { key: key.into(), value: Bytes::new(), mod_revision: 99 };
-        let attributes = Attributes::new(["node-1", ""], [("b", "2"), ("a", "1")]);
-        let decoded = Decoded { json: Bytes::copy_from_slice(json.as_bytes()), version_at, attributes };
+        let attributes = SelectableAttributes::new(["node-1", ""], [("b", "2"), ("a", "1")]);
+        let decoded = DecodedObject { json: Bytes::copy_from_slice(json.as_bytes()), version_at, attributes };
         CachedObject::new(&kv, namespaced, decoded, &EncodingBudget::new(1 << 20))
     }
 
     #[test]
     fn attributes_return_fields_and_labels() {
-        let attributes = Attributes::new(["node-1", "", "Running"], [("tier", "web"), ("app", "x")]);
+        let attributes =
+            SelectableAttributes::new(["node-1", "", "Running"], [("tier", "web"), ("app", "x")]);
         assert_eq!([0, 1, 2, 3].map(|i| attributes.field(i)), ["node-1", "", "Running", ""]);
         assert_eq!(attributes.labels().collect::<Vec<_>>(), [("app", "x"), ("tier", "web")]);
         assert_eq!(attributes.label("tier"), Some("web"));
         assert_eq!(attributes.label("node-1"), None);
-        assert_eq!(Attributes::default().label(""), None);
+        assert_eq!(SelectableAttributes::default().label(""), None);
     }
 
     #[test]
     fn attributes_of_any_length_round_trip() {
         for length in [0, 1, 127, 128, 129, 16_383, 16_384, 3 << 20] {
             let long = "\u{e9}".repeat(length / 2) + &"x".repeat(length % 2);
-            let attributes = Attributes::new([&*long, "end"], [(&*long, "value")]);
+            let attributes = SelectableAttributes::new([&*long, "end"], [(&*long, "value")]);
             assert_eq!((attributes.field(0), attributes.field(1)), (&*long, "end"));
             assert_eq!(attributes.label(&long), Some("value"));
         }

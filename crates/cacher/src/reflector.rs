@@ -17,7 +17,7 @@ use crate::object::{CachedObject, DecodeError, Decoder};
 use crate::state::State;
 use crate::waits::Demand;
 
-pub(crate) struct Reflector {
+pub(crate) struct StoreReflector {
     shared: Arc<Shared>,
     store: Arc<dyn Store>,
     codec: Arc<Codec>,
@@ -37,7 +37,7 @@ enum Lost {
     History,
 }
 
-impl Reflector {
+impl StoreReflector {
     pub(crate) fn new(shared: Arc<Shared>, store: Arc<dyn Store>, decoder: Arc<dyn Decoder>) -> Self {
         let codec = Arc::new(Codec { decoder, shared: Arc::clone(&shared) });
         Self { shared, store, codec }

@@ -32,7 +32,7 @@ pub struct WatchRequest {
 pub enum WatchStart {
     /// The first event after this revision, which may be in the future.
     After(u64),
-    /// The objects of this snapshot as `ADDED`, then [`Step::InitialEventsEnd`], then the events after it.
+    /// The objects of this snapshot as `ADDED`, then [`WatchItem::InitialEventsEnd`], then the events after it.
     State(Snapshot),
 }
 
@@ -51,7 +51,7 @@ pub enum WatchError {
 
 /// The next item of a watch.
 #[derive(Debug)]
-pub enum Step {
+pub enum WatchItem {
     /// One or more events, in order.
     Events(Vec<Delivery>),
     /// All initial objects have been sent; the state at this revision is complete.
@@ -123,9 +123,9 @@ impl Watcher {
         Ok(Self { shared, filter, initial, position, wake, bookmarks, deadline, timer, ended: None })
     }
 
-    /// Waits for the next step. After [`Step::End`] it returns the same step again. Cancel safe: nothing is lost if the
+    /// Waits for the next step. After [`WatchItem::End`] it returns the same step again. Cancel safe: nothing is lost if the
     /// future is dropped.
-    pub async fn next(&mut self) -> Step {
+    pub async fn next(&mut self) -> WatchItem {
         if let Some(end) = self.ended.or_else(|| self.overdue()) {
             return self.end(end);
         }
@@ -138,7 +138,9 @@ impl Watcher {
             let woken = wake.notified();
             match self.take() {
                 Err(end) => return self.end(end),
-                Ok(Taken { deliveries, .. }) if !deliveries.is_empty() => return Step::Events(deliveries),
+                Ok(Taken { deliveries, .. }) if !deliveries.is_empty() => {
+                    return WatchItem::Events(deliveries);
+                }
                 // Only events of others so far: continue after yielding.
                 Ok(Taken { more: true, .. }) => tokio::task::yield_now().await,
                 Ok(_) => {
@@ -160,7 +162,7 @@ impl Watcher {
         self.position.reached
     }
 
-    fn next_initial(&mut self) -> Option<Step> {
+    fn next_initial(&mut self) -> Option<WatchItem> {
         let Initial { revision, last } = self.initial.as_mut()?;
         let state = {
             let log = self.shared.log.read();
@@ -175,11 +177,11 @@ impl Watcher {
         let Some(latest) = objects.last() else {
             let revision = snapshot.revision();
             self.end_sending();
-            return Some(Step::InitialEventsEnd(revision));
+            return Some(WatchItem::InitialEventsEnd(revision));
         };
         *last = Some(Arc::clone(latest.key()));
         self.shared.stats.initial_events.add(objects.len());
-        Some(Step::Events(objects.into_iter().map(Delivery::initial).collect()))
+        Some(WatchItem::Events(objects.into_iter().map(Delivery::initial).collect()))
     }
 
     /// Takes the next events. The lock is held only to copy pointers; filters run afterwards.
@@ -208,22 +210,22 @@ impl Watcher {
     }
 
     /// The timer has fired: returns a bookmark, or the end.
-    fn tick(&mut self) -> Option<Step> {
+    fn tick(&mut self) -> Option<WatchItem> {
         if let Some(end) = self.overdue() {
             return Some(self.end(end));
         }
         self.timer = next_timer(self.bookmarks, self.deadline).map(|at| Box::pin(sleep_until(at)));
         let reached = self.position.reached;
         let due = self.bookmarks && reached >= self.position.after;
-        due.then_some(Step::Bookmark(reached))
+        due.then_some(WatchItem::Bookmark(reached))
     }
 
-    fn end(&mut self, end: End) -> Step {
+    fn end(&mut self, end: End) -> WatchItem {
         if end == End::Expired && self.ended.is_none() {
             self.shared.stats.terminated_watchers.add(1);
         }
         self.ended = Some(end);
-        Step::End(end)
+        WatchItem::End(end)
     }
 }
 

@@ -156,7 +156,7 @@ mod tests {
     use super::*;
     use crate::event::Change;
     use crate::memo::EncodingBudget;
-    use crate::object::{Attributes, CachedObject, Decoded};
+    use crate::object::{CachedObject, DecodedObject, SelectableAttributes};
 
     const BOUNDS: WindowBounds =
         WindowBounds { min: 4, max: 16, max_bytes: usize::MAX, fresh: Duration::from_secs(75) };
@@ -184,7 +184,8 @@ mod tests {
 
     fn object() -> Arc<CachedObject> {
         let kv = KeyValue { key: "/r/a".into(), value: Bytes::new(), mod_revision: 1 };
-        let decoded = Decoded { json: "1".into(), version_at: 0, attributes: Attributes::default() };
+        let decoded =
+            DecodedObject { json: "1".into(), version_at: 0, attributes: SelectableAttributes::default() };
         Arc::new(CachedObject::new(&kv, false, decoded, &EncodingBudget::new(0)).unwrap())
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use nave_cacher::{
-    Cacher, CacherConfig, Encoding, EncodingBudget, End, FieldRef, Filter, Step, TooLarge, WatchError,
+    Cacher, CacherConfig, Encoding, EncodingBudget, End, FieldRef, Filter, TooLarge, WatchError, WatchItem,
     WatchRequest, WatchStart, Watcher, WindowBounds,
 };
 use support::{FakeStore, PREFIX, TextDecoder};
@@ -37,9 +37,9 @@ fn watch(cacher: &Cacher, start: WatchStart, filter: Filter) -> Result<Watcher, 
     cacher.watch(WatchRequest { start, filter, bookmarks: false, deadline: None })
 }
 
-fn frames(step: Step) -> Vec<String> {
+fn frames(step: WatchItem) -> Vec<String> {
     match step {
-        Step::Events(events) => {
+        WatchItem::Events(events) => {
             events.iter().map(|it| String::from_utf8(it.json_frame().to_vec()).unwrap()).collect()
         }
         other => panic!("{other:?}"),
@@ -159,8 +159,8 @@ async fn lost_history_ends_watches_and_lists_are_complete() {
         cacher.snapshot().range(PREFIX, None).map(|object| object.name().to_owned()).collect();
     assert_eq!(names, ["p1", "p2", "p3"]);
     assert!(Arc::ptr_eq(&unchanged, cacher.snapshot().get(&key("p1")).unwrap()), "not decoded again");
-    assert!(matches!(watcher.next().await, Step::End(End::Expired)));
-    assert!(matches!(watcher.next().await, Step::End(End::Expired)));
+    assert!(matches!(watcher.next().await, WatchItem::End(End::Expired)));
+    assert!(matches!(watcher.next().await, WatchItem::End(End::Expired)));
     assert_eq!(cacher.stats().terminated_watchers.get(), 1);
     let expired = watch(&cacher, WatchStart::After(6), Filter::all()).unwrap_err();
     assert_eq!(expired, WatchError::Expired { requested: 6, oldest: 7 });
@@ -218,7 +218,7 @@ async fn panicked_task_lists_again() {
         assert_eq!(cacher.introspect().objects, panics);
         assert_eq!(cacher.config().supervisor.restarts(), [("watch cache", panics as u64)]);
     }
-    assert!(matches!(watcher.next().await, Step::End(End::Expired)), "missed events are unknown");
+    assert!(matches!(watcher.next().await, WatchItem::End(End::Expired)), "missed events are unknown");
 }
 
 #[tokio::test(start_paused = true)]
@@ -283,8 +283,10 @@ async fn initial_objects_come_in_key_order_before_the_events() {
     let mut names = Vec::new();
     let revision = loop {
         match watcher.next().await {
-            Step::Events(events) => names.extend(events.iter().map(|event| event.object().name().to_owned())),
-            Step::InitialEventsEnd(revision) => break revision,
+            WatchItem::Events(events) => {
+                names.extend(events.iter().map(|event| event.object().name().to_owned()))
+            }
+            WatchItem::InitialEventsEnd(revision) => break revision,
             other => panic!("{other:?}"),
         }
     };
@@ -302,7 +304,7 @@ async fn bookmark_never_covers_undelivered_events() {
     }
     sync(&store, &cacher).await;
     let mut last = 1;
-    while let Some(Step::Events(events)) = watcher.next().now_or_never() {
+    while let Some(WatchItem::Events(events)) = watcher.next().now_or_never() {
         assert_eq!(events[0].object().resource_version(), last + 1);
         last = events.last().unwrap().object().resource_version();
         assert_eq!(watcher.reached(), last);
@@ -323,13 +325,13 @@ async fn bookmarks_come_every_minute_and_before_the_deadline() {
     };
     let mut with = cacher.watch(request(true)).unwrap();
     for second in [60, 88] {
-        assert!(matches!(with.next().await, Step::Bookmark(1)));
+        assert!(matches!(with.next().await, WatchItem::Bookmark(1)));
         assert_eq!(begin.elapsed().as_secs(), second);
     }
-    assert!(matches!(with.next().await, Step::End(End::TimedOut)));
+    assert!(matches!(with.next().await, WatchItem::End(End::TimedOut)));
     assert_eq!(begin.elapsed().as_secs(), 90);
     let mut without = cacher.watch(request(false)).unwrap();
-    assert!(matches!(without.next().await, Step::End(End::TimedOut)));
+    assert!(matches!(without.next().await, WatchItem::End(End::TimedOut)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -379,7 +381,7 @@ async fn only_concerned_watchers_are_woken() {
 }
 
 /// A watcher that was polled and is pending.
-fn waiting(mut watcher: Watcher) -> tokio_test::task::Spawn<impl Future<Output = Step>> {
+fn waiting(mut watcher: Watcher) -> tokio_test::task::Spawn<impl Future<Output = WatchItem>> {
     let mut task = tokio_test::task::spawn(async move { watcher.next().await });
     assert!(task.poll().is_pending());
     task
@@ -397,7 +399,7 @@ async fn slow_watchers_expire_and_idle_ones_do_not() {
     }
     store.put(&key("q"), "n;");
     sync(&store, &cacher).await;
-    assert!(matches!(slow.next().await, Step::End(End::Expired)));
+    assert!(matches!(slow.next().await, WatchItem::End(End::Expired)));
     assert_eq!(frames(quiet.next().await).len(), 1, "earlier events did not match");
     assert_eq!(cacher.introspect().window.events, 8);
 }
@@ -414,7 +416,7 @@ async fn unread_initial_state_is_not_kept_in_memory() {
     let start = || WatchStart::State(cacher.snapshot());
     let mut slow = watch(&cacher, start(), Filter::all()).unwrap();
     let mut other = watch(&cacher, start(), Filter::all()).unwrap();
-    assert!(matches!(slow.next().await, Step::Events(_)));
+    assert!(matches!(slow.next().await, WatchItem::Events(_)));
     store.put(&key("p199"), "n;new");
     sync(&store, &cacher).await;
     assert!(old.upgrade().is_some(), "it may still be sent");
@@ -423,11 +425,11 @@ async fn unread_initial_state_is_not_kept_in_memory() {
     }
     sync(&store, &cacher).await;
     assert!(old.upgrade().is_none());
-    assert!(matches!(slow.next().await, Step::End(End::Expired)));
-    assert!(matches!(other.next().await, Step::End(End::Expired)));
+    assert!(matches!(slow.next().await, WatchItem::End(End::Expired)));
+    assert!(matches!(other.next().await, WatchItem::End(End::Expired)));
     drop((slow, other));
     let mut again = watch(&cacher, start(), Filter::all()).unwrap();
-    while let Step::Events(_) = again.next().await {}
+    while let WatchItem::Events(_) = again.next().await {}
     assert!(again.next().now_or_never().is_none(), "then it waits");
 }
 
@@ -485,5 +487,5 @@ async fn dropping_the_cacher_ends_its_watchers() {
     let next = tokio::spawn(async move { watcher.next().await });
     tokio::task::yield_now().await;
     drop(cacher);
-    assert!(matches!(next.await.unwrap(), Step::End(End::Closed)));
+    assert!(matches!(next.await.unwrap(), WatchItem::End(End::Closed)));
 }

@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nave_cacher::{Cacher, CacherConfig, EventType, Filter, Step, WatchRequest, WatchStart};
+use nave_cacher::{Cacher, CacherConfig, EventType, Filter, WatchItem, WatchRequest, WatchStart};
 use nave_store::embedded::{Embedded, Options};
 use nave_store::{Store, Txn};
 use support::{PREFIX, TextDecoder};
@@ -36,7 +36,7 @@ async fn lists_watches_and_progress_agree_with_the_engine() {
     let mut delivered = Vec::new();
     while delivered.len() < 3 {
         match tokio::time::timeout(PATIENCE, watcher.next()).await.unwrap() {
-            Step::Events(events) => {
+            WatchItem::Events(events) => {
                 delivered.extend(events.iter().map(|event| (event.kind, event.object().resource_version())));
             }
             other => panic!("{other:?}"),

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use futures_util::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
-use nave_cacher::{Attributes, Cacher, CacherConfig, DecodeError, Decoded, Decoder};
+use nave_cacher::{Cacher, CacherConfig, DecodeError, DecodedObject, Decoder, SelectableAttributes};
 use nave_client::{InProcess, SharedInformerFactory, on_each};
 use nave_store::embedded::{Embedded, Options};
 use nave_store::{KeyValue, Store, Txn};
@@ -57,7 +57,7 @@ async fn main() -> Result<(), Failure> {
 struct Pods;
 
 impl Decoder for Pods {
-    fn decode(&self, kv: &KeyValue) -> Result<Decoded, DecodeError> {
+    fn decode(&self, kv: &KeyValue) -> Result<DecodedObject, DecodeError> {
         let mut names = kv.key.rsplit('/');
         let (name, namespace) = (names.next().unwrap_or_default(), names.next().unwrap_or_default());
         let head = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":""#;
@@ -71,7 +71,11 @@ impl Decoder for Pods {
             padding = "",
         );
         let labels = [("app", "web-frontend"), ("pod-template-hash", "5d4f8c7b9"), ("tier", "frontend")];
-        Ok(Decoded { json: json.into(), version_at: head.len(), attributes: Attributes::new([], labels) })
+        Ok(DecodedObject {
+            json: json.into(),
+            version_at: head.len(),
+            attributes: SelectableAttributes::new([], labels),
+        })
     }
 }
 

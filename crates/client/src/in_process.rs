@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use nave_cacher::{
-    CachedObject, Cacher, Delivery, End, EventType, FieldRef, FieldTerm, Filter, Step, WatchError,
+    CachedObject, Cacher, Delivery, End, EventType, FieldRef, FieldTerm, Filter, WatchError, WatchItem,
     WatchRequest, WatchStart as Start, Watcher,
 };
 use nave_machinery::selector::{FieldSelector, LabelSelector};
@@ -83,7 +83,7 @@ impl ListerWatcher for CacherListerWatcher {
         let request = WatchRequest { start, filter, bookmarks: true, deadline };
         let expired = |error: WatchError| ListWatchError::Expired(error.to_string());
         let watcher = cacher.watch(request).map_err(expired)?;
-        Ok(stream::unfold(watcher, steps).flat_map(stream::iter).boxed())
+        Ok(stream::unfold(watcher, watch_events).flat_map(stream::iter).boxed())
     }
 
     fn streams_lists(&self) -> bool {
@@ -91,18 +91,18 @@ impl ListerWatcher for CacherListerWatcher {
     }
 }
 
-type Steps = Vec<Result<WatchEvent, ListWatchError>>;
+type WatchEvents = Vec<Result<WatchEvent, ListWatchError>>;
 
-async fn steps(mut watcher: Watcher) -> Option<(Steps, Watcher)> {
+async fn watch_events(mut watcher: Watcher) -> Option<(WatchEvents, Watcher)> {
     let bookmark = |revision: u64, initial_events_end| {
         vec![Ok(WatchEvent::Bookmark { resource_version: revision.to_string(), initial_events_end })]
     };
     let events = match watcher.next().await {
-        Step::Events(deliveries) => deliveries.iter().map(event).collect(),
-        Step::InitialEventsEnd(revision) => bookmark(revision, true),
-        Step::Bookmark(revision) => bookmark(revision, false),
-        Step::End(End::TimedOut | End::Closed) => return None,
-        Step::End(End::Expired) => vec![Err(ListWatchError::Expired("the watch fell behind".into()))],
+        WatchItem::Events(deliveries) => deliveries.iter().map(event).collect(),
+        WatchItem::InitialEventsEnd(revision) => bookmark(revision, true),
+        WatchItem::Bookmark(revision) => bookmark(revision, false),
+        WatchItem::End(End::TimedOut | End::Closed) => return None,
+        WatchItem::End(End::Expired) => vec![Err(ListWatchError::Expired("the watch fell behind".into()))],
     };
     Some((events, watcher))
 }

@@ -18,7 +18,7 @@ use serde::{
 use serde_json::map::Entry;
 use serde_json::ser::{CompactFormatter, Formatter};
 
-use crate::{Decoded, syntax};
+use crate::{DecodedDocument, syntax};
 
 /// Maximum number of reported duplicate fields, as in kube-apiserver's decoder.
 pub(crate) const MAX_REPORTED: usize = 100;
@@ -54,12 +54,16 @@ impl JsonError {
 }
 
 /// Decodes one JSON document; only white space may follow it. The last of duplicate fields wins.
-pub fn decode(bytes: &[u8]) -> Result<Decoded, JsonError> {
+pub fn decode(bytes: &[u8]) -> Result<DecodedDocument, JsonError> {
     decode_within(bytes, MAX_DEPTH, &mut Budget::default())
 }
 
 /// Decodes a document within another one, with the remaining depth and memory.
-pub(crate) fn decode_within(bytes: &[u8], depth: usize, budget: &mut Budget) -> Result<Decoded, JsonError> {
+pub(crate) fn decode_within(
+    bytes: &[u8],
+    depth: usize,
+    budget: &mut Budget,
+) -> Result<DecodedDocument, JsonError> {
     let text = std::str::from_utf8(bytes).map_err(|error| JsonError::NotUtf8(error.valid_up_to()))?;
     let mut reading = Reading { budget, exceeded: None, duplicates: Vec::new(), reported: HashSet::new() };
     let mut deserializer = serde_json::Deserializer::from_str(text);
@@ -71,7 +75,7 @@ pub(crate) fn decode_within(bytes: &[u8], depth: usize, budget: &mut Budget) -> 
     }
     let value = read.map_err(|error| explain(text, &error))?;
     deserializer.end().map_err(|error| explain(text, &error))?;
-    Ok(Decoded { value, duplicates: reading.duplicates })
+    Ok(DecodedDocument { value, duplicates: reading.duplicates })
 }
 
 /// Checks that `bytes` are one JSON document with at most `depth` levels, without building it.

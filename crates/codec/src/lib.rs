@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!             json::decode ─┐                         ┌─ json::encode
-//!  bytes ──── yaml::decode ─┼──▶ Decoded / Value ──▶──┼─ yaml::encode ───▶ bytes
+//!  bytes ──── yaml::decode ─┼──▶ DecodedDocument / Value ──▶──┼─ yaml::encode ───▶ bytes
 //!         protobuf::decode ─┘                         └─ protobuf::encode
 //!             │                                                ▲
 //!             └── protobuf::transcode_json (no Value between) ─┘
@@ -37,7 +37,7 @@ use nave_machinery::Value;
 
 /// A decoded document.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Decoded {
+pub struct DecodedDocument {
     /// The document, with the last of duplicate fields.
     pub value: Value,
     /// A message for each duplicate field, as in the strict decoder's error; at most a hundred.

@@ -3,13 +3,17 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use nave_authz::{Authorizer, Chain, Link, Metrics, Verdict};
+use nave_authz::{Authorizer, Chain, Metrics, NamedAuthorizer, Verdict};
 
 /// Creates an authorizer that allows the rights listed as `verb resource name` or `verb resource/subresource`.
 pub(crate) fn allowing(rights: &[&'static str]) -> Chain {
-    let authorizer = Arc::new(Rights(rights.to_vec()));
-    let link = Link { kind: "T", name: "t".into(), authorizer, resolver: None };
-    Chain::new(vec![link], Metrics::new(&prometheus::Registry::new()).unwrap())
+    let authorizer = NamedAuthorizer {
+        kind: "T",
+        name: "t".into(),
+        authorizer: Arc::new(Rights(rights.to_vec())),
+        resolver: None,
+    };
+    Chain::new(vec![authorizer], Metrics::new(&prometheus::Registry::new()).unwrap())
 }
 
 struct Rights(Vec<&'static str>);

@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes};
 use futures_util::future::ready;
 use futures_util::stream::{self, Stream, StreamExt};
 use http::Response;
-use nave_cacher::{Delivery, End, Histogram, Step, WatchError, WatchRequest, WatchStart, Watcher};
+use nave_cacher::{Delivery, End, Histogram, WatchError, WatchItem, WatchRequest, WatchStart, Watcher};
 use nave_codec::negotiate::Format;
 use nave_machinery::options::ListOptions;
 use nave_machinery::{Reason, Status};
@@ -227,22 +227,22 @@ impl Watching {
                 () = self.closing.cancelled() => return None,
             };
             let frame = match step {
-                Step::Events(deliveries) => {
+                WatchItem::Events(deliveries) => {
                     self.taken = deliveries.into_iter();
                     continue;
                 }
-                Step::InitialEventsEnd(revision) => {
+                WatchItem::InitialEventsEnd(revision) => {
                     let Some(list) = self.list.take() else { continue };
                     list.completed(&self.stats);
                     self.frames.bookmark(revision, true).map(Pieces::from)
                 }
-                Step::Bookmark(revision) => self.frames.bookmark(revision, false).map(Pieces::from),
-                Step::End(End::Expired) => Err(Status::failure(
+                WatchItem::Bookmark(revision) => self.frames.bookmark(revision, false).map(Pieces::from),
+                WatchItem::End(End::Expired) => Err(Status::failure(
                     410,
                     Reason::Expired,
                     "the watch fell behind the history that is kept",
                 )),
-                Step::End(End::TimedOut | End::Closed) => return None,
+                WatchItem::End(End::TimedOut | End::Closed) => return None,
             };
             return Some(self.or_error(frame));
         }

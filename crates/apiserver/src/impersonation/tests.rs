@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::Request;
-use nave_authz::{Authorizer, Chain, Link, Metrics, Verdict};
+use nave_authz::{Authorizer, Chain, Metrics, NamedAuthorizer, Verdict};
 
 use super::*;
 use crate::context::Client;
@@ -116,7 +116,7 @@ impl Authorizer for One {
 fn only(rights: &'static [&'static str]) -> Chain {
     let (name, authorizer) = (Arc::from("one"), Arc::new(One(rights)));
     Chain::new(
-        vec![Link { kind: "One", name, authorizer, resolver: None }],
+        vec![NamedAuthorizer { kind: "One", name, authorizer, resolver: None }],
         Metrics::new(&prometheus::Registry::new()).unwrap(),
     )
 }

@@ -10,7 +10,7 @@ use http::{Method, Response, StatusCode, header};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, StreamBody};
 use nave_admission::{Plugin, PluginConfig};
-use nave_authz::{AlwaysAllow, Link};
+use nave_authz::{AlwaysAllow, NamedAuthorizer};
 use nave_machinery::Value;
 use nave_resources::Registry;
 use nave_store::embedded::{Embedded, Options};
@@ -49,14 +49,14 @@ impl Fixture {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Embedded::open(folder.path(), &Options::default()).unwrap());
         let registry = Registry::builtin(nave_schema::builtin());
-        let link = Link {
+        let authorizer = NamedAuthorizer {
             kind: "AlwaysAllow",
             name: Arc::from("alwaysallow"),
             authorizer: Arc::new(AlwaysAllow),
             resolver: None,
         };
         let authorization = nave_authz::Chain::new(
-            vec![link],
+            vec![authorizer],
             nave_authz::Metrics::new(&prometheus::Registry::new()).unwrap(),
         );
         let virtual_resources =

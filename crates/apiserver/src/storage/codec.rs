@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use nave_cacher::{Attributes, CachedObject, DecodeError, Decoded, Decoder};
+use nave_cacher::{CachedObject, DecodeError, DecodedObject, Decoder, SelectableAttributes};
 use nave_codec::json;
 use nave_codec::protobuf::{self, ProtobufError, project};
 use nave_machinery::limits::{self, LimitError, MAX_DEPTH};
@@ -113,7 +113,7 @@ impl ObjectCodec {
     ///
     /// # Errors
     /// The stored bytes are not an object of the resource.
-    pub fn decode_cached(&self, kv: &KeyValue) -> Result<Decoded, DecodeError> {
+    pub fn decode_cached(&self, kv: &KeyValue) -> Result<DecodedObject, DecodeError> {
         if let Some(type_id) = self.type_id.filter(|_| protobuf::envelope::is_wrapped(&kv.value))
             && let Some(decoded) = self.transcode(type_id, kv).map_err(|error| failed(kv, &error))?
         {
@@ -123,12 +123,16 @@ impl ObjectCodec {
         let attributes = self.attributes(&object);
         let (json, version_at) =
             encode_with_version(&object, kv.mod_revision).map_err(|error| failed(kv, &error))?;
-        Ok(Decoded { json, version_at, attributes })
+        Ok(DecodedObject { json, version_at, attributes })
     }
 
     /// The short way, from protobuf to JSON with no tree between; `None` where the message's metadata does not come
     /// first, as it does in all of Kubernetes' kinds.
-    fn transcode(&self, type_id: TypeId, kv: &KeyValue) -> Result<Option<Decoded>, protobuf::ProtobufError> {
+    fn transcode(
+        &self,
+        type_id: TypeId,
+        kv: &KeyValue,
+    ) -> Result<Option<DecodedObject>, protobuf::ProtobufError> {
         let message = protobuf::envelope::unwrap(&kv.value)?.raw;
         let set = nave_schema::builtin();
         let mut digits = itoa::Buffer::new();
@@ -159,17 +163,17 @@ impl ObjectCodec {
         let mut labels = Vec::new();
         let path = ["metadata", "labels"];
         project::strings_at(set, type_id, message, &path, &mut |key, value| labels.push((key, value)))?;
-        let attributes = Attributes::new(fields.iter().map(AsRef::as_ref), labels);
+        let attributes = SelectableAttributes::new(fields.iter().map(AsRef::as_ref), labels);
         self.growth.observe(kv.value.len(), json.len());
         json.shrink_to_fit();
-        Ok(Some(Decoded { json: json.into(), version_at, attributes }))
+        Ok(Some(DecodedObject { json: json.into(), version_at, attributes }))
     }
 
-    fn attributes(&self, object: &Value) -> Attributes {
+    fn attributes(&self, object: &Value) -> SelectableAttributes {
         let fields: Vec<_> = self.def.fields.iter().map(|field| field.value(object)).collect();
         let labels = meta::labels(object).into_iter().flatten();
         let labels = labels.map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default()));
-        Attributes::new(fields.iter().map(AsRef::as_ref), labels)
+        SelectableAttributes::new(fields.iter().map(AsRef::as_ref), labels)
     }
 }
 
@@ -201,7 +205,7 @@ impl Default for Growth {
 }
 
 impl Decoder for ObjectCodec {
-    fn decode(&self, kv: &KeyValue) -> Result<Decoded, DecodeError> {
+    fn decode(&self, kv: &KeyValue) -> Result<DecodedObject, DecodeError> {
         self.decode_cached(kv)
     }
 }

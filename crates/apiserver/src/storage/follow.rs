@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use nave_cacher::{CachedObject, Cacher, Delivery, End, Filter, Step, WatchRequest, WatchStart};
+use nave_cacher::{CachedObject, Cacher, Delivery, End, Filter, WatchItem, WatchRequest, WatchStart};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -67,10 +67,10 @@ async fn follow(cacher: &Cacher, follower: &dyn Follower, synced: &watch::Sender
         synced.send_replace(true);
         loop {
             match watcher.next().await {
-                Step::Events(events) => follower.apply(&events),
-                Step::InitialEventsEnd(_) | Step::Bookmark(_) => {}
-                Step::End(End::Closed) => return,
-                Step::End(End::Expired | End::TimedOut) => break,
+                WatchItem::Events(events) => follower.apply(&events),
+                WatchItem::InitialEventsEnd(_) | WatchItem::Bookmark(_) => {}
+                WatchItem::End(End::Closed) => return,
+                WatchItem::End(End::Expired | End::TimedOut) => break,
             }
         }
         tracing::info!(resource = %cacher.config().resource, "lost the history in between: reads all objects anew");

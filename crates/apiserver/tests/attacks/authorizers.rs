@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use base64::Engine;
-use nave_authz::{Attributes, Authorizer, Link, Verdict};
+use nave_authz::{Attributes, Authorizer, NamedAuthorizer, Verdict};
 use serde_json::{Value, json};
 
 use crate::common::{Cluster, check, cluster_role, cluster_role_everywhere, namespace, row};
@@ -44,9 +44,13 @@ async fn cluster() -> Cluster {
         request("approved"),
         request("signed"),
     ];
-    let link =
-        Link { kind: "Webhook", name: "waiting".into(), authorizer: Arc::new(Waiting), resolver: None };
-    Cluster::start_with(&objects, vec![link]).await
+    let authorizer = NamedAuthorizer {
+        kind: "Webhook",
+        name: "waiting".into(),
+        authorizer: Arc::new(Waiting),
+        resolver: None,
+    };
+    Cluster::start_with(&objects, vec![authorizer]).await
 }
 
 fn request(name: &str) -> Value {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use nave_authz::{Attributes, Authorizer, Link, Verdict};
+use nave_authz::{Attributes, Authorizer, NamedAuthorizer, Verdict};
 use serde_json::{Value, json};
 
 use crate::common::{Call, Cluster, check, cluster_role, cluster_role_in, namespace, row};
@@ -65,9 +65,13 @@ async fn cluster() -> (Cluster, String) {
         ),
         cluster_role_in("team", "audience", "system:node:a"),
     ];
-    let link =
-        Link { kind: "Webhook", name: "waiting".into(), authorizer: Arc::new(Waiting), resolver: None };
-    let cluster = Cluster::start_with(&objects, vec![link]).await;
+    let authorizer = NamedAuthorizer {
+        kind: "Webhook",
+        name: "waiting".into(),
+        authorizer: Arc::new(Waiting),
+        resolver: None,
+    };
+    let cluster = Cluster::start_with(&objects, vec![authorizer]).await;
     let node = |name: &str| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
     let uid = cluster.create(&node("a")).await["metadata"]["uid"].as_str().unwrap().to_owned();
     cluster.create(&node("b")).await;

@@ -34,7 +34,7 @@ use nave_authn::service_account::{Issuer, IssuerConfig, KeyRing, Keys};
 use nave_authz::config::{Configuration, Parts};
 use nave_authz::node::{Graph, Node};
 use nave_authz::rbac::{GROUP, Rbac};
-use nave_authz::{Chain, Link, Metrics};
+use nave_authz::{Chain, Metrics, NamedAuthorizer};
 use nave_machinery::user::UserInfo;
 use nave_machinery::{GroupVersionKind, GroupVersionResource, Value};
 use nave_resources::Registry;
@@ -66,7 +66,7 @@ impl Cluster {
     }
 
     /// Starts a server whose authorizers are asked after `authorizers`.
-    pub(crate) async fn start_with(objects: &[Value], authorizers: Vec<Link>) -> Self {
+    pub(crate) async fn start_with(objects: &[Value], authorizers: Vec<NamedAuthorizer>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> =
             Arc::new(Embedded::open(folder.path(), &embedded::Options::default()).unwrap());
@@ -253,7 +253,7 @@ pub(crate) fn cluster_role(name: &str, rules: &Value) -> Value {
     })
 }
 
-fn chain(first: Vec<Link>, rbac: &Arc<Rbac>, graph: &Arc<RwLock<Graph>>) -> Chain {
+fn chain(first: Vec<NamedAuthorizer>, rbac: &Arc<Rbac>, graph: &Arc<RwLock<Graph>>) -> Chain {
     let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
     let parts = Parts {
         rbac: Arc::clone(rbac),

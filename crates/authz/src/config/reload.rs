@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use sha2::{Digest, Sha256};
 
 use super::{ConfigError, Configuration, Parts};
-use crate::{Chain, Link};
+use crate::{Chain, NamedAuthorizer};
 
 /// A configuration file, and the parts its authorizers need.
 pub struct ConfigFile {
@@ -24,15 +24,19 @@ impl ConfigFile {
     ///
     /// # Errors
     /// [`ConfigError`].
-    pub fn open(path: PathBuf, parts: Parts, server: &str) -> Result<(Self, Vec<Link>), ConfigError> {
+    pub fn open(
+        path: PathBuf,
+        parts: Parts,
+        server: &str,
+    ) -> Result<(Self, Vec<NamedAuthorizer>), ConfigError> {
         let content = std::fs::read(&path)?;
         let configuration = Configuration::parse(&content)?;
-        let links = configuration.build(&parts)?;
+        let authorizers = configuration.build(&parts)?;
         let built_in = configuration.built_in().into_iter().map(str::to_owned).collect();
         let server = digest(server.as_bytes());
         let file = Self { path, parts, hash: digest(&content), built_in, server };
         file.parts.metrics.config_in_force(&file.server, &file.hash);
-        Ok((file, links))
+        Ok((file, authorizers))
     }
 
     /// Reads the file again and replaces the authorizers of `chain` if it changed. An unusable file leaves the chain

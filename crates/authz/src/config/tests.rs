@@ -67,8 +67,9 @@ authorizers:
     assert_eq!(webhook.timeout, Interval(Some(Duration::from_secs(3))));
     assert_eq!(webhook.authorized_ttl, Interval(Some(DEFAULT_AUTHORIZED_TTL)));
     assert_eq!(webhook.unauthorized_ttl, Interval(Some(Duration::from_secs(10))));
-    let links = configuration.build(&parts()).unwrap();
-    let names: Vec<(&str, &str)> = links.iter().map(|link| (link.kind, &*link.name)).collect();
+    let authorizers = configuration.build(&parts()).unwrap();
+    let names: Vec<(&str, &str)> =
+        authorizers.iter().map(|authorizer| (authorizer.kind, &*authorizer.name)).collect();
     assert_eq!(names, [("Webhook", "first"), ("Node", "node"), ("RBAC", "rbac"), ("Webhook", "last")]);
     assert_eq!(configuration.built_in(), ["Node", "RBAC"]);
 }
@@ -121,8 +122,8 @@ fn validation_messages_match_upstream() {
 #[test]
 fn authorizers_of_modes_are_named_after_their_type() {
     let configuration = Configuration::of_modes(["Node", "RBAC"], None);
-    let links = configuration.build(&parts()).unwrap();
-    assert_eq!(links.iter().map(|link| &*link.name).collect::<Vec<_>>(), ["node", "rbac"]);
+    let authorizers = configuration.build(&parts()).unwrap();
+    assert_eq!(authorizers.iter().map(|authorizer| &*authorizer.name).collect::<Vec<_>>(), ["node", "rbac"]);
     let abac = Configuration::of_modes(["ABAC"], None).build(&parts());
     assert_eq!(abac.err().unwrap().to_string(), "authorizer abac: no policy file is configured");
 }
@@ -139,9 +140,10 @@ fn reloads_a_changed_file_and_ignores_an_invalid_one() {
     };
     write(&["Node", "RBAC"]);
     let parts = parts();
-    let (mut file, links) = ConfigFile::open(path.clone(), parts.clone(), "server").unwrap();
-    let chain = crate::Chain::new(links, parts.metrics.clone());
-    let names = || chain.links().iter().map(|link| link.name.to_string()).collect::<Vec<_>>();
+    let (mut file, authorizers) = ConfigFile::open(path.clone(), parts.clone(), "server").unwrap();
+    let chain = crate::Chain::new(authorizers, parts.metrics.clone());
+    let names =
+        || chain.authorizers().iter().map(|authorizer| authorizer.name.to_string()).collect::<Vec<_>>();
     assert_eq!(names(), ["node", "rbac"]);
     assert!(!file.reload(&chain).unwrap());
     write(&["RBAC", "Node"]);

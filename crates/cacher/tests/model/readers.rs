@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use nave_cacher::{Cacher, Delivery, End, EventType, Step, Watcher};
+use nave_cacher::{Cacher, Delivery, End, EventType, WatchItem, Watcher};
 use tokio::time::Instant;
 
 use crate::WINDOW;
@@ -34,15 +34,17 @@ impl Watch {
             let ready = (0..50).find_map(|_| self.watcher.next().now_or_never());
             match ready {
                 None => return,
-                Some(Step::Events(deliveries)) => deliveries.iter().for_each(|it| self.check(it, oracle)),
-                Some(Step::InitialEventsEnd(revision)) => {
+                Some(WatchItem::Events(deliveries)) => {
+                    deliveries.iter().for_each(|it| self.check(it, oracle))
+                }
+                Some(WatchItem::InitialEventsEnd(revision)) => {
                     assert_eq!((revision, self.initial.len()), (self.after, 0));
                 }
-                Some(Step::Bookmark(revision)) => {
+                Some(WatchItem::Bookmark(revision)) => {
                     assert!(self.bookmarks && revision >= self.after);
                     self.check_complete(oracle, revision);
                 }
-                Some(Step::End(end)) => return self.check_end(end, oracle, lists),
+                Some(WatchItem::End(end)) => return self.check_end(end, oracle, lists),
             }
             self.check_complete(oracle, self.watcher.reached());
         }

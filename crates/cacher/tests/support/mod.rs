@@ -14,7 +14,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream;
-use nave_cacher::{Attributes, DecodeError, Decoded, Decoder};
+use nave_cacher::{DecodeError, DecodedObject, Decoder, SelectableAttributes};
 use nave_store::{
     Defragmentation, Event, EventKind, KeyValue, Range, RangeResult, Store, StoreError, StoreStatus, Txn,
     TxnOutcome, WatchBatch, WatchStream,
@@ -248,7 +248,7 @@ impl Watch {
 pub struct TextDecoder;
 
 impl Decoder for TextDecoder {
-    fn decode(&self, kv: &KeyValue) -> Result<Decoded, DecodeError> {
+    fn decode(&self, kv: &KeyValue) -> Result<DecodedObject, DecodeError> {
         let text = std::str::from_utf8(&kv.value).map_err(|error| DecodeError(error.to_string()))?;
         if text.starts_with('!') {
             return Err(DecodeError("damaged".into()));
@@ -257,10 +257,10 @@ impl Decoder for TextDecoder {
         let (node, labels) = text.split_once(';').unwrap_or((text, ""));
         let labels = labels.split(',').filter_map(|label| label.split_once('='));
         let head = r#"{"metadata":{"resourceVersion":""#;
-        Ok(Decoded {
+        Ok(DecodedObject {
             json: format!(r#"{head}{}"}},"is":"{text}"}}"#, kv.mod_revision).into(),
             version_at: head.len(),
-            attributes: Attributes::new([node], labels),
+            attributes: SelectableAttributes::new([node], labels),
         })
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use nave_cacher::{Attributes, Cacher, CacherConfig, DecodeError, Decoded, Decoder};
+use nave_cacher::{Cacher, CacherConfig, DecodeError, DecodedObject, Decoder, SelectableAttributes};
 use nave_client::{
     Backoff, CacherListerWatcher, FactoryConfig, InProcess, InformerConfig, Scope, SharedInformer,
     SharedInformerFactory, resource_of,
@@ -24,7 +24,7 @@ const PREFIX: &str = "/registry/configmaps/";
 struct Labels;
 
 impl Decoder for Labels {
-    fn decode(&self, kv: &KeyValue) -> Result<Decoded, DecodeError> {
+    fn decode(&self, kv: &KeyValue) -> Result<DecodedObject, DecodeError> {
         let label = std::str::from_utf8(&kv.value).map_err(|error| DecodeError(error.to_string()))?;
         let (namespace, name) = kv.key.strip_prefix(PREFIX).and_then(|key| key.split_once('/')).unwrap();
         let head = r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":""#;
@@ -33,8 +33,8 @@ impl Decoder for Labels {
             kv.key
         );
         let json = format!("{head}{}{rest}", kv.mod_revision);
-        let attributes = Attributes::new([], [("colour", label)]);
-        Ok(Decoded { json: json.into(), version_at: head.len(), attributes })
+        let attributes = SelectableAttributes::new([], [("colour", label)]);
+        Ok(DecodedObject { json: json.into(), version_at: head.len(), attributes })
     }
 }
 

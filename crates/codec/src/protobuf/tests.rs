@@ -446,7 +446,7 @@ proptest! {
         let message = encoded(&set, &value);
         prop_assert_eq!(&decode(&set, FIRST, &message).unwrap(), &value);
         let text = transcoded(&set, &message, Root::default()).unwrap();
-        prop_assert_eq!(json::decode(text.as_bytes()).unwrap(), crate::Decoded { value, duplicates: vec![] });
+        prop_assert_eq!(json::decode(text.as_bytes()).unwrap(), crate::DecodedDocument { value, duplicates: vec![] });
     }
 
     #[test]

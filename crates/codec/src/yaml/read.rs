@@ -9,7 +9,7 @@ use serde_json::map::Entry;
 
 use super::resolve::scalar;
 use crate::{
-    Decoded,
+    DecodedDocument,
     json::{self, MAX_REPORTED, MAX_REPORTED_BYTES},
 };
 
@@ -52,7 +52,7 @@ impl YamlError {
 
 /// Decodes the first document; an empty input is null. The last of duplicate fields wins; duplicates are reported in
 /// one message, as by Go's parser.
-pub fn decode(bytes: &[u8]) -> Result<Decoded, YamlError> {
+pub fn decode(bytes: &[u8]) -> Result<DecodedDocument, YamlError> {
     let text = std::str::from_utf8(bytes).map_err(|error| YamlError::NotUtf8(error.valid_up_to()))?;
     let mut options = granit_parser::Options::default();
     options.set_emit_comments(false);
@@ -71,7 +71,7 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, YamlError> {
         [] => Vec::new(),
         found => vec![format!("yaml: unmarshal errors:\n  {}", found.join("\n  "))],
     };
-    Ok(Decoded { value: builder.done.map_or(Value::Null, |node| node.value), duplicates })
+    Ok(DecodedDocument { value: builder.done.map_or(Value::Null, |node| node.value), duplicates })
 }
 
 /// A complete value, its memory and its depth.

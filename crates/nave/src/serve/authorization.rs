@@ -51,24 +51,24 @@ impl Authorization {
             abac: abac.transpose()?.map(Arc::new),
             metrics: metrics.clone(),
         };
-        let (links, file) = match &flags.authorizers {
+        let (authorizers, file) = match &flags.authorizers {
             Authorizers::Given(given) => {
                 let built = given.build(&parts);
                 (built.map_err(|why| FlagError::new("authorization-mode", why.to_string()))?, None)
             }
             Authorizers::File(path) => {
                 let opened = ConfigFile::open(path.clone(), parts, server);
-                let (file, links) =
+                let (file, authorizers) =
                     opened.map_err(|why| FlagError::file("authorization-config", path, why))?;
-                (links, Some((path.clone(), Mutex::new(file))))
+                (authorizers, Some((path.clone(), Mutex::new(file))))
             }
         };
-        Ok(Self { chain: Chain::new(links, metrics), rbac, graph, file })
+        Ok(Self { chain: Chain::new(authorizers, metrics), rbac, graph, file })
     }
 
     /// Returns whether an authorizer allows every request. Reloading the configuration file cannot change that.
     pub(super) fn always_allow(&self) -> bool {
-        self.chain.links().iter().any(|link| link.kind == "AlwaysAllow")
+        self.chain.authorizers().iter().any(|authorizer| authorizer.kind == "AlwaysAllow")
     }
 
     /// The configuration of admission plugins, some of which check access.

@@ -109,9 +109,9 @@ fn load_pair(config: &Config, own: &Pki) -> Result<Pair, FlagError> {
     Ok(Pair { certificate: read("tls-cert-file", certificate)?, key: read("tls-private-key-file", key)? })
 }
 
-type Decoded = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+type DecodedPair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-fn decode(pair: &Pair) -> Result<Decoded, rustls_pki_types::pem::Error> {
+fn decode(pair: &Pair) -> Result<DecodedPair, rustls_pki_types::pem::Error> {
     let chain = CertificateDer::pem_slice_iter(pair.certificate.as_bytes()).collect::<Result<_, _>>()?;
     Ok((chain, PrivateKeyDer::from_pem_slice(pair.key.as_bytes())?))
 }

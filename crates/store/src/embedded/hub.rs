@@ -29,16 +29,16 @@ struct State {
     window: VecDeque<Event>,
     bytes: usize,
     revision: u64,
-    watchers: HashMap<u64, Watcher>,
-    /// Watchers by prefix.
+    subscribers: HashMap<u64, Subscriber>,
+    /// Subscribers by prefix.
     prefixes: BTreeMap<Arc<str>, Vec<u64>>,
-    /// Watchers that requested progress up to a future revision.
+    /// Subscribers that requested progress up to a future revision.
     expecting: Vec<u64>,
     next_id: u64,
     closed: bool,
 }
 
-struct Watcher {
+struct Subscriber {
     wake: Arc<Notify>,
     /// Progress to report once this revision is reached, even without events.
     wanted: Option<u64>,
@@ -61,7 +61,7 @@ pub(super) struct Subscription {
 
 /// The result of a cursor step.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(super) enum CursorStep {
     /// Matching events (may be empty, for progress only), and the revision up to which they are complete.
     Batch(Vec<Event>, u64),
     /// The window does not reach back to the cursor's revision.
@@ -79,7 +79,7 @@ impl Hub {
                 window: VecDeque::new(),
                 bytes: 0,
                 revision,
-                watchers: HashMap::new(),
+                subscribers: HashMap::new(),
                 prefixes: BTreeMap::new(),
                 expecting: Vec::new(),
                 next_id: 0,
@@ -95,14 +95,14 @@ impl Hub {
         let resume = if from == 0 { state.revision + 1 } else { from };
         let id = state.next_id;
         state.next_id += 1;
-        let watcher =
-            Watcher { wake: Arc::clone(&wake), wanted: None, parked: resume > state.revision, resume };
-        state.watchers.insert(id, watcher);
+        let subscriber =
+            Subscriber { wake: Arc::clone(&wake), wanted: None, parked: resume > state.revision, resume };
+        state.subscribers.insert(id, subscriber);
         state.prefixes.entry(Arc::clone(&prefix)).or_default().push(id);
         Subscription { hub: Arc::clone(self), id, prefix, wake, next: resume }
     }
 
-    /// Appends durable events in revision order and wakes the watchers they concern.
+    /// Appends durable events in revision order and wakes the subscribers they concern.
     pub(super) fn publish(&self, events: Vec<Event>) {
         let mut state = self.state.lock();
         let state = &mut *state;
@@ -113,8 +113,8 @@ impl Hub {
             state.window.push_back(event);
         }
         for id in std::mem::take(&mut state.expecting) {
-            if let Some(watcher) = state.watchers.get(&id) {
-                watcher.wake.notify_one();
+            if let Some(subscriber) = state.subscribers.get(&id) {
+                subscriber.wake.notify_one();
             }
         }
         while state.window.len() > WINDOW_EVENTS || state.bytes > WINDOW_BYTES {
@@ -128,13 +128,13 @@ impl Hub {
         let mut state = self.state.lock();
         let ids: Vec<u64> = match prefix {
             Some(prefix) => state.prefixes.get(prefix).cloned().unwrap_or_default(),
-            None => state.watchers.keys().copied().collect(),
+            None => state.subscribers.keys().copied().collect(),
         };
         let is_to_come = revision > state.revision;
         for id in ids {
-            let Some(watcher) = state.watchers.get_mut(&id) else { continue };
-            watcher.wanted = watcher.wanted.max(Some(revision));
-            watcher.wake.notify_one();
+            let Some(subscriber) = state.subscribers.get_mut(&id) else { continue };
+            subscriber.wanted = subscriber.wanted.max(Some(revision));
+            subscriber.wake.notify_one();
             if is_to_come {
                 state.expecting.push(id);
             }
@@ -145,58 +145,61 @@ impl Hub {
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
-        for watcher in state.watchers.values() {
-            watcher.wake.notify_one();
+        for subscriber in state.subscribers.values() {
+            subscriber.wake.notify_one();
         }
     }
 }
 
 impl Subscription {
     /// Returns the next step and advances past it.
-    pub(super) fn step(&mut self) -> Step {
+    pub(super) fn step(&mut self) -> CursorStep {
         let mut state = self.hub.state.lock();
-        let State { window, revision, watchers, closed, .. } = &mut *state;
+        let State { window, revision, subscribers, closed, .. } = &mut *state;
         let reached = *revision;
-        let Some(watcher) = watchers.get_mut(&self.id).filter(|_| !*closed) else { return Step::Closed };
-        let resume = if watcher.parked { reached + 1 } else { watcher.resume };
-        watcher.parked = false;
+        let Some(subscriber) = subscribers.get_mut(&self.id).filter(|_| !*closed) else {
+            return CursorStep::Closed;
+        };
+        let resume = if subscriber.parked { reached + 1 } else { subscriber.resume };
+        subscriber.parked = false;
         self.next = self.next.max(resume);
-        watcher.resume = self.next;
+        subscriber.resume = self.next;
         if self.next <= reached {
             let first = reached + 1 - window.len() as u64;
-            let Some(skipped) = self.next.checked_sub(first) else { return Step::Behind };
+            let Some(skipped) = self.next.checked_sub(first) else { return CursorStep::Behind };
             let seen = window.range(skipped as usize..).take(STEP);
             let events: Vec<_> =
                 seen.filter(|event| event.kv.key.starts_with(&*self.prefix)).cloned().collect();
             let upto = reached.min(self.next + STEP as u64 - 1);
             self.next = upto + 1;
             if !events.is_empty() || upto < reached {
-                return Step::Batch(events, upto);
+                return CursorStep::Batch(events, upto);
             }
         }
-        if watcher.wanted.is_some_and(|wanted| wanted <= reached) {
-            watcher.wanted = None;
-            return Step::Batch(Vec::new(), reached);
+        if subscriber.wanted.is_some_and(|wanted| wanted <= reached) {
+            subscriber.wanted = None;
+            return CursorStep::Batch(Vec::new(), reached);
         }
-        watcher.parked = true;
-        watcher.resume = self.next;
-        Step::Wait
+        subscriber.parked = true;
+        subscriber.resume = self.next;
+        CursorStep::Wait
     }
 }
 
 impl State {
-    /// Wakes the watchers of the event's key.
+    /// Wakes the subscribers of the event's key.
     fn wake(&mut self, event: &Event) {
-        let Self { watchers, prefixes, .. } = self;
+        let Self { subscribers, prefixes, .. } = self;
         let key = &*event.kv.key;
         each_prefix_of(key, prefixes, |ids| {
             for id in ids {
-                let watcher = watchers.get_mut(id).filter(|watcher| event.kv.mod_revision >= watcher.resume);
-                let Some(watcher) = watcher else { continue };
-                if std::mem::take(&mut watcher.parked) {
-                    watcher.resume = event.kv.mod_revision;
+                let subscriber =
+                    subscribers.get_mut(id).filter(|subscriber| event.kv.mod_revision >= subscriber.resume);
+                let Some(subscriber) = subscriber else { continue };
+                if std::mem::take(&mut subscriber.parked) {
+                    subscriber.resume = event.kv.mod_revision;
                 }
-                watcher.wake.notify_one();
+                subscriber.wake.notify_one();
             }
         });
     }
@@ -222,7 +225,7 @@ fn each_prefix_of<T>(key: &str, prefixes: &BTreeMap<Arc<str>, T>, mut each: impl
 impl Drop for Subscription {
     fn drop(&mut self) {
         let mut state = self.hub.state.lock();
-        state.watchers.remove(&self.id);
+        state.subscribers.remove(&self.id);
         if let Some(ids) = state.prefixes.get_mut(&self.prefix) {
             ids.retain(|id| *id != self.id);
             if ids.is_empty() {

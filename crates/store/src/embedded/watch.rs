@@ -9,7 +9,7 @@ use crate::{Event, StoreError, WatchBatch, WatchStream};
 
 use super::Shared;
 use super::engine::View;
-use super::hub::{Step, Subscription};
+use super::hub::{CursorStep, Subscription};
 
 /// Limits of one read from the log.
 const CATCH_UP_ROWS: usize = 4096;
@@ -46,10 +46,10 @@ impl Cursor {
         }
         loop {
             match self.subscription.step() {
-                Step::Batch(events, revision) => return Ok(WatchBatch { events, revision }),
-                Step::Behind => return self.catch_up().await,
-                Step::Wait => self.subscription.wake.notified().await,
-                Step::Closed => return Err(StoreError::Closed),
+                CursorStep::Batch(events, revision) => return Ok(WatchBatch { events, revision }),
+                CursorStep::Behind => return self.catch_up().await,
+                CursorStep::Wait => self.subscription.wake.notified().await,
+                CursorStep::Closed => return Err(StoreError::Closed),
             }
         }
     }

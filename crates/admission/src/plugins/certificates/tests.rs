@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use base64::Engine;
-use nave_authz::{Authorizer, Chain, Link, Metrics, Verdict};
+use nave_authz::{Authorizer, Chain, Metrics, NamedAuthorizer, Verdict};
 use nave_machinery::Value;
 use nave_resources::{NameRule, Plain, ResourceDef, Rules, Verb};
 use rcgen::{CertificateParams, DnType, KeyPair};
@@ -32,9 +32,13 @@ impl Authorizer for Only {
 }
 
 fn only(verb: &'static str, name: &'static str) -> Chain {
-    let link =
-        Link { kind: "RBAC", name: "rbac".into(), authorizer: Arc::new(Only(verb, name)), resolver: None };
-    Chain::new(vec![link], Metrics::new(&prometheus::Registry::new()).unwrap())
+    let authorizer = NamedAuthorizer {
+        kind: "RBAC",
+        name: "rbac".into(),
+        authorizer: Arc::new(Only(verb, name)),
+        resolver: None,
+    };
+    Chain::new(vec![authorizer], Metrics::new(&prometheus::Registry::new()).unwrap())
 }
 
 /// The result of a plugin for a request by a user without groups.

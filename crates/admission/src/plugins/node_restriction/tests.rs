@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use nave_authz::{Authorizer, Chain, Link, Metrics, Verdict};
+use nave_authz::{Authorizer, Chain, Metrics, NamedAuthorizer, Verdict};
 use serde_json::json;
 
 use super::*;
@@ -23,8 +23,9 @@ impl Authorizer for Granted {
 }
 
 fn chain() -> Chain {
-    let link = Link { kind: "RBAC", name: "rbac".into(), authorizer: Arc::new(Granted), resolver: None };
-    Chain::new(vec![link], Metrics::new(&prometheus::Registry::new()).unwrap())
+    let authorizer =
+        NamedAuthorizer { kind: "RBAC", name: "rbac".into(), authorizer: Arc::new(Granted), resolver: None };
+    Chain::new(vec![authorizer], Metrics::new(&prometheus::Registry::new()).unwrap())
 }
 
 fn plugin(cluster: &MemoryCluster) -> Plugin {
