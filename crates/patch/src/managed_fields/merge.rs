@@ -57,15 +57,19 @@ fn merge_fields(
     live: Option<&Map>,
     applied: Option<&Map>,
 ) -> Result<Option<Value>, String> {
-    let mut merged = live.cloned().unwrap_or_default();
+    // What both have is merged and not copied first: at each level of a deep object that would be all below it.
+    let mut merged = Vec::new();
+    let mut lives = live.into_iter().flatten().peekable();
     for (name, value) in applied.into_iter().flatten() {
+        while let Some((kept, value)) = lives.next_if(|(other, _)| *other < name) {
+            merged.push((kept.clone(), value.clone()));
+        }
+        let live = lives.next_if(|(other, _)| *other == name).map(|(_, live)| live);
         let ty = map.entry(name).unwrap_or(TypeRef::Untyped);
-        match merge_values(ty, live.and_then(|live| live.get(name)), Some(value))? {
-            Some(value) => merged.insert(name.clone(), value),
-            None => merged.remove(name),
-        };
+        merged.extend(merge_values(ty, live, Some(value))?.map(|value| (name.clone(), value)));
     }
-    Ok((!merged.is_empty()).then_some(Value::Object(merged)))
+    merged.extend(lives.map(|(kept, value)| (kept.clone(), value.clone())));
+    Ok((!merged.is_empty()).then(|| Value::Object(merged.into_iter().collect())))
 }
 
 /// The items of a list by element.

@@ -48,6 +48,18 @@ fn merge_neighbors(nodes: Vec<Node>) -> Vec<Node> {
     merged
 }
 
+/// Skips the nodes before an element, in steps that double until one is too far.
+fn skip_before(element: &PathElement, nodes: &mut &[Node]) {
+    let is_before = |node: &Node| node.element < *element;
+    let mut far = 1;
+    while nodes.get(far - 1).is_some_and(is_before) {
+        far *= 2;
+    }
+    let (near, far) = (far / 2, (far - 1).min(nodes.len()));
+    let skipped = near + nodes.get(near..far).unwrap_or_default().partition_point(is_before);
+    *nodes = nodes.get(skipped..).unwrap_or_default();
+}
+
 impl FieldSet {
     /// A set of these paths.
     pub fn from_paths<'p>(paths: impl IntoIterator<Item = &'p Path>) -> Self {
@@ -174,8 +186,7 @@ impl FieldSet {
     /// The paths of both sets.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
-        let both = self.pairs(other).filter_map(|(a, b)| {
-            let b = b?;
+        let both = self.common(other).filter_map(|(a, b)| {
             let children = a.children.intersection(&b.children);
             let node = Node { element: a.element.clone(), member: a.member && b.member, children };
             (!node.is_empty()).then_some(node)
@@ -195,23 +206,24 @@ impl FieldSet {
         self.without(other, true)
     }
 
-    fn without(self, other: &Self, recursively: bool) -> Self {
+    fn without(mut self, other: &Self, recursively: bool) -> Self {
         if other.is_empty() {
             return self;
         }
-        let mut others = other.nodes.iter().peekable();
-        let kept = self.nodes.into_iter().filter_map(|mut node| {
-            while others.next_if(|other| other.element < node.element).is_some() {}
-            if let Some(other) = others.next_if(|other| other.element == node.element) {
+        visit(self.nodes.len());
+        let mut others = other.nodes.as_slice();
+        self.nodes.retain_mut(|node| {
+            skip_before(&node.element, &mut others);
+            if let Some(other) = others.first().filter(|other| other.element == node.element) {
                 if recursively && other.member {
-                    return None;
+                    return false;
                 }
                 node.member &= !other.member;
-                node.children = node.children.without(&other.children, recursively);
+                node.children = std::mem::take(&mut node.children).without(&other.children, recursively);
             }
-            (!node.is_empty()).then_some(node)
+            !node.is_empty()
         });
-        Self { nodes: kept.collect() }
+        self
     }
 
     /// The paths from which no other path of the set goes on.
@@ -227,16 +239,25 @@ impl FieldSet {
 
     /// Returns whether the sets have a path in common.
     pub(super) fn intersects(&self, other: &Self) -> bool {
-        self.pairs(other)
-            .any(|(a, b)| b.is_some_and(|b| a.member && b.member || a.children.intersects(&b.children)))
+        self.common(other).any(|(a, b)| a.member && b.member || a.children.intersects(&b.children))
     }
 
-    /// Each node, with the one of the same element in another set.
-    fn pairs<'s>(&'s self, other: &'s Self) -> impl Iterator<Item = (&'s Node, Option<&'s Node>)> {
-        let mut others = other.nodes.iter().peekable();
-        self.nodes.iter().map(move |node| {
-            while others.next_if(|other| other.element < node.element).is_some() {}
-            (node, others.next_if(|other| other.element == node.element))
+    /// The nodes of the elements that both sets have. The cost is linear in the smaller set but for a logarithm: a large
+    /// change is compared with each of thousands of entries.
+    fn common<'s>(&'s self, other: &'s Self) -> impl Iterator<Item = (&'s Node, &'s Node)> {
+        let (mut left, mut right) = (self.nodes.as_slice(), other.nodes.as_slice());
+        std::iter::from_fn(move || {
+            loop {
+                let ((a, lefts), (b, rights)) = (left.split_first()?, right.split_first()?);
+                match a.element.cmp(&b.element) {
+                    Ordering::Less => skip_before(&b.element, &mut left),
+                    Ordering::Greater => skip_before(&a.element, &mut right),
+                    Ordering::Equal => {
+                        (left, right) = (lefts, rights);
+                        return Some((a, b));
+                    }
+                }
+            }
         })
     }
 

@@ -187,10 +187,9 @@ impl<'a> Updater<'a> {
         first: &str,
         managers: &Managers<'_>,
     ) -> Result<Value, String> {
-        let mut owned: BTreeMap<&str, FieldSet> = BTreeMap::new();
+        let mut owned: BTreeMap<&str, Vec<FieldSet>> = BTreeMap::new();
         for entry in managers.values() {
-            let set = owned.entry(&entry.api_version).or_default();
-            *set = std::mem::take(set).union(entry.set().clone());
+            owned.entry(&entry.api_version).or_default().push(entry.set().clone());
         }
         let firsts = owned.remove_entry(first);
         let mut merged = Cow::Borrowed(merged);
@@ -198,7 +197,8 @@ impl<'a> Updater<'a> {
             let Some(ty) = self.versions.type_of(version) else { continue };
             merged = Cow::Owned(self.convert(&merged, version)?.into_owned());
             pruned = self.convert(&pruned, version)?.into_owned();
-            let kept = field_set(ty, &pruned).with_named_fields(ty).union(owned.with_named_fields(ty));
+            let owned = FieldSet::union_all(owned).with_named_fields(ty);
+            let kept = field_set(ty, &pruned).with_named_fields(ty).union(owned);
             let gone = field_set(ty, &merged).with_named_fields(ty).difference(&kept);
             pruned = remove_items(ty, merged.clone().into_owned(), &gone);
         }

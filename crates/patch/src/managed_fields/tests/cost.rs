@@ -71,4 +71,74 @@ fn elements_that_mean_the_same_are_read_in_linear_time() {
     });
 }
 
+/// A live object with `n` entries of one field each, of which some are about to change.
+fn with_many_appliers(kind: &Kind, n: usize) -> Value {
+    let data: serde_json::Map<String, Value> = (0..2 * n).map(|at| (format!("k{at}"), json!("1"))).collect();
+    let mut live = kind.normalized(kind.object(json!({ "data": data })));
+    live["metadata"]["managedFields"] = one_large_and_many_small("Apply", n);
+    live
+}
+
+#[test]
+fn large_changes_are_taken_from_many_appliers_in_linear_time() {
+    let kind = Kind::config_map();
+    for (name, value) in [("changes", json!("2")), ("removals", Value::Null)] {
+        assert_linear(name, |n| {
+            let live = with_many_appliers(&kind, n);
+            let mut new = live.clone();
+            new["data"] = (0..n).map(|at| (format!("k{at}"), value.clone())).collect();
+            visits_of(|| kind.manager(NOW).update(Some(&live), &mut new, "two"))
+        });
+    }
+    assert_linear("additions", |n| {
+        let live = with_many_appliers(&kind, n);
+        let mut new = live.clone();
+        for at in 0..n {
+            new["data"][format!("new{at}")] = json!("2");
+        }
+        visits_of(|| kind.manager(NOW).update(Some(&live), &mut new, "two"))
+    });
+}
+
+#[test]
+fn an_apply_beside_many_appliers_takes_linear_time() {
+    let kind = Kind::config_map();
+    let data = |count: usize, value: &str| -> Value {
+        let data: serde_json::Map<String, Value> =
+            (0..count).map(|at| (format!("k{at}"), json!(value))).collect();
+        json!({ "data": data })
+    };
+    for (name, force, value) in [("conflicts", false, "2"), ("take over", true, "2"), ("share", false, "1")] {
+        assert_linear(name, |n| {
+            let live = with_many_appliers(&kind, n);
+            let applied = kind.object(data(2 * n, value));
+            visits_of(|| drop(kind.manager(NOW).apply(Some(&live), &applied, "two", force)))
+        });
+    }
+    assert_linear("give up", |n| {
+        let live = with_many_appliers(&kind, n);
+        let applied = kind.object(data(n / 2, "1"));
+        visits_of(|| {
+            let object = kind.manager(NOW).apply(Some(&live), &applied, "large", false).unwrap();
+            assert_eq!(object["data"].as_object().unwrap().len(), n / 2 + n);
+        })
+    });
+}
+
+#[test]
+fn sets_of_different_sizes_are_compared_at_the_cost_of_the_smaller() {
+    let set = |from: usize, count: usize| FieldSet::from_fields_v1(&data_fields(from, count)).unwrap();
+    let large = set(0, 100_000);
+    for (from, common) in [(0, 4), (99_998, 2), (100_000, 0)] {
+        let small = set(from, 4);
+        let visits = visits_of(|| {
+            assert_eq!(large.intersects(&small), common > 0);
+            assert_eq!(small.intersection(&large).paths().len(), common);
+            assert_eq!(large.intersection(&small).paths().len(), common);
+            assert_eq!(small.clone().difference(&large).paths().len(), 4 - common);
+        });
+        assert!(visits < 1000, "{visits}");
+    }
+}
+
 const ANCIENT: &str = "ancient-changes";

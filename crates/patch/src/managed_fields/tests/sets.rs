@@ -21,12 +21,12 @@ fn element() -> impl Strategy<Value = PathElement> {
         3 => name.prop_map(PathElement::field),
         1 => value.clone().prop_map(|value| PathElement::Key(vec![("k".to_owned(), value)])),
         1 => value.prop_map(PathElement::Value),
-        1 => (0..3i64).prop_map(PathElement::Index),
+        2 => (0..40i64).prop_map(PathElement::Index),
     ]
 }
 
 fn paths() -> impl Strategy<Value = Paths> {
-    prop::collection::btree_set(prop::collection::vec(element(), 1..4), 0..12)
+    prop::collection::btree_set(prop::collection::vec(element(), 1..4), 0..40)
 }
 
 fn set(paths: &Paths) -> FieldSet {
