@@ -26,6 +26,9 @@ pub(crate) const MAX_REPORTED: usize = 100;
 /// Maximum length of a reported path or name, in bytes: a name can be as long as the body.
 pub(crate) const MAX_REPORTED_BYTES: usize = 512;
 
+/// A number of digits that no double overflows with.
+const MAX_SAFE_DIGITS: usize = 300;
+
 /// Error of decoding a JSON document.
 #[derive(Debug, thiserror::Error)]
 pub enum JsonError {
@@ -83,45 +86,62 @@ pub(crate) fn check(bytes: &[u8], depth: usize) -> Result<(), JsonError> {
     let text = std::str::from_utf8(bytes).map_err(|error| JsonError::NotUtf8(error.valid_up_to()))?;
     // Skipping a value checks neither depth nor ranges of numbers.
     match serde_json::from_str::<serde::de::IgnoredAny>(text) {
-        Ok(_) if is_too_deep(bytes, depth) => Err(LimitError::TooDeep.into()),
-        Ok(_) if !may_overflow(bytes) => Ok(()),
-        _ => decode_within(bytes, depth, &mut Budget::default()).map(drop),
+        Ok(_) => match Scan::of(bytes) {
+            scan if scan.depth > depth => Err(LimitError::TooDeep.into()),
+            scan if scan.may_overflow => decode_within(bytes, depth, &mut Budget::default()).map(drop),
+            _ => Ok(()),
+        },
+        Err(_) => decode_within(bytes, depth, &mut Budget::default()).map(drop),
     }
 }
 
-/// Returns whether a well-formed document is nested deeper than `max`.
-fn is_too_deep(bytes: &[u8], max: usize) -> bool {
-    // Fast path: a small number of brackets cannot be too deep.
-    let opening = |byte: u8| byte == b'{' || byte == b'[';
-    if bytes.iter().filter(|&&byte| opening(byte)).count() <= max {
-        return false;
+/// Properties of a well-formed document that skipping it does not check.
+struct Scan {
+    /// Number of levels.
+    depth: usize,
+    /// True if there may be a number beyond the range of doubles: one with an exponent or with hundreds of digits.
+    may_overflow: bool,
+}
+
+impl Scan {
+    fn of(document: &[u8]) -> Self {
+        let mut scan = Self { depth: 0, may_overflow: false };
+        let (mut depth, mut digits) = (0usize, 0usize);
+        let mut rest = document.iter();
+        while let Some(&byte) = rest.next() {
+            match byte {
+                b'"' => {
+                    skip_string(&mut rest);
+                    continue;
+                }
+                b'0'..=b'9' => {
+                    digits += 1;
+                    scan.may_overflow |= digits > MAX_SAFE_DIGITS;
+                    continue;
+                }
+                b'{' | b'[' => {
+                    depth += 1;
+                    scan.depth = scan.depth.max(depth);
+                }
+                b'}' | b']' => depth = depth.saturating_sub(1),
+                b'e' | b'E' => scan.may_overflow |= digits > 0,
+                _ => {}
+            }
+            digits = 0;
+        }
+        scan
     }
-    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
-    for &byte in bytes {
+}
+
+/// Skips the rest of a string, with its closing quote.
+fn skip_string(rest: &mut std::slice::Iter<'_, u8>) {
+    while let Some(&byte) = rest.next() {
         match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = in_string,
-            b'"' => in_string = !in_string,
-            _ if in_string => {}
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' => return,
+            b'\\' => drop(rest.next()),
             _ => {}
         }
-        if depth > max {
-            return true;
-        }
     }
-    false
-}
-
-/// Returns whether there may be a number beyond the range of doubles: one with an exponent or with hundreds of digits.
-/// Matches in strings count too.
-fn may_overflow(bytes: &[u8]) -> bool {
-    let exponent = bytes.windows(2).any(|pair| pair[0].is_ascii_digit() && matches!(pair[1], b'e' | b'E'));
-    exponent
-        || bytes
-            .chunk_by(|one, next| one.is_ascii_digit() && next.is_ascii_digit())
-            .any(|run| run.len() > 300)
 }
 
 /// Encodes `value` in compact form.

@@ -111,7 +111,7 @@ fn answer(target: &Target<'_>, object: Value, outcome: Deletion) -> Result<Objec
     let def = &target.endpoint.def;
     if outcome == Deletion::Marked || def.rules.returns_deleted {
         let object = target.view.to_served(target.endpoint, object)?;
-        return Ok(ObjectResponse::object(target.endpoint, 200, object, None));
+        return Ok(ObjectResponse::object(target.endpoint, 200, object));
     }
     Ok(ObjectResponse::status(&Status::deleted(
         &def.group_resource(),

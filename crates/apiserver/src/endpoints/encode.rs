@@ -48,14 +48,12 @@ pub(super) fn content(content: Content, negotiation: &Negotiation) -> Result<Enc
             bytes.push(b'\n');
             Ok((Format::Json.media_type().into(), bytes.into()))
         }
-        Content::Object(Some(endpoint), object, size) => {
-            let accepted = negotiation.choose(Offer::Object, formats(&endpoint))?;
-            match accepted.transform {
-                None => document_bytes(&object, size, accepted.format, negotiation.pretty()),
-                Some(transform) => {
-                    let json = table::object(&endpoint, &object, transform, negotiation.include(), true)?;
-                    in_format(json, accepted.format, negotiation)
-                }
+        Content::Object(Some(endpoint), object, size) => served(&endpoint, &object, size, negotiation),
+        Content::Written(endpoint, object, version) => {
+            let is_copied = is_copied(&endpoint, Offer::Object, negotiation);
+            match is_copied.then(|| version.json()).flatten() {
+                Some(json) => Ok(json_line(&json)),
+                None => served(&endpoint, &object, version.size(), negotiation),
             }
         }
         Content::Cached(endpoint, object) => cached(&endpoint, &object, negotiation),
@@ -112,6 +110,31 @@ pub(super) fn wrapped(document: &Value) -> Result<Vec<u8>, Status> {
     Ok(protobuf::envelope::wrap(api_version, kind, &raw))
 }
 
+/// An object in the version that the endpoint serves.
+fn served(
+    endpoint: &Endpoint,
+    object: &Value,
+    size: usize,
+    negotiation: &Negotiation,
+) -> Result<Encoded, Status> {
+    let accepted = negotiation.choose(Offer::Object, formats(endpoint))?;
+    match accepted.transform {
+        None => document_bytes(object, size, accepted.format, negotiation.pretty()),
+        Some(transform) => {
+            let json = table::object(endpoint, object, transform, negotiation.include(), true)?;
+            in_format(json, accepted.format, negotiation)
+        }
+    }
+}
+
+/// JSON as a body that ends with a line feed.
+fn json_line(json: &Bytes) -> Encoded {
+    let mut bytes = Vec::with_capacity(json.len() + 1);
+    bytes.extend_from_slice(json);
+    bytes.push(b'\n');
+    (Format::Json.media_type().into(), bytes.into())
+}
+
 fn cached(
     endpoint: &Endpoint,
     object: &Arc<CachedObject>,
@@ -119,11 +142,7 @@ fn cached(
 ) -> Result<Encoded, Status> {
     let accepted = negotiation.choose(Offer::Object, formats(endpoint))?;
     match (accepted.transform, accepted.format) {
-        (None, Format::Json) if !negotiation.pretty() => {
-            let mut bytes = Vec::from(object_json(endpoint, object)?);
-            bytes.push(b'\n');
-            Ok((Format::Json.media_type().into(), bytes.into()))
-        }
+        (None, Format::Json) if !negotiation.pretty() => Ok(json_line(&object_json(endpoint, object)?)),
         (None, Format::Protobuf) => {
             let gvk = endpoint.gvk();
             let message = object_protobuf(endpoint, object)?;

@@ -12,6 +12,7 @@ use super::negotiation::{Negotiation, Offer};
 use super::{Endpoint, encode};
 use crate::body::ResponseBody;
 use crate::cpu_pool::LARGE;
+use crate::storage::WrittenVersion;
 
 /// The outcome of an endpoint.
 pub enum EndpointResponse {
@@ -45,6 +46,8 @@ pub(super) enum Content {
     Object(Option<Endpoint>, Value, usize),
     /// A document whose fields have an order.
     Ordered(Box<dyn Document>),
+    /// An object as it was just written.
+    Written(Endpoint, Value, WrittenVersion),
     /// An object of the watch cache.
     Cached(Endpoint, Arc<CachedObject>),
     /// A list.
@@ -107,11 +110,15 @@ impl ObjectResponse {
         Self::new(code, Content::Ordered(Box::new(document)))
     }
 
-    /// An object of a resource, in the encoding and the form the client accepts. `size` is the length of another
-    /// encoding of it, if one is known: going through the object for it costs about as much as encoding it.
-    pub fn object(endpoint: &Endpoint, code: u16, object: Value, size: Option<usize>) -> Self {
-        let size = size.unwrap_or_else(|| size_of_value(&object));
+    /// An object of a resource, in the encoding and the form the client accepts.
+    pub fn object(endpoint: &Endpoint, code: u16, object: Value) -> Self {
+        let size = size_of_value(&object);
         Self::new(code, Content::Object(Some(endpoint.clone()), object, size))
+    }
+
+    /// An object that was just written, in the encoding and the form the client accepts.
+    pub fn written(endpoint: &Endpoint, code: u16, object: Value, version: WrittenVersion) -> Self {
+        Self::new(code, Content::Written(endpoint.clone(), object, version))
     }
 
     /// An object of the watch cache.
@@ -135,6 +142,7 @@ impl ObjectResponse {
             // The server's own documents are small.
             Content::Ordered(_) => 0,
             Content::Object(_, _, size) => *size,
+            Content::Written(_, _, version) => version.size(),
             Content::Cached(endpoint, object) => {
                 let size = object.json().len();
                 if size < LARGE || encode::is_copied(endpoint, Offer::Object, negotiation) { 0 } else { size }

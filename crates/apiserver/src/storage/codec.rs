@@ -18,6 +18,8 @@ use nave_resources::ResourceDef;
 use nave_schema::TypeId;
 use nave_store::KeyValue;
 
+use super::written_versions::{WriteGuard, WrittenVersions};
+
 /// How metadata begins in transcoded JSON.
 const VERSION_HEAD: &[u8] = b"\"metadata\":{\"resourceVersion\":\"";
 
@@ -38,6 +40,7 @@ pub struct ObjectCodec {
     /// Where the digits of the resourceVersion begin in transcoded JSON, as the kind's name decides.
     version_at: usize,
     growth: Growth,
+    written: Arc<WrittenVersions>,
 }
 
 impl ObjectCodec {
@@ -47,7 +50,14 @@ impl ObjectCodec {
         let (api_version, type_id) = (storage.version.to_string(), storage.type_id);
         let head = format!("{{\"kind\":\"{}\",\"apiVersion\":\"{api_version}\",", def.kind);
         let version_at = head.len() + VERSION_HEAD.len();
-        Some(Self { def, api_version, type_id, version_at, growth: Growth::default() })
+        Some(Self {
+            def,
+            api_version,
+            type_id,
+            version_at,
+            growth: Growth::default(),
+            written: Arc::default(),
+        })
     }
 
     /// The bytes that stand for an object in the store.
@@ -124,6 +134,25 @@ impl ObjectCodec {
         let (json, version_at) =
             encode_with_version(&object, kv.mod_revision).map_err(|error| failed(kv, &error))?;
         Ok(DecodedObject { json, version_at, attributes })
+    }
+
+    /// Registers a write of this server, so that the version it writes is decoded once for the watch cache and the
+    /// answer.
+    pub(super) fn begin_write(&self) -> WriteGuard {
+        self.written.begin()
+    }
+
+    /// Like [`decode_cached`](Self::decode_cached), for one of the two readers of a version that this server writes.
+    ///
+    /// # Errors
+    /// The stored bytes are not an object of the resource.
+    pub(super) fn decode_written(&self, kv: &KeyValue) -> Result<DecodedObject, DecodeError> {
+        if let Some(decoded) = self.written.take(kv) {
+            return Ok(decoded);
+        }
+        let decoded = self.decode_cached(kv)?;
+        self.written.leave(kv, &decoded);
+        Ok(decoded)
     }
 
     /// The short way, from protobuf to JSON with no tree between; `None` where the message's metadata does not come
@@ -206,7 +235,7 @@ impl Default for Growth {
 
 impl Decoder for ObjectCodec {
     fn decode(&self, kv: &KeyValue) -> Result<DecodedObject, DecodeError> {
-        self.decode_cached(kv)
+        self.decode_written(kv)
     }
 }
 

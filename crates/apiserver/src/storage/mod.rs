@@ -13,6 +13,7 @@ mod reservation;
 mod sizes;
 mod storages;
 mod writes;
+mod written_versions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +32,7 @@ pub use reads::{ConsistentReads, ListStats, ReadStats};
 pub use reservation::{NO_REVISION, Reservation, Settlement, send_until_known};
 pub use sizes::WatchCacheSizes;
 pub use storages::{SharedParts, Storages};
-pub use writes::{Attempt, NextState, Stored, Update, WriteResult};
+pub use writes::{Attempt, NextState, Stored, Update, WriteResult, WrittenVersion};
 
 /// How long a read waits for the watch cache to reach the revision it needs.
 const CACHE_WAIT: Duration = Duration::from_secs(3);

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use nave_machinery::{GroupResource, Object, Status, Value, meta};
 use nave_store::{Expect, KeyValue, Op, Txn, TxnOutcome};
 
 use super::reservation::{Reservation, ReservedTxn};
-use super::{ResourceStorage, store_status};
+use super::written_versions::WriteGuard;
+use super::{ObjectCodec, ResourceStorage, store_status};
 
 /// How often an update is tried against other writers before it is given up as a conflict. Each time another one has
 /// got through, so that no more are needed than writers are served at once.
@@ -71,8 +73,27 @@ pub struct WriteResult {
     pub stored: Stored,
     /// True if the object was removed.
     pub deleted: bool,
-    /// The length of the stored form in bytes, where the object was written.
-    pub size: Option<usize>,
+    /// The stored version, where the object was written.
+    pub version: Option<WrittenVersion>,
+}
+
+/// A version that a write has stored, for its answer.
+pub struct WrittenVersion {
+    kv: KeyValue,
+    codec: Arc<ObjectCodec>,
+    _write: WriteGuard,
+}
+
+impl WrittenVersion {
+    /// Returns the length of the stored form, in bytes.
+    pub fn size(&self) -> usize {
+        self.kv.value.len()
+    }
+
+    /// Returns the object's JSON as the watch cache has it; `None` if the stored form cannot be decoded.
+    pub fn json(&self) -> Option<Bytes> {
+        self.codec.decode_written(&self.kv).ok().map(|decoded| decoded.json)
+    }
 }
 
 impl ResourceStorage {
@@ -154,11 +175,11 @@ impl ResourceStorage {
                 (Update::NoWrite(object), _) => {
                     let revision = current.map_or(0, |current| current.revision);
                     let stored = Stored { object: as_object(object)?, revision };
-                    return Ok(WriteResult { stored, deleted: false, size: None });
+                    return Ok(WriteResult { stored, deleted: false, version: None });
                 }
                 (Update::Put(_), Some(_)) if rests_on_cache => {
                     let Some(stored) = current else { return Err(Status::internal("no state")) };
-                    return Ok(WriteResult { stored, deleted: false, size: None });
+                    return Ok(WriteResult { stored, deleted: false, version: None });
                 }
                 (Update::Put(mut object), _) => {
                     meta::remove(&mut object, "resourceVersion");
@@ -167,17 +188,25 @@ impl ResourceStorage {
                 }
                 (Update::Delete(object), _) => (object, Op::Delete),
             };
-            let size = match &op {
-                Op::Put { value, .. } => Some(value.len()),
+            let value = match &op {
+                Op::Put { value, .. } => Some(value.clone()),
                 Op::Delete => None,
             };
+            let write_guard = self.codec.begin_write();
             let expect = current.map_or(Expect::Absent, |current| Expect::Revision(current.revision));
-            let txn = Txn { key: Arc::from(key), expect, op };
+            let key: Arc<str> = Arc::from(key);
+            let txn = Txn { key: Arc::clone(&key), expect, op };
             match self.send(txn, &object, reservation).await? {
                 TxnOutcome::Committed { revision } => {
                     meta::set(&mut object, "resourceVersion", Value::String(revision.to_string()));
                     let stored = Stored { object: as_object(object)?, revision };
-                    return Ok(WriteResult { stored, deleted: size.is_none(), size });
+                    let deleted = value.is_none();
+                    let version = value.map(|value| WrittenVersion {
+                        kv: KeyValue { key, value, mod_revision: revision },
+                        codec: Arc::clone(&self.codec),
+                        _write: write_guard,
+                    });
+                    return Ok(WriteResult { stored, deleted, version });
                 }
                 TxnOutcome::Failed { current: found, .. } => {
                     from_cache = false;

@@ -33,7 +33,7 @@ use super::decode;
 use super::response::ObjectResponse;
 use super::view::View;
 use crate::lifecycle::{self, Deletion};
-use crate::storage::{Attempt, NextState, ResourceStorage, Stored, Update, WriteResult};
+use crate::storage::{Attempt, NextState, ResourceStorage, Stored, Update, WriteResult, WrittenVersion};
 
 /// How many names are generated at most for an object that asks for one, as upstream does.
 const MAX_GENERATED_NAMES: usize = 8;
@@ -99,8 +99,8 @@ pub struct Written {
     pub created: bool,
     /// How far a deletion went.
     pub deletion: Deletion,
-    /// The length of the stored form in bytes, where the object was written.
-    pub size: Option<usize>,
+    /// The stored version, where the object was written.
+    pub version: Option<WrittenVersion>,
 }
 
 /// Creates an object. Where a generated name is taken, another one is tried with the object decoded again: collisions
@@ -227,9 +227,9 @@ impl<'a> Write<'a> {
             Ok(key) => key,
             Err(status) => return Err(self.refusal(status).await),
         };
-        let WriteResult { stored, size, .. } = storage.write(&key, name, &mut self).await?;
+        let WriteResult { stored, version, .. } = storage.write(&key, name, &mut self).await?;
         let (object, created) = (stored.object.into_value(), self.creates);
-        Ok(Written { object, created, deletion: self.deletion, size })
+        Ok(Written { object, created, deletion: self.deletion, version })
     }
 
     /// The refusal of a create whose name gives no key.

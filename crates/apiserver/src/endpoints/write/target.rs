@@ -184,7 +184,12 @@ impl Target<'_> {
     /// The answer with a written object in the request's version.
     pub(super) fn answer(&self, code: u16, written: Written) -> Result<ObjectResponse, Status> {
         let object = self.view.to_served(self.endpoint, written.object)?;
-        Ok(ObjectResponse::object(self.endpoint, code, object, written.size))
+        Ok(match written.version {
+            Some(version) if !matches!(self.view, View::Scale(_)) => {
+                ObjectResponse::written(self.endpoint, code, object, version)
+            }
+            _ => ObjectResponse::object(self.endpoint, code, object),
+        })
     }
 }
 
