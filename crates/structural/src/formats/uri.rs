@@ -1,0 +1,70 @@
+//! URIs of requests, as Go's `url.ParseRequestURI` takes them.
+
+/// An absolute URI or an absolute path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestUri<'a> {
+    /// The scheme; empty for a path.
+    pub scheme: &'a str,
+    /// The host with its port; empty if there is none.
+    pub host: &'a str,
+}
+
+impl<'a> RequestUri<'a> {
+    /// Returns the parts of a URI, or `None` if the text is not one.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        if text.is_empty() || text.bytes().any(|byte| byte < b' ' || byte == 0x7f) {
+            return None;
+        }
+        if text == "*" {
+            return Some(Self { scheme: "", host: "" });
+        }
+        let (scheme, rest) = split_scheme(text)?;
+        let rest = rest.split_once('?').map_or(rest, |(path, _)| path);
+        if !rest.starts_with('/') {
+            return (!scheme.is_empty()).then_some(Self { scheme, host: "" });
+        }
+        let Some(authority) = rest.strip_prefix("//").filter(|_| !scheme.is_empty()) else {
+            return is_escaped(rest).then_some(Self { scheme, host: "" });
+        };
+        let (authority, path) = authority.split_at(authority.find('/').unwrap_or(authority.len()));
+        let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+        let is_user = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:~!$&'()*+,;=%@".contains(&byte);
+        let is_sound = user.bytes().all(is_user) && is_escaped(user) && is_host(host) && is_escaped(path);
+        is_sound.then_some(Self { scheme, host })
+    }
+}
+
+/// Splits off the scheme, which is empty if there is none; `None` for a text that begins with a colon.
+fn split_scheme(text: &str) -> Option<(&str, &str)> {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    match text.split_once(':') {
+        Some(("", _)) => None,
+        Some((scheme, rest))
+            if scheme.bytes().all(is_part)
+                && scheme.starts_with(|first: char| first.is_ascii_alphabetic()) =>
+        {
+            Some((scheme, rest))
+        }
+        _ => Some(("", text)),
+    }
+}
+
+fn is_host(text: &str) -> bool {
+    let (host, port) = if text.starts_with('[') {
+        let Some(end) = text.rfind(']') else { return false };
+        text.split_at(end + 1)
+    } else {
+        text.split_at(text.rfind(':').unwrap_or(text.len()))
+    };
+    let is_port = port.is_empty()
+        || port.strip_prefix(':').is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    let is_odd = |byte: u8| byte == b' ' || b"\\^`{|}%".contains(&byte);
+    is_port && !host.bytes().any(is_odd)
+}
+
+/// Returns whether each percent sign begins an escape.
+fn is_escaped(text: &str) -> bool {
+    let is_escape =
+        |rest: &str| rest.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+    text.split('%').skip(1).all(is_escape)
+}

@@ -1,0 +1,79 @@
+//! The schema of a custom resource in one version.
+
+use nave_machinery::limits::{Budget, LimitError};
+use nave_machinery::{FieldError, Value};
+
+use crate::compile::{self, CompileError};
+use crate::metadata::{self, Malformed};
+use crate::node::{Node, NodeRef};
+use crate::validate::{self, Findings};
+use crate::{defaulting, prune};
+
+/// The compiled schema of a custom resource in one version. A copy shares the nodes.
+#[derive(Clone, Debug)]
+pub struct Structural {
+    root: NodeRef,
+}
+
+impl Structural {
+    /// Compiles `openAPIV3Schema`.
+    ///
+    /// The rules of structural schemas are not checked: a definition that passed validation has a structural schema.
+    ///
+    /// # Errors
+    /// The schema has a keyword that structural schemas lack, or is too deep or too large.
+    pub fn compile(schema: &Value) -> Result<Self, CompileError> {
+        compile::root(schema).map(|root| Self { root })
+    }
+
+    /// Returns the node of the root.
+    pub fn root(&self) -> &Node {
+        &self.root
+    }
+
+    /// Drops unknown fields and returns their paths (`spec.list[0].field`), sorted, at most 100. `apiVersion`, `kind`
+    /// and `metadata` stay as they are, at the root and in embedded resources.
+    pub fn prune(&self, object: &mut Value) -> Vec<String> {
+        prune::prune(&self.root, object)
+    }
+
+    /// Drops each `null` that the schema neither allows nor replaces by a default. Runs on decoding, after pruning.
+    pub fn drop_nulls(&self, object: &mut Value) {
+        defaulting::drop_nulls(&self.root, object);
+    }
+
+    /// Brings `apiVersion`, `kind` and `metadata` of embedded resources into form and returns the paths of unknown
+    /// fields in their metadata, which are dropped. The root's own metadata is left to the caller.
+    ///
+    /// # Errors
+    /// The first malformed field, unless malformed fields are dropped.
+    pub fn coerce_metadata(
+        &self,
+        object: &mut Value,
+        malformed: Malformed,
+    ) -> Result<Vec<String>, FieldError> {
+        metadata::coerce(&self.root, object, malformed)
+    }
+
+    /// Sets the defaults of absent fields, and of `null` where it is not allowed. Idempotent.
+    ///
+    /// # Errors
+    /// The defaults exceed the memory limit of an object.
+    pub fn default(&self, object: &mut Value) -> Result<(), LimitError> {
+        defaulting::apply(&self.root, object, &mut Budget::default())
+    }
+
+    /// Validates an object: the schema, the metadata of embedded resources, the uniqueness of list items. With `old`,
+    /// errors in unchanged parts become [`Findings::ratcheted`] (KEP-4008).
+    ///
+    /// Not included: the root's metadata, the paths of the `scale` subresource, CEL rules.
+    pub fn validate(&self, object: &Value, old: Option<&Value>) -> Findings {
+        validate::object(&self.root, object, old)
+    }
+
+    /// Validates an update of the `status` subresource: the schema of `status`, and the uniqueness of list items of the
+    /// whole object.
+    pub fn validate_status(&self, object: &Value, old: &Value) -> Findings {
+        validate::status(&self.root, object, old)
+    }
+}

@@ -1,0 +1,511 @@
+//! One value against one schema, and what is below both.
+
+use std::collections::HashSet;
+
+use nave_machinery::{FieldError, FieldErrorKind, FieldPath, Map, Value};
+
+use super::number::{self, Num, Wrong, is_safe_integer};
+use super::old::Old;
+use super::outcome::Outcome;
+use super::path::Path;
+use crate::formats::Format;
+use crate::node::{Additional, Kind, Node, NodeRef, Rules};
+
+/// Maximum number of values that are compared with schemas for one object, each schema counted. A body of 3 MiB has a
+/// million values, a schema has few alternatives for each.
+const MAX_STEPS: u64 = 50_000_000;
+
+pub(super) struct Walk<'w> {
+    base: &'w FieldPath,
+    steps: u64,
+}
+
+impl<'w> Walk<'w> {
+    /// Creates a walk whose errors have paths below `base`.
+    pub(super) fn new(base: &'w FieldPath) -> Self {
+        Self { base, steps: 0 }
+    }
+
+    /// Validates a value whose old value is known; errors are accepted if it is unchanged.
+    pub(super) fn ratcheted(
+        &mut self,
+        node: &Node,
+        value: &Value,
+        path: &Path,
+        old: Option<Old>,
+        out: &mut Outcome,
+    ) {
+        let Some(old) = old else {
+            self.check(node, value, path, None, out);
+            return;
+        };
+        let mut below = if out.collects() { Outcome::collect() } else { Outcome::quick() };
+        self.check(node, value, path, Some(old), &mut below);
+        if !below.is_valid() && old.equals(value) {
+            below.ratchet();
+        }
+        out.merge(below);
+    }
+
+    /// Validates a value.
+    pub(super) fn check(
+        &mut self,
+        node: &Node,
+        value: &Value,
+        path: &Path,
+        old: Option<Old>,
+        out: &mut Outcome,
+    ) {
+        self.steps += 1;
+        if self.steps > MAX_STEPS {
+            let why = "the object takes too many steps to validate";
+            out.error(|| FieldError::with(FieldErrorKind::Internal, &self.at(path), Value::Null, why));
+            return;
+        }
+        let rules = node.rules.as_deref();
+        if value.is_null() {
+            self.null(node, rules, path, out);
+            return;
+        }
+        // Each validator that applies counts as a match, and so do the value and the schema's logic.
+        out.matches += 4;
+        self.kind(node, rules, value, path, out);
+        if let Some(rules) = rules {
+            self.logic(rules, value, path, old, out);
+        }
+        match value {
+            Value::String(text) => self.text(rules, text, path, out),
+            Value::Number(number) => self.number(node, rules, Num::new(number), path, out),
+            Value::Array(items) => self.list(node, rules, items, path, old, out),
+            _ => {}
+        }
+        if let Some(rules) = rules {
+            self.enumeration(rules, value, path, out);
+        }
+        if let Value::Object(fields) = value {
+            self.object(node, rules, fields, path, old, out);
+        }
+    }
+
+    fn null(&self, node: &Node, rules: Option<&Rules>, path: &Path, out: &mut Outcome) {
+        if (node.kind.is_some() || node.int_or_string) && !node.nullable {
+            self.wrong_type(&type_names(node), "null", path, out);
+        } else {
+            out.matches += 1;
+        }
+        if let Some(rules) = rules {
+            self.enumeration(rules, &Value::Null, path, out);
+        }
+    }
+
+    fn kind(&self, node: &Node, rules: Option<&Rules>, value: &Value, path: &Path, out: &mut Outcome) {
+        let format = rules.and_then(|rules| rules.format);
+        if node.kind.is_none() && !node.int_or_string && format.is_none() {
+            return;
+        }
+        out.matches += 1;
+        if has_type(node, value) {
+            out.matches += 1;
+            return;
+        }
+        // A format without a type is one of strings; values of other types are reported by their own format.
+        let by_format = format.filter(|_| !value.is_string() && !value.is_array());
+        match by_format {
+            Some(format) => self.wrong_type(format.as_str(), format_of(value), path, out),
+            None if node.kind.is_none() && !node.int_or_string => out.matches += 1,
+            None => self.wrong_type(&type_names(node), type_of(value), path, out),
+        }
+    }
+
+    fn wrong_type(&self, expected: &str, actual: &str, path: &Path, out: &mut Outcome) {
+        out.error(|| {
+            let text = path.text();
+            let detail = format!("{text} in body must be of type {expected}: {actual:?}");
+            FieldError::type_invalid(&Path::below(self.base, &text), actual, detail)
+        });
+    }
+
+    fn text(&self, rules: Option<&Rules>, text: &str, path: &Path, out: &mut Outcome) {
+        out.matches += 1;
+        let Some(rules) = rules else { return };
+        self.text_rules(rules, text, path, out);
+        let Some(format) = rules.format.filter(|format| format.is_textual()) else { return };
+        out.matches += 1;
+        if !format.matches(text) {
+            self.wrong_type(format.as_str(), text, path, out);
+        }
+    }
+
+    /// Checks length and pattern; the first error ends the check.
+    fn text_rules(&self, rules: &Rules, text: &str, path: &Path, out: &mut Outcome) {
+        let length = if rules.max_length.is_some() || rules.min_length.is_some() {
+            text.chars().count() as i64
+        } else {
+            0
+        };
+        if let Some(max) = rules.max_length
+            && length > max
+        {
+            out.error(|| {
+                FieldError::with(FieldErrorKind::TooLong, &self.at(path), Value::Null, too_long(max))
+            });
+            return;
+        }
+        if let Some(min) = rules.min_length
+            && length < min
+        {
+            self.rule(text, &format!("should be at least {min} chars long"), path, out);
+            return;
+        }
+        let Some(pattern) = &rules.pattern else { return };
+        match pattern.regex() {
+            Ok(regex) if regex.is_match(text) => {}
+            Ok(_) => self.rule(text, &format!("should match '{}'", pattern.text), path, out),
+            Err(why) => {
+                let detail = format!("should match '{}, but pattern is invalid: {why}'", pattern.text);
+                self.rule(text, &detail, path, out);
+            }
+        }
+    }
+
+    fn number(&self, node: &Node, rules: Option<&Rules>, num: Num, path: &Path, out: &mut Outcome) {
+        out.matches += 2;
+        for wrong in number::check(node, rules, num, &|| path.text()) {
+            match wrong {
+                Wrong::Range(message) => self.whole(message, out),
+                Wrong::Rule(value, detail) => self.rule(value, &detail, path, out),
+                Wrong::Factor(factor) => out.error(|| {
+                    let text = path.text();
+                    let factor = number::go_float(factor);
+                    let detail = format!("factor MultipleOf declared for {text} must be positive: {factor}");
+                    FieldError::invalid(&Path::below(self.base, &text), number_value(&factor), detail)
+                }),
+            }
+        }
+    }
+
+    fn list(
+        &mut self,
+        node: &Node,
+        rules: Option<&Rules>,
+        items: &[Value],
+        path: &Path,
+        old: Option<Old>,
+        out: &mut Outcome,
+    ) {
+        out.matches += 2;
+        if let Some(below) = node.items.as_deref() {
+            let old_items = old.and_then(Old::items);
+            for (index, item) in items.iter().enumerate() {
+                if out.is_done() {
+                    return;
+                }
+                let old = old_items.as_ref().and_then(|old| old.find(item));
+                self.ratcheted(below, item, &Path::Index(path, index), old, out);
+            }
+        }
+        let Some(rules) = rules else { return };
+        let size = items.len() as i64;
+        if let Some(min) = rules.min_items
+            && size < min
+        {
+            self.rule(size, &format!("should have at least {min} items"), path, out);
+        }
+        if let Some(max) = rules.max_items
+            && size > max
+        {
+            out.error(|| too_many(&self.at(path), size, max));
+        }
+        if rules.unique_items {
+            let mut seen = HashSet::with_capacity(items.len());
+            if !items.iter().all(|item| seen.insert(item)) {
+                self.rule("", "shouldn't contain duplicates", path, out);
+            }
+        }
+    }
+
+    fn object(
+        &mut self,
+        node: &Node,
+        rules: Option<&Rules>,
+        fields: &Map,
+        path: &Path,
+        old: Option<Old>,
+        out: &mut Outcome,
+    ) {
+        out.matches += 1;
+        if let Some(rules) = rules {
+            self.size(rules, fields.len() as i64, path, out);
+        }
+        for (name, value) in fields {
+            if out.is_done() {
+                return;
+            }
+            if let Some(below) = node.field(name) {
+                let is_type_meta =
+                    matches!(path, Path::Root) && matches!(name.as_str(), "kind" | "apiVersion");
+                let old = old.filter(|_| !is_type_meta).and_then(|old| old.field(name));
+                self.ratcheted(below, value, &Path::Field(path, name), old, out);
+            } else if node.additional == Additional::Forbidden {
+                out.error(|| {
+                    let text = path.text();
+                    let detail = format!("{text}.{name} in body is a forbidden property");
+                    FieldError::invalid(&Path::below(self.base, &text), name.as_str(), detail)
+                });
+            }
+        }
+        for name in rules.map_or(&[][..], |rules| &rules.required) {
+            if !fields.contains_key(&**name) {
+                out.error(|| FieldError::required(&self.at(&Path::Field(path, name)), ""));
+            }
+        }
+    }
+
+    fn size(&self, rules: &Rules, size: i64, path: &Path, out: &mut Outcome) {
+        if let Some(min) = rules.min_properties
+            && size < min
+        {
+            self.rule(size, &format!("should have at least {min} properties"), path, out);
+        }
+        if let Some(max) = rules.max_properties
+            && size > max
+        {
+            out.error(|| too_many(&self.at(path), size, max));
+        }
+    }
+
+    fn enumeration(&self, rules: &Rules, value: &Value, path: &Path, out: &mut Outcome) {
+        let allowed = &rules.enumeration;
+        if allowed.is_empty() || (!value.is_null() && allowed.iter().any(|known| same(known, value))) {
+            return;
+        }
+        out.error(|| {
+            let shown: Vec<String> = allowed.iter().map(shown_in_enum).collect();
+            let shown: Vec<&str> = shown.iter().map(String::as_str).collect();
+            FieldError::not_supported(&self.at(path), value.clone(), &shown)
+        });
+    }
+
+    /// `anyOf`, `oneOf`, `allOf` and `not`, in upstream's order.
+    fn logic(&mut self, rules: &Rules, value: &Value, path: &Path, old: Option<Old>, out: &mut Outcome) {
+        if !rules.any_of.is_empty() {
+            self.any_of(&rules.any_of, value, path, old, out);
+        }
+        if !rules.one_of.is_empty() {
+            self.one_of(&rules.one_of, value, path, old, out);
+        }
+        let mut passed = 0;
+        for schema in &rules.all_of {
+            let mut result = if out.collects() { Outcome::collect() } else { Outcome::quick() };
+            self.check(schema, value, path, old, &mut result);
+            passed += usize::from(result.is_valid());
+            out.merge(result);
+        }
+        if passed < rules.all_of.len() {
+            let none = if passed == 0 { ". None validated" } else { "" };
+            self.whole_quoted(path, &format!("must validate all the schemas (allOf){none}"), out);
+        }
+        if let Some(schema) = &rules.not
+            && self.is_valid(schema, value, path, old)
+        {
+            self.whole_quoted(path, "must not validate the schema (not)", out);
+        }
+    }
+
+    fn any_of(
+        &mut self,
+        schemas: &[NodeRef],
+        value: &Value,
+        path: &Path,
+        old: Option<Old>,
+        out: &mut Outcome,
+    ) {
+        for schema in schemas {
+            let mut result = Outcome::quick();
+            self.check(schema, value, path, old, &mut result);
+            if result.is_valid() {
+                out.matches += result.matches;
+                return;
+            }
+        }
+        self.whole_quoted(path, "must validate at least one schema (anyOf)", out);
+        self.best_failure(schemas, value, path, old, out);
+    }
+
+    fn one_of(
+        &mut self,
+        schemas: &[NodeRef],
+        value: &Value,
+        path: &Path,
+        old: Option<Old>,
+        out: &mut Outcome,
+    ) {
+        let mut valid = 0;
+        let mut matches = 0;
+        for schema in schemas {
+            let mut result = Outcome::quick();
+            self.check(schema, value, path, old, &mut result);
+            if result.is_valid() {
+                matches = if valid == 0 { result.matches } else { matches };
+                valid += 1;
+            }
+        }
+        match valid {
+            1 => out.matches += matches,
+            0 => {
+                let why = "must validate one and only one schema (oneOf). Found none valid";
+                self.whole_quoted(path, why, out);
+                self.best_failure(schemas, value, path, old, out);
+            }
+            _ => {
+                let why = format!(
+                    "must validate one and only one schema (oneOf). Found {valid} valid alternatives"
+                );
+                self.whole_quoted(path, &why, out);
+            }
+        }
+    }
+
+    /// Adds the errors of the alternative that comes closest.
+    fn best_failure(
+        &mut self,
+        schemas: &[NodeRef],
+        value: &Value,
+        path: &Path,
+        old: Option<Old>,
+        out: &mut Outcome,
+    ) {
+        if !out.collects() {
+            return;
+        }
+        let mut best: Option<Outcome> = None;
+        for schema in schemas {
+            let mut result = Outcome::collect();
+            self.check(schema, value, path, old, &mut result);
+            if best.as_ref().is_none_or(|best| result.matches > best.matches) {
+                best = Some(result);
+            }
+        }
+        if let Some(best) = best {
+            out.merge(best);
+        }
+    }
+
+    fn is_valid(&mut self, schema: &Node, value: &Value, path: &Path, old: Option<Old>) -> bool {
+        let mut result = Outcome::quick();
+        self.check(schema, value, path, old, &mut result);
+        result.is_valid()
+    }
+
+    /// Adds an error about a value, whose message begins with the path.
+    fn rule(&self, value: impl Into<Value>, detail: &str, path: &Path, out: &mut Outcome) {
+        out.error(|| {
+            let text = path.text();
+            let message = format!("{text} in body {detail}");
+            FieldError::invalid(&Path::below(self.base, &text), value, message)
+        });
+    }
+
+    /// Adds an error that names no field.
+    fn whole(&self, message: String, out: &mut Outcome) {
+        out.error(|| FieldError::invalid(self.base, "", message));
+    }
+
+    fn whole_quoted(&self, path: &Path, detail: &str, out: &mut Outcome) {
+        out.error(|| FieldError::invalid(self.base, "", format!("{:?} {detail}", path.text())));
+    }
+
+    fn at(&self, path: &Path) -> FieldPath {
+        Path::below(self.base, &path.text())
+    }
+}
+
+/// Returns whether the type of a value is one that the schema allows; false if the schema names none.
+fn has_type(node: &Node, value: &Value) -> bool {
+    let is_integer = |number: &serde_json::Number| match number.as_i64() {
+        Some(_) => true,
+        None => is_safe_integer(number.as_f64().unwrap_or(f64::NAN)),
+    };
+    if node.int_or_string {
+        return match value {
+            Value::Number(number) => is_integer(number),
+            value => value.is_string(),
+        };
+    }
+    match (node.kind, value) {
+        (Some(Kind::Integer), Value::Number(number)) => is_integer(number),
+        (Some(Kind::Object), Value::Object(_))
+        | (Some(Kind::Array), Value::Array(_))
+        | (Some(Kind::String), Value::String(_))
+        | (Some(Kind::Number), Value::Number(_))
+        | (Some(Kind::Boolean), Value::Bool(_)) => true,
+        _ => false,
+    }
+}
+
+fn type_names(node: &Node) -> String {
+    if node.int_or_string {
+        return "integer,string".to_owned();
+    }
+    node.kind.map_or("", Kind::as_str).to_owned()
+}
+
+fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_i64() => "integer",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// Returns the format of a value, as upstream derives it from the Go type.
+fn format_of(value: &Value) -> &'static str {
+    match value {
+        Value::Number(number) if number.is_i64() => Format::Int64.as_str(),
+        Value::Number(_) => "float64",
+        _ => "",
+    }
+}
+
+/// Returns whether two values are equal; numbers by their value.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a == b || Num::new(a).same(Num::new(b)),
+        _ => a == b,
+    }
+}
+
+fn shown_in_enum(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) if number.is_f64() => {
+            number.as_f64().map_or_else(|| number.to_string(), number::go_float)
+        }
+        other => other.to_string(),
+    }
+}
+
+fn too_long(max: i64) -> String {
+    match max {
+        1 => "may not be more than 1 byte".to_owned(),
+        max if max >= 0 => format!("may not be more than {max} bytes"),
+        _ => "value is too long".to_owned(),
+    }
+}
+
+fn too_many(path: &FieldPath, actual: i64, max: i64) -> FieldError {
+    let detail = match max {
+        1 => "must have at most 1 item".to_owned(),
+        max if max >= 0 => format!("must have at most {max} items"),
+        _ => "has too many items".to_owned(),
+    };
+    FieldError::with(FieldErrorKind::TooMany, path, Value::from(actual), detail)
+}
+
+fn number_value(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or(Value::Null)
+}
