@@ -65,10 +65,18 @@ impl LeaderElectionConfig {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let Self { lease_duration, renew_deadline, retry_period, .. } = self;
         if self.identity.is_empty() {
             return Err(ConfigError::Identity);
         }
+        self.check_durations()
+    }
+
+    /// Checks that the durations fit together.
+    ///
+    /// # Errors
+    /// [`ConfigError::LeaseDuration`] or [`ConfigError::RenewDeadline`].
+    pub fn check_durations(&self) -> Result<(), ConfigError> {
+        let Self { lease_duration, renew_deadline, retry_period, .. } = self;
         if lease_duration <= renew_deadline || lease_duration.as_secs() < 1 {
             return Err(ConfigError::LeaseDuration);
         }

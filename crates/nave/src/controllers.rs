@@ -5,18 +5,18 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use nave_authn::certificates_to_pem;
 use nave_client::leader_election::{ConfigError, Ended, LeaderElectionConfig, LeaderElector};
 use nave_client::workqueue::WorkqueueMetrics;
 use nave_client::{FactoryConfig, SharedInformerFactory, record};
-use nave_controllers::frame::{self, CertificateSigner, Clients, Descriptor, TokenGenerator};
+use nave_controllers::frame::{self, CertificateSigner, Clients, TokenGenerator};
 use nave_supervisor::RestartMetrics;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::flags::{Controllers, ControllersConfig, FlagError};
+use crate::flags::{ControllersConfig, FlagError};
 use crate::health::Health;
 use crate::signals::Signals;
 use crate::signing::FileSigner;
@@ -136,19 +136,11 @@ async fn work(user: &OneUser, config: &ControllersConfig, stop: CancellationToke
     let factory = FactoryConfig { supervisor, ..FactoryConfig::default() };
     let informers = SharedInformerFactory::with_config(user.client.clone(), factory);
     let running =
-        frame::start(selected(&config.controllers), user, &informers, &config.settings, stop.clone());
+        frame::start(config.controllers.selected(), user, &informers, &config.settings, stop.clone());
     tracing::info!("controllers started");
     stop.cancelled().await;
     running.shutdown().await;
     informers.shutdown().await;
-}
-
-/// The controllers that `wanted` selects.
-pub(crate) fn selected(wanted: &Controllers) -> impl Iterator<Item = &'static Descriptor> {
-    let runs = |controller: &&Descriptor| {
-        wanted.runs(&[controller.name, controller.alias], controller.on_by_default)
-    };
-    nave_controllers::CONTROLLERS.iter().filter(runs)
 }
 
 /// Clients for all controllers with the kubeconfig's user.
@@ -164,7 +156,11 @@ impl OneUser {
         let wrong = |why: &dyn std::fmt::Display| FlagError::file("kubeconfig", &config.kubeconfig, why);
         // Fails if another part of the process has installed it already; both install the same provider.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let file = Kubeconfig::read_from(&config.kubeconfig).map_err(|why| wrong(&why))?;
+        let file = Kubeconfig::read_from(&config.kubeconfig).map_err(|why| match &why {
+            // Its text repeats the path.
+            KubeconfigError::ReadConfig(error, _) => wrong(error),
+            why => wrong(why),
+        })?;
         let loaded = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
         let loaded = loaded.map_err(|why| wrong(&why))?;
         let root_ca = loaded.root_cert.as_ref().map(|certificates| certificates_to_pem(certificates).into());

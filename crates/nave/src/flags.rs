@@ -8,6 +8,7 @@ mod authentication;
 mod authorization;
 mod browsers;
 mod caches;
+mod command_line;
 mod controller_options;
 mod controllers;
 mod signing;
@@ -39,7 +40,7 @@ use controllers::{ControllersFlags, controllers_help, known_controllers};
 pub(crate) use signing::Signing;
 use signing::SigningFlags;
 pub(crate) use values::Controllers;
-use values::{parse_controllers, parse_count, parse_duration, parse_ports, parse_verbosity};
+use values::{parse_count, parse_duration, parse_ports, parse_verbosity, whole};
 
 const GENERAL: &str = "General";
 const SERVING: &str = "Serving";
@@ -109,7 +110,7 @@ pub(crate) struct ServeFlags {
     #[arg(long, value_name = "N", default_value_t = InflightLimits::default().mutating, value_parser = parse_count, help_heading = GENERAL)]
     max_mutating_requests_inflight: usize,
     /// Shortest life of a watch without timeoutSeconds, in seconds. The longest is twice as long.
-    #[arg(long, value_name = "SECONDS", default_value_t = 1800, help_heading = GENERAL)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800, value_parser = whole(0..=u32::MAX), help_heading = GENERAL)]
     min_request_timeout: u32,
     /// Time to continue serving after SIGTERM while /readyz fails, so that load balancers notice.
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration, help_heading = GENERAL)]
@@ -122,7 +123,7 @@ pub(crate) struct ServeFlags {
     #[arg(long, value_name = "IP", default_value = "127.0.0.1", help_heading = SERVING)]
     bind_address: IpAddr,
     /// Port to listen on. 0 takes a free one, which is printed.
-    #[arg(long, value_name = "PORT", default_value_t = 6443, help_heading = SERVING)]
+    #[arg(long, value_name = "PORT", default_value_t = 6443, value_parser = whole(0..=u16::MAX), help_heading = SERVING)]
     secure_port: u16,
     /// Address at which clients reach the server, if it is not --bind-address. The certificate and admin.kubeconfig
     /// contain it.
@@ -135,7 +136,7 @@ pub(crate) struct ServeFlags {
     #[arg(long, value_name = "FILE", help_heading = SERVING)]
     tls_private_key_file: Option<PathBuf>,
     /// Limit of concurrent requests per HTTP/2 connection. 0 means the default of 250.
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = SERVING)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole(0..=u32::MAX), help_heading = SERVING)]
     http2_max_streams_per_connection: u32,
     /// Limit of open connections per client address, or per /64 network for IPv6. Clients behind one proxy count as one.
     /// 0 means half of the connections that the limit of file descriptors allows.
@@ -291,11 +292,12 @@ fn loopback_of(unspecified: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use super::values::parse_controllers;
     use super::*;
 
     fn config(arguments: &[&str]) -> Result<Config, String> {
         let all = ["nave"].iter().chain(arguments);
-        let cli = Cli::try_parse_from(all).map_err(|error| error.to_string())?;
+        let cli = Cli::read(all).map_err(|error| error.to_string())?;
         match cli.validate().map_err(|error| error.to_string())? {
             Task::Serve(config) => Ok(*config),
             Task::Controllers(_) => Err("not of serve".to_owned()),

@@ -29,8 +29,6 @@ mod tokens;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::{
     controllers::ControllersError,
     flags::{Cli, Task},
@@ -46,7 +44,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const BLOCKING_THREADS: usize = 64;
 
 fn main() -> ExitCode {
-    let task = match Cli::parse().validate() {
+    let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    let task = match cli.validate() {
         Ok(task) => task,
         Err(error) => return wrong_flag(&error),
     };

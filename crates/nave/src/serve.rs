@@ -276,14 +276,12 @@ async fn stop(config: &Config, api: &ApiServer, controllers: &InProcessControlle
 mod tests {
     use std::fs;
 
-    use clap::Parser;
-
     use super::*;
     use crate::flags::{Cli, Task};
 
     fn config(arguments: &[&str]) -> Config {
         let arguments = ["nave"].iter().chain(arguments);
-        match Cli::try_parse_from(arguments).unwrap().validate().unwrap() {
+        match Cli::read(arguments).unwrap().validate().unwrap() {
             Task::Serve(config) => *config,
             Task::Controllers(_) => panic!("these are flags of serve"),
         }

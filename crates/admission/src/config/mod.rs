@@ -37,7 +37,7 @@ struct Configured {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A flag names an unknown plugin.
-    #[error("{flag} plugin {name:?} is unknown; the plugins are: {known}")]
+    #[error("{name:?} is not an admission plugin; the plugins are: {known}")]
     Unknown {
         /// The flag.
         flag: &'static str,
@@ -47,7 +47,7 @@ pub enum ConfigError {
         known: String,
     },
     /// A plugin is both enabled and disabled.
-    #[error("{0:?} in enable-admission-plugins and disable-admission-plugins overlapped")]
+    #[error("{} {} also in --enable-admission-plugins", .0.join(", "), if .0.len() == 1 { "is" } else { "are" })]
     Overlap(Vec<String>),
     /// A file cannot be read.
     #[error("{}: {error}", .path.display())]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use nave_cacher::WindowBounds;
 use nave_machinery::GroupResource;
+use nave_resources::Registry;
 
 /// Changes that are kept of a resource in any case, from where its history grows with the rate of changes
 /// (`--default-watch-cache-size`, `--watch-cache-sizes`).
@@ -29,6 +30,17 @@ impl WatchCacheSizes {
             0 => WindowBounds { max: SHORTEST, ..usual },
             size => WindowBounds { min: size, max: usual.max.max(size), ..usual },
         }
+    }
+
+    /// The resources with a size of their own that the registry does not store, in order of their names.
+    pub fn unknown(&self, registry: &Registry) -> Vec<String> {
+        let is_stored = |name: &GroupResource| {
+            registry.all().any(|def| def.storage.is_some() && def.group_resource() == *name)
+        };
+        let unknown = self.resources.keys().filter(|name| !is_stored(name));
+        let mut unknown: Vec<String> = unknown.map(ToString::to_string).collect();
+        unknown.sort_unstable();
+        unknown
     }
 }
 
@@ -59,5 +71,14 @@ mod tests {
         assert_eq!(of(&nodes), (100, 1024));
         assert_eq!(of(&GroupResource::new("apps", "deployments")), (300, 102_400));
         assert_eq!(WatchCacheSizes::default().bounds(&pods), WindowBounds::default());
+    }
+
+    #[test]
+    fn names_resources_that_are_not_stored() {
+        let named = [("", "pods"), ("apps", "pods"), ("", "podz"), ("apps", "deployments"), ("", "bindings")];
+        let resources = named.map(|(group, resource)| (GroupResource::new(group, resource), 1));
+        let sizes = WatchCacheSizes { default: 300, resources: resources.into() };
+        let registry = Registry::builtin(nave_schema::builtin());
+        assert_eq!(sizes.unknown(&registry), ["bindings", "pods.apps", "podz"]);
     }
 }

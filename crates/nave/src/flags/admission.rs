@@ -6,6 +6,7 @@ use clap::Args;
 use nave_admission::{ConfigError, PluginConfig};
 
 use super::FlagError;
+use super::values::whole;
 
 const ADMISSION: &str = "Admission";
 /// Enabled by default, since the default authorizers include Node. In kube-apiserver it is disabled by default.
@@ -25,10 +26,10 @@ pub(super) struct AdmissionFlags {
     #[arg(long, value_name = "FILE")]
     admission_control_config_file: Option<PathBuf>,
     /// Toleration in seconds of not-ready:NoExecute that DefaultTolerationSeconds adds to pods that have none.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = whole(i64::MIN..=i64::MAX))]
     default_not_ready_toleration_seconds: i64,
     /// Toleration in seconds of unreachable:NoExecute that DefaultTolerationSeconds adds to pods that have none.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = whole(i64::MIN..=i64::MAX))]
     default_unreachable_toleration_seconds: i64,
 }
 
@@ -124,7 +125,11 @@ mod tests {
         for (enable, disable, why) in [
             (&["X"][..], &[][..], "--enable-admission-plugins"),
             (&[], &["X"], "--disable-admission-plugins"),
-            (&["Priority"], &["Priority"], "overlapped"),
+            (
+                &["Priority"],
+                &["Priority"],
+                "--disable-admission-plugins: Priority is also in --enable-admission-plugins",
+            ),
         ] {
             let error = flags(enable, disable).validate().unwrap_err().to_string();
             assert!(error.contains(why), "{error}");

@@ -11,7 +11,7 @@ use nave_authn::jwt::Algorithm;
 use nave_authn::{ProxyHeaders, ReviewVersion};
 
 use super::FlagError;
-use super::values::parse_duration;
+use super::values::{parse_bool, parse_duration};
 
 const HEADING: &str = "Authentication";
 /// The default issuer of tokens: the name under which workloads reach the server.
@@ -25,7 +25,7 @@ const MAX_MAX_EXPIRATION: Duration = Duration::from_secs(1 << 32);
 pub(crate) struct AuthenticationFlags {
     /// Accept requests without a credential as the user system:anonymous, which can read only health checks and the
     /// version. The default is true; with the AlwaysAllow authorizer it is always false. --authentication-config can set it too.
-    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
+    #[arg(long, value_name = "BOOL", value_parser = parse_bool, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     anonymous_auth: Option<bool>,
     /// AuthenticationConfiguration: issuers of JSON web tokens and rules for anonymous requests. Reloaded when it changes.
@@ -39,7 +39,7 @@ pub(crate) struct AuthenticationFlags {
     #[arg(long, value_name = "FILE")]
     token_auth_file: Option<PathBuf>,
     /// Accept the tokens in secrets of type bootstrap.kubernetes.io/token in kube-system.
-    #[arg(long, value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1,
+    #[arg(long, value_name = "BOOL", default_value_t = false, value_parser = parse_bool, action = clap::ArgAction::Set, num_args = 0..=1,
           require_equals = true, default_missing_value = "true")]
     enable_bootstrap_token_auth: bool,
     /// Audiences of this API server in tokens. By default the issuers of service account tokens.
@@ -55,14 +55,14 @@ pub(crate) struct AuthenticationFlags {
     #[arg(long, value_name = "FILE")]
     service_account_signing_key_file: Option<PathBuf>,
     /// Reject service account tokens from secrets whose secret or service account no longer exists.
-    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1,
+    #[arg(long, value_name = "BOOL", default_value_t = true, value_parser = parse_bool, action = clap::ArgAction::Set, num_args = 0..=1,
           require_equals = true, default_missing_value = "true")]
     service_account_lookup: bool,
     /// Longest validity of service account tokens, between 1h and 2^32 seconds.
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
     service_account_max_token_expiration: Duration,
     /// Extend projected tokens to a year for workloads that may not reload them in time.
-    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1,
+    #[arg(long, value_name = "BOOL", default_value_t = true, value_parser = parse_bool, action = clap::ArgAction::Set, num_args = 0..=1,
           require_equals = true, default_missing_value = "true")]
     service_account_extend_token_expiration: bool,
     /// URL of the public keys of service account tokens, for the discovery document. By default this server's.

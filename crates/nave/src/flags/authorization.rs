@@ -87,7 +87,8 @@ impl AuthorizationFlags {
         let wrong = |flag, why: String| Err(FlagError::new(flag, why));
         for (at, mode) in modes.iter().enumerate() {
             if !MODES.contains(mode) {
-                return wrong("authorization-mode", format!("{mode:?} is not a valid mode"));
+                let why = format!("{mode:?} is not a mode; the modes are: {}", MODES.join(", "));
+                return wrong("authorization-mode", why);
             }
             if modes[..at].contains(mode) {
                 return wrong("authorization-mode", format!("{mode:?} is listed twice"));
@@ -165,7 +166,10 @@ mod tests {
     #[test]
     fn rejects_contradictory_flags() {
         for (arguments, error) in [
-            (&["--authorization-mode=Foo"][..], "--authorization-mode: \"Foo\" is not a valid mode"),
+            (
+                &["--authorization-mode=Foo"][..],
+                "--authorization-mode: \"Foo\" is not a mode; the modes are: AlwaysAllow, ",
+            ),
             (&["--authorization-mode=RBAC,RBAC"], "--authorization-mode: \"RBAC\" is listed twice"),
             (&["--authorization-mode=ABAC"], "--authorization-policy-file: required with mode ABAC"),
             (&["--authorization-policy-file=x"], "--authorization-policy-file: only valid with mode ABAC"),

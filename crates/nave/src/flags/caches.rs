@@ -7,14 +7,14 @@ use nave_apiserver::storage::WatchCacheSizes;
 use nave_machinery::GroupResource;
 
 use super::ETCD;
-use super::values::parse_count;
+use super::values::{parse_bool, parse_count};
 
 /// The flags of the watch caches, as typed.
 #[derive(Args, Clone, Debug)]
 pub(super) struct CacheFlags {
     /// Keep a history of events for watches that start in the past. Reads and watches are served from memory anyway;
     /// false keeps the history as short as possible.
-    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1,
+    #[arg(long, value_name = "BOOL", default_value_t = true, value_parser = parse_bool, action = clap::ArgAction::Set, num_args = 0..=1,
           require_equals = true, default_missing_value = "true", help_heading = ETCD)]
     watch_cache: bool,
     /// Events that each watch cache keeps at least. The history grows and shrinks with the rate of events. 0 keeps it as

@@ -5,7 +5,8 @@ use std::time::Duration;
 use clap::Args;
 use nave_controllers::frame::{AutoscalerOptions, Options};
 
-use super::{FlagError, parse_count, parse_duration};
+use super::FlagError;
+use super::values::{parse_bool, parse_count, parse_duration, parse_ratio};
 
 const GENERAL: &str = "General";
 const AUTOSCALER: &str = "Horizontal pod autoscaler";
@@ -20,7 +21,7 @@ pub(super) struct ControllerOptionsFlags {
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = parse_duration, help_heading = GENERAL)]
     pvclaimbinder_sync_period: Duration,
     /// Ask external provisioners for the volumes of claims.
-    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1,
+    #[arg(long, value_name = "BOOL", default_value_t = true, value_parser = parse_bool, action = clap::ArgAction::Set, num_args = 0..=1,
           require_equals = true, default_missing_value = "true", help_heading = GENERAL)]
     enable_dynamic_provisioning: bool,
     /// Time between two counts of the usage of all resource quotas.
@@ -36,7 +37,7 @@ pub(super) struct ControllerOptionsFlags {
     #[arg(long, value_name = "DURATION", default_value = "5m0s", value_parser = parse_duration, help_heading = AUTOSCALER)]
     horizontal_pod_autoscaler_downscale_stabilization: Duration,
     /// Least distance from 1 of the ratio of a metric to its target at which the target is scaled.
-    #[arg(long, value_name = "RATIO", default_value_t = AutoscalerOptions::default().tolerance, help_heading = AUTOSCALER)]
+    #[arg(long, value_name = "RATIO", default_value_t = AutoscalerOptions::default().tolerance, value_parser = parse_ratio, help_heading = AUTOSCALER)]
     horizontal_pod_autoscaler_tolerance: f64,
     /// Time after the start of a pod in which its CPU samples may be left out.
     #[arg(long, value_name = "DURATION", default_value = "5m0s", value_parser = parse_duration, help_heading = AUTOSCALER)]
@@ -60,11 +61,6 @@ impl ControllerOptionsFlags {
         if let Some((flag, _)) = periods.iter().find(|(_, period)| period.is_zero()) {
             return Err(FlagError::new(flag, "must be greater than zero".to_owned()));
         }
-        let tolerance = self.horizontal_pod_autoscaler_tolerance;
-        if !tolerance.is_finite() || tolerance < 0.0 {
-            let why = "must be zero or more".to_owned();
-            return Err(FlagError::new("horizontal-pod-autoscaler-tolerance", why));
-        }
         Ok(Options {
             terminated_pods: match self.terminated_pod_gc_threshold {
                 0 => usize::MAX,
@@ -77,7 +73,7 @@ impl ControllerOptionsFlags {
             autoscaler: AutoscalerOptions {
                 sync_period: self.horizontal_pod_autoscaler_sync_period,
                 downscale_stabilization: self.horizontal_pod_autoscaler_downscale_stabilization,
-                tolerance,
+                tolerance: self.horizontal_pod_autoscaler_tolerance,
                 cpu_initialization_period: self.horizontal_pod_autoscaler_cpu_initialization_period,
                 initial_readiness_delay: self.horizontal_pod_autoscaler_initial_readiness_delay,
             },

@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::RangedU64ValueParser;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
-use nave_client::leader_election::LeaderElectionConfig;
-use nave_controllers::frame::Settings;
+use nave_client::leader_election::{ConfigError, LeaderElectionConfig};
+use nave_controllers::frame::{Descriptor, Settings};
 
 use super::controller_options::ControllerOptionsFlags;
 use super::signing::{Signing, SigningFlags};
-use super::{Controllers, FlagError, parse_controllers, parse_duration, parse_verbosity};
+use super::values::{MAX_COUNT, parse_bool, parse_controllers, parse_duration, parse_verbosity, whole};
+use super::{Controllers, FlagError};
 
 const GENERAL: &str = "General";
 const ELECTION: &str = "Leader election";
@@ -38,7 +38,7 @@ pub(crate) struct ControllersFlags {
     verbosity: u8,
 
     /// Run the controllers only while this process holds the Lease; other processes wait to take over.
-    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1,
+    #[arg(long, value_name = "BOOL", default_value_t = true, value_parser = parse_bool, action = clap::ArgAction::Set, num_args = 0..=1,
           require_equals = true, default_missing_value = "true", help_heading = ELECTION)]
     leader_elect: bool,
     /// Time after the last renewal before another process takes over.
@@ -92,6 +92,9 @@ impl ControllersFlags {
     /// The first flag that is wrong, and why.
     pub(crate) fn validate(self) -> Result<ControllersConfig, FlagError> {
         let controllers = known_controllers(&self.controllers)?;
+        if controllers.selected().next().is_none() {
+            return Err(FlagError::new("controllers", "selects no controller, so there is nothing to run"));
+        }
         let election = LeaderElectionConfig {
             lease_duration: self.leader_elect_lease_duration,
             renew_deadline: self.leader_elect_renew_deadline,
@@ -102,6 +105,9 @@ impl ControllersFlags {
                 "",
             )
         };
+        if self.leader_elect {
+            check_election(&election)?;
+        }
         Ok(ControllersConfig {
             kubeconfig: self.kubeconfig,
             controllers,
@@ -119,21 +125,49 @@ impl ControllersFlags {
     }
 }
 
+/// Checks that the settings fit together: no other process may lead while this one still acts, and one failed renewal
+/// must not end the leadership.
+fn check_election(election: &LeaderElectionConfig) -> Result<(), FlagError> {
+    for (flag, name) in [
+        ("leader-elect-resource-name", &election.name),
+        ("leader-elect-resource-namespace", &election.namespace),
+    ] {
+        if name.is_empty() {
+            return Err(FlagError::new(flag, "must not be empty"));
+        }
+    }
+    let LeaderElectionConfig { renew_deadline, retry_period, .. } = election;
+    election.check_durations().map_err(|error| match error {
+        ConfigError::RenewDeadline => FlagError::new(
+            "leader-elect-renew-deadline",
+            format!(
+                "must be longer than 1.2 times --leader-elect-retry-period ({retry_period:?}), which must not be 0"
+            ),
+        ),
+        ConfigError::LeaseDuration | ConfigError::Identity => FlagError::new(
+            "leader-elect-lease-duration",
+            format!("must be longer than --leader-elect-renew-deadline ({renew_deadline:?}), and at least 1s"),
+        ),
+    })
+}
+
 /// The help of `--controllers`: the syntax of the list, and the names of the controllers.
 pub(super) fn controllers_help(more: &str) -> String {
-    let names = |on_by_default: bool| {
-        let all = nave_controllers::CONTROLLERS.iter();
-        let mut names: Vec<_> =
-            all.filter(|it| it.on_by_default == on_by_default).map(|controller| controller.name).collect();
-        names.sort_unstable();
-        names.join(", ")
-    };
     format!(
         "Controllers to run: '*' stands for all that are on by default, 'foo' adds a controller, '-foo' removes one{more}. \
          On by default: {}. Off by default: {}",
-        names(true),
-        names(false)
+        names(|controller| controller.on_by_default),
+        names(|controller| !controller.on_by_default)
     )
+}
+
+/// The sorted names of some controllers.
+fn names(which: impl Fn(&Descriptor) -> bool) -> String {
+    let all = nave_controllers::CONTROLLERS.iter();
+    let mut names: Vec<_> =
+        all.filter(|controller| which(controller)).map(|controller| controller.name).collect();
+    names.sort_unstable();
+    names.join(", ")
 }
 
 /// Parses a list of controllers, all of which must be known.
@@ -145,7 +179,9 @@ pub(super) fn known_controllers(list: &str) -> Result<Controllers, FlagError> {
         all.any(|controller| controller.name == name || controller.alias == name)
     };
     match controllers.unknown(known) {
-        Some(unknown) => Err(wrong(format!("{unknown:?} is not in the list of known controllers"))),
+        Some(unknown) => {
+            Err(wrong(format!("{unknown:?} is not a controller; the controllers are: {}", names(|_| true))))
+        }
         None => Ok(controllers),
     }
 }
@@ -154,8 +190,12 @@ pub(super) fn known_controllers(list: &str) -> Result<Controllers, FlagError> {
 #[derive(Clone, Copy, Debug)]
 struct Address(Option<SocketAddr>);
 
-fn parse_address(text: &str) -> Result<Address, std::net::AddrParseError> {
-    if text.is_empty() { Ok(Address(None)) } else { text.parse().map(|address| Address(Some(address))) }
+fn parse_address(text: &str) -> Result<Address, String> {
+    if text.is_empty() {
+        return Ok(Address(None));
+    }
+    let wrong = |_| format!("{text:?} is not an address such as 127.0.0.1:10257 or [::1]:10257");
+    text.parse().map(|address| Address(Some(address))).map_err(wrong)
 }
 
 /// The number of keys each controller works on concurrently; one flag per controller that supports it.
@@ -164,13 +204,13 @@ struct ConcurrentSyncs(HashMap<&'static str, usize>);
 
 impl ConcurrentSyncs {
     fn flags() -> impl Iterator<Item = Arg> {
-        let flag = |controller: &nave_controllers::frame::Descriptor| {
+        let flag = |controller: &Descriptor| {
             let flag = controller.workers.flag?;
             Some(
                 Arg::new(flag)
                     .long(flag)
                     .value_name("N")
-                    .value_parser(RangedU64ValueParser::<usize>::new().range(1..))
+                    .value_parser(whole(1..=MAX_COUNT))
                     .default_value(controller.workers.default.to_string())
                     .help(format!("Number of objects that {} syncs concurrently", controller.name))
                     .help_heading(CONCURRENCY),
@@ -245,6 +285,37 @@ mod tests {
         assert_eq!(health("--healthz-bind-address=[::1]:0"), Ok(Some("[::1]:0".to_owned())));
         assert_eq!(health("--healthz-bind-address="), Ok(None));
         assert!(health("--healthz-bind-address=here").is_err());
+    }
+
+    #[test]
+    fn rejects_a_list_that_selects_nothing() {
+        let all: Vec<_> = nave_controllers::CONTROLLERS.iter().map(|it| format!("-{}", it.name)).collect();
+        for nothing in ["none", "-deployment-controller", &format!("*,{}", all.join(","))] {
+            let error = config(&["--controllers", nothing]).unwrap_err();
+            assert_eq!(error, "--controllers: selects no controller, so there is nothing to run");
+        }
+        assert!(config(&["--controllers=deployment-controller"]).is_ok());
+        let error = config(&["--controllers=*,-no-such"]).unwrap_err();
+        assert!(error.contains("\"no-such\"") && error.contains("deployment-controller"), "{error}");
+    }
+
+    #[test]
+    fn election_errors_name_the_flag() {
+        for (flags, flag) in [
+            (&["--leader-elect-lease-duration=1s"][..], "--leader-elect-lease-duration: "),
+            (&["--leader-elect-lease-duration=10s"], "--leader-elect-lease-duration: "),
+            (&["--leader-elect-lease-duration=0s"], "--leader-elect-lease-duration: "),
+            (&["--leader-elect-renew-deadline=1s"], "--leader-elect-renew-deadline: "),
+            (&["--leader-elect-renew-deadline=0s"], "--leader-elect-renew-deadline: "),
+            (&["--leader-elect-retry-period=0s"], "--leader-elect-renew-deadline: "),
+            (&["--leader-elect-retry-period=9s"], "--leader-elect-renew-deadline: "),
+            (&["--leader-elect-resource-name="], "--leader-elect-resource-name: "),
+            (&["--leader-elect-resource-namespace="], "--leader-elect-resource-namespace: "),
+        ] {
+            let error = config(flags).unwrap_err();
+            assert!(error.starts_with(flag), "{flags:?}: {error}");
+            assert!(config(&[flags, &["--leader-elect=false"]].concat()).is_ok(), "{flags:?}");
+        }
     }
 
     #[test]

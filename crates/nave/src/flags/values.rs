@@ -1,7 +1,11 @@
 //! Flag values in Kubernetes' notation.
 
-use std::{fmt, ops::RangeInclusive, time::Duration};
+use std::fmt::{self, Display};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
 
+use nave_controllers::frame::Descriptor;
 use nave_machinery::duration;
 
 /// The enabled in-process controllers, by kube-controller-manager's rules: a name, with or without a minus, decides;
@@ -15,9 +19,17 @@ pub(crate) struct Controllers {
 
 impl Controllers {
     /// Returns whether a controller is enabled under any of its names.
-    pub(crate) fn runs(&self, names: &[&str], on_by_default: bool) -> bool {
+    fn runs(&self, names: &[&str], on_by_default: bool) -> bool {
         let said = |list: &[String]| list.iter().any(|said| names.contains(&said.as_str()));
         said(&self.on) || (!said(&self.off) && self.all && on_by_default)
+    }
+
+    /// The enabled controllers.
+    pub(crate) fn selected(&self) -> impl Iterator<Item = &'static Descriptor> {
+        let runs = |controller: &&Descriptor| {
+            self.runs(&[controller.name, controller.alias], controller.on_by_default)
+        };
+        nave_controllers::CONTROLLERS.iter().filter(runs)
     }
 
     /// The first name in the list that no controller has.
@@ -61,7 +73,7 @@ pub(super) fn parse_controllers(list: &str) -> Result<Controllers, String> {
 
 /// Parses `30000-32767`, `30000+2767` or a single port.
 pub(super) fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
-    let wrong = || format!("{text:?} is not a range such as 30000-32767");
+    let wrong = || format!("{text:?} is not a range such as 30000-32767, of ports from 1 to {}", u16::MAX);
     let port = |text: &str| text.trim().parse::<u16>().map_err(|_| wrong());
     let (first, last) = if let Some((first, last)) = text.split_once('-') {
         (port(first)?, port(last)?)
@@ -71,7 +83,10 @@ pub(super) fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
     } else {
         (port(text)?, port(text)?)
     };
-    if first == 0 || last < first { Err(wrong()) } else { Ok(first..=last) }
+    if first > last {
+        return Err(format!("{text:?} ends before it starts; did you mean {last}-{first}?"));
+    }
+    if first == 0 { Err(wrong()) } else { Ok(first..=last) }
 }
 
 /// Parses a duration in Go's notation: `300ms`, `1.5h`, `2h45m`.
@@ -84,17 +99,44 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
 
 /// Parses a count of requests, connections or objects.
 pub(super) fn parse_count(text: &str) -> Result<usize, String> {
-    // Kubernetes' flags of this kind are 32-bit integers.
-    const MAX: usize = i32::MAX as usize;
-    let count = text.parse().ok().filter(|count| *count <= MAX);
-    count.ok_or_else(|| format!("must be a whole number from 0 to {MAX}"))
+    whole(0..=MAX_COUNT)(text)
 }
 
 /// Parses the log level.
 pub(super) fn parse_verbosity(text: &str) -> Result<u8, String> {
-    let level = text.parse().ok().filter(|level| *level <= 10);
-    level.ok_or_else(|| "must be a whole number from 0 (quiet) to 10 (everything)".to_owned())
+    whole(0..=10)(text).map_err(|_| "must be a whole number from 0 (quiet) to 10 (everything)".to_owned())
 }
+
+/// Returns a parser of whole numbers within a range, which its error names.
+pub(super) fn whole<T: FromStr + PartialOrd + Display>(
+    range: RangeInclusive<T>,
+) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    RangeInclusive<T>: Clone,
+{
+    move |text| {
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| format!("must be a whole number from {} to {}", range.start(), range.end()))
+    }
+}
+
+/// Parses a ratio: a finite number that is not negative.
+pub(super) fn parse_ratio(text: &str) -> Result<f64, String> {
+    let ratio = text.parse().ok().filter(|ratio: &f64| ratio.is_finite() && *ratio >= 0.0);
+    ratio.ok_or_else(|| "must be a number such as 0.1 that is not negative".to_owned())
+}
+
+/// Parses a truth value in Go's notation (`strconv.ParseBool`).
+pub(super) fn parse_bool(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("must be true or false".to_owned()),
+    }
+}
+
+/// The largest count; Kubernetes' flags of this kind are 32-bit integers.
+pub(super) const MAX_COUNT: usize = i32::MAX as usize;
 
 #[cfg(test)]
 mod tests {
@@ -130,8 +172,32 @@ mod tests {
         assert_eq!(parse_ports("30000-32767"), Ok(30000..=32767));
         assert_eq!(parse_ports("30000+100"), Ok(30000..=30100));
         assert_eq!(parse_ports("80"), Ok(80..=80));
-        for wrong in ["", "0-10", "10-9", "1-70000", "65535+1", "a-b", "1-2-3"] {
-            assert!(parse_ports(wrong).is_err(), "{wrong}");
+        for wrong in ["", "0-10", "1-70000", "65535+1", "a-b", "1-2-3", "-1"] {
+            assert!(parse_ports(wrong).unwrap_err().contains("such as 30000-32767"), "{wrong}");
+        }
+        assert!(parse_ports("10-9").unwrap_err().ends_with("did you mean 9-10?"));
+    }
+
+    #[test]
+    fn parses_truth_values_as_go() {
+        for (value, texts) in [
+            (true, ["1", "t", "T", "true", "TRUE", "True"]),
+            (false, ["0", "f", "F", "false", "FALSE", "False"]),
+        ] {
+            for text in texts {
+                assert_eq!(parse_bool(text), Ok(value), "{text}");
+            }
+        }
+        for wrong in ["", "maybe", "yes", "tRUE", "2"] {
+            assert_eq!(parse_bool(wrong), Err("must be true or false".to_owned()), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn ratio_is_finite_and_not_negative() {
+        assert_eq!((parse_ratio("0"), parse_ratio("0.25")), (Ok(0.0), Ok(0.25)));
+        for wrong in ["", "-0.1", "NaN", "inf", "x"] {
+            assert!(parse_ratio(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -60,6 +60,9 @@ pub(super) async fn start(
     reachable: SocketAddr,
 ) -> Result<Api, ServeError> {
     let registry = Registry::builtin(nave_schema::builtin());
+    for resource in config.watch_caches.unknown(&registry) {
+        tracing::warn!(resource, "--watch-cache-sizes names an unknown resource, its size has no effect");
+    }
     let storages = Storages::open(registry, store, &config.watch_caches);
     let metrics = prometheus::Registry::new();
     let authorization = Authorization::open(&config.authorization, &reachable.to_string(), &metrics)?;

@@ -21,12 +21,12 @@ use nave_authn::{
     WebhookTokens,
 };
 use nave_machinery::{GroupVersionResource, Value};
-use nave_webhook::Webhook;
+use nave_webhook::{FileError, Webhook};
 use prometheus::Registry;
 use tokio::sync::mpsc;
 
 use super::ServeError;
-use super::client_cas::ClientCas;
+use super::client_cas::{ClientCas, read_cas};
 use crate::flags::{Authentication as Flags, Config, FlagError, Oidc, ServiceAccounts, TokenWebhook};
 use crate::pki::files::{self, Durability};
 
@@ -191,6 +191,7 @@ fn anonymous_rule(anonymous_auth: Option<bool>, always_allow: bool) -> Anonymous
 fn issuer_from_flags(oidc: &Oidc, flags: &Flags) -> Result<IssuerTokens, FlagError> {
     let mut found = oidc.flags.clone();
     if let Some(file) = &oidc.ca_file {
+        read_cas("oidc-ca-file", file)?;
         let pem = std::fs::read_to_string(file);
         found.ca = pem.map_err(|why| FlagError::file("oidc-ca-file", file, why))?;
     }
@@ -226,14 +227,20 @@ fn tokens(
     }
     kinds.push(issuers);
     if let Some(TokenWebhook { file, ttl, version }) = &flags.webhook {
-        let webhook = Webhook::from_file(file, WEBHOOK_TIMEOUT);
-        let webhook =
-            webhook.map_err(|why| FlagError::file("authentication-token-webhook-config-file", file, why))?;
+        let webhook = Webhook::from_file(file, WEBHOOK_TIMEOUT).map_err(|why| match why {
+            // The file itself, whose path the flag's error has already.
+            FileError::Read { path, error } if path == *file => webhook_error(file, &error),
+            why => webhook_error(file, &why),
+        })?;
         let webhook = Arc::new(WebhookTokens::new(webhook, *version, audiences.clone()));
         kinds.push(Arc::new(CachedTokens::new(webhook, *ttl, *ttl)));
     }
     let all = CachedTokens::new(Arc::new(TokenUnion::new(kinds)), TOKEN_TTL, Duration::ZERO);
     Ok(Arc::new(all.with_metrics(Arc::clone(metrics))))
+}
+
+fn webhook_error(file: &Path, why: &dyn std::fmt::Display) -> FlagError {
+    FlagError::file("authentication-token-webhook-config-file", file, why)
 }
 
 fn issuer_config(flags: &Flags) -> IssuerConfig {

@@ -9,7 +9,8 @@ use std::{
 };
 
 use nave_apiserver::serving::ServingCertificate;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::pem::{self, PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::ServeError;
 use super::client_cas::read_cas;
@@ -32,7 +33,7 @@ impl Certificates {
     pub(super) fn open(config: &Config) -> Result<Self, ServeError> {
         let own = Pki::open(config.data_dir.join("pki"), own_addresses(config), SystemTime::now())?;
         let pair = load_pair(config, &own)?;
-        let (chain, key) = decode(&pair).map_err(|why| unusable(config, why))?;
+        let (chain, key) = decode(config, &pair)?;
         let serving = ServingCertificate::new(chain, key).map_err(|why| unusable(config, why))?;
         Ok(Self { config: config.clone(), own, pair, serving: Arc::new(serving) })
     }
@@ -45,7 +46,7 @@ impl Certificates {
         if pair == self.pair {
             return Ok(renewed);
         }
-        let (chain, key) = decode(&pair).map_err(|why| unusable(&self.config, why))?;
+        let (chain, key) = decode(&self.config, &pair)?;
         self.serving.replace(chain, key).map_err(|why| unusable(&self.config, why))?;
         self.pair = pair;
         tracing::info!("serving certificate reloaded");
@@ -111,9 +112,23 @@ fn load_pair(config: &Config, own: &Pki) -> Result<Pair, FlagError> {
 
 type DecodedPair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-fn decode(pair: &Pair) -> Result<DecodedPair, rustls_pki_types::pem::Error> {
-    let chain = CertificateDer::pem_slice_iter(pair.certificate.as_bytes()).collect::<Result<_, _>>()?;
-    Ok((chain, PrivateKeyDer::from_pem_slice(pair.key.as_bytes())?))
+fn decode(config: &Config, pair: &Pair) -> Result<DecodedPair, FlagError> {
+    let chain = CertificateDer::pem_slice_iter(pair.certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|why| unusable(config, why))?;
+    if chain.is_empty() {
+        return Err(unusable(config, "no PEM certificate"));
+    }
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).map_err(|why| {
+        let why = match why {
+            pem::Error::NoItemsFound => "no PEM private key".to_owned(),
+            why => why.to_string(),
+        };
+        match &config.serving_pair {
+            Some((_, key)) => FlagError::file("tls-private-key-file", key, why),
+            None => unusable(config, why),
+        }
+    })?;
+    Ok((chain, key))
 }
 
 /// An error that names the source of an unusable serving certificate.

@@ -11,7 +11,6 @@ use nave_machinery::GroupVersionResource;
 use nave_machinery::user::UserInfo;
 use tokio_util::sync::CancellationToken;
 
-use crate::controllers::selected;
 use crate::flags::Controllers;
 use crate::signing::FileSigner;
 use crate::tokens::SecretTokens;
@@ -47,7 +46,7 @@ pub(super) fn start(
         signer: Arc::new(signer),
     };
     let settings = Settings { supervisor, ..Settings::default() };
-    let running = frame::start(selected(wanted), &clients, &informers, &settings, CancellationToken::new());
+    let running = frame::start(wanted.selected(), &clients, &informers, &settings, CancellationToken::new());
     InProcessControllers { running, informers }
 }
 

@@ -1,14 +1,12 @@
 use std::{fs, time::Duration};
 
-use clap::Parser;
-
 use super::*;
 use crate::flags::{Cli, Task};
 
 fn config(folder: &Path, more: &[(&str, &Path)]) -> Config {
     let mut arguments = vec!["nave".to_owned(), format!("--data-dir={}", folder.display())];
     arguments.extend(more.iter().map(|(flag, file)| format!("--{flag}={}", file.display())));
-    match Cli::try_parse_from(arguments).unwrap().validate().unwrap() {
+    match Cli::read(arguments).unwrap().validate().unwrap() {
         Task::Serve(config) => *config,
         Task::Controllers(_) => panic!("these are flags of serve"),
     }
@@ -58,5 +56,25 @@ fn error_names_flag_and_file() {
         let flags = [("tls-cert-file", file.as_path()), ("tls-private-key-file", file.as_path())];
         let error = error_of(&config(folder.path(), &flags));
         assert!(error.starts_with(&format!("--tls-cert-file: {}: ", file.display())), "{error}");
+    }
+}
+
+#[test]
+fn error_names_the_missing_part_of_a_pair() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(Certificates::open(&config(folder.path(), &[])).unwrap());
+    let [text, crt, key] =
+        ["text", "pki/apiserver.crt", "pki/apiserver.key"].map(|name| folder.path().join(name));
+    fs::write(&text, "no PEM").unwrap();
+    for (certificate, private_key, flag, file, why) in [
+        (&text, &key, "tls-cert-file", &text, "no PEM certificate"),
+        (&key, &key, "tls-cert-file", &key, "no PEM certificate"),
+        (&crt, &text, "tls-private-key-file", &text, "no PEM private key"),
+        (&crt, &crt, "tls-private-key-file", &crt, "no PEM private key"),
+    ] {
+        let flags =
+            [("tls-cert-file", certificate.as_path()), ("tls-private-key-file", private_key.as_path())];
+        let error = error_of(&config(folder.path(), &flags));
+        assert!(error.starts_with(&format!("--{flag}: {}: {why}", file.display())), "{error}");
     }
 }

@@ -1,0 +1,127 @@
+//! Parses the command line as kube-apiserver does where clap differs, with errors that name the flag.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::error::{ContextKind, ContextValue};
+use clap::{Command, CommandFactory, FromArgMatches};
+
+use super::Cli;
+
+impl Cli {
+    /// Parses the command line, whose first argument is the name of the program.
+    ///
+    /// # Errors
+    /// An argument is unknown, or a value cannot be parsed; or help or the version is requested.
+    pub(crate) fn read<T: Into<OsString>>(
+        arguments: impl IntoIterator<Item = T>,
+    ) -> Result<Self, clap::Error> {
+        let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+        let mut command = with_negative_values(Self::command());
+        let matches = command.try_get_matches_from_mut(&arguments);
+        let mut matches = matches.map_err(|error| with_tip(error, &command, &arguments))?;
+        Self::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+    }
+}
+
+/// Lets numbers and durations begin with a minus, so that the error of a negative one names the flag.
+fn with_negative_values(command: Command) -> Command {
+    let is_number = |arg: &clap::Arg| {
+        let mut names = arg.get_value_names().unwrap_or_default().iter();
+        names.any(|name| NUMBERS.contains(&name.as_str()))
+    };
+    command
+        .mut_args(|arg| if is_number(&arg) { arg.allow_hyphen_values(true) } else { arg })
+        .mut_subcommands(with_negative_values)
+}
+
+/// Adds a tip for a truth value that is separated from its flag by a space.
+fn with_tip(mut error: clap::Error, command: &Command, arguments: &[OsString]) -> clap::Error {
+    if let Some(tip) = separate_truth_value(command, arguments)
+        && [ContextKind::InvalidArg, ContextKind::InvalidSubcommand].iter().any(
+            |kind| matches!(error.get(*kind), Some(ContextValue::String(argument)) if *argument == tip.value),
+        )
+    {
+        let text = format!("{} takes its value after '=': {}={}", tip.flag, tip.flag, tip.value);
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![text.into()]));
+    }
+    error
+}
+
+/// A truth value that is separated from its flag.
+struct Separate {
+    flag: String,
+    value: String,
+}
+
+fn separate_truth_value(command: &Command, arguments: &[OsString]) -> Option<Separate> {
+    let commands = || std::iter::once(command).chain(command.get_subcommands());
+    let is_truth = |flag: &OsStr| {
+        let name = flag.to_str().and_then(|flag| flag.strip_prefix("--"));
+        let mut args = commands().flat_map(Command::get_arguments);
+        name.is_some_and(|name| args.any(|arg| arg.get_long() == Some(name) && arg.is_require_equals_set()))
+    };
+    let mut pairs = arguments.windows(2).filter_map(|pair| match pair {
+        [flag, value] if is_truth(flag) => Some((flag.to_str()?, value.to_str()?)),
+        _ => None,
+    });
+    let is_value = |(flag, value): (&str, &str)| {
+        let found = !value.starts_with('-') && !commands().any(|command| command.get_name() == value);
+        found.then(|| Separate { flag: flag.to_owned(), value: value.to_owned() })
+    };
+    pairs.find_map(is_value)
+}
+
+/// The names of the values that are numbers or durations.
+const NUMBERS: [&str; 7] = ["DURATION", "LEVEL", "N", "PORT", "RANGE", "RATIO", "SECONDS"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(arguments: &[&str]) -> String {
+        Cli::read([&["nave"], arguments].concat()).unwrap_err().to_string()
+    }
+
+    /// The flags with these value names, each with its command.
+    fn flags(names: &[&str]) -> Vec<(String, String)> {
+        let root = Cli::command();
+        let found = root.get_subcommands().flat_map(|command| {
+            let flags = command.get_arguments().filter(|arg| {
+                let mut values = arg.get_value_names().unwrap_or_default().iter();
+                values.any(|name| names.contains(&name.as_str()))
+            });
+            flags.map(|arg| (command.get_name().to_owned(), format!("--{}", arg.get_long().unwrap())))
+        });
+        found.collect()
+    }
+
+    #[test]
+    fn errors_of_negative_values_name_the_flag_and_the_range() {
+        let signed = ["--default-not-ready-toleration-seconds", "--default-unreachable-toleration-seconds"];
+        let found = flags(&NUMBERS);
+        assert!(found.len() > 30);
+        for (command, flag) in found.iter().filter(|(_, flag)| !signed.contains(&flag.as_str())) {
+            for value in ["-5", "-1s"] {
+                let error = error(&[command, flag, value]);
+                assert!(error.contains(&format!("invalid value '{value}' for '{flag}")), "{flag}: {error}");
+                assert!(!error.contains("digit") && !error.contains("literal"), "{flag}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn tells_how_to_give_a_truth_value() {
+        let found = flags(&["BOOL"]);
+        assert!(found.len() > 5);
+        for (command, flag) in &found {
+            for value in ["maybe", "false"] {
+                let error = error(&[command, flag, value]);
+                assert!(error.contains(&format!("'=': {flag}={value}")), "{flag}: {error}");
+            }
+            let error = error(&[command, &format!("{flag}=maybe")]);
+            assert!(error.contains(flag) && error.contains("must be true or false"), "{error}");
+        }
+        assert!(error(&["--anonymous-auth", "maybe"]).contains("'=': --anonymous-auth=maybe"));
+        assert!(!error(&["--anonymous-auth", "--x"]).contains("'='"));
+    }
+}
