@@ -7,6 +7,7 @@
 //! | system priority classes | at the start | cannot be deleted (`scheduling/rest`) |
 //! | [`api_services`] of the built-in groups | at the start | at the next start, unless a user took them over (`autoregister`) |
 //! | `kubernetes` service, its endpoints and slice | at the start | every ten seconds (`kubernetesservice`) |
+//! | default `ServiceCIDR` | at the start | every ten seconds; one that differs from the flags is reported, not changed (`defaultservicecidr`) |
 //! | [`identity`] lease of this server | at the start | renewed every ten seconds (`start-kube-apiserver-identity-lease-controller`) |
 //! | since when tokens of secrets are tracked | at the start | every ten seconds (`legacytokentracking`) |
 //! | what extension servers are told of authentication | at the start | at once ([`cluster_authentication`]) |
@@ -16,9 +17,11 @@ mod ensure;
 mod identity;
 mod kubernetes_service;
 mod rbac;
+mod service_cidr;
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
@@ -30,6 +33,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use self::ensure::{core, create, ensure, with_field};
 use self::identity::Identity;
 use self::kubernetes_service::KubernetesService;
+use self::service_cidr::DefaultServiceCidr;
+use crate::allocation::{Repair, ServiceRanges};
 use crate::cluster_authentication::{self, ClusterAuthentication};
 use crate::endpoints::Resources;
 
@@ -51,22 +56,32 @@ const KEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What the bootstrap objects are made from.
 pub struct Bootstrap {
+    /// Creates the objects that allocations need; `None` for a server without services.
+    repair: Option<Arc<Repair>>,
+    service_cidr: DefaultServiceCidr,
     service: KubernetesService,
     identity: Identity,
 }
 
 impl Bootstrap {
-    /// The objects of a server on this host: the address of the `kubernetes` service, and the one behind it at which
-    /// clients reach the server.
-    pub fn new(service_address: IpAddr, advertise: SocketAddr, hostname: &str) -> Self {
+    /// The objects of a server on this host, which clients reach at `advertise`. The `kubernetes` service has the first
+    /// address of the ranges.
+    pub fn new(
+        repair: Option<Arc<Repair>>,
+        ranges: ServiceRanges,
+        advertise: SocketAddr,
+        hostname: &str,
+    ) -> Self {
         Self {
-            service: KubernetesService { address: service_address, advertise },
+            repair,
+            service_cidr: DefaultServiceCidr::new(ranges),
+            service: KubernetesService { address: ranges.first(), advertise },
             identity: Identity::new(hostname, advertise),
         }
     }
 
     /// Makes those objects that are not there: those that need nothing of each other side by side, so that the store
-    /// can commit them together. `allocation` makes what services need.
+    /// can commit them together.
     ///
     /// # Errors
     /// What kept an object from being stored.
@@ -74,8 +89,13 @@ impl Bootstrap {
         &self,
         resources: &Resources,
         cluster_authentication: &ClusterAuthentication,
-        allocation: impl Future<Output = Result<(), Status>>,
     ) -> Result<(), Status> {
+        let allocation = async {
+            match &self.repair {
+                Some(repair) => repair.start().await,
+                None => Ok(()),
+            }
+        };
         try_join!(namespaces(resources), allocation)?;
         let told = async {
             match cluster_authentication::publish(resources, cluster_authentication).await {
@@ -95,7 +115,19 @@ impl Bootstrap {
         };
         let (tracking, identity) = (token_tracking(resources), self.identity.renew(resources));
         let api_services = api_services::run(resources);
-        try_join!(service, rbac::run(resources), told, tracking, classes, identity, api_services).map(drop)
+        try_join!(service, rbac::run(resources), told, tracking, classes, identity, api_services)?;
+        if let Err(status) = self.service_cidr.report(resources).await {
+            tracing::warn!(error = status.message, "the default ServiceCIDR cannot be checked");
+        }
+        Ok(())
+    }
+
+    /// Creates the default `ServiceCIDR` if it is gone, and reports one that differs from the flags.
+    async fn keep_service_cidr(&self, resources: &Resources) -> Result<(), Status> {
+        if let Some(repair) = &self.repair {
+            repair.sync_default_cidr().await?;
+        }
+        self.service_cidr.report(resources).await
     }
 
     /// Looks after the objects while the server runs: what is deleted is made again, what must not be changed is
@@ -115,6 +147,7 @@ impl Bootstrap {
     pub(crate) async fn reconcile(&self, resources: &Resources) {
         for (what, outcome) in [
             ("system namespaces", namespaces(resources).await),
+            ("default ServiceCIDR", self.keep_service_cidr(resources).await),
             ("kubernetes service", self.service.keep(resources).await),
             ("token tracking", token_tracking(resources).await),
             ("identity lease", self.identity.renew(resources).await),

@@ -142,17 +142,11 @@ impl ApiServer {
         }
         metrics.register(Box::new(CacheMetrics::new(storages.clone(), resources.watched())?))?;
         metrics.register(Box::new(RestartMetrics::new(storages.shared().supervisor.clone())?))?;
-        let service_address = config.service_ranges.first();
-        let bootstrap = Arc::new(Bootstrap::new(service_address, config.advertise, &config.hostname));
-        let prepared = async {
-            match &repair {
-                Some(repair) => repair.start().await,
-                None => Ok(()),
-            }
-        };
+        let (ranges, advertise) = (config.service_ranges, config.advertise);
+        let bootstrap = Arc::new(Bootstrap::new(repair.clone(), ranges, advertise, &config.hostname));
         let told = config.cluster_authentication.borrow().clone();
         // Boxed: it holds the path of a write several times.
-        Box::pin(bootstrap.run(&resources, &told, prepared)).await.map_err(StartError::Bootstrap)?;
+        Box::pin(bootstrap.run(&resources, &told)).await.map_err(StartError::Bootstrap)?;
         let documents = Documents {
             openapi: OpenApi::new(Arc::clone(storages.registry())),
             registry: Arc::clone(storages.registry()),

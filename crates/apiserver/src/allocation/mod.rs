@@ -43,6 +43,7 @@ use self::range::Family;
 pub use self::range::{RangeError, ServiceRanges};
 pub use self::repair::Repair;
 use self::service::{Allocations, ServiceName, texts};
+pub(crate) use self::service_cidr::DEFAULT_SERVICE_CIDR;
 use self::service_cidr::ServiceCidrs;
 use crate::storage::{Reservation, ResourceStorage, Settlement, Storages};
 

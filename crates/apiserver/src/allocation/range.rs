@@ -135,7 +135,7 @@ impl ServiceRanges {
     }
 
     /// The ranges as text.
-    pub(super) fn cidrs(self) -> Vec<String> {
+    pub(crate) fn cidrs(self) -> Vec<String> {
         [Some(self.primary), self.secondary].into_iter().flatten().map(|range| range.0.to_string()).collect()
     }
 }

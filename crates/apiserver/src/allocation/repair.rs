@@ -61,9 +61,17 @@ impl Repair {
     /// # Errors
     /// The store's.
     pub async fn start(&self) -> Result<(), Status> {
-        self.allocator.cidrs.sync_default().await?;
+        self.sync_default_cidr().await?;
         self.allocator.free_own_address().await;
         self.run_once(self.grace).await.map(drop)
+    }
+
+    /// Creates the default `ServiceCIDR`, or adds the second range and the condition Ready that it lacks.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(crate) async fn sync_default_cidr(&self) -> Result<(), Status> {
+        self.allocator.cidrs.sync_default().await
     }
 
     /// Compares everything once; returns after which time it is worth to do so again, if any. Addresses whose

@@ -14,7 +14,7 @@ use super::service::null_is_empty;
 use crate::storage::{Latest, ResourceStorage, Stored, Update};
 
 /// The name of the object that stands for `--service-cluster-ip-range`.
-const DEFAULT_NAME: &str = "kubernetes";
+pub(crate) const DEFAULT_SERVICE_CIDR: &str = "kubernetes";
 
 /// The ranges of cluster IPs.
 #[derive(Clone)]
@@ -63,16 +63,16 @@ impl ServiceCidrs {
     /// # Errors
     /// The store's.
     pub(super) async fn sync_default(&self) -> Result<(), Status> {
-        if let Some(object) = self.objects.find("", DEFAULT_NAME) {
+        if let Some(object) = self.objects.find("", DEFAULT_SERVICE_CIDR) {
             let object: Value = self.objects.codec().parse_cached(&object)?;
             if self.updated_default(&object).is_none() {
                 return Ok(());
             }
         }
-        let key =
-            nave_resources::storage_key(self.objects.def(), None, DEFAULT_NAME).map_err(Status::internal)?;
+        let key = nave_resources::storage_key(self.objects.def(), None, DEFAULT_SERVICE_CIDR)
+            .map_err(Status::internal)?;
         let mut object = self.new_default();
-        let revision = match self.objects.create(&key, DEFAULT_NAME, &mut object).await {
+        let revision = match self.objects.create(&key, DEFAULT_SERVICE_CIDR, &mut object).await {
             Ok(revision) => {
                 tracing::info!(cidrs = %self.default, "default ServiceCIDR created");
                 revision
@@ -85,7 +85,7 @@ impl ServiceCidrs {
                         None => Update::NoWrite(object.clone()),
                     })
                 };
-                self.objects.guaranteed_update(&key, DEFAULT_NAME, change).await?.stored.revision
+                self.objects.guaranteed_update(&key, DEFAULT_SERVICE_CIDR, change).await?.stored.revision
             }
             Err(status) => return Err(status),
         };
@@ -97,7 +97,7 @@ impl ServiceCidrs {
             "apiVersion": "networking.k8s.io/v1",
             "kind": "ServiceCIDR",
             "metadata": {
-                "name": DEFAULT_NAME,
+                "name": DEFAULT_SERVICE_CIDR,
                 "uid": uuid::Uuid::new_v4().to_string(),
                 "creationTimestamp": time::now().rfc3339(),
             },

@@ -13,7 +13,7 @@ impl Fixture {
     async fn bootstrap(&self) {
         let resources = &self.server.pipeline.router.resources;
         let bootstrap = &self.server.bootstrap;
-        bootstrap.run(resources, &ClusterAuthentication::default(), async { Ok(()) }).await.unwrap();
+        bootstrap.run(resources, &ClusterAuthentication::default()).await.unwrap();
     }
 
     async fn object(&self, collection: &str, name: &str) -> Value {
@@ -85,6 +85,30 @@ async fn roles_and_bindings_get_back_what_they_lack() {
 }
 
 #[tokio::test]
+async fn reports_ranges_that_differ_from_the_flags_once() {
+    const EVENTS: &str =
+        "/api/v1/namespaces/default/events?fieldSelector=reason%3DKubernetesDefaultServiceCIDRInconsistent";
+    let it = Fixture::start(InflightLimits::default(), LONG).await;
+    let resources = &it.server.pipeline.router.resources;
+    it.bootstrap().await;
+    assert_eq!(it.get(EVENTS, &[]).await.1["items"], json!([]));
+    let ranges = ServiceRanges::from_str("10.9.0.0/24").unwrap();
+    let advertise = "192.0.2.2:6443".parse().unwrap();
+    let changed = Bootstrap::new(it.server.repair.clone(), ranges, advertise, "host");
+    changed.run(resources, &ClusterAuthentication::default()).await.unwrap();
+    changed.reconcile(resources).await;
+    let events = it.get(EVENTS, &[]).await.1["items"].clone();
+    assert_eq!(events.as_array().unwrap().len(), 1, "{events}");
+    assert_eq!(events[0]["involvedObject"]["name"], "kubernetes");
+    assert_eq!(
+        events[0]["message"],
+        "The default ServiceCIDR [10.0.0.0/24] does not match the controller flag configurations [10.9.0.0/24]"
+    );
+    let kept = it.object("/apis/networking.k8s.io/v1/servicecidrs", "kubernetes").await;
+    assert_eq!(kept["spec"]["cidrs"], json!(["10.0.0.0/24"]));
+}
+
+#[tokio::test]
 async fn what_users_delete_or_change_comes_back() {
     let it = Fixture::start(InflightLimits::default(), LONG).await;
     let lease = it.get(LEASES, &[]).await.1["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
@@ -92,6 +116,7 @@ async fn what_users_delete_or_change_comes_back() {
         ("/api/v1/namespaces/default/services", "kubernetes"),
         ("/api/v1/namespaces/default/endpoints", "kubernetes"),
         (SLICES, "kubernetes"),
+        ("/apis/networking.k8s.io/v1/servicecidrs", "kubernetes"),
         ("/api/v1/namespaces/kube-system/configmaps", "kube-apiserver-legacy-service-account-token-tracking"),
         (LEASES, &lease),
     ];
@@ -111,7 +136,7 @@ async fn what_users_delete_or_change_comes_back() {
             assert_eq!(after.get(field), before.get(field), "{collection}/{name}");
         }
     }
-    let (endpoints, tracking, slice) = (objects[1], objects[3], objects[2]);
+    let (endpoints, tracking, slice) = (objects[1], objects[4], objects[2]);
     for ((collection, name), patch, field) in [
         (endpoints, json!({"subsets": null, "metadata": {"labels": null}}), "subsets"),
         (slice, json!({"endpoints": null}), "endpoints"),
