@@ -8,7 +8,7 @@ use http::{HeaderValue, Request, header};
 use nave_admission::Notes;
 use nave_authn::PeerCertificate;
 use nave_machinery::Status;
-use nave_machinery::options::FIELD_MANAGER_MAX;
+use nave_machinery::names::{FIELD_MANAGER_MAX, is_printable};
 use nave_machinery::user::UserInfo;
 
 use crate::deadline::RequestTimeout;
@@ -134,7 +134,8 @@ impl RequestContext {
         };
         let prefix = agent.split(|byte| *byte == b'/').next().unwrap_or_default();
         let mut manager = String::new();
-        for character in String::from_utf8_lossy(prefix).chars().filter(|character| !character.is_control()) {
+        for character in String::from_utf8_lossy(prefix).chars().filter(|character| is_printable(*character))
+        {
             if manager.len() + character.len_utf8() > FIELD_MANAGER_MAX {
                 break;
             }

@@ -215,3 +215,48 @@ async fn a_write_of_the_server_itself_is_known_by_its_component() {
     let created = client.call_with(&format!("POST {CONFIG_MAPS}"), &object).await.json();
     assert_eq!(managers(&created), ["kube-controller-manager Update"]);
 }
+
+#[tokio::test]
+async fn entries_of_bodies_are_validated_unless_they_cannot_be_read() {
+    let cluster = Cluster::start(&[]).await;
+    let client = cluster.admin();
+    let path = format!("{CONFIG_MAPS}/x");
+    let entry = |parts: Value| {
+        let mut entry = json!({"manager": "m", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1",
+            "fieldsV1": {"f:data": {"f:b": {}}}});
+        entry.as_object_mut().unwrap().extend(parts.as_object().unwrap().clone());
+        let mut object = config_map("x", json!({"data": {"a": "1"}}));
+        object["metadata"]["managedFields"] = json!([entry]);
+        object
+    };
+    let refused = [
+        (json!({"manager": "a".repeat(129)}), "metadata.managedFields[0].manager"),
+        (json!({"manager": "a\tb"}), "metadata.managedFields[0].manager"),
+        (json!({"subresource": "s".repeat(257)}), "metadata.managedFields[0].subresource"),
+    ];
+    let ignored =
+        [json!({"operation": "Delete"}), json!({"fieldsType": "FieldsV2"}), json!({"fieldsV1": {"x": {}}})];
+    for created in [false, true] {
+        let write = async |object: &Value| match created {
+            false => client.call_with(&format!("POST {CONFIG_MAPS}"), object).await,
+            true => client.call_with(&format!("PUT {path}"), object).await,
+        };
+        for (parts, field) in &refused {
+            let answer = write(&entry(parts.clone())).await;
+            assert_eq!((answer.code, &answer.json()["details"]["causes"][0]["field"]), (422, &json!(field)));
+        }
+        for parts in &ignored {
+            let answer = write(&entry(parts.clone())).await;
+            assert_eq!(answer.code, if created { 200 } else { 201 }, "{}", answer.text());
+            assert!(!managers(&answer.json()).contains(&"m Update".to_owned()), "{parts}");
+            if !created {
+                assert_eq!(client.call(&format!("DELETE {path}")).await.code, 200);
+            }
+        }
+        if !created {
+            client
+                .call_with(&format!("POST {CONFIG_MAPS}"), &config_map("x", json!({"data": {"a": "1"}})))
+                .await;
+        }
+    }
+}

@@ -3,10 +3,12 @@
 //!
 //! Each check returns one message per violated rule; none if the text is valid.
 
+mod field_manager;
 mod metadata;
 
 use rand::Rng;
 
+pub use field_manager::{FIELD_MANAGER_MAX, is_printable, validate_field_manager};
 pub use metadata::{
     validate_annotations, validate_labels, validate_object_meta, validate_object_meta_update,
     validate_qualified_finalizers,

@@ -4,14 +4,12 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::names::validate_field_manager;
 use crate::selector::{FieldSelector, LabelSelector};
 use crate::{FieldError, FieldPath, GroupKind, Map, Status};
 
 /// A decoded query string.
 type Query = [(String, String)];
-
-/// Maximum length of a field manager's name, in bytes.
-pub const FIELD_MANAGER_MAX: usize = 128;
 
 /// Handling of unknown and duplicate fields in a body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -511,12 +509,7 @@ fn dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Vec<FieldErro
 
 fn field_manager(query: &Query, errors: &mut Vec<FieldError>) -> String {
     let manager = first(query, "fieldManager").unwrap_or_default();
-    let at = FieldPath::new("fieldManager");
-    if manager.len() > FIELD_MANAGER_MAX {
-        errors.push(FieldError::too_long(&at, FIELD_MANAGER_MAX));
-    } else if manager.chars().any(char::is_control) {
-        errors.push(FieldError::invalid(&at, manager, "should only contain printable characters"));
-    }
+    errors.extend(validate_field_manager(manager, &FieldPath::new("fieldManager")));
     manager.to_owned()
 }
 

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::field_manager::validate_managed_fields;
 use super::{is_dns1123_label, is_qualified_name, is_valid_label_value};
 use crate::{FieldError, FieldPath, Map};
 
@@ -121,6 +122,7 @@ fn validate_parts(metadata: &Value, path: &FieldPath) -> Vec<FieldError> {
     }
     errors.extend(validate_owner_references(metadata, &path.child("ownerReferences")));
     errors.extend(validate_finalizers(metadata, &path.child("finalizers")));
+    errors.extend(validate_managed_fields(metadata, &path.child("managedFields")));
     errors
 }
 
@@ -244,6 +246,11 @@ mod tests {
             ["metadata.annotations"]
         );
         assert_eq!(create(&json!({"name": "a", "finalizers": ["a b"]}), false), ["metadata.finalizers"]);
+        let entries = json!([{"operation": "Update", "manager": "a\tb"}]);
+        assert_eq!(
+            create(&json!({"name": "a", "managedFields": entries}), false),
+            ["metadata.managedFields[0].manager"]
+        );
         let owners = json!([{"apiVersion": "v1", "kind": "Pod", "name": "p"}]);
         assert_eq!(
             create(&json!({"name": "a", "ownerReferences": owners}), false),

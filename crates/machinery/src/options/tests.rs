@@ -43,7 +43,12 @@ fn rejects_conflicting_list_options() {
 #[test]
 fn rejects_unsupported_write_options() {
     assert!(CreateOptions::parse(&query(&[("dryRun", "All")])).unwrap().dry_run);
-    for pair in [("dryRun", "Some"), ("fieldValidation", "Bogus"), ("fieldManager", "a\nb")] {
+    for pair in [
+        ("dryRun", "Some"),
+        ("fieldValidation", "Bogus"),
+        ("fieldManager", "a\nb"),
+        ("fieldManager", "a\u{200b}"),
+    ] {
         assert_eq!(CreateOptions::parse(&query(&[pair])).unwrap_err().code, 422);
     }
     assert_eq!(PatchOptions::parse(&query(&[("force", "true")]), false).unwrap_err().code, 422);
