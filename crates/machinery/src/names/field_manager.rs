@@ -83,7 +83,7 @@ mod tests {
         }
     }
 
-    fn errors_of(entries: Value) -> Vec<String> {
+    fn errors_of(entries: &Value) -> Vec<String> {
         let errors =
             validate_managed_fields(&json!({ "managedFields": entries }), &FieldPath::new("managedFields"));
         errors.iter().map(ToString::to_string).collect()
@@ -111,20 +111,20 @@ mod tests {
         ] {
             let mut entry = valid.clone();
             entry[field] = value;
-            assert_eq!(errors_of(json!([valid, entry])), [format!("managedFields[1].{why}")]);
+            assert_eq!(errors_of(&json!([valid, entry])), [format!("managedFields[1].{why}")]);
         }
         let mut longest = valid.clone();
         longest["manager"] = json!("a".repeat(128));
         longest["subresource"] = json!("s".repeat(256));
         longest["fieldsType"] = Value::Null;
-        assert_eq!(errors_of(json!([valid, longest])), [""; 0]);
+        assert_eq!(errors_of(&json!([valid, longest])), [""; 0]);
     }
 
     #[test]
     fn errors_of_many_entries_are_bounded() {
         let entry = json!({"manager": "\u{1}".repeat(FIELD_MANAGER_MAX)});
-        let found = errors_of(Value::Array(vec![entry; 10_000]));
+        let found = errors_of(&Value::Array(vec![entry; 10_000]));
         assert!((MAX_CAUSES..MAX_CAUSES + 200).contains(&found.len()), "{}", found.len());
-        assert_eq!(errors_of(json!([{"operation": "Apply", "manager": "\u{1}".repeat(1 << 20)}])).len(), 1);
+        assert_eq!(errors_of(&json!([{"operation": "Apply", "manager": "\u{1}".repeat(1 << 20)}])).len(), 1);
     }
 }

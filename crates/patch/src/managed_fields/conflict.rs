@@ -1,32 +1,42 @@
 //! Conflicts of an apply with other managers, and how clients are told (upstream:
 //! `apimachinery/pkg/util/managedfields/internal/conflict.go`).
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{self, Display, Write};
+use std::ops::ControlFlow;
 
-use nave_machinery::status::StatusCause;
+use nave_machinery::limits::clipped;
+use nave_machinery::status::{MAX_CAUSES, StatusCause};
 use nave_machinery::{Reason, Status};
 
 use super::entries::ManagerId;
-use super::path::{PathElement, display};
+use super::path::display;
 use super::set::FieldSet;
 
-/// A field that an apply would change, and another manager that owns it.
+/// Maximum length of a path, and of the description of a manager, in bytes: a name can be as long as the body.
+const MAX_SHOWN_BYTES: usize = 1024;
+
+/// Fields that an apply would change, and another manager that owns them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Conflict {
+struct Conflict {
     /// The manager, as errors name it.
     manager: String,
-    path: Vec<PathElement>,
+    fields: FieldSet,
 }
 
 /// The conflicts of an apply, by manager.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conflicts(Vec<Conflict>);
 
+/// A field in conflict, as errors show it.
+struct Shown<'c> {
+    manager: &'c str,
+    path: String,
+}
+
 impl Conflicts {
-    pub(super) fn add(&mut self, manager: &ManagerId, fields: &FieldSet) {
-        let name = describe(manager);
-        self.0.extend(fields.paths().into_iter().map(|path| Conflict { manager: name.clone(), path }));
+    pub(super) fn add(&mut self, manager: &ManagerId, fields: FieldSet) {
+        let manager = clipped(Description(manager), MAX_SHOWN_BYTES);
+        self.0.push(Conflict { manager, fields });
     }
 
     /// Returns whether there is none.
@@ -37,53 +47,78 @@ impl Conflicts {
     /// The conflicts about other fields than these.
     #[must_use]
     pub(super) fn without(mut self, fields: &FieldSet) -> Self {
-        self.0.retain(|conflict| !fields.contains(&conflict.path));
+        self.0.retain_mut(|conflict| {
+            conflict.fields = std::mem::take(&mut conflict.fields).difference(fields);
+            !conflict.fields.is_empty()
+        });
         self
     }
 
-    /// 409, with a cause for each field and manager.
+    /// 409, with a cause for each field and manager; no more than [`MAX_CAUSES`] are shown.
     pub fn into_status(self) -> Status {
-        let message = self.message();
-        let mut status = Status::failure(409, Reason::Conflict, message);
-        let causes = self.0.into_iter().map(|conflict| StatusCause {
+        let shown = self.shown();
+        let mut status = Status::failure(409, Reason::Conflict, self.message(&shown));
+        let causes = shown.into_iter().map(|Shown { manager, path }| StatusCause {
             reason: "FieldManagerConflict".to_owned(),
-            message: format!("conflict with {}", conflict.manager),
-            field: display(&conflict.path),
+            message: format!("conflict with {manager}"),
+            field: path,
         });
         status.details.get_or_insert_default().causes = causes.collect();
         status
     }
 
-    fn message(&self) -> String {
-        if let [conflict] = self.0.as_slice() {
-            let path = display(&conflict.path);
-            return format!("Apply failed with 1 conflict: conflict with {}: {path}", conflict.manager);
+    fn shown(&self) -> Vec<Shown<'_>> {
+        let mut shown = Vec::new();
+        let _ = self.0.iter().try_for_each(|Conflict { manager, fields }| {
+            fields.try_for_each_path(&mut |path| {
+                if shown.len() == MAX_CAUSES {
+                    return ControlFlow::Break(());
+                }
+                let path = clipped(display(path.iter().copied()), MAX_SHOWN_BYTES);
+                shown.push(Shown { manager, path });
+                ControlFlow::Continue(())
+            })
+        });
+        shown
+    }
+
+    fn message(&self, shown: &[Shown<'_>]) -> String {
+        let count: usize = self.0.iter().map(|conflict| conflict.fields.len()).sum();
+        if let (1, [Shown { manager, path }]) = (count, shown) {
+            return format!("Apply failed with 1 conflict: conflict with {manager}: {path}");
         }
-        let mut by_manager: BTreeMap<&str, Vec<&[PathElement]>> = BTreeMap::new();
-        for conflict in &self.0 {
-            by_manager.entry(&conflict.manager).or_default().push(&conflict.path);
-        }
-        let mut text = format!("Apply failed with {} conflicts: ", self.0.len());
-        for (at, (manager, paths)) in by_manager.into_iter().enumerate() {
+        let mut by_manager: Vec<&Shown<'_>> = shown.iter().collect();
+        by_manager.sort_by_key(|shown| shown.manager);
+        let mut text = format!("Apply failed with {count} conflicts: ");
+        // Writing to a string cannot fail.
+        for (at, same) in by_manager.chunk_by(|a, b| a.manager == b.manager).enumerate() {
             let line = if at > 0 { "\n" } else { "" };
-            // Writing to a string cannot fail.
+            let manager = same.first().map_or("", |shown| shown.manager);
             let _ = write!(text, "{line}conflicts with {manager}:");
-            for path in paths {
-                let _ = write!(text, "\n- {}", display(path));
+            for Shown { path, .. } in same {
+                let _ = write!(text, "\n- {path}");
             }
+        }
+        if count > shown.len() {
+            let _ = write!(text, "\nand {} more conflicts", count - shown.len());
         }
         text
     }
 }
 
-fn describe(id: &ManagerId) -> String {
-    let mut text = format!("{:?}", id.manager);
-    // Writing to a string cannot fail.
-    if !id.subresource.is_empty() {
-        let _ = write!(text, " with subresource {:?}", id.subresource);
+/// A manager as errors name it.
+struct Description<'m>(&'m ManagerId);
+
+impl Display for Description<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ManagerId { manager, applied, api_version, subresource } = self.0;
+        write!(out, "{manager:?}")?;
+        if !subresource.is_empty() {
+            write!(out, " with subresource {subresource:?}")?;
+        }
+        if !applied {
+            write!(out, " using {api_version}")?;
+        }
+        Ok(())
     }
-    if !id.applied {
-        let _ = write!(text, " using {}", id.api_version);
-    }
-    text
 }

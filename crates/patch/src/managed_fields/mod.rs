@@ -38,7 +38,7 @@ mod visits;
 #[cfg(test)]
 mod tests;
 
-pub use conflict::{Conflict, Conflicts};
+pub use conflict::Conflicts;
 pub use entries::EntriesError;
 pub use fields_v1::FieldsError;
 pub use manager::{ApplyError, FieldManager};

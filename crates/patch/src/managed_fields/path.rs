@@ -209,8 +209,8 @@ impl fmt::Display for PathElement {
 const FIELD: &str = "f:";
 
 /// Shows a path as errors do.
-pub(super) fn display(path: &Path) -> String {
-    path.iter().map(ToString::to_string).collect()
+pub(super) fn display<'p>(path: impl Iterator<Item = &'p PathElement> + Clone) -> impl fmt::Display {
+    fmt::from_fn(move |out| path.clone().try_for_each(|element| fmt::Display::fmt(element, out)))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Sets of fields, as trees (upstream: `structured-merge-diff/fieldpath.Set`).
 
 use std::cmp::Ordering;
+use std::ops::ControlFlow;
 
 use super::path::{Path, PathElement};
 use super::visits::visit;
@@ -261,23 +262,45 @@ impl FieldSet {
         })
     }
 
-    /// All paths; those that end at a level come before those that go on from it.
-    pub fn paths(&self) -> Vec<Vec<PathElement>> {
+    /// The number of paths.
+    pub(super) fn len(&self) -> usize {
+        self.nodes.iter().map(|node| usize::from(node.member) + node.children.len()).sum()
+    }
+
+    /// All paths, in the order of [`try_for_each_path`](Self::try_for_each_path).
+    #[cfg(test)]
+    pub(super) fn paths(&self) -> Vec<Vec<PathElement>> {
         let mut paths = Vec::new();
-        self.collect(&mut Vec::new(), &mut paths);
+        let _ = self.try_for_each_path(&mut |path| {
+            paths.push(path.iter().map(|element| (*element).clone()).collect());
+            ControlFlow::Continue(())
+        });
         paths
     }
 
-    fn collect(&self, prefix: &mut Vec<PathElement>, paths: &mut Vec<Vec<PathElement>>) {
+    /// Visits paths until told to stop; those that end at a level come before those that go on from it.
+    pub(super) fn try_for_each_path<'s>(
+        &'s self,
+        visit: &mut impl FnMut(&[&'s PathElement]) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        self.walk(&mut Vec::new(), visit)
+    }
+
+    fn walk<'s>(
+        &'s self,
+        path: &mut Vec<&'s PathElement>,
+        visit: &mut impl FnMut(&[&'s PathElement]) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
         for node in self.nodes.iter().filter(|node| node.member) {
-            let mut path = prefix.clone();
-            path.push(node.element.clone());
-            paths.push(path);
+            path.push(&node.element);
+            visit(path)?;
+            path.pop();
         }
         for node in &self.nodes {
-            prefix.push(node.element.clone());
-            node.children.collect(prefix, paths);
-            prefix.pop();
+            path.push(&node.element);
+            node.children.walk(path, visit)?;
+            path.pop();
         }
+        ControlFlow::Continue(())
     }
 }

@@ -137,7 +137,7 @@ impl<'a> Updater<'a> {
             };
             let is_changed = entry.set().intersects(modified) || entry.set().intersects(added);
             if is_changed && !force {
-                conflicts.add(id, &entry.set().intersection(modified).union(entry.set().intersection(added)));
+                conflicts.add(id, entry.set().intersection(modified).union(entry.set().intersection(added)));
             } else if is_changed || entry.set().intersects(removed) {
                 entry.change(|set| set.difference(modified).difference(added).difference(removed));
             }

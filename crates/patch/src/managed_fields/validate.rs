@@ -2,16 +2,20 @@
 //! `structured-merge-diff/typed.Validate`).
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
+use nave_machinery::limits::clipped;
 use nave_machinery::{Map, Value};
 use nave_schema::Scalar;
 
-use super::path::PathElement;
+use super::path::{PathElement, display};
 use super::schema::{Kind, ListType, MapType, Relation, TypeRef};
 
 /// The most errors that one check finds.
 const MAX_ERRORS: usize = 100;
+
+/// Maximum length of a path, and of the rest of an error, in bytes: names and values can be as long as the body.
+const MAX_SHOWN_BYTES: usize = 1024;
 
 /// Checks an object: its fields are declared, their values of the right kind, and no list has an item twice.
 ///
@@ -45,16 +49,16 @@ impl Walk {
         match ty.kind(Some(value)) {
             Kind::Scalar => {
                 if let Some(expected) = ty.scalar().and_then(|scalar| expected(scalar, value)) {
-                    self.report(&format!("expected {expected}, got {value}"));
+                    self.report(format_args!("expected {expected}, got {value}"));
                 }
             }
             Kind::List => match (ty.list(), value) {
                 (Some(list), Value::Array(items)) => self.visit_items(list, items),
-                _ => self.report(&format!("expected list, got {value}")),
+                _ => self.report(format_args!("expected list, got {value}")),
             },
             Kind::Map => match (ty.map(), value) {
                 (Some(map), Value::Object(fields)) => self.visit_fields(map, fields),
-                _ => self.report(&format!("expected map, got {value}")),
+                _ => self.report(format_args!("expected map, got {value}")),
             },
         }
     }
@@ -78,11 +82,11 @@ impl Walk {
             } else {
                 match list.element(item) {
                     Ok(element) => element,
-                    Err(why) => return self.report(&format!("element {index}: {why}")),
+                    Err(why) => return self.report(format_args!("element {index}: {why}")),
                 }
             };
             if list.relation != Relation::Atomic && !seen.insert(element.clone()) {
-                self.report(&format!("duplicate entries for key {element}"));
+                self.report(format_args!("duplicate entries for key {element}"));
             }
             self.path.push(element);
             self.visit(list.items, item);
@@ -90,10 +94,11 @@ impl Walk {
         }
     }
 
-    fn report(&mut self, why: &str) {
+    fn report(&mut self, why: impl fmt::Display) {
         if self.errors.len() < MAX_ERRORS {
-            let path = super::path::display(&self.path);
-            self.errors.push(if path.is_empty() { why.to_owned() } else { format!("{path}: {why}") });
+            let colon = if self.path.is_empty() { "" } else { ": " };
+            let path = clipped(display(self.path.iter()), MAX_SHOWN_BYTES);
+            self.errors.push(format!("{path}{colon}{}", clipped(why, MAX_SHOWN_BYTES)));
         }
     }
 }

@@ -141,4 +141,47 @@ fn sets_of_different_sizes_are_compared_at_the_cost_of_the_smaller() {
     }
 }
 
+/// The size of what a client is answered.
+fn answered(refused: Result<Value, ApplyError>) -> (String, usize) {
+    let status = refused.unwrap_err().into_status();
+    (status.message.clone(), status.to_value().to_string().len())
+}
+
+#[test]
+fn answers_about_many_conflicts_are_bounded() {
+    let kind = Kind::config_map();
+    let data = |name: &dyn Fn(usize) -> String, value: &str| -> Value {
+        let data: serde_json::Map<String, Value> = (0..300).map(|at| (name(at), json!(value))).collect();
+        json!({ "data": data })
+    };
+    let short = |at: usize| format!("k{at:03}");
+    let live = kind.apply(None, "one", data(&short, "1")).unwrap();
+    let (message, _) = answered(kind.apply(Some(&live), "two", data(&short, "2")));
+    assert!(message.starts_with("Apply failed with 300 conflicts: conflicts with \"one\":\n- .data.k000\n"));
+    assert!(message.ends_with("\n- .data.k099\nand 200 more conflicts"), "{message}");
+
+    let long = |at: usize| format!("{at}{}", "x".repeat(10_000));
+    let mut live = kind.apply(None, "one", data(&long, "1")).unwrap();
+    live["metadata"]["managedFields"][0]["manager"] = json!("m".repeat(100_000));
+    let (message, size) = answered(kind.apply(Some(&live), "two", data(&long, "2")));
+    assert!(message.starts_with("Apply failed with 300 conflicts: "));
+    assert!(size < 1 << 19, "{size}");
+}
+
+#[test]
+fn answers_about_configurations_that_do_not_fit_are_bounded() {
+    let kind = Kind::deployment();
+    let (name, value) = ("n".repeat(100_000), "v".repeat(100_000));
+    let fields: serde_json::Map<String, Value> = (0..200).map(|at| (format!("{at}"), json!(value))).collect();
+    let containers = json!([{"name": name, "env": [{"name": name, "valueFrom": fields}]}]);
+    let (_, size) = answered(kind.apply(
+        None,
+        "one",
+        json!({"spec": {"template": {"spec": {"containers": containers}}}}),
+    ));
+    assert!(size < 1 << 19, "{size}");
+    let (_, size) = answered(kind.apply(None, "one", json!({"spec": {"replicas": value, "paused": fields}})));
+    assert!(size < 1 << 19, "{size}");
+}
+
 const ANCIENT: &str = "ancient-changes";

@@ -4,7 +4,7 @@ use nave_machinery::Value;
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::super::path::PathElement;
+use super::super::path::{PathElement, display};
 use super::super::{FieldSet, FieldsError};
 
 type Paths = BTreeSet<Vec<PathElement>>;
@@ -73,7 +73,7 @@ proptest! {
 fn a_field_stands_for_itself_beside_what_is_below_it() {
     let written = json!({"f:a": {".": {}, "f:b": {}}, "f:c": {}, "k:{\"n\":1}": {"f:d": {}}});
     let set = FieldSet::from_fields_v1(&written).unwrap();
-    let shown: Vec<String> = set.paths().iter().map(|path| super::super::path::display(path)).collect();
+    let shown: Vec<String> = set.paths().iter().map(|path| display(path.iter()).to_string()).collect();
     assert_eq!(shown, [".a", ".c", ".a.b", "[n=1].d"]);
     assert_eq!(set.into_fields_v1().unwrap(), written);
 }
