@@ -1,7 +1,7 @@
 //! Paths to fields, and their forms as text (upstream: `structured-merge-diff/fieldpath`).
 
 use std::cmp::Ordering;
-use std::fmt;
+use std::fmt::{self, Write};
 
 use nave_machinery::Value;
 
@@ -113,8 +113,20 @@ impl PathElement {
 fn push_json(text: &mut String, value: &Value) {
     match value {
         Value::String(value) => push_text(text, value),
+        Value::Number(number) => push_number(text, number),
         other => escape(text, &other.to_string()),
     }
+}
+
+/// Appends a number. Go's encoder writes whole doubles as integers, up to 1e21.
+fn push_number(text: &mut String, number: &serde_json::Number) {
+    let whole =
+        number.as_f64().filter(|double| number.is_f64() && double.fract() == 0.0 && double.abs() < 1e21);
+    // Writing to a string cannot fail. Adding zero makes zero of negative zero.
+    let _ = match whole {
+        Some(double) => write!(text, "{}", double + 0.0),
+        None => write!(text, "{number}"),
+    };
 }
 
 /// Appends a text in quotes.
@@ -232,6 +244,42 @@ mod tests {
         ] {
             assert_eq!(PathElement::parse(text).unwrap().serialized(), text);
         }
+    }
+
+    #[test]
+    fn whole_doubles_are_written_as_integers() {
+        for (read, written) in [
+            (r#"k:{"port":80.0}"#, r#"k:{"port":80}"#),
+            ("v:-0.0", "v:0"),
+            ("v:1e16", "v:10000000000000000"),
+            ("v:0.5", "v:0.5"),
+        ] {
+            assert_eq!(PathElement::parse(read).unwrap().serialized(), written);
+        }
+    }
+
+    #[test]
+    fn number_keys_are_ordered_by_amount() {
+        let texts = [
+            r#"k:{"port":8080}"#,
+            r#"k:{"port":80.5}"#,
+            r#"k:{"port":443}"#,
+            r#"k:{"port":80}"#,
+            "v:10",
+            "v:9",
+        ];
+        let mut elements = texts.map(|text| PathElement::parse(text).unwrap());
+        elements.sort();
+        let sorted = elements.map(PathElement::serialized);
+        let expected = [
+            r#"k:{"port":80}"#,
+            r#"k:{"port":80.5}"#,
+            r#"k:{"port":443}"#,
+            r#"k:{"port":8080}"#,
+            "v:9",
+            "v:10",
+        ];
+        assert_eq!(sorted, expected);
     }
 
     #[test]

@@ -37,14 +37,33 @@ pub(super) fn compare(a: &Value, b: &Value) -> Ordering {
     }
 }
 
+/// Compares integers and doubles by amount. Integers are not rounded: an order that is not total would make a sort of
+/// what a client sends fail.
 fn compare_numbers(a: &Number, b: &Number) -> Ordering {
-    if let (Some(a), Some(b)) = (a.as_i64(), b.as_i64()) {
-        return a.cmp(&b);
+    match (integer(a), integer(b)) {
+        (Some(a), Some(b)) => a.cmp(&b),
+        (Some(a), None) => compare_to_double(a, double(b)),
+        (None, Some(b)) => compare_to_double(b, double(a)).reverse(),
+        // JSON has no number that is none.
+        (None, None) => double(a).partial_cmp(&double(b)).unwrap_or(Ordering::Equal),
     }
-    if let (Some(a), Some(b)) = (a.as_u64(), b.as_u64()) {
-        return a.cmp(&b);
-    }
-    a.as_f64().unwrap_or_default().total_cmp(&b.as_f64().unwrap_or_default())
+}
+
+fn integer(number: &Number) -> Option<i128> {
+    number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from))
+}
+
+fn double(number: &Number) -> f64 {
+    number.as_f64().unwrap_or_default()
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "doubles beyond all integers become the least or greatest"
+)]
+fn compare_to_double(integer: i128, double: f64) -> Ordering {
+    let fraction = || 0.0.partial_cmp(&double.fract()).unwrap_or(Ordering::Equal);
+    integer.cmp(&(double.trunc() as i128)).then_with(fraction)
 }
 
 fn rank(value: &Value) -> u8 {
@@ -71,6 +90,37 @@ mod tests {
         assert!(!equal(&json!({"a": 1}), &json!({"b": 1})));
         assert_eq!(compare(&json!(80), &json!(443)), Ordering::Less);
         assert_eq!(compare(&json!(-1), &json!(u64::MAX)), Ordering::Less);
+        assert_eq!(compare(&json!(0), &json!(-0.0)), Ordering::Equal);
+    }
+
+    /// Doubles round some of these integers to the same amount.
+    #[test]
+    fn numbers_have_a_total_order() {
+        let (precise, most) = (1i64 << 53, i64::MAX);
+        let sorted = [
+            json!(-1e300),
+            json!(i64::MIN),
+            json!(-1.5),
+            json!(-1),
+            json!(0),
+            json!(0.5),
+            json!(1),
+            json!(precise),
+            json!(precise + 1),
+            json!((precise + 2) as f64),
+            json!(precise + 3),
+            json!(most),
+            json!(most as f64),
+            json!(u64::MAX),
+            json!(u64::MAX as f64),
+            json!(1e300),
+        ];
+        for (at, a) in sorted.iter().enumerate() {
+            for (other, b) in sorted.iter().enumerate() {
+                assert_eq!(compare(a, b), at.cmp(&other), "{a} {b}");
+            }
+        }
+        assert_eq!(compare(&json!(precise), &json!(precise as f64)), Ordering::Equal);
     }
 
     #[test]

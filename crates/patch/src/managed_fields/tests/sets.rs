@@ -97,6 +97,21 @@ fn elements_of_later_versions_are_passed_over() {
     assert_eq!(set.into_fields_v1().unwrap(), json!({"f:b": {}}));
 }
 
+/// Integers that doubles cannot hold, beside doubles: a sort by rounded numbers would find that they have no order.
+#[test]
+fn numbers_of_any_size_are_sorted() {
+    let precise = 1i64 << 53;
+    let fields: serde_json::Map<String, Value> = (precise - 50..precise + 50)
+        .flat_map(|number| {
+            [format!("v:{number}"), format!("v:{number}.0"), format!("k:{{\"p\":{number}e0}}")]
+        })
+        .map(|element| (element, json!({})))
+        .collect();
+    let set = FieldSet::from_fields_v1(&Value::Object(fields)).unwrap();
+    assert!(set.paths().is_sorted());
+    assert!((100..300).contains(&set.paths().len()));
+}
+
 #[test]
 fn elements_that_mean_the_same_become_one() {
     let set =
