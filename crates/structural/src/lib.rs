@@ -6,6 +6,8 @@
 //! | [`validate`] | validation of objects, with ratcheting (KEP-4008) | `apiserver/validation`, `kube-openapi/validate` |
 //! | [`metadata`] | metadata of embedded resources | `apiserver/schema/objectmeta` |
 //! | [`go_regex`] | regular expressions in Go's syntax | Go's `regexp/syntax` |
+//! | [`jsonpath`] | JSONPath of printer columns and selectable fields | `client-go/util/jsonpath` |
+//! | [`column`] | cells of printer columns | `registry/customresource/tableconvertor` |
 //!
 //! ```
 //! use nave_structural::Structural;
@@ -28,10 +30,12 @@
 //! Invariants: no I/O; no input causes a panic; depth, steps and reported errors are bounded; cost is linear in the
 //! object for a given schema.
 
+pub mod column;
 pub mod compile;
 mod defaulting;
 pub mod formats;
 pub mod go_regex;
+pub mod jsonpath;
 mod list_type;
 pub mod metadata;
 mod node;
@@ -39,6 +43,7 @@ mod prune;
 mod structural;
 pub mod validate;
 
+pub use column::{PrinterColumn, SelectablePath};
 pub use compile::CompileError;
 pub use metadata::Malformed;
 pub use node::{Additional, Kind, ListType, Node, NodeRef, Property};

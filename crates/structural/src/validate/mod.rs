@@ -16,6 +16,8 @@ use outcome::Outcome;
 use path::Path;
 use walk::Walk;
 
+pub(crate) use number::go_number;
+
 /// Maximum number of errors that are kept for one object, as many as an answer has.
 pub(crate) const MAX_ERRORS: usize = 100;
 

@@ -221,6 +221,14 @@ pub(super) fn is_safe_integer(float: f64) -> bool {
     difference / (float.abs() + whole.abs()).min(f64::MAX) < 1e-9
 }
 
+/// Formats a number as Go's `%v`.
+pub(crate) fn go_number(number: &Number) -> String {
+    match Num::new(number) {
+        Num::Int(int) => int.to_string(),
+        Num::Float(float) => go_float(float),
+    }
+}
+
 /// Formats a float as Go's `%v`: the shortest text, with an exponent from 1e21 and below 1e-4.
 pub(super) fn go_float(float: f64) -> String {
     let size = float.abs();

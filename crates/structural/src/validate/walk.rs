@@ -482,9 +482,7 @@ fn same(a: &Value, b: &Value) -> bool {
 fn shown_in_enum(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
-        Value::Number(number) if number.is_f64() => {
-            number.as_f64().map_or_else(|| number.to_string(), number::go_float)
-        }
+        Value::Number(number) => number::go_number(number),
         other => other.to_string(),
     }
 }
