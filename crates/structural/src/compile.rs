@@ -47,12 +47,6 @@ pub(crate) fn root(schema: &Value) -> Result<NodeRef, CompileError> {
     Compiler::default().node(schema, Place::Root, 0)
 }
 
-/// Compiles a schema that is not the root of a resource.
-#[allow(dead_code)]
-pub(crate) fn part(schema: &Value) -> Result<NodeRef, CompileError> {
-    Compiler::default().node(schema, Place::Structure, 0)
-}
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Root,

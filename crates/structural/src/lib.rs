@@ -3,6 +3,8 @@
 //! | module | content | upstream |
 //! | --- | --- | --- |
 //! | [`compile`] | a schema as JSON becomes shared [`Node`]s | `apiextensions-apiserver/pkg/apiserver/schema` |
+//! | [`rules`] | whether a schema may be in a definition, and is structural | the same, `apis/apiextensions/validation` |
+//! | [`defaults`] | whether the defaults in a schema are valid | `apiserver/schema/defaulting` |
 //! | [`validate`] | validation of objects, with ratcheting (KEP-4008) | `apiserver/validation`, `kube-openapi/validate` |
 //! | [`metadata`] | metadata of embedded resources | `apiserver/schema/objectmeta` |
 //! | [`go_regex`] | regular expressions in Go's syntax | Go's `regexp/syntax` |
@@ -33,6 +35,7 @@
 pub mod column;
 pub mod compile;
 mod defaulting;
+pub mod defaults;
 pub mod formats;
 pub mod go_regex;
 pub mod jsonpath;
@@ -40,6 +43,7 @@ mod list_type;
 pub mod metadata;
 mod node;
 mod prune;
+pub mod rules;
 mod structural;
 pub mod validate;
 

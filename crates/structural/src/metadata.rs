@@ -35,6 +35,19 @@ pub(crate) fn coerce(
     Ok(unknown)
 }
 
+/// Brings the metadata of a value and of the embedded resources below it into the form of `ObjectMeta`.
+///
+/// # Errors
+/// The first malformed field, with [`Malformed::Refuse`].
+pub(crate) fn coerce_value(
+    node: &Node,
+    value: &mut Value,
+    path: &FieldPath,
+    malformed: Malformed,
+) -> Result<(), FieldError> {
+    Coercer { malformed, unknown: &mut Vec::new() }.value(node, value, path)
+}
+
 struct Coercer<'u> {
     malformed: Malformed,
     unknown: &'u mut Vec<String>,

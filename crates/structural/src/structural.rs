@@ -18,7 +18,7 @@ pub struct Structural {
 impl Structural {
     /// Compiles `openAPIV3Schema`.
     ///
-    /// The rules of structural schemas are not checked: a definition that passed validation has a structural schema.
+    /// The rules of [`rules`](crate::rules) are not checked: a definition that passed validation has a structural schema.
     ///
     /// # Errors
     /// The schema has a keyword that structural schemas lack, or is too deep or too large.

@@ -157,9 +157,8 @@ impl Evaluation {
         left: &[Step],
         test: &Test,
     ) -> Result<Values<'v>, JsonPathError> {
-        let items = match *value {
-            Cow::Borrowed(Value::Array(items)) => items,
-            _ => return Err(JsonPathError::new("the value is not array or slice and cannot be filtered")),
+        let Cow::Borrowed(Value::Array(items)) = *value else {
+            return Err(JsonPathError::new("the value is not array or slice and cannot be filtered"));
         };
         let mut found = Vec::new();
         for item in items {

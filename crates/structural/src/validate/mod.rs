@@ -54,7 +54,6 @@ pub(crate) fn status(root: &Node, object: &Value, old: &Value) -> Findings {
     found
 }
 
-#[allow(dead_code)]
 pub(crate) fn value(node: &Node, value: &Value, path: &FieldPath) -> Vec<FieldError> {
     let mut outcome = Outcome::collect();
     Walk::new(path).check(node, value, &Path::Root, None, &mut outcome);
