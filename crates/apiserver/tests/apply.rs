@@ -237,10 +237,8 @@ async fn entries_of_bodies_are_validated_unless_they_cannot_be_read() {
     let ignored =
         [json!({"operation": "Delete"}), json!({"fieldsType": "FieldsV2"}), json!({"fieldsV1": {"x": {}}})];
     for created in [false, true] {
-        let write = async |object: &Value| match created {
-            false => client.call_with(&format!("POST {CONFIG_MAPS}"), object).await,
-            true => client.call_with(&format!("PUT {path}"), object).await,
-        };
+        let call = if created { format!("PUT {path}") } else { format!("POST {CONFIG_MAPS}") };
+        let write = async |object: &Value| client.call_with(&call, object).await;
         for (parts, field) in &refused {
             let answer = write(&entry(parts.clone())).await;
             assert_eq!((answer.code, &answer.json()["details"]["causes"][0]["field"]), (422, &json!(field)));

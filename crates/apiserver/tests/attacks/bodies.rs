@@ -81,6 +81,60 @@ async fn patches_do_not_make_objects_that_cannot_be_handled() {
     assert_eq!(cluster.admin().call("GET /api/v1/configmaps").await.code, 200);
 }
 
+/// Entries that are many, large or written in bad ways: the write is answered, and the object stays usable.
+#[tokio::test]
+async fn managed_fields_of_a_tenant_are_bounded() {
+    let (_cluster, alice) = tenant().await;
+    let data =
+        |range: std::ops::Range<usize>| -> Value { range.map(|at| (format!("k{at}"), json!("x"))).collect() };
+    let owned = |range: std::ops::Range<usize>| -> Value {
+        let fields: Value = range.map(|at| (format!("f:k{at}"), json!({}))).collect();
+        json!({ "f:data": fields })
+    };
+    let entry = |manager: String, operation: &str, fields: Value| {
+        json!({"manager": manager, "operation": operation, "apiVersion": "v1", "fieldsType": "FieldsV1",
+            "fieldsV1": fields})
+    };
+    let many = |operation: &str| -> Value {
+        let large = entry("large".to_owned(), operation, owned(0..10_000));
+        let small = (0..2000).map(|at| entry(format!("m{at}"), operation, owned(at..at + 1)));
+        [large].into_iter().chain(small).collect()
+    };
+    let ways: Value =
+        (0..2000).map(|at| (format!("k:{{\"a\":{}1}}", " ".repeat(at)), owned(at..at + 1))).collect();
+    let unprintable = (0..2000).map(|_| entry("\u{1}".repeat(100), "Apply", owned(0..1))).collect();
+    let path = format!("{MAPS}/a");
+    assert_eq!(alice.call_with(&format!("POST {MAPS}"), &map("a")).await.code, 201);
+    for (entries, code) in [
+        (many("Update"), 200),
+        (many("Apply"), 200),
+        (json!([entry("ways".to_owned(), "Update", ways)]), 200),
+        (unprintable, 422),
+        (json!([entry("m".repeat(100_000), "Update", owned(0..1))]), 422),
+    ] {
+        let mut body = map("a");
+        body["metadata"]["managedFields"] = entries;
+        body["data"] = data(5000..6000);
+        let answer = alice.call_with(&format!("PUT {path}"), &body).await;
+        assert_eq!(answer.code, code);
+        assert!(answer.body.len() < 1 << 20, "{} bytes", answer.body.len());
+    }
+    let mut body = map("a");
+    body["metadata"]["managedFields"] = many("Apply");
+    body["data"] = data(0..5000);
+    assert_eq!(alice.call_with(&format!("PUT {path}"), &body).await.code, 200);
+    let mut applied = map("a");
+    applied["data"] = (0..5000).map(|at| (format!("k{at}"), json!("y"))).collect();
+    for (query, code) in [("", 409), ("&force=true", 200)] {
+        let call = Call::new("PATCH", &format!("{path}?fieldManager=m{query}"));
+        let answer =
+            alice.send(call.content_type("application/apply-patch+yaml").body(applied.to_string())).await;
+        assert_eq!(answer.code, code);
+        assert!(answer.body.len() < 1 << 20, "{} bytes", answer.body.len());
+    }
+    assert_eq!(alice.call_with(&format!("PUT {path}"), &map("a")).await.code, 200);
+}
+
 /// An object that cannot be decoded keeps nobody from the others, and is deleted by those who may.
 #[tokio::test]
 async fn a_broken_object_is_in_nobodys_way() {

@@ -7,6 +7,7 @@
 
 mod bodies;
 mod kinds;
+mod managed_fields;
 mod measure;
 mod patches;
 
@@ -56,6 +57,16 @@ fn merge_patches() {
 #[test]
 fn strategic_merge_patches() {
     check(&patches::strategic(), &SMALL);
+}
+
+#[test]
+fn updates_of_managed_fields() {
+    check(&managed_fields::updates(), &SMALLER);
+}
+
+#[test]
+fn applies_beside_managed_fields() {
+    check(&managed_fields::applies(), &SMALLER);
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Paths to fields, and their forms as text (upstream: `structured-merge-diff/fieldpath`).
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 use nave_machinery::Value;
+use serde::de::{Deserialize, Deserializer, Visitor};
 
 use super::value;
 use super::visits::visit;
@@ -67,10 +69,10 @@ impl PathElement {
         let json = |error: serde_json::Error| malformed(format!("{text:?}: {error}"));
         match kind {
             FIELD => Ok(Self::Field(FieldName(text.to_owned()))),
-            "v:" => Ok(Self::Value(serde_json::from_str(rest).map_err(json)?)),
+            "v:" => Ok(Self::Value(serde_json::from_str::<Scalar>(rest).map_err(json)?.0)),
             "k:" => {
-                let fields: nave_machinery::Map = serde_json::from_str(rest).map_err(json)?;
-                Ok(Self::Key(fields.into_iter().collect()))
+                let fields: BTreeMap<String, Scalar> = serde_json::from_str(rest).map_err(json)?;
+                Ok(Self::Key(fields.into_iter().map(|(name, Scalar(value))| (name, value)).collect()))
             }
             "i:" => {
                 let index = rest.parse().map_err(|_| malformed(format!("{text:?} has no index")))?;
@@ -106,6 +108,49 @@ impl PathElement {
             }
             Self::Index(index) => format!("i:{index}"),
         }
+    }
+}
+
+/// A value that is no list or map: those tell no item from others, and would take many times the memory of their text.
+struct Scalar(Value);
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ScalarVisitor).map(Self)
+    }
+}
+
+struct ScalarVisitor;
+
+impl Visitor<'_> for ScalarVisitor {
+    type Value = Value;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a scalar")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::from(value))
     }
 }
 
@@ -290,7 +335,7 @@ mod tests {
 
     #[test]
     fn refuses_malformed_elements() {
-        for text in ["", "f", "name", "k:{", "k:[]", "v:", "i:x", "é"] {
+        for text in ["", "f", "name", "k:{", "k:[]", "k:{\"a\":[]}", "v:", "v:[0]", "v:{}", "i:x", "é"] {
             assert!(matches!(PathElement::parse(text), Err(ElementError::Malformed(_))), "{text}");
         }
         assert_eq!(PathElement::parse("x:future"), Err(ElementError::UnknownKind));
