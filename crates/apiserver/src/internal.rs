@@ -30,7 +30,7 @@ impl<'a> InternalWriter<'a> {
         let target = self.target(View::Object, namespace, "");
         let body = decode::Body { object, strict_errors: Vec::new() };
         let object = target.typed(body, FieldValidation::Ignore)?;
-        Ok(write::create_object(&target, object, &CreateOptions::default()).await?.object)
+        Ok(write::create_object(&target, object, &CreateOptions::default()).await?.into_object())
     }
 
     /// Replaces what the view shows of an object by what a function makes of the stored object; the function is called
@@ -47,7 +47,7 @@ impl<'a> InternalWriter<'a> {
     ) -> Result<Value, Status> {
         let target = self.target(view, namespace, name);
         let written = Write::new(&target, Change::Compute(change), options).run(name).await?;
-        Ok(written.object)
+        Ok(written.into_object())
     }
 
     /// Replaces the status of an object, if the object still has the same resourceVersion. The answer is the stored
@@ -61,7 +61,7 @@ impl<'a> InternalWriter<'a> {
         let version = write::parse_resource_version(&object)?;
         let change = Change::Replace { object, version, create: None };
         let options = UpdateOptions::default();
-        Ok(Write::new(&target, change, &options).run(&name).await?.object)
+        Ok(Write::new(&target, change, &options).run(&name).await?.into_object())
     }
 
     /// Deletes an object.

@@ -52,6 +52,44 @@ fn fields<'v>(object: &'v Value, manager: &str) -> &'v Value {
 }
 
 #[tokio::test]
+async fn owned_fields_are_trees_in_every_answer() {
+    let cluster = Cluster::start(&[]).await;
+    let client = cluster.admin();
+    let owned = json!({"f:data": {".": {}, "f:a": {}}});
+    let create = |query: &str, name: &str, accept: &str| {
+        let call = Call::new("POST", &format!("{CONFIG_MAPS}?fieldManager=tool{query}"));
+        let object = config_map(name, json!({"data": {"a": "1"}}));
+        client.send(call.header("accept", accept).json(&object))
+    };
+    for (query, name) in [("", "plain"), ("&dryRun=All", "dry"), ("&pretty=true", "pretty")] {
+        let created = create(query, name, "application/json").await.json();
+        assert_eq!(fields(&created, "tool"), &owned, "{query}");
+    }
+    let yaml = create("", "yaml", "application/yaml").await.text();
+    assert!(yaml.contains("f:data:\n"), "{yaml}");
+    let table = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+    assert_eq!(fields(&create("", "metadata", table).await.json(), "tool"), &owned);
+    let protobuf = create("", "protobuf", "application/vnd.kubernetes.protobuf").await;
+    assert!(String::from_utf8_lossy(&protobuf.body).contains(r#"{"f:data":{".":{},"f:a":{}}}"#));
+
+    let path = format!("{CONFIG_MAPS}/plain");
+    let live = client.call(&format!("GET {path}")).await.json();
+    assert_eq!(fields(&live, "tool"), &owned);
+    let again = client.call_with(&format!("PUT {path}?fieldManager=tool"), &live).await.json();
+    assert_eq!(again, live);
+    let deleted = client.call(&format!("DELETE {path}?propagationPolicy=Foreground")).await.json();
+    assert_eq!(fields(&deleted, "tool"), &owned);
+
+    // Events of this group are stored in the version of another.
+    let event = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "e"}, "action": "a",
+        "reason": "r", "type": "Normal", "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": "c/d",
+        "reportingInstance": "i", "regarding": {"kind": "Pod", "name": "p", "namespace": "default"}});
+    let events = "/apis/events.k8s.io/v1/namespaces/default/events";
+    let created = client.call_with(&format!("POST {events}?fieldManager=tool"), &event).await.json();
+    assert!(fields(&created, "tool")["f:action"].is_object(), "{created}");
+}
+
+#[tokio::test]
 async fn every_write_is_recorded_under_its_manager() {
     let cluster = Cluster::start(&[]).await;
     let client = cluster.admin();

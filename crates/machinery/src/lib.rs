@@ -30,6 +30,7 @@ pub mod duration;
 pub mod field;
 pub mod gvk;
 pub mod limits;
+pub mod managed_fields;
 pub mod meta;
 pub mod names;
 pub mod object;

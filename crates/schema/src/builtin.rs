@@ -153,6 +153,7 @@ fn shape(word: &str, ids: &HashMap<&str, TypeId>, any: &mut AnyForm) -> Option<S
     }
     let form = match word {
         "any" => Some(AnyForm::Raw),
+        "FieldsV1" => Some(AnyForm::FieldsV1),
         "SchemaOrBool" => Some(AnyForm::SchemaOrBool),
         "SchemaOrArray" => Some(AnyForm::SchemaOrArray),
         "SchemaOrStrings" => Some(AnyForm::SchemaOrStrings),

@@ -245,7 +245,7 @@ impl Walk<'_> {
         path: &Path,
     ) -> Result<(), NormalizeError> {
         match (form, &mut *value) {
-            (AnyForm::Raw, _) | (AnyForm::SchemaOrBool, Value::Bool(_)) => Ok(()),
+            (AnyForm::Raw | AnyForm::FieldsV1, _) | (AnyForm::SchemaOrBool, Value::Bool(_)) => Ok(()),
             (_, Value::Object(map)) => self.structure(owner, map, path),
             (AnyForm::SchemaOrArray, Value::Array(list)) => {
                 for (at, item) in list.iter_mut().enumerate() {

@@ -182,9 +182,11 @@ pub struct Wire {
 /// The protobuf message of a value that is untyped in JSON.
 #[derive(Clone, Copy, Debug, std::default::Default, PartialEq, Eq)]
 pub enum AnyForm {
-    /// `{raw = 1}`, JSON text (`RawExtension`, `JSON`, `FieldsV1`).
+    /// `{raw = 1}`, JSON text (`RawExtension`, `JSON`).
     #[default]
     Raw,
+    /// Like `Raw`, for the fields of a manager. A value may hold the JSON text in a string.
+    FieldsV1,
     /// `JSONSchemaPropsOrBool {allows = 1, schema = 2}`. The schema has the type of the enclosing struct, here and
     /// below.
     SchemaOrBool,

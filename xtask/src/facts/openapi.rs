@@ -157,7 +157,7 @@ const SPECIAL: [(&str, &str); 11] = [
     ("apimachinery.pkg.api.resource.Quantity", "Quantity"),
     ("apimachinery.pkg.util.intstr.IntOrString", "IntOrString"),
     ("apimachinery.pkg.runtime.RawExtension", "any"),
-    ("apimachinery.pkg.apis.meta.v1.FieldsV1", "any"),
+    ("apimachinery.pkg.apis.meta.v1.FieldsV1", "FieldsV1"),
     ("apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON", "any"),
     ("apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray", "SchemaOrArray"),
     ("apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool", "SchemaOrBool"),

@@ -81,7 +81,7 @@ fn shape(set: &SchemaSet, shape: &Shape, any: AnyForm) -> Value {
         Shape::List { items, .. } => json!([self::shape(set, items, any)]),
         Shape::Map { values, .. } => json!({ "values": self::shape(set, values, any) }),
         Shape::Any => json!(match any {
-            AnyForm::Raw => "any",
+            AnyForm::Raw | AnyForm::FieldsV1 => "any",
             AnyForm::SchemaOrBool => "JSONSchemaPropsOrBool",
             AnyForm::SchemaOrArray => "JSONSchemaPropsOrArray",
             AnyForm::SchemaOrStrings => "JSONSchemaPropsOrStringArray",

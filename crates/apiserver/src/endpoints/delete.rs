@@ -9,7 +9,7 @@ use nave_resources::list_prefix;
 
 use super::response::ObjectResponse;
 use super::view::View;
-use super::write::{Target, Write, Written};
+use super::write::{Target, Write};
 use crate::lifecycle::{self, Deletion};
 use crate::storage::ResourceStorage;
 
@@ -28,7 +28,10 @@ pub async fn delete(target: &Target<'_>, options: &DeleteOptions) -> Result<Obje
 async fn delete_one(target: &Target<'_>, options: &DeleteOptions) -> Result<ObjectResponse, Status> {
     let written = Write::delete(target, options).run(target.name).await;
     match written {
-        Ok(Written { object, deletion, .. }) => answer(target, object, deletion),
+        Ok(written) => {
+            let deletion = written.deletion;
+            answer(target, written.into_object(), deletion)
+        }
         Err(status) if status.reason == Some(Reason::StoreReadError) => {
             let (storage, key) = (target.storage()?, target.key(target.name)?);
             delete_undecodable(target, storage, &key, options).await

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use nave_cacher::{CachedObject, Encoding};
 use nave_codec::negotiate::{Accepted, Format};
 use nave_codec::{json, protobuf, yaml};
+use nave_machinery::managed_fields;
 use nave_machinery::{GroupVersion, Status, Value, meta};
 
 use super::negotiation::{IncludeObject, Negotiation, Offer};
@@ -49,12 +50,14 @@ pub(super) fn content(content: Content, negotiation: &Negotiation) -> Result<Enc
             Ok((Format::Json.media_type().into(), bytes.into()))
         }
         Content::Object(Some(endpoint), object, size) => served(&endpoint, &object, size, negotiation),
-        Content::Written(endpoint, object, version) => {
-            let is_copied = is_copied(&endpoint, Offer::Object, negotiation);
-            match is_copied.then(|| version.json()).flatten() {
-                Some(json) => Ok(json_line(&json)),
-                None => served(&endpoint, &object, version.size(), negotiation),
+        Content::Written(endpoint, mut object, version) => {
+            if is_copied(&endpoint, Offer::Object, negotiation)
+                && let Some(json) = version.json()
+            {
+                return Ok(json_line(&json));
             }
+            managed_fields::expand(&mut object);
+            served(&endpoint, &object, version.size(), negotiation)
         }
         Content::Cached(endpoint, object) => cached(&endpoint, &object, negotiation),
         Content::List(list) => list::encode(list, negotiation),

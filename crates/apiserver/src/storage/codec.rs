@@ -79,6 +79,12 @@ impl ObjectCodec {
         Ok(protobuf::envelope::wrap(&self.api_version, &self.def.kind, &raw).into())
     }
 
+    /// Returns whether the stored form takes the fields of managers as text
+    /// (see [`managed_fields`](nave_machinery::managed_fields)); JSON takes them as trees.
+    pub fn takes_field_texts(&self) -> bool {
+        self.type_id.is_some()
+    }
+
     /// The object that stands in the store, with its resourceVersion.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use nave_machinery::managed_fields;
 use nave_machinery::{GroupResource, Object, Status, Value, meta};
 use nave_store::{Expect, KeyValue, Op, Txn, TxnOutcome};
 
@@ -183,6 +184,9 @@ impl ResourceStorage {
                 }
                 (Update::Put(mut object), _) => {
                     meta::remove(&mut object, "resourceVersion");
+                    if !self.codec.takes_field_texts() {
+                        managed_fields::expand(&mut object);
+                    }
                     let value = self.codec.encode(&object)?;
                     (object, Op::Put { value, ttl: self.ttl() })
                 }
@@ -299,7 +303,15 @@ fn unchanged(new: &Value, old: &Value) -> bool {
 
 fn same_metadata(new: &Value, old: &Value) -> bool {
     let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return new == old };
-    let new = new.iter().filter(|(name, _)| *name != "resourceVersion");
-    let old = old.iter().filter(|(name, _)| *name != "resourceVersion");
-    new.eq(old)
+    let is_compared = |(name, _): &(&String, &Value)| *name != "resourceVersion";
+    let (mut new, mut old) = (new.iter().filter(is_compared), old.iter().filter(is_compared));
+    let mut pairs = new.by_ref().zip(old.by_ref());
+    pairs.all(|((name, new), (other, old))| {
+        name == other
+            && match name.as_str() {
+                "managedFields" => managed_fields::is_same_list(new, old),
+                _ => new == old,
+            }
+    }) && new.next().is_none()
+        && old.next().is_none()
 }

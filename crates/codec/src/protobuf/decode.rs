@@ -341,7 +341,7 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
     fn any(&mut self, context: FieldContext<'_>, raw: Raw<'a>) -> Result<()> {
         let name = &context.field.name;
         let message = Reader::new(bytes_of(raw, context)?);
-        if context.field.wire.any != AnyForm::Raw {
+        if !matches!(context.field.wire.any, AnyForm::Raw | AnyForm::FieldsV1) {
             return self.schema_or(context, message);
         }
         match last_of(message, 1)? {

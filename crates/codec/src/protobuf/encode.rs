@@ -176,10 +176,11 @@ impl<'a> Writer<'a> {
         let schema = if context.field.wire.any == AnyForm::SchemaOrBool { 2 } else { 1 };
         match (context.field.wire.any, value) {
             (_, Value::Null) => {}
-            (AnyForm::Raw, value) if !limits::is_within_depth(value, context.depth) => {
+            (AnyForm::Raw | AnyForm::FieldsV1, value) if !limits::is_within_depth(value, context.depth) => {
                 return Err(LimitError::TooDeep.into());
             }
-            (AnyForm::Raw, value) => {
+            (AnyForm::FieldsV1, Value::String(text)) => put_bytes(out, 1, text.as_bytes()),
+            (AnyForm::Raw | AnyForm::FieldsV1, value) => {
                 put_message(out, 1, |out| {
                     json::encode_into(value, out);
                     Ok::<_, ProtobufError>(())

@@ -131,17 +131,28 @@ fn decode_entry(at: usize, entry: &Value, origin: Origin) -> Result<(ManagerId, 
     }
     let id = ManagerId::new(text("manager"), applied, api_version, text("subresource"));
     let fields = entry.get("fieldsV1");
-    let set = FieldSet::from_fields_v1(fields.unwrap_or(&Value::Null))?;
+    let set = match fields {
+        Some(Value::String(text)) if origin == Origin::Stored => FieldSet::from_fields_v1_text(text)?,
+        fields => FieldSet::from_fields_v1(fields.unwrap_or(&Value::Null))?,
+    };
     let raw = fields.filter(|_| origin == Origin::Stored);
     let time = entry.get("time").and_then(Value::as_str).map(str::to_owned);
     Ok((id, Entry { api_version: api_version.to_owned(), time, set, raw }))
+}
+
+/// The form of `fieldsV1`; see [`nave_machinery::managed_fields`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Tree,
+    /// Text. Sets that are stored unchanged keep their form.
+    Text,
 }
 
 /// Writes the entries, in upstream's order: appliers first, then by time; `None` where there is no entry.
 ///
 /// # Errors
 /// A set is too deep.
-pub(super) fn encode(managers: Managers<'_>) -> Result<Option<Value>, FieldsError> {
+pub(super) fn encode(managers: Managers<'_>, form: Form) -> Result<Option<Value>, FieldsError> {
     let mut entries: Vec<(ManagerId, Entry<'_>)> = managers.into_iter().collect();
     // Times are in one form, so that their texts have the order of the times. Entries without one come first.
     entries.sort_by(|(a, left), (b, right)| {
@@ -154,14 +165,15 @@ pub(super) fn encode(managers: Managers<'_>) -> Result<Option<Value>, FieldsErro
         ))
     });
     let list: Vec<Value> =
-        entries.into_iter().map(|(id, entry)| encode_entry(id, entry)).collect::<Result<_, _>>()?;
+        entries.into_iter().map(|(id, entry)| encode_entry(id, entry, form)).collect::<Result<_, _>>()?;
     Ok((!list.is_empty()).then_some(Value::Array(list)))
 }
 
-fn encode_entry(id: ManagerId, entry: Entry<'_>) -> Result<Value, FieldsError> {
-    let fields = match entry.raw {
-        Some(raw @ Value::Object(_)) => raw.clone(),
-        _ => entry.set.into_fields_v1()?,
+fn encode_entry(id: ManagerId, entry: Entry<'_>, form: Form) -> Result<Value, FieldsError> {
+    let fields = match (entry.raw, form) {
+        (Some(raw @ Value::Object(_)), _) | (Some(raw @ Value::String(_)), Form::Text) => raw.clone(),
+        (_, Form::Text) => Value::String(entry.set.to_fields_v1_text()?),
+        (_, Form::Tree) => entry.set.to_fields_v1()?,
     };
     let mut encoded = Map::new();
     let mut put = |name: &str, text: String| {

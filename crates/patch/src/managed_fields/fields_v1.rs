@@ -1,7 +1,8 @@
-//! Sets of fields as `fieldsV1`: a tree of maps, in which `.` stands for the field itself.
+//! Sets of fields as `fieldsV1`: a tree of maps, in which `.` stands for the field itself. For its two forms in a value
+//! see [`nave_machinery::managed_fields`].
 
+use nave_machinery::Value;
 use nave_machinery::limits::MAX_DEPTH;
-use nave_machinery::{Map, Value};
 
 use super::path::{ElementError, PathElement};
 use super::set::{FieldSet, Node};
@@ -36,15 +37,35 @@ impl FieldSet {
         Ok(set)
     }
 
-    /// Writes `fieldsV1`.
+    /// Reads the JSON text of `fieldsV1`.
+    ///
+    /// # Errors
+    /// Text that is not JSON, or not a tree of path elements, or too deep.
+    pub fn from_fields_v1_text(text: &str) -> Result<Self, FieldsError> {
+        let tree = serde_json::from_str(text).map_err(|error| FieldsError::Element(error.to_string()))?;
+        Self::from_fields_v1(&tree)
+    }
+
+    /// Returns `fieldsV1` as JSON text, with the fields in the order of paths (upstream: `Set.ToJSON`).
     ///
     /// # Errors
     /// An object with it would be deeper than one may be.
-    pub fn into_fields_v1(self) -> Result<Value, FieldsError> {
+    pub fn to_fields_v1_text(&self) -> Result<String, FieldsError> {
         if self.depth() + LEVELS_ABOVE >= MAX_DEPTH {
             return Err(FieldsError::TooDeep);
         }
-        Ok(Value::Object(write(self, false)))
+        let mut text = String::with_capacity(256);
+        write(self, false, &mut text);
+        Ok(text)
+    }
+
+    /// Returns `fieldsV1` as a tree of maps.
+    ///
+    /// # Errors
+    /// An object with it would be deeper than one may be.
+    pub fn to_fields_v1(&self) -> Result<Value, FieldsError> {
+        let text = self.to_fields_v1_text()?;
+        serde_json::from_str(&text).map_err(|error| FieldsError::Element(error.to_string()))
     }
 }
 
@@ -76,11 +97,22 @@ fn read(fields: &Value, depth: usize) -> Result<(FieldSet, bool), FieldsError> {
     Ok((set, is_member || is_leaf))
 }
 
-fn write(set: FieldSet, is_member: bool) -> Map {
-    let itself = is_member.then(|| (SELF.to_owned(), Value::Object(Map::new())));
-    let below = set.into_nodes().map(|node| {
-        let below = if node.children.is_empty() { Map::new() } else { write(node.children, node.member) };
-        (node.element.serialized(), Value::Object(below))
-    });
-    itself.into_iter().chain(below).collect()
+fn write(set: &FieldSet, is_member: bool, text: &mut String) {
+    text.push('{');
+    if is_member {
+        text.push_str("\".\":{}");
+    }
+    for (at, node) in set.nodes().iter().enumerate() {
+        if at > 0 || is_member {
+            text.push(',');
+        }
+        node.element.push_serialized(text);
+        text.push(':');
+        if node.children.is_empty() {
+            text.push_str("{}");
+        } else {
+            write(&node.children, node.member, text);
+        }
+    }
+    text.push('}');
 }

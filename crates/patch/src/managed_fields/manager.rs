@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use nave_machinery::{Reason, Status, Value, meta};
 
 use super::conflict::Conflicts;
-use super::entries::{self, EntriesError, Entry, ManagerId, Managers, Origin};
+use super::entries::{self, EntriesError, Entry, Form, ManagerId, Managers, Origin};
 use super::last_applied::{self, KUBECTL};
 use super::path::PathElement;
 use super::set::FieldSet;
@@ -82,7 +82,7 @@ impl FieldManager<'_> {
             return;
         }
         let updated = self.update_managers(live.unwrap_or(self.empty), new, managers, manager);
-        let entries = updated.ok().and_then(|managers| entries::encode(managers).ok()).flatten();
+        let entries = updated.ok().and_then(|managers| entries::encode(managers, Form::Text).ok()).flatten();
         if let Some(entries) = entries {
             meta::set(new, "managedFields", entries);
         }
@@ -124,7 +124,8 @@ impl FieldManager<'_> {
         if manager == KUBECTL && last_applied::last_applied(&object).is_some() {
             last_applied::set_last_applied(&mut object, applied);
         }
-        let encoded = entries::encode(managers).map_err(|error| ApplyError::Failed(error.to_string()))?;
+        let encoded =
+            entries::encode(managers, Form::Tree).map_err(|error| ApplyError::Failed(error.to_string()))?;
         match encoded {
             Some(entries) => meta::set(&mut object, "managedFields", entries),
             None => drop(meta::remove(&mut object, "managedFields")),

@@ -154,6 +154,27 @@ impl Visitor<'_> for ScalarVisitor {
     }
 }
 
+impl PathElement {
+    /// Appends the form in `fieldsV1` as a JSON string.
+    pub(super) fn push_serialized(&self, out: &mut String) {
+        match self {
+            Self::Field(FieldName(text)) => push_quoted(out, text),
+            other => push_quoted(out, &other.clone().serialized()),
+        }
+    }
+}
+
+/// Appends a JSON string.
+fn push_quoted(out: &mut String, text: &str) {
+    if text.bytes().any(|byte| byte < b' ' || matches!(byte, b'"' | b'\\')) {
+        out.push_str(&Value::String(text.to_owned()).to_string());
+    } else {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    }
+}
+
 /// Appends a value as Go's encoder writes it.
 fn push_json(text: &mut String, value: &Value) {
     match value {

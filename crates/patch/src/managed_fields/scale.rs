@@ -3,7 +3,7 @@
 
 use nave_machinery::Value;
 
-use super::entries::{self, EntriesError, Entry, ManagerId, Managers, Origin};
+use super::entries::{self, EntriesError, Entry, Form, ManagerId, Managers, Origin};
 use super::fields_v1::FieldsError;
 use super::path::PathElement;
 use super::set::FieldSet;
@@ -48,7 +48,7 @@ impl ScaleFields<'_> {
                 managers.insert(id, Entry::new(SCALE_VERSION, replicas_of_scale(), entry.time));
             }
         }
-        Ok(entries::encode(managers)?)
+        Ok(entries::encode(managers, Form::Tree)?)
     }
 
     /// The entries of the object after its scale got these.
@@ -58,7 +58,7 @@ impl ScaleFields<'_> {
     pub fn of_object(&self, of_scale: Option<&Value>) -> Result<Option<Value>, ScaleError> {
         let path = self.path();
         let replicas = FieldSet::from_paths([path.as_slice()]);
-        let mut scale = entries::decode(of_scale, Origin::Request)?;
+        let mut scale = entries::decode(of_scale, Origin::Stored)?;
         let mut managers = Managers::new();
         for (id, mut entry) in entries::decode(self.entries, Origin::Stored)? {
             if !(self.is_version)(&entry.api_version) {
@@ -79,7 +79,7 @@ impl ScaleFields<'_> {
                 managers.insert(id, Entry::new(&self.api_version, replicas.clone(), time));
             }
         }
-        Ok(entries::encode(managers)?)
+        Ok(entries::encode(managers, Form::Tree)?)
     }
 
     fn path(&self) -> Vec<PathElement> {

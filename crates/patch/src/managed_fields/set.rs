@@ -139,6 +139,11 @@ impl FieldSet {
         self.nodes.into_iter()
     }
 
+    /// The nodes, in order.
+    pub(super) fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
     /// The nodes, to be changed without emptying one.
     pub(super) fn nodes_mut(&mut self) -> &mut [Node] {
         &mut self.nodes

@@ -79,8 +79,14 @@ impl Kind {
 
     fn update(&self, live: Option<&Value>, manager: &str, new: Value) -> Value {
         let mut new = self.normalized(new);
-        self.manager(NOW).update(live, &mut new, manager);
+        self.update_at(NOW, live, &mut new, manager);
         new
+    }
+
+    /// Updates the managed fields and shows them as trees.
+    fn update_at(&self, now: &str, live: Option<&Value>, new: &mut Value, manager: &str) {
+        self.manager(now).update(live, new, manager);
+        nave_machinery::managed_fields::expand(new);
     }
 }
 

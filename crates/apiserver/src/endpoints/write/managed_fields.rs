@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use nave_admission::RequestOptions;
-use nave_machinery::limits;
+use nave_machinery::managed_fields;
 use nave_machinery::{GroupVersion, Map, Object, Status, Value, meta, time};
 use nave_patch::managed_fields::{
     ApplyError, FieldManager, FieldSet, PathElement, ScaleFields, TypeRef, Versions,
@@ -88,7 +88,7 @@ impl<'a> Tracker<'a> {
         let empty = if live.is_none() { self.empty() } else { Value::Null };
         self.manager(api_version, kind, &empty).update(live, new, manager);
         // What would make the object too large to be read again is left out.
-        if limits::check(new).is_err() {
+        if managed_fields::check_limits(new).is_err() {
             meta::remove(new, "managedFields");
         }
     }
@@ -228,7 +228,7 @@ pub(super) fn keep_times_of_unchanged(object: &mut Value, old: &Object) {
         && new_entries
             .iter()
             .zip(old_entries)
-            .all(|(new, old)| is_same_but(new.as_object(), old.as_object(), &["time"]))
+            .all(|(new, old)| managed_fields::is_same_entry(new, old, &["time"]))
         && is_same_but(metadata(object), metadata(old), &["managedFields", "resourceVersion"])
         && is_same_but(object.as_object(), old.as_object(), &["metadata"]);
     if is_same {

@@ -93,14 +93,22 @@ pub struct Write<'a> {
 
 /// How a write ended.
 pub struct Written {
-    /// The object as it now is, or as it last was.
-    pub object: Value,
+    /// The object as it now is, or as it last was, with managed fields in either form.
+    object: Value,
     /// True if the object is new.
     pub created: bool,
     /// How far a deletion went.
     pub deletion: Deletion,
     /// The stored version, where the object was written.
     pub version: Option<WrittenVersion>,
+}
+
+impl Written {
+    /// Returns the object as it now is, or as it last was.
+    pub fn into_object(mut self) -> Value {
+        nave_machinery::managed_fields::expand(&mut self.object);
+        self.object
+    }
 }
 
 /// Creates an object. Where a generated name is taken, another one is tried with the object decoded again: collisions

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use nave_admission::Chain;
 use nave_codec::negotiate::{ContentType, Format};
 use nave_machinery::limits::{self, LimitError};
+use nave_machinery::managed_fields;
 use nave_machinery::options::FieldValidation;
 use nave_machinery::{FieldError, Map, Object, Status, Value, meta};
 use nave_resources::storage_key;
@@ -183,13 +184,18 @@ impl Target<'_> {
 
     /// The answer with a written object in the request's version.
     pub(super) fn answer(&self, code: u16, written: Written) -> Result<ObjectResponse, Status> {
-        let object = self.view.to_served(self.endpoint, written.object)?;
-        Ok(match written.version {
+        let Written { mut object, version, .. } = written;
+        match version {
             Some(version) if !matches!(self.view, View::Scale(_)) => {
-                ObjectResponse::written(self.endpoint, code, object, version)
+                let object = self.view.to_served(self.endpoint, object)?;
+                Ok(ObjectResponse::written(self.endpoint, code, object, version))
             }
-            _ => ObjectResponse::object(self.endpoint, code, object),
-        })
+            _ => {
+                managed_fields::expand(&mut object);
+                let object = self.view.to_served(self.endpoint, object)?;
+                Ok(ObjectResponse::object(self.endpoint, code, object))
+            }
+        }
     }
 }
 

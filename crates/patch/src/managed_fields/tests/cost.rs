@@ -44,7 +44,7 @@ fn many_updaters_become_ancient_changes_in_linear_time() {
             let mut entries = one_large_and_many_small("Update", n);
             entries[0]["manager"] = json!(large);
             new["metadata"]["managedFields"] = entries;
-            let visits = visits_of(|| kind.manager(NOW).update(Some(&live), &mut new, "two"));
+            let visits = visits_of(|| kind.update_at(NOW, Some(&live), &mut new, "two"));
             assert_eq!(managers(&new).len(), 10);
             assert_eq!(
                 fields(&new, ANCIENT, "Update").unwrap()["f:data"].as_object().unwrap().len(),
@@ -87,7 +87,7 @@ fn large_changes_are_taken_from_many_appliers_in_linear_time() {
             let live = with_many_appliers(&kind, n);
             let mut new = live.clone();
             new["data"] = (0..n).map(|at| (format!("k{at}"), value.clone())).collect();
-            visits_of(|| kind.manager(NOW).update(Some(&live), &mut new, "two"))
+            visits_of(|| kind.update_at(NOW, Some(&live), &mut new, "two"))
         });
     }
     assert_linear("additions", |n| {
@@ -96,7 +96,7 @@ fn large_changes_are_taken_from_many_appliers_in_linear_time() {
         for at in 0..n {
             new["data"][format!("new{at}")] = json!("2");
         }
-        visits_of(|| kind.manager(NOW).update(Some(&live), &mut new, "two"))
+        visits_of(|| kind.update_at(NOW, Some(&live), &mut new, "two"))
     });
 }
 

@@ -41,7 +41,7 @@ proptest! {
     #[test]
     fn sets_are_read_as_they_were_written(paths in paths()) {
         let set = set(&paths);
-        let written = set.clone().into_fields_v1().unwrap();
+        let written = set.to_fields_v1().unwrap();
         let text = written.to_string();
         let read: Value = serde_json::from_str(&text).unwrap();
         prop_assert_eq!(&FieldSet::from_fields_v1(&read).unwrap(), &set);
@@ -75,7 +75,7 @@ fn a_field_stands_for_itself_beside_what_is_below_it() {
     let set = FieldSet::from_fields_v1(&written).unwrap();
     let shown: Vec<String> = set.paths().iter().map(|path| display(path.iter()).to_string()).collect();
     assert_eq!(shown, [".a", ".c", ".a.b", "[n=1].d"]);
-    assert_eq!(set.into_fields_v1().unwrap(), written);
+    assert_eq!(set.to_fields_v1().unwrap(), written);
 }
 
 #[test]
@@ -88,13 +88,13 @@ fn refuses_fields_that_are_no_set() {
     let deep = (0..200).fold(json!({}), |inner, _| json!({"f:a": inner}));
     assert_eq!(FieldSet::from_fields_v1(&deep), Err(FieldsError::TooDeep));
     let path = vec![PathElement::field("a"); 98];
-    assert_eq!(FieldSet::from_paths([path.as_slice()]).into_fields_v1(), Err(FieldsError::TooDeep));
+    assert_eq!(FieldSet::from_paths([path.as_slice()]).to_fields_v1(), Err(FieldsError::TooDeep));
 }
 
 #[test]
 fn elements_of_later_versions_are_passed_over() {
     let set = FieldSet::from_fields_v1(&json!({"x:new": {"f:a": {}}, "f:b": {}})).unwrap();
-    assert_eq!(set.into_fields_v1().unwrap(), json!({"f:b": {}}));
+    assert_eq!(set.to_fields_v1().unwrap(), json!({"f:b": {}}));
 }
 
 /// Integers that doubles cannot hold, beside doubles: a sort by rounded numbers would find that they have no order.

@@ -37,7 +37,7 @@ fn an_update_that_changes_nothing_leaves_entries_and_times() {
     let kind = Kind::config_map();
     let first = kind.update(None, "one", kind.object(json!({"data": {"a": "1"}})));
     let mut again = without_entries(&first);
-    kind.manager(LATER).update(Some(&first), &mut again, "two");
+    kind.update_at(LATER, Some(&first), &mut again, "two");
     assert_eq!(again, first);
 }
 
@@ -56,7 +56,7 @@ fn an_empty_list_or_entry_resets_managed_fields() {
     for reset in [json!([]), json!([{}])] {
         let mut new = live.clone();
         new["metadata"]["managedFields"] = reset;
-        kind.manager(NOW).update(Some(&live), &mut new, "two");
+        kind.update_at(NOW, Some(&live), &mut new, "two");
         assert_eq!(new["metadata"].get("managedFields"), None);
     }
 }
@@ -77,7 +77,7 @@ fn entries_that_cannot_be_read_are_ignored() {
         let mut bad = entry.clone();
         bad[name] = value;
         new["metadata"]["managedFields"] = json!([bad]);
-        kind.manager(LATER).update(Some(&live), &mut new, "two");
+        kind.update_at(LATER, Some(&live), &mut new, "two");
         assert_eq!(new, live, "{name}");
     }
 }
@@ -89,7 +89,7 @@ fn entries_of_a_request_are_taken_but_not_through_a_subresource() {
     let mut new = live.clone();
     new["metadata"]["managedFields"][0]["manager"] = json!("renamed");
     let mut through_status = new.clone();
-    kind.manager(NOW).update(Some(&live), &mut new, "two");
+    kind.update_at(NOW, Some(&live), &mut new, "two");
     assert_eq!(managers(&new), ["renamed Update"]);
     FieldManager { subresource: "status", ..kind.manager(NOW) }.update(
         Some(&live),
@@ -120,7 +120,7 @@ fn more_than_ten_updaters_become_ancient_changes() {
         let mut new = live.clone();
         new["data"][format!("k{at:02}")] = json!("1");
         let now = format!("2026-01-02T03:05:{at:02}Z");
-        kind.manager(&now).update(Some(&live), &mut new, &format!("manager-{at:02}"));
+        kind.update_at(&now, Some(&live), &mut new, &format!("manager-{at:02}"));
         live = new;
     }
     let found = managers(&live);
@@ -141,6 +141,7 @@ fn managers_of_another_version_are_taken_over_from() {
     let live = new.clone();
     new["data"]["a"] = json!("2");
     second.update(Some(&live), &mut new, "one");
+    nave_machinery::managed_fields::expand(&mut new);
     let entries = new["metadata"]["managedFields"].as_array().unwrap();
     let found: Vec<_> = entries.iter().map(|entry| (&entry["apiVersion"], &entry["fieldsV1"])).collect();
     assert_eq!(
@@ -161,7 +162,7 @@ fn entries_of_a_version_that_is_gone_are_dropped() {
     live["metadata"]["managedFields"].as_array_mut().unwrap().push(gone);
     let mut new = live.clone();
     new["data"]["a"] = json!("2");
-    kind.manager(NOW).update(Some(&live), &mut new, "two");
+    kind.update_at(NOW, Some(&live), &mut new, "two");
     assert_eq!(managers(&new), ["one Update", "two Update"]);
 }
 
@@ -194,6 +195,6 @@ fn what_was_owned_within_a_value_that_is_atomic_now_is_the_value() {
         json!({"f:matchLabels": {"f:a": {}}});
     let mut new = live.clone();
     new["metadata"]["labels"] = json!({"l": "1"});
-    kind.manager(NOW).update(Some(&live), &mut new, "two");
+    kind.update_at(NOW, Some(&live), &mut new, "two");
     assert_eq!(fields(&new, "one", "Update").unwrap()["f:spec"]["f:selector"], json!({}));
 }
