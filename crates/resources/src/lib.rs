@@ -67,7 +67,7 @@ pub use def::{
     KeptMetadata, NameRule, ResourceDef, ResourceVersion, Rules, SelectableField, Storage, Subresource,
     SubresourceKind, Verb,
 };
-pub use groups::validate_service_cluster_ips;
+pub use groups::{Approval, is_protected_group, validate_service_cluster_ips};
 pub use registry::{Group, Registry};
 pub use scale::{ScalePaths, apply_scale, scale_of};
 pub use storage::{KeyError, list_prefix, parse_key, storage_key};

@@ -22,6 +22,7 @@ mod resource;
 mod scheduling;
 mod storage;
 
+pub use self::apiextensions::{Approval, is_protected_group};
 pub use self::core::validate_service_cluster_ips;
 use nave_schema::SchemaSet;
 

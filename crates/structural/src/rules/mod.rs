@@ -142,6 +142,20 @@ pub fn is_structural(schema: &Value) -> bool {
     compiles && structural_errors(schema, &FieldPath::default()).is_empty()
 }
 
+/// Returns whether a schema, or one inside it, has a keyword of Kubernetes that only structural schemas can have.
+pub fn has_extensions(schema: &Value) -> bool {
+    const FLAGS: [&str; 2] = ["x-kubernetes-embedded-resource", "x-kubernetes-int-or-string"];
+    any(schema, &|fields| {
+        FLAGS.iter().any(|name| compile::flag(fields, name))
+            || ["x-kubernetes-preserve-unknown-fields", "x-kubernetes-list-type"]
+                .iter()
+                .any(|name| compile::present(fields, name).is_some())
+            || ["x-kubernetes-list-map-keys", "x-kubernetes-validations"]
+                .iter()
+                .any(|name| !list(fields, name).is_empty())
+    })
+}
+
 /// Returns whether a schema, or one inside it, has CEL rules.
 pub fn has_expressions(schema: &Value) -> bool {
     any(schema, &|fields| {

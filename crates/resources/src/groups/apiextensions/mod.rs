@@ -1,5 +1,17 @@
 //! `apiextensions.k8s.io`: the definitions of custom resources.
 
+mod approval;
+mod columns;
+mod conversion;
+mod definition;
+mod names;
+mod schema;
+mod strategy;
+mod versions;
+
+pub use approval::{Approval, is_protected_group};
+use strategy::DefinitionStrategy;
+
 use crate::builder::{GroupBuilder, group as declare, resource};
 use crate::table;
 
@@ -12,7 +24,8 @@ pub(crate) fn group() -> GroupBuilder {
         .status()
         .generation(&["spec"])
         .conditional_update()
-        .columns(table::name_and_creation());
+        .columns(table::name_and_creation())
+        .strategy(DefinitionStrategy);
     declare(
         "apiextensions.k8s.io",
         "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions",

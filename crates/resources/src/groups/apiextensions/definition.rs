@@ -1,0 +1,295 @@
+//! Validation of definitions (upstream: `apiextensions/validation`, `ValidateCustomResourceDefinition`).
+
+use nave_machinery::{FieldError, Value, conditions, names};
+use nave_structural::rules::{self, Requirements};
+
+use super::versions::Parts;
+use super::{approval, columns, conversion, schema};
+use crate::validate::{At, Errors, immutable};
+
+/// What the old definition of an update says about the new one.
+pub(super) struct Old<'o> {
+    pub(super) object: &'o Value,
+    is_established: bool,
+}
+
+impl<'o> Old<'o> {
+    pub(super) fn new(object: &'o Value) -> Self {
+        Self { object, is_established: conditions::is_true(object, "Established") }
+    }
+}
+
+/// The rules that depend on the old definition.
+pub(super) struct Options<'o> {
+    pub(super) requirements: Requirements,
+    requires_schema: bool,
+    pub(super) conversion: conversion::Options,
+    pub(super) old: Option<&'o Value>,
+}
+
+impl<'o> Options<'o> {
+    fn of_create() -> Self {
+        Self {
+            requirements: Requirements::ALL,
+            requires_schema: true,
+            conversion: conversion::Options {
+                requires_known_review_version: true,
+                allows_invalid_bundle: true,
+            },
+            old: None,
+        }
+    }
+
+    fn of_update(old: &Old<'o>) -> Self {
+        let versions = old.object.pointer("/spec/versions").and_then(Value::as_array);
+        let has_schema = |version: &Value| {
+            version.pointer("/schema/openAPIV3Schema").is_some_and(|schema| !schema.is_null())
+        };
+        Self {
+            requirements: Requirements::of_update(&Parts::schemas(old.object)),
+            requires_schema: versions.is_none_or(|versions| versions.iter().all(has_schema)),
+            conversion: conversion::Options::of_update(old.object, old.is_established),
+            old: Some(old.object),
+        }
+    }
+}
+
+pub(super) fn validate(root: At) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    name(root, &mut errors);
+    spec(root.field("spec"), Options::of_create(), &mut errors);
+    status(root, &mut errors);
+    approval::check(root, None, &mut errors);
+    no_preserving(root.field("spec"), &mut errors);
+    errors
+}
+
+pub(super) fn validate_update(root: At, old: &Old) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    let old_root = At::root(old.object);
+    let (new_spec, old_spec) = (root.field("spec"), old_root.field("spec"));
+    spec(new_spec, Options::of_update(old), &mut errors);
+    let (names, old_names) = (new_spec.field("names"), old_spec.field("names"));
+    if old.is_established {
+        immutable(new_spec.field("scope"), old_spec.field("scope"), &mut errors);
+        immutable(names.field("kind"), old_names.field("kind"), &mut errors);
+    }
+    immutable(new_spec.field("group"), old_spec.field("group"), &mut errors);
+    immutable(names.field("plural"), old_names.field("plural"), &mut errors);
+    status(root, &mut errors);
+    approval::check(root, Some(old_root), &mut errors);
+    if !old_spec.field("preserveUnknownFields").flag() {
+        no_preserving(new_spec, &mut errors);
+    }
+    errors
+}
+
+/// The name is made of the plural and the group.
+fn name(root: At, errors: &mut Errors) {
+    let (metadata, spec) = (root.field("metadata"), root.field("spec"));
+    let names = spec.field("names");
+    let required = format!("{}.{}", names.field("plural").text(), spec.field("group").text());
+    for field in ["generateName", "name"] {
+        let name = metadata.field(field);
+        if !name.text().is_empty() && name.text() != required {
+            errors.push(name.invalid(r#"must be spec.names.plural+"."+spec.group"#));
+        }
+    }
+}
+
+fn no_preserving(spec: At, errors: &mut Errors) {
+    let preserve = spec.field("preserveUnknownFields");
+    if preserve.flag() {
+        let why = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
+        errors.push(preserve.invalid(why));
+    }
+}
+
+fn spec(spec: At, mut options: Options, errors: &mut Errors) {
+    group(spec.field("group"), errors);
+    match spec.field("scope") {
+        scope if scope.text().is_empty() => errors.push(scope.required("")),
+        scope if !matches!(scope.text(), "Cluster" | "Namespaced") => {
+            errors.push(scope.not_supported(&["Cluster", "Namespaced"]));
+        }
+        _ => {}
+    }
+    let shared = Parts::shared(spec);
+    let preserves = spec.field("preserveUnknownFields");
+    schemas_required(spec, &shared, options.requires_schema, errors);
+    let versions = spec.field("versions");
+    let schemas: Vec<&Value> = versions
+        .items()
+        .filter_map(|version| version.field("schema").field("openAPIV3Schema").value())
+        .collect();
+    let has = |holds: fn(&Value) -> bool| schemas.iter().any(|schema| holds(schema));
+    let has_defaults = has(rules::has_defaults);
+    if has_defaults && preserves.flag() {
+        errors.push(preserves.invalid("must be false in order to use defaults in the schema"));
+    }
+    options.requirements.structural |= !preserves.flag() || has_defaults || has(rules::has_extensions);
+
+    for version in versions.items() {
+        version_parts(version, &shared, &options, errors);
+    }
+    version_list(spec, errors);
+    names_given(spec.field("names"), errors);
+    super::names::check(spec.field("names"), errors);
+    shared_parts(spec, &shared, &options, errors);
+    conversion::check(spec, options.conversion, errors);
+}
+
+fn group(group: At, errors: &mut Errors) {
+    let wrong = names::is_dns1123_subdomain(group.text());
+    if group.text().is_empty() {
+        errors.push(group.required(""));
+    } else if !wrong.is_empty() {
+        errors.push(group.invalid(wrong.join(",")));
+    } else if !group.text().contains('.') {
+        errors.push(group.invalid("should be a domain with at least one dot"));
+    }
+}
+
+/// Each version has a schema; an old definition without one needs it for versions that are served and pruned.
+fn schemas_required(spec: At, shared: &Parts, requires_all: bool, errors: &mut Errors) {
+    let has_shared = shared.schema.shared().is_some_and(|schema| schema.get("openAPIV3Schema").is_some());
+    let preserves = spec.field("preserveUnknownFields").flag();
+    if has_shared || (!requires_all && preserves) {
+        return;
+    }
+    let reason = if requires_all { "" } else { "because otherwise all fields are pruned" };
+    for version in spec.field("versions").items() {
+        let own = version.field("schema");
+        let schema = own.field("openAPIV3Schema");
+        if !schema.is_set() && (requires_all || version.field("served").flag()) {
+            errors.push(schema.required(reason));
+        }
+    }
+}
+
+/// The name of a version, and the parts of it that differ from those of other versions.
+fn version_parts(version: At, shared: &Parts, options: &Options, errors: &mut Errors) {
+    let name = version.field("name");
+    label(name, errors);
+    columns::deprecation(version, errors);
+    let has_status = version.field("subresources").field("status").is_set();
+    if shared.schema.differs() {
+        schema::check(version.field("schema"), has_status, options.requirements, errors);
+    }
+    if shared.subresources.differs() {
+        columns::subresources(version.field("subresources"), errors);
+    }
+    if shared.columns.differs() {
+        columns::check(version.field("additionalPrinterColumns"), errors);
+    }
+    let selectable = version.field("selectableFields");
+    if shared.selectable.differs() && selectable.len() > 0 {
+        let own = if shared.schema.differs() { version.field("schema").value() } else { None };
+        let Some(own) = own.and_then(|schema| schema.get("openAPIV3Schema")) else {
+            let why = "may only be set when `version.schema.openAPIV3Schema` is not included";
+            errors.push(FieldError::invalid(&selectable.path(), "", why));
+            return;
+        };
+        columns::selectable(selectable, own, old_selectable(options.old, name.text()), errors);
+    }
+}
+
+/// The parts that all versions share.
+fn shared_parts(spec: At, shared: &Parts, options: &Options, errors: &mut Errors) {
+    let has_status =
+        spec.field("versions").items().any(|version| version.field("subresources").field("status").is_set());
+    let schema = At::named("spec.validation", shared.schema.shared());
+    self::schema::check(schema, has_status, options.requirements, errors);
+    columns::subresources(At::named("spec.subresources", shared.subresources.shared()), errors);
+    columns::check(At::named("spec.additionalPrinterColumns", shared.columns.shared()), errors);
+    let selectable = At::named("spec.selectableFields", shared.selectable.shared());
+    if selectable.len() == 0 {
+        return;
+    }
+    let Some(own) = schema.field("openAPIV3Schema").value() else {
+        let why = "may only be set when validations.schema is included";
+        errors.push(FieldError::invalid(&selectable.path(), "", why));
+        return;
+    };
+    columns::selectable(selectable, own, old_shared_selectable(options.old), errors);
+}
+
+fn old_selectable<'o>(old: Option<&'o Value>, version: &str) -> Option<&'o Value> {
+    let versions = old?.pointer("/spec/versions")?.as_array()?;
+    let old = versions.iter().find(|old| old.get("name").and_then(Value::as_str) == Some(version))?;
+    super::versions::present(old, "selectableFields")
+}
+
+fn old_shared_selectable(old: Option<&Value>) -> Option<&Value> {
+    Parts::shared(At::named("spec", old?.get("spec"))).selectable.shared()
+}
+
+/// Names of versions are unique, and one version is stored.
+fn version_list(spec: At, errors: &mut Errors) {
+    let versions = spec.field("versions");
+    let mut seen = std::collections::HashSet::new();
+    let mut is_unique = true;
+    let mut stored = 0;
+    for version in versions.items() {
+        is_unique &= seen.insert(version.field("name").text());
+        stored += usize::from(version.field("storage").flag());
+    }
+    if !is_unique {
+        errors.push(versions.invalid("must contain unique version names"));
+    }
+    if stored != 1 {
+        errors.push(versions.invalid("must have exactly one version marked as storage version"));
+    }
+    // Upstream's `spec.version` is the first version.
+    let first = versions.index(0);
+    let name = At::named("spec.version", first.field("name").value());
+    if !name.text().is_empty() {
+        label(name, errors);
+    }
+}
+
+fn label(at: At, errors: &mut Errors) {
+    let wrong = names::is_dns1035_label(at.text());
+    if !wrong.is_empty() {
+        errors.push(at.invalid_text(wrong.join(",")));
+    }
+}
+
+/// The names that a spec must have and a status need not.
+fn names_given(names: At, errors: &mut Errors) {
+    for field in ["plural", "singular", "kind", "listKind"] {
+        let name = names.field(field);
+        if name.text().is_empty() {
+            errors.push(name.required(""));
+        }
+    }
+}
+
+fn status(root: At, errors: &mut Errors) {
+    let (spec, status) = (root.field("spec"), root.field("status"));
+    super::names::check(status.field("acceptedNames"), errors);
+    let (stored, versions) = (status.field("storedVersions"), spec.field("versions"));
+    if stored.len() == 0 {
+        errors.push(stored.with(None).invalid("must have at least one stored version"));
+        return;
+    }
+    for version in versions.items() {
+        let name = version.field("name").text();
+        if version.field("storage").flag() && !stored.items().any(|known| known.text() == name) {
+            errors.push(stored.invalid(format!("must have the storage version {name}")));
+        }
+    }
+    for known in stored.items() {
+        let name = known.text();
+        if !versions.items().any(|version| version.field("name").text() == name) {
+            errors.push(known.invalid(format!(
+                "missing from spec.versions; {name} was previously a storage version, and must remain in spec.versions \
+                 until a storage migration ensures no data remains persisted in {name} and removes {name} from \
+                 status.storedVersions"
+            )));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

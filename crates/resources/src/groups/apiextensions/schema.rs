@@ -1,0 +1,71 @@
+//! The schema of a version.
+
+use nave_machinery::{FieldError, Value};
+use nave_structural::rules::{self, Requirements};
+
+use crate::validate::{At, Errors};
+
+/// The keywords that a root may have beside a `status` subresource, under their names in Go.
+const AT_ROOT: [(&str, &str); 22] = [
+    ("Description", "description"),
+    ("Type", "type"),
+    ("Format", "format"),
+    ("Title", "title"),
+    ("Maximum", "maximum"),
+    ("ExclusiveMaximum", "exclusiveMaximum"),
+    ("Minimum", "minimum"),
+    ("ExclusiveMinimum", "exclusiveMinimum"),
+    ("MaxLength", "maxLength"),
+    ("MinLength", "minLength"),
+    ("Pattern", "pattern"),
+    ("MaxItems", "maxItems"),
+    ("MinItems", "minItems"),
+    ("UniqueItems", "uniqueItems"),
+    ("MultipleOf", "multipleOf"),
+    ("Required", "required"),
+    ("Items", "items"),
+    ("Properties", "properties"),
+    ("ExternalDocs", "externalDocs"),
+    ("Example", "example"),
+    ("XPreserveUnknownFields", "x-kubernetes-preserve-unknown-fields"),
+    ("XValidations", "x-kubernetes-validations"),
+];
+
+/// Checks `schema` of a version, or the one that versions share.
+pub(super) fn check(schema: At, has_status: bool, requirements: Requirements, errors: &mut Errors) {
+    let root = schema.field("openAPIV3Schema");
+    let Some(value) = root.value() else { return };
+    if has_status {
+        beside_status(root, errors);
+    }
+    if root.field("nullable").flag() {
+        errors.push(root.field("nullable").forbidden("nullable cannot be true at the root"));
+    }
+    errors.extend(rules::check(value, &root.path(), requirements));
+}
+
+/// The status is validated by the schema of its property alone, so the root may not say more about it.
+fn beside_status(root: At, errors: &mut Errors) {
+    let kind = root.field("type");
+    if !matches!(kind.text(), "" | "object") {
+        let why = r#"only "object" is allowed as the type at the root of the schema if the status subresource is enabled"#;
+        errors.push(kind.invalid(why));
+        return;
+    }
+    let is_zero = |value: &Value| match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        _ => false,
+    };
+    let is_allowed = |keyword: &str| AT_ROOT.iter().any(|(_, known)| *known == keyword);
+    let mut keywords = root.map().into_iter().flatten();
+    if keywords.any(|(keyword, value)| !is_allowed(keyword) && !is_zero(value)) {
+        let allowed: Vec<&str> = AT_ROOT.iter().map(|(name, _)| *name).collect();
+        let why = format!(
+            "only [{}] fields are allowed at the root of the schema if the status subresource is enabled",
+            allowed.join(" ")
+        );
+        errors.push(FieldError::invalid(&root.path(), root.value().cloned().unwrap_or_default(), why));
+    }
+}
