@@ -284,7 +284,7 @@ async fn initial_objects_come_in_key_order_before_the_events() {
     let revision = loop {
         match watcher.next().await {
             WatchItem::Events(events) => {
-                names.extend(events.iter().map(|event| event.object().name().to_owned()))
+                names.extend(events.iter().map(|event| event.object().name().to_owned()));
             }
             WatchItem::InitialEventsEnd(revision) => break revision,
             other => panic!("{other:?}"),
