@@ -1,4 +1,5 @@
-//! The cluster as admission plugins see it: listers over the watch caches, and the few writes that plugins make.
+//! The view of the cluster that admission plugins have: listers over the watch caches, and the few writes that plugins
+//! make.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock, Weak};
@@ -19,16 +20,16 @@ use crate::endpoints::Endpoint;
 use crate::internal::InternalWriter;
 use crate::storage::{Latest, ResourceStorage, Storages};
 
-/// Parsed objects that are kept of each resource: those that each write of a pod asks for again.
+/// Maximum number of parsed objects kept per resource. Each write of a pod reads the same few objects again.
 const PARSED_KEPT: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 
 /// The configuration of the admission plugins.
 pub struct AdmissionConfig {
-    /// The plugins that run, and their configurations.
+    /// The enabled plugins and their configurations.
     pub plugins: PluginConfig,
-    /// The roles and bindings that escalation is checked against.
+    /// The roles and bindings for escalation checks.
     pub rbac: Arc<Rbac>,
-    /// Plugins made by the caller, by their names in the list of plugins.
+    /// Plugins constructed by the caller, by plugin name.
     pub given: Vec<(&'static str, Plugin)>,
     /// `--default-not-ready-toleration-seconds`.
     pub default_not_ready_toleration_seconds: i64,
@@ -37,7 +38,7 @@ pub struct AdmissionConfig {
 }
 
 impl AdmissionConfig {
-    /// The default tolerations, and no plugins of the caller.
+    /// Creates a configuration with the default tolerations and without plugins of the caller.
     pub fn new(plugins: PluginConfig, rbac: Arc<Rbac>) -> Self {
         Self {
             plugins,
@@ -48,10 +49,10 @@ impl AdmissionConfig {
         }
     }
 
-    /// The chain of plugins over these storages.
+    /// Builds the chain of plugins.
     ///
     /// # Errors
-    /// A plugin cannot be configured this way, or a resource that plugins read is not served.
+    /// The configuration of a plugin is invalid, or a resource that plugins read is not served.
     pub(crate) fn build(
         &self,
         storages: &Storages,
@@ -95,24 +96,24 @@ impl AdmissionConfig {
     }
 }
 
-/// The admission plugins cannot run.
+/// Error of building the chain.
 #[derive(Debug, thiserror::Error)]
 pub enum AdmissionError {
-    /// A resource that they read is not served.
+    /// A resource that a plugin reads is not served.
     #[error(transparent)]
     Missing(nave_admission::MissingResource),
-    /// One of them cannot be configured this way.
+    /// The configuration of a plugin is invalid.
     #[error(transparent)]
     Config(#[from] nave_admission::ConfigError),
 }
 
-/// The objects of one storage. Parsed objects are kept while they are the latest of their keys.
+/// Lists the objects of one storage. A parsed object is kept while it is the latest version of its key.
 struct StorageLister {
     storage: Arc<ResourceStorage>,
     parsed: Mutex<LruCache<Arc<str>, Parsed>>,
 }
 
-/// A parsed object and the revision that wrote it.
+/// A parsed object and its revision.
 struct Parsed {
     revision: u64,
     object: Arc<Object>,
@@ -179,7 +180,7 @@ impl Lister for StorageLister {
     }
 }
 
-/// The chain that the plugins are part of: what they write is admitted as any other write.
+/// The admission chain, set once it is built. Writes of plugins pass it like all other writes.
 #[derive(Clone, Default)]
 struct LateChain(Arc<OnceLock<Weak<Chain>>>);
 
@@ -221,7 +222,7 @@ impl NamespaceCreator for NamespaceWriter {
     async fn create(&self, namespace: Object) -> Result<(), Status> {
         let chain = self.chain.get()?;
         let stored = InternalWriter::new(&self.endpoint, &chain).create("", namespace.into_value()).await?;
-        // The namespace's objects come next, and are admitted by what the watch cache has.
+        // The object that needed the namespace is admitted next, and plugins see only what the watch cache has.
         let revision = meta::resource_version(&stored).parse().unwrap_or(0);
         self.endpoint.storage()?.wait_until(revision).await
     }

@@ -1,18 +1,19 @@
-//! Authentication as a stage: the user of a request.
+//! The authentication stage: determines the user of a request.
 
 use http::HeaderMap;
 use nave_authn::{ANONYMOUS, AuthnError, Chain, Credentials};
 
 use crate::context::{Client, RequestContext};
 
-/// The authenticators, in their order.
+/// The authenticators, in order.
 pub struct Authentication(pub Chain);
 
 impl Authentication {
-    /// Sets the user of the request, and removes its credentials: no stage after this one finds the user in a header.
+    /// Sets the user of the request and removes its credentials, so that no later stage can read the user from a
+    /// header.
     ///
     /// # Errors
-    /// 401 where the request has credentials and all of them are wrong.
+    /// 401 if the request has credentials and none of them is valid.
     pub(crate) async fn run(
         &self,
         context: &mut RequestContext,
@@ -57,7 +58,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_process_is_known_and_a_client_has_to_prove_who_it_is() {
+    async fn requests_of_the_process_need_no_credentials_and_others_do() {
         let nobody = || Chain::new(Vec::new());
         let own = Client::Process(Arc::new(UserInfo { name: "own".to_owned(), ..UserInfo::default() }));
         assert_eq!(user(own, nobody()).await.unwrap(), "own");

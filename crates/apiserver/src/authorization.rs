@@ -1,4 +1,4 @@
-//! Authorization as a stage: whether the user of a request may do what it asks for.
+//! The authorization stage: decides whether the user is_allowed make the request.
 
 mod follow;
 
@@ -12,28 +12,28 @@ pub use self::follow::{follow_nodes, follow_rbac};
 use crate::context::RequestContext;
 use crate::request_info::{RequestInfo, Verb};
 
-/// The authorizers, in their order.
+/// The authorizers, in order.
 pub struct Authorization(pub Chain);
 
 impl Authorization {
-    /// Lets a request pass that any of the authorizers allows.
+    /// Passes a request that an authorizer allows.
     ///
     /// # Errors
-    /// 403 where none allows it.
+    /// 403 if none allows it.
     pub(crate) async fn run(&self, context: &RequestContext) -> Result<(), Status> {
         let attributes = RequestAttributes::new(&context.info);
         self.0.authorize(&attributes.of_user(context.user())).await
     }
 }
 
-/// A request as the authorizers see it: the same parsed parts that storage keys are built from.
+/// The authorizer attributes of a request. They are the parsed parts that storage keys are built from.
 pub struct RequestAttributes<'a> {
     info: &'a RequestInfo,
     verb: &'static str,
     selectors: Option<Selectors>,
 }
 
-/// The selectors of a list, a watch or a deletion of a collection; `None` where one could not be read.
+/// The selectors of a list, watch or deletecollection; `None` for one that cannot be parsed.
 #[derive(Default)]
 struct Selectors {
     fields: Option<FieldSelector>,
@@ -41,14 +41,14 @@ struct Selectors {
 }
 
 impl<'a> RequestAttributes<'a> {
-    /// Reads a request.
+    /// Parses the attributes of a request.
     pub fn new(info: &'a RequestInfo) -> Self {
-        // For paths that are no resource, authorization speaks of the method.
+        // Non-resource paths are authorized by HTTP method.
         let verb = if info.resource.is_some() { info.verb.as_str() } else { path_verb(&info.method) };
         Self { info, verb, selectors: Selectors::from_request(info) }
     }
 
-    /// The attributes of the request as one of this user.
+    /// Returns the attributes for a user.
     pub fn of_user(&'a self, user: &'a UserInfo) -> Attributes<'a> {
         let all = Attributes { verb: self.verb, path: &self.info.path, ..Attributes::for_user(user) };
         let Some(resource) = &self.info.resource else { return all };
@@ -70,7 +70,7 @@ impl<'a> RequestAttributes<'a> {
                 requirements: labels.as_ref().map_or(&[], LabelSelector::requirements),
                 incomplete: labels.is_none(),
             };
-            // A list of the object of one name is authorized as a request for that object.
+            // A list filtered to one name is authorized as a request for that object.
             let named = fields.as_ref().and_then(|fields| fields.exact("metadata.name"));
             if let Some(name) = named.filter(|name| attributes.name.is_empty() && is_path_segment(name))
                 && self.info.verb != Verb::DeleteCollection
@@ -96,7 +96,7 @@ impl Selectors {
     }
 }
 
-/// Returns whether a text can be the name of an object in a path.
+/// Returns whether a text is a valid object name in a path.
 fn is_path_segment(name: &str) -> bool {
     !name.is_empty() && nave_machinery::names::is_path_segment_name(name).is_empty()
 }
@@ -123,7 +123,7 @@ mod tests {
 
     use super::*;
 
-    /// An index in which user `u` may get and list pods in namespace `a`, and the secret `s` there by name.
+    /// An index: user `u` is_allowed get and list pods in namespace `a`, and get the secret `s` there.
     fn rbac() -> Rbac {
         let rbac = Rbac::default();
         let change = |kind, object: Value| Change {
@@ -145,15 +145,15 @@ mod tests {
         rbac
     }
 
-    async fn may(rbac: &Rbac, method: &Method, uri: &str) -> bool {
-        // What cannot be read is answered with 400 before anybody is asked.
+    async fn is_allowed(rbac: &Rbac, method: &Method, uri: &str) -> bool {
+        // A request that cannot be parsed is answered with 400 before authorization.
         let Ok(info) = RequestInfo::new(method, &uri.parse().unwrap()) else { return false };
         let user = UserInfo { name: "u".into(), ..UserInfo::default() };
         rbac.authorize(&RequestAttributes::new(&info).of_user(&user)).await.decision == Decision::Allow
     }
 
     #[tokio::test]
-    async fn no_way_to_write_a_path_leads_further_than_the_rights() {
+    async fn no_spelling_of_a_path_widens_access() {
         let rbac = rbac();
         for uri in [
             "/api/v1/namespaces/a/pods",
@@ -163,7 +163,7 @@ mod tests {
             "/api/v1/namespaces/a/secrets/s",
             "/api/v1/namespaces/a/secrets?fieldSelector=metadata.name%3Ds",
         ] {
-            assert!(may(&rbac, &Method::GET, uri).await, "{uri}");
+            assert!(is_allowed(&rbac, &Method::GET, uri).await, "{uri}");
         }
         for uri in [
             "/api/v1/pods",
@@ -193,11 +193,11 @@ mod tests {
             "/api/v1/namespaces/a/pods?watch=1",
             "/api/v1/namespaces/a/pods/%ff",
         ] {
-            assert!(!may(&rbac, &Method::GET, uri).await, "{uri}");
+            assert!(!is_allowed(&rbac, &Method::GET, uri).await, "{uri}");
         }
         let secrets = "/api/v1/namespaces/a/secrets?fieldSelector=metadata.name%3Ds";
         for method in [Method::DELETE, Method::POST, Method::OPTIONS] {
-            assert!(!may(&rbac, &method, secrets).await, "{method}");
+            assert!(!is_allowed(&rbac, &method, secrets).await, "{method}");
         }
     }
 }

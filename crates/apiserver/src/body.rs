@@ -1,4 +1,4 @@
-//! Bodies: reading a request's within a limit, and the forms a response's can take.
+//! Bodies: reads request bodies within a limit, and represents response bodies.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -19,17 +19,17 @@ use crate::upgrade::Upgrade;
 /// An error of a body.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// How much of a body that is too large is read all the same and dropped, so that a client that writes all of it
-/// before it reads sees the answer, not a broken connection.
+/// Maximum number of bytes beyond the limit that are read and dropped. A client that writes its whole body before it
+/// reads then sees the response instead of a broken connection.
 const MAX_DROPPED: usize = 16 * 1024 * 1024;
 
-/// The largest rest of a body that is read after the answer is known, and the longest time for it.
+/// Maximum size of the rest of a body that is drained, and maximum time for it.
 const MAX_DRAINED: usize = 64 * 1024;
 const DRAIN_TIME: Duration = Duration::from_millis(500);
 
-/// Reads and drops the rest of a small body, for a limited time. Without it, HTTP/2 resets the stream of a request that
-/// is answered before its body is read, and some clients take the reset for an error and never see the answer (nghttp2
-/// before 1.53, as in Debian 12).
+/// Reads and drops the rest of a small request body, for a limited time. Otherwise HTTP/2 resets the stream of a
+/// request that is answered before its body is read, and some clients treat the reset as an error and miss the response
+/// (nghttp2 before 1.53, as in Debian 12).
 pub(crate) async fn drain<B>(body: &mut B)
 where
     B: Body<Data = Bytes> + Unpin,
@@ -46,11 +46,11 @@ where
             }
         }
     };
-    // A body that takes longer is left to the protocol.
+    // If the time is over, the protocol handles the rest.
     let _ = tokio::time::timeout(DRAIN_TIME, rest).await;
 }
 
-/// The head of a response, with the length of the content that it does not have (RFC 9110, section 9.3.2).
+/// Removes the content of a response and keeps its `Content-Length` (RFC 9110, section 9.3.2).
 pub(crate) fn head_of(response: Response<ResponseBody>) -> Response<ResponseBody> {
     let (mut head, body) = response.into_parts();
     if let ResponseBody::Full(content) = &body {
@@ -62,7 +62,7 @@ pub(crate) fn head_of(response: Response<ResponseBody>) -> Response<ResponseBody
 /// Reads a whole request body.
 ///
 /// # Errors
-/// 413 beyond [`MAX_REQUEST_BODY`], 400 when the client breaks off.
+/// 413 beyond [`MAX_REQUEST_BODY`], 400 if the client aborts.
 pub(crate) async fn read<B>(body: B) -> Result<Bytes, Status>
 where
     B: Body<Data = Bytes, Error: Into<BodyError>>,
@@ -94,11 +94,10 @@ where
     })
 }
 
-/// Bytes that go out together, in pieces that others may share: the events of one batch, each of which goes to many
-/// watchers, are not copied to be sent.
+/// Bytes that are sent together, as shared pieces. The events of a batch go to many watchers without a copy for each.
 #[derive(Debug, Default)]
 pub struct Pieces {
-    /// What comes first; empty only where nothing follows.
+    /// The first piece; empty only if there are no others.
     front: Bytes,
     rest: VecDeque<Bytes>,
     remaining: usize,
@@ -182,29 +181,29 @@ impl Buf for Pieces {
 
 /// A response's body.
 pub enum ResponseBody {
-    /// Bytes known in full; empty for none.
+    /// A complete body; may be empty.
     Full(Bytes),
-    /// Bytes made as the client takes them, which can fail on the way.
+    /// A body produced while the client reads it; may fail midway.
     Stream(Pin<Box<dyn Stream<Item = Result<Pieces, BodyError>> + Send>>),
-    /// No content: the connection continues in another protocol.
+    /// No content: the connection continues with another protocol.
     Upgrade(Upgrade),
 }
 
 impl ResponseBody {
-    /// A body that is made as the client takes it.
+    /// Creates a body that is produced while the client reads it.
     pub fn stream<T: Into<Pieces> + 'static>(stream: impl Stream<Item = T> + Send + 'static) -> Self {
         Self::Stream(Box::pin(stream.map(|pieces| Ok(pieces.into()))))
     }
 
-    /// The same of a stream that can fail: the client sees the response broken off.
+    /// Like [`Self::stream`] for a stream that can fail. After an error the client sees an aborted response.
     pub(crate) fn try_stream<T: Into<Pieces> + 'static>(
         stream: impl Stream<Item = Result<T, BodyError>> + Send + 'static,
     ) -> Self {
         Self::Stream(Box::pin(stream.map_ok(Into::into)))
     }
 
-    /// The same body, with which `kept` is dropped: when it has been sent, or is given up. A body known in full is
-    /// as good as sent.
+    /// Attaches a value to the body. It is dropped when the body has been sent or is abandoned, and at once for a
+    /// complete body.
     pub(crate) fn keeping(self, kept: impl Send + 'static) -> Self {
         match self {
             Self::Stream(stream) => Self::Stream(Box::pin(stream.inspect(move |_| {
@@ -215,7 +214,7 @@ impl ResponseBody {
         }
     }
 
-    /// Takes what follows the response, if the connection continues in another protocol.
+    /// Takes the future that runs on the connection after the response, if the connection is upgraded.
     pub(crate) fn take_upgrade(&mut self) -> Option<Upgrade> {
         match std::mem::replace(self, Self::Full(Bytes::new())) {
             Self::Upgrade(upgrade) => Some(upgrade),
@@ -279,7 +278,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_body_over_the_limit_is_refused() {
+    async fn rejects_a_body_over_the_limit() {
         let within = vec![b'x'; MAX_REQUEST_BODY];
         assert_eq!(read(Full::new(Bytes::from(within))).await.unwrap().len(), MAX_REQUEST_BODY);
         let beyond = vec![b'x'; MAX_REQUEST_BODY + 1];

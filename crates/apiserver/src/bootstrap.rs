@@ -1,16 +1,16 @@
-//! The objects that the server makes, and keeps as they have to be:
+//! The objects that the server creates and maintains:
 //!
-//! | object | made | afterwards (upstream) |
+//! | object | created | later (upstream) |
 //! | --- | --- | --- |
-//! | the system's namespaces | at the start | made again when they are gone (`systemnamespaces`) |
-//! | roles and bindings | at the start | at the next start (`rbac/rest`) |
-//! | system priority classes | at the start | cannot be deleted (`scheduling/rest`) |
-//! | [`api_services`] of the built-in groups | at the start | at the next start, unless a user took them over (`autoregister`) |
-//! | `kubernetes` service, its endpoints and slice | at the start | every ten seconds (`kubernetesservice`) |
-//! | default `ServiceCIDR` | at the start | every ten seconds; one that differs from the flags is reported, not changed (`defaultservicecidr`) |
-//! | [`identity`] lease of this server | at the start | renewed every ten seconds (`start-kube-apiserver-identity-lease-controller`) |
-//! | since when tokens of secrets are tracked | at the start | every ten seconds (`legacytokentracking`) |
-//! | what extension servers are told of authentication | at the start | at once ([`cluster_authentication`]) |
+//! | system namespaces | at start | created again when deleted (`systemnamespaces`) |
+//! | roles and bindings | at start | at the next start (`rbac/rest`) |
+//! | system priority classes | at start | cannot be deleted (`scheduling/rest`) |
+//! | [`api_services`] of the built-in groups | at start | at the next start, unless a user manages them (`autoregister`) |
+//! | `kubernetes` service, its endpoints and slice | at start | every ten seconds (`kubernetesservice`) |
+//! | default `ServiceCIDR` | at start | every ten seconds; one that differs from the flags is reported, not changed (`defaultservicecidr`) |
+//! | [`identity`] lease of this server | at start | renewed every ten seconds (`start-kube-apiserver-identity-lease-controller`) |
+//! | start date of the tracking of secret-based tokens | at start | every ten seconds (`legacytokentracking`) |
+//! | authentication settings for extension servers | at start | at once ([`cluster_authentication`]) |
 
 mod api_services;
 mod ensure;
@@ -38,10 +38,10 @@ use crate::allocation::{Repair, ServiceRanges};
 use crate::cluster_authentication::{self, ClusterAuthentication};
 use crate::endpoints::Resources;
 
-/// The system's namespaces.
+/// The system namespaces.
 const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
 
-/// The priorities of what a cluster needs to work, and what they are for.
+/// The system priority classes: name, value, description.
 const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
     (
         "system-cluster-critical",
@@ -51,10 +51,10 @@ const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
     ("system-node-critical", 2_000_001_000, "For pods that a node needs to work and that must stay on it."),
 ];
 
-/// How often what has to be there is looked after.
+/// Interval of the reconciliation.
 const KEEP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What the bootstrap objects are made from.
+/// The inputs of the bootstrap objects.
 pub struct Bootstrap {
     /// Creates the objects that allocations need; `None` for a server without services.
     repair: Option<Arc<Repair>>,
@@ -64,8 +64,8 @@ pub struct Bootstrap {
 }
 
 impl Bootstrap {
-    /// The objects of a server on this host, which clients reach at `advertise`. The `kubernetes` service has the first
-    /// address of the ranges.
+    /// Creates the bootstrap of a server on this host, which clients reach at `advertise`. The `kubernetes` service has
+    /// the first address of the ranges.
     pub fn new(
         repair: Option<Arc<Repair>>,
         ranges: ServiceRanges,
@@ -80,11 +80,11 @@ impl Bootstrap {
         }
     }
 
-    /// Makes those objects that are not there: those that need nothing of each other side by side, so that the store
-    /// can commit them together.
+    /// Creates the missing objects. Independent objects are created concurrently, so that the store can commit them
+    /// together.
     ///
     /// # Errors
-    /// What kept an object from being stored.
+    /// An object cannot be stored.
     pub async fn run(
         &self,
         resources: &Resources,
@@ -99,7 +99,7 @@ impl Bootstrap {
         try_join!(namespaces(resources), allocation)?;
         let told = async {
             match cluster_authentication::publish(resources, cluster_authentication).await {
-                // Another server over the same store is at it; it is seen to later.
+                // Another server with the same store is creating it; the reconciliation comes back to it.
                 Err(status) if status.code == 409 => Ok(()),
                 outcome => outcome,
             }
@@ -130,12 +130,12 @@ impl Bootstrap {
         self.service_cidr.report(resources).await
     }
 
-    /// Looks after the objects while the server runs: what is deleted is made again, what must not be changed is
-    /// changed back.
+    /// Reconciles the objects periodically: creates deleted ones again and reverts changes that are not allowed. Never
+    /// returns.
     pub(crate) async fn keep(&self, resources: &Resources) -> Infallible {
         let mut ticks = interval(KEEP_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // The first tick is at once, just after the start.
+        // The first tick completes immediately, just after the start.
         ticks.tick().await;
         loop {
             ticks.tick().await;
@@ -143,7 +143,7 @@ impl Bootstrap {
         }
     }
 
-    /// Looks after the objects once. What fails is tried again the next time.
+    /// Reconciles the objects once. Failures are retried in the next round.
     pub(crate) async fn reconcile(&self, resources: &Resources) {
         for (what, outcome) in [
             ("system namespaces", namespaces(resources).await),
@@ -160,7 +160,7 @@ impl Bootstrap {
     }
 }
 
-/// Makes the system's namespaces.
+/// Creates the system namespaces.
 async fn namespaces(resources: &Resources) -> Result<(), Status> {
     let namespaces = NAMESPACES.map(|name| {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
@@ -180,7 +180,7 @@ fn priority_class(name: &str, value: i64, description: &str) -> Value {
     })
 }
 
-/// Notes since when it is noted that a token of a secret is used; a date that cannot be read begins again today.
+/// Records the date since which the use of secret-based tokens is tracked. An invalid date is replaced by today's.
 async fn token_tracking(resources: &Resources) -> Result<(), Status> {
     const DATE: usize = "2006-01-02".len();
     let today: String = time::now().rfc3339().chars().take(DATE).collect();

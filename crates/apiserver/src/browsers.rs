@@ -1,8 +1,8 @@
-//! What browsers are told: which pages of other origins may read answers (CORS), and that this host speaks HTTPS only
-//! (HSTS) (upstream: `filters/cors.go`, `filters/hsts.go`).
+//! Headers for browsers: pages of other origins that may read responses (CORS), and HTTPS only (HSTS) (upstream:
+//! `filters/cors.go`, `filters/hsts.go`).
 //!
-//! Nothing here grants access: a request is authenticated and authorized all the same. A WebSocket is not subject to
-//! CORS, by the browsers' own rules.
+//! These headers grant no access: all requests are authenticated and authorized. Browsers do not apply CORS to
+//! WebSockets.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -10,33 +10,34 @@ use regex::{Regex, RegexBuilder};
 
 use crate::body::ResponseBody;
 
-/// What browsers are told by one server.
+/// The CORS and HSTS settings of one server.
 #[derive(Clone, Debug, Default)]
 pub struct Browsers {
     allowed_origins: Vec<Regex>,
     strict_transport_security: Option<HeaderValue>,
 }
 
-/// Why an expression or a directive cannot be used.
+/// An expression or a directive is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum BrowsersError {
     /// The expression is empty.
     #[error("an expression is empty")]
     Empty,
-    /// The expression cannot be read, or takes too much memory.
+    /// The expression is not a valid regular expression, or needs too much memory.
     #[error("{0}")]
     Expression(#[from] Box<regex::Error>),
-    /// The expression would match parts of hosts: `good.com` is in `good.com.evil.org` (CVE-2022-1996).
+    /// The expression is not anchored and would match parts of host names: `good.com` is in `good.com.evil.org`
+    /// (CVE-2022-1996).
     #[error("{0:?} must hold the start of the host by ^ or //, and its end by $ or :")]
     NotPinned(String),
-    /// The directive is none that exists (RFC 6797, section 6.1).
+    /// The directive does not exist (RFC 6797, section 6.1).
     #[error("{0:?} is not max-age=SECONDS, includeSubDomains or preload")]
     Directive(String),
 }
 
 impl Browsers {
-    /// Reads the origins whose pages may read answers, as regular expressions (`--cors-allowed-origins`), and the
-    /// directives for those who have used HTTPS once (`--strict-transport-security-directives`).
+    /// Parses the allowed origins, regular expressions (`--cors-allowed-origins`), and the HSTS directives
+    /// (`--strict-transport-security-directives`).
     ///
     /// # Errors
     /// [`BrowsersError`].
@@ -51,7 +52,7 @@ impl Browsers {
         Ok(Self { allowed_origins, strict_transport_security })
     }
 
-    /// The origin of the page that sends a request, if it may read the answer.
+    /// Returns the request's `Origin` if its pages may read responses.
     pub(crate) fn allowed_origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         if self.allowed_origins.is_empty() {
             return None;
@@ -61,7 +62,7 @@ impl Browsers {
         self.allowed_origins.iter().any(|allowed| allowed.is_match(text)).then(|| origin.clone())
     }
 
-    /// The answer to a browser that asks in advance whether the page may send a request; it needs no credentials.
+    /// Returns the response to a CORS preflight request, which needs no credentials; `None` for other requests.
     pub(crate) fn preflight<B>(request: &Request<B>) -> Option<Response<ResponseBody>> {
         (request.method() == Method::OPTIONS).then(|| {
             let mut response = Response::new(ResponseBody::Full(Bytes::new()));
@@ -70,7 +71,7 @@ impl Browsers {
         })
     }
 
-    /// Adds to a response what its browser is told; `origin` is the page's, if it may read the response.
+    /// Adds the headers to a response; `origin` is the page's origin, if it may read the response.
     pub(crate) fn add(&self, headers: &mut HeaderMap, origin: Option<HeaderValue>) {
         if let Some(directives) = &self.strict_transport_security {
             headers.insert(header::STRICT_TRANSPORT_SECURITY, directives.clone());
@@ -85,7 +86,7 @@ impl Browsers {
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        // The same answer for another page would not name that page.
+        // The response to another origin would not name this one.
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
     }
 }
@@ -93,9 +94,9 @@ impl Browsers {
 const ALLOWED_METHODS: &str = "POST, GET, OPTIONS, PUT, DELETE, PATCH";
 const ALLOWED_HEADERS: &str = "Content-Type, Content-Length, Accept-Encoding, X-CSRF-Token, Authorization, X-Requested-With, If-Modified-Since";
 const EXPOSED_HEADERS: &str = "Date";
-/// The longest origin that is looked at, in bytes: a scheme, a host name and a port.
+/// Maximum length of an origin that is matched, in bytes: scheme, host name and port.
 const MAX_ORIGIN: usize = 512;
-/// The memory that one expression may take, in bytes.
+/// Maximum memory of a compiled expression, in bytes.
 const MAX_EXPRESSION: usize = 1 << 20;
 
 fn origin_expression(text: &str) -> Result<Regex, BrowsersError> {
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_cannot_be_meant() {
+    fn rejects_invalid_expressions_and_directives() {
         let huge = "^(a{1000}){1000}$";
         for origin in ["", "good\\.com", "^good", "good$", "^($", huge] {
             assert!(browsers(&[origin], &[]).is_err(), "{origin}");
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn only_options_are_asked_in_advance() {
+    fn only_options_requests_are_preflights() {
         let asked = |method: Method| {
             Browsers::preflight(&Request::builder().method(method).uri("/").body(()).unwrap()).is_some()
         };

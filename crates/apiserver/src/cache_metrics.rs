@@ -1,5 +1,5 @@
-//! The metrics of watch caches and of what is read from them, under upstream's names. Nothing is counted here: what the
-//! caches and the storages have counted is read when the metrics are asked for. A counter appears with its first count.
+//! Metrics of watch caches and of reads, under upstream's names. Their values are read from the caches and storages when
+//! the metrics are collected. A counter appears with its first count.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 use crate::endpoints::watch::WatchStats;
 use crate::storage::{ListStats, ResourceStorage, Storages};
 
-/// Reads the metrics of all watch caches.
+/// Collects the metrics of all watch caches.
 pub(crate) struct CacheMetrics {
     storages: Storages,
     watches: Vec<(GroupVersionResource, Arc<WatchStats>)>,
@@ -20,10 +20,10 @@ pub(crate) struct CacheMetrics {
 }
 
 impl CacheMetrics {
-    /// Of these storages, and of the watches of these resources.
+    /// Creates the collector of these storages and watches.
     ///
     /// # Errors
-    /// A name or label that is not valid, which is a mistake in this file.
+    /// A name or label is invalid, which is a bug in this file.
     pub(crate) fn new(
         storages: Storages,
         watches: Vec<(GroupVersionResource, Arc<WatchStats>)>,
@@ -32,16 +32,16 @@ impl CacheMetrics {
             let labels = family.labels.iter().map(|label| (*label).to_owned()).collect();
             Desc::new(family.name.to_owned(), family.help.to_owned(), labels, HashMap::new())
         };
-        let simple = OF_A_CACHE.iter().map(|(family, _)| family);
+        let simple = PER_CACHE.iter().map(|(family, _)| family);
         let descriptions = simple.chain(&OTHERS).map(describe).collect::<Result<_, _>>()?;
         Ok(Self { storages, watches, descriptions })
     }
 
-    /// Every cache, in the order of the resources. Groups that share stored objects count as one.
-    fn seen(&self) -> Vec<Seen<'_>> {
-        let mut seen: Vec<_> = self.storages.all().map(|storage| Seen::new(storage)).collect();
-        seen.sort_by(|one, other| one.labels().cmp(&other.labels()));
-        seen
+    /// Returns all caches in the order of their resources. Groups that share stored objects count as one.
+    fn caches(&self) -> Vec<Observed<'_>> {
+        let mut caches: Vec<_> = self.storages.all().map(|storage| Observed::new(storage)).collect();
+        caches.sort_by(|one, other| one.labels().cmp(&other.labels()));
+        caches
     }
 }
 
@@ -51,27 +51,28 @@ impl Collector for CacheMetrics {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let seen = self.seen();
-        let mut families = Vec::with_capacity(OF_A_CACHE.len() + OTHERS.len());
-        for (family, value) in &OF_A_CACHE {
-            families.push(family.with_values(seen.iter().map(|seen| (seen.labels().to_vec(), value(seen)))));
+        let caches = self.caches();
+        let mut families = Vec::with_capacity(PER_CACHE.len() + OTHERS.len());
+        for (family, value) in &PER_CACHE {
+            families
+                .push(family.with_values(caches.iter().map(|cache| (cache.labels().to_vec(), value(cache)))));
         }
-        families.extend(lists(&seen));
+        families.extend(lists(&caches));
         families.extend(watches(&self.watches));
-        // Registries take no family without a metric.
+        // The registry rejects a family without metrics.
         families.retain(|family| !family.get_metric().is_empty());
         families
     }
 }
 
-/// One resource's cache at an instant.
-struct Seen<'a> {
+/// The state of a resource's cache.
+struct Observed<'a> {
     storage: &'a ResourceStorage,
     stats: &'a Stats,
     now: Introspection,
 }
 
-impl<'a> Seen<'a> {
+impl<'a> Observed<'a> {
     fn new(storage: &'a ResourceStorage) -> Self {
         Self { storage, stats: storage.cacher().stats(), now: storage.cacher().introspect() }
     }
@@ -80,12 +81,17 @@ impl<'a> Seen<'a> {
         let def = self.storage.def();
         [&def.group, &def.resource]
     }
+
+    /// Returns the number of objects read from the store, by the cache and by lists.
+    fn objects_fetched(&self) -> f64 {
+        (self.stats.objects_read.get() + self.storage.reads().store().fetched.get()) as f64
+    }
 }
 
-/// A value with no other labels than its resource's group and name.
-type Value = fn(&Seen<'_>) -> f64;
+/// A value whose only labels are the resource's group and name.
+type Value = fn(&Observed<'_>) -> f64;
 
-/// A metric with a value for each resource.
+/// A metric family.
 struct Family {
     name: &'static str,
     help: &'static str,
@@ -106,7 +112,7 @@ impl Family {
         Self { labels, ..self }
     }
 
-    /// The family with these values.
+    /// Returns the family with these values.
     fn with_values<'a>(&self, values: impl IntoIterator<Item = (Vec<&'a str>, f64)>) -> MetricFamily {
         let counts = self.kind == MetricType::COUNTER;
         let values = values.into_iter().filter(|(_, value)| !counts || *value > 0.0);
@@ -126,7 +132,7 @@ impl Family {
         self.family(values.map(metric).collect())
     }
 
-    /// The family with these histograms.
+    /// Returns the family with these histograms.
     fn with_histograms<'a>(
         &self,
         histograms: impl IntoIterator<Item = (Vec<&'a str>, &'a Histogram)>,
@@ -171,7 +177,7 @@ impl Family {
     }
 }
 
-/// Lists of one resource from memory by one index, or by none.
+/// Lists of a resource from memory, by an index or without one.
 struct IndexLists<'a> {
     group: &'a str,
     index: String,
@@ -184,7 +190,7 @@ impl<'a> IndexLists<'a> {
         let def = storage.def();
         storage.reads().caches().map(|(field, lists)| {
             let field = field.and_then(|field| def.fields.get(field));
-            // Upstream calls the index of a field so.
+            // Upstream's name of a field's index.
             let index = field.map_or_else(String::new, |field| format!("f:{}", field.path));
             Self { group: &def.group, index, resource: &def.resource, lists }
         })
@@ -195,16 +201,16 @@ impl<'a> IndexLists<'a> {
     }
 }
 
-/// Lists from memory and from the store.
-fn lists(seen: &[Seen<'_>]) -> Vec<MetricFamily> {
-    let by_index: Vec<_> = seen.iter().flat_map(|seen| IndexLists::for_storage(seen.storage)).collect();
-    let returned = seen.iter().map(|seen| {
-        let returned: u64 = seen.storage.reads().caches().map(|(_, lists)| lists.returned.get()).sum();
-        (seen.labels().to_vec(), returned as f64)
+/// Returns the metrics of lists from memory and from the store.
+fn lists(caches: &[Observed<'_>]) -> Vec<MetricFamily> {
+    let by_index: Vec<_> = caches.iter().flat_map(|cache| IndexLists::for_storage(cache.storage)).collect();
+    let returned = caches.iter().map(|cache| {
+        let returned: u64 = cache.storage.reads().caches().map(|(_, lists)| lists.returned.get()).sum();
+        (cache.labels().to_vec(), returned as f64)
     });
-    let consistent = seen.iter().flat_map(|seen| {
-        let [group, resource] = seen.labels();
-        let reads = seen.storage.reads().consistent();
+    let consistent = caches.iter().flat_map(|cache| {
+        let [group, resource] = cache.labels();
+        let reads = cache.storage.reads().consistent();
         [
             ("false", "true", &reads.in_memory),
             ("true", "true", &reads.fallbacks),
@@ -212,14 +218,14 @@ fn lists(seen: &[Seen<'_>]) -> Vec<MetricFamily> {
         ]
         .map(|(fallback, success, count)| (vec![fallback, group, resource, success], count.get() as f64))
     });
-    let checks = seen.iter().flat_map(|seen| {
-        let [group, resource] = seen.labels();
-        let checks = seen.storage.consistency();
+    let checks = caches.iter().flat_map(|cache| {
+        let [group, resource] = cache.labels();
+        let checks = cache.storage.consistency();
         [("error", &checks.errors), ("failure", &checks.failures), ("success", &checks.successes)]
             .map(|(status, count)| (vec![group, resource, status], count.get() as f64))
     });
-    let objects = seen.iter().map(|seen| (vec![&*seen.now.resource], seen.now.objects as f64));
-    let waits = seen.iter().map(|seen| (seen.labels().to_vec(), &seen.stats.read_waits));
+    let objects = caches.iter().map(|cache| (vec![&*cache.now.resource], cache.now.objects as f64));
+    let waits = caches.iter().map(|cache| (cache.labels().to_vec(), &cache.stats.read_waits));
     vec![
         CACHE_LISTS.with_values(by_index.iter().map(|it| it.value(|lists| lists.lists.get()))),
         CACHE_FETCHED.with_values(by_index.iter().map(|it| it.value(|lists| lists.fetched.get()))),
@@ -231,7 +237,7 @@ fn lists(seen: &[Seen<'_>]) -> Vec<MetricFamily> {
     ]
 }
 
-/// What was told to watches.
+/// Returns the metrics of watches.
 fn watches(watches: &[(GroupVersionResource, Arc<WatchStats>)]) -> Vec<MetricFamily> {
     let mut events = Vec::new();
     let mut sizes = Vec::new();
@@ -253,87 +259,94 @@ fn watches(watches: &[(GroupVersionResource, Arc<WatchStats>)]) -> Vec<MetricFam
 
 const RESOURCE: &[&str] = &["group", "resource"];
 
-/// The metrics that have one value for each watch cache.
-const OF_A_CACHE: [(Family, Value); 20] = [
-    (counter("apiserver_watch_cache_events_received_total", "Changes received from the store."), |seen| {
-        seen.stats.events_received.get() as f64
+/// The metrics with one value per watch cache.
+const PER_CACHE: [(Family, Value); 20] = [
+    (counter("apiserver_watch_cache_events_received_total", "Changes received from the store."), |cache| {
+        cache.stats.events_received.get() as f64
     }),
-    (counter("apiserver_watch_cache_events_dispatched_total", "Changes told to watchers."), |seen| {
-        seen.stats.events_dispatched.get() as f64
+    (counter("apiserver_watch_cache_events_dispatched_total", "Changes dispatched to watchers."), |cache| {
+        cache.stats.events_dispatched.get() as f64
     }),
-    (counter("apiserver_watch_cache_initializations_total", "Times a cache was filled anew."), |seen| {
-        seen.stats.initializations.get() as f64
+    (
+        counter("apiserver_watch_cache_initializations_total", "Number of times a cache was filled."),
+        |cache| cache.stats.initializations.get() as f64,
+    ),
+    (gauge("apiserver_watch_cache_resource_version", "Revision that a cache has reached."), |cache| {
+        cache.now.revision as f64
     }),
-    (gauge("apiserver_watch_cache_resource_version", "Revision a cache has reached."), |seen| {
-        seen.now.revision as f64
+    (counter("apiserver_init_events_total", "Initial events sent to watchers."), |cache| {
+        cache.stats.initial_events.get() as f64
     }),
-    (counter("apiserver_init_events_total", "Initial events sent to watchers."), |seen| {
-        seen.stats.initial_events.get() as f64
+    (
+        counter("apiserver_terminated_watchers_total", "Watchers terminated because they were too slow."),
+        |cache| cache.stats.terminated_watchers.get() as f64,
+    ),
+    (gauge("watch_cache_capacity", "Capacity of a cache's window, in events."), |cache| {
+        cache.now.window.capacity as f64
     }),
-    (counter("apiserver_terminated_watchers_total", "Watchers ended for being too slow."), |seen| {
-        seen.stats.terminated_watchers.get() as f64
+    (counter("watch_cache_capacity_increase_total", "Number of times a cache's window grew."), |cache| {
+        cache.now.window.increases as f64
     }),
-    (gauge("watch_cache_capacity", "Events a cache's history may hold."), |seen| {
-        seen.now.window.capacity as f64
+    (counter("watch_cache_capacity_decrease_total", "Number of times a cache's window shrank."), |cache| {
+        cache.now.window.decreases as f64
     }),
-    (counter("watch_cache_capacity_increase_total", "Times a history was made longer."), |seen| {
-        seen.now.window.increases as f64
+    (gauge("apiserver_resource_objects", "Stored objects."), |cache| cache.now.objects as f64),
+    (gauge("apiserver_resource_size_estimate_bytes", "Size of the stored objects, in bytes."), |cache| {
+        cache.now.bytes as f64
     }),
-    (counter("watch_cache_capacity_decrease_total", "Times a history was made shorter."), |seen| {
-        seen.now.window.decreases as f64
+    (counter("apiserver_storage_events_received_total", "Changes received from the store."), |cache| {
+        cache.stats.events_received.get() as f64
     }),
-    (gauge("apiserver_resource_objects", "Objects stored."), |seen| seen.now.objects as f64),
-    (gauge("apiserver_resource_size_estimate_bytes", "Bytes of the objects stored."), |seen| {
-        seen.now.bytes as f64
+    (counter("etcd_bookmark_total", "Progress notifications from the store."), |cache| {
+        cache.stats.progress_received.get() as f64
     }),
-    (counter("apiserver_storage_events_received_total", "Changes received from the store."), |seen| {
-        seen.stats.events_received.get() as f64
-    }),
-    (counter("etcd_bookmark_total", "Notes of the store that nothing has changed."), |seen| {
-        seen.stats.progress_received.get() as f64
-    }),
-    (counter("apiserver_storage_list_total", "Lists answered by the store."), |seen| {
-        (seen.stats.pages_read.get() + seen.storage.reads().store().lists.get()) as f64
+    (counter("apiserver_storage_list_total", "Lists read from the store."), |cache| {
+        (cache.stats.pages_read.get() + cache.storage.reads().store().lists.get()) as f64
     }),
     (
         counter("apiserver_storage_list_fetched_objects_total", "Objects read from the store by lists."),
-        |seen| (seen.stats.objects_read.get() + seen.storage.reads().store().fetched.get()) as f64,
+        |cache| cache.objects_fetched(),
     ),
-    (counter("apiserver_storage_list_evaluated_objects_total", "Objects held against selectors."), |seen| {
-        (seen.stats.objects_read.get() + seen.storage.reads().store().fetched.get()) as f64
+    (
+        counter(
+            "apiserver_storage_list_evaluated_objects_total",
+            "Objects read from the store and matched against selectors.",
+        ),
+        |cache| cache.objects_fetched(),
+    ),
+    (
+        counter("apiserver_storage_list_returned_objects_total", "Objects returned by lists from the store."),
+        |cache| (cache.stats.objects_read.get() + cache.storage.reads().store().returned.get()) as f64,
+    ),
+    (counter("nave_watch_cache_undecodable_total", "Stored versions that could not be decoded."), |cache| {
+        cache.stats.undecodable.get() as f64
     }),
     (
-        counter("apiserver_storage_list_returned_objects_total", "Objects returned by the store's lists."),
-        |seen| (seen.stats.objects_read.get() + seen.storage.reads().store().returned.get()) as f64,
+        gauge("nave_watch_cache_window_bytes", "Size of superseded objects in a cache's window, in bytes."),
+        |cache| cache.now.window.bytes as f64,
     ),
-    (counter("nave_watch_cache_undecodable_total", "Stored versions that could not be decoded."), |seen| {
-        seen.stats.undecodable.get() as f64
-    }),
-    (gauge("nave_watch_cache_window_bytes", "Bytes of superseded objects in a history."), |seen| {
-        seen.now.window.bytes as f64
-    }),
-    (gauge("nave_watch_cache_watchers", "Watchers of a cache."), |seen| {
-        seen.now.watchers.iter().map(|(_, count)| *count).sum::<usize>() as f64
+    (gauge("nave_watch_cache_watchers", "Watchers of a cache."), |cache| {
+        cache.now.watchers.iter().map(|(_, count)| *count).sum::<usize>() as f64
     }),
 ];
 
 const CACHE_LISTS: Family =
-    counter("apiserver_cache_list_total", "Lists answered from memory.").by(&["group", "index", "resource"]);
+    counter("apiserver_cache_list_total", "Lists read from memory.").by(&["group", "index", "resource"]);
 const CACHE_FETCHED: Family =
-    counter("apiserver_cache_list_fetched_objects_total", "Objects looked at for lists from memory.")
+    counter("apiserver_cache_list_fetched_objects_total", "Objects examined by lists from memory.")
         .by(&["group", "index", "resource"]);
 const CACHE_RETURNED: Family =
-    counter("apiserver_cache_list_returned_objects_total", "Objects in lists from memory.");
+    counter("apiserver_cache_list_returned_objects_total", "Objects returned by lists from memory.");
 const CONSISTENT_READS: Family =
     counter("apiserver_watch_cache_consistent_read_total", "Lists of the latest state.")
         .by(&["fallback", "group", "resource", "success"]);
 const CONSISTENCY_CHECKS: Family =
     counter("apiserver_storage_consistency_checks_total", "Comparisons of watch caches with the store.")
         .by(&["group", "resource", "status"]);
-const STORAGE_OBJECTS: Family = gauge("apiserver_storage_objects", "Objects stored.").by(&["resource"]);
+const STORAGE_OBJECTS: Family = gauge("apiserver_storage_objects", "Stored objects.").by(&["resource"]);
 const READ_WAITS: Family = Family {
     name: "apiserver_watch_cache_read_wait_seconds",
-    help: "Time that reads waited for a cache to catch up.",
+    help: "Time that reads waited for a cache to catch up, in seconds.",
     kind: MetricType::HISTOGRAM,
     labels: RESOURCE,
 };
@@ -347,12 +360,12 @@ const WATCH_EVENT_SIZES: Family = Family {
 };
 const WATCH_LISTS: Family = Family {
     name: "apiserver_watch_list_duration_seconds",
-    help: "Time until the initial state of a streaming list was sent.",
+    help: "Time to send the initial state of a streaming list, in seconds.",
     kind: MetricType::HISTOGRAM,
     labels: &["group", "resource", "scope", "version"],
 };
 
-/// The metrics whose labels or values are of another kind.
+/// The metrics with other labels or values.
 const OTHERS: [Family; 10] = [
     CACHE_LISTS,
     CACHE_FETCHED,

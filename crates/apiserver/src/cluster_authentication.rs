@@ -1,8 +1,8 @@
-//! What extension API servers need to know to authenticate as this server does: the config map
+//! Publishes the authentication settings of this server for extension API servers, in the config map
 //! `kube-system/extension-apiserver-authentication` (upstream: `controller/clusterauthenticationtrust`).
 //!
-//! Several servers over one store write it together, so nobody takes away what another has put there: lists become
-//! unions, and certificates stay until they have expired.
+//! Several servers on one store write the same config map, so each one keeps the entries of the others: lists are
+//! unions, and certificates stay until they expire.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -27,21 +27,21 @@ use crate::storage::{Follower, Following};
 
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "extension-apiserver-authentication";
-/// A certificate counts this long after its end, in seconds: clocks differ.
+/// Time after its expiry until a certificate is dropped, in seconds, to allow for clock skew.
 const EXPIRY_SLACK: i64 = 300;
-/// When to try again what failed.
+/// Pauses between retries.
 const RETRY: Backoff = Backoff::doubling(Duration::from_millis(100), Duration::from_mins(1));
 
-/// How this server authenticates those who show certificates.
+/// The settings for client certificates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterAuthentication {
-    /// Who signs the certificates of users.
+    /// The client CA certificates.
     pub client_ca: Vec<CertificateDer<'static>>,
-    /// Which proxies are believed.
+    /// The settings for authenticating proxies.
     pub request_header: RequestHeader,
 }
 
-/// Which proxies are believed, and in which headers they say who asks; no certificate if none is.
+/// The authenticating proxies, and the headers in which they name the user; without certificates if there are none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct RequestHeader {
@@ -55,10 +55,10 @@ pub struct RequestHeader {
 
 type Data = BTreeMap<String, String>;
 
-/// Sees to it that the config map says what is `required`.
+/// Updates the config map if it differs from `required`.
 ///
 /// # Errors
-/// What kept it from being written.
+/// The config map cannot be written.
 pub(crate) async fn publish(resources: &Resources, required: &ClusterAuthentication) -> Result<(), Status> {
     let Some(endpoint) = config_maps(resources) else { return Ok(()) };
     let storage = endpoint.storage()?;
@@ -78,7 +78,7 @@ pub(crate) async fn publish(resources: &Resources, required: &ClusterAuthenticat
         return writer.create(NAMESPACE, object).await.map(drop);
     }
     match write(&writer, |stored| required.combined_with(&data_of(stored.as_value()), now)).await {
-        // The data of other servers has grown too large: begin again without it.
+        // The entries of other servers have grown too large: start again without them.
         Err(status) if matches!(status.code, 413 | 422) && !existing.is_empty() => {
             write(&writer, |_| required.combined_with(&Data::new(), now)).await
         }
@@ -86,7 +86,7 @@ pub(crate) async fn publish(resources: &Resources, required: &ClusterAuthenticat
     }
 }
 
-/// Replaces the config map's data.
+/// Replaces the data of the config map.
 async fn write(writer: &InternalWriter<'_>, data: impl Fn(&Object) -> Data + Sync) -> Result<(), Status> {
     let change = |stored: &Object| {
         let mut object = stored.clone();
@@ -97,7 +97,7 @@ async fn write(writer: &InternalWriter<'_>, data: impl Fn(&Object) -> Data + Syn
     written.map(drop)
 }
 
-/// Keeps the config map as it must be while the server runs: whatever becomes of it, and whatever is `required` then.
+/// Keeps the config map up to date while the server runs, whenever it or `required` changes. Never returns.
 pub(crate) async fn keep(
     resources: &Resources,
     mut required: watch::Receiver<ClusterAuthentication>,
@@ -118,7 +118,7 @@ pub(crate) async fn keep(
                     Ok(()) = required.changed() => {}
                 }
             }
-            // Another server was faster; the cache will tell of it.
+            // Another server was faster; the cache will report its write.
             Err(status) if status.code == 409 => tokio::time::sleep(RETRY.initial).await,
             Err(status) => {
                 tracing::error!(error = status.message, config_map = NAME, "cannot be written");
@@ -129,7 +129,8 @@ pub(crate) async fn keep(
 }
 
 impl ClusterAuthentication {
-    /// The config map's data: what is required, and what is there and still holds. What cannot be read is left out.
+    /// Returns the data of the config map: what is required, and existing entries that are still valid. Invalid entries
+    /// are dropped.
     fn combined_with(&self, existing: &Data, now: i64) -> Data {
         let known = |key: &str| existing.get(key).map_or("", String::as_str);
         let authorities =
@@ -159,7 +160,7 @@ impl ClusterAuthentication {
     }
 }
 
-/// Tells that the config map is, perhaps, another.
+/// Notifies on each change of the config map.
 struct Changes(Arc<Notify>);
 
 impl Follower for Changes {
@@ -188,18 +189,18 @@ fn certificates_in(pem: &str) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok).collect()
 }
 
-/// The certificates of both that have not expired, each once, in PEM.
+/// Returns the certificates of both that have not expired, without duplicates, in PEM.
 fn bundle(there: Vec<CertificateDer<'static>>, required: &[CertificateDer<'static>], now: i64) -> String {
     let all = union(there, required);
     certificates_to_pem(all.iter().filter(|certificate| expires(certificate) > now - EXPIRY_SLACK))
 }
 
-/// When a certificate ends, in seconds since 1970; one that cannot be read has ended.
+/// Returns the expiry of a certificate, in seconds since 1970; an invalid certificate counts as expired.
 fn expires(certificate: &CertificateDer<'_>) -> i64 {
     X509Certificate::from_der(certificate).map_or(i64::MIN, |(_, read)| read.validity().not_after.timestamp())
 }
 
-/// All of both, each once, in their order.
+/// Returns the entries of both, without duplicates, in order.
 fn union<T: Clone + PartialEq>(there: Vec<T>, required: &[T]) -> Vec<T> {
     let mut all = Vec::with_capacity(there.len() + required.len());
     for one in there.into_iter().chain(required.iter().cloned()) {
@@ -218,7 +219,7 @@ mod tests {
 
     const NOW: i64 = 1_750_000_000;
 
-    /// A certificate that ends with a year.
+    /// A certificate that expires at the end of a year.
     fn certificate(year: i32) -> CertificateDer<'static> {
         let mut params = CertificateParams::default();
         params.not_after = date_time_ymd(year, 12, 31);
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn without_proxies_only_the_authority_of_clients_is_told() {
+    fn publishes_only_the_client_ca_without_proxies() {
         let ca = certificate(2090);
         let required = ClusterAuthentication { client_ca: vec![ca.clone()], ..Default::default() };
         let data = required.combined_with(&Data::new(), NOW);
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_have_put_there_stays_until_it_expires() {
+    fn entries_of_other_servers_stay_until_they_expire() {
         let (old, expired, new) = (certificate(2090), certificate(2001), certificate(2091));
         let existing = Data::from([
             ("client-ca-file".to_owned(), certificates_to_pem([&old, &expired, &old])),
@@ -276,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn no_proxy_certificate_no_word_of_proxies() {
+    fn proxy_settings_are_omitted_without_a_proxy_certificate() {
         let request_header = RequestHeader {
             allowed_names: texts(&["a"]),
             ca: vec![certificate(2001)],

@@ -1,4 +1,4 @@
-//! The context that all stages of one request share.
+//! The context that all stages of a request share.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::endpoints::negotiation::Negotiation;
 use crate::request_info::RequestInfo;
 use crate::serving::ConnectionInfo;
 
-/// How long a write of the server itself may take.
+/// The deadline of the server's own writes.
 const INTERNAL_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The user agent of the server's own writes.
@@ -25,7 +25,7 @@ const SERVER_AGENT: &str = "kube-apiserver";
 /// The user agent of controllers in the process, which send none.
 const CONTROLLERS_AGENT: &str = "kube-controller-manager";
 
-/// A request without a user has no name, no groups, and therefore no rights.
+/// Requests without a user have no name, no groups, and no rights.
 static NO_USER: UserInfo = UserInfo {
     name: String::new(),
     uid: String::new(),
@@ -33,22 +33,22 @@ static NO_USER: UserInfo = UserInfo {
     extra: std::collections::BTreeMap::new(),
 };
 
-/// A request, or a piece of work of the server itself, as the stages see it.
+/// A request, or a write of the server itself, as the stages see it.
 #[derive(Debug)]
 pub struct RequestContext {
-    /// The parts of the request's method, path and query.
+    /// The parsed method, path and query.
     pub info: RequestInfo,
     /// The sender.
     pub client: Client,
     /// The encodings that the client accepts.
     pub negotiation: Negotiation,
-    /// The user whose credentials the request has, where it acts as another one.
+    /// The authenticated user, if the request impersonates another one.
     pub impersonator: Option<Arc<UserInfo>>,
-    /// The warnings and audit annotations so far.
+    /// Warnings and audit annotations.
     pub notes: Notes,
-    /// When the request was received.
+    /// The time when the request was received.
     pub received: Instant,
-    /// When the request must be answered; `None` for a long-running one.
+    /// The deadline; `None` for a long-running request.
     pub deadline: Option<Instant>,
     user: Option<Arc<UserInfo>>,
     user_agent: Option<HeaderValue>,
@@ -57,17 +57,17 @@ pub struct RequestContext {
 /// The sender of a request.
 #[derive(Clone)]
 pub enum Client {
-    /// A client that proves who it is, on its connection or in the request; `None` for one without a connection.
+    /// A client that authenticates with its connection or its headers; `None` for one without a connection.
     Remote(Option<Arc<ConnectionInfo>>),
     /// The process itself, as this user.
     Process(Arc<UserInfo>),
 }
 
 impl RequestContext {
-    /// Reads the head of a request.
+    /// Parses the head of a request.
     ///
     /// # Errors
-    /// 400 where the path, the query or the timeout cannot be read.
+    /// 400 if the path, the query or the timeout is invalid.
     pub fn new<B>(request: &Request<B>, client: Client, timeout: RequestTimeout) -> Result<Self, Status> {
         let received = Instant::now();
         let info = RequestInfo::new(request.method(), request.uri())?;
@@ -88,7 +88,7 @@ impl RequestContext {
         })
     }
 
-    /// The context of work that the server does as `user`.
+    /// Creates the context of a write of the server itself, as `user`.
     pub fn internal(user: UserInfo) -> Self {
         let (user, received) = (Arc::new(user), Instant::now());
         Self {
@@ -104,7 +104,7 @@ impl RequestContext {
         }
     }
 
-    /// Sets the user whose credentials the request has.
+    /// Sets the authenticated user.
     pub(crate) fn set_user(&mut self, user: Arc<UserInfo>) {
         self.user = Some(user);
     }
@@ -114,18 +114,18 @@ impl RequestContext {
         self.impersonator = self.user.replace(user);
     }
 
-    /// The user that the request acts as; one without a name or rights until the request is authenticated.
+    /// Returns the effective user; one without name and rights before authentication.
     pub fn user(&self) -> &UserInfo {
         self.user.as_deref().unwrap_or(&NO_USER)
     }
 
-    /// The user whose credentials the request has.
+    /// Returns the authenticated user, also if another one is impersonated.
     pub fn authenticated_user(&self) -> &UserInfo {
         self.impersonator.as_deref().unwrap_or_else(|| self.user())
     }
 
-    /// The manager of the fields that a write sets, where the request names none: the beginning of the user agent, up
-    /// to the first slash. What runs in the process is known by the names of upstream's components.
+    /// Returns the field manager of a write that names none: the user agent up to the first slash. Components in the
+    /// process have the names of upstream's components.
     pub fn default_field_manager(&self) -> String {
         let agent = match (&self.user_agent, &self.client) {
             (Some(agent), _) => agent.as_bytes(),
@@ -144,14 +144,14 @@ impl RequestContext {
         manager
     }
 
-    /// The time that plugins and other servers have to answer.
+    /// Returns the deadline for plugins and webhooks.
     pub fn work_deadline(&self) -> Instant {
         self.deadline.unwrap_or_else(|| Instant::now() + INTERNAL_TIMEOUT)
     }
 }
 
 impl Client {
-    /// The certificate of the client's connection.
+    /// Returns the certificate of the client's connection.
     pub fn certificate(&self) -> Option<&PeerCertificate> {
         match self {
             Self::Remote(connection) => connection.as_ref()?.client_certificate.as_ref(),
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_that_cannot_be_read_are_refused() {
+    fn rejects_invalid_paths_queries_and_timeouts() {
         for uri in ["/api/v1/pods/%ff", "/api/v1/pods?a=%ff", "/api/v1/pods?timeout=x"] {
             assert_eq!(context(uri).unwrap_err().code, 400, "{uri}");
         }

@@ -1,21 +1,21 @@
-//! Requests that cost much CPU run off the executor's threads.
+//! Polls CPU-intensive requests on threads of their own, apart from the executor's.
 //!
-//! The executor has a thread per core and does not preempt: decoding, patching, validating or encoding a large object
-//! on one of them would keep health checks, leases and watches waiting. A request that works on [`LARGE`] bytes or more
-//! is therefore polled on other threads, of which a bounded number work at once. The operating system shares the cores
-//! between both kinds of threads, so that small requests are answered whatever large ones there are.
+//! The executor has one thread per core and does not preempt: while one of them decoded, patched, validated or encoded
+//! a large object, health checks, leases and watches would wait. A request that works on [`LARGE`] bytes or more is
+//! therefore polled on other threads, a bounded number of which run concurrently. The operating system shares the cores
+//! between both, so small requests are served at any load of large ones.
 //!
-//! Each poll runs in [`tokio::task::block_in_place`]: the executor's thread hands its queue to another thread and goes
-//! on with this poll alone. Compared with a pool of threads that is sent closures,
+//! Each poll runs in [`tokio::task::block_in_place`]: the executor thread hands its queue to another thread and runs
+//! only this poll. Compared with sending closures to a thread pool,
 //!
-//! - the work may borrow: the endpoints need no owned copies, and no code in them knows of the pool;
-//! - all that is computed between two awaits is covered, also what later stages add;
-//! - no thread is held while the request waits for the store or for a webhook;
-//! - a request that is dropped cannot leave work behind: it is dropped between two polls, and a thread is given back
-//!   when the poll ends.
+//! - the work may borrow, so endpoints need no owned copies and do not know about the pool;
+//! - all work between two awaits is covered, including that of stages added later;
+//! - no thread is held while the request waits for the store or a webhook;
+//! - a dropped request leaves no work behind: it is dropped between two polls, and its thread is released at the end of
+//!   the poll.
 //!
-//! The price is that the request's own task does nothing else meanwhile: its timeout is noticed when the poll ends. A
-//! poll is bounded by the limits on bodies and objects, and takes some tens of milliseconds at most.
+//! The cost: the request's task does nothing else during a poll, so its timeout takes effect only at the end of the
+//! poll. Limits on bodies and objects bound a poll to some tens of milliseconds.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -26,24 +26,25 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
 use tokio_util::sync::PollSemaphore;
 
-/// From so many bytes of body or object on, a request is large. Below, the work takes less than a millisecond, and
+/// Size of body or object, in bytes, from which a request is large. Smaller ones take less than a millisecond, so
 /// another thread would cost more than it saves.
 pub const LARGE: usize = 32 << 10;
 
-/// Large requests being served, at most: they hold their body and what is decoded from it. Others are refused.
+/// Maximum number of large requests served concurrently, which bounds the memory of bodies and decoded objects. Others
+/// get 429.
 const MAX_REQUESTS: usize = 100;
 
-/// Runs large requests off the executor's threads. Clones are the same pool.
+/// The pool. Clones share it.
 #[derive(Clone, Debug)]
 pub struct CpuPool {
-    /// One permit for each thread that may work at once.
+    /// One permit per thread that may run.
     threads: Arc<Semaphore>,
-    /// One permit for each large request that may be served.
+    /// One permit per large request that may be served.
     requests: Arc<Semaphore>,
 }
 
 impl CpuPool {
-    /// A pool of so many threads.
+    /// Creates a pool with a number of threads.
     pub fn new(threads: usize) -> Self {
         Self {
             threads: Arc::new(Semaphore::new(threads.max(1))),
@@ -51,16 +52,16 @@ impl CpuPool {
         }
     }
 
-    /// A pool of as many threads as there are cores.
+    /// Creates a pool with one thread per core.
     pub fn with_all_cores() -> Self {
         Self::new(std::thread::available_parallelism().map_or(1, usize::from))
     }
 
-    /// Runs work on `size` bytes: as it is where these are few, else off the executor's threads. It waits for a thread
-    /// before each poll, so the caller's timeout bounds the wait.
+    /// Runs work on `size` bytes: directly if it is small, otherwise on the pool's threads. Each poll waits for a
+    /// thread, so the caller's timeout must bound the wait.
     ///
     /// # Errors
-    /// 429 where too many large requests are being served, or the work's error.
+    /// 429 if too many large requests are being served, or the error of the work.
     pub async fn run<T>(
         &self,
         size: usize,
@@ -78,18 +79,18 @@ impl CpuPool {
 
 #[cfg(test)]
 impl CpuPool {
-    /// Threads that do not work now.
+    /// Returns the number of idle threads.
     pub(crate) fn free_threads(&self) -> usize {
         self.threads.available_permits()
     }
 
-    /// Large requests that would not be refused now.
+    /// Returns the number of large requests that can be admitted.
     pub(crate) fn free_requests(&self) -> usize {
         self.requests.available_permits()
     }
 }
 
-/// A future that is polled off the executor's threads.
+/// A future that is polled on the pool's threads.
 struct OffExecutor<'a, F> {
     threads: PollSemaphore,
     work: Pin<&'a mut F>,
@@ -100,7 +101,7 @@ impl<F: Future> Future for OffExecutor<'_, F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let Self { threads, work } = self.get_mut();
-        // Given back when the poll is over, also by a panic. The semaphore is never closed.
+        // Released after the poll, also by a panic. The semaphore is never closed.
         let _thread = ready!(threads.poll_acquire(cx));
         if can_hand_over() {
             tokio::task::block_in_place(|| work.as_mut().poll(cx))
@@ -110,7 +111,7 @@ impl<F: Future> Future for OffExecutor<'_, F> {
     }
 }
 
-/// Returns whether this thread's other tasks can go on elsewhere; on the runtime of a single thread there is no elsewhere.
+/// Returns whether another thread can run this thread's other tasks; false on a single-threaded runtime.
 fn can_hand_over() -> bool {
     Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread)
 }
@@ -123,14 +124,14 @@ mod tests {
 
     use super::*;
 
-    /// Work that blocks its thread until the sender is dropped, and says that it has begun.
+    /// Blocks its thread until the sender is dropped; reports when it has started.
     fn block(begun: &mpsc::Sender<()>, until: &mpsc::Receiver<()>) -> Result<(), Status> {
         begun.send(()).map_err(Status::internal)?;
         let _ = until.recv();
         Ok(())
     }
 
-    /// Fills a pool of two threads on an executor of two threads; the pool is free when the senders are dropped.
+    /// Fills a pool of two threads on an executor of two threads. The pool is free when the senders are dropped.
     async fn filled(pool: &CpuPool) -> Vec<mpsc::Sender<()>> {
         let (begun, begins) = mpsc::channel();
         let blocked = (0..2).map(|_| {
@@ -166,7 +167,7 @@ mod tests {
             });
             small.await.unwrap().unwrap();
         }
-        // A large request waits for a thread, as long as its caller lets it.
+        // A large request waits for a thread as long as its caller allows.
         let polled = AtomicBool::new(false);
         let work = async {
             polled.store(true, Ordering::Relaxed);
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn more_large_requests_than_the_pool_takes_are_refused() {
+    async fn rejects_more_large_requests_than_the_pool_admits() {
         let pool = CpuPool::new(2);
         let waiting: Vec<_> = (0..MAX_REQUESTS)
             .map(|_| {
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_thread_is_given_back_when_the_work_ends_and_not_before() {
+    async fn a_thread_is_released_when_the_work_ends_and_not_before() {
         let pool = CpuPool::new(2);
         let (begun, begins) = mpsc::channel();
         let (release, until) = mpsc::channel();
@@ -214,7 +215,7 @@ mod tests {
             async move { pool.run(LARGE, async move { block(&begun, &until) }).await }
         });
         tokio::task::spawn_blocking(move || begins.recv().unwrap()).await.unwrap();
-        // Nobody waits for the answer any more.
+        // The caller no longer waits for the response.
         request.abort();
         assert_eq!(pool.free_threads(), 1);
         drop(release);
@@ -229,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn no_more_threads_work_at_once_than_the_pool_has() {
+    async fn no_more_threads_run_than_the_pool_has() {
         let pool = CpuPool::new(2);
         let (working, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let all = (0..50).map(|_| {

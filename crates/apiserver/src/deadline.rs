@@ -1,4 +1,4 @@
-//! The deadline of a request that is not long-running (upstream: `filters/request_deadline.go`, `filters/timeout.go`).
+//! Deadlines of requests that are not long-running (upstream: `filters/request_deadline.go`, `filters/timeout.go`).
 
 use std::time::{Duration, Instant};
 
@@ -6,15 +6,16 @@ use nave_machinery::{Status, duration};
 
 use crate::request_info::RequestInfo;
 
-/// The longest time that a request may take (`--request-timeout`).
+/// Maximum duration of a request (`--request-timeout`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestTimeout(pub Duration);
 
 impl RequestTimeout {
-    /// The deadline of a request: after the time that its query names, or the longest. `None` for a long-running one.
+    /// Returns the deadline of a request: its `timeout` parameter or the maximum, whichever is shorter. `None` for a
+    /// long-running request.
     ///
     /// # Errors
-    /// 400 where the query names a time that cannot be read.
+    /// 400 if the parameter is invalid.
     pub(crate) fn deadline(self, info: &RequestInfo, received: Instant) -> Result<Option<Instant>, Status> {
         if info.is_long_running() {
             return Ok(None);
@@ -28,7 +29,7 @@ impl RequestTimeout {
 /// Runs work until the deadline.
 ///
 /// # Errors
-/// 504 after the deadline, or the work's error.
+/// 504 after the deadline, or the error of the work.
 pub(crate) async fn enforce<T>(
     deadline: Option<Instant>,
     work: impl Future<Output = Result<T, Status>>,
@@ -41,7 +42,7 @@ pub(crate) async fn enforce<T>(
     })
 }
 
-/// The time that a client allows; zero is the longest time.
+/// Parses the `timeout` parameter; zero stands for the maximum.
 fn requested(text: &str) -> Result<Duration, Status> {
     if text.is_empty() {
         return Ok(Duration::ZERO);

@@ -1,4 +1,4 @@
-//! The API's documentation of the fields that columns show.
+//! Descriptions of table columns, from the API's documentation.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -7,7 +7,8 @@ use nave_resources::{Description, Registry};
 
 use crate::openapi::documentation::Documentation;
 
-/// The texts of the fields that the built-in columns show, by type and field: some dozens, of all there are.
+/// The documentation of the fields that built-in columns show, by type and field. They are a few dozen out of
+/// thousands.
 static OF_FIELDS: LazyLock<HashMap<(String, &'static str), Box<str>>> = LazyLock::new(|| {
     let documentation = Documentation::new();
     let registry = Registry::builtin(nave_schema::builtin());
@@ -22,7 +23,7 @@ static OF_FIELDS: LazyLock<HashMap<(String, &'static str), Box<str>>> = LazyLock
     fields.collect()
 });
 
-/// A column's description; empty where the field is not documented.
+/// Returns the description of a column; empty if the field is not documented.
 pub(crate) fn of_column(description: &Description) -> &str {
     match description {
         Description::Own(text) => text,

@@ -166,7 +166,7 @@ impl Documents {
 
     async fn metrics(&self) -> Result<Response<ResponseBody>, Status> {
         match self.storages.store().status().await {
-            Ok(status) => self.metrics.storage_is(status.size_on_disk),
+            Ok(status) => self.metrics.set_storage_size(status.size_on_disk),
             Err(error) => tracing::warn!(%error, "the store does not tell its size"),
         }
         let text = self.metrics.render().map_err(Status::internal)?;

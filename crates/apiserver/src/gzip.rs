@@ -1,4 +1,4 @@
-//! Large answers compressed, for clients that accept it (upstream: `deferredResponseWriter`).
+//! Compression of large responses for clients that accept it (upstream: `deferredResponseWriter`).
 
 use std::io::Write as _;
 
@@ -10,20 +10,20 @@ use http::{HeaderMap, header};
 
 use crate::body::{BodyError, Pieces, ResponseBody};
 
-/// Bytes from which on compressing is worth its CPU, as upstream.
+/// Minimum size for compression, as upstream.
 pub(crate) const THRESHOLD: usize = 128 << 10;
 
-/// Bytes compressed at once: about a millisecond's work.
+/// Number of bytes compressed per step: about a millisecond of work.
 const STEP: usize = 64 << 10;
 
-/// Returns whether the client accepts gzip, by upstream's simple reading of the header: as an encoding with no weight.
+/// Returns whether the client accepts gzip. As upstream, only an encoding without a weight counts.
 pub(crate) fn is_accepted(headers: &HeaderMap) -> bool {
     let accepted = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
     accepted.is_some_and(|encodings| encodings.split(',').any(|encoding| encoding.trim() == "gzip"))
 }
 
-/// Compresses a body as the client takes it: one that is made in steps (a large list), or a large one known in full.
-/// Any other comes back as it is.
+/// Compresses a body while the client reads it, if it is streamed (a large list) or complete and large. Returns any
+/// other body unchanged as the error.
 pub(crate) fn compressed(body: ResponseBody) -> Result<ResponseBody, ResponseBody> {
     match body {
         ResponseBody::Full(bytes) if bytes.len() > THRESHOLD => {
@@ -34,7 +34,7 @@ pub(crate) fn compressed(body: ResponseBody) -> Result<ResponseBody, ResponseBod
     }
 }
 
-/// Compresses no more than a step of the input before other tasks get their turn; writing to memory does not fail.
+/// Compresses one step of the input, then lets other tasks run. Writing to memory cannot fail.
 fn gzip(
     chunks: impl Stream<Item = Result<Pieces, BodyError>> + Send + 'static,
 ) -> impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static {
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_accepted_as_upstream_reads_it() {
+    fn accept_encoding_is_parsed_as_upstream_does() {
         let accepts = |value: &'static str| {
             is_accepted(&HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_static(value))]))
         };

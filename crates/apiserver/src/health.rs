@@ -1,7 +1,7 @@
-//! `/healthz`, `/livez` and `/readyz`: named checks, one by one or together (upstream: `server/healthz`).
+//! `/healthz`, `/livez` and `/readyz`: named checks, individually or all together (upstream: `server/healthz`).
 //!
-//! `/livez` asks whether the process should be restarted, `/readyz` whether it should get traffic: a server that is
-//! shutting down is live and not ready. `/healthz` is the old name of `/livez`.
+//! `/livez` tells whether the process should be restarted, `/readyz` whether it should get traffic: during shutdown the
+//! server is live and not ready. `/healthz` is the old name of `/livez`.
 
 use std::fmt::Write as _;
 use std::future::{Future, ready};
@@ -15,13 +15,13 @@ use http::StatusCode;
 
 use crate::request_info::Query;
 
-/// How long one check may take.
+/// Timeout of one check.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// One check; its error says in a few words what is wrong.
+/// A check; the error is a short reason.
 type Probe = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
-/// The checks of one server.
+/// The checks of a server.
 #[derive(Clone, Default)]
 pub struct Health {
     checks: Vec<Check>,
@@ -30,17 +30,17 @@ pub struct Health {
 #[derive(Clone)]
 struct Check {
     name: String,
-    /// True if the check says something about `/livez` too, not only about `/readyz`.
+    /// True if the check applies to `/livez` as well as to `/readyz`.
     live: bool,
     probe: Probe,
 }
 
-/// The answer to a health request.
+/// The response to a health request.
 #[derive(Debug, PartialEq, Eq)]
 pub struct HealthAnswer {
     /// The HTTP status code.
     pub code: StatusCode,
-    /// The text of the answer.
+    /// The body.
     pub text: String,
 }
 
@@ -61,14 +61,14 @@ impl Switch {
 }
 
 impl Health {
-    /// A server whose only check is `ping`, which always passes.
+    /// Creates the checks with only `ping`, which always passes.
     pub fn new() -> Self {
         let mut health = Self::default();
         health.add("ping", true, || Ok(()));
         health
     }
 
-    /// Adds a check; `live` checks count for `/livez` too.
+    /// Adds a check. A `live` check applies to `/livez` too.
     pub fn add(
         &mut self,
         name: &str,
@@ -78,7 +78,7 @@ impl Health {
         self.add_async(name, live, move || ready(probe()));
     }
 
-    /// Adds a check that has to wait for its answer; it fails if that takes long.
+    /// Adds an asynchronous check, which fails after a timeout.
     pub fn add_async<F, Fut>(&mut self, name: &str, live: bool, probe: F)
     where
         F: Fn() -> Fut + Send + Sync + 'static,
@@ -87,7 +87,7 @@ impl Health {
         self.checks.push(Check { name: name.to_owned(), live, probe: Arc::new(move || probe().boxed()) });
     }
 
-    /// Answers `path`; `None` if it is not a health path or names no check.
+    /// Returns the response for `path`; `None` if it is not a health path or names no check.
     pub async fn answer(&self, path: &str, query: &Query) -> Option<HealthAnswer> {
         let path = path.strip_prefix('/')?;
         let (endpoint, name) = match path.split_once('/') {
@@ -109,7 +109,7 @@ impl Health {
         }
     }
 
-    /// The paths that can be asked for.
+    /// Returns all health paths.
     pub fn paths(&self) -> Vec<String> {
         let mut paths = Vec::new();
         for (endpoint, ready) in [("/healthz", false), ("/livez", false), ("/readyz", true)] {
@@ -171,7 +171,7 @@ impl Check {
     async fn run(&self) -> Result<(), String> {
         tokio::time::timeout(PROBE_TIMEOUT, (self.probe)())
             .await
-            .unwrap_or_else(|_| Err("no answer in time".to_owned()))
+            .unwrap_or_else(|_| Err("timed out".to_owned()))
     }
 }
 

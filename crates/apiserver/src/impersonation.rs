@@ -1,16 +1,16 @@
-//! Impersonation as a stage, requests in another user's name: `Impersonate-User`, `-Group`, `-Uid` and `-Extra-…` (upstream:
-//! `endpoints/filters/impersonation`).
+//! The impersonation stage: requests as another user, with `Impersonate-User`, `-Group`, `-Uid` and `-Extra-…`
+//! (upstream: `endpoints/filters/impersonation`).
 //!
-//! Who asks must be allowed to impersonate each part of the user asked for, as if it were an object, in one of these
-//! ways, which are tried in this order:
+//! The requester must be allowed to impersonate each attribute of the target user. Each attribute is authorized as an
+//! object, in one of these modes, which are tried in order:
 //!
-//! | way | verbs | objects, of `authentication.k8s.io` |
+//! | mode | verbs | resources in `authentication.k8s.io` |
 //! | --- | --- | --- |
-//! | `associated-node` | `impersonate:…`, and `impersonate-on:…:VERB` for the request itself | `nodes` `*`: the node on which the pod runs whose token is shown |
+//! | `associated-node` | `impersonate:…`, and `impersonate-on:…:VERB` for the request itself | `nodes` `*`: the node of the pod that the token is bound to |
 //! | `arbitrary-node` | the same | `nodes` by name |
 //! | `serviceaccount` | the same | `serviceaccounts` in their namespace |
 //! | `user-info` | the same | `users`, `uids`, `groups`, `userextras/KEY` |
-//! | without a name | `impersonate`, whatever is requested | `users` or `serviceaccounts`, and `groups`, both of the core group; `uids`, `userextras/KEY` |
+//! | without a name | `impersonate`, for any request | `users` or `serviceaccounts`, and `groups`, both in the core group; `uids`, `userextras/KEY` |
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -33,19 +33,19 @@ const ANY_PREFIX: &str = "impersonate-";
 const AUTHENTICATION_GROUP: &str = "authentication.k8s.io";
 const NODE_PREFIX: &str = "system:node:";
 const NODES_GROUP: &str = "system:nodes";
-/// The keys of `extra` that say which node a service account's token is of, and that it says so.
+/// The keys of `extra` with the node of a service account's token, and with the claim that it is bound to the node.
 const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 const NODE_KEYS: &str = "authentication.kubernetes.io/associated-node-keys";
 
-/// The authorizers, which decide on who may impersonate whom.
+/// The authorizers that decide who may impersonate whom.
 pub struct Impersonation(pub nave_authz::Chain);
 
 impl Impersonation {
-    /// Makes a request act as the user that its headers name, if its own user may impersonate that one for this
-    /// request. The headers are removed.
+    /// Makes a request act as the user in its impersonation headers, if its own user may impersonate that user for this
+    /// request. Removes the headers.
     ///
     /// # Errors
-    /// 403 for a part that may not be impersonated, 400 where parts come without a user.
+    /// 403 for an attribute that may not be impersonated, 400 for attributes without a user name.
     pub(crate) async fn run(
         &self,
         context: &mut RequestContext,
@@ -61,7 +61,7 @@ impl Impersonation {
     }
 }
 
-/// The wanted user with all its groups, if the request's own user may impersonate it.
+/// Returns the target user with all its groups, if the requester may impersonate it.
 async fn apply(
     request: &Attributes<'_>,
     wanted: UserInfo,
@@ -72,7 +72,7 @@ async fn apply(
     Ok(user)
 }
 
-/// The user that headers ask for.
+/// Parses the target user from the headers.
 fn wanted(headers: &HeaderMap) -> Result<Option<UserInfo>, Status> {
     let mut user = UserInfo {
         name: first(headers, USER)?,
@@ -94,17 +94,17 @@ fn wanted(headers: &HeaderMap) -> Result<Option<UserInfo>, Status> {
     Err(Status::bad_request(format!("requested {} without impersonating a user name", go_syntax(&user))))
 }
 
-/// The user, if who asks may take it. A refusal is the one of the first way that there is.
+/// Returns the target user if the requester may impersonate it. A refusal is that of the first applicable mode.
 async fn check(
     request: &Attributes<'_>,
     mut wanted: UserInfo,
     authorization: &nave_authz::Chain,
 ) -> Result<UserInfo, Status> {
     let mut refused = None;
-    for way in Way::all(request.user, &wanted) {
-        match way.check(request, &wanted, authorization).await {
+    for mode in Mode::all(request.user, &wanted) {
+        match mode.check(request, &wanted, authorization).await {
             Ok(()) => {
-                if way != Way::ServiceAccount && way != Way::UserInfo {
+                if mode != Mode::ServiceAccount && mode != Mode::UserInfo {
                     wanted.groups.push(NODES_GROUP.to_owned());
                 }
                 return Ok(wanted);
@@ -126,24 +126,24 @@ async fn check(
     }
 }
 
-/// A way in which a kind of user may be impersonated for certain requests only.
+/// A mode of constrained impersonation: a kind of user, for certain requests only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum Mode {
     AssociatedNode,
     ArbitraryNode,
     ServiceAccount,
     UserInfo,
 }
 
-impl Way {
-    /// The ways that come into question. Nodes and service accounts are what their names say and nothing more.
+impl Mode {
+    /// Returns the applicable modes. Names of nodes and service accounts are never treated as ordinary users.
     fn all(who: &UserInfo, wanted: &UserInfo) -> Vec<Self> {
         let only_named = wanted.uid.is_empty() && wanted.groups.is_empty() && wanted.extra.is_empty();
         if let Some(node) = wanted.name.strip_prefix(NODE_PREFIX) {
             let own = service_account::split_user_name(&who.name).is_some()
                 && who.extra.get(NODE_NAME).is_some_and(|named| *named == [node]);
-            let ways = [(own, Self::AssociatedNode), (true, Self::ArbitraryNode)];
-            return ways.into_iter().filter(|(fits, _)| only_named && *fits).map(|(_, way)| way).collect();
+            let modes = [(own, Self::AssociatedNode), (true, Self::ArbitraryNode)];
+            return modes.into_iter().filter(|(fits, _)| only_named && *fits).map(|(_, mode)| mode).collect();
         }
         if service_account::split_user_name(&wanted.name).is_some() {
             return if only_named { vec![Self::ServiceAccount] } else { Vec::new() };
@@ -151,7 +151,7 @@ impl Way {
         vec![Self::UserInfo]
     }
 
-    /// The name, and the verb for who is impersonated.
+    /// Returns the name of the mode, and its verb for the target user.
     fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::AssociatedNode => ("associated-node", "impersonate:associated-node"),
@@ -168,7 +168,7 @@ impl Way {
         authorization: &nave_authz::Chain,
     ) -> Result<(), Status> {
         let (name, verb) = self.names();
-        // Of a workload on whichever node it is, authorization learns that it is on one, and not which.
+        // The authorizer sees that the workload runs on some node, but not on which one.
         let mut workload = request.user.clone();
         workload.extra = BTreeMap::from([(NODE_KEYS.to_owned(), vec![NODE_NAME.to_owned()])]);
         let who = if self == Self::AssociatedNode { &workload } else { request.user };
@@ -186,7 +186,7 @@ impl Way {
     }
 }
 
-/// The question about the user itself.
+/// Returns the attributes for the user itself.
 fn named<'a>(part: Attributes<'a>, wanted: &'a UserInfo) -> Attributes<'a> {
     match service_account::split_user_name(&wanted.name) {
         Some((namespace, name)) => Attributes { resource: "serviceaccounts", namespace, name, ..part },
@@ -194,7 +194,7 @@ fn named<'a>(part: Attributes<'a>, wanted: &'a UserInfo) -> Attributes<'a> {
     }
 }
 
-/// Asks about the user, then about each other part of it; `group` is the question about a group.
+/// Authorizes the user, then each of its other attributes. `group` has the attributes for a group.
 async fn authorize_parts(
     user: Attributes<'_>,
     group: Attributes<'_>,
@@ -218,8 +218,8 @@ async fn authorize_parts(
     Ok(())
 }
 
-/// Groups that a user is in without being said to be: a service account's own, where none were asked for, and the
-/// one of all users, known or not.
+/// Adds implied groups: a service account's own if none were requested, and `system:authenticated` or
+/// `system:unauthenticated`.
 fn complete_groups(user: &mut UserInfo) {
     if user.groups.is_empty()
         && let Some((namespace, _)) = service_account::split_user_name(&user.name)
@@ -253,13 +253,13 @@ fn text(value: &HeaderValue) -> Result<String, Status> {
     text.map_err(|_| Status::bad_request("an Impersonate header is not UTF-8"))
 }
 
-/// Keys have characters that names of headers cannot have; clients write them percent-encoded. What is not validly
-/// encoded stands for itself.
+/// Decodes a key of `extra`. Clients percent-encode characters that header names cannot have; invalid encodings are
+/// kept as they are.
 fn extra_key(name: &str) -> String {
     percent_decode_str(name).decode_utf8().map_or_else(|_| name.to_owned(), Cow::into_owned)
 }
 
-/// A user as upstream's message has it: in Go's syntax.
+/// Formats a user in Go's syntax, as in upstream's message.
 fn go_syntax(user: &UserInfo) -> String {
     let list = |values: &[String]| {
         let quoted: Vec<_> = values.iter().map(|value| format!("{value:?}")).collect();

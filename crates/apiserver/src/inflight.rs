@@ -1,4 +1,5 @@
-//! Requests in flight as a stage: limits on the requests that are served at once (upstream: `filters/maxinflight.go`).
+//! The stage for requests in flight: limits the number of requests served concurrently (upstream:
+//! `filters/maxinflight.go`).
 //!
 //! | request | counted against |
 //! | --- | --- |
@@ -6,10 +7,10 @@
 //! | get, list | `--max-requests-inflight` |
 //! | all others | `--max-mutating-requests-inflight` |
 //!
-//! Beyond the limit a request is answered 429, except one by `system:masters`, which is always served. Requests from
-//! within the process are neither counted nor refused: controllers make as many as they have workers, and must go on
-//! while clients overload the server. Neither are health checks: upstream exempts probes too ("exempt" priority level),
-//! as a busy server must not be restarted for being busy.
+//! A request beyond the limit gets 429, except for those of `system:masters`. Requests from within the process are
+//! neither counted nor refused: controllers make at most as many as they have workers, and must make progress while
+//! clients overload the server. Health checks are exempt too, as upstream's probes are (priority level "exempt"), so
+//! that a busy server is not restarted.
 
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::context::{Client, RequestContext};
 use crate::request_info::RequestInfo;
 
-/// The most requests served at once, of each kind; 0 for no limit.
+/// Maximum numbers of requests served concurrently, by kind; 0 means no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InflightLimits {
     /// Requests that change nothing (`--max-requests-inflight`).
@@ -36,14 +37,14 @@ impl Default for InflightLimits {
     }
 }
 
-/// The requests being served, within limits.
+/// The requests being served, and their limits.
 #[derive(Debug)]
 pub(crate) struct Inflight {
     read_only: Option<Arc<Semaphore>>,
     mutating: Option<Arc<Semaphore>>,
 }
 
-/// A request's place among those being served, until this is dropped; `None` in it for a request that takes none.
+/// The permit of an admitted request, released when it is dropped; empty for a request that needs none.
 #[derive(Debug)]
 pub(crate) struct Admitted(#[expect(dead_code, reason = "held for its drop")] Option<OwnedSemaphorePermit>);
 
@@ -54,10 +55,10 @@ impl Inflight {
         Self { read_only: limit(limits.read_only), mutating: limit(limits.mutating) }
     }
 
-    /// Takes a place for a request. Requests from within the process need none.
+    /// Takes a permit for a request. Requests from within the process need none.
     ///
     /// # Errors
-    /// 429 where all are taken.
+    /// 429 if no permit is left.
     pub(crate) fn run(&self, context: &RequestContext) -> Result<Admitted, Status> {
         match context.client {
             Client::Process(_) => Ok(Admitted(None)),
@@ -81,7 +82,7 @@ impl Inflight {
 
 #[cfg(test)]
 impl Inflight {
-    /// Requests that change something and would not be refused now; `None` where they have no limit.
+    /// Returns the number of mutating requests that can be admitted; `None` without a limit.
     pub(crate) fn free_mutating(&self) -> Option<usize> {
         self.mutating.as_ref().map(|places| places.available_permits())
     }
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_has_its_limit_and_some_requests_have_none() {
+    fn limits_apply_by_kind_and_spare_exempt_requests() {
         let inflight = Inflight::new(InflightLimits { read_only: 2, mutating: 1 });
         let (get, post) = (Method::GET, Method::POST);
         let pods = "/api/v1/namespaces/a/pods";
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_limits_where_the_limit_is_0() {
+    fn a_limit_of_zero_is_no_limit() {
         let inflight = Inflight::new(InflightLimits { read_only: 0, mutating: 1 });
         let held: Vec<_> =
             (0..1_000).map(|_| admit(&inflight, &Method::GET, "/api/v1/pods", "g").unwrap()).collect();

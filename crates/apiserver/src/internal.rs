@@ -1,4 +1,4 @@
-//! Writes of the server itself: on the path of all writes, as the server's own user.
+//! Writes of the server itself, on the same path as all other writes, as the user `system:apiserver`.
 
 use nave_admission::Chain;
 use nave_machinery::options::{CreateOptions, DeleteOptions, FieldValidation, UpdateOptions};
@@ -17,15 +17,15 @@ pub(crate) struct InternalWriter<'a> {
 }
 
 impl<'a> InternalWriter<'a> {
-    /// A writer of the endpoint's objects in its version.
+    /// Creates a writer for the endpoint's objects, in its version.
     pub(crate) fn new(endpoint: &'a Endpoint, admission: &'a Chain) -> Self {
         Self { endpoint, admission, context: RequestContext::internal(server_user()) }
     }
 
-    /// Creates an object; the answer is the stored object.
+    /// Creates an object and returns what is stored.
     ///
     /// # Errors
-    /// 409 where the name is taken, or why the object is refused.
+    /// 409 if the name is taken, or the refusal of the object.
     pub(crate) async fn create(&self, namespace: &str, object: Value) -> Result<Value, Status> {
         let target = self.target(View::Object, namespace, "");
         let body = decode::Body { object, strict_errors: Vec::new() };
@@ -33,11 +33,11 @@ impl<'a> InternalWriter<'a> {
         Ok(write::create_object(&target, object, &CreateOptions::default()).await?.into_object())
     }
 
-    /// Replaces what the view shows of an object by what a function makes of the stored object; the function is called
-    /// again for each newer state. The answer is the stored object.
+    /// Updates the view of an object to what a function returns for the stored object, and returns what is stored. The
+    /// function is called again for each newer state.
     ///
     /// # Errors
-    /// 404 where there is no such object, or why the change is refused.
+    /// 404 if the object does not exist, or the refusal of the change.
     pub(crate) async fn update(
         &self,
         view: View,
@@ -50,11 +50,10 @@ impl<'a> InternalWriter<'a> {
         Ok(written.into_object())
     }
 
-    /// Replaces the status of an object, if the object still has the same resourceVersion. The answer is the stored
-    /// object.
+    /// Replaces the status of an object that still has the given resourceVersion, and returns what is stored.
     ///
     /// # Errors
-    /// 409 where another writer was faster, or why the status is refused.
+    /// 409 if the object has changed, or the refusal of the status.
     pub(crate) async fn replace_status(&self, object: Value) -> Result<Value, Status> {
         let (namespace, name) = (meta::namespace(&object).to_owned(), meta::name(&object).to_owned());
         let target = self.target(View::Status, &namespace, &name);
@@ -67,7 +66,7 @@ impl<'a> InternalWriter<'a> {
     /// Deletes an object.
     ///
     /// # Errors
-    /// 404 where there is no such object, 409 where a precondition does not hold.
+    /// 404 if the object does not exist, 409 if a precondition fails.
     pub(crate) async fn delete(
         &self,
         (namespace, name): (&str, &str),

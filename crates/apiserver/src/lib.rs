@@ -9,35 +9,35 @@
 //!                                             storage ─→ cacher (reads), store (writes)
 //! ```
 //!
-//! | module | its one job |
+//! | module | responsibility |
 //! | --- | --- |
 //! | [`serving`] | connections: TLS, HTTP/1.1 and HTTP/2, limits, shutdown |
 //! | [`pipeline`] | the stages of a request, in order |
-//! | [`context`] | what all stages of a request share |
-//! | [`request_info`] | what a request asks for |
-//! | [`deadline`] | until when it must be answered |
+//! | [`context`] | the request context that all stages share |
+//! | [`request_info`] | the parsed method, path and query |
+//! | [`deadline`] | the deadline of a request |
 //! | [`authentication`] | the user of a request |
-//! | [`impersonation`] | requests in another user's name |
-//! | [`browsers`] | what browsers are told of the host and of pages that may read answers |
-//! | [`inflight`] | how many requests are served at once |
-//! | [`authorization`] | requests as authorization sees them, and what keeps the authorizers up to date |
+//! | [`impersonation`] | requests as another user |
+//! | [`browsers`] | CORS and HSTS headers |
+//! | [`inflight`] | limits on the requests served concurrently |
+//! | [`authorization`] | authorizer attributes, and followers that update the authorizers |
 //! | [`route`] | the handler of a request |
-//! | [`cpu_pool`] | large requests off the executor's threads |
-//! | [`endpoints`] | the verbs, for every resource alike |
-//! | `websocket` | the same watches for clients that cannot read a chunked response |
-//! | [`lifecycle`] | what the API does to every object's metadata |
-//! | [`virtual_resources`] | virtual resources: bindings, evictions, reviews, tokens |
-//! | `internal` | writes of the server itself |
-//! | [`admission`] | the cluster as admission plugins see it |
+//! | [`cpu_pool`] | threads for large requests, apart from the executor's |
+//! | [`endpoints`] | the verbs, the same for all resources |
+//! | `websocket` | watches over WebSocket |
+//! | [`lifecycle`] | changes of metadata on create, update and delete |
+//! | [`virtual_resources`] | resources without stored objects: bindings, evictions, reviews, tokens |
+//! | `internal` | writes by the server itself |
+//! | [`admission`] | listers and writers for admission plugins |
 //! | [`allocation`] | cluster IPs and node ports of services |
-//! | [`storage`] | one resource's objects between the endpoints and the store |
-//! | [`documents`], [`openapi`], [`health`], [`metrics`], [`introspection`] | what is served but is no resource |
-//! | [`local`] | the way in for what runs in the same process |
-//! | [`server`] | all of it put together; [`bootstrap`] makes the objects it cannot do without |
-//! | [`cluster_authentication`] | what extension servers are told of authentication |
+//! | [`storage`] | the objects of one resource, between the endpoints and the store |
+//! | [`documents`], [`openapi`], [`health`], [`metrics`], [`introspection`] | paths that are not resources |
+//! | [`local`] | requests from within the process |
+//! | [`server`] | construction of a server; [`bootstrap`] creates the objects it needs |
+//! | [`cluster_authentication`] | the config map with the authentication settings for extension servers |
 //!
-//! Invariants: there is no code for a kind here, kinds are `ResourceDef`s; reads never call the store for objects
-//! that memory holds; no stage after authorization widens access; no client text becomes a metric's label.
+//! Invariants: kinds are `ResourceDef`s, no code is for a single kind; reads of objects that are in memory never call
+//! the store; no stage after authorization widens access; no client text becomes a metric label.
 
 pub mod admission;
 pub mod allocation;

@@ -1,14 +1,12 @@
-//! What the API does to every object's metadata when it is created, updated and deleted
-//! (upstream: `registry/rest`'s `BeforeCreate`, `BeforeUpdate` and `BeforeDelete`).
-//!
-//! Pure functions of the object, the state before it, and the time.
+//! Changes of metadata on create, update and delete of any object (upstream: `registry/rest`'s `BeforeCreate`,
+//! `BeforeUpdate` and `BeforeDelete`). Pure functions of the object, its previous state, and the time.
 
 use nave_machinery::options::{DeleteOptions, DeletionPropagation};
 use nave_machinery::time::Timestamp;
 use nave_machinery::{Status, Value, meta};
 use nave_resources::{ResourceDef, Strategy};
 
-/// The finalizer that keeps an object until its dependents are gone.
+/// The finalizer that keeps an object until its dependents are deleted.
 pub const FOREGROUND_FINALIZER: &str = "foregroundDeletion";
 /// The finalizer that keeps an object until its dependents are orphaned.
 pub const ORPHAN_FINALIZER: &str = "orphan";
@@ -17,10 +15,10 @@ pub const ORPHAN_FINALIZER: &str = "orphan";
 const SERVER_SET_ON_CREATE: [&str; 4] =
     ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"];
 
-/// Puts the request's namespace and the server's metadata into a new object.
+/// Sets the namespace of the request and the server's metadata in a new object.
 ///
 /// # Errors
-/// 400 where the object names another namespace than the request.
+/// 400 if the object names another namespace.
 pub fn before_create(
     def: &ResourceDef,
     object: &mut Value,
@@ -39,10 +37,10 @@ pub fn before_create(
     Ok(())
 }
 
-/// Puts the request's namespace into a new object and removes what only the server sets, before admission sees it.
+/// Sets the namespace of the request in a new object and removes system fields, before admission.
 ///
 /// # Errors
-/// 400 where the object names another namespace than the request.
+/// 400 if the object names another namespace.
 pub fn wipe_system_fields(object: &mut Value, namespace: &str) -> Result<(), Status> {
     ensure_namespace(object, namespace)?;
     for field in SERVER_SET_ON_CREATE.into_iter().chain(["uid", "creationTimestamp", "resourceVersion"]) {
@@ -51,10 +49,10 @@ pub fn wipe_system_fields(object: &mut Value, namespace: &str) -> Result<(), Sta
     Ok(())
 }
 
-/// Keeps what an update may not change.
+/// Restores the metadata that an update may not change.
 ///
 /// # Errors
-/// 400 where the object names another namespace than the request.
+/// 400 if the object names another namespace.
 pub fn before_update(object: &mut Value, old: &Value, namespace: &str) -> Result<(), Status> {
     ensure_namespace(object, namespace)?;
     meta::remove(object, "selfLink");
@@ -67,14 +65,14 @@ pub fn before_update(object: &mut Value, old: &Value, namespace: &str) -> Result
     if meta::deletion_timestamp(old).is_some() {
         keep(object, old, "deletionTimestamp");
     }
-    // Another value than the old one is an error of validation.
+    // Validation rejects a changed value.
     if meta::field(object, "deletionGracePeriodSeconds").is_none() {
         keep(object, old, "deletionGracePeriodSeconds");
     }
     Ok(())
 }
 
-/// Counts the generation up when an update changed what the generation stands for.
+/// Increments the generation if an update changed what the generation covers.
 pub fn bump_generation(def: &ResourceDef, object: &mut Value, old: &Value) {
     if def.rules.bumps_generation(object, old) {
         let next = meta::generation(old) + 1;
@@ -82,7 +80,7 @@ pub fn bump_generation(def: &ResourceDef, object: &mut Value, old: &Value) {
     }
 }
 
-/// Returns whether an object that is being deleted has nothing left that keeps it.
+/// Returns whether nothing keeps an object that is being deleted: no grace period and no finalizers.
 pub fn is_deletable(def: &ResourceDef, object: &Value) -> bool {
     meta::deletion_timestamp(object).is_some()
         && meta::finalizers(object).is_empty()
@@ -90,21 +88,21 @@ pub fn is_deletable(def: &ResourceDef, object: &Value) -> bool {
         && !def.strategy.holds_deletion(object)
 }
 
-/// How far a deletion goes now.
+/// The result of a deletion request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deletion {
-    /// The object is being deleted already; it stays as it is.
+    /// The object is already being deleted; it does not change.
     Pending,
-    /// The object is marked as being deleted and stays until its grace period or its finalizers are over.
+    /// The object is marked for deletion and stays until its grace period is over and its finalizers are gone.
     Marked,
-    /// Nothing keeps the object.
+    /// The object can be removed at once.
     Now,
 }
 
-/// Marks an object for deletion as the options and the resource's strategy have it.
+/// Marks an object for deletion according to the options and the resource's strategy.
 ///
 /// # Errors
-/// 409 where a precondition does not hold.
+/// 409 if a precondition fails.
 pub fn before_delete(
     def: &ResourceDef,
     object: &mut Value,
@@ -130,10 +128,10 @@ pub fn before_delete(
     }
 }
 
-/// Checks a deletion's preconditions.
+/// Checks the preconditions of a deletion.
 ///
 /// # Errors
-/// 409 naming the precondition that does not hold.
+/// 409 with the precondition that fails.
 pub fn check_preconditions(
     def: &ResourceDef,
     uid: &str,
@@ -172,8 +170,8 @@ enum Grace {
     Pending,
 }
 
-/// Sets the deletion timestamp of a resource that is deleted gracefully; `None` where the object is to be deleted
-/// without a grace period.
+/// Sets the deletion timestamp of a resource with graceful deletion; `None` if the object is deleted without a grace
+/// period.
 fn mark_graceful(
     strategy: &dyn Strategy,
     object: &mut Value,
@@ -187,8 +185,8 @@ fn mark_graceful(
         bump_if_counted(object);
         return Some(Grace::Seconds(wanted));
     };
-    // The object is being deleted already: the grace period can only become shorter. One that is over, or was never
-    // set, does not keep the object.
+    // The object is already being deleted: the grace period can only become shorter. A period that is over, or was
+    // never set, does not keep the object.
     let running = meta::field(object, "deletionGracePeriodSeconds").and_then(Value::as_i64)?;
     let running = Some(at_least_a_second_if_negative(running)).filter(|running| *running != 0)?;
     match requested {
@@ -196,10 +194,10 @@ fn mark_graceful(
             let begun = Timestamp::parse(&deadline).unwrap_or(now).plus_seconds(running.saturating_neg());
             let created = meta::field(object, "creationTimestamp").and_then(Value::as_str);
             let created = created.and_then(Timestamp::parse);
-            // A deadline at the end of the calendar was cut there: it does not tell when the deletion began.
+            // A deadline beyond the last representable time was clamped, so it does not tell when the deletion began.
             let begun = if created.is_some_and(|created| begun < created) { now } else { begun };
             let deadline = begun.plus_seconds(shorter);
-            // A period that is over already becomes the shortest one: whoever ends the pod sees this change.
+            // A period that is over becomes the shortest one, so that the kubelet sees a change.
             let shorter = if deadline < now { shorter.min(1) } else { shorter };
             set_deletion(object, deadline.max(now), shorter);
             Some(Grace::Seconds(shorter))
@@ -208,12 +206,12 @@ fn mark_graceful(
     }
 }
 
-/// A negative grace period means the shortest one, as upstream reads it.
+/// Maps a negative grace period to one second, as upstream.
 fn at_least_a_second_if_negative(seconds: i64) -> i64 {
     if seconds < 0 { 1 } else { seconds }
 }
 
-/// Marks an object that only finalizers keep: its grace period is over at once.
+/// Marks an object that only finalizers keep, with a grace period of zero.
 fn mark_now(object: &mut Value, now: Timestamp) {
     let deadline = meta::deletion_timestamp(object);
     let (is_first, is_over) =
@@ -240,8 +238,8 @@ fn bump_if_counted(object: &mut Value) {
     }
 }
 
-/// Adds or removes the garbage collector's finalizers as the propagation policy says, or the kind where the client says
-/// nothing.
+/// Adds or removes the garbage collector's finalizers according to the propagation policy, or by the default of the
+/// kind if the client gives none.
 fn set_propagation_finalizers(object: &mut Value, options: &DeleteOptions, orphans_by_default: bool) {
     let finalizers: Vec<String> = meta::finalizers(object).into_iter().map(str::to_owned).collect();
     let has = |name: &str| finalizers.iter().any(|finalizer| finalizer == name);
@@ -274,10 +272,10 @@ fn set_propagation_finalizers(object: &mut Value, options: &DeleteOptions, orpha
     }
 }
 
-/// Puts the request's namespace into an object that names none.
+/// Sets the namespace of the request in an object without one.
 ///
 /// # Errors
-/// 400 where the object names another namespace than the request.
+/// 400 if the object names another namespace.
 pub fn ensure_namespace(object: &mut Value, namespace: &str) -> Result<(), Status> {
     let own = meta::namespace(object);
     if own == namespace {
@@ -328,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_object_gets_its_identity_and_keeps_no_foreign_one() {
+    fn a_new_object_gets_its_own_system_fields() {
         let mut object = json!({"metadata": {"name": "web-a", "uid": "mine", "deletionTimestamp": "t"}});
         before_create(&def("apps", "deployments"), &mut object, "ns", timestamp(0)).unwrap();
         let metadata = &object["metadata"];
@@ -343,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_cannot_change_what_the_server_set() {
+    fn an_update_keeps_system_fields() {
         let old = json!({"metadata": {"name": "x", "uid": "1", "generation": 4, "creationTimestamp": "t",
             "deletionTimestamp": "d", "deletionGracePeriodSeconds": 0}});
         let mut new = json!({"metadata": {"name": "x", "generation": 9, "creationTimestamp": "u"}});
@@ -366,13 +364,13 @@ mod tests {
         assert_eq!(deleted(&pods, &mut pod, &grace(None), 101), Deletion::Pending);
         assert_eq!(deleted(&pods, &mut pod, &grace(Some(5)), 101), Deletion::Marked);
         assert_eq!(pod["metadata"]["deletionTimestamp"], "1970-01-01T00:01:45Z");
-        // A negative period is one second, not the end at once.
+        // A negative period is one second, not immediate deletion.
         assert_eq!(deleted(&pods, &mut pod, &grace(Some(-1)), 102), Deletion::Marked);
         assert_eq!(pod["metadata"]["deletionTimestamp"], "1970-01-01T00:01:42Z");
         assert_eq!(pod["metadata"]["deletionGracePeriodSeconds"], json!(1));
         assert_eq!(deleted(&pods, &mut pod, &grace(Some(i64::MIN)), 102), Deletion::Pending);
         assert_eq!(deleted(&pods, &mut pod, &grace(Some(0)), 102), Deletion::Now);
-        // The period of a deletion whose end is beyond the calendar is shortened from now on.
+        // If the deadline is beyond the last representable time, a shorter period starts now.
         let mut endless = json!({"metadata": {"name": "x", "creationTimestamp": "1970-01-01T00:00:00Z"},
             "spec": {"nodeName": "n"}});
         assert_eq!(deleted(&pods, &mut endless, &grace(Some(i64::MAX)), 100), Deletion::Marked);
@@ -410,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn preconditions_hold_or_nothing_happens() {
+    fn a_failed_precondition_changes_nothing() {
         let maps = def("", "configmaps");
         let preconditions = |uid: &str, version: &str| DeleteOptions {
             preconditions: Preconditions { uid: Some(uid.into()), resource_version: Some(version.into()) },

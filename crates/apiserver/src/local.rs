@@ -1,5 +1,5 @@
-//! The way in for what runs in the same process: a request runs through the pipeline as a user that is known, without
-//! a connection. A client library takes it in place of its HTTP connection.
+//! Requests from within the process: they pass the pipeline as a given user, without a connection. A client library
+//! uses this service in place of an HTTP connection.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use crate::context::Client;
 use crate::pipeline::Pipeline;
 use crate::serving::Served;
 
-/// A server as one user meets it within the process. Clones share everything.
+/// Sends requests to the server as one user. Clones share everything.
 #[derive(Clone)]
 pub struct LocalService {
     pub(crate) pipeline: Arc<Pipeline>,
@@ -47,7 +47,7 @@ where
     }
 }
 
-/// A response's body in the form that client libraries take.
+/// A response body in the form that client libraries expect.
 pub type LocalBody = MapFrame<ResponseBody, fn(Frame<Pieces>) -> Frame<Bytes>>;
 
 fn joined(frame: Frame<Pieces>) -> Frame<Bytes> {

@@ -1,7 +1,7 @@
 //! The server's metrics, under upstream's names (`component-base/metrics`, `apiserver/pkg/endpoints/metrics`).
 //!
-//! Labels are taken from what the server itself knows (the resource definitions, the known verbs and codes), never
-//! from a client's text: an unknown resource is counted without its name.
+//! Label values come from the server's own data (resource definitions, known verbs and codes), never from client text:
+//! requests for an unknown resource are counted without its name.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use prometheus::{Encoder, HistogramVec, IntCounterVec, IntGaugeVec, Registry, Te
 
 use crate::request_info::RequestInfo;
 
-/// The latency buckets of `apiserver_request_duration_seconds`, as upstream's.
+/// The buckets of `apiserver_request_duration_seconds`, as upstream's.
 const LATENCY_BUCKETS: [f64; 23] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0,
     20.0, 30.0, 45.0, 60.0,
 ];
 
-/// What a request is counted under.
+/// The labels of a request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RequestLabels<'a> {
     /// The verb, in upper case.
@@ -47,49 +47,49 @@ pub struct Metrics {
     storage_size: IntGaugeVec,
 }
 
-/// The store's name among storage clusters; upstream counts its etcd clusters so.
+/// The storage cluster ID of the store; upstream numbers its etcd clusters in this way.
 const STORAGE: &str = "embedded-0";
 
 impl Metrics {
     /// Registers all metrics.
     ///
     /// # Errors
-    /// A metric whose name or labels are not valid, which is a mistake in this file, or a name that is taken.
+    /// A name or label is invalid, which is a bug in this file, or a name is taken.
     pub fn new(registry: Registry) -> Result<Self, prometheus::Error> {
         let registrar = Registrar(&registry);
         let labels =
             ["verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component", "code"];
-        let help = "Requests answered, by verb, resource and code.";
+        let help = "Requests by verb, resource and response code.";
         let requests = registrar.counters("apiserver_request_total", help, &labels)?;
         let labels = ["verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component"];
-        let (name, help) = ("apiserver_request_duration_seconds", "Time to answer a request, in seconds.");
+        let (name, help) = ("apiserver_request_duration_seconds", "Duration of requests, in seconds.");
         let durations = registrar.histograms(name, help, &labels, &LATENCY_BUCKETS)?;
         let (name, help) = ("apiserver_current_inflight_requests", "Requests being served, by kind.");
         let inflight = registrar.int_gauges(name, help, &["request_kind"])?;
         let labels = ["verb", "group", "version", "resource", "subresource", "scope", "component"];
         let (name, help) =
-            ("apiserver_longrunning_requests", "Watches and other long requests being served.");
+            ("apiserver_longrunning_requests", "Watches and other long-running requests being served.");
         let long_running = registrar.int_gauges(name, help, &labels)?;
-        let (name, help) = ("apiserver_request_aborts_total", "Requests that ended in a fault.");
+        let (name, help) = ("apiserver_request_aborts_total", "Requests aborted by a panic.");
         let panics = registrar.counters(name, help, &["verb"])?;
         let labels = ["verb", "group", "version", "resource", "subresource", "scope", "component", "code"];
-        let help = "Requests which the server terminated in self-defense.";
+        let help = "Requests terminated in self-defense: too many in flight, or timed out.";
         let terminations = registrar.counters("apiserver_request_terminations_total", help, &labels)?;
-        let (name, help) = ("apiserver_storage_size_bytes", "Bytes that the store occupies on disk.");
+        let (name, help) = ("apiserver_storage_size_bytes", "Size of the store on disk, in bytes.");
         let storage_size = registrar.int_gauges(name, help, &["storage_cluster_id"])?;
         Ok(Self { registry, requests, durations, inflight, long_running, panics, terminations, storage_size })
     }
 
-    /// Adds another component's metrics.
+    /// Registers the metrics of another component.
     ///
     /// # Errors
-    /// A name that is registered already.
+    /// A name is already registered.
     pub fn register(&self, collector: Box<dyn Collector>) -> Result<(), prometheus::Error> {
         self.registry.register(collector)
     }
 
-    /// Counts one answered request.
-    pub fn answered(&self, labels: RequestLabels<'_>, code: u16, elapsed: Duration) {
+    /// Counts a completed request.
+    pub fn request_completed(&self, labels: RequestLabels<'_>, code: u16, elapsed: Duration) {
         let RequestLabels { verb, group, version, resource, subresource, scope, dry_run } = labels;
         let mut digits = itoa::Buffer::new();
         let code = digits.format(code);
@@ -98,12 +98,12 @@ impl Metrics {
         self.durations.with_label_values(&labels[..8]).observe(elapsed.as_secs_f64());
     }
 
-    /// Counts a request that ended in a fault of the server.
+    /// Counts a request that ended in a panic.
     pub fn aborted(&self, verb: &str) {
         self.panics.with_label_values(&[verb]).inc();
     }
 
-    /// Counts a request that the server ended in self-defense: too many are being served, or it took too long.
+    /// Counts a request terminated in self-defense: too many are in flight, or it timed out.
     pub fn terminated(&self, labels: RequestLabels<'_>, code: u16) {
         let RequestLabels { verb, group, version, resource, subresource, scope, .. } = labels;
         let mut digits = itoa::Buffer::new();
@@ -112,12 +112,12 @@ impl Metrics {
         self.terminations.with_label_values(&labels).inc();
     }
 
-    /// Notes how much the store occupies on disk.
-    pub fn storage_is(&self, bytes: u64) {
+    /// Sets the size of the store on disk.
+    pub fn set_storage_size(&self, bytes: u64) {
         self.storage_size.with_label_values(&[STORAGE]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// Counts a request as being served until the guard is dropped.
+    /// Counts a request as in flight until the guard is dropped.
     pub(crate) fn serving(&self, info: &RequestInfo, labels: RequestLabels<'_>) -> Serving {
         if info.is_long_running() {
             let RequestLabels { verb, group, version, resource, subresource, scope, .. } = labels;
@@ -128,10 +128,10 @@ impl Metrics {
         Serving::count(self.inflight.with_label_values(&[kind]))
     }
 
-    /// All metrics in Prometheus' text format.
+    /// Encodes all metrics in Prometheus' text format.
     ///
     /// # Errors
-    /// A metric that cannot be encoded.
+    /// A metric cannot be encoded.
     pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
@@ -139,7 +139,7 @@ impl Metrics {
     }
 }
 
-/// A gauge counted up for as long as this lives.
+/// A gauge that is incremented until this is dropped.
 pub(crate) struct Serving(prometheus::IntGauge);
 
 impl Serving {

@@ -1,4 +1,4 @@
-//! The stages of every request, on every resource, in their order.
+//! The stages of every request, in order.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -25,17 +25,17 @@ use crate::route::Router;
 use crate::serving::Served;
 use crate::warnings;
 
-/// The stages of one server.
+/// The stages of a server.
 pub struct Pipeline {
-    /// What browsers are told.
+    /// The CORS and HSTS headers.
     pub browsers: Browsers,
-    /// The longest time that a request may take.
+    /// Maximum duration of a request.
     pub timeout: RequestTimeout,
     /// The authenticators.
     pub authentication: Authentication,
-    /// The check of requests in another user's name.
+    /// Impersonation checks.
     pub impersonation: Impersonation,
-    /// The requests being served, within limits.
+    /// Limits on requests in flight.
     pub(crate) inflight: Inflight,
     /// The authorizers.
     pub authorization: Authorization,
@@ -46,12 +46,12 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Answers a request, whatever happens on the way.
+    /// Handles a request and always returns a response.
     pub async fn handle<B>(&self, request: Request<B>, client: Client) -> Served<ResponseBody>
     where
         B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
-        // Browsers: which page the answer is for, and whether it only asks what it may send.
+        // Browsers: the origin that may read the response, and CORS preflight requests.
         let origin = self.browsers.allowed_origin(request.headers());
         let mut served = match origin.as_ref().and_then(|_| Browsers::preflight(&request)) {
             Some(response) => Served { response, deadline: None, upgrade: None },
@@ -65,7 +65,7 @@ impl Pipeline {
     where
         B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
-        // The context: what is requested, by which client, until when.
+        // The context: parsed request, client, deadline.
         let mut context = match RequestContext::new(&request, client, self.timeout) {
             Ok(context) => context,
             Err(status) => {
@@ -75,26 +75,27 @@ impl Pipeline {
                 return Served { response, deadline: None, upgrade: None };
             }
         };
-        // Metrics: the request counts as being served for as long as its body is.
+        // Metrics: the request counts as in flight until its body is sent.
         let labels = self.router.resources.labels(&context.info);
         let serving = self.metrics.serving(&context.info, labels);
-        // A panic ends this request alone.
+        // A panic ends only this request.
         let outcome = AssertUnwindSafe(self.run(&mut request, &mut context, labels)).catch_unwind().await;
-        // The failure of any stage as a response.
+        // Converts the error of any stage into a response.
         let mut response = match outcome {
             Ok(Ok(response)) => response,
             Ok(Err(status)) => context.negotiation.encode_status(&status),
             Err(_) => context.negotiation.encode_status(&self.panicked(labels)),
         };
-        // The rest of a small body that no stage has read: some clients miss an answer that overtakes their body.
+        // Drains the rest of a small body that no stage has read: some clients miss a response that is sent before
+        // their body.
         body::drain(request.body_mut()).await;
-        // No content in the answer to HEAD.
+        // A response to HEAD has no content.
         if context.info.method == Method::HEAD {
             response = body::head_of(response);
         }
-        // Warnings of all stages, whatever the outcome.
+        // Adds the warnings of all stages, whatever the outcome.
         warnings::add(response.headers_mut(), context.notes.take_warnings());
-        self.metrics.answered(labels, response.status().as_u16(), context.received.elapsed());
+        self.metrics.request_completed(labels, response.status().as_u16(), context.received.elapsed());
         let mut response = response.map(|body| body.keeping(serving));
         let upgrade = response.body_mut().take_upgrade();
         Served { response, deadline: context.deadline, upgrade }
@@ -110,15 +111,15 @@ impl Pipeline {
         B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
         let terminated = |code| self.metrics.terminated(labels, code);
-        // Authentication: the user of the request, whom no header names after this stage.
+        // Authentication: the user of the request. No later stage reads a user from a header.
         self.authentication.run(context, request.headers_mut()).await?;
         // Impersonation: the user that the request acts as.
         self.impersonation.run(context, request.headers_mut()).await?;
-        // Requests in flight: a place for this one until its body is sent.
+        // Requests in flight: a permit for this request until its body is sent.
         let place = self.inflight.run(context).inspect_err(|status| terminated(status.code))?;
-        // Authorization: whether the user may do what is requested.
+        // Authorization: may the user make this request?
         self.authorization.run(context).await?;
-        // The handler's response, within the deadline.
+        // The handler, within the deadline.
         let response = pin!(self.router.run(request, context));
         let response = deadline::enforce(context.deadline, response, || terminated(504)).await?;
         Ok(response.map(|body| body.keeping(place)))
@@ -127,6 +128,6 @@ impl Pipeline {
     fn panicked(&self, labels: RequestLabels<'_>) -> Status {
         self.metrics.aborted(labels.verb);
         tracing::error!(verb = labels.verb, resource = labels.resource, "request handler panicked");
-        Status::internal("this request ended in a fault of the server")
+        Status::internal("the request handler panicked")
     }
 }

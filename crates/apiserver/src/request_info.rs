@@ -1,15 +1,15 @@
-//! What a request asks for, read from its method, path and query (upstream: `endpoints/request`).
+//! The parsed method, path and query of a request (upstream: `endpoints/request`).
 //!
-//! | path | read as |
+//! | path | parsed as |
 //! | --- | --- |
 //! | `/api/v1/namespaces/ns/pods/p/status` | core group, `pods`, namespace `ns`, name `p`, subresource `status` |
 //! | `/apis/apps/v1/deployments` | group `apps`, all namespaces |
 //! | `/api/v1/namespaces/ns` | the namespace itself |
 //! | `/api/v1/watch/pods` | the same as `/api/v1/pods?watch=true` |
-//! | `/healthz/etcd` | no resource |
-//! | `/api/v1//pods`, `/api/v1/namespaces//pods` | no resource: a part is empty |
+//! | `/healthz/etcd` | a non-resource path |
+//! | `/api/v1//pods`, `/api/v1/namespaces//pods` | a non-resource path: a segment is empty |
 //!
-//! Storage keys and authorization both start from these parts, never from the path's text.
+//! Both storage keys and authorization use these parts, never the text of the path.
 
 use http::{Method, Uri};
 use nave_machinery::{GroupVersionResource, Status};
@@ -19,16 +19,16 @@ use percent_encoding::percent_decode_str;
 #[derive(Clone, Debug, Default)]
 pub struct Query(Vec<(String, String)>);
 
-/// What a request asks for.
+/// The parsed head of a request.
 #[derive(Clone, Debug, Default)]
 pub struct RequestInfo {
-    /// The method of HTTP.
+    /// The HTTP method.
     pub method: Method,
-    /// The verb authorization and metrics speak of.
+    /// The verb for authorization and metrics.
     pub verb: Verb,
     /// The decoded path.
     pub path: String,
-    /// The resource asked for; `None` for the other paths.
+    /// The requested resource; `None` for non-resource paths.
     pub resource: Option<ResourceRequest>,
     /// The decoded query.
     pub query: Query,
@@ -39,23 +39,23 @@ pub struct RequestInfo {
 pub struct ResourceRequest {
     /// The resource.
     pub gvr: GroupVersionResource,
-    /// The namespace; empty for cluster-scoped resources and for all namespaces. A namespace is itself the namespace
-    /// of a request for it: a role binding in a namespace can grant access to the namespace.
+    /// The namespace; empty for cluster-scoped resources and for all namespaces. A request for a namespace is in that
+    /// namespace, so that a role binding there can grant access to it.
     pub namespace: String,
-    /// True if the path names the resource in a namespace, as `…/namespaces/NAMESPACE/RESOURCE` does and
-    /// `…/namespaces/NAME` does not. Cluster-scoped resources have no such path.
+    /// True if the path has the form `…/namespaces/NAMESPACE/RESOURCE`, false for `…/namespaces/NAME`. Cluster-scoped
+    /// resources have no such path.
     pub in_namespace: bool,
     /// The object's name; empty for the collection.
     pub name: String,
     /// The subresource, such as `status`; empty for none.
     pub subresource: String,
-    /// What follows the subresource, as in `…/proxy/a/b`.
+    /// The path after the subresource, as in `…/proxy/a/b`.
     pub rest: String,
-    /// True if the path itself asks for a watch (`/api/v1/watch/pods`).
+    /// True for a watch path (`/api/v1/watch/pods`).
     pub watch: bool,
 }
 
-/// What is done to a resource, or the HTTP method for other paths.
+/// The verb of a request for a resource, or the one of an HTTP method for other paths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum Verb {
@@ -68,22 +68,22 @@ pub enum Verb {
     Delete,
     DeleteCollection,
     Connect,
-    /// A method the API does not know.
+    /// A method that the API does not support.
     #[default]
     Other,
 }
 
-/// Subresources of a namespace; other third parts of `/namespaces/NAME/…` are resources in it.
+/// Subresources of a namespace. Another third segment of `/namespaces/NAME/…` is a resource in the namespace.
 const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 
-/// Resource, name and subresource.
+/// Number of segments for resource, name and subresource.
 const PARTS_OF_OBJECT: usize = 3;
 
 impl RequestInfo {
-    /// Reads a request's head.
+    /// Parses the head of a request.
     ///
     /// # Errors
-    /// 400 where the path or query is not valid percent-encoded UTF-8.
+    /// 400 if the path or query is not valid percent-encoded UTF-8.
     pub fn new(method: &Method, uri: &Uri) -> Result<Self, Status> {
         let path = decode(uri.path())?;
         let query = Query::parse(uri.query().unwrap_or_default())?;
@@ -92,8 +92,8 @@ impl RequestInfo {
         Ok(Self { method: method.clone(), verb, path, resource, query })
     }
 
-    /// Returns whether the request may take as long as it likes: a watch, or a connection to a pod, node or service (upstream:
-    /// `BasicLongRunningRequestCheck`, which counts each request for a log).
+    /// Returns whether the request has no deadline: a watch, or a connection to a pod, node or service (upstream:
+    /// `BasicLongRunningRequestCheck`, which includes every request for logs).
     pub fn is_long_running(&self) -> bool {
         let Some(resource) = &self.resource else { return false };
         match resource.subresource.as_str() {
@@ -103,7 +103,7 @@ impl RequestInfo {
         }
     }
 
-    /// Returns whether the request asks for the server's health.
+    /// Returns whether the request is a health check.
     pub fn is_health_check(&self) -> bool {
         let endpoint = self.path.trim_start_matches('/').split('/').next();
         self.resource.is_none() && matches!(endpoint, Some("healthz" | "livez" | "readyz"))
@@ -111,9 +111,9 @@ impl RequestInfo {
 }
 
 impl ResourceRequest {
-    /// Reads the path of a resource; `None` if it is another path. Parts are decoded after the split, so that an
-    /// encoded slash stays inside its part. Slashes at the end do not matter; an empty part elsewhere makes the path
-    /// one of no resource.
+    /// Parses the path of a resource; `None` for a non-resource path. Segments are decoded after the split, so that an
+    /// encoded slash stays in its segment. Slashes at the end are ignored; an empty segment elsewhere makes a
+    /// non-resource path.
     fn parse(path: &str) -> Result<Option<Self>, Status> {
         let Some(path) = path.strip_prefix('/') else { return Ok(None) };
         let parts: Vec<&str> = path.trim_end_matches('/').split('/').collect();
@@ -128,7 +128,7 @@ impl ResourceRequest {
         let (group, version) = (decode(group)?, decode(version)?);
         let parts = parts.iter().map(|part| decode(part)).collect::<Result<Vec<_>, _>>()?;
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-        // The old form of a watch, before there was the query parameter.
+        // The legacy form of a watch, before the query parameter.
         Ok(match parts.as_slice() {
             ["watch", parts @ ..] if !parts.is_empty() => {
                 Self::from_parts(group, version, parts).map(|request| Self { watch: true, ..request })
@@ -137,7 +137,7 @@ impl ResourceRequest {
         })
     }
 
-    /// The request of the parts behind the version; `None` if one is empty that names something.
+    /// Builds the request from the segments after the version; `None` if a segment is empty.
     fn from_parts(group: String, version: String, parts: &[&str]) -> Option<Self> {
         let (namespace, parts) = match parts {
             // The namespace itself.
@@ -180,7 +180,7 @@ impl Verb {
         match *method {
             Method::GET | Method::HEAD if resource.watch => Self::Watch,
             _ if resource.watch => Self::Other,
-            // One object is watched through its collection, by its name as a field.
+            // A watch of one object is a watch of the collection with a field selector on the name.
             Method::GET | Method::HEAD if collection && query.flag("watch") => Self::Watch,
             Method::GET | Method::HEAD if collection => Self::List,
             Method::GET | Method::HEAD => Self::Get,
@@ -193,12 +193,12 @@ impl Verb {
         }
     }
 
-    /// Returns whether the verb changes something.
+    /// Returns whether the verb changes objects.
     pub fn is_mutating(self) -> bool {
         !matches!(self, Self::Get | Self::List | Self::Watch)
     }
 
-    /// The verb as authorization and audit name it.
+    /// Returns the verb's name in authorization and audit.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Get => "get",
@@ -214,7 +214,7 @@ impl Verb {
         }
     }
 
-    /// The verb as upstream's request metrics label it.
+    /// Returns the verb's label in upstream's request metrics.
     pub fn metric_label(self) -> &'static str {
         match self {
             Self::Get => "GET",
@@ -232,7 +232,7 @@ impl Verb {
 }
 
 impl Query {
-    /// Decodes a query string: `+` is a space, a name may stand alone.
+    /// Parses a query string: `+` is a space, a name may have no value.
     fn parse(text: &str) -> Result<Self, Status> {
         let mut pairs = Vec::new();
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
@@ -242,17 +242,17 @@ impl Query {
         Ok(Self(pairs))
     }
 
-    /// The first value given under `name`.
+    /// Returns the first value of a parameter.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// Returns whether `name` is given and is not false, as upstream reads booleans in queries.
+    /// Returns whether a parameter is given and not false, parsed as upstream parses booleans in queries.
     pub fn flag(&self, name: &str) -> bool {
         self.get(name).is_some_and(|value| !matches!(value.to_ascii_lowercase().as_str(), "false" | "0"))
     }
 
-    /// All pairs, in order.
+    /// Returns all pairs, in order.
     pub fn pairs(&self) -> &[(String, String)] {
         &self.0
     }
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_of_a_namespace_or_of_the_cluster() {
+    fn paths_are_namespaced_or_cluster_scoped() {
         for (path, namespace, in_namespace) in [
             ("/api/v1/namespaces/a/pods", "a", true),
             ("/api/v1/namespaces/a/namespaces/b", "a", true),
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verb_comes_from_the_method_the_name_and_the_watch_flag() {
+    fn verbs_depend_on_method_name_and_watch_parameter() {
         let cases = [
             (Method::GET, "/api/v1/pods", Verb::List),
             (Method::GET, "/api/v1/pods?watch=true", Verb::Watch),
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_not_utf8_is_refused() {
+    fn rejects_paths_and_queries_that_are_not_utf8() {
         assert_eq!(
             RequestInfo::new(&Method::GET, &"/api/v1/pods/%ff".parse().unwrap()).unwrap_err().code,
             400

@@ -1,4 +1,4 @@
-//! Connections that continue in another protocol after the response (RFC 9110, section 7.8).
+//! Connections that continue with another protocol after the response (RFC 9110, section 7.8).
 
 use std::fmt;
 use std::pin::Pin;
@@ -7,17 +7,17 @@ use http::Request;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 
-/// What follows the response on the same connection. The server runs it as a task of its own, until it ends or the
-/// server cuts its connections.
+/// A protocol that runs on the connection after the response. The server runs it as a separate task, until it ends or
+/// the server cuts its connections.
 pub struct Upgrade(Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl Upgrade {
-    /// Returns whether the connection of a request can change its protocol: one of HTTP/1.1 that the client asks to upgrade.
+    /// Returns whether a request asks to upgrade its HTTP/1.1 connection.
     pub(crate) fn is_possible<B>(request: &Request<B>) -> bool {
         request.extensions().get::<OnUpgrade>().is_some()
     }
 
-    /// Runs `protocol` on the connection of the request after the response was sent.
+    /// Creates an upgrade that runs `protocol` on the connection of the request after the response is sent.
     pub(crate) fn new<B, F>(
         request: &mut Request<B>,
         protocol: impl FnOnce(TokioIo<Upgraded>) -> F + Send + 'static,
@@ -34,7 +34,7 @@ impl Upgrade {
         }))
     }
 
-    /// The same, with which `kept` is dropped.
+    /// Attaches a value that is dropped with the upgrade.
     pub(crate) fn keeping(self, kept: impl Send + 'static) -> Self {
         Self(Box::pin(async move {
             let _kept = kept;

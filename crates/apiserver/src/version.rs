@@ -1,4 +1,4 @@
 //! The version of Kubernetes that the server implements.
 
-/// Major, minor and patch of the Kubernetes version served.
+/// The Kubernetes version served: major, minor and patch.
 pub const KUBERNETES_VERSION: (&str, &str, &str) = ("1", "36", "2");

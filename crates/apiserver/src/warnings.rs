@@ -1,9 +1,9 @@
-//! Warnings in the head of a response (RFC 9110's `Warning`; upstream: `filters/warning.go`).
+//! Warnings in response headers (RFC 9110's `Warning`; upstream: `filters/warning.go`).
 
 use http::{HeaderMap, HeaderValue, header};
 use nave_machinery::limits;
 
-/// Adds warnings for the client.
+/// Adds warnings to the response headers.
 pub(crate) fn add(headers: &mut HeaderMap, warnings: Vec<String>) {
     for warning in shortened(warnings) {
         if let Ok(value) = HeaderValue::try_from(format!("299 - {}", quoted(&warning))) {
@@ -12,8 +12,8 @@ pub(crate) fn add(headers: &mut HeaderMap, warnings: Vec<String>) {
     }
 }
 
-/// Warnings that fit into the head of a response: where they are too long together, each is cut, and those that are too
-/// many are left out (upstream: `warning.recorder`).
+/// Limits the size of all warnings together: if it is too large, each warning is cut, and surplus ones are dropped
+/// (upstream: `warning.recorder`).
 fn shortened(warnings: Vec<String>) -> impl Iterator<Item = String> {
     let all: usize = warnings.iter().map(String::len).sum();
     let longest = if all > MAX_WARNINGS_BYTES { MAX_WARNING_BYTES } else { MAX_WARNINGS_BYTES };
@@ -24,7 +24,7 @@ fn shortened(warnings: Vec<String>) -> impl Iterator<Item = String> {
     })
 }
 
-/// A warning's text as a quoted string of HTTP.
+/// Quotes a warning as an HTTP quoted string.
 fn quoted(text: &str) -> String {
     let escaped: String = text
         .chars()
@@ -37,10 +37,10 @@ fn quoted(text: &str) -> String {
     format!("\"{escaped}\"")
 }
 
-/// The longest warnings of one response, together.
+/// Maximum size of the warnings of a response, in bytes.
 const MAX_WARNINGS_BYTES: usize = 4 * 1024;
 
-/// How much of each is shown where all are longer.
+/// Maximum size of each warning, if they are cut.
 const MAX_WARNING_BYTES: usize = 256;
 
 #[cfg(test)]
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn warnings_fit_into_the_head_of_a_response() {
+    fn warnings_are_limited_in_size() {
         for (count, len) in [(1, 100), (3, 100), (1, 100_000), (200, 100), (200, 10_000)] {
             let sent = sent(vec!["x".repeat(len); count]);
             let bytes: usize = sent.iter().map(String::len).sum();

@@ -1,4 +1,4 @@
-//! Managed fields and server-side apply through the whole server: what is stored after which request.
+//! Managed fields and server-side apply on a whole server: what is stored after each request.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
 #![allow(clippy::needless_pass_by_value, reason = "parts of objects are given as literals")]
@@ -35,7 +35,7 @@ async fn apply(client: &Client, path: &str, manager: &str, query: &str, body: &V
     client.send(call.content_type("application/apply-patch+yaml").body(body.to_string())).await
 }
 
-/// The managers of an object: name, operation, subresource.
+/// Returns the managers of an object: name, operation, subresource.
 fn managers(object: &Value) -> Vec<String> {
     let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
     let text = |entry: &Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
@@ -120,7 +120,7 @@ async fn every_write_is_recorded_under_its_manager() {
 }
 
 #[tokio::test]
-async fn what_admission_sets_has_no_owner() {
+async fn fields_set_by_admission_have_no_owner() {
     let metadata = json!({"name": "default", "namespace": "default"});
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata});
     let cluster = Cluster::start(&[account]).await;
@@ -135,7 +135,7 @@ async fn what_admission_sets_has_no_owner() {
 }
 
 #[tokio::test]
-async fn an_apply_creates_merges_conflicts_and_gives_up() {
+async fn an_apply_creates_merges_conflicts_and_releases_fields() {
     let cluster = Cluster::start(&[]).await;
     let client = cluster.admin();
     let path = format!("{CONFIG_MAPS}/x");
@@ -160,7 +160,7 @@ async fn an_apply_creates_merges_conflicts_and_gives_up() {
 }
 
 #[tokio::test]
-async fn an_apply_is_refused_as_its_parts_demand() {
+async fn rejects_invalid_applies() {
     let objects = [config_map("there", json!({"data": {"a": "1"}}))];
     let cluster = Cluster::start(&objects).await;
     let client = cluster.admin();
@@ -197,7 +197,7 @@ async fn an_apply_is_refused_as_its_parts_demand() {
 }
 
 #[tokio::test]
-async fn a_right_to_patch_is_no_right_to_create_by_apply() {
+async fn the_right_to_patch_does_not_include_create_by_apply() {
     let objects = [
         config_map("there", json!({"data": {"a": "1"}})),
         json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "r", "namespace": "default"},
@@ -217,7 +217,7 @@ async fn a_right_to_patch_is_no_right_to_create_by_apply() {
 }
 
 #[tokio::test]
-async fn subresources_have_owners_of_their_own() {
+async fn subresources_have_separate_owners() {
     let cluster = Cluster::start(&[]).await;
     let client = cluster.admin();
     let path = format!("{DEPLOYMENTS}/d");
@@ -246,7 +246,7 @@ async fn subresources_have_owners_of_their_own() {
 }
 
 #[tokio::test]
-async fn a_write_of_the_server_itself_is_known_by_its_component() {
+async fn writes_of_components_have_their_names_as_manager() {
     let cluster = Cluster::start(&[]).await;
     let client = cluster.admin();
     let object = config_map("x", json!({"data": {"a": "1"}}));

@@ -1,4 +1,5 @@
-//! What is as deep as an object may be, or too deep, or cannot be decoded at all: by every way in and every way out.
+//! Objects of the maximum depth, objects that are too deep, and objects that cannot be decoded: in all requests and all
+//! responses.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers may fail the test")]
 
@@ -31,7 +32,7 @@ const NAMESPACE: &str = "default";
 
 const PATCHES: [PatchType; 3] = [PatchType::Json, PatchType::Merge, PatchType::Strategic];
 
-/// Every form that an object or a list can be answered in. Tables have no protobuf.
+/// All forms of responses with an object or a list. Tables have no protobuf form.
 const ACCEPTED: [&str; 8] = [
     "application/json",
     "application/yaml",
@@ -137,7 +138,7 @@ impl World {
         Target { context, endpoint, view: View::Object, namespace: NAMESPACE, name, admission }
     }
 
-    /// Writes bytes as another server could have, and waits until the watch cache has seen them.
+    /// Stores bytes as another server could have done, and waits for the watch cache.
     async fn store(&self, resource: Resource, name: &str, value: impl Into<Bytes>) -> u64 {
         let key = resource.key(name);
         let op = Op::Put { value: value.into(), ttl: None };
@@ -149,7 +150,7 @@ impl World {
     }
 }
 
-/// Resources with fields that hold any JSON.
+/// Resources with fields that contain arbitrary JSON.
 #[derive(Clone, Copy, Debug)]
 enum Resource {
     ConfigMaps,
@@ -179,7 +180,7 @@ impl Resource {
         }
     }
 
-    /// An object that nests `depth` levels.
+    /// Returns an object that nests `depth` levels.
     fn nested(self, name: &str, depth: usize) -> Value {
         let raw = |levels: usize| (1..levels).fold(json!({}), |inner, _| json!({ self.element(): inner }));
         let metadata = json!({"name": name, "namespace": NAMESPACE});
@@ -199,7 +200,7 @@ impl Resource {
         }
     }
 
-    /// The name of all that is in the deep JSON.
+    /// Returns the name of each element of the deep JSON.
     fn element(self) -> &'static str {
         match self {
             Self::ConfigMaps => "f:a",
@@ -207,7 +208,7 @@ impl Resource {
         }
     }
 
-    /// Where the deep JSON stands.
+    /// Returns the position of the deep JSON.
     fn path(self) -> &'static str {
         match self {
             Self::ConfigMaps => "/metadata/managedFields/0/fieldsV1",
@@ -224,7 +225,7 @@ fn body(object: &Value, format: Format) -> Bytes {
     }
 }
 
-/// An object in its envelope, also one that is too deep for this server's own writer.
+/// Encodes an object in its envelope, even if it is too deep for this server's encoder.
 fn protobuf_body(object: &Value) -> Vec<u8> {
     let resource =
         if object["kind"] == "ConfigMap" { Resource::ConfigMaps } else { Resource::ControllerRevisions };
@@ -237,7 +238,7 @@ fn protobuf_body(object: &Value) -> Vec<u8> {
         Resource::ConfigMaps => "io.k8s.api.core.v1.ConfigMap",
         Resource::ControllerRevisions => "io.k8s.api.apps.v1.ControllerRevision",
     };
-    // The lengths of all messages around the JSON text depend on it, so a text of the same length holds its place.
+    // The lengths of all enclosing messages depend on the JSON text, so a text of the same length holds its place.
     let text = json::encode(&raw);
     let padded = format!("{{\"{}\":1}}", "x".repeat(text.len() - 6));
     *shallow.pointer_mut(resource.path()).unwrap() = serde_json::from_str(&padded).unwrap();
@@ -259,7 +260,7 @@ fn code<T>(outcome: Result<T, Status>) -> u16 {
 }
 
 #[tokio::test]
-async fn the_deepest_objects_come_in_and_go_out_by_every_way() {
+async fn objects_of_maximum_depth_pass_all_requests_and_responses() {
     let world = World::new().await;
     for resource in Resource::ALL {
         for format in Format::ALL {
@@ -292,7 +293,7 @@ async fn the_deepest_objects_come_in_and_go_out_by_every_way() {
 }
 
 #[tokio::test]
-async fn deeper_objects_do_not_come_in_by_any_way() {
+async fn rejects_deeper_objects_in_all_requests() {
     let world = World::new().await;
     for resource in Resource::ALL {
         let small = resource.nested("small", 6);
@@ -329,9 +330,9 @@ async fn deeper_objects_do_not_come_in_by_any_way() {
     }
 }
 
-/// Stored by an older version, by another server, or damaged.
+/// The object was stored by an older version or another server, or is damaged.
 #[tokio::test]
-async fn what_cannot_be_decoded_can_be_deleted_and_is_in_nobodys_way() {
+async fn undecodable_objects_can_be_deleted_and_block_nothing() {
     let world = World::new().await;
     for resource in Resource::ALL {
         let deep = protobuf_body(&resource.nested("deep", 1500));

@@ -1,10 +1,10 @@
-//! Lists, with whatever a client may ask of them, over the embedded engine, against a history of states.
+//! Lists with all options, on the embedded engine, compared with a history of states.
 //!
-//! Random writes, compactions and restarts of the watch caches (after which older states are the store's to read); each
-//! answer must show exactly the state at its revision, and the revision must be one that was asked for. Pages of one
-//! list go on over all of it.
+//! A schedule has random writes, compactions and restarts of the watch caches (after which older states must be read
+//! from the store). Each response must have exactly the state at its revision, and the revision must be allowed by the
+//! options. The pages of a list must cover the whole list.
 //!
-//! A failing schedule is shrunk and printed, with the seed of its run: `PROPTEST_RNG_SEED=… cargo nextest run -p
+//! A failing schedule is shrunk and printed with its seed: `PROPTEST_RNG_SEED=… cargo nextest run -p
 //! nave-apiserver --test lists` runs it again. `PROPTEST_CASES` sets the number of schedules.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers may fail the test")]
@@ -32,19 +32,19 @@ enum Op {
     Delete { key: u8 },
     Compact { back: u8 },
     Reopen,
-    List(Ask),
+    List(ListRequest),
     NextPage { list: u8 },
 }
 
-/// What a list asks for.
+/// The options of a list.
 #[derive(Clone, Debug)]
-struct Ask {
+struct ListRequest {
     version: Version,
     limit: u8,
     namespace: Option<u8>,
     label: Option<u8>,
     name: Option<u8>,
-    /// Of this an index tells.
+    /// A field with an index.
     node: Option<u8>,
 }
 
@@ -52,10 +52,10 @@ struct Ask {
 enum Version {
     Latest,
     Any,
-    /// So many revisions back.
+    /// A number of revisions before the current one.
     NotOlderThan(u8),
     Exact(u8),
-    /// Without a match: exact where there is a limit.
+    /// Without a match: exact if there is a limit.
     At(u8),
 }
 
@@ -76,7 +76,7 @@ fn op() -> impl Strategy<Value = Op> {
         prop::option::weighted(0.3, 0..2_u8),
     );
     let ask = ask.prop_map(|(version, limit, namespace, label, name, node)| {
-        Op::List(Ask { version, limit, namespace, label, name, node })
+        Op::List(ListRequest { version, limit, namespace, label, name, node })
     });
     prop_oneof![
         8 => (0..8_u8, 0..2_u8, 0..2_u8).prop_map(|(key, label, node)| Op::Put { key, label, node }),
@@ -88,27 +88,27 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Namespace and name of a pod, in the order of a list.
+/// Namespace and name of a pod, in list order.
 type Key = (String, String);
 
-/// A pod: the revision that wrote it, its label and its node.
+/// The revision, label and node of a pod.
 type Pod = (u64, u8, u8);
 
 type State = BTreeMap<Key, Pod>;
 
-/// A list of which there are more pages.
+/// A list with more pages.
 struct Pages {
-    ask: Ask,
+    ask: ListRequest,
     revision: u64,
     token: String,
-    /// What the next page comes after.
+    /// The last object of the previous page.
     after: Key,
 }
 
 struct World {
     store: Arc<dyn Store>,
     storages: Storages,
-    /// The state from each revision on.
+    /// The state since each revision.
     history: BTreeMap<u64, State>,
     compacted: u64,
     lists: Vec<Pages>,
@@ -163,7 +163,7 @@ impl World {
             storage.create(&path, &key.1, &mut object).await.unwrap()
         };
         let mut state = self.latest().clone();
-        // What is as it was is not written.
+        // An unchanged object is not written.
         if state.get(&key).is_none_or(|(written, ..)| *written != revision) {
             state.insert(key, (revision, label, node));
             self.history.insert(revision, state);
@@ -185,7 +185,7 @@ impl World {
         self.history.insert(revision, state);
     }
 
-    async fn list(&mut self, ask: &Ask) {
+    async fn list(&mut self, ask: &ListRequest) {
         let latest = self.revision();
         let back = |back: u8| latest.saturating_sub(back.into()).max(1);
         let (version, matching) = match ask.version {
@@ -230,7 +230,7 @@ impl World {
             Err(status) => {
                 assert_eq!(status.code, 410, "{status}");
                 assert!(revision < self.compacted, "{revision} is not compacted");
-                // The token that comes with the refusal goes on in the latest state.
+                // The token in the refusal continues in the latest state.
                 let list = self.read(&ask, &[("continue", status.continue_token.as_str())]).await.unwrap();
                 assert_eq!(revision_of(&list), self.revision());
                 self.check_page(&ask, &list, Some(&after), ask.limit);
@@ -238,8 +238,8 @@ impl World {
         }
     }
 
-    /// Holds a page against the state at its revision.
-    fn check_page(&mut self, ask: &Ask, list: &Value, after: Option<&Key>, limit: u8) {
+    /// Compares a page with the state at its revision.
+    fn check_page(&mut self, ask: &ListRequest, list: &Value, after: Option<&Key>, limit: u8) {
         let revision = revision_of(list);
         let (_, state) = self.history.range(..=revision).next_back().unwrap();
         let selected = state.iter().filter(|(key, (_, label, node))| {
@@ -263,7 +263,7 @@ impl World {
         }
     }
 
-    async fn read(&self, ask: &Ask, version: &[(&str, &str)]) -> Result<Value, Status> {
+    async fn read(&self, ask: &ListRequest, version: &[(&str, &str)]) -> Result<Value, Status> {
         let mut query: Vec<(String, String)> = version
             .iter()
             .filter(|(_, value)| !value.is_empty())
@@ -290,7 +290,7 @@ impl World {
         self.history.values().next_back().unwrap()
     }
 
-    /// The store's revision: nobody else writes.
+    /// Returns the store's revision; there are no other writers.
     fn revision(&self) -> u64 {
         (*self.history.keys().next_back().unwrap()).max(1)
     }
@@ -329,7 +329,7 @@ fn items(list: &Value) -> Vec<(Key, Pod)> {
     list["items"].as_array().unwrap().iter().map(item).collect()
 }
 
-/// The number of schedules and their seed, which is told.
+/// Returns the number of schedules and their seed, which is printed.
 fn config() -> ProptestConfig {
     let mut config = match std::env::var_os("PROPTEST_CASES") {
         Some(_) => ProptestConfig::default(),

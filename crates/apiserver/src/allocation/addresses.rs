@@ -1,7 +1,7 @@
 //! Cluster IPs as `IPAddress` objects (upstream: `pkg/registry/core/service/ipallocator`).
 //!
-//! An address is allocated by creating the object of its name, so that servers over one store never allocate one twice.
-//! Free addresses are found in the watch cache, which may lag: the store decides.
+//! An address is allocated by creating the object of its name, so servers that share a store never allocate an address
+//! twice. Free addresses are looked up in the watch cache, which may lag; the store decides.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -33,31 +33,31 @@ pub(super) struct Addresses {
     pub(super) store: Arc<dyn Store>,
     pub(super) objects: Arc<ResourceStorage>,
     pub(super) cidrs: ServiceCidrs,
-    /// Runs what must end even if the request goes away.
+    /// Runs tasks that must complete even if the request is dropped.
     pub(super) runtime: Handle,
-    /// The addresses whose claims are being given up.
+    /// The addresses whose claims are being released.
     releasing: Mutex<HashSet<IpAddr>>,
     released: Notify,
 }
 
-/// An address that an attempt has claimed. Dropping it gives the address up.
+/// An address claimed by a write attempt. Dropping it releases the address.
 pub(super) struct AddressClaim {
     addresses: Arc<Addresses>,
     pub(super) address: IpAddr,
     uid: String,
-    /// The revision of the object; `None` where it is unknown whether it was created.
+    /// The revision of the object; `None` if it is unknown whether the object was created.
     revision: Option<u64>,
     is_kept: bool,
 }
 
-/// The holder of an address whose object may be deleted.
+/// The owner of an address whose object may be deleted.
 #[derive(Clone, Copy)]
 pub(super) enum Holder<'a> {
-    /// An attempt.
+    /// A write attempt, by its uid.
     Uid(&'a str),
     /// A service.
     Service(&'a ServiceName),
-    /// Nobody: only the revision that is known is deleted.
+    /// No owner: only the known revision is deleted.
     None,
 }
 
@@ -72,7 +72,7 @@ impl Addresses {
         Self { store, objects, cidrs, runtime, releasing, released }
     }
 
-    /// Claims this address for a service.
+    /// Claims an address for a service.
     ///
     /// # Errors
     /// [`AddressError`].
@@ -87,7 +87,7 @@ impl Addresses {
             loop {
                 let is_releasing = this.releasing.lock().contains(&address);
                 match this.create(address, &service).await {
-                    // An earlier attempt of the same write, or a deletion, is giving it up.
+                    // An earlier attempt of this write, or a deletion, is releasing it.
                     Err(AddressError::Allocated) if is_releasing => this.wait_released(address).await,
                     outcome => return outcome,
                 }
@@ -96,7 +96,7 @@ impl Addresses {
         .await
     }
 
-    /// Claims any free address of the family for a service.
+    /// Claims a free address of the family for a service.
     ///
     /// # Errors
     /// [`AddressError`].
@@ -109,7 +109,7 @@ impl Addresses {
         self.owned(async move {
             let known = this.objects.cacher().snapshot();
             match this.claim_free(|key| known.get(key).is_none(), family, &service).await {
-                // The cache may show addresses that have become free, and lack ranges that are new.
+                // The cache may not yet show freed addresses or new ranges.
                 Err(AddressError::Full) => {}
                 outcome => return outcome,
             }
@@ -127,14 +127,14 @@ impl Addresses {
         .await
     }
 
-    /// The claims of a dry run: nothing is created.
+    /// Checks a claim for a dry run; creates nothing.
     pub(super) async fn check_claim(
         &self,
         wanted: Option<IpAddr>,
         family: Family,
     ) -> Result<IpAddr, AddressError> {
         let Some(address) = wanted else {
-            // As upstream: an address that no service gets.
+            // As upstream: the network address, which no service gets.
             return self.cidrs.ready(family).first().map(|range| range.base()).ok_or(AddressError::Full);
         };
         self.cidrs.check(address).await?;
@@ -142,7 +142,7 @@ impl Addresses {
         if stored.is_some() { Err(AddressError::Allocated) } else { Ok(address) }
     }
 
-    /// Deletes the object of an address, if `holder` holds it. Ends once the store has said that it is gone.
+    /// Deletes the object of an address if `holder` owns it. Returns when the store has confirmed that it is gone.
     pub(super) async fn release(&self, address: IpAddr, holder: Holder<'_>, revision: Option<u64>) {
         let Ok(key) = self.key(address) else { return };
         let mut expected = revision;
@@ -159,12 +159,12 @@ impl Addresses {
         }
     }
 
-    /// Deletes the object of an address as it was seen; one that has changed since stays.
+    /// Deletes the object of an address at a known revision; a changed object stays.
     pub(super) async fn release_as_seen(&self, address: IpAddr, revision: u64) {
         self.release(address, Holder::None, Some(revision)).await;
     }
 
-    /// The revision of an address' object that the cache knows.
+    /// Returns the revision of an address' object in the cache.
     pub(super) fn known_revision(&self, address: IpAddr) -> Option<u64> {
         self.objects.find("", &address.to_string()).map(|object| object.resource_version())
     }
@@ -190,7 +190,7 @@ impl Addresses {
             Ok(TxnOutcome::Failed { .. }) => Err(AddressError::Allocated),
             Err(error) => {
                 if error.is_outcome_unknown() {
-                    // Deletes the object, should it be there.
+                    // Deletes the object if it was created.
                     drop(claim(None));
                 }
                 Err(store_status(&error).into())
@@ -218,14 +218,14 @@ impl Addresses {
         Err(AddressError::Full)
     }
 
-    /// The keys of all objects, past the cache.
+    /// Lists the keys of all objects from the store.
     async fn stored_keys(&self) -> Result<HashSet<Arc<str>>, Status> {
         let prefix = nave_resources::list_prefix(self.objects.def(), None).map_err(Status::internal)?;
         let found = self.objects.range(Range::all(prefix)).await?;
         Ok(found.items.into_iter().map(|kv| kv.key).collect())
     }
 
-    /// Runs a claim to its end, also if the caller goes away; then the claim is dropped.
+    /// Completes a claim even if the caller is dropped, in which case the claim is released.
     async fn owned(
         &self,
         claim: impl Future<Output = Result<AddressClaim, AddressError>> + Send + 'static,
@@ -266,7 +266,7 @@ impl AddressClaim {
         self.is_kept = true;
     }
 
-    /// Gives the address up, and waits for that.
+    /// Releases the address and waits for it.
     pub(super) async fn release(mut self) {
         self.is_kept = true;
         let addresses = Arc::clone(&self.addresses);
@@ -290,7 +290,7 @@ impl Drop for AddressClaim {
     }
 }
 
-/// The service that an address' object names as its parent; `None` for another parent.
+/// Returns the service in the parent reference of an address' object; `None` for another parent.
 pub(super) fn parent(object: &Value) -> Option<ServiceName> {
     let reference = object.get("spec")?.get("parentRef")?;
     let text = |field: &str| reference.get(field).and_then(Value::as_str).unwrap_or_default();
@@ -298,7 +298,7 @@ pub(super) fn parent(object: &Value) -> Option<ServiceName> {
         .then(|| ServiceName { namespace: text("namespace").to_owned(), name: text("name").to_owned() })
 }
 
-/// The object of an address that belongs to a service.
+/// Builds the object of an address that is allocated to a service.
 fn object(address: IpAddr, service: &ServiceName) -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1",

@@ -1,20 +1,20 @@
-//! A bit for each port of a range, in the form that kube-apiserver keeps it in.
+//! A bit per port of a range, in kube-apiserver's stored form.
 
 use rand::Rng;
 
-/// The ports of a range that are in use, by their offset.
+/// The ports in use, by offset in the range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Bitmap {
     bits: Vec<bool>,
 }
 
 impl Bitmap {
-    /// A bitmap of which nothing is in use.
+    /// Creates an empty bitmap.
     pub(super) fn new(size: usize) -> Self {
         Self { bits: vec![false; size] }
     }
 
-    /// Reads the bytes of one big-endian number, in which bit `n` stands for offset `n`. Bits beyond the size are
+    /// Parses the bytes of a big-endian number in which bit `n` stands for offset `n`. Bits beyond the size are
     /// dropped.
     pub(super) fn from_bytes(size: usize, bytes: &[u8]) -> Self {
         let mut bitmap = Self::new(size);
@@ -25,7 +25,7 @@ impl Bitmap {
         bitmap
     }
 
-    /// The bytes of the number, without leading zeros.
+    /// Returns the bytes of the number, without leading zeros.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let bytes = self.bits.chunks(8).map(|bits| {
             bits.iter().enumerate().fold(0_u8, |byte, (bit, is_set)| byte | u8::from(*is_set) << bit)
@@ -56,15 +56,15 @@ impl Bitmap {
         }
     }
 
-    /// Sets a bit that is not set: from a random one on in the upper band, and only then in the lower band, which is
-    /// left to services that request a port as long as that is possible. `None` if all are set.
+    /// Sets a free bit: starting at a random one in the upper band, and in the lower band only if the upper one is
+    /// full, because services that request a specific port use the lower band. `None` if all bits are set.
     pub(super) fn set_any(&mut self) -> Option<usize> {
         let (split, end) = (self.lower_band_size(), self.bits.len());
         let free = self.find_free(split, end).or_else(|| self.find_free(0, split))?;
         self.set(free).then_some(free)
     }
 
-    /// The offsets in use.
+    /// Returns the offsets in use.
     pub(super) fn offsets(&self) -> impl Iterator<Item = usize> {
         self.bits.iter().enumerate().filter(|(_, is_set)| **is_set).map(|(offset, _)| offset)
     }
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_one_big_endian_number() {
+    fn bytes_are_a_big_endian_number() {
         let mut bitmap = Bitmap::new(2768);
         assert_eq!(bitmap.to_bytes(), [] as [u8; 0]);
         for (offset, bytes) in [(0, &[1][..]), (7, &[0x81]), (8, &[1, 0x81]), (17, &[2, 1, 0x81])] {
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bit_is_set_once_and_the_lower_band_comes_last() {
+    fn sets_every_bit_once_and_the_lower_band_last() {
         for (size, lower) in [(1, 0), (16, 0), (17, 16), (2768, 86), (65535, 128)] {
             let mut bitmap = Bitmap::new(size);
             assert_eq!(bitmap.lower_band_size(), lower, "{size}");

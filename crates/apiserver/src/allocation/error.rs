@@ -1,8 +1,8 @@
-//! Why an address or a port is not allocated.
+//! Errors of allocations.
 
 use nave_machinery::Status;
 
-/// Why an address is not allocated.
+/// An address is not allocated.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AddressError {
     #[error("range is full")]
@@ -11,12 +11,12 @@ pub(super) enum AddressError {
     Allocated,
     #[error("the provided network does not match the current range")]
     MismatchedNetwork,
-    /// The store's.
+    /// An error of the store.
     #[error(transparent)]
     Store(#[from] Status),
 }
 
-/// Why a port is not allocated.
+/// A port is not allocated.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum PortError {
     #[error("range is full")]
@@ -29,7 +29,7 @@ pub(super) enum PortError {
     NotReady,
     #[error("the provided range does not match the current range")]
     MismatchedRange,
-    /// The store's.
+    /// An error of the store.
     #[error(transparent)]
     Store(#[from] Status),
 }

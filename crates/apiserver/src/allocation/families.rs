@@ -1,5 +1,5 @@
-//! The IP families of a service: which it has, by its policy and by what the cluster has (upstream:
-//! `initIPFamilyFields` in `pkg/registry/core/service/storage`).
+//! The IP families of a service, from its policy and the ranges of the cluster (upstream: `initIPFamilyFields` in
+//! `pkg/registry/core/service/storage`).
 
 use std::net::IpAddr;
 
@@ -13,11 +13,11 @@ const SINGLE_STACK: &str = "SingleStack";
 const PREFER_DUAL_STACK: &str = "PreferDualStack";
 const REQUIRE_DUAL_STACK: &str = "RequireDualStack";
 
-/// Completes the policy, the families and the number of cluster IPs of a service's spec. What users set must be valid
-/// by itself (`nave_resources::validate_service_cluster_ips`).
+/// Completes the policy, the families and the number of cluster IPs of a service's spec. The fields that users set must
+/// have passed `nave_resources::validate_service_cluster_ips`.
 ///
 /// # Errors
-/// The errors of families that do not fit together, or are not configured on this cluster.
+/// The families contradict each other or are not configured on this cluster.
 pub(super) fn complete(
     spec: &mut Map,
     old: Option<&Map>,
@@ -49,7 +49,7 @@ pub(super) fn complete(
     let lacks_second = families.len() < 2 && policy != SINGLE_STACK;
     let primary = families.first().and_then(|name| Family::parse(name)).unwrap_or(cluster.primary_family());
     if is_headless(spec) && !has_selector(spec) {
-        // Its endpoints are the user's, who may have families that the cluster has not.
+        // Users manage the endpoints of such a service, which may have families that the cluster does not have.
         if families.is_empty() {
             families.push(primary.as_str().to_owned());
         }
@@ -82,7 +82,7 @@ pub(super) fn complete(
     Ok(())
 }
 
-/// The positions in `clusterIPs` for which the service needs an address that it does not have yet.
+/// Returns the positions in `clusterIPs` that need a new address.
 pub(super) fn missing_addresses(spec: &Map, old: Option<&Map>) -> std::ops::Range<usize> {
     let families = texts(spec, "ipFamilies").len();
     if text(spec, "type") == "ExternalName" || is_headless(spec) {
@@ -97,8 +97,8 @@ pub(super) fn missing_addresses(spec: &Map, old: Option<&Map>) -> std::ops::Rang
     }
 }
 
-/// Returns whether an update keeps a service with `PreferDualStack`: such a service is not changed because the cluster
-/// has become dual-stack.
+/// Returns whether an update keeps a service with `PreferDualStack` unchanged. Such a service does not change when the
+/// cluster becomes dual-stack.
 fn keeps_dual_stack(spec: &Map, old: &Map) -> bool {
     let prefers = |spec: &Map| matches!(text(spec, "ipFamilyPolicy"), PREFER_DUAL_STACK);
     prefers(spec)
@@ -108,8 +108,8 @@ fn keeps_dual_stack(spec: &Map, old: &Map) -> bool {
         && texts(spec, "ipFamilies") == texts(old, "ipFamilies")
 }
 
-/// The policy that a service has if it says none: the one it had, so that no update switches between single and dual
-/// stack by itself.
+/// Sets the policy if the service has none: the previous one, so that an update never switches between single and dual
+/// stack implicitly.
 fn set_policy(spec: &mut Map, old: Option<&Map>) {
     if !text(spec, "ipFamilyPolicy").is_empty() {
         return;
@@ -122,7 +122,7 @@ fn set_policy(spec: &mut Map, old: Option<&Map>) {
     spec.insert("ipFamilyPolicy".to_owned(), policy.into());
 }
 
-/// An update to `SingleStack` gives up the second address; one with another policy must not.
+/// Releases the second address on an update to `SingleStack`; removing it under another policy is an error.
 fn follow_policy(spec: &mut Map, old: &Map, policy: &str, errors: &mut Vec<FieldError>) {
     for (field, what) in [("clusterIPs", "cluster IP"), ("ipFamilies", "IP family")] {
         let (new, had) = (texts(spec, field), texts(old, field));
@@ -137,7 +137,7 @@ fn follow_policy(spec: &mut Map, old: &Map, policy: &str, errors: &mut Vec<Field
     }
 }
 
-/// The families named, and those of the addresses named beyond them.
+/// Returns the requested families, and the families of further requested addresses.
 fn infer_families(spec: &Map, cluster: ServiceRanges, errors: &mut Vec<FieldError>) -> Vec<String> {
     let mut families = texts(spec, "ipFamilies");
     let addresses = texts(spec, "clusterIPs");
@@ -185,7 +185,7 @@ mod tests {
     const DUAL: &str = "10.0.0.0/16,fd00::/108";
 
     #[test]
-    fn a_new_service_has_the_families_of_its_policy() {
+    fn a_new_service_gets_the_families_of_its_policy() {
         let missing = |count: usize| json!({"start": 0, "end": count});
         for (cluster, spec, policy, families, addresses) in [
             (SINGLE, json!({}), SINGLE_STACK, json!(["IPv4"]), 1),
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_families_that_the_cluster_has_not() {
+    fn rejects_families_that_are_not_configured() {
         for (spec, error) in [
             (
                 json!({"ipFamilyPolicy": REQUIRE_DUAL_STACK}),
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn updates_change_the_number_of_addresses_only_if_the_policy_says_so() {
+    fn updates_change_the_number_of_addresses_only_with_the_policy() {
         let one = json!({"type": "ClusterIP", "ipFamilyPolicy": SINGLE_STACK, "ipFamilies": ["IPv4"],
             "clusterIP": "10.0.0.5", "clusterIPs": ["10.0.0.5"]});
         let two = json!({"type": "ClusterIP", "ipFamilyPolicy": REQUIRE_DUAL_STACK,

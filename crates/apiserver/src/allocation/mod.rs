@@ -1,18 +1,18 @@
 //! Cluster IPs and node ports of services (upstream: `pkg/registry/core/service`).
 //!
-//! | file | what it does |
+//! | file | contents |
 //! | --- | --- |
-//! | `service_cidr.rs`, `range.rs` | the ranges of cluster IPs, as `ServiceCIDR` objects say |
+//! | `service_cidr.rs`, `range.rs` | the ranges of cluster IPs, from `ServiceCIDR` objects |
 //! | `families.rs` | the IP families of a service |
 //! | `addresses.rs` | cluster IPs as `IPAddress` objects |
 //! | `node_ports.rs` | the node ports that a service needs |
 //! | `ports.rs`, `bitmap.rs` | node ports as a `RangeAllocation` |
-//! | `repair.rs` | services, addresses and ports brought into agreement |
+//! | `repair.rs` | reconciliation of services, addresses and ports |
 //!
-//! A write [begins](ServiceAllocator::begin) with a reservation: what the new state needs beyond the old one is claimed
-//! in the store before the service is written, so that servers over one store never allocate anything twice. Dropping
-//! the reservation frees what this attempt claimed. Once the write is committed, what the old state had and the new one
-//! has not is freed.
+//! A write [begins](ServiceAllocator::begin) with a reservation: what the new state needs in addition to the old one is
+//! claimed in the store before the service is written, so servers that share a store never allocate anything twice.
+//! Dropping the reservation releases its claims. After the commit, allocations of the old state that the new one does
+//! not have are released.
 
 mod addresses;
 mod bitmap;
@@ -37,7 +37,7 @@ use tokio::runtime::Handle;
 
 use self::addresses::{AddressClaim, Addresses, Holder};
 use self::error::{AddressError, PortError};
-use self::node_ports::{Place, Plan, Wanted};
+use self::node_ports::{Plan, SpecPosition, Wanted};
 use self::ports::{PortClaim, Ports};
 use self::range::Family;
 pub use self::range::{RangeError, ServiceRanges};
@@ -56,21 +56,21 @@ pub struct ServiceAllocator {
     services: Arc<ResourceStorage>,
 }
 
-/// The claims of one attempt of a write, until it is settled or dropped.
+/// The claims of a write attempt, until the write is committed or the reservation is dropped.
 pub struct ServiceReservation {
     service: ServiceName,
     addresses: Arc<Addresses>,
     ports: Arc<Ports>,
     claimed_addresses: Vec<AddressClaim>,
     claimed_ports: Option<PortClaim>,
-    /// The allocations in the state that the write replaces, with the revisions of the addresses.
+    /// The allocations of the state that the write replaces, with the revisions of the address objects.
     before: Allocations,
     known: Vec<(IpAddr, Option<u64>)>,
 }
 
 impl ServiceAllocator {
-    /// An allocator over the storages; `None` where a resource that it needs is not stored. Must be called within a
-    /// Tokio runtime, which runs what must end even if its request goes away.
+    /// Creates an allocator; `None` if a resource that it needs is not stored. Must be called within a Tokio runtime,
+    /// which runs tasks that must complete even if their request is dropped.
     pub fn new(storages: &Storages, ranges: ServiceRanges, ports: RangeInclusive<u16>) -> Option<Arc<Self>> {
         let networking = |resource: &str| {
             storages.get(&GroupVersionResource::new("networking.k8s.io", "v1", resource)).cloned()
@@ -89,11 +89,11 @@ impl ServiceAllocator {
         }))
     }
 
-    /// Completes the families of a service, and claims the addresses and ports that it needs beyond those of `old`, the
-    /// state that the write replaces. A dry run claims nothing.
+    /// Completes the families of a service, and claims the addresses and ports that it needs in addition to those of
+    /// `old`, the state that the write replaces. A dry run claims nothing.
     ///
     /// # Errors
-    /// 422 where fields do not fit together, or an address or a port is taken or out of range; 500 where none is left.
+    /// 422 if fields contradict each other, or an address or port is taken or out of range; 500 if none is free.
     pub async fn begin(
         &self,
         service: &mut Value,
@@ -127,7 +127,7 @@ impl ServiceAllocator {
         Ok(reservation)
     }
 
-    /// The reservation of a deletion: once it is committed, what the service has is free.
+    /// Returns the reservation of a deletion, which releases the allocations of the service after the commit.
     pub fn begin_deletion(&self, service: &Value) -> ServiceReservation {
         self.reservation(ServiceName::from_service(service), Some(service))
     }
@@ -170,7 +170,7 @@ impl ServiceAllocator {
         else {
             return Ok(());
         };
-        // Validation has seen to it that text is an address.
+        // Validation has checked that the text is an address.
         let wanted = text.parse::<IpAddr>().ok();
         let claimed = match wanted {
             _ if dry_run => self.addresses.check_claim(wanted, family).await,
@@ -218,7 +218,7 @@ impl Reservation for ServiceReservation {
     async fn settle(mut self: Box<Self>, settlement: Settlement<'_>) {
         let stored = match settlement.stored().map(Allocations::from_service).transpose() {
             Ok(stored) => stored.unwrap_or_default(),
-            // Nothing is freed; the repair sees to it.
+            // Nothing is released here; the repair finds the leaks.
             Err(error) => {
                 tracing::error!(service = ?self.service, %error, "allocations of a service cannot be read");
                 self.claimed_addresses.drain(..).for_each(AddressClaim::keep);
@@ -238,8 +238,9 @@ impl Reservation for ServiceReservation {
                 ports.extend(freed.ports);
                 (Holder::Service(&self.service), freed.addresses)
             }
-            // Others may have freed the same meanwhile, and it may be in use by another service. The revision of an
-            // address tells whether that is so; nothing does for ports, which are left to the repair.
+            // Other writers may have released the same allocations, and another service may use them now. The revision
+            // of an address object tells whether it is still the same; ports have no such mark and are left to the
+            // repair.
             Settlement::Found(_) => {
                 ports.clear();
                 let addresses = freed.addresses.into_iter().filter(|address| known(address).is_some());
@@ -261,9 +262,9 @@ impl ServiceReservation {
     }
 }
 
-/// An address that is not allocated.
+/// A failed allocation of an address.
 struct AddressFailure {
-    /// As the service names it; empty where any would do.
+    /// The requested address; empty for any address.
     wanted: String,
     error: AddressError,
 }
@@ -292,10 +293,10 @@ fn port_status(
 ) -> Status {
     match (error, plan.wanted.get(position)) {
         (PortError::Store(status), _) => status,
-        (error, Some((Wanted::Number(number), Place::HealthCheck))) => {
+        (error, Some((Wanted::Number(number), SpecPosition::HealthCheck))) => {
             Status::internal(format!("failed to allocate requested HealthCheck NodePort {number}: {error}"))
         }
-        (error, Some((Wanted::Any, Place::HealthCheck))) => {
+        (error, Some((Wanted::Any, SpecPosition::HealthCheck))) => {
             Status::internal(format!("failed to allocate a HealthCheck NodePort 0: {error}"))
         }
         (error, Some((Wanted::Number(number), place))) => {

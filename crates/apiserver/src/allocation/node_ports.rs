@@ -10,29 +10,29 @@ use super::service::text;
 /// A port to be claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// This one.
+    /// A specific port.
     Number(i64),
-    /// Any.
+    /// Any free port.
     Any,
 }
 
-/// The ports that a service lacks, and where they go in its spec.
+/// The ports to claim for a service, and their positions in its spec.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
-    /// The ports to be claimed, each with its place.
-    pub(super) wanted: Vec<(Wanted, Place)>,
-    /// The positions in `ports` that get a claimed port, by its position in `wanted`.
+    /// The ports to claim, each with its position.
+    pub(super) wanted: Vec<(Wanted, SpecPosition)>,
+    /// Positions in `ports` that share a claimed port, with its index in `wanted`.
     shared: Vec<(usize, usize)>,
 }
 
-/// The place of a port in a service's spec.
+/// A position of a port in a service's spec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum SpecPosition {
     NodePort(usize),
     HealthCheck,
 }
 
-impl Place {
+impl SpecPosition {
     pub(super) fn path(self) -> FieldPath {
         let spec = FieldPath::new("spec");
         match self {
@@ -43,7 +43,7 @@ impl Place {
 }
 
 impl Plan {
-    /// The ports that a service needs beyond those of its old state.
+    /// Plans the ports that a service needs in addition to those of its old state.
     pub(super) fn new(spec: &Map, old: Option<&Map>) -> Self {
         let mut plan = Self::default();
         if has_node_ports(spec) {
@@ -54,17 +54,19 @@ impl Plan {
         }
         if needs_health_check(spec) && !old.is_some_and(needs_health_check) {
             let number = number(spec, "healthCheckNodePort");
-            plan.wanted.push((wanted(number), Place::HealthCheck));
+            plan.wanted.push((wanted(number), SpecPosition::HealthCheck));
         }
         plan
     }
 
-    /// Writes the claimed ports, in the order in which they are wanted, into the spec.
+    /// Writes the claimed ports into the spec; they have the order of `wanted`.
     pub(super) fn fill(&self, spec: &mut Map, claimed: &[u16]) {
         for ((_, place), port) in self.wanted.iter().zip(claimed) {
             match place {
-                Place::NodePort(index) => set_node_port(spec, *index, *port),
-                Place::HealthCheck => drop(spec.insert("healthCheckNodePort".to_owned(), (*port).into())),
+                SpecPosition::NodePort(index) => set_node_port(spec, *index, *port),
+                SpecPosition::HealthCheck => {
+                    spec.insert("healthCheckNodePort".to_owned(), (*port).into());
+                }
             }
         }
         for (index, position) in &self.shared {
@@ -74,7 +76,8 @@ impl Plan {
         }
     }
 
-    /// Ports of one number, such as DNS over UDP and TCP, share a node port unless the service says otherwise.
+    /// Service ports with the same number, such as DNS over UDP and TCP, share a node port unless the service requests
+    /// otherwise.
     fn add_new(&mut self, spec: &Map) {
         let allocates = allocates_node_ports(spec);
         let ports: Vec<&Map> = ports(spec).collect();
@@ -82,7 +85,7 @@ impl Plan {
         for port in ports.iter().filter(|port| number(port, "nodePort") != 0) {
             requested.entry(number(port, "port")).or_insert(number(port, "nodePort"));
         }
-        // By the service's port: the position of its node port among those wanted, and its number if that is known.
+        // By service port: the index in `wanted`, and the number if it is known.
         let mut allocated: HashMap<i64, (usize, i64)> = HashMap::new();
         for (index, port) in ports.iter().enumerate() {
             let (service_port, node_port) = (number(port, "port"), number(port, "nodePort"));
@@ -92,11 +95,11 @@ impl Plan {
             match allocated.get(&service_port) {
                 Some((position, _)) if node_port == 0 => self.shared.push((index, *position)),
                 Some((_, same)) if *same == node_port => {}
-                Some(_) => self.wanted.push((wanted(node_port), Place::NodePort(index))),
+                Some(_) => self.wanted.push((wanted(node_port), SpecPosition::NodePort(index))),
                 None => {
                     let number = requested.get(&service_port).copied().unwrap_or_default();
                     allocated.insert(service_port, (self.wanted.len(), number));
-                    self.wanted.push((wanted(number), Place::NodePort(index)));
+                    self.wanted.push((wanted(number), SpecPosition::NodePort(index)));
                 }
             }
         }
@@ -104,7 +107,7 @@ impl Plan {
 
     fn add_changed(&mut self, spec: &Map, old: &Map) {
         let allocates = allocates_node_ports(spec);
-        // Another type of service may name ports, but has none.
+        // A service of another type may name ports, but does not own them.
         let has_ports = has_node_ports(old);
         let mut had: Vec<i64> =
             ports(old).filter(|_| has_ports).map(|port| number(port, "nodePort")).collect();
@@ -114,7 +117,7 @@ impl Plan {
                 continue;
             }
             had.push(node_port);
-            self.wanted.push((wanted(node_port), Place::NodePort(index)));
+            self.wanted.push((wanted(node_port), SpecPosition::NodePort(index)));
         }
     }
 }
@@ -140,7 +143,7 @@ fn ports(spec: &Map) -> impl Iterator<Item = &Map> {
     spec.get("ports").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object)
 }
 
-/// A number; 0 where there is none.
+/// Returns a number field, or 0.
 fn number(map: &Map, field: &str) -> i64 {
     map.get(field).and_then(Value::as_i64).unwrap_or_default()
 }
@@ -158,7 +161,7 @@ mod tests {
 
     use super::*;
 
-    /// The ports wanted, 0 being any, and the spec once they are claimed; any port is claimed as 31000 and up.
+    /// Returns the ports to claim, with 0 for any, and the completed spec; any port is claimed as 31000 and up.
     fn planned(spec: &Value, old: Option<&Value>) -> (Vec<i64>, Value) {
         let Value::Object(mut spec) = spec.clone() else { panic!("a spec") };
         let plan = Plan::new(&spec, old.and_then(Value::as_object));
@@ -214,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_claims_only_what_is_new() {
+    fn an_update_claims_only_new_ports() {
         let old = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30001}]});
         let with = |ports: Value| json!({"type": "NodePort", "ports": ports});
         for (spec, wanted) in [
@@ -231,7 +234,7 @@ mod tests {
         ] {
             assert_eq!(planned(&spec, Some(&old)).0, wanted, "{spec}");
         }
-        // A service without node ports does not own the ports that it names.
+        // A service of a type without node ports does not own the ports in its spec.
         for kind in ["ExternalName", "ClusterIP"] {
             let mut before = old.clone();
             before["type"] = json!(kind);

@@ -1,7 +1,7 @@
-//! Node ports as the `RangeAllocation` that kube-apiserver keeps (upstream: `pkg/registry/core/service/portallocator`).
+//! Node ports as a `RangeAllocation`, as in kube-apiserver (upstream: `pkg/registry/core/service/portallocator`).
 //!
-//! All changes of a server go through one queue: what waits while a transaction is under way shares the next one. The
-//! store compares the revision, so that servers over one store never allocate a port twice.
+//! All changes of a server go through one queue: changes that wait during a transaction share the next one. The store
+//! compares the revision, so servers that share a store never allocate a port twice.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -21,18 +21,18 @@ use super::error::PortError;
 use super::node_ports::Wanted;
 use crate::storage::store_status;
 
-/// The key of the object.
+/// The storage key of the object.
 pub(super) const KEY: &str = "/registry/ranges/servicenodeports";
-/// How often a change is tried against other servers before it is given up.
+/// Maximum number of attempts of a change against other servers.
 const MAX_ATTEMPTS: usize = 32;
-/// The first of the ports that dry runs are answered with, as upstream does.
+/// The first port in responses to dry runs, as upstream.
 const DRY_RUN_PORT: u16 = 32_769;
 
 /// Allocates node ports.
 pub(super) struct Ports {
     store: Arc<dyn Store>,
     range: RangeInclusive<u16>,
-    /// Runs what must end even if the request goes away.
+    /// Runs tasks that must complete even if the request is dropped.
     runtime: Handle,
     state: Mutex<State>,
 }
@@ -41,7 +41,7 @@ pub(super) struct Ports {
 struct State {
     queue: Vec<Change>,
     is_served: bool,
-    /// The object as it was last read or written.
+    /// The object as last read or written.
     known: Option<StoredPorts>,
 }
 
@@ -51,24 +51,24 @@ enum Change {
     Release { ports: Vec<u16>, done: Option<oneshot::Sender<()>> },
 }
 
-/// The claim that failed, by its position, and why.
+/// The index of the failed claim, and the error.
 pub(super) type ClaimError = (usize, PortError);
 
-/// Ports that an attempt has claimed. Dropping it gives them up.
+/// Ports claimed by a write attempt. Dropping it releases them.
 pub(super) struct PortClaim {
     allocator: Arc<Ports>,
     claimed: Vec<u16>,
 }
 
-/// The object as it is stored.
+/// The stored object.
 #[derive(Clone, Debug)]
 pub(super) struct StoredPorts {
-    /// 0 where there is none.
+    /// The revision; 0 if the object does not exist.
     pub(super) revision: u64,
-    /// As text, such as `30000-32767`.
+    /// The range as text, such as `30000-32767`.
     pub(super) range: String,
     pub(super) bitmap: Bitmap,
-    /// The whole object, with what only others use.
+    /// The whole object, including fields that only other clients use.
     object: Value,
 }
 
@@ -77,7 +77,7 @@ impl Ports {
         Self { store, range, runtime, state: Mutex::default() }
     }
 
-    /// Claims ports, all or none of them, in the order in which they are wanted.
+    /// Claims all of the ports or none; the claim has them in the order of `wanted`.
     ///
     /// # Errors
     /// [`ClaimError`].
@@ -87,7 +87,7 @@ impl Ports {
         answer.await.unwrap_or_else(|_| Err((0, store_status(&StoreError::Closed).into())))
     }
 
-    /// The ports that a dry run is answered with; nothing is claimed.
+    /// Returns the ports for the response to a dry run; claims nothing.
     ///
     /// # Errors
     /// [`ClaimError`].
@@ -106,35 +106,40 @@ impl Ports {
         Ok(claimed)
     }
 
-    /// Frees ports, and waits for that.
+    /// Releases ports and waits for it.
     pub(super) async fn release(self: &Arc<Self>, ports: Vec<u16>) {
         if ports.is_empty() {
             return;
         }
         let (done, freed) = oneshot::channel();
         self.enqueue(Change::Release { ports, done: Some(done) });
-        // An error means that the server ends; the ports are freed by the repair of another run.
+        // An error means that the server stops; the repair after the next start releases the ports.
         let _ = freed.await;
     }
 
-    /// The stored allocation.
+    /// Reads the stored allocation.
     ///
     /// # Errors
-    /// The store's.
+    /// The error of the store.
     pub(super) async fn read(&self) -> Result<StoredPorts, Status> {
         let found = self.store.get(KEY, None).await.map_err(|error| store_status(&error))?;
         self.parse(found.as_ref())
     }
 
-    /// Writes a bitmap of this server's range in place of what was read; false if another writer was faster.
+    /// Replaces the allocation that was read with a bitmap of this server's range; returns false if another writer was
+    /// faster.
     ///
     /// # Errors
-    /// The store's.
+    /// The error of the store.
     pub(super) async fn replace(&self, read: &StoredPorts, bitmap: &Bitmap) -> Result<bool, Status> {
         match self.write(read, bitmap).await {
             Ok(TxnOutcome::Committed { revision, .. }) => {
-                let written =
-                    StoredPorts { revision, bitmap: bitmap.clone(), range: self.spelled(), ..read.clone() };
+                let written = StoredPorts {
+                    revision,
+                    bitmap: bitmap.clone(),
+                    range: self.range_text(),
+                    ..read.clone()
+                };
                 self.state.lock().known = Some(written);
                 Ok(true)
             }
@@ -143,22 +148,22 @@ impl Ports {
         }
     }
 
-    /// A bitmap of this server's range.
+    /// Returns an empty bitmap of this server's range.
     pub(super) fn empty(&self) -> Bitmap {
         Bitmap::new(self.size())
     }
 
-    /// The range as text.
-    pub(super) fn spelled(&self) -> String {
+    /// Returns the range as text.
+    pub(super) fn range_text(&self) -> String {
         format!("{}-{}", self.range.start(), self.range.end())
     }
 
-    /// The place of a port in the bitmap; `None` for one that is not in the range.
+    /// Returns the offset of a port in the bitmap; `None` if it is out of range.
     pub(super) fn offset(&self, port: u16) -> Option<usize> {
         self.range.contains(&port).then(|| usize::from(port - self.range.start()))
     }
 
-    /// The port at a place of the bitmap.
+    /// Returns the port at an offset of the bitmap.
     pub(super) fn port(&self, offset: usize) -> u16 {
         u16::try_from(offset).map_or(u16::MAX, |offset| self.range.start().saturating_add(offset))
     }
@@ -171,7 +176,7 @@ impl Ports {
         }
     }
 
-    /// Carries out what is queued until nothing is.
+    /// Applies queued changes until the queue is empty.
     async fn serve(self: Arc<Self>) {
         loop {
             let (changes, known) = {
@@ -187,14 +192,14 @@ impl Ports {
         }
     }
 
-    /// Carries out changes by one transaction; returns what is then known of the object.
+    /// Applies changes in one transaction; returns the resulting known state of the object.
     async fn apply(
         self: &Arc<Self>,
         changes: Vec<Change>,
         known: Option<StoredPorts>,
     ) -> Option<StoredPorts> {
         let mut known = known;
-        // True if the known state was just read: it may be older where other servers allocate too.
+        // True if the state was just read. A known state may be outdated if other servers allocate too.
         let mut is_fresh = false;
         for _ in 0..MAX_ATTEMPTS {
             let current = match known.take() {
@@ -232,16 +237,16 @@ impl Ports {
                     is_fresh = true;
                     known = self.parse(current.as_ref()).ok();
                 }
-                // It may have happened. What it changed must not be changed back, as the ports may be another's by
-                // then; what has leaked is found by the repair.
+                // The transaction may have been committed. Its changes must not be reverted, because other services may
+                // use the ports by then; the repair finds leaked ports.
                 Err(status) => return give_up(changes, &status),
             }
         }
-        let status = Status::service_unavailable("other servers changed the node ports again and again");
+        let status = Status::service_unavailable("other servers changed the node ports at each attempt");
         give_up(changes, &status)
     }
 
-    /// Makes one change; a claim that fails changes nothing.
+    /// Applies one change; a failed claim changes nothing.
     fn change(&self, bitmap: &mut Bitmap, change: &Change) -> Result<Vec<u16>, ClaimError> {
         let wanted = match change {
             Change::Release { ports, .. } => {
@@ -268,7 +273,7 @@ impl Ports {
         let Wanted::Number(number) = wanted else {
             return bitmap.set_any().map(|offset| self.port(offset)).ok_or(PortError::Full);
         };
-        let out_of_range = || PortError::OutOfRange(self.spelled());
+        let out_of_range = || PortError::OutOfRange(self.range_text());
         let port = u16::try_from(number).map_err(|_| out_of_range())?;
         let offset = self.offset(port).ok_or_else(out_of_range)?;
         if bitmap.set(offset) { Ok(port) } else { Err(PortError::Allocated) }
@@ -279,7 +284,7 @@ impl Ports {
             match change {
                 Change::Claim { reply, .. } => {
                     let claim = outcome.map(|claimed| PortClaim { allocator: Arc::clone(self), claimed });
-                    // If the caller is gone, dropping the claim frees its ports.
+                    // If the caller was dropped, dropping the claim releases its ports.
                     let _ = reply.send(claim);
                 }
                 Change::Release { done, .. } => notify(done),
@@ -287,11 +292,11 @@ impl Ports {
         }
     }
 
-    /// Why no ports can be allocated from what is stored; only the repair changes its range.
+    /// Returns why no ports can be allocated from the stored object, if so. Only the repair changes its range.
     fn unusable(&self, stored: &StoredPorts) -> Option<PortError> {
         match stored.revision {
             0 => Some(PortError::NotReady),
-            _ if stored.range != self.spelled() => Some(PortError::MismatchedRange),
+            _ if stored.range != self.range_text() => Some(PortError::MismatchedRange),
             _ => None,
         }
     }
@@ -299,7 +304,7 @@ impl Ports {
     async fn write(&self, read: &StoredPorts, bitmap: &Bitmap) -> Result<TxnOutcome, Status> {
         let mut object = read.object.clone();
         if let Some(fields) = object.as_object_mut() {
-            fields.insert("range".to_owned(), self.spelled().into());
+            fields.insert("range".to_owned(), self.range_text().into());
             fields.insert("data".to_owned(), BASE64.encode(bitmap.to_bytes()).into());
         }
         let expect = if read.revision == 0 { Expect::Absent } else { Expect::Revision(read.revision) };
@@ -316,7 +321,7 @@ impl Ports {
         let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
         let bytes = BASE64.decode(text("data")).map_err(Status::internal)?;
         let range = text("range").to_owned();
-        let size = if range == self.spelled() { self.size() } else { bytes.len() * 8 };
+        let size = if range == self.range_text() { self.size() } else { bytes.len() * 8 };
         Ok(StoredPorts { revision: kv.mod_revision, range, bitmap: Bitmap::from_bytes(size, &bytes), object })
     }
 
@@ -326,12 +331,12 @@ impl Ports {
 }
 
 impl PortClaim {
-    /// The ports, in the order in which they were wanted.
+    /// Returns the ports, in the order of the claim.
     pub(super) fn ports(&self) -> &[u16] {
         &self.claimed
     }
 
-    /// Makes the claim permanent for the ports in `kept`; returns the others, which are the caller's to free.
+    /// Makes the claim permanent for the ports in `kept`; returns the others, which the caller must release.
     pub(super) fn settle(mut self, kept: &[u16]) -> Vec<u16> {
         let mut claimed = std::mem::take(&mut self.claimed);
         claimed.retain(|port| !kept.contains(port));
@@ -348,9 +353,9 @@ impl Drop for PortClaim {
     }
 }
 
-/// Ends changes of which it is unknown whether they happened; nothing is known of the object any more.
+/// Ends changes with an unknown outcome. The state of the object is unknown afterwards.
 fn give_up(changes: Vec<Change>, status: &Status) -> Option<StoredPorts> {
-    tracing::warn!(%status, "node ports cannot be changed; those that leak are freed by the repair");
+    tracing::warn!(%status, "node ports cannot be changed; the repair will free leaked ports");
     refuse(changes, &PortError::Store(status.clone()));
     None
 }
@@ -358,7 +363,7 @@ fn give_up(changes: Vec<Change>, status: &Status) -> Option<StoredPorts> {
 fn refuse(changes: Vec<Change>, error: &PortError) {
     for change in changes {
         match change {
-            // The caller may be gone.
+            // The caller may have been dropped.
             Change::Claim { reply, .. } => drop(reply.send(Err((0, error.clone())))),
             Change::Release { done, .. } => notify(done),
         }
@@ -367,7 +372,7 @@ fn refuse(changes: Vec<Change>, error: &PortError) {
 
 fn notify(done: Option<oneshot::Sender<()>>) {
     if let Some(done) = done {
-        // The caller may be gone.
+        // The caller may have been dropped.
         let _ = done.send(());
     }
 }
@@ -388,5 +393,5 @@ fn decode(kv: &KeyValue) -> Result<Value, Status> {
     Ok(if object.is_object() { object } else { Value::Object(Map::new()) })
 }
 
-/// The object's type.
+/// The type of the object.
 const TYPE: &str = "io.k8s.api.core.v1.RangeAllocation";

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use nave_machinery::Cidr;
 use rand::Rng;
 
-/// An IP family, as services name it.
+/// An IP family, by its name in services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Family {
     V4,
@@ -19,7 +19,7 @@ pub(super) enum Family {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ServiceRange(Cidr);
 
-/// The ranges of cluster IPs that the server is started with (`--service-cluster-ip-range`): one, or one of each family.
+/// The initial ranges of cluster IPs (`--service-cluster-ip-range`): one, or one per family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceRanges {
     primary: ServiceRange,
@@ -29,7 +29,7 @@ pub struct ServiceRanges {
 /// Ranges that cannot be parsed or do not fit together.
 #[derive(Debug, thiserror::Error)]
 pub enum RangeError {
-    /// A range is not a block of addresses.
+    /// A range is not a valid CIDR.
     #[error("{0:?} is not a range such as 10.0.0.0/16 or fd00::/108")]
     Malformed(String),
     /// A range is too small for a cluster, or too large to allocate from.
@@ -41,12 +41,12 @@ pub enum RangeError {
 }
 
 impl Family {
-    /// The family of an address.
+    /// Returns the family of an address.
     pub(super) fn from_address(address: IpAddr) -> Self {
         if address.is_ipv6() { Self::V6 } else { Self::V4 }
     }
 
-    /// The family of this name.
+    /// Parses the name of a family.
     pub(super) fn parse(name: &str) -> Option<Self> {
         [Self::V4, Self::V6].into_iter().find(|family| family.as_str() == name)
     }
@@ -67,7 +67,7 @@ impl Family {
 }
 
 impl ServiceRange {
-    /// The range of a block; `None` for a block that is too large to allocate from.
+    /// Creates the range of a CIDR; `None` if it is too large to allocate from.
     pub(super) fn new(cidr: Cidr) -> Option<Self> {
         (!cidr.is_ipv6() || cidr.prefix() >= 64).then(|| Self(cidr.masked()))
     }
@@ -76,12 +76,12 @@ impl ServiceRange {
         if self.0.is_ipv6() { Family::V6 } else { Family::V4 }
     }
 
-    /// The first address that a service may have.
+    /// Returns the first address for services.
     pub(super) fn first(self) -> IpAddr {
         self.0.address_at(self.hosts().start)
     }
 
-    /// The network's address.
+    /// Returns the network address.
     pub(super) fn base(self) -> IpAddr {
         self.0.address_at(*self.0.bits().start())
     }
@@ -91,8 +91,8 @@ impl ServiceRange {
         self.0.is_host(address)
     }
 
-    /// All addresses that services may have, in the order in which they are tried: the upper band from a random one on,
-    /// then the lower band, which is left to services that request an address as long as that is possible (KEP-3070).
+    /// Returns all addresses for services, in the order in which they are tried: the upper band from a random address
+    /// on, then the lower band, which is used for requested addresses (KEP-3070).
     pub(super) fn candidates(self) -> impl Iterator<Item = IpAddr> {
         let hosts = self.hosts();
         let split = (hosts.start + self.lower_band_size()).min(hosts.end);
@@ -100,7 +100,7 @@ impl ServiceRange {
         all.map(move |bits| self.0.address_at(bits))
     }
 
-    /// Without the network and, with IPv4, the broadcast address.
+    /// The host numbers, without the network address and the IPv4 broadcast address.
     fn hosts(self) -> Range<u128> {
         let bits = self.0.bits();
         let end = if self.0.is_ipv6() { bits.end().saturating_add(1) } else { *bits.end() };
@@ -114,12 +114,12 @@ impl ServiceRange {
 }
 
 impl ServiceRanges {
-    /// The address of the `kubernetes` service.
+    /// Returns the address of the `kubernetes` service.
     pub fn first(self) -> IpAddr {
         self.primary.first()
     }
 
-    /// The family of services that ask for none.
+    /// Returns the family of services that request none.
     pub(super) fn primary_family(self) -> Family {
         self.primary.family()
     }
@@ -134,7 +134,7 @@ impl ServiceRanges {
         self.is_dual_stack() || self.primary_family() == family
     }
 
-    /// The ranges as text.
+    /// Returns the ranges as text.
     pub(crate) fn cidrs(self) -> Vec<String> {
         [Some(self.primary), self.secondary].into_iter().flatten().map(|range| range.0.to_string()).collect()
     }
@@ -169,7 +169,7 @@ impl fmt::Display for ServiceRanges {
     }
 }
 
-/// The numbers of a range, each once, from a random one on.
+/// Returns each number of a range once, starting at a random one.
 fn from_random_start(range: Range<u128>) -> impl Iterator<Item = u128> {
     let start = if range.is_empty() { range.start } else { rand::rng().random_range(range.clone()) };
     (start..range.end).chain(range.start..start)
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn every_address_is_a_candidate_once_and_the_lower_band_comes_last() {
+    fn every_address_is_a_candidate_once_and_the_lower_band_last() {
         for (text, lower, hosts) in [
             ("10.0.0.0/29", 0, 6),
             ("10.0.0.0/28", 0, 14),
@@ -231,7 +231,7 @@ mod tests {
             let last: BTreeSet<_> = candidates[hosts - lower..].iter().collect();
             assert!(candidates[..hosts - lower].iter().all(|upper| last.iter().all(|lower| *lower < upper)));
         }
-        // A large range is not gone through.
+        // Candidates of a large range are not all computed.
         assert!(range("fd00::/64").candidates().take(3).all(|address| range("fd00::/64").contains(address)));
         assert!(ServiceRange::new("fd00::/63".parse().unwrap()).is_none());
     }

@@ -1,4 +1,4 @@
-//! Brings services, addresses and ports into agreement after crashes, failures and changes by hand (upstream:
+//! Repairs allocations of services after crashes, failures and manual changes (upstream:
 //! `pkg/registry/core/service/{ipallocator,portallocator}/controller`).
 
 use std::collections::HashMap;
@@ -20,66 +20,66 @@ use super::range::Family;
 use super::service::{Allocations, ServiceName};
 use crate::storage::{Follower, Following, Latest, ResourceStorage};
 
-/// How often everything is compared.
+/// Interval of comparisons.
 const INTERVAL: Duration = Duration::from_mins(3);
-/// The pause after a comparison that failed.
+/// The pause after a failed comparison.
 const RETRY: Duration = Duration::from_secs(10);
-/// The pause before a comparison that a change calls for, so that one comparison serves many changes.
+/// The pause before a comparison that a change triggers, so that one comparison covers many changes.
 const PAUSE: Duration = Duration::from_secs(1);
-/// A port that no service has is freed by the comparison that finds it for this time in a row, if the first one was
-/// longer ago than a request can take.
+/// A port without a service is freed after this number of comparisons in a row have found it, if the first one is
+/// longer ago than the longest request.
 const ROUNDS_BEFORE_CLEANUP: u32 = 3;
-/// How often a comparison of ports is tried against other writers.
+/// Maximum number of attempts of a comparison of ports against other writers.
 const MAX_ATTEMPTS: usize = 5;
 
-/// Compares and repairs.
+/// Compares services, addresses and ports, and repairs differences.
 pub struct Repair {
     allocator: Arc<ServiceAllocator>,
-    /// No request takes longer.
+    /// Maximum duration of a request.
     grace: Duration,
-    /// The ports that no service has.
+    /// The ports without a service.
     leaks: Mutex<HashMap<u16, Leak>>,
 }
 
-/// A port that no service has.
+/// A port without a service.
 #[derive(Clone, Copy)]
 struct Leak {
     since: Instant,
-    /// In how many comparisons in a row it was found.
+    /// The number of comparisons in a row that have found it.
     rounds: u32,
 }
 
 impl Repair {
-    /// The repair of what the allocator allocates. No request on services may take longer than `grace`.
+    /// Creates the repair of an allocator. `grace` is the maximum duration of requests on services.
     pub fn new(allocator: Arc<ServiceAllocator>, grace: Duration) -> Self {
         Self { allocator, grace, leaks: Mutex::default() }
     }
 
-    /// Makes what allocations need: the default `ServiceCIDR`, an `IPAddress` for each address in use, and the object
+    /// Creates what allocations need: the default `ServiceCIDR`, an `IPAddress` for each address in use, and the object
     /// with the ports in use. Nothing is allocated before.
     ///
     /// # Errors
-    /// The store's.
+    /// The error of the store.
     pub async fn start(&self) -> Result<(), Status> {
         self.sync_default_cidr().await?;
         self.allocator.free_own_address().await;
         self.run_once(self.grace).await.map(drop)
     }
 
-    /// Creates the default `ServiceCIDR`, or adds the second range and the condition Ready that it lacks.
+    /// Creates the default `ServiceCIDR`, or adds the second range and a missing Ready condition.
     ///
     /// # Errors
-    /// The store's.
+    /// The error of the store.
     pub(crate) async fn sync_default_cidr(&self) -> Result<(), Status> {
         self.allocator.cidrs.sync_default().await
     }
 
-    /// Compares everything once; returns after which time it is worth to do so again, if any. Addresses whose
-    /// service does not name them are deleted once they are older than `grace`: than any request that may still create
-    /// that service.
+    /// Compares everything once; returns the time until the next comparison that can delete an address, if any.
+    /// Addresses without a service are deleted once they are older than `grace`, so older than any request that may
+    /// still create the service.
     ///
     /// # Errors
-    /// The store's.
+    /// The error of the store.
     pub async fn run_once(&self, grace: Duration) -> Result<Option<Duration>, Status> {
         let allocator = Arc::clone(&self.allocator);
         let (addresses, ports) = join(compare_addresses(&allocator, grace), self.compare_ports(grace)).await;
@@ -88,14 +88,14 @@ impl Repair {
         Ok([addresses?, has_leaks.then_some(self.grace)].into_iter().flatten().min())
     }
 
-    /// Compares at an interval, and when an address that a service has goes away. Never ends.
+    /// Compares at an interval, and when the address of a service disappears. Never returns.
     pub async fn run(&self) -> Infallible {
         let wake = Arc::new(Notify::new());
         let follower =
             AddressFollower { services: Arc::clone(&self.allocator.services), wake: Arc::clone(&wake) };
         let cacher = Arc::clone(self.allocator.addresses.objects.cacher());
         let _following = Following::start(cacher, Arc::new(follower));
-        // Addresses that the comparison at the start left alone are old enough then.
+        // By then, addresses that were too young at start can be deleted.
         let mut pause = self.grace.clamp(PAUSE, INTERVAL);
         loop {
             tokio::select! {
@@ -118,17 +118,17 @@ impl Repair {
                 return Ok(());
             }
         }
-        Err(Status::service_unavailable("other servers changed the node ports again and again"))
+        Err(Status::service_unavailable("other servers changed the node ports at each attempt"))
     }
 
-    /// Rebuilds the ports in use from the services; false if another writer was faster.
+    /// Rebuilds the ports in use from the services; returns false if another writer was faster.
     async fn try_compare_ports(&self, grace: Duration) -> Result<bool, Status> {
         let ports = Arc::clone(&self.allocator.ports);
-        // Read before the services, so that every port in it that is in use belongs to a service that is found, or to
-        // one that is about to be created.
+        // Read before the services, so that each port in use belongs to a listed service, or to one that is being
+        // created.
         let stored = ports.read().await?;
         let services = latest(&self.allocator.services).await?;
-        let is_same_range = stored.range == ports.spelled();
+        let is_same_range = stored.range == ports.range_text();
         let mut leaked = if is_same_range { stored.bitmap.clone() } else { ports.empty() };
         let mut rebuilt = ports.empty();
         for service in services.range("", None) {
@@ -139,7 +139,7 @@ impl Repair {
                     tracing::warn!(
                         key,
                         port,
-                        range = ports.spelled(),
+                        range = ports.range_text(),
                         "node port is out of range; please recreate the service"
                     );
                     continue;
@@ -183,8 +183,8 @@ impl Repair {
 }
 
 impl ServiceAllocator {
-    /// Frees the address of the `kubernetes` service where a crash has left it without that service: the server cannot
-    /// start before it has created the service.
+    /// Deletes the address object of the `kubernetes` service if a crash has left it without the service: the server
+    /// must create that service to start.
     async fn free_own_address(&self) {
         let service = ServiceName { namespace: "default".to_owned(), name: "kubernetes".to_owned() };
         let address = self.ranges.first();
@@ -199,8 +199,7 @@ async fn compare_addresses(
     allocator: &ServiceAllocator,
     grace: Duration,
 ) -> Result<Option<Duration>, Status> {
-    // Read before the services, so that an address in it belongs to a service that is found, or to one that is about
-    // to be written.
+    // Read before the services, so that each address belongs to a listed service, or to one that is being written.
     let known = allocator.addresses.objects.cacher().snapshot();
     let services = latest(&allocator.services).await?;
     let comparison = Comparison { allocator, known, services };
@@ -208,7 +207,7 @@ async fn compare_addresses(
     comparison.check_addresses(grace).await
 }
 
-/// The state that one comparison sees.
+/// The state that a comparison works on.
 struct Comparison<'a> {
     allocator: &'a ServiceAllocator,
     known: Snapshot,
@@ -216,7 +215,7 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    /// Sees to it that every address of a service has its object.
+    /// Creates the missing objects of addresses of services.
     async fn check_services(&self) -> Result<(), Status> {
         let mut missing = Vec::new();
         for service in self.services.range("", None) {
@@ -225,7 +224,7 @@ impl Comparison<'_> {
                 self.check_service(service, address, &mut missing);
             }
         }
-        // Side by side, so that the store can commit them together.
+        // Concurrently, so that the store can commit them together.
         let created = missing.into_iter().map(|(address, service, object)| async move {
             let addresses = &self.allocator.addresses;
             if let Some(object) = object {
@@ -233,7 +232,7 @@ impl Comparison<'_> {
             }
             match addresses.create(address, &service).await {
                 Ok(claim) => claim.keep(),
-                // Another server was faster.
+                // Another server has created it.
                 Err(AddressError::Allocated) => {}
                 Err(AddressError::Store(status)) => return Err(status),
                 Err(error) => return Err(Status::internal(error)),
@@ -243,7 +242,7 @@ impl Comparison<'_> {
         futures_util::future::try_join_all(created).await.map(drop)
     }
 
-    /// Adds the address to those whose object is to be created, in place of the one there is, if any.
+    /// Adds an address to the objects to create, with the object that it replaces, if any.
     fn check_service<'s>(
         &'s self,
         service: &CachedObject,
@@ -280,7 +279,7 @@ impl Comparison<'_> {
         }
     }
 
-    /// Deletes the addresses that no service has; returns when the next one is old enough for that.
+    /// Deletes addresses without a service; returns the time until the next one is old enough.
     async fn check_addresses(&self, grace: Duration) -> Result<Option<Duration>, Status> {
         let mut next = None;
         for object in self.known.range("", None) {
@@ -321,7 +320,7 @@ impl Comparison<'_> {
     }
 }
 
-/// How long ago an object was created, by this server's clock.
+/// Returns the age of an object by this server's clock.
 fn age(object: &Value) -> Duration {
     let created = meta::field(object, "creationTimestamp").and_then(Value::as_str);
     let seconds = created.and_then(time::Timestamp::parse).map(|created| time::now().seconds_since(created));
@@ -339,7 +338,7 @@ fn allocations_of(service: &CachedObject) -> Option<Allocations> {
     }
 }
 
-/// The objects of a resource in the state that the store is in now.
+/// Returns the latest state of a resource's objects.
 async fn latest(storage: &ResourceStorage) -> Result<Snapshot, Status> {
     match storage.latest().await? {
         Latest::Memory(snapshot) => Ok(snapshot),
@@ -347,7 +346,7 @@ async fn latest(storage: &ResourceStorage) -> Result<Snapshot, Status> {
     }
 }
 
-/// Notices addresses that went away or changed while a service has them.
+/// Notices changed and deleted address objects of services.
 struct AddressFollower {
     services: Arc<ResourceStorage>,
     wake: Arc<Notify>,

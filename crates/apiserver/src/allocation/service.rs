@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use nave_machinery::{Map, Value, meta};
 use serde::{Deserialize, Deserializer};
 
-/// The addresses and ports that the cluster allocated to one service.
+/// The addresses and ports that are allocated to a service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Allocations {
     pub(super) addresses: Vec<IpAddr>,
@@ -20,8 +20,8 @@ pub(super) struct ServiceName {
 }
 
 impl Allocations {
-    /// Reads the allocations of a service. Addresses and ports of a type of service that has none are not the
-    /// service's, and what cannot be read hides nothing else.
+    /// Reads the allocations of a service. A service does not own addresses or ports that its type does not have. An
+    /// invalid entry does not hide the others.
     ///
     /// # Errors
     /// The service is not an object of its type.
@@ -29,7 +29,7 @@ impl Allocations {
         let spec = ServiceView::deserialize(service)?.spec;
         let mut allocations = Self::default();
         if spec.kind != "ExternalName" {
-            // `None` of headless services is not an address.
+            // Headless services have `None` in place of an address.
             let texts = spec.cluster_ips.iter().filter_map(Value::as_str);
             allocations.addresses.extend(texts.filter_map(|text| text.parse::<IpAddr>().ok()));
         }
@@ -41,7 +41,7 @@ impl Allocations {
             numbers.push(&spec.health_check_node_port);
         }
         for number in numbers.into_iter().filter_map(|number| u16::try_from(number.as_u64()?).ok()) {
-            // Two protocols can share one number.
+            // Two protocols may share a number.
             if number != 0 && !allocations.ports.contains(&number) {
                 allocations.ports.push(number);
             }
@@ -49,7 +49,7 @@ impl Allocations {
         Ok(allocations)
     }
 
-    /// Takes out what `others` has too.
+    /// Removes the allocations that `others` has too.
     pub(super) fn without(mut self, others: &Self) -> Self {
         self.addresses.retain(|address| !others.addresses.contains(address));
         self.ports.retain(|port| !others.ports.contains(port));
@@ -90,12 +90,12 @@ pub(super) fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     Ok(Option::deserialize(value)?.unwrap_or_default())
 }
 
-/// A text field of a service's spec; empty where there is none.
+/// Returns a string field of a service's spec, or an empty string.
 pub(super) fn text<'a>(spec: &'a Map, field: &str) -> &'a str {
     spec.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The texts of a list in a service's spec.
+/// Returns the strings of a list in a service's spec.
 pub(super) fn texts(spec: &Map, field: &str) -> Vec<String> {
     let list = spec.get(field).and_then(Value::as_array).into_iter().flatten();
     list.map(|item| item.as_str().unwrap_or_default().to_owned()).collect()

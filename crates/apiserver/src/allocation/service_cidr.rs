@@ -1,4 +1,4 @@
-//! The ranges of cluster IPs that the cluster has, as `ServiceCIDR` objects say.
+//! The ranges of cluster IPs of the cluster, from `ServiceCIDR` objects.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::range::{Family, ServiceRange, ServiceRanges};
 use super::service::null_is_empty;
 use crate::storage::{Latest, ResourceStorage, Stored, Update};
 
-/// The name of the object that stands for `--service-cluster-ip-range`.
+/// The name of the object for `--service-cluster-ip-range`.
 pub(crate) const DEFAULT_SERVICE_CIDR: &str = "kubernetes";
 
 /// The ranges of cluster IPs.
@@ -28,20 +28,20 @@ impl ServiceCidrs {
         Self { objects, default }
     }
 
-    /// The ranges of a family that addresses may be allocated from. Reads all `ServiceCIDR` objects.
+    /// Returns the ranges of a family that addresses may be allocated from. Reads all `ServiceCIDR` objects.
     pub(super) fn ready(&self, family: Family) -> Vec<ServiceRange> {
         self.ranges(true).into_iter().filter(|range| range.family() == family).collect()
     }
 
-    /// Returns whether the address is in any range, even in one that is not ready.
+    /// Returns whether an address is in any range, ready or not.
     pub(super) fn contain(&self, address: IpAddr) -> bool {
         self.ranges(false).iter().any(|range| range.contains(address))
     }
 
-    /// Checks that the address is in a range that addresses may be allocated from.
+    /// Checks that an address is in a range that addresses may be allocated from.
     ///
     /// # Errors
-    /// [`AddressError::MismatchedNetwork`], and the store's.
+    /// [`AddressError::MismatchedNetwork`], or the error of the store.
     pub(super) async fn check(&self, address: IpAddr) -> Result<(), AddressError> {
         let is_ready =
             || self.ready(Family::from_address(address)).iter().any(|range| range.contains(address));
@@ -52,16 +52,16 @@ impl ServiceCidrs {
         if is_ready() { Ok(()) } else { Err(AddressError::MismatchedNetwork) }
     }
 
-    /// Waits until the cache has the ranges that are stored now.
+    /// Waits until the cache has the stored ranges.
     pub(super) async fn catch_up(&self) -> Result<(), Status> {
         self.objects.latest().await.map(drop::<Latest>)
     }
 
-    /// Creates the object of the ranges that the server is started with, or adds the second range to it, and says that
-    /// it is ready if nobody has said whether it is (upstream: `kubernetes-service-cidr-controller`).
+    /// Creates the object of the initial ranges, or adds the second range to it. Sets its Ready condition if there is
+    /// none (upstream: `kubernetes-service-cidr-controller`).
     ///
     /// # Errors
-    /// The store's.
+    /// The error of the store.
     pub(super) async fn sync_default(&self) -> Result<(), Status> {
         if let Some(object) = self.objects.find("", DEFAULT_SERVICE_CIDR) {
             let object: Value = self.objects.codec().parse_cached(&object)?;
@@ -106,7 +106,7 @@ impl ServiceCidrs {
         })
     }
 
-    /// Returns the object to write; `None` if it is as it should be, or for others to change.
+    /// Returns the object to write; `None` if it is up to date or not this server's to change.
     fn updated_default(&self, object: &Value) -> Option<Value> {
         let view = CidrView::deserialize(object).ok()?;
         let cidrs = self.default.cidrs();
@@ -192,13 +192,13 @@ impl CidrView {
         serde_json::from_slice(object.json())
     }
 
-    /// The Ready condition. A range without one is used all the same, as no controller may be running.
+    /// Returns the Ready condition. A range without one is used, because the controller may not be running.
     fn says_ready(&self) -> Option<bool> {
         let condition = self.status.conditions.iter().find(|condition| condition.kind == "Ready")?;
         (condition.status != "Unknown").then_some(condition.status == "True")
     }
 
-    /// Returns whether addresses may be allocated from it.
+    /// Returns whether addresses may be allocated from the range.
     fn is_ready(&self) -> bool {
         let condition = self.status.conditions.iter().find(|condition| condition.kind == "Ready");
         self.metadata.deletion_timestamp.is_none()

@@ -1,4 +1,4 @@
-//! The allocator over a store of its own.
+//! Tests of the allocator on its own store.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use nave_store::{Range, Store, Txn};
 use super::*;
 use crate::storage::{Settlement, WatchCacheSizes};
 
-/// A store, and servers over it.
+/// A store, and servers that share it.
 struct Fixture {
     store: Arc<dyn Store>,
     _folder: tempfile::TempDir,
 }
 
-/// What of one server allocates.
+/// The allocator of a server.
 struct Server {
     allocator: Arc<ServiceAllocator>,
     repair: Repair,
@@ -44,7 +44,7 @@ impl Fixture {
         Server { allocator, repair, storages }
     }
 
-    /// The addresses allocated, each with the service it belongs to.
+    /// Returns the allocated addresses, each with its service.
     async fn addresses(&self) -> Vec<String> {
         let found = self.store.range(Range::all("/registry/ipaddresses/")).await.unwrap();
         found.items.iter().map(|kv| kv.key.rsplit('/').next().unwrap().to_owned()).collect()
@@ -132,7 +132,7 @@ fn cidr(name: &str, cidr: &str, ready: Option<&str>) -> Value {
 }
 
 #[tokio::test]
-async fn an_address_is_an_object_from_before_the_service_until_after_it() {
+async fn an_address_object_outlives_its_service_on_both_ends() {
     let fixture = Fixture::new();
     let server = fixture.server("10.0.0.0/24", PORTS).await;
     let mut one = service("one", &json!({"ports": [{"port": 80}]}));
@@ -181,7 +181,7 @@ async fn every_address_is_allocated_once_and_then_the_range_is_full() {
         full.message.ends_with(r#"failed to allocate a serviceIP for Service "full": range is full"#),
         "{full}"
     );
-    // A range that is added is used, whatever its controller says of it so far.
+    // An added range is used whatever its controller has reported so far.
     server.store("servicecidrs", &cidr("more", "10.9.0.0/29", None)).await;
     server.create(&mut service("more", &json!({}))).await.unwrap();
     for reservation in reservations {
@@ -248,7 +248,7 @@ async fn dual_stack_services_have_an_address_of_each_family() {
 }
 
 #[tokio::test]
-async fn a_refused_service_keeps_nothing() {
+async fn a_rejected_service_releases_its_claims() {
     let fixture = Fixture::new();
     let server = fixture.server("10.0.0.0/24", PORTS).await;
     server.create(&mut node_port("a", 30_001)).await.unwrap();
@@ -277,7 +277,7 @@ async fn a_refused_service_keeps_nothing() {
     ] {
         let refused = message(server.create(&mut service("b", &spec)).await);
         assert!(refused.ends_with(why), "{spec}: {refused}");
-        // Dropped claims are freed in order: nothing is left once the next claims are answered.
+        // Dropped claims are released in order: nothing is left when the next claims get their response.
         server
             .create(&mut service(
                 "c",
@@ -294,7 +294,7 @@ async fn a_refused_service_keeps_nothing() {
 }
 
 #[tokio::test]
-async fn ports_that_a_committed_update_gave_up_are_free() {
+async fn a_committed_update_frees_released_ports() {
     let fixture = Fixture::new();
     let server = fixture.server("10.0.0.0/24", PORTS).await;
     let (mut old, mut new) = (node_port("a", 30_001), node_port("a", 30_002));
@@ -303,14 +303,14 @@ async fn ports_that_a_committed_update_gave_up_are_free() {
     assert!(server.begin(&mut node_port("b", 30_001), None).await.is_err(), "not committed");
     update.settle(Settlement::Committed(Some(&new))).await;
     let taken = server.begin(&mut node_port("b", 30_001), None).await.unwrap();
-    // The attempt is repeated, and claims the same again.
+    // The attempt is repeated and claims the same port again.
     drop(taken);
     server.create(&mut node_port("b", 30_001)).await.unwrap();
     assert_eq!(server.ports().await, [30_001, 30_002]);
 }
 
 #[tokio::test]
-async fn ports_that_a_service_names_without_having_them_are_neither_claimed_nor_freed() {
+async fn ports_of_a_type_without_ports_are_neither_claimed_nor_freed() {
     let fixture = Fixture::new();
     let server = fixture.server("10.0.0.0/24", PORTS).await;
     server.create(&mut node_port("owner", 30_001)).await.unwrap();
@@ -330,7 +330,7 @@ async fn ports_that_a_service_names_without_having_them_are_neither_claimed_nor_
         assert_eq!(refused.code, 422, "{refused}");
         server.delete(&thief).await;
         assert_eq!(server.ports().await, [30_001], "{port}");
-        // A port that cannot be read does not hide the addresses of a service, however it got there.
+        // An invalid port does not hide the addresses of a service.
         let mut odd = changed;
         odd["spec"]["clusterIP"] = json!("10.0.0.9");
         odd["spec"]["clusterIPs"] = json!(["10.0.0.9"]);
@@ -344,7 +344,7 @@ async fn ports_that_a_service_names_without_having_them_are_neither_claimed_nor_
 }
 
 #[tokio::test]
-async fn an_attempt_that_is_repeated_claims_the_same_address_again() {
+async fn a_repeated_attempt_claims_the_same_address() {
     let fixture = Fixture::new();
     let server = fixture.server("10.0.0.0/24", PORTS).await;
     for _ in 0..50 {
@@ -354,7 +354,7 @@ async fn an_attempt_that_is_repeated_claims_the_same_address_again() {
 }
 
 #[tokio::test]
-async fn an_outcome_that_is_found_later_frees_no_ports() {
+async fn a_late_outcome_frees_no_ports() {
     let fixture = Fixture::new();
     let server = fixture.server("10.0.0.0/24", PORTS).await;
     let mut one = service("a", &json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30_001}]}));
@@ -383,7 +383,7 @@ async fn dry_runs_claim_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_servers_over_one_store_share_nothing() {
+async fn two_servers_on_one_store_allocate_nothing_twice() {
     let fixture = Fixture::new();
     let ports = 30_000..=30_199;
     let (one, other) =
@@ -400,7 +400,7 @@ async fn two_servers_over_one_store_share_nothing() {
     };
     assert_eq!((distinct("/spec/clusterIP"), distinct("/spec/ports/0/nodePort")), (200, 200));
     assert_eq!((fixture.addresses().await.len(), one.ports().await.len()), (200, 200));
-    // Each frees what the other has allocated.
+    // Each server releases what the other has allocated.
     let deletions = created
         .iter()
         .enumerate()
@@ -410,7 +410,7 @@ async fn two_servers_over_one_store_share_nothing() {
 }
 
 #[tokio::test]
-async fn repair_makes_addresses_and_ports_follow_from_the_services() {
+async fn repair_restores_addresses_and_ports_from_services() {
     let fixture = Fixture::new();
     let server = fixture.server("10.0.0.0/24", PORTS).await;
     let known = |name: &str, address: &str, port: u16| {
@@ -420,7 +420,7 @@ async fn repair_makes_addresses_and_ports_follow_from_the_services() {
             "ports": [{"port": 80, "nodePort": port}]}),
         )
     };
-    // Services whose addresses and ports are not allocated, or under a wrong name.
+    // Services whose addresses and ports are not allocated, or have a wrong reference.
     server.store("services", &known("a", "10.0.0.5", 30_001)).await;
     server.store("services", &known("b", "10.0.0.6", 30_002)).await;
     let address = |name: &str, labels: Value, parent: Value, created: &str| {
@@ -452,7 +452,7 @@ async fn repair_makes_addresses_and_ports_follow_from_the_services() {
         );
     }
     assert_eq!(server.ports().await, [30_001, 30_002]);
-    // A port that no service has is freed by the third comparison that finds it.
+    // A port without a service is freed by the third comparison that finds it.
     drop(
         server
             .begin(&mut node_port("c", 30_003), None)
@@ -478,7 +478,7 @@ async fn repair_makes_addresses_and_ports_follow_from_the_services() {
 }
 
 #[tokio::test]
-async fn a_start_takes_over_what_an_older_version_stored() {
+async fn start_adopts_allocations_of_an_older_version() {
     let fixture = Fixture::new();
     let first = fixture.server("10.0.0.0/24", PORTS).await;
     first.create(&mut node_port("a", 30_001)).await.unwrap();
@@ -498,14 +498,14 @@ async fn a_start_takes_over_what_an_older_version_stored() {
         (second.ports().await, fixture.addresses().await),
         (vec![30_001], vec!["10.0.0.5".to_owned()])
     );
-    // Another range of ports: what services have in it is kept.
+    // With another port range, ports of services in the range are kept.
     let third = fixture.server("10.0.0.0/24,fd00::/108", 30_001..=30_009).await;
     assert_eq!(third.ports().await, [30_001]);
     let cidrs = third.storage("servicecidrs").find("", "kubernetes").unwrap();
     let cidrs = third.storage("servicecidrs").codec().parse_cached(&cidrs).unwrap();
     assert_eq!(cidrs["spec"]["cidrs"], json!(["10.0.0.0/24", "fd00::/108"]));
     assert_eq!(cidrs["status"]["conditions"][0]["status"], "True");
-    // The server that still has the old range allocates nothing meanwhile.
+    // The server with the old range allocates nothing meanwhile.
     let refused = message(second.create(&mut node_port("c", 30_002)).await);
     assert!(refused.ends_with("the provided range does not match the current range"), "{refused}");
 }
@@ -529,7 +529,7 @@ async fn ports_are_stored_as_kube_apiserver_stores_them() {
 }
 
 #[tokio::test]
-async fn a_crash_between_an_address_and_the_kubernetes_service_does_not_keep_a_server_from_starting() {
+async fn starts_after_a_crash_between_address_and_kubernetes_service() {
     let fixture = Fixture::new();
     let server = fixture.server("10.0.0.0/24", PORTS).await;
     let name = ServiceName { namespace: "default".to_owned(), name: "kubernetes".to_owned() };

@@ -1,4 +1,4 @@
-//! Keeps the authorizers up to date with what is stored.
+//! Updates the authorizers from the watch caches.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 
 use crate::storage::{Follower, Following, Storages};
 
-/// Keeps an index up to date with the roles and bindings that are stored.
+/// Starts to update the RBAC index from the stored roles and bindings.
 pub fn follow_rbac(storages: &Storages, rbac: &Arc<Rbac>) -> Vec<Following> {
     let kinds = [
         ("roles", rbac::Kind::Role),
@@ -27,7 +27,7 @@ pub fn follow_rbac(storages: &Storages, rbac: &Arc<Rbac>) -> Vec<Following> {
     kinds.into_iter().filter_map(follow).collect()
 }
 
-/// Tells an index about the objects of one kind.
+/// Updates the RBAC index from the objects of one kind.
 struct RbacFollower {
     rbac: Arc<Rbac>,
     kind: rbac::Kind,
@@ -57,7 +57,7 @@ impl Follower for RbacFollower {
     }
 }
 
-/// Keeps a graph up to date with what is stored of pods, volumes, attachments and resource slices.
+/// Starts to update the graph of the node authorizer from stored pods, volumes, attachments and resource slices.
 pub fn follow_nodes(storages: &Storages, graph: &Arc<RwLock<Graph>>) -> Vec<Following> {
     let kinds = [
         ("", "pods", node::Kind::Pod),
@@ -73,14 +73,14 @@ pub fn follow_nodes(storages: &Storages, graph: &Arc<RwLock<Graph>>) -> Vec<Foll
     kinds.into_iter().filter_map(follow).collect()
 }
 
-/// Tells a graph about the objects of one kind.
+/// Updates the graph from the objects of one kind.
 struct GraphFollower {
     graph: Arc<RwLock<Graph>>,
     kind: node::Kind,
 }
 
 impl GraphFollower {
-    /// An object that cannot be read leads to nothing.
+    /// Adds an object. One that cannot be decoded adds no edges.
     fn enter(&self, object: &CachedObject) {
         let (namespace, name, json) = (object.namespace(), object.name(), object.json());
         let graph = || self.graph.write();

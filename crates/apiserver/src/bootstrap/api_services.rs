@@ -1,8 +1,8 @@
 //! The APIServices of the groups and versions that this server serves itself (upstream: `autoregister` in
 //! `kube-aggregator`, and the priorities of `pkg/controlplane/apiserver/aggregator.go`).
 //!
-//! They are made and set right at the start. From then on they are the users': one that is deleted or changed stays so
-//! until the next start, and one whose label was taken away is never touched again.
+//! They are created and corrected at start. After that, users may change them: a deleted or changed one stays as it is
+//! until the next start, and one without the label is never touched again.
 
 use futures_util::future::try_join_all;
 use nave_machinery::{GroupVersionResource, Status, Value, meta};
@@ -11,10 +11,10 @@ use serde_json::json;
 use super::ensure::{ensure, with_field};
 use crate::endpoints::Resources;
 
-/// The label of APIServices that the server looks after, and its value for those that it sees to at its start only.
+/// The label of APIServices that the server manages, with the value for those that it corrects at start only.
 const AUTOMANAGED: (&str, &str) = ("kube-aggregator.kubernetes.io/automanaged", "onstart");
 
-/// The place of each group among all.
+/// The priority of each group.
 const GROUP_PRIORITIES: [(&str, u32); 20] = [
     ("", 18_000),
     ("apps", 17_800),
@@ -38,7 +38,7 @@ const GROUP_PRIORITIES: [(&str, u32); 20] = [
     ("flowcontrol.apiserver.k8s.io", 16_100),
 ];
 
-/// The places of versions that differ from [`VERSION_PRIORITY`].
+/// Priorities of versions that differ from [`VERSION_PRIORITY`].
 const VERSION_PRIORITIES: [(&str, &str, u32); 4] = [
     ("", "v1", 1),
     ("autoscaling", "v2", 30),
@@ -47,7 +47,7 @@ const VERSION_PRIORITIES: [(&str, &str, u32); 4] = [
 ];
 const VERSION_PRIORITY: u32 = 15;
 
-/// Makes those that are absent, and sets right those that the server still looks after.
+/// Creates missing APIServices, and corrects those that still have the label.
 pub(super) async fn run(resources: &Resources) -> Result<(), Status> {
     let ensured = resources.group_versions().into_iter().filter_map(|(group, version)| {
         let wanted = api_service(&group, &version)?;
@@ -66,7 +66,7 @@ pub(super) async fn run(resources: &Resources) -> Result<(), Status> {
     try_join_all(ensured).await.map(drop)
 }
 
-/// The APIService of a group and version; `None` for the group of APIServices itself, which has none.
+/// Returns the APIService of a group and version; `None` for `apiregistration.k8s.io` itself, which has none.
 fn api_service(group: &str, version: &str) -> Option<Value> {
     let (_, group_priority) = GROUP_PRIORITIES.iter().find(|(known, _)| *known == group)?;
     let priority = VERSION_PRIORITIES.iter().find(|(of, known, _)| (*of, *known) == (group, version));
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn api_services_say_where_their_group_and_version_stand() {
+    fn api_services_have_the_priorities_of_group_and_version() {
         for (group, version, name, priorities) in [
             ("", "v1", "v1.", (18_000, 1)),
             ("apps", "v1", "v1.apps", (17_800, 15)),

@@ -1,4 +1,4 @@
-//! Objects as they have to be: made where they are absent, changed where they are not right.
+//! Creates or corrects objects.
 
 use nave_machinery::options::UpdateOptions;
 use nave_machinery::{GroupVersionResource, Object, Status, Value, meta};
@@ -7,7 +7,7 @@ use crate::endpoints::Resources;
 use crate::endpoints::view::View;
 use crate::internal::InternalWriter;
 
-/// Creates an object unless there is one of its name.
+/// Creates an object unless one of its name exists.
 pub(super) async fn create(
     resources: &Resources,
     resource: GroupVersionResource,
@@ -24,13 +24,13 @@ pub(super) async fn create(
         Err(status) if status.code == 409 => return Ok(()),
         outcome => outcome?,
     };
-    // The next object may need this one: namespaces come before what is in them.
+    // The next object may need this one, as objects need their namespace.
     let revision = meta::resource_version(&stored).parse().unwrap_or(0);
     storage.wait_until(revision).await
 }
 
-/// Creates an object unless there is one of its name; changes the one that is there as `amend` says, which is given
-/// its latest state and answers `None` where all is right.
+/// Creates an object unless one of its name exists. An existing one is changed to what `amend` returns for its latest
+/// state; `None` leaves it as it is.
 pub(super) async fn ensure(
     resources: &Resources,
     resource: GroupVersionResource,
@@ -51,13 +51,13 @@ pub(super) async fn ensure(
     let change = |stored: &Object| Ok(amend(stored).unwrap_or_else(|| stored.clone().into_value()));
     let writer = InternalWriter::new(endpoint, resources.admission());
     match writer.update(View::Object, (namespace, &name), &UpdateOptions::default(), &change).await {
-        // It is gone, and is made the next time.
+        // It was deleted; the next round creates it.
         Err(status) if status.code == 404 => Ok(()),
         outcome => outcome.map(drop),
     }
 }
 
-/// The object with one field replaced.
+/// Returns the object with one field replaced.
 pub(super) fn with_field(stored: &Object, field: &str, value: Value) -> Value {
     let mut object = stored.clone();
     object.insert(field, value);

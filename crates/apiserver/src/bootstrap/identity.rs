@@ -1,4 +1,4 @@
-//! The lease by which a server says that it is there (upstream: `start-kube-apiserver-identity-lease-controller`, on by
+//! The lease that announces a running server (upstream: `start-kube-apiserver-identity-lease-controller`, on by
 //! default; KEP-1965).
 
 use std::net::SocketAddr;
@@ -14,22 +14,22 @@ use crate::endpoints::Resources;
 use crate::internal::InternalWriter;
 
 const NAMESPACE: &str = "kube-system";
-/// The label of all such leases, and its value for this kind of server.
+/// The label of all identity leases, with the value for kube-apiserver.
 const LABEL: (&str, &str) = ("apiserver.kubernetes.io/identity", "kube-apiserver");
-/// How long a lease holds after it was renewed, in seconds.
+/// Duration of a lease, in seconds.
 const DURATION: i64 = 3600;
 
-/// One server, as others know it.
+/// The identity of one server.
 pub(super) struct Identity {
     name: String,
     hostname: String,
-    /// This process of the server.
+    /// The holder of the lease: this process.
     holder: String,
     advertise: SocketAddr,
 }
 
 impl Identity {
-    /// The identity of a server on this host; its name follows from the host's and from the kind of the server.
+    /// Creates the identity of a server on this host. The name is derived from the host name and the kind of server.
     pub(super) fn new(hostname: &str, advertise: SocketAddr) -> Self {
         let mut hashed = Vec::new();
         for part in [hostname, LABEL.1] {
@@ -42,7 +42,7 @@ impl Identity {
         Self { name, hostname: hostname.to_owned(), holder, advertise }
     }
 
-    /// Makes or renews the lease.
+    /// Creates or renews the lease.
     pub(super) async fn renew(&self, resources: &Resources) -> Result<(), Status> {
         let spec = json!({
             "holderIdentity": self.holder,
@@ -71,7 +71,7 @@ impl Identity {
         .await
     }
 
-    /// Removes leases of servers that are no more.
+    /// Deletes expired leases of servers.
     pub(super) async fn remove_expired(&self, resources: &Resources) -> Result<(), Status> {
         let Some(endpoint) = resources.endpoint(&leases()) else { return Ok(()) };
         let storage = endpoint.storage()?;
@@ -91,7 +91,7 @@ impl Identity {
             let preconditions = Preconditions { uid: None, resource_version: version };
             let options = DeleteOptions { preconditions, ..DeleteOptions::default() };
             match writer.delete((NAMESPACE, meta::name(lease)), &options).await {
-                // Its server, or another one, was faster.
+                // The lease was renewed or deleted meanwhile.
                 Err(status) if matches!(status.code, 404 | 409) => Ok(()),
                 outcome => outcome,
             }
@@ -100,7 +100,7 @@ impl Identity {
     }
 }
 
-/// How much of the hash of a host's name tells servers apart.
+/// Number of bytes of the host name's hash in the lease's name.
 const HASH_BYTES: usize = 16;
 
 fn leases() -> GroupVersionResource {
@@ -111,7 +111,7 @@ fn prefix(endpoint: &crate::endpoints::Endpoint) -> Result<String, Status> {
     nave_resources::list_prefix(&endpoint.def, Some(NAMESPACE)).map_err(Status::internal)
 }
 
-/// Returns whether a lease is one of a server, and was not renewed in time.
+/// Returns whether a lease is a server's identity lease and has expired.
 fn is_expired(lease: &Value, now: time::Timestamp) -> bool {
     let renewed = meta::str_at(lease, &["spec", "renewTime"]).and_then(time::Timestamp::parse);
     let holds =
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn writes_base32_as_the_standard_does() {
+    fn encodes_base32_as_rfc_4648() {
         for (bytes, text) in
             [("", ""), ("f", "my"), ("fo", "mzxq"), ("foo", "mzxw6"), ("foobar", "mzxw6ytboi")]
         {
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn names_follow_from_the_host() {
+    fn names_are_derived_from_the_host() {
         let address = "192.0.2.2:6443".parse().unwrap();
         let identity = Identity::new("vm", address);
         assert_eq!(identity.name, "apiserver-wlv32tlttr4jl3gtroqexyxapa");

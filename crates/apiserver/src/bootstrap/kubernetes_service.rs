@@ -11,19 +11,19 @@ use crate::endpoints::Resources;
 
 const NAMESPACE: &str = "default";
 const NAME: &str = "kubernetes";
-/// The label by which the endpoints are not mirrored: their slice is made here.
+/// The label that excludes the endpoints from mirroring; their slice is created here.
 const SKIP_MIRROR: &str = "endpointslice.kubernetes.io/skip-mirror";
 
-/// The service by which pods reach the API.
+/// The `kubernetes` service, which pods use to reach the API.
 pub(super) struct KubernetesService {
-    /// The address of the service.
+    /// The cluster IP.
     pub(super) address: IpAddr,
-    /// The address behind it, at which clients reach this server.
+    /// The address of this server in the endpoints.
     pub(super) advertise: SocketAddr,
 }
 
 impl KubernetesService {
-    /// Sets the ports and the type of the service right, which upstream does at the start only.
+    /// Corrects the ports and the type of the service. Upstream does so at start only.
     pub(super) async fn repair(&self, resources: &Resources) -> Result<(), Status> {
         let wanted = self.service();
         let spec = wanted["spec"].clone();
@@ -37,10 +37,10 @@ impl KubernetesService {
         .await
     }
 
-    /// Makes the service where it is gone, and sees to it that this server is behind it.
+    /// Creates the service if it is missing, and adds this server to its endpoints and slice.
     pub(super) async fn keep(&self, resources: &Resources) -> Result<(), Status> {
         ensure(resources, core("services"), NAMESPACE, self.service(), &|_| None).await?;
-        // No client elsewhere can use such an address, and endpoints must not have one.
+        // A loopback address is invalid in endpoints and useless to clients on other hosts.
         if self.advertise.ip().is_loopback() {
             return Ok(());
         }

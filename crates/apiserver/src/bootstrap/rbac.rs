@@ -1,5 +1,5 @@
-//! The roles and bindings that a server starts with: made where they are absent, added to where they lack something
-//! (upstream: `PostStartHook` of `pkg/registry/rbac/rest`).
+//! The bootstrap roles and bindings: created if they are missing, completed if rules or subjects are missing (upstream:
+//! `PostStartHook` of `pkg/registry/rbac/rest`).
 
 use futures_util::future::try_join_all;
 use nave_authz::bootstrap::{self, Reconciled, reconcile};
@@ -11,11 +11,10 @@ use crate::endpoints::Resources;
 use crate::endpoints::view::View;
 use crate::internal::InternalWriter;
 
-/// Makes all that are absent or lack something. They are written side by side, so that the store can commit them
-/// together.
+/// Creates and completes all roles and bindings, concurrently, so that the store can commit them together.
 ///
 /// # Errors
-/// What kept one from being stored.
+/// An object cannot be stored.
 pub(super) async fn run(resources: &Resources) -> Result<(), Status> {
     let policy = bootstrap::policy().map_err(Status::internal)?;
     let ensured = policy.into_iter().map(|wanted| ensure(resources, wanted));
@@ -30,7 +29,7 @@ async fn ensure(resources: &Resources, wanted: bootstrap::Bootstrap) -> Result<(
     if let Some(cached) = storage.find(&wanted.namespace, &wanted.name) {
         let existing = storage.codec().parse_cached(&cached)?;
         match mend(&writer, &existing, &wanted).await {
-            // It is gone, and is made again.
+            // It was deleted; create it again.
             Err(status) if status.code == 404 => {}
             outcome => {
                 if outcome? {
@@ -40,13 +39,13 @@ async fn ensure(resources: &Resources, wanted: bootstrap::Bootstrap) -> Result<(
         }
     }
     match writer.create(&wanted.namespace, wanted.object).await {
-        // Another server over the same store was faster.
+        // Another server with the same store has created it.
         Err(status) if status.code == 409 => Ok(()),
         outcome => outcome.map(drop),
     }
 }
 
-/// Adds to an object what it lacks; false where it was deleted, because it has to be made again.
+/// Adds missing rules or subjects to a stored object; returns false if the object was deleted meanwhile.
 async fn mend(
     writer: &InternalWriter<'_>,
     existing: &Value,

@@ -1,26 +1,26 @@
-//! The continue token: where a list goes on, and in which state (upstream: `storage/continue.go`).
+//! The continue token: the position and the state where a list continues (upstream: `storage/continue.go`).
 //!
-//! The token is upstream's, so that a client may take a page from one server and the next from another.
+//! The form is upstream's, so a client can read each page from another server.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use nave_machinery::Status;
 use serde::{Deserialize, Serialize};
 
-/// The form of the token that is made and understood.
+/// The version of the token's form.
 const VERSION: &str = "meta.k8s.io/v1";
 
-/// The longest token that is looked at, in bytes.
+/// Maximum length of a token, in bytes.
 const TOKEN_MAX: usize = 4096;
 
-/// Where a list goes on.
+/// The start of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Continuation {
-    /// The revision of the first page; `None` to go on in the latest state.
+    /// The revision of the first page; `None` to continue in the latest state.
     pub revision: Option<u64>,
-    /// The key of the last object of the page before.
+    /// The key of the last object of the previous page.
     pub start_after: String,
-    /// How many objects follow it, where the token says so.
+    /// The number of objects that remain, if the token has it.
     pub remaining: Option<u64>,
 }
 
@@ -28,19 +28,19 @@ pub struct Continuation {
 struct Token {
     v: String,
     rv: i64,
-    /// The key to start at, without the prefix; one past the last key is that key with a zero byte.
+    /// The key to start at, without the prefix: the last key with a zero byte appended.
     start: String,
-    /// How many objects follow: ours alone, others do not look at it. Counting them again for every page would make
-    /// a page cost what the list does.
+    /// The number of objects that remain. Other servers ignore it. Counting them for each page would make a page as
+    /// expensive as the list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     remaining: Option<u64>,
 }
 
 impl Continuation {
-    /// Reads a token for a list under `prefix`; `None` if there is none.
+    /// Decodes the token of a list under `prefix`; `None` if it is empty.
     ///
     /// # Errors
-    /// 400 for a token that is not one of ours.
+    /// 400 for an invalid token.
     pub fn decode(token: &str, prefix: &str) -> Result<Option<Self>, Status> {
         if token.is_empty() {
             return Ok(None);
@@ -67,14 +67,14 @@ impl Continuation {
         if start.is_empty() {
             return Err(invalid("encoded start key empty (version meta.k8s.io/v1)"));
         }
-        // A key that would leave the prefix cannot be asked for: it is joined, then checked by its parts.
+        // The key is joined with the prefix and checked by its segments, so that it cannot leave the prefix.
         if start.split('/').any(|part| matches!(part, "" | "." | "..")) {
             return Err(invalid(&format!("invalid start key: {start:?}")));
         }
         Ok(Some(Self { revision, start_after: format!("{prefix}{start}"), remaining: token.remaining }))
     }
 
-    /// The token of this place in a list under `prefix`.
+    /// Encodes the token for a list under `prefix`.
     pub fn encode(&self, prefix: &str) -> String {
         let rv = self.revision.and_then(|revision| i64::try_from(revision).ok()).unwrap_or(-1);
         let start = format!("{}\0", self.start_after.strip_prefix(prefix).unwrap_or(&self.start_after));
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_reads_back() {
+    fn a_token_round_trips() {
         let start_after = "/registry/pods/a/b".to_owned();
         for (revision, remaining, prefix) in
             [(Some(7), Some(3), "/registry/pods/"), (None, None, "/registry/pods/a/")]
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_refused() {
+    fn rejects_invalid_tokens() {
         let of = |text: &str| URL_SAFE_NO_PAD.encode(text);
         let bad = [
             "zzz".to_owned(),

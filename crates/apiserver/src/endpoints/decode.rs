@@ -1,4 +1,4 @@
-//! A request's body as an object: the encoding, the kind, strictness, and the form a typed decoder would give it.
+//! Decodes request bodies: encoding, kind, strictness, and the normalized form.
 
 use std::fmt::Write as _;
 
@@ -15,25 +15,25 @@ use nave_schema::{TypeId, defaulting};
 
 use crate::kinds;
 
-/// The encodings objects are taken in.
+/// The accepted encodings of objects.
 pub const BODY_TYPES: [&str; 3] =
     ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 
-/// A decoded object and what its strict decoding would have refused.
+/// A decoded object, with the errors of strict decoding.
 #[derive(Debug)]
 pub struct Body {
     /// The object.
     pub object: Value,
-    /// Unknown and duplicate fields, as `unknown field "spec.x"`.
+    /// Unknown and duplicate fields, such as `unknown field "spec.x"`.
     pub strict_errors: Vec<String>,
 }
 
-/// Why a body, or a patched object, is not an object of the kind.
+/// A body, or a patched object, is not an object of the kind.
 #[derive(Debug)]
 pub struct Refusal {
-    /// The answer to a body.
+    /// The response if the object comes from a body.
     pub status: Status,
-    /// The decoder's reason, for what a patch has made; `None` where that is answered as a body is.
+    /// The decoder's reason, for the response to a patch; `None` if the response is the same as to a body.
     pub why: Option<String>,
 }
 
@@ -49,10 +49,10 @@ impl From<Refusal> for Status {
     }
 }
 
-/// Decodes a body that is meant to be an object of the kind `expected`.
+/// Decodes a body that must be an object of the kind `expected`.
 ///
 /// # Errors
-/// 400 where the body is not well-formed, not an object or too deep, 413 where it has too many values.
+/// 400 if the body is malformed, not an object or nested too deeply, 413 if it has too many values.
 pub fn parse(bytes: &[u8], format: Format, expected: &str) -> Result<Body, Status> {
     let decoded = match format {
         Format::Json => json::decode(bytes).map_err(|error| match error {
@@ -69,7 +69,7 @@ pub fn parse(bytes: &[u8], format: Format, expected: &str) -> Result<Body, Statu
         Format::Protobuf => return parse_protobuf(bytes, expected),
     };
     let object = match decoded.value {
-        // A typed decoder takes it for an object without fields.
+        // A typed decoder accepts null as an object without fields.
         Value::Null => Value::Object(Map::new()),
         value => value,
     };
@@ -102,7 +102,7 @@ fn parse_protobuf(bytes: &[u8], expected: &str) -> Result<Body, Status> {
     Ok(Body { object, strict_errors: Vec::new() })
 }
 
-/// Returns why a value has no version and kind, in the words of Go's decoder.
+/// Returns why a value has no version and kind, as Go's decoder words it.
 fn not_an_object(value: &Value) -> Option<String> {
     let Some(fields) = value.as_object() else {
         let fields =
@@ -115,7 +115,7 @@ fn not_an_object(value: &Value) -> Option<String> {
     })
 }
 
-/// The type of a value, as Go's decoder calls it.
+/// Returns the type of a value, as Go's decoder names it.
 pub(super) fn json_type(value: &Value) -> &'static str {
     match value {
         Value::Object(_) => "object",
@@ -131,7 +131,7 @@ fn not_registered(kind: &str, version: &str) -> String {
     format!("no kind {kind:?} is registered for version {version:?} in scheme \"{SCHEME}\"")
 }
 
-/// The answer to a body of which not even the kind can be read.
+/// Returns the status for a body whose kind cannot be read.
 fn unrecognized(bytes: &[u8], expected: &str, why: &str) -> Status {
     Status::bad_request(format!(
         "the object provided is unrecognized (must be of type {expected}): {why} ({})",
@@ -139,7 +139,7 @@ fn unrecognized(bytes: &[u8], expected: &str, why: &str) -> Status {
     ))
 }
 
-/// The beginning of a body: as text if it could be JSON, else in hexadecimal digits.
+/// Summarizes the start of a body: as text if it may be JSON, otherwise in hexadecimal.
 fn summary(bytes: &[u8]) -> String {
     let shown = &bytes[..bytes.len().min(MAX_SUMMARY)];
     let mut text = match bytes.first() {
@@ -157,12 +157,12 @@ fn summary(bytes: &[u8]) -> String {
     text
 }
 
-/// Makes a decoded body an object of `gvk`: checks the kind, refuses or reports what a strict decoder would, and
-/// gives it the form a typed decoder would. Returns warnings for the client.
+/// Converts a decoded body to a normalized object of `gvk`: checks the kind, and rejects or reports errors of strict
+/// decoding. Also returns warnings for the client.
 ///
 /// # Errors
-/// 400 where the body is of another kind, has fields of the wrong type or, if strict, unknown fields; 413 where it gets
-/// too large by what is filled in.
+/// 400 if the body has another kind, fields of wrong types or, if strict, unknown fields; 413 if normalizing makes it
+/// too large.
 pub fn typed(
     body: Body,
     gvk: &GroupVersionKind,
@@ -190,10 +190,10 @@ pub fn typed(
     }
 }
 
-/// Checks a decoded body that is not an object of a resource against the type of this name.
+/// Checks a decoded body that is not an object of a resource against a type.
 ///
 /// # Errors
-/// 400 where a field is of another type, 413 where the body gets too large.
+/// 400 if a field has another type, 413 if the body gets too large.
 pub(super) fn check_types(body: &mut Value, type_name: &str) -> Result<(), Status> {
     let set = nave_schema::builtin();
     let Some(type_id) = set.find(type_name) else { return Ok(()) };
@@ -207,16 +207,16 @@ pub(super) fn check_types(body: &mut Value, type_name: &str) -> Result<(), Statu
 /// Sets the static defaults of the type.
 ///
 /// # Errors
-/// 413 where the object gets too large.
+/// 413 if the object gets too large.
 pub fn set_defaults(object: &mut Value, type_id: Option<TypeId>) -> Result<(), Status> {
     let Some(type_id) = type_id else { return Ok(()) };
     defaulting::apply(nave_schema::builtin(), type_id, object).map_err(LimitError::into_status)
 }
 
-/// An object without a kind is taken for the kind that is expected.
+/// Checks version and kind; sets them if they are missing.
 fn check_kind(object: &mut Value, gvk: &GroupVersionKind) -> Result<(), Refusal> {
     let expected = gvk.group_version();
-    // What is parsed is an object; what is patched may have become something else.
+    // A parsed body is an object; a patched one may have become another value.
     let Some(fields) = object.as_object_mut() else {
         let why = not_an_object(object).unwrap_or_default();
         return Err(no_kind(&why));
@@ -255,7 +255,7 @@ fn check_kind(object: &mut Value, gvk: &GroupVersionKind) -> Result<(), Refusal>
     Err(cannot_be_handled(object, gvk, &why))
 }
 
-/// The API group's package name, as conversion errors show it.
+/// Returns the package name of the API group in conversion errors.
 fn short_group(gvk: &GroupVersionKind) -> &str {
     if gvk.group.is_empty() { "core" } else { gvk.group.split('.').next().unwrap_or_default() }
 }
@@ -270,15 +270,15 @@ fn cannot_be_handled(object: &Value, gvk: &GroupVersionKind, why: &str) -> Refus
     Refusal { status: mismatch(meta::kind(object), &version, &gvk.kind, why), why: Some(why.to_owned()) }
 }
 
-/// The answer to a body whose kind can be read, and that is not what is expected.
+/// Returns the status for a body whose kind is known and which is not of the expected form.
 fn mismatch(kind: &str, version: &GroupVersion, expected: &str, why: &str) -> Status {
     let version = &version.version;
     Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {expected}: {why}"))
 }
 
-/// The most bytes of a body that an error shows.
+/// Maximum number of bytes of a body in an error.
 const MAX_SUMMARY: usize = 30;
-/// How kube-apiserver names the registry of its own kinds in errors.
+/// kube-apiserver's name for the registry of its kinds, in errors.
 const SCHEME: &str = "pkg/api/legacyscheme/scheme.go:30";
 
 #[cfg(test)]

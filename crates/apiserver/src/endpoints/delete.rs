@@ -13,10 +13,10 @@ use super::write::{Target, Write};
 use crate::lifecycle::{self, Deletion};
 use crate::storage::ResourceStorage;
 
-/// Deletes one object, or marks it for deletion. What is stored but cannot be decoded is removed at once.
+/// Deletes an object, or marks it for deletion. A stored object that cannot be decoded is removed at once.
 ///
 /// # Errors
-/// 404, 403 for an object that has to stay, or 409 where a precondition does not hold.
+/// 404, 403 for an object that cannot be deleted, or 409 if a precondition fails.
 pub async fn delete(target: &Target<'_>, options: &DeleteOptions) -> Result<ObjectResponse, Status> {
     let def = &target.endpoint.def;
     if let Some(why) = def.strategy.refuses_deletion(target.name) {
@@ -61,10 +61,10 @@ async fn delete_undecodable(
     Ok(ObjectResponse::status(&Status::deleted(&def.group_resource(), target.name, "")))
 }
 
-/// Deletes what is stored in the namespace and cannot be decoded, so that it is in no list.
+/// Deletes the stored objects of a namespace that cannot be decoded; no list has them.
 ///
 /// # Errors
-/// The first deletion that fails, other than because the object is gone.
+/// The first failed deletion, unless the object is gone.
 pub async fn delete_collection_of_undecodable(
     target: &Target<'_>,
     options: &DeleteOptions,
@@ -86,10 +86,10 @@ pub async fn delete_collection_of_undecodable(
     Ok(())
 }
 
-/// Deletes the objects that a list selected, one by one; the answer is the list of what was deleted.
+/// Deletes the objects that a list selected, one at a time; returns the list of deleted objects.
 ///
 /// # Errors
-/// The first deletion that fails, other than because the object is gone.
+/// The first failed deletion, unless the object is gone.
 pub async fn delete_collection(
     target: &Target<'_>,
     selected: Vec<Arc<CachedObject>>,
@@ -108,8 +108,8 @@ pub async fn delete_collection(
     Ok(deleted)
 }
 
-/// What a deletion is answered with: the object while it stays, and once it is gone a `Status`, except for the kinds
-/// that answer with the object in any case.
+/// Builds the response: the object while it stays, and a `Status` once it is gone, except for kinds that always return
+/// the object.
 fn answer(target: &Target<'_>, object: Value, outcome: Deletion) -> Result<ObjectResponse, Status> {
     let def = &target.endpoint.def;
     if outcome == Deletion::Marked || def.rules.returns_deleted {

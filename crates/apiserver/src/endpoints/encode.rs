@@ -1,8 +1,8 @@
-//! Objects, lists and watch events as bytes: JSON, YAML or protobuf, of any served version, as they are, as a table
-//! or as metadata alone.
+//! Encodes objects, lists and watch events as JSON, YAML or protobuf, in any served version, in full, as tables or as
+//! metadata only.
 //!
-//! JSON of the storage version is what the watch cache holds and is copied; everything else is made on first demand
-//! and kept beside the object while there is room.
+//! The watch cache has the JSON of the storage version, which is copied. All other encodings are made on demand, and
+//! kept with the object within a budget.
 
 mod list;
 mod table;
@@ -23,14 +23,14 @@ use super::{Endpoint, view};
 use crate::body::ResponseBody;
 use crate::kinds;
 
-/// The encodings kept beside an object: JSON and protobuf of each version, and the metadata alone.
+/// The encodings kept with an object: JSON and protobuf per version, and metadata only.
 const JSON_OF_VERSION: u8 = 1;
 const PROTOBUF_OF_VERSION: u8 = 64;
 
 /// A content type and a body.
 type Encoded = (Cow<'static, str>, ResponseBody);
 
-/// Encodes an answer's content as the client accepts it.
+/// Encodes content in the accepted encoding and form.
 pub(super) fn content(content: Content, negotiation: &Negotiation) -> Result<Encoded, Status> {
     match content {
         Content::Object(None, document, size) => {
@@ -64,19 +64,19 @@ pub(super) fn content(content: Content, negotiation: &Negotiation) -> Result<Enc
     }
 }
 
-/// The formats a resource's objects can be written in.
+/// Returns the formats of a resource's objects.
 pub(super) fn formats(endpoint: &Endpoint) -> &'static [Format] {
     if endpoint.version().type_id.is_some() { &Format::ALL } else { &[Format::Json, Format::Yaml] }
 }
 
-/// Returns whether an answer is copied from bytes that the watch cache holds.
+/// Returns whether the response is copied from bytes in the watch cache.
 pub(super) fn is_copied(endpoint: &Endpoint, offer: Offer, negotiation: &Negotiation) -> bool {
     let accepted = negotiation.choose(offer, formats(endpoint));
     let is_json = accepted.is_ok_and(|it| it.transform.is_none() && it.format == Format::Json);
     is_json && !negotiation.pretty() && endpoint.is_storage_version()
 }
 
-/// A document in one of the formats. `size` is roughly its length in bytes, or 0 where that is not known.
+/// Encodes a document. `size` is its approximate length in bytes, or 0 if it is unknown.
 pub(super) fn document_bytes(
     document: &Value,
     size: usize,
@@ -102,7 +102,7 @@ pub(super) fn document_bytes(
     Ok((format.media_type().into(), bytes.into()))
 }
 
-/// A document as protobuf in its envelope.
+/// Encodes a document as protobuf in its envelope.
 pub(super) fn wrapped(document: &Value) -> Result<Vec<u8>, Status> {
     let (api_version, kind) = (meta::api_version(document), meta::kind(document));
     let gvk = GroupVersion::parse(api_version).unwrap_or_default().with_kind(kind);
@@ -163,7 +163,7 @@ fn cached(
     }
 }
 
-/// An object's JSON in the endpoint's version.
+/// Returns an object's JSON in the endpoint's version.
 pub(super) fn object_json(endpoint: &Endpoint, object: &CachedObject) -> Result<Bytes, Status> {
     if endpoint.is_storage_version() {
         return Ok(object.json().clone());
@@ -174,7 +174,7 @@ pub(super) fn object_json(endpoint: &Endpoint, object: &CachedObject) -> Result<
     })
 }
 
-/// An object's protobuf message in the endpoint's version, without the envelope.
+/// Returns an object's protobuf message in the endpoint's version, without the envelope.
 pub(super) fn object_protobuf(endpoint: &Endpoint, object: &CachedObject) -> Result<Bytes, Status> {
     let type_id = endpoint.version().type_id.ok_or_else(|| Status::not_acceptable(&["application/json"]))?;
     object.encoding(protobuf_slot(endpoint), |object| {
@@ -185,15 +185,14 @@ pub(super) fn object_protobuf(endpoint: &Endpoint, object: &CachedObject) -> Res
     })
 }
 
-/// Two groups may serve the same stored objects (events): the slot tells them apart by whether the group is the
-/// stored one.
+/// Two groups may serve the same stored objects (events), so the slot depends on whether the group is the stored one.
 fn slot(endpoint: &Endpoint, base: u8) -> Encoding {
     let foreign =
         endpoint.def.storage.as_ref().is_some_and(|storage| storage.version.group != endpoint.def.group);
     Encoding(base + u8::try_from(endpoint.version).unwrap_or(0) * 2 + u8::from(foreign))
 }
 
-/// The slot of the plain JSON frames of the endpoint's version.
+/// Returns the slot of full JSON frames in the endpoint's version.
 pub(super) fn json_frame_slot(endpoint: &Endpoint) -> Encoding {
     if endpoint.is_storage_version() { Encoding::JSON } else { json_slot(endpoint) }
 }
@@ -206,7 +205,7 @@ pub(super) fn protobuf_slot(endpoint: &Endpoint) -> Encoding {
     slot(endpoint, PROTOBUF_OF_VERSION)
 }
 
-/// A watch event's object as the client accepts it.
+/// Encodes the object of a watch event in the accepted form.
 pub(super) fn event_object(
     endpoint: &Endpoint,
     object: &CachedObject,
@@ -221,7 +220,7 @@ pub(super) fn event_object(
     event_bytes(json, accepted.format)
 }
 
-/// A bookmark's object as the client accepts it: in the form that the objects of the watch have.
+/// Encodes the object of a bookmark in the form of the watch's objects.
 pub(super) fn bookmark_object(
     endpoint: &Endpoint,
     object: &Value,
@@ -243,7 +242,7 @@ fn event_bytes(json: Vec<u8>, format: Format) -> Result<Vec<u8>, Status> {
     }
 }
 
-/// A document that was made as JSON in the format the client accepts.
+/// Converts a JSON document to the accepted format.
 fn in_format(mut json: Vec<u8>, format: Format, negotiation: &Negotiation) -> Result<Encoded, Status> {
     if format == Format::Json && !negotiation.pretty() {
         json.push(b'\n');

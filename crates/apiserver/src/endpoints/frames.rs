@@ -1,7 +1,7 @@
-//! Watch events as frames, in the encoding and form the client accepts.
+//! Watch events as frames, in the accepted encoding and form.
 //!
-//! A frame of an event is made once and shared by all watchers that accept it alike; only the first event of a table
-//! watch differs, because it carries the columns.
+//! All watchers that accept the same form share one frame per event. Only the first event of a table watch has its own,
+//! because it includes the columns.
 
 use bytes::{Buf, Bytes};
 use nave_cacher::{Delivery, Encoding, EventType};
@@ -14,38 +14,38 @@ use super::negotiation::{IncludeObject, Negotiation, Offer};
 use super::{Endpoint, encode};
 use crate::body::Pieces;
 
-/// The annotation of the bookmark after which a watch's initial state is complete.
+/// The annotation of the bookmark that ends a watch's initial state.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
-/// No further event is encoded at once with events whose frames have so many bytes.
+/// Maximum number of bytes of frames encoded in one step; the event that exceeds it is the last of the step.
 const FRAMES_BYTES: usize = 256 << 10;
 
-/// Bytes of the length before each frame of protobuf.
+/// Number of bytes of the length prefix of protobuf frames.
 pub(super) const LENGTH_PREFIX: usize = 4;
 
-/// The slot of frames of metadata, beyond those of plain objects.
+/// Returns the slot of metadata frames, after those of full objects.
 fn metadata_slot(version: MetaVersion, format: Format) -> Encoding {
     let beta = u8::from(version == MetaVersion::V1Beta1);
     Encoding(128 + 2 * u8::from(format == Format::Protobuf) + beta)
 }
 
-/// The frames of one watch.
+/// Encodes the frames of a watch.
 pub struct Frames {
     endpoint: Endpoint,
     accepted: Accepted,
     include: IncludeObject,
-    /// True if the columns of a table are yet to be sent.
+    /// True until the columns of a table are sent.
     first: bool,
 }
 
 impl Frames {
-    /// The frames of a watch.
+    /// Creates the encoder of a watch.
     ///
     /// # Errors
-    /// 406 where nothing the client accepts is on offer.
+    /// 406 if the client accepts no available form.
     pub fn new(endpoint: Endpoint, negotiation: &Negotiation) -> Result<Self, Status> {
         let mut formats = encode::formats(&endpoint).to_vec();
-        // Frames of YAML could not be told apart.
+        // YAML frames could not be told apart.
         formats.retain(|format| *format != Format::Yaml);
         let accepted = negotiation
             .choose(Offer::Object, &formats)
@@ -53,21 +53,21 @@ impl Frames {
         Ok(Self { endpoint, accepted, include: negotiation.include(), first: true })
     }
 
-    /// The content type of the stream.
+    /// Returns the content type of the stream.
     pub fn content_type(&self) -> &'static str {
         self.accepted.format.stream_media_type()
     }
 
-    /// The encoding of the frames.
+    /// Returns the encoding of the frames.
     pub fn format(&self) -> Format {
         self.accepted.format
     }
 
-    /// The frames of the next events, each shared with all watchers of the event: of as many as can be encoded within
-    /// some milliseconds.
+    /// Returns the frames of the next events, each shared with all watchers of the event; stops after some milliseconds
+    /// of encoding.
     ///
     /// # Errors
-    /// 500 where an object cannot be encoded.
+    /// 500 if an object cannot be encoded.
     pub fn events(&mut self, deliveries: &mut impl Iterator<Item = Delivery>) -> Result<Pieces, Status> {
         let mut frames = Pieces::default();
         while frames.remaining() < FRAMES_BYTES
@@ -78,11 +78,11 @@ impl Frames {
         Ok(frames)
     }
 
-    /// The frame of a bookmark: an object with nothing but a kind, a revision and, where it says that the initial
-    /// state is complete, an annotation.
+    /// Returns the frame of a bookmark: an object with its kind and revision, and an annotation if it ends the initial
+    /// state.
     ///
     /// # Errors
-    /// 500 where it cannot be encoded.
+    /// 500 if it cannot be encoded.
     pub fn bookmark(&mut self, revision: u64, initial_events_end: bool) -> Result<Bytes, Status> {
         let gvk = self.endpoint.gvk();
         let mut metadata = json!({"resourceVersion": revision.to_string()});
@@ -97,7 +97,7 @@ impl Frames {
         Ok(self.frame("BOOKMARK", &bytes))
     }
 
-    /// The frame of an error, after which the watch ends.
+    /// Returns the frame of an error, which ends the watch.
     pub fn error(&self, status: &Status) -> Bytes {
         let document = status.to_value();
         let object = match self.accepted.format {
@@ -129,7 +129,7 @@ impl Frames {
         Ok(frame)
     }
 
-    /// Where the frame is shared; `None` for forms that are one watcher's own.
+    /// Returns the slot in which the frame is shared; `None` for forms that only one watcher uses.
     fn slot(&self) -> Option<Encoding> {
         match (self.accepted.transform, self.accepted.format) {
             (None, Format::Protobuf) => Some(encode::protobuf_slot(&self.endpoint)),
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_frames_and_yaml_is_no_form_of_a_watch() {
+    fn errors_are_frames_and_watches_have_no_yaml() {
         let frame = frames("application/json").unwrap().error(&Status::expired("gone"));
         let frame: Value = serde_json::from_slice(&frame).unwrap();
         assert_eq!((&frame["type"], &frame["object"]["code"]), (&json!("ERROR"), &json!(410)));

@@ -1,4 +1,4 @@
-//! What is served under `/api` and `/apis`: one file a family of verbs, the same for every resource.
+//! The endpoints below `/api` and `/apis`: one file per family of verbs, the same for every resource.
 //!
 //! | file | verbs |
 //! | --- | --- |
@@ -7,14 +7,14 @@
 //! | [`write`](self::write) | create, update, patch |
 //! | [`delete`] | delete, deletecollection |
 //! | [`virtual_resource`] | creates of virtual resources and subresources: reviews, bindings, evictions, tokens |
-//! | [`selection`] | the namespace, name and selectors of a request as the watch cache's filter |
-//! | [`continuation`] | the token with which a list goes on |
-//! | [`view`] | what of an object a request reads and writes: the object, its status, its scale |
-//! | [`decode`] | a request's body as an object |
+//! | [`selection`] | from the namespace, name and selectors of a request to the watch cache's filter |
+//! | [`continuation`] | the continue token of lists |
+//! | [`view`] | the part of an object that a request reads and writes: the object, its status, its scale |
+//! | [`decode`] | from a request's body to an object |
 //! | [`response`] | the response of an endpoint |
 //! | [`negotiation`] | the encodings and forms that the client accepts |
-//! | `encode`, [`frames`] | objects, lists and events as bytes |
-//! | [`raw`] | responses in a form of their own |
+//! | `encode`, [`frames`] | from objects, lists and events to bytes |
+//! | [`raw`] | responses that are not API objects |
 
 pub mod continuation;
 pub mod decode;
@@ -61,22 +61,22 @@ use crate::storage::{ResourceStorage, Storages};
 use crate::websocket::handshake::Handshake;
 use crate::websocket::session;
 
-/// A resource as it is served in one of its versions.
+/// A resource in one of its served versions.
 #[derive(Clone)]
 pub struct Endpoint {
     /// The resource.
     pub def: Arc<ResourceDef>,
-    /// The place of the version in `def.versions`.
+    /// The index of the version in `def.versions`.
     pub version: usize,
-    /// Where its objects are; `None` for virtual resources.
+    /// The storage; `None` for virtual resources.
     pub storage: Option<Arc<ResourceStorage>>,
-    /// What its watches were sent.
+    /// Statistics of watches.
     pub watched: Arc<WatchStats>,
-    /// Allocates addresses and ports for its objects; `None` for resources that have none.
+    /// Allocates addresses and ports of the objects; `None` for resources without.
     pub allocator: Option<Arc<ServiceAllocator>>,
 }
 
-/// All resources served.
+/// The served resources.
 pub struct Resources {
     endpoints: HashMap<GroupVersionResource, Endpoint>,
     admission: Arc<Chain>,
@@ -87,7 +87,7 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// The endpoints of every version of every resource.
+    /// Creates the endpoints of all versions of all resources.
     pub fn new(
         storages: &Storages,
         admission: Arc<Chain>,
@@ -109,7 +109,7 @@ impl Resources {
         Self { endpoints, admission, virtual_endpoints: virtual_resources, authorization, watches, cpu }
     }
 
-    /// The same resources, with cluster IPs and node ports of services from this allocator.
+    /// Sets the allocator of cluster IPs and node ports for services.
     pub fn with_allocator(mut self, allocator: Arc<ServiceAllocator>) -> Self {
         let services = GroupVersionResource::new("", "v1", "services");
         if let Some(endpoint) = self.endpoints.get_mut(&services) {
@@ -118,7 +118,7 @@ impl Resources {
         self
     }
 
-    /// What a request is counted under: only names the server itself knows.
+    /// Returns the metric labels of a request. All values are names that the server knows.
     pub fn labels(&self, info: &RequestInfo) -> RequestLabels<'_> {
         let verb = info.verb.metric_label();
         let known =
@@ -141,7 +141,7 @@ impl Resources {
     /// Serves a request for a resource.
     ///
     /// # Errors
-    /// What the client is told instead of a result.
+    /// The failure for the client.
     pub async fn serve<B>(
         &self,
         request: &mut Request<B>,
@@ -176,7 +176,7 @@ impl Resources {
             .map_err(|refusal| endpoint.absent(resource).unwrap_or(refusal))?;
         match info.verb {
             Verb::Get => {
-                // The object itself is copied.
+                // The object's bytes are copied.
                 let size = if view == View::Object { 0 } else { endpoint.size_of_object(resource) };
                 let get = read::get(endpoint, &view, resource, query);
                 return self.cpu.run(size, pin!(get)).await.map(EndpointResponse::from);
@@ -206,7 +206,7 @@ impl Resources {
             }
             _ => {}
         }
-        // A write whose answer nobody can read is refused before it happens.
+        // A write is refused before it happens if the client could not read the response.
         negotiation.choose(Offer::Object, encode::formats(endpoint))?;
         let payload = read_payload(request).await?;
         let size = payload.bytes.len().max(match info.verb {
@@ -224,7 +224,7 @@ impl Resources {
         self.cpu.run(size, pin!(self.write(&target, &payload, resource))).await.map(EndpointResponse::from)
     }
 
-    /// Carries out the write that a request is about.
+    /// Runs the write of a request.
     async fn write(
         &self,
         target: &Target<'_>,
@@ -254,7 +254,7 @@ impl Resources {
                 let page = read::select(endpoint, resource, &list).await?;
                 let objects = delete::delete_collection(target, page.objects, &options).await?;
                 let selects_all = list.label_selector.is_empty() && list.field_selector.is_empty();
-                // No page has what cannot be decoded: it goes with the last one.
+                // No page lists objects that cannot be decoded, so they are deleted with the last page.
                 if selects_all && page.continue_token.is_empty() {
                     delete::delete_collection_of_undecodable(target, &options).await?;
                 }
@@ -264,7 +264,7 @@ impl Resources {
         }
     }
 
-    /// What the watches of each resource and version were sent.
+    /// Returns the statistics of the watches of each resource and version.
     pub fn watched(&self) -> Vec<(GroupVersionResource, Arc<WatchStats>)> {
         let mut watched: Vec<_> =
             self.endpoints.iter().map(|(gvr, it)| (gvr.clone(), Arc::clone(&it.watched))).collect();
@@ -272,34 +272,34 @@ impl Resources {
         watched
     }
 
-    /// The groups and versions served, sorted.
+    /// Returns the served groups and versions, sorted.
     pub(crate) fn group_versions(&self) -> BTreeSet<(String, String)> {
         self.endpoints.keys().map(|gvr| (gvr.group.clone(), gvr.version.clone())).collect()
     }
 
-    /// The endpoint of a resource.
+    /// Returns the endpoint of a resource.
     pub fn endpoint(&self, gvr: &GroupVersionResource) -> Option<&Endpoint> {
         self.endpoints.get(gvr)
     }
 
-    /// The admission plugins.
+    /// Returns the admission chain.
     pub fn admission(&self) -> &Chain {
         &self.admission
     }
 
-    /// A resource that is not served: a `Status` where its group is, else no API at all.
+    /// Returns the response for a resource that is not served: a `Status` if its group is served, otherwise plain text.
     fn unknown(&self, gvr: &GroupVersionResource) -> Result<EndpointResponse, Status> {
         let known = self.endpoints.keys().any(|served| served.group == gvr.group);
         if known { Err(Status::no_such_path()) } else { Ok(raw::page_not_found().into()) }
     }
 }
 
-/// Bytes of a query's values, which selectors can make many.
+/// Returns the size of the query's values, which may hold large selectors.
 fn size_of_query(query: &[(String, String)]) -> usize {
     query.iter().map(|(_, value)| value.len()).sum()
 }
 
-/// Reads a request's body; one without a content type is taken for JSON.
+/// Reads a request's body; one without a content type is JSON.
 async fn read_payload<B>(request: &mut Request<B>) -> Result<Payload, Status>
 where
     B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
@@ -311,7 +311,7 @@ where
     Ok(Payload { bytes: body::read(request.body_mut()).await?, content_type })
 }
 
-/// A deletion's options, from the query and a body that may be a `DeleteOptions`.
+/// Returns the options of a deletion, from the query and an optional `DeleteOptions` body.
 fn delete_options(query: &[(String, String)], payload: &Payload) -> Result<DeleteOptions, Status> {
     let mut body = Value::Null;
     if !payload.bytes.is_empty() {
@@ -321,40 +321,40 @@ fn delete_options(query: &[(String, String)], payload: &Payload) -> Result<Delet
     DeleteOptions::parse(query, &body)
 }
 
-/// The subresource behind which a path goes on: `…/proxy/a/b`.
+/// The subresource that a path may continue after: `…/proxy/a/b`.
 const PATH_SUBRESOURCE: &str = "proxy";
 
 impl Endpoint {
-    /// The endpoint of stored objects in one of their versions, for the server's own writes.
+    /// Creates the endpoint of a storage in one version, for the server's own writes.
     pub(crate) fn for_storage(storage: Arc<ResourceStorage>, version: &str) -> Self {
         let def = Arc::clone(storage.def());
         let version = def.versions.iter().position(|served| served.name == version).unwrap_or_default();
         Self { def, version, storage: Some(storage), watched: Arc::default(), allocator: None }
     }
 
-    /// The version served here.
+    /// Returns the served version.
     pub fn version(&self) -> &ResourceVersion {
         &self.def.versions[self.version]
     }
 
-    /// The kind of the objects served here.
+    /// Returns the kind of the served objects.
     pub fn gvk(&self) -> GroupVersionKind {
         GroupVersionKind::new(&self.def.group, &self.version().name, &self.def.kind)
     }
 
-    /// Returns whether the version served is the one objects are stored in.
+    /// Returns whether the served version is the storage version.
     pub fn is_storage_version(&self) -> bool {
         self.def.storage.as_ref().is_none_or(|storage| {
             storage.version.group == self.def.group && storage.version.version == self.version().name
         })
     }
 
-    /// The resource, as errors name it.
+    /// Returns the resource's name in errors.
     pub fn resource(&self) -> GroupResource {
         self.def.group_resource()
     }
 
-    /// The storage.
+    /// Returns the storage.
     ///
     /// # Errors
     /// 501 for a virtual resource.
@@ -362,25 +362,25 @@ impl Endpoint {
         self.storage.as_ref().ok_or_else(|| Status::not_implemented(self.resource()))
     }
 
-    /// The size of the object that a request names, as the watch cache has it; 0 where there is none.
+    /// Returns the size of the requested object in the watch cache; 0 if it does not exist.
     fn size_of_object(&self, request: &ResourceRequest) -> usize {
         let Some(storage) = self.storage.as_ref().filter(|_| !request.name.is_empty()) else { return 0 };
         storage.find(&request.namespace, &request.name).map_or(0, |object| object.json().len())
     }
 
-    /// That there is no object of the request's name, if so: what is not served of it is not served for that reason.
+    /// Returns 404 if the requested object does not exist; this takes precedence over an unsupported subresource.
     fn absent(&self, request: &ResourceRequest) -> Option<Status> {
         let storage = self.storage.as_ref().filter(|_| !request.name.is_empty())?;
         let found = storage.find(&request.namespace, &request.name);
         found.is_none().then(|| Status::not_found(&self.resource(), &request.name))
     }
 
-    /// Returns whether the path has the resource's scope, and the resource (or subresource) the verb.
+    /// Checks that the scope of the path is the resource's, and that the resource or subresource supports the verb.
     fn check_request(&self, verb: Verb, request: &ResourceRequest) -> Result<(), Status> {
         let def = &self.def;
         match (def.namespaced, request.in_namespace) {
             (true, true) | (false, false) => {}
-            // The objects of all namespaces can only be read together, and only where they can be listed.
+            // Objects of all namespaces can only be read, and only if the resource can be listed.
             (true, false) if request.name.is_empty() && def.serves(nave_resources::Verb::List) => {
                 if !matches!(verb, Verb::List | Verb::Watch) {
                     return Err(Status::method_not_allowed_here());
@@ -391,7 +391,7 @@ impl Endpoint {
         if !request.rest.is_empty() && request.subresource != PATH_SUBRESOURCE {
             return Err(Status::no_such_path());
         }
-        // `..` and an encoded slash are in no name.
+        // No name contains `..` or an encoded slash.
         let can_be_named = |part: &str| part.is_empty() || names::is_path_segment_name(part).is_empty();
         if !can_be_named(&request.namespace) || !can_be_named(&request.name) {
             return Err(Status::no_such_path());
@@ -402,7 +402,7 @@ impl Endpoint {
             def.subresource(&request.subresource).ok_or_else(Status::no_such_path)?.verbs
         };
         let served = verbs.iter().any(|served| served.as_str() == verb.as_str());
-        // A create is of the collection or of a subresource; what changes one object names it.
+        // A create is of the collection or of a subresource; other changes of one object name it.
         let named = !request.name.is_empty();
         let fits = match verb {
             Verb::Create => !named || !request.subresource.is_empty(),

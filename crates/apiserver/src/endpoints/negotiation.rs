@@ -1,4 +1,4 @@
-//! Content negotiation: the encodings and forms that the client of a request accepts.
+//! Content negotiation: the encodings and forms that a client accepts.
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use nave_codec::json;
@@ -12,7 +12,7 @@ use crate::body::ResponseBody;
 use crate::gzip;
 use crate::request_info::Query;
 
-/// The part of an object in a table's row (`includeObject`).
+/// The part of an object included in a table's row (`includeObject`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum IncludeObject {
@@ -22,7 +22,7 @@ pub enum IncludeObject {
     Object,
 }
 
-/// The encodings and forms that the client of one request accepts.
+/// The encodings and forms that the client of a request accepts.
 #[derive(Clone, Debug, Default)]
 pub struct Negotiation {
     accept: Option<HeaderValue>,
@@ -31,27 +31,27 @@ pub struct Negotiation {
     include: IncludeObject,
 }
 
-/// Returns whether an `Accept` header names a media type, in whatever form it wants it.
+/// Returns whether an `Accept` header names a media type, in any form.
 pub(crate) fn names(accept: &str, media_type: &str) -> bool {
     let mut ranges = accept.split(',').map(|range| range.split(';').next().unwrap_or_default().trim());
     ranges
         .any(|range| matches!(range, "*" | "*/*" | "application/*") || range.eq_ignore_ascii_case(media_type))
 }
 
-/// 406: the client names no media type that is served.
+/// Returns 406: the client accepts no served media type.
 pub(crate) fn no_representation(served: &[&str]) -> Status {
     let message = format!("406: Not Acceptable\n\nAvailable representations: {}", served.join(", "));
     Status::failure(406, Reason::NotAcceptable, message).with_details(StatusDetails::default())
 }
 
-/// The transforms an endpoint can answer with.
+/// The forms that an endpoint offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
-    /// Documents as they are.
+    /// Documents without another form.
     Plain,
-    /// One object: as a table, or its metadata.
+    /// One object: in full, as a table, or its metadata.
     Object,
-    /// A list: as a table, or of metadata.
+    /// A list: in full, as a table, or of metadata.
     List,
     /// Aggregated discovery.
     Discovery,
@@ -70,11 +70,11 @@ impl Offer {
 }
 
 impl Negotiation {
-    /// Reads the request's headers and query.
+    /// Parses the request's headers and query.
     pub fn new(headers: &HeaderMap, query: &Query) -> Self {
         let accept = headers.get(header::ACCEPT).cloned();
         let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        // People at a terminal get it readable unless they ask otherwise, as upstream does.
+        // Command-line tools get indented output by default, as upstream.
         let at_terminal = ["curl", "Wget", "Mozilla/5.0"].iter().any(|person| agent.starts_with(person));
         let asked = query.get("pretty").filter(|pretty| !pretty.is_empty());
         let pretty =
@@ -87,15 +87,16 @@ impl Negotiation {
         Self { accept, gzip: gzip::is_accepted(headers), pretty, include }
     }
 
-    /// The encoding and form of an answer.
+    /// Chooses the encoding and form of a response.
     ///
     /// # Errors
-    /// 406 where nothing the client accepts is on offer.
+    /// 406 if the client accepts no available form.
     pub fn choose(&self, offer: Offer, formats: &[Format]) -> Result<Accepted, Status> {
         let accept = self.accept.as_ref().and_then(|accept| accept.to_str().ok());
         negotiate::accept(accept, formats, |accepted| offer.has(accepted.transform)).ok_or_else(|| {
             let media_types: Vec<&str> = formats.iter().map(|format| format.media_type()).collect();
-            // Upstream's router refuses media types that nobody serves, its handlers what cannot be made in one.
+            // Upstream's router rejects media types that no handler serves; a handler rejects forms that it does not
+            // offer.
             if accept.is_some_and(|accept| media_types.iter().any(|media_type| names(accept, media_type))) {
                 Status::not_acceptable(&media_types)
             } else {
@@ -104,20 +105,20 @@ impl Negotiation {
         })
     }
 
-    /// Returns whether documents are written with line breaks.
+    /// Returns whether documents are indented.
     pub fn pretty(&self) -> bool {
         self.pretty
     }
 
-    /// The part of an object in a table's row.
+    /// Returns the part of an object included in a table's row.
     pub fn include(&self) -> IncludeObject {
         self.include
     }
 
-    /// The response of an answer.
+    /// Encodes a response.
     ///
     /// # Errors
-    /// 406 where nothing the client accepts is on offer, 500 where the answer cannot be encoded.
+    /// 406 if the client accepts no available form, 500 if the response cannot be encoded.
     pub fn encode(&self, answer: ObjectResponse) -> Result<Response<ResponseBody>, Status> {
         let ObjectResponse { code, content } = answer;
         let (content_type, body) = encode::content(content, self)?;
@@ -133,7 +134,7 @@ impl Negotiation {
         Ok(response)
     }
 
-    /// The response of a failure: in the encoding the client accepts, or in JSON where it accepts none of ours.
+    /// Encodes a failure in the accepted encoding, or in JSON if the client accepts none.
     pub fn encode_status(&self, status: &Status) -> Response<ResponseBody> {
         let answer = ObjectResponse::document(status.code, status.to_value());
         let mut response = self.encode(answer).unwrap_or_else(|_| {
@@ -156,7 +157,7 @@ mod tests {
     use crate::request_info::RequestInfo;
 
     #[test]
-    fn failures_are_written_for_clients_that_accept_nothing_of_ours() {
+    fn failures_are_encoded_for_clients_that_accept_no_available_form() {
         let headers = [(header::ACCEPT, HeaderValue::from_static("image/png"))].into_iter().collect();
         let negotiation = Negotiation::new(&headers, &Query::default());
         let response = negotiation.encode_status(&Status::too_many_requests("later", 3));
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_tell_unknown_media_types_from_forms_that_cannot_be_made() {
+    fn rejects_unknown_media_types_and_unavailable_forms_differently() {
         for (accept, start) in [
             ("text/html", "406: Not Acceptable\n\nAvailable representations: application/json, "),
             ("application/json;as=Chair", "only the following media types are accepted: application/json, "),
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn people_at_a_terminal_get_line_breaks_unless_they_ask_otherwise() {
+    fn command_line_tools_get_indented_output_by_default() {
         for (agent, query, pretty) in [
             ("curl/8", "", true),
             ("curl/8", "pretty=false", false),

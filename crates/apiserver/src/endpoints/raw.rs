@@ -1,4 +1,4 @@
-//! Responses in a form of their own, whatever objects the client accepts: text, documents, streams.
+//! Responses that are not negotiated API objects: text, documents, streams.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -13,33 +13,33 @@ use sha2::{Digest, Sha256};
 
 use crate::body::{Pieces, ResponseBody};
 
-/// Plain text.
+/// Returns plain text.
 pub fn text(code: StatusCode, text: impl Into<String>) -> Response<ResponseBody> {
     let mut response = bytes(code, "text/plain; charset=utf-8", text.into().into_bytes());
     set_header(&mut response, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     response
 }
 
-/// The answer to paths at which there is no API.
+/// Returns the response to paths without an API.
 pub fn page_not_found() -> Response<ResponseBody> {
     text(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
-/// A document as compact JSON.
+/// Returns a document as compact JSON.
 pub fn json(document: &impl Serialize) -> Response<ResponseBody> {
     bytes(StatusCode::OK, "application/json", json::encode(document))
 }
 
-/// A document as indented JSON.
+/// Returns a document as indented JSON.
 ///
 /// # Errors
-/// 500 where it cannot be written.
+/// 500 if it cannot be encoded.
 pub fn indented_json(document: &impl Serialize) -> Result<Response<ResponseBody>, Status> {
     let text = serde_json::to_vec_pretty(document).map_err(Status::internal)?;
     Ok(bytes(StatusCode::OK, "application/json", text))
 }
 
-/// Bytes; without a content type if that is empty.
+/// Returns bytes; an empty content type is omitted.
 pub fn bytes(
     code: StatusCode,
     content_type: impl Into<Cow<'static, str>>,
@@ -48,7 +48,7 @@ pub fn bytes(
     with_body(code, content_type.into(), ResponseBody::Full(bytes.into()))
 }
 
-/// Bytes that are made as the client takes them.
+/// Returns bytes that are produced while the client reads them.
 pub fn stream<T: Into<Pieces> + 'static>(
     content_type: &'static str,
     stream: impl Stream<Item = T> + Send + 'static,
@@ -56,7 +56,7 @@ pub fn stream<T: Into<Pieces> + 'static>(
     with_body(StatusCode::OK, content_type.into(), ResponseBody::stream(stream))
 }
 
-/// Aggregated discovery, which clients keep by its ETag.
+/// Returns aggregated discovery, with the ETag by which clients cache it.
 pub fn aggregated_discovery(document: &impl Serialize, seen: Option<&HeaderValue>) -> Response<ResponseBody> {
     let json = json::encode(document);
     let digest = Sha256::digest(&json);
@@ -78,14 +78,14 @@ pub fn aggregated_discovery(document: &impl Serialize, seen: Option<&HeaderValue
     response
 }
 
-/// Sets a header, in the place of one of this name; a value that no header can have is left out.
+/// Sets or replaces a header; ignores a value that is invalid in headers.
 pub fn set_header(response: &mut Response<ResponseBody>, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::try_from(value) {
         response.headers_mut().insert(name, value);
     }
 }
 
-/// A response with the headers that all have.
+/// Builds a response with the headers that all responses have.
 pub(super) fn with_body(
     code: StatusCode,
     content_type: Cow<'static, str>,
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn discovery_is_sent_once_for_an_etag() {
+    fn discovery_is_not_sent_again_for_its_etag() {
         let first = aggregated_discovery(&json!({"a": 1}), None);
         let etag = first.headers()[header::ETAG].clone();
         let again = aggregated_discovery(&json!({"a": 1}), Some(&etag));
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn responses_are_not_kept_by_caches_unless_they_say_so() {
+    fn responses_are_not_cacheable_by_default() {
         let mut response = page_not_found();
         assert_eq!(response.headers()[header::CACHE_CONTROL], "no-cache, private");
         set_header(&mut response, header::CACHE_CONTROL, "public");

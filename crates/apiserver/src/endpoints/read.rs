@@ -1,12 +1,12 @@
 //! get and list: resourceVersion, resourceVersionMatch, limit and continue (upstream: `storage/cacher`, KEP-2340).
 //!
-//! | asked | answered from |
+//! | request | source |
 //! | --- | --- |
-//! | nothing | the cache, once it has reached the store's present revision; the store, where that takes too long |
-//! | `0` | the cache as it is, whatever the limit |
+//! | nothing | the cache, once it has reached the store's current revision; the store if that takes too long |
+//! | `0` | the cache as it is, with any limit |
 //! | a revision, or `NotOlderThan` | the cache, once it has reached the revision |
-//! | `Exact`, or a revision with a limit | that state: from memory while it is kept, else from the store |
-//! | `continue` | the state the first page came from, the same way |
+//! | `Exact`, or a revision with a limit | that state: from memory if it is kept, otherwise from the store |
+//! | `continue` | the state of the first page, in the same way |
 
 use std::sync::Arc;
 
@@ -23,13 +23,13 @@ use super::{Endpoint, selection};
 use crate::request_info::ResourceRequest;
 use crate::storage::{Latest, ResourceStorage, undecodable};
 
-/// Objects read from the store at once when memory does not hold the state asked for.
+/// Number of objects per read from the store, if memory does not have the requested state.
 const STORE_PAGE: usize = 10_000;
 
-/// Reads one object.
+/// Reads an object.
 ///
 /// # Errors
-/// 404, or 504 where the revision asked for does not come.
+/// 404, or 504 if the requested revision is not reached in time.
 pub async fn get(
     endpoint: &Endpoint,
     view: &View,
@@ -63,7 +63,7 @@ pub async fn get(
 /// Reads the objects that a request selects.
 ///
 /// # Errors
-/// 400 and 422 for what cannot be asked, 410 for a state that is no longer kept, 504 for one that does not come.
+/// 400 and 422 for invalid options, 410 for a state that is no longer kept, 504 for one that is not reached in time.
 pub async fn list(
     endpoint: &Endpoint,
     request: &ResourceRequest,
@@ -72,11 +72,11 @@ pub async fn list(
     page(endpoint, request, options).await.map(ObjectResponse::list)
 }
 
-/// One page of the objects that a deletecollection selects, of the latest state whatever revision it names: without a
-/// limit they are all of them.
+/// Reads a page of the objects that a deletecollection selects, in the latest state whatever revision it names; without
+/// a limit, all of them.
 ///
 /// # Errors
-/// Those of [`list`].
+/// See [`list`].
 pub async fn select(
     endpoint: &Endpoint,
     request: &ResourceRequest,
@@ -108,7 +108,7 @@ async fn page(endpoint: &Endpoint, request: &ResourceRequest, options: &ListOpti
             .await
             .map_err(|status| with_fresh_token(status, continuation.as_ref(), &prefix))?,
     };
-    // How many remain is told only where nothing but the place in the list decides it.
+    // The number of remaining objects is known only if there are no selectors.
     let selective = !options.label_selector.is_empty() || !options.field_selector.is_empty();
     let before = continuation.as_ref().and_then(|continuation| continuation.remaining);
     let remaining = page.remaining.or(before.map(|rest| rest.saturating_sub(page.objects.len() as u64)));
@@ -129,8 +129,8 @@ async fn page(endpoint: &Endpoint, request: &ResourceRequest, options: &ListOpti
     })
 }
 
-/// The cost of a list before it is encoded, in bytes of input: its query, and a byte for each requirement on each object
-/// that it may look at, which takes some ten nanoseconds.
+/// Estimates the cost of a list before encoding, in bytes of input: its query, and a byte per requirement and examined
+/// object, which takes about ten nanoseconds.
 pub(super) fn size_of_list(
     endpoint: &Endpoint,
     request: &ResourceRequest,
@@ -148,24 +148,24 @@ pub(super) fn size_of_list(
     super::size_of_query(query).max(objects.saturating_mul(requirements))
 }
 
-/// The one namespace of a request, if it is not of all.
+/// Returns the namespace of a request; `None` for all namespaces.
 fn namespace(request: &ResourceRequest) -> Option<&str> {
     Some(request.namespace.as_str()).filter(|namespace| !namespace.is_empty())
 }
 
-/// Where the objects of a request lie in the store.
+/// Returns the storage prefix of the requested objects.
 fn prefix(endpoint: &Endpoint, request: &ResourceRequest) -> Result<String, Status> {
     list_prefix(&endpoint.def, namespace(request)).map_err(|error| Status::bad_request(error.to_string()))
 }
 
-/// How many objects a page has. The watch cache of upstream knows no pages of just any state, and clients are used
-/// to get it whole.
+/// Returns the page size. As upstream's watch cache, lists with `resourceVersion=0` are never paged; clients rely on
+/// it.
 fn limit(options: &ListOptions) -> usize {
     let any = options.resource_version == Some(0) && options.continue_token.is_empty();
     if any { 0 } else { options.limit }
 }
 
-/// The state a list is to show.
+/// The requested state of a list.
 enum Wanted {
     Latest,
     NotOlderThan(u64),
@@ -184,33 +184,33 @@ fn wanted(options: &ListOptions, continuation: Option<&Continuation>) -> Result<
     let Some(revision) = options.resource_version else { return Ok(Wanted::Latest) };
     Ok(match options.resource_version_match {
         Some(ResourceVersionMatch::Exact) => Wanted::Exact(revision),
-        // A first page at a revision is exactly that revision, unless the client says otherwise.
+        // A first page at a revision is exactly that revision, unless the client requests otherwise.
         None if options.limit > 0 && revision > 0 => Wanted::Exact(revision),
         _ => Wanted::NotOlderThan(revision),
     })
 }
 
-/// One page of a list.
+/// A page of a list.
 struct Page {
     objects: Vec<Arc<CachedObject>>,
     revision: u64,
-    /// The key the next page starts after, where there is one.
+    /// The key after which the next page starts, if there is one.
     next: Option<Arc<str>>,
-    /// How many objects follow, selected or not, where that is known.
+    /// The number of objects that remain, selected or not, if it is known.
     remaining: Option<u64>,
 }
 
-/// What of a state a page shows.
+/// The objects of a state that a page may have.
 struct Scan<'a> {
     filter: &'a Filter,
     namespace: Option<&'a str>,
     start_after: Option<&'a str>,
-    /// 0 for no limit.
+    /// The page size; 0 means unlimited.
     limit: usize,
 }
 
 impl Scan<'_> {
-    /// The state that the store is in now.
+    /// Reads the latest state.
     async fn latest(
         &self,
         storage: &ResourceStorage,
@@ -230,7 +230,7 @@ impl Scan<'_> {
         }
     }
 
-    /// The state at exactly one revision: from memory if it is kept, else from the store.
+    /// Reads the state at exactly one revision: from memory if it is kept, otherwise from the store.
     async fn exact(
         &self,
         storage: &ResourceStorage,
@@ -262,7 +262,7 @@ impl Scan<'_> {
     async fn store(&self, storage: &ResourceStorage, revision: u64, prefix: &str) -> Result<Page, Status> {
         let mut page = Page { objects: Vec::new(), revision, next: None, remaining: None };
         let start_after = self.start_after.map(Arc::from);
-        // One more than a page tells whether there is another.
+        // One more object tells whether there is another page.
         let limit = if self.limit > 0 { self.limit.saturating_add(1).min(STORE_PAGE) } else { STORE_PAGE };
         let mut range = Range { prefix: Arc::from(prefix), start_after, limit, revision: Some(revision) };
         let mut fetched = 0;
@@ -276,12 +276,12 @@ impl Scan<'_> {
                 return Ok(page);
             }
             range.start_after = found.items.last().map(|kv| Arc::clone(&kv.key));
-            // Few are selected: larger steps get there sooner.
+            // Few objects are selected, so read more per step.
             range.limit = (range.limit * 2).min(STORE_PAGE);
         }
     }
 
-    /// Adds the selected ones of `items` to `page`; `false` once the page is full and there is more.
+    /// Adds the selected `items` to `page`; returns `false` if the page is full and more objects follow.
     fn add(&self, page: &mut Page, storage: &ResourceStorage, items: &[KeyValue]) -> Result<bool, Status> {
         for kv in items {
             let object = storage.cached(kv)?;
@@ -298,7 +298,7 @@ impl Scan<'_> {
     }
 }
 
-/// A page whose state is gone is refused with a token that goes on from there in the latest state.
+/// Adds a token to 410, with which the list continues in the latest state.
 fn with_fresh_token(mut status: Status, continuation: Option<&Continuation>, prefix: &str) -> Status {
     if status.reason == Some(Reason::Expired)
         && let Some(continuation) = continuation
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_of_a_list_follows_from_its_options() {
+    fn the_state_of_a_list_depends_on_its_options() {
         let seven = ("resourceVersion", "7");
         let latest = Continuation { revision: None, start_after: "a".to_owned(), remaining: None };
         let exact = Continuation { revision: Some(9), ..latest.clone() };

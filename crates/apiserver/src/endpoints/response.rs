@@ -1,4 +1,4 @@
-//! The answers of endpoints: content that is encoded for the client by [`Negotiation::encode`], or a whole response.
+//! Responses of endpoints: content that [`Negotiation::encode`] encodes for the client, or complete HTTP responses.
 
 use std::sync::Arc;
 
@@ -14,15 +14,15 @@ use crate::body::ResponseBody;
 use crate::cpu_pool::LARGE;
 use crate::storage::WrittenVersion;
 
-/// The outcome of an endpoint.
+/// The response of an endpoint.
 pub enum EndpointResponse {
-    /// Content, to be encoded as the client accepts it.
+    /// Content to be encoded in the accepted form.
     Object(ObjectResponse),
-    /// A whole response: bytes in a form of their own, or a stream.
+    /// A complete response: bytes in a fixed form, or a stream.
     Http(Response<ResponseBody>),
 }
 
-/// Content in answer to a request.
+/// A response whose content is not encoded yet.
 pub struct ObjectResponse {
     pub(super) code: u16,
     pub(super) content: Content,
@@ -40,11 +40,11 @@ impl From<Response<ResponseBody>> for EndpointResponse {
     }
 }
 
-/// The content of an answer.
+/// The content of a response.
 pub(super) enum Content {
-    /// A document or an object, what it is an object of, and its size, roughly, in bytes.
+    /// A document or object, its endpoint if it is an object of a resource, and its approximate size in bytes.
     Object(Option<Endpoint>, Value, usize),
-    /// A document whose fields have an order.
+    /// A document with ordered fields.
     Ordered(Box<dyn Document>),
     /// An object as it was just written.
     Written(Endpoint, Value, WrittenVersion),
@@ -54,19 +54,19 @@ pub(super) enum Content {
     List(List),
 }
 
-/// A document whose fields are written in the order in which its type has them.
+/// A document whose fields are encoded in the order of its type.
 pub(super) trait Document: Send + Sync {
-    /// As compact JSON.
+    /// Encodes as compact JSON.
     fn json(&self) -> Vec<u8>;
-    /// As indented JSON.
+    /// Encodes as indented JSON.
     ///
     /// # Errors
-    /// 500 where it cannot be written.
+    /// 500 if it cannot be encoded.
     fn indented_json(&self) -> Result<Vec<u8>, Status>;
-    /// As a value, for encodings whose order is their own.
+    /// Converts to a value, for encodings that define their own order.
     ///
     /// # Errors
-    /// 500 where it cannot be written.
+    /// 500 if it cannot be converted.
     fn value(&self) -> Result<Value, Status>;
 }
 
@@ -86,7 +86,7 @@ impl<T: Serialize + Send + Sync> Document for T {
 
 /// A page of a list.
 pub struct List {
-    /// What is listed.
+    /// The resource.
     pub endpoint: Endpoint,
     /// The objects.
     pub objects: Vec<Arc<CachedObject>>,
@@ -94,49 +94,49 @@ pub struct List {
     pub revision: u64,
     /// The token of the next page; empty for the last one.
     pub continue_token: String,
-    /// How many objects follow.
+    /// The number of objects that remain.
     pub remaining: Option<u64>,
 }
 
 impl ObjectResponse {
-    /// A document, in the encoding the client accepts.
+    /// Creates a response with a document.
     pub fn document(code: u16, document: Value) -> Self {
         let size = size_of_value(&document);
         Self::new(code, Content::Object(None, document, size))
     }
 
-    /// A document in the encoding the client accepts, its fields in the order of its type.
+    /// Creates a response with a document whose fields have the order of its type.
     pub fn ordered(code: u16, document: impl Serialize + Send + Sync + 'static) -> Self {
         Self::new(code, Content::Ordered(Box::new(document)))
     }
 
-    /// An object of a resource, in the encoding and the form the client accepts.
+    /// Creates a response with an object of a resource.
     pub fn object(endpoint: &Endpoint, code: u16, object: Value) -> Self {
         let size = size_of_value(&object);
         Self::new(code, Content::Object(Some(endpoint.clone()), object, size))
     }
 
-    /// An object that was just written, in the encoding and the form the client accepts.
+    /// Creates a response with an object that was just written.
     pub fn written(endpoint: &Endpoint, code: u16, object: Value, version: WrittenVersion) -> Self {
         Self::new(code, Content::Written(endpoint.clone(), object, version))
     }
 
-    /// An object of the watch cache.
+    /// Creates a response with an object of the watch cache.
     pub fn cached(endpoint: &Endpoint, object: Arc<CachedObject>) -> Self {
         Self::new(200, Content::Cached(endpoint.clone(), object))
     }
 
-    /// A page of a list.
+    /// Creates a response with a page of a list.
     pub fn list(list: List) -> Self {
         Self::new(200, Content::List(list))
     }
 
-    /// A `Status` that is no failure.
+    /// Creates a response with a `Status` that is not a failure.
     pub fn status(status: &Status) -> Self {
         Self::document(200, status.to_value())
     }
 
-    /// How many bytes have to be encoded for the client; 0 where bytes are copied that were made before.
+    /// Returns the number of bytes to encode; 0 if existing bytes are copied.
     pub(crate) fn size(&self, negotiation: &Negotiation) -> usize {
         match &self.content {
             // The server's own documents are small.
@@ -166,8 +166,8 @@ impl ObjectResponse {
     }
 }
 
-/// The size of a value's JSON, roughly, as far as it tells whether the value is large. Values nest no deeper than
-/// [`limits::MAX_DOCUMENT_DEPTH`](nave_machinery::limits::MAX_DOCUMENT_DEPTH).
+/// Returns the approximate size of a value's JSON, exact enough to tell whether the value is large. Values nest at most
+/// [`limits::MAX_DOCUMENT_DEPTH`](nave_machinery::limits::MAX_DOCUMENT_DEPTH) deep.
 fn size_of_value(value: &Value) -> usize {
     SIZE_OF_NODE
         + match value {
@@ -191,7 +191,7 @@ fn sum_up_to_large(sizes: impl Iterator<Item = usize>) -> usize {
     size
 }
 
-/// The cost of a value beside its text, as bytes of input.
+/// The cost of a value in addition to its text, in bytes of input.
 const SIZE_OF_NODE: usize = 8;
 
 #[cfg(test)]
@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_tell_large_values_from_small_ones() {
+    fn sizes_distinguish_large_and_small_values() {
         let long = "x".repeat(LARGE);
         for (value, is_large) in [
             (json!({"a": ["b", 1, null]}), false),

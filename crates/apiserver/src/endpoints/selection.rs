@@ -1,4 +1,4 @@
-//! From a list's or watch's options to the filter that the watch cache works with.
+//! From the options of a list or watch to the watch cache's filter.
 
 use nave_cacher::{FieldRef, FieldTerm, Filter};
 use nave_machinery::Status;
@@ -7,10 +7,10 @@ use nave_resources::ResourceDef;
 
 use crate::request_info::ResourceRequest;
 
-/// The objects a request is about: its namespace, its name (a watch of one object), its selectors.
+/// Returns the filter of a request: namespace, name (for the watch of one object) and selectors.
 ///
 /// # Errors
-/// 400 for a field that cannot be selected by.
+/// 400 for a field that is not selectable.
 pub fn filter(def: &ResourceDef, request: &ResourceRequest, options: &ListOptions) -> Result<Filter, Status> {
     let mut filter = Filter::all().with_labels(options.label_selector.clone());
     if def.namespaced && !request.namespace.is_empty() {
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_declared_fields_can_be_selected_by() {
+    fn rejects_fields_that_are_not_selectable() {
         let registry = Registry::builtin(nave_schema::builtin());
         for (group, resource, selector, is_known) in [
             ("", "pods", "spec.nodeName=n", true),

@@ -1,4 +1,5 @@
-//! What of an object a request reads and writes: the object itself, its status, another part of it, or its scale.
+//! The part of an object that a request reads and writes: the object itself, its status, its scale, or the fields of
+//! another subresource.
 
 use nave_machinery::{GroupVersion, GroupVersionKind, Status, Value, meta};
 use nave_resources::{ScalePaths, SubresourceKind, apply_scale, scale_of};
@@ -11,19 +12,19 @@ use super::Endpoint;
 pub enum View {
     /// The object itself.
     Object,
-    /// The object, of which writes change only the status.
+    /// The object; writes change only the status.
     Status,
-    /// The object, of which writes change only what the strategy lets through at this subresource.
+    /// The object; writes change only the fields that the strategy allows at this subresource.
     Subresource(String),
     /// An `autoscaling/v1` `Scale`.
     Scale(ScalePaths),
 }
 
 impl View {
-    /// The view that a subresource of `endpoint` gives; an empty name is the object itself.
+    /// Returns the view of a subresource of `endpoint`; an empty name is the object itself.
     ///
     /// # Errors
-    /// 404 where the resource has no such subresource, 501 where it has a meaning of its own that is not served.
+    /// 404 if the resource has no such subresource, 501 if the subresource is not served.
     pub fn for_subresource(endpoint: &Endpoint, subresource: &str) -> Result<Self, Status> {
         if subresource.is_empty() {
             return Ok(Self::Object);
@@ -39,7 +40,7 @@ impl View {
         }
     }
 
-    /// The subresource's name; empty for the object itself.
+    /// Returns the subresource's name; empty for the object itself.
     pub fn subresource(&self) -> &str {
         match self {
             Self::Object => "",
@@ -49,7 +50,7 @@ impl View {
         }
     }
 
-    /// The kind of what is seen.
+    /// Returns the kind of the view.
     pub fn gvk(&self, endpoint: &Endpoint) -> GroupVersionKind {
         match self {
             Self::Object | Self::Status | Self::Subresource(_) => endpoint.gvk(),
@@ -57,7 +58,7 @@ impl View {
         }
     }
 
-    /// The type of what is seen, where it has one.
+    /// Returns the type of the view, if it has a built-in one.
     pub fn type_id(&self, endpoint: &Endpoint) -> Option<TypeId> {
         match self {
             Self::Object | Self::Status | Self::Subresource(_) => endpoint.version().type_id,
@@ -65,10 +66,10 @@ impl View {
         }
     }
 
-    /// What is seen of an object that is held in its storage version.
+    /// Returns the view of a stored object, in the served version.
     ///
     /// # Errors
-    /// 500 where the object cannot be converted.
+    /// 500 if the object cannot be converted.
     pub fn to_served(&self, endpoint: &Endpoint, stored: Value) -> Result<Value, Status> {
         match self {
             Self::Scale(paths) => Ok(scale_of(paths, &stored)),
@@ -76,10 +77,10 @@ impl View {
         }
     }
 
-    /// The whole object, in its storage version, that a changed view stands for.
+    /// Returns the object to store for a changed view, in the storage version.
     ///
     /// # Errors
-    /// 400 where the object cannot be converted.
+    /// 400 if the object cannot be converted.
     pub fn to_storage(&self, endpoint: &Endpoint, stored: &Value, view: Value) -> Result<Value, Status> {
         match self {
             Self::Scale(paths) => {
@@ -94,19 +95,19 @@ impl View {
     }
 }
 
-/// An object of the storage version in the version served.
+/// Converts an object from the storage version to the served version.
 ///
 /// # Errors
-/// 400 where it cannot be converted.
+/// 400 if it cannot be converted.
 pub fn from_stored(endpoint: &Endpoint, object: Value) -> Result<Value, Status> {
     let Some(storage) = &endpoint.def.storage else { return Ok(object) };
     convert(endpoint, object, &storage.version, &endpoint.gvk().group_version())
 }
 
-/// An object of the version served in the storage version.
+/// Converts an object from the served version to the storage version.
 ///
 /// # Errors
-/// 400 where it cannot be converted.
+/// 400 if it cannot be converted.
 pub fn to_stored(endpoint: &Endpoint, object: Value) -> Result<Value, Status> {
     let Some(storage) = &endpoint.def.storage else { return Ok(object) };
     convert(endpoint, object, &endpoint.gvk().group_version(), &storage.version)
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subresource_is_a_view_or_has_a_meaning_of_its_own() {
+    fn subresources_are_views_or_not_served() {
         let pods = endpoint("", "pods");
         let view = |subresource| View::for_subresource(&pods, subresource).map_err(|status| status.code);
         assert_eq!(view(""), Ok(View::Object));
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scale_shows_and_changes_the_replicas_alone() {
+    fn a_scale_reads_and_changes_only_the_replicas() {
         let deployments = endpoint("apps", "deployments");
         let view = View::for_subresource(&deployments, "scale").unwrap();
         let stored = json!({"metadata": {"name": "d", "resourceVersion": "7"},

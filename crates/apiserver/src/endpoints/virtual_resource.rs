@@ -1,8 +1,8 @@
-//! Creates whose answer is computed: the reviews, and subresources with a meaning of their own (`binding`,
-//! `eviction`, `token`).
+//! Virtual resources and subresources: a create returns a computed object and stores nothing of its own (reviews,
+//! `binding`, `eviction`, `token`).
 //!
-//! What is computed where is one table, filled where the server is put together; the body is decoded, defaulted and
-//! admitted here, for all alike.
+//! [`VirtualResources`] maps each of them to its implementation. The body is decoded, defaulted and admitted here, in
+//! the same way for all.
 
 use std::sync::Arc;
 
@@ -21,31 +21,31 @@ use crate::context::RequestContext;
 use crate::lifecycle;
 use crate::request_info::ResourceRequest;
 
-/// What answers the creates of one resource or subresource.
+/// Serves the creates of a virtual resource or subresource.
 #[async_trait]
 pub trait VirtualResource: Send + Sync {
-    /// Answers a create; `object` is the decoded and admitted body, the outcome an object of the same kind, or a
+    /// Serves a create. `object` is the decoded and admitted body; the result is an object of the same kind, or a
     /// `Status` that is a success.
     ///
     /// # Errors
-    /// What the client is told instead.
+    /// The failure for the client.
     async fn create(&self, request: &VirtualRequest<'_>, object: Value) -> Result<Value, Status>;
 
-    /// Returns whether a body of another version of the kind is taken, which has the same form.
+    /// Returns whether a body of another version of the kind, with the same form, is accepted.
     fn accepts(&self, api_version: &str) -> bool {
         let _ = api_version;
         false
     }
 }
 
-/// What a create is about.
+/// A create of a virtual resource.
 #[derive(Clone, Copy)]
 pub struct VirtualRequest<'a> {
-    /// All resources served, for what reads or writes other objects.
+    /// The served resources, to read or write other objects.
     pub resources: &'a Resources,
     /// The resource in the path.
     pub endpoint: &'a Endpoint,
-    /// The parts of the path: namespace, name, subresource.
+    /// The parsed path: namespace, name, subresource.
     pub resource: &'a ResourceRequest,
     /// The request.
     pub context: &'a RequestContext,
@@ -54,24 +54,24 @@ pub struct VirtualRequest<'a> {
 }
 
 impl<'a> VirtualRequest<'a> {
-    /// The target of a write to an object in the request's namespace.
+    /// Returns the target of a write to an object in the request's namespace.
     pub fn target(&self, endpoint: &'a Endpoint, name: &'a str) -> Target<'a> {
         let &Self { resources, resource, context, .. } = self;
         let (namespace, admission) = (resource.namespace.as_str(), resources.admission());
         Target { context, endpoint, view: View::Object, namespace, name, admission }
     }
 
-    /// The namespace; empty for cluster-scoped resources.
+    /// Returns the namespace; empty for cluster-scoped resources.
     pub fn namespace(&self) -> &str {
         &self.resource.namespace
     }
 
-    /// The object's name; empty where a virtual resource itself is asked.
+    /// Returns the name of the object; empty for a virtual resource.
     pub fn name(&self) -> &str {
         &self.resource.name
     }
 
-    /// The kind that is taken and answered with, and its type.
+    /// Returns the kind of body and response, and its type.
     fn kind(&self) -> (GroupVersionKind, Option<TypeId>) {
         let (own, subresource) = (self.endpoint.gvk(), &self.resource.subresource);
         let Some(found) = self.endpoint.def.subresource(subresource).filter(|_| !subresource.is_empty())
@@ -88,15 +88,15 @@ impl<'a> VirtualRequest<'a> {
     }
 }
 
-/// What is computed where: by group, resource and subresource (empty for the resource itself).
+/// The virtual resources, by group, resource and subresource (empty for a resource).
 #[derive(Clone, Default)]
 pub struct VirtualResources {
-    places: Vec<Place>,
+    entries: Vec<Entry>,
 }
 
-/// One of a handful: a walk over them is cheaper than a hash.
+/// There are only a few, so a linear search is faster than hashing.
 #[derive(Clone)]
-struct Place {
+struct Entry {
     group: &'static str,
     resource: &'static str,
     subresource: &'static str,
@@ -104,7 +104,7 @@ struct Place {
 }
 
 impl VirtualResources {
-    /// The same table with one more place.
+    /// Adds a virtual resource or subresource.
     pub fn with(
         mut self,
         group: &'static str,
@@ -112,23 +112,23 @@ impl VirtualResources {
         subresource: &'static str,
         virtual_resource: Arc<dyn VirtualResource>,
     ) -> Self {
-        self.places.push(Place { group, resource, subresource, virtual_resource });
+        self.entries.push(Entry { group, resource, subresource, virtual_resource });
         self
     }
 
-    /// What answers at a place.
+    /// Returns the implementation of a resource or subresource.
     pub(super) fn find(&self, def: &ResourceDef, subresource: &str) -> Option<&dyn VirtualResource> {
-        let here = |place: &&Place| {
-            place.subresource == subresource && place.resource == def.resource && place.group == def.group
+        let here = |entry: &&Entry| {
+            entry.subresource == subresource && entry.resource == def.resource && entry.group == def.group
         };
-        self.places.iter().find(here).map(|place| place.virtual_resource.as_ref())
+        self.entries.iter().find(here).map(|entry| entry.virtual_resource.as_ref())
     }
 }
 
-/// Decodes and admits a body, and answers what is computed from it.
+/// Decodes and admits a body, and returns the computed object.
 ///
 /// # Errors
-/// What is wrong with the body, or what the computation says.
+/// The body is invalid, or the implementation fails.
 pub(super) async fn create(
     virtual_resource: &dyn VirtualResource,
     request: &VirtualRequest<'_>,
@@ -145,7 +145,7 @@ pub(super) async fn create(
     }
     decode::set_defaults(&mut object, type_id)?;
     lifecycle::ensure_namespace(&mut object, request.namespace())?;
-    // A create without a name in its path is of the object's name.
+    // For a create without a name in its path, the object has the name.
     let name =
         if request.name().is_empty() { meta::name(&object).to_owned() } else { request.name().to_owned() };
     let attributes = Attributes {
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_of_one_resource_and_subresource() {
+    fn finds_an_entry_by_resource_and_subresource() {
         let registry = Registry::builtin(nave_schema::builtin());
         let def = |resource| registry.lookup(&GroupVersionResource::new("", "v1", resource)).unwrap();
         let table = VirtualResources::default().with("", "pods", "binding", Arc::new(Nothing));

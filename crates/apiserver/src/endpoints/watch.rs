@@ -1,5 +1,5 @@
-//! watch: a cursor in the watch cache's history, as a stream of frames: in chunks of one response, or as messages of a
-//! WebSocket.
+//! watch: a position in the watch cache's window, sent as a stream of frames: chunks of a response, or WebSocket
+//! messages.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,26 +24,26 @@ use crate::body::{Pieces, ResponseBody};
 use crate::request_info::ResourceRequest;
 use crate::storage::ResourceStorage;
 
-/// What all watches of a server have in common.
+/// The settings that all watches of a server share.
 #[derive(Clone)]
 pub struct Watches {
-    /// Ends all of them.
+    /// Ends all watches.
     pub closing: CancellationToken,
-    /// How long a watch lives that names no time: at least this, at most twice this (`--min-request-timeout`).
+    /// Duration of a watch without a timeout: a random time between this and twice this (`--min-request-timeout`).
     pub min_time: Duration,
 }
 
-/// What was sent to the watches of one resource in one version.
+/// Statistics of the watches of a resource in one version.
 #[derive(Debug)]
 pub struct WatchStats {
-    /// Bytes of each event.
+    /// Sizes of events, in bytes.
     pub event_sizes: Histogram,
-    /// How long streaming lists took to send the state they began with, by scope.
+    /// Duration of the initial state of streaming lists, by scope.
     lists: [Histogram; 3],
 }
 
 impl WatchStats {
-    /// How long streaming lists took, in seconds, by scope.
+    /// Returns the duration of the initial state of streaming lists, in seconds, by scope.
     pub fn lists(&self) -> impl Iterator<Item = (&'static str, &Histogram)> {
         SCOPES.into_iter().zip(&self.lists)
     }
@@ -56,7 +56,7 @@ impl Default for WatchStats {
     }
 }
 
-/// A streaming list under way: what is to be told, and timed, when the state is complete.
+/// A streaming list whose initial state is incomplete; it is logged and timed when the state is complete.
 struct StreamingList {
     started: Instant,
     scope: usize,
@@ -79,31 +79,31 @@ impl StreamingList {
     }
 }
 
-/// What a watch may be of.
+/// The scopes of watches.
 const SCOPES: [&str; 3] = ["cluster", "namespace", "resource"];
 
-/// Upstream's bounds of `apiserver_watch_events_sizes`, in bytes.
+/// The buckets of upstream's `apiserver_watch_events_sizes`, in bytes.
 const EVENT_SIZES: [f64; 8] = [1024.0, 2048.0, 4096.0, 8192.0, 16_384.0, 32_768.0, 65_536.0, 131_072.0];
 
-/// Upstream's bounds of `apiserver_watch_list_duration_seconds`.
+/// The buckets of upstream's `apiserver_watch_list_duration_seconds`.
 const LIST_TIMES: [f64; 17] =
     [0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0];
 
-/// A watch that was started.
+/// A started watch.
 pub struct Watch {
     content_type: &'static str,
     format: Format,
-    /// The watch, or the frame that says why there is none.
+    /// The watch, or the frame of the error.
     started: Result<Box<Watching>, Bytes>,
 }
 
 impl Watch {
-    /// The watch as the chunks of a response.
+    /// Returns the watch as a chunked response.
     pub fn into_response(self) -> Response<ResponseBody> {
         raw::stream(self.content_type, self.into_chunks())
     }
 
-    /// The watch as messages, one for each event (upstream: `WatchServer.HandleWS`).
+    /// Returns the watch as messages, one per event (upstream: `WatchServer.HandleWS`).
     pub fn into_messages(self) -> impl Stream<Item = Vec<Message>> + Send {
         let format = self.format;
         self.into_chunks()
@@ -122,8 +122,8 @@ impl Watch {
     }
 }
 
-/// The message of an event's frame: JSON is text; protobuf is binary, and has no length before it, because a message has
-/// one.
+/// Returns the message of an event's frame: JSON is a text message. Protobuf is a binary message without the length
+/// prefix, because messages have a length.
 fn message(format: Format, mut frame: Bytes) -> Message {
     if format == Format::Protobuf {
         frame.advance(frames::LENGTH_PREFIX.min(frame.len()));
@@ -134,11 +134,11 @@ fn message(format: Format, mut frame: Bytes) -> Message {
 
 /// Starts a watch.
 ///
-/// What is wrong with its revision is told in the stream, as upstream does it: an `ERROR` event with 410 for one that
-/// history does not reach back to, with 504 for one that does not come.
+/// Errors in the revision are sent in the stream, as upstream does: an `ERROR` event with 410 if the history does not
+/// reach back to it, with 504 if it is not reached in time.
 ///
 /// # Errors
-/// 400 and 422 for what cannot be asked, 429 where there is no state yet.
+/// 400 and 422 for invalid options, 429 if the cache is not filled yet.
 pub async fn watch(
     endpoint: &Endpoint,
     request: &ResourceRequest,
@@ -178,16 +178,16 @@ pub async fn watch(
     Ok(Watch { content_type, format, started })
 }
 
-/// Where a watch starts (upstream: `Cacher.Watch`).
+/// Returns the start of a watch (upstream: `Cacher.Watch`).
 ///
 /// | `sendInitialEvents` | no revision | `0` | a revision |
 /// | --- | --- | --- | --- |
-/// | not given | the latest state | any state | after the revision |
-/// | true | the latest state | any state | a state not older |
-/// | false | after the latest | after any | after the revision |
+/// | absent | the latest state | any state | after the revision |
+/// | true | the latest state | any state | a state not older than the revision |
+/// | false | after the latest state | after any state | after the revision |
 ///
 /// # Errors
-/// The store's; 504 where a state does not come in time.
+/// The error of the store; 504 if a state is not reached in time.
 async fn start(storage: &ResourceStorage, options: &ListOptions) -> Result<WatchStart, Status> {
     let cacher = storage.cacher();
     let revision = match options.resource_version {
@@ -205,17 +205,17 @@ async fn start(storage: &ResourceStorage, options: &ListOptions) -> Result<Watch
 struct Watching {
     watcher: Watcher,
     frames: Frames,
-    /// Events that were taken and are yet to be sent.
+    /// Events that were taken from the cache and are not sent yet.
     taken: std::vec::IntoIter<Delivery>,
     stats: Arc<WatchStats>,
-    /// Until the state is complete.
+    /// Set until the initial state is complete.
     list: Option<StreamingList>,
     closing: CancellationToken,
     ended: bool,
 }
 
 impl Watching {
-    /// The next bytes of the watch; `None` at its end.
+    /// Returns the next bytes of the watch; `None` at its end.
     async fn next_chunk(&mut self) -> Option<Pieces> {
         while !self.ended {
             if let Some(frames) = self.next_frames() {
@@ -249,7 +249,7 @@ impl Watching {
         None
     }
 
-    /// The frames of the next of the events that were taken.
+    /// Returns the frames of the next events that were taken.
     fn next_frames(&mut self) -> Option<Result<Pieces, Status>> {
         (!self.taken.as_slice().is_empty()).then(|| self.frames.events(&mut self.taken))
     }
@@ -267,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_is_one_event_without_a_length() {
+    fn a_message_is_one_event_without_a_length_prefix() {
         let json = message(Format::Json, Bytes::from_static(b"{\"type\":\"ADDED\"}\n"));
         assert_eq!(json, Message::Text("{\"type\":\"ADDED\"}\n".into()));
         let protobuf = message(Format::Protobuf, Bytes::from_static(b"\0\0\0\x03abc"));

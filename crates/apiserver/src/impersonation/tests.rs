@@ -22,7 +22,7 @@ fn user(name: &str, groups: &[&str]) -> UserInfo {
     UserInfo { name: name.to_owned(), groups, ..UserInfo::default() }
 }
 
-/// The user that a list of pods acts as.
+/// Returns the user that a list of pods acts as.
 async fn list(who: &UserInfo, headers: &mut HeaderMap, chain: &Chain) -> Result<UserInfo, Status> {
     let request = Request::get("/api/v1/namespaces/ns/pods").body(()).unwrap();
     let timeout = RequestTimeout(Duration::from_mins(1));
@@ -43,7 +43,7 @@ async fn as_admin(all: &[(&'static str, &str)]) -> Result<UserInfo, Status> {
 }
 
 #[tokio::test]
-async fn a_user_is_taken_with_all_parts() {
+async fn impersonates_a_user_with_all_attributes() {
     let found = as_admin(&[
         ("impersonate-user", "bob"),
         ("impersonate-uid", "u1"),
@@ -85,7 +85,7 @@ async fn without_the_headers_nothing_changes() {
 }
 
 #[tokio::test]
-async fn parts_without_a_user_are_a_mistake() {
+async fn rejects_attributes_without_a_user_name() {
     let error = as_admin(&[("impersonate-group", "x")]).await.unwrap_err();
     assert_eq!(error.code, 400);
     assert_eq!(
@@ -100,7 +100,7 @@ async fn parts_without_a_user_are_a_mistake() {
     );
 }
 
-/// Allows some questions, given as `verb:group/resource/subresource/namespace/name`.
+/// Allows some requests, given as `verb:group/resource/subresource/namespace/name`.
 struct One(&'static [&'static str]);
 
 #[async_trait]
@@ -135,7 +135,7 @@ const WITHOUT: [&[&str]; 4] = [
 ];
 
 #[tokio::test]
-async fn each_part_needs_its_own_right() {
+async fn each_attribute_needs_its_own_right() {
     let everything = [
         ("impersonate-user", "bob"),
         ("impersonate-uid", "u1"),
@@ -160,12 +160,12 @@ async fn each_part_needs_its_own_right() {
 const ON_PODS: &str = "impersonate-on:user-info:list:/pods//ns/";
 const AS_BOB: &str = "impersonate:user-info:authentication.k8s.io/users///bob";
 
-/// Who asks, the headers, the rights, and the groups of the user that comes of it, or why it does not.
+/// Requester, headers, rights, and the groups of the resulting user or the error.
 type Case<'a> =
     (&'a UserInfo, &'a [(&'static str, &'a str)], &'static [&'static str], Result<&'a [&'a str], &'a str>);
 
 #[tokio::test]
-async fn a_right_can_be_for_some_requests_only() {
+async fn constrained_impersonation_allows_some_requests_only() {
     let node = |named: &str| {
         let extra = [(NODE_NAME.to_owned(), vec![named.to_owned()])].into();
         UserInfo { name: "system:serviceaccount:ns:robot".into(), extra, ..UserInfo::default() }

@@ -1,4 +1,4 @@
-//! One connection, after its handshake.
+//! A connection after its handshake.
 
 use std::{
     convert::Infallible,
@@ -24,26 +24,27 @@ use super::{
     watchdog::{Overdue, Watchdog},
 };
 
-/// The headers of one request, in bytes. The library derives its bound on CONTINUATION frames from it.
+/// Maximum size of a request's headers, in bytes. The HTTP library derives the limit of CONTINUATION frames from it.
 const MAX_HEADER_BYTES: usize = 1 << 20;
-/// A client that lets a ping go unanswered is gone.
+/// Interval of pings. A client that does not answer one is disconnected.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
-/// Response bytes queued for one stream whose client does not read. Enough to keep a bulk list flowing.
+/// Maximum number of response bytes queued for a stream whose client does not read. Enough to keep a large list
+/// flowing.
 const SEND_BUFFER: usize = 1 << 20;
-/// Request bytes a client may send ahead, for a stream and for the connection. Nearly all objects fit in the first.
+/// Flow-control window of request bytes, per stream and per connection. Nearly all objects fit into one window.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 4 << 20;
-/// Streams that a client reset before the server accepted them and that wait to be accepted (rapid reset). Beyond that the
-/// connection ends.
+/// Maximum number of streams that a client reset before the server accepted them (rapid reset). Beyond that the
+/// connection is closed.
 const MAX_PENDING_RESETS: usize = 64;
-/// Streams of one connection that ended with a protocol error of the client's. Beyond that the connection ends. Requests
-/// that are refused before their body was read do not count.
+/// Maximum number of streams of a connection that ended with a protocol error of the client. Beyond that the connection
+/// is closed. Requests that are refused before their body is read do not count.
 const MAX_ERROR_RESETS: usize = 1024;
-/// How long an idle client may take to acknowledge that it has to go.
+/// Time for an idle client to acknowledge a GOAWAY.
 const GOAWAY_GRACE: Duration = Duration::from_secs(5);
 
-/// The two protocols, set up once for all connections.
+/// The HTTP protocols, configured once for all connections.
 pub(super) struct Protocols {
     http1: http1::Builder,
     http2: http2::Builder<Streams>,
@@ -54,7 +55,7 @@ impl Protocols {
         let mut http1 = http1::Builder::new();
         http1
             .timer(TokioTimer::new())
-            // The watchdog's time covers both the wait for a head and the head itself.
+            // The watchdog's timeout covers the wait for a head and the head itself.
             .header_read_timeout(None)
             .max_header_size(MAX_HEADER_BYTES)
             .max_buf_size(MAX_HEADER_BYTES);
@@ -73,7 +74,7 @@ impl Protocols {
         Self { http1, http2 }
     }
 
-    /// Serves a connection to its end: the client closes it, it breaks, or the server shuts down.
+    /// Serves a connection to its end: the client closes it, it fails, or the server shuts down.
     pub(super) async fn serve(
         &self,
         stream: TlsStream<Socket>,
@@ -85,7 +86,7 @@ impl Protocols {
         let protocol = info.protocol;
         let service = service_fn(move |request| {
             let under_way = watchdog.begin();
-            // Boxed, because a future of this size would be copied on each of its ways into the task that polls it.
+            // Boxed, because a future of this size would be copied several times on its way into the task.
             let response = Box::pin(handler.handle(request, info.clone()));
             let running = running.clone();
             async move {
@@ -113,9 +114,8 @@ impl Protocols {
     }
 }
 
-/// Runs a connection until it ends. When the server is closing, or the connection is idle for too long, the client is
-/// told to go. A connection whose first request does not come in time is closed at once. `end_turn` is called each time
-/// the connection was polled.
+/// Polls a connection until it ends. At shutdown, and after an idle timeout, the client gets a GOAWAY. A connection
+/// without a first request in time is closed at once. `end_turn` is called after each poll.
 async fn drive<C>(
     connection: C,
     end_turn: impl Fn(&mut Context<'_>),
@@ -145,7 +145,7 @@ where
         if !idle {
             pending::<()>().await;
         }
-        // A request that crossed with the news is answered.
+        // A request that the client sent before it got the GOAWAY is served.
         loop {
             tokio::time::sleep(GOAWAY_GRACE).await;
             if watchdog.is_idle() {

@@ -1,9 +1,9 @@
-//! The connections that are open: how many there may be, and which one is closed for a new one.
+//! The open connections: limits on their number, and the choice of the one to close for a new one.
 //!
-//! Every connection takes a file descriptor and memory before the server knows its client. Three limits keep one client
-//! from using up either: of all connections, of those without an authenticated request, and of those from one address.
-//! Where a limit is reached, the oldest connection without an authenticated request is closed and the new one is
-//! accepted. Connections with an authenticated request are never closed for others; where only these are left, the new
+//! A connection takes a file descriptor and memory before the server knows its client. Three limits keep one client
+//! from using up either: on all connections, on those without an authenticated request, and on those from one address.
+//! At a limit, the oldest connection without an authenticated request is closed and the new one is accepted.
+//! Connections with an authenticated request are never closed in favor of others; if only these are left, the new
 //! connection is refused.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// How many connections may be open at once.
+/// Maximum numbers of open connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
     /// All connections.
@@ -27,9 +27,9 @@ pub struct ConnectionLimits {
 }
 
 impl ConnectionLimits {
-    /// The limits of a process that may open so many file descriptors. Some stay in reserve for the store, files and
-    /// outbound connections. One address may take half of the connections, so that clients behind one proxy or on this
-    /// machine are not limited before others.
+    /// Returns the limits for a process with a limit of file descriptors. Some descriptors stay in reserve for the
+    /// store, files and outbound connections. One address may take half of the connections, which leaves enough for
+    /// clients behind a proxy or on this machine.
     pub fn for_descriptors(descriptors: u64) -> Self {
         let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
         let reserve = RESERVED_DESCRIPTORS.min(descriptors / 2);
@@ -42,14 +42,14 @@ impl ConnectionLimits {
 pub(super) struct Connections {
     limits: ConnectionLimits,
     table: Mutex<Table>,
-    /// Notified when a connection was closed.
+    /// Notified when a connection is closed.
     closed: Notify,
 }
 
-/// An open connection, counted until this is dropped with its socket.
+/// An open connection; it counts until this is dropped with the socket.
 pub(super) struct Slot {
     pub(super) id: u64,
-    /// Cancelled when the connection has to be closed at once.
+    /// Cancelled to close the connection at once.
     pub(super) close: CancellationToken,
     connections: Arc<Connections>,
 }
@@ -62,22 +62,22 @@ struct Table {
     addresses: HashMap<IpAddr, Group>,
 }
 
-/// Some of the connections: all, or those from one address.
+/// A set of connections: all, or those from one address.
 #[derive(Default)]
 struct Group {
     open: usize,
-    /// Without an authenticated request, oldest first.
+    /// Connections without an authenticated request, oldest first.
     unauthenticated: BTreeSet<u64>,
-    /// Told to close, and still open.
+    /// Connections that are being closed and are still open.
     closing: BTreeSet<u64>,
 }
 
-/// True if there is room for a connection.
+/// The result of a request for a new connection.
 enum Capacity<T = ()> {
     Available(T),
-    /// As soon as a connection that was told to close has done so.
+    /// A connection is being closed and will make room.
     AfterClose,
-    /// All connections in the way have an authenticated request.
+    /// All connections have an authenticated request, so none can be closed.
     Full,
 }
 
@@ -86,8 +86,7 @@ impl Connections {
         Arc::new(Self { limits, table: Mutex::default(), closed: Notify::new() })
     }
 
-    /// Counts a connection from `peer`, and closes another one for it where a limit is reached. `None` means that the
-    /// connection has to be refused.
+    /// Counts a connection from `peer`. At a limit, closes another one first; `None` if the connection must be refused.
     pub(super) async fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Slot> {
         let address = client_address(peer);
         loop {
@@ -112,7 +111,7 @@ impl Connections {
         }
     }
 
-    /// Closes the oldest connection without an authenticated request: the process is out of descriptors.
+    /// Closes the oldest connection without an authenticated request, because the process has no file descriptors left.
     pub(super) fn close_oldest(&self) {
         let mut table = self.table.lock();
         if let Some(&oldest) = table.all.unauthenticated.first() {
@@ -120,7 +119,7 @@ impl Connections {
         }
     }
 
-    /// From now on the connection is not closed for others.
+    /// Protects a connection from being closed in favor of others.
     pub(super) fn authenticated(&self, id: u64) {
         self.table.lock().in_groups(id, |group| {
             group.unauthenticated.remove(&id);
@@ -136,7 +135,7 @@ impl Drop for Slot {
 }
 
 impl Table {
-    /// Tells a connection to close where a limit is reached.
+    /// Closes a connection if a limit is reached.
     fn admit_one(&mut self, address: IpAddr, limits: ConnectionLimits) -> Capacity {
         let of_address = self.addresses.get(&address);
         let full = if let Some(group) = of_address.filter(|group| group.open >= limits.per_address) {
@@ -189,7 +188,7 @@ impl Table {
         }
     }
 
-    /// Calls `change` for all connections and for those from the address of this one.
+    /// Calls `change` for the set of all connections and the set of this connection's address.
     fn in_groups(&mut self, id: u64, change: impl Fn(&mut Group)) {
         let Some((address, _)) = self.connections.get(&id) else { return };
         change(&mut self.all);
@@ -199,7 +198,7 @@ impl Table {
     }
 }
 
-/// The address that connections are counted by.
+/// Returns the address by which a client's connections are counted.
 fn client_address(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
@@ -207,11 +206,12 @@ fn client_address(peer: IpAddr) -> IpAddr {
     }
 }
 
-/// Descriptors that client connections never take: the store, files, the listeners and outbound connections.
+/// File descriptors reserved for the store, files, listeners and outbound connections.
 const RESERVED_DESCRIPTORS: usize = 256;
-/// Connections at most, whatever the descriptor limit is: memory bounds them too.
+/// Maximum number of connections for any limit of file descriptors, because they take memory too.
 const MAX_CONNECTIONS: usize = 65_536;
-/// Connections without an authenticated request at most. Each may hold buffers of a TLS handshake and one request head.
+/// Maximum number of connections without an authenticated request. Each may hold buffers of a TLS handshake and a
+/// request head.
 const MAX_UNAUTHENTICATED: usize = 4096;
 
 #[cfg(test)]
@@ -228,12 +228,12 @@ mod tests {
         Ipv4Addr::new(192, 0, 2, last).into()
     }
 
-    /// Admits a connection for which none has to close.
+    /// Admits a connection while there is room.
     fn open(connections: &Arc<Connections>, last: u8) -> Slot {
         connections.admit(address(last)).now_or_never().unwrap().unwrap()
     }
 
-    /// Checks that a connection from the address is admitted once `victim` was told to close and has done so.
+    /// Checks that a connection from the address is admitted after `victim` is closed.
     async fn replaces(connections: &Arc<Connections>, last: u8, victim: Slot) -> Slot {
         let mut admitted = pin!(connections.admit(address(last)));
         assert!(admitted.as_mut().now_or_never().is_none(), "no limit was reached");
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn refuses_a_connection_where_all_others_are_authenticated() {
+    async fn refuses_a_connection_if_all_others_are_authenticated() {
         let connections = Connections::new(LIMITS);
         let mut all = Vec::new();
         for last in [1, 1, 1, 2, 2, 2] {
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn forgets_what_is_closed() {
+    async fn closed_connections_are_not_counted() {
         let connections = Connections::new(LIMITS);
         for last in 1..=9 {
             drop(open(&connections, last));
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_descriptors_in_reserve_under_every_limit() {
+    fn reserves_descriptors_under_every_limit() {
         for descriptors in [0, 1, 2, 64, 256, 1024, 4096, 1 << 20, u64::MAX] {
             let limits = ConnectionLimits::for_descriptors(descriptors);
             assert!(limits.total >= 1 && limits.per_address >= 1 && limits.unauthenticated >= 1);
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_a_network_of_ipv6_as_one_address() {
+    fn counts_an_ipv6_network_as_one_address() {
         let same = |one: &str, other: &str| {
             client_address(one.parse().unwrap()) == client_address(other.parse().unwrap())
         };

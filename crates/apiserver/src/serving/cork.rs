@@ -1,8 +1,8 @@
-//! Puts together what an HTTP/2 connection writes, so that it leaves in few large TLS records and system calls.
+//! Combines the writes of an HTTP/2 connection, so that they leave in few large TLS records and system calls.
 //!
-//! HTTP/2 writes and flushes each frame by itself, and an event for many watchers, or the answers to many requests,
-//! are many frames. A [`Cork`] keeps them until the task of the connection has had a turn and then one more: by that
-//! time every stream that was woken together with the first has added its frame.
+//! The HTTP/2 library writes and flushes each frame separately, and an event for many watchers, or the responses to
+//! many requests, are many frames. A [`Cork`] holds them back for two polls of the connection's task: by then, all
+//! streams that were woken together with the first one have added their frames.
 //!
 //! ```text
 //! streams' tasks ─→ connection's task ─→ Cork ─→ TLS ─→ socket
@@ -10,7 +10,7 @@
 //!                   frame, flush, …              of 16 KiB
 //! ```
 //!
-//! Only [`Cork::end_turn`] really flushes, so it has to be called after each poll of the connection.
+//! Only [`Cork::end_turn`] actually flushes, so it must be called after each poll of the connection.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -20,22 +20,22 @@ use std::task::{Context, Poll, ready};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes put together at most: four TLS records.
+/// Maximum number of bytes combined: four TLS records.
 const FULL: usize = 64 << 10;
-/// A buffer that is larger is given back when it is empty, as most connections are idle.
+/// A larger buffer is freed when it is empty, because most connections are idle.
 const KEPT: usize = 4 << 10;
 
-/// One end of a connection; clones are the same end.
+/// One end of a connection; clones share it.
 pub(super) struct Cork<S>(Arc<Mutex<Corked<S>>>);
 
 struct Corked<S> {
     stream: S,
     buffer: Vec<u8>,
-    /// How much of the buffer the stream has taken.
+    /// The number of bytes of the buffer that the stream has taken.
     taken: usize,
-    /// True if the stream has taken something that it may still hold.
+    /// True if the stream has taken bytes and may not have flushed them.
     unflushed: bool,
-    /// True if others have had their turn since the first byte came.
+    /// True if other tasks have run since the first byte was buffered.
     waited: bool,
 }
 
@@ -51,8 +51,8 @@ impl<S: AsyncWrite + Unpin> Cork<S> {
         Self(Arc::new(Mutex::new(corked)))
     }
 
-    /// To be called after the connection's task was polled: what it wrote goes out at the end of its next turn. An
-    /// error is left for the connection to find.
+    /// Must be called after each poll of the connection's task. Bytes written during the poll are flushed at the end of
+    /// the next one. The connection itself detects errors.
     pub(super) fn end_turn(&self, cx: &mut Context<'_>) {
         let mut corked = self.0.lock();
         if corked.is_flushed() {
@@ -62,7 +62,7 @@ impl<S: AsyncWrite + Unpin> Cork<S> {
         if corked.waited {
             cx.waker().wake_by_ref();
         } else {
-            // Where the socket is full, the connection is polled again when it is not.
+            // If the socket is full, the connection is polled again once it is writable.
             let _ = corked.poll_uncork(cx);
         }
     }
@@ -73,14 +73,14 @@ impl<S: AsyncWrite + Unpin> Corked<S> {
         self.buffer.is_empty() && !self.unflushed
     }
 
-    /// Takes as much as there is room for.
+    /// Takes as many bytes as fit into the buffer.
     fn poll_take(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         if self.buffer.len() >= FULL {
             ready!(self.poll_empty(cx))?;
         }
         let length: usize = bufs.iter().map(|buf| buf.len()).sum();
         if self.buffer.is_empty() && length >= FULL {
-            // Nothing to be put together.
+            // Large writes need not be combined.
             self.unflushed = true;
             return Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         }
@@ -95,7 +95,7 @@ impl<S: AsyncWrite + Unpin> Corked<S> {
         Poll::Ready(Ok(self.buffer.len() - start))
     }
 
-    /// Hands the buffer to the stream.
+    /// Writes the buffer to the stream.
     fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.taken < self.buffer.len() {
             let written = Pin::new(&mut self.stream).poll_write(cx, &self.buffer[self.taken..]);
@@ -166,7 +166,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes so many bytes, and remembers in how many writes.
+    /// Records the bytes and the number of writes.
     #[derive(Default)]
     struct Socket {
         room: usize,
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_two_turns_write_leaves_at_once() {
+    async fn writes_of_two_polls_are_combined() {
         let mut cork = socket(usize::MAX);
         for frame in [&b"one"[..], b"two"] {
             cork.write_all(frame).await.unwrap();
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn large_writes_pass_and_the_order_stays() {
+    async fn large_writes_pass_through_in_order() {
         let mut cork = socket(usize::MAX);
         cork.write_all(&[1; 10]).await.unwrap();
         cork.write_all(&vec![2; FULL]).await.unwrap();
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_socket_holds_the_writer_up_and_nothing_is_lost() {
+    async fn a_full_socket_blocks_the_writer_and_loses_nothing() {
         let mut cork = socket(7);
         cork.write_all(&[1]).await.unwrap();
         cork.write_all(&vec![1; FULL - 1]).await.unwrap();

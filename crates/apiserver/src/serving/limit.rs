@@ -1,10 +1,10 @@
-//! The time within which an answer has to be taken.
+//! The deadline for the transmission of a response.
 //!
-//! Whose client does not read is not asked for more of its body, so a body cannot end itself. The task that serves it
-//! can be ended: on HTTP/2 each stream has its own, on HTTP/1.1 the connection serves one answer at a time. These tasks
-//! run in [`limited`]. The HTTP library has no place in which a response can tell its task the deadline, so [`end_by`]
-//! sets it for the task that runs. An answer that is not taken by then is dropped with the task: the client sees its
-//! stream reset, or the connection closed.
+//! The HTTP library does not poll the body of a response whose client does not read, so a body cannot time out by
+//! itself. The task that serves it can be ended instead: on HTTP/2 each stream has its own task, on HTTP/1.1 the
+//! connection serves one response at a time. These tasks run in [`limited`]. The library cannot pass the deadline from
+//! a response to its task, so [`end_by`] sets it for the current task. A response that is not sent by then is dropped
+//! with the task: the client sees a reset stream or a closed connection.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -15,15 +15,15 @@ use hyper::rt::Executor;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 tokio::task_local! {
-    /// Until when the answer that the task makes or sends has to be taken.
+    /// The deadline of the response that the current task produces or sends.
     static END: Cell<Option<Instant>>;
 }
 
-/// A limit on the task's answer, for as long as this lives: it belongs to the answer's body.
+/// The deadline of a task's response, in force until this is dropped with the response's body.
 #[must_use]
 pub(super) struct EndBy(());
 
-/// Limits the answer that this task makes.
+/// Sets the deadline of the response that this task produces.
 pub(super) fn end_by(end: Instant) -> EndBy {
     set(Some(end));
     EndBy(())
@@ -35,12 +35,12 @@ impl Drop for EndBy {
     }
 }
 
-/// Outside of a connection's tasks there is nothing to set.
+/// Does nothing outside of a connection's tasks.
 fn set(end: Option<Instant>) {
     let _ = END.try_with(|it| it.set(end));
 }
 
-/// Runs the work to its end, or until an answer it makes is not taken in time.
+/// Runs work to its end, or until the deadline of its response has passed.
 pub(super) async fn limited<F: Future>(work: F) -> Option<F::Output> {
     let mut work = pin!(work);
     let mut end = None;
@@ -62,7 +62,7 @@ pub(super) async fn limited<F: Future>(work: F) -> Option<F::Output> {
     .await
 }
 
-/// Runs the streams of HTTP/2 connections as tasks, each within its limit.
+/// Spawns the streams of HTTP/2 connections as tasks, each with its deadline.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Streams;
 
@@ -73,7 +73,7 @@ where
     fn execute(&self, stream: F) {
         tokio::spawn(async move {
             if limited(stream).await.is_none() {
-                tracing::debug!("a stream was reset: its client did not take the answer in time");
+                tracing::debug!("stream reset: the client did not read the response in time");
             }
         });
     }
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_answer_has_its_own_limit() {
+    async fn each_response_has_its_own_deadline() {
         let started = Instant::now();
         let answers = async {
             answer(Some(2 * SECOND), SECOND).await;

@@ -1,18 +1,18 @@
-//! The HTTPS listener: from accepted connections to calls of one handler.
+//! The HTTPS listener: accepts connections and calls one handler per request.
 //!
 //! ```text
-//! accept ─→ count ─→ TLS handshake ─→ client certificate read ─→ HTTP/2 or HTTP/1.1 ─→ handler(request, connection)
-//!           limits    10 s            once a connection          as ALPN chose         once a request
+//! accept ─→ limits ─→ TLS handshake ─→ client certificate ─→ HTTP/2 or HTTP/1.1 ─→ handler(request, connection)
+//!                      10 s              per connection         by ALPN               per request
 //! ```
 //!
-//! Everything a client can make the server wait for or keep is bounded by [`Limits`] or a constant beside its use: open
-//! connections, in all and from one address; the time of handshakes, of request heads and between requests; sizes of
-//! headers; streams of a connection, and streams reset before they were served; bytes queued for a stream whose client
-//! does not read, and for how long. No error of a connection ends the listener.
+//! [`Limits`], or a constant next to its use, bounds everything that a client can make the server wait for or keep:
+//! open connections in total and per address; the duration of handshakes and request heads, and the time between
+//! requests; sizes of headers; streams per connection, and streams reset before they are served; bytes queued for a
+//! client that does not read, and for how long. No error of a connection ends the listener.
 //!
-//! [`Server::start`] gives a [`Running`] server; [`Running::shutdown`] stops it in the order clients like best: no new
-//! connections, the clients of those open are told to go (GOAWAY, `Connection: close`), requests in flight get until
-//! the deadline, what is left is cut.
+//! [`Server::start`] returns a [`Running`] server. [`Running::shutdown`] stops it gracefully: it accepts no new
+//! connections, asks the clients of open ones to leave (GOAWAY, `Connection: close`), lets requests in flight complete
+//! until a deadline, and cuts the remaining connections.
 
 mod connection;
 mod connections;
@@ -50,40 +50,41 @@ use socket::Socket;
 pub use tls::{ServingCertificate, Tls, TlsError};
 use watchdog::Watchdog;
 
-/// How long accepting waits after an error that is not the connection's own, such as no free file descriptors.
+/// Pauses of the accept loop after an error that no connection caused, such as a lack of file descriptors.
 const ACCEPT_BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(5), Duration::from_secs(1));
-/// How often refused connections are logged.
+/// Minimum interval between log lines about refused connections.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_mins(1);
 
-/// A response, and the time by which its client must have taken it.
+/// A response and the deadline for its transmission.
 #[derive(Debug)]
 pub struct Served<B> {
     /// The response.
     pub response: Response<B>,
-    /// The time at which the response is cut off; `None` for one that may last.
+    /// The response is cut off at this time; `None` for one without a limit.
     pub deadline: Option<Instant>,
-    /// What follows the response, if the connection continues in another protocol.
+    /// The protocol that runs on the connection afterwards, if it is upgraded.
     pub upgrade: Option<Upgrade>,
 }
 
-/// What all requests of a connection have in common.
+/// Properties of a connection, shared by its requests.
 #[derive(Debug)]
 pub struct ConnectionInfo {
     /// The client's address.
     pub peer: SocketAddr,
     /// The address the client connected to.
     pub local: SocketAddr,
-    /// The protocol the two agreed on.
+    /// The negotiated protocol.
     pub protocol: Protocol,
-    /// The certificate the client presented, and whose key it holds; whether it is believed is for authentication to
-    /// say. `None` if it presented none.
+    /// The client's certificate. The handshake proves that the client has its key; authentication verifies who signed
+    /// it. `None` if the client sent none.
     pub client_certificate: Option<PeerCertificate>,
-    /// The connection among those that are open.
+    /// The entry of this connection among the open ones.
     open: OpenConnection,
 }
 
 impl ConnectionInfo {
-    /// Notes that a request of this connection was authenticated: the connection is not closed for others any more.
+    /// Records that a request of this connection was authenticated. From then on it is not closed in favor of other
+    /// connections.
     pub fn mark_authenticated(&self) {
         if !self.open.authenticated.swap(true, Ordering::Relaxed) {
             self.open.connections.authenticated(self.open.id);
@@ -104,7 +105,7 @@ impl fmt::Debug for OpenConnection {
     }
 }
 
-/// The version of HTTP a connection speaks.
+/// The HTTP version of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Protocol {
@@ -112,26 +113,26 @@ pub enum Protocol {
     Http2,
 }
 
-/// Limits on clients before they are authenticated, and on one connection.
+/// Limits on unauthenticated clients, and per connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// How many connections may be open.
+    /// Limits on the number of connections.
     pub connections: ConnectionLimits,
-    /// Requests at once on one HTTP/2 connection (`--http2-max-streams-per-connection`).
+    /// Concurrent requests on an HTTP/2 connection (`--http2-max-streams-per-connection`).
     pub http2_streams: u32,
-    /// From the accepted connection to the end of the TLS handshake.
+    /// Maximum time from accepting the connection to the end of the TLS handshake.
     pub handshake: Duration,
-    /// From the end of the TLS handshake to the complete head of the first request.
+    /// Maximum time from the end of the TLS handshake to the complete head of the first request.
     pub first_request: Duration,
-    /// From the end of a connection's last request to the complete head of the next one.
+    /// Maximum time from the end of a connection's last request to the complete head of the next one.
     pub idle: Duration,
-    /// Requests of one HTTP/2 connection that its client gives up before they are answered, in excess of those it lets
-    /// finish. Beyond that the connection is closed.
+    /// Maximum number of requests of an HTTP/2 connection that the client abandons before they are answered, minus
+    /// those that it lets finish. Beyond that the connection is closed.
     pub abandoned_requests: u32,
 }
 
 impl Default for Limits {
-    /// The values of kube-apiserver where it has them, for a process that may open 1,024 descriptors.
+    /// The values of kube-apiserver where it has them, for a process with a limit of 1,024 file descriptors.
     fn default() -> Self {
         Self {
             connections: ConnectionLimits::for_descriptors(1024),
@@ -144,11 +145,11 @@ impl Default for Limits {
     }
 }
 
-/// What the listener calls: all functions of this form are handlers.
+/// The handler of requests. All functions of this form implement it.
 pub trait Handler: Clone + Send + Sync + 'static {
     /// The body of the responses.
     type Body: Body<Data: Buf + Send, Error: Into<BodyError>> + Send + Unpin + 'static;
-    /// Answers one request. It is dropped when the client goes away.
+    /// Handles a request. The future is dropped when the client disconnects.
     fn handle(
         &self,
         request: Request<Incoming>,
@@ -181,10 +182,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on each of the addresses; port 0 takes a free one.
+    /// Listens on each address; port 0 selects a free one.
     ///
     /// # Errors
-    /// One of the addresses cannot be listened on; the error names it.
+    /// Listening on an address fails; the error has the address.
     pub async fn bind(addresses: &[SocketAddr], tls: Tls, limits: Limits) -> io::Result<Self> {
         let mut listeners = Vec::with_capacity(addresses.len());
         for address in addresses {
@@ -195,12 +196,12 @@ impl Server {
         Ok(Self { listeners, tls, limits })
     }
 
-    /// The addresses listened on, in the order given, with the ports taken.
+    /// Returns the addresses that the server listens on, in the given order, with the actual ports.
     pub fn local_addresses(&self) -> io::Result<Vec<SocketAddr>> {
         self.listeners.iter().map(TcpListener::local_addr).collect()
     }
 
-    /// Accepts connections from now on, and calls `handler` for each request.
+    /// Starts to accept connections and to call `handler` for each request.
     #[expect(clippy::needless_pass_by_value, reason = "the listeners keep clones of it, the caller nothing")]
     pub fn start(self, handler: impl Handler) -> Running {
         let running = Running::default();
@@ -225,29 +226,29 @@ impl Server {
 /// A server that accepts connections until it is shut down.
 #[derive(Clone, Debug, Default)]
 pub struct Running {
-    /// Set when clients are to go.
+    /// Cancelled when clients must disconnect.
     closing: CancellationToken,
-    /// Set when what is left is to be cut.
+    /// Cancelled when the remaining connections are cut.
     cut: CancellationToken,
-    /// The listeners, the connections, and what follows on connections that were upgraded.
+    /// The listeners, connections, and upgraded connections.
     tasks: TaskTracker,
 }
 
-/// How a shutdown ended.
+/// The result of a shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {
-    /// All requests in flight were answered.
+    /// All requests in flight completed.
     Completely,
-    /// The deadline came first, and these connections were cut.
+    /// Connections were still open at the deadline and were cut.
     Cut {
-        /// How many.
+        /// The number of connections.
         connections: usize,
     },
 }
 
 impl Running {
-    /// Stops accepting, lets requests in flight end for at most `patience`, cuts what is left. Long-running requests
-    /// (watches) are the handler's to end.
+    /// Stops accepting, lets requests in flight complete for at most `patience`, and cuts the rest. The handler must
+    /// end long-running requests (watches).
     pub async fn shutdown(&self, patience: Duration) -> Drained {
         self.closing.cancel();
         self.tasks.close();
@@ -262,7 +263,7 @@ impl Running {
 }
 
 impl Running {
-    /// Runs what follows on an upgraded connection, until it ends or the server cuts what is left.
+    /// Runs the protocol of an upgraded connection until it ends or the server cuts it.
     fn spawn_upgrade(&self, upgrade: Upgrade) {
         let cut = self.cut.clone();
         self.tasks.spawn(async move { cut.run_until_cancelled(upgrade.run()).await });
@@ -272,13 +273,13 @@ impl Running {
 impl fmt::Display for Drained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Completely => f.write_str("all requests were answered"),
+            Self::Completely => f.write_str("all requests completed"),
             Self::Cut { connections } => write!(f, "{connections} connections were cut"),
         }
     }
 }
 
-/// What accepting a connection needs.
+/// The inputs of accepting connections.
 #[derive(Clone)]
 struct Acceptor {
     protocols: Arc<connection::Protocols>,
@@ -300,7 +301,7 @@ impl Acceptor {
                         self.spawn(stream, peer, slot, handler.clone());
                     } else if refusal_logged.is_none_or(|logged| logged.elapsed() >= REFUSAL_LOG_INTERVAL) {
                         refusal_logged = Some(Instant::now());
-                        tracing::warn!(%peer, limits = ?self.limits.connections, "too many connections: refused");
+                        tracing::warn!(%peer, limits = ?self.limits.connections, "connection refused: too many connections");
                     }
                 }
                 Err(error) if is_of_the_connection(&error) => {}
@@ -313,7 +314,7 @@ impl Acceptor {
         }
     }
 
-    /// Serves the connection in a task of its own.
+    /// Serves a connection in a separate task.
     fn spawn(&self, stream: TcpStream, peer: SocketAddr, slot: Slot, handler: impl Handler) {
         let (acceptor, close) = (self.clone(), slot.close.clone());
         self.running.tasks.spawn(async move {
@@ -339,7 +340,7 @@ impl Acceptor {
         let Some(handshake) = self.running.closing.run_until_cancelled(handshake).await else {
             return Ok(());
         };
-        let accepted = handshake.map_err(|_| "the TLS handshake took too long")??;
+        let accepted = handshake.map_err(|_| "TLS handshake timed out")??;
         let tls::Accepted { stream, protocol, client_certificate } = accepted;
         let authenticated = AtomicBool::new(false);
         let open = OpenConnection { connections: self.connections, id, authenticated };
@@ -349,7 +350,7 @@ impl Acceptor {
     }
 }
 
-/// Returns whether an error of `accept` is about the connection that was to be accepted, not about the listener.
+/// Returns whether an error of `accept` concerns only the connection to be accepted, not the listener.
 fn is_of_the_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)

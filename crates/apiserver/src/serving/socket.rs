@@ -1,4 +1,4 @@
-//! A client's socket, which is counted among the open connections until it is dropped.
+//! A client's socket; it counts as an open connection until it is dropped.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::connections::Slot;
 
-/// How often the kernel probes a silent client. Only these probes notice the dead client of a watch over HTTP/1.1.
+/// Interval of the kernel's keepalive probes. Only they detect a dead client of a watch over HTTP/1.1.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// A client's socket.
@@ -21,7 +21,7 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Sets the options of the socket: small responses leave at once, and dead clients are noticed.
+    /// Sets the socket's options: small responses are sent immediately, and dead clients are detected.
     pub(super) fn new(stream: TcpStream, slot: Slot) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let keepalive = TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(TCP_KEEPALIVE);

@@ -1,4 +1,4 @@
-//! A real server on a free port, and clients that are well-behaved, anonymous, wrong, silent or in the way.
+//! A real server on a free port, with clients that are correct, anonymous, untrusted, silent or hostile.
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -43,8 +43,8 @@ fn issue(ca: &Ca, name: &str, usage: ExtendedKeyUsagePurpose) -> Identity {
     (vec![certificate.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
 }
 
-/// Answers with what is known of the connection; `/slow` says that it has begun and waits for its leave; `/endless` never
-/// ends, and says that it has been given up.
+/// Answers with the properties of the connection. `/slow` reports its start and waits for permission; `/endless` never
+/// ends, and reports that it was dropped.
 #[derive(Clone, Default)]
 struct Echo {
     client_ca: Option<CertificateDer<'static>>,
@@ -53,7 +53,7 @@ struct Echo {
     given_up: Arc<Notify>,
 }
 
-/// Tells of its drop.
+/// Notifies when it is dropped.
 struct Held(Arc<Notify>);
 
 impl Drop for Held {
@@ -190,10 +190,10 @@ async fn both_protocols_are_served_with_and_without_a_client_certificate() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_not_believed_reaches_the_handler_as_refused() {
+async fn an_untrusted_certificate_reaches_the_handler_as_refused() {
     let world = start(Limits::default()).await;
     let stranger = issue(&new_ca("others"), "mallory", ExtendedKeyUsagePurpose::ClientAuth);
-    // Rightly named CA, wrong key: the name in a certificate proves nothing.
+    // A CA of the right name with another key: the name in a certificate proves nothing.
     let forger = issue(&new_ca("clients"), "mallory", ExtendedKeyUsagePurpose::ClientAuth);
     let server = issue(&world.client_ca, "mallory", ExtendedKeyUsagePurpose::ServerAuth);
     for identity in [stranger, forger, server] {
@@ -203,7 +203,7 @@ async fn a_certificate_that_is_not_believed_reaches_the_handler_as_refused() {
 }
 
 #[tokio::test]
-async fn clients_are_told_of_other_authorities_from_the_next_handshake_on() {
+async fn replaced_client_cas_apply_to_later_handshakes() {
     let world = start(Limits::default()).await;
     let before = world.tls.config.load_full();
     world.tls.set_client_cas(&[new_ca("others").der().clone()]).unwrap();
@@ -217,7 +217,7 @@ async fn clients_are_told_of_other_authorities_from_the_next_handshake_on() {
 }
 
 #[tokio::test]
-async fn a_replaced_certificate_holds_from_the_next_handshake_on() {
+async fn a_replaced_certificate_applies_to_later_handshakes() {
     let world = start(Limits::default()).await;
     let before = world.connect(b"h2", None).await;
     let (chain, key) = issue(&world.server_ca, "second", ExtendedKeyUsagePurpose::ServerAuth);
@@ -230,7 +230,7 @@ async fn a_replaced_certificate_holds_from_the_next_handshake_on() {
 }
 
 #[tokio::test]
-async fn a_shutdown_answers_what_is_in_flight_and_takes_nothing_new() {
+async fn shutdown_completes_requests_in_flight_and_accepts_no_new_ones() {
     let world = start(Limits::default()).await;
     let mut client = world.http2(None).await;
     let slow = tokio::spawn(client.send_request(get("/slow")));
@@ -248,7 +248,7 @@ async fn a_shutdown_answers_what_is_in_flight_and_takes_nothing_new() {
 }
 
 #[tokio::test]
-async fn a_shutdown_cuts_what_outlasts_its_patience() {
+async fn shutdown_cuts_requests_that_outlast_its_deadline() {
     let world = start(Limits::default()).await;
     let mut client = world.http2(None).await;
     let slow = tokio::spawn(client.send_request(get("/slow")));
@@ -258,7 +258,7 @@ async fn a_shutdown_cuts_what_outlasts_its_patience() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_taken_in_time_is_given_up() {
+async fn a_response_that_is_not_read_in_time_is_cut_off() {
     let world = start(Limits::default()).await;
     let (mut http1, mut http2) = (world.http1().await, world.http2(None).await);
     let cut = async |response: Response<Incoming>| {
@@ -268,12 +268,12 @@ async fn an_answer_that_is_not_taken_in_time_is_given_up() {
     // One after the other: two drops at once would be one notification.
     cut(http1.send_request(get("/endless")).await.unwrap()).await;
     cut(http2.send_request(get("/endless")).await.unwrap()).await;
-    // On HTTP/2 nothing but the stream has ended.
+    // On HTTP/2 only the stream has ended.
     assert_eq!(text(http2.send_request(get("/")).await).await, "Http2 nobody");
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_shake_hands_is_cut_off() {
+async fn disconnects_a_client_without_a_handshake() {
     let world = start(Limits { handshake: Duration::from_millis(10), ..Limits::default() }).await;
     let mut silent = TcpStream::connect(world.address).await.unwrap();
     assert_eq!(silent.read(&mut [0; 16]).await.unwrap(), 0);

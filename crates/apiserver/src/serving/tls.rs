@@ -1,4 +1,4 @@
-//! TLS: the serving certificate, which may change while the server runs, and the client's certificate.
+//! TLS: the serving certificate, which can be replaced while the server runs, and client certificates.
 
 use std::{io, sync::Arc};
 
@@ -20,34 +20,34 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{Protocol, socket::Socket};
 
-/// TLS bytes queued for a connection, so that bulk answers go out in large writes.
+/// TLS bytes queued per connection, so that large responses are sent in large writes.
 const SEND_BUFFER: usize = 256 << 10;
 const ALPN_HTTP2: &[u8] = b"h2";
 const ALPN_HTTP1: &[u8] = b"http/1.1";
 
-/// Why TLS cannot be set up.
+/// Error of setting up TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The certificate chain and the key do not make a serving certificate.
+    /// The certificate chain and the key are invalid or do not match.
     #[error("the certificate and its key cannot be used: {0}")]
     Certificate(#[source] RustlsError),
-    /// A client CA cannot be used.
+    /// A client CA is invalid.
     #[error("the client CA cannot be used: {0}")]
     ClientCa(#[source] RustlsError),
-    /// The library does not support what we need of it.
+    /// The TLS library lacks a required feature.
     #[error("TLS cannot be set up: {0}")]
     Setup(#[source] RustlsError),
 }
 
-/// The certificate the server shows. Replaced, it holds for all handshakes from then on.
+/// The serving certificate. A replacement applies to all later handshakes.
 #[derive(Debug)]
 pub struct ServingCertificate(ArcSwap<CertifiedKey>);
 
 impl ServingCertificate {
-    /// Takes a certificate with its chain, and its key.
+    /// Creates a serving certificate from its chain and key.
     ///
     /// # Errors
-    /// The key is of an unknown kind, or not the certificate's.
+    /// The key has an unknown type or does not match the certificate.
     pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, TlsError> {
         Ok(Self(ArcSwap::from_pointee(certified_key(chain, key)?)))
     }
@@ -55,7 +55,7 @@ impl ServingCertificate {
     /// Replaces the certificate.
     ///
     /// # Errors
-    /// As for [`Self::new`]; the certificate held before stays.
+    /// See [`Self::new`]; the previous certificate stays.
     pub fn replace(
         &self,
         chain: Vec<CertificateDer<'static>>,
@@ -79,7 +79,7 @@ fn certified_key(
     CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(TlsError::Certificate)
 }
 
-/// The server's side of TLS handshakes.
+/// The configuration of TLS handshakes.
 #[derive(Clone)]
 pub struct Tls {
     pub(super) config: Arc<ArcSwap<ServerConfig>>,
@@ -94,11 +94,11 @@ pub(super) struct Accepted {
 }
 
 impl Tls {
-    /// TLS 1.2 and 1.3 with this certificate. With client CAs, clients are asked for a certificate of one of them,
-    /// and may present none.
+    /// Creates a configuration for TLS 1.2 and 1.3. With client CAs, the server requests a client certificate; clients
+    /// need not send one.
     ///
     /// # Errors
-    /// A client CA cannot be used.
+    /// A client CA is invalid.
     pub fn new(
         certificate: Arc<ServingCertificate>,
         client_cas: Option<&[CertificateDer<'static>]>,
@@ -107,10 +107,10 @@ impl Tls {
         Ok(Self { config, certificate })
     }
 
-    /// From the next handshake on clients are asked for a certificate of one of these CAs.
+    /// Replaces the client CAs for later handshakes.
     ///
     /// # Errors
-    /// A client CA cannot be used; clients are asked as before.
+    /// A client CA is invalid; the previous ones stay.
     pub fn set_client_cas(&self, client_cas: &[CertificateDer<'static>]) -> Result<(), TlsError> {
         self.config.store(Arc::new(server_config(&self.certificate, Some(client_cas))?));
         Ok(())
@@ -135,7 +135,7 @@ fn server_config(
     client_cas: Option<&[CertificateDer<'static>]>,
 ) -> Result<ServerConfig, TlsError> {
     let mut provider = aws_lc_rs::default_provider();
-    // The cheapest suite of equal worth first, and not the client's choice: as kube-apiserver does.
+    // The server prefers the cheapest of the equally strong cipher suites, as kube-apiserver does.
     provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
     let algorithms = provider.signature_verification_algorithms;
     let builder = ServerConfig::builder_with_provider(Arc::new(provider))
@@ -148,7 +148,10 @@ fn server_config(
             for ca in cas {
                 roots.add(ca.clone()).map_err(TlsError::ClientCa)?;
             }
-            builder.with_client_cert_verifier(Arc::new(AskOnly { subjects: roots.subjects(), algorithms }))
+            builder.with_client_cert_verifier(Arc::new(RequestClientCertificate {
+                subjects: roots.subjects(),
+                algorithms,
+            }))
         }
     };
     let mut config = builder.with_cert_resolver(Arc::clone(certificate) as _);
@@ -157,18 +160,17 @@ fn server_config(
     Ok(config)
 }
 
-/// Has the client prove that it owns the certificate it presents, and leaves the question who signed it to
-/// authentication: the answer to a certificate that is not believed is 401, as upstream, and not a broken
-/// connection, and a CA that is no longer believed is not on connections that are there either. The handshake alone
-/// therefore lets nobody in.
+/// Verifies that the client has the key of its certificate. Authentication verifies who signed it, for each request: an
+/// untrusted certificate gets 401, as upstream, and not a failed handshake, and a CA that is no longer trusted is
+/// rejected on existing connections too. So a completed handshake authenticates nobody.
 #[derive(Debug)]
-struct AskOnly {
-    /// The CAs that clients are told of.
+struct RequestClientCertificate {
+    /// The names of the CAs that are sent to clients.
     subjects: Vec<DistinguishedName>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl ClientCertVerifier for AskOnly {
+impl ClientCertVerifier for RequestClientCertificate {
     fn client_auth_mandatory(&self) -> bool {
         false
     }

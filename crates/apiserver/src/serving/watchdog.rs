@@ -1,8 +1,8 @@
-//! When a connection has to end although its client has not closed it.
+//! Timeouts of a connection.
 //!
-//! A [`Watchdog`] counts the requests of one connection. A connection without a request under way is given a time: from
-//! its handshake to the head of the first request, and from the end of a request to the head of the next. A client that
-//! gives up too many requests before they are answered (rapid reset) is cut off.
+//! A [`Watchdog`] counts the requests of one connection. A connection without a request in progress times out: between
+//! its handshake and the head of the first request, and between the end of a request and the head of the next one. A
+//! client that abandons too many requests before they are answered (rapid reset) is disconnected.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,30 +31,30 @@ pub(super) struct Watchdog {
 #[derive(Clone, Copy)]
 struct Requests {
     under_way: usize,
-    /// True if there was one.
+    /// True after the first request.
     any: bool,
-    /// Since when none is under way.
+    /// Start of the time without a request in progress.
     idle_since: Instant,
-    /// Requests that the client gave up before they were answered, less those that were answered since.
+    /// Requests that the client abandoned before they were answered, minus those answered since.
     abandoned: u32,
 }
 
-/// Why a connection without a request under way has to end.
+/// The reason for ending a connection without a request in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Overdue {
-    /// No request came.
+    /// There was no first request.
     FirstRequest,
-    /// No further request came.
+    /// There was no further request.
     NextRequest,
 }
 
-/// A request under way: it is until its response was sent or given up.
+/// A request in progress, until its response is sent or abandoned.
 pub(super) struct Request {
     watchdog: Arc<Watchdog>,
     answered: bool,
 }
 
-/// A response's body, with the request that it answers and the limit on its time.
+/// A response body, with its request and the deadline of its transmission.
 pub(super) struct TrackedBody<B> {
     body: B,
     _limit: Option<EndBy>,
@@ -62,7 +62,7 @@ pub(super) struct TrackedBody<B> {
 }
 
 impl Watchdog {
-    /// A connection whose handshake has just ended.
+    /// Creates the watchdog of a connection after its handshake.
     pub(super) fn new(limits: &Limits, close: CancellationToken) -> Arc<Self> {
         let requests = Requests { under_way: 0, any: false, idle_since: Instant::now(), abandoned: 0 };
         Arc::new(Self {
@@ -74,7 +74,7 @@ impl Watchdog {
         })
     }
 
-    /// Counts a request.
+    /// Counts a request as in progress.
     pub(super) fn begin(self: &Arc<Self>) -> Request {
         let mut requests = self.requests.lock();
         requests.under_way += 1;
@@ -82,7 +82,7 @@ impl Watchdog {
         Request { watchdog: Arc::clone(self), answered: false }
     }
 
-    /// Returns whether no request is under way.
+    /// Returns whether no request is in progress.
     pub(super) fn is_idle(&self) -> bool {
         self.requests.lock().under_way == 0
     }
@@ -100,14 +100,14 @@ impl Watchdog {
             if end <= now {
                 return if requests.any { Overdue::NextRequest } else { Overdue::FirstRequest };
             }
-            // A request that begins and ends in between changes what holds.
+            // Requests may start and end meanwhile, so the state is checked again.
             sleep_until(end.min(now + self.idle)).await;
         }
     }
 }
 
 impl Request {
-    /// The response, with which the request ends, within its deadline.
+    /// Marks the request as answered, and ties it to the body of its response.
     pub(super) fn answered<B>(mut self, served: Served<B>) -> Response<TrackedBody<B>> {
         self.answered = true;
         {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_is_idle_from_the_end_of_its_last_response() {
+    async fn idle_time_starts_at_the_end_of_the_last_response() {
         let (started, watchdog) = (Instant::now(), watchdog());
         let mut overdue = std::pin::pin!(watchdog.overdue());
         let requests = async {
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_gives_up_more_requests_than_it_lets_finish_is_cut_off() {
+    async fn disconnects_a_client_that_abandons_most_of_its_requests() {
         let watchdog = watchdog();
         let answer = || watchdog.begin().answered(served(()));
         for _ in 0..10 {

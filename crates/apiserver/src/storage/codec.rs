@@ -1,8 +1,7 @@
-//! How one resource's objects are written to the store and read from it.
+//! Encodes the objects of one resource for the store, and decodes them.
 //!
-//! Built-in kinds are stored as Kubernetes protobuf in the `k8s\0` envelope, custom ones as JSON, without a
-//! resourceVersion: that is the revision of the write. Both engines hold the same bytes, and so does an etcd that
-//! kube-apiserver wrote.
+//! Built-in kinds are stored as Kubernetes protobuf in the `k8s\0` envelope, custom ones as JSON. The resourceVersion
+//! is not stored; it is the revision of the write. The bytes are the same as those that kube-apiserver writes to etcd.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -20,31 +19,31 @@ use nave_store::KeyValue;
 
 use super::written_versions::{WriteGuard, WrittenVersions};
 
-/// How metadata begins in transcoded JSON.
+/// The start of the metadata in transcoded JSON.
 const VERSION_HEAD: &[u8] = b"\"metadata\":{\"resourceVersion\":\"";
 
-/// The name of the one field of metadata that storage adds.
+/// The only metadata field that storage adds.
 const RESOURCE_VERSION: &str = "resourceVersion";
 
-/// Bytes of JSON that a buffer has room for beyond what the growth says.
+/// Spare bytes in a JSON buffer beyond the expected size.
 const GROWTH_MARGIN: usize = 32;
 
-/// The largest growth that is followed: 16 bytes of JSON per byte of protobuf.
+/// Maximum expected growth: 16 bytes of JSON per byte of protobuf.
 const GROWTH_MAX: usize = 16 * 1024;
 
-/// Encodes and decodes the objects of one resource.
+/// The codec of one resource.
 pub struct ObjectCodec {
     def: Arc<ResourceDef>,
     api_version: String,
     type_id: Option<TypeId>,
-    /// Where the digits of the resourceVersion begin in transcoded JSON, as the kind's name decides.
+    /// Position of the resourceVersion's digits in transcoded JSON; it depends on the kind's name.
     version_at: usize,
     growth: Growth,
     written: Arc<WrittenVersions>,
 }
 
 impl ObjectCodec {
-    /// The codec of a resource; `None` if it stores nothing.
+    /// Creates the codec of a resource; `None` if the resource stores nothing.
     pub fn new(def: Arc<ResourceDef>) -> Option<Self> {
         let storage = def.storage.as_ref()?;
         let (api_version, type_id) = (storage.version.to_string(), storage.type_id);
@@ -60,10 +59,10 @@ impl ObjectCodec {
         })
     }
 
-    /// The bytes that stand for an object in the store.
+    /// Encodes an object for the store.
     ///
     /// # Errors
-    /// 400 where the object is too deep, 500 where it cannot be encoded.
+    /// 400 if the object is nested too deeply, 500 if it cannot be encoded.
     pub fn encode(&self, object: &Value) -> Result<Bytes, Status> {
         let Some(type_id) = self.type_id else {
             if !limits::is_within_depth(object, MAX_DEPTH) {
@@ -79,26 +78,26 @@ impl ObjectCodec {
         Ok(protobuf::envelope::wrap(&self.api_version, &self.def.kind, &raw).into())
     }
 
-    /// Returns whether the stored form takes the fields of managers as text
-    /// (see [`managed_fields`](nave_machinery::managed_fields)); JSON takes them as trees.
+    /// Returns whether managed fields may be encoded from text (see
+    /// [`managed_fields`](nave_machinery::managed_fields)). The JSON form needs trees.
     pub fn takes_field_texts(&self) -> bool {
         self.type_id.is_some()
     }
 
-    /// The object that stands in the store, with its resourceVersion.
+    /// Decodes a stored object and sets its resourceVersion.
     ///
     /// # Errors
-    /// 500 with the reason `StorageReadError` where the bytes are not an object of the resource.
+    /// 500 with the reason `StorageReadError` if the bytes are not an object of the resource.
     pub fn decode(&self, kv: &KeyValue) -> Result<Value, Status> {
         let mut object = self.decode_value(kv).map_err(|_| undecodable(&kv.key))?;
         meta::set(&mut object, RESOURCE_VERSION, Value::String(kv.mod_revision.to_string()));
         Ok(object)
     }
 
-    /// The object the watch cache holds.
+    /// Parses an object of the watch cache.
     ///
     /// # Errors
-    /// 500 where the cached bytes are not JSON.
+    /// 500 if the cached bytes are not JSON.
     pub fn parse_cached(&self, cached: &CachedObject) -> Result<Value, Status> {
         serde_json::from_slice(cached.json()).map_err(Status::internal)
     }
@@ -117,7 +116,7 @@ impl ObjectCodec {
         Ok(object)
     }
 
-    /// The uid in stored bytes that are not an object of the resource, as far as it can be read.
+    /// Returns the uid of stored bytes that cannot be decoded as an object, if the uid can be read.
     pub fn uid_of_undecodable(&self, kv: &KeyValue) -> Option<String> {
         let path = ["metadata".to_owned(), "uid".to_owned()];
         let message = protobuf::envelope::unwrap(&kv.value).ok()?.raw;
@@ -125,7 +124,7 @@ impl ObjectCodec {
         found.map(Cow::into_owned)
     }
 
-    /// What the watch cache holds of a stored version.
+    /// Decodes a stored version for the watch cache.
     ///
     /// # Errors
     /// The stored bytes are not an object of the resource.
@@ -142,8 +141,8 @@ impl ObjectCodec {
         Ok(DecodedObject { json, version_at, attributes })
     }
 
-    /// Registers a write of this server, so that the version it writes is decoded once for the watch cache and the
-    /// answer.
+    /// Registers a write of this server, so that the written version is decoded once for both the watch cache and the
+    /// response.
     pub(super) fn begin_write(&self) -> WriteGuard {
         self.written.begin()
     }
@@ -161,8 +160,8 @@ impl ObjectCodec {
         Ok(decoded)
     }
 
-    /// The short way, from protobuf to JSON with no tree between; `None` where the message's metadata does not come
-    /// first, as it does in all of Kubernetes' kinds.
+    /// Transcodes protobuf to JSON without a tree; `None` if the metadata is not the first field of the message, as it
+    /// is in all kinds of Kubernetes.
     fn transcode(
         &self,
         type_id: TypeId,
@@ -212,8 +211,8 @@ impl ObjectCodec {
     }
 }
 
-/// The recent growth of objects from protobuf to JSON. Objects of one resource resemble each other, so that a buffer of
-/// the right size is rarely enlarged or cut.
+/// The recent growth of objects from protobuf to JSON. Objects of one resource have similar ratios, so a buffer of the
+/// expected size rarely has to be resized.
 #[derive(Debug)]
 struct Growth {
     /// Bytes of JSON per 1,024 bytes of protobuf.
@@ -225,7 +224,7 @@ impl Growth {
         stored.saturating_mul(self.ratio.load(Ordering::Relaxed)) / 1024 + GROWTH_MARGIN
     }
 
-    /// Follows larger ratios at once and smaller ones slowly, within bounds.
+    /// Adopts a larger ratio at once and a smaller one slowly, within bounds.
     fn observe(&self, stored: usize, json: usize) {
         let observed = (json.saturating_mul(1024) / stored.max(1)).saturating_add(1);
         let slowly = self.ratio.load(Ordering::Relaxed) * 15 / 16;
@@ -245,7 +244,7 @@ impl Decoder for ObjectCodec {
     }
 }
 
-/// 500: the object at `key` cannot be decoded, whichever request needs it. The watch cache has logged why.
+/// Returns 500: the object at `key` cannot be decoded, whatever the request. The watch cache has logged the reason.
 pub(crate) fn undecodable(key: &str) -> Status {
     let text = format!("the stored object cannot be decoded: {key}; it can be deleted");
     Status::failure(500, Reason::StoreReadError, text)
@@ -255,7 +254,8 @@ fn failed(kv: &KeyValue, error: &dyn std::fmt::Display) -> DecodeError {
     DecodeError(format!("{}: {error}", kv.key))
 }
 
-/// An object's JSON with its resourceVersion as the first field of metadata, and where the version's digits begin.
+/// Encodes an object with its resourceVersion as the first metadata field; also returns the position of the version's
+/// digits.
 fn encode_with_version(object: &Value, revision: u64) -> Result<(Bytes, usize), serde_json::Error> {
     let none = Map::new();
     let fields = object.as_object().unwrap_or(&none);
@@ -297,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_stands_where_it_is_said_to() {
+    fn reports_the_position_of_the_version() {
         let object = json!({"spec": {"a": 1}, "metadata": {"name": "x", "resourceVersion": "old"}, "kind": "K", "apiVersion": "v1"});
         let (json, at) = encode_with_version(&object, 123).unwrap();
         assert_eq!(&json[at..at + 4], b"123\"");
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn buffers_follow_the_growth_of_recent_objects() {
+    fn buffer_size_follows_the_growth_of_recent_objects() {
         let growth = Growth::default();
         assert_eq!(growth.capacity(1000), 2000 + GROWTH_MARGIN);
         growth.observe(1000, 5000);

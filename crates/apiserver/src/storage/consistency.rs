@@ -1,6 +1,5 @@
-//! Watch caches held against the store, as upstream's consistency checker does: at one revision both must have the
-//! same versions of the same objects. A difference is a fault of the server; it is logged and counted, and which of the
-//! two is right is for people to find out.
+//! Compares watch caches with the store, as upstream's consistency checker does: at one revision, both must have the
+//! same versions of the same objects. A difference is a bug; it is logged and counted, and not repaired.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,23 +11,23 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::{ResourceStorage, Storages};
 
-/// How often, as upstream.
+/// Interval of the checks, as upstream's.
 const INTERVAL: Duration = Duration::from_mins(5);
-/// Objects read from the store at once.
+/// Number of objects per read from the store.
 const PAGE: usize = 500;
 
-/// How comparisons of a watch cache with the store have ended.
+/// Counts comparisons of a watch cache with the store, by result.
 #[derive(Debug, Default)]
 pub struct ConsistencyChecks {
-    /// There was no difference.
+    /// Comparisons without a difference.
     pub successes: Counter,
-    /// There was one.
+    /// Comparisons with a difference.
     pub failures: Counter,
-    /// The store could not be read.
+    /// Comparisons that failed because the store could not be read.
     pub errors: Counter,
 }
 
-/// Compares all watch caches with the store now and then, one after the other. Never ends.
+/// Compares all watch caches with the store periodically, one at a time. Never returns.
 pub async fn check_consistency(storages: &Storages) -> Infallible {
     let mut rounds = interval_at(Instant::now() + INTERVAL, INTERVAL);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -41,7 +40,7 @@ pub async fn check_consistency(storages: &Storages) -> Infallible {
 }
 
 impl ResourceStorage {
-    /// Compares the watch cache with the store, and counts how that ended.
+    /// Compares the watch cache with the store and counts the result.
     pub async fn check_consistency(&self) {
         let resource = &self.cacher.config().resource;
         let checks = self.consistency();
@@ -61,7 +60,7 @@ impl ResourceStorage {
     }
 }
 
-/// The first key of which a state of the cache and the store's state at its revision have different versions.
+/// Returns the first key whose versions differ between a cache snapshot and the store at the snapshot's revision.
 async fn difference(
     cached: &Snapshot,
     store: &dyn Store,
@@ -77,7 +76,7 @@ async fn difference(
             let same = objects.next_if(|object| {
                 *object.key() == stored.key && object.resource_version() == stored.mod_revision
             });
-            // What cannot be decoded is left out of the cache.
+            // The cache leaves out objects that cannot be decoded.
             if same.is_none() && decoder.decode(stored).is_ok() {
                 return Ok(Some(Arc::clone(&stored.key)));
             }
@@ -105,7 +104,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_difference_is_found_wherever_it_is() {
+    async fn finds_a_difference_in_any_page() {
         let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let [ours, other] = [open(&folders[0]), open(&folders[1])];
         let registry = Registry::builtin(nave_schema::builtin());
@@ -124,7 +123,7 @@ mod tests {
                 .await
                 .unwrap();
         };
-        // More than a page, and what nobody can read.
+        // More objects than a page, and some that cannot be decoded.
         for number in 0..PAGE + 10 {
             write(&ours, &format!("map-{number:04}")).await;
             write(&other, &format!("map-{number:04}")).await;

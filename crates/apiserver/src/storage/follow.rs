@@ -1,5 +1,5 @@
-//! Keeping up with the objects of a resource within the process: for what needs them in an arrangement of its own, and
-//! no copy of them.
+//! Followers of watch caches within the process. A follower builds its own index of a resource's objects, without a
+//! copy of them.
 
 use std::sync::Arc;
 
@@ -7,21 +7,21 @@ use nave_cacher::{CachedObject, Cacher, Delivery, End, Filter, WatchItem, WatchR
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-/// What keeps up with the objects of a resource. Its methods are called one at a time, in order.
+/// Follows the objects of a resource. The methods are called one at a time, in order.
 pub trait Follower: Send + Sync + 'static {
-    /// These are all objects there are; whatever else was known of is gone.
+    /// Replaces everything known with these objects.
     fn replace(&self, objects: &[Arc<CachedObject>]);
 
-    /// These changes happened, in this order.
+    /// Applies changes, in order.
     fn apply(&self, changes: &[Delivery]);
 
-    /// All changes up to this revision have been reported, by the last call of one of the other methods.
+    /// All changes up to this revision have been reported by previous calls.
     fn reached(&self, revision: u64) {
         let _ = revision;
     }
 }
 
-/// A follower at work; it stops when this is dropped.
+/// A running follower; it stops when this is dropped.
 #[derive(Debug)]
 pub struct Following {
     task: AbortHandle,
@@ -29,21 +29,21 @@ pub struct Following {
 }
 
 impl Following {
-    /// Starts to tell the follower what is in a watch cache. Must be called within a Tokio runtime.
+    /// Starts a follower on a watch cache. Must be called within a Tokio runtime.
     pub fn start(cacher: Arc<Cacher>, follower: Arc<dyn Follower>) -> Self {
         let (sender, synced) = watch::channel(false);
         let supervisor = cacher.config().supervisor.clone();
         let task = async move {
-            // Each run begins with all objects: nothing of a state that a panic left half changed remains.
+            // Each run starts with all objects, so that a state that a panic left incomplete is replaced.
             let run = || follow(&cacher, &*follower, &sender);
             supervisor.supervise("watch cache follower", &cacher.config().resource, run).await;
         };
         Self { task: tokio::spawn(task).abort_handle(), synced }
     }
 
-    /// Waits until the follower has been told of all objects there were at the start.
+    /// Waits until the follower has received all objects that existed when it started.
     pub async fn synced(&self) {
-        // An error would mean that the task is gone, with the watch cache: there is nothing to wait for.
+        // An error means that the task and the watch cache are gone: there is nothing to wait for.
         let _ = self.synced.clone().wait_for(|synced| *synced).await;
     }
 }
@@ -54,7 +54,7 @@ impl Drop for Following {
     }
 }
 
-/// Watches from the present state on; where the watch is lost it begins again with the state that is then.
+/// Reports the current state, then watches. If history is lost, starts again with the new state.
 async fn follow(cacher: &Cacher, follower: &dyn Follower, synced: &watch::Sender<bool>) {
     loop {
         cacher.wait_ready().await;
@@ -73,7 +73,7 @@ async fn follow(cacher: &Cacher, follower: &dyn Follower, synced: &watch::Sender
                 WatchItem::End(End::Expired | End::TimedOut) => break,
             }
         }
-        tracing::info!(resource = %cacher.config().resource, "lost the history in between: reads all objects anew");
+        tracing::info!(resource = %cacher.config().resource, "watch history lost; listing all objects again");
     }
 }
 
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
     use crate::storage::{Storages, WatchCacheSizes};
 
-    /// The names of all objects; panics once for each of some of them.
+    /// Records the names of all objects; panics once for some of them.
     #[derive(Default)]
     struct Names {
         seen: Mutex<BTreeSet<String>>,
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_follower_that_panics_hears_of_all_objects_again() {
+    async fn a_follower_gets_all_objects_again_after_a_panic() {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Embedded::open(folder.path(), &Options::default()).unwrap());
         let registry = Registry::builtin(nave_schema::builtin());

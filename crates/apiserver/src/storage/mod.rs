@@ -1,8 +1,7 @@
-//! One resource's objects between the pipeline and the store (upstream: the generic registry's `Store`).
+//! The storage of one resource, between the endpoints and the store (upstream: the generic registry's `Store`).
 //!
-//! Reads come from the [`Cacher`]; writes go to the [`Store`] as compare-and-swap on the revision that was read, and
-//! are tried again on the state that won ([`ResourceStorage::guaranteed_update`]). An object is held here in its
-//! storage version.
+//! Reads come from the [`Cacher`]. Writes are a compare-and-swap on the revision that was read, retried with the newer
+//! state if another writer was faster ([`ResourceStorage::write`]). Objects are in their storage version.
 
 mod codec;
 mod consistency;
@@ -34,10 +33,10 @@ pub use sizes::WatchCacheSizes;
 pub use storages::{SharedParts, Storages};
 pub use writes::{Attempt, NextState, Stored, Update, WriteResult, WrittenVersion};
 
-/// How long a read waits for the watch cache to reach the revision it needs.
+/// Maximum time that a read waits for the watch cache to reach a revision.
 const CACHE_WAIT: Duration = Duration::from_secs(3);
 
-/// The objects of one resource.
+/// The storage of one resource.
 pub struct ResourceStorage {
     def: Arc<ResourceDef>,
     store: Arc<dyn Store>,
@@ -47,16 +46,16 @@ pub struct ResourceStorage {
     consistency: ConsistencyChecks,
 }
 
-/// Where the present state of a resource can be read.
+/// The source of a read of the latest state.
 pub enum Latest {
-    /// In memory.
+    /// A snapshot of the cache.
     Memory(Snapshot),
-    /// In the store, at this revision: memory did not reach it in time.
+    /// The store at this revision: the cache did not reach it in time.
     Store(u64),
 }
 
 impl ResourceStorage {
-    /// Opens a resource: starts its watch cache over the store. `None` for one that stores nothing.
+    /// Opens the storage of a resource and starts its watch cache; `None` if the resource stores nothing.
     pub fn open(
         def: Arc<ResourceDef>,
         store: Arc<dyn Store>,
@@ -78,55 +77,55 @@ impl ResourceStorage {
         Some(Arc::new(Self { def, store, cacher, codec, reads, consistency }))
     }
 
-    /// The resource's watch cache.
+    /// Returns the watch cache.
     pub fn cacher(&self) -> &Arc<Cacher> {
         &self.cacher
     }
 
-    /// What is stored.
+    /// Returns the resource.
     pub fn def(&self) -> &Arc<ResourceDef> {
         &self.def
     }
 
-    /// How it was read so far.
+    /// Returns the statistics of reads.
     pub fn reads(&self) -> &ReadStats {
         &self.reads
     }
 
-    /// How its watch cache compared with the store so far.
+    /// Returns the statistics of comparisons of the watch cache with the store.
     pub fn consistency(&self) -> &ConsistencyChecks {
         &self.consistency
     }
 
-    /// The resource's encoding.
+    /// Returns the codec.
     pub fn codec(&self) -> &ObjectCodec {
         &self.codec
     }
 
-    /// The object of this name as the watch cache has it, which may lag behind the store.
+    /// Returns an object from the watch cache, which may lag behind the store.
     pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<CachedObject>> {
         let namespace = self.def.namespaced.then_some(namespace);
         self.cacher.snapshot().get(&nave_resources::storage_key(&self.def, namespace, name).ok()?).cloned()
     }
 
-    /// A selectable field of a cached object.
+    /// Returns a selectable field of a cached object.
     pub fn field<'a>(&self, object: &'a CachedObject, path: &str) -> Option<&'a str> {
         let at = self.def.fields.iter().position(|field| field.path == path)?;
         Some(object.attributes().field(at))
     }
 
-    /// The store's revision.
+    /// Returns the store's revision.
     ///
     /// # Errors
-    /// The store's.
+    /// The error of the store.
     pub async fn current_revision(&self) -> Result<u64, Status> {
         self.store.current_revision().await.map_err(|error| store_status(&error))
     }
 
-    /// Waits for the watch cache to have seen `revision`; 0 for it to have seen anything at all.
+    /// Waits until the watch cache has reached `revision`; 0 waits until it is filled.
     ///
     /// # Errors
-    /// 504 where it does not within a few seconds, 429 where it has no state yet.
+    /// 504 if it does not reach the revision within a few seconds, 429 if it is not filled by then.
     pub async fn wait_until(&self, revision: u64) -> Result<(), Status> {
         self.cacher.wait_until(revision, CACHE_WAIT).await.map_err(|late| match late.current {
             0 => Status::too_many_requests("storage is (re)initializing", 1),
@@ -134,11 +133,11 @@ impl ResourceStorage {
         })
     }
 
-    /// Where the state that the store is in now can be read: in memory, which catches up first, or, where that
-    /// takes too long, in the store.
+    /// Returns the source of the latest state: the cache, after waiting for it to catch up, or the store if that takes
+    /// too long.
     ///
     /// # Errors
-    /// The store's.
+    /// The error of the store.
     pub async fn latest(&self) -> Result<Latest, Status> {
         let revision = self.current_revision().await?;
         Ok(match self.cacher.wait_until(revision, CACHE_WAIT).await {
@@ -147,10 +146,10 @@ impl ResourceStorage {
         })
     }
 
-    /// The object at `key` in the state that the store is in now.
+    /// Returns the latest state of an object.
     ///
     /// # Errors
-    /// The store's.
+    /// The error of the store.
     pub async fn get_latest(&self, key: &str) -> Result<Option<Arc<CachedObject>>, Status> {
         match self.latest().await? {
             Latest::Memory(snapshot) => Ok(snapshot.get(key).cloned()),
@@ -161,18 +160,18 @@ impl ResourceStorage {
         }
     }
 
-    /// Objects of the store itself, for states that memory does not reach.
+    /// Reads objects from the store, for states that the cache does not have.
     ///
     /// # Errors
-    /// 410 where the state has been compacted.
+    /// 410 if the state is compacted.
     pub async fn range(&self, range: Range) -> Result<RangeResult, Status> {
         self.store.range(range).await.map_err(|error| store_status(&error))
     }
 
-    /// A stored version as the watch cache would hold it.
+    /// Decodes a stored version into an object of the watch cache.
     ///
     /// # Errors
-    /// 500 where the stored bytes are not an object of the resource.
+    /// 500 if the stored bytes are not an object of the resource.
     pub fn cached(&self, kv: &KeyValue) -> Result<CachedObject, Status> {
         let decoded = self.codec.as_ref().decode_cached(kv).map_err(Status::internal)?;
         let config = self.cacher.config();
@@ -184,13 +183,13 @@ impl ResourceStorage {
     }
 }
 
-/// What is said of a revision that did not come in time.
+/// Returns 504: the cache did not reach the revision in time.
 fn too_large(requested: u64, current: u64) -> Status {
     Status::timeout(format_args!("Too large resource version: {requested}, current: {current}"), 1)
         .with_cause("ResourceVersionTooLarge", "Too large resource version", "")
 }
 
-/// What a client is told when the store fails.
+/// Returns the status for an error of the store.
 pub fn store_status(error: &StoreError) -> Status {
     match error {
         StoreError::Compacted { .. } => {

@@ -1,36 +1,36 @@
-//! How often a resource is listed, and from where: what the metrics endpoint is told.
+//! Statistics of lists, by source, for the metrics endpoint.
 
 use nave_cacher::Counter;
 
-/// How a resource was read since the server started.
+/// Counts reads of a resource since the server started.
 #[derive(Debug)]
 pub struct ReadStats {
     scans: ListStats,
-    /// By the indexed field, as the index of its declaration.
+    /// By indexed field, identified by its position among the declared fields.
     indexed: Box<[(usize, ListStats)]>,
     store: ListStats,
     consistent: ConsistentReads,
 }
 
-/// Lists that were answered in the same way.
+/// Counts lists from one source.
 #[derive(Debug, Default)]
 pub struct ListStats {
-    /// How many there were.
+    /// Number of lists.
     pub lists: Counter,
-    /// Objects that were looked at for them.
+    /// Number of objects examined.
     pub fetched: Counter,
-    /// Objects in the answers.
+    /// Number of objects returned.
     pub returned: Counter,
 }
 
-/// Lists of the latest state, by how they went.
+/// Counts lists of the latest state, by outcome.
 #[derive(Debug, Default)]
 pub struct ConsistentReads {
-    /// From memory, which held the state in time.
+    /// From memory, which reached the state in time.
     pub in_memory: Counter,
-    /// From the store.
+    /// From the store, because memory did not reach the state in time.
     pub fallbacks: Counter,
-    /// From the store, in vain.
+    /// Failed reads from the store.
     pub failures: Counter,
 }
 
@@ -44,24 +44,25 @@ impl ReadStats {
         }
     }
 
-    /// Lists from memory: by the indexed field, or over all objects or a namespace's.
+    /// Returns the counters of lists from memory: by an indexed field, or over all objects or a namespace if `field` is
+    /// `None`.
     pub fn cache(&self, field: Option<usize>) -> &ListStats {
         let indexed = self.indexed.iter().find(|(indexed, _)| Some(*indexed) == field);
         indexed.map_or(&self.scans, |(_, lists)| lists)
     }
 
-    /// Lists from memory, by the indexed field.
+    /// Returns the counters of lists from memory, by indexed field.
     pub fn caches(&self) -> impl Iterator<Item = (Option<usize>, &ListStats)> {
         let indexed = self.indexed.iter().map(|(field, lists)| (Some(*field), lists));
         std::iter::once((None, &self.scans)).chain(indexed)
     }
 
-    /// Lists of states that memory did not hold.
+    /// Returns the counters of lists from the store.
     pub fn store(&self) -> &ListStats {
         &self.store
     }
 
-    /// Lists of the latest state.
+    /// Returns the counters of lists of the latest state.
     pub fn consistent(&self) -> &ConsistentReads {
         &self.consistent
     }

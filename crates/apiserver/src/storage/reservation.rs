@@ -1,4 +1,4 @@
-//! Transactions that hold a reservation: they run in a task of their own, which ends only once the outcome is known.
+//! Transactions with a reservation. They run in separate tasks that end only when the outcome is known.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,24 +12,24 @@ use tokio::time::timeout;
 
 use super::ObjectCodec;
 
-/// Something outside of the object that a write needs, such as an address. Dropping it frees what it holds.
+/// A claim outside of the object that a write needs, such as an IP address. Dropping it releases the claim.
 #[async_trait]
 pub trait Reservation: Send {
-    /// Ends the reservation. The answer of the write waits for this, but not for long.
+    /// Ends the reservation. The response to the write waits for this, but not for long.
     async fn settle(self: Box<Self>, settlement: Settlement<'_>);
 }
 
-/// How a write with a reservation ended, with the object that is then stored, if any.
+/// The outcome of a write with a reservation, with the object that is stored afterwards, if any.
 #[derive(Clone, Copy, Debug)]
 pub enum Settlement<'a> {
     /// The write was committed.
     Committed(Option<&'a Value>),
-    /// The outcome of the write was unknown; this was found later, and may be the work of others.
+    /// The outcome of the write was unknown; this object was read later, and may be from another writer.
     Found(Option<&'a Value>),
 }
 
 impl<'a> Settlement<'a> {
-    /// The object that is stored.
+    /// Returns the stored object.
     pub fn stored(self) -> Option<&'a Value> {
         match self {
             Self::Committed(stored) | Self::Found(stored) => stored,
@@ -37,27 +37,27 @@ impl<'a> Settlement<'a> {
     }
 }
 
-/// A revision that no object has, in the range of etcd's signed numbers.
+/// A revision that no object can have: the maximum of etcd's signed 64-bit revisions.
 pub const NO_REVISION: u64 = i64::MAX as u64;
 
-/// Pauses between two questions to a store that does not answer.
+/// Pauses between retries while the store fails.
 const BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(20), Duration::from_secs(5));
 
-/// A write that is committed is answered after this at the latest, though its reservation has not ended yet.
+/// Maximum delay of the response to a committed write while its reservation is ending.
 const MAX_ANSWER_DELAY: Duration = Duration::from_secs(1);
 
-/// A transaction with its reservation.
+/// A transaction and its reservation.
 pub(super) struct ReservedTxn {
     pub(super) store: Arc<dyn Store>,
     pub(super) codec: Arc<ObjectCodec>,
     pub(super) txn: Txn,
-    /// The object that the transaction puts; `None` for a deletion.
+    /// The object that is put; `None` for a deletion.
     pub(super) object: Option<Value>,
     pub(super) reservation: Box<dyn Reservation>,
 }
 
 impl ReservedTxn {
-    /// Sends the transaction. If the caller goes away, the transaction and its reservation still end in order.
+    /// Runs the transaction in a separate task, so that the reservation ends correctly even if the caller is dropped.
     pub(super) async fn send(self) -> Result<TxnOutcome, StoreError> {
         let (reply, outcome) = oneshot::channel();
         tokio::spawn(self.run(reply));
@@ -72,7 +72,7 @@ impl ReservedTxn {
         if let Ok(TxnOutcome::Committed { .. }) = &outcome {
             let mut settled = reservation.settle(Settlement::Committed(object.as_ref()));
             let is_settled = timeout(MAX_ANSWER_DELAY, &mut settled).await.is_ok();
-            // The caller may be gone.
+            // The caller may have been dropped.
             let _ = reply.send(outcome);
             if !is_settled {
                 settled.await;
@@ -87,7 +87,7 @@ impl ReservedTxn {
     }
 }
 
-/// Sends a transaction again until the store says how it ended. It must be one that does the same if it is sent twice.
+/// Sends a transaction until its outcome is known. The transaction must be idempotent.
 ///
 /// # Errors
 /// The store is closed.
@@ -105,14 +105,14 @@ pub async fn send_until_known(store: &dyn Store, txn: Txn) -> Result<TxnOutcome,
     }
 }
 
-/// Holds the reservation until the store says what is stored.
+/// Keeps the reservation until the stored object is known, then ends it.
 async fn settle_when_known(
     store: &dyn Store,
     codec: &ObjectCodec,
     key: Arc<str>,
     reservation: Box<dyn Reservation>,
 ) {
-    // Writes nothing, and comes after every transaction that was sent before.
+    // Writes nothing, and is ordered after all transactions sent before.
     let fence = Txn::delete(Arc::clone(&key)).expecting(Expect::Revision(NO_REVISION));
     match send_until_known(store, fence).await {
         Ok(TxnOutcome::Failed { current: None, .. } | TxnOutcome::Committed { .. }) => {

@@ -1,4 +1,4 @@
-//! How much history each watch cache keeps.
+//! Sizes of the watch caches' windows.
 
 use std::collections::HashMap;
 
@@ -6,24 +6,24 @@ use nave_cacher::WindowBounds;
 use nave_machinery::GroupResource;
 use nave_resources::Registry;
 
-/// Changes that are kept of a resource in any case, from where its history grows with the rate of changes
+/// Minimum number of events in each window, from which a window grows with the rate of changes
 /// (`--default-watch-cache-size`, `--watch-cache-sizes`).
 ///
-/// Upstream takes 0 as no watch cache, and every other size as its default. Here reads and watches come from memory in
-/// any case: 0 keeps the history as short as it can be without ending watches that keep up.
+/// Upstream treats 0 as no watch cache and any other size as the default. Here reads and watches always come from
+/// memory: 0 makes the window as short as possible without ending watches that keep up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchCacheSizes {
-    /// Of resources that are not named.
+    /// The size for resources not in `resources`.
     pub default: usize,
-    /// Of those that are.
+    /// Sizes by resource.
     pub resources: HashMap<GroupResource, usize>,
 }
 
 impl WatchCacheSizes {
-    /// Upstream's default.
+    /// Upstream's default size.
     pub const DEFAULT: usize = 100;
 
-    /// The bounds of a resource's history.
+    /// Returns the bounds of a resource's window.
     pub fn bounds(&self, resource: &GroupResource) -> WindowBounds {
         let usual = WindowBounds::default();
         match self.resources.get(resource).copied().unwrap_or(self.default) {
@@ -50,7 +50,7 @@ impl Default for WatchCacheSizes {
     }
 }
 
-/// Room for the changes of a burst, which a watcher may be some way behind.
+/// Enough events for a burst that a watcher may lag behind.
 const SHORTEST: usize = 1024;
 
 #[cfg(test)]
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_size_is_where_the_history_grows_from() {
+    fn a_size_is_the_minimum_of_the_window() {
         let pods = GroupResource::new("", "pods");
         let nodes = GroupResource::new("", "nodes");
         let resources = HashMap::from([(pods.clone(), 200_000), (nodes.clone(), 0)]);

@@ -1,4 +1,4 @@
-//! The storages of all resources: opened before the server, so that what the server is made of can watch them.
+//! The storages of all resources. They are opened before the server, whose parts watch them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,26 +11,26 @@ use nave_supervisor::Supervisor;
 
 use super::{ResourceStorage, WatchCacheSizes};
 
-/// Bytes of encodings made on demand that are kept, of all resources together.
+/// Memory budget for encodings made on demand, for all resources together, in bytes.
 const ENCODINGS_KEPT: usize = 32 << 20;
 
-/// Bytes of frames of the latest events that are kept for those who have not taken them, of all resources together.
+/// Memory budget for frames of recent events, for all resources together, in bytes.
 const FRAMES_KEPT: usize = 32 << 20;
 
-/// The parts that all watch caches share: room for what is made on demand, and the supervisor of their tasks. Frames have their own: they are given up soon, and
-/// without them each watcher would make an event's frame anew.
+/// The parts that all watch caches share. Frames have a separate budget: they are short-lived, and without them each
+/// watcher would encode an event again.
 #[derive(Clone)]
 pub struct SharedParts {
-    /// For encodings of objects.
+    /// The budget of encodings of objects.
     pub encodings: Arc<EncodingBudget>,
-    /// For frames of events.
+    /// The budget of frames of events.
     pub frames: Arc<EncodingBudget>,
-    /// For the tasks of watch caches and of what follows them.
+    /// Supervises the tasks of watch caches and followers.
     pub supervisor: Supervisor,
 }
 
-/// The storages of all stored resources of a registry: one a storage prefix, so that resources of two groups over the
-/// same objects (events) share one watch cache.
+/// The storages of all stored resources of a registry, one per storage prefix, so that two resources with the same
+/// objects (events) share a watch cache.
 #[derive(Clone)]
 pub struct Storages {
     registry: Arc<Registry>,
@@ -40,7 +40,7 @@ pub struct Storages {
 }
 
 impl Storages {
-    /// Opens every stored resource: its watch cache begins to fill, and will keep this much history.
+    /// Opens the storage of each stored resource, and starts to fill its watch cache.
     pub fn open(registry: Registry, store: Arc<dyn Store>, sizes: &WatchCacheSizes) -> Self {
         let mut by_prefix = HashMap::new();
         let shared = SharedParts {
@@ -61,44 +61,44 @@ impl Storages {
         Self { registry: Arc::new(registry), store, shared, by_prefix }
     }
 
-    /// Waits until every watch cache has listed what is stored.
+    /// Waits until all watch caches are filled.
     pub async fn wait_ready(&self) {
         for storage in self.all() {
             storage.cacher().wait_ready().await;
         }
     }
 
-    /// The resources.
+    /// Returns the registry.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
     }
 
-    /// The store beneath.
+    /// Returns the store.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
     }
 
-    /// The parts that all watch caches share.
+    /// Returns the parts that all watch caches share.
     pub fn shared(&self) -> &SharedParts {
         &self.shared
     }
 
-    /// All storages.
+    /// Returns all storages.
     pub fn all(&self) -> impl Iterator<Item = &Arc<ResourceStorage>> {
         self.by_prefix.values()
     }
 
-    /// The storage of a resource; `None` for one that stores nothing or is not known.
+    /// Returns the storage of a resource; `None` if it stores nothing or is unknown.
     pub fn for_resource(&self, def: &ResourceDef) -> Option<&Arc<ResourceStorage>> {
         self.by_prefix.get(&def.storage.as_ref()?.prefix)
     }
 
-    /// The storage of the resource of this name; `None` for one that stores nothing or is not known.
+    /// Returns the storage of a resource by name; `None` if it stores nothing or is unknown.
     pub fn get(&self, gvr: &GroupVersionResource) -> Option<&Arc<ResourceStorage>> {
         self.for_resource(self.registry.lookup(gvr)?)
     }
 
-    /// The watch cache of a resource, whose objects are in this version; `None` where they are stored in another.
+    /// Returns the watch cache of a resource, if its objects are stored in this version.
     pub fn cacher(&self, gvr: &GroupVersionResource) -> Option<&Arc<Cacher>> {
         let stored = self.registry.lookup(gvr)?.storage.as_ref()?;
         let same = stored.version.group == gvr.group && stored.version.version == gvr.version;

@@ -1,4 +1,4 @@
-//! Writes: compare-and-swap on the revision that was read, tried again on the state that won.
+//! Writes: compare-and-swap on the revision that was read, retried with the newer state.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,45 +12,45 @@ use super::reservation::{Reservation, ReservedTxn};
 use super::written_versions::WriteGuard;
 use super::{ObjectCodec, ResourceStorage, store_status};
 
-/// How often an update is tried against other writers before it is given up as a conflict. Each time another one has
-/// got through, so that no more are needed than writers are served at once.
+/// Maximum number of attempts of an update before it fails with a conflict. Each failed attempt means that another
+/// writer succeeded, so the number of concurrent writers is enough.
 const MAX_UPDATE_ATTEMPTS: usize = 1000;
 
-/// An object as it was read or written.
+/// An object as read or written.
 #[derive(Clone, Debug)]
 pub struct Stored {
     /// The object in its storage version, with `metadata.resourceVersion`.
     pub object: Object,
-    /// The revision that wrote it.
+    /// The revision of the object.
     pub revision: u64,
 }
 
-/// The next state of an object.
+/// The next state of an object, as decided by a write.
 pub enum Update {
-    /// Write this object; nothing is written if it equals the state shown.
+    /// Put this object; nothing is written if it equals the current state.
     Put(Value),
-    /// Remove the object; the answer is the object given.
+    /// Delete the object; the response is the given object.
     Delete(Value),
-    /// Leave the state as it is; the answer is the object given.
+    /// Write nothing; the response is the given object.
     NoWrite(Value),
 }
 
-/// A write as the storage sees it: what to do with each state that is found.
+/// A write: decides the next state for each observed state.
 pub trait NextState: Send {
-    /// Returns the next attempt for this state; `None` where nothing is stored.
+    /// Returns the next attempt; `current` is `None` if nothing is stored.
     fn next(&mut self, current: Option<&Stored>) -> impl Future<Output = Result<Attempt, Status>> + Send;
 
-    /// The refusal where something is stored that cannot be decoded.
+    /// Returns the error for a stored object that cannot be decoded.
     fn refuse_undecodable(&self, error: Status) -> Status {
         error
     }
 }
 
-/// An update with the reservation that it needs.
+/// An update and the reservation that it needs.
 pub struct Attempt {
     /// The operation.
     pub update: Update,
-    /// Settled when the update is committed, freed when it is not.
+    /// Ended when the update is committed, otherwise released.
     pub reservation: Option<Box<dyn Reservation>>,
 }
 
@@ -61,24 +61,24 @@ impl From<Update> for Attempt {
 }
 
 impl Attempt {
-    /// The same attempt, which answers with the outcome and writes nothing.
+    /// Returns the attempt as a dry run: the same response, without a write.
     pub fn dry(self) -> Self {
         let (Update::Put(object) | Update::Delete(object) | Update::NoWrite(object)) = self.update;
         Update::NoWrite(object).into()
     }
 }
 
-/// How an update ended.
+/// The result of a write.
 pub struct WriteResult {
-    /// The object as it now is, or as it last was.
+    /// The object after the write; its last state if it was deleted.
     pub stored: Stored,
-    /// True if the object was removed.
+    /// True if the object was deleted.
     pub deleted: bool,
-    /// The stored version, where the object was written.
+    /// The stored version, if the object was written.
     pub version: Option<WrittenVersion>,
 }
 
-/// A version that a write has stored, for its answer.
+/// A version that a write has stored, for its response.
 pub struct WrittenVersion {
     kv: KeyValue,
     codec: Arc<ObjectCodec>,
@@ -98,10 +98,10 @@ impl WrittenVersion {
 }
 
 impl ResourceStorage {
-    /// Writes a new object; `object` gets its resourceVersion.
+    /// Creates an object; sets its resourceVersion in `object`.
     ///
     /// # Errors
-    /// 409 where the key is taken.
+    /// 409 if the key exists.
     pub async fn create(&self, key: &str, name: &str, object: &mut Value) -> Result<u64, Status> {
         struct New<'a>(&'a Value, GroupResource, &'a str);
         impl NextState for New<'_> {
@@ -117,10 +117,10 @@ impl ResourceStorage {
         Ok(written.stored.revision)
     }
 
-    /// Like [`write`](Self::write) for an object that is there, by a function of its state.
+    /// Updates an existing object by a function of its state; see [`write`](Self::write).
     ///
     /// # Errors
-    /// 404 where there is nothing at the key, what `change` says, or 409 when other writers win every time.
+    /// 404 if the key does not exist, the error of `change`, or 409 if other writers win every time.
     pub async fn guaranteed_update<F>(&self, key: &str, name: &str, change: F) -> Result<WriteResult, Status>
     where
         F: FnMut(&Stored) -> Result<Update, Status> + Send,
@@ -135,17 +135,18 @@ impl ResourceStorage {
         self.write(key, name, &mut Changed(change, self.resource(), name)).await
     }
 
-    /// Reads, lets `write` decide, writes, and begins again with the newer state when another writer was faster.
+    /// Reads the state, lets `write` decide the next one, writes it, and starts again with the newer state if another
+    /// writer was faster.
     ///
     /// # Errors
-    /// The error of `write`, or 409 when other writers win every time.
+    /// The error of `write`, or 409 if other writers win every time.
     pub async fn write(
         &self,
         key: &str,
         name: &str,
         write: &mut impl NextState,
     ) -> Result<WriteResult, Status> {
-        // The cache may lag behind: what it says is only acted upon if the store agrees.
+        // The cache may lag behind, so its state is used only if the store confirms it.
         let mut from_cache = true;
         let mut current = match self.cacher.snapshot().get(key) {
             Some(cached) => Some(Stored {
@@ -221,16 +222,15 @@ impl ResourceStorage {
         Err(Status::conflict(
             &self.resource(),
             name,
-            "other writers changed the object again and again; please try again",
+            "the object was changed by other writers at each attempt; please try again",
         ))
     }
 
-    /// Removes what is stored at `key`, if it cannot be decoded and `may_delete` agrees, which is given the revision
-    /// and, where it can be read, the uid. No finalizer is waited for: nothing can be read from such an object, so
-    /// nothing could ever release it.
+    /// Deletes an object that cannot be decoded, if `may_delete` agrees; it gets the revision and, if readable, the
+    /// uid. Finalizers are ignored: they cannot be read from such an object, so nothing could ever remove them.
     ///
     /// # Errors
-    /// 404 where there is nothing at the key, 409 where it can be decoded after all, and what `may_delete` says.
+    /// 404 if the key does not exist, 409 if the object can be decoded, or the error of `may_delete`.
     pub async fn delete_undecodable(
         &self,
         key: &str,
@@ -252,11 +252,15 @@ impl ResourceStorage {
                 return Ok(());
             }
         }
-        Err(Status::conflict(&self.resource(), name, "other writers changed the object; please try again"))
+        Err(Status::conflict(
+            &self.resource(),
+            name,
+            "the object was changed by another writer; please try again",
+        ))
     }
 
-    /// Sends a transaction; with a reservation in a task of its own, so that the reservation ends in order even if
-    /// the caller goes away.
+    /// Sends a transaction; with a reservation in a separate task, so that the reservation ends correctly even if the
+    /// caller is dropped.
     async fn send(
         &self,
         txn: Txn,
@@ -274,7 +278,7 @@ impl ResourceStorage {
         outcome.map_err(|error| store_status(&error))
     }
 
-    /// The state that the store has.
+    /// Decodes the state read from the store.
     fn decode_stored(&self, kv: Option<KeyValue>, write: &impl NextState) -> Result<Option<Stored>, Status> {
         let Some(kv) = kv else { return Ok(None) };
         let object = self.codec.decode(&kv).and_then(as_object);
@@ -291,7 +295,7 @@ fn as_object(value: Value) -> Result<Object, Status> {
     Object::try_from(value).map_err(Status::internal)
 }
 
-/// Returns whether two states of an object differ in nothing but their resourceVersion.
+/// Returns whether two states of an object differ only in their resourceVersion.
 fn unchanged(new: &Value, old: &Value) -> bool {
     let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return false };
     new.len() == old.len()

@@ -1,11 +1,11 @@
-//! `authorization.k8s.io`: questions about what somebody may do (upstream: `pkg/registry/authorization`).
+//! Access reviews in `authorization.k8s.io` (upstream: `pkg/registry/authorization`).
 //!
-//! | kind | about whom | about what |
+//! | kind | user | question |
 //! | --- | --- | --- |
-//! | `SubjectAccessReview` | the user it names | whether they may do one thing |
-//! | `LocalSubjectAccessReview` | the user it names | the same, in the namespace of the path |
-//! | `SelfSubjectAccessReview` | who asks | whether they may do one thing |
-//! | `SelfSubjectRulesReview` | who asks | what they may do in a namespace, as a list |
+//! | `SubjectAccessReview` | the user in the spec | is an action allowed? |
+//! | `LocalSubjectAccessReview` | the user in the spec | the same, in the namespace of the path |
+//! | `SelfSubjectAccessReview` | the requesting user | is an action allowed? |
+//! | `SelfSubjectRulesReview` | the requesting user | the list of allowed actions in a namespace |
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -20,7 +20,7 @@ use serde_json::{Map, json};
 use super::access_review_validation::{Form, validate};
 use crate::endpoints::virtual_resource::{VirtualRequest, VirtualResource};
 
-/// Answers the reviews that ask about one thing.
+/// Serves reviews of one action.
 pub(super) struct AccessReview {
     pub(super) authorization: Chain,
     pub(super) form: Form,
@@ -54,7 +54,7 @@ impl VirtualResource for AccessReview {
     }
 }
 
-/// Answers what the one who asks may do.
+/// Serves reviews of the requesting user's rules.
 pub(super) struct RulesReview {
     pub(super) authorization: Chain,
 }
@@ -96,7 +96,7 @@ impl VirtualResource for RulesReview {
     }
 }
 
-/// 422 if there are errors. Upstream's names no kind here, as it has forgotten it by then.
+/// Returns 422 if there are errors. As upstream's, it has no kind.
 fn invalid(errors: &[FieldError]) -> Result<(), Status> {
     if errors.is_empty() {
         return Ok(());
@@ -105,13 +105,13 @@ fn invalid(errors: &[FieldError]) -> Result<(), Status> {
     Err(Status::invalid(&kind, "", errors))
 }
 
-/// The user whom a review names.
+/// Returns the user in a review's spec.
 fn user(spec: &Value) -> UserInfo {
     let texts = |list: &Value| -> Vec<String> {
         list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     };
     let extra = spec["extra"].as_object().into_iter().flatten();
-    // Each group once: what a group is granted is looked at for each time that the group is named.
+    // Each group once: authorizers examine the grants of a group each time that it occurs.
     let mut groups = texts(&spec["groups"]);
     let mut seen = HashSet::new();
     groups.retain(|group| seen.insert(group.clone()));
@@ -150,7 +150,7 @@ fn text<'a>(object: &'a Value, field: &str) -> &'a str {
     object[field].as_str().unwrap_or_default()
 }
 
-/// The requirements of a review's selectors that can be read, and whether there are others.
+/// The valid requirements of a review's selectors, and whether there are invalid ones.
 #[derive(Default)]
 struct Selectors {
     fields: (Vec<FieldRequirement>, bool),
@@ -184,7 +184,7 @@ fn fields(selector: &Value) -> (Vec<FieldRequirement>, bool) {
     (read, incomplete)
 }
 
-/// Fields can only be asked to have one value or another.
+/// Parses a field requirement. Fields support only equality and inequality.
 fn field(requirement: &Value) -> Option<FieldRequirement> {
     let [value] = requirement["values"].as_array()?.as_slice() else { return None };
     let negated = match text(requirement, "operator") {
@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_group_that_is_named_often_counts_once() {
+    fn a_repeated_group_counts_once() {
         let groups: Vec<&str> = ["b", "a"].into_iter().cycle().take(1000).collect();
         assert_eq!(user(&json!({"user": "u", "groups": groups})).groups, ["b", "a"]);
     }

@@ -1,19 +1,19 @@
-//! What is wrong with a review (upstream: `pkg/apis/authorization/validation`).
+//! Validation of reviews (upstream: `pkg/apis/authorization/validation`).
 
 use nave_machinery::{FieldError, FieldPath, Value, meta};
 
 /// The form of a review.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// About anybody.
+    /// Of any user.
     Subject,
-    /// About anybody, in one namespace.
+    /// Of any user, in one namespace.
     Local,
-    /// About the one who asks.
+    /// Of the requesting user.
     Own,
 }
 
-/// All that is wrong with a review.
+/// Returns the errors of a review.
 pub(super) fn validate(review: &Value, form: Form) -> Vec<FieldError> {
     let spec = review.get("spec").unwrap_or(&Value::Null);
     let at = FieldPath::new("spec");
@@ -53,7 +53,7 @@ pub(super) fn validate(review: &Value, form: Form) -> Vec<FieldError> {
     errors
 }
 
-/// A review has no metadata, but for what the server sets or clears on every object.
+/// Checks that a review has no metadata, except for fields that the server sets or clears on all objects.
 fn metadata(review: &Value, form: Form, errors: &mut Vec<FieldError>) {
     const CLEARED: [&str; 6] = [
         "creationTimestamp",
@@ -82,7 +82,8 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// Requirements or a raw selector, not both. Operators that are not known are left to the future.
+/// Checks that a selector has requirements or a raw selector, not both. Unknown operators are allowed for future
+/// versions.
 fn selector(selector: &Value, at: &FieldPath, errors: &mut Vec<FieldError>) {
     if selector.is_null() {
         return;
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_review_asks_one_thing_about_somebody() {
+    fn a_review_has_one_action_and_a_user() {
         let empty = json!({"metadata": {}, "spec": {}});
         let neither = "spec.resourceAttributes: Invalid value: \"null\": exactly one of nonResourceAttributes or resourceAttributes must be specified";
         let nobody = "spec.user: Invalid value: \"\": at least one of user or group must be specified";
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn selectors_are_raw_or_in_parts() {
+    fn selectors_are_raw_or_requirements() {
         let review = |selector: Value| json!({"spec": {"user": "u", "resourceAttributes": {"fieldSelector": selector}}});
         let at = "spec.resourceAttributes.fieldSelector";
         assert_eq!(

@@ -1,4 +1,4 @@
-//! `pods/binding` and `bindings`: a scheduler's decision on which node a pod runs (upstream: `BindingREST`).
+//! `pods/binding` and `bindings`: binds a pod to a node (upstream: `BindingREST`).
 
 use async_trait::async_trait;
 use nave_machinery::{
@@ -11,7 +11,7 @@ use serde_json::{Map, json};
 use crate::endpoints::virtual_resource::{VirtualRequest, VirtualResource};
 use crate::endpoints::write::{Change, Write};
 
-/// Puts a pod onto a node.
+/// Binds pods to nodes.
 pub(super) struct Binding;
 
 #[async_trait]
@@ -23,7 +23,7 @@ impl VirtualResource for Binding {
         }
         let errors = validate(&binding);
         if !errors.is_empty() {
-            // Upstream's error is no `Status` here.
+            // Upstream's error is not a `Status` here.
             let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
             let text = if errors.len() > 1 { format!("[{}]", errors.join(", ")) } else { errors.concat() };
             return Err(Status::failure(500, Reason::Unknown, text));
@@ -56,10 +56,10 @@ fn validate(binding: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// The pod with its node, the binding's labels and annotations, and the condition that says so.
+/// Returns the pod with its node, the labels and annotations of the binding, and the `PodScheduled` condition.
 ///
 /// # Errors
-/// Why the pod cannot be bound (any more).
+/// The pod cannot be bound, or not any more.
 fn bound(pod: &Value, binding: &Value) -> Result<Value, String> {
     let name = meta::name(pod);
     if meta::deletion_timestamp(pod).is_some() {
@@ -94,7 +94,7 @@ fn bound(pod: &Value, binding: &Value) -> Result<Value, String> {
     Ok(pod)
 }
 
-/// Adds labels or annotations, in the place of those of the same keys.
+/// Adds labels or annotations, or replaces their values.
 fn merge(pod: &mut Value, field: &str, more: Option<&Map<String, Value>>) {
     let (Some(more), Some(metadata)) = (more, meta::metadata_mut(pod)) else { return };
     let entry = metadata.entry(field).or_insert_with(|| json!({}));
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_and_annotations_of_a_binding_replace_those_of_the_pod() {
+    fn labels_and_annotations_of_the_binding_override_the_pods() {
         let (mut pod, mut binding) = (pod(), binding());
         pod["metadata"]["labels"] = json!({"a": "own"});
         pod["metadata"]["annotations"] = json!({"a": "own"});
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_bound_is_refused() {
+    fn rejects_pods_that_cannot_be_bound() {
         let refused = |change: fn(&mut Value, &mut Value), why: &str| {
             let (mut pod, mut binding) = (pod(), binding());
             change(&mut pod, &mut binding);

@@ -1,5 +1,5 @@
-//! What the API computes instead of storing it, by itself: each file answers the creates of one resource or
-//! subresource ([`VirtualResource`](crate::endpoints::virtual_resource::VirtualResource)).
+//! The implementations of virtual resources: each file serves the creates of one resource or subresource
+//! ([`VirtualResource`](crate::endpoints::virtual_resource::VirtualResource)).
 
 mod access_review;
 mod access_review_validation;
@@ -18,7 +18,7 @@ use self::access_review::{AccessReview, RulesReview};
 use self::access_review_validation::Form;
 use crate::endpoints::virtual_resource::VirtualResources;
 
-/// Adds the reviews of what somebody may do.
+/// Adds the access reviews.
 pub fn with_access_reviews(table: VirtualResources, authorization: &Chain) -> VirtualResources {
     let group = "authorization.k8s.io";
     let review = |form| Arc::new(AccessReview { authorization: authorization.clone(), form });
@@ -30,7 +30,7 @@ pub fn with_access_reviews(table: VirtualResources, authorization: &Chain) -> Vi
         .with(group, "selfsubjectrulesreviews", "", rules)
 }
 
-/// A table of what needs nothing but the resources themselves.
+/// Returns the virtual resources that need only the served resources.
 pub fn table() -> VirtualResources {
     VirtualResources::default()
         .with("", "pods", "binding", Arc::new(binding::Binding))
@@ -39,7 +39,7 @@ pub fn table() -> VirtualResources {
         .with("authentication.k8s.io", "selfsubjectreviews", "", Arc::new(reviews::SelfSubjectReviews))
 }
 
-/// The same table with what needs to know tokens: their reviews by `tokens`, and service accounts' own by `issuer`.
+/// Adds those that need tokens: token reviews by `tokens`, and token requests for service accounts by `issuer`.
 pub fn with_tokens(
     table: VirtualResources,
     tokens: Arc<dyn TokenAuthenticator>,

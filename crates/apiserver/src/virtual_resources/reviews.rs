@@ -1,4 +1,4 @@
-//! `TokenReview` and `SelfSubjectReview`: who a token's user is, and who one is oneself.
+//! `TokenReview` and `SelfSubjectReview`: the user of a token, and the requesting user.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use serde_json::{Map, json};
 
 use crate::endpoints::virtual_resource::{VirtualRequest, VirtualResource};
 
-/// Says whose a token is (upstream: `tokenreview.REST`).
+/// Serves token reviews (upstream: `tokenreview.REST`).
 pub(super) struct TokenReviews {
     pub(super) tokens: Arc<dyn TokenAuthenticator>,
-    /// This API's own audiences, for reviews that name none.
+    /// The audiences of this API, for reviews without audiences.
     pub(super) audiences: Vec<String>,
 }
 
@@ -39,7 +39,7 @@ impl VirtualResource for TokenReviews {
     }
 }
 
-/// Says who asks.
+/// Serves reviews of the requesting user.
 pub(super) struct SelfSubjectReviews;
 
 #[async_trait]
@@ -51,7 +51,7 @@ impl VirtualResource for SelfSubjectReviews {
     }
 }
 
-/// A user as `UserInfo` of the API, which leaves out what is empty.
+/// Converts a user to `UserInfo`; empty fields are omitted.
 fn user(user: &UserInfo) -> Value {
     let mut info = Map::new();
     let mut add = |name: &str, value: Value, empty: bool| {

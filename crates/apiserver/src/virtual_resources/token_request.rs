@@ -1,4 +1,4 @@
-//! `serviceaccounts/token`: makes tokens of an account (upstream: `TokenREST`).
+//! `serviceaccounts/token`: issues tokens for service accounts (upstream: `TokenREST`).
 
 use async_trait::async_trait;
 use nave_authn::service_account::{BoundObject, Issuer, Reference};
@@ -10,13 +10,13 @@ use serde_json::json;
 
 use crate::endpoints::virtual_resource::{VirtualRequest, VirtualResource};
 
-/// The shortest and the longest time that can be asked for, in seconds.
+/// Minimum and maximum duration, in seconds.
 const MIN_SECONDS: i64 = 600;
 const MAX_SECONDS: i64 = 1 << 32;
-/// What is asked for where nothing is said, in seconds.
+/// The default duration, in seconds.
 const DEFAULT_SECONDS: i64 = 3600;
 
-/// Makes tokens.
+/// Issues tokens.
 pub(super) struct TokenRequests {
     pub(super) issuer: Issuer,
 }
@@ -61,7 +61,7 @@ impl VirtualResource for TokenRequests {
 }
 
 impl TokenRequests {
-    /// Those asked for, or this API's.
+    /// Returns the requested audiences, or those of this API.
     fn audiences(&self, object: &Value) -> Vec<String> {
         let named = meta::value_at(object, &["spec", "audiences"]).and_then(Value::as_array);
         let named: Vec<String> =
@@ -84,7 +84,7 @@ fn check_expiration(seconds: i64) -> Result<(), Status> {
     Err(Status::invalid(&kind(), "", &[FieldError::invalid(&field, seconds, why)]))
 }
 
-/// What a token is bound to, which must be there, and be the very object that is meant.
+/// Returns the object that the token is bound to. It must exist and have the requested uid.
 async fn bound(request: &VirtualRequest<'_>, reference: &Value) -> Result<BoundObject, Status> {
     let text = |name: &str| reference.get(name).and_then(Value::as_str).unwrap_or_default();
     let (kind, name, api_version) = (text("kind"), text("name"), text("apiVersion"));
@@ -129,7 +129,7 @@ async fn bound(request: &VirtualRequest<'_>, reference: &Value) -> Result<BoundO
     Ok(bound)
 }
 
-/// The node a pod runs on; by name alone if it is not there.
+/// Returns the node of a pod; without a uid if it does not exist.
 async fn node_of(request: &VirtualRequest<'_>, pod: &Value) -> Result<Option<Reference>, Status> {
     let name = meta::str_at(pod, &["spec", "nodeName"]).unwrap_or_default();
     if name.is_empty() {
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_between_ten_minutes_and_what_fits() {
+    fn durations_are_between_ten_minutes_and_32_bits_of_seconds() {
         for (seconds, message) in [
             (600, None),
             (1 << 32, None),

@@ -1,4 +1,5 @@
-//! The opening handshake (RFC 6455, section 4.2), as Go's `x/net/websocket` does it for kube-apiserver's watches.
+//! The opening handshake (RFC 6455, section 4.2), compatible with Go's `x/net/websocket`, which kube-apiserver uses for
+//! watches.
 
 use aws_lc_rs::digest;
 use base64::Engine;
@@ -11,38 +12,38 @@ use crate::body::ResponseBody;
 use crate::endpoints::raw;
 use crate::upgrade::Upgrade;
 
-/// A request for WebSocket that can be accepted.
+/// A valid handshake request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Handshake {
-    /// The answer to the client's key.
+    /// The value of `Sec-WebSocket-Accept`.
     accept: String,
-    /// The first subprotocol that the client offers. A watch has the same form in all of them.
+    /// The first subprotocol that the client offers. Watches have the same form in all of them.
     protocol: Option<HeaderValue>,
 }
 
-/// Why a request for WebSocket is refused.
+/// The reason for refusing a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
-    /// There is no other version in use.
+    /// The version is not 13.
     #[error("unsupported WebSocket version: only 13 is supported")]
     Version,
-    /// The key is missing, given twice, or not 16 bytes.
+    /// The key is missing, repeated, or not 16 bytes long.
     #[error("bad Sec-WebSocket-Key: 16 bytes in base64 are required")]
     Key,
-    /// The client's origin is hidden or is no URL.
+    /// The origin is opaque or not a URL.
     #[error("bad Origin: an absolute URL is required")]
     Origin,
-    /// What follows the request would be taken for frames.
+    /// The request has a body, which would be read as frames.
     #[error("a WebSocket handshake has no body")]
     Body,
 }
 
 impl Handshake {
-    /// Reads the request's headers; `None` if it does not ask for WebSocket, or comes over HTTP/2, where the headers
-    /// mean nothing.
+    /// Parses the request's headers; `None` if it is not a WebSocket handshake, or comes over HTTP/2, where these
+    /// headers have no meaning.
     ///
-    /// A client without an `Origin` is no browser, and is accepted. Any origin is: what a page may do follows from the
-    /// credentials that it sends.
+    /// A client without an `Origin` is not a browser, and is accepted. All origins are accepted: a page gets the access
+    /// of the credentials that it sends.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -70,7 +71,7 @@ impl Handshake {
         Ok(Some(Self { accept, protocol }))
     }
 
-    /// The response that accepts the request, and what follows it.
+    /// Returns the response that accepts the handshake, with the protocol that runs afterwards.
     pub(crate) fn accept<B, F>(
         self,
         request: &mut Request<B>,
@@ -96,7 +97,7 @@ impl Handshake {
 }
 
 impl Refusal {
-    /// The response: plain text, as upstream's.
+    /// Returns the response: plain text, as upstream's.
     pub(crate) fn response(self) -> Response<ResponseBody> {
         let code = match self {
             Self::Origin => StatusCode::FORBIDDEN,
@@ -110,7 +111,7 @@ impl Refusal {
     }
 }
 
-/// The answer to a client's key, which shows that the server knows the protocol. No secret depends on the hash.
+/// Computes the accept value for a client's key. It proves knowledge of the protocol; no secret depends on the hash.
 fn accept_key(key: &str) -> String {
     let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
     context.update(key.as_bytes());
@@ -121,17 +122,17 @@ fn accept_key(key: &str) -> String {
 /// Appended to a client's key (RFC 6455, section 1.3).
 const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// The bytes of a client's key.
+/// Length of a client's decoded key.
 const KEY_BYTES: usize = 16;
 
-/// The value of a header that is there once.
+/// Returns the value of a header that occurs once.
 fn single<'h>(headers: &'h HeaderMap, name: &header::HeaderName) -> Option<&'h str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then(|| value.trim())
 }
 
-/// The parts of headers that are lists.
+/// Returns the elements of a header with a list.
 fn tokens<'h>(headers: &'h HeaderMap, name: &header::HeaderName) -> impl Iterator<Item = &'h str> {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
@@ -141,7 +142,7 @@ fn has_token(headers: &HeaderMap, name: &header::HeaderName, wanted: &str) -> bo
     tokens(headers, name).any(|token| token.eq_ignore_ascii_case(wanted))
 }
 
-/// Returns whether a page's origin is known: `null` is the origin of a page that hides it.
+/// Returns whether a page's origin is known. Browsers send `null` for an opaque origin.
 fn is_origin(origin: &str) -> bool {
     origin.parse::<Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.host().is_some())
 }
@@ -160,7 +161,7 @@ mod tests {
         ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
     ];
 
-    /// A request as the HTTP library hands it over: one that asks to upgrade can.
+    /// Builds a request as the HTTP library passes it to the handler, with the upgrade if it is possible.
     fn request(headers: &[(&str, &str)], is_upgradable: bool) -> Request<Empty<Bytes>> {
         let mut request = Request::get("/api/v1/pods?watch=1");
         for (name, value) in headers {
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_the_key_with_the_example_of_the_standard() {
+    fn computes_the_accept_value_of_the_rfc_example() {
         let handshake = read(&GOOD).unwrap().unwrap();
         assert_eq!(handshake, Handshake { accept: "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".into(), protocol: None });
     }
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn other_requests_are_no_handshakes() {
+    fn other_requests_are_not_handshakes() {
         for (name, value) in
             [("upgrade", None), ("upgrade", Some("h2c")), ("connection", None), ("connection", Some("close"))]
         {
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_bad_handshakes() {
+    fn refuses_invalid_handshakes() {
         for (name, value, refusal) in [
             ("sec-websocket-version", None, Refusal::Version),
             ("sec-websocket-version", Some("8"), Refusal::Version),

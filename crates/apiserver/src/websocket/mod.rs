@@ -1,12 +1,12 @@
-//! WebSocket (RFC 6455) over HTTP/1.1, for clients that can read a stream in no other way, such as browsers.
+//! WebSocket (RFC 6455) over HTTP/1.1, for clients without another way to read a stream, such as browsers.
 //!
-//! | file | what |
+//! | file | contents |
 //! | --- | --- |
-//! | [`handshake`] | a request's headers and the response that accepts or refuses it |
-//! | [`session`] | messages to a client that sends none, until either side ends |
+//! | [`handshake`] | parses the request's headers and builds the response |
+//! | [`session`] | sends messages until either side closes |
 //!
-//! Nothing a client sends is kept: messages are small, compression is not negotiated, and a frame is read only after
-//! the answer to the one before has been written.
+//! Nothing that a client sends is queued: messages are small, compression is not negotiated, and a frame is read only
+//! after the reply to the previous one is written.
 
 pub(crate) mod handshake;
 pub(crate) mod session;
@@ -19,14 +19,14 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 /// The server's end of a connection.
 pub(crate) type WebSocket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// The largest message of a client, in bytes: none means anything.
+/// Maximum size of a client's message, in bytes. The content is ignored.
 const MAX_CLIENT_MESSAGE: usize = 4 << 10;
-/// Bytes read from the client at once. Each connection has such a buffer.
+/// Size of the read buffer of each connection.
 const READ_BUFFER: usize = 4 << 10;
-/// Bytes gathered before they are written, so that small messages share a TLS record.
+/// Bytes buffered before they are written, so that small messages share a TLS record.
 const WRITE_BUFFER: usize = 16 << 10;
 
-/// Takes over a connection whose handshake is done.
+/// Creates the server's end of a connection after its handshake.
 pub(crate) async fn open(connection: TokioIo<Upgraded>) -> WebSocket {
     WebSocketStream::from_raw_socket(connection, Role::Server, Some(config())).await
 }

@@ -1,4 +1,4 @@
-//! One-way sessions: the server sends, the client only answers pings and closes.
+//! One-way sessions: the server sends messages, the client only answers pings and closes.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -12,17 +12,17 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-/// A client that sends nothing is asked so often whether it is there.
+/// Interval of pings to a client that sends nothing.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
-/// A client that leaves a ping unanswered for so long is gone.
+/// Timeout of the reply to a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
-/// The longest time in which a client has to take what is sent to it at once.
+/// Timeout of writing a batch to the client.
 const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
-/// The longest time for the closing handshake.
+/// Timeout of the closing handshake.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Sends batches of messages until there are no more, the client closes, breaks the protocol, or is gone. Data that the
-/// client sends is ignored, as upstream does.
+/// Sends batches of messages until there are no more, or the client closes, violates the protocol, or disconnects. Data
+/// from the client is ignored, as upstream does.
 pub(crate) async fn send_all<S, B>(mut socket: WebSocketStream<S>, batches: impl Stream<Item = B>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -39,10 +39,10 @@ where
                 None => break End::Closing(CloseCode::Normal),
             },
             received = socket.next() => match received {
-                Some(Ok(Message::Close(_))) => break End::Answered,
+                Some(Ok(Message::Close(_))) => break End::ClientClosed,
                 Some(Ok(_)) => {
                     heard = Instant::now();
-                    // The answer to a ping leaves before the next frame is read, so answers do not pile up.
+                    // The reply to a ping is written before the next frame is read, so replies do not pile up.
                     write(&mut socket, []).await
                 }
                 Some(Err(error)) => break End::from_error(&error),
@@ -57,17 +57,17 @@ where
             break End::Gone;
         }
     };
-    // A client that takes no part in the closing handshake is left to it.
+    // A client that does not complete the closing handshake in time is disconnected.
     let _ = timeout(CLOSE_TIMEOUT, end.close(&mut socket)).await;
 }
 
-/// How a session ends.
+/// The way a session ends.
 enum End {
-    /// The server closes.
+    /// The server closes, with this code.
     Closing(CloseCode),
     /// The client has closed.
-    Answered,
-    /// The client is gone, or takes nothing.
+    ClientClosed,
+    /// The client has disconnected or does not read.
     Gone,
 }
 
@@ -86,19 +86,19 @@ impl End {
             Self::Closing(code) => {
                 let frame = CloseFrame { code, reason: "".into() };
                 if socket.close(Some(frame)).await.is_ok() && code == CloseCode::Normal {
-                    // What the client sent before it saw the end is dropped.
+                    // Frames that the client sent before it saw the close frame are dropped.
                     while let Some(Ok(_)) = socket.next().await {}
                 }
             }
-            // The answer to the client's close frame.
-            Self::Answered => while let Some(Ok(_)) = socket.next().await {},
+            // Sends the reply to the client's close frame.
+            Self::ClientClosed => while let Some(Ok(_)) = socket.next().await {},
             Self::Gone => return,
         }
         let _ = socket.get_mut().shutdown().await;
     }
 }
 
-/// Writes messages, and whatever answers are due; `None` where the client does not take them.
+/// Writes messages and pending replies; `None` if the client does not read in time.
 async fn write<S: AsyncRead + AsyncWrite + Unpin>(
     socket: &mut WebSocketStream<S>,
     messages: impl IntoIterator<Item = Message>,
@@ -122,10 +122,10 @@ mod tests {
     use super::*;
     use crate::websocket::config;
 
-    /// Bytes on their way to the client.
+    /// Number of bytes in transit to the client.
     const PIPE: usize = 1 << 10;
 
-    /// A session that sends these messages, one a batch, and what its client sees.
+    /// Runs a session that sends these messages, one per batch; returns what its client sees.
     async fn session(
         messages: impl Stream<Item = Message> + Send + 'static,
     ) -> (DuplexStream, JoinHandle<()>) {
@@ -139,7 +139,7 @@ mod tests {
         WebSocketStream::from_raw_socket(connection, Role::Client, None).await
     }
 
-    /// The code of the close frame that comes next.
+    /// Returns the code of the next close frame.
     async fn close_code(socket: &mut WebSocketStream<DuplexStream>) -> Option<CloseCode> {
         match socket.next().await {
             Some(Ok(Message::Close(frame))) => frame.map(|frame| frame.code),
@@ -147,7 +147,7 @@ mod tests {
         }
     }
 
-    /// A client's frame, masked with zeros.
+    /// Builds a client's frame, masked with zeros.
     fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         let mut frame = vec![first];
         match payload.len() {
@@ -188,12 +188,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_answers_pings_stays_and_a_silent_one_does_not() {
+    async fn disconnects_a_client_that_does_not_answer_pings() {
         let (connection, session) = session(stream::pending()).await;
         let mut client = client(connection).await;
         let started = Instant::now();
         for _ in 0..5 {
-            // Reading answers it.
+            // Reading replies to the ping.
             assert!(matches!(client.next().await, Some(Ok(Message::Ping(_)))));
             client.flush().await.unwrap();
         }
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_reads_nothing_is_given_up() {
+    async fn disconnects_a_client_that_does_not_read() {
         let large = Message::from("x".repeat(4 * PIPE));
         let (_connection, session) = session(stream::repeat(large)).await;
         let started = Instant::now();
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_sends_pings_and_reads_nothing_is_given_up() {
+    async fn disconnects_a_client_that_sends_pings_and_does_not_read() {
         let (connection, session) = session(stream::pending()).await;
         let (_reads, mut writes) = tokio::io::split(connection);
         let flood = async {
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_breaks_the_protocol_ends_the_session() {
+    async fn protocol_violations_end_the_session() {
         const TEXT: u8 = 0x81;
         let long = vec![b'x'; super::super::MAX_CLIENT_MESSAGE + 1];
         let mut fragments = frame(0x01, b"x");
@@ -246,7 +246,7 @@ mod tests {
             let (mut connection, session) = session(stream::pending()).await;
             let (mut reads, mut writes) = tokio::io::split(&mut connection);
             let mut answer = Vec::new();
-            // The session may end before all is written.
+            // The session may end before everything is written.
             let (_, read) = tokio::join!(writes.write_all(&sent), reads.read_to_end(&mut answer));
             read.unwrap();
             session.await.unwrap();
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_that_breaks_ends_the_session() {
+    async fn a_broken_connection_ends_the_session() {
         for sent in [&b""[..], &[0x81], &[0x81, 0x85, 0, 0, 0, 0, b'x']] {
             let (mut connection, session) = session(stream::pending()).await;
             connection.write_all(sent).await.unwrap();

@@ -1,4 +1,4 @@
-//! A tenant with all rights in one namespace: what it reads is of that namespace, and what it grants it holds.
+//! A tenant with all rights in one namespace reads only that namespace, and grants only rights that it holds.
 
 use base64::Engine;
 use nave_machinery::GroupVersionResource;
@@ -8,8 +8,8 @@ use crate::common::{Call, Cluster, check, cluster_role_in, collection, namespace
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 
-/// `owner` is `admin` of `own` and may write roles there, `viewer` may read there; the same objects are in `own` and in
-/// `other`.
+/// `owner` is `admin` of the namespace `own` and may write roles there, `viewer` may read there; `own` and `other` have
+/// the same objects.
 async fn cluster() -> Cluster {
     let mut objects = vec![namespace("own"), namespace("other")];
     objects.extend(["own", "other"].into_iter().flat_map(objects_in));
@@ -44,9 +44,9 @@ fn objects_in(namespace: &str) -> Vec<Value> {
     ]
 }
 
-/// Whatever form a list or a watch takes, it holds objects of the namespace in its path only.
+/// Lists and watches of any form have only objects of the namespace in their path.
 #[tokio::test]
-async fn lists_and_watches_hold_objects_of_the_own_namespace_only() {
+async fn lists_and_watches_have_objects_of_the_own_namespace_only() {
     let cluster = cluster().await;
     let forged = base64::engine::general_purpose::URL_SAFE_NO_PAD
         .encode(json!({"v": "meta.k8s.io/v1", "rv": -1, "start": "../other/x\u{0}"}).to_string());
@@ -86,9 +86,9 @@ async fn lists_and_watches_hold_objects_of_the_own_namespace_only() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A token of a list in one namespace leads nowhere in another.
+/// A continue token of one namespace is useless in another one.
 #[tokio::test]
-async fn a_continue_token_does_not_lead_into_another_namespace() {
+async fn a_continue_token_is_useless_in_another_namespace() {
     let cluster = cluster().await;
     let page = cluster.admin().call("GET /api/v1/namespaces/other/configmaps?limit=1").await;
     let token = page.value_at("/metadata/continue").as_str().unwrap().to_owned();
@@ -102,7 +102,7 @@ async fn a_continue_token_does_not_lead_into_another_namespace() {
 }
 
 #[tokio::test]
-async fn rights_that_are_not_held_are_not_given_away() {
+async fn rights_that_are_not_held_cannot_be_granted() {
     let cluster = cluster().await;
     let role = |rules: Value| {
         json!({
@@ -156,7 +156,7 @@ async fn rights_that_are_not_held_are_not_given_away() {
     .await;
 }
 
-/// A role whose product is large costs an answer that is small.
+/// The refusal of a role whose product of rules is large stays small.
 #[tokio::test]
 async fn a_refused_role_is_answered_with_a_bounded_message() {
     let cluster = cluster().await;
@@ -172,7 +172,7 @@ async fn a_refused_role_is_answered_with_a_bounded_message() {
 }
 
 #[tokio::test]
-async fn nobody_becomes_another_user_without_the_right_to() {
+async fn impersonation_needs_the_right() {
     let cluster = cluster().await;
     let secrets = "GET /api/v1/namespaces/other/secrets";
     let none = Value::Null;
@@ -196,7 +196,7 @@ async fn nobody_becomes_another_user_without_the_right_to() {
     .await;
 }
 
-/// The paths that a user without rights, and one without a credential, can read.
+/// The paths that a user without rights, and an anonymous one, can read.
 #[tokio::test]
 async fn users_without_rights_read_health_and_version() {
     let cluster = cluster().await;
@@ -228,7 +228,7 @@ async fn users_without_rights_read_health_and_version() {
     }
 }
 
-/// The rules of a user are copied for its review: of very many only some are listed.
+/// A review of a user's rules copies them: of very many only some are listed.
 #[tokio::test]
 async fn a_review_of_own_rules_is_bounded() {
     let mut objects = vec![namespace("own")];
@@ -257,7 +257,7 @@ async fn a_review_of_own_rules_is_bounded() {
     assert_eq!(answer.code, 201);
     assert_eq!(answer.value_at("/status/incomplete"), json!(true));
     assert!(answer.body.len() < 4 << 20, "{} bytes", answer.body.len());
-    // The roles hold all the same.
+    // The other roles apply as well.
     let last = "GET /api/v1/namespaces/own/pods/r7-0000029999";
     check(&cluster, &[row("owner", last, Value::Null, 404)]).await;
 }

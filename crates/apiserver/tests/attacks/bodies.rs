@@ -1,4 +1,5 @@
-//! Bodies that cost more than they bring: each is refused or answered, the answer is small, and the server goes on.
+//! Bodies that are expensive for their size: each one is rejected or served, the response is small, and the server
+//! keeps running.
 
 use nave_machinery::limits::{MAX_BODY_BYTES, MAX_DEPTH};
 use serde_json::{Value, json};
@@ -24,7 +25,7 @@ fn review(requirements: &str) -> String {
     )
 }
 
-/// Any user may ask for a review.
+/// Any user may create a review.
 #[tokio::test]
 async fn bodies_of_any_user_are_bounded() {
     let cluster = Cluster::start(&[]).await;
@@ -56,7 +57,7 @@ async fn bodies_of_any_user_are_bounded() {
 }
 
 #[tokio::test]
-async fn patches_do_not_make_objects_that_cannot_be_handled() {
+async fn patches_cannot_create_oversized_objects() {
     let (cluster, alice) = tenant().await;
     assert_eq!(alice.call_with(&format!("POST {MAPS}"), &map("a")).await.code, 201);
     let mut doubling = vec![json!({"op": "add", "path": "/x", "value": {}})];
@@ -81,7 +82,7 @@ async fn patches_do_not_make_objects_that_cannot_be_handled() {
     assert_eq!(cluster.admin().call("GET /api/v1/configmaps").await.code, 200);
 }
 
-/// Entries that are many, large or written in bad ways: the write is answered, and the object stays usable.
+/// Many, large or badly formed entries: the write gets a response, and the object stays usable.
 #[tokio::test]
 async fn managed_fields_of_a_tenant_are_bounded() {
     let (_cluster, alice) = tenant().await;
@@ -135,9 +136,9 @@ async fn managed_fields_of_a_tenant_are_bounded() {
     assert_eq!(alice.call_with(&format!("PUT {path}"), &map("a")).await.code, 200);
 }
 
-/// An object that cannot be decoded keeps nobody from the others, and is deleted by those who may.
+/// An object that cannot be decoded does not hide the others, and can be deleted by users with the right.
 #[tokio::test]
-async fn a_broken_object_is_in_nobodys_way() {
+async fn an_undecodable_object_does_not_block_others() {
     let (cluster, alice) = tenant().await;
     let other = cluster.user("other");
     for (verb, path) in [("DELETE", format!("{MAPS}/broken")), ("DELETE", MAPS.to_owned())] {

@@ -1,4 +1,4 @@
-//! Deletions of collections: nothing is deleted that the request does not select.
+//! Deletions of collections delete only what the request selects.
 
 use serde_json::json;
 
@@ -17,7 +17,7 @@ async fn cluster(maps: usize) -> Cluster {
 }
 
 #[tokio::test]
-async fn a_limit_and_a_continue_token_bound_a_deletion_as_they_bound_a_list() {
+async fn limit_and_continue_token_apply_to_deletions_as_to_lists() {
     let cluster = cluster(6).await;
     let client = cluster.admin();
     for refused in ["continue=zzz", "limit=x", "limit=1&continue=e30", "limit=1&labelSelector=%28"] {
@@ -30,7 +30,7 @@ async fn a_limit_and_a_continue_token_bound_a_deletion_as_they_bound_a_list() {
     let odd = format!("{CONFIG_MAPS}?limit=1&labelSelector=odd%3D1");
     let tried = client.call(&format!("DELETE {odd}&dryRun=All")).await;
     assert_eq!(tried.names(), ["team/m1"]);
-    // Whatever state is asked for, the limit holds.
+    // The limit applies whatever state is requested.
     for version in ["&resourceVersion=0", "&resourceVersion=1"] {
         let tried = client.call(&format!("DELETE {odd}{version}&dryRun=All")).await;
         assert_eq!(tried.names(), ["team/m1"], "{version}");

@@ -1,4 +1,4 @@
-//! Kubelets: a kubelet reaches what the pods on its node need, and cannot make itself need more.
+//! A kubelet reaches what the pods on its node need, and cannot extend that by itself.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::common::{Call, Cluster, check, cluster_role, cluster_role_in, namespa
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
-/// Allows node `a` the audience `waited`; it never answers at once, as a webhook does not.
+/// Allows node `a` the audience `waited`. It never answers immediately, like a webhook.
 struct Waiting;
 
 #[async_trait]
@@ -26,8 +26,8 @@ impl Authorizer for Waiting {
     }
 }
 
-/// Namespace `team` with a claim `p-data` whose volume needs a secret, all of which node `a` has nothing to do with, and
-/// a pod `web` on node `a`.
+/// Namespace `team` has a claim `p-data` whose volume needs a secret, all unrelated to node `a`, and a pod `web` on
+/// node `a`.
 async fn cluster() -> (Cluster, String) {
     let in_team = |kind: &str, name: &str, rest: Value| {
         let mut object =
@@ -82,7 +82,7 @@ async fn cluster() -> (Cluster, String) {
     (cluster, uid)
 }
 
-/// A mirror pod `p` of node `a`.
+/// Returns a mirror pod `p` of node `a`.
 fn mirror_pod(node_uid: &str) -> Value {
     json!({
         "apiVersion": "v1",
@@ -99,7 +99,7 @@ fn mirror_pod(node_uid: &str) -> Value {
     })
 }
 
-/// Everything that node `a` must not read: the claim, its volume, and the volume's secret.
+/// Checks that node `a` cannot read the claim, its volume, or the volume's secret.
 async fn check_nothing_is_readable(cluster: &Cluster) {
     cluster.caught_up().await;
     check(
@@ -165,9 +165,9 @@ async fn a_mirror_pod_refers_to_no_api_object() {
 }
 
 #[tokio::test]
-async fn a_mirror_pod_stays_one() {
+async fn a_mirror_pod_stays_a_mirror_pod() {
     let (cluster, uid) = cluster().await;
-    // Somebody else may create a mirror pod that refers to a claim.
+    // Another user may create a mirror pod that refers to a claim.
     let mut pod = mirror_pod(&uid);
     let claim =
         json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
@@ -188,7 +188,7 @@ async fn a_mirror_pod_stays_one() {
         rows.push(row(who, &format!("PUT {path}"), without.clone(), 422));
     }
     check(&cluster, &rows).await;
-    // Through the other subresources the annotation cannot be written at all.
+    // Other subresources cannot write the annotation.
     for part in ["ephemeralcontainers", "resize"] {
         let client = cluster.admin();
         client.send(Call::new("PATCH", &format!("{path}/{part}")).json(&patch(none.clone()))).await;
@@ -196,7 +196,7 @@ async fn a_mirror_pod_stays_one() {
         assert_eq!(annotations, json!({MIRROR: "hash"}), "{part}");
     }
     check_nothing_is_readable(&cluster).await;
-    // Nor does another pod become one.
+    // An ordinary pod cannot become a mirror pod.
     let web = "PATCH /api/v1/namespaces/team/pods/web/status";
     check(&cluster, &[row("node:a", web, patch(json!("hash")), 422)]).await;
 }

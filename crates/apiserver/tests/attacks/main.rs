@@ -1,5 +1,4 @@
-//! The standing attack suite: requests that must not reach further than their user's rights, against a whole server in
-//! this process.
+//! The attack suite: requests against a whole server in this process that try to exceed their user's rights.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers may fail the test")]
 

@@ -1,4 +1,4 @@
-//! Subresources: a right to a subresource of an object is a right to its part of the object and to no other.
+//! A right to a subresource covers its part of the object and no other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::common::{Call, Client, Cluster, collection, namespace};
 
-/// The metadata that an update through `status` may change (upstream: the kinds' status strategies), less owner
+/// The metadata that an update of `status` may change (upstream: the kinds' status strategies), except for owner
 /// references, which no subresource changes here.
 const STATUS_METADATA: [(&[&str], &[&str]); 5] = [
     (&["pods"], &["annotations", "finalizers", "labels"]),
@@ -50,7 +50,7 @@ const STATUS_METADATA: [(&[&str], &[&str]); 5] = [
     ),
 ];
 
-/// The metadata that an update through another part may change.
+/// The metadata that an update through another subresource may change.
 const SUBRESOURCE_METADATA: [(&str, &[&str]); 4] = [
     ("certificatesigningrequests/approval", &["annotations", "finalizers", "labels"]),
     ("namespaces/finalize", &["annotations", "finalizers", "labels"]),
@@ -58,7 +58,7 @@ const SUBRESOURCE_METADATA: [(&str, &[&str]); 4] = [
     ("pods/resize", &[]),
 ];
 
-/// A cluster with one object of each kind that has a `status`, and their paths by resource.
+/// A cluster with an object of each kind that has a `status`, and their paths by resource.
 async fn cluster() -> (Cluster, BTreeMap<String, String>) {
     let account = json!({
         "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": "team", "name": "default"},
@@ -217,7 +217,7 @@ fn certificate_request() -> String {
     base64::engine::general_purpose::STANDARD.encode(request.pem().unwrap())
 }
 
-/// The same object with one thing changed, that is looked for at a JSON pointer.
+/// Objects with one change each, and the JSON pointer of the change.
 fn changes() -> Vec<(&'static str, &'static str, Value)> {
     let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "1"});
     vec![
@@ -237,7 +237,7 @@ fn set(object: &mut Value, pointer: &str, value: &Value) {
     *place = value.clone();
 }
 
-/// The fields of the metadata that can be changed through a subresource, by PUT and by PATCH.
+/// Returns the metadata fields that a subresource can change, by PUT and by PATCH.
 async fn changeable(client: &Client, object: &str, subresource: &str, patch: bool) -> BTreeSet<&'static str> {
     let mut changed = BTreeSet::new();
     for (field, pointer, value) in changes() {
@@ -258,7 +258,7 @@ async fn changeable(client: &Client, object: &str, subresource: &str, patch: boo
         if after.pointer(pointer) == Some(&value) {
             changed.insert(field);
         }
-        // What could be changed is put back, so that PUT and PATCH find the same.
+        // Changes are reverted, so that PUT and PATCH start with the same state.
         let restored = json!({"metadata": {"finalizers": ["example.com/a"], "labels": {"changed": null}, "annotations": {"changed": null}}});
         let answer = client.send(Call::new("PATCH", object).json(&restored)).await;
         assert_eq!(answer.code, 200, "{object}: {}", answer.text());
@@ -267,7 +267,7 @@ async fn changeable(client: &Client, object: &str, subresource: &str, patch: boo
 }
 
 #[tokio::test]
-async fn status_changes_no_more_than_its_part() {
+async fn the_status_subresource_changes_only_the_status() {
     let (cluster, paths) = cluster().await;
     let client = cluster.admin();
     let mut wrong = Vec::new();
@@ -282,7 +282,7 @@ async fn status_changes_no_more_than_its_part() {
                 wrong.push(format!("{resource}: {found:?} instead of {expected:?}"));
             }
         }
-        // Without a spec the object has its spec still.
+        // An update without a spec does not change the spec.
         let before = client.call(&format!("GET {path}")).await.json();
         let mut update = before.clone();
         update.as_object_mut().unwrap().remove("spec");
@@ -293,9 +293,9 @@ async fn status_changes_no_more_than_its_part() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A part of the status that the server decides: no right to `status` changes it.
+/// Fields of the status that only the server decides: no right to `status` changes them.
 #[tokio::test]
-async fn status_that_the_server_decides_stays() {
+async fn the_status_subresource_cannot_change_server_decided_fields() {
     let (cluster, paths) = cluster().await;
     let client = cluster.admin();
     let decided = [
@@ -314,7 +314,7 @@ async fn status_that_the_server_decides_stays() {
             let answer = client.call_with(&format!("{method} {status}"), body).await;
             assert_eq!(answer.code, 422, "{method} {status} {change}: {}", answer.text());
         }
-        // Without the field, as clients that do not know it send it, it stays as it is.
+        // An update without the field, as from clients that do not know it, does not change it.
         update["status"].as_object_mut().unwrap().remove(field);
         let answer = client.call_with(&format!("PUT {status}"), &update).await;
         assert_eq!(answer.code, 200, "{status}: {}", answer.text());
@@ -324,7 +324,7 @@ async fn status_that_the_server_decides_stays() {
 }
 
 #[tokio::test]
-async fn other_parts_change_no_more_than_themselves() {
+async fn other_subresources_change_only_their_fields() {
     let (cluster, paths) = cluster().await;
     let client = cluster.admin();
     let mut wrong = Vec::new();
@@ -354,7 +354,7 @@ async fn other_parts_change_no_more_than_themselves() {
 }
 
 #[tokio::test]
-async fn scale_changes_replicas_only() {
+async fn scale_changes_only_the_replicas() {
     let (cluster, paths) = cluster().await;
     let client = cluster.admin();
     let mut tried = 0;

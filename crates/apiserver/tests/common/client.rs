@@ -1,4 +1,4 @@
-//! Requests of one user, and their answers.
+//! Requests of a user, and their responses.
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -19,19 +19,19 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// A request without a body; `path` may have a query.
+    /// Creates a request without a body; `path` may have a query.
     pub(crate) fn new(method: &str, path: &str) -> Self {
         let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("application/json"))]);
         Self { method: method.parse().unwrap(), path: path.to_owned(), headers, body: Bytes::new() }
     }
 
-    /// A request as a line: `GET /api/v1/pods`.
+    /// Parses a request from a line: `GET /api/v1/pods`.
     pub(crate) fn line(line: &str) -> Self {
         let (method, path) = line.split_once(' ').unwrap_or_else(|| panic!("{line} is not METHOD PATH"));
         Self::new(method, path)
     }
 
-    /// The same with a body: an object, or for a `PATCH` a merge patch.
+    /// Sets the body: an object, or for a `PATCH` a merge patch.
     pub(crate) fn json(self, body: &Value) -> Self {
         let kind = match self.method {
             Method::PATCH => "application/merge-patch+json",
@@ -40,25 +40,25 @@ impl Call {
         self.header("content-type", kind).body(body.to_string())
     }
 
-    /// The same with these bytes as its body.
+    /// Sets the bytes of the body.
     pub(crate) fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = body.into();
         self
     }
 
-    /// The same with a header.
+    /// Sets a header.
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.insert(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
         self
     }
 
-    /// The same with a content type.
+    /// Sets the content type.
     pub(crate) fn content_type(self, value: &str) -> Self {
         self.header(CONTENT_TYPE.as_str(), value)
     }
 }
 
-/// The server as one user meets it.
+/// A client that acts as one user.
 #[derive(Clone)]
 pub(crate) struct Client(LocalService);
 
@@ -67,7 +67,7 @@ impl Client {
         Self(service)
     }
 
-    /// Sends a request without a body, written as a line, and reads the whole answer.
+    /// Sends a request without a body, given as a line, and reads the whole response.
     pub(crate) async fn call(&self, line: &str) -> TestResponse {
         self.send(Call::line(line)).await
     }
@@ -77,8 +77,8 @@ impl Client {
         self.send(Call::line(line).json(body)).await
     }
 
-    /// Sends a request and reads the whole answer. A watch has no end: its answer holds the events that are there when
-    /// it starts.
+    /// Sends a request and reads the whole response. A watch has no end: its response has the events that exist at its
+    /// start.
     pub(crate) async fn send(&self, call: Call) -> TestResponse {
         let (mut response, watch) = self.open(call).await;
         let mut bytes = Vec::new();
@@ -91,14 +91,14 @@ impl Client {
         TestResponse { code: response.status().as_u16(), body: bytes.into() }
     }
 
-    /// Sends a watch whose events are read one by one.
+    /// Starts a watch whose events are read one by one.
     pub(crate) async fn watch(&self, path: &str) -> Events {
         let (response, watch) = self.open(Call::new("GET", path)).await;
         assert!(watch, "GET {path} is answered with {} and no watch", response.status());
         Events { body: response.into_body(), received: Vec::new() }
     }
 
-    /// The response, and whether it is a watch.
+    /// Returns the response, and whether it is a watch.
     async fn open(&self, call: Call) -> (Response<LocalBody>, bool) {
         let Call { method, path, headers, body } = call;
         let mut request = Request::new(Full::new(body));
@@ -106,7 +106,7 @@ impl Client {
         *request.uri_mut() = path.parse().unwrap_or_else(|error| panic!("{path}: {error}"));
         *request.headers_mut() = headers;
         let response = self.0.clone().call(request).await.unwrap();
-        // The content type of a watch in JSON is that of an object.
+        // A JSON watch has the same content type as an object.
         let watch =
             response.status() == StatusCode::OK && (path.contains("watch=") || path.contains("/watch/"));
         (response, watch)
@@ -120,7 +120,7 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// The next event, with `type` and `object`; `None` at the watch's end.
+    /// Returns the next event, with `type` and `object`; `None` at the end of the watch.
     pub(crate) async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
@@ -133,7 +133,7 @@ impl Events {
     }
 }
 
-/// The answer to a request.
+/// The response to a request.
 #[derive(Clone, Debug)]
 pub(crate) struct TestResponse {
     pub(crate) code: u16,
@@ -141,22 +141,22 @@ pub(crate) struct TestResponse {
 }
 
 impl TestResponse {
-    /// The body as text.
+    /// Returns the body as text.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The body as an object.
+    /// Returns the body as an object.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
-    /// The message of a `Status`.
+    /// Returns the message of a `Status`.
     pub(crate) fn message(&self) -> String {
         self.json()["message"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// The names of a list's objects, as `NAMESPACE/NAME` where they have a namespace.
+    /// Returns the names of a list's objects, as `NAMESPACE/NAME` if they are namespaced.
     pub(crate) fn names(&self) -> Vec<String> {
         let name = |object: &Value| {
             let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
@@ -166,7 +166,7 @@ impl TestResponse {
         self.json()["items"].as_array().into_iter().flatten().map(name).collect()
     }
 
-    /// The value at a JSON pointer.
+    /// Returns the value at a JSON pointer.
     pub(crate) fn value_at(&self, pointer: &str) -> Value {
         self.json().pointer(pointer).cloned().unwrap_or(Value::Null)
     }

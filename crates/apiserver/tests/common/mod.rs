@@ -1,5 +1,5 @@
-//! A whole API server within the test: an embedded store in a temporary folder, the default authorizers (`Node`, `RBAC`)
-//! and all admission plugins, reached through the pipeline without a connection or a credential.
+//! A whole API server in the test process: an embedded store in a temporary folder, the default authorizers (`Node`,
+//! `RBAC`) and all admission plugins. Requests enter the pipeline without a connection or credentials.
 //!
 //! ```ignore
 //! let objects = [cluster_role_in("team", "admin", "alice")];
@@ -51,21 +51,21 @@ pub(crate) use table::{Row, check, row};
 pub(crate) struct Cluster {
     pub(crate) server: ApiServer,
     pub(crate) storages: Storages,
-    /// The index that RBAC decides by.
+    /// The RBAC index.
     pub(crate) rbac: Arc<Rbac>,
-    /// Keeps the authorizers up to date.
+    /// Updates the authorizers.
     following: Vec<Following>,
     _folder: tempfile::TempDir,
 }
 
 impl Cluster {
-    /// Starts a server and creates these objects as an administrator, in this order. The authorizers know all of them
-    /// when this returns.
+    /// Starts a server and creates the objects in this order, as an administrator. Returns when the authorizers know
+    /// all of them.
     pub(crate) async fn start(objects: &[Value]) -> Self {
         Self::start_with(objects, Vec::new()).await
     }
 
-    /// Starts a server whose authorizers are asked after `authorizers`.
+    /// Starts a server with additional authorizers before the default ones.
     pub(crate) async fn start_with(objects: &[Value], authorizers: Vec<NamedAuthorizer>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> =
@@ -106,7 +106,7 @@ impl Cluster {
         for object in objects {
             cluster.create(object).await;
         }
-        // What follows the watch caches starts from their present state, which has all objects from here on.
+        // Followers start from the current state of the watch caches, which now have all objects.
         cluster.caught_up().await;
         let mut following = follow_rbac(&cluster.storages, &cluster.rbac);
         following.extend(follow_nodes(&cluster.storages, &graph));
@@ -117,7 +117,7 @@ impl Cluster {
         cluster
     }
 
-    /// Creates an object as an administrator; returns what is stored. Its metadata names its namespace.
+    /// Creates an object as an administrator and returns what is stored. The object must have its namespace.
     pub(crate) async fn create(&self, object: &Value) -> Value {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (api_version, kind) = (text(&object["apiVersion"]), text(&object["kind"]));
@@ -132,7 +132,7 @@ impl Cluster {
         answer.json()
     }
 
-    /// Gives the aggregated bootstrap roles their rules, as no controller runs here.
+    /// Sets the rules of the aggregated bootstrap roles, because no controller runs here.
     async fn aggregate_roles(&self) {
         const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
         for role in ["view", "edit", "admin"] {
@@ -147,7 +147,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until all watch caches have what is stored now.
+    /// Waits until all watch caches have the stored state.
     pub(crate) async fn caught_up(&self) {
         let revision = self.storages.store().current_revision().await.unwrap();
         for storage in self.storages.all() {
@@ -155,42 +155,42 @@ impl Cluster {
         }
     }
 
-    /// The server as a member of `system:masters` meets it.
+    /// Returns a client of a member of `system:masters`.
     pub(crate) fn admin(&self) -> Client {
         self.client("admin", &["system:masters"])
     }
 
-    /// The server as a user without groups of its own meets it.
+    /// Returns a client of a user without additional groups.
     pub(crate) fn user(&self, name: &str) -> Client {
         self.client(name, &[])
     }
 
-    /// The server as the kubelet of a node meets it.
+    /// Returns a client of the kubelet of a node.
     pub(crate) fn node(&self, name: &str) -> Client {
         self.client(&format!("system:node:{name}"), &["system:nodes"])
     }
 
-    /// The server as a service account meets it.
+    /// Returns a client of a service account.
     pub(crate) fn service_account(&self, namespace: &str, name: &str) -> Client {
         let group = format!("system:serviceaccounts:{namespace}");
         let user = format!("system:serviceaccount:{namespace}:{name}");
         self.client(&user, &["system:serviceaccounts", &group])
     }
 
-    /// The server as a request without a credential meets it.
+    /// Returns an anonymous client.
     pub(crate) fn anonymous(&self) -> Client {
         let (name, groups) = ("system:anonymous".to_owned(), vec!["system:unauthenticated".to_owned()]);
         Client::new(self.server.local(UserInfo { name, groups, ..UserInfo::default() }))
     }
 
-    /// The server as a user in these groups, and in `system:authenticated`, meets it.
+    /// Returns a client of a user in these groups and in `system:authenticated`.
     pub(crate) fn client(&self, name: &str, groups: &[&str]) -> Client {
         let groups = groups.iter().copied().chain(["system:authenticated"]).map(str::to_owned).collect();
         Client::new(self.server.local(UserInfo { name: name.to_owned(), groups, ..UserInfo::default() }))
     }
 
-    /// The server as the user that a table names: `admin`, `anonymous`, `node:NAME`, `account:NAMESPACE/NAME`, or a
-    /// user's name.
+    /// Returns the client that a table names: `admin`, `anonymous`, `node:NAME`, `account:NAMESPACE/NAME`, or a user
+    /// name.
     pub(crate) fn named(&self, who: &str) -> Client {
         match who.split_once(':') {
             _ if who == "admin" => self.admin(),
@@ -205,7 +205,7 @@ impl Cluster {
     }
 }
 
-/// The path of a resource's objects in a namespace; of all objects where that is empty.
+/// Returns the path of a resource's objects in a namespace, or in all namespaces if it is empty.
 pub(crate) fn collection(gvr: &GroupVersionResource, namespace: &str) -> String {
     let GroupVersionResource { group, version, resource } = gvr;
     let api = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
@@ -216,7 +216,7 @@ pub(crate) fn collection(gvr: &GroupVersionResource, namespace: &str) -> String 
     }
 }
 
-/// A namespace.
+/// Returns a namespace.
 pub(crate) fn namespace(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 }
@@ -243,7 +243,7 @@ pub(crate) fn cluster_role_everywhere(role: &str, user: &str) -> Value {
     })
 }
 
-/// A cluster role with these rules.
+/// Returns a cluster role with these rules.
 pub(crate) fn cluster_role(name: &str, rules: &Value) -> Value {
     json!({
         "apiVersion": "rbac.authorization.k8s.io/v1",

@@ -1,23 +1,23 @@
-//! Tables of attacks: a user, a request, and the status code it must be answered with.
+//! Tables of attacks: a user, a request, and the expected status code.
 
 use nave_machinery::Value;
 
 use super::{Call, Cluster};
 
-/// One attack.
+/// An attack.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
-    /// The user, as [`Cluster::named`] takes it.
+    /// The user; see [`Cluster::named`].
     pub(crate) who: &'static str,
     pub(crate) call: Call,
-    /// The request, as failures show it.
+    /// The request, for failure messages.
     line: String,
     code: u16,
-    /// The text that the answer must contain.
+    /// Text that the response must contain.
     contains: &'static str,
 }
 
-/// A row: `row("alice", "GET /api/v1/nodes", Value::Null, 403)`; no body where it is null.
+/// Creates a row: `row("alice", "GET /api/v1/nodes", Value::Null, 403)`; a null body is no body.
 pub(crate) fn row(who: &'static str, line: &str, body: impl Into<Value>, code: u16) -> Row {
     let body = body.into();
     let call = if body.is_null() { Call::line(line) } else { Call::line(line).json(&body) };
@@ -25,19 +25,19 @@ pub(crate) fn row(who: &'static str, line: &str, body: impl Into<Value>, code: u
 }
 
 impl Row {
-    /// The same row, whose answer must contain a text.
+    /// Sets a text that the response must contain.
     pub(crate) fn containing(self, contains: &'static str) -> Self {
         Self { contains, ..self }
     }
 
-    /// The same row with a header.
+    /// Sets a header.
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.call = self.call.header(name, value);
         self
     }
 }
 
-/// Sends all rows, in order, and fails with all that were answered wrongly.
+/// Sends all rows in order; panics with all wrong responses.
 #[track_caller]
 pub(crate) fn check<'a>(cluster: &'a Cluster, rows: &'a [Row]) -> impl Future<Output = ()> + 'a {
     let caller = std::panic::Location::caller();

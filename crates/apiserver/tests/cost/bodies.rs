@@ -1,4 +1,4 @@
-//! Bodies in each encoding, decoded, normalized, defaulted and encoded again as the server does it.
+//! Bodies in each encoding, which are decoded, normalized, defaulted and encoded again as by the server.
 
 use std::hint::black_box;
 
@@ -13,13 +13,13 @@ use nave_schema::builtin;
 
 use crate::measure::{Case, Job};
 
-/// A document of about so many bytes.
+/// A document of about the given size, in bytes.
 type Shape = (&'static str, fn(usize) -> String);
 
-/// A message of about so many bytes.
+/// A message of about the given size, in bytes.
 type Message = fn(usize) -> Vec<u8>;
 
-/// JSON documents, which are YAML too.
+/// JSON documents, which are valid YAML too.
 const DOCUMENTS: [Shape; 26] = [
     ("too deep", |size| "[".repeat(size)),
     ("too deep objects", |size| "{\"a\":".repeat(size / 5)),
@@ -53,7 +53,7 @@ const DOCUMENTS: [Shape; 26] = [
     }),
 ];
 
-/// Documents that only YAML has.
+/// Documents that are only valid YAML.
 const YAML_DOCUMENTS: [Shape; 20] = [
     ("aliases of a text", |size| anchored(size, &"x".repeat(size / 2), "*a")),
     ("aliases of a list", |size| anchored(size, &format!("[{}]", "1,".repeat(size / 4)), "*a")),
@@ -98,7 +98,7 @@ pub(crate) fn yaml() -> Vec<Case> {
     all
 }
 
-/// A document by itself and, embedded, as raw JSON in an object and in the place of text.
+/// A document by itself, and embedded as raw JSON in an object and in place of a string.
 fn cases(format_name: &str, format: Format, shapes: &'static [Shape], embedded: bool) -> Vec<Case> {
     let mut all = Vec::new();
     for (name, document) in shapes.iter().copied() {
@@ -162,7 +162,7 @@ pub(crate) fn protobuf() -> Vec<Case> {
     all
 }
 
-/// The road of a body: decoded, made an object of its kind, and, if it is one, written in every encoding.
+/// Processes a body: decodes it, converts it to an object of its kind, and if it is one, encodes it in each encoding.
 fn job(body: Vec<u8>, format: Format) -> Job {
     Job::new(body.len(), move || match answered(&body, format) {
         Ok(bytes) => drop(black_box(bytes)),
@@ -214,7 +214,7 @@ fn lines(count: usize, line: impl Fn(usize) -> String) -> String {
     text
 }
 
-/// One anchored value and a list of uses.
+/// An anchored value and a list of aliases.
 fn anchored(size: usize, value: &str, alias: &str) -> String {
     format!("a: &a {value}\nb: {}\n", list(size / 2, alias))
 }

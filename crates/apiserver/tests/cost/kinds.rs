@@ -1,4 +1,4 @@
-//! Objects of every kind with one long list or map: what the kind does with them, and the errors it finds.
+//! Objects of every kind with one long list or map: the cost of the kind's strategy, and of the errors that it finds.
 
 use std::collections::HashSet;
 use std::hint::black_box;
@@ -15,7 +15,7 @@ use serde_json::{Map, json};
 
 use crate::measure::{Bound, Case, Job};
 
-/// How deep the search for lists goes.
+/// Maximum depth of the search for lists.
 const MAX_STEPS: usize = 9;
 
 /// A step from an object to a list or a map in it.
@@ -29,7 +29,7 @@ enum Step {
 pub(crate) fn all() -> Vec<Case> {
     let registry = Registry::builtin(builtin());
     let mut cases = Vec::new();
-    // A list of a type that many kinds share is tried in the first of them.
+    // A list of a type that many kinds share is tested in the first of them only.
     let mut tried = HashSet::new();
     for def in registry.all() {
         for version in &def.versions {
@@ -46,7 +46,7 @@ pub(crate) fn all() -> Vec<Case> {
     cases
 }
 
-/// Collects the lists and maps below a type that were not tried yet.
+/// Collects the untested lists and maps below a type.
 fn search(
     id: TypeId,
     path: &mut Vec<Step>,
@@ -72,7 +72,7 @@ fn below(
     found: &mut Vec<(Vec<Step>, Shape)>,
 ) {
     let (step, inner) = match shape {
-        // What was tried is not entered again, or schemas within schemas would never end.
+        // Each type is entered once; otherwise recursive schemas would never end.
         Shape::Struct(id) if is_new => return search(*id, path, tried, found),
         Shape::List { items, .. } => (Step::Item, items),
         Shape::Map { values, .. } => (Step::Entry, values),
@@ -86,7 +86,7 @@ fn below(
     path.pop();
 }
 
-/// Long lists of the same and of different items, and of items that are empty.
+/// Long lists of equal, different and empty items.
 fn of_list(
     def: &Arc<ResourceDef>,
     gvk: &GroupVersionKind,
@@ -120,7 +120,7 @@ fn written(path: &[Step]) -> String {
     path.iter().map(step).collect()
 }
 
-/// Two lists that refer to one another, with as many items each.
+/// Pairs of lists that refer to each other, with the same number of items.
 fn pairs(registry: &Registry) -> Vec<Case> {
     type Make = fn(usize) -> Value;
     let shapes: [(&str, &str, &str, Make); 6] = [
@@ -177,7 +177,7 @@ fn pairs(registry: &Registry) -> Vec<Case> {
     shapes.iter().map(case).collect()
 }
 
-/// The road of an object after it was parsed, up to the answer, but for admission: as new, and as a change of itself.
+/// Processes a parsed object up to the response, without admission: as a create, and as an update of itself.
 fn job(def: &Arc<ResourceDef>, gvk: &GroupVersionKind, id: TypeId, mut object: Value) -> Job {
     object["apiVersion"] = json!(gvk.group_version().to_string());
     object["kind"] = json!(gvk.kind);
@@ -214,7 +214,7 @@ fn validated(def: &ResourceDef, gvk: &GroupVersionKind, id: TypeId, body: &[u8])
     if errors.is_empty() { Ok(cells.len()) } else { Err(Status::invalid(&gvk.group_kind(), "a", &errors)) }
 }
 
-/// A list or map of about so many bytes.
+/// Returns a list or map of about the given size, in bytes.
 fn many(shape: &Shape, size: usize, item: fn(&Shape, usize) -> Value) -> Value {
     match shape {
         Shape::List { items, .. } => listed(size, |at| item(items, at)),
@@ -231,7 +231,7 @@ fn listed(size: usize, item: impl Fn(usize) -> Value) -> Value {
     (0..(size / each).max(1)).map(item).collect()
 }
 
-/// A value of a shape with few fields, different from those of other places.
+/// Returns a value of a shape with few fields, different for each position.
 fn sample(shape: &Shape, at: usize, depth: usize) -> Value {
     match shape {
         Shape::Scalar(scalar) => match scalar {

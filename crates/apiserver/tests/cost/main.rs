@@ -1,7 +1,7 @@
-//! What bodies and patches cost that are built to be bad: time and memory grow no faster than their size.
+//! The cost of hostile bodies and patches: time and memory grow at most linearly with their size.
 //!
-//! Sizes are small as a test. `cargo xtask bench cost` runs it optimized with sizes up to the largest body
-//! (`NAVE_COST=full`). With the variable set to anything it prints a table.
+//! The tests use small sizes. `cargo xtask bench cost` runs an optimized build with sizes up to the maximum body
+//! (`NAVE_COST=full`). If the variable is set, a table is printed.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test's helpers may fail the test")]
 
@@ -16,10 +16,10 @@ use measure::{Case, excesses};
 /// Sizes of the test.
 const SMALL: [usize; 2] = [10_000, 100_000];
 
-/// Sizes of the benchmark, up to the largest body.
+/// Sizes of the benchmark, up to the maximum body.
 const FULL: [usize; 5] = [1_000, 10_000, 100_000, 1_000_000, 3_000_000];
 
-/// Sizes of the tests with many cases.
+/// Sizes for tests with many cases.
 const SMALLER: [usize; 2] = [2_000, 20_000];
 
 fn check(cases: &[Case], small: &[usize]) {

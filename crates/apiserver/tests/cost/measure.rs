@@ -1,4 +1,4 @@
-//! CPU time and memory of one piece of work, at several sizes.
+//! Measures CPU time and memory of a task at several sizes.
 
 use std::alloc::System;
 use std::fmt::Write;
@@ -11,44 +11,45 @@ use rustix::time::{ClockId, clock_gettime};
 #[global_allocator]
 static ALLOCATOR: &PeakMemAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// How much faster than its size a cost may grow. Sorting takes a part of it, caches that overflow another; a quadratic
-/// cost would take ten times the growth of the size.
+/// Maximum growth of the cost relative to the growth of the size. Sorting and cache misses take part of it; a quadratic
+/// cost would be ten times the growth of the size.
 const GROWTH: f64 = 3.0;
 
-/// What is shorter is counted as this: clocks and caches would decide.
+/// Shorter times count as this, because clock and caches would dominate them.
 const SHORTEST: Duration = Duration::from_micros(300);
 
-/// Memory that work may take whatever the size of its input.
+/// Memory that a task may use for any size, in bytes.
 const FREE_BYTES: usize = 2 << 20;
 
-/// Memory that each byte of input may take, for a few small objects made of it: one that is not empty takes 544 bytes.
+/// Memory per byte of input for tasks that build small objects; one that is not empty takes 544 bytes.
 const BYTES_PER_BYTE: usize = 400;
 
 /// The same for objects that are defaulted and validated: an empty item of three bytes gets fields, an update has it
-/// twice, and each of its fields may be an error.
+/// twice, and each field may be an error.
 const BYTES_PER_BYTE_OF_OBJECTS: usize = 2000;
 
-/// Memory that work may take whatever its input: a few trees of the largest size.
+/// Maximum memory of a task for any input: a few trees of the maximum size.
 const MOST_BYTES: usize = 320 << 20;
 
-/// How often a cost that is too high is taken again before it counts: other work on the machine only ever adds.
+/// Number of measurements before an excessive cost counts as a failure, because other work on the machine only adds to
+/// it.
 const ATTEMPTS: usize = 4;
 
-/// A way to spend time and memory: an input of a size, and what is done with it.
+/// A test case: builds an input of a size and a task that processes it.
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) bound: Bound,
     pub(crate) work: Work,
 }
 
-/// How far the cost may go.
+/// The bound of a cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bound {
-    /// It grows with the size of the input.
+    /// Linear in the size of the input.
     Linear,
-    /// The same, with [`BYTES_PER_BYTE_OF_OBJECTS`].
+    /// Linear, with [`BYTES_PER_BYTE_OF_OBJECTS`].
     Objects,
-    /// It grows faster up to a limit: no more time than [`LIMITED`] says, and [`MOST_BYTES`].
+    /// Superlinear up to a limit: at most [`LIMITED`] times the reference time, and [`MOST_BYTES`].
     Limited,
 }
 
@@ -58,13 +59,13 @@ impl Case {
     }
 }
 
-/// How many times as long as decoding a megabyte of numbers limited work may take.
+/// Maximum time of limited work, as a multiple of decoding a megabyte of numbers.
 const LIMITED: u32 = 20;
 
-/// Makes an input of about so many bytes, and what works on it.
+/// Builds an input of about the given size, in bytes, and its task.
 pub(crate) type Work = Box<dyn Fn(usize) -> Job>;
 
-/// The real size of an input, and the work on it.
+/// The actual size of an input, and its task.
 pub(crate) struct Job {
     pub(crate) size: usize,
     pub(crate) run: Box<dyn Fn()>,
@@ -111,7 +112,7 @@ impl Cost {
     }
 }
 
-/// Measures every case at every size, smallest first, and returns what is beyond the bounds.
+/// Measures each case at each size, smallest first; returns the cases that exceed their bounds.
 pub(crate) fn excesses(cases: &[Case], sizes: &[usize], table: bool) -> Vec<String> {
     let mut excesses = Vec::new();
     let reference = reference();
@@ -153,7 +154,7 @@ fn check(case: &Case, costs: &[Cost], reference: Duration) -> Vec<String> {
     found
 }
 
-/// The time that decoding a megabyte of numbers takes in this build on this machine.
+/// Returns the time to decode a megabyte of numbers in this build on this machine.
 fn reference() -> Duration {
     let text = format!("[{}0]", "0,".repeat(500_000));
     let job = Job::new(text.len(), move || drop(std::hint::black_box(json::decode(text.as_bytes()))));
@@ -170,7 +171,7 @@ fn line(name: &str, costs: &[Cost]) -> String {
     line
 }
 
-/// The CPU time of this thread.
+/// Returns the CPU time of this thread.
 fn cpu() -> Duration {
     let now = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or_default())

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::measure::{Bound, Case, Job};
 
-/// What a patch may do more often than its size says, up to a limit of operations, copied bytes or moved values.
+/// Patches whose cost is limited by the number of operations, copied bytes or moved values, not by their size.
 const LIMITED: [&str; 8] = [
     "the front of a list",
     "removals from the front",
@@ -23,7 +23,7 @@ const LIMITED: [&str; 8] = [
     "copies over copies",
 ];
 
-/// An object and a patch, together of about so many bytes.
+/// An object and a patch, together of about the given size, in bytes.
 type Shape = (&'static str, fn(usize) -> (Value, Value));
 
 pub(crate) fn json() -> Vec<Case> {

@@ -1,4 +1,4 @@
-//! A store that fails, loses answers, and holds its watches back, as it is told.
+//! A store that fails, loses responses, and delays its watches on demand.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,23 +12,23 @@ use nave_store::{
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// The fault of a transaction.
+/// A fault of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// It is refused: the disk is full.
+    /// The transaction is refused: the disk is full.
     Refused,
-    /// It does not happen, and its caller cannot know.
+    /// The transaction is not committed, and its caller cannot know.
     Lost,
-    /// It happens, and its caller cannot know.
+    /// The transaction is committed, and its caller cannot know.
     AnswerLost,
 }
 
 /// A store with faults.
 pub(crate) struct FaultyStore {
     inner: Arc<dyn Store>,
-    /// The fault of a transaction to come, and how many there are before it.
+    /// The next fault, and the number of transactions before it.
     next: Mutex<Option<(u8, Fault)>>,
-    /// How many creates of new keys are answered as if the key existed.
+    /// The number of creates of new keys that are answered as if the key existed.
     collisions: Mutex<u32>,
     held_back: watch::Sender<bool>,
 }
@@ -43,17 +43,17 @@ impl FaultyStore {
         }
     }
 
-    /// Lets a transaction fail: the next one, or one after so many others.
+    /// Makes a transaction fail: the next one, or a later one.
     pub(crate) fn fail_after(&self, others: u8, fault: Fault) {
         *self.next.lock() = Some((others, fault));
     }
 
-    /// Takes back a fault that no transaction has met.
+    /// Removes a fault that no transaction has hit.
     pub(crate) fn heal(&self) {
         *self.next.lock() = None;
     }
 
-    /// Lets the next creates find their keys taken.
+    /// Makes the next creates find their keys taken.
     pub(crate) fn collide(&self, times: u32) {
         *self.collisions.lock() = times;
     }
@@ -76,12 +76,12 @@ impl FaultyStore {
         collides
     }
 
-    /// Returns whether watches report nothing.
+    /// Returns whether watches are delayed.
     pub(crate) fn is_held_back(&self) -> bool {
         *self.held_back.borrow()
     }
 
-    /// Holds back what watches report, or lets it through again.
+    /// Delays the events of watches, or delivers them again.
     pub(crate) fn hold_back(&self, held_back: bool) {
         self.held_back.send_replace(held_back);
     }
@@ -102,7 +102,7 @@ impl Store for FaultyStore {
             Some(Fault::Lost) => return Err(lost()),
             Some(Fault::AnswerLost) | None => {}
         }
-        // As in the engine, a transaction goes on when its caller goes away; here its task shows that it does.
+        // As in the engine, a transaction completes even if its caller is dropped; its task shows that it does.
         let inner = Arc::clone(&self.inner);
         let outcome = tokio::spawn(async move { inner.txn(txn).await }).await.unwrap();
         if fault.is_some() { Err(lost()) } else { outcome }

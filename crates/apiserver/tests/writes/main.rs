@@ -1,9 +1,9 @@
 //! The write path against a model: a map of objects.
 //!
-//! Random creates, updates, patches and deletions of services, config maps and pods, as dry runs too, with finalizers
-//! and preconditions, by one writer and by two at the same time, with a watch cache that lags, a plugin that refuses, a
-//! store that fails, and clients that go away. After each step what is stored must follow from the answers; at the end
-//! the addresses and ports in use must be exactly those of the stored services.
+//! Random creates, updates, patches and deletions of services, config maps and pods, including dry runs, with
+//! finalizers and preconditions, by one writer or two concurrent ones, with a lagging watch cache, a rejecting plugin,
+//! a failing store, and clients that disconnect. After each step, the stored state must follow from the responses; at
+//! the end the addresses and ports in use must be exactly those of the stored services.
 //!
 //! A failing schedule is shrunk and printed, with the seed of its run: `PROPTEST_RNG_SEED=… cargo nextest run -p
 //! nave-apiserver --test writes` runs it again. `PROPTEST_CASES` sets the number of schedules.
@@ -27,19 +27,19 @@ use serde_json::json;
 use faults::Fault;
 use world::{FIRST_PORT, LAST_PORT, TestResponse, World};
 
-/// The finalizer of objects that have one.
+/// The finalizer of objects with a finalizer.
 const FINALIZER: &str = "example.com/hold";
 
 #[derive(Clone, Debug)]
 enum Step {
     Write(Write),
-    /// Two writers at the same time.
+    /// Two concurrent writers.
     Pair(Write, Write),
-    /// A write one of whose transactions fails, after so many others.
+    /// A write with a failing transaction, after a number of others.
     Failing(Fault, u8, Write),
-    /// A write whose client goes away after so many polls.
+    /// A write whose client disconnects after a number of polls.
     Cancelled(u8, Write),
-    /// From now on the watch cache lags, or it does not.
+    /// Makes the watch cache lag, or ends that.
     Lag(bool),
 }
 
@@ -72,7 +72,7 @@ enum Change {
         body: Body,
         version: Version,
     },
-    /// Sets metadata that only a deletion sets.
+    /// Sets metadata that only a deletion may set.
     Forge(&'static str),
     Delete {
         uid: Option<bool>,
@@ -89,24 +89,24 @@ struct Body {
     fault: BodyFault,
 }
 
-/// How a service is reached.
+/// The type of a service.
 #[derive(Clone, Copy, Debug)]
 enum Ports {
     Headless,
     Allocated,
     Address(u8),
     NodePort(Option<u8>),
-    /// Not in the range.
+    /// A port out of range.
     OutOfRange,
 }
 
-/// Why a body is refused, if it is.
+/// The reason for which a body is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BodyFault {
     None,
-    /// By admission.
+    /// Rejected by admission.
     Refused,
-    /// By validation.
+    /// Rejected by validation.
     Invalid,
 }
 
@@ -224,7 +224,7 @@ impl Body {
     }
 }
 
-/// The objects by resource and name, as the answers had them.
+/// The objects by resource and name, as in the responses.
 type Model = BTreeMap<(&'static str, String), Value>;
 
 struct Run<'a> {
@@ -265,7 +265,7 @@ impl Run<'_> {
         }
         let stored = self.stored().await;
         assert!(stored == self.model, "{step:?} leads to {stored:#?}, not to {:#?}", self.model);
-        // A lagging watch cache delays no address: the store has them.
+        // A lagging watch cache does not delay addresses: the store has them.
         self.world.quiet().await;
         if matches!(step, Step::Failing(..)) {
             self.world.repair().await;
@@ -275,7 +275,7 @@ impl Run<'_> {
         self.no_two_services_share().await;
     }
 
-    /// Holds an answer against what the model says.
+    /// Compares a response with the model.
     fn check(&self, write: &Write, answer: &TestResponse) {
         let current = self.current(write);
         let context = format!("{write:?} is answered with {answer:?}");
@@ -330,21 +330,21 @@ impl Run<'_> {
     ) {
         let context = format!("{write:?} is answered with {answer:?}");
         let wanted = match body.fault {
-            // An allocation or validation may refuse it before the plugin does.
+            // Allocation or validation may reject it before the plugin does.
             BodyFault::Refused if write.kind == Kind::Service => vec![403, 422, 500],
             BodyFault::Refused => vec![403],
-            // Before it is validated there may be no address left.
+            // There may be no address left before it is validated.
             BodyFault::Invalid if write.kind == Kind::Service => vec![422, 500],
             BodyFault::Invalid => vec![422],
             BodyFault::None if write.kind != Kind::Service => vec![success],
             BodyFault::None => self.expected_of_ports(body, write, current, success),
         };
-        // An object that is being deleted takes no new finalizers.
+        // An object that is being deleted accepts no new finalizers.
         let is_ending = current.is_some_and(|current| meta::deletion_timestamp(current).is_some());
         assert!(wanted.contains(&answer.code) || (is_ending && answer.code == 422), "{context}");
     }
 
-    /// The codes that fit the addresses and ports of the model's services.
+    /// Returns the expected codes by the addresses and ports of the model's services.
     fn expected_of_ports(
         &self,
         body: &Body,
@@ -360,7 +360,7 @@ impl Run<'_> {
         let ports: Vec<u64> =
             others().filter_map(|other| other["spec"]["ports"][0]["nodePort"].as_u64()).collect();
         let port = |offset: u8| u64::from(FIRST_PORT) + u64::from(offset);
-        // Less the one of the `kubernetes` service.
+        // Without the address of the `kubernetes` service.
         let is_full = addresses >= 13;
         match body.ports {
             Ports::OutOfRange => vec![422],
@@ -368,7 +368,7 @@ impl Run<'_> {
             // A dry run looks for no port and no address.
             Ports::NodePort(None) | Ports::Allocated if write.dry_run => vec![success, 422],
             Ports::NodePort(None) if ports.len() > usize::from(LAST_PORT - FIRST_PORT) => vec![500],
-            // Between headless and other services there is no way, and an address never changes.
+            // A service cannot become headless or stop being headless, and its address never changes.
             _ if current.is_some() => vec![success, 422],
             Ports::Headless => vec![success],
             Ports::Address(last) => {
@@ -381,7 +381,7 @@ impl Run<'_> {
         }
     }
 
-    /// Takes the outcome of a write into the model.
+    /// Applies the result of a write to the model.
     fn take_in(&mut self, write: &Write, answer: &TestResponse) {
         if write.dry_run || !answer.is_success() {
             return;
@@ -398,7 +398,7 @@ impl Run<'_> {
         }
     }
 
-    /// Of two writes at the same time, what is stored follows from the later one that succeeded.
+    /// Checks two concurrent writes: the stored state follows from the later successful one.
     async fn check_pair(&mut self, outcomes: &[(&Write, &TestResponse)]) {
         let stored = self.stored().await;
         for (write, answer) in outcomes {
@@ -418,7 +418,7 @@ impl Run<'_> {
         self.model = stored;
     }
 
-    /// Takes what is stored into the model, where the answer cannot tell it.
+    /// Reads the stored state into the model, if the response cannot tell it.
     async fn adopt(&mut self) {
         self.model = self.stored().await;
     }
@@ -504,7 +504,7 @@ impl Run<'_> {
         }
     }
 
-    /// Deletes everything and holds the allocations against what is stored.
+    /// Deletes everything and compares the allocations with the stored objects.
     async fn end(mut self) {
         let store = &self.world.store;
         store.hold_back(false);
@@ -526,7 +526,7 @@ impl Run<'_> {
     }
 }
 
-/// Returns whether a write is refused because there are no more addresses or ports.
+/// Returns whether a write was refused because no addresses or ports are left.
 fn is_full(answer: &TestResponse) -> bool {
     answer.code == 500 && answer.body["message"].as_str().is_some_and(|text| text.ends_with("range is full"))
 }
@@ -553,7 +553,7 @@ fn set_version(object: &mut Value, version: Version, current: Option<&Value>) {
     }
 }
 
-/// The number of schedules and their seed, which is told.
+/// Returns the number of schedules and their seed, which is printed.
 fn config() -> ProptestConfig {
     let mut config = match std::env::var_os("PROPTEST_CASES") {
         Some(_) => ProptestConfig::default(),
@@ -571,9 +571,9 @@ fn config() -> ProptestConfig {
 }
 
 #[test]
-fn what_is_stored_and_allocated_follows_from_the_answers() {
+fn stored_state_and_allocations_follow_from_the_responses() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    // One server for all schedules; after a failure, when a schedule is shrunk, one each.
+    // One server for all schedules; after a failure, while a schedule is shrunk, one server each.
     let world = std::cell::RefCell::new(None::<World>);
     proptest!(config(), |(steps in prop::collection::vec(step(), 1..60))| {
         let mut taken = world.borrow_mut().take();

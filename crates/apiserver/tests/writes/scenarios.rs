@@ -1,4 +1,4 @@
-//! Single faults of the write path, one by one.
+//! Single faults of the write path.
 
 use http::Method;
 use nave_machinery::{Value, meta};
@@ -52,7 +52,7 @@ impl Space {
 }
 
 #[tokio::test]
-async fn refused_services_leak_no_address() {
+async fn rejected_services_leak_no_address() {
     let space = Space::new().await;
     space.create("services", &service("taken", FIRST_PORT)).await;
     let ports = |spec: Value| json!({"metadata": {"name": "refused"}, "spec": spec});
@@ -66,7 +66,7 @@ async fn refused_services_leak_no_address() {
     let mut by_admission = ports(json!({"ports": [{"port": 80}]}));
     by_admission["metadata"]["labels"] = json!({"refuse": "true"});
     refused.push(by_admission);
-    // More often than there are addresses.
+    // More attempts than addresses.
     for attempt in 0..20 {
         for service in &refused {
             let answer = space.create("services", service).await;
@@ -77,7 +77,7 @@ async fn refused_services_leak_no_address() {
 }
 
 #[tokio::test]
-async fn dry_runs_keep_nothing() {
+async fn dry_runs_allocate_nothing() {
     let space = Space::new().await;
     space.create("services", &service("s", FIRST_PORT)).await;
     let update = service("s", FIRST_PORT + 1);
@@ -124,7 +124,7 @@ async fn an_unknown_outcome_frees_nothing_until_it_is_known() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_leaves_the_allocations_right() {
+async fn a_disconnected_client_leaves_consistent_allocations() {
     let space = Space::new().await;
     space.world.store.hold_back(true);
     for polls in 0..60 {
@@ -145,7 +145,7 @@ async fn a_client_that_goes_away_leaves_the_allocations_right() {
 }
 
 #[tokio::test]
-async fn two_writers_never_get_one_port() {
+async fn two_writers_never_get_the_same_port() {
     let space = Space::new().await;
     for round in 0..50 {
         let (one, other) = (service("one", FIRST_PORT), service("other", FIRST_PORT));
@@ -164,7 +164,7 @@ async fn two_writers_never_get_one_port() {
 }
 
 #[tokio::test]
-async fn options_that_do_not_fit_delete_nothing() {
+async fn failed_preconditions_delete_nothing() {
     let space = Space::new().await;
     space.create("configmaps", &json!({"metadata": {"name": "c"}})).await;
     for options in [
@@ -227,7 +227,7 @@ async fn only_a_deletion_sets_the_metadata_of_deletions() {
     for patch in &forged {
         assert_eq!(space.send(Method::PATCH, "services", "s", patch).await.code, 422, "{patch}");
     }
-    // Nor does an update take them away or change them once they are set.
+    // An update cannot remove or change them once they are set.
     space.delete("pods", "p", &Value::Null).await;
     for patch in &forged {
         let answer = space.send(Method::PATCH, "pods", "p", patch).await;
@@ -238,13 +238,13 @@ async fn only_a_deletion_sets_the_metadata_of_deletions() {
 }
 
 #[tokio::test]
-async fn no_deletion_is_answered_from_a_stale_cache() {
+async fn deletions_do_not_rely_on_a_stale_cache() {
     let space = Space::new().await;
     space.create("pods", &pod("p")).await;
     space.delete("pods", "p", &Value::Null).await;
     space.world.caught_up().await;
     space.world.store.hold_back(true);
-    // The cache goes on to show a pod whose deletion is pending.
+    // The cache still shows a pod whose deletion is pending.
     space.delete("pods", "p", &json!({"gracePeriodSeconds": 0})).await;
     let created = space.create("pods", &pod("p")).await;
     assert_eq!(created.code, 201, "{created:?}");
@@ -257,9 +257,9 @@ async fn no_deletion_is_answered_from_a_stale_cache() {
 }
 
 #[tokio::test]
-async fn another_name_is_generated_where_one_is_taken() {
+async fn generates_another_name_if_one_is_taken() {
     let space = Space::new().await;
-    // The suffix has 27^5 values: collisions need a store that says so.
+    // The suffix has 27^5 values, so the store has to simulate a collision.
     let map = json!({"metadata": {"generateName": "map-"}});
     space.world.store.collide(7);
     let answer = space.create("configmaps", &map).await;
@@ -270,14 +270,14 @@ async fn another_name_is_generated_where_one_is_taken() {
     assert_eq!((answer.code, &answer.body["reason"]), (409, &json!("AlreadyExists")), "{answer:?}");
     assert!(answer.body["message"].as_str().unwrap().ends_with(text), "{answer:?}");
     assert_eq!(answer.body["details"]["retryAfterSeconds"], 1);
-    // A name that the client chose is tried once.
+    // A name given by the client is tried once.
     space.world.store.collide(1);
     let answer = space.create("configmaps", &json!({"metadata": {"name": "map"}})).await;
     assert_eq!(answer.code, 409, "{answer:?}");
 }
 
 #[tokio::test]
-async fn an_old_state_of_a_deleted_object_creates_nothing() {
+async fn an_update_from_an_old_state_does_not_recreate_a_deleted_object() {
     let space = Space::new().await;
     let created = space.create("services", &service("s", FIRST_PORT)).await;
     assert_eq!(space.delete("services", "s", &json!({})).await.code, 200);
@@ -289,7 +289,7 @@ async fn an_old_state_of_a_deleted_object_creates_nothing() {
 }
 
 #[tokio::test]
-async fn many_writers_of_one_object_all_get_through() {
+async fn all_of_many_concurrent_writers_succeed() {
     let space = Space::new().await;
     space.create("configmaps", &json!({"metadata": {"name": "m"}})).await;
     let patches = (0..100).map(|writer| {
@@ -305,7 +305,7 @@ async fn many_writers_of_one_object_all_get_through() {
 }
 
 #[tokio::test]
-async fn an_update_creates_where_that_is_allowed() {
+async fn an_update_creates_if_allowed() {
     let space = Space::new().await;
     let answer = space.send(Method::PUT, "services", "s", &service("s", FIRST_PORT)).await;
     assert_eq!((answer.code, &answer.body["spec"]["ports"][0]["nodePort"]), (201, &json!(FIRST_PORT)));

@@ -1,4 +1,4 @@
-//! A server whose store can fail, and direct sight of what is stored and allocated.
+//! A server with a failing store, and direct access to stored objects and allocations.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -28,15 +28,15 @@ use tower_service::Service;
 
 use crate::faults::FaultyStore;
 
-/// Addresses: 14, of which the `kubernetes` service has one.
+/// The range of cluster IPs: 14, one of which the `kubernetes` service has.
 const SERVICE_RANGE: &str = "10.0.0.0/28";
 /// Node ports.
 pub(crate) const FIRST_PORT: u16 = 30_000;
 pub(crate) const LAST_PORT: u16 = 30_003;
-/// How long something may take that happens at once on an idle machine.
+/// Timeout of conditions that hold immediately on an idle machine.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// An answer: its code and its body.
+/// The status code and the body of a response.
 #[derive(Clone, Debug)]
 pub(crate) struct TestResponse {
     pub(crate) code: u16,
@@ -49,13 +49,13 @@ impl TestResponse {
     }
 }
 
-/// A server.
+/// A server and its store.
 pub(crate) struct World {
     pub(crate) store: Arc<FaultyStore>,
     server: ApiServer,
     storages: Storages,
     namespaces: u32,
-    /// The tasks of a server that has nothing to do.
+    /// The number of tasks of an idle server.
     idle_tasks: usize,
     _folder: tempfile::TempDir,
 }
@@ -98,7 +98,7 @@ impl World {
         Self { store, server, storages, namespaces: 0, idle_tasks, _folder: folder }
     }
 
-    /// A new namespace, which the caches know.
+    /// Creates a namespace and waits until the caches have it.
     pub(crate) async fn namespace(&mut self) -> String {
         self.namespaces += 1;
         let name = format!("ns{}", self.namespaces);
@@ -109,7 +109,7 @@ impl World {
         name
     }
 
-    /// Sends a request as an administrator; a body that is null is none.
+    /// Sends a request as an administrator; a null body is no body.
     pub(crate) async fn send(&self, method: Method, path: &str, body: &Value) -> TestResponse {
         let kind = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
         let bytes = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
@@ -125,7 +125,7 @@ impl World {
         TestResponse { code, body: serde_json::from_slice(&body).unwrap_or(Value::Null) }
     }
 
-    /// Sends a request and goes away after so many polls; `None` if there was no answer until then.
+    /// Sends a request and disconnects after a number of polls; `None` if there was no response before.
     pub(crate) async fn send_and_leave(
         &self,
         method: Method,
@@ -144,12 +144,12 @@ impl World {
         }
     }
 
-    /// Waits until no write is under way, whether or not its client still waits for it.
+    /// Waits until no write is in progress, even for disconnected clients.
     pub(crate) async fn quiet(&self) {
         self.eventually("writes end", || alive_tasks() <= self.idle_tasks).await;
     }
 
-    /// Waits for a condition that needs nothing but time.
+    /// Waits for a condition that only takes time.
     pub(crate) async fn eventually(&self, what: &str, holds: impl Fn() -> bool) {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         while !holds() {
@@ -158,7 +158,7 @@ impl World {
         }
     }
 
-    /// Waits until the caches have what is stored.
+    /// Waits until the caches have the stored state.
     pub(crate) async fn caught_up(&self) {
         let revision = self.store.current_revision().await.unwrap();
         for storage in self.storages.all() {
@@ -166,7 +166,7 @@ impl World {
         }
     }
 
-    /// The objects of a resource in a namespace by name, past all caches.
+    /// Reads the objects of a resource in a namespace from the store, by name.
     pub(crate) async fn all_stored(&self, resource: &str, namespace: &str) -> BTreeMap<String, Value> {
         let storage = self.storages.get(&core(resource)).unwrap();
         let prefix = nave_resources::list_prefix(storage.def(), Some(namespace)).unwrap();
@@ -175,7 +175,7 @@ impl World {
         decoded.map(|object| (meta::name(&object).to_owned(), object)).collect()
     }
 
-    /// The addresses and ports that are allocated: each address with its service, then each port.
+    /// Returns the allocations: each address with its service, then each port.
     pub(crate) async fn allocated(&self) -> Vec<String> {
         let storage = self.storages.get(&GroupVersionResource::new("networking.k8s.io", "v1", "ipaddresses"));
         let storage = storage.unwrap();
@@ -204,7 +204,7 @@ impl World {
         ports.filter(|port| byte >> (port - FIRST_PORT) & 1 == 1).map(|port| port.to_string()).collect()
     }
 
-    /// The allocations that there should be, by the stored services.
+    /// Returns the expected allocations, from the stored services.
     pub(crate) async fn should_be_allocated(&self) -> Vec<String> {
         let found = self.store.range(Range::all("/registry/services/specs/")).await.unwrap();
         let storage = self.storages.get(&core("services")).unwrap();
@@ -225,7 +225,7 @@ impl World {
         addresses.into_iter().chain(ports).collect()
     }
 
-    /// Frees the ports that failures of the store have left behind, as comparisons do after a while.
+    /// Frees the ports that failures of the store have leaked, as the repair does after some time.
     pub(crate) async fn repair(&self) {
         let lags = self.store.is_held_back();
         self.store.hold_back(false);
@@ -244,7 +244,7 @@ pub(crate) fn core(resource: &str) -> GroupVersionResource {
     GroupVersionResource::new("", "v1", resource)
 }
 
-/// Refuses objects that ask for it, in the validating phase, where a write has all that it needs.
+/// Rejects objects on request, in the validating phase, when a write has all its allocations.
 struct Refusal;
 
 #[async_trait]

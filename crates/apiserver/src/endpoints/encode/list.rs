@@ -1,4 +1,4 @@
-//! Lists as bytes, put together from the bytes of their objects as the client takes them.
+//! Encodes lists from the bytes of their objects, while the client reads them.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use crate::endpoints::Endpoint;
 use crate::endpoints::negotiation::{Negotiation, Offer};
 use crate::endpoints::response::List;
 
-/// How much of a list is put together before it is handed to the connection.
+/// Size of the chunks in which a list is passed to the connection.
 const CHUNK: usize = 128 * 1024;
 
-/// Encodes a list as the client accepts it.
+/// Encodes a list in the accepted form.
 pub(super) fn encode(list: List, negotiation: &Negotiation) -> Result<Encoded, Status> {
     let accepted = negotiation.choose(Offer::List, formats(&list.endpoint))?;
     match (accepted.transform, accepted.format) {
@@ -36,7 +36,7 @@ pub(super) fn encode(list: List, negotiation: &Negotiation) -> Result<Encoded, S
     }
 }
 
-/// The list's head, up to its first item.
+/// Returns the start of the list, up to its first item.
 fn list_head(list: &List) -> Vec<u8> {
     let revision = list.revision.to_string();
     let mut head = b"{\"kind\":".to_vec();
@@ -57,11 +57,11 @@ pub(super) fn list_meta<'a>(list: &'a List, revision: &'a str) -> ListMeta<'a> {
     }
 }
 
-/// A list in JSON: the items' bytes are copied into chunks as the client takes them.
+/// Encodes a list as JSON: the items' bytes are copied into chunks while the client reads them.
 fn list_json(list: List) -> Result<Encoded, Status> {
     let head = list_head(&list);
     let List { endpoint, objects, .. } = list;
-    // Objects are converted before the answer begins, so that a failure can still be reported.
+    // Objects are converted before the response starts, so that a failure can still be reported.
     let items = objects.iter().map(|object| object_json(&endpoint, object)).collect::<Result<Vec<_>, _>>()?;
     let type_meta = type_meta(&endpoint);
     let mut first = true;
@@ -74,7 +74,7 @@ fn list_json(list: List) -> Result<Encoded, Status> {
     Ok((Format::Json.media_type().into(), body))
 }
 
-/// A body of a head, items and a tail: in full where it is small, else put together in chunks as the client takes
+/// Creates a body from a head, items and a tail: complete if it is small, otherwise in chunks while the client reads
 /// them.
 fn chunked(
     head: Vec<u8>,
@@ -105,8 +105,8 @@ fn chunked(
     ResponseBody::stream(stream::iter(std::iter::once(first).chain(chunks)))
 }
 
-/// How the JSON of a built-in kind begins: with its kind, which the items of a list do not repeat. `None` for custom
-/// kinds, whose items do.
+/// Returns the start of a built-in kind's JSON, its version and kind, which items of lists omit; `None` for custom
+/// kinds, whose items have them.
 fn type_meta(endpoint: &Endpoint) -> Option<Vec<u8>> {
     endpoint.version().type_id?;
     let gvk = endpoint.gvk();
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lists_are_put_together_in_chunks_where_they_are_large() {
+    async fn large_lists_are_chunked() {
         for (items, len) in [(0, 0), (1, 10), (100, 10), (3, CHUNK), (1000, 1000)] {
             let (whole, bytes) = written(items, len).await;
             let expected = format!("[{}]", vec!["x".repeat(len); items].join(","));
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn items_of_built_in_kinds_do_not_repeat_their_kind() {
+    fn items_of_built_in_kinds_omit_their_kind() {
         let head = br#"{"kind":"Pod","apiVersion":"v1","#;
         for (item, wanted) in [
             (r#"{"kind":"Pod","apiVersion":"v1","metadata":{}}"#, r#"{"metadata":{}}"#),

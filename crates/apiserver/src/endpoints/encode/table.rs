@@ -1,7 +1,7 @@
-//! Objects as tables and as metadata alone, in JSON.
+//! Objects as tables and as metadata only, in JSON.
 //!
-//! The metadata in both is that of the stored object, whatever version is asked for, as upstream makes them before it
-//! converts the object.
+//! The metadata is that of the stored object in any requested version, because upstream builds both before it converts
+//! the object.
 
 use bytes::Bytes;
 use nave_cacher::CachedObject;
@@ -21,10 +21,10 @@ use crate::endpoints::Endpoint;
 use crate::endpoints::negotiation::IncludeObject;
 use crate::endpoints::response::List;
 
-/// A list in another form.
+/// Transforms a list.
 ///
 /// # Errors
-/// 406 for a form that lists do not have, 500 where an object cannot be converted.
+/// 406 for a form that lists do not have, 500 if an object cannot be converted.
 pub(super) fn list(list: &List, transform: Transform, include: IncludeObject) -> Result<Vec<u8>, Status> {
     let revision = list.revision.to_string();
     let meta = list_meta(list, &revision);
@@ -48,10 +48,10 @@ pub(super) fn list(list: &List, transform: Transform, include: IncludeObject) ->
     }
 }
 
-/// An object of the watch cache in another form; a table names its columns where `with_columns` says so.
+/// Transforms an object of the watch cache; a table has its columns if `with_columns` is set.
 ///
 /// # Errors
-/// 406 for a form that objects do not have, 500 where the object cannot be converted.
+/// 406 for a form that objects do not have, 500 if the object cannot be converted.
 pub(super) fn cached(
     endpoint: &Endpoint,
     object: &CachedObject,
@@ -71,7 +71,7 @@ pub(super) fn cached(
     }
 }
 
-/// An object that is in no cache in another form.
+/// Transforms an object that is not in the cache.
 ///
 /// # Errors
 /// 406 for a form that objects do not have.
@@ -94,7 +94,7 @@ pub(super) fn object(
     }
 }
 
-/// The bytes of an object for its row: of the version that is served where the row includes the object.
+/// Returns the bytes of an object for its row, in the served version if the row includes the object.
 fn row_bytes(endpoint: &Endpoint, object: &CachedObject, include: IncludeObject) -> Result<Bytes, Status> {
     match include {
         IncludeObject::Object => object_json(endpoint, object),
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_includes_as_much_of_the_object_as_the_client_asks_for() {
+    fn a_row_includes_the_requested_part_of_the_object() {
         let map = json!({"kind": "ConfigMap", "apiVersion": "v1", "data": {"k": "v"},
             "metadata": {"name": "a", "resourceVersion": "7"}});
         for (include, wanted) in [

@@ -1,4 +1,4 @@
-//! Server-side apply (KEP-555): a configuration that is merged into the object, or creates it.
+//! Server-side apply (KEP-555): merges a configuration into an object, or creates the object.
 
 use nave_codec::yaml::{self, YamlError};
 use nave_machinery::options::FieldValidation;
@@ -11,20 +11,20 @@ use crate::storage::{Attempt, Stored};
 
 /// An apply.
 pub struct Apply<'a> {
-    /// The configuration, or why the body is none; that is not answered before the object is looked for.
+    /// The configuration, or the error of the body, which is reported only if the object can be applied to.
     configuration: Result<Value, Status>,
-    /// The fields that the body has twice.
+    /// Duplicate fields of the body.
     duplicates: Vec<String>,
-    /// True if fields are taken over from other managers.
+    /// True if the apply takes over fields of other managers.
     force: bool,
-    /// What is done about fields that the body has twice.
+    /// The handling of duplicate fields.
     validation: FieldValidation,
-    /// The check for the right to create.
+    /// Checks the right to create.
     create: Option<CreateRight<'a>>,
 }
 
 impl<'a> Apply<'a> {
-    /// Parses the body of an apply: YAML, of which JSON is a part.
+    /// Parses the body of an apply. It is YAML, which includes JSON.
     pub(super) fn parse(
         bytes: &[u8],
         force: bool,
@@ -42,7 +42,7 @@ impl<'a> Apply<'a> {
         Self { configuration, duplicates, force, validation, create }
     }
 
-    /// What a strict decoder says of fields that the body has twice: a refusal or warnings.
+    /// Rejects or warns about duplicate fields, by the field validation.
     fn check_duplicates(&self, target: &Target<'_>) -> Result<(), Status> {
         match self.validation {
             FieldValidation::Strict if !self.duplicates.is_empty() => {
@@ -51,7 +51,7 @@ impl<'a> Apply<'a> {
                 Err(Status::bad_request(text))
             }
             FieldValidation::Warn => {
-                // The decoder lists what it found on indented lines below a heading.
+                // The decoder lists errors on indented lines after a heading.
                 let lines = self.duplicates.iter().flat_map(|text| text.lines());
                 target.warn(lines.filter_map(|line| line.strip_prefix("  ")).map(str::to_owned).collect());
                 Ok(())
@@ -62,7 +62,7 @@ impl<'a> Apply<'a> {
 }
 
 impl Write<'_> {
-    /// From an apply to what is done to the stored object, or to a new one.
+    /// Computes the next state from the stored object, or a new object.
     pub(super) async fn apply(&self, apply: &Apply<'_>, current: Option<&Stored>) -> Result<Attempt, Status> {
         let target = self.target;
         let create = apply.create.as_ref().filter(|_| target.view == View::Object);
@@ -74,7 +74,7 @@ impl Write<'_> {
         let object = self.merge_applied(stored, configuration, apply.force)?;
         apply.check_duplicates(target)?;
         let body = decode::Body { object, strict_errors: Vec::new() };
-        // The configuration has been checked against the type, which knows all fields.
+        // Merging has checked the configuration against the type, which knows all fields.
         let object = target.typed(body, FieldValidation::Ignore)?;
         let Some(current) = current else {
             let uid = meta::uid(&object);
@@ -101,7 +101,7 @@ impl Write<'_> {
 fn configuration(value: Value) -> Result<Value, Status> {
     match value {
         Value::Object(_) => Ok(value),
-        // To Go's decoder, null is an empty map.
+        // Go's decoder accepts null as an empty map.
         Value::Null => Ok(Value::Object(Map::new())),
         other => {
             let found = decode::json_type(&other);

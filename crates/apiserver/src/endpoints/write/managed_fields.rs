@@ -1,5 +1,5 @@
-//! The managed fields of an object through a write: brought up to date where the decoded object is at hand in the version
-//! of the request, before it is converted and admitted. What admission and the strategy set has no owner, as upstream.
+//! Updates managed fields during a write, while the decoded object is in the version of the request, before conversion
+//! and admission. Fields set by admission and the strategy have no owner, as upstream.
 
 use std::borrow::Cow;
 
@@ -17,7 +17,7 @@ use super::{Target, Write};
 use crate::endpoints::Endpoint;
 use crate::endpoints::view::View;
 
-/// The managed fields of the part of an object that a request writes.
+/// Updates the managed fields of the view that a request writes.
 struct Tracker<'a> {
     target: &'a Target<'a>,
     reset: FieldSet,
@@ -25,7 +25,7 @@ struct Tracker<'a> {
 }
 
 impl Write<'_> {
-    /// The whole object, in its storage version, that a created or changed view stands for, with its managed fields.
+    /// Returns the object to store for a created or changed view, in the storage version, with updated managed fields.
     pub(super) fn to_storage(&self, stored: Option<&Value>, mut view: Value) -> Result<Value, Status> {
         let tracker = Tracker::new(self.target);
         let live = stored.map(|stored| tracker.live(stored)).transpose()?;
@@ -35,19 +35,19 @@ impl Write<'_> {
         tracker.to_storage(stored, view)
     }
 
-    /// The whole object after an apply, from its decoded outcome.
+    /// Returns the object to store for the result of an apply.
     pub(super) fn applied_to_storage(&self, stored: Option<&Value>, view: Value) -> Result<Value, Status> {
         Tracker::new(self.target).to_storage(stored, view)
     }
 
-    /// Brings the managed fields of a changed object up to date, which is in its storage version.
+    /// Updates the managed fields of a changed object in its storage version.
     pub(super) fn track_stored(&self, stored: &Value, object: &mut Value) {
         let (api_version, kind) = (meta::api_version(object).to_owned(), meta::kind(object).to_owned());
         let manager = self.field_manager();
         Tracker::new(self.target).update(Some(stored), object, &api_version, &kind, &manager);
     }
 
-    /// Merges an applied configuration into what the view shows of the stored object.
+    /// Merges an applied configuration into the view of the stored object.
     pub(super) fn merge_applied(
         &self,
         stored: Option<&Value>,
@@ -87,30 +87,30 @@ impl<'a> Tracker<'a> {
     fn update(&self, live: Option<&Value>, new: &mut Value, api_version: &str, kind: &str, manager: &str) {
         let empty = if live.is_none() { self.empty() } else { Value::Null };
         self.manager(api_version, kind, &empty).update(live, new, manager);
-        // What would make the object too large to be read again is left out.
+        // If managed fields would make the object too large to be read again, they are dropped.
         if managed_fields::check_limits(new).is_err() {
             meta::remove(new, "managedFields");
         }
     }
 
-    /// An object of the view's kind without any value.
+    /// Returns an empty object of the view's kind.
     fn empty(&self) -> Value {
         let mut empty = Value::Object(Map::new());
         if let Some(type_id) = self.target.view.type_id(self.target.endpoint) {
-            // An empty object has nothing that could be of a wrong type.
+            // An empty object has no field of a wrong type.
             let _ = normalize(nave_schema::builtin(), type_id, &mut empty, Mode::Ignore);
         }
         empty
     }
 
-    /// What the view shows of a stored object, with its managed fields.
+    /// Returns the view of a stored object, with its managed fields.
     fn live<'v>(&self, stored: &'v Value) -> Result<Cow<'v, Value>, Status> {
         let Target { view, endpoint, .. } = self.target;
         match view {
             View::Scale(paths) => {
                 let mut scale = view.to_served(endpoint, stored.clone())?;
                 let entries = self.scale_fields(paths, stored).of_scale();
-                // Entries that cannot be read are passed over, as by any update.
+                // Entries that cannot be read are ignored, as by any update.
                 if let Ok(Some(entries)) = entries {
                     meta::set(&mut scale, "managedFields", entries);
                 }
@@ -170,7 +170,7 @@ impl Versions for Tracker<'_> {
     }
 }
 
-/// The type of a version of the resource's group, served or stored; `None` where there is no such version.
+/// Returns the type of a served or stored version of the resource's group; `None` for another version.
 fn type_of(endpoint: &Endpoint, api_version: &str) -> Option<TypeRef<'static>> {
     let def = &endpoint.def;
     let version = GroupVersion::parse(api_version).filter(|version| version.group == def.group)?;
@@ -180,13 +180,13 @@ fn type_of(endpoint: &Endpoint, api_version: &str) -> Option<TypeRef<'static>> {
     type_id.map(type_ref)
 }
 
-/// The type with this id; of a kind without one nothing is known.
+/// Returns the type with an id, or an untyped one.
 fn type_ref(type_id: Option<TypeId>) -> TypeRef<'static> {
     type_id.map_or(TypeRef::Deduced, |id| TypeRef::Struct(nave_schema::builtin(), id))
 }
 
-/// The fields that a write to the view leaves as they are, whatever the client sends: no manager owns them through it
-/// (upstream: each strategy's `GetResetFields`).
+/// Returns the fields that a write to the view never changes, so that no manager owns them through it (upstream: each
+/// strategy's `GetResetFields`).
 fn reset_fields(target: &Target<'_>) -> FieldSet {
     let def = &target.endpoint.def;
     let field = PathElement::field;
@@ -218,7 +218,7 @@ fn reset_fields(target: &Target<'_>) -> FieldSet {
     reset
 }
 
-/// Takes back new times of managed fields where nothing else has changed, so that nothing is written.
+/// Restores the times of managed fields if nothing else has changed, so that the write is a no-op.
 pub(super) fn keep_times_of_unchanged(object: &mut Value, old: &Object) {
     let old = old.as_value();
     let (Some(new_entries), Some(old_entries)) = (entries(object), entries(old)) else { return };
@@ -240,7 +240,7 @@ fn entries(object: &Value) -> Option<&Vec<Value>> {
     meta::field(object, "managedFields")?.as_array()
 }
 
-/// Returns whether two maps differ in nothing but these fields.
+/// Returns whether two maps differ only in the ignored fields.
 fn is_same_but(new: Option<&Map>, old: Option<&Map>, ignored: &[&str]) -> bool {
     let is_compared = |(name, _): &(&String, &Value)| !ignored.contains(&name.as_str());
     let new = new.into_iter().flatten().filter(is_compared);

@@ -1,17 +1,17 @@
-//! Writes as values: [`Write`] holds the whole path of a change, for each observed state of its object.
+//! The write path: a [`Write`] computes the next state of an object from each observed state.
 //!
 //! | stage | where |
 //! | --- | --- |
 //! | decode, strictness, defaults | [`Target::decode`] |
 //! | apply the change: new object, replacement, patch, applied configuration, deletion | [`Write::next`], [`patch`], `apply` |
 //! | managed fields | `managed_fields` |
-//! | convert to the storage version | [`View::absorb`] |
+//! | conversion to the storage version | [`View::to_storage`] |
 //! | namespace, then mutating admission | `stages` |
 //! | metadata, strategy `prepare_for_*` | `stages`, [`lifecycle`](crate::lifecycle) |
 //! | allocation of addresses and ports | [`allocation`](crate::allocation) |
 //! | validation of metadata and by the strategy, canonical form | `stages` |
 //! | validating admission | `stages` |
-//! | dry run ends here; else compare and swap, again from the newer state where another writer was faster | [`ResourceStorage::write`] |
+//! | end of a dry run; otherwise compare-and-swap, and again with the newer state if another writer was faster | [`ResourceStorage::write`] |
 
 mod apply;
 mod managed_fields;
@@ -35,87 +35,87 @@ use super::view::View;
 use crate::lifecycle::{self, Deletion};
 use crate::storage::{Attempt, NextState, ResourceStorage, Stored, Update, WriteResult, WrittenVersion};
 
-/// How many names are generated at most for an object that asks for one, as upstream does.
+/// Maximum number of generated names that are tried, as upstream.
 const MAX_GENERATED_NAMES: usize = 8;
 
 /// A change of one object.
 pub enum Change<'a> {
-    /// The object is new.
+    /// Creates the object.
     Create(Value),
-    /// The object is replaced; where there is none it is created, if that is allowed.
+    /// Replaces the object, or creates it if it does not exist and that is allowed.
     Replace {
         /// The new state.
         object: Value,
-        /// The revision that it replaces; `None` for whatever is stored.
+        /// The revision to be replaced; `None` for any.
         version: Option<u64>,
-        /// The check for the right to create; `None` where an update creates nothing.
+        /// Checks the right to create; `None` if the update may not create.
         create: Option<CreateRight<'a>>,
     },
-    /// The object is patched.
+    /// Patches the object.
     Patch {
         /// The patch.
         patch: Patch,
-        /// How strictly the outcome is decoded.
+        /// The strictness of decoding the result.
         validation: FieldValidation,
     },
-    /// A configuration is merged into the object, or creates it.
+    /// Merges a configuration into the object, or creates the object.
     Apply(Box<Apply<'a>>),
-    /// The object is replaced by what a function makes of its stored state, in the storage version.
+    /// Replaces the object with what a function returns for its stored state, in the storage version.
     Compute(&'a (dyn Fn(&Object) -> Result<Value, Status> + Sync)),
-    /// The same, stored as it is: neither admission nor the strategy sees it, as with upstream's bindings.
+    /// As `Compute`, but without admission and strategy, as upstream's bindings.
     Store(&'a (dyn Fn(&Object) -> Result<Value, Status> + Sync)),
-    /// The object is deleted, or marked for deletion.
+    /// Deletes the object, or marks it for deletion.
     Delete(&'a DeleteOptions),
 }
 
-/// The right to create an object that an update does not find: the right to update does not include it.
+/// The check for the right to create an object that an update does not find. The right to update does not include it.
 pub struct CreateRight<'a> {
     /// The authorizers.
     pub authorization: &'a nave_authz::Chain,
-    /// The create, as they are asked for it.
+    /// The attributes of the create.
     pub attributes: nave_authz::Attributes<'a>,
 }
 
-/// A change of one object on its way to the store.
+/// A change of one object, in progress.
 pub struct Write<'a> {
     pub(super) target: &'a Target<'a>,
     change: Change<'a>,
     options: RequestOptions<'a>,
     /// The name of the object, which may be generated.
     name: String,
-    /// The kind of the request, as admission sees it.
+    /// The kind of the request, for admission.
     kind: GroupVersionKind,
-    /// How far a deletion went for the last state.
+    /// The result of a deletion, for the last observed state.
     deletion: Deletion,
-    /// True if the last state was none.
+    /// True if the last observed state was that the object does not exist.
     creates: bool,
 }
 
-/// How a write ended.
+/// The result of a write.
 pub struct Written {
-    /// The object as it now is, or as it last was, with managed fields in either form.
+    /// The object after the write, or its last state if it was deleted; its managed fields may be text or trees.
     object: Value,
-    /// True if the object is new.
+    /// True if the object was created.
     pub created: bool,
-    /// How far a deletion went.
+    /// The result of a deletion.
     pub deletion: Deletion,
-    /// The stored version, where the object was written.
+    /// The stored version, if the object was written.
     pub version: Option<WrittenVersion>,
 }
 
 impl Written {
-    /// Returns the object as it now is, or as it last was.
+    /// Returns the object after the write, or its last state if it was deleted.
     pub fn into_object(mut self) -> Value {
         nave_machinery::managed_fields::expand(&mut self.object);
         self.object
     }
 }
 
-/// Creates an object. Where a generated name is taken, another one is tried with the object decoded again: collisions
-/// are rare, and a copy of each object for them would cost every create.
+/// Creates an object. If a generated name is taken, tries another one and decodes the object again: collisions are
+/// rare, and keeping a copy for them would make each create more expensive.
 ///
 /// # Errors
-/// The object is invalid, or 409 where the name is taken.
+/// The object is invalid, or 409 if the name is taken.
 pub async fn create(
     target: &Target<'_>,
     payload: &Payload,
@@ -133,11 +133,10 @@ pub async fn create(
     target.answer(201, create_object(target, object, options).await?)
 }
 
-/// Creates an object that has been decoded and defaulted, under its name or a generated one; the answer is the stored
-/// object.
+/// Creates a decoded and defaulted object, under its name or a generated one; returns the stored object.
 ///
 /// # Errors
-/// Those of [`create`].
+/// See [`create`].
 pub async fn create_object(
     target: &Target<'_>,
     object: Value,
@@ -157,7 +156,7 @@ pub async fn create_object(
     written.map_err(|status| if base.is_empty() { status } else { generated_name_is_taken(status) })
 }
 
-/// The error where a name that the server generated is taken.
+/// Rewords the error for a taken name that the server generated.
 fn generated_name_is_taken(mut status: Status) -> Status {
     if status.reason == Some(Reason::AlreadyExists) {
         status.message.push_str(", the server was not able to generate a unique name for the object");
@@ -166,10 +165,10 @@ fn generated_name_is_taken(mut status: Status) -> Status {
     status
 }
 
-/// Replaces an object, or creates it where its resource and `create` allow that.
+/// Replaces an object, or creates it if the resource and `create` allow that.
 ///
 /// # Errors
-/// The object is invalid, 404, 403 where it would have to be created, or 409 where another writer was faster.
+/// The object is invalid, 404, 403 if it may not be created, or 409 if another writer was faster.
 pub async fn update(
     target: &Target<'_>,
     payload: &Payload,
@@ -180,15 +179,13 @@ pub async fn update(
     target.check_name(&object)?;
     let version = parse_resource_version(&object)?;
     let create = create.filter(|_| target.endpoint.def.rules.create_on_update && target.view == View::Object);
-    let written =
-        Write::new(target, Change::Replace { object, version, create }, options).run(target.name).await?;
-    target.answer(if written.created { 201 } else { 200 }, written)
+    change_or_create(target, Change::Replace { object, version, create }, options).await
 }
 
-/// Patches an object, or applies a configuration to it, which may create it.
+/// Patches an object, or applies a configuration, which may create the object.
 ///
 /// # Errors
-/// The patch or its outcome is invalid, 404, 403 where the object would have to be created, or 409.
+/// The patch or its result is invalid, 404, 403 if the object may not be created, or 409.
 pub async fn patch(
     target: &Target<'_>,
     payload: &Payload,
@@ -201,17 +198,26 @@ pub async fn patch(
     } else {
         Change::Patch { patch: Patch::parse(target, payload)?, validation }
     };
-    let written = Write::new(target, change, &options.update).run(target.name).await?;
+    change_or_create(target, change, &options.update).await
+}
+
+/// Runs a change of the target that may create it: 201 if it does, otherwise 200.
+async fn change_or_create(
+    target: &Target<'_>,
+    change: Change<'_>,
+    options: &CreateOptions,
+) -> Result<ObjectResponse, Status> {
+    let written = Write::new(target, change, options).run(target.name).await?;
     target.answer(if written.created { 201 } else { 200 }, written)
 }
 
 impl<'a> Write<'a> {
-    /// A change of the target.
+    /// Creates the write of a change.
     pub fn new(target: &'a Target<'a>, change: Change<'a>, options: &'a CreateOptions) -> Self {
         Self::with_options(target, change, RequestOptions::Write(options))
     }
 
-    /// The deletion of the target.
+    /// Creates the write of a deletion.
     pub fn delete(target: &'a Target<'a>, options: &'a DeleteOptions) -> Self {
         Self::with_options(target, Change::Delete(options), RequestOptions::Delete(options))
     }
@@ -222,15 +228,15 @@ impl<'a> Write<'a> {
         Self { target, change, options, name, kind, deletion, creates: false }
     }
 
-    /// Carries the write out on the object of this name.
+    /// Runs the write on the object with this name.
     ///
     /// # Errors
-    /// Why it is refused, or the store's.
+    /// The refusal, or the error of the store.
     pub async fn run(mut self, name: &str) -> Result<Written, Status> {
         let target = self.target;
         let storage: &ResourceStorage = target.storage()?;
         name.clone_into(&mut self.name);
-        // A name that cannot stand in a key is for validation to refuse.
+        // Validation rejects a name that cannot be part of a key.
         let key = match target.key(name) {
             Ok(key) => key,
             Err(status) => return Err(self.refusal(status).await),
@@ -240,7 +246,7 @@ impl<'a> Write<'a> {
         Ok(Written { object, created, deletion: self.deletion, version })
     }
 
-    /// The refusal of a create whose name gives no key.
+    /// Returns the refusal of a create whose name cannot be part of a key.
     async fn refusal(&self, status: Status) -> Status {
         match &self.change {
             Change::Create(object) => match self.create(object.clone()).await {
@@ -267,7 +273,7 @@ impl<'a> Write<'a> {
         }
         let object = match &self.change {
             Change::Replace { object, .. } if version.is_none() => object.clone(),
-            // One state alone has this version.
+            // Only one state has this version.
             _ => self.take_object(),
         };
         target.check_uid(&object, &current.object)?;
@@ -275,8 +281,8 @@ impl<'a> Write<'a> {
         self.prepare_changed(changed, &current.object).await
     }
 
-    /// Takes the object of a create or a replacement, for the only attempt that can need it: a copy of it would cost a
-    /// tenth of the write.
+    /// Takes the object of a create or a replacement. Only one attempt can need it, and a copy would cost a tenth of
+    /// the write.
     fn take_object(&mut self) -> Value {
         match &mut self.change {
             Change::Create(object) | Change::Replace { object, .. } => std::mem::take(object),
@@ -327,7 +333,7 @@ impl<'a> Write<'a> {
         Ok((deletion, attempt))
     }
 
-    /// The attributes of the write for admission.
+    /// Returns the admission attributes of the write.
     fn attributes<'s>(
         &'s self,
         operation: Operation,
@@ -364,8 +370,8 @@ impl<'a> Write<'a> {
                 self.create(object).await
             }
             (Change::Create(object), Some(current)) => {
-                // As upstream: what is wrong with the object comes before that there is one of its name. Where an
-                // earlier attempt took the object, nothing is wrong with it.
+                // As upstream, errors of the object take precedence over a taken name. If an earlier attempt took the
+                // object, it is valid.
                 if !object.is_null() {
                     drop(self.create(object.clone()).await?);
                 }
@@ -376,7 +382,7 @@ impl<'a> Write<'a> {
                 self.replace(version, current).await
             }
             (Change::Replace { object, create: Some(right), .. }, None) => {
-                // An object that was deleted is not created again from an old state of it.
+                // A deleted object is not created again from one of its old states.
                 target.check_precondition("UID", meta::uid(object), "")?;
                 right.authorization.authorize(&right.attributes).await?;
                 self.create(object.clone()).await
@@ -384,7 +390,7 @@ impl<'a> Write<'a> {
             (Change::Patch { patch, validation }, Some(current)) => {
                 self.patch(patch, *validation, current).await
             }
-            // Boxed, so that other writes do not grow by it.
+            // Boxed to keep the futures of other writes small.
             (Change::Apply(apply), current) => Box::pin(self.apply(apply, current)).await,
             (Change::Compute(change), Some(current)) => {
                 let mut object = change(&current.object)?;
@@ -406,7 +412,7 @@ impl NextState for Write<'_> {
     async fn next(&mut self, current: Option<&Stored>) -> Result<Attempt, Status> {
         self.creates = current.is_none();
         let attempt = self.next_attempt(current).await?;
-        // A dry run stops before the transaction: what would have been written is the answer.
+        // A dry run stops before the transaction and returns the object that would have been written.
         Ok(if self.options.dry_run() { attempt.dry() } else { attempt })
     }
 
@@ -418,7 +424,7 @@ impl NextState for Write<'_> {
     }
 }
 
-/// The revision an update is meant for; `None` for whatever is there.
+/// Parses the revision that an update expects; `None` for any.
 pub(crate) fn parse_resource_version(object: &Value) -> Result<Option<u64>, Status> {
     match meta::resource_version(object) {
         "" | "0" => Ok(None),

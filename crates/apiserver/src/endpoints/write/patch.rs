@@ -1,4 +1,4 @@
-//! Patches: parsed once, applied to each state that the write meets.
+//! Patches: parsed once, applied to each observed state.
 
 use nave_codec::json::{self, JsonError};
 use nave_codec::negotiate::{ContentType, PatchType};
@@ -8,7 +8,7 @@ use nave_patch::{PatchError, json_patch, merge, strategic};
 use super::super::decode;
 use super::{Payload, Target};
 
-/// The encodings patches are taken in.
+/// The media types of patches.
 const PATCH_TYPES: [&str; 4] = [
     "application/json-patch+json",
     "application/merge-patch+json",
@@ -19,9 +19,9 @@ const PATCH_TYPES: [&str; 4] = [
 /// A parsed patch.
 pub struct Patch {
     kind: PatchType,
-    /// The patch, or why the body is not one; that is not answered before the object is found.
+    /// The patch, or the error of the body, which is reported only if the object exists.
     body: Result<Value, Status>,
-    /// Fields that the patch has twice, and those that its form does not have.
+    /// Duplicate fields, and fields that the patch type does not have.
     strict_errors: Vec<String>,
 }
 
@@ -29,7 +29,7 @@ impl Patch {
     /// Parses the body of a patch.
     ///
     /// # Errors
-    /// 415 for a type that the resource does not take.
+    /// 415 for a type that the resource does not accept.
     pub(super) fn parse(target: &Target<'_>, payload: &Payload) -> Result<Self, Status> {
         let unsupported = || Status::unsupported_media_type(&PATCH_TYPES);
         let Some(ContentType::Patch(kind)) = payload.content_type else { return Err(unsupported()) };
@@ -41,7 +41,7 @@ impl Patch {
     }
 
     fn decode(kind: PatchType, bytes: &[u8]) -> Self {
-        // Upstream's decoders of the three say the same in different words.
+        // Upstream's decoders of the three types word their errors differently.
         let prefix = if kind == PatchType::Strategic { "" } else { "error decoding patch: " };
         let refused = |why: &str| Status::bad_request(format!("{prefix}{why}"));
         let decoded = json::decode(bytes).map_err(|error| match error {
@@ -60,7 +60,7 @@ impl Patch {
         }
         let found = match &value {
             Value::Null if kind == PatchType::Merge => Some("Invalid JSON Patch".to_owned()),
-            // To Go's decoder, null is an empty map.
+            // Go's decoder accepts null as an empty map.
             Value::Object(_) | Value::Null => None,
             other => {
                 let found = decode::json_type(other);
@@ -76,15 +76,15 @@ impl Patch {
         }
     }
 
-    /// The fields of the patch that a strict decoder refuses.
+    /// Returns the errors of strict decoding.
     pub(super) fn strict_errors(&self) -> Vec<String> {
         self.strict_errors.clone()
     }
 
-    /// Applies the patch to what the view shows of an object.
+    /// Applies the patch to the view of an object.
     ///
     /// # Errors
-    /// The patch is malformed, or does not fit the object.
+    /// The patch is malformed, or does not apply to the object.
     pub(super) fn apply(&self, target: &Target<'_>, view: &mut Value) -> Result<(), Status> {
         let body = self.body.as_ref().map_err(Status::clone)?;
         let outcome = match self.kind {
@@ -98,7 +98,7 @@ impl Patch {
         outcome.map_err(PatchError::into_status)
     }
 
-    /// The answer to a patch that makes of the object what its kind cannot be: an error of a kind without a name.
+    /// Returns the status for a patch whose result is not an object of the kind: an error without a kind.
     pub(super) fn refuse(&self, why: &str) -> Status {
         let patch = self.body.as_ref().map(json::encode).unwrap_or_default();
         let shown = String::from_utf8_lossy(&patch).into_owned();
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bodies_that_are_not_patches_are_refused_as_upstream_does() {
+    fn rejects_bodies_that_are_not_patches() {
         let map = "into Go value of type map[string]interface {}";
         let cases = [
             (PatchType::Merge, "[]", format!("error decoding patch: json: cannot unmarshal array {map}")),
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_of_operations_reports_its_own_fields() {
+    fn json_patch_reports_its_own_unknown_and_duplicate_fields() {
         let body = br#"[{"op": "test", "op": "add", "path": "/a", "value": {"b": 1}, "x": 1}]"#;
         let strict_errors = Patch::decode(PatchType::Json, body).strict_errors;
         assert_eq!(

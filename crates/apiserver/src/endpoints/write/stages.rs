@@ -1,4 +1,4 @@
-//! The stages from a decoded or patched object to one that can be committed, in upstream's order.
+//! The stages between a decoded or patched object and one that can be committed, in upstream's order.
 
 use nave_admission::{Operation, set_certificate_requester};
 use nave_machinery::time;
@@ -14,7 +14,7 @@ use crate::lifecycle;
 use crate::storage::{Attempt, Update};
 
 impl Write<'_> {
-    /// From a decoded object, in its storage version, to one that can be created.
+    /// Prepares a decoded object, in its storage version, for its creation.
     pub(super) async fn prepare_new(&self, mut object: Value) -> Result<Attempt, Status> {
         let target = self.target;
         let def = &target.endpoint.def;
@@ -49,7 +49,7 @@ impl Write<'_> {
         Ok(Attempt { update: Update::Put(object), reservation })
     }
 
-    /// From a changed object to what is done to the stored one.
+    /// Prepares a changed object for the update of the stored one.
     pub(super) async fn prepare_changed(&self, mut object: Value, old: &Object) -> Result<Attempt, Status> {
         let target = self.target;
         let def = &target.endpoint.def;
@@ -70,7 +70,7 @@ impl Write<'_> {
         match &target.view {
             View::Status => strategy.prepare_for_status_update(&mut object, old_value),
             View::Subresource(name) => {
-                // Who owns what is for no strategy to keep.
+                // Strategies do not keep managed fields.
                 let entries = meta::field(&object, "managedFields").cloned();
                 strategy.prepare_for_subresource_update(name, &mut object, old_value);
                 match entries {
@@ -109,7 +109,7 @@ impl Write<'_> {
         Ok(Attempt { update: Update::Put(object), reservation })
     }
 
-    /// The mutating phase of admission.
+    /// Runs mutating admission.
     async fn mutate(
         &self,
         operation: Operation,
@@ -123,7 +123,7 @@ impl Write<'_> {
         Ok(object.into_value())
     }
 
-    /// The validating phase of admission.
+    /// Runs validating admission.
     async fn validate(
         &self,
         operation: Operation,
@@ -147,7 +147,7 @@ fn finalizer_errors(def: &ResourceDef, object: &Value) -> Vec<FieldError> {
 
 fn prepared_for_create(def: &ResourceDef, mut object: Value, target: &Target<'_>) -> Result<Value, Status> {
     def.strategy.prepare_for_create(&mut object);
-    // The user who asks is known to no strategy.
+    // No strategy knows the requesting user.
     if def.group == "certificates.k8s.io" && def.resource == "certificatesigningrequests" {
         let mut request = Object::try_from(object).map_err(Status::internal)?;
         set_certificate_requester(&mut request, target.context.user());
@@ -156,7 +156,7 @@ fn prepared_for_create(def: &ResourceDef, mut object: Value, target: &Target<'_>
     Ok(object)
 }
 
-/// Empties the status, which only its subresource writes: an empty one of the type, or none where the object has none.
+/// Resets the status, which only its subresource can write: to the type's empty status, or to none.
 fn drop_status(def: &ResourceDef, object: &mut Value) {
     let Some(fields) = object.as_object_mut() else { return };
     fields.remove("status");
@@ -165,7 +165,7 @@ fn drop_status(def: &ResourceDef, object: &mut Value) {
     let status = type_id.and_then(|id| set.get(id).field("status")).filter(|status| status.always);
     if let Some(Shape::Struct(id)) = status.map(|status| &status.shape) {
         let mut empty = Value::Object(Map::new());
-        // An empty object has nothing that could be of a wrong type.
+        // An empty object has no field of a wrong type.
         let _ = normalize(set, *id, &mut empty, Mode::Ignore);
         fields.insert("status".to_owned(), empty);
     }
@@ -180,7 +180,7 @@ fn keep_status(object: &mut Value, old: &Value) {
     }
 }
 
-/// The old object with the new one's status and metadata.
+/// Returns the old object with the status and metadata of the new one.
 fn with_status_of(old: &Value, new: &Value) -> Value {
     let mut object = old.clone();
     if let Some(fields) = object.as_object_mut() {

@@ -23,7 +23,7 @@ pub struct Target<'a> {
     pub context: &'a RequestContext,
     /// The resource.
     pub endpoint: &'a Endpoint,
-    /// The part of the object that is written.
+    /// The view that is written.
     pub view: View,
     /// The namespace; empty for cluster-scoped resources.
     pub namespace: &'a str,
@@ -33,19 +33,19 @@ pub struct Target<'a> {
     pub admission: &'a Chain,
 }
 
-/// A request body and what it is.
+/// A request body and its content type.
 pub struct Payload {
     /// The bytes.
     pub bytes: Bytes,
-    /// Their type; `None` for a type that the API does not accept.
+    /// The content type; `None` for one that the API does not support.
     pub content_type: Option<ContentType>,
 }
 
 impl Payload {
-    /// An object in one of the formats; a body without a content type is JSON.
+    /// Returns the format of an object; a body without a content type is JSON.
     ///
     /// # Errors
-    /// 415 for anything else.
+    /// 415 for any other type.
     pub fn format(&self) -> Result<Format, Status> {
         match self.content_type {
             Some(ContentType::Object(format)) => Ok(format),
@@ -55,7 +55,7 @@ impl Payload {
 }
 
 impl Target<'_> {
-    /// Where the objects are.
+    /// Returns the storage.
     ///
     /// # Errors
     /// 501 for a virtual resource.
@@ -64,10 +64,10 @@ impl Target<'_> {
         self.endpoint.storage.as_deref().ok_or_else(virtual_resource)
     }
 
-    /// The storage key of an object.
+    /// Returns the storage key of an object.
     ///
     /// # Errors
-    /// 400 for a name that cannot stand in a key.
+    /// 400 for a name that cannot be part of a key.
     pub(crate) fn key(&self, name: &str) -> Result<String, Status> {
         let namespace = self.endpoint.def.namespaced.then_some(self.namespace);
         storage_key(&self.endpoint.def, namespace, name)
@@ -79,10 +79,10 @@ impl Target<'_> {
         Ok(self.typed(decode::parse(&payload.bytes, payload.format()?, &expected)?, validation)?)
     }
 
-    /// A body as a defaulted object of the view's kind. What a lenient decoding passes over is a warning.
+    /// Converts a body to a defaulted object of the view's kind. Errors that lenient decoding ignores become warnings.
     ///
     /// # Errors
-    /// 400 where the body is no object of the kind, or not one that the strictness allows.
+    /// 400 if the body is not an object of the kind, or violates strict decoding.
     pub fn typed(&self, body: decode::Body, validation: FieldValidation) -> Result<Value, decode::Refusal> {
         let type_id = self.view.type_id(self.endpoint);
         let mut body = body;
@@ -104,7 +104,8 @@ impl Target<'_> {
         }
     }
 
-    /// Reserves the addresses and ports that the object needs beyond those of `old`. Writes of the status need none.
+    /// Reserves the addresses and ports that the object needs in addition to those of `old`. Writes of the status need
+    /// none.
     pub(super) async fn allocate(
         &self,
         object: &mut Value,
@@ -113,11 +114,11 @@ impl Target<'_> {
     ) -> Result<Option<Box<dyn Reservation>>, Status> {
         let allocator = self.endpoint.allocator.as_ref().filter(|_| self.view != View::Status);
         let Some(allocator) = allocator else { return Ok(None) };
-        // Boxed, so that other resources' writes do not grow by it.
+        // Boxed to keep the futures of other resources' writes small.
         Ok(Some(Box::new(Box::pin(allocator.begin(object, old, dry_run)).await?)))
     }
 
-    /// The deletion of an object, which frees what its stored state has.
+    /// Returns the deletion of an object, which releases the allocations of its stored state.
     pub(super) fn deletion(&self, object: Value, stored: &Value) -> Attempt {
         let reservation = self
             .endpoint
@@ -140,15 +141,15 @@ impl Target<'_> {
         Err(Status::bad_request(text))
     }
 
-    /// An update that names a uid is meant for that object and no other of the same name.
+    /// Checks the uid of an update, if it has one: it must not hit another object of the same name.
     pub(super) fn check_uid(&self, object: &Value, old: &Object) -> Result<(), Status> {
         self.check_precondition("UID", meta::uid(object), old.uid())
     }
 
-    /// Checks what a write expects of the stored object; an empty expectation holds.
+    /// Checks an expectation about the stored object; an empty one always holds.
     ///
     /// # Errors
-    /// 409 in the words of upstream's storage.
+    /// 409, worded as by upstream's storage.
     pub(crate) fn check_precondition(&self, what: &str, wanted: &str, found: &str) -> Result<(), Status> {
         if wanted.is_empty() || wanted == found {
             return Ok(());
@@ -160,14 +161,14 @@ impl Target<'_> {
         Err(Status::conflict(&self.endpoint.resource(), self.name, &why))
     }
 
-    /// 409: another writer was faster.
+    /// Returns 409: another writer was faster.
     pub(super) fn modified(&self) -> Status {
         let why =
             "the object has been modified; please apply your changes to the latest version and try again";
         Status::conflict(&self.endpoint.resource(), self.name, why)
     }
 
-    /// 409: the name of a new object is taken.
+    /// Returns 409: the name of a new object is taken.
     pub(super) fn already_exists(&self, name: &str, current: &Object) -> Status {
         let mut status = Status::already_exists(&self.endpoint.resource(), name);
         if current.deletion_timestamp().is_some() {
@@ -176,13 +177,13 @@ impl Target<'_> {
         status
     }
 
-    /// 422: validation found these errors.
+    /// Returns 422 with the errors of validation.
     pub(super) fn invalid(&self, name: &str, errors: &[FieldError]) -> Status {
         let gvk = self.view.gvk(self.endpoint);
         Status::invalid(&gvk.group_kind(), name, errors)
     }
 
-    /// The answer with a written object in the request's version.
+    /// Builds the response with a written object, in the request's version.
     pub(super) fn answer(&self, code: u16, written: Written) -> Result<ObjectResponse, Status> {
         let Written { mut object, version, .. } = written;
         match version {
@@ -199,8 +200,8 @@ impl Target<'_> {
     }
 }
 
-/// Puts an empty entry into an empty list of managed fields, which asks for the same: that they are dropped. The list
-/// itself would not survive decoding.
+/// Replaces an empty list of managed fields with a list of one empty entry, which also requests their removal. An empty
+/// list would not survive decoding.
 fn keep_reset_of_managed_fields(object: &mut Value) {
     let entries = object.get_mut("metadata").and_then(|metadata| metadata.get_mut("managedFields"));
     if let Some(Value::Array(entries)) =

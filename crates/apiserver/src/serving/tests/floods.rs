@@ -1,4 +1,4 @@
-//! Clients that send cheap frames which cost the server work: the connection ends.
+//! Clients that send cheap frames that are expensive for the server: the connection ends.
 
 use std::task::Poll;
 
@@ -17,18 +17,18 @@ pub(super) const SETTINGS: u8 = 4;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
-/// A test that takes so long hangs. It is less than the time after which an unanswered ping ends a connection.
+/// Timeout of a test. It is less than the time after which an unanswered ping ends a connection.
 const HANGS: Duration = Duration::from_secs(25);
-/// Frames after which a flood has to have been noticed.
+/// Number of frames after which a flood must have been detected.
 const MANY: u32 = 200_000;
 
-/// One HTTP/2 frame.
+/// Returns an HTTP/2 frame.
 pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// The header block of a request for a path.
+/// Returns the header block of a request for a path.
 fn request(path: &str) -> Vec<u8> {
     let mut block = vec![0x82, 0x87, 0x04, path.len() as u8];
     block.extend_from_slice(path.as_bytes());
@@ -36,10 +36,10 @@ fn request(path: &str) -> Vec<u8> {
     block
 }
 
-/// The frame of round `n` of a flood.
+/// Returns the frame of round `n` of a flood.
 type Flood = fn(u32) -> Vec<u8>;
 
-/// The stream of round `n`.
+/// Returns the stream of round `n`.
 fn stream(n: u32) -> u32 {
     2 * n + 1
 }
@@ -68,7 +68,7 @@ const FLOODS: [(&str, Flood); 6] = [
 ];
 
 #[tokio::test]
-async fn a_flood_of_frames_ends_the_connection() {
+async fn disconnects_a_client_that_floods_frames() {
     let world = start(Limits::default()).await;
     for (what, flood) in FLOODS {
         let (mut read, mut write) = tokio::io::split(world.connect(b"h2", None).await);
@@ -97,7 +97,7 @@ async fn a_flood_of_frames_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn a_client_that_gives_up_its_requests_is_cut_off() {
+async fn disconnects_a_client_that_abandons_its_requests() {
     let world = start(Limits { abandoned_requests: 50, ..Limits::default() }).await;
     let mut client = world.http2(None).await;
     for _ in 0..50 {
@@ -108,7 +108,7 @@ async fn a_client_that_gives_up_its_requests_is_cut_off() {
             answer = request => panic!("cut off too early: {answer:?}"),
         }
     }
-    // As many as were given up may be given up again once as many were answered.
+    // Each answered request allows one more abandoned request.
     for _ in 0..50 {
         assert_eq!(text(client.send_request(get("/")).await).await, "Http2 nobody");
     }
@@ -129,7 +129,7 @@ async fn a_client_that_gives_up_its_requests_is_cut_off() {
 }
 
 #[tokio::test]
-async fn refusals_before_the_body_was_read_do_not_end_the_connection() {
+async fn refusals_before_the_body_is_read_keep_the_connection() {
     let world = start(Limits::default()).await;
     let stream = TokioIo::new(world.connect(b"h2", None).await);
     let (mut client, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();

@@ -1,4 +1,4 @@
-//! Clients that open connections and do not use them, and clients in their way.
+//! Clients that open connections without using them, and clients that compete with them.
 
 use std::net::Ipv4Addr;
 
@@ -24,7 +24,7 @@ fn connections(total: usize, per_address: usize) -> Limits {
 }
 
 #[tokio::test]
-async fn closes_a_connection_whose_first_request_does_not_come() {
+async fn closes_a_connection_without_a_first_request() {
     let world = start(Limits { first_request: SOON, idle: NEVER, ..Limits::default() }).await;
     let settings = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
     let part_of_headers = [&settings, &*frame(HEADERS, 0, 1, &[0x82, 0x87])].concat();
@@ -47,14 +47,14 @@ async fn closes_a_connection_whose_first_request_does_not_come() {
 }
 
 #[tokio::test]
-async fn a_head_that_comes_byte_by_byte_takes_no_longer() {
+async fn the_timeout_covers_a_head_that_comes_byte_by_byte() {
     let world = start(Limits { first_request: SOON, idle: NEVER, ..Limits::default() }).await;
     for protocol in [&b"http/1.1"[..], b"h2"] {
         let (mut read, mut write) = tokio::io::split(world.connect(protocol, None).await);
         let start: &[u8] = if protocol == b"h2" { PREFACE } else { b"GET / HTTP/1.1\r\n" };
         let drip = async {
             write.write_all(start).await.unwrap();
-            // A header line without an end, or pings: something that could go on for ever.
+            // A header line without an end, or pings, which could go on forever.
             let more = if protocol == b"h2" { frame(6, 0, 0, &[0; 8]) } else { b"a".to_vec() };
             while write.write_all(&more).await.is_ok() && write.flush().await.is_ok() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -88,7 +88,7 @@ async fn closes_an_idle_connection_and_none_with_a_request() {
 }
 
 #[tokio::test]
-async fn silent_connections_lock_nobody_out() {
+async fn silent_connections_do_not_lock_out_others() {
     let world = start(connections(4, 4)).await;
     let mut alice = world.http2(Some(world.client("alice"))).await;
     assert_eq!(text(alice.send_request(get("/")).await).await, "Http2 alice");
@@ -99,7 +99,7 @@ async fn silent_connections_lock_nobody_out() {
         let mut bob = world.http1().await;
         assert_eq!(text(bob.send_request(get("/")).await).await, "Http1 nobody");
     }
-    // All but the newest were closed for others.
+    // All but the newest were closed in favor of others.
     for mut stream in silent.into_iter().take(16) {
         closed(&mut stream).await;
     }
@@ -122,7 +122,7 @@ async fn connections_in_any_unauthenticated_state_make_room() {
 }
 
 #[tokio::test]
-async fn one_address_takes_its_share_only() {
+async fn one_address_gets_only_its_share() {
     let world = start(connections(4, 2)).await;
     let mut alice = Vec::new();
     for _ in 0..2 {

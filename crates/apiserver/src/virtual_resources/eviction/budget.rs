@@ -1,4 +1,4 @@
-//! The budget that guards a pod, and what an eviction takes from it.
+//! Disruption budgets: finds those that select a pod, and records evictions in their status.
 
 use nave_machinery::options::UpdateOptions;
 use nave_machinery::selector::LabelSelector;
@@ -13,16 +13,17 @@ use crate::endpoints::view::View;
 use crate::endpoints::virtual_resource::VirtualRequest;
 use crate::internal::InternalWriter;
 
-/// Evictions of a budget that may be under way at a time; more are a sign that nothing confirms them.
+/// Maximum number of unconfirmed evictions of a budget, as upstream; more mean that the controller does not confirm
+/// them.
 const MAX_DISRUPTED_PODS: usize = 2000;
-/// Seconds after which it makes sense to ask again while a budget's status is behind its specification.
+/// Retry delay while a budget's status is older than its spec, in seconds.
 const RETRY_UNPROCESSED: u32 = 10;
-/// The reason of the cause by which a client knows that a budget refused.
+/// The reason of the status cause that identifies a refusal by a budget.
 const BUDGET_CAUSE: &str = "DisruptionBudget";
-/// The condition of a budget that says whether disruptions are allowed.
+/// The condition that tells whether disruptions are allowed.
 const DISRUPTION_ALLOWED: &str = "DisruptionAllowed";
 
-/// The budgets that select a pod. One whose selector cannot be read selects nothing.
+/// Returns the budgets that select a pod. An invalid selector selects nothing.
 pub(super) async fn of_pod(request: &VirtualRequest<'_>, pod: &Value) -> Result<Vec<Value>, Status> {
     let Some(labels) = meta::labels(pod).filter(|labels| !labels.is_empty()) else { return Ok(Vec::new()) };
     let endpoint = endpoint(request)?;
@@ -43,7 +44,7 @@ pub(super) async fn of_pod(request: &VirtualRequest<'_>, pod: &Value) -> Result<
     Ok(found)
 }
 
-/// Returns whether a budget lets a pod go that is not ready, without counting it.
+/// Returns whether a budget lets a pod that is not ready be evicted without counting it.
 pub(super) fn is_expendable(pod: &Value, budget: &Value) -> bool {
     if conditions::is_true(pod, "Ready") {
         return false;
@@ -53,7 +54,7 @@ pub(super) fn is_expendable(pod: &Value, budget: &Value) -> bool {
     always || (desired > 0 && number(budget, "currentHealthy") >= desired)
 }
 
-/// Writes the eviction of the request's pod into the budget's status, as the server itself.
+/// Records the eviction of the request's pod in the budget's status, as the server's own user.
 pub(super) async fn take(request: &VirtualRequest<'_>, budget: &str, dry_run: bool) -> Result<(), Status> {
     let endpoint = endpoint(request)?;
     let writer = InternalWriter::new(endpoint, request.resources.admission());
@@ -62,7 +63,7 @@ pub(super) async fn take(request: &VirtualRequest<'_>, budget: &str, dry_run: bo
     writer.update(View::Status, (request.namespace(), budget), &options, &take).await.map(drop)
 }
 
-/// 429: the budget's status does not tell yet whether the pod may go.
+/// Returns 429: the budget's status does not tell yet whether the pod may be evicted.
 pub(super) fn unprocessed(budget: &str) -> Status {
     let why = format!("The disruption budget {budget} is still being processed by the server.");
     refused(&why, RETRY_UNPROCESSED)
@@ -78,10 +79,10 @@ fn refused(why: &str, retry_after_seconds: u32) -> Status {
     Status::too_many_requests(text, retry_after_seconds).with_cause(BUDGET_CAUSE, why, "")
 }
 
-/// The budget with one disruption less.
+/// Returns the budget with one disruption less.
 ///
 /// # Errors
-/// 429 where no disruption is allowed, 403 where the status is not one that a controller writes.
+/// 429 if no disruption is allowed, 403 if the status is not one that the controller writes.
 fn taken(budget: &Value, pod: &str, now: Timestamp) -> Result<Value, Status> {
     let name = meta::name(budget);
     let forbidden =
@@ -126,7 +127,7 @@ fn why_none_is_allowed(budget: &Value) -> String {
     let says_why = status == "False" && !message.is_empty();
     let (desired, current) = (number(budget, "desiredHealthy"), number(budget, "currentHealthy"));
     let refuses = format!("The disruption budget {name} does not allow evicting pods currently");
-    // The numbers hold only where the last look at the pods succeeded.
+    // The numbers are valid only if the last sync of the budget succeeded.
     if says_why && reason == "SyncFailed" {
         format!("{refuses} because it failed sync: {message}")
     } else if current <= desired {
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn an_eviction_takes_one_disruption() {
+    fn an_eviction_uses_one_disruption() {
         let left = taken(&budget(2), "p", now()).unwrap();
         assert_eq!(left["status"]["disruptionsAllowed"], 1);
         assert_eq!(left["status"]["disruptedPods"], json!({"p": "1970-01-01T00:00:00Z"}));
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_is_not_ready_may_go_by_the_budgets_policy() {
+    fn unready_pods_are_evicted_by_the_budgets_policy() {
         let pod = |ready: bool| {
             let status = if ready { "True" } else { "False" };
             json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": status}]}})

@@ -1,10 +1,10 @@
 //! `pods/eviction`: a deletion that a disruption budget can refuse (upstream: `EvictionREST`).
 //!
-//! A pod that a budget guards is deleted only after the eviction has been written into the budget's status: one
-//! disruption less is allowed, and the pod stands among those that are about to go. Of evictions that come at the same
-//! time only as many succeed as the budget has room for.
+//! A pod that a budget selects is deleted only after the eviction is recorded in the budget's status, with one allowed
+//! disruption less and the pod among the disrupted ones. So of concurrent evictions, only as many succeed as the budget
+//! allows.
 //!
-//! The eviction itself has been admitted. What it does to the pod is not admitted again, as upstream has it.
+//! The eviction has been admitted; as upstream, its changes of the pod are not admitted again.
 
 mod budget;
 
@@ -24,10 +24,10 @@ use crate::endpoints::write::{Change, Target, Write};
 use crate::lifecycle;
 use crate::storage::ResourceStorage;
 
-/// How often an eviction is tried again because the pod has changed meanwhile.
+/// Maximum number of attempts if the pod changes meanwhile.
 const MAX_ATTEMPTS: usize = 20;
 
-/// Evicts a pod.
+/// Evicts pods.
 pub(super) struct Eviction;
 
 #[async_trait]
@@ -48,7 +48,8 @@ impl VirtualResource for Eviction {
     }
 }
 
-/// The options of the deletion. A dry run asked for in one place is one; asked for in both, it has to be the same.
+/// Returns the options of the deletion. A dry run can be requested in the query or the body; if in both, they must
+/// agree.
 fn options(eviction: &Value, dry_run: bool) -> Result<DeleteOptions, Status> {
     let body = eviction.get("deleteOptions").unwrap_or(&Value::Null);
     let ignore = "ignoreStoreReadErrorWithClusterBreakingPotential";
@@ -69,7 +70,7 @@ fn options(eviction: &Value, dry_run: bool) -> Result<DeleteOptions, Status> {
     Ok(options)
 }
 
-/// Deletes a pod whose deletion disturbs nothing, whatever budgets say; any other pod is returned.
+/// Deletes a pod whose deletion is no disruption, whatever the budgets; returns any other pod.
 async fn evict_unguarded(
     request: &VirtualRequest<'_>,
     options: &DeleteOptions,
@@ -81,7 +82,7 @@ async fn evict_unguarded(
             return Ok(Some(pod));
         }
         let mut exact = options.clone();
-        // Between this look and the deletion a pending pod may become ready.
+        // A pending pod may become ready before the deletion.
         if is_pending(&pod) && exact.preconditions.resource_version.is_none() {
             exact.preconditions.resource_version = Some(meta::resource_version(&pod).to_owned());
         }
@@ -92,7 +93,7 @@ async fn evict_unguarded(
     }
 }
 
-/// Deletes a pod as far as the budgets that select it let it go.
+/// Deletes a pod if the budgets that select it allow it.
 async fn evict_guarded(
     request: &VirtualRequest<'_>,
     pod: &Value,
@@ -104,7 +105,7 @@ async fn evict_guarded(
             let mut exact = options.clone();
             exact.preconditions.resource_version = Some(meta::resource_version(pod).to_owned());
             return match remove_pod(request, exact).await {
-                // The pod may be ready by now, and counts then.
+                // The pod may have become ready, in which case it counts.
                 Err(status) if is_race(&status, &options) => Err(budget::unprocessed(meta::name(budget))),
                 outcome => outcome,
             };
@@ -118,7 +119,7 @@ async fn evict_guarded(
     remove_pod(request, options).await
 }
 
-/// Returns whether a deletion failed because the pod has changed, and not by a precondition of the client.
+/// Returns whether a deletion failed because the pod has changed, and not because of the client's preconditions.
 fn is_race(status: &Status, options: &DeleteOptions) -> bool {
     status.reason == Some(Reason::Conflict) && options.preconditions.resource_version.is_none()
 }
@@ -130,14 +131,14 @@ async fn read_pod(request: &VirtualRequest<'_>) -> Result<Value, Status> {
     storage.codec().parse_cached(&cached)
 }
 
-/// A resource's storage, whose cache has all that was written before the eviction.
+/// Returns a resource's storage after its cache has caught up with all writes before the eviction.
 async fn up_to_date(endpoint: &Endpoint) -> Result<&ResourceStorage, Status> {
     let storage = endpoint.storage()?;
     storage.wait_until(storage.current_revision().await?).await?;
     Ok(storage)
 }
 
-/// Returns whether the pod's deletion disturbs anything: it runs, and is not on its way out already.
+/// Returns whether the pod's deletion is a disruption: the pod runs and is not being deleted.
 fn is_disruption(pod: &Value) -> bool {
     let phase = meta::str_at(pod, &["status", "phase"]).unwrap_or_default();
     !matches!(phase, "Succeeded" | "Failed" | "Pending") && meta::deletion_timestamp(pod).is_none()
@@ -147,7 +148,7 @@ fn is_pending(pod: &Value) -> bool {
     meta::str_at(pod, &["status", "phase"]) == Some("Pending") && meta::deletion_timestamp(pod).is_none()
 }
 
-/// Says in the pod's status why it goes, and deletes it.
+/// Sets the condition in the pod's status, and deletes the pod.
 async fn remove_pod(request: &VirtualRequest<'_>, mut options: DeleteOptions) -> Result<(), Status> {
     let (name, unadmitted) = (request.name(), Chain::default());
     let pod = Target { admission: &unadmitted, ..request.target(request.endpoint, name) };
@@ -156,7 +157,7 @@ async fn remove_pod(request: &VirtualRequest<'_>, mut options: DeleteOptions) ->
         let mark = |pod: &Object| marked(&request.endpoint.def, pod, &options);
         let update = UpdateOptions::default();
         let marked = Write::new(&status, Change::Compute(&mark), &update).run(name).await?.into_object();
-        // The mark is the only change since the state that the preconditions are about.
+        // The condition is the only change since the state that the preconditions name.
         if let Some(version) = &mut options.preconditions.resource_version {
             meta::resource_version(&marked).clone_into(version);
         }
@@ -164,10 +165,10 @@ async fn remove_pod(request: &VirtualRequest<'_>, mut options: DeleteOptions) ->
     Write::delete(&pod, &options).run(name).await.map(drop)
 }
 
-/// The pod with the condition that it is evicted.
+/// Returns the pod with the condition that it is evicted.
 ///
 /// # Errors
-/// 409 where a precondition of the deletion does not hold: nothing happens to the pod then.
+/// 409 if a precondition of the deletion fails; the pod is unchanged then.
 fn marked(def: &ResourceDef, pod: &Object, options: &DeleteOptions) -> Result<Value, Status> {
     lifecycle::check_preconditions(def, pod.uid(), pod.resource_version(), options, pod.name())?;
     let mut pod = pod.as_value().clone();
@@ -183,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pods_that_do_not_run_disturb_nothing() {
+    fn deleting_pods_that_do_not_run_is_no_disruption() {
         let pod = |phase: &str| json!({"metadata": {"name": "p"}, "status": {"phase": phase}});
         for (phase, disturbs) in
             [("Running", true), ("Pending", false), ("Failed", false), ("Succeeded", false)]
