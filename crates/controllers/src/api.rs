@@ -1,27 +1,28 @@
-//! What controllers take answers of the API for.
+//! Errors of the API server that controllers ignore.
 
 use crate::frame::SyncError;
 
-/// A creation, for which it is as good if somebody else was faster, or if the namespace is on its way out.
-pub(crate) fn created<K>(outcome: Result<K, kube::Error>) -> Result<(), SyncError> {
+/// The outcome of a creation, where an existing object or a terminating namespace is not an error.
+pub(crate) fn ignore_already_exists<K>(outcome: Result<K, kube::Error>) -> Result<(), SyncError> {
     match outcome {
-        Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" || is_terminating(&status) => {
+        Err(kube::Error::Api(status))
+            if status.reason == "AlreadyExists" || is_namespace_terminating(&status) =>
+        {
             Ok(())
         }
         outcome => Ok(outcome.map(drop)?),
     }
 }
 
-/// A write, for which it is as good if the object is gone.
-pub(crate) fn gone_is_fine<K>(outcome: Result<K, kube::Error>) -> Result<(), SyncError> {
+/// The outcome of a write, where a missing object is not an error.
+pub(crate) fn ignore_not_found<K>(outcome: Result<K, kube::Error>) -> Result<(), SyncError> {
     match outcome {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         outcome => Ok(outcome.map(drop)?),
     }
 }
 
-/// Returns whether the API refused to create something in a namespace that is being deleted.
-fn is_terminating(status: &kube::core::Status) -> bool {
+fn is_namespace_terminating(status: &kube::core::Status) -> bool {
     let mut causes = status.details.iter().flat_map(|details| &details.causes);
     status.code == 403 && causes.any(|cause| cause.reason == "NamespaceTerminating")
 }

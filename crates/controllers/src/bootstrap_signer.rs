@@ -1,5 +1,5 @@
-//! Bootstrap signer: signs the cluster's kubeconfig in `kube-public/cluster-info` with each bootstrap token, so that who
-//! joins with a token can check it (upstream: `bootstrap`).
+//! Bootstrap signer: signs the kubeconfig in `kube-public/cluster-info` with each bootstrap token, so that a client
+//! that joins with a token can verify it (upstream: `bootstrap`).
 
 use std::collections::BTreeMap;
 
@@ -13,11 +13,10 @@ use kube::api::{Api, PostParams};
 use nave_client::{Action, Lister, ObjectName};
 use serde_json::json;
 
-use crate::api::gone_is_fine;
+use crate::api::ignore_not_found;
 use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 use crate::token_cleaner::{NAMESPACE, expires_in, is_token};
 
-/// Bootstrap signer.
 pub(crate) const BOOTSTRAP_SIGNER: Descriptor = Descriptor {
     name: "bootstrap-signer-controller",
     alias: "bootstrapsigner",
@@ -29,7 +28,7 @@ pub(crate) const BOOTSTRAP_SIGNER: Descriptor = Descriptor {
 
 const CLUSTER_INFO: (&str, &str) = ("kube-public", "cluster-info");
 const KUBECONFIG: &str = "kubeconfig";
-/// Before the id of the token that made a signature.
+/// The token ID follows.
 const SIGNATURE_PREFIX: &str = "jws-kubeconfig-";
 
 struct Controller {
@@ -42,10 +41,11 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     let mut builder = context.controller("bootstrap_signer_queue");
     let (config_maps, secrets) = (builder.informer::<ConfigMap>(), builder.informer::<Secret>());
     let (namespace, name) = CLUSTER_INFO;
-    builder.map(&config_maps, move |map| {
+    builder.enqueue_mapped(&config_maps, move |map| {
         (map.namespace() == namespace && map.name() == name).then(|| map.key())
     });
-    builder.map(&secrets, move |secret| is_token(secret).then(|| ObjectName::new(namespace, name)));
+    builder
+        .enqueue_mapped(&secrets, move |secret| is_token(secret).then(|| ObjectName::new(namespace, name)));
     builder.run(Controller {
         client: context.client.clone(),
         config_maps: config_maps.lister(),
@@ -57,20 +57,24 @@ impl Reconciler for Controller {
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let Some(cached) = self.config_maps.get_by_key(&key) else { return Ok(Action::Done) };
         let mut map = cached.decode()?;
-        let tokens = self.secrets.list_namespace(NAMESPACE);
-        let tokens = tokens.iter().filter(|secret| is_token(secret)).map(nave_client::Object::decode);
-        let tokens = tokens.collect::<Result<Vec<_>, _>>()?;
+        let tokens = self
+            .secrets
+            .list_namespace(NAMESPACE)
+            .iter()
+            .filter(|secret| is_token(secret))
+            .map(nave_client::Object::decode)
+            .collect::<Result<Vec<_>, _>>()?;
         let Some(signed) = signed(map.data.as_ref(), &tokens, Timestamp::now()) else {
             return Ok(Action::Done);
         };
         map.data = Some(signed);
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), key.namespace());
-        gone_is_fine(maps.replace(key.name(), &PostParams::default(), &map).await)?;
+        ignore_not_found(maps.replace(key.name(), &PostParams::default(), &map).await)?;
         Ok(Action::Done)
     }
 }
 
-/// The config map's data with one signature for each token, if it has others.
+/// Returns the config map's data with one signature per signing token; `None` if it has these signatures already.
 fn signed(
     data: Option<&BTreeMap<String, String>>,
     tokens: &[Secret],
@@ -86,17 +90,17 @@ fn signed(
     (&signed != data).then_some(signed)
 }
 
-/// Id and secret of a token that signs.
+/// The ID and secret of a valid signing token.
 fn signing_token(token: &Secret, now: Timestamp) -> Option<(&str, &str)> {
     let field = |key: &str| std::str::from_utf8(&token.data.as_ref()?.get(key)?.0).ok();
     let (id, secret) = (field("token-id")?, field("token-secret")?);
-    let named = token.metadata.name.as_deref()?.strip_prefix("bootstrap-token-") == Some(id);
-    let over = expires_in(token, now).is_some_and(|left| left.is_zero());
-    let signs = field("usage-bootstrap-signing") == Some("true") && !id.is_empty() && !secret.is_empty();
-    (named && signs && !over).then_some((id, secret))
+    let has_matching_name = token.metadata.name.as_deref()?.strip_prefix("bootstrap-token-") == Some(id);
+    let is_expired = expires_in(token, now).is_some_and(|left| left.is_zero());
+    let may_sign = field("usage-bootstrap-signing") == Some("true") && !id.is_empty() && !secret.is_empty();
+    (has_matching_name && may_sign && !is_expired).then_some((id, secret))
 }
 
-/// A detached JWS of a text, made with a token.
+/// A detached JWS (RFC 7515, appendix F) of `text`, signed with the token's secret.
 fn signature(text: &str, id: &str, secret: &str) -> String {
     let header = BASE64_URL_SAFE_NO_PAD.encode(json!({"alg": "HS256", "kid": id}).to_string());
     let payload = BASE64_URL_SAFE_NO_PAD.encode(text);
@@ -126,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn each_token_that_holds_and_may_sign_has_a_signature() {
+    fn adds_signatures_of_valid_signing_tokens_only() {
         let data: BTreeMap<_, _> =
             [("kubeconfig", "content"), ("jws-kubeconfig-old", "x"), ("other", "stays")]
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
@@ -141,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_is_a_detached_jws() {
+    fn signature_is_a_detached_jws() {
         let jws = signature("content", "abcdef", "0123456789abcdef");
         let parts: Vec<_> = jws.split('.').collect();
         let header = BASE64_URL_SAFE_NO_PAD.decode(parts[0]).unwrap();

@@ -1,17 +1,17 @@
-//! Cluster roles that are made of others (upstream: `clusterroleaggregation`).
+//! Aggregated cluster roles: their rules are the union of the rules of the roles that they select (upstream:
+//! `clusterroleaggregation`).
 
 use std::collections::HashSet;
 
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 use kube::api::{Api, PostParams};
-use nave_client::{Action, Lister, Object, ObjectName, on_each};
+use nave_client::{Action, Lister, Object, ObjectName};
 use nave_machinery::selector::LabelSelector;
 
 use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 use crate::selectors;
 
-/// The controller.
 pub(crate) const CLUSTER_ROLE_AGGREGATION: Descriptor = Descriptor {
     name: "clusterrole-aggregation-controller",
     alias: "clusterrole-aggregation",
@@ -24,19 +24,16 @@ pub(crate) const CLUSTER_ROLE_AGGREGATION: Descriptor = Descriptor {
 fn start(context: &Context) -> BoxFuture<'static, ()> {
     let mut builder = context.controller("ClusterRoleAggregator");
     let roles = builder.informer::<ClusterRole>();
-    let (queue, all) = (builder.queue(), roles.lister());
-    // Any role can be part of any that aggregates; there are few of those.
-    let changed = on_each(move |_| {
-        for role in all.list().iter().filter(|role| aggregates(role)) {
-            queue.add(role.key());
-        }
+    let all = roles.lister();
+    // A change of any role may affect any aggregated role; there are few of those.
+    builder.enqueue_mapped(&roles, move |_| {
+        all.list().into_iter().filter(is_aggregated).map(|role| role.key()).collect::<Vec<_>>()
     });
-    builder.watch(&roles, changed);
     builder.run(Aggregation { client: context.client.clone(), roles: roles.lister() })
 }
 
-/// Returns whether a role may be made of others. A look at the JSON spares decoding hundreds of roles for each event.
-fn aggregates(role: &Object<ClusterRole>) -> bool {
+/// Returns whether a role is aggregated. Reading the JSON avoids decoding hundreds of roles on each event.
+fn is_aggregated(role: &Object<ClusterRole>) -> bool {
     memchr::memmem::find(role.json(), b"\"aggregationRule\"").is_some()
 }
 
@@ -46,7 +43,7 @@ struct Aggregation {
 }
 
 impl Reconciler for Aggregation {
-    /// Gives a role the rules of those it is made of.
+    /// Sets an aggregated role's rules to those of the roles it selects.
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let Some(found) = self.roles.get_by_key(&key) else { return Ok(Action::Done) };
         let mut role = found.decode()?;
@@ -55,7 +52,7 @@ impl Reconciler for Aggregation {
         parts.retain(|part| part.name() != key.name() && selectors.iter().any(|it| part.is_selected_by(it)));
         parts.sort_by(|a, b| a.name().cmp(b.name()));
         let parts = parts.iter().map(Object::decode).collect::<Result<Vec<_>, _>>()?;
-        let rules = union(&parts);
+        let rules = union_of_rules(&parts);
         if role.rules.as_deref().unwrap_or_default() == rules {
             return Ok(Action::Done);
         }
@@ -66,16 +63,16 @@ impl Reconciler for Aggregation {
     }
 }
 
-/// What selects the roles that a role is made of.
+/// The label selectors of an aggregated role.
 fn selectors_of(role: &ClusterRole) -> Result<Option<Vec<LabelSelector>>, SyncError> {
     let Some(rule) = &role.aggregation_rule else { return Ok(None) };
     rule.cluster_role_selectors.iter().flatten().map(selectors::parse).collect::<Result<_, _>>().map(Some)
 }
 
-/// The rules of roles in order, each once.
-fn union(parts: &[ClusterRole]) -> Vec<PolicyRule> {
+/// The rules of all roles in order, without duplicates.
+fn union_of_rules(parts: &[ClusterRole]) -> Vec<PolicyRule> {
     let mut rules: Vec<PolicyRule> = Vec::new();
-    // By its text, as a rule has no hash: comparing each with each would be quadratic.
+    // Compared by their text, as rules have no hash; comparing all pairs would be quadratic.
     let mut seen = HashSet::new();
     for rule in parts.iter().flat_map(|part| part.rules.iter().flatten()) {
         if seen.insert(serde_json::to_string(rule).unwrap_or_default()) {
@@ -92,19 +89,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_rule_is_taken_once() {
+    fn union_has_no_duplicates() {
         let role = |verbs: &[&str]| -> ClusterRole {
             let rules: Vec<_> =
                 verbs.iter().map(|verb| json!({"verbs": [verb], "resources": ["pods"]})).collect();
             serde_json::from_value(json!({"metadata": {"name": "r"}, "rules": rules})).unwrap()
         };
-        let rules = union(&[role(&["get", "list"]), role(&["list", "watch"]), role(&[])]);
+        let rules = union_of_rules(&[role(&["get", "list"]), role(&["list", "watch"]), role(&[])]);
         let verbs: Vec<_> = rules.iter().map(|rule| rule.verbs[0].as_str()).collect();
         assert_eq!(verbs, ["get", "list", "watch"]);
     }
 
     #[test]
-    fn only_roles_with_a_rule_for_it_aggregate() {
+    fn only_roles_with_an_aggregation_rule_are_aggregated() {
         let role = |json: serde_json::Value| serde_json::from_value::<ClusterRole>(json).unwrap();
         assert_eq!(selectors_of(&role(json!({"metadata": {}}))).unwrap(), None);
         let made = json!({"metadata": {}, "aggregationRule": {"clusterRoleSelectors": [

@@ -1,4 +1,4 @@
-//! What a server serves, for controllers that work on all of it.
+//! Discovery of the served resources, for controllers that handle every type.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use kube::discovery::ApiResource;
 use nave_machinery::GroupVersionResource;
 use parking_lot::Mutex;
 
-/// A resource in one of its versions.
+/// A resource in one version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Resource {
     /// The API group; empty for the core group.
@@ -20,31 +20,29 @@ pub(crate) struct Resource {
     pub(crate) plural: String,
     /// The kind.
     pub(crate) kind: String,
-    /// True if its objects live in namespaces.
+    /// True if its objects are namespaced.
     pub(crate) namespaced: bool,
-    /// What can be done to it.
+    /// The supported verbs.
     pub(crate) verbs: Vec<String>,
-    /// What is served below its objects.
+    /// The subresources.
     pub(crate) subresources: Vec<String>,
 }
 
 impl Resource {
-    /// Returns whether a verb is served.
     pub(crate) fn serves(&self, verb: &str) -> bool {
         self.verbs.iter().any(|served| served == verb)
     }
 
-    /// Group and version, as objects write them.
+    /// Group and version as in `apiVersion`.
     pub(crate) fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
     }
 
-    /// The resource and its version.
     pub(crate) fn resource(&self) -> GroupVersionResource {
         GroupVersionResource::new(&self.group, &self.version, &self.plural)
     }
 
-    /// For the client.
+    /// The form that kube's client uses.
     pub(crate) fn api_resource(&self) -> ApiResource {
         ApiResource {
             group: self.group.clone(),
@@ -56,61 +54,61 @@ impl Resource {
     }
 }
 
-/// What a server serves, asked for when it is needed and not known freshly enough.
+/// A cached discovery document, refreshed when it is used and older than [`FRESH`].
 pub(crate) struct DiscoveryCache {
     client: kube::Client,
     kept: Mutex<Option<(Instant, Arc<Discovered>)>>,
 }
 
 impl DiscoveryCache {
-    /// A cache that knows nothing yet.
+    /// An empty cache.
     pub(crate) fn new(client: kube::Client) -> Self {
         Self { client, kept: Mutex::default() }
     }
 
-    /// What is served, as of half a minute ago at most.
+    /// The served resources, at most half a minute old.
     ///
     /// # Errors
-    /// The server's, or none reached.
+    /// The API server's error, or no response.
     pub(crate) async fn get(&self) -> Result<Arc<Discovered>, kube::Error> {
         if let Some((at, known)) = self.kept.lock().as_ref()
             && at.elapsed() < FRESH
         {
             return Ok(Arc::clone(known));
         }
-        let discovered = Arc::new(Discovered::ask(&self.client).await?);
+        let discovered = Arc::new(Discovered::discover(&self.client).await?);
         *self.kept.lock() = Some((Instant::now(), Arc::clone(&discovered)));
         Ok(discovered)
     }
 }
 
-/// What a server serves hardly ever changes.
+/// Served resources rarely change.
 const FRESH: Duration = Duration::from_secs(30);
 
-/// All that a server serves.
+/// The resources that a server serves.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Discovered {
-    /// By group and plural: the versions, the preferred one first.
+    /// By group and plural; the preferred version is first.
     resources: HashMap<(String, String), Vec<Resource>>,
-    /// Groups and versions whose resources are not known now, for the server behind them does not answer.
+    /// The group versions whose resources are unknown because their aggregated server does not respond.
     pub(crate) failed: Vec<String>,
 }
 
 impl Discovered {
-    /// Asks the server.
+    /// Reads the discovery documents of the server.
     ///
     /// # Errors
-    /// No answer, or one that cannot be read. Servers behind this one that do not answer are not an error but
-    /// [`failed`](Self::failed).
-    pub(crate) async fn ask(client: &kube::Client) -> Result<Self, kube::Error> {
+    /// The request failed or its response cannot be read. An aggregated server that does not respond is not an
+    /// error; its group versions are in [`failed`](Self::failed).
+    pub(crate) async fn discover(client: &kube::Client) -> Result<Self, kube::Error> {
         let mut discovered = Self::default();
-        discovered.take(client.list_core_api_versions_aggregated().await?);
-        discovered.take(client.list_api_groups_aggregated().await?);
+        discovered.add_groups(client.list_core_api_versions_aggregated().await?);
+        discovered.add_groups(client.list_api_groups_aggregated().await?);
         discovered.failed.sort();
         Ok(discovered)
     }
 
-    /// Each resource once, in its preferred version.
+    /// All resources, each in its preferred version.
     pub(crate) fn preferred(&self) -> impl Iterator<Item = &Resource> {
         self.resources.values().filter_map(|versions| versions.first())
     }
@@ -120,13 +118,13 @@ impl Discovered {
         self.resources.get(&(group.to_owned(), plural.to_owned()))?.first()
     }
 
-    /// The preferred version of a group that serves anything.
+    /// The preferred version of a group, if the group has resources.
     pub(crate) fn version_of(&self, group: &str) -> Option<&str> {
         let preferred = self.preferred().find(|resource| resource.group == group)?;
         Some(&preferred.version)
     }
 
-    /// The resource of a kind, in this version if it is served in it.
+    /// The resource of a kind in this version, or else in the preferred version that has the kind.
     pub(crate) fn kind(&self, api_version: &str, kind: &str) -> Option<&Resource> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let of_kind = |resource: &&Resource| resource.group == group && resource.kind == kind;
@@ -135,7 +133,7 @@ impl Discovered {
         exact.or_else(|| versions.iter().find(of_kind))
     }
 
-    fn take(&mut self, list: APIGroupDiscoveryList) {
+    fn add_groups(&mut self, list: APIGroupDiscoveryList) {
         for group in list.items {
             let group_name = group.metadata.and_then(|meta| meta.name).unwrap_or_default();
             for version in group.versions {
@@ -185,12 +183,12 @@ mod tests {
             {"metadata": {"name": "broken.io"}, "versions": [{"version": "v1", "freshness": "Stale"}]},
         ]});
         let mut discovered = Discovered::default();
-        discovered.take(serde_json::from_value(list).unwrap());
+        discovered.add_groups(serde_json::from_value(list).unwrap());
         discovered
     }
 
     #[test]
-    fn each_resource_is_known_in_its_preferred_version() {
+    fn finds_resources_in_their_preferred_version() {
         let discovered = discovered();
         let mut found: Vec<_> =
             discovered.preferred().map(|it| format!("{} {}", it.api_version(), it.plural)).collect();
@@ -203,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_are_found_in_the_version_named_or_another() {
+    fn finds_kinds_in_the_given_version_or_another() {
         let discovered = discovered();
         let version = |api_version: &str, kind: &str| {
             discovered.kind(api_version, kind).map(|resource| resource.version.as_str())

@@ -1,4 +1,4 @@
-//! Where the pods of a service are, in the form of old: one object a service (upstream: `endpoint`).
+//! Endpoints of services in the legacy API: one `Endpoints` object per service (upstream: `endpoint`).
 
 use std::collections::BTreeMap;
 
@@ -13,14 +13,13 @@ use crate::endpoint_slice::endpoints::{self, Family};
 use crate::endpoint_slice::{HEADLESS_LABEL, pods_of, watch_pods};
 use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 
-/// Addresses an object holds at most.
+/// The maximum number of addresses in an object.
 const MAX_ADDRESSES: usize = 1000;
-/// The annotation of an object that does not hold all there are.
+/// Annotation of an object whose addresses were truncated.
 const OVER_CAPACITY: (&str, &str) = ("endpoints.kubernetes.io/over-capacity", "truncated");
-/// The label that says who writes an object.
+/// Label of the objects that this controller manages.
 const MANAGED_BY: (&str, &str) = ("endpoints.kubernetes.io/managed-by", "endpoint-controller");
 
-/// The controller.
 pub(crate) const ENDPOINTS: Descriptor = Descriptor {
     name: "endpoints-controller",
     alias: "endpoint",
@@ -31,17 +30,16 @@ pub(crate) const ENDPOINTS: Descriptor = Descriptor {
 };
 
 fn start(context: &Context) -> BoxFuture<'static, ()> {
-    let mut builder = context.controller("endpoint");
-    let (services, pods) = (builder.informer::<Service>(), builder.informer::<Pod>());
-    let found = builder.informer::<Endpoints>();
-    builder.work_on(&services);
+    let (mut builder, services) = context.controller_for::<Service>("endpoint");
+    let pods = builder.informer::<Pod>();
+    let existing = builder.informer::<Endpoints>();
     watch_pods(&mut builder, &services, &pods);
-    builder.work_on(&found);
+    builder.enqueue_objects(&existing);
     builder.run(EndpointsController {
         client: context.client.clone(),
         services: services.lister(),
         pods: pods.lister(),
-        found: found.lister(),
+        existing: existing.lister(),
     })
 }
 
@@ -49,18 +47,18 @@ struct EndpointsController {
     client: kube::Client,
     services: Lister<Service>,
     pods: Lister<Pod>,
-    found: Lister<Endpoints>,
+    existing: Lister<Endpoints>,
 }
 
 impl Reconciler for EndpointsController {
-    /// Brings the object of a service where it belongs.
+    /// Updates the `Endpoints` of a service.
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let objects: Api<Endpoints> = Api::namespaced(self.client.clone(), key.namespace());
-        let found = self.found.get_by_key(&key);
+        let existing = self.existing.get_by_key(&key);
         let Some(service) = self.services.get_by_key(&key) else {
-            // Only what this controller has made goes with the service.
-            if found.is_some_and(|found| found.label(MANAGED_BY.0) == Some(MANAGED_BY.1)) {
-                api::gone_is_fine(objects.delete(key.name(), &DeleteParams::default()).await)?;
+            // Endpoints that users created stay when the service is deleted.
+            if existing.is_some_and(|existing| existing.label(MANAGED_BY.0) == Some(MANAGED_BY.1)) {
+                api::ignore_not_found(objects.delete(key.name(), &DeleteParams::default()).await)?;
             }
             return Ok(Action::Done);
         };
@@ -68,21 +66,21 @@ impl Reconciler for EndpointsController {
         let Some(selector) = endpoints::selector(&service) else { return Ok(Action::Done) };
         let pods = pods_of(&self.pods, key.namespace(), selector)?;
         let (subsets, complete) = subsets(&pods, &service);
-        let Some(found) = found.map(|found| found.decode()).transpose()? else {
-            let new = wanted(Endpoints::default(), &service, subsets, complete);
-            api::created(objects.create(&PostParams::default(), &new).await)?;
+        let Some(existing) = existing.map(|existing| existing.decode()).transpose()? else {
+            let new = desired(Endpoints::default(), &service, subsets, complete);
+            api::ignore_already_exists(objects.create(&PostParams::default(), &new).await)?;
             return Ok(Action::Done);
         };
-        let changed = wanted(found.clone(), &service, subsets, complete);
-        if changed != found {
+        let changed = desired(existing.clone(), &service, subsets, complete);
+        if changed != existing {
             objects.replace(key.name(), &PostParams::default(), &changed).await?;
         }
         Ok(Action::Done)
     }
 }
 
-/// An object as it should be, with all else it has.
-fn wanted(
+/// The object with the metadata and subsets of its service; other metadata stays.
+fn desired(
     mut object: Endpoints,
     service: &Service,
     subsets: Vec<EndpointSubset>,
@@ -111,7 +109,7 @@ fn wanted(
     object
 }
 
-/// The addresses of pods by the ports they answer on, and whether these are all.
+/// Groups the addresses of pods by port set. Returns the subsets, and whether they hold all addresses.
 fn subsets(pods: &[Pod], service: &Service) -> (Vec<EndpointSubset>, bool) {
     let family = Family::of_service(service).first().copied().unwrap_or(Family::V4);
     let publishes_all = endpoints::publishes_not_ready(service);
@@ -130,18 +128,18 @@ fn subsets(pods: &[Pod], service: &Service) -> (Vec<EndpointSubset>, bool) {
         list.get_or_insert_default().extend(address(endpoint));
     }
     let mut subsets: Vec<_> = by_ports.into_values().collect();
-    let (mut room, mut complete) = (MAX_ADDRESSES, true);
-    // Addresses that are ready come first where there is not room for all.
-    let lists = |subset: &mut EndpointSubset, ready: bool| {
+    let (mut remaining, mut complete) = (MAX_ADDRESSES, true);
+    // Ready addresses take precedence when the limit is reached.
+    let take_list = |subset: &mut EndpointSubset, ready: bool| {
         if ready { subset.addresses.take() } else { subset.not_ready_addresses.take() }
     };
     for ready in [true, false] {
         for subset in &mut subsets {
-            let Some(mut list) = lists(subset, ready) else { continue };
+            let Some(mut list) = take_list(subset, ready) else { continue };
             list.sort_by(|a, b| key(a).cmp(&key(b)));
-            complete &= list.len() <= room;
-            list.truncate(room);
-            room -= list.len();
+            complete &= list.len() <= remaining;
+            list.truncate(remaining);
+            remaining -= list.len();
             let list = Some(list).filter(|list| !list.is_empty());
             if ready {
                 subset.addresses = list;
@@ -203,51 +201,52 @@ mod tests {
     }
 
     #[test]
-    fn pods_stand_among_the_ready_or_the_others() {
+    fn sorts_pods_into_ready_and_not_ready_addresses() {
         let mut leaving = pod(3, true);
         leaving.metadata =
             serde_json::from_value(json!({"deletionTimestamp": "2026-01-01T00:00:00Z"})).unwrap();
-        let (found, complete) = subsets(&[pod(2, true), pod(1, true), pod(4, false), leaving], &service(&[]));
+        let (existing, complete) =
+            subsets(&[pod(2, true), pod(1, true), pod(4, false), leaving], &service(&[]));
         let address = |at: usize| {
             json!({"ip": format!("10.0.0.{at}"), "nodeName": "n",
                 "targetRef": {"kind": "Pod", "namespace": "ns", "name": format!("p{at}"), "uid": format!("u{at}")}})
         };
-        let wanted = json!([{"addresses": [address(1), address(2)], "notReadyAddresses": [address(4)],
+        let desired = json!([{"addresses": [address(1), address(2)], "notReadyAddresses": [address(4)],
             "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}]}]);
-        assert_eq!((serde_json::to_value(found).unwrap(), complete), (wanted, true));
-        let (found, _) = subsets(&[pod(1, false)], &service(&[("publishNotReadyAddresses", json!(true))]));
-        assert!(found[0].addresses.is_some() && found[0].not_ready_addresses.is_none());
+        assert_eq!((serde_json::to_value(existing).unwrap(), complete), (desired, true));
+        let (existing, _) = subsets(&[pod(1, false)], &service(&[("publishNotReadyAddresses", json!(true))]));
+        assert!(existing[0].addresses.is_some() && existing[0].not_ready_addresses.is_none());
     }
 
     #[test]
-    fn a_headless_service_needs_no_ports() {
-        let (found, _) =
+    fn headless_service_needs_no_ports() {
+        let (existing, _) =
             subsets(&[pod(1, true)], &service(&[("ports", json!([])), ("clusterIP", json!("None"))]));
-        assert!(found[0].ports.is_none() && found[0].addresses.as_ref().unwrap().len() == 1);
+        assert!(existing[0].ports.is_none() && existing[0].addresses.as_ref().unwrap().len() == 1);
     }
 
     #[test]
-    fn what_is_ready_comes_first_where_there_is_not_room_for_all() {
+    fn keeps_ready_addresses_when_truncating() {
         let pods: Vec<_> = (0..MAX_ADDRESSES + 10).map(|at| pod(at, at >= 20)).collect();
-        let (found, complete) = subsets(&pods, &service(&[]));
+        let (existing, complete) = subsets(&pods, &service(&[]));
         assert!(!complete);
-        let lengths =
-            [&found[0].addresses, &found[0].not_ready_addresses].map(|list| list.as_ref().unwrap().len());
+        let lengths = [&existing[0].addresses, &existing[0].not_ready_addresses]
+            .map(|list| list.as_ref().unwrap().len());
         assert_eq!(lengths, [MAX_ADDRESSES - 10, 10]);
-        let object = wanted(Endpoints::default(), &service(&[]), found, complete);
+        let object = desired(Endpoints::default(), &service(&[]), existing, complete);
         assert_eq!(
             object.metadata.annotations.as_ref().unwrap()["endpoints.kubernetes.io/over-capacity"],
             "truncated"
         );
-        let object = wanted(object, &service(&[]), Vec::new(), true);
+        let object = desired(object, &service(&[]), Vec::new(), true);
         assert!(object.metadata.annotations.is_none() && object.subsets.is_none());
     }
 
     #[test]
-    fn the_same_again_changes_nothing() {
-        let (found, complete) = subsets(&[pod(1, true)], &service(&[]));
-        let object = wanted(Endpoints::default(), &service(&[]), found.clone(), complete);
-        assert_eq!(wanted(object.clone(), &service(&[]), found, complete), object);
+    fn unchanged_endpoints_are_not_written() {
+        let (existing, complete) = subsets(&[pod(1, true)], &service(&[]));
+        let object = desired(Endpoints::default(), &service(&[]), existing.clone(), complete);
+        assert_eq!(desired(object.clone(), &service(&[]), existing, complete), object);
         assert_eq!(object.metadata.labels.unwrap().len(), 2);
     }
 }

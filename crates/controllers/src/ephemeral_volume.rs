@@ -1,10 +1,11 @@
-//! Ephemeral volumes: makes the claims that pods bring along (upstream: `volume/ephemeral`).
+//! Ephemeral volume controller: creates the claims for the ephemeral volumes of pods (upstream:
+//! `volume/ephemeral`).
 
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::{EphemeralVolumeSource, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{Api, PostParams};
-use nave_client::{Action, Lister, Object, ObjectName, on_change, on_delete};
+use nave_client::{Action, Lister, Object, ObjectName, on_change};
 
 use crate::frame::{
     Context, Descriptor, EventKind, EventRecorder, Reconciler, SyncError, Workers, reference_of,
@@ -12,7 +13,6 @@ use crate::frame::{
 use crate::owners::controller_of;
 use crate::pods;
 
-/// The controller.
 pub(crate) const EPHEMERAL_VOLUME: Descriptor = Descriptor {
     name: "ephemeral-volume-controller",
     alias: "ephemeral-volume",
@@ -27,26 +27,23 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     let (pods, claims) = (builder.informer::<Pod>(), builder.informer::<PersistentVolumeClaim>());
     pods::index_by_volume_claim(&pods);
     let queue = builder.queue();
-    // The volumes of a pod never change.
-    builder.watch(
+    // A pod's volumes are immutable, so its updates are ignored.
+    builder.add_handler(
         &pods,
         on_change(
             |_, _| false,
             move |pod| {
-                if brings_claims(pod) {
+                if has_ephemeral_volumes(pod) {
                     queue.add(pod.key());
                 }
             },
         ),
     );
-    let (queue, lister) = (builder.queue(), pods.lister());
-    builder.watch(
-        &claims,
-        on_delete(move |claim: &Object<PersistentVolumeClaim>| {
-            let users = pods::mounting(&lister, &claim.key());
-            users.iter().filter(|pod| brings_claims(pod)).for_each(|pod| queue.add(pod.key()));
-        }),
-    );
+    let lister = pods.lister();
+    builder.enqueue_mapped_on_delete(&claims, move |claim| {
+        let users = pods::mounting(&lister, &claim.key()).into_iter();
+        users.filter(has_ephemeral_volumes).map(|pod| pod.key()).collect::<Vec<_>>()
+    });
     builder.run(Controller {
         client: context.client.clone(),
         events: context.events.with_component("ephemeral_volume"),
@@ -55,7 +52,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     })
 }
 
-fn brings_claims(pod: &Object<Pod>) -> bool {
+fn has_ephemeral_volumes(pod: &Object<Pod>) -> bool {
     let volumes = pod.json_at(&["spec", "volumes"]).unwrap_or_default();
     !pod.is_being_deleted() && memchr::memmem::find(volumes, b"\"ephemeral\"").is_some()
 }
@@ -69,7 +66,9 @@ struct Controller {
 
 impl Reconciler for Controller {
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
-        let Some(pod) = self.pods.get_by_key(&key).filter(brings_claims) else { return Ok(Action::Done) };
+        let Some(pod) = self.pods.get_by_key(&key).filter(has_ephemeral_volumes) else {
+            return Ok(Action::Done);
+        };
         let pod = pod.decode()?;
         let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
         for volume in volumes {
@@ -85,7 +84,7 @@ impl Reconciler for Controller {
 }
 
 impl Controller {
-    /// Makes the claim of a volume, unless it is there.
+    /// Creates the claim of a volume unless it exists.
     async fn ensure(
         &self,
         key: &ObjectName,
@@ -95,21 +94,21 @@ impl Controller {
     ) -> Result<(), SyncError> {
         let name = format!("{}-{volume}", key.name());
         if let Some(found) = self.claims.get(key.namespace(), &name) {
-            return belongs_to(&found.metadata()?, pod, &name);
+            return check_owner(&found.metadata()?, pod, &name);
         }
         let Some(claim) = claim_for(pod, &name, source) else { return Ok(()) };
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), key.namespace());
         match claims.create(&PostParams::default(), &claim).await.map_err(SyncError::from) {
             Ok(_) => Ok(()),
-            // Its event may still be on the way; the next look says whose it is.
+            // The cache does not have the existing claim yet; the repeated sync checks its owner.
             Err(error) if error.is_already_exists() => Err(SyncError::Stale("a claim of a pod")),
             Err(error) => Err(SyncError::Invalid(format!("create PVC {name}: {error}"))),
         }
     }
 }
 
-/// True if a claim of the name was made for the pod.
-fn belongs_to(claim: &ObjectMeta, pod: &Pod, name: &str) -> Result<(), SyncError> {
+/// Checks that an existing claim was created for this pod.
+fn check_owner(claim: &ObjectMeta, pod: &Pod, name: &str) -> Result<(), SyncError> {
     let owner = controller_of(claim);
     if owner.is_some_and(|owner| owner.kind == "Pod" && Some(&owner.uid) == pod.metadata.uid.as_ref()) {
         return Ok(());
@@ -121,7 +120,7 @@ fn belongs_to(claim: &ObjectMeta, pod: &Pod, name: &str) -> Result<(), SyncError
     )))
 }
 
-/// The claim of a volume, which goes with its pod.
+/// The claim for an ephemeral volume, owned by the pod.
 fn claim_for(pod: &Pod, name: &str, source: &EphemeralVolumeSource) -> Option<PersistentVolumeClaim> {
     let template = source.volume_claim_template.as_ref()?;
     let metadata = template.metadata.clone().unwrap_or_default();
@@ -153,25 +152,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pod_gets_the_claims_of_its_templates_and_keeps_to_its_own() {
+    fn creates_claims_from_templates_and_rejects_claims_of_others() {
         let template = json!({"metadata": {"labels": {"a": "b"}, "name": "ignored"},
             "spec": {"accessModes": ["ReadWriteOnce"]}});
         let pod = json!({"metadata": {"name": "p", "namespace": "ns", "uid": "u"},
             "spec": {"containers": [], "volumes": [
                 {"name": "scratch", "ephemeral": {"volumeClaimTemplate": template}}]}});
         let object: Object<Pod> = Object::from_value(&pod).unwrap();
-        assert!(brings_claims(&object));
+        assert!(has_ephemeral_volumes(&object));
         let pod = object.decode().unwrap();
         let volume = pod.spec.as_ref().unwrap().volumes.as_ref().unwrap()[0].clone();
         let claim = claim_for(&pod, "p-scratch", volume.ephemeral.as_ref().unwrap()).unwrap();
         assert_eq!(claim.metadata.name.as_deref(), Some("p-scratch"));
         assert_eq!(claim.metadata.labels.as_ref().unwrap()["a"], "b");
         assert_eq!(claim.spec.as_ref().unwrap().access_modes, Some(vec!["ReadWriteOnce".to_owned()]));
-        assert!(belongs_to(&claim.metadata, &pod, "p-scratch").is_ok());
+        assert!(check_owner(&claim.metadata, &pod, "p-scratch").is_ok());
         let mut other = pod.clone();
         other.metadata.uid = Some("v".to_owned());
         assert_eq!(
-            belongs_to(&claim.metadata, &other, "p-scratch").unwrap_err().to_string(),
+            check_owner(&claim.metadata, &other, "p-scratch").unwrap_err().to_string(),
             "PVC ns/p-scratch was not created for pod ns/p (pod is not owner)"
         );
     }

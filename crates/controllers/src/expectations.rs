@@ -1,19 +1,20 @@
-//! Creations and deletions that the informers have yet to see.
+//! Creations and deletions that the informers have not shown yet.
 //!
-//! A cache lags behind what a controller has just done. Until it has caught up, counting the cache's pods would make
-//! the controller create or delete the same pods again. So a controller says here what it is about to do, its handlers
-//! say what they saw, and a sync does nothing more while something is outstanding.
+//! A cache lags behind the controller's own writes. Until it has caught up, counting the cached pods would make the
+//! controller create or delete the same pods again. So a sync registers here how many objects it is about to create
+//! and delete, event handlers report those that they see, and the next sync creates and deletes nothing while an
+//! expectation is outstanding (upstream: `ControllerExpectations`).
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// After so long what was expected will not be seen any more: an event was lost with its watch, or the object was
-/// gone before it was ever listed.
+/// After this time an expectation is dropped: its event was lost when the watch broke, or the object was deleted
+/// before any list had it.
 const TIMEOUT: Duration = Duration::from_mins(5);
 
-/// What is outstanding for each owner, by the owner's uid.
+/// The outstanding expectations by owner UID.
 #[derive(Debug, Default)]
 pub struct Expectations {
     by_owner: Mutex<HashMap<String, Outstanding>>,
@@ -27,7 +28,7 @@ struct Outstanding {
 }
 
 impl Expectations {
-    /// Returns whether nothing is outstanding for an owner, so that the cache may be believed.
+    /// Returns whether an owner has no outstanding expectations, so that the cache is up to date.
     pub fn satisfied(&self, owner: &str) -> bool {
         let by_owner = self.by_owner.lock();
         by_owner.get(owner).is_none_or(|outstanding| {
@@ -36,50 +37,52 @@ impl Expectations {
         })
     }
 
-    /// So many objects are about to be created; what was outstanding before is forgotten.
+    /// Expects `count` creations; replaces earlier expectations.
     pub fn expect_creations(&self, owner: &str, count: usize) {
-        self.put(owner, count, HashSet::new());
+        self.replace(owner, count, HashSet::new());
     }
 
-    /// These objects, by uid, are about to be deleted; what was outstanding before is forgotten.
+    /// Expects the deletion of the objects with these UIDs; replaces earlier expectations.
     pub fn expect_deletions(&self, owner: &str, uids: impl IntoIterator<Item = String>) {
-        self.put(owner, 0, uids.into_iter().collect());
+        self.replace(owner, 0, uids.into_iter().collect());
     }
 
-    /// So many objects are about to be created and these deleted; what was outstanding before is forgotten.
+    /// Expects `creations` creations and the deletion of these UIDs; replaces earlier expectations.
     pub fn expect(&self, owner: &str, creations: usize, deleted: impl IntoIterator<Item = String>) {
-        self.put(owner, creations, deleted.into_iter().collect());
+        self.replace(owner, creations, deleted.into_iter().collect());
     }
 
-    /// A created object was seen, or its creation failed.
+    /// Records that a created object was seen, or that a creation failed.
     pub fn creation_observed(&self, owner: &str) {
         self.creations_observed(owner, 1);
     }
 
-    /// So many created objects were seen, or were never created.
+    /// Records that `count` created objects were seen, or were never created.
     pub fn creations_observed(&self, owner: &str, count: usize) {
-        self.settle(owner, |outstanding| outstanding.creations = outstanding.creations.saturating_sub(count));
+        self.observe(owner, |outstanding| {
+            outstanding.creations = outstanding.creations.saturating_sub(count);
+        });
     }
 
-    /// The deletion of an object was seen, or it failed.
+    /// Records that the deletion of an object was seen, or that it failed.
     pub fn deletion_observed(&self, owner: &str, uid: &str) {
-        self.settle(owner, |outstanding| {
+        self.observe(owner, |outstanding| {
             outstanding.deletions.remove(uid);
         });
     }
 
-    /// Forgets an owner that is gone.
+    /// Removes the expectations of a deleted owner.
     pub fn forget(&self, owner: &str) {
         self.by_owner.lock().remove(owner);
     }
 
-    fn put(&self, owner: &str, creations: usize, deletions: HashSet<String>) {
+    fn replace(&self, owner: &str, creations: usize, deletions: HashSet<String>) {
         let outstanding = Outstanding { creations, deletions, since: Instant::now() };
         self.by_owner.lock().insert(owner.to_owned(), outstanding);
     }
 
-    /// Applies an observation; an owner with nothing outstanding takes no memory.
-    fn settle(&self, owner: &str, observe: impl FnOnce(&mut Outstanding)) {
+    /// Applies an observation and frees the entry of an owner that has no outstanding expectations left.
+    fn observe(&self, owner: &str, observe: impl FnOnce(&mut Outstanding)) {
         let mut by_owner = self.by_owner.lock();
         if let Some(outstanding) = by_owner.get_mut(owner) {
             observe(outstanding);
@@ -95,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_owner_is_satisfied_when_all_creations_were_seen_or_failed() {
+    fn owner_is_satisfied_when_all_creations_were_seen_or_failed() {
         let expectations = Expectations::default();
         assert!(expectations.satisfied("a"));
         expectations.expect_creations("a", 3);
@@ -110,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deletion_counts_once_however_often_it_is_seen() {
+    fn repeated_deletion_events_count_once() {
         let expectations = Expectations::default();
         expectations.expect_deletions("a", ["1".to_owned(), "2".to_owned()]);
         for _ in 0..2 {
@@ -123,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_that_is_gone_leaves_nothing() {
+    fn forgetting_an_owner_frees_its_entry() {
         let expectations = Expectations::default();
         expectations.expect_creations("a", 1);
         expectations.forget("a");

@@ -1,59 +1,59 @@
-//! Finalizers that keep an object while it is in use.
+//! Finalizers that protect objects in use.
 
 use kube::api::{Api, DynamicObject, PostParams};
 use nave_client::Object;
 
-use crate::api::gone_is_fine;
+use crate::api::ignore_not_found;
 use crate::frame::SyncError;
 
-/// The action on an object's finalizer.
+/// The change due to a protection finalizer.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Due {
+pub(crate) enum FinalizerAction {
     Nothing,
-    /// It is not being deleted and has none.
-    Put,
-    /// It is being deleted, and is to lose it once it is not in use.
-    Take,
+    /// The object is not being deleted and lacks the finalizer.
+    Add,
+    /// The object is being deleted and has the finalizer, to be removed once it is not in use.
+    Remove,
 }
 
-/// Decides the action on a finalizer that protects an object.
-pub(crate) fn due<K>(object: &Object<K>, finalizer: &str) -> Due {
+/// Returns the change due to a protection finalizer.
+pub(crate) fn finalizer_action<K>(object: &Object<K>, finalizer: &str) -> FinalizerAction {
     match (object.is_being_deleted(), object.finalizers().any(|found| found == finalizer)) {
-        (true, true) => Due::Take,
-        (false, false) => Due::Put,
-        _ => Due::Nothing,
+        (true, true) => FinalizerAction::Remove,
+        (false, false) => FinalizerAction::Add,
+        _ => FinalizerAction::Nothing,
     }
 }
 
-/// Adds a finalizer to the object as it was seen.
-pub(crate) async fn put<K>(
+/// Adds a finalizer to the cached object.
+pub(crate) async fn add_finalizer<K>(
     api: &Api<DynamicObject>,
-    seen: &Object<K>,
+    cached: &Object<K>,
     finalizer: &str,
 ) -> Result<(), SyncError> {
     let change = |finalizers: &mut Vec<String>| finalizers.push(finalizer.to_owned());
-    change_finalizers(api, seen, change).await
+    change_finalizers(api, cached, change).await
 }
 
-/// Removes a finalizer from the object as it was seen.
-pub(crate) async fn take<K>(
+/// Removes a finalizer from the cached object.
+pub(crate) async fn remove_finalizer<K>(
     api: &Api<DynamicObject>,
-    seen: &Object<K>,
+    cached: &Object<K>,
     finalizer: &str,
 ) -> Result<(), SyncError> {
-    change_finalizers(api, seen, |finalizers| finalizers.retain(|found| found != finalizer)).await
+    change_finalizers(api, cached, |finalizers| finalizers.retain(|found| found != finalizer)).await
 }
 
-/// Updates the object as it was seen: one that has changed since is a conflict, and looked at again. Untyped, so that
-/// no field is lost that this program has no name for.
+/// Writes the cached object with other finalizers; if it has changed since, the conflict makes the sync repeat. The
+/// object is untyped so that fields unknown to the Rust types are not lost.
 async fn change_finalizers<K>(
     api: &Api<DynamicObject>,
-    seen: &Object<K>,
+    cached: &Object<K>,
     change: impl FnOnce(&mut Vec<String>),
 ) -> Result<(), SyncError> {
-    let mut object: DynamicObject = serde_json::from_slice(seen.json())?;
+    let mut object: DynamicObject = serde_json::from_slice(cached.json())?;
     change(object.metadata.finalizers.get_or_insert_default());
-    gone_is_fine(api.replace(seen.name(), &PostParams::default(), &object).await)
+    ignore_not_found(api.replace(cached.name(), &PostParams::default(), &object).await)
 }
 
 #[cfg(test)]
@@ -64,22 +64,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_finalizer_goes_with_a_deletion_and_comes_without_one() {
-        let due = |metadata: Value| {
+    fn adds_before_deletion_and_removes_during_it() {
+        let action = |metadata: Value| {
             let object: Object<PersistentVolume> =
                 Object::from_value(&json!({"metadata": metadata})).unwrap();
-            due(&object, "a/hold")
+            finalizer_action(&object, "a/hold")
         };
         let deleted = "2026-01-01T00:00:00Z";
-        assert_eq!(due(json!({"name": "v"})), Due::Put);
-        assert_eq!(due(json!({"name": "v", "finalizers": ["a/hold"]})), Due::Nothing);
+        assert_eq!(action(json!({"name": "v"})), FinalizerAction::Add);
+        assert_eq!(action(json!({"name": "v", "finalizers": ["a/hold"]})), FinalizerAction::Nothing);
         assert_eq!(
-            due(json!({"name": "v", "finalizers": ["a/hold"], "deletionTimestamp": deleted})),
-            Due::Take
+            action(json!({"name": "v", "finalizers": ["a/hold"], "deletionTimestamp": deleted})),
+            FinalizerAction::Remove
         );
         assert_eq!(
-            due(json!({"name": "v", "finalizers": ["a/b"], "deletionTimestamp": deleted})),
-            Due::Nothing
+            action(json!({"name": "v", "finalizers": ["a/b"], "deletionTimestamp": deleted})),
+            FinalizerAction::Nothing
         );
     }
 }

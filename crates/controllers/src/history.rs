@@ -1,7 +1,7 @@
-//! The pod templates that a stateful set or a daemon set has had, kept as `ControllerRevision`s.
+//! The revisions of a stateful set or daemon set: its pod templates, stored as `ControllerRevision`s.
 //!
-//! A revision holds a strategic merge patch that brings its template back. Templates are compared as what they decode
-//! to, so that a field that is written differently makes no new revision.
+//! A revision holds a strategic merge patch that restores its template. Templates are compared after decoding, so
+//! that a different spelling of the same value does not create a revision.
 
 use std::fmt::Debug;
 
@@ -17,22 +17,22 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::api::gone_is_fine;
+use crate::api::ignore_not_found;
 use crate::frame::SyncError;
 use crate::owners::{Claims, controller_reference, is_controlled_by};
-use crate::{hash, owned, selectors};
+use crate::{hash, owned};
 
-/// The label of pods that holds their revision.
+/// Label of pods: the name of their revision's hash.
 pub(crate) const REVISION_LABEL: &str = "controller-revision-hash";
 
-/// Names are cut so that they stay within a name's length with the hash.
+/// Name prefixes are truncated to this length so that the name with the hash stays valid.
 const PREFIX_MAX: usize = 223;
-/// So many names that are taken by other templates are tried in one sync.
+/// The number of hash collisions with other templates that a sync tolerates.
 const COLLISIONS_MAX: usize = 10;
 
 /// The revisions of one owner.
 pub(crate) struct History<'a, O> {
-    /// Writes revisions, and reads the owner.
+    /// Writes revisions and reads the owner.
     pub(crate) client: kube::Client,
     /// The owner.
     pub(crate) owner: &'a O,
@@ -48,35 +48,28 @@ where
         + Debug
         + DeserializeOwned,
 {
-    /// The owner's revisions, oldest first, after adoption and release.
+    /// Returns the owner's revisions, oldest first, after adopting and releasing.
     ///
     /// # Errors
-    /// The API's refusal.
+    /// The API server's error.
     pub(crate) async fn claim(
         &self,
         revisions: &Lister<ControllerRevision>,
         selector: &LabelSelector,
     ) -> Result<Vec<ControllerRevision>, SyncError> {
         let owner = self.owner.meta();
-        let claims = Claims {
-            owner,
-            reference: controller_reference(O::API_VERSION, O::KIND, owner),
-            finalizer: None,
-            owners: Api::<O>::namespaced(self.client.clone(), self.namespace()),
-            objects: self.api(),
-        };
-        let candidates = owned::candidates(revisions, owner, selector);
-        let candidates = candidates.iter().map(Object::decode).collect::<Result<Vec<_>, _>>()?;
-        let mut claimed = claims.claim(candidates, |meta| selectors::selects(selector, meta)).await?;
-        claimed.sort_by(|a, b| order(a).cmp(&order(b)));
+        let candidates = owned::decode_candidates(revisions, owner, selector, Object::decode)?;
+        let claims = Claims::<O, ControllerRevision>::new(&self.client, owner);
+        let mut claimed = claims.claim(candidates, selector).await?;
+        claimed.sort_by(|a, b| sort_key(a).cmp(&sort_key(b)));
         Ok(claimed)
     }
 
-    /// The revision of `template`, which becomes the newest: one that has it is used again, else one is created.
-    /// `collisions` counts the names that were taken by other templates.
+    /// Returns the revision of `template`, which becomes the newest. An existing revision with this template is
+    /// reused; otherwise a revision is created. `collisions` counts the names that other templates had taken.
     ///
     /// # Errors
-    /// The API's refusal.
+    /// The API server's error.
     pub(crate) async fn update_revision(
         &self,
         revisions: &mut Vec<ControllerRevision>,
@@ -131,7 +124,7 @@ where
         let owner = self.owner.meta();
         let data = data_of(template);
         let hash =
-            hash::name_safe(data.to_string().as_bytes().iter().chain(collisions.to_string().as_bytes()));
+            hash::name_safe_hash(data.to_string().as_bytes().iter().chain(collisions.to_string().as_bytes()));
         let mut labels = template.metadata.as_ref().and_then(|meta| meta.labels.clone()).unwrap_or_default();
         labels.insert(self.hash_label.to_owned(), hash.clone());
         let prefix: String = owner.name.iter().flat_map(|name| name.chars()).take(PREFIX_MAX).collect();
@@ -149,10 +142,10 @@ where
         }
     }
 
-    /// Deletes the oldest `excess` revisions that are not in use.
+    /// Deletes the oldest unused revisions beyond the history limit.
     ///
     /// # Errors
-    /// The API's refusal.
+    /// The API server's error.
     pub(crate) async fn truncate(
         &self,
         revisions: &[ControllerRevision],
@@ -164,7 +157,7 @@ where
             let preconditions = Some(Preconditions { uid, resource_version: None });
             let parameters = DeleteParams { preconditions, ..DeleteParams::default() };
             let name = expired.metadata.name.as_deref().unwrap_or_default();
-            gone_is_fine(self.api().delete(name, &parameters).await)?;
+            ignore_not_found(self.api().delete(name, &parameters).await)?;
         }
         Ok(())
     }
@@ -178,15 +171,15 @@ where
     }
 }
 
-/// The template that a revision brings back.
+/// The template that a revision restores.
 pub(crate) fn template_of(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
     let template = revision.data.as_ref()?.0.get("spec")?.get("template")?;
     PodTemplateSpec::deserialize(template).ok()
 }
 
-/// The patch that brings a template back.
+/// The patch that restores a template.
 fn data_of(template: &PodTemplateSpec) -> Value {
-    // A template came from JSON, so it can be written as JSON.
+    // Cannot fail: the template was decoded from JSON.
     let mut template = serde_json::to_value(template).unwrap_or_default();
     if let Some(fields) = template.as_object_mut() {
         fields.insert("$patch".to_owned(), json!("replace"));
@@ -194,19 +187,19 @@ fn data_of(template: &PodTemplateSpec) -> Value {
     json!({"spec": {"template": template}})
 }
 
-/// Revisions by number, then by age, then by name.
-fn order(revision: &ControllerRevision) -> impl Ord + '_ {
+/// Sorts revisions by number, then age, then name.
+fn sort_key(revision: &ControllerRevision) -> impl Ord + '_ {
     (revision.revision, revision.metadata.creation_timestamp.as_ref(), revision.metadata.name.as_deref())
 }
 
-/// The oldest revisions beyond the limit that are not in use.
+/// The oldest unused revisions beyond the limit.
 fn expired(
     revisions: &[ControllerRevision],
     in_use: impl Fn(&ControllerRevision) -> bool,
     limit: Option<i32>,
 ) -> impl Iterator<Item = &ControllerRevision> {
     let unused: Vec<_> = revisions.iter().filter(|revision| !in_use(revision)).collect();
-    // A limit that the API refuses keeps all.
+    // A negative limit, which validation rejects, keeps all revisions.
     let limit = usize::try_from(limit.unwrap_or(DEFAULT_LIMIT)).unwrap_or(usize::MAX);
     let excess = unused.len().saturating_sub(limit);
     unused.into_iter().take(excess)
@@ -234,14 +227,14 @@ mod tests {
     }
 
     #[test]
-    fn a_revision_brings_its_template_back() {
+    fn revision_restores_its_template() {
         let revision = revision("x", 1);
         assert_eq!(template_of(&revision), Some(template("x")));
         assert_eq!(revision.data.unwrap().0["spec"]["template"]["$patch"], "replace");
     }
 
     #[test]
-    fn fields_that_are_written_differently_make_no_new_template() {
+    fn equal_values_written_differently_are_the_same_template() {
         let mut data = data_of(&template("x"));
         data["spec"]["template"]["metadata"]["creationTimestamp"] = Value::Null;
         let revision = ControllerRevision { data: Some(RawExtension(data)), ..ControllerRevision::default() };
@@ -249,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn revisions_without_a_template_are_none() {
+    fn revision_without_a_template_is_ignored() {
         for data in [json!(null), json!({"spec": {}}), json!({"spec": {"template": 4}})] {
             let revision =
                 ControllerRevision { data: Some(RawExtension(data)), ..ControllerRevision::default() };
@@ -258,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_unused_revisions_beyond_the_limit_expire() {
+    fn oldest_unused_revisions_beyond_the_limit_expire() {
         let all = ["a", "b", "c", "d"].map(|name| revision(name, 1));
         let expired = |limit, used: &str| -> Vec<String> {
             let in_use =
@@ -275,7 +268,7 @@ mod tests {
     #[test]
     fn revisions_are_ordered_by_number_then_name() {
         let mut all = [revision("c", 2), revision("b", 1), revision("a", 2)];
-        all.sort_by(|a, b| order(a).cmp(&order(b)));
+        all.sort_by(|a, b| sort_key(a).cmp(&sort_key(b)));
         assert_eq!(all.map(|it| it.metadata.name.unwrap()), ["b", "a", "c"]);
     }
 }

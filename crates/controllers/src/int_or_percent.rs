@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-/// A number, or a percentage of `total` rounded up or down.
+/// The number, or the percentage of `total` rounded up or down.
 pub(crate) fn scaled(value: Option<&IntOrString>, total: i32, up: bool) -> i32 {
     match value {
         None => 0,

@@ -1,6 +1,6 @@
-//! Legacy service account token cleaner: tokens in secrets that nothing has used for a long time are first marked
-//! invalid, and then deleted (upstream: `serviceaccount`, KEP-2799). Only those that a service account refers to, as
-//! clusters once made them by themselves.
+//! Legacy service account token cleaner: secret-based tokens that have not been used for a long time are first
+//! marked invalid and later deleted (upstream: `serviceaccount`, KEP-2799). Only tokens that a service account
+//! refers to are cleaned up, as older clusters generated them automatically.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -15,10 +15,9 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use nave_client::{Lister, Object};
 use serde_json::{Value, json};
 
-use crate::api::gone_is_fine;
+use crate::api::ignore_not_found;
 use crate::frame::{Context, Descriptor, SyncError, Workers};
 
-/// The controller.
 pub(crate) const LEGACY_TOKEN_CLEANER: Descriptor = Descriptor {
     name: "legacy-serviceaccount-token-cleaner-controller",
     alias: "legacy-service-account-token-cleaner",
@@ -28,9 +27,9 @@ pub(crate) const LEGACY_TOKEN_CLEANER: Descriptor = Descriptor {
     start,
 };
 
-/// How often it looks.
+/// The interval between runs.
 const PERIOD: Duration = Duration::from_hours(24);
-/// The config map that says since when the use of tokens is noted.
+/// The config map with the date since which token use is tracked.
 const TRACKING: &str = "kube-apiserver-legacy-service-account-token-tracking";
 const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
 const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
@@ -43,12 +42,11 @@ struct Cleaner {
     period: SignedDuration,
 }
 
-/// The action on a token.
 #[derive(Debug, PartialEq, Eq)]
-enum Due {
-    Nothing,
-    /// It is marked as invalid. Whoever misses it can remove the mark.
-    Mark,
+enum TokenAction {
+    Keep,
+    /// Label the token as invalid. A user who still needs it can remove the label.
+    MarkInvalid,
     Delete,
 }
 
@@ -72,7 +70,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
             pods.wait_for_sync().await;
             loop {
                 if let Err(error) = cleaner.clean(Timestamp::now()).await {
-                    tracing::warn!(%error, "not all unused tokens could be cleaned up");
+                    tracing::warn!(%error, "token cleanup failed");
                 }
                 tokio::time::sleep(PERIOD).await;
             }
@@ -87,35 +85,38 @@ impl Cleaner {
         let Some(oldest) = self.oldest_kept(now).await? else { return Ok(()) };
         let mut mounted = HashMap::new();
         for secret in self.secrets.list() {
-            let due = due(&secret, oldest);
-            if due == Due::Nothing || !self.is_generated(&secret)? {
+            let action = token_action(&secret, oldest);
+            if action == TokenAction::Keep || !self.is_generated(&secret)? {
                 continue;
             }
             let namespace = secret.namespace().to_owned();
-            let names = mounted.entry(namespace).or_insert_with(|| self.mounted(secret.namespace()));
+            let names = mounted.entry(namespace).or_insert_with(|| self.mounted_secrets(secret.namespace()));
             if names.contains(secret.name()) {
                 continue;
             }
-            self.act(&secret, &due, now).await?;
+            self.apply(&secret, &action, now).await?;
         }
         Ok(())
     }
 
-    /// Tokens that are younger are kept, and those used since. Nothing is known before the use of tokens has been noted
-    /// for long enough.
+    /// Tokens created or used since the returned time are kept. `None` until the use of tokens has been tracked for
+    /// the whole period.
     async fn oldest_kept(&self, now: Timestamp) -> Result<Option<Timestamp>, SyncError> {
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), "kube-system");
-        let since = maps.get(TRACKING).await?.data.and_then(|mut data| data.remove("since"));
-        let since = since.and_then(|text| text.parse::<Date>().ok());
-        let since = since.and_then(|date| date.tomorrow().ok()?.to_zoned(TimeZone::UTC).ok());
-        let since = since.ok_or_else(|| {
+        let tracking_since = maps
+            .get(TRACKING)
+            .await?
+            .data
+            .and_then(|mut data| data.remove("since")?.parse::<Date>().ok())
+            .and_then(|date| date.tomorrow().ok()?.to_zoned(TimeZone::UTC).ok());
+        let since = tracking_since.ok_or_else(|| {
             SyncError::Invalid(format!("config map {TRACKING} does not say since when tokens are tracked"))
         })?;
         let oldest = now.saturating_sub(self.period).unwrap_or(Timestamp::MIN);
         Ok((since.timestamp() <= oldest).then_some(oldest))
     }
 
-    /// True if a service account refers to the secret of its token.
+    /// Returns whether the token's service account refers to its secret.
     fn is_generated(&self, secret: &Object<Secret>) -> Result<bool, SyncError> {
         let Some(name) = secret.annotation("kubernetes.io/service-account.name") else { return Ok(false) };
         let uid = secret.annotation("kubernetes.io/service-account.uid").unwrap_or_default();
@@ -127,8 +128,8 @@ impl Cleaner {
         Ok(secrets.iter().any(|reference| reference.name.as_deref() == Some(secret.name())))
     }
 
-    /// All names in the pods of a namespace that may be those of secrets.
-    fn mounted(&self, namespace: &str) -> HashSet<String> {
+    /// All strings in the pods of a namespace that may be names of secrets.
+    fn mounted_secrets(&self, namespace: &str) -> HashSet<String> {
         let mut names = HashSet::new();
         for pod in self.pods.list_namespace(namespace) {
             let spec = pod.json_at(&["spec"]).and_then(|spec| serde_json::from_slice(spec).ok());
@@ -137,53 +138,59 @@ impl Cleaner {
         names
     }
 
-    async fn act(&self, secret: &Object<Secret>, due: &Due, now: Timestamp) -> Result<(), SyncError> {
+    async fn apply(
+        &self,
+        secret: &Object<Secret>,
+        due: &TokenAction,
+        now: Timestamp,
+    ) -> Result<(), SyncError> {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), secret.namespace());
-        if *due == Due::Mark {
+        if *due == TokenAction::MarkInvalid {
             tracing::info!(secret = %secret.key(), "marking an unused token as invalid");
             let labels = json!({(INVALID_SINCE): date(now)});
             let patch = Patch::Merge(json!({"metadata": {"uid": secret.uid(), "labels": labels}}));
-            return gone_is_fine(secrets.patch(secret.name(), &PatchParams::default(), &patch).await);
+            return ignore_not_found(secrets.patch(secret.name(), &PatchParams::default(), &patch).await);
         }
         tracing::info!(secret = %secret.key(), "deleting an unused token");
         let resource_version = Some(secret.resource_version().to_owned());
         let preconditions = Some(Preconditions { uid: None, resource_version });
         let parameters = DeleteParams { preconditions, ..DeleteParams::default() };
-        match gone_is_fine(secrets.delete(secret.name(), &parameters).await) {
+        match ignore_not_found(secrets.delete(secret.name(), &parameters).await) {
             Err(error) if error.is_conflict() => Ok(()),
             outcome => outcome,
         }
     }
 }
 
-/// The action on a secret, if it is a token that an account refers to and that no pod mounts.
-fn due(secret: &Object<Secret>, oldest: Timestamp) -> Due {
+/// The action on a secret by its type, age and labels.
+fn token_action(secret: &Object<Secret>, oldest: Timestamp) -> TokenAction {
     let is_token = secret.json_at(&["type"]) == Some(br#""kubernetes.io/service-account-token""#);
-    let created = secret.json_at(&["metadata", "creationTimestamp"]);
-    let created = created.and_then(|time| serde_json::from_slice::<Timestamp>(time).ok());
+    let created = secret
+        .json_at(&["metadata", "creationTimestamp"])
+        .and_then(|time| serde_json::from_slice::<Timestamp>(time).ok());
     let is_old = created.is_some_and(|created| created < oldest);
     if !is_token || !is_old || secret.is_being_deleted() {
-        return Due::Nothing;
+        return TokenAction::Keep;
     }
-    let oldest = date(oldest);
+    let oldest_date = date(oldest);
     let is_recent = |written: &str| match written.parse::<Date>() {
-        Ok(_) => written >= oldest.as_str(),
-        // A label that cannot be read keeps the token.
+        Ok(_) => written >= oldest_date.as_str(),
+        // A label that is not a date keeps the token.
         Err(_) => true,
     };
     if secret.label(LAST_USED).is_some_and(is_recent) {
-        return Due::Nothing;
+        return TokenAction::Keep;
     }
     let marked = secret.label(INVALID_SINCE).filter(|since| since.parse::<Date>().is_ok());
     match marked {
-        None => Due::Mark,
-        Some(since) if since >= oldest.as_str() => Due::Nothing,
-        Some(_) => Due::Delete,
+        None => TokenAction::MarkInvalid,
+        Some(since) if since >= oldest_date.as_str() => TokenAction::Keep,
+        Some(_) => TokenAction::Delete,
     }
 }
 
-/// Collects what a pod's spec names as a secret: `secretName`, `secretRef`, `secretKeyRef`, `imagePullSecrets`, and
-/// projected secrets.
+/// Collects the names of secrets in a pod's spec: `secretName`, `secretRef`, `secretKeyRef`, `imagePullSecrets`,
+/// and projected secrets.
 fn secret_names(value: &Value, is_secret: bool, names: &mut HashSet<String>) {
     match value {
         Value::Object(fields) => {
@@ -220,27 +227,27 @@ mod tests {
     use crate::pods::fixtures::now;
 
     #[test]
-    fn unused_tokens_are_marked_and_then_deleted() {
-        // Now is 2026-01-01, and tokens of the last 30 days are kept.
+    fn marks_and_then_deletes_unused_tokens() {
+        // Now is 2026-01-01; tokens used in the last 30 days are kept.
         let oldest = now() - SignedDuration::from_hours(30 * 24);
-        let due = |created: &str, labels: Value| {
+        let action = |created: &str, labels: Value| {
             let secret = json!({"metadata": {"name": "s", "creationTimestamp": created, "labels": labels},
                 "type": "kubernetes.io/service-account-token"});
-            due(&Object::from_value(&secret).unwrap(), oldest)
+            token_action(&Object::from_value(&secret).unwrap(), oldest)
         };
         let old = "2025-01-01T00:00:00Z";
-        assert_eq!(due(old, json!({})), Due::Mark);
-        assert_eq!(due("2025-12-20T00:00:00Z", json!({})), Due::Nothing);
-        assert_eq!(due(old, json!({LAST_USED: "2025-12-20"})), Due::Nothing);
-        assert_eq!(due(old, json!({LAST_USED: "2025-11-01"})), Due::Mark);
-        assert_eq!(due(old, json!({LAST_USED: "lately"})), Due::Nothing);
-        assert_eq!(due(old, json!({INVALID_SINCE: "2025-12-20"})), Due::Nothing);
-        assert_eq!(due(old, json!({INVALID_SINCE: "2025-11-01"})), Due::Delete);
-        assert_eq!(due(old, json!({INVALID_SINCE: "once"})), Due::Mark);
+        assert_eq!(action(old, json!({})), TokenAction::MarkInvalid);
+        assert_eq!(action("2025-12-20T00:00:00Z", json!({})), TokenAction::Keep);
+        assert_eq!(action(old, json!({LAST_USED: "2025-12-20"})), TokenAction::Keep);
+        assert_eq!(action(old, json!({LAST_USED: "2025-11-01"})), TokenAction::MarkInvalid);
+        assert_eq!(action(old, json!({LAST_USED: "lately"})), TokenAction::Keep);
+        assert_eq!(action(old, json!({INVALID_SINCE: "2025-12-20"})), TokenAction::Keep);
+        assert_eq!(action(old, json!({INVALID_SINCE: "2025-11-01"})), TokenAction::Delete);
+        assert_eq!(action(old, json!({INVALID_SINCE: "once"})), TokenAction::MarkInvalid);
     }
 
     #[test]
-    fn secrets_that_a_pod_names_are_found() {
+    fn finds_secrets_that_a_pod_refers_to() {
         let spec = json!({"imagePullSecrets": [{"name": "a"}], "containers": [{"name": "c",
                 "envFrom": [{"secretRef": {"name": "b"}}, {"configMapRef": {"name": "x"}}],
                 "env": [{"name": "e", "valueFrom": {"secretKeyRef": {"name": "d", "key": "k"}}}]}],

@@ -1,60 +1,61 @@
-//! Kubernetes' controllers: each brings what is observed of its kind closer to what is wanted.
+//! Kubernetes' controllers: each brings the observed state of its kind closer to the desired state.
 //!
 //! ```text
-//! SharedInformerFactory ── one watch a type ──► handlers (metadata only) ──► Workqueue ──► sync(key)
+//! SharedInformerFactory ── one watch per type ──► handlers (metadata only) ──► Workqueue ──► sync(key)
 //!                                                                                           │
-//!        what is observed ──► a pure function: what is to be done ──► writes by kube::Client ┘
+//!              observed state ──► a pure function: the actions due ──► writes through kube::Client ┘
 //! ```
 //!
-//! Every controller is level-driven. A sync reads the present state from the informers, decides by a pure function,
-//! and writes; what an event said is never more than a hint that a key is worth a look. So a restart, a missed event
-//! and a repeated event are all the same: the next sync sees what is there. What informers cannot know yet (an object
-//! this controller has just made) is bridged by [`expectations`], never by waiting.
+//! Every controller is level-driven. A sync reads the current state from the informers, decides by a pure function,
+//! and writes; an event only enqueues a key. So restarts, missed events and repeated events make no difference: the
+//! next sync acts on the current state. For objects that a controller has just created and the informers do not
+//! show yet there are [`expectations`]; no sync waits for a cache.
 //!
-//! | module | what it does |
+//! | module | contents |
 //! | --- | --- |
-//! | [`frame`] | what all controllers share: how they are put together ([`frame::ControllerBuilder`]), how they start, their workers |
-//! | [`owners`], [`owned`] | controller references: adoption and release, and finding what belongs to an object |
-//! | [`selectors`] | finding the objects that select another by its labels |
-//! | [`expectations`] | creations and deletions that informers have yet to see |
-//! | `history` | the templates a workload has had, as controller revisions |
-//! | [`pods`] | pods as their controllers see them: active, ready, available, made from a template |
+//! | [`frame`] | the framework: [`frame::ControllerBuilder`], startup, workers |
+//! | [`owners`], [`owned`] | controller references: adoption, release, and finding the objects of an owner |
+//! | [`selectors`] | finding the objects whose selector matches an object |
+//! | [`expectations`] | creations and deletions that informers have not shown yet |
+//! | `history` | former pod templates of a workload, as controller revisions |
+//! | [`pods`] | properties of pods: active, ready, available; pods from a template |
 //!
-//! | controller | what it brings about |
+//! | controller | purpose |
 //! | --- | --- |
-//! | `daemonset` | a pod on each node that fits |
-//! | `statefulset` | pods with an identity and claims of their own, in order |
-//! | `namespace` | what is in a namespace goes with it |
-//! | `service_account`, `root_ca` | what each namespace has from the start |
+//! | `daemonset` | a pod on each matching node |
+//! | `statefulset` | pods with a stable identity and their own claims, in order |
+//! | `namespace` | deletes the contents of a terminating namespace |
+//! | `service_account`, `root_ca` | objects that every namespace has |
 //! | `service_account_token` | secrets with tokens of service accounts |
-//! | `certificates` | certificates for kubelets and others that ask for one |
-//! | `bootstrap_signer` | who joins by a token can check the cluster's kubeconfig |
-//! | `token_cleaner` | bootstrap tokens go when their time is over |
-//! | `node_lifecycle`, `taint_eviction` | nodes whose kubelets are silent, their taints, and what these evict |
-//! | `node_ttl` | how long kubelets may cache what pods mount |
-//! | `garbage_collector` | what belongs to an object goes with it, before it, or is orphaned |
-//! | `cluster_role_aggregation` | roles that are made of others |
-//! | `endpoint_slice`, `endpoints` | where the pods of a service are |
-//! | `endpoint_slice::mirroring` | slices for endpoints that users write |
-//! | `persistent_volume` | a volume for each claim, and what becomes of it afterwards; who is to expand it |
-//! | `ephemeral_volume` | the claims that pods bring along |
-//! | `resource_claim` | claims of devices from templates, and who uses them |
-//! | `horizontal_pod_autoscaler` | as many pods as metrics ask for |
-//! | `volume_attributes_class_protection` | classes of volumes go only when they are not used |
-//! | `legacy_token_cleaner` | tokens in secrets go when nothing uses them |
-//! | `validating_admission_policy_status` | that a policy was seen |
-//! | `disruption` | how many pods a budget lets go |
-//! | `volume_protection` | volumes and claims go only when they are not used |
-//! | `resource_quota` | what of a quota is used |
-//! | `service_cidr` | ranges of cluster IPs stay while addresses are in use |
+//! | `certificates` | approves, signs and cleans up certificate signing requests |
+//! | `bootstrap_signer` | signs the cluster's kubeconfig for clients that join with a token |
+//! | `token_cleaner` | deletes expired bootstrap tokens |
+//! | `node_lifecycle`, `taint_eviction` | taints on unresponsive nodes, and eviction by taints |
+//! | `node_ttl` | how long kubelets may cache secrets and config maps |
+//! | `garbage_collector` | cascading deletion and orphaning of dependents |
+//! | `cluster_role_aggregation` | the rules of aggregated cluster roles |
+//! | `endpoint_slice`, `endpoints` | the addresses of services |
+//! | `endpoint_slice::mirroring` | slices for endpoints that users create |
+//! | `persistent_volume` | binding, provisioning, reclaiming and expansion of volumes |
+//! | `ephemeral_volume` | claims for the ephemeral volumes of pods |
+//! | `resource_claim` | device claims from templates, and their reservations |
+//! | `horizontal_pod_autoscaler` | replica counts from metrics |
+//! | `volume_attributes_class_protection` | keeps volume attributes classes in use |
+//! | `legacy_token_cleaner` | deletes unused secret-based tokens |
+//! | `validating_admission_policy_status` | observed generations of policies |
+//! | `disruption` | the number of allowed disruptions of pod disruption budgets |
+//! | `volume_protection` | keeps volumes and claims in use |
+//! | `resource_quota` | the usage of resource quotas |
+//! | `service_cidr` | keeps service IP ranges with allocated addresses |
 //!
-//! Invariants: controllers know nothing of the server they run in, only a client and informers. A handler reads no
-//! more than metadata. Objects in informers are shared: a sync never changes one in place.
+//! Invariants: Controllers depend on a client and informers, never on the server they run in. Handlers read
+//! metadata only. Cached objects are shared and never modified in place.
 
 mod api;
 mod bootstrap_signer;
 mod certificates;
 mod cluster_role_aggregation;
+mod counts;
 mod cronjob;
 mod daemonset;
 mod deployment;
@@ -103,7 +104,7 @@ mod volume_protection;
 
 use frame::Descriptor;
 
-/// Every controller there is, in the order in which they start.
+/// All controllers, in the order in which they start.
 pub const CONTROLLERS: &[Descriptor] = &[
     replicaset::REPLICATION_CONTROLLER,
     replicaset::REPLICA_SET,

@@ -1,5 +1,5 @@
-//! TTL of nodes: tells kubelets for how long they may cache secrets and config maps, longer in larger clusters
-//! (upstream: `ttl`).
+//! TTL controller: annotates nodes with the time for which their kubelets may cache secrets and config maps, which
+//! grows with the cluster (upstream: `ttl`).
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,10 +9,9 @@ use kube::api::{Api, Patch, PatchParams};
 use nave_client::{Action, Lister, ObjectName};
 use serde_json::json;
 
-use crate::api::gone_is_fine;
+use crate::api::ignore_not_found;
 use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 
-/// TTL of nodes.
 pub(crate) const NODE_TTL: Descriptor = Descriptor {
     name: "ttl-controller",
     alias: "ttl",
@@ -24,8 +23,8 @@ pub(crate) const NODE_TTL: Descriptor = Descriptor {
 
 const ANNOTATION: &str = "node.alpha.kubernetes.io/ttl";
 
-/// From so many nodes to so many, and the TTL in seconds. The steps overlap, so that a cluster whose size goes up and
-/// down does not change all nodes each time.
+/// Minimum and maximum number of nodes, and TTL in seconds. The ranges overlap, so that a cluster near a boundary
+/// does not update all its nodes again and again.
 const STEPS: [(usize, usize, u32); 5] =
     [(0, 100, 0), (90, 500, 15), (450, 1000, 30), (900, 2000, 60), (1800, usize::MAX, 300)];
 
@@ -36,9 +35,7 @@ struct Controller {
 }
 
 fn start(context: &Context) -> BoxFuture<'static, ()> {
-    let mut builder = context.controller("ttlcontroller");
-    let nodes = builder.informer::<Node>();
-    builder.work_on(&nodes);
+    let (builder, nodes) = context.controller_for::<Node>("ttlcontroller");
     builder.run(Controller {
         client: context.client.clone(),
         nodes: nodes.lister(),
@@ -57,12 +54,12 @@ impl Reconciler for Controller {
         }
         let nodes: Api<Node> = Api::all(self.client.clone());
         let patch = Patch::Strategic(json!({"metadata": {"annotations": {ANNOTATION: seconds}}}));
-        gone_is_fine(nodes.patch_metadata(key.name(), &PatchParams::default(), &patch).await)?;
+        ignore_not_found(nodes.patch_metadata(key.name(), &PatchParams::default(), &patch).await)?;
         Ok(Action::Done)
     }
 }
 
-/// The step for a number of nodes, from the step before.
+/// The step for a number of nodes, given the previous step.
 fn step(mut step: usize, nodes: usize) -> usize {
     while STEPS.get(step).is_some_and(|(_, most, _)| nodes > *most) {
         step += 1;

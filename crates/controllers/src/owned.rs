@@ -1,5 +1,4 @@
-//! What belongs to a controller's object: found by index rather than by looking at everything, and the handler that has
-//! its owner looked at.
+//! The objects that a controller owns: an index by controller UID, and the event handler that enqueues owners.
 
 use std::sync::Arc;
 
@@ -8,13 +7,13 @@ use nave_client::{Deleted, EventHandler, Lister, Object, ObjectName, OwnerRef, S
 use nave_machinery::selector::LabelSelector;
 
 use crate::expectations::Expectations;
-use crate::selectors::Selecting;
+use crate::selectors::SelectorIndex;
 
-/// The index of objects by the uid of their controller; those without one are under their namespace, after a slash,
-/// which no uid has.
+/// Index of objects by the UID of their controller. Objects without a controller are under "/" and their namespace,
+/// which is never a UID.
 const BY_CONTROLLER: &str = "controller";
 
-/// Makes an informer find objects by their controller.
+/// Adds the index to an informer.
 pub fn index<K: 'static>(informer: &SharedInformer<K>) {
     informer.add_index(BY_CONTROLLER, |object| {
         vec![match object.controller_of() {
@@ -24,13 +23,13 @@ pub fn index<K: 'static>(informer: &SharedInformer<K>) {
     });
 }
 
-/// The objects that have the controller with this uid.
+/// The objects whose controller has this UID.
 pub fn by_controller<K>(lister: &Lister<K>, uid: &str) -> Vec<Object<K>> {
     lister.by_index(BY_CONTROLLER, uid).unwrap_or_default()
 }
 
-/// The objects that an owner may claim: those it controls, and those of its namespace that nobody controls and that
-/// its selector selects.
+/// The objects that an owner may claim: those it controls, and those in its namespace that have no controller and
+/// match its selector.
 pub fn candidates<K>(lister: &Lister<K>, owner: &ObjectMeta, selector: &LabelSelector) -> Vec<Object<K>> {
     let mut found = by_controller(lister, owner.uid.as_deref().unwrap_or_default());
     if !selector.is_empty() {
@@ -40,7 +39,20 @@ pub fn candidates<K>(lister: &Lister<K>, owner: &ObjectMeta, selector: &LabelSel
     found
 }
 
-/// The controller of an object, if it is of this kind and group.
+/// Decodes the objects that an owner may claim.
+///
+/// # Errors
+/// The error of `decode`.
+pub fn decode_candidates<K, E>(
+    lister: &Lister<K>,
+    owner: &ObjectMeta,
+    selector: &LabelSelector,
+    decode: impl Fn(&Object<K>) -> Result<K, E>,
+) -> Result<Vec<K>, E> {
+    candidates(lister, owner, selector).iter().map(decode).collect()
+}
+
+/// The controller of an object, if it has this kind and group.
 pub fn controller_of_kind<'a, K>(object: &'a Object<K>, group: &str, kind: &str) -> Option<OwnerRef<'a>> {
     let controller = object.controller_of()?;
     let of_group = controller.api_version.split_once('/').map_or("", |(group, _)| group) == group;
@@ -52,41 +64,42 @@ pub fn key_of<K>(object: &Object<K>, controller: &OwnerRef<'_>) -> ObjectName {
     ObjectName::new(object.namespace(), controller.name)
 }
 
-/// The key of the controller of an object, if it is of this kind and group.
+/// The key of the controller of an object, if it has this kind and group.
 pub fn key_of_controller<K>(object: &Object<K>, group: &str, kind: &str) -> Option<ObjectName> {
     controller_of_kind(object, group, kind).map(|controller| key_of(object, &controller))
 }
 
-/// Returns whether labels or controller are others than before, so that other owners may claim the object.
-fn moved<K>(old: &Object<K>, new: &Object<K>) -> bool {
+/// Returns whether the labels or the controller have changed, so that another owner may claim the object.
+fn claim_changed<K>(old: &Object<K>, new: &Object<K>) -> bool {
     old.controller_of().map(|owner| owner.uid) != new.controller_of().map(|owner| owner.uid)
         || !old.labels().eq(new.labels())
 }
 
-/// Told of the objects that owners of kind `O` have: has the owner looked at, or those that may adopt an object without
-/// one, and notes what was expected.
+/// Event handler for the objects of owners of kind `O`: enqueues the owner of an object, or the possible adopters
+/// of one without a controller, and records observed creations and deletions.
 #[derive(Clone)]
 pub struct DependentHandler<O> {
     queue: Workqueue,
     group: &'static str,
     kind: &'static str,
-    adopters: Arc<Selecting<O>>,
+    adopters: Arc<SelectorIndex<O>>,
     expectations: Arc<Expectations>,
 }
 
 impl<O: 'static> DependentHandler<O> {
-    /// Queues owners of this kind, which may adopt what they select.
+    /// Enqueues owners of this kind; `adopters` finds those whose selector matches.
     pub fn new(
         queue: Workqueue,
         (group, kind): (&'static str, &'static str),
-        adopters: Selecting<O>,
+        adopters: SelectorIndex<O>,
         expectations: Arc<Expectations>,
     ) -> Self {
         Self { queue, group, kind, adopters: Arc::new(adopters), expectations }
     }
 
-    /// Notes something about an object for its owner, and has the owner looked at; whether it has any controller.
-    fn owner<K>(&self, object: &Object<K>, note: impl FnOnce(&str)) -> bool {
+    /// Enqueues the owner of an object after calling `note` with its UID. Returns whether the object has a
+    /// controller of any kind.
+    fn enqueue_owner<K>(&self, object: &Object<K>, note: impl FnOnce(&str)) -> bool {
         if let Some(controller) = controller_of_kind(object, self.group, self.kind) {
             note(controller.uid);
             self.queue.add(key_of(object, &controller));
@@ -94,24 +107,24 @@ impl<O: 'static> DependentHandler<O> {
         object.controller_of().is_some()
     }
 
-    fn adopted<K>(&self, object: &Object<K>) {
-        for owner in self.adopters.of(object) {
+    fn enqueue_adopters<K>(&self, object: &Object<K>) {
+        for owner in self.adopters.selecting(object) {
             self.queue.add(owner.key());
         }
     }
 
-    fn gone<K>(&self, object: &Object<K>) {
-        self.owner(object, |owner| self.expectations.deletion_observed(owner, object.uid()));
+    fn deletion_observed<K>(&self, object: &Object<K>) {
+        self.enqueue_owner(object, |owner| self.expectations.deletion_observed(owner, object.uid()));
     }
 }
 
 impl<K, O: 'static> EventHandler<K> for DependentHandler<O> {
     fn on_add(&self, object: &Object<K>, _: bool) {
         if object.is_being_deleted() {
-            // After a restart an object may be first seen under deletion.
-            self.gone(object);
-        } else if !self.owner(object, |owner| self.expectations.creation_observed(owner)) {
-            self.adopted(object);
+            // After a restart, the first event of an object may show it being deleted already.
+            self.deletion_observed(object);
+        } else if !self.enqueue_owner(object, |owner| self.expectations.creation_observed(owner)) {
+            self.enqueue_adopters(object);
         }
     }
 
@@ -119,21 +132,21 @@ impl<K, O: 'static> EventHandler<K> for DependentHandler<O> {
         if old.is_same_version(new) {
             return;
         }
-        let moved = moved(old, new);
+        let claim_changed = claim_changed(old, new);
         if old.uid() != new.uid() {
-            self.gone(old);
-        } else if moved {
-            self.owner(old, |_| {});
+            self.deletion_observed(old);
+        } else if claim_changed {
+            self.enqueue_owner(old, |_| {});
         }
-        // Its end counts from the moment it is asked for, not when its node lets it go.
+        // A deletion is observed when it is requested, not when the kubelet has finished it.
         if new.is_being_deleted() {
-            self.gone(new);
-        } else if !self.owner(new, |_| {}) && moved {
-            self.adopted(new);
+            self.deletion_observed(new);
+        } else if !self.enqueue_owner(new, |_| {}) && claim_changed {
+            self.enqueue_adopters(new);
         }
     }
 
     fn on_delete(&self, deleted: &Deleted<K>) {
-        self.gone(deleted.object());
+        self.deletion_observed(deleted.object());
     }
 }

@@ -1,51 +1,54 @@
-//! Controller references: which objects a controller may count as its own, adopts or lets go.
+//! Controller references: claiming, adopting and releasing objects (upstream: `ControllerRefManager`).
 
 use std::fmt::Debug;
 
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{Api, Patch, PatchParams};
+use nave_machinery::selector::LabelSelector;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::frame::SyncError;
+use crate::selectors;
 
-/// What a controller does with an object that could be its own.
+/// The relation of an owner to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// It is the controller's.
+    /// The owner controls it.
     Own,
     /// It has no controller and matches the selector.
     Adopt,
-    /// It names the controller, and matches the selector no longer.
+    /// The owner controls it, but it no longer matches the selector.
     Release,
-    /// It is none of the controller's business.
+    /// It is not related to the owner.
     Leave,
 }
 
-/// Decides about one object. An owner under deletion neither adopts nor lets go: what happens to its objects is the
-/// garbage collector's to say.
+/// Decides about one object. An owner that is being deleted neither adopts nor releases; the garbage collector
+/// handles its objects.
 pub fn claim(owner: &ObjectMeta, object: &ObjectMeta, matches: bool) -> Claim {
-    let owner_lives = owner.deletion_timestamp.is_none();
+    let is_owner_live = owner.deletion_timestamp.is_none();
     match controller_of(object) {
         Some(controller) if Some(&controller.uid) != owner.uid.as_ref() => Claim::Leave,
         Some(_) if matches => Claim::Own,
-        Some(_) if owner_lives => Claim::Release,
-        None if matches && owner_lives && object.deletion_timestamp.is_none() => Claim::Adopt,
+        Some(_) if is_owner_live => Claim::Release,
+        None if matches && is_owner_live && object.deletion_timestamp.is_none() => Claim::Adopt,
         Some(_) | None => Claim::Leave,
     }
 }
 
-/// The reference of an object to its controller.
+/// The controller reference of an object.
 pub fn controller_of(object: &ObjectMeta) -> Option<&OwnerReference> {
     object.owner_references.iter().flatten().find(|reference| reference.controller == Some(true))
 }
 
-/// Returns whether an object's controller is this one.
+/// Returns whether `owner` is the object's controller.
 pub fn is_controlled_by(object: &ObjectMeta, owner: &ObjectMeta) -> bool {
     controller_of(object).is_some_and(|reference| Some(&reference.uid) == owner.uid.as_ref())
 }
 
-/// A reference by which an object is controlled.
+/// A controller reference to `owner`.
 pub fn controller_reference(api_version: &str, kind: &str, owner: &ObjectMeta) -> OwnerReference {
     OwnerReference {
         api_version: api_version.to_owned(),
@@ -57,40 +60,59 @@ pub fn controller_reference(api_version: &str, kind: &str, owner: &ObjectMeta) -
     }
 }
 
-/// Sorts objects into those that `owner` has, adopting and releasing by patches on the way; the first adoption is
-/// preceded by a live read of the owner, for a cache may not have heard of its deletion.
+/// Claims objects for `owner`, adopting and releasing by patches. Before the first adoption the owner is read live,
+/// as the cache may not show its deletion yet.
 pub struct Claims<'a, O, K> {
-    /// The owner's metadata.
-    pub owner: &'a ObjectMeta,
-    /// The reference that adopted objects get.
-    pub reference: OwnerReference,
-    /// A finalizer that adopted objects get and released ones lose.
-    pub finalizer: Option<&'a str>,
-    /// Reads the owner.
-    pub owners: Api<O>,
-    /// Patches the objects.
-    pub objects: Api<K>,
+    owner: &'a ObjectMeta,
+    /// The owner reference set on adopted objects.
+    reference: OwnerReference,
+    /// A finalizer added to adopted objects and removed from released ones.
+    finalizer: Option<&'a str>,
+    owners: Api<O>,
+    objects: Api<K>,
 }
 
-impl<O, K> Claims<'_, O, K>
+impl<'a, O, K> Claims<'a, O, K>
 where
-    O: kube::Resource + Clone + DeserializeOwned + Debug,
-    K: kube::Resource + Clone + DeserializeOwned + Debug,
+    O: k8s_openapi::Resource
+        + kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug,
+    K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
 {
-    /// The objects among `candidates` that are the owner's when this returns. An object that cannot be adopted or
-    /// released fails the sync after all others have been dealt with, as upstream does it.
+    /// Claims objects for `owner`, which is of type `O`, through `client`.
+    pub fn new(client: &kube::Client, owner: &'a ObjectMeta) -> Self {
+        let namespace = owner.namespace.as_deref().unwrap_or_default();
+        Self {
+            owner,
+            reference: controller_reference(O::API_VERSION, O::KIND, owner),
+            finalizer: None,
+            owners: Api::namespaced(client.clone(), namespace),
+            objects: Api::namespaced(client.clone(), namespace),
+        }
+    }
+
+    /// Adds `finalizer` to adopted objects and removes it from released ones.
+    #[must_use]
+    pub fn with_finalizer(self, finalizer: &'a str) -> Self {
+        Self { finalizer: Some(finalizer), ..self }
+    }
+
+    /// Returns the objects among `candidates` that the owner controls afterwards. If an object cannot be adopted or
+    /// released, the others are still processed before the error is returned, as upstream does.
     ///
     /// # Errors
-    /// The first failure of the API.
+    /// The first error of the API server.
     pub async fn claim(
         &self,
         candidates: impl IntoIterator<Item = K>,
-        matches: impl Fn(&ObjectMeta) -> bool,
+        selector: &LabelSelector,
     ) -> Result<Vec<K>, SyncError> {
         let (mut owned, mut failed, mut owner_checked) = (Vec::new(), None, None);
         for candidate in candidates {
             let meta = candidate.meta();
-            match claim(self.owner, meta, matches(meta)) {
+            match claim(self.owner, meta, selectors::selects(selector, meta)) {
                 Claim::Own => owned.push(candidate),
                 Claim::Leave => {}
                 Claim::Release => {
@@ -100,7 +122,7 @@ where
                 }
                 Claim::Adopt => {
                     if owner_checked.is_none() {
-                        owner_checked = Some(self.owner_lives().await?);
+                        owner_checked = Some(self.is_owner_live().await?);
                     }
                     match self.adopt(meta, owner_checked == Some(true)).await {
                         Ok(Some(adopted)) => owned.push(adopted),
@@ -115,8 +137,8 @@ where
         failed.map_or(Ok(owned), Err)
     }
 
-    /// Returns whether the owner, read live, is the one the cache has and is not being deleted.
-    async fn owner_lives(&self) -> Result<bool, SyncError> {
+    /// Returns whether the live owner has the same UID as the cached one and is not being deleted.
+    async fn is_owner_live(&self) -> Result<bool, SyncError> {
         let name = self.owner.name.as_deref().unwrap_or_default();
         let live = self.owners.get_metadata_opt(name).await?;
         Ok(live.is_some_and(|live| {
@@ -124,8 +146,8 @@ where
         }))
     }
 
-    async fn adopt(&self, object: &ObjectMeta, owner_lives: bool) -> Result<Option<K>, SyncError> {
-        if !owner_lives {
+    async fn adopt(&self, object: &ObjectMeta, is_owner_live: bool) -> Result<Option<K>, SyncError> {
+        if !is_owner_live {
             return Ok(None);
         }
         let mut patch = json!({"metadata": {"uid": object.uid, "ownerReferences": [self.reference]}});
@@ -144,8 +166,8 @@ where
         self.patch(object, &patch).await.map(drop)
     }
 
-    /// Patches an object; nothing if it is gone, or another by now stands under its name (the uid in the patch makes
-    /// the API refuse that).
+    /// Patches an object. Returns `None` if it no longer exists or was replaced by another of the same name, which
+    /// the UID in the patch detects.
     async fn patch(&self, object: &ObjectMeta, patch: &serde_json::Value) -> Result<Option<K>, SyncError> {
         let name = object.name.as_deref().unwrap_or_default();
         match self.objects.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
@@ -177,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_claimed_follows_from_reference_selector_and_deletion() {
+    fn claims_by_reference_selector_and_deletion() {
         let me = owner("me");
         let cases = [
             (me.clone(), owned_by("me"), true, Claim::Own),
@@ -197,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn owners_that_do_not_control_do_not_count() {
+    fn owner_reference_without_controller_flag_is_not_a_controller() {
         let mut object = owned_by("me");
         object.owner_references.as_mut().unwrap()[0].controller = None;
         assert!(controller_of(&object).is_none());

@@ -1,8 +1,8 @@
-//! Pod garbage collection: deletes pods that nobody else will.
+//! Pod garbage collector: deletes pods that no other controller deletes (upstream: `podgc`).
 //!
-//! These are pods whose node is gone, pods under deletion that never had a node, pods under deletion on a node that is
-//! out of service, and, beyond a threshold, pods that have ended. It looks at all pods now and then rather than at each
-//! event; of a pod it reads no more than it needs for that.
+//! These are pods on a node that no longer exists, terminating pods that were never scheduled, terminating pods on
+//! a node that is out of service, and, beyond a threshold, terminated pods. It runs periodically instead of on
+//! events, and decodes only the few fields that it needs.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -18,44 +18,43 @@ use serde_json::json;
 
 use crate::frame::{Context, Descriptor, SyncError, Workers};
 
-/// Pod garbage collection.
 pub(crate) const POD_GC: Descriptor = Descriptor {
     name: "pod-garbage-collector-controller",
     alias: "podgc",
     service_account: "pod-garbage-collector",
     on_by_default: true,
-    workers: Workers::fixed(AT_ONCE),
+    workers: Workers::fixed(CONCURRENT_DELETIONS),
     start,
 };
 
-/// How often it looks.
+/// The interval between runs.
 const PERIOD: Duration = Duration::from_secs(20);
-/// A node that is missing may only not have been seen yet: so long its pods are left alone.
+/// Pods of a missing node are kept for this long, as the cache may not show a new node yet.
 const QUARANTINE: Duration = Duration::from_secs(40);
-/// So many pods are deleted at once.
-const AT_ONCE: usize = 16;
-/// The taint of a node that an operator has declared to be out of service.
+/// The number of concurrent deletions.
+const CONCURRENT_DELETIONS: usize = 16;
+/// Taint of a node that an operator has declared out of service.
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
-/// What is read of a pod.
+/// The fields of a pod that are needed here.
 #[derive(Deserialize)]
-struct Brief {
+struct PodFields {
     #[serde(default)]
-    spec: BriefSpec,
+    spec: PodSpecFields,
     #[serde(default)]
-    status: BriefStatus,
-    metadata: BriefMetadata,
+    status: PodStatusFields,
+    metadata: PodMetadataFields,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct BriefSpec {
+struct PodSpecFields {
     #[serde(default)]
     node_name: String,
 }
 
 #[derive(Default, Deserialize)]
-struct BriefStatus {
+struct PodStatusFields {
     #[serde(default)]
     phase: String,
     #[serde(default)]
@@ -64,13 +63,13 @@ struct BriefStatus {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct BriefMetadata {
+struct PodMetadataFields {
     creation_timestamp: Option<Timestamp>,
 }
 
-/// Why a pod is deleted.
+/// The reason for deleting a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Why {
+enum DeletionReason {
     Terminated,
     OutOfService,
     Orphaned,
@@ -81,11 +80,11 @@ struct Collector {
     client: kube::Client,
     pods: Lister<Pod>,
     nodes: Lister<Node>,
-    /// So many pods that have ended are kept.
-    terminated_kept: usize,
-    /// Since when nodes that pods are bound to have been missing.
+    /// The number of terminated pods to keep.
+    terminated_threshold: usize,
+    /// When nodes that pods are bound to were first found missing.
     missing: HashMap<String, Instant>,
-    /// True if there has been a node since this controller started.
+    /// True if a node has existed since this controller started.
     has_seen_nodes: bool,
 }
 
@@ -95,7 +94,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
         client: context.client.clone(),
         pods: pods.lister(),
         nodes: nodes.lister(),
-        terminated_kept: context.options.terminated_pods,
+        terminated_threshold: context.options.terminated_pods,
         missing: HashMap::new(),
         has_seen_nodes: false,
     };
@@ -124,34 +123,35 @@ impl Collector {
             nodes.iter().filter(|node| is_out_of_service(node)).map(Object::name).collect();
         let mut pods = Vec::with_capacity(all.len());
         for pod in &all {
-            let brief: Brief = serde_json::from_slice(pod.json())?;
-            pods.push((pod, brief));
+            let fields: PodFields = serde_json::from_slice(pod.json())?;
+            pods.push((pod, fields));
         }
         let gone = self.gone_nodes(&pods, &known).await?;
-        let mut garbage: Vec<(&Object<Pod>, Why)> = terminated(&pods, self.terminated_kept);
-        let others = pods.iter().filter_map(|(pod, brief)| {
-            Some((*pod, reason(pod.is_being_deleted(), brief, &out_of_service, &gone)?))
+        let mut garbage: Vec<(&Object<Pod>, DeletionReason)> = terminated(&pods, self.terminated_threshold);
+        let others = pods.iter().filter_map(|(pod, fields)| {
+            Some((*pod, deletion_reason(pod.is_being_deleted(), fields, &out_of_service, &gone)?))
         });
         garbage.extend(others);
-        for batch in garbage.chunks(AT_ONCE) {
+        for batch in garbage.chunks(CONCURRENT_DELETIONS) {
             let deleted = join_all(batch.iter().map(|(pod, why)| self.delete(pod, *why))).await;
             deleted.into_iter().collect::<Result<(), _>>()?;
         }
         Ok(())
     }
 
-    /// The nodes that pods are bound to and that have been missing for long enough, and are.
+    /// The nodes that pods are bound to and that have been missing for the whole quarantine, confirmed by a live
+    /// read.
     async fn gone_nodes(
         &mut self,
-        pods: &[(&Object<Pod>, Brief)],
+        pods: &[(&Object<Pod>, PodFields)],
         known: &HashSet<&str>,
     ) -> Result<HashSet<String>, SyncError> {
-        // Where no node has ever registered, pods are objects that somebody binds by hand: a control plane by itself.
+        // A cluster without nodes: pods are bound by hand and must not be deleted.
         if known.is_empty() && !self.has_seen_nodes {
             return Ok(HashSet::new());
         }
         self.has_seen_nodes = true;
-        let bound = pods.iter().map(|(_, brief)| brief.spec.node_name.as_str());
+        let bound = pods.iter().map(|(_, fields)| fields.spec.node_name.as_str());
         let missing: HashSet<&str> = bound.filter(|node| !node.is_empty() && !known.contains(node)).collect();
         self.missing.retain(|node, _| missing.contains(node.as_str()));
         for node in missing {
@@ -167,21 +167,21 @@ impl Collector {
         Ok(gone)
     }
 
-    async fn delete(&self, pod: &Object<Pod>, why: Why) -> Result<(), SyncError> {
+    async fn delete(&self, pod: &Object<Pod>, why: DeletionReason) -> Result<(), SyncError> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), pod.namespace());
         let decoded = pod.decode()?;
-        if !crate::pods::is_terminal(&decoded) && why != Why::Terminated {
-            // Whoever waits for the pod's end must see one: there is no kubelet to report it.
+        if !crate::pods::is_terminal(&decoded) && why != DeletionReason::Terminated {
+            // There is no kubelet to report the end of the pod, and clients may wait for it.
             let mut status = json!({"phase": "Failed"});
-            if why == Why::Orphaned {
+            if why == DeletionReason::Orphaned {
                 status["conditions"] = json!([{
                     "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
-                    "message": "PodGC: node no longer exists", "lastTransitionTime": now(),
+                    "message": "PodGC: node no longer exists", "lastTransitionTime": now_rfc3339(),
                 }]);
             }
             let patch = Patch::Strategic(json!({"metadata": {"uid": pod.uid()}, "status": status}));
             let patched = pods.patch_status(pod.name(), &PatchParams::default(), &patch).await;
-            if gone(patched.map(drop))? {
+            if is_gone(patched.map(drop))? {
                 return Ok(());
             }
         }
@@ -197,12 +197,12 @@ impl Collector {
             preconditions: Some(preconditions),
             ..DeleteParams::default()
         };
-        gone(pods.delete(pod.name(), &parameters).await.map(drop)).map(drop)
+        is_gone(pods.delete(pod.name(), &parameters).await.map(drop)).map(drop)
     }
 }
 
-/// Returns whether a write found that the pod is gone, or another by now has its name.
-fn gone(written: Result<(), kube::Error>) -> Result<bool, SyncError> {
+/// Returns whether a write failed because the pod no longer exists or was replaced by another of the same name.
+fn is_gone(written: Result<(), kube::Error>) -> Result<bool, SyncError> {
     match written {
         Ok(()) => Ok(false),
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(true),
@@ -210,47 +210,50 @@ fn gone(written: Result<(), kube::Error>) -> Result<bool, SyncError> {
     }
 }
 
-fn now() -> String {
+fn now_rfc3339() -> String {
     nave_machinery::time::now().rfc3339()
 }
 
-/// Why a pod is deleted whatever there is besides it.
-fn reason(
+/// The reason to delete a pod, apart from the threshold of terminated pods.
+fn deletion_reason(
     is_being_deleted: bool,
-    pod: &Brief,
+    pod: &PodFields,
     out_of_service: &HashSet<&str>,
     gone: &HashSet<String>,
-) -> Option<Why> {
+) -> Option<DeletionReason> {
     let node = pod.spec.node_name.as_str();
     if gone.contains(node) {
-        Some(Why::Orphaned)
+        Some(DeletionReason::Orphaned)
     } else if is_being_deleted && node.is_empty() {
-        Some(Why::Unscheduled)
+        Some(DeletionReason::Unscheduled)
     } else if is_being_deleted && out_of_service.contains(node) {
-        Some(Why::OutOfService)
+        Some(DeletionReason::OutOfService)
     } else {
         None
     }
 }
 
-/// Pods that have ended, beyond those that are kept: evicted ones first, then the oldest.
-fn terminated<'a>(pods: &[(&'a Object<Pod>, Brief)], kept: usize) -> Vec<(&'a Object<Pod>, Why)> {
-    let ended = |(pod, brief): &&(&Object<Pod>, Brief)| {
-        matches!(&*brief.status.phase, "Succeeded" | "Failed") && !pod.is_being_deleted()
+/// The terminated pods beyond the threshold: evicted ones first, then the oldest.
+fn terminated<'a>(
+    pods: &[(&'a Object<Pod>, PodFields)],
+    kept: usize,
+) -> Vec<(&'a Object<Pod>, DeletionReason)> {
+    let ended = |(pod, fields): &&(&Object<Pod>, PodFields)| {
+        matches!(&*fields.status.phase, "Succeeded" | "Failed") && !pod.is_being_deleted()
     };
     let mut ended: Vec<_> = pods.iter().filter(ended).collect();
     let excess = ended.len().saturating_sub(kept);
     if excess == 0 {
         return Vec::new();
     }
-    ended.sort_by_key(|(pod, brief)| {
-        (brief.status.reason != "Evicted", brief.metadata.creation_timestamp, pod.key().as_str().to_owned())
+    ended.sort_by_key(|(pod, fields)| {
+        (fields.status.reason != "Evicted", fields.metadata.creation_timestamp, pod.key().as_str().to_owned())
     });
     ended.truncate(excess);
-    ended.into_iter().map(|(pod, _)| (*pod, Why::Terminated)).collect()
+    ended.into_iter().map(|(pod, _)| (*pod, DeletionReason::Terminated)).collect()
 }
 
-/// Returns whether an operator has declared a node to be out of service, and it is not ready indeed.
+/// Returns whether a node has the out-of-service taint and is not ready.
 fn is_out_of_service(node: &Object<Node>) -> bool {
     let Ok(node) = node.decode() else { return false };
     let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
@@ -273,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn evicted_pods_go_first_then_the_oldest() {
+    fn deletes_evicted_pods_first_then_the_oldest() {
         let ended = json!({"phase": "Succeeded"});
         let pods = [
             pod("new", 9, &ended),
@@ -283,7 +286,7 @@ mod tests {
         ];
         let read: Vec<_> = pods
             .iter()
-            .map(|(pod, value)| (pod, serde_json::from_value::<Brief>(value.clone()).unwrap()))
+            .map(|(pod, value)| (pod, serde_json::from_value::<PodFields>(value.clone()).unwrap()))
             .collect();
         let names: Vec<_> = terminated(&read, 1).iter().map(|(pod, _)| pod.name()).collect();
         assert_eq!(names, ["evicted", "old"]);
@@ -291,22 +294,22 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_is_garbage_when_nobody_will_end_it() {
-        let on = |node: &str| Brief {
-            spec: BriefSpec { node_name: node.to_owned() },
-            status: BriefStatus::default(),
-            metadata: BriefMetadata { creation_timestamp: None },
+    fn finds_the_reason_for_deletion() {
+        let pod_on = |node: &str| PodFields {
+            spec: PodSpecFields { node_name: node.to_owned() },
+            status: PodStatusFields::default(),
+            metadata: PodMetadataFields { creation_timestamp: None },
         };
         let (out, gone) = (HashSet::from(["out"]), HashSet::from(["gone".to_owned()]));
         for (deleted, node, expected) in [
-            (false, "gone", Some(Why::Orphaned)),
+            (false, "gone", Some(DeletionReason::Orphaned)),
             (false, "", None),
-            (true, "", Some(Why::Unscheduled)),
+            (true, "", Some(DeletionReason::Unscheduled)),
             (false, "out", None),
-            (true, "out", Some(Why::OutOfService)),
+            (true, "out", Some(DeletionReason::OutOfService)),
             (true, "here", None),
         ] {
-            assert_eq!(reason(deleted, &on(node), &out, &gone), expected, "{deleted} {node}");
+            assert_eq!(deletion_reason(deleted, &pod_on(node), &out, &gone), expected, "{deleted} {node}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Pods as their controllers see them.
+//! Properties of pods that controllers need.
 
 use std::time::Duration;
 
@@ -8,44 +8,44 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use nave_client::{Lister, Object, ObjectName, SharedInformer};
 use serde::Deserialize;
 
-/// A pod as far as its controllers look at it: metadata, status, and of its spec the node alone. Reading this costs a
-/// fraction of reading the whole pod, and a sync reads all pods of its workload.
+/// Decodes the parts of a pod that controllers use: metadata, status, and of the spec only the node name. This
+/// costs a fraction of decoding the whole pod, and a sync decodes all pods of its workload.
 ///
 /// # Errors
-/// What is no pod.
+/// The JSON is not a pod.
 pub fn read(pod: &Object<Pod>) -> Result<Pod, serde_json::Error> {
     #[derive(Deserialize)]
-    struct Seen {
+    struct PodFields {
         metadata: ObjectMeta,
         #[serde(default)]
-        spec: SeenSpec,
+        spec: PodSpecFields,
         status: Option<PodStatus>,
     }
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct SeenSpec {
+    struct PodSpecFields {
         node_name: Option<String>,
     }
-    let Seen { metadata, spec, status } = serde_json::from_slice(pod.json())?;
+    let PodFields { metadata, spec, status } = serde_json::from_slice(pod.json())?;
     Ok(Pod { metadata, spec: Some(PodSpec { node_name: spec.node_name, ..PodSpec::default() }), status })
 }
 
-/// A pod's phase; empty before anyone has set it.
+/// A pod's phase; empty while unset.
 pub fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
 }
 
-/// Returns whether all containers have ended and none will start again.
+/// Returns whether all containers have terminated for good.
 pub fn is_terminal(pod: &Pod) -> bool {
     matches!(phase(pod), "Succeeded" | "Failed")
 }
 
-/// Returns whether a pod works or will: neither ended nor being deleted.
+/// Returns whether a pod is neither terminal nor being deleted.
 pub fn is_active(pod: &Pod) -> bool {
     !is_terminal(pod) && pod.metadata.deletion_timestamp.is_none()
 }
 
-/// Returns whether a pod is being deleted, and its containers have not all ended yet.
+/// Returns whether a pod is being deleted and not terminal yet.
 pub fn is_terminating(pod: &Pod) -> bool {
     !is_terminal(pod) && pod.metadata.deletion_timestamp.is_some()
 }
@@ -56,7 +56,7 @@ pub fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
     conditions.iter().find(|condition| condition.type_ == type_)
 }
 
-/// Since when a pod is ready; the time is not always known.
+/// The time since which a pod is ready: `None` if it is not ready, `Some(None)` if the time is unknown.
 pub fn ready_since(pod: &Pod) -> Option<Option<Timestamp>> {
     let ready = condition(pod, "Ready").filter(|ready| ready.status == "True")?;
     Some(ready.last_transition_time.as_ref().map(|time| time.0))
@@ -67,12 +67,12 @@ pub fn is_ready(pod: &Pod) -> bool {
     ready_since(pod).is_some()
 }
 
-/// Returns whether a pod has been ready for long enough to be counted on.
+/// Returns whether a pod has been ready for at least `min_ready_seconds`.
 pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
     available_in(pod, min_ready_seconds, now) == Some(Duration::ZERO)
 }
 
-/// How long until a ready pod has been ready for long enough; zero once it has, nothing while it is not ready.
+/// The time until a ready pod becomes available: zero if it is available, `None` if it is not ready.
 pub fn available_in(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option<Duration> {
     let since = ready_since(pod)?;
     if min_ready_seconds <= 0 {
@@ -83,7 +83,7 @@ pub fn available_in(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option
     Some(left.try_into().unwrap_or(Duration::ZERO))
 }
 
-/// The soonest moment at which one more of these pods will be available.
+/// The shortest time until one more of these pods becomes available.
 pub fn next_available_in<'a>(
     pods: impl IntoIterator<Item = &'a Pod>,
     min_ready_seconds: i32,
@@ -98,10 +98,10 @@ pub fn node_name(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
 }
 
-/// Pods by the volume claims that they mount.
+/// Index of pods by the volume claims that they mount.
 const BY_VOLUME_CLAIM: &str = "pod-pvc-index";
 
-/// Has pods found by the volume claims that they mount, as [`mounting`] does.
+/// Adds the index that [`mounting`] uses.
 pub fn index_by_volume_claim(pods: &SharedInformer<Pod>) {
     pods.add_index(BY_VOLUME_CLAIM, |pod| {
         let key = |claim: &String| ObjectName::new(pod.namespace(), claim).as_str().to_owned();
@@ -114,13 +114,13 @@ pub fn mounting(pods: &Lister<Pod>, claim: &ObjectName) -> Vec<Object<Pod>> {
     pods.by_index(BY_VOLUME_CLAIM, claim.as_str()).unwrap_or_default()
 }
 
-/// The names of the claims of a pod, those that are made for it included.
+/// The names of the claims of a pod, including those of ephemeral volumes.
 pub fn claims_of(pod: &Object<Pod>) -> Vec<String> {
     let volumes = pod.json_at(&["spec", "volumes"]).unwrap_or(b"[]");
     claims(pod.name(), serde_json::from_slice(volumes).unwrap_or_default())
 }
 
-/// The names of the claims of the volumes of a pod.
+/// The names of the claims of a pod's volumes.
 pub fn claims(pod: &str, volumes: Vec<Volume>) -> Vec<String> {
     let name = |volume: Volume| match (volume.persistent_volume_claim, volume.ephemeral) {
         (Some(source), _) => Some(source.claim_name),
@@ -130,7 +130,7 @@ pub fn claims(pod: &str, volumes: Vec<Volume>) -> Vec<String> {
     volumes.into_iter().filter_map(name).collect()
 }
 
-/// A pod made from a template for an owner in `namespace`; its name is for the API to complete.
+/// Creates a pod from a template for an owner in `namespace`. It has a name prefix that the API server completes.
 pub fn from_template(
     template: &PodTemplateSpec,
     namespace: &str,
@@ -161,12 +161,12 @@ pub(crate) mod fixtures {
 
     use super::{Pod, Timestamp};
 
-    /// The moment at which tests play.
+    /// The current time in tests.
     pub(crate) fn now() -> Timestamp {
         "2026-01-01T12:00:00Z".parse().unwrap()
     }
 
-    /// A pod of a phase, on a node if it is not pending, ready for so many seconds if that is given.
+    /// A pod with a phase, on a node unless it is pending, ready for this many seconds if given.
     pub(crate) fn pod(name: &str, phase: &str, ready_for: Option<i64>) -> Pod {
         let since = |seconds: i64| (now() - jiff::SignedDuration::from_secs(seconds)).to_string();
         let mut pod = json!({
@@ -185,7 +185,7 @@ pub(crate) mod fixtures {
         serde_json::from_value(pod).unwrap()
     }
 
-    /// The pod, under deletion.
+    /// The pod with a deletion timestamp.
     pub(crate) fn deleting(mut pod: Pod) -> Pod {
         pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now()));
         pod
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pod_is_active_until_it_ends_or_is_deleted() {
+    fn pod_is_active_until_it_is_terminal_or_deleted() {
         for (phase, active) in [("", true), ("Pending", true), ("Running", true), ("Succeeded", false)] {
             assert_eq!(is_active(&pod("a", phase, None)), active, "{phase}");
         }
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_is_available_once_it_was_ready_for_long_enough() {
+    fn pod_is_available_after_min_ready_seconds() {
         assert_eq!(available_in(&pod("a", "Running", None), 0, now()), None);
         assert!(is_available(&pod("a", "Running", Some(0)), 0, now()));
         let fresh = pod("a", "Running", Some(4));
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_of_a_pod_is_what_controllers_look_at() {
+    fn reads_metadata_status_and_node_name() {
         let whole = pod("a", "Running", Some(4));
         let read = read(&Object::from_value(&whole).unwrap()).unwrap();
         assert_eq!((&read.metadata, &read.status), (&whole.metadata, &whole.status));
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_gives_labels_annotations_finalizers_and_spec() {
+    fn pod_has_labels_annotations_finalizers_and_spec_of_the_template() {
         let template: PodTemplateSpec = serde_json::from_value(serde_json::json!({
             "metadata": {"labels": {"a": "b"}, "annotations": {"c": "d"}, "finalizers": ["x/y"]},
             "spec": {"containers": [{"name": "c"}]}

@@ -1,4 +1,4 @@
-//! Which pods go first when there are too many (upstream's `ActivePodsWithRanks`).
+//! The order in which surplus pods are deleted (upstream: `ActivePodsWithRanks`).
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -8,11 +8,11 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::pods::{self, node_name, phase, ready_since};
 
-/// A cost users set: pods with less of it go first.
+/// Annotation set by users: pods with a lower cost are deleted first.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
-/// The `count` pods to delete of `pods`. `related` are the active pods of all replica sets with the same controller:
-/// of two pods that are alike otherwise, the one that shares its node with more of them goes first.
+/// Returns the `count` pods to delete. `related` are the active pods of all replica sets with the same controller:
+/// of two otherwise equal pods, the one on the node with more of them is deleted first.
 pub(crate) fn to_delete(mut pods: Vec<Pod>, related: &[Pod], count: usize, now: Timestamp) -> Vec<Pod> {
     if count < pods.len() {
         let mut on_node: HashMap<&str, usize> = HashMap::new();
@@ -20,21 +20,21 @@ pub(crate) fn to_delete(mut pods: Vec<Pod>, related: &[Pod], count: usize, now: 
             *on_node.entry(node_name(pod).unwrap_or_default()).or_default() += 1;
         }
         let neighbours = |pod: &Pod| on_node.get(node_name(pod).unwrap_or_default()).copied().unwrap_or(0);
-        pods.sort_by(|a, b| order(a, b, neighbours(a), neighbours(b), now));
+        pods.sort_by(|a, b| deletion_order(a, b, neighbours(a), neighbours(b), now));
         pods.truncate(count);
     }
     pods
 }
 
-/// The first `count` of `pods` in the order in which they would be deleted, were nodes of no concern.
-pub(crate) fn in_order(mut pods: Vec<Pod>, count: usize, now: Timestamp) -> Vec<Pod> {
-    pods.sort_by(|a, b| order(a, b, 0, 0, now));
+/// Returns the first `count` pods in deletion order, ignoring nodes.
+pub(crate) fn first_in_deletion_order(mut pods: Vec<Pod>, count: usize, now: Timestamp) -> Vec<Pod> {
+    pods.sort_by(|a, b| deletion_order(a, b, 0, 0, now));
     pods.truncate(count);
     pods
 }
 
-/// Less is deleted first.
-fn order(a: &Pod, b: &Pod, rank_a: usize, rank_b: usize, now: Timestamp) -> Ordering {
+/// Compares pods; the lesser is deleted first.
+fn deletion_order(a: &Pod, b: &Pod, rank_a: usize, rank_b: usize, now: Timestamp) -> Ordering {
     let ready = (ready_since(a), ready_since(b));
     node_name(a)
         .is_some()
@@ -54,8 +54,8 @@ fn order(a: &Pod, b: &Pod, rank_a: usize, rank_b: usize, now: Timestamp) -> Orde
         })
 }
 
-/// The newer one first, where ages count by their order of magnitude; within one, the uid decides, which is as good
-/// as chance. A time that is not known is the newest.
+/// The newer time first. Ages are compared by order of magnitude; within one, the UID decides, which is effectively
+/// random. An unknown time is the newest.
 fn newer_first(
     a: Option<Timestamp>,
     b: Option<Timestamp>,
@@ -73,7 +73,7 @@ fn newer_first(
     }
 }
 
-/// The binary logarithm of an age in nanoseconds; -1 for what is not in the past.
+/// The binary logarithm of an age in nanoseconds; -1 if the time is not in the past.
 fn magnitude(time: Timestamp, now: Timestamp) -> i64 {
     let age = time.duration_until(now).as_nanos();
     u128::try_from(age).ok().and_then(u128::checked_ilog2).map_or(-1, i64::from)
@@ -87,7 +87,7 @@ fn phase_rank(pod: &Pod) -> u8 {
     }
 }
 
-/// The annotation's number; what is not one counts as none.
+/// The annotation's number; 0 if it is not a number.
 fn deletion_cost(pod: &Pod) -> i32 {
     let annotation = pod.metadata.annotations.as_ref().and_then(|all| all.get(DELETION_COST));
     annotation.and_then(|cost| cost.parse().ok()).unwrap_or(0)
@@ -117,18 +117,19 @@ mod tests {
         expected.remove(0)
     }
 
-    fn with(mut pod: Pod, change: impl FnOnce(&mut Pod)) -> Pod {
+    fn modified(mut pod: Pod, change: impl FnOnce(&mut Pod)) -> Pod {
         change(&mut pod);
         pod
     }
 
     #[test]
-    fn unbound_then_pending_then_unready_then_cheap_pods_go_first() {
+    fn deletes_unbound_then_pending_then_unready_then_cheap_pods() {
         let unbound = pod("unbound", "Pending", None);
-        let pending =
-            with(pod("pending", "Pending", None), |p| p.spec.as_mut().unwrap().node_name = Some("n".into()));
+        let pending = modified(pod("pending", "Pending", None), |p| {
+            p.spec.as_mut().unwrap().node_name = Some("n".into());
+        });
         let unready = pod("unready", "Running", None);
-        let cheap = with(pod("cheap", "Running", Some(60)), |p| {
+        let cheap = modified(pod("cheap", "Running", Some(60)), |p| {
             p.metadata.annotations = Some([(DELETION_COST.to_owned(), "-1".to_owned())].into());
         });
         let old = pod("old", "Running", Some(6000));
@@ -140,25 +141,26 @@ mod tests {
     }
 
     #[test]
-    fn pods_that_share_their_node_go_before_others() {
+    fn deletes_pods_that_share_a_node_first() {
         let crowded = pod("crowded", "Running", Some(6000));
-        let alone =
-            with(pod("alone", "Running", Some(1)), |p| p.spec.as_mut().unwrap().node_name = Some("x".into()));
+        let alone = modified(pod("alone", "Running", Some(1)), |p| {
+            p.spec.as_mut().unwrap().node_name = Some("x".into());
+        });
         let related = [crowded.clone(), alone.clone(), pod("neighbour", "Running", None)];
         assert_eq!(first(&[alone, crowded], &related), "crowded");
     }
 
     #[test]
-    fn pods_ready_for_a_shorter_time_go_first_by_orders_of_magnitude() {
+    fn compares_ready_time_by_order_of_magnitude() {
         assert_eq!(first(&[pod("a", "Running", Some(1000)), pod("b", "Running", Some(10))], &[]), "b");
-        // 1,000 s and 1,001 s are one order of magnitude: the uid decides.
+        // 1,000 s and 1,001 s are the same order of magnitude: the UID decides.
         assert_eq!(first(&[pod("a", "Running", Some(1001)), pod("b", "Running", Some(1000))], &[]), "a");
     }
 
     #[test]
-    fn pods_that_restart_often_go_first() {
+    fn deletes_pods_with_more_restarts_first() {
         let restarted = |name: &str, count: i32| {
-            with(pod(name, "Running", Some(60)), |p| {
+            modified(pod(name, "Running", Some(60)), |p| {
                 p.status.as_mut().unwrap().container_statuses = serde_json::from_value(serde_json::json!(
                     [{"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": count}]
                 ))

@@ -1,4 +1,4 @@
-//! The certificate authority of the server, in a config map of each namespace (upstream: `rootcacertpublisher`).
+//! Publishes the server's CA certificate in a config map of each namespace (upstream: `rootcacertpublisher`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,17 +11,15 @@ use nave_client::{Action, Lister, ObjectName};
 use crate::api;
 use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 
-/// The config map, which pods mount beside their token.
+/// The config map, which is mounted into pods with their token.
 const NAME: &str = "kube-root-ca.crt";
-/// Its key.
 const KEY: &str = "ca.crt";
-/// The annotation that says what it is for.
+/// The annotation that describes the config map.
 const DESCRIPTION: (&str, &str) = (
     "kubernetes.io/description",
     "The certificate authority by which pods know the API server's certificate.",
 );
 
-/// The controller.
 pub(crate) const ROOT_CA_PUBLISHER: Descriptor = Descriptor {
     name: "root-ca-certificate-publisher-controller",
     alias: "root-ca-cert-publisher",
@@ -32,10 +30,9 @@ pub(crate) const ROOT_CA_PUBLISHER: Descriptor = Descriptor {
 };
 
 fn start(context: &Context) -> BoxFuture<'static, ()> {
-    let mut builder = context.controller("root_ca_cert_publisher");
-    let (namespaces, maps) = (builder.informer::<Namespace>(), builder.informer::<ConfigMap>());
-    builder.work_on(&namespaces);
-    builder.map(&maps, |map| (map.name() == NAME).then(|| ObjectName::new("", map.namespace())));
+    let (mut builder, namespaces) = context.controller_for::<Namespace>("root_ca_cert_publisher");
+    let maps = builder.informer::<ConfigMap>();
+    builder.enqueue_mapped(&maps, |map| (map.name() == NAME).then(|| ObjectName::new("", map.namespace())));
     builder.run(Publisher {
         client: context.client.clone(),
         root_ca: context.root_ca.clone(),
@@ -46,42 +43,42 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
 
 struct Publisher {
     client: kube::Client,
-    /// In PEM. Without one there is nothing to publish.
+    /// In PEM. Without it nothing is published.
     root_ca: Option<Arc<str>>,
     namespaces: Lister<Namespace>,
     maps: Lister<ConfigMap>,
 }
 
 impl Reconciler for Publisher {
-    /// Makes a namespace's config map what it should be.
+    /// Creates or corrects the config map of a namespace.
     async fn sync(&self, namespace: ObjectName) -> Result<Action, SyncError> {
         let lives =
             self.namespaces.get_by_key(&namespace).is_some_and(|namespace| !namespace.is_being_deleted());
         let Some(root_ca) = self.root_ca.as_deref().filter(|_| lives) else { return Ok(Action::Done) };
         let maps = Api::namespaced(self.client.clone(), namespace.name());
         let Some(found) = self.maps.get(namespace.name(), NAME) else {
-            api::created(maps.create(&PostParams::default(), &wanted(root_ca)).await)?;
+            api::ignore_already_exists(maps.create(&PostParams::default(), &desired(root_ca)).await)?;
             return Ok(Action::Done);
         };
         let mut map = found.decode()?;
-        if write_to(&mut map, root_ca) {
+        if correct(&mut map, root_ca) {
             maps.replace(NAME, &PostParams::default(), &map).await?;
         }
         Ok(Action::Done)
     }
 }
 
-fn wanted(root_ca: &str) -> ConfigMap {
+fn desired(root_ca: &str) -> ConfigMap {
     let mut map = ConfigMap {
         metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
         ..ConfigMap::default()
     };
-    write_to(&mut map, root_ca);
+    correct(&mut map, root_ca);
     map
 }
 
-/// Puts in what the map should hold, and nothing else; whether that changed it.
-fn write_to(map: &mut ConfigMap, root_ca: &str) -> bool {
+/// Sets the map's data and annotation; returns whether anything changed.
+fn correct(map: &mut ConfigMap, root_ca: &str) -> bool {
     let data = BTreeMap::from([(KEY.to_owned(), root_ca.to_owned())]);
     let annotations = map.metadata.annotations.get_or_insert_default();
     let described = annotations.get(DESCRIPTION.0).is_some_and(|text| text == DESCRIPTION.1);
@@ -98,12 +95,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_map_that_was_changed_is_put_right_once() {
-        let mut map = wanted("CERTIFICATE");
-        assert!(!write_to(&mut map, "CERTIFICATE"));
-        assert!(write_to(&mut map, "ANOTHER"));
+    fn corrects_a_modified_map() {
+        let mut map = desired("CERTIFICATE");
+        assert!(!correct(&mut map, "CERTIFICATE"));
+        assert!(correct(&mut map, "ANOTHER"));
         map.data.as_mut().unwrap().insert("more".to_owned(), "x".to_owned());
-        assert!(write_to(&mut map, "ANOTHER"));
+        assert!(correct(&mut map, "ANOTHER"));
         assert_eq!(map.data.unwrap(), BTreeMap::from([("ca.crt".to_owned(), "ANOTHER".to_owned())]));
         assert_eq!(map.metadata.annotations.unwrap().len(), 1);
     }

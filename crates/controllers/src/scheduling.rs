@@ -1,4 +1,4 @@
-//! Taints, tolerations and node affinity, as far as controllers decide by them whether a pod fits a node.
+//! Taints, tolerations and node affinity, as far as controllers need them to decide whether a pod fits a node.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use nave_client::Object;
 
 use crate::selectors::label;
 
-/// A node as far as pods are placed by it.
+/// The properties of a node that matter for placement.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NodeView {
     pub(crate) name: String,
@@ -18,10 +18,10 @@ pub(crate) struct NodeView {
 }
 
 impl NodeView {
-    /// Reads what pods are placed by, and nothing else: a node's status is large.
+    /// Decodes these properties only; a node's status is large.
     ///
     /// # Errors
-    /// The JSON is not a node's.
+    /// The JSON is not a node.
     pub(crate) fn read(node: &Object<Node>) -> Result<Self, serde_json::Error> {
         let taints = node.json_at(&["spec", "taints"]).map(serde_json::from_slice::<Option<Vec<Taint>>>);
         Ok(Self {
@@ -32,7 +32,6 @@ impl NodeView {
     }
 }
 
-/// Returns whether a toleration tolerates a taint.
 pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     let (effect, key) = (text(&toleration.effect), text(&toleration.key));
@@ -46,13 +45,13 @@ pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     }
 }
 
-/// Returns whether a pod with these tolerations tolerates all taints of these effects.
+/// Returns whether these tolerations tolerate all taints with these effects.
 pub(crate) fn tolerates_all(tolerations: &[Toleration], taints: &[Taint], effects: &[&str]) -> bool {
     let mut concerned = taints.iter().filter(|taint| effects.contains(&taint.effect.as_str()));
     concerned.all(|taint| tolerations.iter().any(|toleration| tolerates(toleration, taint)))
 }
 
-/// Returns whether a pod's node selector and required node affinity select a node.
+/// Returns whether a node matches a pod's node selector and required node affinity.
 pub(crate) fn selects_node(spec: &PodSpec, node: &NodeView) -> bool {
     let by_labels =
         spec.node_selector.iter().flatten().all(|(key, value)| node.labels.get(key) == Some(value));
@@ -61,12 +60,12 @@ pub(crate) fn selects_node(spec: &PodSpec, node: &NodeView) -> bool {
     by_labels && required.is_none_or(|required| matches(required, node))
 }
 
-/// Returns whether any of a selector's terms selects a node.
+/// Returns whether a node matches any of a selector's terms.
 fn matches(selector: &NodeSelector, node: &NodeView) -> bool {
     selector.node_selector_terms.iter().any(|term| term_matches(term, node))
 }
 
-/// Returns whether all of a term's requirements are met; one without any selects nothing.
+/// Returns whether a node meets all requirements of a term; an empty term matches nothing.
 fn term_matches(term: &NodeSelectorTerm, node: &NodeView) -> bool {
     let expressions = || term.match_expressions.iter().flatten();
     let fields = || term.match_fields.iter().flatten();
@@ -108,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn tolerations_are_for_a_key_a_value_and_an_effect() {
+    fn toleration_matches_key_value_and_effect() {
         let taint: Taint =
             serde_json::from_value(json!({"key": "k", "value": "v", "effect": "NoSchedule"})).unwrap();
         let cases = [
@@ -130,18 +129,18 @@ mod tests {
     }
 
     #[test]
-    fn requirements_are_about_labels_and_names() {
-        let of = |key: &str, operator: &str, values: &[&str]| json!({"key": key, "operator": operator, "values": values});
+    fn matches_labels_and_names() {
+        let requirement = |key: &str, operator: &str, values: &[&str]| json!({"key": key, "operator": operator, "values": values});
         let cases = [
-            (of("zone", "In", &["a", "b"]), true),
-            (of("zone", "NotIn", &["a"]), false),
-            (of("gone", "NotIn", &["a"]), true),
-            (of("zone", "Exists", &[]), true),
-            (of("gone", "DoesNotExist", &[]), true),
-            (of("cores", "Gt", &["7"]), true),
-            (of("cores", "Lt", &["7"]), false),
-            (of("zone", "Gt", &["7"]), false),
-            (of("zone", "Like", &["a"]), false),
+            (requirement("zone", "In", &["a", "b"]), true),
+            (requirement("zone", "NotIn", &["a"]), false),
+            (requirement("gone", "NotIn", &["a"]), true),
+            (requirement("zone", "Exists", &[]), true),
+            (requirement("gone", "DoesNotExist", &[]), true),
+            (requirement("cores", "Gt", &["7"]), true),
+            (requirement("cores", "Lt", &["7"]), false),
+            (requirement("zone", "Gt", &["7"]), false),
+            (requirement("zone", "Like", &["a"]), false),
         ];
         let required = |terms: Value| {
             json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
@@ -151,14 +150,14 @@ mod tests {
             let spec = required(json!([{"matchExpressions": [expression]}]));
             assert_eq!(selects(&spec), expected, "{expression}");
         }
-        let field = |name: &str| json!({"matchFields": [of("metadata.name", "In", &[name])]});
+        let field = |name: &str| json!({"matchFields": [requirement("metadata.name", "In", &[name])]});
         assert!(selects(&required(json!([field("n2"), field("n1")]))), "one term is enough");
         assert!(!selects(&required(json!([field("n2"), {}]))), "an empty term selects nothing");
         assert!(!selects(&required(json!([]))));
     }
 
     #[test]
-    fn a_node_selector_wants_all_of_its_labels() {
+    fn node_selector_requires_all_labels() {
         assert!(selects(&json!({"nodeSelector": {"zone": "a"}})));
         assert!(!selects(&json!({"nodeSelector": {"zone": "a", "disk": "ssd"}})));
         assert!(selects(&json!({})));

@@ -1,4 +1,4 @@
-//! Label selectors of workloads: read, held against labels, and found by labels.
+//! Label selectors of workloads: parsing, matching, and an index of objects by their selector.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,27 +10,27 @@ use serde_json::Value;
 
 use crate::frame::SyncError;
 
-/// A workload's selector, read.
+/// Parses a workload's selector.
 ///
 /// # Errors
-/// What is no selector; the API refuses those.
+/// The selector is invalid, which validation rejects.
 pub fn parse(selector: &LabelSelector) -> Result<selector::LabelSelector, SyncError> {
     selector::LabelSelector::from_value(&serde_json::to_value(selector)?)
         .map_err(|error| SyncError::Invalid(error.to_string()))
 }
 
-/// Returns whether a selector selects an object by its labels. One without requirements selects nothing here: a workload
-/// that would take every pod of its namespace is a mistake.
+/// Returns whether a selector matches an object's labels. An empty selector matches nothing, so that a workload
+/// never takes every pod of its namespace by mistake.
 pub fn selects(selector: &selector::LabelSelector, object: &ObjectMeta) -> bool {
     !selector.is_empty() && selector.matches(|key| label(object.labels.as_ref(), key))
 }
 
-/// A label's value.
+/// The value of a label.
 pub fn label<'a>(labels: Option<&'a BTreeMap<String, String>>, key: &str) -> Option<&'a str> {
     labels?.get(key).map(String::as_str)
 }
 
-/// A selector as Go prints it, which users find in events and conditions.
+/// The selector in Go's `%v` format, which users see in events and conditions.
 pub fn written_as_go(selector: &LabelSelector) -> String {
     let labels = selector.match_labels.iter().flatten().map(|(key, value)| format!("{key}: {value},"));
     let expressions = selector.match_expressions.iter().flatten().map(|it| {
@@ -44,19 +44,19 @@ pub fn written_as_go(selector: &LabelSelector) -> String {
     )
 }
 
-/// How a kind writes `spec.selector`, and what an empty one means.
+/// The form of `spec.selector` in a kind, and the meaning of an empty one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// Labels and their values; none selects nothing.
+pub enum SelectorForm {
+    /// A map of labels; an empty one matches nothing.
     Labels,
-    /// A `metav1.LabelSelector`; an empty one selects nothing.
+    /// A `metav1.LabelSelector`; an empty one matches nothing.
     Selector,
-    /// A `metav1.LabelSelector`; an empty one selects all of its namespace.
+    /// A `metav1.LabelSelector`; an empty one matches everything in its namespace.
     SelectorOrAll,
 }
 
-impl Form {
-    /// The selector of an object, read without the rest of it; `None` where it selects nothing.
+impl SelectorForm {
+    /// Reads only the selector of an object; `None` if it matches nothing.
     fn read<K>(self, object: &Object<K>) -> Option<selector::LabelSelector> {
         let written: Value = serde_json::from_slice(object.json_at(&["spec", "selector"])?).ok()?;
         let read = match self {
@@ -67,26 +67,26 @@ impl Form {
     }
 }
 
-/// The index of objects by what they select.
+/// The name of the index.
 const BY_SELECTOR: &str = "selector";
 
-/// Objects that select others by their labels, found by those labels: an object that nothing selects costs a look-up
-/// for each of its labels, however many selectors there are.
-pub struct Selecting<O> {
+/// Finds the objects whose selector matches an object, by an index of their selectors' labels. A query costs one
+/// lookup per label of the object, plus the check of the selectors found.
+pub struct SelectorIndex<O> {
     all: Lister<O>,
-    form: Form,
+    form: SelectorForm,
 }
 
-impl<O: 'static> Selecting<O> {
-    /// Finds objects of this cache.
-    pub fn new(all: Lister<O>, form: Form) -> Self {
+impl<O: 'static> SelectorIndex<O> {
+    /// Indexes the objects of this cache.
+    pub fn new(all: Lister<O>, form: SelectorForm) -> Self {
         let index = move |object: &Object| entries(object, form.read(object));
         all.indexer().add_index(BY_SELECTOR, Arc::new(index));
         Self { all, form }
     }
 
-    /// The objects that select this one.
-    pub fn of<K>(&self, object: &Object<K>) -> Vec<Object<O>> {
+    /// The objects whose selector matches this object.
+    pub fn selecting<K>(&self, object: &Object<K>) -> Vec<Object<O>> {
         if self.all.indexer().is_index_empty(BY_SELECTOR).unwrap_or(true) {
             return Vec::new();
         }
@@ -99,11 +99,11 @@ impl<O: 'static> Selecting<O> {
     }
 }
 
-/// What an object that selects is found by: the first label that it wants to have one of several values.
+/// The index entries of an object with a selector: the values of its first `In` requirement.
 fn entries<O>(object: &Object<O>, selector: Option<selector::LabelSelector>) -> Vec<String> {
     let Some(selector) = selector else { return Vec::new() };
-    let wants = selector.requirements().iter().find(|it| it.operator == Operator::In);
-    match wants {
+    let requirement = selector.requirements().iter().find(|it| it.operator == Operator::In);
+    match requirement {
         Some(it) => it.values.iter().map(|value| entry(object.namespace(), &it.key, value)).collect(),
         None => vec![anything(object.namespace())],
     }
@@ -113,7 +113,7 @@ fn entry(namespace: &str, key: &str, value: &str) -> String {
     [namespace, "/", key, "=", value].concat()
 }
 
-/// Where those are found that no single label leads to. No key of a label is empty.
+/// The entry of selectors without an `In` requirement. No label has an empty key.
 fn anything(namespace: &str) -> String {
     entry(namespace, "", "")
 }
@@ -125,9 +125,9 @@ mod tests {
 
     use super::*;
 
-    fn found(form: Form, selectors: &[Value], labels: &Value) -> Vec<String> {
+    fn names_of_matching(form: SelectorForm, selectors: &[Value], labels: &Value) -> Vec<String> {
         let cache = Arc::new(Indexer::new());
-        let selecting = Selecting::<Value>::new(Lister::new(Arc::clone(&cache)), form);
+        let index = SelectorIndex::<Value>::new(Lister::new(Arc::clone(&cache)), form);
         for (at, selector) in selectors.iter().enumerate() {
             let metadata = json!({"name": at.to_string(), "namespace": "ns"});
             let object = Object::from_value(&json!({"metadata": metadata, "spec": {"selector": selector}}));
@@ -135,13 +135,13 @@ mod tests {
         }
         let object = json!({"metadata": {"name": "pod", "namespace": "ns", "labels": labels}});
         let object = Object::<Value>::from_value(&object).unwrap();
-        let mut names: Vec<_> = selecting.of(&object).iter().map(|it| it.name().to_owned()).collect();
+        let mut names: Vec<_> = index.selecting(&object).iter().map(|it| it.name().to_owned()).collect();
         names.sort();
         names
     }
 
     #[test]
-    fn those_are_found_that_select_an_object_and_no_others() {
+    fn finds_matching_selectors_only() {
         let selectors = [
             json!({"matchLabels": {"app": "web"}}),
             json!({"matchLabels": {"app": "web", "tier": "back"}}),
@@ -152,14 +152,14 @@ mod tests {
             Value::Null,
         ];
         let labels = json!({"app": "web", "tier": "front"});
-        assert_eq!(found(Form::Selector, &selectors, &labels), ["0", "2", "3"]);
-        assert_eq!(found(Form::SelectorOrAll, &selectors, &labels), ["0", "2", "3", "5"]);
-        assert_eq!(found(Form::SelectorOrAll, &selectors, &json!({})), ["3", "4", "5"]);
+        assert_eq!(names_of_matching(SelectorForm::Selector, &selectors, &labels), ["0", "2", "3"]);
+        assert_eq!(names_of_matching(SelectorForm::SelectorOrAll, &selectors, &labels), ["0", "2", "3", "5"]);
+        assert_eq!(names_of_matching(SelectorForm::SelectorOrAll, &selectors, &json!({})), ["3", "4", "5"]);
     }
 
     #[test]
-    fn a_service_selects_by_labels_alone() {
+    fn service_selector_is_a_map_of_labels() {
         let selectors = [json!({"app": "web"}), json!({"app": "db"}), json!({}), Value::Null];
-        assert_eq!(found(Form::Labels, &selectors, &json!({"app": "web"})), ["0"]);
+        assert_eq!(names_of_matching(SelectorForm::Labels, &selectors, &json!({"app": "web"})), ["0"]);
     }
 }

@@ -1,17 +1,16 @@
-//! The service account `default` of each namespace (upstream: `serviceaccount`).
+//! Creates the service account `default` in each namespace (upstream: `serviceaccount`).
 
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::api::{Api, ObjectMeta, PostParams};
-use nave_client::{Action, Lister, ObjectName, on_delete};
+use nave_client::{Action, Lister, ObjectName};
 
 use crate::api;
 use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 
-/// The account that pods run as which name none.
+/// The account of pods that do not name one.
 const DEFAULT: &str = "default";
 
-/// The controller.
 pub(crate) const SERVICE_ACCOUNT: Descriptor = Descriptor {
     name: "serviceaccount-controller",
     alias: "serviceaccount",
@@ -22,18 +21,11 @@ pub(crate) const SERVICE_ACCOUNT: Descriptor = Descriptor {
 };
 
 fn start(context: &Context) -> BoxFuture<'static, ()> {
-    let mut builder = context.controller("serviceaccount");
-    let (namespaces, accounts) = (builder.informer::<Namespace>(), builder.informer::<ServiceAccount>());
-    builder.work_on(&namespaces);
-    let queue = builder.queue();
-    builder.watch(
-        &accounts,
-        on_delete(move |account| {
-            if account.name() == DEFAULT {
-                queue.add(ObjectName::new("", account.namespace()));
-            }
-        }),
-    );
+    let (mut builder, namespaces) = context.controller_for::<Namespace>("serviceaccount");
+    let accounts = builder.informer::<ServiceAccount>();
+    builder.enqueue_mapped_on_delete(&accounts, |account| {
+        (account.name() == DEFAULT).then(|| ObjectName::new("", account.namespace()))
+    });
     builder.run(ServiceAccountController {
         client: context.client.clone(),
         namespaces: namespaces.lister(),
@@ -48,7 +40,7 @@ struct ServiceAccountController {
 }
 
 impl Reconciler for ServiceAccountController {
-    /// Makes the account of a namespace, if there is none.
+    /// Creates the account in a namespace unless it exists.
     async fn sync(&self, namespace: ObjectName) -> Result<Action, SyncError> {
         let lives =
             self.namespaces.get_by_key(&namespace).is_some_and(|namespace| !namespace.is_being_deleted());
@@ -60,7 +52,7 @@ impl Reconciler for ServiceAccountController {
             ..ServiceAccount::default()
         };
         let accounts = Api::namespaced(self.client.clone(), namespace.name());
-        api::created(accounts.create(&PostParams::default(), &account).await)?;
+        api::ignore_already_exists(accounts.create(&PostParams::default(), &account).await)?;
         Ok(Action::Done)
     }
 }

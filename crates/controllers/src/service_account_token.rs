@@ -1,10 +1,13 @@
 //! Tokens in secrets of type `kubernetes.io/service-account-token` (upstream: `serviceaccount`'s `TokensController`).
 //!
-//! | a secret whose account | |
+//! The effect depends on the account that a secret names:
+//!
+//! | account | effect |
 //! | --- | --- |
-//! | lives | gets a token, the namespace and the server's certificate authority |
-//! | is gone, or another of its name | is deleted |
-//! | lives, and which is gone itself | is forgotten by the account |
+//! | exists | the secret gets a token, its namespace and the server's CA certificate |
+//! | does not exist, or has another UID | the secret is deleted |
+//!
+//! The reference to a deleted secret is removed from its account.
 
 use std::sync::Arc;
 
@@ -13,14 +16,13 @@ use futures_util::future::BoxFuture;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
-use nave_client::{Action, Lister, Object, ObjectName, on_each};
+use nave_client::{Action, Lister, ObjectName};
 
 use crate::api;
 use crate::frame::{Context, Descriptor, Reconciler, SyncError, TokenGenerator, Workers};
 
-/// The type of the secrets.
 const TYPE: &str = "kubernetes.io/service-account-token";
-/// The annotations by which a secret names its account.
+/// The annotations that name the account of a secret.
 const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
 const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
 /// The keys of a secret's data.
@@ -28,7 +30,7 @@ const TOKEN: &str = "token";
 const ROOT_CA: &str = "ca.crt";
 const NAMESPACE: &str = "namespace";
 
-/// The controller. It acts as the controller manager itself, so that it needs no token to make tokens.
+/// Acts as the controller manager itself, so that creating tokens does not require a token.
 pub(crate) const SERVICE_ACCOUNT_TOKEN: Descriptor = Descriptor {
     name: "serviceaccount-token-controller",
     alias: "serviceaccount-token",
@@ -45,18 +47,15 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     };
     let mut builder = context.controller("serviceaccount_tokens_secret");
     let (secrets, accounts) = (builder.informer::<Secret>(), builder.informer::<ServiceAccount>());
-    builder.map(&secrets, |secret| secret.annotation(ACCOUNT_NAME).map(|_| secret.key()));
-    let (queue, known) = (builder.queue(), secrets.lister());
-    builder.watch(
-        &accounts,
-        on_each(move |account: &Object<ServiceAccount>| {
-            for secret in known.list_namespace(account.namespace()) {
-                if secret.annotation(ACCOUNT_NAME).is_some_and(|name| name == account.name()) {
-                    queue.add(secret.key());
-                }
-            }
-        }),
-    );
+    builder.enqueue_mapped(&secrets, |secret| secret.annotation(ACCOUNT_NAME).map(|_| secret.key()));
+    let lister = secrets.lister();
+    builder.enqueue_mapped(&accounts, move |account| {
+        let secrets = lister.list_namespace(account.namespace()).into_iter();
+        secrets
+            .filter(|secret| secret.annotation(ACCOUNT_NAME).is_some_and(|name| name == account.name()))
+            .map(|secret| secret.key())
+            .collect::<Vec<_>>()
+    });
     builder.run(Tokens {
         client: context.client.clone(),
         generator,
@@ -69,31 +68,33 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
 struct Tokens {
     client: kube::Client,
     generator: Arc<dyn TokenGenerator>,
-    /// In PEM, where it is known.
+    /// In PEM, if known.
     root_ca: Option<Arc<str>>,
     secrets: Lister<Secret>,
     accounts: Lister<ServiceAccount>,
 }
 
 impl Reconciler for Tokens {
-    /// Brings a secret and its account in agreement.
+    /// Completes a secret, deletes it, or removes the reference to it.
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
-        let Some(found) = self.secrets.get_by_key(&key) else { return self.forget(&key).await };
+        let Some(found) = self.secrets.get_by_key(&key) else { return self.remove_reference(&key).await };
         let secret = found.decode()?;
         let Some(name) = account_of(&secret).filter(|_| !found.is_being_deleted()) else {
             return Ok(Action::Done);
         };
         let api: Api<Secret> = Api::namespaced(self.client.clone(), key.namespace());
-        match self.account(key.namespace(), name).await?.filter(|account| is_meant(&secret, account)) {
+        match self.account(key.namespace(), name).await?.filter(|account| names_account(&secret, account)) {
             None => {
                 let preconditions =
                     Preconditions { uid: secret.metadata.uid.clone(), resource_version: None };
                 let options = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-                api::gone_is_fine(api.delete(key.name(), &options).await)?;
+                api::ignore_not_found(api.delete(key.name(), &options).await)?;
             }
             Some(account) => {
-                if let Some(filled) = self.filled(secret, &account).await? {
-                    api::gone_is_fine(api.replace(key.name(), &PostParams::default(), &filled).await)?;
+                if let Some(with_missing_data) = self.with_missing_data(secret, &account).await? {
+                    api::ignore_not_found(
+                        api.replace(key.name(), &PostParams::default(), &with_missing_data).await,
+                    )?;
                 }
             }
         }
@@ -102,7 +103,7 @@ impl Reconciler for Tokens {
 }
 
 impl Tokens {
-    /// The account of a name. One that the cache does not have may have been made a moment ago.
+    /// The account of a name. It is read live if the cache does not have it, as it may be new.
     async fn account(&self, namespace: &str, name: &str) -> Result<Option<ServiceAccount>, SyncError> {
         if let Some(found) = self.accounts.get(namespace, name) {
             return Ok(Some(found.decode()?));
@@ -111,14 +112,14 @@ impl Tokens {
         Ok(api.get_opt(name).await?)
     }
 
-    /// The secret with what it lacks; `None` if that is nothing.
-    async fn filled(
+    /// The secret with its missing data; `None` if nothing is missing.
+    async fn with_missing_data(
         &self,
         mut secret: Secret,
         account: &ServiceAccount,
     ) -> Result<Option<Secret>, SyncError> {
-        let mut changed = fill(&mut secret, account, self.root_ca.as_deref());
-        if !has(&secret, TOKEN) {
+        let mut changed = complete(&mut secret, account, self.root_ca.as_deref());
+        if !has_data(&secret, TOKEN) {
             let token = self.generator.token(account, &secret).await.map_err(SyncError::Invalid)?;
             secret.data.get_or_insert_default().insert(TOKEN.to_owned(), ByteString(token.into_bytes()));
             changed = true;
@@ -126,8 +127,8 @@ impl Tokens {
         Ok(changed.then_some(secret))
     }
 
-    /// A secret is gone: accounts do not refer to it any longer.
-    async fn forget(&self, key: &ObjectName) -> Result<Action, SyncError> {
+    /// Removes the reference to a deleted secret from its account.
+    async fn remove_reference(&self, key: &ObjectName) -> Result<Action, SyncError> {
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), key.namespace());
         for found in self.accounts.list_namespace(key.namespace()) {
             let mut account = found.decode()?;
@@ -135,32 +136,32 @@ impl Tokens {
             let before = secrets.len();
             secrets.retain(|secret| secret.name.as_deref() != Some(key.name()));
             if secrets.len() < before {
-                api::gone_is_fine(api.replace(found.name(), &PostParams::default(), &account).await)?;
+                api::ignore_not_found(api.replace(found.name(), &PostParams::default(), &account).await)?;
             }
         }
         Ok(Action::Done)
     }
 }
 
-/// The name of the account that a secret is for, if it is for one.
+/// The name of the account that a secret is for.
 fn account_of(secret: &Secret) -> Option<&str> {
     let name = secret.metadata.annotations.as_ref()?.get(ACCOUNT_NAME)?;
     (secret.type_.as_deref() == Some(TYPE) && !name.is_empty()).then_some(name)
 }
 
-/// Returns whether a secret is for this very account, and not for one before it.
-fn is_meant(secret: &Secret, account: &ServiceAccount) -> bool {
+/// Returns whether a secret names the UID of this account, or no UID.
+fn names_account(secret: &Secret, account: &ServiceAccount) -> bool {
     let uid = secret.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ACCOUNT_UID));
     uid.is_none_or(|uid| uid.is_empty() || Some(uid) == account.metadata.uid.as_ref())
 }
 
-fn has(secret: &Secret, key: &str) -> bool {
+fn has_data(secret: &Secret, key: &str) -> bool {
     let data = secret.data.as_ref().and_then(|data| data.get(key));
     data.is_some_and(|value| !value.0.is_empty())
 }
 
-/// Puts in what a secret should have besides its token; whether that changed it.
-fn fill(secret: &mut Secret, account: &ServiceAccount, root_ca: Option<&str>) -> bool {
+/// Sets a secret's namespace, CA certificate and annotation; returns whether anything changed.
+fn complete(secret: &mut Secret, account: &ServiceAccount, root_ca: Option<&str>) -> bool {
     let before = secret.clone();
     let annotations = secret.metadata.annotations.get_or_insert_default();
     annotations.insert(ACCOUNT_UID.to_owned(), account.metadata.uid.clone().unwrap_or_default());
@@ -194,30 +195,31 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_for_one_account() {
+    fn secret_names_one_account_by_uid() {
         assert_eq!(account_of(&secret("", &json!({}))), Some("a"));
         assert_eq!(account_of(&Secret { type_: Some("Opaque".into()), ..secret("", &json!({})) }), None);
         assert!(
-            is_meant(&secret("", &json!({})), &account()) && is_meant(&secret("1", &json!({})), &account())
+            names_account(&secret("", &json!({})), &account())
+                && names_account(&secret("1", &json!({})), &account())
         );
-        assert!(!is_meant(&secret("0", &json!({})), &account()));
+        assert!(!names_account(&secret("0", &json!({})), &account()));
     }
 
     #[test]
-    fn what_is_missing_is_put_in_once() {
+    fn adds_missing_data_once() {
         let mut new = secret("", &json!({"more": "eA=="}));
-        assert!(fill(&mut new, &account(), Some("CA")));
-        assert!(!fill(&mut new, &account(), Some("CA")) && !fill(&mut new, &account(), None));
-        assert!(!has(&new, TOKEN) && has(&new, "more"));
+        assert!(complete(&mut new, &account(), Some("CA")));
+        assert!(!complete(&mut new, &account(), Some("CA")) && !complete(&mut new, &account(), None));
+        assert!(!has_data(&new, TOKEN) && has_data(&new, "more"));
         let text = |secret: &Secret, key: &str| {
             String::from_utf8(secret.data.as_ref().unwrap()[key].0.clone()).unwrap()
         };
         assert_eq!((text(&new, ROOT_CA).as_str(), text(&new, NAMESPACE).as_str()), ("CA", "n"));
         assert_eq!(new.metadata.annotations.as_ref().unwrap()[ACCOUNT_UID], "1");
-        // The authority changes; what somebody else has put in as the namespace stays.
-        assert!(fill(&mut new, &account(), Some("ANOTHER")));
+        // The CA certificate is updated; a namespace that a user has set stays.
+        assert!(complete(&mut new, &account(), Some("ANOTHER")));
         let mut own = secret("1", &json!({"namespace": "eA=="}));
-        fill(&mut own, &account(), None);
+        complete(&mut own, &account(), None);
         assert_eq!(text(&own, NAMESPACE), "x");
     }
 }

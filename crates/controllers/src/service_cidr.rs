@@ -1,4 +1,4 @@
-//! Ranges of cluster IPs: they are ready once they are protected, and stay until none of their addresses is in use
+//! Service CIDRs: a range becomes ready once it has a finalizer, which stays until none of its addresses is in use
 //! (upstream: `pkg/controller/servicecidrs`).
 
 use std::net::IpAddr;
@@ -8,12 +8,12 @@ use futures_util::future::BoxFuture;
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ApiResource, DynamicObject, PostParams};
-use nave_client::{Action, Lister, Object, ObjectName, on_each};
+use nave_client::{Action, Lister, Object, ObjectName};
 use nave_machinery::{Cidr, conditions};
 use serde_json::{Value, json};
 
-use crate::api::gone_is_fine;
-use crate::finalizers::{Due, due, put, take};
+use crate::api::ignore_not_found;
+use crate::finalizers::{FinalizerAction, add_finalizer, finalizer_action, remove_finalizer};
 use crate::frame::{
     Context, Descriptor, EventKind, EventRecorder, Reconciler, SyncError, Workers, reference_of,
 };
@@ -21,11 +21,10 @@ use crate::frame::{
 const FINALIZER: &str = "networking.k8s.io/service-cidr-finalizer";
 const MANAGER_LABEL: &str = "ipaddress.kubernetes.io/managed-by";
 const MANAGER: &str = "ipallocator.k8s.io";
-/// A range stays for so long after its deletion at least, so that every server knows that nothing more may be allocated
-/// from it.
+/// The finalizer stays for at least this long after the deletion, so that every server stops allocating from the
+/// range.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// The controller.
 pub(crate) const SERVICE_CIDR: Descriptor = Descriptor {
     name: "service-cidr-controller",
     alias: "service-cidr-controller",
@@ -36,28 +35,19 @@ pub(crate) const SERVICE_CIDR: Descriptor = Descriptor {
 };
 
 fn start(context: &Context) -> BoxFuture<'static, ()> {
-    let mut builder = context.controller("ipaddresses");
-    let (cidrs, addresses) = (builder.informer::<ServiceCIDR>(), builder.informer::<IPAddress>());
-    builder.work_on(&cidrs);
-    // Only ranges that are being deleted depend on other ranges and on addresses.
-    let (queue, ending) = (builder.queue(), Ending(cidrs.lister()));
-    builder.watch(
-        &cidrs,
-        on_each(move |changed: &Object<ServiceCIDR>| {
-            let changed = blocks(changed);
-            let overlaps = |block: &Cidr| changed.iter().any(|changed| changed.overlaps(*block));
-            ending.names(overlaps).into_iter().for_each(|name| queue.add(name));
-        }),
-    );
-    let (queue, ending) = (builder.queue(), Ending(cidrs.lister()));
-    builder.watch(
-        &addresses,
-        on_each(move |address: &Object<IPAddress>| {
-            if let Some(address) = managed(address) {
-                ending.names(|block| block.is_host(address)).into_iter().for_each(|name| queue.add(name));
-            }
-        }),
-    );
+    let (mut builder, cidrs) = context.controller_for::<ServiceCIDR>("ipaddresses");
+    let addresses = builder.informer::<IPAddress>();
+    // Only ranges that are being deleted depend on other ranges and addresses.
+    let terminating = TerminatingRanges(cidrs.lister());
+    builder.enqueue_mapped(&cidrs, move |changed| {
+        let changed = blocks(changed);
+        terminating.keys_where(|block| changed.iter().any(|changed| changed.overlaps(*block)))
+    });
+    let terminating = TerminatingRanges(cidrs.lister());
+    builder.enqueue_mapped(&addresses, move |address| {
+        let address = service_address(address);
+        terminating.keys_where(|block| address.is_some_and(|address| block.is_host(address)))
+    });
     builder.run(Controller {
         client: context.client.clone(),
         events: context.events.with_component("service-cidr-controller"),
@@ -67,11 +57,11 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
 }
 
 /// The ranges that are being deleted.
-struct Ending(Lister<ServiceCIDR>);
+struct TerminatingRanges(Lister<ServiceCIDR>);
 
-impl Ending {
-    /// The names of those with a block that is concerned.
-    fn names(&self, concerns: impl Fn(&Cidr) -> bool) -> Vec<ObjectName> {
+impl TerminatingRanges {
+    /// The keys of those with a block for which `concerns` is true.
+    fn keys_where(&self, concerns: impl Fn(&Cidr) -> bool) -> Vec<ObjectName> {
         let all = self.0.list().into_iter().filter(Object::is_being_deleted);
         all.filter(|cidr| blocks(cidr).iter().any(&concerns)).map(|cidr| cidr.key()).collect()
     }
@@ -85,11 +75,12 @@ struct Controller {
 }
 
 impl Reconciler for Controller {
-    /// Protects a range and says that it is ready; one that is being deleted is let go once it is not in use.
+    /// Adds the finalizer and sets the condition `Ready`; removes the finalizer of a deleted range that is not in
+    /// use.
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let Some(cidr) = self.cidrs.get_by_key(&key) else { return Ok(Action::Done) };
         let api = Api::all_with(self.client.clone(), &ApiResource::erase::<ServiceCIDR>(&()));
-        let due = due(&cidr, FINALIZER);
+        let action = finalizer_action(&cidr, FINALIZER);
         if let Some(deleted) = cidr.deletion_timestamp() {
             if self.is_needed(&cidr) {
                 let message = "There are still IPAddresses referencing the ServiceCIDR, please remove them or create a new ServiceCIDR";
@@ -100,14 +91,14 @@ impl Reconciler for Controller {
             if let Some(left) = GRACE.checked_sub(age).filter(|left| !left.is_zero()) {
                 return Ok(Action::RequeueAfter(left));
             }
-            if due == Due::Take {
-                take(&api, &cidr, FINALIZER).await?;
+            if action == FinalizerAction::Remove {
+                remove_finalizer(&api, &cidr, FINALIZER).await?;
             }
             return Ok(Action::Done);
         }
-        if due == Due::Put {
-            // The change is an event, which has the condition set.
-            put(&api, &cidr, FINALIZER).await?;
+        if action == FinalizerAction::Add {
+            // The update is an event, whose sync sets the condition.
+            add_finalizer(&api, &cidr, FINALIZER).await?;
             return Ok(Action::Done);
         }
         if let Err(error) = set_ready(&api, &cidr, "True", "", "Kubernetes Service CIDR is ready").await {
@@ -121,16 +112,16 @@ impl Reconciler for Controller {
 }
 
 impl Controller {
-    /// Returns whether the deletion of a range would leave addresses without one.
+    /// Returns whether addresses would be outside all ranges if this one were deleted.
     fn is_needed(&self, cidr: &Object<ServiceCIDR>) -> bool {
         let others: Vec<Cidr> =
             self.cidrs.list().iter().filter(|other| other.name() != cidr.name()).flat_map(blocks).collect();
-        let addresses: Vec<IpAddr> = self.addresses.list().iter().filter_map(managed).collect();
+        let addresses: Vec<IpAddr> = self.addresses.list().iter().filter_map(service_address).collect();
         leaves_orphans(&blocks(cidr), &others, &addresses)
     }
 }
 
-/// Returns whether an address is in one of the blocks, and in none of the others.
+/// Returns whether an address is in one of the blocks and in none of the others.
 fn leaves_orphans(blocks: &[Cidr], others: &[Cidr], addresses: &[IpAddr]) -> bool {
     let is_covered = |block: &Cidr| others.iter().any(|other| other.contains_block(*block));
     if blocks.iter().all(is_covered) {
@@ -140,7 +131,6 @@ fn leaves_orphans(blocks: &[Cidr], others: &[Cidr], addresses: &[IpAddr]) -> boo
     addresses.iter().any(|address| is_in(blocks, *address) && !is_in(others, *address))
 }
 
-/// The blocks of a range.
 fn blocks(cidr: &Object<ServiceCIDR>) -> Vec<Cidr> {
     let texts: Vec<String> = cidr
         .json_at(&["spec", "cidrs"])
@@ -149,12 +139,12 @@ fn blocks(cidr: &Object<ServiceCIDR>) -> Vec<Cidr> {
     texts.iter().filter_map(|text| text.parse().ok()).collect()
 }
 
-/// The address, if it is one of a service.
-fn managed(address: &Object<IPAddress>) -> Option<IpAddr> {
+/// The address, if it belongs to a service.
+fn service_address(address: &Object<IPAddress>) -> Option<IpAddr> {
     (address.label(MANAGER_LABEL) == Some(MANAGER)).then(|| address.name().parse().ok())?
 }
 
-/// Sets the condition `Ready` of a range as it was seen, unless it is that already.
+/// Sets the condition `Ready` on the cached object, unless it has this value already.
 async fn set_ready(
     api: &Api<DynamicObject>,
     seen: &Object<ServiceCIDR>,
@@ -163,16 +153,17 @@ async fn set_ready(
     message: &str,
 ) -> Result<(), SyncError> {
     let mut object: Value = serde_json::from_slice(seen.json())?;
-    let wanted = json!({"type": "Ready", "status": status, "reason": reason, "message": message,
+    let condition = json!({"type": "Ready", "status": status, "reason": reason, "message": message,
         "lastTransitionTime": Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()});
-    let is_same =
-        |found: &Value| ["status", "reason", "message"].iter().all(|field| found[*field] == wanted[*field]);
+    let is_same = |found: &Value| {
+        ["status", "reason", "message"].iter().all(|field| found[*field] == condition[*field])
+    };
     if conditions::find(&object, "Ready").is_some_and(is_same) {
         return Ok(());
     }
-    conditions::set(&mut object, wanted);
+    conditions::set(&mut object, condition);
     let object: DynamicObject = serde_json::from_value(object)?;
-    gone_is_fine(api.replace_status(seen.name(), &PostParams::default(), &object).await)
+    ignore_not_found(api.replace_status(seen.name(), &PostParams::default(), &object).await)
 }
 
 #[cfg(test)]
@@ -180,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_is_needed_while_only_it_has_an_address() {
+    fn range_is_needed_while_an_address_is_in_no_other() {
         let blocks = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<Cidr>>();
         let used: [IpAddr; 2] = ["10.0.0.5", "fd00::5"].map(|text| text.parse().unwrap());
         for (range, others, is_needed) in [
@@ -192,7 +183,7 @@ mod tests {
             (&["10.0.0.0/24"], &["10.0.0.128/25"], true),
             (&["10.0.0.0/24", "fd00::/108"], &["10.0.0.0/16"], true),
             (&["10.0.0.0/24", "fd00::/108"], &["10.0.0.0/16", "fd00::/64"], false),
-            // The network's address of another range is not that range's to give.
+            // A block's network address is not allocatable from it.
             (&["10.0.0.0/24"], &["10.0.0.5/32"], true),
         ] {
             assert_eq!(

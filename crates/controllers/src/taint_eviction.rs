@@ -1,5 +1,5 @@
-//! Taint eviction: deletes pods from nodes with `NoExecute` taints that they do not tolerate, or no longer (upstream:
-//! `tainteviction`).
+//! Taint eviction: deletes pods from nodes with `NoExecute` taints that the pods do not tolerate, or whose
+//! toleration has expired (upstream: `tainteviction`).
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,14 +12,13 @@ use nave_client::{Action, Deleted, EventHandler, Lister, Object, ObjectName, Sha
 use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::api::gone_is_fine;
+use crate::api::ignore_not_found;
 use crate::frame::{
     Context, Descriptor, EventKind, EventRecorder, Reconciler, SyncError, Workers, reference_of,
 };
 use crate::scheduling::{NodeView, tolerates};
 use crate::time_arithmetic::saturating_add;
 
-/// Taint eviction.
 pub(crate) const TAINT_EVICTION: Descriptor = Descriptor {
     name: "taint-eviction-controller",
     alias: "taint-eviction-controller",
@@ -29,15 +28,14 @@ pub(crate) const TAINT_EVICTION: Descriptor = Descriptor {
     start,
 };
 
-/// The index of pods by the node they are bound to.
+/// Index of pods by the node they are bound to.
 const BY_NODE: &str = "node";
 
-/// Makes an informer find pods by their node.
+/// Adds the index to an informer.
 pub(crate) fn index_by_node(pods: &SharedInformer<Pod>) {
     pods.add_index(BY_NODE, |pod| node_of(pod).into_iter().collect());
 }
 
-/// The pods that are bound to a node.
 pub(crate) fn pods_of(pods: &Lister<Pod>, node: &str) -> Vec<Object<Pod>> {
     pods.by_index(BY_NODE, node).unwrap_or_default()
 }
@@ -52,7 +50,7 @@ struct Controller {
     events: EventRecorder,
     nodes: Lister<Node>,
     pods: Lister<Pod>,
-    /// Since when pods, by uid, are on a node with taints that end their time.
+    /// The time since which a pod, by UID, has been on a node with taints that limit its stay.
     since: Mutex<HashMap<String, Timestamp>>,
 }
 
@@ -60,9 +58,9 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     let mut builder = context.controller("noexec_taint_pod");
     let (nodes, pods) = (builder.informer::<Node>(), builder.informer::<Pod>());
     index_by_node(&pods);
-    builder.watch(&nodes, NodeHandler { queue: builder.queue(), pods: pods.lister() });
+    builder.add_handler(&nodes, NodeHandler { queue: builder.queue(), pods: pods.lister() });
     let all = nodes.lister();
-    builder.map(&pods, move |pod| {
+    builder.enqueue_mapped(&pods, move |pod| {
         let node = all.get("", &node_of(pod)?)?;
         may_evict(&node).then(|| pod.key())
     });
@@ -75,7 +73,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     })
 }
 
-/// Returns whether a node may have a `NoExecute` taint, without reading it.
+/// Returns whether a node may have a `NoExecute` taint, without decoding it.
 fn may_evict(node: &Object<Node>) -> bool {
     let taints = node.json_at(&["spec", "taints"]).unwrap_or_default();
     taints.windows(NO_EXECUTE.len()).any(|window| window == NO_EXECUTE.as_bytes())
@@ -83,7 +81,7 @@ fn may_evict(node: &Object<Node>) -> bool {
 
 const NO_EXECUTE: &str = "NoExecute";
 
-/// Enqueues the pods of a node whose taints change.
+/// Enqueues the pods of a node whose taints have changed.
 struct NodeHandler {
     queue: Workqueue,
     pods: Lister<Pod>,
@@ -119,7 +117,7 @@ impl Reconciler for Controller {
         let Some(cached) = self.pods.get_by_key(&key) else { return Ok(Action::Done) };
         let node = node_of(&cached).and_then(|name| self.nodes.get("", &name));
         let Some(node) = node.filter(|node| may_evict(node) && !cached.is_being_deleted()) else {
-            self.spare(&cached);
+            self.cancel(&cached);
             return Ok(Action::Done);
         };
         let pod = cached.decode()?;
@@ -127,7 +125,7 @@ impl Reconciler for Controller {
         let now = Timestamp::now();
         match time_left(tolerations, &NodeView::read(&node)?.taints) {
             Time::Unlimited => {
-                self.spare(&cached);
+                self.cancel(&cached);
                 Ok(Action::Done)
             }
             Time::Over => self.evict(&pod).await,
@@ -145,8 +143,8 @@ impl Reconciler for Controller {
 }
 
 impl Controller {
-    /// Forgets that a pod was about to be deleted.
-    fn spare(&self, pod: &Object<Pod>) {
+    /// Cancels the pending deletion of a pod.
+    fn cancel(&self, pod: &Object<Pod>) {
         if self.since.lock().remove(pod.uid()).is_some() && !pod.is_being_deleted() {
             let Ok(pod) = pod.metadata().map(|metadata| Pod { metadata, ..Pod::default() }) else { return };
             self.record(&pod, "Cancelling deletion of Pod");
@@ -162,10 +160,10 @@ impl Controller {
             "message": "Taint manager: deleting due to NoExecute taint",
             "lastTransitionTime": Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()});
         let patch = json!({"metadata": {"uid": meta.uid}, "status": {"conditions": [condition]}});
-        gone_is_fine(pods.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await)?;
+        ignore_not_found(pods.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await)?;
         let preconditions = Some(Preconditions { uid: meta.uid.clone(), resource_version: None });
         let parameters = DeleteParams { preconditions, ..DeleteParams::default() };
-        gone_is_fine(pods.delete(name, &parameters).await)?;
+        ignore_not_found(pods.delete(name, &parameters).await)?;
         self.since.lock().remove(meta.uid.as_deref().unwrap_or_default());
         Ok(Action::Done)
     }
@@ -178,7 +176,6 @@ impl Controller {
     }
 }
 
-/// How long a pod may stay on a node.
 #[derive(Debug, PartialEq, Eq)]
 enum Time {
     Unlimited,
@@ -186,7 +183,7 @@ enum Time {
     Over,
 }
 
-/// How long a pod with these tolerations may stay on a node with these taints.
+/// The time for which a pod with these tolerations may stay on a node with these taints.
 fn time_left(tolerations: &[Toleration], taints: &[Taint]) -> Time {
     let mut least: Option<i64> = None;
     for taint in taints.iter().filter(|taint| taint.effect == NO_EXECUTE) {
@@ -213,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shortest_toleration_says_how_long_a_pod_stays() {
+    fn shortest_toleration_limits_the_stay() {
         let taints = |keys: &[&str]| -> Vec<Taint> {
             let taint = |key: &&str| json!({"key": key, "effect": NO_EXECUTE});
             keys.iter().map(|key| serde_json::from_value(taint(key)).unwrap()).collect()

@@ -1,17 +1,17 @@
 //! Arithmetic of timestamps with durations that clients choose.
 //!
-//! The operators of `jiff` panic where the outcome lies beyond the calendar. A field such as `activeDeadlineSeconds`
-//! may hold any number, and a status any time, so controllers add and subtract with these functions only.
+//! The operators of `jiff` panic on overflow. A field such as `activeDeadlineSeconds` may hold any number, and a
+//! status any time, so controllers add and subtract only with these functions.
 
 use jiff::{SignedDuration, Timestamp};
 
-/// `at` plus `duration`; the first or last timestamp there is where the sum lies beyond the calendar.
+/// `at` plus `duration`, clamped to the range of timestamps.
 pub(crate) fn saturating_add(at: Timestamp, duration: SignedDuration) -> Timestamp {
     let end = if duration.is_negative() { Timestamp::MIN } else { Timestamp::MAX };
     at.checked_add(duration).unwrap_or(end)
 }
 
-/// `at` minus `duration`; the first or last timestamp there is where the difference lies beyond the calendar.
+/// `at` minus `duration`, clamped to the range of timestamps.
 pub(crate) fn saturating_sub(at: Timestamp, duration: SignedDuration) -> Timestamp {
     let end = if duration.is_negative() { Timestamp::MAX } else { Timestamp::MIN };
     at.checked_sub(duration).unwrap_or(end)
@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_beyond_the_calendar_are_its_ends() {
+    fn clamps_to_the_range_of_timestamps() {
         let epoch = Timestamp::UNIX_EPOCH;
         let seconds = SignedDuration::from_secs;
         assert_eq!(saturating_add(epoch, seconds(5)), saturating_sub(epoch, seconds(-5)));

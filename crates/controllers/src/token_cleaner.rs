@@ -1,4 +1,4 @@
-//! Token cleaner: deletes bootstrap tokens whose time is over (upstream: `bootstrap`).
+//! Token cleaner: deletes expired bootstrap tokens (upstream: `bootstrap`).
 
 use std::time::Duration;
 
@@ -8,10 +8,9 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, DeleteParams, Preconditions};
 use nave_client::{Action, Lister, Object, ObjectName};
 
-use crate::api::gone_is_fine;
+use crate::api::ignore_not_found;
 use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 
-/// Token cleaner.
 pub(crate) const TOKEN_CLEANER: Descriptor = Descriptor {
     name: "token-cleaner-controller",
     alias: "tokencleaner",
@@ -33,11 +32,10 @@ struct Controller {
 fn start(context: &Context) -> BoxFuture<'static, ()> {
     let mut builder = context.controller("token_cleaner");
     let secrets = builder.informer::<Secret>();
-    builder.map(&secrets, |secret| is_token(secret).then(|| secret.key()));
+    builder.enqueue_mapped(&secrets, |secret| is_token(secret).then(|| secret.key()));
     builder.run(Controller { client: context.client.clone(), secrets: secrets.lister() })
 }
 
-/// Returns whether a secret is a bootstrap token.
 pub(crate) fn is_token(secret: &Object<Secret>) -> bool {
     secret.namespace() == NAMESPACE && secret.json_at(&["type"]) == Some(TYPE)
 }
@@ -54,12 +52,13 @@ impl Reconciler for Controller {
         let preconditions = Some(Preconditions { uid, resource_version: None });
         let parameters = DeleteParams { preconditions, ..DeleteParams::default() };
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), key.namespace());
-        gone_is_fine(secrets.delete(key.name(), &parameters).await)?;
+        ignore_not_found(secrets.delete(key.name(), &parameters).await)?;
         Ok(Action::Done)
     }
 }
 
-/// How long a token still holds; zero once it is over, nothing if it has no end. A time that cannot be read is over.
+/// The time until a token expires: zero if it has expired or its expiration cannot be parsed, `None` if it never
+/// expires.
 pub(crate) fn expires_in(secret: &Secret, now: Timestamp) -> Option<Duration> {
     let expiration = &secret.data.as_ref()?.get("expiration")?.0;
     if expiration.is_empty() {
@@ -77,7 +76,7 @@ mod tests {
     use crate::pods::fixtures::now;
 
     #[test]
-    fn a_token_holds_until_its_expiration() {
+    fn token_is_valid_until_its_expiration() {
         let wait = |expiration: Option<&str>| {
             let data = expiration.map(|text| ("expiration".to_owned(), ByteString(text.as_bytes().to_vec())));
             let secret = Secret { data: Some(data.into_iter().collect()), ..Secret::default() };

@@ -1,4 +1,4 @@
-//! TTL after finished: deletes jobs so many seconds after their end (`ttlSecondsAfterFinished`).
+//! TTL after finished: deletes finished jobs after `ttlSecondsAfterFinished`.
 
 use std::time::Duration;
 
@@ -12,7 +12,6 @@ use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 use crate::job::is_finished;
 use crate::time_arithmetic::saturating_add;
 
-/// TTL after finished.
 pub(crate) const TTL_AFTER_FINISHED: Descriptor = Descriptor {
     name: "ttl-after-finished-controller",
     alias: "ttl-after-finished",
@@ -28,9 +27,7 @@ struct Controller {
 }
 
 fn start(context: &Context) -> BoxFuture<'static, ()> {
-    let mut builder = context.controller("ttl_jobs_to_delete");
-    let jobs = builder.informer::<Job>();
-    builder.work_on(&jobs);
+    let (builder, jobs) = context.controller_for::<Job>("ttl_jobs_to_delete");
     builder.run(Controller { client: context.client.clone(), jobs: jobs.lister() })
 }
 
@@ -42,7 +39,7 @@ impl Reconciler for Controller {
             Some(wait) if !wait.is_zero() => return Ok(Action::RequeueAfter(wait)),
             Some(_) => {}
         }
-        // The cache may not know of a TTL that was prolonged meanwhile.
+        // The cache may not show a TTL that was extended.
         let jobs: Api<Job> = Api::namespaced(self.client.clone(), key.namespace());
         let Some(live) = jobs.get_opt(key.name()).await? else { return Ok(Action::Done) };
         if expires_in(&live, Timestamp::now()) != Some(Duration::ZERO) {
@@ -58,7 +55,7 @@ impl Reconciler for Controller {
     }
 }
 
-/// How long until a job is to be deleted; zero once it is time, nothing if it is not to be.
+/// The time until a job is to be deleted: zero if it is due, `None` if it is not finished or has no TTL.
 fn expires_in(job: &Job, now: Timestamp) -> Option<Duration> {
     if job.metadata.deletion_timestamp.is_some() || !is_finished(job) {
         return None;
@@ -80,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_expires_so_long_after_its_end() {
+    fn job_expires_after_its_ttl() {
         let job = |ttl: Option<i32>, end: Option<&str>| -> Job {
             let at = "2026-01-01T00:00:00Z";
             let conditions: Vec<_> = end
@@ -98,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn any_end_and_any_ttl_can_be_evaluated() {
+    fn extreme_times_and_ttls_do_not_overflow() {
         let now = "2026-01-01T00:00:07Z".parse().unwrap();
         for (end, is_past) in [(Timestamp::MIN, true), (now, false), (Timestamp::MAX, false)] {
             let condition =

@@ -1,4 +1,4 @@
-//! Writes of objects as JSON, so that no field is lost that this program has no name for.
+//! Writes of untyped objects, so that fields unknown to the Rust types are not lost.
 
 use kube::api::{Api, DynamicObject, PostParams};
 use nave_client::Object;
@@ -6,42 +6,42 @@ use serde_json::Value;
 
 use crate::frame::SyncError;
 
-/// The part of an object that a write may change.
+/// The part of an object that a write changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
-    /// All but the status.
+pub(crate) enum UpdateTarget {
+    /// Everything but the status.
     Object,
     /// The status.
     Status,
 }
 
-/// Updates an object as it was seen, unless the change changes nothing, and returns it as it is then. An object that has
-/// changed since is a conflict, which the next sync sees.
+/// Updates a cached object unless `change` has no effect, and returns the result. If the object has changed since,
+/// the update fails with a conflict and the sync is repeated.
 ///
 /// # Errors
-/// The API's refusal.
+/// The API server's error.
 pub(crate) async fn update<K>(
     api: &Api<DynamicObject>,
-    seen: Object<K>,
-    part: Part,
+    cached: Object<K>,
+    part: UpdateTarget,
     change: impl FnOnce(&mut Value),
 ) -> Result<Object<K>, SyncError> {
-    let Some(changed) = changed(&seen, change)? else { return Ok(seen) };
+    let Some(changed) = changed(&cached, change)? else { return Ok(cached) };
     let object: DynamicObject = serde_json::from_value(changed)?;
     let parameters = PostParams::default();
     let written = match part {
-        Part::Object => api.replace(seen.name(), &parameters, &object).await?,
-        Part::Status => api.replace_status(seen.name(), &parameters, &object).await?,
+        UpdateTarget::Object => api.replace(cached.name(), &parameters, &object).await?,
+        UpdateTarget::Status => api.replace_status(cached.name(), &parameters, &object).await?,
     };
     Object::from_value(&written).map_err(|error| SyncError::Invalid(error.to_string()))
 }
 
-/// The object after a change, if that is another.
+/// The object after `change`; `None` if it has no effect.
 pub(crate) fn changed<K>(
-    seen: &Object<K>,
+    cached: &Object<K>,
     change: impl FnOnce(&mut Value),
 ) -> Result<Option<Value>, serde_json::Error> {
-    let before: Value = serde_json::from_slice(seen.json())?;
+    let before: Value = serde_json::from_slice(cached.json())?;
     let mut after = before.clone();
     change(&mut after);
     Ok((after != before).then_some(after))

@@ -1,19 +1,18 @@
-//! Volume attributes classes stay until no volume and no claim has them (upstream: `volume/vacprotection`).
+//! Protects volume attributes classes that volumes or claims use (upstream: `volume/vacprotection`).
 
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use kube::api::{Api, ApiResource};
-use nave_client::{Action, EventHandler, Lister, Object, ObjectName, Workqueue, on_each};
+use nave_client::{Action, Lister, Object, ObjectName};
 
-use crate::finalizers::{Due, due, put, take};
+use crate::finalizers::{FinalizerAction, add_finalizer, finalizer_action, remove_finalizer};
 use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 
 const FINALIZER: &str = "kubernetes.io/vac-protection";
-/// Volumes and claims by the classes that they have or ask for.
+/// Index of volumes and claims by the classes they use or request.
 const BY_CLASS: &str = "volume-attributes-class";
 
-/// The controller.
 pub(crate) const VOLUME_ATTRIBUTES_CLASS_PROTECTION: Descriptor = Descriptor {
     name: "volumeattributesclass-protection-controller",
     alias: "volumeattributesclass-protection-controller",
@@ -28,30 +27,19 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     let classes = builder.informer::<VolumeAttributesClass>();
     let (volumes, claims) =
         (builder.informer::<PersistentVolume>(), builder.informer::<PersistentVolumeClaim>());
-    volumes.add_index(BY_CLASS, of_volume);
-    claims.add_index(BY_CLASS, of_claim);
-    builder.work_on(&classes);
+    volumes.add_index(BY_CLASS, classes_of_volume);
+    claims.add_index(BY_CLASS, classes_of_claim);
+    builder.enqueue_objects(&classes);
     let users = Users { volumes: volumes.lister(), claims: claims.lister() };
-    let (of_volumes, of_claims) =
-        (ending(&classes.lister(), builder.queue()), ending(&classes.lister(), builder.queue()));
-    builder.watch(&volumes, of_volumes);
-    builder.watch(&claims, of_claims);
+    let (lister, other) = (classes.lister(), classes.lister());
+    builder.enqueue_mapped(&volumes, move |_| terminating(&lister));
+    builder.enqueue_mapped(&claims, move |_| terminating(&other));
     builder.run(Protection { client: context.client.clone(), classes: classes.lister(), users })
 }
 
-/// Has the classes looked at that are being deleted: only these depend on volumes and claims, and there are few.
-fn ending<K: 'static>(
-    classes: &Lister<VolumeAttributesClass>,
-    queue: Workqueue,
-) -> impl EventHandler<K> + use<K> {
-    let classes = classes.clone();
-    on_each(move |_: &Object<K>| {
-        classes
-            .list()
-            .iter()
-            .filter(|class| class.is_being_deleted())
-            .for_each(|class| queue.add(class.key()));
-    })
+/// The classes that are being deleted. Other classes do not depend on volumes and claims.
+fn terminating(classes: &Lister<VolumeAttributesClass>) -> Vec<ObjectName> {
+    classes.list().iter().filter(|class| class.is_being_deleted()).map(nave_client::Object::key).collect()
 }
 
 struct Users {
@@ -60,10 +48,9 @@ struct Users {
 }
 
 impl Users {
-    fn has(&self, class: &str) -> bool {
-        let is_used = |count: Result<usize, _>| count.map_or(true, |count: usize| count > 0);
-        is_used(self.volumes.by_index(BY_CLASS, class).map(|found| found.len()))
-            || is_used(self.claims.by_index(BY_CLASS, class).map(|found| found.len()))
+    fn has_users(&self, class: &str) -> bool {
+        let has_volumes = self.volumes.by_index(BY_CLASS, class).map_or(true, |found| !found.is_empty());
+        has_volumes || self.claims.by_index(BY_CLASS, class).map_or(true, |found| !found.is_empty())
     }
 }
 
@@ -77,21 +64,23 @@ impl Reconciler for Protection {
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let Some(class) = self.classes.get_by_key(&key) else { return Ok(Action::Done) };
         let api = Api::all_with(self.client.clone(), &ApiResource::erase::<VolumeAttributesClass>(&()));
-        match due(&class, FINALIZER) {
-            Due::Put => put(&api, &class, FINALIZER).await?,
-            Due::Take if !self.users.has(key.name()) => take(&api, &class, FINALIZER).await?,
-            Due::Nothing | Due::Take => {}
+        match finalizer_action(&class, FINALIZER) {
+            FinalizerAction::Add => add_finalizer(&api, &class, FINALIZER).await?,
+            FinalizerAction::Remove if !self.users.has_users(key.name()) => {
+                remove_finalizer(&api, &class, FINALIZER).await?;
+            }
+            FinalizerAction::Nothing | FinalizerAction::Remove => {}
         }
         Ok(Action::Done)
     }
 }
 
-fn of_volume(volume: &Object<PersistentVolume>) -> Vec<String> {
-    texts(volume, &[&["spec", "volumeAttributesClassName"]])
+fn classes_of_volume(volume: &Object<PersistentVolume>) -> Vec<String> {
+    strings_at(volume, &[&["spec", "volumeAttributesClassName"]])
 }
 
-fn of_claim(claim: &Object<PersistentVolumeClaim>) -> Vec<String> {
-    texts(
+fn classes_of_claim(claim: &Object<PersistentVolumeClaim>) -> Vec<String> {
+    strings_at(
         claim,
         &[
             &["spec", "volumeAttributesClassName"],
@@ -101,8 +90,8 @@ fn of_claim(claim: &Object<PersistentVolumeClaim>) -> Vec<String> {
     )
 }
 
-/// The texts at paths that are not empty.
-fn texts<K>(object: &Object<K>, paths: &[&[&str]]) -> Vec<String> {
+/// The non-empty strings at these paths.
+fn strings_at<K>(object: &Object<K>, paths: &[&[&str]]) -> Vec<String> {
     let at = |path: &&[&str]| serde_json::from_slice::<String>(object.json_at(path)?).ok();
     paths.iter().filter_map(at).filter(|text| !text.is_empty()).collect()
 }
@@ -114,13 +103,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_claim_uses_the_class_it_has_and_those_it_is_on_its_way_to() {
+    fn claim_uses_current_and_target_classes() {
         let claim = json!({"metadata": {"name": "c"}, "spec": {"volumeAttributesClassName": "a"},
             "status": {"currentVolumeAttributesClassName": "b",
                 "modifyVolumeStatus": {"targetVolumeAttributesClassName": "c", "status": "InProgress"}}});
-        assert_eq!(of_claim(&Object::from_value(&claim).unwrap()), ["a", "b", "c"]);
+        assert_eq!(classes_of_claim(&Object::from_value(&claim).unwrap()), ["a", "b", "c"]);
         let none = json!({"metadata": {"name": "c"}, "spec": {"volumeAttributesClassName": ""}});
-        assert!(of_claim(&Object::from_value(&none).unwrap()).is_empty());
-        assert!(of_volume(&Object::from_value(&none).unwrap()).is_empty());
+        assert!(classes_of_claim(&Object::from_value(&none).unwrap()).is_empty());
+        assert!(classes_of_volume(&Object::from_value(&none).unwrap()).is_empty());
     }
 }

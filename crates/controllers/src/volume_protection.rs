@@ -1,22 +1,21 @@
-//! Volumes and claims on them stay until nothing uses them (upstream: `pvcprotection`, `pvprotection`): each has a
-//! finalizer from its creation, which these controllers take once the object is being deleted and no longer in use.
+//! Protects volumes and claims in use (upstream: `pvcprotection`, `pvprotection`): each has a finalizer, which
+//! these controllers remove once the object is being deleted and no longer in use.
 
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::api::{Api, ApiResource, ListParams};
-use nave_client::{Action, Lister, Object, ObjectName, on_delete};
+use nave_client::{Action, Lister, Object, ObjectName};
 
-use crate::finalizers::{Due, due, put, take};
+use crate::finalizers::{FinalizerAction, add_finalizer, finalizer_action, remove_finalizer};
 use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 use crate::pods::{claims, claims_of};
 
 const CLAIM_FINALIZER: &str = "kubernetes.io/pvc-protection";
 const VOLUME_FINALIZER: &str = "kubernetes.io/pv-protection";
 
-/// So many pods are read at once to see whether one uses a claim.
+/// The page size when listing pods live.
 const PAGE: u32 = 500;
 
-/// Claims stay while a pod uses them.
 pub(crate) const CLAIM_PROTECTION: Descriptor = Descriptor {
     name: "persistentvolumeclaim-protection-controller",
     alias: "pvc-protection",
@@ -26,7 +25,6 @@ pub(crate) const CLAIM_PROTECTION: Descriptor = Descriptor {
     start: start_claims,
 };
 
-/// Volumes stay while a claim is bound to them.
 pub(crate) const VOLUME_PROTECTION: Descriptor = Descriptor {
     name: "persistentvolume-protection-controller",
     alias: "pv-protection",
@@ -43,18 +41,11 @@ struct ClaimProtection {
 }
 
 fn start_claims(context: &Context) -> BoxFuture<'static, ()> {
-    let mut builder = context.controller("pvcprotection");
-    let (claims, pods) = (builder.informer::<PersistentVolumeClaim>(), builder.informer::<Pod>());
-    builder.work_on(&claims);
-    let queue = builder.queue();
-    builder.watch(
-        &pods,
-        on_delete(move |pod| {
-            for claim in claims_of(pod) {
-                queue.add(ObjectName::new(pod.namespace(), &claim));
-            }
-        }),
-    );
+    let (mut builder, claims) = context.controller_for::<PersistentVolumeClaim>("pvcprotection");
+    let pods = builder.informer::<Pod>();
+    builder.enqueue_mapped_on_delete(&pods, |pod| {
+        claims_of(pod).iter().map(|claim| ObjectName::new(pod.namespace(), claim)).collect::<Vec<_>>()
+    });
     let client = context.client.clone();
     builder.run(ClaimProtection { client, claims: claims.lister(), pods: pods.lister() })
 }
@@ -67,12 +58,12 @@ impl Reconciler for ClaimProtection {
             key.namespace(),
             &ApiResource::erase::<PersistentVolumeClaim>(&()),
         );
-        match due(&claim, CLAIM_FINALIZER) {
-            Due::Nothing => {}
-            Due::Put => put(&api, &claim, CLAIM_FINALIZER).await?,
-            // The cache answers for nothing, where the API might know better, only if a pod is in it.
-            Due::Take if self.is_used(&claim) || self.is_used_for_sure(&claim).await? => {}
-            Due::Take => take(&api, &claim, CLAIM_FINALIZER).await?,
+        match finalizer_action(&claim, CLAIM_FINALIZER) {
+            FinalizerAction::Nothing => {}
+            FinalizerAction::Add => add_finalizer(&api, &claim, CLAIM_FINALIZER).await?,
+            // Only a pod that the cache has is proof of use; its absence must be confirmed by a live list.
+            FinalizerAction::Remove if self.is_used(&claim) || self.is_used_by_live_list(&claim).await? => {}
+            FinalizerAction::Remove => remove_finalizer(&api, &claim, CLAIM_FINALIZER).await?,
         }
         Ok(Action::Done)
     }
@@ -83,7 +74,7 @@ impl ClaimProtection {
         self.pods.list_namespace(claim.namespace()).iter().any(|pod| uses(pod, claim.name()))
     }
 
-    async fn is_used_for_sure(&self, claim: &Object<PersistentVolumeClaim>) -> Result<bool, SyncError> {
+    async fn is_used_by_live_list(&self, claim: &Object<PersistentVolumeClaim>) -> Result<bool, SyncError> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), claim.namespace());
         let mut page = ListParams::default().limit(PAGE);
         loop {
@@ -104,7 +95,7 @@ impl ClaimProtection {
     }
 }
 
-/// Returns whether a pod that a kubelet may have seen uses the claim. One that has no node yet will not start with a claim that
+/// Returns whether a pod that may be running uses the claim. A pod without a node will not start with a claim that
 /// is being deleted.
 fn uses(pod: &Object<Pod>, claim: &str) -> bool {
     let is_placed = pod.json_at(&["spec", "nodeName"]).is_some_and(|node| node != b"\"\"");
@@ -117,9 +108,7 @@ struct VolumeProtection {
 }
 
 fn start_volumes(context: &Context) -> BoxFuture<'static, ()> {
-    let mut builder = context.controller("pvprotection");
-    let volumes = builder.informer::<PersistentVolume>();
-    builder.work_on(&volumes);
+    let (builder, volumes) = context.controller_for::<PersistentVolume>("pvprotection");
     builder.run(VolumeProtection { client: context.client.clone(), volumes: volumes.lister() })
 }
 
@@ -127,10 +116,12 @@ impl Reconciler for VolumeProtection {
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let Some(volume) = self.volumes.get_by_key(&key) else { return Ok(Action::Done) };
         let api = Api::all_with(self.client.clone(), &ApiResource::erase::<PersistentVolume>(&()));
-        match due(&volume, VOLUME_FINALIZER) {
-            Due::Put => put(&api, &volume, VOLUME_FINALIZER).await?,
-            Due::Take if !is_bound(&volume) => take(&api, &volume, VOLUME_FINALIZER).await?,
-            Due::Nothing | Due::Take => {}
+        match finalizer_action(&volume, VOLUME_FINALIZER) {
+            FinalizerAction::Add => add_finalizer(&api, &volume, VOLUME_FINALIZER).await?,
+            FinalizerAction::Remove if !is_bound(&volume) => {
+                remove_finalizer(&api, &volume, VOLUME_FINALIZER).await?;
+            }
+            FinalizerAction::Nothing | FinalizerAction::Remove => {}
         }
         Ok(Action::Done)
     }
@@ -160,14 +151,14 @@ mod tests {
     }
 
     #[test]
-    fn a_placed_pod_uses_its_claims() {
+    fn scheduled_pod_uses_its_claims() {
         assert_eq!(claims_of(&pod("")), ["data", "p-b"]);
         assert!(uses(&pod("node-1"), "data") && uses(&pod("node-1"), "p-b"));
         assert!(!uses(&pod("node-1"), "other") && !uses(&pod(""), "data"));
     }
 
     #[test]
-    fn a_volume_is_bound_by_its_phase() {
+    fn volume_in_phase_bound_is_in_use() {
         let volume = json!({"metadata": {"name": "v"}, "status": {"phase": "Bound"}});
         assert!(is_bound(&Object::from_value(&volume).unwrap()));
         assert!(!is_bound(&Object::from_value(&json!({"metadata": {"name": "v"}})).unwrap()));

@@ -1,4 +1,4 @@
-//! Approves the client certificates that kubelets ask for, where the one who asks may have them.
+//! Approves the client certificates of kubelets, if the requester is authorized for them.
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
@@ -9,12 +9,11 @@ use kube::api::{Api, PostParams};
 use nave_client::{Action, Lister, ObjectName};
 use serde_json::json;
 
-use super::request::{KUBELET_CLIENT, Requested};
+use super::request::{CertificateRequest, KUBELET_CLIENT};
 use super::{certificate, has_condition};
-use crate::api::gone_is_fine;
+use crate::api::ignore_not_found;
 use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 
-/// Approval of certificate signing requests.
 pub(crate) const CSR_APPROVING: Descriptor = Descriptor {
     name: "certificatesigningrequest-approving-controller",
     alias: "csrapproving",
@@ -30,9 +29,7 @@ struct Controller {
 }
 
 fn start(context: &Context) -> BoxFuture<'static, ()> {
-    let mut builder = context.controller("csrapproving");
-    let requests = builder.informer::<CertificateSigningRequest>();
-    builder.work_on(&requests);
+    let (builder, requests) = context.controller_for::<CertificateSigningRequest>("csrapproving");
     builder.run(Controller { client: context.client.clone(), requests: requests.lister() })
 }
 
@@ -40,16 +37,16 @@ impl Reconciler for Controller {
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let Some(cached) = self.requests.get_by_key(&key) else { return Ok(Action::Done) };
         let request = cached.decode()?;
-        let rights = rights(&request);
-        for (subresource, message) in &rights {
+        let approval_rules = approval_rules(&request);
+        for (subresource, message) in &approval_rules {
             if self.may_create(&request, subresource).await? {
                 return self.approve(request, message).await.map(|()| Action::Done);
             }
         }
-        if rights.is_empty() {
+        if approval_rules.is_empty() {
             return Ok(Action::Done);
         }
-        // The right may be given later: the request is looked at again, later each time.
+        // The permission may be granted later, so the sync is retried with backoff.
         Err(SyncError::Invalid(format!(
             "the requester of {} may not have its certificate approved",
             key.name()
@@ -57,13 +54,13 @@ impl Reconciler for Controller {
     }
 }
 
-/// The rights any of which has a request approved, and what the approval says.
-fn rights(request: &CertificateSigningRequest) -> Vec<(&'static str, &'static str)> {
+/// The subresources of which permission to create any approves the request, with the messages of the approvals.
+fn approval_rules(request: &CertificateSigningRequest) -> Vec<(&'static str, &'static str)> {
     let decided = has_condition(request, "Approved") || has_condition(request, "Denied");
     if decided || certificate(request).is_some() || request.spec.signer_name != KUBELET_CLIENT {
         return Vec::new();
     }
-    let Ok(requested) = Requested::read(&request.spec.request.0) else { return Vec::new() };
+    let Ok(requested) = CertificateRequest::read(&request.spec.request.0) else { return Vec::new() };
     if requested.check(KUBELET_CLIENT, request.spec.usages.as_deref().unwrap_or_default()).is_err() {
         return Vec::new();
     }
@@ -106,7 +103,7 @@ impl Controller {
         request.status.get_or_insert_default().conditions.get_or_insert_default().push(condition);
         let requests: Api<CertificateSigningRequest> = Api::all(self.client.clone());
         let parameters = PostParams::default();
-        gone_is_fine(requests.replace_subresource("approval", &name, &parameters, &request).await)
+        ignore_not_found(requests.replace_subresource("approval", &name, &parameters, &request).await)
     }
 }
 
@@ -118,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_that_are_decided_or_not_for_kubelets_are_left_alone() {
+    fn ignores_decided_requests_and_other_signers() {
         let approved = json!({"conditions": [{"type": "Approved", "status": "True"}]});
         let cases = [
             (json!({"signerName": KUBELET_CLIENT}), approved),
@@ -127,7 +124,7 @@ mod tests {
             (json!({"signerName": KUBELET_CLIENT, "request": "bm90IFBFTQ=="}), json!({})),
         ];
         for (spec, status) in cases {
-            assert!(rights(&request(&spec, &status)).is_empty(), "{spec} {status}");
+            assert!(approval_rules(&request(&spec, &status)).is_empty(), "{spec} {status}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Deletes certificate signing requests that are over: answered or refused an hour ago, open or unanswered for a day,
-//! or answered with a certificate that has expired.
+//! Deletes old certificate signing requests: an hour after they were approved, denied or failed, a day after
+//! creation without a decision or certificate, and when the issued certificate has expired.
 
 use std::time::Duration;
 
@@ -12,11 +12,10 @@ use nave_client::{Action, Lister, ObjectName};
 use x509_parser::pem::parse_x509_pem;
 
 use super::{certificate, conditions};
-use crate::api::gone_is_fine;
+use crate::api::ignore_not_found;
 use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 use crate::time_arithmetic::saturating_add;
 
-/// Cleaning of certificate signing requests.
 pub(crate) const CSR_CLEANER: Descriptor = Descriptor {
     name: "certificatesigningrequest-cleaner-controller",
     alias: "csrcleaner",
@@ -26,9 +25,9 @@ pub(crate) const CSR_CLEANER: Descriptor = Descriptor {
     start,
 };
 
-/// How long a request stays that has its answer.
+/// The time after which a decided request is deleted.
 const DECIDED: SignedDuration = SignedDuration::from_hours(1);
-/// How long a request waits for its answer.
+/// The time after which an undecided request is deleted.
 const PENDING: SignedDuration = SignedDuration::from_hours(24);
 
 struct Controller {
@@ -37,28 +36,26 @@ struct Controller {
 }
 
 fn start(context: &Context) -> BoxFuture<'static, ()> {
-    let mut builder = context.controller("csrcleaner");
-    let requests = builder.informer::<CertificateSigningRequest>();
-    builder.work_on(&requests);
+    let (builder, requests) = context.controller_for::<CertificateSigningRequest>("csrcleaner");
     builder.run(Controller { client: context.client.clone(), requests: requests.lister() })
 }
 
 impl Reconciler for Controller {
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let Some(cached) = self.requests.get_by_key(&key) else { return Ok(Action::Done) };
-        let Some(end) = end(&cached.decode()?) else { return Ok(Action::Done) };
+        let Some(end) = deletion_time(&cached.decode()?) else { return Ok(Action::Done) };
         match Duration::try_from(Timestamp::now().duration_until(end)) {
             Ok(wait) if !wait.is_zero() => return Ok(Action::RequeueAfter(wait)),
             _ => {}
         }
         let requests: Api<CertificateSigningRequest> = Api::all(self.client.clone());
-        gone_is_fine(requests.delete(key.name(), &DeleteParams::default()).await)?;
+        ignore_not_found(requests.delete(key.name(), &DeleteParams::default()).await)?;
         Ok(Action::Done)
     }
 }
 
-/// When a request is to be deleted.
-fn end(request: &CertificateSigningRequest) -> Option<Timestamp> {
+/// The time at which a request is to be deleted.
+fn deletion_time(request: &CertificateSigningRequest) -> Option<Timestamp> {
     let after = |time: Option<&Time>, wait| Some(saturating_add(time?.0, wait));
     let issued = certificate(request);
     let ends = conditions(request).filter_map(|condition| {
@@ -70,14 +67,14 @@ fn end(request: &CertificateSigningRequest) -> Option<Timestamp> {
         after(condition.last_update_time.as_ref(), wait)
     });
     let is_approved = conditions(request).any(|condition| condition.type_ == "Approved");
-    let expired = issued.filter(|_| is_approved).and_then(expiration);
+    let expired = issued.filter(|_| is_approved).and_then(certificate_expiration);
     let undecided = conditions(request).next().is_none();
     let pending = undecided.then(|| after(request.metadata.creation_timestamp.as_ref(), PENDING)).flatten();
     ends.chain(expired).chain(pending).min()
 }
 
-/// When the first certificate of a chain expires.
-fn expiration(pem: &[u8]) -> Option<Timestamp> {
+/// The time at which the first certificate of a chain expires.
+fn certificate_expiration(pem: &[u8]) -> Option<Timestamp> {
     let (_, pem) = parse_x509_pem(pem).ok()?;
     let certificate = pem.parse_x509().ok()?;
     Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
@@ -91,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_stays_for_a_time_that_depends_on_its_answer() {
+    fn deletes_requests_by_state_and_age() {
         let condition =
             |type_: &str| json!({"type": type_, "status": "True", "lastUpdateTime": "2026-01-01T12:00:00Z"});
         let cases: [(Value, Option<&str>); 6] = [
@@ -106,7 +103,7 @@ mod tests {
             (json!({"conditions": [{"type": "Other", "status": "True"}]}), None),
         ];
         for (status, expected) in cases {
-            let end = end(&request(&json!({}), &status));
+            let end = deletion_time(&request(&json!({}), &status));
             assert_eq!(end, expected.map(|text| text.parse().unwrap()), "{status}");
         }
     }

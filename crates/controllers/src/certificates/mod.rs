@@ -1,11 +1,11 @@
-//! Certificate signing requests: approved for kubelets, signed, and cleaned away (upstream: `certificates`).
+//! Certificate signing requests: approved for kubelets, signed, and cleaned up (upstream: `certificates`).
 //!
-//! | module | what it does |
+//! | module | purpose |
 //! | --- | --- |
-//! | [`request`] | what a request asks for, and whether that is what its signer is for |
-//! | [`approving`] | approves kubelets' client certificates |
-//! | [`signing`] | has approved requests signed |
-//! | [`cleaner`] | deletes requests that are over |
+//! | [`request`] | decodes requests and checks them against the rules of their signer |
+//! | [`approving`] | approves the client certificates of kubelets |
+//! | [`signing`] | signs approved requests |
+//! | [`cleaner`] | deletes old requests |
 
 pub(crate) mod approving;
 pub(crate) mod cleaner;
@@ -14,7 +14,7 @@ pub(crate) mod signing;
 
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
 
-/// Returns whether a request has a condition that is not denied by its status.
+/// Returns whether a request has a condition of this type whose status is not `False`.
 fn has_condition(request: &CertificateSigningRequest, type_: &str) -> bool {
     conditions(request).any(|condition| condition.type_ == type_ && condition.status != "False")
 }
@@ -25,7 +25,7 @@ fn conditions(
     request.status.iter().flat_map(|status| status.conditions.iter().flatten())
 }
 
-/// The certificate that a request was answered with.
+/// The issued certificate.
 fn certificate(request: &CertificateSigningRequest) -> Option<&[u8]> {
     let certificate = request.status.as_ref()?.certificate.as_ref()?;
     Some(certificate.0.as_slice()).filter(|certificate| !certificate.is_empty())

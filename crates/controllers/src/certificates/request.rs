@@ -13,9 +13,9 @@ pub(super) const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
 pub(super) const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 pub(super) const LEGACY: &str = "kubernetes.io/legacy-unknown";
 
-/// The subject of a request, and how many alternative names of each sort it has.
+/// The subject of a certificate request and the number of its alternative names by kind.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Requested {
+pub(super) struct CertificateRequest {
     pub(super) common_name: String,
     organizations: Vec<String>,
     dns: usize,
@@ -24,8 +24,8 @@ pub(super) struct Requested {
     uris: usize,
 }
 
-impl Requested {
-    /// Reads a request in PEM.
+impl CertificateRequest {
+    /// Decodes a PEM request.
     pub(super) fn read(pem: &[u8]) -> Result<Self, &'static str> {
         let (_, pem) = parse_x509_pem(pem).map_err(|_| "the request is not PEM")?;
         if pem.label != "CERTIFICATE REQUEST" {
@@ -33,7 +33,7 @@ impl Requested {
         }
         let parsed = X509CertificationRequest::from_der(&pem.contents);
         let (_, request) = parsed.map_err(|_| "the request cannot be parsed")?;
-        let mut requested = Self::of_subject(&request.certification_request_info.subject);
+        let mut requested = Self::from_subject(&request.certification_request_info.subject);
         for extension in request.requested_extensions().into_iter().flatten() {
             if let ParsedExtension::SubjectAlternativeName(names) = extension {
                 names.general_names.iter().for_each(|name| requested.add(name));
@@ -42,12 +42,12 @@ impl Requested {
         Ok(requested)
     }
 
-    fn of_subject(subject: &X509Name<'_>) -> Self {
+    fn from_subject(subject: &X509Name<'_>) -> Self {
         let common_names = subject.iter_common_name().filter_map(|name| name.as_str().ok());
         let organizations = subject.iter_organization();
         Self {
             common_name: common_names.last().unwrap_or_default().to_owned(),
-            // One that is no text is not the one that is asked for either.
+            // An organization that is not text is not one that a signer accepts.
             organizations: organizations.map(|it| it.as_str().unwrap_or_default().to_owned()).collect(),
             ..Self::default()
         }
@@ -63,10 +63,10 @@ impl Requested {
         }
     }
 
-    /// Returns whether a signer is for this request.
+    /// Checks a request against the rules of a signer.
     ///
     /// # Errors
-    /// The reason why the signer refuses the request.
+    /// The reason why the signer rejects the request.
     pub(super) fn check(&self, signer: &str, usages: &[String]) -> Result<(), String> {
         match signer {
             KUBELET_CLIENT => self.check_kubelet_client(usages),
@@ -84,7 +84,7 @@ impl Requested {
             (self.addresses, "IP subjectAltNames are not allowed"),
             (self.uris, "URI subjectAltNames are not allowed"),
         ];
-        refuse(&not_allowed)?;
+        reject_nonzero(&not_allowed)?;
         self.check_common_name()?;
         check_usages(usages, "client auth")
     }
@@ -98,7 +98,7 @@ impl Requested {
             (self.emails, "Email subjectAltNames are not allowed"),
             (self.uris, "URI subjectAltNames are not allowed"),
         ];
-        refuse(&not_allowed)?;
+        reject_nonzero(&not_allowed)?;
         check_usages(usages, "server auth")?;
         self.check_common_name()
     }
@@ -115,14 +115,14 @@ impl Requested {
     }
 }
 
-fn refuse(counted: &[(usize, &str)]) -> Result<(), String> {
-    match counted.iter().find(|(count, _)| *count > 0) {
+fn reject_nonzero(counts: &[(usize, &str)]) -> Result<(), String> {
+    match counts.iter().find(|(count, _)| *count > 0) {
         Some((_, message)) => Err((*message).to_owned()),
         None => Ok(()),
     }
 }
 
-/// A kubelet's usages: for signatures and for what the certificate is for; encipherment is for RSA keys.
+/// Checks the usages of a kubelet's certificate: signatures, `purpose`, and optionally encipherment for RSA keys.
 fn check_usages(usages: &[String], purpose: &str) -> Result<(), String> {
     let mut given: BTreeSet<&str> = usages.iter().map(String::as_str).collect();
     let all = BTreeSet::from(["digital signature", "key encipherment", purpose]);
@@ -148,11 +148,11 @@ fn check_client_usages(usages: &[String]) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    fn kubelet() -> Requested {
-        Requested {
+    fn kubelet() -> CertificateRequest {
+        CertificateRequest {
             common_name: "system:node:n1".to_owned(),
             organizations: vec!["system:nodes".to_owned()],
-            ..Requested::default()
+            ..CertificateRequest::default()
         }
     }
 
@@ -161,20 +161,21 @@ mod tests {
     }
 
     #[test]
-    fn a_kubelets_client_certificate_names_a_node_and_nothing_else() {
+    fn kubelet_client_certificate_names_only_a_node() {
         let client = usages(&["digital signature", "client auth"]);
-        let check = |requested: Requested, usages: &[String]| requested.check(KUBELET_CLIENT, usages);
+        let check =
+            |requested: CertificateRequest, usages: &[String]| requested.check(KUBELET_CLIENT, usages);
         assert_eq!(check(kubelet(), &client), Ok(()));
         let rsa = usages(&["client auth", "key encipherment", "digital signature"]);
         assert_eq!(check(kubelet(), &rsa), Ok(()));
         let wrong = [
-            Requested { common_name: "system:admin".to_owned(), ..kubelet() },
-            Requested { organizations: usages(&["system:masters"]), ..kubelet() },
-            Requested { organizations: usages(&["system:nodes", "system:masters"]), ..kubelet() },
-            Requested { dns: 1, ..kubelet() },
-            Requested { addresses: 1, ..kubelet() },
-            Requested { emails: 1, ..kubelet() },
-            Requested { uris: 1, ..kubelet() },
+            CertificateRequest { common_name: "system:admin".to_owned(), ..kubelet() },
+            CertificateRequest { organizations: usages(&["system:masters"]), ..kubelet() },
+            CertificateRequest { organizations: usages(&["system:nodes", "system:masters"]), ..kubelet() },
+            CertificateRequest { dns: 1, ..kubelet() },
+            CertificateRequest { addresses: 1, ..kubelet() },
+            CertificateRequest { emails: 1, ..kubelet() },
+            CertificateRequest { uris: 1, ..kubelet() },
         ];
         for requested in wrong {
             assert!(requested.check(KUBELET_CLIENT, &client).is_err(), "{requested:?}");
@@ -186,35 +187,37 @@ mod tests {
     }
 
     #[test]
-    fn a_kubelets_serving_certificate_has_names_or_addresses() {
+    fn kubelet_serving_certificate_needs_names_or_addresses() {
         let serving = usages(&["digital signature", "server auth"]);
-        assert_eq!(Requested { dns: 1, ..kubelet() }.check(KUBELET_SERVING, &serving), Ok(()));
-        assert_eq!(Requested { addresses: 1, ..kubelet() }.check(KUBELET_SERVING, &serving), Ok(()));
+        assert_eq!(CertificateRequest { dns: 1, ..kubelet() }.check(KUBELET_SERVING, &serving), Ok(()));
+        assert_eq!(CertificateRequest { addresses: 1, ..kubelet() }.check(KUBELET_SERVING, &serving), Ok(()));
         assert!(kubelet().check(KUBELET_SERVING, &serving).is_err());
-        assert!(Requested { dns: 1, uris: 1, ..kubelet() }.check(KUBELET_SERVING, &serving).is_err());
+        assert!(
+            CertificateRequest { dns: 1, uris: 1, ..kubelet() }.check(KUBELET_SERVING, &serving).is_err()
+        );
     }
 
     #[test]
-    fn clients_certificates_are_for_clients_only() {
-        let check = |list: &[&str]| Requested::default().check(CLIENT, &usages(list));
+    fn client_certificate_is_for_client_auth_only() {
+        let check = |list: &[&str]| CertificateRequest::default().check(CLIENT, &usages(list));
         assert_eq!(check(&["client auth"]), Ok(()));
         assert!(check(&["digital signature"]).is_err());
         assert_eq!(
             check(&["client auth", "server auth"]),
             Err("invalid usage for client certificate: server auth".to_owned())
         );
-        assert_eq!(Requested::default().check(LEGACY, &[]), Ok(()));
+        assert_eq!(CertificateRequest::default().check(LEGACY, &[]), Ok(()));
     }
 
     #[test]
-    fn anything_else_than_a_request_is_refused() {
+    fn rejects_malformed_requests() {
         for text in [
             "",
             "x",
             "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n",
             "-----BEGIN CERTIFICATE REQUEST-----\nAA==\n-----END CERTIFICATE REQUEST-----\n",
         ] {
-            assert!(Requested::read(text.as_bytes()).is_err(), "{text}");
+            assert!(CertificateRequest::read(text.as_bytes()).is_err(), "{text}");
         }
     }
 }

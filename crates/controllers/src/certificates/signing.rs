@@ -1,4 +1,4 @@
-//! Has approved certificate signing requests signed that are for one of Kubernetes' own signers.
+//! Signs approved certificate signing requests of Kubernetes' own signers.
 
 use std::sync::Arc;
 
@@ -11,12 +11,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, PostParams};
 use nave_client::{Action, Lister, ObjectName};
 
-use super::request::{CLIENT, KUBELET_CLIENT, KUBELET_SERVING, LEGACY, Requested};
+use super::request::{CLIENT, CertificateRequest, KUBELET_CLIENT, KUBELET_SERVING, LEGACY};
 use super::{certificate, has_condition};
-use crate::api::gone_is_fine;
+use crate::api::ignore_not_found;
 use crate::frame::{CertificateSigner, Context, Descriptor, Reconciler, SyncError, Workers};
 
-/// Signing of certificate signing requests.
 pub(crate) const CSR_SIGNING: Descriptor = Descriptor {
     name: "certificatesigningrequest-signing-controller",
     alias: "csrsigning",
@@ -35,14 +34,12 @@ struct Controller {
 }
 
 fn start(context: &Context) -> BoxFuture<'static, ()> {
-    // Without a key there is nothing to do.
+    // There is nothing to sign with.
     let Some(signer) = context.signer.clone() else {
         let stop = context.stop.clone();
         return async move { stop.cancelled().await }.boxed();
     };
-    let mut builder = context.controller("csrsigning");
-    let requests = builder.informer::<CertificateSigningRequest>();
-    builder.work_on(&requests);
+    let (builder, requests) = context.controller_for::<CertificateSigningRequest>("csrsigning");
     builder.run(Controller { client: context.client.clone(), requests: requests.lister(), signer })
 }
 
@@ -55,11 +52,11 @@ impl Reconciler for Controller {
         }
         let spec = &request.spec;
         let usages = spec.usages.as_deref().unwrap_or_default();
-        let requested = Requested::read(&spec.request.0);
+        let requested = CertificateRequest::read(&spec.request.0);
         let requested = requested.map_err(|why| SyncError::Invalid(format!("{}: {why}", key.name())))?;
         if let Err(message) = requested.check(&spec.signer_name, usages) {
             let conditions = &mut request.status.get_or_insert_default().conditions;
-            conditions.get_or_insert_default().push(failed(message));
+            conditions.get_or_insert_default().push(failed_condition(message));
         } else {
             let signed =
                 self.signer.sign(&spec.signer_name, &spec.request.0, usages, spec.expiration_seconds);
@@ -68,12 +65,12 @@ impl Reconciler for Controller {
             request.status.get_or_insert_default().certificate = Some(ByteString(signed));
         }
         let requests: Api<CertificateSigningRequest> = Api::all(self.client.clone());
-        gone_is_fine(requests.replace_status(key.name(), &PostParams::default(), &request).await)?;
+        ignore_not_found(requests.replace_status(key.name(), &PostParams::default(), &request).await)?;
         Ok(Action::Done)
     }
 }
 
-/// Returns whether a request waits for one of Kubernetes' own signers.
+/// Returns whether a request is approved, names one of Kubernetes' own signers, and has no certificate yet.
 fn is_due(request: &CertificateSigningRequest) -> bool {
     has_condition(request, "Approved")
         && !has_condition(request, "Denied")
@@ -82,7 +79,7 @@ fn is_due(request: &CertificateSigningRequest) -> bool {
         && SIGNERS.contains(&request.spec.signer_name.as_str())
 }
 
-fn failed(message: String) -> CertificateSigningRequestCondition {
+fn failed_condition(message: String) -> CertificateSigningRequestCondition {
     let now = Time(Timestamp::now());
     CertificateSigningRequestCondition {
         type_: "Failed".to_owned(),
@@ -102,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_approved_requests_without_an_answer_are_signed() {
+    fn signs_approved_requests_without_certificate_only() {
         let due = |signer: &str, types: &[&str], certificate: Value| {
             let conditions: Vec<_> =
                 types.iter().map(|type_| json!({"type": type_, "status": "True"})).collect();

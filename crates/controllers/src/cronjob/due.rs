@@ -1,4 +1,4 @@
-//! When a cron job is due.
+//! Scheduled times of cron jobs.
 
 use std::time::Duration;
 
@@ -9,22 +9,22 @@ use nave_machinery::schedule::{self, Schedule};
 
 use crate::time_arithmetic::{saturating_add, saturating_sub};
 
-/// More missed times than this are worth a warning.
+/// More missed times than this cause a warning event.
 const MANY_MISSED: i64 = 100;
-/// Looking a moment too early would find nothing due.
+/// Added to the wait for the next time, so that the sync does not run just before it.
 const MARGIN: Duration = Duration::from_millis(100);
 
-/// Why it cannot be said when a cron job is due.
+/// An invalid schedule or time zone.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unreadable {
+pub(super) enum InvalidSchedule {
     #[error("invalid timeZone: {0:?}: {1}")]
     TimeZone(String, String),
     #[error("unparseable schedule: {0:?} : {1}")]
     Schedule(String, String),
 }
 
-impl Unreadable {
-    /// The reason of the event that tells of it.
+impl InvalidSchedule {
+    /// The reason of the event about it.
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::TimeZone(..) => "UnknownTimeZone",
@@ -33,47 +33,49 @@ impl Unreadable {
     }
 }
 
-/// A cron job's schedule in its time zone.
-pub(super) struct Calendar {
+/// A schedule in its time zone.
+pub(super) struct ZonedSchedule {
     schedule: Schedule,
     pub(super) zone: TimeZone,
 }
 
-/// What is due.
+/// A due time of a cron job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Due {
-    /// The last time that has passed and that no job was started for.
+    /// The latest scheduled time that has passed without a job.
     pub(super) at: Timestamp,
-    /// True if the deadline for starting has passed too.
+    /// True if the starting deadline has passed as well.
     pub(super) too_late: bool,
-    /// True if so many times were missed that something must be wrong.
+    /// True if more than [`MANY_MISSED`] times were missed.
     pub(super) many_missed: bool,
 }
 
-impl Calendar {
-    /// Reads schedule and time zone; times are UTC where there is none.
-    pub(super) fn of(spec: &CronJobSpec) -> Result<Self, Unreadable> {
+impl ZonedSchedule {
+    /// Parses the schedule and time zone of a cron job; the default time zone is UTC.
+    pub(super) fn from_spec(spec: &CronJobSpec) -> Result<Self, InvalidSchedule> {
         let zone = match &spec.time_zone {
-            Some(name) => schedule::time_zone(name).map_err(|why| Unreadable::TimeZone(name.clone(), why))?,
+            Some(name) => {
+                schedule::time_zone(name).map_err(|why| InvalidSchedule::TimeZone(name.clone(), why))?
+            }
             None => TimeZone::UTC,
         };
         let schedule = Schedule::parse(&spec.schedule)
-            .map_err(|why| Unreadable::Schedule(spec.schedule.clone(), why))?;
+            .map_err(|why| InvalidSchedule::Schedule(spec.schedule.clone(), why))?;
         Ok(Self { schedule, zone })
     }
 
-    /// The last time that has passed since the last job was started.
+    /// The latest scheduled time since the last job, if it has passed.
     pub(super) fn due(&self, job: &CronJob, now: Timestamp) -> Option<Due> {
         let deadline = job.spec.starting_deadline_seconds.map(SignedDuration::from_secs);
         let earliest = earliest(job)?;
-        // Times before the deadline's window are of no interest, however many there are.
+        // Times before the deadline's window are not searched, which bounds the work.
         let from = deadline.map_or(earliest, |deadline| earliest.max(saturating_sub(now, deadline)));
         let at = self.schedule.last(from, now, &self.zone)?;
         let too_late = deadline.is_some_and(|deadline| saturating_add(at, deadline) < now);
         Some(Due { at, too_late, many_missed: self.misses(from, at) > MANY_MISSED })
     }
 
-    /// How long until the next time.
+    /// The time until the next scheduled time.
     pub(super) fn next_in(&self, job: &CronJob, now: Timestamp) -> Option<Duration> {
         let earliest = earliest(job)?;
         let last = self.schedule.last(earliest, now, &self.zone).unwrap_or(earliest);
@@ -81,7 +83,7 @@ impl Calendar {
         Some(Duration::try_from(now.duration_until(next)).unwrap_or(Duration::ZERO) + MARGIN)
     }
 
-    /// About how many times lie between two moments.
+    /// The approximate number of scheduled times between two points in time.
     fn misses(&self, from: Timestamp, to: Timestamp) -> i64 {
         let first = self.schedule.next(from, &self.zone);
         let second = first.and_then(|first| self.schedule.next(first, &self.zone));
@@ -90,7 +92,7 @@ impl Calendar {
     }
 }
 
-/// Times up to this one are settled.
+/// Scheduled times up to this one need no job.
 fn earliest(job: &CronJob) -> Option<Timestamp> {
     let last = job.status.as_ref().and_then(|status| status.last_schedule_time.as_ref());
     last.or(job.metadata.creation_timestamp.as_ref()).map(|time| time.0)
@@ -118,13 +120,13 @@ mod tests {
 
     fn due(spec: &Value, last: Option<&str>, now: &str) -> Option<(String, bool, bool)> {
         let job = cron_job(spec, last);
-        let calendar = Calendar::of(&job.spec).unwrap();
+        let calendar = ZonedSchedule::from_spec(&job.spec).unwrap();
         let due = calendar.due(&job, now.parse().unwrap())?;
         Some((due.at.to_string(), due.too_late, due.many_missed))
     }
 
     #[test]
-    fn the_last_time_that_passed_is_due_once() {
+    fn latest_passed_time_is_due_once() {
         let none = json!({});
         assert_eq!(due(&none, None, "2026-01-01T00:09:59Z"), None);
         let at = |text: &str| Some((text.to_owned(), false, false));
@@ -135,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_leaves_out_what_is_too_old() {
+    fn deadline_excludes_older_times() {
         let deadline = json!({"startingDeadlineSeconds": 60});
         let at = Some(("2026-01-03T00:00:00Z".to_owned(), false, false));
         assert_eq!(due(&deadline, None, "2026-01-03T00:00:30Z"), at);
@@ -143,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn any_deadline_and_any_last_time_can_be_evaluated() {
+    fn extreme_deadlines_and_times_do_not_overflow() {
         let now = "2026-01-03T00:05:00Z";
         for schedule in ["*/10 * * * *", "@every 2562047h", "0 0 31 12 *"] {
             for deadline in [i64::MIN, -1, 0, 1, i64::MAX - 1, i64::MAX] {
@@ -152,7 +154,7 @@ mod tests {
                     let found = due(&spec, Some(&last.to_string()), now);
                     assert!(found.is_none() || last != Timestamp::MAX, "{spec} {last}");
                     let job = cron_job(&spec, Some(&last.to_string()));
-                    Calendar::of(&job.spec).unwrap().next_in(&job, now.parse().unwrap());
+                    ZonedSchedule::from_spec(&job.spec).unwrap().next_in(&job, now.parse().unwrap());
                 }
             }
         }
@@ -162,9 +164,9 @@ mod tests {
     }
 
     #[test]
-    fn the_next_time_is_waited_for() {
+    fn waits_for_the_next_time() {
         let job = cron_job(&json!({"timeZone": "Asia/Kolkata", "schedule": "0 6 * * *"}), None);
-        let calendar = Calendar::of(&job.spec).unwrap();
+        let calendar = ZonedSchedule::from_spec(&job.spec).unwrap();
         // 06:00 in Kolkata is 00:30 in UTC.
         let wait = calendar.next_in(&job, "2026-01-01T00:29:00Z".parse().unwrap());
         assert_eq!(wait, Some(Duration::from_millis(60_100)));
@@ -173,16 +175,16 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_says_why() {
-        let why = |spec: &Value| match Calendar::of(&cron_job(spec, None).spec) {
+    fn reports_invalid_schedules_and_time_zones() {
+        let error = |spec: &Value| match ZonedSchedule::from_spec(&cron_job(spec, None).spec) {
             Ok(_) => panic!("readable"),
             Err(why) => (why.reason(), why.to_string()),
         };
-        let zone = why(&json!({"timeZone": "Mars/Base"}));
+        let zone = error(&json!({"timeZone": "Mars/Base"}));
         assert_eq!(
             zone,
             ("UnknownTimeZone", "invalid timeZone: \"Mars/Base\": unknown time zone Mars/Base".to_owned())
         );
-        assert_eq!(why(&json!({"schedule": "often"})).0, "UnparseableSchedule");
+        assert_eq!(error(&json!({"schedule": "often"})).0, "UnparseableSchedule");
     }
 }

@@ -1,4 +1,4 @@
-//! What a cron job's jobs mean for its status, and which of them to drop.
+//! The status of a cron job, its job history, and new jobs.
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
@@ -8,74 +8,75 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use crate::job::is_finished;
 use crate::owners::controller_reference;
 
-/// The time a job was due, in the time zone of its cron job.
+/// Annotation of a job: its scheduled time in the cron job's time zone.
 const SCHEDULED: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
 
-/// Something an event tells of.
+/// A change of a cron job's jobs that is reported as an event.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Seen {
-    /// An active job has ended, with this condition.
+pub(super) enum JobEvent {
+    /// An active job has finished with this condition.
     Completed { job: String, condition: String },
-    /// A job is there that nobody noted.
+    /// An active job exists that the status did not list.
     Unexpected { job: String },
-    /// A job that was noted as active is gone.
+    /// A job listed as active does not exist.
     Missing { job: String },
 }
 
-/// Returns whether a job is at work that is not noted in the status: somebody else made it, or the status is an old one.
-pub(super) fn has_unnoted(cron_job: &CronJob, jobs: &[Job]) -> bool {
-    let is_noted = |job: &Job| active(cron_job).any(|reference| reference.uid == job.metadata.uid);
-    jobs.iter().any(|job| end_of(job).is_none() && !is_noted(job))
+/// Returns whether there is an active job that the status does not list: another client created it, or the cached
+/// status is old.
+pub(super) fn has_unlisted_job(cron_job: &CronJob, jobs: &[Job]) -> bool {
+    let is_listed = |job: &Job| active(cron_job).any(|reference| reference.uid == job.metadata.uid);
+    jobs.iter().any(|job| finished_condition(job).is_none() && !is_listed(job))
 }
 
-/// The jobs that are noted as active and are not among these: they are gone, or have yet to be heard of.
-pub(super) fn unheard(cron_job: &CronJob, jobs: &[Job]) -> Vec<ObjectReference> {
-    let is_there = |reference: &&ObjectReference| jobs.iter().any(|job| job.metadata.uid == reference.uid);
-    active(cron_job).filter(|reference| !is_there(reference)).cloned().collect()
+/// The references in `status.active` without a cached job: the job was deleted, or the cache does not show it yet.
+pub(super) fn missing_jobs(cron_job: &CronJob, jobs: &[Job]) -> Vec<ObjectReference> {
+    let exists = |reference: &&ObjectReference| jobs.iter().any(|job| job.metadata.uid == reference.uid);
+    active(cron_job).filter(|reference| !exists(reference)).cloned().collect()
 }
 
 fn active(cron_job: &CronJob) -> impl Iterator<Item = &ObjectReference> {
     cron_job.status.iter().flat_map(|status| status.active.iter().flatten())
 }
 
-/// Brings the list of active jobs and the time of the last success up to date.
-pub(super) fn look(status: &mut CronJobStatus, jobs: &[Job]) -> Vec<Seen> {
-    let mut seen = Vec::new();
+/// Updates the list of active jobs and the time of the last success.
+pub(super) fn update_status(status: &mut CronJobStatus, jobs: &[Job]) -> Vec<JobEvent> {
+    let mut events = Vec::new();
     let mut active = status.active.take().unwrap_or_default();
     for job in jobs {
         let name = job.metadata.name.clone().unwrap_or_default();
         let noted = active.iter().position(|reference| reference.uid == job.metadata.uid);
-        match (noted, end_of(job)) {
+        match (noted, finished_condition(job)) {
             (Some(place), Some(condition)) => {
                 active.remove(place);
-                seen.push(Seen::Completed { job: name, condition: condition.to_owned() });
+                events.push(JobEvent::Completed { job: name, condition: condition.to_owned() });
             }
-            (None, None) => seen.push(Seen::Unexpected { job: name }),
+            (None, None) => events.push(JobEvent::Unexpected { job: name }),
             _ => {}
         }
         let completed = job.status.as_ref().and_then(|status| status.completion_time.clone());
-        if end_of(job) == Some("Complete") && completed > status.last_successful_time {
+        if finished_condition(job) == Some("Complete") && completed > status.last_successful_time {
             status.last_successful_time = completed;
         }
     }
     active.retain(|reference| {
         let there = jobs.iter().any(|job| job.metadata.uid == reference.uid);
         if !there {
-            seen.push(Seen::Missing { job: reference.name.clone().unwrap_or_default() });
+            events.push(JobEvent::Missing { job: reference.name.clone().unwrap_or_default() });
         }
         there
     });
     status.active = (!active.is_empty()).then_some(active);
-    seen
+    events
 }
 
-/// Finished jobs beyond the limits of the history, the oldest first.
+/// Finished jobs beyond the history limits, oldest first.
 pub(super) fn expired<'a>(cron_job: &CronJob, jobs: &'a [Job]) -> Vec<&'a Job> {
     let spec = &cron_job.spec;
     let limits =
         [("Complete", spec.successful_jobs_history_limit), ("Failed", spec.failed_jobs_history_limit)];
     let beyond = |(end, limit): (&str, Option<i32>)| {
-        let mut ended: Vec<&Job> = jobs.iter().filter(|job| end_of(job) == Some(end)).collect();
+        let mut ended: Vec<&Job> = jobs.iter().filter(|job| finished_condition(job) == Some(end)).collect();
         let kept = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
         ended.sort_by_key(|job| {
             (job.status.as_ref().and_then(|status| status.start_time.clone()), job.metadata.name.clone())
@@ -86,12 +87,13 @@ pub(super) fn expired<'a>(cron_job: &CronJob, jobs: &'a [Job]) -> Vec<&'a Job> {
     limits.into_iter().flat_map(beyond).collect()
 }
 
-/// The name of the job for a moment: the same for all who would make it.
+/// The name of the job for a scheduled time; it is deterministic, so that no second job can be created for that
+/// time.
 pub(super) fn job_name(cron_job: &CronJob, at: Timestamp) -> String {
     format!("{}-{}", cron_job.metadata.name.as_deref().unwrap_or_default(), at.as_second() / 60)
 }
 
-/// The job for a moment.
+/// The job for a scheduled time.
 pub(super) fn job_for(cron_job: &CronJob, at: Timestamp, zone: &jiff::tz::TimeZone) -> Job {
     let template = cron_job.spec.job_template.clone();
     let written = template.metadata.unwrap_or_default();
@@ -113,7 +115,7 @@ pub(super) fn job_for(cron_job: &CronJob, at: Timestamp, zone: &jiff::tz::TimeZo
     }
 }
 
-/// How the status refers to a job.
+/// The reference to a job in the status.
 pub(super) fn reference(job: &Job) -> ObjectReference {
     ObjectReference {
         api_version: Some("batch/v1".to_owned()),
@@ -126,8 +128,8 @@ pub(super) fn reference(job: &Job) -> ObjectReference {
     }
 }
 
-/// How a job ended; nothing while it goes on.
-fn end_of(job: &Job) -> Option<&'static str> {
+/// The type of the condition with which a job finished; `None` while it is active.
+fn finished_condition(job: &Job) -> Option<&'static str> {
     let complete = || crate::job::has_condition(job, "Complete");
     is_finished(job).then(|| if complete() { "Complete" } else { "Failed" })
 }
@@ -158,35 +160,35 @@ mod tests {
     }
 
     #[test]
-    fn active_jobs_are_those_that_are_there_and_go_on() {
+    fn active_jobs_exist_and_are_not_finished() {
         let mut status = CronJobStatus {
             active: Some(["done", "runs", "gone"].map(|name| reference(&job(name, None, 0))).into()),
             ..CronJobStatus::default()
         };
         let jobs = [job("done", Some("Complete"), 5), job("runs", None, 6), job("other", None, 7)];
-        let seen = look(&mut status, &jobs);
-        assert_eq!(seen.len(), 3, "{seen:?}");
-        assert_eq!(seen[0], Seen::Completed { job: "done".into(), condition: "Complete".into() });
+        let events = update_status(&mut status, &jobs);
+        assert_eq!(events.len(), 3, "{events:?}");
+        assert_eq!(events[0], JobEvent::Completed { job: "done".into(), condition: "Complete".into() });
         let active: Vec<_> = status.active.iter().flatten().filter_map(|job| job.name.as_deref()).collect();
         assert_eq!(active, ["runs"]);
         assert_eq!(status.last_successful_time.clone().unwrap().0.to_string(), "2026-01-01T00:05:00Z");
-        assert_eq!(look(&mut status, &jobs), [Seen::Unexpected { job: "other".into() }]);
+        assert_eq!(update_status(&mut status, &jobs), [JobEvent::Unexpected { job: "other".into() }]);
     }
 
     #[test]
-    fn what_caches_do_not_agree_on_is_found() {
+    fn detects_disagreement_between_caches() {
         let mut cron_job = cron_job();
-        let noted = ["runs", "unheard"].map(|name| reference(&job(name, None, 0)));
+        let noted = ["runs", "missing_jobs"].map(|name| reference(&job(name, None, 0)));
         cron_job.status = Some(CronJobStatus { active: Some(noted.into()), ..CronJobStatus::default() });
         let mut jobs = vec![job("runs", None, 0), job("by-hand", Some("Complete"), 0)];
-        assert!(!has_unnoted(&cron_job, &jobs));
-        assert_eq!(unheard(&cron_job, &jobs), [reference(&job("unheard", None, 0))]);
+        assert!(!has_unlisted_job(&cron_job, &jobs));
+        assert_eq!(missing_jobs(&cron_job, &jobs), [reference(&job("missing_jobs", None, 0))]);
         jobs.push(job("new", None, 1));
-        assert!(has_unnoted(&cron_job, &jobs));
+        assert!(has_unlisted_job(&cron_job, &jobs));
     }
 
     #[test]
-    fn the_oldest_jobs_beyond_the_limits_go() {
+    fn oldest_jobs_beyond_the_limits_expire() {
         let jobs = [
             job("new", Some("Complete"), 9),
             job("old", Some("Complete"), 1),
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_has_one_job() {
+    fn scheduled_time_has_one_job() {
         let at = "2026-01-01T00:30:00Z".parse().unwrap();
         let zone = nave_machinery::schedule::time_zone("Asia/Kolkata").unwrap();
         let job = job_for(&cron_job(), at, &zone);

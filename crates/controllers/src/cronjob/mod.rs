@@ -1,10 +1,10 @@
-//! Cron jobs: a job at each of the times of a schedule.
+//! Cron jobs: create a job at each time of a schedule.
 //!
-//! | module | what it decides |
+//! | module | contents |
 //! | --- | --- |
-//! | [`due`] | when a job is due, and when to look again |
-//! | [`history`] | what the jobs there are mean for the status, and which to drop |
-//! | [`sync`] | the sync that carries this out |
+//! | [`due`] | due times, and the time of the next sync |
+//! | [`history`] | the status, the job history and new jobs |
+//! | [`sync`] | the sync |
 
 mod due;
 mod history;
@@ -16,7 +16,6 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use crate::frame::{Context, Descriptor, Workers};
 use crate::owned;
 
-/// Cron jobs.
 pub(crate) const CRON_JOB: Descriptor = Descriptor {
     name: "cronjob-controller",
     alias: "cronjob",
@@ -27,11 +26,10 @@ pub(crate) const CRON_JOB: Descriptor = Descriptor {
 };
 
 fn start(context: &Context) -> BoxFuture<'static, ()> {
-    let mut builder = context.controller("cronjob");
-    let (cron_jobs, jobs) = (builder.informer::<CronJob>(), builder.informer::<Job>());
+    let (mut builder, cron_jobs) = context.controller_for::<CronJob>("cronjob");
+    let jobs = builder.informer::<Job>();
     owned::index(&jobs);
-    builder.work_on(&cron_jobs);
-    builder.map(&jobs, |job| owned::key_of_controller(job, "batch", "CronJob"));
+    builder.enqueue_mapped(&jobs, |job| owned::key_of_controller(job, "batch", "CronJob"));
     builder.run(sync::Controller {
         client: context.client.clone(),
         control: context.object_control(),

@@ -1,4 +1,4 @@
-//! A cron job's sync: brings its status up to date, starts the job that is due, drops old ones.
+//! The sync of a cron job: updates its status, starts a due job, and deletes old jobs.
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
@@ -6,8 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, PostParams, PropagationPolicy};
 use nave_client::{Action, Lister, ObjectName};
 
-use super::due::{Calendar, Due};
-use super::history::{self, Seen};
+use super::due::{Due, ZonedSchedule};
+use super::history::{self, JobEvent};
 use crate::frame::{EventKind, EventRecorder, ObjectControl, Reconciler, SyncError, reference_of};
 use crate::job::is_finished;
 use crate::owned;
@@ -24,15 +24,17 @@ pub(super) struct Controller {
 impl Reconciler for Controller {
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let Some(cached) = self.cron_jobs.get_by_key(&key) else { return Ok(Action::Done) };
-        let jobs = owned::by_controller(&self.jobs, cached.uid());
-        let jobs: Vec<Job> = jobs.iter().map(nave_client::Object::decode).collect::<Result<_, _>>()?;
-        let Some((cron_job, jobs)) = self.catch_up(cached.decode()?, jobs).await? else {
+        let jobs: Vec<Job> = owned::by_controller(&self.jobs, cached.uid())
+            .iter()
+            .map(nave_client::Object::decode)
+            .collect::<Result<_, _>>()?;
+        let Some((cron_job, jobs)) = self.resolve_cache_disagreement(cached.decode()?, jobs).await? else {
             return Ok(Action::Done);
         };
         let written = cron_job.status.clone().unwrap_or_default();
         let mut status = written.clone();
-        for seen in history::look(&mut status, &jobs) {
-            self.tell_seen(&cron_job, &seen);
+        for event in history::update_status(&mut status, &jobs) {
+            self.record_job_event(&cron_job, &event);
         }
         let now = Timestamp::now();
         let outcome = self.start_due(&cron_job, &jobs, &mut status, now).await;
@@ -51,15 +53,15 @@ impl Reconciler for Controller {
 }
 
 impl Controller {
-    /// What the caches say, where they do not agree put right by live reads: they may not have heard yet of a job that was
-    /// made last, or of its being noted. Nothing if the cron job is gone.
-    async fn catch_up(
+    /// Returns the cron job and its jobs. Where the caches disagree they are read live, as they may not show the
+    /// latest job or status yet. `None` if the cron job no longer exists.
+    async fn resolve_cache_disagreement(
         &self,
         mut cron_job: CronJob,
         mut jobs: Vec<Job>,
     ) -> Result<Option<(CronJob, Vec<Job>)>, SyncError> {
         let namespace = cron_job.metadata.namespace.clone().unwrap_or_default();
-        if history::has_unnoted(&cron_job, &jobs) {
+        if history::has_unlisted_job(&cron_job, &jobs) {
             let name = cron_job.metadata.name.as_deref().unwrap_or_default();
             let live = Api::<CronJob>::namespaced(self.client.clone(), &namespace).get_opt(name).await?;
             match live.filter(|live| live.metadata.uid == cron_job.metadata.uid) {
@@ -68,14 +70,14 @@ impl Controller {
             }
         }
         let api: Api<Job> = Api::namespaced(self.client.clone(), &namespace);
-        for noted in history::unheard(&cron_job, &jobs) {
+        for noted in history::missing_jobs(&cron_job, &jobs) {
             let live = api.get_opt(noted.name.as_deref().unwrap_or_default()).await?;
             jobs.extend(live.filter(|live| live.metadata.uid == noted.uid));
         }
         Ok(Some((cron_job, jobs)))
     }
 
-    /// Starts a job if one is due and may be, and says when to look again.
+    /// Starts a job if one is due and allowed; returns the time of the next sync.
     async fn start_due(
         &self,
         cron_job: &CronJob,
@@ -86,10 +88,10 @@ impl Controller {
         if cron_job.metadata.deletion_timestamp.is_some() || cron_job.spec.suspend == Some(true) {
             return Ok(Action::Done);
         }
-        let calendar = match Calendar::of(&cron_job.spec) {
+        let calendar = match ZonedSchedule::from_spec(&cron_job.spec) {
             Ok(calendar) => calendar,
             Err(why) => {
-                // Nothing can be done before it is changed.
+                // The error lasts until the spec is changed.
                 self.warn(cron_job, why.reason(), &why.to_string());
                 return Ok(Action::Done);
             }
@@ -106,7 +108,7 @@ impl Controller {
         cron_job: &CronJob,
         jobs: &[Job],
         status: &mut CronJobStatus,
-        calendar: &Calendar,
+        calendar: &ZonedSchedule,
         due: Due,
     ) -> Result<(), SyncError> {
         if due.many_missed {
@@ -142,8 +144,8 @@ impl Controller {
         let namespace = cron_job.metadata.namespace.as_deref().unwrap_or_default();
         let made = match self.control.create(&reference_of(cron_job), namespace, &new).await {
             Ok(made) => made,
-            // A sync before this one made it and did not get to note it.
-            Err(error) if error.is_already_exists() => self.own_job(cron_job, &name).await?,
+            // An earlier sync created the job and failed before updating the status.
+            Err(error) if error.is_already_exists() => self.controlled_job(cron_job, &name).await?,
             Err(error) if error.is_namespace_terminating() => return Ok(()),
             Err(error) => return Err(error),
         };
@@ -154,8 +156,8 @@ impl Controller {
         Ok(())
     }
 
-    /// The job of a name, if it is this cron job's.
-    async fn own_job(&self, cron_job: &CronJob, name: &str) -> Result<Job, SyncError> {
+    /// The job of this name, if the cron job controls it.
+    async fn controlled_job(&self, cron_job: &CronJob, name: &str) -> Result<Job, SyncError> {
         let namespace = cron_job.metadata.namespace.as_deref().unwrap_or_default();
         let job = Api::<Job>::namespaced(self.client.clone(), namespace).get(name).await?;
         if is_controlled_by(&job.metadata, &cron_job.metadata) {
@@ -179,17 +181,17 @@ impl Controller {
         Ok(())
     }
 
-    fn tell_seen(&self, cron_job: &CronJob, seen: &Seen) {
-        let (kind, reason, message) = match seen {
-            Seen::Completed { job, condition } => {
+    fn record_job_event(&self, cron_job: &CronJob, event: &JobEvent) {
+        let (kind, reason, message) = match event {
+            JobEvent::Completed { job, condition } => {
                 let message = format!("Saw completed job: {job}, condition: {condition}");
                 (EventKind::Normal, "SawCompletedJob", message)
             }
-            Seen::Unexpected { job } => {
+            JobEvent::Unexpected { job } => {
                 let message = format!("Saw a job that the controller did not create or forgot: {job}");
                 (EventKind::Warning, "UnexpectedJob", message)
             }
-            Seen::Missing { job } => {
+            JobEvent::Missing { job } => {
                 (EventKind::Normal, "MissingJob", format!("Active job went missing: {job}"))
             }
         };

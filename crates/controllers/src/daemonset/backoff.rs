@@ -1,5 +1,4 @@
-//! How long a failed pod of a node stays before it is replaced, so that a pod that always fails is not created without
-//! end.
+//! The backoff before a failed pod is replaced, so that a pod that always fails is not recreated in a tight loop.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,49 +7,49 @@ use jiff::{SignedDuration, Timestamp};
 use nave_machinery::backoff::Backoff;
 use parking_lot::Mutex;
 
-const PAUSES: Backoff =
+const BACKOFF: Backoff =
     Backoff { initial: Duration::from_secs(1), max: Duration::from_mins(15), factor: 2.0, jitter: 0.0 };
-/// A node on which nothing failed for so long begins again with the first pause.
-const FORGOTTEN: SignedDuration = SignedDuration::from_mins(30);
+/// The backoff of a node is reset after this time without a failure.
+const RESET_AFTER: SignedDuration = SignedDuration::from_mins(30);
 
-/// Pauses by set, generation and node.
+/// Backoffs by set, generation and node.
 #[derive(Debug, Default)]
 pub(super) struct FailedPods {
-    pauses: Mutex<Pauses>,
+    backoffs: Mutex<Backoffs>,
 }
 
 #[derive(Debug, Default)]
-struct Pauses {
-    by_key: HashMap<String, Pause>,
+struct Backoffs {
+    by_key: HashMap<String, NodeBackoff>,
     cleaned: Option<Timestamp>,
 }
 
 #[derive(Debug)]
-struct Pause {
+struct NodeBackoff {
     failures: u32,
     since: Timestamp,
 }
 
 impl FailedPods {
-    /// How long a failed pod stays, if it does.
-    pub(super) fn pause(&self, key: &str, now: Timestamp) -> Option<Duration> {
-        let pauses = self.pauses.lock();
-        let pause = pauses.by_key.get(key)?;
-        let passed = Duration::try_from(pause.since.duration_until(now)).unwrap_or_default();
-        PAUSES.after(pause.failures).checked_sub(passed).filter(|left| !left.is_zero())
+    /// The time for which a failed pod is kept; `None` if it may be deleted now.
+    pub(super) fn delay(&self, key: &str, now: Timestamp) -> Option<Duration> {
+        let backoffs = self.backoffs.lock();
+        let delay = backoffs.by_key.get(key)?;
+        let passed = Duration::try_from(delay.since.duration_until(now)).unwrap_or_default();
+        BACKOFF.after(delay.failures).checked_sub(passed).filter(|left| !left.is_zero())
     }
 
-    /// Notes that a failed pod is deleted: the next one that fails stays twice as long.
-    pub(super) fn failed(&self, key: String, now: Timestamp) {
-        let mut pauses = self.pauses.lock();
-        // Once a minute at most, for it goes through all.
-        if pauses.cleaned.is_none_or(|at| at.duration_until(now) > SignedDuration::from_mins(1)) {
-            pauses.by_key.retain(|_, pause| pause.since.duration_until(now) <= FORGOTTEN);
-            pauses.cleaned = Some(now);
+    /// Records that a failed pod is deleted; the backoff of the next one doubles.
+    pub(super) fn record_failure(&self, key: String, now: Timestamp) {
+        let mut backoffs = self.backoffs.lock();
+        // At most once a minute, as this visits all entries.
+        if backoffs.cleaned.is_none_or(|at| at.duration_until(now) > SignedDuration::from_mins(1)) {
+            backoffs.by_key.retain(|_, delay| delay.since.duration_until(now) <= RESET_AFTER);
+            backoffs.cleaned = Some(now);
         }
-        let last = pauses.by_key.get(&key).filter(|pause| pause.since.duration_until(now) <= FORGOTTEN);
-        let failures = last.map_or(0, |pause| pause.failures).saturating_add(1);
-        pauses.by_key.insert(key, Pause { failures, since: now });
+        let last = backoffs.by_key.get(&key).filter(|delay| delay.since.duration_until(now) <= RESET_AFTER);
+        let failures = last.map_or(0, |delay| delay.failures).saturating_add(1);
+        backoffs.by_key.insert(key, NodeBackoff { failures, since: now });
     }
 }
 
@@ -60,21 +59,21 @@ mod tests {
     use crate::pods::fixtures::now;
 
     #[test]
-    fn pauses_double_until_nothing_fails_for_long() {
+    fn backoff_doubles_and_resets() {
         let (failed, mut at) = (FailedPods::default(), now());
-        assert_eq!(failed.pause("n", at), None);
+        assert_eq!(failed.delay("n", at), None);
         for seconds in [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900] {
-            failed.failed("n".to_owned(), at);
-            assert_eq!(failed.pause("n", at), Some(Duration::from_secs(seconds)));
-            assert_eq!(failed.pause("other", at), None);
+            failed.record_failure("n".to_owned(), at);
+            assert_eq!(failed.delay("n", at), Some(Duration::from_secs(seconds)));
+            assert_eq!(failed.delay("other", at), None);
             at += SignedDuration::from_secs(i64::try_from(seconds).unwrap());
-            assert_eq!(failed.pause("n", at), None);
+            assert_eq!(failed.delay("n", at), None);
         }
-        at += FORGOTTEN * 2;
-        failed.failed("n".to_owned(), at);
-        assert_eq!(failed.pause("n", at), Some(PAUSES.initial));
-        at += FORGOTTEN * 2;
-        failed.failed("m".to_owned(), at);
-        assert_eq!(failed.pauses.lock().by_key.len(), 1, "what is forgotten takes no memory");
+        at += RESET_AFTER * 2;
+        failed.record_failure("n".to_owned(), at);
+        assert_eq!(failed.delay("n", at), Some(BACKOFF.initial));
+        at += RESET_AFTER * 2;
+        failed.record_failure("m".to_owned(), at);
+        assert_eq!(failed.backoffs.lock().by_key.len(), 1, "what is forgotten takes no memory");
     }
 }

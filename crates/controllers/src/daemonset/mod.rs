@@ -1,12 +1,12 @@
-//! Daemon sets: a pod on each node that fits.
+//! Daemon sets: a pod on each matching node.
 //!
-//! | module | what it decides |
+//! | module | contents |
 //! | --- | --- |
-//! | [`pod`] | which nodes run a pod, and what a pod for a node looks like |
-//! | [`plan`] | which pods to create and delete now |
-//! | [`status`] | numbers |
-//! | [`backoff`] | how long failed pods stay |
-//! | [`sync`] | the sync that carries out what these decide |
+//! | [`pod`] | which nodes run a pod; the pod for a node |
+//! | [`plan`] | the pods to create and delete |
+//! | [`status`] | the status |
+//! | [`backoff`] | the backoff of failed pods |
+//! | [`sync`] | the sync |
 
 mod backoff;
 mod plan;
@@ -27,9 +27,8 @@ use crate::expectations::Expectations;
 use crate::frame::{Context, Descriptor, ObjectControl, Workers};
 use crate::int_or_percent::scaled;
 use crate::owned::{self, DependentHandler};
-use crate::selectors::{Form, Selecting};
+use crate::selectors::{SelectorForm, SelectorIndex};
 
-/// Daemon sets.
 pub(crate) const DAEMON_SET: Descriptor = Descriptor {
     name: "daemonset-controller",
     alias: "daemonset",
@@ -46,11 +45,11 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     owned::index(&pods);
     owned::index(&revisions);
     let (queue, expectations) = (builder.queue(), Arc::new(Expectations::default()));
-    builder.watch(&sets, SetHandler { queue: queue.clone(), expectations: Arc::clone(&expectations) });
-    builder.watch(&nodes, NodeHandler { queue: queue.clone(), sets: sets.lister() });
-    let adopters = Selecting::new(sets.lister(), Form::Selector);
+    builder.add_handler(&sets, SetHandler { queue: queue.clone(), expectations: Arc::clone(&expectations) });
+    builder.add_handler(&nodes, NodeHandler { queue: queue.clone(), sets: sets.lister() });
+    let adopters = SelectorIndex::new(sets.lister(), SelectorForm::Selector);
     let kind = ("apps", "DaemonSet");
-    builder.watch(&pods, DependentHandler::new(queue, kind, adopters, Arc::clone(&expectations)));
+    builder.add_handler(&pods, DependentHandler::new(queue, kind, adopters, Arc::clone(&expectations)));
     let events = context.events.with_component("daemonset-controller");
     builder.run(sync::Controller {
         client: context.client.clone(),
@@ -65,7 +64,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     })
 }
 
-/// Enqueues sets, and forgets what was expected of those that are gone.
+/// Enqueues sets and removes the expectations of deleted ones.
 struct SetHandler {
     queue: Workqueue,
     expectations: Arc<Expectations>,
@@ -88,7 +87,7 @@ impl EventHandler<DaemonSet> for SetHandler {
     }
 }
 
-/// Enqueues all sets when a node comes, goes, or begins to fit other pods.
+/// Enqueues all sets when a node is added, deleted, or changed in a way that affects placement.
 struct NodeHandler {
     queue: Workqueue,
     sets: Lister<DaemonSet>,
@@ -124,15 +123,15 @@ fn spec_of(set: &DaemonSet) -> &DaemonSetSpec {
     set.spec.as_ref().unwrap_or(&EMPTY)
 }
 
-/// Returns whether old pods are replaced by the controller.
+/// Returns whether the controller replaces old pods by a rolling update.
 fn is_rolling(set: &DaemonSet) -> bool {
     let strategy = spec_of(set).update_strategy.as_ref();
     strategy.and_then(|strategy| strategy.type_.as_deref()).unwrap_or("RollingUpdate") == "RollingUpdate"
 }
 
-/// How many pods an update may create beside old ones, and how many may be unavailable, of so many. If both come out
-/// as 0 nothing could ever move: one pod may be unavailable then.
-fn rolling_numbers(set: &DaemonSet, desired: usize) -> (usize, usize) {
+/// Returns `maxSurge` and `maxUnavailable` as numbers of pods. If both are 0, an update could never proceed, and
+/// one pod may be unavailable.
+fn max_surge_and_unavailable(set: &DaemonSet, desired: usize) -> (usize, usize) {
     let total = i32::try_from(desired).unwrap_or(i32::MAX);
     let none = RollingUpdateDaemonSet::default();
     let strategy = spec_of(set).update_strategy.as_ref();
@@ -142,9 +141,9 @@ fn rolling_numbers(set: &DaemonSet, desired: usize) -> (usize, usize) {
     if desired > 0 && surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
 }
 
-/// Returns whether a node may have an old and a new pod at once.
+/// Returns whether a node may have an old and a new pod at the same time.
 fn surges(set: &DaemonSet) -> bool {
-    is_rolling(set) && rolling_numbers(set, 1).0 > 0
+    is_rolling(set) && max_surge_and_unavailable(set, 1).0 > 0
 }
 
 #[cfg(test)]

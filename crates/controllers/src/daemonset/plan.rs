@@ -8,17 +8,17 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::pod::{Fit, is_updated};
-use super::{is_rolling, rolling_numbers, spec_of, surges};
+use super::{is_rolling, max_surge_and_unavailable, spec_of, surges};
 use crate::pods::{is_available, is_ready, node_name, phase};
 
 /// The observed state.
 pub(super) struct Observed<'a> {
     pub(super) set: &'a DaemonSet,
-    /// The hash of the present template.
+    /// The hash of the current template.
     pub(super) hash: &'a str,
-    /// True if each node is to run a pod.
+    /// The placement decision for each node.
     pub(super) nodes: &'a BTreeMap<String, Fit>,
-    /// The set's pods by the node they are for.
+    /// The set's pods by target node.
     pub(super) pods: &'a BTreeMap<String, Vec<Pod>>,
     pub(super) now: Timestamp,
 }
@@ -26,14 +26,14 @@ pub(super) struct Observed<'a> {
 /// Pods to create and to delete.
 #[derive(Debug, Default)]
 pub(super) struct Plan<'a> {
-    /// Nodes that get a pod.
+    /// Nodes that get a new pod.
     pub(super) create_on: Vec<&'a str>,
     pub(super) delete: Vec<&'a Pod>,
-    /// Nodes and their pods that have failed; these are deleted too.
+    /// Nodes with a failed pod, which is in `delete` as well.
     pub(super) failed: Vec<(&'a str, &'a Pod)>,
-    /// Nodes and their pods that have succeeded; these are deleted too.
+    /// Nodes with a succeeded pod, which is in `delete` as well.
     pub(super) succeeded: Vec<(&'a str, &'a Pod)>,
-    /// When to look again at pods that have failed repeatedly.
+    /// The shortest remaining backoff of a failed pod.
     pub(super) retry_after: Option<Duration>,
 }
 
@@ -43,28 +43,31 @@ impl Plan<'_> {
     }
 }
 
-/// Pods of a node by age, those that are bound before those that are not.
+/// Orders the pods of a node: bound before unbound, then by age.
 pub(super) fn age_order(a: &Pod, b: &Pod) -> std::cmp::Ordering {
     let order = |pod: &Pod| (node_name(pod).is_none(), pod.metadata.creation_timestamp.clone());
     order(a).cmp(&order(b)).then_with(|| a.metadata.name.cmp(&b.metadata.name))
 }
 
 impl<'a> Observed<'a> {
-    /// A pod on each node that is to run one, and no others. `backoff` is how long a failed pod of a node stays.
+    /// Plans one pod for each node that should run one, and deletes all others. `backoff` returns the remaining
+    /// backoff of a node's failed pod.
     pub(super) fn manage(&self, backoff: impl Fn(&str) -> Option<Duration>) -> Plan<'a> {
         let mut plan = Plan::default();
         for (node, fit) in self.nodes {
             let pods = self.pods.get(node).map(Vec::as_slice);
             match (fit, pods) {
-                (Fit::Run, None) => plan.create_on.push(node),
-                (Fit::No, Some(pods)) => plan.delete.extend(pods.iter().filter(|pod| !is_deleted(pod))),
-                (Fit::No, None) => {}
-                (Fit::Run | Fit::Stay, pods) => {
+                (Fit::ShouldRun, None) => plan.create_on.push(node),
+                (Fit::MustNotRun, Some(pods)) => {
+                    plan.delete.extend(pods.iter().filter(|pod| !is_deleted(pod)));
+                }
+                (Fit::MustNotRun, None) => {}
+                (Fit::ShouldRun | Fit::MayContinue, pods) => {
                     self.manage_node(node, *fit, pods.unwrap_or_default(), &backoff, &mut plan);
                 }
             }
         }
-        // Pods for nodes that are gone are never scheduled.
+        // Pods for deleted nodes would stay unscheduled.
         let gone = self.pods.iter().filter(|(node, _)| !self.nodes.contains_key(*node));
         plan.delete.extend(gone.flat_map(|(_, pods)| pods).filter(|pod| node_name(pod).is_none()));
         plan
@@ -99,13 +102,13 @@ impl<'a> Observed<'a> {
         if !surges(self.set) {
             plan.delete.extend(running.into_iter().skip(1));
         } else if running.is_empty() {
-            plan.create_on.extend((fit == Fit::Run).then_some(node));
+            plan.create_on.extend((fit == Fit::ShouldRun).then_some(node));
         } else if running.len() > 1 {
             self.keep_old_and_new(&running, plan);
         }
     }
 
-    /// Keeps the oldest pod of the present template and the oldest of others; the latter until the former is available.
+    /// Keeps the oldest pod of the current template, and the oldest old pod until the new one is available.
     fn keep_old_and_new(&self, running: &[&'a Pod], plan: &mut Plan<'a>) {
         let is_new = |pod: &&&Pod| is_updated(self.set, pod, self.hash);
         let (new, old): (Vec<&'a Pod>, Vec<&'a Pod>) = running.iter().copied().partition(|pod| is_new(&pod));
@@ -118,26 +121,26 @@ impl<'a> Observed<'a> {
         }
     }
 
-    /// The next step of a rolling update, within surge and unavailability.
-    pub(super) fn roll(&self) -> Plan<'a> {
+    /// Plans the next step of a rolling update, within surge and unavailability.
+    pub(super) fn plan_rolling_update(&self) -> Plan<'a> {
         if !is_rolling(self.set) {
             return Plan::default();
         }
-        let desired = self.nodes.values().filter(|fit| **fit == Fit::Run).count();
-        let (surge, unavailable) = rolling_numbers(self.set, desired);
+        let desired = self.nodes.values().filter(|fit| **fit == Fit::ShouldRun).count();
+        let (surge, unavailable) = max_surge_and_unavailable(self.set, desired);
         if surge == 0 { self.replace(unavailable) } else { self.surge(surge, desired) }
     }
 
-    /// The nodes that have a pod, or are to have one.
-    fn concerned(&self) -> BTreeSet<&'a str> {
-        let wanting = self.nodes.iter().filter(|(_, fit)| **fit == Fit::Run).map(|(node, _)| node);
+    /// The nodes that have a pod or should run one.
+    fn candidate_nodes(&self) -> BTreeSet<&'a str> {
+        let wanting = self.nodes.iter().filter(|(_, fit)| **fit == Fit::ShouldRun).map(|(node, _)| node);
         self.pods.keys().chain(wanting).map(String::as_str).collect()
     }
 
-    /// Deletes old pods, so that at most so many are unavailable; new ones take their places.
+    /// Deletes old pods while at most `max_unavailable` are unavailable; new pods replace them in a later sync.
     fn replace(&self, max_unavailable: usize) -> Plan<'a> {
         let (mut unavailable, mut free, mut candidates) = (0_usize, Vec::new(), Vec::new());
-        for node in self.concerned() {
+        for node in self.candidate_nodes() {
             match self.old_and_new(node) {
                 Some((None, Some(old))) if self.is_available(old) => candidates.push(old),
                 Some((None, Some(old))) => {
@@ -153,18 +156,18 @@ impl<'a> Observed<'a> {
         Plan { delete: free, ..Plan::default() }
     }
 
-    /// Creates new pods beside old ones, at most so many, and deletes old ones whose successor is available.
+    /// Creates at most `max_surge` new pods beside old ones, and deletes old pods whose successor is available.
     fn surge(&self, max_surge: usize, desired: usize) -> Plan<'a> {
         let mut plan = Plan::default();
         let (mut surging, mut available) = (0_usize, 0_usize);
         let (mut candidates, mut misplaced) = (Vec::new(), Vec::new());
-        for node in self.concerned() {
+        for node in self.candidate_nodes() {
             let Some((new, old)) = self.old_and_new(node) else {
                 surging += 1;
                 continue;
             };
             available += usize::from(old.or(new).is_some_and(|pod| self.is_available(pod)));
-            let runs = self.nodes.get(node).map(|fit| *fit == Fit::Run);
+            let runs = self.nodes.get(node).map(|fit| *fit == Fit::ShouldRun);
             match (new, old, runs) {
                 (_, None, _) | (None, _, None) => {}
                 (None, Some(old), Some(false)) if self.is_available(old) => misplaced.push(old),
@@ -180,7 +183,7 @@ impl<'a> Observed<'a> {
         plan
     }
 
-    /// The pod of the present template and the other one of a node; nothing if there are more of a sort.
+    /// The pod of the current template and the old pod of a node; `None` if there are several of either.
     fn old_and_new(&self, node: &str) -> Option<(Option<&'a Pod>, Option<&'a Pod>)> {
         let (mut new, mut old) = (None, None);
         for pod in self.pods.get(node).into_iter().flatten().filter(|pod| !is_deleted(pod)) {

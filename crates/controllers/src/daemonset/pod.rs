@@ -1,4 +1,4 @@
-//! A daemon set's pods: which node one is for, and whether a node is to run one.
+//! The pods of a daemon set: placement, construction, and target node.
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{
@@ -15,11 +15,11 @@ use crate::scheduling::{NodeView, selects_node, tolerates_all};
 use crate::selectors::label;
 
 const NODE_NAME_FIELD: &str = "metadata.name";
-/// The API's own generation of a template, which is a label of pods too.
+/// The API's own template generation, which is also a label of pods.
 const GENERATION_ANNOTATION: &str = "deprecated.daemonset.template.generation";
 const GENERATION_LABEL: &str = "pod-template-generation";
 
-/// The taints that every daemon pod tolerates: it runs on nodes that are not well.
+/// The taints that every daemon pod tolerates, so that it runs on unhealthy nodes.
 const TOLERATED: [(&str, &str); 6] = [
     ("node.kubernetes.io/not-ready", "NoExecute"),
     ("node.kubernetes.io/unreachable", "NoExecute"),
@@ -30,34 +30,34 @@ const TOLERATED: [(&str, &str); 6] = [
 ];
 const NETWORK_UNAVAILABLE: (&str, &str) = ("node.kubernetes.io/network-unavailable", "NoSchedule");
 
-/// True if a node is to run a pod of a set.
+/// The placement decision for a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fit {
-    /// It is to run one.
-    Run,
-    /// It gets no new pod, and a pod that it has may stay.
-    Stay,
-    /// It must not run one.
-    No,
+    /// The node should run a pod.
+    ShouldRun,
+    /// An existing pod may continue to run; no new pod is created.
+    MayContinue,
+    /// The node must not run a pod.
+    MustNotRun,
 }
 
-/// Returns whether a node is to run a pod of the set.
+/// Decides whether a node should run a pod of the set.
 pub(super) fn fit(spec: &PodSpec, node: &NodeView) -> Fit {
     let named = spec.node_name.as_deref().filter(|name| !name.is_empty());
     if named.is_some_and(|name| name != node.name) || !selects_node(spec, node) {
-        return Fit::No;
+        return Fit::MustNotRun;
     }
     let tolerations = spec.tolerations.as_deref().unwrap_or_default();
     if tolerates_all(tolerations, &node.taints, &["NoSchedule", "NoExecute"]) {
-        Fit::Run
+        Fit::ShouldRun
     } else if tolerates_all(tolerations, &node.taints, &["NoExecute"]) {
-        Fit::Stay
+        Fit::MayContinue
     } else {
-        Fit::No
+        Fit::MustNotRun
     }
 }
 
-/// The set's template with what all of its pods have.
+/// The set's template with the labels, tolerations and node name rules of its pods.
 pub(super) fn template(set: &DaemonSet, hash: &str) -> PodTemplateSpec {
     let mut template = spec_of(set).template.clone();
     let labels = template.metadata.get_or_insert_default().labels.get_or_insert_default();
@@ -82,7 +82,7 @@ pub(super) fn template(set: &DaemonSet, hash: &str) -> PodTemplateSpec {
     template
 }
 
-/// A pod for a node, which the scheduler binds to it: node affinity names the node.
+/// A pod for a node. Its node affinity makes the scheduler bind it to that node.
 pub(super) fn new_pod(set: &DaemonSet, template: &PodTemplateSpec, node: &str) -> Pod {
     let owner = &set.metadata;
     let reference = controller_reference("apps/v1", "DaemonSet", owner);
@@ -103,16 +103,16 @@ pub(super) fn new_pod(set: &DaemonSet, template: &PodTemplateSpec, node: &str) -
     pod
 }
 
-/// A pod as far as the controller looks at it; of one that is not bound, its affinity too.
+/// Decodes the parts of a pod that the controller uses, including the affinity of an unbound pod.
 ///
 /// # Errors
-/// The JSON is not a pod's.
+/// The JSON is not a pod.
 pub(super) fn read(pod: &Object<Pod>) -> Result<Pod, serde_json::Error> {
     let read = pods::read(pod)?;
     if node_name(&read).is_some() { Ok(read) } else { pod.decode() }
 }
 
-/// The node that a pod is bound to, or was created for.
+/// The node that a pod is bound to or was created for.
 pub(super) fn target_node(pod: &Pod) -> Option<&str> {
     if let Some(name) = node_name(pod) {
         return Some(name);
@@ -127,7 +127,7 @@ pub(super) fn target_node(pod: &Pod) -> Option<&str> {
     }
 }
 
-/// Returns whether a pod was made from the present template.
+/// Returns whether a pod was created from the current template.
 pub(super) fn is_updated(set: &DaemonSet, pod: &Pod, hash: &str) -> bool {
     let labels = pod.metadata.labels.as_ref();
     let of_generation = generation(set).is_some_and(|it| label(labels, GENERATION_LABEL) == Some(it));
@@ -148,15 +148,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_runs_a_pod_that_it_fits() {
+    fn decides_placement_by_selector_and_taints() {
         let taint = |effect: &str| json!({"key": "k", "effect": effect});
         let cases: [(Value, Vec<Value>, Fit); 6] = [
-            (json!({}), vec![], Fit::Run),
-            (json!({"nodeSelector": {"disk": "ssd"}}), vec![], Fit::No),
-            (json!({"nodeName": "other"}), vec![], Fit::No),
-            (json!({}), vec![taint("NoSchedule")], Fit::Stay),
-            (json!({}), vec![taint("NoExecute")], Fit::No),
-            (json!({"tolerations": [{"operator": "Exists"}]}), vec![taint("NoExecute")], Fit::Run),
+            (json!({}), vec![], Fit::ShouldRun),
+            (json!({"nodeSelector": {"disk": "ssd"}}), vec![], Fit::MustNotRun),
+            (json!({"nodeName": "other"}), vec![], Fit::MustNotRun),
+            (json!({}), vec![taint("NoSchedule")], Fit::MayContinue),
+            (json!({}), vec![taint("NoExecute")], Fit::MustNotRun),
+            (json!({"tolerations": [{"operator": "Exists"}]}), vec![taint("NoExecute")], Fit::ShouldRun),
         ];
         for (change, taints, expected) in cases {
             let mut spec = json!({"containers": []});
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_pod_is_for_its_node_and_tolerates_what_ails_it() {
+    fn new_pod_targets_its_node_and_tolerates_node_problems() {
         let mut set = set();
         let affinity = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
             "nodeSelectorTerms": [{"matchExpressions": [{"key": "a", "operator": "Exists"}]}]}}});
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_of_the_templates_generation_is_updated() {
+    fn pod_of_the_current_generation_is_updated() {
         let mut set = set();
         set.metadata.annotations = Some([(GENERATION_ANNOTATION.to_owned(), "4".to_owned())].into());
         let pod = new_pod(&set, &template(&set, "abc"), "n");
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_names_no_single_node_has_no_target() {
+    fn pod_affine_to_several_nodes_has_no_target() {
         let pod = |values: &[&str]| -> Pod {
             let field = json!({"key": "metadata.name", "operator": "In", "values": values});
             serde_json::from_value(json!({"metadata": {}, "spec": {"containers": [], "affinity": {"nodeAffinity": {

@@ -1,4 +1,4 @@
-//! The status of a daemon set, as it follows from nodes and pods.
+//! The status of a daemon set.
 
 use k8s_openapi::api::apps::v1::DaemonSetStatus;
 use k8s_openapi::api::core::v1::Pod;
@@ -6,17 +6,18 @@ use k8s_openapi::api::core::v1::Pod;
 use super::plan::{Observed, age_order};
 use super::pod::{Fit, is_updated};
 use super::spec_of;
+use crate::counts::omit_zero;
 use crate::pods::{is_available, is_ready};
 
-/// The status after a sync. `synced` is whether the sync acted on the present generation.
-pub(super) fn of(observed: &Observed<'_>, collisions: i32, synced: bool) -> DaemonSetStatus {
+/// Returns the status after a sync. `synced` is true if the sync acted on the current generation.
+pub(super) fn daemon_set_status(observed: &Observed<'_>, collisions: i32, synced: bool) -> DaemonSetStatus {
     let (set, old) = (observed.set, observed.set.status.clone().unwrap_or_default());
     let min_ready = spec_of(set).min_ready_seconds.unwrap_or(0);
     let (mut wanted, mut misplaced, mut pods) = (0, 0, Vec::new());
     for (node, fit) in observed.nodes {
         let oldest = observed.pods.get(node).and_then(|pods| pods.iter().min_by(|a, b| age_order(a, b)));
         match (fit, oldest) {
-            (Fit::Run, oldest) => {
+            (Fit::ShouldRun, oldest) => {
                 wanted += 1;
                 pods.extend(oldest);
             }
@@ -24,8 +25,8 @@ pub(super) fn of(observed: &Observed<'_>, collisions: i32, synced: bool) -> Daem
             (_, None) => {}
         }
     }
-    let count = |of: &dyn Fn(&Pod) -> bool| {
-        i32::try_from(pods.iter().filter(|pod| of(pod)).count()).unwrap_or(i32::MAX)
+    let count = |matches: &dyn Fn(&Pod) -> bool| {
+        i32::try_from(pods.iter().filter(|pod| matches(pod)).count()).unwrap_or(i32::MAX)
     };
     let available = count(&|pod| is_available(pod, min_ready, observed.now));
     DaemonSetStatus {
@@ -33,16 +34,11 @@ pub(super) fn of(observed: &Observed<'_>, collisions: i32, synced: bool) -> Daem
         current_number_scheduled: count(&|_| true),
         number_misscheduled: misplaced,
         number_ready: count(&is_ready),
-        number_available: positive(available),
-        number_unavailable: positive(wanted - available),
-        updated_number_scheduled: positive(count(&|pod| is_updated(set, pod, observed.hash))),
+        number_available: omit_zero(available),
+        number_unavailable: omit_zero(wanted - available),
+        updated_number_scheduled: omit_zero(count(&|pod| is_updated(set, pod, observed.hash))),
         observed_generation: if synced { set.metadata.generation } else { old.observed_generation },
-        collision_count: positive(collisions),
+        collision_count: omit_zero(collisions),
         conditions: old.conditions,
     }
-}
-
-/// A number as the API keeps it: zero is left out.
-fn positive(count: i32) -> Option<i32> {
-    Some(count).filter(|count| *count > 0)
 }

@@ -1,4 +1,4 @@
-//! A daemon set's sync: claims its pods and revisions, carries out the plan, writes the status.
+//! The sync of a daemon set: claims its pods and revisions, applies the plan, and writes the status.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -21,12 +21,12 @@ use crate::frame::{
     EventKind, EventRecorder, ObjectControl, Reconciler, SyncError, reference_of, slow_start,
 };
 use crate::history::{History, REVISION_LABEL};
-use crate::owners::{Claims, controller_reference};
+use crate::owners::Claims;
 use crate::scheduling::NodeView;
 use crate::selectors::label;
 use crate::{owned, pods, selectors};
 
-/// At most so many pods are created, and as many deleted, in one sync.
+/// The maximum number of pods created, and deleted, per sync.
 const BURST: usize = 250;
 
 pub(super) struct Controller {
@@ -47,8 +47,9 @@ impl Reconciler for Controller {
         if cached.is_being_deleted() {
             return Ok(Action::Done);
         }
-        // Asked before the pods are read: what is seen afterwards can only be newer.
-        let believed = self.expectations.satisfied(cached.uid());
+        // Checked before the pods are read: if expectations are satisfied now, the pods read later are at least as
+        // new.
+        let cache_is_current = self.expectations.satisfied(cached.uid());
         let set = cached.decode()?;
         let now = Timestamp::now();
         let selector = selectors::parse(&spec_of(&set).selector)?;
@@ -68,8 +69,8 @@ impl Reconciler for Controller {
         let nodes = self.fits(&set, hash)?;
         let observed = Observed { set: &set, hash, nodes: &nodes, pods: &pods, now };
         let mut retry_after = None;
-        let done = if believed { self.act(&observed, &mut retry_after).await } else { Ok(()) };
-        self.write_status(&set, status::of(&observed, collisions, believed)).await?;
+        let done = if cache_is_current { self.sync_pods(&observed, &mut retry_after).await } else { Ok(()) };
+        self.write_status(&set, status::daemon_set_status(&observed, collisions, cache_is_current)).await?;
         done?;
 
         let all = || pods.values().flatten();
@@ -87,24 +88,15 @@ impl Reconciler for Controller {
 }
 
 impl Controller {
-    /// The set's pods by the node they are for, after adoption and release. Those that have ended and are being
-    /// deleted do not count.
+    /// Claims the set's pods; returns them by target node. Terminal pods that are being deleted are left out.
     async fn claim_pods(
         &self,
         set: &DaemonSet,
         selector: &LabelSelector,
     ) -> Result<BTreeMap<String, Vec<Pod>>, SyncError> {
-        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-        let claims = Claims {
-            owner: &set.metadata,
-            reference: controller_reference("apps/v1", "DaemonSet", &set.metadata),
-            finalizer: None,
-            owners: Api::<DaemonSet>::namespaced(self.client.clone(), namespace),
-            objects: Api::<Pod>::namespaced(self.client.clone(), namespace),
-        };
-        let candidates = owned::candidates(&self.pods, &set.metadata, selector);
-        let candidates = candidates.iter().map(pod::read).collect::<Result<Vec<_>, _>>()?;
-        let claimed = claims.claim(candidates, |meta| selectors::selects(selector, meta)).await?;
+        let candidates = owned::decode_candidates(&self.pods, &set.metadata, selector, pod::read)?;
+        let claims = Claims::<DaemonSet, Pod>::new(&self.client, &set.metadata);
+        let claimed = claims.claim(candidates, selector).await?;
         let mut by_node: BTreeMap<String, Vec<Pod>> = BTreeMap::new();
         for pod in claimed {
             let over = pods::is_terminal(&pod) && pod.metadata.deletion_timestamp.is_some();
@@ -115,7 +107,7 @@ impl Controller {
         Ok(by_node)
     }
 
-    /// Returns whether each node is to run a pod.
+    /// The placement decision for each node.
     fn fits(&self, set: &DaemonSet, hash: &str) -> Result<BTreeMap<String, Fit>, SyncError> {
         let spec = pod::template(set, hash).spec.unwrap_or_default();
         let nodes = self.nodes.list();
@@ -127,8 +119,8 @@ impl Controller {
         fits.collect()
     }
 
-    /// Creates and deletes pods; an update goes on when all nodes have what they need.
-    async fn act(
+    /// Creates and deletes pods. A rolling update proceeds only when each node has the pod it should run.
+    async fn sync_pods(
         &self,
         observed: &Observed<'_>,
         retry_after: &mut Option<Duration>,
@@ -137,22 +129,22 @@ impl Controller {
         let generation = set.status.as_ref().and_then(|status| status.observed_generation).unwrap_or(0);
         let uid = set.metadata.uid.as_deref().unwrap_or_default();
         let key = |node: &str| format!("{uid}/{generation}/{node}");
-        let plan = observed.manage(|node| self.failed.pause(&key(node), observed.now));
+        let plan = observed.manage(|node| self.failed.delay(&key(node), observed.now));
         *retry_after = plan.retry_after;
         for (node, pod) in &plan.failed {
-            self.failed.failed(key(node), observed.now);
+            self.failed.record_failure(key(node), observed.now);
             self.record(set, EventKind::Warning, "FailedDaemonPod", "failed", "kill", node, pod);
         }
         for (node, pod) in &plan.succeeded {
             self.record(set, EventKind::Normal, "SucceededDaemonPod", "succeeded", "delete", node, pod);
         }
         if plan.is_empty() {
-            return self.carry_out(set, observed.hash, &observed.roll()).await;
+            return self.apply(set, observed.hash, &observed.plan_rolling_update()).await;
         }
-        self.carry_out(set, observed.hash, &plan).await
+        self.apply(set, observed.hash, &plan).await
     }
 
-    async fn carry_out(&self, set: &DaemonSet, hash: &str, plan: &Plan<'_>) -> Result<(), SyncError> {
+    async fn apply(&self, set: &DaemonSet, hash: &str, plan: &Plan<'_>) -> Result<(), SyncError> {
         if plan.is_empty() {
             return Ok(());
         }
@@ -181,7 +173,7 @@ impl Controller {
         };
         let (tried, _, failure) = slow_start(nodes.len(), create).await;
         self.expectations.creations_observed(uid, nodes.len() - tried);
-        // In a namespace under deletion nothing can be made, and nothing need be.
+        // A terminating namespace rejects new pods, and needs none.
         failure.filter(|error| !error.is_namespace_terminating()).map_or(Ok(()), Err)
     }
 
@@ -213,7 +205,7 @@ impl Controller {
         self.events.record(&reference_of(set), kind, reason, &message);
     }
 
-    /// Writes a status if it says something new.
+    /// Writes the status if it has changed.
     async fn write_status(&self, set: &DaemonSet, status: DaemonSetStatus) -> Result<(), SyncError> {
         if set.status.as_ref() == Some(&status) {
             return Ok(());

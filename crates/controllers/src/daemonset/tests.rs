@@ -1,4 +1,4 @@
-//! Plans, carried out on pods in memory, with a scheduler and kubelets that are played.
+//! Applies plans to pods in memory, with a simulated scheduler and kubelets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -41,13 +41,13 @@ impl World {
         }
     }
 
-    fn settled(rolling: &Value, nodes: usize) -> Self {
+    fn stable(rolling: &Value, nodes: usize) -> Self {
         let mut world = Self::new(rolling, nodes);
-        world.settle();
+        world.sync_until_stable();
         world
     }
 
-    /// One sync: `+n1` for a creation on a node, `-n1` for a deletion.
+    /// Runs one sync. Returns `+n1` for a creation on a node and `-n1` for a deletion.
     fn sync(&mut self) -> Vec<String> {
         let template = pod::template(&self.set, &self.hash);
         let spec = template.spec.clone().unwrap();
@@ -56,12 +56,12 @@ impl World {
         let observed = Observed { set: &self.set, hash: &self.hash, nodes: &fits, pods: &before, now: now() };
         let mut plan = observed.manage(|_| self.pause);
         if plan.is_empty() {
-            plan = observed.roll();
+            plan = observed.plan_rolling_update();
         }
-        let mut said = Vec::new();
+        let mut actions = Vec::new();
         for deleted in &plan.delete {
             let node = pod::target_node(deleted).unwrap();
-            said.push(format!("-{node}"));
+            actions.push(format!("-{node}"));
             for pod in self.pods.get_mut(node).unwrap() {
                 if pod.metadata.name == deleted.metadata.name {
                     *pod = deleting((*deleted).clone());
@@ -70,17 +70,17 @@ impl World {
         }
         for node in &plan.create_on {
             self.created += 1;
-            said.push(format!("+{node}"));
+            actions.push(format!("+{node}"));
             let mut pod = pod::new_pod(&self.set, &template, node);
             pod.metadata.name = Some(format!("agent-{:03}", self.created));
             pod.status = serde_json::from_value(json!({"phase": "Pending"})).unwrap();
             self.pods.entry((*node).to_owned()).or_default().push(pod);
         }
-        said
+        actions
     }
 
-    /// Pods under deletion go, others are bound and become ready.
-    fn kubelets(&mut self) {
+    /// Removes pods that are being deleted, and binds the others and makes them ready.
+    fn run_kubelets(&mut self) {
         for (node, pods) in &mut self.pods {
             pods.retain(|pod| pod.metadata.deletion_timestamp.is_none());
             for pod in pods.iter_mut().filter(|_| self.nodes.contains_key(node)) {
@@ -97,20 +97,20 @@ impl World {
         self.pods.retain(|_, pods| !pods.is_empty());
     }
 
-    fn settle(&mut self) -> Vec<String> {
-        let mut said = Vec::new();
+    fn sync_until_stable(&mut self) -> Vec<String> {
+        let mut actions = Vec::new();
         for _ in 0..100 {
             let steps = self.sync();
             let waiting = self.pods.values().flatten().any(|pod| pod.metadata.deletion_timestamp.is_some());
             if steps.is_empty() && !waiting {
-                return said;
+                return actions;
             }
             if !steps.is_empty() {
-                said.push(steps.join(" "));
+                actions.push(steps.join(" "));
             }
-            self.kubelets();
+            self.run_kubelets();
         }
-        panic!("does not settle: {said:?}");
+        panic!("does not settle: {actions:?}");
     }
 
     fn taint(&mut self, node: &str, effect: &str) {
@@ -132,7 +132,7 @@ impl World {
         let fits = self.nodes.iter().map(|(name, node)| (name.clone(), pod::fit(&spec, node))).collect();
         let observed =
             Observed { set: &self.set, hash: &self.hash, nodes: &fits, pods: &self.pods, now: now() };
-        status::of(&observed, 0, true)
+        status::daemon_set_status(&observed, 0, true)
     }
 }
 
@@ -145,101 +145,101 @@ fn one_surging() -> Value {
 }
 
 #[test]
-fn each_node_gets_a_pod_and_a_new_node_too() {
+fn each_node_gets_a_pod() {
     let mut world = World::new(&one_unavailable(), 2);
-    assert_eq!(world.settle(), ["+n1 +n2"]);
+    assert_eq!(world.sync_until_stable(), ["+n1 +n2"]);
     world.nodes.insert("n3".to_owned(), node("n3"));
-    assert_eq!(world.settle(), ["+n3"]);
+    assert_eq!(world.sync_until_stable(), ["+n3"]);
     let status = world.status();
     let numbers = (status.desired_number_scheduled, status.number_ready, status.number_unavailable);
     assert_eq!(numbers, (3, 3, None));
 }
 
 #[test]
-fn taints_keep_pods_away_and_only_no_execute_drives_them_out() {
+fn taints_prevent_new_pods_and_no_execute_evicts() {
     let mut world = World::new(&one_unavailable(), 2);
     world.taint("n2", "NoSchedule");
-    assert_eq!(world.settle(), ["+n1"]);
+    assert_eq!(world.sync_until_stable(), ["+n1"]);
     world.taint("n1", "NoSchedule");
-    assert_eq!(world.settle(), [""; 0]);
+    assert_eq!(world.sync_until_stable(), [""; 0]);
     assert_eq!((world.status().number_misscheduled, world.status().desired_number_scheduled), (1, 0));
     world.taint("n1", "NoExecute");
-    assert_eq!(world.settle(), ["-n1"]);
+    assert_eq!(world.sync_until_stable(), ["-n1"]);
 }
 
 #[test]
-fn a_node_that_no_longer_fits_loses_its_pod() {
-    let mut world = World::settled(&one_unavailable(), 2);
+fn deletes_pod_of_a_node_that_no_longer_matches() {
+    let mut world = World::stable(&one_unavailable(), 2);
     let spec = json!({"containers": [], "nodeSelector": {"disk": "ssd"}});
     world.set.spec.as_mut().unwrap().template.spec = serde_json::from_value(spec).unwrap();
-    assert_eq!(world.settle(), ["-n1 -n2"]);
+    assert_eq!(world.sync_until_stable(), ["-n1 -n2"]);
 }
 
 #[test]
-fn pods_that_have_ended_are_replaced_failed_ones_after_a_pause() {
-    let mut world = World::settled(&one_unavailable(), 1);
+fn replaces_terminal_pods_with_backoff_for_failed_ones() {
+    let mut world = World::stable(&one_unavailable(), 1);
     world.phase("n1", "Succeeded");
-    assert_eq!(world.settle(), ["-n1", "+n1"]);
+    assert_eq!(world.sync_until_stable(), ["-n1", "+n1"]);
     world.phase("n1", "Failed");
     world.pause = Some(Duration::from_secs(4));
     assert_eq!(world.sync(), [""; 0]);
     world.pause = None;
-    assert_eq!(world.settle(), ["-n1", "+n1"]);
+    assert_eq!(world.sync_until_stable(), ["-n1", "+n1"]);
 }
 
 #[test]
-fn the_oldest_of_several_pods_of_a_node_stays() {
-    let mut world = World::settled(&one_unavailable(), 1);
+fn keeps_the_oldest_of_several_pods_on_a_node() {
+    let mut world = World::stable(&one_unavailable(), 1);
     let mut second = world.pods["n1"][0].clone();
     second.metadata.name = Some("agent-999".to_owned());
     world.pods.get_mut("n1").unwrap().insert(0, second);
-    assert_eq!(world.settle(), ["-n1"]);
+    assert_eq!(world.sync_until_stable(), ["-n1"]);
     assert_eq!(world.pods["n1"][0].metadata.name.as_deref(), Some("agent-001"));
 }
 
 #[test]
-fn pods_for_a_node_that_is_gone_are_deleted_unless_they_were_bound() {
+fn deletes_unbound_pods_of_deleted_nodes() {
     let mut world = World::new(&one_unavailable(), 1);
     world.sync();
     world.nodes.clear();
-    assert_eq!(world.settle(), ["-n1"]);
-    let mut world = World::settled(&one_unavailable(), 1);
+    assert_eq!(world.sync_until_stable(), ["-n1"]);
+    let mut world = World::stable(&one_unavailable(), 1);
     world.nodes.clear();
-    assert_eq!(world.settle(), [""; 0], "pods that were bound are for the collection of pods");
+    assert_eq!(world.sync_until_stable(), [""; 0], "pods that were bound are for the collection of pods");
 }
 
 #[test]
-fn an_update_keeps_to_the_number_of_unavailable_pods() {
-    let mut world = World::settled(&one_unavailable(), 3);
+fn update_respects_max_unavailable() {
+    let mut world = World::stable(&one_unavailable(), 3);
     world.update();
-    assert_eq!(world.settle(), ["-n1", "+n1", "-n2", "+n2", "-n3", "+n3"]);
-    let mut world = World::settled(&json!({"maxUnavailable": "50%", "maxSurge": 0}), 3);
+    assert_eq!(world.sync_until_stable(), ["-n1", "+n1", "-n2", "+n2", "-n3", "+n3"]);
+    let mut world = World::stable(&json!({"maxUnavailable": "50%", "maxSurge": 0}), 3);
     world.update();
-    assert_eq!(world.settle(), ["-n1 -n2", "+n1 +n2", "-n3", "+n3"]);
+    assert_eq!(world.sync_until_stable(), ["-n1 -n2", "+n1 +n2", "-n3", "+n3"]);
     assert_eq!(world.status().updated_number_scheduled, Some(3));
 }
 
 #[test]
-fn an_update_waits_for_new_pods_and_replaces_old_ones_that_are_not_available() {
-    let mut world = World::settled(&one_unavailable(), 3);
+fn update_replaces_unavailable_old_pods_first() {
+    let mut world = World::stable(&one_unavailable(), 3);
     world.stuck.insert("n3".to_owned());
     world.phase("n3", "Running");
     world.update();
     assert_eq!(world.sync(), ["-n3"], "it is unavailable anyway");
-    world.kubelets();
+    world.run_kubelets();
     assert_eq!(world.sync(), ["+n3"]);
-    world.kubelets();
+    world.run_kubelets();
     assert_eq!(world.sync(), [""; 0], "the new pod is not available");
     world.stuck.clear();
-    world.kubelets();
-    assert_eq!(world.settle(), ["-n1", "+n1", "-n2", "+n2"]);
+    world.run_kubelets();
+    assert_eq!(world.sync_until_stable(), ["-n1", "+n1", "-n2", "+n2"]);
 }
 
 #[test]
-fn a_surging_update_deletes_an_old_pod_when_the_new_one_is_available() {
-    let mut world = World::settled(&one_surging(), 2);
+fn surging_update_deletes_old_pod_when_new_one_is_available() {
+    let mut world = World::stable(&one_surging(), 2);
     world.update();
-    assert_eq!(world.settle(), ["+n1", "-n1", "+n2", "-n2"]);
+    assert_eq!(world.sync_until_stable(), ["+n1", "-n1", "+n2", "-n2"]);
     let hashes = world
         .pods
         .values()
@@ -249,33 +249,33 @@ fn a_surging_update_deletes_an_old_pod_when_the_new_one_is_available() {
 }
 
 #[test]
-fn a_surging_update_waits_for_a_new_pod_that_is_not_available() {
-    let mut world = World::settled(&one_surging(), 2);
+fn surging_update_waits_for_unavailable_new_pod() {
+    let mut world = World::stable(&one_surging(), 2);
     world.update();
     assert_eq!(world.sync(), ["+n1"]);
     assert_eq!(world.sync(), [""; 0]);
-    world.kubelets();
+    world.run_kubelets();
     assert_eq!(world.sync(), ["-n1"]);
 }
 
 #[test]
-fn pods_are_replaced_when_they_are_deleted_under_on_delete() {
-    let mut world = World::settled(&one_unavailable(), 2);
+fn on_delete_strategy_replaces_deleted_pods() {
+    let mut world = World::stable(&one_unavailable(), 2);
     let strategy = json!({"type": "OnDelete"});
     world.set.spec.as_mut().unwrap().update_strategy = serde_json::from_value(strategy).unwrap();
     world.update();
-    assert_eq!(world.settle(), [""; 0]);
+    assert_eq!(world.sync_until_stable(), [""; 0]);
     let pod = deleting(world.pods["n1"][0].clone());
     world.pods.insert("n1".to_owned(), vec![pod]);
-    assert_eq!(world.settle(), ["+n1"]);
+    assert_eq!(world.sync_until_stable(), ["+n1"]);
     assert_eq!(world.status().updated_number_scheduled, Some(1));
 }
 
 #[test]
-fn a_budget_of_nothing_lets_one_pod_be_unavailable() {
-    assert_eq!(super::rolling_numbers(&set(), 10), (0, 1));
+fn zero_budget_allows_one_unavailable_pod() {
+    assert_eq!(super::max_surge_and_unavailable(&set(), 10), (0, 1));
     let world = World::new(&json!({"maxUnavailable": 0, "maxSurge": 0}), 1);
-    assert_eq!(super::rolling_numbers(&world.set, 10), (0, 1));
+    assert_eq!(super::max_surge_and_unavailable(&world.set, 10), (0, 1));
     let world = World::new(&json!({"maxUnavailable": 0, "maxSurge": "15%"}), 1);
-    assert_eq!(super::rolling_numbers(&world.set, 10), (2, 0));
+    assert_eq!(super::max_surge_and_unavailable(&world.set, 10), (2, 0));
 }

@@ -1,13 +1,13 @@
-//! Deployments: replica sets that follow a template, one replacing the other step by step.
+//! Deployments: roll out pod templates by scaling replica sets up and down.
 //!
-//! | module | what it decides |
+//! | module | contents |
 //! | --- | --- |
-//! | [`template`] | which replica set has the present template, and what a new one looks like |
-//! | [`revision`] | the annotations of revisions |
-//! | [`scale`] | surge, unavailability, and how a new size is shared |
-//! | [`rolling`] | the next step of a rollout, and which old sets to drop |
-//! | [`status`] | numbers and conditions |
-//! | [`sync`] | the sync that carries out what these decide |
+//! | [`template`] | the replica set of the current template |
+//! | [`revision`] | the revision annotations |
+//! | [`scale`] | surge, unavailability, and proportional scaling |
+//! | [`rolling`] | the next step of a rollout, and expired old sets |
+//! | [`status`] | the status and its conditions |
+//! | [`sync`] | the sync |
 
 mod revision;
 mod rolling;
@@ -21,14 +21,13 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
-use nave_client::{Lister, Object, ObjectName, on_delete};
+use nave_client::{Lister, Object, ObjectName};
 
 use crate::expectations::Expectations;
 use crate::frame::{Context, Descriptor, Workers};
 use crate::owned::{self, DependentHandler};
-use crate::selectors::{Form, Selecting};
+use crate::selectors::{SelectorForm, SelectorIndex};
 
-/// Deployments.
 pub(crate) const DEPLOYMENT: Descriptor = Descriptor {
     name: "deployment-controller",
     alias: "deployment",
@@ -44,21 +43,14 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     let (sets, pods) = (builder.informer::<ReplicaSet>(), builder.informer::<Pod>());
     owned::index(&sets);
     owned::index(&pods);
-    builder.work_on(&deployments);
-    let adopters = Selecting::new(deployments.lister(), Form::Selector);
-    // A cache that lags is no danger here: a set that was made already is made again under the same name.
+    builder.enqueue_objects(&deployments);
+    let adopters = SelectorIndex::new(deployments.lister(), SelectorForm::Selector);
+    // A stale cache does no harm: a replica set's name is deterministic, so it is not created twice.
     let expectations = Arc::new(Expectations::default());
     let kind = ("apps", "Deployment");
-    builder.watch(&sets, DependentHandler::new(builder.queue(), kind, adopters, expectations));
-    let (queue, all_sets, all_pods) = (builder.queue(), sets.lister(), pods.lister());
-    builder.watch(
-        &pods,
-        on_delete(move |pod| {
-            if let Some(deployment) = without_pods(pod, &all_sets, &all_pods) {
-                queue.add(deployment);
-            }
-        }),
-    );
+    builder.add_handler(&sets, DependentHandler::new(builder.queue(), kind, adopters, expectations));
+    let (all_sets, all_pods) = (sets.lister(), pods.lister());
+    builder.enqueue_mapped_on_delete(&pods, move |pod| deployment_without_pods(pod, &all_sets, &all_pods));
     builder.run(sync::Controller {
         client: context.client.clone(),
         events: context.events.clone(),
@@ -68,8 +60,12 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     })
 }
 
-/// The deployment of a pod that was the last of its set: one that recreates waits for that.
-fn without_pods(pod: &Object<Pod>, sets: &Lister<ReplicaSet>, pods: &Lister<Pod>) -> Option<ObjectName> {
+/// The deployment of a deleted pod, if it uses the `Recreate` strategy and has no pods left.
+fn deployment_without_pods(
+    pod: &Object<Pod>,
+    sets: &Lister<ReplicaSet>,
+    pods: &Lister<Pod>,
+) -> Option<ObjectName> {
     let set = owned::controller_of_kind(pod, "apps", "ReplicaSet")?;
     if !owned::by_controller(pods, set.uid).is_empty() {
         return None;
@@ -78,10 +74,9 @@ fn without_pods(pod: &Object<Pod>, sets: &Lister<ReplicaSet>, pods: &Lister<Pod>
     owned::key_of_controller(&set, "apps", "Deployment")
 }
 
-/// A deployment's replica sets.
 #[derive(Clone, Debug, Default)]
 struct Sets {
-    /// The one with the present template.
+    /// The set with the current template.
     new: Option<ReplicaSet>,
     /// All others.
     old: Vec<ReplicaSet>,
@@ -93,7 +88,7 @@ impl Sets {
     }
 }
 
-/// A replica set and the size it gets.
+/// A replica set and its new size.
 #[derive(Clone, Copy, Debug)]
 struct Resize<'a> {
     set: &'a ReplicaSet,

@@ -1,4 +1,4 @@
-//! Revisions: the annotations by which `kubectl rollout history` and `rollout undo` find their way.
+//! The revision annotations that `kubectl rollout history` and `kubectl rollout undo` read.
 
 use std::collections::BTreeMap;
 
@@ -6,15 +6,15 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 
 use super::scale::max_surge;
 
-/// Which revision of the deployment a replica set is; on the deployment, which one it is at.
+/// Annotation of a replica set: its revision; of a deployment: the current revision.
 pub(super) const REVISION: &str = "deployment.kubernetes.io/revision";
-/// The revisions that a replica set was before it became the newest again.
+/// Annotation of a replica set: its earlier revisions, before a rollback made it current again.
 const HISTORY: &str = "deployment.kubernetes.io/revision-history";
-/// The deployment's size when the replica set was last resized.
+/// Annotation of a replica set: the deployment's size when the set was last scaled.
 pub(super) const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
-/// The most pods that the deployment could have when the replica set was last resized.
+/// Annotation of a replica set: the maximum number of pods of the deployment when the set was last scaled.
 pub(super) const MAX: &str = "deployment.kubernetes.io/max-replicas";
-/// Annotations of the deployment that say nothing of its replica sets.
+/// Annotations of the deployment that are not copied to its replica sets.
 const NOT_COPIED: [&str; 6] = [
     "kubectl.kubernetes.io/last-applied-configuration",
     REVISION,
@@ -23,7 +23,7 @@ const NOT_COPIED: [&str; 6] = [
     MAX,
     "deprecated.deployment.rollback.to",
 ];
-/// Longer histories lose their beginning.
+/// Longer histories lose their oldest revisions.
 const HISTORY_MAX: usize = 2000;
 
 /// A replica set's revision; 0 if it has none.
@@ -39,12 +39,12 @@ pub(super) fn number<N: std::str::FromStr>(
     annotations?.get(key)?.parse().ok()
 }
 
-/// The revision of a template that comes after all these.
-pub(super) fn next(old: &[ReplicaSet]) -> i64 {
+/// The revision after all of these sets.
+pub(super) fn next_revision(old: &[ReplicaSet]) -> i64 {
     old.iter().map(revision).max().unwrap_or(0) + 1
 }
 
-/// Gives the set of the present template what it must be annotated with; whether anything changed.
+/// Sets the annotations of the current replica set; returns whether anything changed.
 pub(super) fn annotate_new(set: &mut ReplicaSet, deployment: &Deployment, revision: i64) -> bool {
     let before = set.metadata.annotations.clone();
     let annotations = set.metadata.annotations.get_or_insert_default();
@@ -55,14 +55,14 @@ pub(super) fn annotate_new(set: &mut ReplicaSet, deployment: &Deployment, revisi
             .map(|(key, value)| (key.clone(), value.clone())),
     );
     let old = annotations.get(REVISION).cloned();
-    // What is not a number was put there by someone else, and stays.
+    // A value that is not a number stays.
     if let Ok(old_number) = old.as_deref().unwrap_or("0").parse::<i64>()
         && old_number < revision
     {
         annotations.insert(REVISION.to_owned(), revision.to_string());
         if let Some(old) = old {
             let history = annotations.entry(HISTORY.to_owned()).or_default();
-            *history = extended(history, &old);
+            *history = append_revision(history, &old);
         }
     }
     let changed = before.as_ref() != Some(&*annotations);
@@ -73,7 +73,7 @@ pub(super) fn annotate_new(set: &mut ReplicaSet, deployment: &Deployment, revisi
     changed
 }
 
-fn extended(history: &str, revision: &str) -> String {
+fn append_revision(history: &str, revision: &str) -> String {
     let mut all: Vec<&str> = history.split(',').filter(|part| !part.is_empty()).collect();
     all.push(revision);
     let mut length = all.iter().map(|part| part.len() + 1).sum::<usize>() - 1;
@@ -85,7 +85,7 @@ fn extended(history: &str, revision: &str) -> String {
     all[first..].join(",")
 }
 
-/// Returns whether a set's annotations speak of the deployment's present size, and if not, makes them.
+/// Sets the size annotations of a replica set; returns whether anything changed.
 pub(super) fn annotate_size(set: &mut ReplicaSet, deployment: &Deployment) -> bool {
     let replicas = super::replicas(deployment);
     let annotations = set.metadata.annotations.get_or_insert_default();
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_template_that_comes_back_keeps_what_it_was() {
+    fn rolled_back_set_keeps_its_revision_history() {
         let mut set = set("a", 1, 1);
         let deployment = deployment(1);
         assert!(annotate_new(&mut set, &deployment, 1));
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn annotations_of_the_deployment_reach_its_newest_set() {
+    fn copies_annotations_of_the_deployment() {
         let mut deployment = deployment(1);
         let cause = ("kubernetes.io/change-cause".to_owned(), "because".to_owned());
         let applied = (NOT_COPIED[0].to_owned(), "{}".to_owned());
@@ -128,10 +128,10 @@ mod tests {
     }
 
     #[test]
-    fn long_histories_lose_their_beginning() {
+    fn long_histories_lose_their_oldest_revisions() {
         let long = (1000..1500).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
-        let history = extended(&long, "1500");
+        let history = append_revision(&long, "1500");
         assert!(history.len() <= HISTORY_MAX && history.ends_with(",1500") && !history.starts_with("1000"));
-        assert_eq!(extended("", "7"), "7");
+        assert_eq!(append_revision("", "7"), "7");
     }
 }

@@ -1,4 +1,4 @@
-//! The steps of a rollout: which sets grow and shrink now.
+//! The steps of a rollout.
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 
@@ -6,9 +6,9 @@ use super::scale::{max_unavailable, new_set_size};
 use super::template::age_order;
 use super::{Resize, Sets, available, replicas, size};
 
-/// A step of a rolling update: the new set grows as far as the surge allows; else old sets shrink as far as the
-/// pods that must stay available allow.
-pub(super) fn step<'a>(deployment: &Deployment, sets: &'a Sets) -> Vec<Resize<'a>> {
+/// Returns the next step of a rolling update: scales the new set up as far as the surge allows; if that is not
+/// possible, scales old sets down as far as availability allows.
+pub(super) fn rolling_step<'a>(deployment: &Deployment, sets: &'a Sets) -> Vec<Resize<'a>> {
     let Some(new) = &sets.new else { return Vec::new() };
     let wanted = replicas(deployment);
     if size(new) != wanted {
@@ -24,7 +24,7 @@ pub(super) fn step<'a>(deployment: &Deployment, sets: &'a Sets) -> Vec<Resize<'a
     shrink_old(deployment, sets, new)
 }
 
-/// Old pods that are not healthy go first, as nobody misses them, then healthy ones of the oldest set.
+/// Scales old sets down: unhealthy pods first, then healthy ones of the oldest set.
 fn shrink_old<'a>(deployment: &Deployment, sets: &'a Sets, new: &ReplicaSet) -> Vec<Resize<'a>> {
     let mut old: Vec<(&ReplicaSet, i32)> =
         sets.old.iter().map(|set| (set, size(set))).filter(|(_, size)| *size > 0).collect();
@@ -39,28 +39,28 @@ fn shrink_old<'a>(deployment: &Deployment, sets: &'a Sets, new: &ReplicaSet) -> 
     if unhealthy_room <= 0 {
         return Vec::new();
     }
-    take(&mut old, unhealthy_room, |set, size| size - available(set));
+    take_pods(&mut old, unhealthy_room, |set, size| size - available(set));
     let healthy_room = sets.all().map(available).sum::<i32>() - min_available;
-    take(&mut old, healthy_room, |_, size| size);
+    take_pods(&mut old, healthy_room, |_, size| size);
     old.retain(|(set, to)| size(set) != *to);
     old.into_iter().map(|(set, to)| Resize { set, to }).collect()
 }
 
-/// Takes pods from sets in their order, from each as many as `from` says, `room` in total.
-fn take(sets: &mut [(&ReplicaSet, i32)], mut room: i32, from: impl Fn(&ReplicaSet, i32) -> i32) {
+/// Removes pods max_of sets in order: at most `max_of(set, size)` max_of each, at most `limit` in total.
+fn take_pods(sets: &mut [(&ReplicaSet, i32)], mut limit: i32, max_of: impl Fn(&ReplicaSet, i32) -> i32) {
     for (set, size) in sets {
-        let taken = from(set, *size).min(room).min(*size).max(0);
+        let taken = max_of(set, *size).min(limit).min(*size).max(0);
         *size -= taken;
-        room -= taken;
+        limit -= taken;
     }
 }
 
-/// A step of a recreation: all old sets to 0.
-pub(super) fn stop_old(sets: &Sets) -> Vec<Resize<'_>> {
+/// The step of a `Recreate` rollout: scales all old sets to 0.
+pub(super) fn scale_down_old(sets: &Sets) -> Vec<Resize<'_>> {
     sets.old.iter().filter(|set| size(set) > 0).map(|set| Resize { set, to: 0 }).collect()
 }
 
-/// Old sets beyond the limit of the history, the oldest revisions first; those that still have or get pods stay.
+/// Old sets beyond the history limit, oldest revision first, without sets that have or will have pods.
 pub(super) fn expired<'a>(deployment: &Deployment, old: &'a [ReplicaSet]) -> Vec<&'a ReplicaSet> {
     let limit = deployment.spec.as_ref().and_then(|spec| spec.revision_history_limit);
     let Some(limit) = limit.filter(|limit| *limit != i32::MAX) else { return Vec::new() };
@@ -85,12 +85,12 @@ mod tests {
     use super::*;
 
     fn resized(sets: &Sets, deployment: &Deployment) -> Vec<(String, i32)> {
-        let steps = step(deployment, sets).into_iter();
+        let steps = rolling_step(deployment, sets).into_iter();
         steps.map(|resize| (resize.set.metadata.name.clone().unwrap(), resize.to)).collect()
     }
 
     #[test]
-    fn a_rollout_grows_within_the_surge_and_shrinks_within_availability() {
+    fn rollout_respects_surge_and_availability() {
         let three = rolling(3, "25%", "25%");
         let sets = |new, old| Sets { new: Some(new), old: vec![old] };
         assert_eq!(resized(&sets(set("new", 0, 0), set("old", 3, 3)), &three), [("new".to_owned(), 1)]);
@@ -101,14 +101,15 @@ mod tests {
     }
 
     #[test]
-    fn unhealthy_old_pods_go_first_and_are_not_missed() {
-        // All old pods are broken, and the new one is not up yet: they may all go but what the surge has taken.
+    fn removes_unhealthy_old_pods_first() {
+        // All pods of set "a" are broken and the new set is not available yet: unhealthy pods are removed up to the
+        // surge in use.
         let sets = Sets { new: Some(set("new", 1, 0)), old: vec![set("a", 2, 0), set("b", 2, 2)] };
         assert_eq!(resized(&sets, &rolling(4, "1", "2")), [("a".to_owned(), 0)]);
     }
 
     #[test]
-    fn history_is_cut_at_its_limit_where_no_pods_are_left() {
+    fn expires_sets_without_pods_beyond_the_limit() {
         let mut deployment = deployment(1);
         deployment.spec.as_mut().unwrap().revision_history_limit = Some(1);
         let mut old: Vec<ReplicaSet> = ["a", "b", "c", "d"].iter().map(|name| set(name, 0, 0)).collect();
@@ -123,9 +124,9 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Pods of a set become available at any pace; whatever happens, the rollout keeps its two promises and ends.
+        /// However fast pods become available, the rollout respects both bounds and finishes.
         #[test]
-        fn a_rollout_keeps_its_bounds_and_ends(
+        fn rollout_respects_its_bounds_and_finishes(
             wanted in 1..20_i32, surge in 0..5_i32, unavailable in 0..5_i32, paces in proptest::collection::vec(0..4, 1..40),
         ) {
             let deployment = rolling(wanted, &surge.to_string(), &unavailable.to_string());

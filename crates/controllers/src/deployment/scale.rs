@@ -1,4 +1,4 @@
-//! Sizes: how far a rollout may overshoot and fall short, and how a new size is shared among replica sets.
+//! Surge, unavailability, and how a new size is distributed among replica sets.
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, RollingUpdateDeployment};
 
@@ -7,23 +7,24 @@ use super::template::age_order;
 use super::{Resize, Sets, available, replicas, size};
 use crate::int_or_percent::scaled;
 
-/// Returns whether old pods are replaced step by step.
+/// Returns whether the strategy is `RollingUpdate`.
 pub(super) fn is_rolling(deployment: &Deployment) -> bool {
     let strategy = deployment.spec.as_ref().and_then(|spec| spec.strategy.as_ref());
     strategy.and_then(|strategy| strategy.type_.as_deref()).unwrap_or("RollingUpdate") == "RollingUpdate"
 }
 
-/// How many pods there may be beyond the deployment's size.
+/// The number of pods allowed beyond the deployment's size.
 pub(super) fn max_surge(deployment: &Deployment) -> i32 {
     if is_rolling(deployment) { fenceposts(deployment).0 } else { 0 }
 }
 
-/// How many pods may be unavailable.
+/// The number of pods that may be unavailable.
 pub(super) fn max_unavailable(deployment: &Deployment) -> i32 {
     if is_rolling(deployment) { fenceposts(deployment).1.min(replicas(deployment)) } else { 0 }
 }
 
-/// Surge and unavailability in pods. If both come out as 0 nothing could ever move: one pod may be unavailable then.
+/// `maxSurge` and `maxUnavailable` as numbers of pods. If both are 0, a rollout could never proceed, and one pod
+/// may be unavailable.
 fn fenceposts(deployment: &Deployment) -> (i32, i32) {
     let strategy = deployment.spec.as_ref().and_then(|spec| spec.strategy.as_ref());
     let none = RollingUpdateDeployment::default();
@@ -34,7 +35,7 @@ fn fenceposts(deployment: &Deployment) -> (i32, i32) {
     if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
 }
 
-/// The size that the set of the present template may grow to now.
+/// The size that the set of the current template may have now.
 pub(super) fn new_set_size(deployment: &Deployment, all: i32, new: i32) -> i32 {
     let wanted = replicas(deployment);
     if !is_rolling(deployment) {
@@ -44,7 +45,7 @@ pub(super) fn new_set_size(deployment: &Deployment, all: i32, new: i32) -> i32 {
     if room <= 0 { new } else { new + room.min(wanted - new) }
 }
 
-/// Returns whether the deployment was resized since its sets were.
+/// Returns whether the deployment's size has changed since its sets were scaled.
 pub(super) fn is_scaling(deployment: &Deployment, sets: &Sets) -> bool {
     sets.all().filter(|set| size(set) > 0).any(|set| {
         let desired = number::<i32>(set.metadata.annotations.as_ref(), DESIRED);
@@ -52,9 +53,9 @@ pub(super) fn is_scaling(deployment: &Deployment, sets: &Sets) -> bool {
     })
 }
 
-/// How the deployment's size is shared when it was resized or is paused: one set takes all; else, in the middle of a
-/// rolling update, all sets grow and shrink in proportion, so that the risk of the update stays what it was.
-pub(super) fn proportionally<'a>(deployment: &Deployment, sets: &'a Sets) -> Vec<Resize<'a>> {
+/// Distributes a new size. If only one set has pods, it gets the whole size. In the middle of a rolling update all
+/// sets are scaled in proportion, so that the share of new pods stays the same.
+pub(super) fn scale_proportionally<'a>(deployment: &Deployment, sets: &'a Sets) -> Vec<Resize<'a>> {
     if let Some(only) = active_or_latest(sets) {
         let to = replicas(deployment);
         return if size(only) == to { Vec::new() } else { vec![Resize { set: only, to }] };
@@ -72,7 +73,7 @@ pub(super) fn proportionally<'a>(deployment: &Deployment, sets: &'a Sets) -> Vec
         wanted => wanted + max_surge(deployment),
     };
     let to_add = allowed - total;
-    // The largest first; of equals, what grows is the newest and what shrinks the oldest.
+    // Largest first; among equals the newest when scaling up, the oldest when scaling down.
     active.sort_by(|a, b| {
         let age = age_order(&a.metadata, &b.metadata);
         size(b).cmp(&size(a)).then(if to_add > 0 { age.reverse() } else { age })
@@ -92,7 +93,7 @@ pub(super) fn proportionally<'a>(deployment: &Deployment, sets: &'a Sets) -> Vec
     resized
 }
 
-/// The one set that has pods, or the newest if none has; nothing if several have.
+/// The only set that has pods, or the newest if no set has any; `None` if several have pods.
 fn active_or_latest(sets: &Sets) -> Option<&ReplicaSet> {
     let mut active = sets.all().filter(|set| size(set) > 0);
     match (active.next(), active.next()) {
@@ -105,7 +106,7 @@ fn active_or_latest(sets: &Sets) -> Option<&ReplicaSet> {
     }
 }
 
-/// Returns whether the new set has all pods of the deployment, and all are available.
+/// Returns whether the new set has all pods of the deployment and all are available.
 fn is_saturated(deployment: &Deployment, new: Option<&ReplicaSet>) -> bool {
     let wanted = replicas(deployment);
     new.is_some_and(|new| {
@@ -114,7 +115,7 @@ fn is_saturated(deployment: &Deployment, new: Option<&ReplicaSet>) -> bool {
     })
 }
 
-/// A set's share of the pods to add (or to take, if that is negative).
+/// A set's share of the pods to add, or to remove if negative.
 fn proportion(deployment: &Deployment, set: &ReplicaSet, to_add: i32, added: i32) -> i32 {
     if size(set) == 0 || to_add == 0 || to_add == added {
         return 0;
@@ -143,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentages_round_up_for_surge_and_down_for_unavailability() {
+    fn rounds_surge_up_and_unavailability_down() {
         for (replicas, surge, unavailable, expected) in [
             (10, "25%", "25%", (3, 2)),
             (1, "25%", "25%", (1, 0)),
@@ -163,37 +164,37 @@ mod tests {
         set
     }
 
-    fn shared(deployment: &Deployment, sets: &Sets) -> Vec<(String, i32)> {
-        let resized = proportionally(deployment, sets).into_iter();
+    fn distributed(deployment: &Deployment, sets: &Sets) -> Vec<(String, i32)> {
+        let resized = scale_proportionally(deployment, sets).into_iter();
         resized.map(|resize| (resize.set.metadata.name.clone().unwrap(), resize.to)).collect()
     }
 
     #[test]
-    fn one_set_takes_the_whole_size() {
+    fn only_active_set_gets_the_whole_size() {
         let sets = Sets { new: Some(annotated("new", 3, 3, 4)), old: vec![annotated("old", 0, 3, 4)] };
         assert!(!is_scaling(&deployment(3), &sets));
         assert!(is_scaling(&deployment(5), &sets));
-        assert_eq!(shared(&deployment(5), &sets), [("new".to_owned(), 5)]);
-        assert_eq!(shared(&deployment(3), &sets), []);
+        assert_eq!(distributed(&deployment(5), &sets), [("new".to_owned(), 5)]);
+        assert_eq!(distributed(&deployment(3), &sets), []);
     }
 
     #[test]
-    fn in_the_middle_of_a_rollout_sets_grow_in_proportion() {
-        // 10 pods, surge 3: 8 old and 5 new make 13. At 20, surge 5: 25 pods in the same proportion.
+    fn scales_sets_in_proportion_during_a_rollout() {
+        // 10 pods with surge 3: 8 old and 5 new are 13. Scaled to 20 with surge 5: 25 pods in the same proportion.
         let sets = Sets { new: Some(annotated("new", 5, 10, 13)), old: vec![annotated("old", 8, 10, 13)] };
         let expected = [("old".to_owned(), 15), ("new".to_owned(), 10)];
-        assert_eq!(shared(&rolling(20, "25%", "25%"), &sets), expected);
-        // At 0 nothing is left.
+        assert_eq!(distributed(&rolling(20, "25%", "25%"), &sets), expected);
+        // Scaling to 0 removes all pods.
         let expected = [("old".to_owned(), 0), ("new".to_owned(), 0)];
-        assert_eq!(shared(&rolling(0, "25%", "25%"), &sets), expected);
+        assert_eq!(distributed(&rolling(0, "25%", "25%"), &sets), expected);
     }
 
-    /// A size that no case has, so that no set is the whole of it.
+    /// Larger than any set of a case, so that no set is saturated.
     const NEVER: i32 = 1000;
 
     proptest::proptest! {
         #[test]
-        fn a_proportional_resize_never_passes_the_bounds(
+        fn proportional_scaling_respects_the_bounds(
             sizes in proptest::collection::vec(1..50, 2..5), wanted in 0..100_i32, surge in 0..30_i32,
         ) {
             let total: i32 = sizes.iter().sum();
@@ -201,7 +202,7 @@ mod tests {
             let old = old.map(|(n, size)| annotated(&format!("old-{n}"), *size, NEVER, total)).collect();
             let sets = Sets { new: Some(annotated("new", sizes[0], NEVER, total)), old };
             let deployment = rolling(wanted, &surge.to_string(), "1");
-            let resized = proportionally(&deployment, &sets);
+            let resized = scale_proportionally(&deployment, &sets);
             let sum: i32 = resized.iter().map(|resize| resize.to).sum();
             let allowed = if wanted == 0 { 0 } else { wanted + surge };
             proptest::prop_assert!(resized.iter().all(|resize| resize.to >= 0));

@@ -1,4 +1,5 @@
-//! A deployment's status: its numbers, and the conditions that `kubectl rollout status` and `kubectl wait` read.
+//! The status of a deployment: its counts, and the conditions that `kubectl rollout status` and `kubectl wait`
+//! read.
 
 use std::time::Duration;
 
@@ -8,9 +9,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::scale::max_unavailable;
 use super::{Sets, available, replicas, size};
+use crate::counts::omit_zero;
 use crate::time_arithmetic::saturating_add;
 
-/// The type of the condition that says how a rollout goes.
+/// The type of the condition about the progress of a rollout.
 pub(super) const PROGRESSING: &str = "Progressing";
 const AVAILABLE: &str = "Available";
 const REPLICA_FAILURE: &str = "ReplicaFailure";
@@ -19,8 +21,8 @@ const TIMED_OUT: &str = "ProgressDeadlineExceeded";
 const ALL_AVAILABLE: &str = "NewReplicaSetAvailable";
 const PAUSED: &str = "DeploymentPaused";
 
-/// The numbers of a status and the condition `Available`; other conditions stay.
-pub(super) fn counted(deployment: &Deployment, sets: &Sets, now: Timestamp) -> DeploymentStatus {
+/// The status with updated counts and the condition `Available`; other conditions are unchanged.
+pub(super) fn status_with_counts(deployment: &Deployment, sets: &Sets, now: Timestamp) -> DeploymentStatus {
     let old = deployment.status.clone().unwrap_or_default();
     let count = |number: fn(&ReplicaSetStatus) -> Option<i32>| -> i32 {
         sets.all().filter_map(|set| number(set.status.as_ref()?)).sum()
@@ -30,11 +32,11 @@ pub(super) fn counted(deployment: &Deployment, sets: &Sets, now: Timestamp) -> D
     let enough = available_now >= replicas(deployment) - max_unavailable(deployment);
     let mut status = DeploymentStatus {
         observed_generation: deployment.metadata.generation,
-        replicas: positive(count(|status| Some(status.replicas))),
-        updated_replicas: sets.new.as_ref().and_then(|new| positive(new.status.as_ref()?.replicas)),
-        ready_replicas: positive(count(|status| status.ready_replicas)),
-        available_replicas: positive(available_now),
-        unavailable_replicas: positive(unavailable),
+        replicas: omit_zero(count(|status| Some(status.replicas))),
+        updated_replicas: sets.new.as_ref().and_then(|new| omit_zero(new.status.as_ref()?.replicas)),
+        ready_replicas: omit_zero(count(|status| status.ready_replicas)),
+        available_replicas: omit_zero(available_now),
+        unavailable_replicas: omit_zero(unavailable),
         terminating_replicas: Some(count(|status| status.terminating_replicas)),
         collision_count: old.collision_count,
         conditions: old.conditions,
@@ -44,39 +46,39 @@ pub(super) fn counted(deployment: &Deployment, sets: &Sets, now: Timestamp) -> D
     } else {
         ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.")
     };
-    set(&mut status, condition(AVAILABLE, value, reason, message.to_owned(), now));
+    set_condition(&mut status, new_condition(AVAILABLE, value, reason, message.to_owned(), now));
     status
 }
 
-/// The whole status in the middle of a rollout: with how it goes, and what keeps it from going on.
-pub(super) fn of_rollout(deployment: &Deployment, sets: &Sets, now: Timestamp) -> DeploymentStatus {
-    let mut status = counted(deployment, sets, now);
+/// The status during a rollout, with the conditions `Progressing` and `ReplicaFailure`.
+pub(super) fn rollout_status(deployment: &Deployment, sets: &Sets, now: Timestamp) -> DeploymentStatus {
+    let mut status = status_with_counts(deployment, sets, now);
     let before = progressing(deployment.status.as_ref()).cloned();
     if deadline(deployment).is_none() {
-        remove(&mut status, PROGRESSING);
+        remove_condition(&mut status, PROGRESSING);
     } else {
-        // A rollout that was complete stays so while pods come and go.
+        // A completed rollout stays complete while pods are replaced.
         let was_complete = status.replicas == status.updated_replicas
             && before.as_ref().is_some_and(|before| before.reason.as_deref() == Some(ALL_AVAILABLE));
         if !was_complete && let Some(condition) = progress(deployment, sets, &status, before.as_ref(), now) {
             if condition.status == "True" && condition.reason.as_deref() == Some("ReplicaSetUpdated") {
-                // Each progress moves the deadline, so the time of the update counts even if nothing else changed.
-                remove(&mut status, PROGRESSING);
+                // Progress restarts the deadline, so the update time must change even if the condition does not.
+                remove_condition(&mut status, PROGRESSING);
             }
-            set(&mut status, condition);
+            set_condition(&mut status, condition);
         }
     }
-    remove(&mut status, REPLICA_FAILURE);
-    if let Some(failure) = failure(sets) {
+    remove_condition(&mut status, REPLICA_FAILURE);
+    if let Some(failure) = replica_failure(sets) {
         let kept = deployment.status.iter().flat_map(|status| status.conditions.iter().flatten());
         let mut kept = kept.filter(|kept| kept.type_ == REPLICA_FAILURE && kept.reason == failure.reason);
         let failure = kept.next().cloned().unwrap_or(failure);
-        set(&mut status, failure);
+        set_condition(&mut status, failure);
     }
     status
 }
 
-/// What there is to say of the progress: it is done, it goes on, or it has taken too long.
+/// The condition `Progressing`: complete, progressing, or timed out.
 fn progress(
     deployment: &Deployment,
     sets: &Sets,
@@ -89,25 +91,25 @@ fn progress(
         None => ("Deployment", &deployment.metadata.name),
     };
     let name = name.as_deref().unwrap_or_default();
-    let say = |value, reason, what: &str| {
-        Some(condition(PROGRESSING, value, reason, format!("{kind} {name:?} {what}."), now))
+    let progressing = |value, reason, what: &str| {
+        Some(new_condition(PROGRESSING, value, reason, format!("{kind} {name:?} {what}."), now))
     };
     if is_complete(deployment, status) {
-        say("True", ALL_AVAILABLE, "has successfully progressed")
+        progressing("True", ALL_AVAILABLE, "has successfully progressed")
     } else if has_progressed(deployment, status) {
-        let mut condition = say("True", "ReplicaSetUpdated", "is progressing")?;
+        let mut condition = progressing("True", "ReplicaSetUpdated", "is progressing")?;
         if let Some(before) = before.filter(|before| before.status == "True") {
             condition.last_transition_time.clone_from(&before.last_transition_time);
         }
         Some(condition)
     } else if has_timed_out(deployment, before, now) {
-        say("False", TIMED_OUT, "has timed out progressing")
+        progressing("False", TIMED_OUT, "has timed out progressing")
     } else {
         None
     }
 }
 
-/// Returns whether all pods are of the present template and available, and no others are left.
+/// Returns whether all pods are of the current template and available, and no others exist.
 pub(super) fn is_complete(deployment: &Deployment, status: &DeploymentStatus) -> bool {
     let wanted = replicas(deployment);
     status.updated_replicas.unwrap_or(0) == wanted
@@ -116,7 +118,7 @@ pub(super) fn is_complete(deployment: &Deployment, status: &DeploymentStatus) ->
         && status.observed_generation >= deployment.metadata.generation
 }
 
-/// Returns whether any number moved the right way since the last status.
+/// Returns whether any count has improved since the last status.
 fn has_progressed(deployment: &Deployment, new: &DeploymentStatus) -> bool {
     let old = deployment.status.clone().unwrap_or_default();
     let of_old_templates =
@@ -136,7 +138,7 @@ fn has_timed_out(deployment: &Deployment, before: Option<&DeploymentCondition>, 
     }
 }
 
-/// When to look again at a rollout that does not move, to see whether it is too late; nothing if no deadline runs.
+/// The time after which a stalled rollout must be checked for its deadline; `None` if no deadline runs.
 pub(super) fn deadline_in(
     deployment: &Deployment,
     status: &DeploymentStatus,
@@ -148,14 +150,14 @@ pub(super) fn deadline_in(
         return None;
     }
     let until = saturating_add(before.last_update_time.as_ref()?.0, deadline);
-    // A second more, as the deadline must have passed.
+    // One second more, as the deadline must have passed.
     let wait = now.duration_until(until) + SignedDuration::from_secs(1);
     Some(wait.try_into().unwrap_or(Duration::from_secs(1)))
 }
 
-/// The condition `Progressing` for a deployment that was paused or resumed since the last status. While it is paused
-/// no deadline runs, and when it is resumed the time starts anew.
-pub(super) fn paused(deployment: &Deployment, now: Timestamp) -> Option<DeploymentCondition> {
+/// The condition `Progressing` of a deployment that was paused or resumed since the last status. No deadline runs
+/// during a pause, and resuming restarts it.
+pub(super) fn pause_condition(deployment: &Deployment, now: Timestamp) -> Option<DeploymentCondition> {
     deadline(deployment)?;
     let before = progressing(deployment.status.as_ref()).and_then(|condition| condition.reason.as_deref());
     if before == Some(TIMED_OUT) {
@@ -163,9 +165,9 @@ pub(super) fn paused(deployment: &Deployment, now: Timestamp) -> Option<Deployme
     }
     match (super::is_paused(deployment), before == Some(PAUSED)) {
         (true, false) => {
-            Some(condition(PROGRESSING, "Unknown", PAUSED, "Deployment is paused".to_owned(), now))
+            Some(new_condition(PROGRESSING, "Unknown", PAUSED, "Deployment is paused".to_owned(), now))
         }
-        (false, true) => Some(condition(
+        (false, true) => Some(new_condition(
             PROGRESSING,
             "Unknown",
             "DeploymentResumed",
@@ -176,25 +178,25 @@ pub(super) fn paused(deployment: &Deployment, now: Timestamp) -> Option<Deployme
     }
 }
 
-/// How long a rollout may stand still.
+/// The progress deadline.
 fn deadline(deployment: &Deployment) -> Option<SignedDuration> {
     let seconds =
         deployment.spec.as_ref()?.progress_deadline_seconds.filter(|seconds| *seconds != i32::MAX)?;
     Some(SignedDuration::from_secs(seconds.into()))
 }
 
-/// Returns whether a deadline is set at all; without one nothing is said of progress.
+/// Returns whether there is a progress deadline; without one no progress is reported.
 pub(super) fn has_deadline(deployment: &Deployment) -> bool {
     deadline(deployment).is_some()
 }
 
-/// The condition that says how a rollout goes.
+/// The condition about the progress of a rollout.
 pub(super) fn progressing(status: Option<&DeploymentStatus>) -> Option<&DeploymentCondition> {
     status?.conditions.iter().flatten().find(|condition| condition.type_ == PROGRESSING)
 }
 
-/// The failure of the new set, or else of any other, to make or delete pods.
-fn failure(sets: &Sets) -> Option<DeploymentCondition> {
+/// The replica failure of the new set, or else of any old set.
+fn replica_failure(sets: &Sets) -> Option<DeploymentCondition> {
     let mut failures = sets.all().filter_map(|set| {
         let conditions = set.status.as_ref()?.conditions.as_ref()?;
         conditions.iter().find(|condition| condition.type_ == REPLICA_FAILURE)
@@ -210,8 +212,8 @@ fn failure(sets: &Sets) -> Option<DeploymentCondition> {
     })
 }
 
-/// A condition, changed now.
-pub(super) fn condition(
+/// A condition that changes now.
+pub(super) fn new_condition(
     type_: &str,
     status: &str,
     reason: &str,
@@ -228,9 +230,8 @@ pub(super) fn condition(
     }
 }
 
-/// Puts a condition in place of the one of its type, unless that says the same; the time of the transition stays if
-/// only the reason is another.
-pub(super) fn set(status: &mut DeploymentStatus, mut condition: DeploymentCondition) {
+/// Sets a condition unless it is unchanged. The transition time stays if only the reason changes.
+pub(super) fn set_condition(status: &mut DeploymentStatus, mut condition: DeploymentCondition) {
     let conditions = status.conditions.get_or_insert_default();
     if let Some(old) = conditions.iter().find(|old| old.type_ == condition.type_) {
         if old.status == condition.status && old.reason == condition.reason {
@@ -244,15 +245,10 @@ pub(super) fn set(status: &mut DeploymentStatus, mut condition: DeploymentCondit
     conditions.push(condition);
 }
 
-fn remove(status: &mut DeploymentStatus, type_: &str) {
+fn remove_condition(status: &mut DeploymentStatus, type_: &str) {
     if let Some(conditions) = &mut status.conditions {
         conditions.retain(|condition| condition.type_ != type_);
     }
-}
-
-/// Zeros are not written.
-fn positive(number: i32) -> Option<i32> {
-    (number > 0).then_some(number)
 }
 
 #[cfg(test)]
@@ -271,10 +267,10 @@ mod tests {
     }
 
     #[test]
-    fn a_rollout_progresses_completes_and_stays_complete() {
+    fn rollout_progresses_completes_and_stays_complete() {
         let mut deployment = deployment(2);
         let mut sets = Sets { new: Some(replica_set("new", 2, 1)), old: vec![replica_set("old", 1, 1)] };
-        let status = of_rollout(&deployment, &sets, now());
+        let status = rollout_status(&deployment, &sets, now());
         assert_eq!(reason(&status, PROGRESSING), "ReplicaSetUpdated");
         assert_eq!(reason(&status, AVAILABLE), "MinimumReplicasAvailable");
         assert_eq!(
@@ -284,36 +280,36 @@ mod tests {
         deployment.status = Some(status);
 
         sets = Sets { new: Some(replica_set("new", 2, 2)), old: vec![replica_set("old", 0, 0)] };
-        let status = of_rollout(&deployment, &sets, later(5));
+        let status = rollout_status(&deployment, &sets, later(5));
         assert_eq!(reason(&status, PROGRESSING), "NewReplicaSetAvailable");
         let message = progressing(Some(&status)).unwrap().message.clone().unwrap();
         assert_eq!(message, "ReplicaSet \"new\" has successfully progressed.");
         deployment.status = Some(status);
 
         sets.new = Some(replica_set("new", 2, 0));
-        let status = of_rollout(&deployment, &sets, later(10_000));
+        let status = rollout_status(&deployment, &sets, later(10_000));
         assert_eq!(reason(&status, PROGRESSING), "NewReplicaSetAvailable");
         assert_eq!(reason(&status, AVAILABLE), "MinimumReplicasUnavailable");
     }
 
     #[test]
-    fn a_rollout_that_stands_still_times_out_after_its_deadline() {
+    fn stalled_rollout_times_out_after_its_deadline() {
         let mut deployment = deployment(2);
         let sets = Sets { new: Some(replica_set("new", 2, 1)), old: Vec::new() };
-        deployment.status = Some(of_rollout(&deployment, &sets, now()));
-        let status = of_rollout(&deployment, &sets, later(600));
+        deployment.status = Some(rollout_status(&deployment, &sets, now()));
+        let status = rollout_status(&deployment, &sets, later(600));
         assert_eq!(Some(&status), deployment.status.as_ref(), "nothing moved, and the deadline is not over");
         assert_eq!(deadline_in(&deployment, &status, later(590)), Some(Duration::from_secs(11)));
-        let status = of_rollout(&deployment, &sets, later(601));
+        let status = rollout_status(&deployment, &sets, later(601));
         assert_eq!(reason(&status, PROGRESSING), "ProgressDeadlineExceeded");
         assert_eq!(deadline_in(&deployment, &status, later(601)), None);
     }
 
     #[test]
-    fn any_last_update_and_any_deadline_can_be_evaluated() {
+    fn extreme_times_and_deadlines_do_not_overflow() {
         let mut deployment = deployment(2);
         let sets = Sets { new: Some(replica_set("new", 2, 1)), old: Vec::new() };
-        let status = of_rollout(&deployment, &sets, now());
+        let status = rollout_status(&deployment, &sets, now());
         for seconds in [i32::MIN, 0, 1, i32::MAX - 1, i32::MAX] {
             deployment.spec.as_mut().unwrap().progress_deadline_seconds = Some(seconds);
             for updated in [Timestamp::MIN, now(), Timestamp::MAX] {
@@ -322,27 +318,27 @@ mod tests {
                     condition.last_update_time = Some(Time(updated));
                 }
                 deployment.status = Some(status.clone());
-                of_rollout(&deployment, &sets, later(1));
+                rollout_status(&deployment, &sets, later(1));
                 deadline_in(&deployment, &status, now());
             }
         }
     }
 
     #[test]
-    fn a_pause_stops_the_clock_and_resuming_starts_it_anew() {
+    fn pause_stops_the_deadline_and_resuming_restarts_it() {
         let mut deployment = deployment(1);
-        assert_eq!(paused(&deployment, now()), None);
+        assert_eq!(pause_condition(&deployment, now()), None);
         deployment.spec.as_mut().unwrap().paused = Some(true);
-        let condition = paused(&deployment, now()).unwrap();
+        let condition = pause_condition(&deployment, now()).unwrap();
         assert_eq!(condition.reason.as_deref(), Some("DeploymentPaused"));
-        set(deployment.status.get_or_insert_default(), condition);
-        assert_eq!(paused(&deployment, now()), None);
+        set_condition(deployment.status.get_or_insert_default(), condition);
+        assert_eq!(pause_condition(&deployment, now()), None);
         deployment.spec.as_mut().unwrap().paused = None;
-        assert_eq!(paused(&deployment, now()).unwrap().reason.as_deref(), Some("DeploymentResumed"));
+        assert_eq!(pause_condition(&deployment, now()).unwrap().reason.as_deref(), Some("DeploymentResumed"));
     }
 
     #[test]
-    fn a_failure_of_a_set_is_the_deployments() {
+    fn reports_replica_failure_of_a_set() {
         let mut failing = replica_set("new", 2, 0);
         failing.status.as_mut().unwrap().conditions = serde_json::from_value(serde_json::json!([
             {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "quota"}
@@ -350,10 +346,10 @@ mod tests {
         .unwrap();
         let mut deployment = deployment(2);
         let sets = Sets { new: Some(failing), old: Vec::new() };
-        let status = of_rollout(&deployment, &sets, now());
+        let status = rollout_status(&deployment, &sets, now());
         assert_eq!(reason(&status, "ReplicaFailure"), "FailedCreate");
         deployment.status = Some(status);
         let healthy = Sets { new: Some(replica_set("new", 2, 0)), old: Vec::new() };
-        assert_eq!(reason(&of_rollout(&deployment, &healthy, now()), "ReplicaFailure"), "");
+        assert_eq!(reason(&rollout_status(&deployment, &healthy, now()), "ReplicaFailure"), "");
     }
 }

@@ -1,4 +1,5 @@
-//! A deployment's sync: claims its sets, brings the new one up to date, takes the next step, writes the status.
+//! The sync of a deployment: claims its replica sets, updates the new one, takes the next step, and writes the
+//! status.
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
@@ -9,7 +10,7 @@ use nave_client::{Action, Lister, ObjectName};
 use super::revision::{self, REVISION};
 use super::{Resize, Sets, is_paused, rolling, scale, size, status, template};
 use crate::frame::{EventKind, EventRecorder, Reconciler, SyncError, reference_of};
-use crate::owners::{Claims, controller_reference, is_controlled_by};
+use crate::owners::{Claims, is_controlled_by};
 use crate::{owned, pods, selectors};
 
 pub(super) struct Controller {
@@ -27,31 +28,31 @@ impl Reconciler for Controller {
         let now = Timestamp::now();
         let all = self.claim(&deployment).await?;
         if cached.is_being_deleted() {
-            let sets = split(&deployment, all);
-            let status = status::counted(&deployment, &sets, now);
+            let sets = split_new_and_old(&deployment, all);
+            let status = status::status_with_counts(&deployment, &sets, now);
             return self.write_status(&deployment, status).await.map(|_| Action::Done);
         }
-        if let Some(condition) = status::paused(&deployment, now) {
+        if let Some(condition) = status::pause_condition(&deployment, now) {
             let mut paused = deployment.status.clone().unwrap_or_default();
-            status::set(&mut paused, condition);
+            status::set_condition(&mut paused, condition);
             deployment = self.write_status(&deployment, paused).await?;
         }
 
-        let mut sets = split(&deployment, all);
+        let mut sets = split_new_and_old(&deployment, all);
         if sets.new.is_some() {
-            self.revise(&mut deployment, &mut sets, now).await?;
+            self.update_revision(&mut deployment, &mut sets, now).await?;
         }
         if is_paused(&deployment) || scale::is_scaling(&deployment, &sets) {
-            self.resize(&deployment, scale::proportionally(&deployment, &sets)).await?;
+            self.resize(&deployment, scale::scale_proportionally(&deployment, &sets)).await?;
             if is_paused(&deployment) {
-                self.drop_history(&deployment, &sets).await?;
+                self.delete_expired_sets(&deployment, &sets).await?;
             }
-            let status = status::counted(&deployment, &sets, now);
+            let status = status::status_with_counts(&deployment, &sets, now);
             self.write_status(&deployment, status).await?;
             return Ok(Action::Done);
         }
         self.roll(&mut deployment, &mut sets, now).await?;
-        let status = status::of_rollout(&deployment, &sets, now);
+        let status = status::rollout_status(&deployment, &sets, now);
         let deployment = self.write_status(&deployment, status.clone()).await?;
         let wait = status::deadline_in(&deployment, &status, now);
         Ok(wait.map_or(Action::Done, Action::RequeueAfter))
@@ -59,24 +60,22 @@ impl Reconciler for Controller {
 }
 
 impl Controller {
-    /// The deployment's sets, after adoption and release.
+    /// Claims the deployment's replica sets.
     async fn claim(&self, deployment: &Deployment) -> Result<Vec<ReplicaSet>, SyncError> {
         let spec = deployment.spec.clone().unwrap_or_default();
         let selector = selectors::parse(&spec.selector)?;
-        let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
-        let claims = Claims {
-            owner: &deployment.metadata,
-            reference: controller_reference("apps/v1", "Deployment", &deployment.metadata),
-            finalizer: None,
-            owners: Api::<Deployment>::namespaced(self.client.clone(), namespace),
-            objects: Api::<ReplicaSet>::namespaced(self.client.clone(), namespace),
-        };
-        let candidates = owned::candidates(&self.sets, &deployment.metadata, &selector);
-        let candidates = candidates.iter().map(nave_client::Object::decode).collect::<Result<Vec<_>, _>>()?;
-        claims.claim(candidates, |meta| selectors::selects(&selector, meta)).await
+        let candidates = owned::decode_candidates(
+            &self.sets,
+            &deployment.metadata,
+            &selector,
+            nave_client::Object::decode,
+        )?;
+        Claims::<Deployment, ReplicaSet>::new(&self.client, &deployment.metadata)
+            .claim(candidates, &selector)
+            .await
     }
 
-    /// A step of the rollout.
+    /// Takes one step of the rollout.
     async fn roll(
         &self,
         deployment: &mut Deployment,
@@ -87,16 +86,16 @@ impl Controller {
             if sets.new.is_none() {
                 self.create(deployment, sets, now).await?;
             }
-            let step = rolling::step(deployment, sets);
+            let step = rolling::rolling_step(deployment, sets);
             if !step.is_empty() {
                 return self.resize(deployment, step).await;
             }
         } else {
-            let step = rolling::stop_old(sets);
+            let step = rolling::scale_down_old(sets);
             if !step.is_empty() {
                 return self.resize(deployment, step).await;
             }
-            if self.old_pods_run(sets)? {
+            if self.has_running_old_pods(sets)? {
                 return Ok(());
             }
             if sets.new.is_none() {
@@ -107,11 +106,11 @@ impl Controller {
             self.resize(deployment, new.map(|set| Resize { set, to }).collect()).await?;
         }
         let done = deployment.status.as_ref().is_some_and(|status| status::is_complete(deployment, status));
-        if done { self.drop_history(deployment, sets).await } else { Ok(()) }
+        if done { self.delete_expired_sets(deployment, sets).await } else { Ok(()) }
     }
 
-    /// Returns whether any pod of an old set has not ended yet.
-    fn old_pods_run(&self, sets: &Sets) -> Result<bool, SyncError> {
+    /// Returns whether an old set has a pod that is not terminal.
+    fn has_running_old_pods(&self, sets: &Sets) -> Result<bool, SyncError> {
         if sets.old.iter().any(|set| set.status.as_ref().is_some_and(|status| status.replicas > 0)) {
             return Ok(true);
         }
@@ -125,15 +124,15 @@ impl Controller {
         Ok(false)
     }
 
-    /// Gives the set of the present template the revision that comes after all others', and notes it on the
-    /// deployment. This is all that a rollback needs: an old template that comes back is the newest revision.
-    async fn revise(
+    /// Gives the set of the current template a revision after all others, and records it on the deployment. A
+    /// rollback needs nothing else: a restored template becomes the newest revision.
+    async fn update_revision(
         &self,
         deployment: &mut Deployment,
         sets: &mut Sets,
         now: Timestamp,
     ) -> Result<(), SyncError> {
-        let next = revision::next(&sets.old);
+        let next = revision::next_revision(&sets.old);
         let Some(new) = &mut sets.new else { return Ok(()) };
         let min_ready = deployment.spec.as_ref().and_then(|spec| spec.min_ready_seconds);
         let mut changed = revision::annotate_new(new, deployment, next);
@@ -149,17 +148,17 @@ impl Controller {
             && status::progressing(deployment.status.as_ref()).is_none())
         .then(|| ("FoundNewReplicaSet", format!("Found new replica set {name:?}")));
         let revision = revision::revision(new);
-        self.note_revision(deployment, revision, found, now).await
+        self.record_revision(deployment, revision, found, now).await
     }
 
-    /// Makes the set of the present template.
+    /// Creates the set of the current template.
     async fn create(
         &self,
         deployment: &mut Deployment,
         sets: &mut Sets,
         now: Timestamp,
     ) -> Result<(), SyncError> {
-        let next = revision::next(&sets.old);
+        let next = revision::next_revision(&sets.old);
         let collisions = deployment.status.as_ref().and_then(|status| status.collision_count);
         let mut new = template::new_set(deployment, collisions);
         let to = scale::new_set_size(deployment, sets.all().map(size).sum(), 0);
@@ -170,28 +169,29 @@ impl Controller {
         revision::annotate_size(&mut new, deployment);
         let name = new.metadata.name.clone().unwrap_or_default();
         let created = self.sets_api(deployment).create(&PostParams::default(), &new).await;
-        let made = match created.map_err(SyncError::from) {
-            Ok(made) => made,
+        let new = match created.map_err(SyncError::from) {
+            Ok(new) => new,
             Err(error) if error.is_already_exists() => {
-                let taken = self.taken(deployment, &name).await?;
+                let taken = self.resolve_taken_name(deployment, &name).await?;
                 sets.new = Some(taken);
                 return Ok(());
             }
             Err(error) if error.is_namespace_terminating() => return Err(error),
             Err(error) => return Err(self.creation_failed(deployment, &name, error, now).await),
         };
-        sets.new = Some(made);
+        sets.new = Some(new);
         if to > 0 {
-            self.tell(deployment, &format!("Scaled up replica set {name} from 0 to {to}"));
+            self.record_scaling(deployment, &format!("Scaled up replica set {name} from 0 to {to}"));
         }
         let created = status::has_deadline(deployment)
             .then(|| ("NewReplicaSetCreated", format!("Created new replica set {name:?}")));
-        self.note_revision(deployment, next, created, now).await
+        self.record_revision(deployment, next, created, now).await
     }
 
-    /// A set of the name is there. If it is this deployment's with this template, the cache was behind; else the hash
-    /// of another template came out the same, and the next try counts that in.
-    async fn taken(&self, deployment: &Deployment, name: &str) -> Result<ReplicaSet, SyncError> {
+    /// Resolves a name that is taken. If the existing set is this deployment's with this template, the cache was
+    /// stale; otherwise the hashes of two templates collide, and the incremented collision count changes the next
+    /// name.
+    async fn resolve_taken_name(&self, deployment: &Deployment, name: &str) -> Result<ReplicaSet, SyncError> {
         let found = self.sets_api(deployment).get(name).await?;
         let own = is_controlled_by(&found.metadata, &deployment.metadata);
         if own && template::find_new(deployment, std::slice::from_ref(&found)).is_some() {
@@ -216,17 +216,17 @@ impl Controller {
         if status::has_deadline(deployment) {
             let mut status = deployment.status.clone().unwrap_or_default();
             let failed =
-                status::condition(status::PROGRESSING, "False", "ReplicaSetCreateError", message, now);
-            status::set(&mut status, failed);
+                status::new_condition(status::PROGRESSING, "False", "ReplicaSetCreateError", message, now);
+            status::set_condition(&mut status, failed);
             if let Err(second) = self.write_status(deployment, status).await {
-                tracing::debug!(error = %second, "the failure is not in the status");
+                tracing::debug!(error = %second, "cannot write the failure into the status");
             }
         }
         error
     }
 
-    /// Notes on the deployment which revision it is at, and how the new set came to be.
-    async fn note_revision(
+    /// Records the deployment's current revision, and how the new set was found.
+    async fn record_revision(
         &self,
         deployment: &mut Deployment,
         revision: i64,
@@ -241,15 +241,15 @@ impl Controller {
         }
         annotations.insert(REVISION.to_owned(), revision);
         if let Some((reason, message)) = progress {
-            let condition = status::condition(status::PROGRESSING, "True", reason, message, now);
-            status::set(deployment.status.get_or_insert_default(), condition);
+            let condition = status::new_condition(status::PROGRESSING, "True", reason, message, now);
+            status::set_condition(deployment.status.get_or_insert_default(), condition);
         }
-        // Annotations may be written with the status, as upstream's controller writes them.
-        *deployment = self.put_status(deployment).await?;
+        // The status update also writes annotations, as upstream's controller relies on.
+        *deployment = self.replace_status(deployment).await?;
         Ok(())
     }
 
-    /// Gives sets their sizes, one after the other; those that stay get what their annotations lack.
+    /// Scales sets one after the other. A set whose size stays gets its missing size annotations.
     async fn resize(&self, deployment: &Deployment, steps: Vec<Resize<'_>>) -> Result<(), SyncError> {
         for Resize { set, to } in steps {
             let from = size(set);
@@ -264,13 +264,16 @@ impl Controller {
             if from != to {
                 let way = if to > from { "up" } else { "down" };
                 let name = set.metadata.name.as_deref().unwrap_or_default();
-                self.tell(deployment, &format!("Scaled {way} replica set {name} from {from} to {to}"));
+                self.record_scaling(
+                    deployment,
+                    &format!("Scaled {way} replica set {name} from {from} to {to}"),
+                );
             }
         }
         Ok(())
     }
 
-    async fn drop_history(&self, deployment: &Deployment, sets: &Sets) -> Result<(), SyncError> {
+    async fn delete_expired_sets(&self, deployment: &Deployment, sets: &Sets) -> Result<(), SyncError> {
         for set in rolling::expired(deployment, &sets.old) {
             let preconditions = Preconditions { uid: set.metadata.uid.clone(), resource_version: None };
             let parameters =
@@ -292,7 +295,7 @@ impl Controller {
         Ok(api.replace(name, &PostParams::default(), set).await?)
     }
 
-    /// Writes a status if it says something new.
+    /// Writes the status if it has changed.
     async fn write_status(
         &self,
         deployment: &Deployment,
@@ -301,10 +304,10 @@ impl Controller {
         if deployment.status.as_ref() == Some(&status) {
             return Ok(deployment.clone());
         }
-        self.put_status(&Deployment { status: Some(status), ..deployment.clone() }).await
+        self.replace_status(&Deployment { status: Some(status), ..deployment.clone() }).await
     }
 
-    async fn put_status(&self, deployment: &Deployment) -> Result<Deployment, SyncError> {
+    async fn replace_status(&self, deployment: &Deployment) -> Result<Deployment, SyncError> {
         let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
         let api: Api<Deployment> = Api::namespaced(self.client.clone(), namespace);
         let name = deployment.metadata.name.as_deref().unwrap_or_default();
@@ -316,13 +319,13 @@ impl Controller {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    fn tell(&self, deployment: &Deployment, message: &str) {
+    fn record_scaling(&self, deployment: &Deployment, message: &str) {
         self.events.record(&reference_of(deployment), EventKind::Normal, "ScalingReplicaSet", message);
     }
 }
 
-/// Tells the set of the present template from the others.
-fn split(deployment: &Deployment, all: Vec<ReplicaSet>) -> Sets {
+/// Splits the sets into the one with the current template and all others.
+fn split_new_and_old(deployment: &Deployment, all: Vec<ReplicaSet>) -> Sets {
     let new = template::find_new(deployment, &all).cloned();
     let uid = new.as_ref().map(|new| new.metadata.uid.clone());
     let old = all.into_iter().filter(|set| Some(&set.metadata.uid) != uid.as_ref()).collect();

@@ -1,4 +1,4 @@
-//! A deployment's pod template as its replica sets have it: with a label that tells the sets' pods apart.
+//! The pod template in a deployment's replica sets, with the hash label that distinguishes their pods.
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
@@ -10,11 +10,11 @@ use crate::owners::controller_reference;
 /// The label that holds the hash of the template.
 pub(super) const TEMPLATE_HASH: &str = "pod-template-hash";
 
-/// A replica set's name is the prefix of its pods' names and a label's value in places.
+/// The name of a replica set is the prefix of its pods' names, and a label value in places.
 const NAME_MAX: usize = 253;
 
-/// The replica set that has the deployment's present template: the oldest one, if there are more, so that all see
-/// the same.
+/// The replica set with the deployment's current template; the oldest if there are several, so that the choice is
+/// stable.
 pub(super) fn find_new<'a>(deployment: &Deployment, sets: &'a [ReplicaSet]) -> Option<&'a ReplicaSet> {
     let wanted = template_of(deployment);
     let equal = sets.iter().filter(|set| {
@@ -24,12 +24,12 @@ pub(super) fn find_new<'a>(deployment: &Deployment, sets: &'a [ReplicaSet]) -> O
     equal.min_by(|a, b| age_order(&a.metadata, &b.metadata))
 }
 
-/// Older objects first, by name where they are of one age.
+/// Orders objects by age, then by name.
 pub(super) fn age_order(a: &ObjectMeta, b: &ObjectMeta) -> std::cmp::Ordering {
     a.creation_timestamp.cmp(&b.creation_timestamp).then_with(|| a.name.cmp(&b.name))
 }
 
-/// Returns whether two templates differ in nothing but the label with the hash.
+/// Returns whether two templates are equal apart from the hash label.
 pub(super) fn equal_ignoring_hash(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
     let plain = |template: &PodTemplateSpec| {
         let mut metadata = template.metadata.clone().unwrap_or_default();
@@ -42,11 +42,11 @@ pub(super) fn equal_ignoring_hash(a: &PodTemplateSpec, b: &PodTemplateSpec) -> b
     a.spec == b.spec && plain(a) == plain(b)
 }
 
-/// A new replica set for the deployment's present template, of size 0 and without annotations. `collisions` counts
-/// how often the name that came out was taken by another template.
+/// A new replica set for the current template, with size 0 and without annotations. `collisions` is the number of
+/// earlier names that other templates had taken.
 pub(super) fn new_set(deployment: &Deployment, collisions: Option<i32>) -> ReplicaSet {
     let spec = deployment.spec.clone().unwrap_or_default();
-    let hash = hash(&spec.template, collisions);
+    let hash = template_hash(&spec.template, collisions);
     let mut template = spec.template;
     let metadata = template.metadata.get_or_insert_default();
     metadata.labels.get_or_insert_default().insert(TEMPLATE_HASH.to_owned(), hash.clone());
@@ -74,14 +74,14 @@ pub(super) fn new_set(deployment: &Deployment, collisions: Option<i32>) -> Repli
     }
 }
 
-/// A hash of a template, the same for equal templates in every process and version: FNV-1a over its JSON, whose maps
-/// are in order.
-fn hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
-    // A template came from JSON, so it can be written as JSON.
+/// A hash that is equal for equal templates in every process and version: FNV-1a over the JSON, whose maps are
+/// sorted.
+fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
+    // Cannot fail: the template was decoded from JSON.
     let json = serde_json::to_vec(template).unwrap_or_default();
     let salt = collisions.map(i32::to_le_bytes);
     let bytes = json.iter().chain(salt.iter().flatten());
-    hash::name_safe(bytes)
+    hash::name_safe_hash(bytes)
 }
 
 fn template_of(deployment: &Deployment) -> &PodTemplateSpec {
@@ -95,14 +95,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hash_of_a_template_never_changes() {
+    fn template_hash_is_stable() {
         let set = new_set(&deployment(3), None);
         assert_eq!(set.metadata.name.as_deref(), Some("web-fdf6cb4cd"));
         assert_ne!(new_set(&deployment(3), Some(1)).metadata.name, set.metadata.name);
     }
 
     #[test]
-    fn a_new_set_selects_its_own_pods_only() {
+    fn new_set_selects_only_its_own_pods() {
         let set = new_set(&deployment(3), None);
         let spec = set.spec.unwrap();
         let labels = spec.template.unwrap().metadata.unwrap().labels.unwrap();
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn the_set_of_the_present_template_is_found_whatever_its_hash() {
+    fn finds_set_of_the_current_template_by_content() {
         let deployment = deployment(3);
         let mut sets = [new_set(&deployment, None), new_set(&deployment, Some(7))];
         sets[0].metadata.creation_timestamp = serde_json::from_str("\"2026-01-02T00:00:00Z\"").unwrap();

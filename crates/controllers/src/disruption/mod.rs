@@ -1,4 +1,4 @@
-//! How many pods may be disturbed: the status of disruption budgets (upstream: `disruption`).
+//! The status of pod disruption budgets (upstream: `disruption`).
 
 mod scale;
 mod status;
@@ -21,12 +21,11 @@ use crate::frame::{
     Context, Descriptor, EventKind, EventRecorder, Reconciler, SyncError, Workers, reference_of,
 };
 use crate::owners::controller_of;
-use crate::selectors::{self, Form, Selecting};
+use crate::selectors::{self, SelectorForm, SelectorIndex};
 
-/// Changes of pods within this time are one sync.
+/// Changes of pods within this time are handled by one sync.
 const BATCH: Duration = Duration::from_millis(50);
 
-/// The controller.
 pub(crate) const DISRUPTION: Descriptor = Descriptor {
     name: "disruption-controller",
     alias: "disruption",
@@ -48,12 +47,12 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
         stateful_sets: builder.informer::<StatefulSet>().lister(),
         replication_controllers: builder.informer::<ReplicationController>().lister(),
     };
-    builder.work_on(&budgets);
-    let (queue, selecting) = (builder.queue(), Selecting::new(budgets.lister(), Form::SelectorOrAll));
-    builder.watch(
+    builder.enqueue_objects(&budgets);
+    let (queue, index) = (builder.queue(), SelectorIndex::new(budgets.lister(), SelectorForm::SelectorOrAll));
+    builder.add_handler(
         &pods,
         on_each_labelling(move |pod| {
-            for budget in selecting.of(pod) {
+            for budget in index.selecting(pod) {
                 queue.add_after(budget.key(), BATCH);
             }
         }),
@@ -76,7 +75,7 @@ struct DisruptionController {
 }
 
 impl Reconciler for DisruptionController {
-    /// Brings a budget's status up to date. If it cannot be, nothing may be disturbed.
+    /// Updates the status of a budget. If that fails, the status allows no disruptions.
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let Some(budget) = self.budgets.get_by_key(&key) else { return Ok(Action::Done) };
         let budget = budget.decode()?;
@@ -92,7 +91,8 @@ impl Reconciler for DisruptionController {
                     "CalculateExpectedPodCountFailed",
                     &format!("Failed to calculate the number of expected pods: {error}"),
                 );
-                self.write(&budget, status::failed(&budget, &error.to_string(), Timestamp::now())).await?;
+                self.write(&budget, status::failed_status(&budget, &error.to_string(), Timestamp::now()))
+                    .await?;
                 Err(error)
             }
         }
@@ -105,7 +105,7 @@ impl DisruptionController {
         budget: &PodDisruptionBudget,
         namespace: &str,
     ) -> Result<(PodDisruptionBudgetStatus, Option<Duration>), SyncError> {
-        // Without a selector it is nothing, with an empty one every pod of the namespace.
+        // A missing selector matches nothing, an empty one all pods of the namespace.
         let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
         let selector = selector.map(selectors::parse).transpose()?;
         let pods = match &selector {
@@ -119,33 +119,34 @@ impl DisruptionController {
         let pods: Vec<_> = pods.iter().collect();
         let expected = if status::needs_scale(budget) {
             if pods.iter().any(|pod| controller_of(&pod.metadata).is_none()) {
-                let message = status::unmanaged(budget);
+                let message = status::unmanaged_pods_message(budget);
                 self.events.record(&reference_of(budget), EventKind::Warning, "UnmanagedPods", &message);
             }
-            Expected::Scale(self.scales.of_pods(&pods).await?)
+            Expected::Scale(self.scales.total_of_pods(&pods).await?)
         } else {
-            Expected::AsFound
+            Expected::SelectedPods
         };
         let now = Timestamp::now();
-        let disrupted = status::disrupted(budget, &pods, now);
+        let evictions = status::ongoing_evictions(budget, &pods, now);
         for pod in pods
             .iter()
-            .filter(|pod| disrupted.overdue.iter().any(|name| pod.metadata.name.as_ref() == Some(name)))
+            .filter(|pod| evictions.overdue.iter().any(|name| pod.metadata.name.as_ref() == Some(name)))
         {
             let name = budget.metadata.name.as_deref().unwrap_or_default();
             let message = format!("Pod was expected by PDB {namespace}/{name} to be deleted but it wasn't");
             self.events.record(&reference_of(*pod), EventKind::Warning, "NotDeleted", &message);
         }
-        Ok((status::status(budget, &pods, expected, &disrupted, now), disrupted.recheck))
+        Ok((status::status(budget, &pods, expected, &evictions, now), evictions.recheck))
     }
 
-    /// Writes a status that says something new. An eviction that came between is a conflict, and counted next time.
+    /// Writes the status if it has changed. An eviction in between causes a conflict and is counted by the next
+    /// sync.
     async fn write(
         &self,
         budget: &PodDisruptionBudget,
         status: PodDisruptionBudgetStatus,
     ) -> Result<(), SyncError> {
-        if status::same(budget.status.as_ref(), &status) {
+        if status::is_equal(budget.status.as_ref(), &status) {
             return Ok(());
         }
         let meta = &budget.metadata;
@@ -153,6 +154,6 @@ impl DisruptionController {
             (meta.name.as_deref().unwrap_or_default(), meta.namespace.as_deref().unwrap_or_default());
         let budgets: Api<PodDisruptionBudget> = Api::namespaced(self.client.clone(), namespace);
         let changed = PodDisruptionBudget { status: Some(status), ..budget.clone() };
-        api::gone_is_fine(budgets.replace_status(name, &PostParams::default(), &changed).await)
+        api::ignore_not_found(budgets.replace_status(name, &PostParams::default(), &changed).await)
     }
 }

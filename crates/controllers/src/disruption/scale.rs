@@ -1,4 +1,4 @@
-//! How many pods their controllers want.
+//! The desired number of pods of controllers.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use crate::discovery::DiscoveryCache;
 use crate::frame::SyncError;
 use crate::owners::controller_of;
 
-/// Where it is said how many pods a controller wants.
+/// Caches and clients to find the scale of a controller.
 pub(super) struct Scales {
     pub(super) client: kube::Client,
     pub(super) discovery: DiscoveryCache,
@@ -23,18 +23,18 @@ pub(super) struct Scales {
     pub(super) replication_controllers: Lister<ReplicationController>,
 }
 
-/// A controller, and what it wants.
-struct Wanted {
+/// A controller and its desired number of pods.
+struct ControllerScale {
     uid: String,
     replicas: i64,
 }
 
 impl Scales {
-    /// How many pods the controllers of these pods want, together. Pods without a controller count for nothing.
+    /// The total number of pods that the controllers of these pods desire. Pods without a controller are ignored.
     ///
     /// # Errors
-    /// A controller that is not there, or of which it cannot be known.
-    pub(super) async fn of_pods(&self, pods: &[&Pod]) -> Result<i64, SyncError> {
+    /// A controller does not exist, or its scale cannot be read.
+    pub(super) async fn total_of_pods(&self, pods: &[&Pod]) -> Result<i64, SyncError> {
         let mut by_controller: HashMap<String, i64> = HashMap::new();
         let mut known = std::collections::HashSet::new();
         for pod in pods {
@@ -43,7 +43,7 @@ impl Scales {
                 continue;
             }
             let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-            let Some(wanted) = self.of_controller(owner, namespace).await? else {
+            let Some(wanted) = self.controller_scale(owner, namespace).await? else {
                 let name = pod.metadata.name.as_deref().unwrap_or_default();
                 return Err(SyncError::Invalid(format!("found no controllers for pod {name:?}")));
             };
@@ -52,16 +52,18 @@ impl Scales {
         Ok(by_controller.values().sum())
     }
 
-    async fn of_controller(
+    async fn controller_scale(
         &self,
         owner: &OwnerReference,
         namespace: &str,
-    ) -> Result<Option<Wanted>, SyncError> {
+    ) -> Result<Option<ControllerScale>, SyncError> {
         let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
-        let wanted =
-            |replicas: Option<i32>| Wanted { uid: owner.uid.clone(), replicas: replicas.unwrap_or(1).into() };
+        let wanted = |replicas: Option<i32>| ControllerScale {
+            uid: owner.uid.clone(),
+            replicas: replicas.unwrap_or(1).into(),
+        };
         match (group, owner.kind.as_str()) {
-            ("apps", "ReplicaSet") => self.of_replica_set(owner, namespace),
+            ("apps", "ReplicaSet") => self.replica_set_scale(owner, namespace),
             ("apps", "StatefulSet") => {
                 let found = self.stateful_sets.get(namespace, &owner.name);
                 let found = found.filter(|set| set.uid() == owner.uid).map(|set| set.decode()).transpose()?;
@@ -72,12 +74,16 @@ impl Scales {
                 let found = found.filter(|it| it.uid() == owner.uid).map(|it| it.decode()).transpose()?;
                 Ok(found.map(|it| wanted(it.spec.and_then(|spec| spec.replicas))))
             }
-            _ => self.of_scale(owner, namespace).await,
+            _ => self.scale_subresource(owner, namespace).await,
         }
     }
 
-    /// What a replica set wants, or the deployment it is of.
-    fn of_replica_set(&self, owner: &OwnerReference, namespace: &str) -> Result<Option<Wanted>, SyncError> {
+    /// The scale of a replica set, or of the deployment that controls it.
+    fn replica_set_scale(
+        &self,
+        owner: &OwnerReference,
+        namespace: &str,
+    ) -> Result<Option<ControllerScale>, SyncError> {
         let Some(set) = self.replica_sets.get(namespace, &owner.name) else { return Ok(None) };
         if set.uid() != owner.uid {
             return Ok(None);
@@ -85,16 +91,20 @@ impl Scales {
         let deployment = set.controller_of().filter(|above| above.kind == "Deployment");
         let Some(above) = deployment else {
             let replicas = set.decode()?.spec.and_then(|spec| spec.replicas).unwrap_or(1);
-            return Ok(Some(Wanted { uid: owner.uid.clone(), replicas: replicas.into() }));
+            return Ok(Some(ControllerScale { uid: owner.uid.clone(), replicas: replicas.into() }));
         };
         let found = self.deployments.get(namespace, above.name).filter(|it| it.uid() == above.uid);
         let Some(deployment) = found.map(|it| it.decode()).transpose()? else { return Ok(None) };
         let replicas = deployment.spec.and_then(|spec| spec.replicas).unwrap_or(1);
-        Ok(Some(Wanted { uid: above.uid.to_owned(), replicas: replicas.into() }))
+        Ok(Some(ControllerScale { uid: above.uid.to_owned(), replicas: replicas.into() }))
     }
 
-    /// What a controller of any other kind wants, by its `scale`.
-    async fn of_scale(&self, owner: &OwnerReference, namespace: &str) -> Result<Option<Wanted>, SyncError> {
+    /// The scale of a controller of any other kind, read from its `scale` subresource.
+    async fn scale_subresource(
+        &self,
+        owner: &OwnerReference,
+        namespace: &str,
+    ) -> Result<Option<ControllerScale>, SyncError> {
         let discovered = self.discovery.get().await?;
         let resource = discovered.kind(&owner.api_version, &owner.kind);
         let Some(resource) = resource.filter(|resource| resource.namespaced) else { return Ok(None) };
@@ -114,6 +124,6 @@ impl Scales {
             return Ok(None);
         }
         let replicas = scale.spec.and_then(|spec| spec.replicas).unwrap_or_default();
-        Ok(Some(Wanted { uid: owner.uid.clone(), replicas: replicas.into() }))
+        Ok(Some(ControllerScale { uid: owner.uid.clone(), replicas: replicas.into() }))
     }
 }

@@ -1,4 +1,4 @@
-//! How many pods of a budget may be disturbed: a function of the budget, its pods and the time.
+//! The status of a pod disruption budget, computed from the budget, its pods and the time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,41 +14,45 @@ use crate::pods;
 use crate::selectors::written_as_go;
 use crate::time_arithmetic::saturating_add;
 
-/// An eviction that was allowed and whose pod is still not being deleted after so long did not happen.
+/// A pod that is not deleted within this time after its eviction was allowed counts as not evicted.
 const DELETION_TIMEOUT: SignedDuration = SignedDuration::from_mins(2);
 
-/// The type of the condition that says whether disruptions are allowed.
+/// The type of the condition.
 pub(super) const DISRUPTION_ALLOWED: &str = "DisruptionAllowed";
 
-/// How many pods are wanted for a budget.
+/// The basis for the expected number of pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expected {
-    /// There are as many as there are.
-    AsFound,
-    /// What the pods' controllers want, together.
+    /// The number of selected pods.
+    SelectedPods,
+    /// The total scale of the pods' controllers.
     Scale(i64),
 }
 
-/// Returns whether a budget is counted against what its pods' controllers want, rather than against the pods there are.
+/// Returns whether the budget depends on the scale of the pods' controllers instead of the number of pods.
 pub(super) fn needs_scale(budget: &PodDisruptionBudget) -> bool {
     let Some(spec) = &budget.spec else { return false };
     spec.max_unavailable.is_some() || matches!(spec.min_available, Some(IntOrString::String(_)))
 }
 
-/// Evictions that are under way.
+/// The evictions in progress.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Disrupted {
-    /// The pods and when their eviction was allowed.
+pub(super) struct OngoingEvictions {
+    /// Pods, with the time their eviction was allowed.
     pub(super) pods: BTreeMap<String, Time>,
-    /// When the first of them will have taken too long.
+    /// The time until the first of them times out.
     pub(super) recheck: Option<Duration>,
-    /// Pods whose eviction has taken too long.
+    /// Pods whose eviction has timed out.
     pub(super) overdue: Vec<String>,
 }
 
-/// Which of the evictions that a budget's status names are still under way.
-pub(super) fn disrupted(budget: &PodDisruptionBudget, selected: &[&Pod], now: Timestamp) -> Disrupted {
-    let mut disrupted = Disrupted::default();
+/// Returns the evictions in a budget's status that are still in progress.
+pub(super) fn ongoing_evictions(
+    budget: &PodDisruptionBudget,
+    selected: &[&Pod],
+    now: Timestamp,
+) -> OngoingEvictions {
+    let mut disrupted = OngoingEvictions::default();
     let Some(named) = budget.status.as_ref().and_then(|status| status.disrupted_pods.as_ref()) else {
         return disrupted;
     };
@@ -67,15 +71,15 @@ pub(super) fn disrupted(budget: &PodDisruptionBudget, selected: &[&Pod], now: Ti
     disrupted
 }
 
-/// The status of a budget.
+/// Returns the status of a budget.
 pub(super) fn status(
     budget: &PodDisruptionBudget,
     selected: &[&Pod],
     expected: Expected,
-    disrupted: &Disrupted,
+    disrupted: &OngoingEvictions,
     now: Timestamp,
 ) -> PodDisruptionBudgetStatus {
-    let (expected, desired) = wanted(budget, selected.len() as i64, expected);
+    let (expected, desired) = expected_and_desired(budget, selected.len() as i64, expected);
     let healthy = selected.iter().filter(|pod| {
         pod.metadata.deletion_timestamp.is_none()
             && !disrupted.pods.contains_key(pod.metadata.name.as_deref().unwrap_or_default())
@@ -96,8 +100,8 @@ pub(super) fn status(
     }
 }
 
-/// The status of a budget that could not be counted: nothing may be disturbed until it can.
-pub(super) fn failed(
+/// The status of a budget that could not be evaluated; it allows no disruptions.
+pub(super) fn failed_status(
     budget: &PodDisruptionBudget,
     message: &str,
     now: Timestamp,
@@ -110,8 +114,8 @@ pub(super) fn failed(
     }
 }
 
-/// Returns whether two statuses say the same.
-pub(super) fn same(old: Option<&PodDisruptionBudgetStatus>, new: &PodDisruptionBudgetStatus) -> bool {
+/// Returns whether two statuses are equal.
+pub(super) fn is_equal(old: Option<&PodDisruptionBudgetStatus>, new: &PodDisruptionBudgetStatus) -> bool {
     let Some(old) = old else { return false };
     let none = BTreeMap::new();
     let pods =
@@ -124,11 +128,11 @@ pub(super) fn same(old: Option<&PodDisruptionBudgetStatus>, new: &PodDisruptionB
         && conditions(old) == conditions(new)
 }
 
-/// How many pods are expected, and how many of them have to be healthy.
-fn wanted(budget: &PodDisruptionBudget, found: i64, expected: Expected) -> (i64, i64) {
+/// Returns the expected number of pods and the number that must be healthy.
+fn expected_and_desired(budget: &PodDisruptionBudget, found: i64, expected: Expected) -> (i64, i64) {
     let Some(spec) = &budget.spec else { return (found, 0) };
     let expected = match expected {
-        Expected::AsFound => found,
+        Expected::SelectedPods => found,
         Expected::Scale(scale) => scale,
     };
     if let Some(unavailable) = &spec.max_unavailable {
@@ -140,23 +144,23 @@ fn wanted(budget: &PodDisruptionBudget, found: i64, expected: Expected) -> (i64,
     }
 }
 
-/// Says that a budget selects pods of which nobody says how many are wanted.
-pub(super) fn unmanaged(budget: &PodDisruptionBudget) -> String {
+/// The message about selected pods whose desired number is unknown.
+pub(super) fn unmanaged_pods_message(budget: &PodDisruptionBudget) -> String {
     let selector = budget.spec.as_ref().and_then(|spec| spec.selector.clone()).unwrap_or_default();
     format!(
-        "Pods selected by this PodDisruptionBudget (selector: {}) were found to be unmanaged. As a result, the status of \
+        "Pods selected by this PodDisruptionBudget (selector: {}) were found to be unmanaged_pods_message. As a result, the status of \
          the PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods \
          please set \".spec.minAvailable\" field of the PDB to an integer value.",
         written_as_go(&selector)
     )
 }
 
-/// A number, or a percentage of `total`, rounded up.
+/// The number, or the percentage of `total` rounded up.
 fn scaled(amount: &IntOrString, total: i64) -> i64 {
     int_or_percent::scaled(Some(amount), i32::try_from(total).unwrap_or(i32::MAX), true).into()
 }
 
-/// A budget's conditions with the one of this controller as it is now.
+/// The conditions of a budget with an updated `DisruptionAllowed`.
 fn with_condition(
     budget: &PodDisruptionBudget,
     status: &str,
@@ -202,7 +206,7 @@ mod tests {
     fn counted(spec: &Value, pods: &[Pod], expected: Expected) -> (i32, i32, i32, i32) {
         let budget = budget(spec, &json!(null));
         let pods: Vec<_> = pods.iter().collect();
-        let status = status(&budget, &pods, expected, &Disrupted::default(), now());
+        let status = status(&budget, &pods, expected, &OngoingEvictions::default(), now());
         let numbers = [
             status.expected_pods,
             status.desired_healthy,
@@ -222,11 +226,11 @@ mod tests {
     }
 
     #[test]
-    fn budgets_count_against_numbers_and_percentages() {
+    fn evaluates_numbers_and_percentages() {
         let cases = [
-            (json!({"minAvailable": 2}), Expected::AsFound, (4, 2, 3, 1)),
-            (json!({"minAvailable": 3}), Expected::AsFound, (4, 3, 3, 0)),
-            (json!({"minAvailable": 9}), Expected::AsFound, (4, 9, 3, 0)),
+            (json!({"minAvailable": 2}), Expected::SelectedPods, (4, 2, 3, 1)),
+            (json!({"minAvailable": 3}), Expected::SelectedPods, (4, 3, 3, 0)),
+            (json!({"minAvailable": 9}), Expected::SelectedPods, (4, 9, 3, 0)),
             (json!({"minAvailable": "50%"}), Expected::Scale(5), (5, 3, 3, 0)),
             (json!({"minAvailable": "34%"}), Expected::Scale(5), (5, 2, 3, 1)),
             (json!({"maxUnavailable": 1}), Expected::Scale(4), (4, 3, 3, 0)),
@@ -234,27 +238,27 @@ mod tests {
             (json!({"maxUnavailable": "30%"}), Expected::Scale(4), (4, 2, 3, 1)),
             (json!({"maxUnavailable": 9}), Expected::Scale(4), (4, 0, 3, 3)),
             (json!({"maxUnavailable": 9}), Expected::Scale(0), (0, 0, 3, 0)),
-            (json!({}), Expected::AsFound, (4, 0, 3, 3)),
+            (json!({}), Expected::SelectedPods, (4, 0, 3, 3)),
         ];
         for (spec, expected, wanted) in cases {
             assert_eq!(counted(&spec, &four(), expected), wanted, "{spec} {expected:?}");
         }
         let leaving = [deleting(pod("a", "Running", Some(9))), pod("b", "Running", Some(9))];
-        assert_eq!(counted(&json!({"minAvailable": 1}), &leaving, Expected::AsFound), (2, 1, 1, 0));
+        assert_eq!(counted(&json!({"minAvailable": 1}), &leaving, Expected::SelectedPods), (2, 1, 1, 0));
     }
 
     #[test]
-    fn the_message_about_unmanaged_pods_names_the_selector() {
+    fn message_about_unmanaged_pods_has_the_selector() {
         let expression = json!({"key": "t", "operator": "In", "values": ["x", "y"]});
         let selector = json!({"matchLabels": {"a": "b"}, "matchExpressions": [expression]});
-        let message = unmanaged(&budget(&json!({"selector": selector}), &json!(null)));
+        let message = unmanaged_pods_message(&budget(&json!({"selector": selector}), &json!(null)));
         let expected = "(selector: &LabelSelector{MatchLabels:map[string]string{a: b,},MatchExpressions:\
             []LabelSelectorRequirement{LabelSelectorRequirement{Key:t,Operator:In,Values:[x y],},},})";
         assert!(message.contains(expected), "{message}");
     }
 
     #[test]
-    fn pods_that_are_being_evicted_do_not_count_until_that_took_too_long() {
+    fn evictions_in_progress_count_until_they_time_out() {
         let ago = |seconds: i64| (now() - SignedDuration::from_secs(seconds)).to_string();
         let named = json!({"disruptedPods": {"a": ago(20), "b": ago(121), "gone": ago(1), "c": ago(50)},
             "currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0});
@@ -265,30 +269,30 @@ mod tests {
             deleting(pod("c", "Running", Some(9))),
         ];
         let pods: Vec<_> = pods.iter().collect();
-        let found = disrupted(&budget, &pods, now());
+        let found = ongoing_evictions(&budget, &pods, now());
         let mut distant = budget.clone();
         let evictions = distant.status.as_mut().unwrap().disrupted_pods.as_mut().unwrap();
         for since in evictions.values_mut() {
             since.0 = Timestamp::MAX;
         }
-        assert_eq!(disrupted(&distant, &pods, now()).overdue.len(), 0);
+        assert_eq!(ongoing_evictions(&distant, &pods, now()).overdue.len(), 0);
         assert_eq!(found.pods.keys().collect::<Vec<_>>(), ["a"]);
         assert_eq!(
             (found.recheck, found.overdue.as_slice()),
             (Some(Duration::from_secs(100)), &["b".to_owned()][..])
         );
-        let status = status(&budget, &pods, Expected::AsFound, &found, now());
+        let status = status(&budget, &pods, Expected::SelectedPods, &found, now());
         assert_eq!((status.current_healthy, status.disruptions_allowed), (Some(1), Some(0)));
         assert_eq!(status.disrupted_pods.unwrap().len(), 1);
     }
 
     #[test]
-    fn the_condition_keeps_its_time_while_its_status_stays() {
+    fn condition_keeps_its_transition_time() {
         let pods = four();
         let pods: Vec<_> = pods.iter().collect();
         let mut budget = budget(&json!({"minAvailable": 2}), &json!(null));
         let at = |budget: &PodDisruptionBudget, now| {
-            status(budget, &pods, Expected::AsFound, &Disrupted::default(), now)
+            status(budget, &pods, Expected::SelectedPods, &OngoingEvictions::default(), now)
         };
         let first = at(&budget, now());
         let condition = &first.conditions.as_ref().unwrap()[0];
@@ -296,19 +300,19 @@ mod tests {
         assert_eq!((first.observed_generation, condition.observed_generation), (Some(3), Some(3)));
         budget.status = Some(first.clone());
         let later = now() + SignedDuration::from_secs(60);
-        assert!(same(Some(&first), &at(&budget, later)));
-        let failed = failed(&budget, "found no controllers", later);
+        assert!(is_equal(Some(&first), &at(&budget, later)));
+        let failed = failed_status(&budget, "found no controllers", later);
         let condition = &failed.conditions.as_ref().unwrap()[0];
         assert_eq!(
             (condition.reason.as_str(), &condition.last_transition_time),
             ("SyncFailed", &Time(later))
         );
         assert_eq!((failed.disruptions_allowed, failed.current_healthy), (Some(0), Some(3)));
-        assert!(!same(Some(&first), &failed) && !same(None, &failed));
+        assert!(!is_equal(Some(&first), &failed) && !is_equal(None, &failed));
     }
 
     #[test]
-    fn only_shares_need_the_scale_of_controllers() {
+    fn only_percentages_and_max_unavailable_need_the_scale() {
         for (spec, needed) in [
             (json!({"minAvailable": 1}), false),
             (json!({"minAvailable": "1%"}), true),

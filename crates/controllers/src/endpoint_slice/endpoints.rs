@@ -1,4 +1,4 @@
-//! A service's pods as endpoints.
+//! Pods as endpoints of services.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::pods;
 
-/// The label of a node that says in which zone it is.
+/// Label of a node: its zone.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
-/// An IP family, as slices and services name it.
+/// An IP family, named as in slices and services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Family {
     /// IPv4.
@@ -22,7 +22,7 @@ pub(crate) enum Family {
 }
 
 impl Family {
-    /// The address types of a service's slices. A service that does not say gets the family of its cluster IP.
+    /// The address types of a service's slices. A service without `ipFamilies` has the family of its cluster IP.
     pub(crate) fn of_service(service: &Service) -> Vec<Self> {
         let Some(spec) = &service.spec else { return vec![Self::V4] };
         let named = spec.ip_families.iter().flatten().filter_map(|family| Self::parse(family));
@@ -36,7 +36,7 @@ impl Family {
         }
     }
 
-    /// Its name.
+    /// The name in the API.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::V4 => "IPv4",
@@ -48,30 +48,30 @@ impl Family {
         [Self::V4, Self::V6].into_iter().find(|family| family.as_str() == text)
     }
 
-    fn has(self, address: &str) -> bool {
+    fn contains(self, address: &str) -> bool {
         address.contains(':') == (self == Self::V6)
     }
 }
 
-/// What the pods of a service have in common; nothing where it has none, or is but another name.
+/// The selector of a service; `None` if it has none or is an `ExternalName`.
 pub(crate) fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
     let spec = service.spec.as_ref()?;
     spec.selector.as_ref().filter(|_| spec.type_.as_deref() != Some("ExternalName"))
 }
 
-/// Returns whether a pod can be behind any service: it has an address and has not ended.
-pub(crate) fn counts(pod: &Pod) -> bool {
+/// Returns whether a pod can be an endpoint: it has an address and is not terminal.
+pub(crate) fn is_eligible(pod: &Pod) -> bool {
     !pods::is_terminal(pod) && ips(pod).next().is_some()
 }
 
-/// A pod as an endpoint of a service; `None` where it has no address of the family.
+/// The endpoint of a pod; `None` if it has no address of the family.
 pub(crate) fn endpoint(
     pod: &Pod,
     node: Option<&Node>,
     service: &Service,
     family: Family,
 ) -> Option<Endpoint> {
-    let addresses: Vec<String> = ips(pod).filter(|ip| family.has(ip)).map(str::to_owned).collect();
+    let addresses: Vec<String> = ips(pod).filter(|ip| family.contains(ip)).map(str::to_owned).collect();
     if addresses.is_empty() {
         return None;
     }
@@ -100,12 +100,12 @@ pub(crate) fn endpoint(
     })
 }
 
-/// Returns whether a service's pods are behind it whatever their state.
+/// Returns whether the service publishes pods that are not ready.
 pub(crate) fn publishes_not_ready(service: &Service) -> bool {
     service.spec.as_ref().and_then(|spec| spec.publish_not_ready_addresses).unwrap_or(false)
 }
 
-/// The ports on which a pod answers for a service, sorted. A port that the pod does not have is left out.
+/// The ports of a service as the pod has them, sorted. Ports that the pod does not have are left out.
 pub(crate) fn ports(pod: &Pod, service: &Service) -> Vec<EndpointPort> {
     let wanted = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
     let port = |wanted: &ServicePort| {
@@ -121,7 +121,7 @@ pub(crate) fn ports(pod: &Pod, service: &Service) -> Vec<EndpointPort> {
     ports
 }
 
-/// The number of the port that a service port leads to in a pod.
+/// The pod's port number for a service port.
 fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
     let name = match &port.target_port {
         Some(IntOrString::Int(number)) if *number != 0 => return Some(*number),
@@ -129,7 +129,7 @@ fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
         Some(IntOrString::String(name)) => name,
     };
     let spec = pod.spec.as_ref()?;
-    // Containers that start first and go on running answer too.
+    // Sidecar containers keep running and serve traffic, too.
     let sidecars = spec.init_containers.iter().flatten();
     let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
     let ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
@@ -144,7 +144,7 @@ fn protocol(port: &ServicePort) -> &str {
     port.protocol.as_deref().unwrap_or("TCP")
 }
 
-/// The name by which a pod of a headless service is found in DNS.
+/// The host name of a pod in the DNS records of a headless service.
 fn hostname(pod: &Pod, service: &Service) -> Option<String> {
     let spec = pod.spec.as_ref()?;
     let here =
@@ -159,7 +159,7 @@ fn ips(pod: &Pod) -> impl Iterator<Item = &str> {
     all.into_iter().flatten().map(|ip| ip.ip.as_str()).chain(one)
 }
 
-/// The labels that a service's slices have.
+/// The labels of a service's slices.
 pub(crate) fn labels(service: &Service) -> BTreeMap<String, String> {
     let mut labels = service.metadata.labels.clone().unwrap_or_default();
     labels.retain(|key, _| !super::OWN_LABELS.contains(&key.as_str()));
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_follow_readiness_and_deletion() {
+    fn conditions_depend_on_readiness_and_deletion() {
         let plain = service(&json!({}));
         let publishes = service(&json!({"publishNotReadyAddresses": true}));
         let not_ready = json!({"status": {"conditions": []}});
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_says_where_it_is() {
+    fn endpoint_has_node_zone_and_hostname() {
         let node: Node = serde_json::from_value(
             json!({"metadata": {"name": "node", "labels": {"topology.kubernetes.io/zone": "z"}}}),
         )
@@ -255,15 +255,15 @@ mod tests {
     }
 
     #[test]
-    fn pods_that_have_ended_or_have_no_address_do_not_count() {
-        assert!(counts(&pod(json!({}))));
-        assert!(counts(&pod(json!({"status": {"podIPs": null}}))));
-        assert!(!counts(&pod(json!({"status": {"phase": "Failed"}}))));
-        assert!(!counts(&pod(json!({"status": {"podIP": null, "podIPs": null}}))));
+    fn terminal_pods_and_pods_without_address_are_not_eligible() {
+        assert!(is_eligible(&pod(json!({}))));
+        assert!(is_eligible(&pod(json!({"status": {"podIPs": null}}))));
+        assert!(!is_eligible(&pod(json!({"status": {"phase": "Failed"}}))));
+        assert!(!is_eligible(&pod(json!({"status": {"podIP": null, "podIPs": null}}))));
     }
 
     #[test]
-    fn ports_are_found_by_number_and_by_name() {
+    fn resolves_ports_by_number_and_name() {
         let service = service(&json!({"ports": [
             {"name": "z", "port": 80},
             {"name": "y", "port": 80, "targetPort": 9000, "appProtocol": "h2c"},
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn slices_have_the_services_labels_and_some_of_their_own() {
+    fn slices_have_labels_of_the_service_and_their_own() {
         let mut headless = service(&json!({"clusterIP": "None"}));
         headless.metadata.labels = Some(
             [("a", "b"), (super::super::MANAGED_BY_LABEL, "me")]
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn families_are_the_services_or_that_of_its_address() {
+    fn families_default_to_that_of_the_cluster_ip() {
         let families = |spec: Value| Family::of_service(&service(&spec));
         assert_eq!(families(json!({"ipFamilies": ["IPv6", "IPv4"]})), [Family::V6, Family::V4]);
         assert_eq!(families(json!({"clusterIP": "fd00::10"})), [Family::V6]);

@@ -1,4 +1,4 @@
-//! Slices for the `Endpoints` that users write of services without a selector (upstream: `endpointslicemirroring`).
+//! Mirrors the `Endpoints` of services without a selector into slices (upstream: `endpointslicemirroring`).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -18,20 +18,19 @@ use crate::frame::{
 };
 use crate::owners::{controller_reference, is_controlled_by};
 
-/// The name under which this controller manages slices.
+/// The value of the label that marks this controller's slices.
 pub(super) const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
-/// The label of `Endpoints` that are not mirrored.
+/// Label of `Endpoints` that are not mirrored.
 const SKIP_LABEL: &str = "endpointslice.kubernetes.io/skip-mirror";
-/// The annotation of `Endpoints` that are a lock.
+/// Annotation of `Endpoints` that are a leader election lock, which are not mirrored.
 const LEADER_ANNOTATION: &str = "control-plane.alpha.kubernetes.io/leader";
-/// Annotations that say nothing about the endpoints.
+/// Annotations that are not copied to slices.
 const SKIPPED_ANNOTATIONS: [&str; 2] =
     ["endpoints.kubernetes.io/last-change-trigger-time", "kubectl.kubernetes.io/last-applied-configuration"];
-/// Addresses of a subset that are mirrored at most, as kube-controller-manager's
-/// `--mirroring-max-endpoints-per-subset` has it by default.
+/// The maximum number of mirrored addresses per subset: kube-controller-manager's default of
+/// `--mirroring-max-endpoints-per-subset`.
 const MAX_ADDRESSES: usize = 1000;
 
-/// The controller.
 pub(crate) const ENDPOINT_SLICE_MIRRORING: Descriptor = Descriptor {
     name: "endpointslice-mirroring-controller",
     alias: "endpointslicemirroring",
@@ -42,14 +41,13 @@ pub(crate) const ENDPOINT_SLICE_MIRRORING: Descriptor = Descriptor {
 };
 
 fn start(context: &Context) -> BoxFuture<'static, ()> {
-    let mut builder = context.controller("endpoint_slice_mirroring");
-    let (endpoints, services) = (builder.informer::<Endpoints>(), builder.informer::<Service>());
+    let (mut builder, endpoints) = context.controller_for::<Endpoints>("endpoint_slice_mirroring");
+    let services = builder.informer::<Service>();
     let slices = builder.informer::<EndpointSlice>();
-    builder.work_on(&endpoints);
-    // A service has the name of its endpoints.
-    builder.map(&services, |service| Some(service.key()));
+    // A service and its endpoints have the same name.
+    builder.enqueue_mapped(&services, |service| Some(service.key()));
     let writer = SliceWriter::new(context.client.clone(), &slices, MANAGER);
-    builder.watch(&slices, writer.handler(builder.queue()));
+    builder.add_handler(&slices, writer.handler(builder.queue()));
     builder.run(Mirroring {
         events: context.events.with_component("endpoint-slice-mirroring-controller"),
         endpoints: endpoints.lister(),
@@ -66,7 +64,7 @@ struct Mirroring {
 }
 
 impl Reconciler for Mirroring {
-    /// Brings the slices of an `Endpoints` up to date; where it is not mirrored, none stay.
+    /// Updates the slices of an `Endpoints` object; deletes them if it is not mirrored.
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         if let Some(wait) = self.writer.wait(&key) {
             return Ok(Action::RequeueAfter(wait));
@@ -77,18 +75,18 @@ impl Reconciler for Mirroring {
         let cached = self.endpoints.get_by_key(&key).filter(|it| without_selector && is_mirrored(it));
         let existing = self.writer.slices_of(&key)?;
         let Some(cached) = cached else {
-            self.writer.carry_out(&key, Plan { delete: existing, ..Plan::default() }).await?;
+            self.writer.apply(&key, Plan { delete: existing, ..Plan::default() }).await?;
             self.writer.forget(&key);
             return Ok(Action::Done);
         };
         let endpoints = cached.decode()?;
-        let desired = Desired::of(&endpoints);
+        let desired = Desired::from_endpoints(&endpoints);
         self.record(&endpoints, &desired);
         let mut plan = plan(&endpoints, existing, desired);
         if cached.is_being_deleted() {
             plan.create.clear();
         }
-        self.writer.carry_out(&key, plan).await?;
+        self.writer.apply(&key, plan).await?;
         Ok(Action::Done)
     }
 }
@@ -118,23 +116,23 @@ fn is_mirrored(endpoints: &Object<Endpoints>) -> bool {
     endpoints.label(SKIP_LABEL) != Some("true") && endpoints.annotation(LEADER_ANNOTATION).is_none()
 }
 
-/// The wanted endpoints of the slices, by address family and ports.
+/// The desired endpoints by address family and ports.
 #[derive(Debug, Default)]
 struct Desired {
     groups: BTreeMap<Group, (Vec<EndpointPort>, BTreeMap<Identity, Endpoint>)>,
-    /// Addresses that are none.
+    /// The number of invalid addresses.
     invalid: usize,
-    /// Addresses that are not mirrored, for whatever reason.
+    /// The number of addresses that are not mirrored, for any reason.
     skipped: usize,
 }
 
-/// The address type and the ports of slices.
+/// The address type and the encoded ports of a slice.
 type Group = (&'static str, String);
-/// The identity of an endpoint over time.
+/// The identity of an endpoint across updates.
 type Identity = (Vec<String>, Option<String>);
 
 impl Desired {
-    fn of(endpoints: &Endpoints) -> Self {
+    fn from_endpoints(endpoints: &Endpoints) -> Self {
         let mut desired = Self::default();
         for subset in endpoints.subsets.iter().flatten() {
             desired.add(subset);
@@ -187,7 +185,7 @@ fn endpoint(address: &EndpointAddress, ready: bool) -> Option<(Family, Endpoint)
     Some((if ip.is_ipv4() { Family::V4 } else { Family::V6 }, endpoint))
 }
 
-/// The writes after which the slices hold what is desired: one slice for each address family and set of ports.
+/// Plans the writes after which there is one slice per address family and set of ports.
 fn plan(endpoints: &Endpoints, existing: Vec<EndpointSlice>, desired: Desired) -> Plan {
     let mut plan = Plan::default();
     let mut by_group: BTreeMap<(String, String), Vec<EndpointSlice>> = BTreeMap::new();
@@ -197,11 +195,11 @@ fn plan(endpoints: &Endpoints, existing: Vec<EndpointSlice>, desired: Desired) -
     }
     for ((family, key), (ports, held)) in desired.groups {
         let mut slices = by_group.remove(&(family.to_owned(), key)).unwrap_or_default().into_iter();
-        let wanted = slice(endpoints, family, ports, held.into_values().take(MAX_ADDRESSES).collect());
+        let desired_slice = slice(endpoints, family, ports, held.into_values().take(MAX_ADDRESSES).collect());
         match slices.next() {
-            Some(first) if says_the_same(&first, &wanted, endpoints) => {}
-            Some(first) => plan.update.push(renewed(first, wanted)),
-            None => plan.create.push(wanted),
+            Some(first) if is_up_to_date(&first, &desired_slice, endpoints) => {}
+            Some(first) => plan.update.push(with_contents_of(first, desired_slice)),
+            None => plan.create.push(desired_slice),
         }
         plan.delete.extend(slices);
     }
@@ -210,18 +208,18 @@ fn plan(endpoints: &Endpoints, existing: Vec<EndpointSlice>, desired: Desired) -
     plan
 }
 
-/// Makes new slices out of those that would be deleted: one write instead of two.
+/// Replaces pairs of a deletion and a creation by an update.
 fn reuse(plan: &mut Plan) {
     for new in std::mem::take(&mut plan.create) {
         match plan.delete.iter().position(|old| old.address_type == new.address_type) {
-            Some(at) => plan.update.push(renewed(plan.delete.remove(at), new)),
+            Some(at) => plan.update.push(with_contents_of(plan.delete.remove(at), new)),
             None => plan.create.push(new),
         }
     }
 }
 
-/// A slice that exists, with what another one holds.
-fn renewed(old: EndpointSlice, new: EndpointSlice) -> EndpointSlice {
+/// The existing slice with the contents of the new one.
+fn with_contents_of(old: EndpointSlice, new: EndpointSlice) -> EndpointSlice {
     let metadata = ObjectMeta {
         name: old.metadata.name,
         generate_name: old.metadata.generate_name,
@@ -232,7 +230,7 @@ fn renewed(old: EndpointSlice, new: EndpointSlice) -> EndpointSlice {
     EndpointSlice { metadata, ..new }
 }
 
-fn says_the_same(old: &EndpointSlice, new: &EndpointSlice, endpoints: &Endpoints) -> bool {
+fn is_up_to_date(old: &EndpointSlice, new: &EndpointSlice, endpoints: &Endpoints) -> bool {
     let held = |slice: &EndpointSlice| {
         let endpoints = slice.endpoints.iter().flatten();
         endpoints.map(|endpoint| (identity(endpoint), endpoint.clone())).collect::<BTreeMap<_, _>>()
@@ -285,10 +283,10 @@ mod tests {
         serde_json::from_value(json!({"metadata": metadata, "subsets": subsets})).unwrap()
     }
 
-    /// Carries a plan out, and checks that nothing is left to do afterwards.
+    /// Applies the plan and checks that planning again yields no writes.
     fn mirrored(endpoints: &Endpoints, existing: Vec<EndpointSlice>) -> Vec<EndpointSlice> {
         let mut slices = existing.clone();
-        let plan = plan(endpoints, existing, Desired::of(endpoints));
+        let plan = plan(endpoints, existing, Desired::from_endpoints(endpoints));
         let gone = |slice: &EndpointSlice, others: &[EndpointSlice]| {
             others.iter().any(|other| other.metadata.name == slice.metadata.name)
         };
@@ -298,7 +296,7 @@ mod tests {
             slice.metadata.name = Some(format!("new-{at}"));
             slices.push(slice);
         }
-        let again = super::plan(endpoints, slices.clone(), Desired::of(endpoints));
+        let again = super::plan(endpoints, slices.clone(), Desired::from_endpoints(endpoints));
         assert_eq!(again, Plan::default());
         slices
     }
@@ -308,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_mirrored_by_family_and_ports() {
+    fn mirrors_addresses_by_family_and_ports() {
         let subsets = json!([
             {"addresses": [{"ip": "10.0.0.2"}, {"ip": "10.0.0.1", "hostname": "h"}, {"ip": "fd00::1"}],
              "notReadyAddresses": [{"ip": "10.0.0.3"}], "ports": [{"port": 443}]},
@@ -335,12 +333,12 @@ mod tests {
     }
 
     #[test]
-    fn slices_follow_changes() {
+    fn updates_slices_when_endpoints_change() {
         let of = |ip: &str, port: i32| json!([{"addresses": [{"ip": ip}], "ports": [{"port": port}]}]);
         let slices = mirrored(&endpoints(&of("10.0.0.1", 443)), vec![]);
         for (subsets, expected) in [
             (of("10.0.0.2", 443), vec!["10.0.0.2"]),
-            // Other ports are another slice, made out of the one there is.
+            // Other ports need another slice; the existing one is reused.
             (of("10.0.0.1", 444), vec!["10.0.0.1"]),
         ] {
             let changed = mirrored(&endpoints(&subsets), slices.clone());
@@ -360,17 +358,18 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_are_none_and_too_many_are_skipped() {
+    fn skips_invalid_and_excess_addresses() {
         let many: Vec<_> =
             (0..1002).map(|at| json!({"ip": format!("10.0.{}.{}", at / 250, at % 250)})).collect();
-        let desired = Desired::of(&endpoints(&json!([{"addresses": many, "ports": [{"port": 1}]}])));
+        let desired =
+            Desired::from_endpoints(&endpoints(&json!([{"addresses": many, "ports": [{"port": 1}]}])));
         assert_eq!((desired.skipped, desired.invalid), (2, 0));
-        let desired = Desired::of(&endpoints(&json!([{"addresses": [{"ip": "nowhere"}]}])));
+        let desired = Desired::from_endpoints(&endpoints(&json!([{"addresses": [{"ip": "nowhere"}]}])));
         assert_eq!((desired.skipped, desired.invalid), (1, 1));
     }
 
     #[test]
-    fn locks_and_endpoints_that_say_so_are_not_mirrored() {
+    fn does_not_mirror_locks_and_labeled_endpoints() {
         let is_mirrored =
             |metadata: Value| is_mirrored(&Object::from_value(&json!({"metadata": metadata})).unwrap());
         assert!(is_mirrored(json!({"name": "a"})));

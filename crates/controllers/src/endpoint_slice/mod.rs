@@ -1,7 +1,7 @@
-//! Where the pods of a service are, in slices of at most 100 endpoints (upstream: `endpointslice`).
+//! Endpoint slices of services with a selector, with at most 100 endpoints each (upstream: `endpointslice`).
 //!
-//! A sync compares the endpoints that a service's pods make with those in its slices ([`slices::plan`]) and writes the
-//! difference. Until the cache has seen what the last sync wrote, nothing is compared ([`pending`]).
+//! A sync compares the endpoints of a service's pods with those in its slices ([`slices::plan`]) and writes the
+//! difference. It waits until the cache shows the slices that the last sync wrote ([`pending`]).
 
 pub(crate) mod endpoints;
 pub(crate) mod mirroring;
@@ -22,22 +22,21 @@ use self::slices::Plan;
 use self::writer::SliceWriter;
 use crate::frame::{Context, ControllerBuilder, Descriptor, Reconciler, SyncError, Workers};
 use crate::pods;
-use crate::selectors::{Form, Selecting};
+use crate::selectors::{SelectorForm, SelectorIndex};
 
-/// The label of a slice that names its service.
+/// Label of a slice: the name of its service.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
-/// The label of a slice that says who writes it.
+/// Label of a slice: the controller that manages it.
 const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
-/// The label of the slices of a service without an address of its own.
+/// Label of the slices of a headless service.
 pub(crate) const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
-/// Labels of slices that a service's own labels do not touch.
+/// Labels of slices that the service's labels do not override.
 const OWN_LABELS: [&str; 3] = [SERVICE_LABEL, MANAGED_BY_LABEL, HEADLESS_LABEL];
-/// The name under which this controller manages slices.
+/// The value of the label that marks this controller's slices.
 const MANAGER: &str = "endpointslice-controller.k8s.io";
-/// Changes of pods within this time are one sync: a service of many pods that come up together costs little.
+/// Changes of pods within this time are handled by one sync, which makes starting many pods of a service cheap.
 const BATCH: Duration = Duration::from_millis(50);
 
-/// The controller.
 pub(crate) const ENDPOINT_SLICE: Descriptor = Descriptor {
     name: "endpointslice-controller",
     alias: "endpointslice",
@@ -48,13 +47,12 @@ pub(crate) const ENDPOINT_SLICE: Descriptor = Descriptor {
 };
 
 fn start(context: &Context) -> BoxFuture<'static, ()> {
-    let mut builder = context.controller("endpoint_slice");
-    let (services, pods) = (builder.informer::<Service>(), builder.informer::<Pod>());
+    let (mut builder, services) = context.controller_for::<Service>("endpoint_slice");
+    let pods = builder.informer::<Pod>();
     let (nodes, slices) = (builder.informer::<Node>(), builder.informer::<EndpointSlice>());
-    builder.work_on(&services);
     watch_pods(&mut builder, &services, &pods);
     let writer = SliceWriter::new(context.client.clone(), &slices, MANAGER);
-    builder.watch(&slices, writer.handler(builder.queue()));
+    builder.add_handler(&slices, writer.handler(builder.queue()));
     builder.run(EndpointSliceController {
         services: services.lister(),
         pods: pods.lister(),
@@ -71,11 +69,11 @@ struct EndpointSliceController {
 }
 
 impl Reconciler for EndpointSliceController {
-    /// Brings the slices of a service where they belong.
+    /// Updates the slices of a service.
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let key = &key;
         let Some(service) = self.services.get_by_key(key) else {
-            // Its slices are the garbage collector's.
+            // The garbage collector deletes the slices.
             self.writer.forget(key);
             return Ok(Action::Done);
         };
@@ -110,7 +108,7 @@ impl Reconciler for EndpointSliceController {
             } else {
                 Plan { delete: existing, ..Plan::default() }
             };
-            self.writer.carry_out(key, plan).await?;
+            self.writer.apply(key, plan).await?;
         }
         match missing_node {
             Some(name) => Err(SyncError::Invalid(format!("pods are on a node that is not there: {name:?}"))),
@@ -126,7 +124,7 @@ impl EndpointSliceController {
     }
 }
 
-/// The pods that can be behind a service.
+/// The eligible pods that a selector matches.
 pub(crate) fn pods_of(
     pods: &Lister<Pod>,
     namespace: &str,
@@ -135,7 +133,7 @@ pub(crate) fn pods_of(
     let all = pods.list_namespace(namespace);
     let selected = all.iter().filter(|pod| is_selected(pod, selector));
     let mut pods = selected.map(Object::decode).collect::<Result<Vec<_>, _>>()?;
-    pods.retain(endpoints::counts);
+    pods.retain(endpoints::is_eligible);
     Ok(pods)
 }
 
@@ -143,17 +141,17 @@ fn is_selected(pod: &Object<Pod>, selector: &BTreeMap<String, String>) -> bool {
     selector.iter().all(|(key, value)| pod.label(key) == Some(value))
 }
 
-/// Has the services looked at that a pod is or was behind.
+/// Enqueues the services that select a pod now or selected it before the change.
 pub(crate) fn watch_pods(
     builder: &mut ControllerBuilder,
     services: &SharedInformer<Service>,
     pods: &SharedInformer<Pod>,
 ) {
-    let (queue, selecting) = (builder.queue(), Selecting::new(services.lister(), Form::Labels));
-    builder.watch(
+    let (queue, index) = (builder.queue(), SelectorIndex::new(services.lister(), SelectorForm::Labels));
+    builder.add_handler(
         pods,
         on_each_labelling(move |pod| {
-            for service in selecting.of(pod) {
+            for service in index.selecting(pod) {
                 queue.add_after(service.key(), BATCH);
             }
         }),

@@ -1,6 +1,6 @@
-//! Slices that were written and that the cache has yet to see.
+//! Slices that were written but that the cache does not show yet.
 //!
-//! A sync that does not see what the one before wrote would write it again: endpoints would stand in two slices.
+//! A sync with a stale cache would write the same endpoints again, into other slices.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -9,12 +9,12 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use nave_client::ObjectName;
 use parking_lot::Mutex;
 
-/// After so long what was written will not be seen any more: it was changed again before it was ever listed.
+/// After this time a write is no longer waited for: the slice was changed again before any list had it.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Between looks whether it has been seen; seeing it brings one at once.
-const LOOK: Duration = Duration::from_millis(500);
+/// The interval of checks while waiting; an event of a slice causes an earlier sync.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What is pending, by service.
+/// The pending writes by service.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     services: Mutex<HashMap<ObjectName, HashMap<String, Written>>>,
@@ -27,8 +27,8 @@ struct Written {
 }
 
 impl Pending {
-    /// A slice was written; `cached` gives the version that the cache has of it.
-    pub(super) fn wrote(
+    /// Records a written slice. `cached` returns the version in the cache.
+    pub(super) fn record_write(
         &self,
         service: &ObjectName,
         slice: &EndpointSlice,
@@ -37,9 +37,11 @@ impl Pending {
         let (Some(name), Some(version)) = (&slice.metadata.name, &slice.metadata.resource_version) else {
             return;
         };
-        // A version that is no number cannot be waited for; then a stale sync costs a write or two.
+        // Versions that are not numbers cannot be compared. They are not waited for, at the cost of a redundant
+        // write.
         let Ok(version) = version.parse() else { return };
-        // The cache is read under the lock: what it does not have yet it will be told of after this.
+        // The cache is read while the lock is held, so that an event cannot be missed: a later one calls
+        // `record_seen`.
         let mut services = self.services.lock();
         if cached(name).is_some_and(|cached| cached.parse().is_ok_and(|seen: u64| seen >= version)) {
             return;
@@ -48,8 +50,8 @@ impl Pending {
         services.entry(service.clone()).or_default().insert(name.clone(), written);
     }
 
-    /// The cache has seen a version of a slice, or that it is gone.
-    pub(super) fn saw(&self, service: &ObjectName, name: &str, version: &str, is_gone: bool) {
+    /// Records that the cache shows a version of a slice, or its deletion.
+    pub(super) fn record_seen(&self, service: &ObjectName, name: &str, version: &str, is_gone: bool) {
         let mut services = self.services.lock();
         let Some(slices) = services.get_mut(service) else { return };
         let seen =
@@ -62,7 +64,7 @@ impl Pending {
         }
     }
 
-    /// How long to wait for the cache before the next look; nothing once it has seen everything.
+    /// The time to wait before the next check; `None` if the cache is up to date.
     pub(super) fn wait(&self, service: &ObjectName) -> Option<Duration> {
         let mut services = self.services.lock();
         let slices = services.get_mut(service)?;
@@ -71,10 +73,10 @@ impl Pending {
             services.remove(service);
             return None;
         }
-        Some(LOOK)
+        Some(CHECK_INTERVAL)
     }
 
-    /// Forgets a service that is gone.
+    /// Removes a deleted service.
     pub(super) fn forget(&self, service: &ObjectName) {
         self.services.lock().remove(service);
     }
@@ -87,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_waits_until_all_that_was_written_is_seen() {
+    fn waits_until_all_writes_are_seen() {
         let pending = Pending::default();
         let service = ObjectName::new("ns", "svc");
         let slice = |name: &str, version: &str| {
@@ -97,16 +99,16 @@ mod tests {
             .unwrap()
         };
         assert_eq!(pending.wait(&service), None);
-        pending.wrote(&service, &slice("a", "7"), |_| None);
-        pending.wrote(&service, &slice("b", "8"), |_| Some("7".to_owned()));
-        pending.wrote(&service, &slice("c", "8"), |_| Some("8".to_owned()));
-        pending.saw(&service, "a", "6", false);
-        pending.saw(&service, "b", "9", false);
+        pending.record_write(&service, &slice("a", "7"), |_| None);
+        pending.record_write(&service, &slice("b", "8"), |_| Some("7".to_owned()));
+        pending.record_write(&service, &slice("c", "8"), |_| Some("8".to_owned()));
+        pending.record_seen(&service, "a", "6", false);
+        pending.record_seen(&service, "b", "9", false);
         assert!(pending.wait(&service).is_some() && pending.wait(&ObjectName::new("ns", "other")).is_none());
-        pending.saw(&service, "a", "7", false);
+        pending.record_seen(&service, "a", "7", false);
         assert_eq!(pending.wait(&service), None);
-        pending.wrote(&service, &slice("a", "10"), |_| None);
-        pending.saw(&service, "a", "5", true);
+        pending.record_write(&service, &slice("a", "10"), |_| None);
+        pending.record_seen(&service, "a", "5", true);
         assert!(pending.wait(&service).is_none() && pending.services.lock().is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! What has to be done to a service's slices so that they hold its endpoints, with as few writes as can be.
+//! Plans the changes of a service's slices, with as few writes as possible.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,21 +9,20 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::endpoints::{self, Family};
 use crate::owners;
 
-/// Endpoints a slice holds at most, as kube-controller-manager's `--max-endpoints-per-slice` has it by default.
+/// The maximum number of endpoints in a slice: kube-controller-manager's default of `--max-endpoints-per-slice`.
 const MAX_ENDPOINTS: usize = 100;
 
-/// Writes that bring the slices of one address type where they belong.
+/// The writes that update the slices of one address type.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Plan {
-    /// New slices.
     pub(super) create: Vec<EndpointSlice>,
-    /// Slices that change.
+    /// Changed slices.
     pub(super) update: Vec<EndpointSlice>,
-    /// Slices that nothing is left of.
+    /// Empty slices.
     pub(super) delete: Vec<EndpointSlice>,
 }
 
-/// Plans the slices of one address type; `desired` are the endpoints with the ports of each.
+/// Plans the slices of one address type. `desired` are the endpoints, each with its ports.
 pub(super) fn plan(
     service: &Service,
     family: Family,
@@ -47,17 +46,17 @@ pub(super) fn plan(
         plan.group(service, family, &wanted, &ports, endpoints, slices);
     }
     if plan.create.is_empty() && plan.delete.len() == existing.len() {
-        plan.keep_a_placeholder(service, family);
+        plan.keep_placeholder(service, family);
     }
     plan.reuse(service);
     plan
 }
 
-/// By their ports: the ports, the endpoints, and the slices there are.
+/// By encoded ports: the ports, the desired endpoints, and the existing slices.
 type Groups = BTreeMap<String, (Vec<EndpointPort>, Vec<Endpoint>, Vec<EndpointSlice>)>;
 
 impl Plan {
-    /// Plans the slices that have the same ports.
+    /// Plans the slices with the same ports.
     fn group(
         &mut self,
         service: &Service,
@@ -76,7 +75,7 @@ impl Plan {
             let kept: Vec<_> = kept.collect();
             let same = kept == had;
             slice.endpoints = Some(kept);
-            if held(&slice) == 0 && !same {
+            if endpoint_count(&slice) == 0 && !same {
                 self.delete.push(slice);
             } else if !same || slice.metadata.labels.as_ref() != Some(labels) {
                 slice.metadata.labels = Some(labels.clone());
@@ -86,13 +85,13 @@ impl Plan {
             }
         }
         let mut missing: VecDeque<_> = missing.into_values().collect();
-        changed.sort_by_key(|slice: &EndpointSlice| std::cmp::Reverse(held(slice)));
+        changed.sort_by_key(|slice: &EndpointSlice| std::cmp::Reverse(endpoint_count(slice)));
         for slice in &mut changed {
             fill(slice, &mut missing);
         }
         self.update.append(&mut changed);
         while !missing.is_empty() {
-            if let Some(at) = roomiest_fit(&unchanged, missing.len()) {
+            if let Some(at) = fullest_with_room(&unchanged, missing.len()) {
                 let mut slice = unchanged.swap_remove(at);
                 fill(&mut slice, &mut missing);
                 self.update.push(slice);
@@ -104,11 +103,11 @@ impl Plan {
         }
     }
 
-    /// A service without endpoints has one slice that says so.
-    fn keep_a_placeholder(&mut self, service: &Service, family: Family) {
+    /// A service without endpoints has one empty slice.
+    fn keep_placeholder(&mut self, service: &Service, family: Family) {
         let placeholder = empty_slice(service, family, endpoints::labels(service), Vec::new());
         let is_placeholder = |slice: &EndpointSlice| {
-            held(slice) == 0
+            endpoint_count(slice) == 0
                 && slice.ports.as_ref().is_none_or(Vec::is_empty)
                 && slice.metadata.labels == placeholder.metadata.labels
         };
@@ -118,7 +117,7 @@ impl Plan {
         }
     }
 
-    /// Makes new slices out of those that would be deleted: one write instead of two.
+    /// Replaces pairs of a deletion and a creation by an update.
     fn reuse(&mut self, service: &Service) {
         let owned = |slice: &EndpointSlice| owners::is_controlled_by(&slice.metadata, &service.metadata);
         while let Some(at) = self.delete.iter().position(owned)
@@ -134,19 +133,18 @@ impl Plan {
 }
 
 fn fill(slice: &mut EndpointSlice, missing: &mut VecDeque<Endpoint>) {
-    let room = MAX_ENDPOINTS.saturating_sub(held(slice)).min(missing.len());
+    let room = MAX_ENDPOINTS.saturating_sub(endpoint_count(slice)).min(missing.len());
     slice.endpoints.get_or_insert_default().extend(missing.drain(..room));
 }
 
-/// The number of endpoints in a slice.
-fn held(slice: &EndpointSlice) -> usize {
+fn endpoint_count(slice: &EndpointSlice) -> usize {
     slice.endpoints.as_ref().map_or(0, Vec::len)
 }
 
-/// The fullest slice that takes so many endpoints more.
-fn roomiest_fit(slices: &[EndpointSlice], count: usize) -> Option<usize> {
-    let fits = slices.iter().enumerate().filter(|(_, slice)| held(slice) + count <= MAX_ENDPOINTS);
-    fits.max_by_key(|(_, slice)| held(slice)).map(|(at, _)| at)
+/// The fullest slice that can take `count` more endpoints.
+fn fullest_with_room(slices: &[EndpointSlice], count: usize) -> Option<usize> {
+    let fits = slices.iter().enumerate().filter(|(_, slice)| endpoint_count(slice) + count <= MAX_ENDPOINTS);
+    fits.max_by_key(|(_, slice)| endpoint_count(slice)).map(|(at, _)| at)
 }
 
 fn empty_slice(
@@ -170,7 +168,7 @@ fn empty_slice(
     }
 }
 
-/// What makes an endpoint the same one over time.
+/// The identity of an endpoint across updates.
 pub(super) fn identity(endpoint: &Endpoint) -> (Vec<String>, Option<String>) {
     let mut addresses = endpoint.addresses.clone();
     addresses.sort();
@@ -219,8 +217,8 @@ mod tests {
         vec![EndpointPort { port: Some(number), ..EndpointPort::default() }]
     }
 
-    /// What the slices are after a plan was carried out; new ones get a name.
-    fn carry_out(mut slices: Vec<EndpointSlice>, plan: &Plan, names: &mut u32) -> Vec<EndpointSlice> {
+    /// The slices after a plan was applied; new ones get a name.
+    fn apply(mut slices: Vec<EndpointSlice>, plan: &Plan, names: &mut u32) -> Vec<EndpointSlice> {
         for slice in &plan.update {
             let old = slices.iter_mut().find(|old| old.metadata.name == slice.metadata.name).unwrap();
             *old = slice.clone();
@@ -240,14 +238,14 @@ mod tests {
         desired: Vec<(Vec<EndpointPort>, Endpoint)>,
     ) -> (Plan, Vec<EndpointSlice>) {
         let plan = plan(&service(), Family::V4, &slices, desired);
-        let slices = carry_out(slices, &plan, &mut 0);
+        let slices = apply(slices, &plan, &mut 0);
         (plan, slices)
     }
 
     #[test]
-    fn a_service_without_pods_has_one_empty_slice() {
+    fn service_without_pods_has_one_empty_slice() {
         let (plan, slices) = after(Vec::new(), Vec::new());
-        assert_eq!((plan.create.len(), held(&slices[0])), (1, 0));
+        assert_eq!((plan.create.len(), endpoint_count(&slices[0])), (1, 0));
         assert_eq!(slices[0].metadata.generate_name.as_deref(), Some("svc-"));
         assert_eq!(slices[0].metadata.owner_references.as_ref().unwrap()[0].kind, "Service");
         let (plan, slices) = after(slices, Vec::new());
@@ -256,11 +254,11 @@ mod tests {
         assert_eq!((plan.create.len(), plan.update.len(), plan.delete.len()), (0, 1, 0));
         let (plan, slices) = after(slices, Vec::new());
         assert_eq!((plan.create.len(), plan.update.len(), plan.delete.len()), (0, 1, 0));
-        assert!(held(&slices[0]) == 0 && slices[0].ports.as_ref().unwrap().is_empty());
+        assert!(endpoint_count(&slices[0]) == 0 && slices[0].ports.as_ref().unwrap().is_empty());
     }
 
     #[test]
-    fn one_pod_that_changes_is_one_write() {
+    fn one_changed_pod_is_one_write() {
         let desired =
             |ready| (0..250).map(|at| (port(80), endpoint(at, at != 7 || ready))).collect::<Vec<_>>();
         let (plan, slices) = after(Vec::new(), desired(true));
@@ -273,21 +271,21 @@ mod tests {
         more.push((port(80), endpoint(300, true)));
         let (plan, slices) = after(slices, more);
         assert_eq!((plan.create.len(), plan.update.len(), plan.delete.len()), (0, 1, 0));
-        assert_eq!(slices.iter().map(held).sum::<usize>(), 251);
+        assert_eq!(slices.iter().map(endpoint_count).sum::<usize>(), 251);
     }
 
     #[test]
-    fn pods_with_other_ports_have_slices_of_their_own() {
+    fn pods_with_different_ports_are_in_different_slices() {
         let desired = vec![(port(80), endpoint(1, true)), (port(81), endpoint(2, true))];
         let (_, slices) = after(Vec::new(), desired);
         assert_eq!(slices.len(), 2);
     }
 
     proptest! {
-        /// Whatever there was, the slices hold each endpoint once, with its ports, and a second look finds nothing to
-        /// do.
+        /// For any previous slices, the result has each endpoint once, with its ports, and planning again yields no
+        /// writes.
         #[test]
-        fn slices_hold_what_is_desired(
+        fn slices_have_the_desired_endpoints(
             rounds in proptest::collection::vec(
                 proptest::collection::btree_map(0u32..400, (any::<bool>(), 80i32..82), 0..400), 1..5),
         ) {
@@ -296,7 +294,7 @@ mod tests {
                 let desired: Vec<_> =
                     round.iter().map(|(at, (ready, number))| (port(*number), endpoint(*at, *ready))).collect();
                 let first = plan(&service(), Family::V4, &slices, desired.clone());
-                slices = carry_out(slices, &first, &mut names);
+                slices = apply(slices, &first, &mut names);
                 prop_assert_eq!(plan(&service(), Family::V4, &slices, desired.clone()), Plan::default());
                 let mut found: Vec<_> = slices
                     .iter()
@@ -307,7 +305,7 @@ mod tests {
                 found.sort();
                 wanted.sort();
                 prop_assert_eq!(found, wanted);
-                prop_assert!(slices.iter().all(|slice| held(slice) <= MAX_ENDPOINTS));
+                prop_assert!(slices.iter().all(|slice| endpoint_count(slice) <= MAX_ENDPOINTS));
                 prop_assert!(!slices.is_empty());
             }
         }

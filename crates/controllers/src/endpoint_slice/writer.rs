@@ -1,4 +1,4 @@
-//! Writes the slices of one manager, and knows which of them the cache has yet to see.
+//! Writes the slices of one manager, and tracks which writes the cache does not show yet.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::{MANAGED_BY_LABEL, SERVICE_LABEL};
 use crate::api;
 use crate::frame::SyncError;
 
-/// The index of slices by their manager and service.
+/// Index of slices by manager and service.
 const BY_SERVICE: &str = "service";
 
 /// The slices of one manager.
@@ -40,51 +40,51 @@ impl SliceWriter {
         Self { client, slices: slices.lister(), manager, pending: Arc::default() }
     }
 
-    /// Notes which slices the cache has seen, and enqueues the services of slices that others changed.
+    /// Tracks the slices that the cache shows, and enqueues the services of slices that other clients changed.
     pub(super) fn handler(&self, queue: Workqueue) -> impl EventHandler<EndpointSlice> {
         SliceHandler { pending: Arc::clone(&self.pending), manager: self.manager, queue }
     }
 
-    /// How long to wait for the cache before the next look; nothing once it has seen everything.
+    /// The time to wait for the cache before the next check; `None` if it is up to date.
     pub(super) fn wait(&self, service: &ObjectName) -> Option<Duration> {
         self.pending.wait(service)
     }
 
-    /// Forgets a service that is gone.
+    /// Removes a deleted service.
     pub(super) fn forget(&self, service: &ObjectName) {
         self.pending.forget(service);
     }
 
-    /// The slices of a service that this manager writes and that stay.
+    /// The slices of a service that this manager owns and that are not being deleted.
     pub(super) fn slices_of(&self, key: &ObjectName) -> Result<Vec<EndpointSlice>, SyncError> {
         let mut found = self.slices.by_index(BY_SERVICE, &index_key(self.manager, key)).unwrap_or_default();
         found.retain(|slice| !slice.is_being_deleted());
         Ok(found.iter().map(Object::decode).collect::<Result<_, _>>()?)
     }
 
-    fn wrote(&self, key: &ObjectName, slice: &EndpointSlice) {
-        self.pending.wrote(key, slice, |name| {
+    fn record_write(&self, key: &ObjectName, slice: &EndpointSlice) {
+        self.pending.record_write(key, slice, |name| {
             let found = self.slices.get(key.namespace(), name);
             found.map(|slice| slice.resource_version().to_owned())
         });
     }
 
-    pub(super) async fn carry_out(&self, key: &ObjectName, plan: Plan) -> Result<(), SyncError> {
+    pub(super) async fn apply(&self, key: &ObjectName, plan: Plan) -> Result<(), SyncError> {
         let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), key.namespace());
         for slice in plan.create {
             match slices.create(&PostParams::default(), &slice).await {
-                Ok(created) => self.wrote(key, &created),
-                refused => return api::created(refused),
+                Ok(created) => self.record_write(key, &created),
+                refused => return api::ignore_already_exists(refused),
             }
         }
         for slice in plan.update {
             let name = slice.metadata.name.clone().unwrap_or_default();
             let updated = slices.replace(&name, &PostParams::default(), &slice).await?;
-            self.wrote(key, &updated);
+            self.record_write(key, &updated);
         }
         for slice in plan.delete {
             let name = slice.metadata.name.clone().unwrap_or_default();
-            api::gone_is_fine(slices.delete(&name, &DeleteParams::default()).await)?;
+            api::ignore_not_found(slices.delete(&name, &DeleteParams::default()).await)?;
         }
         Ok(())
     }
@@ -94,7 +94,7 @@ fn index_key(manager: &str, service: &ObjectName) -> String {
     format!("{manager} {service}")
 }
 
-/// The service of a slice that a manager writes.
+/// The service of a slice that this manager owns.
 fn service_of(slice: &Object<EndpointSlice>, manager: &str) -> Option<ObjectName> {
     let managed = slice.label(MANAGED_BY_LABEL) == Some(manager);
     slice.label(SERVICE_LABEL).filter(|_| managed).map(|name| ObjectName::new(slice.namespace(), name))
@@ -109,7 +109,7 @@ struct SliceHandler {
 impl SliceHandler {
     fn changed(&self, slice: &Object<EndpointSlice>, is_gone: bool) {
         if let Some(service) = service_of(slice, self.manager) {
-            self.pending.saw(&service, slice.name(), slice.resource_version(), is_gone);
+            self.pending.record_seen(&service, slice.name(), slice.resource_version(), is_gone);
             self.queue.add(service);
         }
     }

@@ -3,25 +3,25 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use nave_client::{
-    EventHandler, Object, ObjectName, SharedInformer, SharedInformerFactory, Workqueue, on_change, on_each,
+    EventHandler, Object, ObjectName, SharedInformer, SharedInformerFactory, Workqueue, on_change, on_delete,
+    on_each,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::fan_out::FanOuts;
-use super::{Context, Reconciler, work};
+use super::{Context, Reconciler, process_queue};
 
-/// Puts a controller together: what it reads, which events have it look at which objects, and what it does then. The
-/// first look is taken when all informers hold, and all handlers have been told of, what there was at the start.
+/// Sets up a controller: its informers, the events that enqueue keys, and its workers. Workers start once every
+/// informer has synced and every handler has seen the initial list.
 ///
 /// ```
 /// # use k8s_openapi::api::batch::v1::{CronJob, Job};
 /// # use nave_controllers::frame::{Context, Reconciler};
 /// # use nave_controllers::owned;
 /// fn start(context: &Context, controller: impl Reconciler) -> futures_util::future::BoxFuture<'static, ()> {
-///     let mut builder = context.controller("cronjob");
-///     let (cron_jobs, jobs) = (builder.informer::<CronJob>(), builder.informer::<Job>());
-///     builder.work_on(&cron_jobs);
-///     builder.map(&jobs, |job| owned::key_of_controller(job, "batch", "CronJob"));
+///     let (mut builder, cron_jobs) = context.controller_for::<CronJob>("cronjob");
+///     let jobs = builder.informer::<Job>();
+///     builder.enqueue_mapped(&jobs, |job| owned::key_of_controller(job, "batch", "CronJob"));
 ///     builder.run(controller)
 /// }
 /// ```
@@ -30,7 +30,7 @@ pub struct ControllerBuilder {
     workers: usize,
     informers: SharedInformerFactory,
     fan_outs: FanOuts,
-    /// What the first look waits for.
+    /// The workers wait for these.
     synced: Vec<BoxFuture<'static, ()>>,
     stop: CancellationToken,
 }
@@ -52,7 +52,7 @@ impl ControllerBuilder {
         self.queue.clone()
     }
 
-    /// The informer of a type, which syncs may read.
+    /// The informer of a type; syncs may read its cache.
     pub fn informer<K>(&mut self) -> SharedInformer<K>
     where
         K: kube::Resource<DynamicType = ()> + 'static,
@@ -63,50 +63,55 @@ impl ControllerBuilder {
         informer
     }
 
-    /// Has each object looked at at each of its events: these are the objects that the controller works on.
-    pub fn work_on<K: 'static>(&mut self, informer: &SharedInformer<K>) {
-        self.map(informer, |object| Some(object.key()));
+    /// Enqueues each object on each of its events. These are the objects that the controller reconciles.
+    pub fn enqueue_objects<K: 'static>(&mut self, informer: &SharedInformer<K>) {
+        self.enqueue_mapped(informer, |object| Some(object.key()));
     }
 
-    /// Has each object looked at at an interval, and when it comes, whatever else happens to it.
-    pub fn look_again_after<K: 'static>(&mut self, informer: &SharedInformer<K>, interval: Duration) {
+    /// Enqueues each object when it is added, and again at every interval whether or not it has changed.
+    pub fn resync_every<K: 'static>(&mut self, informer: &SharedInformer<K>, interval: Duration) {
         let queue = self.queue();
-        // A resync repeats the state that is known.
+        // A resync repeats the last known state.
         let is_resync = |old: &Object<K>, new: &Object<K>| old.is_same_version(new);
         let handler = on_change(is_resync, move |object: &Object<K>| queue.add(object.key()));
         let registered = informer.add_event_handler_with_resync(handler, Some(interval));
         self.synced.push(async move { registered.wait_for_sync().await }.boxed());
     }
 
-    /// Has the object looked at that `concerned` finds for an event's object, if any.
-    pub fn map<K: 'static>(
+    /// Enqueues the keys that `keys_of` returns for the object of an event.
+    pub fn enqueue_mapped<K: 'static, I: IntoIterator<Item = ObjectName>>(
         &mut self,
         informer: &SharedInformer<K>,
-        concerned: impl Fn(&Object<K>) -> Option<ObjectName> + Send + Sync + 'static,
+        keys_of: impl Fn(&Object<K>) -> I + Send + Sync + 'static,
     ) {
         let queue = self.queue();
-        self.watch(
-            informer,
-            on_each(move |object| {
-                if let Some(key) = concerned(object) {
-                    queue.add(key);
-                }
-            }),
-        );
+        let enqueue = on_each(move |object| keys_of(object).into_iter().for_each(|key| queue.add(key)));
+        self.add_handler(informer, enqueue);
     }
 
-    /// Has a handler told of events, which queues by itself what they concern.
-    pub fn watch<K: 'static>(&mut self, informer: &SharedInformer<K>, handler: impl EventHandler<K>) {
+    /// Enqueues the keys that `keys_of` returns for a deleted object.
+    pub fn enqueue_mapped_on_delete<K: 'static, I: IntoIterator<Item = ObjectName>>(
+        &mut self,
+        informer: &SharedInformer<K>,
+        keys_of: impl Fn(&Object<K>) -> I + Send + Sync + 'static,
+    ) {
+        let queue = self.queue();
+        let enqueue = on_delete(move |object| keys_of(object).into_iter().for_each(|key| queue.add(key)));
+        self.add_handler(informer, enqueue);
+    }
+
+    /// Adds an event handler that enqueues keys by itself.
+    pub fn add_handler<K: 'static>(&mut self, informer: &SharedInformer<K>, handler: impl EventHandler<K>) {
         let registered = self.fan_outs.add(informer, handler);
         self.synced.push(async move { registered.wait_for_sync().await }.boxed());
     }
 
-    /// What to run: works on the queue until the controller is told to end.
+    /// Returns the controller's task, which processes the queue until the context's `stop` is cancelled.
     pub fn run(self, controller: impl Reconciler) -> BoxFuture<'static, ()> {
         let Self { queue, workers, synced, stop, .. } = self;
         async move {
             if stop.run_until_cancelled(join_all(synced)).await.is_some() {
-                work(&queue, workers, stop, &controller).await;
+                process_queue(&queue, workers, stop, &controller).await;
             }
         }
         .boxed()

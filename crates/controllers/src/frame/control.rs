@@ -9,39 +9,39 @@ use serde::de::DeserializeOwned;
 
 use super::{EventKind, EventRecorder, SyncError};
 
-/// What workloads make, and what events say of that.
-pub trait Made:
+/// An object that workload controllers create and delete, with the texts of the events about it.
+pub trait ControlledObject:
     kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
     + Clone
     + Debug
     + Serialize
     + DeserializeOwned
 {
-    /// Before the name of one that was made.
+    /// Message prefix for a created object; its name follows.
     const CREATED: &str;
-    /// Before why one could not be made.
-    const NOT_CREATED: &str;
-    /// Before the name of one that was deleted.
+    /// Message prefix for a failed creation; the error follows.
+    const CREATE_FAILED: &str;
+    /// Message prefix for a deleted object; its name follows.
     const DELETED: &str;
-    /// Before why one could not be deleted.
-    const NOT_DELETED: &str;
+    /// Message prefix for a failed deletion; the error follows.
+    const DELETE_FAILED: &str;
 }
 
-impl Made for Pod {
+impl ControlledObject for Pod {
     const CREATED: &str = "Created pod: ";
-    const NOT_CREATED: &str = "Error creating: ";
+    const CREATE_FAILED: &str = "Error creating: ";
     const DELETED: &str = "Deleted pod: ";
-    const NOT_DELETED: &str = "Error deleting: ";
+    const DELETE_FAILED: &str = "Error deleting: ";
 }
 
-impl Made for Job {
+impl ControlledObject for Job {
     const CREATED: &str = "Created job ";
-    const NOT_CREATED: &str = "Error creating job: ";
+    const CREATE_FAILED: &str = "Error creating job: ";
     const DELETED: &str = "Deleted job ";
-    const NOT_DELETED: &str = "Error deleting job: ";
+    const DELETE_FAILED: &str = "Error deleting job: ";
 }
 
-/// Makes and deletes the objects of a controller's workloads, and says so in events of the workload.
+/// Creates and deletes the objects of workloads, and records an event on the workload for each.
 #[derive(Clone)]
 pub struct ObjectControl {
     client: kube::Client,
@@ -49,16 +49,17 @@ pub struct ObjectControl {
 }
 
 impl ObjectControl {
-    /// Acts through a client.
+    /// Uses this client and this recorder.
     pub fn new(client: kube::Client, events: EventRecorder) -> Self {
         Self { client, events }
     }
 
-    /// Makes an object for `owner`.
+    /// Creates an object for `owner`. An error is not recorded as an event if the namespace is being deleted or if
+    /// an earlier sync has created the object.
     ///
     /// # Errors
-    /// The API's refusal.
-    pub async fn create<K: Made>(
+    /// The API server's error.
+    pub async fn create<K: ControlledObject>(
         &self,
         owner: &ObjectReference,
         namespace: &str,
@@ -68,24 +69,24 @@ impl ObjectControl {
         match api.create(&PostParams::default(), object).await.map_err(SyncError::from) {
             Ok(created) => {
                 let name = created.meta().name.as_deref().unwrap_or_default();
-                self.tell(owner, EventKind::Normal, "SuccessfulCreate", K::CREATED, &name);
+                self.record(owner, EventKind::Normal, "SuccessfulCreate", K::CREATED, &name);
                 Ok(created)
             }
             Err(error) => {
-                // In a namespace on its way out nothing is to be made, and what exists another sync has made.
                 if !error.is_namespace_terminating() && !error.is_already_exists() {
-                    self.tell(owner, EventKind::Warning, "FailedCreate", K::NOT_CREATED, &error);
+                    self.record(owner, EventKind::Warning, "FailedCreate", K::CREATE_FAILED, &error);
                 }
                 Err(error)
             }
         }
     }
 
-    /// Deletes an object for `owner`; one that is gone, or another of its name, is left alone.
+    /// Deletes an object for `owner`. An object that no longer exists, or that was replaced by another of the same
+    /// name, is not an error.
     ///
     /// # Errors
-    /// The API's refusal.
-    pub async fn delete<K: Made>(
+    /// The API server's error.
+    pub async fn delete<K: ControlledObject>(
         &self,
         owner: &ObjectReference,
         object: &K,
@@ -101,25 +102,25 @@ impl ObjectControl {
         };
         match api.delete(name, &parameters).await.map_err(SyncError::from) {
             Ok(_) => {
-                self.tell(owner, EventKind::Normal, "SuccessfulDelete", K::DELETED, &name);
+                self.record(owner, EventKind::Normal, "SuccessfulDelete", K::DELETED, &name);
                 Ok(())
             }
             Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
             Err(error) => {
-                self.tell(owner, EventKind::Warning, "FailedDelete", K::NOT_DELETED, &error);
+                self.record(owner, EventKind::Warning, "FailedDelete", K::DELETE_FAILED, &error);
                 Err(error)
             }
         }
     }
 
-    fn tell(
+    fn record(
         &self,
         owner: &ObjectReference,
         kind: EventKind,
         reason: &'static str,
-        before: &str,
-        what: &dyn Display,
+        prefix: &str,
+        detail: &dyn Display,
     ) {
-        self.events.record(owner, kind, reason, &format!("{before}{what}"));
+        self.events.record(owner, kind, reason, &format!("{prefix}{detail}"));
     }
 }

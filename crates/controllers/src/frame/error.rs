@@ -1,18 +1,18 @@
 use nave_client::{DecodeError, redacted};
 
-/// Why a sync did not bring things where they belong; it is tried again, later each time.
+/// The error of a sync. The key is retried with backoff.
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
-    /// The API refused, or could not be reached.
-    #[error("{}", said(.0))]
+    /// The API server returned an error or could not be reached.
+    #[error("{}", api_message(.0))]
     Api(#[source] kube::Error),
-    /// An object in the cache is not what its type says.
+    /// A cached object does not decode as its type.
     #[error("cannot decode: {0}")]
     Decode(#[from] DecodeError),
-    /// An object holds what the API should have refused, such as a selector that is none.
+    /// An object has a value that the API server should have rejected, such as an invalid selector.
     #[error("{0}")]
     Invalid(String),
-    /// What was read is older than what this controller has done; a later sync will see more.
+    /// The cache is older than this controller's own last write; the sync is repeated shortly.
     #[error("the cache is behind: {0}")]
     Stale(&'static str),
 }
@@ -30,22 +30,22 @@ impl From<serde_json::Error> for SyncError {
 }
 
 impl SyncError {
-    /// Returns whether the API said that the object is not there.
+    /// Returns whether the API server returned 404.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 404)
     }
 
-    /// Returns whether the API said that the object has changed since it was read.
+    /// Returns whether the API server returned a conflict: the object has changed since it was read.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Api(kube::Error::Api(status)) if status.is_conflict())
     }
 
-    /// Returns whether the API said that an object of this name exists.
+    /// Returns whether the API server returned `AlreadyExists`.
     pub fn is_already_exists(&self) -> bool {
         matches!(self, Self::Api(kube::Error::Api(status)) if status.is_already_exists())
     }
 
-    /// Returns whether the API takes no new objects because their namespace is being deleted.
+    /// Returns whether the API server rejected a creation because the namespace is being deleted.
     pub fn is_namespace_terminating(&self) -> bool {
         let Self::Api(kube::Error::Api(status)) = self else { return false };
         let causes = status.details.iter().flat_map(|details| &details.causes);
@@ -53,8 +53,8 @@ impl SyncError {
     }
 }
 
-/// What the API said, in its words alone: this is put into conditions and events.
-fn said(error: &kube::Error) -> String {
+/// The bare message of an API error, as conditions and events show it.
+fn api_message(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
         other => other.to_string(),

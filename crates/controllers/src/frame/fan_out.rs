@@ -6,20 +6,20 @@ use std::sync::Arc;
 use nave_client::{Deleted, EventHandler, Object, Registration, SharedInformer};
 use parking_lot::{Mutex, RwLock};
 
-/// The handlers of all controllers, one for each type as far as informers are concerned: an event is queued, and a task
-/// woken, once for all of them. They do no more than to look at metadata and to queue keys, so that none holds the others
-/// up.
+/// One informer handler per type that forwards to the handlers of all controllers, so that an event is queued, and
+/// a task woken, once instead of once per controller. Handlers only read metadata and enqueue keys, so none delays
+/// the others.
 #[derive(Clone, Default)]
 pub(super) struct FanOuts(Arc<Mutex<HashMap<TypeId, Box<dyn Any + Send>>>>);
 
-/// The handlers of one type, and their place in its informer.
+/// The handlers of a type and their registration with its informer.
 type Entry<K> = (FanOut<K>, Registration);
 
-/// Tells several handlers of each event, in the order in which they came.
+/// Forwards each event to several handlers, in the order in which they were added.
 struct FanOut<K>(Arc<RwLock<Vec<Box<dyn EventHandler<K>>>>>);
 
 impl FanOuts {
-    /// Adds a handler to those of an informer. It must not run yet: what has happened before is not told again.
+    /// Adds a handler to an informer. The informer must not have started: earlier events are not repeated.
     pub(super) fn add<K: 'static>(
         &self,
         informer: &SharedInformer<K>,
@@ -36,17 +36,17 @@ impl FanOuts {
                 handlers.0.write().push(Box::new(handler));
                 registration.clone()
             }
-            // An entry is of the type that it is found by.
+            // Unreachable: entries are keyed by their type.
             None => informer.add_event_handler(handler),
         }
     }
 }
 
 impl<K: 'static> FanOut<K> {
-    /// A handler that panics does not keep an event from the others.
-    fn tell(&self, tell: impl Fn(&dyn EventHandler<K>)) {
+    /// Calls each handler; a panic in one does not keep the event from the others.
+    fn notify_each(&self, notify: impl Fn(&dyn EventHandler<K>)) {
         for handler in self.0.read().iter() {
-            if catch_unwind(AssertUnwindSafe(|| tell(&**handler))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| notify(&**handler))).is_err() {
                 tracing::error!(kind = std::any::type_name::<K>(), "an event handler panicked");
             }
         }
@@ -55,15 +55,15 @@ impl<K: 'static> FanOut<K> {
 
 impl<K: 'static> EventHandler<K> for FanOut<K> {
     fn on_add(&self, object: &Object<K>, is_in_initial_list: bool) {
-        self.tell(|handler| handler.on_add(object, is_in_initial_list));
+        self.notify_each(|handler| handler.on_add(object, is_in_initial_list));
     }
 
     fn on_update(&self, old: &Object<K>, new: &Object<K>) {
-        self.tell(|handler| handler.on_update(old, new));
+        self.notify_each(|handler| handler.on_update(old, new));
     }
 
     fn on_delete(&self, deleted: &Deleted<K>) {
-        self.tell(|handler| handler.on_delete(deleted));
+        self.notify_each(|handler| handler.on_delete(deleted));
     }
 }
 
@@ -75,9 +75,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_handler_that_panics_keeps_nothing_from_the_others() {
-        let told = Arc::new(Mutex::new(0));
-        let count = Arc::clone(&told);
+    fn a_panicking_handler_does_not_keep_events_from_other_handlers() {
+        let calls = Arc::new(Mutex::new(0));
+        let count = Arc::clone(&calls);
         let handlers: Vec<Box<dyn EventHandler<Value>>> = vec![
             Box::new(on_each(|_| std::panic::panic_any("a test's panic"))),
             Box::new(on_each(move |_| *count.lock() += 1)),
@@ -87,6 +87,6 @@ mod tests {
         fan_out.on_add(&object, true);
         fan_out.on_update(&object, &object);
         fan_out.on_delete(&Deleted::Known(object));
-        assert_eq!(*told.lock(), 3);
+        assert_eq!(*calls.lock(), 3);
     }
 }

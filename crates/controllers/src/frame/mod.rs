@@ -1,4 +1,4 @@
-//! What all controllers share: the list they stand in, what they are given, how they are put together and start.
+//! The framework of the controllers: descriptors, context, builder, startup and workers.
 
 mod builder;
 mod control;
@@ -13,63 +13,63 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use nave_client::workqueue::{Key, WorkqueueMetrics, default_rate_limiter};
-use nave_client::{SharedInformerFactory, Workqueue};
+use nave_client::{SharedInformer, SharedInformerFactory, Workqueue};
 use tokio_util::sync::CancellationToken;
 
 pub use builder::ControllerBuilder;
-pub use control::{Made, ObjectControl};
+pub use control::{ControlledObject, ObjectControl};
 pub use error::SyncError;
 use fan_out::FanOuts;
 pub use nave_client::record::{EventKind, EventRecorder, reference_of};
 pub use options::{AutoscalerOptions, Options};
-pub use run::{Clients, Reconciler, Running, Settings, start, work};
+pub use run::{Clients, Reconciler, Running, Settings, process_queue, start};
 pub use slow_start::slow_start;
 
-/// A controller, before it runs.
+/// The static description of a controller.
 #[derive(Clone, Copy, Debug)]
 pub struct Descriptor {
-    /// kube-controller-manager's name for it, as `--controllers` takes it.
+    /// kube-controller-manager's name of it, as in `--controllers`.
     pub name: &'static str,
-    /// The short name `--controllers` takes too.
+    /// The short name, which `--controllers` also accepts.
     pub alias: &'static str,
-    /// The service account in kube-system it acts as; empty for the controller manager itself.
+    /// The service account in kube-system that it acts as; empty for the controller manager's own identity.
     pub service_account: &'static str,
-    /// True if `*` runs it.
+    /// True if `--controllers=*` enables it.
     pub on_by_default: bool,
-    /// How many keys it works on at once.
+    /// The number of keys it processes concurrently.
     pub workers: Workers,
-    /// Registers its informers and handlers, and returns what to run once informers are started. What it returns ends
-    /// when the context's `stop` is cancelled, and waits for the informers' first lists by itself.
+    /// Registers informers and handlers, and returns the task to run once informers have started. The task waits
+    /// for the informers' initial lists itself, and ends when the context's `stop` is cancelled.
     pub start: fn(&Context) -> BoxFuture<'static, ()>,
 }
 
-/// How many keys a controller works on at once.
+/// The number of keys that a controller processes concurrently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Workers {
-    /// kube-controller-manager's flag that says so, where it has one.
+    /// kube-controller-manager's flag for it, if there is one.
     pub flag: Option<&'static str>,
-    /// As many where nothing else is said.
+    /// The number without the flag.
     pub default: usize,
 }
 
 impl Workers {
-    /// As many as a flag says.
+    /// A number that a flag can change.
     pub const fn by_flag(flag: &'static str, default: usize) -> Self {
         Self { flag: Some(flag), default }
     }
 
-    /// Always so many.
+    /// A fixed number.
     pub const fn fixed(count: usize) -> Self {
         Self { flag: None, default: count }
     }
 }
 
-/// Makes the tokens of service accounts that are kept in secrets.
+/// Generates service account tokens to be stored in secrets.
 pub trait TokenGenerator: Send + Sync {
-    /// A token without an end for an account, to be kept in a secret.
+    /// Returns a token without expiration for an account, bound to a secret.
     ///
     /// # Errors
-    /// It cannot be signed.
+    /// Signing failed.
     fn token<'a>(
         &'a self,
         account: &'a ServiceAccount,
@@ -77,10 +77,10 @@ pub trait TokenGenerator: Send + Sync {
     ) -> BoxFuture<'a, Result<String, String>>;
 }
 
-/// Signs certificates for those who ask the API for one.
+/// Signs the certificates of certificate signing requests.
 pub trait CertificateSigner: Send + Sync {
-    /// The certificate, in PEM, for a request in PEM, from the authority of a signer such as
-    /// `kubernetes.io/kube-apiserver-client`; nothing where that signer has none.
+    /// Returns the PEM certificate for a PEM request, signed by the CA of a signer such as
+    /// `kubernetes.io/kube-apiserver-client`; `None` if there is no CA for that signer.
     ///
     /// # Errors
     /// The request cannot be signed.
@@ -93,35 +93,35 @@ pub trait CertificateSigner: Send + Sync {
     ) -> Option<Result<Vec<u8>, String>>;
 }
 
-/// What a controller is given.
+/// The environment of a controller.
 #[derive(Clone)]
 pub struct Context {
-    /// Acts as the controller's service account.
+    /// Authenticates as the controller's service account.
     pub client: kube::Client,
-    /// One informer a type for all controllers. [`start`] starts those that controllers have asked for.
+    /// One informer per type, shared by all controllers. [`start`] starts the ones that controllers have requested.
     pub informers: SharedInformerFactory,
-    /// Writes events in the controller's name.
+    /// Records events with the controller as their source.
     pub events: EventRecorder,
-    /// The certificate authority of the server, in PEM, where it is known.
+    /// The server's CA certificate in PEM, if known.
     pub root_ca: Option<Arc<str>>,
-    /// Makes tokens for secrets, where there is a key to sign with.
+    /// Generates tokens for secrets, if there is a signing key.
     pub tokens: Option<Arc<dyn TokenGenerator>>,
-    /// Signs certificates, where there is an authority to sign with.
+    /// Signs certificates, if there is a CA.
     pub signer: Option<Arc<dyn CertificateSigner>>,
-    /// How many keys it works on at once.
+    /// The number of keys to process concurrently.
     pub workers: usize,
-    /// Options of single controllers.
+    /// Options of individual controllers.
     pub options: Options,
-    /// Where queues are measured.
+    /// Registers the queues' metrics.
     pub metrics: Option<WorkqueueMetrics>,
-    /// The handlers of all controllers.
+    /// Shares one handler per informer among all controllers.
     fan_outs: FanOuts,
-    /// Told when the controller is to end.
+    /// Cancelled when the controller is to stop.
     pub stop: CancellationToken,
 }
 
 impl Context {
-    /// A queue that is measured under upstream's name for it.
+    /// Creates a queue; its metrics have upstream's name of the queue.
     pub fn queue<T: Key>(&self, name: &str) -> Workqueue<T> {
         Workqueue::with_rate_limiter(
             default_rate_limiter(),
@@ -129,12 +129,23 @@ impl Context {
         )
     }
 
-    /// Begins to put a controller together that works on a queue of objects; the queue's name is upstream's.
+    /// Starts to set up a controller on a queue of object keys; the queue has upstream's name.
     pub fn controller(&self, queue: &str) -> ControllerBuilder {
         ControllerBuilder::new(self, queue)
     }
 
-    /// Acts on the objects of workloads.
+    /// Starts to set up a controller that reconciles the objects of type `K` after each of their events.
+    pub fn controller_for<K>(&self, queue: &str) -> (ControllerBuilder, SharedInformer<K>)
+    where
+        K: kube::Resource<DynamicType = ()> + 'static,
+    {
+        let mut builder = self.controller(queue);
+        let informer = builder.informer();
+        builder.enqueue_objects(&informer);
+        (builder, informer)
+    }
+
+    /// Creates and deletes objects for workloads.
     pub fn object_control(&self) -> ObjectControl {
         ObjectControl::new(self.client.clone(), self.events.clone())
     }

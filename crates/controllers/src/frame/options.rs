@@ -1,35 +1,36 @@
 use std::time::Duration;
 
-/// Options of single controllers, by kube-controller-manager's flags.
+/// Options of individual controllers, set by kube-controller-manager's flags.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// So many pods that have ended are kept (`--terminated-pod-gc-threshold`).
+    /// The number of terminated pods to keep (`--terminated-pod-gc-threshold`).
     pub terminated_pods: usize,
-    /// Claims that have no volume are looked at this often (`--pvclaimbinder-sync-period`).
+    /// The interval at which unbound claims are retried (`--pvclaimbinder-sync-period`).
     pub claim_binder_sync_period: Duration,
-    /// True if provisioners are asked for volumes (`--enable-dynamic-provisioning`).
+    /// True if volumes are provisioned dynamically (`--enable-dynamic-provisioning`).
     pub dynamic_provisioning: bool,
-    /// All quotas are counted this often (`--resource-quota-sync-period`).
+    /// The interval at which each quota is recalculated (`--resource-quota-sync-period`).
     pub resource_quota_sync_period: Duration,
-    /// Tokens in secrets that nothing has used for so long are deleted
+    /// Secret-based tokens that have not been used for this long are deleted
     /// (`--legacy-service-account-token-clean-up-period`).
     pub legacy_token_clean_up_period: Duration,
-    /// The horizontal pod autoscaler's.
+    /// Options of the horizontal pod autoscaler.
     pub autoscaler: AutoscalerOptions,
 }
 
 /// The horizontal pod autoscaler's options (`--horizontal-pod-autoscaler-…`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AutoscalerOptions {
-    /// Each autoscaler is looked at this often (`sync-period`).
+    /// The interval at which each autoscaler is evaluated (`sync-period`).
     pub sync_period: Duration,
-    /// The highest recommendation of this time holds against scaling down (`downscale-stabilization`).
+    /// Scaling down uses the highest recommendation within this window (`downscale-stabilization`).
     pub downscale_stabilization: Duration,
-    /// Ratios this close to 1 change nothing (`tolerance`).
+    /// The number of replicas stays while the usage ratio is this close to 1 (`tolerance`).
     pub tolerance: f64,
-    /// CPU samples of this time after the start of a pod may be left out (`cpu-initialization-period`).
+    /// CPU samples taken within this time after a pod's start may be ignored (`cpu-initialization-period`).
     pub cpu_initialization_period: Duration,
-    /// A pod that becomes unready within this time after its start was never ready (`initial-readiness-delay`).
+    /// A pod that becomes unready within this time after its start counts as never ready
+    /// (`initial-readiness-delay`).
     pub initial_readiness_delay: Duration,
 }
 

@@ -13,40 +13,39 @@ use tokio_util::task::TaskTracker;
 use super::fan_out::FanOuts;
 use super::{CertificateSigner, Context, Descriptor, Options, SyncError, TokenGenerator};
 
-/// Where controllers get their clients from.
+/// The source of the controllers' clients and credentials.
 pub trait Clients: Send + Sync {
-    /// A client that acts as a service account of kube-system; as the controller manager itself, where none is named.
+    /// Returns a client that authenticates as a service account of kube-system, or as the controller manager if the
+    /// name is empty.
     fn client(&self, service_account: &str) -> kube::Client;
 
-    /// The certificate authority of the server that is reached, in PEM, where it is known.
+    /// The server's CA certificate in PEM, if known.
     fn root_ca(&self) -> Option<Arc<str>>;
 
-    /// Makes tokens for secrets, where there is a key to sign with.
+    /// Generates tokens for secrets, if there is a signing key.
     fn tokens(&self) -> Option<Arc<dyn TokenGenerator>>;
 
-    /// Signs certificates, where there is an authority to sign with.
+    /// Signs certificates, if there is a CA.
     fn signer(&self) -> Option<Arc<dyn CertificateSigner>>;
 }
 
-/// How controllers work, where that is for an operator to say.
+/// Settings of the controllers that an operator can change.
 #[derive(Clone)]
 pub struct Settings {
-    /// How many keys controllers work on at once, by the flag that says so; as many as their defaults say where it is
-    /// not here.
+    /// The number of keys processed concurrently, by flag; controllers whose flag is absent use their default.
     pub workers: HashMap<&'static str, usize>,
-    /// Options of single controllers.
+    /// Options of individual controllers.
     pub options: Options,
-    /// Where queues are measured.
+    /// Registers the queues' metrics.
     pub metrics: Option<WorkqueueMetrics>,
-    /// Restarts controllers that panic outside of a sync.
+    /// Restarts controllers that panic outside a sync.
     pub supervisor: Supervisor,
 }
 
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { workers, options, metrics: _, supervisor: _ } = self;
-        let mut it = f.debug_struct("Settings");
-        it.field("workers", workers).field("options", options).finish_non_exhaustive()
+        f.debug_struct("Settings").field("workers", workers).field("options", options).finish_non_exhaustive()
     }
 }
 
@@ -63,19 +62,19 @@ impl Default for Settings {
 
 impl Settings {
     fn workers_of(&self, controller: &Descriptor) -> usize {
-        let said = controller.workers.flag.and_then(|flag| self.workers.get(flag));
-        said.copied().unwrap_or(controller.workers.default)
+        let configured = controller.workers.flag.and_then(|flag| self.workers.get(flag));
+        configured.copied().unwrap_or(controller.workers.default)
     }
 }
 
-/// Controllers that run.
+/// The running controllers.
 pub struct Running {
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
-/// Starts controllers: first all of them register what they watch, then the informers start, one a type, then they
-/// work. Must be called within a Tokio runtime.
+/// Starts controllers: all of them register their informers and handlers, then the informers start, then the
+/// workers. Must be called within a Tokio runtime.
 pub fn start<'a>(
     controllers: impl IntoIterator<Item = &'a Descriptor>,
     clients: &dyn Clients,
@@ -114,8 +113,8 @@ pub fn start<'a>(
     Running { tasks, stop }
 }
 
-/// Runs a controller. After a panic it registers anew, with handlers of its own that hear of all objects, and what it
-/// registered before is left to fill a queue that nothing reads: bounded by the number of objects.
+/// Runs a controller. After a panic the controller registers its handlers again, and they see every object. Its old
+/// handlers stay registered and keep filling a queue that nothing reads, which the number of objects bounds.
 async fn supervise(
     work: BoxFuture<'static, ()>,
     controller: Descriptor,
@@ -123,35 +122,35 @@ async fn supervise(
     supervisor: Supervisor,
 ) {
     let mut work = Some(work);
-    let run = || {
+    let start_or_restart = || {
         work.take().unwrap_or_else(|| {
             let work = (controller.start)(&Context { fan_outs: FanOuts::default(), ..context.clone() });
             context.informers.start();
             work
         })
     };
-    supervisor.supervise("controller", controller.name, run).await;
+    supervisor.supervise("controller", controller.name, start_or_restart).await;
 }
 
 impl Running {
-    /// Ends them, and waits until work under way is done.
+    /// Stops the controllers and waits for running syncs to finish.
     pub async fn shutdown(&self) {
         self.stop.cancel();
         self.tasks.wait().await;
     }
 }
 
-/// What a controller does about a key.
+/// Reconciles the object behind a key.
 pub trait Reconciler<T = ObjectName>: Send + Sync + 'static {
-    /// Reads what is there, and brings it closer to what is wanted.
+    /// Brings the observed state closer to the desired state.
     fn sync(&self, key: T) -> impl Future<Output = Result<Action, SyncError>> + Send;
 }
 
-/// When to look again at what the cache was too old for.
-const SOON: Duration = Duration::from_millis(20);
+/// The delay before a sync is repeated because the cache was stale.
+const STALE_CACHE_DELAY: Duration = Duration::from_millis(20);
 
-/// Works on a queue until `stop` is cancelled, on `workers` keys at once.
-pub async fn work<T: Key + fmt::Display>(
+/// Processes a queue with `workers` concurrent syncs until `stop` is cancelled.
+pub async fn process_queue<T: Key + fmt::Display>(
     queue: &Workqueue<T>,
     workers: usize,
     stop: CancellationToken,
@@ -160,9 +159,9 @@ pub async fn work<T: Key + fmt::Display>(
     let sync = |key| async move {
         match controller.sync(key).await {
             Err(error) if error.is_conflict() || matches!(error, SyncError::Stale(_)) => {
-                // Usual: the cache has not heard yet of what was done last.
-                tracing::debug!(%error, "a sync will be repeated");
-                Ok(Action::RequeueAfter(SOON))
+                // Expected: the cache does not show the last write yet.
+                tracing::debug!(%error, "sync will be retried");
+                Ok(Action::RequeueAfter(STALE_CACHE_DELAY))
             }
             outcome => outcome,
         }

@@ -1,16 +1,16 @@
-//! Owners that were found not to exist.
+//! Owners that are known not to exist (upstream: `absentOwnerCache`).
 
 use std::collections::{HashSet, VecDeque};
 
 use super::uid::Uid;
 
-/// Owners remembered at most.
+/// The maximum number of entries.
 const CAPACITY: usize = 500;
 
-/// Where an owner was looked for.
+/// An owner as a reference in one namespace identifies it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Place {
-    /// The uid it was to have. An object that is gone never comes back under its uid.
+pub(super) struct OwnerKey {
+    /// The expected UID. A deleted object never comes back with the same UID.
     pub(super) uid: Uid,
     /// Group and version of its kind.
     pub(super) api_version: String,
@@ -22,20 +22,21 @@ pub(super) struct Place {
     pub(super) name: String,
 }
 
-/// The owners that were found absent last: the many dependents of one owner need one look, not one each.
+/// The owners most recently found absent, so that the dependents of one owner need one live read instead of one
+/// each.
 #[derive(Debug, Default)]
 pub(super) struct AbsentOwners {
-    known: HashSet<Place>,
-    order: VecDeque<Place>,
+    known: HashSet<OwnerKey>,
+    order: VecDeque<OwnerKey>,
 }
 
 impl AbsentOwners {
-    /// Notes that an owner is not there.
-    pub(super) fn insert(&mut self, place: Place) {
-        if !self.known.insert(place.clone()) {
+    /// Records that an owner does not exist.
+    pub(super) fn insert(&mut self, owner: OwnerKey) {
+        if !self.known.insert(owner.clone()) {
             return;
         }
-        self.order.push_back(place);
+        self.order.push_back(owner);
         if self.order.len() > CAPACITY
             && let Some(oldest) = self.order.pop_front()
         {
@@ -43,9 +44,9 @@ impl AbsentOwners {
         }
     }
 
-    /// Returns whether an owner is known not to be there.
-    pub(super) fn contains(&self, place: &Place) -> bool {
-        self.known.contains(place)
+    /// Returns whether an owner is known not to exist.
+    pub(super) fn contains(&self, owner: &OwnerKey) -> bool {
+        self.known.contains(owner)
     }
 }
 
@@ -53,9 +54,9 @@ impl AbsentOwners {
 mod tests {
     use super::*;
 
-    fn place(at: usize) -> Place {
+    fn owner(at: usize) -> OwnerKey {
         let text = String::new;
-        Place {
+        OwnerKey {
             uid: Uid::new(&at.to_string()),
             api_version: text(),
             kind: text(),
@@ -65,14 +66,14 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_is_forgotten_first() {
+    fn evicts_the_oldest_entry() {
         let mut absent = AbsentOwners::default();
         for at in 0..=CAPACITY {
-            absent.insert(place(at));
-            absent.insert(place(at));
+            absent.insert(owner(at));
+            absent.insert(owner(at));
         }
-        assert!(!absent.contains(&place(0)));
-        assert!(absent.contains(&place(1)) && absent.contains(&place(CAPACITY)));
+        assert!(!absent.contains(&owner(0)));
+        assert!(absent.contains(&owner(1)) && absent.contains(&owner(CAPACITY)));
         assert_eq!(absent.known.len(), CAPACITY);
     }
 }

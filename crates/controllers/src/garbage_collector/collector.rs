@@ -1,5 +1,5 @@
-//! What is done about an object: reads it and its owners live, then deletes it, changes its references, or lets it go
-//! on.
+//! Processes one object: reads it and its owners live, then deletes it, removes owner references, or removes a
+//! finalizer.
 
 use std::sync::Arc;
 
@@ -10,33 +10,33 @@ use kube::core::DynamicObject;
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
 
-use super::absent::{AbsentOwners, Place};
+use super::absent::{AbsentOwners, OwnerKey};
 use super::graph::{Deletion, Graph, Item, Kind, Observed, Owner, Work};
 use super::uid::Uid;
 use crate::api;
 use crate::discovery::{Discovered, Resource};
 use crate::frame::SyncError;
 
-/// The finalizer of an object that waits for its dependents to go.
+/// The finalizer of foreground deletion.
 const FOREGROUND: &str = "foregroundDeletion";
-/// The finalizer of an object that waits for its dependents to be orphaned.
+/// The finalizer of orphaning deletion.
 const ORPHAN: &str = "orphan";
-/// Dependents orphaned at a time.
+/// The number of dependents orphaned concurrently.
 const ORPHANED_AT_ONCE: usize = 16;
 
-/// The graph, and all that is needed to act on it.
+/// The graph, and clients to act on it.
 pub(super) struct Collector {
     client: kube::Client,
     graph: Mutex<Graph>,
     absent: Mutex<AbsentOwners>,
-    /// What the server serves, as of the last time it was asked.
+    /// The resources that the server serves, from the last discovery.
     discovered: RwLock<Arc<Discovered>>,
-    /// Where work goes.
+    /// Enqueues work.
     queue: Box<dyn Fn(Work) + Send + Sync>,
 }
 
 impl Collector {
-    /// A collector that knows nothing yet; work is told to `queue`.
+    /// A collector with an empty graph; `queue` enqueues work.
     pub(super) fn new(client: kube::Client, queue: impl Fn(Work) + Send + Sync + 'static) -> Self {
         Self {
             client,
@@ -47,12 +47,12 @@ impl Collector {
         }
     }
 
-    /// What the server serves.
+    /// Sets the resources that the server serves.
     pub(super) fn set_discovered(&self, discovered: Arc<Discovered>) {
         *self.discovered.write() = discovered;
     }
 
-    /// Changes the graph and queues what comes of it.
+    /// Changes the graph and enqueues the resulting work.
     pub(super) fn change(&self, change: impl FnOnce(&mut Graph, &mut Vec<Work>)) {
         let mut work = Vec::new();
         change(&mut self.graph.lock(), &mut work);
@@ -64,17 +64,17 @@ impl Collector {
         self.graph.lock().item(uid)
     }
 
-    /// Sees by a live read whether an object exists that has not been observed.
+    /// Checks by a live read whether an unobserved object exists.
     pub(super) async fn verify(&self, uid: &Uid) -> Result<(), SyncError> {
         let Some(item) = self.graph.lock().item(uid).filter(|item| !item.observed) else { return Ok(()) };
         self.read_item(uid, &item).await.map(drop)
     }
 
-    /// Sees whether an object has to go, or can go on with its deletion.
-    pub(super) async fn attempt(&self, uid: &Uid) -> Result<(), SyncError> {
+    /// Deletes an object that has no owners left, or advances its deletion (upstream: `attemptToDeleteItem`).
+    pub(super) async fn attempt_to_delete(&self, uid: &Uid) -> Result<(), SyncError> {
         let Some(item) = self.graph.lock().item(uid) else { return Ok(()) };
         let Some((resource, live)) = self.read_item(uid, &item).await? else { return Ok(()) };
-        match deletion_of(&live) {
+        match deletion_state(&live) {
             Deletion::None => {}
             Deletion::Foreground => return self.continue_foreground(uid, &resource, &live).await,
             Deletion::Begun | Deletion::Orphan => return Ok(()),
@@ -83,9 +83,9 @@ impl Collector {
         if owners.is_empty() {
             return Ok(());
         }
-        let mut found = Found::default();
+        let mut found = OwnersByState::default();
         for owner in owners {
-            match self.look_for(&owner, &live).await? {
+            match self.owner_state(&owner, &live).await? {
                 State::Solid => found.solid.push(owner),
                 State::Waiting => found.waiting.push(owner),
                 State::Dangling => found.dangling.push(owner),
@@ -96,39 +96,39 @@ impl Collector {
             if found.waiting.is_empty() && found.dangling.is_empty() {
                 return Ok(());
             }
-            // Owners that wait for this object need not: others have it.
+            // Another owner keeps the object, so the waiting owners need not wait for it.
             return self.write(&resource, &live, json!({"ownerReferences": found.solid})).await;
         }
         if !found.waiting.is_empty() && item.has_dependents {
-            if self.dependents_wait(uid) && blocks(&live) {
-                // The object and what it owns wait for each other: nobody has to wait for it, then.
+            if self.has_waiting_dependents(uid) && blocks(&live) {
+                // The object and its dependents block each other, so it stops blocking its owners.
                 self.stop_blocking(&resource, &live).await?;
                 (self.queue)(Work::Attempt(uid.clone()));
                 return Ok(());
             }
             return self.delete(&resource, &live, PropagationPolicy::Foreground).await;
         }
-        self.delete(&resource, &live, policy_of(&live)).await
+        self.delete(&resource, &live, propagation_policy(&live)).await
     }
 
-    /// Takes an owner that is being deleted out of its dependents, and lets it go.
-    pub(super) async fn orphan(&self, uid: &Uid) -> Result<(), SyncError> {
+    /// Removes the reference to an owner from its dependents, then the owner's finalizer.
+    pub(super) async fn orphan_dependents(&self, uid: &Uid) -> Result<(), SyncError> {
         let Some(item) = self.graph.lock().item(uid) else { return Ok(()) };
         let Some((resource, live)) = self.read_item(uid, &item).await? else { return Ok(()) };
-        if deletion_of(&live) != Deletion::Orphan {
+        if deletion_state(&live) != Deletion::Orphan {
             return Ok(());
         }
         let dependents = self.graph.lock().dependents(uid);
         stream::iter(dependents)
-            .map(|dependent| self.release(uid, dependent.uid))
+            .map(|dependent| self.remove_owner(uid, dependent.uid))
             .buffer_unordered(ORPHANED_AT_ONCE)
             .try_collect::<()>()
             .await?;
-        self.drop_finalizer(&resource, &live, ORPHAN).await
+        self.remove_finalizer(&resource, &live, ORPHAN).await
     }
 
-    /// Takes an owner out of one dependent.
-    async fn release(&self, owner: &Uid, dependent: Uid) -> Result<(), SyncError> {
+    /// Removes the reference to an owner from one dependent.
+    async fn remove_owner(&self, owner: &Uid, dependent: Uid) -> Result<(), SyncError> {
         let Some(item) = self.graph.lock().item(&dependent) else { return Ok(()) };
         let Some((resource, live)) = self.read_item(&dependent, &item).await? else { return Ok(()) };
         let owners = live.owner_references.iter().flatten();
@@ -139,7 +139,8 @@ impl Collector {
         self.write(&resource, &live, json!({"ownerReferences": kept})).await
     }
 
-    /// Lets an object go whose dependents are gone, or sees to those that it waits for.
+    /// Removes the finalizer of foreground deletion if no dependents are left, or processes the dependents that
+    /// block it.
     async fn continue_foreground(
         &self,
         uid: &Uid,
@@ -147,12 +148,12 @@ impl Collector {
         live: &ObjectMeta,
     ) -> Result<(), SyncError> {
         let mut blocking = self.graph.lock().dependents(uid);
-        // What owns itself does not wait for itself.
+        // An object that owns itself does not block itself.
         blocking.retain(|dependent| dependent.blocking && dependent.uid != *uid);
         if blocking.is_empty() {
-            return self.drop_finalizer(resource, live, FOREGROUND).await;
+            return self.remove_finalizer(resource, live, FOREGROUND).await;
         }
-        // Those that wait themselves are looked at whenever something changes for them.
+        // Dependents that wait themselves are processed when one of their own dependents changes.
         blocking.retain(|dependent| dependent.deletion != Deletion::Foreground);
         for dependent in blocking {
             (self.queue)(Work::Attempt(dependent.uid));
@@ -160,33 +161,33 @@ impl Collector {
         Ok(())
     }
 
-    fn dependents_wait(&self, uid: &Uid) -> bool {
+    fn has_waiting_dependents(&self, uid: &Uid) -> bool {
         let dependents = self.graph.lock().dependents(uid);
         dependents.iter().any(|dependent| dependent.deletion == Deletion::Foreground)
     }
 
-    /// Reads the object of a node live. One that is not there any more leaves the graph.
+    /// Reads the object of a node live. An object that does not exist is removed from the graph.
     async fn read_item(&self, uid: &Uid, item: &Item) -> Result<Option<(Resource, ObjectMeta)>, SyncError> {
         let resource = self.resource(&item.kind.api_version, &item.kind.kind)?;
         let live = self.read(&resource, &item.namespace, &item.name).await?;
         let Some(live) = live.filter(|live| live.uid.as_deref().map(Uid::new).as_ref() == Some(uid)) else {
             let namespace = if resource.namespaced { item.namespace.clone() } else { String::new() };
-            self.absent.lock().insert(Place {
+            self.absent.lock().insert(OwnerKey {
                 uid: uid.clone(),
                 api_version: item.kind.api_version.clone(),
                 kind: item.kind.kind.clone(),
                 namespace,
                 name: item.name.clone(),
             });
-            self.change(|graph, work| graph.vanished(uid, work));
+            self.change(|graph, work| graph.remove(uid, work));
             return Ok(None);
         };
         self.observe(&item.kind, &live);
         Ok(Some((resource, live)))
     }
 
-    /// What has become of an owner that an object names.
-    async fn look_for(&self, owner: &OwnerReference, object: &ObjectMeta) -> Result<State, SyncError> {
+    /// Determines the state of an owner that an object refers to.
+    async fn owner_state(&self, owner: &OwnerReference, object: &ObjectMeta) -> Result<State, SyncError> {
         let resource = self.resource(&owner.api_version, &owner.kind)?;
         let namespace = object.namespace.as_deref().unwrap_or_default();
         if resource.namespaced && namespace.is_empty() {
@@ -197,7 +198,7 @@ impl Collector {
             );
             return Ok(State::Unresolvable);
         }
-        let place = Place {
+        let place = OwnerKey {
             uid: Uid::new(&owner.uid),
             api_version: owner.api_version.clone(),
             kind: owner.kind.clone(),
@@ -214,19 +215,19 @@ impl Collector {
         };
         let kind = Kind { api_version: owner.api_version.clone(), kind: owner.kind.clone() };
         self.observe(&Arc::new(kind), &live);
-        let waits = deletion_of(&live) == Deletion::Foreground;
+        let waits = deletion_state(&live) == Deletion::Foreground;
         Ok(if waits { State::Waiting } else { State::Solid })
     }
 
     fn observe(&self, kind: &Arc<Kind>, live: &ObjectMeta) {
-        let owners: Vec<_> = live.owner_references.iter().flatten().map(owner).collect();
+        let owners: Vec<_> = live.owner_references.iter().flatten().map(graph_owner).collect();
         let object = Observed {
             kind,
             namespace: live.namespace.as_deref().unwrap_or_default(),
             name: live.name.as_deref().unwrap_or_default(),
             uid: Uid::new(live.uid.as_deref().unwrap_or_default()),
             owners: &owners,
-            deletion: deletion_of(live),
+            deletion: deletion_state(live),
             cached: None,
         };
         self.change(|graph, work| graph.observe(&object, work));
@@ -245,14 +246,14 @@ impl Collector {
         namespace: &str,
         name: &str,
     ) -> Result<Option<ObjectMeta>, SyncError> {
-        // A name that no path can have is nobody's.
+        // No object has an empty name.
         if name.is_empty() {
             return Ok(None);
         }
         Ok(self.api(resource, namespace).get_metadata_opt(name).await?.map(|live| live.metadata))
     }
 
-    /// Deletes an object, if it is still as it was read.
+    /// Deletes an object if it has not changed since it was read.
     async fn delete(
         &self,
         resource: &Resource,
@@ -267,10 +268,10 @@ impl Collector {
             ..DeleteParams::default()
         };
         let objects = self.api(resource, live.namespace.as_deref().unwrap_or_default());
-        api::gone_is_fine(objects.delete(live.name.as_deref().unwrap_or_default(), &parameters).await)
+        api::ignore_not_found(objects.delete(live.name.as_deref().unwrap_or_default(), &parameters).await)
     }
 
-    async fn drop_finalizer(
+    async fn remove_finalizer(
         &self,
         resource: &Resource,
         live: &ObjectMeta,
@@ -288,7 +289,7 @@ impl Collector {
         self.write(resource, live, json!({"ownerReferences": owners})).await
     }
 
-    /// Writes metadata, if the object is still as it was read.
+    /// Patches metadata if the object has not changed since it was read.
     async fn write(
         &self,
         resource: &Resource,
@@ -300,7 +301,7 @@ impl Collector {
         let patch = Patch::Merge(json!({"metadata": metadata}));
         let objects = self.api(resource, live.namespace.as_deref().unwrap_or_default());
         let name = live.name.as_deref().unwrap_or_default();
-        api::gone_is_fine(objects.patch_metadata(name, &PatchParams::default(), &patch).await)
+        api::ignore_not_found(objects.patch_metadata(name, &PatchParams::default(), &patch).await)
     }
 
     fn api(&self, resource: &Resource, namespace: &str) -> Api<DynamicObject> {
@@ -313,27 +314,27 @@ impl Collector {
     }
 }
 
-/// What has become of an owner.
+/// The state of an owner.
 enum State {
-    /// It is there.
+    /// It exists.
     Solid,
-    /// It is not there.
+    /// It does not exist.
     Dangling,
-    /// It is being deleted, and waits for its dependents.
+    /// It is in foreground deletion and waits for its dependents.
     Waiting,
-    /// It cannot be where the object says.
+    /// The object cannot refer to it: a namespaced owner of a cluster-scoped object.
     Unresolvable,
 }
 
 #[derive(Default)]
-struct Found {
+struct OwnersByState {
     solid: Vec<OwnerReference>,
     waiting: Vec<OwnerReference>,
     dangling: Vec<OwnerReference>,
 }
 
-/// An owner as the graph is told of it.
-pub(super) fn owner(reference: &OwnerReference) -> Owner<'_> {
+/// An owner reference in the form of the graph.
+pub(super) fn graph_owner(reference: &OwnerReference) -> Owner<'_> {
     Owner {
         api_version: &reference.api_version,
         kind: &reference.kind,
@@ -343,12 +344,12 @@ pub(super) fn owner(reference: &OwnerReference) -> Owner<'_> {
     }
 }
 
-fn deletion_of(meta: &ObjectMeta) -> Deletion {
+fn deletion_state(meta: &ObjectMeta) -> Deletion {
     let finalizers = meta.finalizers.iter().flatten().map(String::as_str);
     deletion(meta.deletion_timestamp.is_some(), finalizers)
 }
 
-/// How far the deletion of an object with these finalizers is.
+/// The deletion state of an object with these finalizers.
 pub(super) fn deletion<'a>(begun: bool, mut finalizers: impl Iterator<Item = &'a str>) -> Deletion {
     if !begun {
         return Deletion::None;
@@ -361,13 +362,13 @@ pub(super) fn deletion<'a>(begun: bool, mut finalizers: impl Iterator<Item = &'a
     waiting.unwrap_or(Deletion::Begun)
 }
 
-/// Returns whether an owner that waits for its dependents waits for this one.
+/// Returns whether an owner reference of the object blocks the owner's foreground deletion.
 fn blocks(meta: &ObjectMeta) -> bool {
     meta.owner_references.iter().flatten().any(|owner| owner.block_owner_deletion == Some(true))
 }
 
-/// How an object without owners is deleted: as its finalizers ask for.
-fn policy_of(meta: &ObjectMeta) -> PropagationPolicy {
+/// The propagation policy for an object without owners, by its finalizers.
+fn propagation_policy(meta: &ObjectMeta) -> PropagationPolicy {
     let has = |finalizer: &str| meta.finalizers.iter().flatten().any(|it| it == finalizer);
     if has(ORPHAN) {
         PropagationPolicy::Orphan

@@ -1,12 +1,11 @@
-//! Who owns whom: the objects of the cluster that have owners or are owned.
+//! The ownership graph: objects that have owners or are owned (upstream: `GraphBuilder`).
 //!
-//! Objects that own nothing and are owned by nothing are not in the graph, so it costs nothing for most of a cluster,
-//! and some 150 bytes for each pod of a replica set.
+//! Objects without owners and dependents are not in the graph. It costs nothing for most objects of a cluster, and
+//! about 150 bytes for each pod of a replica set.
 //!
-//! A node is *observed* when its object has been seen, by a watch or by a live read. An owner that so far is only
-//! named by its dependents has an unobserved (upstream: virtual) node, which is to be verified by a live read. What
-//! the graph says is never enough to delete anything: it only says which objects are worth an attempt, and an attempt
-//! reads the object and its owners live.
+//! A node is *observed* once its object was seen by a watch or a live read. An owner known only from its dependents
+//! has an unobserved node (upstream: virtual), which must be verified by a live read. The graph alone never causes
+//! a deletion: it selects objects to process, and processing reads the object and its owners live.
 
 mod node;
 
@@ -18,18 +17,18 @@ use nave_client::{Object, PartialObjectMetadata};
 use slab::Slab;
 
 use super::uid::Uid;
-use node::{Link, Node, NodeId, Place};
+use node::{Link, Node, NodeId, NodeName};
 
-/// A kind as references name it.
+/// A kind as owner references name it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Kind {
-    /// Group and version: `apps/v1`.
+    /// As in `apps/v1`.
     pub(crate) api_version: String,
-    /// The kind: `Deployment`.
+    /// As in `Deployment`.
     pub(crate) kind: String,
 }
 
-/// An object as the graph is told of it.
+/// An observed object.
 pub(crate) struct Observed<'a> {
     /// Its kind.
     pub(crate) kind: &'a Arc<Kind>,
@@ -41,13 +40,13 @@ pub(crate) struct Observed<'a> {
     pub(crate) uid: Uid,
     /// Its owners.
     pub(crate) owners: &'a [Owner<'a>],
-    /// How far its deletion is.
+    /// Its deletion state.
     pub(crate) deletion: Deletion,
-    /// The object in an informer's cache, where that tells of it.
+    /// The object in an informer's cache, if it was observed there.
     pub(crate) cached: Option<&'a Object<PartialObjectMetadata>>,
 }
 
-/// An owner, as one of its dependents names it.
+/// An owner as a reference describes it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Owner<'a> {
     /// Group and version of its kind.
@@ -58,34 +57,34 @@ pub(crate) struct Owner<'a> {
     pub(crate) name: &'a str,
     /// Its uid.
     pub(crate) uid: &'a str,
-    /// True if its deletion in the foreground waits for the dependent.
+    /// True if the owner's foreground deletion waits for the dependent (`blockOwnerDeletion`).
     pub(crate) blocking: bool,
 }
 
-/// How far an object's deletion is, as far as dependents are concerned.
+/// The deletion state of an object, as it concerns dependents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Deletion {
-    /// Not begun.
+    /// The object is not being deleted.
     #[default]
     None,
-    /// Begun, and its dependents are none of its business.
+    /// Being deleted, regardless of dependents.
     Begun,
-    /// Begun, and it waits for its dependents to go (the finalizer `foregroundDeletion`).
+    /// In foreground deletion: waits until its dependents are deleted (finalizer `foregroundDeletion`).
     Foreground,
-    /// Begun, and it waits for its dependents to be orphaned (the finalizer `orphan`).
+    /// In orphaning deletion: waits until its dependents are orphaned (finalizer `orphan`).
     Orphan,
 }
 
-/// What is worth doing after a change of the graph.
+/// Work that results from a change of the graph.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// See by live reads whether the object has to go, or can go on with its deletion.
+    /// Check by live reads whether the object must be deleted or its deletion can proceed.
     Attempt(Uid),
-    /// See by a live read whether an object exists that has not been observed.
+    /// Check by a live read whether an unobserved object exists.
     Verify(Uid),
-    /// Take the owner out of its dependents.
+    /// Remove the owner from its dependents' references.
     Orphan(Uid),
-    /// Tell the dependent's namespace that it names an owner that lives in another one.
+    /// Record an event on a dependent that refers to an owner in another namespace.
     ForeignOwner {
         /// The dependent.
         dependent: Uid,
@@ -94,33 +93,33 @@ pub(crate) enum Work {
     },
 }
 
-/// A node, as an attempt needs it.
+/// A node of the graph as processing needs it.
 #[derive(Clone, Debug)]
 pub(crate) struct Item {
     /// The object's kind.
     pub(crate) kind: Arc<Kind>,
-    /// Its namespace; of an unobserved owner that of a dependent.
+    /// Its namespace; for an unobserved owner, the namespace of a dependent.
     pub(crate) namespace: String,
     /// Its name.
     pub(crate) name: String,
-    /// True if the object has been seen.
+    /// True if the object was observed.
     pub(crate) observed: bool,
-    /// True if anything names it as owner.
+    /// True if any object refers to it as owner.
     pub(crate) has_dependents: bool,
 }
 
-/// A dependent, as a deletion in the foreground needs it.
+/// A dependent as foreground deletion needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Dependent {
     /// The dependent.
     pub(crate) uid: Uid,
     /// True if it blocks its owner's deletion.
     pub(crate) blocking: bool,
-    /// How far its own deletion is.
+    /// Its own deletion state.
     pub(crate) deletion: Deletion,
 }
 
-/// The graph. It does no I/O; changes tell what is worth doing.
+/// The graph. It performs no I/O; each change returns the work that it causes.
 #[derive(Default)]
 pub(crate) struct Graph {
     nodes: Slab<Node>,
@@ -129,7 +128,7 @@ pub(crate) struct Graph {
 }
 
 impl Graph {
-    /// Takes in an object that was added, changed or read.
+    /// Adds or updates an object that was added, changed or read.
     pub(crate) fn observe(&mut self, object: &Observed<'_>, work: &mut Vec<Work>) {
         let known = self.find(&object.uid);
         let waits = matches!(object.deletion, Deletion::Foreground | Deletion::Orphan);
@@ -141,11 +140,11 @@ impl Graph {
         self.identify(id, object, work);
         self.set_owners(id, object.owners, work);
         self.set_deletion(id, object.deletion, work);
-        self.collect(id);
+        self.remove_if_unused(id);
     }
 
-    /// Takes in that an object is gone.
-    pub(crate) fn vanished(&mut self, uid: &Uid, work: &mut Vec<Work>) {
+    /// Removes a deleted object.
+    pub(crate) fn remove(&mut self, uid: &Uid, work: &mut Vec<Work>) {
         let Some(id) = self.find(uid) else { return };
         let owners = std::mem::take(&mut self.nodes[id as usize].owners);
         for link in &owners {
@@ -158,10 +157,10 @@ impl Graph {
         }
         let node = &mut self.nodes[id as usize];
         (node.observed, node.deletion) = (false, Deletion::None);
-        // What is gone is not kept in memory for its names.
-        node.place = Place::named(node.place.namespace(), node.place.name());
+        // The node no longer keeps the cached object in memory.
+        node.name = NodeName::named(node.name.namespace(), node.name.name());
         self.attempt_dependents(id, work);
-        self.collect(id);
+        self.remove_if_unused(id);
     }
 
     /// The node of a uid.
@@ -169,14 +168,14 @@ impl Graph {
         let node = self.node(uid)?;
         Some(Item {
             kind: Arc::clone(&node.kind),
-            namespace: node.place.namespace().to_owned(),
-            name: node.place.name().to_owned(),
+            namespace: node.name.namespace().to_owned(),
+            name: node.name.name().to_owned(),
             observed: node.observed,
             has_dependents: node.dependents.is_some(),
         })
     }
 
-    /// What names the object of a uid as owner.
+    /// The objects that refer to this UID as owner.
     pub(crate) fn dependents(&self, uid: &Uid) -> Vec<Dependent> {
         let Some(id) = self.find(uid) else { return Vec::new() };
         let dependents = self.nodes[id as usize].dependents().map(|at| &self.nodes[at as usize]);
@@ -208,7 +207,7 @@ impl Graph {
         let id = nodes.insert(Node {
             uid: uid.clone(),
             kind: Arc::clone(kind),
-            place: Place::named(namespace, name),
+            name: NodeName::named(namespace, name),
             owners: Box::default(),
             dependents: None,
             deletion: Deletion::None,
@@ -218,12 +217,12 @@ impl Graph {
         id
     }
 
-    /// Puts in what the object really is; dependents that took it for something else are worth an attempt.
+    /// Stores the object's actual identity. Dependents whose reference disagrees with it must be processed.
     fn identify(&mut self, id: NodeId, object: &Observed<'_>, work: &mut Vec<Work>) {
         let node = &mut self.nodes[id as usize];
         match object.cached {
-            Some(cached) => node.place = Place::Cached(cached.clone()),
-            None if !node.observed => node.place = Place::named(object.namespace, object.name),
+            Some(cached) => node.name = NodeName::Cached(cached.clone()),
+            None if !node.observed => node.name = NodeName::named(object.namespace, object.name),
             None => {}
         }
         if std::mem::replace(&mut node.observed, true) {
@@ -236,7 +235,7 @@ impl Graph {
     }
 
     fn set_owners(&mut self, id: NodeId, references: &[Owner<'_>], work: &mut Vec<Work>) {
-        let namespace = self.nodes[id as usize].place.namespace().to_owned();
+        let namespace = self.nodes[id as usize].name.namespace().to_owned();
         let mut links: Vec<Link> = Vec::with_capacity(references.len());
         for reference in references {
             let &Owner { api_version, kind, name, uid, blocking } = reference;
@@ -245,7 +244,7 @@ impl Graph {
                 let kind = Kind { api_version: api_version.to_owned(), kind: kind.to_owned() };
                 self.insert(&uid, &Arc::new(kind), &namespace, name)
             });
-            // Two references to one owner are one, which blocks if either does.
+            // Two references to the same owner count as one, which blocks if either does.
             if let Some(link) = links.iter_mut().find(|link| link.owner == owner) {
                 link.blocking |= blocking;
             } else {
@@ -270,15 +269,15 @@ impl Graph {
         }
     }
 
-    /// A dependent that names its owner wrongly, or that cannot be sure of it, is worth an attempt.
+    /// Enqueues a dependent whose reference disagrees with its owner or cannot be trusted.
     fn check_link(&self, dependent: NodeId, owner: NodeId, work: &mut Vec<Work>) {
         let (owned, owning) = (&self.nodes[dependent as usize], &self.nodes[owner as usize]);
         let Some(link) = owned.owners.iter().find(|link| link.owner == owner) else { return };
         if !owning.observed {
             return work.push(Work::Verify(owning.uid.clone()));
         }
-        let (namespace, name) = (owning.place.namespace(), owning.place.name());
-        let foreign = !namespace.is_empty() && namespace != owned.place.namespace();
+        let (namespace, name) = (owning.name.namespace(), owning.name.name());
+        let foreign = !namespace.is_empty() && namespace != owned.name.namespace();
         let misnamed = link.identity != identity(&owning.kind.api_version, &owning.kind.kind, name);
         if foreign || misnamed || owning.deletion == Deletion::Foreground {
             work.push(Work::Attempt(owned.uid.clone()));
@@ -309,7 +308,7 @@ impl Graph {
         work.extend(dependents.map(|at| Work::Attempt(self.nodes[at as usize].uid.clone())));
     }
 
-    /// An owner that waits for its dependents has one less to wait for.
+    /// Enqueues an owner in foreground deletion after one of its dependents stopped blocking it.
     fn unblock(&self, owner: NodeId, work: &mut Vec<Work>) {
         if let Some(node) = self.nodes.get(owner as usize)
             && node.deletion == Deletion::Foreground
@@ -321,15 +320,15 @@ impl Graph {
     fn unlink(&mut self, owner: NodeId, dependent: NodeId) {
         if let Some(node) = self.nodes.get_mut(owner as usize) {
             node.remove_dependent(dependent);
-            // Whoever works on an object that owns itself still needs its node.
+            // The caller still needs the node of an object that owns itself.
             if owner != dependent {
-                self.collect(owner);
+                self.remove_if_unused(owner);
             }
         }
     }
 
-    /// Forgets a node that says nothing: owned by none, owning none, waiting for none.
-    fn collect(&mut self, id: NodeId) {
+    /// Removes a node that is neither observed with owners nor has dependents.
+    fn remove_if_unused(&mut self, id: NodeId) {
         let Some(node) = self.nodes.get(id as usize) else { return };
         let waits = matches!(node.deletion, Deletion::Foreground | Deletion::Orphan);
         if node.dependents.is_none() && node.owners.is_empty() && !(node.observed && waits) {
@@ -341,7 +340,7 @@ impl Graph {
     }
 }
 
-/// A hash of what a reference says of its owner. Versions of a group are one.
+/// A hash of the owner's identity in a reference. Versions of a group are equal.
 fn identity(api_version: &str, kind: &str, name: &str) -> u32 {
     let group = api_version.split_once('/').map_or("", |(group, _)| group);
     BuildHasherDefault::<DefaultHasher>::default().hash_one((group, kind, name)) as u32
@@ -359,7 +358,7 @@ mod tests {
         Arc::new(Kind { api_version: "apps/v1".to_owned(), kind: name.to_owned() })
     }
 
-    /// What a test says of an owner: kind, name, the name its uid is made of, whether the owner waits.
+    /// An owner in a test: kind, name, name for its UID, and whether its deletion waits for the dependent.
     type Reference<'a> = (&'a str, &'a str, &'a str, bool);
 
     fn reference<'a>(kind: &'a str, name: &'a str, blocking: bool) -> Reference<'a> {
@@ -400,14 +399,14 @@ mod tests {
         work
     }
 
-    fn vanish(graph: &mut Graph, name: &str) -> Vec<Work> {
+    fn remove_from(graph: &mut Graph, name: &str) -> Vec<Work> {
         let mut work = Vec::new();
-        graph.vanished(&uid(name), &mut work);
+        graph.remove(&uid(name), &mut work);
         work
     }
 
     #[test]
-    fn what_owns_nothing_and_is_not_owned_costs_nothing() {
+    fn object_without_owners_and_dependents_has_no_node() {
         let mut graph = Graph::default();
         assert!(observe(&mut graph, "alone", &[], Deletion::None).is_empty());
         assert!(observe(&mut graph, "alone", &[], Deletion::Begun).is_empty());
@@ -416,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_where_the_cache_has_it_until_it_is_gone() {
+    fn node_refers_to_the_cached_object_until_removal() {
         let mut graph = Graph::default();
         observe(&mut graph, "a", &[reference("Thing", "owner", false)], Deletion::None);
         let metadata = serde_json::json!({"name": "owner", "namespace": "ns"});
@@ -432,15 +431,15 @@ mod tests {
             cached: Some(&cached),
         };
         graph.observe(&owner, &mut Vec::new());
-        assert!(matches!(graph.node(&uid).unwrap().place, Place::Cached(_)));
-        graph.vanished(&uid, &mut Vec::new());
-        assert!(matches!(graph.node(&uid).unwrap().place, Place::Named(_)));
+        assert!(matches!(graph.node(&uid).unwrap().name, NodeName::Cached(_)));
+        graph.remove(&uid, &mut Vec::new());
+        assert!(matches!(graph.node(&uid).unwrap().name, NodeName::Named(_)));
         let item = graph.item(&uid).unwrap();
         assert_eq!((item.namespace.as_str(), item.name.as_str(), item.observed), ("ns", "owner", false));
     }
 
     #[test]
-    fn an_owner_that_was_not_seen_is_verified_and_its_end_concerns_its_dependents() {
+    fn unobserved_owner_is_verified_and_its_removal_enqueues_dependents() {
         let mut graph = Graph::default();
         let owner = [reference("Thing", "owner", false)];
         assert_eq!(observe(&mut graph, "a", &owner, Deletion::None), [Work::Verify(uid("owner"))]);
@@ -450,15 +449,15 @@ mod tests {
         assert!(graph.item(&uid("owner")).unwrap().observed);
         assert!(observe(&mut graph, "c", &owner, Deletion::None).is_empty());
         let attempts = ["a", "b", "c"].map(|name| Work::Attempt(uid(name)));
-        assert_eq!(vanish(&mut graph, "owner").as_slice(), attempts);
+        assert_eq!(remove_from(&mut graph, "owner").as_slice(), attempts);
         for name in ["a", "b", "c"] {
-            assert!(vanish(&mut graph, name).is_empty());
+            assert!(remove_from(&mut graph, name).is_empty());
         }
         assert_eq!(graph.len(), 0);
     }
 
     #[test]
-    fn a_deletion_in_the_foreground_looks_again_with_each_dependent_that_goes_or_no_longer_blocks() {
+    fn foreground_deletion_is_retried_when_a_dependent_stops_blocking() {
         let mut graph = Graph::default();
         let blocking = [reference("Thing", "owner", true)];
         for name in ["a", "b", "c"] {
@@ -468,20 +467,20 @@ mod tests {
         let all = ["a", "b", "c", "owner"].map(|name| Work::Attempt(uid(name)));
         assert_eq!(work.as_slice(), all);
         assert!(observe(&mut graph, "owner", &[], Deletion::Foreground).is_empty());
-        assert_eq!(vanish(&mut graph, "a"), [Work::Attempt(uid("owner"))]);
+        assert_eq!(remove_from(&mut graph, "a"), [Work::Attempt(uid("owner"))]);
         let not_blocking = [reference("Thing", "owner", false)];
         assert_eq!(observe(&mut graph, "b", &not_blocking, Deletion::None), [Work::Attempt(uid("owner"))]);
         assert_eq!(observe(&mut graph, "c", &[], Deletion::None), [Work::Attempt(uid("owner"))]);
         let dependent = Dependent { uid: uid("b"), blocking: false, deletion: Deletion::None };
         assert_eq!(graph.dependents(&uid("owner")), [dependent]);
-        vanish(&mut graph, "b");
+        remove_from(&mut graph, "b");
         assert_eq!(graph.len(), 1, "the owner stays while it waits");
-        vanish(&mut graph, "owner");
+        remove_from(&mut graph, "owner");
         assert_eq!(graph.len(), 0);
     }
 
     #[test]
-    fn owners_of_other_namespaces_kinds_and_names_are_suspicious() {
+    fn mismatched_namespaces_kinds_and_names_are_checked() {
         for (namespace, reference) in [
             ("other", reference("Thing", "owner", false)),
             ("ns", reference("Other", "owner", false)),
@@ -515,28 +514,28 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_owns_itself_goes_without_trace() {
+    fn removes_object_that_owns_itself() {
         let mut graph = Graph::default();
         let own = [reference("Thing", "a", true)];
         observe(&mut graph, "a", &own, Deletion::None);
         observe(&mut graph, "a", &[], Deletion::None);
         assert_eq!(graph.len(), 0);
         observe(&mut graph, "a", &own, Deletion::Foreground);
-        vanish(&mut graph, "a");
+        remove_from(&mut graph, "a");
         assert_eq!(graph.len(), 0);
     }
 
     proptest! {
-        /// Against a map from each object to its owners.
+        /// Compares with a model: a map from each object to its owners.
         #[test]
-        fn dependents_are_those_that_name_an_owner(
+        fn dependents_are_the_objects_that_refer_to_an_owner(
             steps in proptest::collection::vec((0usize..6, proptest::collection::vec(0usize..6, 0..3), 0u8..5), 0..60),
         ) {
             let mut graph = Graph::default();
             let mut model: HashMap<usize, Vec<usize>> = HashMap::new();
             for (object, owners, what) in steps {
                 if what == 0 {
-                    vanish(&mut graph, &object.to_string());
+                    remove_from(&mut graph, &object.to_string());
                     model.remove(&object);
                 } else {
                     let deletion = if what == 1 { Deletion::Foreground } else { Deletion::None };
@@ -560,7 +559,7 @@ mod tests {
                 }
             }
             for object in 0..6 {
-                vanish(&mut graph, &object.to_string());
+                remove_from(&mut graph, &object.to_string());
             }
             prop_assert_eq!(graph.len(), 0);
         }

@@ -1,22 +1,22 @@
-//! Deletes what belongs to objects that are gone (upstream: `garbagecollector`).
+//! Garbage collector: deletes the dependents of deleted owners (upstream: `garbagecollector`).
 //!
 //! ```text
-//! informers of all resources, metadata only ──► graph: who owns whom ──► what is worth a look
-//!                                                                              │
-//!                 deletes, removes references and finalizers ◄── live reads ◄──┘
+//! informers of all resources, metadata only ──► graph of owners ──► objects to process
+//!                                                                          │
+//!             deletes, removes references and finalizers ◄── live reads ◄──┘
 //! ```
 //!
 //! | deletion | the object | its dependents |
 //! | --- | --- | --- |
-//! | background | goes at once | each is deleted when no owner is left |
-//! | foreground | stays (finalizer `foregroundDeletion`) until those that block it are gone | are deleted, in the foreground if they have dependents |
-//! | orphan | stays (finalizer `orphan`) until no dependent names it | lose the reference |
+//! | background | is deleted at once | each is deleted when it has no owner left |
+//! | foreground | stays (finalizer `foregroundDeletion`) until the dependents that block it are deleted | are deleted, in the foreground if they have dependents |
+//! | orphan | stays (finalizer `orphan`) until no dependent refers to it | lose the reference |
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! | --- | --- |
-//! | [`graph`] | who owns whom, without I/O |
-//! | [`collector`] | what is done about one object |
-//! | [`monitors`] | an informer for each resource there is |
+//! | [`graph`] | the ownership graph, without I/O |
+//! | [`collector`] | the processing of one object |
+//! | [`monitors`] | an informer for each served resource |
 
 mod absent;
 mod collector;
@@ -35,13 +35,14 @@ use self::collector::Collector;
 use self::graph::Work;
 use self::monitors::Monitors;
 use self::uid::Uid;
-use crate::frame::{Context, Descriptor, EventKind, EventRecorder, Reconciler, SyncError, Workers, work};
+use crate::frame::{
+    Context, Descriptor, EventKind, EventRecorder, Reconciler, SyncError, Workers, process_queue,
+};
 
-/// How long the start waits for informers. One that cannot list (the server behind it is down) does not keep the rest
-/// from work: what it has not told can only make a look necessary, never a deletion wrong.
-const SYNC_PATIENCE: Duration = Duration::from_secs(30);
+/// The time that startup waits for informers. An informer that cannot list (its aggregated server is down) does not
+/// keep the collector from starting: a missing object can cause a redundant live read, never a wrong deletion.
+const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The controller.
 pub(crate) const GARBAGE_COLLECTOR: Descriptor = Descriptor {
     name: "garbage-collector-controller",
     alias: "garbagecollector",
@@ -55,8 +56,8 @@ fn start(context: &Context) -> impl Future<Output = ()> + use<> {
     let queue: Workqueue<Task> = context.queue("garbage_collector");
     let collector = Arc::new_cyclic(|collector| {
         let events = context.events.with_component("garbage-collector-controller");
-        let teller = Teller { queue: queue.clone(), events, collector: collector.clone() };
-        Collector::new(context.client.clone(), move |work| teller.tell(work))
+        let work_queue = WorkQueue { queue: queue.clone(), events, collector: collector.clone() };
+        Collector::new(context.client.clone(), move |work| work_queue.enqueue(work))
     });
     let mut monitors =
         Monitors::new(context.client.clone(), context.informers.clone(), Arc::clone(&collector));
@@ -64,15 +65,15 @@ fn start(context: &Context) -> impl Future<Output = ()> + use<> {
     async move {
         let ready = async {
             monitors.discover().await;
-            let _ = tokio::time::timeout(SYNC_PATIENCE, monitors.synced()).await;
+            let _ = tokio::time::timeout(SYNC_TIMEOUT, monitors.synced()).await;
         };
         stop.run_until_cancelled(ready).await;
-        let work = work(&queue, workers, stop.clone(), &*collector);
-        tokio::join!(work, stop.run_until_cancelled(monitors.follow()));
+        let work = process_queue(&queue, workers, stop.clone(), &*collector);
+        tokio::join!(work, stop.run_until_cancelled(monitors.keep_up_to_date()));
     }
 }
 
-/// A look at an object.
+/// A unit of work in the queue.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Task {
     Attempt(Uid),
@@ -90,32 +91,32 @@ impl fmt::Display for Task {
 impl Reconciler<Task> for Collector {
     async fn sync(&self, task: Task) -> Result<Action, SyncError> {
         match &task {
-            Task::Attempt(uid) => self.attempt(uid).await?,
+            Task::Attempt(uid) => self.attempt_to_delete(uid).await?,
             Task::Verify(uid) => self.verify(uid).await?,
-            Task::Orphan(uid) => self.orphan(uid).await?,
+            Task::Orphan(uid) => self.orphan_dependents(uid).await?,
         }
         Ok(Action::Done)
     }
 }
 
-/// Queues what the graph says is worth doing.
-struct Teller {
+/// Enqueues the work that results from changes of the graph.
+struct WorkQueue {
     queue: Workqueue<Task>,
     events: EventRecorder,
     collector: std::sync::Weak<Collector>,
 }
 
-impl Teller {
-    fn tell(&self, work: Work) {
+impl WorkQueue {
+    fn enqueue(&self, work: Work) {
         match work {
             Work::Attempt(uid) => self.queue.add(Task::Attempt(uid)),
             Work::Verify(uid) => self.queue.add(Task::Verify(uid)),
             Work::Orphan(uid) => self.queue.add(Task::Orphan(uid)),
-            Work::ForeignOwner { dependent, owner } => self.tell_of_foreign_owner(&dependent, &owner),
+            Work::ForeignOwner { dependent, owner } => self.record_foreign_owner(&dependent, &owner),
         }
     }
 
-    fn tell_of_foreign_owner(&self, dependent: &Uid, owner: &Uid) {
+    fn record_foreign_owner(&self, dependent: &Uid, owner: &Uid) {
         let Some(collector) = self.collector.upgrade() else { return };
         let (Some(object), Some(owning)) = (collector.item(dependent), collector.item(owner)) else { return };
         let message = format!(

@@ -1,4 +1,4 @@
-//! An informer for the metadata of each resource there is, built-in or custom.
+//! A metadata informer for each served resource, built-in or custom.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,20 +17,20 @@ use super::graph::{Kind, Observed, Owner};
 use super::uid::Uid;
 use crate::discovery::{Discovered, Resource};
 
-/// What is served is asked for this often, for resources that no custom resource definition announces.
+/// The interval of discovery, for resources that are not announced by a custom resource definition.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// A definition is served some time after it was made: after a change it is asked for what is served so long, at
-/// short intervals.
-const UNREST: Duration = Duration::from_secs(5);
-const UNREST_INTERVAL: Duration = Duration::from_millis(500);
+/// A definition is served some time after its creation: discovery runs at short intervals for this long after a
+/// change.
+const UNSETTLED: Duration = Duration::from_secs(5);
+const UNSETTLED_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Resources whose changes announce that others come or go.
+/// Resources whose changes announce that other resources are added or removed.
 const ANNOUNCING: [(&str, &str); 2] =
     [("apiextensions.k8s.io", "customresourcedefinitions"), ("apiregistration.k8s.io", "apiservices")];
-/// Resources that own nothing and that nobody owns.
+/// Resources that have no owners and no dependents.
 const IGNORED: [(&str, &str); 2] = [("", "events"), ("events.k8s.io", "events")];
 
-/// The informers, and what they are for.
+/// The informers, by resource.
 pub(super) struct Monitors {
     client: kube::Client,
     informers: SharedInformerFactory,
@@ -40,7 +40,7 @@ pub(super) struct Monitors {
 }
 
 impl Monitors {
-    /// No informers yet.
+    /// A value without informers.
     pub(super) fn new(
         client: kube::Client,
         informers: SharedInformerFactory,
@@ -49,42 +49,42 @@ impl Monitors {
         Self { client, informers, collector, handlers: HashMap::new(), announced: Arc::default() }
     }
 
-    /// Asks what is served until there is an answer, and has an informer for each resource of it.
+    /// Retries discovery until it succeeds, then adds an informer for each resource.
     pub(super) async fn discover(&mut self) {
         let mut backoff = BackoffTimer::new(Backoff::REFLECTOR);
         while let Err(error) = self.refresh().await {
-            tracing::warn!(%error, "what the server serves is not known");
+            tracing::warn!(%error, "discovery failed");
             tokio::time::sleep(backoff.next_delay()).await;
         }
     }
 
-    /// Waits until the graph holds all that there was.
+    /// Waits until the graph has all objects of the initial lists.
     pub(super) async fn synced(&self) {
         for handler in self.handlers.values() {
             handler.wait_for_sync().await;
         }
     }
 
-    /// Keeps the informers those of the resources there are.
-    pub(super) async fn follow(&mut self) {
+    /// Keeps the informers in line with the served resources.
+    pub(super) async fn keep_up_to_date(&mut self) {
         let announced = Arc::clone(&self.announced);
         let mut restless_until = Instant::now();
         loop {
             let now = Instant::now();
-            let next = now + if now < restless_until { UNREST_INTERVAL } else { INTERVAL };
+            let next = now + if now < restless_until { UNSETTLED_INTERVAL } else { INTERVAL };
             tokio::select! {
                 () = sleep_until(next) => {}
-                () = announced.notified() => restless_until = Instant::now() + UNREST,
+                () = announced.notified() => restless_until = Instant::now() + UNSETTLED,
             }
             if let Err(error) = self.refresh().await {
-                tracing::warn!(%error, "what the server serves is not known");
+                tracing::warn!(%error, "discovery failed");
             }
         }
     }
 
-    /// Asks what is served, and brings the informers in line with it.
+    /// Discovers the served resources, and adds and removes informers accordingly.
     async fn refresh(&mut self) -> Result<(), kube::Error> {
-        let answer = timeout(INTERVAL, Discovered::ask(&self.client)).await;
+        let answer = timeout(INTERVAL, Discovered::discover(&self.client)).await;
         let Ok(discovered) = answer else { return Ok(()) };
         let discovered = Arc::new(discovered.map_err(redacted)?);
         self.collector.set_discovered(Arc::clone(&discovered));
@@ -132,7 +132,7 @@ fn is_monitored(resource: &Resource) -> bool {
         && !IGNORED.contains(&(&resource.group, &resource.plural))
 }
 
-/// Tells the graph of the objects of one resource.
+/// Updates the graph with the objects of one resource.
 struct Handler {
     kind: Arc<Kind>,
     collector: Arc<Collector>,
@@ -163,9 +163,9 @@ impl Handler {
         self.collector.change(|graph, work| graph.observe(&observed, work));
     }
 
-    fn vanished(&self, object: &Object<PartialObjectMetadata>) {
+    fn remove(&self, object: &Object<PartialObjectMetadata>) {
         let uid = Uid::new(object.uid());
-        self.collector.change(|graph, work| graph.vanished(&uid, work));
+        self.collector.change(|graph, work| graph.remove(&uid, work));
     }
 
     fn announce(&self) {
@@ -183,14 +183,14 @@ impl EventHandler<PartialObjectMetadata> for Handler {
 
     fn on_update(&self, old: &Object<PartialObjectMetadata>, new: &Object<PartialObjectMetadata>) {
         if old.uid() != new.uid() {
-            self.vanished(old);
+            self.remove(old);
         }
         self.observe(new);
         self.announce();
     }
 
     fn on_delete(&self, deleted: &Deleted<PartialObjectMetadata>) {
-        self.vanished(deleted.object());
+        self.remove(deleted.object());
         self.announce();
     }
 }

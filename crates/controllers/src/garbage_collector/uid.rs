@@ -1,22 +1,21 @@
-//! Uids, small: the graph holds one for each owner and each owned object of a cluster.
+//! Compact UIDs: the graph has one for each owner and each owned object.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// An object's uid. The server makes UUIDs, which are held as their 16 bytes; a reference can name any text.
+/// An object's UID. The server generates UUIDs, which are stored as 16 bytes; an owner reference can have any text.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Uid {
-    /// A UUID in the form the server writes it.
+    /// A UUID in the server's own format.
     Uuid([u8; 16]),
     /// Anything else.
     Text(Arc<str>),
 }
 
 impl Uid {
-    /// The uid of this text.
     pub(crate) fn new(text: &str) -> Self {
         match uuid::Uuid::try_parse(text) {
-            // Other ways to write the same number are other uids.
+            // Another spelling of the same UUID is another UID.
             Ok(uuid) if uuid.hyphenated().encode_lower(&mut [0; 36]) == text => Self::Uuid(uuid.into_bytes()),
             _ => Self::Text(Arc::from(text)),
         }
@@ -43,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn uids_are_what_they_were_written_as() {
+    fn uids_keep_their_text() {
         let uuid = "0c2f37a5-7d5f-4f0e-9a37-0b6a3f3f2f11";
         for text in
             [uuid, "0C2F37A5-7D5F-4F0E-9A37-0B6A3F3F2F11", "0c2f37a57d5f4f0e9a370b6a3f3f2f11", "u1", ""]

@@ -1,59 +1,61 @@
-//! How fast a target is scaled: stabilization of recommendations, and the policies of `spec.behavior`.
+//! Limits on scaling: stabilization of recommendations, and the policies of `spec.behavior`.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::autoscaling::v2::{HPAScalingRules, HorizontalPodAutoscalerBehavior};
 
-/// So many replicas, or twice as many as there are, are the most that are wanted next without policies.
+/// Without policies a target may grow to this size, or to twice its size if that is more.
 const UP_LIMIT: i32 = 4;
-/// More recommendations and changes than any window needs are not kept.
-const KEPT_MAX: usize = 4096;
+/// The maximum number of stored recommendations and changes, more than any window needs.
+const HISTORY_MAX: usize = 4096;
 
-/// Why a number of replicas was corrected: the reason and message of a condition.
-pub(super) type Why = (&'static str, &'static str);
+/// The reason and message of a condition.
+pub(super) type ConditionText = (&'static str, &'static str);
 
-const IN_RANGE: Why = ("DesiredWithinRange", "the desired count is within the acceptable range");
-const TOO_MANY: Why = ("TooManyReplicas", "the desired replica count is more than the maximum replica count");
-const TOO_FEW: Why = ("TooFewReplicas", "the desired replica count is less than the minimum replica count");
-const UP_TOO_FAST: Why =
+const IN_RANGE: ConditionText = ("DesiredWithinRange", "the desired count is within the acceptable range");
+const TOO_MANY: ConditionText =
+    ("TooManyReplicas", "the desired replica count is more than the maximum replica count");
+const TOO_FEW: ConditionText =
+    ("TooFewReplicas", "the desired replica count is less than the minimum replica count");
+const UP_TOO_FAST: ConditionText =
     ("ScaleUpLimit", "the desired replica count is increasing faster than the maximum scale rate");
-const DOWN_TOO_FAST: Why =
+const DOWN_TOO_FAST: ConditionText =
     ("ScaleDownLimit", "the desired replica count is decreasing faster than the maximum scale rate");
-const READY: Why = ("ReadyForNewScale", "recommended size matches current size");
-const UP_STABILIZED: Why = (
+const READY: ConditionText = ("ReadyForNewScale", "recommended size matches current size");
+const UP_STABILIZED: ConditionText = (
     "ScaleUpStabilized",
     "recent recommendations were lower than current one, applying the lowest recent recommendation",
 );
-const DOWN_STABILIZED: Why = (
+const DOWN_STABILIZED: ConditionText = (
     "ScaleDownStabilized",
     "recent recommendations were higher than current one, applying the highest recent recommendation",
 );
 
-/// The recommendations of an autoscaler and its changes of the target, the oldest first.
+/// The recommendations for an autoscaler and the changes of its target, oldest first.
 #[derive(Clone, Debug, Default)]
 pub(super) struct History {
     recommendations: Vec<(Timestamp, i32)>,
-    /// By how many replicas its target grew,
+    /// The numbers of replicas added.
     ups: Vec<(Timestamp, i32)>,
-    /// and shrank.
+    /// The numbers of replicas removed.
     downs: Vec<(Timestamp, i32)>,
 }
 
-/// The bounds that hold for a step.
+/// The bounds of a step.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds<'a> {
     pub(super) current: i32,
     pub(super) min: i32,
     pub(super) max: i32,
     pub(super) behavior: Option<&'a HorizontalPodAutoscalerBehavior>,
-    /// The window of scaling down where `behavior` has none.
+    /// The stabilization window for scaling down if `behavior` has none.
     pub(super) downscale_stabilization: Duration,
     pub(super) now: Timestamp,
 }
 
 impl Bounds<'_> {
-    /// The bound that the target is beyond, whatever metrics say, and what users are told.
+    /// Returns the bound that the target violates regardless of metrics, and the reason shown to users.
     pub(super) fn violated(&self) -> Option<(i32, &'static str)> {
         if self.current > self.max {
             Some((self.max, "Current number of replicas above Spec.MaxReplicas"))
@@ -65,25 +67,25 @@ impl Bounds<'_> {
     }
 }
 
-/// A number of replicas within bounds.
+/// A number of replicas within the bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Step {
     pub(super) replicas: i32,
     /// The condition `AbleToScale`.
-    pub(super) able: Why,
-    /// The condition `ScalingLimited`, and whether it is so.
-    pub(super) limited: (bool, Why),
+    pub(super) able: ConditionText,
+    /// The condition `ScalingLimited`: whether the step was limited, and why.
+    pub(super) limited: (bool, ConditionText),
 }
 
 impl History {
-    /// Notes the replicas that were there first, as if they had been recommended.
+    /// Records the initial number of replicas as the first recommendation.
     pub(super) fn begin(&mut self, current: i32, now: Timestamp) {
         if self.recommendations.is_empty() {
             self.recommendations.push((now, current));
         }
     }
 
-    /// Notes that the target was scaled.
+    /// Records that the target was scaled.
     pub(super) fn scaled(&mut self, from: i32, to: i32, bounds: &Bounds<'_>) {
         let Some(behavior) = bounds.behavior else { return };
         let (changes, rules) = if to > from {
@@ -93,11 +95,11 @@ impl History {
         };
         let policies = rules.iter().filter_map(|rules| rules.policies.as_ref()).flatten();
         let longest = policies.map(|policy| policy.period_seconds).max().unwrap_or_default();
-        forget(changes, before(bounds.now, seconds(longest)));
+        remove_older(changes, before(bounds.now, seconds(longest)));
         changes.push((bounds.now, to.abs_diff(from).try_into().unwrap_or(i32::MAX)));
     }
 
-    /// Corrects a recommendation: by those before it, by the pace of scaling, and by the bounds.
+    /// Limits a recommendation by stabilization, scaling policies, and bounds.
     pub(super) fn step(&mut self, recommended: i32, bounds: &Bounds<'_>) -> Step {
         let (stabilized, why) = match bounds.behavior {
             None => (self.stabilize_down(recommended, bounds), DOWN_STABILIZED),
@@ -118,7 +120,7 @@ impl History {
     }
 
     fn stabilize_down(&mut self, recommended: i32, bounds: &Bounds<'_>) -> i32 {
-        forget(&mut self.recommendations, before(bounds.now, bounds.downscale_stabilization));
+        remove_older(&mut self.recommendations, before(bounds.now, bounds.downscale_stabilization));
         let highest = self.recommendations.iter().map(|(_, replicas)| *replicas).max();
         self.recommendations.push((bounds.now, recommended));
         highest.map_or(recommended, |highest| highest.max(recommended))
@@ -145,7 +147,7 @@ impl History {
                 highest = highest.max(*replicas);
             }
         }
-        forget(&mut self.recommendations, up.min(down));
+        remove_older(&mut self.recommendations, up.min(down));
         self.recommendations.push((bounds.now, recommended));
         bounds.current.max(lowest).min(highest)
     }
@@ -155,7 +157,7 @@ impl History {
         behavior: &HorizontalPodAutoscalerBehavior,
         desired: i32,
         bounds: &Bounds<'_>,
-    ) -> (i32, Why) {
+    ) -> (i32, ConditionText) {
         let current = bounds.current;
         if desired > current {
             let pace = self.limit(behavior.scale_up.as_ref(), Direction::Up, bounds).max(current);
@@ -173,7 +175,7 @@ impl History {
         (desired, IN_RANGE)
     }
 
-    /// How far the policies let the target go in one direction.
+    /// The number of replicas that the policies allow in one direction.
     fn limit(&self, rules: Option<&HPAScalingRules>, direction: Direction, bounds: &Bounds<'_>) -> i32 {
         let Some(rules) = rules else {
             return if direction == Direction::Up { i32::MAX } else { 0 };
@@ -191,7 +193,7 @@ impl History {
             let first = bounds.current.saturating_sub(sum(&self.ups)).saturating_add(sum(&self.downs));
             direction.limit(first, &policy.type_, policy.value)
         });
-        // The most change is the highest number up and the lowest down.
+        // The maximum change is the largest number when scaling up and the smallest when scaling down.
         let limit =
             if (select == "Min") == (direction == Direction::Up) { limits.min() } else { limits.max() };
         limit.unwrap_or(bounds.current)
@@ -205,7 +207,7 @@ enum Direction {
 }
 
 impl Direction {
-    /// How far one policy lets a target go from `first` replicas.
+    /// The number of replicas that one policy allows, starting from `first`.
     fn limit(self, first: i32, policy: &str, value: i32) -> i32 {
         let part = f64::from(value) / 100.0;
         match (self, policy) {
@@ -217,8 +219,8 @@ impl Direction {
     }
 }
 
-/// The bounds where there are no policies.
-fn limited(desired: i32, bounds: &Bounds<'_>) -> (i32, Why) {
+/// Limits the desired number without policies.
+fn limited(desired: i32, bounds: &Bounds<'_>) -> (i32, ConditionText) {
     let pace = bounds.current.saturating_mul(2).max(UP_LIMIT);
     let (most, why) = if bounds.max > pace { (pace, UP_TOO_FAST) } else { (bounds.max, TOO_MANY) };
     if desired < bounds.min {
@@ -230,8 +232,8 @@ fn limited(desired: i32, bounds: &Bounds<'_>) -> (i32, Why) {
     }
 }
 
-fn forget(entries: &mut Vec<(Timestamp, i32)>, before: Timestamp) {
-    let surplus = entries.len().saturating_sub(KEPT_MAX);
+fn remove_older(entries: &mut Vec<(Timestamp, i32)>, before: Timestamp) {
+    let surplus = entries.len().saturating_sub(HISTORY_MAX);
     entries.drain(..surplus);
     entries.retain(|(at, _)| *at >= before);
 }

@@ -1,4 +1,4 @@
-//! How many replicas a metric asks for (upstream: `podautoscaler/replica_calculator.go`).
+//! The number of replicas that a metric requires (upstream: `podautoscaler/replica_calculator.go`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::metrics::{MetricError, PodMetrics};
 use crate::frame::AutoscalerOptions;
 use crate::pods;
 
-/// How far a ratio may be from 1 before anything is scaled.
+/// The deviation of a usage ratio from 1 that does not cause scaling.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Tolerances {
     pub(super) down: f64,
@@ -25,39 +25,40 @@ impl Tolerances {
     }
 }
 
-/// The target as it was observed.
+/// The observed target.
 pub(super) struct Observed<'a> {
     /// The pods of the target.
     pub(super) pods: &'a [Pod],
-    /// The replicas that the target wants.
+    /// The desired number of replicas of the target.
     pub(super) wanted: i32,
-    /// The replicas that the target has.
+    /// The current number of replicas of the target.
     pub(super) has: i32,
     pub(super) tolerances: Tolerances,
     pub(super) options: AutoscalerOptions,
     pub(super) now: Timestamp,
 }
 
-/// The replicas that a metric asks for, and the usage it was read from.
+/// The required number of replicas, with the usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Count {
     pub(super) replicas: i32,
     /// The average of the pods, or the value of an object or external metric, in thousandths.
     pub(super) usage: i64,
-    /// The average in percent of what the pods request.
+    /// The average utilization in percent of the requests.
     pub(super) utilization: Option<i32>,
 }
 
-/// The usage of pods against a target.
+/// The usage relative to the target value.
 struct Ratio {
-    /// The usage as a part of the target.
+    /// The usage divided by the target value.
     part: f64,
     usage: i64,
     utilization: Option<i32>,
 }
 
 impl Observed<'_> {
-    /// Replicas by the utilization of a resource, in percent of what pods, or one container of each, request.
+    /// Calculates replicas from the utilization of a resource, in percent of the requests of pods or of one
+    /// container of each.
     pub(super) fn by_utilization(
         &self,
         metrics: PodMetrics,
@@ -66,7 +67,7 @@ impl Observed<'_> {
         target: i32,
     ) -> Result<Count, MetricError> {
         let groups = self.groups(&metrics, resource)?;
-        let metrics = groups.trusted(metrics)?;
+        let metrics = groups.trusted_metrics(metrics)?;
         let requests = self.requests(resource, container)?;
         let request = |pod: &str| requests.get(pod).copied().unwrap_or_default();
         let ratio = |metrics: &PodMetrics| utilization_ratio(metrics, &requests, target);
@@ -74,7 +75,7 @@ impl Observed<'_> {
         self.by_ratio(metrics, &groups, ratio, |pod| request(pod).saturating_mul(full) / 100)
     }
 
-    /// Replicas by the average value of a metric of pods.
+    /// Calculates replicas from the average value of a pod metric.
     pub(super) fn by_average(
         &self,
         metrics: PodMetrics,
@@ -82,11 +83,11 @@ impl Observed<'_> {
         target: i64,
     ) -> Result<Count, MetricError> {
         let groups = self.groups(&metrics, resource)?;
-        let metrics = groups.trusted(metrics)?;
+        let metrics = groups.trusted_metrics(metrics)?;
         self.by_ratio(metrics, &groups, |metrics| Ok(usage_ratio(metrics, target)), |_| target)
     }
 
-    /// Replicas by a value that does not belong to pods.
+    /// Calculates replicas from a value that is not measured per pod.
     pub(super) fn by_value(&self, usage: i64, target: i64) -> Result<Count, MetricError> {
         let ratio = usage as f64 / target as f64;
         let replicas = if self.wanted == 0 {
@@ -99,7 +100,7 @@ impl Observed<'_> {
         Ok(Count { replicas, usage, utilization: None })
     }
 
-    /// Replicas by a value that does not belong to pods, of which each is to have its part.
+    /// Calculates replicas from a value that is not measured per pod and is divided among the pods.
     pub(super) fn by_value_per_pod(&self, usage: i64, target: i64) -> Count {
         let has = f64::from(self.has);
         let ratio = usage as f64 / (target as f64 * has);
@@ -109,8 +110,8 @@ impl Observed<'_> {
         Count { replicas, usage, utilization: None }
     }
 
-    /// Replicas by the ratio of the pods that are trusted. Those that are not count against scaling: with nothing used
-    /// where more is asked for, with all of it, as `full` says, where less is.
+    /// Calculates replicas from the ratio of trusted pods. Other pods count against scaling: as using nothing when
+    /// scaling up, and as using `full` when scaling down.
     fn by_ratio(
         &self,
         mut metrics: PodMetrics,
@@ -147,7 +148,7 @@ impl Observed<'_> {
         count(if goes_back { self.wanted } else { replicas })
     }
 
-    /// Sorts the pods by what their metrics are worth.
+    /// Groups the pods by whether their metrics can be trusted.
     fn groups(&self, metrics: &PodMetrics, resource: &str) -> Result<Groups, MetricError> {
         if self.pods.is_empty() {
             return Err(MetricError::new("no pods returned by selector while calculating replica count"));
@@ -170,7 +171,7 @@ impl Observed<'_> {
         Ok(groups)
     }
 
-    /// True if the CPU that a pod uses is that of its start, or it has never been ready.
+    /// Returns whether a pod's CPU usage is that of its startup, or the pod has never been ready.
     fn is_starting(&self, pod: &Pod, metrics: &PodMetrics) -> bool {
         let started = pod.status.as_ref().and_then(|status| status.start_time.as_ref());
         let (Some(ready), Some(started)) = (pods::condition(pod, "Ready"), started) else { return true };
@@ -207,7 +208,7 @@ impl Observed<'_> {
     }
 }
 
-/// Pods by what their metrics are worth.
+/// Pods grouped by whether their metrics can be trusted.
 #[derive(Debug, Default)]
 struct Groups {
     ready: usize,
@@ -217,8 +218,8 @@ struct Groups {
 }
 
 impl Groups {
-    /// The metrics of pods that are ready.
-    fn trusted(&self, mut metrics: PodMetrics) -> Result<PodMetrics, MetricError> {
+    /// The metrics of ready pods.
+    fn trusted_metrics(&self, mut metrics: PodMetrics) -> Result<PodMetrics, MetricError> {
         metrics.by_pod.retain(|pod, _| !self.ignored.contains(pod) && !self.unready.contains(pod));
         if metrics.by_pod.is_empty() {
             let why = "did not receive metrics for targeted pods (pods might be unready)";
@@ -228,7 +229,7 @@ impl Groups {
     }
 }
 
-/// The request of the pod where it has one, else of its containers that run all the time.
+/// The pod-level request if there is one, else the sum over the containers that run all the time.
 fn request_of(pod: &Pod, resource: &str, container: Option<&str>) -> Result<i64, MetricError> {
     let Some(spec) = &pod.spec else { return Ok(0) };
     let own = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
@@ -290,7 +291,7 @@ fn utilization_ratio(
     Ok(Ratio { part: f64::from(utilization) / f64::from(target), usage, utilization: Some(utilization) })
 }
 
-/// `metrics` is not empty.
+/// `metrics` must not be empty.
 fn usage_ratio(metrics: &PodMetrics, target: i64) -> Ratio {
     let total: i128 = metrics.by_pod.values().map(|metric| i128::from(metric.value)).sum();
     let count = i128::try_from(metrics.by_pod.len()).unwrap_or(1).max(1);
@@ -298,7 +299,7 @@ fn usage_ratio(metrics: &PodMetrics, target: i64) -> Ratio {
     Ratio { part: usage as f64 / target as f64, usage, utilization: None }
 }
 
-/// Rounded up to a number of replicas: infinity is the most there can be.
+/// Rounds up to a number of replicas; infinity becomes the maximum.
 fn ceil(replicas: f64) -> i32 {
     replicas.ceil() as i32
 }

@@ -1,5 +1,5 @@
-//! Reads metrics from the metrics APIs: `metrics.k8s.io`, `custom.metrics.k8s.io` and `external.metrics.k8s.io`
-//! (upstream: `podautoscaler/metrics`).
+//! Client of the metrics APIs: `metrics.k8s.io`, `custom.metrics.k8s.io` and `external.metrics.k8s.io` (upstream:
+//! `podautoscaler/metrics`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,10 +19,10 @@ use crate::frame::SyncError;
 use crate::selectors;
 
 const CUSTOM: &str = "custom.metrics.k8s.io";
-/// The time that a sample is taken over, where the API does not say.
+/// The sampling window if the API does not return one.
 const DEFAULT_WINDOW: Duration = Duration::from_mins(1);
 
-/// Why a metric is not known.
+/// The error of a metric.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct MetricError(String);
@@ -32,7 +32,7 @@ impl MetricError {
         Self(why.into())
     }
 
-    /// Says before the reason what was not possible because of it.
+    /// Prepends the operation that failed.
     pub(super) fn context(self, what: impl std::fmt::Display) -> Self {
         Self(format!("{what}: {self}"))
     }
@@ -43,7 +43,7 @@ impl MetricError {
 pub(super) struct PodMetric {
     /// In thousandths.
     pub(super) value: i64,
-    /// The end of the time that it was taken over.
+    /// The end of the sampling window.
     pub(super) at: Timestamp,
     pub(super) window: Duration,
 }
@@ -55,7 +55,7 @@ pub(super) struct PodMetrics {
 }
 
 impl PodMetrics {
-    /// Adds a value that nobody has measured.
+    /// Adds an assumed value.
     pub(super) fn insert_value(&mut self, pod: &str, value: i64, now: Timestamp) {
         self.by_pod.insert(pod.to_owned(), PodMetric { value, at: now, window: Duration::ZERO });
     }
@@ -112,7 +112,7 @@ impl MetricsApi {
     }
 
     /// The usage of a resource by pods, or by one container of each.
-    pub(super) async fn of_pods(
+    pub(super) async fn pod_usage(
         &self,
         namespace: &str,
         selector: &str,
@@ -136,7 +136,7 @@ impl MetricsApi {
     }
 
     /// A custom metric of pods.
-    pub(super) async fn custom_of_pods(
+    pub(super) async fn custom_pod_metric(
         &self,
         namespace: &str,
         selector: &str,
@@ -157,7 +157,7 @@ impl MetricsApi {
     }
 
     /// A custom metric of an object, in thousandths.
-    pub(super) async fn custom_of_object(
+    pub(super) async fn custom_object_metric(
         &self,
         namespace: &str,
         object: &CrossVersionObjectReference,
@@ -189,7 +189,7 @@ impl MetricsApi {
         of: Option<&LabelSelector>,
     ) -> Result<Vec<i64>, MetricError> {
         let path = format!("/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/{metric}");
-        let selector = text(of)?;
+        let selector = selector_text(of)?;
         let query = [("labelSelector", selector.as_str())];
         let items: Items<MetricValue> = self
             .get(&path, &query, &format!("{metric}.external.metrics.k8s.io"))
@@ -209,11 +209,11 @@ impl MetricsApi {
         of: Option<&LabelSelector>,
     ) -> Result<Vec<MetricValue>, MetricError> {
         let get = async || {
-            let discovered = self.discovery.get().await.map_err(|error| told(error, metric))?;
+            let discovered = self.discovery.get().await.map_err(|error| metric_error(error, metric))?;
             let version = discovered.version_of(CUSTOM);
             let version = version
                 .ok_or_else(|| MetricError::new(format!("no custom metrics API ({CUSTOM}) registered")))?;
-            let of = text(of)?;
+            let of = selector_text(of)?;
             let query =
                 [("labelSelector", selector.unwrap_or_default()), ("metricLabelSelector", of.as_str())];
             let path = format!("/apis/{CUSTOM}/{version}/{path}");
@@ -225,7 +225,7 @@ impl MetricsApi {
 
     /// The name of a kind's resource in paths of custom metrics.
     async fn resource(&self, api_version: &str, kind: &str) -> Result<String, MetricError> {
-        let discovered = self.discovery.get().await.map_err(|error| told(error, kind))?;
+        let discovered = self.discovery.get().await.map_err(|error| metric_error(error, kind))?;
         let resource = discovered.kind(api_version, kind).ok_or_else(|| {
             let version = api_version.split_once('/').map_or(api_version, |(_, version)| version);
             let group = api_version.split_once('/').map_or("", |(group, _)| group);
@@ -248,12 +248,12 @@ impl MetricsApi {
         let query: Vec<_> = query.map(|(key, value)| format!("{key}={}", escaped(value))).collect();
         let request = Request::get(format!("{path}?{}", query.join("&"))).body(Vec::new());
         let request = request.map_err(|error| MetricError::new(error.to_string()))?;
-        self.client.request(request).await.map_err(|error| told(error, what))
+        self.client.request(request).await.map_err(|error| metric_error(error, what))
     }
 }
 
-/// An error of the API, in the words of client-go where the API has none.
-fn told(error: kube::Error, what: &str) -> MetricError {
+/// An API error, with client-go's message if the server sent none.
+fn metric_error(error: kube::Error, what: &str) -> MetricError {
     let has_details =
         |status: &kube::core::Status| status.details.as_ref().is_some_and(|details| !details.kind.is_empty());
     match &error {
@@ -267,7 +267,7 @@ fn told(error: kube::Error, what: &str) -> MetricError {
     }
 }
 
-/// The usage of a pod, or of one of its containers; nothing where it is not known of all that count.
+/// The usage of a pod or of one of its containers; `None` if it is unknown for any container that counts.
 fn usage(containers: &[ContainerUsage], resource: &str, container: Option<&str>) -> Option<i64> {
     let of = |it: &ContainerUsage| milli(it.usage.get(resource)?);
     match container {
@@ -286,8 +286,8 @@ fn window(written: &str) -> Duration {
     nanos.map_or(DEFAULT_WINDOW, Duration::from_nanos)
 }
 
-/// A selector as queries have it; empty where there is none.
-fn text(selector: Option<&LabelSelector>) -> Result<String, MetricError> {
+/// The selector in query format; empty if there is none.
+fn selector_text(selector: Option<&LabelSelector>) -> Result<String, MetricError> {
     let Some(selector) = selector else { return Ok(String::new()) };
     selectors::parse(selector)
         .map(|selector| selector.to_string())
@@ -301,7 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn usage_is_known_where_all_containers_tell_it() {
+    fn usage_requires_metrics_of_all_containers() {
         let containers: Vec<ContainerUsage> = serde_json::from_value(json!([
             {"name": "a", "usage": {"cpu": "100m", "memory": "1Mi"}}, {"name": "b", "usage": {"cpu": "0.25"}}]))
         .unwrap();
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_of_both_versions_of_custom_metrics_are_read() {
+    fn decodes_both_versions_of_custom_metrics() {
         for item in [
             json!({"describedObject": {"kind": "Pod", "name": "p"}, "metric": {"name": "m"},
                    "timestamp": "2026-01-01T00:00:00Z", "windowSeconds": 30, "value": "1500m"}),
@@ -332,16 +332,16 @@ mod tests {
     }
 
     #[test]
-    fn an_api_that_is_not_there_is_told_as_client_go_does() {
+    fn missing_api_has_the_message_of_client_go() {
         let status = |code: u16, details: serde_json::Value| {
             let status = json!({"status": "Failure", "code": code, "message": "m", "reason": "NotFound",
                 "details": details});
             kube::Error::Api(Box::new(serde_json::from_value(status).unwrap()))
         };
         assert_eq!(
-            told(status(404, json!({})), "pods.metrics.k8s.io").to_string(),
+            metric_error(status(404, json!({})), "pods.metrics.k8s.io").to_string(),
             "the server could not find the requested resource (get pods.metrics.k8s.io)"
         );
-        assert_eq!(told(status(404, json!({"kind": "pods", "name": "x"})), "x").to_string(), "m");
+        assert_eq!(metric_error(status(404, json!({"kind": "pods", "name": "x"})), "x").to_string(), "m");
     }
 }

@@ -1,18 +1,19 @@
-//! Horizontal pod autoscaler: scales a target by the metrics of its pods, and by others (upstream: `podautoscaler`).
+//! Horizontal pod autoscaler: scales a target by the metrics of its pods and by other metrics (upstream:
+//! `podautoscaler`).
 //!
 //! ```text
-//! scale ─► metrics ─► a proposal for each ─► the highest ─► stabilized, limited ─► scale, status
+//! scale ─► metrics ─► a proposal per metric ─► the highest ─► stabilized, limited ─► scale, status
 //! ```
 //!
-//! | module | what it does |
+//! | module | contents |
 //! | --- | --- |
-//! | [`metrics`] | reads the metrics APIs |
-//! | [`calculator`] | the replicas that samples ask for |
-//! | [`proposal`] | the replicas that a metric of the spec asks for |
+//! | [`metrics`] | the client of the metrics APIs |
+//! | [`calculator`] | the number of replicas that samples require |
+//! | [`proposal`] | the number of replicas that a metric of the spec requires |
 //! | [`behavior`] | stabilization, policies, bounds |
 //! | [`selection`] | the pods of the target |
 //! | [`target`] | the scale of the target |
-//! | [`status`] | conditions and numbers in the status |
+//! | [`status`] | the status |
 
 mod behavior;
 mod calculator;
@@ -47,9 +48,8 @@ use crate::frame::{
     AutoscalerOptions, Context, Descriptor, EventKind, EventRecorder, Reconciler, SyncError, Workers,
     reference_of,
 };
-use crate::untyped::{Part, update};
+use crate::untyped::{UpdateTarget, update};
 
-/// The controller.
 pub(crate) const HORIZONTAL_POD_AUTOSCALER: Descriptor = Descriptor {
     name: "horizontal-pod-autoscaler-controller",
     alias: "horizontalpodautoscaling",
@@ -63,11 +63,11 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     let mut builder = context.controller("horizontalpodautoscaler");
     let (autoscalers, pods) = (builder.informer::<HorizontalPodAutoscaler>(), builder.informer::<Pod>());
     let queue = builder.queue();
-    // Its own status does not concern it: what it looks at has events elsewhere, so it looks at times.
-    let has_other_spec = |old: &Object<HorizontalPodAutoscaler>, new: &Object<HorizontalPodAutoscaler>| {
+    // Updates of the status are ignored; metrics have no events, so the autoscaler is evaluated periodically.
+    let has_spec_change = |old: &Object<HorizontalPodAutoscaler>, new: &Object<HorizontalPodAutoscaler>| {
         old.json_at(&["spec"]) != new.json_at(&["spec"])
     };
-    builder.watch(&autoscalers, on_change(has_other_spec, move |it| queue.add(it.key())));
+    builder.add_handler(&autoscalers, on_change(has_spec_change, move |it| queue.add(it.key())));
     let client = &context.client;
     builder.run(Controller {
         client: client.clone(),
@@ -89,7 +89,7 @@ struct Controller {
     targets: Targets,
     metrics: MetricsApi,
     options: AutoscalerOptions,
-    /// The history of each.
+    /// The scaling history of each autoscaler.
     histories: Mutex<HashMap<ObjectName, History>>,
 }
 
@@ -101,30 +101,30 @@ impl Reconciler for Controller {
             return Ok(Action::Done);
         };
         if let Err(error) = self.reconcile(&key, seen).await {
-            tracing::debug!(autoscaler = %key, %error, "an autoscaler was not reconciled");
+            tracing::debug!(autoscaler = %key, %error, "autoscaler sync failed");
         }
-        // A failure is looked at again as often as a success: metrics are no better for asking more often.
+        // A failure is retried after the normal period, as metrics do not change faster.
         Ok(Action::RequeueAfter(self.options.sync_period))
     }
 }
 
-/// An autoscaler in a sync.
-struct Work<'a> {
+/// The input of a sync.
+struct SyncInput<'a> {
     key: &'a ObjectName,
     autoscaler: &'a HorizontalPodAutoscaler,
     now: Timestamp,
 }
 
-/// The number of replicas to have, and why.
+/// The number of replicas to set, and why.
 struct Decision {
     replicas: i32,
     reason: String,
-    /// The entries of the metrics in the status.
+    /// The metric entries of the status.
     statuses: Vec<serde_json::Value>,
 }
 
-/// The highest proposal of the metrics.
-struct Verdict {
+/// The highest proposal of all metrics.
+struct MetricsResult {
     replicas: i32,
     metric: String,
     statuses: Vec<serde_json::Value>,
@@ -137,15 +137,16 @@ impl Controller {
         seen: Object<HorizontalPodAutoscaler>,
     ) -> Result<(), SyncError> {
         let autoscaler = seen.decode()?;
-        let mut status = Status::of(&autoscaler, Timestamp::now())?;
-        let work = Work { key, autoscaler: &autoscaler, now: Timestamp::now() };
-        let outcome = self.scale(&work, &mut status).await;
+        let mut status = Status::from_autoscaler(&autoscaler, Timestamp::now())?;
+        let input = SyncInput { key, autoscaler: &autoscaler, now: Timestamp::now() };
+        let outcome = self.scale(&input, &mut status).await;
         let api = Api::namespaced_with(
             self.client.clone(),
             key.namespace(),
             &ApiResource::erase::<HorizontalPodAutoscaler>(&()),
         );
-        if let Err(error) = update(&api, seen, Part::Status, |it| it["status"] = status.into_json()).await
+        if let Err(error) =
+            update(&api, seen, UpdateTarget::Status, |it| it["status"] = status.into_json()).await
             && !error.is_not_found()
             && !error.is_conflict()
         {
@@ -154,12 +155,12 @@ impl Controller {
         outcome
     }
 
-    /// Scales the target where that is due, and says in the status what was found.
-    async fn scale(&self, work: &Work<'_>, status: &mut Status) -> Result<(), SyncError> {
-        let target = match self.targets.get(work.autoscaler).await {
+    /// Scales the target if necessary, and records the observations in the status.
+    async fn scale(&self, input: &SyncInput<'_>, status: &mut Status) -> Result<(), SyncError> {
+        let target = match self.targets.get(input.autoscaler).await {
             Ok(target) => target,
             Err(error) => {
-                self.warn(work.autoscaler, "FailedGetScale", &error.to_string());
+                self.warn(input.autoscaler, "FailedGetScale", &error.to_string());
                 let message =
                     format!("the HPA controller was unable to get the target's current scale: {error}");
                 status.condition("AbleToScale", "False", "FailedGetScale", &message);
@@ -168,8 +169,8 @@ impl Controller {
         };
         let message = "the HPA controller was able to get the target's current scale";
         status.condition("AbleToScale", "True", "SucceededGetScale", message);
-        let bounds = self.bounds(work, target.replicas());
-        self.history(work, |history| history.begin(bounds.current, work.now));
+        let bounds = self.bounds(input, target.replicas());
+        self.history(input, |history| history.begin(bounds.current, input.now));
         if bounds.current == 0 {
             let message = "scaling is disabled since the replica count of the target is zero";
             status.condition("ScalingActive", "False", "ScalingDisabled", message);
@@ -180,37 +181,38 @@ impl Controller {
             Some((replicas, reason)) => {
                 Decision { replicas, reason: reason.to_owned(), statuses: Vec::new() }
             }
-            None => self.decide(work, target.scale(), &bounds, status).await?,
+            None => self.decide(input, target.scale(), &bounds, status).await?,
         };
         if decision.replicas == bounds.current {
             status.replicas(bounds.current, bounds.current, decision.statuses);
             return Ok(());
         }
-        self.carry_out(work, target, decision, &bounds, status).await
+        self.rescale(input, target, decision, &bounds, status).await
     }
 
-    /// The number of replicas by the metrics, stabilized and limited.
+    /// The number of replicas that the metrics require, stabilized and limited.
     async fn decide(
         &self,
-        work: &Work<'_>,
+        input: &SyncInput<'_>,
         scale: &Scale,
         bounds: &Bounds<'_>,
         status: &mut Status,
     ) -> Result<Decision, SyncError> {
-        let Verdict { replicas, metric, statuses } = self.verdict(work, scale, status).await?;
+        let MetricsResult { replicas, metric, statuses } =
+            self.evaluate_metrics(input, scale, status).await?;
         let reason = if replicas > bounds.current {
             format!("{metric} above target")
         } else {
             "All metrics below target".to_owned()
         };
-        let step = self.history(work, |history| history.step(replicas, bounds));
+        let step = self.history(input, |history| history.step(replicas, bounds));
         status.step(&step);
         Ok(Decision { replicas: step.replicas, reason, statuses })
     }
 
-    async fn carry_out(
+    async fn rescale(
         &self,
-        work: &Work<'_>,
+        input: &SyncInput<'_>,
         target: Target,
         decision: Decision,
         bounds: &Bounds<'_>,
@@ -219,7 +221,7 @@ impl Controller {
         let Decision { replicas, reason, statuses } = decision;
         if let Err(error) = self.targets.set(target, replicas).await {
             let message = format!("New size: {replicas}; reason: {reason}; error: {error}");
-            self.warn(work.autoscaler, "FailedRescale", &message);
+            self.warn(input.autoscaler, "FailedRescale", &message);
             let message = format!("the HPA controller was unable to update the target scale: {error}");
             status.condition("AbleToScale", "False", "FailedUpdateScale", &message);
             status.current(bounds.current, statuses);
@@ -228,43 +230,43 @@ impl Controller {
         let message = format!("the HPA controller was able to update the target scale to {replicas}");
         status.condition("AbleToScale", "True", "SucceededRescale", &message);
         let message = format!("New size: {replicas}; reason: {reason}");
-        let reference = reference_of(work.autoscaler);
+        let reference = reference_of(input.autoscaler);
         self.events.record(&reference, EventKind::Normal, "SuccessfulRescale", &message);
-        self.history(work, |history| history.scaled(bounds.current, replicas, bounds));
+        self.history(input, |history| history.scaled(bounds.current, replicas, bounds));
         status.replicas(bounds.current, replicas, statuses);
         status.scaled();
         Ok(())
     }
 
-    fn bounds<'a>(&self, work: &Work<'a>, current: i32) -> Bounds<'a> {
-        let spec = &work.autoscaler.spec;
+    fn bounds<'a>(&self, input: &SyncInput<'a>, current: i32) -> Bounds<'a> {
+        let spec = &input.autoscaler.spec;
         Bounds {
             current,
             min: spec.min_replicas.unwrap_or(1),
             max: spec.max_replicas,
             behavior: spec.behavior.as_ref(),
             downscale_stabilization: self.options.downscale_stabilization,
-            now: work.now,
+            now: input.now,
         }
     }
 
-    fn history<T>(&self, work: &Work<'_>, f: impl FnOnce(&mut History) -> T) -> T {
-        f(self.histories.lock().entry(work.key.clone()).or_default())
+    fn history<T>(&self, input: &SyncInput<'_>, f: impl FnOnce(&mut History) -> T) -> T {
+        f(self.histories.lock().entry(input.key.clone()).or_default())
     }
 
-    /// The highest of the proposals of all metrics. Where one of them is not known, the others do not scale down.
-    async fn verdict(
+    /// The highest proposal of all metrics. If a metric failed, the others do not scale down.
+    async fn evaluate_metrics(
         &self,
-        work: &Work<'_>,
+        input: &SyncInput<'_>,
         scale: &Scale,
         status: &mut Status,
-    ) -> Result<Verdict, SyncError> {
-        let autoscaler = work.autoscaler;
+    ) -> Result<MetricsResult, SyncError> {
+        let autoscaler = input.autoscaler;
         let wanted = scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or_default();
         let has = scale.status.as_ref().map(|status| status.replicas).unwrap_or_default();
         let selector =
             scale.status.as_ref().and_then(|status| status.selector.as_deref()).unwrap_or_default();
-        let pods = match self.selections.pods(work.key, selector) {
+        let pods = match self.selections.pods(input.key, selector) {
             Ok(pods) => pods,
             Err(refused) => {
                 self.warn(autoscaler, refused.event, &refused.why);
@@ -280,7 +282,7 @@ impl Controller {
             has,
             tolerances: self.tolerances(autoscaler),
             options: self.options,
-            now: work.now,
+            now: input.now,
         };
         let specs = autoscaler.spec.metrics.iter().flatten();
         let source = Source { api: &self.metrics, autoscaler, selector };
@@ -291,14 +293,14 @@ impl Controller {
         for failure in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
             self.warn(autoscaler, failure.reason, &failure.why.to_string());
         }
-        let statuses = outcomes.iter().map(status::of_metric).collect();
-        match highest(&outcomes, wanted) {
+        let statuses = outcomes.iter().map(status::metric_entry).collect();
+        match highest_proposal(&outcomes, wanted) {
             Ok(proposal) => {
                 let metric = &proposal.metric;
                 let message =
                     format!("the HPA was able to successfully calculate a replica count from {metric}");
                 status.condition("ScalingActive", "True", "ValidMetricFound", &message);
-                Ok(Verdict { replicas: proposal.replicas, metric: metric.clone(), statuses })
+                Ok(MetricsResult { replicas: proposal.replicas, metric: metric.clone(), statuses })
             }
             Err((first, all)) => {
                 let message = format!("the HPA was unable to compute the replica count: {}", first.why);
@@ -328,21 +330,24 @@ impl Controller {
     }
 }
 
-/// The highest proposal; or the first failure and what to say of all, where none is valid, or where the valid ones would
-/// scale down and a failed one might not have.
-fn highest(outcomes: &[Result<Proposal, Failure>], wanted: i32) -> Result<&Proposal, (&Failure, String)> {
-    // Of equal ones the first.
+/// Returns the highest proposal. If no metric is valid, or if the valid ones would scale down and a failed one
+/// might not, returns the first failure and the message about all metrics.
+fn highest_proposal(
+    outcomes: &[Result<Proposal, Failure>],
+    wanted: i32,
+) -> Result<&Proposal, (&Failure, String)> {
+    // Of equal proposals, the first one.
     let valid = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok());
-    let highest = valid.reduce(|best, next| if next.replicas > best.replicas { next } else { best });
+    let highest_proposal = valid.reduce(|best, next| if next.replicas > best.replicas { next } else { best });
     let failed: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
-    match (highest, failed.first()) {
+    match (highest_proposal, failed.first()) {
         (Some(proposal), None) => Ok(proposal),
         (Some(proposal), Some(_)) if proposal.replicas >= wanted => Ok(proposal),
         (_, Some(first)) => {
             let (failures, all) = (failed.len(), outcomes.len());
             let message = format!(
                 "invalid metrics ({failures} invalid out of {all}), first error is: {}",
-                first.in_all
+                first.in_summary
             );
             Err((first, message))
         }
@@ -350,9 +355,9 @@ fn highest(outcomes: &[Result<Proposal, Failure>], wanted: i32) -> Result<&Propo
     }
 }
 
-/// The API gives an autoscaler without metrics one.
+/// The API's defaulting adds a metric, so the list is never empty.
 static NO_METRICS: std::sync::LazyLock<Failure> = std::sync::LazyLock::new(|| Failure {
     reason: "InvalidMetricSourceType",
     why: metrics::MetricError::new("no metrics"),
-    in_all: metrics::MetricError::new("no metrics"),
+    in_summary: metrics::MetricError::new("no metrics"),
 });

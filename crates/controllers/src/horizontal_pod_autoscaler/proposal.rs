@@ -1,4 +1,4 @@
-//! Proposals: the samples of each metric of an autoscaler are fetched, and counted.
+//! Proposals: fetches the samples of each metric and calculates the replicas it requires.
 
 use k8s_openapi::api::autoscaling::v2::{
     ExternalMetricSource, HorizontalPodAutoscaler, MetricSpec, MetricTarget, ObjectMetricSource,
@@ -12,25 +12,25 @@ use super::calculator::{Count, Observed};
 use super::metrics::{MetricError, MetricsApi, PodMetrics};
 use crate::selectors::written_as_go;
 
-/// The replicas that a metric asks for.
+/// The number of replicas that a metric requires.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Proposal {
     pub(super) replicas: i32,
-    /// The name of the metric in messages.
+    /// The metric's name in messages.
     pub(super) metric: String,
-    /// Its entry in the status.
+    /// The metric's entry in the status.
     pub(super) status: Value,
 }
 
-/// Why a metric asks for nothing.
+/// The failure of a metric.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     /// The reason of the event and the condition.
     pub(super) reason: &'static str,
     /// The message of the event.
     pub(super) why: MetricError,
-    /// The same as part of the message that is about all metrics.
-    pub(super) in_all: MetricError,
+    /// The message as part of the one about all metrics.
+    pub(super) in_summary: MetricError,
 }
 
 /// The samples of a metric.
@@ -42,11 +42,11 @@ pub(super) enum Samples {
     Values(Vec<i64>),
 }
 
-/// The source of samples.
+/// The source of samples for an autoscaler.
 pub(super) struct Source<'a> {
     pub(super) api: &'a MetricsApi,
     pub(super) autoscaler: &'a HorizontalPodAutoscaler,
-    /// Selects the target's pods.
+    /// The selector of the target's pods.
     pub(super) selector: &'a str,
 }
 
@@ -54,7 +54,7 @@ impl Source<'_> {
     /// Fetches the samples of a metric.
     ///
     /// # Errors
-    /// The API has none.
+    /// The API has no samples.
     pub(super) async fn fetch(&self, spec: &MetricSpec) -> Result<Samples, MetricError> {
         let namespace = self.autoscaler.metadata.namespace.as_deref().unwrap_or_default();
         if let Some(resource) = &spec.resource {
@@ -65,15 +65,17 @@ impl Source<'_> {
         }
         if let Some(pods) = &spec.pods {
             let (metric, of) = (&pods.metric.name, pods.metric.selector.as_ref());
-            let samples = self.api.custom_of_pods(namespace, self.selector, metric, of).await;
+            let samples = self.api.custom_pod_metric(namespace, self.selector, metric, of).await;
             return samples
                 .map(Samples::Pods)
                 .map_err(|error| error.context(format_args!("unable to get metric {metric}")));
         }
         if let Some(object) = &spec.object {
             let (metric, described) = (&object.metric, &object.described_object);
-            let value =
-                self.api.custom_of_object(namespace, described, &metric.name, metric.selector.as_ref()).await;
+            let value = self
+                .api
+                .custom_object_metric(namespace, described, &metric.name, metric.selector.as_ref())
+                .await;
             return value.map(Samples::Value).map_err(|error| {
                 let (name, kind, object) = (&metric.name, &described.kind, &described.name);
                 MetricError::new(format!(
@@ -85,7 +87,7 @@ impl Source<'_> {
             let metric = &external.metric;
             let values = self.api.external(namespace, &metric.name, metric.selector.as_ref()).await;
             return values.map(Samples::Values).map_err(|error| {
-                let (name, selector) = (&metric.name, written(metric.selector.as_ref()));
+                let (name, selector) = (&metric.name, selector_text(metric.selector.as_ref()));
                 error.context(format_args!("unable to get external metric {namespace}/{name}/{selector}"))
             });
         }
@@ -98,32 +100,32 @@ impl Source<'_> {
         resource: &str,
         container: Option<&str>,
     ) -> Result<Samples, MetricError> {
-        let samples = self.api.of_pods(namespace, self.selector, resource, container).await;
+        let samples = self.api.pod_usage(namespace, self.selector, resource, container).await;
         samples
             .map(Samples::Pods)
             .map_err(|error| error.context(format_args!("unable to get metrics for resource {resource}")))
     }
 }
 
-/// Counts the samples of a metric.
+/// Calculates the proposal of a metric from its samples.
 ///
 /// # Errors
-/// Why the metric asks for nothing, with the samples or without.
+/// The samples are missing or the calculation fails.
 pub(super) fn propose(
     spec: &MetricSpec,
     samples: Result<Samples, MetricError>,
     observed: &Observed<'_>,
 ) -> Result<Proposal, Failure> {
-    let (reason, prefix) = names(spec);
-    counted(spec, samples, observed).map_err(|why| Failure {
+    let (reason, prefix) = failure_names(spec);
+    propose_from_samples(spec, samples, observed).map_err(|why| Failure {
         reason,
-        in_all: if prefix.is_empty() { why.clone() } else { why.clone().context(prefix) },
+        in_summary: if prefix.is_empty() { why.clone() } else { why.clone().context(prefix) },
         why,
     })
 }
 
-/// The reason where a metric fails, and how the failure is told among those of all metrics.
-fn names(spec: &MetricSpec) -> (&'static str, String) {
+/// The reason of a metric's failure, and its text in the message about all metrics.
+fn failure_names(spec: &MetricSpec) -> (&'static str, String) {
     let value = |name: &str, of: &str| format!("failed to get {name}{of} metric value");
     match spec.type_.as_str() {
         "Resource" => {
@@ -144,7 +146,7 @@ fn names(spec: &MetricSpec) -> (&'static str, String) {
     }
 }
 
-fn counted(
+fn propose_from_samples(
     spec: &MetricSpec,
     samples: Result<Samples, MetricError>,
     observed: &Observed<'_>,
@@ -170,10 +172,10 @@ fn counted(
         return Ok(Proposal { replicas, metric: format!("pods metric {}", pods.metric.name), status });
     }
     if let Some(object) = &spec.object {
-        return of_object(object, samples, observed);
+        return propose_for_object(object, samples, observed);
     }
     match &spec.external {
-        Some(external) => of_external(external, samples, observed),
+        Some(external) => propose_for_external(external, samples, observed),
         None => Err(unknown(spec)),
     }
 }
@@ -185,7 +187,7 @@ struct Resource<'a> {
 }
 
 impl Resource<'_> {
-    /// The replicas, the name of the metric, and its current value.
+    /// Returns the count, the name of the metric, and its current value.
     fn count(
         &self,
         target: &MetricTarget,
@@ -215,7 +217,7 @@ impl Resource<'_> {
     }
 }
 
-fn of_object(
+fn propose_for_object(
     object: &ObjectMetricSource,
     samples: Result<Samples, MetricError>,
     observed: &Observed<'_>,
@@ -236,7 +238,8 @@ fn of_object(
                 |error: MetricError| error.context(format_args!("failed to get {name} object metric"));
             let samples = samples.map_err(context)?;
             let Count { replicas, usage, .. } = observed.by_value_per_pod(value(samples), milli(target));
-            let metric = format!("external metric {name}({})", written(object.metric.selector.as_ref()));
+            let metric =
+                format!("external metric {name}({})", selector_text(object.metric.selector.as_ref()));
             Ok(Proposal { replicas, metric, status: status(json!({"averageValue": decimal(usage)})) })
         }
         _ => Err(MetricError::new(
@@ -245,13 +248,13 @@ fn of_object(
     }
 }
 
-fn of_external(
+fn propose_for_external(
     external: &ExternalMetricSource,
     samples: Result<Samples, MetricError>,
     observed: &Observed<'_>,
 ) -> Result<Proposal, MetricError> {
     let name = &external.metric.name;
-    let metric = format!("external metric {name}({})", written(external.metric.selector.as_ref()));
+    let metric = format!("external metric {name}({})", selector_text(external.metric.selector.as_ref()));
     let status = |current: Value| json!({"type": "External", "external": {"metric": external.metric, "current": current}});
     if let Some(target) = &external.target.average_value {
         let context =
@@ -301,13 +304,13 @@ fn decimal(milli: i64) -> String {
     Quantity::from_milli(milli).to_string()
 }
 
-/// An amount of a resource, as that is usually written.
+/// An amount in the usual notation of the resource.
 fn amount(resource: &str, milli: i64) -> String {
     let amount = Quantity::from_milli(milli);
     if resource == "memory" { amount.in_binary().to_string() } else { amount.to_string() }
 }
 
-/// A selector as upstream's messages have it.
-fn written(selector: Option<&LabelSelector>) -> String {
+/// The selector as in upstream's messages.
+fn selector_text(selector: Option<&LabelSelector>) -> String {
     selector.map_or_else(|| "nil".to_owned(), written_as_go)
 }

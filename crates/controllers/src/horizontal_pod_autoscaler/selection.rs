@@ -1,4 +1,4 @@
-//! The pods of an autoscaler's target. Pods that two autoscalers would scale are refused to both.
+//! The pods of autoscalers' targets. Pods selected by several autoscalers are rejected.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use nave_client::{Lister, Object, ObjectName};
 use nave_machinery::selector::LabelSelector;
 use parking_lot::Mutex;
 
-/// The selectors of the targets of all autoscalers, as they were seen last.
+/// The selectors of all autoscalers' targets, as last observed.
 pub(super) struct Selections {
     pods: Lister<Pod>,
     selectors: Mutex<HashMap<ObjectName, LabelSelector>>,
@@ -18,15 +18,15 @@ impl Selections {
         Self { pods, selectors: Mutex::default() }
     }
 
-    /// Forgets an autoscaler.
+    /// Removes an autoscaler.
     pub(super) fn forget(&self, key: &ObjectName) {
         self.selectors.lock().remove(key);
     }
 
-    /// The pods of the target, unless it cannot be said which these are.
-    pub(super) fn pods(&self, key: &ObjectName, selector: &str) -> Result<Vec<Pod>, Refused> {
+    /// The pods of the target, or the reason why they are ambiguous.
+    pub(super) fn pods(&self, key: &ObjectName, selector: &str) -> Result<Vec<Pod>, Rejection> {
         if selector.is_empty() {
-            return Err(Refused {
+            return Err(Rejection {
                 event: "SelectorRequired",
                 reason: "InvalidSelector",
                 why: "selector is required".to_owned(),
@@ -36,7 +36,7 @@ impl Selections {
         let parsed = LabelSelector::parse(selector).map_err(|error| {
             let why =
                 format!("couldn't convert selector into a corresponding internal selector object: {error}");
-            Refused::same("InvalidSelector", why)
+            Rejection::with_reason("InvalidSelector", why)
         })?;
         let mut pods = self.pods.list_namespace(key.namespace());
         pods.retain(|pod| pod.is_selected_by(&parsed));
@@ -48,12 +48,12 @@ impl Selections {
                 all.iter().map(|key| format!("{{{} {}}}", key.name(), key.namespace())).collect();
             let why =
                 format!("pods by selector {selector} are controlled by multiple HPAs: [{}]", names.join(" "));
-            return Err(Refused::same("AmbiguousSelector", why));
+            return Err(Rejection::with_reason("AmbiguousSelector", why));
         }
         Ok(pods.iter().filter_map(|pod| pod.decode().ok()).collect())
     }
 
-    /// Notes what an autoscaler selects, and finds others that select the same pods.
+    /// Stores the selector of an autoscaler, and returns the others that select one of these pods.
     fn others_with(
         &self,
         key: &ObjectName,
@@ -69,18 +69,18 @@ impl Selections {
     }
 }
 
-/// Why the pods of a target are not known.
-pub(super) struct Refused {
-    /// The reason of the event,
+/// The reason why the pods of a target are unknown.
+pub(super) struct Rejection {
+    /// The reason of the event.
     pub(super) event: &'static str,
-    /// and of the condition.
+    /// The reason of the condition.
     pub(super) reason: &'static str,
     pub(super) why: String,
     pub(super) message: String,
 }
 
-impl Refused {
-    fn same(reason: &'static str, why: String) -> Self {
+impl Rejection {
+    fn with_reason(reason: &'static str, why: String) -> Self {
         Self { event: reason, reason, message: why.clone(), why }
     }
 }
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pods_that_two_autoscalers_select_are_refused() {
+    fn rejects_pods_of_two_autoscalers() {
         let cache = Arc::new(Indexer::new());
         for (name, app) in [("a", "web"), ("b", "db")] {
             let pod = json!({"metadata": {"name": name, "namespace": "ns", "labels": {"app": app}},

@@ -8,20 +8,20 @@ use serde_json::{Value, json};
 use super::behavior::Step;
 use super::proposal::{Failure, Proposal};
 
-/// The status as it becomes in a sync.
+/// The status under construction.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Status {
-    /// An object with the status in it.
+    /// An object that contains the status.
     object: Value,
     now: String,
 }
 
 impl Status {
-    /// The status as it was seen.
+    /// Starts with the current status.
     ///
     /// # Errors
-    /// A status that cannot be encoded.
-    pub(super) fn of(
+    /// The status cannot be encoded.
+    pub(super) fn from_autoscaler(
         autoscaler: &HorizontalPodAutoscaler,
         now: Timestamp,
     ) -> Result<Self, serde_json::Error> {
@@ -34,14 +34,13 @@ impl Status {
         self.object["status"].take()
     }
 
-    /// Sets a condition.
     pub(super) fn condition(&mut self, condition: &str, status: &str, reason: &str, message: &str) {
         let condition = json!({"type": condition, "status": status, "reason": reason, "message": message,
             "lastTransitionTime": self.now});
         conditions::set(&mut self.object, condition);
     }
 
-    /// Sets the conditions that a step comes with.
+    /// Sets the conditions of a step.
     pub(super) fn step(&mut self, step: &Step) {
         let (reason, message) = step.able;
         self.condition("AbleToScale", "True", reason, message);
@@ -49,13 +48,13 @@ impl Status {
         self.condition("ScalingLimited", if is_limited { "True" } else { "False" }, reason, message);
     }
 
-    /// Sets the numbers of replicas, and the metrics.
+    /// Sets the current and desired numbers of replicas, and the metrics.
     pub(super) fn replicas(&mut self, current: i32, desired: i32, metrics: Vec<Value>) {
         self.object["status"]["desiredReplicas"] = desired.into();
         self.current(current, metrics);
     }
 
-    /// Sets the number of replicas that there are, and the metrics; the desired number stays.
+    /// Sets the current number of replicas and the metrics; the desired number is unchanged.
     pub(super) fn current(&mut self, current: i32, metrics: Vec<Value>) {
         let status = &mut self.object["status"];
         status["currentReplicas"] = current.into();
@@ -68,13 +67,13 @@ impl Status {
         }
     }
 
-    /// Notes the time of scaling.
+    /// Sets the time of the last scaling.
     pub(super) fn scaled(&mut self) {
         self.object["status"]["lastScaleTime"] = self.now.clone().into();
     }
 }
 
-/// The entry of a metric; a metric that failed has one that says nothing.
-pub(super) fn of_metric(outcome: &Result<Proposal, Failure>) -> Value {
+/// The status entry of a metric; empty if the metric failed.
+pub(super) fn metric_entry(outcome: &Result<Proposal, Failure>) -> Value {
     outcome.as_ref().map_or_else(|_| json!({"type": ""}), |proposal| proposal.status.clone())
 }

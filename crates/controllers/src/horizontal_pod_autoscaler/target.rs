@@ -7,7 +7,7 @@ use kube::api::{Api, DynamicObject, PostParams};
 use crate::discovery::DiscoveryCache;
 use crate::frame::SyncError;
 
-/// A change is tried so often where others change the target too.
+/// The number of attempts to scale a target if there are conflicts.
 const TRIES: usize = 5;
 
 /// Finds and scales targets.
@@ -29,7 +29,7 @@ impl Target {
         &self.scale
     }
 
-    /// The replicas that the target wants.
+    /// The desired number of replicas.
     pub(super) fn replicas(&self) -> i32 {
         self.scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or_default()
     }
@@ -43,7 +43,7 @@ impl Targets {
     /// Reads the scale of an autoscaler's target.
     ///
     /// # Errors
-    /// A kind that is not served or has no scale, an object that is not there, the API's refusal.
+    /// The kind is not served or has no scale, the object does not exist, or the API server returned an error.
     pub(super) async fn get(&self, autoscaler: &HorizontalPodAutoscaler) -> Result<Target, SyncError> {
         let namespace = autoscaler.metadata.namespace.as_deref().unwrap_or_default();
         let reference = autoscaler.spec.scale_target_ref.clone();
@@ -70,7 +70,7 @@ impl Targets {
     /// Scales a target.
     ///
     /// # Errors
-    /// The API's refusal.
+    /// The API server's error.
     pub(super) async fn set(&self, mut target: Target, replicas: i32) -> Result<(), SyncError> {
         let mut tries = 0;
         loop {

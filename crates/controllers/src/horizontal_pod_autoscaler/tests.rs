@@ -1,4 +1,4 @@
-//! Autoscalers with played metrics: proposals, and what becomes of them over time.
+//! Tests with simulated metrics: proposals, and their limits over time.
 
 use std::time::Duration;
 
@@ -11,61 +11,61 @@ use serde_json::{Value, json};
 
 use super::behavior::{Bounds, History, Step};
 use super::calculator::{Observed, Tolerances};
-use super::highest;
+use super::highest_proposal;
 use super::metrics::{MetricError, PodMetric, PodMetrics};
 use super::proposal::{Failure, Proposal, Samples, propose};
-use super::status::{Status, of_metric};
+use super::status::{Status, metric_entry};
 use crate::frame::AutoscalerOptions;
 use crate::pods::fixtures::now;
 
-/// A pod of a target, and what it uses of CPU in thousandths, if that is known.
-struct Played {
+/// A pod of a target and its CPU usage in thousandths, if known.
+struct FakePod {
     pod: Value,
     used: Option<i64>,
 }
 
-/// A pod that has been ready for an hour and requests a whole CPU.
-fn ready(used: i64) -> Played {
+/// A pod that has been ready for an hour and requests one CPU.
+fn ready(used: i64) -> FakePod {
     let at = "2026-01-01T11:00:00Z";
     let condition = json!({"type": "Ready", "status": "True", "lastTransitionTime": at});
     let status = json!({"phase": "Running", "startTime": at, "conditions": [condition]});
     let container = json!({"name": "c", "resources": {"requests": {"cpu": "1"}}});
-    Played {
+    FakePod {
         pod: json!({"metadata": {}, "spec": {"containers": [container]}, "status": status}),
         used: Some(used),
     }
 }
 
-fn changed(mut played: Played, change: impl FnOnce(&mut Value)) -> Played {
-    change(&mut played.pod);
-    played
+fn changed(mut fake_pods: FakePod, change: impl FnOnce(&mut Value)) -> FakePod {
+    change(&mut fake_pods.pod);
+    fake_pods
 }
 
-fn unknown() -> Played {
-    Played { used: None, ..ready(0) }
+fn unknown() -> FakePod {
+    FakePod { used: None, ..ready(0) }
 }
 
-fn pending() -> Played {
-    Played { used: None, ..changed(ready(0), |pod| pod["status"] = json!({"phase": "Pending"})) }
+fn pending() -> FakePod {
+    FakePod { used: None, ..changed(ready(0), |pod| pod["status"] = json!({"phase": "Pending"})) }
 }
 
-/// A pod that began a minute ago and is not ready yet.
-fn starting(used: i64) -> Played {
+/// A pod that started a minute ago and is not ready yet.
+fn starting(used: i64) -> FakePod {
     changed(ready(used), |pod| {
         pod["status"]["startTime"] = "2026-01-01T11:59:00Z".into();
         pod["status"]["conditions"][0]["status"] = "False".into();
     })
 }
 
-fn samples(played: &[Played]) -> Samples {
+fn samples(fake_pods: &[FakePod]) -> Samples {
     let sample = |value| PodMetric { value, at: now(), window: Duration::from_secs(30) };
-    let by_pod = played.iter().enumerate().filter_map(|(at, it)| Some((at.to_string(), sample(it.used?))));
+    let by_pod = fake_pods.iter().enumerate().filter_map(|(at, it)| Some((at.to_string(), sample(it.used?))));
     Samples::Pods(PodMetrics { by_pod: by_pod.collect() })
 }
 
-fn pods(played: &[Played]) -> Vec<Pod> {
-    let named = played.iter().enumerate().map(|(at, played)| {
-        let mut pod = played.pod.clone();
+fn pods(fake_pods: &[FakePod]) -> Vec<Pod> {
+    let named = fake_pods.iter().enumerate().map(|(at, fake_pods)| {
+        let mut pod = fake_pods.pod.clone();
         pod["metadata"]["name"] = at.to_string().into();
         serde_json::from_value(pod).unwrap()
     });
@@ -82,16 +82,16 @@ fn resource(target: &Value) -> MetricSpec {
     serde_json::from_value(spec).unwrap()
 }
 
-/// The replicas for an average utilization of half a CPU, of as many as are played.
-fn by_utilization(played: &[Played]) -> Result<i32, String> {
-    let (spec, pods) = (resource(&json!({"type": "Utilization", "averageUtilization": 50})), pods(played));
-    let wanted = i32::try_from(played.len()).unwrap();
-    let proposal = propose(&spec, Ok(samples(played)), &observed(&pods, wanted));
+/// The replicas for a target of half a CPU; there are as many replicas as pods.
+fn by_utilization(fake_pods: &[FakePod]) -> Result<i32, String> {
+    let (spec, pods) = (resource(&json!({"type": "Utilization", "averageUtilization": 50})), pods(fake_pods));
+    let wanted = i32::try_from(fake_pods.len()).unwrap();
+    let proposal = propose(&spec, Ok(samples(fake_pods)), &observed(&pods, wanted));
     proposal.map(|proposal| proposal.replicas).map_err(|failure| failure.why.to_string())
 }
 
 #[test]
-fn utilization_is_brought_to_its_target() {
+fn scales_to_target_utilization() {
     for (used, expected) in [
         (&[1000, 1000][..], 4),
         (&[500, 500], 2),
@@ -101,28 +101,29 @@ fn utilization_is_brought_to_its_target() {
         (&[250, 250, 250, 250], 2),
         (&[10, 10, 10], 1),
     ] {
-        let played: Vec<_> = used.iter().map(|used| ready(*used)).collect();
-        assert_eq!(by_utilization(&played), Ok(expected), "{used:?}");
+        let fake_pods: Vec<_> = used.iter().map(|used| ready(*used)).collect();
+        assert_eq!(by_utilization(&fake_pods), Ok(expected), "{used:?}");
     }
 }
 
 #[test]
-fn pods_that_cannot_be_trusted_count_against_scaling() {
-    let deleted =
-        |played| changed(played, |pod| pod["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z".into());
-    for (what, played, expected) in [
+fn untrusted_pods_count_against_scaling() {
+    let deleted = |fake_pods| {
+        changed(fake_pods, |pod| pod["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z".into())
+    };
+    for (what, fake_pods, expected) in [
         // Two of three use twice their target: (1000 + 1000 + 0) / 3 = 66 %, of three.
         ("missing", vec![ready(1000), ready(1000), unknown()], 4),
-        // They use 20 %; the missing one as much as it requests: (200 + 200 + 1000) / 3 = 46 %.
+        // They use 20 %; the missing one counts as using its request: (200 + 200 + 1000) / 3 = 46 %.
         ("missing, down", vec![ready(200), ready(200), unknown()], 3),
         ("pending", vec![ready(1000), ready(1000), pending()], 4),
         ("starting", vec![ready(1000), ready(1000), starting(5000)], 4),
-        // Those that start are left out where less is asked for.
+        // Starting pods are ignored when scaling down.
         ("starting, down", vec![ready(100), ready(100), starting(5000)], 1),
         ("deleted", vec![ready(1000), ready(1000), deleted(ready(5000))], 4),
         ("turned", vec![ready(600), ready(600), unknown(), unknown()], 4),
     ] {
-        assert_eq!(by_utilization(&played), Ok(expected), "{what}");
+        assert_eq!(by_utilization(&fake_pods), Ok(expected), "{what}");
     }
     assert_eq!(
         by_utilization(&[starting(500), pending()]).unwrap_err(),
@@ -135,20 +136,20 @@ fn pods_that_cannot_be_trusted_count_against_scaling() {
 }
 
 #[test]
-fn a_pod_that_was_ready_once_is_trusted_while_it_is_not() {
+fn trusts_unready_pod_that_was_ready_before() {
     let unready_since = |changed_at: &str| {
         changed(ready(1000), |pod| {
             pod["status"]["conditions"][0]["status"] = "False".into();
             pod["status"]["conditions"][0]["lastTransitionTime"] = changed_at.into();
         })
     };
-    // It began at 11:00. Within 30 s it was not ready for the first time; later it had been.
+    // The pod started at 11:00. If it became unready within 30 s, it was never ready; later, it was.
     assert!(by_utilization(&[unready_since("2026-01-01T11:00:10Z")]).is_err());
     assert_eq!(by_utilization(&[unready_since("2026-01-01T11:30:00Z")]), Ok(2));
 }
 
 #[test]
-fn what_is_requested_is_the_pods_or_its_containers() {
+fn uses_requests_of_the_pod_or_its_containers() {
     let requests = |spec: Value| changed(ready(1000), |pod| pod["spec"] = spec);
     let container = |name: &str, cpu: &str| json!({"name": name, "resources": {"requests": {"cpu": cpu}}});
     let two = json!({"containers": [container("a", "1"), container("b", "1")]});
@@ -166,9 +167,9 @@ fn what_is_requested_is_the_pods_or_its_containers() {
     let spec = json!({"type": "ContainerResource", "containerResource": {"name": "cpu", "container": "b",
         "target": {"type": "Utilization", "averageUtilization": 50}}});
     let spec: MetricSpec = serde_json::from_value(spec).unwrap();
-    let (played, metrics) = ([requests(two)], samples(&[ready(1000)]));
-    let played = pods(&played);
-    let proposal = propose(&spec, Ok(metrics), &observed(&played, 1)).unwrap();
+    let (fake_pods, metrics) = ([requests(two)], samples(&[ready(1000)]));
+    let fake_pods = pods(&fake_pods);
+    let proposal = propose(&spec, Ok(metrics), &observed(&fake_pods, 1)).unwrap();
     assert_eq!(
         (proposal.replicas, proposal.metric.as_str()),
         (2, "cpu container resource utilization (percentage of request)")
@@ -180,12 +181,12 @@ fn what_is_requested_is_the_pods_or_its_containers() {
 }
 
 fn proposal(spec: Value, samples: Result<Samples, MetricError>, wanted: i32) -> Result<Proposal, Failure> {
-    let played = pods(&[ready(100), ready(100)]);
-    propose(&serde_json::from_value(spec).unwrap(), samples, &observed(&played, wanted))
+    let fake_pods = pods(&[ready(100), ready(100)]);
+    propose(&serde_json::from_value(spec).unwrap(), samples, &observed(&fake_pods, wanted))
 }
 
 #[test]
-fn metrics_of_all_kinds_are_counted() {
+fn evaluates_metrics_of_all_types() {
     let object = |target: Value| {
         json!({"type": "Object", "object": {"metric": {"name": "hits"}, "target": target,
             "describedObject": {"kind": "Ingress", "name": "main", "apiVersion": "networking.k8s.io/v1"}}})
@@ -244,7 +245,7 @@ fn metrics_of_all_kinds_are_counted() {
 }
 
 #[test]
-fn failures_are_told_as_upstream_does() {
+fn failures_have_the_messages_of_upstream() {
     let missing = || {
         let why = "unable to get metrics for resource cpu: unable to fetch metrics from resource metrics API: the server could not find the requested resource (get pods.metrics.k8s.io)";
         Err(MetricError::new(why))
@@ -256,44 +257,44 @@ fn failures_are_told_as_upstream_does() {
     let cause = "unable to get metrics for resource cpu: unable to fetch metrics from resource metrics API: the server could not find the requested resource (get pods.metrics.k8s.io)";
     assert_eq!(failure.why.to_string(), format!("failed to get cpu utilization: {cause}"));
     let all = [Err(failure)];
-    let (_, message) = highest(&all, 2).unwrap_err();
+    let (_, message) = highest_proposal(&all, 2).unwrap_err();
     assert_eq!(
         message,
         format!(
             "invalid metrics (1 invalid out of 1), first error is: failed to get cpu resource metric value: failed to get cpu utilization: {cause}"
         )
     );
-    assert_eq!(of_metric(&all[0]), json!({"type": ""}));
+    assert_eq!(metric_entry(&all[0]), json!({"type": ""}));
 }
 
 #[test]
-fn a_failed_metric_keeps_the_others_from_scaling_down() {
+fn failed_metric_prevents_scaling_down() {
     let valid = |replicas| Ok(Proposal { replicas, metric: "m".to_owned(), status: Value::Null });
     let failed = || {
         let why = MetricError::new("no");
-        Err(Failure { reason: "FailedGetPodsMetric", in_all: why.clone(), why })
+        Err(Failure { reason: "FailedGetPodsMetric", in_summary: why.clone(), why })
     };
-    assert_eq!(highest(&[valid(2), valid(5), valid(3)], 4).unwrap().replicas, 5);
-    assert_eq!(highest(&[failed(), valid(5)], 4).unwrap().replicas, 5);
-    assert!(highest(&[failed(), valid(3)], 4).is_err());
-    assert!(highest(&[failed()], 4).is_err());
+    assert_eq!(highest_proposal(&[valid(2), valid(5), valid(3)], 4).unwrap().replicas, 5);
+    assert_eq!(highest_proposal(&[failed(), valid(5)], 4).unwrap().replicas, 5);
+    assert!(highest_proposal(&[failed(), valid(3)], 4).is_err());
+    assert!(highest_proposal(&[failed()], 4).is_err());
 }
 
 /// An autoscaler over time.
-struct World {
+struct Simulation {
     history: History,
     behavior: Option<HorizontalPodAutoscalerBehavior>,
     current: i32,
     now: Timestamp,
 }
 
-impl World {
+impl Simulation {
     fn new(behavior: Value, current: i32) -> Self {
         let behavior = serde_json::from_value(behavior).unwrap();
         Self { history: History::default(), behavior, current, now: now() }
     }
 
-    /// One sync after some seconds.
+    /// Runs one sync after some seconds.
     fn recommend(&mut self, seconds: i64, replicas: i32) -> Step {
         self.now += SignedDuration::from_secs(seconds);
         let bounds = Bounds {
@@ -315,8 +316,8 @@ impl World {
 }
 
 #[test]
-fn without_policies_it_doubles_at_most_and_shrinks_after_five_minutes() {
-    let mut world = World::new(Value::Null, 3);
+fn default_behavior_doubles_at_most_and_stabilizes_down() {
+    let mut world = Simulation::new(Value::Null, 3);
     let step = world.recommend(15, 50);
     assert_eq!(
         (step.replicas, step.able.0, step.limited.0, step.limited.1.0),
@@ -334,7 +335,7 @@ fn without_policies_it_doubles_at_most_and_shrinks_after_five_minutes() {
     assert_eq!(step.replicas, 2, "the highest of the last five minutes");
     let step = world.recommend(301, 0);
     assert_eq!((step.replicas, step.limited.1.0), (1, "TooFewReplicas"));
-    let mut few = World::new(Value::Null, 1);
+    let mut few = Simulation::new(Value::Null, 1);
     assert_eq!(few.recommend(15, 50).replicas, 4);
 }
 
@@ -351,10 +352,10 @@ fn policies(select: &str, window: i32, policies: &[(&str, i32, i32)]) -> Value {
 }
 
 #[test]
-fn policies_bound_the_pace() {
+fn policies_limit_scaling() {
     let up = policies("Max", 0, &[("Pods", 4, 60), ("Percent", 100, 60)]);
     let down = policies("Min", 0, &[("Pods", 2, 60), ("Percent", 50, 60)]);
-    let mut world = World::new(behavior(&up, &down), 3);
+    let mut world = Simulation::new(behavior(&up, &down), 3);
     let step = world.recommend(15, 50);
     assert_eq!((step.replicas, step.limited.1.0), (7, "ScaleUpLimit"));
     assert_eq!(world.recommend(15, 50).replicas, 7, "the period still counts from 3");
@@ -366,7 +367,7 @@ fn policies_bound_the_pace() {
     assert_eq!(world.recommend(15, 1).replicas, 12);
     assert_eq!(world.recommend(60, 1).replicas, 10);
     let disabled = policies("Disabled", 0, &[("Pods", 2, 60)]);
-    let mut world = World::new(behavior(&up, &disabled), 5);
+    let mut world = Simulation::new(behavior(&up, &disabled), 5);
     let step = world.recommend(15, 1);
     assert_eq!(
         (step.replicas, step.limited),
@@ -384,10 +385,10 @@ fn policies_bound_the_pace() {
 }
 
 #[test]
-fn windows_take_the_most_cautious_of_recent_recommendations() {
+fn windows_use_the_most_conservative_recommendation() {
     let up = policies("Max", 60, &[("Percent", 1000, 15)]);
     let down = policies("Max", 120, &[("Percent", 100, 15)]);
-    let mut world = World::new(behavior(&up, &down), 4);
+    let mut world = Simulation::new(behavior(&up, &down), 4);
     world.recommend(0, 4);
     let step = world.recommend(30, 10);
     assert_eq!((step.replicas, step.able.0), (4, "ScaleUpStabilized"));
@@ -398,14 +399,14 @@ fn windows_take_the_most_cautious_of_recent_recommendations() {
 }
 
 #[test]
-fn the_status_keeps_what_a_sync_does_not_change() {
+fn status_keeps_unchanged_fields() {
     let autoscaler: HorizontalPodAutoscaler = serde_json::from_value(json!({
         "metadata": {}, "spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "web"}},
         "status": {"desiredReplicas": 2, "lastScaleTime": "2025-12-31T00:00:00Z", "conditions": [
             {"type": "AbleToScale", "status": "True", "reason": "Old", "lastTransitionTime": "2025-12-31T00:00:00Z"}]}
     }))
     .unwrap();
-    let mut status = Status::of(&autoscaler, now()).unwrap();
+    let mut status = Status::from_autoscaler(&autoscaler, now()).unwrap();
     status.condition("AbleToScale", "True", "SucceededGetScale", "m");
     status.condition("ScalingActive", "False", "FailedGetResourceMetric", "n");
     status.current(2, vec![json!({"type": ""})]);

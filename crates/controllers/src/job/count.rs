@@ -1,4 +1,4 @@
-//! How many of a job's pods are active, have succeeded, have failed.
+//! Counts a job's active, succeeded and failed pods.
 
 use k8s_openapi::api::core::v1::Pod;
 
@@ -6,28 +6,28 @@ use super::indexes::Indexes;
 use super::{INDEX_FAILURES, Observed, is_indexed, policy, replaces_ended_only, uid};
 use crate::pods::{is_active, is_ready, is_terminating, phase};
 
-/// What a job's pods amount to.
+/// The counts of a job's pods.
 #[derive(Debug, Default)]
 pub(super) struct Counts<'a> {
-    /// Pods that work, or will.
+    /// Pods that run or will run.
     pub(super) active: Vec<&'a Pod>,
     /// Active pods that are ready.
     pub(super) ready: i32,
-    /// Pods under deletion that have not ended.
+    /// Pods that are being deleted and not terminal.
     pub(super) terminating: i32,
-    /// Pods that have succeeded; for indexed jobs, indexes.
+    /// The number of succeeded pods; for indexed jobs, of succeeded indexes.
     pub(super) succeeded: i32,
-    /// Pods that have failed, but for those that the job's policy ignores.
+    /// The number of failed pods, without those that the pod failure policy ignores.
     pub(super) failed: i32,
-    /// The indexes that are done.
+    /// The succeeded indexes.
     pub(super) succeeded_indexes: Indexes,
-    /// The indexes that are given up, where the job has a limit for each index.
+    /// The failed indexes, if the job has a backoff limit per index.
     pub(super) failed_indexes: Option<Indexes>,
 }
 
 impl<'a> Counts<'a> {
-    /// Counts what is observed, whatever step of being counted a pod has reached.
-    pub(super) fn of(observed: &Observed<'a>) -> Self {
+    /// Counts each pod once, whatever step of counting it has reached.
+    pub(super) fn from_observed(observed: &Observed<'a>) -> Self {
         let (spec, status) = (observed.spec(), observed.status());
         let uncounted = status.uncounted_terminated_pods.clone().unwrap_or_default();
         let (uncounted_succeeded, uncounted_failed) =
@@ -49,8 +49,10 @@ impl<'a> Counts<'a> {
             terminating: count(observed.pods.iter().filter(|pod| is_terminating(pod)).count()),
             ..Self::default()
         };
-        let new_failed =
-            new.iter().filter(|pod| has_failed(observed, pod) && policy::counts(spec, pod)).count();
+        let new_failed = new
+            .iter()
+            .filter(|pod| has_failed(observed, pod) && policy::counts_towards_backoff_limit(spec, pod))
+            .count();
         counts.failed = status.failed.unwrap_or(0) + count(uncounted_failed.len() + new_failed);
         if is_indexed(spec) {
             counts.count_indexes(observed);
@@ -77,7 +79,7 @@ impl<'a> Counts<'a> {
             let mut failed = parse(&status.failed_indexes);
             for pod in tracked.filter(|pod| has_failed(observed, pod)) {
                 let gives_up = policy::fails_index(spec, pod)
-                    || policy::counts(spec, pod) && index_failures(pod) >= limit;
+                    || policy::counts_towards_backoff_limit(spec, pod) && index_failures(pod) >= limit;
                 if let Some(index) = observed.index(pod).filter(|_| gives_up)
                     && !self.succeeded_indexes.contains(index)
                 {
@@ -89,14 +91,14 @@ impl<'a> Counts<'a> {
     }
 }
 
-/// Returns whether a pod has failed. One whose deletion has begun counts too, as it may never get to report its end; not so
-/// where pods are replaced only once they have ended.
+/// Returns whether a pod has failed. A pod that is being deleted counts as failed, as it may never report its end,
+/// unless pods are replaced only after they have failed.
 pub(super) fn has_failed(observed: &Observed<'_>, pod: &Pod) -> bool {
     let deleted = pod.metadata.deletion_timestamp.is_some() && !replaces_ended_only(observed.spec());
     phase(pod) == "Failed" || deleted && phase(pod) != "Succeeded"
 }
 
-/// How often pods of this pod's index had failed before it was made.
+/// The number of failed pods of the same index before this pod was created.
 pub(super) fn index_failures(pod: &Pod) -> i32 {
     let annotation = pod.metadata.annotations.as_ref().and_then(|all| all.get(INDEX_FAILURES));
     annotation.and_then(|count| count.parse().ok()).unwrap_or(0)
@@ -113,7 +115,7 @@ mod tests {
     use crate::pods::fixtures::{deleting, now};
 
     #[test]
-    fn a_pod_is_counted_once_at_every_step() {
+    fn counts_each_pod_once_at_every_step() {
         let mut job = job(&json!({"completions": 5}));
         let untracked: HashSet<String> = ["uid-removed".to_owned()].into();
         let pods = [
@@ -129,13 +131,13 @@ mod tests {
         status.uncounted_terminated_pods =
             serde_json::from_value(json!({"succeeded": ["uid-noted", "uid-removed"]})).unwrap();
         let observed = Observed { job: &job, pods: &pods, untracked: &untracked, now: now() };
-        let counts = Counts::of(&observed);
+        let counts = Counts::from_observed(&observed);
         assert_eq!((counts.succeeded, counts.failed, counts.terminating), (4, 2, 1));
         assert_eq!(counts.active.len(), 1);
     }
 
     #[test]
-    fn an_index_counts_once_and_pods_without_one_not_at_all() {
+    fn counts_each_index_once_and_ignores_pods_without_index() {
         let job = job(&json!({"completions": 3, "completionMode": "Indexed"}));
         let pods = [
             indexed(1, "a", "Succeeded"),
@@ -145,16 +147,16 @@ mod tests {
             indexed(0, "c", "Failed"),
         ];
         let observed = Observed { job: &job, pods: &pods, untracked: &HashSet::new(), now: now() };
-        let counts = Counts::of(&observed);
+        let counts = Counts::from_observed(&observed);
         assert_eq!((counts.succeeded_indexes.to_string().as_str(), counts.failed), ("1", 1));
     }
 
     #[test]
-    fn an_index_is_given_up_beyond_its_limit() {
+    fn index_fails_beyond_its_backoff_limit() {
         let job = job(&json!({"completions": 2, "completionMode": "Indexed", "backoffLimitPerIndex": 1}));
         let mut pods = [indexed(0, "a", "Failed"), indexed(1, "b", "Failed")];
         pods[1].metadata.annotations.as_mut().unwrap().insert(INDEX_FAILURES.to_owned(), "1".to_owned());
         let observed = Observed { job: &job, pods: &pods, untracked: &HashSet::new(), now: now() };
-        assert_eq!(Counts::of(&observed).failed_indexes.unwrap().to_string(), "1");
+        assert_eq!(Counts::from_observed(&observed).failed_indexes.unwrap().to_string(), "1");
     }
 }

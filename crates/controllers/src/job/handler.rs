@@ -1,4 +1,4 @@
-//! Which jobs an event concerns. Handlers look at metadata only.
+//! Event handlers of jobs and pods. They read metadata only.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use super::untracked::Untracked;
 use crate::expectations::Expectations;
 use crate::owned::{self, DependentHandler};
 
-/// What handlers of jobs and pods share.
+/// The state that the handlers share.
 #[derive(Clone)]
 pub(super) struct Handler {
     pub(super) queue: Workqueue,
-    /// Pods that may have to be let go because their job is gone.
+    /// Pods with a tracking finalizer whose job may not exist.
     pub(super) orphans: Workqueue,
     pub(super) dependents: DependentHandler<Job>,
     pub(super) expectations: Arc<Expectations>,
@@ -31,18 +31,18 @@ impl EventHandler<Job> for Handler {
 
     fn on_update(&self, old: &Object<Job>, new: &Object<Job>) {
         if old.uid() != new.uid() {
-            self.job_gone(old);
+            self.job_deleted(old);
         }
         self.queue.add(new.key());
     }
 
     fn on_delete(&self, deleted: &Deleted<Job>) {
-        self.job_gone(deleted.object());
+        self.job_deleted(deleted.object());
         self.queue.add(deleted.object().key());
     }
 }
 
-/// Beside what a pod means for its job: which pods have been let go, and which nobody else will let go.
+/// In addition to `dependents`, tracks removed finalizers, and finds pods whose finalizer no job will remove.
 impl EventHandler<Pod> for Handler {
     fn on_add(&self, pod: &Object<Pod>, is_in_initial_list: bool) {
         self.dependents.on_add(pod, is_in_initial_list);
@@ -50,31 +50,31 @@ impl EventHandler<Pod> for Handler {
     }
 
     fn on_update(&self, old: &Object<Pod>, new: &Object<Pod>) {
-        if tracked(old) && !tracked(new) || old.uid() != new.uid() {
-            self.untracked.seen(old.uid());
+        if has_tracking_finalizer(old) && !has_tracking_finalizer(new) || old.uid() != new.uid() {
+            self.untracked.remove(old.uid());
         }
         self.dependents.on_update(old, new);
         self.check_orphan(new);
     }
 
     fn on_delete(&self, deleted: &Deleted<Pod>) {
-        self.untracked.seen(deleted.object().uid());
+        self.untracked.remove(deleted.object().uid());
         self.dependents.on_delete(deleted);
     }
 }
 
 impl Handler {
-    fn job_gone(&self, job: &Object<Job>) {
+    fn job_deleted(&self, job: &Object<Job>) {
         self.expectations.forget(job.uid());
         for pod in owned::by_controller(&self.pods, job.uid()) {
-            if tracked(&pod) {
+            if has_tracking_finalizer(&pod) {
                 self.orphans.add(pod.key());
             }
         }
     }
 
     fn check_orphan(&self, pod: &Object<Pod>) {
-        if !tracked(pod) {
+        if !has_tracking_finalizer(pod) {
             return;
         }
         let Some(controller) = owned::controller_of_kind(pod, "batch", "Job") else { return };
@@ -85,6 +85,6 @@ impl Handler {
     }
 }
 
-fn tracked(pod: &Object<Pod>) -> bool {
+fn has_tracking_finalizer(pod: &Object<Pod>) -> bool {
     pod.finalizers().any(|finalizer| finalizer == TRACKING)
 }

@@ -1,13 +1,13 @@
-//! Sets of completion indexes in the API's text form: `1,3-5,7`.
+//! Sets of completion indexes, in the API's format `1,3-5,7`.
 
 use std::fmt;
 
-/// A set of indexes, kept as ascending intervals that do not touch.
+/// A set of indexes, stored as ascending intervals that neither overlap nor touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Indexes(Vec<(i32, i32)>);
 
 impl Indexes {
-    /// Reads the text form, leaving out what is `completions` or beyond, and what is no index.
+    /// Parses the API's format, ignoring invalid indexes and those not below `completions`.
     pub(super) fn parse(text: &str, completions: i32) -> Self {
         let mut indexes = Self::default();
         for part in text.split(',') {
@@ -19,7 +19,6 @@ impl Indexes {
         indexes
     }
 
-    /// Adds one.
     pub(super) fn insert(&mut self, index: i32) {
         self.insert_range(index, index);
     }
@@ -28,7 +27,7 @@ impl Indexes {
         if first > last {
             return;
         }
-        // All intervals that the new one overlaps or touches become one with it.
+        // Merges all intervals that the new one overlaps or touches.
         let from = self.0.partition_point(|(_, end)| *end < first.saturating_sub(1));
         let to = self.0.partition_point(|(start, _)| *start <= last.saturating_add(1));
         let merged =
@@ -36,23 +35,21 @@ impl Indexes {
         self.0.splice(from..to, [merged]);
     }
 
-    /// Returns whether an index is in it.
     pub(super) fn contains(&self, index: i32) -> bool {
         let place = self.0.partition_point(|(_, end)| *end < index);
         self.0.get(place).is_some_and(|(start, _)| *start <= index)
     }
 
-    /// How many there are.
+    /// The number of indexes.
     pub(super) fn len(&self) -> i32 {
         self.0.iter().map(|(start, end)| end - start + 1).sum()
     }
 
-    /// The indexes, ascending.
     pub(super) fn iter(&self) -> impl Iterator<Item = i32> {
         self.0.iter().flat_map(|(start, end)| *start..=*end)
     }
 
-    /// The text form; nothing for the empty set.
+    /// The API's format; `None` for the empty set.
     pub(super) fn text(&self) -> Option<String> {
         (!self.0.is_empty()).then(|| self.to_string())
     }
@@ -79,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_form_is_compact() {
+    fn format_is_compact() {
         for (text, normal) in
             [("", ""), ("1,2,3,5", "1-3,5"), ("0,1", "0,1"), ("4,2,9-12,x", "2,4,9"), ("3-1", "")]
         {
@@ -90,7 +87,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn it_is_a_set(numbers in proptest::collection::vec(0..40_i32, 0..60)) {
+        fn behaves_like_a_set(numbers in proptest::collection::vec(0..40_i32, 0..60)) {
             let model: BTreeSet<i32> = numbers.iter().copied().collect();
             let mut indexes = Indexes::default();
             for number in numbers {

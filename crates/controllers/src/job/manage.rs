@@ -1,4 +1,4 @@
-//! Which pods of a job to make and which to delete.
+//! Plans the creation and deletion of a job's pods.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -8,53 +8,53 @@ use k8s_openapi::api::core::v1::Pod;
 use nave_machinery::backoff::Backoff;
 
 use super::count::{Counts, has_failed, index_failures};
-use super::verdict::wanted_active;
+use super::verdict::needed_active;
 use super::{Observed, is_indexed, is_suspended, policy, replaces_ended_only};
 use crate::pods::{is_active, is_terminating, phase};
 use crate::ranking;
 use crate::time_arithmetic::saturating_add;
 
-/// At most so many pods are made or deleted in one sync.
-const MOST_AT_ONCE: usize = 500;
-/// How long a job waits after failures.
+/// The maximum number of pods created or deleted per sync.
+const MAX_PODS_PER_SYNC: usize = 500;
+/// The backoff after failures.
 const BACKOFF: Backoff = Backoff::doubling(Duration::from_secs(10), Duration::from_mins(10));
 
-/// What to do about a job's pods. Never both at once: what is made depends on what is left.
+/// The action on a job's pods. Pods are never created and deleted in one sync, as the pods to create depend on the
+/// remaining ones.
 #[derive(Debug, PartialEq)]
 pub(super) enum Action {
-    /// All is as it should be.
     Nothing,
-    /// Make pods.
+    /// Create pods.
     Create(Vec<NewPod>),
     /// Delete pods.
     Delete(Vec<Pod>),
-    /// Make pods, but not before so much time has passed.
+    /// Create pods after this time.
     Wait(Duration),
 }
 
-/// A pod to be made.
+/// A pod to create.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct NewPod {
     /// Its completion index.
     pub(super) index: Option<i32>,
-    /// How often pods of that index have failed, where the job has a limit for that.
+    /// The number of failed pods of the index, if the job has a backoff limit per index.
     pub(super) failures: Option<i32>,
 }
 
-/// What to do while the job goes on.
-pub(super) fn next(observed: &Observed<'_>, counts: &Counts<'_>) -> Action {
+/// The action on the pods of an active job.
+pub(super) fn next_action(observed: &Observed<'_>, counts: &Counts<'_>) -> Action {
     let spec = observed.spec();
     let active: Vec<Pod> = counts.active.iter().map(|pod| (*pod).clone()).collect();
     if is_suspended(spec) {
         return delete(active);
     }
     let active_count = i32::try_from(active.len()).unwrap_or(i32::MAX);
-    let wanted = wanted_active(observed, counts, active_count);
+    let wanted = needed_active(observed, counts, active_count);
     let surplus = surplus(observed, active, active_count - wanted);
     if !surplus.is_empty() {
         return delete(surplus);
     }
-    // Where pods are replaced once they have ended, those that are ending hold their places.
+    // If pods are replaced only after they are terminal, terminating pods still count.
     let ending = if replaces_ended_only(spec) { counts.terminating } else { 0 };
     let missing = usize::try_from(wanted - active_count - ending).unwrap_or(0);
     if missing == 0 {
@@ -65,7 +65,7 @@ pub(super) fn next(observed: &Observed<'_>, counts: &Counts<'_>) -> Action {
     {
         return Action::Wait(wait);
     }
-    create(observed, counts, missing.min(MOST_AT_ONCE))
+    create(observed, counts, missing.min(MAX_PODS_PER_SYNC))
 }
 
 fn create(observed: &Observed<'_>, counts: &Counts<'_>, count: usize) -> Action {
@@ -90,7 +90,7 @@ fn create(observed: &Observed<'_>, counts: &Counts<'_>, count: usize) -> Action 
     }
 }
 
-/// The indexes that are not done, not given up, and that no pod works on.
+/// The indexes that are neither succeeded nor failed and have no active pod.
 fn pending_indexes<'a>(observed: &'a Observed<'_>, counts: &'a Counts<'_>) -> impl Iterator<Item = i32> + 'a {
     let holds_place =
         |pod: &&Pod| is_active(pod) || replaces_ended_only(observed.spec()) && is_terminating(pod);
@@ -102,21 +102,21 @@ fn pending_indexes<'a>(observed: &'a Observed<'_>, counts: &'a Counts<'_>) -> im
     })
 }
 
-/// How often pods of an index have failed so far: each pod knows of those before it.
+/// The number of failed pods of an index; each pod has the number of those before it.
 fn failures_of(observed: &Observed<'_>, index: i32) -> i32 {
     let own = observed.pods.iter().filter(|pod| observed.index(pod) == Some(index));
-    let failures = own
-        .filter(|pod| has_failed(observed, pod))
-        .map(|pod| index_failures(pod) + i32::from(policy::counts(observed.spec(), pod)));
+    let failures = own.filter(|pod| has_failed(observed, pod)).map(|pod| {
+        index_failures(pod) + i32::from(policy::counts_towards_backoff_limit(observed.spec(), pod))
+    });
     failures.max().unwrap_or(0)
 }
 
-/// The pods to delete: of an indexed job those without an index of their own, then as many as there are too many.
+/// The pods to delete: for an indexed job, pods with an invalid or duplicate index first, then the surplus.
 fn surplus(observed: &Observed<'_>, active: Vec<Pod>, too_many: i32) -> Vec<Pod> {
     let too_many = usize::try_from(too_many).unwrap_or(0);
     let (mut surplus, rest) = if is_indexed(observed.spec()) {
-        // Of several pods with one index the one that is furthest stays.
-        let ordered = ranking::in_order(active, usize::MAX, observed.now);
+        // Of several pods with the same index, the most advanced one stays.
+        let ordered = ranking::first_in_deletion_order(active, usize::MAX, observed.now);
         let mut seen = HashSet::new();
         let furthest_first = ordered.into_iter().rev();
         furthest_first.partition(|pod| !observed.index(pod).is_some_and(|index| seen.insert(index)))
@@ -125,21 +125,21 @@ fn surplus(observed: &Observed<'_>, active: Vec<Pod>, too_many: i32) -> Vec<Pod>
     };
     let more = too_many.saturating_sub(surplus.len());
     if more > 0 {
-        surplus.extend(ranking::in_order(rest, more, observed.now));
+        surplus.extend(ranking::first_in_deletion_order(rest, more, observed.now));
     }
     surplus
 }
 
 fn delete(mut pods: Vec<Pod>) -> Action {
-    pods.truncate(MOST_AT_ONCE);
+    pods.truncate(MAX_PODS_PER_SYNC);
     if pods.is_empty() { Action::Nothing } else { Action::Delete(pods) }
 }
 
-/// How long to wait before another pod is made, after failures that no success has followed.
+/// The time until another pod may be created, after failures since the last success.
 fn backoff<'p>(pods: impl Iterator<Item = &'p Pod> + Clone, observed: &Observed<'_>) -> Option<Duration> {
     let last_success = pods.clone().filter(|pod| phase(pod) == "Succeeded").filter_map(ended_at).max();
     let failures: Vec<Timestamp> = pods
-        .filter(|pod| phase(pod) == "Failed" && policy::counts(observed.spec(), pod))
+        .filter(|pod| phase(pod) == "Failed" && policy::counts_towards_backoff_limit(observed.spec(), pod))
         .filter_map(ended_at)
         .filter(|at| last_success.is_none_or(|success| *at > success))
         .collect();
@@ -150,7 +150,7 @@ fn backoff<'p>(pods: impl Iterator<Item = &'p Pod> + Clone, observed: &Observed<
     (!wait.is_zero()).then_some(wait)
 }
 
-/// When the last container of a pod ended, as far as that is known.
+/// The time at which the last container of a pod terminated, as far as known.
 fn ended_at(pod: &Pod) -> Option<Timestamp> {
     let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
     let ended = statuses.into_iter().flatten().filter_map(|container| {
@@ -171,7 +171,7 @@ mod tests {
     fn action(spec: &Value, pods: &[Pod]) -> Action {
         let job = job(spec);
         let observed = Observed { job: &job, pods, untracked: &HashSet::new(), now: now() };
-        next(&observed, &Counts::of(&observed))
+        next_action(&observed, &Counts::from_observed(&observed))
     }
 
     fn names(action: Action) -> Vec<String> {
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_pods_work_as_are_wanted_and_left_to_do() {
+    fn active_pods_are_limited_by_parallelism_and_completions() {
         let five = json!({"parallelism": 3, "completions": 5});
         let new = |count| Action::Create(vec![NewPod::default(); count]);
         assert_eq!(action(&five, &[]), new(3));
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_slow_a_job_down() {
+    fn backs_off_after_failures() {
         let ended = |seconds: i64| {
             let at = now() - SignedDuration::from_secs(seconds);
             let mut pod = pod("a", "Failed");
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_knows_how_often_it_has_failed() {
+    fn new_pod_has_failure_count_of_its_index() {
         let spec = json!({"parallelism": 2, "completions": 2, "completionMode": "Indexed", "backoffLimitPerIndex": 3});
         let mut failed = indexed(0, "a", "Failed");
         failed.metadata.annotations.as_mut().unwrap().insert(super::super::INDEX_FAILURES.into(), "1".into());

@@ -1,19 +1,19 @@
-//! Jobs: pods that run to their end, so many of them, counted exactly.
+//! Jobs: run pods to completion and count them exactly.
 //!
-//! A pod may be deleted as soon as it has ended, so it must be counted before it goes. Pods of jobs have a finalizer
-//! for that, and a finished pod takes three steps, each of which may be repeated: its uid is written into
-//! `status.uncountedTerminatedPods`; its finalizer is removed; the uid moves into the counter. At every moment each pod
-//! is counted once: in a counter, as a uid, or as a pod with a finalizer.
+//! A pod may be deleted as soon as it is terminal, so it must be counted before that. Pods of jobs have a finalizer
+//! for this purpose, and a finished pod is counted in three steps, each of which can be repeated: its UID is added
+//! to `status.uncountedTerminatedPods`; its finalizer is removed; its UID is moved into the counter. At any time
+//! each pod counts once: in a counter, as a UID, or as a pod with the finalizer.
 //!
-//! | module | what it decides |
+//! | module | contents |
 //! | --- | --- |
-//! | [`count`] | how many pods are active, have succeeded, have failed |
-//! | [`verdict`] | whether the job has come to its end, and why |
-//! | [`manage`] | which pods to make and to delete |
+//! | [`count`] | the counts of active, succeeded and failed pods |
+//! | [`verdict`] | whether and why the job has ended |
+//! | [`manage`] | the pods to create and delete |
 //! | [`track`] | the three steps of counting |
 //! | [`policy`] | `podFailurePolicy` and `successPolicy` |
-//! | [`indexes`], [`pod`] | sets of completion indexes; what a job's pod looks like |
-//! | [`sync`], [`handler`] | the sync that carries out what these decide; what it is woken by |
+//! | [`indexes`], [`pod`] | sets of completion indexes; new pods |
+//! | [`sync`], [`handler`] | the sync; event handlers |
 
 mod count;
 mod handler;
@@ -39,11 +39,10 @@ use k8s_openapi::api::core::v1::Pod;
 use crate::expectations::Expectations;
 use crate::frame::{Context, Descriptor, Workers};
 use crate::owned::{self, DependentHandler};
-use crate::selectors::{Form, Selecting};
+use crate::selectors::{SelectorForm, SelectorIndex};
 use untracked::Untracked;
 use written::Written;
 
-/// Jobs.
 pub(crate) const JOB: Descriptor = Descriptor {
     name: "job-controller",
     alias: "job",
@@ -59,7 +58,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     owned::index(&jobs);
     owned::index(&pods);
     let (expectations, untracked) = (Arc::new(Expectations::default()), Arc::new(Untracked::default()));
-    let adopters = Selecting::new(jobs.lister(), Form::Selector);
+    let adopters = SelectorIndex::new(jobs.lister(), SelectorForm::Selector);
     let dependents =
         DependentHandler::new(builder.queue(), ("batch", "Job"), adopters, Arc::clone(&expectations));
     let handler = handler::Handler {
@@ -71,8 +70,8 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
         jobs: jobs.lister(),
         pods: pods.lister(),
     };
-    builder.watch(&jobs, handler.clone());
-    builder.watch(&pods, handler);
+    builder.add_handler(&jobs, handler.clone());
+    builder.add_handler(&pods, handler);
     orphans.informer::<Pod>();
     let controller = sync::Controller {
         client: context.client.clone(),
@@ -92,14 +91,14 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
 const TRACKING: &str = "batch.kubernetes.io/job-tracking";
 /// The annotation and label with a pod's completion index.
 const INDEX: &str = "batch.kubernetes.io/job-completion-index";
-/// How often pods of the same index had failed before this one was made.
+/// Annotation: the number of failed pods of the same index before this one.
 const INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
 
-/// A job and its pods, as the informers have them.
+/// A job and its pods in the caches.
 struct Observed<'a> {
     job: &'a Job,
     pods: &'a [Pod],
-    /// Pods, by uid, that have no finalizer any more, though the cache does not know it yet.
+    /// UIDs of pods whose finalizer was removed although the cache still shows it.
     untracked: &'a HashSet<String>,
     now: Timestamp,
 }
@@ -113,18 +112,18 @@ impl Observed<'_> {
         status(self.job)
     }
 
-    /// Returns whether a pod still has its finalizer, so that it is to be counted.
+    /// Returns whether a pod still has its finalizer and must be counted.
     fn is_tracked(&self, pod: &Pod) -> bool {
         is_tracked(pod) && !self.untracked.contains(uid(pod))
     }
 
-    /// The completion index of a pod, if the job has indexes and this is one of them.
+    /// The completion index of a pod, if the job is indexed and the index is below `completions`.
     fn index(&self, pod: &Pod) -> Option<i32> {
         let index: i32 = pod.metadata.annotations.as_ref()?.get(INDEX)?.parse().ok()?;
         (0..self.spec().completions.unwrap_or(0)).contains(&index).then_some(index)
     }
 
-    /// Returns whether a pod counts at all: those of an indexed job must have an index.
+    /// Returns whether a pod is counted; pods of an indexed job need an index.
     fn counts(&self, pod: &Pod) -> bool {
         !is_indexed(self.spec()) || self.index(pod).is_some()
     }
@@ -156,25 +155,25 @@ fn is_tracked(pod: &Pod) -> bool {
     pod.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == TRACKING)
 }
 
-/// Returns whether pods are replaced only when they have ended, not as soon as their deletion begins.
+/// Returns whether pods are replaced only after they have failed, instead of when their deletion starts.
 fn replaces_ended_only(spec: &JobSpec) -> bool {
     spec.pod_replacement_policy.as_deref() == Some("Failed") || spec.pod_failure_policy.is_some()
 }
 
-/// A condition of a job that holds.
-fn holding<'a>(status: &'a JobStatus, type_: &str) -> Option<&'a JobCondition> {
+/// The condition of this type whose status is `True`.
+fn true_condition<'a>(status: &'a JobStatus, type_: &str) -> Option<&'a JobCondition> {
     let mut conditions = status.conditions.iter().flatten();
     conditions.find(|condition| condition.type_ == type_ && condition.status == "True")
 }
 
-/// Returns whether a job is complete or has failed, for good.
+/// Returns whether a job is complete or has failed.
 pub(crate) fn is_finished(job: &Job) -> bool {
-    ["Complete", "Failed"].iter().any(|type_| holding(status(job), type_).is_some())
+    ["Complete", "Failed"].iter().any(|type_| true_condition(status(job), type_).is_some())
 }
 
-/// Returns whether a job has a condition that holds.
+/// Returns whether a job has a condition of this type whose status is `True`.
 pub(crate) fn has_condition(job: &Job, type_: &str) -> bool {
-    holding(status(job), type_).is_some()
+    true_condition(status(job), type_).is_some()
 }
 
 #[cfg(test)]

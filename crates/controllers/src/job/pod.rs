@@ -1,4 +1,4 @@
-//! What a job's pod looks like.
+//! Pods of jobs.
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, ObjectFieldSelector, Pod};
@@ -7,13 +7,13 @@ use super::manage::NewPod;
 use super::{INDEX, INDEX_FAILURES, TRACKING, spec};
 use crate::{owners, pods};
 
-/// The variable with which a container learns its pod's index.
+/// Environment variable with the pod's completion index.
 const VARIABLE: &str = "JOB_COMPLETION_INDEX";
-/// A host's name is a label of DNS.
+/// A host name is a DNS label.
 const HOSTNAME_MAX: usize = 63;
 
-/// A pod of a job, from its template.
-pub(super) fn new(job: &Job, new: NewPod) -> Pod {
+/// Creates a pod of a job from its template.
+pub(super) fn new_pod(job: &Job, new: NewPod) -> Pod {
     let name = job.metadata.name.as_deref().unwrap_or_default();
     let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
     let reference = owners::controller_reference("batch/v1", "Job", &job.metadata);
@@ -23,7 +23,7 @@ pub(super) fn new(job: &Job, new: NewPod) -> Pod {
         finalizers.push(TRACKING.to_owned());
     }
     if let Some(index) = new.index {
-        number(&mut pod, name, index);
+        set_index(&mut pod, name, index);
     }
     if let Some(failures) = new.failures {
         pod.metadata
@@ -34,8 +34,8 @@ pub(super) fn new(job: &Job, new: NewPod) -> Pod {
     pod
 }
 
-/// Tells a pod its index: by annotation, label, name, host name and a variable of all its containers.
-fn number(pod: &mut Pod, job: &str, index: i32) {
+/// Sets a pod's index: as annotation, label, name, host name, and environment variable of all its containers.
+fn set_index(pod: &mut Pod, job: &str, index: i32) {
     let metadata = &mut pod.metadata;
     metadata.annotations.get_or_insert_default().insert(INDEX.to_owned(), index.to_string());
     metadata.labels.get_or_insert_default().insert(INDEX.to_owned(), index.to_string());
@@ -67,12 +67,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pod_is_tracked_and_knows_its_index() {
-        let plain = new(&job(&json!({})), NewPod::default());
+    fn pod_has_finalizer_and_index() {
+        let plain = new_pod(&job(&json!({})), NewPod::default());
         assert_eq!(plain.metadata.finalizers.unwrap(), [TRACKING]);
         assert_eq!(plain.metadata.generate_name.as_deref(), Some("sum-"));
 
-        let pod = new(&job(&json!({})), NewPod { index: Some(7), failures: Some(2) });
+        let pod = new_pod(&job(&json!({})), NewPod { index: Some(7), failures: Some(2) });
         let (annotations, labels) = (pod.metadata.annotations.unwrap(), pod.metadata.labels.unwrap());
         assert_eq!((annotations[INDEX].as_str(), annotations[INDEX_FAILURES].as_str()), ("7", "2"));
         assert_eq!(labels[INDEX], "7");

@@ -1,4 +1,4 @@
-//! What a job says about the failures and successes of its pods.
+//! The pod failure policy and success policy of a job.
 
 use k8s_openapi::api::batch::v1::{JobSpec, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
@@ -6,18 +6,18 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use super::indexes::Indexes;
 use crate::pods::{condition, phase};
 
-/// Returns whether a failed pod counts towards the limit of failures.
-pub(super) fn counts(spec: &JobSpec, pod: &Pod) -> bool {
+/// Returns whether a failed pod counts towards the backoff limit.
+pub(super) fn counts_towards_backoff_limit(spec: &JobSpec, pod: &Pod) -> bool {
     matching(spec, pod).is_none_or(|(_, rule, _)| rule.action != "Ignore")
 }
 
-/// Returns whether a failed pod makes its index fail at once.
+/// Returns whether a failed pod makes its index fail immediately.
 pub(super) fn fails_index(spec: &JobSpec, pod: &Pod) -> bool {
     spec.backoff_limit_per_index.is_some()
         && matching(spec, pod).is_some_and(|(_, rule, _)| rule.action == "FailIndex")
 }
 
-/// Why a failed pod makes the whole job fail, if it does.
+/// The message of the rule by which a failed pod fails the whole job.
 pub(super) fn fails_job(spec: &JobSpec, pod: &Pod) -> Option<String> {
     let (place, rule, what) = matching(spec, pod)?;
     let what = match what {
@@ -29,8 +29,8 @@ pub(super) fn fails_job(spec: &JobSpec, pod: &Pod) -> Option<String> {
     (rule.action == "FailJob").then(|| format!("{what} matching {} rule at index {place}", rule.action))
 }
 
-/// Which rule of the success policy is fulfilled by these indexes.
-pub(super) fn succeeds(spec: &JobSpec, succeeded: &Indexes) -> Option<usize> {
+/// The number of the success policy's rule that these indexes satisfy.
+pub(super) fn satisfied_rule(spec: &JobSpec, succeeded: &Indexes) -> Option<usize> {
     let completions = spec.completions.unwrap_or(0);
     spec.success_policy.as_ref()?.rules.iter().position(|rule| match &rule.succeeded_indexes {
         Some(text) => {
@@ -47,7 +47,7 @@ enum Cause<'a> {
     Condition(&'a str),
 }
 
-/// The first rule that a failed pod matches, its place, and what matched.
+/// The first rule that a failed pod matches, its position, and the match.
 fn matching<'a>(spec: &'a JobSpec, pod: &'a Pod) -> Option<(usize, &'a PodFailurePolicyRule, Cause<'a>)> {
     let policy = spec.pod_failure_policy.as_ref().filter(|_| phase(pod) == "Failed")?;
     policy.rules.iter().enumerate().find_map(|(place, rule)| {
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_rule_that_matches_decides() {
+    fn first_matching_rule_applies() {
         let job = job(&json!({"podFailurePolicy": {"rules": [
             {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
             {"action": "FailJob", "onExitCodes": {"containerName": "c", "operator": "In", "values": [42]}},
@@ -114,20 +114,24 @@ mod tests {
             fails_job(spec, &failed(42)).as_deref(),
             Some("Container c for pod default/a failed with exit code 42 matching FailJob rule at index 1")
         );
-        assert!(counts(spec, &failed(42)) && counts(spec, &failed(1)) && !counts(spec, &failed(2)));
+        assert!(
+            counts_towards_backoff_limit(spec, &failed(42))
+                && counts_towards_backoff_limit(spec, &failed(1))
+                && !counts_towards_backoff_limit(spec, &failed(2))
+        );
         assert_eq!(fails_job(spec, &failed(1)), None);
         let mut disrupted = failed(42);
         disrupted.status.as_mut().unwrap().conditions =
             serde_json::from_value(json!([{"type": "DisruptionTarget", "status": "True"}])).unwrap();
-        assert!(fails_job(spec, &disrupted).is_none() && !counts(spec, &disrupted));
+        assert!(fails_job(spec, &disrupted).is_none() && !counts_towards_backoff_limit(spec, &disrupted));
     }
 
     #[test]
-    fn a_success_policy_asks_for_indexes_a_number_or_both() {
+    fn success_policy_requires_indexes_or_count() {
         let job = job(&json!({"completions": 9, "completionMode": "Indexed", "successPolicy": {"rules": [
             {"succeededIndexes": "0,2-3"}, {"succeededCount": 5}, {"succeededIndexes": "6-8", "succeededCount": 1}
         ]}}));
-        let rule = |text: &str| succeeds(job.spec.as_ref().unwrap(), &Indexes::parse(text, 9));
+        let rule = |text: &str| satisfied_rule(job.spec.as_ref().unwrap(), &Indexes::parse(text, 9));
         assert_eq!(rule("0,2"), None);
         assert_eq!(rule("0,2,3"), Some(0));
         assert_eq!(rule("1-5"), Some(1));

@@ -1,4 +1,4 @@
-//! A job's sync: looks at its pods, makes or deletes some, and counts those that have ended.
+//! The sync of a job: counts finished pods, and creates or deletes pods.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -24,10 +24,10 @@ use crate::expectations::Expectations;
 use crate::frame::{
     EventKind, EventRecorder, ObjectControl, Reconciler, SyncError, reference_of, slow_start,
 };
-use crate::owners::{Claims, controller_reference, is_controlled_by};
+use crate::owners::{Claims, is_controlled_by};
 use crate::{owned, selectors};
 
-/// Jobs that name another controller are that one's business.
+/// The value of `managedBy` for this controller; jobs with another value are ignored.
 const MANAGED_BY: &str = "kubernetes.io/job-controller";
 
 #[derive(Clone)]
@@ -47,13 +47,14 @@ impl Reconciler for Controller {
         let cached = self.jobs.get_by_key(&key);
         let is_behind = self.written.is_ahead_of(&key, cached.as_ref().map(Object::resource_version));
         let Some(cached) = cached.filter(|_| !is_behind) else { return Ok(Next::Done) };
-        // Asked before the pods are read: what is seen afterwards can only be newer.
-        let believed = self.expectations.satisfied(cached.uid());
+        // Checked before the pods are read: if expectations are satisfied now, the pods read later are at least as
+        // new.
+        let cache_is_current = self.expectations.satisfied(cached.uid());
         let mut job = cached.decode()?;
         if spec(&job).managed_by.as_deref().is_some_and(|manager| manager != MANAGED_BY) {
             return Ok(Next::Done);
         }
-        let (untracked, pods) = self.untracked.before(self.claim(&job)).await;
+        let (untracked, pods) = self.untracked.snapshot_before(self.claim(&job)).await;
         let pods = pods?;
         if is_finished(&job) {
             let tracked: Vec<&Pod> = pods.iter().filter(|pod| is_tracked(pod)).collect();
@@ -66,30 +67,30 @@ impl Reconciler for Controller {
         }
         let observed = Observed { job: &job, pods: &pods, untracked: &untracked, now };
         let written = cached.decode()?.status.unwrap_or_default();
-        self.step(&observed, written, believed).await
+        self.step(&observed, written, cache_is_current).await
     }
 }
 
 impl Controller {
-    /// One sync of a job that goes on. `written` is its status as it is stored.
+    /// Syncs an active job. `written` is the stored status.
     async fn step(
         &self,
         observed: &Observed<'_>,
         written: JobStatus,
-        believed: bool,
+        cache_is_current: bool,
     ) -> Result<Next, SyncError> {
-        let counts = Counts::of(observed);
+        let counts = Counts::from_observed(observed);
         let mut status = observed.status().clone();
         let mut wait = verdict::deadline_in(observed);
-        let mut interim = verdict::find(observed, &counts);
+        let mut interim = verdict::end_condition(observed, &counts);
         let mut active = i32::try_from(counts.active.len()).unwrap_or(i32::MAX);
         let managed = if interim.is_some() {
             let rest: Vec<Pod> = counts.active.iter().map(|pod| (*pod).clone()).collect();
             self.delete(observed, &rest, &mut active).await
-        } else if believed && observed.job.metadata.deletion_timestamp.is_none() {
+        } else if cache_is_current && observed.job.metadata.deletion_timestamp.is_none() {
             let managed = self.manage(observed, &counts, &mut active, &mut wait).await;
             if verdict::success(observed, counts.succeeded, active).is_none() {
-                self.note_suspension(observed, &mut status);
+                self.set_suspended(observed, &mut status);
             }
             managed
         } else {
@@ -98,7 +99,7 @@ impl Controller {
         interim = interim.or_else(|| verdict::success(observed, counts.succeeded, active));
 
         status.active = (active > 0).then_some(active);
-        // Pods that were just deleted were ready, and are not any more.
+        // Pods deleted in this sync may be among the ready ones.
         status.ready = Some(counts.ready.min(active));
         status.terminating = Some(counts.terminating);
         self.count(observed, &counts, status, written, interim).await?;
@@ -106,7 +107,7 @@ impl Controller {
         Ok(wait.map_or(Next::Done, |wait| Next::RequeueAfter(wait + Duration::from_millis(1))))
     }
 
-    /// The three steps of counting, and the end of the job once everything is counted.
+    /// Runs the three steps of counting, and ends the job once all pods are counted.
     async fn count(
         &self,
         observed: &Observed<'_>,
@@ -119,10 +120,10 @@ impl Controller {
             let pods = observed.pods.iter().filter(|pod| is_tracked(pod)).map(uid);
             pods.filter(|uid| !untracked.contains(*uid)).collect()
         };
-        track::settle(&mut status, &tracked(observed.untracked));
-        let (ended, all_noted) = track::note(observed, counts, &mut status);
+        track::move_to_counters(&mut status, &tracked(observed.untracked));
+        let (ended, all_noted) = track::record_finished(observed, counts, &mut status);
         if let Some(interim) = &interim {
-            verdict::put(&mut status, interim.clone());
+            verdict::set_condition(&mut status, interim.clone());
         }
         let mut job = observed.job.clone();
         if status != written {
@@ -131,13 +132,13 @@ impl Controller {
             written.clone_from(&status);
         }
         self.untrack(&ended).await?;
-        track::settle(&mut status, &tracked(&self.untracked.among(observed.pods)));
+        track::move_to_counters(&mut status, &tracked(&self.untracked.among(observed.pods)));
         if let Some(interim) = interim.filter(|_| all_noted)
             && verdict::conclude(&mut status, &interim, observed.pods, observed.now)
         {
             job.status = Some(status);
             self.write_status(&job).await?;
-            self.tell_end(&job, &interim);
+            self.record_end(&job, &interim);
         } else if status != written {
             job.status = Some(status);
             self.write_status(&job).await?;
@@ -152,11 +153,11 @@ impl Controller {
         active: &mut i32,
         wait: &mut Option<Duration>,
     ) -> Result<(), SyncError> {
-        match manage::next(observed, counts) {
+        match manage::next_action(observed, counts) {
             Action::Nothing => Ok(()),
             Action::Create(new) => self.create(observed, &new, active).await,
             Action::Delete(surplus) => {
-                // Pods that the controller takes away must not count as failures: they lose their finalizer first.
+                // Pods deleted by the controller must not count as failures: their finalizer is removed first.
                 self.untrack(&surplus.iter().collect::<Vec<_>>()).await?;
                 self.delete(observed, &surplus, active).await
             }
@@ -178,7 +179,7 @@ impl Controller {
         let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
         self.expectations.expect_creations(owner_uid, new.len());
         let (tried, made, failure) = slow_start(new.len(), |place| {
-            let pod = pod::new(job, new.get(place).copied().unwrap_or_default());
+            let pod = pod::new_pod(job, new.get(place).copied().unwrap_or_default());
             let owner = &owner;
             async move {
                 let created = self.control.create(owner, namespace, &pod).await;
@@ -213,7 +214,7 @@ impl Controller {
         results.into_iter().collect()
     }
 
-    /// Takes the finalizers from pods, so that they may go.
+    /// Removes the finalizers of pods so that they can be deleted.
     async fn untrack(&self, pods: &[&Pod]) -> Result<(), SyncError> {
         let patch = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": [TRACKING]}});
         let remove = async |pod: &&Pod| {
@@ -227,9 +228,9 @@ impl Controller {
             match patched {
                 Ok(_) => Ok(()),
                 Err(error) => {
-                    self.untracked.seen(uid(pod));
+                    self.untracked.remove(uid(pod));
                     match error {
-                        // It is gone, or another by now has its name: the cache will tell.
+                        // The pod is gone or replaced, which the cache will show.
                         kube::Error::Api(status) if matches!(status.code, 404 | 409 | 422) => Ok(()),
                         error => Err(SyncError::from(error)),
                     }
@@ -239,7 +240,7 @@ impl Controller {
         join_all(pods.iter().map(remove)).await.into_iter().collect()
     }
 
-    /// A pod with the finalizer whose job may be gone: nobody will count it.
+    /// Removes the finalizer of a pod whose job does not exist, as it will never be counted.
     async fn sync_orphan(&self, key: ObjectName) -> Result<Next, SyncError> {
         let Some(cached) = self.pods.get_by_key(&key) else { return Ok(Next::Done) };
         let Some(controller) = owned::controller_of_kind(&cached, "batch", "Job") else {
@@ -257,37 +258,30 @@ impl Controller {
         Ok(Next::Done)
     }
 
-    /// The job's pods, after adoption and release.
+    /// Claims the job's pods.
     async fn claim(&self, job: &Job) -> Result<Vec<Pod>, SyncError> {
         let selector = selectors::parse(&spec(job).selector.clone().unwrap_or_default())?;
-        let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
-        let claims = Claims {
-            owner: &job.metadata,
-            reference: controller_reference("batch/v1", "Job", &job.metadata),
-            finalizer: Some(TRACKING),
-            owners: Api::<Job>::namespaced(self.client.clone(), namespace),
-            objects: Api::<Pod>::namespaced(self.client.clone(), namespace),
-        };
-        let candidates = owned::candidates(&self.pods, &job.metadata, &selector);
-        let mut candidates = candidates.iter().map(crate::pods::read).collect::<Result<Vec<_>, _>>()?;
-        // Pods that have ended are not adopted: they would count as the job's work.
+        let mut candidates =
+            owned::decode_candidates(&self.pods, &job.metadata, &selector, crate::pods::read)?;
+        // Terminal pods are not adopted: they would count as the job's own.
         candidates
             .retain(|pod| is_controlled_by(&pod.metadata, &job.metadata) || !crate::pods::is_terminal(pod));
-        claims.claim(candidates, |meta| selectors::selects(&selector, meta)).await
+        let claims = Claims::<Job, Pod>::new(&self.client, &job.metadata).with_finalizer(TRACKING);
+        claims.claim(candidates, &selector).await
     }
 
-    fn note_suspension(&self, observed: &Observed<'_>, status: &mut JobStatus) {
+    fn set_suspended(&self, observed: &Observed<'_>, status: &mut JobStatus) {
         let Some(condition) = verdict::suspension(observed) else { return };
         let suspended = condition.status == "True";
         let (reason, message) =
             if suspended { ("Suspended", "Job suspended") } else { ("Resumed", "Job resumed") };
-        // A resumed job has all its time again.
+        // Resuming restarts the active deadline.
         status.start_time = (!suspended).then_some(Time(observed.now));
-        verdict::put(status, condition);
+        verdict::set_condition(status, condition);
         self.events.record(&reference_of(observed.job), EventKind::Normal, reason, message);
     }
 
-    fn tell_end(&self, job: &Job, interim: &JobCondition) {
+    fn record_end(&self, job: &Job, interim: &JobCondition) {
         let owner: ObjectReference = reference_of(job);
         if interim.type_ == verdict::SUCCESS {
             self.events.record(&owner, EventKind::Normal, "Completed", "Job completed");
@@ -308,7 +302,7 @@ impl Controller {
     }
 }
 
-/// Works on pods whose jobs are gone.
+/// Handles pods whose job may not exist.
 pub(super) struct Orphans(pub(super) Controller);
 
 impl Reconciler for Orphans {

@@ -1,4 +1,4 @@
-//! The three steps by which a finished pod is counted.
+//! The three steps of counting a finished pod.
 
 use std::collections::HashSet;
 
@@ -9,12 +9,12 @@ use super::count::{Counts, has_failed, index_failures};
 use super::{Observed, is_indexed, policy, uid};
 use crate::pods::{is_active, phase};
 
-/// So many pods are between being noted and being counted at most; the status must stay small.
+/// The maximum number of UIDs in `uncountedTerminatedPods`, which bounds the size of the status.
 const MOST_UNCOUNTED: usize = 500;
 
-/// The first step: notes the pods that have ended in the status. Returns those whose finalizer may go once that is
-/// written, and whether all fitted in.
-pub(super) fn note<'a>(
+/// The first step: records finished pods in the status. Returns the pods whose finalizer may be removed once the
+/// status is written, and whether all finished pods were recorded.
+pub(super) fn record_finished<'a>(
     observed: &Observed<'a>,
     counts: &Counts<'_>,
     status: &mut JobStatus,
@@ -25,13 +25,17 @@ pub(super) fn note<'a>(
     for pod in observed.pods.iter().filter(|pod| observed.is_tracked(pod)) {
         let (succeeded, failed) = (phase(pod) == "Succeeded", has_failed(observed, pod));
         let abandoned = observed.job.metadata.deletion_timestamp.is_some();
-        if !(succeeded || failed || abandoned) || keeps_count(observed, counts, pod) {
+        if !(succeeded || failed || abandoned) || holds_failure_count(observed, counts, pod) {
             continue;
         }
         ended.push(pod);
         if succeeded && !is_indexed(spec) {
             add(&mut noted.succeeded, uid(pod));
-        } else if failed && !succeeded && observed.counts(pod) && policy::counts(spec, pod) {
+        } else if failed
+            && !succeeded
+            && observed.counts(pod)
+            && policy::counts_towards_backoff_limit(spec, pod)
+        {
             add(&mut noted.failed, uid(pod));
         }
         if ended.len() >= MOST_UNCOUNTED {
@@ -48,8 +52,8 @@ pub(super) fn note<'a>(
     (ended, all)
 }
 
-/// The third step: moves the pods that have no finalizer any more from the notes into the counters.
-pub(super) fn settle(status: &mut JobStatus, tracked: &HashSet<&str>) {
+/// The third step: moves pods without finalizer from `uncountedTerminatedPods` to the counters.
+pub(super) fn move_to_counters(status: &mut JobStatus, tracked: &HashSet<&str>) {
     let Some(noted) = &mut status.uncounted_terminated_pods else { return };
     let UncountedTerminatedPods { succeeded, failed } = noted;
     for (uids, counter) in [(succeeded, &mut status.succeeded), (failed, &mut status.failed)] {
@@ -66,11 +70,12 @@ pub(super) fn settle(status: &mut JobStatus, tracked: &HashSet<&str>) {
     }
 }
 
-/// Returns whether a failed pod is the only one that knows how often its index has failed: it stays until the next is there.
-fn keeps_count(observed: &Observed<'_>, counts: &Counts<'_>, pod: &Pod) -> bool {
+/// Returns whether a failed pod is the only record of its index's failure count. It must stay until the next pod of
+/// the index exists.
+fn holds_failure_count(observed: &Observed<'_>, counts: &Counts<'_>, pod: &Pod) -> bool {
     let (Some(failed), Some(index)) = (&counts.failed_indexes, observed.index(pod)) else { return false };
     let going_on = observed.job.metadata.deletion_timestamp.is_none()
-        && super::verdict::find(observed, counts).is_none()
+        && super::verdict::end_condition(observed, counts).is_none()
         && !failed.contains(index)
         && !counts.succeeded_indexes.contains(index);
     let newest = index_failures(pod);
@@ -98,15 +103,15 @@ mod tests {
     use crate::pods::fixtures::now;
 
     #[test]
-    fn each_step_may_be_repeated_and_the_count_stays_right() {
+    fn repeated_steps_do_not_change_the_count() {
         let mut job = job(&json!({"completions": 3}));
         let pods = [pod("a", "Succeeded"), pod("b", "Failed"), pod("c", "Running")];
         for _ in 0..2 {
             let observed = Observed { job: &job, pods: &pods, untracked: &HashSet::new(), now: now() };
             let mut new = status(&job).clone();
-            let (ended, all) = note(&observed, &Counts::of(&observed), &mut new);
+            let (ended, all) = record_finished(&observed, &Counts::from_observed(&observed), &mut new);
             assert_eq!((ended.len(), all), (2, true));
-            settle(&mut new, &["uid-a", "uid-b", "uid-c"].into());
+            move_to_counters(&mut new, &["uid-a", "uid-b", "uid-c"].into());
             let noted = new.uncounted_terminated_pods.clone().unwrap();
             assert_eq!(noted.succeeded.unwrap(), ["uid-a"]);
             assert_eq!(noted.failed.unwrap(), ["uid-b"]);
@@ -114,31 +119,31 @@ mod tests {
             job.status = Some(new);
         }
         let mut status = job.status.unwrap();
-        settle(&mut status, &["uid-b", "uid-c"].into());
-        settle(&mut status, &["uid-c"].into());
-        settle(&mut status, &["uid-c"].into());
+        move_to_counters(&mut status, &["uid-b", "uid-c"].into());
+        move_to_counters(&mut status, &["uid-c"].into());
+        move_to_counters(&mut status, &["uid-c"].into());
         assert_eq!((status.succeeded, status.failed), (Some(1), Some(1)));
         assert_eq!(status.uncounted_terminated_pods, Some(UncountedTerminatedPods::default()));
     }
 
     #[test]
-    fn indexes_are_counted_by_themselves() {
+    fn counts_indexes_separately() {
         let job = job(&json!({"completions": 3, "completionMode": "Indexed"}));
         let pods = [indexed(2, "a", "Succeeded"), indexed(0, "b", "Succeeded")];
         let observed = Observed { job: &job, pods: &pods, untracked: &HashSet::new(), now: now() };
         let mut new = status(&job).clone();
-        let (ended, _) = note(&observed, &Counts::of(&observed), &mut new);
+        let (ended, _) = record_finished(&observed, &Counts::from_observed(&observed), &mut new);
         assert_eq!(ended.len(), 2);
         assert_eq!((new.completed_indexes.as_deref(), new.succeeded), (Some("0,2"), Some(2)));
     }
 
     #[test]
-    fn a_failed_pod_stays_until_another_knows_of_its_failure() {
+    fn failed_pod_stays_until_its_successor_exists() {
         let job = job(&json!({"completions": 1, "completionMode": "Indexed", "backoffLimitPerIndex": 3}));
         let mut pods = vec![indexed(0, "a", "Failed")];
         let ended = |pods: &[Pod]| {
             let observed = Observed { job: &job, pods, untracked: &HashSet::new(), now: now() };
-            note(&observed, &Counts::of(&observed), &mut status(&job).clone()).0.len()
+            record_finished(&observed, &Counts::from_observed(&observed), &mut status(&job).clone()).0.len()
         };
         assert_eq!(ended(&pods), 0);
         pods.push(indexed(0, "b", "Running"));

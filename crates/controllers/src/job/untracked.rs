@@ -1,4 +1,4 @@
-//! Pods that have no finalizer any more, though the cache does not know it yet.
+//! Pods whose finalizer was removed although the cache still shows it.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,8 @@ use parking_lot::Mutex;
 
 use super::uid;
 
-/// The uids of these pods. One is added before its finalizer is removed, and goes when the cache has seen that.
+/// The UIDs of these pods. A UID is added before the finalizer is removed, and removed when the cache shows the
+/// change.
 #[derive(Debug, Default)]
 pub(super) struct Untracked(Mutex<HashSet<String>>);
 
@@ -16,19 +17,19 @@ impl Untracked {
         self.0.lock().insert(uid.to_owned());
     }
 
-    /// The cache has seen it, or it did not happen.
-    pub(super) fn seen(&self, uid: &str) {
+    /// Removes a pod: the cache shows the change, or the write failed.
+    pub(super) fn remove(&self, uid: &str) {
         self.0.lock().remove(uid);
     }
 
-    /// All of them, and pods that are read afterwards. The order matters: a pod that is counted, and that the cache sees
-    /// without its finalizer only in between, must not be counted again.
-    pub(super) async fn before<P>(&self, read: impl Future<Output = P>) -> (HashSet<String>, P) {
+    /// Returns the current UIDs, and then the pods that `read` returns. The order matters: a pod whose change
+    /// reaches the cache in between must not be counted twice.
+    pub(super) async fn snapshot_before<P>(&self, read: impl Future<Output = P>) -> (HashSet<String>, P) {
         let all = self.0.lock().clone();
         (all, read.await)
     }
 
-    /// Those of these pods.
+    /// The UIDs of those among these pods.
     pub(super) fn among(&self, pods: &[Pod]) -> HashSet<String> {
         let all = self.0.lock();
         pods.iter().map(uid).filter(|uid| all.contains(*uid)).map(str::to_owned).collect()
@@ -46,19 +47,19 @@ mod tests {
     use crate::pods::fixtures::now;
 
     #[tokio::test]
-    async fn a_pod_that_the_cache_sees_untracked_between_two_reads_is_counted_once() {
+    async fn counts_pod_once_if_the_cache_updates_between_reads() {
         let untracked = Untracked::default();
         untracked.add("uid-a");
-        // The pods are of the cache's old state; the handler of the new one runs right after.
+        // The pods come from the old state of the cache; the handler of the new state runs right afterwards.
         let read = async {
             let pods = [pod("a", "Succeeded")];
-            untracked.seen("uid-a");
+            untracked.remove("uid-a");
             pods
         };
-        let (all, pods) = untracked.before(read).await;
+        let (all, pods) = untracked.snapshot_before(read).await;
         let mut job = job(&json!({"completions": 5}));
         job.status.as_mut().unwrap().succeeded = Some(1);
         let observed = Observed { job: &job, pods: &pods, untracked: &all, now: now() };
-        assert_eq!(Counts::of(&observed).succeeded, 1);
+        assert_eq!(Counts::from_observed(&observed).succeeded, 1);
     }
 }

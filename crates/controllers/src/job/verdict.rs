@@ -1,4 +1,4 @@
-//! Whether a job has come to its end, and why.
+//! Decides whether a job has ended, and why.
 
 use std::time::Duration;
 
@@ -8,22 +8,22 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::count::Counts;
-use super::{Observed, holding, is_indexed, is_suspended, policy};
+use super::{Observed, is_indexed, is_suspended, policy, true_condition};
 use crate::pods::{is_terminal, phase};
 use crate::time_arithmetic::saturating_add;
 
-/// That a job is about to be complete: its remaining pods are being stopped.
+/// Type of the interim condition of a job that will be complete once its remaining pods have terminated.
 pub(super) const SUCCESS: &str = "SuccessCriteriaMet";
-/// That a job is about to have failed: its remaining pods are being stopped.
+/// Type of the interim condition of a job that will have failed once its remaining pods have terminated.
 pub(super) const FAILURE: &str = "FailureTarget";
 
-/// The interim condition with which a job ends, said before or found now; nothing while it goes on.
-pub(super) fn find(observed: &Observed<'_>, counts: &Counts<'_>) -> Option<JobCondition> {
-    let said = |type_| holding(observed.status(), type_).cloned();
-    said(SUCCESS).or_else(|| said(FAILURE)).or_else(|| {
+/// The interim condition with which a job ends, existing or new; `None` while the job is active.
+pub(super) fn end_condition(observed: &Observed<'_>, counts: &Counts<'_>) -> Option<JobCondition> {
+    let existing = |type_| true_condition(observed.status(), type_).cloned();
+    existing(SUCCESS).or_else(|| existing(FAILURE)).or_else(|| {
         let failed = failure(observed, counts).map(|(reason, message)| (FAILURE, reason, message));
         let succeeded = || {
-            let rule = policy::succeeds(observed.spec(), &counts.succeeded_indexes)?;
+            let rule = policy::satisfied_rule(observed.spec(), &counts.succeeded_indexes)?;
             Some((SUCCESS, "SuccessPolicy", format!("Matched rules at index {rule}")))
         };
         let (type_, reason, message) = failed.or_else(succeeded)?;
@@ -59,10 +59,10 @@ fn failure(observed: &Observed<'_>, counts: &Counts<'_>) -> Option<(&'static str
     policy().or_else(backoff).or_else(deadline).or_else(indexes)
 }
 
-/// Returns whether enough pods have succeeded, seen from the pods that are still active.
+/// Returns the interim condition if enough pods have succeeded, given the number of active pods.
 pub(super) fn success(observed: &Observed<'_>, succeeded: i32, active: i32) -> Option<JobCondition> {
     let complete = match observed.spec().completions {
-        // A work queue is done when one pod has found it empty and no other works any more.
+        // A work queue is done when one pod has succeeded and no others are active.
         None => succeeded > 0 && active == 0,
         Some(completions) => succeeded >= completions && (completions > 0 || active == 0),
     };
@@ -70,7 +70,8 @@ pub(super) fn success(observed: &Observed<'_>, succeeded: i32, active: i32) -> O
     complete.then(|| condition(SUCCESS, "True", "CompletionsReached", message, observed.now))
 }
 
-/// How long a job may still work; zero once its time is over, nothing if it has no limit or does not run.
+/// The remaining time of the active deadline: zero if it has passed, `None` if there is none or the job is
+/// suspended.
 pub(super) fn deadline_in(observed: &Observed<'_>) -> Option<Duration> {
     let (spec, status) = (observed.spec(), observed.status());
     let limit = spec.active_deadline_seconds.filter(|_| !is_suspended(spec))?;
@@ -78,7 +79,7 @@ pub(super) fn deadline_in(observed: &Observed<'_>) -> Option<Duration> {
     Some(observed.now.duration_until(end).try_into().unwrap_or(Duration::ZERO))
 }
 
-/// Returns whether containers that are restarted in place have failed too often.
+/// Returns whether containers restarted in place exceed the backoff limit.
 fn restarts_exceed(observed: &Observed<'_>, limit: i32) -> bool {
     let template = observed.spec().template.spec.as_ref();
     if template.and_then(|spec| spec.restart_policy.as_deref()) != Some("OnFailure") {
@@ -96,7 +97,7 @@ fn restarts(pod: &Pod) -> i32 {
     all.map(|container| container.restart_count).fold(0, i32::saturating_add)
 }
 
-/// Puts a job's end into its status, once every pod is counted and none runs any more; whether that was possible.
+/// Sets the final condition once all pods are counted and terminated; returns whether that is the case.
 pub(super) fn conclude(status: &mut JobStatus, interim: &JobCondition, pods: &[Pod], now: Timestamp) -> bool {
     let uncounted = status.uncounted_terminated_pods.clone().unwrap_or_default();
     let counted = uncounted.succeeded.is_none_or(|uids| uids.is_empty())
@@ -107,7 +108,7 @@ pub(super) fn conclude(status: &mut JobStatus, interim: &JobCondition, pods: &[P
     let (type_, complete) = if interim.type_ == SUCCESS { ("Complete", true) } else { ("Failed", false) };
     let message = interim.message.clone().unwrap_or_default();
     let last = condition(type_, "True", interim.reason.as_deref().unwrap_or_default(), message, now);
-    put(status, last);
+    set_condition(status, last);
     if complete {
         status.completion_time = Some(Time(now));
     }
@@ -116,9 +117,9 @@ pub(super) fn conclude(status: &mut JobStatus, interim: &JobCondition, pods: &[P
     true
 }
 
-/// The condition of a job that was suspended or resumed since its last status.
+/// The condition `Suspended` of a job that was suspended or resumed since its last status.
 pub(super) fn suspension(observed: &Observed<'_>) -> Option<JobCondition> {
-    let was = holding(observed.status(), "Suspended").is_some();
+    let was = true_condition(observed.status(), "Suspended").is_some();
     let (value, reason, message) = match (is_suspended(observed.spec()), was) {
         (true, false) => ("True", "JobSuspended", "Job suspended"),
         (false, true) => ("False", "JobResumed", "Job resumed"),
@@ -127,7 +128,7 @@ pub(super) fn suspension(observed: &Observed<'_>) -> Option<JobCondition> {
     Some(condition("Suspended", value, reason, message.to_owned(), observed.now))
 }
 
-/// A condition that changed now.
+/// A condition that changes now.
 fn condition(type_: &str, value: &str, reason: &str, message: String, now: Timestamp) -> JobCondition {
     JobCondition {
         type_: type_.to_owned(),
@@ -139,8 +140,8 @@ fn condition(type_: &str, value: &str, reason: &str, message: String, now: Times
     }
 }
 
-/// Puts a condition in the place of the one of its type; whether that says something new.
-pub(super) fn put(status: &mut JobStatus, condition: JobCondition) -> bool {
+/// Sets a condition; returns whether it has changed.
+pub(super) fn set_condition(status: &mut JobStatus, condition: JobCondition) -> bool {
     let conditions = status.conditions.get_or_insert_default();
     match conditions.iter_mut().find(|old| old.type_ == condition.type_) {
         Some(old) if old.status == condition.status && old.reason == condition.reason => false,
@@ -155,7 +156,7 @@ pub(super) fn put(status: &mut JobStatus, condition: JobCondition) -> bool {
     }
 }
 
-/// The reason of the event that tells of a failure.
+/// The reason of the failure event.
 pub(super) fn reason_of_failure(interim: &JobCondition) -> &'static str {
     const KNOWN: [&str; 5] = [
         "PodFailurePolicy",
@@ -168,8 +169,8 @@ pub(super) fn reason_of_failure(interim: &JobCondition) -> &'static str {
     KNOWN.into_iter().find(|known| *known == reason).unwrap_or("Failed")
 }
 
-/// Returns whether all indexes or pods that a job asks for are there already, so that no more are to be made.
-pub(super) fn wanted_active(observed: &Observed<'_>, counts: &Counts<'_>, active: i32) -> i32 {
+/// The number of active pods that the job needs, limited by the completions that are left.
+pub(super) fn needed_active(observed: &Observed<'_>, counts: &Counts<'_>, active: i32) -> i32 {
     let spec = observed.spec();
     let parallelism = spec.parallelism.unwrap_or(1);
     match spec.completions {
@@ -196,11 +197,11 @@ mod tests {
     fn reason(spec: &Value, pods: &[Pod]) -> Option<String> {
         let job = job(spec);
         let observed = Observed { job: &job, pods, untracked: &HashSet::new(), now: now() };
-        find(&observed, &Counts::of(&observed)).and_then(|condition| condition.reason)
+        end_condition(&observed, &Counts::from_observed(&observed)).and_then(|condition| condition.reason)
     }
 
     #[test]
-    fn a_job_fails_for_one_of_five_reasons() {
+    fn job_fails_for_each_of_five_reasons() {
         let failed = [pod("a", "Failed"), pod("b", "Failed")];
         assert_eq!(reason(&json!({"backoffLimit": 2}), &failed), None);
         assert_eq!(reason(&json!({"backoffLimit": 1}), &failed).as_deref(), Some("BackoffLimitExceeded"));
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_succeeds_when_enough_pods_did() {
+    fn job_succeeds_with_enough_succeeded_pods() {
         let success_of = |completions: Option<i32>, succeeded, active| {
             let mut job = job(&json!({}));
             job.spec.as_mut().unwrap().completions = completions;
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_ends_only_when_every_pod_is_counted_and_stopped() {
+    fn job_ends_when_all_pods_are_counted_and_terminated() {
         let interim = condition(SUCCESS, "True", "CompletionsReached", String::new(), now());
         let mut status: JobStatus =
             serde_json::from_value(json!({"uncountedTerminatedPods": {"succeeded": ["x"]}})).unwrap();
@@ -239,11 +240,11 @@ mod tests {
         status.uncounted_terminated_pods = None;
         assert!(!conclude(&mut status, &interim, &[pod("a", "Running")], now()));
         assert!(conclude(&mut status, &interim, &[pod("a", "Succeeded")], now()));
-        assert!(holding(&status, "Complete").is_some() && status.completion_time.is_some());
+        assert!(true_condition(&status, "Complete").is_some() && status.completion_time.is_some());
     }
 
     #[test]
-    fn any_active_deadline_can_be_evaluated() {
+    fn extreme_active_deadlines_do_not_overflow() {
         for limit in [i64::MIN, -1, 0, 1, i64::MAX - 1, i64::MAX] {
             for start in [Timestamp::MIN, now(), Timestamp::MAX] {
                 let mut job = job(&json!({"activeDeadlineSeconds": limit}));
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn any_number_of_restarts_can_be_summed_up() {
+    fn extreme_restart_counts_do_not_overflow() {
         let mut pod = pod("a", "Running");
         let often = json!({"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": i32::MAX});
         pod.status = serde_json::from_value(json!({"containerStatuses": [often, often]})).unwrap();

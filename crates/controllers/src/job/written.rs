@@ -1,27 +1,27 @@
-//! Which versions of jobs' statuses this controller has written, of which the cache may not know yet.
+//! The latest job statuses that this controller has written and the cache may not show yet.
 //!
-//! Of a pod that was counted only the status tells, once its finalizer is gone. A sync that sees the pod as it is now
-//! and the status as it was would miss it, and make another one in its place.
+//! Once the finalizer of a counted pod is removed, only the status counts it. A sync with the new pod and the old
+//! status would miss it and create another pod.
 
 use std::collections::HashMap;
 
 use nave_client::ObjectName;
 use parking_lot::Mutex;
 
-/// The latest version written of each job that is not in the cache yet.
+/// The latest written resource version of each job that the cache does not show yet.
 #[derive(Debug, Default)]
 pub(super) struct Written(Mutex<HashMap<ObjectName, u64>>);
 
 impl Written {
-    /// This version was written. Versions that are no numbers cannot be told apart, and are not waited for.
+    /// Records a written version. Versions that are not numbers cannot be compared and are not waited for.
     pub(super) fn add(&self, job: ObjectName, version: &str) {
         if let Ok(version) = version.parse() {
             self.0.lock().insert(job, version);
         }
     }
 
-    /// Returns whether the cache, which has `version` or nothing of the job, does not know yet what was written. Its event will
-    /// tell.
+    /// Returns whether the cache, which has `version` or no job, is older than the last write. Its event will
+    /// enqueue the job.
     pub(super) fn is_ahead_of(&self, job: &ObjectName, version: Option<&str>) -> bool {
         let mut all = self.0.lock();
         let Some(written) = all.get(job) else { return false };
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cache_is_behind_until_it_has_what_was_written() {
+    fn cache_is_stale_until_it_shows_the_last_write() {
         let (written, job) = (Written::default(), ObjectName::new("n", "j"));
         assert!(!written.is_ahead_of(&job, Some("7")));
         written.add(job.clone(), "9");

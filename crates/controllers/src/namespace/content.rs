@@ -1,4 +1,4 @@
-//! Deletes what is in a namespace.
+//! Deletes the contents of a namespace.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -10,15 +10,15 @@ use super::conditions::Progress;
 use crate::discovery::{Discovered, Resource};
 use crate::pods;
 
-/// After so many seconds objects that finalizers keep may be gone.
+/// The number of seconds after which objects with finalizers may be gone.
 const FINALIZER_ESTIMATE: i64 = 15;
-/// Objects a page when what is left is counted.
+/// The page size for counting remaining objects.
 const PAGE: u32 = 1000;
-/// An answer that holds no more than metadata: that of deleting a collection is its list.
+/// Limits responses to metadata: a delete-collection returns the deleted objects.
 const METADATA_ONLY: &str =
     "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 
-/// Deletes all that can be deleted in a namespace, pods before all else, and says what is left.
+/// Deletes everything that can be deleted in a namespace, pods first, and reports the rest.
 pub(super) async fn delete(
     client: &kube::Client,
     discovered: &Discovered,
@@ -31,7 +31,7 @@ pub(super) async fn delete(
         discovered.preferred().filter(|resource| resource.namespaced && resource.serves("delete")).collect();
     resources.sort_by_key(|resource| (!is_pods(resource), &resource.group, &resource.plural));
     for resource in resources {
-        // What pods use (policies, secrets, volumes) stays while there are pods.
+        // Objects that pods use (policies, secrets, volumes) stay while there are pods.
         if !is_pods(resource)
             && progress.remaining.keys().any(|(plural, group)| plural == "pods" && group.is_empty())
         {
@@ -55,7 +55,7 @@ struct Content<'a> {
 }
 
 impl Content<'_> {
-    /// Deletes the objects of one resource, and notes which are left.
+    /// Deletes the objects of one resource, and records the remaining ones.
     async fn delete(&self, resource: &Resource, progress: &mut Progress) -> Result<(), ContentError> {
         let objects: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), self.namespace, &resource.api_resource());
@@ -70,11 +70,11 @@ impl Content<'_> {
             return Ok(());
         }
         let mut left = 0;
-        let mut kept = false;
+        let mut has_finalizers = false;
         for object in list(&objects).await? {
             left += 1;
             for finalizer in object.metadata.finalizers.into_iter().flatten() {
-                kept = true;
+                has_finalizers = true;
                 *progress.finalizers.entry(finalizer).or_default() += 1;
             }
         }
@@ -83,7 +83,7 @@ impl Content<'_> {
         }
         progress.remaining.insert((resource.plural.clone(), resource.group.clone()), left);
         let estimate = match estimate {
-            0 if kept => FINALIZER_ESTIMATE,
+            0 if has_finalizers => FINALIZER_ESTIMATE,
             0 => return Err(ContentError::Remains),
             pods => pods,
         };
@@ -110,14 +110,14 @@ impl Content<'_> {
         Ok(())
     }
 
-    /// The longest time a pod of the namespace has to end; none once the namespace has been under deletion for
-    /// longer, for then it is not time that is missing.
+    /// The longest grace period of the namespace's pods; 0 once the namespace has been terminating for longer, as
+    /// more time will not help.
     async fn pods_estimate(&self) -> Result<i64, ContentError> {
-        let found: Api<Pod> = Api::namespaced(self.client.clone(), self.namespace);
+        let pods_api: Api<Pod> = Api::namespaced(self.client.clone(), self.namespace);
         let mut longest = 0;
         let mut page = ListParams::default().limit(PAGE);
         loop {
-            let list = found.list(&page).await?;
+            let list = pods_api.list(&page).await?;
             let running = list.items.iter().filter(|pod| !pods::is_terminal(pod));
             let graces = running.filter_map(|pod| pod.spec.as_ref()?.termination_grace_period_seconds);
             longest = graces.fold(longest, i64::max);
@@ -131,7 +131,7 @@ impl Content<'_> {
     }
 }
 
-/// The metadata of all objects there are.
+/// The metadata of all objects.
 async fn list(objects: &Api<DynamicObject>) -> Result<Vec<Metadata>, ContentError> {
     let mut all = Vec::new();
     let mut page = ListParams::default().limit(PAGE);
@@ -157,16 +157,16 @@ impl From<kube::Error> for ContentError {
     }
 }
 
-/// Why the objects of a resource could not be deleted.
+/// The error of deleting the objects of a resource.
 #[derive(Debug, thiserror::Error)]
 enum ContentError {
-    /// The API refused, or could not be reached.
+    /// The API server returned an error or could not be reached.
     #[error("{0}")]
     Api(#[source] kube::Error),
-    /// The request could not be made.
+    /// The request could not be built.
     #[error(transparent)]
     Request(#[from] kube::core::request::Error),
-    /// They were deleted, nothing keeps them, and they are there.
+    /// The objects were deleted and have no finalizers, but still exist.
     #[error("unexpected items still remain")]
     Remains,
 }

@@ -1,4 +1,4 @@
-//! Namespaces: when one is deleted, what is in it goes first (upstream: `namespace`).
+//! Namespaces: deletes the contents of a terminating namespace before the namespace itself (upstream: `namespace`).
 
 mod conditions;
 mod content;
@@ -17,13 +17,12 @@ use crate::api;
 use crate::discovery::Discovered;
 use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 
-/// The finalizer that keeps a namespace until all that is in it is gone.
+/// The finalizer that keeps a namespace until its contents are deleted.
 const KUBERNETES: &str = "kubernetes";
-/// Between looks at content that takes its time: at first, each time twice as long, at most. (Upstream waits for half
-/// the time that pods have to end, even if they are gone at once.)
+/// The first and the maximum wait between attempts; the wait doubles each time. (Upstream waits for half the grace
+/// period of the pods, even if they terminate at once.)
 const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(15));
 
-/// The controller.
 pub(crate) const NAMESPACE: Descriptor = Descriptor {
     name: "namespace-controller",
     alias: "namespace",
@@ -36,24 +35,24 @@ pub(crate) const NAMESPACE: Descriptor = Descriptor {
 fn start(context: &Context) -> BoxFuture<'static, ()> {
     let mut builder = context.controller("namespace");
     let namespaces = builder.informer::<Namespace>();
-    builder.map(&namespaces, |namespace| namespace.is_being_deleted().then(|| namespace.key()));
-    builder.run(NamespaceController { client: context.client.clone(), looks: Mutex::default() })
+    builder.enqueue_mapped(&namespaces, |namespace| namespace.is_being_deleted().then(|| namespace.key()));
+    builder.run(NamespaceController { client: context.client.clone(), attempts: Mutex::default() })
 }
 
-/// Deletes the content of namespaces that are being deleted.
+/// Deletes the contents of terminating namespaces.
 struct NamespaceController {
     client: kube::Client,
-    /// How often a namespace has been looked at in vain.
-    looks: Mutex<HashMap<ObjectName, u32>>,
+    /// The number of unsuccessful attempts by namespace.
+    attempts: Mutex<HashMap<ObjectName, u32>>,
 }
 
 impl Reconciler for NamespaceController {
-    /// Goes on with the deletion of a namespace.
+    /// Continues the deletion of a namespace.
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let key = &key;
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         let Some(mut namespace) = namespaces.get_opt(key.name()).await? else {
-            self.looks.lock().remove(key);
+            self.attempts.lock().remove(key);
             return Ok(Action::Done);
         };
         let Some(deleted_at) = namespace.metadata.deletion_timestamp.as_ref().map(|time| time.0) else {
@@ -62,16 +61,16 @@ impl Reconciler for NamespaceController {
         if !is_held(&namespace) {
             return Ok(Action::Done);
         }
-        let discovered = Discovered::ask(&self.client).await?;
+        let discovered = Discovered::discover(&self.client).await?;
         let progress = content::delete(&self.client, &discovered, key.name(), deleted_at).await;
         let status = namespace.status.get_or_insert_default();
         let terminating = status.phase.replace("Terminating".to_owned()).as_deref() == Some("Terminating");
-        if progress.write_to(status, Timestamp::now()) || !terminating {
+        if progress.update_conditions(status, Timestamp::now()) || !terminating {
             namespace = namespaces.replace_status(key.name(), &PostParams::default(), &namespace).await?;
         }
         if progress.is_done() {
             self.finalize(&namespaces, namespace).await?;
-            self.looks.lock().remove(key);
+            self.attempts.lock().remove(key);
             return Ok(Action::Done);
         }
         if progress.estimate_seconds == 0
@@ -84,16 +83,16 @@ impl Reconciler for NamespaceController {
 }
 
 impl NamespaceController {
-    /// How long to wait until content that takes its time is looked at again.
+    /// The wait before the next attempt.
     fn wait(&self, key: &ObjectName) -> Duration {
-        let mut looks = self.looks.lock();
-        let looks = looks.entry(key.clone()).or_default();
-        let wait = WAITS.0.saturating_mul(1 << (*looks).min(16)).min(WAITS.1);
-        *looks += 1;
+        let mut attempts = self.attempts.lock();
+        let attempts = attempts.entry(key.clone()).or_default();
+        let wait = WAITS.0.saturating_mul(1 << (*attempts).min(16)).min(WAITS.1);
+        *attempts += 1;
         wait
     }
 
-    /// Lets the namespace go, as far as its content is concerned.
+    /// Removes the finalizer of the namespace.
     async fn finalize(&self, namespaces: &Api<Namespace>, mut namespace: Namespace) -> Result<(), SyncError> {
         let name = namespace.metadata.name.clone().unwrap_or_default();
         if let Some(finalizers) = namespace.spec.as_mut().and_then(|spec| spec.finalizers.as_mut()) {
@@ -101,7 +100,7 @@ impl NamespaceController {
         }
         let finalized =
             namespaces.replace_subresource("finalize", &name, &PostParams::default(), &namespace).await;
-        api::gone_is_fine(finalized)
+        api::ignore_not_found(finalized)
     }
 }
 

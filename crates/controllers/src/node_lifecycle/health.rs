@@ -1,4 +1,4 @@
-//! Whether a node's kubelet is heard of, and the conditions and taints that follow.
+//! The health of nodes: kubelet heartbeats, and the resulting conditions and taints.
 
 use std::time::Duration;
 
@@ -6,19 +6,19 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-/// How long a kubelet may be silent.
+/// The time after which a node without heartbeats is unhealthy (`--node-monitor-grace-period`).
 const GRACE: SignedDuration = SignedDuration::from_secs(50);
-/// How long a new node may take until its kubelet is heard of.
+/// The time that a new node has for its first heartbeat (`--node-startup-grace-period`).
 const STARTUP_GRACE: SignedDuration = SignedDuration::from_secs(60);
 
-/// The conditions that a kubelet reports.
+/// The conditions that kubelets report.
 const REPORTED: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 
 pub(super) const NOT_READY: &str = "node.kubernetes.io/not-ready";
 pub(super) const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
-/// A condition's type and status, and the taint that it brings about.
+/// The type and status of a condition, and the taint it causes.
 const TAINTS: [(&str, &str, &str); 6] = [
     ("Ready", "False", NOT_READY),
     ("Ready", "Unknown", UNREACHABLE),
@@ -28,25 +28,25 @@ const TAINTS: [(&str, &str, &str); 6] = [
     ("PIDPressure", "True", "node.kubernetes.io/pid-pressure"),
 ];
 
-/// The last signs of a kubelet, and when the latest of them was first seen.
+/// The last heartbeat data of a kubelet, and the time when they last changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Heard {
-    /// The status and the heartbeat of the condition `Ready`.
+pub(super) struct Heartbeat {
+    /// The status and the heartbeat time of the condition `Ready`.
     reported: Option<String>,
-    /// When the kubelet's lease was renewed.
+    /// The renew time of the kubelet's lease.
     renewed: Option<String>,
     at: Timestamp,
 }
 
-impl Heard {
-    /// Compares the signs of a node's kubelet with those seen before.
+impl Heartbeat {
+    /// Compares a node's heartbeat data with the previous ones.
     pub(super) fn update(
         node: &Node,
         renewed: Option<String>,
         before: Option<&Self>,
         now: Timestamp,
     ) -> Self {
-        // `Unknown` is what this controller writes, and no sign of the kubelet.
+        // This controller writes `Unknown` itself, so that is not a heartbeat.
         let ready = condition(node, "Ready").filter(|ready| ready.status != "Unknown");
         let reported = ready.map(|ready| format!("{} {:?}", ready.status, ready.last_heartbeat_time));
         let Some(before) = before else {
@@ -59,8 +59,8 @@ impl Heard {
         Self { reported: reported.or_else(|| before.reported.clone()), renewed, at }
     }
 
-    /// How long the kubelet may still be silent; zero once it was for too long.
-    pub(super) fn grace_left(&self, node: &Node, now: Timestamp) -> Duration {
+    /// The remaining time until the node counts as unhealthy; zero if it has passed.
+    pub(super) fn remaining_grace(&self, node: &Node, now: Timestamp) -> Duration {
         let grace = if condition(node, "Ready").is_some() { GRACE } else { STARTUP_GRACE };
         Duration::try_from(grace - self.at.duration_until(now)).unwrap_or(Duration::ZERO)
     }
@@ -77,7 +77,7 @@ pub(super) fn is_ready(node: &Node) -> bool {
     condition(node, "Ready").is_some_and(|ready| ready.status == "True")
 }
 
-/// The conditions of a node whose kubelet is silent, that are to change.
+/// The conditions that must change on a node without heartbeats.
 pub(super) fn unknown_conditions(node: &Node, now: Timestamp) -> Vec<NodeCondition> {
     let changed = REPORTED.into_iter().filter_map(|type_| {
         let unknown = |reason: &str, message: &str, heartbeat| NodeCondition {
@@ -103,7 +103,7 @@ pub(super) fn unknown_conditions(node: &Node, now: Timestamp) -> Vec<NodeConditi
     changed.collect()
 }
 
-/// The `NoExecute` taint of a node that is not ready.
+/// The `NoExecute` taint for a node that is not ready.
 pub(super) fn eviction_taint(node: &Node) -> Option<&'static str> {
     match condition(node, "Ready")?.status.as_str() {
         "False" => Some(NOT_READY),
@@ -121,7 +121,8 @@ fn taints(node: &Node) -> &[Taint] {
     node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default()
 }
 
-/// The taints that a node is to have, if it has others: `NoSchedule` by its conditions, `evict` with `NoExecute`.
+/// The corrected taints of a node: `NoSchedule` by its conditions, and `evict` with `NoExecute`. `None` if nothing
+/// changes.
 pub(super) fn corrected_taints(node: &Node, evict: Option<&str>, now: Timestamp) -> Option<Vec<Taint>> {
     let unschedulable = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
     let by_conditions = TAINTS.into_iter().filter(|(type_, status, _)| {
@@ -174,33 +175,33 @@ mod tests {
     }
 
     #[test]
-    fn a_kubelet_is_silent_when_neither_lease_nor_heartbeat_change() {
+    fn unhealthy_without_changes_of_lease_and_heartbeat() {
         let ready = node(&[("Ready", "True")], &json!({}));
         let lease = |text: &str| Some(text.to_owned());
-        let first = Heard::update(&ready, lease("1"), None, now());
-        let same = Heard::update(&ready, lease("1"), Some(&first), after(40));
-        assert_eq!(same.grace_left(&ready, after(40)), Duration::from_secs(10));
-        assert_eq!(same.grace_left(&ready, after(50)), Duration::ZERO);
-        let renewed = Heard::update(&ready, lease("2"), Some(&same), after(45));
-        assert_eq!(renewed.grace_left(&ready, after(50)), Duration::from_secs(45));
+        let first = Heartbeat::update(&ready, lease("1"), None, now());
+        let same = Heartbeat::update(&ready, lease("1"), Some(&first), after(40));
+        assert_eq!(same.remaining_grace(&ready, after(40)), Duration::from_secs(10));
+        assert_eq!(same.remaining_grace(&ready, after(50)), Duration::ZERO);
+        let renewed = Heartbeat::update(&ready, lease("2"), Some(&same), after(45));
+        assert_eq!(renewed.remaining_grace(&ready, after(50)), Duration::from_secs(45));
 
-        // This controller's own writes are not signs of the kubelet.
+        // This controller's own writes are not heartbeats.
         let unknown = node(&[("Ready", "Unknown")], &json!({}));
-        let still = Heard::update(&unknown, lease("2"), Some(&renewed), after(200));
-        assert_eq!(still.grace_left(&unknown, after(200)), Duration::ZERO);
-        let back = Heard::update(&unknown, lease("3"), Some(&still), after(210));
-        assert_eq!(back.grace_left(&unknown, after(210)), Duration::from_secs(50));
+        let still = Heartbeat::update(&unknown, lease("2"), Some(&renewed), after(200));
+        assert_eq!(still.remaining_grace(&unknown, after(200)), Duration::ZERO);
+        let back = Heartbeat::update(&unknown, lease("3"), Some(&still), after(210));
+        assert_eq!(back.remaining_grace(&unknown, after(210)), Duration::from_secs(50));
     }
 
     #[test]
-    fn a_new_node_has_its_time_from_its_creation() {
+    fn startup_grace_period_starts_at_creation() {
         let new = node(&[], &json!({}));
-        let heard = Heard::update(&new, None, None, now());
-        assert_eq!(heard.grace_left(&new, now()), Duration::from_secs(30));
+        let heard = Heartbeat::update(&new, None, None, now());
+        assert_eq!(heard.remaining_grace(&new, now()), Duration::from_secs(30));
     }
 
     #[test]
-    fn the_conditions_of_a_silent_node_are_unknown() {
+    fn conditions_without_heartbeats_become_unknown() {
         let silent = node(&[("Ready", "True"), ("DiskPressure", "Unknown")], &json!({}));
         let changed = unknown_conditions(&silent, now());
         let said: Vec<_> =
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn taints_follow_conditions() {
+    fn sets_taints_by_conditions() {
         let taint = |key: &str, effect: &str| json!({"key": key, "effect": effect});
         let corrected = |node: &Node, evict| {
             let taints = corrected_taints(node, evict, now())?;

@@ -1,10 +1,11 @@
-//! Node lifecycle: nodes whose kubelets are silent become unknown, and conditions become taints (upstream:
+//! Node lifecycle controller: marks nodes without heartbeats as unknown, and taints nodes by their conditions
+//! (upstream:
 //! `nodelifecycle`).
 //!
-//! | module | what it decides |
+//! | module | contents |
 //! | --- | --- |
-//! | [`health`] | whether a kubelet is silent; the conditions and taints of a node |
-//! | [`pace`] | how fast nodes get the taint that evicts their pods |
+//! | [`health`] | heartbeats, conditions and taints of a node |
+//! | [`pace`] | rate limiting of the taints that evict pods |
 
 mod health;
 mod pace;
@@ -22,9 +23,9 @@ use nave_client::{Action, Lister, ObjectName, on_delete};
 use parking_lot::Mutex;
 use serde_json::json;
 
-use self::health::Heard;
-use self::pace::{Pace, Zones};
-use crate::api::gone_is_fine;
+use self::health::Heartbeat;
+use self::pace::{TaintLimiter, Zones};
+use crate::api::ignore_not_found;
 use crate::frame::{
     Context, Descriptor, EventKind, EventRecorder, Reconciler, SyncError, Workers, reference_of,
 };
@@ -32,7 +33,6 @@ use crate::pods;
 use crate::selectors::label;
 use crate::taint_eviction::{index_by_node, pods_of};
 
-/// Node lifecycle.
 pub(crate) const NODE_LIFECYCLE: Descriptor = Descriptor {
     name: "node-lifecycle-controller",
     alias: "nodelifecycle",
@@ -44,9 +44,9 @@ pub(crate) const NODE_LIFECYCLE: Descriptor = Descriptor {
 
 /// The namespace of the kubelets' leases.
 const LEASES: &str = "kube-node-lease";
-/// Between two looks at a node.
+/// The interval of checks of a node.
 const PERIOD: Duration = Duration::from_secs(5);
-/// Between two counts of all nodes.
+/// The interval at which all nodes are counted.
 const COUNT_PERIOD: SignedDuration = SignedDuration::from_secs(1);
 const REGION: &str = "topology.kubernetes.io/region";
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -57,22 +57,21 @@ struct Controller {
     nodes: Lister<Node>,
     leases: Lister<Lease>,
     pods: Lister<Pod>,
-    /// The last sign of each kubelet, by the node's name.
-    heard: Arc<Mutex<HashMap<String, Heard>>>,
-    pace: Pace,
-    /// How the nodes were when they were counted last.
+    /// The last heartbeat by node name.
+    heartbeats: Arc<Mutex<HashMap<String, Heartbeat>>>,
+    pace: TaintLimiter,
+    /// The last count of nodes by zone.
     counted: Mutex<Option<(Timestamp, Arc<Zones>)>>,
 }
 
 fn start(context: &Context) -> BoxFuture<'static, ()> {
-    let mut builder = context.controller("node_lifecycle_controller");
-    let (nodes, pods) = (builder.informer::<Node>(), builder.informer::<Pod>());
+    let (mut builder, nodes) = context.controller_for::<Node>("node_lifecycle_controller");
+    let pods = builder.informer::<Pod>();
     let leases = builder.informer::<Lease>();
     index_by_node(&pods);
-    builder.work_on(&nodes);
-    let heard = Arc::<Mutex<HashMap<String, Heard>>>::default();
-    let gone = Arc::clone(&heard);
-    builder.watch(
+    let heartbeats = Arc::<Mutex<HashMap<String, Heartbeat>>>::default();
+    let gone = Arc::clone(&heartbeats);
+    builder.add_handler(
         &nodes,
         on_delete(move |node| {
             gone.lock().remove(node.name());
@@ -84,8 +83,8 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
         nodes: nodes.lister(),
         leases: leases.lister(),
         pods: pods.lister(),
-        heard,
-        pace: Pace::default(),
+        heartbeats,
+        pace: TaintLimiter::default(),
         counted: Mutex::default(),
     })
 }
@@ -97,8 +96,8 @@ impl Reconciler for Controller {
             return Ok(Action::Done);
         }
         let (node, now) = (cached.decode()?, Timestamp::now());
-        let heard = self.listen(&node, key.name(), now)?;
-        if heard.grace_left(&node, now).is_zero() {
+        let heartbeats = self.update_heartbeat(&node, key.name(), now)?;
+        if heartbeats.remaining_grace(&node, now).is_zero() {
             let unknown = health::unknown_conditions(&node, now);
             if !unknown.is_empty() {
                 let was_ready = health::is_ready(&node);
@@ -106,7 +105,7 @@ impl Reconciler for Controller {
                 if was_ready {
                     self.record_not_ready(&node);
                 }
-                // The event of this write brings the taints.
+                // The event of this write causes a sync that sets the taints.
                 return Ok(Action::RequeueAfter(PERIOD));
             }
         }
@@ -122,21 +121,21 @@ impl Reconciler for Controller {
 }
 
 impl Controller {
-    /// Notes the last sign of a node's kubelet.
-    fn listen(&self, node: &Node, name: &str, now: Timestamp) -> Result<Heard, SyncError> {
+    /// Updates the last heartbeat of a node.
+    fn update_heartbeat(&self, node: &Node, name: &str, now: Timestamp) -> Result<Heartbeat, SyncError> {
         let lease = self.leases.get(LEASES, name).map(|lease| lease.decode()).transpose()?;
         let renewed = lease.and_then(|lease| lease.spec?.renew_time).map(|time| time.0.to_string());
-        let mut all = self.heard.lock();
-        let heard = Heard::update(node, renewed, all.get(name), now);
-        all.insert(name.to_owned(), heard.clone());
-        Ok(heard)
+        let mut all = self.heartbeats.lock();
+        let heartbeats = Heartbeat::update(node, renewed, all.get(name), now);
+        all.insert(name.to_owned(), heartbeats.clone());
+        Ok(heartbeats)
     }
 
     /// The `NoExecute` taint that a node keeps or gets now.
     fn eviction_taint(&self, node: &Node, now: Timestamp) -> Option<&'static str> {
         let wanted = health::eviction_taint(node)?;
         let zones = self.zones(now);
-        if zones.all_lost() {
+        if zones.none_ready() {
             return None;
         }
         let tainted = [health::NOT_READY, health::UNREACHABLE]
@@ -147,7 +146,7 @@ impl Controller {
         (tainted || self.pace.may_taint(&zones, &zone, now)).then_some(wanted)
     }
 
-    /// How the nodes of the cluster are, counted once a second at most: this goes through all of them.
+    /// The node counts by zone, updated at most once a second as this visits all nodes.
     fn zones(&self, now: Timestamp) -> Arc<Zones> {
         let mut counted = self.counted.lock();
         if let Some((at, zones)) = counted.as_ref()
@@ -172,7 +171,7 @@ impl Controller {
             "status": {"conditions": conditions}});
         let name = node.metadata.name.as_deref().unwrap_or_default();
         let nodes: Api<Node> = Api::all(self.client.clone());
-        gone_is_fine(nodes.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await)
+        ignore_not_found(nodes.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await)
     }
 
     async fn write_taints(&self, node: &Node, taints: &[Taint]) -> Result<(), SyncError> {
@@ -180,10 +179,10 @@ impl Controller {
             "spec": {"taints": taints}});
         let name = node.metadata.name.as_deref().unwrap_or_default();
         let nodes: Api<Node> = Api::all(self.client.clone());
-        gone_is_fine(nodes.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await)
+        ignore_not_found(nodes.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await)
     }
 
-    /// Pods of a node that is not ready must not get requests.
+    /// Marks the pods of an unready node as not ready, so that they get no traffic.
     async fn mark_pods_not_ready(&self, node: &str) -> Result<(), SyncError> {
         for cached in pods_of(&self.pods, node) {
             let pod = pods::read(&cached)?;
@@ -195,7 +194,7 @@ impl Controller {
             let patch = json!({"metadata": {"uid": cached.uid()}, "status": {"conditions": [condition]}});
             let all: Api<Pod> = Api::namespaced(self.client.clone(), cached.namespace());
             let parameters = PatchParams::default();
-            gone_is_fine(all.patch_status(cached.name(), &parameters, &Patch::Strategic(patch)).await)?;
+            ignore_not_found(all.patch_status(cached.name(), &parameters, &Patch::Strategic(patch)).await)?;
             let message = "Node is not ready";
             self.events.record(&reference_of(&pod), EventKind::Warning, "NodeNotReady", message);
         }
@@ -209,7 +208,7 @@ impl Controller {
     }
 }
 
-/// The zone of a node by its labels, within its region.
+/// The zone of a node by its labels, qualified by the region.
 fn zone(region: Option<&str>, zone: Option<&str>) -> String {
     format!("{}:{}", region.unwrap_or_default(), zone.unwrap_or_default())
 }

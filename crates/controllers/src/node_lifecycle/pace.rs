@@ -1,28 +1,28 @@
-//! How fast nodes that are not ready get the taint that evicts their pods: slowly, and not at all when most of a small
-//! cluster, or everything, seems to be lost, for then it is more likely that this process is.
+//! Limits the rate of `NoExecute` taints on unready nodes. No taints are set when all nodes, or most nodes of a
+//! small cluster, appear unready: a failure of this process or its network is more likely.
 
 use std::collections::HashMap;
 
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 
-/// Between two nodes of a zone.
+/// The time between taints of two nodes in a zone.
 const PAUSE: SignedDuration = SignedDuration::from_secs(10);
-/// Between two nodes of a zone most of which is lost, in a large cluster.
+/// The time between taints of two nodes in a zone of a large cluster that is mostly unready.
 const LONG_PAUSE: SignedDuration = SignedDuration::from_secs(100);
-/// A cluster of more nodes than this is large.
+/// A cluster with more nodes is large.
 const LARGE: usize = 50;
 
-/// When nodes were tainted last, by zone.
+/// The time of the last taint by zone.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct TaintLimiter {
     last: Mutex<HashMap<String, Timestamp>>,
 }
 
-/// How the nodes of a cluster are, by zone.
+/// The node counts of a cluster by zone.
 #[derive(Debug, Default)]
 pub(super) struct Zones {
-    /// Nodes that are ready, and all nodes.
+    /// The number of ready nodes and of all nodes.
     zones: HashMap<String, (usize, usize)>,
 }
 
@@ -33,18 +33,17 @@ impl Zones {
         *all += 1;
     }
 
-    /// Returns whether no node at all is ready.
-    pub(super) fn all_lost(&self) -> bool {
+    pub(super) fn none_ready(&self) -> bool {
         self.zones.values().all(|(ready, _)| *ready == 0)
     }
 
-    /// The pause between two nodes of a zone; nothing if none is to be tainted.
+    /// The time between two taints in a zone; `None` if no node is to be tainted.
     fn pause(&self, zone: &str) -> Option<SignedDuration> {
         let (ready, all) = self.zones.get(zone).copied().unwrap_or_default();
         let lost = all - ready;
         let mostly_lost = ready > 0 && lost > 2 && lost * 100 >= all * 55;
         let total: usize = self.zones.values().map(|(_, all)| all).sum();
-        match (self.all_lost(), mostly_lost, total > LARGE) {
+        match (self.none_ready(), mostly_lost, total > LARGE) {
             (true, _, _) | (false, true, false) => None,
             (false, true, true) => Some(LONG_PAUSE),
             (false, false, _) => Some(PAUSE),
@@ -52,15 +51,15 @@ impl Zones {
     }
 }
 
-impl Pace {
-    /// Returns whether a node of a zone may be tainted now; if so, that is noted.
+impl TaintLimiter {
+    /// Returns whether a node of a zone may be tainted now, and if so, records the taint.
     pub(super) fn may_taint(&self, zones: &Zones, zone: &str, now: Timestamp) -> bool {
         let Some(pause) = zones.pause(zone) else { return false };
         let mut last = self.last.lock();
         if last.get(zone).is_some_and(|at| at.duration_until(now) < pause) {
             return false;
         }
-        // Zones without nodes are forgotten.
+        // Removes zones without nodes.
         last.retain(|zone, _| zones.zones.contains_key(zone));
         last.insert(zone.to_owned(), now);
         true
@@ -78,8 +77,8 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_is_tainted_node_by_node() {
-        let (pace, zones) = (Pace::default(), zones(&[("a", 8, 10), ("b", 1, 2)]));
+    fn taints_one_node_of_a_zone_at_a_time() {
+        let (pace, zones) = (TaintLimiter::default(), zones(&[("a", 8, 10), ("b", 1, 2)]));
         assert!(pace.may_taint(&zones, "a", now()));
         assert!(!pace.may_taint(&zones, "a", now() + SignedDuration::from_secs(9)));
         assert!(pace.may_taint(&zones, "b", now()));
@@ -87,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disruption_slows_eviction_down_or_stops_it() {
+    fn disruption_slows_or_stops_eviction() {
         let pause = |list: &[(&str, usize, usize)]| zones(list).pause("a");
         assert_eq!(pause(&[("a", 0, 10)]), None, "everything is lost");
         assert_eq!(pause(&[("a", 0, 10), ("b", 5, 5)]), Some(PAUSE), "one zone of two is lost");

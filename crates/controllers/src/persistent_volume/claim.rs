@@ -5,13 +5,13 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use nave_client::record::EventKind;
 
 use super::edit::{BIND_COMPLETED, BOUND_BY_CONTROLLER};
-use super::matching::{self, claim_class, names, volume_of};
+use super::matching::{self, claim_class, namespace_and_name, volume_of};
 use super::plugins::{self, Provisioner};
 use crate::frame::SyncError;
 use crate::pods;
 use crate::selectors::label;
 
-/// The scheduler has chosen a node for the first pod that mounts the claim.
+/// Annotation: the node that the scheduler selected for the first pod that mounts the claim.
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 const IS_DEFAULT: [&str; 2] =
     ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
@@ -37,27 +37,26 @@ impl Event {
 /// The next step for a claim.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Step {
-    /// Binds it to a volume, or finishes or repairs that.
+    /// Binds it to a volume, or completes or repairs the binding.
     Bind(Box<PersistentVolume>),
-    /// Gives it the default class.
     AssignClass(String),
-    /// Asks a provisioner for a volume.
+    /// Requests a volume from a provisioner.
     Provision(String),
-    /// Has it pending, and says why.
+    /// Sets the phase to `Pending`, with an event.
     Wait(Option<Event>),
-    /// Says why it does not get further.
-    Tell(Event),
-    /// Says why, and tries again soon.
+    /// Records an event about why the claim makes no progress.
+    Report(Event),
+    /// Records an event and retries soon.
     Retry(Event),
-    /// Says that its volume is gone.
+    /// Sets the phase to `Lost`, with an event.
     Lose(Event),
 }
 
-/// The cluster around the claim.
+/// The cluster state that a step depends on.
 pub(super) trait Cluster {
     /// The volume of a name.
     fn volume(&self, name: &str) -> Option<PersistentVolume>;
-    /// The volumes that name a claim, and those of its class that are free.
+    /// The volumes that refer to a claim, and the free volumes of its class.
     fn candidates(&self, claim: &PersistentVolumeClaim) -> Vec<PersistentVolume>;
     /// The storage class of a name.
     fn class(&self, name: &str) -> Option<StorageClass>;
@@ -70,7 +69,7 @@ pub(super) trait Cluster {
 /// Decides the next step.
 ///
 /// # Errors
-/// A selector or a class that the API should have refused.
+/// The selector or class is invalid, which validation rejects.
 pub(super) fn next_step(claim: &PersistentVolumeClaim, cluster: &impl Cluster) -> Result<Step, SyncError> {
     if has_annotation(claim, BIND_COMPLETED) {
         return Ok(bound_step(claim, cluster));
@@ -81,7 +80,7 @@ pub(super) fn next_step(claim: &PersistentVolumeClaim, cluster: &impl Cluster) -
     }
 }
 
-/// True if a volume may be, or is, a bound claim's own.
+/// Returns whether a volume is, or may become, the volume of a bound claim.
 pub(super) fn may_keep(claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> bool {
     let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
     reference.is_none_or(|reference| reference.uid.as_deref() == claim.metadata.uid.as_deref())
@@ -125,7 +124,7 @@ fn prebound_step(claim: &PersistentVolumeClaim, volume: Option<PersistentVolume>
     if has_annotation(claim, BOUND_BY_CONTROLLER) { Step::Retry(event) } else { Step::Wait(Some(event)) }
 }
 
-/// The step for a claim that takes any volume that fits.
+/// The step for a claim without a volume name.
 fn unbound_step(claim: &PersistentVolumeClaim, cluster: &impl Cluster) -> Result<Step, SyncError> {
     let class =
         Some(claim_class(claim)).filter(|name| !name.is_empty()).map(|name| (name, cluster.class(name)));
@@ -151,11 +150,11 @@ fn unbound_step(claim: &PersistentVolumeClaim, cluster: &impl Cluster) -> Result
         ))),
         Some((name, None)) => {
             let message = format!("storageclass.storage.k8s.io {name:?} not found");
-            Step::Tell(Event::warning("ProvisioningFailed", message))
+            Step::Report(Event::warning("ProvisioningFailed", message))
         }
         Some((_, Some(class))) => match plugins::provisioner(&class.provisioner) {
             Provisioner::External(name) => Step::Provision(name.to_owned()),
-            Provisioner::Missing(why) => Step::Tell(Event::warning("ProvisioningFailed", why)),
+            Provisioner::Missing(why) => Step::Report(Event::warning("ProvisioningFailed", why)),
         },
     })
 }
@@ -199,8 +198,8 @@ fn has_annotation(claim: &PersistentVolumeClaim, key: &str) -> bool {
     label(claim.metadata.annotations.as_ref(), key).is_some()
 }
 
-/// Namespace and name of a claim, as messages have them.
+/// Namespace and name of a claim in messages.
 pub(super) fn key(claim: &PersistentVolumeClaim) -> String {
-    let (namespace, name) = names(claim);
+    let (namespace, name) = namespace_and_name(claim);
     [namespace, "/", name].concat()
 }

@@ -1,4 +1,4 @@
-//! How claims and volumes change, as JSON.
+//! Changes of claims and volumes, as JSON.
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use nave_client::Object;
@@ -6,23 +6,24 @@ use serde_json::{Value, json};
 
 use crate::untyped::annotate;
 
-/// The claim is bound, and loses its volume if that goes.
+/// Annotation: the claim was bound; if its volume disappears, it is lost.
 pub(super) const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
-/// The binding was made here, and can be undone; a user's own is left alone.
+/// Annotation: the controller made the binding and may undo it; a binding by a user stays.
 pub(super) const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
-/// The provisioner that is to make the volume of a claim.
+/// Annotation: the provisioner that is to create the volume of a claim.
 const PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
 const BETA_PROVISIONER: &str = "volume.beta.kubernetes.io/storage-provisioner";
-/// The size of a volume before its file system has grown.
+/// Annotation: the size of a volume before its file system is expanded.
 pub(super) const PRE_RESIZE_CAPACITY: &str = "volume.alpha.kubernetes.io/pre-resize-capacity";
 
-/// The text at a path of an object, if it is not empty.
+/// The non-empty string at a path of an object.
 pub(super) fn text_at<K>(object: &Object<K>, path: &[&str]) -> Option<String> {
     let text: String = serde_json::from_slice(object.json_at(path)?).ok()?;
     Some(text).filter(|text| !text.is_empty())
 }
 
-/// Makes a volume a claim's. One that did not name the claim before is marked: this can be undone.
+/// Binds a volume to a claim. A volume that did not refer to the claim gets the annotation that allows undoing
+/// this.
 pub(super) fn bind_volume(volume: &mut Value, claim: &Object<PersistentVolumeClaim>) {
     let reference = &volume["spec"]["claimRef"];
     let is_named = reference["name"] == claim.name() && reference["namespace"] == claim.namespace();
@@ -39,7 +40,7 @@ pub(super) fn bind_volume(volume: &mut Value, claim: &Object<PersistentVolumeCla
     }
 }
 
-/// Undoes the binding of a volume: as far as it was made here, the rest is the user's.
+/// Undoes the binding of a volume, except for the parts that a user has set.
 pub(super) fn unbind_volume(volume: &mut Value) {
     let annotations = volume.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut);
     let was_ours = annotations.is_some_and(|annotations| annotations.remove(BOUND_BY_CONTROLLER).is_some());
@@ -51,7 +52,7 @@ pub(super) fn unbind_volume(volume: &mut Value) {
     }
 }
 
-/// Sets the phase of a volume, and why it is in it.
+/// Sets the phase of a volume, with a message.
 pub(super) fn volume_phase(volume: &mut Value, phase: &str, message: &str) {
     if volume["status"]["phase"] == phase {
         return;
@@ -63,7 +64,7 @@ pub(super) fn volume_phase(volume: &mut Value, phase: &str, message: &str) {
     }
 }
 
-/// Makes a claim the owner of a volume.
+/// Binds a claim to a volume.
 pub(super) fn bind_claim(claim: &mut Value, volume: &str) {
     if claim["spec"]["volumeName"] != volume {
         claim["spec"]["volumeName"] = volume.into();
@@ -72,7 +73,7 @@ pub(super) fn bind_claim(claim: &mut Value, volume: &str) {
     annotate_once(claim, BIND_COMPLETED);
 }
 
-/// Puts a claim's status in the phase `Bound`, with what its volume offers.
+/// Sets a claim's phase to `Bound`, with the capacity and access modes of its volume.
 pub(super) fn claim_bound(claim: &mut Value, volume: &Value) {
     let was = claim["status"]["phase"].clone();
     claim["status"]["accessModes"] = volume["spec"]["accessModes"].clone();
@@ -90,7 +91,7 @@ pub(super) fn claim_bound(claim: &mut Value, volume: &Value) {
     }
 }
 
-/// Puts a claim's status in a phase in which it has no volume.
+/// Sets a claim's phase to one without a volume.
 pub(super) fn claim_without_volume(claim: &mut Value, phase: &str) {
     claim["status"]["phase"] = phase.into();
     if let Some(status) = claim["status"].as_object_mut() {
@@ -100,15 +101,14 @@ pub(super) fn claim_without_volume(claim: &mut Value, phase: &str) {
     }
 }
 
-/// Asks a provisioner for the volume of a claim.
-pub(super) fn ask_provisioner(claim: &mut Value, provisioner: &str) {
+/// Requests a volume for a claim from a provisioner.
+pub(super) fn request_volume(claim: &mut Value, provisioner: &str) {
     if claim["metadata"]["annotations"][PROVISIONER] != provisioner {
         annotate(claim, BETA_PROVISIONER, provisioner);
         annotate(claim, PROVISIONER, provisioner);
     }
 }
 
-/// Gives a claim a class.
 pub(super) fn assign_class(claim: &mut Value, class: &str) {
     claim["spec"]["storageClassName"] = class.into();
 }

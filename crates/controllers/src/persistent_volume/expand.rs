@@ -1,5 +1,5 @@
-//! Volume expander: tells users of a claim that wants to be larger who is to see to it (upstream: `volume/expand`). The
-//! external resizer of a CSI driver does; no plugin that could do it here is built in.
+//! Volume expander: records an event on claims that request more storage (upstream: `volume/expand`). The external
+//! resizer of the CSI driver expands the volume; no volume plugin is built in.
 
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
@@ -12,7 +12,6 @@ use crate::frame::{
 };
 use crate::selectors::label;
 
-/// The controller.
 pub(crate) const PERSISTENT_VOLUME_EXPANDER: Descriptor = Descriptor {
     name: "persistentvolume-expander-controller",
     alias: "persistentvolume-expander",
@@ -27,13 +26,13 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     let (claims, volumes) =
         (builder.informer::<PersistentVolumeClaim>(), builder.informer::<PersistentVolume>());
     let queue = builder.queue();
-    let has_other_sizes = |old: &Object<PersistentVolumeClaim>, new: &Object<PersistentVolumeClaim>| {
+    let has_size_change = |old: &Object<PersistentVolumeClaim>, new: &Object<PersistentVolumeClaim>| {
         let paths = [["spec", "resources"], ["status", "capacity"], ["status", "phase"]];
         paths.iter().any(|path| old.json_at(path) != new.json_at(path))
     };
-    builder.watch(
+    builder.add_handler(
         &claims,
-        on_change(has_other_sizes, move |claim| {
+        on_change(has_size_change, move |claim| {
             if text_at(claim, &["status", "phase"]).as_deref() == Some("Bound") {
                 queue.add(claim.key());
             }
@@ -62,7 +61,7 @@ impl Reconciler for Expander {
             let message = format!("persistent Volume is not bound to PVC being updated : {key}");
             return Err(SyncError::Invalid(message));
         }
-        if wants_more(&claim, &volume) {
+        if needs_expansion(&claim, &volume) {
             let message = "waiting for an external controller to expand this PVC";
             self.events.record(&reference_of(&claim), EventKind::Normal, "ExternalExpanding", message);
         }
@@ -70,8 +69,8 @@ impl Reconciler for Expander {
     }
 }
 
-/// True if a claim asks for more than it has, or its file system has yet to grow.
-fn wants_more(claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> bool {
+/// Returns whether a claim requests more storage than it has, or its file system still has to be expanded.
+fn needs_expansion(claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> bool {
     let has = storage(claim.status.as_ref().and_then(|status| status.capacity.as_ref()));
     requested(claim) > has || label(volume.metadata.annotations.as_ref(), PRE_RESIZE_CAPACITY).is_some()
 }
@@ -83,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_claim_wants_more_than_it_has() {
+    fn detects_expansion_requests() {
         let claim = |wants: &str, has: Value| -> PersistentVolumeClaim {
             serde_json::from_value(json!({
                 "spec": {"resources": {"requests": {"storage": wants}}}, "status": {"capacity": has}}))
@@ -93,11 +92,11 @@ mod tests {
             serde_json::from_value(json!({"metadata": {"annotations": annotations}})).unwrap()
         };
         let grown = volume(json!({}));
-        assert!(wants_more(&claim("2Gi", json!({"storage": "1Gi"})), &grown));
-        assert!(wants_more(&claim("2Gi", json!({})), &grown));
-        assert!(!wants_more(&claim("1Gi", json!({"storage": "1Gi"})), &grown));
-        assert!(!wants_more(&claim("1Gi", json!({"storage": "2Gi"})), &grown));
+        assert!(needs_expansion(&claim("2Gi", json!({"storage": "1Gi"})), &grown));
+        assert!(needs_expansion(&claim("2Gi", json!({})), &grown));
+        assert!(!needs_expansion(&claim("1Gi", json!({"storage": "1Gi"})), &grown));
+        assert!(!needs_expansion(&claim("1Gi", json!({"storage": "2Gi"})), &grown));
         let growing = volume(json!({PRE_RESIZE_CAPACITY: "1Gi"}));
-        assert!(wants_more(&claim("1Gi", json!({"storage": "1Gi"})), &growing));
+        assert!(needs_expansion(&claim("1Gi", json!({"storage": "1Gi"})), &growing));
     }
 }

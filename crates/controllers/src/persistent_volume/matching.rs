@@ -1,4 +1,4 @@
-//! The volume that fits a claim (upstream: `component-helpers/storage/volume`).
+//! Matching of volumes with claims (upstream: `component-helpers/storage/volume`).
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
@@ -12,7 +12,7 @@ use super::edit::text_at;
 use crate::frame::SyncError;
 use crate::selectors::{self, label};
 
-/// The annotation that named the class before there was a field.
+/// The legacy annotation for the storage class.
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
 /// The claim that a volume is bound to.
@@ -23,7 +23,7 @@ pub(super) struct BoundTo<'a> {
     pub(super) uid: &'a str,
 }
 
-/// The claim that a volume is bound to. A volume that names a claim without its uid waits for it.
+/// The claim that a volume is bound to. A reference without UID only reserves the volume.
 pub(super) fn bound_to(volume: &PersistentVolume) -> Option<BoundTo<'_>> {
     let reference = volume.spec.as_ref()?.claim_ref.as_ref()?;
     Some(BoundTo {
@@ -33,16 +33,17 @@ pub(super) fn bound_to(volume: &PersistentVolume) -> Option<BoundTo<'_>> {
     })
 }
 
-/// True if a volume names a claim, by its uid if it has one.
+/// Returns whether a volume refers to a claim, by UID if the reference has one.
 pub(super) fn is_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     let Some(reference) = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref()) else { return false };
-    let is_named = (text(reference.namespace.as_ref()), text(reference.name.as_ref())) == names(claim);
+    let is_named =
+        (text(reference.namespace.as_ref()), text(reference.name.as_ref())) == namespace_and_name(claim);
     let uid = text(reference.uid.as_ref());
     is_named && (uid.is_empty() || uid == text(claim.metadata.uid.as_ref()))
 }
 
 /// Namespace and name of a claim.
-pub(super) fn names(claim: &PersistentVolumeClaim) -> (&str, &str) {
+pub(super) fn namespace_and_name(claim: &PersistentVolumeClaim) -> (&str, &str) {
     (text(claim.metadata.namespace.as_ref()), text(claim.metadata.name.as_ref()))
 }
 
@@ -51,25 +52,25 @@ pub(super) fn volume_of(claim: &PersistentVolumeClaim) -> Option<&str> {
     claim.spec.as_ref()?.volume_name.as_deref().filter(|name| !name.is_empty())
 }
 
-/// The class of a claim; empty where it has none.
+/// The class of a claim; empty if there is none.
 pub(super) fn claim_class(claim: &PersistentVolumeClaim) -> &str {
     let field = claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_ref());
     beta_class(claim.metadata.annotations.as_ref()).unwrap_or(text(field))
 }
 
-/// True if a claim says which class it wants, be it none.
+/// Returns whether a claim specifies a class, even the empty one.
 pub(super) fn has_class(claim: &PersistentVolumeClaim) -> bool {
     beta_class(claim.metadata.annotations.as_ref()).is_some()
         || claim.spec.as_ref().is_some_and(|spec| spec.storage_class_name.is_some())
 }
 
-/// The class of a volume; empty where it has none.
+/// The class of a volume; empty if there is none.
 fn volume_class(volume: &PersistentVolume) -> &str {
     let field = volume.spec.as_ref().and_then(|spec| spec.storage_class_name.as_ref());
     beta_class(volume.metadata.annotations.as_ref()).unwrap_or(text(field))
 }
 
-/// The class of a volume or claim, read without the rest of it.
+/// The class of a volume or claim, read without decoding the object.
 pub(super) fn class_in<K>(object: &Object<K>) -> String {
     let beta = object.annotation(BETA_CLASS);
     beta.or_else(|| text_at(object, &["spec", "storageClassName"])).unwrap_or_default()
@@ -79,11 +80,12 @@ fn beta_class(annotations: Option<&BTreeMap<String, String>>) -> Option<&str> {
     label(annotations, BETA_CLASS)
 }
 
-/// The best of some volumes for a claim: with the fewest access modes, the smallest; before others one that names the
-/// claim, whatever its class and labels. A claim that waits for its first consumer gets no other.
+/// The best volume for a claim: one that refers to the claim, whatever its class and labels; otherwise the matching
+/// volume with the fewest access modes, then the smallest. A claim that waits for its first consumer gets only a
+/// volume that refers to it.
 ///
 /// # Errors
-/// A selector that is none.
+/// The selector is invalid.
 pub(super) fn best(
     claim: &PersistentVolumeClaim,
     volumes: Vec<PersistentVolume>,
@@ -92,7 +94,10 @@ pub(super) fn best(
     let written = claim.spec.as_ref().and_then(|spec| spec.selector.as_ref());
     let selector = written.map(selectors::parse).transpose()?;
     let fits = |volume: &PersistentVolume| {
-        if !is_large_enough(volume, claim) || !is_alike(volume, claim) || !has_access_modes(volume, claim) {
+        if !is_large_enough(volume, claim)
+            || !has_same_attributes(volume, claim)
+            || !has_access_modes(volume, claim)
+        {
             return false;
         }
         if is_for(volume, claim) {
@@ -114,7 +119,7 @@ pub(super) fn best(
     Ok(volumes.into_iter().filter(fits).min_by(order))
 }
 
-/// Why a volume that a claim names cannot be bound to it.
+/// The message about why a claim cannot be bound to the volume it names.
 pub(super) fn mismatch(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<String> {
     if volume.metadata.deletion_timestamp.is_some() {
         let name = text(volume.metadata.name.as_ref());
@@ -124,7 +129,7 @@ pub(super) fn mismatch(volume: &PersistentVolume, claim: &PersistentVolumeClaim)
         (capacity(volume).value() < requested(claim).value(), "requested PV is too small"),
         (volume_class(volume) != claim_class(claim), "storageClassName does not match"),
         (
-            attributes_class(volume) != wanted_attributes_class(claim),
+            attributes_class(volume) != requested_attributes_class(claim),
             "volumeAttributesClassName does not match",
         ),
         (!has_same_mode(volume, claim), "incompatible volumeMode"),
@@ -133,25 +138,24 @@ pub(super) fn mismatch(volume: &PersistentVolume, claim: &PersistentVolumeClaim)
     whys.into_iter().find(|(holds, _)| *holds).map(|(_, why)| why.to_owned())
 }
 
-/// True if a volume and a claim are both for files, or both for blocks.
+/// Returns whether a volume and a claim have the same volume mode.
 pub(super) fn has_same_mode(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     let mode = |written: Option<&String>| written.map_or("Filesystem", String::as_str).to_owned();
     mode(spec(volume).and_then(|spec| spec.volume_mode.as_ref()))
         == mode(claim.spec.as_ref().and_then(|spec| spec.volume_mode.as_ref()))
 }
 
-/// The capacity of a volume.
 fn capacity(volume: &PersistentVolume) -> Quantity {
     storage(spec(volume).and_then(|spec| spec.capacity.as_ref()))
 }
 
-/// The storage that a claim asks for.
+/// The storage that a claim requests.
 pub(super) fn requested(claim: &PersistentVolumeClaim) -> Quantity {
     let resources = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref());
     storage(resources.and_then(|resources| resources.requests.as_ref()))
 }
 
-/// The amount of storage in a list; zero where there is none.
+/// The amount of storage in a resource list; zero if there is none.
 pub(super) fn storage(list: Option<&BTreeMap<String, WrittenQuantity>>) -> Quantity {
     let written = list.and_then(|list| list.get("storage"));
     written.and_then(|written| Quantity::parse(&written.0).ok()).unwrap_or(Quantity::ZERO)
@@ -161,9 +165,9 @@ fn is_large_enough(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> 
     capacity(volume) >= requested(claim)
 }
 
-fn is_alike(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+fn has_same_attributes(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     has_same_mode(volume, claim)
-        && attributes_class(volume) == wanted_attributes_class(claim)
+        && attributes_class(volume) == requested_attributes_class(claim)
         && volume.metadata.deletion_timestamp.is_none()
 }
 
@@ -185,7 +189,7 @@ fn attributes_class(volume: &PersistentVolume) -> &str {
     text(spec(volume).and_then(|spec| spec.volume_attributes_class_name.as_ref()))
 }
 
-fn wanted_attributes_class(claim: &PersistentVolumeClaim) -> &str {
+fn requested_attributes_class(claim: &PersistentVolumeClaim) -> &str {
     text(claim.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.as_ref()))
 }
 

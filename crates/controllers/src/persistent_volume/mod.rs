@@ -1,19 +1,19 @@
-//! Persistent volumes: binds claims to volumes that fit, asks external provisioners for others, and says what becomes of
-//! volumes whose claims are gone (upstream: `volume/persistentvolume`). To create and to delete storage is left to CSI
-//! drivers: no volume plugin is built in.
+//! Persistent volumes: binds claims to matching volumes, requests others from external provisioners, and reclaims
+//! released volumes (upstream: `volume/persistentvolume`). CSI drivers create and delete the storage; no volume
+//! plugin is built in.
 //!
-//! | module | what it decides |
+//! | module | contents |
 //! | --- | --- |
-//! | [`matching`] | which volume fits a claim |
+//! | [`matching`] | matching of volumes with claims |
 //! | [`claim`] | the next step for a claim |
 //! | [`volume`] | the next step for a volume |
-//! | [`edit`] | how objects change in these steps |
-//! | [`write`] | carries them out |
-//! | [`plugins`] | what of upstream's volume plugins can be told without them |
-//! | [`expand`] | the expander, a controller of its own |
+//! | [`edit`] | the changes of objects |
+//! | [`write`] | writes the changes |
+//! | [`plugins`] | names and messages of upstream's volume plugins |
+//! | [`expand`] | the expander, a separate controller |
 //!
-//! One worker looks at one object after the other, so that no two claims are given the same volume on the strength of
-//! the same cache; what the cache does not show yet is a conflict when it is written.
+//! A single worker processes all objects, so that two claims do not get the same volume from the same cached state.
+//! A stale cache leads to a conflict when the object is written.
 
 mod claim;
 mod edit;
@@ -36,7 +36,6 @@ use self::write::Writer;
 use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 use crate::pods;
 
-/// The controller.
 pub(crate) const PERSISTENT_VOLUME_BINDER: Descriptor = Descriptor {
     name: "persistentvolume-binder-controller",
     alias: "persistentvolume-binder",
@@ -46,28 +45,26 @@ pub(crate) const PERSISTENT_VOLUME_BINDER: Descriptor = Descriptor {
     start,
 };
 
-/// The source of the controller's events.
+/// The event source.
 const COMPONENT: &str = "persistentvolume-controller";
 
-/// Volumes by the claim that they name.
+/// Index of volumes by the claim that they refer to.
 const BY_CLAIM: &str = "pv-claim";
-/// Volumes that no claim has, by their class.
+/// Index of available volumes by class.
 const FREE_BY_CLASS: &str = "pv-free-class";
-/// Claims by the volume that they name.
+/// Index of claims by the volume that they name.
 const BY_VOLUME: &str = "pvc-volume";
-/// Claims that have no volume, by their class.
+/// Index of unbound claims by class.
 const UNBOUND_BY_CLASS: &str = "pvc-unbound-class";
 
 fn start(context: &Context) -> BoxFuture<'static, ()> {
-    let mut builder = context.controller("pv-binder");
-    let (claims, volumes) =
-        (builder.informer::<PersistentVolumeClaim>(), builder.informer::<PersistentVolume>());
+    let (mut builder, claims) = context.controller_for::<PersistentVolumeClaim>("pv-binder");
+    let volumes = builder.informer::<PersistentVolume>();
     let (classes, pods) = (builder.informer::<StorageClass>(), builder.informer::<Pod>());
     add_indexes(&claims, &volumes, &pods);
-    builder.work_on(&claims);
-    builder.work_on(&volumes);
+    builder.enqueue_objects(&volumes);
     let (queue, lister) = (builder.queue(), volumes.lister());
-    builder.watch(
+    builder.add_handler(
         &claims,
         on_each(move |claim: &Object<PersistentVolumeClaim>| {
             let named = edit::text_at(claim, &["spec", "volumeName"]);
@@ -78,7 +75,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
         }),
     );
     let (queue, lister) = (builder.queue(), claims.lister());
-    builder.watch(
+    builder.add_handler(
         &volumes,
         on_each(move |volume: &Object<PersistentVolume>| {
             if let Some(key) = claim_named_by(volume) {
@@ -104,7 +101,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     })
 }
 
-/// Adds the indexes that syncs and handlers look objects up by.
+/// Adds the indexes.
 fn add_indexes(
     claims: &SharedInformer<PersistentVolumeClaim>,
     volumes: &SharedInformer<PersistentVolume>,
@@ -123,13 +120,13 @@ fn add_indexes(
     pods::index_by_volume_claim(pods);
 }
 
-/// The claim that a volume names.
+/// The claim that a volume refers to.
 fn claim_named_by(volume: &Object<PersistentVolume>) -> Option<ObjectName> {
     let name = edit::text_at(volume, &["spec", "claimRef", "name"])?;
     Some(ObjectName::new(&edit::text_at(volume, &["spec", "claimRef", "namespace"])?, &name))
 }
 
-/// The class of a volume, if that is one to be had.
+/// The class of a volume that is available.
 fn free_class(volume: &Object<PersistentVolume>) -> Vec<String> {
     let is_free = edit::text_at(volume, &["status", "phase"]).as_deref() == Some("Available")
         && volume.json_at(&["spec", "claimRef"]).is_none();
@@ -152,14 +149,14 @@ where
 struct Binder {
     caches: Caches,
     writer: Writer,
-    /// True if claims are left to provisioners (`--enable-dynamic-provisioning`).
+    /// True if claims are provisioned dynamically (`--enable-dynamic-provisioning`).
     provisions: bool,
-    /// Claims without a volume are looked at again after this time.
+    /// The interval at which unbound claims are retried.
     sync_period: Duration,
 }
 
 impl Reconciler for Binder {
-    /// Takes the next step for a claim, or for a volume, whose keys have no namespace.
+    /// Takes the next step for a claim, or for a volume, whose key has no namespace.
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let outcome = if key.namespace().is_empty() {
             self.sync_volume(&key).await
@@ -167,7 +164,7 @@ impl Reconciler for Binder {
             self.sync_claim(&key).await
         };
         match outcome {
-            // Its deletion is an event of its own.
+            // The deletion causes an event.
             Err(error) if error.is_not_found() => Ok(Action::Done),
             outcome => outcome,
         }
@@ -185,7 +182,7 @@ impl Binder {
                 return Ok(Action::Done);
             }
             claim::Step::Lose(event) => {
-                if !self.is_lost_for_sure(&claim).await? {
+                if !self.is_lost_by_live_read(&claim).await? {
                     return Err(SyncError::Stale("the volume of a claim"));
                 }
                 self.writer.lose(seen, &event).await?;
@@ -198,9 +195,9 @@ impl Binder {
             claim::Step::Provision(_) if !self.provisions => {}
             claim::Step::Provision(provisioner) => self.writer.provision(seen, &provisioner).await?,
             claim::Step::Wait(event) => self.writer.wait(seen, event).await?,
-            claim::Step::Tell(event) => self.writer.tell(&claim, &event),
+            claim::Step::Report(event) => self.writer.record(&claim, &event),
             claim::Step::Retry(event) => {
-                self.writer.tell(&claim, &event);
+                self.writer.record(&claim, &event);
                 return Err(SyncError::Invalid(event.message));
             }
         }
@@ -215,18 +212,18 @@ impl Binder {
             volume::Step::Phase(phase) => self.writer.phase(seen, phase, "").await.map(drop)?,
             volume::Step::Unbind => self.writer.unbind(seen).await?,
             volume::Step::Release(reclaim) => self.writer.release(seen, &volume, reclaim).await?,
-            // The claim is looked at for the same event.
+            // The same event enqueues the claim.
             volume::Step::AwaitClaim(events) => {
                 for (object, event) in events {
-                    self.writer.tell_of(&object, &event);
+                    self.writer.record_on(&object, &event);
                 }
             }
         }
         Ok(Action::Done)
     }
 
-    /// The claim that a volume is bound to, if there still is one. The API is asked before a volume is released: the
-    /// cache may know the volume and not yet the claim, or another claim of the name.
+    /// The claim that a volume is bound to, if it still exists. Its absence is confirmed by a live read before the
+    /// volume is released, as the claim cache may be older than the volume cache.
     async fn claim_of(&self, volume: &PersistentVolume) -> Result<Option<PersistentVolumeClaim>, SyncError> {
         let Some(bound) = matching::bound_to(volume) else { return Ok(None) };
         let cached = self.caches.claims.get(bound.namespace, bound.name);
@@ -239,15 +236,15 @@ impl Binder {
         }
     }
 
-    /// True if the API does not know the volume of a claim either, or not as the claim's.
-    async fn is_lost_for_sure(&self, claim: &PersistentVolumeClaim) -> Result<bool, SyncError> {
+    /// Returns whether a live read confirms that the claim's volume does not exist or belongs to another claim.
+    async fn is_lost_by_live_read(&self, claim: &PersistentVolumeClaim) -> Result<bool, SyncError> {
         let Some(name) = matching::volume_of(claim) else { return Ok(true) };
         let volume = self.writer.live_volume(name).await?;
         Ok(volume.is_none_or(|volume| !claim::may_keep(claim, &volume)))
     }
 }
 
-/// The caches that a step is decided by.
+/// The caches that a step depends on.
 struct Caches {
     claims: Lister<PersistentVolumeClaim>,
     volumes: Lister<PersistentVolume>,
@@ -268,7 +265,7 @@ impl claim::Cluster for Caches {
     }
 
     fn candidates(&self, claim: &PersistentVolumeClaim) -> Vec<PersistentVolume> {
-        let (namespace, name) = matching::names(claim);
+        let (namespace, name) = matching::namespace_and_name(claim);
         let naming = by_index(&self.volumes, BY_CLAIM, ObjectName::new(namespace, name).as_str());
         let free = by_index(&self.volumes, FREE_BY_CLASS, matching::claim_class(claim));
         naming.iter().chain(&free).filter_map(|volume| volume.decode().ok()).collect()
@@ -283,7 +280,7 @@ impl claim::Cluster for Caches {
     }
 
     fn pods(&self, claim: &PersistentVolumeClaim) -> Vec<Pod> {
-        let (namespace, name) = matching::names(claim);
+        let (namespace, name) = matching::namespace_and_name(claim);
         let pods = pods::mounting(&self.pods, &ObjectName::new(namespace, name));
         pods.iter().filter_map(|pod| pods::read(pod).ok()).collect()
     }

@@ -1,16 +1,16 @@
-//! Knowledge of upstream's volume plugins without having them: the names that CSI drivers have taken over, and
-//! the messages where a plugin would be needed.
+//! Names and messages of upstream's volume plugins, which are not built in: the CSI drivers that replaced them, and
+//! the messages for classes and volumes that would need one.
 
 use k8s_openapi::api::core::v1::PersistentVolume;
 
 use crate::selectors::label;
 
-/// The provisioner that made a volume.
+/// Annotation: the provisioner that created a volume.
 pub(super) const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
-/// The CSI driver that has taken a volume over.
+/// Annotation: the CSI driver that a volume was migrated to.
 pub(super) const MIGRATED_TO: &str = "pv.kubernetes.io/migrated-to";
 
-/// Plugins that were once built in, and the CSI drivers that have taken over their volumes.
+/// Former in-tree plugins and the CSI drivers that replaced them.
 const MIGRATED: [(&str, &str); 7] = [
     ("kubernetes.io/aws-ebs", "ebs.csi.aws.com"),
     ("kubernetes.io/azure-disk", "disk.csi.azure.com"),
@@ -21,19 +21,19 @@ const MIGRATED: [(&str, &str); 7] = [
     ("kubernetes.io/vsphere-volume", "csi.vsphere.vmware.com"),
 ];
 
-/// The prefix of plugins that are, or were, built in.
+/// The name prefix of in-tree plugins.
 const BUILT_IN: &str = "kubernetes.io/";
 
 /// The provisioner of a storage class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Provisioner<'a> {
-    /// Somebody else provisions, under this name.
+    /// An external provisioner of this name.
     External(&'a str),
-    /// Nobody does, and why.
+    /// There is none, with the message.
     Missing(String),
 }
 
-/// Finds the provisioner of a name.
+/// Finds the provisioner by name.
 pub(super) fn provisioner(name: &str) -> Provisioner<'_> {
     if let Some((_, driver)) = MIGRATED.iter().find(|(plugin, _)| *plugin == name) {
         Provisioner::External(driver)
@@ -44,8 +44,8 @@ pub(super) fn provisioner(name: &str) -> Provisioner<'_> {
     }
 }
 
-/// Why nobody deletes the storage of a volume; nothing where an external deleter does.
-pub(super) fn deletion(volume: &PersistentVolume) -> Option<String> {
+/// The message about why a volume's storage is not deleted; `None` if an external deleter does it.
+pub(super) fn deletion_failure(volume: &PersistentVolume) -> Option<String> {
     let annotation = |key| label(volume.metadata.annotations.as_ref(), key);
     if let Some(provisioner) = annotation(PROVISIONED_BY).filter(|name| !name.is_empty()) {
         let is_external = !provisioner.starts_with(BUILT_IN);

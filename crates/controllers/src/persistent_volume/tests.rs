@@ -1,4 +1,4 @@
-//! Steps, carried out on claims and volumes in memory.
+//! Applies steps to claims and volumes in memory.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ impl Cluster for World {
     }
 
     fn candidates(&self, _: &PersistentVolumeClaim) -> Vec<PersistentVolume> {
-        // More than the caches find: what does not fit is for `best` to leave out.
+        // Returns more than the cache does; `best` must exclude volumes that do not match.
         self.volumes.values().map(|volume| serde_json::from_value(volume.clone()).unwrap()).collect()
     }
 
@@ -90,14 +90,14 @@ impl World {
     }
 
     /// The volume that a claim would be bound to.
-    fn match_of(&self, name: &str) -> Option<String> {
+    fn matched_volume(&self, name: &str) -> Option<String> {
         match self.step(name) {
             Step::Bind(volume) => volume.metadata.name,
             _ => None,
         }
     }
 
-    /// Takes the next step for a claim, and says what it was.
+    /// Takes the next step for a claim and describes it.
     fn sync(&mut self, name: &str) -> String {
         let step = self.step(name);
         let claim = self.claims.get_mut(name).unwrap();
@@ -115,14 +115,14 @@ impl World {
                 format!("class {class}")
             }
             Step::Provision(provisioner) => {
-                edit::ask_provisioner(claim, &provisioner);
+                edit::request_volume(claim, &provisioner);
                 format!("provision {provisioner}")
             }
             Step::Wait(event) => {
                 edit::claim_without_volume(claim, "Pending");
                 event.map_or("wait".to_owned(), |event| format!("{}: {}", event.reason, event.message))
             }
-            Step::Tell(event) => format!("{}: {}", event.reason, event.message),
+            Step::Report(event) => format!("{}: {}", event.reason, event.message),
             Step::Retry(event) => format!("retry {}: {}", event.reason, event.message),
             Step::Lose(event) => {
                 edit::claim_without_volume(claim, "Lost");
@@ -131,7 +131,7 @@ impl World {
         }
     }
 
-    /// Takes the next step for a volume, and says what it was.
+    /// Takes the next step for a volume and describes it.
     fn sync_volume(&mut self, name: &str) -> String {
         let seen: PersistentVolume = serde_json::from_value(self.volumes[name].clone()).unwrap();
         let uid = matching::bound_to(&seen).map(|bound| bound.uid.to_owned());
@@ -163,7 +163,7 @@ impl World {
 }
 
 #[test]
-fn a_claim_is_bound_and_its_volume_released_with_it() {
+fn binds_claim_and_releases_volume_after_its_deletion() {
     let mut world = World::default();
     world.add_claim("c", &json!({})).add_volume("v", &json!({"spec": {"volumeAttributesClassName": ""}}));
     assert_eq!(world.sync("c"), "bound");
@@ -192,21 +192,21 @@ fn a_claim_is_bound_and_its_volume_released_with_it() {
 
     world.claims.clear();
     assert_eq!(world.sync_volume("v"), "released");
-    // A claim of the name is another claim.
+    // A claim with the same name and another UID is another claim.
     world.add_claim("c", &json!({"metadata": {"uid": "uid-other"}}));
-    assert_eq!(world.match_of("c"), None);
+    assert_eq!(world.matched_volume("c"), None);
     assert_eq!(world.sync_volume("v"), "released");
 }
 
 #[test]
-fn the_smallest_volume_that_fits_is_taken() {
+fn chooses_the_smallest_matching_volume() {
     let wants = |change: Value, volumes: &[(&str, Value)]| {
         let mut world = World::default();
         world.add_claim("c", &change);
         for (name, change) in volumes {
             world.add_volume(name, change);
         }
-        world.match_of("c")
+        world.matched_volume("c")
     };
     let size = |size: &str| json!({"spec": {"capacity": {"storage": size}}});
     let sizes = [("a", size("20Gi")), ("b", size("5Gi")), ("c", size("4Gi")), ("d", size("8Gi"))];
@@ -235,19 +235,19 @@ fn the_smallest_volume_that_fits_is_taken() {
 }
 
 #[test]
-fn a_volume_that_names_a_claim_is_for_it_alone() {
+fn volume_with_claim_reference_is_reserved() {
     let mut world = World::default();
     let reserved = json!({"spec": {"storageClassName": "any",
         "claimRef": {"namespace": "ns", "name": "mine"}, "capacity": {"storage": "50Gi"}}});
     world.add_claim("mine", &json!({})).add_claim("other", &json!({}));
     world.add_volume("reserved", &reserved).add_volume("free", &json!({}));
     assert_eq!(world.sync_volume("reserved"), "Available");
-    assert_eq!(world.match_of("other").as_deref(), Some("free"));
+    assert_eq!(world.matched_volume("other").as_deref(), Some("free"));
     assert_eq!(world.sync("mine"), "bound");
     let volume = &world.volumes["reserved"];
     assert_eq!(volume["spec"]["claimRef"]["uid"], "uid-mine");
     assert_eq!(volume["metadata"].get("annotations"), None, "the user has bound it");
-    // The claim is given another volume: the user's part of the binding stays.
+    // The claim is bound elsewhere: the reference that the user set stays.
     world.claims.get_mut("mine").unwrap()["spec"]["volumeName"] = "elsewhere".into();
     assert_eq!(world.sync_volume("reserved"), "unbound");
     assert_eq!(
@@ -261,7 +261,7 @@ fn a_volume_that_names_a_claim_is_for_it_alone() {
 }
 
 #[test]
-fn a_claim_that_names_a_volume_waits_for_it() {
+fn claim_waits_for_the_volume_it_names() {
     let mut world = World::default();
     world.add_claim("c", &json!({"spec": {"volumeName": "v"}}));
     assert_eq!(world.sync("c"), "wait");
@@ -279,7 +279,7 @@ fn a_claim_that_names_a_volume_waits_for_it() {
 }
 
 #[test]
-fn a_bound_claim_is_lost_with_its_volume_and_found_again() {
+fn claim_is_lost_with_its_volume_and_recovers() {
     let mut world = World::default();
     world.add_claim("c", &json!({})).add_volume("v", &json!({}));
     world.sync("c");
@@ -294,7 +294,7 @@ fn a_bound_claim_is_lost_with_its_volume_and_found_again() {
 }
 
 #[test]
-fn a_claim_without_a_volume_is_provisioned_as_its_class_says() {
+fn provisions_by_storage_class() {
     let mut world = World::default();
     let none = "no persistent volumes available for this claim and no storage class is set";
     world.add_claim("c", &json!({}));
@@ -322,7 +322,7 @@ fn a_claim_without_a_volume_is_provisioned_as_its_class_says() {
 }
 
 #[test]
-fn a_claim_that_says_nothing_gets_the_newest_default_class() {
+fn claim_without_class_gets_the_newest_default() {
     let default = |created: &str| {
         json!({"metadata": {"creationTimestamp": created,
             "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}})
@@ -339,7 +339,7 @@ fn a_claim_that_says_nothing_gets_the_newest_default_class() {
 }
 
 #[test]
-fn a_claim_waits_for_its_first_consumer() {
+fn waits_for_first_consumer() {
     let mut world = World::default();
     world.add_class("late", &json!({"volumeBindingMode": "WaitForFirstConsumer"}));
     world.add_claim("c", &json!({"spec": {"storageClassName": "late"}}));
@@ -356,21 +356,21 @@ fn a_claim_waits_for_its_first_consumer() {
     assert_eq!(world.sync("c"), "WaitForPodScheduled: waiting for pod p to be scheduled");
     world.pods.push(pod("a", "", "Pending"));
     assert_eq!(world.sync("c"), "WaitForPodScheduled: waiting for pods a,p to be scheduled");
-    // The scheduler has a provisioner make a volume on the node of its choice,
+    // The scheduler either makes a provisioner create a volume on the selected node,
     let mut provisioned = World::default();
     std::mem::swap(&mut provisioned.classes, &mut world.classes);
     let selected = json!({"metadata": {"annotations": {"volume.kubernetes.io/selected-node": "n"}},
         "spec": {"storageClassName": "late"}});
     provisioned.add_claim("c", &selected);
     assert_eq!(provisioned.sync("c"), "provision csi.example.com");
-    // or binds a volume that is there.
+    // or reserves an existing volume.
     world.volumes.get_mut("v").unwrap()["spec"]["claimRef"] = json!({"namespace": "ns", "name": "c"});
     std::mem::swap(&mut provisioned.classes, &mut world.classes);
     assert_eq!(world.sync("c"), "bound");
 }
 
 #[test]
-fn a_released_volume_is_left_to_those_who_can_delete_it() {
+fn external_deleter_deletes_released_volume() {
     let released = |policy: &str, change: Value| {
         let mut world = World::default();
         world.add_volume(
@@ -409,7 +409,7 @@ fn a_released_volume_is_left_to_those_who_can_delete_it() {
 }
 
 #[test]
-fn a_binding_that_another_volume_has_won_is_undone() {
+fn undoes_binding_if_claim_has_another_volume() {
     let mut world = World::default();
     world.add_claim("c", &json!({"spec": {"volumeName": "winner"}}));
     let bound = json!({"metadata": {"annotations": {"pv.kubernetes.io/bound-by-controller": "yes"}},
@@ -418,7 +418,7 @@ fn a_binding_that_another_volume_has_won_is_undone() {
     assert_eq!(world.sync_volume("loser"), "unbound");
     assert_eq!(world.volumes["loser"]["spec"].get("claimRef"), None);
     assert_eq!(world.volumes["loser"]["metadata"]["annotations"], json!({}));
-    // One that was provisioned for the claim goes instead.
+    // A volume that was provisioned for the claim is released instead.
     let mut provisioned = bound;
     merge(
         &mut provisioned,
@@ -427,7 +427,7 @@ fn a_binding_that_another_volume_has_won_is_undone() {
     );
     world.add_volume("extra", &provisioned);
     assert_eq!(world.sync_volume("extra"), "released");
-    // One whose claim has no volume yet is the claim's to take.
+    // A volume whose claim is unbound stays reserved.
     world.add_claim("c", &json!({}));
     world.add_volume("v", &bound_to_c());
     assert_eq!(world.sync_volume("v"), "await 0");
@@ -440,7 +440,7 @@ fn bound_to_c() -> Value {
 }
 
 #[test]
-fn a_volume_that_has_still_to_grow_shows_its_old_size() {
+fn shows_old_capacity_until_file_system_is_expanded() {
     let mut world = World::default();
     let growing = json!({"metadata": {"annotations": {edit::PRE_RESIZE_CAPACITY: "5Gi"}}});
     world.add_claim("c", &json!({})).add_volume("v", &growing);

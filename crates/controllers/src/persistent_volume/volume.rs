@@ -11,26 +11,25 @@ use crate::selectors::label;
 /// The next step for a volume.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Step {
-    /// Sets its phase.
     Phase(&'static str),
-    /// Leaves it to the claim's own step, after some events.
+    /// Leaves it to the claim's sync, after some events.
     AwaitClaim(Vec<(ObjectReference, Event)>),
-    /// Undoes its binding to a claim that has another volume.
+    /// Undoes its binding to a claim that is bound to another volume.
     Unbind,
-    /// Releases it, and does as its reclaim policy says.
+    /// Releases it and applies its reclaim policy.
     Release(Reclaim),
 }
 
-/// The fate of a released volume.
+/// The handling of a released volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reclaim {
-    /// It stays as it is, or somebody else deletes it.
+    /// The volume stays, or an external deleter deletes it.
     Leave,
-    /// It stays, as nothing here can do as its policy says.
+    /// The volume stays with phase `Failed`, as its policy cannot be applied.
     Fail(Event),
 }
 
-/// Decides the next step for a volume and the claim that it is bound to, if that is there.
+/// Decides the next step for a volume and the claim it is bound to, if that exists.
 pub(super) fn next_step(volume: &PersistentVolume, claim: Option<&PersistentVolumeClaim>) -> Step {
     if bound_to(volume).is_none() {
         return Step::Phase("Available");
@@ -45,7 +44,7 @@ pub(super) fn next_step(volume: &PersistentVolume, claim: Option<&PersistentVolu
     }
 }
 
-/// True if a volume has been released already.
+/// Returns whether a volume is released already.
 pub(super) fn is_released(volume: &PersistentVolume) -> bool {
     let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Released" | "Failed"))
@@ -57,7 +56,7 @@ fn reclaim(volume: &PersistentVolume) -> Reclaim {
     }
     match policy(volume) {
         "Retain" => Reclaim::Leave,
-        "Delete" => match plugins::deletion(volume) {
+        "Delete" => match plugins::deletion_failure(volume) {
             None => Reclaim::Leave,
             Some(why) => Reclaim::Fail(Event::warning("VolumeFailedDelete", why)),
         },

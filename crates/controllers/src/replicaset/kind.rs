@@ -1,20 +1,22 @@
-//! What replica sets and replication controllers have in common.
+//! The common interface of replica sets and replication controllers.
 
 use std::fmt::Debug;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetSpec, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{
-    ReplicationController, ReplicationControllerCondition, ReplicationControllerStatus,
+    ReplicationController, ReplicationControllerCondition, ReplicationControllerSpec,
+    ReplicationControllerStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::selectors::Form;
+use crate::selectors::SelectorForm;
 
-/// A kind that keeps so many pods of a template; worked on as the replica set it amounts to.
-pub(super) trait Replicated:
+/// A kind that keeps a number of pods of one template. The controller works on replica sets: it converts an object
+/// with [`to_replica_set`](Self::to_replica_set) and the new status back with [`with_status`](Self::with_status).
+pub(super) trait ReplicaSetLike:
     k8s_openapi::Resource<Scope = NamespaceResourceScope>
     + kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
     + Clone
@@ -25,24 +27,24 @@ pub(super) trait Replicated:
     + Sync
     + 'static
 {
-    /// Upstream's name of the queue of its controller.
+    /// Upstream's name of the controller's queue.
     const QUEUE: &'static str;
-    /// How it writes its selector.
-    const SELECTOR: Form;
-    /// As a replica set.
+    /// The form of its selector.
+    const SELECTOR: SelectorForm;
+    /// Converts the object to a replica set.
     fn to_replica_set(&self) -> ReplicaSet;
-    /// The object with another status.
+    /// Returns the object with this status.
     fn with_status(self, status: ReplicaSetStatus) -> Self;
 }
 
-/// How many pods a set wants.
+/// The desired number of pods.
 pub(super) fn replicas(set: &ReplicaSet) -> i32 {
     set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
 }
 
-impl Replicated for ReplicaSet {
+impl ReplicaSetLike for ReplicaSet {
     const QUEUE: &'static str = "replicaset";
-    const SELECTOR: Form = Form::Selector;
+    const SELECTOR: SelectorForm = SelectorForm::Selector;
 
     fn to_replica_set(&self) -> ReplicaSet {
         self.clone()
@@ -53,55 +55,66 @@ impl Replicated for ReplicaSet {
     }
 }
 
-impl Replicated for ReplicationController {
+impl ReplicaSetLike for ReplicationController {
     const QUEUE: &'static str = "replicationmanager";
-    const SELECTOR: Form = Form::Labels;
+    const SELECTOR: SelectorForm = SelectorForm::Labels;
 
     fn to_replica_set(&self) -> ReplicaSet {
-        let spec = self.spec.clone().unwrap_or_default();
-        let selector = LabelSelector { match_labels: spec.selector, match_expressions: None };
-        let status = self.status.clone().unwrap_or_default();
         ReplicaSet {
             metadata: self.metadata.clone(),
-            spec: Some(ReplicaSetSpec {
-                replicas: spec.replicas,
-                min_ready_seconds: spec.min_ready_seconds,
-                selector,
-                template: spec.template,
-            }),
-            status: Some(ReplicaSetStatus {
-                replicas: status.replicas,
-                fully_labeled_replicas: status.fully_labeled_replicas,
-                ready_replicas: status.ready_replicas,
-                available_replicas: status.available_replicas,
-                observed_generation: status.observed_generation,
-                // It has no such field: it is taken for what comes out.
-                terminating_replicas: Some(0),
-                conditions: status.conditions.map(|all| all.into_iter().map(condition).collect()),
-            }),
+            spec: Some(to_replica_set_spec(self.spec.clone().unwrap_or_default())),
+            status: Some(to_replica_set_status(self.status.clone().unwrap_or_default())),
         }
     }
 
     fn with_status(self, status: ReplicaSetStatus) -> Self {
-        let conditions = status.conditions.map(|all| all.into_iter().map(controller_condition).collect());
-        let status = ReplicationControllerStatus {
-            replicas: status.replicas,
-            fully_labeled_replicas: status.fully_labeled_replicas,
-            ready_replicas: status.ready_replicas,
-            available_replicas: status.available_replicas,
-            observed_generation: status.observed_generation,
-            conditions,
-        };
-        Self { status: Some(status), ..self }
+        Self { status: Some(to_controller_status(status)), ..self }
     }
 }
 
-fn condition(condition: ReplicationControllerCondition) -> ReplicaSetCondition {
+fn to_replica_set_spec(spec: ReplicationControllerSpec) -> ReplicaSetSpec {
+    ReplicaSetSpec {
+        replicas: spec.replicas,
+        min_ready_seconds: spec.min_ready_seconds,
+        selector: LabelSelector { match_labels: spec.selector, match_expressions: None },
+        template: spec.template,
+    }
+}
+
+fn to_replica_set_status(status: ReplicationControllerStatus) -> ReplicaSetStatus {
+    ReplicaSetStatus {
+        replicas: status.replicas,
+        fully_labeled_replicas: status.fully_labeled_replicas,
+        ready_replicas: status.ready_replicas,
+        available_replicas: status.available_replicas,
+        observed_generation: status.observed_generation,
+        // Replication controllers lack this field. `None` would make the status differ from every computed one.
+        terminating_replicas: Some(0),
+        conditions: status
+            .conditions
+            .map(|conditions| conditions.into_iter().map(to_replica_set_condition).collect()),
+    }
+}
+
+fn to_controller_status(status: ReplicaSetStatus) -> ReplicationControllerStatus {
+    ReplicationControllerStatus {
+        replicas: status.replicas,
+        fully_labeled_replicas: status.fully_labeled_replicas,
+        ready_replicas: status.ready_replicas,
+        available_replicas: status.available_replicas,
+        observed_generation: status.observed_generation,
+        conditions: status
+            .conditions
+            .map(|conditions| conditions.into_iter().map(to_controller_condition).collect()),
+    }
+}
+
+fn to_replica_set_condition(condition: ReplicationControllerCondition) -> ReplicaSetCondition {
     let ReplicationControllerCondition { last_transition_time, message, reason, status, type_ } = condition;
     ReplicaSetCondition { last_transition_time, message, reason, status, type_ }
 }
 
-fn controller_condition(condition: ReplicaSetCondition) -> ReplicationControllerCondition {
+fn to_controller_condition(condition: ReplicaSetCondition) -> ReplicationControllerCondition {
     let ReplicaSetCondition { last_transition_time, message, reason, status, type_ } = condition;
     ReplicationControllerCondition { last_transition_time, message, reason, status, type_ }
 }

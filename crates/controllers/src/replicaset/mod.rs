@@ -1,9 +1,9 @@
-//! Replica sets and replication controllers: so many pods of one template.
+//! Replica sets and replication controllers: keep a number of pods of one template.
 //!
-//! | module | what it does |
+//! | module | contents |
 //! | --- | --- |
-//! | [`kind`] | what the two kinds have in common |
-//! | [`status`] | the status that follows from the pods |
+//! | [`kind`] | the common interface of both kinds |
+//! | [`status`] | the status |
 
 mod kind;
 mod status;
@@ -25,11 +25,10 @@ use crate::frame::{
 };
 use crate::owned::{self, DependentHandler};
 use crate::owners::{Claims, controller_of, controller_reference};
-use crate::selectors::{self, Selecting};
+use crate::selectors::{self, SelectorIndex};
 use crate::{pods, ranking};
-use kind::Replicated;
+use kind::ReplicaSetLike;
 
-/// Replica sets.
 pub(crate) const REPLICA_SET: Descriptor = Descriptor {
     name: "replicaset-controller",
     alias: "replicaset",
@@ -39,7 +38,6 @@ pub(crate) const REPLICA_SET: Descriptor = Descriptor {
     start: start::<ReplicaSet>,
 };
 
-/// Replication controllers.
 pub(crate) const REPLICATION_CONTROLLER: Descriptor = Descriptor {
     name: "replicationcontroller-controller",
     alias: "replicationcontroller",
@@ -49,7 +47,7 @@ pub(crate) const REPLICATION_CONTROLLER: Descriptor = Descriptor {
     start: start::<ReplicationController>,
 };
 
-/// At most so many pods are made or deleted in one sync.
+/// The maximum number of pods created or deleted per sync.
 const BURST: usize = 500;
 
 struct Controller<R> {
@@ -60,16 +58,16 @@ struct Controller<R> {
     expectations: Arc<Expectations>,
 }
 
-fn start<R: Replicated>(context: &Context) -> BoxFuture<'static, ()> {
+fn start<R: ReplicaSetLike>(context: &Context) -> BoxFuture<'static, ()> {
     let mut builder = context.controller(R::QUEUE);
     let (sets, pods) = (builder.informer::<R>(), builder.informer::<Pod>());
     owned::index(&sets);
     owned::index(&pods);
     let (queue, expectations) = (builder.queue(), Arc::new(Expectations::default()));
-    builder.watch(&sets, SetHandler { queue: queue.clone(), expectations: Arc::clone(&expectations) });
-    let adopters = Selecting::new(sets.lister(), R::SELECTOR);
+    builder.add_handler(&sets, SetHandler { queue: queue.clone(), expectations: Arc::clone(&expectations) });
+    let adopters = SelectorIndex::new(sets.lister(), R::SELECTOR);
     let kind = (<R as k8s_openapi::Resource>::GROUP, R::KIND);
-    builder.watch(&pods, DependentHandler::new(queue, kind, adopters, Arc::clone(&expectations)));
+    builder.add_handler(&pods, DependentHandler::new(queue, kind, adopters, Arc::clone(&expectations)));
     builder.run(Controller {
         client: context.client.clone(),
         control: context.object_control(),
@@ -79,13 +77,13 @@ fn start<R: Replicated>(context: &Context) -> BoxFuture<'static, ()> {
     })
 }
 
-/// Has sets looked at, and forgets what was expected of those that are gone.
+/// Enqueues sets and removes the expectations of deleted ones.
 struct SetHandler {
     queue: Workqueue,
     expectations: Arc<Expectations>,
 }
 
-impl<R: Replicated> EventHandler<R> for SetHandler {
+impl<R: ReplicaSetLike> EventHandler<R> for SetHandler {
     fn on_add(&self, set: &Object<R>, _: bool) {
         self.queue.add(set.key());
     }
@@ -103,11 +101,12 @@ impl<R: Replicated> EventHandler<R> for SetHandler {
     }
 }
 
-impl<R: Replicated> Reconciler for Controller<R> {
+impl<R: ReplicaSetLike> Reconciler for Controller<R> {
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let Some(cached) = self.sets.get_by_key(&key) else { return Ok(Action::Done) };
-        // Asked before the pods are read: what is seen afterwards can only be newer.
-        let believed = self.expectations.satisfied(cached.uid());
+        // Checked before the pods are read: if expectations are satisfied now, the pods read later are at least as
+        // new.
+        let cache_is_current = self.expectations.satisfied(cached.uid());
         let original = cached.decode()?;
         let set = original.to_replica_set();
         let now = Timestamp::now();
@@ -115,13 +114,13 @@ impl<R: Replicated> Reconciler for Controller<R> {
         let terminating = pods.iter().filter(|pod| pods::is_terminating(pod)).count();
         let active: Vec<Pod> = pods.into_iter().filter(pods::is_active).collect();
 
-        let managed = if believed && !cached.is_being_deleted() {
+        let managed = if cache_is_current && !cached.is_being_deleted() {
             self.manage(&original, &set, &active, now).await
         } else {
             Ok(())
         };
         let observed = status::Observed { active: &active, terminating, failure: managed.as_ref().err() };
-        let status = status::of(&set, &observed, now);
+        let status = status::replica_set_status(&set, &observed, now);
         let min_ready = set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0);
         self.write_status(original, &set, status).await?;
         managed?;
@@ -130,25 +129,16 @@ impl<R: Replicated> Reconciler for Controller<R> {
     }
 }
 
-impl<R: Replicated> Controller<R> {
-    /// The set's pods, after adoption and release.
+impl<R: ReplicaSetLike> Controller<R> {
+    /// Claims the set's pods.
     async fn claim(&self, set: &ReplicaSet) -> Result<Vec<Pod>, SyncError> {
         let spec = set.spec.clone().unwrap_or_default();
         let selector = selectors::parse(&spec.selector)?;
-        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-        let claims = Claims {
-            owner: &set.metadata,
-            reference: controller_reference(R::API_VERSION, R::KIND, &set.metadata),
-            finalizer: None,
-            owners: Api::<R>::namespaced(self.client.clone(), namespace),
-            objects: Api::<Pod>::namespaced(self.client.clone(), namespace),
-        };
-        let candidates = owned::candidates(&self.pods, &set.metadata, &selector);
-        let candidates = candidates.iter().map(pods::read).collect::<Result<Vec<_>, _>>()?;
-        claims.claim(candidates, |meta| selectors::selects(&selector, meta)).await
+        let candidates = owned::decode_candidates(&self.pods, &set.metadata, &selector, pods::read)?;
+        Claims::<R, Pod>::new(&self.client, &set.metadata).claim(candidates, &selector).await
     }
 
-    /// Makes or deletes pods until there are as many as the set wants.
+    /// Creates or deletes pods until there are as many as desired.
     async fn manage(
         &self,
         original: &R,
@@ -186,7 +176,7 @@ impl<R: Replicated> Controller<R> {
         })
         .await;
         self.expectations.creations_observed(uid, count - tried);
-        // In a namespace under deletion nothing can be made, and nothing need be.
+        // A terminating namespace rejects new pods, and needs none.
         failure.filter(|error| !error.is_namespace_terminating()).map_or(Ok(()), Err)
     }
 
@@ -204,7 +194,7 @@ impl<R: Replicated> Controller<R> {
         join_all(surplus.iter().map(delete)).await.into_iter().collect()
     }
 
-    /// The pods of all sets that have the same controller as this one.
+    /// The pods of all sets with the same controller as this one.
     fn related(&self, set: &ReplicaSet) -> Result<Vec<Pod>, SyncError> {
         let own = set.metadata.uid.clone().unwrap_or_default();
         let uids = match controller_of(&set.metadata) {

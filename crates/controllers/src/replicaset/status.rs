@@ -1,4 +1,4 @@
-//! The status of a replica set, as it follows from its pods.
+//! The status of a replica set.
 
 use std::collections::BTreeMap;
 
@@ -13,21 +13,24 @@ use crate::pods::{is_available, is_ready};
 
 const FAILURE: &str = "ReplicaFailure";
 
-/// What a status is made of.
+/// The input of a status.
 pub(super) struct Observed<'a> {
     pub(super) active: &'a [Pod],
     pub(super) terminating: usize,
-    /// Why pods could not be made or deleted.
+    /// The error of creating or deleting pods.
     pub(super) failure: Option<&'a SyncError>,
 }
 
-/// The status after a sync.
-pub(super) fn of(set: &ReplicaSet, observed: &Observed<'_>, now: Timestamp) -> ReplicaSetStatus {
+pub(super) fn replica_set_status(
+    set: &ReplicaSet,
+    observed: &Observed<'_>,
+    now: Timestamp,
+) -> ReplicaSetStatus {
     let spec = set.spec.clone().unwrap_or_default();
     let min_ready = spec.min_ready_seconds.unwrap_or(0);
     let template_labels = spec.template.and_then(|template| template.metadata?.labels).unwrap_or_default();
-    let count = |of: &dyn Fn(&Pod) -> bool| {
-        let count = observed.active.iter().filter(|pod| of(pod)).count();
+    let count = |matches: &dyn Fn(&Pod) -> bool| {
+        let count = observed.active.iter().filter(|pod| matches(pod)).count();
         i32::try_from(count).ok().filter(|count| *count > 0)
     };
     let old = set.status.clone().unwrap_or_default();
@@ -42,7 +45,8 @@ pub(super) fn of(set: &ReplicaSet, observed: &Observed<'_>, now: Timestamp) -> R
     }
 }
 
-/// A failure is noted when it begins and stays as it began, until pods can be made and deleted again.
+/// The condition about a failure is set when the failure starts, stays unchanged while it lasts, and is then
+/// removed.
 fn conditions(
     old: Option<Vec<ReplicaSetCondition>>,
     set: &ReplicaSet,
@@ -89,27 +93,28 @@ mod tests {
     }
 
     #[test]
-    fn numbers_follow_from_the_pods() {
+    fn counts_pods() {
         let mut labelled = pod("a", "Running", Some(60));
         labelled.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
         let active = [labelled, pod("b", "Running", Some(3)), pod("c", "Pending", None)];
-        let status = of(&set(), &Observed { active: &active, terminating: 2, failure: None }, now());
+        let status =
+            replica_set_status(&set(), &Observed { active: &active, terminating: 2, failure: None }, now());
         let expected = json!({"replicas": 3, "fullyLabeledReplicas": 1, "readyReplicas": 2,
             "availableReplicas": 1, "terminatingReplicas": 2, "observedGeneration": 4});
         assert_eq!(serde_json::to_value(&status).unwrap(), expected);
     }
 
     #[test]
-    fn a_failure_is_told_of_until_it_is_over() {
+    fn failure_condition_lasts_until_recovery() {
         let (mut set, error) = (set(), SyncError::Invalid("exceeded quota".to_owned()));
         let failing = Observed { active: &[], terminating: 0, failure: Some(&error) };
-        let status = of(&set, &failing, now());
+        let status = replica_set_status(&set, &failing, now());
         let condition = &status.conditions.as_ref().unwrap()[0];
         assert_eq!(condition.reason.as_deref(), Some("FailedCreate"));
         assert_eq!(condition.message.as_deref(), Some("exceeded quota"));
         set.status = Some(status.clone());
         let later = now() + jiff::SignedDuration::from_secs(5);
-        assert_eq!(of(&set, &failing, later), status, "it began when it began");
-        assert_eq!(of(&set, &Observed { failure: None, ..failing }, later).conditions, None);
+        assert_eq!(replica_set_status(&set, &failing, later), status, "it began when it began");
+        assert_eq!(replica_set_status(&set, &Observed { failure: None, ..failing }, later).conditions, None);
     }
 }

@@ -7,14 +7,14 @@ use nave_client::{Action, Lister, Object, ObjectName};
 use serde_json::Value;
 
 use super::{api, is_done};
-use crate::api::gone_is_fine;
+use crate::api::ignore_not_found;
 use crate::frame::{Reconciler, SyncError};
-use crate::untyped::{Part, update};
+use crate::untyped::{UpdateTarget, update};
 
-/// The finalizer of claims that this controller frees, as the allocator of claims in the control plane sets it.
+/// The finalizer of allocated claims, which the allocator in the control plane sets.
 const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 
-/// Ends reservations, and frees and deletes claims that nothing needs.
+/// Removes outdated reservations, and deallocates and deletes unused claims.
 pub(super) struct Reservations {
     pub(super) client: kube::Client,
     pub(super) pods: Lister<Pod>,
@@ -33,7 +33,7 @@ impl Reconciler for Reservations {
             }
         }
         let is_free = reserved.unwrap_or_default().len() == ended.len();
-        self.free(&key, seen, &ended, is_free).await?;
+        self.remove_reservations(&key, seen, &ended, is_free).await?;
         if is_free {
             self.delete_unused(&key, &claim).await?;
         }
@@ -42,7 +42,7 @@ impl Reconciler for Reservations {
 }
 
 impl Reservations {
-    /// True if a reservation still stands. What is not a pod's is left to who made it.
+    /// Returns whether a reservation is still needed. Reservations of other consumers than pods are not changed.
     async fn is_needed(
         &self,
         key: &ObjectName,
@@ -55,14 +55,14 @@ impl Reservations {
         if let Some(pod) = self.pods.get(key.namespace(), &consumer.name) {
             return Ok(pod.uid() == consumer.uid && !is_done(&pod.decode()?));
         }
-        // The cache may know the claim and not yet the pod.
+        // The pod cache may be older than the claim cache.
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), key.namespace());
         let live = pods.get_opt(&consumer.name).await?;
         Ok(live.is_some_and(|pod| pod.metadata.uid.as_ref() == Some(&consumer.uid)))
     }
 
-    /// Takes the reservations that have ended; the allocation and the finalizer with the last of them.
-    async fn free(
+    /// Removes outdated reservations; with the last one also the allocation and the finalizer.
+    async fn remove_reservations(
         &self,
         key: &ObjectName,
         seen: Object<ResourceClaim>,
@@ -70,22 +70,23 @@ impl Reservations {
         is_free: bool,
     ) -> Result<(), SyncError> {
         let is_ours = seen.finalizers().any(|finalizer| finalizer == FINALIZER);
-        let is_ending = is_free && is_ours && (seen.is_being_deleted() || !ended.is_empty());
+        let is_deallocated = is_free && is_ours && (seen.is_being_deleted() || !ended.is_empty());
         let api = api(&self.client, key.namespace());
-        let claim = update(&api, seen, Part::Status, |claim| unreserve(claim, ended, is_ending)).await?;
-        if is_ending {
-            update(&api, claim, Part::Object, take_finalizer).await?;
+        let claim =
+            update(&api, seen, UpdateTarget::Status, |claim| unreserve(claim, ended, is_deallocated)).await?;
+        if is_deallocated {
+            update(&api, claim, UpdateTarget::Object, remove_finalizer).await?;
         }
         Ok(())
     }
 
-    /// Deletes a claim that was made for a pod which is done.
+    /// Deletes a claim that was generated for a pod that is done.
     async fn delete_unused(&self, key: &ObjectName, claim: &ResourceClaim) -> Result<(), SyncError> {
         let owners = claim.metadata.owner_references.as_deref().unwrap_or_default();
         let is_pod = |kind: &str, api_version: &str| kind == "Pod" && api_version == "v1";
         let mut owners = owners.iter().filter(|owner| owner.controller == Some(true));
         let Some(owner) = owners.find(|owner| is_pod(&owner.kind, &owner.api_version)) else { return Ok(()) };
-        // The claim of a pod that is gone is the garbage collector's.
+        // The garbage collector deletes the claim of a deleted pod.
         let Some(pod) = self.pods.get(key.namespace(), &owner.name) else { return Ok(()) };
         if pod.uid() == owner.uid && !is_done(&pod.decode()?) {
             return Ok(());
@@ -93,13 +94,13 @@ impl Reservations {
         let preconditions = Some(Preconditions { uid: claim.metadata.uid.clone(), resource_version: None });
         let parameters = DeleteParams { preconditions, ..DeleteParams::default() };
         let claims: Api<ResourceClaim> = Api::namespaced(self.client.clone(), key.namespace());
-        gone_is_fine(claims.delete(key.name(), &parameters).await)
+        ignore_not_found(claims.delete(key.name(), &parameters).await)
     }
 }
 
-fn unreserve(claim: &mut Value, ended: &[String], is_ending: bool) {
+fn unreserve(claim: &mut Value, ended: &[String], is_deallocated: bool) {
     let Some(status) = claim.get_mut("status").and_then(Value::as_object_mut) else { return };
-    if is_ending {
+    if is_deallocated {
         status.remove("allocation");
     }
     let Some(reserved) = status.get_mut("reservedFor").and_then(Value::as_array_mut) else { return };
@@ -111,7 +112,7 @@ fn unreserve(claim: &mut Value, ended: &[String], is_ending: bool) {
     }
 }
 
-fn take_finalizer(claim: &mut Value) {
+fn remove_finalizer(claim: &mut Value) {
     let finalizers = claim.pointer_mut("/metadata/finalizers").and_then(Value::as_array_mut);
     if let Some(finalizers) = finalizers {
         finalizers.retain(|finalizer| finalizer != FINALIZER);
@@ -125,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reservations_end_one_by_one_and_the_allocation_with_the_last() {
+    fn last_reservation_ends_the_allocation() {
         let mut claim = json!({"metadata": {"finalizers": ["a/b", FINALIZER]}, "status": {"allocation": {},
             "reservedFor": [{"resource": "pods", "uid": "u"}, {"resource": "pods", "uid": "v"}]}});
         unreserve(&mut claim, &["u".to_owned()], false);
@@ -135,12 +136,12 @@ mod tests {
         );
         unreserve(&mut claim, &["v".to_owned()], true);
         assert_eq!(claim["status"], json!({}));
-        take_finalizer(&mut claim);
+        remove_finalizer(&mut claim);
         assert_eq!(claim["metadata"]["finalizers"], json!(["a/b"]));
         let before = json!({"metadata": {}});
         let mut claim = before.clone();
         unreserve(&mut claim, &[], true);
-        take_finalizer(&mut claim);
+        remove_finalizer(&mut claim);
         assert_eq!(claim, before);
     }
 }

@@ -1,8 +1,8 @@
-//! Resource claims: makes claims from the templates that pods name, reserves claims for pods that were placed without
-//! the scheduler, and ends reservations of pods that are done (upstream: `resourceclaim`, KEP-4381). Pod groups are not
-//! served here, and have no claims.
+//! Resource claims: creates claims from templates, reserves claims for pods that were bound without the scheduler,
+//! and removes the reservations of finished pods (upstream: `resourceclaim`, KEP-4381). Pod groups are not
+//! supported.
 //!
-//! | module | what it does |
+//! | module | contents |
 //! | --- | --- |
 //! | [`pod`] | the claims of a pod |
 //! | [`claim`] | the reservations of a claim |
@@ -23,7 +23,6 @@ use self::pod::ClaimMaker;
 use crate::frame::{Context, Descriptor, Workers};
 use crate::pods;
 
-/// The controller.
 pub(crate) const RESOURCE_CLAIM: Descriptor = Descriptor {
     name: "resourceclaim-controller",
     alias: "resource-claim-controller",
@@ -33,25 +32,25 @@ pub(crate) const RESOURCE_CLAIM: Descriptor = Descriptor {
     start,
 };
 
-/// Pods by the claims that they use.
+/// Index of pods by the claims that they use.
 const BY_CLAIM: &str = "pod-resource-claim";
-/// Claims by the uid of the pod that they were made for.
+/// Index of claims by the UID of the pod that they were generated for.
 const BY_POD: &str = "resource-claim-pod";
-/// Pods by the templates of their claims.
+/// Index of pods by the templates of their claims.
 const BY_TEMPLATE: &str = "pod-resource-claim-template";
 
 fn start(context: &Context) -> BoxFuture<'static, ()> {
-    let mut of_pods = context.controller("resource_claim");
-    let mut of_claims = context.controller("resource_claim");
-    let (pods, claims) = (of_pods.informer::<Pod>(), of_pods.informer::<ResourceClaim>());
-    let templates = of_pods.informer::<ResourceClaimTemplate>();
-    // Both wait for both.
-    let _ = (of_claims.informer::<Pod>(), of_claims.informer::<ResourceClaim>());
+    let mut pods_builder = context.controller("resource_claim");
+    let mut claims_builder = context.controller("resource_claim");
+    let (pods, claims) = (pods_builder.informer::<Pod>(), pods_builder.informer::<ResourceClaim>());
+    let templates = pods_builder.informer::<ResourceClaimTemplate>();
+    // Each queue waits until both informers have synced.
+    let _ = (claims_builder.informer::<Pod>(), claims_builder.informer::<ResourceClaim>());
     add_indexes(&pods, &claims);
 
-    of_claims.work_on(&claims);
-    let queue = of_claims.queue();
-    of_claims.watch(
+    claims_builder.enqueue_objects(&claims);
+    let queue = claims_builder.queue();
+    claims_builder.add_handler(
         &pods,
         on_each(move |pod| {
             for claim in claims_of(pod) {
@@ -59,33 +58,36 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
             }
         }),
     );
-    of_pods.map(&pods, |pod| uses_claims(pod).then(|| pod.key()));
-    for_users(&mut of_pods, &pods, &claims, BY_CLAIM);
-    for_users(&mut of_pods, &pods, &templates, BY_TEMPLATE);
+    pods_builder.enqueue_mapped(&pods, |pod| uses_claims(pod).then(|| pod.key()));
+    enqueue_users(&mut pods_builder, &pods, &claims, BY_CLAIM);
+    enqueue_users(&mut pods_builder, &pods, &templates, BY_TEMPLATE);
 
     let client = &context.client;
-    let work_on_pods = of_pods.run(ClaimMaker {
+    let work_on_pods = pods_builder.run(ClaimMaker {
         client: client.clone(),
         events: context.events.with_component("resource_claim"),
         pods: pods.lister(),
         claims: claims.lister(),
         templates: templates.lister(),
-        made: Mutex::default(),
+        created_claims: Mutex::default(),
     });
-    let work_on_claims =
-        of_claims.run(Reservations { client: client.clone(), pods: pods.lister(), claims: claims.lister() });
+    let work_on_claims = claims_builder.run(Reservations {
+        client: client.clone(),
+        pods: pods.lister(),
+        claims: claims.lister(),
+    });
     join(work_on_pods, work_on_claims).map(drop).boxed()
 }
 
-/// Has the pods looked at that use a claim or a template.
-fn for_users<K: 'static>(
+/// Enqueues the pods that use a claim or a template.
+fn enqueue_users<K: 'static>(
     builder: &mut crate::frame::ControllerBuilder,
     pods: &SharedInformer<Pod>,
     used: &SharedInformer<K>,
     index: &'static str,
 ) {
     let (queue, pods) = (builder.queue(), pods.lister());
-    builder.watch(
+    builder.add_handler(
         used,
         on_each(move |object: &Object<K>| {
             let users = pods.by_index(index, object.key().as_str()).unwrap_or_default();
@@ -108,13 +110,13 @@ fn add_indexes(pods: &SharedInformer<Pod>, claims: &SharedInformer<ResourceClaim
     });
 }
 
-/// True if a pod uses claims. A look at the JSON spares decoding all other pods.
+/// Returns whether a pod uses claims. Checking the JSON avoids decoding other pods.
 fn uses_claims(pod: &Object<Pod>) -> bool {
     pod.json_at(&["spec", "resourceClaims"]).is_some()
         || pod.json_at(&["status", "extendedResourceClaimStatus"]).is_some()
 }
 
-/// The names of the claims of a pod, as far as they are made.
+/// The names of a pod's claims, as far as they exist.
 fn claims_of(pod: &Object<Pod>) -> Vec<String> {
     if !uses_claims(pod) {
         return Vec::new();
@@ -133,7 +135,7 @@ fn templates_of(pod: &Object<Pod>) -> Vec<String> {
     wanted.into_iter().filter_map(|wanted| wanted.resource_claim_template_name).collect()
 }
 
-/// True if a pod will not use its claims any more.
+/// Returns whether a pod no longer needs its claims.
 fn is_done(pod: &Pod) -> bool {
     pods::is_terminal(pod) || (pod.metadata.deletion_timestamp.is_some() && pods::node_name(pod).is_none())
 }

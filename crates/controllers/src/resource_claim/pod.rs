@@ -1,4 +1,4 @@
-//! The claims of a pod.
+//! The resource claims of a pod.
 
 use std::collections::HashMap;
 
@@ -11,32 +11,32 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use super::{BY_POD, api, uses_claims};
-use crate::api::gone_is_fine;
+use crate::api::ignore_not_found;
 use crate::frame::{EventKind, EventRecorder, Reconciler, SyncError, reference_of};
 use crate::owners::controller_of;
 use crate::pods;
-use crate::untyped::{Part, update};
+use crate::untyped::{UpdateTarget, update};
 
-/// Says which of a pod's claims a claim is.
+/// Annotation of a claim: the name of the entry in the pod's spec.
 const CLAIM_NAME: &str = "resource.kubernetes.io/pod-claim-name";
-/// A longer name has no place for what the API adds.
+/// The maximum length of a name prefix that leaves room for the generated suffix.
 const NAME_MAX: usize = 57;
-/// So many pods may use a claim at once.
+/// The maximum number of consumers of a claim.
 const RESERVED_MAX: usize = 256;
 
-/// Makes and reserves the claims of pods.
+/// Creates and reserves the claims of pods.
 pub(super) struct ClaimMaker {
     pub(super) client: kube::Client,
     pub(super) events: EventRecorder,
     pub(super) pods: Lister<Pod>,
     pub(super) claims: Lister<ResourceClaim>,
     pub(super) templates: Lister<ResourceClaimTemplate>,
-    /// Claims that were made here, by pod: the caches may not know them yet.
-    pub(super) made: Mutex<HashMap<ObjectName, Vec<Made>>>,
+    /// Claims created here, by pod; the cache may not show them yet.
+    pub(super) created_claims: Mutex<HashMap<ObjectName, Vec<CreatedClaim>>>,
 }
 
-/// A claim that was made for an entry of a pod.
-pub(super) struct Made {
+/// A claim that was created for an entry of a pod.
+pub(super) struct CreatedClaim {
     uid: String,
     entry: String,
     name: String,
@@ -45,20 +45,20 @@ pub(super) struct Made {
 impl Reconciler for ClaimMaker {
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let Some(found) = self.pods.get_by_key(&key).filter(uses_claims) else {
-            self.made.lock().remove(&key);
+            self.created_claims.lock().remove(&key);
             return Ok(Action::Done);
         };
         if found.is_being_deleted() {
             return Ok(Action::Done);
         }
         let pod = found.decode()?;
-        let mut made = Vec::new();
-        for wanted in wanted(&pod) {
-            match self.claim_for(&key, &pod, wanted).await {
-                Ok(Some(name)) => made.push((wanted.name.clone(), name)),
+        let mut created_claims = Vec::new();
+        for claim_entries in claim_entries(&pod) {
+            match self.claim_for(&key, &pod, claim_entries).await {
+                Ok(Some(name)) => created_claims.push((claim_entries.name.clone(), name)),
                 Ok(None) => {}
                 Err(error) => {
-                    let message = format!("PodResourceClaim {}: {error}", wanted.name);
+                    let message = format!("PodResourceClaim {}: {error}", claim_entries.name);
                     let reference = reference_of(&pod);
                     self.events.record(
                         &reference,
@@ -70,8 +70,8 @@ impl Reconciler for ClaimMaker {
                 }
             }
         }
-        if !made.is_empty() {
-            self.write(&key, &pod, &made).await?;
+        if !created_claims.is_empty() {
+            self.write(&key, &pod, &created_claims).await?;
         } else if pods::node_name(&pod).is_some() {
             self.reserve_all(&key, &pod).await?;
         }
@@ -80,32 +80,33 @@ impl Reconciler for ClaimMaker {
 }
 
 impl ClaimMaker {
-    /// The claim to be noted for an entry of a pod, if it is not noted yet: one that was made before, or a new one.
+    /// Returns the claim to record for an entry of the pod, if none is recorded: an existing or a new one.
     async fn claim_for(
         &self,
         key: &ObjectName,
         pod: &Pod,
-        wanted: &PodResourceClaim,
+        claim_entries: &PodResourceClaim,
     ) -> Result<Option<String>, SyncError> {
-        let Some(template) = &wanted.resource_claim_template_name else { return Ok(None) };
-        match noted(pod, &wanted.name).map(|status| &status.resource_claim_name) {
-            // There is none to be made.
+        let Some(template) = &claim_entries.resource_claim_template_name else { return Ok(None) };
+        match status_entry(pod, &claim_entries.name).map(|status| &status.resource_claim_name) {
+            // The entry needs no claim.
             Some(None) => return Ok(None),
             Some(Some(name)) => {
                 let claim = self.claims.get(key.namespace(), name);
-                let is_there = claim.is_some_and(|claim| is_for(&claim.metadata().unwrap_or_default(), pod));
+                let is_there =
+                    claim.is_some_and(|claim| belongs_to(&claim.metadata().unwrap_or_default(), pod));
                 if is_there || self.is_live(key, name, pod).await? {
                     return Ok(None);
                 }
             }
             None => {}
         }
-        if let Some(name) = self.remembered(key, pod, &wanted.name)
+        if let Some(name) = self.remembered(key, pod, &claim_entries.name)
             && self.is_live(key, &name, pod).await?
         {
             return Ok(Some(name));
         }
-        if let Some(found) = self.made_before(pod, &wanted.name) {
+        if let Some(found) = self.existing_claim(pod, &claim_entries.name) {
             return Ok(Some(found));
         }
         let Some(found) = self.templates.get(key.namespace(), template) else {
@@ -114,99 +115,113 @@ impl ClaimMaker {
             )));
         };
         let claims: Api<ResourceClaim> = Api::namespaced(self.client.clone(), key.namespace());
-        let created =
-            claims.create(&PostParams::default(), &new_claim(pod, &wanted.name, &found.decode()?)).await;
+        let created = claims
+            .create(&PostParams::default(), &new_claim(pod, &claim_entries.name, &found.decode()?))
+            .await;
         let created = created.map_err(|error| {
             SyncError::Invalid(format!("create ResourceClaim : {}", SyncError::from(error)))
         })?;
         let name = created.metadata.name.unwrap_or_default();
-        self.remember(key, pod, &wanted.name, &name);
+        self.remember(key, pod, &claim_entries.name, &name);
         Ok(Some(name))
     }
 
-    /// True if the API has a claim of the name that is the pod's.
+    /// Returns whether the claim of this name belongs to the pod, by a live read.
     async fn is_live(&self, key: &ObjectName, name: &str, pod: &Pod) -> Result<bool, SyncError> {
         let claims: Api<ResourceClaim> = Api::namespaced(self.client.clone(), key.namespace());
-        Ok(claims.get_opt(name).await?.is_some_and(|claim| is_for(&claim.metadata, pod)))
+        Ok(claims.get_opt(name).await?.is_some_and(|claim| belongs_to(&claim.metadata, pod)))
     }
 
     fn remember(&self, key: &ObjectName, pod: &Pod, entry: &str, name: &str) {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
-        let mut all = self.made.lock();
-        let made = all.entry(key.clone()).or_default();
-        made.retain(|made| made.uid == uid && made.entry != entry);
-        made.push(Made { uid, entry: entry.to_owned(), name: name.to_owned() });
+        let mut all = self.created_claims.lock();
+        let created_claims = all.entry(key.clone()).or_default();
+        created_claims.retain(|created_claims| created_claims.uid == uid && created_claims.entry != entry);
+        created_claims.push(CreatedClaim { uid, entry: entry.to_owned(), name: name.to_owned() });
     }
 
     fn remembered(&self, key: &ObjectName, pod: &Pod, entry: &str) -> Option<String> {
-        let all = self.made.lock();
-        let is_it = |made: &&Made| Some(&made.uid) == pod.metadata.uid.as_ref() && made.entry == entry;
+        let all = self.created_claims.lock();
+        let is_it = |created_claims: &&CreatedClaim| {
+            Some(&created_claims.uid) == pod.metadata.uid.as_ref() && created_claims.entry == entry
+        };
         Some(all.get(key)?.iter().find(is_it)?.name.clone())
     }
 
-    fn made_before(&self, pod: &Pod, wanted: &str) -> Option<String> {
+    fn existing_claim(&self, pod: &Pod, claim_entries: &str) -> Option<String> {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let own = self.claims.by_index(BY_POD, uid).unwrap_or_default();
-        let found = own.iter().find(|claim| claim.annotation(CLAIM_NAME).as_deref() == Some(wanted))?;
+        let found =
+            own.iter().find(|claim| claim.annotation(CLAIM_NAME).as_deref() == Some(claim_entries))?;
         Some(found.name().to_owned())
     }
 
-    /// Notes the names of claims in the status of their pod. The event of that begins the next sync.
-    async fn write(&self, key: &ObjectName, pod: &Pod, made: &[(String, String)]) -> Result<(), SyncError> {
-        let is_new = |name: &str| made.iter().any(|(entry, _)| entry == name);
-        let noted = pod.status.iter().filter_map(|status| status.resource_claim_statuses.as_ref()).flatten();
-        let kept = noted.filter(|status| !is_new(&status.name)).map(|status| json!(status));
-        let new = made.iter().map(|(entry, name)| json!({"name": entry, "resourceClaimName": name}));
+    /// Records the names of claims in the pod's status. The event of this write causes the next sync.
+    async fn write(
+        &self,
+        key: &ObjectName,
+        pod: &Pod,
+        created_claims: &[(String, String)],
+    ) -> Result<(), SyncError> {
+        let is_new = |name: &str| created_claims.iter().any(|(entry, _)| entry == name);
+        let status_entry =
+            pod.status.iter().filter_map(|status| status.resource_claim_statuses.as_ref()).flatten();
+        let kept = status_entry.filter(|status| !is_new(&status.name)).map(|status| json!(status));
+        let new =
+            created_claims.iter().map(|(entry, name)| json!({"name": entry, "resourceClaimName": name}));
         let statuses: Vec<_> = kept.chain(new).collect();
         let patch =
             json!({"metadata": {"uid": pod.metadata.uid}, "status": {"resourceClaimStatuses": statuses}});
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), key.namespace());
-        gone_is_fine(pods.patch_status(key.name(), &PatchParams::default(), &Patch::Merge(patch)).await)
+        ignore_not_found(pods.patch_status(key.name(), &PatchParams::default(), &Patch::Merge(patch)).await)
     }
 
-    /// Reserves the claims of a pod that was placed without the scheduler.
+    /// Reserves the claims of a pod that was bound without the scheduler.
     async fn reserve_all(&self, key: &ObjectName, pod: &Pod) -> Result<(), SyncError> {
-        for wanted in wanted(pod) {
-            let Some(name) = claim_name(pod, wanted) else { continue };
+        for claim_entries in claim_entries(pod) {
+            let Some(name) = claim_name(pod, claim_entries) else { continue };
             let Some(claim) = self.claims.get(key.namespace(), name) else { return Ok(()) };
-            let must_own = wanted.resource_claim_template_name.is_some();
-            if must_own && !is_for(&claim.metadata()?, pod) {
+            let must_own = claim_entries.resource_claim_template_name.is_some();
+            if must_own && !belongs_to(&claim.metadata()?, pod) {
                 let (namespace, pod) = (key.namespace(), key.name());
                 return Err(SyncError::Invalid(format!(
                     "ResourceClaim {namespace}/{name} was not created for Pod {namespace}/{pod} (Pod is not owner)"
                 )));
             }
-            if is_to_reserve(&claim.decode()?, pod) {
+            if needs_reservation(&claim.decode()?, pod) {
                 let consumer = json!({"resource": "pods", "name": key.name(), "uid": pod.metadata.uid});
                 let api = api(&self.client, key.namespace());
-                update(&api, claim, Part::Status, |claim| reserve(claim, consumer)).await?;
+                update(&api, claim, UpdateTarget::Status, |claim| reserve(claim, consumer)).await?;
             }
         }
         Ok(())
     }
 }
 
-/// The claims that a pod's spec asks for.
-fn wanted(pod: &Pod) -> impl Iterator<Item = &PodResourceClaim> {
+/// The claims in a pod's spec.
+fn claim_entries(pod: &Pod) -> impl Iterator<Item = &PodResourceClaim> {
     pod.spec.iter().filter_map(|spec| spec.resource_claims.as_ref()).flatten()
 }
 
-/// The note on an entry, which may say that it has no claim.
-fn noted<'a>(pod: &'a Pod, entry: &str) -> Option<&'a PodResourceClaimStatus> {
+/// The status entry of a claim, which may state that no claim is needed.
+fn status_entry<'a>(pod: &'a Pod, entry: &str) -> Option<&'a PodResourceClaimStatus> {
     let statuses = pod.status.as_ref()?.resource_claim_statuses.as_ref()?;
     statuses.iter().find(|status| status.name == entry)
 }
 
-/// The name of a claim of a pod, if that has one.
-pub(super) fn claim_name<'a>(pod: &'a Pod, wanted: &'a PodResourceClaim) -> Option<&'a str> {
-    wanted.resource_claim_name.as_deref().or_else(|| noted(pod, &wanted.name)?.resource_claim_name.as_deref())
+/// The name of a pod's claim, if there is one.
+pub(super) fn claim_name<'a>(pod: &'a Pod, claim_entries: &'a PodResourceClaim) -> Option<&'a str> {
+    claim_entries
+        .resource_claim_name
+        .as_deref()
+        .or_else(|| status_entry(pod, &claim_entries.name)?.resource_claim_name.as_deref())
 }
 
-fn is_for(claim: &ObjectMeta, pod: &Pod) -> bool {
+fn belongs_to(claim: &ObjectMeta, pod: &Pod) -> bool {
     controller_of(claim).is_some_and(|owner| Some(&owner.uid) == pod.metadata.uid.as_ref())
 }
 
-fn is_to_reserve(claim: &ResourceClaim, pod: &Pod) -> bool {
+fn needs_reservation(claim: &ResourceClaim, pod: &Pod) -> bool {
     let Some(status) = &claim.status else { return false };
     let reserved = status.reserved_for.as_deref().unwrap_or_default();
     let has_pod = reserved.iter().any(|consumer| Some(&consumer.uid) == pod.metadata.uid.as_ref());
@@ -220,7 +235,7 @@ fn reserve(claim: &mut serde_json::Value, consumer: serde_json::Value) {
     }
 }
 
-/// A claim from a template, which goes with its pod.
+/// A claim from a template, owned by the pod.
 fn new_claim(pod: &Pod, entry: &str, template: &ResourceClaimTemplate) -> ResourceClaim {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let metadata = template.spec.metadata.clone().unwrap_or_default();
@@ -247,7 +262,7 @@ fn new_claim(pod: &Pod, entry: &str, template: &ResourceClaimTemplate) -> Resour
     }
 }
 
-/// The beginning of a claim's name. Both parts of a long one are cut in proportion.
+/// The name prefix of a generated claim. Both parts of a long name are truncated in proportion.
 fn generate_name(pod: &str, entry: &str) -> String {
     let name = format!("{pod}-{entry}-");
     let cut = |part: &str| part.chars().take(part.len() * NAME_MAX / name.len()).collect::<String>();
@@ -268,19 +283,20 @@ mod tests {
     }
 
     #[test]
-    fn claims_have_the_name_of_the_spec_or_the_one_that_is_noted() {
+    fn claim_name_comes_from_spec_or_status() {
         let names = |status: &Value| {
             let pod = pod(status);
-            wanted(&pod).map(|it| claim_name(&pod, it).map(str::to_owned)).collect::<Vec<_>>()
+            claim_entries(&pod).map(|it| claim_name(&pod, it).map(str::to_owned)).collect::<Vec<_>>()
         };
         assert_eq!(names(&json!({})), [Some("c".to_owned()), None]);
-        let noted = json!({"resourceClaimStatuses": [{"name": "own", "resourceClaimName": "p-own-x"}]});
-        assert_eq!(names(&noted), [Some("c".to_owned()), Some("p-own-x".to_owned())]);
+        let status_entry =
+            json!({"resourceClaimStatuses": [{"name": "own", "resourceClaimName": "p-own-x"}]});
+        assert_eq!(names(&status_entry), [Some("c".to_owned()), Some("p-own-x".to_owned())]);
         assert_eq!(names(&json!({"resourceClaimStatuses": [{"name": "own"}]}))[1], None);
     }
 
     #[test]
-    fn a_claim_is_made_from_its_template_for_its_pod() {
+    fn creates_claim_from_template() {
         let template = json!({"spec": {"metadata": {"labels": {"a": "b"}, "annotations": {"c": "d"}},
             "spec": {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "gpu"}}]}}}});
         let claim = new_claim(&pod(&json!({})), "own", &serde_json::from_value(template).unwrap());
@@ -295,17 +311,17 @@ mod tests {
     }
 
     #[test]
-    fn an_allocated_claim_is_reserved_once() {
+    fn reserves_allocated_claim_once() {
         let claim = |status: Value| {
             serde_json::from_value::<ResourceClaim>(json!({"metadata": {}, "spec": {}, "status": status}))
                 .unwrap()
         };
         let other = json!([{"resource": "pods", "name": "o", "uid": "v"}]);
         let own = json!([{"resource": "pods", "name": "p", "uid": "u"}]);
-        assert!(is_to_reserve(&claim(json!({"allocation": {}})), &pod(&json!({}))));
-        assert!(is_to_reserve(&claim(json!({"allocation": {}, "reservedFor": other})), &pod(&json!({}))));
-        assert!(!is_to_reserve(&claim(json!({"allocation": {}, "reservedFor": own})), &pod(&json!({}))));
-        assert!(!is_to_reserve(&claim(json!({})), &pod(&json!({}))));
+        assert!(needs_reservation(&claim(json!({"allocation": {}})), &pod(&json!({}))));
+        assert!(needs_reservation(&claim(json!({"allocation": {}, "reservedFor": other})), &pod(&json!({}))));
+        assert!(!needs_reservation(&claim(json!({"allocation": {}, "reservedFor": own})), &pod(&json!({}))));
+        assert!(!needs_reservation(&claim(json!({})), &pod(&json!({}))));
         let mut value = json!({"status": {"reservedFor": other}});
         reserve(&mut value, own[0].clone());
         assert_eq!(value["status"]["reservedFor"].as_array().unwrap().len(), 2);

@@ -1,4 +1,4 @@
-//! The changes for which quotas are counted (upstream: `resource_quota_monitor.go`, `quota/v1/install`).
+//! The events that cause a recount of quotas (upstream: `resource_quota_monitor.go`, `quota/v1/install`).
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,12 +13,14 @@ use nave_machinery::{GroupVersionResource, time};
 use nave_resources::quota::{self, Usage};
 use parking_lot::Mutex;
 
-/// Changes in a namespace within this time are one count.
+/// Changes in a namespace within this time are handled by one sync.
 const BATCH: Duration = Duration::from_millis(100);
-/// A quota that was charged is counted after this time: a charge whose object was refused later is given back.
+/// The delay before a quota is recounted after admission charged it: a charge for an object that was rejected later
+/// is returned then.
 const AFTER_CHARGE: Duration = Duration::from_secs(30);
 
-/// Has a quota counted when its spec changes; when only its status does, it was charged, or counted here.
+/// Recounts a quota when its spec changes. A change of only the status comes from admission or from this
+/// controller.
 pub(super) fn on_quota(queue: Workqueue) -> impl EventHandler<ResourceQuota> {
     let charged = queue.clone();
     on_change(
@@ -33,20 +35,19 @@ pub(super) fn on_quota(queue: Workqueue) -> impl EventHandler<ResourceQuota> {
     )
 }
 
-/// Has the quotas of a namespace counted in which something was freed. What is added needs no count: admission has
-/// charged it.
+/// Recounts the quotas of a namespace when resources were freed in it. Added resources were charged by admission.
 #[derive(Clone)]
-pub(super) struct Surroundings {
+pub(super) struct NamespaceQuotas {
     quotas: Lister<ResourceQuota>,
     queue: Workqueue,
 }
 
-impl Surroundings {
+impl NamespaceQuotas {
     pub(super) fn new(quotas: Lister<ResourceQuota>, queue: Workqueue) -> Self {
         Self { quotas, queue }
     }
 
-    fn changed<K>(&self, object: &Object<K>) {
+    fn enqueue_quotas<K>(&self, object: &Object<K>) {
         for quota in self.quotas.list_namespace(object.namespace()) {
             self.queue.add_after(quota.key(), BATCH);
         }
@@ -56,31 +57,31 @@ impl Surroundings {
         !self.quotas.list_namespace(namespace).is_empty()
     }
 
-    /// A handler for objects that count for as much as they did when they were created.
+    /// A handler for objects whose usage does not change after creation.
     fn on_delete<K: 'static>(&self) -> impl EventHandler<K> + use<K> {
-        let around = self.clone();
-        on_delete(move |object: &Object<K>| around.changed(object))
+        let namespace_quotas = self.clone();
+        on_delete(move |object: &Object<K>| namespace_quotas.enqueue_quotas(object))
     }
 
-    /// A handler for objects that may come to use less or more than admission knows of, as `used` says. They are decoded
-    /// only where there are quotas.
+    /// A handler for objects whose usage, as `used` returns it, can change without admission. Objects are decoded
+    /// only in namespaces with quotas.
     pub(super) fn on_usage<K, F>(&self, used: F) -> impl EventHandler<K> + use<K, F>
     where
         K: 'static,
         F: Fn(&Object<K>) -> Option<Usage> + Send + Sync + 'static,
     {
-        let (judge, around) = (self.clone(), self.clone());
+        let (judge, namespace_quotas) = (self.clone(), self.clone());
         on_change_or_delete(
             move |old: &Object<K>, new: &Object<K>| {
                 let is_same =
                     ["spec", "status"].iter().all(|part| old.json_at(&[part]) == new.json_at(&[part]));
                 !is_same && judge.has_quotas(new.namespace()) && used(old) != used(new)
             },
-            move |object: &Object<K>| around.changed(object),
+            move |object: &Object<K>| namespace_quotas.enqueue_quotas(object),
         )
     }
 
-    /// Pods also move between scopes, and end.
+    /// A handler for pods, which can change scope and terminate.
     pub(super) fn on_pod(&self) -> impl EventHandler<Pod> + use<> {
         self.on_usage(|pod| {
             let pod = pod.decode().ok()?;
@@ -92,26 +93,26 @@ impl Surroundings {
     }
 }
 
-/// The resources that quotas limit by number, each watched from the first quota on that does.
-pub(super) struct Counted {
+/// The resources that quotas limit by object count, each watched once a quota limits it.
+pub(super) struct CountedResources {
     informers: SharedInformerFactory,
-    around: Surroundings,
+    namespace_quotas: NamespaceQuotas,
     handlers: Mutex<HashMap<GroupVersionResource, Registration>>,
 }
 
-impl Counted {
-    pub(super) fn new(informers: SharedInformerFactory, around: Surroundings) -> Self {
-        Self { informers, around, handlers: Mutex::default() }
+impl CountedResources {
+    pub(super) fn new(informers: SharedInformerFactory, namespace_quotas: NamespaceQuotas) -> Self {
+        Self { informers, namespace_quotas, handlers: Mutex::default() }
     }
 
-    /// Watches a resource from now on.
+    /// Starts to watch a resource.
     pub(super) fn watch(&self, resource: &GroupVersionResource) {
         let mut handlers = self.handlers.lock();
         if handlers.contains_key(resource) {
             return;
         }
         let informer = self.informers.metadata_for_resource(resource);
-        let handler = informer.add_event_handler(self.around.on_delete::<PartialObjectMetadata>());
+        let handler = informer.add_event_handler(self.namespace_quotas.on_delete::<PartialObjectMetadata>());
         handlers.insert(resource.clone(), handler);
         self.informers.start();
     }
@@ -126,11 +127,11 @@ mod tests {
 
     use super::*;
 
-    fn world() -> Surroundings {
+    fn namespace_quotas() -> NamespaceQuotas {
         let cache = Arc::new(Indexer::new());
         let quota = json!({"metadata": {"name": "q", "namespace": "ns"}});
         cache.put(Object::from_value(&quota).unwrap());
-        Surroundings::new(Lister::new(cache), Workqueue::new())
+        NamespaceQuotas::new(Lister::new(cache), Workqueue::new())
     }
 
     fn pod(namespace: &str, change: &Value) -> Object<Pod> {
@@ -144,15 +145,16 @@ mod tests {
         Object::from_value(&pod).unwrap()
     }
 
-    /// True if the quota is counted for a change of a pod.
+    /// Returns whether a quota is recounted after a change of a pod.
     async fn counts(namespace: &str, before: &Value, after: &Value) -> bool {
-        let around = world();
-        around.on_pod().on_update(&pod(namespace, before), &pod(namespace, after));
-        tokio::time::timeout(BATCH * 2, around.queue.get()).await == Ok(Some(ObjectName::new("ns", "q")))
+        let namespace_quotas = namespace_quotas();
+        namespace_quotas.on_pod().on_update(&pod(namespace, before), &pod(namespace, after));
+        tokio::time::timeout(BATCH * 2, namespace_quotas.queue.get()).await
+            == Ok(Some(ObjectName::new("ns", "q")))
     }
 
     #[tokio::test(start_paused = true)]
-    async fn quotas_are_counted_when_a_pod_ends_or_changes_what_it_uses() {
+    async fn recounts_when_pod_terminates_or_its_usage_changes() {
         let none = json!({});
         let resized =
             json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "2"}}}]}});
@@ -165,17 +167,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn quotas_are_counted_for_what_goes_and_not_for_what_comes() {
-        let around = world();
-        let handler = around.on_pod();
+    async fn recounts_for_deletions_only() {
+        let namespace_quotas = namespace_quotas();
+        let handler = namespace_quotas.on_pod();
         handler.on_add(&pod("ns", &json!({})), false);
-        assert!(tokio::time::timeout(BATCH * 2, around.queue.get()).await.is_err());
+        assert!(tokio::time::timeout(BATCH * 2, namespace_quotas.queue.get()).await.is_err());
         handler.on_delete(&nave_client::Deleted::Known(pod("ns", &json!({}))));
-        assert!(tokio::time::timeout(BATCH * 2, around.queue.get()).await.is_ok());
+        assert!(tokio::time::timeout(BATCH * 2, namespace_quotas.queue.get()).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_quota_is_counted_at_once_for_its_spec_and_later_for_a_charge() {
+    async fn recounts_at_once_for_spec_and_delayed_for_charge() {
         let queue = Workqueue::new();
         let handler = on_quota(queue.clone());
         let quota = |hard: &str, used: &str| {

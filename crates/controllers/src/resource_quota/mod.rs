@@ -1,4 +1,4 @@
-//! The usage of quotas (upstream: `resourcequota`). To refuse what would be too much is admission's.
+//! The usage of resource quotas (upstream: `resourcequota`). Enforcement is up to admission.
 
 mod changes;
 
@@ -18,19 +18,18 @@ use nave_machinery::time;
 use nave_resources::quota::{self, Usage, scopes};
 use parking_lot::Mutex;
 
-use self::changes::{Counted, Surroundings, on_quota};
+use self::changes::{CountedResources, NamespaceQuotas, on_quota};
 use crate::api;
 use crate::discovery::DiscoveryCache;
 use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 
-/// A usage becomes lower only once it was counted so for this long, with no charge by admission in between. Admission
-/// charges a quota before the object is stored, and the cache has it later still: a count in between would give the
-/// place away a second time.
+/// A lower usage is written only if it was counted for at least this long without a charge by admission. Admission
+/// charges a quota before the object is stored, and the cache shows the object later still; a recount in between
+/// would return the charge too early.
 const LOWER_AFTER: Duration = Duration::from_secs(1);
-/// Claims asked for at once.
+/// The page size for listing claims.
 const PAGE: u32 = 500;
 
-/// The controller.
 pub(crate) const RESOURCE_QUOTA: Descriptor = Descriptor {
     name: "resourcequota-controller",
     alias: "resourcequota",
@@ -44,12 +43,16 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     let mut builder = context.controller("resourcequota_primary");
     let (quotas, pods) = (builder.informer::<ResourceQuota>(), builder.informer::<Pod>());
     let (services, claims) = (builder.informer::<Service>(), builder.informer::<PersistentVolumeClaim>());
-    let around = Surroundings::new(quotas.lister(), builder.queue());
-    builder.look_again_after(&quotas, context.options.resource_quota_sync_period);
-    builder.watch(&quotas, on_quota(builder.queue()));
-    builder.watch(&pods, around.on_pod());
-    builder.watch(&services, around.on_usage(|service| Some(quota::service(&service.decode().ok()?))));
-    builder.watch(&claims, around.on_usage(|claim| Some(quota::claim(&claim.decode().ok()?))));
+    let namespace_quotas = NamespaceQuotas::new(quotas.lister(), builder.queue());
+    builder.resync_every(&quotas, context.options.resource_quota_sync_period);
+    builder.add_handler(&quotas, on_quota(builder.queue()));
+    builder.add_handler(&pods, namespace_quotas.on_pod());
+    builder.add_handler(
+        &services,
+        namespace_quotas.on_usage(|service| Some(quota::service(&service.decode().ok()?))),
+    );
+    builder
+        .add_handler(&claims, namespace_quotas.on_usage(|claim| Some(quota::claim(&claim.decode().ok()?))));
     builder.run(QuotaController {
         client: context.client.clone(),
         discovery: DiscoveryCache::new(context.client.clone()),
@@ -57,7 +60,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
         pods: pods.lister(),
         services: services.lister(),
         claims: claims.lister(),
-        counted: Counted::new(context.informers.clone(), around),
+        counted_resources: CountedResources::new(context.informers.clone(), namespace_quotas),
         lower: Mutex::default(),
     })
 }
@@ -69,19 +72,19 @@ struct QuotaController {
     pods: Lister<Pod>,
     services: Lister<Service>,
     claims: Lister<PersistentVolumeClaim>,
-    counted: Counted,
-    lower: Mutex<HashMap<ObjectName, Lower>>,
+    counted_resources: CountedResources,
+    lower: Mutex<HashMap<ObjectName, LowerUsage>>,
 }
 
-/// A count below the usage in the status.
-struct Lower {
-    /// The version of the quota.
+/// A usage lower than the one in the status.
+struct LowerUsage {
+    /// The quota's resource version.
     version: Option<String>,
     since: Instant,
 }
 
 impl Reconciler for QuotaController {
-    /// Brings a quota's status up to date.
+    /// Updates the status of a quota.
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let Some(quota) = self.quotas.get_by_key(&key) else {
             self.lower.lock().remove(&key);
@@ -91,8 +94,8 @@ impl Reconciler for QuotaController {
         let spec = quota.spec.clone().unwrap_or_default();
         let hard = spec.hard.clone().unwrap_or_default();
         let used = self.usage(key.namespace(), &spec, &hard).await?;
-        let status = ResourceQuotaStatus { used: Some(written(&hard, &used)), hard: Some(hard) };
-        if same(quota.status.as_ref(), &status) {
+        let status = ResourceQuotaStatus { used: Some(limited_usage(&hard, &used)), hard: Some(hard) };
+        if is_equal(quota.status.as_ref(), &status) {
             self.lower.lock().remove(&key);
             return Ok(Action::Done);
         }
@@ -101,26 +104,26 @@ impl Reconciler for QuotaController {
         }
         quota.status = Some(status);
         let quotas: Api<ResourceQuota> = Api::namespaced(self.client.clone(), key.namespace());
-        api::gone_is_fine(quotas.replace_status(key.name(), &PostParams::default(), &quota).await)?;
+        api::ignore_not_found(quotas.replace_status(key.name(), &PostParams::default(), &quota).await)?;
         Ok(Action::Done)
     }
 }
 
 impl QuotaController {
-    /// True if the count has been lower for [`LOWER_AFTER`] in this version of the quota.
+    /// Returns whether the usage has been lower for [`LOWER_AFTER`] in this version of the quota.
     fn has_stayed_lower(&self, key: &ObjectName, quota: &ResourceQuota) -> bool {
         let version = &quota.metadata.resource_version;
         let mut lower = self.lower.lock();
         match lower.get(key) {
             Some(known) if known.version == *version => known.since.elapsed() >= LOWER_AFTER,
             _ => {
-                lower.insert(key.clone(), Lower { version: version.clone(), since: Instant::now() });
+                lower.insert(key.clone(), LowerUsage { version: version.clone(), since: Instant::now() });
                 false
             }
         }
     }
 
-    /// The usage of the objects of a namespace, under the names that the quota limits.
+    /// The usage of a namespace, by the names that the quota limits.
     async fn usage(
         &self,
         namespace: &str,
@@ -137,14 +140,14 @@ impl QuotaController {
                     quota::add(&mut used, &quota::pod(&pod, now));
                 }
             }
-            zero(&mut used, hard, quota::is_pod_name);
+            add_zeros(&mut used, hard, quota::is_pod_name);
         }
         let scoped = scopes::is_scoped(spec);
         if limits(quota::is_service_name) {
             for service in self.services.list_namespace(namespace).iter().filter(|_| !scoped) {
                 quota::add(&mut used, &quota::service(&service.decode()?));
             }
-            zero(&mut used, hard, quota::is_service_name);
+            add_zeros(&mut used, hard, quota::is_service_name);
         }
         if limits(quota::is_claim_name) {
             for claim in self.claims.list_namespace(namespace) {
@@ -153,23 +156,23 @@ impl QuotaController {
                     quota::add(&mut used, &quota::claim(&claim));
                 }
             }
-            zero(&mut used, hard, quota::is_claim_name);
+            add_zeros(&mut used, hard, quota::is_claim_name);
         }
         if limits(quota::is_device_name) {
             if !scoped {
                 self.count_devices(namespace, &mut used).await?;
             }
-            zero(&mut used, hard, quota::is_device_name);
+            add_zeros(&mut used, hard, quota::is_device_name);
         }
         self.count_others(namespace, scoped, hard, &mut used).await?;
         Ok(used)
     }
 
-    /// Counts resource claims and the devices that they ask for.
+    /// Counts resource claims and the devices they request.
     async fn count_devices(&self, namespace: &str, used: &mut Usage) -> Result<(), SyncError> {
         let discovered = self.discovery.get().await?;
         let Some(resource) = discovered.resource("resource.k8s.io", "resourceclaims") else { return Ok(()) };
-        self.counted.watch(&resource.resource());
+        self.counted_resources.watch(&resource.resource());
         let claims: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), namespace, &resource.api_resource());
         let mut page = ListParams::default().limit(PAGE);
@@ -185,7 +188,7 @@ impl QuotaController {
         }
     }
 
-    /// Counts the objects of resources that are limited by number alone.
+    /// Counts the objects of resources that are limited by count alone.
     async fn count_others(
         &self,
         namespace: &str,
@@ -204,7 +207,7 @@ impl QuotaController {
             else {
                 continue;
             };
-            self.counted.watch(&resource.resource());
+            self.counted_resources.watch(&resource.resource());
             let objects: Api<DynamicObject> =
                 Api::namespaced_with(self.client.clone(), namespace, &resource.api_resource());
             let count = if scoped { 0 } else { count(&objects).await? };
@@ -214,27 +217,30 @@ impl QuotaController {
     }
 }
 
-/// How many objects there are: a page of one says how many come after it.
+/// The number of objects: a page with one item returns the number of remaining items.
 async fn count(objects: &Api<DynamicObject>) -> Result<i64, SyncError> {
     let list = objects.list_metadata(&ListParams::default().limit(1)).await?;
     Ok(list.items.len() as i64 + list.metadata.remaining_item_count.unwrap_or_default())
 }
 
-/// Puts in a zero for each limited name of a kind of objects of which there is none.
-fn zero(used: &mut Usage, hard: &BTreeMap<String, WrittenQuantity>, is_name: fn(&str) -> bool) {
+/// Adds a zero for each limited name without objects.
+fn add_zeros(used: &mut Usage, hard: &BTreeMap<String, WrittenQuantity>, is_name: fn(&str) -> bool) {
     for name in hard.keys().filter(|name| is_name(name)) {
         used.entry(name.clone()).or_insert(Quantity::ZERO);
     }
 }
 
-/// The usage under limited names, as objects write it.
-fn written(hard: &BTreeMap<String, WrittenQuantity>, used: &Usage) -> BTreeMap<String, WrittenQuantity> {
+/// The usage of limited names, in the API's format.
+fn limited_usage(
+    hard: &BTreeMap<String, WrittenQuantity>,
+    used: &Usage,
+) -> BTreeMap<String, WrittenQuantity> {
     let limited = hard.keys().filter_map(|name| Some((name.clone(), used.get(name)?)));
     limited.map(|(name, amount)| (name, WrittenQuantity(amount.to_string()))).collect()
 }
 
-/// True if two statuses say the same, however they write it.
-fn same(old: Option<&ResourceQuotaStatus>, new: &ResourceQuotaStatus) -> bool {
+/// Returns whether two statuses have equal amounts, whatever their notation.
+fn is_equal(old: Option<&ResourceQuotaStatus>, new: &ResourceQuotaStatus) -> bool {
     let read = |list: Option<&BTreeMap<String, WrittenQuantity>>| -> HashMap<String, Option<Quantity>> {
         let amounts = list.into_iter().flatten();
         amounts.map(|(name, amount)| (name.clone(), Quantity::parse(&amount.0).ok())).collect()
@@ -252,14 +258,15 @@ fn same(old: Option<&ResourceQuotaStatus>, new: &ResourceQuotaStatus) -> bool {
     equal(&old_hard, &new_hard) && equal(&old_used, &new_used)
 }
 
-/// True if a usage is below the one in the status.
+/// Returns whether any usage is below the one in the status.
 fn is_lower(old: Option<&ResourceQuotaStatus>, new: &ResourceQuotaStatus) -> bool {
     let amount = |used: Option<&WrittenQuantity>| used.and_then(|used| Quantity::parse(&used.0).ok());
     let before = old.and_then(|status| status.used.as_ref()).into_iter().flatten();
     before.into_iter().any(|(name, used)| {
-        let counted = new.used.as_ref().and_then(|used| used.get(name));
-        // A name that the quota does not limit any more has no usage.
-        counted.is_some_and(|counted| amount(Some(counted)) < amount(Some(used)))
+        let counted_resources = new.used.as_ref().and_then(|used| used.get(name));
+        // Names that the quota no longer limits are ignored.
+        counted_resources
+            .is_some_and(|counted_resources| amount(Some(counted_resources)) < amount(Some(used)))
     })
 }
 
@@ -274,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_usage_is_lower_by_any_of_its_amounts() {
+    fn usage_is_lower_if_any_amount_is() {
         let hard = json!({"cpu": "2", "pods": "3"});
         let old = status(&hard, &json!({"cpu": "1", "pods": "2"}));
         for (used, expected) in [
@@ -290,24 +297,24 @@ mod tests {
     }
 
     #[test]
-    fn statuses_are_compared_by_amount() {
+    fn compares_statuses_by_amount() {
         let old = status(&json!({"cpu": "1"}), &json!({"cpu": "500m"}));
-        assert!(same(Some(&old), &status(&json!({"cpu": "1000m"}), &json!({"cpu": "0.5"}))));
-        assert!(!same(Some(&old), &status(&json!({"cpu": "1"}), &json!({"cpu": "501m"}))));
-        assert!(!same(Some(&old), &status(&json!({"cpu": "1", "pods": "1"}), &json!({"cpu": "500m"}))));
-        assert!(!same(None, &old) && !same(Some(&ResourceQuotaStatus::default()), &old));
+        assert!(is_equal(Some(&old), &status(&json!({"cpu": "1000m"}), &json!({"cpu": "0.5"}))));
+        assert!(!is_equal(Some(&old), &status(&json!({"cpu": "1"}), &json!({"cpu": "501m"}))));
+        assert!(!is_equal(Some(&old), &status(&json!({"cpu": "1", "pods": "1"}), &json!({"cpu": "500m"}))));
+        assert!(!is_equal(None, &old) && !is_equal(Some(&ResourceQuotaStatus::default()), &old));
     }
 
     #[test]
-    fn only_limited_names_are_told() {
+    fn reports_limited_names_only() {
         let hard: BTreeMap<_, _> =
             ["cpu", "pods", "unknown"].map(|name| (name.to_owned(), WrittenQuantity("9".to_owned()))).into();
         let mut used = Usage::from([
             ("cpu".to_owned(), Quantity::from_milli(1500)),
             ("memory".to_owned(), Quantity::ZERO),
         ]);
-        zero(&mut used, &hard, quota::is_pod_name);
-        let told = serde_json::to_value(written(&hard, &used)).unwrap();
+        add_zeros(&mut used, &hard, quota::is_pod_name);
+        let told = serde_json::to_value(limited_usage(&hard, &used)).unwrap();
         assert_eq!(told, json!({"cpu": "1500m", "pods": "0"}));
     }
 }

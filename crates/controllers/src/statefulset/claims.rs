@@ -1,4 +1,4 @@
-//! The claims of a stateful set's pods, and which of pod and set owns them by the retention policy.
+//! The volume claims of a stateful set's pods, and their owners by the retention policy.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
@@ -8,7 +8,7 @@ use super::identity::{claim_name, claim_templates, ordinal};
 use super::{is_in_range, spec_of};
 use crate::owners::controller_reference;
 
-/// The claims of the pod of an ordinal, as they are created: owned from the start by what the policy says.
+/// The new claims of a pod, with the owners that the retention policy requires.
 pub(super) fn new_claims(set: &StatefulSet, pod: &Pod, ordinal: i32) -> Vec<PersistentVolumeClaim> {
     let selector = spec_of(set).selector.match_labels.clone().unwrap_or_default();
     let claims = claim_templates(set).map(|template| {
@@ -24,14 +24,14 @@ pub(super) fn new_claims(set: &StatefulSet, pod: &Pod, ordinal: i32) -> Vec<Pers
     claims.collect()
 }
 
-/// Returns whether a claim waits for its deletion with a pod of another life, so that a new pod must not take it.
+/// Returns whether a claim will be deleted with an earlier pod of the same name, so that a new pod must not use it.
 pub(super) fn is_stale(claim: &ObjectMeta, set: &StatefulSet, pod: &Pod) -> bool {
-    Policy::of(set).deletes_when_scaled && has_stale_reference(claim, &Owner::pod(pod))
+    Policy::from_set(set).deletes_when_scaled && has_stale_reference(claim, &Owner::pod(pod))
 }
 
-/// Returns whether a controller other than set and pod manages a claim that the policy is for.
+/// Returns whether a controller other than the set and the pod manages the claim.
 pub(super) fn has_other_controller(claim: &ObjectMeta, set: &StatefulSet, pod: &Pod) -> bool {
-    let policy = Policy::of(set);
+    let policy = Policy::from_set(set);
     if !policy.deletes_when_scaled && !policy.deletes_when_deleted {
         return false;
     }
@@ -39,20 +39,20 @@ pub(super) fn has_other_controller(claim: &ObjectMeta, set: &StatefulSet, pod: &
     references(claim).any(|reference| {
         let of_set_or_pod = [&set, &pod].into_iter().find(|owner| owner.is_named_by(reference));
         match of_set_or_pod {
-            // A reference to an earlier object of the name: the garbage collector will take the claim.
+            // The reference is to an earlier object of this name; the garbage collector will delete the claim.
             Some(owner) => owner.meta.uid.as_ref() != Some(&reference.uid),
             None => reference.controller == Some(true),
         }
     })
 }
 
-/// The owner references that a claim gets, if they are not what the policy wants:
+/// The corrected owner references of a claim; `None` if they match the policy:
 ///
 /// | when scaled down | when the set is deleted | owner |
 /// | --- | --- | --- |
 /// | retain | retain | none |
-/// | retain | delete | the set |
 /// | delete | retain | the pod, once it is scaled down |
+/// | delete | delete | the set; the pod, once it is scaled down |
 /// | delete | delete | the pod once it is scaled down, the set before |
 pub(super) fn corrected_owners(
     claim: &ObjectMeta,
@@ -63,16 +63,16 @@ pub(super) fn corrected_owners(
     if has_stale_reference(claim, &set_owner) || has_stale_reference(claim, &pod_owner) {
         return None;
     }
-    let is_own = |reference: &&OwnerReference| set_owner.is(reference) || pod_owner.is(reference);
+    let is_own = |reference: &&OwnerReference| set_owner.matches(reference) || pod_owner.matches(reference);
     let others = || references(claim).filter(|reference| !is_own(reference)).cloned().collect::<Vec<_>>();
     if has_other_controller(claim, set, pod) {
         return references(claim).any(|reference| is_own(&reference)).then(others);
     }
-    let policy = Policy::of(set);
+    let policy = Policy::from_set(set);
     let scaled_down = ordinal(set, pod).is_some_and(|ordinal| !is_in_range(set, ordinal));
     let by_pod = policy.deletes_when_scaled && scaled_down;
     let by_set = policy.deletes_when_deleted && !by_pod;
-    let has = |owner: &Owner<'_>| references(claim).any(|reference| owner.is(reference));
+    let has = |owner: &Owner<'_>| references(claim).any(|reference| owner.matches(reference));
     let all_control = references(claim).filter(is_own).all(|reference| reference.controller == Some(true));
     if has(&set_owner) == by_set && has(&pod_owner) == by_pod && all_control {
         return None;
@@ -92,14 +92,14 @@ fn has_stale_reference(claim: &ObjectMeta, owner: &Owner<'_>) -> bool {
     named.is_some_and(|reference| owner.meta.uid.as_ref() != Some(&reference.uid))
 }
 
-/// The `persistentVolumeClaimRetentionPolicy`; both parts are `Retain` by default.
+/// The `persistentVolumeClaimRetentionPolicy`; both fields default to `Retain`.
 struct Policy {
     deletes_when_scaled: bool,
     deletes_when_deleted: bool,
 }
 
 impl Policy {
-    fn of(set: &StatefulSet) -> Self {
+    fn from_set(set: &StatefulSet) -> Self {
         let policy = spec_of(set).persistent_volume_claim_retention_policy.as_ref();
         let deletes = |policy: Option<&String>| policy.is_some_and(|policy| policy == "Delete");
         Self {
@@ -109,7 +109,7 @@ impl Policy {
     }
 }
 
-/// The set or the pod as an owner of claims.
+/// The set or the pod as owner of claims.
 struct Owner<'a> {
     api_version: &'static str,
     kind: &'static str,
@@ -131,7 +131,7 @@ impl<'a> Owner<'a> {
             && Some(&reference.name) == self.meta.name.as_ref()
     }
 
-    fn is(&self, reference: &OwnerReference) -> bool {
+    fn matches(&self, reference: &OwnerReference) -> bool {
         self.meta.uid.as_ref() == Some(&reference.uid)
     }
 
@@ -160,8 +160,9 @@ mod tests {
     }
 
     #[test]
-    fn the_policy_says_which_of_set_and_pod_owns_a_claim() {
-        // Policy when scaled and when deleted; owner of a pod's claim in range, and of one that is scaled down.
+    fn retention_policy_determines_the_owner() {
+        // The policy when scaled and when deleted; the expected owner for a pod in range, and for one that is
+        // scaled down.
         let cases = [
             ("Retain", "Retain", "", ""),
             ("Retain", "Delete", "set", "set"),
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_of_other_controllers_and_earlier_owners_are_left_alone() {
+    fn ignores_claims_of_other_controllers_and_earlier_owners() {
         let set = with_policy("Delete", "Delete");
         let pod = pod(&set, 1, "r");
         let mut other = Owner::set(&set).reference();
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_that_does_not_control_is_made_to() {
+    fn turns_reference_into_controller_reference() {
         let set = with_policy("Retain", "Delete");
         let pod = pod(&set, 1, "r");
         let mut reference = Owner::set(&set).reference();
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_claim_has_the_labels_of_template_and_selector() {
+    fn new_claim_has_labels_of_template_and_selector() {
         let set = with_policy("Retain", "Delete");
         let claims = new_claims(&set, &pod(&set, 1, "r"), 1);
         let [claim] = claims.as_slice() else { panic!("{claims:?}") };

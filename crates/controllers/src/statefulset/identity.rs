@@ -1,4 +1,4 @@
-//! The identity of a stateful set's pods: name, ordinal, labels, and the claims they mount.
+//! The identity of a stateful set's pods: name, ordinal, labels, and claims.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::selectors::label;
 const POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
 const POD_INDEX_LABEL: &str = "apps.kubernetes.io/pod-index";
 
-/// The set that a pod's name speaks of, and the pod's ordinal.
+/// The name of the set and the ordinal in a pod's name.
 pub(super) fn parse(pod_name: &str) -> Option<(&str, i32)> {
     let (parent, ordinal) = pod_name.rsplit_once('-')?;
     if !ordinal.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -31,12 +31,12 @@ pub(super) fn ordinal(set: &StatefulSet, pod: &Pod) -> Option<i32> {
     (Some(parent) == set.metadata.name.as_deref()).then_some(ordinal)
 }
 
-/// The name of the pod of an ordinal.
+/// The name of the pod with an ordinal.
 pub(super) fn pod_name(set: &StatefulSet, ordinal: i32) -> String {
     format!("{}-{ordinal}", set.metadata.name.as_deref().unwrap_or_default())
 }
 
-/// A pod of the set at a revision.
+/// A new pod of the set at a revision.
 pub(super) fn new_pod(set: &StatefulSet, template: &PodTemplateSpec, revision: &str, ordinal: i32) -> Pod {
     let owner = &set.metadata;
     let reference = controller_reference("apps/v1", "StatefulSet", owner);
@@ -53,7 +53,7 @@ pub(super) fn new_pod(set: &StatefulSet, template: &PodTemplateSpec, revision: &
     pod
 }
 
-/// Gives a pod the labels and volumes that belong to its ordinal.
+/// Sets the labels and volumes of a pod's ordinal.
 pub(super) fn conform(set: &StatefulSet, pod: &mut Pod, ordinal: i32) {
     let labels = pod.metadata.labels.get_or_insert_default();
     labels.insert(POD_NAME_LABEL.to_owned(), pod_name(set, ordinal));
@@ -70,7 +70,7 @@ pub(super) fn conform(set: &StatefulSet, pod: &mut Pod, ordinal: i32) {
     pod.spec.get_or_insert_default().volumes = Some(volumes);
 }
 
-/// Returns whether a pod has the labels and volumes that belong to its ordinal.
+/// Returns whether a pod has the labels and volumes of its ordinal.
 pub(super) fn conforms(set: &StatefulSet, pod: &Pod, ordinal: i32) -> bool {
     let name = pod_name(set, ordinal);
     pod.metadata.name.as_ref() == Some(&name)
@@ -102,17 +102,17 @@ fn volume(set: &StatefulSet, template: &PersistentVolumeClaim, ordinal: i32) -> 
     }
 }
 
-/// The templates of the claims that each pod has.
+/// The claim templates of the set.
 pub(super) fn claim_templates(set: &StatefulSet) -> impl Iterator<Item = &PersistentVolumeClaim> {
     spec_of(set).volume_claim_templates.iter().flatten()
 }
 
-/// The name of the claim that a pod has of a template.
+/// The name of a pod's claim for a template.
 pub(super) fn claim_name(set: &StatefulSet, template: &PersistentVolumeClaim, ordinal: i32) -> String {
     format!("{}-{}", template.metadata.name.as_deref().unwrap_or_default(), pod_name(set, ordinal))
 }
 
-/// The revision that a pod was made at.
+/// The revision label of a pod.
 pub(super) fn revision(pod: &Pod) -> &str {
     label(pod.metadata.labels.as_ref(), REVISION_LABEL).unwrap_or_default()
 }
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_end_with_an_ordinal() {
+    fn pod_name_ends_with_ordinal() {
         assert_eq!(parse("web-0"), Some(("web", 0)));
         assert_eq!(parse("my-web-12"), Some(("my-web", 12)));
         for name in ["web", "web-", "web-x", "web-+1", "web-99999999999"] {
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_pod_has_its_identity_and_its_claims() {
+    fn new_pod_has_identity_and_claims() {
         let set = set(3);
         let template = &spec_of(&set).template;
         let pod = new_pod(&set, template, "web-abc", 2);
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_without_its_label_or_claim_is_brought_back() {
+    fn restores_label_and_claim_of_pod() {
         let set = set(3);
         let pod = new_pod(&set, &spec_of(&set).template, "web-abc", 2);
         let mut bare = pod.clone();

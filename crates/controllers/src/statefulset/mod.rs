@@ -1,12 +1,12 @@
-//! Stateful sets: pods with an identity and claims of their own, in order.
+//! Stateful sets: pods with a stable identity and their own claims, in order.
 //!
-//! | module | what it decides |
+//! | module | contents |
 //! | --- | --- |
-//! | [`identity`] | names, labels and volumes of the pod of an ordinal |
-//! | [`claims`] | the claims of a pod, and their owners by the retention policy |
-//! | [`plan`] | which pods to create, delete and correct now |
-//! | [`status`] | numbers and revisions |
-//! | [`sync`] | the sync that carries out what these decide |
+//! | [`identity`] | names, labels and volumes of pods |
+//! | [`claims`] | the volume claims of pods, and their owners |
+//! | [`plan`] | the pods to create, delete and correct |
+//! | [`status`] | the status |
+//! | [`sync`] | the sync |
 
 mod claims;
 mod identity;
@@ -26,9 +26,8 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use crate::expectations::Expectations;
 use crate::frame::{Context, Descriptor, Workers};
 use crate::owned::{self, DependentHandler};
-use crate::selectors::{Form, Selecting};
+use crate::selectors::{SelectorForm, SelectorIndex};
 
-/// Stateful sets.
 pub(crate) const STATEFUL_SET: Descriptor = Descriptor {
     name: "statefulset-controller",
     alias: "statefulset",
@@ -39,19 +38,17 @@ pub(crate) const STATEFUL_SET: Descriptor = Descriptor {
 };
 
 fn start(context: &Context) -> BoxFuture<'static, ()> {
-    let mut builder = context.controller("statefulset");
-    let (sets, pods) = (builder.informer::<StatefulSet>(), builder.informer::<Pod>());
+    let (mut builder, sets) = context.controller_for::<StatefulSet>("statefulset");
+    let pods = builder.informer::<Pod>();
     let revisions = builder.informer::<ControllerRevision>();
     let claims = builder.informer::<PersistentVolumeClaim>();
     owned::index(&pods);
     owned::index(&revisions);
-    builder.work_on(&sets);
-    let adopters = Selecting::new(sets.lister(), Form::Selector);
-    // A cache that lags is no danger here: a pod's name is fixed, so that it cannot be created twice, and it is deleted
-    // by its uid.
+    let adopters = SelectorIndex::new(sets.lister(), SelectorForm::Selector);
+    // A stale cache does no harm: a pod's name is fixed, so it is not created twice, and it is deleted by UID.
     let expectations = Arc::new(Expectations::default());
     let kind = ("apps", "StatefulSet");
-    builder.watch(&pods, DependentHandler::new(builder.queue(), kind, adopters, expectations));
+    builder.add_handler(&pods, DependentHandler::new(builder.queue(), kind, adopters, expectations));
     builder.run(sync::Controller {
         client: context.client.clone(),
         events: context.events.clone(),
@@ -71,7 +68,7 @@ fn replicas(set: &StatefulSet) -> i32 {
     spec_of(set).replicas.unwrap_or(1)
 }
 
-/// The ordinals of the pods that a set wants.
+/// The ordinals of a set's pods.
 fn ordinals(set: &StatefulSet) -> Range<i32> {
     let start = spec_of(set).ordinals.as_ref().and_then(|ordinals| ordinals.start).unwrap_or(0);
     start..start.saturating_add(replicas(set))
@@ -88,7 +85,7 @@ mod fixtures {
     use super::{ControllerRevision, Pod, StatefulSet, identity, spec_of};
     use crate::pods::fixtures::now;
 
-    /// A set of pods with a claim each.
+    /// A set whose pods have one claim each.
     pub(super) fn set(replicas: i32) -> StatefulSet {
         serde_json::from_value(json!({
             "metadata": {"name": "web", "namespace": "default", "uid": "u", "generation": 3},
@@ -110,7 +107,7 @@ mod fixtures {
         pod
     }
 
-    /// The pod, running and ready for so many seconds.
+    /// The pod, running and ready for this many seconds.
     pub(super) fn running(mut pod: Pod, ready_for: i64) -> Pod {
         let since = (now() - jiff::SignedDuration::from_secs(ready_for)).to_string();
         let ready = json!([{"type": "Ready", "status": "True", "lastTransitionTime": since}]);
@@ -118,7 +115,7 @@ mod fixtures {
         pod
     }
 
-    /// A revision of the set whose container has this image.
+    /// A revision of the set with this container image.
     pub(super) fn revision(name: &str, image: &str, number: i64) -> ControllerRevision {
         let template = json!({"$patch": "replace", "metadata": {"labels": {"app": "web"}},
             "spec": {"containers": [{"name": "c", "image": image}]}});

@@ -1,7 +1,7 @@
-//! Decides which pods of a stateful set to create and delete: a pure function of the observed state.
+//! Plans the creation and deletion of a stateful set's pods: a pure function of the observed state.
 //!
-//! Ordered sets (`OrderedReady`) go step by step: a pod that is not available holds up all that come after it. Parallel
-//! sets create and delete at once. An update replaces one pod at a time in both, from the highest ordinal down to the
+//! Ordered sets (`OrderedReady`) proceed pod by pod: an unavailable pod blocks all later ones. Parallel sets create
+//! and delete pods at once. In both, an update replaces one pod at a time, from the highest ordinal down to the
 //! partition.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use super::{claims, is_in_range, ordinals, spec_of};
 use crate::history::template_of;
 use crate::pods::{is_available, is_ready, is_terminal, phase};
 
-/// At most so many missing pods are created in one sync of a parallel set.
+/// The maximum number of pods that a parallel set creates per sync.
 const BURST: usize = 500;
 
 /// The observed state.
@@ -24,7 +24,7 @@ pub(super) struct Observed<'a> {
     pub(super) set: &'a StatefulSet,
     /// The set's pods by ordinal.
     pub(super) pods: &'a BTreeMap<i32, Pod>,
-    /// The metadata of a claim, by name.
+    /// Returns the metadata of a claim by name.
     pub(super) claim: &'a dyn Fn(&str) -> Option<ObjectMeta>,
     pub(super) current: &'a ControllerRevision,
     pub(super) update: &'a ControllerRevision,
@@ -34,23 +34,22 @@ pub(super) struct Observed<'a> {
 /// A step for one pod.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Step {
-    /// Creates its claims, then the pod.
+    /// Creates the pod's claims, then the pod.
     Create(Box<Pod>, i32),
-    /// Creates claims that a pending pod waits for, and corrects their owners.
+    /// Creates missing claims of a pending pod, and corrects their owners.
     EnsureClaims(Box<Pod>, i32),
-    /// Brings labels, volumes and the owners of claims back.
+    /// Restores labels, volumes and the owners of claims.
     Conform(Box<Pod>, i32),
-    /// Corrects the owners of the claims of a pod that is about to go.
+    /// Corrects the owners of the claims of a pod that is about to be deleted.
     RetainClaims(Box<Pod>, i32),
-    /// Deletes the pod.
     Delete(Box<Pod>),
 }
 
-/// Steps in phases: one begins when all steps of the one before succeeded.
+/// Steps in phases: a phase starts when all steps of the previous one have succeeded.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) phases: Vec<Vec<Step>>,
-    /// How many pods of the current revision the update deletes.
+    /// The number of pods of the current revision that the update deletes.
     pub(super) replaced: i32,
 }
 
@@ -60,29 +59,29 @@ impl Plan {
     }
 }
 
-/// Returns whether pods are created and deleted one after the other.
+/// Returns whether pods are created and deleted one after another.
 pub(super) fn is_ordered(set: &StatefulSet) -> bool {
     spec_of(set).pod_management_policy.as_deref() != Some("Parallel")
 }
 
-/// The plan for what is observed.
+/// Plans the steps for the observed state.
 pub(super) fn plan(observed: &Observed<'_>) -> Plan {
     let mut plan = Plan::default();
     if observed.set.metadata.deletion_timestamp.is_some() {
         return plan;
     }
-    // A phase that ends early holds up the following ones.
+    // A blocked phase also blocks the later phases.
     let _ = observed.phases(&mut plan);
     plan
 }
 
-/// The plan ends here.
+/// No more steps may be planned.
 struct Blocked;
 
 impl Observed<'_> {
     fn phases(&self, plan: &mut Plan) -> Result<(), Blocked> {
-        self.keep(plan.next_phase())?;
-        self.retain(plan.next_phase());
+        self.keep_replicas(plan.next_phase())?;
+        self.retain_claims(plan.next_phase());
         self.scale_down(plan.next_phase())?;
         if let Some(pod) = self.next_to_update() {
             plan.next_phase().push(Step::Delete(Box::new(pod.clone())));
@@ -91,13 +90,13 @@ impl Observed<'_> {
         Ok(())
     }
 
-    /// The pods that are to be there: creates those that are missing, and replaces those that have ended.
-    fn keep(&self, steps: &mut Vec<Step>) -> Result<(), Blocked> {
+    /// Creates missing pods in the set's range, and replaces terminal ones.
+    fn keep_replicas(&self, steps: &mut Vec<Step>) -> Result<(), Blocked> {
         let ordered = is_ordered(self.set);
         let mut missing = 0;
         for ordinal in ordinals(self.set) {
             let blocked = match self.pods.get(&ordinal) {
-                Some(pod) => self.keep_one(pod, ordinal, steps),
+                Some(pod) => self.keep_replica(pod, ordinal, steps),
                 None if missing == BURST => return Err(Blocked),
                 None => {
                     missing += 1;
@@ -119,7 +118,7 @@ impl Observed<'_> {
         }
     }
 
-    fn keep_one(&self, pod: &Pod, ordinal: i32, steps: &mut Vec<Step>) -> Result<(), Blocked> {
+    fn keep_replica(&self, pod: &Pod, ordinal: i32, steps: &mut Vec<Step>) -> Result<(), Blocked> {
         let deleted = pod.metadata.deletion_timestamp.is_some();
         if is_terminal(pod) {
             if !deleted {
@@ -127,7 +126,7 @@ impl Observed<'_> {
             }
             return Err(Blocked);
         }
-        let retained = self.claims_are_retained(pod, ordinal);
+        let retained = self.has_correct_claim_owners(pod, ordinal);
         let complete = self.claims_of(ordinal).count() == claim_templates(self.set).count();
         if phase(pod) == "Pending" && !(complete && retained) {
             steps.push(Step::EnsureClaims(Box::new(pod.clone()), ordinal));
@@ -141,12 +140,12 @@ impl Observed<'_> {
         Ok(())
     }
 
-    fn retain(&self, steps: &mut Vec<Step>) {
-        let wrong = self.condemned().filter(|(ordinal, pod)| !self.claims_are_retained(pod, *ordinal));
+    fn retain_claims(&self, steps: &mut Vec<Step>) {
+        let wrong = self.condemned().filter(|(ordinal, pod)| !self.has_correct_claim_owners(pod, *ordinal));
         steps.extend(wrong.map(|(ordinal, pod)| Step::RetainClaims(Box::new(pod.clone()), ordinal)));
     }
 
-    /// The pods beyond the set's size, from the highest ordinal down.
+    /// Deletes the pods beyond the set's size, from the highest ordinal down.
     fn scale_down(&self, steps: &mut Vec<Step>) -> Result<(), Blocked> {
         let ordered = is_ordered(self.set);
         let unavailable = |(_, pod): &(i32, &Pod)| self.is_unavailable(pod);
@@ -177,7 +176,7 @@ impl Observed<'_> {
         }
         let first = ordinals(self.set).start.saturating_add(partition(self.set).unwrap_or(0));
         for ordinal in (first..ordinals(self.set).end).rev() {
-            // A pod that was just created is waited for.
+            // A pod missing from the cache was just created.
             let pod = self.pods.get(&ordinal)?;
             let deleted = pod.metadata.deletion_timestamp.is_some();
             if !deleted && Some(revision(pod)) != self.update.metadata.name.as_deref() {
@@ -190,13 +189,13 @@ impl Observed<'_> {
         None
     }
 
-    /// The pods outside of the set's ordinals, from the highest ordinal down.
+    /// The pods outside the set's range, from the highest ordinal down.
     fn condemned(&self) -> impl Iterator<Item = (i32, &Pod)> {
         let pods = self.pods.iter().rev().map(|(ordinal, pod)| (*ordinal, pod));
         pods.filter(|(ordinal, _)| !is_in_range(self.set, *ordinal))
     }
 
-    /// A pod for an ordinal, at the revision that it has in the middle of an update.
+    /// A new pod for an ordinal, at its revision in the update.
     fn new_pod(&self, ordinal: i32) -> Pod {
         let start = ordinals(self.set).start;
         let strategy = spec_of(self.set).update_strategy.as_ref();
@@ -212,13 +211,13 @@ impl Observed<'_> {
         identity::new_pod(self.set, &template, at.metadata.name.as_deref().unwrap_or_default(), ordinal)
     }
 
-    /// The claims of an ordinal that exist.
+    /// The existing claims of an ordinal.
     fn claims_of(&self, ordinal: i32) -> impl Iterator<Item = ObjectMeta> {
         claim_templates(self.set)
             .filter_map(move |template| (self.claim)(&claim_name(self.set, template, ordinal)))
     }
 
-    fn claims_are_retained(&self, pod: &Pod, ordinal: i32) -> bool {
+    fn has_correct_claim_owners(&self, pod: &Pod, ordinal: i32) -> bool {
         self.claims_of(ordinal).all(|claim| claims::corrected_owners(&claim, self.set, pod).is_none())
     }
 

@@ -1,4 +1,4 @@
-//! The status of a stateful set, as it follows from its pods.
+//! The status of a stateful set.
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
@@ -6,23 +6,27 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::identity::revision;
 use super::{replicas, spec_of};
+use crate::counts::omit_zero;
 use crate::pods::{is_available, is_ready, phase};
 
-/// The observed state beside the set itself.
+/// The observed state apart from the set itself.
 pub(super) struct Observed<'a> {
     pub(super) current: &'a ControllerRevision,
     pub(super) update: &'a ControllerRevision,
     pub(super) collisions: i32,
-    /// How many pods of the current revision an update has deleted.
+    /// The number of pods of the current revision that the update has deleted.
     pub(super) replaced: i32,
     pub(super) now: Timestamp,
 }
 
-/// The status after a sync.
-pub(super) fn of(set: &StatefulSet, pods: &[&Pod], observed: &Observed<'_>) -> StatefulSetStatus {
+pub(super) fn stateful_set_status(
+    set: &StatefulSet,
+    pods: &[&Pod],
+    observed: &Observed<'_>,
+) -> StatefulSetStatus {
     let min_ready = spec_of(set).min_ready_seconds.unwrap_or(0);
-    let count = |of: &dyn Fn(&Pod) -> bool| {
-        let count = pods.iter().filter(|pod| !phase(pod).is_empty() && of(pod)).count();
+    let count = |matches: &dyn Fn(&Pod) -> bool| {
+        let count = pods.iter().filter(|pod| !phase(pod).is_empty() && matches(pod)).count();
         i32::try_from(count).unwrap_or(i32::MAX)
     };
     let name = |revision: &ControllerRevision| revision.metadata.name.clone().unwrap_or_default();
@@ -34,12 +38,12 @@ pub(super) fn of(set: &StatefulSet, pods: &[&Pod], observed: &Observed<'_>) -> S
     let updated = at(&update);
     let mut status = StatefulSetStatus {
         replicas: all,
-        ready_replicas: positive(ready),
+        ready_replicas: omit_zero(ready),
         available_replicas: Some(count(&|pod| {
             is_running_and_ready(pod) && is_available(pod, min_ready, observed.now)
         })),
-        current_replicas: positive(at(&current) - observed.replaced),
-        updated_replicas: positive(updated),
+        current_replicas: omit_zero(at(&current) - observed.replaced),
+        updated_replicas: omit_zero(updated),
         current_revision: Some(current),
         update_revision: Some(update),
         collision_count: Some(observed.collisions),
@@ -56,11 +60,6 @@ pub(super) fn of(set: &StatefulSet, pods: &[&Pod], observed: &Observed<'_>) -> S
     status
 }
 
-/// A number as the API keeps it: zero is left out.
-fn positive(count: i32) -> Option<i32> {
-    Some(count).filter(|count| *count > 0)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -73,11 +72,11 @@ mod tests {
         let (current, update) = (revision("web-a", "x", 1), revision("web-b", "y", 2));
         let observed =
             Observed { current: &current, update: &update, collisions: 0, replaced: 0, now: now() };
-        serde_json::to_value(of(set, &pods.iter().collect::<Vec<_>>(), &observed)).unwrap()
+        serde_json::to_value(stateful_set_status(set, &pods.iter().collect::<Vec<_>>(), &observed)).unwrap()
     }
 
     #[test]
-    fn numbers_follow_from_the_pods() {
+    fn counts_pods() {
         let mut set = set(4);
         set.spec.as_mut().unwrap().min_ready_seconds = Some(10);
         let pods = [
@@ -93,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_is_complete_when_all_pods_are_updated_and_ready() {
+    fn update_completes_when_all_pods_are_updated_and_ready() {
         let mut set = set(2);
         let pods = [running(pod(&set, 0, "web-b"), 60), running(pod(&set, 1, "web-b"), 60)];
         assert_eq!(status(&set, &pods)["currentRevision"], "web-b");

@@ -1,4 +1,4 @@
-//! A stateful set's sync: claims its pods and revisions, carries out the plan, writes the status.
+//! The sync of a stateful set: claims its pods and revisions, applies the plan, and writes the status.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::plan::{self, Plan, Step};
 use super::{claims, identity, spec_of, status};
 use crate::frame::{EventKind, EventRecorder, Reconciler, SyncError, reference_of, slow_start};
 use crate::history::History;
-use crate::owners::{Claims, controller_reference};
+use crate::owners::Claims;
 use crate::{owned, pods, selectors};
 
 pub(super) struct Controller {
@@ -55,10 +55,14 @@ impl Reconciler for Controller {
             update: &update,
             now,
         });
-        let done = self.carry_out(&set, &plan).await;
+        let done = self.apply(&set, &plan).await;
         let replaced = if done.is_ok() { plan.replaced } else { 0 };
         let observed = status::Observed { current: &current, update: &update, collisions, replaced, now };
-        self.write_status(&set, status::of(&set, &pods.values().collect::<Vec<_>>(), &observed)).await?;
+        self.write_status(
+            &set,
+            status::stateful_set_status(&set, &pods.values().collect::<Vec<_>>(), &observed),
+        )
+        .await?;
         done?;
 
         let mut in_use: HashSet<_> = pods.values().map(identity::revision).collect();
@@ -73,32 +77,27 @@ impl Reconciler for Controller {
 }
 
 impl Controller {
-    /// The set's pods by ordinal, after adoption and release.
+    /// Claims the set's pods; returns them by ordinal.
     async fn claim_pods(
         &self,
         set: &StatefulSet,
         selector: &nave_machinery::selector::LabelSelector,
     ) -> Result<BTreeMap<i32, Pod>, SyncError> {
-        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-        let claims = Claims {
-            owner: &set.metadata,
-            reference: controller_reference("apps/v1", "StatefulSet", &set.metadata),
-            finalizer: None,
-            owners: Api::<StatefulSet>::namespaced(self.client.clone(), namespace),
-            objects: Api::<Pod>::namespaced(self.client.clone(), namespace),
-        };
         let is_member = |name: &str| {
             identity::parse(name).is_some_and(|(parent, _)| Some(parent) == set.metadata.name.as_deref())
         };
-        let candidates = owned::candidates(&self.pods, &set.metadata, selector);
-        let candidates = candidates.iter().filter(|pod| is_member(pod.name()));
-        let candidates = candidates.map(Object::decode).collect::<Result<Vec<_>, _>>()?;
-        let claimed = claims.claim(candidates, |meta| selectors::selects(selector, meta)).await?;
+        let candidates = owned::candidates(&self.pods, &set.metadata, selector)
+            .iter()
+            .filter(|pod| is_member(pod.name()))
+            .map(Object::decode)
+            .collect::<Result<Vec<_>, _>>()?;
+        let claims = Claims::<StatefulSet, Pod>::new(&self.client, &set.metadata);
+        let claimed = claims.claim(candidates, selector).await?;
         Ok(claimed.into_iter().filter_map(|pod| Some((identity::ordinal(set, &pod)?, pod))).collect())
     }
 
-    /// Carries out a plan: ordered sets step by step, others in growing batches.
-    async fn carry_out(&self, set: &StatefulSet, plan: &Plan) -> Result<(), SyncError> {
+    /// Applies a plan: step by step for ordered sets, in growing batches for others.
+    async fn apply(&self, set: &StatefulSet, plan: &Plan) -> Result<(), SyncError> {
         for phase in &plan.phases {
             if plan::is_ordered(set) {
                 for step in phase {
@@ -135,7 +134,7 @@ impl Controller {
             Ok::<_, SyncError>(())
         };
         match outcome.await {
-            // Another sync has created it, and its cache will say so.
+            // An earlier sync has created it, which the cache will show.
             Err(error) if error.is_already_exists() || error.is_namespace_terminating() => Err(error),
             outcome => {
                 self.record(set, pod, ["SuccessfulCreate", "FailedCreate"], "Create", &outcome);
@@ -169,7 +168,7 @@ impl Controller {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let outcome = self.pods_api(set).delete(name, &parameters).await.map(drop).map_err(SyncError::from);
         match outcome {
-            // It is gone, or another has its name.
+            // The pod is gone or replaced by another of the same name.
             Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
             outcome => {
                 self.record(set, pod, ["SuccessfulDelete", "FailedDelete"], "Delete", &outcome);
@@ -178,7 +177,7 @@ impl Controller {
         }
     }
 
-    /// Creates the claims of a pod that are missing; one that is being deleted must be gone first.
+    /// Creates the missing claims of a pod. A claim that is being deleted must be gone first.
     async fn create_claims(&self, set: &StatefulSet, pod: &Pod, ordinal: i32) -> Result<(), SyncError> {
         let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
         let mut failure = None;
@@ -258,15 +257,15 @@ impl Controller {
     ) {
         let [pod, name] =
             [pod.metadata.name.as_deref(), set.metadata.name.as_deref()].map(Option::unwrap_or_default);
-        let said = format!("{verb} Pod {pod} in StatefulSet {name}");
+        let message = format!("{verb} Pod {pod} in StatefulSet {name}");
         let (kind, reason, message) = match outcome {
-            Ok(()) => (EventKind::Normal, succeeded, format!("{said} successful")),
-            Err(error) => (EventKind::Warning, failed, format!("{said} failed error: {error}")),
+            Ok(()) => (EventKind::Normal, succeeded, format!("{message} successful")),
+            Err(error) => (EventKind::Warning, failed, format!("{message} failed error: {error}")),
         };
         self.events.record(&reference_of(set), kind, reason, &message);
     }
 
-    /// Writes a status if it says something new.
+    /// Writes the status if it has changed.
     async fn write_status(&self, set: &StatefulSet, status: StatefulSetStatus) -> Result<(), SyncError> {
         if set.status.as_ref() == Some(&status) {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Plans, carried out on pods in memory, with a kubelet that is played.
+//! Applies plans to pods in memory, with a simulated kubelet.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -12,7 +12,6 @@ use super::plan::{self, Step};
 use super::{claims, identity, status};
 use crate::pods::fixtures::{deleting, now};
 
-/// A set, its pods, and a kubelet.
 struct World {
     set: StatefulSet,
     current: ControllerRevision,
@@ -38,7 +37,7 @@ impl World {
         }
     }
 
-    fn with(replicas: i32, change: &Value) -> Self {
+    fn with_changes(replicas: i32, change: &Value) -> Self {
         let mut value = serde_json::to_value(set(replicas)).unwrap();
         for (key, field) in change.as_object().unwrap() {
             value["spec"][key] = field.clone();
@@ -50,7 +49,7 @@ impl World {
         self.set.spec.as_mut().unwrap().replicas = Some(replicas);
     }
 
-    /// One sync. Says what was done: `+0` for a creation, `-0` for a deletion, `c0` for claims, `=0` for a correction.
+    /// Runs one sync. Returns `+0` for a creation, `-0` for a deletion, `c0` for claims, `=0` for a correction.
     fn sync(&mut self) -> Vec<String> {
         let known = self.claims.clone();
         let observed = plan::Observed {
@@ -63,16 +62,16 @@ impl World {
         };
         let plan = plan::plan(&observed);
         let steps: Vec<Step> = plan.phases.into_iter().flatten().collect();
-        let said = steps.into_iter().map(|step| self.carry_out(step)).collect();
+        let steps_taken = steps.into_iter().map(|step| self.apply(step)).collect();
         let status = self.status(plan.replaced);
         if status.current_revision == self.update.metadata.name {
             self.current = self.update.clone();
         }
         self.set.status = Some(status);
-        said
+        steps_taken
     }
 
-    fn carry_out(&mut self, step: Step) -> String {
+    fn apply(&mut self, step: Step) -> String {
         match step {
             Step::Create(mut pod, ordinal) => {
                 self.created += 1;
@@ -112,11 +111,11 @@ impl World {
     fn status(&self, replaced: i32) -> StatefulSetStatus {
         let (current, update) = (&self.current, &self.update);
         let observed = status::Observed { current, update, collisions: 0, replaced, now: now() };
-        status::of(&self.set, &self.pods.values().collect::<Vec<_>>(), &observed)
+        status::stateful_set_status(&self.set, &self.pods.values().collect::<Vec<_>>(), &observed)
     }
 
-    /// The kubelet lets pods go that are being deleted, and makes others ready.
-    fn kubelet(&mut self) {
+    /// Removes pods that are being deleted, and makes the others ready.
+    fn run_kubelet(&mut self) {
         self.pods.retain(|_, pod| pod.metadata.deletion_timestamp.is_none());
         for (ordinal, pod) in &mut self.pods {
             if !self.stuck.contains(ordinal) {
@@ -125,23 +124,23 @@ impl World {
         }
     }
 
-    /// Syncs until there is nothing to do; says what each sync did.
-    fn settle(&mut self) -> Vec<String> {
-        let mut said = Vec::new();
+    /// Syncs until nothing is left to do; returns the steps of each sync.
+    fn sync_until_stable(&mut self) -> Vec<String> {
+        let mut steps_taken = Vec::new();
         for _ in 0..100 {
             let (before, steps) = (self.pods.clone(), self.sync());
             if steps.is_empty()
                 && before == self.pods
                 && self.pods.values().all(|pod| pod.metadata.deletion_timestamp.is_none())
             {
-                return said;
+                return steps_taken;
             }
             if !steps.is_empty() {
-                said.push(steps.join(" "));
+                steps_taken.push(steps.join(" "));
             }
-            self.kubelet();
+            self.run_kubelet();
         }
-        panic!("does not settle: {said:?}");
+        panic!("does not settle: {steps_taken:?}");
     }
 
     fn images(&self) -> Vec<String> {
@@ -151,29 +150,29 @@ impl World {
 }
 
 #[test]
-fn an_ordered_set_comes_up_and_goes_down_one_by_one() {
+fn ordered_set_scales_one_by_one() {
     let mut world = World::new(set(3));
-    assert_eq!(world.settle(), ["+0", "+1", "+2"]);
+    assert_eq!(world.sync_until_stable(), ["+0", "+1", "+2"]);
     world.scale(1);
-    assert_eq!(world.settle(), ["-2", "-1"]);
+    assert_eq!(world.sync_until_stable(), ["-2", "-1"]);
     world.scale(2);
-    assert_eq!(world.settle(), ["+1"]);
+    assert_eq!(world.sync_until_stable(), ["+1"]);
     assert_eq!(world.status(0).current_replicas, Some(2));
 }
 
 #[test]
-fn a_parallel_set_comes_up_and_goes_down_at_once() {
-    let mut world = World::with(3, &json!({"podManagementPolicy": "Parallel"}));
+fn parallel_set_scales_at_once() {
+    let mut world = World::with_changes(3, &json!({"podManagementPolicy": "Parallel"}));
     world.stuck.insert(0);
     assert_eq!(world.sync(), ["+0", "+1", "+2"]);
-    world.kubelet();
+    world.run_kubelet();
     world.scale(1);
     assert_eq!(world.sync(), ["-2", "-1"]);
 }
 
 #[test]
-fn a_parallel_set_creates_a_bounded_number_of_pods_in_a_sync() {
-    let mut world = World::with(i32::MAX, &json!({"podManagementPolicy": "Parallel"}));
+fn parallel_set_creates_limited_number_per_sync() {
+    let mut world = World::with_changes(i32::MAX, &json!({"podManagementPolicy": "Parallel"}));
     assert_eq!(world.sync().len(), 500);
     assert_eq!(world.sync().len(), 500);
     world.scale(0);
@@ -181,22 +180,22 @@ fn a_parallel_set_creates_a_bounded_number_of_pods_in_a_sync() {
 }
 
 #[test]
-fn a_pod_that_is_not_ready_holds_up_an_ordered_set() {
+fn unready_pod_blocks_ordered_set() {
     let mut world = World::new(set(3));
     world.stuck.insert(1);
     for expected in ["+0", "+1", "", ""] {
         assert_eq!(world.sync().join(" "), expected);
-        world.kubelet();
+        world.run_kubelet();
     }
     world.stuck.clear();
-    world.kubelet();
-    assert_eq!(world.settle(), ["+2"]);
+    world.run_kubelet();
+    assert_eq!(world.sync_until_stable(), ["+2"]);
 }
 
 #[test]
-fn scaling_down_waits_for_pods_that_are_not_ready_except_the_lowest() {
+fn scaling_down_waits_for_unready_pods_except_the_lowest() {
     let mut world = World::new(set(4));
-    world.settle();
+    world.sync_until_stable();
     world.scale(1);
     let pending = |world: &mut World, ordinal: i32| {
         world.stuck.insert(ordinal);
@@ -207,87 +206,87 @@ fn scaling_down_waits_for_pods_that_are_not_ready_except_the_lowest() {
     pending(&mut world, 3);
     assert_eq!(world.sync(), [""; 0], "3 waits for 2");
     world.stuck.remove(&3);
-    world.kubelet();
-    assert_eq!(world.settle(), ["-3", "-2", "-1"]);
+    world.run_kubelet();
+    assert_eq!(world.sync_until_stable(), ["-3", "-2", "-1"]);
 }
 
 #[test]
-fn pods_that_have_ended_are_replaced() {
+fn replaces_terminal_pods() {
     for phase in ["Failed", "Succeeded"] {
         let mut world = World::new(set(2));
-        world.settle();
+        world.sync_until_stable();
         world.pods.get_mut(&0).unwrap().status = serde_json::from_value(json!({"phase": phase})).unwrap();
-        assert_eq!(world.settle(), ["-0", "+0"]);
+        assert_eq!(world.sync_until_stable(), ["-0", "+0"]);
     }
 }
 
 #[test]
-fn an_update_replaces_pods_from_the_highest_down_to_the_partition() {
+fn update_replaces_pods_from_the_highest_to_the_partition() {
     let rolling =
         |partition: i32| json!({"type": "RollingUpdate", "rollingUpdate": {"partition": partition}});
-    let mut world = World::with(3, &json!({"updateStrategy": rolling(1)}));
-    world.settle();
+    let mut world = World::with_changes(3, &json!({"updateStrategy": rolling(1)}));
+    world.sync_until_stable();
     world.update = revision("web-b", "y", 2);
-    assert_eq!(world.settle(), ["-2", "+2", "-1", "+1"]);
+    assert_eq!(world.sync_until_stable(), ["-2", "+2", "-1", "+1"]);
     assert_eq!(world.images(), ["x", "y", "y"]);
     let status = world.set.status.clone().unwrap();
     assert_eq!((status.current_replicas, status.updated_replicas), (Some(1), Some(2)));
     assert_eq!(status.current_revision.as_deref(), Some("web-a"));
 
-    // A pod below the partition comes back as it was.
+    // A pod below the partition is recreated at the old revision.
     let deleted = deleting(world.pods[&0].clone());
     world.pods.insert(0, deleted);
-    assert_eq!(world.settle(), ["+0"]);
+    assert_eq!(world.sync_until_stable(), ["+0"]);
     assert_eq!(world.images(), ["x", "y", "y"]);
 
     world.set.spec.as_mut().unwrap().update_strategy = serde_json::from_value(rolling(0)).unwrap();
-    assert_eq!(world.settle(), ["-0", "+0"]);
+    assert_eq!(world.sync_until_stable(), ["-0", "+0"]);
     assert_eq!(world.images(), ["y"; 3]);
     assert_eq!(world.set.status.clone().unwrap().current_revision.as_deref(), Some("web-b"));
 }
 
 #[test]
-fn an_update_of_a_parallel_set_waits_for_pods_that_are_not_available() {
-    let mut world = World::with(3, &json!({"podManagementPolicy": "Parallel"}));
-    world.settle();
+fn update_of_parallel_set_waits_for_unavailable_pods() {
+    let mut world = World::with_changes(3, &json!({"podManagementPolicy": "Parallel"}));
+    world.sync_until_stable();
     world.update = revision("web-b", "y", 2);
     assert_eq!(world.sync(), ["-2"]);
     assert_eq!(world.sync(), [""; 0], "it is still being deleted");
     world.stuck.insert(2);
-    world.kubelet();
+    world.run_kubelet();
     assert_eq!(world.sync(), ["+2"]);
-    world.kubelet();
+    world.run_kubelet();
     assert_eq!(world.sync(), [""; 0], "it is not ready");
     world.stuck.clear();
-    world.kubelet();
-    assert_eq!(world.settle(), ["-1", "+1", "-0", "+0"]);
+    world.run_kubelet();
+    assert_eq!(world.sync_until_stable(), ["-1", "+1", "-0", "+0"]);
 }
 
 #[test]
-fn pods_are_replaced_when_they_are_deleted_under_on_delete() {
-    let mut world = World::with(2, &json!({"updateStrategy": {"type": "OnDelete"}}));
-    world.settle();
+fn on_delete_strategy_replaces_deleted_pods() {
+    let mut world = World::with_changes(2, &json!({"updateStrategy": {"type": "OnDelete"}}));
+    world.sync_until_stable();
     world.update = revision("web-b", "y", 2);
-    assert_eq!(world.settle(), [""; 0]);
+    assert_eq!(world.sync_until_stable(), [""; 0]);
     let deleted = deleting(world.pods[&0].clone());
     world.pods.insert(0, deleted);
-    assert_eq!(world.settle(), ["+0"]);
+    assert_eq!(world.sync_until_stable(), ["+0"]);
     assert_eq!(world.images(), ["y", "x"]);
 }
 
 #[test]
-fn ordinals_begin_where_the_set_says() {
-    let mut world = World::with(2, &json!({"ordinals": {"start": 5}}));
-    assert_eq!(world.settle(), ["+5", "+6"]);
+fn ordinals_start_at_spec_ordinals_start() {
+    let mut world = World::with_changes(2, &json!({"ordinals": {"start": 5}}));
+    assert_eq!(world.sync_until_stable(), ["+5", "+6"]);
     world.set.spec.as_mut().unwrap().ordinals = serde_json::from_value(json!({"start": 6})).unwrap();
-    assert_eq!(world.settle(), ["+7", "-5"]);
+    assert_eq!(world.sync_until_stable(), ["+7", "-5"]);
     world.update = revision("web-b", "y", 2);
-    assert_eq!(world.settle(), ["-7", "+7", "-6", "+6"]);
+    assert_eq!(world.sync_until_stable(), ["-7", "+7", "-6", "+6"]);
 }
 
 #[test]
-fn pods_count_on_being_ready_for_long_enough() {
-    let mut world = World::with(2, &json!({"minReadySeconds": 10}));
+fn pods_are_available_after_min_ready_seconds() {
+    let mut world = World::with_changes(2, &json!({"minReadySeconds": 10}));
     assert_eq!(world.sync(), ["+0"]);
     let pod = world.pods[&0].clone();
     world.pods.insert(0, running(pod.clone(), 9));
@@ -297,10 +296,10 @@ fn pods_count_on_being_ready_for_long_enough() {
 }
 
 #[test]
-fn claims_change_owners_before_a_pod_is_scaled_down() {
+fn corrects_claim_owners_before_scaling_down() {
     let policy = json!({"whenScaled": "Delete", "whenDeleted": "Delete"});
-    let mut world = World::with(2, &json!({"persistentVolumeClaimRetentionPolicy": policy}));
-    world.settle();
+    let mut world = World::with_changes(2, &json!({"persistentVolumeClaimRetentionPolicy": policy}));
+    world.sync_until_stable();
     let owner = |world: &World, claim: &str| {
         world.claims[claim]
             .owner_references
@@ -312,18 +311,18 @@ fn claims_change_owners_before_a_pod_is_scaled_down() {
     };
     assert_eq!(owner(&world, "data-web-1"), ["StatefulSet"]);
     world.scale(1);
-    assert_eq!(world.settle(), ["c1 -1"]);
+    assert_eq!(world.sync_until_stable(), ["c1 -1"]);
     assert_eq!(owner(&world, "data-web-1"), ["Pod"]);
     assert_eq!(owner(&world, "data-web-0"), ["StatefulSet"]);
-    // The claim goes with the pod; until it has gone no new pod may take it.
+    // The claim is deleted with the pod; a new pod must wait until then.
     world.scale(2);
-    assert_eq!(world.settle(), [""; 0]);
+    assert_eq!(world.sync_until_stable(), [""; 0]);
     world.claims.remove("data-web-1");
-    assert_eq!(world.settle(), ["+1"]);
+    assert_eq!(world.sync_until_stable(), ["+1"]);
 }
 
 #[test]
-fn a_claim_that_vanished_is_created_again_for_a_pending_pod() {
+fn recreates_missing_claim_of_pending_pod() {
     let mut world = World::new(set(1));
     world.sync();
     world.claims.clear();
@@ -332,18 +331,18 @@ fn a_claim_that_vanished_is_created_again_for_a_pending_pod() {
 }
 
 #[test]
-fn pods_whose_labels_were_changed_are_corrected() {
+fn restores_changed_labels() {
     let mut world = World::new(set(1));
-    world.settle();
+    world.sync_until_stable();
     let labels = world.pods.get_mut(&0).unwrap().metadata.labels.as_mut().unwrap();
     labels.remove("statefulset.kubernetes.io/pod-name");
-    assert_eq!(world.settle(), ["=0"]);
+    assert_eq!(world.sync_until_stable(), ["=0"]);
 }
 
 #[test]
-fn a_set_under_deletion_does_nothing() {
+fn deleted_set_does_nothing() {
     let mut world = World::new(set(3));
-    world.settle();
+    world.sync_until_stable();
     let time = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now());
     world.set.metadata.deletion_timestamp = Some(time);
     world.pods.remove(&1);

@@ -6,31 +6,31 @@ use nave_client::{Object, PartialObjectMetadata};
 use super::{Deletion, Kind};
 use crate::garbage_collector::uid::Uid;
 
-/// The number of a node.
+/// The index of a node.
 pub(super) type NodeId = u32;
 
-/// An object that owns or is owned.
+/// An object with owners or dependents.
 pub(super) struct Node {
     pub(super) uid: Uid,
     pub(super) kind: Arc<Kind>,
-    pub(super) place: Place,
+    pub(super) name: NodeName,
     pub(super) owners: Box<[Link]>,
-    /// Most have none.
+    /// Most nodes have no dependents.
     #[expect(clippy::box_collection, reason = "an empty set takes three times as much as no set")]
     pub(super) dependents: Option<Box<BTreeSet<NodeId>>>,
     pub(super) deletion: Deletion,
     pub(super) observed: bool,
 }
 
-/// Where an object is.
-pub(super) enum Place {
-    /// As the object in an informer's cache says, which is there anyway.
+/// The namespace and name of a node.
+pub(super) enum NodeName {
+    /// Those of the object in an informer's cache, which costs no memory.
     Cached(Object<PartialObjectMetadata>),
     /// Namespace and name.
     Named(Box<(String, String)>),
 }
 
-impl Place {
+impl NodeName {
     pub(super) fn named(namespace: &str, name: &str) -> Self {
         Self::Named(Box::new((namespace.to_owned(), name.to_owned())))
     }
@@ -55,7 +55,7 @@ impl Node {
         self.dependents.iter().flat_map(|dependents| dependents.iter().copied())
     }
 
-    /// Notes a dependent; whether it is new.
+    /// Adds a dependent; returns whether it is new.
     pub(super) fn add_dependent(&mut self, dependent: NodeId) -> bool {
         self.dependents.get_or_insert_default().insert(dependent)
     }
@@ -70,11 +70,11 @@ impl Node {
     }
 }
 
-/// That a node is owned.
+/// The edge from a dependent to an owner.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Link {
     pub(super) owner: NodeId,
-    /// The kind and name that the reference gives the owner, hashed: a reference that is wrong there is dangling.
+    /// A hash of the owner's kind and name in the reference: a reference that does not match the owner is dangling.
     pub(super) identity: u32,
     pub(super) blocking: bool,
 }
