@@ -113,7 +113,7 @@ impl Compiler {
             embedded_resource: place == Place::Root || flag(fields, "x-kubernetes-embedded-resource"),
             int_or_string: flag(fields, "x-kubernetes-int-or-string"),
             atomic_map: text(fields, "x-kubernetes-map-type") == Some("atomic"),
-            list: self.list_type(fields),
+            list: Self::list_type(fields),
             properties: self.properties(fields, below, depth)?,
             additional: self.additional(fields, below, depth)?,
             items: self.items(fields, below, depth)?,
@@ -182,10 +182,14 @@ impl Compiler {
         }
     }
 
-    fn list_type(&mut self, fields: &Map) -> ListType {
+    fn list_type(fields: &Map) -> ListType {
         match text(fields, "x-kubernetes-list-type") {
             Some("set") => ListType::Set,
-            Some("map") => ListType::Map(self.names(fields, "x-kubernetes-list-map-keys")),
+            Some("map") => {
+                let keys = fields.get("x-kubernetes-list-map-keys").and_then(Value::as_array);
+                let keys = keys.into_iter().flatten().filter_map(Value::as_str);
+                ListType::Map(keys.map(str::to_owned).collect())
+            }
             Some(_) => ListType::Atomic,
             None => ListType::Unset,
         }

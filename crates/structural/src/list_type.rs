@@ -1,7 +1,6 @@
 //! Unique items of lists of type `set` and `map` (upstream: `apiserver/schema/listtype`).
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use nave_machinery::{FieldError, FieldPath, Map, Value};
 
@@ -39,7 +38,7 @@ pub(crate) fn validate(node: &Node, object: &Value, path: &FieldPath, errors: &m
     }
 }
 
-fn map(keys: &[Arc<str>], items: &[Value], path: &FieldPath, errors: &mut Vec<FieldError>) {
+fn map(keys: &[String], items: &[Value], path: &FieldPath, errors: &mut Vec<FieldError>) {
     if let Some((index, item)) =
         items.iter().enumerate().find(|(_, item)| !item.is_object() && !item.is_null())
     {
@@ -52,8 +51,8 @@ fn map(keys: &[Arc<str>], items: &[Value], path: &FieldPath, errors: &mut Vec<Fi
 }
 
 /// Returns the keys of an item that it has.
-pub(crate) fn identity(keys: &[Arc<str>], item: &Value) -> Map {
-    let own = |key: &Arc<str>| Some(((**key).to_owned(), item.get(&**key)?.clone()));
+pub(crate) fn identity(keys: &[String], item: &Value) -> Map {
+    let own = |key: &String| Some((key.clone(), item.get(key)?.clone()));
     keys.iter().filter_map(own).collect()
 }
 

@@ -159,7 +159,7 @@ pub enum ListType {
     /// `set`: unique items.
     Set,
     /// `map`: objects with unique values of these keys.
-    Map(Box<[Arc<str>]>),
+    Map(Box<[String]>),
 }
 
 /// `additionalProperties`.

@@ -2,7 +2,8 @@
 //! and `kube-openapi/pkg/schemaconv`).
 
 use nave_machinery::{Map, Value};
-use nave_schema::{Field, ListTopology, Scalar, SchemaSet, Shape, StructType, TypeId};
+use nave_schema::{ListTopology, Scalar, SchemaSet, Shape, StructType, TypeId};
+use nave_structural::{Additional, Kind as SchemaKind, ListType as SchemaList, Node, Structural};
 
 use super::path::PathElement;
 
@@ -13,6 +14,8 @@ pub enum TypeRef<'s> {
     Struct(&'s SchemaSet, TypeId),
     /// What a field holds, or an item of it.
     Shape(&'s SchemaSet, &'s Shape),
+    /// What the schema of a custom resource says.
+    Custom(CustomType<'s>),
     /// A type that follows from the value: maps are granular, lists are one value. Custom resources without a schema
     /// have it.
     Deduced,
@@ -38,6 +41,7 @@ pub(super) struct MapType<'s> {
 #[derive(Clone, Copy)]
 enum Entries<'s> {
     Fields(&'s SchemaSet, &'s StructType),
+    Custom(CustomType<'s>),
     Any(TypeRef<'s>),
 }
 
@@ -57,28 +61,34 @@ pub(super) enum Relation<'s> {
 }
 
 impl<'s> TypeRef<'s> {
+    /// Returns the type of the objects of a custom resource with this schema.
+    pub fn custom(schema: &'s Structural) -> Self {
+        Self::Custom(CustomType::new(schema.root(), false))
+    }
+
+    /// Returns whether the type allows values of several kinds.
+    fn allows_all_kinds(self) -> bool {
+        match self {
+            Self::Shape(_, Shape::Any) | Self::Deduced | Self::Untyped => true,
+            Self::Custom(custom) => custom.kind().is_none(),
+            _ => false,
+        }
+    }
+
     /// What a value of this type is. Null, and what is of no kind that the type allows, is of the first that it allows.
     pub(super) fn kind(self, value: Option<&Value>) -> Kind {
         match self {
             Self::Struct(..) | Self::Shape(_, Shape::Struct(_) | Shape::Map { .. }) => Kind::Map,
             Self::Shape(_, Shape::List { .. }) => Kind::List,
             Self::Shape(_, Shape::Scalar(_)) => Kind::Scalar,
-            Self::Shape(_, Shape::Any) | Self::Deduced | Self::Untyped => match value {
-                None | Some(Value::Null | Value::Object(_)) => Kind::Map,
-                Some(Value::Array(_)) => Kind::List,
-                Some(_) => Kind::Scalar,
-            },
+            Self::Custom(custom) => custom.kind().unwrap_or_else(|| kind_of(value)),
+            Self::Shape(_, Shape::Any) | Self::Deduced | Self::Untyped => kind_of(value),
         }
     }
 
     /// Returns whether two values of the type are of different kinds. Null is of no kind where a type allows several.
     pub(super) fn kinds_differ(self, a: &Value, b: &Value) -> bool {
-        match self {
-            Self::Shape(_, Shape::Any) | Self::Deduced | Self::Untyped => {
-                self.kind(Some(a)) != self.kind(Some(b)) || a.is_null() != b.is_null()
-            }
-            _ => false,
-        }
+        self.allows_all_kinds() && (self.kind(Some(a)) != self.kind(Some(b)) || a.is_null() != b.is_null())
     }
 
     /// The type as one of maps, where it allows them.
@@ -91,9 +101,12 @@ impl<'s> TypeRef<'s> {
             Self::Shape(set, Shape::Map { values, atomic }) => {
                 (*atomic, Entries::Any(Self::Shape(set, values)))
             }
+            Self::Custom(custom) if matches!(custom.kind(), None | Some(Kind::Map)) => {
+                (custom.node.atomic_map, Entries::Custom(custom))
+            }
             Self::Deduced => (false, Entries::Any(Self::Deduced)),
             Self::Untyped | Self::Shape(_, Shape::Any) => (true, Entries::Any(Self::Untyped)),
-            Self::Shape(_, Shape::List { .. } | Shape::Scalar(_)) => return None,
+            Self::Custom(_) | Self::Shape(_, Shape::List { .. } | Shape::Scalar(_)) => return None,
         };
         Some(MapType { is_atomic, entries })
     }
@@ -112,7 +125,10 @@ impl<'s> TypeRef<'s> {
             Self::Deduced | Self::Untyped | Self::Shape(_, Shape::Any) => {
                 Some(ListType { items: Self::Untyped, relation: Relation::Atomic })
             }
-            Self::Struct(..) | Self::Shape(..) => None,
+            Self::Custom(custom) if matches!(custom.kind(), None | Some(Kind::List)) => {
+                Some(ListType { items: custom.items(), relation: custom.relation() })
+            }
+            Self::Struct(..) | Self::Shape(..) | Self::Custom(_) => None,
         }
     }
 
@@ -120,6 +136,7 @@ impl<'s> TypeRef<'s> {
     pub(super) fn scalar(self) -> Option<Scalar> {
         match self {
             Self::Shape(_, Shape::Scalar(scalar)) => Some(*scalar),
+            Self::Custom(custom) => custom.scalar(),
             _ => None,
         }
     }
@@ -158,26 +175,30 @@ impl<'s> MapType<'s> {
     pub(super) fn field_of(self, name: &str) -> Option<TypeRef<'s>> {
         match self.entries {
             Entries::Fields(set, ty) => ty.field(name).map(|field| TypeRef::Shape(set, &field.shape)),
+            Entries::Custom(custom) => custom.field(name),
             Entries::Any(_) => None,
         }
     }
 
-    /// The type of the values of a map, which is no struct.
+    /// The type of the fields that are not declared, if there may be any.
     pub(super) fn values(self) -> Option<TypeRef<'s>> {
         match self.entries {
             Entries::Fields(..) => None,
+            Entries::Custom(custom) => custom.values(),
             Entries::Any(values) => Some(values),
         }
     }
 
     /// Returns whether the struct has a field of this name.
     pub(super) fn declares(self, name: &str) -> bool {
-        self.field(name).is_some()
+        self.field_of(name).is_some()
     }
 
-    fn field(self, name: &str) -> Option<&'s Field> {
+    /// The default of a declared field.
+    fn default(self, name: &str) -> Option<&'s Value> {
         match self.entries {
-            Entries::Fields(_, ty) => ty.field(name),
+            Entries::Fields(_, ty) => ty.field(name)?.default.as_ref().map(|default| &default.0),
+            Entries::Custom(custom) => custom.node.property(name)?.default.as_deref(),
             Entries::Any(_) => None,
         }
     }
@@ -216,8 +237,7 @@ impl ListType<'_> {
         let map = self.items.map();
         let mut key = Vec::with_capacity(keys.len());
         for name in keys {
-            let default = || map?.field(name)?.default.as_ref().map(|default| &default.0);
-            if let Some(value) = fields.get(name).or_else(default) {
+            if let Some(value) = fields.get(name).or_else(|| map?.default(name)) {
                 key.push((name.clone(), value.clone()));
             }
         }
@@ -230,3 +250,102 @@ impl ListType<'_> {
         Ok(PathElement::Key(key))
     }
 }
+
+/// The kind of a value whose type allows all kinds.
+fn kind_of(value: Option<&Value>) -> Kind {
+    match value {
+        None | Some(Value::Null | Value::Object(_)) => Kind::Map,
+        Some(Value::Array(_)) => Kind::List,
+        Some(_) => Kind::Scalar,
+    }
+}
+
+/// A node of a structural schema.
+#[derive(Clone, Copy, Debug)]
+pub struct CustomType<'s> {
+    node: &'s Node,
+    /// True below a node that preserves unknown fields.
+    preserves: bool,
+}
+
+impl<'s> CustomType<'s> {
+    fn new(node: &'s Node, preserves: bool) -> Self {
+        Self { node, preserves: preserves || node.preserve_unknown }
+    }
+
+    /// What the schema makes of a value; `None` if it allows all kinds.
+    fn kind(self) -> Option<Kind> {
+        if self.node.int_or_string {
+            return None;
+        }
+        Some(match self.node.kind? {
+            SchemaKind::Object => Kind::Map,
+            SchemaKind::Array => Kind::List,
+            _ => Kind::Scalar,
+        })
+    }
+
+    /// The type of a declared field.
+    fn field(self, name: &str) -> Option<TypeRef<'s>> {
+        match self.meta_field(name) {
+            Some(ty) => Some(ty),
+            None => self.node.property(name).map(|node| TypeRef::Custom(Self::new(node, self.preserves))),
+        }
+    }
+
+    /// The type of the metadata of a resource, which its schema does not describe.
+    fn meta_field(self, name: &str) -> Option<TypeRef<'s>> {
+        const TEXT: &Shape = &Shape::Scalar(Scalar::String);
+        if !self.node.embedded_resource {
+            return None;
+        }
+        let schemas: &'static SchemaSet = nave_schema::builtin();
+        match name {
+            "apiVersion" | "kind" => Some(TypeRef::Shape(schemas, TEXT)),
+            "metadata" => schemas.find(OBJECT_META).map(|id| TypeRef::Struct(schemas, id)),
+            _ => None,
+        }
+    }
+
+    /// The type of fields that are not declared, if there may be any.
+    fn values(self) -> Option<TypeRef<'s>> {
+        match &self.node.additional {
+            Additional::Schema(node) => Some(TypeRef::Custom(Self::new(node, self.preserves))),
+            Additional::Any => Some(TypeRef::Deduced),
+            Additional::Forbidden => None,
+            Additional::Unset => {
+                let is_free = self.node.properties.is_empty() && !self.node.embedded_resource;
+                (self.preserves || is_free).then_some(TypeRef::Deduced)
+            }
+        }
+    }
+
+    /// The type of the items of a list.
+    fn items(self) -> TypeRef<'s> {
+        match self.node.items.as_deref() {
+            Some(node) => TypeRef::Custom(Self::new(node, self.preserves)),
+            None => TypeRef::Untyped,
+        }
+    }
+
+    fn relation(self) -> Relation<'s> {
+        match &self.node.list {
+            SchemaList::Unset | SchemaList::Atomic => Relation::Atomic,
+            SchemaList::Set => Relation::Set,
+            SchemaList::Map(keys) => Relation::Keys(keys),
+        }
+    }
+
+    /// The scalar type; `None` where the schema allows any.
+    fn scalar(self) -> Option<Scalar> {
+        match self.node.kind.filter(|_| !self.node.int_or_string)? {
+            SchemaKind::Integer => Some(Scalar::Int64),
+            SchemaKind::Number => Some(Scalar::Double),
+            SchemaKind::Boolean => Some(Scalar::Bool),
+            SchemaKind::String => Some(Scalar::String),
+            SchemaKind::Object | SchemaKind::Array => None,
+        }
+    }
+}
+
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";

@@ -4,6 +4,7 @@
 
 mod applies;
 mod cost;
+mod custom;
 mod properties;
 mod scales;
 mod sets;

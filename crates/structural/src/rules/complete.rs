@@ -1,4 +1,5 @@
-//! Each field that a value validation names must be in the structure (upstream: `apiserver/schema/complete.go`).
+//! Each field that a value validation at the root names must be in the structure (upstream:
+//! `apiserver/schema/complete.go`, which does not look at value validations further inside).
 
 use nave_machinery::{FieldPath, Map, Value};
 

@@ -57,7 +57,7 @@ impl<'o> Old<'o> {
 
 /// The old items of a list of type map.
 pub(super) struct OldItems<'o> {
-    keys: &'o [std::sync::Arc<str>],
+    keys: &'o [String],
     node: &'o Node,
     by_key: HashMap<Map, &'o Value>,
 }
