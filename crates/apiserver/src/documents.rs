@@ -1,4 +1,4 @@
-//! Everything that is served but is no resource: discovery, OpenAPI, version, health, metrics.
+//! Non-resource paths: discovery, OpenAPI, version, health, metrics.
 
 use std::sync::Arc;
 
@@ -23,9 +23,9 @@ use crate::request_info::RequestInfo;
 use crate::storage::Storages;
 use crate::version::KUBERNETES_VERSION;
 
-/// The documents of one server.
+/// Serves the documents of a server.
 pub struct Documents {
-    /// The resources that discovery tells of.
+    /// The resources for discovery.
     pub registry: Arc<Registry>,
     /// The OpenAPI documents.
     pub openapi: OpenApi,
@@ -33,24 +33,24 @@ pub struct Documents {
     pub health: Health,
     /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// The watch caches that the administrator may look into.
+    /// The storages, for `/debug/api_cache`.
     pub storages: Storages,
-    /// The address clients reach the server at, `host:port`.
+    /// The address that clients use, `host:port`.
     pub address: String,
-    /// What others are told about service accounts' tokens; `None` where the issuer is no URL they could ask.
+    /// Token discovery (OIDC); `None` if the issuer is not a URL.
     pub token_discovery: Option<Discovery>,
 }
 
 impl Documents {
-    /// How large a document is that has to be made for a request; 0 for one that is there or small.
+    /// Returns the size of the document that must be generated for a request; 0 if it exists or is small.
     pub(crate) fn size(&self, info: &RequestInfo) -> usize {
         info.path.strip_prefix("/openapi/").map_or(0, |path| self.openapi.size(path.trim_end_matches('/')))
     }
 
-    /// Serves a request for a path that is no resource.
+    /// Serves a request for a non-resource path.
     ///
     /// # Errors
-    /// 405 for a method that changes something, except on paths that are unknown.
+    /// 405 for a mutating method, except on unknown paths.
     pub async fn serve(
         &self,
         context: &RequestContext,
@@ -73,7 +73,8 @@ impl Documents {
         if let Some(health) = self.health.answer(&info.path, &info.query).await {
             return Ok(raw::text(health.code, health.text).into());
         }
-        // A document is served under the path that was authorized; some also with a slash at the end, as upstream.
+        // The document is chosen by the path that was authorized; some paths also allow a slash at the end, as
+        // upstream.
         let path = info.path.strip_prefix('/').unwrap_or(&info.path);
         let parts: Vec<&str> = path.split('/').collect();
         match parts.as_slice() {
@@ -127,7 +128,8 @@ impl Documents {
         document.map(EndpointResponse::from).map_or_else(|| self.nothing_at(parts), Ok)
     }
 
-    /// The answer where there is no document: a `Status` below a group that is served, as upstream, else plain text.
+    /// Returns the response if there is no document: a `Status` below a served group, as upstream, otherwise plain
+    /// text.
     fn nothing_at(&self, parts: &[&str]) -> Result<EndpointResponse, Status> {
         let is_served = match parts {
             ["api", _, ..] => true,
@@ -137,7 +139,7 @@ impl Documents {
         if is_served { Err(Status::no_such_path()) } else { Ok(raw::page_not_found().into()) }
     }
 
-    /// How others verify service accounts' tokens; the same for all clients for an hour.
+    /// Serves the documents for the verification of service account tokens; clients may cache them for an hour.
     async fn token_discovery(
         &self,
         path: &str,
@@ -167,13 +169,13 @@ impl Documents {
     async fn metrics(&self) -> Result<Response<ResponseBody>, Status> {
         match self.storages.store().status().await {
             Ok(status) => self.metrics.set_storage_size(status.size_on_disk),
-            Err(error) => tracing::warn!(%error, "the store does not tell its size"),
+            Err(error) => tracing::warn!(%error, "size of the store is unknown"),
         }
         let text = self.metrics.render().map_err(Status::internal)?;
         Ok(raw::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
     }
 
-    /// The paths that can be asked for, sorted.
+    /// Returns the served paths, sorted.
     fn paths(&self) -> Vec<String> {
         let mut paths =
             vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned(), "/apis/".to_owned()];
@@ -193,7 +195,7 @@ impl Documents {
     }
 }
 
-/// The document at `/version`, its fields in upstream's order.
+/// The document at `/version`, with fields in upstream's order.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct VersionInfo {
@@ -233,7 +235,7 @@ impl VersionInfo {
     }
 }
 
-/// The architecture by the name Go gives it.
+/// Returns Go's name of the architecture.
 fn platform_arch() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",

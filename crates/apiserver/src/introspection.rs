@@ -1,4 +1,4 @@
-//! `/debug/api_cache`: how it is with each watch cache, for the administrator.
+//! `/debug/api_cache`: the state of each watch cache, for administrators.
 
 use nave_cacher::{EncodingBudget, FieldRef, Introspection, Route, WindowIntrospection};
 use nave_resources::ResourceDef;
@@ -6,20 +6,20 @@ use serde::Serialize;
 
 use crate::storage::{SharedParts, Storages};
 
-/// All watch caches at an instant.
+/// The state of all watch caches.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ApiCache {
-    /// The revision the store is at; none where it does not answer.
+    /// The store's revision; `None` if the store does not respond.
     store_revision: Option<u64>,
-    /// Encodings of objects made on demand.
+    /// Encodings made on demand.
     encodings: Budget,
-    /// Frames of the latest events.
+    /// Frames of recent events.
     frames: Budget,
     resources: Vec<ResourceCache>,
 }
 
-/// Bytes that are kept, and that may be.
+/// The used and the maximum number of bytes.
 #[derive(Debug, Serialize)]
 struct Budget {
     used: usize,
@@ -31,7 +31,7 @@ struct Budget {
 struct ResourceCache {
     resource: String,
     revision: u64,
-    /// Revisions that the store is ahead.
+    /// The number of revisions by which the cache lags behind the store.
     lag: Option<u64>,
     objects: usize,
     bytes: usize,
@@ -51,7 +51,7 @@ struct Window {
     bytes: usize,
 }
 
-/// Watchers that are indexed by the same value of the same field; without a field those that see every event.
+/// The watchers of a value of an indexed field; without a field, the watchers that see all events.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 struct Bucket {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,9 +62,9 @@ struct Bucket {
 }
 
 impl ApiCache {
-    /// Looks at all caches.
+    /// Collects the state of all caches.
     pub async fn collect(storages: &Storages) -> Self {
-        // The caches first: the store's revision is not older than what they have reached.
+        // The caches first, so that the store's revision is not older than theirs.
         let seen: Vec<_> = storages.all().map(|it| (it.def().as_ref(), it.cacher().introspect())).collect();
         let store_revision = storages.store().current_revision().await.ok();
         let resource = |(def, now)| ResourceCache::new(def, now, store_revision);

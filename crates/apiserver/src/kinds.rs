@@ -1,13 +1,13 @@
-//! From a kind to its built-in type.
+//! Maps kinds to built-in types.
 
 use nave_machinery::GroupVersionKind;
 use nave_schema::TypeId;
 
-/// The built-in type of a kind; `None` for kinds that have none. Kinds that belong to no group (`Status`,
-/// `DeleteOptions`, …) are found under any.
+/// Returns the built-in type of a kind; `None` if there is none. Kinds without a group (`Status`, `DeleteOptions`, …)
+/// are found in any group.
 pub(crate) fn type_of(gvk: &GroupVersionKind) -> Option<TypeId> {
     let GroupVersionKind { group, version, kind } = gvk;
-    // Older clients evict with this one. It has the form of v1, and no version of the group serves it.
+    // Older clients evict with this version. It has the form of v1; no version of the group serves it.
     let is_old_eviction =
         (group.as_str(), version.as_str(), kind.as_str()) == ("policy", "v1beta1", "Eviction");
     let version = if is_old_eviction { "v1" } else { version };

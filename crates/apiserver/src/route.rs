@@ -1,9 +1,9 @@
-//! Routing as a stage: the handler of a request.
+//! The routing stage: selects the handler of a request.
 //!
 //! | path | handler |
 //! | --- | --- |
 //! | `/api/VERSION/…`, `/apis/GROUP/VERSION/…` with a resource | [`Resources`] |
-//! | any other | [`Documents`]: discovery, OpenAPI, version, health, metrics |
+//! | all others | [`Documents`]: discovery, OpenAPI, version, health, metrics |
 
 use std::pin::pin;
 
@@ -26,16 +26,16 @@ pub struct Router {
     pub documents: Documents,
     /// The API's resources.
     pub resources: Resources,
-    /// The threads on which large requests run.
+    /// The threads for large requests.
     pub(crate) cpu: CpuPool,
 }
 
 /// The handler of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Route<'a> {
-    /// A resource of this server.
+    /// A resource.
     Resource(&'a ResourceRequest),
-    /// A document of this server.
+    /// A document.
     Document,
 }
 
@@ -46,10 +46,10 @@ impl<'a> Route<'a> {
 }
 
 impl Router {
-    /// Serves a request by its handler.
+    /// Serves a request.
     ///
     /// # Errors
-    /// Those of the handler, 406 where the client accepts no encoding of the answer.
+    /// The error of the handler, or 406 if the client accepts no available encoding.
     pub(crate) async fn run<B>(
         &self,
         request: &mut Request<B>,

@@ -1,4 +1,4 @@
-//! One API server, put together.
+//! Construction of an API server.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -42,57 +42,57 @@ use crate::route::Router;
 use crate::serving::{ConnectionInfo, Served};
 use crate::storage::{Storages, check_consistency, evict_encodings};
 
-/// A write of a service may be committed so long after its request has timed out.
+/// Maximum time after its timeout within which a write of a service may still be committed.
 const REPAIR_MARGIN: Duration = Duration::from_secs(5);
 
-/// What a server is made of.
+/// The inputs of a server.
 pub struct Config {
-    /// The resources served and where their objects are, ready.
+    /// The storages of the served resources, filled.
     pub storages: Storages,
-    /// Who sends a request.
+    /// The authenticators.
     pub authentication: nave_authn::Chain,
-    /// What they may do.
+    /// The authorizers.
     pub authorization: nave_authz::Chain,
     /// The admission plugins.
     pub admission: AdmissionConfig,
     /// The virtual resources and subresources.
     pub virtual_resources: VirtualResources,
-    /// The addresses of services.
+    /// The ranges of cluster IPs.
     pub service_ranges: ServiceRanges,
-    /// The node ports of services.
+    /// The range of node ports.
     pub node_ports: RangeInclusive<u16>,
-    /// How many requests may be served at once.
+    /// Limits on the requests served concurrently.
     pub inflight: InflightLimits,
-    /// How long a request may take that is not long-running.
+    /// Maximum duration of a request that is not long-running.
     pub request_timeout: Duration,
-    /// How long a watch lives that names no time: at least this, at most twice this.
+    /// Duration of a watch without a timeout: a random time between this and twice this.
     pub min_watch_time: Duration,
-    /// What browsers are told.
+    /// CORS and HSTS settings.
     pub browsers: Browsers,
-    /// The address clients reach the server at, `host:port`.
+    /// The address that clients use, `host:port`.
     pub address: String,
-    /// The address behind the `kubernetes` service.
+    /// The address of this server in the endpoints of the `kubernetes` service.
     pub advertise: SocketAddr,
-    /// The name of this host.
+    /// The host name.
     pub hostname: String,
-    /// What others are told about service accounts' tokens.
+    /// Token discovery (OIDC).
     pub token_discovery: Option<Discovery>,
-    /// The registry of metrics; those of authentication and authorization are registered already.
+    /// The metrics registry; the metrics of authentication and authorization are already registered.
     pub metrics: prometheus::Registry,
-    /// What extension servers are told of authentication; it may change.
+    /// The authentication settings for extension servers; they may change.
     pub cluster_authentication: watch::Receiver<ClusterAuthentication>,
 }
 
-/// Why a server does not start.
+/// Error of starting a server.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A metric could not be registered.
+    /// A metric cannot be registered.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// The admission plugins cannot run.
+    /// The admission chain cannot be built.
     #[error("admission: {0}")]
     Admission(#[from] AdmissionError),
-    /// The objects that the server cannot do without could not be made.
+    /// The bootstrap objects cannot be created.
     #[error("bootstrap objects: {0}")]
     Bootstrap(Status),
 }
@@ -102,16 +102,16 @@ pub enum StartError {
 pub struct ApiServer {
     pipeline: Arc<Pipeline>,
     cluster_authentication: watch::Receiver<ClusterAuthentication>,
-    /// The objects that the server keeps.
+    /// The bootstrap objects.
     bootstrap: Arc<Bootstrap>,
-    /// Keeps addresses and ports in agreement with the services.
+    /// Repairs addresses and ports of services.
     repair: Option<Arc<Repair>>,
     stopping: Switch,
     closing: CancellationToken,
 }
 
 impl ApiServer {
-    /// Waits for every resource's watch cache, makes the bootstrap objects, and is ready.
+    /// Waits for the watch caches, creates the bootstrap objects, and becomes ready.
     ///
     /// # Errors
     /// [`StartError`].
@@ -145,7 +145,7 @@ impl ApiServer {
         let (ranges, advertise) = (config.service_ranges, config.advertise);
         let bootstrap = Arc::new(Bootstrap::new(repair.clone(), ranges, advertise, &config.hostname));
         let told = config.cluster_authentication.borrow().clone();
-        // Boxed: it holds the path of a write several times.
+        // Boxed, because the future contains several copies of the write path.
         Box::pin(bootstrap.run(&resources, &told)).await.map_err(StartError::Bootstrap)?;
         let documents = Documents {
             openapi: OpenApi::new(Arc::clone(storages.registry())),
@@ -171,7 +171,7 @@ impl ApiServer {
         Ok(Self { pipeline, cluster_authentication, bootstrap, repair, stopping, closing })
     }
 
-    /// Answers one request.
+    /// Handles one request.
     pub async fn handle(
         self,
         request: Request<Incoming>,
@@ -180,19 +180,20 @@ impl ApiServer {
         self.pipeline.handle(request, Client::Remote(Some(connection))).await
     }
 
-    /// The server as `user` meets it within the process: no connection and no credential, but every stage after
-    /// authentication.
+    /// Returns a service for requests of `user` from within the process: without connection and credentials, but
+    /// through every stage after authentication.
     pub fn local(&self, user: UserInfo) -> LocalService {
         LocalService { pipeline: Arc::clone(&self.pipeline), user: Identity::new(user).user }
     }
 
-    /// The repair of cluster IPs and node ports; `None` for a server without services.
+    /// Returns the repair of cluster IPs and node ports; `None` for a server without services.
     pub fn repair(&self) -> Option<&Arc<Repair>> {
         self.repair.as_ref()
     }
 
-    /// Runs the background tasks of the server until it is dropped: see [`evict_encodings`](crate::storage::evict_encodings), [`bootstrap`](crate::bootstrap),
-    /// [`check_consistency`](crate::storage::check_consistency) and [`cluster_authentication`].
+    /// Runs the background tasks of the server: see [`evict_encodings`](crate::storage::evict_encodings),
+    /// [`bootstrap`](crate::bootstrap), [`check_consistency`](crate::storage::check_consistency) and
+    /// [`cluster_authentication`]. Never returns.
     pub async fn run_background_tasks(&self, memory_is_short: impl Fn() -> bool) -> Infallible {
         let Router { documents, resources, .. } = &self.pipeline.router;
         let (storages, supervisor) = (&documents.storages, self.supervisor());
@@ -215,12 +216,12 @@ impl ApiServer {
         }
     }
 
-    /// The supervisor of the server's tasks, whose restarts are among the server's metrics.
+    /// Returns the supervisor of the server's tasks. Restarts are in the server's metrics.
     pub fn supervisor(&self) -> &Supervisor {
         &self.pipeline.router.documents.storages.shared().supervisor
     }
 
-    /// From now on the server is not ready, though it serves.
+    /// Makes `/readyz` fail, while the server still serves requests.
     pub fn turn_unready(&self) {
         self.stopping.set();
     }
@@ -233,7 +234,7 @@ impl ApiServer {
 
 fn health(storages: &Storages, stopping: &Switch) -> Health {
     let mut health = Health::new();
-    // Under the name that monitoring of Kubernetes knows, whatever the engine is.
+    // The check has etcd's name for any engine, because monitoring expects it.
     let store = Arc::clone(storages.store());
     health.add_async("etcd", true, move || {
         let store = Arc::clone(&store);
@@ -244,7 +245,7 @@ fn health(storages: &Storages, stopping: &Switch) -> Health {
         None => Ok(()),
         Some(cache) => Err(format!("the watch cache of {} is not ready", cache.config().resource)),
     });
-    // A server that could not make them did not start.
+    // A server that could not create them did not start.
     health.add("poststarthook/rbac/bootstrap-roles", true, || Ok(()));
     let stopping = stopping.clone();
     health.add("shutdown", false, move || {

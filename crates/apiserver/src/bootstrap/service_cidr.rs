@@ -1,6 +1,6 @@
-//! Reports a default `ServiceCIDR` that does not fit the flags (upstream: `kubernetes-service-cidr-controller`). The
-//! allocator creates the object, from the ranges of the first start, and its ranges decide: a later change of the flag
-//! has no effect on it, except that a second range can be added.
+//! Reports a default `ServiceCIDR` that does not match the flags (upstream: `kubernetes-service-cidr-controller`). The
+//! allocator creates the object at the first start. Its ranges take precedence over a changed flag, except that a
+//! second range can be added.
 
 use nave_machinery::{GroupVersionResource, Status, Value, meta, time};
 use parking_lot::Mutex;
@@ -13,14 +13,14 @@ use crate::endpoints::Resources;
 /// The source of the events.
 const COMPONENT: &str = "kubernetes-service-cidr-controller";
 
-/// The comparison of the default `ServiceCIDR` with `--service-cluster-ip-range`.
+/// Compares the default `ServiceCIDR` with `--service-cluster-ip-range`.
 pub(super) struct DefaultServiceCidr {
     cidrs: Vec<String>,
-    /// The problem that was reported last.
+    /// The last reported problem.
     reported: Mutex<Option<Problem>>,
 }
 
-/// A problem of the object, as an event has it.
+/// A problem of the object, as in an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Problem {
     reason: String,
@@ -32,7 +32,7 @@ impl DefaultServiceCidr {
         Self { cidrs: ranges.cidrs(), reported: Mutex::default() }
     }
 
-    /// Records an event and logs a warning if the object has a problem that was not reported yet.
+    /// Records an event and logs a warning if the object has a new problem.
     ///
     /// # Errors
     /// The object cannot be read, or the event cannot be stored.
@@ -50,7 +50,7 @@ impl DefaultServiceCidr {
         create(resources, core("events"), "default", event(&object, &problem)).await
     }
 
-    /// The problem of the object, if it has one.
+    /// Returns the problem of the object, if it has one.
     fn problem(&self, object: &Value) -> Option<Problem> {
         if meta::deletion_timestamp(object).is_some() {
             return None;

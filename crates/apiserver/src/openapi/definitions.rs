@@ -1,4 +1,4 @@
-//! The types of a document: their structure from the schema set, their documentation from [`Documentation`].
+//! The types in a document: their structure from the schema set, their descriptions from [`Documentation`].
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,13 +8,13 @@ use serde_json::json;
 
 use super::documentation::Documentation;
 
-/// `io.k8s.apimachinery.pkg.apis.meta.v1.`, where the types that all groups use live.
+/// The package of types that all groups use.
 pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
 const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
 const RAW_EXTENSION: &str = "io.k8s.apimachinery.pkg.runtime.RawExtension";
 
-/// The version of OpenAPI a document is written in.
+/// The OpenAPI version of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
     /// Swagger 2.0.
@@ -23,10 +23,10 @@ pub(super) enum Dialect {
     V3,
 }
 
-/// The group, version and kind of each type that is a kind of its own.
+/// The groups, versions and kinds of each type that is a kind.
 pub(super) type Kinds = HashMap<String, Vec<GroupVersionKind>>;
 
-/// Collects types and all they are made of.
+/// Collects types and all types that they refer to.
 pub(super) struct Definitions<'a> {
     dialect: Dialect,
     schemas: &'a SchemaSet,
@@ -38,7 +38,7 @@ pub(super) struct Definitions<'a> {
 }
 
 impl<'a> Definitions<'a> {
-    /// Nothing yet.
+    /// Creates an empty collection.
     pub(super) fn new(
         dialect: Dialect,
         schemas: &'a SchemaSet,
@@ -56,7 +56,7 @@ impl<'a> Definitions<'a> {
         }
     }
 
-    /// A reference to a type, which becomes a part of the document.
+    /// Returns a reference to a type, and adds the type to the document.
     pub(super) fn reference(&mut self, type_name: &str) -> Value {
         if !self.found.contains_key(type_name) {
             self.found.insert(type_name.to_owned(), Value::Null);
@@ -68,7 +68,7 @@ impl<'a> Definitions<'a> {
         }
     }
 
-    /// All types referred to, by name.
+    /// Returns all collected types, by name.
     pub(super) fn finish(mut self) -> Map {
         while let Some(type_name) = self.pending.pop() {
             let definition = self.definition(&type_name);
@@ -116,7 +116,7 @@ impl<'a> Definitions<'a> {
         definition
     }
 
-    /// The types that are no structs: how they look in JSON, which OpenAPI 3 can say more exactly.
+    /// Returns the schema of a type that is not a struct; OpenAPI 3 can describe some of them more precisely.
     fn leaf(&self, type_name: &str) -> Map {
         let exact = self.dialect == Dialect::V3;
         object(match type_name {
@@ -157,7 +157,7 @@ impl<'a> Definitions<'a> {
         let behind = documentation.type_behind(&ty.name, &field.name);
         let mut schema = self.shape(&field.shape, behind);
         if self.dialect == Dialect::V3 {
-            // Nothing may stand beside a reference.
+            // A reference must not have siblings.
             if schema.contains_key("$ref") {
                 schema = object(json!({"allOf": [schema]}));
             }
@@ -205,24 +205,24 @@ impl<'a> Definitions<'a> {
     }
 }
 
-/// The schema of a kind that has no built-in type; a custom resource's own schema belongs here.
+/// Returns the schema of a kind without a built-in type.
 fn untyped() -> Map {
     object(json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}))
 }
 
 /// A keyword of a type's definition.
 struct Fact {
-    /// Where in the definition.
+    /// The path of the keyword in the definition.
     path: Vec<&'static str>,
     keyword: &'static str,
     value: Value,
 }
 
-/// What `facts.txt` says, by type.
+/// Parses `facts.txt`, by type.
 fn facts() -> HashMap<&'static str, Vec<Fact>> {
     let mut facts: HashMap<&'static str, Vec<Fact>> = HashMap::new();
     for line in include_str!("facts.txt").lines().filter(|line| !line.starts_with('#')) {
-        // A test finds lines that cannot be read.
+        // A test rejects invalid lines.
         if let Some((type_name, fact)) = fact(line) {
             facts.entry(type_name).or_default().push(fact);
         }
@@ -239,7 +239,7 @@ fn fact(line: &'static str) -> Option<(&'static str, Fact)> {
     Some((type_name, Fact { path, keyword, value }))
 }
 
-/// The default of a field: its own, or the zero value that Go's types always write.
+/// Returns the default of a field: the declared one, or the zero value that Go's types always encode.
 fn default_of(field: &Field) -> Option<Value> {
     if let Some(default) = &field.default {
         return Some(default.0.clone());
@@ -294,13 +294,13 @@ fn describe(schema: &mut Map, text: &str) {
     }
 }
 
-/// The description of lists, which the sources do not document.
+/// Returns the description of a list type, which the sources do not document.
 fn of_list(kind: &str) -> Option<String> {
     let item = kind.strip_suffix("List").filter(|item| !item.is_empty())?;
     Some(format!("{kind} is a list of {item} objects."))
 }
 
-/// Ends the description of each property of a few values with the list of these, as `kubectl explain` shows it.
+/// Appends the list of values to the description of each enumeration, as `kubectl explain` shows it.
 fn list_enum_values(definition: &mut Map) {
     let properties = definition.get_mut("properties").and_then(Value::as_object_mut);
     for schema in properties.into_iter().flat_map(Map::values_mut).filter_map(Value::as_object_mut) {
@@ -316,7 +316,7 @@ fn list_enum_values(definition: &mut Map) {
     }
 }
 
-/// The fields of an object written as a literal.
+/// Returns the fields of an object literal.
 pub(super) fn object(value: Value) -> Map {
     match value {
         Value::Object(map) => map,
@@ -329,7 +329,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_fact_can_be_read_and_has_its_field() {
+    fn every_fact_is_valid_and_has_its_field() {
         let schemas = nave_schema::builtin();
         for line in include_str!("facts.txt").lines().filter(|line| !line.starts_with('#')) {
             let (type_name, fact) = fact(line).unwrap_or_else(|| panic!("{line}"));
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_in_version_3_has_its_neighbours_outside() {
+    fn references_in_version_3_have_no_siblings() {
         let documentation = Documentation::new();
         let kinds = Kinds::new();
         let schemas = nave_schema::builtin();

@@ -1,8 +1,8 @@
-//! The API's own documentation of its types and fields, made when it is asked for and dropped after use.
+//! The documentation of the API's types and fields, generated on demand and dropped after use.
 //!
-//! The text comes from the types of the `k8s-openapi` crate, at run time: none of it stands in our sources. The
-//! structure of the API does not come from here but from [`nave_schema::builtin`]; only the names of the types
-//! that hold untyped JSON do, which the structure leaves out.
+//! The text comes from the types of the `k8s-openapi` crate at run time; it is not in our sources. The structure of the
+//! API comes from [`nave_schema::builtin`], except for the names of types of fields with untyped JSON, which the schema
+//! set does not have.
 
 use k8s_openapi::api;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions;
@@ -24,7 +24,7 @@ macro_rules! add {
 }
 
 impl Documentation {
-    /// The documentation of every served kind.
+    /// Collects the documentation of all served kinds.
     pub(crate) fn new() -> Self {
         let mut generator = SchemaGenerator::default();
         add_all(&mut generator);
@@ -32,24 +32,25 @@ impl Documentation {
         Self { schemas: generator.take_definitions(false) }
     }
 
-    /// What a type is, or nothing where that is not documented.
+    /// Returns the documentation of a type; empty if there is none.
     pub(crate) fn of_type(&self, type_name: &str) -> &str {
         text(self.schemas.get(type_name))
     }
 
-    /// What a field is, or nothing where that is not documented.
+    /// Returns the documentation of a field; empty if there is none.
     pub(crate) fn of_field(&self, type_name: &str, field: &str) -> &str {
         text(self.field(type_name, field).or_else(|| self.field_of_list(type_name, field)))
     }
 
-    /// A field of a type that is not documented: lists are not, but their fields are those of other documents.
+    /// Returns the documentation of an undocumented type's field: lists are undocumented, but have the fields of other
+    /// documents.
     fn field_of_list(&self, type_name: &str, field: &str) -> Option<&Value> {
         let known =
             self.schemas.contains_key(type_name) || !matches!(field, "apiVersion" | "kind" | "metadata");
         if known { None } else { self.field(STATUS, field) }
     }
 
-    /// The name of the type behind untyped JSON: the field's own, or that of its innermost elements.
+    /// Returns the name of the type of a field with untyped JSON, or of its innermost items.
     pub(crate) fn type_behind(&self, type_name: &str, field: &str) -> Option<&str> {
         let mut schema = self.field(type_name, field)?;
         while let Some(inner) = schema.get("items").or_else(|| schema.get("additionalProperties")) {

@@ -1,11 +1,11 @@
-//! The document of version 2 in gnostic's protobuf (`openapi.v2.Document`), from its JSON by tables.
+//! Encodes the version 2 document as gnostic's protobuf (`openapi.v2.Document`), from its JSON and tables of messages.
 //!
-//! A message is a list of fields: JSON name, number, and how the value is written. Members of the JSON object that
-//! begin with `x-` are the message's extensions.
+//! A message is a list of fields: JSON name, number, and form. Members of the JSON object that begin with `x-` are the
+//! message's extensions.
 
 use nave_machinery::{Map, Value};
 
-/// How a value is written.
+/// The form of a field.
 #[derive(Clone, Copy)]
 enum Form {
     /// A string, or a list of strings.
@@ -17,11 +17,11 @@ enum Form {
     Texts,
     /// Any value, as YAML in a message.
     Any,
-    /// A message that holds another one as its field of this number.
+    /// A message that contains another one in its field of this number.
     Wrapped(u32, &'static Form),
-    /// An object whose keys are data: pairs in a message's field of this number.
+    /// An object with arbitrary keys: name-value pairs in a message's field of this number.
     Pairs(u32, &'static Form),
-    /// A parameter of its own.
+    /// A parameter.
     Parameter,
     /// A parameter, or a reference to one.
     ParametersItem,
@@ -30,7 +30,7 @@ enum Form {
 /// A message's fields.
 struct Message {
     fields: &'static [(&'static str, u32, Form)],
-    /// The number of the extensions; 0 for none.
+    /// The field number of the extensions; 0 if there are none.
     extensions: u32,
 }
 
@@ -148,7 +148,7 @@ static SCHEMA: Message = Message {
 
 static SCHEMA_FORM: Form = Form::Message(&SCHEMA);
 
-/// Writes a document of version 2.
+/// Encodes a version 2 document.
 pub(super) fn encode(document: &Value) -> Vec<u8> {
     DOCUMENT.encode(document)
 }
@@ -187,7 +187,7 @@ fn put_field(out: &mut Vec<u8>, number: u32, form: Form, value: &Value) {
     }
 }
 
-/// What stands between a field's length and its end.
+/// Encodes the content of a field.
 fn content(form: Form, value: &Value) -> Vec<u8> {
     match form {
         Form::Text => value.as_str().unwrap_or_default().as_bytes().to_vec(),
@@ -241,7 +241,7 @@ fn parameter(value: &Value) -> Vec<u8> {
     }
 }
 
-/// JSON is YAML; gnostic's readers want it to end a line.
+/// JSON is YAML; gnostic's parsers expect a newline at the end.
 fn yaml(value: &Value) -> String {
     format!("{value}\n")
 }

@@ -1,14 +1,13 @@
-//! The OpenAPI documents: what types and paths the API has, for `kubectl explain`, validation and client generators.
+//! The OpenAPI documents: types and paths of the API, for `kubectl explain`, validation and client generators.
 //!
 //! ```text
-//! nave_schema::builtin   structure ─┐
-//! documentation (k8s-openapi)    prose     ─┼─→ definitions ─┐
-//! Registry ─→ operations ← parameters ───────────────┴─→ v3 (a document per version), v2 ─→ gnostic (protobuf)
+//! nave_schema::builtin        structure    ─┬─→ definitions ─┐
+//! documentation (k8s-openapi) descriptions ─┘                │
+//! Registry ─→ operations ← parameters ───────────────────────┴─→ v3 (a document per version), v2 ─→ gnostic (protobuf)
 //! ```
 //!
-//! Invariants: nothing is made before it is asked for; what is kept is the finished bytes, one document for each
-//! group and version and two forms of version 2; the index makes no document. A change of the registry makes a new
-//! [`OpenApi`].
+//! Invariants: documents are generated on the first request and kept as bytes, one per group and version and two
+//! encodings of version 2. The index generates no documents. A changed registry needs a new [`OpenApi`].
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -45,25 +44,26 @@ mod tests;
 mod v2;
 mod v3;
 
-/// The media types under which clients ask for version 2 in protobuf.
+/// The media types of version 2 in protobuf.
 const GNOSTIC: [&str; 2] = [
     "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
     "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
 ];
 
-/// The OpenAPI documents of one registry.
+/// Serves the OpenAPI documents of a registry.
 pub struct OpenApi {
     registry: Arc<Registry>,
-    /// The documents of version 3, by its path below `/openapi/v3/`.
+    /// The documents of version 3, by path below `/openapi/v3/`.
     v3: BTreeMap<String, Lazy>,
     v2_json: Lazy,
     v2_protobuf: Lazy,
 }
 
-/// A document that is made when it is first asked for.
+/// A document that is generated on the first request.
 struct Lazy {
     coverage: Coverage,
-    /// Names the content. It depends on the program and on what the registry serves there.
+    /// The hash in the document's URL. It depends on the program and on the part of the registry that the document
+    /// describes.
     hash: String,
     bytes: OnceLock<Bytes>,
 }
@@ -71,18 +71,18 @@ struct Lazy {
 /// The part of the API that a document describes.
 #[derive(Clone, Debug)]
 enum Coverage {
-    /// A group's version.
+    /// A group and version.
     Version(GroupVersion),
     /// A group.
     Group(String),
-    /// A path of the server that belongs to no group.
+    /// A server path outside of groups.
     Server(&'static str),
-    /// All of them.
+    /// Everything.
     Everything,
 }
 
 impl OpenApi {
-    /// The documents of a registry.
+    /// Creates the documents of a registry.
     pub fn new(registry: Arc<Registry>) -> Self {
         let mut v3 = BTreeMap::new();
         let mut add =
@@ -102,7 +102,8 @@ impl OpenApi {
         Self { registry, v3, v2_json, v2_protobuf }
     }
 
-    /// How large the document at `/openapi/PATH` is, if it has to be made: its size is not known before.
+    /// Returns `usize::MAX` if the document at `/openapi/PATH` must be generated, because its size is unknown; 0 if it
+    /// exists.
     pub(crate) fn size(&self, path: &str) -> usize {
         let is_made = |document: &Lazy| document.bytes.get().is_some();
         let is_there = match path.split_once('/') {
@@ -113,10 +114,10 @@ impl OpenApi {
         if is_there { 0 } else { usize::MAX }
     }
 
-    /// Answers `/openapi/…`.
+    /// Serves `/openapi/…`.
     ///
     /// # Errors
-    /// 406 where a client accepts nothing that the document of version 2 comes in.
+    /// 406 if the client accepts no encoding of the version 2 document.
     pub fn answer(
         &self,
         path: &[&str],
@@ -140,8 +141,8 @@ impl OpenApi {
         }
     }
 
-    /// A document under a URL that names its content may be kept for good; under another one that names an older
-    /// content, the client is sent to the present one.
+    /// Serves a document of version 3. With its current hash in the URL, clients may cache it forever; with another
+    /// hash, the client is redirected to the current one.
     fn answer_v3(
         &self,
         path: &str,
@@ -157,7 +158,7 @@ impl OpenApi {
         let mut answer =
             answer("application/json", &document.hash, seen, || self.bytes(document, codec::encode));
         if hash.is_some() {
-            // A year, as long as upstream says by a date.
+            // Upstream sends the same duration as an expiry date.
             raw::set_header(&mut answer, header::CACHE_CONTROL, "public, immutable, max-age=31536000");
         }
         answer
@@ -191,7 +192,7 @@ impl OpenApi {
         json!({"paths": self.v3.iter().map(entry).collect::<Map>()})
     }
 
-    /// The finished document; the tree it is made from is gone afterwards.
+    /// Returns the encoded document; the tree is dropped after encoding.
     fn bytes<B: Into<Bytes>>(&self, document: &Lazy, encode: impl Fn(&Value) -> B) -> Bytes {
         document.bytes.get_or_init(|| encode(&self.make(&document.coverage)).into()).clone()
     }
@@ -267,14 +268,14 @@ impl Coverage {
     }
 }
 
-/// A form of the document of version 2.
+/// An encoding of the version 2 document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Json,
     Protobuf,
 }
 
-/// The first form a client lists that there is; JSON for one that lists nothing.
+/// Returns the first accepted encoding that exists; JSON if the client lists none.
 fn v2_form(accept: &str) -> Option<Form> {
     let clause = |clause: &str| {
         let media_type = clause.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -290,7 +291,7 @@ fn url(path: &str, document: &Lazy) -> String {
     format!("/openapi/v3/{path}?hash={}", document.hash)
 }
 
-/// A document, or nothing for a client that has it.
+/// Returns a document, or 304 for a client that has it.
 fn answer(
     media_type: &'static str,
     hash: &str,
@@ -313,7 +314,7 @@ fn answer(
     response
 }
 
-/// The same answer, compressed for a client that accepts it. Upstream does so with OpenAPI 2 only.
+/// Compresses the response for clients that accept it. Upstream does so for OpenAPI 2 only.
 fn compressed(mut response: Response<ResponseBody>, headers: &HeaderMap) -> Response<ResponseBody> {
     raw::set_header(&mut response, header::VARY, "Accept, Accept-Encoding");
     if !gzip::is_accepted(headers) {
@@ -343,7 +344,7 @@ fn hash_of(parts: &[&[u8]]) -> String {
     })
 }
 
-/// What a document says of the API as a whole.
+/// Returns the `info` object of a document.
 fn info() -> Value {
     let (major, minor, _) = KUBERNETES_VERSION;
     json!({"title": "Kubernetes", "version": format!("{major}.{minor}")})
@@ -353,7 +354,7 @@ fn security_scheme() -> Value {
     json!({"type": "apiKey", "name": "authorization", "in": "header", "description": "A bearer token."})
 }
 
-/// Where a parameter stands.
+/// Returns the location of a parameter.
 fn place(parameter: &Parameter) -> &'static str {
     if parameter.in_path { "path" } else { "query" }
 }
@@ -363,7 +364,7 @@ fn reason(code: u16) -> &'static str {
     http::StatusCode::from_u16(code).ok().and_then(|code| code.canonical_reason()).unwrap_or_default()
 }
 
-/// What an operation does to which kind.
+/// Adds the action and the kind of an operation.
 fn add_action(to: &mut Map, of: &Operation) {
     if let Some((action, kind)) = &of.action {
         to.insert("x-kubernetes-action".to_owned(), json!(action));

@@ -1,4 +1,4 @@
-//! What can be asked of the paths of an API, as a function of the registry and before it is a document.
+//! The paths and operations of the API, as a function of the registry, independent of the document version.
 
 use nave_machinery::{GroupVersion, GroupVersionKind};
 use nave_resources::{Registry, ResourceDef, ResourceVersion, Subresource, Verb};
@@ -6,23 +6,23 @@ use nave_resources::{Registry, ResourceDef, ResourceVersion, Subresource, Verb};
 use super::definitions::{Kinds, META};
 use super::parameters::{self, NAME, NAMESPACE, PATH, PRETTY, Parameter};
 
-/// A path and what can be asked of it.
+/// A path and its operations.
 #[derive(Debug)]
 pub(super) struct PathItem {
     pub path: String,
-    /// The parameters of all its operations.
+    /// The parameters that all operations share.
     pub parameters: Vec<Parameter>,
     pub operations: Vec<Operation>,
 }
 
-/// What one method does.
+/// The operation of a method.
 #[derive(Debug)]
 pub(super) struct Operation {
     pub method: &'static str,
     pub id: String,
     pub tag: String,
     pub about: String,
-    /// What is done to which kind; nothing for discovery.
+    /// The action and the kind; `None` for discovery.
     pub action: Option<(&'static str, GroupVersionKind)>,
     pub parameters: Vec<Parameter>,
     pub body: Option<Body>,
@@ -40,7 +40,7 @@ pub(super) struct Body {
     pub required: bool,
 }
 
-/// What an answer is.
+/// The content of a response.
 #[derive(Clone, Debug)]
 pub(super) enum Content {
     /// A type.
@@ -66,13 +66,13 @@ const PATCHES: &[&str] = &[
     "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
 ];
-/// A kind without a built-in type says nothing of how its lists are merged strategically.
+/// A kind without a built-in type has no strategic merge patch.
 const UNTYPED_PATCHES: &[&str] =
     &["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
-/// The methods of a proxy, in the order documents have them.
+/// The methods of a proxy, in document order.
 const PROXIED: &[&str] = &["get", "put", "post", "delete", "options", "head", "patch"];
 
-/// The paths of one group and version.
+/// Returns the paths of a group and version.
 pub(super) fn of_version(registry: &Registry, version: &GroupVersion) -> Vec<PathItem> {
     let mut items = vec![discovery(version, "APIResources", "APIResourceList")];
     let resources = registry.group(&version.group).map(|group| &group.resources[..]).unwrap_or_default();
@@ -84,7 +84,7 @@ pub(super) fn of_version(registry: &Registry, version: &GroupVersion) -> Vec<Pat
     items
 }
 
-/// The discovery document of a group.
+/// Returns the discovery path of a group.
 pub(super) fn of_group(group: &str) -> PathItem {
     let of = GroupVersion::new(group, "");
     if group.is_empty() {
@@ -94,7 +94,7 @@ pub(super) fn of_group(group: &str) -> PathItem {
     }
 }
 
-/// The paths that belong to no group, with their names in the index: `/apis/` and `/version/`.
+/// Returns the paths outside of groups, with their names in the index: `/apis/` and `/version/`.
 pub(super) fn of_server() -> [(&'static str, PathItem); 2] {
     let groups = read("/apis/", "getAPIVersions", "apis", format!("{META}APIGroupList"));
     let mut version =
@@ -105,7 +105,7 @@ pub(super) fn of_server() -> [(&'static str, PathItem); 2] {
     [("apis", groups), ("version", version)]
 }
 
-/// The group, version and kind of every type that is a kind, for documents about these versions.
+/// Returns the group, version and kind of all types that are kinds, for documents about these versions.
 pub(super) fn kinds(registry: &Registry, versions: &[GroupVersion]) -> Kinds {
     let mut kinds = Kinds::new();
     for def in registry.all() {
@@ -134,12 +134,12 @@ pub(super) fn kinds(registry: &Registry, versions: &[GroupVersion]) -> Kinds {
     kinds
 }
 
-/// The type of a resource's lists.
+/// Returns the type of a resource's lists.
 fn list_type(def: &ResourceDef, version: &ResourceVersion) -> String {
     sibling(&version.type_name, &def.list_kind)
 }
 
-/// The type a subresource takes and answers with.
+/// Returns the type of a subresource's responses.
 fn answer_type(version: &ResourceVersion, subresource: &Subresource) -> String {
     let GroupVersionKind { group, version: of, kind } = &subresource.response;
     if of.is_empty() {
@@ -148,7 +148,7 @@ fn answer_type(version: &ResourceVersion, subresource: &Subresource) -> String {
     format!("io.k8s.api.{}.{of}.{kind}", group.trim_end_matches(".k8s.io"))
 }
 
-/// A type of another kind in the same package.
+/// Returns the type of another kind in the same package.
 fn sibling(type_name: &str, kind: &str) -> String {
     let package = type_name.rsplit_once('.').map(|(package, _)| package).unwrap_or_default();
     format!("{package}.{kind}")
@@ -163,13 +163,13 @@ fn discovery(of: &GroupVersion, what: &str, answer: &str) -> PathItem {
     read(&path, &format!("get{}{what}", pascal_name(of)), &tag(of), format!("{META}{answer}"))
 }
 
-/// A path of a document that can only be read.
+/// Returns a path with a read-only document.
 fn read(path: &str, id: &str, tag: &str, type_name: String) -> PathItem {
     let get = Operation {
         method: "get",
         id: id.to_owned(),
         tag: tag.to_owned(),
-        about: "Reads what the server says of itself.".to_owned(),
+        about: "Returns information about the server.".to_owned(),
         action: None,
         parameters: Vec::new(),
         body: None,
@@ -181,16 +181,16 @@ fn read(path: &str, id: &str, tag: &str, type_name: String) -> PathItem {
     PathItem { path: path.to_owned(), parameters: Vec::new(), operations: vec![get] }
 }
 
-/// A resource in one version, whose paths are to be written.
+/// A resource in one version, while its paths are generated.
 struct Resource<'a> {
     def: &'a ResourceDef,
     version: &'a ResourceVersion,
     gv: GroupVersion,
-    /// The group and version in operations' names: `AppsV1`.
+    /// The group and version in operation IDs: `AppsV1`.
     prefix: String,
-    /// The kind in operations' names: `NamespacedDeployment`.
+    /// The kind in operation IDs: `NamespacedDeployment`.
     subject: String,
-    /// The paths' middle: `/namespaces/{namespace}/deployments`.
+    /// The middle of the paths: `/namespaces/{namespace}/deployments`.
     collection: String,
 }
 
@@ -271,7 +271,7 @@ impl<'a> Resource<'a> {
         operations
     }
 
-    /// Reading, replacing and patching an object, or a part of it.
+    /// Adds get, put and patch of an object or a subresource.
     fn view(&self, part: &str, type_name: &str, kind: &GroupVersionKind, verbs: &[Verb]) -> Vec<Operation> {
         let name = |verb: &str| format!("{verb}{}{}{part}", self.prefix, self.subject);
         let operation =
@@ -360,7 +360,7 @@ impl<'a> Resource<'a> {
         add(items, path.to_owned(), with_pretty(one), operations);
     }
 
-    /// A subresource that opens a connection rather than to answer.
+    /// Adds a subresource that opens a connection.
     fn connect(
         &self,
         items: &mut Vec<PathItem>,
@@ -418,7 +418,7 @@ impl<'a> Resource<'a> {
     }
 }
 
-/// Adds a path, if anything can be asked of it; parameters that all its operations have become the path's.
+/// Adds a path, if it has operations. Parameters that all operations share are moved to the path.
 fn add(
     items: &mut Vec<PathItem>,
     path: String,
@@ -448,7 +448,7 @@ fn with_pretty(parameters: &[Parameter]) -> Vec<Parameter> {
     [parameters, &[PRETTY]].concat()
 }
 
-/// The path of a group and version.
+/// Returns the path of a group and version.
 pub(super) fn root(of: &GroupVersion) -> String {
     if of.group.is_empty() {
         format!("/api/{}", of.version)

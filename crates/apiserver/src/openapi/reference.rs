@@ -1,4 +1,4 @@
-//! Holds the documents against those of kube-apiserver 1.36, without prose, where such a recording is at hand.
+//! Compares the documents with those of kube-apiserver 1.36, without descriptions, if recordings are available.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{Coverage, GroupVersion, OpenApi, Registry};
 
-/// The differences there may be: a JSON pointer's beginning, `+` ours or `-` theirs, and the reason after `#`.
+/// Allowed differences: the start of a JSON pointer, `+` for ours or `-` for theirs, and the reason after `#`.
 const ALLOWED: &str = include_str!("reference_differences.txt");
 
 fn recorded(name: &str) -> Option<Value> {
@@ -28,8 +28,8 @@ fn openapi() -> OpenApi {
     OpenApi::new(Registry::builtin(nave_schema::builtin()).into())
 }
 
-/// Leaves structure alone: descriptions and the digests in shared parameters' names are not compared, nor is order
-/// in lists that are sets.
+/// Reduces a document to its structure: without descriptions, digests in the names of shared parameters, and the order
+/// of lists that are sets.
 fn bare(value: &Value) -> Value {
     match value {
         Value::Object(map) => {
@@ -95,8 +95,8 @@ fn compare(name: &str, ours: &Value, theirs: &Value) {
     for line in &new {
         println!("{}", line.chars().take(300).collect::<String>());
     }
-    assert!(new.is_empty(), "{name}: {} differences that are not allowed for", new.len());
-    assert!(idle.is_empty(), "{name}: differences that there are no more: {idle:?}");
+    assert!(new.is_empty(), "{name}: {} differences that are not allowed", new.len());
+    assert!(idle.is_empty(), "{name}: allowed differences that no longer exist: {idle:?}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The documents as a client asks for them.
+//! The documents from a client's view.
 
 use http::{HeaderMap, HeaderValue, Method, header};
 use nave_machinery::Value;
@@ -10,7 +10,7 @@ fn openapi() -> OpenApi {
     OpenApi::new(Registry::builtin(nave_schema::builtin()).into())
 }
 
-/// The response's head: what is asked for is `uri` below `/openapi/`.
+/// Requests `uri` below `/openapi/` and returns the response's head.
 fn head(openapi: &OpenApi, uri: &str, headers: &HeaderMap) -> (u16, HeaderMap) {
     let info = RequestInfo::new(&Method::GET, &format!("/openapi/{uri}").parse().unwrap()).unwrap();
     let path: Vec<&str> = info.path.trim_start_matches("/openapi/").split('/').collect();
@@ -23,7 +23,7 @@ fn seen(tag: &HeaderValue) -> HeaderMap {
 }
 
 #[test]
-fn the_index_makes_no_document() {
+fn the_index_generates_no_document() {
     let openapi = openapi();
     let index = openapi.index();
     let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();
@@ -33,7 +33,7 @@ fn the_index_makes_no_document() {
 }
 
 #[test]
-fn documents_are_kept_by_their_tag_and_their_hash() {
+fn documents_are_cached_by_etag_and_hash() {
     let openapi = openapi();
     let (code, headers) = head(&openapi, "v3/apis/batch/v1", &HeaderMap::new());
     assert_eq!(
@@ -85,7 +85,7 @@ fn descriptions_list_the_values_of_enumerations() {
 }
 
 #[test]
-fn a_hash_changes_with_what_is_served() {
+fn a_hash_depends_on_the_served_resources() {
     let all = Registry::builtin(nave_schema::builtin());
     let fewer: Vec<_> = all
         .groups()
@@ -103,7 +103,7 @@ fn a_hash_changes_with_what_is_served() {
 }
 
 #[test]
-fn version_2_comes_in_the_form_the_client_prefers() {
+fn version_2_has_the_encoding_that_the_client_prefers() {
     assert_eq!(v2_form(""), Some(Form::Json));
     assert_eq!(v2_form("application/json;q=0.9, */*"), Some(Form::Json));
     assert_eq!(v2_form(&format!("{}, application/json", GNOSTIC[0])), Some(Form::Protobuf));
@@ -111,7 +111,7 @@ fn version_2_comes_in_the_form_the_client_prefers() {
     assert_eq!(v2_form("text/html"), None);
 }
 
-/// What kubectl looks for before it lets the server validate: a patch of the kind that takes `fieldValidation`.
+/// kubectl lets the server validate only if the kind has a patch operation with `fieldValidation`.
 #[test]
 fn patches_of_every_version_take_field_validation() {
     let openapi = openapi();
@@ -125,7 +125,7 @@ fn patches_of_every_version_take_field_validation() {
     assert!(names.contains(&&json!("fieldValidation")), "{names:?}");
 }
 
-/// The fields of a protobuf message: number and content; numbers are written out.
+/// Parses the fields of a protobuf message: number and content; numbers are formatted.
 fn fields(mut message: &[u8]) -> Vec<(u32, Vec<u8>)> {
     fn number(message: &mut &[u8]) -> u64 {
         let mut value = 0;
@@ -155,7 +155,7 @@ fn fields(mut message: &[u8]) -> Vec<(u32, Vec<u8>)> {
     found
 }
 
-/// The one that is called `name` among a field's pairs of name and value.
+/// Returns the value with the given name among a field's name-value pairs.
 fn named(message: &[u8], number: u32, name: &str) -> Vec<u8> {
     let pairs = fields(message).into_iter().filter(|(of, _)| *of == number).map(|(_, pair)| fields(&pair));
     let mut values = pairs.filter(|pair| pair[0].1 == name.as_bytes()).map(|pair| pair[1].1.clone());
@@ -169,7 +169,7 @@ fn nested(message: &[u8], path: &[u32]) -> Vec<u8> {
 }
 
 #[test]
-fn protobuf_says_what_the_json_says() {
+fn protobuf_and_json_have_the_same_content() {
     let document = openapi().make(&Coverage::Everything);
     let bytes = gnostic::encode(&document);
     let text = |message: &[u8], path: &[u32]| String::from_utf8(nested(message, path)).unwrap();

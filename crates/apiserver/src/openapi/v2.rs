@@ -1,4 +1,4 @@
-//! OpenAPI 2.0: one document for everything.
+//! OpenAPI 2.0: one document for the whole API.
 
 use nave_machinery::{Map, Value};
 use nave_schema::SchemaSet;
@@ -13,7 +13,7 @@ use super::documentation::Documentation;
 use super::operations::{Body, Content, Operation, PathItem};
 use super::parameters::Parameter;
 
-/// The document of these paths.
+/// Returns the document of these paths.
 pub(super) fn document(
     items: &[PathItem],
     kinds: &Kinds,
@@ -36,7 +36,7 @@ pub(super) fn document(
 
 struct Writer<'a> {
     definitions: Definitions<'a>,
-    /// The parameters that operations share, by a name that says their content.
+    /// The shared parameters, by a name derived from their content.
     shared: Map,
 }
 
@@ -87,7 +87,7 @@ impl Writer<'_> {
         if body.required {
             written.insert("required".to_owned(), json!(true));
         }
-        // Those that do not depend on the kind.
+        // Parameters that do not depend on the kind.
         let shared =
             ["DeleteOptions", "Patch"].iter().any(|kind| body.type_name.strip_prefix(META) == Some(kind));
         self.shared("body", shared, Value::Object(written))
@@ -107,7 +107,7 @@ impl Writer<'_> {
         self.shared(of.name, of.shared, Value::Object(written))
     }
 
-    /// The parameter, or a reference to it.
+    /// Returns the parameter, or a reference to it.
     fn shared(&mut self, name: &str, shared: bool, parameter: Value) -> Value {
         if !shared {
             return parameter;

@@ -9,7 +9,7 @@ use super::documentation::Documentation;
 use super::operations::{Content, Operation, PathItem};
 use super::parameters::Parameter;
 
-/// The document of these paths.
+/// Returns the document of these paths.
 pub(super) fn document(
     items: &[PathItem],
     kinds: &Kinds,

@@ -1,4 +1,4 @@
-//! A whole server in process, asked as by clients on connections.
+//! A whole server in process, with requests as from clients on connections.
 
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ use crate::storage::WatchCacheSizes;
 mod admission;
 mod bootstrap;
 
-/// Longer than any test takes.
+/// Longer than any test.
 const LONG: Duration = Duration::from_mins(10);
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -35,12 +35,12 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// A server that lets everybody do everything.
+    /// Starts a server that allows everything.
     async fn start(inflight: InflightLimits, request_timeout: Duration) -> Self {
         Self::start_with(inflight, request_timeout, Vec::new()).await
     }
 
-    /// The same with further admission plugins.
+    /// Starts it with additional admission plugins.
     async fn start_with(
         inflight: InflightLimits,
         request_timeout: Duration,
@@ -86,7 +86,7 @@ impl Fixture {
         Self { server: ApiServer::start(config).await.unwrap(), _folder: folder }
     }
 
-    /// Sends a request as on a connection; the response's body is not read.
+    /// Sends a request as on a connection, and does not read the response's body.
     async fn open(
         &self,
         method: &Method,
@@ -119,7 +119,7 @@ impl Fixture {
     }
 }
 
-/// The code and the body, as JSON where it is.
+/// Returns the status code and the body, parsed if it is JSON.
 async fn read(response: Response<ResponseBody>) -> (u16, Value) {
     let code = response.status().as_u16();
     (code, serde_json::from_slice(&bytes_of(response).await).unwrap_or_default())
@@ -139,12 +139,12 @@ fn lease(name: &str) -> Value {
         "spec": {"holderIdentity": "n", "leaseDurationSeconds": 40}})
 }
 
-/// A patch that renews a lease.
+/// Returns a patch that renews a lease.
 fn renewal(round: u32) -> Value {
     json!({"spec": {"leaseDurationSeconds": 50 + round}})
 }
 
-/// Blocks all threads of the server's pool until what is returned is dropped.
+/// Blocks all threads of the server's pool until the returned senders are dropped.
 async fn fill_pool(server: &ApiServer) -> Vec<mpsc::Sender<()>> {
     let cpu = &server.pipeline.router.cpu;
     let (begun, begins) = mpsc::channel();
@@ -171,7 +171,7 @@ async fn fill_pool(server: &ApiServer) -> Vec<mpsc::Sender<()>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn health_leases_and_watches_are_served_while_large_requests_fill_the_pool() {
-    // On the executor's threads, as a connection's requests are, not on the test's own.
+    // Runs on the executor's threads, like requests of connections, not on the test's own.
     tokio::spawn(serve_while_the_pool_is_full()).await.unwrap();
 }
 
@@ -190,11 +190,11 @@ async fn serve_while_the_pool_is_full() {
         assert_eq!(it.send(Method::PATCH, &format!("{LEASES}/n"), &renewal(round)).await.0, 200);
         events.frame().await.unwrap().unwrap();
         assert_eq!(it.send(Method::POST, MAPS, &map(&format!("small-{round}"), 1_000)).await.0, 201);
-        // Stored bytes are copied, however large the object is.
+        // Stored bytes are copied, whatever the object's size.
         assert_eq!(it.get(&format!("{MAPS}/large"), &[]).await.0, 200);
         assert_eq!(it.get(MAPS, &[]).await.0, 200);
     }
-    // Each kind of work on much input waits for a thread, as long as the request may take.
+    // Each kind of work on a large input waits for a thread until the request's deadline.
     let large = "x".repeat(LARGE);
     let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
     let yaml = [("accept", "application/yaml")];
@@ -252,11 +252,12 @@ async fn large_requests_beyond_the_bound_are_refused_at_once() {
     }
 }
 
-/// Small requests go on while 16 clients keep the server busy with the worst bodies: more of them are served than large
-/// ones, though one at a time. Without the pool a small request waits behind large ones before each of its steps.
+/// Small requests make progress while 16 clients send the most expensive bodies: more of them are served than large
+/// ones, although one at a time. Without the pool, a small request would wait behind large ones before each of its
+/// steps.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn small_requests_are_not_slowed_down_to_the_pace_of_large_ones() {
-    // On the executor's threads, as a connection's requests are, not on the test's own.
+async fn small_requests_are_not_slowed_down_by_large_ones() {
+    // Runs on the executor's threads, like requests of connections, not on the test's own.
     tokio::spawn(serve_small_requests_beside_large_ones()).await.unwrap();
 }
 
@@ -310,7 +311,7 @@ async fn serve_small_requests_beside_large_ones() {
     );
 }
 
-/// Large bodies, of shapes that cost much to decode and to normalize.
+/// Large bodies that are expensive to decode and normalize.
 fn worst_bodies() -> Vec<(String, Bytes)> {
     let size = 200 << 10;
     let repeated = |head: &str, part: &str, tail: &str| -> Bytes {
@@ -320,13 +321,13 @@ fn worst_bodies() -> Vec<(String, Bytes)> {
     let map = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"},"#;
     let keys: Vec<_> = (0..size / 12).map(|number| format!(r#""k{number}":"""#)).collect();
     vec![
-        // Many fields, most of which have no name that is valid; fields that nobody knows.
+        // Many fields with invalid names, and many unknown fields.
         (MAPS.to_owned(), format!(r#"{map}"data":{{{}}}}}"#, keys.join(",")).into()),
         (MAPS.to_owned(), repeated(&format!(r#"{map}"data":{{"a":"b"}},"x":["#), r#"{"":0},"#, "]}")),
         // Numbers and escapes.
         (reviews, repeated(r#"{"spec":["#, "-1.5e300,", "]}")),
         (MAPS.to_owned(), repeated(&format!(r#"{map}"data":{{"a":""#), r"\u00e9", r#""}}"#)),
-        // YAML costs more for a byte.
+        // YAML is more expensive per byte.
         (MAPS.to_owned(), repeated("a: [", "[],", "]\n")),
     ]
 }
@@ -335,7 +336,7 @@ fn worst_bodies() -> Vec<(String, Bytes)> {
 async fn requests_in_flight_are_limited_for_clients_on_connections() {
     let it = Fixture::start(InflightLimits { read_only: 1, mutating: 1 }, LONG).await;
     assert_eq!(it.send(Method::POST, MAPS, &map("a", 200_000)).await.0, 201);
-    // Answers that are not read take their places.
+    // Responses that are not read keep their permits.
     let list = it.open(&Method::GET, MAPS, &[], Bytes::new()).await;
     assert!(matches!(list.body(), ResponseBody::Stream(_)));
     let refused = it.open(&Method::GET, "/api/v1/nodes", &[], Bytes::new()).await;
@@ -350,12 +351,12 @@ async fn requests_in_flight_are_limited_for_clients_on_connections() {
     }
     let master = [("impersonate-user", "root"), ("impersonate-group", "system:masters")];
     assert_eq!(it.get("/api/v1/nodes", &master).await.0, 200);
-    // Controllers in the process are not held up.
+    // Controllers in the process are not limited.
     let controller = it.server.local(UserInfo { name: "controller".to_owned(), ..UserInfo::default() });
     let request = Request::get("/api/v1/nodes").body(Full::new(Bytes::new())).unwrap();
     let client = Client::Process(Arc::clone(&controller.user));
     assert_eq!(controller.pipeline.handle(request, client).await.response.status(), 200);
-    // Writes have a limit of their own: here one whose body does not come.
+    // Writes have a separate limit; here, the body of one does not arrive.
     let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, std::io::Error>>());
     let request = Request::post(MAPS).body(body).unwrap();
     let pipeline = Arc::clone(&it.server.pipeline);
@@ -373,7 +374,7 @@ async fn requests_in_flight_are_limited_for_clients_on_connections() {
         });
         assert!(counted, "{verb}");
     }
-    // Places are free again when an answer has been read or dropped.
+    // Permits are released when a response is read or dropped.
     drop(list);
     stalled.abort();
     let _ = stalled.await;
@@ -382,7 +383,7 @@ async fn requests_in_flight_are_limited_for_clients_on_connections() {
 }
 
 #[tokio::test]
-async fn failures_carry_the_warnings_of_the_stages_before() {
+async fn failures_have_the_warnings_of_earlier_stages() {
     let it = Fixture::start(InflightLimits::default(), LONG).await;
     for (uri, code) in [
         ("/api/v1/namespaces/default/endpoints/none", 404),
@@ -397,7 +398,7 @@ async fn failures_carry_the_warnings_of_the_stages_before() {
     }
 }
 
-/// Each request under way holds it, and each move of it is copied.
+/// Each request in progress holds this future, and each move copies it.
 #[tokio::test]
 async fn the_future_of_a_request_is_small() {
     let it = Fixture::start(InflightLimits::default(), LONG).await;
@@ -418,7 +419,7 @@ async fn a_client_shortens_the_time_of_its_request() {
 }
 
 #[tokio::test]
-async fn gives_up_a_body_that_does_not_come_in_time() {
+async fn times_out_on_a_body_that_does_not_arrive() {
     let it = Fixture::start(InflightLimits::default(), Duration::from_secs(2)).await;
     let one = format!("{MAPS}/a");
     let drip = || {
@@ -446,7 +447,7 @@ async fn gives_up_a_body_that_does_not_come_in_time() {
 }
 
 #[tokio::test]
-async fn the_answer_to_head_has_no_content() {
+async fn a_response_to_head_has_no_content() {
     let it = Fixture::start(InflightLimits::default(), Duration::from_secs(2)).await;
     for (uri, code) in [("/version", 200), ("/healthz", 200), (MAPS, 405), ("/nowhere", 404)] {
         let request = Request::head(uri).body(Full::new(Bytes::new())).unwrap();
@@ -458,7 +459,7 @@ async fn the_answer_to_head_has_no_content() {
 }
 
 #[tokio::test]
-async fn a_refusal_comes_after_a_small_body() {
+async fn a_refusal_is_sent_after_a_small_body_is_read() {
     let it = Fixture::start(InflightLimits::default(), Duration::from_secs(2)).await;
     let read = Arc::new(AtomicBool::new(false));
     let body = stream::once({

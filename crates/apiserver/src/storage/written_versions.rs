@@ -1,6 +1,6 @@
 //! Versions that this server has just written, decoded once.
 //!
-//! Both the answer to a write and the watch cache need the JSON of the version. Whichever comes first decodes the stored
+//! Both the response to a write and the watch cache need the JSON of the version. The first one decodes the stored
 //! bytes and leaves the result for the other.
 
 use std::collections::HashMap;
@@ -10,30 +10,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nave_cacher::DecodedObject;
 use nave_store::KeyValue;
 
-/// DecodedObject versions of one resource that wait for their second reader.
+/// Decoded versions of one resource that wait for their second reader.
 #[derive(Default)]
 pub(super) struct WrittenVersions {
-    /// Writes whose answers are not encoded yet.
+    /// The number of writes whose responses are not encoded yet.
     writes: AtomicUsize,
     waiting: Mutex<Waiting>,
 }
 
 #[derive(Default)]
 struct Waiting {
-    /// By revision: a transaction writes one key.
+    /// By revision, because a transaction writes one key.
     versions: HashMap<u64, (Arc<str>, DecodedObject)>,
     /// Sum of the lengths of their JSON.
     bytes: usize,
 }
 
 impl WrittenVersions {
-    /// Registers a write. Until the guard is dropped, decoded versions are kept for their second reader.
+    /// Registers a write. Decoded versions are kept until the guard is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> WriteGuard {
         self.writes.fetch_add(1, Ordering::Relaxed);
         WriteGuard(Arc::clone(self))
     }
 
-    /// Takes the version if its first reader has left it here.
+    /// Takes the version if the first reader has left it.
     pub(super) fn take(&self, kv: &KeyValue) -> Option<DecodedObject> {
         if self.writes.load(Ordering::Relaxed) == 0 {
             return None;
@@ -58,18 +58,18 @@ impl WrittenVersions {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        // No code that holds the lock can panic in a way that leaves the map inconsistent.
+        // No code that holds the lock can panic and leave the map inconsistent.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A write whose answer is not encoded yet.
+/// A write whose response is not encoded yet.
 pub(super) struct WriteGuard(Arc<WrittenVersions>);
 
 impl Drop for WriteGuard {
     fn drop(&mut self) {
         if self.0.writes.fetch_sub(1, Ordering::Relaxed) == 1 {
-            // Versions remain that only one reader wanted, such as those of other servers.
+            // The rest are versions with only one reader, such as those of other servers.
             *self.0.waiting() = Waiting::default();
         }
     }

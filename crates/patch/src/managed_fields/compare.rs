@@ -10,7 +10,7 @@ use super::schema::{Kind, ListType, MapType, Relation, TypeRef};
 use super::set::{FieldSet, Node};
 use super::value::equal;
 
-/// The fields in which a new state differs from an old one. No field is in two of the sets.
+/// The fields in which a new state differs from an old one. The sets are disjoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Comparison {
     pub added: FieldSet,
@@ -22,13 +22,13 @@ impl Comparison {
     /// Compares two states of an object.
     ///
     /// # Errors
-    /// An item of a list cannot be told apart from others.
+    /// An item of a list cannot be identified.
     pub(super) fn between(ty: TypeRef<'_>, old: &Value, new: &Value) -> Result<Self, String> {
         let Difference { below, .. } = compare(ty, Some(old), Some(new))?;
         Ok(below)
     }
 
-    /// The comparison without these fields and all below them.
+    /// Removes fields, and all fields below them, from the comparison.
     #[must_use]
     pub(super) fn excluding(self, fields: Option<&FieldSet>) -> Self {
         let Some(fields) = fields else { return self };
@@ -40,7 +40,7 @@ impl Comparison {
     }
 }
 
-/// What is different in a value: in itself, and below it.
+/// The differences of a value: of the value itself, and below it.
 #[derive(Default)]
 struct Difference {
     own: Own,
@@ -76,7 +76,7 @@ fn compare(ty: TypeRef<'_>, old: Option<&Value>, new: Option<&Value>) -> Result<
             let below = Comparison { removed: fields_below(ty, old), ..Comparison::default() };
             Ok(Difference { own: Own { removed: true, ..Own::default() }, below })
         }
-        // A value that changes its kind is changed itself and in what is below it.
+        // If the kind of a value changes, the value itself and everything below it are changed.
         (Some(old), Some(new)) if ty.kinds_differ(old, new) => {
             let first = compare_as(ty, ty.kind(Some(old)), Some(old), Some(new))?;
             let second = compare_as(ty, ty.kind(Some(new)), Some(old), Some(new))?;
@@ -160,7 +160,7 @@ fn compare_fields(map: MapType<'_>, old: Option<&Map>, new: Option<&Map>) -> Res
     Ok(found.finish())
 }
 
-/// The items of a list that have the same element, before and after.
+/// The list items with the same element, in the old and the new state.
 #[derive(Default)]
 struct Same<'v> {
     old: Vec<&'v Value>,
@@ -224,7 +224,7 @@ impl Difference {
     }
 }
 
-/// The differences of the entries of a map or list.
+/// The differences of a map's or list's entries.
 #[derive(Default)]
 struct Differences {
     added: Vec<Node>,
@@ -235,7 +235,7 @@ struct Differences {
 impl Differences {
     fn push(&mut self, difference: Difference, element: PathElement) {
         let Difference { own, below } = difference;
-        // Seldom is more than one of the three told of an element.
+        // Rarely does more than one of the three sets need the element.
         let mut element = Some(element);
         let parts = [
             (&mut self.added, own.added, below.added),

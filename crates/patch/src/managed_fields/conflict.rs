@@ -1,4 +1,4 @@
-//! Conflicts of an apply with other managers, and how clients are told (upstream:
+//! Conflicts of an apply with other managers, and their error messages (upstream:
 //! `apimachinery/pkg/util/managedfields/internal/conflict.go`).
 
 use std::fmt::{self, Display, Write};
@@ -15,10 +15,10 @@ use super::set::FieldSet;
 /// Maximum length of a path, and of the description of a manager, in bytes: a name can be as long as the body.
 const MAX_SHOWN_BYTES: usize = 1024;
 
-/// Fields that an apply would change, and another manager that owns them.
+/// Fields that an apply would change and another manager owns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Conflict {
-    /// The manager, as errors name it.
+    /// The description of the manager in errors.
     manager: String,
     fields: FieldSet,
 }
@@ -27,7 +27,7 @@ struct Conflict {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conflicts(Vec<Conflict>);
 
-/// A field in conflict, as errors show it.
+/// A conflict in an error message.
 struct Shown<'c> {
     manager: &'c str,
     path: String,
@@ -39,12 +39,12 @@ impl Conflicts {
         self.0.push(Conflict { manager, fields });
     }
 
-    /// Returns whether there is none.
+    /// Returns whether there are no conflicts.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The conflicts about other fields than these.
+    /// Removes conflicts about these fields.
     #[must_use]
     pub(super) fn without(mut self, fields: &FieldSet) -> Self {
         self.0.retain_mut(|conflict| {
@@ -54,7 +54,7 @@ impl Conflicts {
         self
     }
 
-    /// 409, with a cause for each field and manager; no more than [`MAX_CAUSES`] are shown.
+    /// Returns 409 with a cause for each field and manager, at most [`MAX_CAUSES`].
     pub fn into_status(self) -> Status {
         let shown = self.shown();
         let mut status = Status::failure(409, Reason::Conflict, self.message(&shown));
@@ -106,7 +106,7 @@ impl Conflicts {
     }
 }
 
-/// A manager as errors name it.
+/// Formats a manager for error messages.
 struct Description<'m>(&'m ManagerId);
 
 impl Display for Description<'_> {

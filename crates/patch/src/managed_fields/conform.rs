@@ -1,17 +1,17 @@
-//! Sets of fields held against the types of their fields.
+//! Adapts sets of fields to types.
 
 use super::schema::TypeRef;
 use super::set::{FieldSet, Node};
 
 impl FieldSet {
-    /// The set with the declared fields on the way to its paths: of `a.b` also `a`, unless that is an entry of a map.
+    /// Adds the declared fields that paths of the set pass through: `a` for `a.b`, unless it is a map entry.
     #[must_use]
     pub(super) fn with_named_fields(mut self, ty: TypeRef<'_>) -> Self {
         add_named_fields(&mut self, Some(ty));
         self
     }
 
-    /// Adapts a set to types that have become atomic since: what was owned within such a value is the value itself.
+    /// Adapts the set to types that have become atomic: fields below an atomic value are replaced by the value itself.
     /// Returns whether anything changed.
     pub(super) fn reconcile(&mut self, ty: TypeRef<'_>) -> bool {
         self.nodes_mut().iter_mut().fold(false, |changed, node| reconcile_node(ty, node) | changed)
@@ -32,7 +32,7 @@ fn reconcile_node(ty: TypeRef<'_>, node: &mut Node) -> bool {
     if node.children.is_empty() {
         return false;
     }
-    // A field that the type does not have is left alone.
+    // An undeclared field is not changed.
     let Some(ty) = ty.child(&node.element) else { return false };
     if ty.is_atomic() {
         node.member = true;

@@ -8,48 +8,48 @@ use nave_machinery::{Map, Value};
 use super::fields_v1::FieldsError;
 use super::set::FieldSet;
 
-/// The identity of an entry.
+/// Identifies an entry.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ManagerId {
     pub manager: String,
     pub applied: bool,
-    /// Empty for an applier: it owns what it applied last, in whatever version.
+    /// Empty for an apply manager, whose fields are those of its last apply in any version.
     pub api_version: String,
     pub subresource: String,
 }
 
-/// What a manager owns.
+/// The fields that a manager owns.
 #[derive(Clone, Debug)]
 pub(super) struct Entry<'v> {
     pub api_version: String,
     pub time: Option<String>,
     set: FieldSet,
-    /// The set as it is stored, while it has not changed.
+    /// The stored form of the set, as long as it has not changed.
     raw: Option<&'v Value>,
 }
 
-/// The managers of an object.
+/// The entries of an object by manager.
 pub(super) type Managers<'v> = BTreeMap<ManagerId, Entry<'v>>;
 
-/// Why a list of entries is refused.
+/// A list of entries is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EntriesError {
-    /// Not a list of objects.
+    /// It is not a list of objects.
     #[error("managedFields must be a list of entries")]
     NotAList,
-    /// Another operation.
+    /// The operation is unknown.
     #[error("operation must be `Apply` or `Update`")]
     Operation,
-    /// No version.
+    /// The version is missing.
     #[error("apiVersion must not be empty")]
     ApiVersion,
-    /// No type of the fields.
+    /// The type of the fields is missing.
     #[error("missing fieldsType in managed fields entry {0}")]
     NoFieldsType(usize),
-    /// A type of fields that is not known.
+    /// The type of the fields is unknown.
     #[error("invalid fieldsType {0:?} in managed fields entry {1}")]
     FieldsType(String, usize),
-    /// Fields that are no set.
+    /// The fields are not a valid set.
     #[error("error decoding set: {0}")]
     Fields(#[from] FieldsError),
 }
@@ -79,13 +79,13 @@ impl Entry<'_> {
         self.set
     }
 
-    /// Replaces the set by what a function makes of it.
+    /// Changes the set.
     pub(super) fn change(&mut self, change: impl FnOnce(FieldSet) -> FieldSet) {
         self.raw = None;
         self.set = change(std::mem::take(&mut self.set));
     }
 
-    /// Adapts the set to a type of which parts may have become atomic.
+    /// Adapts the set to a type in which values may have become atomic.
     pub(super) fn reconcile(&mut self, ty: super::schema::TypeRef<'_>) {
         if self.set.reconcile(ty) {
             self.raw = None;
@@ -93,17 +93,17 @@ impl Entry<'_> {
     }
 }
 
-/// Where entries come from. Those of a client may be in another form than the server writes them.
+/// The source of entries. Entries of clients may differ in form from those that the server writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     Stored,
     Request,
 }
 
-/// Reads a list of entries; nothing and null are an empty list.
+/// Decodes a list of entries; a missing list or null is empty.
 ///
 /// # Errors
-/// An entry that is malformed.
+/// An entry is malformed.
 pub(super) fn decode(list: Option<&Value>, origin: Origin) -> Result<Managers<'_>, EntriesError> {
     let list = match list {
         None | Some(Value::Null) => return Ok(Managers::new()),
@@ -144,17 +144,17 @@ fn decode_entry(at: usize, entry: &Value, origin: Origin) -> Result<(ManagerId, 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     Tree,
-    /// Text. Sets that are stored unchanged keep their form.
+    /// Text. Unchanged sets keep their stored form.
     Text,
 }
 
-/// Writes the entries, in upstream's order: appliers first, then by time; `None` where there is no entry.
+/// Encodes the entries in upstream's order: applies first, then by time; `None` if there are no entries.
 ///
 /// # Errors
-/// A set is too deep.
+/// A set is nested too deeply.
 pub(super) fn encode(managers: Managers<'_>, form: Form) -> Result<Option<Value>, FieldsError> {
     let mut entries: Vec<(ManagerId, Entry<'_>)> = managers.into_iter().collect();
-    // Times are in one form, so that their texts have the order of the times. Entries without one come first.
+    // All times have the same format, so their strings sort by time. Entries without a time come first.
     entries.sort_by(|(a, left), (b, right)| {
         (!a.applied, &left.time, &a.manager, &left.api_version, &a.subresource).cmp(&(
             !b.applied,

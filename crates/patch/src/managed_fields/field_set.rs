@@ -1,4 +1,4 @@
-//! The fields that an object has (upstream: `structured-merge-diff/typed.ToFieldSet`).
+//! The set of an object's fields (upstream: `structured-merge-diff/typed.ToFieldSet`).
 
 use nave_machinery::{Map, Value};
 
@@ -6,20 +6,19 @@ use super::path::PathElement;
 use super::schema::{Kind, ListType, MapType, Relation, TypeRef};
 use super::set::{FieldSet, Node};
 
-/// The fields of an object: its leaves, the items of its lists and the entries of its maps. An item whose element
-/// cannot be told is left out.
+/// Returns the fields of an object: its leaves, list items and map entries. Items without a path element are omitted.
 pub(super) fn field_set(ty: TypeRef<'_>, object: &Value) -> FieldSet {
     Walk { holders: false }.visit(ty, object).1
 }
 
-/// All fields below a value, with the maps and lists that hold them: what is new where there was nothing.
+/// Returns all fields below a value, including the maps and lists that contain them: the fields of a new value.
 pub(super) fn fields_below(ty: TypeRef<'_>, value: &Value) -> FieldSet {
     Walk { holders: true }.visit(ty, value).1
 }
 
 #[derive(Clone, Copy)]
 struct Walk {
-    /// True if structs, maps and lists are fields too.
+    /// True if structs, maps and lists are included.
     holders: bool,
 }
 
@@ -54,7 +53,7 @@ impl Walk {
         FieldSet::from_nodes(nodes)
     }
 
-    /// Items with the same element are one field, and nothing below them is.
+    /// Items with the same element are one field, without fields below it.
     fn visit_items(self, list: ListType<'_>, items: &[Value]) -> FieldSet {
         let mut found: Vec<(PathElement, Option<&Value>)> =
             items.iter().filter_map(|item| Some((list.element(item).ok()?, Some(item)))).collect();

@@ -1,5 +1,5 @@
-//! Sets of fields as `fieldsV1`: a tree of maps, in which `.` stands for the field itself. For its two forms in a value
-//! see [`nave_machinery::managed_fields`].
+//! The `fieldsV1` encoding of sets: a tree of maps, in which `.` stands for the field itself. Its two forms in a value
+//! are described in [`nave_machinery::managed_fields`].
 
 use nave_machinery::Value;
 use nave_machinery::limits::MAX_DEPTH;
@@ -7,49 +7,49 @@ use nave_machinery::limits::MAX_DEPTH;
 use super::path::{ElementError, PathElement};
 use super::set::{FieldSet, Node};
 
-/// The member that stands for the field itself where there are others below it.
+/// The key for the field itself, if other fields are below it.
 const SELF: &str = ".";
 
-/// The levels of an object above `fieldsV1`: the object, its metadata, the list and the entry.
+/// The number of levels above `fieldsV1`: the object, its metadata, the list and the entry.
 const LEVELS_ABOVE: usize = 4;
 
-/// Why `fieldsV1` is no set of fields.
+/// `fieldsV1` is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FieldsError {
     /// It is not a tree of maps.
     #[error("fieldsV1 holds something that is not a map")]
     NotAMap,
-    /// A path element that cannot be read.
+    /// A path element is invalid.
     #[error("parsing key as path element: {0}")]
     Element(String),
-    /// It nests deeper than an object may.
+    /// It is nested deeper than an object may be.
     #[error("fieldsV1 is too deep")]
     TooDeep,
 }
 
 impl FieldSet {
-    /// Reads `fieldsV1`; `null` is the empty set.
+    /// Decodes `fieldsV1`; `null` is the empty set.
     ///
     /// # Errors
-    /// What is no tree of path elements, or too deep.
+    /// It is not a tree of path elements, or nested too deeply.
     pub fn from_fields_v1(fields: &Value) -> Result<Self, FieldsError> {
         let (set, _) = read(fields, MAX_DEPTH)?;
         Ok(set)
     }
 
-    /// Reads the JSON text of `fieldsV1`.
+    /// Decodes the JSON text of `fieldsV1`.
     ///
     /// # Errors
-    /// Text that is not JSON, or not a tree of path elements, or too deep.
+    /// The text is not JSON, not a tree of path elements, or nested too deeply.
     pub fn from_fields_v1_text(text: &str) -> Result<Self, FieldsError> {
         let tree = serde_json::from_str(text).map_err(|error| FieldsError::Element(error.to_string()))?;
         Self::from_fields_v1(&tree)
     }
 
-    /// Returns `fieldsV1` as JSON text, with the fields in the order of paths (upstream: `Set.ToJSON`).
+    /// Encodes as JSON text, with the fields in the order of paths (upstream: `Set.ToJSON`).
     ///
     /// # Errors
-    /// An object with it would be deeper than one may be.
+    /// An object with it would be nested too deeply.
     pub fn to_fields_v1_text(&self) -> Result<String, FieldsError> {
         if self.depth() + LEVELS_ABOVE >= MAX_DEPTH {
             return Err(FieldsError::TooDeep);
@@ -59,17 +59,17 @@ impl FieldSet {
         Ok(text)
     }
 
-    /// Returns `fieldsV1` as a tree of maps.
+    /// Encodes as a tree of maps.
     ///
     /// # Errors
-    /// An object with it would be deeper than one may be.
+    /// An object with it would be nested too deeply.
     pub fn to_fields_v1(&self) -> Result<Value, FieldsError> {
         let text = self.to_fields_v1_text()?;
         serde_json::from_str(&text).map_err(|error| FieldsError::Element(error.to_string()))
     }
 }
 
-/// Returns what is below, and whether the field itself is in the set.
+/// Returns the set below a field, and whether the field itself is in the set.
 fn read(fields: &Value, depth: usize) -> Result<(FieldSet, bool), FieldsError> {
     let depth = depth.checked_sub(1).ok_or(FieldsError::TooDeep)?;
     let fields = match fields {

@@ -1,4 +1,4 @@
-//! Client-side apply's annotation, beside server-side apply: `kubectl` moves from one to the other without conflicts
+//! The annotation of client-side apply, so that `kubectl` can migrate to server-side apply and back without conflicts
 //! (upstream: `apimachinery/pkg/util/managedfields/internal/lastapplied*.go`).
 
 use nave_machinery::{Value, meta};
@@ -9,19 +9,20 @@ use super::schema::TypeRef;
 use super::set::FieldSet;
 use super::validate::validate;
 
-/// The annotation that holds what client-side apply applied last.
+/// The annotation with the configuration that client-side apply applied last.
 pub(super) const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// The manager for which the two kinds of apply are one.
+/// The manager for which both kinds of apply are the same.
 pub(super) const KUBECTL: &str = "kubectl";
 
-/// The annotation of an object.
+/// Returns the annotation of an object.
 pub(super) fn last_applied(object: &Value) -> Option<&str> {
     let text = object.get("metadata")?.get("annotations")?.get(ANNOTATION)?.as_str()?;
     (!text.is_empty()).then_some(text)
 }
 
-/// The fields that client-side apply has set and that are as it set them. `None` where nothing can be told.
+/// Returns the fields that client-side apply has set and that still have their values; `None` if the annotation cannot
+/// be read.
 pub(super) fn unchanged_fields(ty: TypeRef<'_>, live: &Value) -> Option<FieldSet> {
     let applied: Value = serde_json::from_str(last_applied(live)?).ok()?;
     if meta::api_version(&applied) != meta::api_version(live) {
@@ -40,7 +41,7 @@ pub(super) fn set_last_applied(object: &mut Value, applied: &Value) {
         annotations.remove(ANNOTATION);
     }
     if let Some(annotations) = annotations_mut(object) {
-        // Go's encoder ends with a line break.
+        // Go's encoder adds a line break.
         annotations.insert(ANNOTATION.to_owned(), Value::String(format!("{applied}\n")));
     }
 }

@@ -1,4 +1,4 @@
-//! The managed fields of an object through a write (upstream: `apimachinery/pkg/util/managedfields`).
+//! Updates the managed fields of an object during a write (upstream: `apimachinery/pkg/util/managedfields`).
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -13,16 +13,16 @@ use super::set::FieldSet;
 use super::updater::{UpdateError, Updater, Versions};
 use super::validate::validate;
 
-/// How many entries of updates an object has at most; the oldest become one entry a version.
+/// Maximum number of update entries of an object; the oldest are merged into one entry per version.
 const MAX_UPDATE_MANAGERS: usize = 10;
 
-/// The manager of what was updated so long ago that it is not told apart any more.
+/// The manager of the oldest updates, merged into one entry.
 const ANCIENT_CHANGES: &str = "ancient-changes";
 
-/// The manager of what an object without managed fields has when it is applied to.
+/// The manager of existing fields when an object without managed fields is applied to.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 
-/// A write to an object, as its managed fields see it.
+/// The inputs of a write for managed fields.
 #[derive(Clone, Copy)]
 pub struct FieldManager<'a> {
     /// The versions of the object's kind.
@@ -35,27 +35,27 @@ pub struct FieldManager<'a> {
     pub subresource: &'a str,
     /// The time of the write, RFC 3339 with seconds.
     pub now: &'a str,
-    /// An object of the kind without any value.
+    /// An empty object of the kind.
     pub empty: &'a Value,
 }
 
-/// Why an apply is refused.
+/// An apply is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// Other managers own fields that it would change.
+    /// Other managers own fields that the apply would change.
     #[error("the apply conflicts with other managers")]
     Conflicts(Conflicts),
-    /// The configuration is not one that can be applied here.
+    /// The configuration is not allowed for this object.
     #[error("{0}")]
     Invalid(String),
-    /// The configuration does not fit the type. Upstream answers such errors with 500, and so does this server:
-    /// clients tell them by their text.
+    /// The configuration does not match the type. The status is 500 as upstream's, because clients distinguish these
+    /// errors by their text.
     #[error("{0}")]
     Failed(String),
 }
 
 impl ApplyError {
-    /// The answer to the client.
+    /// Returns the response to the client.
     pub fn into_status(self) -> Status {
         match self {
             Self::Conflicts(conflicts) => conflicts.into_status(),
@@ -72,9 +72,9 @@ impl From<EntriesError> for ApplyError {
 }
 
 impl FieldManager<'_> {
-    /// Brings the managed fields of a created or updated object up to date. `live` is the object as it is stored, or
-    /// `None` where it is new. Fields without an owner stay so in an object that has no managed fields. Where something
-    /// fails the object loses its managed fields: they never are a reason to refuse an update.
+    /// Updates the managed fields of a created or updated object. `live` is the stored object; `None` for a create. If
+    /// the stored object has no managed fields, none are added. If anything fails, the object loses its managed fields:
+    /// they are never a reason to reject an update.
     pub fn update(&self, live: Option<&Value>, new: &mut Value, manager: &str) {
         let requested = meta::remove(new, "managedFields");
         let managers = self.managers_for_update(live, requested.as_ref());
@@ -88,8 +88,8 @@ impl FieldManager<'_> {
         }
     }
 
-    /// Merges an applied configuration into the object, or creates it where `live` is `None`. The outcome has its
-    /// managed fields; it is yet to be decoded, defaulted and validated as any body is.
+    /// Merges an applied configuration into the object, or creates the object if `live` is `None`. The result has
+    /// managed fields; the caller decodes, defaults and validates it like any body.
     ///
     /// # Errors
     /// The configuration is malformed, or conflicts with other managers.
@@ -133,8 +133,8 @@ impl FieldManager<'_> {
         Ok(object)
     }
 
-    /// The entries that an update begins with: those of the request, unless it has none that can be read, or writes to a
-    /// subresource.
+    /// Returns the entries before an update: those of the request, unless they are invalid or missing or the request is
+    /// for a subresource; then those of the live object.
     fn managers_for_update<'v>(&self, live: Option<&'v Value>, requested: Option<&'v Value>) -> Managers<'v> {
         let stored = live.and_then(|live| meta::field(live, "managedFields"));
         let from_stored = || entries::decode(stored, Origin::Stored).unwrap_or_default();
@@ -227,14 +227,14 @@ impl FieldManager<'_> {
     }
 }
 
-/// The version and kind of an object, as errors show them.
+/// Formats the version and kind of an object for errors.
 fn shown_kind(object: &Value) -> String {
     let api_version = meta::api_version(object);
     let no_group = if api_version.contains('/') { "" } else { "/" };
     format!("{no_group}{api_version}, Kind={}", meta::kind(object))
 }
 
-/// The list that clients reset managed fields with: empty, or with one empty entry.
+/// Returns whether a list of entries is a request to reset managed fields: empty, or one empty entry.
 fn is_reset(requested: &Value) -> bool {
     let Value::Array(list) = requested else { return false };
     match list.as_slice() {
@@ -244,15 +244,15 @@ fn is_reset(requested: &Value) -> bool {
     }
 }
 
-/// Entries of updates that become one.
+/// Update entries that are merged into one.
 struct Bucket {
     sets: Vec<FieldSet>,
-    /// The time of the latest.
+    /// The latest time.
     time: Option<String>,
 }
 
-/// Puts the oldest entries of updates together, those of a version in one, until there are no more than may be. A
-/// client may send thousands of entries, so the sets of a bucket are united once, when all of them are known.
+/// Merges the oldest update entries into one per version until the limit is met. A client may send thousands of
+/// entries, so the sets of a bucket are united once, after all of them are collected.
 fn cap_update_managers(managers: &mut Managers<'_>) {
     let count = managers.keys().filter(|id| !id.applied).count();
     let Some(mut surplus) = count.checked_sub(MAX_UPDATE_MANAGERS).filter(|surplus| *surplus > 0) else {
@@ -288,7 +288,7 @@ fn cap_update_managers(managers: &mut Managers<'_>) {
     }
 }
 
-/// Takes what a manager owns, or all that is in a bucket.
+/// Takes the set of a manager, or all sets of a bucket.
 fn take_sets(
     buckets: &mut BTreeMap<ManagerId, Bucket>,
     managers: &mut Managers<'_>,
@@ -298,7 +298,7 @@ fn take_sets(
     bucket.or_else(|| managers.remove(id).map(|entry| vec![entry.into_set()]))
 }
 
-/// The fields that the server sets or that identify the object, which no manager owns.
+/// Fields that the server sets or that identify the object; no manager owns them.
 static NEVER_OWNED: LazyLock<FieldSet> = LazyLock::new(|| {
     let field = PathElement::field;
     let mut set = FieldSet::from_paths(

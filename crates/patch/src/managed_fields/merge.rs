@@ -1,4 +1,4 @@
-//! The merge of an applied configuration into an object (upstream: `structured-merge-diff/typed.Merge`).
+//! Merges an applied configuration into an object (upstream: `structured-merge-diff/typed.Merge`).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,15 +7,15 @@ use nave_machinery::{Map, Value};
 use super::path::PathElement;
 use super::schema::{Kind, ListType, MapType, Relation, TypeRef};
 
-/// The live object with what is applied. Nothing is removed; a leaf that both have is the applied one.
+/// Merges the applied value into the live one. Nothing is removed; applied leaves replace live ones.
 ///
 /// # Errors
-/// An item of a list cannot be told apart from others, or is applied twice.
+/// An item of a list cannot be identified, or is applied twice.
 pub(super) fn merge(ty: TypeRef<'_>, live: &Value, applied: &Value) -> Result<Value, String> {
     merge_values(ty, Some(live), Some(applied)).map(Option::unwrap_or_default)
 }
 
-/// Returns `None` where nothing is left.
+/// Returns `None` if the result is empty.
 fn merge_values(
     ty: TypeRef<'_>,
     live: Option<&Value>,
@@ -57,7 +57,7 @@ fn merge_fields(
     live: Option<&Map>,
     applied: Option<&Map>,
 ) -> Result<Option<Value>, String> {
-    // What both have is merged and not copied first: at each level of a deep object that would be all below it.
+    // Common entries are merged without a copy: copying at each level would make deep objects quadratic.
     let mut merged = Vec::new();
     let mut lives = live.into_iter().flatten().peekable();
     for (name, value) in applied.into_iter().flatten() {
@@ -86,14 +86,14 @@ impl<'v> Items<'v> {
         let mut by_element = BTreeMap::new();
         for (at, item) in values.iter().enumerate() {
             let element = list.element(item).map_err(|why| format!("element {at}: {why}"))?;
-            // Nothing is merged with duplicates.
+            // Duplicate items are not merged.
             by_element.entry(element.clone()).and_modify(|at| *at = usize::MAX).or_insert(at);
             elements.push(element);
         }
         Ok(Self { elements, values, by_element })
     }
 
-    /// The item with the element; null where there are several.
+    /// Returns the item of an element; null if there are several.
     fn get(&self, element: &PathElement) -> Option<&'v Value> {
         const NULL: &Value = &Value::Null;
         self.by_element.get(element).map(|&at| self.values.get(at).unwrap_or(NULL))
@@ -104,8 +104,8 @@ impl<'v> Items<'v> {
     }
 }
 
-/// Merges the items of an associative list. Items that both lists have are in the applied order, and live ones between
-/// them stay where they are.
+/// Merges the items of an associative list. Items of both lists have the applied order; live-only items stay between
+/// them at their position.
 fn merge_items(
     list: ListType<'_>,
     live: Option<&Value>,
@@ -128,7 +128,7 @@ fn merge_items(
     let mut next_live = || lives.next();
     let mut current = next_live();
     for element in &applied.elements {
-        // Live items come first, up to the next one that both lists have.
+        // Live-only items come first, up to the next common item.
         while let Some((ahead, item)) = current {
             if ahead == element {
                 break;
@@ -141,7 +141,7 @@ fn merge_items(
                 push(Some(item), None)?;
             }
             current = next_live();
-            // With nothing shared ahead, applied items follow the last one that was.
+            // After the last common item, applied items follow the last applied one.
             if is_applied && shared.is_empty() {
                 break;
             }

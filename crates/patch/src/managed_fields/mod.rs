@@ -1,20 +1,20 @@
-//! Server-side apply: who manages which fields of an object (KEP-555; upstream: `structured-merge-diff` and
+//! Server-side apply: the managers of an object's fields (KEP-555; upstream: `structured-merge-diff` and
 //! `apimachinery/pkg/util/managedfields`).
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! | --- | --- |
-//! | `path`, `set`, `fields_v1` | paths to fields, sets of them, and their form in `fieldsV1` |
-//! | `schema` | types as this module sees them: maps, lists and scalars; atomic or not; keys of lists |
-//! | `field_set`, `compare`, `merge`, `remove`, `validate`, `conform` | what is done with a value, or a set, of a type |
+//! | `path`, `set`, `fields_v1` | paths to fields, sets of paths, and their `fieldsV1` form |
+//! | `schema` | types as maps, lists and scalars; atomicity; keys of lists |
+//! | `field_set`, `compare`, `merge`, `remove`, `validate`, `conform` | operations on a value, or a set, of a type |
 //! | `entries` | the entries of `metadata.managedFields` |
-//! | `updater` | the owners of fields through a change: take-over, conflicts, removal of what was given up |
+//! | `updater` | ownership during a change: take-over, conflicts, removal of released fields |
 //! | `last_applied` | the annotation of client-side apply |
-//! | `manager` | [`FieldManager`]: what a write calls |
+//! | `manager` | [`FieldManager`]: the entry point for writes |
 //! | `visits` | a measure of cost, for tests |
-//! | `scale` | [`ScaleFields`]: the owners of an object's replicas, as its scale shows them |
+//! | `scale` | [`ScaleFields`]: the managed fields of the scale subresource |
 //!
-//! Objects and types are borrowed; nothing is copied that does not change. All walks are bounded by the depth of an
-//! object, and their cost is linear in the sizes of object and sets but for sorting the items of lists.
+//! Objects and types are borrowed; unchanged values are not copied. The depth of objects bounds all recursion. Apart
+//! from sorting list items, the cost is linear in the sizes of object and sets.
 
 mod compare;
 mod conflict;

@@ -1,4 +1,4 @@
-//! Paths to fields, and their forms as text (upstream: `structured-merge-diff/fieldpath`).
+//! Paths to fields, and their text forms (upstream: `structured-merge-diff/fieldpath`).
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -10,21 +10,21 @@ use serde::de::{Deserialize, Deserializer, Visitor};
 use super::value;
 use super::visits::visit;
 
-/// A step of a path, from a map, struct or list to what is in it.
+/// An element of a path: a step from a map, struct or list to one of its values.
 #[derive(Clone, Debug)]
 pub enum PathElement {
-    /// The field of a struct, or the entry of a map.
+    /// A field of a struct or an entry of a map.
     Field(FieldName),
-    /// The item of a list that is found by these fields, sorted by name.
+    /// An item of a list map, identified by these fields, sorted by name.
     Key(Vec<(String, Value)>),
-    /// The item of a set.
+    /// An item of a set.
     Value(Value),
-    /// The item of a list by its place.
+    /// An item of a list, by its index.
     Index(i64),
 }
 
-/// The name of a field, held in its form in `fieldsV1`: most elements are names, and they are written and read more
-/// often than looked at.
+/// The name of a field in its `fieldsV1` form: most elements are names, and they are encoded and decoded more often
+/// than read.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FieldName(String);
 
@@ -36,7 +36,7 @@ impl FieldName {
         Self(text)
     }
 
-    /// The name itself.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         self.0.get(FIELD.len()..).unwrap_or_default()
     }
@@ -45,22 +45,22 @@ impl FieldName {
 /// A path from the root of an object.
 pub(super) type Path = [PathElement];
 
-/// Why a text is no path element.
+/// A text is not a valid path element.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ElementError {
-    /// A kind of element that is not known; such elements are passed over.
+    /// An unknown kind of element, which is ignored.
     UnknownKind,
     /// The text is malformed.
     Malformed(String),
 }
 
 impl PathElement {
-    /// The field of this name.
+    /// Creates the element of a field.
     pub fn field(name: &str) -> Self {
         Self::Field(FieldName::new(name))
     }
 
-    /// Reads the form in `fieldsV1`: `f:NAME`, `k:{"NAME":VALUE}`, `v:VALUE`, `i:INDEX`.
+    /// Parses the `fieldsV1` form: `f:NAME`, `k:{"NAME":VALUE}`, `v:VALUE`, `i:INDEX`.
     pub(super) fn parse(text: &str) -> Result<Self, ElementError> {
         let malformed = |why: String| ElementError::Malformed(why);
         let Some((kind, rest)) = text.split_at_checked(2) else {
@@ -83,7 +83,7 @@ impl PathElement {
         }
     }
 
-    /// The form in `fieldsV1`.
+    /// Returns the `fieldsV1` form.
     pub(super) fn serialized(self) -> String {
         match self {
             Self::Field(FieldName(text)) => text,
@@ -111,7 +111,7 @@ impl PathElement {
     }
 }
 
-/// A value that is no list or map: those tell no item from others, and would take many times the memory of their text.
+/// A value that is neither list nor map: those cannot be keys, and would take many times the memory of their text.
 struct Scalar(Value);
 
 impl<'de> Deserialize<'de> for Scalar {
@@ -155,7 +155,7 @@ impl Visitor<'_> for ScalarVisitor {
 }
 
 impl PathElement {
-    /// Appends the form in `fieldsV1` as a JSON string.
+    /// Appends the `fieldsV1` form as a JSON string.
     pub(super) fn push_serialized(&self, out: &mut String) {
         match self {
             Self::Field(FieldName(text)) => push_quoted(out, text),
@@ -175,7 +175,7 @@ fn push_quoted(out: &mut String, text: &str) {
     }
 }
 
-/// Appends a value as Go's encoder writes it.
+/// Appends a value in the form of Go's encoder.
 fn push_json(text: &mut String, value: &Value) {
     match value {
         Value::String(value) => push_text(text, value),
@@ -195,7 +195,7 @@ fn push_number(text: &mut String, number: &serde_json::Number) {
     };
 }
 
-/// Appends a text in quotes.
+/// Appends a quoted string.
 fn push_text(text: &mut String, value: &str) {
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&');
     if value.bytes().all(is_plain) {
@@ -207,7 +207,7 @@ fn push_text(text: &mut String, value: &str) {
     }
 }
 
-/// Appends JSON, with escapes for what could end a script in a page.
+/// Appends JSON, with `<`, `>` and `&` escaped as Go's encoder does.
 fn escape(text: &mut String, json: &str) {
     for character in json.chars() {
         match character {
@@ -264,7 +264,7 @@ impl PartialEq for PathElement {
 
 impl Eq for PathElement {}
 
-/// The form in errors: `.NAME`, `[name="x",port=80]`, `[="x"]`, `[0]`.
+/// Formats an element for errors: `.NAME`, `[name="x",port=80]`, `[="x"]`, `[0]`.
 impl fmt::Display for PathElement {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -283,10 +283,10 @@ impl fmt::Display for PathElement {
     }
 }
 
-/// The beginning of the name of a field in `fieldsV1`.
+/// The prefix of a field name in `fieldsV1`.
 const FIELD: &str = "f:";
 
-/// Shows a path as errors do.
+/// Formats a path for errors.
 pub(super) fn display<'p>(path: impl Iterator<Item = &'p PathElement> + Clone) -> impl fmt::Display {
     fmt::from_fn(move |out| path.clone().try_for_each(|element| fmt::Display::fmt(element, out)))
 }
@@ -298,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn elements_are_written_as_they_are_read() {
+    fn elements_round_trip() {
         for text in [
             "f:name",
             "f:",
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn number_keys_are_ordered_by_amount() {
+    fn number_keys_are_ordered_by_value() {
         let texts = [
             r#"k:{"port":8080}"#,
             r#"k:{"port":80.5}"#,
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_malformed_elements() {
+    fn rejects_malformed_elements() {
         for text in ["", "f", "name", "k:{", "k:[]", "k:{\"a\":[]}", "v:", "v:[0]", "v:{}", "i:x", "é"] {
             assert!(matches!(PathElement::parse(text), Err(ElementError::Malformed(_))), "{text}");
         }
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_of_elements_have_an_order() {
+    fn orders_elements_of_different_kinds() {
         let field = PathElement::field("z");
         let key = |port: u16| PathElement::Key(vec![("port".to_owned(), json!(port))]);
         let sorted = [field, key(80), key(443), PathElement::Value(json!("a")), PathElement::Index(0)];

@@ -1,4 +1,4 @@
-//! Removal of fields from an object (upstream: `structured-merge-diff/typed.RemoveItems`).
+//! Removes fields from an object (upstream: `structured-merge-diff/typed.RemoveItems`).
 
 use nave_machinery::{Map, Value};
 
@@ -6,8 +6,8 @@ use super::path::PathElement;
 use super::schema::{Kind, ListType, MapType, Relation, TypeRef};
 use super::set::{FieldSet, Node};
 
-/// The object without these fields. What holds a removed field stays, though empty; what is within an atomic value
-/// cannot be removed from it, and the value is emptied.
+/// Removes fields from an object. Parents of removed fields stay, even if they are empty. Fields within an atomic value
+/// cannot be removed individually; the value is emptied.
 pub(super) fn remove_items(ty: TypeRef<'_>, object: Value, fields: &FieldSet) -> Value {
     let kind = ty.kind(Some(&object));
     match (kind, object) {

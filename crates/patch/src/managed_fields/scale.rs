@@ -1,4 +1,4 @@
-//! Managed fields of an object, as its scale shows them, and back: the replicas of a scale are a field of the object
+//! Managed fields of the scale subresource: the replicas of a scale are a field of the object, with the same owners
 //! (upstream: `apimachinery/pkg/util/managedfields/scalehandler.go`).
 
 use nave_machinery::Value;
@@ -11,34 +11,34 @@ use super::set::FieldSet;
 /// The version of scales.
 const SCALE_VERSION: &str = "autoscaling/v1";
 
-/// The managed fields of an object between it and its scale.
+/// Converts managed fields between an object and its scale.
 pub struct ScaleFields<'a> {
     /// The managed fields of the object.
     pub entries: Option<&'a Value>,
     /// The object's version in the request.
     pub api_version: String,
-    /// The place of the replicas in the object, in all versions of it.
+    /// The path of the replicas in the object, the same in all versions.
     pub replicas: &'a [String],
-    /// True if a version is one of the object's.
+    /// Returns whether a version is one of the object's.
     pub is_version: Box<dyn Fn(&str) -> bool + 'a>,
 }
 
-/// Why managed fields cannot be carried over.
+/// Managed fields cannot be converted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScaleError {
-    /// Entries that are malformed.
+    /// An entry is malformed.
     #[error(transparent)]
     Entries(#[from] EntriesError),
-    /// A set that is too deep.
+    /// A set is nested too deeply.
     #[error(transparent)]
     Fields(#[from] FieldsError),
 }
 
 impl ScaleFields<'_> {
-    /// The entries that a scale has: who owns the replicas.
+    /// Returns the managed fields of the scale: the owners of the replicas.
     ///
     /// # Errors
-    /// The object's entries are malformed.
+    /// The entries of the object are malformed.
     pub fn of_scale(&self) -> Result<Option<Value>, ScaleError> {
         let path = self.path();
         let mut managers = Managers::new();
@@ -51,7 +51,7 @@ impl ScaleFields<'_> {
         Ok(entries::encode(managers, Form::Tree)?)
     }
 
-    /// The entries of the object after its scale got these.
+    /// Returns the managed fields of the object after a write to its scale.
     ///
     /// # Errors
     /// Entries are malformed.
@@ -74,7 +74,7 @@ impl ScaleFields<'_> {
         for (id, entry) in scale {
             if entry.set().contains(&scale_path()) {
                 let id = ManagerId { api_version: version_of(id.applied, &self.api_version), ..id };
-                // An updater's entry has no time: it is another one in the object than in the scale.
+                // An update manager's entry is matched without its time, which differs between object and scale.
                 let time = managers.remove(&id).and_then(|entry| entry.time).filter(|_| id.applied);
                 managers.insert(id, Entry::new(&self.api_version, replicas.clone(), time));
             }
@@ -87,13 +87,13 @@ impl ScaleFields<'_> {
     }
 }
 
-/// Takes the entry of a manager of the object out of those of its scale; returns whether there is one.
+/// Removes the scale's entry of a manager; returns whether it exists.
 fn take(scale: &mut Managers<'_>, id: &ManagerId) -> bool {
     let id = ManagerId { api_version: version_of(id.applied, SCALE_VERSION), ..id.clone() };
     scale.remove(&id).is_some()
 }
 
-/// The version in the identity of a manager.
+/// Returns the version in a manager's identity.
 fn version_of(applied: bool, api_version: &str) -> String {
     if applied { String::new() } else { api_version.to_owned() }
 }

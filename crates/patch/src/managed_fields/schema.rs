@@ -1,4 +1,4 @@
-//! Types as structured merge diff sees them, over the types of `nave-schema` (upstream: `structured-merge-diff/schema`
+//! Types for structured merge diff, derived from the types of `nave-schema` (upstream: `structured-merge-diff/schema`
 //! and `kube-openapi/pkg/schemaconv`).
 
 use nave_machinery::{Map, Value};
@@ -12,18 +12,18 @@ use super::path::PathElement;
 pub enum TypeRef<'s> {
     /// A struct.
     Struct(&'s SchemaSet, TypeId),
-    /// What a field holds, or an item of it.
+    /// The type of a field or of a list item.
     Shape(&'s SchemaSet, &'s Shape),
-    /// What the schema of a custom resource says.
+    /// A type from the schema of a custom resource.
     Custom(CustomType<'s>),
-    /// A type that follows from the value: maps are granular, lists are one value. Custom resources without a schema
-    /// have it.
+    /// An unknown type, merged by the kind of the value: maps by key, lists as a whole. Used for custom resources
+    /// without a schema.
     Deduced,
-    /// Anything, as one value.
+    /// A value of any type, which is atomic.
     Untyped,
 }
 
-/// What a value of a type is, one of the alternatives that the type allows.
+/// The kind of a value. Some types allow several kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Map,
@@ -52,7 +52,7 @@ pub(super) struct ListType<'s> {
     pub relation: Relation<'s>,
 }
 
-/// How the items of a list are told apart.
+/// How list items are identified.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Relation<'s> {
     Atomic,
@@ -75,7 +75,8 @@ impl<'s> TypeRef<'s> {
         }
     }
 
-    /// What a value of this type is. Null, and what is of no kind that the type allows, is of the first that it allows.
+    /// Returns the kind of a value of this type. Null, or a value of a kind that the type does not allow, counts as the
+    /// type's first kind.
     pub(super) fn kind(self, value: Option<&Value>) -> Kind {
         match self {
             Self::Struct(..) | Self::Shape(_, Shape::Struct(_) | Shape::Map { .. }) => Kind::Map,
@@ -86,12 +87,13 @@ impl<'s> TypeRef<'s> {
         }
     }
 
-    /// Returns whether two values of the type are of different kinds. Null is of no kind where a type allows several.
+    /// Returns whether two values of the type have different kinds. For a type with several kinds, null differs from
+    /// all of them.
     pub(super) fn kinds_differ(self, a: &Value, b: &Value) -> bool {
         self.allows_all_kinds() && (self.kind(Some(a)) != self.kind(Some(b)) || a.is_null() != b.is_null())
     }
 
-    /// The type as one of maps, where it allows them.
+    /// Returns the map type, if the type allows maps.
     pub(super) fn map(self) -> Option<MapType<'s>> {
         let (is_atomic, entries) = match self {
             Self::Struct(set, id) | Self::Shape(set, &Shape::Struct(id)) => {
@@ -111,7 +113,7 @@ impl<'s> TypeRef<'s> {
         Some(MapType { is_atomic, entries })
     }
 
-    /// The type as one of lists, where it allows them.
+    /// Returns the list type, if the type allows lists.
     pub(super) fn list(self) -> Option<ListType<'s>> {
         match self {
             Self::Shape(set, Shape::List { items, topology }) => {
@@ -132,7 +134,7 @@ impl<'s> TypeRef<'s> {
         }
     }
 
-    /// The scalar type; `None` where any scalar is allowed, or none.
+    /// Returns the scalar type; `None` if the type allows any scalar or no scalars.
     pub(super) fn scalar(self) -> Option<Scalar> {
         match self {
             Self::Shape(_, Shape::Scalar(scalar)) => Some(*scalar),
@@ -141,7 +143,7 @@ impl<'s> TypeRef<'s> {
         }
     }
 
-    /// Returns whether a value of the type is one field as a whole. A type that allows several kinds is seen as one of maps.
+    /// Returns whether a value of the type is a single field. A type with several kinds is treated as a map.
     pub(super) fn is_atomic(self) -> bool {
         match (self.map(), self.list()) {
             (Some(map), _) => map.is_atomic,
@@ -150,7 +152,7 @@ impl<'s> TypeRef<'s> {
         }
     }
 
-    /// The type of what an element leads to.
+    /// Returns the type of the value that a path element leads to.
     pub(super) fn child(self, element: &PathElement) -> Option<Self> {
         match element {
             PathElement::Field(name) => self.map()?.entry(name.as_str()),
@@ -158,7 +160,7 @@ impl<'s> TypeRef<'s> {
         }
     }
 
-    /// Returns whether the element is a field that the type declares, and no entry of a map.
+    /// Returns whether a path element is a field of a struct, not an entry of a map.
     pub(super) fn declares(self, element: &PathElement) -> bool {
         let PathElement::Field(name) = element else { return false };
         self.map().is_some_and(|map| map.declares(name.as_str()))
@@ -166,12 +168,12 @@ impl<'s> TypeRef<'s> {
 }
 
 impl<'s> MapType<'s> {
-    /// The type of an entry; `None` for a field that the struct does not have.
+    /// Returns the type of a field or a map entry; `None` for an undeclared field of a struct.
     pub(super) fn entry(self, name: &str) -> Option<TypeRef<'s>> {
         self.field_of(name).or_else(|| self.values())
     }
 
-    /// The type of a declared field.
+    /// Returns the type of a struct's field.
     pub(super) fn field_of(self, name: &str) -> Option<TypeRef<'s>> {
         match self.entries {
             Entries::Fields(set, ty) => ty.field(name).map(|field| TypeRef::Shape(set, &field.shape)),
@@ -180,7 +182,7 @@ impl<'s> MapType<'s> {
         }
     }
 
-    /// The type of the fields that are not declared, if there may be any.
+    /// Returns the type of undeclared fields, if the type allows any.
     pub(super) fn values(self) -> Option<TypeRef<'s>> {
         match self.entries {
             Entries::Fields(..) => None,
@@ -189,7 +191,7 @@ impl<'s> MapType<'s> {
         }
     }
 
-    /// Returns whether the struct has a field of this name.
+    /// Returns whether the struct declares a field.
     pub(super) fn declares(self, name: &str) -> bool {
         self.field_of(name).is_some()
     }
@@ -205,10 +207,10 @@ impl<'s> MapType<'s> {
 }
 
 impl ListType<'_> {
-    /// The element that leads to an item of the list.
+    /// Returns the path element of a list item.
     ///
     /// # Errors
-    /// Why the item cannot be told apart from others.
+    /// The item cannot be identified.
     pub(super) fn element(self, item: &Value) -> Result<PathElement, String> {
         match (self.relation, item) {
             (Relation::Atomic, _) => Err("invalid indexing of non-associative list".to_owned()),
@@ -232,7 +234,7 @@ impl ListType<'_> {
         }
     }
 
-    /// The keys of an item: its own, else their defaults; a key without either is left out.
+    /// Returns the item's keys, or the default of a missing key; a missing key without a default is omitted.
     fn key(self, keys: &[String], fields: &Map) -> Result<PathElement, String> {
         let map = self.items.map();
         let mut key = Vec::with_capacity(keys.len());

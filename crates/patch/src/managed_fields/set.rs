@@ -9,18 +9,18 @@ use super::visits::visit;
 /// A set of the fields of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldSet {
-    /// Sorted by element; none is empty.
+    /// Sorted by element; empty nodes are removed.
     nodes: Vec<Node>,
 }
 
-/// An element of paths in a set: the path that ends with it, and paths that go on from it.
+/// A path element in a set: it may end a path of the set, and paths may continue after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Node {
     /// The element.
     pub element: PathElement,
-    /// True if the path that ends here is in the set.
+    /// True if the path to this node is in the set.
     pub member: bool,
-    /// The rest of the paths that go on.
+    /// The continuations of the path.
     pub children: FieldSet,
 }
 
@@ -30,7 +30,7 @@ impl Node {
     }
 }
 
-/// Makes one of neighbors with the same element.
+/// Merges neighbors with the same element.
 fn merge_neighbors(nodes: Vec<Node>) -> Vec<Node> {
     let mut merged = Vec::with_capacity(nodes.len());
     let mut rest = nodes.into_iter().peekable();
@@ -49,7 +49,7 @@ fn merge_neighbors(nodes: Vec<Node>) -> Vec<Node> {
     merged
 }
 
-/// Skips the nodes before an element, in steps that double until one is too far.
+/// Skips the nodes before an element by galloping search.
 fn skip_before(element: &PathElement, nodes: &mut &[Node]) {
     let is_before = |node: &Node| node.element < *element;
     let mut far = 1;
@@ -62,7 +62,7 @@ fn skip_before(element: &PathElement, nodes: &mut &[Node]) {
 }
 
 impl FieldSet {
-    /// A set of these paths.
+    /// Creates a set of paths.
     pub fn from_paths<'p>(paths: impl IntoIterator<Item = &'p Path>) -> Self {
         let mut set = Self::default();
         for path in paths {
@@ -71,7 +71,7 @@ impl FieldSet {
         set
     }
 
-    /// Nodes in any order; empty ones are left out, and those of one element become one.
+    /// Creates a set from nodes in any order; drops empty nodes and merges those with the same element.
     pub(super) fn from_nodes(mut nodes: Vec<Node>) -> Self {
         visit(nodes.len());
         nodes.retain(|node| !node.is_empty());
@@ -82,7 +82,7 @@ impl FieldSet {
         Self { nodes }
     }
 
-    /// The paths of any of the sets. The cost is linear in what they hold together, but for sorting.
+    /// Returns the union of sets. Apart from sorting, the cost is linear in their total size.
     pub(super) fn union_all(sets: Vec<Self>) -> Self {
         match <[Self; 1]>::try_from(sets) {
             Ok([only]) => only,
@@ -90,7 +90,7 @@ impl FieldSet {
         }
     }
 
-    /// Adds a path. The empty path stands for the whole object, which has no owner.
+    /// Adds a path. The empty path stands for the whole object, which has no owner, and is ignored.
     pub fn insert(&mut self, path: &Path) {
         let Some((first, rest)) = path.split_first() else { return };
         let place = self.place(first).unwrap_or_else(|place| {
@@ -106,7 +106,7 @@ impl FieldSet {
         }
     }
 
-    /// Returns whether there is no path in the set.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
@@ -120,12 +120,12 @@ impl FieldSet {
         }
     }
 
-    /// The node of an element.
+    /// Returns the node of an element.
     pub(super) fn get(&self, element: &PathElement) -> Option<&Node> {
         self.place(element).ok().and_then(|place| self.nodes.get(place))
     }
 
-    /// The node of a field.
+    /// Returns the node of a field.
     pub(super) fn get_field(&self, name: &str) -> Option<&Node> {
         let place = self.nodes.binary_search_by(|node| match &node.element {
             PathElement::Field(field) => field.as_str().cmp(name),
@@ -134,17 +134,17 @@ impl FieldSet {
         place.ok().and_then(|place| self.nodes.get(place))
     }
 
-    /// The nodes, in order, by value.
+    /// Returns the nodes by value, in order.
     pub(super) fn into_nodes(self) -> impl Iterator<Item = Node> {
         self.nodes.into_iter()
     }
 
-    /// The nodes, in order.
+    /// Returns the nodes, in order.
     pub(super) fn nodes(&self) -> &[Node] {
         &self.nodes
     }
 
-    /// The nodes, to be changed without emptying one.
+    /// Returns the nodes for modification. No node may become empty.
     pub(super) fn nodes_mut(&mut self) -> &mut [Node] {
         &mut self.nodes
     }
@@ -153,12 +153,12 @@ impl FieldSet {
         self.nodes.binary_search_by(|node| node.element.cmp(element))
     }
 
-    /// How many elements the longest path has.
+    /// Returns the length of the longest path.
     pub(super) fn depth(&self) -> usize {
         self.nodes.iter().map(|node| 1 + node.children.depth()).max().unwrap_or_default()
     }
 
-    /// The paths of either set.
+    /// Returns the union of both sets.
     #[must_use]
     pub fn union(self, other: Self) -> Self {
         if self.is_empty() {
@@ -189,7 +189,7 @@ impl FieldSet {
         Self { nodes }
     }
 
-    /// The paths of both sets.
+    /// Returns the intersection of both sets.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         let both = self.common(other).filter_map(|(a, b)| {
@@ -200,13 +200,13 @@ impl FieldSet {
         Self { nodes: both.collect() }
     }
 
-    /// The paths that are not in the other set. A path stays although one that it goes on from is removed.
+    /// Returns the paths that are not in the other set. Continuations of removed paths stay.
     #[must_use]
     pub fn difference(self, other: &Self) -> Self {
         self.without(other, false)
     }
 
-    /// The paths that neither are in the other set nor go on from one that is.
+    /// Returns the paths that are neither in the other set nor continue one of its paths.
     #[must_use]
     pub fn recursive_difference(self, other: &Self) -> Self {
         self.without(other, true)
@@ -232,7 +232,7 @@ impl FieldSet {
         self
     }
 
-    /// The paths from which no other path of the set goes on.
+    /// Returns the paths that no other path of the set continues.
     #[must_use]
     pub fn leaves(self) -> Self {
         let leaves = self.nodes.into_iter().map(|node| Node {
@@ -248,8 +248,8 @@ impl FieldSet {
         self.common(other).any(|(a, b)| a.member && b.member || a.children.intersects(&b.children))
     }
 
-    /// The nodes of the elements that both sets have. The cost is linear in the smaller set but for a logarithm: a large
-    /// change is compared with each of thousands of entries.
+    /// Returns the pairs of nodes with the same element. The cost is the size of the smaller set times a logarithm,
+    /// because a large change is compared with each of thousands of entries.
     fn common<'s>(&'s self, other: &'s Self) -> impl Iterator<Item = (&'s Node, &'s Node)> {
         let (mut left, mut right) = (self.nodes.as_slice(), other.nodes.as_slice());
         std::iter::from_fn(move || {
@@ -267,12 +267,12 @@ impl FieldSet {
         })
     }
 
-    /// The number of paths.
+    /// Returns the number of paths.
     pub(super) fn len(&self) -> usize {
         self.nodes.iter().map(|node| usize::from(node.member) + node.children.len()).sum()
     }
 
-    /// All paths, in the order of [`try_for_each_path`](Self::try_for_each_path).
+    /// Returns all paths, in the order of [`try_for_each_path`](Self::try_for_each_path).
     #[cfg(test)]
     pub(super) fn paths(&self) -> Vec<Vec<PathElement>> {
         let mut paths = Vec::new();
@@ -283,7 +283,7 @@ impl FieldSet {
         paths
     }
 
-    /// Visits paths until told to stop; those that end at a level come before those that go on from it.
+    /// Visits paths until the visitor stops. Paths that end at a level come before those that continue.
     pub(super) fn try_for_each_path<'s>(
         &'s self,
         visit: &mut impl FnMut(&[&'s PathElement]) -> ControlFlow<()>,

@@ -1,4 +1,4 @@
-//! Tests of whole writes, and of rules that hold for all of them.
+//! Tests of whole writes, and of properties of all of them.
 
 #![expect(clippy::needless_pass_by_value, reason = "parts of objects are given as literals")]
 
@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::{ApplyError, FieldManager, FieldSet, TypeRef, Versions};
 
-/// A built-in kind with one version, or with a second one of the same structure.
+/// A built-in kind with one version, or with a second version of the same structure.
 struct Kind {
     api_version: &'static str,
     name: &'static str,
@@ -54,7 +54,7 @@ impl Kind {
         }
     }
 
-    /// An object of the kind with these parts.
+    /// Returns an object of the kind with these fields.
     fn object(&self, parts: Value) -> Value {
         let mut object =
             json!({"apiVersion": self.api_version, "kind": self.name, "metadata": {"name": "x"}});
@@ -84,7 +84,7 @@ impl Kind {
         new
     }
 
-    /// Updates the managed fields and shows them as trees.
+    /// Updates the managed fields and converts them to trees.
     fn update_at(&self, now: &str, live: Option<&Value>, new: &mut Value, manager: &str) {
         self.manager(now).update(live, new, manager);
         nave_machinery::managed_fields::expand(new);
@@ -111,7 +111,7 @@ impl Versions for Kind {
 const NOW: &str = "2026-01-02T03:04:05Z";
 const LATER: &str = "2026-01-02T03:04:06Z";
 
-/// The fields of the entry of a manager and an operation.
+/// Returns the fields of a manager's entry.
 fn fields<'v>(object: &'v Value, manager: &str, operation: &str) -> Option<&'v Value> {
     let entries = object["metadata"]["managedFields"].as_array()?;
     let found =
@@ -119,14 +119,14 @@ fn fields<'v>(object: &'v Value, manager: &str, operation: &str) -> Option<&'v V
     Some(&found["fieldsV1"])
 }
 
-/// The managers of an object and their operations, in order.
+/// Returns the managers and their operations, in order.
 fn managers(object: &Value) -> Vec<String> {
     let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
     let text = |entry: &Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
     entries.iter().map(|entry| format!("{} {}", text(entry, "manager"), text(entry, "operation"))).collect()
 }
 
-/// The causes of a refused apply.
+/// Returns the causes of a rejected apply.
 fn causes(error: ApplyError) -> Vec<(String, String)> {
     let status = error.into_status();
     assert_eq!(status.code, 409);

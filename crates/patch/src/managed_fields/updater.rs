@@ -1,4 +1,4 @@
-//! Who owns what after a change, and what becomes of the fields that an applier gives up (upstream:
+//! The owners of fields during a change, and the removal of fields that an applier no longer applies (upstream:
 //! `structured-merge-diff/merge.Updater`).
 
 use std::borrow::Cow;
@@ -16,22 +16,22 @@ use super::schema::TypeRef;
 use super::set::FieldSet;
 use super::value::equal;
 
-/// The versions of a kind: managers own the fields of the version that they wrote in.
+/// The versions of a kind. A manager's fields refer to the version of its last write.
 pub trait Versions {
-    /// The kind's type in a version; `None` where there is no such version.
+    /// Returns the kind's type in a version; `None` for an unknown version.
     fn type_of(&self, api_version: &str) -> Option<TypeRef<'_>>;
 
-    /// The object in another version of [`type_of`](Self::type_of).
+    /// Converts an object to another version of [`type_of`](Self::type_of).
     ///
     /// # Errors
-    /// Why it cannot be converted.
+    /// The object cannot be converted.
     fn convert(&self, object: &Value, api_version: &str) -> Result<Value, String>;
 
-    /// The fields, in a version, that writes to this part of the object leave as they are.
+    /// Returns the fields, in a version, that writes to this subresource never change.
     fn reset_fields(&self, api_version: &str) -> Option<&FieldSet>;
 }
 
-/// Why an apply is refused.
+/// An apply fails.
 #[derive(Debug)]
 pub(super) enum UpdateError {
     Conflicts(Conflicts),
@@ -44,7 +44,7 @@ impl From<String> for UpdateError {
     }
 }
 
-/// The owners of fields, while an object changes.
+/// Updates the owners of fields during a change.
 pub(super) struct Updater<'a> {
     pub versions: &'a dyn Versions,
     /// The version of the request.
@@ -56,7 +56,7 @@ impl<'a> Updater<'a> {
         self.versions.type_of(api_version).ok_or_else(|| format!("no type of version {api_version}"))
     }
 
-    /// Removes what an update changes from all owners. Returns what the update itself owns then.
+    /// Removes the fields that an update changes from all other owners. Returns the fields that the update owns.
     pub(super) fn update(
         &self,
         live: &Value,
@@ -69,7 +69,7 @@ impl<'a> Updater<'a> {
         Ok(self.without_reset_fields(set))
     }
 
-    /// Merges an applied configuration. `None` where that changes nothing.
+    /// Merges an applied configuration; `None` if nothing changes.
     pub(super) fn apply(
         &self,
         live: &Value,
@@ -101,7 +101,7 @@ impl<'a> Updater<'a> {
                 entry.reconcile(ty);
                 true
             }
-            // Nothing can be known of the fields of a version that is gone.
+            // The fields of an unknown version are dropped.
             None => false,
         });
     }
@@ -113,7 +113,7 @@ impl<'a> Updater<'a> {
         }
     }
 
-    /// Takes changed and removed fields away from all managers but one. Returns what has changed, in the version of the
+    /// Removes changed and deleted fields from all managers but one. Returns the changes, in the version of the
     /// request.
     fn take_over(
         &self,
@@ -162,7 +162,7 @@ impl<'a> Updater<'a> {
         self.versions.convert(object, api_version).map(Cow::Owned)
     }
 
-    /// Removes what the applier owned, applies no more, and no one else owns.
+    /// Removes fields that the applier owned, no longer applies, and no other manager owns.
     fn prune(&self, merged: Value, managers: &Managers<'_>, last: Entry<'_>) -> Result<Value, String> {
         let Some(ty) = self.versions.type_of(&last.api_version) else { return Ok(merged) };
         let version = last.api_version.clone();
@@ -170,7 +170,7 @@ impl<'a> Updater<'a> {
         let last = last.into_set().with_named_fields(ty);
         let pruned = remove_items(ty, merged.clone(), &last);
         let pruned = self.add_back_owned(&merged, pruned, &version, managers)?;
-        // Nothing else than what was owned before goes.
+        // Only fields that were owned before are removed.
         let pruned = self.convert(&pruned, &version)?;
         let kept = field_set(ty, &pruned).with_named_fields(ty);
         let gone = field_set(ty, &merged).with_named_fields(ty).difference(&kept).intersection(&last);
@@ -178,8 +178,8 @@ impl<'a> Updater<'a> {
         Ok(self.convert(&result, self.api_version)?.into_owned())
     }
 
-    /// Puts back what was pruned although a manager owns it, in the version of each: first that of the applier's last
-    /// configuration, for other conversions may need what is put back.
+    /// Restores pruned values that a manager owns, in the version of each manager. The version of the applier's last
+    /// configuration comes first, because other conversions may need the restored values.
     fn add_back_owned(
         &self,
         merged: &Value,

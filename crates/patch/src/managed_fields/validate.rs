@@ -1,5 +1,4 @@
-//! The check of an object against its type, as applied configurations are checked (upstream:
-//! `structured-merge-diff/typed.Validate`).
+//! Validation of an applied configuration against its type (upstream: `structured-merge-diff/typed.Validate`).
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Write};
@@ -11,16 +10,16 @@ use nave_schema::Scalar;
 use super::path::{PathElement, display};
 use super::schema::{Kind, ListType, MapType, Relation, TypeRef};
 
-/// The most errors that one check finds.
+/// Maximum number of errors reported.
 const MAX_ERRORS: usize = 100;
 
 /// Maximum length of a path, and of the rest of an error, in bytes: names and values can be as long as the body.
 const MAX_SHOWN_BYTES: usize = 1024;
 
-/// Checks an object: its fields are declared, their values of the right kind, and no list has an item twice.
+/// Checks that all fields are declared, all values have the right kind, and no list has duplicate items.
 ///
 /// # Errors
-/// What is wrong with it, a line each.
+/// The problems, one per line.
 pub(super) fn validate(ty: TypeRef<'_>, object: &Value) -> Result<(), String> {
     let mut walk = Walk::default();
     walk.visit(ty, object);
@@ -103,7 +102,7 @@ impl Walk {
     }
 }
 
-/// The kind of scalar that was expected; `None` where the value is one.
+/// Returns the expected kind of scalar; `None` if the value has it.
 fn expected(scalar: Scalar, value: &Value) -> Option<&'static str> {
     let (is_right, name) = match scalar {
         Scalar::Int32 | Scalar::Int64 | Scalar::Double => (value.is_number(), "numeric (int or float)"),

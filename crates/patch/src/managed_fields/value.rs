@@ -1,11 +1,11 @@
-//! Equality and order of JSON values as structured merge diff has them: numbers are compared by amount.
+//! Equality and order of JSON values in structured merge diff: numbers are compared by value.
 
 use std::cmp::Ordering;
 
 use nave_machinery::Value;
 use serde_json::Number;
 
-/// Returns whether two values are the same; `1` and `1.0` are.
+/// Returns whether two values are equal; `1` equals `1.0`.
 pub(super) fn equal(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => compare_numbers(a, b).is_eq(),
@@ -17,7 +17,7 @@ pub(super) fn equal(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// A total order of values of all types: numbers, texts, booleans, lists, maps, null.
+/// Compares values of all types. The order is total: numbers, strings, booleans, lists, maps, null.
 pub(super) fn compare(a: &Value, b: &Value) -> Ordering {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => compare_numbers(a, b),
@@ -37,14 +37,13 @@ pub(super) fn compare(a: &Value, b: &Value) -> Ordering {
     }
 }
 
-/// Compares integers and doubles by amount. Integers are not rounded: an order that is not total would make a sort of
-/// what a client sends fail.
+/// Compares integers and doubles by value, without rounding integers: sorting panics on an order that is not total.
 fn compare_numbers(a: &Number, b: &Number) -> Ordering {
     match (integer(a), integer(b)) {
         (Some(a), Some(b)) => a.cmp(&b),
         (Some(a), None) => compare_to_double(a, double(b)),
         (None, Some(b)) => compare_to_double(b, double(a)).reverse(),
-        // JSON has no number that is none.
+        // JSON has no NaN.
         (None, None) => double(a).partial_cmp(&double(b)).unwrap_or(Ordering::Equal),
     }
 }
@@ -84,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_compared_by_amount() {
+    fn compares_numbers_by_value() {
         assert!(equal(&json!({"a": [1, 2.0]}), &json!({"a": [1.0, 2]})));
         assert!(!equal(&json!([1]), &json!([1, 2])));
         assert!(!equal(&json!({"a": 1}), &json!({"b": 1})));
@@ -93,7 +92,7 @@ mod tests {
         assert_eq!(compare(&json!(0), &json!(-0.0)), Ordering::Equal);
     }
 
-    /// Doubles round some of these integers to the same amount.
+    /// As doubles, some of these integers are equal.
     #[test]
     fn numbers_have_a_total_order() {
         let (precise, most) = (1i64 << 53, i64::MAX);
@@ -124,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn types_have_an_order() {
+    fn orders_values_of_different_types() {
         let sorted = [json!(9), json!("a"), json!(false), json!([1]), json!({"a": 1}), json!(null)];
         for pair in sorted.windows(2) {
             assert_eq!(compare(&pair[0], &pair[1]), Ordering::Less);

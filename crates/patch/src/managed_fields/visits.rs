@@ -1,4 +1,4 @@
-//! The number of path elements that set operations look at or move, as a measure of their cost. Only tests count.
+//! Counts the path elements that set operations examine or move, as a measure of cost. Enabled in tests only.
 
 #[cfg(test)]
 thread_local! {
@@ -14,7 +14,7 @@ pub(super) fn visit(elements: usize) {
     let _ = elements;
 }
 
-/// Returns the count of what a function does.
+/// Returns the count of a function call.
 #[cfg(test)]
 pub(super) fn visits_of(work: impl FnOnce()) -> usize {
     let before = VISITS.get();

@@ -1,4 +1,4 @@
-//! The writes that admission sees, with their options and users.
+//! The writes that admission plugins see, with their options and users.
 
 use async_trait::async_trait;
 use nave_admission::{Attributes, Validate};
@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::*;
 
-/// A write that was admitted.
+/// An admitted write.
 #[derive(Clone, Debug, PartialEq)]
 struct Admitted {
     user: String,
@@ -16,7 +16,7 @@ struct Admitted {
     options: Value,
 }
 
-/// Notes all writes.
+/// Records all writes.
 #[derive(Clone, Default)]
 struct Recorder(Arc<Mutex<Vec<Admitted>>>);
 
@@ -39,14 +39,14 @@ impl Validate for Recorder {
 }
 
 impl Recorder {
-    /// The writes since the last call. One that began with an older state is admitted once more, and told once.
+    /// Returns the writes since the last call. A retried write is admitted again, and returned once.
     fn take(&self) -> Vec<Admitted> {
         let mut writes = std::mem::take(&mut *self.0.lock());
         writes.dedup();
         writes
     }
 
-    /// The same without the options.
+    /// Returns the writes without their options.
     fn take_short(&self) -> Vec<String> {
         self.take().into_iter().map(|write| format!("{} by {}", write.what, write.user)).collect()
     }
@@ -65,7 +65,7 @@ const ANONYMOUS: &str = "system:anonymous";
 
 const ACCOUNTS: &str = "/api/v1/namespaces/default/serviceaccounts";
 
-/// The account of pods that name none.
+/// Returns the default service account of pods.
 fn account() -> Value {
     json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}})
 }
@@ -76,7 +76,7 @@ fn pod(name: &str) -> Value {
 }
 
 impl Fixture {
-    /// Sends a request that succeeds.
+    /// Sends a request that must succeed.
     async fn succeed(&self, method: Method, uri: &str, body: &Value) -> Value {
         let (code, answer) = self.send(method.clone(), uri, body).await;
         assert!((200..300).contains(&code), "{method} {uri}: {answer}");
@@ -87,7 +87,7 @@ impl Fixture {
 #[tokio::test]
 async fn sees_the_options_of_each_request() {
     let (it, recorder) = start().await;
-    // The bootstrap objects are admitted as the server's.
+    // The server's own user creates the bootstrap objects.
     let bootstrap = recorder.take();
     assert!(bootstrap.iter().all(|write| write.user == "system:apiserver"));
     for what in ["CREATE namespaces default", "CREATE services kubernetes", "CREATE clusterroles admin"] {
@@ -126,7 +126,7 @@ async fn sees_the_options_of_each_request() {
         assert!(admitted[0].what.starts_with(operation), "{admitted:?}");
         assert_eq!(admitted[0].options, options(kind, wanted), "{uri}");
     }
-    // A precondition that does not hold refuses the deletion before validating plugins see it.
+    // A failed precondition rejects the deletion before validating plugins see it.
     it.succeed(Method::POST, MAPS, &map("c", 1)).await;
     recorder.take();
     assert_eq!(it.send(Method::DELETE, &format!("{MAPS}/c"), &delete).await.0, 409);
@@ -134,7 +134,7 @@ async fn sees_the_options_of_each_request() {
 }
 
 #[tokio::test]
-async fn a_binding_is_admitted_and_the_pods_change_is_not() {
+async fn a_binding_is_admitted_and_its_change_of_the_pod_is_not() {
     let (it, recorder) = start().await;
     it.succeed(Method::POST, ACCOUNTS, &account()).await;
     it.succeed(Method::POST, PODS, &pod("p")).await;
@@ -169,7 +169,7 @@ async fn a_binding_is_admitted_and_the_pods_change_is_not() {
 }
 
 #[tokio::test]
-async fn an_eviction_is_admitted_and_the_budget_is_the_servers() {
+async fn an_eviction_is_admitted_and_the_server_updates_the_budget() {
     let (it, recorder) = start().await;
     it.succeed(Method::POST, ACCOUNTS, &account()).await;
     let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
@@ -193,7 +193,7 @@ async fn an_eviction_is_admitted_and_the_budget_is_the_servers() {
         let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}, "deleteOptions": options});
         it.send(Method::POST, &format!("{PODS}/{name}/eviction"), &eviction).await
     };
-    // Nothing happens in a dry run.
+    // A dry run changes nothing.
     assert_eq!(evict("p", json!({"dryRun": ["All"]})).await.0, 201);
     let status = it.get(&format!("{budgets}/b"), &[]).await.1["status"].clone();
     assert_eq!(status["disruptionsAllowed"], json!(1));
@@ -205,7 +205,7 @@ async fn an_eviction_is_admitted_and_the_budget_is_the_servers() {
     let (code, status) = evict("q", json!({})).await;
     assert_eq!((code, &status["details"]["causes"][0]["reason"]), (429, &json!("DisruptionBudget")));
     assert_eq!(it.get(&format!("{PODS}/q"), &[]).await.1["metadata"].get("deletionTimestamp"), None);
-    // A pod that does not run yet goes whatever the budget says, and carries the reason. Older clients say v1beta1.
+    // A pod that does not run yet is evicted whatever the budget, and gets the reason. Older clients send v1beta1.
     let old = json!({"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": "pending"}});
     it.succeed(Method::POST, &format!("{PODS}/pending/eviction"), &old).await;
     let pending = it.get(&format!("{PODS}/pending"), &[]).await.1;
@@ -214,7 +214,7 @@ async fn an_eviction_is_admitted_and_the_budget_is_the_servers() {
 }
 
 #[tokio::test]
-async fn what_plugins_write_is_admitted_as_the_servers() {
+async fn writes_of_plugins_are_admitted_as_the_servers() {
     let (it, recorder) = start().await;
     it.succeed(Method::POST, ACCOUNTS, &account()).await;
     let quotas = "/api/v1/namespaces/default/resourcequotas";
@@ -229,7 +229,7 @@ async fn what_plugins_write_is_admitted_as_the_servers() {
     assert!(admitted.contains(&update), "{admitted:?}");
     let quota = it.get(&format!("{quotas}/q"), &[]).await.1;
     assert_eq!(quota["status"]["used"], json!({"pods": "1"}));
-    // A dry run is admitted and charges nothing.
+    // A dry run is admitted and not charged to the quota.
     it.succeed(Method::POST, &format!("{PODS}?dryRun=All"), &pod("b")).await;
     assert!(!recorder.take_short().contains(&update));
 }

@@ -1,4 +1,4 @@
-//! The objects that a server makes when it starts, over a store that others have written to.
+//! The objects that a server creates at start, on a store that others have written to.
 
 use super::*;
 
@@ -9,7 +9,7 @@ const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases
 const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
 
 impl Fixture {
-    /// Does what the next start of a server does.
+    /// Bootstraps as the next start of a server does.
     async fn bootstrap(&self) {
         let resources = &self.server.pipeline.router.resources;
         let bootstrap = &self.server.bootstrap;
@@ -24,7 +24,7 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn a_start_changes_nothing_where_all_is_right() {
+async fn a_start_changes_nothing_if_everything_is_correct() {
     let it = Fixture::start(InflightLimits::default(), LONG).await;
     let endpoints = "/api/v1/endpoints";
     let all = [
@@ -48,25 +48,25 @@ async fn a_start_changes_nothing_where_all_is_right() {
 }
 
 #[tokio::test]
-async fn roles_and_bindings_get_back_what_they_lack() {
+async fn missing_rules_and_subjects_are_restored() {
     let it = Fixture::start(InflightLimits::default(), LONG).await;
     let (role, binding) = ("system:basic-user", "system:basic-user");
     let rules = it.object(ROLES, role).await["rules"].clone();
     let more = json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]});
     assert_eq!(it.send(Method::PATCH, &format!("{ROLES}/{role}"), &json!({"rules": [more]})).await.0, 200);
-    // The role of a binding cannot be changed: it is made again.
+    // The role reference of a binding is immutable: the binding is created again.
     let right = it.object(BINDINGS, binding).await;
     let mut other = right.clone();
     other["roleRef"]["name"] = json!("view");
     other["metadata"].as_object_mut().unwrap().retain(|field, _| field == "name");
     assert_eq!(it.send(Method::DELETE, &format!("{BINDINGS}/{binding}"), &Value::Null).await.0, 200);
     assert_eq!(it.send(Method::POST, BINDINGS, &other).await.0, 201);
-    // This one is not to be touched, and that one is gone.
+    // The first role must not be changed; the second one is missing.
     let untouched = "system:discovery";
     let patch = json!({"rules": null, "metadata": {"annotations": {"rbac.authorization.kubernetes.io/autoupdate": "false"}}});
     assert_eq!(it.send(Method::PATCH, &format!("{ROLES}/{untouched}"), &patch).await.0, 200);
     assert_eq!(it.send(Method::DELETE, &format!("{ROLES}/view"), &Value::Null).await.0, 200);
-    // A server that starts begins with caches that have all that is stored; so does a read.
+    // A starting server has caches with all stored objects; a read waits for that.
     for uri in [ROLES, BINDINGS] {
         assert_eq!(it.get(uri, &[]).await.0, 200);
     }
@@ -109,7 +109,7 @@ async fn reports_ranges_that_differ_from_the_flags_once() {
 }
 
 #[tokio::test]
-async fn what_users_delete_or_change_comes_back() {
+async fn deleted_and_changed_objects_are_restored() {
     let it = Fixture::start(InflightLimits::default(), LONG).await;
     let lease = it.get(LEASES, &[]).await.1["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
     let objects = [
@@ -121,7 +121,7 @@ async fn what_users_delete_or_change_comes_back() {
         (LEASES, &lease),
     ];
     let resources = &it.server.pipeline.router.resources;
-    // The server looks at its caches, which have what was done when it is read.
+    // A reconciliation uses the caches, which a read brings up to date.
     let reconcile = async |collection: &str| {
         it.get(collection, &[]).await;
         it.server.bootstrap.reconcile(resources).await;
@@ -152,7 +152,7 @@ async fn what_users_delete_or_change_comes_back() {
 }
 
 #[tokio::test]
-async fn api_services_of_built_in_groups_are_the_users_between_starts() {
+async fn users_may_change_api_services_between_starts() {
     let it = Fixture::start(InflightLimits::default(), LONG).await;
     let apps = it.object(API_SERVICES, "v1.apps").await;
     assert_eq!(apps["status"]["conditions"][0]["reason"], "Local");

@@ -7,7 +7,7 @@ fn data(data: Value) -> Value {
 }
 
 #[test]
-fn an_apply_creates_an_object_and_owns_what_it_names() {
+fn an_apply_creates_an_object_and_owns_its_fields() {
     let kind = Kind::config_map();
     let created = kind.apply(None, "one", data(json!({"a": "1"}))).unwrap();
     assert_eq!(created["data"], json!({"a": "1"}));
@@ -35,7 +35,7 @@ fn a_conflict_has_a_cause_for_each_field_and_manager() {
 }
 
 #[test]
-fn equal_values_are_shared_and_stay_while_one_owns_them() {
+fn shared_fields_stay_while_one_manager_owns_them() {
     let kind = Kind::config_map();
     let live = kind.apply(None, "one", data(json!({"a": "1", "b": "1"}))).unwrap();
     let shared = kind.apply(Some(&live), "two", data(json!({"a": "1"}))).unwrap();
@@ -58,7 +58,7 @@ fn a_forced_apply_takes_fields_over() {
 }
 
 #[test]
-fn what_an_updater_owns_is_not_removed_by_an_applier() {
+fn an_applier_does_not_remove_fields_of_an_updater() {
     let kind = Kind::config_map();
     let live = kind.apply(None, "one", data(json!({"a": "1"}))).unwrap();
     let mut new = live.clone();
@@ -69,7 +69,7 @@ fn what_an_updater_owns_is_not_removed_by_an_applier() {
 }
 
 #[test]
-fn an_object_without_managed_fields_is_owned_by_what_was_before() {
+fn existing_fields_get_the_manager_before_first_apply() {
     let kind = Kind::config_map();
     let live = kind.normalized(kind.object(data(json!({"a": "1", "b": "1"}))));
     let applied = kind.apply(Some(&live), "one", data(json!({"a": "1"}))).unwrap();
@@ -101,9 +101,9 @@ fn items_of_lists_are_merged_by_their_keys() {
     assert_eq!(containers[0].get("tty"), None);
 }
 
-/// The order of the items of a set in which both sides have items that the other has not.
+/// The order of items of a set in which both sides have items that the other one lacks.
 #[test]
-fn items_are_ordered_as_applied_with_live_ones_where_they_were() {
+fn items_have_the_applied_order_with_live_ones_in_place() {
     let kind = Kind::config_map();
     for (live, applied, merged) in [
         ("a b c", "c b a", "c b a"),
@@ -124,7 +124,7 @@ fn items_are_ordered_as_applied_with_live_ones_where_they_were() {
 }
 
 #[test]
-fn refuses_configurations_that_do_not_fit() {
+fn rejects_invalid_configurations() {
     let kind = Kind::deployment();
     let containers = |containers: Value| json!({"spec": {"template": {"spec": {"containers": containers}}}});
     for (part, code, text) in [
@@ -145,14 +145,14 @@ fn refuses_configurations_that_do_not_fit() {
 }
 
 #[test]
-fn refuses_an_object_whose_managed_fields_cannot_be_read() {
+fn rejects_an_object_with_invalid_managed_fields() {
     let kind = Kind::config_map();
     let live = kind.object(json!({"metadata": {"name": "x", "managedFields": [{"manager": "a"}]}}));
     assert!(matches!(kind.apply(Some(&live), "one", json!({})), Err(ApplyError::Failed(_))));
 }
 
 #[test]
-fn kubectl_takes_over_what_it_applied_on_its_own_side() {
+fn kubectl_takes_over_fields_of_client_side_apply() {
     let kind = Kind::config_map();
     let last =
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": {"a": "1"}})

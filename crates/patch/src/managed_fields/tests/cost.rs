@@ -1,4 +1,4 @@
-//! The cost of writes with thousands of entries, counted in visited path elements: twice the input may not cost much more
+//! The cost of writes with thousands of entries, in visited path elements: twice the input may cost only slightly more
 //! than twice as much.
 
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use super::super::visits::visits_of;
 use super::*;
 
-/// Work that is more than this times as much for twice the input is not linear, even with a sort in it.
+/// Maximum growth of the cost for twice the input. A larger growth is not linear, even with sorting.
 const MOST: usize = 3;
 
 fn assert_linear(name: &str, work: impl Fn(usize) -> usize) {
@@ -15,7 +15,7 @@ fn assert_linear(name: &str, work: impl Fn(usize) -> usize) {
     assert!(twice <= MOST * once, "{name}: {once} visits become {twice}");
 }
 
-/// A set of fields of `data`, `from` and those after it.
+/// Returns a set of `count` fields of `data`, starting at `from`.
 fn data_fields(from: usize, count: usize) -> Value {
     let fields: serde_json::Map<String, Value> =
         (from..from + count).map(|at| (format!("f:k{at}"), json!({}))).collect();
@@ -28,7 +28,7 @@ fn entry(manager: &str, operation: &str, second: usize, fields: Value) -> Value 
         "fieldsV1": fields})
 }
 
-/// An entry with `n` fields, and `n` more with one each.
+/// Returns an entry with `n` fields, and `n` entries with one field each.
 fn one_large_and_many_small(operation: &str, n: usize) -> Value {
     let small = (0..n).map(|at| entry(&format!("m{at}"), operation, at + 1, data_fields(n + at, 1)));
     Value::Array([entry("large", operation, 0, data_fields(0, n))].into_iter().chain(small).collect())
@@ -56,7 +56,7 @@ fn many_updaters_become_ancient_changes_in_linear_time() {
 }
 
 #[test]
-fn elements_that_mean_the_same_are_read_in_linear_time() {
+fn equal_elements_are_parsed_in_linear_time() {
     assert_linear("spaces in keys", |n| {
         let same = (0..n).map(|at| {
             (format!("k:{{\"p\":{}1}}", " ".repeat(at % 50) + &"\n".repeat(at / 50)), data_fields(at, 1))
@@ -71,7 +71,7 @@ fn elements_that_mean_the_same_are_read_in_linear_time() {
     });
 }
 
-/// A live object with `n` entries of one field each, of which some are about to change.
+/// Returns a live object with `n` entries of one field each, some of which will change.
 fn with_many_appliers(kind: &Kind, n: usize) -> Value {
     let data: serde_json::Map<String, Value> = (0..2 * n).map(|at| (format!("k{at}"), json!("1"))).collect();
     let mut live = kind.normalized(kind.object(json!({ "data": data })));
@@ -141,14 +141,14 @@ fn sets_of_different_sizes_are_compared_at_the_cost_of_the_smaller() {
     }
 }
 
-/// The size of what a client is answered.
+/// Returns the response to a client, and its size.
 fn answered(refused: Result<Value, ApplyError>) -> (String, usize) {
     let status = refused.unwrap_err().into_status();
     (status.message.clone(), status.to_value().to_string().len())
 }
 
 #[test]
-fn answers_about_many_conflicts_are_bounded() {
+fn errors_about_many_conflicts_are_bounded() {
     let kind = Kind::config_map();
     let data = |name: &dyn Fn(usize) -> String, value: &str| -> Value {
         let data: serde_json::Map<String, Value> = (0..300).map(|at| (name(at), json!(value))).collect();
@@ -169,7 +169,7 @@ fn answers_about_many_conflicts_are_bounded() {
 }
 
 #[test]
-fn answers_about_configurations_that_do_not_fit_are_bounded() {
+fn errors_about_invalid_configurations_are_bounded() {
     let kind = Kind::deployment();
     let (name, value) = ("n".repeat(100_000), "v".repeat(100_000));
     let fields: serde_json::Map<String, Value> = (0..200).map(|at| (format!("{at}"), json!(value))).collect();

@@ -3,8 +3,8 @@ use serde_json::{Map, json};
 
 use super::*;
 
-/// Parts of a deployment: labels, environment variables of containers, finalizers and a number. Empty lists and maps are
-/// left out: who applies one owns it, though nothing is stored.
+/// Parts of a deployment: labels, environment variables of containers, finalizers and a number. Empty lists and maps
+/// are left out: an applier owns them although nothing is stored.
 fn part(prefix: &'static str) -> impl Strategy<Value = Value> {
     let names = prop::collection::btree_map("[a-c]", "[x-z]", 0..3);
     let container = (prop::option::of("[x-z]"), names.clone());
@@ -51,7 +51,7 @@ fn drop_empty(value: &mut Value) {
     }
 }
 
-/// The object with the items of its lists in one order, and without entries.
+/// Returns the object with sorted lists and without managed fields.
 fn contents(object: &Value) -> Value {
     fn sort(value: &mut Value) {
         match value {
@@ -70,7 +70,7 @@ fn contents(object: &Value) -> Value {
 
 proptest! {
     #[test]
-    fn an_apply_that_is_repeated_changes_nothing(first in part(""), second in part("")) {
+    fn a_repeated_apply_changes_nothing(first in part(""), second in part("")) {
         let kind = Kind::deployment();
         let live = kind.update(None, "hand", kind.object(first));
         let once = kind.force(&live, "one", second.clone());
@@ -89,13 +89,13 @@ proptest! {
     }
 
     #[test]
-    fn what_no_one_owns_any_more_is_gone(a in part("a-"), b in part("b-")) {
+    fn fields_without_an_owner_are_removed(a in part("a-"), b in part("b-")) {
         let kind = Kind::deployment();
         let alone = kind.apply(None, "b", b.clone()).unwrap();
         let both = kind.apply(Some(&kind.apply(None, "a", a).unwrap()), "b", b).unwrap();
         let left = kind.apply(Some(&both), "a", json!({})).unwrap();
         prop_assert_eq!(fields(&left, "a", "Apply"), None);
-        // Emptied lists and maps stay where no one owned them as such.
+        // Emptied lists and maps stay if they had no owner themselves.
         let fields_of = |object: &Value| {
             let ty = TypeRef::Struct(builtin(), kind.type_id);
             super::super::field_set::field_set(ty, &without_entries(object))
@@ -109,7 +109,7 @@ proptest! {
     #[test]
     fn an_update_after_an_apply_owns_what_it_changes(first in part(""), second in part("")) {
         let kind = Kind::deployment();
-        // Without any owner, nothing would be tracked.
+        // Nothing would be tracked without any owner.
         let mut first = first;
         first["spec"]["paused"] = json!(true);
         let live = kind.apply(None, "one", first).unwrap();

@@ -21,7 +21,8 @@ fn scale_fields<'a>(entries: &'a Value, replicas: &'a [String]) -> ScaleFields<'
     }
 }
 
-/// A manager with the replicas and more, one without them, and one of a version that is gone.
+/// Returns entries of a manager of the replicas and more, a manager without the replicas, and one of an unknown
+/// version.
 fn entries() -> Value {
     json!([
         entry("ci", "Apply", "apps/v1", json!({"f:spec": {"f:paused": {}, "f:replicas": {}}})),
@@ -44,7 +45,7 @@ fn a_scale_has_the_owners_of_the_replicas() {
 }
 
 #[test]
-fn what_the_scale_keeps_stays_in_the_object() {
+fn entries_kept_by_the_scale_stay_in_the_object() {
     let (entries, replicas) = (entries(), replicas());
     let fields = scale_fields(&entries, &replicas);
     let of_scale = fields.of_scale().unwrap();
@@ -53,7 +54,7 @@ fn what_the_scale_keeps_stays_in_the_object() {
 }
 
 #[test]
-fn owners_that_the_scale_loses_lose_the_replicas() {
+fn managers_removed_from_the_scale_lose_the_replicas() {
     let (entries, replicas) = (entries(), replicas());
     let mut hpa = entry("hpa", "Apply", "autoscaling/v1", json!({"f:spec": {"f:replicas": {}}}));
     hpa["subresource"] = json!("scale");
@@ -65,7 +66,7 @@ fn owners_that_the_scale_loses_lose_the_replicas() {
 }
 
 #[test]
-fn refuses_entries_that_are_malformed() {
+fn rejects_malformed_entries() {
     let (entries, replicas) = (json!([{"manager": "m"}]), replicas());
     assert!(scale_fields(&entries, &replicas).of_scale().is_err());
     assert!(scale_fields(&json!([]), &replicas).of_object(Some(&entries)).is_err());

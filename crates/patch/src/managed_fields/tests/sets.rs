@@ -39,7 +39,7 @@ fn paths_of(set: &FieldSet) -> Paths {
 
 proptest! {
     #[test]
-    fn sets_are_read_as_they_were_written(paths in paths()) {
+    fn sets_round_trip(paths in paths()) {
         let set = set(&paths);
         let written = set.to_fields_v1().unwrap();
         let text = written.to_string();
@@ -49,7 +49,7 @@ proptest! {
     }
 
     #[test]
-    fn operations_are_those_of_sets_of_paths(a in paths(), b in paths()) {
+    fn operations_agree_with_plain_sets_of_paths(a in paths(), b in paths()) {
         let (left, right) = (set(&a), set(&b));
         prop_assert_eq!(paths_of(&left.clone().union(right.clone())), a.union(&b).cloned().collect::<Paths>());
         prop_assert_eq!(paths_of(&left.intersection(&right)), a.intersection(&b).cloned().collect::<Paths>());
@@ -64,13 +64,13 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_the_reader_panic(text in "[fkvi:{}\"a1.\\[\\]]{0,12}") {
+    fn parsing_never_panics(text in "[fkvi:{}\"a1.\\[\\]]{0,12}") {
         let _ = FieldSet::from_fields_v1(&json!({ text: {} }));
     }
 }
 
 #[test]
-fn a_field_stands_for_itself_beside_what_is_below_it() {
+fn a_field_and_fields_below_it_are_distinct() {
     let written = json!({"f:a": {".": {}, "f:b": {}}, "f:c": {}, "k:{\"n\":1}": {"f:d": {}}});
     let set = FieldSet::from_fields_v1(&written).unwrap();
     let shown: Vec<String> = set.paths().iter().map(|path| display(path.iter()).to_string()).collect();
@@ -79,7 +79,7 @@ fn a_field_stands_for_itself_beside_what_is_below_it() {
 }
 
 #[test]
-fn refuses_fields_that_are_no_set() {
+fn rejects_invalid_sets() {
     for fields in
         [json!([]), json!("x"), json!({"f:a": 5}), json!({"f:a": {"nothing": {}}}), json!({"k:{": {}})]
     {
@@ -92,14 +92,14 @@ fn refuses_fields_that_are_no_set() {
 }
 
 #[test]
-fn elements_of_later_versions_are_passed_over() {
+fn ignores_unknown_kinds_of_elements() {
     let set = FieldSet::from_fields_v1(&json!({"x:new": {"f:a": {}}, "f:b": {}})).unwrap();
     assert_eq!(set.to_fields_v1().unwrap(), json!({"f:b": {}}));
 }
 
-/// Integers that doubles cannot hold, beside doubles: a sort by rounded numbers would find that they have no order.
+/// Integers that doubles cannot represent, and doubles: sorting by rounded numbers would have no total order.
 #[test]
-fn numbers_of_any_size_are_sorted() {
+fn sorts_numbers_of_any_size() {
     let precise = 1i64 << 53;
     let fields: serde_json::Map<String, Value> = (precise - 50..precise + 50)
         .flat_map(|number| {
@@ -113,7 +113,7 @@ fn numbers_of_any_size_are_sorted() {
 }
 
 #[test]
-fn elements_that_mean_the_same_become_one() {
+fn equal_elements_are_merged() {
     let set =
         FieldSet::from_fields_v1(&json!({"k:{\"p\":1}": {"f:a": {}}, "k:{\"p\":1.0}": {"f:b": {}}})).unwrap();
     assert_eq!(set.paths().len(), 2);

@@ -42,7 +42,7 @@ fn an_update_that_changes_nothing_leaves_entries_and_times() {
 }
 
 #[test]
-fn an_object_without_managed_fields_stays_so() {
+fn an_object_without_managed_fields_gets_none() {
     let kind = Kind::config_map();
     let live = kind.object(json!({"data": {"a": "1"}}));
     let updated = kind.update(Some(&live), "one", kind.object(json!({"data": {"a": "2"}})));
@@ -62,7 +62,7 @@ fn an_empty_list_or_entry_resets_managed_fields() {
 }
 
 #[test]
-fn entries_that_cannot_be_read_are_ignored() {
+fn invalid_entries_are_ignored() {
     let kind = Kind::config_map();
     let live = kind.update(None, "one", kind.object(json!({"data": {"a": "1"}})));
     let entry = live["metadata"]["managedFields"][0].clone();
@@ -133,7 +133,7 @@ fn more_than_ten_updaters_become_ancient_changes() {
 }
 
 #[test]
-fn managers_of_another_version_are_taken_over_from() {
+fn takes_fields_over_from_managers_of_another_version() {
     let kind = Kind { second: Some("v2"), ..Kind::config_map() };
     let first = kind.update(None, "one", kind.object(json!({"data": {"a": "1", "b": "1"}})));
     let second = FieldManager { api_version: "v2", ..kind.manager(NOW) };
@@ -154,7 +154,7 @@ fn managers_of_another_version_are_taken_over_from() {
 }
 
 #[test]
-fn entries_of_a_version_that_is_gone_are_dropped() {
+fn entries_of_an_unknown_version_are_dropped() {
     let kind = Kind::config_map();
     let mut live = kind.update(None, "one", kind.object(json!({"data": {"a": "1"}})));
     let mut gone = live["metadata"]["managedFields"][0].clone();
@@ -183,7 +183,7 @@ fn duplicates_in_a_list_are_one_field() {
 }
 
 #[test]
-fn what_was_owned_within_a_value_that_is_atomic_now_is_the_value() {
+fn fields_in_a_value_that_became_atomic_become_the_value() {
     let kind = Kind::deployment();
     let mut live = kind.update(
         None,
