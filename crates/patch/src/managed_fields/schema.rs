@@ -196,7 +196,7 @@ impl<'s> MapType<'s> {
         self.field_of(name).is_some()
     }
 
-    /// The default of a declared field.
+    /// Returns the default of a declared field.
     fn default(self, name: &str) -> Option<&'s Value> {
         match self.entries {
             Entries::Fields(_, ty) => ty.field(name)?.default.as_ref().map(|default| &default.0),
@@ -253,7 +253,7 @@ impl ListType<'_> {
     }
 }
 
-/// The kind of a value whose type allows all kinds.
+/// Returns the kind of a value whose type allows all kinds.
 fn kind_of(value: Option<&Value>) -> Kind {
     match value {
         None | Some(Value::Null | Value::Object(_)) => Kind::Map,
@@ -275,7 +275,7 @@ impl<'s> CustomType<'s> {
         Self { node, preserves: preserves || node.preserve_unknown }
     }
 
-    /// What the schema makes of a value; `None` if it allows all kinds.
+    /// Returns the kind of values that the schema allows; `None` if it allows all kinds.
     fn kind(self) -> Option<Kind> {
         if self.node.int_or_string {
             return None;
@@ -287,7 +287,7 @@ impl<'s> CustomType<'s> {
         })
     }
 
-    /// The type of a declared field.
+    /// Returns the type of a declared field.
     fn field(self, name: &str) -> Option<TypeRef<'s>> {
         match self.meta_field(name) {
             Some(ty) => Some(ty),
@@ -295,7 +295,7 @@ impl<'s> CustomType<'s> {
         }
     }
 
-    /// The type of the metadata of a resource, which its schema does not describe.
+    /// Returns the type of a field of the metadata, which its schema does not describe.
     fn meta_field(self, name: &str) -> Option<TypeRef<'s>> {
         const TEXT: &Shape = &Shape::Scalar(Scalar::String);
         if !self.node.embedded_resource {
@@ -309,7 +309,7 @@ impl<'s> CustomType<'s> {
         }
     }
 
-    /// The type of fields that are not declared, if there may be any.
+    /// Returns the type of undeclared fields, if the schema allows any.
     fn values(self) -> Option<TypeRef<'s>> {
         match &self.node.additional {
             Additional::Schema(node) => Some(TypeRef::Custom(Self::new(node, self.preserves))),
@@ -322,7 +322,7 @@ impl<'s> CustomType<'s> {
         }
     }
 
-    /// The type of the items of a list.
+    /// Returns the type of the items of a list.
     fn items(self) -> TypeRef<'s> {
         match self.node.items.as_deref() {
             Some(node) => TypeRef::Custom(Self::new(node, self.preserves)),
@@ -338,7 +338,7 @@ impl<'s> CustomType<'s> {
         }
     }
 
-    /// The scalar type; `None` where the schema allows any.
+    /// Returns the scalar type; `None` if the schema allows any.
     fn scalar(self) -> Option<Scalar> {
         match self.node.kind.filter(|_| !self.node.int_or_string)? {
             SchemaKind::Integer => Some(Scalar::Int64),

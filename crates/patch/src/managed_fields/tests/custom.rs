@@ -85,7 +85,7 @@ fn fields_of_custom_resources_merge_by_their_schema() {
     }});
     assert_eq!(fields(&live, "two", "Apply"), Some(&owned));
     let one = fields(&live, "one", "Apply").unwrap();
-    // The key is completed by its default; a list without topology and an atomic map are one field.
+    // The missing key has its default; a list without topology and an atomic map are one field.
     assert!(one["f:spec"]["f:ports"].get(r#"k:{"name":"web","protocol":"TCP"}"#).is_some(), "{one}");
     assert_eq!((&one["f:spec"]["f:steps"], &one["f:spec"]["f:whole"]), (&json!({}), &json!({})));
 
@@ -97,7 +97,7 @@ fn fields_of_custom_resources_merge_by_their_schema() {
 }
 
 #[test]
-fn values_that_the_schema_does_not_know_are_refused() {
+fn rejects_values_that_the_schema_does_not_allow() {
     let custom = Custom::new();
     for (spec, expected) in [
         (json!({"missing": 1}), "field not declared in schema"),
@@ -108,7 +108,7 @@ fn values_that_the_schema_does_not_know_are_refused() {
         let why = custom.apply(None, "one", spec.clone()).unwrap_err().into_status().message;
         assert!(why.contains(expected), "{spec}: {why}");
     }
-    // Whatever type a value has where the schema allows any.
+    // Values of any type, where the schema allows it.
     let any = json!({"limits": {"a": 1, "b": "2"}, "free": {"x": [1, {"y": null}]}});
     assert_eq!(custom.apply(None, "one", any.clone()).unwrap()["spec"], any);
 }
