@@ -173,6 +173,45 @@ pub fn clip(mut text: String, max: usize) -> String {
     text
 }
 
+/// Returns a copy of the beginning of a value, whose text is that of the value up to about `max` bytes. Errors show no
+/// more of a value, and need not copy more.
+pub fn excerpt(value: &Value, max: usize) -> Value {
+    copy_within(value, &mut { max })
+}
+
+fn copy_within(value: &Value, left: &mut usize) -> Value {
+    match value {
+        Value::String(text) => {
+            let shown = text.get(..text.floor_char_boundary(*left)).unwrap_or_default();
+            *left = left.saturating_sub(shown.len() + 1);
+            Value::String(shown.to_owned())
+        }
+        Value::Array(items) => {
+            let mut copy = Vec::new();
+            for item in items {
+                *left = left.saturating_sub(1);
+                if *left == 0 {
+                    break;
+                }
+                copy.push(copy_within(item, left));
+            }
+            Value::Array(copy)
+        }
+        Value::Object(fields) => {
+            let mut copy = Map::new();
+            for (name, field) in fields {
+                *left = left.saturating_sub(name.len() + 4);
+                if *left == 0 {
+                    break;
+                }
+                copy.insert(name.clone(), copy_within(field, left));
+            }
+            Value::Object(copy)
+        }
+        other => other.clone(),
+    }
+}
+
 const ELLIPSIS: &str = "...";
 
 struct Clip {
@@ -217,6 +256,20 @@ mod tests {
         assert!(is_within_depth(&deep, MAX_DEPTH) && !is_within_depth(&deep, MAX_DEPTH - 1));
         assert_eq!(check(&json!([deep])), Err(LimitError::TooDeep));
         assert!(is_within_depth(&json!("x"), 0) && !is_within_depth(&json!({}), 0));
+    }
+
+    #[test]
+    fn an_excerpt_has_the_text_of_the_beginning() {
+        let small = json!({"a": [1, "b", null, {"c": true}]});
+        assert_eq!(excerpt(&small, 100), small);
+        let items: Vec<Value> = (0..1000).map(|n| json!({"name": format!("é{n}"), "n": [n, n]})).collect();
+        for value in
+            [json!(items), json!({"list": items}), json!("é".repeat(1000)), json!({"é".repeat(500): 1})]
+        {
+            let (whole, part) = (clipped(&value, 200), clipped(excerpt(&value, 200), 200));
+            assert!(part == whole || part.len() <= 200, "{part}");
+            assert!(excerpt(&value, 200).to_string().len() < 2000);
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! path is written out only for an error.
 
 use nave_machinery::quantity::Quantity;
-use nave_machinery::{FieldError, FieldErrorKind, FieldPath, Map, Value, names};
+use nave_machinery::{FieldError, FieldErrorKind, FieldPath, Map, Value, limits, names};
 
 pub(crate) use crate::ip::ip;
 
@@ -15,6 +15,9 @@ pub(crate) const IMMUTABLE: &str = "field is immutable";
 pub(crate) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 
 const DRIVER_NAME_MAX: usize = 63;
+
+/// How much of a value an error copies; it shows less.
+const MAX_SHOWN_BYTES: usize = 4 * 1024;
 
 /// A place in an object. `null` counts as absent.
 #[derive(Clone, Copy)]
@@ -170,7 +173,7 @@ impl<'p, 'v> At<'p, 'v> {
     }
 
     fn shown(&self) -> Value {
-        self.value.cloned().unwrap_or(Value::Null)
+        self.value.map_or(Value::Null, |value| limits::excerpt(value, MAX_SHOWN_BYTES))
     }
 
     /// A value is required here.

@@ -2,6 +2,7 @@
 
 use nave_machinery::{FieldError, FieldPath, Map, Value};
 
+use crate::excerpt::excerpt;
 use crate::metadata::{self, Malformed};
 use crate::node::{Node, Property};
 use crate::prune::{self, META_FIELDS};
@@ -106,7 +107,7 @@ fn walk<'n>(
 fn plain(node: &Node, default: &Value, at: &FieldPath, requires_pruned: bool) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if requires_pruned && pruned(node, default) != *default {
-        errors.push(FieldError::invalid(at, default.clone(), "must not have unknown fields"));
+        errors.push(FieldError::invalid(at, excerpt(default), "must not have unknown fields"));
     }
     let mut coerced = default.clone();
     if let Err(error) = metadata::coerce_value(node, &mut coerced, at, Malformed::Refuse) {
@@ -126,7 +127,7 @@ fn plain(node: &Node, default: &Value, at: &FieldPath, requires_pruned: bool) ->
 fn in_metadata(node: &Node, default: &Value, at: &FieldPath, place: &Place) -> Vec<FieldError> {
     let mut object = place.surround(default.clone());
     let invalid = |why: String| {
-        vec![FieldError::invalid(at, default.clone(), format!("must result in valid metadata: {why}"))]
+        vec![FieldError::invalid(at, excerpt(default), format!("must result in valid metadata: {why}"))]
     };
     let path = FieldPath::default();
     if let Err(error) = metadata::coerce_value(place.resource, &mut object, &path, Malformed::Refuse) {

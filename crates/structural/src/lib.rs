@@ -36,6 +36,7 @@ pub mod column;
 pub mod compile;
 mod defaulting;
 pub mod defaults;
+mod excerpt;
 pub mod formats;
 pub mod go_regex;
 pub mod jsonpath;

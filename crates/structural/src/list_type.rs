@@ -4,7 +4,11 @@ use std::collections::HashMap;
 
 use nave_machinery::{FieldError, FieldPath, Map, Value};
 
+use crate::excerpt::excerpt;
 use crate::node::{ListType, Node};
+
+/// Maximum number of duplicates that are reported.
+const MAX_ERRORS: usize = 100;
 
 /// Returns the duplicates in the lists of an object.
 pub(crate) fn validate(node: &Node, object: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
@@ -43,7 +47,7 @@ fn map(keys: &[String], items: &[Value], path: &FieldPath, errors: &mut Vec<Fiel
         items.iter().enumerate().find(|(_, item)| !item.is_object() && !item.is_null())
     {
         let why = "must be an object for an array of list-type map";
-        errors.push(FieldError::invalid(&path.index(index), item.clone(), why));
+        errors.push(FieldError::invalid(&path.index(index), excerpt(item), why));
         return;
     }
     let identities: Vec<Value> = items.iter().map(|item| Value::Object(identity(keys, item))).collect();
@@ -62,8 +66,8 @@ fn duplicates(values: &[&Value], path: &FieldPath, errors: &mut Vec<FieldError>)
     for (index, value) in values.iter().enumerate() {
         let times = seen.entry(value).or_default();
         *times += 1;
-        if *times == 2 {
-            errors.push(FieldError::duplicate(&path.index(index), (*value).clone()));
+        if *times == 2 && errors.len() < MAX_ERRORS {
+            errors.push(FieldError::duplicate(&path.index(index), excerpt(value)));
         }
     }
 }

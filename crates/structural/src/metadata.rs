@@ -4,6 +4,7 @@ use nave_machinery::names::{self, validate_object_meta};
 use nave_machinery::{FieldError, FieldPath, GroupVersion, Map, Value};
 use nave_schema::normalize::{Mode, normalize};
 
+use crate::excerpt::excerpt;
 use crate::node::Node;
 
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
@@ -97,7 +98,7 @@ impl Coercer<'_> {
                     fields.remove(name);
                 }
                 Some(value) => {
-                    return Err(FieldError::invalid(&path.child(name), value.clone(), "must be a string"));
+                    return Err(FieldError::invalid(&path.child(name), excerpt(value), "must be a string"));
                 }
             }
         }
@@ -107,7 +108,7 @@ impl Coercer<'_> {
         match coerce_object_meta(&mut coerced) {
             Ok(found) => self.unknown.extend(found.into_iter().map(|field| format!("{at}.{field}"))),
             Err(why) if self.malformed == Malformed::Refuse => {
-                return Err(FieldError::invalid(&at, metadata.clone(), why));
+                return Err(FieldError::invalid(&at, excerpt(metadata), why));
             }
             Err(_) => self.drop_malformed(metadata, &mut coerced, &at),
         }
@@ -198,7 +199,7 @@ fn resource(fields: &Map, path: &FieldPath, errors: &mut Vec<FieldError>) {
                 errors
                     .extend(check(text).into_iter().map(|why| FieldError::invalid(&at, text.as_str(), why)));
             }
-            Some(value) => errors.push(FieldError::invalid(&at, value.clone(), "must be a string")),
+            Some(value) => errors.push(FieldError::invalid(&at, excerpt(value), "must be a string")),
         }
     }
     if let Some(metadata) = fields.get("metadata") {
@@ -225,7 +226,7 @@ fn kind(text: &str) -> Vec<String> {
 fn object_meta(metadata: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
     let mut coerced = metadata.clone();
     if let Err(why) = coerce_object_meta(&mut coerced) {
-        errors.push(FieldError::invalid(path, metadata.clone(), why));
+        errors.push(FieldError::invalid(path, excerpt(metadata), why));
         return;
     }
     if let Value::Object(fields) = &mut coerced

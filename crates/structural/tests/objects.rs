@@ -6,6 +6,10 @@ use nave_machinery::Value;
 use nave_structural::{Malformed, Structural};
 use serde_json::json;
 
+/// The error of a value that fits none of the alternatives of `oneOf`.
+const NONE: &str =
+    r#"<nil>: Invalid value: "": "spec.x" must validate one and only one schema (oneOf). Found none valid"#;
+
 /// A schema whose `spec` has one property.
 fn schema_of(property: Value) -> Structural {
     let spec = json!({"type": "object", "properties": {"x": property}});
@@ -208,7 +212,6 @@ fn logic_reports_the_alternative_that_comes_closest() {
         "type": "object", "oneOf": [variant("port"), variant("path")],
         "properties": {"kind": {"type": "string"}, "port": {"type": "integer"}, "path": {"type": "string"}},
     });
-    const NONE: &str = r#"<nil>: Invalid value: "": "spec.x" must validate one and only one schema (oneOf). Found none valid"#;
     let cases: Vec<(&Value, Value, &[&str])> = vec![
         (&text, json!("abcde"), &[]),
         (&text, json!("xy"), &[]),

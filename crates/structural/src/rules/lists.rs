@@ -102,32 +102,28 @@ fn map_list(schema: &Map, path: &FieldPath, errors: &mut Errors) {
         errors.invalid(&path.child("items").child("type"), kind, why);
         return;
     }
-    let mut seen = HashSet::new();
+    scalar_keys(keys, items, path, errors);
+    let at = path.child(MAP_KEYS);
+    let names: Vec<&str> = keys.iter().filter_map(Value::as_str).collect();
+    let properties = map(items, "properties");
+    if !names.iter().all(|name| properties.is_some_and(|all| all.contains_key(*name))) {
+        errors.invalid(&at, keys, "entries must all be names of item properties");
+    }
+    if names.iter().collect::<HashSet<_>>().len() < names.len() {
+        errors.invalid(&at, keys, "must not contain duplicate entries");
+    }
+}
+
+/// The keys of a list of type map must be scalars.
+fn scalar_keys(keys: &[Value], items: &Map, path: &FieldPath, errors: &mut Errors) {
     for key in keys.iter().filter_map(Value::as_str) {
-        let at = path.child(MAP_KEYS);
-        match map(items, "properties").and_then(|all| all.get(key)) {
-            None => errors.invalid(
-                &at,
-                schema.get(MAP_KEYS).cloned().unwrap_or_default(),
-                "entries must all be names of item properties",
-            ),
-            Some(property)
-                if matches!(property.get("type").and_then(Value::as_str), Some("array" | "object")) =>
-            {
-                let at = path.child("items").child("properties").key(key).child("type");
-                errors.invalid(
-                    &at,
-                    kind,
-                    "must be a scalar type if parent array's x-kubernetes-list-type is map",
-                );
-            }
-            Some(_) => {}
-        }
-        if !seen.insert(key) {
+        let property = map(items, "properties").and_then(|all| all.get(key));
+        if matches!(property.and_then(|it| it.get("type")?.as_str()), Some("array" | "object")) {
+            let at = path.child("items").child("properties").key(key).child("type");
             errors.invalid(
                 &at,
-                schema.get(MAP_KEYS).cloned().unwrap_or_default(),
-                "must not contain duplicate entries",
+                "object",
+                "must be a scalar type if parent array's x-kubernetes-list-type is map",
             );
         }
     }

@@ -13,6 +13,7 @@ mod values;
 use nave_machinery::{FieldError, FieldPath, Map, Value};
 
 use crate::compile::{self, CompileError};
+use crate::excerpt::excerpt;
 use crate::{Structural, defaults};
 
 pub use field_path::{FieldTarget, field_path};
@@ -91,7 +92,7 @@ impl Errors {
     }
 
     fn invalid(&mut self, path: &FieldPath, value: impl Into<Value>, detail: impl Into<String>) {
-        self.push(FieldError::invalid(path, value, detail));
+        self.push(FieldError::invalid(path, excerpt(&value.into()), detail));
     }
 }
 

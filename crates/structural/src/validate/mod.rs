@@ -72,7 +72,6 @@ fn add_duplicates(root: &Node, object: &Value, old: Option<&Value>, found: &mut 
         list_type::validate(root, old, &FieldPath::default(), &mut earlier);
     }
     if earlier.is_empty() {
-        duplicates.truncate(MAX_ERRORS);
         found.errors.extend(duplicates);
     }
 }

@@ -8,6 +8,7 @@ use super::number::{self, Num, Wrong, is_safe_integer};
 use super::old::Old;
 use super::outcome::Outcome;
 use super::path::Path;
+use crate::excerpt::{excerpt, excerpt_text};
 use crate::formats::Format;
 use crate::node::{Additional, Kind, Node, NodeRef, Rules};
 
@@ -120,6 +121,7 @@ impl<'w> Walk<'w> {
     fn wrong_type(&self, expected: &str, actual: &str, path: &Path, out: &mut Outcome) {
         out.error(|| {
             let text = path.text();
+            let actual = excerpt_text(actual);
             let detail = format!("{text} in body must be of type {expected}: {actual:?}");
             FieldError::type_invalid(&Path::below(self.base, &text), actual, detail)
         });
@@ -154,16 +156,16 @@ impl<'w> Walk<'w> {
         if let Some(min) = rules.min_length
             && length < min
         {
-            self.rule(text, &format!("should be at least {min} chars long"), path, out);
+            self.rule(excerpt_text(text), &format!("should be at least {min} chars long"), path, out);
             return;
         }
         let Some(pattern) = &rules.pattern else { return };
         match pattern.regex() {
             Ok(regex) if regex.is_match(text) => {}
-            Ok(_) => self.rule(text, &format!("should match '{}'", pattern.text), path, out),
+            Ok(_) => self.rule(excerpt_text(text), &format!("should match '{}'", pattern.text), path, out),
             Err(why) => {
                 let detail = format!("should match '{}, but pattern is invalid: {why}'", pattern.text);
-                self.rule(text, &detail, path, out);
+                self.rule(excerpt_text(text), &detail, path, out);
             }
         }
     }
@@ -282,7 +284,7 @@ impl<'w> Walk<'w> {
         out.error(|| {
             let shown: Vec<String> = allowed.iter().map(shown_in_enum).collect();
             let shown: Vec<&str> = shown.iter().map(String::as_str).collect();
-            FieldError::not_supported(&self.at(path), value.clone(), &shown)
+            FieldError::not_supported(&self.at(path), excerpt(value), &shown)
         });
     }
 

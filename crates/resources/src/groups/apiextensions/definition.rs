@@ -1,5 +1,7 @@
 //! Validation of definitions (upstream: `apiextensions/validation`, `ValidateCustomResourceDefinition`).
 
+use std::collections::{HashMap, HashSet};
+
 use nave_machinery::{FieldError, Value, conditions, names};
 use nave_structural::rules::{self, Requirements};
 
@@ -9,7 +11,7 @@ use crate::validate::{At, Errors, immutable};
 
 /// What the old definition of an update says about the new one.
 pub(super) struct Old<'o> {
-    pub(super) object: &'o Value,
+    object: &'o Value,
     is_established: bool,
 }
 
@@ -20,11 +22,14 @@ impl<'o> Old<'o> {
 }
 
 /// The rules that depend on the old definition.
-pub(super) struct Options<'o> {
-    pub(super) requirements: Requirements,
+struct Options<'o> {
+    requirements: Requirements,
     requires_schema: bool,
-    pub(super) conversion: conversion::Options,
-    pub(super) old: Option<&'o Value>,
+    conversion: conversion::Options,
+    /// The selectable fields of the old versions, by their names.
+    old_selectable: HashMap<&'o str, &'o Value>,
+    /// The selectable fields that all old versions have.
+    old_shared_selectable: Option<&'o Value>,
 }
 
 impl<'o> Options<'o> {
@@ -36,7 +41,8 @@ impl<'o> Options<'o> {
                 requires_known_review_version: true,
                 allows_invalid_bundle: true,
             },
-            old: None,
+            old_selectable: HashMap::new(),
+            old_shared_selectable: None,
         }
     }
 
@@ -49,7 +55,10 @@ impl<'o> Options<'o> {
             requirements: Requirements::of_update(&Parts::schemas(old.object)),
             requires_schema: versions.is_none_or(|versions| versions.iter().all(has_schema)),
             conversion: conversion::Options::of_update(old.object, old.is_established),
-            old: Some(old.object),
+            old_selectable: versions.into_iter().flatten().filter_map(named_selectable).collect(),
+            old_shared_selectable: Parts::shared(At::named("spec", old.object.get("spec")))
+                .selectable
+                .shared(),
         }
     }
 }
@@ -190,7 +199,8 @@ fn version_parts(version: At, shared: &Parts, options: &Options, errors: &mut Er
             errors.push(FieldError::invalid(&selectable.path(), "", why));
             return;
         };
-        columns::selectable(selectable, own, old_selectable(options.old, name.text()), errors);
+        let old = options.old_selectable.get(name.text()).copied();
+        columns::selectable(selectable, own, old, errors);
     }
 }
 
@@ -211,23 +221,17 @@ fn shared_parts(spec: At, shared: &Parts, options: &Options, errors: &mut Errors
         errors.push(FieldError::invalid(&selectable.path(), "", why));
         return;
     };
-    columns::selectable(selectable, own, old_shared_selectable(options.old), errors);
+    columns::selectable(selectable, own, options.old_shared_selectable, errors);
 }
 
-fn old_selectable<'o>(old: Option<&'o Value>, version: &str) -> Option<&'o Value> {
-    let versions = old?.pointer("/spec/versions")?.as_array()?;
-    let old = versions.iter().find(|old| old.get("name").and_then(Value::as_str) == Some(version))?;
-    super::versions::present(old, "selectableFields")
-}
-
-fn old_shared_selectable(old: Option<&Value>) -> Option<&Value> {
-    Parts::shared(At::named("spec", old?.get("spec"))).selectable.shared()
+fn named_selectable(version: &Value) -> Option<(&str, &Value)> {
+    Some((version.get("name")?.as_str()?, super::versions::present(version, "selectableFields")?))
 }
 
 /// Names of versions are unique, and one version is stored.
 fn version_list(spec: At, errors: &mut Errors) {
     let versions = spec.field("versions");
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     let mut is_unique = true;
     let mut stored = 0;
     for version in versions.items() {
@@ -273,16 +277,19 @@ fn status(root: At, errors: &mut Errors) {
         errors.push(stored.with(None).invalid("must have at least one stored version"));
         return;
     }
+    let known: HashSet<&str> = stored.value().into_iter().flat_map(texts).collect();
+    let mut served = HashSet::new();
     for version in versions.items() {
         let name = version.field("name").text();
-        if version.field("storage").flag() && !stored.items().any(|known| known.text() == name) {
+        served.insert(name);
+        if version.field("storage").flag() && !known.contains(name) && errors.len() < MAX_ERRORS {
             errors.push(stored.invalid(format!("must have the storage version {name}")));
         }
     }
-    for known in stored.items() {
-        let name = known.text();
-        if !versions.items().any(|version| version.field("name").text() == name) {
-            errors.push(known.invalid(format!(
+    for version in stored.items() {
+        let name = version.text();
+        if !served.contains(name) && errors.len() < MAX_ERRORS {
+            errors.push(version.invalid(format!(
                 "missing from spec.versions; {name} was previously a storage version, and must remain in spec.versions \
                  until a storage migration ensures no data remains persisted in {name} and removes {name} from \
                  status.storedVersions"
@@ -290,6 +297,13 @@ fn status(root: At, errors: &mut Errors) {
         }
     }
 }
+
+fn texts(list: &Value) -> impl Iterator<Item = &str> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str)
+}
+
+/// Maximum number of errors about stored versions; an answer shows a hundred.
+const MAX_ERRORS: usize = 500;
 
 #[cfg(test)]
 mod tests;

@@ -57,14 +57,14 @@ impl<'v> Parts<'v> {
         Self { schema, subresources, columns, selectable }
     }
 
-    /// Returns the schemas of all versions, each shared one once.
+    /// Returns the schemas of all versions; equal ones of neighbours once.
     pub(super) fn schemas(definition: &Value) -> Vec<&Value> {
         let versions = definition.pointer("/spec/versions").and_then(Value::as_array);
         let mut schemas: Vec<&Value> = Vec::new();
         for version in versions.into_iter().flatten() {
             if let Some(schema) =
                 version.pointer("/schema/openAPIV3Schema").filter(|schema| !schema.is_null())
-                && !schemas.contains(&schema)
+                && schemas.last() != Some(&schema)
             {
                 schemas.push(schema);
             }

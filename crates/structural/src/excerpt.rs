@@ -1,0 +1,14 @@
+//! The part of a value that an error shows. Errors of large values would otherwise be as large, each of them.
+
+use nave_machinery::{Value, limits};
+
+/// How much of a value an error copies; it shows less.
+const MAX_BYTES: usize = 4 * 1024;
+
+pub(crate) fn excerpt(value: &Value) -> Value {
+    limits::excerpt(value, MAX_BYTES)
+}
+
+pub(crate) fn excerpt_text(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(MAX_BYTES)).unwrap_or(text)
+}

@@ -1,0 +1,39 @@
+//! Schemas of definitions and objects against them: rules end, compiled schemas prune, default and validate in bounded
+//! time, errors are few, and results are stable.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use nave_codec::json;
+use nave_machinery::{FieldPath, Value, limits};
+use nave_structural::rules::{self, Requirements};
+use nave_structural::{Malformed, Structural};
+
+fuzz_target!(|input: (&[u8], &[u8], &[u8])| {
+    let (schema, new, old) = input;
+    let Ok(schema) = json::decode(schema).map(|decoded| decoded.value) else { return };
+    let path = FieldPath::new("schema");
+    let errors = rules::check(&schema, &path, Requirements::of_update(&[&schema]));
+    assert!(errors.iter().all(|error| error.to_string().len() < 16 * 1024));
+    let _ = (rules::unrecognized_formats(&schema), rules::has_extensions(&schema));
+    let _ = rules::field_path(&schema, std::str::from_utf8(old).unwrap_or(".spec"));
+    let Ok(compiled) = Structural::compile(&schema) else { return };
+    let decode = |bytes| json::decode(bytes).map(|decoded| decoded.value).ok().filter(Value::is_object);
+    let (Some(mut new), Some(old)) = (decode(new), decode(old)) else { return };
+    assert!(compiled.prune(&mut new).len() <= 100);
+    assert!(compiled.prune(&mut new).is_empty());
+    compiled.drop_nulls(&mut new);
+    if compiled.coerce_metadata(&mut new, Malformed::Drop).is_err() || compiled.default(&mut new).is_err() {
+        return;
+    }
+    let once = new.clone();
+    if compiled.default(&mut new).is_ok() {
+        assert_eq!(once, new);
+    }
+    if limits::check(&new).is_err() {
+        return;
+    }
+    let created = compiled.validate(&new, None);
+    let updated = compiled.validate(&new, Some(&old));
+    assert!(created.errors.len() <= 1000 && (!created.errors.is_empty() || updated.errors.is_empty()));
+    let _ = compiled.validate_status(&new, &old);
+});
