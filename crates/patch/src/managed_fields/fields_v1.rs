@@ -54,7 +54,7 @@ impl FieldSet {
         if self.depth() + LEVELS_ABOVE >= MAX_DEPTH {
             return Err(FieldsError::TooDeep);
         }
-        let mut text = String::with_capacity(256);
+        let mut text = String::with_capacity(1024);
         write(self, false, &mut text);
         Ok(text)
     }
